@@ -1,0 +1,182 @@
+"""What every settings model shares: strictness, errors of ours, TOML and JSON."""
+
+from __future__ import annotations
+
+import json
+import operator
+import tomllib
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tiledseg._checks import broken, did_you_mean, shown
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from pydantic import ModelWrapValidatorHandler
+    from pydantic_core import ErrorDetails
+
+__all__ = ["Config", "Count", "Pair", "Share", "pair_of"]
+
+_LARGEST_FILE = 1_000_000
+
+
+def _plain(value: object) -> object:
+    """Turn NumPy's integers, lists and ``"256x384"`` into what the strict types accept."""
+    if isinstance(value, str):
+        parts = value.lower().split("x")
+        if all(part.strip().isdecimal() for part in parts) and len(parts) in {1, 2}:
+            numbers = tuple(int(part) for part in parts)
+            return numbers if len(numbers) == 2 else numbers[0]
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(_plain(part) for part in value)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return value
+    return operator.index(value)
+
+
+Count: TypeAlias = Annotated[int, BeforeValidator(_plain), Field(ge=1)]
+"""A positive whole number."""
+
+Pair: TypeAlias = Annotated[Count | tuple[Count, Count], BeforeValidator(_plain)]
+"""One positive number for both axes, or one for each: (y, x)."""
+
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+"""A fraction in [0, 1]."""
+
+
+def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Spell one number for both axes out.
+
+    Parameters
+    ----------
+    value : int or tuple of int
+        One number, or one per axis (y, x).
+
+    Returns
+    -------
+    tuple of int
+        (y, x).
+    """
+    return (value, value) if isinstance(value, int) else value
+
+
+class Config(BaseModel):
+    """Base of all settings: unknown keys, wrong types and NaN are errors; values never change.
+
+    Raises
+    ------
+    SettingError
+        If a value cannot be used, or a key is not known; the message names the nearest one.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise SettingError(" ".join(cls._sentence(line) for line in error.errors())) from None
+
+    @classmethod
+    def _sentence(cls, line: ErrorDetails) -> str:
+        where = ".".join([cls.__name__, *(str(part) for part in line["loc"] if str(part) in cls.model_fields)])
+        if line["type"] == "extra_forbidden":
+            key = str(line["loc"][-1])
+            return f"`{key}` is not a setting of {cls.__name__}. {did_you_mean(key, cls.model_fields)}"
+        if line["type"] == "value_error":  # a rule of ours between several fields: its text is whole
+            return str(line["ctx"]["error"])
+        text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
+        return f"`{where}` {text}; got {shown(line['input'])}."
+
+    def changed(self, **changes: object) -> Self:
+        """Copy these settings with some changed, all of them checked again.
+
+        Parameters
+        ----------
+        **changes : object
+            New values by field name.
+
+        Returns
+        -------
+        Config
+            New settings of the same class.
+
+        Raises
+        ------
+        SettingError
+            If a changed value cannot be used.
+        """
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**(fields | changes))
+
+    def to_json(self) -> str:
+        """Write the settings as JSON text.
+
+        Returns
+        -------
+        str
+            Indented JSON.
+        """
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read settings from JSON text.
+
+        Parameters
+        ----------
+        text : str or bytes
+            JSON, UTF-8, at most 1 MB.
+
+        Returns
+        -------
+        Config
+            The settings.
+
+        Raises
+        ------
+        SettingError
+            If the text is too large, not JSON, or a value cannot be used.
+        """
+        if len(text) > _LARGEST_FILE:
+            raise broken(SettingError, "settings", must=f"have at most {_LARGEST_FILE} characters",
+                         got=len(text), fix="Give a settings file.")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:  # not JSON at all: `_explain` was never reached
+            raise SettingError(f"The settings are not valid JSON: {error.errors()[0]['msg']}.") from None
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """Read settings from TOML text.
+
+        Parameters
+        ----------
+        text : str
+            TOML, at most 1 MB.
+
+        Returns
+        -------
+        Config
+            The settings.
+
+        Raises
+        ------
+        SettingError
+            If the text is too large, not TOML, or a value cannot be used.
+        """
+        try:
+            table = tomllib.loads(text[: _LARGEST_FILE + 1])
+        except tomllib.TOMLDecodeError as error:
+            raise SettingError(f"The settings are not valid TOML: {error}.") from None
+        return cls.from_json(json.dumps(table, default=str))

@@ -1,0 +1,61 @@
+"""Every error that tiledseg raises on purpose.
+
+The tree::
+
+    TiledSegError
+    ├── SettingError          a setting or an argument
+    ├── ArrayError            an image, a mask or another array
+    ├── FileError             a file that cannot be read or written
+    ├── ModelError            a network that does not fit the job
+    ├── BundleError           a saved segmenter that is damaged or foreign
+    ├── StitchError           a tile that is missing, repeated or of the wrong shape
+    └── CancelledError        the user stopped the work
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArrayError",
+    "BundleError",
+    "CancelledError",
+    "FileError",
+    "ModelError",
+    "SettingError",
+    "StitchError",
+    "TiledSegError",
+]
+
+
+class TiledSegError(Exception):
+    """Base of all errors that tiledseg raises on purpose.
+
+    The message says what is wrong, where, what was found, what was expected and how to mend it.
+    """
+
+
+class SettingError(TiledSegError):
+    """A setting or an argument has a value that cannot be used."""
+
+
+class ArrayError(TiledSegError):
+    """An image, a mask or another array has the wrong shape, dtype or values."""
+
+
+class FileError(TiledSegError):
+    """A file cannot be read or written."""
+
+
+class ModelError(TiledSegError):
+    """A network does not fit the job that it is given."""
+
+
+class BundleError(TiledSegError):
+    """A saved segmenter is damaged, incomplete or not one of ours."""
+
+
+class StitchError(TiledSegError):
+    """A tile is missing, repeated or of the wrong shape."""
+
+
+class CancelledError(TiledSegError):
+    """The user stopped the work before its end; what was finished is kept."""
