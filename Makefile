@@ -1,0 +1,66 @@
+# The project's verbs. Each needs no more than Python 3.11 or later; what else it takes is installed into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-all check docs bench clean lint imports types docstrings doctests eager package
+
+help:  ## list the verbs
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
+
+demo: $(VENV)/.package  ## segment a generated smear; see demo/report.html
+	$(BIN)/tiledseg demo
+
+test: $(VENV)/.dev  ## run the tests that take seconds, and the examples in docstrings
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev  ## run all tests, the slow ones too
+	$(BIN)/python -m pytest -m ""
+
+check: lint imports types docstrings doctests eager package  ## run every gate but the tests
+
+docs: $(VENV)/.docs  ## build the documentation; see docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.bench  ## measure, side by side with other libraries
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what the other verbs made
+	rm -rf $(VENV) build dist demo docs/_build docs/api .*_cache .hypothesis
+
+# The gates, one by one.
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports --no-cache
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+	$(BIN)/pyright --verifytypes tiledseg --ignoreexternal
+
+docstrings: $(VENV)/.dev
+	$(BIN)/numpydoc lint $$(git ls-files "tiledseg/*.py")
+
+doctests: $(VENV)/.dev
+	$(BIN)/python -m pytest --quiet tiledseg
+
+eager: $(VENV)/.dev  # the lazy door hides a name that cannot be imported; this opens every one
+	EAGER_IMPORT=1 $(BIN)/python -c "import tiledseg"
+
+package: $(VENV)/.dev
+	$(BIN)/python tests/check_package.py
+
+# A stamp per set of dependencies, so that an up-to-date environment is left alone.
+
+$(VENV)/.package: pyproject.toml tiledseg/_version.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.%: $(VENV)/.package
+	$(BIN)/python -m pip install --quiet --group $*
+	touch $@

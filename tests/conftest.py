@@ -1,0 +1,29 @@
+"""What every test can rely on: the processor alone, quiet logs, the same random numbers each time."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+
+import hypothesis
+import pytest
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # before TensorFlow loads
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+hypothesis.settings.register_profile(
+    "tiledseg",
+    deadline=None,  # a busy machine is no failure
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+hypothesis.settings.load_profile("tiledseg")
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Seed whatever draws from a global generator; Keras only where the test's module has loaded it."""
+    random.seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
