@@ -10,7 +10,18 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import os
 
-__all__ = ["AnyArray", "FloatArray", "PathLike", "Predictor", "Sink", "Source", "TileCall"]
+    from tiledseg.config import PreprocessingConfig, TilingConfig
+
+__all__ = [
+    "AnyArray",
+    "FloatArray",
+    "PathLike",
+    "Predictor",
+    "SegmenterLike",
+    "Sink",
+    "Source",
+    "TileCall",
+]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -92,4 +103,34 @@ class Predictor(Protocol):
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
+        ...
+
+
+@runtime_checkable
+class SegmenterLike(Protocol):
+    """A network with what it needs to be used: how pixels are prepared, tiled and cut."""
+
+    @property
+    def network(self) -> Any:  # noqa: ANN401  Keras has no types
+        """The keras.Model."""
+        ...
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig:
+        """How images are prepared."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Name of each class."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Where probabilities are cut, in (0, 1)."""
+        ...
+
+    @property
+    def tiling(self) -> TilingConfig | None:
+        """How images are tiled; None for the default."""
         ...

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler
     from pydantic_core import ErrorDetails
 
-__all__ = ["Config", "Count", "Pair", "Share", "pair_of"]
+__all__ = ["Config", "Count", "Names", "Pair", "Share", "pair_of"]
 
 _LARGEST_FILE = 1_000_000
 
@@ -36,6 +36,11 @@ def _plain(value: object) -> object:
     return operator.index(value)
 
 
+def _tupled(value: object) -> object:
+    """Turn a list, which is what JSON and TOML have, into a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 Count: TypeAlias = Annotated[int, BeforeValidator(_plain), Field(ge=1)]
 """A positive whole number."""
 
@@ -44,6 +49,9 @@ Pair: TypeAlias = Annotated[Count | tuple[Count, Count], BeforeValidator(_plain)
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 """A fraction in [0, 1]."""
+
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_tupled)]
+"""Names in order."""
 
 
 def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -85,7 +93,15 @@ class Config(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise SettingError(" ".join(cls._sentence(line) for line in error.errors())) from None
+            raise SettingError(" ".join(cls._sentences(error.errors()))) from None
+
+    @classmethod
+    def _sentences(cls, lines: list[ErrorDetails]) -> list[str]:
+        """Say each wrong setting once: of a union's complaints the first, its others would repeat it."""
+        first: dict[object, ErrorDetails] = {}
+        for line in lines:
+            first.setdefault(line["loc"][:1], line)
+        return [cls._sentence(line) for line in first.values()]
 
     @classmethod
     def _sentence(cls, line: ErrorDetails) -> str:

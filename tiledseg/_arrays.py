@@ -1,0 +1,104 @@
+"""What an array must be to be taken for an image; said once, for every room that takes one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError
+
+if TYPE_CHECKING:
+    from tiledseg._types import AnyArray, Source
+
+__all__ = ["check_finite", "check_image"]
+
+_MOST_LIKELY_CHANNELS = 4
+
+
+def check_image(image: Source, channels: int | None = None) -> tuple[int, int, int]:
+    """Check that an array can be an image, and say its height, width and channels.
+
+    Parameters
+    ----------
+    image : array_like
+        Anything with ``shape`` and ``dtype``.
+    channels : int, optional
+        Channels that the image must have; any number where it is None.
+
+    Returns
+    -------
+    tuple of int
+        (H, W, C); C is 1 for an image of shape (H, W).
+
+    Raises
+    ------
+    ArrayError
+        If it is not an array of shape (H, W) or (H, W, C), has an empty axis, has a dtype that
+        is not boolean, integer or real, looks channels-first, or has other channels than asked.
+    """
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        raise broken(ArrayError, "image", must="be an array with shape and dtype", got=type(image).__name__,
+                     fix="Read a file with tiledseg.io.read_image, or convert with numpy.asarray.")
+    shape = tuple(image.shape)
+    if len(shape) not in {2, 3}:
+        raise broken(ArrayError, "image", must="have shape (H, W) or (H, W, C)", got=shape,
+                     fix="Give one image at a time, channels last.")
+    if 0 in shape:
+        raise broken(ArrayError, "image", must="have at least 1 px and 1 channel", got=shape,
+                     fix="An empty image has no map.")
+    if np.dtype(image.dtype).kind not in "biuf":
+        raise broken(ArrayError, "image", must="have a boolean, integer or real dtype", got=str(image.dtype),
+                     fix="Convert it with image.astype(numpy.float32).")
+    _check_channels(shape, channels)
+    return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
+
+
+def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
+    found = shape[2] if len(shape) == 3 else 1
+    if channels is None:
+        if len(shape) == 3 and shape[0] in {1, 3, 4} and found > _MOST_LIKELY_CHANNELS:
+            raise broken(ArrayError, "image", must="be channels last, (H, W, C)",
+                         got=f"{shape}, which reads as (C, H, W)",
+                         fix="Move the axis with numpy.moveaxis(image, 0, -1).")
+        return
+    if found == channels:
+        return
+    fix = f"Give an image of shape (H, W, {channels})."
+    if len(shape) == 3 and shape[0] == channels:
+        fix = "It reads as (C, H, W): move the axis with numpy.moveaxis(image, 0, -1)."
+    elif found == 1 and channels == 3:
+        fix = "Make a grey image three equal channels with numpy.repeat(image.reshape(*shape, 1), 3, axis=2)."
+        fix = fix.replace("*shape", f"{shape[0]}, {shape[1]}")
+    elif found == 4 and channels == 3:
+        fix = "If the fourth channel is alpha, drop it with image[..., :3]."
+    raise broken(ArrayError, "image", must=f"have {channels} channels, as the network expects", got=shape, fix=fix)
+
+
+def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) -> None:
+    """Check that an array has no NaN and no infinity.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        Any dtype, (H, W) or (H, W, C).
+    name : str
+        Name of the array for the message.
+    origin : tuple of int
+        Place (y, x) of its first px in the image.
+
+    Raises
+    ------
+    ArrayError
+        If a value is NaN or infinite; the message has their count and the first place.
+    """
+    if pixels.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(pixels)
+    if bad.any():
+        y, x = (int(place) for place in np.argwhere(bad)[0][:2])
+        raise broken(ArrayError, name, must="be finite",
+                     got=f"{int(bad.sum())} NaN or infinite values, the first at (y, x) = "
+                         f"({origin[0] + y}, {origin[1] + x})",
+                     fix="Replace them, for example with numpy.nan_to_num.")

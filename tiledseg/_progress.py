@@ -1,0 +1,61 @@
+"""Progress for people: a bar on a terminal or in a notebook, else one log line per 10 %."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+with warnings.catch_warnings():  # it warns of a missing notebook widget, which nobody asked for
+    warnings.simplefilter("ignore")
+    from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["progress_bar"]
+
+_log = logging.getLogger("tiledseg")
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Show how far a piece of work is.
+
+    Parameters
+    ----------
+    total : int
+        Steps of the whole work.
+    what : str
+        What the steps are, as in ``"tiles"``.
+    shown : bool
+        Whether to show anything at all.
+
+    Yields
+    ------
+    callable
+        To be called with the number of steps done since the last call.
+    """
+    if not shown:
+        yield lambda _steps: None
+    elif sys.stderr.isatty() or "ipykernel" in sys.modules:
+        with tqdm(total=total, desc=what, leave=False) as bar:
+            yield lambda steps: None if bar.update(steps) else None
+    else:
+        yield _Lines(total, what)
+
+
+class _Lines:
+    """Logs a line whenever another tenth is done."""
+
+    def __init__(self, total: int, what: str) -> None:
+        self._total, self._what, self._done, self._tenths = total, what, 0, 0
+
+    def __call__(self, steps: int) -> None:
+        self._done += steps
+        tenths = 10 * self._done // max(self._total, 1)
+        if tenths > self._tenths:
+            self._tenths = tenths
+            _log.info("%s: %d %% (%d of %d)", self._what, 10 * tenths, self._done, self._total)

@@ -1,0 +1,167 @@
+"""Settings of the data, of training and of evaluation, and all of a run's settings together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tiledseg._checks import broken
+from tiledseg.config._base import Config, Count, Names, Pair, Share, pair_of
+from tiledseg.config._network import PreprocessingConfig, UNetConfig
+from tiledseg.config._predict import PredictConfig
+from tiledseg.config._tiling import TilingConfig
+from tiledseg.errors import SettingError
+
+__all__ = ["DataConfig", "EvaluateConfig", "RunConfig", "TrainConfig"]
+
+
+class DataConfig(Config):
+    """Where images and their masks are found.
+
+    Attributes
+    ----------
+    images : str
+        Folder of images.
+    masks : str
+        Folder of masks, paired with the images by stem.
+    mask_threshold : int or None
+        Grey value from which a mask's px counts as foreground; None for masks that hold labels.
+    """
+
+    images: str = "images"
+    masks: str = "masks"
+    mask_threshold: Annotated[int, Field(ge=1, le=65535)] | None = 128
+
+
+class TrainConfig(Config):
+    """How a network is built and trained.
+
+    Attributes
+    ----------
+    network : UNetConfig
+        The architecture.
+    preprocessing : PreprocessingConfig
+        How pixels are prepared, the same in training and use; its ``scale`` is that of the
+        training images.
+    crop_size : int or tuple of int or None
+        Height and width of the random crops in px after scaling; None for the network's input.
+    foreground_share : float
+        Share of the crops that are centred on a foreground px, in [0, 1].
+    augment : bool
+        Whether crops are flipped and turned by quarter turns, image and mask alike.
+    epochs : int
+        At most this many passes.
+    steps_per_epoch : int or None
+        Batches per epoch; None for as many as cover each image's area once.
+    batch_size : int
+        Crops per batch.
+    learning_rate : float
+        Of Adam, positive.
+    clip : float or None
+        Largest gradient element; None for no clipping.
+    loss : {"bce_dice", "bce", "dice"}
+        What is minimised.
+    patience : int or None
+        Epochs without a better validation loss after which training stops; None for never.
+    threshold : float
+        Where the trained segmenter cuts probabilities, in (0, 1).
+    tiling : TilingConfig or None
+        How the trained segmenter tiles; None for tiles of the crop size.
+    labels : tuple of str
+        Name of each class; one name for one class against background.
+    seed : int
+        Of weights, crops and dropout; the same seed and machine give the same run.
+    runs_dir : str
+        Folder in which a new folder is made for each run.
+    """
+
+    network: UNetConfig = UNetConfig(
+        input_shape=(None, None, 3), levels=5, base_filters=16, base_kernel=3, dropout=0.0
+    )
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    crop_size: Pair | None = None
+    foreground_share: Share = 0.5
+    augment: bool = True
+    epochs: Count = 30
+    steps_per_epoch: Count | None = None
+    batch_size: Count = 4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    clip: Annotated[float, Field(gt=0)] | None = None
+    loss: Literal["bce_dice", "bce", "dice"] = "bce_dice"
+    patience: Count | None = 10
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    tiling: TilingConfig | None = None
+    labels: Names = ("foreground",)
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    runs_dir: str = "runs"
+
+    @property
+    def crop_shape(self) -> tuple[int, int]:
+        """Height and width of the crops in px."""
+        if self.crop_size is not None:
+            return pair_of(self.crop_size)
+        height, width, _ = self.network.input_shape
+        return (height or 256, width or 256)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        stride = self.network.stride
+        for axis, crop, fixed in zip("yx", self.crop_shape, self.network.input_shape[:2], strict=True):
+            if fixed not in {None, crop}:
+                raise broken(SettingError, "crop_size", must=f"be {fixed} px along {axis}, the network's input",
+                             got=crop, fix="Leave it out, or give the network a free input size.")
+            if crop % stride:
+                low = crop // stride * stride
+                raise broken(SettingError, "crop_size", must=f"be a multiple of {stride} px along {axis}",
+                             got=crop, fix=f"Use {f'{low} or ' if low else ''}{low + stride}.")
+        if self.preprocessing.channels != self.network.input_shape[2]:
+            raise broken(SettingError, "preprocessing.channels",
+                         must=f"be {self.network.input_shape[2]}, the network's input channels",
+                         got=self.preprocessing.channels, fix="Make both the same.")
+        if len(self.labels) != self.network.classes:
+            raise broken(SettingError, "labels", must=f"name {self.network.classes} classes", got=self.labels,
+                         fix="Give one name for each class.")
+        return self
+
+
+class EvaluateConfig(Config):
+    """How a segmenter is scored.
+
+    Attributes
+    ----------
+    threshold : float or None
+        Where probabilities are cut, in (0, 1); None for the segmenter's own.
+    tiling : TilingConfig or None
+        How images are tiled; None for the segmenter's own.
+    batch_size : int or None
+        Tiles per call of the network; None to choose by memory.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    tiling: TilingConfig | None = None
+    batch_size: Count | None = None
+
+
+class RunConfig(Config):
+    """All settings of a run, as a TOML file holds them.
+
+    Attributes
+    ----------
+    train_data : DataConfig
+        Images and masks to train on.
+    valid_data : DataConfig
+        Images and masks to choose the best epoch by.
+    train : TrainConfig
+        How the network is built and trained.
+    evaluate : EvaluateConfig
+        How it is scored.
+    predict : PredictConfig
+        What is written for each image.
+    """
+
+    train_data: DataConfig = DataConfig()
+    valid_data: DataConfig = DataConfig(images="valid/images", masks="valid/masks")
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    predict: PredictConfig = PredictConfig()

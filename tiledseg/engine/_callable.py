@@ -1,0 +1,93 @@
+"""A Predictor from any callable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import ModelError
+
+if TYPE_CHECKING:
+    from tiledseg._types import AnyArray, FloatArray, TileCall
+
+__all__ = ["CallablePredictor", "checked_outputs"]
+
+
+class CallablePredictor:
+    """A Predictor from a callable of which nothing else is known.
+
+    Its stride is taken to be 1; where it is another, set ``TilingConfig.alignment``.
+
+    Parameters
+    ----------
+    call : callable
+        Maps tiles (N, h, w, C) float32 to outputs (N, h, w, K).
+    """
+
+    channels: int | None = None
+    tile_size: tuple[int | None, int | None] = (None, None)
+    stride: tuple[int, int] = (1, 1)
+
+    def __init__(self, call: TileCall) -> None:
+        self._call = call
+        self.classes: int | None = None
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Guess the memory that one tile needs: not known, so sixteen float32 maps of its size.
+
+        Parameters
+        ----------
+        tile_size : tuple of int
+            Height and width in px.
+
+        Returns
+        -------
+        int
+            Bytes.
+        """
+        return 16 * 4 * tile_size[0] * tile_size[1]
+
+    def __call__(self, tiles: AnyArray, /) -> FloatArray:
+        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
+        outputs = checked_outputs(self._call(tiles.astype(np.float32, copy=False)), tiles.shape)
+        if self.classes not in {None, outputs.shape[3]}:
+            raise broken(ModelError, "outputs", must=f"keep {self.classes} channels from batch to batch",
+                         got=outputs.shape, fix="Let the callable return the same channels each time.")
+        self.classes = outputs.shape[3]
+        return outputs
+
+
+def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa: ANN401
+    """Check that outputs fit their tiles, and make them float32.
+
+    Parameters
+    ----------
+    outputs : array_like
+        What a network returned.
+    shape : tuple of int
+        Shape (N, h, w, C) of the tiles.
+
+    Returns
+    -------
+    ndarray
+        (N, h, w, K) float32.
+
+    Raises
+    ------
+    ModelError
+        If it is not a real array of shape (N, h, w, K).
+    """
+    try:
+        array = np.asarray(outputs)
+    except Exception as error:  # noqa: BLE001  whatever another library's array raises
+        raise ModelError(f"The network's output is no array: {type(error).__name__}: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise broken(ModelError, "outputs", must="be one array of real numbers",
+                     got=f"{type(outputs).__name__} of dtype {array.dtype}",
+                     fix="Let the network return one map of shape (N, h, w, K).")
+    if array.ndim != 4 or array.shape[:3] != shape[:3]:
+        raise broken(ModelError, "outputs", must=f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}",
+                     got=array.shape, fix="A tiled network returns a map of the tile's own size, channels last.")
+    return array.astype(np.float32, copy=False)

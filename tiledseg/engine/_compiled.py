@@ -1,0 +1,70 @@
+"""The compiled call of a Keras network, one way per backend."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import lazy_loader
+
+from tiledseg._backend import keras, tf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiledseg._types import AnyArray, FloatArray
+
+__all__ = ["compiled"]
+
+jax = lazy_loader.load("jax")
+torch = lazy_loader.load("torch")
+
+
+def compiled(model: Any, shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:  # noqa: ANN401
+    """Compile a network's inference call for one batch shape.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network; the function holds its variables, but no reference to it.
+    shape : tuple of int
+        (N, h, w, C) of every batch.
+
+    Returns
+    -------
+    callable
+        Maps a batch float32 of that shape to what the network returns, as a NumPy array.
+    """
+    return _BACKENDS[keras.backend.backend()](weakref.ref(model), shape)
+
+
+def _tensorflow(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+    signature = [tf.TensorSpec(shape, tf.float32)]
+    call = tf.function(lambda tiles: model()(tiles, training=False), input_signature=signature, autograph=False)
+    ready = call.get_concrete_function()
+    return lambda tiles: ready(tf.convert_to_tensor(tiles)).numpy()
+
+
+def _jax(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+    call = jax.jit(lambda state, tiles: model().stateless_call(*state, tiles, training=False)[0])
+
+    def run(tiles: FloatArray) -> AnyArray:
+        network = model()
+        state = ([v.value for v in network.trainable_variables],
+                 [v.value for v in network.non_trainable_variables])
+        return keras.ops.convert_to_numpy(call(state, tiles))  # type: ignore[no-any-return]
+
+    del shape  # jit compiles per shape by itself
+    return run
+
+
+def _torch(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+    def run(tiles: FloatArray) -> AnyArray:
+        with torch.no_grad():
+            return keras.ops.convert_to_numpy(model()(tiles, training=False))  # type: ignore[no-any-return]
+
+    del shape  # nothing is compiled: the eager call runs the same kernels
+    return run
+
+
+_BACKENDS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}

@@ -1,0 +1,181 @@
+"""A Predictor from a Keras network: one compiled function per batch shape."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._backend import keras
+from tiledseg._checks import broken
+from tiledseg.engine._callable import checked_outputs
+from tiledseg.engine._compiled import compiled
+from tiledseg.engine._graph import read_graph
+from tiledseg.errors import ModelError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiledseg._types import AnyArray, FloatArray
+
+__all__ = ["KerasPredictor"]
+
+_COMPILED: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], Callable[[FloatArray], AnyArray]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Compiled functions outlive a Predictor, so that a second image is not compiled for again; they
+hold no reference to their network, so that it can still go."""
+
+
+class KerasPredictor:
+    """A Predictor from a Keras network.
+
+    The network is compiled once per batch shape, in inference mode. A batch that is smaller than
+    the first one of its tile size is padded to it, so the last batch costs no new compilation.
+
+    Parameters
+    ----------
+    model : keras.Model
+        One image in, (N, h, w, C); one map of the same size out, (N, h, w, K).
+
+    Raises
+    ------
+    ModelError
+        If it has several inputs or outputs, does not map images to maps, is channels-first, has
+        an output of another size than its input, or weights that are not finite.
+    """
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401  Keras has no types
+        self._model = model
+        height, width, self.channels = _input_shape(model)
+        self.tile_size: tuple[int | None, int | None] = (height, width)
+        self.classes: int | None = _classes(model, height, width)
+        _check_weights(model)
+        self._graph = read_graph(model)
+        self.stride: tuple[int, int] = self._graph.stride
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Estimate the memory that one tile needs, from above: all feature maps at once.
+
+        Parameters
+        ----------
+        tile_size : tuple of int
+            Height and width in px.
+
+        Returns
+        -------
+        int
+            Bytes.
+        """
+        return int(4 * self._graph.floats_per_px * tile_size[0] * tile_size[1])
+
+    def __call__(self, tiles: AnyArray, /) -> FloatArray:
+        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32.
+
+        Parameters
+        ----------
+        tiles : ndarray
+            (N, h, w, C).
+
+        Returns
+        -------
+        ndarray
+            (N, h, w, K) float32.
+
+        Raises
+        ------
+        ModelError
+            If the network returns something else than a map of the tile's size.
+        SettingError
+            If the network does not take tiles of that size.
+        """
+        functions = _COMPILED.setdefault(self._model, {})
+        ready = [shape for shape in functions if shape[1:] == tiles.shape[1:] and shape[0] >= len(tiles)]
+        shape = min(ready, default=tiles.shape)
+        if shape not in functions:
+            self._check_size(tiles.shape)
+            functions[shape] = compiled(self._model, shape)
+        outputs = functions[shape](_padded(tiles, shape[0]))
+        return checked_outputs(outputs, shape)[: len(tiles)]
+
+    def _check_size(self, shape: tuple[int, ...]) -> None:
+        _, height, width, channels = shape
+        for axis, fixed, size in zip("yx", self.tile_size, (height, width), strict=True):
+            if fixed not in {None, size}:
+                raise broken(SettingError, "tile_size", must=f"be {fixed} px along {axis}, the network's input",
+                             got=size, fix=f"Use tile_size={fixed}, or build the network for a free size.")
+        if channels != self.channels:
+            raise broken(ModelError, "tiles", must=f"have {self.channels} channels", got=shape,
+                         fix="Give the image the channels that the network expects.")
+        if None in self.tile_size:
+            _check_output(self._model, height, width, channels)
+
+
+def _padded(tiles: AnyArray, size: int) -> FloatArray:
+    if len(tiles) == size:
+        return np.ascontiguousarray(tiles, np.float32)
+    batch = np.zeros((size, *tiles.shape[1:]), np.float32)
+    batch[: len(tiles)] = tiles
+    return batch
+
+
+def _input_shape(model: Any) -> tuple[int | None, int | None, int]:  # noqa: ANN401
+    if keras.config.image_data_format() != "channels_last":
+        raise broken(ModelError, "image_data_format", must="be channels_last",
+                     got=keras.config.image_data_format(),
+                     fix="Call keras.config.set_image_data_format('channels_last') before building.")
+    shape = _one_shape(model, "input_shape", "input")
+    if len(shape) != 4 or shape[3] is None:
+        raise broken(ModelError, "model", must="take one image, (N, h, w, C)", got=f"input {shape}",
+                     fix="Name the channels in keras.Input((height, width, channels)).")
+    return shape[1], shape[2], shape[3]
+
+
+def _one_shape(model: Any, name: str, what: str) -> tuple[int | None, ...]:  # noqa: ANN401
+    try:
+        shape = getattr(model, name)
+    except AttributeError:  # a subclassed network that was never called
+        raise broken(ModelError, "model", must=f"know its {what} shape", got=f"{type(model).__name__} without one",
+                     fix="Build it with keras.Input, or pass a callable: lambda tiles: model(tiles).") from None
+    if isinstance(shape, list | dict) or (shape and isinstance(shape[0], list | tuple)):
+        raise broken(ModelError, "model", must=f"have one {what}", got=f"{len(shape)} of them",
+                     fix=f"Make one with a single {what}: keras.Model(model.inputs[0], model.outputs[0]).")
+    return tuple(shape)
+
+
+def _classes(model: Any, height: int | None, width: int | None) -> int | None:  # noqa: ANN401
+    shape = _one_shape(model, "output_shape", "output")
+    if len(shape) != 4:
+        raise broken(ModelError, "model", must="return a map, (N, h, w, K)", got=f"output {shape}",
+                     fix="A classifier cannot be tiled; end in a map of the input's size.")
+    for axis, size, out in zip("yx", (height, width), shape[1:3], strict=True):
+        if size is not None and out is not None and size != out:
+            raise _wrong_output(axis, size, out)
+    return shape[3]
+
+
+def _check_output(model: Any, height: int, width: int, channels: int) -> None:  # noqa: ANN401
+    try:
+        spec = model.compute_output_spec(keras.KerasTensor((1, height, width, channels)))
+    except Exception as error:  # noqa: BLE001  Keras and its backends raise many kinds
+        text = str(error).strip().splitlines()[0]
+        raise broken(SettingError, "tile_size", must="be a size that the network takes",
+                     got=f"{height}×{width} px: {text}", fix="Use a multiple of the network's stride.") from None
+    for axis, size, out in zip("yx", (height, width), spec.shape[1:3], strict=True):
+        if size != out:
+            raise _wrong_output(axis, size, out)
+
+
+def _wrong_output(axis: str, size: int, out: int) -> ModelError:
+    return broken(ModelError, "model", must="return a map of its input's size",
+                  got=f"{out} px for {size} px along {axis}",
+                  fix="Use padding='same' and undo every stride, or add an UpSampling2D layer.")
+
+
+def _check_weights(model: Any) -> None:  # noqa: ANN401
+    for variable in model.weights:
+        values = keras.ops.convert_to_numpy(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values.sum(dtype=np.float64)):
+            raise broken(ModelError, "model", must="have finite weights", got=f"NaN or infinity in {variable.path}",
+                         fix="Train it again, or load an earlier checkpoint.")

@@ -1,0 +1,67 @@
+"""How many tiles fit into memory at once."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from tiledseg._types import Predictor
+
+__all__ = ["available_memory", "fitting_batch"]
+
+_LARGEST_BATCH = 4  # more tiles per call were not faster on any CPU measured; see benchmarks
+_SHARE = 0.5  # of the free memory that a network may take when nothing else is said
+
+
+def available_memory() -> int:
+    """Say how much memory this machine has free.
+
+    Returns
+    -------
+    int
+        Bytes; 4 GiB where the system does not tell.
+    """
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30
+
+
+def fitting_batch(
+    predictor: Predictor, tile_size: tuple[int, int], n_tiles: int, memory_budget: int | None = None
+) -> int:
+    """Choose a batch size by the memory that a tile needs inside the network.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network.
+    tile_size : tuple of int
+        Height and width of a tile in px.
+    n_tiles : int
+        Tiles of the image.
+    memory_budget : int, optional
+        Bytes that the network may take for its activations; half of the free memory where it is
+        None.
+
+    Returns
+    -------
+    int
+        Tiles per batch, at least 1.
+
+    Raises
+    ------
+    SettingError
+        If a given budget is too small for one tile.
+    """
+    need = max(1, predictor.bytes_per_tile(tile_size))
+    budget = int(available_memory() * _SHARE) if memory_budget is None else memory_budget
+    if memory_budget is not None and budget < need:
+        raise broken(SettingError, "memory_budget",
+                     must=f"hold one tile of {tile_size[0]}×{tile_size[1]} px, about {need} bytes",
+                     got=memory_budget, fix="Allow more, or use smaller tiles.")
+    return max(1, min(budget // need, n_tiles, _LARGEST_BATCH))

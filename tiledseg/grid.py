@@ -1,0 +1,230 @@
+"""Pure integer geometry: one axis solved once, the tile grid as a product of two axes.
+
+All coordinates are (y, x) in px of the image, half-open. A tile may reach beyond the end of the
+image; what it sees there is padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, overload
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiledseg.config import Blend
+
+__all__ = ["AxisGrid", "Box", "Tile", "TileGrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of px, half-open.
+
+    Attributes
+    ----------
+    y0, y1 : int
+        First row, and the row after the last.
+    x0, x1 : int
+        First column, and the column after the last.
+    """
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return (self.y1 - self.y0, self.x1 - self.x0)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The box as a NumPy index, (y, x)."""
+        return (slice(self.y0, self.y1), slice(self.x0, self.x1))
+
+
+@dataclass(frozen=True)
+class AxisGrid:
+    """The tiles along one axis.
+
+    As few tiles as the least overlap allows, at origins that are multiples of the alignment,
+    spread so that the overlaps are as even as the alignment permits and, where it permits, the
+    same from both ends. The last tile ends at or less than one alignment step after the end of
+    the image; an image smaller than the tile has one tile, at 0.
+
+    Attributes
+    ----------
+    length : int
+        Length of the image in px, at least 1.
+    tile : int
+        Length of a tile in px, at least 1.
+    overlap : int
+        Least overlap of neighbours in px, in [0, tile).
+    alignment : int
+        Divisor of all origins in px, in [1, tile - overlap].
+
+    Raises
+    ------
+    SettingError
+        If a value is out of its range.
+
+    Examples
+    --------
+    >>> AxisGrid(length=1920, tile=512, overlap=64).origins
+    (0, 352, 704, 1056, 1408)
+    >>> AxisGrid(length=10, tile=4, overlap=2).cores
+    ((0, 3), (3, 5), (5, 7), (7, 10))
+    """
+
+    length: int
+    tile: int
+    overlap: int = 0
+    alignment: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("length", "tile", "alignment"):
+            if getattr(self, name) < 1:
+                raise broken(SettingError, name, must="be at least 1 px", got=getattr(self, name),
+                             fix="An empty axis cannot be tiled." if name == "length" else "Use 1 or more.")
+        if not 0 <= self.overlap < self.tile:
+            raise broken(SettingError, "overlap", must=f"be in [0, tile) with tile={self.tile}",
+                         got=self.overlap, fix=f"Use at most {self.tile - 1}.")
+        if self.alignment > self.tile - self.overlap:
+            raise broken(SettingError, "alignment",
+                         must=f"be at most tile - overlap = {self.tile - self.overlap} px",
+                         got=self.alignment, fix="Use a larger tile or a smaller overlap.")
+
+    @cached_property
+    def origins(self) -> tuple[int, ...]:
+        """First px of each tile, ascending."""
+        reach = -(-max(self.length - self.tile, 0) // self.alignment)  # of the last tile, in steps
+        longest = (self.tile - self.overlap) // self.alignment
+        gaps = -(-reach // longest)
+        return tuple(unit * self.alignment for unit in _spread(reach, gaps))
+
+    @cached_property
+    def cores(self) -> tuple[tuple[int, int], ...]:
+        """The px that each tile is nearest to, (start, stop); they partition the image."""
+        middles = [
+            (right + left + self.tile) // 2
+            for left, right in zip(self.origins, self.origins[1:], strict=False)
+        ]
+        return tuple(zip([0, *middles], [*middles, self.length], strict=True))
+
+    @property
+    def borders(self) -> tuple[int, ...]:
+        """Where the cores of neighbours meet: the px after each border, ascending."""
+        return tuple(start for start, _ in self.cores[1:])
+
+    @property
+    def padded_length(self) -> int:
+        """Length in px from 0 to the end of the last tile."""
+        return max(self.origins[-1] + self.tile, self.length)
+
+
+def _spread(reach: int, gaps: int) -> list[int]:
+    """Place ``gaps + 1`` whole numbers evenly on [0, reach], the same from both ends."""
+    half = [(2 * i * reach + gaps) // (2 * gaps) for i in range((gaps + 1) // 2)]
+    middle = [] if gaps % 2 else [reach // 2]
+    return half + middle + [reach - unit for unit in reversed(half)]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile of a grid.
+
+    Attributes
+    ----------
+    id : int
+        Position in the grid, row by row.
+    row, column : int
+        Position along y and along x.
+    read_box : Box
+        What the tile covers, in the image; may end beyond it.
+    core_box : Box
+        The px that the tile is nearest to, in the image; the cores partition it.
+    """
+
+    id: int
+    row: int
+    column: int
+    read_box: Box
+    core_box: Box
+
+    @property
+    def core_in_tile(self) -> Box:
+        """The core, in the tile."""
+        core, read = self.core_box, self.read_box
+        return Box(core.y0 - read.y0, core.y1 - read.y0, core.x0 - read.x0, core.x1 - read.x0)
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """The tiles of one image: the product of two axes, and how they are blended.
+
+    Iterates over its tiles row by row; ``len`` counts them; ``grid[id]`` is one of them.
+
+    Attributes
+    ----------
+    y, x : AxisGrid
+        The tiles along the two axes.
+    blend : str
+        Name of the blending window.
+
+    Examples
+    --------
+    >>> grid = TileGrid(AxisGrid(100, 64, 16), AxisGrid(64, 64, 16), "gaussian")
+    >>> len(grid), grid[1].read_box
+    (2, Box(y0=36, y1=100, x0=0, x1=64))
+    """
+
+    y: AxisGrid
+    x: AxisGrid
+    blend: Blend = "gaussian"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the image in px."""
+        return (self.y.length, self.x.length)
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """Height and width of a tile in px."""
+        return (self.y.tile, self.x.tile)
+
+    @property
+    def redundancy(self) -> float:
+        """Px that the network computes for each px of the image."""
+        return len(self) * self.y.tile * self.x.tile / (self.y.length * self.x.length)
+
+    def __len__(self) -> int:
+        return len(self.y.origins) * len(self.x.origins)
+
+    @overload
+    def __getitem__(self, tile_id: int) -> Tile: ...
+    @overload
+    def __getitem__(self, tile_id: slice) -> list[Tile]: ...
+    def __getitem__(self, tile_id: int | slice) -> Tile | list[Tile]:
+        if isinstance(tile_id, slice):
+            return [self._tile(one) for one in range(len(self))[tile_id]]
+        return self._tile(range(len(self))[tile_id])
+
+    def __iter__(self) -> Iterator[Tile]:
+        return map(self._tile, range(len(self)))
+
+    def _tile(self, tile_id: int) -> Tile:
+        row, column = divmod(tile_id, len(self.x.origins))
+        y, x = self.y.origins[row], self.x.origins[column]
+        return Tile(
+            id=tile_id,
+            row=row,
+            column=column,
+            read_box=Box(y, y + self.y.tile, x, x + self.x.tile),
+            core_box=Box(*self.y.cores[row], *self.x.cores[column]),
+        )

@@ -1,0 +1,163 @@
+"""The one preparation of pixels, the same in training and prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from tiledseg._arrays import check_finite, check_image
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, FloatArray, Source
+    from tiledseg.config import PreprocessingConfig
+
+__all__ = ["Prepared", "prepare", "scaled_length"]
+
+_ROWS_AT_ONCE = 128
+_LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+
+def prepare(image: Source, config: PreprocessingConfig) -> Prepared:
+    """Prepare an image for a network: shrink it, and bring its values into range.
+
+    Integers are divided by the largest value of their dtype; then the mean is subtracted and the
+    result divided by the standard deviation, per channel. Shrinking takes the mean of the area
+    that each new px covers, so that nothing aliases.
+
+    Parameters
+    ----------
+    image : array_like
+        (H, W) or (H, W, C) in the configured dtype; read region by region, never changed.
+    config : PreprocessingConfig
+        What the network was trained with.
+
+    Returns
+    -------
+    Prepared
+        The prepared image, computed where it is sliced; ``numpy.asarray`` gives all of it.
+
+    Raises
+    ------
+    ArrayError
+        If `image` is not an image of the configured channels and dtype.
+
+    Examples
+    --------
+    >>> from tiledseg.config import PreprocessingConfig
+    >>> image = np.full((4, 6), 51, np.uint8)
+    >>> prepared = prepare(image, PreprocessingConfig(channels=1, scale=0.5))
+    >>> prepared.shape, round(float(prepared[0:1, 0:1].item()), 3)
+    ((2, 3, 1), 0.2)
+    """
+    return Prepared(image, config)
+
+
+def scaled_length(length: int, scale: float) -> int:
+    """Give the length of an axis after shrinking.
+
+    Parameters
+    ----------
+    length : int
+        Length in px.
+    scale : float
+        Factor in (0, 1].
+
+    Returns
+    -------
+    int
+        Rounded to the nearest whole px, at least 1.
+    """
+    return max(1, round(length * scale))
+
+
+class Prepared:
+    """A prepared image: float32 (h, w, C), computed where it is sliced.
+
+    Parameters
+    ----------
+    image : array_like
+        The image as it is.
+    config : PreprocessingConfig
+        How to prepare it.
+    """
+
+    def __init__(self, image: Source, config: PreprocessingConfig) -> None:
+        height, width, channels = check_image(image, config.channels)
+        found = np.dtype(image.dtype)
+        if (found.kind == "f") != (config.dtype == "float32") or (
+            found.kind != "f" and found.newbyteorder("=") != np.dtype(config.dtype)
+        ):
+            raise broken(ArrayError, "image", must=f"have dtype {config.dtype}, as the network was trained on",
+                         got=str(found),
+                         fix="Bring its values into that range yourself, or declare another "
+                             "`preprocessing.dtype`.")
+        self.shape = (scaled_length(height, config.scale), scaled_length(width, config.scale), channels)
+        self.dtype = np.dtype(np.float32)
+        largest = _LARGEST[config.dtype]
+        std = np.array(config.std)
+        self._factor = (1 / (largest * std)).astype(np.float32)
+        self._shift = (-np.array(config.mean) / std).astype(np.float32)
+        self._rows = _Shrunk(image, self.shape) if self.shape[:2] != (height, width) else None
+        self._image = image
+
+    def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
+        rows, columns = key
+        source = self._image if self._rows is None else self._rows
+        pixels = np.asarray(source[rows, columns])
+        prepared = pixels.reshape(*pixels.shape[:2], self.shape[2]).astype(np.float32)
+        prepared *= self._factor
+        prepared += self._shift
+        return prepared
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:  # noqa: ANN401
+        return self[0 : self.shape[0], 0 : self.shape[1]].astype(dtype or np.float32, copy=False)
+
+
+class _Shrunk:
+    """A shrunk image that is computed in bands of rows and keeps the last one.
+
+    Along x OpenCV averages whole rows; along y the band's rows are a product with the matrix of
+    area shares, so that a px does not depend on the band that it was computed in.
+    """
+
+    def __init__(self, image: Source, shape: tuple[int, int, int]) -> None:
+        self._image, self._shape = image, shape
+        self._start = 0
+        self._kept = np.empty((0, *shape[1:]), np.float32)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
+        rows, columns = key
+        start, stop, _ = rows.indices(self._shape[0])
+        if not self._start <= start <= self._start + len(self._kept):
+            self._start, self._kept = start, self._kept[:0]
+        self._kept, self._start = self._kept[start - self._start :], start
+        missing = range(start + len(self._kept), stop, _ROWS_AT_ONCE)
+        bands = [self._band(first, min(first + _ROWS_AT_ONCE, stop)) for first in missing]
+        if bands:
+            self._kept = np.concatenate([self._kept, *bands])
+        return self._kept[: stop - start, columns]
+
+    def _band(self, start: int, stop: int) -> FloatArray:
+        height, (small, width, channels) = self._image.shape[0], self._shape
+        first, shares = _area_shares(start, stop, small, height)
+        pixels = np.asarray(self._image[first : first + shares.shape[1]])
+        check_finite(pixels, "image", (first, 0))
+        pixels = pixels.astype(np.float32)
+        narrow = cv2.resize(pixels, (width, len(pixels)), interpolation=cv2.INTER_AREA)
+        return (shares @ narrow.reshape(len(pixels), -1)).reshape(stop - start, width, channels)
+
+
+def _area_shares(start: int, stop: int, small: int, large: int) -> tuple[int, NDArray[np.float32]]:
+    """Say how much of each small px each large px covers: the first large px, and the shares."""
+    edges = np.arange(start, stop + 1) * (large / small)
+    first, last = int(edges[0]), min(large, int(np.ceil(edges[-1] - 1e-9)))
+    place = np.arange(first, last)
+    covered = np.minimum(edges[1:, None], place + 1) - np.maximum(edges[:-1, None], place)
+    shares = np.clip(covered, 0, None)
+    return first, (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)

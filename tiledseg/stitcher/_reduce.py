@@ -1,0 +1,131 @@
+"""Reductions of finished probabilities on their way to the sink."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError, SettingError
+
+if TYPE_CHECKING:
+    from tiledseg._types import AnyArray, FloatArray, Sink
+
+__all__ = ["ReducingSink", "Reduction", "reduced_dtype", "reduced_shape"]
+
+Reduction: TypeAlias = Literal["threshold", "argmax", "uint8"]
+"""``threshold`` and ``uint8`` keep the channel axis; ``argmax`` replaces it by labels."""
+
+_TOLERANCE = 1e-3
+
+
+def reduced_shape(shape: tuple[int, int, int], reduction: Reduction | None) -> tuple[int, ...]:
+    """Give the shape of a map after its reduction.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W, K) of the probabilities.
+    reduction : {"threshold", "argmax", "uint8"} or None
+        The reduction.
+
+    Returns
+    -------
+    tuple of int
+        (H, W) for ``argmax``, else (H, W, K).
+
+    Raises
+    ------
+    SettingError
+        If the reduction is not known, or ``argmax`` is asked of one channel.
+    """
+    if reduction is not None and reduction not in get_args(Reduction):
+        raise broken(SettingError, "reduction", must=f"be one of {', '.join(get_args(Reduction))}, or None",
+                     got=reduction, fix="Use one of these.")
+    if reduction != "argmax":
+        return shape
+    if shape[2] == 1:
+        raise broken(SettingError, "reduction", must="not be argmax with one channel", got=reduction,
+                     fix="Use threshold.")
+    return shape[:2]
+
+
+def reduced_dtype(reduction: Reduction | None, n_channels: int) -> np.dtype[Any]:
+    """Give the dtype of a map after its reduction.
+
+    Parameters
+    ----------
+    reduction : {"threshold", "argmax", "uint8"} or None
+        The reduction.
+    n_channels : int
+        Channels of the probabilities.
+
+    Returns
+    -------
+    dtype
+        float32 without a reduction, uint16 for ``argmax`` of more than 256 channels, else uint8.
+    """
+    if reduction is None:
+        return np.dtype(np.float32)
+    return np.dtype(np.uint16 if reduction == "argmax" and n_channels > 256 else np.uint8)
+
+
+class ReducingSink:
+    """A sink that reduces rows of probabilities and hands them on.
+
+    Parameters
+    ----------
+    out : array_like
+        Where the reduced rows go: shape, dtype and slice assignment.
+    shape : tuple of int
+        (H, W, K) of the probabilities.
+    reduction : {"threshold", "argmax", "uint8"} or None
+        ``threshold`` gives 1 where a probability is at least `threshold`, else 0; ``argmax`` the
+        label of the largest, the first of equals; ``uint8`` the probability times 255, rounded.
+    threshold : float
+        In (0, 1).
+
+    Raises
+    ------
+    ArrayError
+        If `out` has another shape than the reduced map, or a dtype that cannot hold it.
+    SettingError
+        If `threshold` is not in (0, 1) or `reduction` does not fit.
+    """
+
+    def __init__(
+        self, out: Sink, shape: tuple[int, int, int], reduction: Reduction | None = None, threshold: float = 0.5
+    ) -> None:
+        wanted = reduced_shape(shape, reduction)
+        found = tuple(out.shape)
+        self._flat = found == wanted[:2] and wanted[2:] == (1,)
+        if found != wanted and not self._flat:
+            raise broken(ArrayError, "out", must=f"have shape {wanted}", got=found,
+                         fix="Allocate it with that shape.")
+        dtype = np.dtype(out.dtype)
+        if not np.can_cast(reduced_dtype(reduction, shape[2]), dtype, "same_kind"):
+            raise broken(ArrayError, "out", must="hold probabilities" if reduction is None else "hold labels",
+                         got=str(dtype), fix=f"Use {reduced_dtype(reduction, shape[2])}, or another `reduction`.")
+        if not 0 < threshold < 1:
+            raise broken(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
+        self.out, self.shape, self.dtype = out, shape, np.dtype(np.float32)
+        self._reduction, self._threshold = reduction, np.float32(threshold)
+
+    def __setitem__(self, rows: slice, probs: FloatArray) -> None:
+        reduced = self._reduced(probs)
+        self.out[rows] = reduced[..., 0] if self._flat else reduced
+
+    def _reduced(self, probs: FloatArray) -> AnyArray:
+        if self._reduction is None:
+            return probs
+        if self._reduction == "threshold":
+            return (probs >= self._threshold).view(np.uint8)
+        if self._reduction == "argmax":
+            return probs.argmax(axis=-1).astype(reduced_dtype("argmax", self.shape[2]))
+        low, high = float(probs.min()), float(probs.max())
+        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+            raise broken(ArrayError, "outputs", must="be in [0, 1] to be stored as uint8",
+                         got=f"values from {low:.4g} to {high:.4g}",
+                         fix="Let the network end in a sigmoid or softmax, or store float32.")
+        return np.rint(np.clip(probs, 0, 1) * 255).astype(np.uint8)

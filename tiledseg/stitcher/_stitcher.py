@@ -1,0 +1,232 @@
+"""Accumulation of weighted tiles in a band of rows that moves down the image."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError, StitchError
+from tiledseg.stitcher._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
+from tiledseg.windows import axis_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tiledseg._types import AnyArray, FloatArray, Sink
+    from tiledseg.grid import TileGrid
+
+__all__ = ["Stitcher"]
+
+_FLOATS_AT_ONCE = 65_536  # of one tile: what is multiplied stays in the processor's cache
+
+
+class Stitcher:
+    """Blends the outputs of tiles into one map, and hands rows on as soon as they are finished.
+
+    Tiles are weighted by windows that sum to one, so nothing is counted and nothing divided. They
+    accumulate in float32 in a band of rows; once no missing tile can touch a row, it goes to the
+    sink. Tiles in the grid's order need a band as high as one tile; any other order gives the
+    same map from a higher band. `add` and `skip` may be called from several threads.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles, as `Tiler.grid` lays them out.
+    n_channels : int
+        Output channels K of the network.
+    out : array_like, optional
+        The sink: anything with shape, dtype and slice assignment, of shape (H, W, K), or (H, W)
+        for one channel or ``argmax``. A new array where it is None.
+    reduction : {"threshold", "argmax", "uint8"}, optional
+        What is stored in place of float32 probabilities; see `ReducingSink`.
+    threshold : float
+        For ``reduction="threshold"``, in (0, 1).
+
+    Raises
+    ------
+    ArrayError
+        If `out` has the wrong shape or dtype.
+    SettingError
+        If `n_channels`, `reduction` or `threshold` cannot be used.
+
+    Examples
+    --------
+    >>> from tiledseg import TilingConfig, Tiler
+    >>> image = np.arange(35, dtype=np.uint8).reshape(5, 7, 1)
+    >>> tiler = Tiler(TilingConfig(tile_size=4, overlap=2))
+    >>> stitcher = Stitcher(tiler.grid(image.shape), n_channels=1)
+    >>> for batch in tiler.batches(image, batch_size=2):
+    ...     stitcher.add(batch.ids, batch.tiles)
+    >>> bool(np.allclose(stitcher.merge(), image))
+    True
+    """
+
+    def __init__(
+        self,
+        grid: TileGrid,
+        n_channels: int,
+        out: Any = None,  # noqa: ANN401
+        *,
+        reduction: Reduction | None = None,
+        threshold: float = 0.5,
+    ) -> None:
+        if isinstance(n_channels, bool) or n_channels < 1:
+            raise broken(SettingError, "n_channels", must="be at least 1", got=n_channels,
+                         fix="Use the network's output channels.")
+        shape = (*grid.shape, n_channels)
+        if out is None:
+            out = np.zeros(reduced_shape(shape, reduction), reduced_dtype(reduction, n_channels))
+        self.grid, self.n_channels, self.out = grid, n_channels, out
+        self._sink: Sink = ReducingSink(out, shape, reduction, threshold)
+        self._rows, self._columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
+        self._across = [np.repeat(window.weights, n_channels) for window in self._columns]
+        self._seen = np.zeros((len(self._rows), len(self._columns)), bool)
+        self._band = np.zeros((self._rows[0].stop, grid.shape[1] * n_channels), np.float32)
+        self._top = 0
+        self._first_open = 0  # first row of tiles that lacks one
+        self._lock = threading.Lock()
+
+    @property
+    def finished_rows(self) -> int:
+        """Rows of the map that are final and stand in the sink."""
+        return self._top
+
+    def add(self, ids: Iterable[int], outputs: AnyArray) -> None:
+        """Add the outputs of some tiles.
+
+        Parameters
+        ----------
+        ids : iterable of int
+            Positions of the tiles in the grid, (N,).
+        outputs : ndarray
+            (N, h, w, K), any real dtype.
+
+        Raises
+        ------
+        StitchError
+            If `outputs` has another shape than the tiles, a tile was added before or is not in
+            the grid, or an output is NaN or infinite.
+        """
+        ids = [int(one) for one in ids]
+        outputs = np.asarray(outputs)
+        wanted = (len(ids), *self.grid.tile_shape, self.n_channels)
+        if outputs.shape != wanted:
+            raise broken(StitchError, "outputs", must=f"have shape (N, h, w, K) = {wanted}", got=outputs.shape,
+                         fix="Give one output of the tile's own size for each id.")
+        with self._lock:
+            self._check(ids)
+            for tile_id, output in zip(ids, outputs, strict=True):
+                self._make_room(tile_id)
+                self._blend(tile_id, output)
+                self._release(tile_id)
+
+    def skip(self, ids: Iterable[int], fill_value: float = 0.0) -> None:
+        """Count some tiles as ones whose output is the same everywhere.
+
+        Parameters
+        ----------
+        ids : iterable of int
+            Positions of the tiles in the grid.
+        fill_value : float
+            Their output in each px and channel; finite.
+
+        Raises
+        ------
+        StitchError
+            If a tile was added before or is not in the grid, or `fill_value` is not finite.
+        """
+        ids = [int(one) for one in ids]
+        if not math.isfinite(fill_value):
+            raise broken(StitchError, "fill_value", must="be finite", got=fill_value, fix="Use 0, say.")
+        output = np.broadcast_to(np.float32(fill_value), (*self.grid.tile_shape, self.n_channels))
+        with self._lock:
+            self._check(ids)
+            for tile_id in ids:
+                self._make_room(tile_id)
+                if fill_value:
+                    self._blend(tile_id, output)
+                self._release(tile_id)
+
+    def merge(self) -> Any:  # noqa: ANN401
+        """Return the finished map.
+
+        Returns
+        -------
+        array_like
+            `out`, or the new array that stands for it: float32 (H, W, K), or as `reduction` says.
+
+        Raises
+        ------
+        StitchError
+            If a tile is missing; the message has their number and the first of them.
+        """
+        missing = np.flatnonzero(~self._seen)
+        if len(missing):
+            first = self.grid[int(missing[0])].read_box
+            raise broken(StitchError, "tiles", must=f"be all there, {len(self.grid)} of them",
+                         got=f"{len(missing)} missing, the first with id {missing[0]} at (y, x) = "
+                             f"({first.y0}, {first.x0})",
+                         fix="Add each tile once, or skip it.")
+        return self.out
+
+    def _check(self, ids: list[int]) -> None:
+        flat = self._seen.reshape(-1)
+        for place, tile_id in enumerate(ids):
+            if not 0 <= tile_id < len(flat):
+                raise broken(StitchError, "ids", must=f"be in [0, {len(flat)})", got=tile_id,
+                             fix="Use the ids of this grid.")
+            if flat[tile_id] or tile_id in ids[:place]:
+                raise broken(StitchError, "ids", must="name each tile once", got=f"{tile_id} again",
+                             fix="Make a new Stitcher for each map.")
+
+    def _blend(self, tile_id: int, output: AnyArray) -> None:
+        row, column = divmod(tile_id, len(self._columns))
+        down, across = self._rows[row], self._columns[column]
+        k = self.n_channels
+        pixels = output[down.in_tile, across.in_tile].reshape(len(down.weights), -1)
+        target = self._band[down.start - self._top : down.stop - self._top, across.start * k : across.stop * k]
+        step = max(1, _FLOATS_AT_ONCE // target.shape[1])
+        total = 0.0
+        for first in range(0, len(pixels), step):
+            some = slice(first, first + step)
+            part = np.multiply(pixels[some], self._across[column], dtype=np.float32, casting="unsafe")
+            part *= down.weights[some, None]
+            total += float(part.sum())
+            target[some] += part
+        if not math.isfinite(total) and not np.isfinite(output).all():
+            self._refuse(tile_id, output)
+
+    def _refuse(self, tile_id: int, output: AnyArray) -> None:
+        box = self.grid[tile_id].read_box
+        raise broken(StitchError, "outputs", must="be finite",
+                     got=f"{int((~np.isfinite(output)).sum())} NaN or infinite values in tile {tile_id} at "
+                         f"(y, x) = ({box.y0}, {box.x0})",
+                     fix="Check the network's weights and the range of its input.")
+
+    def _make_room(self, tile_id: int) -> None:
+        """Let the band reach down to the end of the tile."""
+        lacking = self._rows[tile_id // len(self._columns)].stop - self._top - len(self._band)
+        if lacking > 0:
+            more = np.zeros((lacking, self._band.shape[1]), np.float32)
+            self._band = np.concatenate([self._band, more])
+
+    def _release(self, tile_id: int) -> None:
+        """Count a tile as done, and hand rows that no open tile can touch to the sink."""
+        self._seen.reshape(-1)[tile_id] = True
+        before = self._first_open
+        while self._first_open < len(self._rows) and self._seen[self._first_open].all():
+            self._first_open += 1
+        if self._first_open == before:
+            return
+        last = self._first_open == len(self._rows)
+        stop = self.grid.shape[0] if last else self._rows[self._first_open].start
+        done = stop - self._top
+        self._sink[self._top : stop] = self._band[:done].reshape(done, -1, self.n_channels)
+        kept = len(self._band) - done
+        self._band[:kept] = self._band[done:]
+        self._band[kept:] = 0
+        self._top = stop

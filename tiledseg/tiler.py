@@ -1,0 +1,213 @@
+"""From an image to batches of tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._arrays import check_finite, check_image
+from tiledseg._checks import broken
+from tiledseg.config import TilingConfig
+from tiledseg.errors import ArrayError, SettingError
+from tiledseg.grid import AxisGrid, TileGrid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, Source
+    from tiledseg.config import PadMode
+
+__all__ = ["TileBatch", "Tiler"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileBatch:
+    """Some tiles of one image.
+
+    Attributes
+    ----------
+    ids : ndarray
+        int64 (N,): positions in the grid.
+    tiles : ndarray
+        (N, h, w, C), in the dtype of the image.
+    """
+
+    ids: NDArray[np.int64]
+    tiles: AnyArray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A run of px along one axis: where it is read, and where it goes."""
+
+    read: slice
+    order: NDArray[np.intp] | None  # of the px read; None for as they come
+    in_tile: slice
+
+
+class Tiler:
+    """Cuts images into tiles.
+
+    Parameters
+    ----------
+    config : TilingConfig, optional
+        Tile size, overlap, blending, alignment and padding.
+
+    Examples
+    --------
+    >>> tiler = Tiler(TilingConfig(tile_size=64, overlap=16))
+    >>> image = np.zeros((100, 80, 3), np.uint8)
+    >>> [batch.tiles.shape for batch in tiler.batches(image, batch_size=3)]
+    [(3, 64, 64, 3), (1, 64, 64, 3)]
+    """
+
+    def __init__(self, config: TilingConfig | None = None) -> None:
+        self.config = config or TilingConfig()
+
+    def grid(self, shape: Sequence[int], stride: tuple[int, int] = (1, 1)) -> TileGrid:
+        """Lay the grid of an image's tiles out.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Shape of the image in px, (H, W) or (H, W, C).
+        stride : tuple of int
+            Total stride (y, x) of the network in px: origins are multiples of it besides the
+            configured alignment.
+
+        Returns
+        -------
+        TileGrid
+            The geometry, and the blend's name.
+
+        Raises
+        ------
+        SettingError
+            If the tile is not a multiple of `stride`, or the overlap leaves no aligned step.
+        """
+        axes = zip(shape[:2], self.config.tile_shape, self.config.overlap_px, self.config.alignment_px, stride,
+                   strict=True)
+        y, x = (
+            AxisGrid(length, _fitting(tile, step), overlap, int(np.lcm(align, step)))
+            for length, tile, overlap, align, step in axes
+        )
+        return TileGrid(y, x, self.config.blend)
+
+    def batches(
+        self,
+        image: Source,
+        batch_size: int = 8,
+        *,
+        grid: TileGrid | None = None,
+        ids: Iterable[int] | None = None,
+    ) -> Iterator[TileBatch]:
+        """Cut an image into batches of tiles, row by row.
+
+        Parameters
+        ----------
+        image : array_like
+            (H, W) or (H, W, C): a NumPy array, memmap, zarr or Dask array, or anything with
+            ``shape``, ``dtype`` and slicing. It is read tile by tile and never changed.
+        batch_size : int
+            Tiles per batch, at least 1; the last batch may have fewer.
+        grid : TileGrid, optional
+            The grid; that of the image's own shape where it is None.
+        ids : iterable of int, optional
+            The tiles wanted, in the order wanted; all of them where it is None.
+
+        Yields
+        ------
+        TileBatch
+            A batch in memory of its own.
+
+        Raises
+        ------
+        ArrayError
+            If `image` is not an image, does not fit `grid`, or has values that are not finite.
+        SettingError
+            If `batch_size` is less than 1.
+        """
+        height, width, channels = check_image(image)
+        grid = grid or self.grid((height, width))
+        if grid.shape != (height, width):
+            raise broken(ArrayError, "image", must=f"have the grid's height and width {grid.shape}",
+                         got=tuple(image.shape), fix="Make the grid from this image's shape.")
+        if isinstance(batch_size, bool) or batch_size < 1:
+            raise broken(SettingError, "batch_size", must="be at least 1", got=batch_size, fix="Use 1 or more.")
+        return self._batches(image, batch_size, grid, list(range(len(grid)) if ids is None else ids), channels)
+
+    def _batches(
+        self, image: Source, batch_size: int, grid: TileGrid, ids: list[int], channels: int
+    ) -> Iterator[TileBatch]:
+        dtype = np.dtype(image.dtype).newbyteorder("=")
+        fill = _padding_value(self.config, dtype)
+        for first in range(0, len(ids), batch_size):
+            some = ids[first : first + batch_size]
+            tiles = np.empty((len(some), *grid.tile_shape, channels), dtype)
+            for tile, tile_id in zip(tiles, some, strict=True):
+                self._read(image, grid, tile_id, tile, fill)
+            yield TileBatch(np.array(some, np.int64), tiles)
+
+    def _read(self, image: Source, grid: TileGrid, tile_id: int, tile: AnyArray, fill: float) -> None:
+        box = grid[tile_id].read_box
+        mode = self.config.pad_mode
+        rows, columns = _spans(box.y0, grid.y, mode), _spans(box.x0, grid.x, mode)
+        if mode == "constant" and (box.y1 > grid.y.length or box.x1 > grid.x.length):
+            tile[...] = fill
+        for row in rows:
+            for column in columns:
+                pixels = np.asarray(image[row.read, column.read])
+                check_finite(pixels, "image", (row.read.start, column.read.start))
+                pixels = pixels.reshape(*pixels.shape[:2], -1)
+                if row.order is not None:
+                    pixels = pixels[row.order]
+                if column.order is not None:
+                    pixels = pixels[:, column.order]
+                tile[row.in_tile, column.in_tile] = pixels
+
+
+def _fitting(tile: int, stride: int) -> int:
+    if tile % stride:
+        low = tile // stride * stride
+        raise broken(SettingError, "tile_size", must=f"be a multiple of the network's total stride {stride} px",
+                     got=tile, fix=f"Use {f'{low} or ' if low else ''}{low + stride}.")
+    return tile
+
+
+def _padding_value(config: TilingConfig, dtype: np.dtype[Any]) -> float:
+    value = config.pad_value
+    if config.pad_mode == "constant" and dtype.kind in "biu":
+        low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+        if not low <= value <= high or value != int(value):
+            raise broken(SettingError, "pad_value", must=f"be a whole number in [{low}, {high}] for {dtype} pixels",
+                         got=value, fix="Use a value that the image's dtype can hold.")
+    return value
+
+
+def _spans(origin: int, axis: AxisGrid, mode: PadMode) -> list[_Span]:
+    """Split a tile's axis into the part inside the image and the part that is padding."""
+    stop = min(origin + axis.tile, axis.length)
+    inside = _Span(slice(origin, stop), None, slice(0, stop - origin))
+    if stop == origin + axis.tile or mode == "constant":
+        return [inside]
+    index = _folded(np.arange(stop, origin + axis.tile), axis.length, mode)
+    low = int(index.min())
+    return [inside, _Span(slice(low, int(index.max()) + 1), index - low, slice(stop - origin, axis.tile))]
+
+
+def _folded(place: NDArray[np.intp], length: int, mode: PadMode) -> NDArray[np.intp]:
+    """Map places beyond the end of an axis to the px that NumPy's padding of that name repeats."""
+    if mode == "wrap":
+        return place % length
+    if mode == "edge" or length == 1:
+        return np.minimum(place, length - 1)
+    period = 2 * length if mode == "symmetric" else 2 * length - 2
+    place = place % period
+    return np.minimum(place, period - place - (mode == "symmetric"))
