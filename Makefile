@@ -39,7 +39,7 @@ imports: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
-	$(BIN)/pyright --verifytypes tiledseg --ignoreexternal
+	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes tiledseg --ignoreexternal
 
 docstrings: $(VENV)/.dev
 	$(BIN)/numpydoc lint $$(git ls-files "tiledseg/*.py")

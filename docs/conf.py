@@ -18,21 +18,16 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
-nitpicky = False
 
-# The reference holds the names that the package's stub lists.
-autosummary_generate = True
-autosummary_imported_members = True
-autosummary_ignore_module_all = False
-autodoc_typehints = "none"  # the docstrings say the types
-autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
-numpydoc_show_class_members = False
+autodoc_typehints = "none"  # the docstrings say the types
+numpydoc_show_class_members = False  # autodoc shows them
 
-
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"tiledseg {version}"
+html_static_path = ["_static"]
+html_css_files = ["house.css"]
 html_copy_source = False

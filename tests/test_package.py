@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from numpydoc.validate import validate
 
 import tiledseg
 import tiledseg.errors
 from tiledseg._checks import broken
 from tiledseg.errors import FileError, SettingError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 HEAVY = {"keras", "tensorflow", "torch", "jax"}
 AT_THE_DOOR = HEAVY | {"numpy", "pydantic", "cv2"}
 KERAS_ROOMS = {"_backend", "cli", "demo", "models", "train"}
-LIGHT_ROOMS = sorted({room.name for room in pkgutil.iter_modules(tiledseg.__path__)} - KERAS_ROOMS)
+ROOMS = sorted(room.name for room in pkgutil.iter_modules(tiledseg.__path__))
+LIGHT_ROOMS = sorted(set(ROOMS) - KERAS_ROOMS)
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -62,6 +69,35 @@ def test_each_room_hands_out_what_it_lists() -> None:
     for room in LIGHT_ROOMS:
         module = importlib.import_module(f"tiledseg.{room}")
         assert [name for name in getattr(module, "__all__", []) if not hasattr(module, name)] == []
+
+
+def documented(room: str) -> Iterator[str]:
+    """Name the functions and the methods that a room hands out."""
+    module = importlib.import_module(f"tiledseg.{room}")
+    for name in getattr(module, "__all__", []):
+        thing = getattr(module, name)
+        if inspect.isfunction(thing):
+            yield f"tiledseg.{room}.{name}"
+        elif inspect.isclass(thing):
+            public = [(key, getattr(value, "__func__", value)) for key, value in vars(thing).items()]
+            for key, value in public:
+                if inspect.isfunction(value) and not key.startswith("_"):
+                    yield f"tiledseg.{room}.{name}.{key}"
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if not room.startswith("_")])
+def test_docstrings_name_every_argument_and_result(room: str) -> None:
+    faults = [
+        f"{name}: {text}"
+        for name in documented(room)
+        for code, text in validate(name)["errors"]
+        if code in {"GL08", "PR01", "PR02", "RT01", "YD01"}
+    ]
+    assert faults == []
+
+
+def test_docstrings_are_found() -> None:
+    assert {"tiledseg.config.Config.changed", "tiledseg.config.Config.from_json"} <= set(documented("config"))
 
 
 @pytest.mark.parametrize("name", tiledseg.errors.__all__)
