@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+.NOTPARALLEL:
 .PHONY: help demo test test-all check docs bench clean lint imports types docstrings doctests eager package
 
 help:  ## list the verbs
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.package  ## segment a generated smear; see demo/report.html
 	$(BIN)/tiledseg demo
