@@ -1,5 +1,33 @@
 from ._version import __version__
-from .config import TilingConfig, UNetConfig
+from .config import DataConfig, EvaluateConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from .errors import TiledSegError
+from .evaluate import Evaluator
+from .grid import TileGrid
+from .models import Segmenter, UNetBuilder, build_model, load_model
+from .predict import plan, predict_files, tiled_predict
+from .stitcher import Stitcher
+from .tiler import Tiler
+from .train import Trainer
 
-__all__ = ["TiledSegError", "TilingConfig", "UNetConfig", "__version__"]
+__all__ = [
+    "DataConfig",
+    "EvaluateConfig",
+    "Evaluator",
+    "RunConfig",
+    "Segmenter",
+    "Stitcher",
+    "TileGrid",
+    "TiledSegError",
+    "Tiler",
+    "TilingConfig",
+    "TrainConfig",
+    "Trainer",
+    "UNetBuilder",
+    "UNetConfig",
+    "__version__",
+    "build_model",
+    "load_model",
+    "plan",
+    "predict_files",
+    "tiled_predict",
+]

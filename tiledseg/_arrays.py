@@ -10,9 +10,11 @@ from tiledseg._checks import broken
 from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tiledseg._types import AnyArray, Source
 
-__all__ = ["check_finite", "check_image"]
+__all__ = ["check_finite", "check_image", "check_shape"]
 
 _MOST_LIKELY_CHANNELS = 4
 
@@ -39,18 +41,62 @@ def check_image(image: Source, channels: int | None = None) -> tuple[int, int, i
         is not boolean, integer or real, looks channels-first, or has other channels than asked.
     """
     if not hasattr(image, "shape") or not hasattr(image, "dtype"):
-        raise broken(ArrayError, "image", must="be an array with shape and dtype", got=type(image).__name__,
-                     fix="Read a file with tiledseg.io.read_image, or convert with numpy.asarray.")
-    shape = tuple(image.shape)
-    if len(shape) not in {2, 3}:
-        raise broken(ArrayError, "image", must="have shape (H, W) or (H, W, C)", got=shape,
-                     fix="Give one image at a time, channels last.")
-    if 0 in shape:
-        raise broken(ArrayError, "image", must="have at least 1 px and 1 channel", got=shape,
-                     fix="An empty image has no map.")
+        raise broken(
+            ArrayError,
+            "image",
+            must="be an array with shape and dtype",
+            got=type(image).__name__,
+            fix="Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
+        )
     if np.dtype(image.dtype).kind not in "biuf":
-        raise broken(ArrayError, "image", must="have a boolean, integer or real dtype", got=str(image.dtype),
-                     fix="Convert it with image.astype(numpy.float32).")
+        raise broken(
+            ArrayError,
+            "image",
+            must="have a boolean, integer or real dtype",
+            got=str(image.dtype),
+            fix="Convert it with image.astype(numpy.float32).",
+        )
+    return check_shape(image.shape, channels)
+
+
+def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int, int, int]:
+    """Check that a shape can be that of an image.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the image, in px.
+    channels : int, optional
+        Channels that the image must have; any number where it is None.
+
+    Returns
+    -------
+    tuple of int
+        (H, W, C); C is 1 for a shape (H, W).
+
+    Raises
+    ------
+    ArrayError
+        If it is not (H, W) or (H, W, C), has an empty axis, looks channels-first, or has other
+        channels than asked.
+    """
+    shape = tuple(shape)
+    if len(shape) not in {2, 3}:
+        raise broken(
+            ArrayError,
+            "image",
+            must="have shape (H, W) or (H, W, C)",
+            got=shape,
+            fix="Give one image at a time, channels last.",
+        )
+    if 0 in shape:
+        raise broken(
+            ArrayError,
+            "image",
+            must="have at least 1 px and 1 channel",
+            got=shape,
+            fix="An empty image has no map.",
+        )
     _check_channels(shape, channels)
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
 
@@ -59,9 +105,13 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
     found = shape[2] if len(shape) == 3 else 1
     if channels is None:
         if len(shape) == 3 and shape[0] in {1, 3, 4} and found > _MOST_LIKELY_CHANNELS:
-            raise broken(ArrayError, "image", must="be channels last, (H, W, C)",
-                         got=f"{shape}, which reads as (C, H, W)",
-                         fix="Move the axis with numpy.moveaxis(image, 0, -1).")
+            raise broken(
+                ArrayError,
+                "image",
+                must="be channels last, (H, W, C)",
+                got=f"{shape}, which reads as (C, H, W)",
+                fix="Move the axis with numpy.moveaxis(image, 0, -1).",
+            )
         return
     if found == channels:
         return
@@ -73,7 +123,9 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
         fix = fix.replace("*shape", f"{shape[0]}, {shape[1]}")
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
-    raise broken(ArrayError, "image", must=f"have {channels} channels, as the network expects", got=shape, fix=fix)
+    raise broken(
+        ArrayError, "image", must=f"have {channels} channels, as the network expects", got=shape, fix=fix
+    )
 
 
 def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) -> None:
@@ -98,7 +150,11 @@ def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) 
     bad = ~np.isfinite(pixels)
     if bad.any():
         y, x = (int(place) for place in np.argwhere(bad)[0][:2])
-        raise broken(ArrayError, name, must="be finite",
-                     got=f"{int(bad.sum())} NaN or infinite values, the first at (y, x) = "
-                         f"({origin[0] + y}, {origin[1] + x})",
-                     fix="Replace them, for example with numpy.nan_to_num.")
+        raise broken(
+            ArrayError,
+            name,
+            must="be finite",
+            got=f"{int(bad.sum())} NaN or infinite values, the first at (y, x) = "
+            f"({origin[0] + y}, {origin[1] + x})",
+            fix="Replace them, for example with numpy.nan_to_num.",
+        )

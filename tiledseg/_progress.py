@@ -21,7 +21,7 @@ _log = logging.getLogger("tiledseg")
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Callable[[int], object]]:
     """Show how far a piece of work is.
 
     Parameters
@@ -42,7 +42,7 @@ def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Callable[[in
         yield lambda _steps: None
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
         with tqdm(total=total, desc=what, leave=False) as bar:
-            yield lambda steps: None if bar.update(steps) else None
+            yield bar.update
     else:
         yield _Lines(total, what)
 

@@ -14,6 +14,8 @@ The tree::
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ArrayError",
     "BundleError",
@@ -58,4 +60,19 @@ class StitchError(TiledSegError):
 
 
 class CancelledError(TiledSegError):
-    """The user stopped the work before its end; what was finished is kept."""
+    """The user stopped the work before its end; what was finished is kept.
+
+    Parameters
+    ----------
+    message : str
+        What was done and what was not.
+    result : array_like, optional
+        The map as far as it was computed.
+    finished_rows : int
+        How many of its first rows are final.
+    """
+
+    def __init__(self, message: str, *, result: Any = None, finished_rows: int = 0) -> None:  # noqa: ANN401
+        super().__init__(message)
+        self.result = result
+        self.finished_rows = finished_rows

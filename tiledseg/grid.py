@@ -90,15 +90,29 @@ class AxisGrid:
     def __post_init__(self) -> None:
         for name in ("length", "tile", "alignment"):
             if getattr(self, name) < 1:
-                raise broken(SettingError, name, must="be at least 1 px", got=getattr(self, name),
-                             fix="An empty axis cannot be tiled." if name == "length" else "Use 1 or more.")
+                raise broken(
+                    SettingError,
+                    name,
+                    must="be at least 1 px",
+                    got=getattr(self, name),
+                    fix="An empty axis cannot be tiled." if name == "length" else "Use 1 or more.",
+                )
         if not 0 <= self.overlap < self.tile:
-            raise broken(SettingError, "overlap", must=f"be in [0, tile) with tile={self.tile}",
-                         got=self.overlap, fix=f"Use at most {self.tile - 1}.")
+            raise broken(
+                SettingError,
+                "overlap",
+                must=f"be in [0, tile) with tile={self.tile}",
+                got=self.overlap,
+                fix=f"Use at most {self.tile - 1}.",
+            )
         if self.alignment > self.tile - self.overlap:
-            raise broken(SettingError, "alignment",
-                         must=f"be at most tile - overlap = {self.tile - self.overlap} px",
-                         got=self.alignment, fix="Use a larger tile or a smaller overlap.")
+            raise broken(
+                SettingError,
+                "alignment",
+                must=f"be at most tile - overlap = {self.tile - self.overlap} px",
+                got=self.alignment,
+                fix="Use a larger tile or a smaller overlap.",
+            )
 
     @cached_property
     def origins(self) -> tuple[int, ...]:

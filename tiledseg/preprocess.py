@@ -93,10 +93,13 @@ class Prepared:
         if (found.kind == "f") != (config.dtype == "float32") or (
             found.kind != "f" and found.newbyteorder("=") != np.dtype(config.dtype)
         ):
-            raise broken(ArrayError, "image", must=f"have dtype {config.dtype}, as the network was trained on",
-                         got=str(found),
-                         fix="Bring its values into that range yourself, or declare another "
-                             "`preprocessing.dtype`.")
+            raise broken(
+                ArrayError,
+                "image",
+                must=f"have dtype {config.dtype}, as the network was trained on",
+                got=str(found),
+                fix="Bring its values into that range yourself, or declare another `preprocessing.dtype`.",
+            )
         self.shape = (scaled_length(height, config.scale), scaled_length(width, config.scale), channels)
         self.dtype = np.dtype(np.float32)
         largest = _LARGEST[config.dtype]

@@ -92,8 +92,14 @@ class Tiler:
         SettingError
             If the tile is not a multiple of `stride`, or the overlap leaves no aligned step.
         """
-        axes = zip(shape[:2], self.config.tile_shape, self.config.overlap_px, self.config.alignment_px, stride,
-                   strict=True)
+        axes = zip(
+            shape[:2],
+            self.config.tile_shape,
+            self.config.overlap_px,
+            self.config.alignment_px,
+            stride,
+            strict=True,
+        )
         y, x = (
             AxisGrid(length, _fitting(tile, step), overlap, int(np.lcm(align, step)))
             for length, tile, overlap, align, step in axes
@@ -137,11 +143,20 @@ class Tiler:
         height, width, channels = check_image(image)
         grid = grid or self.grid((height, width))
         if grid.shape != (height, width):
-            raise broken(ArrayError, "image", must=f"have the grid's height and width {grid.shape}",
-                         got=tuple(image.shape), fix="Make the grid from this image's shape.")
+            raise broken(
+                ArrayError,
+                "image",
+                must=f"have the grid's height and width {grid.shape}",
+                got=tuple(image.shape),
+                fix="Make the grid from this image's shape.",
+            )
         if isinstance(batch_size, bool) or batch_size < 1:
-            raise broken(SettingError, "batch_size", must="be at least 1", got=batch_size, fix="Use 1 or more.")
-        return self._batches(image, batch_size, grid, list(range(len(grid)) if ids is None else ids), channels)
+            raise broken(
+                SettingError, "batch_size", must="be at least 1", got=batch_size, fix="Use 1 or more."
+            )
+        return self._batches(
+            image, batch_size, grid, list(range(len(grid)) if ids is None else ids), channels
+        )
 
     def _batches(
         self, image: Source, batch_size: int, grid: TileGrid, ids: list[int], channels: int
@@ -176,8 +191,13 @@ class Tiler:
 def _fitting(tile: int, stride: int) -> int:
     if tile % stride:
         low = tile // stride * stride
-        raise broken(SettingError, "tile_size", must=f"be a multiple of the network's total stride {stride} px",
-                     got=tile, fix=f"Use {f'{low} or ' if low else ''}{low + stride}.")
+        raise broken(
+            SettingError,
+            "tile_size",
+            must=f"be a multiple of the network's total stride {stride} px",
+            got=tile,
+            fix=f"Use {f'{low} or ' if low else ''}{low + stride}.",
+        )
     return tile
 
 
@@ -186,8 +206,13 @@ def _padding_value(config: TilingConfig, dtype: np.dtype[Any]) -> float:
     if config.pad_mode == "constant" and dtype.kind in "biu":
         low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
         if not low <= value <= high or value != int(value):
-            raise broken(SettingError, "pad_value", must=f"be a whole number in [{low}, {high}] for {dtype} pixels",
-                         got=value, fix="Use a value that the image's dtype can hold.")
+            raise broken(
+                SettingError,
+                "pad_value",
+                must=f"be a whole number in [{low}, {high}] for {dtype} pixels",
+                got=value,
+                fix="Use a value that the image's dtype can hold.",
+            )
     return value
 
 

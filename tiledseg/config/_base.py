@@ -105,7 +105,9 @@ class Config(BaseModel):
 
     @classmethod
     def _sentence(cls, line: ErrorDetails) -> str:
-        where = ".".join([cls.__name__, *(str(part) for part in line["loc"] if str(part) in cls.model_fields)])
+        where = ".".join(
+            [cls.__name__, *(str(part) for part in line["loc"] if str(part) in cls.model_fields)]
+        )
         if line["type"] == "extra_forbidden":
             key = str(line["loc"][-1])
             return f"`{key}` is not a setting of {cls.__name__}. {did_you_mean(key, cls.model_fields)}"
@@ -165,8 +167,13 @@ class Config(BaseModel):
             If the text is too large, not JSON, or a value cannot be used.
         """
         if len(text) > _LARGEST_FILE:
-            raise broken(SettingError, "settings", must=f"have at most {_LARGEST_FILE} characters",
-                         got=len(text), fix="Give a settings file.")
+            raise broken(
+                SettingError,
+                "settings",
+                must=f"have at most {_LARGEST_FILE} characters",
+                got=len(text),
+                fix="Give a settings file.",
+            )
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:  # not JSON at all: `_explain` was never reached

@@ -36,7 +36,7 @@ class UNetConfig(Config):
     base_filters : int
         Filters of the first level; doubled at each deeper one.
     base_kernel : int
-        Kernel of the first level in px, odd; 2 less at each deeper level, never under 3.
+        Kernel of the first level in px, odd, from 3 up; 2 less at each deeper level, never under 3.
     dilation : int
         Dilation of the first level; 1 less at each deeper level, never under 1.
     norm : {"batch", "batch_renorm", "group", "none"}
@@ -60,7 +60,7 @@ class UNetConfig(Config):
     classes: Count = 1
     levels: Annotated[Count, Field(le=12)] = 8
     base_filters: Count = 16
-    base_kernel: Count = 9
+    base_kernel: Annotated[Count, Field(ge=3)] = 9
     dilation: Count = 1
     norm: Literal["batch", "batch_renorm", "group", "none"] = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -75,19 +75,35 @@ class UNetConfig(Config):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.base_kernel % 2 == 0:
-            raise broken(SettingError, "base_kernel", must="be odd", got=self.base_kernel,
-                         fix=f"Use {self.base_kernel - 1} or {self.base_kernel + 1}.")
+            raise broken(
+                SettingError,
+                "base_kernel",
+                must="be odd",
+                got=self.base_kernel,
+                fix=f"Use {self.base_kernel - 1} or {self.base_kernel + 1}.",
+            )
         if self.dropout * (self.levels - 1) >= 1:
-            raise broken(SettingError, "dropout", must=f"stay under 1 at the deepest of {self.levels} levels",
-                         got=self.dropout, fix=f"Use less than {1 / (self.levels - 1):.3g}.")
+            raise broken(
+                SettingError,
+                "dropout",
+                must=f"stay under 1 at the deepest of {self.levels} levels",
+                got=self.dropout,
+                fix=f"Use less than {1 / (self.levels - 1):.3g}.",
+            )
         if self.final_activation == "softmax" and self.classes == 1:
-            raise broken(SettingError, "final_activation", must="not be softmax with one class",
-                         got="softmax", fix="Use sigmoid, or classes=2 with the background as a class.")
+            raise broken(
+                SettingError,
+                "final_activation",
+                must="not be softmax with one class",
+                got="softmax",
+                fix="Use sigmoid, or classes=2 with the background as a class.",
+            )
         for axis, size in zip("yx", self.input_shape[:2], strict=True):
             if size is not None and size % self.stride:
                 low = size // self.stride * self.stride
                 raise broken(
-                    SettingError, "input_shape",
+                    SettingError,
+                    "input_shape",
                     must=f"be a multiple of {self.stride} along {axis} with {self.levels} levels",
                     got=size,
                     fix=f"Use {f'{low} or ' if low else ''}{low + self.stride}, or fewer levels.",
@@ -128,6 +144,11 @@ class PreprocessingConfig(Config):
     def _per_channel(self) -> Self:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in {1, self.channels}:
-                raise broken(SettingError, name, must=f"have 1 or {self.channels} values", got=values,
-                             fix="Give one value for all channels, or one for each.")
+                raise broken(
+                    SettingError,
+                    name,
+                    must=f"have 1 or {self.channels} values",
+                    got=values,
+                    fix="Give one value for all channels, or one for each.",
+                )
         return self

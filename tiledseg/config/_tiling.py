@@ -83,13 +83,21 @@ class TilingConfig(Config):
             "yx", self.tile_shape, self.overlap_px, self.alignment_px, strict=True
         ):
             if overlap >= tile:
-                raise broken(SettingError, "overlap", must=f"be in [0, tile) with tile={tile} along {axis}",
-                             got=overlap, fix=f"Use at most {tile - 1}.")
+                raise broken(
+                    SettingError,
+                    "overlap",
+                    must=f"be in [0, tile) with tile={tile} along {axis}",
+                    got=overlap,
+                    fix=f"Use at most {tile - 1}.",
+                )
             if tile - overlap < step:
                 raise broken(
-                    SettingError, "overlap",
+                    SettingError,
+                    "overlap",
                     must=f"leave a step of at least alignment={step} px with tile={tile} along {axis}",
                     got=overlap,
-                    fix=f"Use at most {tile - step}." if tile >= step else f"Use a tile of at least {step} px.",
+                    fix=f"Use at most {tile - step}."
+                    if tile >= step
+                    else f"Use a tile of at least {step} px.",
                 )
         return self

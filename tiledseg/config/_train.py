@@ -109,19 +109,38 @@ class TrainConfig(Config):
         stride = self.network.stride
         for axis, crop, fixed in zip("yx", self.crop_shape, self.network.input_shape[:2], strict=True):
             if fixed not in {None, crop}:
-                raise broken(SettingError, "crop_size", must=f"be {fixed} px along {axis}, the network's input",
-                             got=crop, fix="Leave it out, or give the network a free input size.")
+                raise broken(
+                    SettingError,
+                    "crop_size",
+                    must=f"be {fixed} px along {axis}, the network's input",
+                    got=crop,
+                    fix="Leave it out, or give the network a free input size.",
+                )
             if crop % stride:
                 low = crop // stride * stride
-                raise broken(SettingError, "crop_size", must=f"be a multiple of {stride} px along {axis}",
-                             got=crop, fix=f"Use {f'{low} or ' if low else ''}{low + stride}.")
+                raise broken(
+                    SettingError,
+                    "crop_size",
+                    must=f"be a multiple of {stride} px along {axis}",
+                    got=crop,
+                    fix=f"Use {f'{low} or ' if low else ''}{low + stride}.",
+                )
         if self.preprocessing.channels != self.network.input_shape[2]:
-            raise broken(SettingError, "preprocessing.channels",
-                         must=f"be {self.network.input_shape[2]}, the network's input channels",
-                         got=self.preprocessing.channels, fix="Make both the same.")
+            raise broken(
+                SettingError,
+                "preprocessing.channels",
+                must=f"be {self.network.input_shape[2]}, the network's input channels",
+                got=self.preprocessing.channels,
+                fix="Make both the same.",
+            )
         if len(self.labels) != self.network.classes:
-            raise broken(SettingError, "labels", must=f"name {self.network.classes} classes", got=self.labels,
-                         fix="Give one name for each class.")
+            raise broken(
+                SettingError,
+                "labels",
+                must=f"name {self.network.classes} classes",
+                got=self.labels,
+                fix="Give one name for each class.",
+            )
         return self
 
 

@@ -53,8 +53,13 @@ class CallablePredictor:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
         outputs = checked_outputs(self._call(tiles.astype(np.float32, copy=False)), tiles.shape)
         if self.classes not in {None, outputs.shape[3]}:
-            raise broken(ModelError, "outputs", must=f"keep {self.classes} channels from batch to batch",
-                         got=outputs.shape, fix="Let the callable return the same channels each time.")
+            raise broken(
+                ModelError,
+                "outputs",
+                must=f"keep {self.classes} channels from batch to batch",
+                got=outputs.shape,
+                fix="Let the callable return the same channels each time.",
+            )
         self.classes = outputs.shape[3]
         return outputs
 
@@ -84,10 +89,19 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
     except Exception as error:  # noqa: BLE001  whatever another library's array raises
         raise ModelError(f"The network's output is no array: {type(error).__name__}: {error}") from None
     if array.dtype.kind not in "biuf":
-        raise broken(ModelError, "outputs", must="be one array of real numbers",
-                     got=f"{type(outputs).__name__} of dtype {array.dtype}",
-                     fix="Let the network return one map of shape (N, h, w, K).")
+        raise broken(
+            ModelError,
+            "outputs",
+            must="be one array of real numbers",
+            got=f"{type(outputs).__name__} of dtype {array.dtype}",
+            fix="Let the network return one map of shape (N, h, w, K).",
+        )
     if array.ndim != 4 or array.shape[:3] != shape[:3]:
-        raise broken(ModelError, "outputs", must=f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}",
-                     got=array.shape, fix="A tiled network returns a map of the tile's own size, channels last.")
+        raise broken(
+            ModelError,
+            "outputs",
+            must=f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}",
+            got=array.shape,
+            fix="A tiled network returns a map of the tile's own size, channels last.",
+        )
     return array.astype(np.float32, copy=False)

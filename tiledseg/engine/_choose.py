@@ -54,15 +54,21 @@ def predictor_for(model: object) -> Predictor:
         ready: Predictor = model  # type: ignore[assignment]
         return ready
     if not callable(model):
-        raise broken(ModelError, "model", must="be a Segmenter, a keras.Model or a callable",
-                     got=type(model).__name__,
-                     fix="Load a saved one with tiledseg.load_model."
-                     if isinstance(model, str) else "Pass the network itself.")
+        raise broken(
+            ModelError,
+            "model",
+            must="be a Segmenter, a keras.Model or a callable",
+            got=type(model).__name__,
+            fix="Load a saved one with tiledseg.load_model."
+            if isinstance(model, str)
+            else "Pass the network itself.",
+        )
     return CallablePredictor(model)
 
 
 def _is_keras(model: object) -> bool:
     """Recognise a keras.Model without loading Keras."""
     return any(
-        kind.__name__ == "Model" and kind.__module__.partition(".")[0] == "keras" for kind in type(model).__mro__
+        kind.__name__ == "Model" and kind.__module__.partition(".")[0] == "keras"
+        for kind in type(model).__mro__
     )

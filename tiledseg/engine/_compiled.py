@@ -40,7 +40,9 @@ def compiled(model: Any, shape: tuple[int, ...]) -> Callable[[FloatArray], AnyAr
 
 def _tensorflow(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
     signature = [tf.TensorSpec(shape, tf.float32)]
-    call = tf.function(lambda tiles: model()(tiles, training=False), input_signature=signature, autograph=False)
+    call = tf.function(
+        lambda tiles: model()(tiles, training=False), input_signature=signature, autograph=False
+    )
     ready = call.get_concrete_function()
     return lambda tiles: ready(tf.convert_to_tensor(tiles)).numpy()
 
@@ -50,8 +52,10 @@ def _jax(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArra
 
     def run(tiles: FloatArray) -> AnyArray:
         network = model()
-        state = ([v.value for v in network.trainable_variables],
-                 [v.value for v in network.non_trainable_variables])
+        state = (
+            [v.value for v in network.trainable_variables],
+            [v.value for v in network.non_trainable_variables],
+        )
         return keras.ops.convert_to_numpy(call(state, tiles))  # type: ignore[no-any-return]
 
     del shape  # jit compiles per shape by itself

@@ -66,7 +66,7 @@ def read_graph(model: Any) -> Graph:  # noqa: ANN401
 def _walk(graph: Any, incoming: list[_Factors], walk: _Walk) -> list[_Factors]:  # noqa: ANN401
     local = dict(zip(map(id, graph.inputs), incoming, strict=True))
     for operation in graph.operations:
-        for node in operation._inbound_nodes:  # noqa: SLF001  Keras offers no public way to a graph's edges
+        for node in operation._inbound_nodes:
             if not node.input_tensors or not all(id(tensor) in local for tensor in node.input_tensors):
                 continue  # an input layer, or a use of the layer in another graph
             before = [local[id(tensor)] for tensor in node.input_tensors]
@@ -88,7 +88,11 @@ def _after(operation: Any, node: Any, before: list[_Factors], walk: _Walk) -> li
 
 def _step(operation: Any, node: Any, axis: int) -> Fraction:  # noqa: ANN401
     """Say how much smaller an operation's output is than its input along one axis."""
-    sizes = [tensor.shape[1 + axis] for tensor in (node.input_tensors[0], node.outputs[0]) if len(tensor.shape) == 4]
+    sizes = [
+        tensor.shape[1 + axis]
+        for tensor in (node.input_tensors[0], node.outputs[0])
+        if len(tensor.shape) == 4
+    ]
     strides = getattr(operation, "strides", None)
     if strides is not None:
         step = strides[axis] if isinstance(strides, tuple | list) else strides

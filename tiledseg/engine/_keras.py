@@ -103,11 +103,21 @@ class KerasPredictor:
         _, height, width, channels = shape
         for axis, fixed, size in zip("yx", self.tile_size, (height, width), strict=True):
             if fixed not in {None, size}:
-                raise broken(SettingError, "tile_size", must=f"be {fixed} px along {axis}, the network's input",
-                             got=size, fix=f"Use tile_size={fixed}, or build the network for a free size.")
+                raise broken(
+                    SettingError,
+                    "tile_size",
+                    must=f"be {fixed} px along {axis}, the network's input",
+                    got=size,
+                    fix=f"Use tile_size={fixed}, or build the network for a free size.",
+                )
         if channels != self.channels:
-            raise broken(ModelError, "tiles", must=f"have {self.channels} channels", got=shape,
-                         fix="Give the image the channels that the network expects.")
+            raise broken(
+                ModelError,
+                "tiles",
+                must=f"have {self.channels} channels",
+                got=shape,
+                fix="Give the image the channels that the network expects.",
+            )
         if None in self.tile_size:
             _check_output(self._model, height, width, channels)
 
@@ -122,13 +132,22 @@ def _padded(tiles: AnyArray, size: int) -> FloatArray:
 
 def _input_shape(model: Any) -> tuple[int | None, int | None, int]:  # noqa: ANN401
     if keras.config.image_data_format() != "channels_last":
-        raise broken(ModelError, "image_data_format", must="be channels_last",
-                     got=keras.config.image_data_format(),
-                     fix="Call keras.config.set_image_data_format('channels_last') before building.")
+        raise broken(
+            ModelError,
+            "image_data_format",
+            must="be channels_last",
+            got=keras.config.image_data_format(),
+            fix="Call keras.config.set_image_data_format('channels_last') before building.",
+        )
     shape = _one_shape(model, "input_shape", "input")
     if len(shape) != 4 or shape[3] is None:
-        raise broken(ModelError, "model", must="take one image, (N, h, w, C)", got=f"input {shape}",
-                     fix="Name the channels in keras.Input((height, width, channels)).")
+        raise broken(
+            ModelError,
+            "model",
+            must="take one image, (N, h, w, C)",
+            got=f"input {shape}",
+            fix="Name the channels in keras.Input((height, width, channels)).",
+        )
     return shape[1], shape[2], shape[3]
 
 
@@ -136,19 +155,34 @@ def _one_shape(model: Any, name: str, what: str) -> tuple[int | None, ...]:  # n
     try:
         shape = getattr(model, name)
     except AttributeError:  # a subclassed network that was never called
-        raise broken(ModelError, "model", must=f"know its {what} shape", got=f"{type(model).__name__} without one",
-                     fix="Build it with keras.Input, or pass a callable: lambda tiles: model(tiles).") from None
+        raise broken(
+            ModelError,
+            "model",
+            must=f"know its {what} shape",
+            got=f"{type(model).__name__} without one",
+            fix="Build it with keras.Input, or pass a callable: lambda tiles: model(tiles).",
+        ) from None
     if isinstance(shape, list | dict) or (shape and isinstance(shape[0], list | tuple)):
-        raise broken(ModelError, "model", must=f"have one {what}", got=f"{len(shape)} of them",
-                     fix=f"Make one with a single {what}: keras.Model(model.inputs[0], model.outputs[0]).")
+        raise broken(
+            ModelError,
+            "model",
+            must=f"have one {what}",
+            got=f"{len(shape)} of them",
+            fix=f"Make one with a single {what}: keras.Model(model.inputs[0], model.outputs[0]).",
+        )
     return tuple(shape)
 
 
 def _classes(model: Any, height: int | None, width: int | None) -> int | None:  # noqa: ANN401
     shape = _one_shape(model, "output_shape", "output")
     if len(shape) != 4:
-        raise broken(ModelError, "model", must="return a map, (N, h, w, K)", got=f"output {shape}",
-                     fix="A classifier cannot be tiled; end in a map of the input's size.")
+        raise broken(
+            ModelError,
+            "model",
+            must="return a map, (N, h, w, K)",
+            got=f"output {shape}",
+            fix="A classifier cannot be tiled; end in a map of the input's size.",
+        )
     for axis, size, out in zip("yx", (height, width), shape[1:3], strict=True):
         if size is not None and out is not None and size != out:
             raise _wrong_output(axis, size, out)
@@ -160,22 +194,36 @@ def _check_output(model: Any, height: int, width: int, channels: int) -> None:  
         spec = model.compute_output_spec(keras.KerasTensor((1, height, width, channels)))
     except Exception as error:  # noqa: BLE001  Keras and its backends raise many kinds
         text = str(error).strip().splitlines()[0]
-        raise broken(SettingError, "tile_size", must="be a size that the network takes",
-                     got=f"{height}×{width} px: {text}", fix="Use a multiple of the network's stride.") from None
+        raise broken(
+            SettingError,
+            "tile_size",
+            must="be a size that the network takes",
+            got=f"{height}x{width} px: {text}",
+            fix="Use a multiple of the network's stride.",
+        ) from None
     for axis, size, out in zip("yx", (height, width), spec.shape[1:3], strict=True):
         if size != out:
             raise _wrong_output(axis, size, out)
 
 
 def _wrong_output(axis: str, size: int, out: int) -> ModelError:
-    return broken(ModelError, "model", must="return a map of its input's size",
-                  got=f"{out} px for {size} px along {axis}",
-                  fix="Use padding='same' and undo every stride, or add an UpSampling2D layer.")
+    return broken(
+        ModelError,
+        "model",
+        must="return a map of its input's size",
+        got=f"{out} px for {size} px along {axis}",
+        fix="Use padding='same' and undo every stride, or add an UpSampling2D layer.",
+    )
 
 
 def _check_weights(model: Any) -> None:  # noqa: ANN401
     for variable in model.weights:
         values = keras.ops.convert_to_numpy(variable)
         if values.dtype.kind == "f" and not np.isfinite(values.sum(dtype=np.float64)):
-            raise broken(ModelError, "model", must="have finite weights", got=f"NaN or infinity in {variable.path}",
-                         fix="Train it again, or load an earlier checkpoint.")
+            raise broken(
+                ModelError,
+                "model",
+                must="have finite weights",
+                got=f"NaN or infinity in {variable.path}",
+                fix="Train it again, or load an earlier checkpoint.",
+            )

@@ -1,7 +1,15 @@
 """From batches of outputs to one map, row by row into a sink."""
 
 from tiledseg.stitcher._enlarge import EnlargingSink
-from tiledseg.stitcher._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
+from tiledseg.stitcher._reduce import ReducingSink, Reduction, labels_of, reduced_dtype, reduced_shape
 from tiledseg.stitcher._stitcher import Stitcher
 
-__all__ = ["EnlargingSink", "ReducingSink", "Reduction", "Stitcher", "reduced_dtype", "reduced_shape"]
+__all__ = [
+    "EnlargingSink",
+    "ReducingSink",
+    "Reduction",
+    "Stitcher",
+    "labels_of",
+    "reduced_dtype",
+    "reduced_shape",
+]

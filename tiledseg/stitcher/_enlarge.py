@@ -33,6 +33,11 @@ class EnlargingSink:
         The large map, (H, W, K): anything with slice assignment.
     shape : tuple of int
         (h, w, K) of the small map.
+
+    Attributes
+    ----------
+    written_rows : int
+        Rows of the large map that are final.
     """
 
     def __init__(self, out: Sink, shape: tuple[int, int, int]) -> None:
@@ -45,17 +50,22 @@ class EnlargingSink:
         self._share = (place - self._upper).astype(np.float32)[:, None, None]
         self._held = np.empty((0, *shape[1:]), np.float32)
         self._first = 0  # row of the small map that `_held` begins with
-        self._written = 0
+        self.written_rows = 0  # of the large map, final
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
         if rows.start != self._first + len(self._held):
-            raise broken(StitchError, "rows", must=f"follow row {self._first + len(self._held)}",
-                         got=f"row {rows.start}", fix="Write the rows in order.")
+            raise broken(
+                StitchError,
+                "rows",
+                must=f"follow row {self._first + len(self._held)}",
+                got=f"row {rows.start}",
+                fix="Write the rows in order.",
+            )
         self._held = np.concatenate([self._held, probs])
         ready = int(np.searchsorted(self._lower, rows.stop))
-        for start in range(self._written, ready, _ROWS_AT_ONCE):
+        for start in range(self.written_rows, ready, _ROWS_AT_ONCE):
             self._write(start, min(start + _ROWS_AT_ONCE, ready))
-        self._written = ready
+        self.written_rows = ready
         if ready < len(self._upper):
             drop = int(self._upper[ready]) - self._first
             self._held, self._first = self._held[drop:].copy(), self._first + drop
@@ -74,6 +84,8 @@ def _widened(rows: FloatArray, width: int) -> FloatArray:
     wide = np.empty((height, width, channels), np.float32)
     for first in range(0, channels, _CHANNELS_AT_ONCE):
         some = slice(first, first + _CHANNELS_AT_ONCE)
-        part = cv2.resize(np.ascontiguousarray(rows[..., some]), (width, height), interpolation=cv2.INTER_LINEAR)
+        part = cv2.resize(
+            np.ascontiguousarray(rows[..., some]), (width, height), interpolation=cv2.INTER_LINEAR
+        )
         wide[..., some] = part.reshape(height, width, -1)
     return wide

@@ -12,7 +12,7 @@ from tiledseg.errors import ArrayError, SettingError
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, Sink
 
-__all__ = ["ReducingSink", "Reduction", "reduced_dtype", "reduced_shape"]
+__all__ = ["ReducingSink", "Reduction", "labels_of", "reduced_dtype", "reduced_shape"]
 
 Reduction: TypeAlias = Literal["threshold", "argmax", "uint8"]
 """``threshold`` and ``uint8`` keep the channel axis; ``argmax`` replaces it by labels."""
@@ -41,13 +41,23 @@ def reduced_shape(shape: tuple[int, int, int], reduction: Reduction | None) -> t
         If the reduction is not known, or ``argmax`` is asked of one channel.
     """
     if reduction is not None and reduction not in get_args(Reduction):
-        raise broken(SettingError, "reduction", must=f"be one of {', '.join(get_args(Reduction))}, or None",
-                     got=reduction, fix="Use one of these.")
+        raise broken(
+            SettingError,
+            "reduction",
+            must=f"be one of {', '.join(get_args(Reduction))}, or None",
+            got=reduction,
+            fix="Use one of these.",
+        )
     if reduction != "argmax":
         return shape
     if shape[2] == 1:
-        raise broken(SettingError, "reduction", must="not be argmax with one channel", got=reduction,
-                     fix="Use threshold.")
+        raise broken(
+            SettingError,
+            "reduction",
+            must="not be argmax with one channel",
+            got=reduction,
+            fix="Use threshold.",
+        )
     return shape[:2]
 
 
@@ -69,6 +79,32 @@ def reduced_dtype(reduction: Reduction | None, n_channels: int) -> np.dtype[Any]
     if reduction is None:
         return np.dtype(np.float32)
     return np.dtype(np.uint16 if reduction == "argmax" and n_channels > 256 else np.uint8)
+
+
+def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
+    """Decide the label of each px.
+
+    Parameters
+    ----------
+    probs : ndarray
+        (H, W, K) float32.
+    threshold : float
+        For one channel: a px with at least this probability is foreground.
+
+    Returns
+    -------
+    ndarray
+        (H, W): for one channel uint8 0 or 1, for several the label of the largest, the first of
+        equals.
+
+    Examples
+    --------
+    >>> labels_of(np.array([[[0.4], [0.5]]], np.float32)).tolist()
+    [[0, 1]]
+    """
+    if probs.shape[2] == 1:
+        return (probs[..., 0] >= np.float32(threshold)).view(np.uint8)
+    return probs.argmax(axis=-1).astype(reduced_dtype("argmax", probs.shape[2]))
 
 
 class ReducingSink:
@@ -95,18 +131,28 @@ class ReducingSink:
     """
 
     def __init__(
-        self, out: Sink, shape: tuple[int, int, int], reduction: Reduction | None = None, threshold: float = 0.5
+        self,
+        out: Sink,
+        shape: tuple[int, int, int],
+        reduction: Reduction | None = None,
+        threshold: float = 0.5,
     ) -> None:
         wanted = reduced_shape(shape, reduction)
         found = tuple(out.shape)
         self._flat = found == wanted[:2] and wanted[2:] == (1,)
         if found != wanted and not self._flat:
-            raise broken(ArrayError, "out", must=f"have shape {wanted}", got=found,
-                         fix="Allocate it with that shape.")
+            raise broken(
+                ArrayError, "out", must=f"have shape {wanted}", got=found, fix="Allocate it with that shape."
+            )
         dtype = np.dtype(out.dtype)
         if not np.can_cast(reduced_dtype(reduction, shape[2]), dtype, "same_kind"):
-            raise broken(ArrayError, "out", must="hold probabilities" if reduction is None else "hold labels",
-                         got=str(dtype), fix=f"Use {reduced_dtype(reduction, shape[2])}, or another `reduction`.")
+            raise broken(
+                ArrayError,
+                "out",
+                must="hold probabilities" if reduction is None else "hold labels",
+                got=str(dtype),
+                fix=f"Use {reduced_dtype(reduction, shape[2])}, or another `reduction`.",
+            )
         if not 0 < threshold < 1:
             raise broken(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
         self.out, self.shape, self.dtype = out, shape, np.dtype(np.float32)
@@ -122,10 +168,14 @@ class ReducingSink:
         if self._reduction == "threshold":
             return (probs >= self._threshold).view(np.uint8)
         if self._reduction == "argmax":
-            return probs.argmax(axis=-1).astype(reduced_dtype("argmax", self.shape[2]))
+            return labels_of(probs)
         low, high = float(probs.min()), float(probs.max())
         if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            raise broken(ArrayError, "outputs", must="be in [0, 1] to be stored as uint8",
-                         got=f"values from {low:.4g} to {high:.4g}",
-                         fix="Let the network end in a sigmoid or softmax, or store float32.")
+            raise broken(
+                ArrayError,
+                "outputs",
+                must="be in [0, 1] to be stored as uint8",
+                got=f"values from {low:.4g} to {high:.4g}",
+                fix="Let the network end in a sigmoid or softmax, or store float32.",
+            )
         return np.rint(np.clip(probs, 0, 1) * 255).astype(np.uint8)

@@ -16,7 +16,7 @@ from tiledseg.windows import axis_windows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tiledseg._types import AnyArray, FloatArray, Sink
+    from tiledseg._types import AnyArray, Sink
     from tiledseg.grid import TileGrid
 
 __all__ = ["Stitcher"]
@@ -75,8 +75,13 @@ class Stitcher:
         threshold: float = 0.5,
     ) -> None:
         if isinstance(n_channels, bool) or n_channels < 1:
-            raise broken(SettingError, "n_channels", must="be at least 1", got=n_channels,
-                         fix="Use the network's output channels.")
+            raise broken(
+                SettingError,
+                "n_channels",
+                must="be at least 1",
+                got=n_channels,
+                fix="Use the network's output channels.",
+            )
         shape = (*grid.shape, n_channels)
         if out is None:
             out = np.zeros(reduced_shape(shape, reduction), reduced_dtype(reduction, n_channels))
@@ -115,8 +120,13 @@ class Stitcher:
         outputs = np.asarray(outputs)
         wanted = (len(ids), *self.grid.tile_shape, self.n_channels)
         if outputs.shape != wanted:
-            raise broken(StitchError, "outputs", must=f"have shape (N, h, w, K) = {wanted}", got=outputs.shape,
-                         fix="Give one output of the tile's own size for each id.")
+            raise broken(
+                StitchError,
+                "outputs",
+                must=f"have shape (N, h, w, K) = {wanted}",
+                got=outputs.shape,
+                fix="Give one output of the tile's own size for each id.",
+            )
         with self._lock:
             self._check(ids)
             for tile_id, output in zip(ids, outputs, strict=True):
@@ -167,28 +177,44 @@ class Stitcher:
         missing = np.flatnonzero(~self._seen)
         if len(missing):
             first = self.grid[int(missing[0])].read_box
-            raise broken(StitchError, "tiles", must=f"be all there, {len(self.grid)} of them",
-                         got=f"{len(missing)} missing, the first with id {missing[0]} at (y, x) = "
-                             f"({first.y0}, {first.x0})",
-                         fix="Add each tile once, or skip it.")
+            raise broken(
+                StitchError,
+                "tiles",
+                must=f"be all there, {len(self.grid)} of them",
+                got=f"{len(missing)} missing, the first with id {missing[0]} at (y, x) = "
+                f"({first.y0}, {first.x0})",
+                fix="Add each tile once, or skip it.",
+            )
         return self.out
 
     def _check(self, ids: list[int]) -> None:
         flat = self._seen.reshape(-1)
         for place, tile_id in enumerate(ids):
             if not 0 <= tile_id < len(flat):
-                raise broken(StitchError, "ids", must=f"be in [0, {len(flat)})", got=tile_id,
-                             fix="Use the ids of this grid.")
+                raise broken(
+                    StitchError,
+                    "ids",
+                    must=f"be in [0, {len(flat)})",
+                    got=tile_id,
+                    fix="Use the ids of this grid.",
+                )
             if flat[tile_id] or tile_id in ids[:place]:
-                raise broken(StitchError, "ids", must="name each tile once", got=f"{tile_id} again",
-                             fix="Make a new Stitcher for each map.")
+                raise broken(
+                    StitchError,
+                    "ids",
+                    must="name each tile once",
+                    got=f"{tile_id} again",
+                    fix="Make a new Stitcher for each map.",
+                )
 
     def _blend(self, tile_id: int, output: AnyArray) -> None:
         row, column = divmod(tile_id, len(self._columns))
         down, across = self._rows[row], self._columns[column]
         k = self.n_channels
         pixels = output[down.in_tile, across.in_tile].reshape(len(down.weights), -1)
-        target = self._band[down.start - self._top : down.stop - self._top, across.start * k : across.stop * k]
+        target = self._band[
+            down.start - self._top : down.stop - self._top, across.start * k : across.stop * k
+        ]
         step = max(1, _FLOATS_AT_ONCE // target.shape[1])
         total = 0.0
         for first in range(0, len(pixels), step):
@@ -202,10 +228,14 @@ class Stitcher:
 
     def _refuse(self, tile_id: int, output: AnyArray) -> None:
         box = self.grid[tile_id].read_box
-        raise broken(StitchError, "outputs", must="be finite",
-                     got=f"{int((~np.isfinite(output)).sum())} NaN or infinite values in tile {tile_id} at "
-                         f"(y, x) = ({box.y0}, {box.x0})",
-                     fix="Check the network's weights and the range of its input.")
+        raise broken(
+            StitchError,
+            "outputs",
+            must="be finite",
+            got=f"{int((~np.isfinite(output)).sum())} NaN or infinite values in tile {tile_id} at "
+            f"(y, x) = ({box.y0}, {box.x0})",
+            fix="Check the network's weights and the range of its input.",
+        )
 
     def _make_room(self, tile_id: int) -> None:
         """Let the band reach down to the end of the tile."""

@@ -1,0 +1,7 @@
+"""The way of one image: source, preprocess, Tiler, Predictor, Stitcher, sink."""
+
+from tiledseg.predict._files import FileOutcome, FilesResult, predict_files
+from tiledseg.predict._plan import Plan, plan
+from tiledseg.predict._tiled import tiled_predict
+
+__all__ = ["FileOutcome", "FilesResult", "Plan", "plan", "predict_files", "tiled_predict"]
