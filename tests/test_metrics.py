@@ -1,0 +1,165 @@
+"""Scores against oracles worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tiledseg import metrics
+from tiledseg.errors import ArrayError, SettingError
+from tiledseg.metrics import Counts, count, count_classes, seam_ratio
+
+# 3x4 px:  tp at 2 px, fp at 1, fn at 3, tn at 6
+TRUTH = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], np.uint8)
+FOUND = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]], np.uint8)
+EMPTY, FULL = np.zeros((3, 4), np.uint8), np.ones((3, 4), np.uint8)
+
+masks = hnp.arrays(np.uint8, (5, 7), elements=st.integers(0, 1))
+
+
+def scores(counts: Counts) -> list[float]:
+    names = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
+    return [getattr(metrics, name)(counts) for name in names]
+
+
+def test_scores_of_a_case_counted_by_hand():
+    counts = count(TRUTH, FOUND)
+    assert counts == Counts(tp=2, fp=1, fn=3, tn=6)
+    assert scores(counts) == pytest.approx([4 / 8, 2 / 6, 2 / 3, 2 / 5, 6 / 7, 8 / 12])
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "expected"),
+    [
+        (EMPTY, EMPTY, [1, 1, math.nan, math.nan, 1, 1]),
+        (FULL, FULL, [1, 1, 1, 1, math.nan, 1]),
+        (EMPTY, FULL, [0, 0, 0, math.nan, 0, 0]),
+        (FULL, EMPTY, [0, 0, math.nan, 0, math.nan, 0]),
+    ],
+    ids=["both empty", "both full", "nothing to find", "nothing found"],
+)
+def test_empty_and_full_masks_have_the_stated_scores(truth, found, expected):
+    assert scores(count(truth, found)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_no_pixel_at_all_has_no_accuracy():
+    assert math.isnan(metrics.accuracy(count(np.zeros((0, 4), int), np.zeros((0, 4), int))))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.int64, np.uint64])
+def test_every_integer_dtype_counts_alike(dtype):
+    assert count(TRUTH.astype(dtype), FOUND) == Counts(2, 1, 3, 6)
+    assert {type(n) for n in (count(TRUTH.astype(dtype), FOUND).tp,)} == {int}
+
+
+def test_classes_are_counted_each_against_the_rest():
+    truth, found = np.array([[0, 1, 2], [2, 1, 0]]), np.array([[0, 2, 2], [2, 1, 1]])
+    assert count_classes(truth, found, 3) == (Counts(1, 0, 1, 4), Counts(1, 1, 1, 3), Counts(2, 1, 0, 3))
+
+
+@given(masks, masks)
+def test_iou_and_dice_agree_and_counts_cover_all_pixels(truth, found):
+    counts = count(truth, found)
+    assert counts.tp + counts.fp + counts.fn + counts.tn == truth.size
+    overlap = metrics.dice(counts)
+    assert metrics.iou(counts) == pytest.approx(overlap / (2 - overlap))
+    mirrored = count(found, truth)
+    assert (mirrored.fp, mirrored.fn) == (counts.fn, counts.fp)
+
+
+@given(masks, masks, st.integers(0, 5))
+def test_counts_of_parts_add_up_to_the_whole(truth, found, row):
+    parts = count(truth[:row], found[:row]) + count(truth[row:], found[row:])
+    assert parts == count(truth, found)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (TRUTH * np.uint8(255), r"`prediction` must hold labels.* got .* 0 to 255\. It looks.*mask >= 128"),
+        (TRUTH * 2, r"\[0, 2\); got labels from 0 to 2.*count_classes"),
+        (-TRUTH.astype(int), r"got labels from -1 to 0"),
+        (TRUTH / 2, r"boolean or integer; got float64.*probs >= 0\.5"),
+        (TRUTH[..., None], r"shape \(H, W\); got \(3, 4, 1\)"),
+        (TRUTH[:2], r"have the size of `truth`, \(3, 4\); got \(2, 4\)"),
+    ],
+    ids=["0 and 255", "unknown label", "negative label", "float", "3 axes", "other size"],
+)
+def test_masks_that_are_no_labels_are_refused_with_the_remedy(mask, message):
+    with pytest.raises(ArrayError, match=message):
+        count(TRUTH, mask)
+
+
+def test_truth_is_checked_like_the_prediction():
+    with pytest.raises(ArrayError, match="`truth` must hold labels"):
+        count(TRUTH * np.uint8(255), FOUND)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(SettingError, match="`classes` must be at least 2; got 1"):
+        count_classes(TRUTH, FOUND, 1)
+
+
+def stepped(length: int, borders: list[int], jump: float) -> np.ndarray:
+    """A slope of 1 per px that rises by `jump` at the borders."""
+    steps = np.ones(length)
+    steps[borders] = jump
+    return np.cumsum(steps)
+
+
+def test_seams_of_a_slope_with_known_jumps():
+    rows, columns = stepped(60, [20, 40], 3.0), stepped(50, [25], 7.0)
+    ratio = seam_ratio(rows[:, None] + columns[None, :], [20, 40], [25])
+    assert (ratio.y, ratio.x) == (3.0, 7.0)
+    # across: 2 rows of 50 steps of 3 and 1 column of 60 steps of 7, all else has steps of 1
+    assert ratio.both == pytest.approx((2 * 50 * 3 + 60 * 7) / (2 * 50 + 60))
+
+
+def test_a_smooth_slope_has_no_seams():
+    slope = np.add.outer(np.arange(40.0), np.arange(50.0))
+    assert seam_ratio(slope, [16, 32], [16, 32]) == metrics.SeamRatio(1.0, 1.0, 1.0)
+
+
+def test_only_eight_steps_on_each_side_count():
+    row = stepped(60, [30 - 9, 30 + 9], 100.0)  # just beyond what counts
+    assert seam_ratio(np.tile(row, (4, 1)), [], [30]).x == 1.0
+    row = stepped(60, [30 - 8], 17.0)  # just within: mean beside is (15 + 17) / 16
+    assert seam_ratio(np.tile(row, (4, 1)), [], [30]).x == 0.5
+
+
+def test_a_border_near_another_is_not_beside_it():
+    row = stepped(40, [20, 24], 5.0)
+    assert seam_ratio(np.tile(row, (4, 1)), [], [24, 20, 20]).x == 5.0
+
+
+def test_grey_values_and_channels_are_taken():
+    grey = np.tile(np.array([200] * 10 + [100] * 10 + [101] * 10, np.uint8), (4, 1))
+    assert seam_ratio(grey, [], [10]).x == math.inf  # flat but for the border; no wrap-around
+    two = np.stack([grey, np.zeros_like(grey)], axis=-1)
+    assert seam_ratio(two, [], [15]).x == 0.0
+
+
+def test_no_borders_or_a_flat_map_have_no_ratio():
+    flat = np.full((30, 30), 0.5, np.float32)
+    for ratio in (seam_ratio(flat, [10], [10]), seam_ratio(np.eye(30), [], [])):
+        assert all(math.isnan(value) for value in (ratio.y, ratio.x, ratio.both))
+
+
+@pytest.mark.parametrize("border", [0, 30, -5])
+def test_a_border_outside_the_map_is_refused(border):
+    with pytest.raises(SettingError, match=r"`borders_y` must lie in \[1, 29\] in a map of 30 px"):
+        seam_ratio(np.eye(30), [border], [])
+
+
+@pytest.mark.parametrize(
+    ("probs", "message"),
+    [(np.ones(5), "shape"), (np.full((9, 9), np.nan), "finite"), (np.ones((9, 9), complex), "real dtype")],
+)
+def test_what_is_no_map_is_refused(probs, message):
+    with pytest.raises(ArrayError, match=message):
+        seam_ratio(probs, [4], [4])

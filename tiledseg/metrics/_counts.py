@@ -1,0 +1,138 @@
+"""Compare two masks px by px."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError, SettingError
+
+__all__ = ["Counts", "count", "count_classes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often two masks agree and disagree; the sum of two is that of both images together.
+
+    Attributes
+    ----------
+    tp, fp, fn, tn : int
+        Numbers of px: true positive, false positive, false negative, true negative.
+
+    Examples
+    --------
+    >>> Counts(tp=1, fp=2, fn=3, tn=4) + Counts(tp=10, fp=0, fn=0, tn=0)
+    Counts(tp=11, fp=2, fn=3, tn=4)
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    def __add__(self, other: Counts) -> Counts:
+        """Add up two images, or two parts of one."""
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+
+def count(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Counts:
+    """Count where a mask of two labels, 0 and 1, meets the truth.
+
+    Parameters
+    ----------
+    truth, prediction : ndarray of bool or integer, shape (H, W)
+        Masks of the same size; 1 is what is looked for.
+
+    Returns
+    -------
+    Counts
+        Numbers of px of class 1.
+
+    Raises
+    ------
+    ArrayError
+        If a mask is not of shape (H, W), not boolean or integer, holds other labels than 0 and 1,
+        or the sizes differ.
+
+    Examples
+    --------
+    >>> count([[1, 1], [0, 0]], [[1, 0], [1, 0]])
+    Counts(tp=1, fp=1, fn=1, tn=1)
+    """
+    return count_classes(truth, prediction, 2)[1]
+
+
+def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int) -> tuple[Counts, ...]:
+    """Count each class against all others.
+
+    Parameters
+    ----------
+    truth, prediction : ndarray of bool or integer, shape (H, W)
+        Masks of the same size, with labels in [0, classes).
+    classes : int
+        Number of classes, background included, at least 2.
+
+    Returns
+    -------
+    tuple of Counts
+        One for each class, background first.
+
+    Raises
+    ------
+    ArrayError
+        If a mask is not of shape (H, W), not boolean or integer, holds labels outside
+        [0, classes), or the sizes differ.
+    SettingError
+        If there are fewer than 2 classes.
+
+    Examples
+    --------
+    >>> count_classes([[0, 1, 2]], [[0, 2, 2]], 3)[2]
+    Counts(tp=1, fp=1, fn=0, tn=1)
+    """
+    if classes < 2:
+        raise broken(SettingError, "classes", must="be at least 2", got=classes,
+                     fix="Count the background as one: cell or not is 2 classes.")
+    true, found = _labels("truth", truth, classes), _labels("prediction", prediction, classes)
+    if true.shape != found.shape:
+        raise broken(ArrayError, "prediction", must=f"have the size of `truth`, {true.shape}",
+                     got=found.shape, fix="Compare a map at its image's own size, without resizing either.")
+    pairs = np.bincount((true * classes + found).ravel(), minlength=classes * classes)
+    table = pairs.reshape(classes, classes)  # rows: truth, columns: prediction
+    return tuple(_one_against_rest(table, label) for label in range(classes))
+
+
+def _one_against_rest(table: npt.NDArray[np.intp], label: int) -> Counts:
+    """Read one class off the table of all pairs of labels."""
+    tp = int(table[label, label])
+    fp, fn = int(table[:, label].sum()) - tp, int(table[label].sum()) - tp
+    return Counts(tp, fp, fn, int(table.sum()) - tp - fp - fn)
+
+
+def _labels(name: str, mask: npt.ArrayLike, classes: int) -> npt.NDArray[np.intp]:
+    """Take a mask for what it is, or say what it seems to be instead."""
+    array = np.asarray(mask)
+    if array.ndim != 2:
+        raise broken(ArrayError, name, must="have shape (H, W)", got=array.shape,
+                     fix="Drop an axis of one channel with mask[..., 0]; reduce probabilities first.")
+    if array.dtype.kind not in "bui":
+        raise broken(ArrayError, name, must="hold labels, boolean or integer", got=str(array.dtype),
+                     fix="Cut probabilities at a threshold first: probs >= 0.5.")
+    if array.size == 0:
+        return array.astype(np.intp)
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= classes:
+        raise _foreign(name, low, high, classes)
+    return array.astype(np.intp)
+
+
+def _foreign(name: str, low: int, high: int, classes: int) -> ArrayError:
+    """Say that labels are out of range, and of a picture of a mask that it is one."""
+    fix = "Map other labels to these classes first, or count more classes with count_classes."
+    if (low, high, classes) == (0, 255, 2):
+        fix = "It looks like a picture of a mask: cut it with mask >= 128."
+    must, got = f"hold labels in [0, {classes})", f"labels from {low} to {high}"
+    return broken(ArrayError, name, must=must, got=got, fix=fix)
