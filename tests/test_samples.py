@@ -1,0 +1,88 @@
+"""Made-up smears: repeatable, of any size, with cells that are in the mask and cells that are not."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from tiledseg.errors import SettingError
+from tiledseg.samples import smear
+
+SEEDS = range(6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 301), (257, 130), (480, 640)])
+def test_a_smear_has_the_size_asked_for(height, width):
+    sample = smear(height, width, seed=3)
+    assert (sample.image.shape, sample.image.dtype) == ((height, width, 3), np.uint8)
+    assert (sample.mask.shape, sample.mask.dtype) == ((height, width), np.uint8)
+    assert (sample.instances.shape, sample.instances.dtype) == ((height, width), np.uint16)
+    assert set(np.unique(sample.mask)) == {0, 1}
+
+
+def test_the_same_seed_gives_the_same_smear():
+    first, second = smear(120, 160, seed=5), smear(120, 160, seed=5)
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.instances, second.instances)
+
+
+def test_stain_and_cells_differ_from_seed_to_seed():
+    samples = [smear(240, 320, seed=seed) for seed in SEEDS]
+    casts = np.array([np.median(sample.image, axis=(0, 1)) for sample in samples])
+    assert (casts.std(axis=0) > 1).all()
+    assert len({sample.mask.tobytes() for sample in samples}) == len(SEEDS)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_cells_cover_a_sane_share(seed):
+    assert 0.01 < smear(480, 640, seed=seed).mask.mean() < 0.3
+
+
+def test_dark_nuclei_of_other_cells_are_not_in_the_mask():
+    for seed in SEEDS:
+        sample = smear(480, 640, seed=seed)
+        background = sample.image[cv2.dilate(sample.mask, np.ones((9, 9))) == 0].astype(int)
+        typical = np.median(background.sum(axis=1))
+        assert (background.sum(axis=1) < 0.62 * typical).mean() > 0.001
+
+
+def test_cells_are_darker_and_bluer_than_the_film():
+    for seed in SEEDS:
+        sample = smear(480, 640, seed=seed)
+        cells, film = (np.median(sample.image[sample.mask == label], axis=0) for label in (1, 0))
+        assert cells.sum() < 0.9 * film.sum()
+        assert cells[2] / cells[0] > film[2] / film[0]
+
+
+def test_the_number_of_cells_and_their_size_are_as_asked():
+    sample = smear(600, 600, seed=2, cell_px=(60, 80), n_cells=7)
+    labels, areas = np.unique(sample.instances[sample.instances > 0], return_counts=True)
+    assert labels.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    np.testing.assert_array_equal(sample.mask, sample.instances > 0)
+    assert areas.max() < 1.5 * np.pi / 4 * 80**2
+    assert areas.max() > 0.6 * np.pi / 4 * 60**2
+
+
+def test_a_smear_without_plasma_cells_still_shows_others():
+    sample = smear(240, 320, seed=1, n_cells=0)
+    assert not sample.mask.any()
+    assert sample.image.std() > 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"height": 63}, "`height` must be an int of at least 64; got 63"),
+        ({"width": 100.0}, "`width` must be an int of at least 64; got 100.0"),
+        ({"seed": -1}, "`seed` must be an int of at least 0"),
+        ({"n_cells": -1}, "`n_cells` must be an int of at least 0"),
+        ({"cell_px": (400, 250)}, r"`cell_px` must be \(smallest, largest\)"),
+        ({"cell_px": 300}, "`cell_px` must be"),
+        ({"cell_px": (3, 9)}, "at least 4"),
+        ({"cell_px": (9, float("nan"))}, "`cell_px` must be"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(setting, message):
+    with pytest.raises(SettingError, match=message):
+        smear(**{"height": 64, "width": 64, **setting})

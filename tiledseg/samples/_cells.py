@@ -1,0 +1,212 @@
+"""Cells as layers of dye: how each kind looks, and how one is painted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import cv2
+import numpy as np
+
+from tiledseg.samples._texture import blurred, filled, outline, texture
+
+if TYPE_CHECKING:
+    from tiledseg._types import AnyArray, FloatArray
+
+__all__ = ["BLAST", "LYMPHOCYTE", "NEUTROPHIL", "PLASMA", "SMUDGE", "Cell", "Look", "paint_cell", "paint_red"]
+
+Range: TypeAlias = tuple[float, float]
+Dye: TypeAlias = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a kind of nucleated cell looks; ranges are drawn from evenly.
+
+    Attributes
+    ----------
+    size : tuple of float
+        Diameter, as a share of a plasma cell's.
+    nucleus : float
+        Diameter of the nucleus, as a share of the cell's; 1 leaves no cytoplasm.
+    offset : tuple of float
+        How far the nucleus lies off the middle: 0 in the middle, 1 at the edge.
+    cytoplasm : tuple of float
+        Amounts of azure, blue and eosin dye in the cytoplasm.
+    strength : tuple of float
+        Amount of dye in the nucleus and, relative to `cytoplasm`, around it.
+    wobble : tuple of float
+        Unevenness of the outline.
+    halo : float
+        How pale the zone beside the nucleus is, in [0, 1].
+    lobes : int
+        Parts of the nucleus.
+    """
+
+    size: Range
+    nucleus: float
+    offset: Range
+    cytoplasm: Dye
+    strength: Range = (0.85, 1.15)
+    wobble: Range = (0.02, 0.06)
+    halo: float = 0.0
+    lobes: int = 1
+
+
+PLASMA = Look((1.0, 1.0), 0.64, (0.5, 1.0), (0.10, 1.15, 0.1), (0.8, 1.3), (0.02, 0.11), halo=0.55)
+LYMPHOCYTE = Look((0.52, 0.68), 0.88, (0.0, 0.9), (0.12, 0.75, 0.0), (0.95, 1.3))
+NEUTROPHIL = Look((0.7, 0.85), 0.52, (0.0, 0.2), (0.12, 0.06, 0.5), (0.85, 1.1), lobes=4)
+BLAST = Look((0.85, 1.25), 0.78, (0.2, 0.8), (0.16, 0.35, 0.2), (0.7, 0.9), (0.04, 0.1), halo=0.2)
+SMUDGE = Look((0.45, 0.7), 1.0, (0.0, 0.0), (0.0, 0.0, 0.0), (0.8, 1.1), (0.05, 0.13))
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell in its place.
+
+    Attributes
+    ----------
+    look : Look
+        Its kind.
+    y, x : float
+        Its middle, in px of the image.
+    diameter : float
+        In px.
+    label : int
+        What is written into the labels; 0 for what is no plasma cell.
+    """
+
+    look: Look
+    y: float
+    x: float
+    diameter: float
+    label: int = 0
+
+
+def paint_cell(rng: np.random.Generator, dyes: FloatArray, labels: AnyArray, cell: Cell) -> None:
+    """Paint a nucleated cell over what is there.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where chance comes from.
+    dyes : ndarray of float32, shape (H, W, 3)
+        Amounts of azure, blue and eosin dye; changed in place.
+    labels : ndarray of uint16, shape (H, W)
+        Labels; the whole cell gets its own. Changed in place.
+    cell : Cell
+        The cell.
+    """
+    radius, half = cell.diameter / 2, math.ceil(cell.diameter * 0.95) + 3
+    shape = [outline(rng, radius, rng.uniform(*cell.look.wobble), rng.uniform(1, 1.25))]
+    body = filled(shape, half)
+    middle = _nucleus_middle(rng, cell)
+    nucleus = body if cell.look.nucleus >= 1 else filled(_nucleus(rng, cell, middle), half) * body
+    soft = 0.007 * cell.diameter
+    cover, core = blurred(body, soft), blurred(nucleus, soft)
+    around = _cytoplasm(rng, cell, body, middle)[..., None] * np.array(cell.look.cytoplasm, np.float32)
+    inside = _chromatin(rng, cell, nucleus)
+    layer = around * (cover - np.minimum(core, cover))[..., None] + inside * core[..., None]
+    here, there = _overlap(labels.shape, (cell.y, cell.x), half)
+    dyes[here] = dyes[here] * (1 - np.maximum(cover, core)[there][..., None]) + layer[there]
+    labels[here][body[there] >= 0.5] = cell.label
+
+
+def paint_red(
+    rng: np.random.Generator, dyes: FloatArray, centre: Range, diameter: float, blur: float
+) -> None:
+    """Paint a red cell; what is under it shines through.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where chance comes from.
+    dyes : ndarray of float32, shape (H, W, 3)
+        Amounts of azure, blue and eosin dye; changed in place.
+    centre : tuple of float
+        Its middle (y, x) in px; may lie outside the image.
+    diameter : float
+        In px.
+    blur : float
+        How far it is out of focus: standard deviation in px.
+    """
+    half = math.ceil(diameter * 0.75 + 3 * blur) + 3
+    here, there = _overlap(dyes.shape[:2], centre, half)
+    if dyes[here].size == 0:
+        return
+    body = filled([outline(rng, diameter / 2, rng.uniform(0.02, 0.06), rng.uniform(1, 1.3))], half)
+    depth = _depth(body) / diameter
+    dent = np.exp(-(((0.5 - depth) / rng.uniform(0.15, 0.35)) ** 2)) * rng.uniform(0.1, 0.6)
+    rim = np.exp(-depth / rng.uniform(0.025, 0.06))
+    soft = max(blur, 0.012 * diameter)
+    cover = blurred(body, soft)
+    glow = np.clip(blurred(body, 3.5 * soft) - cover, 0, 1)  # the bright line that refraction draws outside
+    eosin = blurred(body * (1 - dent + 0.4 * rim), soft) * rng.uniform(0.75, 1.1)
+    layer = np.stack([0.11 * blurred(body * rim, soft), 0.02 * eosin, eosin], axis=-1)
+    under = 1 - 0.7 * cover - 1.2 * np.minimum(glow, 0.5)
+    dyes[here] = dyes[here] * under[there][..., None] + layer[there]
+
+
+def _nucleus_middle(rng: np.random.Generator, cell: Cell) -> FloatArray:
+    """Choose where the nucleus lies, (y, x) in px off the cell's middle."""
+    room = cell.diameter / 2 * (1 - cell.look.nucleus) * rng.uniform(*cell.look.offset)
+    angle = rng.uniform(0, 2 * np.pi)
+    return np.array([room * math.sin(angle), room * math.cos(angle)], np.float32)
+
+
+def _nucleus(rng: np.random.Generator, cell: Cell, middle: FloatArray) -> list[FloatArray]:
+    """Outline the nucleus: one round body, or lobes along an arc."""
+    radius = cell.diameter / 2 * cell.look.nucleus
+    if cell.look.lobes == 1:
+        return [outline(rng, radius, rng.uniform(0.015, 0.05), rng.uniform(1, 1.2)) + middle]
+    start, turn = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.35)
+    angles = start + turn * np.arange(cell.look.lobes)
+    arc = 0.95 * radius * np.stack([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+    lobes = [outline(rng, 0.5 * radius, 0.07, rng.uniform(1, 1.5)) + middle + spot for spot in arc]
+    bridges = [outline(rng, 0.3 * radius, 0.02, 1.0) + middle + spot for spot in (arc[1:] + arc[:-1]) / 2]
+    return lobes + bridges
+
+
+def _cytoplasm(rng: np.random.Generator, cell: Cell, body: FloatArray, middle: FloatArray) -> FloatArray:
+    """Lay dye around the nucleus: mottled, darker at the edge, pale beside the nucleus."""
+    diameter, size = cell.diameter, (body.shape[0], body.shape[1])
+    mottled = 1 + 0.14 * texture(rng, size, 0.03 * diameter) + 0.13 * texture(rng, size, 0.16 * diameter)
+    edge = 0.85 + 0.35 * np.exp(-_depth(body) / (0.07 * diameter))
+    pale = _bump(size, -0.35 * middle, 0.27 * diameter) * cell.look.halo
+    amount = rng.uniform(*cell.look.strength) * np.clip(mottled, 0.4, 1.8) * edge * (1 - pale)
+    return np.asarray(amount, np.float32)
+
+
+def _chromatin(rng: np.random.Generator, cell: Cell, nucleus: FloatArray) -> FloatArray:
+    """Lay dye into the nucleus: dark clumps, pink gaps between them, the edge always dark."""
+    grain, size = 0.06 * cell.diameter * rng.uniform(0.8, 1.3), (nucleus.shape[0], nucleus.shape[1])
+    clumps = np.tanh(0.9 * texture(rng, size, grain) + 0.5 * texture(rng, size, 0.45 * grain) + 0.5)
+    edge = np.exp(-_depth(nucleus) / (0.025 * cell.diameter))
+    clumps = np.maximum(clumps, 1.6 * edge - 0.8)
+    amount = rng.uniform(*cell.look.strength) * (0.85 + 0.24 * clumps)
+    return np.stack([amount, 0.06 + 0.08 * clumps, 0.35 - 0.3 * clumps], axis=-1).astype(np.float32)
+
+
+def _bump(shape: tuple[int, int], middle: FloatArray, sigma: float) -> FloatArray:
+    """Draw a Gaussian hill of height 1, `middle` (y, x) px off the middle of the patch."""
+    y = np.arange(shape[0], dtype=np.float32)[:, None] - shape[0] // 2 - middle[0]
+    x = np.arange(shape[1], dtype=np.float32)[None, :] - shape[1] // 2 - middle[1]
+    return np.asarray(np.exp(-(y * y + x * x) / (2 * sigma * sigma)), np.float32)
+
+
+def _depth(cover: FloatArray) -> FloatArray:
+    """Measure how far inside each px lies, in px."""
+    return np.asarray(cv2.distanceTransform((cover >= 0.5).astype(np.uint8), cv2.DIST_L2, 3), np.float32)
+
+
+def _overlap(
+    shape: tuple[int, ...], centre: Range, half: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Cut a patch of side ``2 * half + 1`` at the image: where it lies there, and which part of it does."""
+    first = [round(middle) - half for middle in centre]
+    start = [min(max(low, 0), length) for low, length in zip(first, shape, strict=False)]
+    stop = [min(max(low + 2 * half + 1, 0), length) for low, length in zip(first, shape, strict=False)]
+    here = (slice(start[0], stop[0]), slice(start[1], stop[1]))
+    there = (slice(start[0] - first[0], stop[0] - first[0]), slice(start[1] - first[1], stop[1] - first[1]))
+    return here, there

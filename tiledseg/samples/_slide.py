@@ -1,0 +1,184 @@
+"""All but the cells: the film that they lie in, dirt, dyes, light and camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from tiledseg.samples._texture import blurred, texture
+
+if TYPE_CHECKING:
+    from tiledseg._types import AnyArray, FloatArray
+
+__all__ = ["Stain", "developed", "draw_stain", "film", "scatter_debris"]
+
+# Optical density (natural logarithm) of red, green and blue per unit of azure, blue and eosin dye.
+_DENSITY = np.array([[0.79, 1.32, 0.31], [0.60, 0.47, 0.09], [0.115, 0.17, 0.175]])
+_DUST = np.array([0.6, 1.3, 6.5], np.float32)  # dyes that together look black
+
+
+@dataclass(frozen=True, slots=True)
+class Stain:
+    """What differs from slide to slide and from camera to camera.
+
+    Attributes
+    ----------
+    density : ndarray of float32, shape (3, 3)
+        Optical density of red, green and blue (columns) per unit of each dye (rows).
+    light : ndarray of float32, shape (3,)
+        Red, green and blue of the empty slide, in [0, 255].
+    film : float
+        Amount of dye in the film between the cells.
+    fall_off : float
+        Share of the light that is missing in the farthest corner.
+    defocus : float
+        Blur of the whole image, as a share of a cell's diameter.
+    """
+
+    density: FloatArray
+    light: FloatArray
+    film: float
+    fall_off: float
+    defocus: float
+
+
+def draw_stain(rng: np.random.Generator) -> Stain:
+    """Draw a slide's stain and light.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where chance comes from.
+
+    Returns
+    -------
+    Stain
+        The draw.
+    """
+    density = _DENSITY * rng.uniform(0.85, 1.15, (3, 1)) * rng.uniform(0.93, 1.07, (3, 3))
+    light = np.array([203, 201, 207]) * rng.uniform(0.92, 1.06) * rng.uniform(0.975, 1.025, 3)
+    return Stain(
+        density.astype(np.float32), light.astype(np.float32), rng.uniform(0.08, 0.22),
+        rng.uniform(0.06, 0.2), rng.uniform(0.001, 0.006),
+    )
+
+
+def film(rng: np.random.Generator, shape: tuple[int, int], cell_px: float, amount: float) -> FloatArray:
+    """Lay down the dyed film between the cells: cloudy, with fine flecks.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where chance comes from.
+    shape : tuple of int
+        Height and width in px.
+    cell_px : float
+        Diameter of a plasma cell in px.
+    amount : float
+        Mean amount of dye.
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W, 3)
+        Amounts of azure, blue and eosin dye.
+    """
+    clouds = 1 + 0.22 * texture(rng, shape, 1.5 * cell_px) + 0.18 * texture(rng, shape, 0.12 * cell_px)
+    flecks = texture(rng, shape, 0.07 * cell_px) + 0.7 * texture(rng, shape, 0.025 * cell_px)
+    flecks = np.maximum(flecks - 1.1, 0) * (0.6 + 0.4 * np.tanh(texture(rng, shape, 0.8 * cell_px)))
+    dyes = np.empty((*shape, 3), np.float32)
+    dyes[..., 0] = amount * (0.2 * clouds + 0.25 * flecks)
+    dyes[..., 1] = amount * (0.75 * clouds + 0.6 * flecks)
+    dyes[..., 2] = amount
+    return np.maximum(dyes, 0, out=dyes)
+
+
+def scatter_debris(rng: np.random.Generator, dyes: FloatArray, cell_px: float) -> None:
+    """Scatter droplets of fat, platelets, granules of stain and dust.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where chance comes from.
+    dyes : ndarray of float32, shape (H, W, 3)
+        Amounts of azure, blue and eosin dye; changed in place.
+    cell_px : float
+        Diameter of a plasma cell in px.
+    """
+    shape = dyes.shape[:2]
+    room = shape[0] * shape[1] / cell_px**2  # in cells
+    fat = np.zeros(shape, np.uint8)
+    _specks(rng, fat, rng.poisson(rng.exponential(0.03) * room), (0.1, 0.5), cell_px)
+    dyes *= 1 - 0.85 * _soft(fat, 0.01 * cell_px)[..., None]
+    grains = np.zeros(shape, np.uint8)
+    _specks(rng, grains, rng.poisson(rng.uniform(1, 6) * room), (0.006, 0.014), cell_px)
+    for _ in range(rng.poisson(0.12 * room)):
+        _platelet(rng, grains, cell_px)
+    dyes[..., :2] += 0.45 * _soft(grains, 0.006 * cell_px)[..., None]
+    dust = np.zeros(shape, np.uint8)
+    _specks(rng, dust, rng.poisson(0.04 * room), (0.015, 0.03), cell_px)
+    dyes += _soft(dust, 0.006 * cell_px)[..., None] * _DUST
+
+
+def developed(rng: np.random.Generator, dyes: FloatArray, stain: Stain, cell_px: float) -> AnyArray:
+    """Send light through the dyes and take the photograph.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where chance comes from.
+    dyes : ndarray of float32, shape (H, W, 3)
+        Amounts of azure, blue and eosin dye.
+    stain : Stain
+        The slide's stain and light.
+    cell_px : float
+        Diameter of a plasma cell in px.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        RGB.
+    """
+    passed = np.asarray(cv2.exp(cv2.transform(dyes, -stain.density.T)), np.float32)
+    np.multiply(passed, _light(rng, dyes.shape[:2], stain.fall_off)[..., None], out=passed)
+    np.multiply(passed, stain.light, out=passed)
+    passed = blurred(passed, stain.defocus * cell_px)
+    passed += 1.3 * rng.standard_normal(passed.shape, dtype=np.float32)
+    return np.asarray(cv2.convertScaleAbs(np.maximum(passed, 0, out=passed)))
+
+
+def _soft(cover: AnyArray, sigma: float) -> FloatArray:
+    """Turn what was drawn in [0, 255] into a soft cover in [0, 1]."""
+    return blurred(cover.astype(np.float32) / np.float32(255), sigma)
+
+
+def _specks(
+    rng: np.random.Generator, grains: AnyArray, n: int, sizes: tuple[float, float], cell_px: float
+) -> None:
+    """Draw round dots; `sizes` are radii as a share of a cell's diameter."""
+    height, width = grains.shape
+    for _ in range(n):
+        centre = (int(rng.uniform(0, width) * 16), int(rng.uniform(0, height) * 16))
+        radius = rng.uniform(*sizes) * cell_px
+        cv2.circle(grains, centre, int(radius * 16), int(rng.uniform(60, 255)), -1, cv2.LINE_AA, 4)
+
+
+def _platelet(rng: np.random.Generator, grains: AnyArray, cell_px: float) -> None:
+    """Draw a platelet: a clump of faint granules."""
+    height, width = grains.shape
+    centre = rng.uniform(0, (height, width))
+    reach = rng.uniform(0.02, 0.05) * cell_px
+    for y, x in rng.normal(centre, reach, (14, 2)):
+        spot = (int(x * 16), int(y * 16))
+        cv2.circle(grains, spot, int(0.016 * cell_px * 16), int(rng.uniform(60, 170)), -1, cv2.LINE_AA, 4)
+
+
+def _light(rng: np.random.Generator, shape: tuple[int, ...], fall_off: float) -> FloatArray:
+    """Draw the light on the slide: brightest near the middle, 1 there."""
+    middle = rng.uniform(0.3, 0.7, 2)
+    y = np.linspace(0, 1, shape[0], dtype=np.float32)[:, None] - np.float32(middle[0])
+    x = np.linspace(0, 1, shape[1], dtype=np.float32)[None, :] - np.float32(middle[1])
+    square = y * y + x * x
+    return np.asarray(1 - fall_off * square / square.max(), np.float32)

@@ -1,0 +1,177 @@
+"""The whole photograph: who lies where, in which order it is painted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+from tiledseg.samples._cells import (
+    BLAST,
+    LYMPHOCYTE,
+    NEUTROPHIL,
+    PLASMA,
+    SMUDGE,
+    Cell,
+    paint_cell,
+    paint_red,
+)
+from tiledseg.samples._slide import developed, draw_stain, film, scatter_debris
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tiledseg._types import FloatArray
+
+__all__ = ["Smear", "smear"]
+
+_SHORTEST = 64
+_SHARES = (0.13, 0.21)  # of the short side: 250 to 400 px at 1920
+_OTHERS = (LYMPHOCYTE, LYMPHOCYTE, NEUTROPHIL, BLAST, SMUDGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Smear:
+    """A made-up photograph of a bone-marrow smear, and what is in it.
+
+    Attributes
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB.
+    mask : ndarray of uint8, shape (H, W)
+        1 in plasma cells (nucleus and cytoplasm), 0 elsewhere.
+    instances : ndarray of uint16, shape (H, W)
+        The same cells numbered from 1; where two overlap, the later one lies on top.
+    """
+
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8]
+    instances: npt.NDArray[np.uint16]
+
+
+def smear(
+    height: int = 1920,
+    width: int = 2560,
+    *,
+    seed: int = 0,
+    cell_px: tuple[float, float] | None = None,
+    n_cells: int | None = None,
+) -> Smear:
+    """Make up a photograph of a stained bone-marrow smear, with a mask of its plasma cells.
+
+    Plasma cells have a purple nucleus off their middle, blue cytoplasm and a pale zone between.
+    Red cells, lymphocytes, neutrophils, blasts, bare nuclei, platelets and dirt are in the image
+    but not in the mask. Stain, light and crowding differ from seed to seed.
+
+    Parameters
+    ----------
+    height, width : int
+        Size in px, each at least 64.
+    seed : int
+        What the image is made from, at least 0; the same seed gives the same image.
+    cell_px : tuple of float, optional
+        Smallest and largest diameter of a plasma cell in px, at least 4. By default 0.13 and 0.21
+        of the short side, as in a photograph at high magnification, whatever its size.
+    n_cells : int, optional
+        Number of plasma cells, at least 0. The middle of each is in the image. By default as many
+        as cover 5 to 16 % of it, and at least one.
+
+    Returns
+    -------
+    Smear
+        Image, mask and numbered cells.
+
+    Raises
+    ------
+    SettingError
+        If a value is out of its range.
+
+    Examples
+    --------
+    >>> from tiledseg.samples import smear
+    >>> sample = smear(96, 128, seed=1)
+    >>> sample.image.shape, sample.image.dtype, sample.mask.shape
+    ((96, 128, 3), dtype('uint8'), (96, 128))
+    """
+    _check(height, width, seed, n_cells)
+    sizes = _sizes((height, width), cell_px)
+    cell, rng = sum(sizes) / 2, np.random.default_rng(seed)
+    stain = draw_stain(rng)
+    dyes = film(rng, (height, width), cell, stain.film)
+    labels = np.zeros((height, width), np.uint16)
+    _paint_reds(rng, dyes, cell)
+    scatter_debris(rng, dyes, cell)
+    for one in _placed(rng, (height, width), sizes, n_cells):
+        paint_cell(rng, dyes, labels, one)
+    image = developed(rng, dyes, stain, cell)
+    return Smear(image.astype(np.uint8, copy=False), (labels > 0).astype(np.uint8), labels)
+
+
+def _check(height: object, width: object, seed: object, n_cells: object) -> None:
+    """Refuse numbers that are not whole or out of range."""
+    sizes = (("height", height, _SHORTEST), ("width", width, _SHORTEST))
+    for name, value, low in (*sizes, ("seed", seed, 0), ("n_cells", 0 if n_cells is None else n_cells, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise broken(SettingError, name, must=f"be an int of at least {low}", got=value,
+                         fix=f"Use {low} or more.")
+
+
+def _sizes(shape: tuple[int, int], cell_px: tuple[float, float] | None) -> tuple[float, float]:
+    """Settle the smallest and the largest diameter in px."""
+    if cell_px is None:
+        return (_SHARES[0] * min(shape), _SHARES[1] * min(shape))
+    if np.shape(cell_px) != (2,) or not 4 <= cell_px[0] <= cell_px[1] < math.inf:
+        raise broken(SettingError, "cell_px", must="be (smallest, largest), in px, at least 4", got=cell_px,
+                     fix="Use (250, 400) for a photograph of 2560x1920 px.")
+    return cell_px
+
+
+def _paint_reds(rng: np.random.Generator, dyes: FloatArray, cell: float) -> None:
+    """Paint the red cells: loose ones and chains of them."""
+    height, width = dyes.shape[:2]
+    room, together = height * width / cell**2, rng.uniform(1, 6)
+    for _ in range(math.ceil(rng.uniform(0.3, 1.3) * room / together)):
+        y, x = rng.uniform(0, (height, width))
+        blur = max(rng.normal(0.004, 0.006), 0) * cell
+        heading = rng.uniform(0, 2 * np.pi)
+        for _ in range(rng.poisson(together) + 1):
+            diameter = cell * rng.normal(0.5, 0.035)
+            paint_red(rng, dyes, (y, x), diameter, blur)
+            heading += rng.normal(0, 0.6)
+            step = diameter * rng.uniform(0.45, 0.95)
+            y, x = y + step * math.sin(heading), x + step * math.cos(heading)
+
+
+def _placed(
+    rng: np.random.Generator, shape: tuple[int, int], sizes: tuple[float, float], n_cells: int | None
+) -> list[Cell]:
+    """Choose the nucleated cells and where they lie: others first, so that plasma cells lie on top."""
+    room = shape[0] * shape[1] / (math.pi / 4 * (sum(sizes) / 2) ** 2)  # in cells
+    drawn = max(1, round(rng.uniform(0.05, 0.16) * room))
+    n_plasma = drawn if n_cells is None else n_cells
+    n_others = max(1, round(rng.uniform(0.04, 0.2) * room))
+    looks = [PLASMA] * n_plasma + [_OTHERS[i] for i in rng.integers(0, len(_OTHERS), n_others)]
+    cells: list[Cell] = []
+    for number, look in enumerate(looks, start=1):
+        diameter = rng.uniform(*sizes) * rng.uniform(*look.size)
+        y, x = _free_place(rng, shape, cells, diameter)
+        cells.append(Cell(look, y, x, diameter, number if number <= n_plasma else 0))
+    return cells[n_plasma:] + cells[:n_plasma]
+
+
+def _free_place(
+    rng: np.random.Generator, shape: tuple[int, int], cells: list[Cell], diameter: float
+) -> tuple[float, float]:
+    """Find where a cell meets no other, or else the roomiest of 60 places."""
+    places = rng.uniform(0, shape, (60, 2))
+    if not cells:
+        return (float(places[0, 0]), float(places[0, 1]))
+    taken = np.array([(cell.y, cell.x, cell.diameter) for cell in cells])
+    apart = np.hypot(places[:, None, 0] - taken[:, 0], places[:, None, 1] - taken[:, 1])
+    gap = (apart - 0.55 * (taken[:, 2] + diameter)).min(axis=1)
+    best = int(np.argmax(gap > 0)) if (gap > 0).any() else int(gap.argmax())
+    return (float(places[best, 0]), float(places[best, 1]))
