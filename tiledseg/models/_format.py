@@ -1,0 +1,67 @@
+"""What a bundle's folder holds: the names of its files and the entries of ``config.json``."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from tiledseg._checks import broken
+from tiledseg.errors import BundleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "CARD", "CONFIG", "FILES", "FORMAT", "KEYS", "LARGEST_CONFIG", "LARGEST_HEADER", "WEIGHTS", "damaged",
+    "sha256",
+]
+
+FORMAT = 1
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+FILES = frozenset({CONFIG, WEIGHTS, CARD})
+KEYS = frozenset({
+    "format", "architecture", "labels", "preprocessing", "threshold", "tiling", "provenance", "written_with",
+    "weights_sha256",
+})
+LARGEST_CONFIG = 1_000_000
+LARGEST_HEADER = 10_000_000
+
+
+def damaged(what: object, *, must: str, got: object) -> BundleError:
+    """Build the error of a file that only another copy of the bundle can mend.
+
+    Parameters
+    ----------
+    what : object
+        The file, or the weight in it.
+    must : str
+        What was expected.
+    got : object
+        What was found.
+
+    Returns
+    -------
+    BundleError
+        The error, to be raised by the caller.
+    """
+    fix = "Copy the bundle again from where it came from."
+    return broken(BundleError, str(what), must=must, got=got, fix=fix)
+
+
+def sha256(path: Path) -> str:
+    """Digest a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

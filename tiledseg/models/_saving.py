@@ -1,0 +1,157 @@
+"""Writing a bundle: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiledseg._backend import keras
+from tiledseg._checks import broken
+from tiledseg._version import __version__
+from tiledseg.errors import FileError, SettingError
+from tiledseg.models._card import card
+from tiledseg.models._format import CARD, CONFIG, FILES, FORMAT, LARGEST_CONFIG, WEIGHTS, sha256
+from tiledseg.models._weights import weights_of, write_weights
+
+if TYPE_CHECKING:
+    from tiledseg._types import FloatArray, PathLike
+    from tiledseg.models._segmenter import Segmenter
+
+__all__ = ["save_bundle"]
+
+
+def save_bundle(segmenter: Segmenter, folder: PathLike, *, overwrite: bool = False) -> Path:
+    """Write a segmenter as a folder of ``config.json``, ``model.safetensors`` and ``README.md``.
+
+    The files are written to a hidden folder beside the target, which then takes the target's
+    name. A save that is killed leaves that folder, ending in ``.partial``, and the target as it
+    was; killed while it replaces a bundle, it may leave the earlier one under a hidden name
+    ending in ``.old``.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        What to save.
+    folder : path
+        The new folder; the folders above it are made.
+    overwrite : bool
+        Whether to replace a bundle that is there already. A folder that holds anything else is
+        never replaced.
+
+    Returns
+    -------
+    Path
+        The bundle's absolute path.
+
+    Raises
+    ------
+    FileError
+        If the folder exists and may not be replaced, or cannot be written.
+    ModelError
+        If a weight is not finite, or the architecture would rebuild another network.
+    SettingError
+        If the settings and the provenance together are larger than 1 MB.
+    """
+    try:
+        target = Path(folder).resolve()
+        _check_target(target, overwrite=overwrite)
+        weights = weights_of(segmenter.network, segmenter.architecture)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _written(segmenter, weights, target)
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
+        raise broken(FileError, str(folder), must="be a folder that can be written", got=str(error),
+                     fix="Choose another folder, or free some space.") from error
+    return target
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise broken(FileError, str(target), must="not exist yet", got="an existing path",
+                     fix="Choose another name, or pass overwrite=True to replace the bundle there.")
+    if not target.is_dir() or not {path.name for path in target.iterdir()} <= FILES:
+        raise broken(FileError, str(target), must="be a bundle and hold nothing else to be replaced",
+                     got="other files", fix="Choose another name, or move the other files away.")
+
+
+def _written(segmenter: Segmenter, weights: dict[str, FloatArray], target: Path) -> None:
+    partial = _beside(target, "partial")
+    partial.mkdir()
+    try:
+        _fill(partial, segmenter, weights)
+        _take_name(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _fill(partial: Path, segmenter: Segmenter, weights: dict[str, FloatArray]) -> None:
+    write_weights(weights, partial / WEIGHTS)
+    text = _config(segmenter, sha256(partial / WEIGHTS))
+    if len(text) > LARGEST_CONFIG:
+        raise broken(SettingError, "provenance", must=f"keep {CONFIG} under {LARGEST_CONFIG} bytes",
+                     got=len(text), fix="Shorten it.")
+    (partial / CONFIG).write_bytes(text)
+    (partial / CARD).write_bytes(card(segmenter).encode())
+    shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors makes it private to its owner
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
+
+
+def _config(segmenter: Segmenter, digest: str) -> bytes:
+    tiling = segmenter.tiling
+    entries = {
+        "format": FORMAT,
+        "architecture": segmenter.architecture.model_dump(mode="json"),
+        "labels": segmenter.labels,
+        "preprocessing": segmenter.preprocessing.model_dump(mode="json"),
+        "threshold": segmenter.threshold,
+        "tiling": None if tiling is None else tiling.model_dump(mode="json"),
+        "provenance": segmenter.provenance,
+        "written_with": {"tiledseg": __version__, "keras": keras.__version__},
+        "weights_sha256": digest,
+    }
+    return json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _take_name(partial: Path, target: Path) -> None:
+    """Give the finished folder its name; an earlier bundle steps aside first and is then removed."""
+    earlier = _beside(target, "old") if target.exists() else None
+    if earlier:
+        target.rename(earlier)
+    try:
+        partial.rename(target)
+    except BaseException:
+        if earlier:
+            earlier.rename(target)
+        raise
+    _sync(target.parent)
+    if earlier:
+        _remove(earlier)
+
+
+def _remove(bundle: Path) -> None:
+    """Remove our own files alone; a folder in which others appeared meanwhile stays."""
+    with suppress(OSError):
+        for name in FILES:
+            (bundle / name).unlink(missing_ok=True)
+        bundle.rmdir()
+
+
+def _beside(target: Path, state: str) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{state}")
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
