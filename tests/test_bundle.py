@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -175,6 +176,14 @@ def test_trained_network_can_be_saved(tmp_path):
     assert again.network.trainable
 
 
+@pytest.mark.slow
+def test_founding_network_comes_back(tmp_path):
+    segmenter = Segmenter(UNetBuilder().build(), UNetConfig(), ("cell",))
+    again = load_model(segmenter.save(tmp_path / "bundle"))
+    for before, after in zip(segmenter.network.weights, again.network.weights, strict=True):
+        np.testing.assert_array_equal(before.numpy(), after.numpy())
+
+
 # --- what is not saved -----------------------------------------------------------------------------
 
 
@@ -292,6 +301,17 @@ def test_failed_replacement_keeps_the_earlier_bundle(name, segmenter, bundle, mo
         assert load_model(bundle).threshold in {0.25, 0.75}
     assert n > 1
     assert load_model(bundle).threshold == 0.75
+
+
+def test_full_disk_is_an_error_of_ours_and_leaves_nothing(segmenter, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(FileError, match="Free some space"):
+            segmenter.save(tmp_path / "bundle")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 KILLED = """
