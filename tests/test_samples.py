@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tiledseg.errors import SettingError
-from tiledseg.samples import smear
+from tiledseg.errors import FileError, SettingError
+from tiledseg.io import read_image, read_mask
+from tiledseg.samples import smear, write_samples
 
 SEEDS = range(6)
 
@@ -86,3 +87,30 @@ def test_a_smear_without_plasma_cells_still_shows_others():
 def test_a_setting_out_of_range_is_refused(setting, message):
     with pytest.raises(SettingError, match=message):
         smear(**{"height": 64, "width": 64, **setting})
+
+
+def test_written_samples_are_read_back_as_they_were_made(tmp_path):
+    paths = write_samples(tmp_path / "new", n_images=2, height=64, width=96, seed=9)
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
+        "new/images/smear_0009.png", "new/images/smear_0010.png",
+    ]
+    for seed, path in zip((9, 10), paths, strict=True):
+        sample = smear(64, 96, seed=seed)
+        np.testing.assert_array_equal(read_image(path), sample.image)
+        mask = tmp_path / "new" / "masks" / path.name
+        np.testing.assert_array_equal(read_mask(mask), sample.mask)
+        assert set(np.unique(cv2.imdecode(np.fromfile(mask, np.uint8), cv2.IMREAD_UNCHANGED))) == {0, 255}
+    assert len(list((tmp_path / "new").rglob("*"))) == 2 + 2 * len(paths)
+
+
+@pytest.mark.parametrize("setting", [{"n_images": 0}, {"n_images": 1.5}, {"n_images": True}, {"seed": "1"}])
+def test_samples_that_cannot_be_counted_are_refused(tmp_path, setting):
+    with pytest.raises(SettingError, match=f"`{next(iter(setting))}` must be an int of at least"):
+        write_samples(tmp_path / "new", height=64, width=64, **setting)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "images").write_text("in the way")
+    with pytest.raises(FileError, match="images"):
+        write_samples(tmp_path, n_images=1, height=64, width=64)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import FloatArray
 
-__all__ = ["Smear", "smear"]
+__all__ = ["Smear", "check_whole", "smear"]
 
 _SHORTEST = 64
 _SHARES = (0.13, 0.21)  # of the short side: 250 to 400 px at 1920
@@ -97,7 +97,10 @@ def smear(
     >>> sample.image.shape, sample.image.dtype, sample.mask.shape
     ((96, 128, 3), dtype('uint8'), (96, 128))
     """
-    _check(height, width, seed, n_cells)
+    for name, value, least in (("height", height, _SHORTEST), ("width", width, _SHORTEST), ("seed", seed, 0)):
+        check_whole(name, value, least)
+    if n_cells is not None:
+        check_whole("n_cells", n_cells, 0)
     sizes = _sizes((height, width), cell_px)
     cell, rng = sum(sizes) / 2, np.random.default_rng(seed)
     stain = draw_stain(rng)
@@ -111,13 +114,17 @@ def smear(
     return Smear(image.astype(np.uint8, copy=False), (labels > 0).astype(np.uint8), labels)
 
 
-def _check(height: object, width: object, seed: object, n_cells: object) -> None:
-    """Refuse numbers that are not whole or out of range."""
-    sizes = (("height", height, _SHORTEST), ("width", width, _SHORTEST))
-    for name, value, low in (*sizes, ("seed", seed, 0), ("n_cells", 0 if n_cells is None else n_cells, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise broken(SettingError, name, must=f"be an int of at least {low}", got=value,
-                         fix=f"Use {low} or more.")
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse a setting that is not a whole number, or too small.
+
+    Raises
+    ------
+    SettingError
+        If it is not an int, or less than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise broken(SettingError, name, must=f"be an int of at least {least}", got=value,
+                     fix=f"Use {least} or more.")
 
 
 def _sizes(shape: tuple[int, int], cell_px: tuple[float, float] | None) -> tuple[float, float]:
