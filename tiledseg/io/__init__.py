@@ -1,0 +1,29 @@
+"""Files to arrays and back: images, masks, probabilities; read safely, written whole or not at all.
+
+Python opens files, OpenCV and tifffile only decode and encode. What a file declares is checked before memory
+is taken for it; what could mean two things is an error that names both.
+"""
+
+from tiledseg.io._atomic import atomic_write, check_writable, write_bytes, write_text
+from tiledseg.io._file import MAX_PIXELS
+from tiledseg.io._find import SUFFIXES, find_images
+from tiledseg.io._mask import read_mask
+from tiledseg.io._read import image_shape, read_image, read_probs
+from tiledseg.io._write import write_image, write_mask, write_probs
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "atomic_write",
+    "check_writable",
+    "find_images",
+    "image_shape",
+    "read_image",
+    "read_mask",
+    "read_probs",
+    "write_bytes",
+    "write_image",
+    "write_mask",
+    "write_probs",
+    "write_text",
+]

@@ -1,0 +1,221 @@
+"""The one writer: a file is there whole, or as it was before."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+from tiledseg._checks import broken
+from tiledseg.errors import FileError
+from tiledseg.io._file import named, path_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiledseg._types import PathLike
+
+__all__ = ["atomic_write", "check_writable", "write_bytes", "write_text"]
+
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # said where folders cannot be synced
+_FIXES = {
+    errno.ENOSPC: "Free some space, or write elsewhere.",
+    errno.EDQUOT: "Free some of your quota, or write elsewhere.",
+    errno.EFBIG: "Raise the limit on the size of a file, or write elsewhere.",
+    errno.EROFS: "Write elsewhere: the file system is read-only.",
+    errno.EACCES: "Change the rights, or write elsewhere.",
+    errno.EPERM: "Change the rights, or write elsewhere.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+@contextmanager
+def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
+    """Write a file whole or not at all.
+
+    Gives a temporary file beside the target, opened for writing and reading. When the block ends without an
+    error, the file is flushed to the disk, takes the target's place in one step, and its folder is flushed
+    too. When anything fails, the temporary file is removed and the target stays as it was. A process that is
+    killed leaves the target as it was, and at most a hidden file ``.tiledseg-*.part`` beside it. Missing
+    folders are made. A link is followed: the file that it points to is replaced. An existing file keeps its
+    rights.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The target: a regular file, or nothing yet.
+
+    Yields
+    ------
+    BinaryIO
+        The temporary file; its ``name`` is its path.
+
+    Raises
+    ------
+    FileError
+        If the target cannot be written: its folder, its rights, a full disk, a failing flush.
+
+    Examples
+    --------
+    >>> folder = getfixture("tmp_path")
+    >>> with atomic_write(folder / "notes.txt") as file:
+    ...     _ = file.write(b"whole")
+    >>> (folder / "notes.txt").read_bytes()
+    b'whole'
+    """
+    name = named(path_text(path))
+    try:
+        target = Path(os.path.realpath(path_text(path)))
+        mode = _replaceable(name, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".tiledseg-{secrets.token_hex(8)}.part"
+        handle = _created(temporary, mode)
+    except OSError as error:
+        _refuse(name, error)
+    try:
+        try:
+            with handle:
+                yield handle
+                _settle(handle)
+            temporary.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        _refuse(name, error)
+
+
+def _replaceable(name: str, target: Path) -> int | None:
+    """Return the rights of the file that is to be replaced; None where there is none."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        got = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise broken(FileError, name, must="be a regular file, or not exist yet", got=got, fix="Name a file.")
+    if not os.access(target, os.W_OK):
+        raise broken(FileError, name, must="be writable", got="a read-only file", fix=_FIXES[errno.EACCES])
+    return stat.S_IMODE(mode)
+
+
+def _created(temporary: Path, mode: int | None) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o666)
+    try:
+        if mode is not None and hasattr(os, "fchmod"):
+            with contextlib.suppress(PermissionError):  # some network file systems know no rights
+                os.fchmod(descriptor, mode)
+        return open(temporary, "w+b", opener=lambda *_: descriptor)  # so that `name` is the path
+    except BaseException:
+        os.close(descriptor)
+        temporary.unlink()
+        raise
+
+
+def _settle(handle: BinaryIO) -> None:
+    """Bring the file to the disk, and check that all of it arrived."""
+    handle.flush()
+    end = handle.seek(0, os.SEEK_END)
+    os.fsync(handle.fileno())
+    size = os.fstat(handle.fileno()).st_size
+    if size != end:
+        raise OSError(errno.EIO, f"only {size} of {end} bytes arrived")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last; where that fails, the new file is whole but may not outlive a loss of power."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _refuse(name: str, error: OSError) -> NoReturn:
+    fix = _FIXES.get(error.errno or 0, "Check the folder and its rights, or write elsewhere.")
+    raise broken(FileError, name, must="be writable", got=error.strerror or str(error), fix=fix) from error
+
+
+def write_bytes(path: PathLike, data: bytes | bytearray | memoryview) -> None:
+    """Write bytes to a file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The target.
+    data : bytes-like
+        What to write.
+
+    Raises
+    ------
+    FileError
+        If the target cannot be written; it then is as it was.
+    """
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    r"""Write text to a file as UTF-8, whole or not at all; ``\n`` stays ``\n`` on every system.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The target.
+    text : str
+        What to write. Bytes of file names that are not UTF-8 (surrogates) are written as those bytes.
+
+    Raises
+    ------
+    FileError
+        If the target cannot be written; it then is as it was.
+    """
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def check_writable(folder: PathLike) -> Path:
+    """Make a folder and try a file in it, so that an impossible output is told before the work begins.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Where files are going to be written.
+
+    Returns
+    -------
+    Path
+        The folder, which now exists.
+
+    Raises
+    ------
+    FileError
+        If it is a file, cannot be made, or no file can be written into it.
+    """
+    path = Path(path_text(folder))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        trial = path / f".tiledseg-{secrets.token_hex(8)}.part"
+        with _created(trial, None) as handle:
+            try:
+                handle.write(b"trial")
+                _settle(handle)
+            finally:
+                trial.unlink()
+    except FileExistsError:
+        raise broken(FileError, named(path), must="be a folder", got="a file", fix="Name a folder.") from None
+    except OSError as error:
+        _refuse(named(path), error)
+    return path

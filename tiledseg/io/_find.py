@@ -1,0 +1,100 @@
+"""Finding images in files and folders."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from tiledseg._checks import broken
+from tiledseg.errors import FileError
+from tiledseg.io._file import named, path_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tiledseg._types import PathLike
+
+__all__ = ["SUFFIXES", "find_images"]
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+"""Suffixes that mark an image in a folder, in lower case; capitals count as well."""
+
+
+def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = False) -> list[Path]:
+    """List the images that paths name.
+
+    A file that is named itself is taken whatever its suffix. Of a folder, the files with a suffix in
+    ``SUFFIXES`` are taken, hidden ones left out, in natural order (``a2`` before ``a10``). Links are
+    followed; a folder that links lead back to is visited once. A file that is reached twice is listed once. A
+    link that leads nowhere, or a pipe, is listed if its suffix says image: reading it will say what is wrong.
+
+    Parameters
+    ----------
+    inputs : path or iterable of paths
+        Files and folders.
+    recursive : bool
+        Whether to look into folders within folders.
+
+    Returns
+    -------
+    list of Path
+        In the order of `inputs`; never empty.
+
+    Raises
+    ------
+    FileError
+        If a path does not exist, a folder cannot be read, or there is no image.
+    """
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    found: dict[str, Path] = {}
+    visited: set[tuple[int, int]] = set()
+    for text in map(path_text, given):
+        for path in _images_of(Path(text), visited, recursive=recursive):
+            found.setdefault(os.path.realpath(path), path)
+    if not found:
+        got = ", ".join(named(path) for path in given) or "no path at all"
+        hint = "" if recursive else " For subfolders, pass recursive=True."
+        fix = f"Known suffixes: {', '.join(SUFFIXES)}.{hint}"
+        raise broken(FileError, "inputs", must="name at least one image", got=got, fix=fix)
+    return list(found.values())
+
+
+def _images_of(path: Path, visited: set[tuple[int, int]], *, recursive: bool) -> Iterator[Path]:
+    entries = _entries(path, visited)
+    if entries is None:
+        yield path
+        return
+    for entry in entries:
+        if os.path.isdir(entry):  # noqa: PTH112  it answers False where a link runs in a circle
+            if recursive:
+                yield from _images_of(entry, visited, recursive=True)
+        elif entry.suffix.lower() in SUFFIXES:
+            yield entry
+
+
+def _entries(path: Path, visited: set[tuple[int, int]]) -> list[Path] | None:
+    """List a folder that was not visited before; None where `path` is no folder."""
+    try:
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            return None
+        if (status.st_dev, status.st_ino) in visited:
+            return []
+        visited.add((status.st_dev, status.st_ino))
+        return sorted((entry for entry in path.iterdir() if not entry.name.startswith(".")), key=_natural)
+    except OSError as error:
+        _refuse(path, error)
+
+
+def _refuse(path: Path, error: OSError) -> NoReturn:
+    got, must = error.strerror or str(error), "be a readable file or folder"
+    raise broken(FileError, named(path), must=must, got=got, fix="Check the path.") from error
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Order numbers within a name by their value, all else by its letters."""
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name

@@ -1,0 +1,118 @@
+"""What an image file declares about itself before a pixel is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from tiledseg.io._file import Reader
+
+__all__ = ["Alpha", "Header", "Kind", "Palette", "Purpose", "Request", "check_choice", "check_page", "sniff"]
+
+Kind: TypeAlias = Literal["png", "jpeg", "bmp", "tiff"]
+Alpha: TypeAlias = Literal["refuse", "drop"]
+Palette: TypeAlias = Literal["refuse", "index", "colour"]
+Purpose: TypeAlias = Literal["image", "mask", "labels", "probs"]
+
+_MAGIC: dict[bytes, Kind] = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+}
+_LONGEST_MAGIC = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The declared geometry and colours of a PNG, JPEG or BMP.
+
+    Attributes
+    ----------
+    kind : {'png', 'jpeg', 'bmp'}
+        The format.
+    height, width : int
+        Size in px as stored, before the orientation is applied.
+    channels : {1, 3}
+        Grey or colour, alpha not counted.
+    bits : int
+        Bits per sample, or per index where there is a palette.
+    orientation : int
+        Exif orientation, 1 to 8.
+    alpha : {'none', 'plane', 'key'}
+        An alpha channel, or one transparent colour or palette entry.
+    palette : {'none', 'identity', 'grey', 'colour'}
+        What the palette holds; identity: entry i is grey i, so that index and colour are the same.
+    """
+
+    kind: Kind
+    height: int
+    width: int
+    channels: int
+    bits: int
+    orientation: int = 1
+    alpha: Literal["none", "plane", "key"] = "none"
+    palette: Literal["none", "identity", "grey", "colour"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a file is to be read.
+
+    Attributes
+    ----------
+    page : int or None
+        Page of a TIFF.
+    max_pixels : int
+        Limit on height times width.
+    alpha : {'refuse', 'drop'}
+        What becomes of an alpha channel that is not opaque throughout.
+    palette : {'refuse', 'index', 'colour'}
+        What a pixel of a palette image counts as.
+    purpose : {'image', 'mask', 'labels', 'probs'}
+        What the pixels are for. A mask is going to be cut at a threshold; labels are taken as they are, so
+        that lossy files are refused and values of few bits are not spread; probs may have any number of
+        channels.
+    """
+
+    page: int | None
+    max_pixels: int
+    alpha: Alpha = "refuse"
+    palette: Palette = "colour"
+    purpose: Purpose = "image"
+
+
+def sniff(file: Reader) -> Kind:
+    """Tell the format from the first bytes; the suffix of the name plays no part.
+
+    Raises
+    ------
+    FileError
+        If it is none of PNG, JPEG, BMP and TIFF.
+    """
+    start = file.take(0, min(_LONGEST_MAGIC, file.size))
+    for magic, kind in _MAGIC.items():
+        if start.startswith(magic):
+            return kind
+    fix = "Export the image as PNG or TIFF."
+    raise file.bad("be a PNG, JPEG, BMP or TIFF", f"a file that begins with {start!r}", fix)
+
+
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Refuse an option that is none of the known words."""
+    if value not in known:
+        fix = f"Pass {' or '.join(repr(word) for word in known)}."
+        raise broken(SettingError, name, must=f"be one of {known}", got=value, fix=fix)
+
+
+def check_page(page: object) -> None:
+    """Refuse a page number that is not a whole number from 0."""
+    if page is not None and (isinstance(page, bool) or not isinstance(page, int) or page < 0):
+        raise broken(SettingError, "page", must="be an int, 0 or more", got=page, fix="Count pages from 0.")

@@ -1,0 +1,195 @@
+"""Arrays to files: images, masks and probabilities, without loss."""
+
+from __future__ import annotations
+
+import io
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+import tifffile
+
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.io._atomic import write_bytes
+from tiledseg.io._file import named, path_text
+from tiledseg.io._header import check_choice
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tiledseg._types import PathLike
+
+__all__ = ["write_image", "write_mask", "write_probs"]
+
+_PNG, _TIFF = {".png"}, {".tif", ".tiff"}
+_LOSSY = {".jpg", ".jpeg"}
+_LARGEST_PNG_SIDE = 2**20  # OpenCV's
+
+
+def write_image(path: PathLike, image: npt.ArrayLike) -> None:
+    """Write an image as PNG or TIFF, by the suffix of the name; whole or not at all.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The target, ending in ``.png``, ``.tif`` or ``.tiff``. Missing folders are made.
+    image : array_like
+        (H, W) grey or (H, W, 3) RGB, uint8 or uint16.
+
+    Raises
+    ------
+    FileError
+        If the suffix is another, or the target cannot be written; it then is as it was.
+    ArrayError
+        If the array is of another shape or dtype.
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        fix = "Convert it to uint8 or uint16, or write it by `write_probs`."
+        raise broken(ArrayError, "image", must="be uint8 or uint16", got=str(pixels.dtype), fix=fix)
+    if pixels.size == 0 or (pixels.shape[2:] not in {(), (3,)} or pixels.ndim < 2):
+        fix = "Write channels one by one, or three as RGB, channels last."
+        raise broken(ArrayError, "image", must="have shape (H, W) or (H, W, 3)", got=pixels.shape, fix=fix)
+    _write(path, pixels)
+
+
+def write_mask(path: PathLike, labels: npt.ArrayLike, *, foreground: int | None = 255) -> None:
+    """Write labels as PNG or TIFF, by the suffix of the name; whole or not at all.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The target, ending in ``.png``, ``.tif`` or ``.tiff``; never JPEG, which changes values.
+    labels : array_like
+        (H, W) bool or integers from 0 to 255.
+    foreground : int or None
+        For masks of 0 and 1: the value from 1 to 255 that 1 is stored as; with 255, other programs show the
+        mask, and ``read_mask(path)`` reads it back. None: the labels are stored as they are;
+        ``read_mask(path, threshold=None)`` reads them back.
+
+    Raises
+    ------
+    FileError
+        If the suffix is another, or the target cannot be written; it then is as it was.
+    ArrayError
+        If the labels have another shape, dtype or range.
+    SettingError
+        If `foreground` is out of range.
+    """
+    values = np.asarray(labels)
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "bui":
+        got = f"{values.dtype} of shape {values.shape}"
+        fix = "Cut or round the labels to integers first."
+        raise broken(ArrayError, "labels", must="be bool or integers of shape (H, W)", got=got, fix=fix)
+    _check_foreground(foreground)
+    most = 255 if foreground is None else 1
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > most:
+        fix = "Pass foreground=None to store labels as they are." if foreground else "Renumber the labels."
+        must = f"lie in 0 to {most} with foreground={foreground}"
+        raise broken(ArrayError, "labels", must=must, got=f"{lowest} to {highest}", fix=fix)
+    stored = values.astype(np.uint8)
+    _write(path, stored if foreground is None else stored * np.uint8(foreground))
+
+
+def _check_foreground(foreground: object) -> None:
+    if foreground is None:
+        return
+    if isinstance(foreground, bool) or not isinstance(foreground, int) or not 1 <= foreground <= 255:
+        fix = "Pass 255, or None to store labels as they are."
+        must = "be an int in 1 to 255, or None"
+        raise broken(SettingError, "foreground", must=must, got=foreground, fix=fix)
+
+
+def write_probs(
+    path: PathLike,
+    probs: npt.ArrayLike,
+    dtype: Literal["float16", "float32"] = "float16",
+) -> None:
+    """Write probabilities as a TIFF, compressed without loss; whole or not at all.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The target, ending in ``.tif`` or ``.tiff``.
+    probs : array_like
+        (H, W) or (H, W, K) floats, finite.
+    dtype : {'float16', 'float32'}
+        How they are stored; float16 rounds probabilities by 0.00025 at most.
+
+    Raises
+    ------
+    FileError
+        If the suffix is another, or the target cannot be written; it then is as it was.
+    ArrayError
+        If the array is of another shape or dtype, or holds NaN, infinities, or values that `dtype` cannot.
+
+    See Also
+    --------
+    read_probs : Read them back as (H, W, K) float32.
+    """
+    check_choice("dtype", dtype, ("float16", "float32"))
+    values = np.asarray(probs)
+    if values.dtype.kind != "f" or values.ndim not in {2, 3} or values.size == 0:
+        got = f"{values.dtype} of shape {values.shape}"
+        must = "be floats of shape (H, W) or (H, W, K)"
+        raise broken(ArrayError, "probs", must=must, got=got, fix="Write labels by `write_mask`.")
+    with np.errstate(over="ignore"):
+        stored = values.astype(dtype)
+    bad = ~np.isfinite(stored)
+    if bad.any():
+        first = tuple(int(index) for index in np.argwhere(bad)[0])
+        got = f"{int(bad.sum())} others, the first {values[first]} at {first}"
+        fix = "Check the network's weights and inputs for NaN, or pass dtype='float32' for large values."
+        raise broken(ArrayError, "probs", must=f"be finite as {dtype}", got=got, fix=fix)
+    _suffix(path, _TIFF)
+    write_bytes(path, _tiff(stored[..., 0] if stored.shape[2:] == (1,) else stored))
+
+
+def _suffix(path: PathLike, known: set[str]) -> str:
+    suffix = PurePath(path_text(path)).suffix.lower()
+    if suffix not in known:
+        got = "JPEG, which changes values" if suffix in _LOSSY else f"the suffix {suffix!r}"
+        fix = f"End the name in {' or '.join(sorted(known))}."
+        raise broken(FileError, named(path), must="be a lossless format", got=got, fix=fix)
+    return suffix
+
+
+def _write(path: PathLike, pixels: npt.NDArray[Any]) -> None:
+    suffix = _suffix(path, _PNG | _TIFF)
+    native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+    write_bytes(path, _png(path, native) if suffix in _PNG else _tiff(native, predictor=2))
+
+
+def _png(path: PathLike, pixels: npt.NDArray[Any]) -> bytes:
+    if max(pixels.shape) > _LARGEST_PNG_SIDE:
+        must = f"have sides up to {_LARGEST_PNG_SIDE} px as PNG"
+        raise broken(FileError, named(path), must=must, got=pixels.shape, fix="Write it as TIFF.")
+    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    try:
+        done, data = cv2.imencode(".png", ordered)
+    except cv2.error as error:
+        done, data, reason = False, np.empty(0, np.uint8), str(error.err)
+    else:
+        reason = "nothing from OpenCV"
+    if not done or not data.size:
+        raise broken(FileError, named(path), must="be encoded as PNG", got=reason, fix="Write it as TIFF.")
+    return data.tobytes()
+
+
+def _tiff(pixels: npt.NDArray[Any], *, predictor: int | None = None) -> memoryview:
+    """Encode in memory: a failing disk then meets one plain write, never tifffile."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        pixels,
+        photometric="rgb" if pixels.shape[2:] == (3,) and pixels.dtype.kind == "u" else "minisblack",
+        planarconfig=None if pixels.ndim == 2 else "contig",
+        compression="zlib",
+        predictor=predictor,
+        software="tiledseg",
+        metadata=None,
+    )
+    return buffer.getbuffer()
