@@ -95,6 +95,7 @@ def refused(path, *words, error=BundleError, **options):
         ({"tiling": 64}, SettingError, "`tiling`"),
         ({"provenance": {"loss": float("nan")}}, SettingError, "`provenance` must hold what JSON can hold"),
         ({"provenance": {"made": object()}}, SettingError, "`provenance` must hold what JSON can hold"),
+        ({"architecture": CONFIG.changed(final_activation="linear")}, SettingError, "give probabilities"),
         ({"network": "unet"}, SettingError, "`network`"),
         ({"architecture": CONFIG.changed(classes=2)}, ModelError, "input and output shapes"),
     ],
@@ -132,7 +133,7 @@ def test_segmenter_never_changes_but_can_be_copied(segmenter):
         CONFIG,
         CONFIG.changed(norm="batch_renorm", activation="mish", classes=5),
         CONFIG.changed(norm="group", input_shape=(16, 24, 1)),
-        CONFIG.changed(norm="none", input_shape=(None, 16, 4), final_activation="linear"),
+        CONFIG.changed(norm="none", input_shape=(None, 16, 4), classes=2, final_activation="sigmoid"),
     ],
 )
 def test_loaded_network_gives_the_same_bits(config, tmp_path):

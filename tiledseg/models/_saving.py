@@ -14,6 +14,7 @@ from tiledseg._backend import keras
 from tiledseg._checks import broken
 from tiledseg._version import __version__
 from tiledseg.errors import FileError, SettingError
+from tiledseg.io import write_bytes
 from tiledseg.models._card import card
 from tiledseg.models._format import CARD, CONFIG, FILES, FORMAT, LARGEST_CONFIG, WEIGHTS, sha256
 from tiledseg.models._weights import weights_of, write_weights
@@ -97,10 +98,10 @@ def _fill(partial: Path, segmenter: Segmenter, weights: dict[str, FloatArray]) -
     if len(text) > LARGEST_CONFIG:
         raise broken(SettingError, "provenance", must=f"keep {CONFIG} under {LARGEST_CONFIG} bytes",
                      got=len(text), fix="Shorten it.")
-    (partial / CONFIG).write_bytes(text)
-    (partial / CARD).write_bytes(card(segmenter).encode())
+    write_bytes(partial / CONFIG, text)
+    write_bytes(partial / CARD, card(segmenter).encode())
     shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors makes it private to its owner
-    for path in (*partial.iterdir(), partial):
+    for path in (partial / WEIGHTS, partial):
         _sync(path)
 
 

@@ -127,6 +127,9 @@ def _check_types(segmenter: Segmenter) -> None:
 def _check_network(segmenter: Segmenter) -> None:
     network, settings = segmenter.network, segmenter.architecture
     shapes = (getattr(network, "input_shape", None), getattr(network, "output_shape", None))
+    if settings.final_activation == "linear":
+        raise broken(SettingError, "architecture.final_activation", must="give probabilities", got="linear",
+                     fix="Use sigmoid or softmax.")
     stated = ((None, *settings.input_shape), (None, *settings.input_shape[:2], settings.classes))
     if shapes != stated:
         raise broken(ModelError, "network", must=f"have its architecture's input and output shapes {stated}",
