@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_finite", "check_image", "check_shape"]
 
-_MOST_LIKELY_CHANNELS = 4
+_CHANNELS_FIRST = {1, 3, 4}  # lengths of a first axis that make one suspect channels there,
+_LEAST_IMAGE = 16  # if the two others are at least as long as this
 
 
 def check_image(image: Source, channels: int | None = None) -> tuple[int, int, int]:
@@ -104,7 +105,7 @@ def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int,
 def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
     found = shape[2] if len(shape) == 3 else 1
     if channels is None:
-        if len(shape) == 3 and shape[0] in {1, 3, 4} and found > _MOST_LIKELY_CHANNELS:
+        if len(shape) == 3 and shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE:
             raise broken(
                 ArrayError,
                 "image",

@@ -18,7 +18,39 @@ if TYPE_CHECKING:
 
     from tiledseg.config import Blend
 
-__all__ = ["AxisGrid", "Box", "Tile", "TileGrid"]
+__all__ = ["AxisGrid", "Box", "Tile", "TileGrid", "check_multiple"]
+
+
+def check_multiple(tile_size: int, stride: int) -> int:
+    """Check that a tile passes a network's poolings and upsamplings without a remainder.
+
+    Parameters
+    ----------
+    tile_size : int
+        Length of a tile along one axis in px.
+    stride : int
+        Total stride of the network along it in px.
+
+    Returns
+    -------
+    int
+        `tile_size`.
+
+    Raises
+    ------
+    SettingError
+        If it is not a multiple of `stride`; the message names the two nearest that are.
+    """
+    if tile_size % stride:
+        low = tile_size // stride * stride
+        raise broken(
+            SettingError,
+            "tile_size",
+            must=f"be a multiple of the network's total stride {stride} px",
+            got=tile_size,
+            fix=f"Use {f'{low} or ' if low else ''}{low + stride}.",
+        )
+    return tile_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from tiledseg._arrays import check_finite, check_image
 from tiledseg._checks import broken
 from tiledseg.config import TilingConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.grid import AxisGrid, TileGrid
+from tiledseg.grid import AxisGrid, TileGrid, check_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -101,7 +101,7 @@ class Tiler:
             strict=True,
         )
         y, x = (
-            AxisGrid(length, _fitting(tile, step), overlap, int(np.lcm(align, step)))
+            AxisGrid(length, check_multiple(tile, step), overlap, int(np.lcm(align, step)))
             for length, tile, overlap, align, step in axes
         )
         return TileGrid(y, x, self.config.blend)
@@ -128,10 +128,10 @@ class Tiler:
         ids : iterable of int, optional
             The tiles wanted, in the order wanted; all of them where it is None.
 
-        Yields
-        ------
-        TileBatch
-            A batch in memory of its own.
+        Returns
+        -------
+        iterator of TileBatch
+            Each batch in memory of its own.
 
         Raises
         ------
@@ -186,19 +186,6 @@ class Tiler:
                 if column.order is not None:
                     pixels = pixels[:, column.order]
                 tile[row.in_tile, column.in_tile] = pixels
-
-
-def _fitting(tile: int, stride: int) -> int:
-    if tile % stride:
-        low = tile // stride * stride
-        raise broken(
-            SettingError,
-            "tile_size",
-            must=f"be a multiple of the network's total stride {stride} px",
-            got=tile,
-            fix=f"Use {f'{low} or ' if low else ''}{low + stride}.",
-        )
-    return tile
 
 
 def _padding_value(config: TilingConfig, dtype: np.dtype[Any]) -> float:

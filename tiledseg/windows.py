@@ -90,12 +90,11 @@ def _share(origin: int, axis: AxisGrid, shape: NDArray[np.float64], total: NDArr
 
 def _shape(tile: int, blend: Blend) -> NDArray[np.float64]:
     """Give one tile's window before it is normalised: positive and symmetric."""
-    place = np.arange(tile) + 0.5
+    place = np.arange(0.5, tile, dtype=np.float64)
     if blend == "linear":
-        return np.minimum(place, tile - place)
+        return np.minimum(place, tile - place, dtype=np.float64)
     if blend == "hann":
-        half = np.sin(np.pi * np.minimum(place, tile - place) / tile)
-        return half * half
+        return np.square(np.sin(np.pi * np.minimum(place, tile - place) / tile))
     if blend == "gaussian":
         return np.exp(-0.5 * ((place - tile / 2) * _SIGMAS_PER_TILE / tile) ** 2)
     return np.ones(tile)

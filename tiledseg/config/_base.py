@@ -70,6 +70,17 @@ def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
+def _check_length(text: str | bytes) -> None:
+    if len(text) > _LARGEST_FILE:
+        raise broken(
+            SettingError,
+            "settings",
+            must=f"have at most {_LARGEST_FILE} characters",
+            got=len(text),
+            fix="Give a settings file.",
+        )
+
+
 class Config(BaseModel):
     """Base of all settings: unknown keys, wrong types and NaN are errors; values never change.
 
@@ -97,11 +108,13 @@ class Config(BaseModel):
 
     @classmethod
     def _sentences(cls, lines: list[ErrorDetails]) -> list[str]:
-        """Say each wrong setting once: of a union's complaints the first, its others would repeat it."""
-        first: dict[object, ErrorDetails] = {}
+        """Say each wrong setting once: of a union's complaints that of the branch whose type fits."""
+        best: dict[object, ErrorDetails] = {}
         for line in lines:
-            first.setdefault(line["loc"][:1], line)
-        return [cls._sentence(line) for line in first.values()]
+            known = best.setdefault(line["loc"][:1], line)
+            if known["type"].endswith("_type") and not line["type"].endswith("_type"):
+                best[line["loc"][:1]] = line
+        return [cls._sentence(line) for line in best.values()]
 
     @classmethod
     def _sentence(cls, line: ErrorDetails) -> str:
@@ -115,6 +128,15 @@ class Config(BaseModel):
             return str(line["ctx"]["error"])
         text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
         return f"`{where}` {text}; got {shown(line['input'])}."
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise broken(
+            SettingError,
+            f"{type(self).__name__}.{name}",
+            must="stay as it was made",
+            got=value,
+            fix=f"Settings are frozen: make a copy with settings.changed({name}=...).",
+        )
 
     def changed(self, **changes: object) -> Self:
         """Copy these settings with some changed, all of them checked again.
@@ -166,14 +188,7 @@ class Config(BaseModel):
         SettingError
             If the text is too large, not JSON, or a value cannot be used.
         """
-        if len(text) > _LARGEST_FILE:
-            raise broken(
-                SettingError,
-                "settings",
-                must=f"have at most {_LARGEST_FILE} characters",
-                got=len(text),
-                fix="Give a settings file.",
-            )
+        _check_length(text)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:  # not JSON at all: `_explain` was never reached
@@ -198,8 +213,9 @@ class Config(BaseModel):
         SettingError
             If the text is too large, not TOML, or a value cannot be used.
         """
+        _check_length(text)
         try:
-            table = tomllib.loads(text[: _LARGEST_FILE + 1])
+            table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise SettingError(f"The settings are not valid TOML: {error}.") from None
         return cls.from_json(json.dumps(table, default=str))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-import lazy_loader
 
 from tiledseg._backend import keras, tf
 
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
 
 __all__ = ["compiled"]
-
-jax = lazy_loader.load("jax")
-torch = lazy_loader.load("torch")
 
 
 def compiled(model: Any, shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:  # noqa: ANN401
@@ -38,7 +34,7 @@ def compiled(model: Any, shape: tuple[int, ...]) -> Callable[[FloatArray], AnyAr
     return _BACKENDS[keras.backend.backend()](weakref.ref(model), shape)
 
 
-def _tensorflow(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+def _tensorflow(model: Callable[[], Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
     signature = [tf.TensorSpec(shape, tf.float32)]
     call = tf.function(
         lambda tiles: model()(tiles, training=False), input_signature=signature, autograph=False
@@ -47,7 +43,8 @@ def _tensorflow(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[Fl
     return lambda tiles: ready(tf.convert_to_tensor(tiles)).numpy()
 
 
-def _jax(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+def _jax(model: Callable[[], Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+    jax = import_module("jax")  # only the backend in use needs to be installed
     call = jax.jit(lambda state, tiles: model().stateless_call(*state, tiles, training=False)[0])
 
     def run(tiles: FloatArray) -> AnyArray:
@@ -62,7 +59,9 @@ def _jax(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArra
     return run
 
 
-def _torch(model: weakref.ref[Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+def _torch(model: Callable[[], Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+    torch = import_module("torch")
+
     def run(tiles: FloatArray) -> AnyArray:
         with torch.no_grad():
             return keras.ops.convert_to_numpy(model()(tiles, training=False))  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ from tiledseg.engine._callable import checked_outputs
 from tiledseg.engine._compiled import compiled
 from tiledseg.engine._graph import read_graph
 from tiledseg.errors import ModelError, SettingError
+from tiledseg.grid import check_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +111,8 @@ class KerasPredictor:
                     got=size,
                     fix=f"Use tile_size={fixed}, or build the network for a free size.",
                 )
+        for size, step in zip((height, width), self.stride, strict=True):
+            check_multiple(size, step)
         if channels != self.channels:
             raise broken(
                 ModelError,
@@ -218,7 +221,7 @@ def _wrong_output(axis: str, size: int, out: int) -> ModelError:
 
 def _check_weights(model: Any) -> None:  # noqa: ANN401
     for variable in model.weights:
-        values = keras.ops.convert_to_numpy(variable)
+        values = variable.numpy()
         if values.dtype.kind == "f" and not np.isfinite(values.sum(dtype=np.float64)):
             raise broken(
                 ModelError,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tiledseg._checks import broken, shown
 from tiledseg._progress import progress_bar
@@ -134,7 +133,7 @@ def predict_files(
         If `model` cannot be tiled.
     """
     config = config or PredictConfig()
-    roots = [Path(one) for one in ([inputs] if isinstance(inputs, str | Path) else inputs)]  # type: ignore[list-item, arg-type]
+    roots = [Path(one) for one in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     files = find_images(roots, recursive=config.recursive)
     targets = {path: _targets(path, roots, Path(output), config) for path in files}
     _check_targets(targets, config)
@@ -229,8 +228,8 @@ def _write(
     labels = labels_of(probs, threshold)
     for what, target in targets.items():
         if what == "mask":
-            write_mask(target, labels * np.uint8(255) if probs.shape[2] == 1 else labels)
+            write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None)
         elif what == "probs":
-            write_probs(target, probs, config.probs_dtype)
+            write_probs(target, probs, dtype=config.probs_dtype)
         else:
             write_image(target, overlay(image, labels))

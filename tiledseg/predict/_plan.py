@@ -102,14 +102,14 @@ class Plan:
         return self.network_bytes + self.output_bytes + self.band_bytes
 
     def __str__(self) -> str:
-        grid, tiling = self.grid, self.tiling
+        grid = self.grid
         channels = "?" if self.classes is None else str(self.classes)
         scaled = f", scaled by {self.scale:g} to {_size(grid.shape)}" if grid.shape != self.shape else ""
         rows = {
             "image": f"{_size(self.shape)}{scaled}",
             "tiles": f"{len(grid)} of {_size(grid.tile_shape)} "
             f"({len(grid.y.origins)} down, {len(grid.x.origins)} across)",
-            "overlap": f"at least {tiling.overlap_px[0]} px down, {tiling.overlap_px[1]} px across, {grid.blend}",
+            "overlap": f"at least {grid.y.overlap} px down, {grid.x.overlap} px across, {grid.blend}",
             "alignment": f"{grid.y.alignment} px down, {grid.x.alignment} px across",
             "redundancy": f"{grid.redundancy:.2f} px computed per image px",
             "network calls": f"{self.calls} of {self.batch_size} tiles",
@@ -217,7 +217,7 @@ def lay_out(model: object, shape: Sequence[int], tiling: TilingConfig | None) ->
     preprocessing, own = (
         (model.preprocessing, model.tiling) if isinstance(model, SegmenterLike) else (None, None)
     )
-    height, width, _ = check_shape(shape, predictor.channels)
+    height, width, _ = check_shape(shape, predictor.channels if len(shape) == 3 else None)
     tiler = Tiler(_checked(tiling or own or _default_tiling(predictor), predictor))
     scale = preprocessing.scale if preprocessing else 1.0
     grid = tiler.grid((scaled_length(height, scale), scaled_length(width, scale)), predictor.stride)

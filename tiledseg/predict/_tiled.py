@@ -118,6 +118,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     """
     check_image(image)
     layout = lay_out(model, tuple(image.shape), tiling)
+    check_image(image, layout.predictor.channels)
     source = _source(layout, image)
     wanted = _wanted(layout, mask)
     size = chosen_batch(layout, batch_size, len(wanted), memory_budget)

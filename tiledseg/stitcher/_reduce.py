@@ -103,8 +103,9 @@ def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
     [[0, 1]]
     """
     if probs.shape[2] == 1:
-        return (probs[..., 0] >= np.float32(threshold)).view(np.uint8)
-    return probs.argmax(axis=-1).astype(reduced_dtype("argmax", probs.shape[2]))
+        return np.greater_equal(probs[..., 0], np.float32(threshold)).astype(np.uint8)
+    labels: AnyArray = probs.argmax(axis=-1)
+    return labels.astype(reduced_dtype("argmax", probs.shape[2]))
 
 
 class ReducingSink:
@@ -166,7 +167,7 @@ class ReducingSink:
         if self._reduction is None:
             return probs
         if self._reduction == "threshold":
-            return (probs >= self._threshold).view(np.uint8)
+            return (probs >= self._threshold).astype(np.uint8)
         if self._reduction == "argmax":
             return labels_of(probs)
         low, high = float(probs.min()), float(probs.max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,19 +19,22 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, Sink
     from tiledseg.grid import TileGrid
+    from tiledseg.windows import AxisWindow
 
 __all__ = ["Stitcher"]
 
 _FLOATS_AT_ONCE = 65_536  # of one tile: what is multiplied stays in the processor's cache
+_DEEPEST_IN_FLOAT32 = 32  # tiles on one px; sums of more would drift by over 1e-6 in float32
 
 
 class Stitcher:
     """Blends the outputs of tiles into one map, and hands rows on as soon as they are finished.
 
     Tiles are weighted by windows that sum to one, so nothing is counted and nothing divided. They
-    accumulate in float32 in a band of rows; once no missing tile can touch a row, it goes to the
-    sink. Tiles in the grid's order need a band as high as one tile; any other order gives the
-    same map from a higher band. `add` and `skip` may be called from several threads.
+    accumulate in a band of rows, in float32 (in float64 where more than 32 tiles lie on one px);
+    once no missing tile can touch a row, it goes to the sink. Tiles in the grid's order need a
+    band as high as one tile; any other order gives the same map from a higher band. `add` and
+    `skip` may be called from several threads.
 
     Parameters
     ----------
@@ -90,7 +94,9 @@ class Stitcher:
         self._rows, self._columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
         self._across = [np.repeat(window.weights, n_channels) for window in self._columns]
         self._seen = np.zeros((len(self._rows), len(self._columns)), bool)
-        self._band = np.zeros((self._rows[0].stop, grid.shape[1] * n_channels), np.float32)
+        depth = _depth(self._rows) * _depth(self._columns)
+        precise = np.float32 if depth <= _DEEPEST_IN_FLOAT32 else np.float64
+        self._band = np.zeros((self._rows[0].stop, grid.shape[1] * n_channels), precise)
         self._top = 0
         self._first_open = 0  # first row of tiles that lacks one
         self._lock = threading.Lock()
@@ -241,7 +247,7 @@ class Stitcher:
         """Let the band reach down to the end of the tile."""
         lacking = self._rows[tile_id // len(self._columns)].stop - self._top - len(self._band)
         if lacking > 0:
-            more = np.zeros((lacking, self._band.shape[1]), np.float32)
+            more = np.zeros((lacking, self._band.shape[1]), self._band.dtype)
             self._band = np.concatenate([self._band, more])
 
     def _release(self, tile_id: int) -> None:
@@ -255,8 +261,15 @@ class Stitcher:
         last = self._first_open == len(self._rows)
         stop = self.grid.shape[0] if last else self._rows[self._first_open].start
         done = stop - self._top
-        self._sink[self._top : stop] = self._band[:done].reshape(done, -1, self.n_channels)
+        rows = self._band[:done].astype(np.float32, copy=False)
+        self._sink[self._top : stop] = rows.reshape(done, -1, self.n_channels)
         kept = len(self._band) - done
         self._band[:kept] = self._band[done:]
         self._band[kept:] = 0
         self._top = stop
+
+
+def _depth(windows: list[AxisWindow]) -> int:
+    """Count the tiles on the px of an axis that has most of them."""
+    starts = [window.start for window in windows]
+    return max(bisect_left(starts, window.stop) - place for place, window in enumerate(windows))

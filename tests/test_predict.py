@@ -1,0 +1,291 @@
+"""tiled_predict and plan: one image of any size through a network."""
+
+import threading
+from types import SimpleNamespace
+from typing import get_args
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tiledseg as ts
+from tiledseg.config import Blend, PreprocessingConfig
+from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
+from tiledseg.preprocess import prepare
+
+
+def noise(height=90, width=70, channels=3, dtype=np.uint8):
+    return np.random.default_rng(3).integers(0, 256, (height, width, channels)).astype(dtype)
+
+
+def pointwise(tiles):
+    return np.tanh(tiles[..., :2] / 255)
+
+
+def segmenter(network=None, threshold=0.5, tiling=None, **preprocessing):
+    return SimpleNamespace(
+        network=network or (lambda tiles: tiles[..., :1]),
+        preprocessing=PreprocessingConfig(**preprocessing),
+        labels=("cell",),
+        threshold=threshold,
+        tiling=tiling or ts.TilingConfig(tile_size=32, overlap=8),
+    )
+
+
+@pytest.fixture(scope="module")
+def unet():
+    """Three levels, 3 x 3 kernels, free input size; its receptive radius is 22 px."""
+    keras.utils.set_random_seed(1)
+    config = ts.UNetConfig(
+        input_shape=(None, None, 1), levels=3, base_filters=4, base_kernel=3, norm="batch", dropout=0.0
+    )
+    return ts.UNetBuilder(config).build()
+
+
+@given(
+    st.integers(1, 150),
+    st.integers(1, 150),
+    st.integers(8, 64),
+    st.integers(8, 64),
+    st.floats(0, 0.8),
+    st.sampled_from(get_args(Blend)),
+    st.integers(1, 5),
+)
+@settings(max_examples=100)
+def test_a_pointwise_model_gives_the_same_map_for_every_tiling(
+    height, width, h, w, overlap, blend, batch_size
+):
+    image = noise(height, width)
+    tiling = ts.TilingConfig(tile_size=(h, w), overlap=overlap, blend=blend)
+    probs = ts.tiled_predict(pointwise, image, tiling, batch_size=batch_size)
+    assert probs.dtype == np.float32
+    np.testing.assert_allclose(probs, pointwise(image.astype(np.float32)), rtol=1e-6, atol=1e-7)
+
+
+def test_tiled_equals_whole_for_an_aligned_unet(unet):
+    image = np.random.default_rng(0).random((240, 200, 1), np.float32)
+    radius = 22
+    tiling = ts.TilingConfig(tile_size=96, overlap=2 * radius, blend="crop")
+    tiled = ts.tiled_predict(unet, image, tiling)
+    whole = np.asarray(unet(image[None]))[0]
+    assert whole.std() > 1e-3
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+    shifted = ts.TilingConfig(tile_size=96, overlap=0, blend="crop")
+    assert np.abs(ts.tiled_predict(unet, image, shifted) - whole).max() > 1e-4
+
+
+def test_batch_size_and_threads_do_not_change_the_map(unet):
+    image = np.random.default_rng(0).random((150, 130, 1), np.float32)
+    tiling = ts.TilingConfig(tile_size=64, overlap=16)
+    one = ts.tiled_predict(unet, image, tiling, batch_size=1)
+    np.testing.assert_allclose(ts.tiled_predict(unet, image, tiling, batch_size=5), one, atol=1e-6)
+    results = {}
+    threads = [
+        threading.Thread(target=lambda key=key: results.update({key: ts.tiled_predict(unet, image, tiling)}))
+        for key in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for key in range(4):
+        np.testing.assert_allclose(results[key], one, atol=1e-6)
+
+
+def test_a_fixed_network_sets_its_own_tile_size():
+    config = ts.UNetConfig(input_shape=(32, 48, 3), levels=3, base_filters=2, base_kernel=3)
+    model = ts.UNetBuilder(config).build()
+    assert ts.tiled_predict(model, noise()).shape == (90, 70, 1)
+    assert ts.plan(model, (90, 70)).tiling.tile_shape == (32, 48)
+    with pytest.raises(SettingError, match="be 32 px along y, the network's input; got 64"):
+        ts.tiled_predict(model, noise(), ts.TilingConfig(tile_size=64))
+
+
+def test_a_tile_that_does_not_fit_the_stride_is_refused(unet):
+    with pytest.raises(SettingError, match=r"total stride 4 px; got 50\. Use 48 or 52"):
+        ts.tiled_predict(unet, noise(channels=1), ts.TilingConfig(tile_size=50))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (7, 5), (33, 32)])
+def test_every_size_comes_back_at_its_own_size(unet, shape):
+    assert ts.tiled_predict(unet, noise(*shape, 1), ts.TilingConfig(tile_size=32)).shape == (*shape, 1)
+    assert ts.tiled_predict(unet, noise(*shape, 1)[..., 0], ts.TilingConfig(tile_size=32)).shape == (
+        *shape,
+        1,
+    )
+
+
+def test_a_segmenter_prepares_the_image_and_brings_its_tiling():
+    image = noise(100, 80)
+    probs = ts.tiled_predict(segmenter(), image)
+    np.testing.assert_allclose(probs[..., 0], image[..., 0] / np.float32(255), rtol=1e-6)
+    assert ts.plan(segmenter(), image.shape).tiling.tile_shape == (32, 32)
+    with pytest.raises(ArrayError, match="have dtype uint8"):
+        ts.tiled_predict(segmenter(), image.astype(np.float32))
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.4, 0.13])
+def test_scale_shrinks_before_and_enlarges_after(scale):
+    image = noise(171, 143)
+    model = segmenter(scale=scale)
+    small = np.asarray(prepare(image, model.preprocessing))[..., 0]
+    wanted = cv2.resize(small, (143, 171), interpolation=cv2.INTER_LINEAR)
+    probs = ts.tiled_predict(model, image)
+    assert probs.shape == (171, 143, 1)
+    np.testing.assert_allclose(probs[..., 0], wanted, atol=1e-5)
+    out = np.zeros((171, 143), np.uint8)
+    ts.tiled_predict(model, image, out=out, reduction="threshold")
+    np.testing.assert_array_equal(out, probs[..., 0] >= 0.5)
+
+
+def test_the_segmenters_threshold_is_the_default():
+    image = noise()
+    low = ts.tiled_predict(segmenter(threshold=0.2), image, reduction="threshold")
+    np.testing.assert_array_equal(low[..., 0], image[..., 0] / np.float32(255) >= np.float32(0.2))
+    assert ts.tiled_predict(segmenter(), image, reduction="threshold", threshold=0.9).sum() < low.sum()
+
+
+def test_logits_of_a_segmenter_are_refused():
+    with pytest.raises(ModelError, match="these look like logits"):
+        ts.tiled_predict(segmenter(lambda tiles: tiles[..., :1] * 9 - 4), noise())
+
+
+def test_a_mask_says_where_to_predict():
+    image, mask = noise(100, 100), np.zeros((100, 100), bool)
+    mask[40:60, 70:75] = True
+    seen = []
+
+    def counting(tiles):
+        seen.append(len(tiles))
+        return tiles[..., :1]
+
+    tiling = ts.TilingConfig(tile_size=32, overlap=8)
+    probs = ts.tiled_predict(counting, image, tiling, mask=mask, fill_value=-1.0)
+    assert 0 < sum(seen) < len(ts.plan(counting, image.shape, tiling).grid)
+    np.testing.assert_allclose(probs[mask][:, 0], image[mask][:, 0], rtol=1e-6)
+    assert probs[0, 0, 0] == -1
+    whole = ts.tiled_predict(counting, image, tiling, mask=np.ones((100, 100), np.uint8))
+    np.testing.assert_allclose(whole[..., 0], image[..., 0], rtol=1e-6)
+
+
+def test_an_empty_mask_computes_nothing():
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 1)])
+    nothing = np.zeros((90, 70), bool)
+    filled = ts.tiled_predict(model, noise(), mask=nothing, fill_value=0.5)
+    np.testing.assert_allclose(filled, np.full((90, 70, 2), 0.5), rtol=1e-6)
+    with pytest.raises(ArrayError, match="a mask without a px set"):
+        ts.tiled_predict(pointwise, noise(), mask=nothing)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [(np.ones((90, 71), bool), r"height and width \(90, 70\)"), (np.ones((90, 70)), "boolean or integer")],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask, message):
+    with pytest.raises(ArrayError, match=message):
+        ts.tiled_predict(pointwise, noise(), mask=mask)
+
+
+def test_the_callback_sees_every_tile_once():
+    seen = []
+    ts.tiled_predict(
+        pointwise,
+        noise(),
+        ts.TilingConfig(tile_size=32),
+        callback=lambda *call: seen.append(call),
+        batch_size=3,
+    )
+    total = seen[0][2]
+    assert [tile.id for tile, _, _ in seen] == list(range(total))
+    assert [done for _, done, _ in seen] == list(range(1, total + 1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_cancelling_keeps_the_finished_part(scale):
+    image = noise(300, 120)
+    model = segmenter(scale=scale)
+    whole = ts.tiled_predict(model, image)
+    with pytest.raises(CancelledError, match="Cancelled after 12 of ") as caught:
+        ts.tiled_predict(model, image, callback=lambda _tile, done, _total: done < 12, fill_value=0.75)
+    rows = caught.value.finished_rows
+    assert 0 < rows < 300
+    np.testing.assert_array_equal(caught.value.result[:rows], whole[:rows])
+    assert (caught.value.result[rows:] == 0.75).all()
+
+
+def test_keyboard_interrupt_leaves_finished_rows_in_out():
+    image, out = noise(300, 64, 1), np.full((300, 64, 1), -1, np.float32)
+
+    def interrupt(_tile, done, _total):
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ts.tiled_predict(lambda t: t, image, ts.TilingConfig(tile_size=32), out=out, callback=interrupt)
+    rows = int((out[:, 0, 0] >= 0).argmin())
+    assert rows > 0
+    np.testing.assert_allclose(out[:rows], image[:rows], rtol=1e-6)
+
+
+def test_nan_in_the_image_stops_before_the_network_runs():
+    image = noise(dtype=np.float32)
+    image[80, 60, 1] = np.nan
+    calls = []
+    with pytest.raises(ArrayError, match=r"1 NaN or infinite values, the first at \(y, x\) = \(80, 60\)"):
+        ts.tiled_predict(lambda tiles: calls.append(1) or tiles, image, ts.TilingConfig(tile_size=32))
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "uint16", "int64", "float16", "float64", ">f4", ">u2"]
+)
+def test_every_real_dtype_and_layout_gives_the_contiguous_copys_result(dtype):
+    image = (noise() // 2).astype(dtype)
+    wanted = ts.tiled_predict(pointwise, np.ascontiguousarray(image).astype(np.float32))
+    for same in (image, np.asfortranarray(image), image[::-1][::-1]):
+        np.testing.assert_array_equal(ts.tiled_predict(pointwise, same), wanted)
+
+
+def test_options_that_cannot_be_used_are_refused():
+    for options, message in [
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"batch_size": True}, "`batch_size`"),
+        ({"batch_size": 1.5}, "`batch_size`"),
+        ({"fill_value": float("inf")}, "`fill_value`"),
+        ({"reduction": "mean"}, "`reduction`"),
+        ({"memory_budget": 10}, "`memory_budget`"),
+    ]:
+        with pytest.raises(SettingError, match=message):
+            ts.tiled_predict(pointwise, noise(), **options)
+
+
+def test_the_plan_says_what_happens(unet):
+    calls = []
+
+    def counting(tiles):
+        calls.append(tiles.shape)
+        return tiles
+
+    tiling = ts.TilingConfig(tile_size=32, overlap=8)
+    plan = ts.plan(counting, (90, 70, 3), tiling, batch_size=5)
+    ts.tiled_predict(counting, noise(), tiling, batch_size=5)
+    assert len(calls) == plan.calls
+    assert sum(shape[0] for shape in calls) == len(plan.grid)
+    assert plan.output_bytes == 90 * 70 * 4
+    text = str(ts.plan(unet, (1920, 2560, 1), ts.TilingConfig(tile_size=512, overlap=64)))
+    for words in ("1920 x 2560 px", "tiles", "redundancy", "MiB", "alignment      4 px"):
+        assert words in text
+    scaled = ts.plan(segmenter(scale=0.1), (1920, 2560, 3))
+    assert scaled.grid.shape == (192, 256)
+    assert "scaled by 0.1 to 192 x 256 px" in str(scaled)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((90, 70, 4), "3 channels"), ((3, 90, 70), "numpy.moveaxis"), ((9,), "H, W")]
+)
+def test_a_plan_for_what_is_no_image_is_refused(shape, message):
+    with pytest.raises(ArrayError, match=message):
+        ts.plan(segmenter(keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(1, 1)])), shape)

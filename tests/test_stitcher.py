@@ -1,0 +1,218 @@
+"""Stitcher: completeness, streaming, reductions, sinks."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
+from tiledseg.errors import ArrayError, SettingError, StitchError
+from tiledseg.grid import AxisGrid
+from tiledseg.stitcher import EnlargingSink, labels_of
+
+
+def tiles_of(probs, **settings):
+    tiler = Tiler(TilingConfig(**({"tile_size": 8, "overlap": 4} | settings)))
+    return tiler.grid(probs.shape), list(tiler.batches(probs, 3))
+
+
+def probs(height=30, width=21, channels=1, seed=0):
+    return np.random.default_rng(seed).random((height, width, channels), np.float32)
+
+
+def merged(image, out=None, **options):
+    grid, batches = tiles_of(image)
+    stitcher = Stitcher(grid, image.shape[2], out, **options)
+    for batch in batches:
+        stitcher.add(batch.ids, batch.tiles)
+    return stitcher.merge()
+
+
+def test_a_missing_tile_is_named():
+    grid, batches = tiles_of(probs())
+    stitcher = Stitcher(grid, 1)
+    for batch in batches[1:]:
+        stitcher.add(batch.ids, batch.tiles)
+    with pytest.raises(StitchError, match=r"3 missing, the first with id 0 at \(y, x\) = \(0, 0\)"):
+        stitcher.merge()
+
+
+def test_a_repeated_tile_is_an_error_and_changes_nothing():
+    image = probs()
+    grid, batches = tiles_of(image)
+    stitcher = Stitcher(grid, 1)
+    stitcher.add(batches[0].ids, batches[0].tiles)
+    with pytest.raises(StitchError, match="each tile once; got 2 again"):
+        stitcher.add([4, 2], batches[0].tiles[:2])
+    with pytest.raises(StitchError, match="each tile once; got 4 again"):
+        stitcher.add([4, 4], batches[0].tiles[:2])
+    for batch in batches[1:]:
+        stitcher.add(batch.ids, batch.tiles)
+    np.testing.assert_allclose(stitcher.merge(), image, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tile_id", [-1, 10_000])
+def test_an_unknown_tile_is_an_error(tile_id):
+    grid, batches = tiles_of(probs())
+    with pytest.raises(StitchError, match=r"`ids` must be in \[0, "):
+        Stitcher(grid, 1).add([tile_id], batches[0].tiles[:1])
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 1), (1, 8, 7, 1), (1, 8, 8, 2), (8, 8, 1)])
+def test_outputs_of_the_wrong_shape_are_an_error(shape):
+    grid, _ = tiles_of(probs())
+    with pytest.raises(StitchError, match=r"\(N, h, w, K\) = \(1, 8, 8, 1\)"):
+        Stitcher(grid, 1).add([0], np.zeros(shape))
+
+
+def test_outputs_that_are_not_finite_are_an_error():
+    grid, batches = tiles_of(probs())
+    outputs = batches[0].tiles.copy()
+    outputs[1, 2, 3] = np.nan
+    with pytest.raises(StitchError, match="1 NaN or infinite values in tile 1"):
+        Stitcher(grid, 1).add(batches[0].ids, outputs)
+
+
+def test_finished_rows_leave_at_once_and_in_order():
+    class Recorder:
+        shape, dtype, rows = (30, 21, 1), np.dtype("float32"), []
+
+        def __setitem__(self, key, value):
+            self.rows.append((key.start, key.stop, value.copy()))
+
+    image, sink = probs(), Recorder()
+    grid, batches = tiles_of(image)
+    stitcher = Stitcher(grid, 1, sink)
+    seen = []
+    for batch in batches:
+        stitcher.add(batch.ids, batch.tiles)
+        seen.append(stitcher.finished_rows)
+    assert seen[0] == 0
+    assert seen[-1] == 30
+    assert len(sink.rows) == len(grid.y.origins)
+    assert [start for start, _, _ in sink.rows] == [0, *(stop for _, stop, _ in sink.rows[:-1])]
+    np.testing.assert_allclose(np.concatenate([rows for _, _, rows in sink.rows]), image, rtol=1e-6)
+
+
+def test_a_streamed_memmap_equals_the_map_in_memory(tmp_path):
+    image = probs(channels=2)
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, image.shape)
+    assert merged(image, out) is out
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), merged(image))
+
+
+def test_several_threads_may_add():
+    image = probs(60, 50)
+    grid, batches = tiles_of(image)
+    stitcher = Stitcher(grid, 1)
+    threads = [
+        threading.Thread(target=lambda part=batches[place::4]: [stitcher.add(b.ids, b.tiles) for b in part])
+        for place in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_allclose(stitcher.merge(), image, rtol=1e-6)
+
+
+def test_flipped_tiles_on_a_mirrored_grid_give_the_flipped_map():
+    image = probs(40, 32)
+    flipped = np.ascontiguousarray(image[::-1, ::-1])
+    for blend in ("constant", "linear", "hann", "gaussian"):
+        tiler = Tiler(TilingConfig(tile_size=8, overlap=4, blend=blend))
+        noisy = []  # each tile adds its own number, so that only its weight decides
+        for this in (image, flipped):
+            grid = tiler.grid(this.shape)
+            stitcher = Stitcher(grid, 1)
+            for batch in tiler.batches(this, 1):
+                number = int(batch.ids[0]) if this is image else len(grid) - 1 - int(batch.ids[0])
+                stitcher.add(batch.ids, batch.tiles + number)
+            noisy.append(stitcher.merge())
+        np.testing.assert_allclose(noisy[1], noisy[0][::-1, ::-1], rtol=1e-5)
+
+
+def test_reductions():
+    one, three = probs(), probs(channels=3)
+    mask = merged(one, reduction="threshold", threshold=0.25)
+    assert mask.dtype == np.uint8
+    assert mask.shape == one.shape
+    np.testing.assert_array_equal(mask, merged(one) >= np.float32(0.25))
+    labels = merged(three, reduction="argmax")
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, merged(three).argmax(axis=-1))
+    np.testing.assert_array_equal(merged(three, reduction="uint8"), np.rint(merged(three) * 255))
+
+
+def test_one_channel_goes_into_a_flat_array():
+    out = np.zeros((30, 21), np.float32)
+    merged(probs(), out)
+    np.testing.assert_allclose(out, probs()[..., 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "message"),
+    [
+        (np.zeros((30, 20, 1)), {}, r"`out` must have shape \(30, 21, 1\)"),
+        (np.zeros((30, 21, 1), np.uint8), {}, "hold probabilities; got uint8"),
+        (np.zeros((30, 21, 1), bool), {"reduction": "threshold"}, "hold labels; got bool"),
+    ],
+)
+def test_a_sink_that_cannot_hold_the_map_is_refused(out, options, message):
+    with pytest.raises(ArrayError, match=message):
+        merged(probs(), out, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reduction": "median"}, "be one of threshold, argmax, uint8"),
+        ({"reduction": "argmax"}, "not be argmax with one channel"),
+        ({"reduction": "threshold", "threshold": 1.0}, r"`threshold` must be in \(0, 1\)"),
+        ({"reduction": "threshold", "threshold": float("nan")}, r"`threshold` must be in \(0, 1\)"),
+    ],
+)
+def test_reductions_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(SettingError, match=message):
+        merged(probs(), **options)
+
+
+def test_quantising_what_is_no_probability_is_refused():
+    with pytest.raises(ArrayError, match=r"in \[0, 1\] to be stored as uint8"):
+        merged(probs() * 3, reduction="uint8")
+
+
+def test_skipped_tiles_count_as_their_fill_value():
+    grid = TileGrid(AxisGrid(20, 8, 4), AxisGrid(20, 8, 4), "gaussian")
+    stitcher = Stitcher(grid, 2)
+    stitcher.skip(range(len(grid)), fill_value=0.25)
+    np.testing.assert_allclose(stitcher.merge(), np.full((20, 20, 2), 0.25), rtol=1e-6)
+    empty = Stitcher(grid, 2)
+    empty.skip(reversed(range(len(grid))))
+    assert not empty.merge().any()
+    with pytest.raises(StitchError, match="`fill_value` must be finite"):
+        Stitcher(grid, 1).skip([0], float("nan"))
+
+
+def test_labels_of_the_founding_cases():
+    assert labels_of(np.array([[[0.5], [0.49]]], np.float32)).tolist() == [[1, 0]]
+    assert labels_of(np.array([[[0.2, 0.4, 0.4]]], np.float32)).tolist() == [[1]]
+
+
+@pytest.mark.parametrize("pieces", [[5], [1, 1, 1, 1, 1], [2, 3], [4, 1]])
+def test_enlarging_is_bilinear_and_independent_of_the_pieces(pieces):
+    small = np.array([[0.0], [1.0], [0.0], [1.0], [1.0]], np.float32)[..., None]
+    out = np.zeros((10, 1, 1), np.float32)
+    sink, start = EnlargingSink(out, small.shape), 0
+    for piece in pieces:
+        sink[start : start + piece] = small[start : start + piece]
+        start += piece
+    by_hand = [0, 0.25, 0.75, 0.75, 0.25, 0.25, 0.75, 1, 1, 1]
+    np.testing.assert_allclose(out[:, 0, 0], by_hand, atol=1e-6)
+    assert sink.written_rows == 10
+
+
+def test_enlarging_refuses_rows_out_of_order():
+    sink = EnlargingSink(np.zeros((10, 4, 1), np.float32), (5, 2, 1))
+    with pytest.raises(StitchError, match="follow row 0; got row 1"):
+        sink[1:2] = np.zeros((1, 2, 1), np.float32)

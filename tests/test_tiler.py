@@ -1,0 +1,102 @@
+"""Tiler: what it accepts, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from tiledseg import Tiler, TilingConfig
+from tiledseg.errors import ArrayError, SettingError
+
+
+def first_tiles(image, **settings):
+    return next(iter(Tiler(TilingConfig(**({"tile_size": 4, "overlap": 0} | settings))).batches(image)))
+
+
+def test_tiles_keep_the_dtype_and_are_memory_of_their_own():
+    image = np.arange(64, dtype=">u2").reshape(8, 8)
+    batch = first_tiles(image)
+    assert batch.tiles.dtype == np.uint16
+    batch.tiles[:] = 0
+    assert image.max() == 63
+
+
+def test_batches_follow_the_ids_asked_for():
+    image = np.arange(64).reshape(8, 8)
+    batches = list(Tiler(TilingConfig(tile_size=4, overlap=0)).batches(image, 2, ids=[3, 0, 2]))
+    assert [batch.ids.tolist() for batch in batches] == [[3, 0], [2]]
+    assert batches[0].tiles[0, 0, 0, 0] == image[4, 4]
+    assert len(batches[1]) == 1
+
+
+def test_only_the_regions_of_the_tiles_are_read():
+    class Recorder:
+        shape, dtype, regions = (6, 10), np.dtype("uint8"), []
+
+        def __getitem__(self, key):
+            self.regions.append(key)
+            return np.zeros((6, 10), np.uint8)[key]
+
+    source = Recorder()
+    list(Tiler(TilingConfig(tile_size=6, overlap=2)).batches(source))
+    assert source.regions == [(slice(0, 6), slice(0, 6)), (slice(0, 6), slice(4, 10))]
+
+
+def test_memmap_is_read_as_an_array(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (9, 11, 3), np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    mapped = np.load(tmp_path / "image.npy", mmap_mode="r")
+    np.testing.assert_array_equal(first_tiles(mapped).tiles, first_tiles(image).tiles)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros(5), r"shape \(H, W\) or \(H, W, C\); got \(5,\)"),
+        (np.zeros((2, 5, 5, 3)), "one image at a time"),
+        (np.zeros((3, 64, 64)), r"reads as \(C, H, W\).*numpy.moveaxis\(image, 0, -1\)"),
+        (np.zeros((0, 5)), "An empty image has no map"),
+        (np.zeros((5, 5, 0)), "at least 1 px and 1 channel"),
+        (np.zeros((5, 5), complex), "got complex128"),
+        (np.zeros((5, 5), object), "got object"),
+        (np.zeros((5, 5), "datetime64[s]"), "datetime64"),
+        ([[1, 2], [3, 4]], "an array with shape and dtype; got list"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, message):
+    with pytest.raises(ArrayError, match=message):
+        first_tiles(image)
+
+
+def test_nan_is_refused_with_its_place():
+    image = np.zeros((8, 8), np.float32)
+    image[5, 6] = np.nan
+    image[7, 7] = np.inf
+    with pytest.raises(ArrayError, match=r"2 NaN or infinite values, the first at \(y, x\) = \(5, 6\)"):
+        list(Tiler(TilingConfig(tile_size=4, overlap=0)).batches(image))
+
+
+def test_a_padding_value_that_the_dtype_cannot_hold_is_refused():
+    with pytest.raises(SettingError, match=r"whole number in \[0, 255\]"):
+        first_tiles(np.zeros((3, 3), np.uint8), pad_mode="constant", pad_value=300.0)
+
+
+def test_a_tile_that_is_no_multiple_of_the_stride_is_refused():
+    with pytest.raises(SettingError, match=r"total stride 16 px; got 100\. Use 96 or 112"):
+        Tiler(TilingConfig(tile_size=100, overlap=0)).grid((50, 50), stride=(16, 16))
+
+
+def test_alignment_and_stride_both_divide_the_origins():
+    grid = Tiler(TilingConfig(tile_size=48, overlap=4, alignment=6)).grid((200, 200), stride=(4, 4))
+    assert grid.y.alignment == 12
+    assert all(origin % 12 == 0 for origin in grid.y.origins)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, True])
+def test_a_batch_size_under_one_is_refused(batch_size):
+    with pytest.raises(SettingError, match="`batch_size`"):
+        Tiler().batches(np.zeros((5, 5)), batch_size)
+
+
+def test_a_grid_of_another_image_is_refused():
+    tiler = Tiler(TilingConfig(tile_size=4, overlap=0))
+    with pytest.raises(ArrayError, match="grid's height and width"):
+        tiler.batches(np.zeros((5, 5)), grid=tiler.grid((6, 5)))

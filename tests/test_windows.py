@@ -1,0 +1,65 @@
+"""Blending windows: partitions of unity."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.test_grid import axes
+from tiledseg.config import Blend
+from tiledseg.grid import AxisGrid
+from tiledseg.windows import axis_windows
+
+blends = st.sampled_from(get_args(Blend))
+
+
+@given(axes(), blends)
+def test_weights_are_positive_and_sum_to_one(axis, blend):
+    total = np.zeros(axis.length)
+    for window in axis_windows(axis, blend):
+        assert window.weights.dtype == np.float32
+        assert (window.weights > 0).all()
+        total[window.start : window.stop] += window.weights
+    np.testing.assert_allclose(total, 1, rtol=0, atol=1e-6)
+
+
+@given(axes(), blends)
+def test_support_lies_in_tile_and_image(axis, blend):
+    for origin, window in zip(axis.origins, axis_windows(axis, blend), strict=True):
+        assert 0 <= window.start < window.stop <= axis.length
+        assert (window.start - origin, window.stop - origin) == (window.in_tile.start, window.in_tile.stop)
+        assert window.in_tile.stop <= axis.tile
+
+
+@given(axes(), blends)
+def test_where_one_tile_covers_its_weight_is_exactly_one(axis, blend):
+    windows = axis_windows(axis, blend)
+    count = np.zeros(axis.length, int)
+    for window in windows:
+        count[window.start : window.stop] += 1
+    for window in windows:
+        assert (window.weights[count[window.start : window.stop] == 1] == 1).all()
+
+
+def test_linear_by_hand():
+    first, second = axis_windows(AxisGrid(6, 4, 2), "linear")
+    np.testing.assert_allclose(first.weights, [1, 1, 0.75, 0.25])
+    np.testing.assert_allclose(second.weights, [0.25, 0.75, 1, 1])
+
+
+def test_crop_is_the_core():
+    assert [(w.start, w.stop) for w in axis_windows(AxisGrid(10, 4, 2), "crop")] == [
+        (0, 3),
+        (3, 5),
+        (5, 7),
+        (7, 10),
+    ]
+
+
+@pytest.mark.parametrize("blend", ["constant", "linear", "hann", "gaussian"])
+def test_windows_of_a_symmetric_grid_are_mirror_images(blend):
+    windows = axis_windows(AxisGrid(640, 128, 32), blend)
+    for left, right in zip(windows, reversed(windows), strict=True):
+        np.testing.assert_allclose(left.weights, right.weights[::-1], rtol=1e-6)
