@@ -1,0 +1,351 @@
+"""Scores of maps whose px are counted by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tiledseg.config import EvaluateConfig, PreprocessingConfig, TilingConfig
+from tiledseg.data import Pair
+from tiledseg.errors import ArrayError, SettingError, TiledSegError
+from tiledseg.evaluate import EvaluationResult, Evaluator, FailedPair, ImageScores, score_map
+from tiledseg.io import write_image, write_mask
+from tiledseg.metrics import Counts
+
+# tp at 2 px, fp at 2, fn at 1, tn at 3
+TRUTH = np.array([[1, 1, 0, 0], [0, 1, 0, 0]], np.uint8)
+MAP = np.array([[0.9, 0.8, 0.7, 0.1], [0.6, 0.2, 0.1, 0.3]], np.float32)
+COUNTS = Counts(tp=2, fp=2, fn=1, tn=3)
+SMALL = TilingConfig(tile_size=32, overlap=8)
+
+
+def echo(tiles: Any) -> Any:
+    """Return what it is given: the image is the map."""
+    return tiles
+
+
+def slope(height: int, width: int) -> np.ndarray:
+    """A map that rises by 1/1000 per px along x."""
+    return np.tile(np.arange(width, dtype=np.float32) / 1000, (height, 1))
+
+
+class Steps:
+    """Adds 0.1 more in each tile than in the one before: every border is a step."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, tiles: Any) -> Any:
+        outputs = tiles + 0.1 * (self.calls + np.arange(len(tiles))).reshape(-1, 1, 1, 1)
+        self.calls += len(tiles)
+        return outputs
+
+
+@dataclass
+class FakeSegmenter:
+    """All of a Segmenter but Keras."""
+
+    network: Any = echo
+    preprocessing: PreprocessingConfig = field(
+        default_factory=lambda: PreprocessingConfig(dtype="float32", channels=1)
+    )
+    labels: tuple[str, ...] = ("cell",)
+    threshold: float = 0.75
+    tiling: TilingConfig | None = SMALL
+
+
+def evaluate(pairs: Any, model: Any = echo, **settings: Any) -> EvaluationResult:
+    return Evaluator(EvaluateConfig(**settings)).evaluate(model, pairs)
+
+
+def test_scores_of_a_map_counted_by_hand():
+    (one,) = evaluate([(MAP, TRUTH)]).images
+    assert one.counts == (COUNTS,)
+    assert (one.dice, one.iou, one.precision, one.recall) == (4 / 7, 2 / 5, 2 / 4, 2 / 3)
+    assert (one.name, one.shape, one.tiles, one.megapixels) == ("pairs[0]", (2, 4), 1, 8e-6)
+    assert math.isnan(one.seam_ratio)
+    assert one.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "threshold", "tp"),
+    [(echo, None, 2), (echo, 0.85, 1), (FakeSegmenter(), None, 2), (FakeSegmenter(), 0.15, 3)],
+)
+def test_threshold_is_the_given_one_else_the_segmenters(model, threshold, tp):
+    result = evaluate([(MAP, TRUTH)], model, threshold=threshold)
+    assert result.images[0].counts[0].tp == tp
+    assert result.threshold == (threshold or (0.75 if isinstance(model, FakeSegmenter) else 0.5))
+
+
+def test_px_of_all_images_together_weigh_alike_and_images_in_means_do():
+    full = np.ones((2, 8), np.float32)
+    result = evaluate([(MAP, TRUTH), (full, full > 0)])
+    assert result.counts == (Counts(tp=18, fp=2, fn=1, tn=3),)
+    sums = result.summary()
+    assert sums["images"] == 2
+    assert sums["dice"] == 36 / 39
+    assert sums["dice_mean"] == pytest.approx((4 / 7 + 1) / 2)
+    assert sums["recall_median"] == pytest.approx((2 / 3 + 1) / 2)
+    assert sums["megapixels"] == 24e-6
+    assert sums["megapixels_per_second"] == pytest.approx(24e-6 / sums["seconds"])
+
+
+def test_several_classes_are_scored_one_by_one_without_the_background():
+    truth = np.array([[0, 1, 1, 2, 2, 2]])
+    found = np.array([[0, 1, 2, 2, 2, 0]])
+    image = np.zeros((1, 6, 3), np.float32)
+    np.put_along_axis(image, found[..., np.newaxis], 1, axis=2)
+    result = evaluate([(image, truth)])
+    assert result.counts == (Counts(1, 1, 0, 4), Counts(1, 0, 1, 4), Counts(2, 1, 1, 2))
+    assert result.images[0].dice == pytest.approx((2 / 3 + 4 / 6) / 2)
+    assert result.by_class()["class 1"] == {"dice": 2 / 3, "iou": 1 / 2, "precision": 1.0, "recall": 1 / 2}
+    assert list(result.by_class()) == ["class 1", "class 2"]
+    assert "class 2: dice 0.667" in str(result)
+
+
+def test_classes_have_the_segmenters_names():
+    assert list(evaluate([(MAP, TRUTH)], FakeSegmenter()).by_class()) == ["cell"]
+
+
+def test_nothing_to_find_and_nothing_found_agree():
+    (one,) = evaluate([(np.zeros((3, 3), np.float32), np.zeros((3, 3), bool))]).images
+    assert one.dice == one.iou == 1
+    assert math.isnan(one.precision)
+    assert math.isnan(one.recall)
+
+
+def test_a_map_without_steps_at_its_borders_has_a_seam_ratio_of_1():
+    image = slope(60, 100) + slope(100, 60).T
+    (one,) = evaluate([(image, image > 0.05)], tiling=SMALL).images
+    assert one.tiles == 3 * 4
+    assert one.seam_ratio == pytest.approx(1, rel=1e-3)
+
+
+def test_a_step_at_each_border_shows_in_the_seam_ratio():
+    image = slope(32, 96)
+    tiling = TilingConfig(tile_size=32, overlap=0, blend="crop")
+    (one,) = evaluate([(image, image > 0.05)], Steps(), tiling=tiling).images
+    assert one.seam_ratio == pytest.approx((0.001 + 0.1) / 0.001, rel=1e-3)
+
+
+def test_borders_of_a_shrunk_image_are_found_in_the_image():
+    image = np.zeros((64, 128, 1), np.float32)
+    preprocessing = PreprocessingConfig(dtype="float32", channels=1, scale=0.5)
+    tiling = TilingConfig(tile_size=32, overlap=0, blend="crop")
+    scored = []
+    Evaluator().evaluate(
+        FakeSegmenter(Steps(), preprocessing, tiling=tiling),
+        [(image, image[..., 0] > 0)],
+        callback=scored.append,
+    )
+    steps = np.abs(np.diff(scored[0].probs[32, :, 0]))
+    assert 63 in np.flatnonzero(steps == steps.max())  # between px 63 and 64: twice 32
+    assert scored[0].scores.seam_ratio > 2
+
+
+def test_broken_pairs_are_reported_and_the_others_scored(tmp_path):
+    grey = (MAP * 255).astype(np.uint8)
+    good, bad, mask = tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "mask.png"
+    write_image(good, grey)
+    write_mask(mask, TRUTH)
+    bad.write_bytes(good.read_bytes()[:-20])
+    pairs = [
+        (bad, mask),
+        Pair("seven", good, mask),
+        (MAP, TRUTH[:1]),
+        (MAP, TRUTH * 3),
+        (MAP, TRUTH.astype(np.float32)),
+        (tmp_path / "none.png", mask),
+        (good, mask),
+    ]
+    result = evaluate(pairs, lambda tiles: tiles / 255)
+    assert [one.name for one in result.images] == ["seven", "good"]
+    assert [one.counts for one in result.images] == [(COUNTS,), (COUNTS,)]
+    assert [one.name for one in result.failed] == ["bad", "pairs[2]", "pairs[3]", "pairs[4]", "none"]
+    assert "(2, 4)" in result.failed[1].error
+    assert "failed: none: " in str(result)
+    assert result.summary()["failed"] == 5
+
+
+def test_all_pairs_are_checked_before_the_first_is_predicted(caplog):
+    def model(tiles):
+        assert "pairs[1]" in caplog.text
+        return tiles
+
+    result = evaluate([(MAP, TRUTH), (MAP, TRUTH.T)], model)
+    assert len(result.images) == len(result.failed) == 1
+
+
+def test_labels_beyond_the_classes_fail_before_anything_is_predicted():
+    def model(tiles):
+        raise AssertionError
+
+    result = evaluate([(np.ones((4, 4, 1), np.float32), np.full((4, 4), 2))], FakeSegmenter(model))
+    assert len(result.failed) == 1
+
+
+def test_a_network_that_is_broken_stops_the_evaluation():
+    with pytest.raises(TiledSegError, match="finite"):
+        evaluate([(MAP, TRUTH)], lambda tiles: tiles * np.nan)
+
+
+@pytest.mark.parametrize("pairs", [[], [MAP], [(MAP,)], [("a.png", None)]])
+def test_what_is_no_pair_is_refused(pairs):
+    with pytest.raises(SettingError, match="pairs"):
+        evaluate(pairs)
+
+
+def test_a_result_without_images_has_no_scores():
+    result = evaluate([(MAP, TRUTH.T)])
+    sums = result.summary()
+    assert math.isnan(sums["dice"])
+    assert math.isnan(sums["megapixels_per_second"])
+    assert result.by_class() == {}
+    assert "0 scored, 1 failed" in str(result)
+
+
+def test_callback_gets_what_was_scored():
+    scored = []
+    result = Evaluator().evaluate(echo, [(MAP, TRUTH)], callback=scored.append)
+    (one,) = scored
+    assert one.scores == result.images[0]
+    assert (one.image == MAP).all()
+    assert (one.truth == TRUTH).all()
+    assert np.allclose(one.probs[..., 0], MAP)
+    assert (one.predicted == (MAP >= 0.5)).all()
+
+
+def test_progress_is_told(caplog, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    with caplog.at_level("INFO", "tiledseg"):
+        Evaluator().evaluate(echo, [(MAP, TRUTH)], progress=True)
+    assert "images: 100 % (1 of 1)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "prediction", [MAP, MAP[..., np.newaxis], MAP.astype(np.float64), MAP >= 0.5, (MAP >= 0.5) * 1]
+)
+def test_ready_maps_are_scored_alike(prediction):
+    assert score_map(prediction, TRUTH) == score_map(MAP, TRUTH)
+    assert score_map(prediction, TRUTH).counts == (COUNTS,)
+
+
+@given(
+    truth=hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 2)),
+    found=hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 2)),
+)
+def test_labels_and_probabilities_that_say_the_same_score_the_same(truth, found):
+    probs = np.eye(3, dtype=np.float32)[found]
+    assert score_map(found, truth, classes=3).counts == score_map(probs, truth).counts
+
+
+def test_borders_of_a_ready_map_are_scored():
+    image = slope(20, 80)
+    image[:, 40:] += 0.004
+    assert score_map(image, image > 0.05, borders=((), (40,))).seam_ratio == pytest.approx(5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "text"),
+    [
+        (MAP, TRUTH[:, :2], "truth"),
+        (MAP * np.nan, TRUTH, "finite"),
+        (np.zeros((2, 4, 2), np.uint8), TRUTH, "probabilities"),
+        (np.zeros((2, 4), complex), TRUTH, "probabilities"),
+        (np.full((2, 4), 2), TRUTH, "labels"),
+        (MAP, TRUTH * 255, "labels"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(prediction, truth, text):
+    with pytest.raises(ArrayError, match=text):
+        score_map(prediction, truth)
+
+
+RESULT = EvaluationResult(
+    (
+        ImageScores("a,\n\udcff", (2, 4), (COUNTS,), 1.25, 12, 0.5),
+        ImageScores("a name that is much longer than the table", (2, 4), (Counts(0, 0, 0, 8),)),
+    ),
+    (FailedPair("b\n", "cannot be read"),),
+    ("cell",),
+)
+
+
+def test_csv_holds_every_number_in_full(tmp_path):
+    path = tmp_path / "scores.csv"
+    RESULT.to_csv(path)
+    with path.open(encoding="utf-8", newline="") as file:
+        first, second, failed = csv.DictReader(file)
+    assert first["name"] == "a,\n\\udcff"
+    assert float(first["dice"]) == 4 / 7
+    assert [int(first[part]) for part in ("height", "width", "tp", "fp", "fn", "tn", "tiles")] == [
+        2,
+        4,
+        2,
+        2,
+        1,
+        3,
+        12,
+    ]
+    assert (float(first["seam_ratio"]), float(first["seconds"]), first["error"]) == (1.25, 0.5, "")
+    assert second["precision"] == second["seam_ratio"] == second["seconds"] == ""
+    assert (failed["error"], failed["dice"]) == ("cannot be read", "")
+
+
+def test_csv_of_several_classes_counts_each(tmp_path):
+    EvaluationResult((score_map(TRUTH * 2, TRUTH, classes=3),)).to_csv(tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert [row[f"fn_{label}"] for label in range(3)] == ["0", "3", "0"]
+
+
+def test_csv_of_failures_alone_has_its_columns(tmp_path):
+    EvaluationResult((), (FailedPair("a", "why"),)).to_csv(tmp_path / "scores.csv")
+    assert (tmp_path / "scores.csv").read_text() == "name,error\na,why\n"
+
+
+def test_json_holds_everything(tmp_path):
+    path = tmp_path / "scores.json"
+    RESULT.to_json(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["summary"]["dice"] == RESULT.summary()["dice"]
+    assert content["classes"]["cell"]["recall"] == 2 / 3
+    assert content["images"][0]["iou"] == 2 / 5
+    assert content["images"][1]["precision"] is None
+    assert content["failed"] == [{"name": "b\n", "error": "cannot be read"}]
+    assert content["threshold"] == 0.5
+
+
+TABLE = """\
+image                                    size   dice    iou  precision  recall  seams  tiles  seconds
+-----------------------------------------------------------------------------------------------------
+7                                 1920 x 2560  0.571  0.400      0.500   0.667  1.000     35    12.50
+…t is much longer than the table        2 x 4  1.000  1.000          -       -      -      -        -
+-----------------------------------------------------------------------------------------------------
+mean                                           0.786  0.700      0.500   0.667
+median                                         0.786  0.700      0.500   0.667
+all px together                                0.571  0.400      0.500   0.667
+
+2 scored, 1 failed; seam ratio 1.000, - Mpx/s
+failed: b\\n: cannot be read"""
+
+
+def test_table_is_neat():
+    images = (
+        ImageScores("7", (1920, 2560), (COUNTS,), 1.0, 35, 12.5),
+        RESULT.images[1],
+    )
+    assert str(EvaluationResult(images, RESULT.failed)) == TABLE
+
+
+def test_table_has_one_line_per_image_whatever_its_name():
+    assert str(RESULT).split("\n")[2].startswith("a,\\n\\udcff ")

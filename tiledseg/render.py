@@ -1,0 +1,355 @@
+"""Pictures for people: an image with its classes drawn over it, a mask in colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tiledseg._arrays import check_finite, check_image
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg._types import AnyArray
+
+__all__ = [
+    "ERROR_COLOURS",
+    "PALETTE",
+    "Colour",
+    "Rgb",
+    "as_rgb",
+    "colourise",
+    "error_overlay",
+    "overlay",
+]
+
+Colour: TypeAlias = tuple[int, int, int]
+"""Red, green and blue, each in [0, 255]."""
+
+Rgb: TypeAlias = npt.NDArray[np.uint8]
+"""A picture, (H, W, 3) uint8."""
+
+PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (0, 158, 115),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (0, 114, 178),
+    (204, 121, 167),
+)
+"""Colours of the labels 1, 2, …: those of Okabe and Ito (2008), which the colour-blind tell apart."""
+
+ERROR_COLOURS: tuple[Colour, Colour, Colour] = ((0, 158, 115), (213, 94, 0), (0, 114, 178))
+"""Colours of what was found, of what was found wrongly and of what was missed."""
+
+_MOST_LABELS = 2**16
+_OUTLINES_PER_SIDE = 600
+_THICKEST = 100
+
+
+def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
+    """Show an image as 8-bit RGB.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3)
+        Grey or RGB, boolean, integer or real, finite.
+    limits : tuple of float, optional
+        Values that become black and white, the first the lower; what lies beyond is clipped to
+        them. By default the range of the dtype: [0, 255] for uint8, [0, 65535] for uint16 (which
+        is to divide by 257), [0, 1] for reals; a real beyond it is an error.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        A new array; rounded, grey three times.
+
+    Raises
+    ------
+    ArrayError
+        If `image` has another shape, or values that are not finite or beyond [0, 1] without
+        `limits`, or a dtype whose range is not known without `limits`.
+    SettingError
+        If `limits` are not finite, the lower first.
+
+    Examples
+    --------
+    >>> as_rgb(np.array([[0, 257, 65535]], dtype=np.uint16))[..., 0]
+    array([[  0,   1, 255]], dtype=uint8)
+    """
+    channels = check_image(image)[2]
+    if channels not in {1, 3}:
+        raise broken(
+            ArrayError,
+            "image",
+            must="be grey or RGB",
+            got=image.shape,
+            fix="Give the channels to show, for example image[..., :3].",
+        )
+    check_finite(image, "image")
+    grey = _to_bytes(image, limits).reshape(*image.shape[:2], channels)
+    return np.repeat(grey, 3, axis=2) if channels == 1 else np.asarray(grey, np.uint8)
+
+
+def _to_bytes(image: AnyArray, limits: tuple[float, float] | None) -> Rgb:
+    if image.dtype == np.uint8 and limits is None:
+        return np.array(image, order="C")
+    low, high = limits or _range(image)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise broken(
+            SettingError,
+            "limits",
+            must="be finite, the lower first",
+            got=limits,
+            fix="Give for example (0, 4095).",
+        )
+    shown: npt.NDArray[np.float32] = np.clip(
+        (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)), 0, 255
+    )
+    return np.asarray(np.rint(shown), np.uint8)
+
+
+def _range(image: AnyArray) -> tuple[float, float]:
+    if image.dtype.kind == "b":
+        return (0.0, 1.0)
+    if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
+        return (0.0, float(np.iinfo(image.dtype).max))
+    low, high = float(image.min()), float(image.max())
+    if image.dtype.kind != "f" or low < 0 or high > 1:
+        raise broken(
+            ArrayError,
+            "image",
+            must="be uint8, uint16 or real in [0, 1] to be shown without `limits`",
+            got=f"{image.dtype} from {low:g} to {high:g}",
+            fix=f"Give limits=({low:g}, {high:g}), say.",
+        )
+    return (0.0, 1.0)
+
+
+def colourise(mask: AnyArray, colours: Sequence[Colour] = PALETTE, background: Colour = (0, 0, 0)) -> Rgb:
+    """Paint each label of a mask in its colour.
+
+    Parameters
+    ----------
+    mask : ndarray, shape (H, W)
+        Labels: boolean, or integers in [0, 65535]; 0 is the background.
+    colours : sequence of tuple of int
+        (R, G, B) of the labels 1, 2, …, at most 255; after the last the first comes again.
+    background : tuple of int
+        (R, G, B) of label 0.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        The picture.
+
+    Raises
+    ------
+    ArrayError
+        If `mask` is not of shape (H, W) or its labels are out of range.
+    SettingError
+        If a colour is not three integers in [0, 255].
+
+    Examples
+    --------
+    >>> colourise(np.array([[0, 1]]), [(255, 0, 0)]).tolist()
+    [[[0, 0, 0], [255, 0, 0]]]
+    """
+    labels = _labels(mask, check_image(mask)[:2])
+    return _painted(_numbered(labels, len(colours)), _table(colours, background))
+
+
+def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.NDArray[np.uint16]:
+    """Check labels and lay them out for OpenCV: C-contiguous, uint8 where they fit, else uint16."""
+    if tuple(mask.shape) != tuple(shape):
+        raise broken(
+            ArrayError,
+            name,
+            must=f"have shape (H, W) = {tuple(shape)}",
+            got=tuple(mask.shape),
+            fix="Give one label for each px of the image.",
+        )
+    if mask.dtype.kind not in "bui":
+        raise broken(
+            ArrayError,
+            name,
+            must="hold labels: be boolean or integer",
+            got=str(mask.dtype),
+            fix="Cut probabilities first: probs[..., 0] >= 0.5.",
+        )
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high >= _MOST_LABELS:
+        raise broken(
+            ArrayError,
+            name,
+            must=f"have labels in [0, {_MOST_LABELS - 1}]",
+            got=f"{low} to {high}",
+            fix="Use 0 for the background and 1, 2, … for the classes.",
+        )
+    return np.ascontiguousarray(mask, dtype=np.uint8 if high < 256 else np.uint16)
+
+
+def _table(colours: Sequence[Colour], background: Colour = (0, 0, 0)) -> npt.NDArray[np.uint8]:
+    """Lay colours out as OpenCV's look-up table, (1, 256, 3)."""
+    if not 0 < len(colours) < 256:
+        raise broken(
+            SettingError,
+            "colours",
+            must="be 1 to 255 colours",
+            got=len(colours),
+            fix="Leave it out for the palette.",
+        )
+    for colour in (tuple(background), *map(tuple, colours)):
+        if len(colour) != 3 or not all(_is_whole(part, 255) for part in colour):
+            raise broken(
+                SettingError,
+                "colours",
+                must="each be three integers in [0, 255]",
+                got=colour,
+                fix="Give for example (230, 159, 0).",
+            )
+    table = np.zeros((1, 256, 3), np.uint8)
+    table[0, : len(colours) + 1] = [background, *colours]
+    return table
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return hasattr(value, "__index__") and 0 <= value.__index__() <= most
+
+
+def _numbered(labels: npt.NDArray[np.uint16], n_colours: int) -> npt.NDArray[np.uint8]:
+    """Give each px the number of its colour: 0 for the background, else from 1; past the last again 1."""
+    numbers = np.arange(256 if labels.itemsize == 1 else _MOST_LABELS)
+    numbers[1:] = (numbers[1:] - 1) % max(n_colours, 1) + 1
+    return np.take(numbers.astype(np.uint8), labels)
+
+
+def _painted(numbers: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8]) -> Rgb:
+    return np.asarray(cv2.LUT(cv2.merge([numbers] * 3), table), np.uint8)
+
+
+def overlay(
+    image: AnyArray,
+    mask: AnyArray,
+    *,
+    colours: Sequence[Colour] = PALETTE,
+    opacity: float = 0.35,
+    outline_px: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Rgb:
+    """Draw classes over an image: a tint on their areas, a line in full colour along their edges.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3)
+        Shown as `as_rgb` does.
+    mask : ndarray, shape (H, W)
+        Labels: boolean, or integers in [0, 65535]; 0 is the background, which is left as it is.
+    colours : sequence of tuple of int
+        (R, G, B) of the labels 1, 2, …, at most 255; after the last the first comes again.
+    opacity : float
+        Share of the colour in the tint, in [0, 1]; 0 draws the lines alone.
+    outline_px : int, optional
+        Thickness of the lines in px, inside the area they surround; 0 draws none. By default one
+        600th of the image's shorter side, at least 1.
+    limits : tuple of float, optional
+        Values of `image` that become black and white; see `as_rgb`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        The picture.
+
+    Raises
+    ------
+    ArrayError
+        If `image` cannot be shown, or `mask` does not fit it.
+    SettingError
+        If `opacity`, `outline_px`, a colour or `limits` is out of its range.
+
+    Examples
+    --------
+    >>> image, mask = np.full((1, 2), 100, np.uint8), np.array([[0, 1]])
+    >>> overlay(image, mask, colours=[(200, 0, 0)], opacity=0.5, outline_px=0).tolist()
+    [[[100, 100, 100], [150, 50, 50]]]
+    """
+    picture = as_rgb(image, limits)
+    height, width = picture.shape[:2]
+    labels = _labels(mask, (height, width))
+    if outline_px is None:
+        outline_px = max(1, round(min(height, width) / _OUTLINES_PER_SIDE))
+    _check_look(opacity, outline_px)
+    numbers = _numbered(labels, len(colours))
+    painted = _painted(numbers, _table(colours))
+    tinted = cv2.addWeighted(picture, 1 - opacity, painted, opacity, 0)
+    cv2.copyTo(tinted, numbers, picture)
+    if outline_px:
+        cv2.copyTo(painted, _outline(labels, numbers, outline_px), picture)
+    return picture
+
+
+def _check_look(opacity: float, outline_px: int) -> None:
+    if not 0 <= opacity <= 1:
+        raise broken(SettingError, "opacity", must="be in [0, 1]", got=opacity, fix="Use 0.35, say.")
+    if not _is_whole(outline_px, _THICKEST):
+        raise broken(
+            SettingError,
+            "outline_px",
+            must=f"be an integer in [0, {_THICKEST}]",
+            got=outline_px,
+            fix="Leave it out for a thickness that suits the image.",
+        )
+
+
+def _outline(
+    labels: npt.NDArray[np.uint16], numbers: npt.NDArray[np.uint8], thickness: int
+) -> npt.NDArray[np.uint8]:
+    """Mark the px of an area that lie within a distance of another label; the image's edge is none."""
+    side = 2 * thickness + 1
+    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    edge = cv2.compare(cv2.dilate(labels, near), cv2.erode(labels, near), cv2.CMP_NE)
+    return np.asarray(cv2.bitwise_and(edge, edge, mask=numbers), np.uint8)
+
+
+def error_overlay(
+    image: AnyArray, predicted: AnyArray, truth: AnyArray, *, limits: tuple[float, float] | None = None
+) -> Rgb:
+    """Draw over a grey copy of an image where a prediction is right and where it is wrong.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3)
+        Shown as `as_rgb` does, without its colours.
+    predicted, truth : ndarray, shape (H, W)
+        Labels: boolean, or integers in [0, 65535]; 0 is the background.
+    limits : tuple of float, optional
+        Values of `image` that become black and white; see `as_rgb`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        The picture: px of a class in the first of `ERROR_COLOURS` where both have it, in the
+        second where the prediction alone has it or has another one, in the third where it has
+        none.
+
+    Raises
+    ------
+    ArrayError
+        If `image` cannot be shown, or a mask does not fit it.
+    SettingError
+        If `limits` are not finite, the lower first.
+    """
+    grey = cv2.cvtColor(as_rgb(image, limits), cv2.COLOR_RGB2GRAY)
+    found = _labels(predicted, grey.shape, "predicted")
+    wanted = _labels(truth, grey.shape, "truth")
+    kind = np.zeros(grey.shape, np.uint8)
+    kind[(found == wanted) & (wanted > 0)] = 1
+    kind[(found != wanted) & (found > 0)] = 2
+    kind[(found == 0) & (wanted > 0)] = 3
+    return overlay(grey, kind, colours=ERROR_COLOURS, opacity=0.6, outline_px=0)
