@@ -16,7 +16,8 @@ from tiledseg.config import (
 from tiledseg.errors import SettingError
 
 ALL = [
-    DataConfig, EvaluateConfig, PredictConfig, PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
+    DataConfig, EvaluateConfig, PredictConfig, PreprocessingConfig,
+    RunConfig, TilingConfig, TrainConfig, UNetConfig,
 ]  # fmt: skip
 
 

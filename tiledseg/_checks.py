@@ -60,7 +60,8 @@ def shown(value: object) -> str:
         At most 120 characters.
     """
     text = value if isinstance(value, str) else repr(value)
-    text = text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
+    text = text.encode("utf-8", "backslashreplace").decode()
+    text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tiledseg._checks import broken, shown
 from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
@@ -232,4 +234,10 @@ def _write(
         elif what == "probs":
             write_probs(target, probs, dtype=config.probs_dtype)
         else:
-            write_image(target, overlay(image, labels))
+            write_image(target, overlay(image, labels, limits=_limits(image)))
+
+
+def _limits(image: AnyArray) -> tuple[float, float] | None:
+    """Say which values an overlay shows as black and white: all that there are, where 8 bits are too few."""
+    low, high = float(image.min()), float(image.max())
+    return None if image.dtype == np.uint8 or low == high else (low, high)

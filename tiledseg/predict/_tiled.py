@@ -104,7 +104,10 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         If `callback` returned False; ``error.result`` is the map, its first
         ``error.finished_rows`` rows are final and the others `fill_value`.
     ModelError
-        If `model` cannot be tiled, or returns something else than a finite map.
+        If `model` cannot be tiled, or returns something else than a map; for a Segmenter also if
+        the map does not hold probabilities.
+    StitchError
+        If the network returns NaN or infinity; the message names the tile.
     SettingError
         If the tiling does not fit the network, or an option is out of its range.
 

@@ -1,0 +1,131 @@
+"""predict_files: real files in, whole files out, one broken file stops none of the others."""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import tiledseg as ts
+from tiledseg.config import PredictConfig, PreprocessingConfig
+from tiledseg.errors import FileError, ModelError
+from tiledseg.io import read_image, read_mask, read_probs, write_image
+
+
+def red(tiles):
+    return tiles[..., :1]
+
+
+SEGMENTER = SimpleNamespace(
+    network=red,
+    preprocessing=PreprocessingConfig(),
+    labels=("red",),
+    threshold=0.5,
+    tiling=ts.TilingConfig(tile_size=32, overlap=8),
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.tif", "deep/c.png"):
+        write_image(tmp_path / "images" / name, rng.integers(0, 256, (50, 70, 3), np.uint8))
+    return tmp_path / "images"
+
+
+def test_masks_probabilities_and_overlays_are_written(folder, tmp_path):
+    config = PredictConfig(write=("mask", "probs", "overlay"), probs_dtype="float32")
+    result = ts.predict_files(SEGMENTER, folder, tmp_path / "out", config)
+    assert str(result) == "2 predicted, 0 skipped, 0 failed"
+    image = read_image(folder / "a.png")
+    probs = read_probs(tmp_path / "out" / "probs" / "a.tif")
+    np.testing.assert_allclose(probs.reshape(50, 70), image[..., 0] / np.float32(255), rtol=1e-6)
+    mask = read_image(tmp_path / "out" / "masks" / "a.png")
+    np.testing.assert_array_equal(mask, np.where(image[..., 0] >= 127.5, 255, 0))
+    assert read_mask(tmp_path / "out" / "masks" / "a.png", threshold=128).max() == 1
+    assert read_image(tmp_path / "out" / "overlays" / "b.png").shape == (50, 70, 3)
+    assert result.outcomes[0].seconds > 0
+
+
+def test_folders_inside_keep_their_place_and_labels_their_numbers(folder, tmp_path):
+    def three(tiles):
+        return tiles / tiles.sum(axis=-1, keepdims=True).clip(1e-6)
+
+    config = PredictConfig(recursive=True, mask_format="tiff")
+    ts.predict_files(three, [folder], tmp_path / "out", config)
+    labels = read_image(tmp_path / "out" / "masks" / "deep" / "c.tif")
+    np.testing.assert_array_equal(labels, read_image(folder / "deep" / "c.png").argmax(axis=-1))
+
+
+def test_a_broken_file_is_reported_and_stops_none_of_the_others(folder, tmp_path):
+    (folder / "a2.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    (folder / "a3.jpg").write_bytes(b"")
+    result = ts.predict_files(SEGMENTER, folder, tmp_path / "out")
+    assert [outcome.path.name for outcome in result.failed] == ["a2.png", "a3.jpg"]
+    assert [outcome.path.name for outcome in result.done] == ["a.png", "b.tif"]
+    assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "b.png"]
+    assert "2 predicted, 0 skipped, 2 failed" in str(result)
+    assert "a2.png" in str(result)
+
+
+def test_standing_results_are_refused_skipped_or_overwritten(folder, tmp_path):
+    ts.predict_files(SEGMENTER, folder / "a.png", tmp_path / "out")
+    mask = tmp_path / "out" / "masks" / "a.png"
+    before = mask.read_bytes()
+    calls = []
+
+    def counting(tiles):
+        calls.append(len(tiles))
+        return 1 - red(tiles) / 255
+
+    with pytest.raises(FileError, match="Set existing to skip or overwrite"):
+        ts.predict_files(counting, folder, tmp_path / "out")
+    assert not calls
+    result = ts.predict_files(counting, folder, tmp_path / "out", PredictConfig(existing="skip"))
+    assert [outcome.skipped for outcome in result.outcomes] == [True, False]
+    assert mask.read_bytes() == before
+    ts.predict_files(counting, folder, tmp_path / "out", PredictConfig(existing="overwrite"))
+    assert mask.read_bytes() != before
+
+
+def test_what_cannot_end_well_is_refused_before_anything_is_computed(folder, tmp_path):
+    write_image(folder / "a.tif", np.zeros((5, 5, 3), np.uint8))
+    with pytest.raises(FileError, match=r"have a name of its own; got the output name of .*a\."):
+        ts.predict_files(SEGMENTER, folder, tmp_path / "out")
+    with pytest.raises(FileError, match="does-not-exist"):
+        ts.predict_files(SEGMENTER, tmp_path / "does-not-exist", tmp_path / "out")
+    with pytest.raises(ModelError, match="a callable"):
+        ts.predict_files(3, folder / "b.tif", tmp_path / "out")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FileError, match="file"):
+        ts.predict_files(SEGMENTER, folder / "b.tif", tmp_path / "file")
+    assert not (tmp_path / "out" / "masks").exists()
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path):
+    write_image(tmp_path / "masks" / "a.png", np.zeros((5, 5, 3), np.uint8))
+    config = PredictConfig(existing="overwrite")
+    with pytest.raises(FileError, match="not overwrite an input"):
+        ts.predict_files(SEGMENTER, tmp_path / "masks", tmp_path, config)
+    assert read_image(tmp_path / "masks" / "a.png").shape == (5, 5, 3)
+
+
+def test_names_that_are_hard_to_write_work(tmp_path):
+    names = [b"line\nbreak.png", b"-dash.png", b"latin-\xe9.png", "ümlaut .png".encode()]
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "plain.png", np.full((9, 9, 3), 200, np.uint8))
+    for name in names:
+        (tmp_path / "images" / os.fsdecode(name)).write_bytes((tmp_path / "plain.png").read_bytes())
+    result = ts.predict_files(SEGMENTER, tmp_path / "images", tmp_path / "out")
+    assert len(result.done) == 4
+    written = (tmp_path / "out" / "masks").iterdir()
+    assert sorted(os.fsencode(path.name) for path in written) == sorted(names)
+
+
+def test_deep_images_and_their_overlays(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 4096, (40, 40, 3)).astype(np.uint16)
+    write_image(tmp_path / "deep.png", deep)
+    config = PredictConfig(write=("overlay", "mask"))
+    result = ts.predict_files(lambda t: t[..., :1] / 4096, tmp_path / "deep.png", tmp_path / "out", config)
+    assert not result.failed
+    assert read_image(tmp_path / "out" / "overlays" / "deep.png").max() > 200
