@@ -1,0 +1,313 @@
+"""Pairs, their checks, and the crops taken from them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiledseg.config import DataConfig, PreprocessingConfig
+from tiledseg.data import (
+    CropSampler,
+    GridCrops,
+    Pair,
+    as_pairs,
+    check_apart,
+    check_mask,
+    crops_to_cover,
+    find_pairs,
+    load_pair,
+    pairs_of,
+    prepare_pair,
+    prepare_pairs,
+)
+from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
+from tiledseg.preprocess import prepare
+
+PLAIN = PreprocessingConfig()
+
+
+def write(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, array)[1].tobytes())
+
+
+def write_pair(folder, name, shape=(40, 50), mask_shape=None, suffix=".png"):
+    write(folder / "images" / f"{name}{suffix}", np.full((*shape, 3), 90, np.uint8))
+    mask = np.zeros(mask_shape or shape, np.uint8)
+    mask[:5] = 255
+    write(folder / "masks" / f"{name}.png", mask)
+
+
+def pair(image, mask, name="one"):
+    return Pair(name, image, mask)
+
+
+def marked(height, width, seed=0):
+    """Make an image whose first channel is its mask, and whose others say where each px is."""
+    mask = (np.random.default_rng(seed).random((height, width)) < 0.2).astype(np.uint8)
+    y, x = np.indices((height, width), np.float32)
+    return np.stack([mask.astype(np.float32), y, x], axis=-1), mask
+
+
+def marked_pair(height, width, least=(1, 1)):
+    floats = PreprocessingConfig(dtype="float32")
+    return prepare_pair(pair(*marked(height, width)), floats, least=least)
+
+
+def test_pairs_are_found_by_stem_in_natural_order(tmp_path):
+    for name in ("10", "2", "1b"):
+        write_pair(tmp_path, name, suffix=".jpg")
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [one.name for one in pairs] == ["1b", "2", "10"]
+    assert [(one.image.name, one.mask.name) for one in pairs][1] == ("2.jpg", "2.png")
+
+
+def test_settings_say_how_masks_are_read(tmp_path):
+    write_pair(tmp_path, "a")
+    write(tmp_path / "masks" / "a.png", np.full((40, 50), 2, np.uint8))
+    settings = {"images": str(tmp_path / "images"), "masks": str(tmp_path / "masks")}
+    (labels,) = pairs_of(DataConfig(**settings, mask_threshold=None))
+    assert load_pair(labels)[1].max() == 2
+    (cut,) = pairs_of(DataConfig(**settings, mask_threshold=2))
+    assert load_pair(cut)[1].max() == 1
+
+
+def test_a_file_without_partner_is_named(tmp_path):
+    for name in ("a", "b", "c", "d"):
+        write_pair(tmp_path, name)
+    for name in ("b", "c"):
+        (tmp_path / "masks" / f"{name}.png").unlink()
+    with pytest.raises(FileError, match=r"masks.*2 missing.*: b, c\."):
+        find_pairs(tmp_path / "images", tmp_path / "masks")
+    with pytest.raises(FileError, match=r"image for every mask; got 2 missing.*: b, c\."):
+        find_pairs(tmp_path / "masks", tmp_path / "images")
+
+
+def test_a_long_list_of_names_is_cut_short(tmp_path):
+    for number in range(30):
+        write_pair(tmp_path, str(number))
+        if number:
+            (tmp_path / "masks" / f"{number}.png").unlink()
+    with pytest.raises(FileError, match=r"29 missing.* 20 and 9 more"):
+        find_pairs(tmp_path / "images", tmp_path / "masks")
+
+
+def test_two_files_of_one_stem_are_refused(tmp_path):
+    write_pair(tmp_path, "a")
+    write(tmp_path / "images" / "a.bmp", np.zeros((40, 50, 3), np.uint8))
+    with pytest.raises(FileError, match=r"one file per stem.*a\.bmp, a\.png"):
+        find_pairs(tmp_path / "images", tmp_path / "masks")
+
+
+def test_every_pair_of_different_sizes_is_named(tmp_path):
+    write_pair(tmp_path, "good")
+    for name in ("x", "z"):
+        write_pair(tmp_path, name, mask_shape=(50, 40))
+    with pytest.raises(ArrayError, match=r"2 of 3 pairs.*x: .*\(40, 50\).*\(50, 40\).*z: "):
+        find_pairs(tmp_path / "images", tmp_path / "masks")
+
+
+def test_tuples_are_taken_for_pairs():
+    array = np.zeros((4, 4), np.uint8)
+    first, second = as_pairs([("x/7.jpg", array), (array, array)], "train")
+    assert (first.name, second.name) == ("7", "train[1]")
+    given_pair = Pair("n", array, array)
+    assert as_pairs([given_pair], "train") == [given_pair]
+
+
+@pytest.mark.parametrize("items", [[], [1], [("a",)], [("a", 3)], ["ab"]])
+def test_what_is_no_pair_is_refused(items):
+    with pytest.raises(SettingError, match="train"):
+        as_pairs(items, "train")
+
+
+def test_an_image_must_not_be_in_both_sets(tmp_path):
+    write_pair(tmp_path, "a")
+    path = tmp_path / "images" / "a.png"
+    link = tmp_path / "link.png"
+    link.symlink_to(path)
+    array = np.zeros((4, 4), np.uint8)
+    for one, other in ((path, link), (array, array)):
+        with pytest.raises(SettingError, match=r"no image of `train`.*: v\."):
+            check_apart([Pair("t", one, array)], [Pair("v", other, array)])
+    check_apart([Pair("t", path, array)], [Pair("t", array.copy(), array)])
+
+
+@pytest.mark.parametrize(
+    ("mask", "classes", "text"),
+    [
+        (np.full((3, 4), 255, np.uint8), 1, r"\[0, 1\]; got 255 in 12 of 12 px"),
+        (np.full((3, 4), 2), 1, r"\[0, 1\]; got 2"),
+        (np.full((3, 4), 3), 3, r"\[0, 2\]; got 3"),
+        (np.full((3, 4), -1), 3, "got -1"),
+        (np.full((3, 4), 0.5), 1, "boolean or integer; got float64"),
+        (np.zeros((4, 3), np.uint8), 1, r"\(3, 4\); got \(4, 3\)"),
+        (np.zeros((3, 4, 1), np.uint8), 1, r"\(3, 4\); got \(3, 4, 1\)"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask, classes, text):
+    with pytest.raises(ArrayError, match=text):
+        check_mask(mask, (3, 4, 3), classes)
+
+
+def test_masks_that_fit_pass():
+    check_mask(np.ones((3, 4), bool), (3, 4), 1)
+    check_mask(np.full((3, 4), 4, np.int64), (3, 4, 3), 5)
+
+
+def test_labels_beyond_a_byte_are_no_labels():
+    with pytest.raises(ArrayError, match="got 256"):
+        load_pair(pair(np.zeros((3, 4), np.uint8), np.full((3, 4), 256)))
+
+
+def test_every_bad_pair_is_named():
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    pairs = [pair(image, mask), pair(image[..., 0], mask, "grey"), pair(image, mask + 2, "two")]
+    with pytest.raises(
+        TiledSegError, match=r"2 of 3 pairs cannot be used\. grey: .*channels.* two: .*labels"
+    ):
+        prepare_pairs(pairs, PLAIN)
+
+
+def test_an_image_with_nan_is_refused():
+    image = np.zeros((8, 8, 3), np.float32)
+    image[2, 3] = np.nan
+    with pytest.raises(ArrayError, match=r"finite.*\(2, 3\)"):
+        prepare_pair(pair(image, np.zeros((8, 8), np.uint8)), PreprocessingConfig(dtype="float32"))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.3])
+def test_images_are_prepared_as_for_prediction(scale):
+    config = PreprocessingConfig(scale=scale, mean=(0.5,), std=(0.2,))
+    image = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
+    prepared = prepare_pair(pair(image, np.zeros((50, 61), np.uint8)), config)
+    whole = prepared.image[0 : prepared.image.shape[0], 0 : prepared.image.shape[1]]
+    assert np.array_equal(whole, np.asarray(prepare(image, config)))
+    assert prepared.mask.shape == prepared.image.shape[:2]
+
+
+@given(small=st.integers(1, 40), large=st.integers(1, 200))
+def test_shrunk_masks_take_the_label_at_each_centre(small, large):
+    height = max(small, large)
+    scale = max(small, 1) / height
+    mask = np.arange(height, dtype=np.uint8)[:, None].repeat(2, axis=1)
+    image = np.zeros((height, 2, 3), np.uint8)
+    prepared = prepare_pair(pair(image, mask), PreprocessingConfig(scale=scale), classes=256)
+    n = len(prepared.mask)
+    assert prepared.mask[:, 0].tolist() == [int((i + 0.5) * height / n + 1e-9) for i in range(n)]
+
+
+def test_small_images_are_mirrored_like_their_masks():
+    prepared = marked_pair(5, 3, least=(12, 8))
+    image = np.asarray(prepared.image[0:12, 0:8])
+    assert np.array_equal(image[..., 0], prepared.mask)
+    assert image[:, 0, 1].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("crop", [(16, 16), (16, 24)])
+@given(seed=st.integers(0, 1000), epoch=st.integers(0, 50), place=st.integers(0, 9))
+def test_image_and_mask_are_turned_alike(crop, seed, epoch, place):
+    sampler = CropSampler([marked_pair(40, 37)], crop, length=10, seed=seed)
+    images, masks = sampler.batch(epoch, [place])
+    assert images.shape == (1, *crop, 3)
+    assert images.dtype == masks.dtype == np.float32
+    assert np.array_equal(images[..., :1], masks)
+
+
+def _way(image):
+    """Say how a crop lies, by the places that its px have in the source."""
+    down, right = image[1, 0] - image[0, 0], image[0, 1] - image[0, 0]
+    return tuple(int(value) for value in (*down[1:], *right[1:]))
+
+
+@pytest.mark.parametrize(("crop", "ways"), [((16, 16), 8), ((16, 24), 4)])
+def test_all_turns_occur_and_none_without_augmentation(crop, ways):
+    pairs = [marked_pair(40, 37)]
+    images, _ = CropSampler(pairs, crop, length=200).batch(0, range(200))
+    assert len({_way(image) for image in images}) == ways
+    images, _ = CropSampler(pairs, crop, length=50, augment=False).batch(0, range(50))
+    assert {_way(image) for image in images} == {(1, 0, 0, 1)}
+
+
+def test_a_crop_depends_on_seed_epoch_and_place_alone():
+    pairs = [marked_pair(40, 37), marked_pair(60, 37)]
+    sampler = CropSampler(pairs, (16, 16), length=12, seed=3)
+    forwards = [sampler.batch(2, [place])[0][0] for place in range(12)]
+    sampler.batch(7, range(5))
+    together = CropSampler(pairs, (16, 16), length=12, seed=3).batch(2, range(11, -1, -1))[0][::-1]
+    assert np.array_equal(np.stack(forwards), together)
+    for other in (
+        sampler.batch(3, range(12)),
+        CropSampler(pairs, (16, 16), length=12, seed=4).batch(2, range(12)),
+    ):
+        assert not np.array_equal(other[0], together)
+
+
+def test_images_take_turns_in_proportion_to_their_area():
+    shapes, shares = ((16, 16), (32, 16), (32, 40)), np.array([1, 2, 5]) / 8
+    pairs = [
+        prepare_pair(
+            pair(np.full((*shape, 3), place, np.float32), np.zeros(shape, np.uint8)),
+            PreprocessingConfig(dtype="float32"),
+        )
+        for place, shape in enumerate(shapes)
+    ]
+    images, _ = CropSampler(pairs, (16, 16), length=40).batch(1, range(40))
+    counts = np.bincount(images[:, 0, 0, 0].astype(int), minlength=3)
+    assert np.abs(counts - 40 * shares).max() <= 1
+
+
+def test_an_epoch_covers_the_area():
+    pairs = [marked_pair(33, 16), marked_pair(16, 16)]
+    assert crops_to_cover(pairs, (16, 16)) == 4
+    assert len(CropSampler(pairs, (16, 16))) == 4
+
+
+def test_foreground_is_met_as_often_as_asked():
+    mask = np.zeros((300, 300), np.uint8)
+    mask[150, 150] = 1
+    prepared = prepare_pair(pair(np.zeros((300, 300, 3), np.uint8), mask), PLAIN)
+    met = {}
+    for share in (0.0, 0.5, 1.0):
+        _, masks = CropSampler([prepared], (20, 20), length=200, foreground_share=share).batch(0, range(200))
+        met[share] = float(masks.any(axis=(1, 2, 3)).mean())
+    assert met[0.0] < 0.05
+    assert 0.35 < met[0.5] < 0.65
+    assert met[1.0] == 1.0
+
+
+def test_foreground_at_the_edge_stays_inside():
+    mask = np.zeros((30, 30), np.uint8)
+    mask[0, 29] = 1
+    prepared = prepare_pair(pair(np.zeros((30, 30, 3), np.uint8), mask), PLAIN)
+    _, masks = CropSampler([prepared], (20, 20), length=30, foreground_share=1.0).batch(0, range(30))
+    assert (masks.sum(axis=(1, 2, 3)) == 1).all()
+
+
+def test_several_classes_get_a_channel_each():
+    mask = np.array([[0, 1], [2, 1]], np.uint8)
+    prepared = prepare_pair(pair(np.zeros((2, 2, 3), np.uint8), mask), PLAIN, classes=3)
+    for crops in (
+        CropSampler([prepared], (2, 2), classes=3, augment=False),
+        GridCrops([prepared], (2, 2), classes=3),
+    ):
+        masks = crops.batch(0, [0])[1][0]
+        assert np.array_equal(masks, np.eye(3, dtype=np.float32)[mask])
+
+
+def test_a_crop_larger_than_an_image_is_refused():
+    with pytest.raises(SettingError, match=r"fit into one of \(40, 37\) px"):
+        CropSampler([marked_pair(40, 37)], (16, 38))
+
+
+@given(height=st.integers(1, 70), width=st.integers(1, 70))
+def test_the_grid_covers_every_px_and_never_changes(height, width):
+    crops = GridCrops([marked_pair(height, width), marked_pair(20, 20)], (16, 24))
+    images, masks = crops.batch(0, range(len(crops)))
+    assert np.array_equal(images, crops.batch(5, range(len(crops)))[0])
+    assert np.array_equal(images[..., :1], masks)
+    first = images[: len(crops) - 2]  # the other image takes two
+    assert {(y, x) for y, x in first[..., 1:].reshape(-1, 2).astype(int)} == set(np.ndindex(height, width))

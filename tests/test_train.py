@@ -1,0 +1,265 @@
+"""Training: what it learns, what it keeps, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from tiledseg._backend import keras
+from tiledseg.config import PreprocessingConfig, TilingConfig, TrainConfig, UNetConfig
+from tiledseg.data import Pair
+from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
+from tiledseg.models import Segmenter, load_model, loss_by_name
+from tiledseg.predict import tiled_predict
+from tiledseg.preprocess import prepare
+from tiledseg.samples import smear
+from tiledseg.train import Trainer
+
+TINY = UNetConfig(
+    input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.0, norm="group"
+)
+BANNER = {"epoch", "loss", "dice", "val_loss", "val_dice"}
+
+
+def blobs(*seeds, size=64):
+    """Make images whose foreground is what is red."""
+    pairs = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        mask = cv2.GaussianBlur(rng.random((size, size), np.float32), (0, 0), 4) > 0.5
+        image = rng.integers(0, 160, (size, size, 3), dtype=np.uint8)
+        image[mask, 0] = 230
+        pairs.append((image, mask.astype(np.uint8)))
+    return pairs
+
+
+def settings(tmp_path, **changes):
+    base = {"network": TINY, "crop_size": 32, "epochs": 3, "steps_per_epoch": 3, "learning_rate": 1e-2}
+    return TrainConfig(**{**base, "runs_dir": str(tmp_path / "runs"), **changes})
+
+
+class Spoil(keras.callbacks.Callback):
+    """Sets every kernel to one value times itself before each epoch from `first` on, counted from 1."""
+
+    def __init__(self, first, factor):
+        super().__init__()
+        self.first, self.factor = first, factor
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch + 1 >= self.first:
+            for variable in self.model.trainable_weights:
+                variable.assign(variable * self.factor)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One short run that several tests look at."""
+    config = settings(
+        tmp_path_factory.mktemp("trained"), epochs=4, preprocessing=PreprocessingConfig(mean=(0.4,))
+    )
+    return config, Trainer(config).fit(blobs(1, 2, 3), blobs(8, 9), progress=False)
+
+
+def test_a_run_leaves_settings_history_and_the_best_bundle(trained):
+    config, result = trained
+    names = {path.name for path in result.run_dir.iterdir()}
+    assert names == {"train.json", "history.csv", "history.json", "best"}
+    assert TrainConfig.from_json((result.run_dir / "train.json").read_text()) == config
+    assert json.loads((result.run_dir / "history.json").read_text()) == result.history
+    rows = list(csv.DictReader((result.run_dir / "history.csv").read_text().splitlines()))
+    assert {name: [float(row[name]) for row in rows] for name in rows[0]} == result.history
+    assert set(result.history) == BANNER
+    assert result.history["epoch"] == [1, 2, 3, 4]
+
+
+def test_the_segmenter_knows_how_it_came_about(trained):
+    config, result = trained
+    segmenter = result.segmenter
+    assert isinstance(segmenter, Segmenter)
+    assert segmenter.preprocessing == config.preprocessing
+    assert segmenter.tiling == TilingConfig(tile_size=(32, 32), overlap=0.25)
+    facts = segmenter.provenance
+    assert (facts["train_images"], facts["valid_images"]) == (3, 2)
+    assert facts["best_epoch"] == result.best_epoch == 1 + int(np.argmin(result.history["val_loss"]))
+    assert facts["val_loss"] == min(result.history["val_loss"])
+    assert TrainConfig.from_json(json.dumps(facts["settings"])) == config.changed(runs_dir="runs")
+
+
+def test_validation_scores_every_px_of_the_images_as_they_are(trained):
+    config, result = trained
+    images = np.stack([np.asarray(prepare(image, config.preprocessing)) for image, _ in blobs(8, 9)])
+    masks = np.stack([mask for _, mask in blobs(8, 9)])[..., None].astype(np.float32)
+    images, masks = (_quarters(maps) for maps in (images, masks))
+    probs = result.segmenter.network.predict(images, verbose=0)
+    best = result.best_epoch - 1
+    assert float(loss_by_name("bce_dice")(masks, probs)) == pytest.approx(
+        result.history["val_loss"][best], rel=1e-4
+    )
+    cut = probs >= 0.5
+    dice = 2 * (cut * masks).sum() / (cut.sum() + masks.sum())
+    assert dice == pytest.approx(result.history["val_dice"][best], abs=1e-4)
+
+
+def _quarters(maps):
+    return np.concatenate([maps[:, y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)])
+
+
+def test_training_learns_what_is_new_to_it(tmp_path):
+    def smears(*seeds):
+        made = (smear(128, 128, seed=seed, cell_px=(24, 36)) for seed in seeds)
+        return [(one.image, one.mask) for one in made]
+
+    network = TINY.changed(levels=3, base_filters=8)
+    config = settings(
+        tmp_path, network=network, crop_size=64, epochs=8, steps_per_epoch=12, learning_rate=3e-3
+    )
+    result = Trainer(config).fit(smears(*range(6)), smears(50, 51), progress=False)
+    assert result.history["loss"][-1] < 0.7 * result.history["loss"][0]
+    both = either = 0
+    for image, mask in smears(90, 91, 92):
+        cut = tiled_predict(result.segmenter, image)[..., 0] >= 0.5
+        both += int((cut & (mask > 0)).sum())
+        either += int(cut.sum() + mask.sum())
+    assert 2 * both / either > 0.7
+
+
+def test_the_same_seed_gives_the_same_run_from_files_too(trained, tmp_path):
+    def files(*seeds):
+        for seed, (image, mask) in zip(seeds, blobs(*seeds), strict=True):
+            for name, array in (("image", image[..., ::-1]), ("mask", mask * 255)):
+                (tmp_path / f"{seed}_{name}.png").write_bytes(cv2.imencode(".png", array)[1].tobytes())
+        return [
+            Pair(str(seed), tmp_path / f"{seed}_image.png", tmp_path / f"{seed}_mask.png") for seed in seeds
+        ]
+
+    config, result = trained
+    random.seed(5)
+    expected = random.random(), random.random()
+    random.seed(5)
+    found = [random.random()]
+    again = Trainer(config).fit(files(1, 2, 3), files(8, 9), progress=False)
+    assert again.history == result.history
+    assert again.run_dir.parent == result.run_dir.parent
+    assert again.run_dir != result.run_dir
+    assert (*found, random.random()) == expected  # the caller's own numbers go on
+
+
+def test_several_classes_are_learnt_from_shrunk_small_and_oblong_images(tmp_path):
+    def two(*seeds, size):
+        return [(image, mask + (mask & (image[..., 1] > 80))) for image, mask in blobs(*seeds, size=size)]
+
+    config = settings(
+        tmp_path,
+        network=TINY.changed(classes=3),
+        labels=("none", "dark", "bright"),
+        preprocessing=PreprocessingConfig(scale=0.4),
+        crop_size=(16, 32),
+        epochs=1,
+        loss="dice",
+    )
+    result = Trainer(config).fit(two(1, size=64) + two(2, size=200), two(9, size=70), progress=False)
+    assert tiled_predict(result.segmenter, blobs(3, size=100)[0][0]).shape == (100, 100, 3)
+    assert 0 <= result.history["val_dice"][0] <= 1
+
+
+def test_a_run_that_gets_worse_stops_and_keeps_its_best(tmp_path, caplog):
+    caplog.set_level("INFO", logger="tiledseg")
+    spoil = Spoil(2, -3.0)
+    config = settings(tmp_path, epochs=9, patience=2)
+    result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[spoil])
+    assert result.history["epoch"] == [1, 2, 3]
+    assert result.best_epoch == result.segmenter.provenance["best_epoch"] == 1
+    assert not np.array_equal(result.segmenter.network.weights[0].numpy(), spoil.model.weights[0].numpy())
+    lines = [record.getMessage() for record in caplog.records if record.name == "tiledseg"]
+    assert [line.partition(":")[0] for line in lines] == [f"epoch {n} of 9" for n in (1, 2, 3)]
+    assert [line.endswith(", best") for line in lines] == [True, False, False]
+
+
+def test_weights_that_are_not_finite_end_the_run_and_the_best_stays(tmp_path):
+    with pytest.raises(ModelError, match=r"finite.*nan in epoch 3.*kept in .*best"):
+        Trainer(settings(tmp_path)).fit(blobs(1), blobs(9), progress=False, callbacks=[Spoil(3, np.nan)])
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert load_model(run_dir / "best").provenance["best_epoch"] <= 2
+    assert json.loads((run_dir / "history.json").read_text())["epoch"] == [1, 2]
+
+
+def test_a_nan_that_the_loss_does_not_show_is_found(tmp_path):
+    class Poison(keras.callbacks.Callback):
+        def on_test_end(self, logs=None):  # after the last loss of the epoch
+            kernel = self.model.weights[0]
+            kernel.assign(kernel * np.nan)
+
+    with pytest.raises(ModelError, match=r"encoder_0_conv_a/kernel.*nan in epoch 1.*so far: none"):
+        Trainer(settings(tmp_path)).fit(blobs(1), blobs(9), progress=False, callbacks=[Poison()])
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "text"),
+    [
+        ([], SettingError, "at least one pair"),
+        ([(np.zeros((40, 40, 3), np.uint8), np.full((40, 40), 2, np.uint8))], ArrayError, "labels"),
+        ([(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 41), np.uint8))], ArrayError, "height and width"),
+        ([(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8))], ArrayError, "foreground"),
+        ([(np.zeros((40, 40), np.uint8), np.ones((40, 40), np.uint8))], ArrayError, "channels"),
+        ([(np.zeros((40, 40, 3), np.float32), np.ones((40, 40), np.uint8))], ArrayError, "uint8"),
+        ([("no_such.png", "no_such_mask.png")], FileError, "exist"),
+    ],
+)
+def test_bad_pairs_are_refused_before_anything_is_made(tmp_path, train, error, text):
+    with pytest.raises(error, match=text):
+        Trainer(settings(tmp_path)).fit(train, blobs(9), progress=False)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_image_with_nan_is_refused(tmp_path):
+    image = np.full((40, 40, 3), np.nan, np.float32)
+    config = settings(tmp_path, preprocessing=PreprocessingConfig(dtype="float32"))
+    with pytest.raises(ArrayError, match="finite"):
+        Trainer(config).fit([(image, np.ones((40, 40), np.uint8))], blobs(9), progress=False)
+
+
+def test_an_image_of_both_sets_is_refused(tmp_path):
+    pairs = blobs(1, 2)
+    with pytest.raises(SettingError, match=r"valid.*no image of `train`"):
+        Trainer(settings(tmp_path)).fit(pairs, pairs[1:], progress=False)
+
+
+def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(FileError, match="runs"):
+        Trainer(settings(tmp_path)).fit(blobs(1), blobs(9), progress=False)
+
+
+SCRIPT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+sys.path.insert(0, sys.argv[1])
+from test_train import Trainer, TINY, TrainConfig, blobs
+config = TrainConfig(network=TINY, crop_size=32, epochs=99_999, steps_per_epoch=5, patience=None)
+config = config.changed(runs_dir=sys.argv[2])
+Trainer(config).fit(blobs(1), blobs(9), progress=False)
+"""
+
+
+def test_ctrl_c_leaves_the_best_bundle(tmp_path, request):
+    command = [sys.executable, "-c", SCRIPT, str(request.path.parent), str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/history.csv")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in stderr
+    (run_dir,) = tmp_path.iterdir()
+    assert load_model(run_dir / "best").provenance["best_epoch"] >= 1
+    assert not list(run_dir.glob(".*.partial"))

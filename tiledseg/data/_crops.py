@@ -1,0 +1,221 @@
+"""Crops of prepared pairs: random ones to train on, a fixed grid of them to validate on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.config import TilingConfig
+from tiledseg.errors import SettingError
+from tiledseg.tiler import Tiler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.data._loading import PreparedPair
+
+__all__ = ["CropSampler", "GridCrops", "crops_to_cover"]
+
+_JITTER = 0.25  # of the crop: how far off its middle the foreground px may lie
+
+
+def crops_to_cover(pairs: Sequence[PreparedPair], crop_shape: tuple[int, int]) -> int:
+    """Count the crops whose area is that of the images.
+
+    Parameters
+    ----------
+    pairs : sequence of PreparedPair
+        The pairs.
+    crop_shape : tuple of int
+        Height and width of a crop in px.
+
+    Returns
+    -------
+    int
+        Each image rounded up by itself.
+    """
+    return sum(math.ceil(pair.mask.size / math.prod(crop_shape)) for pair in pairs)
+
+
+class CropSampler:
+    """Random crops, the same from the same seed, epoch and place in the epoch.
+
+    Images take turns in proportion to their area. A share of the crops lies around a foreground
+    px, which is drawn evenly from all of the image's; an image without any gives random crops.
+
+    Parameters
+    ----------
+    pairs : sequence of PreparedPair
+        Each at least as large as a crop.
+    crop_shape : tuple of int
+        Height and width of a crop in px.
+    length : int, optional
+        Crops per epoch; as many as cover the images where it is None.
+    classes : int
+        With 1 the mask's channel is the foreground; with more, there is one per label.
+    foreground_share : float
+        Share of the crops that lie around a foreground px, in [0, 1].
+    augment : bool
+        Whether crops are flipped, and turned by quarter turns where they are square.
+    seed : int
+        Where chance comes from.
+
+    Raises
+    ------
+    SettingError
+        If an image is smaller than a crop.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        pairs: Sequence[PreparedPair],
+        crop_shape: tuple[int, int],
+        *,
+        length: int | None = None,
+        classes: int = 1,
+        foreground_share: float = 0.5,
+        augment: bool = True,
+        seed: int = 0,
+    ) -> None:
+        for pair in pairs:
+            if pair.mask.shape[0] < crop_shape[0] or pair.mask.shape[1] < crop_shape[1]:
+                raise broken(
+                    SettingError,
+                    "crop_shape",
+                    must=f"fit into {pair.name} of {pair.mask.shape} px",
+                    got=crop_shape,
+                    fix="Prepare the pairs with least=crop_shape.",
+                )
+        self._pairs, self._shape, self._classes = pairs, crop_shape, classes
+        self._length = crops_to_cover(pairs, crop_shape) if length is None else length
+        self._share, self._augment, self._seed = foreground_share, augment, seed
+        areas = np.array([pair.mask.size for pair in pairs])
+        self._until = np.cumsum(areas) / areas.sum()
+        self._foreground = [np.flatnonzero(pair.mask).astype(np.uint32) for pair in pairs]
+
+    def __len__(self) -> int:
+        """Count the crops of an epoch."""
+        return self._length
+
+    def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Cut some crops of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            The epoch, from 0.
+        ids : sequence of int
+            Places in the epoch, each in [0, `len`).
+
+        Returns
+        -------
+        images : ndarray
+            float32 (N, h, w, C), prepared.
+        masks : ndarray
+            float32 (N, h, w, K), 0 or 1.
+        """
+        chosen = self._chosen(epoch)
+        crops = [
+            self._crop(chosen[place], np.random.default_rng([self._seed, epoch, 1 + place])) for place in ids
+        ]
+        return (
+            np.stack([image for image, _ in crops]),
+            np.stack([_channels(mask, self._classes) for _, mask in crops]),
+        )
+
+    def _chosen(self, epoch: int) -> NDArray[np.intp]:
+        """Choose the image of every crop: each gets its share of the epoch, in mixed order."""
+        rng = np.random.default_rng([self._seed, epoch, 0])
+        even = (rng.permutation(self._length) + rng.random()) / self._length
+        return np.minimum(np.searchsorted(self._until, even, side="right"), len(self._pairs) - 1)
+
+    def _crop(self, place: int, rng: np.random.Generator) -> tuple[FloatArray, NDArray[np.uint8]]:
+        pair = self._pairs[place]
+        y, x = self._origin(place, rng)
+        box = (slice(y, y + self._shape[0]), slice(x, x + self._shape[1]))
+        image, mask = np.asarray(pair.image[box]), pair.mask[box]
+        if not self._augment:
+            return image, mask
+        turn = int(rng.integers(8 if self._shape[0] == self._shape[1] else 4))
+        return _turned(image, turn), _turned(mask, turn)
+
+    def _origin(self, place: int, rng: np.random.Generator) -> tuple[int, int]:
+        mask, foreground = self._pairs[place].mask, self._foreground[place]
+        room = np.array(mask.shape) - np.array(self._shape)
+        if len(foreground) == 0 or rng.random() >= self._share:
+            y, x = rng.integers(0, room + 1)
+        else:
+            middle = np.array(np.unravel_index(rng.choice(foreground), mask.shape))
+            off = rng.uniform(-_JITTER, _JITTER, 2) * self._shape
+            y, x = np.clip(middle - np.array(self._shape) // 2 + off.astype(int), 0, room)
+        return int(y), int(x)
+
+
+class GridCrops:
+    """A grid of crops that covers every image once, never changed: what is validated on.
+
+    Where a size is no multiple of the crop's, crops share some px, which count twice.
+
+    Parameters
+    ----------
+    pairs : sequence of PreparedPair
+        The pairs; one smaller than a crop is mirrored at its lower and right edges.
+    crop_shape : tuple of int
+        Height and width of a crop in px.
+    classes : int
+        As of `CropSampler`.
+    """
+
+    def __init__(
+        self, pairs: Sequence[PreparedPair], crop_shape: tuple[int, int], *, classes: int = 1
+    ) -> None:
+        self._tiler = Tiler(TilingConfig(tile_size=crop_shape, overlap=0))
+        self._classes = classes
+        self._crops = [
+            (pair, tile) for pair in pairs for tile in range(len(self._tiler.grid(pair.mask.shape)))
+        ]
+
+    def __len__(self) -> int:
+        """Count the crops."""
+        return len(self._crops)
+
+    def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
+        """Cut some crops.
+
+        Parameters
+        ----------
+        epoch : int
+            Plays no part: the crops are the same in all.
+        ids : sequence of int
+            Places, each in [0, `len`).
+
+        Returns
+        -------
+        images : ndarray
+            float32 (N, h, w, C), prepared.
+        masks : ndarray
+            float32 (N, h, w, K), 0 or 1.
+        """
+        crops = [self._crops[place] for place in ids]
+        images = [next(self._tiler.batches(pair.image, 1, ids=[tile])).tiles[0] for pair, tile in crops]
+        masks = [next(self._tiler.batches(pair.mask, 1, ids=[tile])).tiles[0, ..., 0] for pair, tile in crops]
+        return np.stack(images), np.stack([_channels(mask, self._classes) for mask in masks])
+
+
+def _turned(array: AnyArray, turn: int) -> AnyArray:
+    """Turn an array (h, w, …) one of 8 ways: flip x, flip y and swap the axes by the bits of `turn`."""
+    array = array[:, ::-1] if turn & 1 else array
+    array = array[::-1] if turn & 2 else array
+    return array.swapaxes(0, 1) if turn & 4 else array
+
+
+def _channels(mask: NDArray[np.uint8], classes: int) -> FloatArray:
+    """Give each label its channel; of one class, the foreground's alone."""
+    labels = np.arange(classes) if classes > 1 else np.ones(1)
+    return np.asarray(mask[..., None] == labels, np.float32)

@@ -1,0 +1,225 @@
+"""Reading a pair, checking it, and preparing it for training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._arrays import check_finite
+from tiledseg._checks import broken
+from tiledseg.data._each import each
+from tiledseg.errors import ArrayError
+from tiledseg.io import read_image, read_mask
+from tiledseg.preprocess import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, Source
+    from tiledseg.config import PreprocessingConfig
+    from tiledseg.data._pairs import Pair
+
+__all__ = ["PreparedPair", "check_mask", "load_pair", "prepare_pair", "prepare_pairs"]
+
+_MOST_LABELS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedPair:
+    """A pair as the network sees it: prepared, shrunk, at least as large as a crop.
+
+    Attributes
+    ----------
+    name : str
+        What messages call it.
+    image : array_like
+        float32 (h, w, C). An image that is not shrunk is prepared where it is sliced, so that it
+        takes no more memory than its own dtype does.
+    mask : ndarray
+        uint8 (h, w): labels.
+    """
+
+    name: str
+    image: Source
+    mask: NDArray[np.uint8]
+
+
+def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
+    """Read an image and its mask.
+
+    Parameters
+    ----------
+    pair : Pair
+        Files or arrays.
+
+    Returns
+    -------
+    image : ndarray
+        (H, W) or (H, W, C), in the dtype that it is stored in.
+    mask : ndarray
+        uint8 (H, W): labels.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read.
+    ArrayError
+        If the mask is no array of labels in [0, 255] of shape (H, W), or of another size than
+        its image.
+    """
+    image = pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image)
+    mask = (
+        pair.mask
+        if isinstance(pair.mask, np.ndarray)
+        else read_mask(pair.mask, threshold=pair.mask_threshold)
+    )
+    check_mask(mask, image.shape, 256)
+    return image, mask.astype(np.uint8, copy=False)
+
+
+def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None:
+    """Check that a mask holds labels, fits its image, and has no label outside the class set.
+
+    Parameters
+    ----------
+    mask : ndarray
+        The mask.
+    image_shape : sequence of int
+        Shape of its image, (H, W) or (H, W, C).
+    classes : int
+        Classes: with 1 the labels are 0 and 1, with more they are 0 to ``classes - 1``.
+
+    Raises
+    ------
+    ArrayError
+        If the mask is not boolean or integer of shape (H, W), or has another label.
+
+    Examples
+    --------
+    >>> check_mask(np.array([[0, 255]]), (1, 2, 3), classes=1)
+    Traceback (most recent call last):
+    tiledseg.errors.ArrayError: `mask` must have labels in [0, 1]; got 255 in 1 of 2 px. ...
+    """
+    if mask.dtype.kind not in "biu":
+        raise broken(
+            ArrayError,
+            "mask",
+            must="hold labels: be boolean or integer",
+            got=str(mask.dtype),
+            fix="Cut it, as in mask >= 0.5.",
+        )
+    if mask.shape != tuple(image_shape[:2]):
+        raise broken(
+            ArrayError,
+            "mask",
+            must=f"have the height and width of its image, {tuple(image_shape[:2])}",
+            got=mask.shape,
+            fix="Give labels (H, W) of the image's own size.",
+        )
+    most = max(1, classes - 1)
+    if mask.dtype.kind != "b" and mask.size and not 0 <= mask.min() <= mask.max() <= most:
+        raise _outside(mask, most)
+
+
+def _outside(mask: AnyArray, most: int) -> ArrayError:
+    wrong = mask[(mask < 0) | (mask > most)]
+    labels = np.unique(wrong)
+    text = ", ".join(str(label) for label in labels[:_MOST_LABELS])
+    got = f"{text}{', …' if len(labels) > _MOST_LABELS else ''} in {wrong.size} of {mask.size} px"
+    fix = "Cut a grey mask, as in mask >= 128, or give the network more classes."
+    return broken(ArrayError, "mask", must=f"have labels in [0, {most}]", got=got, fix=fix)
+
+
+def prepare_pair(
+    pair: Pair, preprocessing: PreprocessingConfig, *, classes: int = 1, least: tuple[int, int] = (1, 1)
+) -> PreparedPair:
+    """Read, check and prepare a pair, and keep it in memory.
+
+    The image is prepared as for prediction; the mask takes, for each px of the shrunk image, the
+    label at that px's centre. What is smaller than `least` is mirrored at its lower and right
+    edges, as the tiler does.
+
+    Parameters
+    ----------
+    pair : Pair
+        The pair.
+    preprocessing : PreprocessingConfig
+        How the image is prepared.
+    classes : int
+        As of `check_mask`.
+    least : tuple of int
+        Least height and width after preparation, in px.
+
+    Returns
+    -------
+    PreparedPair
+        Image and mask.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read.
+    ArrayError
+        If the image is not what `preprocessing` says or has values that are not finite, or the
+        mask does not fit.
+    """
+    image, mask = load_pair(pair)
+    check_mask(mask, image.shape, classes)
+    check_finite(image, "image")
+    prepared = prepare(image, preprocessing)
+    height, width = prepared.shape[:2]
+    if (height, width) == image.shape[:2]:
+        return PreparedPair(
+            pair.name, prepare(_mirrored(image, least), preprocessing), _mirrored(mask, least)
+        )
+    small = mask[_centres(height, mask.shape[0])][:, _centres(width, mask.shape[1])]
+    return PreparedPair(pair.name, _mirrored(np.asarray(prepared), least), _mirrored(small, least))
+
+
+def prepare_pairs(
+    pairs: Sequence[Pair],
+    preprocessing: PreprocessingConfig,
+    *,
+    classes: int = 1,
+    least: tuple[int, int] = (1, 1),
+) -> list[PreparedPair]:
+    """Read, check and prepare pairs; see `prepare_pair`.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        The pairs.
+    preprocessing : PreprocessingConfig
+        How images are prepared.
+    classes : int
+        As of `check_mask`.
+    least : tuple of int
+        Least height and width after preparation, in px.
+
+    Returns
+    -------
+    list of PreparedPair
+        In the order of `pairs`.
+
+    Raises
+    ------
+    TiledSegError
+        If any pair cannot be used; the message names all of them.
+    """
+    return each(pairs, lambda pair: prepare_pair(pair, preprocessing, classes=classes, least=least))
+
+
+def _centres(small: int, large: int) -> NDArray[np.intp]:
+    """Say which of the large px the centre of each small px lies in."""
+    return np.asarray((2 * np.arange(small) + 1) * large // (2 * small), np.intp)
+
+
+def _mirrored(array: AnyArray, least: tuple[int, int]) -> AnyArray:
+    missing = [(0, max(0, want - have)) for want, have in zip(least, array.shape[:2], strict=True)]
+    if not any(after for _, after in missing):
+        return array
+    return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], mode="reflect")

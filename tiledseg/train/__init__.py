@@ -1,0 +1,5 @@
+"""Training: from pairs of image and mask to a segmenter, in a run folder that is never used twice."""
+
+from tiledseg.train._trainer import Trainer, TrainingResult
+
+__all__ = ["Trainer", "TrainingResult"]
