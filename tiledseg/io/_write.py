@@ -46,7 +46,7 @@ def write_image(path: PathLike, image: npt.ArrayLike) -> None:
         If the array is of another shape or dtype.
     """
     pixels = np.asarray(image)
-    if pixels.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+    if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         fix = "Convert it to uint8 or uint16, or write it by `write_probs`."
         raise broken(ArrayError, "image", must="be uint8 or uint16", got=str(pixels.dtype), fix=fix)
     if pixels.size == 0 or (pixels.shape[2:] not in {(), (3,)} or pixels.ndim < 2):

@@ -1,0 +1,93 @@
+"""Finding images: files, folders, links, order."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tiledseg.errors import FileError
+from tiledseg.io import find_images, read_image
+
+
+def make(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def names(found, folder):
+    return [str(path.relative_to(folder)) for path in found]
+
+
+def test_a_folder_gives_its_images_in_natural_order(tmp_path):
+    make(tmp_path, "a10.png", "a2.png", "A1.TIF", "b.jpeg", "c.bmp", "notes.txt", ".hidden.png", "deep/d.png")
+    assert names(find_images(tmp_path), tmp_path) == ["A1.TIF", "a2.png", "a10.png", "b.jpeg", "c.bmp"]
+    assert names(find_images(str(tmp_path), recursive=True), tmp_path)[-1] == "deep/d.png"
+
+
+def test_files_keep_the_order_they_are_given_in_and_any_suffix(tmp_path):
+    make(tmp_path, "b.dat", "a.png")
+    assert find_images([tmp_path / "b.dat", tmp_path / "a.png"]) == [tmp_path / "b.dat", tmp_path / "a.png"]
+
+
+def test_a_file_reached_twice_is_listed_once(tmp_path, monkeypatch):
+    make(tmp_path, "a.png", "b.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    found = find_images([tmp_path / "b.png", "b.png", tmp_path, tmp_path])
+    assert names([path.absolute() for path in found], tmp_path) == ["b.png", "a.png"]
+
+
+def test_hidden_folders_and_temporary_files_are_left_out(tmp_path):
+    make(tmp_path, "a.png", ".cache/b.png", ".tiledseg-0.part")
+    assert names(find_images(tmp_path, recursive=True), tmp_path) == ["a.png"]
+
+
+def test_loops_of_links_come_to_an_end(tmp_path):
+    make(tmp_path, "a/1.png", "a/b/2.png")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a" / "self").symlink_to(tmp_path / "a" / "self")
+    assert names(find_images(tmp_path, recursive=True), tmp_path) == ["a/1.png", "a/b/2.png"]
+
+
+def test_a_dead_link_is_listed_so_that_reading_tells(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    (found,) = find_images(tmp_path)
+    with pytest.raises(FileError, match="no such file"):
+        read_image(found)
+
+
+@pytest.mark.parametrize("name", ["-a.png", "a\nb.png", os.fsdecode(b"\xff.png")])
+def test_odd_names_are_found(tmp_path, name):
+    make(tmp_path, name)
+    assert find_images(tmp_path) == [tmp_path / name]
+
+
+def test_nothing_found_is_an_error(tmp_path):
+    make(tmp_path, "notes.txt", "deep/a.png")
+    with pytest.raises(FileError, match="recursive=True"):
+        find_images(tmp_path)
+    with pytest.raises(FileError, match="at least one image"):
+        find_images([])
+
+
+@pytest.mark.parametrize("path", ["gone", "gone/deeper.png", "", "a\0b"])
+def test_a_path_that_does_not_exist(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError):
+        find_images(path)
+    with pytest.raises(FileError):
+        find_images([path])
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    make(tmp_path, "a.png")
+    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(FileError, match="Permission denied"):
+        find_images(tmp_path)

@@ -1,0 +1,471 @@
+"""Reading PNG, JPEG and BMP: images and masks, whole, damaged and ambiguous."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import zlib
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiledseg.errors import FileError, SettingError, TiledSegError
+from tiledseg.io import image_shape, read_image, read_mask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+rng = np.random.default_rng(3)
+GREY = rng.integers(0, 256, (12, 20), np.uint8)
+COLOUR = rng.integers(0, 256, (12, 20, 3), np.uint8)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, bits, colour, rows, *extra, data=None) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row for row in rows)) if data is None else data
+    parts = [
+        chunk(b"IHDR", header),
+        *(chunk(*one) for one in extra),
+        chunk(b"IDAT", body),
+        chunk(b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def encoded(suffix, array, *options) -> bytes:
+    ordered = array if array.ndim == 2 else array[..., [2, 1, 0, *range(3, array.shape[2])]]
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(ordered), options)
+    assert done
+    return data.tobytes()
+
+
+def exif(orientation, order="<") -> bytes:
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    return start + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+
+
+def with_exif(jpeg: bytes, block: bytes) -> bytes:
+    data = b"Exif\0\0" + block
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data + jpeg[2:]
+
+
+@pytest.fixture
+def put(tmp_path):
+    def put(data: bytes, name="image.png") -> Path:
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return put
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(12, 20), (12, 20, 3), (1, 1), (1, 7, 3)])
+def test_png_keeps_values_depth_and_rgb_order(put, shape, dtype):
+    image = rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    path = put(encoded(".png", image))
+    read = read_image(path)
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, image)
+    assert image_shape(path) == shape
+
+
+@pytest.mark.parametrize("image", [GREY, COLOUR])
+def test_bmp_keeps_values(put, image):
+    path = put(encoded(".bmp", image))
+    np.testing.assert_array_equal(read_image(path), image)
+    assert image_shape(path) == image.shape
+
+
+@pytest.mark.parametrize(
+    "image", [np.full((16, 24), 90, np.uint8), np.full((16, 24, 3), (200, 30, 60), np.uint8)]
+)
+def test_jpeg_is_read_as_grey_or_rgb(put, image):
+    path = put(encoded(".jpg", image, cv2.IMWRITE_JPEG_QUALITY, 100))
+    read = read_image(path)
+    assert read.shape == image.shape == image_shape(path)
+    assert np.abs(read.astype(int) - image).max() <= 3
+
+
+def test_content_decides_not_the_suffix(put):
+    np.testing.assert_array_equal(read_image(put(encoded(".png", COLOUR), "image.jpg")), COLOUR)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (0, lambda a: a),
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, lambda a: np.swapaxes(a, 0, 1)),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(np.swapaxes(a, 0, 1), 2)),
+        (8, np.rot90),
+        (9, lambda a: a),
+    ],
+)
+def test_exif_orientation_is_applied_to_images_and_masks_alike(put, orientation, turn, order):
+    jpeg = put(with_exif(encoded(".jpg", COLOUR), exif(orientation, order)), "image.jpg")
+    plain = read_image(put(encoded(".jpg", COLOUR), "plain.jpg"))
+    np.testing.assert_array_equal(read_image(jpeg), turn(plain))
+    assert image_shape(jpeg) == turn(plain).shape
+    mask = (GREY > 99).astype(np.uint8)
+    rows = [row.tobytes() for row in mask * np.uint8(255)]
+    labels = read_mask(put(png(20, 12, 8, 0, rows, (b"eXIf", exif(orientation, order))), "mask.png"))
+    np.testing.assert_array_equal(labels, turn(mask))
+
+
+def test_damaged_exif_leaves_the_image_as_stored(put):
+    jpeg = encoded(".jpg", COLOUR)
+    plain = read_image(put(jpeg, "plain.jpg"))
+    for block in (b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff", b"junk" * 9):
+        np.testing.assert_array_equal(read_image(put(with_exif(jpeg, block), "image.jpg")), plain)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+@pytest.mark.parametrize("image", [GREY, COLOUR])
+def test_a_file_cut_off_anywhere_is_an_error(put, suffix, image):
+    data = encoded(suffix, image)
+    for length in [*range(1, 60), *range(60, len(data), 9), *range(len(data) - 16, len(data))]:
+        with pytest.raises(FileError, match="image"):
+            read_image(put(data[:length]))
+
+
+def test_a_flipped_byte_in_a_png_is_an_error(put):
+    data = encoded(".png", COLOUR)
+    for at in range(0, len(data), 3):
+        broken = bytearray(data)
+        broken[at] ^= 0x10
+        with pytest.raises(FileError):
+            read_image(put(bytes(broken)))
+
+
+def test_png_data_that_ends_early_is_an_error(put):
+    half = zlib.compress(COLOUR.tobytes())[:300]
+    with pytest.raises(FileError, match="OpenCV"):
+        read_image(put(png(20, 12, 8, 2, [], data=half)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([".png", ".jpg", ".bmp"]), st.data())
+def test_damage_is_an_error_of_ours_or_an_image_of_the_declared_shape(tmp_path_factory, suffix, data):
+    whole = bytearray(encoded(suffix, COLOUR))
+    for at in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=5)):
+        whole[at] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damage") / "image"
+    path.write_bytes(whole)
+    try:
+        image = read_image(path, max_pixels=10_000, alpha="drop")
+    except TiledSegError:
+        return
+    assert image.shape == image_shape(path)
+
+
+def test_jpeg_without_its_end_is_an_error_that_says_so(put):
+    data = encoded(".jpg", COLOUR)
+    with pytest.raises(FileError, match="without its end-of-image marker"):
+        read_image(put(data[: len(data) * 3 // 4]))
+    thumbnail = with_exif(data[: len(data) * 3 // 4], exif(1) + b"\xff\xd8\xff\xd9")
+    with pytest.raises(FileError, match="without its end-of-image marker"):
+        read_image(put(thumbnail))
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(put):
+    assert read_image(put(encoded(".jpg", COLOUR) + b"\0" * 50)).shape == COLOUR.shape
+
+
+def test_empty_file(put):
+    with pytest.raises(FileError, match="an empty file"):
+        read_image(put(b""))
+
+
+@pytest.mark.parametrize("data", [b"G", b"GIF89a....", b"hello world", b"%PDF-1.7", b"\0" * 40])
+def test_not_an_image(put, data):
+    with pytest.raises(FileError, match="PNG, JPEG, BMP or TIFF"):
+        read_image(put(data))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileError, match="no such file"):
+        read_image(tmp_path / "nothing.png")
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask, image_shape])
+def test_pipes_folders_and_devices_are_refused_at_once(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(FileError, match="pipe"):
+        read(tmp_path / "pipe.png")
+    with pytest.raises(FileError, match="folder"):
+        read(tmp_path)
+    with pytest.raises(FileError, match="device"):
+        read("/dev/zero")
+
+
+@pytest.mark.parametrize("path", ["", "a\0b.png", b"bytes.png", 3, None])
+def test_a_path_that_is_none(path):
+    with pytest.raises(FileError, match="path"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["-rf.png", "a\nb.png", "\u00e9.png", os.fsdecode(b"\xff\xfe.png"), "x" * 240 + ".png"]
+)
+def test_odd_names_are_read_and_shown_on_one_line(put, name):
+    np.testing.assert_array_equal(read_image(put(encoded(".png", GREY), name)), GREY)
+    with pytest.raises(FileError) as caught:
+        read_image(put(b"", name))
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_a_loop_of_links_is_an_error(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    with pytest.raises(FileError, match=r"a\.png"):
+        read_image(tmp_path / "a.png")
+
+
+def test_the_limit_names_itself(put):
+    path = put(encoded(".png", GREY))
+    assert read_image(path, max_pixels=240).shape == (12, 20)
+    for read in (read_image, read_mask, image_shape):
+        with pytest.raises(FileError, match=r"max_pixels=239 px; got 12x20 px"):
+            read(path, max_pixels=239)
+
+
+def bombs():
+    big = 30_000
+    frame = struct.pack(">HBHHB", 17, 8, big, big, 3) + bytes([1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0])
+    scan = struct.pack(">HB", 12, 3) + bytes([1, 0, 2, 0, 3, 0, 0, 63, 0])
+    yield "png", png(big, big, 8, 2, [b"\0" * 9])
+    yield "jpeg", b"\xff\xd8\xff\xc0" + frame + b"\xff\xda" + scan + b"\0" * 9 + b"\xff\xd9"
+    yield (
+        "bmp",
+        b"BM" + struct.pack("<IIIIiiHHIIiiII", 0, 0, 54, 40, big, big, 1, 24, 0, 0, 0, 0, 0, 0) + b"\0" * 99,
+    )
+
+
+@pytest.mark.parametrize("data", [data for _, data in bombs()], ids=[kind for kind, _ in bombs()])
+def test_a_file_too_short_for_what_it_declares_is_refused_before_decoding(put, monkeypatch, data):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(FileError, match="whole, undamaged"):
+        read_image(put(data))
+    with pytest.raises(FileError, match="max_pixels"):
+        read_image(put(data), max_pixels=10**6)
+
+
+def test_a_file_far_longer_than_its_image_is_refused(put):
+    path = put(encoded(".png", GREY))
+    os.truncate(path, 2**26 + 10_000)
+    with pytest.raises(FileError, match="max_pixels=1000"):
+        read_image(path, max_pixels=1000)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "9", None])
+def test_a_limit_that_is_none(put, value):
+    with pytest.raises(SettingError, match="max_pixels"):
+        read_image(put(encoded(".png", GREY)), max_pixels=value)
+
+
+def test_cmyk_jpeg_is_refused_with_the_fix(put):
+    data = bytearray(encoded(".jpg", COLOUR))
+    data[data.index(b"\xff\xc0") + 9] = 4
+    with pytest.raises(FileError, match=r"CMYK.*Convert it to RGB"):
+        read_image(put(bytes(data)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_opaque_alpha_is_left_out_and_any_other_refused(put, dtype):
+    top = np.iinfo(dtype).max
+    image = rng.integers(0, top, (5, 6, 4), dtype)
+    image[..., 3] = top
+    np.testing.assert_array_equal(read_image(put(encoded(".png", image))), image[..., :3])
+    image[2, 3, 3] = 9
+    path = put(encoded(".png", image))
+    with pytest.raises(FileError, match=r"goes down to 9.*alpha='drop'"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, alpha="drop"), image[..., :3])
+    assert image_shape(path) == (5, 6, 3)
+
+
+def test_grey_with_alpha(put):
+    path = put(png(2, 1, 8, 4, [bytes([9, 255, 8, 255])]))
+    np.testing.assert_array_equal(read_image(path), [[9, 8]])
+    path = put(png(2, 1, 8, 4, [bytes([9, 255, 8, 7])]))
+    with pytest.raises(FileError, match="goes down to 7"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, alpha="drop"), [[9, 8]])
+    assert image_shape(path) == (1, 2)
+
+
+def test_bmp_with_alpha(put):
+    image = np.dstack([COLOUR, np.full((12, 20), 255, np.uint8)])
+    np.testing.assert_array_equal(read_image(put(encoded(".bmp", image))), COLOUR)
+    image[0, 0, 3] = 0
+    with pytest.raises(FileError, match="alpha"):
+        read_image(put(encoded(".bmp", image)))
+
+
+def test_a_transparent_colour_counts_as_alpha(put):
+    path = put(png(2, 1, 8, 2, [bytes(range(6))], (b"tRNS", struct.pack(">3H", 0, 1, 2))))
+    with pytest.raises(FileError, match="transparent colour"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, alpha="drop"), [[[0, 1, 2], [3, 4, 5]]])
+
+
+@pytest.mark.parametrize(("bits", "shown"), [(1, [0, 255]), (2, [0, 85]), (4, [0, 17])])
+def test_few_bits_are_spread_for_images_and_kept_for_labels(put, bits, shown):
+    path = put(png(2, 1, bits, 0, [bytes([1 << (8 - 2 * bits)])]))
+    np.testing.assert_array_equal(read_image(path), [shown])
+    np.testing.assert_array_equal(read_mask(path, threshold=None), [[0, 1]])
+
+
+PALETTE = bytes([10, 20, 30, 200, 150, 100])
+
+
+def test_a_palette_is_expanded_for_images(put):
+    path = put(png(2, 1, 8, 3, [bytes([1, 0])], (b"PLTE", PALETTE)))
+    np.testing.assert_array_equal(read_image(path), [[[200, 150, 100], [10, 20, 30]]])
+    assert image_shape(path) == (1, 2, 3)
+    path = put(png(2, 1, 8, 3, [bytes([1, 0])], (b"PLTE", PALETTE), (b"tRNS", b"\xff\xff")))
+    assert read_image(path).shape == (1, 2, 3)
+    with pytest.raises(FileError, match="transparent"):
+        read_image(put(png(2, 1, 8, 3, [bytes([1, 0])], (b"PLTE", PALETTE), (b"tRNS", b"\0"))))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_palette_mask_must_say_what_it_means(put, bits):
+    row = {1: 0b01000000, 2: 0b00010000, 4: 0b00000001, 8: 0b00000000}[bits]
+    rows = [bytes([row, 1][: 1 + (bits == 8)])]
+    path = put(png(2, 1, bits, 3, rows, (b"PLTE", bytes([0, 0, 0, 200, 200, 200]))))
+    for threshold in (128, None):
+        with pytest.raises(FileError, match=r"palette='index'.*palette='colour'"):
+            read_mask(path, threshold)
+    np.testing.assert_array_equal(read_mask(path, None, palette="index"), [[0, 1]])
+    np.testing.assert_array_equal(read_mask(path, 1, palette="index"), [[0, 1]])
+    np.testing.assert_array_equal(read_mask(path, None, palette="colour"), [[0, 200]])
+    np.testing.assert_array_equal(read_mask(path, palette="colour"), [[0, 1]])
+
+
+def test_a_palette_whose_entries_are_their_own_grey_says_one_thing(put):
+    palette = bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
+    path = put(png(3, 1, 8, 3, [bytes([0, 7, 255])], (b"PLTE", palette)))
+    np.testing.assert_array_equal(read_mask(path, None), [[0, 7, 255]])
+
+
+def test_bmp_masks(put):
+    labels = rng.integers(0, 5, (7, 9), np.uint8)
+    np.testing.assert_array_equal(read_mask(put(encoded(".bmp", labels)), None), labels)
+    data = bytearray(encoded(".bmp", labels))
+    data[54:70] = bytes(
+        [0, 0, 0, 0, 255, 255, 255, 0, 255, 255, 255, 0, 0, 0, 0, 0]
+    )  # grey, but not its index
+    np.testing.assert_array_equal(read_mask(put(bytes(data)), 128), np.isin(labels, (1, 2)))
+    with pytest.raises(FileError, match="palette="):
+        read_mask(put(bytes(data)), None)
+    np.testing.assert_array_equal(read_mask(put(bytes(data)), None, palette="index"), labels)
+    data[54] = 9  # no longer grey
+    with pytest.raises(FileError, match="palette="):
+        read_mask(put(bytes(data)), 128)
+    assert read_image(put(bytes(data))).shape == (7, 9, 3)
+
+
+def test_compressed_bmp_is_refused(put):
+    data = bytearray(encoded(".bmp", GREY))
+    data[30] = 1
+    with pytest.raises(FileError, match="uncompressed"):
+        read_image(put(bytes(data)))
+
+
+def test_a_threshold_cuts_from_itself_up(put):
+    path = put(encoded(".png", np.array([[0, 127, 128, 255]], np.uint8)))
+    labels = read_mask(path)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, [[0, 0, 1, 1]])
+    np.testing.assert_array_equal(read_mask(path, 1), [[0, 1, 1, 1]])
+    np.testing.assert_array_equal(read_mask(path, None), [[0, 127, 128, 255]])
+
+
+def test_a_mask_of_0_and_1_does_not_become_empty_in_silence(put):
+    path = put(encoded(".png", np.eye(4, dtype=np.uint8)))
+    with pytest.raises(FileError, match=r"largest value of 1.*threshold=1;.*threshold=None"):
+        read_mask(path)
+    np.testing.assert_array_equal(read_mask(path, 1), np.eye(4))
+    np.testing.assert_array_equal(read_mask(path, None), np.eye(4))
+
+
+def test_an_empty_mask_is_a_mask(put):
+    assert not read_mask(put(encoded(".png", np.zeros((4, 5), np.uint8)))).any()
+
+
+def test_a_16_bit_mask_needs_a_threshold_of_its_scale(put):
+    values = np.array([[0, 300, 40_000, 65_535]], np.uint16)
+    path = put(encoded(".png", values))
+    with pytest.raises(FileError, match="threshold=32768"):
+        read_mask(path)
+    np.testing.assert_array_equal(read_mask(path, 32_768), [[0, 0, 1, 1]])
+    np.testing.assert_array_equal(read_mask(path, 1), [[0, 1, 1, 1]])
+    two = put(encoded(".png", np.array([[0, 65_535]], np.uint16)))
+    np.testing.assert_array_equal(read_mask(two), [[0, 1]])
+    with pytest.raises(FileError, match="labels from 0 to 65535"):
+        read_mask(path, None)
+
+
+def test_jpeg_cannot_hold_labels(put):
+    path = put(encoded(".jpg", np.full((8, 8), 200, np.uint8)))
+    assert read_mask(path).all()
+    with pytest.raises(FileError, match="JPEG, which cannot"):
+        read_mask(path, None)
+
+
+def test_a_colour_mask_counts_as_grey_where_its_channels_agree(put):
+    same = np.repeat(GREY[..., None], 3, axis=2)
+    np.testing.assert_array_equal(read_mask(put(encoded(".png", same))), GREY >= 128)
+    with pytest.raises(FileError, match="three channels that differ"):
+        read_mask(put(encoded(".png", COLOUR)))
+
+
+@pytest.mark.parametrize("threshold", [0, -1, float("nan"), float("inf"), True, "128"])
+def test_a_threshold_that_is_none(put, threshold):
+    with pytest.raises(SettingError, match="threshold"):
+        read_mask(put(encoded(".png", GREY)), threshold)
+
+
+@pytest.mark.parametrize("option", [{"alpha": "keep"}, {"palette": "rgb"}, {"page": -1}, {"page": True}])
+def test_options_are_checked(put, option):
+    with pytest.raises(SettingError, match=next(iter(option))):
+        read_mask(put(encoded(".png", GREY)), **option)
+
+
+def test_a_page_of_a_png(put):
+    path = put(encoded(".png", GREY))
+    assert read_image(path, page=0).shape == GREY.shape
+    with pytest.raises(FileError, match="page 1"):
+        read_image(path, page=1)
+
+
+def test_many_threads_read_at_once(put):
+    paths = [put(encoded(".png", np.full((9, 9, 3), value, np.uint8)), f"{value}.png") for value in range(8)]
+    found: dict[int, bool] = {}
+
+    def work(value):
+        found[value] = all((read_image(paths[value]) == value).all() for _ in range(20))
+
+    threads = [threading.Thread(target=work, args=(value,)) for value in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == dict.fromkeys(range(8), True)

@@ -1,0 +1,382 @@
+"""Reading TIFF: pages, planes, axes, colours, compression and damage."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiledseg.errors import FileError, TiledSegError
+from tiledseg.io import image_shape, read_image, read_mask, read_probs
+
+rng = np.random.default_rng(5)
+GREY = rng.integers(0, 256, (40, 70), np.uint8)
+COLOUR = rng.integers(0, 256, (40, 70, 3), np.uint8)
+
+
+def tiff(array, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def by_hand(*directories: dict[int, tuple[int, int]], order="<", loop_to=None, data=b"") -> bytes:
+    """Make a TIFF of the given directories, tag -> (type, value)."""
+    out = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8)
+    at = 8
+    for number, tags in enumerate(directories):
+        size = 2 + 12 * len(tags) + 4
+        last = number == len(directories) - 1
+        following = (loop_to or 0) if last else at + size
+        out += struct.pack(f"{order}H", len(tags))
+        for tag, (kind, value) in sorted(tags.items()):
+            packed = struct.pack(f"{order}HH", value, 0) if kind == 3 else struct.pack(f"{order}I", value)
+            out += struct.pack(f"{order}HHI", tag, kind, 1) + packed
+        out += struct.pack(f"{order}I", following)
+        at += size
+    return out + data
+
+
+def grey_page(width, height, **changed) -> dict[int, tuple[int, int]]:
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: width * height}
+    return {tag: (4, changed.get(f"t{tag}", value)) for tag, value in tags.items()}
+
+
+@pytest.fixture
+def put(tmp_path):
+    def put(data: bytes, name="image.tif"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return put
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"tile": (16, 32)}, {"compression": "zlib"}, {"bigtiff": True}, {"rowsperstrip": 7}]
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("shape", [(40, 70), (40, 70, 3), (1, 1)])
+def test_values_and_dtype_are_kept(put, shape, dtype, order, options):
+    image = (rng.random(shape) * 250).astype(dtype)
+    path = put(
+        tiff(image, photometric="minisblack" if len(shape) == 2 else "rgb", byteorder=order, **options)
+    )
+    read = read_image(path)
+    assert read.dtype == np.dtype(dtype)
+    assert read.dtype.isnative
+    np.testing.assert_array_equal(read, image)
+    assert image_shape(path) == shape
+
+
+def test_half_floats_become_floats(put):
+    image = rng.random((5, 6)).astype(np.float16)
+    read = read_image(put(tiff(image)))
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, image)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}])
+def test_separate_planes_become_channels_last(put, options):
+    path = put(tiff(np.moveaxis(COLOUR, 2, 0).copy(), photometric="rgb", planarconfig="separate", **options))
+    np.testing.assert_array_equal(read_image(path), COLOUR)
+    assert image_shape(path) == COLOUR.shape
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"imagej": True, "metadata": {"axes": "CYX"}},
+        {"ome": True, "metadata": {"axes": "CYX"}, "photometric": "minisblack"},
+        {"metadata": {"axes": "CYX"}, "photometric": "minisblack"},
+    ],
+)
+def test_three_channels_on_three_pages(put, options):
+    path = put(tiff(np.moveaxis(COLOUR, 2, 0).copy(), **options))
+    np.testing.assert_array_equal(read_image(path), COLOUR)
+    assert image_shape(path) == COLOUR.shape
+    np.testing.assert_array_equal(read_image(path, page=1), COLOUR[..., 1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"photometric": "minisblack"},
+        {"imagej": True, "metadata": {"axes": "ZYX"}},
+        {"ome": True, "metadata": {"axes": "TYX"}, "photometric": "minisblack"},
+    ],
+)
+def test_several_pages_need_a_page(put, options):
+    stack = np.stack([GREY, GREY + 1, GREY + 2])
+    path = put(tiff(stack, **options))
+    for read in (read_image, image_shape, read_mask):
+        with pytest.raises(FileError, match=r"3 pages: 0 \(40x70 px\), 1 .*Pass `page`"):
+            read(path)
+    np.testing.assert_array_equal(read_image(path, page=2), GREY + 2)
+    assert image_shape(path, page=2) == GREY.shape
+    with pytest.raises(FileError, match="3 pages"):
+        read_image(path, page=3)
+
+
+def test_a_pyramid_is_one_image(put):
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(COLOUR, photometric="rgb")
+        writer.write(COLOUR[::2, ::2], photometric="rgb", subfiletype=1)
+    path = put(buffer.getvalue())
+    np.testing.assert_array_equal(read_image(path), COLOUR)
+    np.testing.assert_array_equal(read_image(path, page=1), COLOUR[::2, ::2])
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, ome=True) as writer:
+        writer.write(COLOUR, photometric="rgb", subifds=1, tile=(16, 16))
+        writer.write(COLOUR[::2, ::2], photometric="rgb", subfiletype=1, tile=(16, 16))
+    np.testing.assert_array_equal(read_image(put(buffer.getvalue())), COLOUR)
+
+
+def test_a_part_of_an_ome_tiff_is_refused(put):
+    uuids = "".join(
+        f'<TiffData FirstC="{c}"><UUID FileName="part{c}.ome.tif">urn:uuid:{c}</UUID></TiffData>'
+        for c in range(3)
+    )
+    text = f'<?xml version="1.0"?><OME><Image><Pixels SizeC="3" SizeT="1" SizeZ="1">{uuids}</Pixels></Image></OME>'
+    path = put(tiff(GREY, description=text, metadata=None))
+    with pytest.raises(FileError, match="an OME-TIFF of 3 files"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, page=0), GREY)
+    text = '<OME><BinaryOnly MetadataFile="m.ome" UUID="urn:uuid:1"/></OME>'
+    with pytest.raises(FileError, match="part of an OME-TIFF"):
+        read_image(put(tiff(GREY, description=text, metadata=None)))
+
+
+def test_missing_ome_planes_are_refused(put):
+    text = '<OME><Image><Pixels SizeC="2" SizeT="1" SizeZ="3" SizeX="70" SizeY="40"/></Image></OME>'
+    with pytest.raises(FileError, match="hold 6 planes"):
+        read_image(put(tiff(GREY, description=text, metadata=None)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_that_of_exif(put, orientation):
+    turns = [
+        lambda a: a,
+        np.fliplr,
+        lambda a: np.rot90(a, 2),
+        np.flipud,
+        np.transpose,
+        lambda a: np.rot90(a, -1),
+        lambda a: np.rot90(a.T, 2),
+        np.rot90,
+    ]
+    turn = turns[orientation - 1]
+    path = put(tiff(GREY, extratags=[(274, 3, 1, orientation, True)]))
+    np.testing.assert_array_equal(read_image(path), turn(GREY))
+    np.testing.assert_array_equal(read_mask(path), turn(GREY) >= 128)
+    assert image_shape(path) == turn(GREY).shape
+
+
+def test_alpha(put):
+    image = np.dstack([COLOUR, np.full((40, 70), 255, np.uint8)])
+    np.testing.assert_array_equal(read_image(put(tiff(image, photometric="rgb"))), COLOUR)
+    image[3, 4, 3] = 5
+    path = put(tiff(image, photometric="rgb"))
+    with pytest.raises(FileError, match=r"goes down to 5.*alpha='drop'"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, alpha="drop"), COLOUR)
+    assert image_shape(path) == COLOUR.shape
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_other_numbers_of_channels_are_refused(put, channels):
+    path = put(tiff(np.zeros((8, 9, channels), np.uint8), photometric="minisblack", planarconfig="contig"))
+    with pytest.raises(FileError, match="channel"):
+        read_image(path)
+
+
+def test_cmyk_is_refused_with_the_fix(put):
+    path = put(tiff(np.zeros((8, 9, 4), np.uint8), photometric="separated"))
+    with pytest.raises(FileError, match=r"CMYK.*Convert it to RGB"):
+        read_image(path)
+
+
+def test_a_palette_is_expanded_for_images_and_stated_for_masks(put):
+    colours = rng.integers(0, 256, (3, 256), np.uint16)
+    labels = rng.integers(0, 4, (8, 9), np.uint8)
+    path = put(tiff(labels, photometric="palette", colormap=colours * 257))
+    np.testing.assert_array_equal(read_image(path), colours.T[labels])
+    assert image_shape(path) == (8, 9, 3)
+    with pytest.raises(FileError, match=r"palette='index'"):
+        read_mask(path, None)
+    np.testing.assert_array_equal(read_mask(path, None, palette="index"), labels)
+
+
+def test_inverted_grey_is_shown_right_and_refused_as_a_mask(put):
+    path = put(tiff(GREY, photometric="miniswhite"))
+    np.testing.assert_array_equal(read_image(path), 255 - GREY)
+    for threshold in (128, None):
+        with pytest.raises(FileError, match="0 is white"):
+            read_mask(path, threshold)
+
+
+def test_bits_become_0_and_255(put):
+    bits = GREY > 99
+    path = put(tiff(bits, photometric="minisblack"))
+    read = read_image(path)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, bits * 255)
+    np.testing.assert_array_equal(read_mask(path), bits)
+    np.testing.assert_array_equal(read_mask(path, None), bits)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int8", "int16", "int32", "int64"])
+def test_labels_of_any_integers(put, dtype):
+    labels = rng.integers(0, 100, (8, 9)).astype(dtype)
+    read = read_mask(put(tiff(labels)), None)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, labels)
+
+
+def test_labels_out_of_range_or_broken(put):
+    for values in (np.array([[0, 256]], np.int32), np.array([[-1, 2]], np.int16)):
+        with pytest.raises(FileError, match=r"labels from 0 to 255; got labels from"):
+            read_mask(put(tiff(values)), None)
+    with pytest.raises(FileError, match="integers"):
+        read_mask(put(tiff(np.ones((3, 3), np.float32))), None)
+    with pytest.raises(FileError, match="NaN"):
+        read_mask(put(tiff(np.full((3, 3), np.nan, np.float32))), 0.5)
+    np.testing.assert_array_equal(read_mask(put(tiff(np.eye(3, dtype=np.float32))), 0.5), np.eye(3))
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int16", "float64", "complex64"])
+def test_other_dtypes_are_refused_as_images(put, dtype):
+    with pytest.raises(FileError, match=f"uint8, uint16 or float32; got .*{dtype}"):
+        read_image(put(tiff(np.zeros((4, 5), dtype))))
+
+
+def test_probabilities_must_be_floats(put):
+    with pytest.raises(FileError, match="float16 or float32"):
+        read_probs(put(tiff(GREY)))
+
+
+def test_compression_that_needs_a_package_names_it(put, monkeypatch):
+    pytest.importorskip("imagecodecs")
+    path = put(tiff(GREY, compression="lzw"))
+    np.testing.assert_array_equal(read_image(path), GREY)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "tiledseg.io._tiff_check.find_spec", lambda name: None if name == "imagecodecs" else real(name)
+    )
+    with pytest.raises(FileError, match=r'LZW.*pip install "tiledseg\[codecs\]"'):
+        read_image(path)
+
+
+def test_lossy_tiff_cannot_hold_labels(put):
+    pytest.importorskip("imagecodecs")
+    path = put(tiff(np.full((16, 16), 200, np.uint8), compression="jpeg"))
+    assert read_mask(path).all()
+    with pytest.raises(FileError, match="JPEG"):
+        read_mask(path, None)
+
+
+def test_jpeg_in_tiff_is_rgb(put):
+    pytest.importorskip("imagecodecs")
+    stored = np.full((16, 16, 3), (150, 100, 140), np.uint8)  # Y, Cb, Cr
+    expected = (150 + 1.402 * 12, 150 - 0.344 * -28 - 0.714 * 12, 150 + 1.772 * -28)
+    read = read_image(put(tiff(stored, photometric="ycbcr", compression="jpeg", tile=(16, 16))))
+    assert np.abs(read - expected).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"tile": (16, 16)}, r"tile 7 at y=16, x=32 px"), ({"rowsperstrip": 5}, r"strip 7 at y=35, x=0 px")],
+)
+def test_a_corrupt_tile_is_named(put, options, name):
+    data = bytearray(tiff(GREY, compression="zlib", **options))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        start, count = page.dataoffsets[7], page.databytecounts[7]
+    data[start : start + count] = b"\xff" * count
+    with pytest.raises(FileError, match=name):
+        read_image(put(bytes(data)))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True, "rowsperstrip": 9}]
+)
+@pytest.mark.parametrize("image", [GREY, COLOUR])
+def test_a_file_cut_off_anywhere_is_an_error(put, options, image):
+    data = tiff(image, photometric="rgb" if image.ndim == 3 else "minisblack", **options)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        end = file.pages.first.dataoffsets[-1] + file.pages.first.databytecounts[-1]
+    for length in [*range(1, 24), *range(24, 400, 11), *range(400, end, 211), end - 1]:
+        with pytest.raises(FileError, match="image"):
+            read_image(put(data[:length]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}]), st.data())
+def test_damage_is_an_error_of_ours_or_an_image_of_the_declared_shape(tmp_path_factory, options, data):
+    whole = bytearray(tiff(GREY[:16, :16], **options))
+    for at in data.draw(st.lists(st.integers(0, min(len(whole), 400) - 1), min_size=1, max_size=6)):
+        whole[at] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damage") / "image.tif"
+    path.write_bytes(whole)
+    try:
+        image = read_image(path, max_pixels=10_000, alpha="drop")
+    except TiledSegError:
+        return
+    assert image.shape == image_shape(path)
+
+
+def test_pages_that_run_in_a_circle_are_an_error(put):
+    page = grey_page(2, 2)
+    for data in (by_hand(page, loop_to=8), by_hand(page, page, page, loop_to=8)):
+        for read in (read_image, image_shape):
+            with pytest.raises(FileError, match="run in a circle"):
+                read(put(data))
+
+
+def test_overlapping_pages_without_end_are_an_error(put):
+    count = 2**16 + 2  # every page begins one byte after the one before: a long chain in a short file
+    page = bytearray(b"II*\0\x08\0\0\0" + b"\0" * (count * 18 + 18))
+    for number in range(count):
+        at = 8 + 18 * number
+        struct.pack_into("<HHHIII", page, at, 1, 256, 4, 1, 1, at + 18)
+    with pytest.raises(FileError, match="at most 65536 pages"):
+        read_image(put(bytes(page)))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        grey_page(30_000, 30_000),
+        grey_page(30_000, 30_000, t259=8),
+        grey_page(0, 5),
+        grey_page(4, 4, t273=2**31),
+        grey_page(4, 4, t279=0),
+        grey_page(4, 4, t258=7),
+        {256: (4, 4), 257: (4, 4)},
+    ],
+)
+def test_what_cannot_be_is_refused_before_decoding(put, monkeypatch, page):
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(FileError):
+        read_image(put(by_hand(page, data=b"\0" * 200)))
+
+
+def test_the_limit_names_itself(put):
+    path = put(by_hand(grey_page(60_000, 60_000), data=b"\0" * 9))
+    for read in (read_image, read_mask, image_shape):
+        with pytest.raises(FileError, match=r"max_pixels=1073741824 px; got 60000x60000 px"):
+            read(path)
+
+
+def test_a_tiff_made_by_hand_is_read(put):
+    start = 8 + 2 + 12 * 9 + 4
+    data = by_hand(grey_page(3, 2, t273=start), data=bytes(range(6)))
+    np.testing.assert_array_equal(read_image(put(data)), [[0, 1, 2], [3, 4, 5]])
