@@ -40,7 +40,8 @@ class UNetConfig(Config):
     dilation : int
         Dilation of the first level; 1 less at each deeper level, never under 1.
     norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation after each convolution.
+        Normalisation after each convolution; the statistics of the two batch norms move by a
+        tenth per step.
     dropout : float
         Level i drops ``dropout * i`` of its features, in [0, 1).
     activation : str

@@ -10,6 +10,8 @@ from tiledseg._backend import keras
 
 __all__ = ["ConvBlock", "conv_count", "head"]
 
+_MOMENTUM = 0.9  # Keras' 0.99 lags for hundreds of steps: after short runs inference knew nothing yet
+
 # The limits that the paper of batch renormalisation trains with (arXiv 1702.03275, section 4).
 _RENORM_LIMITS = {"rmax": 3.0, "rmin": 1 / 3, "dmax": 5.0}
 _MOST_GROUPS = 8
@@ -70,9 +72,11 @@ class ConvBlock:
     def _normalised(self, x: Any, part: str) -> Any:  # noqa: ANN401
         name = f"{self.name}_norm_{part}"
         if self.norm == "batch":
-            return keras.layers.BatchNormalization(name=name)(x)
+            return keras.layers.BatchNormalization(momentum=_MOMENTUM, name=name)(x)
         if self.norm == "batch_renorm":
-            return keras.layers.BatchNormalization(renorm=True, renorm_clipping=_RENORM_LIMITS, name=name)(x)
+            return keras.layers.BatchNormalization(
+                momentum=_MOMENTUM, renorm=True, renorm_clipping=_RENORM_LIMITS, name=name
+            )(x)
         if self.norm == "group":
             return keras.layers.GroupNormalization(gcd(self.filters, _MOST_GROUPS), name=name)(x)
         return x
