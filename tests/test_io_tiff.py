@@ -145,7 +145,8 @@ def test_a_part_of_an_ome_tiff_is_refused(put):
         f'<TiffData FirstC="{c}"><UUID FileName="part{c}.ome.tif">urn:uuid:{c}</UUID></TiffData>'
         for c in range(3)
     )
-    text = f'<?xml version="1.0"?><OME><Image><Pixels SizeC="3" SizeT="1" SizeZ="1">{uuids}</Pixels></Image></OME>'
+    sizes = 'SizeC="3" SizeT="1" SizeZ="1"'
+    text = f'<?xml version="1.0"?><OME><Image><Pixels {sizes}>{uuids}</Pixels></Image></OME>'
     path = put(tiff(GREY, description=text, metadata=None))
     with pytest.raises(FileError, match="an OME-TIFF of 3 files"):
         read_image(path)
@@ -367,6 +368,23 @@ def test_what_cannot_be_is_refused_before_decoding(put, monkeypatch, page):
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(FileError):
         read_image(put(by_hand(page, data=b"\0" * 200)))
+
+
+def test_a_tag_that_cannot_be_read_is_not_passed_over(put):
+    start = 8 + 2 + 12 * 9 + 4
+    good = by_hand(grey_page(3, 2, t273=start), data=bytes(6))
+    assert read_image(put(good)).shape == (2, 3)
+    for tag in (258, 259, 262, 278):
+        data = bytearray(good)
+        at = data.index(struct.pack("<HH", tag, 4))
+        data[at + 2 : at + 8] = struct.pack("<HI", 4, 9999)  # its values would lie beyond the end of the file
+        data[at + 8 : at + 12] = struct.pack("<I", 10**6)
+        with pytest.raises(FileError, match=f"tags.*{tag}"):
+            read_image(put(bytes(data)))
+    page = grey_page(3, 2, t273=start - 12)
+    del page[262]
+    with pytest.raises(FileError, match="262"):
+        read_image(put(by_hand(page, data=bytes(6))))
 
 
 def test_the_limit_names_itself(put):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["read_tiff", "tiff_shape"]
 
 _LISTED = 8
+_PHOTOMETRIC = 262
 
 
 def read_tiff(file: Reader, request: Request) -> AnyArray:
@@ -68,7 +69,7 @@ def _chosen(file: Reader, request: Request) -> Iterator[list[tifffile.TiffPage]]
         file.handle.seek(0)
         with tifffile.TiffFile(file.handle, name="image", _multifile=False) as tiff:
             chosen = _selection(file, known, tiff.pages.first, request)
-            yield [_page(tiff, index) for index in chosen]
+            yield [_page(file, tiff, known[index]) for index in chosen]
     except (FileError, OSError):
         raise
     except Exception as error:  # tifffile has no common error, and struct, zlib and NumPy speak through it
@@ -78,9 +79,13 @@ def _chosen(file: Reader, request: Request) -> Iterator[list[tifffile.TiffPage]]
         raise file.damaged(f"an error of tifffile: {error}") from error
 
 
-def _page(tiff: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
-    page = tiff.pages[index]
-    return page if isinstance(page, tifffile.TiffPage) else page.aspage()
+def _page(file: Reader, tiff: tifffile.TiffFile, known: Page) -> tifffile.TiffPage:
+    found = tiff.pages[known.index]
+    page = found if isinstance(found, tifffile.TiffPage) else found.aspage()
+    lost = sorted((known.tags | {_PHOTOMETRIC}) - set(page.tags.keys()))
+    if lost:  # tifffile leaves them out with no more than a line in the log
+        raise file.damaged(f"unreadable or missing tags {lost} on page {known.index}")
+    return page
 
 
 def _selection(file: Reader, known: list[Page], first: tifffile.TiffPage, request: Request) -> list[int]:

@@ -19,6 +19,8 @@ _MOST_TAGS = 4096
 _SUBFILE_TYPE, _WIDTH, _HEIGHT = 254, 256, 257
 _INLINE = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
 _REDUCED_OR_MASK = 0b101
+_DECISIVE = {256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317, 320}
+_DECISIVE |= {322, 323, 324, 325, 338, 339}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,15 @@ class Page:
         Declared size in px; 0 where not declared.
     extra : bool
         Whether it is a smaller copy or a transparency mask of another page.
+    tags : frozenset of int
+        Those of its tags that decide what the pixels are.
     """
 
     index: int
     height: int
     width: int
     extra: bool
+    tags: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +97,12 @@ def _page(file: Reader, form: _Form, offset: int, index: int) -> tuple[Page, int
         raise file.damaged(f"page {index} with {count} tags")
     entries = file.take(offset + wide, count * form.entry)
     following = file.take(offset + wide + len(entries), struct.calcsize(f"={form.offset}"))
-    tags = {}
+    tags, found = {}, set()
     for at in range(0, len(entries), form.entry):
         tag, kind = struct.unpack_from(f"{form.order}HH", entries, at)
+        found.add(tag)
         if tag in {_SUBFILE_TYPE, _WIDTH, _HEIGHT} and kind in _INLINE:
             (tags[tag],) = struct.unpack_from(f"{form.order}{_INLINE[kind]}", entries, at + form.value)
     extra = bool(tags.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK)
-    page = Page(index, tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0), extra)
+    page = Page(index, tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0), extra, frozenset(found & _DECISIVE))
     return page, struct.unpack(f"{form.order}{form.offset}", following)[0]
