@@ -34,6 +34,7 @@ clean:  ## remove what the other verbs made
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 imports: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache

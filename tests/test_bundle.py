@@ -34,14 +34,24 @@ def make(config=CONFIG, **parts):
     network.set_weights([rng.uniform(0.1, 1, weight.shape).astype(np.float32) for weight in network.weights])
     labels = ("cell",) if config.classes == 1 else tuple(f"class {i}" for i in range(config.classes))
     preprocessing = PreprocessingConfig(channels=config.input_shape[2])
-    return Segmenter(**{"network": network, "architecture": config, "labels": labels,
-                        "preprocessing": preprocessing, **parts})
+    return Segmenter(
+        **{
+            "network": network,
+            "architecture": config,
+            "labels": labels,
+            "preprocessing": preprocessing,
+            **parts,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return make(threshold=0.25, tiling=TilingConfig(tile_size=(64, 32), overlap=(8, 4)),
-                provenance={"epochs": 3, "data": "smears\nof ``` many | kinds", "sizes": (1, 2)})
+    return make(
+        threshold=0.25,
+        tiling=TilingConfig(tile_size=(64, 32), overlap=(8, 4)),
+        provenance={"epochs": 3, "data": "smears\nof ``` many | kinds", "sizes": (1, 2)},
+    )
 
 
 @pytest.fixture
@@ -342,8 +352,12 @@ segmenter.save(Path(bundle).with_name("other") if sys.argv[4] == "new" else bund
     ("name", "n", "where"), [("fsync", 1, "new"), ("rename", 1, "new"), ("rename", 2, "over")]
 )
 def test_killed_save_leaves_nothing_half_done(name, n, where, bundle):
-    done = subprocess.run([sys.executable, "-c", KILLED, name, str(n), str(bundle), where],
-                          check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, name, str(n), str(bundle), where],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == -9, done.stderr
     assert not (bundle.parent / "other").exists()
     if where == "new":

@@ -64,8 +64,14 @@ def test_two_levels_have_the_parameters_worked_out_by_hand():
     [(1, 3, 3, 1, 1), (2, 5, 7, 4, 5), (4, 2, 5, 3, 2)],
 )
 def test_count_equals_the_built_network(norm, levels, filters, kernel, channels, classes):
-    config = UNetConfig(input_shape=(16, 16, channels), levels=levels, base_filters=filters, classes=classes,
-                        base_kernel=kernel, norm=norm)
+    config = UNetConfig(
+        input_shape=(16, 16, channels),
+        levels=levels,
+        base_filters=filters,
+        classes=classes,
+        base_kernel=kernel,
+        norm=norm,
+    )
     assert UNetBuilder(config).count() == UNetBuilder(config).build().count_params()
 
 
@@ -107,8 +113,12 @@ def test_size_that_is_no_multiple_of_the_stride_is_refused():
 
 @pytest.mark.parametrize(
     ("norm", "kind"),
-    [("batch", keras.layers.BatchNormalization), ("batch_renorm", keras.layers.BatchNormalization),
-     ("group", keras.layers.GroupNormalization), ("none", None)],
+    [
+        ("batch", keras.layers.BatchNormalization),
+        ("batch_renorm", keras.layers.BatchNormalization),
+        ("group", keras.layers.GroupNormalization),
+        ("none", None),
+    ],
 )
 def test_norm_follows_each_convolution(norm, kind):
     network = UNetBuilder(SMALL.changed(norm=norm)).build()
@@ -200,8 +210,11 @@ def test_a_training_step_changes_every_trainable_weight(norm, dilation):
     network.compile(keras.optimizers.SGD(10.0), loss_by_name("bce_dice"))
     truth = image(network, seed=1, n=2)[..., :1] > 0.5
     network.train_on_batch(image(network, n=2), truth.astype(np.float32))
-    still = [weight.path for weight, old in zip(network.trainable_weights, before, strict=True)
-             if np.array_equal(weight.numpy(), old)]
+    still = [
+        weight.path
+        for weight, old in zip(network.trainable_weights, before, strict=True)
+        if np.array_equal(weight.numpy(), old)
+    ]
     assert still == []
     assert all(np.isfinite(weight.numpy()).all() for weight in network.weights)
 

@@ -92,7 +92,8 @@ def test_a_setting_out_of_range_is_refused(setting, message):
 def test_written_samples_are_read_back_as_they_were_made(tmp_path):
     paths = write_samples(tmp_path / "new", n_images=2, height=64, width=96, seed=9)
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
-        "new/images/smear_0009.png", "new/images/smear_0010.png",
+        "new/images/smear_0009.png",
+        "new/images/smear_0010.png",
     ]
     for seed, path in zip((9, 10), paths, strict=True):
         sample = smear(64, 96, seed=seed)

@@ -12,7 +12,7 @@ import lazy_loader
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import, or its banner is printed
 
-import keras  # noqa: E402
+import keras
 
 tf = lazy_loader.load("tensorflow")
 

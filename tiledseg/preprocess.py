@@ -100,8 +100,9 @@ class Prepared:
                 got=str(found),
                 fix="Bring its values into that range yourself, or declare another `preprocessing.dtype`.",
             )
-        self.shape = (scaled_length(height, config.scale), scaled_length(width, config.scale), channels)
-        self.dtype = np.dtype(np.float32)
+        small = (scaled_length(height, config.scale), scaled_length(width, config.scale))
+        self.shape: tuple[int, int, int] = (*small, channels)
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         largest = _LARGEST[config.dtype]
         std = np.array(config.std)
         self._factor = (1 / (largest * std)).astype(np.float32)

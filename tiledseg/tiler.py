@@ -69,7 +69,7 @@ class Tiler:
     """
 
     def __init__(self, config: TilingConfig | None = None) -> None:
-        self.config = config or TilingConfig()
+        self.config: TilingConfig = config or TilingConfig()
 
     def grid(self, shape: Sequence[int], stride: tuple[int, int] = (1, 1)) -> TileGrid:
         """Lay the grid of an image's tiles out.

@@ -76,7 +76,7 @@ class Evaluator:
     """
 
     def __init__(self, config: EvaluateConfig | None = None) -> None:
-        self.config = config or EvaluateConfig()
+        self.config: EvaluateConfig = config or EvaluateConfig()
 
     def evaluate(
         self,

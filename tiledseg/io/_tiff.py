@@ -219,4 +219,3 @@ def _plain(pixels: AnyArray, colours: Colours, request: Request) -> AnyArray:
         pixels = pixels.astype(np.uint8) * np.uint8(1 if request.purpose == "labels" else 255)
     dtype = np.dtype(np.float32) if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
     return np.ascontiguousarray(pixels, dtype)
-

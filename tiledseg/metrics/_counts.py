@@ -43,7 +43,7 @@ def count(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Counts:
 
     Parameters
     ----------
-    truth, prediction : ndarray of bool or integer, shape (H, W)
+    truth, prediction : ndarray of bool or int, shape (H, W)
         Masks of the same size; 1 is what is looked for.
 
     Returns
@@ -54,7 +54,7 @@ def count(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Counts:
     Raises
     ------
     ArrayError
-        If a mask is not of shape (H, W), not boolean or integer, holds other labels than 0 and 1,
+        If a mask is not of shape (H, W), not bool or int, holds other labels than 0 and 1,
         or the sizes differ.
 
     Examples
@@ -70,7 +70,7 @@ def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int)
 
     Parameters
     ----------
-    truth, prediction : ndarray of bool or integer, shape (H, W)
+    truth, prediction : ndarray of bool or int, shape (H, W)
         Masks of the same size, with labels in [0, classes).
     classes : int
         Number of classes, background included, at least 2.
@@ -83,7 +83,7 @@ def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int)
     Raises
     ------
     ArrayError
-        If a mask is not of shape (H, W), not boolean or integer, holds labels outside
+        If a mask is not of shape (H, W), not bool or int, holds labels outside
         [0, classes), or the sizes differ.
     SettingError
         If there are fewer than 2 classes.
@@ -94,12 +94,22 @@ def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int)
     Counts(tp=1, fp=1, fn=0, tn=1)
     """
     if classes < 2:
-        raise broken(SettingError, "classes", must="be at least 2", got=classes,
-                     fix="Count the background as one: cell or not is 2 classes.")
+        raise broken(
+            SettingError,
+            "classes",
+            must="be at least 2",
+            got=classes,
+            fix="Count the background as one: cell or not is 2 classes.",
+        )
     true, found = _labels("truth", truth, classes), _labels("prediction", prediction, classes)
     if true.shape != found.shape:
-        raise broken(ArrayError, "prediction", must=f"have the size of `truth`, {true.shape}",
-                     got=found.shape, fix="Compare a map at its image's own size, without resizing either.")
+        raise broken(
+            ArrayError,
+            "prediction",
+            must=f"have the size of `truth`, {true.shape}",
+            got=found.shape,
+            fix="Compare a map at its image's own size, without resizing either.",
+        )
     pairs = np.bincount((true * classes + found).ravel(), minlength=classes * classes)
     table = pairs.reshape(classes, classes)  # rows: truth, columns: prediction
     return tuple(_one_against_rest(table, label) for label in range(classes))
@@ -116,11 +126,21 @@ def _labels(name: str, mask: npt.ArrayLike, classes: int) -> npt.NDArray[np.intp
     """Take a mask for what it is, or say what it seems to be instead."""
     array = np.asarray(mask)
     if array.ndim != 2:
-        raise broken(ArrayError, name, must="have shape (H, W)", got=array.shape,
-                     fix="Drop an axis of one channel with mask[..., 0]; reduce probabilities first.")
+        raise broken(
+            ArrayError,
+            name,
+            must="have shape (H, W)",
+            got=array.shape,
+            fix="Drop an axis of one channel with mask[..., 0]; reduce probabilities first.",
+        )
     if array.dtype.kind not in "bui":
-        raise broken(ArrayError, name, must="hold labels, boolean or integer", got=str(array.dtype),
-                     fix="Cut probabilities at a threshold first: probs >= 0.5.")
+        raise broken(
+            ArrayError,
+            name,
+            must="hold labels, bool or int",
+            got=str(array.dtype),
+            fix="Cut probabilities at a threshold first: probs >= 0.5.",
+        )
     if array.size == 0:
         return array.astype(np.intp)
     low, high = int(array.min()), int(array.max())

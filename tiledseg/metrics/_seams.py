@@ -51,8 +51,12 @@ class _Steps:
     n_beside: int
 
     def __add__(self, other: _Steps) -> _Steps:
-        return _Steps(self.across + other.across, self.n_across + other.n_across,
-                      self.beside + other.beside, self.n_beside + other.n_beside)
+        return _Steps(
+            self.across + other.across,
+            self.n_across + other.n_across,
+            self.beside + other.beside,
+            self.n_beside + other.n_beside,
+        )
 
     @property
     def ratio(self) -> float:
@@ -128,14 +132,29 @@ def _checked(probs: npt.ArrayLike) -> AnyArray:
     """Refuse what is no map."""
     values = np.asarray(probs)
     if values.ndim not in {2, 3}:
-        raise broken(ArrayError, "probs", must="have shape (H, W) or (H, W, K)", got=values.shape,
-                     fix="Give one map at a time, channels last.")
+        raise broken(
+            ArrayError,
+            "probs",
+            must="have shape (H, W) or (H, W, K)",
+            got=values.shape,
+            fix="Give one map at a time, channels last.",
+        )
     if values.dtype.kind not in "buif":
-        raise broken(ArrayError, "probs", must="have a boolean, integer or real dtype", got=str(values.dtype),
-                     fix="Give probabilities or grey values.")
+        raise broken(
+            ArrayError,
+            "probs",
+            must="have a boolean, integer or real dtype",
+            got=str(values.dtype),
+            fix="Give probabilities or grey values.",
+        )
     if not np.isfinite(values).all():
-        raise broken(ArrayError, "probs", must="be finite", got="NaN or infinite values",
-                     fix="Replace them, for example with numpy.nan_to_num.")
+        raise broken(
+            ArrayError,
+            "probs",
+            must="be finite",
+            got="NaN or infinite values",
+            fix="Replace them, for example with numpy.nan_to_num.",
+        )
     return values
 
 
@@ -143,6 +162,11 @@ def _inside(name: str, borders: Sequence[int], length: int) -> list[int]:
     """Sort the borders, each once, and refuse those that lie outside the map."""
     for border in borders:
         if not 1 <= border < length:
-            raise broken(SettingError, name, must=f"lie in [1, {length - 1}] in a map of {length} px",
-                         got=border, fix="Take the borders of the grid that the map was stitched on.")
+            raise broken(
+                SettingError,
+                name,
+                must=f"lie in [1, {length - 1}] in a map of {length} px",
+                got=border,
+                fix="Take the borders of the grid that the map was stitched on.",
+            )
     return sorted(set(borders))

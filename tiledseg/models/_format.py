@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "CARD", "CONFIG", "FILES", "FORMAT", "KEYS", "LARGEST_CONFIG", "LARGEST_HEADER", "WEIGHTS", "damaged",
+    "CARD",
+    "CONFIG",
+    "FILES",
+    "FORMAT",
+    "KEYS",
+    "LARGEST_CONFIG",
+    "LARGEST_HEADER",
+    "WEIGHTS",
+    "damaged",
     "sha256",
 ]
 
@@ -21,10 +29,19 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 FILES = frozenset({CONFIG, WEIGHTS, CARD})
-KEYS = frozenset({
-    "format", "architecture", "labels", "preprocessing", "threshold", "tiling", "provenance", "written_with",
-    "weights_sha256",
-})
+KEYS = frozenset(
+    {
+        "format",
+        "architecture",
+        "labels",
+        "preprocessing",
+        "threshold",
+        "tiling",
+        "provenance",
+        "written_with",
+        "weights_sha256",
+    }
+)
 LARGEST_CONFIG = 1_000_000
 LARGEST_HEADER = 10_000_000
 

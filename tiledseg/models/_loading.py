@@ -57,25 +57,41 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
         if path.is_dir():
             return _bundle(path)
         if not path.is_file():
-            raise broken(BundleError, str(path), must="be a bundle's folder", got="no such folder",
-                         fix=_where(path))
+            raise broken(
+                BundleError, str(path), must="be a bundle's folder", got="no such folder", fix=_where(path)
+            )
     except (OSError, ValueError) as error:
         raise damaged(path, must="be a bundle that can be read", got=str(error)) from error
     if path.suffix.lower() != ".keras":
-        raise broken(BundleError, str(path), must="be a bundle's folder",
-                     got=_FOREIGN.get(path.suffix.lower(), "a file"), fix=_REBUILD)
+        raise broken(
+            BundleError,
+            str(path),
+            must="be a bundle's folder",
+            got=_FOREIGN.get(path.suffix.lower(), "a file"),
+            fix=_REBUILD,
+        )
     return _keras_file(path, trust=trust)
 
 
 def _keras_file(path: Path, *, trust: bool) -> keras.Model:
     if not trust:
-        raise broken(BundleError, str(path), must="be trusted, as any .keras file", got="trust=False",
-                     fix="Pass trust=True if you know where it comes from.")
+        raise broken(
+            BundleError,
+            str(path),
+            must="be trusted, as any .keras file",
+            got="trust=False",
+            fix="Pass trust=True if you know where it comes from.",
+        )
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file can make Keras raise anything
-        raise broken(BundleError, str(path), must="be a .keras file that Keras loads in its safe mode",
-                     got=f"{type(error).__name__}: {error}", fix=_REBUILD) from error
+        raise broken(
+            BundleError,
+            str(path),
+            must="be a .keras file that Keras loads in its safe mode",
+            got=f"{type(error).__name__}: {error}",
+            fix=_REBUILD,
+        ) from error
 
 
 def _bundle(folder: Path) -> Segmenter:
@@ -118,11 +134,21 @@ def _entries(path: Path) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise damaged(path, must="be a mapping", got=type(entries).__name__)
     if entries.get("format") is True or entries.get("format") != FORMAT:
-        raise broken(BundleError, f"{path}: format", must=f"be {FORMAT}", got=entries.get("format"),
-                     fix="Load it with the version of tiledseg that it was saved with, or a later one.")
+        raise broken(
+            BundleError,
+            f"{path}: format",
+            must=f"be {FORMAT}",
+            got=entries.get("format"),
+            fix="Load it with the version of tiledseg that it was saved with, or a later one.",
+        )
     for key in sorted(KEYS ^ entries.keys()):
-        raise broken(BundleError, f"{path}: {key}", must="be there" if key in KEYS else "not be there",
-                     got="nothing" if key in KEYS else "an entry", fix=did_you_mean(key, KEYS))
+        raise broken(
+            BundleError,
+            f"{path}: {key}",
+            must="be there" if key in KEYS else "not be there",
+            got="nothing" if key in KEYS else "an entry",
+            fix=did_you_mean(key, KEYS),
+        )
     return entries
 
 

@@ -118,8 +118,9 @@ def loss_by_name(name: str) -> keras.losses.Loss:
     0.25
     """
     if name not in _LOSSES:
-        raise broken(SettingError, "loss", must="be the name of a loss", got=name,
-                     fix=did_you_mean(str(name), _LOSSES))
+        raise broken(
+            SettingError, "loss", must="be the name of a loss", got=name, fix=did_you_mean(str(name), _LOSSES)
+        )
     return _LOSSES[name]()
 
 
@@ -142,5 +143,10 @@ def _check_shapes(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
         a is None or b is None or a == b for a, b in zip(true, predicted, strict=True)
     )
     if not fits:
-        raise broken(ArrayError, "y_true", must=f"be (N, h, w, K) as y_pred, {predicted}", got=true,
-                     fix="Give labels one-hot, a single class as (N, h, w, 1).")
+        raise broken(
+            ArrayError,
+            "y_true",
+            must=f"be (N, h, w, K) as y_pred, {predicted}",
+            got=true,
+            fix="Give labels one-hot, a single class as (N, h, w, 1).",
+        )

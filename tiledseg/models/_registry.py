@@ -65,14 +65,24 @@ def builder_for(config: UNetConfig | Mapping[str, object]) -> UNetBuilder:
     if isinstance(config, UNetConfig):
         return UNetBuilder(config)
     if not isinstance(config, Mapping):
-        raise broken(SettingError, "config", must="be settings of an architecture, or a mapping of them",
-                     got=type(config).__name__, fix='Give for example {"name": "unet"}.')
+        raise broken(
+            SettingError,
+            "config",
+            must="be settings of an architecture, or a mapping of them",
+            got=type(config).__name__,
+            fix='Give for example {"name": "unet"}.',
+        )
     settings, builder = _named(config.get("name"))
     return builder(settings.model_validate(dict(config)))
 
 
 def _named(name: object) -> tuple[type[UNetConfig], type[UNetBuilder]]:
     if not isinstance(name, str) or name not in _ARCHITECTURES:
-        raise broken(SettingError, "name", must="be an architecture", got=name,
-                     fix=did_you_mean(str(name), _ARCHITECTURES))
+        raise broken(
+            SettingError,
+            "name",
+            must="be an architecture",
+            got=name,
+            fix=did_you_mean(str(name), _ARCHITECTURES),
+        )
     return _ARCHITECTURES[name]

@@ -65,8 +65,13 @@ def save_bundle(segmenter: Segmenter, folder: PathLike, *, overwrite: bool = Fal
         target.parent.mkdir(parents=True, exist_ok=True)
         _written(segmenter, weights, target)
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
-        raise broken(FileError, str(folder), must="be a folder that can be written", got=str(error),
-                     fix="Choose another folder, or free some space.") from error
+        raise broken(
+            FileError,
+            str(folder),
+            must="be a folder that can be written",
+            got=str(error),
+            fix="Choose another folder, or free some space.",
+        ) from error
     return target
 
 
@@ -74,11 +79,21 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return
     if not overwrite:
-        raise broken(FileError, str(target), must="not exist yet", got="an existing path",
-                     fix="Choose another name, or pass overwrite=True to replace the bundle there.")
+        raise broken(
+            FileError,
+            str(target),
+            must="not exist yet",
+            got="an existing path",
+            fix="Choose another name, or pass overwrite=True to replace the bundle there.",
+        )
     if not target.is_dir() or not {path.name for path in target.iterdir()} <= FILES:
-        raise broken(FileError, str(target), must="be a bundle and hold nothing else to be replaced",
-                     got="other files", fix="Choose another name, or move the other files away.")
+        raise broken(
+            FileError,
+            str(target),
+            must="be a bundle and hold nothing else to be replaced",
+            got="other files",
+            fix="Choose another name, or move the other files away.",
+        )
 
 
 def _written(segmenter: Segmenter, weights: dict[str, FloatArray], target: Path) -> None:
@@ -96,8 +111,13 @@ def _fill(partial: Path, segmenter: Segmenter, weights: dict[str, FloatArray]) -
     write_weights(weights, partial / WEIGHTS)
     text = _config(segmenter, sha256(partial / WEIGHTS))
     if len(text) > LARGEST_CONFIG:
-        raise broken(SettingError, "provenance", must=f"keep {CONFIG} under {LARGEST_CONFIG} bytes",
-                     got=len(text), fix="Shorten it.")
+        raise broken(
+            SettingError,
+            "provenance",
+            must=f"keep {CONFIG} under {LARGEST_CONFIG} bytes",
+            got=len(text),
+            fix="Shorten it.",
+        )
     write_bytes(partial / CONFIG, text)
     write_bytes(partial / CARD, card(segmenter).encode())
     shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors makes it private to its owner

@@ -120,38 +120,68 @@ def _check_types(segmenter: Segmenter) -> None:
     for name, kind in wanted.items():
         value = getattr(segmenter, name)
         if not isinstance(value, kind):
-            raise broken(SettingError, name, must=f"be of type {getattr(kind, '__name__', kind)}",
-                         got=type(value).__name__, fix="See `Segmenter` for its fields.")
+            raise broken(
+                SettingError,
+                name,
+                must=f"be of type {getattr(kind, '__name__', kind)}",
+                got=type(value).__name__,
+                fix="See `Segmenter` for its fields.",
+            )
 
 
 def _check_network(segmenter: Segmenter) -> None:
     network, settings = segmenter.network, segmenter.architecture
     shapes = (getattr(network, "input_shape", None), getattr(network, "output_shape", None))
     if settings.final_activation == "linear":
-        raise broken(SettingError, "architecture.final_activation", must="give probabilities", got="linear",
-                     fix="Use sigmoid or softmax.")
+        raise broken(
+            SettingError,
+            "architecture.final_activation",
+            must="give probabilities",
+            got="linear",
+            fix="Use sigmoid or softmax.",
+        )
     stated = ((None, *settings.input_shape), (None, *settings.input_shape[:2], settings.classes))
     if shapes != stated:
-        raise broken(ModelError, "network", must=f"have its architecture's input and output shapes {stated}",
-                     got=shapes, fix="Give the settings that it was built with.")
+        raise broken(
+            ModelError,
+            "network",
+            must=f"have its architecture's input and output shapes {stated}",
+            got=shapes,
+            fix="Give the settings that it was built with.",
+        )
 
 
 def _check_labels(segmenter: Segmenter) -> None:
     labels: tuple[object, ...] = segmenter.labels
     classes = segmenter.architecture.classes
     if not all(isinstance(label, str) and label.strip() for label in labels):
-        raise broken(SettingError, "labels", must="be names that are not empty", got=labels,
-                     fix='Give for example ("cell",).')
+        raise broken(
+            SettingError,
+            "labels",
+            must="be names that are not empty",
+            got=labels,
+            fix='Give for example ("cell",).',
+        )
     if len(labels) != classes or len(set(labels)) != classes:
-        raise broken(SettingError, "labels", must=f"be {classes} different names, one per output channel",
-                     got=labels, fix="With one channel, name the foreground alone.")
+        raise broken(
+            SettingError,
+            "labels",
+            must=f"be {classes} different names, one per output channel",
+            got=labels,
+            fix="With one channel, name the foreground alone.",
+        )
 
 
 def _check_channels(segmenter: Segmenter) -> None:
     stated, needed = segmenter.preprocessing.channels, segmenter.architecture.input_shape[2]
     if stated != needed:
-        raise broken(SettingError, "preprocessing.channels", must=f"be {needed}, as the network's input",
-                     got=stated, fix=f"Use PreprocessingConfig(channels={needed}).")
+        raise broken(
+            SettingError,
+            "preprocessing.channels",
+            must=f"be {needed}, as the network's input",
+            got=stated,
+            fix=f"Use PreprocessingConfig(channels={needed}).",
+        )
 
 
 def _check_threshold(threshold: float) -> None:
@@ -165,14 +195,22 @@ def _check_tiling(segmenter: Segmenter) -> None:
     settings = segmenter.architecture
     for axis, tile, size in zip("yx", segmenter.tiling.tile_shape, settings.input_shape[:2], strict=True):
         if size is not None and tile != size:
-            raise broken(SettingError, "tiling.tile_size",
-                         must=f"be {size} along {axis}, as the network's input", got=tile,
-                         fix=f"Use {size}, or a network of free size.")
+            raise broken(
+                SettingError,
+                "tiling.tile_size",
+                must=f"be {size} along {axis}, as the network's input",
+                got=tile,
+                fix=f"Use {size}, or a network of free size.",
+            )
         if tile % settings.stride:
             low = tile // settings.stride * settings.stride
-            raise broken(SettingError, "tiling.tile_size",
-                         must=f"be a multiple of the network's stride {settings.stride} along {axis}",
-                         got=tile, fix=f"Use {f'{low} or ' if low else ''}{low + settings.stride}.")
+            raise broken(
+                SettingError,
+                "tiling.tile_size",
+                must=f"be a multiple of the network's stride {settings.stride} along {axis}",
+                got=tile,
+                fix=f"Use {f'{low} or ' if low else ''}{low + settings.stride}.",
+            )
 
 
 def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,6 +218,11 @@ def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(provenance), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise broken(SettingError, "provenance", must="hold what JSON can hold", got=str(error),
-                     fix="Use text, finite numbers, lists and mappings.") from None
+        raise broken(
+            SettingError,
+            "provenance",
+            must="hold what JSON can hold",
+            got=str(error),
+            fix="Use text, finite numbers, lists and mappings.",
+        ) from None
     return copy

@@ -55,11 +55,21 @@ def weights_of(network: keras.Model, architecture: UNetConfig) -> dict[str, Floa
     weights = {variable.path: variable.numpy() for variable in network.weights}
     for path, values in weights.items():
         if values.dtype != np.float32:
-            raise broken(ModelError, path, must="have float32 weights", got=str(values.dtype),
-                         fix="Use a mixed precision, which keeps the weights in float32.")
+            raise broken(
+                ModelError,
+                path,
+                must="have float32 weights",
+                got=str(values.dtype),
+                fix="Use a mixed precision, which keeps the weights in float32.",
+            )
         if not np.isfinite(values).all():
-            raise broken(ModelError, path, must="have finite weights", got=_bad(values),
-                         fix="Training diverged: go back to an earlier checkpoint.")
+            raise broken(
+                ModelError,
+                path,
+                must="have finite weights",
+                got=_bad(values),
+                fix="Training diverged: go back to an earlier checkpoint.",
+            )
     return weights
 
 
@@ -81,8 +91,9 @@ def write_weights(weights: dict[str, FloatArray], path: Path) -> None:
     try:
         save_file({name: np.ascontiguousarray(values) for name, values in weights.items()}, path)
     except SafetensorError as error:
-        raise broken(FileError, str(path), must="be writable", got=str(error),
-                     fix="Free some space.") from None
+        raise broken(
+            FileError, str(path), must="be writable", got=str(error), fix="Free some space."
+        ) from None
 
 
 def load_network(architecture: UNetConfig, path: Path) -> keras.Model:
@@ -139,17 +150,26 @@ def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path:
     wanted = {variable.path: tuple(variable.shape) for variable in network.weights}
     for name in sorted(wanted.keys() | shapes.keys()):
         if wanted.get(name) != shapes.get(name):
-            raise damaged(f"{path}: {name}", must=f"have the shape {wanted.get(name, 'of no weight')}",
-                          got=shapes.get(name, "no such weight"))
+            raise damaged(
+                f"{path}: {name}",
+                must=f"have the shape {wanted.get(name, 'of no weight')}",
+                got=shapes.get(name, "no such weight"),
+            )
 
 
 def _checked(values: Any, variable: Any, path: Path) -> FloatArray:  # noqa: ANN401
     if keras.backend.standardize_dtype(variable.dtype) != "float32":
-        raise broken(ModelError, "keras.config.dtype_policy()", must="keep weights in float32",
-                     got=variable.dtype, fix='Set "float32" or a mixed precision before loading.')
+        raise broken(
+            ModelError,
+            "keras.config.dtype_policy()",
+            must="keep weights in float32",
+            got=variable.dtype,
+            fix='Set "float32" or a mixed precision before loading.',
+        )
     if values.dtype != np.float32 or not np.isfinite(values).all():
-        raise damaged(f"{path}: {variable.path}", must="be finite and float32",
-                      got=f"{values.dtype}, {_bad(values)}")
+        raise damaged(
+            f"{path}: {variable.path}", must="be finite and float32", got=f"{values.dtype}, {_bad(values)}"
+        )
     return values  # type: ignore[no-any-return]
 
 
@@ -160,16 +180,31 @@ def _bad(values: Any) -> str:  # noqa: ANN401
 def _check_rebuilds(network: keras.Model, architecture: UNetConfig) -> None:
     rebuilt = builder_for(architecture).build(blank=True)
     if not isinstance(network, type(rebuilt)):
-        raise broken(ModelError, "network", must="be one that `build_model` builds",
-                     got=type(network).__name__, fix="Build it with `build_model` and copy the weights over.")
+        raise broken(
+            ModelError,
+            "network",
+            must="be one that `build_model` builds",
+            got=type(network).__name__,
+            fix="Build it with `build_model` and copy the weights over.",
+        )
     layers = (_compared(network), _compared(rebuilt))
     for is_there, wanted in zip(*layers, strict=False):
         if is_there != wanted:
-            raise broken(ModelError, f"network.{is_there['name']}", must="be as its architecture states",
-                         got=_difference(is_there, wanted), fix=_SETTINGS)
+            raise broken(
+                ModelError,
+                f"network.{is_there['name']}",
+                must="be as its architecture states",
+                got=_difference(is_there, wanted),
+                fix=_SETTINGS,
+            )
     if len(layers[0]) != len(layers[1]):
-        raise broken(ModelError, "network", must=f"have the {len(layers[1])} layers of its architecture",
-                     got=len(layers[0]), fix=_SETTINGS)
+        raise broken(
+            ModelError,
+            "network",
+            must=f"have the {len(layers[1])} layers of its architecture",
+            got=len(layers[0]),
+            fix=_SETTINGS,
+        )
 
 
 def _compared(network: keras.Model) -> list[dict[str, Any]]:
@@ -179,8 +214,11 @@ def _compared(network: keras.Model) -> list[dict[str, Any]]:
 
 def _stripped(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, dict):
-        return {key: _stripped(part) for key, part in value.items()
-                if key not in _NOT_COMPARED and not key.endswith(_OF_TRAINING)}
+        return {
+            key: _stripped(part)
+            for key, part in value.items()
+            if key not in _NOT_COMPARED and not key.endswith(_OF_TRAINING)
+        }
     return [_stripped(part) for part in value] if isinstance(value, list | tuple) else value
 
 

@@ -61,8 +61,11 @@ def draw_stain(rng: np.random.Generator) -> Stain:
     density = _DENSITY * rng.uniform(0.85, 1.15, (3, 1)) * rng.uniform(0.93, 1.07, (3, 3))
     light = np.array([203, 201, 207]) * rng.uniform(0.92, 1.06) * rng.uniform(0.975, 1.025, 3)
     return Stain(
-        density.astype(np.float32), light.astype(np.float32), rng.uniform(0.08, 0.22),
-        rng.uniform(0.06, 0.2), rng.uniform(0.001, 0.006),
+        density.astype(np.float32),
+        light.astype(np.float32),
+        rng.uniform(0.08, 0.22),
+        rng.uniform(0.06, 0.2),
+        rng.uniform(0.001, 0.006),
     )
 
 

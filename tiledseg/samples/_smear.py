@@ -123,8 +123,9 @@ def check_whole(name: str, value: object, least: int) -> None:
         If it is not an int, or less than `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise broken(SettingError, name, must=f"be an int of at least {least}", got=value,
-                     fix=f"Use {least} or more.")
+        raise broken(
+            SettingError, name, must=f"be an int of at least {least}", got=value, fix=f"Use {least} or more."
+        )
 
 
 def _sizes(shape: tuple[int, int], cell_px: tuple[float, float] | None) -> tuple[float, float]:
@@ -132,8 +133,13 @@ def _sizes(shape: tuple[int, int], cell_px: tuple[float, float] | None) -> tuple
     if cell_px is None:
         return (_SHARES[0] * min(shape), _SHARES[1] * min(shape))
     if np.shape(cell_px) != (2,) or not 4 <= cell_px[0] <= cell_px[1] < math.inf:
-        raise broken(SettingError, "cell_px", must="be (smallest, largest), in px, at least 4", got=cell_px,
-                     fix="Use (250, 400) for a photograph of 2560x1920 px.")
+        raise broken(
+            SettingError,
+            "cell_px",
+            must="be (smallest, largest), in px, at least 4",
+            got=cell_px,
+            fix="Use (250, 400) for a photograph of 2560x1920 px.",
+        )
     return cell_px
 
 

@@ -41,7 +41,9 @@ class EnlargingSink:
     """
 
     def __init__(self, out: Sink, shape: tuple[int, int, int]) -> None:
-        self.out, self.shape, self.dtype = out, shape, np.dtype(np.float32)
+        self.out: Sink = out
+        self.shape: tuple[int, int, int] = shape
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         height = out.shape[0]
         place = (np.arange(height) + 0.5) * (shape[0] / height) - 0.5
         place = np.clip(place, 0, shape[0] - 1)
@@ -50,7 +52,7 @@ class EnlargingSink:
         self._share = (place - self._upper).astype(np.float32)[:, None, None]
         self._held = np.empty((0, *shape[1:]), np.float32)
         self._first = 0  # row of the small map that `_held` begins with
-        self.written_rows = 0  # of the large map, final
+        self.written_rows: int = 0  # of the large map, final
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
         if rows.start != self._first + len(self._held):

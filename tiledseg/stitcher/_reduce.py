@@ -156,7 +156,9 @@ class ReducingSink:
             )
         if not 0 < threshold < 1:
             raise broken(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
-        self.out, self.shape, self.dtype = out, shape, np.dtype(np.float32)
+        self.out: Sink = out
+        self.shape: tuple[int, int, int] = shape
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         self._reduction, self._threshold = reduction, np.float32(threshold)
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:

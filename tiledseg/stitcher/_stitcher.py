@@ -89,7 +89,9 @@ class Stitcher:
         shape = (*grid.shape, n_channels)
         if out is None:
             out = np.zeros(reduced_shape(shape, reduction), reduced_dtype(reduction, n_channels))
-        self.grid, self.n_channels, self.out = grid, n_channels, out
+        self.grid: TileGrid = grid
+        self.n_channels: int = n_channels
+        self.out: Any = out
         self._sink: Sink = ReducingSink(out, shape, reduction, threshold)
         self._rows, self._columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
         self._across = [np.repeat(window.weights, n_channels) for window in self._columns]

@@ -70,7 +70,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig | None = None) -> None:
-        self.config = config or TrainConfig()
+        self.config: TrainConfig = config or TrainConfig()
 
     def fit(
         self,
