@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import os
 
     from tiledseg.config import PreprocessingConfig, TilingConfig
+    from tiledseg.engine import Reach
 
 __all__ = [
     "AnyArray",
@@ -95,6 +96,11 @@ class Predictor(Protocol):
     @property
     def stride(self) -> tuple[int, int]:
         """Total stride (y, x) in px: input sizes and tile origins are multiples of it."""
+        ...
+
+    @property
+    def reach(self) -> Reach:
+        """What an output px depends on."""
         ...
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:

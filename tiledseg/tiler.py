@@ -11,7 +11,7 @@ from tiledseg._arrays import check_finite, check_image
 from tiledseg._checks import broken
 from tiledseg.config import TilingConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.grid import AxisGrid, TileGrid, check_multiple
+from tiledseg.grid import AxisGrid, Box, TileGrid, check_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -167,14 +167,39 @@ class Tiler:
             some = ids[first : first + batch_size]
             tiles = np.empty((len(some), *grid.tile_shape, channels), dtype)
             for tile, tile_id in zip(tiles, some, strict=True):
-                self._read(image, grid, tile_id, tile, fill)
+                self._read(image, grid[tile_id].read_box, tile, fill)
             yield TileBatch(np.array(some, np.int64), tiles)
 
-    def _read(self, image: Source, grid: TileGrid, tile_id: int, tile: AnyArray, fill: float) -> None:
-        box = grid[tile_id].read_box
-        mode = self.config.pad_mode
-        rows, columns = _spans(box.y0, grid.y, mode), _spans(box.x0, grid.x, mode)
-        if mode == "constant" and (box.y1 > grid.y.length or box.x1 > grid.x.length):
+    def read(self, image: Source, box: Box) -> AnyArray:
+        """Read one box of px as a tile is read, whatever its size.
+
+        Parameters
+        ----------
+        image : array_like
+            (H, W) or (H, W, C), as for `batches`.
+        box : Box
+            What to read; it begins in the image and may end beyond it.
+
+        Returns
+        -------
+        ndarray
+            (h, w, C), in the dtype of the image, padded where the box ends beyond it.
+
+        Raises
+        ------
+        ArrayError
+            If `image` is not an image, or has values that are not finite.
+        """
+        *_, channels = check_image(image)
+        dtype = np.dtype(image.dtype).newbyteorder("=")
+        pixels = np.empty((*box.shape, channels), dtype)
+        self._read(image, box, pixels, _padding_value(self.config, dtype))
+        return pixels
+
+    def _read(self, image: Source, box: Box, tile: AnyArray, fill: float) -> None:
+        mode, (height, width) = self.config.pad_mode, image.shape[:2]
+        rows, columns = _spans(box.y0, box.y1, height, mode), _spans(box.x0, box.x1, width, mode)
+        if mode == "constant" and (box.y1 > height or box.x1 > width):
             tile[...] = fill
         for row in rows:
             for column in columns:
@@ -203,15 +228,15 @@ def _padding_value(config: TilingConfig, dtype: np.dtype[Any]) -> float:
     return value
 
 
-def _spans(origin: int, axis: AxisGrid, mode: PadMode) -> list[_Span]:
+def _spans(start: int, end: int, length: int, mode: PadMode) -> list[_Span]:
     """Split a tile's axis into the part inside the image and the part that is padding."""
-    stop = min(origin + axis.tile, axis.length)
-    inside = _Span(slice(origin, stop), None, slice(0, stop - origin))
-    if stop == origin + axis.tile or mode == "constant":
+    stop = min(end, length)
+    inside = _Span(slice(start, stop), None, slice(0, stop - start))
+    if stop == end or mode == "constant":
         return [inside]
-    index = _folded(np.arange(stop, origin + axis.tile), axis.length, mode)
+    index = _folded(np.arange(stop, end), length, mode)
     low = int(index.min())
-    return [inside, _Span(slice(low, int(index.max()) + 1), index - low, slice(stop - origin, axis.tile))]
+    return [inside, _Span(slice(low, int(index.max()) + 1), index - low, slice(stop - start, end - start))]
 
 
 def _folded(place: NDArray[np.intp], length: int, mode: PadMode) -> NDArray[np.intp]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -22,6 +22,19 @@ _Pixels: TypeAlias = Annotated[int, Field(ge=0)]
 _Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _overlap(value: object) -> object:
+    plain = _plain(value)
+    if isinstance(plain, bool) or not (isinstance(plain, int | float | tuple) or plain == "exact"):
+        raise broken(
+            SettingError,
+            "TilingConfig.overlap",
+            must='be px, a fraction of the tile or "exact"',
+            got=value,
+            fix='Use 64, 0.25 or "exact", say.',
+        )
+    return plain
+
+
 class TilingConfig(Config):
     """How an image is cut into tiles and how their outputs are blended.
 
@@ -29,11 +42,13 @@ class TilingConfig(Config):
     ----------
     tile_size : int or tuple of int
         Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text.
-    overlap : int or float or tuple of int
+    overlap : int or float or tuple of int or "exact"
         Least overlap of neighbours: whole numbers are px, in [0, tile); a float is a
-        fraction of the tile in [0, 1).
+        fraction of the tile in [0, 1); ``"exact"`` is the least that makes the tiled result
+        equal to that of the whole image, which is known once there is a network.
     blend : {"crop", "constant", "linear", "hann", "gaussian"}
-        Blending window; ``crop`` takes each pixel from one tile alone.
+        Blending window; ``crop`` takes each pixel from one tile alone. The default is
+        ``gaussian``, and ``crop`` with ``overlap="exact"``, which allows no other.
     alignment : int or tuple of int
         Tile origins are multiples of this many px, (y, x). The total stride of a network is
         taken into account besides.
@@ -45,16 +60,21 @@ class TilingConfig(Config):
     Raises
     ------
     SettingError
-        If a value is out of its range, or the overlap leaves no step between tiles.
+        If a value is out of its range, the overlap leaves no step between tiles, or
+        ``overlap="exact"`` meets another blend than ``crop``.
 
     Examples
     --------
     >>> TilingConfig(tile_size=512, overlap=0.25).overlap_px
     (128, 128)
+    >>> TilingConfig(overlap="exact").blend
+    'crop'
     """
 
     tile_size: Pair = 512
-    overlap: Annotated[_Pixels | _Fraction | tuple[_Pixels, _Pixels], BeforeValidator(_plain)] = 0.25
+    overlap: Annotated[
+        _Pixels | _Fraction | tuple[_Pixels, _Pixels] | Literal["exact"], BeforeValidator(_overlap)
+    ] = 0.25
     blend: Blend = "gaussian"
     alignment: Pair = 1
     pad_mode: PadMode = "reflect"
@@ -67,7 +87,15 @@ class TilingConfig(Config):
 
     @property
     def overlap_px(self) -> tuple[int, int]:
-        """Least overlap in px, (y, x)."""
+        """Least overlap in px, (y, x); a SettingError where only a network can tell."""
+        if self.overlap == "exact":
+            raise broken(
+                SettingError,
+                "overlap",
+                must="be known in px",
+                got="exact",
+                fix="Only a network tells what is exact: use plan or tiled_predict, or give px.",
+            )
         if isinstance(self.overlap, float):
             return (int(self.tile_shape[0] * self.overlap), int(self.tile_shape[1] * self.overlap))
         return pair_of(self.overlap)
@@ -77,11 +105,29 @@ class TilingConfig(Config):
         """Divisor of all tile origins in px, (y, x)."""
         return pair_of(self.alignment)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _crops(cls, data: Any) -> Any:  # noqa: ANN401
+        if isinstance(data, dict) and data.get("overlap") == "exact" and "blend" not in data:
+            return data | {"blend": "crop"}
+        return data
+
+    @model_validator(mode="after")
+    def _exact(self) -> Self:
+        if self.overlap == "exact" and self.blend != "crop":
+            raise broken(
+                SettingError,
+                "blend",
+                must='be crop with overlap="exact"',
+                got=self.blend,
+                fix="Any other blend takes px from tile ends: use crop, or give the overlap in px.",
+            )
+        return self
+
     @model_validator(mode="after")
     def _steps(self) -> Self:
-        for axis, tile, overlap, step in zip(
-            "yx", self.tile_shape, self.overlap_px, self.alignment_px, strict=True
-        ):
+        overlaps = (0, 0) if self.overlap == "exact" else self.overlap_px
+        for axis, tile, overlap, step in zip("yx", self.tile_shape, overlaps, self.alignment_px, strict=True):
             if overlap >= tile:
                 raise broken(
                     SettingError,

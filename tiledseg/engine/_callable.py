@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._checks import broken
+from tiledseg.engine._reach import UNKNOWN, Reach
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class CallablePredictor:
     channels: int | None = None
     tile_size: tuple[int | None, int | None] = (None, None)
     stride: tuple[int, int] = (1, 1)
+    reach: Reach = UNKNOWN
 
     def __init__(self, call: TileCall) -> None:
         self._call = call

@@ -1,4 +1,4 @@
-"""What a Keras graph says about tiling: its total stride, and the size of its feature maps."""
+"""What a Keras graph says about tiling: its total stride, its reach, the size of its feature maps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["Graph", "read_graph"]
+from tiledseg.engine._reach import Axis, Grow, Reach, Rule, Slide, Step
+from tiledseg.engine._rules import is_kerass_own, rules_of
 
-_Factors = tuple[Fraction, Fraction]
-_ONE = (Fraction(1), Fraction(1))
+__all__ = ["Graph", "read_graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,94 +23,147 @@ class Graph:
         Total stride (y, x) in px.
     floats_per_px : float
         Numbers in all feature maps together, for each px of the input.
+    reach : Reach
+        What an output px depends on.
     """
 
     stride: tuple[int, int]
     floats_per_px: float
+    reach: Reach
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A tensor: its number, and how many px of the input one of its px stands for."""
+
+    number: int
+    scale: tuple[Fraction, Fraction]
+
+
+_INPUT = _Map(0, (Fraction(1), Fraction(1)))
 
 
 @dataclass(slots=True)
 class _Walk:
-    """Shrinking factors of all tensors met, by id, and their sizes."""
+    """What was met on the way, in order; tensors without places, as after a global pooling, are None."""
 
-    factors: dict[int, _Factors] = field(default_factory=dict)
-    seen: list[_Factors] = field(default_factory=list)
+    steps: tuple[list[Step], list[Step]] = field(default_factory=lambda: ([], []))
+    scales: list[tuple[Fraction, Fraction]] = field(default_factory=list)
     floats: float = 0.0
+    maps: int = 1
+    tile_dependent: dict[str, None] = field(default_factory=dict)
+    unknown: dict[str, None] = field(default_factory=dict)
 
 
 def read_graph(model: Any) -> Graph:  # noqa: ANN401
     """Walk a functional Keras graph, nested ones too.
 
-    The factor by which a tensor is smaller than the input follows from the strides of the
-    layers before it. The total stride is the least multiple of all of them: sizes and origins
-    that are multiples of it pass every pooling and every upsampling without a remainder.
+    The scale of a tensor follows from the strides of the layers before it. The total stride is the
+    least multiple of all of them: sizes and origins that are multiples of it pass every pooling and
+    every upsampling without a remainder.
 
     Parameters
     ----------
     model : keras.Model
-        A functional or sequential network; for a subclassed one the stride is taken to be 1.
+        A functional or sequential network; for a subclassed one the stride is taken to be 1, and
+        its reach is unknown.
 
     Returns
     -------
     Graph
-        Total stride and size of the feature maps.
+        Total stride, reach and size of the feature maps.
     """
-    graph = getattr(model, "_functional", None) or model
-    walk = _Walk()
-    if hasattr(graph, "operations"):
-        _walk(graph, [_ONE for _ in graph.inputs], walk)
-    y, x = (math.lcm(*(factors[axis].numerator for factors in walk.seen), 1) for axis in (0, 1))
-    return Graph((y, x), walk.floats or 64.0)
+    walk, output = _Walk(), None
+    graph = _graph_of(model)
+    if graph is None:
+        walk.unknown[f"{type(model).__name__} {model.name!r}"] = None
+    else:
+        output = _walk(graph, [_INPUT], walk, training=False)[0]
+    y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
+    return Graph((y, x), walk.floats or 64.0, _reach(walk, output, (y, x)))
 
 
-def _walk(graph: Any, incoming: list[_Factors], walk: _Walk) -> list[_Factors]:  # noqa: ANN401
+def _reach(walk: _Walk, output: _Map | None, stride: tuple[int, int]) -> Reach:
+    if not walk.tile_dependent and not walk.unknown and output is not None:
+        y, x = (
+            Axis(tuple(steps), output.number, step) for steps, step in zip(walk.steps, stride, strict=True)
+        )
+        if y.fits and x.fits:
+            return Reach((y, x))
+        walk.unknown["layers whose maps do not fit one another"] = None
+    return Reach(None, tuple(walk.tile_dependent), tuple(walk.unknown))
+
+
+def _graph_of(operation: Any) -> Any:  # noqa: ANN401
+    """Give the graph that a network runs; None where it has none, or runs something else."""
+    graph = getattr(operation, "_functional", None) or operation
+    own = is_kerass_own(getattr(type(operation), "call", None))
+    return graph if own and hasattr(graph, "_nodes_by_depth") else None
+
+
+def _walk(graph: Any, incoming: list[_Map | None], walk: _Walk, *, training: bool) -> list[_Map | None]:  # noqa: ANN401
     local = dict(zip(map(id, graph.inputs), incoming, strict=True))
-    for operation in graph.operations:
-        for node in operation._inbound_nodes:
-            if not node.input_tensors or not all(id(tensor) in local for tensor in node.input_tensors):
-                continue  # an input layer, or a use of the layer in another graph
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
             before = [local[id(tensor)] for tensor in node.input_tensors]
-            after = _after(operation, node, before, walk)
-            for tensor, factors in zip(node.outputs, after, strict=True):
-                local[id(tensor)] = factors
-                _count(tensor, factors, walk)
-    return [local.get(id(tensor), _ONE) for tensor in graph.outputs]
+            after = _after(node, before, walk, training=training)
+            local.update(zip(map(id, node.outputs), after, strict=True))
+    return [local[id(tensor)] for tensor in graph.outputs]
 
 
-def _after(operation: Any, node: Any, before: list[_Factors], walk: _Walk) -> list[_Factors]:  # noqa: ANN401
-    inner = getattr(operation, "_functional", None) or operation
-    if hasattr(inner, "operations") and hasattr(inner, "inputs"):
-        return _walk(inner, before, walk)
-    largest = max(before)
-    y, x = (largest[axis] * _step(operation, node, axis) for axis in (0, 1))
-    return [(y, x) for _ in node.outputs]
+def _after(node: Any, before: list[_Map | None], walk: _Walk, *, training: bool) -> list[_Map | None]:  # noqa: ANN401
+    inner = _graph_of(node.operation)
+    if inner is not None:
+        return _walk(inner, before, walk, training=node.arguments.kwargs.get("training", training) is True)
+    rules = rules_of(node, training=training)
+    met = [one for one in before if one is not None]
+    if rules == "tile":
+        walk.tile_dependent[_name(node.operation)] = None
+    if not met:
+        return [None for _ in node.outputs]
+    if rules == "unknown" or (len(node.outputs) > 1 and rules != "tile"):
+        walk.unknown[_name(node.operation)] = None
+    if isinstance(rules, str):
+        rules = (_guessed(node, 0), _guessed(node, 1))
+    return [_stepped(tensor, met, rules, walk) for tensor in node.outputs]
 
 
-def _step(operation: Any, node: Any, axis: int) -> Fraction:  # noqa: ANN401
-    """Say how much smaller an operation's output is than its input along one axis."""
-    sizes = [
-        tensor.shape[1 + axis]
-        for tensor in (node.input_tensors[0], node.outputs[0])
-        if len(tensor.shape) == 4
-    ]
-    strides = getattr(operation, "strides", None)
+def _stepped(tensor: Any, met: list[_Map], rules: tuple[Rule, Rule], walk: _Walk) -> _Map | None:  # noqa: ANN401
+    """Give a layer's output a number, and note where its px come from."""
+    if len(tensor.shape) != 4 or tensor.shape[1:3] == (1, 1):
+        return None
+    largest = max(one.scale for one in met)
+    scale = (largest[0] * _shrinking(rules[0]), largest[1] * _shrinking(rules[1]))
+    made = _Map(walk.maps, scale)
+    for steps, rule in zip(walk.steps, rules, strict=True):
+        steps.append(Step(tuple(one.number for one in met), made.number, rule))
+    walk.maps += 1
+    walk.scales.append(scale)
+    walk.floats += (tensor.shape[3] or 1) / float(scale[0] * scale[1])
+    return made
+
+
+def _shrinking(rule: Rule) -> Fraction:
+    return Fraction(rule.step) if isinstance(rule, Slide) else Fraction(1, rule.factor)
+
+
+def _guessed(node: Any, axis: int) -> Rule:  # noqa: ANN401
+    """Guess by how much a layer that is not known shrinks or grows: for the total stride alone."""
+    strides = getattr(node.operation, "strides", None)
     if strides is not None:
         step = strides[axis] if isinstance(strides, tuple | list) else strides
-        return Fraction(1, step) if "Transpose" in type(operation).__name__ else Fraction(step)
-    if type(operation).__name__.startswith("UpSampling"):
-        return Fraction(1, operation.size[axis])
-    if len(sizes) == 2 and None not in sizes and sizes[0] != sizes[1] and 0 not in sizes:
-        return _whole(Fraction(sizes[0], sizes[1]))
-    return Fraction(1)
+        grows = "Transpose" in type(node.operation).__name__
+        return Grow(step, step) if grows else Slide(step, step)
+    sizes = [one.shape[1 + axis] for one in (node.input_tensors[0], node.outputs[0]) if len(one.shape) == 4]
+    if len(sizes) < 2 or not all(sizes):
+        return Slide()
+    ratio = Fraction(sizes[0], sizes[1])  # padding and cropping give one, too, but no whole one
+    if ratio.numerator == 1:
+        return Grow(ratio.denominator, ratio.denominator)
+    return Slide(ratio.numerator, ratio.numerator) if ratio.denominator == 1 else Slide()
 
 
-def _whole(ratio: Fraction) -> Fraction:
-    """Take a ratio of sizes only where it is a resize; padding and cropping shift, they do not scale."""
-    return ratio if 1 in {ratio.numerator, ratio.denominator} else Fraction(1)
-
-
-def _count(tensor: Any, factors: _Factors, walk: _Walk) -> None:  # noqa: ANN401
-    if len(tensor.shape) != 4 or tensor.shape[1:3] == (1, 1):
-        return
-    walk.seen.append(factors)
-    walk.floats += (tensor.shape[3] or 1) / float(factors[0] * factors[1])
+def _name(operation: Any) -> str:  # noqa: ANN401
+    return f"{type(operation).__name__} {operation.name!r}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.engine._reach import Reach
 
 __all__ = ["KerasPredictor"]
 
@@ -55,6 +56,7 @@ class KerasPredictor:
         _check_weights(model)
         self._graph = read_graph(model)
         self.stride: tuple[int, int] = self._graph.stride
+        self.reach: Reach = self._graph.reach
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory that one tile needs, from above: all feature maps at once.

@@ -11,6 +11,7 @@ from tiledseg._types import SegmenterLike
 from tiledseg.config import TilingConfig
 from tiledseg.engine import fitting_batch, predictor_for
 from tiledseg.errors import SettingError
+from tiledseg.predict._exact import exact_tiling, judge, reach_of
 from tiledseg.preprocess import scaled_length
 from tiledseg.tiler import Tiler
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tiledseg._types import Predictor
     from tiledseg.config import PreprocessingConfig
     from tiledseg.grid import TileGrid
+    from tiledseg.predict._exact import Verdict
 
 __all__ = ["Layout", "Plan", "lay_out", "plan"]
 
@@ -68,6 +70,18 @@ class Plan:
         Tiles of the image as the network sees it, after `scale`.
     stride : tuple of int
         Total stride (y, x) of the network in px.
+    receptive_field : tuple of tuple of int or None
+        Px before and after an output px that can reach it, along y and x: the most over the px
+        of one total stride. None where the network does not tell.
+    halo : tuple of tuple of int or None
+        Px at the start and at the end of a tile, along y and x, whose outputs differ from those
+        of the whole image; None where the network does not tell.
+    verdict : {"exact", "approximate", "impossible"}
+        ``exact``: tiled equals whole up to the rounding of float32. ``approximate``: it need not,
+        or the network does not tell. ``impossible``: with this network no tiling would equal it.
+        The whole is the image with the padding that the grid adds at its far ends.
+    reason : str
+        Why, and what exactness would take.
     classes : int or None
         Output channels; None where not known before the first call.
     batch_size : int
@@ -85,6 +99,10 @@ class Plan:
     tiling: TilingConfig
     grid: TileGrid
     stride: tuple[int, int]
+    receptive_field: tuple[tuple[int, int], tuple[int, int]] | None
+    halo: tuple[tuple[int, int], tuple[int, int]] | None
+    verdict: Verdict
+    reason: str
     classes: int | None
     batch_size: int
     network_bytes: int
@@ -105,6 +123,7 @@ class Plan:
         grid = self.grid
         channels = "?" if self.classes is None else str(self.classes)
         scaled = f", scaled by {self.scale:g} to {_size(grid.shape)}" if grid.shape != self.shape else ""
+        sides = {"field of view": self.receptive_field, "halo": self.halo}
         rows = {
             "image": f"{_size(self.shape)}{scaled}",
             "tiles": f"{len(grid)} of {_size(grid.tile_shape)} "
@@ -116,6 +135,8 @@ class Plan:
             "output": f"{_size(self.shape)}, {channels} channels, float32, {_mib(self.output_bytes)}",
             "memory": f"about {_mib(self.total_bytes)} beside the image "
             f"(network {_mib(self.network_bytes)}, band of rows {_mib(self.band_bytes)})",
+            **{name: _sides(px) for name, px in sides.items() if px},
+            "verdict": f"{self.verdict}: {self.reason}",
         }
         return "\n".join(f"{name:<14} {text}" for name, text in rows.items())
 
@@ -146,7 +167,7 @@ def plan(
     Returns
     -------
     Plan
-        Tiles, redundancy, calls, output size and memory.
+        Tiles, redundancy, calls, output size, memory, and whether tiled equals whole.
 
     Raises
     ------
@@ -168,17 +189,24 @@ def plan(
     network calls  9 of 4 tiles
     output         1920 x 2560 px, ? channels, float32, 18.8 MiB
     memory         about 87.8 MiB beside the image (network 64.0 MiB, band of rows 5.0 MiB)
+    verdict        approximate: the reach of a callable is not known
     """
     layout = lay_out(model, shape, tiling)
     predictor, grid = layout.predictor, layout.grid
     batch = chosen_batch(layout, batch_size, len(grid), memory_budget)
     classes = predictor.classes or 1
+    reach = reach_of(predictor)
+    verdict, reason = judge(grid, predictor)
     return Plan(
         shape=layout.shape,
         scale=layout.preprocessing.scale if layout.preprocessing else 1.0,
         tiling=layout.tiler.config,
         grid=grid,
         stride=predictor.stride,
+        receptive_field=reach.receptive_field,
+        halo=reach.halo,
+        verdict=verdict,
+        reason=reason,
         classes=predictor.classes,
         batch_size=batch,
         network_bytes=batch * predictor.bytes_per_tile(grid.tile_shape),
@@ -218,9 +246,11 @@ def lay_out(model: object, shape: Sequence[int], tiling: TilingConfig | None) ->
         (model.preprocessing, model.tiling) if isinstance(model, SegmenterLike) else (None, None)
     )
     height, width, _ = check_shape(shape, predictor.channels if len(shape) == 3 else None)
-    tiler = Tiler(_checked(tiling or own or _default_tiling(predictor), predictor))
     scale = preprocessing.scale if preprocessing else 1.0
-    grid = tiler.grid((scaled_length(height, scale), scaled_length(width, scale)), predictor.stride)
+    seen = (scaled_length(height, scale), scaled_length(width, scale))
+    checked = _checked(tiling or own or _default_tiling(predictor), predictor)
+    tiler = Tiler(exact_tiling(checked, predictor, seen))
+    grid = tiler.grid(seen, predictor.stride)
     return Layout(predictor, preprocessing, tiler, grid, (height, width))
 
 
@@ -280,6 +310,11 @@ def _checked(tiling: TilingConfig, predictor: Predictor) -> TilingConfig:
                 fix=f"Use tile_size={fixed}, or build the network for a free size.",
             )
     return tiling
+
+
+def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:
+    (above, below), (left, right) = px
+    return f"{above} px above, {below} below, {left} left, {right} right"
 
 
 def _size(shape: tuple[int, int]) -> str:

@@ -15,6 +15,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
 from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
 from tiledseg.predict._plan import Layout, chosen_batch, lay_out
+from tiledseg.predict._verify import verify_tiles
 from tiledseg.preprocess import prepare
 from tiledseg.stitcher import EnlargingSink, ReducingSink, Stitcher, reduced_dtype, reduced_shape
 
@@ -47,6 +48,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     progress: bool = False,
     callback: Callable[[Tile, int, int], bool | None] | None = None,
     memory_budget: int | None = None,
+    verify: bool = False,
 ) -> Any:  # noqa: ANN401
     """Run a network over an image of any size, and blend its outputs into one map.
 
@@ -90,6 +92,10 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     memory_budget : int, optional
         Bytes that the network may take for its activations when the batch size is chosen; half
         of the free memory where it is None.
+    verify : bool
+        Whether to check first, on three tiles, that tiled equals whole: what the blend takes of
+        them is compared with what the network gives for a crop of the image with a tile more on
+        each side. It takes the memory of nine tiles at once.
 
     Returns
     -------
@@ -105,11 +111,13 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         ``error.finished_rows`` rows are final and the others `fill_value`.
     ModelError
         If `model` cannot be tiled, or returns something else than a map; for a Segmenter also if
-        the map does not hold probabilities.
+        the map does not hold probabilities; with `verify` also if a px differs from the whole by
+        more than 1e-5, or 1e-5 of the largest output where that is above 1.
     StitchError
         If the network returns NaN or infinity; the message names the tile.
     SettingError
-        If the tiling does not fit the network, or an option is out of its range.
+        If the tiling does not fit the network, an option is out of its range, or `verify` meets
+        a network that takes tiles of one size alone.
 
     Examples
     --------
@@ -125,6 +133,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     source = _source(layout, image)
     wanted = _wanted(layout, mask)
     size = chosen_batch(layout, batch_size, len(wanted), memory_budget)
+    if verify:
+        verify_tiles(layout, source, wanted)
     if threshold is None:
         threshold = model.threshold if isinstance(model, SegmenterLike) else 0.5
     target = _Target(layout, out, reduction, threshold, fill_value)

@@ -1,0 +1,230 @@
+"""How far an output px of a network sees, and how far the ends of a tile spoil it.
+
+Each layer is reduced to what it does to places along one axis. Two questions are then answered
+in whole numbers: which input px can reach an output px (intervals of px, walked from the output
+back to the input), and how many px at the two ends of a tile differ from what the whole image
+gives (walked from the input to the output). Sizes and origins are multiples of the total stride
+throughout, so that paddings which depend on a remainder are the same in the tile and the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+__all__ = ["UNKNOWN", "Axis", "Grow", "Reach", "Rule", "Slide", "Step"]
+
+_STRIDES = 1 << 16  # in the axis that the questions are answered on: no end may reach its middle
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Output px i takes the input px from (step i - before) / factor up to (step i + after) / factor."""
+
+    size: int
+    step: int
+    factor: int
+    before: int
+    after: int
+
+    def sources(self, low: int, high: int) -> tuple[int, int]:
+        """Give the first and the last input px that the output px from `low` to `high` take."""
+        first = -((self.before - self.step * low) // self.factor)
+        return first, (self.step * high + self.after) // self.factor
+
+    def spoiled(self, size: int, left: int, right: int) -> tuple[int, int]:
+        """Count the px at the two ends of the output that take spoiled px, or px beyond the ends."""
+        clean = (self.factor * (left - 1) + self.before) // self.step + 1
+        stop = -((self.after - self.factor * (size - right)) // self.step)
+        return max(clean, 0), max(self.size - stop, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Slide:
+    """A window that slides over px: convolution and pooling; with a kernel of 1 padding and cropping.
+
+    Attributes
+    ----------
+    kernel : int
+        Length of the window in px, its dilation counted in.
+    step : int
+        Px from one window to the next.
+    left : int or None
+        Px added before the first one, negative for px taken away; None for as many on both sides
+        as give size / step outputs, the smaller half before.
+    right : int
+        Px added after the last one.
+    """
+
+    kernel: int = 1
+    step: int = 1
+    left: int | None = 0
+    right: int = 0
+
+    def places(self, size: int) -> _Places:
+        """Say where the px of the output of an input of `size` px come from."""
+        left, right = self.left, self.right
+        if left is None:
+            added = max((-(-size // self.step) - 1) * self.step + self.kernel - size, 0)
+            left, right = added // 2, added - added // 2
+        out = (size + left + right - self.kernel) // self.step + 1
+        return _Places(out, self.step, 1, left, self.kernel - 1 - left)
+
+
+@dataclass(frozen=True, slots=True)
+class Grow:
+    """A window that every px spreads over: transposed convolution and upsampling.
+
+    Attributes
+    ----------
+    kernel : int
+        Length of the window in px of the output.
+    factor : int
+        Px of the output from one window to the next.
+    left, right : int
+        Px of the output cut off before the first window's end and after the last one's.
+    """
+
+    kernel: int
+    factor: int
+    left: int = 0
+    right: int = 0
+
+    def places(self, size: int) -> _Places:
+        """Say where the px of the output of an input of `size` px come from."""
+        out = (size - 1) * self.factor + self.kernel - self.left - self.right
+        return _Places(out, 1, self.factor, self.kernel - 1 - self.left, self.left)
+
+
+Rule: TypeAlias = Slide | Grow
+"""What a layer does to places along one axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer at one place of the graph; its inputs and its output are known by number.
+
+    Attributes
+    ----------
+    inputs : tuple of int
+        Maps that it takes.
+    output : int
+        Map that it gives.
+    rule : Rule
+        Where the px of its output come from.
+    """
+
+    inputs: tuple[int, ...]
+    output: int
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A network along one axis.
+
+    Attributes
+    ----------
+    steps : tuple of Step
+        The layers, in the order of computation; the input is map 0.
+    output : int
+        Map that the network returns.
+    stride : int
+        Total stride in px.
+    """
+
+    steps: tuple[Step, ...]
+    output: int
+    stride: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the maps that meet are of one size, and the output is of the input's size."""
+        sizes = {0: self.stride * _STRIDES}
+        for step in self.steps:
+            met = {sizes[one] for one in step.inputs}
+            if len(met) != 1:
+                return False
+            sizes[step.output] = step.rule.places(met.pop()).size
+        return sizes.get(self.output) == sizes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the outputs of a network depend on.
+
+    Attributes
+    ----------
+    axes : tuple of Axis or None
+        The network along y and x; None where that does not say what an output depends on.
+    tile_dependent : tuple of str
+        Layers that look at the whole tile, or at a px's place in it.
+    unknown : tuple of str
+        Layers of which it is not known what they look at.
+    """
+
+    axes: tuple[Axis, Axis] | None
+    tile_dependent: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def halo(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Px at the start and at the end of a tile that differ from the whole's, along y and x.
+
+        They do where the tile's end is not the image's: there the network pads what the whole
+        image goes on with. All other px are the whole's if size and origin of the tile are
+        multiples of the total stride.
+        """
+        return None if self.axes is None else (_halo(self.axes[0]), _halo(self.axes[1]))
+
+    @property
+    def receptive_field(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Px of the input before and after an output px that can reach it, along y and x.
+
+        The largest over the output px of one total stride, since these differ.
+        """
+        return None if self.axes is None else (_field(self.axes[0]), _field(self.axes[1]))
+
+
+UNKNOWN = Reach(None, unknown=("a callable",))
+"""The reach of a network of which nothing but its outputs can be seen."""
+
+
+@lru_cache(maxsize=32)
+def _halo(axis: Axis) -> tuple[int, int]:
+    sizes, ends = {0: axis.stride * _STRIDES}, {0: (0, 0)}
+    for step in axis.steps:
+        size = sizes[step.inputs[0]]
+        left, right = (max(ends[one][side] for one in step.inputs) for side in (0, 1))
+        places = step.rule.places(size)
+        sizes[step.output], ends[step.output] = places.size, places.spoiled(size, left, right)
+    return ends[axis.output]
+
+
+@lru_cache(maxsize=32)
+def _field(axis: Axis) -> tuple[int, int]:
+    sizes, walk = {0: axis.stride * _STRIDES}, []
+    for step in axis.steps:
+        places = step.rule.places(sizes[step.inputs[0]])
+        sizes[step.output] = places.size
+        walk.append((step, places))
+    middle = axis.stride * (_STRIDES // 2)
+    before = after = 0
+    for place in range(middle, middle + axis.stride):
+        first, last = _seen(walk[::-1], axis.output, place)
+        before, after = max(before, place - first), max(after, last - place)
+    return before, after
+
+
+def _seen(walk: list[tuple[Step, _Places]], output: int, place: int) -> tuple[int, int]:
+    """Give the first and the last input px that reach an output px."""
+    seen = {output: (place, place)}
+    for step, places in walk:
+        if step.output not in seen:
+            continue
+        low, high = places.sources(*seen[step.output])
+        for one in step.inputs if low <= high else ():
+            known = seen.get(one, (low, high))
+            seen[one] = (min(known[0], low), max(known[1], high))
+    return seen.get(0, (place, place))

@@ -1,0 +1,167 @@
+"""Whether tiled equals whole, why not, and what it would take."""
+
+from __future__ import annotations
+
+from math import lcm
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from tiledseg._checks import broken
+from tiledseg.engine import UNKNOWN, Reach
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from tiledseg._types import Predictor
+    from tiledseg.config import TilingConfig
+    from tiledseg.grid import AxisGrid, TileGrid
+
+__all__ = ["Verdict", "exact_tiling", "judge", "reach_of"]
+
+Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
+"""``exact``: tiled equals whole; ``approximate``: it need not; ``impossible``: no tiling would make it."""
+
+
+def reach_of(predictor: Predictor) -> Reach:
+    """Say what a network's outputs depend on.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network.
+
+    Returns
+    -------
+    Reach
+        Unknown for a predictor of another's making that does not say it.
+    """
+    return getattr(predictor, "reach", UNKNOWN)
+
+
+def judge(grid: TileGrid, predictor: Predictor) -> tuple[Verdict, str]:
+    """Say whether a grid of tiles gives what the whole image would.
+
+    The whole is the image with the padding that the grid adds at its far ends. Tiles give it
+    where each px that the blend takes from a tile lies outside the network's halo at those ends
+    of the tile that are not the padded image's; ``crop`` takes the core, every other blend the
+    whole tile.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles; their origins are multiples of the total stride.
+    predictor : Predictor
+        The network.
+
+    Returns
+    -------
+    verdict : {"exact", "approximate", "impossible"}
+        ``approximate`` also where the network cannot be read.
+    reason : str
+        Why, and what exactness would take.
+    """
+    reach = reach_of(predictor)
+    if len(grid) == 1:
+        return "exact", "one tile covers the image"
+    if reach.halo is None:
+        return ("impossible" if reach.tile_dependent else "approximate"), _obstacle(reach)
+    axes = list(zip((grid.y, grid.x), reach.halo, predictor.stride, predictor.tile_size, strict=True))
+    spoiled = [one for one in axes if not _clean(one[0], one[1], grid.blend)]
+    if not spoiled:
+        return "exact", "no px is taken from the halo at a tile's ends"
+    needed = max(_needed(ends) for _, ends, _, _ in spoiled)
+    least = [_least_tile(_needed(ends), axis.alignment, step) for axis, ends, step, _ in spoiled]
+    small = [(one[0].tile, one[3]) for one, size in zip(spoiled, least, strict=True) if one[0].tile < size]
+    if any(fixed for _, fixed in small):
+        return "impossible", f"exact needs tiles of {max(least)} px; the network takes {small[0][0]} px"
+    wanted = [f"tiles of at least {max(least)} px"] if small else []
+    if min(axis.overlap for axis, *_ in spoiled) < needed:
+        wanted.append(f"an overlap of {needed} px")
+    if grid.blend != "crop":
+        wanted.append("the blend crop")
+    return "approximate", f"px in the halo at tile ends are used; exact needs {', '.join(wanted)}"
+
+
+def exact_tiling(tiling: TilingConfig, predictor: Predictor, shape: tuple[int, int]) -> TilingConfig:
+    """Put the overlap in px that makes tiled equal whole in the place of ``"exact"``.
+
+    Parameters
+    ----------
+    tiling : TilingConfig
+        The tiling; returned as it is where its overlap is not ``"exact"``.
+    predictor : Predictor
+        The network.
+    shape : tuple of int
+        Height and width in px of the image as it is tiled.
+
+    Returns
+    -------
+    TilingConfig
+        With an overlap in px.
+
+    Raises
+    ------
+    SettingError
+        If no overlap is known to make it equal, or a larger tile is needed; the message names it.
+    """
+    if tiling.overlap != "exact":
+        return tiling
+    overlaps = [0, 0]
+    for place, (length, tile) in enumerate(zip(shape, tiling.tile_shape, strict=True)):
+        if length > tile:
+            overlaps[place] = _exact_overlap(place, tiling, predictor)
+    return tiling.changed(overlap=(overlaps[0], overlaps[1]))
+
+
+def _exact_overlap(place: int, tiling: TilingConfig, predictor: Predictor) -> int:
+    halo = reach_of(predictor).halo
+    if halo is None:
+        raise broken(
+            SettingError,
+            "overlap",
+            must="be in px, or a fraction, for this network",
+            got="exact",
+            fix=f"Tiled need not equal whole: {_obstacle(reach_of(predictor))}.",
+        )
+    needed = _needed(halo[place])
+    least = _least_tile(needed, tiling.alignment_px[place], predictor.stride[place])
+    tile, fixed = tiling.tile_shape[place], predictor.tile_size[place] is not None
+    if tile < least:
+        raise broken(
+            SettingError,
+            "tile_size",
+            must=f'be at least {least} px along {"yx"[place]} for overlap="exact", which is {needed} px here',
+            got=tile,
+            fix="The network takes no other tile: give the overlap in px, and a blend."
+            if fixed
+            else f"Use {least} or more; much more computes fewer px twice.",
+        )
+    return needed
+
+
+def _clean(axis: AxisGrid, ends: tuple[int, int], blend: str) -> bool:
+    """Say whether all px taken from a tile lie outside its halo."""
+    whole = [(origin, min(origin + axis.tile, axis.length)) for origin in axis.origins]
+    return all(
+        (origin == 0 or start - origin >= ends[0])
+        and (origin == axis.origins[-1] or stop <= origin + axis.tile - ends[1])
+        for origin, (start, stop) in zip(axis.origins, axis.cores if blend == "crop" else whole, strict=True)
+    )
+
+
+def _needed(ends: tuple[int, int]) -> int:
+    """Give the least overlap: cores meet in its middle, the smaller half before the border."""
+    return max(2 * ends[0], 2 * ends[1] - 1, 0)
+
+
+def _least_tile(overlap: int, alignment: int, stride: int) -> int:
+    """Give the smallest tile that leaves an aligned step and is a multiple of the stride."""
+    return -(-(overlap + lcm(alignment, stride)) // stride) * stride
+
+
+def _obstacle(reach: Reach) -> str:
+    if reach.tile_dependent:
+        return f"the whole tile is seen by {_some(reach.tile_dependent)}"
+    return f"the reach of {_some(reach.unknown)} is not known"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
