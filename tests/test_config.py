@@ -57,6 +57,8 @@ def test_sizes_may_be_pairs_text_or_numpys():
         ({"overlap": None}, "`TilingConfig.overlap`"),
         ({"tile_size": 0}, "`TilingConfig.tile_size`"),
         ({"tile_size": True}, "`TilingConfig.tile_size`"),
+        ({"tile_size": "64"}, "`TilingConfig.tile_size`"),
+        ({"tile_size": "64x64x3"}, "`TilingConfig.tile_size`"),
         ({"tile_size": 64.0}, "`TilingConfig.tile_size`"),
         ({"tile_size": (1, 2, 3)}, "`TilingConfig.tile_size`"),
         ({"blend": "gauss"}, "'hann' or 'gaussian'; got gauss"),

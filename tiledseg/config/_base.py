@@ -25,10 +25,8 @@ def _plain(value: object) -> object:
     """Turn NumPy's integers, lists and ``"256x384"`` into what the strict types accept."""
     if isinstance(value, str):
         parts = value.lower().split("x")
-        if all(part.strip().isdecimal() for part in parts) and len(parts) in {1, 2}:
-            numbers = tuple(int(part) for part in parts)
-            return numbers if len(numbers) == 2 else numbers[0]
-        return value
+        pair = len(parts) == 2 and all(part.isascii() and part.isdecimal() for part in parts)
+        return tuple(int(part) for part in parts) if pair else value
     if isinstance(value, list | tuple):
         return tuple(_plain(part) for part in value)
     if isinstance(value, bool) or not hasattr(value, "__index__"):

@@ -55,7 +55,8 @@ class TilingConfig(Config):
     pad_mode : {"reflect", "symmetric", "edge", "wrap", "constant"}
         How an image smaller than a tile is padded, in NumPy's terms.
     pad_value : float
-        Value of the padding for ``pad_mode="constant"``, in the image's own range.
+        Value of the padding for ``pad_mode="constant"``, in the range of what is tiled: pixel
+        values as they are for a bare network, prepared ones for a segmenter.
 
     Raises
     ------

@@ -1,0 +1,382 @@
+"""The command line: what people type, what they read, what the exit code says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tiledseg
+from tiledseg.cli import main
+from tiledseg.config import RunConfig, TilingConfig, UNetConfig
+from tiledseg.io import read_image, read_mask
+from tiledseg.models import Segmenter
+from tiledseg.samples import write_samples
+
+COMMANDS = ("predict", "plan", "train", "evaluate", "demo")
+# A shell that runs the tests in the background has its children ignore Ctrl-C; a person's does not.
+INTERRUPTIBLE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from tiledseg.cli import main; sys.exit(main())"
+)
+
+
+def start(*arguments: str | os.PathLike[str] | bytes, **options: object) -> subprocess.Popen[bytes]:
+    """Start the command line as a process of its own."""
+    root = Path(tiledseg.__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": str(root), "PYTHONUTF8": "1", "COLUMNS": "100"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *arguments], env=env, **pipes)
+
+
+def run(*arguments: str | os.PathLike[str] | bytes) -> tuple[int, str, str]:
+    """Run the command line to its end: exit code, standard output, standard error."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save a tiny network that was never trained."""
+    settings = UNetConfig(
+        input_shape=(None, None, 3), levels=2, base_filters=2, base_kernel=3, dropout=0.0, norm="none"
+    )
+    segmenter = Segmenter(
+        tiledseg.build_model(settings),
+        settings,
+        labels=("cell",),
+        tiling=TilingConfig(tile_size=32, overlap=8, blend="linear"),
+    )
+    return segmenter.save(tmp_path_factory.mktemp("model") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write two small smears with their masks."""
+    folder = tmp_path_factory.mktemp("samples")
+    write_samples(folder, n_images=2, height=64, width=96, seed=5)
+    return folder
+
+
+def fail(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command that cannot start, and give its one line."""
+    assert main([str(argument) for argument in arguments]) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.startswith("tiledseg: ")
+    assert written.err.count("\n") == 1
+    return written.err
+
+
+# Help
+
+
+def test_help_version_and_errors_load_no_keras() -> None:
+    probe = (
+        "import sys; from tiledseg.cli import main;"
+        "calls = ['--help', '--version', 'predict --help', 'train --help', 'demo --help',"
+        "'predict nowhere none.png --output out'];"
+        "codes = [main(call.split()) for call in calls];"
+        "print(codes, {'keras', 'tensorflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0, 0, 2] set()"
+    assert tiledseg.__version__ in done.stdout.splitlines()
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in COMMANDS if name not in shown] == []
+
+
+def field_names(model: type, *, below: bool = False) -> set[str]:
+    """Name the options that a settings model asks for."""
+    names = set()
+    for name, info in model.model_fields.items():
+        nested = [
+            one
+            for one in (info.annotation, *getattr(info.annotation, "__args__", ()))
+            if hasattr(one, "model_fields")
+        ]
+        names |= field_names(nested[0], below=True) if nested else {name}
+    return names - {"name"} if below else names
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
+def test_every_setting_is_an_option(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    main([command, "--help"])
+    shown = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out))
+    wanted = field_names(RunConfig.model_fields[command].annotation)
+    assert {name.replace("_", "-") for name in wanted} - shown == set()
+
+
+def test_help_says_meaning_range_and_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "At most this many passes. [range: >= 1] [default: 30]" in text
+    assert "Resolutions, the bridge counted in. [range: >= 1, <= 12] [default: 5]" in text
+
+
+# What is wrong is said in one line
+
+
+def test_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+    text = fail(capsys, "predict", bundle, "a.png", "--output", "out", "--overlp", "8")
+    assert "--overlp" in text
+    assert "Did you mean --overlap?" in text
+
+
+def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 'Did you mean "predict"?' in fail(capsys, "pedict", "a.png")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "found"),
+    [
+        ("--threshold", "7", "got 7"),
+        ("--threshold", "nan", "got nan"),
+        ("--batch-size", "four", "got four"),
+        ("--batch-size", "2.5", "got 2.5"),
+        ("--write", "mask,ovelay", "got ovelay"),
+        ("--mask-format", "jpeg", '"jpeg"'),
+    ],
+)
+def test_value_out_of_range_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path, option: str, value: str, found: str
+) -> None:
+    text = fail(capsys, "predict", bundle, tmp_path, "--output", tmp_path / "out", option, value)
+    assert found in text
+    assert option.strip("-").replace("-", "_") in text.replace("-", "_")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tiling_that_cannot_be_is_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+    assert "with tile=32" in fail(capsys, "plan", bundle, "64x64", "--overlap", "32")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("[predict]\nthresold = 0.4\n", "Did you mean `threshold`?"),
+        ("[predikt]\nthreshold = 0.4\n", "Did you mean `predict`?"),
+        ("[predict\n", "not valid TOML"),
+        ("[predict]\nthreshold = 4\n", "less than 1"),
+    ],
+)
+def test_settings_file_that_cannot_be_used_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path, content: str, found: str
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(content, encoding="utf-8")
+    text = fail(capsys, "predict", bundle, tmp_path, "--output", tmp_path / "out", "--config", file)
+    assert found in text
+    assert "run.toml" in text
+
+
+def test_settings_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+    text = fail(capsys, "predict", bundle, "a.png", "--output", "out", "--config", "no.toml")
+    assert "`no.toml` must be a TOML file" in text
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "nowhere", "a.png", "--output", "out", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_keras_file_needs_trust(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "model.keras"
+    file.write_bytes(b"")
+    assert "--trust" in fail(capsys, "plan", file, "64x64")
+
+
+def test_impossible_output_is_told_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path, bundle: Path
+) -> None:
+    (tmp_path / "out").write_text("a file of mine", encoding="utf-8")
+    fail(capsys, "predict", bundle, samples / "images", "--output", tmp_path / "out")
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "a file of mine"
+
+
+# plan
+
+
+def test_plan_takes_a_shape_or_a_file(
+    capsys: pytest.CaptureFixture[str], samples: Path, bundle: Path
+) -> None:
+    assert main(["plan", str(bundle), "64x96"]) == 0
+    of_shape = capsys.readouterr().out
+    assert main(["plan", str(bundle), str(samples / "images" / "smear_0005.png")]) == 0
+    assert capsys.readouterr().out == of_shape
+    assert "of 32 x 32 px" in of_shape
+    assert "at least 8 px down, 8 px across, linear" in of_shape
+
+
+def test_an_option_leaves_the_rest_of_the_models_tiling(
+    capsys: pytest.CaptureFixture[str], bundle: Path
+) -> None:
+    main(["plan", str(bundle), "64x96", "--tile-size", "32x48"])
+    out = capsys.readouterr().out
+    assert "of 32 x 48 px" in out
+    assert "at least 8 px down, 8 px across, linear" in out
+    main(["plan", str(bundle), "64x96", "--overlap", "0.5", "--blend", "hann"])
+    assert "at least 16 px down, 16 px across, hann" in capsys.readouterr().out
+
+
+def test_a_file_named_like_a_shape_is_not_guessed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "64x96").write_bytes(b"")
+    assert "./64x96" in fail(capsys, "plan", bundle, "64x96")
+
+
+# predict
+
+
+def test_predict_writes_what_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path, bundle: Path
+) -> None:
+    wanted = ["--write", "mask,overlay", "--batch-size", "2", "--quiet"]
+    assert main(["predict", str(bundle), str(samples / "images"), "--output", str(tmp_path), *wanted]) == 0
+    written = capsys.readouterr()
+    assert written.out == "2 predicted, 0 skipped, 0 failed\n"
+    assert written.err == ""
+    assert read_mask(tmp_path / "masks" / "smear_0005.png").shape == (64, 96)
+    assert read_image(tmp_path / "overlays" / "smear_0006.png").shape == (64, 96, 3)
+    assert main(["predict", str(bundle), str(samples / "images"), "--output", str(tmp_path)]) == 2
+    assert "must not hold results already" in capsys.readouterr().err
+
+
+def test_command_line_stands_above_the_file(tmp_path: Path, samples: Path, bundle: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[predict]\nwrite = ["probs"]\nmask_format = "tiff"\n', encoding="utf-8")
+    common = ["predict", str(bundle), str(samples / "images"), "--config", str(file), "--output"]
+    assert main([*common, str(tmp_path / "a")]) == 0
+    assert main([*common, str(tmp_path / "b"), "--write", "mask"]) == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["probs"]
+    assert sorted(path.name for path in (tmp_path / "b" / "masks").iterdir()) == [
+        "smear_0005.tif",
+        "smear_0006.tif",
+    ]
+
+
+def test_one_broken_file_does_not_stop_the_others(tmp_path: Path, samples: Path, bundle: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    good = (samples / "images" / "smear_0005.png").read_bytes()
+    (images / "-a.png").write_bytes(good)
+    (images / "broken.png").write_bytes(good[:500])
+    odd = os.fsencode(images) + b"/\xff.png"
+    Path(os.fsdecode(odd)).write_bytes(good[:700])
+    code, out, err = run("predict", bundle, images, "--output", tmp_path / "out")
+    assert code == 1
+    assert out == "1 predicted, 0 skipped, 2 failed\n"
+    assert "broken.png: " in err
+    assert "\\udcff.png: " in err
+    assert "Traceback" not in err
+    assert "oneDNN" not in err
+    assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["-a.png"]
+
+
+def test_name_that_starts_with_a_hyphen_goes_behind_two(
+    tmp_path: Path, samples: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-x.png").write_bytes((samples / "images" / "smear_0005.png").read_bytes())
+    assert main(["predict", str(bundle), "--output", "out", "--", "-x.png"]) == 0
+    assert Path("out/masks/-x.png").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_keeps_what_was_finished(
+    tmp_path: Path, samples: Path, bundle: Path, number: signal.Signals, code: int
+) -> None:
+    images, masks = tmp_path / "images", tmp_path / "out" / "masks"
+    images.mkdir()
+    for place in range(600):
+        (images / f"{place:03}.png").write_bytes((samples / "images" / "smear_0005.png").read_bytes())
+    process = start(
+        "predict", bundle, images, "--output", tmp_path / "out", "--tile-size", "8", "--overlap", "6"
+    )
+    while not (masks.is_dir() and any(masks.glob("*.png"))) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err.decode()
+    assert "what was finished is kept" in err.decode()
+    assert "Traceback" not in err.decode()
+    done = list(masks.iterdir())
+    assert 0 < len(done) < 600
+    assert {path.suffix for path in done} == {".png"}
+    assert {read_mask(path).shape for path in done} == {(64, 96)}
+
+
+def test_reader_that_goes_away_is_no_error(bundle: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start("plan", bundle, "64x96", stdout=writing)
+    os.close(writing)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 141
+    assert err == b""
+
+
+# train, evaluate, demo
+
+
+def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path) -> None:
+    write_samples(tmp_path / "valid", n_images=1, height=64, width=96, seed=9)
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'[train_data]\nimages = "{samples}/images"\nmasks = "{samples}/masks"\n'
+        f'[train]\nepochs = 9\nsteps_per_epoch = 1\nruns_dir = "{tmp_path}/runs"\n',
+        encoding="utf-8",
+    )
+    valid = ["--valid-images", str(tmp_path / "valid/images"), "--valid-masks", str(tmp_path / "valid/masks")]
+    small = ["--epochs", "1", "--levels", "2", "--base-filters", "2", "--crop-size", "32", "--overlap", "0.5"]
+    assert main(["train", "--config", str(file), *valid, *small]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^epochs +1$", out, re.MULTILINE)
+    assert re.search(r"^best +epoch 1: .*val_loss \d", out, re.MULTILINE)
+    best = re.search(r"^bundle +(.*)$", out, re.MULTILINE)[1]
+    segmenter = tiledseg.load_model(best)
+    assert segmenter.architecture == UNetConfig(
+        input_shape=(None, None, 3), levels=2, base_filters=2, base_kernel=3, dropout=0.0
+    )
+    assert segmenter.tiling == TilingConfig(tile_size=(32, 32), overlap=0.5)
+
+    files = {name: tmp_path / "scores" / f"scores.{name}" for name in ("csv", "json", "html")}
+    data = ["--images", str(tmp_path / "valid/images"), "--masks", str(tmp_path / "valid/masks")]
+    outputs = ["--csv", str(files["csv"]), "--json", str(files["json"]), "--report", str(files["html"])]
+    assert main(["evaluate", best, *data, *outputs]) == 0
+    assert "smear_0009" in capsys.readouterr().out
+    assert "smear_0009" in files["csv"].read_text(encoding="utf-8")
+    assert json.loads(files["json"].read_text(encoding="utf-8"))["summary"]["images"] == 1
+    assert "smear_0009" in files["html"].read_text(encoding="utf-8")
+
+
+def test_evaluate_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path
+) -> None:
+    assert "--masks" in fail(capsys, "evaluate", bundle, "--images", samples / "images")
+
+
+def test_demo_leaves_a_folder_of_others_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "input.png").write_text("mine", encoding="utf-8")
+    assert "an earlier demo's" in fail(capsys, "demo", "--output", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["input.png"]

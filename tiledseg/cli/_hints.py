@@ -1,0 +1,156 @@
+"""What a field's type says: which texts it takes, how its option looks, in which range its numbers lie."""
+
+from __future__ import annotations
+
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+
+__all__ = ["Hint", "choices_of", "is_flag", "is_text", "limits_of", "members_of", "metavar_of", "parsed"]
+
+Hint: TypeAlias = Any
+"""A type hint; Python has no one type for them."""
+
+_SIGNS = {Ge: ("ge", ">="), Gt: ("gt", ">"), Le: ("le", "<="), Lt: ("lt", "<")}
+_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
+
+
+def members_of(hint: Hint) -> tuple[Hint, ...]:
+    """List what a union may be; another type alone.
+
+    Parameters
+    ----------
+    hint : type hint
+        The type.
+
+    Returns
+    -------
+    tuple
+        Without ``Annotated`` around them.
+
+    Examples
+    --------
+    >>> members_of(int | Annotated[str, "name"] | None)
+    (<class 'int'>, <class 'str'>, <class 'NoneType'>)
+    """
+    if _made_of(hint, Annotated):
+        return members_of(get_args(hint)[0])
+    if _made_of(hint, Union, UnionType):
+        return tuple(one for member in get_args(hint) for one in members_of(member))
+    return (hint,)
+
+
+def is_flag(hint: Hint) -> bool:
+    """Say whether it is a boolean."""
+    return members_of(hint) == (bool,)
+
+
+def is_text(hint: Hint) -> bool:
+    """Say whether it is text alone."""
+    return members_of(hint) == (str,)
+
+
+def choices_of(hint: Hint) -> Hint:
+    """Give the ``Literal`` that a hint allows beside None; None where there is none."""
+    return next((member for member in members_of(hint) if _made_of(member, Literal)), None)
+
+
+def parsed(text: str, hint: Hint) -> object:
+    """Turn text into what settings take; lists have commas, and ``none`` is None.
+
+    Parameters
+    ----------
+    text : str
+        As typed.
+    hint : type hint
+        The field's type.
+
+    Returns
+    -------
+    object
+        A number, a tuple, None, or the text; the settings model says what is wrong with it.
+
+    Examples
+    --------
+    >>> parsed("0.25", int | float), parsed("none,3", tuple[int | None, int]), parsed("8", str)
+    (0.25, (None, 3), '8')
+    """
+    if text.lower() == "none" and NoneType in members_of(hint):
+        return None
+    if _lists(hint) and ("," in text or _is_list(hint)):
+        return tuple(_scalar(part.strip(), _kinds(hint)) for part in text.split(",") if part.strip())
+    return _scalar(text, _kinds(hint))
+
+
+def limits_of(hint: Hint) -> str:
+    """Say the range that a number is checked against; of a union's members the first that has one.
+
+    Parameters
+    ----------
+    hint : type hint
+        The field's type.
+
+    Returns
+    -------
+    str
+        As in ``"> 0, < 1"``; empty for none.
+    """
+    return ", ".join(f"{sign} {bound}" for sign, bound in _bounds(hint).items())
+
+
+def metavar_of(hint: Hint) -> str:
+    """Say what stands for the value in the help, as in ``INT|INTxINT``."""
+    names = [name for kind, name in _METAVARS.items() if kind in _kinds(hint)]
+    if _is_list(hint):
+        return f"{names[0]},..."
+    return "|".join([*names, f"{names[0]}x{names[0]}"] if _lists(hint) else names)
+
+
+def _made_of(hint: Hint, *origins: Hint) -> bool:
+    return get_origin(hint) in origins
+
+
+def _bounds(hint: Hint) -> dict[str, object]:
+    """Collect bounds by sign; an outer one replaces an inner one."""
+    if not _made_of(hint, Annotated):
+        parts = () if _made_of(hint, Literal) else get_args(hint)
+        return next(filter(None, map(_bounds, parts)), {})
+    inner, *rules = get_args(hint)
+    own = [bound for rule in rules for bound in getattr(rule, "metadata", [rule]) if type(bound) in _SIGNS]
+    return _bounds(inner) | {_SIGNS[type(one)][1]: getattr(one, _SIGNS[type(one)][0]) for one in own}
+
+
+def _lists(hint: Hint) -> list[Hint]:
+    return [member for member in members_of(hint) if _made_of(member, tuple)]
+
+
+def _is_list(hint: Hint) -> bool:
+    """Say whether it can be nothing else than a list."""
+    lists = _lists(hint)
+    return bool(lists) and all(member in {*lists, NoneType} for member in members_of(hint))
+
+
+def _kinds(hint: Hint) -> set[Hint]:
+    """List the plain types that a hint is made of."""
+    kinds: set[Hint] = set()
+    for member in members_of(hint):
+        if _made_of(member, tuple):
+            parts = (part for part in get_args(member) if part is not Ellipsis)
+            kinds.update(*(_kinds(part) for part in parts))
+        else:
+            kinds.add(str if _made_of(member, Literal) else member)
+    return kinds
+
+
+def _scalar(text: str, kinds: set[Hint]) -> object:
+    if str in kinds:
+        return text
+    if text.lower() == "none" and NoneType in kinds:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,124 @@
+"""The way in: which commands there are, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from cyclopts import App, CycloptsError
+
+from tiledseg._version import __version__
+from tiledseg.errors import TiledSegError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+__all__ = ["main"]
+
+_CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
+_COMMANDS = {  # modules that are loaded when they are called for: the help of all needs none of them
+    "predict": """Segment image files.
+
+Masks go to OUTPUT/masks, probabilities to OUTPUT/probs, overlays to OUTPUT/overlays. A file that cannot be
+read does not stop the others. Names that start with a hyphen go behind --.""",
+    "plan": """Say what predicting an image would do, without doing it.
+
+Prints tiles, overlap, calls of the network and memory.""",
+    "train": """Train a network on images and their masks.
+
+Each image has a mask of the same stem. Each run gets a new folder in RUNS-DIR; the best network is kept
+there as a bundle, whatever ends the run.""",
+    "evaluate": """Score a segmenter on images whose masks are known.
+
+Each image has a mask of the same stem. Prints a table.""",
+    "demo": """Train, segment and score on made-up images.
+
+Trains a small network on generated bone-marrow smears, segments a large one that it never saw, and writes
+OUTPUT/report.html, pictures and the trained bundle. Needs no download.""",
+}
+
+app = App(
+    name="tiledseg",
+    help="Segment images larger than your network.",
+    version=__version__,
+    help_epilogue="Exit code: 0 done, 1 some files failed, 2 could not start or go on.",
+    suppress_keyboard_interrupt=False,
+)
+for _place, (_name, _help) in enumerate(_COMMANDS.items()):
+    app.command(f"tiledseg.cli._{_name}:{_name}", name=_name, help=_help, sort_key=_place)
+
+
+class _TerminatedError(SystemExit):
+    """The system asked the process to end."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; those of the process where it is None.
+
+    Returns
+    -------
+    int
+        Exit code: 0 done, 1 some files failed, 2 could not start or go on, 130 interrupted, 141 the
+        reader of the output went away, 143 terminated.
+    """
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings are nobody's business
+    for stream in (sys.stdout, sys.stderr):
+        _show_any_name(stream)
+    try:
+        with _terminable():
+            code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
+    except (CycloptsError, TiledSegError) as error:
+        return _fail(error, debug="--debug" in tokens)
+    except KeyboardInterrupt:
+        return _stopped("Interrupted", _INTERRUPTED)
+    except _TerminatedError:
+        return _stopped("Terminated", _TERMINATED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush fails again
+        return _PIPE_CLOSED
+    return code or 0
+
+
+def _show_any_name(stream: TextIO | object) -> None:
+    """Escape what the terminal cannot show, names of files above all."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _fail(error: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    sys.stderr.write(f"tiledseg: {error}\n")
+    return _CANNOT_START
+
+
+def _stopped(how: str, code: int) -> int:
+    sys.stderr.write(f"tiledseg: {how}; what was finished is kept.\n")
+    return code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Leave in order at the first SIGTERM, at once at the second."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _TerminatedError(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

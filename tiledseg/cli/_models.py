@@ -1,0 +1,102 @@
+"""What several commands do with a model: check that it is there, load it, tile for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from cyclopts import Parameter
+
+import tiledseg
+from tiledseg._checks import broken
+from tiledseg._types import SegmenterLike
+from tiledseg.cli._options import Table, merged
+from tiledseg.cli._quiet import load_keras
+from tiledseg.config import TilingConfig
+from tiledseg.engine import predictor_for
+from tiledseg.errors import BundleError
+
+if TYPE_CHECKING:
+    from tiledseg.cli._settings import Settings
+
+__all__ = ["TILING", "ModelPath", "Trust", "channels_of", "check_model", "load", "tiling_for"]
+
+TILING = Table(
+    "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")
+)
+
+ModelPath: TypeAlias = Annotated[Path, Parameter(help="Folder of a bundle, or a .keras file with --trust.")]
+Trust: TypeAlias = Annotated[
+    bool, Parameter(help="Load a .keras file, whose maker you know.", negative=(), show_default=False)
+]
+
+
+def check_model(path: Path, *, trust: bool) -> None:
+    """Check what can be checked of a model's path without Keras, which takes seconds to load.
+
+    Parameters
+    ----------
+    path : Path
+        A bundle's folder or a ``.keras`` file.
+    trust : bool
+        Whether a ``.keras`` file may be loaded.
+
+    Raises
+    ------
+    BundleError
+        If there is nothing there, or it is not trusted.
+    """
+    if not path.exists():
+        raise broken(
+            BundleError, str(path), must="be a bundle's folder", got="no such folder", fix="Check the path."
+        )
+    if path.is_file() and path.suffix.lower() == ".keras" and not trust:
+        raise broken(
+            BundleError,
+            str(path),
+            must="be trusted, as any .keras file",
+            got="no --trust",
+            fix="Add --trust if you know where it comes from.",
+        )
+
+
+def load(path: Path, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a keras.Model, which has no type
+    """Load a model; see `tiledseg.load_model`."""
+    load_keras()
+    return tiledseg.load_model(path, trust=trust)
+
+
+def channels_of(model: object) -> int:
+    """Say how many channels a model's images have."""
+    if isinstance(model, SegmenterLike):
+        return model.preprocessing.channels
+    return predictor_for(model).channels or 1
+
+
+def tiling_for(model: object, settings: Settings, base: TilingConfig | None = None) -> TilingConfig | None:
+    """Put the tiling options that were given over the tiling that would hold without them.
+
+    Parameters
+    ----------
+    model : object
+        The model.
+    settings : Settings
+        What was given.
+    base : TilingConfig, optional
+        What holds without options; the model's own where it is None.
+
+    Returns
+    -------
+    TilingConfig or None
+        None for the model's own.
+
+    Raises
+    ------
+    SettingError
+        If a value cannot be used.
+    """
+    given = settings.given.get("tiling")
+    if not given:
+        return base
+    own = base or tiledseg.plan(model, (1, 1, channels_of(model))).tiling
+    return merged(own, given)

@@ -1,0 +1,244 @@
+"""Options made from the settings models: names, meanings, ranges and defaults stand there alone."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from cyclopts import Group, Parameter
+
+from tiledseg.cli._hints import choices_of, is_flag, is_text, limits_of, members_of, metavar_of, parsed
+from tiledseg.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tiledseg.cli._hints import Hint
+
+__all__ = ["Option", "Table", "group", "merged", "options_of"]
+
+_Settings = TypeVar("_Settings", bound=Config)
+_ATTRIBUTE = re.compile(r"^(\w+) : .*\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
+_INTERVAL = re.compile(r"[\[(][\d.]+, [^ ]+[\])]")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Settings that a command takes options from.
+
+    Attributes
+    ----------
+    name : str
+        Where the values that are given are put.
+    settings : Config
+        The model, and the defaults that the help shows.
+    title : str
+        Heading of the options in the help.
+    prefix : str
+        Stands before each option's name, as in ``train-``.
+    only : tuple of str
+        The fields that are taken; empty for all.
+    without : tuple of str
+        Fields that are left out.
+    required : bool
+        Whether the fields of text must be given.
+    defaults : mapping
+        What the help shows, by field, in place of the settings' own defaults.
+    """
+
+    name: str
+    settings: Config
+    title: str
+    prefix: str = ""
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    required: bool = False
+    defaults: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of the command line: a field of a settings model.
+
+    Attributes
+    ----------
+    table : Table
+        Where it comes from.
+    path : tuple of str
+        Names of the fields that lead to it.
+    hint : type hint
+        The field's type and rules.
+    text : str
+        Its meaning.
+    default : object
+        Its value where it is not given.
+    """
+
+    table: Table
+    path: tuple[str, ...]
+    hint: Hint
+    text: str
+    default: object
+
+    @property
+    def name(self) -> str:
+        """The option as it is typed: the field's name, or that of the settings that the field names."""
+        last = self.path[-1] if self.path[-1] != "name" else self.path[-2]
+        return f"--{self.table.prefix}{last.replace('_', '-')}"
+
+    @property
+    def keyword(self) -> str:
+        """The option as a Python name."""
+        return self.name[2:].replace("-", "_")
+
+    def parameter(self) -> inspect.Parameter:
+        """Describe the option to the parser.
+
+        Returns
+        -------
+        inspect.Parameter
+            Keyword-only; None where it is not given, so that the settings below it hold.
+        """
+        kind: Hint = bool if is_flag(self.hint) else choices_of(self.hint) or str
+        required = self.table.required and is_text(self.hint)
+        return inspect.Parameter(
+            self.keyword,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if required else None,
+            annotation=Annotated[kind if required else kind | None, self._look(required=required)],
+        )
+
+    def value_of(self, given: object) -> object:
+        """Turn what was typed into what the settings take.
+
+        Parameters
+        ----------
+        given : object
+            Text; or what the parser made of a flag.
+
+        Returns
+        -------
+        object
+            A value for the settings model, which checks it.
+        """
+        return parsed(given, self.hint) if isinstance(given, str) else given
+
+    def _look(self, *, required: bool) -> Parameter:
+        limits = "" if _INTERVAL.search(self.text) else limits_of(self.hint)
+        plain = not is_flag(self.hint) and choices_of(self.hint) is None
+        default = self.table.defaults.get(self.path[-1]) or _shown(self.default)
+        return Parameter(
+            name=self.name,
+            help=f"{self.text} [range: {limits}]" if limits else self.text,
+            show_default=False if required or default is None else default,
+            group=group(self.table.title if len(self.path) == 1 else self.path[0].capitalize()),
+            metavar=metavar_of(self.hint) if plain else None,
+            negative_none=(),
+            required=required,
+        )
+
+
+@cache
+def group(title: str) -> Group:
+    """Make a heading of the help; those asked for first come first.
+
+    Parameters
+    ----------
+    title : str
+        Its text.
+
+    Returns
+    -------
+    Group
+        The same for the same title.
+    """
+    return Group.create_ordered(title)
+
+
+def options_of(table: Table) -> list[Option]:
+    """List the options of a table, nested settings among them.
+
+    Parameters
+    ----------
+    table : Table
+        Where they come from.
+
+    Returns
+    -------
+    list of Option
+        In the order of the fields.
+    """
+    return list(_walk(table, type(table.settings), table.settings, ()))
+
+
+def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
+    """Put values over settings, and check the whole.
+
+    Parameters
+    ----------
+    settings : Config
+        What holds where nothing is given.
+    given : dict
+        Values by field name; a dict of them for nested settings.
+
+    Returns
+    -------
+    Config
+        New settings of the same class.
+
+    Raises
+    ------
+    SettingError
+        If a value cannot be used.
+
+    Examples
+    --------
+    >>> from tiledseg.config import TrainConfig
+    >>> merged(TrainConfig(), {"network": {"levels": 4}}).network.base_kernel
+    3
+    """
+    return type(settings).model_validate(_over(settings.model_dump(), given))
+
+
+def _over(below: object, above: object) -> object:
+    if not isinstance(above, dict):
+        return above
+    base: dict[str, object] = below if isinstance(below, dict) else {}
+    return base | {key: _over(base.get(key), value) for key, value in above.items()}
+
+
+def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[str, ...]) -> Iterator[Option]:
+    meanings = _meanings(model)
+    for name, info in model.model_fields.items():
+        if not path and (name in table.without or (table.only and name not in table.only)):
+            continue
+        hint: Hint = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        default = getattr(base or model(), name)
+        nested = [one for one in members_of(hint) if inspect.isclass(one) and issubclass(one, Config)]
+        if nested:
+            yield from _walk(table, nested[0], default, (*path, name))
+        else:
+            yield Option(table, (*path, name), hint, meanings[name], default)
+
+
+def _meanings(model: type[Config]) -> dict[str, str]:
+    """Read what each field means out of the docstring's Attributes section."""
+    _, _, section = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
+    section = re.split(r"\n\n\w+\n-+\n", section)[0] + "\n"
+    return {name: _plain(text) for name, text in _ATTRIBUTE.findall(section)}
+
+
+def _plain(text: str) -> str:
+    """Say it for the command line, where ``none`` is typed for None."""
+    return " ".join(re.sub(r"\bNone\b", "none", text.replace("``", "")).split())
+
+
+def _shown(default: object) -> str | None:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, tuple):
+        return ",".join("none" if part is None else str(part) for part in default)
+    return None if default is None else str(default)

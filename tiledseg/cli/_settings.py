@@ -1,0 +1,162 @@
+"""From a command line to settings: the defaults, the file over them, the options over both."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from cyclopts import Parameter
+
+from tiledseg._checks import broken, shown
+from tiledseg.cli._logging import logging_shown
+from tiledseg.cli._options import group, merged, options_of
+from tiledseg.config import Config, RunConfig
+from tiledseg.errors import FileError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiledseg.cli._options import Option, Table
+
+__all__ = ["Settings", "with_options"]
+
+_Settings = TypeVar("_Settings", bound=Config)
+_LARGEST = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was given, in a file and on the command line.
+
+    Attributes
+    ----------
+    run : RunConfig
+        The file's settings; the defaults without a file.
+    given : dict
+        Values of the command line by table.
+    progress : bool
+        Whether to show progress.
+    """
+
+    run: RunConfig = field(default_factory=RunConfig)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)
+    progress: bool = True
+
+    def over(self, base: _Settings, table: str) -> _Settings:
+        """Put what the command line gave for a table over settings.
+
+        Parameters
+        ----------
+        base : Config
+            What holds where nothing was given.
+        table : str
+            Name of the table.
+
+        Returns
+        -------
+        Config
+            New settings of the same class.
+
+        Raises
+        ------
+        SettingError
+            If a value cannot be used.
+        """
+        return merged(base, self.given.get(table, {}))
+
+
+def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the options of tables and those that all commands have.
+
+    Parameters
+    ----------
+    *tables : Table
+        Where the options come from.
+    file : bool
+        Whether settings are read from a file too.
+
+    Returns
+    -------
+    callable
+        Decorates a function whose keyword ``settings`` takes a `Settings`.
+    """
+    options = [option for table in tables for option in options_of(table)]
+    parameters = [option.parameter() for option in options] + _common(file=file)
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> int:  # noqa: ANN401
+            taken = {parameter.name: kwargs.pop(parameter.name, None) for parameter in parameters}
+            quiet, verbose = bool(taken["quiet"]), bool(taken["verbose"])
+            with logging_shown(quiet=quiet, verbose=verbose):
+                settings = Settings(_read(taken.get("config")), _given(options, taken), progress=not quiet)
+                return command(*args, **kwargs, settings=settings)
+
+        own = inspect.signature(command, eval_str=True)
+        kept = [parameter for name, parameter in own.parameters.items() if name != "settings"]
+        run.__signature__ = own.replace(parameters=[*kept, *parameters])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _given(options: list[Option], taken: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sort the values that were given into nested dicts by table."""
+    given: dict[str, dict[str, Any]] = {}
+    for option in options:
+        if taken[option.keyword] is not None:
+            place = given.setdefault(option.table.name, {})
+            for name in option.path[:-1]:
+                place = place.setdefault(name, {})
+            place[option.path[-1]] = option.value_of(taken[option.keyword])
+    return given
+
+
+def _read(path: Path | None) -> RunConfig:
+    """Read a settings file."""
+    if path is None:
+        return RunConfig()
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        return RunConfig.from_toml(data.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise broken(
+            FileError, str(path), must="be a TOML file in UTF-8", got=str(error), fix="Check the path."
+        ) from None
+    except SettingError as error:
+        raise SettingError(f"{shown(str(path))}: {error}") from None
+
+
+def _common(*, file: bool) -> list[inspect.Parameter]:
+    """Describe the options that all commands have."""
+    texts = {
+        "quiet": "Show warnings and errors alone.",
+        "verbose": "Show more of what is done.",
+        "debug": "Show where in the code an error arose.",
+    }
+    flags = [_flag(name, text) for name, text in texts.items()]
+    return [_file(), *flags] if file else flags
+
+
+def _flag(name: str, text: str) -> inspect.Parameter:
+    look = Parameter(help=text, group=group("Common"), negative=(), show_default=False)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, look]
+    )
+
+
+def _file() -> inspect.Parameter:
+    look = Parameter(
+        help="TOML file with the tables train_data, valid_data, train, evaluate and predict; "
+        "options given here stand above it.",
+        group=group("Common"),
+        metavar="FILE",
+        negative_none=(),
+    )
+    return inspect.Parameter(
+        "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, look]
+    )
