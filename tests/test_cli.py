@@ -235,6 +235,9 @@ def test_an_option_leaves_the_rest_of_the_models_tiling(
     assert "at least 8 px down, 8 px across, linear" in out
     main(["plan", str(bundle), "64x96", "--overlap", "0.5", "--blend", "hann"])
     assert "at least 16 px down, 16 px across, hann" in capsys.readouterr().out
+    main(["plan", str(bundle), "32x32", "--overlap", "exact", "--blend", "crop"])
+    assert "verdict        exact: one tile covers the image" in capsys.readouterr().out
+    assert "got linear" in fail(capsys, "plan", bundle, "32x32", "--overlap", "exact")
 
 
 def test_a_file_named_like_a_shape_is_not_guessed(

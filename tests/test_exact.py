@@ -385,6 +385,14 @@ def test_the_plan_names_the_tile_that_exact_takes():
         assert line in text
 
 
+def test_the_plan_keeps_the_setting_and_gives_the_px_in_its_grid():
+    model, tiling = drawn_unet(3, 3), ts.TilingConfig(tile_size=96, overlap="exact")
+    for shape, px in [((300, 90), (44, 0)), ((90, 90), (0, 0))]:
+        plan = ts.plan(model, shape, tiling)
+        assert plan.tiling == tiling  # an image of another size needs another overlap
+        assert (plan.grid.y.overlap, plan.grid.x.overlap) == px
+
+
 def test_the_self_check_passes_what_is_exact_and_stops_what_is_not(caplog):
     model, image = drawn_unet(2, 3), np.random.default_rng(0).random((150, 130, 1), np.float32)
     with caplog.at_level(logging.INFO, "tiledseg"):

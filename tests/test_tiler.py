@@ -100,3 +100,12 @@ def test_a_grid_of_another_image_is_refused():
     tiler = Tiler(TilingConfig(tile_size=4, overlap=0))
     with pytest.raises(ArrayError, match="grid's height and width"):
         tiler.batches(np.zeros((5, 5)), grid=tiler.grid((6, 5)))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+def test_a_box_of_any_size_is_read_as_a_tile_is(mode):
+    image = np.random.default_rng(0).integers(1, 256, (30, 40, 2), np.uint8)
+    tiler = Tiler(TilingConfig(tile_size=16, overlap=4, pad_mode=mode))
+    box = Box(10, 45, 35, 50)
+    want = np.pad(image, ((0, 15), (0, 10), (0, 0)), mode=mode)[box.slices]
+    np.testing.assert_array_equal(tiler.read(image, box), want)

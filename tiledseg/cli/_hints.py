@@ -52,8 +52,9 @@ def is_text(hint: Hint) -> bool:
 
 
 def choices_of(hint: Hint) -> Hint:
-    """Give the ``Literal`` that a hint allows beside None; None where there is none."""
-    return next((member for member in members_of(hint) if _made_of(member, Literal)), None)
+    """Give the ``Literal`` that a hint allows beside None; None where there is none, or more besides."""
+    members = [member for member in members_of(hint) if member is not NoneType]
+    return members[0] if len(members) == 1 and _made_of(members[0], Literal) else None
 
 
 def parsed(text: str, hint: Hint) -> object:
@@ -75,6 +76,8 @@ def parsed(text: str, hint: Hint) -> object:
     --------
     >>> parsed("0.25", int | float), parsed("none,3", tuple[int | None, int]), parsed("8", str)
     (0.25, (None, 3), '8')
+    >>> parsed("8", int | Literal["exact"]), parsed("exact", int | Literal["exact"])
+    (8, 'exact')
     """
     if text.lower() == "none" and NoneType in members_of(hint):
         return None
@@ -101,10 +104,11 @@ def limits_of(hint: Hint) -> str:
 
 def metavar_of(hint: Hint) -> str:
     """Say what stands for the value in the help, as in ``INT|INTxINT``."""
-    names = [name for kind, name in _METAVARS.items() if kind in _kinds(hint)]
+    words = [word for member in members_of(hint) if _made_of(member, Literal) for word in get_args(member)]
+    names = [name for kind, name in _METAVARS.items() if kind in _kinds(hint) - ({str} if words else set())]
     if _is_list(hint):
         return f"{names[0]},..."
-    return "|".join([*names, f"{names[0]}x{names[0]}"] if _lists(hint) else names)
+    return "|".join([*names, *([f"{names[0]}x{names[0]}"] if _lists(hint) else []), *words])
 
 
 def _made_of(hint: Hint, *origins: Hint) -> bool:
@@ -144,7 +148,7 @@ def _kinds(hint: Hint) -> set[Hint]:
 
 
 def _scalar(text: str, kinds: set[Hint]) -> object:
-    if str in kinds:
+    if str in kinds and not kinds & {int, float}:
         return text
     if text.lower() == "none" and NoneType in kinds:
         return None

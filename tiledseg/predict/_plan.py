@@ -65,7 +65,7 @@ class Plan:
     scale : float
         Factor by which the image is shrunk before it is tiled.
     tiling : TilingConfig
-        The tiling that will be used.
+        The tiling that will be used; where its overlap is ``"exact"``, `grid` has it in px.
     grid : TileGrid
         Tiles of the image as the network sees it, after `scale`.
     stride : tuple of int
@@ -249,9 +249,8 @@ def lay_out(model: object, shape: Sequence[int], tiling: TilingConfig | None) ->
     scale = preprocessing.scale if preprocessing else 1.0
     seen = (scaled_length(height, scale), scaled_length(width, scale))
     checked = _checked(tiling or own or _default_tiling(predictor), predictor)
-    tiler = Tiler(exact_tiling(checked, predictor, seen))
-    grid = tiler.grid(seen, predictor.stride)
-    return Layout(predictor, preprocessing, tiler, grid, (height, width))
+    grid = Tiler(exact_tiling(checked, predictor, seen)).grid(seen, predictor.stride)
+    return Layout(predictor, preprocessing, Tiler(checked), grid, (height, width))
 
 
 def chosen_batch(layout: Layout, batch_size: int | None, n_tiles: int, memory_budget: int | None) -> int:
