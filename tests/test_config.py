@@ -105,6 +105,13 @@ def test_trainings_that_cannot_be_are_refused(settings, message):
         TrainConfig(**settings)
 
 
+def test_part_of_nested_settings_goes_over_the_fields_default():
+    assert TrainConfig(network={"levels": 4}).network == TrainConfig().network.changed(levels=4)
+    run = RunConfig.from_toml("[train.network]\nlevels = 4\n[train.preprocessing]\nscale = 0.5")
+    assert run.train.network.base_kernel == TrainConfig().network.base_kernel
+    assert (run.train.network.levels, run.train.preprocessing.scale) == (4, 0.5)
+
+
 def test_settings_never_change_and_copies_are_checked():
     config = TilingConfig()
     with pytest.raises(

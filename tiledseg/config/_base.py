@@ -100,9 +100,21 @@ class Config(BaseModel):
     @classmethod
     def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
         try:
-            return handler(data)
+            return handler(cls._filled(data))
         except ValidationError as error:
             raise SettingError(" ".join(cls._sentences(error.errors()))) from None
+
+    @classmethod
+    def _filled(cls, data: Any) -> Any:  # noqa: ANN401
+        """Put what is given of nested settings over the field's default, not over their class's."""
+        if not isinstance(data, dict):
+            return data
+        given = {
+            name: field.default.model_dump() | data[name]
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, Config) and isinstance(data.get(name), dict)
+        }
+        return data | given
 
     @classmethod
     def _sentences(cls, lines: list[ErrorDetails]) -> list[str]:

@@ -19,9 +19,9 @@ class _PerSample(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401  tensors, which Keras does not type
         """Give the loss (N,) of each sample."""
         _check_shapes(y_true, y_pred)
-        return self.per_sample(y_true, y_pred)
+        return self._per_sample(y_true, y_pred)
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
+    def _per_sample(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
         """Give the loss (N,) of each sample."""
         raise NotImplementedError
 
@@ -44,7 +44,7 @@ class DiceLoss(_PerSample):
     def __init__(self, name: str = "dice", reduction: str = "sum_over_batch_size") -> None:
         super().__init__(name=name, reduction=reduction)
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
+    def _per_sample(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
         """Give the loss (N,) of each sample."""
         return _dice_loss(y_true, y_pred)
 
@@ -64,7 +64,7 @@ class BceLoss(_PerSample):
     def __init__(self, name: str = "bce", reduction: str = "sum_over_batch_size") -> None:
         super().__init__(name=name, reduction=reduction)
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
+    def _per_sample(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
         """Give the loss (N,) of each sample."""
         return _bce(y_true, y_pred)
 
@@ -84,7 +84,7 @@ class BceDiceLoss(_PerSample):
     def __init__(self, name: str = "bce_dice", reduction: str = "sum_over_batch_size") -> None:
         super().__init__(name=name, reduction=reduction)
 
-    def per_sample(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
+    def _per_sample(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
         """Give the loss (N,) of each sample."""
         return 0.5 * (_bce(y_true, y_pred) + _dice_loss(y_true, y_pred))
 
