@@ -49,7 +49,9 @@ def strided(x):
 
 
 def even_kernels(x):
-    y = layers.MaxPooling2D(2)(conv(conv(x, (2, 4)), (5, 2), dilation_rate=(2, 1)))
+    y = layers.MaxPooling2D(2)(
+        conv(conv(x, (2, 4), activation=layers.LeakyReLU()), (5, 2), dilation_rate=(2, 1))
+    )
     return layers.Add()([conv(x, (4, 1)), up(conv(y, 2), 5)])
 
 
@@ -254,6 +256,7 @@ def test_what_sees_the_whole_tile_is_named_and_makes_exact_impossible(build, see
         (Own(), "Own"),
         (OwnConv(1, 3, padding="same"), "OwnConv"),
         (layers.Conv2D(1, 1, activation=lambda y: y - ops.mean(y)), "Conv2D"),
+        (layers.Conv2D(1, 1, activation=layers.Softmax(axis=1)), "Conv2D"),
         (layers.Lambda(lambda y: y[:, ::-1]), "Lambda"),
         (lambda x: ops.flip(x, axis=1), "Flip"),
         (lambda x: layers.Reshape((32, 8, 1))(layers.Permute((2, 1, 3))(x)), "Permute"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tiledseg.engine._reach import Grow, Rule, Slide
@@ -78,7 +79,7 @@ def rules_of(node: Any, *, training: bool = False) -> Rules:  # noqa: ANN401  Ke
     training = node.arguments.kwargs.get("training", training) is True
     if name in _TILE or (training and name in _TRAINED) or _has_places(node):
         return "tile"
-    if not _is_kerass_activation(operation) or any(len(one.shape) != 4 for one in node.outputs):
+    if not _is_plain(operation) or any(len(one.shape) != 4 for one in node.outputs):
         return "unknown"
     if name in _POINTWISE:
         return _SAME
@@ -90,9 +91,14 @@ def is_kerass_own(kind: Any) -> bool:  # noqa: ANN401
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
 
 
-def _is_kerass_activation(operation: Any) -> bool:  # noqa: ANN401
+def _is_plain(operation: Any) -> bool:  # noqa: ANN401
+    """Say whether what a layer does besides its own work treats each px by itself."""
+    if getattr(operation, "quantization_mode", None) is not None:  # scales may be drawn from the tile
+        return False
     activation = getattr(operation, "activation", None)
-    return activation is None or is_kerass_own(activation) or is_kerass_own(type(activation))
+    if activation is None or isfunction(activation):
+        return activation is None or is_kerass_own(activation)
+    return is_kerass_own(type(activation)) and type(activation).__name__ in _POINTWISE
 
 
 def _has_places(node: Any) -> bool:  # noqa: ANN401
