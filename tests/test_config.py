@@ -141,7 +141,7 @@ def test_files_that_cannot_be_used_are_refused(text, message):
 def test_text_that_is_no_json_or_too_long_is_refused():
     with pytest.raises(SettingError, match="not valid JSON"):
         TilingConfig.from_json("{")
-    with pytest.raises(SettingError, match="at most 1000000 characters"):
+    with pytest.raises(SettingError, match="at most 100000 characters"):
         TilingConfig.from_json(" " * 2_000_000)
-    with pytest.raises(SettingError, match="at most 1000000 characters"):
+    with pytest.raises(SettingError, match="at most 100000 characters"):
         TilingConfig.from_toml(" " * 2_000_000)

@@ -193,5 +193,5 @@ def test_the_batch_size_follows_tile_tiles_and_memory():
     assert fitting_batch(predictor, (64, 64), 100, 3 * need) == 3
     assert fitting_batch(predictor, (64, 64), 2, 100 * need) == 2
     assert fitting_batch(predictor, (512, 512), 100) == 1
-    with pytest.raises(SettingError, match="hold one tile of 64x64 px"):
+    with pytest.raises(SettingError, match="hold 1 tiles of 64x64 px"):
         fitting_batch(predictor, (64, 64), 100, need - 1)

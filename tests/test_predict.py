@@ -255,8 +255,14 @@ def test_options_that_cannot_be_used_are_refused():
         ({"batch_size": True}, "`batch_size`"),
         ({"batch_size": 1.5}, "`batch_size`"),
         ({"fill_value": float("inf")}, "`fill_value`"),
+        ({"fill_value": "1"}, "`fill_value`"),
         ({"reduction": "mean"}, "`reduction`"),
         ({"memory_budget": 10}, "`memory_budget`"),
+        ({"memory_budget": "4"}, "`memory_budget`"),
+        ({"batch_size": 9, "memory_budget": 1}, "`memory_budget`"),
+        ({"threshold": [0.5], "reduction": "threshold"}, "`threshold`"),
+        ({"callback": 5}, "`callback`"),
+        ({"tiling": {"tile_size": 32}}, r"be a TilingConfig or None.*Pass TilingConfig\(\*\*settings\)"),
     ]:
         with pytest.raises(SettingError, match=message):
             ts.tiled_predict(pointwise, noise(), **options)
@@ -289,3 +295,82 @@ def test_the_plan_says_what_happens(unet):
 def test_a_plan_for_what_is_no_image_is_refused(shape, message):
     with pytest.raises(ArrayError, match=message):
         ts.plan(segmenter(keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(1, 1)])), shape)
+
+
+def test_a_network_that_fails_is_named():
+    def broken_network(_tiles):
+        raise RuntimeError("no such device\nat line 3")
+
+    with pytest.raises(
+        ModelError, match=r"failed on tiles of shape \(\d+, 512, 512, 3\): RuntimeError: no such device$"
+    ):
+        ts.tiled_predict(broken_network, noise())
+
+
+def test_a_tile_that_no_machine_can_hold_is_refused():
+    inputs = keras.Input((None, None, 3))
+    hungry = keras.Model(inputs, keras.layers.Conv2D(1, 1)(keras.layers.Conv2D(20_000, 1)(inputs)))
+    with pytest.raises(SettingError, match="Use smaller tiles"):
+        ts.tiled_predict(hungry, noise(), ts.TilingConfig(tile_size=4096, overlap=64))
+
+
+def test_numbers_that_float32_cannot_hold_are_refused():
+    image = np.zeros((40, 40))
+    image[4, 5] = 1e300
+    with pytest.raises(ArrayError, match=r"be finite as float32.*\(y, x\) = \(4, 5\)"):
+        ts.tiled_predict(pointwise, image)
+
+
+def test_out_may_not_be_the_images_memory():
+    image = noise(dtype=np.float32)
+    with pytest.raises(ArrayError, match="have memory of its own"):
+        ts.tiled_predict(lambda tiles: tiles, image, out=image[::-1])
+
+
+@pytest.mark.parametrize("lie", [lambda a: a[:1], lambda a: a[..., 0], lambda a: a + 300, lambda a: a * 1j])
+def test_a_source_that_breaks_its_promise_is_named(lie):
+    class Source:
+        shape, dtype = (90, 70, 3), np.dtype("uint8")
+
+        def __getitem__(self, key):
+            return lie(
+                noise()[key].astype(np.int32) if lie(np.zeros((2, 2, 3))).max() == 300 else noise()[key]
+            )
+
+    with pytest.raises(ArrayError, match=r"at \(y, x\) = \(0, 0\).*Mend the source"):
+        ts.tiled_predict(pointwise, Source(), ts.TilingConfig(tile_size=32))
+
+
+def test_a_cancelled_map_is_reduced_to_its_end():
+    out = np.full((300, 64), 9, np.uint8)
+    with pytest.raises(CancelledError) as caught:
+        ts.tiled_predict(
+            lambda tiles: tiles / 255,
+            noise(300, 64, 1),
+            ts.TilingConfig(tile_size=32),
+            out=out,
+            reduction="uint8",
+            fill_value=0.5,
+            callback=lambda _tile, done, _total: done < 20,
+        )
+    assert 0 < caught.value.finished_rows < 300
+    assert (out[caught.value.finished_rows :] == 128).all()
+
+
+@pytest.mark.parametrize("shape", [(-5, 100), (100.7, 100), (True, True), (5, 5, -1), None, "ab", 7])
+def test_shapes_that_cannot_be_are_refused(shape):
+    with pytest.raises(ArrayError, match="px"):
+        ts.plan(pointwise, shape)
+
+
+def test_endless_grids_and_masked_arrays_are_refused():
+    with pytest.raises(SettingError, match="leave at most 1000000 tiles"):
+        ts.plan(pointwise, (10**12, 10**12, 3))
+    with pytest.raises(ArrayError, match="be no masked array"):
+        ts.tiled_predict(pointwise, np.ma.masked_array(noise()))
+
+
+def test_many_channels_can_be_scaled():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 130), np.uint8)
+    prepared = np.asarray(prepare(image, PreprocessingConfig(channels=130, scale=0.5)))
+    np.testing.assert_allclose(prepared, image.reshape(10, 2, 15, 2, 130).mean(axis=(1, 3)) / 255, atol=1e-6)

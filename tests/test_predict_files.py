@@ -129,3 +129,22 @@ def test_deep_images_and_their_overlays(tmp_path):
     result = ts.predict_files(lambda t: t[..., :1] / 4096, tmp_path / "deep.png", tmp_path / "out", config)
     assert not result.failed
     assert read_image(tmp_path / "out" / "overlays" / "deep.png").max() > 200
+
+
+def test_a_looping_link_and_a_failing_network_are_reported(folder, tmp_path):
+    (folder / "loop.png").symlink_to("loop.png")
+    result = ts.predict_files(SEGMENTER, folder, tmp_path / "out")
+    assert [outcome.path.name for outcome in result.failed] == ["loop.png"]
+
+    def failing(_tiles):
+        raise RuntimeError("device lost")
+
+    result = ts.predict_files(failing, folder, tmp_path / "out2")
+    assert len(result.failed) == 3
+    assert "device lost" in str(result)
+
+
+@pytest.mark.parametrize("inputs", [None, 5, b"images", [["images"]]])
+def test_inputs_that_are_no_paths_are_refused(inputs, tmp_path):
+    with pytest.raises(FileError, match="be a path or a sequence of paths"):
+        ts.predict_files(SEGMENTER, inputs, tmp_path / "out")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
-from tiledseg.errors import ArrayError, SettingError, StitchError
+from tiledseg.errors import ArrayError, SettingError, StitchError, TiledSegError
 from tiledseg.grid import AxisGrid
 from tiledseg.stitcher import EnlargingSink, labels_of
 
@@ -51,11 +51,32 @@ def test_a_repeated_tile_is_an_error_and_changes_nothing():
     np.testing.assert_allclose(stitcher.merge(), image, rtol=1e-6)
 
 
-@pytest.mark.parametrize("tile_id", [-1, 10_000])
+@pytest.mark.parametrize("tile_id", [-1, 10_000, 0.5, "0", True])
 def test_an_unknown_tile_is_an_error(tile_id):
     grid, batches = tiles_of(probs())
-    with pytest.raises(StitchError, match=r"`ids` must be in \[0, "):
+    with pytest.raises(TiledSegError, match="`ids` must be "):
         Stitcher(grid, 1).add([tile_id], batches[0].tiles[:1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
+def test_refused_outputs_leave_nothing_behind(bad):
+    image = probs()
+    grid, batches = tiles_of(image)
+    stitcher = Stitcher(grid, 1)
+    wrong = batches[0].tiles.astype(np.float64)
+    wrong[1, 3, 3] = bad
+    with pytest.raises(StitchError, match="1 NaN or infinite values in tile 1"):
+        stitcher.add(batches[0].ids, wrong)
+    for batch in batches:
+        stitcher.add(batch.ids, batch.tiles)
+    np.testing.assert_allclose(stitcher.merge(), image, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [complex, str, object])
+def test_outputs_that_are_no_real_numbers_are_refused(kind):
+    grid, batches = tiles_of(probs())
+    with pytest.raises(StitchError, match="boolean, integer or real"):
+        Stitcher(grid, 1).add(batches[0].ids, batches[0].tiles.astype(kind))
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 1), (1, 8, 7, 1), (1, 8, 8, 2), (8, 8, 1)])
@@ -155,7 +176,10 @@ def test_one_channel_goes_into_a_flat_array():
     [
         (np.zeros((30, 20, 1)), {}, r"`out` must have shape \(30, 21, 1\)"),
         (np.zeros((30, 21, 1), np.uint8), {}, "hold probabilities; got uint8"),
-        (np.zeros((30, 21, 1), bool), {"reduction": "threshold"}, "hold labels; got bool"),
+        (np.zeros((30, 21, 1), np.int8), {"reduction": "uint8"}, "hold uint8 values; got int8"),
+        (np.zeros((30, 21, 1), object), {}, "hold probabilities; got object"),
+        (np.broadcast_to(np.float32(0), (30, 21, 1)), {}, "writable"),
+        ("out.npy", {}, "slice assignment; got str"),
     ],
 )
 def test_a_sink_that_cannot_hold_the_map_is_refused(out, options, message):
@@ -169,7 +193,8 @@ def test_a_sink_that_cannot_hold_the_map_is_refused(out, options, message):
         ({"reduction": "median"}, "be one of threshold, argmax, uint8"),
         ({"reduction": "argmax"}, "not be argmax with one channel"),
         ({"reduction": "threshold", "threshold": 1.0}, r"`threshold` must be in \(0, 1\)"),
-        ({"reduction": "threshold", "threshold": float("nan")}, r"`threshold` must be in \(0, 1\)"),
+        ({"reduction": "threshold", "threshold": float("nan")}, "`threshold` must be a finite number"),
+        ({"reduction": "threshold", "threshold": "0.5"}, "`threshold` must be a finite number"),
     ],
 )
 def test_reductions_that_make_no_sense_are_refused(options, message):
@@ -190,7 +215,7 @@ def test_skipped_tiles_count_as_their_fill_value():
     empty = Stitcher(grid, 2)
     empty.skip(reversed(range(len(grid))))
     assert not empty.merge().any()
-    with pytest.raises(StitchError, match="`fill_value` must be finite"):
+    with pytest.raises(SettingError, match="`fill_value` must be a finite number"):
         Stitcher(grid, 1).skip([0], float("nan"))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import operator
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, Source
 
-__all__ = ["check_finite", "check_image", "check_shape"]
+__all__ = ["check_finite", "check_image", "check_shape", "read_region"]
 
 _CHANNELS_FIRST = {1, 3, 4}  # lengths of a first axis that make one suspect channels there,
 _LEAST_IMAGE = 16  # if the two others are at least as long as this
@@ -41,7 +43,7 @@ def check_image(image: Source, channels: int | None = None) -> tuple[int, int, i
         If it is not an array of shape (H, W) or (H, W, C), has an empty axis, has a dtype that
         is not boolean, integer or real, looks channels-first, or has other channels than asked.
     """
-    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+    if not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")):
         raise broken(
             ArrayError,
             "image",
@@ -49,7 +51,15 @@ def check_image(image: Source, channels: int | None = None) -> tuple[int, int, i
             got=type(image).__name__,
             fix="Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
         )
-    if np.dtype(image.dtype).kind not in "biuf":
+    if isinstance(image, np.ma.MaskedArray):
+        raise broken(
+            ArrayError,
+            "image",
+            must="be no masked array",
+            got="one",
+            fix="Fill it with image.filled(value), and say where to predict by `mask`.",
+        )
+    if _kind(image.dtype) not in set("biuf"):
         raise broken(
             ArrayError,
             "image",
@@ -81,7 +91,7 @@ def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int,
         If it is not (H, W) or (H, W, C), has an empty axis, looks channels-first, or has other
         channels than asked.
     """
-    shape = tuple(shape)
+    shape = _whole(shape)
     if len(shape) not in {2, 3}:
         raise broken(
             ArrayError,
@@ -90,7 +100,7 @@ def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int,
             got=shape,
             fix="Give one image at a time, channels last.",
         )
-    if 0 in shape:
+    if min(shape) < 1:
         raise broken(
             ArrayError,
             "image",
@@ -100,6 +110,27 @@ def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int,
         )
     _check_channels(shape, channels)
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
+
+
+def _kind(dtype: object) -> str:
+    try:
+        return np.dtype(dtype).kind  # type: ignore[call-overload, no-any-return]
+    except TypeError:  # of a library with dtypes of its own
+        return "O"
+
+
+def _whole(shape: object) -> tuple[int, ...]:
+    """Take a shape's lengths as whole numbers."""
+    lengths: list[Any] = list(shape) if isinstance(shape, Iterable) else [None]
+    if not all(hasattr(length, "__index__") and not isinstance(length, bool) for length in lengths):
+        raise broken(
+            ArrayError,
+            "shape",
+            must="hold whole numbers of px, (H, W) or (H, W, C)",
+            got=shape,
+            fix="Pass image.shape.",
+        )
+    return tuple(operator.index(length) for length in lengths)
 
 
 def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
@@ -148,14 +179,48 @@ def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) 
     """
     if pixels.dtype.kind != "f":
         return
-    bad = ~np.isfinite(pixels)
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(pixels.astype(np.float32, copy=False))
     if bad.any():
         y, x = (int(place) for place in np.argwhere(bad)[0][:2])
         raise broken(
             ArrayError,
             name,
-            must="be finite",
+            must="be finite as float32",
             got=f"{int(bad.sum())} NaN or infinite values, the first at (y, x) = "
             f"({origin[0] + y}, {origin[1] + x})",
             fix="Replace them, for example with numpy.nan_to_num.",
         )
+
+
+def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:
+    """Read a region, and check that the source keeps what its shape and dtype promise.
+
+    Parameters
+    ----------
+    image : array_like
+        (H, W) or (H, W, C).
+    rows, columns : slice
+        The region, with a start and a stop inside the image.
+
+    Returns
+    -------
+    ndarray
+        (h, w) or (h, w, C), in the dtype of the image.
+
+    Raises
+    ------
+    ArrayError
+        If the region has another shape, or a dtype that the image's own cannot hold.
+    """
+    pixels = np.asarray(image[rows, columns])
+    wanted = (rows.stop - rows.start, columns.stop - columns.start, *tuple(image.shape)[2:])
+    if pixels.shape != wanted or not np.can_cast(pixels.dtype, np.dtype(image.dtype), "safe"):
+        raise broken(
+            ArrayError,
+            "image",
+            must=f"give {wanted} px of {image.dtype} at (y, x) = ({rows.start}, {columns.start})",
+            got=f"{pixels.shape} px of {pixels.dtype}",
+            fix="Mend the source: a slice of it must have the shape and dtype that it states.",
+        )
+    return pixels

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar
 
-from tiledseg.errors import TiledSegError
+from tiledseg.errors import SettingError, TiledSegError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["broken", "did_you_mean", "shown"]
+__all__ = ["broken", "did_you_mean", "real_number", "settings_of", "shown", "whole_number"]
 
 _LONGEST = 120
 _Error = TypeVar("_Error", bound=TiledSegError)
+_Settings = TypeVar("_Settings")
 
 
 def broken(error: type[_Error], what: str, *, must: str, got: object, fix: str) -> _Error:
@@ -43,7 +46,7 @@ def broken(error: type[_Error], what: str, *, must: str, got: object, fix: str) 
     >>> print(broken(SettingError, "overlap", must="be under 64", got=64, fix="Use at most 63."))
     `overlap` must be under 64; got 64. Use at most 63.
     """
-    return error(f"`{what}` must {must}; got {shown(got)}. {fix}")
+    return error(f"`{shown(what)}` must {must}; got {shown(got)}. {fix}")
 
 
 def shown(value: object) -> str:
@@ -88,3 +91,109 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     near = get_close_matches(word, words, n=1)
     return f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(words)}."
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """Check that an option is a whole number.
+
+    Parameters
+    ----------
+    name : str
+        Name of the option.
+    value : object
+        What was given: an int, or what stands for one, as NumPy's do.
+    least : int
+        The least that it may be.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Raises
+    ------
+    SettingError
+        If it is no whole number, a boolean, or less than `least`.
+
+    Examples
+    --------
+    >>> whole_number("batch_size", 4)
+    4
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise broken(
+            SettingError,
+            name,
+            must=f"be a whole number of at least {least}",
+            got=value,
+            fix=f"Use {least} or more.",
+        )
+    return number
+
+
+def real_number(name: str, value: object, fix: str = "Give a number.") -> float:
+    """Check that an option is a finite real number.
+
+    Parameters
+    ----------
+    name : str
+        Name of the option.
+    value : object
+        What was given: an int or float, or what stands for one, as NumPy's do.
+    fix : str
+        What to do about a wrong one.
+
+    Returns
+    -------
+    float
+        The number.
+
+    Raises
+    ------
+    SettingError
+        If it is no number, a boolean, NaN or infinite.
+    """
+    if isinstance(value, bool | str | bytes | complex) or getattr(value, "shape", ()) != ():
+        number = math.nan
+    else:
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+    if not math.isfinite(number):
+        raise broken(SettingError, name, must="be a finite number", got=value, fix=fix)
+    return number
+
+
+def settings_of(kind: type[_Settings], value: object, name: str) -> _Settings:
+    """Check that an argument holds settings of the right kind.
+
+    Parameters
+    ----------
+    kind : type
+        The class of the settings.
+    value : object
+        What was given; None stands for the defaults.
+    name : str
+        Name of the argument.
+
+    Returns
+    -------
+    Config
+        The settings.
+
+    Raises
+    ------
+    SettingError
+        If it is something else.
+    """
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        fix = f"Pass {kind.__name__}({'**settings' if isinstance(value, dict) else '...'})."
+        raise broken(SettingError, name, must=f"be a {kind.__name__} or None", got=value, fix=fix)
+    return value

@@ -107,6 +107,10 @@ class Predictor(Protocol):
         """Estimate the memory in bytes that one tile needs inside the network."""
         ...
 
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Raise a TiledSegError where the network does not map tiles of that size to maps of it."""
+        ...
+
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
         ...

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AxisGrid", "Box", "Tile", "TileGrid", "check_multiple"]
 
+_MOST_TILES = 1_000_000  # along one axis: more is a slip, and their origins alone would fill the memory
+
 
 def check_multiple(tile_size: int, stride: int) -> int:
     """Check that a tile passes a network's poolings and upsamplings without a remainder.
@@ -136,6 +138,14 @@ class AxisGrid:
                 must=f"be in [0, tile) with tile={self.tile}",
                 got=self.overlap,
                 fix=f"Use at most {self.tile - 1}.",
+            )
+        if self.length > _MOST_TILES * (self.tile - self.overlap):
+            raise broken(
+                SettingError,
+                "tile_size",
+                must=f"leave at most {_MOST_TILES} tiles along an axis of {self.length} px",
+                got=f"{self.tile} with overlap {self.overlap}",
+                fix="Use larger tiles or less overlap.",
             )
         if self.alignment > self.tile - self.overlap:
             raise broken(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._arrays import check_finite, check_image
+from tiledseg._arrays import check_finite, check_image, read_region
 from tiledseg._checks import broken
 from tiledseg.errors import ArrayError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "prepare", "scaled_length"]
 
 _ROWS_AT_ONCE = 128
+_CHANNELS_AT_ONCE = 4
 _LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
@@ -113,7 +114,7 @@ class Prepared:
     def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
         rows, columns = key
         source = self._image if self._rows is None else self._rows
-        pixels = np.asarray(source[rows, columns])
+        pixels = read_region(source, *_spelt(rows, columns, self.shape))
         prepared = pixels.reshape(*pixels.shape[:2], self.shape[2]).astype(np.float32)
         prepared *= self._factor
         prepared += self._shift
@@ -132,6 +133,7 @@ class _Shrunk:
 
     def __init__(self, image: Source, shape: tuple[int, int, int]) -> None:
         self._image, self._shape = image, shape
+        self.shape, self.dtype = shape, np.dtype(np.float32)
         self._start = 0
         self._kept = np.empty((0, *shape[1:]), np.float32)
 
@@ -150,11 +152,30 @@ class _Shrunk:
     def _band(self, start: int, stop: int) -> FloatArray:
         height, (small, width, channels) = self._image.shape[0], self._shape
         first, shares = _area_shares(start, stop, small, height)
-        pixels = np.asarray(self._image[first : first + shares.shape[1]])
+        every = slice(0, self._image.shape[1])
+        pixels = read_region(self._image, slice(first, first + shares.shape[1]), every)
         check_finite(pixels, "image", (first, 0))
         pixels = pixels.astype(np.float32)
-        narrow = cv2.resize(pixels, (width, len(pixels)), interpolation=cv2.INTER_AREA)
+        narrow = _narrowed(pixels.reshape(*pixels.shape[:2], -1), width)
         return (shares @ narrow.reshape(len(pixels), -1)).reshape(stop - start, width, channels)
+
+
+def _spelt(rows: slice, columns: slice, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Spell a region's slices out."""
+    return slice(*rows.indices(shape[0])[:2]), slice(*columns.indices(shape[1])[:2])
+
+
+def _narrowed(pixels: FloatArray, width: int) -> FloatArray:
+    """Average along x, a few channels at a time: OpenCV takes no more than 128 of them."""
+    height, _, channels = pixels.shape
+    narrow = np.empty((height, width, channels), np.float32)
+    for first in range(0, channels, _CHANNELS_AT_ONCE):
+        some = slice(first, first + _CHANNELS_AT_ONCE)
+        part = np.ascontiguousarray(pixels[..., some])
+        narrow[..., some] = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA).reshape(
+            height, width, -1
+        )
+    return narrow
 
 
 def _area_shares(start: int, stop: int, small: int, large: int) -> tuple[int, NDArray[np.float32]]:

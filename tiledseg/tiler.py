@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arrays import check_finite, check_image
-from tiledseg._checks import broken
+from tiledseg._arrays import check_finite, check_image, check_shape, read_region
+from tiledseg._checks import broken, settings_of, whole_number
 from tiledseg.config import TilingConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.grid import AxisGrid, Box, TileGrid, check_multiple
@@ -69,7 +69,7 @@ class Tiler:
     """
 
     def __init__(self, config: TilingConfig | None = None) -> None:
-        self.config: TilingConfig = config or TilingConfig()
+        self.config: TilingConfig = settings_of(TilingConfig, config, "config")
 
     def grid(self, shape: Sequence[int], stride: tuple[int, int] = (1, 1)) -> TileGrid:
         """Lay the grid of an image's tiles out.
@@ -92,12 +92,14 @@ class Tiler:
         SettingError
             If the tile is not a multiple of `stride`, or the overlap leaves no aligned step.
         """
+        height, width, _ = check_shape(shape)
+        steps = (whole_number("stride", stride[0]), whole_number("stride", stride[1]))
         axes = zip(
-            shape[:2],
+            (height, width),
             self.config.tile_shape,
             self.config.overlap_px,
             self.config.alignment_px,
-            stride,
+            steps,
             strict=True,
         )
         y, x = (
@@ -150,13 +152,18 @@ class Tiler:
                 got=tuple(image.shape),
                 fix="Make the grid from this image's shape.",
             )
-        if isinstance(batch_size, bool) or batch_size < 1:
-            raise broken(
-                SettingError, "batch_size", must="be at least 1", got=batch_size, fix="Use 1 or more."
-            )
-        return self._batches(
-            image, batch_size, grid, list(range(len(grid)) if ids is None else ids), channels
-        )
+        size = whole_number("batch_size", batch_size)
+        some = list(range(len(grid)) if ids is None else ids)
+        for tile_id in some:
+            if whole_number("ids", tile_id, least=0) >= len(grid):
+                raise broken(
+                    SettingError,
+                    "ids",
+                    must=f"be in [0, {len(grid)})",
+                    got=tile_id,
+                    fix="Use the grid's ids.",
+                )
+        return self._batches(image, size, grid, some, channels)
 
     def _batches(
         self, image: Source, batch_size: int, grid: TileGrid, ids: list[int], channels: int
@@ -203,7 +210,7 @@ class Tiler:
             tile[...] = fill
         for row in rows:
             for column in columns:
-                pixels = np.asarray(image[row.read, column.read])
+                pixels = read_region(image, row.read, column.read)
                 check_finite(pixels, "image", (row.read.start, column.read.start))
                 pixels = pixels.reshape(*pixels.shape[:2], -1)
                 if row.order is not None:

@@ -8,15 +8,18 @@ and no division by one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
+
+from tiledseg._checks import broken, did_you_mean
+from tiledseg.config import Blend
+from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import FloatArray
-    from tiledseg.config import Blend
     from tiledseg.grid import AxisGrid
 
 __all__ = ["AxisWindow", "axis_windows"]
@@ -64,6 +67,11 @@ def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
         One for each tile, in order. At each px of the axis the weights of all tiles sum to 1
         within 1e-6, and to exactly 1 where one tile alone covers it.
 
+    Raises
+    ------
+    SettingError
+        If `blend` is not known.
+
     Examples
     --------
     >>> from tiledseg.grid import AxisGrid
@@ -97,4 +105,9 @@ def _shape(tile: int, blend: Blend) -> NDArray[np.float64]:
         return np.square(np.sin(np.pi * np.minimum(place, tile - place) / tile))
     if blend == "gaussian":
         return np.exp(-0.5 * ((place - tile / 2) * _SIGMAS_PER_TILE / tile) ** 2)
-    return np.ones(tile)
+    if blend == "constant":
+        return np.ones(tile)
+    known = get_args(Blend)
+    raise broken(
+        SettingError, "blend", must=f"be one of {', '.join(known)}", got=blend, fix=did_you_mean(blend, known)
+    )

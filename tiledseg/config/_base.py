@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Count", "Names", "Pair", "Share", "pair_of"]
 
-_LARGEST_FILE = 1_000_000
+_LARGEST_FILE = 100_000
 
 
 def _plain(value: object) -> object:
@@ -31,7 +31,10 @@ def _plain(value: object) -> object:
         return tuple(_plain(part) for part in value)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return value
-    return operator.index(value)
+    try:
+        return operator.index(value)
+    except TypeError:  # an array, say
+        return value
 
 
 def _tupled(value: object) -> object:
@@ -68,7 +71,17 @@ def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def _check_length(text: str | bytes) -> None:
+def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
+    if not isinstance(text, kinds):
+        raise broken(
+            SettingError,
+            "settings",
+            must="be text",
+            got=type(text).__name__,
+            fix="Read the file's text first.",
+        )
+    if not isinstance(text, str | bytes):
+        return
     if len(text) > _LARGEST_FILE:
         raise broken(
             SettingError,
@@ -148,6 +161,15 @@ class Config(BaseModel):
             fix=f"Settings are frozen: make a copy with settings.changed({name}=...).",
         )
 
+    def __delattr__(self, name: str) -> None:
+        raise broken(
+            SettingError,
+            f"{type(self).__name__}.{name}",
+            must="stay as it was made",
+            got="a deletion",
+            fix="Settings are frozen: make a copy with settings.changed().",
+        )
+
     def changed(self, **changes: object) -> Self:
         """Copy these settings with some changed, all of them checked again.
 
@@ -186,7 +208,7 @@ class Config(BaseModel):
         Parameters
         ----------
         text : str or bytes
-            JSON, UTF-8, at most 1 MB.
+            JSON, UTF-8, at most 100 kB.
 
         Returns
         -------
@@ -198,7 +220,7 @@ class Config(BaseModel):
         SettingError
             If the text is too large, not JSON, or a value cannot be used.
         """
-        _check_length(text)
+        _check_text(text, (str, bytes))
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:  # not JSON at all: `_explain` was never reached
@@ -211,7 +233,7 @@ class Config(BaseModel):
         Parameters
         ----------
         text : str
-            TOML, at most 1 MB.
+            TOML, at most 100 kB.
 
         Returns
         -------
@@ -223,9 +245,9 @@ class Config(BaseModel):
         SettingError
             If the text is too large, not TOML, or a value cannot be used.
         """
-        _check_length(text)
+        _check_text(text, str)
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise SettingError(f"The settings are not valid TOML: {error}.") from None
         return cls.from_json(json.dumps(table, default=str))

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._checks import broken, shown
 from tiledseg.engine._reach import UNKNOWN, Reach
-from tiledseg.errors import ModelError
+from tiledseg.errors import ModelError, TiledSegError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tiledseg._types import AnyArray, FloatArray, TileCall
 
-__all__ = ["CallablePredictor", "checked_outputs"]
+__all__ = ["CallablePredictor", "checked_outputs", "failures_named"]
+
+
+@contextmanager
+def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
+    """Turn whatever a network raises into an error of ours that names the tiles.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape (N, h, w, C) of the tiles.
+
+    Yields
+    ------
+    None
+        While the network runs.
+
+    Raises
+    ------
+    ModelError
+        If the network raises; from its own error. Ours and a MemoryError pass as they are.
+    """
+    try:
+        yield
+    except (TiledSegError, MemoryError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        text = f"The network failed on tiles of shape {shape}: {type(error).__name__}: {shown(lines[0])}"
+        raise ModelError(text) from error
 
 
 class CallablePredictor:
@@ -51,9 +83,20 @@ class CallablePredictor:
         """
         return 16 * 4 * tile_size[0] * tile_size[1]
 
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Check nothing: what a callable takes shows when it is called.
+
+        Parameters
+        ----------
+        tile_size : tuple of int
+            Height and width in px.
+        """
+
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
-        outputs = checked_outputs(self._call(tiles.astype(np.float32, copy=False)), tiles.shape)
+        with failures_named(tiles.shape):
+            returned = self._call(tiles.astype(np.float32, copy=False))
+        outputs = checked_outputs(returned, tiles.shape)
         if self.classes not in {None, outputs.shape[3]}:
             raise broken(
                 ModelError,

@@ -9,7 +9,7 @@ import numpy as np
 
 from tiledseg._backend import keras
 from tiledseg._checks import broken
-from tiledseg.engine._callable import checked_outputs
+from tiledseg.engine._callable import checked_outputs, failures_named
 from tiledseg.engine._compiled import compiled
 from tiledseg.engine._graph import read_graph
 from tiledseg.errors import ModelError, SettingError
@@ -35,6 +35,8 @@ class KerasPredictor:
 
     The network is compiled once per batch shape, in inference mode. A batch that is smaller than
     the first one of its tile size is padded to it, so the last batch costs no new compilation.
+    New weights are used at once; a layer that is given another activation or the like is not seen
+    any more once the network has been compiled: build a new network for that.
 
     Parameters
     ----------
@@ -96,11 +98,29 @@ class KerasPredictor:
         functions = _COMPILED.setdefault(self._model, {})
         ready = [shape for shape in functions if shape[1:] == tiles.shape[1:] and shape[0] >= len(tiles)]
         shape = min(ready, default=tiles.shape)
-        if shape not in functions:
-            self._check_size(tiles.shape)
-            functions[shape] = compiled(self._model, shape)
-        outputs = functions[shape](_padded(tiles, shape[0]))
+        with failures_named(tiles.shape):
+            if shape not in functions:
+                self._check_size(tiles.shape)
+                functions[shape] = compiled(self._model, shape)
+            outputs = functions[shape](_padded(tiles, shape[0]))
         return checked_outputs(outputs, shape)[: len(tiles)]
+
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Check that the network maps tiles of a size to maps of that size.
+
+        Parameters
+        ----------
+        tile_size : tuple of int
+            Height and width in px.
+
+        Raises
+        ------
+        ModelError
+            If it returns something else than one map of that size.
+        SettingError
+            If it does not take such tiles.
+        """
+        self._check_size((1, *tile_size, self.channels or 1))
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         _, height, width, channels = shape
@@ -206,6 +226,14 @@ def _check_output(model: Any, height: int, width: int, channels: int) -> None:  
             got=f"{height}x{width} px: {text}",
             fix="Use a multiple of the network's stride.",
         ) from None
+    if len(getattr(spec, "shape", ())) != 4:
+        raise broken(
+            ModelError,
+            "model",
+            must="return one map, (N, h, w, K)",
+            got=f"{type(spec).__name__}",
+            fix="Make a network with one output: keras.Model(model.inputs[0], model.outputs[0]).",
+        )
     for axis, size, out in zip("yx", (height, width), spec.shape[1:3], strict=True):
         if size != out:
             raise _wrong_output(axis, size, out)

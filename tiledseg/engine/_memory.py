@@ -11,7 +11,7 @@ from tiledseg.errors import SettingError
 if TYPE_CHECKING:
     from tiledseg._types import Predictor
 
-__all__ = ["available_memory", "fitting_batch"]
+__all__ = ["available_memory", "check_memory", "fitting_batch"]
 
 _PIXELS_PER_CALL = 512 * 512  # on a CPU more per call was slower: caches overflow, nothing is gained
 _SHARE = 0.5  # of the free memory that a network may take when nothing else is said
@@ -56,17 +56,50 @@ def fitting_batch(
     Raises
     ------
     SettingError
-        If a given budget is too small for one tile.
+        If the budget, or without one the machine's memory, is too small for one tile.
     """
     need = max(1, predictor.bytes_per_tile(tile_size))
     budget = int(available_memory() * _SHARE) if memory_budget is None else memory_budget
-    if memory_budget is not None and budget < need:
-        raise broken(
-            SettingError,
-            "memory_budget",
-            must=f"hold one tile of {tile_size[0]}x{tile_size[1]} px, about {need} bytes",
-            got=memory_budget,
-            fix="Allow more, or use smaller tiles.",
-        )
+    check_memory(predictor, tile_size, 1, memory_budget)
     pixels = tile_size[0] * tile_size[1]
     return max(1, min(budget // need, n_tiles, _PIXELS_PER_CALL // pixels))
+
+
+def check_memory(
+    predictor: Predictor, tile_size: tuple[int, int], batch_size: int, memory_budget: int | None
+) -> None:
+    """Check that a batch can fit into memory: running out of it may end the process unheard.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network.
+    tile_size : tuple of int
+        Height and width of a tile in px.
+    batch_size : int
+        Tiles per call.
+    memory_budget : int or None
+        Bytes that the network may take; all memory of the machine where it is None.
+
+    Raises
+    ------
+    SettingError
+        If the network's feature maps need more.
+    """
+    need = batch_size * predictor.bytes_per_tile(tile_size)
+    limit = _installed_memory() if memory_budget is None else memory_budget
+    if need > limit:
+        raise broken(
+            SettingError,
+            "tile_size" if memory_budget is None else "memory_budget",
+            must=f"hold {batch_size} tiles of {tile_size[0]}x{tile_size[1]} px, about {need} bytes",
+            got=f"{limit} bytes",
+            fix="Use smaller tiles or a smaller batch, or allow more.",
+        )
+
+
+def _installed_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62

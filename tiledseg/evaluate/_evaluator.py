@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import shown
+from tiledseg._checks import settings_of, shown
 from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
 from tiledseg.config import EvaluateConfig
@@ -76,7 +76,7 @@ class Evaluator:
     """
 
     def __init__(self, config: EvaluateConfig | None = None) -> None:
-        self.config: EvaluateConfig = config or EvaluateConfig()
+        self.config: EvaluateConfig = settings_of(EvaluateConfig, config, "config")
 
     def evaluate(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken, shown
+from tiledseg._checks import broken, settings_of, shown
 from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
 from tiledseg.config import PredictConfig
@@ -23,8 +24,6 @@ from tiledseg.render import overlay
 from tiledseg.stitcher import labels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.config import Product, TilingConfig
 
@@ -47,7 +46,7 @@ class FileOutcome:
     seconds : float
         Time from reading to writing.
     error : str or None
-        Why nothing was written; None for success.
+        Why not everything was written; None for success.
     skipped : bool
         Whether its outputs stood already and were left as they are.
     """
@@ -134,19 +133,33 @@ def predict_files(
     ModelError
         If `model` cannot be tiled.
     """
-    config = config or PredictConfig()
-    roots = [Path(one) for one in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
+    config = settings_of(PredictConfig, config, "config")
+    roots = [Path(one) for one in _listed(inputs)]
     files = find_images(roots, recursive=config.recursive)
     targets = {path: _targets(path, roots, Path(output), config) for path in files}
     _check_targets(targets, config)
-    check_writable(output)
     predictor_for(model)
+    for what in config.write:
+        check_writable(Path(output) / _FOLDERS[what])
     outcomes = []
     with progress_bar(len(files), "images", shown=progress) as advance:
         for path in files:
             outcomes.append(_outcome(model, path, targets[path], config, tiling))
             advance(1)
     return FilesResult(tuple(outcomes))
+
+
+def _listed(inputs: object) -> list[str | os.PathLike[str]]:
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise broken(
+            FileError,
+            "inputs",
+            must="be a path or a sequence of paths",
+            got=inputs,
+            fix="Pass str or pathlib.Path.",
+        )
+    return list(paths)
 
 
 def _targets(path: Path, roots: list[Path], output: Path, config: PredictConfig) -> dict[Product, Path]:
@@ -162,7 +175,7 @@ def _targets(path: Path, roots: list[Path], output: Path, config: PredictConfig)
 
 
 def _check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
-    inputs = {path.resolve() for path in targets}
+    inputs = {os.path.realpath(path) for path in targets}
     owner: dict[Path, Path] = {}
     standing = []
     for path, products in targets.items():
@@ -175,7 +188,7 @@ def _check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConf
                     got=f"the output name of {shown(str(owner[target]))}",
                     fix="Rename one of them, or predict them into two folders.",
                 )
-            if target.resolve() in inputs:
+            if os.path.realpath(target) in inputs:
                 raise broken(
                     FileError,
                     str(target),
@@ -184,7 +197,7 @@ def _check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConf
                     fix="Choose another output folder.",
                 )
             owner[target] = path
-            standing += [target] if target.exists() else []
+            standing += [target] if os.path.lexists(target) else []
     if standing and config.existing == "refuse":
         raise broken(
             FileError,
@@ -202,19 +215,23 @@ def _outcome(
     config: PredictConfig,
     tiling: TilingConfig | None,
 ) -> FileOutcome:
-    if config.existing == "skip" and all(target.exists() for target in targets.values()):
+    if config.existing == "skip" and all(target.is_file() for target in targets.values()):
         return FileOutcome(path, targets, skipped=True)
     started = time.perf_counter()
+    written: dict[Product, Path] = {}
     try:
         image = read_image(path)
         probs = tiled_predict(
             model, image, tiling, batch_size=config.batch_size, memory_budget=config.memory_budget
         )
-        _write(image, probs, _threshold(model, config), targets, config)
+        labels = labels_of(probs, _threshold(model, config))
+        for what, target in targets.items():
+            _write(what, target, image, probs, labels, config)
+            written[what] = target
     except (TiledSegError, MemoryError, OSError) as error:
         text = str(error) or type(error).__name__
         _log.warning("%s: %s", shown(str(path)), text)
-        return FileOutcome(path, {}, time.perf_counter() - started, text)
+        return FileOutcome(path, written, time.perf_counter() - started, text)
     return FileOutcome(path, targets, time.perf_counter() - started)
 
 
@@ -225,16 +242,14 @@ def _threshold(model: object, config: PredictConfig) -> float:
 
 
 def _write(
-    image: AnyArray, probs: FloatArray, threshold: float, targets: dict[Product, Path], config: PredictConfig
+    what: Product, target: Path, image: AnyArray, probs: FloatArray, labels: AnyArray, config: PredictConfig
 ) -> None:
-    labels = labels_of(probs, threshold)
-    for what, target in targets.items():
-        if what == "mask":
-            write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None)
-        elif what == "probs":
-            write_probs(target, probs, dtype=config.probs_dtype)
-        else:
-            write_image(target, overlay(image, labels, limits=_limits(image)))
+    if what == "mask":
+        write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None)
+    elif what == "probs":
+        write_probs(target, probs, dtype=config.probs_dtype)
+    else:
+        write_image(target, overlay(image, labels, limits=_limits(image)))
 
 
 def _limits(image: AnyArray) -> tuple[float, float] | None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tiledseg._arrays import check_shape
-from tiledseg._checks import broken
+from tiledseg._checks import broken, settings_of, whole_number
 from tiledseg._types import SegmenterLike
 from tiledseg.config import TilingConfig
-from tiledseg.engine import fitting_batch, predictor_for
+from tiledseg.engine import check_memory, fitting_batch, predictor_for
 from tiledseg.errors import SettingError
 from tiledseg.predict._exact import exact_tiling, judge, reach_of
 from tiledseg.preprocess import scaled_length
@@ -245,11 +245,15 @@ def lay_out(model: object, shape: Sequence[int], tiling: TilingConfig | None) ->
     preprocessing, own = (
         (model.preprocessing, model.tiling) if isinstance(model, SegmenterLike) else (None, None)
     )
-    height, width, _ = check_shape(shape, predictor.channels if len(shape) == 3 else None)
+    height, width, _ = check_shape(shape)
+    if len(shape) == 3:
+        check_shape(shape, predictor.channels)
     scale = preprocessing.scale if preprocessing else 1.0
     seen = (scaled_length(height, scale), scaled_length(width, scale))
-    checked = _checked(tiling or own or _default_tiling(predictor), predictor)
+    given = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
+    checked = _checked(given or own or _default_tiling(predictor), predictor)
     grid = Tiler(exact_tiling(checked, predictor, seen)).grid(seen, predictor.stride)
+    predictor.check_tile(grid.tile_shape)
     return Layout(predictor, preprocessing, Tiler(checked), grid, (height, width))
 
 
@@ -277,17 +281,14 @@ def chosen_batch(layout: Layout, batch_size: int | None, n_tiles: int, memory_bu
     SettingError
         If `batch_size` is not a whole number of at least 1, or the budget too small for a tile.
     """
+    predictor, tile_size = layout.predictor, layout.grid.tile_shape
+    if memory_budget is not None:
+        memory_budget = whole_number("memory_budget", memory_budget)
     if batch_size is None:
-        return fitting_batch(layout.predictor, layout.grid.tile_shape, max(n_tiles, 1), memory_budget)
-    if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__") or batch_size < 1:
-        raise broken(
-            SettingError,
-            "batch_size",
-            must="be a whole number of at least 1",
-            got=batch_size,
-            fix="Use 1 or more.",
-        )
-    return int(batch_size)
+        return fitting_batch(predictor, tile_size, max(n_tiles, 1), memory_budget)
+    size = whole_number("batch_size", batch_size)
+    check_memory(predictor, tile_size, min(size, max(n_tiles, 1)), memory_budget)
+    return size
 
 
 def _default_tiling(predictor: Predictor) -> TilingConfig:

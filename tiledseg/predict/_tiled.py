@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._arrays import check_finite, check_image
-from tiledseg._checks import broken
+from tiledseg._checks import broken, real_number
 from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
 from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
@@ -32,6 +32,7 @@ __all__ = ["tiled_predict"]
 
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = 1e-3
+_ROWS_AT_ONCE = 256
 
 
 def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
@@ -130,6 +131,14 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     check_image(image)
     layout = lay_out(model, tuple(image.shape), tiling)
     check_image(image, layout.predictor.channels)
+    if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
+        raise broken(
+            ArrayError,
+            "out",
+            must="have memory of its own",
+            got="some of the image's",
+            fix="Pass a new array: rows are written while others are still to be read.",
+        )
     source = _source(layout, image)
     wanted = _wanted(layout, mask)
     size = chosen_batch(layout, batch_size, len(wanted), memory_budget)
@@ -160,6 +169,14 @@ def _wanted(layout: Layout, mask: Source | None) -> list[int]:
     """List the tiles that the mask touches; all of them without a mask."""
     if mask is None:
         return list(range(len(layout.grid)))
+    if not all(hasattr(mask, name) for name in ("shape", "dtype", "__getitem__")):
+        raise broken(
+            ArrayError,
+            "mask",
+            must="be an array with shape and dtype",
+            got=type(mask).__name__,
+            fix="Convert it with numpy.asarray.",
+        )
     if tuple(mask.shape) != layout.shape:
         raise broken(
             ArrayError,
@@ -207,6 +224,14 @@ class _Target:
         self.enlarging = EnlargingSink(reducing, (*self.layout.grid.shape, classes))
         return Stitcher(self.layout.grid, classes, self.enlarging)
 
+    def fill_from(self, row: int, classes: int) -> None:
+        """Write the fill value into the rows that were not finished, reduced as all others."""
+        height, width = self.layout.shape
+        sink = ReducingSink(self.out, (height, width, classes), self.reduction, self.threshold)
+        for start in range(row, height, _ROWS_AT_ONCE):
+            stop = min(start + _ROWS_AT_ONCE, height)
+            sink[start:stop] = np.full((stop - start, width, classes), self.fill_value, np.float32)
+
     def finished_rows(self, stitcher: Stitcher) -> int:
         """Count the rows of the map that are final."""
         return self.enlarging.written_rows if self.enlarging else stitcher.finished_rows
@@ -228,9 +253,14 @@ class _Run:
     def __post_init__(self) -> None:
         wanted = set(self.wanted)
         self.skipped = [one for one in reversed(range(len(self.layout.grid))) if one not in wanted]
-        if not np.isfinite(self.target.fill_value):
+        self.target.fill_value = real_number("fill_value", self.target.fill_value, "Use 0, say.")
+        if self.callback is not None and not callable(self.callback):
             raise broken(
-                SettingError, "fill_value", must="be finite", got=self.target.fill_value, fix="Use 0, say."
+                SettingError,
+                "callback",
+                must="be callable",
+                got=self.callback,
+                fix="Pass a function or None.",
             )
         if self.layout.predictor.classes is not None:  # else the first outputs tell
             self.stitcher = self.target.open(self.layout.predictor.classes)
@@ -272,8 +302,7 @@ class _Run:
             return
         if self.callback(self.layout.grid[tile_id], self.done, len(self.wanted)) is False:
             rows = self.target.finished_rows(self.stitcher)
-            if self.target.fill_value:
-                self.target.out[rows : self.layout.shape[0]] = self.target.fill_value
+            self.target.fill_from(rows, self.stitcher.n_channels)
             raise CancelledError(
                 f"Cancelled after {self.done} of {len(self.wanted)} tiles; the first {rows} rows are final.",
                 result=self.target.out,

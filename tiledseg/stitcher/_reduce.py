@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._checks import broken, real_number
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
@@ -139,23 +139,10 @@ class ReducingSink:
         threshold: float = 0.5,
     ) -> None:
         wanted = reduced_shape(shape, reduction)
-        found = tuple(out.shape)
-        self._flat = found == wanted[:2] and wanted[2:] == (1,)
-        if found != wanted and not self._flat:
-            raise broken(
-                ArrayError, "out", must=f"have shape {wanted}", got=found, fix="Allocate it with that shape."
-            )
-        dtype = np.dtype(out.dtype)
-        if not np.can_cast(reduced_dtype(reduction, shape[2]), dtype, "same_kind"):
-            raise broken(
-                ArrayError,
-                "out",
-                must="hold probabilities" if reduction is None else "hold labels",
-                got=str(dtype),
-                fix=f"Use {reduced_dtype(reduction, shape[2])}, or another `reduction`.",
-            )
+        threshold = real_number("threshold", threshold, "Use 0.5, say.")
         if not 0 < threshold < 1:
             raise broken(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
+        self._flat = _check_out(out, wanted, reduction, reduced_dtype(reduction, shape[2]))
         self.out: Sink = out
         self.shape: tuple[int, int, int] = shape
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
@@ -182,3 +169,37 @@ class ReducingSink:
                 fix="Let the network end in a sigmoid or softmax, or store float32.",
             )
         return np.rint(np.clip(probs, 0, 1) * 255).astype(np.uint8)
+
+
+def _check_out(out: Sink, wanted: tuple[int, ...], reduction: Reduction | None, dtype: np.dtype[Any]) -> bool:
+    """Check that a sink can hold a map; say whether it lacks the axis of the one channel."""
+    if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
+        raise broken(
+            ArrayError,
+            "out",
+            must="be an array with shape, dtype and slice assignment",
+            got=type(out).__name__,
+            fix="Pass a NumPy array, a memmap or the like.",
+        )
+    found = tuple(out.shape)
+    flat = found == wanted[:2] and wanted[2:] == (1,)
+    if found != wanted and not flat:
+        raise broken(
+            ArrayError, "out", must=f"have shape {wanted}", got=found, fix="Allocate it with that shape."
+        )
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise broken(ArrayError, "out", must="be writable", got="a read-only array", fix="Pass a copy of it.")
+    held = np.dtype(out.dtype)
+    fits = {
+        None: held.kind == "f",
+        "threshold": held.kind in set("biuf"),
+    }.get(reduction, held.kind in set("iuf") and np.can_cast(dtype, held, "safe"))
+    if not fits:
+        raise broken(
+            ArrayError,
+            "out",
+            must="hold probabilities" if reduction is None else f"hold {dtype} values",
+            got=str(held),
+            fix=f"Use {dtype}, or another `reduction`.",
+        )
+    return flat

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._checks import broken
-from tiledseg.errors import SettingError, StitchError
+from tiledseg._checks import broken, real_number, whole_number
+from tiledseg.errors import StitchError
 from tiledseg.stitcher._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
 from tiledseg.windows import axis_windows
 
@@ -78,14 +78,7 @@ class Stitcher:
         reduction: Reduction | None = None,
         threshold: float = 0.5,
     ) -> None:
-        if isinstance(n_channels, bool) or n_channels < 1:
-            raise broken(
-                SettingError,
-                "n_channels",
-                must="be at least 1",
-                got=n_channels,
-                fix="Use the network's output channels.",
-            )
+        n_channels = whole_number("n_channels", n_channels)
         shape = (*grid.shape, n_channels)
         if out is None:
             out = np.zeros(reduced_shape(shape, reduction), reduced_dtype(reduction, n_channels))
@@ -124,7 +117,7 @@ class Stitcher:
             If `outputs` has another shape than the tiles, a tile was added before or is not in
             the grid, or an output is NaN or infinite.
         """
-        ids = [int(one) for one in ids]
+        ids = _whole(ids)
         outputs = np.asarray(outputs)
         wanted = (len(ids), *self.grid.tile_shape, self.n_channels)
         if outputs.shape != wanted:
@@ -137,6 +130,7 @@ class Stitcher:
             )
         with self._lock:
             self._check(ids)
+            self._check_outputs(ids, outputs)
             for tile_id, output in zip(ids, outputs, strict=True):
                 self._make_room(tile_id)
                 self._blend(tile_id, output)
@@ -157,9 +151,8 @@ class Stitcher:
         StitchError
             If a tile was added before or is not in the grid, or `fill_value` is not finite.
         """
-        ids = [int(one) for one in ids]
-        if not math.isfinite(fill_value):
-            raise broken(StitchError, "fill_value", must="be finite", got=fill_value, fix="Use 0, say.")
+        ids = _whole(ids)
+        fill_value = real_number("fill_value", fill_value, "Use 0, say.")
         output = np.broadcast_to(np.float32(fill_value), (*self.grid.tile_shape, self.n_channels))
         with self._lock:
             self._check(ids)
@@ -195,6 +188,23 @@ class Stitcher:
             )
         return self.out
 
+    def _check_outputs(self, ids: list[int], outputs: AnyArray) -> None:
+        """Refuse NaN and infinity before anything is added."""
+        if outputs.dtype.kind not in set("biuf"):
+            raise broken(
+                StitchError,
+                "outputs",
+                must="be boolean, integer or real",
+                got=str(outputs.dtype),
+                fix="Let the network return probabilities.",
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            if math.isfinite(float(outputs.sum(dtype=np.float32))):
+                return  # one pass; a sum that overflows is looked at again
+            for tile_id, output in zip(ids, outputs.astype(np.float32), strict=True):
+                if not np.isfinite(output).all():
+                    self._refuse(tile_id, output)
+
     def _check(self, ids: list[int]) -> None:
         flat = self._seen.reshape(-1)
         for place, tile_id in enumerate(ids):
@@ -224,15 +234,11 @@ class Stitcher:
             down.start - self._top : down.stop - self._top, across.start * k : across.stop * k
         ]
         step = max(1, _FLOATS_AT_ONCE // target.shape[1])
-        total = 0.0
         for first in range(0, len(pixels), step):
             some = slice(first, first + step)
             part = np.multiply(pixels[some], self._across[column], dtype=np.float32, casting="unsafe")
             part *= down.weights[some, None]
-            total += float(part.sum())
             target[some] += part
-        if not math.isfinite(total) and not np.isfinite(output).all():
-            self._refuse(tile_id, output)
 
     def _refuse(self, tile_id: int, output: AnyArray) -> None:
         box = self.grid[tile_id].read_box
@@ -269,6 +275,16 @@ class Stitcher:
         self._band[:kept] = self._band[done:]
         self._band[kept:] = 0
         self._top = stop
+
+
+def _whole(ids: Iterable[int]) -> list[int]:
+    """Take ids as whole numbers, none of them rounded."""
+    try:
+        return [whole_number("ids", one, least=0) for one in ids]
+    except TypeError:
+        raise broken(
+            StitchError, "ids", must="be a sequence of whole numbers", got=ids, fix="Pass batch.ids."
+        ) from None
 
 
 def _depth(windows: list[AxisWindow]) -> int:

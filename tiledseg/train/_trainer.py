@@ -8,7 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken
+from tiledseg._checks import broken, settings_of
 from tiledseg._progress import progress_bar
 from tiledseg._version import __version__
 from tiledseg.config import TilingConfig, TrainConfig
@@ -70,7 +70,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig | None = None) -> None:
-        self.config: TrainConfig = config or TrainConfig()
+        self.config: TrainConfig = settings_of(TrainConfig, config, "config")
 
     def fit(
         self,
