@@ -1,0 +1,84 @@
+"""The command: ``python -m benchmarks [--quick] [--list] [name ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks._fresh import call_fresh
+from benchmarks._machine import load, machine
+from benchmarks._rows import Row, show
+
+_NAMES = ("stitching", "network", "memory", "streaming", "imports")
+_HERE = Path(__file__).parent
+
+
+def main() -> int:
+    """Run the benchmarks asked for, print and store them; give 1 where one of them failed."""
+    options = _options()
+    if options.list:
+        print("\n\n".join(f"{name}: {_docstring(name)}" for name in options.names))
+        return 0
+    about = machine() | {"started": time.strftime("%Y-%m-%dT%H-%M-%S"), "quick": options.quick}
+    about["load_before"] = load()
+    results = {name: _rows(name, quick=options.quick) for name in options.names}
+    about["load_after"] = load()
+    ran = {name: rows for name, rows in results.items() if rows}
+    show(ran, _headline(about))
+    print(_stored(about, ran))
+    return int(len(ran) < len(results))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, side by side.")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"all, or some of {', '.join(_NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="less data, fewer rounds: does it run?")
+    parser.add_argument("--list", action="store_true", help="say what is measured, how, and the bars")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in _NAMES]
+    if unknown:
+        parser.error(f"no benchmark called {', '.join(unknown)}; there are {', '.join(_NAMES)}")
+    options.names = options.names or list(_NAMES)
+    return options
+
+
+def _docstring(name: str) -> str | None:
+    """Read a benchmark's description without loading the libraries that it compares."""
+    return ast.get_docstring(ast.parse((_HERE / f"{name}.py").read_text()))
+
+
+def _rows(name: str, *, quick: bool) -> list[Row]:
+    """Run one benchmark; no rows where it failed, its traceback stands on the console."""
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    try:
+        return [Row.from_dict(row) for row in call_fresh(f"benchmarks.{name}:run", quick=quick)]
+    except subprocess.CalledProcessError:
+        return []
+
+
+def _headline(about: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
+    return (
+        f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB, load "
+        f"{about['load_before']:.2f} before and {about['load_after']:.2f} after"
+        f"{', quick' if about['quick'] else ''}\nPython {about['python']}, {versions}"
+    )
+
+
+def _stored(about: dict[str, Any], results: dict[str, list[Row]]) -> Path:
+    """Write the results beside the benchmarks, and say where."""
+    path = _HERE / "results" / f"{about['started']}.json"
+    path.parent.mkdir(exist_ok=True)
+    stored = {name: [row.as_dict() for row in rows] for name, rows in results.items()}
+    path.write_text(json.dumps({"about": about, "results": stored}, indent=1) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

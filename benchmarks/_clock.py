@@ -1,0 +1,28 @@
+"""Times contenders in turn."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["ratios", "take_turns"]
+
+
+def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Run each contender once per round, in the same order, and give its wall times in seconds."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            started = time.perf_counter()
+            result = run()
+            times[name].append(time.perf_counter() - started)
+            del result  # given back outside the time, before the next one allocates
+    return times
+
+
+def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> list[float]:
+    """Divide round by round: what slows a whole round down drops out."""
+    return [above / below for above, below in zip(numerator, denominator, strict=True)]

@@ -1,0 +1,102 @@
+"""The same stitching by this project and by others, each at its best and as it comes.
+
+All cut an image (H, W, 3) uint8 into 512 px tiles with 128 px of overlap, call a predictor that
+returns a tile's first channel, and blend; the map has to equal the image's first channel, which
+`wrong_by` measures. ``prepare(image)`` makes what the contender wants to be given, outside the
+time; the function it returns is what is timed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tiler
+import torch
+from monai.inferers import sliding_window_inference
+
+from tiledseg import TilingConfig, tiled_predict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiledseg._types import AnyArray
+
+__all__ = ["CONTENDERS", "wrong_by"]
+
+_TILE, _OVERLAP = 512, 128
+_CORES = torch.get_num_threads()  # what it takes when nothing is said
+
+
+def _ours(image: AnyArray, blend: str) -> Callable[[], AnyArray]:
+    tiling = TilingConfig(tile_size=_TILE, overlap=_OVERLAP, blend=blend)
+    return lambda: tiled_predict(lambda tiles: tiles[..., :1], image, tiling)
+
+
+def _tensor(image: AnyArray) -> torch.Tensor:
+    """Make the batch of one float32 image, channels first and contiguous, that MONAI works on."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32))[None]
+
+
+def _monai(tensor: torch.Tensor, mode: str, windows_per_call: int) -> AnyArray:
+    def first_channel(windows: torch.Tensor) -> torch.Tensor:
+        # One window alone is a view of the image, and MONAI multiplies what is returned in place.
+        return windows[:, :1].clone() if windows_per_call == 1 else windows[:, :1]
+
+    size, overlap = (_TILE, _TILE), _OVERLAP / _TILE
+    return sliding_window_inference(tensor, size, windows_per_call, first_channel, overlap, mode).numpy()
+
+
+def _monai_ready(
+    image: AnyArray, mode: str, *, windows_per_call: int = 1, threads: int = _CORES
+) -> Callable[[], AnyArray]:
+    tensor = _tensor(image)
+
+    def run() -> AnyArray:
+        torch.set_num_threads(threads)
+        try:
+            return _monai(tensor, mode, windows_per_call)
+        finally:
+            torch.set_num_threads(_CORES)
+
+    return run
+
+
+def _tiler(image: AnyArray, batch: int, *, visits: bool) -> Callable[[], AnyArray]:
+    """Use tiler with our own gaussian: it has none, and its hann is zero at the image's border."""
+    height, width, channels = image.shape
+    place = (np.arange(_TILE) + 0.5 - _TILE / 2) / (_TILE / 8)
+    bell = np.exp(-0.5 * np.square(place))
+    window = np.multiply.outer(bell, bell)[..., None]
+
+    def run() -> AnyArray:
+        options: dict[str, Any] = {"overlap": _OVERLAP, "channel_dimension": 2, "mode": "reflect"}
+        cutter = tiler.Tiler((height, width, channels), (_TILE, _TILE, channels), **options)
+        joiner = tiler.Tiler((height, width, 1), (_TILE, _TILE, 1), **options)
+        merger = tiler.Merger(joiner, window=window, save_visits=visits)
+        for number, tiles in cutter(image, batch_size=batch):
+            merger.add_batch(number, batch, tiles[..., :1])
+        return merger.merge()
+
+    return run
+
+
+CONTENDERS: dict[str, Callable[[AnyArray], Callable[[], AnyArray]]] = {
+    "tiledseg gaussian": lambda image: _ours(image, "gaussian"),
+    "MONAI gaussian, from its tensor, 1 thread": lambda image: _monai_ready(image, "gaussian", threads=1),
+    "MONAI gaussian, from its tensor": lambda image: _monai_ready(image, "gaussian"),
+    "MONAI gaussian, from its tensor, 4 windows per call": lambda image: _monai_ready(
+        image, "gaussian", windows_per_call=4
+    ),
+    "MONAI gaussian, from the array": lambda image: lambda: _monai(_tensor(image), "gaussian", 1),
+    "MONAI constant, from its tensor, 1 thread": lambda image: _monai_ready(image, "constant", threads=1),
+    "MONAI constant, from its tensor": lambda image: _monai_ready(image, "constant"),
+    "MONAI constant, from the array": lambda image: lambda: _monai(_tensor(image), "constant", 1),
+    "tiler, 4 tiles per batch, no visits": lambda image: _tiler(image, 4, visits=False),
+    "tiler, as it comes": lambda image: _tiler(image, 1, visits=True),
+}
+
+
+def wrong_by(found: AnyArray, image: AnyArray) -> float:
+    """Give the largest error of a map against the image's first channel."""
+    return float(np.abs(found.reshape(image.shape[:2]) - image[..., 0]).max())

@@ -1,0 +1,43 @@
+"""Peak memory of one image in memory, above the network's own.
+
+What: a 2560 x 1920 px RGB uint8 image to a float32 map, once with the founding network (64 px of
+overlap), once with a predictor that returns the first channel, beside the other libraries with
+the same one (128 px of overlap). How: in a fresh process, the kernel's high-water mark of resident
+memory, set back before each run, over the making of the image and the prediction of it; less,
+for the network, the mark over bare calls of it on one batch, and for the others what is resident
+when nothing runs. The allocator gives large blocks back at once (MALLOC_MMAP_THRESHOLD_), so that
+no round hides in what an earlier one left. In turn, three rounds with the network and five
+without, medians. Bar: the image, the output and two bands of rows as high as a tile.
+"""
+
+from __future__ import annotations
+
+from benchmarks._fresh import call_fresh
+from benchmarks._rows import Row, of_samples
+
+__all__ = ["run"]
+
+_PIXELS, _BAND_PIXELS = 1920 * 2560, 512 * 2560
+_ALLOWED_MB = (_PIXELS * (3 + 4) + 2 * _BAND_PIXELS * 4) / 1e6
+_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+_OURS, *_OTHERS = (
+    "tiledseg gaussian",
+    "MONAI gaussian, from the array",
+    "MONAI constant, from the array",
+    "tiler, 4 tiles per batch, no visits",
+)
+
+
+def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
+    """Measure."""
+    rounds = 2 if quick else 5
+    rows = (
+        [] if quick else [_measured("tiledseg gaussian, founding network", "network", _ALLOWED_MB, rounds=3)]
+    )
+    rows.append(_measured(_OURS, "first_channel", _ALLOWED_MB, name=_OURS, rounds=rounds))
+    return rows + [_measured(name, "first_channel", name=name, rounds=rounds) for name in _OTHERS]
+
+
+def _measured(what: str, function: str, bar: float | None = None, **arguments: str | int) -> Row:
+    samples = call_fresh(f"benchmarks._one_image:{function}", _AT_ONCE, **arguments)
+    return of_samples(what, samples, "MB", at_most=bar)
