@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._fresh import call_fresh
-from benchmarks._machine import load, machine
+from benchmarks._machine import Bystanders, load, machine
 from benchmarks._rows import Row, show
 
 _NAMES = ("stitching", "network", "memory", "streaming", "imports")
@@ -27,10 +27,15 @@ def main() -> int:
         return 0
     about = machine() | {"started": time.strftime("%Y-%m-%dT%H-%M-%S"), "quick": options.quick}
     about["load_before"] = load()
-    results = {name: _rows(name, quick=options.quick) for name in options.names}
+    about["others_cores"] = {}
+    results = {}
+    for name in options.names:
+        with Bystanders() as others:
+            results[name] = _rows(name, quick=options.quick)
+        about["others_cores"][name] = round(others.cores, 2)
     about["load_after"] = load()
     ran = {name: rows for name, rows in results.items() if rows}
-    show(ran, _headline(about))
+    show(ran, _headline(about), about["others_cores"])
     print(_stored(about, ran))
     return int(len(ran) < len(results))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["load", "machine"]
+__all__ = ["Bystanders", "load", "machine"]
 
 _PACKAGES = ("tiledseg", "numpy", "keras", "tensorflow", "opencv-python-headless", "monai", "torch", "tiler")
 
@@ -28,6 +29,38 @@ def machine() -> dict[str, Any]:
 def load() -> float:
     """Give how many processes wanted to run in the last minute."""
     return os.getloadavg()[0]
+
+
+class Bystanders:
+    """How many cores other processes kept busy, on average, during a ``with`` block.
+
+    A contender with several threads falls far behind one with a single thread when even one core
+    is taken away now and then, long before the load of the last minute shows it.
+    """
+
+    def __init__(self) -> None:
+        self.cores = 0.0
+        self._started = (0.0, 0.0)
+
+    def __enter__(self) -> Self:
+        self._started = (time.perf_counter(), _others_seconds())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall, others = time.perf_counter() - self._started[0], _others_seconds() - self._started[1]
+        self.cores = max(0.0, others / wall)
+
+
+def _others_seconds() -> float:
+    """Give the processor seconds of all that runs but this process and its finished children."""
+    user, nice, system, _idle, _waiting, *interrupts = _machine_seconds()
+    own = os.times()
+    return user + nice + system + sum(interrupts[:3]) - sum(own[:4])
+
+
+def _machine_seconds() -> list[float]:
+    first = Path("/proc/stat").read_text().splitlines()[0]
+    return [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in first.split()[1:]]
 
 
 def _processor() -> str:

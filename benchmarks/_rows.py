@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "of_samples", "show"]
 
+_QUIET_CORES = 0.1
 _VERDICTS = {True: "[green]met[/]", False: "[bold red]missed[/]", None: ""}
 
 
@@ -62,8 +63,8 @@ def of_samples(what: str, samples: Sequence[float], unit: str = "", **bar: Any) 
     return Row(what, statistics.median(samples), unit, tuple(samples), **bar)
 
 
-def show(results: dict[str, list[Row]], machine: str) -> None:
-    """Print one table of all rows."""
+def show(results: dict[str, list[Row]], machine: str, others: dict[str, float]) -> None:
+    """Print one table of all rows; ``others`` are the cores that other processes took meanwhile."""
     console = Console()
     table = Table("measured", "median", "range", "bar", "", title=machine, title_justify="left")
     for column in (1, 2, 3):
@@ -72,7 +73,8 @@ def show(results: dict[str, list[Row]], machine: str) -> None:
     notes: list[str] = []
     for name, rows in results.items():
         table.add_section()
-        table.add_row(f"[bold]{name}[/]")
+        busy = ", [red]not a quiet machine[/]" if others[name] > _QUIET_CORES else ""
+        table.add_row(f"[bold]{name}[/]: others took {others[name]:.2f} cores{busy}")
         for row in rows:
             mark = _mark(row.note, notes)
             table.add_row(f"  {row.what}{mark}", _text(row), _range(row), row.bar, _VERDICTS[row.met])
