@@ -13,6 +13,7 @@ from tiledseg._checks import broken
 from tiledseg.engine._callable import checked_outputs, failures_named
 from tiledseg.engine._compiled import compiled
 from tiledseg.engine._graph import read_graph
+from tiledseg.engine._halving import out_of_memory
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.grid import check_multiple
 
@@ -103,7 +104,12 @@ class KerasPredictor:
             if shape not in functions:
                 self._check_size(tiles.shape)
                 functions[shape] = compiled(self._model, shape)
-            outputs = functions[shape](_padded(tiles, shape[0]))
+            try:
+                outputs = functions[shape](_padded(tiles, shape[0]))
+            except Exception as error:
+                if out_of_memory(error):  # fewer tiles must not be padded to this shape again
+                    functions.pop(shape, None)
+                raise
         return checked_outputs(outputs, shape)[: len(tiles)]
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tiledseg._checks import broken, real_number
 from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
 from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
+from tiledseg.predict._pipeline import pipelined
 from tiledseg.predict._plan import Layout, chosen_batch, lay_out
 from tiledseg.predict._verify import verify_tiles
 from tiledseg.preprocess import prepare
@@ -22,11 +24,12 @@ from tiledseg.stitcher import EnlargingSink, ReducingSink, Stitcher, reduced_dty
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from tiledseg._types import FloatArray, Source
     from tiledseg.config import TilingConfig
     from tiledseg.grid import Tile
     from tiledseg.stitcher import Reduction
-    from tiledseg.tiler import TileBatch
 
 __all__ = ["tiled_predict"]
 
@@ -61,7 +64,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     model : Segmenter, keras.Model or callable
         A Segmenter prepares the image first; a bare network or a callable, which maps tiles
         (N, h, w, C) float32 to outputs (N, h, w, K), gets the pixel values as they are, cast to
-        float32.
+        float32. It is called in a thread of its own, one call at a time: what holds for the
+        calling thread alone, as ``torch.no_grad()`` does, belongs inside the callable.
     image : array_like
         (H, W) or (H, W, C), any boolean, integer or real dtype: a NumPy array, memmap, zarr or
         Dask array, or anything with ``shape``, ``dtype`` and slicing. It is read region by region
@@ -88,8 +92,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     progress : bool
         Whether to show a progress bar, or log lines where there is no terminal.
     callback : callable, optional
-        Called as ``callback(tile, done, total)`` after each tile; what it returns is ignored
-        except for False, which cancels.
+        Called in the calling thread as ``callback(tile, done, total)`` after each tile; what it
+        returns is ignored except for False, which cancels.
     memory_budget : int, optional
         Bytes that the network may take for its activations when the batch size is chosen; half
         of the free memory where it is None.
@@ -148,12 +152,18 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         threshold = model.threshold if isinstance(model, SegmenterLike) else 0.5
     target = _Target(layout, out, reduction, threshold, fill_value)
     run = _Run(layout, target, wanted, callback, probabilities=isinstance(model, SegmenterLike))
-    with progress_bar(len(wanted), "tiles", shown=progress) as advance:
-        started = time.perf_counter()
-        for batch in layout.tiler.batches(source, size, grid=layout.grid, ids=wanted):
-            run.add(batch, layout.predictor(batch.tiles))
-            advance(len(batch))
-        result = run.finish()
+    tiles = (
+        (batch.ids, batch.tiles) for batch in layout.tiler.batches(source, size, grid=layout.grid, ids=wanted)
+    )
+    started = time.perf_counter()
+    with (
+        progress_bar(len(wanted), "tiles", shown=progress) as advance,
+        closing(pipelined(tiles, [layout.predictor])) as outputs,
+    ):
+        for ids, probs in outputs:
+            run.add(ids, probs)
+            advance(len(ids))
+    result = run.finish()
     _log.debug("%d tiles in %.2f s", len(wanted), time.perf_counter() - started)
     return result
 
@@ -265,14 +275,13 @@ class _Run:
         if self.layout.predictor.classes is not None:  # else the first outputs tell
             self.stitcher = self.target.open(self.layout.predictor.classes)
 
-    def add(self, batch: TileBatch, outputs: FloatArray) -> None:
+    def add(self, ids: NDArray[np.int64], outputs: FloatArray) -> None:
         """Stitch a batch, and the tiles before it that are left out."""
         if self.done == 0 and self.probabilities:
             _check_probabilities(outputs)
         if self.stitcher is None:
             self.stitcher = self.target.open(outputs.shape[3])
-        self._skip_before(int(batch.ids[0]))
-        for place, tile_id in enumerate(batch.ids.tolist()):
+        for place, tile_id in enumerate(ids.tolist()):
             self._skip_before(tile_id)
             self.stitcher.add([tile_id], outputs[place : place + 1])
             self.done += 1
