@@ -1,25 +1,74 @@
 """Scores of a finished map: whole px counted once, never averaged over batches.
 
-A score is a pure function of four whole numbers, so it does not depend on how an image was cut,
-and the scores of many images together come from the sum of their `Counts`.
+Most scores are pure functions of a few numbers counted in an image, so they do not depend on how
+it was cut, and the scores of many images together come from the sum of their counts. Each says
+what it makes of empty masks: scores of agreement are 1 where both are empty.
 """
 
 from __future__ import annotations
 
+from tiledseg.metrics._bootstrap import Interval, bootstrap_interval
+from tiledseg.metrics._boundary import (
+    BoundaryCounts,
+    OutlineDistances,
+    boundary_f1,
+    default_tolerance,
+    hausdorff95,
+    outline_distances,
+)
 from tiledseg.metrics._counts import Counts, count, count_classes
+from tiledseg.metrics._instances import (
+    IOU_THRESHOLDS,
+    InstanceCounts,
+    average_precision,
+    components,
+    match_instances,
+    panoptic_quality,
+)
+from tiledseg.metrics._probabilities import (
+    CURVE_THRESHOLDS,
+    ProbabilityCounts,
+    Reliability,
+    calibration_error,
+    count_probabilities,
+    counts_at_thresholds,
+    reliability,
+)
 from tiledseg.metrics._scores import accuracy, dice, iou, precision, recall, specificity
-from tiledseg.metrics._seams import SeamRatio, seam_ratio
+from tiledseg.metrics._seams import SeamRatio, SeamTally, seam_ratio
 
 __all__ = [
+    "CURVE_THRESHOLDS",
+    "IOU_THRESHOLDS",
+    "BoundaryCounts",
     "Counts",
+    "InstanceCounts",
+    "Interval",
+    "OutlineDistances",
+    "ProbabilityCounts",
+    "Reliability",
     "SeamRatio",
+    "SeamTally",
     "accuracy",
+    "average_precision",
+    "bootstrap_interval",
+    "boundary_f1",
+    "calibration_error",
+    "components",
     "count",
     "count_classes",
+    "count_probabilities",
+    "counts_at_thresholds",
+    "default_tolerance",
     "dice",
+    "hausdorff95",
     "iou",
+    "match_instances",
+    "outline_distances",
+    "panoptic_quality",
     "precision",
     "recall",
+    "reliability",
     "seam_ratio",
     "specificity",
 ]

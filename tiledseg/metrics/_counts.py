@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tiledseg._checks import broken
-from tiledseg.errors import ArrayError, SettingError
+from tiledseg.errors import SettingError
+from tiledseg.metrics._masks import label_pair
 
 __all__ = ["Counts", "count", "count_classes"]
+
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +104,14 @@ def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int)
             got=classes,
             fix="Count the background as one: cell or not is 2 classes.",
         )
-    true, found = _labels("truth", truth, classes), _labels("prediction", prediction, classes)
-    if true.shape != found.shape:
-        raise broken(
-            ArrayError,
-            "prediction",
-            must=f"have the size of `truth`, {true.shape}",
-            got=found.shape,
-            fix="Compare a map at its image's own size, without resizing either.",
-        )
-    pairs = np.bincount((true * classes + found).ravel(), minlength=classes * classes)
-    table = pairs.reshape(classes, classes)  # rows: truth, columns: prediction
-    return tuple(_one_against_rest(table, label) for label in range(classes))
+    true, found = label_pair(truth, prediction, classes)
+    table = np.zeros(classes * classes, np.intp)
+    for start in range(0, true.shape[0], _ROWS_AT_ONCE):  # a few MB at a time, whatever the size
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        pairs = true[rows].astype(np.intp) * classes + found[rows].astype(np.intp)
+        table += np.bincount(pairs.ravel(), minlength=classes * classes)
+    square = table.reshape(classes, classes)  # rows: truth, columns: prediction
+    return tuple(_one_against_rest(square, label) for label in range(classes))
 
 
 def _one_against_rest(table: npt.NDArray[np.intp], label: int) -> Counts:
@@ -120,39 +119,3 @@ def _one_against_rest(table: npt.NDArray[np.intp], label: int) -> Counts:
     tp = int(table[label, label])
     fp, fn = int(table[:, label].sum()) - tp, int(table[label].sum()) - tp
     return Counts(tp, fp, fn, int(table.sum()) - tp - fp - fn)
-
-
-def _labels(name: str, mask: npt.ArrayLike, classes: int) -> npt.NDArray[np.intp]:
-    """Take a mask for what it is, or say what it seems to be instead."""
-    array = np.asarray(mask)
-    if array.ndim != 2:
-        raise broken(
-            ArrayError,
-            name,
-            must="have shape (H, W)",
-            got=array.shape,
-            fix="Drop an axis of one channel with mask[..., 0]; reduce probabilities first.",
-        )
-    if array.dtype.kind not in "bui":
-        raise broken(
-            ArrayError,
-            name,
-            must="hold labels, bool or int",
-            got=str(array.dtype),
-            fix="Cut probabilities at a threshold first: probs >= 0.5.",
-        )
-    if array.size == 0:
-        return array.astype(np.intp)
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= classes:
-        raise _foreign(name, low, high, classes)
-    return array.astype(np.intp)
-
-
-def _foreign(name: str, low: int, high: int, classes: int) -> ArrayError:
-    """Say that labels are out of range, and of a picture of a mask that it is one."""
-    fix = "Map other labels to these classes first, or count more classes with count_classes."
-    if (low, high, classes) == (0, 255, 2):
-        fix = "It looks like a picture of a mask: cut it with mask >= 128."
-    must, got = f"hold labels in [0, {classes})", f"labels from {low} to {high}"
-    return broken(ArrayError, name, must=must, got=got, fix=fix)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = ["SeamRatio", "seam_ratio"]
+__all__ = ["SeamRatio", "SeamTally", "seam_ratio"]
 
 _BESIDE = 8  # px on each side of a border
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,10 @@ class SeamRatio:
 class _Steps:
     """Sums and numbers of the absolute steps between neighbouring px."""
 
-    across: float
-    n_across: int
-    beside: float
-    n_beside: int
+    across: float = 0.0
+    n_across: int = 0
+    beside: float = 0.0
+    n_beside: int = 0
 
     def __add__(self, other: _Steps) -> _Steps:
         return _Steps(
@@ -107,24 +108,71 @@ def seam_ratio(probs: npt.ArrayLike, borders_y: Sequence[int], borders_x: Sequen
     SeamRatio(y=nan, x=5.0, both=5.0)
     """
     values = _checked(probs)
-    along_y = _steps(values, _inside("borders_y", borders_y, values.shape[0]))
-    along_x = _steps(values.swapaxes(0, 1), _inside("borders_x", borders_x, values.shape[1]))
-    return SeamRatio(along_y.ratio, along_x.ratio, (along_y + along_x).ratio)
+    tally = SeamTally((values.shape[0], values.shape[1]), borders_y, borders_x)
+    for start in range(0, values.shape[0], _ROWS_AT_ONCE):
+        tally.add(values[start : start + _ROWS_AT_ONCE])
+    return tally.ratio
 
 
-def _steps(values: AnyArray, borders: list[int]) -> _Steps:
-    """Add up the steps along the first axis, across the borders and beside them."""
+class SeamTally:
+    """Measures as `seam_ratio` does, in a map whose rows come one band after the other.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width of the map in px.
+    borders_y, borders_x : sequence of int
+        As of `seam_ratio`.
+
+    Raises
+    ------
+    SettingError
+        If a border does not lie inside the map.
+    """
+
+    def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
+        self._rows = _places(_inside("borders_y", borders_y, shape[0]), shape[0])
+        self._columns = _places(_inside("borders_x", borders_x, shape[1]), shape[1])
+        self._along_y, self._along_x = _Steps(), _Steps()
+        self._row = 0
+        self._last: AnyArray | None = None
+
+    def add(self, rows: AnyArray) -> None:
+        """Take the next rows of the map.
+
+        Parameters
+        ----------
+        rows : ndarray, shape (h, W) or (h, W, K)
+            Finite.
+        """
+        before = [] if self._last is None else [self._last]
+        first, band = self._row - len(before), np.concatenate([*before, rows])
+        within = [places[(places > first) & (places < first + len(band))] - first for places in self._rows]
+        self._along_y += _steps(band, *within)
+        self._along_x += _steps(rows.swapaxes(0, 1), *self._columns)
+        self._row, self._last = self._row + len(rows), np.array(rows[-1:])
+
+    @property
+    def ratio(self) -> SeamRatio:
+        """Of the rows so far."""
+        return SeamRatio(self._along_y.ratio, self._along_x.ratio, (self._along_y + self._along_x).ratio)
+
+
+def _places(borders: list[int], length: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """List the places of the steps across the borders, and of those beside them."""
     near = {place for border in borders for place in range(border - _BESIDE, border + _BESIDE + 1)}
-    beside = sorted(place for place in near - set(borders) if 1 <= place < values.shape[0])
-    across_sum, n_across = _sum_of_steps(values, borders)
-    beside_sum, n_beside = _sum_of_steps(values, beside)
-    return _Steps(across_sum, n_across, beside_sum, n_beside)
+    beside = sorted(place for place in near - set(borders) if 1 <= place < length)
+    return np.asarray(borders, np.intp), np.asarray(beside, np.intp)
 
 
-def _sum_of_steps(values: AnyArray, places: list[int]) -> tuple[float, int]:
+def _steps(values: AnyArray, across: npt.NDArray[np.intp], beside: npt.NDArray[np.intp]) -> _Steps:
+    """Add up the steps along the first axis, across the borders and beside them."""
+    return _Steps(*_sum_of_steps(values, across), *_sum_of_steps(values, beside))
+
+
+def _sum_of_steps(values: AnyArray, places: npt.NDArray[np.intp]) -> tuple[float, int]:
     """Add up the steps from px ``place - 1`` to px ``place``, and count them."""
-    after = np.asarray(places, np.intp)
-    steps = np.abs(values[after].astype(np.float64) - values[after - 1])
+    steps = np.abs(values[places].astype(np.float64) - values[places - 1])
     return float(steps.sum()), steps.size
 
 

@@ -1,0 +1,122 @@
+"""How far a number could be another with other images of the same kind."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._checks import broken, real_number, whole_number
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+__all__ = ["Interval", "bootstrap_interval"]
+
+_AT_ONCE = 2**22  # drawn numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A number, and between which others it could lie.
+
+    Attributes
+    ----------
+    value : float
+        Of the images at hand.
+    low, high : float
+        Bounds of the interval; nan where fewer than two images have a value.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike,
+    statistic: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Draw images with replacement again and again (Efron, 1979), and take the percentiles.
+
+    With few images the interval is too narrow rather than too wide. Images of one slide or patient
+    are alike: where that matters, give one row per slide.
+
+    Parameters
+    ----------
+    values : ndarray, shape (N,) or (N, M)
+        One row per image: its score, or numbers that `statistic` makes a score of. A row with a
+        nan has no value and is left out.
+    statistic : callable, optional
+        From (R, N) or (R, N, M) drawn rows to R scores; the mean over N where it is None.
+    level : float
+        Share of the resamples that the interval holds, in (0, 1).
+    resamples : int
+        How often is drawn.
+    seed : int
+        Of the draws; the same seed gives the same interval.
+
+    Returns
+    -------
+    Interval
+        The score of all rows, and its bounds.
+
+    Raises
+    ------
+    SettingError
+        If `level`, `resamples` or `seed` is out of its range, or `values` has another shape.
+
+    Examples
+    --------
+    >>> bootstrap_interval([0.25, 0.75, 0.75, 0.75])
+    Interval(value=0.625, low=0.375, high=0.75)
+    """
+    share = real_number("level", level, "Use 0.95, say.")
+    if not 0 < share < 1:
+        raise broken(SettingError, "level", must="be in (0, 1)", got=level, fix="Use 0.95, say.")
+    times, first = whole_number("resamples", resamples), whole_number("seed", seed, 0)
+    rows = _known(values)
+    measure = statistic or _mean
+    if not len(rows):
+        return Interval(math.nan, math.nan, math.nan)
+    value = float(measure(rows[np.newaxis])[0])
+    if len(rows) < 2:
+        return Interval(value, math.nan, math.nan)
+    rng = np.random.default_rng(first)
+    drawn = rng.integers(0, len(rows), (times, len(rows)))
+    some = max(1, _AT_ONCE // rows.size)
+    parts = [measure(rows[drawn[start : start + some]]) for start in range(0, times, some)]
+    scores, half = np.concatenate(parts), (1 - share) / 2
+    scores = scores[~np.isnan(scores)]
+    if not scores.size:
+        return Interval(value, math.nan, math.nan)
+    # at the lower or the higher of two resamples, never between: a distance may be infinite
+    low = float(np.quantile(scores, half, method="lower"))
+    return Interval(value, low, float(np.quantile(scores, 1 - half, method="higher")))
+
+
+def _mean(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(rows.mean(axis=1), np.float64)
+
+
+def _known(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    rows = np.asarray(values, np.float64)
+    if rows.ndim not in {1, 2}:
+        raise broken(
+            SettingError,
+            "values",
+            must="have one row per image, (N,) or (N, M)",
+            got=rows.shape,
+            fix="Give one number, or a few, for each image.",
+        )
+    known = ~np.isnan(rows) if rows.ndim == 1 else ~np.isnan(rows).any(axis=1)
+    return np.asarray(rows[known], np.float64)

@@ -1,0 +1,219 @@
+"""How far two outlines lie apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from tiledseg._checks import broken, real_number
+from tiledseg.errors import SettingError
+from tiledseg.metrics._masks import label_pair
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tiledseg._types import AnyArray
+
+__all__ = [
+    "BoundaryCounts",
+    "OutlineDistances",
+    "boundary_f1",
+    "default_tolerance",
+    "hausdorff95",
+    "outline_distances",
+]
+
+_OF_DIAGONAL = 0.0075  # Csurka et al. (2013)
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryCounts:
+    """Px of two outlines, and how many of them are near the other; sums as `Counts` do.
+
+    Attributes
+    ----------
+    true, found : int
+        Px of the true and of the predicted outline.
+    true_near, found_near : int
+        Those that lie within the tolerance of the other outline.
+    """
+
+    true: int
+    true_near: int
+    found: int
+    found_near: int
+
+    def __add__(self, other: BoundaryCounts) -> BoundaryCounts:
+        """Add up two images."""
+        return BoundaryCounts(
+            self.true + other.true,
+            self.true_near + other.true_near,
+            self.found + other.found,
+            self.found_near + other.found_near,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutlineDistances:
+    """Distances between two outlines.
+
+    Attributes
+    ----------
+    true : ndarray of float32, shape (N,)
+        From each px of the true outline to the nearest of the predicted one, in px between
+        centres; inf where there is none.
+    found : ndarray of float32, shape (M,)
+        From each px of the predicted outline to the nearest of the true one.
+    """
+
+    true: npt.NDArray[np.float32]
+    found: npt.NDArray[np.float32]
+
+    def within(self, tolerance: float) -> BoundaryCounts:
+        """Count the px whose distance is at most a tolerance.
+
+        Parameters
+        ----------
+        tolerance : float
+            In px, from 0.
+
+        Returns
+        -------
+        BoundaryCounts
+            Of this image.
+
+        Raises
+        ------
+        SettingError
+            If `tolerance` is negative or no number.
+        """
+        most = real_number("tolerance", tolerance, "Use 2, say.")
+        if most < 0:
+            raise broken(SettingError, "tolerance", must="be at least 0 px", got=most, fix="Use 2, say.")
+        near = [int(np.count_nonzero(distances <= most)) for distances in (self.true, self.found)]
+        return BoundaryCounts(self.true.size, near[0], self.found.size, near[1])
+
+
+def outline_distances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> OutlineDistances:
+    """Measure the distances between the outlines of two masks.
+
+    The outline of a mask is those of its px that have a px of the background above, below, left
+    or right of them. What lies beyond the image counts as background, so that only an empty mask
+    has no outline.
+
+    Parameters
+    ----------
+    truth, prediction : ndarray of bool or int, shape (H, W)
+        Masks of the same size; 1 is what is looked for.
+
+    Returns
+    -------
+    OutlineDistances
+        Exact euclidean distances.
+
+    Raises
+    ------
+    ArrayError
+        If a mask is not of shape (H, W), not bool or int, holds other labels than 0 and 1,
+        or the sizes differ.
+
+    Examples
+    --------
+    >>> outline_distances([[1, 0, 0, 0]], [[0, 0, 1, 0]]).true.tolist()
+    [2.0]
+    """
+    true, found = (_outline(mask) for mask in label_pair(truth, prediction, 2))
+    return OutlineDistances(_from(true, found), _from(found, true))
+
+
+def boundary_f1(counts: BoundaryCounts) -> float:
+    """Score the outline: F1 of the shares that lie near the other (Csurka et al., BMVC 2013).
+
+    Parameters
+    ----------
+    counts : BoundaryCounts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1.0 where both masks are empty, for they agree, 0.0 where one is.
+
+    Examples
+    --------
+    >>> distances = outline_distances([[1, 0, 0, 0]], [[0, 0, 1, 0]])
+    >>> boundary_f1(distances.within(1)), boundary_f1(distances.within(2))
+    (0.0, 1.0)
+    """
+    if not counts.true or not counts.found:
+        return 0.0 if counts.true or counts.found else 1.0
+    precision, recall = counts.found_near / counts.found, counts.true_near / counts.true
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def hausdorff95(distances: OutlineDistances) -> float:
+    """Take the 95th percentile of the distances both ways, and of the two the larger.
+
+    Parameters
+    ----------
+    distances : OutlineDistances
+        Of one image.
+
+    Returns
+    -------
+    float
+        In px; 0.0 where both masks are empty, inf where one is.
+
+    Examples
+    --------
+    >>> hausdorff95(outline_distances([[1, 0, 0, 0]], [[0, 0, 1, 0]]))
+    2.0
+    """
+    if not distances.true.size or not distances.found.size:
+        return math.inf if distances.true.size or distances.found.size else 0.0
+    return max(float(np.percentile(one, 95)) for one in (distances.true, distances.found))
+
+
+def default_tolerance(shape: tuple[int, int]) -> float:
+    """Choose how near is near: 0.75 % of the image's diagonal, as Csurka et al. (2013) do.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width of the image in px.
+
+    Returns
+    -------
+    float
+        In px.
+
+    Examples
+    --------
+    >>> default_tolerance((1920, 2560))
+    24.0
+    """
+    return _OF_DIAGONAL * math.hypot(*shape)
+
+
+def _outline(labels: AnyArray) -> npt.NDArray[np.uint8]:
+    mask = np.ascontiguousarray(labels, np.uint8)
+    if not mask.size:
+        return mask
+    inner = cv2.erode(mask, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(cv2.subtract(mask, inner), np.uint8)
+
+
+def _from(outline: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Read at one outline's px the distance to the other's."""
+    places = outline.astype(bool)
+    if not other.any():
+        return np.full(int(np.count_nonzero(places)), np.inf, np.float32)
+    if not places.any():
+        return np.empty(0, np.float32)
+    far = cv2.distanceTransform(1 - other, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(far[places], np.float32)

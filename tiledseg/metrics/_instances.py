@@ -1,0 +1,213 @@
+"""Score single cells: which were found, which are false, which are missing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from tiledseg._checks import whole_number
+from tiledseg.metrics._masks import binary_mask, label_pair
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tiledseg._types import AnyArray
+
+__all__ = [
+    "IOU_THRESHOLDS",
+    "InstanceCounts",
+    "average_precision",
+    "components",
+    "match_instances",
+    "panoptic_quality",
+]
+
+IOU_THRESHOLDS: tuple[float, ...] = tuple(percent / 100 for percent in range(50, 100, 5))
+"""Intersections over union above which two instances match: 0.5, 0.55, … 0.95."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceCounts:
+    """How many instances were found; the sum of two is that of both images together.
+
+    Attributes
+    ----------
+    true, predicted : int
+        Instances of the truth and of the prediction.
+    matches : tuple of int
+        Pairs of a true and a predicted one whose intersection over union lies above each of
+        `IOU_THRESHOLDS`.
+    iou_sum, dice_sum : float
+        Over the pairs that match above 0.5.
+    """
+
+    true: int = 0
+    predicted: int = 0
+    matches: tuple[int, ...] = (0,) * len(IOU_THRESHOLDS)
+    iou_sum: float = 0.0
+    dice_sum: float = 0.0
+
+    @property
+    def found(self) -> int:
+        """True instances that a predicted one covers, their intersection over union above 0.5."""
+        return self.matches[0]
+
+    @property
+    def missed(self) -> int:
+        """True instances that none covers."""
+        return self.true - self.found
+
+    @property
+    def false(self) -> int:
+        """Predicted instances that cover none."""
+        return self.predicted - self.found
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice of the instances that were found; nan where none was."""
+        return self.dice_sum / self.found if self.found else math.nan
+
+    def __add__(self, other: InstanceCounts) -> InstanceCounts:
+        """Add up two images."""
+        return InstanceCounts(
+            self.true + other.true,
+            self.predicted + other.predicted,
+            tuple(one + two for one, two in zip(self.matches, other.matches, strict=True)),
+            self.iou_sum + other.iou_sum,
+            self.dice_sum + other.dice_sum,
+        )
+
+
+def components(mask: npt.ArrayLike, least_px: int = 1) -> npt.NDArray[np.int32]:
+    """Give each connected area of a mask a number; px that touch at a corner alone are apart.
+
+    Parameters
+    ----------
+    mask : ndarray of bool or int, shape (H, W)
+        Labels 0 and 1.
+    least_px : int
+        Smaller areas are left out.
+
+    Returns
+    -------
+    ndarray of int32, shape (H, W)
+        0 for the background, 1 to N for the areas.
+
+    Raises
+    ------
+    ArrayError
+        If `mask` is not of shape (H, W), not bool or int, or holds other labels than 0 and 1.
+    SettingError
+        If `least_px` is no whole number from 1.
+
+    Examples
+    --------
+    >>> components([[1, 0, 1], [0, 1, 1]]).tolist()
+    [[1, 0, 2], [0, 2, 2]]
+    >>> components([[1, 0, 1], [0, 1, 1]], least_px=2).tolist()
+    [[0, 0, 1], [0, 1, 1]]
+    """
+    least = whole_number("least_px", least_px)
+    binary = binary_mask("mask", mask)
+    if not binary.size:
+        return binary.astype(np.int32)
+    _, ids, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=4, ltype=cv2.CV_32S)
+    kept = stats[:, cv2.CC_STAT_AREA] >= least
+    kept[0] = False
+    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    return np.asarray(ids if kept[1:].all() else numbers[ids], np.int32)
+
+
+def match_instances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> InstanceCounts:
+    """Pair true and predicted instances by intersection over union.
+
+    Above 0.5 an instance has one partner at most, so no choice is left to an algorithm.
+
+    Parameters
+    ----------
+    truth, prediction : ndarray of bool or int, shape (H, W)
+        Instances: 0 for the background, another number for each of them, as `components` gives.
+
+    Returns
+    -------
+    InstanceCounts
+        Of this image.
+
+    Raises
+    ------
+    ArrayError
+        If an array is not of shape (H, W), not bool or int, holds negative numbers, or the sizes
+        differ.
+
+    Examples
+    --------
+    >>> counts = match_instances([[1, 1, 1, 0, 2]], [[1, 1, 0, 0, 0]])
+    >>> counts.found, counts.missed, counts.false, counts.mean_dice
+    (1, 1, 0, 0.8)
+    """
+    true, found = label_pair(truth, prediction, None)
+    (true_ids, true_px), (found_ids, found_px) = _sizes(true), _sizes(found)
+    both = (true > 0) & (found > 0)
+    a, b = np.searchsorted(true_ids, true[both]), np.searchsorted(found_ids, found[both])
+    pairs, shared = np.unique(a * max(found_ids.size, 1) + b, return_counts=True)
+    a, b = np.divmod(pairs, max(found_ids.size, 1))
+    sums = true_px[a] + found_px[b]
+    iou, dice = shared / (sums - shared), 2 * shared / sums
+    return InstanceCounts(
+        int(true_ids.size),
+        int(found_ids.size),
+        tuple(int(np.count_nonzero(iou > threshold)) for threshold in IOU_THRESHOLDS),
+        float(iou[iou > IOU_THRESHOLDS[0]].sum()),
+        float(dice[iou > IOU_THRESHOLDS[0]].sum()),
+    )
+
+
+def average_precision(counts: InstanceCounts) -> float:
+    """Average tp / (tp + fp + fn) over `IOU_THRESHOLDS`, as for the Data Science Bowl of 2018.
+
+    Parameters
+    ----------
+    counts : InstanceCounts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1.0 where there is no instance and none is predicted, for they agree.
+    """
+    either = counts.true + counts.predicted
+    if not either:
+        return 1.0
+    return sum(tp / (either - tp) for tp in counts.matches) / len(counts.matches)
+
+
+def panoptic_quality(counts: InstanceCounts) -> float:
+    """Divide the sum of the matches' IoU by tp + fp / 2 + fn / 2 (Kirillov et al., CVPR 2019).
+
+    Parameters
+    ----------
+    counts : InstanceCounts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1.0 where there is no instance and none is predicted, for they agree.
+    """
+    either = counts.true + counts.predicted
+    return counts.iou_sum / (either / 2) if either else 1.0
+
+
+def _sizes(ids: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """List the instances and how many px each has, the background left out."""
+    if ids.size and int(ids.max()) <= ids.size:  # counting is faster than sorting
+        px = np.bincount(ids.ravel())
+        numbers = np.flatnonzero(px)
+        px = px[numbers]
+    else:
+        numbers, px = np.unique(ids, return_counts=True)
+    return numbers[numbers > 0], px[numbers > 0]

@@ -1,0 +1,200 @@
+"""Are probabilities what they say, and where are they cut best? From one histogram of an image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError
+from tiledseg.metrics._counts import Counts
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tiledseg._types import AnyArray
+
+__all__ = [
+    "CURVE_THRESHOLDS",
+    "ProbabilityCounts",
+    "Reliability",
+    "calibration_error",
+    "count_probabilities",
+    "counts_at_thresholds",
+    "reliability",
+]
+
+_BINS = 256  # a power of two: a float32 times it is exact, so each px is cut where `>=` cuts it
+_RELIABILITY_BINS = 16
+
+CURVE_THRESHOLDS: tuple[float, ...] = tuple(place / _BINS for place in range(1, _BINS))
+"""Thresholds at which curves are known: 1/256, 2/256, … 255/256."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbabilityCounts:
+    """A histogram of probabilities in 256 bins; the sum of two is that of both images together.
+
+    Attributes
+    ----------
+    px : ndarray of int64, shape (256,)
+        Px whose probability lies in [i / 256, (i + 1) / 256), 1 in the last.
+    hits : ndarray of int64, shape (256,)
+        Those of them where what the probability is of is true.
+    total : ndarray of float64, shape (256,)
+        Sum of their probabilities.
+    """
+
+    px: npt.NDArray[np.int64]
+    hits: npt.NDArray[np.int64]
+    total: npt.NDArray[np.float64]
+
+    def __add__(self, other: ProbabilityCounts) -> ProbabilityCounts:
+        """Add up two images, or two parts of one."""
+        return ProbabilityCounts(self.px + other.px, self.hits + other.hits, self.total + other.total)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reliability:
+    """What probabilities say beside what came true, in 16 bins of equal width.
+
+    Attributes
+    ----------
+    said : ndarray of float64, shape (16,)
+        Mean probability of each bin's px; nan where it has none.
+    came : ndarray of float64, shape (16,)
+        Share of them that was true; nan where it has none.
+    px : ndarray of int64, shape (16,)
+        How many they are.
+    """
+
+    said: npt.NDArray[np.float64]
+    came: npt.NDArray[np.float64]
+    px: npt.NDArray[np.int64]
+
+
+def count_probabilities(probs: npt.ArrayLike, hits: npt.ArrayLike) -> ProbabilityCounts:
+    """Count probabilities, and how often they were right.
+
+    Parameters
+    ----------
+    probs : ndarray
+        Probabilities in [0, 1], of any shape.
+    hits : ndarray of bool, same shape
+        Whether what each is the probability of is true: a cell there, say.
+
+    Returns
+    -------
+    ProbabilityCounts
+        Of this image, or of a part of it.
+
+    Raises
+    ------
+    ArrayError
+        If a probability is outside [0, 1] or NaN, or the shapes differ.
+
+    Examples
+    --------
+    >>> counts = count_probabilities([0.25, 0.75, 0.75], [False, True, False])
+    >>> counts.px[192], counts.hits[192]
+    (np.int64(2), np.int64(1))
+    """
+    values = np.asarray(probs).astype(np.float32, copy=False).ravel()
+    true = np.asarray(hits)
+    if true.shape != np.shape(probs) or true.dtype != bool:
+        raise broken(
+            ArrayError,
+            "hits",
+            must=f"be boolean of shape {np.shape(probs)}",
+            got=f"{true.dtype} of shape {true.shape}",
+            fix="Give one truth for each probability, such as mask == 1.",
+        )
+    if values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise broken(
+            ArrayError,
+            "probs",
+            must="lie in [0, 1]",
+            got=f"{values.min():g} to {values.max():g}",
+            fix="Let the network end in a sigmoid or softmax.",
+        )
+    bins = np.minimum(values * np.float32(_BINS), np.float32(_BINS - 1)).astype(np.intp)
+    px = np.bincount(bins, minlength=_BINS).astype(np.int64)
+    right = np.bincount(bins[true.ravel()], minlength=_BINS).astype(np.int64)
+    total = np.asarray(np.bincount(bins, weights=values, minlength=_BINS), np.float64)
+    return ProbabilityCounts(px, right, total)
+
+
+def counts_at_thresholds(counts: ProbabilityCounts) -> tuple[Counts, ...]:
+    """Count as `count` does at each of `CURVE_THRESHOLDS`, without another look at the map.
+
+    Parameters
+    ----------
+    counts : ProbabilityCounts
+        Probabilities of the foreground, and whether it is there.
+
+    Returns
+    -------
+    tuple of Counts
+        A px counts as foreground where its probability is at least the threshold.
+
+    Examples
+    --------
+    >>> curve = counts_at_thresholds(count_probabilities([0.25, 0.75, 0.75], [False, True, False]))
+    >>> curve[CURVE_THRESHOLDS.index(0.5)]
+    Counts(tp=1, fp=1, fn=0, tn=1)
+    """
+    all_true, all_px = int(counts.hits.sum()), int(counts.px.sum())
+    true, found = np.cumsum(counts.hits[::-1])[::-1][1:], np.cumsum(counts.px[::-1])[::-1][1:]
+    curve = []
+    for tp, positive in zip(true.tolist(), found.tolist(), strict=True):
+        fp, fn = positive - tp, all_true - tp
+        curve.append(Counts(tp, fp, fn, all_px - tp - fp - fn))
+    return tuple(curve)
+
+
+def reliability(counts: ProbabilityCounts) -> Reliability:
+    """Set what probabilities say beside what came true (DeGroot and Fienberg, 1983).
+
+    Parameters
+    ----------
+    counts : ProbabilityCounts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    Reliability
+        In 16 bins of equal width.
+    """
+    px, hits, total = (_merged(one) for one in (counts.px, counts.hits, counts.total))
+    with np.errstate(invalid="ignore"):
+        return Reliability(total / px, hits / px, px)
+
+
+def calibration_error(counts: ProbabilityCounts) -> float:
+    """Average over the px how far what came lies from what was said (Naeini et al., AAAI 2015).
+
+    Parameters
+    ----------
+    counts : ProbabilityCounts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        The expected calibration error in [0, 1], over 16 bins of equal width; nan without a px.
+
+    Examples
+    --------
+    >>> calibration_error(count_probabilities([0.75, 0.75, 0.75, 0.75], [True, True, True, False]))
+    0.0
+    """
+    px, hits, total = (_merged(one) for one in (counts.px, counts.hits, counts.total))
+    n_px = int(px.sum())
+    return float(np.abs(hits - total).sum() / n_px) if n_px else math.nan
+
+
+def _merged(bins: AnyArray) -> AnyArray:
+    return np.asarray(bins.reshape(_RELIABILITY_BINS, -1).sum(axis=1))
