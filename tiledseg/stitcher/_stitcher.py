@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from tiledseg._checks import broken, real_number, whole_number
@@ -17,7 +18,7 @@ from tiledseg.windows import axis_windows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tiledseg._types import AnyArray, Sink
+    from tiledseg._types import AnyArray, FloatArray, Sink
     from tiledseg.grid import TileGrid
     from tiledseg.windows import AxisWindow
 
@@ -130,8 +131,7 @@ class Stitcher:
             )
         with self._lock:
             self._check(ids)
-            self._check_outputs(ids, outputs)
-            for tile_id, output in zip(ids, outputs, strict=True):
+            for tile_id, output in zip(ids, self._checked(ids, outputs), strict=True):
                 self._make_room(tile_id)
                 self._blend(tile_id, output)
                 self._release(tile_id)
@@ -188,8 +188,8 @@ class Stitcher:
             )
         return self.out
 
-    def _check_outputs(self, ids: list[int], outputs: AnyArray) -> None:
-        """Refuse NaN and infinity before anything is added."""
+    def _checked(self, ids: list[int], outputs: AnyArray) -> FloatArray:
+        """Make outputs float32; refuse NaN and infinity before anything is added."""
         if outputs.dtype.kind not in set("biuf"):
             raise broken(
                 StitchError,
@@ -199,11 +199,12 @@ class Stitcher:
                 fix="Let the network return probabilities.",
             )
         with np.errstate(over="ignore", invalid="ignore"):
-            if math.isfinite(float(outputs.sum(dtype=np.float32))):
-                return  # one pass; a sum that overflows is looked at again
-            for tile_id, output in zip(ids, outputs.astype(np.float32), strict=True):
-                if not np.isfinite(output).all():
-                    self._refuse(tile_id, output)
+            outputs = np.ascontiguousarray(outputs, np.float32)
+            if not math.isfinite(float(outputs.sum())):  # one pass; a sum that overflows is looked at again
+                for tile_id, output in zip(ids, outputs, strict=True):
+                    if not np.isfinite(output).all():
+                        self._refuse(tile_id, output)
+        return outputs
 
     def _check(self, ids: list[int]) -> None:
         flat = self._seen.reshape(-1)
@@ -225,10 +226,9 @@ class Stitcher:
                     fix="Make a new Stitcher for each map.",
                 )
 
-    def _blend(self, tile_id: int, output: AnyArray) -> None:
+    def _blend(self, tile_id: int, output: FloatArray) -> None:
         row, column = divmod(tile_id, len(self._columns))
-        down, across = self._rows[row], self._columns[column]
-        k = self.n_channels
+        down, across, k = self._rows[row], self._columns[column], self.n_channels
         pixels = output[down.in_tile, across.in_tile].reshape(len(down.weights), -1)
         target = self._band[
             down.start - self._top : down.stop - self._top, across.start * k : across.stop * k
@@ -236,11 +236,10 @@ class Stitcher:
         step = max(1, _FLOATS_AT_ONCE // target.shape[1])
         for first in range(0, len(pixels), step):
             some = slice(first, first + step)
-            part = np.multiply(pixels[some], self._across[column], dtype=np.float32, casting="unsafe")
-            part *= down.weights[some, None]
-            target[some] += part
+            weights = np.multiply.outer(down.weights[some], self._across[column])
+            _add_weighted(target[some], pixels[some], weights)
 
-    def _refuse(self, tile_id: int, output: AnyArray) -> None:
+    def _refuse(self, tile_id: int, output: FloatArray) -> None:
         box = self.grid[tile_id].read_box
         raise broken(
             StitchError,
@@ -275,6 +274,14 @@ class Stitcher:
         self._band[:kept] = self._band[done:]
         self._band[kept:] = 0
         self._top = stop
+
+
+def _add_weighted(target: AnyArray, pixels: FloatArray, weights: FloatArray) -> None:
+    """Add pixels times weights to a part of the band, in place; each of them (h, w * K)."""
+    if target.dtype == np.float32:
+        cv2.accumulateProduct(pixels, weights, target)  # one pass over memory; NumPy needs two
+    else:
+        target += pixels * weights
 
 
 def _whole(ids: Iterable[int]) -> list[int]:
