@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiledseg.config import DataConfig, PreprocessingConfig
+from tiledseg.config import PreprocessingConfig
 from tiledseg.data import (
     CropSampler,
     GridCrops,
@@ -17,13 +17,11 @@ from tiledseg.data import (
     check_apart,
     check_mask,
     crops_to_cover,
-    find_pairs,
     load_pair,
-    pairs_of,
     prepare_pair,
     prepare_pairs,
 )
-from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
+from tiledseg.errors import ArrayError, SettingError, TiledSegError
 from tiledseg.preprocess import prepare
 
 PLAIN = PreprocessingConfig()
@@ -55,59 +53,6 @@ def marked(height, width, seed=0):
 def marked_pair(height, width, least=(1, 1)):
     floats = PreprocessingConfig(dtype="float32")
     return prepare_pair(pair(*marked(height, width)), floats, least=least)
-
-
-def test_pairs_are_found_by_stem_in_natural_order(tmp_path):
-    for name in ("10", "2", "1b"):
-        write_pair(tmp_path, name, suffix=".jpg")
-    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
-    assert [one.name for one in pairs] == ["1b", "2", "10"]
-    assert [(one.image.name, one.mask.name) for one in pairs][1] == ("2.jpg", "2.png")
-
-
-def test_settings_say_how_masks_are_read(tmp_path):
-    write_pair(tmp_path, "a")
-    write(tmp_path / "masks" / "a.png", np.full((40, 50), 2, np.uint8))
-    settings = {"images": str(tmp_path / "images"), "masks": str(tmp_path / "masks")}
-    (labels,) = pairs_of(DataConfig(**settings, mask_threshold=None))
-    assert load_pair(labels)[1].max() == 2
-    (cut,) = pairs_of(DataConfig(**settings, mask_threshold=2))
-    assert load_pair(cut)[1].max() == 1
-
-
-def test_a_file_without_partner_is_named(tmp_path):
-    for name in ("a", "b", "c", "d"):
-        write_pair(tmp_path, name)
-    for name in ("b", "c"):
-        (tmp_path / "masks" / f"{name}.png").unlink()
-    with pytest.raises(FileError, match=r"masks.*2 missing.*: b, c\."):
-        find_pairs(tmp_path / "images", tmp_path / "masks")
-    with pytest.raises(FileError, match=r"image for every mask; got 2 missing.*: b, c\."):
-        find_pairs(tmp_path / "masks", tmp_path / "images")
-
-
-def test_a_long_list_of_names_is_cut_short(tmp_path):
-    for number in range(30):
-        write_pair(tmp_path, str(number))
-        if number:
-            (tmp_path / "masks" / f"{number}.png").unlink()
-    with pytest.raises(FileError, match=r"29 missing.* 20 and 9 more"):
-        find_pairs(tmp_path / "images", tmp_path / "masks")
-
-
-def test_two_files_of_one_stem_are_refused(tmp_path):
-    write_pair(tmp_path, "a")
-    write(tmp_path / "images" / "a.bmp", np.zeros((40, 50, 3), np.uint8))
-    with pytest.raises(FileError, match=r"one file per stem.*a\.bmp, a\.png"):
-        find_pairs(tmp_path / "images", tmp_path / "masks")
-
-
-def test_every_pair_of_different_sizes_is_named(tmp_path):
-    write_pair(tmp_path, "good")
-    for name in ("x", "z"):
-        write_pair(tmp_path, name, mask_shape=(50, 40))
-    with pytest.raises(ArrayError, match=r"2 of 3 pairs.*x: .*\(40, 50\).*\(50, 40\).*z: "):
-        find_pairs(tmp_path / "images", tmp_path / "masks")
 
 
 def test_tuples_are_taken_for_pairs():

@@ -200,7 +200,7 @@ def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
     >>> merged(TrainConfig(), {"network": {"levels": 4}}).network.base_kernel
     3
     """
-    return type(settings).model_validate(_over(settings.model_dump(), given))
+    return type(settings).model_validate(_over(settings.model_dump(exclude_unset=True), given))
 
 
 def _over(below: object, above: object) -> object:

@@ -123,7 +123,7 @@ class Config(BaseModel):
         if not isinstance(data, dict):
             return data
         given = {
-            name: field.default.model_dump() | data[name]
+            name: field.default.model_dump(exclude_unset=True) | data[name]
             for name, field in cls.model_fields.items()
             if isinstance(field.default, Config) and isinstance(data.get(name), dict)
         }

@@ -1,4 +1,4 @@
-"""Settings of the data, of training and of evaluation, and all of a run's settings together."""
+"""Settings of training and of evaluation."""
 
 from __future__ import annotations
 
@@ -9,29 +9,10 @@ from pydantic import Field, model_validator
 from tiledseg._checks import broken
 from tiledseg.config._base import Config, Count, Names, Pair, Share, pair_of
 from tiledseg.config._network import PreprocessingConfig, UNetConfig
-from tiledseg.config._predict import PredictConfig
 from tiledseg.config._tiling import TilingConfig
 from tiledseg.errors import SettingError
 
-__all__ = ["DataConfig", "EvaluateConfig", "RunConfig", "TrainConfig"]
-
-
-class DataConfig(Config):
-    """Where images and their masks are found.
-
-    Attributes
-    ----------
-    images : str
-        Folder of images.
-    masks : str
-        Folder of masks, paired with the images by stem.
-    mask_threshold : int or None
-        Grey value from which a mask's px counts as foreground; None for masks that hold labels.
-    """
-
-    images: str = "images"
-    masks: str = "masks"
-    mask_threshold: Annotated[int, Field(ge=1, le=65535)] | None = 128
+__all__ = ["EvaluateConfig", "TrainConfig"]
 
 
 class TrainConfig(Config):
@@ -160,27 +141,3 @@ class EvaluateConfig(Config):
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     tiling: TilingConfig | None = None
     batch_size: Count | None = None
-
-
-class RunConfig(Config):
-    """All settings of a run, as a TOML file holds them.
-
-    Attributes
-    ----------
-    train_data : DataConfig
-        Images and masks to train on.
-    valid_data : DataConfig
-        Images and masks to choose the best epoch by.
-    train : TrainConfig
-        How the network is built and trained.
-    evaluate : EvaluateConfig
-        How it is scored.
-    predict : PredictConfig
-        What is written for each image.
-    """
-
-    train_data: DataConfig = DataConfig()
-    valid_data: DataConfig = DataConfig(images="valid/images", masks="valid/masks")
-    train: TrainConfig = TrainConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    predict: PredictConfig = PredictConfig()

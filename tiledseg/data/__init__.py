@@ -1,25 +1,39 @@
-"""Training data: pairs of image and mask, and the crops that are taken from them.
+"""Datasets: pairs of image and mask, how they are split, and the crops that are taken from them.
 
 Light: nothing here loads Keras.
 """
 
 from tiledseg.data._crops import CropSampler, GridCrops, crops_to_cover
+from tiledseg.data._describe import describe, relative_path
 from tiledseg.data._loading import PreparedPair, check_mask, load_pair, prepare_pair, prepare_pairs
-from tiledseg.data._pairs import Pair, PairLike, as_pairs, check_apart, find_pairs, pairs_of
+from tiledseg.data._manifest import Manifest, check_disjoint, write_manifest
+from tiledseg.data._pairs import Pair, PairLike, as_pairs, check_apart
+from tiledseg.data._problems import Problem
+from tiledseg.data._split import split_records
+from tiledseg.data._survey import Survey, find_pairs, pairs_of, survey
 
 __all__ = [
     "CropSampler",
     "GridCrops",
+    "Manifest",
     "Pair",
     "PairLike",
     "PreparedPair",
+    "Problem",
+    "Survey",
     "as_pairs",
     "check_apart",
+    "check_disjoint",
     "check_mask",
     "crops_to_cover",
+    "describe",
     "find_pairs",
     "load_pair",
     "pairs_of",
     "prepare_pair",
     "prepare_pairs",
+    "relative_path",
+    "split_records",
+    "survey",
+    "write_manifest",
 ]

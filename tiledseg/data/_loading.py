@@ -10,8 +10,9 @@ import numpy as np
 from tiledseg._arrays import check_finite
 from tiledseg._checks import broken
 from tiledseg.data._each import each
+from tiledseg.data._masks import read_labels
 from tiledseg.errors import ArrayError
-from tiledseg.io import read_image, read_mask
+from tiledseg.io import read_image
 from tiledseg.preprocess import prepare
 
 if TYPE_CHECKING:
@@ -72,11 +73,7 @@ def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
         its image.
     """
     image = pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image)
-    mask = (
-        pair.mask
-        if isinstance(pair.mask, np.ndarray)
-        else read_mask(pair.mask, threshold=pair.mask_threshold)
-    )
+    mask = pair.mask if isinstance(pair.mask, np.ndarray) else read_labels(pair)
     check_mask(mask, image.shape, 256)
     return image, mask.astype(np.uint8, copy=False)
 

@@ -1,4 +1,4 @@
-"""Pairs of image and mask, found by stem."""
+"""Pairs of image and mask."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from tiledseg._checks import broken, shown
-from tiledseg.data._each import each
-from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.io import find_images, image_shape
+from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tiledseg._types import AnyArray, PathLike
-    from tiledseg.config import DataConfig
+    from tiledseg.config import MaskParts
 
-__all__ = ["Pair", "PairLike", "as_pairs", "check_apart", "find_pairs", "pairs_of"]
+__all__ = ["Pair", "PairLike", "as_pairs", "check_apart", "natural"]
 
 _MOST_NAMES = 20
 
@@ -36,80 +34,28 @@ class Pair:
         What messages and tables call it.
     image : path or ndarray
         A file, or (H, W) or (H, W, C).
-    mask : path or ndarray
-        A file, or labels (H, W), boolean or integer.
+    mask : path, tuple of path or ndarray
+        A file, several (one for each cell), or labels (H, W), boolean or integer.
     mask_threshold : int or None
         Grey value from which a px of a mask's file is foreground; None for a file that holds
         labels. An array always holds labels.
+    mask_parts : {"merged", "instances", "classes"}
+        What files become: one foreground; a label for each file; a label for each of
+        `class_values`.
+    class_values : tuple of int
+        Grey values of the labels 1, 2, …, for ``mask_parts="classes"``.
     """
 
     name: str
     image: PathLike | AnyArray
-    mask: PathLike | AnyArray
+    mask: PathLike | tuple[PathLike, ...] | AnyArray
     mask_threshold: int | None = 128
+    mask_parts: MaskParts = "merged"
+    class_values: tuple[int, ...] = (20, 40)
 
 
 PairLike: TypeAlias = "Pair | tuple[PathLike | AnyArray, PathLike | AnyArray]"
 """A pair, or (image, mask), each an array or a path."""
-
-
-def pairs_of(config: DataConfig) -> list[Pair]:
-    """Find the pairs that settings name.
-
-    Parameters
-    ----------
-    config : DataConfig
-        The folders, and how masks are read.
-
-    Returns
-    -------
-    list of Pair
-        As of `find_pairs`.
-
-    Raises
-    ------
-    FileError
-        As of `find_pairs`.
-    ArrayError
-        As of `find_pairs`.
-    """
-    return find_pairs(config.images, config.masks, mask_threshold=config.mask_threshold)
-
-
-def find_pairs(images_dir: PathLike, masks_dir: PathLike, *, mask_threshold: int | None = 128) -> list[Pair]:
-    """Pair the images of one folder with the masks of another by stem.
-
-    ``7.jpg`` goes with ``7.png``; the order is natural: ``2`` before ``10``. Only the headers of
-    the files are read.
-
-    Parameters
-    ----------
-    images_dir : path
-        Folder of images.
-    masks_dir : path
-        Folder of masks.
-    mask_threshold : int or None
-        Grey value from which a mask's px is foreground; None for masks that hold labels.
-
-    Returns
-    -------
-    list of Pair
-        At least one.
-
-    Raises
-    ------
-    FileError
-        If a folder or a file cannot be read, two files of a folder share a stem, or an image or
-        a mask has no partner.
-    ArrayError
-        If an image and its mask differ in size.
-    """
-    images, masks = _by_stem(images_dir), _by_stem(masks_dir)
-    _check_partners(images_dir, masks_dir, images.keys(), masks.keys())
-    stems = sorted(images, key=_natural)
-    pairs = [Pair(stem, images[stem], masks[stem], mask_threshold) for stem in stems]
-    each(pairs, _check_sizes)
-    return pairs
 
 
 def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
@@ -203,53 +149,19 @@ def _as_pair(item: object, place: str) -> Pair:
     return Pair(place if isinstance(image, np.ndarray) else Path(image).stem, image, mask)
 
 
-def _by_stem(folder: PathLike) -> dict[str, Path]:
-    files: dict[str, list[Path]] = {}
-    for path in find_images([folder]):
-        files.setdefault(path.stem, []).append(path)
-    repeated = [path.name for paths in files.values() if len(paths) > 1 for path in paths]
-    if repeated:
-        raise broken(
-            FileError,
-            str(folder),
-            must="hold one file per stem",
-            got=f"{len(repeated)} that share one",
-            fix=f"Rename or move some of: {_listed(repeated)}.",
-        )
-    return {stem: paths[0] for stem, paths in files.items()}
+def natural(name: str) -> list[tuple[int, str]]:
+    """Order digits by value: ``2`` before ``10``.
 
+    Parameters
+    ----------
+    name : str
+        A name.
 
-def _check_partners(
-    images_dir: PathLike, masks_dir: PathLike, images: Iterable[str], masks: Iterable[str]
-) -> None:
-    for folder, alone, what in (
-        (masks_dir, set(images) - set(masks), "a mask for every image"),
-        (images_dir, set(masks) - set(images), "an image for every mask"),
-    ):
-        if alone:
-            raise broken(
-                FileError,
-                str(folder),
-                must=f"hold {what}",
-                got=f"{len(alone)} missing",
-                fix=f"No partner of the same stem: {_listed(sorted(alone, key=_natural))}.",
-            )
-
-
-def _check_sizes(pair: Pair) -> None:
-    image, mask = (image_shape(path)[:2] for path in (pair.image, pair.mask))  # type: ignore[arg-type]
-    if image != mask:
-        raise broken(
-            ArrayError,
-            "mask",
-            must=f"have the height and width of its image, {image}",
-            got=mask,
-            fix="Export both at the same size.",
-        )
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Order digits by value: ``2`` before ``10``."""
+    Returns
+    -------
+    list
+        A key to sort by.
+    """
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 

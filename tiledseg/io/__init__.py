@@ -5,6 +5,7 @@ is taken for it; what could mean two things is an error that names both.
 """
 
 from tiledseg.io._atomic import atomic_write, check_writable, write_bytes, write_text
+from tiledseg.io._digest import file_digest
 from tiledseg.io._file import MAX_PIXELS
 from tiledseg.io._find import SUFFIXES, find_images
 from tiledseg.io._mask import read_mask
@@ -16,6 +17,7 @@ __all__ = [
     "SUFFIXES",
     "atomic_write",
     "check_writable",
+    "file_digest",
     "find_images",
     "image_shape",
     "read_image",

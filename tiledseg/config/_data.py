@@ -1,0 +1,267 @@
+"""Settings of data: where it is, how it is split, cut into tiles and shown."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tiledseg._checks import broken
+from tiledseg.config._base import Config, Count, Names, Share, _plain
+from tiledseg.config._tiling import TilingConfig
+from tiledseg.errors import SettingError
+
+__all__ = ["DataConfig", "MaskParts", "SplitConfig", "StatsConfig", "TileSetConfig"]
+
+MaskParts: TypeAlias = Literal["merged", "instances", "classes"]
+"""What the masks of one image become."""
+
+_HONOURED = {
+    "folders": {"images", "masks", "mask_threshold", "mask_parts", "class_values"},
+    "segpc": {"path", "mask_threshold", "mask_parts", "class_values"},
+    "list": {"path", "mask_threshold", "mask_parts", "class_values"},
+    "manifest": {"path", "split", "verify"},
+}
+
+
+class DataConfig(Config):
+    """Where images and their masks are found.
+
+    Attributes
+    ----------
+    layout : {"folders", "segpc", "list", "manifest"}
+        How the data lies: a folder of images and one of masks; ``x/NAME.bmp`` with one mask per
+        cell in ``y/NAME_1.bmp``, …; a table of pairs; a manifest that a split was written to.
+    images : str
+        Folder of images, for the layout ``folders``.
+    masks : str
+        Folder of masks, paired with the images by stem, for the layout ``folders``.
+    path : str or None
+        For the other layouts: the folder that holds ``x`` and ``y``; a ``.csv`` or ``.tsv`` file
+        with the columns image and mask; the manifest.
+    split : str or None
+        Which split of a manifest is taken, as in ``train``; None for all.
+    verify : bool
+        Whether the files of a manifest are compared with the digests in it.
+    mask_threshold : int or None
+        Grey value from which a mask's px counts as foreground; None for masks that hold labels.
+        By default 128, and 1 for ``segpc``, whose masks are stored without loss.
+    mask_parts : {"merged", "instances", "classes"}
+        What the masks of an image's cells become: one foreground; a label for each cell in the
+        order of their numbers; a label for each of ``class_values``.
+    class_values : tuple of int
+        Grey values of the labels 1, 2, …, for ``mask_parts="classes"``; those of cytoplasm and
+        nucleus in SegPC. Where the masks of two cells overlap, the higher label holds.
+    problems : {"refuse", "skip"}
+        What to do about files that cannot be used: refuse all, or leave them out with a warning.
+
+    Raises
+    ------
+    SettingError
+        If a setting plays no part in the layout, or one that the layout needs is missing.
+    """
+
+    layout: Literal["folders", "segpc", "list", "manifest"] = "folders"
+    images: str = "images"
+    masks: str = "masks"
+    path: str | None = None
+    split: str | None = None
+    verify: bool = True
+    mask_threshold: Annotated[int, Field(ge=1, le=65535)] | None = 128
+    mask_parts: MaskParts = "merged"
+    class_values: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=255)], ...], BeforeValidator(_plain), Field(min_length=1)
+    ] = (20, 40)
+    problems: Literal["refuse", "skip"] = "refuse"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cut(cls, data: Any) -> Any:  # noqa: ANN401
+        if isinstance(data, dict) and data.get("layout") == "segpc" and "mask_threshold" not in data:
+            return data | {"mask_threshold": 1}
+        return data
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        honoured = _HONOURED[self.layout] | {"layout", "problems"}
+        for name, field in type(self).model_fields.items():
+            if name not in honoured and getattr(self, name) != field.default:
+                raise broken(
+                    SettingError,
+                    name,
+                    must=f"be left out with layout={self.layout}, where it plays no part",
+                    got=getattr(self, name),
+                    fix=f"Take it out, or choose a layout of {', '.join(_layouts_with(name))}.",
+                )
+        if "path" in honoured and self.path is None:
+            raise broken(
+                SettingError,
+                "path",
+                must=f"be given with layout={self.layout}",
+                got=None,
+                fix="Name the folder that holds x and y, the table, or the manifest.",
+            )
+        if self.mask_parts == "instances" and self.layout != "segpc":
+            raise broken(
+                SettingError,
+                "mask_parts",
+                must="be merged or classes where an image has one mask",
+                got=self.mask_parts,
+                fix="For masks that hold a label per cell, leave it out and set mask_threshold to none.",
+            )
+        if len(set(self.class_values)) < len(self.class_values):
+            raise broken(
+                SettingError,
+                "class_values",
+                must="differ from each other",
+                got=self.class_values,
+                fix="Give each class a grey value of its own.",
+            )
+        return self
+
+
+def _layouts_with(name: str) -> list[str]:
+    return [layout for layout, honoured in _HONOURED.items() if name in honoured]
+
+
+class SplitConfig(Config):
+    r"""How a dataset is split: by source image, or by groups of them that stay together.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the splits.
+    shares : tuple of float
+        Share of the images that goes into each split; they are divided by their sum.
+    group_by : {"image", "regex", "run"}
+        What stays together: nothing but an image; images in whose names ``group_regex`` finds the
+        same text; images whose names end in neighbouring numbers, as those of one slide often do.
+    group_regex : str or None
+        Regular expression for ``group_by="regex"``, as in ``^slide(\d+)``; its first group, or
+        all that it finds, names the group.
+    run_gap : int
+        For ``group_by="run"``: numbers at most this far apart belong to one run.
+    stratify : bool
+        Whether the splits get images of all foreground shares alike.
+    seed : int
+        Where chance comes from.
+
+    Raises
+    ------
+    SettingError
+        If names and shares do not fit together, or the expression is missing or broken.
+    """
+
+    names: Names = ("train", "valid", "test")
+    shares: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_plain)] = (80, 15, 5)
+    group_by: Literal["image", "regex", "run"] = "image"
+    group_regex: str | None = None
+    run_gap: Count = 1
+    stratify: bool = True
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.names or len(set(self.names)) < len(self.names) or not all(map(_is_name, self.names)):
+            raise broken(
+                SettingError,
+                "names",
+                must="be different words of letters, digits, - and _",
+                got=self.names,
+                fix="Use train,valid,test, say.",
+            )
+        if len(self.shares) != len(self.names):
+            raise broken(
+                SettingError,
+                "shares",
+                must=f"have one share for each of the {len(self.names)} splits {', '.join(self.names)}",
+                got=self.shares,
+                fix="Give as many shares as names.",
+            )
+        if (self.group_by == "regex") != (self.group_regex is not None):
+            raise broken(
+                SettingError,
+                "group_regex",
+                must="be given with group_by=regex, and with it alone",
+                got=self.group_regex,
+                fix=r"Set both, as in group_by=regex and group_regex=^slide(\d+).",
+            )
+        self._check_regex()
+        return self
+
+    def _check_regex(self) -> None:
+        try:
+            re.compile(self.group_regex or "")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise broken(
+                SettingError,
+                "group_regex",
+                must=f"be a regular expression ({error})",
+                got=self.group_regex,
+                fix="See Python's documentation of `re`.",
+            ) from None
+
+
+def _is_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w-]*", name, re.ASCII) is not None
+
+
+class TileSetConfig(Config):
+    """How a dataset is cut into a set of tiles on disk.
+
+    Attributes
+    ----------
+    tiling : TilingConfig
+        Size, overlap and padding of the tiles.
+    scale : float
+        Factor in (0, 1] by which an image is shrunk (area average) before it is cut.
+    empty_share : float
+        Share of the tiles without foreground that is kept, in [0, 1], the same in every split.
+    thumbnails : bool
+        Whether each whole image, shrunk into one tile, is added.
+    image_format : {"png", "tiff"}
+        Format of the tiles; both are lossless.
+    seed : int
+        Of the choice among empty tiles.
+    """
+
+    tiling: TilingConfig = TilingConfig(overlap=0)
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    empty_share: Share = 1.0
+    thumbnails: bool = False
+    image_format: Literal["png", "tiff"] = "png"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.tiling.overlap == "exact":
+            raise broken(
+                SettingError,
+                "overlap",
+                must="be in px or a fraction of the tile where there is no network",
+                got="exact",
+                fix="Use 0, say.",
+            )
+        return self
+
+
+class StatsConfig(Config):
+    """What is shown of a dataset.
+
+    Attributes
+    ----------
+    chart : bool
+        Whether a bar chart of the counts per split is drawn; needs matplotlib.
+    sheet_images : int
+        Most images on the contact sheet of a split; 0 for no sheets.
+    sheet_columns : int
+        Images beside each other on a contact sheet, each with its mask and both together.
+    thumb_px : int
+        Longer side of a picture on a contact sheet.
+    """
+
+    chart: bool = True
+    sheet_images: Annotated[int, Field(ge=0, le=1000)] = 24
+    sheet_columns: Annotated[int, Field(ge=1, le=20)] = 3
+    thumb_px: Annotated[int, Field(ge=32, le=2048)] = 256

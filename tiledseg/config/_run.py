@@ -1,0 +1,49 @@
+"""All of a run's settings together."""
+
+from __future__ import annotations
+
+from tiledseg.config._base import Config
+from tiledseg.config._data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
+from tiledseg.config._predict import PredictConfig
+from tiledseg.config._train import EvaluateConfig, TrainConfig
+
+__all__ = ["RunConfig"]
+
+
+class RunConfig(Config):
+    """All settings of a run, as a TOML file holds them.
+
+    Attributes
+    ----------
+    data : DataConfig
+        The whole dataset: what is split, cut into tiles and counted.
+    split : SplitConfig
+        How it is split.
+    tiles : TileSetConfig
+        How it is cut into tiles on disk.
+    stats : StatsConfig
+        What is shown of it.
+    train_data : DataConfig
+        Images and masks to train on.
+    valid_data : DataConfig
+        Images and masks to choose the best epoch by.
+    train : TrainConfig
+        How the network is built and trained.
+    test_data : DataConfig
+        Images and masks to score a trained network on.
+    evaluate : EvaluateConfig
+        How it is scored.
+    predict : PredictConfig
+        What is written for each image.
+    """
+
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    tiles: TileSetConfig = TileSetConfig()
+    stats: StatsConfig = StatsConfig()
+    train_data: DataConfig = DataConfig()
+    valid_data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    test_data: DataConfig = DataConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    predict: PredictConfig = PredictConfig()
