@@ -9,17 +9,24 @@ from tiledseg.io._digest import file_digest
 from tiledseg.io._file import MAX_PIXELS
 from tiledseg.io._find import SUFFIXES, find_images
 from tiledseg.io._mask import read_mask
+from tiledseg.io._open import MAX_REGION_PIXELS, open_image
+from tiledseg.io._pixel_size import PixelSize
 from tiledseg.io._read import image_shape, read_image, read_probs
+from tiledseg.io._source import ImageSource
 from tiledseg.io._write import write_image, write_mask, write_probs
 
 __all__ = [
     "MAX_PIXELS",
+    "MAX_REGION_PIXELS",
     "SUFFIXES",
+    "ImageSource",
+    "PixelSize",
     "atomic_write",
     "check_writable",
     "file_digest",
     "find_images",
     "image_shape",
+    "open_image",
     "read_image",
     "read_mask",
     "read_probs",

@@ -9,14 +9,27 @@ from tiledseg._checks import broken
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tiledseg.io._file import Reader
 
-__all__ = ["Alpha", "Header", "Kind", "Palette", "Purpose", "Request", "check_choice", "check_page", "sniff"]
+__all__ = [
+    "Alpha",
+    "Header",
+    "Kind",
+    "Palette",
+    "Purpose",
+    "Request",
+    "Wish",
+    "check_choice",
+    "check_page",
+    "sniff",
+]
 
 Kind: TypeAlias = Literal["png", "jpeg", "bmp", "tiff"]
 Alpha: TypeAlias = Literal["refuse", "drop"]
 Palette: TypeAlias = Literal["refuse", "index", "colour"]
-Purpose: TypeAlias = Literal["image", "mask", "labels", "probs"]
+Purpose: TypeAlias = Literal["image", "mask", "labels", "probs", "source"]
 
 _MAGIC: dict[bytes, Kind] = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -76,10 +89,10 @@ class Request:
         What becomes of an alpha channel that is not opaque throughout.
     palette : {'refuse', 'index', 'colour'}
         What a pixel of a palette image counts as.
-    purpose : {'image', 'mask', 'labels', 'probs'}
+    purpose : {'image', 'mask', 'labels', 'probs', 'source'}
         What the pixels are for. A mask is going to be cut at a threshold; labels are taken as they are, so
-        that lossy files are refused and values of few bits are not spread; probs may have any number of
-        channels.
+        that lossy files are refused and values of few bits are not spread; probs and a source may
+        have any number of channels, a source any integers.
     """
 
     page: int | None
@@ -87,6 +100,44 @@ class Request:
     alpha: Alpha = "refuse"
     palette: Palette = "colour"
     purpose: Purpose = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which part of a file that holds several is wanted.
+
+    Attributes
+    ----------
+    level : int
+        0 for the image, 1 and up for its smaller copies.
+    channels : tuple of int or None
+        The channels in the order wanted; None for all.
+    at : mapping
+        Place along ``z`` and ``t``.
+    whole_pixels : int
+        The most px of what has to be decoded whole.
+    """
+
+    level: int
+    channels: tuple[int, ...] | None
+    at: Mapping[str, int]
+    whole_pixels: int
+
+    def level_of(self, file: Reader, count: int) -> int:
+        """Check that the file has the level."""
+        if self.level >= count:
+            got = f"{count} level{'s' if count > 1 else ''}"
+            raise file.bad(f"have level {self.level}", got, f"Pass level=0 to level={count - 1}.")
+        return self.level
+
+    def channels_of(self, file: Reader, count: int) -> list[int] | None:
+        """Check that the file has the channels; None for all of them in order."""
+        if self.channels is None or self.channels == tuple(range(count)):
+            return None
+        if max(self.channels) >= count:
+            fix = f"Count them from 0 to {count - 1}."
+            raise file.bad(f"have channels {self.channels}", f"{count} channels", fix)
+        return list(self.channels)
 
 
 def sniff(file: Reader) -> Kind:

@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from tiledseg.io._tiff_check import Colours
     from tiledseg.io._tiff_pages import Page
 
-__all__ = ["read_tiff", "tiff_shape"]
+__all__ = [
+    "check_complete",
+    "check_palette",
+    "complete_page",
+    "decoding",
+    "listed_pages",
+    "ome_pixels",
+    "orientation_of",
+    "read_tiff",
+    "shown_as",
+    "tiff_file",
+    "tiff_shape",
+]
 
 _LISTED = 8
 _PHOTOMETRIC = 262
@@ -56,20 +68,31 @@ def tiff_shape(file: Reader, request: Request) -> tuple[int, ...]:
     with _chosen(file, request) as pages:
         colours = check_tiff_page(file, pages[0], request)
         size = (int(pages[0].imagelength), int(pages[0].imagewidth))
-        size = size[::-1] if is_turned(_orientation(pages[0])) else size
+        size = size[::-1] if is_turned(orientation_of(pages[0])) else size
     channels = 3 if colours.palette else colours.channels * len(pages)
     return size if channels == 1 else (*size, channels)
 
 
 @contextmanager
 def _chosen(file: Reader, request: Request) -> Iterator[list[tifffile.TiffPage]]:
-    """Open the pages that make the image; an error of tifffile becomes one of ours."""
+    """Open the pages that make the image."""
     known = pages_of(file)
+    with decoding(file), tiff_file(file) as tiff:
+        chosen = _selection(file, known, tiff.pages.first, request)
+        yield [complete_page(file, tiff, known[index]) for index in chosen]
+
+
+def tiff_file(file: Reader) -> tifffile.TiffFile:
+    """Let tifffile read the tags."""
+    file.handle.seek(0)
+    return tifffile.TiffFile(file.handle, name="image", _multifile=False)
+
+
+@contextmanager
+def decoding(file: Reader) -> Iterator[None]:
+    """Turn an error of tifffile into one of ours."""
     try:
-        file.handle.seek(0)
-        with tifffile.TiffFile(file.handle, name="image", _multifile=False) as tiff:
-            chosen = _selection(file, known, tiff.pages.first, request)
-            yield [_page(file, tiff, known[index]) for index in chosen]
+        yield
     except (FileError, OSError):
         raise
     except Exception as error:  # tifffile has no common error, and struct, zlib and NumPy speak through it
@@ -79,7 +102,8 @@ def _chosen(file: Reader, request: Request) -> Iterator[list[tifffile.TiffPage]]
         raise file.damaged(f"an error of tifffile: {error}") from error
 
 
-def _page(file: Reader, tiff: tifffile.TiffFile, known: Page) -> tifffile.TiffPage:
+def complete_page(file: Reader, tiff: tifffile.TiffFile, known: Page) -> tifffile.TiffPage:
+    """Read a page's tags, none of them lost."""
     found = tiff.pages[known.index]
     page = found if isinstance(found, tifffile.TiffPage) else found.aspage()
     lost = sorted((known.tags | {_PHOTOMETRIC}) - set(page.tags.keys()))
@@ -96,21 +120,26 @@ def _selection(file: Reader, known: list[Page], first: tifffile.TiffPage, reques
             raise file.bad(f"have page {request.page}", f"{len(known)} pages", fix)
         return [request.page]
     pages = [page for page in known if not page.extra] or known
-    _check_complete(file, pages, first)
+    check_complete(file, pages, first)
     if len(pages) == 1 or (len(pages) == 3 and _are_channels(str(first.description or ""))):
         return [page.index for page in pages]
+    raise listed_pages(file, pages)
+
+
+def listed_pages(file: Reader, pages: list[Page]) -> FileError:
+    """Build the error for several pages of which none was asked for."""
     listed = ", ".join(f"{page.index} ({page.height}x{page.width} px)" for page in pages[:_LISTED])
     more = f" and {len(pages) - _LISTED} more" if len(pages) > _LISTED else ""
-    raise file.bad("hold one image", f"{len(pages)} pages: {listed}{more}", "Pass `page`, counted from 0.")
+    return file.bad("hold one image", f"{len(pages)} pages: {listed}{more}", "Pass `page`, counted from 0.")
 
 
-def _ome_pixels(description: str) -> list[dict[str, str]]:
+def ome_pixels(description: str) -> list[dict[str, str]]:
     """Find the attributes of each OME ``Pixels`` element; by pattern, since XML can be made to explode."""
     blocks = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", description)
     return [dict(re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", block)) for block in blocks]
 
 
-def _check_complete(file: Reader, pages: list[Page], first: tifffile.TiffPage) -> None:
+def check_complete(file: Reader, pages: list[Page], first: tifffile.TiffPage) -> None:
     """Refuse a part of an OME-TIFF whose other parts lie in other files."""
     description = str(first.description or "")
     if "<OME" not in description and ":OME" not in description:
@@ -119,7 +148,7 @@ def _check_complete(file: Reader, pages: list[Page], first: tifffile.TiffPage) -
     if len(others) > 1 or re.search(r"<(?:\w+:)?BinaryOnly\b", description):
         fix = "Export it as one file, or pass `page` to take one page of this file alone."
         raise file.bad("hold the whole image", f"a part of an OME-TIFF of {len(others)} files", fix)
-    pixels = _ome_pixels(description)
+    pixels = ome_pixels(description)
     if len(pixels) != 1:
         return
     sizes = [_count(pixels[0], f"Size{axis}") for axis in "ZTC"]
@@ -137,7 +166,7 @@ def _count(attributes: dict[str, str], name: str) -> int:
 
 def _are_channels(description: str) -> bool:
     """Say whether the metadata calls three pages the channels of one plane: OME, ImageJ or tifffile's own."""
-    pixels = _ome_pixels(description)
+    pixels = ome_pixels(description)
     if len(pixels) == 1:
         return [_count(pixels[0], f"Size{axis}") for axis in "CZT"] == [3, 1, 1]
     if description.startswith("ImageJ="):
@@ -150,23 +179,36 @@ def _are_channels(description: str) -> bool:
     return isinstance(fields, dict) and fields.get("axes") == "CYX"
 
 
-def _orientation(page: tifffile.TiffPage) -> int:
+def orientation_of(page: tifffile.TiffPage) -> int:
+    """Read the tag that says which way up the page is stored."""
     return int(page.tags.valueof(274, default=1) or 1)
 
 
 def _pixels(file: Reader, page: tifffile.TiffPage, request: Request) -> AnyArray:
     colours = check_tiff_page(file, page, request)
+    check_palette(file, colours, request)
+    pixels = shown_as(file, page, colours, _channels_last(_decoded(file, page), page), request)
+    return upright(pixels, orientation_of(page))
+
+
+def check_palette(file: Reader, colours: Colours, request: Request) -> None:
+    """Refuse a palette where nothing says whether its indices or its colours are meant."""
     if colours.palette and request.palette == "refuse":
         fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
         raise file.bad("say what its pixels mean", "a palette, whose indices and colours differ", fix)
-    pixels = _channels_last(_decoded(file, page), page)
+
+
+def shown_as(
+    file: Reader, page: tifffile.TiffPage, colours: Colours, pixels: AnyArray, request: Request
+) -> AnyArray:
+    """Turn decoded samples (h, w, s), of the page or of a part of it, into what its colours mean."""
     if colours.alpha:
         pixels = _without_alpha(file, pixels, drop=request.alpha == "drop")
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if colours.palette and request.palette == "colour":
         pixels = _coloured(file, pixels, page)
-    return upright(_plain(pixels, colours, request), _orientation(page))
+    return _plain(pixels, colours, request)
 
 
 def _decoded(file: Reader, page: tifffile.TiffPage) -> AnyArray:

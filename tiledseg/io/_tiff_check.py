@@ -27,6 +27,7 @@ _NAMES = {4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab
 _IMAGE_DTYPES = {"b1", "u1", "u2", "f2", "f4"}
 _MASK_DTYPES = _IMAGE_DTYPES | {"u4", "u8", "i1", "i2", "i4", "i8"}
 _DTYPES = {"image": _IMAGE_DTYPES, "mask": _MASK_DTYPES, "labels": _MASK_DTYPES, "probs": {"f2", "f4"}}
+_DTYPES["source"] = _MASK_DTYPES
 _LARGEST_TILE = 8192
 
 
@@ -99,11 +100,17 @@ def _colours(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours
     if kind not in _CHANNELS:
         got = _NAMES.get(kind, f"photometric interpretation {kind}")
         raise file.bad("be grey or RGB", got, "Convert it to RGB in the program that made it.")
-    if kind == _WHITE_IS_ZERO and (request.purpose != "image" or np.dtype(page.dtype).kind == "f"):
+    if kind == _WHITE_IS_ZERO and (
+        request.purpose not in {"image", "source"} or np.dtype(page.dtype).kind == "f"
+    ):
         fix = "Export it with 0 as black: some programs mean the stored values, others what is shown."
         raise file.bad("say whether 0 is background", "grey values stored inverted (0 is white)", fix)
     channels = samples
-    if request.purpose != "probs":
+    if request.purpose == "source":
+        channels -= samples in {2, 4} and (
+            kind == _RGB or bool({1, 2} & {int(one) for one in page.extrasamples})
+        )
+    elif request.purpose != "probs":
         channels -= samples in {2, 4} and bool(page.extrasamples)
         if channels not in _CHANNELS[kind]:
             fix = "Export the channels that you want."

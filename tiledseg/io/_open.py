@@ -1,0 +1,148 @@
+"""The one way to an image that is read by region."""
+
+from __future__ import annotations
+
+import io
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from tiledseg._checks import broken, whole_number
+from tiledseg.errors import SettingError
+from tiledseg.io._encoded import read_encoded
+from tiledseg.io._file import MAX_PIXELS, Reader, check_max_pixels, named, opened, path_text
+from tiledseg.io._header import Request, Wish, check_choice, check_page, sniff
+from tiledseg.io._npy import NPY_MAGIC, npy_regions
+from tiledseg.io._source import Facts, ImageSource, WholeImage
+from tiledseg.io._tiff_blocks import tiff_source
+from tiledseg.io._zarr_regions import is_zarr, zarr_source
+
+if TYPE_CHECKING:
+    from tiledseg._types import PathLike
+    from tiledseg.io._header import Alpha
+    from tiledseg.io._source import Regions
+
+__all__ = ["MAX_REGION_PIXELS", "open_image"]
+
+MAX_REGION_PIXELS = 2**38
+"""Default limit on height times width of an image that is read by region, in px."""
+
+
+def open_image(  # noqa: PLR0913  what a file can hold several of
+    path: PathLike,
+    *,
+    level: int = 0,
+    channels: int | Sequence[int] | None = None,
+    at: Mapping[str, int] | None = None,
+    page: int | None = None,
+    max_pixels: int | None = None,
+    alpha: Alpha = "refuse",
+) -> ImageSource:
+    """Open an image, and read it where it is sliced.
+
+    TIFF, BigTIFF and OME-TIFF are read by their tiles or strips, zarr (2 and 3) and OME-Zarr (0.4 and 0.5,
+    extra ``zarr``) by their chunks, ``.npy`` by its rows; a JPEG, PNG or BMP is decoded whole. Axes come
+    from the metadata: OME, ImageJ, ``dimension_names``; the rules of `read_image` hold otherwise.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        A regular file, or a zarr folder.
+    level : int
+        Which level of a pyramid: 0 for the image, 1 and up for its smaller copies.
+    channels : int or sequence of int, optional
+        The channels to read, from 0, in the order given; all where it is None.
+    at : mapping, optional
+        Place along ``z`` and ``t``, for files that have several.
+    page : int, optional
+        Which page of a TIFF, from 0, whatever its metadata says.
+    max_pixels : int, optional
+        The most height times width that the file may declare, in px: 2**38 where it is read by region, 2**30
+        where it must be decoded whole, if None.
+    alpha : {'refuse', 'drop'}
+        What becomes of an alpha channel that is not opaque throughout; told block by block.
+
+    Returns
+    -------
+    ImageSource
+        (H, W) or (H, W, C), with shape, dtype and slicing; to be closed, best by a ``with`` block.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, is damaged, is larger than the limit, or could mean two things.
+    SettingError
+        If an option has a value that it cannot have, or the library that reads the format is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> path = getfixture("tmp_path") / "large.npy"
+    >>> np.save(path, np.arange(12, dtype=np.uint8).reshape(3, 4))
+    >>> with open_image(path) as image:
+    ...     image.shape, image[1:3, 1:3].tolist()
+    ((3, 4), [[5, 6], [9, 10]])
+    """
+    check_choice("alpha", alpha, ("refuse", "drop"))
+    check_page(page)
+    if max_pixels is not None:
+        check_max_pixels(max_pixels)
+    whole = MAX_PIXELS if max_pixels is None else max_pixels
+    wish = Wish(whole_number("level", level, least=0), _numbers(channels), _places(at), whole)
+    request = Request(page, MAX_REGION_PIXELS if max_pixels is None else max_pixels, alpha, purpose="source")
+    text = path_text(path)
+    with ExitStack() as stack:
+        if is_zarr(text):
+            regions, facts = zarr_source(text, wish)
+        else:
+            file = stack.enter_context(opened(path))
+            regions, facts = _of_file(file, request, wish, stack)
+            status = os.fstat(file.handle.fileno())
+            facts.identity.update(size=status.st_size, changed=status.st_mtime_ns)
+        Reader(named(text), io.BytesIO(), 0).check_size(
+            regions.shape[0], regions.shape[1], request.max_pixels
+        )
+        facts.identity.update(
+            path=os.path.realpath(text), level=level, page=page, channels=wish.channels, at=dict(wish.at)
+        )
+        return ImageSource(regions, facts, stack.pop_all())
+
+
+def _of_file(file: Reader, request: Request, wish: Wish, stack: ExitStack) -> tuple[Regions, Facts]:
+    if file.take(0, min(file.size, len(NPY_MAGIC))) == NPY_MAGIC:
+        regions: Regions = npy_regions(file, wish)
+        return regions, Facts(file.name, None, (regions.shape[:2],), 0, {})  # type: ignore[arg-type]
+    kind = sniff(file)
+    if kind == "tiff":
+        return tiff_source(file, request, wish, stack)
+    wish.level_of(file, 1)
+    whole = Request(request.page, wish.whole_pixels, request.alpha)
+    pixels = read_encoded(file, kind, whole)
+    channels = wish.channels_of(file, pixels.shape[2] if pixels.ndim == 3 else 1)
+    if channels is not None:
+        pixels = pixels[..., channels] if len(channels) > 1 else pixels[..., channels[0]]
+    return WholeImage(pixels), Facts(file.name, None, (pixels.shape[:2],), 0, {})
+
+
+def _numbers(channels: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    if channels is None:
+        return None
+    given = channels if isinstance(channels, Sequence) and not isinstance(channels, str) else [channels]
+    numbers = tuple(whole_number("channels", one, least=0) for one in given)
+    if not numbers or len(set(numbers)) != len(numbers):
+        fix = "Name each channel once, as in (0, 2)."
+        raise broken(SettingError, "channels", must="name channels", got=channels, fix=fix)
+    return numbers
+
+
+def _places(at: object) -> dict[str, int]:
+    if at is None:
+        return {}
+    if not isinstance(at, Mapping) or not set(at) <= {"z", "t"}:
+        fix = 'Pass {"z": 0}, say.'
+        raise broken(SettingError, "at", must="map z and t to places", got=at, fix=fix)
+    return {
+        str(axis): whole_number(f"at[{axis!r}]", operator.index(place), least=0) for axis, place in at.items()
+    }
