@@ -43,7 +43,14 @@ def blobs(*seeds, size=64):
 
 
 def settings(tmp_path, **changes):
-    base = {"network": TINY, "crop_size": 32, "epochs": 3, "steps_per_epoch": 3, "learning_rate": 1e-2}
+    base = {
+        "network": TINY,
+        "crop_size": 32,
+        "epochs": 3,
+        "steps_per_epoch": 3,
+        "learning_rate": 1e-2,
+        "augment": "flips",
+    }
     return TrainConfig(**{**base, "runs_dir": str(tmp_path / "runs"), **changes})
 
 

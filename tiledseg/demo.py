@@ -183,6 +183,7 @@ def _settings(seed: int, epochs: int, runs_dir: str) -> TrainConfig:
         ),
         preprocessing=PreprocessingConfig(scale=0.125, mean=(0.6,), std=(0.2,)),
         crop_size=128,
+        augment="flips",  # a minute is too short to learn more
         tiling=TilingConfig(tile_size=128, overlap=0.5),
         batch_size=8,
         steps_per_epoch=24,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, Source
     from tiledseg.config import PreprocessingConfig
 
-__all__ = ["Prepared", "prepare", "scaled_length"]
+__all__ = ["Prepared", "prepare", "scaled_length", "shrunk"]
 
 _ROWS_AT_ONCE = 128
 _CHANNELS_AT_ONCE = 4
@@ -57,6 +57,31 @@ def prepare(image: Source, config: PreprocessingConfig) -> Prepared:
     ((2, 3, 1), 0.2)
     """
     return Prepared(image, config)
+
+
+def shrunk(image: Source, config: PreprocessingConfig) -> AnyArray:
+    """Do the first half of `prepare`: shrink an image, its values left as they are.
+
+    Parameters
+    ----------
+    image : array_like
+        As of `prepare`.
+    config : PreprocessingConfig
+        As of `prepare`.
+
+    Returns
+    -------
+    ndarray
+        (h, w, C) in the configured dtype; integers are rounded, so that what `prepare` makes of it
+        at scale 1 differs from what it makes of `image` by half a grey level at most, and by
+        nothing where `image` is not shrunk.
+
+    Raises
+    ------
+    ArrayError
+        If `image` is not an image of the configured channels and dtype.
+    """
+    return Prepared(image, config).pixels()
 
 
 def scaled_length(length: int, scale: float) -> int:
@@ -109,16 +134,30 @@ class Prepared:
         self._factor = (1 / (largest * std)).astype(np.float32)
         self._shift = (-np.array(config.mean) / std).astype(np.float32)
         self._rows = _Shrunk(image, self.shape) if self.shape[:2] != (height, width) else None
-        self._image = image
+        self._image, self._dtype = image, np.dtype(config.dtype)
 
     def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
-        rows, columns = key
-        source = self._image if self._rows is None else self._rows
-        pixels = read_region(source, *_spelt(rows, columns, self.shape))
-        prepared = pixels.reshape(*pixels.shape[:2], self.shape[2]).astype(np.float32)
+        prepared = self._read(*key).astype(np.float32)
         prepared *= self._factor
         prepared += self._shift
         return prepared
+
+    def pixels(self) -> AnyArray:
+        """Read the image shrunk, its values as they are.
+
+        Returns
+        -------
+        ndarray
+            (h, w, C) in the configured dtype, integers rounded.
+        """
+        pixels = self._read(slice(None), slice(None))
+        rounded = np.rint(pixels) if self._dtype.kind != "f" and self._rows is not None else pixels
+        return np.ascontiguousarray(rounded, self._dtype)
+
+    def _read(self, rows: slice, columns: slice) -> AnyArray:
+        source = self._image if self._rows is None else self._rows
+        pixels = read_region(source, *_spelt(rows, columns, self.shape))
+        return pixels.reshape(*pixels.shape[:2], self.shape[2])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:  # noqa: ANN401
         return self[0 : self.shape[0], 0 : self.shape[1]].astype(dtype or np.float32, copy=False)

@@ -84,6 +84,7 @@ def training(epochs: int, output: Path) -> ts.TrainConfig:
         preprocessing=PreprocessingConfig(scale=ORIGINAL_SCALE / THUMBNAIL_SCALE, mean=(0.5,), std=(0.25,)),
         crop_size=192,
         foreground_share=0.5,
+        augment="flips",
         epochs=epochs,
         steps_per_epoch=48,
         batch_size=8,

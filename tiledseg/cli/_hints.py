@@ -108,7 +108,7 @@ def metavar_of(hint: Hint) -> str:
     names = [name for kind, name in _METAVARS.items() if kind in _kinds(hint) - ({str} if words else set())]
     if _is_list(hint):
         return f"{names[0]},..."
-    return "|".join([*names, *([f"{names[0]}x{names[0]}"] if _lists(hint) else []), *words])
+    return "|".join([*names, *([f"{names[0]}x{names[0]}"] if names and _lists(hint) else []), *words])
 
 
 def _made_of(hint: Hint, *origins: Hint) -> bool:

@@ -1,8 +1,36 @@
 """Settings: pydantic models, checked when they are made."""
 
+from tiledseg.config._augment import (
+    NEEDS_RGB,
+    AugmentSet,
+    GeometricConfig,
+    PhotometricConfig,
+    TransformConfig,
+    augmenting,
+)
 from tiledseg.config._base import Config
 from tiledseg.config._data import DataConfig, MaskParts, SplitConfig, StatsConfig, TileSetConfig
+from tiledseg.config._geometric import (
+    ElasticConfig,
+    FlipConfig,
+    LensConfig,
+    RotateConfig,
+    ShearConfig,
+    WarpConfig,
+    ZoomConfig,
+)
 from tiledseg.config._network import PreprocessingConfig, UNetConfig
+from tiledseg.config._photometric import (
+    BlurConfig,
+    BrightnessConfig,
+    ContrastConfig,
+    GammaConfig,
+    HueConfig,
+    JpegConfig,
+    NoiseConfig,
+    SharpenConfig,
+    StainConfig,
+)
 from tiledseg.config._predict import PredictConfig, Product
 from tiledseg.config._record import Record, TileOrigin
 from tiledseg.config._run import RunConfig
@@ -10,22 +38,44 @@ from tiledseg.config._tiling import Blend, PadMode, TilingConfig
 from tiledseg.config._train import EvaluateConfig, TrainConfig
 
 __all__ = [
+    "NEEDS_RGB",
+    "AugmentSet",
     "Blend",
+    "BlurConfig",
+    "BrightnessConfig",
     "Config",
+    "ContrastConfig",
     "DataConfig",
+    "ElasticConfig",
     "EvaluateConfig",
+    "FlipConfig",
+    "GammaConfig",
+    "GeometricConfig",
+    "HueConfig",
+    "JpegConfig",
+    "LensConfig",
     "MaskParts",
+    "NoiseConfig",
     "PadMode",
+    "PhotometricConfig",
     "PredictConfig",
     "PreprocessingConfig",
     "Product",
     "Record",
+    "RotateConfig",
     "RunConfig",
+    "SharpenConfig",
+    "ShearConfig",
     "SplitConfig",
+    "StainConfig",
     "StatsConfig",
     "TileOrigin",
     "TileSetConfig",
     "TilingConfig",
     "TrainConfig",
+    "TransformConfig",
     "UNetConfig",
+    "WarpConfig",
+    "ZoomConfig",
+    "augmenting",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tiledseg._checks import broken
+from tiledseg.config._augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
 from tiledseg.config._base import Config, Count, Names, Pair, Share, pair_of
 from tiledseg.config._network import PreprocessingConfig, UNetConfig
 from tiledseg.config._tiling import TilingConfig
@@ -29,8 +30,8 @@ class TrainConfig(Config):
         Height and width of the random crops in px after scaling; None for the network's input.
     foreground_share : float
         Share of the crops that are centred on a foreground px, in [0, 1].
-    augment : bool
-        Whether crops are flipped and turned by quarter turns, image and mask alike.
+    augment : tuple or {"default", "flips", "founding", "none"}
+        Transforms of the crops, those that move px for image and mask alike; or the name of a set.
     epochs : int
         At most this many passes.
     steps_per_epoch : int or None
@@ -63,7 +64,7 @@ class TrainConfig(Config):
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     crop_size: Pair | None = None
     foreground_share: Share = 0.5
-    augment: bool = True
+    augment: Transforms | AugmentSet = "default"
     epochs: Count = 30
     steps_per_epoch: Count | None = None
     batch_size: Count = 4
@@ -84,6 +85,25 @@ class TrainConfig(Config):
             return pair_of(self.crop_size)
         height, width, _ = self.network.input_shape
         return (height or 256, width or 256)
+
+    @property
+    def transforms(self) -> tuple[TransformConfig, ...]:
+        """Transforms of the crops, spelt out."""
+        return augmenting(self.augment, self.preprocessing.channels)
+
+    @model_validator(mode="after")
+    def _has_colours(self) -> Self:
+        channels = self.preprocessing.channels
+        wrong = [one.name for one in self.transforms if channels != 3 and one.name in NEEDS_RGB]
+        if wrong:
+            raise broken(
+                SettingError,
+                "augment",
+                must=f"do without {', '.join(wrong)}, which take RGB, with {channels} channels",
+                got=wrong,
+                fix="Leave them out.",
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

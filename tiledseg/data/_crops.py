@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken
 from tiledseg.config import TilingConfig
-from tiledseg.errors import SettingError
+from tiledseg.data._recolour import check_recolourable, recoloured
+from tiledseg.data._sampling import taken
+from tiledseg.data._warp import GEOMETRIC, drawn_map
 from tiledseg.tiler import Tiler
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg._types import FloatArray
+    from tiledseg.config import TransformConfig
     from tiledseg.data._loading import PreparedPair
 
 __all__ = ["CropSampler", "GridCrops", "crops_to_cover"]
@@ -52,7 +54,7 @@ class CropSampler:
     Parameters
     ----------
     pairs : sequence of PreparedPair
-        Each at least as large as a crop.
+        The pairs; one smaller than a crop is mirrored around its edges.
     crop_shape : tuple of int
         Height and width of a crop in px.
     length : int, optional
@@ -61,15 +63,16 @@ class CropSampler:
         With 1 the mask's channel is the foreground; with more, there is one per label.
     foreground_share : float
         Share of the crops that lie around a foreground px, in [0, 1].
-    augment : bool
-        Whether crops are flipped, and turned by quarter turns where they are square.
+    transforms : sequence of TransformConfig
+        How crops are changed: those that move px first, folded into one map, then those that
+        change values; each kind in order.
     seed : int
         Where chance comes from.
 
     Raises
     ------
-    SettingError
-        If an image is smaller than a crop.
+    ArrayError
+        If a transform does not fit the images: their channels, or values of floats outside [0, 1].
     """
 
     def __init__(  # noqa: PLR0913
@@ -80,21 +83,16 @@ class CropSampler:
         length: int | None = None,
         classes: int = 1,
         foreground_share: float = 0.5,
-        augment: bool = True,
+        transforms: Sequence[TransformConfig] = (),
         seed: int = 0,
     ) -> None:
+        self._moving = [one for one in transforms if one.name in GEOMETRIC]
+        self._colouring = [one for one in transforms if one.name not in GEOMETRIC]
         for pair in pairs:
-            if pair.mask.shape[0] < crop_shape[0] or pair.mask.shape[1] < crop_shape[1]:
-                raise broken(
-                    SettingError,
-                    "crop_shape",
-                    must=f"fit into {pair.name} of {pair.mask.shape} px",
-                    got=crop_shape,
-                    fix="Prepare the pairs with least=crop_shape.",
-                )
+            check_recolourable(pair.pixels, self._colouring, pair.name)
         self._pairs, self._shape, self._classes = pairs, crop_shape, classes
         self._length = crops_to_cover(pairs, crop_shape) if length is None else length
-        self._share, self._augment, self._seed = foreground_share, augment, seed
+        self._share, self._seed = foreground_share, seed
         areas = np.array([pair.mask.size for pair in pairs])
         self._until = np.cumsum(areas) / areas.sum()
         self._foreground = [np.flatnonzero(pair.mask).astype(np.uint32) for pair in pairs]
@@ -136,24 +134,22 @@ class CropSampler:
         return np.minimum(np.searchsorted(self._until, even, side="right"), len(self._pairs) - 1)
 
     def _crop(self, place: int, rng: np.random.Generator) -> tuple[FloatArray, NDArray[np.uint8]]:
-        pair = self._pairs[place]
-        y, x = self._origin(place, rng)
-        box = (slice(y, y + self._shape[0]), slice(x, x + self._shape[1]))
-        image, mask = np.asarray(pair.image[box]), pair.mask[box]
-        if not self._augment:
-            return image, mask
-        turn = int(rng.integers(8 if self._shape[0] == self._shape[1] else 4))
-        return _turned(image, turn), _turned(mask, turn)
+        pair, origin = self._pairs[place], self._origin(place, rng)
+        crop_map = drawn_map(self._moving, self._shape, rng)
+        pixels, mask = taken(pair.pixels, pair.mask, crop_map, origin, self._shape)
+        return pair.prepared(recoloured(pixels, self._colouring, rng)), mask
 
     def _origin(self, place: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Draw where a crop begins; an image that is smaller lies in its middle."""
         mask, foreground = self._pairs[place].mask, self._foreground[place]
         room = np.array(mask.shape) - np.array(self._shape)
         if len(foreground) == 0 or rng.random() >= self._share:
-            y, x = rng.integers(0, room + 1)
+            y, x = rng.integers(0, np.maximum(room, 0) + 1)
         else:
             middle = np.array(np.unravel_index(rng.choice(foreground), mask.shape))
             off = rng.uniform(-_JITTER, _JITTER, 2) * self._shape
-            y, x = np.clip(middle - np.array(self._shape) // 2 + off.astype(int), 0, room)
+            y, x = np.clip(middle - np.array(self._shape) // 2 + off.astype(int), 0, np.maximum(room, 0))
+        y, x = np.where(room < 0, room // 2, (y, x))
         return int(y), int(x)
 
 
@@ -206,13 +202,6 @@ class GridCrops:
         images = [next(self._tiler.batches(pair.image, 1, ids=[tile])).tiles[0] for pair, tile in crops]
         masks = [next(self._tiler.batches(pair.mask, 1, ids=[tile])).tiles[0, ..., 0] for pair, tile in crops]
         return np.stack(images), np.stack([_channels(mask, self._classes) for mask in masks])
-
-
-def _turned(array: AnyArray, turn: int) -> AnyArray:
-    """Turn an array (h, w, …) one of 8 ways: flip x, flip y and swap the axes by the bits of `turn`."""
-    array = array[:, ::-1] if turn & 1 else array
-    array = array[::-1] if turn & 2 else array
-    return array.swapaxes(0, 1) if turn & 4 else array
 
 
 def _channels(mask: NDArray[np.uint8], classes: int) -> FloatArray:

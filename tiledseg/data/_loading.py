@@ -13,14 +13,14 @@ from tiledseg.data._each import each
 from tiledseg.data._masks import read_labels
 from tiledseg.errors import ArrayError
 from tiledseg.io import read_image
-from tiledseg.preprocess import prepare
+from tiledseg.preprocess import Prepared, prepare, shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, Source
+    from tiledseg._types import AnyArray, FloatArray, Source
     from tiledseg.config import PreprocessingConfig
     from tiledseg.data._pairs import Pair
 
@@ -31,22 +31,44 @@ _MOST_LABELS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedPair:
-    """A pair as the network sees it: prepared, shrunk, at least as large as a crop.
+    """A pair at the network's scale, whose values still are to be prepared.
 
     Attributes
     ----------
     name : str
         What messages call it.
-    image : array_like
-        float32 (h, w, C). An image that is not shrunk is prepared where it is sliced, so that it
-        takes no more memory than its own dtype does.
+    pixels : array_like
+        (h, w, C): the image, shrunk, in its own dtype and range.
     mask : ndarray
         uint8 (h, w): labels.
+    preprocessing : PreprocessingConfig
+        What is left to do.
     """
 
     name: str
-    image: Source
+    pixels: Source
     mask: NDArray[np.uint8]
+    preprocessing: PreprocessingConfig
+
+    @property
+    def image(self) -> Prepared:
+        """The image as the network sees it: float32 (h, w, C), prepared where it is sliced."""
+        return prepare(self.pixels, self.preprocessing)
+
+    def prepared(self, crop: AnyArray) -> FloatArray:
+        """Prepare a crop of the px.
+
+        Parameters
+        ----------
+        crop : ndarray
+            (h, w, C) in the dtype of `pixels`.
+
+        Returns
+        -------
+        ndarray
+            float32 (h, w, C).
+        """
+        return np.asarray(prepare(crop, self.preprocessing))
 
 
 def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
@@ -131,14 +153,11 @@ def _outside(mask: AnyArray, most: int) -> ArrayError:
     return broken(ArrayError, "mask", must=f"have labels in [0, {most}]", got=got, fix=fix)
 
 
-def prepare_pair(
-    pair: Pair, preprocessing: PreprocessingConfig, *, classes: int = 1, least: tuple[int, int] = (1, 1)
-) -> PreparedPair:
-    """Read, check and prepare a pair, and keep it in memory.
+def prepare_pair(pair: Pair, preprocessing: PreprocessingConfig, *, classes: int = 1) -> PreparedPair:
+    """Read, check and shrink a pair, and keep it in memory.
 
-    The image is prepared as for prediction; the mask takes, for each px of the shrunk image, the
-    label at that px's centre. What is smaller than `least` is mirrored at its lower and right
-    edges, as the tiler does.
+    The image is shrunk as for prediction and kept in its own dtype; the mask takes, for each px of
+    the shrunk image, the label at that px's centre.
 
     Parameters
     ----------
@@ -148,8 +167,6 @@ def prepare_pair(
         How the image is prepared.
     classes : int
         As of `check_mask`.
-    least : tuple of int
-        Least height and width after preparation, in px.
 
     Returns
     -------
@@ -167,24 +184,17 @@ def prepare_pair(
     image, mask = load_pair(pair)
     check_mask(mask, image.shape, classes)
     check_finite(image, "image")
-    prepared = prepare(image, preprocessing)
-    height, width = prepared.shape[:2]
-    if (height, width) == image.shape[:2]:
-        return PreparedPair(
-            pair.name, prepare(_mirrored(image, least), preprocessing), _mirrored(mask, least)
-        )
-    small = mask[_centres(height, mask.shape[0])][:, _centres(width, mask.shape[1])]
-    return PreparedPair(pair.name, _mirrored(np.asarray(prepared), least), _mirrored(small, least))
+    pixels = shrunk(image, preprocessing)
+    height, width = pixels.shape[:2]
+    if (height, width) != mask.shape:
+        mask = mask[_centres(height, mask.shape[0])][:, _centres(width, mask.shape[1])]
+    return PreparedPair(pair.name, pixels, mask, preprocessing.changed(scale=1.0))
 
 
 def prepare_pairs(
-    pairs: Sequence[Pair],
-    preprocessing: PreprocessingConfig,
-    *,
-    classes: int = 1,
-    least: tuple[int, int] = (1, 1),
+    pairs: Sequence[Pair], preprocessing: PreprocessingConfig, *, classes: int = 1
 ) -> list[PreparedPair]:
-    """Read, check and prepare pairs; see `prepare_pair`.
+    """Read, check and shrink pairs; see `prepare_pair`.
 
     Parameters
     ----------
@@ -194,8 +204,6 @@ def prepare_pairs(
         How images are prepared.
     classes : int
         As of `check_mask`.
-    least : tuple of int
-        Least height and width after preparation, in px.
 
     Returns
     -------
@@ -207,16 +215,9 @@ def prepare_pairs(
     TiledSegError
         If any pair cannot be used; the message names all of them.
     """
-    return each(pairs, lambda pair: prepare_pair(pair, preprocessing, classes=classes, least=least))
+    return each(pairs, lambda pair: prepare_pair(pair, preprocessing, classes=classes))
 
 
 def _centres(small: int, large: int) -> NDArray[np.intp]:
     """Say which of the large px the centre of each small px lies in."""
     return np.asarray((2 * np.arange(small) + 1) * large // (2 * small), np.intp)
-
-
-def _mirrored(array: AnyArray, least: tuple[int, int]) -> AnyArray:
-    missing = [(0, max(0, want - have)) for want, have in zip(least, array.shape[:2], strict=True)]
-    if not any(after for _, after in missing):
-        return array
-    return np.pad(array, [*missing, *[(0, 0)] * (array.ndim - 2)], mode="reflect")

@@ -126,8 +126,7 @@ class Trainer:
         config, classes = self.config, self.config.network.classes
         check_apart(train, valid)
         prepared, unseen = (
-            prepare_pairs(pairs, config.preprocessing, classes=classes, least=config.crop_shape)
-            for pairs in (train, valid)
+            prepare_pairs(pairs, config.preprocessing, classes=classes) for pairs in (train, valid)
         )
         if not any(pair.mask.any() for pair in prepared):
             raise broken(
@@ -143,7 +142,7 @@ class Trainer:
             length=self._length(prepared),
             classes=classes,
             foreground_share=config.foreground_share,
-            augment=config.augment,
+            transforms=config.transforms,
             seed=config.seed,
         )
         return sampler, GridCrops(unseen, config.crop_shape, classes=classes)

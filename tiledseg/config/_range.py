@@ -1,0 +1,62 @@
+"""Ranges that chance draws from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+
+from tiledseg._checks import broken
+from tiledseg.config._base import _plain
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Range", "between"]
+
+
+def _in_order(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise broken(
+            SettingError,
+            str(info.field_name),
+            must="be the least and the largest value, in this order",
+            got=value,
+            fix=f"Use {value[::-1]}.",
+        )
+    return value
+
+
+Range: TypeAlias = Annotated[tuple[float, float], BeforeValidator(_plain), AfterValidator(_in_order)]
+"""Least and largest value that may be drawn; both the same for one value always."""
+
+
+def between(
+    least: float, most: float
+) -> Callable[[tuple[float, float], ValidationInfo], tuple[float, float]]:
+    """Make a check that a range lies between two numbers.
+
+    Parameters
+    ----------
+    least, most : float
+        The numbers, allowed themselves.
+
+    Returns
+    -------
+    callable
+        For ``AfterValidator``.
+    """
+
+    def check(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        if value[0] < least or value[1] > most:
+            raise broken(
+                SettingError,
+                str(info.field_name),
+                must=f"lie in [{least}, {most}]",
+                got=value,
+                fix=f"Use {(max(least, min(value[0], most)), min(most, max(value[1], least)))}.",
+            )
+        return value
+
+    return check

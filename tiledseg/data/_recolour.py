@@ -1,0 +1,213 @@
+"""Changing the values of an image, in the order of the settings; rounded once, at the end.
+
+Values are shares of white, float32. Transforms of integers stay in [0, 1]; floats are cut where a
+transform cannot do without.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.config import NEEDS_RGB
+from tiledseg.errors import ArrayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tiledseg._types import AnyArray, FloatArray, Source
+    from tiledseg.config import (
+        BlurConfig,
+        BrightnessConfig,
+        ContrastConfig,
+        GammaConfig,
+        HueConfig,
+        JpegConfig,
+        NoiseConfig,
+        SharpenConfig,
+        StainConfig,
+    )
+
+__all__ = ["check_recolourable", "recoloured"]
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # of Rec. 601
+_FAINT = np.float32(1 / 256)  # added before the logarithm: a px without light has no optical density
+_NEEDS_SHARES = frozenset({"gamma", "hue", "stain", "jpeg"})
+_Rng = np.random.Generator
+
+
+def check_recolourable(pixels: Source, transforms: Sequence[Any], name: str) -> None:
+    """Check that transforms can be applied to an image.
+
+    Parameters
+    ----------
+    pixels : array_like
+        (H, W, C).
+    transforms : sequence of PhotometricConfig
+        The transforms.
+    name : str
+        Name of the image for the message.
+
+    Raises
+    ------
+    ArrayError
+        If a transform takes RGB and the image is not, or takes values in [0, 1] and the image has
+        others.
+    """
+    if pixels.shape[2] != 3 and (wrong := [one.name for one in transforms if one.name in NEEDS_RGB]):
+        raise broken(
+            ArrayError,
+            name,
+            must=f"be RGB for the transforms {', '.join(wrong)}",
+            got=f"{pixels.shape[2]} channels",
+            fix="Leave these transforms out.",
+        )
+    wrong = [one.name for one in transforms if one.name in _NEEDS_SHARES]
+    if not wrong or pixels.dtype.kind != "f":
+        return
+    values = np.asarray(pixels[:, :])
+    if values.min() < 0 or values.max() > 1:
+        raise broken(
+            ArrayError,
+            name,
+            must=f"have values in [0, 1] for the transforms {', '.join(wrong)}",
+            got=f"[{values.min():.6g}, {values.max():.6g}]",
+            fix="Bring the values into that range, or leave these transforms out.",
+        )
+
+
+def recoloured(pixels: AnyArray, transforms: Sequence[Any], rng: np.random.Generator) -> AnyArray:
+    """Change an image.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        (h, w, C), uint8, uint16 or float32; never changed.
+    transforms : sequence of PhotometricConfig
+        In order.
+    rng : numpy.random.Generator
+        Where chance comes from.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape and dtype; `pixels` itself where chance changes nothing.
+    """
+    chosen = [one for one in transforms if rng.random() < one.probability]
+    if not chosen:
+        return pixels
+    image = _shares(pixels)
+    for one in chosen:
+        image = _CHANGES[one.name](image, one, rng)
+        if pixels.dtype.kind == "u":
+            np.clip(image, 0, 1, out=image)
+    return _as_before(image, pixels.dtype)
+
+
+def _shares(pixels: AnyArray) -> FloatArray:
+    if pixels.dtype.kind == "f":
+        return pixels.astype(np.float32)
+    return np.asarray(pixels * np.float32(1 / np.iinfo(pixels.dtype).max), np.float32)
+
+
+def _as_before(image: FloatArray, dtype: np.dtype[Any]) -> AnyArray:
+    if dtype.kind == "f":
+        return image
+    return np.asarray(np.rint(image * np.float32(np.iinfo(dtype).max)), dtype)
+
+
+def _brightness(image: FloatArray, config: BrightnessConfig, rng: _Rng) -> FloatArray:
+    gain, offset = rng.uniform(*config.gains), rng.uniform(*config.offsets)
+    return np.asarray(image * np.float32(gain) + np.float32(offset))
+
+
+def _contrast(image: FloatArray, config: ContrastConfig, rng: _Rng) -> FloatArray:
+    factor = np.float32(rng.uniform(*config.factors))
+    mean = image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+    return np.asarray(image * factor + mean * (1 - factor))
+
+
+def _gamma(image: FloatArray, config: GammaConfig, rng: _Rng) -> FloatArray:
+    exponent = math.exp(rng.uniform(*np.log(config.gammas)))
+    return _like(cv2.pow(np.clip(image, 0, 1), exponent), image)
+
+
+def _hue(image: FloatArray, config: HueConfig, rng: _Rng) -> FloatArray:
+    """Turn and stretch the part of each colour that is not its grey, all in one matrix."""
+    turn, saturation = math.radians(rng.uniform(*config.degrees)), rng.uniform(*config.saturations)
+    grey = np.tile(_LUMA, (3, 1))
+    around = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turned = math.cos(turn) * np.eye(3) + math.sin(turn) * around + (1 - math.cos(turn)) / 3
+    return np.asarray(cv2.transform(image, grey + saturation * (np.eye(3) - grey) @ turned), np.float32)
+
+
+def _stain(image: FloatArray, config: StainConfig, rng: _Rng) -> FloatArray:
+    """Split optical density into stains, change their amounts, put them together with tilted stains."""
+    stains = _unit(np.array(config.stains))
+    tilted = _unit(stains + rng.normal(0, config.tilt, (3, 3)))
+    factors, shifts = rng.uniform(*config.factors, 3), rng.uniform(*config.shifts, 3)
+    mixed = (np.linalg.inv(stains) * factors @ tilted).T  # of columns: OpenCV's px are columns
+    gained = (shifts @ tilted)[:, None] * -math.log(10)
+    light = cv2.log(np.clip(image, 0, 1) + _FAINT)
+    return np.asarray(cv2.exp(cv2.transform(light, np.hstack([mixed, gained]))), np.float32) - _FAINT
+
+
+def _unit(stains: AnyArray) -> AnyArray:
+    return np.asarray(stains / np.linalg.norm(stains, axis=1, keepdims=True))
+
+
+def _blur(image: FloatArray, config: BlurConfig, rng: _Rng) -> FloatArray:
+    return _blurred(image, rng.uniform(*config.sigmas))
+
+
+def _sharpen(image: FloatArray, config: SharpenConfig, rng: _Rng) -> FloatArray:
+    amount = np.float32(rng.uniform(*config.amounts))
+    return np.asarray(image * (1 + amount) - _blurred(image, config.sigma) * amount)
+
+
+def _blurred(image: FloatArray, sigma: float) -> FloatArray:
+    if sigma <= 0:
+        return image
+    return _like(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), image)
+
+
+def _noise(image: FloatArray, config: NoiseConfig, rng: _Rng) -> FloatArray:
+    sigma = np.float32(rng.uniform(*config.sigmas))
+    return image + rng.standard_normal(image.shape, np.float32) * sigma
+
+
+def _jpeg(image: FloatArray, config: JpegConfig, rng: _Rng) -> FloatArray:
+    low, high = config.qualities
+    quality = int(rng.integers(math.ceil(low), math.floor(high) + 1))
+    plain = np.rint(np.clip(image, 0, 1) * np.float32(255)).astype(np.uint8)
+    parts = [plain] if image.shape[2] in {1, 3} else np.split(plain, image.shape[2], axis=2)
+    lossy = np.concatenate([_compressed(part, quality) for part in parts], axis=2)
+    return np.asarray(image + (lossy.astype(np.float32) - plain) * np.float32(1 / 255))
+
+
+def _compressed(plain: AnyArray, quality: int) -> AnyArray:
+    """Compress RGB or grey; OpenCV's order is BGR."""
+    code = cv2.imencode(".jpg", plain[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    lossy = cv2.imdecode(code, cv2.IMREAD_UNCHANGED)
+    return np.asarray(_like(lossy, plain)[..., ::-1])
+
+
+def _like(array: object, image: AnyArray) -> AnyArray:
+    return np.asarray(array).reshape(image.shape)  # OpenCV drops an axis of one channel
+
+
+_CHANGES: dict[str, Callable[[FloatArray, Any, _Rng], FloatArray]] = {
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "gamma": _gamma,
+    "hue": _hue,
+    "stain": _stain,
+    "blur": _blur,
+    "sharpen": _sharpen,
+    "noise": _noise,
+    "jpeg": _jpeg,
+}
