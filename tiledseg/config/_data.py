@@ -17,6 +17,7 @@ __all__ = ["DataConfig", "MaskParts", "SplitConfig", "StatsConfig", "TileSetConf
 MaskParts: TypeAlias = Literal["merged", "instances", "classes"]
 """What the masks of one image become."""
 
+_CLASS_VALUES = (20, 40)
 _HONOURED = {
     "folders": {"images", "masks", "mask_threshold", "mask_parts", "class_values"},
     "segpc": {"path", "mask_threshold", "mask_parts", "class_values"},
@@ -72,7 +73,7 @@ class DataConfig(Config):
     mask_parts: MaskParts = "merged"
     class_values: Annotated[
         tuple[Annotated[int, Field(ge=1, le=255)], ...], BeforeValidator(_plain), Field(min_length=1)
-    ] = (20, 40)
+    ] = _CLASS_VALUES
     problems: Literal["refuse", "skip"] = "refuse"
 
     @model_validator(mode="before")
@@ -102,6 +103,10 @@ class DataConfig(Config):
                 got=None,
                 fix="Name the folder that holds x and y, the table, or the manifest.",
             )
+        self._check_classes()
+        return self
+
+    def _check_classes(self) -> None:
         if self.mask_parts == "instances" and self.layout != "segpc":
             raise broken(
                 SettingError,
@@ -109,6 +114,14 @@ class DataConfig(Config):
                 must="be merged or classes where an image has one mask",
                 got=self.mask_parts,
                 fix="For masks that hold a label per cell, leave it out and set mask_threshold to none.",
+            )
+        if self.mask_parts != "classes" and self.class_values != _CLASS_VALUES:
+            raise broken(
+                SettingError,
+                "class_values",
+                must="be left out where mask_parts is not classes",
+                got=self.class_values,
+                fix="Set mask_parts to classes.",
             )
         if len(set(self.class_values)) < len(self.class_values):
             raise broken(
@@ -118,7 +131,6 @@ class DataConfig(Config):
                 got=self.class_values,
                 fix="Give each class a grey value of its own.",
             )
-        return self
 
 
 def _layouts_with(name: str) -> list[str]:
@@ -217,7 +229,10 @@ class TileSetConfig(Config):
     scale : float
         Factor in (0, 1] by which an image is shrunk (area average) before it is cut.
     empty_share : float
-        Share of the tiles without foreground that is kept, in [0, 1], the same in every split.
+        Share of the tiles without foreground that is kept, in [0, 1].
+    empty_splits : tuple of str
+        The splits in which this holds; in the others all are kept, so that what is found there
+        wrongly is scored.
     thumbnails : bool
         Whether each whole image, shrunk into one tile, is added.
     image_format : {"png", "tiff"}
@@ -229,6 +244,7 @@ class TileSetConfig(Config):
     tiling: TilingConfig = TilingConfig(overlap=0)
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     empty_share: Share = 1.0
+    empty_splits: Names = ("train",)
     thumbnails: bool = False
     image_format: Literal["png", "tiff"] = "png"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -11,6 +11,7 @@ from tiledseg.data._pairs import Pair, PairLike, as_pairs, check_apart
 from tiledseg.data._problems import Problem
 from tiledseg.data._split import split_records
 from tiledseg.data._survey import Survey, find_pairs, pairs_of, survey
+from tiledseg.data._tiles import TileSet, write_tiles
 
 __all__ = [
     "CropSampler",
@@ -21,6 +22,7 @@ __all__ = [
     "PreparedPair",
     "Problem",
     "Survey",
+    "TileSet",
     "as_pairs",
     "check_apart",
     "check_disjoint",
@@ -36,4 +38,5 @@ __all__ = [
     "split_records",
     "survey",
     "write_manifest",
+    "write_tiles",
 ]

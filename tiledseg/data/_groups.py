@@ -86,7 +86,7 @@ def _runs(names: Sequence[str], gap: int) -> Iterator[tuple[str, str]]:
     for (before, after), family in families.items():
         for run in _unbroken(sorted(family), gap):
             first, last = run[0][0], run[-1][0]
-            label = f"{before}{first}-{last}{after}"
+            label = f"{before}{first}{after}" if first == last else f"{before}{first}-{last}{after}"
             yield from ((name, label) for _, name in run)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tiledseg.config import PreprocessingConfig
     from tiledseg.data._pairs import Pair
 
-__all__ = ["PreparedPair", "check_mask", "load_pair", "prepare_pair", "prepare_pairs"]
+__all__ = ["PreparedPair", "check_mask", "load_pair", "prepare_pair", "prepare_pairs", "shrunk_labels"]
 
 _MOST_LABELS = 5
 
@@ -187,7 +187,7 @@ def prepare_pair(pair: Pair, preprocessing: PreprocessingConfig, *, classes: int
     pixels = shrunk(image, preprocessing)
     height, width = pixels.shape[:2]
     if (height, width) != mask.shape:
-        mask = mask[_centres(height, mask.shape[0])][:, _centres(width, mask.shape[1])]
+        mask = shrunk_labels(mask, (height, width))
     return PreparedPair(pair.name, pixels, mask, preprocessing.changed(scale=1.0))
 
 
@@ -216,6 +216,24 @@ def prepare_pairs(
         If any pair cannot be used; the message names all of them.
     """
     return each(pairs, lambda pair: prepare_pair(pair, preprocessing, classes=classes))
+
+
+def shrunk_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Shrink a mask: each px takes the label at its centre.
+
+    Parameters
+    ----------
+    mask : ndarray
+        uint8 (H, W).
+    shape : tuple of int
+        Height and width to shrink to, in px.
+
+    Returns
+    -------
+    ndarray
+        uint8 (h, w).
+    """
+    return mask[_centres(shape[0], mask.shape[0])][:, _centres(shape[1], mask.shape[1])]
 
 
 def _centres(small: int, large: int) -> NDArray[np.intp]:

@@ -8,6 +8,7 @@ from tiledseg.io._atomic import atomic_write, check_writable, write_bytes, write
 from tiledseg.io._digest import file_digest
 from tiledseg.io._file import MAX_PIXELS
 from tiledseg.io._find import SUFFIXES, find_images
+from tiledseg.io._folder import check_new_folder, new_folder
 from tiledseg.io._mask import read_mask
 from tiledseg.io._open import MAX_REGION_PIXELS, open_image
 from tiledseg.io._pixel_size import PixelSize
@@ -22,10 +23,12 @@ __all__ = [
     "ImageSource",
     "PixelSize",
     "atomic_write",
+    "check_new_folder",
     "check_writable",
     "file_digest",
     "find_images",
     "image_shape",
+    "new_folder",
     "open_image",
     "read_image",
     "read_mask",

@@ -1,0 +1,214 @@
+"""Tile sets on disk: what is cut, what is kept, what names and manifest say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiledseg
+from tiledseg.config import DataConfig, PreprocessingConfig, SplitConfig, TileSetConfig, TilingConfig
+from tiledseg.data import (
+    Manifest,
+    Pair,
+    describe,
+    load_pair,
+    pairs_of,
+    prepare_pair,
+    split_records,
+    write_tiles,
+)
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.io import read_image, read_mask, write_image, write_mask, write_probs
+
+TILING = TilingConfig(tile_size=32, overlap=0)
+
+
+def dataset(folder, shapes, seed=0, dtype=np.uint8):
+    """Write noise with a blob of foreground in its upper left."""
+    rng = np.random.default_rng(seed)
+    for place, shape in enumerate(shapes):
+        name = f"s{place}.png"
+        write_image(folder / "images" / name, rng.integers(0, 256, (*shape, 3)).astype(dtype))
+        mask = np.zeros(shape, np.uint8)
+        mask[3:20, 5:24] = 1
+        write_mask(folder / "masks" / name, mask)
+    pairs = pairs_of(DataConfig(images=str(folder / "images"), masks=str(folder / "masks")))
+    return Manifest(folder, tuple(describe(pairs, folder)))
+
+
+def test_tiles_are_the_images_own_px(tmp_path):
+    source = dataset(tmp_path / "data", [(70, 90), (20, 40)])
+    done = write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING))
+    assert str(done) == "11 tiles (11)"
+    manifest = Manifest.read(tmp_path / "tiles" / "manifest.jsonl")
+    images = {pair.name: load_pair(pair) for pair in source.pairs()}
+    covered = {name: np.zeros(mask.shape, bool) for name, (_, mask) in images.items()}
+    for record, pair in zip(manifest.of(None), manifest.pairs(), strict=True):
+        origin = record.origin
+        assert record.name == f"{origin.image}_y{origin.y:05d}_x{origin.x:05d}"
+        assert pair.image.suffix == pair.mask.suffix == ".png"
+        pixels, labels = load_pair(pair)
+        assert pixels.shape == (32, 32, 3)
+        assert record.foreground == labels.mean()
+        whole, mask = images[origin.image]
+        box = (slice(origin.y, origin.y + 32), slice(origin.x, origin.x + 32))
+        inside = whole[box]
+        assert np.array_equal(pixels[: inside.shape[0], : inside.shape[1]], inside)
+        assert np.array_equal(labels[: inside.shape[0], : inside.shape[1]], mask[box])
+        covered[origin.image][box] = True
+    assert all(array.all() for array in covered.values())
+    small = manifest.of(None)[-1]
+    pixels, labels = load_pair(manifest.pairs()[-1])
+    assert (small.origin.image, small.origin.height) == ("s1", 20)
+    assert np.array_equal(pixels[20:32], pixels[18:6:-1])  # beyond its end it is mirrored
+    assert np.array_equal(labels[20:32], labels[18:6:-1])
+
+
+def test_shrunk_tiles_are_what_training_sees(tmp_path):
+    source = dataset(tmp_path / "data", [(128, 128)])
+    write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING, scale=0.5))
+    manifest = Manifest.read(tmp_path / "tiles" / "manifest.jsonl")
+    prepared = prepare_pair(source.pairs()[0], PreprocessingConfig(scale=0.5))
+    whole = np.asarray(prepared.image[0:64, 0:64])
+    for record, pair in zip(manifest.of(None), manifest.pairs(), strict=True):
+        box = (slice(record.origin.y, record.origin.y + 32), slice(record.origin.x, record.origin.x + 32))
+        pixels, labels = load_pair(pair)
+        assert np.abs(pixels / 255 - whole[box]).max() <= 0.5 / 255 + 1e-6
+        assert np.array_equal(labels, prepared.mask[box])
+        assert (record.origin.scale, record.origin.height) == (0.5, 128)
+
+
+@pytest.mark.parametrize(("fmt", "dtype"), [("png", np.uint16), ("tiff", np.uint8)])
+def test_formats_and_depths_are_kept(tmp_path, fmt, dtype):
+    source = dataset(tmp_path / "data", [(32, 32)], dtype=dtype)
+    write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING, image_format=fmt))
+    (pair,) = Manifest.read(tmp_path / "tiles" / "manifest.jsonl").pairs()
+    assert pair.image.suffix == {"png": ".png", "tiff": ".tif"}[fmt]
+    assert read_image(pair.image).dtype == dtype
+    assert np.array_equal(read_image(pair.image), read_image(source.pairs()[0].image))
+
+
+def test_grey_images_and_labels_stay_what_they_are(tmp_path):
+    write_image(tmp_path / "i.png", np.arange(1024, dtype=np.uint8).reshape(32, 32))
+    write_mask(tmp_path / "m.png", np.arange(1024, dtype=np.uint8).reshape(32, 32) % 3, foreground=None)
+    records = describe([Pair("a", tmp_path / "i.png", tmp_path / "m.png", None)], tmp_path)
+    write_tiles(
+        Manifest(tmp_path, tuple(records)), tmp_path / "t", TileSetConfig(tiling=TILING, thumbnails=True)
+    )
+    pairs = Manifest.read(tmp_path / "t" / "manifest.jsonl").pairs()
+    assert [pair.name for pair in pairs] == ["a_whole", "a_y00000_x00000"]
+    for pair in pairs:
+        image, labels = load_pair(pair)
+        assert image.shape == (32, 32)
+        assert np.array_equal(labels, read_mask(tmp_path / "m.png", threshold=None))
+
+
+def test_a_share_of_the_empty_tiles_is_kept_in_the_named_splits(tmp_path):
+    source = dataset(tmp_path / "data", [(96, 96)] * 9)
+    records = split_records(source.records, SplitConfig(names=("train", "valid"), shares=(6, 3)))
+    source = Manifest(source.folder, tuple(records))
+    kept = {}
+    for seed in (0, 1):
+        config = TileSetConfig(tiling=TILING, empty_share=0.3, seed=seed)
+        done = write_tiles(source, tmp_path / str(seed), config)
+        assert done.tiles == {"train": 6 + round(0.3 * 48), "valid": 27}
+        assert done.dropped == 48 - round(0.3 * 48)
+        kept[seed] = {one.name for one in Manifest.read(tmp_path / str(seed) / "manifest.jsonl").records}
+    write_tiles(source, tmp_path / "again", TileSetConfig(tiling=TILING, empty_share=0.3))
+    assert {one.name for one in Manifest.read(tmp_path / "again" / "manifest.jsonl").records} == kept[0]
+    assert kept[0] != kept[1]
+    none = write_tiles(source, tmp_path / "none", TileSetConfig(tiling=TILING, empty_share=0.0))
+    assert none.tiles == {"train": 6, "valid": 27}
+
+
+def test_empty_tiles_are_not_dropped_in_silence_from_no_split(tmp_path):
+    source = dataset(tmp_path / "data", [(32, 32)])
+    with pytest.raises(SettingError, match="empty_splits"):
+        write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING, empty_share=0.5))
+    assert not (tmp_path / "tiles").exists()
+
+
+def test_tiles_inherit_group_and_split(tmp_path):
+    source = dataset(tmp_path / "data", [(64, 64)] * 6)
+    records = split_records(source.records, SplitConfig(names=("train", "test"), shares=(2, 1)))
+    write_tiles(Manifest(source.folder, tuple(records)), tmp_path / "tiles", TileSetConfig(tiling=TILING))
+    manifest = Manifest.read(tmp_path / "tiles" / "manifest.jsonl")
+    wanted = {one.name: (one.group, one.split, one.digest) for one in records}
+    for record in manifest.records:
+        assert (record.group, record.split, record.origin.digest) == wanted[record.origin.image]
+        assert record.image.startswith(f"{record.split}/images/")
+    again = Manifest.read(tmp_path / "tiles" / "manifest.jsonl").changed()
+    assert again == []
+
+
+def test_thumbnails_show_the_whole_image(tmp_path):
+    source = dataset(tmp_path / "data", [(64, 128)])
+    write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING, thumbnails=True))
+    (record,) = [
+        one for one in Manifest.read(tmp_path / "tiles" / "manifest.jsonl").records if one.origin.thumbnail
+    ]
+    assert (record.name, record.origin.scale, record.height, record.width) == ("s0_whole", 0.25, 32, 32)
+    whole = read_image(source.pairs()[0].image).astype(float).reshape(16, 4, 32, 4, 3).mean(axis=(1, 3))
+    found = read_image(tmp_path / "tiles" / record.image).astype(float)
+    assert np.abs(found[:16] - whole).max() <= 0.51
+    assert np.array_equal(found[16:31], found[14::-1])
+
+
+def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
+    source = dataset(tmp_path / "data", [(32, 32)])
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "tiles" / "mine").write_text("x", encoding="utf-8")
+    with pytest.raises(FileError, match="new or empty folder; got mine in it"):
+        write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING))
+    assert [path.name for path in (tmp_path / "tiles").iterdir()] == ["mine"]
+    (tmp_path / "tiles" / "mine").unlink()
+    write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING))  # an empty one is taken
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path):
+    source = dataset(tmp_path / "data", [(32, 32)] * 3)
+    image = tmp_path / "data" / "images" / "s2.png"
+    image.write_bytes(image.read_bytes()[:100])
+    with pytest.raises(FileError, match=r"s2\.png"):
+        write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_floats_are_refused(tmp_path):
+    write_probs(tmp_path / "i.tif", np.zeros((32, 32), np.float32), "float32")
+    write_mask(tmp_path / "m.png", np.zeros((32, 32), np.uint8))
+    records = describe([Pair("a", tmp_path / "i.tif", tmp_path / "m.png")], tmp_path)
+    with pytest.raises(ArrayError, match="8 or 16 bits"):
+        write_tiles(Manifest(tmp_path, tuple(records)), tmp_path / "t", TileSetConfig(tiling=TILING))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_set_is_no_set(tmp_path, number):
+    dataset(tmp_path / "data", [(256, 256)] * 12)
+    code = (
+        "import sys; from pathlib import Path; from tiledseg.config import *; from tiledseg.data import *;"
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143));"
+        f"root = Path({str(tmp_path)!r}); d = root / 'data';"
+        "pairs = pairs_of(DataConfig(images=str(d / 'images'), masks=str(d / 'masks')));"
+        "config = TileSetConfig(tiling=TilingConfig(tile_size=16, overlap=0));"
+        "write_tiles(Manifest(d, tuple(describe(pairs, d))), root / 'tiles', config)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(tiledseg.__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", code], env=env)
+    while not list(tmp_path.glob(".tiledseg-*.part/images/*.png")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(60) != 0
+    assert not (tmp_path / "tiles").exists()
+    left = list(tmp_path.glob(".tiledseg-*.part"))
+    assert len(left) == (number == signal.SIGKILL)
+    for folder in left:
+        shutil.rmtree(folder)

@@ -1,0 +1,237 @@
+"""Cutting a dataset into a set of tiles on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg._progress import progress_bar
+from tiledseg.config import PreprocessingConfig, Record, TileOrigin
+from tiledseg.data._loading import load_pair, shrunk_labels
+from tiledseg.data._manifest import write_manifest
+from tiledseg.errors import ArrayError, SettingError
+from tiledseg.grid import Box
+from tiledseg.io import file_digest, new_folder, write_image, write_mask
+from tiledseg.preprocess import scaled_length, shrunk
+from tiledseg.tiler import Tiler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, PathLike
+    from tiledseg.config import TileSetConfig
+    from tiledseg.data._manifest import Manifest
+    from tiledseg.data._pairs import Pair
+
+__all__ = ["MANIFEST", "TileSet", "write_tiles"]
+
+MANIFEST = "manifest.jsonl"
+"""Name of a tile set's manifest in its folder."""
+
+_SUFFIXES = {"png": ".png", "tiff": ".tif"}
+
+
+@dataclass(frozen=True, slots=True)
+class TileSet:
+    """What was written.
+
+    Attributes
+    ----------
+    folder : Path
+        The tile set's folder.
+    tiles : dict of str to int
+        Number of tiles by split.
+    dropped : int
+        Number of tiles without foreground that were left out.
+    """
+
+    folder: Path
+    tiles: dict[str, int]
+    dropped: int
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {split}".strip() for split, count in self.tiles.items())
+        dropped = f"; {self.dropped} empty ones left out" if self.dropped else ""
+        return f"{sum(self.tiles.values())} tiles ({counts}){dropped}"
+
+
+def write_tiles(
+    source: Manifest, output: PathLike, config: TileSetConfig, *, progress: bool = False
+) -> TileSet:
+    """Cut the images and masks of a manifest into tiles.
+
+    Each tile is ``SPLIT/images/NAME_yROW_xCOLUMN.png``, and its mask has the same name in
+    ``SPLIT/masks``; row and column are those of its first px in the image as it is cut, after
+    scaling. ``manifest.jsonl`` names all of them, with the image that each was cut from. The
+    folder appears when all is written, and not before.
+
+    Parameters
+    ----------
+    source : Manifest
+        The images, with their groups and splits, which the tiles inherit.
+    output : path
+        A new or empty folder.
+    config : TileSetConfig
+        Size, scale, which tiles are kept, format.
+    progress : bool
+        Whether to show progress.
+
+    Returns
+    -------
+    TileSet
+        What was written.
+
+    Raises
+    ------
+    SettingError
+        If no split of `source` is one from which empty tiles are to be left out.
+    FileError
+        If the folder holds anything, or a file cannot be read or written.
+    ArrayError
+        If an image is neither grey nor RGB of 8 or 16 bits.
+    """
+    if config.empty_share < 1 and not set(config.empty_splits) & set(source.splits):
+        raise broken(
+            SettingError,
+            "empty_splits",
+            must=f"name a split of {', '.join(source.splits) or 'the data'}",
+            got=config.empty_splits,
+            fix="Name one, or keep all empty tiles with empty_share=1.",
+        )
+    with new_folder(output) as folder, progress_bar(len(source.records), "images", shown=progress) as step:
+        writer = _Writer(folder, config)
+        for record, pair in zip(source.of(None), source.pairs(), strict=True):
+            writer.add(record, pair)
+            step(1)
+        write_manifest(folder / MANIFEST, writer.records)
+    counts = Counter(record.split for record in writer.records)
+    return TileSet(Path(output), {split: counts[split] for split in source.splits}, writer.dropped)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tile:
+    """A tile before it is written."""
+
+    name: str
+    origin: TileOrigin
+    image: AnyArray
+    mask: NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Writes the tiles of one image after the other, and remembers them."""
+
+    folder: Path
+    config: TileSetConfig
+    records: list[Record] = field(default_factory=list)
+    dropped: int = 0
+    _seen: Counter[str] = field(default_factory=Counter)  # empty tiles by split
+    _kept: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Record, pair: Pair) -> None:
+        """Cut one image, and write the tiles that are kept."""
+        for tile in self._chosen(list(_cut(record, pair, self.config)), record.split):
+            self.records.append(self._written(tile, record))
+
+    def _chosen(self, tiles: list[_Tile], split: str) -> list[_Tile]:
+        """Leave empty tiles out by lot, so that their share is met over all images of a split."""
+        empty = [tile for tile in tiles if not tile.mask.any()]
+        if split not in self.config.empty_splits or not empty:
+            return tiles
+        self._seen[split] += len(empty)
+        n_kept = round(self.config.empty_share * self._seen[split]) - self._kept[split]
+        self._kept[split] += n_kept
+        self.dropped += len(empty) - n_kept
+        out = {tile.name for tile in sorted(empty, key=lambda tile: self._lot(tile.name))[n_kept:]}
+        return [tile for tile in tiles if tile.name not in out]
+
+    def _lot(self, name: str) -> bytes:
+        return hashlib.sha256(f"{self.config.seed}:{name}".encode()).digest()
+
+    def _written(self, tile: _Tile, source: Record) -> Record:
+        cut = source.mask_parts == "merged" and source.mask_threshold is not None
+        file = tile.name + _SUFFIXES[self.config.image_format]
+        image, mask = (f"{source.split}/{kind}/{file}".lstrip("/") for kind in ("images", "masks"))
+        write_image(self.folder / image, tile.image)
+        write_mask(self.folder / mask, tile.mask, foreground=255 if cut else None)
+        return Record(
+            name=tile.name,
+            image=image,
+            masks=(mask,),
+            group=source.group,
+            split=source.split,
+            height=tile.mask.shape[0],
+            width=tile.mask.shape[1],
+            foreground=float(np.count_nonzero(tile.mask) / tile.mask.size),
+            digest=file_digest(self.folder / image),
+            mask_digests=(file_digest(self.folder / mask),),
+            mask_threshold=128 if cut else None,
+            origin=tile.origin,
+        )
+
+
+def _cut(record: Record, pair: Pair, config: TileSetConfig) -> Iterator[_Tile]:
+    image, mask = load_pair(pair)
+    if image.dtype.kind != "u":
+        raise broken(
+            ArrayError,
+            record.image,
+            must="be of 8 or 16 bits to be cut into tiles on disk",
+            got=str(image.dtype),
+            fix="Convert it; training crops from the images themselves and needs no tiles.",
+        )
+    tiler = Tiler(config.tiling)
+    small, labels = _shrunk(image, mask, config.scale)
+    for tile in tiler.grid(labels.shape):
+        box = tile.read_box
+        origin = _origin(record, config.scale, box.y0, box.x0)
+        name = f"{record.name}_y{box.y0:05d}_x{box.x0:05d}"
+        yield _Tile(name, origin, *_read(tiler, small, labels, box))
+    if config.thumbnails:
+        height, width = config.tiling.tile_shape
+        scale = min(1.0, height / mask.shape[0], width / mask.shape[1])
+        whole = Box(0, height, 0, width)
+        thumbnail = _read(tiler, *_shrunk(image, mask, scale), whole)
+        yield _Tile(f"{record.name}_whole", _origin(record, scale, 0, 0, thumbnail=True), *thumbnail)
+
+
+def _read(
+    tiler: Tiler, image: AnyArray, mask: NDArray[np.uint8], box: Box
+) -> tuple[AnyArray, NDArray[np.uint8]]:
+    pixels = tiler.read(image, box)
+    return pixels[..., 0] if image.ndim == 2 else pixels, tiler.read(mask, box)[..., 0]
+
+
+def _shrunk(image: AnyArray, mask: NDArray[np.uint8], scale: float) -> tuple[AnyArray, NDArray[np.uint8]]:
+    """Shrink an image as for training, but keep its dtype; the mask takes the label at each centre."""
+    shape = (scaled_length(image.shape[0], scale), scaled_length(image.shape[1], scale))
+    if shape == image.shape[:2]:
+        return image, mask
+    channels = image.shape[2] if image.ndim == 3 else 1
+    settings = PreprocessingConfig.model_validate(
+        {"dtype": image.dtype.name, "channels": channels, "scale": scale}
+    )
+    small = shrunk(image, settings)
+    return small[..., 0] if image.ndim == 2 else small, shrunk_labels(mask, shape)
+
+
+def _origin(record: Record, scale: float, y: int, x: int, *, thumbnail: bool = False) -> TileOrigin:
+    return TileOrigin(
+        image=record.name,
+        digest=record.source,
+        height=record.height,
+        width=record.width,
+        scale=scale,
+        y=y,
+        x=x,
+        thumbnail=thumbnail,
+    )
