@@ -224,7 +224,7 @@ def shrunk_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np
     Parameters
     ----------
     mask : ndarray
-        uint8 (H, W).
+        Labels, uint8 (H, W).
     shape : tuple of int
         Height and width to shrink to, in px.
 
