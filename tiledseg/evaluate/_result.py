@@ -1,28 +1,43 @@
-"""The scores of many images: summed up, printed, written."""
+"""The scores of many images: summed up, as curves, with intervals, printed, written."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import shown
-from tiledseg.evaluate._scores import SCORES, foreground, mean, mean_score
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+from tiledseg.evaluate._scores import SCORES, added, mean, of_classes, pooled
+from tiledseg.evaluate._tables import as_csv, as_json, as_markdown, as_text
 from tiledseg.io import write_text
-from tiledseg.metrics import Counts
+from tiledseg.metrics import (
+    CURVE_THRESHOLDS,
+    Counts,
+    InstanceCounts,
+    Interval,
+    ProbabilityCounts,
+    SeamErrors,
+    bootstrap_interval,
+    calibration_error,
+    counts_at_thresholds,
+    dice,
+    precision,
+    recall,
+)
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tiledseg._types import PathLike
     from tiledseg.evaluate._scores import ImageScores
 
-__all__ = ["EvaluationResult", "FailedPair"]
+__all__ = ["EvaluationResult", "FailedPair", "ThresholdCurve"]
 
-_LONGEST_NAME = 32
-_HEADINGS = ("size", "dice", "iou", "precision", "recall", "seams", "tiles", "seconds")
+_SAME = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,36 @@ class FailedPair:
 
 
 @dataclass(frozen=True, slots=True)
+class ThresholdCurve:
+    """Scores of one class at 255 thresholds.
+
+    Attributes
+    ----------
+    thresholds : tuple of float
+        1/256, 2/256, … 255/256.
+    dice_mean : tuple of float
+        Mean Dice of the images.
+    dice, precision, recall : tuple of float
+        Of the px of all images together.
+    """
+
+    thresholds: tuple[float, ...]
+    dice_mean: tuple[float, ...]
+    dice: tuple[float, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        """The threshold of the highest mean Dice; of equals the one nearest to 0.5."""
+        most = max(self.dice_mean) - _SAME
+        equal = [
+            cut for cut, score in zip(self.thresholds, self.dice_mean, strict=True) if score >= most
+        ]
+        return min(equal, key=lambda cut: abs(cut - 0.5))
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationResult:
     """How well the maps of many images agree with their masks; ``print`` shows it as a table.
 
@@ -55,20 +100,25 @@ class EvaluationResult:
         Name of each class, as many as each image has counts; empty where not known.
     threshold : float
         Where probabilities of one class were cut.
+    threshold_from : str
+        Who said so.
     """
 
     images: tuple[ImageScores, ...]
     failed: tuple[FailedPair, ...] = ()
     labels: tuple[str, ...] = ()
     threshold: float = 0.5
+    threshold_from: str = "stated"
 
     @property
     def counts(self) -> tuple[Counts, ...]:
         """Counts of all images together, one for each class as in `ImageScores`."""
-        return tuple(
-            sum(of_class, Counts(0, 0, 0, 0))
-            for of_class in zip(*(one.counts for one in self.images), strict=True)
-        )
+        return added(self.images, "counts")
+
+    @property
+    def cells(self) -> InstanceCounts:
+        """Cells of all images together: ``found``, ``missed``, ``false``, ``mean_dice``."""
+        return sum((one.cells for one in self.images), InstanceCounts())
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -80,23 +130,44 @@ class EvaluationResult:
             return ("foreground",)[:n_classes]
         return ("background", *(f"class {label}" for label in range(1, n_classes)))
 
+    @property
+    def probabilities(self) -> ProbabilityCounts | None:
+        """Probabilities of all images together; None where one has none."""
+        known = [one.probabilities for one in self.images if one.probabilities is not None]
+        return sum(known[1:], known[0]) if known and len(known) == len(self.images) else None
+
+    @property
+    def seam_errors(self) -> SeamErrors | None:
+        """Wrong px by their distance from tile borders; None where no image has any border."""
+        known = [one.seam_errors for one in self.images if one.seam_errors is not None]
+        return sum(known[1:], known[0]) if known else None
+
     def summary(self) -> dict[str, float]:
         """Sum all images up.
 
         Returns
         -------
         dict
-            ``images`` and ``failed``: how many. ``dice``, ``iou``, ``precision``, ``recall``: of
-            the px of all images together, the mean over the classes but the background; with
-            ``_mean`` and ``_median`` those over the images. ``seam_ratio``: the median over the
-            images that have tile borders. ``seconds`` and ``megapixels``: of all images;
+            ``images`` and ``failed``: how many. For each of ``dice``, ``iou``, ``precision``,
+            ``recall``, ``specificity``, ``accuracy``, ``boundary_f1``, ``average_precision`` and
+            ``panoptic_quality`` the score of all images together, the mean over the classes but
+            the background; with ``_mean`` and ``_median`` those over the images.
+            ``hausdorff95_median``: in px. ``cells``, ``cells_found``, ``cells_missed``,
+            ``cells_false``: how many; ``cells_dice``: mean Dice of those found.
+            ``calibration_error``: of all px together. ``seam_ratio``: the median over the images
+            that have tile borders. ``seconds`` and ``megapixels``: of all images;
             ``megapixels_per_second`` of the two. What is not known is nan.
         """
         sums: dict[str, float] = {"images": len(self.images), "failed": len(self.failed)}
         for name in SCORES:
             values = [getattr(one, name) for one in self.images]
-            sums[name] = mean_score(name, self.counts)
+            sums[name] = pooled(name, self.images)
             sums[f"{name}_mean"], sums[f"{name}_median"] = mean(values), _median(values)
+        sums["hausdorff95_median"] = _median([one.hausdorff95 for one in self.images])
+        cells, probabilities = self.cells, self.probabilities
+        sums |= {"cells": cells.true, "cells_found": cells.found, "cells_missed": cells.missed}
+        sums |= {"cells_false": cells.false, "cells_dice": cells.mean_dice}
+        sums["calibration_error"] = math.nan if probabilities is None else calibration_error(probabilities)
         sums["seam_ratio"] = _median([one.seam_ratio for one in self.images])
         sums["seconds"] = sum(one.seconds for one in self.images) if self.images else math.nan
         sums["megapixels"] = sum(one.megapixels for one in self.images)
@@ -104,23 +175,117 @@ class EvaluationResult:
         sums["megapixels_per_second"] = sums["megapixels"] / sums["seconds"] if known else math.nan
         return sums
 
-    def by_class(self) -> dict[str, dict[str, float]]:
-        """Score each class but the background over the px of all images together.
+    def intervals(self, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> dict[str, Interval]:
+        """Say how far the means would move with other images of the same kind.
+
+        Parameters
+        ----------
+        level, resamples, seed : float, int, int
+            As of `tiledseg.metrics.bootstrap_interval`, which draws images with replacement.
 
         Returns
         -------
         dict
-            For each class its ``dice``, ``iou``, ``precision`` and ``recall``.
+            For each score the interval of its mean over the images, as ``dice_mean``, and
+            ``hausdorff95_median``.
+
+        Raises
+        ------
+        SettingError
+            If a number is out of its range.
         """
-        pairs = zip(foreground(self.class_names), foreground(self.counts), strict=True)
-        return {label: {name: score(counts) for name, score in SCORES.items()} for label, counts in pairs}
+        options = {"level": level, "resamples": resamples, "seed": seed}
+        found = {
+            f"{name}_mean": bootstrap_interval([getattr(one, name) for one in self.images], **options)
+            for name in SCORES
+        }
+        distances = [one.hausdorff95 for one in self.images]
+        return found | {"hausdorff95_median": bootstrap_interval(distances, _medians, **options)}
+
+    def by_class(self) -> dict[str, dict[str, float]]:
+        """Score each class but the background over all images together.
+
+        Returns
+        -------
+        dict
+            For each class its ``dice``, ``iou`` and so on, as in `summary`.
+        """
+        names = self.class_names[1:] if len(self.counts) > 1 else self.class_names
+        columns = {name: of_classes(name, self.images) for name in SCORES}
+        return {
+            label: {name: column[place] for name, column in columns.items() if column}
+            for place, label in enumerate(names)
+        }
+
+    def threshold_curve(self) -> ThresholdCurve | None:
+        """Score at other thresholds, without predicting again.
+
+        Returns
+        -------
+        ThresholdCurve or None
+            None where there are several classes, no image, or no probabilities.
+        """
+        probabilities = self.probabilities
+        if probabilities is None or len(self.counts) > 1:
+            return None
+        every = [
+            [dice(counts) for counts in counts_at_thresholds(one.probabilities)]
+            for one in self.images
+            if one.probabilities is not None
+        ]
+        together = counts_at_thresholds(probabilities)
+        return ThresholdCurve(
+            CURVE_THRESHOLDS,
+            tuple(mean(column) for column in zip(*every, strict=True)),
+            *(tuple(score(counts) for counts in together) for score in (dice, precision, recall)),
+        )
+
+    def best_threshold(self) -> float:
+        """Choose the threshold of the highest mean Dice: on images that are not scored with it.
+
+        Returns
+        -------
+        float
+            A multiple of 1/256.
+
+        Raises
+        ------
+        SettingError
+            If there is no threshold curve.
+        """
+        curve = self.threshold_curve()
+        if curve is None:
+            raise broken(
+                SettingError,
+                "threshold",
+                must="be chosen from probabilities of one class",
+                got=f"{len(self.images)} images, {len(self.counts)} classes",
+                fix="State it, or leave it out.",
+            )
+        return curve.best
+
+    def worst(self, n_images: int) -> tuple[ImageScores, ...]:
+        """List the images of the lowest Dice.
+
+        Parameters
+        ----------
+        n_images : int
+            At most so many.
+
+        Returns
+        -------
+        tuple of ImageScores
+            The worst first.
+        """
+        return tuple(sorted(self.images, key=lambda one: one.dice)[:n_images])
 
     def to_csv(self, path: PathLike) -> None:
         """Write one line per image as CSV.
 
-        Columns: ``name``, ``height``, ``width``, the scores, ``tp``, ``fp``, ``fn`` and ``tn``
-        (with several classes once for each, as ``tp_0``), ``seam_ratio``, ``tiles``, ``seconds``
-        and ``error``. Numbers are written in full; a cell is empty where there is none.
+        Columns: ``name``, ``height``, ``width``, the scores, ``hausdorff95`` in px, ``tp``,
+        ``fp``, ``fn`` and ``tn`` (with several classes once for each, as ``tp_0``), ``cells`` and
+        how many were found, missed or false, ``seam_ratio``, ``tiles``, ``seconds`` and
+        ``error``. Numbers are written in full; a cell is empty where there is none.
 
         Parameters
         ----------
@@ -132,17 +297,13 @@ class EvaluationResult:
         FileError
             If it cannot be written.
         """
-        rows = [_row(one) for one in self.images]
-        rows += [{"name": _text(one.name), "error": _text(one.error)} for one in self.failed]
-        columns = list(dict.fromkeys(key for row in rows for key in row if key != "error"))
-        table = io.StringIO()
-        writer = csv.DictWriter(table, [*columns, "error"], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(path, table.getvalue())
+        write_text(path, as_csv(self))
 
     def to_json(self, path: PathLike) -> None:
-        """Write everything as JSON: ``summary``, ``classes``, ``threshold``, ``images``, ``failed``.
+        """Write everything as JSON.
+
+        Keys: ``summary``, ``intervals``, ``classes``, ``threshold``, ``threshold_from``,
+        ``threshold_curve``, ``reliability``, ``seam_errors``, ``images``, ``failed``.
 
         Parameters
         ----------
@@ -154,34 +315,25 @@ class EvaluationResult:
         FileError
             If it cannot be written.
         """
-        content = {
-            "summary": _jsonable(self.summary()),
-            "classes": {label: _jsonable(scores) for label, scores in self.by_class().items()},
-            "threshold": self.threshold,
-            "images": [_jsonable(_row(one)) for one in self.images],
-            "failed": [{"name": _text(one.name), "error": _text(one.error)} for one in self.failed],
-        }
-        write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(path, as_json(self))
+
+    def to_markdown(self, path: PathLike) -> None:
+        """Write the table that ``print`` shows as Markdown.
+
+        Parameters
+        ----------
+        path : path
+            File to write, whole or not at all.
+
+        Raises
+        ------
+        FileError
+            If it cannot be written.
+        """
+        write_text(path, as_markdown(self))
 
     def __str__(self) -> str:
-        sums = self.summary()
-        rows = [("image", *_HEADINGS), *(_cells(one) for one in self.images)]
-        for title, suffix in (("mean", "_mean"), ("median", "_median"), ("all px together", "")):
-            rows.append((title, "", *(_number(sums[f"{name}{suffix}"]) for name in SCORES), "", "", ""))
-        heading, *lines = _aligned(rows)
-        rule = "-" * len(heading)
-        return "\n".join([heading, rule, *lines[:-3], rule, *lines[-3:], "", *self._notes(sums)])
-
-    def _notes(self, sums: dict[str, float]) -> list[str]:
-        """Say in words what the table leaves out."""
-        scored = f"{len(self.images)} scored, {len(self.failed)} failed"
-        speed = f"seam ratio {_number(sums['seam_ratio'])}, {_number(sums['megapixels_per_second'])} Mpx/s"
-        classes = [
-            f"{label}: dice {_number(one['dice'])}, iou {_number(one['iou'])}"
-            for label, one in self.by_class().items()
-        ]
-        failures = [f"failed: {shown(one.name)}: {one.error}" for one in self.failed]
-        return [f"{scored}; {speed}", *(classes if len(classes) > 1 else []), *failures]
+        return as_text(self)
 
 
 def _median(values: list[float]) -> float:
@@ -189,59 +341,5 @@ def _median(values: list[float]) -> float:
     return statistics.median(known) if known else math.nan
 
 
-def _row(scores: ImageScores) -> dict[str, object]:
-    """Spell an image's scores out, one cell per number."""
-    row: dict[str, object] = {"name": _text(scores.name), "height": scores.shape[0], "width": scores.shape[1]}
-    row |= {name: _cell(getattr(scores, name)) for name in SCORES}
-    for label, counts in enumerate(scores.counts):
-        suffix = f"_{label}" if len(scores.counts) > 1 else ""
-        row |= {f"{part}{suffix}": getattr(counts, part) for part in ("tp", "fp", "fn", "tn")}
-    return row | {
-        "seam_ratio": _cell(scores.seam_ratio),
-        "tiles": scores.tiles,
-        "seconds": _cell(scores.seconds),
-    }
-
-
-def _cell(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _text(text: str) -> str:
-    """Spell out what UTF-8 cannot hold: bytes of a file name that are none."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _jsonable(values: dict[str, float] | dict[str, object]) -> dict[str, object]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
-
-
-def _cells(scores: ImageScores) -> tuple[str, ...]:
-    name = shown(scores.name)
-    return (
-        name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}",
-        f"{scores.shape[0]} x {scores.shape[1]}",
-        *(_number(getattr(scores, score)) for score in SCORES),
-        _number(scores.seam_ratio),
-        str(scores.tiles or "-"),
-        _number(scores.seconds, digits=2),
-    )
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Lay cells out in columns, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def _medians(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.median(rows, axis=1), np.float64)

@@ -1,55 +1,57 @@
-"""The scores of one image."""
+"""The scores of one image, and those of several together."""
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+import operator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tiledseg._checks import broken
-from tiledseg.errors import ArrayError
-from tiledseg.metrics import Counts, count_classes, dice, iou, precision, recall, seam_ratio
-from tiledseg.stitcher import labels_of
+from tiledseg.metrics import (
+    BoundaryCounts,
+    Counts,
+    InstanceCounts,
+    ProbabilityCounts,
+    SeamErrors,
+    accuracy,
+    average_precision,
+    boundary_f1,
+    calibration_error,
+    dice,
+    iou,
+    panoptic_quality,
+    precision,
+    recall,
+    specificity,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from tiledseg._types import AnyArray
+__all__ = ["SCORES", "ImageScores", "added", "mean", "of_classes", "pooled"]
 
-__all__ = ["SCORES", "ImageScores", "foreground", "mean", "mean_score", "score_map"]
+_Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 
-_Item = TypeVar("_Item")
-
-SCORES: dict[str, Callable[[Counts], float]] = {
-    "dice": dice,
-    "iou": iou,
-    "precision": precision,
-    "recall": recall,
+SCORES: _Parts = {
+    "dice": ("counts", dice),
+    "iou": ("counts", iou),
+    "precision": ("counts", precision),
+    "recall": ("counts", recall),
+    "specificity": ("counts", specificity),
+    "accuracy": ("counts", accuracy),
+    "boundary_f1": ("boundary", boundary_f1),
+    "average_precision": ("instances", average_precision),
+    "panoptic_quality": ("instances", panoptic_quality),
 }
-"""What is scored, by name."""
-
-
-def mean(values: Iterable[float]) -> float:
-    """Average numbers, those that are nan left out; nan where none is left."""
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def foreground(of_classes: tuple[_Item, ...]) -> tuple[_Item, ...]:
-    """Leave out the background, which is the first of several classes."""
-    return of_classes[1:] if len(of_classes) > 1 else of_classes
-
-
-def mean_score(name: str, counts: tuple[Counts, ...]) -> float:
-    """Score each class but the background, and average."""
-    return mean(SCORES[name](one) for one in foreground(counts))
+"""What is scored, by name: what is counted of an image, and the score of such counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScores:
     """How well one image's map agrees with its mask.
+
+    With several classes a score is the mean over the classes but the background.
 
     Attributes
     ----------
@@ -67,6 +69,17 @@ class ImageScores:
         Tiles that were computed; 0 where not known.
     seconds : float
         Time of the prediction, reading and scoring left out; nan where not known.
+    boundary : tuple of BoundaryCounts
+        Of the outlines, one for each class but the background; empty where not measured.
+    distances : tuple of float
+        95 % Hausdorff distance of each class but the background in px.
+    instances : tuple of InstanceCounts
+        Of the cells, one for each class but the background.
+    probabilities : ProbabilityCounts or None
+        Of the foreground where there is one class; of the predicted label where there are
+        several. None for a map of labels, or one that holds no probabilities.
+    seam_errors : SeamErrors or None
+        Wrong px by their distance from tile borders; None where there are none.
     """
 
     name: str
@@ -75,26 +88,71 @@ class ImageScores:
     seam_ratio: float = math.nan
     tiles: int = 0
     seconds: float = math.nan
+    boundary: tuple[BoundaryCounts, ...] = ()
+    distances: tuple[float, ...] = ()
+    instances: tuple[InstanceCounts, ...] = ()
+    probabilities: ProbabilityCounts | None = field(default=None, compare=False)
+    seam_errors: SeamErrors | None = None
 
     @property
     def dice(self) -> float:
-        """Dice, in [0, 1]; the mean over the classes but the background."""
-        return mean_score("dice", self.counts)
+        """Dice, in [0, 1]."""
+        return pooled("dice", [self])
 
     @property
     def iou(self) -> float:
-        """Intersection over union, in [0, 1]; the mean over the classes but the background."""
-        return mean_score("iou", self.counts)
+        """Intersection over union, in [0, 1]."""
+        return pooled("iou", [self])
 
     @property
     def precision(self) -> float:
         """Share of the predicted px that is right; nan where none is predicted."""
-        return mean_score("precision", self.counts)
+        return pooled("precision", [self])
 
     @property
     def recall(self) -> float:
         """Share of the true px that is found; nan where there is none."""
-        return mean_score("recall", self.counts)
+        return pooled("recall", [self])
+
+    @property
+    def specificity(self) -> float:
+        """Share of the other px that is left alone; nan where there is none."""
+        return pooled("specificity", [self])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all px that is right."""
+        return pooled("accuracy", [self])
+
+    @property
+    def boundary_f1(self) -> float:
+        """F1 of the outlines, in [0, 1]; nan where they were not measured."""
+        return pooled("boundary_f1", [self])
+
+    @property
+    def hausdorff95(self) -> float:
+        """95 % Hausdorff distance in px; inf where nothing was found or there is nothing to find."""
+        return mean(self.distances)
+
+    @property
+    def average_precision(self) -> float:
+        """Average precision of the cells at IoU 0.5 to 0.95, in [0, 1]."""
+        return pooled("average_precision", [self])
+
+    @property
+    def panoptic_quality(self) -> float:
+        """Panoptic quality of the cells, in [0, 1]."""
+        return pooled("panoptic_quality", [self])
+
+    @property
+    def cells(self) -> InstanceCounts:
+        """Cells of all classes together: ``found``, ``missed``, ``false``, ``mean_dice``."""
+        return sum(self.instances, InstanceCounts())
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error of the probabilities; nan where there are none."""
+        return math.nan if self.probabilities is None else calibration_error(self.probabilities)
 
     @property
     def megapixels(self) -> float:
@@ -102,86 +160,27 @@ class ImageScores:
         return self.shape[0] * self.shape[1] / 1e6
 
 
-def score_map(  # noqa: PLR0913  two arrays and what is known of them
-    prediction: AnyArray,
-    truth: AnyArray,
-    *,
-    name: str = "map",
-    classes: int = 1,
-    threshold: float = 0.5,
-    borders: tuple[Sequence[int], Sequence[int]] = ((), ()),
-    tiles: int = 0,
-    seconds: float = math.nan,
-) -> ImageScores:
-    """Score a finished map, whoever made it.
-
-    Parameters
-    ----------
-    prediction : ndarray
-        Probabilities: real, (H, W) or (H, W, 1) for one class, (H, W, K) for several, of which
-        the largest is taken. Or labels: boolean or integer, (H, W).
-    truth : ndarray, shape (H, W)
-        Labels: boolean or integer. 0 and 1 for one class, else in [0, K) with 0 the background.
-    name : str
-        Name of the image.
-    classes : int
-        Of a `prediction` that holds labels: 1 for labels 0 and 1, else the number of labels, the
-        background counted in. Probabilities say it by their channels.
-    threshold : float
-        For probabilities of one class: a px with at least this is foreground.
-    borders : tuple of sequence of int
-        Tile borders along y and along x, in px of the map; see `tiledseg.metrics.seam_ratio`.
-    tiles : int
-        Tiles that were computed.
-    seconds : float
-        Time of the prediction.
-
-    Returns
-    -------
-    ImageScores
-        The scores.
-
-    Raises
-    ------
-    ArrayError
-        If `prediction` is neither probabilities nor labels, its size is not that of `truth`, or a
-        label is out of range.
-    SettingError
-        If a border does not lie inside the map.
-
-    Examples
-    --------
-    >>> truth = np.array([[1, 1, 0, 0]])
-    >>> scores = score_map(np.array([[0.9, 0.2, 0.6, 0.1]]), truth)
-    >>> scores.dice, scores.iou
-    (0.5, 0.3333333333333333)
-    """
-    labels, classes = _labels(prediction, classes, threshold)
-    counts = count_classes(truth, labels, max(classes, 2))
-    seams = seam_ratio(prediction, *borders).both if any(borders) else math.nan
-    height, width = labels.shape
-    return ImageScores(name, (height, width), counts if classes > 1 else counts[1:], seams, tiles, seconds)
+def mean(values: Iterable[float]) -> float:
+    """Average numbers, those that are nan left out; nan where none is left."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
-def _labels(prediction: AnyArray, classes: int, threshold: float) -> tuple[AnyArray, int]:
-    """Decide the label of each px, and say how many classes there are."""
-    if prediction.dtype.kind in "biu" and prediction.ndim == 2:
-        return prediction, classes
-    if prediction.dtype.kind != "f" or prediction.ndim not in {2, 3}:
-        raise broken(
-            ArrayError,
-            "prediction",
-            must="be probabilities, real (H, W) or (H, W, K), or labels, integer (H, W)",
-            got=f"{prediction.dtype} of shape {prediction.shape}",
-            fix="Convert it, for example with astype(numpy.float32) / 255.",
-        )
-    if not np.isfinite(prediction).all():
-        raise broken(
-            ArrayError,
-            "prediction",
-            must="be finite",
-            got="NaN or infinite values",
-            fix="Replace them, for example with numpy.nan_to_num.",
-        )
-    probs = prediction if prediction.ndim == 3 else prediction[..., np.newaxis]
-    return labels_of(probs, threshold), probs.shape[2]
+def added(images: Sequence[ImageScores], part: str) -> tuple[Any, ...]:
+    """Add up what was counted in images, class by class."""
+    return tuple(
+        functools.reduce(operator.add, of_class)
+        for of_class in zip(*(getattr(one, part) for one in images), strict=True)
+    )
+
+
+def of_classes(name: str, images: Sequence[ImageScores]) -> list[float]:
+    """Score each class but the background over images together."""
+    part, score = SCORES[name]
+    counts = added(images, part)
+    return [score(one) for one in (counts[1:] if part == "counts" and len(counts) > 1 else counts)]
+
+
+def pooled(name: str, images: Sequence[ImageScores]) -> float:
+    """Score images together: the mean over the classes but the background."""
+    return mean(of_classes(name, images))

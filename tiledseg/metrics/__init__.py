@@ -35,11 +35,13 @@ from tiledseg.metrics._probabilities import (
     reliability,
 )
 from tiledseg.metrics._scores import accuracy, dice, iou, precision, recall, specificity
+from tiledseg.metrics._seam_errors import SEAM_DISTANCES, SeamErrors, SeamErrorTally
 from tiledseg.metrics._seams import SeamRatio, SeamTally, seam_ratio
 
 __all__ = [
     "CURVE_THRESHOLDS",
     "IOU_THRESHOLDS",
+    "SEAM_DISTANCES",
     "BoundaryCounts",
     "Counts",
     "InstanceCounts",
@@ -47,6 +49,8 @@ __all__ = [
     "OutlineDistances",
     "ProbabilityCounts",
     "Reliability",
+    "SeamErrorTally",
+    "SeamErrors",
     "SeamRatio",
     "SeamTally",
     "accuracy",

@@ -131,8 +131,8 @@ class SeamTally:
     """
 
     def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
-        self._rows = _places(_inside("borders_y", borders_y, shape[0]), shape[0])
-        self._columns = _places(_inside("borders_x", borders_x, shape[1]), shape[1])
+        self._rows = _places(check_borders("borders_y", borders_y, shape[0]), shape[0])
+        self._columns = _places(check_borders("borders_x", borders_x, shape[1]), shape[1])
         self._along_y, self._along_x = _Steps(), _Steps()
         self._row = 0
         self._last: AnyArray | None = None
@@ -206,7 +206,7 @@ def _checked(probs: npt.ArrayLike) -> AnyArray:
     return values
 
 
-def _inside(name: str, borders: Sequence[int], length: int) -> list[int]:
+def check_borders(name: str, borders: Sequence[int], length: int) -> list[int]:
     """Sort the borders, each once, and refuse those that lie outside the map."""
     for border in borders:
         if not 1 <= border < length:
