@@ -19,7 +19,8 @@ from tiledseg.data import Pair
 from tiledseg.errors import ArrayError, SettingError, TiledSegError
 from tiledseg.evaluate import EvaluationResult, Evaluator, FailedPair, ImageScores, score_map
 from tiledseg.io import write_image, write_mask
-from tiledseg.metrics import Counts
+from tiledseg.metrics import BoundaryCounts, Counts, InstanceCounts
+from tiledseg.predict import tiled_predict
 
 # tp at 2 px, fp at 2, fn at 1, tn at 3
 TRUTH = np.array([[1, 1, 0, 0], [0, 1, 0, 0]], np.uint8)
@@ -107,7 +108,9 @@ def test_several_classes_are_scored_one_by_one_without_the_background():
     result = evaluate([(image, truth)])
     assert result.counts == (Counts(1, 1, 0, 4), Counts(1, 0, 1, 4), Counts(2, 1, 1, 2))
     assert result.images[0].dice == pytest.approx((2 / 3 + 4 / 6) / 2)
-    assert result.by_class()["class 1"] == {"dice": 2 / 3, "iou": 1 / 2, "precision": 1.0, "recall": 1 / 2}
+    scores = result.by_class()["class 1"]
+    assert [scores[name] for name in ("dice", "iou", "precision", "recall")] == [2 / 3, 1 / 2, 1, 1 / 2]
+    assert scores["specificity"] == 1
     assert list(result.by_class()) == ["class 1", "class 2"]
     assert "class 2: dice 0.667" in str(result)
 
@@ -141,15 +144,13 @@ def test_borders_of_a_shrunk_image_are_found_in_the_image():
     image = np.zeros((64, 128, 1), np.float32)
     preprocessing = PreprocessingConfig(dtype="float32", channels=1, scale=0.5)
     tiling = TilingConfig(tile_size=32, overlap=0, blend="crop")
-    scored = []
-    Evaluator().evaluate(
-        FakeSegmenter(Steps(), preprocessing, tiling=tiling),
-        [(image, image[..., 0] > 0)],
-        callback=scored.append,
-    )
-    steps = np.abs(np.diff(scored[0].probs[32, :, 0]))
+    probs = tiled_predict(FakeSegmenter(Steps(), preprocessing, tiling=tiling), image)
+    steps = np.abs(np.diff(probs[32, :, 0]))
     assert 63 in np.flatnonzero(steps == steps.max())  # between px 63 and 64: twice 32
-    assert scored[0].scores.seam_ratio > 2
+    (one,) = evaluate(
+        [(image, image[..., 0] > 0)], FakeSegmenter(Steps(), preprocessing, tiling=tiling)
+    ).images
+    assert one.seam_ratio > 2
 
 
 def test_broken_pairs_are_reported_and_the_others_scored(tmp_path):
@@ -220,7 +221,6 @@ def test_callback_gets_what_was_scored():
     assert one.scores == result.images[0]
     assert (one.image == MAP).all()
     assert (one.truth == TRUTH).all()
-    assert np.allclose(one.probs[..., 0], MAP)
     assert (one.predicted == (MAP >= 0.5)).all()
 
 
@@ -326,22 +326,35 @@ def test_json_holds_everything(tmp_path):
 
 
 TABLE = """\
-image                                    size   dice    iou  precision  recall  seams  tiles  seconds
------------------------------------------------------------------------------------------------------
-7                                 1920 x 2560  0.571  0.400      0.500   0.667  1.000     35    12.50
-…t is much longer than the table        2 x 4  1.000  1.000          -       -      -      -        -
------------------------------------------------------------------------------------------------------
-mean                                           0.786  0.700      0.500   0.667
-median                                         0.786  0.700      0.500   0.667
-all px together                                0.571  0.400      0.500   0.667
+image                              dice    iou  precision  recall  outline     pq  hd95  found  missed  false  seams  seconds
+-----------------------------------------------------------------------------------------------------------------------------
+7                                 0.571  0.400      0.500   0.667    0.750  0.667   2.0      1       0      1   1.00    12.50
+…t is much longer than the table  1.000  1.000          -       -        -      -     -      -       -      -      -        -
+-----------------------------------------------------------------------------------------------------------------------------
+mean                              0.786  0.700      0.500   0.667    0.750  0.667
+  95 % from                       0.571  0.400          -       -        -      -
+  95 % to                         1.000  1.000          -       -        -      -
+median                            0.786  0.700      0.500   0.667    0.750  0.667   2.0
+all together                      0.571  0.400      0.500   0.667    0.750  0.667            1       0      1
 
-2 scored, 1 failed; seam ratio 1.000, - Mpx/s
-failed: b\\n: cannot be read"""
+2 scored, 1 failed; seam ratio 1.000, calibration error -, - Mpx/s
+threshold 0.5, stated
+failed: b\\n: cannot be read"""  # noqa: E501
 
 
 def test_table_is_neat():
     images = (
-        ImageScores("7", (1920, 2560), (COUNTS,), 1.0, 35, 12.5),
+        ImageScores(
+            "7",
+            (1920, 2560),
+            (COUNTS,),
+            1.0,
+            35,
+            12.5,
+            boundary=(BoundaryCounts(true=4, true_near=3, found=8, found_near=6),),
+            distances=(2.0,),
+            instances=(InstanceCounts(1, 2, (1,) + (0,) * 9, 1.0, 1.0),),
+        ),
         RESULT.images[1],
     )
     assert str(EvaluationResult(images, RESULT.failed)) == TABLE

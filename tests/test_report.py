@@ -50,8 +50,7 @@ def scored(height: int, width: int, n_channels: int = 3) -> ScoredImage:
     truth, predicted = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
     truth[:, : width // 2] = 1
     predicted[: height // 2] = 1
-    probs = predicted[..., np.newaxis].astype(np.float32)
-    return ScoredImage(image, truth, probs, predicted, score_map(predicted, truth, name="7"))
+    return ScoredImage(image, truth, predicted, score_map(predicted, truth, name="7"))
 
 
 def test_key_figures_are_those_of_the_result(tmp_path):

@@ -156,8 +156,14 @@ class EvaluateConfig(Config):
         How images are tiled; None for the segmenter's own.
     batch_size : int or None
         Tiles per call of the network; None to choose by memory.
+    boundary_px : float or None
+        How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal.
+    cell_px : int
+        Smaller areas, in px, count as no cells.
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     tiling: TilingConfig | None = None
     batch_size: Count | None = None
+    boundary_px: Annotated[float, Field(ge=0)] | None = None
+    cell_px: Count = 1

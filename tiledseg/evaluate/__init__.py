@@ -3,8 +3,24 @@
 Light: nothing here loads Keras, unless the segmenter does.
 """
 
+from tiledseg.evaluate._compare import Comparison, Difference, compare
 from tiledseg.evaluate._evaluator import Evaluator, ScoredImage
-from tiledseg.evaluate._result import EvaluationResult, FailedPair
-from tiledseg.evaluate._scores import ImageScores, score_map
+from tiledseg.evaluate._map import score_map
+from tiledseg.evaluate._maps import find_maps, read_map
+from tiledseg.evaluate._result import EvaluationResult, FailedPair, ThresholdCurve
+from tiledseg.evaluate._scores import ImageScores
 
-__all__ = ["EvaluationResult", "Evaluator", "FailedPair", "ImageScores", "ScoredImage", "score_map"]
+__all__ = [
+    "Comparison",
+    "Difference",
+    "EvaluationResult",
+    "Evaluator",
+    "FailedPair",
+    "ImageScores",
+    "ScoredImage",
+    "ThresholdCurve",
+    "compare",
+    "find_maps",
+    "read_map",
+    "score_map",
+]

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import settings_of, shown
+from tiledseg._checks import broken, settings_of, shown
 from tiledseg._progress import progress_bar
-from tiledseg._types import SegmenterLike
 from tiledseg.config import EvaluateConfig
-from tiledseg.data import as_pairs, check_mask, load_pair
-from tiledseg.errors import ArrayError, FileError
+from tiledseg.data import as_pairs, check_apart, load_pair
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.evaluate._maps import LoadedPair, PredictedMaps, ReadyMaps
 from tiledseg.evaluate._result import EvaluationResult, FailedPair
-from tiledseg.evaluate._scores import score_map
-from tiledseg.predict import plan, tiled_predict
-from tiledseg.stitcher import labels_of
+from tiledseg.evaluate._shapes import ShapeScorer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from tiledseg._types import AnyArray, FloatArray, PathLike
-    from tiledseg.data import Pair
+    from tiledseg._types import AnyArray, PathLike
+    from tiledseg.data import Pair, PairLike
+    from tiledseg.evaluate._maps import MapSource
     from tiledseg.evaluate._scores import ImageScores
-    from tiledseg.predict import Plan
 
 __all__ = ["Evaluator", "ScoredImage"]
 
@@ -42,8 +39,6 @@ class ScoredImage:
         The image as it was read.
     truth : ndarray of uint8, shape (H, W)
         Its true labels.
-    probs : ndarray of float32, shape (H, W, K)
-        The map.
     predicted : ndarray of uint8 or uint16, shape (H, W)
         The predicted labels.
     scores : ImageScores
@@ -52,7 +47,6 @@ class ScoredImage:
 
     image: AnyArray
     truth: AnyArray
-    probs: FloatArray
     predicted: AnyArray
     scores: ImageScores
 
@@ -60,10 +54,12 @@ class ScoredImage:
 class Evaluator:
     """Predicts images of known truth and scores the stitched maps at their own size.
 
+    Maps are scored while they are stitched, and not kept.
+
     Parameters
     ----------
     config : EvaluateConfig, optional
-        Threshold, tiling and batch size.
+        Threshold, tiling, batch size, and how outlines and cells are compared.
 
     Examples
     --------
@@ -81,8 +77,9 @@ class Evaluator:
     def evaluate(
         self,
         segmenter: object,
-        pairs: Iterable[Pair | tuple[PathLike | AnyArray, PathLike | AnyArray]],
+        pairs: Iterable[PairLike],
         *,
+        valid: Iterable[PairLike] | None = None,
         progress: bool = False,
         callback: Callable[[ScoredImage], None] | None = None,
     ) -> EvaluationResult:
@@ -94,6 +91,9 @@ class Evaluator:
             As for `tiled_predict`.
         pairs : iterable of Pair or tuple
             Images with their masks, or tuples of the two, each an array or a path.
+        valid : iterable of Pair or tuple, optional
+            Other images, on which the threshold of the highest mean Dice is chosen first; without
+            them it is that of the settings, else the segmenter's own.
         progress : bool
             Whether to show how many images are done.
         callback : callable, optional
@@ -110,75 +110,137 @@ class Evaluator:
         ModelError
             If `segmenter` cannot be tiled, or returns something else than a map.
         SettingError
-            If there is no pair, or the tiling does not fit the network.
+            If there is no pair, the tiling does not fit the network, or a threshold is stated
+            that was to be chosen; if it cannot be chosen, or an image is in both lists.
         StitchError
             If the map is not finite.
         """
-        todo = as_pairs(pairs, "pairs")
-        images, failed = [], self._failing(segmenter, todo)
-        with progress_bar(len(todo), "images", shown=progress) as advance:
-            for place, pair in enumerate(todo):
+        maps, todo = PredictedMaps(segmenter, self.config), as_pairs(pairs, "pairs")
+        if valid is None:
+            return _Run(maps, self.config, progress=progress, callback=callback).result(todo)
+        unseen = as_pairs(valid, "valid")
+        self._check_choice(todo, unseen)
+        chosen = _Run(maps, self.config, progress=progress).result(unseen)
+        run = _Run(maps, self.config, progress=progress, callback=callback)
+        run.threshold = chosen.best_threshold(), f"chosen on {len(chosen.images)} validation images"
+        return run.result(todo)
+
+    def score_maps(
+        self,
+        maps: Iterable[PathLike | AnyArray],
+        pairs: Iterable[PairLike],
+        *,
+        classes: int = 1,
+        tile_px: tuple[int, int] | None = None,
+        callback: Callable[[ScoredImage], None] | None = None,
+    ) -> EvaluationResult:
+        """Score maps that are ready, whoever made them.
+
+        Parameters
+        ----------
+        maps : iterable of path or ndarray
+            One for each pair, as `find_maps` finds them: arrays as for `score_map`, files as for
+            `read_map`.
+        pairs : iterable of Pair or tuple
+            As for `evaluate`.
+        classes : int
+            Of arrays that hold labels; see `score_map`.
+        tile_px : tuple of int, optional
+            Height and width of the tiles, without overlap, that the maps were pasted from: for the
+            seam ratio.
+        callback : callable, optional
+            As for `evaluate`.
+
+        Returns
+        -------
+        EvaluationResult
+            As of `evaluate`.
+
+        Raises
+        ------
+        SettingError
+            If there is no pair, or not one map for each.
+        """
+        todo, ready = as_pairs(pairs, "pairs"), list(maps)
+        if len(ready) != len(todo):
+            raise broken(
+                SettingError,
+                "maps",
+                must=f"be one for each of {len(todo)} pairs",
+                got=len(ready),
+                fix="Find them with tiledseg.evaluate.find_maps.",
+            )
+        source = ReadyMaps(ready, classes, tile_px)
+        return _Run(source, self.config, progress=False, callback=callback).result(todo)
+
+    def _check_choice(self, pairs: Sequence[Pair], valid: Sequence[Pair]) -> None:
+        if self.config.threshold is not None:
+            raise broken(
+                SettingError,
+                "threshold",
+                must="be left out where it is chosen on `valid`",
+                got=self.config.threshold,
+                fix="State it, or have it chosen.",
+            )
+        check_apart(pairs, valid)
+
+
+class _Run:
+    """One evaluation under way."""
+
+    def __init__(
+        self,
+        maps: MapSource,
+        config: EvaluateConfig,
+        *,
+        progress: bool,
+        callback: Callable[[ScoredImage], None] | None = None,
+    ) -> None:
+        self._maps, self._progress, self._callback = maps, progress, callback
+        self._shapes = ShapeScorer(config.boundary_px, config.cell_px)
+        self.threshold: tuple[float, str] = (
+            maps.threshold if config.threshold is None else (config.threshold, "stated")
+        )
+
+    def result(self, pairs: list[Pair]) -> EvaluationResult:
+        images, failed = [], self._failing(pairs)
+        with progress_bar(len(pairs), "images", shown=self._progress) as advance:
+            for place, pair in enumerate(pairs):
                 if place not in failed:
                     try:
-                        scored = self._scored(segmenter, pair)
+                        scored = self._scored(place, pair)
                     except _PAIR_ERRORS as error:
                         failed[place] = _failed(pair, error)
                     else:
                         images.append(scored.scores)
-                        if callback:
-                            callback(scored)
+                        if self._callback:
+                            self._callback(scored)
                 advance(1)
         failures = tuple(failed[place] for place in sorted(failed))
-        return EvaluationResult(tuple(images), failures, _names(segmenter), self._threshold(segmenter))
+        return EvaluationResult(tuple(images), failures, self._maps.labels, *self.threshold)
 
-    def _failing(self, segmenter: object, pairs: list[Pair]) -> dict[int, FailedPair]:
+    def _failing(self, pairs: list[Pair]) -> dict[int, FailedPair]:
         """Read every pair once before any is predicted, and say which do not fit."""
         failed = {}
         for place, pair in enumerate(pairs):
             try:
-                image, truth = load_pair(pair)
-                layout = plan(segmenter, image.shape, self.config.tiling)
-                check_mask(truth, image.shape, layout.classes or len(_names(segmenter)) or 256)
+                self._maps.check(_loaded(place, pair))
             except _PAIR_ERRORS as error:
                 failed[place] = _failed(pair, error)
         return failed
 
-    def _scored(self, segmenter: object, pair: Pair) -> ScoredImage:
-        config, threshold = self.config, self._threshold(segmenter)
-        image, truth = load_pair(pair)
-        layout = plan(segmenter, image.shape, config.tiling)
-        started = time.perf_counter()
-        probs = tiled_predict(segmenter, image, config.tiling, batch_size=config.batch_size)
-        scores = score_map(
-            probs,
-            truth,
-            name=pair.name,
-            threshold=threshold,
-            borders=_borders(layout),
-            tiles=len(layout.grid),
-            seconds=time.perf_counter() - started,
-        )
-        return ScoredImage(image, truth, probs, labels_of(probs, threshold), scores)
-
-    def _threshold(self, segmenter: object) -> float:
-        if self.config.threshold is not None:
-            return self.config.threshold
-        return segmenter.threshold if isinstance(segmenter, SegmenterLike) else 0.5
+    def _scored(self, place: int, pair: Pair) -> ScoredImage:
+        loaded = _loaded(place, pair)
+        labels, scores = self._maps.score(loaded, self.threshold[0])
+        whole = self._shapes.scored(scores, loaded.truth, labels)
+        return ScoredImage(loaded.image, loaded.truth, labels, whole)
 
 
-def _names(segmenter: object) -> tuple[str, ...]:
-    return segmenter.labels if isinstance(segmenter, SegmenterLike) else ()
+def _loaded(place: int, pair: Pair) -> LoadedPair:
+    return LoadedPair(pair.name, place, *load_pair(pair))
 
 
 def _failed(pair: Pair, error: Exception) -> FailedPair:
     text = str(error) or type(error).__name__
     _log.warning("%s: %s", shown(pair.name), text)
     return FailedPair(pair.name, text)
-
-
-def _borders(layout: Plan) -> tuple[list[int], list[int]]:
-    """Say where tile borders lie in the image, which may be larger than what was tiled."""
-    return (
-        [round(border * layout.shape[0] / layout.grid.shape[0]) for border in layout.grid.y.borders],
-        [round(border * layout.shape[1] / layout.grid.shape[1]) for border in layout.grid.x.borders],
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from dataclasses import dataclass
@@ -80,9 +81,7 @@ class ThresholdCurve:
     def best(self) -> float:
         """The threshold of the highest mean Dice; of equals the one nearest to 0.5."""
         most = max(self.dice_mean) - _SAME
-        equal = [
-            cut for cut, score in zip(self.thresholds, self.dice_mean, strict=True) if score >= most
-        ]
+        equal = [cut for cut, score in zip(self.thresholds, self.dice_mean, strict=True) if score >= most]
         return min(equal, key=lambda cut: abs(cut - 0.5))
 
 
@@ -194,13 +193,10 @@ class EvaluationResult:
         SettingError
             If a number is out of its range.
         """
-        options = {"level": level, "resamples": resamples, "seed": seed}
-        found = {
-            f"{name}_mean": bootstrap_interval([getattr(one, name) for one in self.images], **options)
-            for name in SCORES
-        }
+        interval = functools.partial(bootstrap_interval, level=level, resamples=resamples, seed=seed)
+        found = {f"{name}_mean": interval([getattr(one, name) for one in self.images]) for name in SCORES}
         distances = [one.hausdorff95 for one in self.images]
-        return found | {"hausdorff95_median": bootstrap_interval(distances, _medians, **options)}
+        return found | {"hausdorff95_median": interval(distances, _medians)}
 
     def by_class(self) -> dict[str, dict[str, float]]:
         """Score each class but the background over all images together.

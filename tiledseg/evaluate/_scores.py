@@ -167,11 +167,9 @@ def mean(values: Iterable[float]) -> float:
 
 
 def added(images: Sequence[ImageScores], part: str) -> tuple[Any, ...]:
-    """Add up what was counted in images, class by class."""
-    return tuple(
-        functools.reduce(operator.add, of_class)
-        for of_class in zip(*(getattr(one, part) for one in images), strict=True)
-    )
+    """Add up what was counted in images, class by class; those where it was not are left out."""
+    known = [counted for one in images if (counted := getattr(one, part))]
+    return tuple(functools.reduce(operator.add, of_class) for of_class in zip(*known, strict=True))
 
 
 def of_classes(name: str, images: Sequence[ImageScores]) -> list[float]:

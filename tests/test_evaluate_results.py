@@ -1,0 +1,377 @@
+"""What is made of scores: sums, intervals, curves, a threshold, two models side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiledseg.config import EvaluateConfig, TilingConfig
+from tiledseg.data import Pair
+from tiledseg.engine import CallablePredictor
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.evaluate import EvaluationResult, Evaluator, compare, find_maps, read_map, score_map
+from tiledseg.io import write_image, write_mask, write_probs
+from tiledseg.metrics import SEAM_DISTANCES
+from tiledseg.samples import smear
+
+TILES = TilingConfig(tile_size=32, overlap=0, blend="crop")
+
+
+def echo(tiles: Any) -> Any:
+    """Return what it is given: the image is the map."""
+    return tiles
+
+
+def by_nearness(classes: int) -> CallablePredictor:
+    """A network whose classes are known beforehand: the grey value tells the label."""
+    centres = np.linspace(0, 255, classes, dtype=np.float32)
+
+    def call(tiles: Any) -> Any:
+        nearness = 1 / (1 + np.abs(tiles - centres))
+        return nearness / nearness.sum(axis=-1, keepdims=True)
+
+    predictor = CallablePredictor(call)
+    predictor.classes = classes
+    return predictor
+
+
+def boxes(*tops: int) -> np.ndarray:
+    """Cells of 10 x 10 px below each other, in two by three tiles."""
+    mask = np.zeros((64, 96), np.uint8)
+    for top in tops:
+        mask[top : top + 10, 20:30] = 1
+    return mask
+
+
+def images(n_images: int, noise: float = 0.3) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Maps that are right but for some noise, each with its truth."""
+    pairs = []
+    for seed in range(n_images):
+        truth = boxes(5, 30)
+        rng = np.random.default_rng(seed)
+        probs = np.clip(0.2 + 0.6 * truth + rng.normal(0, noise * rng.random(), truth.shape), 0, 1)
+        pairs.append((probs.astype(np.float32), truth))
+    return pairs
+
+
+def test_cells_and_outlines_of_a_map_counted_by_hand():
+    scores = score_map(boxes(5, 31, 46), boxes(5, 30), boundary_px=1)
+    assert (scores.cells.found, scores.cells.missed, scores.cells.false) == (2, 0, 1)
+    assert scores.cells.mean_dice == pytest.approx((1 + 0.9) / 2)
+    assert scores.panoptic_quality == pytest.approx((1 + 9 / 11) / 2.5)
+    # outlines have 36 px each; those of the box moved by 1 px stay within 1 px, the third lies far off
+    assert scores.boundary_f1 == pytest.approx(2 * (2 / 3) / (1 + 2 / 3))
+    assert scores.hausdorff95 == 16  # 10 of its px, at its lower side; 5 of 108 px may lie further off
+
+
+def test_small_areas_are_no_cells_if_one_says_so():
+    found = boxes(5, 30)
+    found[0, 0] = 1
+    assert score_map(found, boxes(5, 30)).cells.false == 1
+    assert score_map(found, boxes(5, 30), cell_px=2).cells.false == 0
+    assert Evaluator(EvaluateConfig(cell_px=2)).evaluate(
+        echo, [(found.astype(np.float32), boxes(5, 30))]
+    ).cells.false == 0  # fmt: skip
+
+
+def test_true_cells_can_be_given():
+    touching = np.zeros((20, 40), np.uint8)
+    touching[5:15, 5:35] = 1
+    cells = np.where(np.arange(40) < 20, 1, 2) * touching
+    assert score_map(touching, touching).cells.true == 1
+    scores = score_map(touching, touching, cells=cells).cells
+    assert (scores.true, scores.found, scores.missed, scores.false) == (2, 0, 2, 1)
+
+
+def test_each_class_has_cells_and_outlines_of_its_own():
+    truth = boxes(5) + 2 * boxes(30)
+    scores = score_map(boxes(5) + 2 * boxes(45), truth, classes=3)
+    assert [(one.found, one.missed, one.false) for one in scores.instances] == [(1, 0, 0), (0, 1, 1)]
+    assert scores.distances[0] == 0
+    assert scores.panoptic_quality == 0.5
+
+
+def test_empty_maps_agree_and_are_far_from_full_ones():
+    empty, full = np.zeros((9, 9), np.uint8), np.ones((9, 9), np.uint8)
+    both = score_map(empty, empty)
+    assert (both.dice, both.boundary_f1, both.hausdorff95, both.panoptic_quality) == (1, 1, 0, 1)
+    none = score_map(empty, full)
+    assert (none.dice, none.boundary_f1, none.hausdorff95, none.panoptic_quality) == (0, 0, math.inf, 0)
+
+
+def test_summary_counts_cells_of_all_images():
+    result = EvaluationResult(
+        (score_map(boxes(5), boxes(5, 30), name="a"), score_map(boxes(5, 45), boxes(5), name="b"))
+    )
+    sums = result.summary()
+    assert [sums[f"cells{end}"] for end in ("", "_found", "_missed", "_false")] == [3, 2, 1, 1]
+    assert sums["panoptic_quality"] == 2 / (2 + 0.5 + 0.5)
+    assert sums["panoptic_quality_mean"] == pytest.approx(1 / 1.5)
+
+
+def test_stitched_and_ready_maps_score_the_same():
+    for probs, truth in images(2):
+        ready = Evaluator().score_maps([probs], [(probs, truth)], tile_px=(32, 32))
+        stitched = Evaluator(EvaluateConfig(tiling=TILES)).evaluate(echo, [(probs, truth)])
+        one, two = ready.images[0], stitched.images[0]
+        assert one.counts == two.counts
+        assert one.instances == two.instances
+        assert one.seam_errors == two.seam_errors
+        assert one.seam_ratio == pytest.approx(two.seam_ratio)
+
+
+def test_errors_are_told_by_their_distance_from_seams():
+    truth = np.zeros((40, 64), np.uint8)
+    found = truth.copy()
+    found[:, 32] = found[:, 34] = 1  # beside the border between 31 and 32, and 2 px further
+    errors = score_map(found, truth, borders=((), (32,))).seam_errors
+    assert errors is not None
+    assert errors.px == (40 * 4, 40 * 4, 40 * 8, 40 * 16, 40 * 32, 0, 0, 0)
+    assert errors.wrong == (40, 40, 0, 0, 0, 0, 0, 0)
+    assert errors.shares[:2] == (0.25, 0.25)
+    assert math.isnan(errors.shares[-1])
+    assert len(errors.px) == len(SEAM_DISTANCES)
+
+
+def test_a_px_near_a_border_of_either_axis_is_near():
+    errors = score_map(np.eye(16) > 0, np.eye(16) > 0, borders=((8,), (8,))).seam_errors
+    assert errors is not None
+    assert errors.px[:3] == (16 * 16 - 12 * 12, 12 * 12 - 8 * 8, 8 * 8)
+
+
+def test_values_beyond_0_to_1_are_no_probabilities():
+    probs, truth = images(1)[0]
+    assert score_map(probs, truth).probabilities is not None
+    result = Evaluator(EvaluateConfig(tiling=TILES)).evaluate(echo, [(probs * 2, truth)])
+    assert result.images[0].probabilities is None
+    assert result.threshold_curve() is None
+    assert math.isnan(result.summary()["calibration_error"])
+    with pytest.raises(SettingError, match="threshold"):
+        result.best_threshold()
+
+
+def test_several_classes_have_a_calibration_but_no_curve():
+    truth = np.array([[0, 1, 2, 2]])
+    probs = np.full((1, 4, 3), 0.1, np.float32)
+    np.put_along_axis(probs, np.array([[0, 1, 2, 1]])[..., np.newaxis], 0.8, axis=2)
+    result = EvaluationResult((score_map(probs, truth),))
+    assert result.threshold_curve() is None
+    assert result.summary()["calibration_error"] == pytest.approx(0.8 - 0.75)
+
+
+def test_curve_is_what_other_thresholds_score():
+    pairs = images(3)
+    result = Evaluator().evaluate(echo, pairs)
+    curve = result.threshold_curve()
+    assert curve is not None
+    for threshold in (0.25, 0.5, 0.75):
+        other = Evaluator(EvaluateConfig(threshold=threshold)).evaluate(echo, pairs).summary()
+        place = curve.thresholds.index(threshold)
+        assert curve.dice_mean[place] == pytest.approx(other["dice_mean"])
+        assert curve.precision[place] == pytest.approx(other["precision"])
+        assert curve.recall[place] == pytest.approx(other["recall"])
+    assert max(curve.dice_mean) == curve.dice_mean[curve.thresholds.index(curve.best)]
+
+
+def test_threshold_is_chosen_on_other_images():
+    truth = boxes(5, 30)
+    valid = [(np.where(truth, 0.9, 0.6).astype(np.float32), truth)]
+    tests = [(np.where(truth, 0.8, 0.7).astype(np.float32), truth)]
+    result = Evaluator().evaluate(echo, tests, valid=valid)
+    assert 0.6 < result.threshold < 0.7  # the nearest to 0.5 of those that cut the validation image right
+    assert result.threshold_from == "chosen on 1 validation images"
+    assert result.images[0].precision < 1
+    assert Evaluator().evaluate(echo, tests).threshold_from == "the default"
+
+
+def test_a_threshold_is_stated_or_chosen_not_both():
+    (pair,) = images(1)
+    with pytest.raises(SettingError, match="left out where it is chosen"):
+        Evaluator(EvaluateConfig(threshold=0.5)).evaluate(echo, [pair], valid=images(1))
+    with pytest.raises(SettingError, match="valid"):
+        Evaluator().evaluate(echo, [pair], valid=[pair])
+
+
+def test_intervals_hold_the_means_and_are_the_same_each_time():
+    result = Evaluator().evaluate(echo, images(8))
+    bounds = result.intervals()
+    for name, one in bounds.items():
+        assert one.value == pytest.approx(result.summary()[name])
+        assert one.low <= one.value <= one.high
+    assert bounds == result.intervals()
+    assert result.intervals(level=0.5)["dice_mean"].high < bounds["dice_mean"].high
+
+
+def test_worst_images_come_first():
+    result = Evaluator().evaluate(echo, images(6))
+    worst = result.worst(2)
+    assert worst[0].dice == min(one.dice for one in result.images)
+    assert [one.dice for one in worst] == sorted(one.dice for one in result.images)[:2]
+
+
+# files
+
+
+def test_json_holds_curves_and_intervals(tmp_path):
+    result = Evaluator(EvaluateConfig(tiling=TILES)).evaluate(echo, images(3))
+    result.to_json(tmp_path / "scores.json")
+    content = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert content["intervals"]["dice_mean"]["value"] == pytest.approx(content["summary"]["dice_mean"])
+    assert len(content["threshold_curve"]["dice_mean"]) == 255
+    assert len(content["reliability"]["came"]) == 16
+    assert sum(content["seam_errors"]["px"]) == 3 * 64 * 96
+    assert content["threshold_from"] == "the default"
+
+
+def test_infinite_distances_are_null(tmp_path):
+    EvaluationResult((score_map(boxes(), boxes(5)),)).to_json(tmp_path / "scores.json")
+    assert (
+        json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["images"][0]["hausdorff95"] is None
+    )
+
+
+def test_markdown_is_a_table_that_names_cannot_break(tmp_path):
+    result = EvaluationResult((score_map(boxes(5), boxes(5), name="a|b_[c]\n"),))
+    result.to_markdown(tmp_path / "scores.md")
+    lines = (tmp_path / "scores.md").read_text(encoding="utf-8").split("\n")
+    assert lines[0].startswith("| image | dice |")
+    assert lines[2].startswith("| a\\|b\\_\\[c\\]\\\\n | 1.000 |")
+    assert {line.replace("\\|", "").count("|") for line in lines[: lines.index("")]} == {lines[0].count("|")}
+
+
+# ready maps
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "probs.tif"])
+def test_maps_are_read_as_probabilities(tmp_path, suffix):
+    path = tmp_path / f"map.{suffix}"
+    grey = np.array([[0, 51, 255]], np.uint8)
+    if suffix == "probs.tif":
+        write_probs(path, grey / np.float32(255), dtype="float32")
+    else:
+        write_image(path, grey)
+    assert read_map(path).reshape(1, 3) == pytest.approx(np.array([[0, 0.2, 1]]))
+
+
+def test_maps_of_16_bits_reach_to_1(tmp_path):
+    write_image(tmp_path / "map.png", np.array([[0, 65535]], np.uint16))
+    assert read_map(tmp_path / "map.png").tolist() == [[0, 1]]
+
+
+def test_a_picture_in_colours_is_no_map(tmp_path):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    write_image(tmp_path / "grey.png", picture)
+    assert read_map(tmp_path / "grey.png").shape == (4, 4)
+    picture[0, 0, 1] = 9
+    write_image(tmp_path / "colours.png", picture)
+    with pytest.raises(FileError, match="before it was coloured"):
+        read_map(tmp_path / "colours.png")
+
+
+def test_ready_maps_are_found_by_name_and_broken_ones_reported(tmp_path):
+    truth = boxes(5, 30)
+    for name in ("1", "2", "10"):
+        write_mask(tmp_path / "maps" / f"{name}.png", truth)
+    (tmp_path / "maps" / "2.png").write_bytes(b"no picture")
+    pairs = [Pair(name, truth * 255, truth) for name in ("10", "2", "1")]
+    maps = find_maps(tmp_path / "maps", pairs)
+    assert [path.stem for path in maps] == ["10", "2", "1"]
+    result = Evaluator().score_maps(maps, pairs)
+    assert [one.name for one in result.images] == ["10", "1"]
+    assert [one.name for one in result.failed] == ["2"]
+    assert result.summary()["dice"] == 1
+    with pytest.raises(FileError, match="one map of 3; got none"):
+        find_maps(tmp_path / "maps", [Pair("3", truth, truth)])
+
+
+def test_a_map_of_another_size_is_reported():
+    result = Evaluator().score_maps([boxes(5)[:-1]], [(boxes(5) * 255, boxes(5))])
+    assert "map" in result.failed[0].error
+
+
+def test_there_is_one_map_for_each_pair():
+    with pytest.raises(SettingError, match="one for each of 1 pairs; got 2"):
+        Evaluator().score_maps([boxes(5), boxes(5)], [(boxes(5), boxes(5))])
+
+
+def test_labels_outside_the_classes_fail_one_image_alone():
+    pairs = [(boxes(5), boxes(5)), (boxes(5), boxes(5))]
+    result = Evaluator().score_maps([boxes(5) * 3, boxes(5)], pairs)
+    assert len(result.images) == len(result.failed) == 1
+    with pytest.raises(ArrayError, match=r"\[0, 2\)"):
+        score_map(boxes(5) * 3, boxes(5))
+
+
+# two side by side
+
+
+def test_two_evaluations_are_compared_image_by_image():
+    truth = boxes(5, 30)
+    first = [score_map(boxes(5), truth, name=str(place)) for place in range(4)]
+    second = [score_map(truth, truth, name=str(place)) for place in (3, 2, 1, 9)]
+    compared = compare(EvaluationResult(tuple(first)), EvaluationResult(tuple(second)), names=("a", "b"))
+    assert [one.name for one, _ in compared.pairs] == ["1", "2", "3"]
+    assert compared.left_out == ("0", "9")
+    one = compared.differences["dice"]
+    assert (one.first, one.second) == (pytest.approx(2 / 3), 1)
+    assert one.difference.low == one.difference.value == one.difference.high == pytest.approx(1 / 3)
+    assert (one.better, one.worse) == (3, 0)
+    assert "dice" in str(compared)
+
+
+def test_paired_interval_is_narrower_than_those_of_the_means():
+    rng = np.random.default_rng(0)
+    results: list[list[Any]] = [[], []]
+    for place in range(30):
+        hard = rng.integers(0, 8)
+        for images_of, wrong in zip(results, (hard + 1, hard), strict=True):
+            found = boxes(5)
+            found[5 : 5 + wrong, 20:30] = 0
+            images_of.append(score_map(found, boxes(5), name=str(place)))
+    first, second = (EvaluationResult(tuple(one)) for one in results)
+    interval = compare(first, second).differences["dice"].difference
+    assert interval.low > 0
+    mean = first.intervals()["dice_mean"]
+    assert interval.high - interval.low < (mean.high - mean.low) / 2
+
+
+def test_swapped_models_have_the_negative_difference():
+    first = Evaluator().evaluate(echo, images(6))
+    second = Evaluator(EvaluateConfig(threshold=0.4)).evaluate(echo, images(6))
+    one, two = (compare(*pair).differences["iou"] for pair in ((first, second), (second, first)))
+    assert one.difference.value == pytest.approx(-two.difference.value)
+    assert (one.better, one.worse) == (two.worse, two.better)
+
+
+def test_what_cannot_be_compared_is_refused():
+    one = EvaluationResult((score_map(boxes(5), boxes(5), name="a"),))
+    other = EvaluationResult((score_map(boxes(5), boxes(5), name="b"),))
+    with pytest.raises(SettingError, match="an image of `first`"):
+        compare(one, other)
+    with pytest.raises(SettingError, match="each image once"):
+        compare(one, EvaluationResult(one.images * 2))
+
+
+# large images
+
+
+def test_a_map_of_known_channels_is_scored_without_being_kept():
+    sample = smear(1024, 256, seed=0)
+    grey, truth = np.ascontiguousarray(sample.image[..., :1]), sample.mask
+    evaluator = Evaluator(EvaluateConfig(tiling=TilingConfig(tile_size=64, overlap=0), batch_size=4))
+    model = by_nearness(classes=32)
+    tracemalloc.start()
+    streamed = evaluator.evaluate(model, [(grey, truth)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < truth.size * 4 * 32 / 2  # the map alone is twice that
+    kept = evaluator.evaluate(lambda tiles: model(tiles), [(grey, truth)])  # noqa: PLW0108  a plain callable
+    assert streamed.counts == kept.counts
+    assert streamed.images[0].seam_ratio == pytest.approx(kept.images[0].seam_ratio)
+    assert streamed.summary()["calibration_error"] == pytest.approx(kept.summary()["calibration_error"])
+    assert streamed.images[0].seconds > 0

@@ -1,0 +1,168 @@
+"""Two evaluations of the same images, side by side."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+from tiledseg.evaluate._scores import SCORES, mean
+from tiledseg.metrics import Interval, bootstrap_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tiledseg.evaluate._result import EvaluationResult
+    from tiledseg.evaluate._scores import ImageScores
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One score of two evaluations.
+
+    Attributes
+    ----------
+    first, second : float
+        Mean over the images that both have scored.
+    difference : Interval
+        Mean of what the second has more than the first, image by image, and its interval; one
+        that holds 0 leaves open which is better.
+    better, worse : int
+        Images on which the second scores higher, and lower.
+    """
+
+    first: float
+    second: float
+    difference: Interval
+    better: int
+    worse: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two evaluations of the same images; ``print`` shows it as a table.
+
+    Attributes
+    ----------
+    names : tuple of str
+        What the two are called.
+    pairs : tuple of tuple of ImageScores
+        Scores of the first and of the second for each image that both have scored.
+    left_out : tuple of str
+        Images that one of the two has not scored.
+    differences : dict
+        A `Difference` for each score by name.
+    """
+
+    names: tuple[str, str]
+    pairs: tuple[tuple[ImageScores, ImageScores], ...]
+    left_out: tuple[str, ...]
+    differences: dict[str, Difference]
+
+    def __str__(self) -> str:
+        first, second = (f"{name:>14.14}" for name in self.names)
+        heading = (
+            f"{'mean of images':<18}{first}{second}{'difference':>12}{'95 %':>18}{'better':>8}{'worse':>7}"
+        )
+        return "\n".join([heading, "-" * len(heading), *map(_line, self.differences.items())])
+
+
+def _line(item: tuple[str, Difference]) -> str:
+    name, one = item
+    bounds = f"{one.difference.low:+.3f} to {one.difference.high:+.3f}"
+    scores = f"{one.first:>14.3f}{one.second:>14.3f}{one.difference.value:>+12.3f}"
+    return f"{name:<18}{scores}{bounds:>18}{one.better:>8}{one.worse:>7}"
+
+
+def compare(
+    first: EvaluationResult,
+    second: EvaluationResult,
+    *,
+    names: tuple[str, str] = ("first", "second"),
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two evaluations image by image.
+
+    What an image makes hard for both falls out of the differences, so that their interval is
+    narrower than those of the two means.
+
+    Parameters
+    ----------
+    first, second : EvaluationResult
+        Of the same images, which are known by their names.
+    names : tuple of str
+        What the two are called.
+    level, resamples, seed : float, int, int
+        As of `tiledseg.metrics.bootstrap_interval`, which draws images with replacement.
+
+    Returns
+    -------
+    Comparison
+        Of the images that both have scored.
+
+    Raises
+    ------
+    SettingError
+        If no image is in both, or a name is there twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tiledseg.evaluate import EvaluationResult, score_map
+    >>> truth = np.array([[1, 1, 0, 0]])
+    >>> bad, good = (EvaluationResult((score_map(map, truth),)) for map in (1 - truth, truth))
+    >>> compare(bad, good).differences["dice"].difference.value
+    1.0
+    """
+    ours, theirs = _by_name("first", first), _by_name("second", second)
+    shared = [name for name in ours if name in theirs]
+    if not shared:
+        raise broken(
+            SettingError,
+            "second",
+            must="have an image of `first`",
+            got="none of the same name",
+            fix="Evaluate both on the same images.",
+        )
+    pairs = tuple((ours[name], theirs[name]) for name in shared)
+    interval = functools.partial(bootstrap_interval, level=level, resamples=resamples, seed=seed)
+    differences = {
+        name: _difference([(getattr(a, name), getattr(b, name)) for a, b in pairs], interval)
+        for name in SCORES
+    }
+    left_out = tuple(sorted((ours.keys() | theirs.keys()) - set(shared)))
+    return Comparison(names, pairs, left_out, differences)
+
+
+def _by_name(which: str, result: EvaluationResult) -> dict[str, ImageScores]:
+    images = {one.name: one for one in result.images}
+    if len(images) < len(result.images):
+        raise broken(
+            SettingError,
+            which,
+            must="name each image once",
+            got=f"{len(result.images) - len(images)} names twice",
+            fix="Give the pairs names of their own: Pair(name, image, mask).",
+        )
+    return images
+
+
+def _difference(
+    scores: Sequence[tuple[float, float]], interval: Callable[[list[float]], Interval]
+) -> Difference:
+    known = [(one, two) for one, two in scores if not math.isnan(one - two)]
+    gains = [two - one for one, two in known]
+    return Difference(
+        mean(one for one, _ in known),
+        mean(two for _, two in known),
+        interval(gains),
+        sum(gain > 0 for gain in gains),
+        sum(gain < 0 for gain in gains),
+    )

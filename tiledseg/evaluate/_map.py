@@ -1,0 +1,276 @@
+"""Score a map while its rows come, so that it need not be kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._arrays import check_finite
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError
+from tiledseg.evaluate._scores import ImageScores
+from tiledseg.evaluate._shapes import ShapeScorer
+from tiledseg.metrics import (
+    Counts,
+    ProbabilityCounts,
+    SeamErrorTally,
+    SeamTally,
+    count_classes,
+    count_probabilities,
+)
+from tiledseg.stitcher import labels_of, reduced_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg._types import AnyArray, FloatArray
+
+__all__ = ["MapScorer", "score_map", "scored_map"]
+
+_ROWS_AT_ONCE = 256
+
+
+class MapScorer:
+    """A sink that scores the rows of a map, keeps their labels and lets the rest go.
+
+    Parameters
+    ----------
+    truth : ndarray, shape (H, W)
+        Labels.
+    classes : int
+        Channels K of the map.
+    threshold : float
+        For one channel: a px with at least this probability is foreground.
+    borders : tuple of sequence of int
+        Tile borders along y and along x, in px.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (H, W, K).
+    dtype : dtype
+        float32.
+    labels : ndarray, shape (H, W)
+        The label of each px, as far as rows have come.
+    seconds : float
+        Time that scoring took so far.
+    """
+
+    def __init__(
+        self,
+        truth: AnyArray,
+        classes: int,
+        threshold: float = 0.5,
+        borders: tuple[Sequence[int], Sequence[int]] = ((), ()),
+    ) -> None:
+        self.shape: tuple[int, int, int] = (truth.shape[0], truth.shape[1], classes)
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
+        self.labels: AnyArray = np.zeros(truth.shape, reduced_dtype("argmax", classes))
+        self.seconds: float = 0.0
+        self._truth, self._threshold = truth, threshold
+        self._counts = (Counts(0, 0, 0, 0),) * max(classes, 2)
+        self._probabilities: ProbabilityCounts | None = None
+        self._are_probabilities = True
+        size, seen = self.shape[:2], any(map(len, borders))
+        self._seams = SeamTally(size, *borders) if seen else None
+        self._errors = SeamErrorTally(size, *borders) if seen else None
+
+    def __setitem__(self, rows: slice, probs: FloatArray) -> None:
+        started = time.perf_counter()
+        labels, truth = labels_of(probs, self._threshold), self._truth[rows]
+        self._count_probabilities(probs, labels, truth)
+        self.add(rows, probs, labels)
+        self.seconds += time.perf_counter() - started
+
+    def add(self, rows: slice, values: AnyArray, labels: AnyArray) -> None:
+        """Take the next rows.
+
+        Parameters
+        ----------
+        rows : slice
+            Which they are.
+        values : ndarray
+            Of the map, (h, W) or (h, W, K).
+        labels : ndarray, shape (h, W)
+            What they say.
+        """
+        truth = self._truth[rows]
+        counts = count_classes(truth, labels, len(self._counts))
+        self._counts = tuple(one + two for one, two in zip(self._counts, counts, strict=True))
+        self.labels[rows] = labels
+        if self._seams is not None and self._errors is not None:
+            self._seams.add(values)
+            self._errors.add(labels != truth)
+
+    def _count_probabilities(self, probs: FloatArray, labels: AnyArray, truth: AnyArray) -> None:
+        """Count what is said and what is true, unless a value shows that it says no probability."""
+        self._are_probabilities &= bool(probs.min() >= 0 and probs.max() <= 1)
+        if not self._are_probabilities:
+            self._probabilities = None
+            return
+        one = probs.shape[2] == 1
+        counts = count_probabilities(
+            probs[..., 0] if one else probs.max(axis=2), np.asarray((truth == 1) if one else truth == labels)
+        )
+        self._probabilities = counts if self._probabilities is None else self._probabilities + counts
+
+    def scores(self, name: str) -> ImageScores:
+        """Score px, probabilities and seams of what has come, which is the whole map.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Returns
+        -------
+        ImageScores
+            Without outlines and cells.
+        """
+        return ImageScores(
+            name,
+            self.shape[:2],
+            self._counts[1:] if self.shape[2] == 1 else self._counts,
+            math.nan if self._seams is None else self._seams.ratio.both,
+            probabilities=self._probabilities,
+            seam_errors=None if self._errors is None else self._errors.errors,
+        )
+
+
+def score_map(  # noqa: PLR0913  two arrays and what is known of them
+    prediction: AnyArray,
+    truth: AnyArray,
+    *,
+    name: str = "map",
+    classes: int = 1,
+    threshold: float = 0.5,
+    borders: tuple[Sequence[int], Sequence[int]] = ((), ()),
+    boundary_px: float | None = None,
+    cell_px: int = 1,
+    cells: AnyArray | None = None,
+    tiles: int = 0,
+    seconds: float = math.nan,
+) -> ImageScores:
+    """Score a finished map, whoever made it.
+
+    Parameters
+    ----------
+    prediction : ndarray
+        Probabilities: real, (H, W) or (H, W, 1) for one class, (H, W, K) for several, of which
+        the largest is taken. Or labels: boolean or integer, (H, W).
+    truth : ndarray, shape (H, W)
+        Labels: boolean or integer. 0 and 1 for one class, else in [0, K) with 0 the background.
+    name : str
+        Name of the image.
+    classes : int
+        Of a `prediction` that holds labels: 1 for labels 0 and 1, else the number of labels, the
+        background counted in. Probabilities say it by their channels.
+    threshold : float
+        For probabilities of one class: a px with at least this is foreground.
+    borders : tuple of sequence of int
+        Tile borders along y and along x, in px of the map; see `tiledseg.metrics.seam_ratio`.
+    boundary_px : float, optional
+        How near two outlines must be to agree; 0.75 % of the image's diagonal where it is None.
+    cell_px : int
+        Smaller areas are no cells.
+    cells : ndarray, optional
+        (H, W): the true cells, 0 or a number for each; the connected areas of `truth` where it is
+        None.
+    tiles : int
+        Tiles that were computed.
+    seconds : float
+        Time of the prediction.
+
+    Returns
+    -------
+    ImageScores
+        The scores.
+
+    Raises
+    ------
+    ArrayError
+        If `prediction` is neither probabilities nor labels, its size is not that of `truth`, or a
+        label is out of range.
+    SettingError
+        If a border does not lie inside the map, or a number is out of its range.
+
+    Examples
+    --------
+    >>> truth = np.array([[1, 1, 0, 0]])
+    >>> scores = score_map(np.array([[0.9, 0.2, 0.6, 0.1]]), truth)
+    >>> scores.dice, scores.iou
+    (0.5, 0.3333333333333333)
+    """
+    prediction, truth = np.asarray(prediction), np.asarray(truth)
+    scorer = scored_map(prediction, truth, classes, threshold, borders)
+    scores = replace(scorer.scores(name), tiles=tiles, seconds=seconds)
+    return ShapeScorer(boundary_px, cell_px).scored(scores, truth, scorer.labels, cells)
+
+
+def scored_map(
+    prediction: AnyArray,
+    truth: AnyArray,
+    classes: int,
+    threshold: float,
+    borders: tuple[Sequence[int], Sequence[int]],
+) -> MapScorer:
+    """Take a whole map at once; see `score_map`.
+
+    Parameters
+    ----------
+    prediction, truth : ndarray
+        The map and its truth.
+    classes : int
+        Of a map that holds labels.
+    threshold : float
+        For probabilities of one class.
+    borders : tuple of sequence of int
+        Tile borders.
+
+    Returns
+    -------
+    MapScorer
+        With all rows taken.
+
+    Raises
+    ------
+    ArrayError
+        As of `score_map`.
+    """
+    _check(prediction, truth)
+    labelled = prediction.dtype.kind != "f"
+    values = prediction if labelled or prediction.ndim == 3 else prediction[..., np.newaxis]
+    scorer = MapScorer(truth, classes if labelled else values.shape[2], threshold, borders)
+    for start in range(0, truth.shape[0], _ROWS_AT_ONCE):
+        rows = slice(start, min(start + _ROWS_AT_ONCE, truth.shape[0]))
+        if labelled:
+            scorer.add(rows, values[rows], values[rows])
+        else:
+            scorer[rows] = values[rows].astype(np.float32, copy=False)
+    return scorer
+
+
+def _check(prediction: AnyArray, truth: AnyArray) -> None:
+    """Refuse what is neither probabilities nor labels of the right size."""
+    labelled = prediction.dtype.kind in "biu" and prediction.ndim == 2
+    if not labelled and (prediction.dtype.kind != "f" or prediction.ndim not in {2, 3}):
+        raise broken(
+            ArrayError,
+            "prediction",
+            must="be probabilities, real (H, W) or (H, W, K), or labels, integer (H, W)",
+            got=f"{prediction.dtype} of shape {prediction.shape}",
+            fix="Convert it, for example with astype(numpy.float32) / 255.",
+        )
+    if truth.ndim != 2 or prediction.shape[:2] != truth.shape:
+        raise broken(
+            ArrayError,
+            "truth",
+            must=f"have the height and width of `prediction`, {prediction.shape[:2]}",
+            got=truth.shape,
+            fix="Compare a map at its image's own size, without resizing either.",
+        )
+    check_finite(prediction, "prediction")

@@ -1,0 +1,250 @@
+"""Where the maps that are scored come from: a segmenter, or files and arrays that are ready."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg._types import SegmenterLike
+from tiledseg.data import check_mask
+from tiledseg.errors import ArrayError, FileError
+from tiledseg.evaluate._map import MapScorer, scored_map
+from tiledseg.io import find_images, image_shape, read_image, read_probs
+from tiledseg.predict import plan, tiled_predict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg._types import AnyArray, PathLike
+    from tiledseg.config import EvaluateConfig
+    from tiledseg.data import Pair
+    from tiledseg.evaluate._scores import ImageScores
+    from tiledseg.predict import Plan
+
+__all__ = ["LoadedPair", "MapSource", "PredictedMaps", "ReadyMaps", "find_maps", "read_map"]
+
+_WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedPair:
+    """An image and its truth in memory.
+
+    Attributes
+    ----------
+    name : str
+        Name of the pair.
+    place : int
+        Its place among all.
+    image : ndarray, shape (H, W) or (H, W, C)
+        The image.
+    truth : ndarray of uint8, shape (H, W)
+        Its true labels.
+    """
+
+    name: str
+    place: int
+    image: AnyArray
+    truth: AnyArray
+
+
+class MapSource(Protocol):
+    """Gives the map of each pair in turn."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Name of each class; empty where not known."""
+        ...
+
+    @property
+    def threshold(self) -> tuple[float, str]:
+        """Where probabilities are cut if nobody states it, and who says so."""
+        ...
+
+    def check(self, pair: LoadedPair) -> None:
+        """Raise a TiledSegError where a pair cannot be scored."""
+        ...
+
+    def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
+        """Give the labels of a map, and its scores without outlines and cells."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedMaps:
+    """Maps that a segmenter predicts, scored while they are stitched.
+
+    Attributes
+    ----------
+    segmenter : object
+        As for `tiled_predict`.
+    config : EvaluateConfig
+        Tiling and batch size.
+    """
+
+    segmenter: object
+    config: EvaluateConfig
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.segmenter.labels if isinstance(self.segmenter, SegmenterLike) else ()
+
+    @property
+    def threshold(self) -> tuple[float, str]:
+        """The segmenter's own, else 0.5."""
+        if isinstance(self.segmenter, SegmenterLike):
+            return self.segmenter.threshold, "the segmenter's own"
+        return 0.5, "the default"
+
+    def check(self, pair: LoadedPair) -> None:
+        """Plan the prediction, and check the mask's labels."""
+        layout = plan(self.segmenter, pair.image.shape, self.config.tiling)
+        check_mask(pair.truth, pair.image.shape, layout.classes or len(self.labels) or 256)
+
+    def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
+        """Predict an image."""
+        config, size = self.config, self.config.batch_size
+        layout = plan(self.segmenter, pair.image.shape, config.tiling)
+        borders, started = _borders(layout), time.perf_counter()
+        if layout.classes is None:  # only the map tells
+            probs = tiled_predict(self.segmenter, pair.image, config.tiling, batch_size=size)
+            scorer = scored_map(probs, pair.truth, 1, threshold, borders)
+        else:
+            scorer = MapScorer(pair.truth, layout.classes, threshold, borders)
+            tiled_predict(self.segmenter, pair.image, config.tiling, batch_size=size, out=scorer)
+        seconds = time.perf_counter() - started - scorer.seconds
+        return scorer.labels, replace(scorer.scores(pair.name), tiles=len(layout.grid), seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyMaps:
+    """Maps that are ready, as files or arrays.
+
+    Attributes
+    ----------
+    maps : sequence of path or ndarray
+        One for each pair.
+    classes : int
+        Of maps that hold labels; see `score_map`.
+    tile_px : tuple of int or None
+        Height and width of the tiles, without overlap, that the maps were pasted from.
+    labels : tuple of str
+        Name of each class.
+    threshold : tuple of float and str
+        Where probabilities are cut, and who says so.
+    """
+
+    maps: Sequence[PathLike | AnyArray]
+    classes: int = 1
+    tile_px: tuple[int, int] | None = None
+    labels: tuple[str, ...] = ()
+    threshold: tuple[float, str] = (0.5, "the default")
+
+    def check(self, pair: LoadedPair) -> None:
+        """Compare sizes, without decoding a file."""
+        ready = self.maps[pair.place]
+        size = tuple((ready.shape if isinstance(ready, np.ndarray) else image_shape(ready))[:2])
+        if size != pair.truth.shape:
+            raise broken(
+                ArrayError,
+                "map",
+                must=f"have the height and width of its image, {pair.truth.shape}",
+                got=size,
+                fix="Score a map at its image's own size.",
+            )
+
+    def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
+        """Read a map."""
+        ready = self.maps[pair.place]
+        values = ready if isinstance(ready, np.ndarray) else read_map(ready)
+        tiles = self.tile_px or pair.truth.shape
+        borders = [range(tile, length, tile) for tile, length in zip(tiles, pair.truth.shape, strict=True)]
+        scorer = scored_map(values, pair.truth, self.classes, threshold, (borders[0], borders[1]))
+        return scorer.labels, scorer.scores(pair.name)
+
+
+def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
+    """Find the map of each pair in a folder, by its name.
+
+    Parameters
+    ----------
+    folder : path
+        With one file for each pair, whose stem is the pair's name.
+    pairs : sequence of Pair
+        The pairs.
+
+    Returns
+    -------
+    list of Path
+        In the order of `pairs`.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be read, or a pair has no map or several.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in find_images([folder]):
+        files.setdefault(path.stem, []).append(path)
+    for pair in pairs:
+        found = files.get(pair.name, [])
+        if len(found) != 1:
+            raise broken(
+                FileError,
+                str(folder),
+                must=f"hold one map of {pair.name}",
+                got=[path.name for path in found] or "none",
+                fix="Name each map after its image.",
+            )
+    return [files[pair.name][0] for pair in pairs]
+
+
+def read_map(path: PathLike) -> AnyArray:
+    """Read a map of probabilities from a file.
+
+    Parameters
+    ----------
+    path : path
+        A TIFF of reals, as `tiledseg.io.write_probs` writes; or a grey picture, whose 8 or 16
+        bits stand for probabilities from 0 to 1.
+
+    Returns
+    -------
+    ndarray of float32
+        (H, W) or (H, W, K).
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, or is a picture in colours.
+    """
+    if Path(path).suffix.lower() in {".tif", ".tiff"}:
+        try:
+            return read_probs(path)
+        except FileError:  # it may hold grey values
+            pass
+    picture = read_image(path)
+    grey = picture if picture.ndim == 2 else picture[..., 0]
+    if grey.dtype not in _WHITE or (picture.ndim == 3 and (picture != picture[..., :1]).any()):
+        raise broken(
+            FileError,
+            str(path),
+            must="hold probabilities: reals, or grey values",
+            got=f"{picture.dtype} of shape {picture.shape}",
+            fix="Save the map as it was before it was coloured.",
+        )
+    return grey.astype(np.float32) / np.float32(_WHITE[grey.dtype])
+
+
+def _borders(layout: Plan) -> tuple[list[int], list[int]]:
+    """Say where tile borders lie in the image, which may be larger than what was tiled."""
+    return (
+        [round(border * layout.shape[0] / layout.grid.shape[0]) for border in layout.grid.y.borders],
+        [round(border * layout.shape[1] / layout.grid.shape[1]) for border in layout.grid.x.borders],
+    )
