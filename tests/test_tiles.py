@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tiledseg
-from tiledseg.config import DataConfig, PreprocessingConfig, SplitConfig, TileSetConfig, TilingConfig
+from tiledseg.config import DataConfig, PreprocessingConfig, SplitConfig, TileSetConfig
 from tiledseg.data import (
     Manifest,
     Pair,
@@ -28,7 +28,9 @@ from tiledseg.data import (
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import read_image, read_mask, write_image, write_mask, write_probs
 
-TILING = TilingConfig(tile_size=32, overlap=0)
+
+def tiles(output, **settings):
+    return TileSetConfig(output=str(output), **({"tile_size": 32} | settings))
 
 
 def dataset(folder, shapes, seed=0, dtype=np.uint8):
@@ -46,7 +48,7 @@ def dataset(folder, shapes, seed=0, dtype=np.uint8):
 
 def test_tiles_are_the_images_own_px(tmp_path):
     source = dataset(tmp_path / "data", [(70, 90), (20, 40)])
-    done = write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING))
+    done = write_tiles(source, tiles(tmp_path / "tiles"))
     assert str(done) == "11 tiles (11)"
     manifest = Manifest.read(tmp_path / "tiles" / "manifest.jsonl")
     images = {pair.name: load_pair(pair) for pair in source.pairs()}
@@ -74,7 +76,7 @@ def test_tiles_are_the_images_own_px(tmp_path):
 
 def test_shrunk_tiles_are_what_training_sees(tmp_path):
     source = dataset(tmp_path / "data", [(128, 128)])
-    write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING, scale=0.5))
+    write_tiles(source, tiles(tmp_path / "tiles", scale=0.5))
     manifest = Manifest.read(tmp_path / "tiles" / "manifest.jsonl")
     prepared = prepare_pair(source.pairs()[0], PreprocessingConfig(scale=0.5))
     whole = np.asarray(prepared.image[0:64, 0:64])
@@ -89,7 +91,7 @@ def test_shrunk_tiles_are_what_training_sees(tmp_path):
 @pytest.mark.parametrize(("fmt", "dtype"), [("png", np.uint16), ("tiff", np.uint8)])
 def test_formats_and_depths_are_kept(tmp_path, fmt, dtype):
     source = dataset(tmp_path / "data", [(32, 32)], dtype=dtype)
-    write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING, image_format=fmt))
+    write_tiles(source, tiles(tmp_path / "tiles", image_format=fmt))
     (pair,) = Manifest.read(tmp_path / "tiles" / "manifest.jsonl").pairs()
     assert pair.image.suffix == {"png": ".png", "tiff": ".tif"}[fmt]
     assert read_image(pair.image).dtype == dtype
@@ -100,9 +102,7 @@ def test_grey_images_and_labels_stay_what_they_are(tmp_path):
     write_image(tmp_path / "i.png", np.arange(1024, dtype=np.uint8).reshape(32, 32))
     write_mask(tmp_path / "m.png", np.arange(1024, dtype=np.uint8).reshape(32, 32) % 3, foreground=None)
     records = describe([Pair("a", tmp_path / "i.png", tmp_path / "m.png", None)], tmp_path)
-    write_tiles(
-        Manifest(tmp_path, tuple(records)), tmp_path / "t", TileSetConfig(tiling=TILING, thumbnails=True)
-    )
+    write_tiles(Manifest(tmp_path, tuple(records)), tiles(tmp_path / "t", thumbnails=True))
     pairs = Manifest.read(tmp_path / "t" / "manifest.jsonl").pairs()
     assert [pair.name for pair in pairs] == ["a_whole", "a_y00000_x00000"]
     for pair in pairs:
@@ -117,29 +117,28 @@ def test_a_share_of_the_empty_tiles_is_kept_in_the_named_splits(tmp_path):
     source = Manifest(source.folder, tuple(records))
     kept = {}
     for seed in (0, 1):
-        config = TileSetConfig(tiling=TILING, empty_share=0.3, seed=seed)
-        done = write_tiles(source, tmp_path / str(seed), config)
+        done = write_tiles(source, tiles(tmp_path / str(seed), empty_share=0.3, seed=seed))
         assert done.tiles == {"train": 6 + round(0.3 * 48), "valid": 27}
         assert done.dropped == 48 - round(0.3 * 48)
         kept[seed] = {one.name for one in Manifest.read(tmp_path / str(seed) / "manifest.jsonl").records}
-    write_tiles(source, tmp_path / "again", TileSetConfig(tiling=TILING, empty_share=0.3))
+    write_tiles(source, tiles(tmp_path / "again", empty_share=0.3))
     assert {one.name for one in Manifest.read(tmp_path / "again" / "manifest.jsonl").records} == kept[0]
     assert kept[0] != kept[1]
-    none = write_tiles(source, tmp_path / "none", TileSetConfig(tiling=TILING, empty_share=0.0))
+    none = write_tiles(source, tiles(tmp_path / "none", empty_share=0.0))
     assert none.tiles == {"train": 6, "valid": 27}
 
 
 def test_empty_tiles_are_not_dropped_in_silence_from_no_split(tmp_path):
     source = dataset(tmp_path / "data", [(32, 32)])
     with pytest.raises(SettingError, match="empty_splits"):
-        write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING, empty_share=0.5))
+        write_tiles(source, tiles(tmp_path / "tiles", empty_share=0.5))
     assert not (tmp_path / "tiles").exists()
 
 
 def test_tiles_inherit_group_and_split(tmp_path):
     source = dataset(tmp_path / "data", [(64, 64)] * 6)
     records = split_records(source.records, SplitConfig(names=("train", "test"), shares=(2, 1)))
-    write_tiles(Manifest(source.folder, tuple(records)), tmp_path / "tiles", TileSetConfig(tiling=TILING))
+    write_tiles(Manifest(source.folder, tuple(records)), tiles(tmp_path / "tiles"))
     manifest = Manifest.read(tmp_path / "tiles" / "manifest.jsonl")
     wanted = {one.name: (one.group, one.split, one.digest) for one in records}
     for record in manifest.records:
@@ -151,7 +150,7 @@ def test_tiles_inherit_group_and_split(tmp_path):
 
 def test_thumbnails_show_the_whole_image(tmp_path):
     source = dataset(tmp_path / "data", [(64, 128)])
-    write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING, thumbnails=True))
+    write_tiles(source, tiles(tmp_path / "tiles", thumbnails=True))
     (record,) = [
         one for one in Manifest.read(tmp_path / "tiles" / "manifest.jsonl").records if one.origin.thumbnail
     ]
@@ -167,10 +166,10 @@ def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
     (tmp_path / "tiles").mkdir()
     (tmp_path / "tiles" / "mine").write_text("x", encoding="utf-8")
     with pytest.raises(FileError, match="new or empty folder; got mine in it"):
-        write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING))
+        write_tiles(source, tiles(tmp_path / "tiles"))
     assert [path.name for path in (tmp_path / "tiles").iterdir()] == ["mine"]
     (tmp_path / "tiles" / "mine").unlink()
-    write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING))  # an empty one is taken
+    write_tiles(source, tiles(tmp_path / "tiles"))  # an empty one is taken
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path):
@@ -178,7 +177,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     image = tmp_path / "data" / "images" / "s2.png"
     image.write_bytes(image.read_bytes()[:100])
     with pytest.raises(FileError, match=r"s2\.png"):
-        write_tiles(source, tmp_path / "tiles", TileSetConfig(tiling=TILING))
+        write_tiles(source, tiles(tmp_path / "tiles"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
@@ -187,7 +186,7 @@ def test_floats_are_refused(tmp_path):
     write_mask(tmp_path / "m.png", np.zeros((32, 32), np.uint8))
     records = describe([Pair("a", tmp_path / "i.tif", tmp_path / "m.png")], tmp_path)
     with pytest.raises(ArrayError, match="8 or 16 bits"):
-        write_tiles(Manifest(tmp_path, tuple(records)), tmp_path / "t", TileSetConfig(tiling=TILING))
+        write_tiles(Manifest(tmp_path, tuple(records)), tiles(tmp_path / "t"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -198,8 +197,8 @@ def test_an_interrupted_set_is_no_set(tmp_path, number):
         "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143));"
         f"root = Path({str(tmp_path)!r}); d = root / 'data';"
         "pairs = pairs_of(DataConfig(images=str(d / 'images'), masks=str(d / 'masks')));"
-        "config = TileSetConfig(tiling=TilingConfig(tile_size=16, overlap=0));"
-        "write_tiles(Manifest(d, tuple(describe(pairs, d))), root / 'tiles', config)"
+        "config = TileSetConfig(tile_size=16, output=str(root / 'tiles'));"
+        "write_tiles(Manifest(d, tuple(describe(pairs, d))), config)"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(tiledseg.__file__).parents[1])}
     process = subprocess.Popen([sys.executable, "-c", code], env=env)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from tiledseg._checks import broken
-from tiledseg.config._base import Config, Count, Names, Share, _plain
-from tiledseg.config._tiling import TilingConfig
+from tiledseg.config._base import Config, Count, Names, Pair, Share, _plain
+from tiledseg.config._tiling import TilingConfig, _Fraction, _Pixels
 from tiledseg.errors import SettingError
 
 __all__ = ["DataConfig", "MaskParts", "SplitConfig", "StatsConfig", "TileSetConfig"]
@@ -158,6 +158,8 @@ class SplitConfig(Config):
         Whether the splits get images of all foreground shares alike.
     seed : int
         Where chance comes from.
+    manifest : str
+        File that ``tiledseg split`` writes, JSON lines; paths in it are relative to its folder.
 
     Raises
     ------
@@ -172,6 +174,7 @@ class SplitConfig(Config):
     run_gap: Count = 1
     stratify: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    manifest: str = "manifest.jsonl"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -224,8 +227,12 @@ class TileSetConfig(Config):
 
     Attributes
     ----------
-    tiling : TilingConfig
-        Size, overlap and padding of the tiles.
+    tile_size : int or tuple of int
+        Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text.
+    overlap : int or float or tuple of int
+        Least overlap of neighbours: whole numbers are px, a float is a fraction of the tile.
+    pad_mode : {"reflect", "symmetric", "edge", "wrap"}
+        How an image smaller than a tile is padded, in NumPy's terms.
     scale : float
         Factor in (0, 1] by which an image is shrunk (area average) before it is cut.
     empty_share : float
@@ -239,26 +246,34 @@ class TileSetConfig(Config):
         Format of the tiles; both are lossless.
     seed : int
         Of the choice among empty tiles.
+    output : str
+        Folder that the tiles are written to: a new or an empty one.
+
+    Raises
+    ------
+    SettingError
+        If a value is out of its range, or the overlap leaves no step between tiles.
     """
 
-    tiling: TilingConfig = TilingConfig(overlap=0)
+    tile_size: Pair = 512
+    overlap: Annotated[_Pixels | _Fraction | tuple[_Pixels, _Pixels], BeforeValidator(_plain)] = 0
+    pad_mode: Literal["reflect", "symmetric", "edge", "wrap"] = "reflect"
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     empty_share: Share = 1.0
     empty_splits: Names = ("train",)
     thumbnails: bool = False
     image_format: Literal["png", "tiff"] = "png"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    output: str = "tiles"
+
+    @property
+    def tiling(self) -> TilingConfig:
+        """Size, overlap and padding of the tiles."""
+        return TilingConfig(tile_size=self.tile_size, overlap=self.overlap, pad_mode=self.pad_mode)
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
-        if self.tiling.overlap == "exact":
-            raise broken(
-                SettingError,
-                "overlap",
-                must="be in px or a fraction of the tile where there is no network",
-                got="exact",
-                fix="Use 0, say.",
-            )
+    def _fits(self) -> Self:
+        _ = self.tiling  # which says what is wrong
         return self
 
 
@@ -267,6 +282,9 @@ class StatsConfig(Config):
 
     Attributes
     ----------
+    output : str or None
+        Folder for the numbers (JSON, CSV), the chart and the sheets (PNG), new or empty; None to
+        print a table alone.
     chart : bool
         Whether a bar chart of the counts per split is drawn; needs matplotlib.
     sheet_images : int
@@ -277,6 +295,7 @@ class StatsConfig(Config):
         Longer side of a picture on a contact sheet.
     """
 
+    output: str | None = None
     chart: bool = True
     sheet_images: Annotated[int, Field(ge=0, le=1000)] = 24
     sheet_columns: Annotated[int, Field(ge=1, le=20)] = 3

@@ -10,17 +10,20 @@ from tiledseg.data._manifest import Manifest, check_disjoint, write_manifest
 from tiledseg.data._pairs import Pair, PairLike, as_pairs, check_apart
 from tiledseg.data._problems import Problem
 from tiledseg.data._split import split_records
+from tiledseg.data._statistics import DatasetStatistics, SplitStatistics, statistics_of
 from tiledseg.data._survey import Survey, find_pairs, pairs_of, survey
 from tiledseg.data._tiles import TileSet, write_tiles
 
 __all__ = [
     "CropSampler",
+    "DatasetStatistics",
     "GridCrops",
     "Manifest",
     "Pair",
     "PairLike",
     "PreparedPair",
     "Problem",
+    "SplitStatistics",
     "Survey",
     "TileSet",
     "as_pairs",
@@ -36,6 +39,7 @@ __all__ = [
     "prepare_pairs",
     "relative_path",
     "split_records",
+    "statistics_of",
     "survey",
     "write_manifest",
     "write_tiles",

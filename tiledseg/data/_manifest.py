@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,8 +78,9 @@ class Manifest:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits, in the order of their first records."""
-        return tuple(dict.fromkeys(record.split for record in self.records))
+        """Names of the splits, the largest first."""
+        counts = Counter(record.split for record in self.records)
+        return tuple(sorted(counts, key=lambda split: (-counts[split], split)))
 
     def of(self, split: str | None) -> list[Record]:
         """List the records of a split.

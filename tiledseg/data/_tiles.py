@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, PathLike
+    from tiledseg._types import AnyArray
     from tiledseg.config import TileSetConfig
     from tiledseg.data._manifest import Manifest
     from tiledseg.data._pairs import Pair
@@ -63,9 +63,7 @@ class TileSet:
         return f"{sum(self.tiles.values())} tiles ({counts}){dropped}"
 
 
-def write_tiles(
-    source: Manifest, output: PathLike, config: TileSetConfig, *, progress: bool = False
-) -> TileSet:
+def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = False) -> TileSet:
     """Cut the images and masks of a manifest into tiles.
 
     Each tile is ``SPLIT/images/NAME_yROW_xCOLUMN.png``, and its mask has the same name in
@@ -77,10 +75,8 @@ def write_tiles(
     ----------
     source : Manifest
         The images, with their groups and splits, which the tiles inherit.
-    output : path
-        A new or empty folder.
     config : TileSetConfig
-        Size, scale, which tiles are kept, format.
+        Size, scale, which tiles are kept, format, and the folder.
     progress : bool
         Whether to show progress.
 
@@ -106,14 +102,17 @@ def write_tiles(
             got=config.empty_splits,
             fix="Name one, or keep all empty tiles with empty_share=1.",
         )
-    with new_folder(output) as folder, progress_bar(len(source.records), "images", shown=progress) as step:
+    with (
+        new_folder(config.output) as folder,
+        progress_bar(len(source.records), "images", shown=progress) as step,
+    ):
         writer = _Writer(folder, config)
         for record, pair in zip(source.of(None), source.pairs(), strict=True):
             writer.add(record, pair)
             step(1)
         write_manifest(folder / MANIFEST, writer.records)
     counts = Counter(record.split for record in writer.records)
-    return TileSet(Path(output), {split: counts[split] for split in source.splits}, writer.dropped)
+    return TileSet(Path(config.output), {split: counts[split] for split in source.splits}, writer.dropped)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

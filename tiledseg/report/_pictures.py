@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tiledseg.evaluate import ScoredImage
     from tiledseg.render import Rgb
 
-__all__ = ["LONGEST_PX", "Picture", "PictureRow", "as_data_url", "picture_row"]
+__all__ = ["LONGEST_PX", "Picture", "PictureRow", "as_data_url", "picked", "picture_row", "shrunk"]
 
 LONGEST_PX = 1280
 _QUALITY = 88
@@ -81,8 +81,8 @@ def picture_row(
     ArrayError
         If the image is neither grey nor RGB, or its range is not known without `limits`.
     """
-    image = _shrunk(as_rgb(scored.image, limits), longest_px)
-    truth, predicted = _picked(scored.truth, image), _picked(scored.predicted, image)
+    image = shrunk(as_rgb(scored.image, limits), longest_px)
+    truth, predicted = picked(scored.truth, image), picked(scored.predicted, image)
     pictures = (
         Picture("Input", image),
         Picture("Truth", overlay(image, truth, outline_px=2)),
@@ -92,8 +92,21 @@ def picture_row(
     return PictureRow(scored.scores.name, f"Dice {scored.scores.dice:.3f}", pictures)
 
 
-def _shrunk(picture: Rgb, longest_px: int) -> Rgb:
-    """Shrink by averaging areas; a picture that fits stays."""
+def shrunk(picture: Rgb, longest_px: int) -> Rgb:
+    """Shrink a picture by averaging areas.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (H, W, 3)
+        RGB.
+    longest_px : int
+        Its longer side afterwards, in px; a smaller picture stays.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+        The picture, small.
+    """
     height, width = picture.shape[:2]
     factor = min(1.0, longest_px / max(height, width))
     if factor == 1:
@@ -102,8 +115,21 @@ def _shrunk(picture: Rgb, longest_px: int) -> Rgb:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _picked(labels: AnyArray, picture: Rgb) -> AnyArray:
-    """Take for each px of a picture the label at its centre."""
+def picked(labels: AnyArray, picture: Rgb) -> AnyArray:
+    """Take for each px of a picture the label at its centre.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (H, W)
+        Labels.
+    picture : ndarray, shape (h, w, 3)
+        The picture.
+
+    Returns
+    -------
+    ndarray, shape (h, w)
+        Labels.
+    """
     height, width = picture.shape[:2]
     rows = (2 * np.arange(height) + 1) * labels.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * labels.shape[1] // (2 * width)

@@ -1,0 +1,190 @@
+"""What a dataset comes to: counts, sizes and foreground of each split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from tiledseg._checks import shown
+from tiledseg.io import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg._types import PathLike
+    from tiledseg.config import Record
+
+__all__ = ["DatasetStatistics", "SplitStatistics", "statistics_of"]
+
+_MOST_SIZES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SplitStatistics:
+    """What a split comes to.
+
+    Attributes
+    ----------
+    split : str
+        Its name; ``all`` for all of them.
+    images : int
+        Number of images.
+    groups : int
+        Number of groups.
+    pixels : int
+        Px of all images.
+    foreground : float
+        Share of all px that are foreground, in [0, 1].
+    foreground_mean, foreground_least, foreground_most : float
+        Mean, least and largest share of an image.
+    empty : int
+        Number of images without foreground.
+    sizes : dict of str to int
+        Number of images of each size, as in ``1920x2560`` (height first), the most frequent first.
+    """
+
+    split: str
+    images: int
+    groups: int
+    pixels: int
+    foreground: float
+    foreground_mean: float
+    foreground_least: float
+    foreground_most: float
+    empty: int
+    sizes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStatistics:
+    """What a dataset comes to.
+
+    Attributes
+    ----------
+    splits : tuple of SplitStatistics
+        One for each split, the largest first.
+    total : SplitStatistics
+        All together.
+    """
+
+    splits: tuple[SplitStatistics, ...]
+    total: SplitStatistics
+
+    def __str__(self) -> str:
+        titles = ("split", "images", "groups", "Mpx", "foreground", "per image", "empty", "sizes")
+        rows = [titles, *(_cells(one) for one in self._rows())]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [_line(row, widths) for row in rows]
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+    def to_json(self, path: PathLike) -> None:
+        """Write all numbers as JSON.
+
+        Parameters
+        ----------
+        path : path
+            The target.
+
+        Raises
+        ------
+        FileError
+            If it cannot be written.
+        """
+        rows = {"splits": [asdict(one) for one in self.splits], "total": asdict(self.total)}
+        write_text(path, json.dumps(rows, indent=2) + "\n")
+
+    def to_csv(self, path: PathLike) -> None:
+        """Write one line per split, and one for all, as CSV.
+
+        Parameters
+        ----------
+        path : path
+            The target.
+
+        Raises
+        ------
+        FileError
+            If it cannot be written.
+        """
+        rows = [asdict(one) | {"sizes": _sizes(one.sizes, len(one.sizes))} for one in self._rows()]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, text.getvalue())
+
+    def _rows(self) -> tuple[SplitStatistics, ...]:
+        return (*self.splits, self.total) if len(self.splits) > 1 else self.splits
+
+
+def statistics_of(records: Sequence[Record]) -> DatasetStatistics:
+    """Sum a dataset up.
+
+    Parameters
+    ----------
+    records : sequence of Record
+        Its images, at least one.
+
+    Returns
+    -------
+    DatasetStatistics
+        By split, and all together.
+    """
+    splits: dict[str, list[Record]] = {}
+    for record in records:
+        splits.setdefault(record.split, []).append(record)
+    ordered = sorted(splits, key=lambda split: (-len(splits[split]), split))
+    return DatasetStatistics(
+        tuple(_summed(split, splits[split]) for split in ordered), _summed("all", records)
+    )
+
+
+def _summed(split: str, records: Sequence[Record]) -> SplitStatistics:
+    areas = [record.height * record.width for record in records]
+    shares = [record.foreground for record in records]
+    sizes = Counter(f"{record.height}x{record.width}" for record in records)
+    return SplitStatistics(
+        split=split or "all",
+        images=len(records),
+        groups=len({record.group for record in records}),
+        pixels=sum(areas),
+        foreground=sum(area * share for area, share in zip(areas, shares, strict=True)) / sum(areas),
+        foreground_mean=sum(shares) / len(shares),
+        foreground_least=min(shares),
+        foreground_most=max(shares),
+        empty=shares.count(0),
+        sizes=dict(sizes.most_common()),
+    )
+
+
+def _cells(one: SplitStatistics) -> tuple[str, ...]:
+    return (
+        shown(one.split),
+        str(one.images),
+        str(one.groups),
+        f"{one.pixels / 1e6:.1f}",
+        f"{one.foreground:.2%}",
+        f"{one.foreground_least:.1%} to {one.foreground_most:.1%}",
+        str(one.empty),
+        _sizes(one.sizes, _MOST_SIZES),
+    )
+
+
+def _sizes(sizes: dict[str, int], most: int) -> str:
+    some = list(sizes.items())[:most]
+    text = ", ".join(f"{count} of {size}" for size, count in some)
+    return f"{text} and {len(sizes) - most} more" if len(sizes) > most else text
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Lay cells out in columns, the first and the last to the left, the others to the right."""
+    ends = (0, len(row) - 1)
+    cells = [
+        cell.ljust(width) if place in ends else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()

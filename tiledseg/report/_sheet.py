@@ -1,0 +1,141 @@
+"""Contact sheets: many images on one picture, each with what is drawn of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+from tiledseg.render import as_rgb, colourise, overlay
+from tiledseg.report._pictures import Picture, PictureRow, picked, shrunk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg._types import AnyArray
+    from tiledseg.render import Rgb
+
+__all__ = ["contact_sheet", "mask_row"]
+
+_PAPER, _INK, _GREY = (255, 255, 255), (40, 40, 40), (110, 110, 110)
+_GAP_PX, _MARGIN_PX, _LINE_PX = 4, 20, 26
+_FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+
+
+def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px: int) -> PictureRow:
+    """Draw an image, its mask, and both together, small.
+
+    Parameters
+    ----------
+    name : str
+        Name of the image.
+    note : str
+        A few words beside it.
+    image : ndarray
+        (H, W) or (H, W, 3), as of `tiledseg.render.as_rgb`; floats are shown from their least to
+        their largest value.
+    mask : ndarray
+        Labels, (H, W).
+    thumb_px : int
+        Longer side of the pictures in px; a smaller image keeps its size.
+
+    Returns
+    -------
+    PictureRow
+        Three pictures.
+
+    Raises
+    ------
+    ArrayError
+        If the image is neither grey nor RGB.
+    """
+    limits = None
+    if image.dtype.kind == "f":
+        low, high = float(image.min()), float(image.max())
+        limits = (low, high if high > low else low + 1)
+    small = shrunk(as_rgb(image, limits), thumb_px)
+    labels = picked(mask, small)
+    pictures = (
+        Picture("Image", small),
+        Picture("Mask", colourise(labels, background=(235, 235, 235))),
+        Picture("Both", overlay(small, labels)),
+    )
+    return PictureRow(name, note, pictures)
+
+
+def contact_sheet(title: str, rows: Sequence[PictureRow], *, columns: int = 3) -> Rgb:
+    """Lay the pictures of many images out on one.
+
+    Parameters
+    ----------
+    title : str
+        Stands at the top.
+    rows : sequence of PictureRow
+        The images, at least one, each with as many pictures as the others.
+    columns : int
+        Images beside each other.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        The sheet: above each image's pictures its name and note.
+
+    Raises
+    ------
+    SettingError
+        If there is no image, or they differ in the number of pictures.
+    """
+    if len({len(row.pictures) for row in rows}) != 1 or not rows[0].pictures:
+        fix = "Draw the same pictures of every image."
+        got = f"{len(rows)} images"
+        raise broken(SettingError, "rows", must="have the same number of pictures", got=got, fix=fix)
+    across = [
+        max(row.pictures[place].pixels.shape[1] for row in rows) for place in range(len(rows[0].pictures))
+    ]
+    wide = sum(across) + _GAP_PX * (len(across) - 1)
+    columns = min(columns, len(rows))
+    lines = [rows[first : first + columns] for first in range(0, len(rows), columns)]
+    bands = [_band(line, across, wide, columns) for line in lines]
+    head = _paper(_LINE_PX + _MARGIN_PX // 2, bands[0].shape[1])
+    _write(head, title, _MARGIN_PX, _LINE_PX, _INK, size=0.6)
+    return np.concatenate([head, *bands])
+
+
+def _band(rows: Sequence[PictureRow], across: Sequence[int], wide: int, columns: int) -> Rgb:
+    """Lay one line of images out, each below its name."""
+    tall = max(picture.pixels.shape[0] for row in rows for picture in row.pictures)
+    band = _paper(_LINE_PX + tall + _MARGIN_PX, columns * (wide + _MARGIN_PX) + _MARGIN_PX)
+    for place, row in enumerate(rows):
+        x = _MARGIN_PX + place * (wide + _MARGIN_PX)
+        _write(band, f"{row.name}  {row.note}", x, _LINE_PX - 8, _GREY, most_px=wide)
+        for picture, width in zip(row.pictures, across, strict=True):
+            height, own, _ = picture.pixels.shape
+            band[_LINE_PX : _LINE_PX + height, x : x + own] = picture.pixels
+            x += width + _GAP_PX
+    return band
+
+
+def _paper(height: int, width: int) -> Rgb:
+    return np.full((height, width, 3), _PAPER, np.uint8)
+
+
+def _write(  # noqa: PLR0913
+    paper: Rgb,
+    text: str,
+    x: int,
+    y: int,
+    colour: tuple[int, int, int],
+    *,
+    size: float = _SIZE,
+    most_px: int | None = None,
+) -> None:
+    """Write a line; OpenCV's letters are ASCII, and what is too long loses its end."""
+    plain = text.encode("ascii", "replace").decode()
+    shown = plain
+    while most_px and len(shown) > 1 and cv2.getTextSize(shown, _FONT, size, 1)[0][0] > most_px:
+        plain = plain[:-1]
+        shown = f"{plain}..."
+    cv2.putText(paper, shown, (x, y), _FONT, size, colour, 1, cv2.LINE_AA)
