@@ -5,6 +5,7 @@ is taken for it; what could mean two things is an error that names both.
 """
 
 from tiledseg.io._atomic import atomic_write, check_writable, write_bytes, write_text
+from tiledseg.io._create import ImageSink, create_image
 from tiledseg.io._digest import file_digest
 from tiledseg.io._file import MAX_PIXELS
 from tiledseg.io._find import SUFFIXES, find_images
@@ -20,11 +21,13 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_REGION_PIXELS",
     "SUFFIXES",
+    "ImageSink",
     "ImageSource",
     "PixelSize",
     "atomic_write",
     "check_new_folder",
     "check_writable",
+    "create_image",
     "file_digest",
     "find_images",
     "image_shape",

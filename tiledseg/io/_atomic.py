@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["atomic_write", "check_writable", "write_bytes", "write_text"]
+__all__ = [
+    "atomic_write",
+    "check_writable",
+    "refuse",
+    "replaceable",
+    "settle",
+    "sync_folder",
+    "write_bytes",
+    "write_text",
+]
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # said where folders cannot be synced
 _FIXES = {
@@ -71,28 +80,28 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))
-        mode = _replaceable(name, target)
+        mode = replaceable(name, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".tiledseg-{secrets.token_hex(8)}.part"
         handle = _created(temporary, mode)
     except OSError as error:
-        _refuse(name, error)
+        refuse(name, error)
     try:
         try:
             with handle:
                 yield handle
-                _settle(handle)
+                settle(handle)
             temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
-        _refuse(name, error)
+        refuse(name, error)
 
 
-def _replaceable(name: str, target: Path) -> int | None:
+def replaceable(name: str, target: Path) -> int | None:
     """Return the rights of the file that is to be replaced; None where there is none."""
     try:
         mode = target.stat().st_mode
@@ -120,7 +129,7 @@ def _created(temporary: Path, mode: int | None) -> BinaryIO:
         raise
 
 
-def _settle(handle: BinaryIO) -> None:
+def settle(handle: BinaryIO) -> None:
     """Bring the file to the disk, and check that all of it arrived."""
     handle.flush()
     end = handle.seek(0, os.SEEK_END)
@@ -130,7 +139,7 @@ def _settle(handle: BinaryIO) -> None:
         raise OSError(errno.EIO, f"only {size} of {end} bytes arrived")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name last; where that fails, the new file is whole but may not outlive a loss of power."""
     if os.name == "nt":  # folders cannot be opened there
         return
@@ -144,7 +153,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _refuse(name: str, error: OSError) -> NoReturn:
+def refuse(name: str, error: OSError) -> NoReturn:
+    """Say why a target cannot be written."""
     fix = _FIXES.get(error.errno or 0, "Check the folder and its rights, or write elsewhere.")
     raise broken(FileError, name, must="be writable", got=error.strerror or str(error), fix=fix) from error
 
@@ -211,11 +221,11 @@ def check_writable(folder: PathLike) -> Path:
         with _created(trial, None) as handle:
             try:
                 handle.write(b"trial")
-                _settle(handle)
+                settle(handle)
             finally:
                 trial.unlink()
     except FileExistsError:
         raise broken(FileError, named(path), must="be a folder", got="a file", fix="Name a folder.") from None
     except OSError as error:
-        _refuse(named(path), error)
+        refuse(named(path), error)
     return path

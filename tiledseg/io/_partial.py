@@ -1,0 +1,200 @@
+"""Large files on their way: beside the target until they are whole, and gone on with after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiledseg._checks import broken, shown
+from tiledseg.errors import FileError
+from tiledseg.io._atomic import refuse, replaceable, sync_folder
+from tiledseg.io._file import named, path_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tiledseg._types import PathLike
+
+try:
+    import fcntl
+except ImportError:  # Windows; there a second run is not noticed
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Partial", "check_identity", "partial"]
+
+
+class Partial:
+    """The place of a file or folder that is being written, and the journal of what of it stands.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is written.
+    resumed : bool
+        Whether an earlier run began it.
+    records : list
+        What that run noted.
+    """
+
+    def __init__(self, target: Path, fingerprint: Mapping[str, Any]) -> None:
+        self.path: Path = target.with_name(f".{target.name}.tiledseg-part")
+        self._journal_path = target.with_name(f".{target.name}.tiledseg-journal")
+        descriptor = os.open(self._journal_path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._journal = os.fdopen(descriptor, "r+b", buffering=0)
+        try:
+            notes, length = _notes(self._journal.read())
+            self._lock(target, notes)
+            self.resumed: bool = bool(notes) and self.path.exists()
+            if self.resumed:
+                check_identity(named(str(self._journal_path)), notes[0]["fingerprint"], fingerprint)
+            self.records: list[Any] = [note for note in notes if "pid" not in note] if self.resumed else []
+            self._journal.truncate(length if self.resumed else 0)
+            self._journal.seek(0, os.SEEK_END)
+            self.note({"pid": os.getpid(), "fingerprint": dict(fingerprint)})
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def note(self, record: Any) -> None:  # noqa: ANN401  whatever JSON holds
+        """Note what stands from now on; a line that a kill cuts off counts as not written."""
+        text = json.dumps(record, sort_keys=True).encode()
+        self._journal.write(b"%08x %s\n" % (zlib.crc32(text), text))
+
+    def close(self, *, remove: bool) -> None:
+        """Let go of the journal."""
+        if remove:
+            self._journal_path.unlink(missing_ok=True)
+        self._journal.close()
+
+    def _lock(self, target: Path, notes: list[Any]) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            who = [note["pid"] for note in notes if "pid" in note][-1:] or ["unknown"]
+            raise broken(
+                FileError,
+                named(str(target)),
+                must="be written by one run",
+                got=f"process {who[0]} at it",
+                fix="Wait for it, stop it, or write elsewhere.",
+            ) from None
+
+
+def _notes(data: bytes) -> tuple[list[Any], int]:
+    """Read the notes up to the first that is not whole, and say where they end."""
+    notes, length = [], 0
+    for line in data.split(b"\n")[:-1]:
+        checksum, _, text = line.partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(text):
+            break
+        notes.append(json.loads(text))
+        length += len(line) + 1
+    return notes, length
+
+
+def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with something else than what was begun.
+
+    Parameters
+    ----------
+    name : str
+        The journal.
+    before, now : mapping
+        What the result depends on.
+
+    Raises
+    ------
+    FileError
+        If they differ; the message has the difference.
+    """
+    now = json.loads(json.dumps(now))
+    differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if differing:
+        shares = [
+            f"{key} {shown(str(before.get(key)))} -> {shown(str(now.get(key)))}" for key in differing[:3]
+        ]
+        fix = "Use what it was begun with, or delete it and its part to begin anew."
+        must = "be gone on with as it was begun"
+        raise broken(
+            FileError, name, must=must, got=f"another {', '.join(differing)}: {'; '.join(shares)}", fix=fix
+        )
+
+
+@contextlib.contextmanager
+def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[tuple[Path, Partial | None]]:
+    """Write a file or a folder whole or not at all, and keep what stands of it where that is wanted.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The target.
+    fingerprint : mapping or None
+        What the result depends on; None: what an error leaves is removed.
+
+    Yields
+    ------
+    Path
+        Where to write; takes the target's place when the block ends without an error.
+    Partial or None
+        The journal.
+
+    Raises
+    ------
+    FileError
+        If the target cannot be written, another run is at it, or it was begun with something else.
+    """
+    name = named(path_text(path))
+    try:
+        target = Path(os.path.realpath(path_text(path)))
+        if not target.is_dir():
+            replaceable(name, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        journal = None if fingerprint is None else Partial(target, fingerprint)
+    except OSError as error:
+        refuse(name, error)
+    part = target.with_name(f".tiledseg-{secrets.token_hex(8)}.part") if journal is None else journal.path
+    done = False
+    try:
+        yield part, journal
+        _replace(part, target)
+        done = True
+        sync_folder(target.parent)
+    except OSError as error:
+        refuse(name, error)
+    finally:
+        if journal is not None:
+            journal.close(remove=done)
+        elif not done:
+            with contextlib.suppress(OSError):
+                _remove(part)
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Let the part take the target's place; a folder that stands there is a result of ours to be replaced."""
+    if part.is_dir() and target.exists():
+        old = target.with_name(f".{target.name}.tiledseg-old")
+        _remove(old)
+        target.replace(old)
+        try:
+            part.replace(target)
+        except OSError:
+            old.replace(target)
+            raise
+        _remove(old)
+    else:
+        part.replace(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
