@@ -32,6 +32,10 @@ class PredictConfig(Config):
         Tiles per call of the network; None to choose by memory.
     memory_budget : int or None
         Bytes that the network may take; None for half of the free memory.
+    engine : {"auto", "keras", "openvino"}
+        What runs a Keras network; ``auto`` takes OpenVINO where it is installed and pays.
+    precision : {"f32", "bf16"}
+        Numbers that the network multiplies; ``bf16`` takes OpenVINO.
     recursive : bool
         Whether folders inside the given folders are searched too.
     existing : {"refuse", "skip", "overwrite"}
@@ -45,5 +49,7 @@ class PredictConfig(Config):
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_size: Count | None = None
     memory_budget: Count | None = None
+    engine: Literal["auto", "keras", "openvino"] = "auto"
+    precision: Literal["f32", "bf16"] = "f32"
     recursive: bool = False
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"

@@ -1,23 +1,35 @@
-"""The choice of a Predictor; Keras is touched only where a Keras network comes in."""
+"""The choice of a Predictor; Keras and OpenVINO are touched only where they are used."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import lazy_loader
 
 from tiledseg._checks import broken
 from tiledseg._types import SegmenterLike
 from tiledseg.engine._callable import CallablePredictor
-from tiledseg.errors import ModelError
+from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:
     from tiledseg._types import Predictor
-    from tiledseg.engine import _keras
+    from tiledseg.engine import _device, _keras, _openvino
 else:
+    _device = lazy_loader.load("tiledseg.engine._device", suppress_warning=True)
     _keras = lazy_loader.load("tiledseg.engine._keras", suppress_warning=True)
+    _openvino = lazy_loader.load("tiledseg.engine._openvino", suppress_warning=True)
 
-__all__ = ["predictor_for"]
+__all__ = ["Engine", "Precision", "fastest", "predictor_for"]
+
+Engine: TypeAlias = Literal["auto", "keras", "openvino"]
+"""``auto`` takes OpenVINO where that pays."""
+Precision: TypeAlias = Literal["f32", "bf16"]
+"""Numbers that a network multiplies; ``bf16`` is OpenVINO's alone."""
+
+_log = logging.getLogger("tiledseg")
+_WORTH = 1e12  # multiplications, some 10 s of two cores: conversion takes a few
 
 
 def predictor_for(model: object) -> Predictor:
@@ -64,6 +76,85 @@ def predictor_for(model: object) -> Predictor:
             else "Pass the network itself.",
         )
     return CallablePredictor(model)
+
+
+def fastest(
+    predictor: Predictor, n_px: int, engine: Engine = "auto", precision: Precision = "f32"
+) -> Predictor:
+    """Take the engine asked for, or the one that will be done first.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network, as `predictor_for` makes it.
+    n_px : int
+        Px of all tiles that will be computed.
+    engine : {"auto", "keras", "openvino"}
+        ``auto`` takes OpenVINO for a Keras network on the TensorFlow backend where it is
+        installed, there is no GPU and enough is to be computed that converting pays.
+    precision : {"f32", "bf16"}
+        ``bf16`` takes OpenVINO, whatever is to be computed.
+
+    Returns
+    -------
+    Predictor
+        `predictor` itself where that is the one.
+
+    Raises
+    ------
+    ModelError
+        If OpenVINO is asked for and not installed, or cannot run the network.
+    SettingError
+        If `engine` or `precision` is not known, or they exclude one another.
+    """
+    _check_choice("engine", engine, get_args(Engine))
+    _check_choice("precision", precision, get_args(Precision))
+    if precision == "bf16" and engine == "keras":
+        raise broken(
+            SettingError,
+            "precision",
+            must="be f32 with engine='keras'",
+            got=precision,
+            fix="Use engine='openvino', or set the network's own dtype policy.",
+        )
+    if engine == "keras":
+        return predictor
+    asked = engine == "openvino" or precision == "bf16"
+    obstacle = _obstacle(predictor)
+    if obstacle is not None:
+        if asked:
+            what = "engine" if engine == "openvino" else "precision"
+            raise broken(ModelError, what, must="be one that can be had", got=obstacle, fix=_FIX)
+        return predictor
+    keras: _keras.KerasPredictor = predictor  # type: ignore[assignment]
+    if not asked and (_device.has_gpu() or keras.work(n_px) < _WORTH):
+        return predictor
+    if precision == "bf16" and not _openvino.computes_bf16():
+        _log.warning("This processor does not multiply bf16: f32 is used.")
+        precision = "f32"
+    return _openvino.OpenVinoPredictor(keras, precision, must=asked)
+
+
+_FIX = "OpenVINO runs Keras networks on the TensorFlow backend: pip install 'tiledseg[fast]'."
+
+
+def _obstacle(predictor: Predictor) -> str | None:
+    """Say why OpenVINO cannot run a network; None where it can be tried."""
+    kind = type(predictor)
+    if kind.__module__ != "tiledseg.engine._keras":
+        return f"OpenVINO for a {kind.__name__}"
+    if find_spec("openvino") is None:
+        return "OpenVINO, which is not installed"
+    if _device.backend() != "tensorflow":
+        return f"OpenVINO on the {_device.backend()} backend"
+    return None
+
+
+def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise broken(
+            SettingError, name, must=f"be one of {', '.join(known)}", got=value, fix="Use one of these."
+        )
 
 
 def _is_keras(model: object) -> bool:

@@ -23,12 +23,15 @@ class Graph:
         Total stride (y, x) in px.
     floats_per_px : float
         Numbers in all feature maps together, for each px of the input.
+    products_per_px : float
+        Multiplications of a number with a weight, for each px of the input.
     reach : Reach
         What an output px depends on.
     """
 
     stride: tuple[int, int]
     floats_per_px: float
+    products_per_px: float
     reach: Reach
 
 
@@ -50,6 +53,7 @@ class _Walk:
     steps: tuple[list[Step], list[Step]] = field(default_factory=lambda: ([], []))
     scales: list[tuple[Fraction, Fraction]] = field(default_factory=list)
     floats: float = 0.0
+    products: float = 0.0
     maps: int = 1
     tile_dependent: dict[str, None] = field(default_factory=dict)
     unknown: dict[str, None] = field(default_factory=dict)
@@ -80,7 +84,7 @@ def read_graph(model: Any) -> Graph:  # noqa: ANN401
     else:
         output = _walk(graph, [_INPUT], walk, training=False)[0]
     y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
-    return Graph((y, x), walk.floats or 64.0, _reach(walk, output, (y, x)))
+    return Graph((y, x), walk.floats or 64.0, walk.products, _reach(walk, output, (y, x)))
 
 
 def _reach(walk: _Walk, output: _Map | None, stride: tuple[int, int]) -> Reach:
@@ -127,6 +131,7 @@ def _after(node: Any, before: list[_Map | None], walk: _Walk, *, training: bool)
         walk.unknown[_name(node.operation)] = None
     if isinstance(rules, str):
         rules = (_guessed(node, 0), _guessed(node, 1))
+    walk.products += _products(node.operation, max(one.scale for one in met), rules)
     return [_stepped(tensor, met, rules, walk) for tensor in node.outputs]
 
 
@@ -143,6 +148,13 @@ def _stepped(tensor: Any, met: list[_Map], rules: tuple[Rule, Rule], walk: _Walk
     walk.scales.append(scale)
     walk.floats += (tensor.shape[3] or 1) / float(scale[0] * scale[1])
     return made
+
+
+def _products(operation: Any, scale: tuple[Fraction, Fraction], rules: tuple[Rule, Rule]) -> float:  # noqa: ANN401
+    """Count a layer's multiplications by weights: every kernel meets every px of the smaller map."""
+    kernels = sum(math.prod(one.shape) for one in getattr(operation, "weights", ()) if len(one.shape) > 1)
+    larger = (max(one, one * _shrinking(rule)) for one, rule in zip(scale, rules, strict=True))
+    return float(kernels / math.prod(larger))
 
 
 def _shrinking(rule: Rule) -> Fraction:

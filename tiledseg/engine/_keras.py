@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,12 @@ from tiledseg.errors import ModelError, SettingError
 from tiledseg.grid import check_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.engine._reach import Reach
 
-__all__ = ["KerasPredictor"]
+__all__ = ["KerasPredictor", "padded", "ready_shape"]
 
 _COMPILED: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], Callable[[FloatArray], AnyArray]]] = (
     weakref.WeakKeyDictionary()
@@ -53,14 +53,29 @@ class KerasPredictor:
     """
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401  Keras has no types
-        self._model = model
+        self.model: Any = model
         height, width, self.channels = _input_shape(model)
         self.tile_size: tuple[int | None, int | None] = (height, width)
         self.classes: int | None = _classes(model, height, width)
-        _check_weights(model)
+        self.fingerprint: bytes = _weight_sums(model)
         self._graph = read_graph(model)
         self.stride: tuple[int, int] = self._graph.stride
         self.reach: Reach = self._graph.reach
+
+    def work(self, n_px: int) -> float:
+        """Estimate how much is to be computed.
+
+        Parameters
+        ----------
+        n_px : int
+            Px of all tiles together.
+
+        Returns
+        -------
+        float
+            Multiplications of a number with a weight.
+        """
+        return self._graph.products_per_px * n_px
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory that one tile needs, from above: all feature maps at once.
@@ -97,15 +112,14 @@ class KerasPredictor:
         SettingError
             If the network does not take tiles of that size.
         """
-        functions = _COMPILED.setdefault(self._model, {})
-        ready = [shape for shape in functions if shape[1:] == tiles.shape[1:] and shape[0] >= len(tiles)]
-        shape = min(ready, default=tiles.shape)
+        functions = _COMPILED.setdefault(self.model, {})
+        shape = ready_shape(functions, tiles.shape)
         with failures_named(tiles.shape):
             if shape not in functions:
                 self._check_size(tiles.shape)
-                functions[shape] = compiled(self._model, shape)
+                functions[shape] = compiled(self.model, shape)
             try:
-                outputs = functions[shape](_padded(tiles, shape[0]))
+                outputs = functions[shape](padded(tiles, shape[0]))
             except Exception as error:
                 if out_of_memory(error):  # fewer tiles must not be padded to this shape again
                     functions.pop(shape, None)
@@ -151,10 +165,43 @@ class KerasPredictor:
                 fix="Give the image the channels that the network expects.",
             )
         if None in self.tile_size:
-            _check_output(self._model, height, width, channels)
+            _check_output(self.model, height, width, channels)
 
 
-def _padded(tiles: AnyArray, size: int) -> FloatArray:
+def ready_shape(shapes: Iterable[tuple[int, ...]], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Choose the shape that a batch is padded to.
+
+    Parameters
+    ----------
+    shapes : iterable of tuple of int
+        Shapes (N, h, w, C) for which the network is compiled.
+    wanted : tuple of int
+        Shape of the batch.
+
+    Returns
+    -------
+    tuple of int
+        The smallest of them with the same tiles and room for the batch; else the batch's own.
+    """
+    ready = [shape for shape in list(shapes) if shape[1:] == wanted[1:] and shape[0] >= wanted[0]]
+    return min(ready, default=wanted)
+
+
+def padded(tiles: AnyArray, size: int) -> FloatArray:
+    """Fill a batch up with zeros.
+
+    Parameters
+    ----------
+    tiles : ndarray
+        (N, h, w, C).
+    size : int
+        Tiles that are wanted, at least N.
+
+    Returns
+    -------
+    ndarray
+        (size, h, w, C) float32, contiguous.
+    """
     if len(tiles) == size:
         return np.ascontiguousarray(tiles, np.float32)
     batch = np.zeros((size, *tiles.shape[1:]), np.float32)
@@ -256,13 +303,21 @@ def _wrong_output(axis: str, size: int, out: int) -> ModelError:
     )
 
 
-def _check_weights(model: Any) -> None:  # noqa: ANN401
+def _weight_sums(model: Any) -> bytes:  # noqa: ANN401
+    """Refuse weights that are not finite; and sum them up, so that new ones are noticed.
+
+    The backend's sums copy nothing and are as fast as memory can be read. They are taken along
+    the last axis, so that little of the weights can change and leave all of them as they were.
+    """
+    sums = hashlib.sha256()
     for variable in model.weights:
         if not keras.backend.is_float_dtype(variable.dtype):
+            sums.update(np.ascontiguousarray(variable.numpy()).data)
             continue
-        if math.isfinite(float(keras.ops.sum(variable))):
-            continue  # the backend's sum copies nothing; one that overflows is looked at again
-        if not np.isfinite(variable.numpy()).all():
+        flat = len(variable.shape) < 2
+        part = variable.numpy() if flat else keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1))
+        part = np.ascontiguousarray(part, np.float32)
+        if not np.isfinite(part).all() and not np.isfinite(variable.numpy()).all():  # not an overflow
             raise broken(
                 ModelError,
                 "model",
@@ -270,3 +325,5 @@ def _check_weights(model: Any) -> None:  # noqa: ANN401
                 got=f"NaN or infinity in {variable.path}",
                 fix="Train it again, or load an earlier checkpoint.",
             )
+        sums.update(part.data)
+    return sums.digest()

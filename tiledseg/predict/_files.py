@@ -222,7 +222,13 @@ def _outcome(
     try:
         image = read_image(path)
         probs = tiled_predict(
-            model, image, tiling, batch_size=config.batch_size, memory_budget=config.memory_budget
+            model,
+            image,
+            tiling,
+            batch_size=config.batch_size,
+            memory_budget=config.memory_budget,
+            engine=config.engine,
+            precision=config.precision,
         )
         labels = labels_of(probs, _threshold(model, config))
         for what, target in targets.items():

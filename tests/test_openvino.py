@@ -1,0 +1,202 @@
+"""OpenVINO as an engine: the same outputs, converted once, left where it does not agree."""
+
+import logging
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tiledseg as ts
+from tiledseg.engine import fastest, predictor_for
+from tiledseg.errors import ModelError, SettingError
+
+openvino = pytest.importorskip("openvino")
+layers = keras.layers
+TILES = np.random.default_rng(0).random((2, 32, 48, 3), np.float32)
+CAN_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def network(extra=lambda x: x, classes=2):
+    inputs = keras.Input((None, None, 3))
+    inner = layers.Conv2D(8, 3, padding="same", strides=2, activation="relu")(inputs)
+    inner = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(inner))
+    large = layers.Conv2DTranspose(4, 2, strides=2)(inner)
+    merged = layers.Concatenate()([extra(large), inputs])
+    return keras.Model(inputs, layers.Conv2D(classes, 1, activation="sigmoid")(merged))
+
+
+def by_openvino(model, precision="f32"):
+    return fastest(predictor_for(model), 1, "openvino", precision)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TILEDSEG_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Count them."""
+    done, export = [], keras.Model.export
+    monkeypatch.setattr(
+        keras.Model, "export", lambda self, *args, **options: done.append(1) or export(self, *args, **options)
+    )
+    return done
+
+
+def test_its_outputs_are_keras_outputs_for_any_batch():
+    model = network()
+    predictor, whole = by_openvino(model), predictor_for(model)(TILES)
+    assert whole.std() > 0.01
+    for tiles in (TILES, TILES[:1], TILES.astype(np.float64), TILES[::-1, :, ::-1][::-1, :, ::-1]):
+        outputs = predictor(tiles)
+        assert outputs.dtype == np.float32
+        np.testing.assert_allclose(outputs, whole[: len(tiles)], atol=1e-5)
+    np.testing.assert_allclose(
+        predictor(TILES[:, :16, :16]), predictor_for(model)(TILES[:, :16, :16]), atol=1e-5
+    )
+
+
+@pytest.mark.skipif(not CAN_BF16, reason="this processor has no bf16")
+def test_bf16_is_near_but_not_the_same_and_only_on_request():
+    model = network()
+    exact, near = predictor_for(model)(TILES), by_openvino(model, "bf16")(TILES)
+    assert 1e-5 < np.abs(near - exact).max() < 0.05
+    np.testing.assert_allclose(by_openvino(model)(TILES), exact, atol=1e-5)
+
+
+def test_a_whole_prediction_and_its_threads():
+    image = np.random.default_rng(1).integers(0, 256, (90, 110, 3), np.uint8)
+    model, tiling, results = network(), ts.TilingConfig(tile_size=32, overlap=8), {}
+    keras_made = ts.tiled_predict(model, image, tiling, engine="keras")
+
+    def predict(key):
+        results[key] = ts.tiled_predict(model, image, tiling, engine="openvino")
+
+    threads = [threading.Thread(target=predict, args=(key,)) for key in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for key in range(3):
+        np.testing.assert_allclose(results[key], keras_made, atol=1e-4)
+
+
+def test_a_network_is_converted_once_and_found_again_by_what_it_is(conversions):
+    model = network()
+    before = by_openvino(model)(TILES)
+    by_openvino(model)(TILES)
+    same = network()  # its layers have other names
+    same.set_weights(model.get_weights())
+    np.testing.assert_array_equal(by_openvino(same)(TILES), before)
+    assert len(conversions) == 1
+    other = network(extra=layers.ReLU())
+    other.set_weights(model.get_weights())
+    by_openvino(other)(TILES)
+    assert len(conversions) == 2
+
+
+def test_new_weights_are_noticed_and_converted(conversions):
+    model = network()
+    before = by_openvino(model)(TILES)
+    model.set_weights([weight + 0.1 for weight in model.get_weights()])
+    after = by_openvino(model)(TILES)
+    np.testing.assert_allclose(after, predictor_for(model)(TILES), atol=1e-5)
+    assert np.abs(after - before).max() > 1e-3
+    assert len(conversions) == 2
+
+
+def test_a_damaged_file_is_noticed_and_made_again(conversions, own_cache, caplog):
+    model = network()
+    before = by_openvino(model)(TILES)
+    (file,) = own_cache.glob("*/network.bin")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+    same = network()
+    same.set_weights(model.get_weights())
+    np.testing.assert_array_equal(by_openvino(same)(TILES), before)
+    assert "is damaged and is made again" in caplog.text
+    assert len(conversions) == 2
+    assert bytes(content) != next(own_cache.glob("*/network.bin")).read_bytes()
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TILEDSEG_CACHE_DIR", str(tmp_path / "file"))
+    model = network()
+    np.testing.assert_allclose(by_openvino(model)(TILES), predictor_for(model)(TILES), atol=1e-5)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_where_it_differs_from_keras_it_is_not_used(asked, monkeypatch, caplog):
+    monkeypatch.setattr("tiledseg.engine._choose._WORTH", 0)
+    model, wrong, export = network(), network(), keras.Model.export
+    monkeypatch.setattr(
+        keras.Model, "export", lambda _self, *args, **options: export(wrong, *args, **options)
+    )
+    wanted = predictor_for(model)(TILES)
+    predictor = fastest(predictor_for(model), 1, "openvino" if asked else "auto")
+    if asked:
+        with pytest.raises(ModelError, match=r"agree with Keras within 0\.0001.*Use engine='keras'"):
+            predictor(TILES)
+    else:
+        np.testing.assert_array_equal(predictor(TILES), wanted)
+        assert "it differs from Keras by" in caplog.text
+
+
+class Foreign(layers.Layer):
+    """Runs Python within the graph, which nothing else can."""
+
+    def call(self, x):
+        doubled = tf.numpy_function(lambda a: a * np.float32(2), [x], tf.float32)
+        doubled.set_shape(x.shape)
+        return doubled
+
+
+def test_what_it_cannot_convert_keras_runs_with_a_line_in_the_log(monkeypatch, caplog):
+    monkeypatch.setattr("tiledseg.engine._choose._WORTH", 0)
+    model = network(extra=Foreign())
+    wanted = predictor_for(model)(TILES)
+    predictor = fastest(predictor_for(model), 1)
+    np.testing.assert_array_equal(predictor(TILES), wanted)
+    assert caplog.text.count("Keras runs the network; OpenVINO cannot") == 1
+    predictor(TILES)
+    assert caplog.text.count("OpenVINO cannot") == 1
+    with pytest.raises(ModelError, match="`engine` must"):
+        by_openvino(network(extra=Foreign()))(TILES)
+
+
+def test_it_is_taken_by_itself_where_enough_is_to_be_computed(caplog):
+    caplog.set_level(logging.DEBUG, "tiledseg")
+    predictor = predictor_for(network())
+    assert fastest(predictor, 1 << 20) is predictor
+    large = fastest(predictor, 1 << 40)
+    assert large is not predictor
+    np.testing.assert_allclose(large(TILES), predictor(TILES), atol=1e-5)
+    assert "OpenVINO f32 agrees with Keras" in caplog.text
+    assert fastest(predictor, 1 << 40, "keras") is predictor
+
+
+def test_without_it_keras_runs_or_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("tiledseg.engine._choose.find_spec", lambda _name: None)
+    predictor = predictor_for(network())
+    assert fastest(predictor, 1 << 40) is predictor
+    for options in ({"engine": "openvino"}, {"precision": "bf16"}):
+        with pytest.raises(ModelError, match=r"not installed.*pip install 'tiledseg\[fast\]'"):
+            fastest(predictor, 1, **options)
+
+
+def test_choices_that_cannot_be_are_refused():
+    image = np.zeros((40, 40, 3), np.uint8)
+    for options, error, message in [
+        ({"engine": "onnx"}, SettingError, "be one of auto, keras, openvino; got onnx"),
+        ({"precision": "int8"}, SettingError, "be one of f32, bf16; got int8"),
+        ({"engine": "keras", "precision": "bf16"}, SettingError, "be f32 with engine='keras'"),
+        ({"engine": "openvino"}, ModelError, "OpenVINO for a CallablePredictor"),
+    ]:
+        with pytest.raises(error, match=message):
+            ts.tiled_predict(lambda tiles: tiles, image, **options)
