@@ -100,7 +100,11 @@ def refused(path, *words, error=BundleError, **options):
         ({"threshold": 1.0}, SettingError, "`threshold` must be in (0, 1)"),
         ({"threshold": float("nan")}, SettingError, "`threshold` must be in (0, 1)"),
         ({"threshold": 1}, SettingError, "`threshold` must be of type float"),
-        ({"preprocessing": PreprocessingConfig(channels=1)}, SettingError, "be 3, as the network's"),
+        (
+            {"preprocessing": PreprocessingConfig(channels=1)},
+            SettingError,
+            "be 3, the network",
+        ),
         ({"tiling": TilingConfig(tile_size=33)}, SettingError, "stride 2 along y; got 33. Use 32 or 34."),
         ({"tiling": 64}, SettingError, "`tiling`"),
         ({"provenance": {"loss": float("nan")}}, SettingError, "`provenance` must hold what JSON can hold"),

@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 
 from annotated_types import Ge, Gt, Le, Lt
 
-__all__ = ["Hint", "choices_of", "is_flag", "is_text", "limits_of", "members_of", "metavar_of", "parsed"]
+__all__ = [
+    "Hint",
+    "any_of",
+    "choices_of",
+    "is_flag",
+    "is_text",
+    "limits_of",
+    "members_of",
+    "metavar_of",
+    "parsed",
+]
 
 Hint: TypeAlias = Any
 """A type hint; Python has no one type for them."""
@@ -39,6 +49,33 @@ def members_of(hint: Hint) -> tuple[Hint, ...]:
     if _made_of(hint, Union, UnionType):
         return tuple(one for member in get_args(hint) for one in members_of(member))
     return (hint,)
+
+
+def any_of(hints: list[Hint]) -> Hint:
+    """Join the types that an option has in different settings.
+
+    Parameters
+    ----------
+    hints : list of type hint
+        At least one.
+
+    Returns
+    -------
+    type hint
+        What takes all that they take; the settings themselves are stricter.
+
+    Examples
+    --------
+    >>> any_of([Literal["a", "b"], Literal["b", "c"]])
+    typing.Literal['a', 'b', 'c']
+    """
+    if all(hint == hints[0] for hint in hints):
+        return hints[0]
+    words = [word for hint in hints for word in get_args(choices_of(hint))]
+    if not words:
+        return Union[tuple(hints)]  # noqa: UP007  known only here
+    choices: Hint = Literal[tuple(dict.fromkeys(words))]
+    return choices | None if any(NoneType in members_of(hint) for hint in hints) else choices
 
 
 def is_flag(hint: Hint) -> bool:

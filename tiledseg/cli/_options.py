@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
 
-from tiledseg.cli._hints import choices_of, is_flag, is_text, limits_of, members_of, metavar_of, parsed
-from tiledseg.config import Config
+from tiledseg.cli._hints import (
+    any_of,
+    choices_of,
+    is_flag,
+    is_text,
+    limits_of,
+    members_of,
+    metavar_of,
+    parsed,
+)
+from tiledseg.config import Config, laid_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,6 +84,8 @@ class Option:
         Its meaning.
     default : object
         Its value where it is not given.
+    of : tuple of str
+        Names of the settings that have it, where others in its place do not; empty for all.
     """
 
     table: Table
@@ -82,6 +93,7 @@ class Option:
     hint: Hint
     text: str
     default: object
+    of: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -130,15 +142,21 @@ class Option:
         limits = "" if _INTERVAL.search(self.text) else limits_of(self.hint)
         plain = not is_flag(self.hint) and choices_of(self.hint) is None
         default = self.table.defaults.get(self.path[-1]) or _shown(self.default)
+        text = f"{self.text} [of: {', '.join(self.of)}]" if len(self.of) > 1 else self.text
         return Parameter(
             name=self.name,
-            help=f"{self.text} [range: {limits}]" if limits else self.text,
+            help=f"{text} [range: {limits}]" if limits else text,
             show_default=False if required or default is None else default,
-            group=group(self.table.title if len(self.path) == 1 else self.path[0].capitalize()),
+            group=group(self._title()),
             metavar=metavar_of(self.hint) if plain else None,
             negative_none=(),
             required=required,
         )
+
+    def _title(self) -> str:
+        """Name the heading: the table's, or that of the settings inside it."""
+        title = self.table.title if len(self.path) == 1 else self.path[0].capitalize()
+        return f"{title}: {self.of[0]} alone" if len(self.of) == 1 else title
 
 
 @cache
@@ -200,14 +218,7 @@ def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
     >>> merged(TrainConfig(), {"network": {"levels": 4}}).network.base_kernel
     3
     """
-    return type(settings).model_validate(_over(settings.model_dump(exclude_unset=True), given))
-
-
-def _over(below: object, above: object) -> object:
-    if not isinstance(above, dict):
-        return above
-    base: dict[str, object] = below if isinstance(below, dict) else {}
-    return base | {key: _over(base.get(key), value) for key, value in above.items()}
+    return type(settings).model_validate(laid_over(settings.model_dump(exclude_unset=True), given))
 
 
 def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[str, ...]) -> Iterator[Option]:
@@ -219,16 +230,34 @@ def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[st
         default = getattr(base or model(), name)
         nested = [one for one in members_of(hint) if inspect.isclass(one) and issubclass(one, Config)]
         if nested:
-            yield from _walk(table, nested[0], default, (*path, name))
+            yield from _of_any(table, nested, default, (*path, name))
         else:
             yield Option(table, (*path, name), hint, meanings[name], default)
 
 
+def _of_any(
+    table: Table, models: list[type[Config]], base: Config | None, path: tuple[str, ...]
+) -> Iterator[Option]:
+    """List the options of settings that may be of several kinds, those of the default one first."""
+    found: dict[str, dict[str, Option]] = {}
+    for model in sorted(models, key=lambda model: not isinstance(base, model)):
+        own = base if isinstance(base, model) else None
+        for option in _walk(table, model, own, path):
+            found.setdefault(option.name, {})[getattr(own or model(), "name", "")] = option
+    for options in found.values():
+        first = next(iter(options.values()))
+        of = () if len(options) == len(models) else tuple(options)
+        yield replace(first, hint=any_of([option.hint for option in options.values()]), of=of)
+
+
 def _meanings(model: type[Config]) -> dict[str, str]:
-    """Read what each field means out of the docstring's Attributes section."""
-    _, _, section = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
-    section = re.split(r"\n\n\w+\n-+\n", section)[0] + "\n"
-    return {name: _plain(text) for name, text in _ATTRIBUTE.findall(section)}
+    """Read what each field means out of the docstrings' Attributes sections."""
+    meanings: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes\n----------\n")
+        section = re.split(r"\n\n\w+\n-+\n", section)[0] + "\n"
+        meanings |= {name: _plain(text) for name, text in _ATTRIBUTE.findall(section)}
+    return meanings
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,7 @@ from tiledseg.config._augment import (
     TransformConfig,
     augmenting,
 )
-from tiledseg.config._base import Config
+from tiledseg.config._base import Config, laid_over
 from tiledseg.config._data import DataConfig, MaskParts, SplitConfig, StatsConfig, TileSetConfig
 from tiledseg.config._geometric import (
     ElasticConfig,
@@ -19,7 +19,7 @@ from tiledseg.config._geometric import (
     WarpConfig,
     ZoomConfig,
 )
-from tiledseg.config._network import PreprocessingConfig, UNetConfig
+from tiledseg.config._networks import ArchitectureConfig, AttentionUNetConfig, NetworkConfig, UNetConfig
 from tiledseg.config._photometric import (
     BlurConfig,
     BrightnessConfig,
@@ -32,6 +32,7 @@ from tiledseg.config._photometric import (
     StainConfig,
 )
 from tiledseg.config._predict import PredictConfig, Product
+from tiledseg.config._preprocessing import PreprocessingConfig
 from tiledseg.config._record import Record, TileOrigin
 from tiledseg.config._run import RunConfig
 from tiledseg.config._tiling import Blend, PadMode, TilingConfig
@@ -39,6 +40,8 @@ from tiledseg.config._train import EvaluateConfig, TrainConfig
 
 __all__ = [
     "NEEDS_RGB",
+    "ArchitectureConfig",
+    "AttentionUNetConfig",
     "AugmentSet",
     "Blend",
     "BlurConfig",
@@ -55,6 +58,7 @@ __all__ = [
     "JpegConfig",
     "LensConfig",
     "MaskParts",
+    "NetworkConfig",
     "NoiseConfig",
     "PadMode",
     "PhotometricConfig",
@@ -78,4 +82,5 @@ __all__ = [
     "WarpConfig",
     "ZoomConfig",
     "augmenting",
+    "laid_over",
 ]

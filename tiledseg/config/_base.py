@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import tomllib
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler
     from pydantic_core import ErrorDetails
 
-__all__ = ["Config", "Count", "Names", "Pair", "Share", "pair_of"]
+__all__ = ["Config", "Count", "Names", "Pair", "Share", "laid_over", "pair_of"]
 
 _LARGEST_FILE = 100_000
 
@@ -71,6 +71,36 @@ def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
+def laid_over(below: object, above: object) -> object:
+    """Put what is given of nested settings over what holds without it.
+
+    Parameters
+    ----------
+    below : object
+        Settings as dicts, or a value.
+    above : object
+        What is given: a dict of parts, or a value, which replaces the other.
+
+    Returns
+    -------
+    object
+        A new dict; or `above` where it is a value, or a dict whose ``name`` is another one, since
+        it then has other settings.
+
+    Examples
+    --------
+    >>> laid_over({"name": "unet", "levels": 5, "classes": 1}, {"levels": 4})
+    {'name': 'unet', 'levels': 4, 'classes': 1}
+    >>> laid_over({"name": "unet", "levels": 5}, {"name": "attention_unet"})
+    {'name': 'attention_unet'}
+    """
+    if not isinstance(above, dict) or not isinstance(below, dict):
+        return above
+    if above.get("name", below.get("name")) != below.get("name"):
+        return above
+    return below | {key: laid_over(below.get(key), value) for key, value in above.items()}
+
+
 def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
     if not isinstance(text, kinds):
         raise broken(
@@ -90,6 +120,11 @@ def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
             got=len(text),
             fix="Give a settings file.",
         )
+
+
+def _names(kind: type[BaseModel]) -> tuple[str, ...]:
+    """List what the field ``name`` may be."""
+    return get_args(kind.model_fields["name"].annotation)
 
 
 class Config(BaseModel):
@@ -123,7 +158,7 @@ class Config(BaseModel):
         if not isinstance(data, dict):
             return data
         given = {
-            name: field.default.model_dump(exclude_unset=True) | data[name]
+            name: laid_over(field.default.model_dump(exclude_unset=True), data[name])
             for name, field in cls.model_fields.items()
             if isinstance(field.default, Config) and isinstance(data.get(name), dict)
         }
@@ -134,6 +169,8 @@ class Config(BaseModel):
         """Say each wrong setting once: of a union's complaints that of the branch whose type fits."""
         best: dict[object, ErrorDetails] = {}
         for line in lines:
+            if line["type"] == "default_factory_not_called":  # for the sake of another line
+                continue
             known = best.setdefault(line["loc"][:1], line)
             if known["type"].endswith("_type") and not line["type"].endswith("_type"):
                 best[line["loc"][:1]] = line
@@ -147,10 +184,20 @@ class Config(BaseModel):
         if line["type"] == "extra_forbidden":
             key = str(line["loc"][-1])
             return f"`{key}` is not a setting of {cls.__name__}. {did_you_mean(key, cls.model_fields)}"
+        if line["type"].startswith("union_tag"):
+            return cls._unnamed(line)
         if line["type"] == "value_error":  # a rule of ours between several fields: its text is whole
             return str(line["ctx"]["error"])
         text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
         return f"`{where}` {text}; got {shown(line['input'])}."
+
+    @classmethod
+    def _unnamed(cls, line: ErrorDetails) -> str:
+        """Say that settings which are chosen by their `name` have none that is known."""
+        field = str(line["loc"][0])
+        names = [name for one in get_args(cls.model_fields[field].annotation) for name in _names(one)]
+        tag = line["ctx"].get("tag", "nothing")
+        return f"`{cls.__name__}.{field}.name` must be a known name; got {tag}. {did_you_mean(tag, names)}"
 
     def __setattr__(self, name: str, value: object) -> None:
         raise broken(

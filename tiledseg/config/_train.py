@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tiledseg._checks import broken
 from tiledseg.config._augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
-from tiledseg.config._base import Config, Count, Names, Pair, Share, pair_of
-from tiledseg.config._network import PreprocessingConfig, UNetConfig
+from tiledseg.config._base import Config, Count, Names, Pair, Share, laid_over, pair_of
+from tiledseg.config._networks import ArchitectureConfig, NetworkConfig, UNetConfig
+from tiledseg.config._preprocessing import PreprocessingConfig
 from tiledseg.config._tiling import TilingConfig
 from tiledseg.errors import SettingError
 
 __all__ = ["EvaluateConfig", "TrainConfig"]
+
+
+def _expected(before: dict[str, Any]) -> PreprocessingConfig:
+    """Give the preparation that suits a network, which is checked before it."""
+    network = before.get("network")
+    if not isinstance(network, ArchitectureConfig):  # it was refused
+        return PreprocessingConfig()
+    return network.preprocessing or PreprocessingConfig(channels=network.input_shape[2])
 
 
 class TrainConfig(Config):
@@ -21,11 +30,11 @@ class TrainConfig(Config):
 
     Attributes
     ----------
-    network : UNetConfig
-        The architecture.
+    network : NetworkConfig
+        The architecture, chosen by its ``name``, and its settings.
     preprocessing : PreprocessingConfig
         How pixels are prepared, the same in training and use; its ``scale`` is that of the
-        training images.
+        training images. What is not given is as the network's weights expect it.
     crop_size : int or tuple of int or None
         Height and width of the random crops in px after scaling; None for the network's input.
     foreground_share : float
@@ -58,10 +67,10 @@ class TrainConfig(Config):
         Folder in which a new folder is made for each run.
     """
 
-    network: UNetConfig = UNetConfig(
+    network: NetworkConfig = UNetConfig(
         input_shape=(None, None, 3), levels=5, base_filters=16, base_kernel=3, dropout=0.0
     )
-    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    preprocessing: PreprocessingConfig = Field(default_factory=_expected)
     crop_size: Pair | None = None
     foreground_share: Share = 0.5
     augment: Transforms | AugmentSet = "default"
@@ -105,6 +114,11 @@ class TrainConfig(Config):
             )
         return self
 
+    @field_validator("preprocessing", mode="before")
+    @classmethod
+    def _over_the_expected(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        return laid_over(_expected(info.data).model_dump(), value)
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         stride = self.network.stride
@@ -126,14 +140,7 @@ class TrainConfig(Config):
                     got=crop,
                     fix=f"Use {f'{low} or ' if low else ''}{low + stride}.",
                 )
-        if self.preprocessing.channels != self.network.input_shape[2]:
-            raise broken(
-                SettingError,
-                "preprocessing.channels",
-                must=f"be {self.network.input_shape[2]}, the network's input channels",
-                got=self.preprocessing.channels,
-                fix="Make both the same.",
-            )
+        self.network.check_preprocessing(self.preprocessing)
         if len(self.labels) != self.network.classes:
             raise broken(
                 SettingError,

@@ -57,6 +57,9 @@ _SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 5}
 
 _SAME = (Slide(), Slide())
 
+_DECLARED: dict[str, Rules] = {"px": _SAME, "tile": "tile"}
+"""What layers of this package say of themselves."""
+
 
 def rules_of(node: Any, *, training: bool = False) -> Rules:  # noqa: ANN401  Keras has no types
     """Say what one use of a layer does to places.
@@ -74,6 +77,8 @@ def rules_of(node: Any, *, training: bool = False) -> Rules:  # noqa: ANN401  Ke
         Along y and x; or why they cannot be given.
     """
     operation, name = node.operation, type(node.operation).__name__
+    if _is_ours(type(operation)):
+        return _DECLARED.get(getattr(operation, "looks_at", ""), "unknown")
     if not is_kerass_own(type(operation)) or getattr(operation, "data_format", None) == "channels_first":
         return "unknown"
     training = node.arguments.kwargs.get("training", training) is True
@@ -89,6 +94,10 @@ def rules_of(node: Any, *, training: bool = False) -> Rules:  # noqa: ANN401  Ke
 def is_kerass_own(kind: Any) -> bool:  # noqa: ANN401
     """Say whether a class or function is Keras' own: what a subclass does is not known."""
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
+
+
+def _is_ours(kind: Any) -> bool:  # noqa: ANN401
+    return str(getattr(kind, "__module__", "")).partition(".")[0] == "tiledseg"
 
 
 def _is_plain(operation: Any) -> bool:  # noqa: ANN401

@@ -11,9 +11,9 @@ from tiledseg._checks import broken, did_you_mean
 from tiledseg.config import PreprocessingConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
 from tiledseg.models._format import CONFIG, FORMAT, KEYS, LARGEST_CONFIG, WEIGHTS, damaged, sha256
-from tiledseg.models._registry import builder_for
 from tiledseg.models._segmenter import Segmenter
 from tiledseg.models._weights import load_network
+from tiledseg.models.architectures import builder_for
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tiledseg._backend import keras
 from tiledseg._checks import broken
-from tiledseg.config import PreprocessingConfig, TilingConfig, UNetConfig
+from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TilingConfig
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models._saving import save_bundle
 
@@ -29,7 +29,7 @@ class Segmenter:
     ----------
     network : keras.Model
         Maps prepared tiles (N, h, w, C) to probabilities (N, h, w, K).
-    architecture : UNetConfig
+    architecture : NetworkConfig
         Settings that rebuild the network.
     labels : tuple of str
         One name per output channel; with one channel the name of the foreground.
@@ -52,7 +52,7 @@ class Segmenter:
     """
 
     network: keras.Model
-    architecture: UNetConfig
+    architecture: NetworkConfig
     labels: tuple[str, ...]
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     threshold: float = 0.5
@@ -64,7 +64,7 @@ class Segmenter:
         _check_types(self)
         _check_network(self)
         _check_labels(self)
-        _check_channels(self)
+        self.architecture.check_preprocessing(self.preprocessing)
         _check_threshold(self.threshold)
         _check_tiling(self)
         object.__setattr__(self, "provenance", _as_json(self.provenance))
@@ -110,7 +110,7 @@ class Segmenter:
 def _check_types(segmenter: Segmenter) -> None:
     wanted = {
         "network": keras.Model,
-        "architecture": UNetConfig,
+        "architecture": ArchitectureConfig,
         "labels": tuple,
         "preprocessing": PreprocessingConfig,
         "threshold": float,
@@ -169,18 +169,6 @@ def _check_labels(segmenter: Segmenter) -> None:
             must=f"be {classes} different names, one per output channel",
             got=labels,
             fix="With one channel, name the foreground alone.",
-        )
-
-
-def _check_channels(segmenter: Segmenter) -> None:
-    stated, needed = segmenter.preprocessing.channels, segmenter.architecture.input_shape[2]
-    if stated != needed:
-        raise broken(
-            SettingError,
-            "preprocessing.channels",
-            must=f"be {needed}, as the network's input",
-            got=stated,
-            fix=f"Use PreprocessingConfig(channels={needed}).",
         )
 
 

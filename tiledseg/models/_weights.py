@@ -14,14 +14,14 @@ from tiledseg._backend import keras
 from tiledseg._checks import broken
 from tiledseg.errors import FileError, ModelError
 from tiledseg.models._format import LARGEST_HEADER, damaged
-from tiledseg.models._registry import builder_for
+from tiledseg.models.architectures import builder_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tiledseg._types import FloatArray
-    from tiledseg.config import UNetConfig
+    from tiledseg.config import NetworkConfig
 
 __all__ = ["load_network", "weights_of", "write_weights"]
 
@@ -31,14 +31,14 @@ _NOT_COMPARED = frozenset({"dtype", "trainable", "build_config", "seed", "batch_
 _SETTINGS = "Give the settings that the network was built with."
 
 
-def weights_of(network: keras.Model, architecture: UNetConfig) -> dict[str, FloatArray]:
+def weights_of(network: keras.Model, architecture: NetworkConfig) -> dict[str, FloatArray]:
     """Collect all weights of a network, those that are not trained counted in.
 
     Parameters
     ----------
     network : keras.Model
         The network.
-    architecture : UNetConfig
+    architecture : NetworkConfig
         Settings that must rebuild it.
 
     Returns
@@ -96,14 +96,14 @@ def write_weights(weights: dict[str, FloatArray], path: Path) -> None:
         ) from None
 
 
-def load_network(architecture: UNetConfig, path: Path) -> keras.Model:
+def load_network(architecture: NetworkConfig, path: Path) -> keras.Model:
     """Build a network and fill its weights in from a safetensors file.
 
     Sizes are compared before anything is allocated.
 
     Parameters
     ----------
-    architecture : UNetConfig
+    architecture : NetworkConfig
         Settings of the network.
     path : Path
         The file.
@@ -177,7 +177,7 @@ def _bad(values: Any) -> str:  # noqa: ANN401
     return f"{np.count_nonzero(~np.isfinite(values))} of {values.size} not finite"
 
 
-def _check_rebuilds(network: keras.Model, architecture: UNetConfig) -> None:
+def _check_rebuilds(network: keras.Model, architecture: NetworkConfig) -> None:
     rebuilt = builder_for(architecture).build(blank=True)
     if not isinstance(network, type(rebuilt)):
         raise broken(

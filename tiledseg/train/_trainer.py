@@ -15,7 +15,7 @@ from tiledseg.config import TilingConfig, TrainConfig
 from tiledseg.data import CropSampler, GridCrops, as_pairs, check_apart, crops_to_cover, prepare_pairs
 from tiledseg.errors import ArrayError
 from tiledseg.io import write_text
-from tiledseg.models import Segmenter, build_model, load_model, loss_by_name
+from tiledseg.models import Segmenter, build_model, load_model, loss_by_name, training_network
 from tiledseg.train._callbacks import Guard, Keeper, Pulse
 from tiledseg.train._feed import Feed
 from tiledseg.train._metric import PooledDice
@@ -118,7 +118,8 @@ class Trainer:
         with seeded(self.config.seed):
             segmenter = self._untrained(len(pairs), len(unseen))
             keeper = Keeper(segmenter, run_dir / "best", history, self.config.patience)
-            self._run(segmenter.network, sources, [Guard(run_dir / "best"), keeper, *callbacks], progress)
+            network = training_network(segmenter.network, self.config.network)
+            self._run(network, sources, [Guard(run_dir / "best"), keeper, *callbacks], progress)
             best = load_model(run_dir / "best")
         return TrainingResult(best, history.columns, keeper.best_epoch, run_dir)
 

@@ -8,14 +8,15 @@ from typing import Any
 
 from tiledseg._backend import keras
 
-__all__ = ["ConvBlock", "conv_count", "head"]
+__all__ = ["INITIALIZER", "ConvBlock", "head", "normalised"]
+
+INITIALIZER = "he_normal"
 
 _MOMENTUM = 0.9  # Keras' 0.99 lags for hundreds of steps: after short runs inference knew nothing yet
 
 # The limits that the paper of batch renormalisation trains with (arXiv 1702.03275, section 4).
 _RENORM_LIMITS = {"rmax": 3.0, "rmin": 1 / 3, "dmax": 5.0}
 _MOST_GROUPS = 8
-_VARIABLES_PER_FILTER = {"batch": 4, "batch_renorm": 7, "group": 2, "none": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,6 @@ class ConvBlock:
         ``batch``, ``batch_renorm``, ``group`` or ``none``.
     activation : str
         Keras name of the activation.
-    initializer : str
-        Keras name of the kernels' first values.
     """
 
     name: str
@@ -49,14 +48,13 @@ class ConvBlock:
     dropout: float
     norm: str
     activation: str
-    initializer: str
 
     def __call__(self, x: Any) -> Any:  # noqa: ANN401  a symbolic tensor, which Keras does not type
         """Map x (N, h, w, C) to features (N, h, w, filters)."""
-        x = self._normalised(self._convolved(x, "a"), "a")
+        x = normalised(self._convolved(x, "a"), self.norm, f"{self.name}_norm_a")
         if self.dropout:
             x = keras.layers.Dropout(self.dropout, name=f"{self.name}_dropout")(x)
-        return self._normalised(self._convolved(x, "b"), "b")
+        return normalised(self._convolved(x, "b"), self.norm, f"{self.name}_norm_b")
 
     def _convolved(self, x: Any, part: str) -> Any:  # noqa: ANN401
         return keras.layers.Conv2D(
@@ -65,59 +63,38 @@ class ConvBlock:
             padding="same",
             dilation_rate=self.dilation,
             activation=self.activation,
-            kernel_initializer=self.initializer,
+            kernel_initializer=INITIALIZER,
             name=f"{self.name}_conv_{part}",
         )(x)
 
-    def _normalised(self, x: Any, part: str) -> Any:  # noqa: ANN401
-        name = f"{self.name}_norm_{part}"
-        if self.norm == "batch":
-            return keras.layers.BatchNormalization(momentum=_MOMENTUM, name=name)(x)
-        if self.norm == "batch_renorm":
-            return keras.layers.BatchNormalization(
-                momentum=_MOMENTUM, renorm=True, renorm_clipping=_RENORM_LIMITS, name=name
-            )(x)
-        if self.norm == "group":
-            return keras.layers.GroupNormalization(gcd(self.filters, _MOST_GROUPS), name=name)(x)
-        return x
 
-    def count(self, channels: int) -> int:
-        """Count the parameters.
-
-        Parameters
-        ----------
-        channels : int
-            Input channels.
-
-        Returns
-        -------
-        int
-            Parameters, those that are not trained counted in.
-        """
-        convs = conv_count(self.kernel, channels, self.filters) + conv_count(
-            self.kernel, self.filters, self.filters
-        )
-        return convs + 2 * _VARIABLES_PER_FILTER[self.norm] * self.filters
-
-
-def conv_count(kernel: int, channels: int, filters: int) -> int:
-    """Count the parameters of a convolution with bias.
+def normalised(x: Any, norm: str, name: str) -> Any:  # noqa: ANN401
+    """Normalise features.
 
     Parameters
     ----------
-    kernel : int
-        Kernel size in px.
-    channels : int
-        Input channels.
-    filters : int
-        Output channels.
+    x : tensor
+        Features (N, h, w, F).
+    norm : str
+        ``batch``, ``batch_renorm``, ``group`` (the largest of 8, 4, 2 and 1 groups that divides
+        F) or ``none``.
+    name : str
+        Name of the layer.
 
     Returns
     -------
-    int
-        Parameters.
+    tensor
+        Features (N, h, w, F).
     """
-    return kernel * kernel * channels * filters + filters
+    if norm == "batch":
+        return keras.layers.BatchNormalization(momentum=_MOMENTUM, name=name)(x)
+    if norm == "batch_renorm":
+        return keras.layers.BatchNormalization(
+            momentum=_MOMENTUM, renorm=True, renorm_clipping=_RENORM_LIMITS, name=name
+        )(x)
+    if norm == "group":
+        return keras.layers.GroupNormalization(gcd(x.shape[-1], _MOST_GROUPS), name=name)(x)
+    return x
 
 
 def head(x: Any, classes: int, activation: str | None) -> Any:  # noqa: ANN401

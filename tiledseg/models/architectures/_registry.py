@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiledseg._checks import broken, did_you_mean
-from tiledseg.config import UNetConfig
+from tiledseg.config import ArchitectureConfig, AttentionUNetConfig, UNetConfig
 from tiledseg.errors import SettingError
-from tiledseg.models._unet import UNetBuilder
+from tiledseg.models.architectures._attention_unet import AttentionUNetBuilder
+from tiledseg.models.architectures._unet import UNetBuilder
 
 if TYPE_CHECKING:
     from tiledseg._backend import keras
+    from tiledseg.config import NetworkConfig
+    from tiledseg.models.architectures._builder import NetworkBuilder
 
 __all__ = ["build_model", "builder_for"]
 
-_ARCHITECTURES = {"unet": (UNetConfig, UNetBuilder)}
+_BUILDERS: dict[type[ArchitectureConfig], type[NetworkBuilder[Any]]] = {
+    AttentionUNetConfig: AttentionUNetBuilder,
+    UNetConfig: UNetBuilder,
+}
+_SETTINGS = {settings.model_fields["name"].default: settings for settings in _BUILDERS}
 
 
-def build_model(config: UNetConfig | Mapping[str, object]) -> keras.Model:
+def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
     """Build a network by its settings.
 
     Parameters
     ----------
-    config : UNetConfig or mapping
+    config : NetworkConfig or mapping
         Settings of an architecture; a mapping has its ``name`` and any of its settings.
 
     Returns
@@ -44,17 +51,17 @@ def build_model(config: UNetConfig | Mapping[str, object]) -> keras.Model:
     return builder_for(config).build()
 
 
-def builder_for(config: UNetConfig | Mapping[str, object]) -> UNetBuilder:
+def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[Any]:
     """Find the builder for settings of an architecture.
 
     Parameters
     ----------
-    config : UNetConfig or mapping
+    config : NetworkConfig or mapping
         Settings of an architecture; a mapping has its ``name`` and any of its settings.
 
     Returns
     -------
-    UNetBuilder
+    NetworkBuilder
         Ready to build.
 
     Raises
@@ -62,8 +69,8 @@ def builder_for(config: UNetConfig | Mapping[str, object]) -> UNetBuilder:
     SettingError
         If the name or a setting is not known, or a value cannot be used.
     """
-    if isinstance(config, UNetConfig):
-        return UNetBuilder(config)
+    if isinstance(config, ArchitectureConfig):
+        return _BUILDERS[type(config)](config)
     if not isinstance(config, Mapping):
         raise broken(
             SettingError,
@@ -72,17 +79,17 @@ def builder_for(config: UNetConfig | Mapping[str, object]) -> UNetBuilder:
             got=type(config).__name__,
             fix='Give for example {"name": "unet"}.',
         )
-    settings, builder = _named(config.get("name"))
-    return builder(settings.model_validate(dict(config)))
+    settings = _named(config.get("name")).model_validate(dict(config))
+    return _BUILDERS[type(settings)](settings)
 
 
-def _named(name: object) -> tuple[type[UNetConfig], type[UNetBuilder]]:
-    if not isinstance(name, str) or name not in _ARCHITECTURES:
+def _named(name: object) -> type[ArchitectureConfig]:
+    if not isinstance(name, str) or name not in _SETTINGS:
         raise broken(
             SettingError,
             "name",
             must="be an architecture",
             got=name,
-            fix=did_you_mean(str(name), _ARCHITECTURES),
+            fix=did_you_mean(str(name), _SETTINGS),
         )
-    return _ARCHITECTURES[name]
+    return _SETTINGS[name]

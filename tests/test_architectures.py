@@ -1,0 +1,443 @@
+"""The contract of every architecture: one entry each, one suite for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any, get_args
+
+import keras
+import numpy as np
+import pytest
+
+import tiledseg as ts
+from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TrainConfig
+from tiledseg.engine import predictor_for
+from tiledseg.errors import SettingError
+from tiledseg.models import Segmenter, build_model, load_model, loss_by_name, training_network
+from tiledseg.models.architectures import builder_for
+
+SMALL: dict[str, dict[str, Any]] = {
+    "unet": {"levels": 3, "base_filters": 4, "base_kernel": 5, "dropout": 0.0},
+    "attention_unet": {"levels": 3, "base_filters": 4},
+}
+"""Settings of a network that is built, run and trained in seconds, but has all parts."""
+
+
+def conv(kernel: int, before: int, after: int, *, bias: bool = True) -> int:
+    return kernel * kernel * before * after + bias * after
+
+
+def twice(before: int, after: int) -> int:
+    """Two 3 px convolutions, each with batch normalisation."""
+    return conv(3, before, after) + conv(3, after, after) + 2 * 4 * after
+
+
+def attention_unet() -> int:
+    # The paper's 6.40 million parameters are those of the network in three dimensions.
+    widths = [16, 32, 64, 128, 256]
+    encoder = sum(twice(before, after) for before, after in zip([3, *widths], widths, strict=False))
+    decoder = sum(conv(2, 2 * width, width) + twice(2 * width, width) for width in widths[:-1])
+    gates = sum(
+        conv(2, width, width, bias=False)  # theta
+        + conv(1, 2 * width, width)  # phi
+        + conv(1, width, 1)  # psi
+        + conv(1, width, width) + 4 * width  # out
+        for width in widths[1:-1]
+    )  # fmt: skip
+    return encoder + decoder + gates + conv(1, 16, 1)
+
+
+COUNTS: dict[str, tuple[dict[str, Any], int]] = {
+    # The founding experiment's own number.
+    "unet": ({}, 125_045_745),
+    "attention_unet": ({}, attention_unet()),
+}
+"""Parameters of the settings that a paper or its authors' code states, or derived as the comment says."""
+
+OTHERS: dict[str, dict[str, Any]] = {}
+"""Values of settings for which the suite cannot find another one by itself."""
+
+FIXED: frozenset[str] = frozenset()
+"""Architectures that take no free size."""
+
+NAMES = sorted(SMALL)
+SIZE = 64
+
+
+def small(name: str, **settings: Any) -> ArchitectureConfig:
+    size = SIZE if name in FIXED else None
+    kind = settings_of(name)
+    return kind(**({"input_shape": (size, size, 3)} | SMALL[name] | settings))
+
+
+def settings_of(name: str) -> type[ArchitectureConfig]:
+    kinds = get_args(get_args(NetworkConfig)[0])
+    return next(kind for kind in kinds if kind.model_fields["name"].default == name)
+
+
+def images(config: ArchitectureConfig, n: int = 2, size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(0).random((n, size, size, config.input_shape[2]), dtype=np.float32)
+
+
+def masks(config: ArchitectureConfig, n: int = 2, size: int = SIZE) -> np.ndarray:
+    """Draw one disc per tile, at different places; with several classes, one-hot."""
+    y, x = np.mgrid[:size, :size] / size
+    discs = np.stack([(y - 0.4) ** 2 + (x - 0.3 - 0.4 * i) ** 2 < 0.05 for i in range(n)])
+    if config.classes == 1:
+        return discs[..., None].astype(np.float32)
+    return np.eye(config.classes, dtype=np.float32)[discs * (config.classes - 1)]
+
+
+def test_every_architecture_has_its_entry():
+    named = {kind.model_fields["name"].default for kind in get_args(get_args(NetworkConfig)[0])}
+    assert named == set(SMALL) == set(COUNTS)
+
+
+# --- shapes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 5), (4, 1)])
+def test_output_has_size_range_and_dtype(name, channels, classes):
+    config = small(name, input_shape=(SIZE, SIZE, channels), classes=classes)
+    probs = np.asarray(build_model(config)(images(config)))
+    assert probs.shape == (2, SIZE, SIZE, classes)
+    assert probs.dtype == np.float32
+    assert probs.min() >= 0
+    assert probs.max() <= 1
+    if classes > 1:
+        np.testing.assert_allclose(probs.sum(axis=-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FIXED])
+def test_free_size_gives_what_the_fixed_size_gives(name):
+    config = small(name)
+    free, fixed = build_model(config), build_model(config.changed(input_shape=(SIZE, SIZE, 3)))
+    fixed.set_weights(free.get_weights())
+    assert free.input_shape == (None, None, None, 3)
+    np.testing.assert_allclose(free(images(config)), fixed(images(config)), atol=1e-6)
+    stride = config.stride
+    for size in [(stride, stride), (3 * stride, 2 * stride)]:
+        assert free(np.zeros((1, *size, 3), np.float32)).shape == (1, *size, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_sizes_say_the_nearest_right_ones(name):
+    stride = small(name).stride
+    size = SIZE + 1
+    with pytest.raises(SettingError) as caught:
+        small(name, input_shape=(SIZE, size, 3))
+    assert f"multiple of {stride} along x" in str(caught.value)
+    low = size // stride * stride
+    assert f"Use {low} or {low + stride}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_softmax_of_one_class_is_refused(name):
+    with pytest.raises(SettingError, match="not be softmax with one class"):
+        small(name, final_activation="softmax")
+
+
+@pytest.fixture
+def mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mixed_precision_keeps_weights_and_output_in_float32(name, mixed_precision):
+    config = small(name)
+    network = build_model(config)
+    assert {str(variable.dtype) for variable in network.trainable_weights} == {"float32"}
+    assert "bfloat16" in {layer.compute_dtype for layer in network.layers}
+    probs = np.asarray(network(images(config)))
+    assert probs.dtype == np.float32
+    assert np.isfinite(probs).all()
+
+
+# --- parameters and settings -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_as_many_as_stated(name):
+    settings, count = COUNTS[name]
+    assert builder_for(settings_of(name)(**settings)).count() == count
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counting_makes_what_building_makes(name):
+    config = small(name)
+    assert builder_for(config).count() == build_model(config).count_params()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_have_the_same_paths_in_each_build_and_each_only_once(name):
+    builder = builder_for(small(name))
+    first, second, blank = builder.build(), builder.build(), builder.build(blank=True)
+    paths = [variable.path for variable in first.weights]
+    assert len(set(paths)) == len(paths)
+    assert paths == [variable.path for variable in second.weights]
+    assert paths == [variable.path for variable in blank.weights]
+    assert not any(np.asarray(variable).any() for variable in blank.weights)
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+
+
+def others(kind: type[ArchitectureConfig], field: str, value: Any) -> list[Any]:
+    """Find other values of a setting by its type."""
+    if field in OTHERS.get(kind.model_fields["name"].default, {}):
+        return [OTHERS[kind.model_fields["name"].default][field]]
+    info = kind.model_fields[field]
+    literals = [one for one in (info.annotation, *get_args(info.annotation)) if get_args(one)]
+    if literals:
+        words = [word for one in literals for word in get_args(one) if isinstance(word, str)]
+        return [word for word in words if word != value]
+    if isinstance(value, bool):
+        return [not value]
+    return [value + 0.25] if isinstance(value, float) else [value + 1, value + 2]
+
+
+def looks(config: ArchitectureConfig) -> str:
+    """Describe all that settings can change: layers, sides, preparation."""
+    builder = builder_for(config)
+    network = builder.build(blank=True)
+    sides = [(str(side.output.shape), side.target, side.weight) for side in builder.sides(network)]
+    layers = network.get_config()["layers"]
+    return json.dumps([layers, sides, str(config.preprocessing)], default=str)
+
+
+SETTINGS = [
+    (name, field)
+    for name in NAMES
+    for field in settings_of(name).model_fields
+    if field not in {"name", "input_shape", "classes"}
+]
+
+
+@pytest.mark.parametrize(("name", "field"), SETTINGS)
+def test_each_setting_is_honoured_or_refused(name, field):
+    config = small(name, classes=2)
+    before, changed = looks(config), 0
+    for value in others(type(config), field, getattr(config, field)):
+        try:
+            other = config.changed(**{field: value})
+        except SettingError:
+            continue
+        if field == "final_activation" and value == "softmax":
+            continue  # what None stands for
+        assert looks(other) != before, value
+        changed += 1
+    assert changed
+
+
+def test_settings_of_one_architecture_are_refused_by_another():
+    with pytest.raises(SettingError, match="`base_kernel` is not a setting of AttentionUNetConfig"):
+        build_model({"name": "attention_unet", "base_kernel": 5})
+    with pytest.raises(SettingError, match=r"must be a known name; got attention_net\. Did you mean `att"):
+        TrainConfig(network={"name": "attention_net"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_settings_file_selects_it(name):
+    text = f'labels = ["a", "b"]\n[network]\nname = "{name}"\nclasses = 2\n'
+    config = TrainConfig.from_toml(text)
+    assert type(config.network) is settings_of(name)
+    assert config.network.classes == 2
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+# --- training --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_every_trainable_weight(name):
+    config = small(name)
+    training = training_network(build_model(config), config)
+    training.compile(keras.optimizers.SGD(1e3), loss_by_name("bce_dice"))
+    before = [variable.numpy() for variable in training.trainable_variables]
+    assert before
+    training.train_on_batch(images(config), masks(config))
+    still = [
+        variable.path
+        for variable, old in zip(training.trainable_variables, before, strict=True)
+        if np.array_equal(variable.numpy(), old)
+    ]
+    assert still == []
+
+
+def dice(probs: np.ndarray, truth: np.ndarray) -> float:
+    cut = probs >= 0.5
+    return float(2 * (cut * truth).sum() / (cut.sum() + truth.sum()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hundred_steps_learn_two_tiles_by_heart(name):
+    config = small(name)
+    network = build_model(config)
+    training = training_network(network, config)
+    training.compile(keras.optimizers.Adam(3e-3), loss_by_name("bce_dice"))
+    image, truth = images(config) + masks(config), masks(config)
+    training.fit(image, truth, batch_size=2, epochs=100, verbose=0)
+    assert dice(np.asarray(network(image)), truth) > 0.95
+
+
+# --- bundles ---------------------------------------------------------------------------------------
+
+
+def segmenter_of(config: ArchitectureConfig) -> Segmenter:
+    labels = tuple(f"class {i}" for i in range(config.classes))
+    preprocessing = config.preprocessing or PreprocessingConfig(channels=config.input_shape[2])
+    network = build_model(config)
+    rng = np.random.default_rng(0)
+    for variable in network.weights:
+        if variable.path.endswith(("moving_mean", "moving_variance")):
+            variable.assign(rng.uniform(0.5, 1, variable.shape))
+    return Segmenter(network, config, labels, preprocessing)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loaded_network_gives_the_same_bits(name, tmp_path):
+    segmenter = segmenter_of(small(name, classes=3))
+    again = load_model(segmenter.save(tmp_path / "bundle"))
+    assert again.architecture == segmenter.architecture
+    assert again.preprocessing == segmenter.preprocessing
+    image = images(segmenter.architecture)
+    np.testing.assert_array_equal(again.network(image), segmenter.network(image))
+
+
+ELSEWHERE = """
+import sys, numpy as np
+from tiledseg.models import load_model
+for folder in sys.argv[1:]:
+    segmenter = load_model(folder)
+    image = np.load(folder + ".image.npy")
+    probs = segmenter.network.predict(image, verbose=0)
+    np.testing.assert_allclose(probs, np.load(folder + ".probs.npy"), atol=1e-4)
+import keras
+print(keras.backend.backend())
+"""
+
+
+@pytest.mark.slow
+def test_another_backend_gives_the_same(tmp_path):
+    pytest.importorskip("torch")
+    folders = []
+    for name in NAMES:
+        segmenter = segmenter_of(small(name))
+        folders.append(str(segmenter.save(tmp_path / name)))
+        image = images(segmenter.architecture)
+        np.save(f"{folders[-1]}.image.npy", image)
+        np.save(f"{folders[-1]}.probs.npy", np.asarray(segmenter.network(image)))
+    env = {**os.environ, "KERAS_BACKEND": "torch"}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, *folders], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "torch"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preparation_is_what_the_weights_expect(name):
+    config = small(name)
+    expected = config.preprocessing or PreprocessingConfig(channels=3)
+    assert TrainConfig(network=config, crop_size=SIZE).preprocessing == expected
+    other = expected.changed(mean=(0.123,))
+    if config.preprocessing is None:
+        assert TrainConfig(network=config, crop_size=SIZE, preprocessing=other).preprocessing == other
+    else:
+        with pytest.raises(SettingError, match=r"`preprocessing\.mean` must be"):
+            TrainConfig(network=config, crop_size=SIZE, preprocessing=other)
+        with pytest.raises(SettingError, match=r"`preprocessing\.mean` must be"):
+            segmenter_of(config).changed(preprocessing=other)
+
+
+# --- tiling ----------------------------------------------------------------------------------------
+
+
+def tame(network: keras.Model) -> keras.Model:
+    """Make every layer an average with positive weights: no influence cancels, overflows or is cut off."""
+    rng = np.random.default_rng(1)
+    for variable in network.trainable_variables:
+        if variable.path.endswith(("bias", "beta")):
+            continue  # zero
+        shape = tuple(variable.shape)
+        variable.assign(rng.uniform(0.5, 1.5, shape) / int(np.prod(shape[:-1])))
+    return network
+
+
+HUGE = 1e20
+"""What reaches an output px by the faintest way still shows."""
+
+
+def differs(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """Say in which rows outputs (N, h, w, K) differ."""
+    return (np.abs(got - want) > 2e-6 * np.abs(want)).any(axis=(2, 3))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reach_read_off_the_graph_is_that_of_the_network(name):
+    config = small(name, input_shape=(None, None, 1) if name not in FIXED else (SIZE, SIZE, 1))
+    config = config.changed(final_activation="linear")
+    network = tame(build_model(config))
+    predictor = predictor_for(network)
+    reach, stride = predictor.reach, config.stride
+    assert predictor.stride == (stride, stride)
+    assert reach.unknown == ()
+    if reach.tile_dependent:
+        check_far_sight(network, config)
+        return
+    assert reach.halo[0] == reach.halo[1]
+    check_field(network, stride, reach.receptive_field[0])
+    check_halo(network, stride, reach.halo[0])
+
+
+def check_far_sight(network: keras.Model, config: ArchitectureConfig) -> None:
+    """See a change in one corner in the opposite one."""
+    size = SIZE if config.input_shape[0] else 8 * SIZE
+    image = np.ones((2, size, SIZE, 1), np.float32)
+    image[1, 0, 0] = HUGE
+    assert differs(*np.split(np.asarray(network(image)), 2))[0, -1]
+
+
+def check_field(network: keras.Model, stride: int, field: tuple[int, int]) -> None:
+    middle = -(-(max(field) + 8) // stride) * stride
+    pulses = np.ones((stride + 1, 2 * middle + stride, stride, 1), np.float32)
+    for one in range(stride):
+        pulses[one, middle + one] = HUGE
+    answer = np.asarray(network(pulses))
+    touched = differs(answer[:-1], answer[-1:])
+    shifts = [np.flatnonzero(rows) - middle - one for one, rows in enumerate(touched)]
+    before = max(int(rows.max()) for rows in shifts if len(rows))
+    after = max(-int(rows.min()) for rows in shifts if len(rows))
+    assert (before, after) == field
+
+
+def check_halo(network: keras.Model, stride: int, halo: tuple[int, int]) -> None:
+    tile = -(-(2 * max(halo) + 8) // stride) * stride
+    image = np.full((1, 3 * tile, stride, 1), HUGE, np.float32)
+    image[:, tile : 2 * tile] = 1
+    want = np.asarray(network(image))[:, tile : 2 * tile]
+    got = np.asarray(network(image[:, tile : 2 * tile]))
+    spoiled = np.flatnonzero(differs(got, want)[0])
+    left, right = spoiled[spoiled < tile // 2], spoiled[spoiled >= tile // 2]
+    assert (max(left, default=-1) + 1, tile - min(right, default=tile)) == halo
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_planned_and_tiled_on_an_image_of_any_size(name):
+    config = small(name)
+    segmenter = segmenter_of(config)
+    image = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    tiling = ts.TilingConfig(tile_size=SIZE if name in FIXED else 320, overlap=0.125)
+    plan = ts.plan(segmenter, image.shape, tiling)
+    assert plan.verdict in {"exact", "approximate", "impossible"}
+    assert plan.stride == (config.stride, config.stride)
+    probs = ts.tiled_predict(segmenter, image, tiling)
+    assert probs.shape == (700, 900, 1)
+    assert probs.dtype == np.float32
+    assert 0 <= probs.min() <= probs.max() <= 1

@@ -1,0 +1,71 @@
+"""The U-Net (Ronneberger et al., arXiv 1505.04597) with kernels that shrink with depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tiledseg._backend import keras
+from tiledseg.config import UNetConfig
+from tiledseg.models.architectures._blocks import ConvBlock
+from tiledseg.models.architectures._builder import NetworkBuilder
+
+__all__ = ["UNetBuilder"]
+
+
+@dataclass(frozen=True)
+class UNetBuilder(NetworkBuilder[UNetConfig]):
+    """Builds the U-Net that its settings describe.
+
+    A level of the encoder is two convolutions, each activated, then normalised, with dropout
+    between them, and a max-pooling by 2; the deepest level is the bridge. A level of the decoder
+    is a transposed convolution by 2, the concatenation with the encoder's features of the same
+    size, and two convolutions as before. A convolution of 1 px gives the output, in float32.
+
+    Layers are named after their place: ``encoder_0_conv_a``, ``bridge_norm_b``, ``decoder_0_up``,
+    ``output``. Group normalisation takes the largest of 8, 4, 2 and 1 groups that divides the
+    filters.
+
+    Attributes
+    ----------
+    config : UNetConfig
+        The settings.
+
+    Examples
+    --------
+    >>> UNetBuilder().count()
+    125045745
+    """
+
+    config: UNetConfig = field(default_factory=UNetConfig)
+
+    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+        """Give the features of every level, the finest first, the bridge last."""
+        x, features, bridge = image, [], self.config.levels - 1
+        for level in range(bridge):
+            features.append(self._block(f"encoder_{level}", level)(x))
+            x = keras.layers.MaxPooling2D(name=f"encoder_{level}_pool")(features[-1])
+        return [*features, self._block("bridge", bridge)(x)]
+
+    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+        """Merge the features from the bridge up to the finest level."""
+        x = features[-1]
+        for level in reversed(range(self.config.levels - 1)):
+            name = f"decoder_{level}"
+            filters = self.config.base_filters * 2**level
+            x = keras.layers.Conv2DTranspose(filters, 2, strides=2, name=f"{name}_up")(x)
+            x = keras.layers.Concatenate(name=f"{name}_concat")([x, features[level]])
+            x = self._block(name, level)(x)
+        return x
+
+    def _block(self, name: str, level: int) -> ConvBlock:
+        config = self.config
+        return ConvBlock(
+            name=name,
+            filters=config.base_filters * 2**level,
+            kernel=max(3, config.base_kernel - 2 * level),
+            dilation=max(1, config.dilation - level),
+            dropout=config.dropout * level,
+            norm=config.norm,
+            activation=config.activation,
+        )
