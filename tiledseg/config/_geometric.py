@@ -134,7 +134,8 @@ class WarpConfig(Config):
     name : {"warp"}
         The transform.
     magnitude : float
-        The largest shift along an axis, as a share of the crop's shorter side.
+        The height of the field, that is the largest shift along an axis, as a share of the crop's
+        shorter side.
     sigma : float
         Standard deviation of the smoothing in px.
     probability : float

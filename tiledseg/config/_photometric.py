@@ -5,12 +5,15 @@ Values are shares of white: of the largest value of an integer dtype, of 1 for f
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tiledseg.config._base import Config, Share, _plain
-from tiledseg.config._range import Range, between
+from tiledseg._checks import broken
+from tiledseg.config._base import Config, Count, Share, _plain
+from tiledseg.config._range import Range, between, in_order
+from tiledseg.errors import SettingError
 
 __all__ = [
     "BlurConfig",
@@ -25,6 +28,8 @@ __all__ = [
 ]
 
 _Stain = Annotated[tuple[float, float, float], BeforeValidator(_plain)]
+_Quality = Annotated[Count, Field(le=100)]
+_FLATTEST = 0.05  # volume that three unit vectors span: under it they are in one plane, or nearly
 _HED: tuple[tuple[float, float, float], ...] = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 
 
@@ -138,6 +143,20 @@ class StainConfig(Config):
     tilt: Annotated[float, Field(ge=0, le=0.5)] = 0.03
     probability: Share = 1.0
 
+    @model_validator(mode="after")
+    def _spans(self) -> Self:
+        stains = np.array(self.stains)
+        lengths = np.linalg.norm(stains, axis=1, keepdims=True)
+        if lengths.min() == 0 or abs(np.linalg.det(stains / lengths)) < _FLATTEST:
+            raise broken(
+                SettingError,
+                "stains",
+                must="be three colours that are not in one plane",
+                got=self.stains,
+                fix="Of two stains, take as the third what is at right angles to both.",
+            )
+        return self
+
 
 class BlurConfig(Config):
     """Blur with a Gaussian.
@@ -203,12 +222,15 @@ class JpegConfig(Config):
     ----------
     name : {"jpeg"}
         The transform.
-    qualities : tuple of float
-        Least and largest quality, in [1, 100]; whole ones are used.
+    qualities : tuple of int
+        Least and largest quality, in [1, 100].
     probability : float
         Share of the crops that are compressed.
     """
 
     name: Literal["jpeg"] = "jpeg"
-    qualities: Annotated[Range, AfterValidator(between(1, 100))] = (40.0, 95.0)
+    qualities: Annotated[tuple[_Quality, _Quality], BeforeValidator(_plain), AfterValidator(in_order)] = (
+        40,
+        95,
+    )
     probability: Share = 0.3

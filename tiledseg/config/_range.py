@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
@@ -13,10 +13,31 @@ from tiledseg.errors import SettingError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Range", "between"]
+__all__ = ["Range", "between", "in_order"]
+
+_Number = TypeVar("_Number", int, float)
 
 
-def _in_order(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+def in_order(value: tuple[_Number, _Number], info: ValidationInfo) -> tuple[_Number, _Number]:
+    """Check that a range begins with its least value.
+
+    Parameters
+    ----------
+    value : tuple
+        The range.
+    info : ValidationInfo
+        Of which the field's name is taken.
+
+    Returns
+    -------
+    tuple
+        The range.
+
+    Raises
+    ------
+    SettingError
+        If it is the other way round.
+    """
     if value[0] > value[1]:
         raise broken(
             SettingError,
@@ -28,7 +49,7 @@ def _in_order(value: tuple[float, float], info: ValidationInfo) -> tuple[float, 
     return value
 
 
-Range: TypeAlias = Annotated[tuple[float, float], BeforeValidator(_plain), AfterValidator(_in_order)]
+Range: TypeAlias = Annotated[tuple[float, float], BeforeValidator(_plain), AfterValidator(in_order)]
 """Least and largest value that may be drawn; both the same for one value always."""
 
 

@@ -7,6 +7,8 @@ transform cannot do without.
 from __future__ import annotations
 
 import math
+from functools import cache
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -37,6 +39,7 @@ __all__ = ["check_recolourable", "recoloured"]
 _LUMA = np.array([0.299, 0.587, 0.114])  # of Rec. 601
 _FAINT = np.float32(1 / 256)  # added before the logarithm: a px without light has no optical density
 _NEEDS_SHARES = frozenset({"gamma", "hue", "stain", "jpeg"})
+_QUANTILES = 2**16
 _Rng = np.random.Generator
 
 
@@ -117,7 +120,9 @@ def _shares(pixels: AnyArray) -> FloatArray:
 def _as_before(image: FloatArray, dtype: np.dtype[Any]) -> AnyArray:
     if dtype.kind == "f":
         return image
-    return np.asarray(np.rint(image * np.float32(np.iinfo(dtype).max)), dtype)
+    depth = cv2.CV_8U if dtype.itemsize == 1 else cv2.CV_16U
+    white = float(np.iinfo(dtype).max)
+    return _like(cv2.addWeighted(image, white, image, 0, 0, dtype=depth), image)  # rounded, and cut
 
 
 def _brightness(image: FloatArray, config: BrightnessConfig, rng: _Rng) -> FloatArray:
@@ -127,7 +132,9 @@ def _brightness(image: FloatArray, config: BrightnessConfig, rng: _Rng) -> Float
 
 def _contrast(image: FloatArray, config: ContrastConfig, rng: _Rng) -> FloatArray:
     factor = np.float32(rng.uniform(*config.factors))
-    mean = image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+    height, width, channels = image.shape
+    rows = cv2.reduce(image.reshape(height, -1), 0, cv2.REDUCE_SUM, dtype=cv2.CV_64F)
+    mean = (rows.reshape(-1, channels).sum(axis=0) / (height * width)).astype(np.float32)
     return np.asarray(image * factor + mean * (1 - factor))
 
 
@@ -177,13 +184,21 @@ def _blurred(image: FloatArray, sigma: float) -> FloatArray:
 
 def _noise(image: FloatArray, config: NoiseConfig, rng: _Rng) -> FloatArray:
     sigma = np.float32(rng.uniform(*config.sigmas))
-    return image + rng.standard_normal(image.shape, np.float32) * sigma
+    chance = rng.integers(0, _QUANTILES, image.shape, np.uint16)
+    return np.asarray(image + np.take(_normal_quantiles() * sigma, chance))
+
+
+@cache
+def _normal_quantiles() -> FloatArray:
+    """List evenly spaced quantiles: one drawn from these is normal to 16 bits, and soon drawn."""
+    normal = NormalDist()
+    quantiles = ((place + 0.5) / _QUANTILES for place in range(_QUANTILES))
+    return np.fromiter(map(normal.inv_cdf, quantiles), np.float32, _QUANTILES)
 
 
 def _jpeg(image: FloatArray, config: JpegConfig, rng: _Rng) -> FloatArray:
-    low, high = config.qualities
-    quality = int(rng.integers(math.ceil(low), math.floor(high) + 1))
-    plain = np.rint(np.clip(image, 0, 1) * np.float32(255)).astype(np.uint8)
+    quality = int(rng.integers(*config.qualities, endpoint=True))
+    plain = _as_before(image, np.dtype(np.uint8))
     parts = [plain] if image.shape[2] in {1, 3} else np.split(plain, image.shape[2], axis=2)
     lossy = np.concatenate([_compressed(part, quality) for part in parts], axis=2)
     return np.asarray(image + (lossy.astype(np.float32) - plain) * np.float32(1 / 255))

@@ -148,5 +148,5 @@ def _moved(places: FloatArray, matrix: _Matrix) -> FloatArray:
 
 def _enlarged(bend: FloatArray, shape: tuple[int, int], step: int) -> FloatArray:
     height, width = bend.shape[:2]
-    large = cv2.resize(bend, (width * step, height * step), interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(bend, (width * step, height * step), interpolation=cv2.INTER_LINEAR)
     return np.asarray(large[step : step + shape[0], step : step + shape[1]])
