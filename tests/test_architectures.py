@@ -16,7 +16,7 @@ import tiledseg as ts
 from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TrainConfig
 from tiledseg.engine import predictor_for
 from tiledseg.errors import SettingError
-from tiledseg.models import Segmenter, build_model, load_model, loss_by_name, training_network
+from tiledseg.models import Segmenter, build_loss, build_model, load_model, training_network
 from tiledseg.models.architectures import builder_for
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -257,7 +257,7 @@ def test_a_settings_file_selects_it(name):
 def test_gradients_reach_every_trainable_weight(name):
     config = small(name)
     training = training_network(build_model(config), config)
-    training.compile(keras.optimizers.SGD(1e3), loss_by_name("bce_dice"))
+    training.compile(keras.optimizers.SGD(1e3), build_loss("bce_dice"))
     before = [variable.numpy() for variable in training.trainable_variables]
     assert before
     training.train_on_batch(images(config), masks(config))
@@ -280,7 +280,7 @@ def test_a_hundred_steps_learn_two_tiles_by_heart(name):
     config = small(name)
     network = build_model(config)
     training = training_network(network, config)
-    training.compile(keras.optimizers.Adam(3e-3), loss_by_name("bce_dice"))
+    training.compile(keras.optimizers.Adam(3e-3), build_loss("bce_dice"))
     image, truth = images(config) + masks(config), masks(config)
     training.fit(image, truth, batch_size=2, epochs=100, verbose=0)
     assert dice(np.asarray(network(image)), truth) > 0.95

@@ -15,7 +15,7 @@ import pytest
 
 import tiledseg
 from tiledseg.cli import main
-from tiledseg.config import RunConfig, TilingConfig, UNetConfig
+from tiledseg.config import RunConfig, TilingConfig, UNetConfig, by_name
 from tiledseg.io import read_image, read_mask
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
@@ -107,7 +107,8 @@ def field_names(model: type, *, below: bool = False) -> set[str]:
             for one in (info.annotation, *getattr(info.annotation, "__args__", ()))
             if hasattr(one, "model_fields")
         ]
-        names |= field_names(nested[0], below=True) if nested else {name}
+        below_it = nested and by_name not in info.metadata
+        names |= field_names(nested[0], below=True) if below_it else {name}
     return names - {"name"} if below else names
 
 

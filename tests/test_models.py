@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tiledseg.config import UNetConfig
-from tiledseg.errors import ArrayError, SettingError
-from tiledseg.models import UNetBuilder, build_model, loss_by_name
+from tiledseg.errors import SettingError
+from tiledseg.models import UNetBuilder, build_loss, build_model
 
 saved_by_keras = pytest.mark.filterwarnings(  # Keras' own way of reading its variables
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
@@ -207,7 +207,7 @@ def test_blank_network_is_the_same_but_for_its_weights():
 def test_a_training_step_changes_every_trainable_weight(norm, dilation):
     network = UNetBuilder(SMALL.changed(norm=norm, dilation=dilation, activation="elu", levels=2)).build()
     before = [weight.numpy() for weight in network.trainable_weights]
-    network.compile(keras.optimizers.SGD(10.0), loss_by_name("bce_dice"))
+    network.compile(keras.optimizers.SGD(10.0), build_loss("bce_dice"))
     truth = image(network, seed=1, n=2)[..., :1] > 0.5
     network.train_on_batch(image(network, n=2), truth.astype(np.float32))
     still = [
@@ -237,7 +237,7 @@ def test_mixed_precision_still_gives_float32(mixed_precision):
 @saved_by_keras
 def test_keras_saves_and_loads_it_in_safe_mode(tmp_path):
     network = UNetBuilder(SMALL.changed(activation="mish", norm="batch_renorm")).build()
-    network.compile("sgd", loss_by_name("bce_dice"))
+    network.compile("sgd", build_loss("bce_dice"))
     network.train_on_batch(image(network), image(network)[..., :1])
     network.save(tmp_path / "network.keras")
     again = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
@@ -269,64 +269,3 @@ def test_build_model_refuses_what_it_does_not_know(config, message):
     with pytest.raises(SettingError) as caught:
         build_model(config)
     assert message in str(caught.value)
-
-
-# --- losses ----------------------------------------------------------------------------------------
-
-TRUTH = np.array([[1, 0, 1, 0], [0, 0, 0, 0]], np.float32).reshape(2, 2, 2, 1)
-PROBS = np.array([[0.5, 0.5, 1, 0], [0.25, 0.25, 0.25, 0.25]], np.float32).reshape(2, 2, 2, 1)
-
-
-def test_dice_by_hand():
-    first, second = 1 - (2 * 1.5 + 1) / (2 + 2 + 1), 1 - (0 + 1) / (0 + 1 + 1)
-    assert float(loss_by_name("dice")(TRUTH, PROBS)) == pytest.approx((first + second) / 2)
-
-
-def test_bce_by_hand():
-    first, second = 2 * -np.log(0.5) / 4, -np.log(0.75)
-    assert float(loss_by_name("bce")(TRUTH, PROBS)) == pytest.approx((first + second) / 2, rel=1e-5)
-
-
-def test_bce_dice_is_half_of_each():
-    both = [float(loss_by_name(name)(TRUTH, PROBS)) for name in ("bce", "dice")]
-    assert float(loss_by_name("bce_dice")(TRUTH, PROBS)) == pytest.approx(sum(both) / 2, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", ["bce", "dice", "bce_dice"])
-def test_loss_does_not_depend_on_the_batch(name):
-    rng = np.random.default_rng(0)
-    truth = (rng.random((6, 4, 4, 3)) > 0.8).astype(np.float32)
-    probs = rng.random((6, 4, 4, 3), dtype=np.float32)
-    loss = loss_by_name(name)
-    parts = [float(loss(truth[i : i + 2], probs[i : i + 2])) for i in (0, 2, 4)]
-    assert float(loss(truth, probs)) == pytest.approx(np.mean(parts), rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["bce", "dice", "bce_dice"])
-def test_perfect_prediction_has_no_loss_and_a_sure_error_a_finite_one(name):
-    loss = loss_by_name(name)
-    assert float(loss(TRUTH, TRUTH)) == pytest.approx(0, abs=1e-5)
-    assert 0.5 < float(loss(TRUTH, 1 - TRUTH)) < 20
-
-
-def test_dice_averages_over_classes():
-    truth, probs = (np.concatenate([both[:1], both[1:]], -1) for both in (TRUTH, PROBS))
-    apart = float(loss_by_name("dice")(TRUTH, PROBS))
-    assert float(loss_by_name("dice")(truth, probs)) == pytest.approx(apart)
-
-
-@pytest.mark.parametrize("name", ["bce", "dice", "bce_dice"])
-def test_labels_without_a_channel_axis_are_refused(name):
-    with pytest.raises(ArrayError, match="one-hot"):
-        loss_by_name(name)(TRUTH[..., 0], PROBS)
-
-
-@pytest.mark.parametrize("name", ["bce", "dice", "bce_dice"])
-def test_loss_survives_serialisation(name):
-    loss = keras.losses.deserialize(keras.losses.serialize(loss_by_name(name)))
-    assert float(loss(TRUTH, PROBS)) == float(loss_by_name(name)(TRUTH, PROBS))
-
-
-def test_unknown_loss_names_the_nearest():
-    with pytest.raises(SettingError, match="Did you mean `bce_dice`"):
-        loss_by_name("bce_dise")

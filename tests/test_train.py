@@ -18,7 +18,7 @@ from tiledseg._backend import keras
 from tiledseg.config import PreprocessingConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
-from tiledseg.models import Segmenter, load_model, loss_by_name
+from tiledseg.models import Segmenter, build_loss, load_model
 from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
 from tiledseg.samples import smear
@@ -27,7 +27,7 @@ from tiledseg.train import Trainer
 TINY = UNetConfig(
     input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.0, norm="group"
 )
-BANNER = {"epoch", "loss", "dice", "val_loss", "val_dice"}
+BANNER = {"epoch", "loss", "dice", "val_loss", "val_dice", "learning_rate"}
 
 
 def blobs(*seeds, size=64):
@@ -108,7 +108,7 @@ def test_validation_scores_every_px_of_the_images_as_they_are(trained):
     images, masks = (_quarters(maps) for maps in (images, masks))
     probs = result.segmenter.network.predict(images, verbose=0)
     best = result.best_epoch - 1
-    assert float(loss_by_name("bce_dice")(masks, probs)) == pytest.approx(
+    assert float(build_loss("bce_dice")(masks, probs)) == pytest.approx(
         result.history["val_loss"][best], rel=1e-4
     )
     cut = probs >= 0.5
@@ -270,3 +270,119 @@ def test_ctrl_c_leaves_the_best_bundle(tmp_path, request):
     (run_dir,) = tmp_path.iterdir()
     assert load_model(run_dir / "best").provenance["best_epoch"] >= 1
     assert not list(run_dir.glob(".*.partial"))
+
+
+# how weights are moved
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adamw", "schedule": "cosine", "clip_norm": 1.0},
+        {"optimizer": "sgd", "schedule": {"name": "constant", "warmup_epochs": 1.0}, "clip": 0.5},
+        {"accumulate": 3, "ema": 0.9, "class_weights": (1.0, 2.0)},
+        {"precision": "mixed_float16", "ema": 0.5},
+        {"precision": "mixed_bfloat16"},
+    ],
+)
+def test_every_way_of_moving_weights_learns(tmp_path, changes):
+    network = TINY.changed(norm="batch")
+    config = settings(tmp_path, network=network, epochs=4, steps_per_epoch=6, **changes)
+    before = keras.config.dtype_policy()
+    result = Trainer(config).fit(blobs(1, 2), blobs(9), progress=False)
+    assert result.history["loss"][-1] < result.history["loss"][0]
+    assert keras.config.dtype_policy() == before
+    assert {variable.dtype for variable in result.segmenter.network.weights} == {"float32"}
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine(tmp_path):
+    cosine = {"name": "cosine", "warmup_epochs": 1.0, "final": 0.1}
+    config = settings(tmp_path, epochs=3, steps_per_epoch=4, schedule=cosine)
+    rates = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            rates.append(float(self.model.optimizer.learning_rate))
+
+    result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Watch()])
+    fall = [0.1 + 0.9 * (1 + np.cos(np.pi * step / 8)) / 2 for step in range(8)]
+    assert rates == pytest.approx([1e-2 * share for share in (0.25, 0.5, 0.75, 1.0, *fall)])
+    assert result.history["learning_rate"][-1] == pytest.approx(1e-3)
+
+
+def test_the_learning_rate_is_lowered_where_nothing_gets_better(tmp_path):
+    plateau = {"name": "plateau", "factor": 0.5, "patience": 2, "least": 3e-3}
+    config = settings(tmp_path, epochs=8, schedule=plateau, patience=None)
+    result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Spoil(2, -3.0)])
+    rates, losses = result.history["learning_rate"], result.history["val_loss"]
+    expected, rate, waited = [], 1e-2, 0
+    for epoch, loss in enumerate(losses):
+        expected.append(rate)
+        waited = 0 if loss < min(losses[:epoch], default=np.inf) else waited + 1
+        if waited == 2:
+            rate, waited = max(rate / 2, 3e-3), 0
+    assert rates == pytest.approx(expected)
+    assert rates[-1] < 1e-2
+
+
+def test_the_average_of_the_weights_is_validated_and_kept(tmp_path):
+    seen = []
+
+    class Follow(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append([variable.numpy() for variable in self.model.trainable_variables])
+
+    config = settings(tmp_path, epochs=1, steps_per_epoch=5, ema=0.8)
+    result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Follow()])
+    average = seen[0]
+    for weights in seen[1:]:
+        average = [0.8 * a + 0.2 * w for a, w in zip(average, weights, strict=True)]
+    network = result.segmenter.network
+    for variable, expected in zip(network.trainable_variables, average, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-6)
+    image, mask = blobs(9)[0]
+    crops = _quarters(np.asarray(prepare(image, config.preprocessing))[None])
+    loss = build_loss("bce_dice")(_quarters(mask[None, ..., None].astype(np.float32)), network(crops))
+    assert float(loss) == pytest.approx(result.history["val_loss"][0], rel=1e-5)
+
+
+def test_training_goes_on_from_the_weights_and_not_from_their_average(tmp_path):
+    ends, starts = [], []
+
+    class Follow(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            starts.append(self.model.trainable_variables[0].numpy())
+
+        def on_train_batch_end(self, batch, logs=None):
+            ends.append(self.model.trainable_variables[0].numpy())
+
+    config = settings(tmp_path, epochs=2, steps_per_epoch=3, ema=0.99)
+    Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Follow()])
+    assert all(np.array_equal(a, b) for a, b in zip(ends[:-1], starts[1:], strict=True))
+
+
+def test_weight_decay_takes_a_share_off_kernels_alone(tmp_path):
+    moved = {}
+
+    class Freeze(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.before = {v.path: v.numpy() for v in self.model.trainable_variables}
+
+        def on_train_batch_end(self, batch, logs=None):
+            moved.update({v.path: v.numpy() / self.before[v.path] for v in self.model.trainable_variables})
+
+    decaying = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.5}
+    config = settings(
+        tmp_path, epochs=1, steps_per_epoch=1, optimizer=decaying, learning_rate=1e-1, clip_norm=1e-12
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Freeze()])
+    kernels = [share for path, share in moved.items() if path.endswith("kernel")]
+    scales = [share for path, share in moved.items() if path.endswith("gamma")]
+    np.testing.assert_allclose(np.concatenate([share.ravel() for share in kernels]), 0.95, rtol=1e-5)
+    np.testing.assert_allclose(np.concatenate([share.ravel() for share in scales]), 1.0, rtol=1e-5)
+
+
+def test_clipping_in_two_ways_is_refused():
+    with pytest.raises(SettingError, match="clip_norm"):
+        TrainConfig(clip=0.5, clip_norm=1.0)

@@ -6,7 +6,7 @@ import inspect
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
@@ -20,7 +20,7 @@ from tiledseg.cli._hints import (
     metavar_of,
     parsed,
 )
-from tiledseg.config import Config, laid_over
+from tiledseg.config import Config, by_name, laid_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -229,7 +229,10 @@ def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[st
         hint: Hint = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         default = getattr(base or model(), name)
         nested = [one for one in members_of(hint) if inspect.isclass(one) and issubclass(one, Config)]
-        if nested:
+        if by_name in info.metadata:
+            names: Hint = Literal[tuple(one.model_fields["name"].default for one in nested)]
+            yield Option(table, (*path, name), names, meanings[name], default.name)
+        elif nested:
             yield from _of_any(table, nested, default, (*path, name))
         else:
             yield Option(table, (*path, name), hint, meanings[name], default)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler
     from pydantic_core import ErrorDetails
 
-__all__ = ["Config", "Count", "Names", "Pair", "Share", "laid_over", "pair_of"]
+__all__ = ["Config", "Count", "Names", "Pair", "Share", "by_name", "laid_over", "pair_of"]
 
 _LARGEST_FILE = 100_000
 
@@ -53,6 +53,14 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_tupled)]
 """Names in order."""
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+by_name = BeforeValidator(_named)
+"""Marks settings of several kinds of which a name alone means the kind with its defaults."""
 
 
 def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -148,9 +156,11 @@ class Config(BaseModel):
     @classmethod
     def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
         try:
-            return handler(cls._filled(data))
+            made = handler(cls._filled(data))
         except ValidationError as error:
             raise SettingError(" ".join(cls._sentences(error.errors()))) from None
+        made.model_fields_set.update({"name"} & cls.model_fields.keys())  # what says which settings they are
+        return made
 
     @classmethod
     def _filled(cls, data: Any) -> Any:  # noqa: ANN401

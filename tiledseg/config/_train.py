@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tiledseg._checks import broken
 from tiledseg.config._augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
-from tiledseg.config._base import Config, Count, Names, Pair, Share, laid_over, pair_of
+from tiledseg.config._base import Config, Count, Names, Pair, Share, _plain, laid_over, pair_of
+from tiledseg.config._losses import BceDiceConfig, LossConfig
 from tiledseg.config._networks import ArchitectureConfig, NetworkConfig, UNetConfig
+from tiledseg.config._optimizer import AdamConfig, ConstantConfig, OptimizerConfig, ScheduleConfig
 from tiledseg.config._preprocessing import PreprocessingConfig
 from tiledseg.config._tiling import TilingConfig
 from tiledseg.errors import SettingError
@@ -47,12 +49,30 @@ class TrainConfig(Config):
         Batches per epoch; None for as many as cover each image's area once.
     batch_size : int
         Crops per batch.
+    accumulate : int
+        Batches whose gradients are averaged into one step of the optimizer.
+    optimizer : OptimizerConfig
+        How weights are moved: ``adam``, ``adamw`` or ``sgd``, with its parameters or by name.
     learning_rate : float
-        Of Adam, positive.
+        The highest of the schedule, positive.
+    schedule : ScheduleConfig
+        How the learning rate goes on: ``constant``, ``cosine`` or ``plateau``, with its
+        parameters or by name.
     clip : float or None
         Largest gradient element; None for no clipping.
-    loss : {"bce_dice", "bce", "dice"}
-        What is minimised.
+    clip_norm : float or None
+        Largest length of the gradient of all weights together; None for no clipping.
+    ema : float or None
+        Decay per step of a running average of the weights, in (0, 1), 0.99 say; the average is
+        validated and kept. None for the weights as they are.
+    precision : {"float32", "mixed_bfloat16", "mixed_float16"}
+        What the network computes in; weights stay in float32.
+    loss : LossConfig
+        What is minimised, with its parameters or by name: ``bce``, ``dice``, ``iou``,
+        ``bce_dice``, ``bce_iou``, ``basnet``, ``focal``, ``tversky``, ``focal_tversky``,
+        ``boundary``, ``bootstrap`` or ``missing_labels``.
+    class_weights : tuple of float or None
+        What each class counts in the loss; with one channel, background and foreground.
     patience : int or None
         Epochs without a better validation loss after which training stops; None for never.
     threshold : float
@@ -77,9 +97,16 @@ class TrainConfig(Config):
     epochs: Count = 30
     steps_per_epoch: Count | None = None
     batch_size: Count = 4
+    accumulate: Count = 1
+    optimizer: OptimizerConfig = AdamConfig()
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: ScheduleConfig = ConstantConfig()
     clip: Annotated[float, Field(gt=0)] | None = None
-    loss: Literal["bce_dice", "bce", "dice"] = "bce_dice"
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    loss: LossConfig = BceDiceConfig()
+    class_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_plain)] | None = None
     patience: Count | None = 10
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     tiling: TilingConfig | None = None
@@ -149,7 +176,27 @@ class TrainConfig(Config):
                 got=self.labels,
                 fix="Give one name for each class.",
             )
+        self._check_gradients()
         return self
+
+    def _check_gradients(self) -> None:
+        if self.clip is not None and self.clip_norm is not None:
+            raise broken(
+                SettingError,
+                "clip_norm",
+                must="be left out where `clip` is given",
+                got=self.clip_norm,
+                fix="Clip either elements or the length of the gradient.",
+            )
+        weights, classes = self.class_weights, max(2, self.network.classes)
+        if weights is not None and (len(weights) != classes or sum(weights) == 0):
+            raise broken(
+                SettingError,
+                "class_weights",
+                must=f"be {classes} numbers from 0 that are not all 0",
+                got=weights,
+                fix="Give one per class; with one channel, background and foreground.",
+            )
 
 
 class EvaluateConfig(Config):

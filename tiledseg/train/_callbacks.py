@@ -111,6 +111,7 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Write, keep, and stop."""
         values = {name: float(value) for name, value in logs.items()}
+        values["learning_rate"] = float(self.model.optimizer.learning_rate)
         better = values["val_loss"] < self._least
         if better:
             facts = {**self._segmenter.provenance, "best_epoch": epoch + 1, **values}

@@ -1,4 +1,4 @@
-"""Seeding the generators that a run draws from, and giving the caller's back."""
+"""What is global while a run lasts: generators of random numbers, and the precision of layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiledseg._backend import keras
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["seeded"]
+__all__ = ["computing_in", "seeded"]
 
 
 @contextmanager
@@ -37,3 +37,25 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Let layers that are made now compute in a precision; afterwards Keras' own setting holds again.
+
+    Parameters
+    ----------
+    precision : str
+        Keras' name of a dtype policy.
+
+    Yields
+    ------
+    None
+        While it holds.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -11,16 +11,18 @@ from tiledseg._backend import keras
 from tiledseg._checks import broken, settings_of
 from tiledseg._progress import progress_bar
 from tiledseg._version import __version__
-from tiledseg.config import TilingConfig, TrainConfig
+from tiledseg.config import PlateauConfig, TilingConfig, TrainConfig
 from tiledseg.data import CropSampler, GridCrops, as_pairs, check_apart, crops_to_cover, prepare_pairs
 from tiledseg.errors import ArrayError
 from tiledseg.io import write_text
-from tiledseg.models import Segmenter, build_model, load_model, loss_by_name, training_network
+from tiledseg.models import Segmenter, build_loss, build_model, load_model, training_network
+from tiledseg.train._average import Averager
 from tiledseg.train._callbacks import Guard, Keeper, Pulse
 from tiledseg.train._feed import Feed
 from tiledseg.train._metric import PooledDice
+from tiledseg.train._optimizer import Plateau, build_optimizer
 from tiledseg.train._run import History, new_run_dir
-from tiledseg.train._seeds import seeded
+from tiledseg.train._seeds import computing_in, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +42,8 @@ class TrainingResult:
     segmenter : Segmenter
         With the weights of the best epoch: the bundle ``best`` of the run's folder.
     history : dict of str to list of float
-        ``epoch`` (from 1), ``loss``, ``dice``, ``val_loss`` and ``val_dice``, one value per epoch.
+        ``epoch`` (from 1), ``loss``, ``dice``, ``val_loss``, ``val_dice`` and ``learning_rate`` (of
+        the next step), one value per epoch.
     best_epoch : int
         The epoch of the least validation loss, from 1.
     run_dir : Path
@@ -116,10 +119,12 @@ class Trainer:
         write_text(run_dir / "train.json", self.config.to_json() + "\n")
         history = History(run_dir)
         with seeded(self.config.seed):
-            segmenter = self._untrained(len(pairs), len(unseen))
+            with computing_in(self.config.precision):
+                segmenter = self._untrained(len(pairs), len(unseen))
             keeper = Keeper(segmenter, run_dir / "best", history, self.config.patience)
             network = training_network(segmenter.network, self.config.network)
-            self._run(network, sources, [Guard(run_dir / "best"), keeper, *callbacks], progress)
+            own = [Guard(run_dir / "best"), keeper, *callbacks, *self._between_epochs()]
+            self._run(network, sources, own, progress)
             best = load_model(run_dir / "best")
         return TrainingResult(best, history.columns, keeper.best_epoch, run_dir)
 
@@ -174,6 +179,11 @@ class Trainer:
             },
         )
 
+    def _between_epochs(self) -> list[keras.callbacks.Callback]:
+        averagers = [] if self.config.ema is None else [Averager()]
+        schedule = self.config.schedule
+        return [*averagers, *([Plateau(schedule)] if isinstance(schedule, PlateauConfig) else [])]
+
     def _run(
         self,
         network: keras.Model,
@@ -184,8 +194,8 @@ class Trainer:
         config = self.config
         feed, valid = (Feed(source, config.batch_size) for source in sources)
         network.compile(
-            optimizer=keras.optimizers.Adam(config.learning_rate, clipvalue=config.clip),
-            loss=loss_by_name(config.loss),
+            optimizer=build_optimizer(config, len(feed)),
+            loss=build_loss(config.loss, config.class_weights),
             metrics=[PooledDice(config.network.classes, config.threshold)],
         )
         with progress_bar(config.epochs * len(feed), "batches", shown=progress) as advance:

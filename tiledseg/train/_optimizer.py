@@ -1,0 +1,130 @@
+"""The optimizer that settings describe, and its learning rate over time."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tiledseg._backend import keras
+from tiledseg.config import AdamConfig, CosineConfig, PlateauConfig, SgdConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tiledseg.config import TrainConfig
+
+__all__ = ["Plateau", "WarmCosine", "build_optimizer"]
+
+_NOT_DECAYED = ["bias", "gamma", "beta"]  # moving them towards 0 regularises nothing
+
+
+def build_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Make the optimizer of a run.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The run's settings.
+    steps_per_epoch : int
+        Batches per epoch.
+
+    Returns
+    -------
+    keras.optimizers.Optimizer
+        Not built yet.
+    """
+    own = config.optimizer
+    common = {
+        "learning_rate": _rate(config, steps_per_epoch),
+        "clipvalue": config.clip,
+        "global_clipnorm": config.clip_norm,
+        "use_ema": config.ema is not None,
+        "ema_momentum": config.ema or 0.0,
+        "gradient_accumulation_steps": config.accumulate if config.accumulate > 1 else None,
+    }
+    if isinstance(own, AdamConfig):
+        return keras.optimizers.Adam(beta_1=own.beta_1, beta_2=own.beta_2, **common)
+    if isinstance(own, SgdConfig):
+        decay = own.weight_decay or None
+        optimizer = keras.optimizers.SGD(
+            momentum=own.momentum, nesterov=own.nesterov, weight_decay=decay, **common
+        )
+    else:
+        optimizer = keras.optimizers.AdamW(
+            beta_1=own.beta_1, beta_2=own.beta_2, weight_decay=own.weight_decay, **common
+        )
+    optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+    return optimizer
+
+
+def _rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: ANN401
+    """Give a number where the rate changes between epochs at most, else a function of the step."""
+    schedule = config.schedule
+    if isinstance(schedule, PlateauConfig) or (schedule.name == "constant" and not schedule.warmup_epochs):
+        return config.learning_rate
+    return WarmCosine(
+        config.learning_rate,
+        warmup_steps=schedule.warmup_epochs * steps_per_epoch,
+        total_steps=config.epochs * steps_per_epoch,
+        final=schedule.final if isinstance(schedule, CosineConfig) else 1.0,
+    )
+
+
+@keras.saving.register_keras_serializable(package="tiledseg")
+class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises in a straight line, then falls along half a cosine.
+
+    Parameters
+    ----------
+    peak : float
+        The highest rate.
+    warmup_steps : float
+        Steps of the rise; the first step is above 0.
+    total_steps : float
+        Steps of rise and fall.
+    final : float
+        Share of the peak that is left at the end.
+    """
+
+    def __init__(self, peak: float, warmup_steps: float, total_steps: float, final: float) -> None:
+        super().__init__()
+        self.peak, self.warmup_steps, self.total_steps, self.final = peak, warmup_steps, total_steps, final
+
+    def __call__(self, step: Any) -> Any:  # noqa: ANN401
+        """Give the rate of a step, counted from 0."""
+        step = keras.ops.cast(step, "float32")
+        fall = max(1.0, self.total_steps - self.warmup_steps)
+        done = keras.ops.clip((step - self.warmup_steps) / fall, 0.0, 1.0)
+        cosine = self.final + (1 - self.final) * 0.5 * (1 + keras.ops.cos(math.pi * done))
+        risen = keras.ops.minimum(1.0, (step + 1) / max(1.0, self.warmup_steps))
+        return self.peak * risen * cosine
+
+    def get_config(self) -> dict[str, Any]:
+        """Give what rebuilds the schedule."""
+        names = ("peak", "warmup_steps", "total_steps", "final")
+        return {name: getattr(self, name) for name in names}
+
+
+class Plateau(keras.callbacks.Callback):
+    """Lowers the learning rate when the validation loss has not got better for some epochs.
+
+    Parameters
+    ----------
+    settings : PlateauConfig
+        When, and by how much.
+    """
+
+    def __init__(self, settings: PlateauConfig) -> None:
+        super().__init__()
+        self._settings, self.least_loss, self.waited = settings, math.inf, 0
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Look at the loss."""
+        loss = float(logs["val_loss"])
+        self.waited = 0 if loss < self.least_loss else self.waited + 1
+        self.least_loss = min(loss, self.least_loss)
+        if self.waited >= self._settings.patience:
+            rate = float(self.model.optimizer.learning_rate)
+            lowered = max(rate * self._settings.factor, min(rate, self._settings.least))
+            self.model.optimizer.learning_rate = lowered
+            self.waited = 0
