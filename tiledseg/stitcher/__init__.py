@@ -1,6 +1,7 @@
 """From batches of outputs to one map, row by row into a sink."""
 
 from tiledseg.stitcher._enlarge import EnlargingSink
+from tiledseg.stitcher._panels import tile_order
 from tiledseg.stitcher._reduce import ReducingSink, Reduction, labels_of, reduced_dtype, reduced_shape
 from tiledseg.stitcher._stitcher import Stitcher
 
@@ -12,4 +13,5 @@ __all__ = [
     "labels_of",
     "reduced_dtype",
     "reduced_shape",
+    "tile_order",
 ]

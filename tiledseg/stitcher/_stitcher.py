@@ -7,11 +7,12 @@ import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from tiledseg._checks import broken, real_number, whole_number
 from tiledseg.errors import StitchError
+from tiledseg.stitcher._band import Band
+from tiledseg.stitcher._panels import needed_tiles, plan_panels
 from tiledseg.stitcher._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
 from tiledseg.windows import axis_windows
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Stitcher"]
 
-_FLOATS_AT_ONCE = 65_536  # of one tile: what is multiplied stays in the processor's cache
 _DEEPEST_IN_FLOAT32 = 32  # tiles on one px; sums of more would drift by over 1e-6 in float32
 
 
@@ -36,6 +36,11 @@ class Stitcher:
     once no missing tile can touch a row, it goes to the sink. Tiles in the grid's order need a
     band as high as one tile; any other order gives the same map from a higher band. `add` and
     `skip` may be called from several threads.
+
+    A sink that takes blocks (one with ``block_shape``, as `tiledseg.io.create_image` gives) is
+    filled panel by panel: tiles in the order of `tile_order` then need memory that depends
+    neither on the image's height nor on its width. One with ``finished_rows`` is gone on with:
+    tiles that touch only px which it has already count as added.
 
     Parameters
     ----------
@@ -89,18 +94,24 @@ class Stitcher:
         self._sink: Sink = ReducingSink(out, shape, reduction, threshold)
         self._rows, self._columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
         self._across = [np.repeat(window.weights, n_channels) for window in self._columns]
-        self._seen = np.zeros((len(self._rows), len(self._columns)), bool)
         depth = _depth(self._rows) * _depth(self._columns)
         precise = np.float32 if depth <= _DEEPEST_IN_FLOAT32 else np.float64
-        self._band = np.zeros((self._rows[0].stop, grid.shape[1] * n_channels), precise)
-        self._top = 0
-        self._first_open = 0  # first row of tiles that lacks one
+        plans = plan_panels(grid, self._columns, out)
+        self._seen = ~needed_tiles(plans, self._rows, self._columns)
+        self._bands: list[Band] = []
+        for plan in plans:
+            left = self._bands[-1] if self._bands else None
+            self._bands.append(Band(plan, self._rows, grid.shape[0], n_channels, np.dtype(precise), left))
+        self._panel_of = [place for place, plan in enumerate(plans) for _ in plan.columns]
+        self._first_open = [0] * len(plans)  # of each panel: the first row of tiles that lacks one
         self._lock = threading.Lock()
+        for place in range(len(plans)):
+            self._release(place)
 
     @property
     def finished_rows(self) -> int:
         """Rows of the map that are final and stand in the sink."""
-        return self._top
+        return min(band.top for band in self._bands)
 
     def add(self, ids: Iterable[int], outputs: AnyArray) -> None:
         """Add the outputs of some tiles.
@@ -132,9 +143,8 @@ class Stitcher:
         with self._lock:
             self._check(ids)
             for tile_id, output in zip(ids, self._checked(ids, outputs), strict=True):
-                self._make_room(tile_id)
                 self._blend(tile_id, output)
-                self._release(tile_id)
+                self._count(tile_id)
 
     def skip(self, ids: Iterable[int], fill_value: float = 0.0) -> None:
         """Count some tiles as ones whose output is the same everywhere.
@@ -157,10 +167,9 @@ class Stitcher:
         with self._lock:
             self._check(ids)
             for tile_id in ids:
-                self._make_room(tile_id)
                 if fill_value:
                     self._blend(tile_id, output)
-                self._release(tile_id)
+                self._count(tile_id)
 
     def merge(self) -> Any:  # noqa: ANN401
         """Return the finished map.
@@ -228,16 +237,8 @@ class Stitcher:
 
     def _blend(self, tile_id: int, output: FloatArray) -> None:
         row, column = divmod(tile_id, len(self._columns))
-        down, across, k = self._rows[row], self._columns[column], self.n_channels
-        pixels = output[down.in_tile, across.in_tile].reshape(len(down.weights), -1)
-        target = self._band[
-            down.start - self._top : down.stop - self._top, across.start * k : across.stop * k
-        ]
-        step = max(1, _FLOATS_AT_ONCE // target.shape[1])
-        for first in range(0, len(pixels), step):
-            some = slice(first, first + step)
-            weights = np.multiply.outer(down.weights[some], self._across[column])
-            _add_weighted(target[some], pixels[some], weights)
+        band = self._bands[self._panel_of[column]]
+        band.blend(self._rows[row], self._columns[column], self._across[column], output)
 
     def _refuse(self, tile_id: int, output: FloatArray) -> None:
         box = self.grid[tile_id].read_box
@@ -250,38 +251,21 @@ class Stitcher:
             fix="Check the network's weights and the range of its input.",
         )
 
-    def _make_room(self, tile_id: int) -> None:
-        """Let the band reach down to the end of the tile."""
-        lacking = self._rows[tile_id // len(self._columns)].stop - self._top - len(self._band)
-        if lacking > 0:
-            more = np.zeros((lacking, self._band.shape[1]), self._band.dtype)
-            self._band = np.concatenate([self._band, more])
-
-    def _release(self, tile_id: int) -> None:
-        """Count a tile as done, and hand rows that no open tile can touch to the sink."""
+    def _count(self, tile_id: int) -> None:
+        """Count a tile as done, and let rows that no open tile can touch leave for the sink."""
         self._seen.reshape(-1)[tile_id] = True
-        before = self._first_open
-        while self._first_open < len(self._rows) and self._seen[self._first_open].all():
-            self._first_open += 1
-        if self._first_open == before:
-            return
-        last = self._first_open == len(self._rows)
-        stop = self.grid.shape[0] if last else self._rows[self._first_open].start
-        done = stop - self._top
-        rows = self._band[:done].astype(np.float32, copy=False)
-        self._sink[self._top : stop] = rows.reshape(done, -1, self.n_channels)
-        kept = len(self._band) - done
-        self._band[:kept] = self._band[done:]
-        self._band[kept:] = 0
-        self._top = stop
+        place = self._panel_of[tile_id % len(self._columns)]
+        while place < len(self._bands) and self._release(place):
+            place += 1  # the next panel may have waited for the carry
 
-
-def _add_weighted(target: AnyArray, pixels: FloatArray, weights: FloatArray) -> None:
-    """Add pixels times weights to a part of the band, in place; each of them (h, w * K)."""
-    if target.dtype == np.float32:
-        cv2.accumulateProduct(pixels, weights, target)  # one pass over memory; NumPy needs two
-    else:
-        target += pixels * weights
+    def _release(self, place: int) -> bool:
+        band = self._bands[place]
+        own = slice(band.plan.columns.start, band.plan.columns.stop)
+        row = self._first_open[place]
+        while row < len(self._rows) and self._seen[row, own].all():
+            row += 1
+        self._first_open[place] = row
+        return band.release(row, self._sink, alone=len(self._bands) == 1)
 
 
 def _whole(ids: Iterable[int]) -> list[int]:

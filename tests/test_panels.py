@@ -1,0 +1,122 @@
+"""Panels: maps cut into groups of columns give what whole rows give, in memory that knows no width."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiledseg import Stitcher, Tiler, TilingConfig
+from tiledseg.stitcher import tile_order
+
+rng = np.random.default_rng(0)
+
+
+class Blocks:
+    """A sink that takes blocks, and knows what it has."""
+
+    def __init__(self, shape: tuple[int, ...], step: int = 8) -> None:
+        self.shape, self.dtype, self.block_shape = shape, np.dtype(np.float32), (step, step)
+        self.pixels = np.full(shape, np.nan, np.float32)
+        self.keys: list[tuple[slice, slice]] = []
+        self.most = None
+
+    def __setitem__(self, key: tuple[slice, slice] | slice, values: np.ndarray) -> None:
+        self.keys.append(key)
+        if self.most is not None and len(self.keys) > self.most:
+            raise InterruptedError
+        self.pixels[key] = values
+
+    def finished_rows(self, start: int, stop: int) -> int:
+        done = np.isfinite(self.pixels[:, start:stop]).all(axis=(1, 2))
+        rows = len(done) if done.all() else int(done.argmin())
+        return rows if rows == len(done) else rows // self.block_shape[0] * self.block_shape[0]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiledseg.stitcher._panels._PANEL", 16)
+
+
+def stitched(image: np.ndarray, tiling: TilingConfig, out: object, ids: list[int] | None = None) -> list[int]:
+    tiler = Tiler(tiling)
+    grid = tiler.grid(image.shape)
+    stitcher = Stitcher(grid, image.shape[2], out)
+    ids = tile_order(grid, out) if ids is None else ids
+    for batch in tiler.batches(image, 3, ids=ids):
+        stitcher.add(batch.ids, batch.tiles)
+    stitcher.merge()
+    return ids
+
+
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 130),
+    channels=st.integers(1, 2),
+    tile=st.integers(3, 40),
+    overlap=st.floats(0, 0.9),
+    blend=st.sampled_from(["crop", "constant", "gaussian"]),
+    seed=st.integers(0, 9),
+)
+def test_panels_give_the_image_back(
+    height: int, width: int, channels: int, tile: int, overlap: float, blend: str, seed: int
+) -> None:
+    image = np.random.default_rng(seed).random((height, width, channels), np.float32)
+    tiling = TilingConfig(tile_size=tile, overlap=overlap, blend=blend)
+    out = Blocks(image.shape)
+    ids = stitched(image, tiling, out)
+    assert sorted(ids) == list(range(len(Tiler(tiling).grid(image.shape))))
+    np.testing.assert_allclose(out.pixels, image, rtol=1e-6, atol=1e-6)
+
+
+def test_any_order_of_tiles_gives_the_same() -> None:
+    image = rng.random((60, 100, 1), np.float32)
+    tiling = TilingConfig(tile_size=16, overlap=6)
+    ids = np.random.default_rng(1).permutation(len(Tiler(tiling).grid(image.shape))).tolist()
+    out = Blocks(image.shape)
+    stitched(image, tiling, out, ids)
+    np.testing.assert_allclose(out.pixels, image, rtol=1e-6)
+
+
+def test_what_leaves_is_cut_along_the_blocks() -> None:
+    image = rng.random((60, 100, 1), np.float32)
+    out = Blocks(image.shape)
+    stitched(image, TilingConfig(tile_size=16, overlap=6), out)
+    for rows, columns in out.keys:
+        assert rows.start % 8 == 0
+        assert rows.stop % 8 == 0 or rows.stop == 60
+        assert columns.start % 16 == 0
+        assert columns.stop - columns.start <= 16
+
+
+@given(most=st.integers(0, 40), tile=st.integers(4, 24), overlap=st.floats(0, 0.8), again=st.integers(0, 20))
+def test_a_run_that_was_stopped_is_gone_on_with_bit_for_bit(
+    most: int, tile: int, overlap: float, again: int
+) -> None:
+    image = np.random.default_rng(most).random((50, 90, 2), np.float32)
+    tiling = TilingConfig(tile_size=tile, overlap=overlap)
+    whole, parts = Blocks(image.shape), Blocks(image.shape)
+    everything = stitched(image, tiling, whole)
+    for stop in (most, again, None):
+        parts.most, parts.keys = stop, []
+        before = np.isfinite(parts.pixels).mean()
+        try:
+            ids = stitched(image, tiling, parts)
+        except InterruptedError:
+            continue
+        assert before == 0 or len(ids) <= len(everything)
+        assert before < 1 or not ids
+    np.testing.assert_array_equal(parts.pixels, whole.pixels)
+
+
+def test_going_on_computes_little_twice() -> None:
+    image = rng.random((160, 160, 1), np.float32)
+    tiling = TilingConfig(tile_size=8, overlap=2)
+    out = Blocks(image.shape)
+    everything = len(tile_order(Tiler(tiling).grid(image.shape), out))
+    stitched(image, tiling, out)
+    out.pixels[80:, 80:] = np.nan
+    ids = stitched(image, tiling, out)
+    assert everything / 4 <= len(ids) < everything * 0.34
+    np.testing.assert_allclose(out.pixels, image, rtol=1e-6)

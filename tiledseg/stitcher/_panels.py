@@ -1,0 +1,234 @@
+"""Panels: groups of tile columns that are worked through one after the other.
+
+A band across the whole width costs memory in proportion to it. Where the sink can store blocks, the
+map is cut into panels of at most a few thousand px, each worked from top to bottom. What the last
+tiles of a panel reach beyond it, the *carry*, is summed up in a temporary file until the next
+panel takes it in, so no tile is computed twice and no weight changes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import StitchError
+from tiledseg.windows import axis_windows
+
+if TYPE_CHECKING:
+    from tiledseg._types import AnyArray
+    from tiledseg.grid import TileGrid
+    from tiledseg.windows import AxisWindow
+
+__all__ = ["Carry", "PanelPlan", "needed_tiles", "plan_panels", "tile_order"]
+
+_PANEL = 4096  # px: a band of tiles of 512 px has 8 MB per channel
+
+
+@dataclass(frozen=True, slots=True)
+class PanelPlan:
+    """One panel.
+
+    Attributes
+    ----------
+    start, stop : int
+        Columns of px that become final in it.
+    reach : int
+        Where the support of its tiles ends, at or beyond `stop`.
+    columns : range
+        The tile columns that begin in it; may be empty.
+    step : int
+        Rows leave in multiples of this many px.
+    done : int
+        Rows that stand in the sink already.
+    carried : int
+        First row for which the next panel wants the carry; the height where it wants none.
+    top : int
+        First row that is summed up.
+    """
+
+    start: int
+    stop: int
+    reach: int
+    columns: range
+    step: int
+    done: int
+    carried: int
+    top: int
+
+
+def plan_panels(grid: TileGrid, columns: list[AxisWindow], out: Any) -> list[PanelPlan]:  # noqa: ANN401
+    """Cut a map into panels that suit a sink.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles.
+    columns : list of AxisWindow
+        The windows along x.
+    out : array_like
+        The sink. One with ``block_shape`` takes blocks; one with ``finished_rows`` is gone on with.
+
+    Returns
+    -------
+    list of PanelPlan
+        From left to right; one where the sink takes whole rows.
+    """
+    height, width = grid.shape
+    block = getattr(out, "block_shape", None)
+    wide = width if block is None else _panel_width(grid, block[1])
+    step = 1 if block is None else int(block[0])
+    starts = [window.start for window in columns]
+    borders = [*range(0, width, wide), width]
+    plans: list[PanelPlan] = []
+    for start, stop in reversed(list(pairwise(borders))):
+        own = [place for place, first in enumerate(starts) if start <= first < stop]
+        before = [window.stop for window in columns if window.start < stop]
+        reach = max(stop, *before)
+        done = out.finished_rows(start, stop) if hasattr(out, "finished_rows") else 0
+        carried = _wanted(plans[0], plans[1:], reach) if plans and reach > stop else height
+        top = min(done, carried) if reach > stop else done
+        plans.insert(0, PanelPlan(start, stop, reach, _range(own), step, done, carried, top))
+    return plans
+
+
+def _panel_width(grid: TileGrid, block: int) -> int:
+    """Choose a multiple of the block's width that holds the start of at least one tile."""
+    least = max(_PANEL, grid.x.tile)
+    return -(-least // block) * block
+
+
+def _range(places: list[int]) -> range:
+    return range(places[0], places[-1] + 1) if places else range(0)
+
+
+def _wanted(plan: PanelPlan, others: list[PanelPlan], reach: int) -> int:
+    """Say from which row on a panel needs the carry: also for what only passes through it."""
+    passing = others and reach > plan.stop
+    return min(plan.done, _wanted(others[0], others[1:], reach)) if passing else plan.done
+
+
+def needed_tiles(
+    plans: list[PanelPlan], rows: list[AxisWindow], columns: list[AxisWindow]
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Say which tiles touch a px that the sink lacks.
+
+    Parameters
+    ----------
+    plans : list of PanelPlan
+        All panels.
+    rows, columns : list of AxisWindow
+        The windows along y and x.
+
+    Returns
+    -------
+    ndarray
+        bool (rows, columns).
+    """
+    stops = np.array([window.stop for window in rows])
+    needed = np.zeros((len(rows), len(columns)), bool)
+    for plan in plans:
+        for column in plan.columns:
+            needed[:, column] = stops > plan.done
+            if columns[column].stop > plan.stop:
+                needed[:, column] |= stops > plan.carried
+    return needed
+
+
+def tile_order(grid: TileGrid, out: Any = None) -> list[int]:  # noqa: ANN401
+    """List the tiles that a sink lacks, in the order that needs the least memory.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles.
+    out : array_like, optional
+        The sink.
+
+    Returns
+    -------
+    list of int
+        Ids: row by row, within one panel after the other.
+    """
+    rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
+    plans = plan_panels(grid, columns, out)
+    needed = needed_tiles(plans, rows, columns)
+    across = len(columns)
+    return [
+        row * across + column
+        for plan in plans
+        for row in range(len(rows))
+        for column in plan.columns
+        if needed[row, column]
+    ]
+
+
+class Carry:
+    """Sums of what reaches beyond a panel, in a temporary file.
+
+    Parameters
+    ----------
+    floats : int
+        Values of a row.
+    dtype : dtype
+        Of the sums.
+    """
+
+    def __init__(self, floats: int, dtype: np.dtype[Any]) -> None:
+        self.floats: int = floats
+        self._dtype = dtype
+        self._file = tempfile.TemporaryFile(prefix="tiledseg-", buffering=0)  # noqa: SIM115  closed below
+        self._close = weakref.finalize(self, self._file.close)
+
+    def write(self, row: int, sums: AnyArray) -> None:
+        """Store rows.
+
+        Parameters
+        ----------
+        row : int
+            The first of them.
+        sums : ndarray
+            (rows, floats).
+
+        Raises
+        ------
+        StitchError
+            If the disk is full.
+        """
+        try:
+            self._file.seek(row * self.floats * self._dtype.itemsize)
+            left = np.ascontiguousarray(sums, self._dtype).data.cast("B")
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            fix = "Free some space, or let TMPDIR name a folder that has some."
+            got = error.strerror or str(error)
+            raise broken(StitchError, tempfile.gettempdir(), must="be writable", got=got, fix=fix) from error
+
+    def read(self, row: int, count: int) -> AnyArray:
+        """Read rows; zeros where none was stored.
+
+        Parameters
+        ----------
+        row, count : int
+            The first of them, and their number.
+
+        Returns
+        -------
+        ndarray
+            (count, floats).
+        """
+        size = count * self.floats * self._dtype.itemsize
+        self._file.seek(row * self.floats * self._dtype.itemsize)
+        data = bytearray(size)
+        self._file.readinto(data)
+        return np.frombuffer(data, self._dtype).reshape(count, self.floats)
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._close()
