@@ -1,17 +1,24 @@
 """Settings: strict, and clear about what is wrong."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+import tiledseg.config
 from tiledseg.config import (
+    Config,
     DataConfig,
     EvaluateConfig,
+    FlipConfig,
     PredictConfig,
     PreprocessingConfig,
+    RotateConfig,
     RunConfig,
     TilingConfig,
     TrainConfig,
     UNetConfig,
+    meanings_of,
 )
 from tiledseg.errors import SettingError
 
@@ -145,3 +152,67 @@ def test_text_that_is_no_json_or_too_long_is_refused():
         TilingConfig.from_json(" " * 2_000_000)
     with pytest.raises(SettingError, match="at most 100000 characters"):
         TilingConfig.from_toml(" " * 2_000_000)
+
+
+# TOML
+
+
+def everything() -> RunConfig:
+    """Make settings with tables in tables, lists of tables, and no value where there may be none."""
+    return RunConfig(
+        data=DataConfig(layout="segpc", path='a "b"\\c\n\'é', mask_parts="classes", class_values=(7,)),
+        train=TrainConfig(
+            augment=(FlipConfig(), RotateConfig(angles=(90.0, 180.0)), FlipConfig(horizontal=0.1)),
+            labels=("plasma cell",),
+            patience=None,
+            tiling=TilingConfig(tile_size=(256, 512), overlap=0.25),
+        ),
+        valid_data=DataConfig(mask_threshold=None),
+    )
+
+
+@pytest.mark.parametrize("settings", [RunConfig(), everything()])
+def test_toml_gives_the_settings_back(settings: RunConfig) -> None:
+    text = settings.to_toml()
+    assert RunConfig.from_toml(text) == settings
+    assert RunConfig.from_toml(text).to_toml() == text
+
+
+@pytest.mark.parametrize("model", [RunConfig, TrainConfig, DataConfig])
+def test_every_setting_in_a_file_says_what_it_means(model: type[Config]) -> None:
+    lines = model().to_toml().splitlines()
+    assert '"none" stands for no value' in lines[0]
+    for above, line in itertools.pairwise(lines):
+        if "=" in line and not line.startswith("#"):
+            assert above.startswith("# "), line
+    assert max(map(len, lines)) < 110
+
+
+def test_tables_stand_right_below_their_comment() -> None:
+    text = everything().to_toml()
+    assert "\n# How the network is built and trained.\n[train]\n" in text
+    assert text.count("[[train.augment]]") == 3
+
+
+def test_none_in_a_file_means_no_value_only_where_there_may_be_none() -> None:
+    text = '[train]\npatience = "none"\n[train.network]\nnorm = "none"\ninput_shape = ["none", 64, 3]\n'
+    train = RunConfig.from_toml(text).train
+    assert train.patience is None
+    assert train.network.norm == "none"
+    assert train.network.input_shape == (None, 64, 3)
+    with pytest.raises(SettingError, match="epochs"):
+        RunConfig.from_toml('[train]\nepochs = "none"\n')
+
+
+@pytest.mark.parametrize("text", ["a." * 30000 + "b=1", "[" + "a." * 30000 + "]", "x={" + "a . " * 20000])
+def test_a_key_of_many_dots_is_refused_at_once(text: str) -> None:
+    with pytest.raises(SettingError, match="at most 16 dots"):
+        RunConfig.from_toml(text)
+
+
+def test_every_field_of_every_settings_class_has_a_meaning() -> None:
+    named = [getattr(tiledseg.config, name) for name in tiledseg.config.__all__]
+    models = [one for one in named if isinstance(one, type) and issubclass(one, Config)]
+    assert len(models) > 10
+    for model in models:
+        assert model.model_fields.keys() <= meanings_of(model).keys(), model

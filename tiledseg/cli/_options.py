@@ -20,7 +20,7 @@ from tiledseg.cli._hints import (
     metavar_of,
     parsed,
 )
-from tiledseg.config import Config, by_name, laid_over
+from tiledseg.config import Config, by_name, laid_over, meanings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Option", "Table", "group", "merged", "options_of"]
 
 _Settings = TypeVar("_Settings", bound=Config)
-_ATTRIBUTE = re.compile(r"^(\w+) : .*\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
 _INTERVAL = re.compile(r"[\[(][\d.]+, [^ ]+[\])]")
 
 
@@ -222,7 +221,7 @@ def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
 
 
 def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[str, ...]) -> Iterator[Option]:
-    meanings = _meanings(model)
+    meanings = meanings_of(model)
     for name, info in model.model_fields.items():
         if not path and (name in table.without or (table.only and name not in table.only)):
             continue
@@ -251,21 +250,6 @@ def _of_any(
         first = next(iter(options.values()))
         of = () if len(options) == len(models) else tuple(options)
         yield replace(first, hint=any_of([option.hint for option in options.values()]), of=of)
-
-
-def _meanings(model: type[Config]) -> dict[str, str]:
-    """Read what each field means out of the docstrings' Attributes sections."""
-    meanings: dict[str, str] = {}
-    for kind in reversed(model.__mro__):
-        _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes\n----------\n")
-        section = re.split(r"\n\n\w+\n-+\n", section)[0] + "\n"
-        meanings |= {name: _plain(text) for name, text in _ATTRIBUTE.findall(section)}
-    return meanings
-
-
-def _plain(text: str) -> str:
-    """Say it for the command line, where ``none`` is typed for None."""
-    return " ".join(re.sub(r"\bNone\b", "none", text.replace("``", "")).split())
 
 
 def _shown(default: object) -> str | None:

@@ -10,6 +10,7 @@ from tiledseg.config._augment import (
 )
 from tiledseg.config._base import Config, by_name, laid_over
 from tiledseg.config._data import DataConfig, MaskParts, SplitConfig, StatsConfig, TileSetConfig
+from tiledseg.config._docs import meanings_of
 from tiledseg.config._geometric import (
     ElasticConfig,
     FlipConfig,
@@ -130,4 +131,5 @@ __all__ = [
     "augmenting",
     "by_name",
     "laid_over",
+    "meanings_of",
 ]

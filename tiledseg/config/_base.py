@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import operator
-import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tiledseg._checks import broken, did_you_mean, shown
+from tiledseg.config._toml import read_toml, write_toml
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
-        """Read settings from TOML text.
+        """Read settings from TOML text; ``"none"`` stands for None.
 
         Parameters
         ----------
@@ -303,8 +303,24 @@ class Config(BaseModel):
             If the text is too large, not TOML, or a value cannot be used.
         """
         _check_text(text, str)
-        try:
-            table = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SettingError(f"The settings are not valid TOML: {error}.") from None
-        return cls.from_json(json.dumps(table, default=str))
+        return cls.from_json(json.dumps(read_toml(text, cls), default=str))
+
+    def to_toml(self) -> str:
+        """Write the settings as TOML text, each with a comment that says what it means.
+
+        Returns
+        -------
+        str
+            TOML that `from_toml` reads back.
+
+        Examples
+        --------
+        >>> from tiledseg.config import StatsConfig
+        >>> print(StatsConfig(sheet_images=6).to_toml())
+        # What is shown of a dataset. "none" stands for no value.
+        ...
+        # Most images on the contact sheet of a split; 0 for no sheets.
+        sheet_images = 6
+        ...
+        """
+        return write_toml(self)

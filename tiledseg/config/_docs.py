@@ -1,0 +1,62 @@
+"""What each setting means, read from the one place where it stands: the docstring of its class."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+__all__ = ["meanings_of", "summary_of"]
+
+_ATTRIBUTE = re.compile(r"^(\w+(?:, \w+)*)(?: : .*)?\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
+_SECTION = re.compile(r"\n\n\w[\w ]*\n-+\n")
+
+
+@cache
+def meanings_of(model: type[BaseModel]) -> dict[str, str]:
+    """Read what each field means out of the docstring's Attributes section.
+
+    Parameters
+    ----------
+    model : type
+        A class of settings.
+
+    Returns
+    -------
+    dict of str to str
+        One line for each field.
+
+    Examples
+    --------
+    >>> from tiledseg.config import DataConfig
+    >>> meanings_of(DataConfig)["verify"]
+    'Whether the files of a manifest are compared with the digests in it.'
+    """
+    _, _, section = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
+    section = _SECTION.split(section)[0] + "\n"
+    return {name: _plain(text) for names, text in _ATTRIBUTE.findall(section) for name in names.split(", ")}
+
+
+def summary_of(model: type[BaseModel]) -> str:
+    """Read the first line of a docstring.
+
+    Parameters
+    ----------
+    model : type
+        A class of settings.
+
+    Returns
+    -------
+    str
+        One line.
+    """
+    return _plain(inspect.cleandoc(model.__doc__ or "").partition("\n")[0])
+
+
+def _plain(text: str) -> str:
+    """Say it for files and the command line, where ``none`` is written for None."""
+    return " ".join(re.sub(r"\bNone\b", "none", text.replace("``", "").replace("`", "")).split())

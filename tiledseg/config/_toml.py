@@ -1,0 +1,147 @@
+"""Settings as TOML: written with what each one means, read with ``"none"`` for no value."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import tomllib
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args
+
+import tomlkit
+from pydantic import BaseModel
+
+from tiledseg._checks import broken
+from tiledseg.config._docs import meanings_of, summary_of
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from tomlkit.container import Container
+    from tomlkit.items import Table
+
+__all__ = ["read_toml", "write_toml"]
+
+_WIDTH = 96
+_DEEP = re.compile(
+    r"""(?<![\w"'.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){17}"""
+)  # a key of more than 16 dots: the parser's time grows with the square of them
+_LOOSE = re.compile(r"^(#.*\n)\n(?=\[)", re.MULTILINE)  # a comment that stands apart from its table
+
+
+def write_toml(settings: BaseModel) -> str:
+    """Write settings as TOML, a comment with its meaning above each.
+
+    Parameters
+    ----------
+    settings : BaseModel
+        The settings.
+
+    Returns
+    -------
+    str
+        TOML that `read_toml` reads back.
+    """
+    document = tomlkit.document()
+    _comment(document, f'{summary_of(type(settings))} "none" stands for no value.')
+    _fill(document, settings)
+    return _LOOSE.sub(r"\1", tomlkit.dumps(document))
+
+
+def read_toml(text: str, model: type[BaseModel]) -> dict[str, Any]:
+    """Read TOML, and turn ``"none"`` into None where a setting may have no value.
+
+    Parameters
+    ----------
+    text : str
+        TOML.
+    model : type
+        The class of the settings.
+
+    Returns
+    -------
+    dict
+        Values by field name, not yet checked.
+
+    Raises
+    ------
+    SettingError
+        If the text is not TOML, or its keys are nested too deeply.
+    """
+    if _DEEP.search(text):
+        raise broken(
+            SettingError,
+            "settings",
+            must="have keys of at most 16 dots",
+            got="more",
+            fix="Put quotes around a key that has dots in it.",
+        )
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingError(f"The settings are not valid TOML: {error}. Mend the file.") from None
+    return {name: _with_none(value, _hint(model, name)) for name, value in table.items()}
+
+
+def _fill(table: Table | Container, settings: BaseModel) -> None:
+    """Add plain values first: TOML has no way back out of a table."""
+    meanings = meanings_of(type(settings))
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    nested = {name: value for name, value in values.items() if _is_table(value)}
+    for name, value in values.items():
+        if name not in nested:
+            _comment(table, meanings.get(name, ""))
+            table.add(name, _plain(value))
+    for name, value in nested.items():
+        table.add(tomlkit.nl())
+        _comment(table, meanings.get(name, ""))
+        if isinstance(value, BaseModel):
+            table.add(name, _table(value))
+        else:
+            array = tomlkit.aot()
+            for one in value:
+                array.append(_table(one))
+            table.add(name, array)
+
+
+def _table(settings: BaseModel) -> Table:
+    table = tomlkit.table()
+    _fill(table, settings)
+    return table
+
+
+def _is_table(value: object) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(isinstance(one, BaseModel) for one in value)
+    return isinstance(value, BaseModel)
+
+
+def _comment(table: Table | Container, text: str) -> None:
+    for line in textwrap.wrap(text, _WIDTH):
+        table.add(tomlkit.comment(line))
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return "none" if value is None else value
+
+
+def _with_none(value: Any, hint: Any) -> Any:  # noqa: ANN401
+    """Follow a type hint into tables and lists."""
+    if isinstance(value, dict):
+        models = [one for one in _parts(hint) if isinstance(one, type) and issubclass(one, BaseModel)]
+        hints = {name: _hint(one, name) for one in models for name in one.model_fields}
+        return {name: _with_none(one, hints.get(name)) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_none(one, hint) for one in value]
+    return None if value == "none" and NoneType in _parts(hint) else value
+
+
+def _parts(hint: Any) -> set[Any]:  # noqa: ANN401
+    """List the types that a hint is made of."""
+    inner = get_args(hint)
+    return {hint}.union(*map(_parts, inner)) if inner and not isinstance(hint, str) else {hint}
+
+
+def _hint(model: type[BaseModel], name: str) -> Any:  # noqa: ANN401
+    return model.model_fields[name].annotation if name in model.model_fields else None
