@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from tiledseg.predict._pipeline import pipelined
 from tiledseg.predict._plan import Layout, chosen_batch, lay_out
 from tiledseg.predict._verify import verify_tiles
 from tiledseg.preprocess import prepare
-from tiledseg.stitcher import EnlargingSink, ReducingSink, Stitcher, reduced_dtype, reduced_shape
+from tiledseg.stitcher import EnlargingSink, ReducingSink, Stitcher, reduced_dtype, reduced_shape, tile_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +156,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
             fix="Pass a new array: rows are written while others are still to be read.",
         )
     source = _source(layout, image)
-    wanted = _wanted(layout, mask)
+    order = tile_order(layout.grid, out if layout.grid.shape == layout.shape else None)
+    wanted = _wanted(layout, mask, order)
     size = chosen_batch(layout, batch_size, len(wanted), memory_budget)
     predictor = fastest(layout.predictor, len(wanted) * prod(layout.grid.tile_shape), engine, precision)
     if verify:
@@ -164,7 +165,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     if threshold is None:
         threshold = model.threshold if isinstance(model, SegmenterLike) else 0.5
     target = _Target(layout, out, reduction, threshold, fill_value)
-    run = _Run(layout, target, wanted, callback, probabilities=isinstance(model, SegmenterLike))
+    run = _Run(layout, target, order, wanted, callback, probabilities=isinstance(model, SegmenterLike))
     tiles = (
         (batch.ids, batch.tiles) for batch in layout.tiler.batches(source, size, grid=layout.grid, ids=wanted)
     )
@@ -188,10 +189,10 @@ def _source(layout: Layout, image: Source) -> Source:
     return image if layout.preprocessing is None else prepare(image, layout.preprocessing)
 
 
-def _wanted(layout: Layout, mask: Source | None) -> list[int]:
-    """List the tiles that the mask touches; all of them without a mask."""
+def _wanted(layout: Layout, mask: Source | None, order: list[int]) -> list[int]:
+    """List those of the tiles that the mask touches; all of them without a mask."""
     if mask is None:
-        return list(range(len(layout.grid)))
+        return order
     if not all(hasattr(mask, name) for name in ("shape", "dtype", "__getitem__")):
         raise broken(
             ArrayError,
@@ -220,7 +221,7 @@ def _wanted(layout: Layout, mask: Source | None) -> list[int]:
         columns = slice(int(box.x0 * across), int(np.ceil(box.x1 * across)))
         return bool(np.asarray(mask[rows, columns]).any())
 
-    return [tile.id for tile in layout.grid if touched(tile)]
+    return [tile_id for tile_id in order if touched(layout.grid[tile_id])]
 
 
 @dataclass(slots=True)
@@ -266,16 +267,15 @@ class _Run:
 
     layout: Layout
     target: _Target
+    order: list[int]
     wanted: list[int]
     callback: Callable[[Tile, int, int], bool | None] | None
     probabilities: bool
     stitcher: Stitcher | None = None
     done: int = 0
-    skipped: list[int] = field(default_factory=list)
+    place: int = 0  # in the order: tiles before it were added or skipped
 
     def __post_init__(self) -> None:
-        wanted = set(self.wanted)
-        self.skipped = [one for one in reversed(range(len(self.layout.grid))) if one not in wanted]
         self.target.fill_value = real_number("fill_value", self.target.fill_value, "Use 0, say.")
         if self.callback is not None and not callable(self.callback):
             raise broken(
@@ -296,12 +296,15 @@ class _Run:
             self.stitcher = self.target.open(outputs.shape[3])
         for place, tile_id in enumerate(ids.tolist()):
             self._skip_before(tile_id)
+            self.place += 1
             self.stitcher.add([tile_id], outputs[place : place + 1])
             self.done += 1
             self._tell(tile_id)
 
     def finish(self) -> Any:  # noqa: ANN401
         """Give the finished map."""
+        if not self.order:
+            return self.target.out  # it had everything already
         if self.stitcher is None:
             raise broken(
                 ArrayError,
@@ -310,21 +313,25 @@ class _Run:
                 got="a mask without a px set",
                 fix="Skip the image.",
             )
-        self._skip_before(len(self.layout.grid))
+        self._skip_before(None)
         self.stitcher.merge()
         return self.target.out
 
-    def _skip_before(self, tile_id: int) -> None:
+    def _skip_before(self, tile_id: int | None) -> None:
         """Skip the tiles left out that come before another: in order, so that rows can leave."""
-        while self.stitcher is not None and self.skipped and self.skipped[-1] < tile_id:
-            self.stitcher.skip([self.skipped.pop()], self.target.fill_value)
+        while (
+            self.stitcher is not None and self.place < len(self.order) and self.order[self.place] != tile_id
+        ):
+            self.stitcher.skip([self.order[self.place]], self.target.fill_value)
+            self.place += 1
 
     def _tell(self, tile_id: int) -> None:
         if self.callback is None or self.stitcher is None:
             return
         if self.callback(self.layout.grid[tile_id], self.done, len(self.wanted)) is False:
             rows = self.target.finished_rows(self.stitcher)
-            self.target.fill_from(rows, self.stitcher.n_channels)
+            if not hasattr(self.target.out, "finished_rows"):  # what goes on later is left as it is
+                self.target.fill_from(rows, self.stitcher.n_channels)
             raise CancelledError(
                 f"Cancelled after {self.done} of {len(self.wanted)} tiles; the first {rows} rows are final.",
                 result=self.target.out,
