@@ -479,7 +479,8 @@ def test_floats_of_another_range_are_refused_where_one_is_needed(transform):
     [
         ("all", "augment.*'default', 'flips', 'founding' or 'none'; got all"),
         (True, "augment"),
-        ([{"name": "flp"}], "flp"),
+        ([{"name": "flp"}], r"augment\.name` must be a known name; got flp\. Did you mean `flip`"),
+        ([{"probability": 0.5}], r"augment\.name` must be a known name; got nothing\. Known: blur, "),
         ([{"name": "flip", "horizontel": 1.0}], "horizontel.*Did you mean `horizontal`"),
         ([{"name": "rotate", "angles": [90, "180"]}], r"RotateConfig\.angles.*180"),
         ([{"name": "zoom", "factors": [1.5, 0.5]}], r"factors.*in this order.*Use \(0\.5, 1\.5\)"),

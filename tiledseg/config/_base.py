@@ -130,9 +130,11 @@ def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
         )
 
 
-def _names(kind: type[BaseModel]) -> tuple[str, ...]:
-    """List what the field ``name`` may be."""
-    return get_args(kind.model_fields["name"].annotation)
+def _names(hint: object) -> list[str]:
+    """List what the field ``name`` may be, of all settings that a type hint allows."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return list(get_args(hint.model_fields["name"].annotation))
+    return [name for part in get_args(hint) for name in _names(part)]
 
 
 class Config(BaseModel):
@@ -205,7 +207,7 @@ class Config(BaseModel):
     def _unnamed(cls, line: ErrorDetails) -> str:
         """Say that settings which are chosen by their `name` have none that is known."""
         field = str(line["loc"][0])
-        names = [name for one in get_args(cls.model_fields[field].annotation) for name in _names(one)]
+        names = _names(cls.model_fields[field].annotation)
         tag = line["ctx"].get("tag", "nothing")
         return f"`{cls.__name__}.{field}.name` must be a known name; got {tag}. {did_you_mean(tag, names)}"
 

@@ -43,6 +43,11 @@ class TrainConfig(Config):
         Share of the crops that are centred on a foreground px, in [0, 1].
     augment : tuple or {"default", "flips", "founding", "none"}
         Transforms of the crops, those that move px for image and mask alike; or the name of a set.
+    memory_mb : int
+        Megabytes that shrunk images and masks may take in memory, those for validation counted in.
+    cache_dir : str or None
+        Folder for the images beyond that, shrunk once and read by region; None to read their files
+        again for every crop.
     epochs : int
         At most this many passes.
     steps_per_epoch : int or None
@@ -94,6 +99,8 @@ class TrainConfig(Config):
     crop_size: Pair | None = None
     foreground_share: Share = 0.5
     augment: Transforms | AugmentSet = "default"
+    memory_mb: Annotated[int, Field(ge=0)] = 4096
+    cache_dir: str | None = None
     epochs: Count = 30
     steps_per_epoch: Count | None = None
     batch_size: Count = 4

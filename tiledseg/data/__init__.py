@@ -5,9 +5,10 @@ Light: nothing here loads Keras.
 
 from tiledseg.data._crops import CropSampler, GridCrops, crops_to_cover
 from tiledseg.data._describe import describe, relative_path
-from tiledseg.data._loading import PreparedPair, check_mask, load_pair, prepare_pair, prepare_pairs
+from tiledseg.data._loading import check_mask, load_pair
 from tiledseg.data._manifest import Manifest, check_disjoint, write_manifest
 from tiledseg.data._pairs import Pair, PairLike, as_pairs, check_apart
+from tiledseg.data._prepared import PreparedPair, prepare_pair, prepare_pairs
 from tiledseg.data._problems import Problem
 from tiledseg.data._split import split_records
 from tiledseg.data._statistics import DatasetStatistics, SplitStatistics, statistics_of

@@ -10,7 +10,7 @@ import numpy as np
 from tiledseg.config import TilingConfig
 from tiledseg.data._recolour import check_recolourable, recoloured
 from tiledseg.data._sampling import taken
-from tiledseg.data._warp import GEOMETRIC, drawn_map
+from tiledseg.data._warp import GEOMETRIC, STILL, drawn_map
 from tiledseg.tiler import Tiler
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from tiledseg._types import FloatArray
     from tiledseg.config import TransformConfig
-    from tiledseg.data._loading import PreparedPair
+    from tiledseg.data._prepared import PreparedPair
+    from tiledseg.grid import Box
 
 __all__ = ["CropSampler", "GridCrops", "crops_to_cover"]
 
@@ -42,7 +43,7 @@ def crops_to_cover(pairs: Sequence[PreparedPair], crop_shape: tuple[int, int]) -
     int
         Each image rounded up by itself.
     """
-    return sum(math.ceil(pair.mask.size / math.prod(crop_shape)) for pair in pairs)
+    return sum(math.ceil(math.prod(pair.shape[:2]) / math.prod(crop_shape)) for pair in pairs)
 
 
 class CropSampler:
@@ -54,7 +55,7 @@ class CropSampler:
     Parameters
     ----------
     pairs : sequence of PreparedPair
-        The pairs; one smaller than a crop is mirrored around its edges.
+        The pairs, kept wherever; one smaller than a crop is mirrored around its edges.
     crop_shape : tuple of int
         Height and width of a crop in px.
     length : int, optional
@@ -89,13 +90,12 @@ class CropSampler:
         self._moving = [one for one in transforms if one.name in GEOMETRIC]
         self._colouring = [one for one in transforms if one.name not in GEOMETRIC]
         for pair in pairs:
-            check_recolourable(pair.pixels, self._colouring, pair.name)
+            check_recolourable(pair, self._colouring)
         self._pairs, self._shape, self._classes = pairs, crop_shape, classes
         self._length = crops_to_cover(pairs, crop_shape) if length is None else length
         self._share, self._seed = foreground_share, seed
-        areas = np.array([pair.mask.size for pair in pairs])
+        areas = np.array([math.prod(pair.shape[:2]) for pair in pairs])
         self._until = np.cumsum(areas) / areas.sum()
-        self._foreground = [np.flatnonzero(pair.mask).astype(np.uint32) for pair in pairs]
 
     def __len__(self) -> int:
         """Count the crops of an epoch."""
@@ -136,17 +136,17 @@ class CropSampler:
     def _crop(self, place: int, rng: np.random.Generator) -> tuple[FloatArray, NDArray[np.uint8]]:
         pair, origin = self._pairs[place], self._origin(place, rng)
         crop_map = drawn_map(self._moving, self._shape, rng)
-        pixels, mask = taken(pair.pixels, pair.mask, crop_map, origin, self._shape)
+        pixels, mask = taken(pair, crop_map, origin, self._shape)
         return pair.prepared(recoloured(pixels, self._colouring, rng)), mask
 
     def _origin(self, place: int, rng: np.random.Generator) -> tuple[int, int]:
         """Draw where a crop begins; an image that is smaller lies in its middle."""
-        mask, foreground = self._pairs[place].mask, self._foreground[place]
-        room = np.array(mask.shape) - np.array(self._shape)
+        shape, foreground = self._pairs[place].shape[:2], self._pairs[place].foreground
+        room = np.array(shape) - np.array(self._shape)
         if len(foreground) == 0 or rng.random() >= self._share:
             y, x = rng.integers(0, np.maximum(room, 0) + 1)
         else:
-            middle = np.array(np.unravel_index(rng.choice(foreground), mask.shape))
+            middle = np.array(np.unravel_index(rng.choice(foreground), shape))
             off = rng.uniform(-_JITTER, _JITTER, 2) * self._shape
             y, x = np.clip(middle - np.array(self._shape) // 2 + off.astype(int), 0, np.maximum(room, 0))
         y, x = np.where(room < 0, room // 2, (y, x))
@@ -171,11 +171,9 @@ class GridCrops:
     def __init__(
         self, pairs: Sequence[PreparedPair], crop_shape: tuple[int, int], *, classes: int = 1
     ) -> None:
-        self._tiler = Tiler(TilingConfig(tile_size=crop_shape, overlap=0))
-        self._classes = classes
-        self._crops = [
-            (pair, tile) for pair in pairs for tile in range(len(self._tiler.grid(pair.mask.shape)))
-        ]
+        tiler = Tiler(TilingConfig(tile_size=crop_shape, overlap=0))
+        self._shape, self._classes = crop_shape, classes
+        self._crops = [(pair, tile.read_box) for pair in pairs for tile in tiler.grid(pair.shape)]
 
     def __len__(self) -> int:
         """Count the crops."""
@@ -198,10 +196,15 @@ class GridCrops:
         masks : ndarray
             float32 (N, h, w, K), 0 or 1.
         """
-        crops = [self._crops[place] for place in ids]
-        images = [next(self._tiler.batches(pair.image, 1, ids=[tile])).tiles[0] for pair, tile in crops]
-        masks = [next(self._tiler.batches(pair.mask, 1, ids=[tile])).tiles[0, ..., 0] for pair, tile in crops]
-        return np.stack(images), np.stack([_channels(mask, self._classes) for mask in masks])
+        crops = [self._crop(*self._crops[place]) for place in ids]
+        return (
+            np.stack([image for image, _ in crops]),
+            np.stack([_channels(mask, self._classes) for _, mask in crops]),
+        )
+
+    def _crop(self, pair: PreparedPair, box: Box) -> tuple[FloatArray, NDArray[np.uint8]]:
+        pixels, mask = taken(pair, STILL, (box.y0, box.x0), self._shape)
+        return pair.prepared(pixels), mask
 
 
 def _channels(mask: NDArray[np.uint8], classes: int) -> FloatArray:

@@ -1,74 +1,30 @@
-"""Reading a pair, checking it, and preparing it for training."""
+"""Reading a pair, checking it, and shrinking it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tiledseg._arrays import check_finite
 from tiledseg._checks import broken
-from tiledseg.data._each import each
 from tiledseg.data._masks import read_labels
 from tiledseg.errors import ArrayError
 from tiledseg.io import read_image
-from tiledseg.preprocess import Prepared, prepare, shrunk
+from tiledseg.preprocess import shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, FloatArray, Source
+    from tiledseg._types import AnyArray
     from tiledseg.config import PreprocessingConfig
     from tiledseg.data._pairs import Pair
 
-__all__ = ["PreparedPair", "check_mask", "load_pair", "prepare_pair", "prepare_pairs", "shrunk_labels"]
+__all__ = ["check_mask", "load_pair", "load_shrunk", "shrunk_labels"]
 
 _MOST_LABELS = 5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedPair:
-    """A pair at the network's scale, whose values still are to be prepared.
-
-    Attributes
-    ----------
-    name : str
-        What messages call it.
-    pixels : array_like
-        (h, w, C): the image, shrunk, in its own dtype and range.
-    mask : ndarray
-        uint8 (h, w): labels.
-    preprocessing : PreprocessingConfig
-        What is left to do.
-    """
-
-    name: str
-    pixels: Source
-    mask: NDArray[np.uint8]
-    preprocessing: PreprocessingConfig
-
-    @property
-    def image(self) -> Prepared:
-        """The image as the network sees it: float32 (h, w, C), prepared where it is sliced."""
-        return prepare(self.pixels, self.preprocessing)
-
-    def prepared(self, crop: AnyArray) -> FloatArray:
-        """Prepare a crop of the px.
-
-        Parameters
-        ----------
-        crop : ndarray
-            (h, w, C) in the dtype of `pixels`.
-
-        Returns
-        -------
-        ndarray
-            float32 (h, w, C).
-        """
-        return np.asarray(prepare(crop, self.preprocessing))
 
 
 def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
@@ -153,25 +109,26 @@ def _outside(mask: AnyArray, most: int) -> ArrayError:
     return broken(ArrayError, "mask", must=f"have labels in [0, {most}]", got=got, fix=fix)
 
 
-def prepare_pair(pair: Pair, preprocessing: PreprocessingConfig, *, classes: int = 1) -> PreparedPair:
-    """Read, check and shrink a pair, and keep it in memory.
-
-    The image is shrunk as for prediction and kept in its own dtype; the mask takes, for each px of
-    the shrunk image, the label at that px's centre.
+def load_shrunk(
+    pair: Pair, preprocessing: PreprocessingConfig, classes: int
+) -> tuple[AnyArray, NDArray[np.uint8]]:
+    """Read, check and shrink a pair.
 
     Parameters
     ----------
     pair : Pair
         The pair.
     preprocessing : PreprocessingConfig
-        How the image is prepared.
+        How the image is shrunk.
     classes : int
         As of `check_mask`.
 
     Returns
     -------
-    PreparedPair
-        Image and mask.
+    pixels : ndarray
+        (h, w, C) in the dtype of the settings.
+    mask : ndarray
+        Labels, uint8 (h, w): of each px, the label at its centre.
 
     Raises
     ------
@@ -186,36 +143,7 @@ def prepare_pair(pair: Pair, preprocessing: PreprocessingConfig, *, classes: int
     check_finite(image, "image")
     pixels = shrunk(image, preprocessing)
     height, width = pixels.shape[:2]
-    if (height, width) != mask.shape:
-        mask = shrunk_labels(mask, (height, width))
-    return PreparedPair(pair.name, pixels, mask, preprocessing.changed(scale=1.0))
-
-
-def prepare_pairs(
-    pairs: Sequence[Pair], preprocessing: PreprocessingConfig, *, classes: int = 1
-) -> list[PreparedPair]:
-    """Read, check and shrink pairs; see `prepare_pair`.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        The pairs.
-    preprocessing : PreprocessingConfig
-        How images are prepared.
-    classes : int
-        As of `check_mask`.
-
-    Returns
-    -------
-    list of PreparedPair
-        In the order of `pairs`.
-
-    Raises
-    ------
-    TiledSegError
-        If any pair cannot be used; the message names all of them.
-    """
-    return each(pairs, lambda pair: prepare_pair(pair, preprocessing, classes=classes))
+    return pixels, mask if (height, width) == mask.shape else shrunk_labels(mask, (height, width))
 
 
 def shrunk_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -233,7 +161,7 @@ def shrunk_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np
     ndarray
         uint8 (h, w).
     """
-    return mask[_centres(shape[0], mask.shape[0])][:, _centres(shape[1], mask.shape[1])]
+    return mask[np.ix_(_centres(shape[0], mask.shape[0]), _centres(shape[1], mask.shape[1]))]
 
 
 def _centres(small: int, large: int) -> NDArray[np.intp]:

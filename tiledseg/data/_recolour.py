@@ -21,7 +21,7 @@ from tiledseg.errors import ArrayError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tiledseg._types import AnyArray, FloatArray, Source
+    from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import (
         BlurConfig,
         BrightnessConfig,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SharpenConfig,
         StainConfig,
     )
+    from tiledseg.data._prepared import PreparedPair
 
 __all__ = ["check_recolourable", "recoloured"]
 
@@ -43,17 +44,15 @@ _QUANTILES = 2**16
 _Rng = np.random.Generator
 
 
-def check_recolourable(pixels: Source, transforms: Sequence[Any], name: str) -> None:
+def check_recolourable(pair: PreparedPair, transforms: Sequence[Any]) -> None:
     """Check that transforms can be applied to an image.
 
     Parameters
     ----------
-    pixels : array_like
-        (H, W, C).
+    pair : PreparedPair
+        The image.
     transforms : sequence of PhotometricConfig
         The transforms.
-    name : str
-        Name of the image for the message.
 
     Raises
     ------
@@ -61,24 +60,22 @@ def check_recolourable(pixels: Source, transforms: Sequence[Any], name: str) -> 
         If a transform takes RGB and the image is not, or takes values in [0, 1] and the image has
         others.
     """
-    if pixels.shape[2] != 3 and (wrong := [one.name for one in transforms if one.name in NEEDS_RGB]):
+    if pair.shape[2] != 3 and (wrong := [one.name for one in transforms if one.name in NEEDS_RGB]):
         raise broken(
             ArrayError,
-            name,
+            pair.name,
             must=f"be RGB for the transforms {', '.join(wrong)}",
-            got=f"{pixels.shape[2]} channels",
+            got=f"{pair.shape[2]} channels",
             fix="Leave these transforms out.",
         )
     wrong = [one.name for one in transforms if one.name in _NEEDS_SHARES]
-    if not wrong or pixels.dtype.kind != "f":
-        return
-    values = np.asarray(pixels[:, :])
-    if values.min() < 0 or values.max() > 1:
+    least, largest = pair.extremes
+    if wrong and pair.dtype.kind == "f" and (least < 0 or largest > 1):
         raise broken(
             ArrayError,
-            name,
+            pair.name,
             must=f"have values in [0, 1] for the transforms {', '.join(wrong)}",
-            got=f"[{values.min():.6g}, {values.max():.6g}]",
+            got=f"[{least:.6g}, {largest:.6g}]",
             fix="Bring the values into that range, or leave these transforms out.",
         )
 

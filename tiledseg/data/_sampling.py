@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import cv2
 import numpy as np
 
-from tiledseg._arrays import read_region
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, FloatArray, Source
+    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.data._prepared import PreparedPair
     from tiledseg.data._warp import CropMap
 
 __all__ = ["taken"]
@@ -26,7 +25,7 @@ _Warp: TypeAlias = "Callable[[AnyArray, int], AnyArray]"
 
 
 def taken(
-    pixels: Source, mask: Source, crop_map: CropMap, origin: tuple[int, int], shape: tuple[int, int]
+    pair: PreparedPair, crop_map: CropMap, origin: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[AnyArray, NDArray[np.uint8]]:
     """Take a crop of an image, between px bilinearly, and of its mask, from the nearest px.
 
@@ -34,10 +33,8 @@ def taken(
 
     Parameters
     ----------
-    pixels : array_like
-        (H, W, C), uint8, uint16 or float32; only the part that the crop shows is read.
-    mask : array_like
-        Labels, uint8 (H, W).
+    pair : PreparedPair
+        Image and mask; only the part that the crop shows is read.
     crop_map : CropMap
         Where px come from.
     origin : tuple of int
@@ -48,7 +45,7 @@ def taken(
     Returns
     -------
     image : ndarray
-        (h, w, C) in the dtype of `pixels`.
+        (h, w, C), in the image's own dtype.
     labels : ndarray
         uint8 (h, w).
     """
@@ -57,9 +54,9 @@ def taken(
     reach = _corners(matrix, shape) if places is None else places
     rows, columns = (
         _span(axis, first, length)
-        for axis, first, length in zip(reversed(reach), origin, mask.shape, strict=True)
+        for axis, first, length in zip(reversed(reach), origin, pair.shape[:2], strict=True)
     )
-    image, labels = read_region(pixels, rows, columns), read_region(mask, rows, columns)
+    image, labels = pair.read(rows, columns)
     near = (origin[0] - rows.start, origin[1] - columns.start)
     if crop_map.still:
         return _mirrored(image, near, shape), _mirrored(labels, near, shape)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tiledseg._types import FloatArray
     from tiledseg.config import FlipConfig, RotateConfig, ShearConfig, ZoomConfig
 
-__all__ = ["GEOMETRIC", "CropMap", "drawn_map"]
+__all__ = ["GEOMETRIC", "STILL", "CropMap", "drawn_map"]
 
 _Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -46,6 +46,10 @@ class CropMap:
     def still(self) -> bool:
         """Whether every px stays where it is."""
         return self.bend is None and np.array_equal(self.matrix, np.eye(2, 3))
+
+
+STILL = CropMap(np.eye(2, 3), None)
+"""The map that moves nothing."""
 
 
 def drawn_map(transforms: Sequence[Any], shape: tuple[int, int], rng: np.random.Generator) -> CropMap:

@@ -131,10 +131,15 @@ class Trainer:
     def _sources(self, train: list[Pair], valid: list[Pair]) -> tuple[CropSampler, GridCrops]:
         config, classes = self.config, self.config.network.classes
         check_apart(train, valid)
-        prepared, unseen = (
-            prepare_pairs(pairs, config.preprocessing, classes=classes) for pairs in (train, valid)
+        every = prepare_pairs(
+            [*train, *valid],
+            config.preprocessing,
+            classes=classes,
+            memory=config.memory_mb * 10**6,
+            cache_dir=config.cache_dir,
         )
-        if not any(pair.mask.any() for pair in prepared):
+        prepared, unseen = every[: len(train)], every[len(train) :]
+        if not any(len(pair.foreground) for pair in prepared):
             raise broken(
                 ArrayError,
                 "train",
