@@ -1,0 +1,188 @@
+"""Charts of an evaluation, as numbers that the page draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tiledseg.metrics import SEAM_DISTANCES, reliability
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg.evaluate import Comparison, EvaluationResult
+
+__all__ = ["Chart", "Line", "charts_of", "pairs_chart"]
+
+_WIDTH, _HEIGHT = 420, 280
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 46
+_SHARES = tuple((tick / 4, f"{tick / 4:g}") for tick in range(5))
+_MOST_MARKS = 500
+
+_Points = tuple[tuple[float, float], ...]
+_Ticks = tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line, or marks, in a chart.
+
+    Attributes
+    ----------
+    name : str
+        What it is; empty for none in the legend.
+    kind : str
+        Its look: ``first``, ``second``, ``third``, ``ideal`` or ``marks``.
+    points : tuple of tuple of float
+        (x, y) in the chart's own units.
+    """
+
+    name: str
+    kind: str
+    points: _Points
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart: what is drawn, and where each number lies.
+
+    Attributes
+    ----------
+    title, note : str
+        What it shows, and how it is read.
+    x_label, y_label : str
+        What the axes are.
+    x_ticks, y_ticks : tuple of tuple of float and str
+        Where they are marked; the first and the last are their ends.
+    lines : tuple of Line
+        What is drawn.
+    bars : tuple of tuple of float, float, float and str
+        Left, right and upper edge, and what a bar says when pointed at.
+    guide : tuple of float and str or None
+        A vertical line, and what stands beside it.
+    """
+
+    title: str
+    note: str
+    x_label: str
+    y_label: str
+    x_ticks: _Ticks
+    y_ticks: _Ticks
+    lines: tuple[Line, ...] = ()
+    bars: tuple[tuple[float, float, float, str], ...] = ()
+    guide: tuple[float, str] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the drawing."""
+        return _WIDTH, _HEIGHT
+
+    def x(self, value: float) -> float:
+        """Place a number along x."""
+        low, high = self.x_ticks[0][0], self.x_ticks[-1][0]
+        return round(_LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        """Place a number along y, which points up."""
+        low, high = self.y_ticks[0][0], self.y_ticks[-1][0]
+        return round(_HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+    def path(self, line: Line) -> str:
+        """Spell a line's points out for SVG."""
+        return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in line.points)
+
+
+def charts_of(result: EvaluationResult) -> list[Chart]:
+    """Draw what a result knows: thresholds, calibration, seams."""
+    return [chart for chart in (_thresholds(result), _reliability(result), _seams(result)) if chart]
+
+
+def pairs_chart(comparison: Comparison) -> Chart:
+    """Set the Dice of two evaluations against each other, one mark for each image."""
+    first, second = comparison.names
+    points = tuple((one.dice, other.dice) for one, other in comparison.pairs[:_MOST_MARKS])
+    return Chart(
+        "Dice, image by image",
+        f"One mark for each image. Above the line {second} is better, below it {first}.",
+        first,
+        second,
+        _SHARES,
+        _SHARES,
+        (Line("", "ideal", ((0, 0), (1, 1))), Line("", "marks", points)),
+    )
+
+
+def _thresholds(result: EvaluationResult) -> Chart | None:
+    curve = result.threshold_curve()
+    if curve is None:
+        return None
+    columns = (("mean Dice", "first", curve.dice_mean), ("precision", "second", curve.precision))
+    return Chart(
+        "Threshold",
+        f"The highest mean Dice of these images, {max(curve.dice_mean):.3f}, lies at {curve.best:.2f}. A threshold "
+        "chosen on the images that are scored flatters: choose it on others.",
+        "threshold",
+        "score",
+        _SHARES,
+        _SHARES,
+        tuple(
+            Line(name, kind, _known(curve.thresholds, column))
+            for name, kind, column in (*columns, ("recall", "third", curve.recall))
+        ),
+        guide=(result.threshold, f"used: {result.threshold:.3g}"),
+    )
+
+
+def _reliability(result: EvaluationResult) -> Chart | None:
+    probabilities = result.probabilities
+    if probabilities is None or not probabilities.px.sum():
+        return None
+    table, n_bins = reliability(probabilities), 16
+    points = _known(table.said.tolist(), table.came.tolist())
+    shares = (table.px / table.px.sum()).tolist()
+    bars = tuple(
+        (place / n_bins, (place + 1) / n_bins, share, f"{share:.2%} of the px") for place, share in enumerate(shares)
+    )
+    return Chart(
+        "Calibration",
+        "Where the line runs below the diagonal, the network is surer than it is right. "
+        "Bars: share of the px at each probability.",
+        "probability",
+        "share that is true",
+        _SHARES,
+        _SHARES,
+        (Line("", "ideal", ((0, 0), (1, 1))), Line("", "first", points), Line("", "marks", points)),
+        bars,
+    )
+
+
+def _seams(result: EvaluationResult) -> Chart | None:
+    errors = result.seam_errors
+    if errors is None:
+        return None
+    known = [(place, share) for place, share in enumerate(errors.shares) if not math.isnan(share)]
+    top = _round_up(max((share for _, share in known), default=0.0))
+    ends = [*(str(start) for start in SEAM_DISTANCES), ""]
+    n_classes = known[-1][0] + 1
+    return Chart(
+        "Errors and seams",
+        "Share of wrong px by their distance from the nearest tile border: seams do harm where it rises to the left.",
+        "px from the nearest tile border, from",
+        "wrong px",
+        tuple((place, ends[place]) for place in range(n_classes + 1)),
+        tuple((top * tick / 4, f"{top * tick / 4:.3g}") for tick in range(5)),
+        bars=tuple((place + 0.06, place + 0.94, share, f"{share:.3%}") for place, share in known),
+    )
+
+
+def _known(xs: Sequence[float], ys: Sequence[float]) -> _Points:
+    return tuple((x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y))
+
+
+def _round_up(value: float) -> float:
+    """Give the next number that divides well by four."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value)
