@@ -16,7 +16,7 @@ import pytest
 import tiledseg
 from tiledseg.cli import main
 from tiledseg.config import RunConfig, TilingConfig, UNetConfig, by_name
-from tiledseg.io import read_image, read_mask
+from tiledseg.io import read_image, read_mask, write_mask
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
 
@@ -364,14 +364,49 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path,
     )
     assert segmenter.tiling == TilingConfig(tile_size=(32, 32), overlap=0.5)
 
-    files = {name: tmp_path / "scores" / f"scores.{name}" for name in ("csv", "json", "html")}
+    folder = tmp_path / "scores"
     data = ["--images", str(tmp_path / "valid/images"), "--masks", str(tmp_path / "valid/masks")]
-    outputs = ["--csv", str(files["csv"]), "--json", str(files["json"]), "--report", str(files["html"])]
-    assert main(["evaluate", best, *data, *outputs]) == 0
+    assert main(["evaluate", best, *data, "--output", str(folder)]) == 0
     assert "smear_0009" in capsys.readouterr().out
-    assert "smear_0009" in files["csv"].read_text(encoding="utf-8")
-    assert json.loads(files["json"].read_text(encoding="utf-8"))["summary"]["images"] == 1
-    assert "smear_0009" in files["html"].read_text(encoding="utf-8")
+    assert json.loads((folder / "scores.json").read_text(encoding="utf-8"))["summary"]["images"] == 1
+    for name in ("scores.csv", "report.html"):
+        assert "smear_0009" in (folder / name).read_text(encoding="utf-8")
+    assert "new or empty" in fail(capsys, "evaluate", best, *data, "--output", folder)
+
+
+def test_evaluate_compares_with_ready_maps_and_chooses_a_threshold(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path, samples: Path
+) -> None:
+    for path in sorted((samples / "masks").iterdir()):
+        write_mask(tmp_path / "maps" / f"{path.stem}.png", read_mask(path))
+    write_samples(tmp_path / "valid", n_images=1, height=64, width=96, seed=9)
+    data = ["--images", samples / "images", "--masks", samples / "masks"]
+    valid = ["--valid-images", tmp_path / "valid/images", "--valid-masks", tmp_path / "valid/masks"]
+    options = [*data, *valid, "--threshold", "valid", "--against", f"maps:{tmp_path}/maps", "--tile-px", "32"]
+    assert main(list(map(str, ["evaluate", bundle, *options, "--output", tmp_path / "scores"]))) == 0
+    out = capsys.readouterr().out
+    assert "chosen on 1 validation images" in out
+    page = (tmp_path / "scores" / "report.html").read_text(encoding="utf-8")
+    assert "maps has a higher mean Dice than" in page
+    assert "Prediction of maps" in page
+    assert main(["evaluate", f"maps:{tmp_path}/maps", *map(str, data)]) == 0
+    assert re.search(r"^mean +1\.000", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--valid-images", "x"], "--threshold` must be valid"),
+        (["--threshold", "valid"], "--valid-images` must be given"),
+        (["--threshold", "2"], "threshold"),
+        (["--against", "nowhere"], "nowhere"),
+    ],
+)
+def test_evaluate_refuses_what_cannot_be_before_it_loads_anything(
+    capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path, options: list[str], message: str
+) -> None:
+    data = ["--images", samples / "images", "--masks", samples / "masks"]
+    assert message in fail(capsys, "evaluate", bundle, *data, *options)
 
 
 def test_evaluate_says_what_is_missing(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import cv2
@@ -11,14 +13,25 @@ import numpy as np
 import pytest
 
 from tiledseg.errors import ArrayError, FileError
-from tiledseg.evaluate import EvaluationResult, FailedPair, ImageScores, ScoredImage, score_map
-from tiledseg.metrics import Counts
+from tiledseg.evaluate import EvaluationResult, FailedPair, ImageScores, ScoredImage, compare, score_map
+from tiledseg.io import read_image
+from tiledseg.metrics import BoundaryCounts, Counts, InstanceCounts
 from tiledseg.render import ERROR_COLOURS, PALETTE
-from tiledseg.report import Picture, PictureRow, picture_row, write_report
+from tiledseg.report import Picture, PictureRow, WorstCases, picture_row, write_evaluation, write_report
 
 NASTY = '<script>alert("1")</script>\' onerror=x \udcff\n'
 SIZE = "1920 \N{MULTIPLICATION SIGN} 2560"
-SCORES = ImageScores("smear 7", (1920, 2560), (Counts(2, 2, 1, 3),), 1.0625, 35, 12.34)
+SCORES = ImageScores(
+    "smear 7",
+    (1920, 2560),
+    (Counts(2, 2, 1, 3),),
+    1.0625,
+    35,
+    12.34,
+    boundary=(BoundaryCounts(true=4, true_near=3, found=8, found_near=6),),
+    distances=(7.5,),
+    instances=(InstanceCounts(5, 4, (3,) + (0,) * 9, 2.7, 2.8),),
+)
 RESULT = EvaluationResult((SCORES,))
 
 
@@ -56,41 +69,58 @@ def scored(height: int, width: int, n_channels: int = 3) -> ScoredImage:
 def test_key_figures_are_those_of_the_result(tmp_path):
     texts = page_of(tmp_path).texts
     for name, value in [
-        ("Dice", "0.571"),
-        ("IoU", "0.400"),
+        ("Mean Dice", "0.571"),
+        ("Cells found", "3 of 5"),
+        ("Outline F1", "0.750"),
         ("Seam ratio", "1.06"),
         ("Seconds per image", "12.3"),
-        ("Image size", SIZE),
-        ("Tiles per image", "35"),
     ]:
         assert texts[texts.index(name) + 1] == value
+    assert "2 missed, 1 false" in texts
+    assert f"1 image of {SIZE} px, scored at full resolution; threshold 0.5, stated." in texts
 
 
 def test_figures_that_differ_between_images_are_not_made_up(tmp_path):
     other = ImageScores("8", (10, 20), SCORES.counts, tiles=1)
     texts = page_of(tmp_path, EvaluationResult((SCORES, other))).texts
-    assert texts[texts.index("Image size") + 1] == texts[texts.index("Tiles per image") + 1] == "various"
+    assert "2 images, scored at full resolution; threshold 0.5, stated." in texts
+    assert not any("35 tiles" in text for text in texts)
+
+
+def test_what_is_not_known_is_no_figure(tmp_path):
+    texts = page_of(tmp_path, EvaluationResult((ImageScores("7", (2, 4), SCORES.counts),))).texts
+    assert {"Cells found", "Calibration error"}.isdisjoint(texts)
+    assert texts.count("Outline F1") == texts.count("Seam ratio") == 1  # the columns of the table
 
 
 def test_each_image_has_a_line(tmp_path):
     texts = page_of(tmp_path).texts
     line = texts.index("smear 7")
-    assert texts[line : line + 9] == [
-        "smear 7", SIZE, "0.571", "0.400", "0.500", "0.667", "1.06", "35", "12.3"
+    assert texts[line : line + 14] == [
+        "smear 7", SIZE, "0.571", "0.400", "0.500", "0.667", "0.750", "7.5",
+        "3", "2", "1", "0.600", "1.06", "12.3",
     ]  # fmt: skip
+
+
+def test_intervals_stand_below_the_means(tmp_path):
+    result = EvaluationResult(tuple(replace(SCORES, name=str(place)) for place in range(3)))
+    texts = page_of(tmp_path, result).texts
+    assert texts[texts.index("95 % of the mean") + 1] == "0.571 to 0.571"
+    assert "95 %: 0.571 to 0.571" in texts
 
 
 def test_failures_are_told(tmp_path):
     texts = page_of(tmp_path, EvaluationResult((), (FailedPair("9", "no such file"),))).texts
     assert texts[texts.index("9") + 1] == ": no such file"
-    assert "0 images, 1 failed" in texts
+    assert "0 images, 1 failed, scored at full resolution; threshold 0.5, stated." in texts
     assert "Images" not in texts
 
 
 def test_facts_and_versions_are_listed(tmp_path):
     texts = page_of(tmp_path, facts={"Tiling": "512 px"}).texts
     assert texts[texts.index("Tiling") + 1] == "512 px"
-    assert texts[texts.index("Threshold") + 1] == "0.5"
+    assert texts[texts.index("Threshold") + 1] == "0.5, stated"
+    assert texts[texts.index("Outlines agree") + 1] == "within 0.75 % of the image's diagonal"
     assert re.match(r"\d+\.", texts[texts.index("numpy") + 1])
 
 
@@ -163,7 +193,134 @@ def test_several_classes_have_a_legend(tmp_path):
     result = EvaluationResult((score_map(truth, truth, classes=3),), labels=("none", "nucleus", "plasma"))
     texts = page_of(tmp_path, result, pictures=[picture_row(scored(4, 4))]).texts
     assert texts[texts.index("Truth and prediction:") + 1 :][:2] == ["nucleus", "plasma"]
-    assert "nucleus, all px" in texts
+    assert "nucleus, all together" in texts
+
+
+# curves
+
+
+def rising(name: str, shift: float = 0.0) -> ImageScores:
+    """Scores of a map that rises along x, with its truth in the right half."""
+    probs = np.clip(np.tile(np.linspace(0, 1, 64, dtype=np.float32), (40, 1)) - np.float32(shift), 0, 1)
+    return score_map(probs, np.arange(64) >= 32 + np.zeros((40, 1)), name=name, borders=((), (16, 32, 48)))
+
+
+def test_curves_are_drawn_from_what_is_known(tmp_path):
+    page = page_of(tmp_path, EvaluationResult((rising("7"),)))
+    drawn = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"]
+    assert drawn == ["Threshold", "Calibration", "Errors and seams"]
+    assert "used: 0.5" in page.texts
+    assert "svg" not in {tag for tag, _ in page_of(tmp_path).tags}
+
+
+def test_curves_lie_where_their_numbers_say(tmp_path):
+    page = page_of(tmp_path, EvaluationResult((rising("7"),)))
+    lines = {attributes["class"]: attributes for tag, attributes in page.tags if tag == "polyline"}
+    points = [tuple(map(float, point.split(","))) for point in lines["third"]["points"].split()]
+    assert len(points) == 255
+    # recall: all at the least threshold, next to nothing at the highest; the plot ends at y = 12 and 234
+    assert points[0][1] == 12
+    assert 220 < points[-1][1] < 234
+    assert all(here[1] <= there[1] for here, there in itertools.pairwise(points))
+    bars = [attributes for tag, attributes in page.tags if (tag, attributes.get("class")) == ("rect", "bar")]
+    assert len(bars) == 16 + 4  # reliability, and the distances up to 8 px from borders 16 px apart
+    assert all(float(bar["height"]) >= 0 and float(bar["width"]) > 0 for bar in bars)
+
+
+def test_a_perfect_map_has_curves_too(tmp_path):
+    truth = np.eye(9) > 0
+    scores = score_map(truth.astype(np.float32), truth, borders=((4,), ()))
+    page = page_of(tmp_path, EvaluationResult((scores,)))
+    assert [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg"][
+        -1
+    ] == "Errors and seams"
+
+
+# comparison
+
+
+@pytest.mark.parametrize(
+    ("shifts", "text"),
+    [
+        ((0.0, 0.2), "a has a higher mean Dice than b, by"),
+        ((0.2, 0.0), "b has a higher mean Dice than a, by"),
+        ((0.1, 0.1), "remains open"),
+    ],
+)
+def test_comparison_says_which_is_better_and_how_sure_that_is(tmp_path, shifts, text):
+    first, second = (
+        EvaluationResult(tuple(rising(str(place), shift) for place in range(4))) for shift in shifts
+    )
+    comparison = compare(first, second, names=("a", "b"))
+    page = page_of(tmp_path, first, comparison=comparison)
+    assert any(text in one for one in page.texts)
+    assert "a and b" in page.texts
+    assert sum(attributes.get("class") == "mark" for tag, attributes in page.tags if tag == "circle") >= 4
+    assert page.texts.index("Panoptic quality of cells") > page.texts.index("a and b")
+
+
+def test_one_image_tells_nothing_of_two_models(tmp_path):
+    result = EvaluationResult((rising("7"),))
+    page = page_of(tmp_path, result, comparison=compare(result, result))
+    assert "One image cannot tell which of the two is better." in page.texts
+
+
+# worst cases
+
+
+def seen(name: str, dice_px: int) -> ScoredImage:
+    """An image of which so many of 20 px were found."""
+    truth, predicted = np.zeros((4, 20), np.uint8), np.zeros((4, 20), np.uint8)
+    truth[1], predicted[1, :dice_px] = 1, 1
+    return ScoredImage(
+        np.full((4, 20), 9, np.uint8), truth, predicted, score_map(predicted, truth, name=name)
+    )
+
+
+def test_the_worst_images_are_kept_worst_first():
+    worst = WorstCases(3)
+    for place, found in enumerate([20, 3, 12, 1, 9, 18]):
+        worst(seen(str(place), found))
+    assert [row.name for row in worst.rows] == ["3", "1", "4"]
+    none = WorstCases(0)
+    none(seen("0", 1))
+    assert none.rows == []
+
+
+def test_an_image_that_cannot_be_shown_stops_nothing(caplog):
+    worst = WorstCases()
+    worst(scored(4, 4, n_channels=5))
+    assert worst.rows == []
+    assert "no picture" in caplog.text
+
+
+def test_what_another_model_says_is_drawn_beside():
+    worst = WorstCases(1)
+    worst(seen("7", 3))
+    worst.add_other(seen("7", 20), "other")
+    worst.add_other(seen("8", 20), "other")
+    (row,) = worst.rows
+    assert [one.title for one in row.pictures[-2:]] == ["Prediction of other", "Agreement of other"]
+    assert row.note.endswith("other: Dice 1.000")
+
+
+# a folder of all
+
+
+def test_folder_holds_tables_page_and_sheet(tmp_path):
+    worst = WorstCases()
+    for place in range(2):
+        worst(seen(str(place), 5 * place))
+    result = EvaluationResult(tuple(rising(str(place)) for place in range(2)))
+    folder = tmp_path / "scores"
+    options = {"title": "Smears", "result": result, "pictures": worst.rows}
+    write_evaluation(folder, **options, comparison=compare(result, result))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "comparison.txt", "report.html", "scores.csv", "scores.json", "scores.md", "worst.png"
+    ]  # fmt: skip
+    assert read_image(folder / "worst.png").ndim == 3
+    with pytest.raises(FileError, match="new or empty"):
+        write_evaluation(folder, **options)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):

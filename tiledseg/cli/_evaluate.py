@@ -3,78 +3,197 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
+from cyclopts.types import PositiveInt
 
-from tiledseg.cli._models import TILING, ModelPath, Trust, check_model, load, tiling_for
+from tiledseg._checks import broken
+from tiledseg.cli._models import TILING, Trust, check_model, load, tiling_for
 from tiledseg.cli._options import Table, group
 from tiledseg.cli._settings import Settings, with_options
-from tiledseg.config import DataConfig, EvaluateConfig
+from tiledseg.config import RunConfig
 from tiledseg.data import pairs_of
-from tiledseg.evaluate import Evaluator
-from tiledseg.io import check_writable
-from tiledseg.report import picture_row, write_report
+from tiledseg.errors import SettingError
+from tiledseg.evaluate import Evaluator, compare, find_maps
+from tiledseg.io import check_new_folder
+from tiledseg.report import WorstCases, write_evaluation
 
 if TYPE_CHECKING:
-    from tiledseg.evaluate import ScoredImage
-    from tiledseg.report import PictureRow
+    from collections.abc import Callable
+
+    from tiledseg.config import EvaluateConfig
+    from tiledseg.data import Pair
+    from tiledseg.evaluate import EvaluationResult, ScoredImage
 
 __all__ = ["evaluate"]
 
-_MOST_PICTURES = 12  # a report stays a file that a browser opens at once
-_DATA = Table("data", DataConfig(), "Data", required=True)
-_SCORING = Table("evaluate", EvaluateConfig(), "Evaluation", without=("tiling",))
-_File: TypeAlias = Annotated[Path | None, Parameter(group=group("Output"), negative_none=(), metavar="FILE")]
+_RUN = RunConfig()
+_MAPS = "maps:"
+_DATA = Table("test_data", _RUN.test_data, "Data")
+_VALID = Table("valid_data", _RUN.valid_data, "Data to choose the threshold by", prefix="valid-")
+_SCORING = Table("evaluate", _RUN.evaluate, "Evaluation", without=("tiling",))
+
+_Model: TypeAlias = Annotated[
+    str,
+    Parameter(help="Folder of a bundle, a .keras file with --trust, or maps:FOLDER for maps that are ready."),
+]
+_Other: TypeAlias = Annotated[
+    str | None, Parameter(help="Another one, to compare with on the same images.", negative_none=())
+]
+_Output: TypeAlias = Annotated[
+    Path | None,
+    Parameter(
+        help="New folder for tables, pictures and report.html.",
+        group=group("Output"),
+        metavar="FOLDER",
+        negative_none=(),
+    ),
+]
+_Pictures: TypeAlias = Annotated[
+    int, Parameter(help="How many of the worst images are drawn.", group=group("Output"))
+]
+_TilePx: TypeAlias = Annotated[
+    PositiveInt | None,
+    Parameter(help="Px of the tiles that ready maps were pasted from: for the seam ratio.", negative_none=()),
+]
 
 
-@with_options(_DATA, _SCORING, TILING)
-def evaluate(
-    model: ModelPath,
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is scored, on which images, and how.
+
+    Attributes
+    ----------
+    pairs : list of Pair
+        Images and masks.
+    valid : list of Pair or None
+        Those to choose the threshold by.
+    config : EvaluateConfig
+        How.
+    settings : Settings
+        What was given.
+    tile_px : int or None
+        Tiles of ready maps.
+    """
+
+    pairs: list[Pair]
+    valid: list[Pair] | None
+    config: EvaluateConfig
+    settings: Settings
+    tile_px: int | None
+
+    def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:  # noqa: ANN401
+        """Score a loaded model, or maps."""
+        if isinstance(model, list):
+            tiles = None if self.tile_px is None else (self.tile_px, self.tile_px)
+            config = self.config.changed(threshold=None) if self.valid else self.config
+            return Evaluator(config).score_maps(model, self.pairs, tile_px=tiles, callback=callback)
+        config = self.config.changed(tiling=tiling_for(model, self.settings, self.config.tiling))
+        return Evaluator(config).evaluate(
+            model, self.pairs, valid=self.valid, progress=self.settings.progress, callback=callback
+        )
+
+
+@with_options(_DATA, _VALID, _SCORING, TILING)
+def evaluate(  # noqa: PLR0913  what a command takes
+    model: _Model,
     /,
     *,
+    against: _Other = None,
+    output: _Output = None,
+    pictures: _Pictures = 8,
     trust: Trust = False,
-    csv: _File = None,
-    json: _File = None,
-    report: _File = None,
+    tile_px: _TilePx = None,
     settings: Settings,
 ) -> int:
-    """Score a segmenter on images whose masks are known; print a table.
-
-    Each image has a mask of the same stem.
-
-    Parameters
-    ----------
-    model : path
-        Folder of a bundle, or a .keras file with --trust.
-    csv : path
-        Write one line per image as CSV.
-    json : path
-        Write all scores as JSON.
-    report : path
-        Write a page with pictures as HTML.
-    """
+    """Score a segmenter on images whose masks are known; print a table."""
     config = settings.over(settings.run.evaluate, "evaluate")
-    check_model(model, trust=trust)
-    pairs = pairs_of(settings.over(DataConfig(), "data"))
-    for path in (csv, json, report):
-        if path is not None:
-            check_writable(path.parent)
-    segmenter = load(model, trust=trust)
-    config = config.changed(tiling=tiling_for(segmenter, settings, config.tiling))
-    pictures: list[PictureRow] = []
-
-    def draw(scored: ScoredImage) -> None:
-        if report is not None and len(pictures) < _MOST_PICTURES:
-            pictures.append(picture_row(scored))
-
-    result = Evaluator(config).evaluate(segmenter, pairs, progress=settings.progress, callback=draw)
+    for one in filter(None, (model, against)):
+        _check(one, trust=trust)
+    if output is not None:
+        check_new_folder(output)
+    task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings, tile_px)
+    worst = WorstCases(pictures if output is not None else 0)
+    result = task.scored(_load(model, task.pairs, trust=trust), worst)
     sys.stdout.write(f"{result}\n")
-    if csv is not None:
-        result.to_csv(csv)
-    if json is not None:
-        result.to_json(json)
-    if report is not None:
-        write_report(report, title="Evaluation", result=result, pictures=pictures, facts={"Model": model})
-    return 1 if result.failed else 0
+    names, other, comparison = _names(model, against), None, None
+    if against is not None:
+        other = task.scored(
+            _load(against, task.pairs, trust=trust), lambda one: worst.add_other(one, names[1])
+        )
+        comparison = compare(result, other, names=names)
+        sys.stdout.write(f"\n{names[1]}\n\n{other}\n\n{comparison}\n")
+    if output is not None:
+        facts = {"Model": model} | ({"Compared with": against} if against else {})
+        write_evaluation(
+            output,
+            title=f"Evaluation of {names[0]}",
+            result=result,
+            pictures=worst.rows,
+            comparison=comparison,
+            facts=facts,
+        )
+        sys.stdout.write(f"\n{output / 'report.html'}\n")
+    return 1 if result.failed or (other and other.failed) else 0
+
+
+def _check(model: str, *, trust: bool) -> None:
+    """Check what can be checked before anything is loaded."""
+    if not model.startswith(_MAPS):
+        check_model(Path(model), trust=trust)
+
+
+def _load(model: str, pairs: list[Pair], *, trust: bool) -> Any:  # noqa: ANN401
+    """Load a model, or find the maps of the pairs."""
+    if model.startswith(_MAPS):
+        return find_maps(model.removeprefix(_MAPS), pairs)
+    return load(Path(model), trust=trust)
+
+
+def _names(model: str, against: str | None) -> tuple[str, str]:
+    """Call each after its folder, or after all of its path where the folders are called the same."""
+    if against is None:
+        return Path(model).name, ""
+    short = Path(model).name, Path(against).name
+    return short if short[0] != short[1] else (model, against)
+
+
+def _test_pairs(settings: Settings) -> list[Pair]:
+    given, config = settings.given.get("test_data", {}), settings.over(settings.run.test_data, "test_data")
+    if "test_data" not in settings.run.model_fields_set and config.layout == "folders":
+        for name in ("images", "masks"):
+            if name not in given:
+                raise broken(
+                    SettingError,
+                    f"--{name}",
+                    must="be given",
+                    got="nothing",
+                    fix="Name the folder, or give the table test_data in a file.",
+                )
+    return pairs_of(config)
+
+
+def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | None:
+    known = "valid_data" in settings.run.model_fields_set or "valid_data" in settings.given
+    if config.threshold != "valid":
+        if "valid_data" in settings.given:
+            raise broken(
+                SettingError,
+                "--threshold",
+                must="be valid where validation data is given",
+                got=config.threshold,
+                fix="Add --threshold valid, or leave the data out.",
+            )
+        return None
+    if not known:
+        raise broken(
+            SettingError,
+            "--valid-images",
+            must="be given with --threshold valid",
+            got="nothing",
+            fix="Name validation images and masks, or state a threshold.",
+        )
+    return pairs_of(settings.over(settings.run.valid_data, "valid_data"))

@@ -211,8 +211,9 @@ class EvaluateConfig(Config):
 
     Attributes
     ----------
-    threshold : float or None
-        Where probabilities are cut, in (0, 1); None for the segmenter's own.
+    threshold : float, "valid" or None
+        Where probabilities are cut, in (0, 1); ``"valid"`` for where the mean Dice of the
+        validation images is highest; None for the segmenter's own.
     tiling : TilingConfig or None
         How images are tiled; None for the segmenter's own.
     batch_size : int or None
@@ -223,7 +224,7 @@ class EvaluateConfig(Config):
         Smaller areas, in px, count as no cells.
     """
 
-    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
     tiling: TilingConfig | None = None
     batch_size: Count | None = None
     boundary_px: Annotated[float, Field(ge=0)] | None = None

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tiledseg._checks import broken, settings_of, shown
 from tiledseg._progress import progress_bar
 from tiledseg.config import EvaluateConfig
@@ -92,8 +94,7 @@ class Evaluator:
         pairs : iterable of Pair or tuple
             Images with their masks, or tuples of the two, each an array or a path.
         valid : iterable of Pair or tuple, optional
-            Other images, on which the threshold of the highest mean Dice is chosen first; without
-            them it is that of the settings, else the segmenter's own.
+            Other images, on which the threshold of the highest mean Dice is chosen first.
         progress : bool
             Whether to show how many images are done.
         callback : callable, optional
@@ -116,14 +117,15 @@ class Evaluator:
             If the map is not finite.
         """
         maps, todo = PredictedMaps(segmenter, self.config), as_pairs(pairs, "pairs")
-        if valid is None:
-            return _Run(maps, self.config, progress=progress, callback=callback).result(todo)
-        unseen = as_pairs(valid, "valid")
+        unseen = None if valid is None else as_pairs(valid, "valid")
         self._check_choice(todo, unseen)
-        chosen = _Run(maps, self.config, progress=progress).result(unseen)
-        run = _Run(maps, self.config, progress=progress, callback=callback)
-        run.threshold = chosen.best_threshold(), f"chosen on {len(chosen.images)} validation images"
-        return run.result(todo)
+        threshold = maps.threshold
+        if unseen is not None:
+            chosen = _Run(maps, self.config, maps.threshold).result(unseen, progress=progress)
+            threshold = chosen.best_threshold(), f"chosen on {len(chosen.images)} validation images"
+        elif isinstance(self.config.threshold, float):
+            threshold = self.config.threshold, "stated"
+        return _Run(maps, self.config, threshold).result(todo, progress=progress, callback=callback)
 
     def score_maps(
         self,
@@ -170,41 +172,49 @@ class Evaluator:
                 got=len(ready),
                 fix="Find them with tiledseg.evaluate.find_maps.",
             )
-        source = ReadyMaps(ready, classes, tile_px)
-        return _Run(source, self.config, progress=False, callback=callback).result(todo)
+        self._check_choice(todo, None)
+        source, stated = ReadyMaps(ready, classes, tile_px), self.config.threshold
+        threshold = (stated, "stated") if isinstance(stated, float) else source.threshold
+        return _Run(source, self.config, threshold).result(todo, callback=callback)
 
-    def _check_choice(self, pairs: Sequence[Pair], valid: Sequence[Pair]) -> None:
-        if self.config.threshold is not None:
+    def _check_choice(self, pairs: Sequence[Pair], valid: Sequence[Pair] | None) -> None:
+        stated = self.config.threshold
+        if valid is None and stated == "valid":
+            raise broken(
+                SettingError,
+                "valid",
+                must="be given where the threshold is chosen on it",
+                got=None,
+                fix="Give validation images, or state the threshold.",
+            )
+        if valid is not None and isinstance(stated, float):
             raise broken(
                 SettingError,
                 "threshold",
                 must="be left out where it is chosen on `valid`",
-                got=self.config.threshold,
+                got=stated,
                 fix="State it, or have it chosen.",
             )
-        check_apart(pairs, valid)
+        if valid is not None:
+            check_apart(pairs, valid)
 
 
 class _Run:
     """One evaluation under way."""
 
-    def __init__(
-        self,
-        maps: MapSource,
-        config: EvaluateConfig,
-        *,
-        progress: bool,
-        callback: Callable[[ScoredImage], None] | None = None,
-    ) -> None:
-        self._maps, self._progress, self._callback = maps, progress, callback
+    def __init__(self, maps: MapSource, config: EvaluateConfig, threshold: tuple[float, str]) -> None:
+        self._maps, self._config, self._threshold = maps, config, threshold
         self._shapes = ShapeScorer(config.boundary_px, config.cell_px)
-        self.threshold: tuple[float, str] = (
-            maps.threshold if config.threshold is None else (config.threshold, "stated")
-        )
 
-    def result(self, pairs: list[Pair]) -> EvaluationResult:
+    def result(
+        self,
+        pairs: list[Pair],
+        *,
+        progress: bool = False,
+        callback: Callable[[ScoredImage], None] | None = None,
+    ) -> EvaluationResult:
         images, failed = [], self._failing(pairs)
-        with progress_bar(len(pairs), "images", shown=self._progress) as advance:
+        with progress_bar(len(pairs), "images", shown=progress) as advance:
             for place, pair in enumerate(pairs):
                 if place not in failed:
                     try:
@@ -213,11 +223,11 @@ class _Run:
                         failed[place] = _failed(pair, error)
                     else:
                         images.append(scored.scores)
-                        if self._callback:
-                            self._callback(scored)
+                        if callback:
+                            callback(scored)
                 advance(1)
         failures = tuple(failed[place] for place in sorted(failed))
-        return EvaluationResult(tuple(images), failures, self._maps.labels, *self.threshold)
+        return EvaluationResult(tuple(images), failures, self._maps.labels, *self._threshold, self._config)
 
     def _failing(self, pairs: list[Pair]) -> dict[int, FailedPair]:
         """Read every pair once before any is predicted, and say which do not fit."""
@@ -231,13 +241,16 @@ class _Run:
 
     def _scored(self, place: int, pair: Pair) -> ScoredImage:
         loaded = _loaded(place, pair)
-        labels, scores = self._maps.score(loaded, self.threshold[0])
-        whole = self._shapes.scored(scores, loaded.truth, labels)
+        labels, scores = self._maps.score(loaded, self._threshold[0])
+        whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells)
         return ScoredImage(loaded.image, loaded.truth, labels, whole)
 
 
 def _loaded(place: int, pair: Pair) -> LoadedPair:
-    return LoadedPair(pair.name, place, *load_pair(pair))
+    image, mask = load_pair(pair)
+    if pair.mask_parts == "instances" and not isinstance(pair.mask, np.ndarray):
+        return LoadedPair(pair.name, place, image, (mask > 0).astype(np.uint8), mask)
+    return LoadedPair(pair.name, place, image, mask)
 
 
 def _failed(pair: Pair, error: Exception) -> FailedPair:

@@ -45,12 +45,15 @@ class LoadedPair:
         The image.
     truth : ndarray of uint8, shape (H, W)
         Its true labels.
+    cells : ndarray or None
+        Its true cells, 0 or a number for each; None where the mask does not tell them apart.
     """
 
     name: str
     place: int
     image: AnyArray
     truth: AnyArray
+    cells: AnyArray | None = None
 
 
 class MapSource(Protocol):
@@ -105,6 +108,14 @@ class PredictedMaps:
     def check(self, pair: LoadedPair) -> None:
         """Plan the prediction, and check the mask's labels."""
         layout = plan(self.segmenter, pair.image.shape, self.config.tiling)
+        if pair.cells is not None and len(self.labels) > 1:
+            raise broken(
+                ArrayError,
+                "mask",
+                must=f"tell {len(self.labels)} classes apart",
+                got="a number for each cell",
+                fix="Read the masks as classes.",
+            )
         check_mask(pair.truth, pair.image.shape, layout.classes or len(self.labels) or 256)
 
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tiledseg._checks import broken
+from tiledseg.config import EvaluateConfig
 from tiledseg.errors import SettingError
 from tiledseg.evaluate._scores import SCORES, added, mean, of_classes, pooled
 from tiledseg.evaluate._tables import as_csv, as_json, as_markdown, as_text
@@ -101,6 +102,8 @@ class EvaluationResult:
         Where probabilities of one class were cut.
     threshold_from : str
         Who said so.
+    config : EvaluateConfig
+        How outlines and cells were compared.
     """
 
     images: tuple[ImageScores, ...]
@@ -108,6 +111,7 @@ class EvaluationResult:
     labels: tuple[str, ...] = ()
     threshold: float = 0.5
     threshold_from: str = "stated"
+    config: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     @property
     def counts(self) -> tuple[Counts, ...]:
@@ -299,7 +303,7 @@ class EvaluationResult:
         """Write everything as JSON.
 
         Keys: ``summary``, ``intervals``, ``classes``, ``threshold``, ``threshold_from``,
-        ``threshold_curve``, ``reliability``, ``seam_errors``, ``images``, ``failed``.
+        ``threshold_curve``, ``reliability``, ``seam_errors``, ``images``, ``failed``, ``settings``.
 
         Parameters
         ----------

@@ -51,6 +51,7 @@ def as_json(result: EvaluationResult) -> str:
         "seam_errors": None if seams is None else {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
         "images": [_row(one) for one in result.images],
         "failed": [{"name": _text(one.name), "error": _text(one.error)} for one in result.failed],
+        "settings": result.config.model_dump(mode="json"),
     }
     return json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -120,8 +120,8 @@ def _thresholds(result: EvaluationResult) -> Chart | None:
     columns = (("mean Dice", "first", curve.dice_mean), ("precision", "second", curve.precision))
     return Chart(
         "Threshold",
-        f"The highest mean Dice of these images, {max(curve.dice_mean):.3f}, lies at {curve.best:.2f}. A threshold "
-        "chosen on the images that are scored flatters: choose it on others.",
+        f"The highest mean Dice of these images, {max(curve.dice_mean):.3f}, lies at {curve.best:.2f}. "
+        "A threshold chosen on the images that are scored flatters: choose it on others.",
         "threshold",
         "score",
         _SHARES,
@@ -142,7 +142,8 @@ def _reliability(result: EvaluationResult) -> Chart | None:
     points = _known(table.said.tolist(), table.came.tolist())
     shares = (table.px / table.px.sum()).tolist()
     bars = tuple(
-        (place / n_bins, (place + 1) / n_bins, share, f"{share:.2%} of the px") for place, share in enumerate(shares)
+        (place / n_bins, (place + 1) / n_bins, share, f"{share:.2%} of the px")
+        for place, share in enumerate(shares)
     )
     return Chart(
         "Calibration",
@@ -167,7 +168,8 @@ def _seams(result: EvaluationResult) -> Chart | None:
     n_classes = known[-1][0] + 1
     return Chart(
         "Errors and seams",
-        "Share of wrong px by their distance from the nearest tile border: seams do harm where it rises to the left.",
+        "Share of wrong px by their distance from the nearest tile border: "
+        "seams do harm where it rises to the left.",
         "px from the nearest tile border, from",
         "wrong px",
         tuple((place, ends[place]) for place in range(n_classes + 1)),

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
     from tiledseg.evaluate import Comparison, EvaluationResult
-    from tiledseg.report._pictures import PictureRow
+    from tiledseg.report._pictures import Picture, PictureRow
 
 __all__ = ["write_evaluation"]
 
-_THUMB_PX = 480
+_THUMB_PX = 400
 
 
-def write_evaluation(  # noqa: PLR0913  as `write_report`
+def write_evaluation(
     folder: PathLike,
     *,
     title: str,
@@ -76,10 +76,11 @@ def write_evaluation(  # noqa: PLR0913  as `write_report`
 
 
 def _write_sheet(path: Path, rows: Sequence[PictureRow]) -> None:
-    small = [
-        replace(row, pictures=tuple(replace(one, pixels=shrunk(one.pixels, _THUMB_PX)) for one in row.pictures))
-        for row in rows
-    ]
+    small = [replace(row, pictures=tuple(map(_small, row.pictures))) for row in rows]
     n_pictures = max(len(row.pictures) for row in small)
     even = [row for row in small if len(row.pictures) == n_pictures]
     write_image(path, contact_sheet("Worst images first", even, columns=1))
+
+
+def _small(picture: Picture) -> Picture:
+    return replace(picture, pixels=shrunk(picture.pixels, _THUMB_PX))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tiledseg.evaluate import Comparison, EvaluationResult
     from tiledseg.metrics import Interval
 
-__all__ = ["SCORE_NAMES", "UNKNOWN", "key_figures", "verdict"]
+__all__ = ["SCORE_NAMES", "UNKNOWN", "key_figures", "lead", "signed", "verdict"]
 
 UNKNOWN = "\N{EN DASH}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -36,26 +36,44 @@ def key_figures(
 ) -> list[tuple[str, str, str]]:
     """Choose the key figures: name, value, explanation."""
     seconds = [one.seconds for one in result.images if not math.isnan(one.seconds)]
+    tiles = _same(f"{one.tiles} tiles" for one in result.images if one.tiles)
+    speed = f"{_number(sums['megapixels_per_second'], 2)} Mpx/s"
     figures = [
-        ("Mean Dice", _number(sums["dice_mean"]), _range(bounds["dice_mean"]) or _how_many(result)),
-        ("Mean IoU", _number(sums["iou_mean"]), _range(bounds["iou_mean"]) or _how_many(result)),
+        (
+            "Mean Dice",
+            _number(sums["dice_mean"]),
+            _range(bounds["dice_mean"]) or f"IoU {_number(sums['iou_mean'])}",
+        ),
         *_cells(result, sums),
-        ("Outline F1", _number(sums["boundary_f1_mean"]), f"95 % Hausdorff {_px(sums['hausdorff95_median'])}"),
+        (
+            "Outline F1",
+            _number(sums["boundary_f1_mean"]),
+            f"95 % Hausdorff {_px(sums['hausdorff95_median'])}",
+        ),
         ("Calibration error", _number(sums["calibration_error"]), "0 where probabilities are what they say"),
         ("Seam ratio", _number(sums["seam_ratio"], 2), "1 where tile borders cannot be seen"),
         (
             "Seconds per image",
             _number(statistics.median(seconds) if seconds else math.nan, 1),
-            f"{_number(sums['megapixels_per_second'], 2)} Mpx/s",
+            f"{tiles}, {speed}" if tiles else speed,
         ),
-        (
-            "Image size",
-            _same(f"{one.shape[0]} {_TIMES} {one.shape[1]}" for one in result.images),
-            f"height {_TIMES} width in px",
-        ),
-        ("Tiles per image", _same(str(one.tiles) for one in result.images if one.tiles), _how_many(result)),
     ]
     return [figure for figure in figures if figure[1] != UNKNOWN]
+
+
+def lead(result: EvaluationResult) -> str:
+    """Say in a sentence what was scored."""
+    size = _same(f" of {one.shape[0]} {_TIMES} {one.shape[1]} px" for one in result.images)
+    threshold = f"threshold {result.threshold:.4g}, {result.threshold_from}"
+    return f"{_how_many(result, size)}, scored at full resolution; {threshold}."
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign."""
+    if math.isnan(value):
+        return UNKNOWN
+    text = f"{value:+.3f}"
+    return "0.000" if text[1:] == "0.000" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def verdict(comparison: Comparison) -> str:
@@ -67,14 +85,15 @@ def verdict(comparison: Comparison) -> str:
         return "One image cannot tell which of the two is better."
     if low <= 0 <= high:
         return (
-            f"Which of the two has the higher mean Dice remains open: the difference of {one.difference.value:+.3f} "
-            f"could be anything from {low:+.3f} to {high:+.3f}. {second} is better on {images}."
+            "Which of the two has the higher mean Dice remains open: the difference, "
+            f"{signed(one.difference.value)} here, could be anything from {signed(low)} to {signed(high)}. "
+            f"{second} is better on {images}."
         )
     better, than = (second, first) if low > 0 else (first, second)
-    ends = sorted((abs(low), abs(high)))
+    least, most = sorted((abs(low), abs(high)))
     return (
-        f"{better} has the higher mean Dice than {than}, by {abs(one.difference.value):.3f} (95 %: {ends[0]:.3f} "
-        f"to {ends[1]:.3f}). {second} is better on {images}."
+        f"{better} has a higher mean Dice than {than}, by {abs(one.difference.value):.3f} "
+        f"(95 %: {least:.3f} to {most:.3f}). {second} is better on {images}."
     )
 
 
@@ -98,12 +117,12 @@ def _range(interval: Interval) -> str:
 
 
 def _same(texts: Iterable[str]) -> str:
-    """Say what all say alike."""
+    """Say what all say alike; nothing where they differ."""
     different = set(texts)
-    return UNKNOWN if not different else different.pop() if len(different) == 1 else "various"
+    return different.pop() if len(different) == 1 else ""
 
 
-def _how_many(result: EvaluationResult) -> str:
+def _how_many(result: EvaluationResult, size: str) -> str:
     n_images, n_failed = len(result.images), len(result.failed)
-    text = f"{n_images} image{'' if n_images == 1 else 's'}"
+    text = f"{n_images} image{'' if n_images == 1 else 's'}{size}"
     return f"{text}, {n_failed} failed" if n_failed else text

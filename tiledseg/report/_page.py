@@ -13,13 +13,14 @@ from tiledseg._version import __version__
 from tiledseg.io import write_text
 from tiledseg.render import ERROR_COLOURS, PALETTE
 from tiledseg.report._curves import charts_of, pairs_chart
-from tiledseg.report._key_figures import SCORE_NAMES, UNKNOWN, key_figures, verdict
+from tiledseg.report._key_figures import SCORE_NAMES, UNKNOWN, key_figures, lead, signed, verdict
 from tiledseg.report._pictures import as_data_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tiledseg._types import PathLike
+    from tiledseg.config import EvaluateConfig
     from tiledseg.evaluate import Comparison, EvaluationResult
     from tiledseg.metrics import Interval
     from tiledseg.report._pictures import PictureRow
@@ -30,7 +31,7 @@ _ERRORS = ("found", "found where there is none", "missed")
 _PACKAGES = ("keras", "tensorflow", "numpy", "opencv-python-headless")
 
 
-def write_report(  # noqa: PLR0913  what a page may show
+def write_report(
     path: PathLike,
     *,
     title: str,
@@ -69,10 +70,11 @@ def write_report(  # noqa: PLR0913  what a page may show
         undefined=StrictUndefined,
     )
     pages.filters |= {"number": _number, "data_url": as_data_url, "rgb": "rgb({0[0]}, {0[1]}, {0[2]})".format}
-    pages.filters |= {"bounds": _bounds, "signed": _signed}
+    pages.filters |= {"bounds": _bounds, "signed": signed}
     sums, bounds = result.summary(), result.intervals()
     page = pages.get_template("page.html").render(
         title=title,
+        lead=lead(result),
         result=result,
         sums=sums,
         bounds=bounds,
@@ -95,8 +97,10 @@ def _number(value: float, digits: int = 3) -> str:
     return UNKNOWN if math.isnan(value) else "\N{INFINITY}" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def _signed(value: float) -> str:
-    return UNKNOWN if math.isnan(value) else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+def _tolerance(config: EvaluateConfig) -> str:
+    if config.boundary_px is None:
+        return "0.75 % of the image's diagonal"
+    return f"{config.boundary_px:g} px"
 
 
 def _bounds(interval: Interval) -> str:
@@ -116,6 +120,8 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
     return {
         **{name: str(fact) for name, fact in facts.items()},
         "Threshold": f"{result.threshold:.4g}, {result.threshold_from}",
+        "Outlines agree": f"within {_tolerance(result.config)}",
+        "Cells": f"connected areas of at least {result.config.cell_px} px",
         "tiledseg": __version__,
         "Python": platform.python_version(),
         **{name: version for name, version in versions.items() if version},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tiledseg._checks import shown, whole_number
 from tiledseg.errors import ArrayError
-from tiledseg.report._pictures import LONGEST_PX, picture_row
+from tiledseg.report._pictures import picture_row
 
 if TYPE_CHECKING:
     from tiledseg.evaluate import ScoredImage
@@ -38,7 +38,7 @@ class WorstCases:
     """
 
     def __init__(
-        self, n_images: int = 8, *, longest_px: int = LONGEST_PX, limits: tuple[float, float] | None = None
+        self, n_images: int = 8, *, longest_px: int = 960, limits: tuple[float, float] | None = None
     ) -> None:
         self._most = whole_number("n_images", n_images, 0)
         self._longest_px, self._limits = whole_number("longest_px", longest_px), limits
