@@ -129,9 +129,12 @@ def test_control_c_ends_a_running_prediction():
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     started = time.perf_counter()
-    with pytest.raises(KeyboardInterrupt):
-        ts.tiled_predict(slow, IMAGE, TILING, batch_size=1)
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ts.tiled_predict(slow, IMAGE, TILING, batch_size=1)
+    finally:
+        timer.cancel()  # not to hit another test, should this one fail before
+        timer.join()
     assert time.perf_counter() - started < 2
 
 

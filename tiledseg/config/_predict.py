@@ -36,6 +36,11 @@ class PredictConfig(Config):
         What runs a Keras network; ``auto`` takes OpenVINO where it is installed and pays.
     precision : {"f32", "bf16"}
         Numbers that the network multiplies; ``bf16`` takes OpenVINO.
+    views : {"flips", "d4"} or None
+        Sides from which the network sees each tile; its outputs are averaged.
+    tissue : bool
+        Whether only tiles with tissue are computed: what is more saturated, or darker, than
+        Otsu's threshold on a thumbnail; everything else counts as 0.
     recursive : bool
         Whether folders inside the given folders are searched too.
     existing : {"refuse", "skip", "overwrite"}
@@ -51,5 +56,7 @@ class PredictConfig(Config):
     memory_budget: Count | None = None
     engine: Literal["auto", "keras", "openvino"] = "auto"
     precision: Literal["f32", "bf16"] = "f32"
+    views: Literal["flips", "d4"] | None = None
+    tissue: bool = False
     recursive: bool = False
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"

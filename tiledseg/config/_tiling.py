@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from tiledseg._checks import broken
-from tiledseg.config._base import Config, Pair, _plain, pair_of
+from tiledseg.config._base import Config, Count, Pair, _plain, pair_of
 from tiledseg.errors import SettingError
 
 __all__ = ["Blend", "PadMode", "TilingConfig"]
@@ -18,6 +18,7 @@ Blend: TypeAlias = Literal["crop", "constant", "linear", "hann", "gaussian"]
 PadMode: TypeAlias = Literal["reflect", "symmetric", "edge", "wrap", "constant"]
 """NumPy's name of a way to pad."""
 
+_PIXELS_WITH_AUTO = 64
 _Pixels: TypeAlias = Annotated[int, Field(ge=0)]
 _Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
@@ -40,12 +41,15 @@ class TilingConfig(Config):
 
     Attributes
     ----------
-    tile_size : int or tuple of int
-        Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text.
+    tile_size : int or tuple of int or "auto"
+        Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text;
+        ``"auto"`` is the tile that fits into memory and computes the fewest px, which is known
+        once there are a network and an image.
     overlap : int or float or tuple of int or "exact"
         Least overlap of neighbours: whole numbers are px, in [0, tile); a float is a
         fraction of the tile in [0, 1); ``"exact"`` is the least that makes the tiled result
-        equal to that of the whole image, which is known once there is a network.
+        equal to that of the whole image, which is known once there is a network. The default
+        is a quarter of the tile, and 64 px with ``tile_size="auto"``.
     blend : {"crop", "constant", "linear", "hann", "gaussian"}
         Blending window; ``crop`` takes each pixel from one tile alone. The default is
         ``gaussian``, and ``crop`` with ``overlap="exact"``, which allows no other.
@@ -72,7 +76,7 @@ class TilingConfig(Config):
     'crop'
     """
 
-    tile_size: Pair = 512
+    tile_size: Annotated[Count | tuple[Count, Count] | Literal["auto"], BeforeValidator(_plain)] = 512
     overlap: Annotated[
         _Pixels | _Fraction | tuple[_Pixels, _Pixels] | Literal["exact"], BeforeValidator(_overlap)
     ] = 0.25
@@ -83,7 +87,15 @@ class TilingConfig(Config):
 
     @property
     def tile_shape(self) -> tuple[int, int]:
-        """Tile height and width in px, (y, x)."""
+        """Tile height and width in px, (y, x); a SettingError where only a network can tell."""
+        if self.tile_size == "auto":
+            raise broken(
+                SettingError,
+                "tile_size",
+                must="be known in px",
+                got="auto",
+                fix="It depends on network and image: use plan or tiled_predict, or give px.",
+            )
         return pair_of(self.tile_size)
 
     @property
@@ -108,9 +120,11 @@ class TilingConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _crops(cls, data: Any) -> Any:  # noqa: ANN401
+    def _defaults(cls, data: Any) -> Any:  # noqa: ANN401
         if isinstance(data, dict) and data.get("overlap") == "exact" and "blend" not in data:
-            return data | {"blend": "crop"}
+            data = data | {"blend": "crop"}
+        if isinstance(data, dict) and data.get("tile_size") == "auto" and "overlap" not in data:
+            data = data | {"overlap": _PIXELS_WITH_AUTO}
         return data
 
     @model_validator(mode="after")
@@ -127,6 +141,8 @@ class TilingConfig(Config):
 
     @model_validator(mode="after")
     def _steps(self) -> Self:
+        if self.tile_size == "auto":
+            return self
         overlaps = (0, 0) if self.overlap == "exact" else self.overlap_px
         for axis, tile, overlap, step in zip("yx", self.tile_shape, overlaps, self.alignment_px, strict=True):
             if overlap >= tile:

@@ -1,21 +1,25 @@
 """Turns a network of any kind into a Predictor that maps batches of tiles to outputs."""
 
 from tiledseg.engine._callable import CallablePredictor
-from tiledseg.engine._choose import Engine, Precision, fastest, predictor_for
-from tiledseg.engine._halving import Halving
-from tiledseg.engine._memory import available_memory, check_memory, fitting_batch
+from tiledseg.engine._choose import Engine, Precision, Way, fastest, networks_for, predictor_for
+from tiledseg.engine._memory import allowed_memory, available_memory, check_memory, fitting_batch
 from tiledseg.engine._reach import UNKNOWN, Reach
+from tiledseg.engine._views import Views, n_views
 
 __all__ = [
     "UNKNOWN",
     "CallablePredictor",
     "Engine",
-    "Halving",
     "Precision",
     "Reach",
+    "Views",
+    "Way",
+    "allowed_memory",
     "available_memory",
     "check_memory",
     "fastest",
     "fitting_batch",
+    "n_views",
+    "networks_for",
     "predictor_for",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -11,17 +12,22 @@ import lazy_loader
 from tiledseg._checks import broken
 from tiledseg._types import SegmenterLike
 from tiledseg.engine._callable import CallablePredictor
+from tiledseg.engine._halving import Halving
+from tiledseg.engine._views import Viewed, Views, n_views
 from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:
-    from tiledseg._types import Predictor
-    from tiledseg.engine import _device, _keras, _openvino
+    from collections.abc import Callable, Sequence
+
+    from tiledseg._types import AnyArray, FloatArray, Predictor
+    from tiledseg.engine import _device, _keras, _openvino, _replicas
 else:
     _device = lazy_loader.load("tiledseg.engine._device", suppress_warning=True)
     _keras = lazy_loader.load("tiledseg.engine._keras", suppress_warning=True)
     _openvino = lazy_loader.load("tiledseg.engine._openvino", suppress_warning=True)
+    _replicas = lazy_loader.load("tiledseg.engine._replicas", suppress_warning=True)
 
-__all__ = ["Engine", "Precision", "fastest", "predictor_for"]
+__all__ = ["Engine", "Precision", "Way", "fastest", "networks_for", "predictor_for"]
 
 Engine: TypeAlias = Literal["auto", "keras", "openvino"]
 """``auto`` takes OpenVINO where that pays."""
@@ -133,6 +139,91 @@ def fastest(
         _log.warning("This processor does not multiply bf16: f32 is used.")
         precision = "f32"
     return _openvino.OpenVinoPredictor(keras, precision, must=asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a network is run.
+
+    Attributes
+    ----------
+    engine : {"auto", "keras", "openvino"}
+        As for `fastest`.
+    precision : {"f32", "bf16"}
+        As for `fastest`.
+    views : {"flips", "d4"} or None
+        Sides from which each tile is seen.
+    devices : sequence of str or None
+        Names of the devices that run it at the same time; all GPUs where it is None.
+    """
+
+    engine: Engine = "auto"
+    precision: Precision = "f32"
+    views: Views | None = None
+    devices: Sequence[str] | None = None
+
+
+def networks_for(
+    predictor: Predictor, way: Way, tile_size: tuple[int, int], n_tiles: int, batch_size: int
+) -> list[Callable[[AnyArray], FloatArray]]:
+    """Make a network ready to be run, once for each device.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network, as `predictor_for` makes it.
+    way : Way
+        How it is run.
+    tile_size : tuple of int
+        Height and width of a tile in px.
+    n_tiles : int
+        Tiles that will be computed.
+    batch_size : int
+        Tiles, or views of tiles, per call.
+
+    Returns
+    -------
+    list of callable
+        Each maps tiles (N, h, w, C) to outputs (N, h, w, K) float32, and halves batches that
+        memory is too small for. One thread at a time may call it.
+
+    Raises
+    ------
+    ModelError
+        If the network cannot be run in that way.
+    SettingError
+        If a setting is not known, or does not fit the tile or the others.
+    """
+    if way.views is not None:
+        _check_choice("views", way.views, get_args(Views))
+    if way.views == "d4" and tile_size[0] != tile_size[1]:
+        raise broken(
+            SettingError, "views", must="be flips for tiles that are not square", got="d4", fix="Use flips."
+        )
+    engine = way.engine if way.devices is None or way.engine == "openvino" else "keras"
+    n_px = n_tiles * n_views(way.views) * tile_size[0] * tile_size[1]
+    quick = fastest(predictor, n_px, engine, way.precision)
+    networks = [
+        Halving(one) for one in ([quick] if quick is not predictor else _copies(predictor, way.devices))
+    ]
+    if way.views is None:
+        return list(networks)
+    return [Viewed(one, way.views, batch_size) for one in networks]
+
+
+def _copies(predictor: Predictor, devices: Sequence[str] | None) -> list[Predictor]:
+    if type(predictor).__module__ == "tiledseg.engine._keras":
+        keras: _keras.KerasPredictor = predictor  # type: ignore[assignment]
+        return _replicas.replicas(keras, devices)
+    if devices is not None:
+        raise broken(
+            ModelError,
+            "devices",
+            must="be None but for a Keras network",
+            got=type(predictor).__name__,
+            fix="Choose the device within the callable.",
+        )
+    return [predictor]
 
 
 _FIX = "OpenVINO runs Keras networks on the TensorFlow backend: pip install 'tiledseg[fast]'."

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["compiled"]
 
 
-def compiled(model: Any, shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:  # noqa: ANN401
+def compiled(
+    model: Any,  # noqa: ANN401  Keras has no types
+    shape: tuple[int, ...],
+    device: str | None = None,
+) -> Callable[[FloatArray], AnyArray]:
     """Compile a network's inference call for one batch shape.
 
     Parameters
@@ -25,13 +29,25 @@ def compiled(model: Any, shape: tuple[int, ...]) -> Callable[[FloatArray], AnyAr
         The network; the function holds its variables, but no reference to it.
     shape : tuple of int
         (N, h, w, C) of every batch.
+    device : str, optional
+        TensorFlow's name of the device to run on; its own choice where it is None.
 
     Returns
     -------
     callable
         Maps a batch float32 of that shape to what the network returns, as a NumPy array.
     """
-    return _BACKENDS[keras.backend.backend()](weakref.ref(model), shape)
+    make = _BACKENDS[keras.backend.backend()]
+    if device is None:
+        return make(weakref.ref(model), shape)
+    with tf.device(device):
+        call = make(weakref.ref(model), shape)
+
+    def on_device(tiles: FloatArray) -> AnyArray:
+        with tf.device(device):
+            return call(tiles)
+
+    return on_device
 
 
 def _tensorflow(model: Callable[[], Any], shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:

@@ -44,6 +44,8 @@ class KerasPredictor:
     ----------
     model : keras.Model
         One image in, (N, h, w, C); one map of the same size out, (N, h, w, K).
+    device : str, optional
+        TensorFlow's name of the device that its weights are on; its own choice where it is None.
 
     Raises
     ------
@@ -52,7 +54,8 @@ class KerasPredictor:
         an output of another size than its input, or weights that are not finite.
     """
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401  Keras has no types
+    def __init__(self, model: Any, device: str | None = None) -> None:  # noqa: ANN401  Keras has no types
+        self._device = device
         self.model: Any = model
         height, width, self.channels = _input_shape(model)
         self.tile_size: tuple[int | None, int | None] = (height, width)
@@ -117,7 +120,7 @@ class KerasPredictor:
         with failures_named(tiles.shape):
             if shape not in functions:
                 self._check_size(tiles.shape)
-                functions[shape] = compiled(self.model, shape)
+                functions[shape] = compiled(self.model, shape, self._device)
             try:
                 outputs = functions[shape](padded(tiles, shape[0]))
             except Exception as error:

@@ -11,7 +11,7 @@ from tiledseg.errors import SettingError
 if TYPE_CHECKING:
     from tiledseg._types import Predictor
 
-__all__ = ["available_memory", "check_memory", "fitting_batch"]
+__all__ = ["allowed_memory", "available_memory", "check_memory", "fitting_batch"]
 
 _PIXELS_PER_CALL = 512 * 512  # on a CPU more per call was slower: caches overflow, nothing is gained
 _SHARE = 0.5  # of the free memory that a network may take when nothing else is said
@@ -29,6 +29,22 @@ def available_memory() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 4 << 30
+
+
+def allowed_memory(memory_budget: int | None) -> int:
+    """Say how much memory a network may take for its activations.
+
+    Parameters
+    ----------
+    memory_budget : int or None
+        What was given.
+
+    Returns
+    -------
+    int
+        Bytes: that; half of the free memory where it is None.
+    """
+    return int(available_memory() * _SHARE) if memory_budget is None else memory_budget
 
 
 def fitting_batch(
@@ -59,7 +75,7 @@ def fitting_batch(
         If the budget, or without one the machine's memory, is too small for one tile.
     """
     need = max(1, predictor.bytes_per_tile(tile_size))
-    budget = int(available_memory() * _SHARE) if memory_budget is None else memory_budget
+    budget = allowed_memory(memory_budget)
     check_memory(predictor, tile_size, 1, memory_budget)
     pixels = tile_size[0] * tile_size[1]
     return max(1, min(budget // need, n_tiles, _PIXELS_PER_CALL // pixels))

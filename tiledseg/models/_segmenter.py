@@ -178,7 +178,7 @@ def _check_threshold(threshold: float) -> None:
 
 
 def _check_tiling(segmenter: Segmenter) -> None:
-    if segmenter.tiling is None:
+    if segmenter.tiling is None or segmenter.tiling.tile_size == "auto":
         return
     settings = segmenter.architecture
     for axis, tile, size in zip("yx", segmenter.tiling.tile_shape, settings.input_shape[:2], strict=True):

@@ -2,6 +2,16 @@
 
 from tiledseg.predict._files import FileOutcome, FilesResult, predict_files
 from tiledseg.predict._plan import Plan, plan
+from tiledseg.predict._seams import Seam, SeamReport
 from tiledseg.predict._tiled import tiled_predict
 
-__all__ = ["FileOutcome", "FilesResult", "Plan", "plan", "predict_files", "tiled_predict"]
+__all__ = [
+    "FileOutcome",
+    "FilesResult",
+    "Plan",
+    "Seam",
+    "SeamReport",
+    "plan",
+    "predict_files",
+    "tiled_predict",
+]

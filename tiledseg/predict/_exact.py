@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tiledseg.config import TilingConfig
     from tiledseg.grid import AxisGrid, TileGrid
 
-__all__ = ["Verdict", "exact_tiling", "judge", "reach_of"]
+__all__ = ["Verdict", "exact_tiling", "judge", "overlap_of", "reach_of"]
 
 Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
 """``exact``: tiled equals whole; ``approximate``: it need not; ``impossible``: no tiling would make it."""
@@ -111,7 +111,38 @@ def exact_tiling(tiling: TilingConfig, predictor: Predictor, shape: tuple[int, i
     return tiling.changed(overlap=(overlaps[0], overlaps[1]))
 
 
-def _exact_overlap(place: int, tiling: TilingConfig, predictor: Predictor) -> int:
+def overlap_of(tiling: TilingConfig, predictor: Predictor, place: int, tile: int) -> int:
+    """Say how much of a tile its neighbour shares.
+
+    Parameters
+    ----------
+    tiling : TilingConfig
+        The tiling, its tile not necessarily known.
+    predictor : Predictor
+        The network.
+    place : int
+        0 along y, 1 along x.
+    tile : int
+        Length of a tile in px.
+
+    Returns
+    -------
+    int
+        Least overlap in px.
+
+    Raises
+    ------
+    SettingError
+        If it is to be exact, and is not known for this network.
+    """
+    if tiling.overlap == "exact":
+        return _known_overlap(place, predictor)
+    if isinstance(tiling.overlap, float):
+        return int(tile * tiling.overlap)
+    return tiling.overlap if isinstance(tiling.overlap, int) else tiling.overlap[place]
+
+
+def _known_overlap(place: int, predictor: Predictor) -> int:
     halo = reach_of(predictor).halo
     if halo is None:
         raise broken(
@@ -121,7 +152,11 @@ def _exact_overlap(place: int, tiling: TilingConfig, predictor: Predictor) -> in
             got="exact",
             fix=f"Tiled need not equal whole: {_obstacle(reach_of(predictor))}.",
         )
-    needed = _needed(halo[place])
+    return _needed(halo[place])
+
+
+def _exact_overlap(place: int, tiling: TilingConfig, predictor: Predictor) -> int:
+    needed = _known_overlap(place, predictor)
     least = _least_tile(needed, tiling.alignment_px[place], predictor.stride[place])
     tile, fixed = tiling.tile_shape[place], predictor.tile_size[place] is not None
     if tile < least:

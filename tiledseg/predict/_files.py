@@ -229,6 +229,8 @@ def _outcome(
             memory_budget=config.memory_budget,
             engine=config.engine,
             precision=config.precision,
+            views=config.views,
+            mask="tissue" if config.tissue else None,
         )
         labels = labels_of(probs, _threshold(model, config))
         for what, target in targets.items():

@@ -8,13 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from tiledseg.engine import Halving
-
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from concurrent.futures import Future
 
-    from tiledseg._types import AnyArray, FloatArray, Predictor
+    from tiledseg._types import AnyArray, FloatArray
 
 __all__ = ["pipelined"]
 
@@ -23,7 +21,7 @@ _Fed: TypeAlias = "tuple[_Tag, AnyArray] | None"
 
 
 def pipelined(
-    batches: Iterator[tuple[_Tag, AnyArray]], predictors: Sequence[Predictor]
+    batches: Iterator[tuple[_Tag, AnyArray]], networks: Sequence[Callable[[AnyArray], FloatArray]]
 ) -> Generator[tuple[_Tag, FloatArray], None, None]:
     """Run networks over batches while the next ones are read and the last one is used.
 
@@ -39,17 +37,17 @@ def pipelined(
     batches : iterator of tuple
         Whatever the batch is to be known by, and its tiles (N, h, w, C); drawn in the reading
         thread.
-    predictors : sequence of Predictor
-        The same network on each device.
+    networks : sequence of callable
+        The same network on each device; each is called by one thread at a time.
 
     Yields
     ------
     tuple
         What the batch is known by, and its outputs (N, h, w, K) float32; in the order of the batches.
     """
-    idle: SimpleQueue[Halving] = SimpleQueue()
-    for predictor in predictors:
-        idle.put(Halving(predictor))
+    idle: SimpleQueue[Callable[[AnyArray], FloatArray]] = SimpleQueue()
+    for one in networks:
+        idle.put(one)
     ended = threading.Event()
 
     def run(reading: Future[_Fed[_Tag]]) -> tuple[_Tag, FloatArray] | None:
@@ -63,10 +61,10 @@ def pipelined(
             idle.put(network)
 
     reader = ThreadPoolExecutor(1, "tiledseg-read")
-    runners = ThreadPoolExecutor(len(predictors), "tiledseg-run")
+    runners = ThreadPoolExecutor(len(networks), "tiledseg-run")
     coming: deque[Future[tuple[_Tag, FloatArray] | None]] = deque()
     try:
-        for _ in range(len(predictors) + 1):
+        for _ in range(len(networks) + 1):
             coming.append(runners.submit(run, reader.submit(next, batches, None)))
         while (done := coming.popleft().result()) is not None:
             coming.append(runners.submit(run, reader.submit(next, batches, None)))

@@ -11,6 +11,7 @@ from tiledseg._types import SegmenterLike
 from tiledseg.config import TilingConfig
 from tiledseg.engine import check_memory, fitting_batch, predictor_for
 from tiledseg.errors import SettingError
+from tiledseg.predict._auto import auto_tiling
 from tiledseg.predict._exact import exact_tiling, judge, reach_of
 from tiledseg.preprocess import scaled_length
 from tiledseg.tiler import Tiler
@@ -65,7 +66,8 @@ class Plan:
     scale : float
         Factor by which the image is shrunk before it is tiled.
     tiling : TilingConfig
-        The tiling that will be used; where its overlap is ``"exact"``, `grid` has it in px.
+        The tiling that will be used, its tile in px; where its overlap is ``"exact"``, `grid` has
+        that in px.
     grid : TileGrid
         Tiles of the image as the network sees it, after `scale`.
     stride : tuple of int
@@ -191,7 +193,7 @@ def plan(
     memory         about 87.8 MiB beside the image (network 64.0 MiB, band of rows 5.0 MiB)
     verdict        approximate: the reach of a callable is not known
     """
-    layout = lay_out(model, shape, tiling)
+    layout = lay_out(model, shape, tiling, memory_budget)
     predictor, grid = layout.predictor, layout.grid
     batch = chosen_batch(layout, batch_size, len(grid), memory_budget)
     classes = predictor.classes or 1
@@ -215,7 +217,9 @@ def plan(
     )
 
 
-def lay_out(model: object, shape: Sequence[int], tiling: TilingConfig | None) -> Layout:
+def lay_out(
+    model: object, shape: Sequence[int], tiling: TilingConfig | None, memory_budget: int | None = None
+) -> Layout:
     """Fit a network, an image's shape and a tiling to one another.
 
     Parameters
@@ -226,6 +230,8 @@ def lay_out(model: object, shape: Sequence[int], tiling: TilingConfig | None) ->
         Shape of the image in px, (H, W) or (H, W, C).
     tiling : TilingConfig or None
         How the image is tiled; None for the default of the model.
+    memory_budget : int, optional
+        Bytes that the network may take, where the tile is ``"auto"``.
 
     Returns
     -------
@@ -251,7 +257,10 @@ def lay_out(model: object, shape: Sequence[int], tiling: TilingConfig | None) ->
     scale = preprocessing.scale if preprocessing else 1.0
     seen = (scaled_length(height, scale), scaled_length(width, scale))
     given = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
-    checked = _checked(given or own or _default_tiling(predictor), predictor)
+    if memory_budget is not None:
+        memory_budget = whole_number("memory_budget", memory_budget)
+    wanted = auto_tiling(given or own or _default_tiling(predictor), predictor, seen, memory_budget)
+    checked = _checked(wanted, predictor)
     grid = Tiler(exact_tiling(checked, predictor, seen)).grid(seen, predictor.stride)
     predictor.check_tile(grid.tile_shape)
     return Layout(predictor, preprocessing, Tiler(checked), grid, (height, width))
@@ -282,8 +291,6 @@ def chosen_batch(layout: Layout, batch_size: int | None, n_tiles: int, memory_bu
         If `batch_size` is not a whole number of at least 1, or the budget too small for a tile.
     """
     predictor, tile_size = layout.predictor, layout.grid.tile_shape
-    if memory_budget is not None:
-        memory_budget = whole_number("memory_budget", memory_budget)
     if batch_size is None:
         return fitting_batch(predictor, tile_size, max(n_tiles, 1), memory_budget)
     size = whole_number("batch_size", batch_size)
