@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
 
 __all__ = ["TILE", "Pyramid", "level_shapes"]
+
+_Where: TypeAlias = tuple[slice, slice]
 
 TILE = 512
 """Height and width of the tiles that are written, in px."""
@@ -39,6 +41,17 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
     while max(shapes[-1]) > TILE:
         shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
     return shapes
+
+
+def _covered(parts: list[_Where], size: tuple[int, int]) -> bool:
+    """Say whether rectangles cover a tile, some of them perhaps twice."""
+    areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in parts]
+    if sum(areas) < size[0] * size[1]:
+        return False
+    filled = np.zeros(size, bool)
+    for part in parts:
+        filled[part] = True
+    return bool(filled.all())
 
 
 class Pyramid:
@@ -75,7 +88,7 @@ class Pyramid:
         ]
         self._shapes, self._dtype, self._channels = shapes, dtype, channels
         self._put, self._labels = put, labels
-        self._begun: dict[tuple[int, int, int], tuple[AnyArray, AnyArray]] = {}
+        self._begun: dict[tuple[int, int, int], tuple[AnyArray, list[_Where]]] = {}
 
     def feed(self, level: int, y: int, x: int, pixels: AnyArray) -> None:
         """Take a rectangle of a level; px of tiles that are done already are left out.
@@ -119,13 +132,13 @@ class Pyramid:
             return
         key = (level, row, column)
         if key not in self._begun:
-            self._begun[key] = (np.empty((*size, *self._channels), self._dtype), np.zeros(size, bool))
+            self._begun[key] = (np.empty((*size, *self._channels), self._dtype), [])
         tile, filled = self._begun[key]
         y, x = corner[0] - row * TILE, corner[1] - column * TILE
         where = (slice(y, y + part.shape[0]), slice(x, x + part.shape[1]))
         tile[where] = part
-        filled[where] = True
-        if filled.all():
+        filled.append(where)
+        if _covered(filled, size):
             del self._begun[key]
             self._finish(level, row, column, tile)
 

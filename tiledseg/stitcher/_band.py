@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -78,8 +79,10 @@ class Band:
     def _make_room(self, stop: int) -> None:
         lacking = stop - self.top - len(self._sums)
         if lacking > 0:
-            more = np.zeros((lacking, self._sums.shape[1]), self._dtype)
-            self._sums = np.concatenate([self._sums, more]) if len(self._sums) else more
+            usual = self._rows[0].stop + self.plan.step
+            sums = _zeros(max(len(self._sums) + lacking, usual), self._sums.shape[1], self._dtype)
+            sums[: len(self._sums)] = self._sums
+            self._sums = sums
 
     def release(self, first_open: int, sink: Sink, *, alone: bool) -> bool:
         """Hand rows that no open tile can touch to the sink.
@@ -131,6 +134,12 @@ class Band:
             return
         self._sums[:kept] = self._sums[done:]
         self._sums[kept:] = 0
+
+
+def _zeros(rows: int, floats: int, dtype: np.dtype[Any]) -> AnyArray:
+    """Take memory that goes back to the system as soon as it is let go, whatever lies around it."""
+    count = rows * floats
+    return np.frombuffer(mmap.mmap(-1, max(1, count) * dtype.itemsize), dtype)[:count].reshape(rows, floats)
 
 
 def _add_weighted(target: AnyArray, pixels: FloatArray, weights: FloatArray) -> None:
