@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from tiledseg.cli import main
-from tiledseg.config import Record
+from tiledseg.config import Record, RunConfig
 from tiledseg.data import Manifest, statistics_of
 from tiledseg.errors import SettingError
 from tiledseg.io import read_image, write_image, write_mask
@@ -150,6 +151,7 @@ def test_split_stats_and_tile(capsys, dataset):
     code, again, _ = run(capsys, "stats", *source, "--output", dataset / "stats", "--quiet")
     assert (code, again) == (0, out)
     assert sorted(path.name for path in (dataset / "stats").iterdir()) == [
+        "run.toml",
         "sheet_test.png",
         "sheet_train.png",
         "sheet_valid.png",
@@ -181,6 +183,12 @@ def test_a_file_of_settings_drives_the_same(capsys, dataset, monkeypatch):
     code, out, _ = run(capsys, "tile", "--config", "run.toml", "--quiet")
     assert (code, out) == (0, "6 tiles (4 train, 2 valid)\n")
     assert Manifest.read("tiles/manifest.jsonl").changed() == []
+    kept = RunConfig.from_toml(Path("tiles/run.toml").read_text(encoding="utf-8"))
+    assert (kept.tiles.tile_size, kept.split.group_regex) == ((40, 60), "slide(.)")
+    assert RunConfig.from_toml(Path("lists/all.toml").read_text(encoding="utf-8")).split == kept.split
+    before = Path("run.toml").read_text(encoding="utf-8")
+    assert run(capsys, "split", "--config", "run.toml", "--split-manifest", "run.jsonl", "--quiet")[0] == 0
+    assert Path("run.toml").read_text(encoding="utf-8") == before  # the user's own
 
 
 def test_nothing_is_read_where_the_output_is_taken(capsys, dataset):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tiledseg._backend import keras
-from tiledseg.config import PreprocessingConfig, TilingConfig, TrainConfig, UNetConfig
+from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
 from tiledseg.models import Segmenter, build_loss, load_model
@@ -79,8 +79,8 @@ def trained(tmp_path_factory):
 def test_a_run_leaves_settings_history_and_the_best_bundle(trained):
     config, result = trained
     names = {path.name for path in result.run_dir.iterdir()}
-    assert names == {"train.json", "history.csv", "history.json", "best"}
-    assert TrainConfig.from_json((result.run_dir / "train.json").read_text()) == config
+    assert names == {"run.toml", "history.csv", "history.json", "best"}
+    assert RunConfig.from_toml((result.run_dir / "run.toml").read_text(encoding="utf-8")).train == config
     assert json.loads((result.run_dir / "history.json").read_text()) == result.history
     rows = list(csv.DictReader((result.run_dir / "history.csv").read_text().splitlines()))
     assert {name: [float(row[name]) for row in rows] for name in rows[0]} == result.history

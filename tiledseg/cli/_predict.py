@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path  # noqa: TC003  the parser reads the types
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 import tiledseg
-from tiledseg.cli._models import TILING, ModelPath, Trust, check_model, load, tiling_for
+from tiledseg.cli._models import TILING, check_model, load, tiling_for
 from tiledseg.cli._options import Table
-from tiledseg.cli._settings import Settings, with_options
-from tiledseg.config import PredictConfig
+from tiledseg.cli._settings import Settings, needed, with_options
+from tiledseg.config import RunConfig
 from tiledseg.io import check_writable, find_images
 
 __all__ = ["predict"]
 
 
-@with_options(Table("predict", PredictConfig(), "Prediction"), TILING)
+@with_options(
+    Table("predict", RunConfig().predict, "Prediction", without=("model", "inputs", "tiling")), TILING
+)
 def predict(
-    model: ModelPath,
+    model: Annotated[
+        Path | None, Parameter(help="Folder of a bundle, or a .keras file with --trust.", negative_none=())
+    ] = None,
     /,
-    *inputs: Annotated[Path, Parameter(required=True, help="Image files, and folders of them.")],
-    output: Annotated[Path, Parameter(help="Folder to write to; made where it is missing.")],
-    trust: Trust = False,
+    *inputs: Annotated[Path, Parameter(help="Image files, and folders of them.")],
     settings: Settings,
 ) -> int:
     """Segment image files."""
     config = settings.over(settings.run.predict, "predict")
-    check_model(model, trust=trust)
-    find_images(inputs, recursive=config.recursive)
+    path = model or Path(needed(config.model, "model", "predict.model"))
+    files = inputs or tuple(map(Path, needed(config.inputs, "inputs", "predict.inputs")))
+    output = Path(needed(config.output, "--output", "predict.output"))
+    check_model(path, trust=config.trust)
+    find_images(files, recursive=config.recursive)
     check_writable(output)
-    segmenter = load(model, trust=trust)
-    tiling = tiling_for(segmenter, settings)
+    segmenter = load(path, trust=config.trust)
+    tiling = tiling_for(segmenter, settings, config.tiling)
     result = tiledseg.predict_files(
-        segmenter, inputs, output, config, tiling=tiling, progress=settings.progress
+        segmenter, files, output, config, tiling=tiling, progress=settings.progress
     )
+    done = config.changed(model=_text(path), inputs=tuple(map(_text, files)), tiling=tiling)
+    settings.keep(output, predict=done)
     sys.stdout.write(f"{str(result).splitlines()[0]}\n")
     return 1 if result.failed else 0
+
+
+def _text(path: Path) -> str:
+    """Spell a path for a file in UTF-8, which a name need not be."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

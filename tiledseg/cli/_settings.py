@@ -15,15 +15,17 @@ from tiledseg.cli._logging import logging_shown
 from tiledseg.cli._options import group, merged, options_of
 from tiledseg.config import Config, RunConfig
 from tiledseg.errors import FileError, SettingError
+from tiledseg.io import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tiledseg.cli._options import Option, Table
 
-__all__ = ["Settings", "with_options"]
+__all__ = ["Settings", "needed", "with_options"]
 
 _Settings = TypeVar("_Settings", bound=Config)
+_Value = TypeVar("_Value")
 _LARGEST = 1_000_000
 
 
@@ -39,11 +41,14 @@ class Settings:
         Values of the command line by table.
     progress : bool
         Whether to show progress.
+    file : Path or None
+        The file.
     """
 
     run: RunConfig = field(default_factory=RunConfig)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: bool = True
+    file: Path | None = None
 
     def over(self, base: _Settings, table: str) -> _Settings:
         """Put what the command line gave for a table over settings.
@@ -66,6 +71,55 @@ class Settings:
             If a value cannot be used.
         """
         return merged(base, self.given.get(table, {}))
+
+    def whole(self, **tables: Config) -> RunConfig:
+        """Put all that the command line gave over the file's settings.
+
+        Parameters
+        ----------
+        **tables : Config
+            What was made of some tables, by name.
+
+        Returns
+        -------
+        RunConfig
+            What the command works with, to be kept beside what it makes.
+
+        Raises
+        ------
+        SettingError
+            If a value cannot be used.
+        """
+        known = {name: getattr(self.run, name) for name in self.given if name in RunConfig.model_fields}
+        made = {name: self.over(base, name) for name, base in known.items()} | tables
+        return self.run.changed(**made)
+
+    def keep(self, folder: Path, name: str = "run.toml", **tables: Config) -> None:
+        """Write what the command worked with beside what it made.
+
+        A file of that name stays if it is the one that was read, or was not written by us.
+
+        Parameters
+        ----------
+        folder : Path
+            Where to write.
+        name : str
+            Name of the file.
+        **tables : Config
+            As of `whole`.
+
+        Raises
+        ------
+        FileError
+            If it cannot be written.
+        """
+        target, text = folder / name, self.whole(**tables).to_toml()
+        if target.exists():
+            with target.open("rb") as file:
+                ours = file.readline() == text.encode().splitlines(keepends=True)[0]
+            if not ours or (self.file is not None and target.samefile(self.file)):
+                return
+        write_text(target, text)
 
 
 def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -92,7 +146,8 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
             taken = {parameter.name: kwargs.pop(parameter.name, None) for parameter in parameters}
             quiet, verbose = bool(taken["quiet"]), bool(taken["verbose"])
             with logging_shown(quiet=quiet, verbose=verbose):
-                settings = Settings(_read(taken.get("config")), _given(options, taken), progress=not quiet)
+                file = taken.get("config")
+                settings = Settings(_read(file), _given(options, taken), not quiet, file)
                 return command(*args, **kwargs, settings=settings)
 
         own = inspect.signature(command, eval_str=True)
@@ -131,6 +186,34 @@ def _read(path: Path | None) -> RunConfig:
         raise SettingError(f"{shown(str(path))}: {error}") from None
 
 
+def needed(value: _Value | None, option: str, where: str) -> _Value:
+    """Insist on what only the command line or a file can say.
+
+    Parameters
+    ----------
+    value : object
+        What was said; None or empty for nothing.
+    option : str
+        What it is called in messages.
+    where : str
+        The setting of the file that it can stand in.
+
+    Returns
+    -------
+    object
+        The value.
+
+    Raises
+    ------
+    SettingError
+        If nothing was said.
+    """
+    if value is None or value == ():
+        fix = f"Give it on the command line, or as {where} in the file of --config."
+        raise broken(SettingError, option, must="be given", got="nothing", fix=fix)
+    return value
+
+
 def _common(*, file: bool) -> list[inspect.Parameter]:
     """Describe the options that all commands have."""
     texts = {
@@ -151,7 +234,7 @@ def _flag(name: str, text: str) -> inspect.Parameter:
 
 def _file() -> inspect.Parameter:
     look = Parameter(
-        help="TOML file with the tables train_data, valid_data, train, evaluate and predict; "
+        help=f"TOML file with the tables {', '.join(RunConfig.model_fields)}; "
         "options given here stand above it.",
         group=group("Common"),
         metavar="FILE",

@@ -22,5 +22,6 @@ def split(*, settings: Settings) -> int:
     folder = check_writable(target.parent)
     records = dataset(settings, folder).records
     write_manifest(target, records)
+    settings.keep(folder, f"{target.stem}.toml")
     sys.stdout.write(f"{statistics_of(records)}\n")
     return 0

@@ -37,6 +37,7 @@ def stats(*, settings: Settings) -> int:
     if config.output is not None:
         with new_folder(config.output) as folder:
             _write(folder, found, numbers, config)
+            settings.keep(folder)
     return 0
 
 

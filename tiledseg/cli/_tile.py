@@ -21,5 +21,6 @@ def tile(*, settings: Settings) -> int:
     config = settings.over(settings.run.tiles, "tiles")
     check_new_folder(config.output)
     tiles = write_tiles(dataset(settings, Path()), config, progress=settings.progress)
+    settings.keep(tiles.folder)
     sys.stdout.write(f"{tiles}\n")
     return 0

@@ -34,7 +34,8 @@ def train(*, settings: Settings) -> int:
     pairs = pairs_of(settings.over(settings.run.train_data, "train_data"))
     unseen = pairs_of(settings.over(settings.run.valid_data, "valid_data"))
     load_keras()
-    result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress)
+    whole = settings.whole(train=config)
+    result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress, settings=whole)
     sys.stdout.write(_summary(result))
     return 0
 

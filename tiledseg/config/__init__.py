@@ -20,6 +20,7 @@ from tiledseg.config._geometric import (
     WarpConfig,
     ZoomConfig,
 )
+from tiledseg.config._jobs import PredictJobConfig
 from tiledseg.config._losses import (
     BasnetConfig,
     BceConfig,
@@ -107,6 +108,7 @@ __all__ = [
     "PhotometricConfig",
     "PlateauConfig",
     "PredictConfig",
+    "PredictJobConfig",
     "PreprocessingConfig",
     "Product",
     "Record",

@@ -28,7 +28,7 @@ def meanings_of(model: type[BaseModel]) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        One line for each field.
+        One line for each field, those that it inherits among them.
 
     Examples
     --------
@@ -36,9 +36,12 @@ def meanings_of(model: type[BaseModel]) -> dict[str, str]:
     >>> meanings_of(DataConfig)["verify"]
     'Whether the files of a manifest are compared with the digests in it.'
     """
+    base = model.__base__
+    inherited = meanings_of(base) if base is not None and hasattr(base, "model_fields") else {}
     _, _, section = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
     section = _SECTION.split(section)[0] + "\n"
-    return {name: _plain(text) for names, text in _ATTRIBUTE.findall(section) for name in names.split(", ")}
+    own = {name: _plain(text) for names, text in _ATTRIBUTE.findall(section) for name in names.split(", ")}
+    return inherited | own
 
 
 def summary_of(model: type[BaseModel]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tiledseg.config._base import Config
 from tiledseg.config._data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
-from tiledseg.config._predict import PredictConfig
+from tiledseg.config._jobs import PredictJobConfig
 from tiledseg.config._train import EvaluateConfig, TrainConfig
 
 __all__ = ["RunConfig"]
@@ -33,8 +33,8 @@ class RunConfig(Config):
         Images and masks to score a trained network on.
     evaluate : EvaluateConfig
         How it is scored.
-    predict : PredictConfig
-        What is written for each image.
+    predict : PredictJobConfig
+        What is predicted, and what is written for each image.
     """
 
     data: DataConfig = DataConfig()
@@ -46,4 +46,4 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     test_data: DataConfig = DataConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    predict: PredictConfig = PredictConfig()
+    predict: PredictJobConfig = PredictJobConfig()

@@ -11,7 +11,7 @@ from tiledseg._backend import keras
 from tiledseg._checks import broken, settings_of
 from tiledseg._progress import progress_bar
 from tiledseg._version import __version__
-from tiledseg.config import PlateauConfig, TilingConfig, TrainConfig
+from tiledseg.config import PlateauConfig, RunConfig, TilingConfig, TrainConfig
 from tiledseg.data import CropSampler, GridCrops, as_pairs, check_apart, crops_to_cover, prepare_pairs
 from tiledseg.errors import ArrayError
 from tiledseg.io import write_text
@@ -47,7 +47,7 @@ class TrainingResult:
     best_epoch : int
         The epoch of the least validation loss, from 1.
     run_dir : Path
-        The run's folder: ``train.json``, ``history.csv``, ``history.json`` and ``best/``.
+        The run's folder: ``run.toml``, ``history.csv``, ``history.json`` and ``best/``.
     """
 
     segmenter: Segmenter
@@ -82,6 +82,7 @@ class Trainer:
         *,
         progress: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        settings: RunConfig | None = None,
     ) -> TrainingResult:
         """Train, and keep the best.
 
@@ -95,6 +96,8 @@ class Trainer:
             Whether to show a progress bar. Each epoch's losses go to the logger ``tiledseg``.
         callbacks : sequence of keras.callbacks.Callback
             Called after the trainer's own.
+        settings : RunConfig, optional
+            What else the run's ``run.toml`` is to say: where the data is from, how it was split.
 
         Returns
         -------
@@ -116,7 +119,8 @@ class Trainer:
         pairs, unseen = as_pairs(train, "train"), as_pairs(valid, "valid")
         sources = self._sources(pairs, unseen)
         run_dir = new_run_dir(self.config.runs_dir)
-        write_text(run_dir / "train.json", self.config.to_json() + "\n")
+        whole = settings_of(RunConfig, settings, "settings").changed(train=self.config)
+        write_text(run_dir / "run.toml", whole.to_toml())
         history = History(run_dir)
         with seeded(self.config.seed):
             with computing_in(self.config.precision):
