@@ -531,6 +531,20 @@ def test_crops_do_not_depend_on_how_they_are_asked_for():
         assert np.array_equal(together, whole[which])
 
 
+def test_crops_do_not_depend_on_the_threads_of_opencv():
+    image, mask = photo(190, 220), blobs(190, 220)
+    transforms = [*augmenting("default", 3), *GEOMETRIC]
+    threads = cv2.getNumThreads()
+    try:
+        found = []
+        for number in (1, 4):
+            cv2.setNumThreads(number)
+            found.append(sampler(image, mask, transforms, (160, 160), seed=5).batch(3, range(16)))
+    finally:
+        cv2.setNumThreads(threads)
+    assert all(np.array_equal(*pair) for pair in zip(*found, strict=True))
+
+
 def test_epochs_and_seeds_differ():
     image = photo(90, 120)
     transforms = augmenting("default", 3)

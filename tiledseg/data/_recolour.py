@@ -130,9 +130,10 @@ def _brightness(image: FloatArray, config: BrightnessConfig, rng: _Rng) -> Float
 def _contrast(image: FloatArray, config: ContrastConfig, rng: _Rng) -> FloatArray:
     factor = np.float32(rng.uniform(*config.factors))
     height, width, channels = image.shape
-    rows = cv2.reduce(image.reshape(height, -1), 0, cv2.REDUCE_SUM, dtype=cv2.CV_64F)
-    mean = (rows.reshape(-1, channels).sum(axis=0) / (height * width)).astype(np.float32)
-    return np.asarray(image * factor + mean * (1 - factor))
+    flat = image.reshape(height, -1)  # an inner axis of a few channels is slow
+    sums = cv2.reduce(flat, 0, cv2.REDUCE_SUM, dtype=cv2.CV_64F).reshape(-1, channels).sum(axis=0)
+    shift = np.tile(sums / (height * width) * (1 - factor), width).astype(np.float32)
+    return _like(flat * factor + shift, image)
 
 
 def _gamma(image: FloatArray, config: GammaConfig, rng: _Rng) -> FloatArray:
@@ -196,16 +197,22 @@ def _normal_quantiles() -> FloatArray:
 def _jpeg(image: FloatArray, config: JpegConfig, rng: _Rng) -> FloatArray:
     quality = int(rng.integers(*config.qualities, endpoint=True))
     plain = _as_before(image, np.dtype(np.uint8))
-    parts = [plain] if image.shape[2] in {1, 3} else np.split(plain, image.shape[2], axis=2)
-    lossy = np.concatenate([_compressed(part, quality) for part in parts], axis=2)
-    return np.asarray(image + (lossy.astype(np.float32) - plain) * np.float32(1 / 255))
+    if image.shape[2] == 3:
+        code = _encoded(cv2.cvtColor(plain, cv2.COLOR_RGB2BGR), quality)
+        lossy = _like(cv2.imdecode(code, cv2.IMREAD_COLOR_RGB), image)
+    else:
+        codes = [_encoded(channel, quality) for channel in cv2.split(plain)]
+        lossy = np.stack([_grey(code) for code in codes], axis=2)
+    change = cv2.subtract(lossy, plain, dtype=cv2.CV_32F)
+    return _like(cv2.addWeighted(image, 1, change.reshape(image.shape), 1 / 255, 0), image)
 
 
-def _compressed(plain: AnyArray, quality: int) -> AnyArray:
-    """Compress RGB or grey; OpenCV's order is BGR."""
-    code = cv2.imencode(".jpg", plain[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    lossy = cv2.imdecode(code, cv2.IMREAD_UNCHANGED)
-    return np.asarray(_like(lossy, plain)[..., ::-1])
+def _encoded(plain: AnyArray, quality: int) -> AnyArray:
+    return cv2.imencode(".jpg", plain, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+
+
+def _grey(code: AnyArray) -> AnyArray:
+    return np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE))
 
 
 def _like(array: object, image: AnyArray) -> AnyArray:
