@@ -87,6 +87,8 @@ def test_an_ome_tiff_is_what_other_programs_expect(tmp_path: Path) -> None:
     assert [channel.name for channel in pixels.channels] == ["cell", "ring"]
     found = ome.structured_annotations[0].value
     assert dict(found) == {"model": "b\\x01undle <é>", "tiledseg": "1"}
+    with open_image(path, level=1) as image:
+        assert image.pixel_size == PixelSize(1.0, 0.5)
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_ome
         assert not tiff.is_bigtiff

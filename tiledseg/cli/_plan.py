@@ -16,7 +16,7 @@ from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import PredictConfig
 from tiledseg.errors import SettingError
-from tiledseg.io import image_shape
+from tiledseg.io import open_image
 
 __all__ = ["plan"]
 
@@ -49,7 +49,8 @@ def plan(
 def _shape(image: str) -> tuple[int, ...]:
     sizes = _SHAPE.fullmatch(image)
     if sizes is None:
-        return image_shape(image)
+        with open_image(image) as source:
+            return source.shape
     if Path(image).exists():
         raise broken(
             SettingError,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from tiledseg._checks import broken
 from tiledseg.config._base import Config, Count, _tupled
+from tiledseg.errors import SettingError
 
 __all__ = ["PredictConfig", "Product"]
 
@@ -22,10 +24,17 @@ class PredictConfig(Config):
     write : tuple of {"mask", "probs", "overlay"}
         What is written: masks into ``masks/``, probabilities into ``probs/``, overlays into
         ``overlays/`` of the output folder.
-    mask_format : {"png", "tiff"}
-        Format of masks.
+    mask_format : {"png", "tiff", "ome-tiff", "ome-zarr", "npy"}
+        Format of masks. The last three are written while they are computed, and take images of
+        any size.
+    probs_format : {"tiff", "ome-tiff", "ome-zarr", "npy"}
+        Format of probabilities.
     probs_dtype : {"float16", "float32"}
-        Dtype of probabilities, which are TIFF.
+        Dtype of probabilities; float16 for TIFF alone.
+    level : int
+        Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies.
+    channels : tuple of int or None
+        Channels of the image that are read, from 0, in that order; None for all.
     threshold : float or None
         Where probabilities of one class are cut, in (0, 1); None for the segmenter's own, or 0.5.
     batch_size : int or None
@@ -46,11 +55,22 @@ class PredictConfig(Config):
     existing : {"refuse", "skip", "overwrite"}
         What to do where an output stands already: refuse before anything is computed, skip the
         image, or overwrite.
+    resume : bool
+        Whether what a killed run wrote of a large map is gone on with, and what this one writes
+        stays if it is killed; for formats that are written while they are computed.
+
+    Raises
+    ------
+    SettingError
+        If a value is out of its range, or does not fit the others.
     """
 
     write: Annotated[tuple[Product, ...], BeforeValidator(_tupled), Field(min_length=1)] = ("mask",)
-    mask_format: Literal["png", "tiff"] = "png"
+    mask_format: Literal["png", "tiff", "ome-tiff", "ome-zarr", "npy"] = "png"
+    probs_format: Literal["tiff", "ome-tiff", "ome-zarr", "npy"] = "tiff"
     probs_dtype: Literal["float16", "float32"] = "float16"
+    level: Annotated[int, Field(ge=0)] = 0
+    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_tupled)] | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_size: Count | None = None
     memory_budget: Count | None = None
@@ -60,3 +80,26 @@ class PredictConfig(Config):
     tissue: bool = False
     recursive: bool = False
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
+    resume: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if "probs" in self.write and self.probs_format != "tiff" and self.probs_dtype != "float32":
+            raise broken(
+                SettingError,
+                "probs_dtype",
+                must=f"be float32 with probs_format={self.probs_format}",
+                got=self.probs_dtype,
+                fix="Set probs_dtype to float32, or probs_format to tiff.",
+            )
+        streamed = {"mask": self.mask_format, "probs": self.probs_format}
+        whole = [what for what in self.write if streamed.get(what, "png") in {"png", "tiff"}]
+        if self.resume and whole:
+            raise broken(
+                SettingError,
+                "resume",
+                must="meet formats that are written while they are computed",
+                got=f"{whole[0]} as {streamed.get(whole[0], 'png')}",
+                fix="Set mask_format and probs_format to ome-tiff, ome-zarr or npy, without overlays.",
+            )
+        return self

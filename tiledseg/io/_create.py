@@ -190,6 +190,7 @@ class ImageSink:
         if block.shape != wanted:
             fix = "Assign an array of the region's own shape."
             raise broken(ArrayError, "pixels", must=f"have shape {wanted}", got=block.shape, fix=fix)
+        self._settle(0)  # so that the journal is never more than one region behind
         self._pyramid.feed(0, rows.start, columns.start, block)
 
     def finished_rows(self, start: int, stop: int) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tiledseg._checks import broken
 from tiledseg.errors import FileError
 from tiledseg.io._file import named, path_text
+from tiledseg.io._zarr_regions import is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,10 +27,11 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = False) -> list[Path]:
     """List the images that paths name.
 
-    A file that is named itself is taken whatever its suffix. Of a folder, the files with a suffix in
-    ``SUFFIXES`` are taken, hidden ones left out, in natural order (``a2`` before ``a10``). Links are
-    followed; a folder that links lead back to is visited once. A file that is reached twice is listed once. A
-    link that leads nowhere, or a pipe, is listed if its suffix says image: reading it will say what is wrong.
+    A file that is named itself is taken whatever its suffix, and a zarr folder counts as a file. Of a
+    folder, the files with a suffix in ``SUFFIXES`` and the zarr folders are taken, hidden ones left out, in
+    natural order (``a2`` before ``a10``). Links are followed; a folder that links lead back to is visited
+    once. A file that is reached twice is listed once. A link that leads nowhere, or a pipe, is listed if its
+    suffix says image: reading it will say what is wrong.
 
     Parameters
     ----------
@@ -63,12 +65,14 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
 
 
 def _images_of(path: Path, visited: set[tuple[int, int]], *, recursive: bool) -> Iterator[Path]:
-    entries = _entries(path, visited)
+    entries = None if is_zarr(str(path)) else _entries(path, visited)
     if entries is None:
         yield path
         return
     for entry in entries:
-        if os.path.isdir(entry):  # noqa: PTH112  it answers False where a link runs in a circle
+        if is_zarr(str(entry)):
+            yield entry
+        elif os.path.isdir(entry):  # noqa: PTH112  it answers False where a link runs in a circle
             if recursive:
                 yield from _images_of(entry, visited, recursive=True)
         elif entry.suffix.lower() in SUFFIXES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from contextlib import contextmanager
@@ -136,7 +137,8 @@ def listed_pages(file: Reader, pages: list[Page]) -> FileError:
 def ome_pixels(description: str) -> list[dict[str, str]]:
     """Find the attributes of each OME ``Pixels`` element; by pattern, since XML can be made to explode."""
     blocks = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", description)
-    return [dict(re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", block)) for block in blocks]
+    found = [re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", block) for block in blocks]
+    return [{name: html.unescape(value) for name, value in block} for block in found]
 
 
 def check_complete(file: Reader, pages: list[Page], first: tifffile.TiffPage) -> None:

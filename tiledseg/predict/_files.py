@@ -15,21 +15,27 @@ import numpy as np
 from tiledseg._checks import broken, settings_of, shown
 from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
+from tiledseg._version import __version__
 from tiledseg.config import PredictConfig
 from tiledseg.engine import predictor_for
 from tiledseg.errors import FileError, TiledSegError
-from tiledseg.io import check_writable, find_images, read_image, write_image, write_mask, write_probs
+from tiledseg.io import check_writable, find_images, open_image
+from tiledseg.predict._fingerprint import fingerprint_of
+from tiledseg.predict._outputs import SUFFIXES, Tee, check_size, is_streamed, written_at_the_end
+from tiledseg.predict._plan import lay_out
 from tiledseg.predict._tiled import tiled_predict
-from tiledseg.render import overlay
-from tiledseg.stitcher import labels_of
+from tiledseg.preprocess import prepare
 
 if TYPE_CHECKING:
-    from tiledseg._types import AnyArray, FloatArray, PathLike
+    from tiledseg._types import PathLike, Source
     from tiledseg.config import Product, TilingConfig
+    from tiledseg.io import ImageSource
+    from tiledseg.predict._plan import Layout
 
 __all__ = ["FileOutcome", "FilesResult", "predict_files"]
 
 _log = logging.getLogger("tiledseg")
+_OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
 _FOLDERS: dict[Product, str] = {"mask": "masks", "probs": "probs", "overlay": "overlays"}
 
 
@@ -101,14 +107,15 @@ def predict_files(
     Masks go to ``masks/NAME.png`` (0 and 255 for one class, labels for several), probabilities
     to ``probs/NAME.tif``, overlays to ``overlays/NAME.png`` below the output folder; images from
     folders inside a given folder keep their place. Each file stands whole under its name or not
-    at all.
+    at all. With ``ome-tiff``, ``ome-zarr`` or ``npy`` as `mask_format` and `probs_format`, images
+    are read and maps written region by region, in memory that does not grow with the image.
 
     Parameters
     ----------
     model : Segmenter, keras.Model or callable
         As for `tiled_predict`.
     inputs : path or sequence of path
-        Image files (PNG, JPEG, BMP, TIFF), and folders of them.
+        Images (PNG, JPEG, BMP, TIFF, zarr, .npy), and folders of them.
     output : path
         Folder to write to; made where it does not exist.
     config : PredictConfig, optional
@@ -166,12 +173,9 @@ def _targets(path: Path, roots: list[Path], output: Path, config: PredictConfig)
     """Name the files to be written for an image."""
     root = next((root for root in roots if root.is_dir() and path.is_relative_to(root)), path.parent)
     place = path.relative_to(root).parent
-    suffixes: dict[Product, str] = {
-        "mask": ".png" if config.mask_format == "png" else ".tif",
-        "probs": ".tif",
-        "overlay": ".png",
-    }
-    return {what: output / _FOLDERS[what] / place / (path.stem + suffixes[what]) for what in config.write}
+    name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
+    formats: dict[Product, str] = {"mask": config.mask_format, "probs": config.probs_format, "overlay": "png"}
+    return {what: output / _FOLDERS[what] / place / (name + SUFFIXES[formats[what]]) for what in config.write}
 
 
 def _check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
@@ -215,27 +219,14 @@ def _outcome(
     config: PredictConfig,
     tiling: TilingConfig | None,
 ) -> FileOutcome:
-    if config.existing == "skip" and all(target.is_file() for target in targets.values()):
+    if config.existing == "skip" and all(target.exists() for target in targets.values()):
         return FileOutcome(path, targets, skipped=True)
     started = time.perf_counter()
     written: dict[Product, Path] = {}
     try:
-        image = read_image(path)
-        probs = tiled_predict(
-            model,
-            image,
-            tiling,
-            batch_size=config.batch_size,
-            memory_budget=config.memory_budget,
-            engine=config.engine,
-            precision=config.precision,
-            views=config.views,
-            mask="tissue" if config.tissue else None,
-        )
-        labels = labels_of(probs, _threshold(model, config))
-        for what, target in targets.items():
-            _write(what, target, image, probs, labels, config)
-            written[what] = target
+        with open_image(path, level=config.level, channels=config.channels) as image:
+            check_size(image, targets, config)
+            written |= _predicted(model, image, targets, config, tiling)
     except (TiledSegError, MemoryError, OSError) as error:
         text = str(error) or type(error).__name__
         _log.warning("%s: %s", shown(str(path)), text)
@@ -243,24 +234,48 @@ def _outcome(
     return FileOutcome(path, targets, time.perf_counter() - started)
 
 
+def _predicted(
+    model: object,
+    image: ImageSource,
+    targets: dict[Product, Path],
+    config: PredictConfig,
+    tiling: TilingConfig | None,
+) -> dict[Product, Path]:
+    """Predict one image, and write what is streamed on the way and the rest at the end."""
+    layout = lay_out(model, image.shape, tiling, config.memory_budget)
+    threshold = _threshold(model, config)
+    whole = not all(is_streamed(what, config) for what in targets)
+    pixels = np.asarray(image) if whole else image
+    tee = Tee(image, layout.predictor.classes or _found_classes(layout, pixels), threshold)
+    provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": str(threshold)}
+    provenance["tiling"] = layout.tiler.config.model_dump_json()
+    fingerprint = fingerprint_of(model, image.identity, config, tiling) if config.resume else None
+    with tee.open(targets, config, provenance, fingerprint):
+        tiled_predict(
+            model,
+            pixels,
+            tiling,
+            batch_size=config.batch_size,
+            memory_budget=config.memory_budget,
+            engine=config.engine,
+            precision=config.precision,
+            views=config.views,
+            mask="tissue" if config.tissue else None,
+            out=tee,
+        )
+    if tee.whole is None:
+        return targets
+    return written_at_the_end(targets, np.asarray(pixels), tee.whole, threshold, config)
+
+
+def _found_classes(layout: Layout, image: Source) -> int:
+    """Count the channels of a callable's output, by running it on one tile."""
+    source = image if layout.preprocessing is None else prepare(image, layout.preprocessing)
+    tile = next(layout.tiler.batches(source, 1, grid=layout.grid, ids=[0])).tiles
+    return int(layout.predictor(tile).shape[3])
+
+
 def _threshold(model: object, config: PredictConfig) -> float:
     if config.threshold is not None:
         return config.threshold
     return model.threshold if isinstance(model, SegmenterLike) else 0.5
-
-
-def _write(
-    what: Product, target: Path, image: AnyArray, probs: FloatArray, labels: AnyArray, config: PredictConfig
-) -> None:
-    if what == "mask":
-        write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None)
-    elif what == "probs":
-        write_probs(target, probs, dtype=config.probs_dtype)
-    else:
-        write_image(target, overlay(image, labels, limits=_limits(image)))
-
-
-def _limits(image: AnyArray) -> tuple[float, float] | None:
-    """Say which values an overlay shows as black and white: all that there are, where 8 bits are too few."""
-    low, high = float(image.min()), float(image.max())
-    return None if image.dtype == np.uint8 or low == high else (low, high)

@@ -1,0 +1,183 @@
+"""predict_files from large files to large files: streamed, gone on with after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+import tiledseg as ts
+from tiledseg.config import PredictConfig, PreprocessingConfig
+from tiledseg.errors import SettingError
+from tiledseg.io import PixelSize, open_image, read_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+rng = np.random.default_rng(0)
+IMAGE = rng.integers(0, 256, (20, 60, 3), np.uint8).repeat(40, 0).repeat(90, 1)[:700, :5300]
+TALL = rng.integers(0, 256, (100, 10, 3), np.uint8).repeat(40, 0).repeat(90, 1)[:3600, :800]
+TILING = ts.TilingConfig(tile_size=256, overlap=64)
+
+
+def red(tiles: np.ndarray) -> np.ndarray:
+    return tiles[..., :1] / 255
+
+
+def two(tiles: np.ndarray) -> np.ndarray:
+    return np.stack([tiles[..., 0], 255 - tiles[..., 0]], axis=-1) / 255
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    with tifffile.TiffWriter(folder / "a.ome.tif", bigtiff=True, ome=True) as writer:
+        options = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib"}
+        size = {
+            "PhysicalSizeX": 0.25,
+            "PhysicalSizeXUnit": "µm",
+            "PhysicalSizeY": 0.5,
+            "PhysicalSizeYUnit": "µm",
+        }
+        writer.write(IMAGE, subifds=1, metadata={"axes": "YXS", **size}, **options)
+        writer.write(IMAGE[::2, ::2], subfiletype=1, **options)
+    array = zarr.create_array(folder / "b.zarr", shape=IMAGE.shape, dtype="u1", chunks=(256, 256, 3))
+    array[:] = IMAGE
+    return folder
+
+
+def read(path: Path) -> np.ndarray:
+    with open_image(path) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("ome-tiff", ".ome.tif"), ("ome-zarr", ".ome.zarr"), ("npy", ".npy")]
+)
+@pytest.mark.parametrize("network", [red, two])
+def test_streamed_maps_are_those_of_the_whole_image(
+    form: str, suffix: str, network: object, slides: Path, tmp_path: Path
+) -> None:
+    config = PredictConfig(
+        write=("mask", "probs"), mask_format=form, probs_format=form, probs_dtype="float32"
+    )
+    result = ts.predict_files(network, slides, tmp_path, config, tiling=TILING)
+    assert str(result) == "2 predicted, 0 skipped, 0 failed"
+    probs = ts.tiled_predict(network, IMAGE, TILING)
+    labels = np.where(probs[..., 0] >= 0.5, 255, 0) if network is red else probs.argmax(axis=-1)
+    for name in "ab":
+        found = read(tmp_path / "probs" / f"{name}{suffix}")
+        np.testing.assert_allclose(found.reshape(probs.shape), probs, atol=1e-6)
+        wrong = read(tmp_path / "masks" / f"{name}{suffix}") != labels
+        assert wrong.mean() < 1e-5  # the last bit of a sum may differ between panels and rows
+    if form != "npy":
+        with open_image(tmp_path / "masks" / f"a{suffix}") as mask:
+            assert mask.pixel_size == PixelSize(0.5, 0.25)
+
+
+def test_streamed_and_whole_files_come_from_one_run(slides: Path, tmp_path: Path) -> None:
+    config = PredictConfig(write=("mask", "probs", "overlay"), probs_format="ome-tiff", probs_dtype="float32")
+    ts.predict_files(red, slides / "a.ome.tif", tmp_path, config, tiling=TILING)
+    probs = read(tmp_path / "probs" / "a.ome.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "masks" / "a.png"), np.where(probs >= 0.5, 255, 0))
+    assert read_image(tmp_path / "overlays" / "a.png").shape == IMAGE.shape
+
+
+def test_level_and_channels_are_chosen(slides: Path, tmp_path: Path) -> None:
+    config = PredictConfig(level=1, channels=(2, 0), mask_format="ome-tiff")
+    ts.predict_files(red, slides / "a.ome.tif", tmp_path, config, tiling=TILING)
+    expected = ts.tiled_predict(red, IMAGE[::2, ::2, [2, 0]], TILING, reduction="threshold")[..., 0] * 255
+    assert (read(tmp_path / "masks" / "a.ome.tif") != expected).mean() < 1e-5
+
+
+def test_a_segmenter_with_scale_streams_too(slides: Path, tmp_path: Path) -> None:
+    class Segmenter:
+        network = staticmethod(lambda tiles: tiles[..., :1])
+        preprocessing = PreprocessingConfig(scale=0.5)
+        labels = ("red",)
+        threshold = 0.4
+        tiling = TILING
+
+    config = PredictConfig(write=("probs",), probs_format="ome-zarr", probs_dtype="float32")
+    ts.predict_files(Segmenter(), slides / "b.zarr", tmp_path, config)
+    np.testing.assert_allclose(
+        read(tmp_path / "probs" / "b.ome.zarr"), ts.tiled_predict(Segmenter(), IMAGE)[..., 0], atol=1e-6
+    )
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(SettingError, match="`probs_dtype` must be float32 with probs_format=ome-tiff"):
+        PredictConfig(write=("probs",), probs_format="ome-tiff")
+    with pytest.raises(SettingError, match=r"`resume` must meet formats .* got mask as png"):
+        PredictConfig(resume=True)
+
+
+def test_a_callable_that_nothing_tells_from_others_cannot_resume(slides: Path, tmp_path: Path) -> None:
+    config = PredictConfig(mask_format="ome-tiff", resume=True)
+    result = ts.predict_files(red, slides / "a.ome.tif", tmp_path, config, tiling=TILING)
+    assert "attribute `fingerprint`" in (result.outcomes[0].error or "")
+
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+import tiledseg as ts
+from tiledseg.config import PredictConfig
+
+source, output, kill_at, version, form = sys.argv[1:6]
+calls = 0
+
+def network(tiles):
+    global calls
+    calls += 1
+    if calls == int(kill_at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tiles[..., :1] / 255
+
+network.fingerprint = version
+formats = {"mask_format": form, "probs_format": form, "probs_dtype": "float32"}
+config = PredictConfig(write=("mask", "probs"), resume=True, **formats)
+result = ts.predict_files(network, source, output, config, tiling=ts.TilingConfig(tile_size=256, overlap=64))
+print(result)
+print("calls", calls)
+"""
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("form", ["ome-tiff", "ome-zarr"])
+def test_killed_predictions_are_gone_on_with_bit_for_bit(form: str, tmp_path: Path) -> None:
+    source = tmp_path / "a.tif"
+    tifffile.imwrite(source, TALL, tile=(256, 256), photometric="rgb")
+    straight = run(source, tmp_path / "straight", 0, "v1", form)
+    total = int(straight.stdout.split()[-1])
+    for kill_at in (total * 2 // 3, total // 2):
+        killed = run(source, tmp_path / "out", kill_at, "v1", form)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    other = run(source, tmp_path / "out", 0, "v2", form)
+    assert "another model: model v1 -> v2" in other.stdout
+    done = run(source, tmp_path / "out", 0, "v1", form)
+    assert "1 predicted, 0 skipped, 0 failed" in done.stdout, done.stdout
+    assert int(done.stdout.split()[-1]) < total - 2
+    suffix = form.replace("-", ".").replace("tiff", "tif")
+    for what in ("masks", "probs"):
+        a, b = (read(tmp_path / run_ / what / f"a.{suffix}") for run_ in ("straight", "out"))
+        np.testing.assert_array_equal(a, b)
+        assert os.listdir(tmp_path / "out" / what) == [f"a.{suffix}"]  # noqa: PTH208
+
+
+def test_an_image_that_changed_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", TALL)
+    assert run(tmp_path / "a.npy", tmp_path / "out", 15, "v1", "npy").returncode == -signal.SIGKILL
+    np.save(tmp_path / "a.npy", TALL[:, ::-1].copy())
+    assert "another image changed" in run(tmp_path / "a.npy", tmp_path / "out", 0, "v1", "npy").stdout

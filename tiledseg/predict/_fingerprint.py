@@ -1,0 +1,105 @@
+"""What a map depends on: the same again, or another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg._types import SegmenterLike
+from tiledseg._version import __version__
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tiledseg.config import PredictConfig, TilingConfig
+
+__all__ = ["fingerprint_of", "model_digest"]
+
+_WITHOUT_EFFECT = {"batch_size", "memory_budget", "recursive", "existing", "resume", "write"}
+
+
+def fingerprint_of(
+    model: object, image: dict[str, Any], config: PredictConfig, tiling: TilingConfig | None
+) -> dict[str, Any]:
+    """Say what a prediction of a file depends on, one entry for each part.
+
+    Parameters
+    ----------
+    model : Segmenter, keras.Model or callable
+        The network.
+    image : dict
+        The open image's identity.
+    config : PredictConfig
+        How it is predicted.
+    tiling : TilingConfig or None
+        How it is tiled.
+
+    Returns
+    -------
+    dict
+        What JSON can hold.
+
+    Raises
+    ------
+    SettingError
+        If nothing tells a callable from another.
+    """
+    settings = {key: value for key, value in config.model_dump().items() if key not in _WITHOUT_EFFECT}
+    parts: dict[str, Any] = {
+        "model": model_digest(model),
+        **{f"image {key}": value for key, value in image.items()},
+    }
+    parts |= settings | {"tiling": None if tiling is None else tiling.model_dump(), "tiledseg": __version__}
+    if isinstance(model, SegmenterLike):
+        parts["preprocessing"] = model.preprocessing.model_dump()
+        parts["own tiling"] = None if model.tiling is None else model.tiling.model_dump()
+        parts["own threshold"] = model.threshold
+    readable: dict[str, Any] = json.loads(json.dumps(parts, default=str))
+    return readable
+
+
+def model_digest(model: object) -> str:
+    """Tell a network from all others.
+
+    Parameters
+    ----------
+    model : Segmenter, keras.Model or callable
+        A callable has to state it as its attribute ``fingerprint``.
+
+    Returns
+    -------
+    str
+        The SHA-256 of its layers and weights, or what the callable states.
+
+    Raises
+    ------
+    SettingError
+        If a callable states nothing.
+    """
+    network: Any = model.network if isinstance(model, SegmenterLike) else model
+    stated = getattr(network, "fingerprint", None)
+    if isinstance(stated, str) and stated:
+        return stated
+    if not hasattr(network, "weights") or not hasattr(network, "get_config"):
+        raise broken(
+            SettingError,
+            "resume",
+            must="meet a model that can be told from others",
+            got=type(network).__name__,
+            fix='Give the callable an attribute `fingerprint`, as in `predict.fingerprint = "v1"`.',
+        )
+    return _sum_of(json.dumps(network.get_config(), sort_keys=True, default=str), network.weights)
+
+
+def _sum_of(text: str, weights: Iterable[Any]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for weight in weights:
+        values = np.ascontiguousarray(weight)
+        digest.update(f"{weight.path} {values.shape} {values.dtype}".encode())
+        digest.update(values.data)
+    return digest.hexdigest()

@@ -1,0 +1,218 @@
+"""The files of one image: written while its map is computed where their format allows it, else at the end."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import FileError
+from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
+from tiledseg.render import overlay
+from tiledseg.stitcher import labels_of, reduced_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.config import PredictConfig, Product
+    from tiledseg.io import ImageSink, ImageSource
+
+__all__ = ["SUFFIXES", "Tee", "check_size", "is_streamed", "written_at_the_end"]
+
+SUFFIXES = {
+    "png": ".png",
+    "tiff": ".tif",
+    "ome-tiff": ".ome.tif",
+    "ome-zarr": ".ome.zarr",
+    "npy": ".npy",
+}
+"""What files of each format end in."""
+
+_STREAMED = ("ome-tiff", "ome-zarr", "npy")
+
+
+def is_streamed(what: Product, config: PredictConfig) -> bool:
+    """Say whether a product is written while it is computed.
+
+    Parameters
+    ----------
+    what : {"mask", "probs", "overlay"}
+        The product.
+    config : PredictConfig
+        Its format.
+
+    Returns
+    -------
+    bool
+        False for what takes the whole map at once.
+    """
+    formats = {"mask": config.mask_format, "probs": config.probs_format}
+    return formats.get(what, "png") in _STREAMED
+
+
+class Tee:
+    """A sink that takes probabilities, and hands them to all that is written of an image.
+
+    Parameters
+    ----------
+    image : ImageSource
+        The open image.
+    classes : int
+        Channels of the probabilities.
+    threshold : float
+        Where those of one class are cut.
+    """
+
+    def __init__(self, image: ImageSource, classes: int, threshold: float) -> None:
+        self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
+        self.block_shape: tuple[int, int] = (512, 512)
+        self.whole: FloatArray | None = None
+        self._image, self._threshold = image, threshold
+        self._sinks: dict[Product, ImageSink] = {}
+
+    def open(
+        self,
+        targets: Mapping[Product, Path],
+        config: PredictConfig,
+        provenance: Mapping[str, str],
+        fingerprint: Mapping[str, Any] | None,
+    ) -> ExitStack:
+        """Open the files.
+
+        Parameters
+        ----------
+        targets : mapping
+            Path of each product.
+        config : PredictConfig
+            Their formats.
+        provenance : mapping
+            What the files say of where they come from.
+        fingerprint : mapping or None
+            What they depend on, where they are to be gone on with after a kill.
+
+        Returns
+        -------
+        ExitStack
+            To be used in a ``with`` block: at its end, without an error, the files are whole.
+        """
+        with ExitStack() as stack:
+            for what, path in targets.items():
+                if not is_streamed(what, config):
+                    self.whole = np.zeros(self.shape, np.float32) if self.whole is None else self.whole
+                    continue
+                labels = what == "mask"
+                sink = create_image(
+                    path,
+                    self.shape[:2] if labels else self.shape,
+                    reduced_dtype("argmax", self.shape[2]) if labels else np.float32,
+                    labels=labels,
+                    pixel_size=self._image.pixel_size,
+                    provenance=provenance,
+                    fingerprint=None if fingerprint is None else {**fingerprint, "product": what},
+                )
+                self._sinks[what] = stack.enter_context(sink)
+            return stack.pop_all()
+
+    def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401
+        if self.whole is not None:
+            self.whole[key] = probs
+        for what, sink in self._sinks.items():
+            if what == "mask":
+                labels = labels_of(probs, self._threshold)
+                sink[key] = labels * np.uint8(255) if self.shape[2] == 1 else labels
+            else:
+                sink[key] = probs
+
+    def finished_rows(self, start: int, stop: int) -> int:
+        """Count the rows from the top that all files have in some columns.
+
+        Parameters
+        ----------
+        start, stop : int
+            The columns in px.
+
+        Returns
+        -------
+        int
+            Rows in px.
+        """
+        if self.whole is not None:
+            return 0
+        return min(sink.finished_rows(start, stop) for sink in self._sinks.values())
+
+
+def written_at_the_end(
+    targets: Mapping[Product, Path],
+    image: AnyArray,
+    probs: FloatArray,
+    threshold: float,
+    config: PredictConfig,
+) -> dict[Product, Path]:
+    """Write what takes the whole map at once.
+
+    Parameters
+    ----------
+    targets : mapping
+        Path of each product; those that are streamed are left out.
+    image : ndarray
+        The image.
+    probs : ndarray
+        float32 (H, W, K).
+    threshold : float
+        Where probabilities of one class are cut.
+    config : PredictConfig
+        Formats.
+
+    Returns
+    -------
+    dict
+        What was written.
+    """
+    written: dict[Product, Path] = {}
+    labels = labels_of(probs, threshold)
+    for what, target in targets.items():
+        if is_streamed(what, config):
+            continue
+        if what == "mask":
+            write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None)
+        elif what == "probs":
+            write_probs(target, probs, dtype=config.probs_dtype)
+        else:
+            write_image(target, overlay(image, labels, limits=_limits(image)))
+        written[what] = target
+    return written
+
+
+def check_size(image: ImageSource, targets: Mapping[Product, Path], config: PredictConfig) -> None:
+    """Refuse to hold in memory what should be streamed.
+
+    Parameters
+    ----------
+    image : ImageSource
+        The open image.
+    targets : mapping
+        Path of each product.
+    config : PredictConfig
+        Their formats.
+
+    Raises
+    ------
+    FileError
+        If the image has more than 2**30 px and a product takes the whole map at once.
+    """
+    whole = [what for what in targets if not is_streamed(what, config)]
+    if whole and image.shape[0] * image.shape[1] > MAX_PIXELS:
+        fix = "Set mask_format and probs_format to ome-tiff or ome-zarr, and leave overlays out."
+        must = f"have at most {MAX_PIXELS} px for a {whole[0]} that is not streamed"
+        raise broken(FileError, image.name, must=must, got=f"{image.shape[0]} x {image.shape[1]} px", fix=fix)
+
+
+def _limits(image: AnyArray) -> tuple[float, float] | None:
+    """Say which values an overlay shows as black and white: all that there are, where 8 bits are too few."""
+    low, high = float(image.min()), float(image.max())
+    return None if image.dtype == np.uint8 or low == high else (low, high)
