@@ -162,7 +162,7 @@ def written_at_the_end(
     image : ndarray
         The image.
     probs : ndarray
-        float32 (H, W, K).
+        Of shape (H, W, K), float32.
     threshold : float
         Where probabilities of one class are cut.
     config : PredictConfig
