@@ -15,12 +15,12 @@ import pytest
 
 import tiledseg
 from tiledseg.cli import main
-from tiledseg.config import RunConfig, TilingConfig, UNetConfig, by_name
+from tiledseg.config import EvaluateJobConfig, PredictJobConfig, RunConfig, TilingConfig, UNetConfig, by_name
 from tiledseg.io import read_image, read_mask, write_mask
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
 
-COMMANDS = ("predict", "plan", "train", "evaluate", "demo")
+COMMANDS = ("predict", "plan", "stats", "split", "tile", "train", "evaluate", "demo")
 # A shell that runs the tests in the background has its children ignore Ctrl-C; a person's does not.
 INTERRUPTIBLE = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
@@ -112,16 +112,19 @@ def field_names(model: type, *, below: bool = False) -> set[str]:
     return names - {"name"} if below else names
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
+@pytest.mark.parametrize(
+    ("command", "table"),
+    [(name, name) for name in ("train", "predict", "evaluate", "stats")] + [("tile", "tiles")],
+)
 def test_every_setting_is_an_option(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str, table: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     main([command, "--help"])
     text = capsys.readouterr().out
     shown = set(re.findall(r"--([a-z0-9-]+)", text))
     placed = {word.lower() for word in re.findall(r"\b[A-Z]{4,}\b", text)}
-    wanted = field_names(RunConfig.model_fields[command].annotation)
+    wanted = field_names(RunConfig.model_fields[table].annotation)
     assert {name.replace("_", "-") for name in wanted} - shown - placed == set()
 
 
@@ -374,6 +377,30 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path,
     for name in ("scores.csv", "report.html"):
         assert "smear_0009" in (folder / name).read_text(encoding="utf-8")
     assert "new or empty" in fail(capsys, "evaluate", best, *data, "--output", folder)
+
+    kept = RunConfig.from_toml((Path(best).parent / "run.toml").read_text(encoding="utf-8"))
+    assert (kept.train.epochs, kept.train.steps_per_epoch) == (1, 1)
+    assert kept.train_data.images == f"{samples}/images"
+    one_file = kept.changed(
+        test_data=kept.valid_data,
+        evaluate=EvaluateJobConfig(model=best, output=str(tmp_path / "again"), pictures=1),
+        predict=PredictJobConfig(model=best, inputs=(kept.valid_data.images,), output=str(tmp_path / "maps")),
+    )
+    file.write_text(one_file.to_toml(), encoding="utf-8")
+    for command, output in (("evaluate", "again"), ("predict", "maps")):
+        assert main([command, "--config", str(file)]) == 0
+        written = RunConfig.from_toml((tmp_path / output / "run.toml").read_text(encoding="utf-8"))
+        assert written.evaluate.changed(tiling=None) == one_file.evaluate
+        assert written.predict.changed(tiling=None) == one_file.predict
+    assert (tmp_path / "maps" / "masks" / "smear_0009.png").exists()
+    assert "smear_0009" in (tmp_path / "again" / "scores.csv").read_text(encoding="utf-8")
+
+
+def test_what_no_file_says_must_be_given(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+    assert "predict.model in the file" in fail(capsys, "predict", "--output", "out")
+    assert "predict.inputs in the file" in fail(capsys, "predict", bundle, "--output", "out")
+    assert "predict.output in the file" in fail(capsys, "predict", bundle, bundle)
+    assert "evaluate.model in the file" in fail(capsys, "evaluate", "--images", "a", "--masks", "b")
 
 
 def test_evaluate_compares_with_ready_maps_and_chooses_a_threshold(

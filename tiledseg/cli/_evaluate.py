@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
-from cyclopts.types import PositiveInt
 
 from tiledseg._checks import broken
-from tiledseg.cli._models import TILING, Trust, check_model, load, tiling_for
-from tiledseg.cli._options import Table, group
-from tiledseg.cli._settings import Settings, with_options
+from tiledseg.cli._models import TILING, check_model, load, tiling_for
+from tiledseg.cli._options import Table
+from tiledseg.cli._settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
 from tiledseg.data import pairs_of
 from tiledseg.errors import SettingError
@@ -24,7 +23,7 @@ from tiledseg.report import WorstCases, write_evaluation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tiledseg.config import EvaluateConfig
+    from tiledseg.config import EvaluateConfig, EvaluateJobConfig
     from tiledseg.data import Pair
     from tiledseg.evaluate import EvaluationResult, ScoredImage
 
@@ -34,30 +33,14 @@ _RUN = RunConfig()
 _MAPS = "maps:"
 _DATA = Table("test_data", _RUN.test_data, "Data")
 _VALID = Table("valid_data", _RUN.valid_data, "Data to choose the threshold by", prefix="valid-")
-_SCORING = Table("evaluate", _RUN.evaluate, "Evaluation", without=("tiling",))
+_SCORING = Table("evaluate", _RUN.evaluate, "Evaluation", without=("model", "tiling"))
 
 _Model: TypeAlias = Annotated[
-    str,
-    Parameter(help="Folder of a bundle, a .keras file with --trust, or maps:FOLDER for maps that are ready."),
-]
-_Other: TypeAlias = Annotated[
-    str | None, Parameter(help="Another one, to compare with on the same images.", negative_none=())
-]
-_Output: TypeAlias = Annotated[
-    Path | None,
+    str | None,
     Parameter(
-        help="New folder for tables, pictures and report.html.",
-        group=group("Output"),
-        metavar="FOLDER",
+        help="Folder of a bundle, a .keras file with --trust, or maps:FOLDER for maps that are ready.",
         negative_none=(),
     ),
-]
-_Pictures: TypeAlias = Annotated[
-    int, Parameter(help="How many of the worst images are drawn.", group=group("Output"))
-]
-_TilePx: TypeAlias = Annotated[
-    PositiveInt | None,
-    Parameter(help="Px of the tiles that ready maps were pasted from: for the seam ratio.", negative_none=()),
 ]
 
 
@@ -75,20 +58,24 @@ class _Task:
         How.
     settings : Settings
         What was given.
-    tile_px : int or None
-        Tiles of ready maps.
     """
 
     pairs: list[Pair]
     valid: list[Pair] | None
-    config: EvaluateConfig
+    config: EvaluateJobConfig
     settings: Settings
-    tile_px: int | None
+
+    def loaded(self, model: str) -> Any:  # noqa: ANN401
+        """Load a model, or find the maps of the pairs."""
+        if model.startswith(_MAPS):
+            return find_maps(model.removeprefix(_MAPS), self.pairs)
+        return load(Path(model), trust=self.config.trust)
 
     def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:  # noqa: ANN401
         """Score a loaded model, or maps."""
         if isinstance(model, list):
-            tiles = None if self.tile_px is None else (self.tile_px, self.tile_px)
+            px = self.config.tile_px
+            tiles = None if px is None else (px, px)
             config = self.config.changed(threshold=None) if self.valid else self.config
             return Evaluator(config).score_maps(model, self.pairs, tile_px=tiles, callback=callback)
         config = self.config.changed(tiling=tiling_for(model, self.settings, self.config.tiling))
@@ -98,36 +85,26 @@ class _Task:
 
 
 @with_options(_DATA, _VALID, _SCORING, TILING)
-def evaluate(  # noqa: PLR0913  what a command takes
-    model: _Model,
-    /,
-    *,
-    against: _Other = None,
-    output: _Output = None,
-    pictures: _Pictures = 8,
-    trust: Trust = False,
-    tile_px: _TilePx = None,
-    settings: Settings,
-) -> int:
+def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     """Score a segmenter on images whose masks are known; print a table."""
     config = settings.over(settings.run.evaluate, "evaluate")
-    for one in filter(None, (model, against)):
-        _check(one, trust=trust)
-    if output is not None:
-        check_new_folder(output)
-    task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings, tile_px)
-    worst = WorstCases(pictures if output is not None else 0)
-    result = task.scored(_load(model, task.pairs, trust=trust), worst)
+    config = config.changed(model=needed(model or config.model, "model", "evaluate.model"))
+    for one in filter(None, (config.model, config.against)):
+        _check(one, trust=config.trust)
+    if config.output is not None:
+        check_new_folder(config.output)
+    task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings)
+    worst = WorstCases(config.pictures if config.output is not None else 0)
+    result = task.scored(task.loaded(config.model or ""), worst)
     sys.stdout.write(f"{result}\n")
-    names, other, comparison = _names(model, against), None, None
-    if against is not None:
-        other = task.scored(
-            _load(against, task.pairs, trust=trust), lambda one: worst.add_other(one, names[1])
-        )
+    names, other, comparison = _names(config.model or "", config.against), None, None
+    if config.against is not None:
+        other = task.scored(task.loaded(config.against), lambda one: worst.add_other(one, names[1]))
         comparison = compare(result, other, names=names)
         sys.stdout.write(f"\n{names[1]}\n\n{other}\n\n{comparison}\n")
-    if output is not None:
-        facts = {"Model": model} | ({"Compared with": against} if against else {})
+    if config.output is not None:
+        output = Path(config.output)
+        facts = {"Model": config.model} | ({"Compared with": config.against} if config.against else {})
         write_evaluation(
             output,
             title=f"Evaluation of {names[0]}",
@@ -136,6 +113,7 @@ def evaluate(  # noqa: PLR0913  what a command takes
             comparison=comparison,
             facts=facts,
         )
+        settings.keep(output, evaluate=config)
         sys.stdout.write(f"\n{output / 'report.html'}\n")
     return 1 if result.failed or (other and other.failed) else 0
 
@@ -144,13 +122,6 @@ def _check(model: str, *, trust: bool) -> None:
     """Check what can be checked before anything is loaded."""
     if not model.startswith(_MAPS):
         check_model(Path(model), trust=trust)
-
-
-def _load(model: str, pairs: list[Pair], *, trust: bool) -> Any:  # noqa: ANN401
-    """Load a model, or find the maps of the pairs."""
-    if model.startswith(_MAPS):
-        return find_maps(model.removeprefix(_MAPS), pairs)
-    return load(Path(model), trust=trust)
 
 
 def _names(model: str, against: str | None) -> tuple[str, str]:

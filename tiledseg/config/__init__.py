@@ -20,7 +20,7 @@ from tiledseg.config._geometric import (
     WarpConfig,
     ZoomConfig,
 )
-from tiledseg.config._jobs import PredictJobConfig
+from tiledseg.config._jobs import EvaluateJobConfig, PredictJobConfig
 from tiledseg.config._losses import (
     BasnetConfig,
     BceConfig,
@@ -89,6 +89,7 @@ __all__ = [
     "DiceConfig",
     "ElasticConfig",
     "EvaluateConfig",
+    "EvaluateJobConfig",
     "FlipConfig",
     "FocalConfig",
     "FocalTverskyConfig",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from tiledseg.config._base import Names
+from typing import Annotated
+
+from pydantic import Field
+
+from tiledseg.config._base import Count, Names
 from tiledseg.config._predict import PredictConfig
 from tiledseg.config._tiling import TilingConfig
+from tiledseg.config._train import EvaluateConfig
 
-__all__ = ["PredictJobConfig"]
+__all__ = ["EvaluateJobConfig", "PredictJobConfig"]
 
 
 class PredictJobConfig(PredictConfig):
@@ -31,3 +36,30 @@ class PredictJobConfig(PredictConfig):
     inputs: Names = ()
     output: str | None = None
     tiling: TilingConfig | None = None
+
+
+class EvaluateJobConfig(EvaluateConfig):
+    """What is scored, how, and what is written of it.
+
+    Attributes
+    ----------
+    model : str or None
+        Folder of a bundle, a .keras file, or ``maps:FOLDER`` for maps that are ready.
+    trust : bool
+        Whether to load a .keras file: its maker is known.
+    against : str or None
+        Another one, to compare with on the same images.
+    output : str or None
+        New folder for tables, pictures and ``report.html``; None to print a table alone.
+    pictures : int
+        How many of the worst images are drawn, from 0.
+    tile_px : int or None
+        Px of the tiles that ready maps were pasted from, for the seam ratio; None for no ratio.
+    """
+
+    model: str | None = None
+    trust: bool = False
+    against: str | None = None
+    output: str | None = None
+    pictures: Annotated[int, Field(ge=0, le=1000)] = 8
+    tile_px: Count | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tiledseg.config._base import Config
 from tiledseg.config._data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
-from tiledseg.config._jobs import PredictJobConfig
-from tiledseg.config._train import EvaluateConfig, TrainConfig
+from tiledseg.config._jobs import EvaluateJobConfig, PredictJobConfig
+from tiledseg.config._train import TrainConfig
 
 __all__ = ["RunConfig"]
 
@@ -31,8 +31,8 @@ class RunConfig(Config):
         How the network is built and trained.
     test_data : DataConfig
         Images and masks to score a trained network on.
-    evaluate : EvaluateConfig
-        How it is scored.
+    evaluate : EvaluateJobConfig
+        What is scored, and how.
     predict : PredictJobConfig
         What is predicted, and what is written for each image.
     """
@@ -45,5 +45,5 @@ class RunConfig(Config):
     valid_data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     test_data: DataConfig = DataConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
+    evaluate: EvaluateJobConfig = EvaluateJobConfig()
     predict: PredictJobConfig = PredictJobConfig()
