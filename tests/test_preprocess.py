@@ -99,3 +99,37 @@ def test_nan_behind_a_scale_is_found_with_its_place():
 def test_impossible_settings_are_refused(setting):
     with pytest.raises(SettingError, match=next(iter(setting))):
         PreprocessingConfig(**setting)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_percentiles_of_the_whole_image_become_0_and_1(dtype, channels):
+    rng = np.random.default_rng(0)
+    image = (rng.normal(0.4, 0.1, (700, 4500, channels)).clip(0, 1) * np.iinfo(dtype).max).astype(dtype)
+    config = PreprocessingConfig(dtype=dtype, channels=channels, percentiles=(1.0, 99.5))
+    low, high = (
+        np.percentile(image, q, axis=(0, 1), method="inverted_cdf").astype(np.float64) for q in (1, 99.5)
+    )
+    expected = (image - low) / (high - low)
+    prepared = prepare(image, config)
+    np.testing.assert_allclose(prepared[0:700, 0:4500], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(prepared[600:640, 90:95], np.asarray(prepared)[600:640, 90:95])
+
+
+def test_percentiles_come_before_mean_and_std_and_survive_a_flat_channel():
+    image = np.full((20, 30, 1), 7, np.uint8)
+    config = PreprocessingConfig(channels=1, percentiles=(0.0, 100.0), mean=(0.5,), std=(2.0,))
+    np.testing.assert_allclose(np.asarray(prepare(image, config)), -0.25)
+    image[:10] = 9
+    np.testing.assert_allclose(np.unique(np.asarray(prepare(image, config))), [-0.25, 0.25])
+
+
+@pytest.mark.parametrize("percentiles", [(99.0, 1.0), (5.0,), (0.0, 101.0)])
+def test_percentiles_that_do_not_rise_are_refused(percentiles):
+    with pytest.raises(SettingError, match="percentiles"):
+        PreprocessingConfig(percentiles=percentiles)
+
+
+def test_percentiles_of_floats_are_refused():
+    with pytest.raises(SettingError, match="uint8 or uint16, of which they are exact"):
+        PreprocessingConfig(dtype="float32", percentiles=(1.0, 99.0))

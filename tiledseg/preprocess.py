@@ -12,22 +12,26 @@ from tiledseg._checks import broken
 from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray, Source
     from tiledseg.config import PreprocessingConfig
 
-__all__ = ["Prepared", "prepare", "scaled_length", "shrunk"]
+__all__ = ["Prepared", "percentiles_of", "prepare", "scaled_length", "shrunk"]
 
 _ROWS_AT_ONCE = 128
 _CHANNELS_AT_ONCE = 4
+_HISTOGRAM_BLOCK = (512, 4096)
 _LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
 def prepare(image: Source, config: PreprocessingConfig) -> Prepared:
     """Prepare an image for a network: shrink it, and bring its values into range.
 
-    Integers are divided by the largest value of their dtype; then the mean is subtracted and the
+    Integers are divided by the largest value of their dtype, or two percentiles of the whole image
+    become 0 and 1; then the mean is subtracted and the
     result divided by the standard deviation, per channel. Shrinking takes the mean of the area
     that each new px covers, so that nothing aliases.
 
@@ -102,6 +106,52 @@ def scaled_length(length: int, scale: float) -> int:
     return max(1, round(length * scale))
 
 
+def percentiles_of(
+    image: Source, percentiles: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find two percentiles of each channel of a whole image, exactly, by its histogram.
+
+    A percentile q is the least value that at least q per cent of the px do not exceed.
+
+    Parameters
+    ----------
+    image : array_like
+        (H, W) or (H, W, C) uint8 or uint16; read block by block.
+    percentiles : sequence of float
+        Two of them, in [0, 100].
+
+    Returns
+    -------
+    ndarray
+        float64 (C,): the lower.
+    ndarray
+        float64 (C,): the upper.
+
+    Examples
+    --------
+    >>> image = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    >>> [values.tolist() for values in percentiles_of(image, (1, 99))]
+    [[0.0], [98.0]]
+    """
+    height, width = image.shape[:2]
+    channels = image.shape[2] if len(image.shape) == 3 else 1
+    counts = np.zeros((channels, 1 << 8 * np.dtype(image.dtype).itemsize), np.int64)
+    for y in range(0, height, _HISTOGRAM_BLOCK[0]):
+        for x in range(0, width, _HISTOGRAM_BLOCK[1]):
+            rows, columns = _spelt(
+                slice(y, y + _HISTOGRAM_BLOCK[0]), slice(x, x + _HISTOGRAM_BLOCK[1]), image.shape
+            )
+            block = read_region(image, rows, columns).reshape(-1, channels)
+            for channel in range(channels):
+                counts[channel] += np.bincount(block[:, channel], minlength=counts.shape[1])
+    sums = counts.cumsum(axis=1)
+    places = [np.ceil(np.float64(one) / 100 * height * width) for one in percentiles]
+    low, high = (
+        np.array([np.searchsorted(line, max(place, 1)) for line in sums], np.float64) for place in places
+    )
+    return low, high
+
+
 class Prepared:
     """A prepared image: float32 (h, w, C), computed where it is sliced.
 
@@ -129,10 +179,13 @@ class Prepared:
         small = (scaled_length(height, config.scale), scaled_length(width, config.scale))
         self.shape: tuple[int, int, int] = (*small, channels)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
-        largest = _LARGEST[config.dtype]
-        std = np.array(config.std)
-        self._factor = (1 / (largest * std)).astype(np.float32)
-        self._shift = (-np.array(config.mean) / std).astype(np.float32)
+        low, high = np.zeros(1), np.array([_LARGEST[config.dtype]])
+        if config.percentiles is not None:
+            low, high = percentiles_of(image, config.percentiles)
+        wide = np.where(high > low, high - low, 1)  # a channel of one value is moved to 0, not divided by 0
+        mean, std = np.array(config.mean), np.array(config.std)
+        self._factor = (1 / (wide * std)).astype(np.float32)
+        self._shift = (-(low / wide + mean) / std).astype(np.float32)
         self._rows = _Shrunk(image, self.shape) if self.shape[:2] != (height, width) else None
         self._image, self._dtype = image, np.dtype(config.dtype)
 
