@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tiledseg.cli._options import Option, Table
 
-__all__ = ["Settings", "needed", "with_options"]
+__all__ = ["Settings", "needed", "read_run", "with_options"]
 
 _Settings = TypeVar("_Settings", bound=Config)
 _Value = TypeVar("_Value")
@@ -147,7 +147,7 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
             quiet, verbose = bool(taken["quiet"]), bool(taken["verbose"])
             with logging_shown(quiet=quiet, verbose=verbose):
                 file = taken.get("config")
-                settings = Settings(_read(file), _given(options, taken), not quiet, file)
+                settings = Settings(read_run(file), _given(options, taken), not quiet, file)
                 return command(*args, **kwargs, settings=settings)
 
         own = inspect.signature(command, eval_str=True)
@@ -170,8 +170,26 @@ def _given(options: list[Option], taken: dict[str, Any]) -> dict[str, dict[str, 
     return given
 
 
-def _read(path: Path | None) -> RunConfig:
-    """Read a settings file."""
+def read_run(path: Path | None) -> RunConfig:
+    """Read a settings file.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file.
+
+    Returns
+    -------
+    RunConfig
+        What it says; the defaults where there is none.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read.
+    SettingError
+        If a value cannot be used.
+    """
     if path is None:
         return RunConfig()
     try:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path  # noqa: TC003  cyclopts reads it
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 import tiledseg
-from tiledseg.cli._options import Table
+from tiledseg.cli._options import Table, group
 from tiledseg.cli._quiet import load_keras
-from tiledseg.cli._settings import Settings, with_options
+from tiledseg.cli._settings import Settings, read_run, with_options
 from tiledseg.config import RunConfig, TilingConfig, TrainConfig
 from tiledseg.data import pairs_of
 
 if TYPE_CHECKING:
+    from tiledseg.data import Pair
     from tiledseg.train import TrainingResult
 
 __all__ = ["train"]
 
 _RUN = RunConfig()
+_RESUME = Parameter(
+    help="Folder of a run to go on with, with the settings and the data that it began with.",
+    group=group("Common"),
+    metavar="DIR",
+    negative_none=(),
+)
 
 
 @with_options(
@@ -28,16 +39,33 @@ _RUN = RunConfig()
         "tiling", TilingConfig(), "Tiling of the trained segmenter", defaults={"tile_size": "the crop size"}
     ),
 )
-def train(*, settings: Settings) -> int:
+def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings) -> int:
     """Train a network on images and their masks, and keep the best as a bundle."""
-    config = _config(settings)
-    pairs = pairs_of(settings.over(settings.run.train_data, "train_data"))
-    unseen = pairs_of(settings.over(settings.run.valid_data, "valid_data"))
-    load_keras()
-    whole = settings.whole(train=config)
-    result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress, settings=whole)
+    if resume is not None:
+        result = _resumed(resume, settings)
+    else:
+        config = _config(settings)
+        pairs, unseen = _pairs(settings, "train_data"), _pairs(settings, "valid_data")
+        load_keras()
+        whole = settings.whole(train=config)
+        result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress, settings=whole)
     sys.stdout.write(_summary(result))
     return 0
+
+
+def _resumed(run_dir: Path, settings: Settings) -> TrainingResult:
+    """Go on with a run; settings and data that are given are compared with its own."""
+    named = settings.file is not None or bool(settings.given.keys() & {"train_data", "valid_data"})
+    if settings.file is None:
+        settings = replace(settings, run=read_run(run_dir / "run.toml"))
+    config = _config(settings)
+    pairs = [_pairs(settings, name) if named else None for name in ("train_data", "valid_data")]
+    load_keras()
+    return tiledseg.Trainer.resume(run_dir, *pairs, config=config, progress=settings.progress)
+
+
+def _pairs(settings: Settings, name: str) -> list[Pair]:
+    return pairs_of(settings.over(getattr(settings.run, name), name))
 
 
 def _config(settings: Settings) -> TrainConfig:

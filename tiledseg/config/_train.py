@@ -88,6 +88,11 @@ class TrainConfig(Config):
         Name of each class; one name for one class against background.
     seed : int
         Of weights, crops and dropout; the same seed and machine give the same run.
+    deterministic : bool
+        Whether the backend is told to compute the same bits each time, which exact resumption
+        needs; it holds for the rest of the process, and some losses have no such form on a GPU.
+    feed_threads : int
+        Threads that cut crops while the network computes.
     runs_dir : str
         Folder in which a new folder is made for each run.
     """
@@ -119,6 +124,8 @@ class TrainConfig(Config):
     tiling: TilingConfig | None = None
     labels: Names = ("foreground",)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    deterministic: bool = True
+    feed_threads: Count = 2
     runs_dir: str = "runs"
 
     @property

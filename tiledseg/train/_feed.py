@@ -1,11 +1,16 @@
-"""Batches of crops in the form in which Keras takes them."""
+"""Batches of crops in the form in which Keras takes them, cut ahead by threads."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from math import ceil
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
 
 from tiledseg._backend import keras
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError, TiledSegError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +18,8 @@ if TYPE_CHECKING:
     from tiledseg._types import FloatArray
 
 __all__ = ["CropSource", "Feed"]
+
+_Batch: TypeAlias = "tuple[FloatArray, FloatArray]"
 
 
 class CropSource(Protocol):
@@ -28,7 +35,7 @@ class CropSource(Protocol):
 
 
 class Feed(keras.utils.PyDataset):
-    """Hands crops to Keras, batch by batch; Keras asks ahead in a thread of its own.
+    """Hands crops to Keras, batch by batch, in order; threads cut the next ones meanwhile.
 
     Parameters
     ----------
@@ -36,21 +43,58 @@ class Feed(keras.utils.PyDataset):
         Where crops come from.
     batch_size : int
         Crops per batch; the last one may have fewer.
+    threads : int
+        Threads that cut; each is up to two batches ahead.
     """
 
-    def __init__(self, source: CropSource, batch_size: int) -> None:
+    def __init__(self, source: CropSource, batch_size: int, threads: int = 1) -> None:
         super().__init__()
         self._source, self._batch_size, self._epoch = source, batch_size, 0
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tiledseg-feed")
+        self._ahead: dict[int, Future[_Batch]] = {}
+        self._reach = 2 * threads
+        self.error: TiledSegError | None = None
 
     def start(self, epoch: int) -> None:
         """Go to an epoch, counted from 0."""
+        self._drop()
         self._epoch = epoch
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._drop()
+        self._pool.shutdown()
 
     def __len__(self) -> int:
         """Count the batches of an epoch."""
         return ceil(len(self._source) / self._batch_size)
 
-    def __getitem__(self, place: int) -> tuple[FloatArray, FloatArray]:
-        """Cut a batch."""
+    def __getitem__(self, place: int) -> _Batch:
+        """Give a batch, and have the next ones cut."""
+        for number in range(place, min(place + 1 + self._reach, len(self))):
+            if number not in self._ahead:
+                self._ahead[number] = self._pool.submit(self._cut, self._epoch, number)
+        try:
+            return self._ahead.pop(place).result()
+        except TiledSegError as error:  # Keras turns it into one of the backend's own
+            self.error = error
+            raise
+
+    def _cut(self, epoch: int, place: int) -> _Batch:
         first = place * self._batch_size
-        return self._source.batch(self._epoch, range(first, min(first + self._batch_size, len(self._source))))
+        ids = range(first, min(first + self._batch_size, len(self._source)))
+        images, masks = self._source.batch(epoch, ids)
+        if not np.isfinite(images.min() + images.max()):
+            raise broken(
+                ArrayError,
+                "images",
+                must="be finite in training",
+                got=f"NaN or infinity in batch {place + 1} of epoch {epoch + 1}",
+                fix="Check the images, and the transforms of `augment`.",
+            )
+        return images, masks
+
+    def _drop(self) -> None:
+        for future in self._ahead.values():
+            future.cancel()
+        self._ahead.clear()

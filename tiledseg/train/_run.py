@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["History", "new_run_dir"]
+__all__ = ["History", "new_run_dir", "remove_leftovers"]
+
+_LEFTOVERS = (".tiledseg-*.part", ".best.*.partial", ".best.*.old", "checkpoints/.tiledseg-*.part")
 
 
 def new_run_dir(runs_dir: PathLike) -> Path:
@@ -61,6 +64,22 @@ def _made(path: Path) -> bool:
     return True
 
 
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what a run that was killed while it wrote has left, all under hidden names of ours.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run's folder, which no other run holds.
+    """
+    for pattern in _LEFTOVERS:
+        for path in run_dir.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
 class History:
     """What each epoch came to, in ``history.csv`` and ``history.json``; both are whole at any time.
 
@@ -68,11 +87,15 @@ class History:
     ----------
     folder : Path
         The run's folder.
+    columns : mapping of str to list of float, optional
+        What the epochs before came to.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, columns: Mapping[str, list[float]] | None = None) -> None:
         self._folder = folder
-        self.columns: dict[str, list[float]] = {}
+        self.columns: dict[str, list[float]] = {
+            name: list(values) for name, values in (columns or {}).items()
+        }
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         """Add an epoch, counted from 1, and write everything anew."""

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
-from math import ceil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tiledseg._backend import keras
-from tiledseg._checks import broken, settings_of
-from tiledseg._progress import progress_bar
-from tiledseg._version import __version__
-from tiledseg.config import PlateauConfig, RunConfig, TilingConfig, TrainConfig
-from tiledseg.data import CropSampler, GridCrops, as_pairs, check_apart, crops_to_cover, prepare_pairs
-from tiledseg.errors import ArrayError
-from tiledseg.io import write_text
-from tiledseg.models import Segmenter, build_loss, build_model, load_model, training_network
-from tiledseg.train._average import Averager
-from tiledseg.train._callbacks import Guard, Keeper, Pulse
-from tiledseg.train._feed import Feed
-from tiledseg.train._metric import PooledDice
-from tiledseg.train._optimizer import Plateau, build_optimizer
-from tiledseg.train._run import History, new_run_dir
-from tiledseg.train._seeds import computing_in, seeded
+from tiledseg._checks import settings_of
+from tiledseg.config import RunConfig, TrainConfig
+from tiledseg.train._record import check_settings, read_settings, recorded_pairs
+from tiledseg.train._run import new_run_dir
+from tiledseg.train._session import Session
+from tiledseg.train._sources import sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from tiledseg.data import Pair, PairLike, PreparedPair
+    from tiledseg._backend import keras
+    from tiledseg._types import PathLike
+    from tiledseg.data import PairLike
+    from tiledseg.models import Segmenter
 
 __all__ = ["Trainer", "TrainingResult"]
 
@@ -47,7 +38,8 @@ class TrainingResult:
     best_epoch : int
         The epoch of the least validation loss, from 1.
     run_dir : Path
-        The run's folder: ``run.toml``, ``history.csv``, ``history.json`` and ``best/``.
+        The run's folder: ``run.toml``, ``run.json``, ``history.csv``, ``history.json``,
+        ``checkpoints/`` and ``best/``.
     """
 
     segmenter: Segmenter
@@ -63,8 +55,11 @@ class Trainer:
     shrunk in their own dtype. Crops depend on the seed, the epoch and their place in it alone.
     Validation takes a fixed grid of crops that covers each image, never augmented; ``dice`` is
     that of the cut maps over all pixels together. The network of the least validation loss is
-    written as a bundle as soon as it is found, so that whatever ends a run, Ctrl-C included, it
-    stays.
+    written as a bundle as soon as it is found, so that whatever ends a run, it stays.
+
+    Each epoch ends with a checkpoint, from which `resume` goes on as if the run had never ended,
+    to the last bit. Ctrl-C, SIGTERM and a file ``stop`` in the run's folder end a run after the
+    epoch; the second Ctrl-C or SIGTERM at once.
 
     Parameters
     ----------
@@ -95,7 +90,8 @@ class Trainer:
         progress : bool
             Whether to show a progress bar. Each epoch's losses go to the logger ``tiledseg``.
         callbacks : sequence of keras.callbacks.Callback
-            Called after the trainer's own.
+            Called after the trainer's own. Of their attributes, those that JSON can hold and lists
+            of arrays belong to the checkpoint.
         settings : RunConfig, optional
             What else the run's ``run.toml`` is to say: where the data is from, how it was split.
 
@@ -116,103 +112,72 @@ class Trainer:
         ModelError
             If the loss or a weight is no longer finite; the best network so far stays on disk.
         """
-        pairs, unseen = as_pairs(train, "train"), as_pairs(valid, "valid")
-        sources = self._sources(pairs, unseen)
+        sources = sources_of(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
-        whole = settings_of(RunConfig, settings, "settings").changed(train=self.config)
-        write_text(run_dir / "run.toml", whole.to_toml())
-        history = History(run_dir)
-        with seeded(self.config.seed):
-            with computing_in(self.config.precision):
-                segmenter = self._untrained(len(pairs), len(unseen))
-            keeper = Keeper(segmenter, run_dir / "best", history, self.config.patience)
-            network = training_network(segmenter.network, self.config.network)
-            own = [Guard(run_dir / "best"), keeper, *callbacks, *self._between_epochs()]
-            self._run(network, sources, own, progress)
-            best = load_model(run_dir / "best")
-        return TrainingResult(best, history.columns, keeper.best_epoch, run_dir)
+        sources.record.write(run_dir, settings_of(RunConfig, settings, "settings").changed(train=self.config))
+        return _result(Session(self.config, sources, run_dir), callbacks, progress=progress)
 
-    def _sources(self, train: list[Pair], valid: list[Pair]) -> tuple[CropSampler, GridCrops]:
-        config, classes = self.config, self.config.network.classes
-        check_apart(train, valid)
-        every = prepare_pairs(
-            [*train, *valid],
-            config.preprocessing,
-            classes=classes,
-            memory=config.memory_mb * 10**6,
-            cache_dir=config.cache_dir,
-        )
-        prepared, unseen = every[: len(train)], every[len(train) :]
-        if not any(len(pair.foreground) for pair in prepared):
-            raise broken(
-                ArrayError,
-                "train",
-                must="have foreground in some mask",
-                got="label 0 alone",
-                fix="Check the masks and `mask_threshold`.",
-            )
-        sampler = CropSampler(
-            prepared,
-            config.crop_shape,
-            length=self._length(prepared),
-            classes=classes,
-            foreground_share=config.foreground_share,
-            transforms=config.transforms,
-            seed=config.seed,
-        )
-        return sampler, GridCrops(unseen, config.crop_shape, classes=classes)
+    @classmethod
+    def resume(
+        cls,
+        run_dir: PathLike,
+        train: Sequence[PairLike] | None = None,
+        valid: Sequence[PairLike] | None = None,
+        *,
+        config: TrainConfig | None = None,
+        progress: bool = True,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> TrainingResult:
+        """Go on with a run that was ended, or killed, at any moment.
 
-    def _length(self, pairs: Sequence[PreparedPair]) -> int:
-        """Count the crops of an epoch: whole batches."""
-        size = self.config.batch_size
-        steps = self.config.steps_per_epoch or ceil(crops_to_cover(pairs, self.config.crop_shape) / size)
-        return steps * size
+        With the same versions on the same machine, weights, optimizer and history become those of
+        a run that was never ended, bit for bit. A run that is done is read, not trained again.
 
-    def _untrained(self, n_train: int, n_valid: int) -> Segmenter:
-        config = self.config
-        return Segmenter(
-            network=build_model(config.network),
-            architecture=config.network,
-            labels=config.labels,
-            preprocessing=config.preprocessing,
-            threshold=config.threshold,
-            tiling=config.tiling or TilingConfig(tile_size=config.crop_shape, overlap=0.25),
-            provenance={
-                "tiledseg": __version__,
-                "keras": keras.__version__,
-                "backend": keras.backend.backend(),
-                "python": platform.python_version(),
-                "train_images": n_train,
-                "valid_images": n_valid,
-                "settings": config.model_dump(mode="json", exclude={"runs_dir"}),
-            },
-        )
+        Parameters
+        ----------
+        run_dir : path
+            The run's folder.
+        train, valid : sequence of Pair or tuple, optional
+            The same pairs as before; None for the files that the run read.
+        config : TrainConfig, optional
+            Compared with the run's own settings; None to take those. What plays no part in what is
+            computed may differ: memory, threads.
+        progress : bool
+            As of `fit`.
+        callbacks : sequence of keras.callbacks.Callback
+            As of `fit`: of the same classes in the same order.
 
-    def _between_epochs(self) -> list[keras.callbacks.Callback]:
-        averagers = [] if self.config.ema is None else [Averager()]
-        schedule = self.config.schedule
-        return [*averagers, *([Plateau(schedule)] if isinstance(schedule, PlateauConfig) else [])]
+        Returns
+        -------
+        TrainingResult
+            As of `fit`.
 
-    def _run(
-        self,
-        network: keras.Model,
-        sources: tuple[CropSampler, GridCrops],
-        callbacks: list[Any],
-        progress: bool,  # noqa: FBT001
-    ) -> None:
-        config = self.config
-        feed, valid = (Feed(source, config.batch_size) for source in sources)
-        network.compile(
-            optimizer=build_optimizer(config, len(feed)),
-            loss=build_loss(config.loss, config.class_weights),
-            metrics=[PooledDice(config.network.classes, config.threshold)],
-        )
-        with progress_bar(config.epochs * len(feed), "batches", shown=progress) as advance:
-            network.fit(
-                feed,
-                validation_data=valid,
-                epochs=config.epochs,
-                shuffle=False,  # the sampler mixes, by the seed
-                callbacks=[Pulse(feed, advance), *callbacks],
-                verbose=0,
-            )
+        Raises
+        ------
+        FileError
+            If the folder is not that of a run, another run is in it, or no checkpoint is whole.
+        SettingError
+            If settings, pairs or callbacks differ from those that the run began with.
+        ModelError
+            As of `fit`.
+        """
+        folder = Path(run_dir).resolve()
+        own = read_settings(folder)
+        if config is not None:
+            check_settings(own, settings_of(TrainConfig, config, "config"))
+            own = config
+        if train is None or valid is None:
+            recorded = recorded_pairs(folder)
+            train, valid = train or recorded[0], valid or recorded[1]
+        sources = sources_of(own, train, valid)
+        sources.record.check(folder)
+        return _result(Session(own, sources, folder), callbacks, progress=progress)
+
+
+def _result(
+    session: Session, callbacks: Sequence[keras.callbacks.Callback], *, progress: bool
+) -> TrainingResult:
+    segmenter, history = session.run(callbacks, progress=progress)
+    losses = history["val_loss"]
+    best_epoch = int(history["epoch"][losses.index(min(losses))])
+    return TrainingResult(segmenter, history, best_epoch, session.run_dir)

@@ -1,0 +1,228 @@
+"""What a run was given: settings, versions, seeds and data, written down in its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from tiledseg._backend import keras
+from tiledseg._checks import broken, shown
+from tiledseg._version import __version__
+from tiledseg.config import RunConfig
+from tiledseg.data import Pair
+from tiledseg.errors import FileError, SettingError
+from tiledseg.io import file_digest, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg._types import PathLike
+    from tiledseg.config import TrainConfig
+
+__all__ = ["RunRecord", "check_settings", "read_settings", "recorded_pairs", "versions"]
+
+_log = logging.getLogger("tiledseg")
+_SETTINGS, _RECORD = "run.toml", "run.json"
+_NO_PART = {"runs_dir", "memory_mb", "cache_dir", "feed_threads"}  # in what is computed
+_MOST_SHOWN = 5
+
+
+def versions() -> dict[str, str]:
+    """Name what a run computes with.
+
+    Returns
+    -------
+    dict of str to str
+        Versions of this package, Keras, its backend, NumPy, OpenCV and Python.
+    """
+    return {
+        "tiledseg": __version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "python": platform.python_version(),
+    }
+
+
+class RunRecord:
+    """The data of a run, with digests, and the versions that it began with.
+
+    Parameters
+    ----------
+    train, valid : sequence of Pair
+        The pairs.
+    """
+
+    def __init__(self, train: Sequence[Pair], valid: Sequence[Pair]) -> None:
+        self.data = {"train": [_entry(pair) for pair in train], "valid": [_entry(pair) for pair in valid]}
+
+    @property
+    def digest(self) -> str:
+        """Digest of all names, pixels and labels, and of how masks are read; not of where files lie."""
+        content = [
+            [part, {key: value for key, value in entry.items() if key != "files"}]
+            for part, entries in self.data.items()
+            for entry in entries
+        ]
+        return f"sha256:{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
+
+    def write(self, run_dir: Path, settings: RunConfig) -> None:
+        """Write ``run.toml``, the settings, and ``run.json``, all else."""
+        write_text(run_dir / _SETTINGS, settings.to_toml())
+        seed = settings.train.seed
+        about = {"versions": versions(), "seed": seed, "data_digest": self.digest, "data": self.data}
+        write_text(run_dir / _RECORD, json.dumps(about, indent=1) + "\n")
+
+    def check(self, run_dir: Path) -> None:
+        """Check that a run goes on with the data that it began with, and warn of other versions.
+
+        Raises
+        ------
+        SettingError
+            If the data are others.
+        """
+        before = _read_record(run_dir)
+        if before["data_digest"] != self.digest:
+            changed = [
+                entry["name"]
+                for part, entries in self.data.items()
+                for entry, old in zip(entries, before["data"][part], strict=False)
+                if {**entry, "files": None} != {**old, "files": None}
+            ]
+            raise broken(
+                SettingError,
+                "train, valid",
+                must="be the pairs that the run began with",
+                got=f"others: {', '.join(changed[:_MOST_SHOWN])}" if changed else "more, or fewer",
+                fix="Restore them, or begin a new run.",
+            )
+        for name, version in versions().items():
+            if before["versions"].get(name) != version:
+                _log.warning(
+                    "the run began with %s %s and goes on with %s: its numbers may differ",
+                    name,
+                    before["versions"].get(name),
+                    version,
+                )
+
+
+def recorded_pairs(run_dir: Path) -> tuple[list[Pair], list[Pair]]:
+    """Give the pairs that a run began with, where all are files.
+
+    Raises
+    ------
+    SettingError
+        If some were arrays, which a run's folder does not hold.
+    """
+    data = _read_record(run_dir)["data"]
+    train, valid = ([_pair(entry) for entry in data[part]] for part in ("train", "valid"))
+    return train, valid
+
+
+def read_settings(run_dir: Path) -> TrainConfig:
+    """Read the settings that a run began with.
+
+    Raises
+    ------
+    FileError
+        If the folder is not that of a run.
+    """
+    return RunConfig.from_toml(_text(run_dir / _SETTINGS)).train
+
+
+def check_settings(before: TrainConfig, now: TrainConfig) -> None:
+    """Check that a run goes on with the settings that it began with.
+
+    Where it is written, what is kept in memory and how many threads there are may change.
+
+    Raises
+    ------
+    SettingError
+        If a setting differs; the message lists them.
+    """
+    one, other = (_flat(config.model_dump(mode="json", exclude=_NO_PART)) for config in (before, now))
+    differ = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+    if differ:
+        lines = [f"{name} {one.get(name)} -> {other.get(name)}" for name in differ]
+        text = "; ".join(lines[:_MOST_SHOWN]) + ("; …" if len(lines) > _MOST_SHOWN else "")
+        raise SettingError(
+            f"`config` must be that of the run to go on with it; got other settings: {text}. "
+            "Resume without settings, or begin a new run."
+        )
+
+
+def _flat(settings: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(settings, dict):
+        return {path: settings}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{path}.{name}" if path else name)
+    return flat
+
+
+def _entry(pair: Pair) -> dict[str, Any]:
+    entry: dict[str, Any] = {"files": {}}
+    for field in fields(pair):
+        value = getattr(pair, field.name)
+        if field.name not in {"image", "mask"}:
+            entry[field.name] = list(value) if isinstance(value, tuple) else value
+        elif isinstance(value, np.ndarray):
+            entry[field.name] = _array_digest(value)
+        else:
+            paths = [_absolute(one) for one in (value if isinstance(value, tuple) else [value])]
+            entry[field.name] = [file_digest(path) for path in paths]
+            entry["files"][field.name] = paths if isinstance(value, tuple) else paths[0]
+    return entry
+
+
+def _absolute(path: PathLike) -> str:
+    return str(Path(os.fsdecode(path)).absolute())
+
+
+def _pair(entry: dict[str, Any]) -> Pair:
+    files = entry["files"]
+    if files.keys() != {"image", "mask"}:
+        raise broken(
+            SettingError,
+            "train, valid",
+            must="be given again where they were arrays, which no run's folder holds",
+            got=f"an array for {shown(entry['name'])}",
+            fix="Pass train and valid to `resume`.",
+        )
+    own: dict[str, Any] = {name: value for name, value in entry.items() if name != "files"} | files
+    own = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+    return Pair(**own)
+
+
+def _array_digest(values: np.ndarray[Any, Any]) -> str:
+    digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
+    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _read_record(run_dir: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(_text(run_dir / _RECORD))
+    return record
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise broken(
+            FileError,
+            str(path.parent),
+            must=f"be the folder of a run, with {path.name}",
+            got=str(error),
+            fix="Give the folder that the run made, as in runs/20260101-120000.",
+        ) from None

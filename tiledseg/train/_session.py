@@ -1,0 +1,171 @@
+"""One run in its folder, from its beginning or from its last checkpoint."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tiledseg._progress import progress_bar
+from tiledseg.config import PlateauConfig, TilingConfig
+from tiledseg.models import Segmenter, build_loss, build_model, load_model, training_network
+from tiledseg.train._average import Averager
+from tiledseg.train._callbacks import Guard, Keeper, Pulse
+from tiledseg.train._checkpoint import latest_checkpoint
+from tiledseg.train._feed import Feed
+from tiledseg.train._lock import locked
+from tiledseg.train._metric import PooledDice
+from tiledseg.train._optimizer import Plateau, build_optimizer
+from tiledseg.train._platform import repeat_exactly
+from tiledseg.train._record import versions
+from tiledseg.train._run import History, remove_leftovers
+from tiledseg.train._seeds import computing_in, seeded
+from tiledseg.train._state import Checkpointer, Restorer, restore_variables
+from tiledseg.train._stopping import Stopper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tiledseg._backend import keras
+    from tiledseg.config import TrainConfig
+    from tiledseg.train._checkpoint import Checkpoint
+    from tiledseg.train._sources import Sources
+
+__all__ = ["Session"]
+
+_BEST, _CHECKPOINTS = "best", "checkpoints"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """A run: what it takes, and where it writes.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        The settings.
+    sources : Sources
+        The crops.
+    run_dir : Path
+        The folder.
+    """
+
+    config: TrainConfig
+    sources: Sources
+    run_dir: Path
+
+    def run(
+        self, callbacks: Sequence[keras.callbacks.Callback], *, progress: bool
+    ) -> tuple[Segmenter, dict[str, list[float]]]:
+        """Train until the end, or until it is asked to stop.
+
+        Parameters
+        ----------
+        callbacks : sequence of keras.callbacks.Callback
+            Called after the run's own.
+        progress : bool
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        segmenter : Segmenter
+            The best one.
+        history : dict of str to list of float
+            What each epoch came to.
+        """
+        with locked(self.run_dir), seeded(self.config.seed), Stopper(self.run_dir) as stopper:
+            remove_leftovers(self.run_dir)
+            checkpoint = latest_checkpoint(self.run_dir / _CHECKPOINTS)
+            history = History(self.run_dir, checkpoint.facts["history"] if checkpoint else {})
+            if not (checkpoint and checkpoint.facts["finished"]):
+                self._train(checkpoint, history, callbacks, stopper, progress)
+            best = load_model(self.run_dir / _BEST)
+        return best, history.columns
+
+    def _train(
+        self,
+        checkpoint: Checkpoint | None,
+        history: History,
+        callbacks: Sequence[keras.callbacks.Callback],
+        stopper: Stopper,
+        progress: bool,  # noqa: FBT001
+    ) -> None:
+        config = self.config
+        if config.deterministic:
+            repeat_exactly()
+        with computing_in(config.precision):
+            segmenter = self._untrained()
+            network = training_network(segmenter.network, config.network)
+        stateful = self._stateful(segmenter, history, callbacks)
+        with ExitStack() as stack:
+            feed, valid = (
+                Feed(source, config.batch_size, config.feed_threads)
+                for source in (self.sources.train, self.sources.valid)
+            )
+            stack.callback(feed.close)
+            stack.callback(valid.close)
+            self._compile(network, len(feed))
+            done = 0
+            last: list[Any] = [Checkpointer(self.run_dir / _CHECKPOINTS, history, stateful), stopper]
+            if checkpoint:
+                restore_variables(network, checkpoint)
+                done = checkpoint.facts["epoch"]
+                last.append(Restorer(checkpoint, stateful))
+            batches = (config.epochs - done) * len(feed)
+            advance = stack.enter_context(progress_bar(batches, "batches", shown=progress))
+            self._fit(network, feed, valid, done, [Pulse(feed, advance), *stateful, *last])
+
+    def _stateful(
+        self, segmenter: Segmenter, history: History, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> list[Any]:
+        """List the callbacks whose state belongs to the run, in the order in which they act."""
+        best, schedule = self.run_dir / _BEST, self.config.schedule
+        keeper = Keeper(segmenter, best, history, self.config.patience)
+        averagers = [] if self.config.ema is None else [Averager()]
+        plateaus = [Plateau(schedule)] if isinstance(schedule, PlateauConfig) else []
+        return [Guard(best), keeper, *callbacks, *averagers, *plateaus]
+
+    def _compile(self, network: keras.Model, steps: int) -> None:
+        config = self.config
+        network.compile(
+            optimizer=build_optimizer(config, steps),
+            loss=build_loss(config.loss, config.class_weights),
+            metrics=[PooledDice(config.network.classes, config.threshold)],
+        )
+        network.optimizer.build(network.trainable_variables)
+
+    def _fit(self, network: keras.Model, feed: Feed, valid: Feed, done: int, callbacks: list[Any]) -> None:
+        try:
+            network.fit(
+                feed,
+                validation_data=valid,
+                epochs=self.config.epochs,
+                initial_epoch=done,
+                shuffle=False,  # the sampler mixes, by the seed
+                callbacks=callbacks,
+                verbose=0,
+            )
+        except Exception:
+            error = feed.error or valid.error
+            if error:
+                raise error from None
+            raise
+
+    def _untrained(self) -> Segmenter:
+        config, data = self.config, self.sources.record.data
+        return Segmenter(
+            network=build_model(config.network),
+            architecture=config.network,
+            labels=config.labels,
+            preprocessing=config.preprocessing,
+            threshold=config.threshold,
+            tiling=config.tiling or TilingConfig(tile_size=config.crop_shape, overlap=0.25),
+            provenance={
+                **versions(),
+                "train_images": len(data["train"]),
+                "valid_images": len(data["valid"]),
+                "data_digest": self.sources.record.digest,
+                "settings": config.model_dump(mode="json", exclude={"runs_dir"}),
+            },
+        )
