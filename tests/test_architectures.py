@@ -22,6 +22,34 @@ from tiledseg.models.architectures import builder_for
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"levels": 3, "base_filters": 4, "base_kernel": 5, "dropout": 0.0},
     "attention_unet": {"levels": 3, "base_filters": 4},
+    "efficient_unet": {"decoder_filters": (8, 8, 8, 8, 8)},
+    "encoder_unet": {"encoder": "mobilenetv2", "decoder_filters": (8, 8, 8, 8, 8)},
+    "deeplabv3plus": {
+        "encoder": "mobilenetv2",
+        "rates": (1, 2, 3),
+        "filters": 8,
+        "image_pooling": False,
+        "dropout": 0.0,
+    },
+    "swin_unet": {
+        "patch": 2,
+        "window": 4,
+        "embedding": 8,
+        "depths": (2, 2),
+        "heads": (1, 2),
+        "mlp_ratio": 2,
+        "drop_path": 0.0,
+    },
+    "trans_unet": {
+        "width": 8,
+        "units": (1, 1, 1),
+        "hidden": 16,
+        "layers": 1,
+        "heads": 2,
+        "mlp": 32,
+        "decoder_filters": (8, 8, 8, 8),
+        "dropout": 0.0,
+    },
 }
 """Settings of a network that is built, run and trained in seconds, but has all parts."""
 
@@ -50,17 +78,105 @@ def attention_unet() -> int:
     return encoder + decoder + gates + conv(1, 16, 1)
 
 
+def unet_decoder(taps: list[int], deepest: int) -> int:
+    """Five levels of a transposed convolution, the tap of that size and two convolutions."""
+    total, before = 0, deepest
+    for filters, tap in zip((256, 128, 64, 32, 16), [*reversed(taps), 0], strict=True):
+        total += conv(2, before, filters) + twice(filters + tap, filters)
+        before = filters
+    return total + conv(1, 16, 1)
+
+
+def deeplabv3plus() -> int:
+    def joined(before: int, after: int) -> int:
+        return conv(1, before, after, bias=False) + 4 * after
+
+    def separable(before: int, after: int) -> int:
+        return 9 * before + 4 * before + joined(before, after)
+
+    pyramid = 2 * joined(2048, 256) + 3 * separable(2048, 256) + joined(5 * 256, 256)
+    decoder = joined(256, 48) + separable(256 + 48, 256) + separable(256, 256)
+    return 23_587_712 + pyramid + decoder + conv(1, 256, 1)
+
+
+def swin_unet(window: int) -> int:
+    def norm(channels: int) -> int:
+        return 2 * channels
+
+    def block(channels: int, heads: int) -> int:
+        attention = conv(1, channels, 3 * channels) + conv(1, channels, channels)
+        mlp = conv(1, channels, 4 * channels) + conv(1, 4 * channels, channels)
+        return 2 * norm(channels) + attention + (2 * window - 1) ** 2 * heads + mlp
+
+    def dense(before: int, after: int) -> int:
+        return conv(1, before, after, bias=False)
+
+    widths, heads = (96, 192, 384, 768), (3, 6, 12, 24)
+    levels = [2 * block(*one) for one in zip(widths, heads, strict=True)]
+    merges = sum(norm(4 * width) + dense(4 * width, 2 * width) for width in widths[:-1])
+    expands = sum(
+        dense(2 * width, 4 * width) + norm(width) + conv(1, 2 * width, width) for width in widths[:-1]
+    )
+    ends = conv(4, 3, 96) + norm(96) + norm(768) + norm(96) + dense(96, 16 * 96) + norm(96) + conv(1, 96, 9)
+    return sum(levels) + sum(levels[:-1]) + merges + expands + ends
+
+
+def trans_unet() -> int:
+    # The encoder, R50-ViT-B_16 with its embedding, has 97 888 576 parameters in the authors' code.
+    widths, skips = [512, 256, 128, 64, 16], [512, 256, 64, 0]
+    decoder = conv(3, 768, 512, bias=False) + 4 * 512
+    for before, skip, after in zip(widths[:-1], skips, widths[1:], strict=True):
+        decoder += conv(3, before + skip, after, bias=False) + conv(3, after, after, bias=False) + 8 * after
+    return 97_888_576 + decoder + conv(3, 16, 9)
+
+
 COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     # The founding experiment's own number.
     "unet": ({}, 125_045_745),
     "attention_unet": ({}, attention_unet()),
+    # The encoders have what `keras.applications` states for them without their tops.
+    "efficient_unet": ({}, 4_049_564 + unet_decoder([16, 24, 40, 112], 1280)),
+    "encoder_unet": ({}, 5_919_312 + unet_decoder([16, 32, 48, 112], 1280)),
+    "deeplabv3plus": ({}, deeplabv3plus()),
+    # 27.17 million, as others count the authors' code (arXiv 2207.08518, table 1).
+    "swin_unet": ({"window": 7, "input_shape": (224, 224, 3), "classes": 9}, swin_unet(7)),
+    # 105.28 million, as others count the authors' code (arXiv 2207.08518, table 1).
+    "trans_unet": ({"input_shape": (224, 224, 3), "classes": 9}, trans_unet()),
 }
 """Parameters of the settings that a paper or its authors' code states, or derived as the comment says."""
 
-OTHERS: dict[str, dict[str, Any]] = {}
+OTHERS: dict[str, dict[str, Any]] = {
+    "efficient_unet": {
+        "encoder": "efficientnet-b1",
+        "encoder_weights": "imagenet",
+        "decoder_filters": (8, 8, 8, 8, 4),
+    },
+    "encoder_unet": {
+        "encoder": "mobilenet",
+        "encoder_weights": "imagenet",
+        "decoder_filters": (8, 8, 8, 8, 4),
+    },
+    "deeplabv3plus": {
+        "encoder": "mobilenet",
+        "encoder_weights": "imagenet",
+        "output_stride": 8,
+        "rates": (1, 2, 4),
+    },
+    "swin_unet": {
+        "patch": 4,
+        "depths": (2, 1),
+        "heads": (2, 2),
+    },
+    "trans_unet": {
+        "width": 16,
+        "units": (1, 2, 1),
+        "heads": 4,
+        "decoder_filters": (8, 8, 8, 4),
+    },
+}
 """Values of settings for which the suite cannot find another one by itself."""
 
-FIXED: frozenset[str] = frozenset()
+FIXED: frozenset[str] = frozenset({"trans_unet"})
 """Architectures that take no free size."""
 
 NAMES = sorted(SMALL)
@@ -367,6 +483,10 @@ def tame(network: keras.Model) -> keras.Model:
             continue  # zero
         shape = tuple(variable.shape)
         variable.assign(rng.uniform(0.5, 1.5, shape) / int(np.prod(shape[:-1])))
+    inner = [part for layer in network.layers for part in getattr(layer, "layers", ())]
+    for layer in inner:
+        if isinstance(layer, keras.layers.ReLU):
+            layer.max_value = None  # MobileNet's cuts off at 6
     return network
 
 

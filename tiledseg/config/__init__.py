@@ -36,7 +36,17 @@ from tiledseg.config._losses import (
     MissingLabelsConfig,
     TverskyConfig,
 )
-from tiledseg.config._networks import ArchitectureConfig, AttentionUNetConfig, NetworkConfig, UNetConfig
+from tiledseg.config._networks import (
+    ArchitectureConfig,
+    AttentionUNetConfig,
+    DeepLabV3PlusConfig,
+    EfficientUNetConfig,
+    EncoderUNetConfig,
+    NetworkConfig,
+    SwinUNetConfig,
+    TransUNetConfig,
+    UNetConfig,
+)
 from tiledseg.config._optimizer import (
     AdamConfig,
     AdamWConfig,
@@ -86,8 +96,11 @@ __all__ = [
     "ContrastConfig",
     "CosineConfig",
     "DataConfig",
+    "DeepLabV3PlusConfig",
     "DiceConfig",
+    "EfficientUNetConfig",
     "ElasticConfig",
+    "EncoderUNetConfig",
     "EvaluateConfig",
     "EvaluateJobConfig",
     "FlipConfig",
@@ -122,10 +135,12 @@ __all__ = [
     "SplitConfig",
     "StainConfig",
     "StatsConfig",
+    "SwinUNetConfig",
     "TileOrigin",
     "TileSetConfig",
     "TilingConfig",
     "TrainConfig",
+    "TransUNetConfig",
     "TransformConfig",
     "TverskyConfig",
     "UNetConfig",

@@ -3,17 +3,20 @@
 from tiledseg.engine._callable import CallablePredictor
 from tiledseg.engine._choose import Engine, Precision, Way, fastest, networks_for, predictor_for
 from tiledseg.engine._memory import allowed_memory, available_memory, check_memory, fitting_batch
-from tiledseg.engine._reach import UNKNOWN, Reach
+from tiledseg.engine._reach import UNKNOWN, Grow, Reach, Slide, Windows
 from tiledseg.engine._views import Views, n_views
 
 __all__ = [
     "UNKNOWN",
     "CallablePredictor",
     "Engine",
+    "Grow",
     "Precision",
     "Reach",
+    "Slide",
     "Views",
     "Way",
+    "Windows",
     "allowed_memory",
     "available_memory",
     "check_memory",

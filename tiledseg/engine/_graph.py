@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from tiledseg.engine._reach import Axis, Grow, Reach, Rule, Slide, Step
+from tiledseg.engine._reach import Axis, Grow, Reach, Rule, Slide, Step, Windows
 from tiledseg.engine._rules import is_kerass_own, rules_of
 
 __all__ = ["Graph", "read_graph"]
@@ -145,7 +145,7 @@ def _stepped(tensor: Any, met: list[_Map], rules: tuple[Rule, Rule], walk: _Walk
     for steps, rule in zip(walk.steps, rules, strict=True):
         steps.append(Step(tuple(one.number for one in met), made.number, rule))
     walk.maps += 1
-    walk.scales.append(scale)
+    walk.scales.append((scale[0] * _grid(rules[0]), scale[1] * _grid(rules[1])))
     walk.floats += (tensor.shape[3] or 1) / float(scale[0] * scale[1])
     return made
 
@@ -158,7 +158,12 @@ def _products(operation: Any, scale: tuple[Fraction, Fraction], rules: tuple[Rul
 
 
 def _shrinking(rule: Rule) -> Fraction:
-    return Fraction(rule.step) if isinstance(rule, Slide) else Fraction(1, rule.factor)
+    return Fraction(1, rule.factor) if isinstance(rule, Grow) else Fraction(rule.step)
+
+
+def _grid(rule: Rule) -> int:
+    """Give the px after which the grid of a rule repeats itself."""
+    return rule.size if isinstance(rule, Windows) else 1
 
 
 def _guessed(node: Any, axis: int) -> Rule:  # noqa: ANN401

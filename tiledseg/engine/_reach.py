@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-__all__ = ["UNKNOWN", "Axis", "Grow", "Reach", "Rule", "Slide", "Step"]
+__all__ = ["UNKNOWN", "Axis", "Grow", "Reach", "Rule", "Slide", "Step", "Windows"]
 
 _STRIDES = 1 << 16  # in the axis that the questions are answered on: no end may reach its middle
 
@@ -38,6 +38,27 @@ class _Places:
         clean = (self.factor * (left - 1) + self.before) // self.step + 1
         stop = -((self.after - self.factor * (size - right)) // self.step)
         return max(clean, 0), max(self.size - stop, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gridded:
+    """Output px take the input px of their window; windows start at `shift` and every `window` px."""
+
+    size: int
+    window: int
+    shift: int
+
+    def _start(self, place: int) -> int:
+        return (place - self.shift) // self.window * self.window + self.shift
+
+    def sources(self, low: int, high: int) -> tuple[int, int]:
+        """Give the first and the last input px that the output px from `low` to `high` take."""
+        return self._start(low), self._start(high) + self.window - 1
+
+    def spoiled(self, size: int, left: int, right: int) -> tuple[int, int]:
+        """Count the px at the two ends of the output that take spoiled px, or lack px beyond the ends."""
+        first, last = self._start(left - 1) + self.window, self._start(size - right)
+        return max(first, 0), max(size - last, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +118,35 @@ class Grow:
         return _Places(out, 1, self.factor, self.kernel - 1 - self.left, self.left)
 
 
-Rule: TypeAlias = Slide | Grow
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A grid of windows that do not overlap; a px takes all px of its window.
+
+    Where the grid is shifted, the windows at the ends of the map are cut off: they lack px that a
+    larger map has there.
+
+    Attributes
+    ----------
+    size : int
+        Length of a window in px; the map's length is a multiple of it.
+    shift : int
+        Place of the first whole window.
+    """
+
+    size: int
+    shift: int = 0
+
+    @property
+    def step(self) -> int:
+        """Px from one px of the output to the next, in the input."""
+        return 1
+
+    def places(self, size: int) -> _Gridded:
+        """Say where the px of the output of an input of `size` px come from."""
+        return _Gridded(size, self.size, self.shift % self.size)
+
+
+Rule: TypeAlias = Slide | Grow | Windows
 """What a layer does to places along one axis."""
 
 
@@ -217,7 +266,7 @@ def _field(axis: Axis) -> tuple[int, int]:
     return before, after
 
 
-def _seen(walk: list[tuple[Step, _Places]], output: int, place: int) -> tuple[int, int]:
+def _seen(walk: list[tuple[Step, _Places | _Gridded]], output: int, place: int) -> tuple[int, int]:
     """Give the first and the last input px that reach an output px."""
     seen = {output: (place, place)}
     for step, places in walk:

@@ -19,7 +19,7 @@ Rules: TypeAlias = tuple[Rule, Rule] | Literal["tile", "unknown"]
 _POINTWISE = frozenset(
     """
     Activation ActivityRegularization AlphaDropout Dropout ELU GaussianDropout GaussianNoise Identity
-    InputLayer LeakyReLU ReLU Rescaling SpatialDropout2D
+    InputLayer LayerScale LeakyReLU ReLU Rescaling SpatialDropout2D
     Absolute Add Cast Ceil Celu Clip Copy Cos Cosh Divide DivideNoNan Elu Equal Erf Exp Exp2 Expm1
     Floor Gelu Greater GreaterEqual HardSigmoid HardSilu HardTanh LeakyRelu Less LessEqual Log Log10 Log1p
     Log2 LogSigmoid LogicalAnd LogicalNot LogicalOr Maximum Minimum Mod Multiply Negative NotEqual Power
@@ -78,7 +78,8 @@ def rules_of(node: Any, *, training: bool = False) -> Rules:  # noqa: ANN401  Ke
     """
     operation, name = node.operation, type(node.operation).__name__
     if _is_ours(type(operation)):
-        return _DECLARED.get(getattr(operation, "looks_at", ""), "unknown")
+        declared = getattr(operation, "looks_at", "")
+        return declared if isinstance(declared, tuple) else _DECLARED.get(declared, "unknown")
     if not is_kerass_own(type(operation)) or getattr(operation, "data_format", None) == "channels_first":
         return "unknown"
     training = node.arguments.kwargs.get("training", training) is True

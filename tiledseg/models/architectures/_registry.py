@@ -6,9 +6,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._checks import broken, did_you_mean
-from tiledseg.config import ArchitectureConfig, AttentionUNetConfig, UNetConfig
+from tiledseg.config import (
+    ArchitectureConfig,
+    AttentionUNetConfig,
+    DeepLabV3PlusConfig,
+    EfficientUNetConfig,
+    EncoderUNetConfig,
+    SwinUNetConfig,
+    TransUNetConfig,
+    UNetConfig,
+)
 from tiledseg.errors import SettingError
 from tiledseg.models.architectures._attention_unet import AttentionUNetBuilder
+from tiledseg.models.architectures._deeplabv3plus import DeepLabV3PlusBuilder
+from tiledseg.models.architectures._encoder_unet import EncoderUNetBuilder
+from tiledseg.models.architectures._swin_unet import SwinUNetBuilder
+from tiledseg.models.architectures._trans_unet import TransUNetBuilder
 from tiledseg.models.architectures._unet import UNetBuilder
 
 if TYPE_CHECKING:
@@ -21,6 +34,11 @@ __all__ = ["build_model", "builder_for"]
 _BUILDERS: dict[type[ArchitectureConfig], type[NetworkBuilder[Any]]] = {
     AttentionUNetConfig: AttentionUNetBuilder,
     UNetConfig: UNetBuilder,
+    DeepLabV3PlusConfig: DeepLabV3PlusBuilder,
+    EfficientUNetConfig: EncoderUNetBuilder,
+    EncoderUNetConfig: EncoderUNetBuilder,
+    SwinUNetConfig: SwinUNetBuilder,
+    TransUNetConfig: TransUNetBuilder,
 }
 _SETTINGS = {settings.model_fields["name"].default: settings for settings in _BUILDERS}
 

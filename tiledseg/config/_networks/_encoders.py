@@ -1,0 +1,139 @@
+"""The encoders that networks can have: the networks of ``keras.applications``, and what they take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from tiledseg._checks import broken
+from tiledseg.config._preprocessing import PreprocessingConfig
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from tiledseg.config._networks._base import InputShape
+
+__all__ = [
+    "DilatedEncoder",
+    "EfficientNet",
+    "EncoderName",
+    "check_weights",
+    "pixels_of",
+]
+
+EfficientNet: TypeAlias = Literal[
+    "efficientnet-b0",
+    "efficientnet-b1",
+    "efficientnet-b2",
+    "efficientnet-b3",
+    "efficientnet-b4",
+    "efficientnet-b5",
+    "efficientnet-b6",
+    "efficientnet-b7",
+]
+"""EfficientNet (arXiv 1905.11946)."""
+
+_Residual: TypeAlias = Literal[
+    "resnet50", "resnet101", "resnet152", "resnet50v2", "resnet101v2", "resnet152v2"
+]
+_Mobile: TypeAlias = Literal["mobilenet", "mobilenetv2"]
+
+DilatedEncoder: TypeAlias = EfficientNet | _Residual | _Mobile
+"""Encoders whose strides can be exchanged for dilation without moving any px."""
+
+EncoderName: TypeAlias = (
+    DilatedEncoder
+    | Literal[
+        "convnext-base",
+        "convnext-large",
+        "convnext-small",
+        "convnext-tiny",
+        "convnext-xlarge",
+        "densenet121",
+        "densenet169",
+        "densenet201",
+        "efficientnetv2-b0",
+        "efficientnetv2-b1",
+        "efficientnetv2-b2",
+        "efficientnetv2-b3",
+        "efficientnetv2-l",
+        "efficientnetv2-m",
+        "efficientnetv2-s",
+        "inceptionresnetv2",
+        "inceptionv3",
+        "mobilenetv3-large",
+        "mobilenetv3-small",
+        "vgg16",
+        "vgg19",
+        "xception",
+    ]
+)
+"""Networks of ``keras.applications`` that can be encoders."""
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+_SHIFTED = 128 / 255
+_FILES = (".keras", ".h5", ".safetensors")
+
+
+def pixels_of(encoder: str) -> PreprocessingConfig:
+    """Say what pixels the published weights of an encoder take, in RGB.
+
+    Parameters
+    ----------
+    encoder : str
+        Its name.
+
+    Returns
+    -------
+    PreprocessingConfig
+        The division by the largest value of the dtype comes first, then `mean` and `std`, as
+        ``preprocess_input`` of ``keras.applications`` has them for images of 0 to 255; the order
+        BGR of some is the network's own matter.
+    """
+    if encoder.startswith(("resnet", "vgg")) and not encoder.endswith("v2"):
+        return PreprocessingConfig(mean=_CAFFE_MEAN, std=(1 / 255,))
+    if encoder.startswith("efficientnetv2-") and encoder[-1] in "sml":
+        return PreprocessingConfig(mean=(_SHIFTED,), std=(_SHIFTED,))
+    if encoder.startswith(("efficientnet", "densenet", "convnext")):
+        return PreprocessingConfig(mean=_MEAN, std=_STD)
+    return PreprocessingConfig(mean=(0.5,), std=(0.5,))
+
+
+def check_weights(encoder_weights: str | None, input_shape: InputShape) -> None:
+    """Check that weights learnt elsewhere are named rightly and fit the image.
+
+    Parameters
+    ----------
+    encoder_weights : str or None
+        ``imagenet``, the path of a file, or None.
+    input_shape : tuple
+        (height, width, channels) of the network.
+
+    Raises
+    ------
+    SettingError
+        If it is neither, or the network has other than 3 input channels.
+    """
+    if encoder_weights is None:
+        return
+    if encoder_weights != "imagenet" and not encoder_weights.lower().endswith(_FILES):
+        raise broken(
+            SettingError,
+            "encoder_weights",
+            must="be imagenet, None, or the path of a .safetensors, .weights.h5 or .keras file",
+            got=encoder_weights,
+            fix="Give one of these.",
+        )
+    if input_shape[2] != 3:
+        raise broken(
+            SettingError,
+            "input_shape",
+            must="have 3 channels, RGB, with encoder_weights",
+            got=input_shape,
+            fix="Use 3 channels, or encoder_weights=None.",
+        )
+
+
+def known_encoders(kind: object) -> tuple[str, ...]:
+    """List the names in one of the types above."""
+    parts = get_args(kind)
+    return tuple(name for part in parts for name in (known_encoders(part) if get_args(part) else (part,)))

@@ -1,0 +1,89 @@
+"""A backbone as an encoder: a network of its own within the network, with a tap at each size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tiledseg._backend import keras
+from tiledseg.models.architectures._backbones import BACKBONES, Backbone
+from tiledseg.models.architectures._layers import ReversedChannels
+from tiledseg.models.architectures._pretrained import fill
+from tiledseg.models.architectures._recipes import IMAGE, dilated, recipe, sources
+
+__all__ = ["Encoder"]
+
+_DEEPEST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A network of ``keras.applications`` that gives the maps of each size.
+
+    It stands in the network as a network of its own, named ``encoder``: to keep its weights in a
+    first phase of training, set ``network.get_layer("encoder").trainable = False``.
+
+    Attributes
+    ----------
+    name : str
+        One of the backbones, such as ``efficientnet-b0``.
+    weights : str or None
+        ``imagenet``, the path of a file of weights, or None.
+    stride : int
+        Total stride of the deepest map; where that is less than the backbone's 32, dilation
+        stands in for the strides that are missing.
+    """
+
+    name: str
+    weights: str | None = None
+    stride: int = _DEEPEST
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone."""
+        return BACKBONES[self.name]
+
+    def __call__(self, image: Any) -> list[Any]:  # noqa: ANN401
+        """Map images (N, H, W, C) to features, the finest first, of the strides in `strides`."""
+        network = self._network(image.shape[1:])
+        if self.weights and self.backbone.bgr:
+            image = ReversedChannels(name="bgr")(image)
+        return list(network(image))
+
+    @property
+    def strides(self) -> list[int]:
+        """Strides of the features, the finest first; with dilation the deepest stand more than once."""
+        halvings = range(len(self.backbone.taps) + 1)
+        return [min(self.backbone.first * 2**n, self.stride) for n in halvings]
+
+    def fill(self, network: keras.Model) -> None:
+        """Take weights that were learnt elsewhere over, if there are any.
+
+        Parameters
+        ----------
+        network : keras.Model
+            A network that has this encoder.
+
+        Raises
+        ------
+        FileError
+            If the weights cannot be had, or are those of another network.
+        """
+        if self.weights:
+            fill(network.get_layer("encoder"), self.backbone, self.weights)
+
+    def _network(self, shape: tuple[int | None, ...]) -> keras.Model:
+        layers = recipe(self.backbone, shape[2])
+        if self.stride < _DEEPEST:
+            dilated(layers, self.stride)
+        layers[IMAGE]["config"]["batch_shape"] = [None, *shape]
+        taps = [sources(layers[name])[0] for name in self.backbone.taps]
+        deepest = next(reversed(layers))
+        return keras.Model.from_config(
+            {
+                "name": "encoder",
+                "layers": list(layers.values()),
+                "input_layers": [[IMAGE, 0, 0]],
+                "output_layers": [[name, 0, 0] for name in (*taps, deepest)],
+            }
+        )
