@@ -216,11 +216,11 @@ def _write(folder: Path, trained: TrainingResult, scored: ScoredImage, result: E
 def _facts(trained: TrainingResult, shape: tuple[int, ...]) -> dict[str, str]:
     segmenter = trained.segmenter
     plan = tiledseg.plan(segmenter, shape)
-    levels, weights = segmenter.architecture.levels, segmenter.network.count_params()
+    stride, weights = segmenter.architecture.stride, segmenter.network.count_params()
     (height, width), tiling = plan.grid.shape, plan.tiling
     n_images = segmenter.provenance["train_images"]
     return {
-        "Network": f"U-Net, {levels} levels, {weights:,} weights",
+        "Network": f"U-Net, total stride {stride} px, {weights:,} weights",
         "Trained on": f"{n_images} made-up smears; stain, light and cells differ from those shown",
         "Epochs": f"{len(trained.history['epoch'])}, the best {trained.best_epoch}",
         "Scale": f"{plan.scale:g}: the network sees {height} x {width} px",

@@ -45,7 +45,8 @@ class Encoder:
 
     def __call__(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Map images (N, H, W, C) to features, the finest first, of the strides in `strides`."""
-        network = self._network(image.shape[1:])
+        height, width, channels = image.shape[1:]
+        network = self._network(height, width, channels)
         if self.weights and self.backbone.bgr:
             image = ReversedChannels(name="bgr")(image)
         return list(network(image))
@@ -72,11 +73,11 @@ class Encoder:
         if self.weights:
             fill(network.get_layer("encoder"), self.backbone, self.weights)
 
-    def _network(self, shape: tuple[int | None, ...]) -> keras.Model:
-        layers = recipe(self.backbone, shape[2])
+    def _network(self, height: int | None, width: int | None, channels: int) -> keras.Model:
+        layers = recipe(self.backbone, channels)
         if self.stride < _DEEPEST:
             dilated(layers, self.stride)
-        layers[IMAGE]["config"]["batch_shape"] = [None, *shape]
+        layers[IMAGE]["config"]["batch_shape"] = [None, height, width, channels]
         taps = [sources(layers[name])[0] for name in self.backbone.taps]
         deepest = next(reversed(layers))
         return keras.Model.from_config(

@@ -192,8 +192,7 @@ def _pad(layer: dict[str, Any], layers: Recipe) -> None:
 
 
 def _window(settings: dict[str, Any]) -> int:
-    size = settings.get("kernel_size", settings.get("pool_size", (1, 1)))
-    return max(size)
+    return int(max(settings.get("kernel_size", settings.get("pool_size", (1, 1)))))
 
 
 def _stride(settings: dict[str, Any]) -> int:

@@ -99,7 +99,7 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
 
 
 @keras.saving.register_keras_serializable("tiledseg")
-class StandardisedConv2D(layers.Conv2D):  # type: ignore[misc]
+class StandardisedConv2D(keras.layers.Conv2D):
     """A convolution whose kernels are standardised per filter (arXiv 1903.10520)."""
 
     @property
@@ -115,7 +115,7 @@ class StandardisedConv2D(layers.Conv2D):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable("tiledseg")
-class Placed(layers.Layer):  # type: ignore[misc]
+class Placed(keras.layers.Layer):
     """Adds what is learnt of each place."""
 
     looks_at = "tile"

@@ -43,7 +43,7 @@ class SpaceToDepth(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Give the settings that rebuild it."""
-        return super().get_config() | {"block": self.block}
+        return {**super().get_config(), "block": self.block}
 
 
 @keras.saving.register_keras_serializable("tiledseg")
@@ -73,7 +73,7 @@ class DepthToSpace(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Give the settings that rebuild it."""
-        return super().get_config() | {"block": self.block}
+        return {**super().get_config(), "block": self.block}
 
 
 @keras.saving.register_keras_serializable("tiledseg")
@@ -186,7 +186,7 @@ class WindowAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Give the settings that rebuild it."""
-        return super().get_config() | {"heads": self.heads, "window": self.window, "shift": self.shift}
+        return {**super().get_config(), "heads": self.heads, "window": self.window, "shift": self.shift}
 
 
 def _rolled(x: Any, shifts: list[Any], size: list[Any]) -> Any:  # noqa: ANN401
