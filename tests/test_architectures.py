@@ -487,11 +487,13 @@ def tame(network: keras.Model) -> keras.Model:
     """
     rng = np.random.default_rng(1)
     inner = [part for layer in network.layers for part in getattr(layer, "layers", ())]
+    depthwise = [one for one in [*network.layers, *inner] if isinstance(one, keras.layers.DepthwiseConv2D)]
+    alone = {layer.weights[0].path for layer in depthwise}
     for variable in network.trainable_variables:
         if variable.path.endswith(("bias", "beta")):
             continue  # zero
         shape = tuple(variable.shape)
-        averaged = shape[:2] if "depthwise" in variable.path and len(shape) == 4 else shape[:-1]
+        averaged = shape[:2] if variable.path in alone else shape[:-1]
         rows = np.full((shape[0], *[1] * (len(shape) - 1)), 10.0)
         rows[1:-1] = 1.0
         rows = rows / rows.mean() if len(shape) == 4 else 1.0

@@ -84,7 +84,18 @@ class Slide:
     right: int = 0
 
     def places(self, size: int) -> _Places:
-        """Say where the px of the output of an input of `size` px come from."""
+        """Say where the px of the output come from.
+
+        Parameters
+        ----------
+        size : int
+            Px of the input.
+
+        Returns
+        -------
+        object
+            Their number, their sources, and which of them an end of the input spoils.
+        """
         left, right = self.left, self.right
         if left is None:
             added = max((-(-size // self.step) - 1) * self.step + self.kernel - size, 0)
@@ -113,7 +124,18 @@ class Grow:
     right: int = 0
 
     def places(self, size: int) -> _Places:
-        """Say where the px of the output of an input of `size` px come from."""
+        """Say where the px of the output come from.
+
+        Parameters
+        ----------
+        size : int
+            Px of the input.
+
+        Returns
+        -------
+        object
+            Their number, their sources, and which of them an end of the input spoils.
+        """
         out = (size - 1) * self.factor + self.kernel - self.left - self.right
         return _Places(out, 1, self.factor, self.kernel - 1 - self.left, self.left)
 
@@ -142,7 +164,18 @@ class Windows:
         return 1
 
     def places(self, size: int) -> _Gridded:
-        """Say where the px of the output of an input of `size` px come from."""
+        """Say where the px of the output come from.
+
+        Parameters
+        ----------
+        size : int
+            Px of the input.
+
+        Returns
+        -------
+        object
+            Their number, their sources, and which of them an end of the input spoils.
+        """
         return _Gridded(size, self.size, self.shift % self.size)
 
 
