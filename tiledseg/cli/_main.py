@@ -49,6 +49,10 @@ there as a bundle, whatever ends the run.""",
     "evaluate": """Score a segmenter on images whose masks are known.
 
 Each image has a mask of the same stem. Prints a table.""",
+    "import-config": """Convert the founding experiment's configuration into a file of settings.
+
+Prints what became of each key: converted, dropped and why, or unusable. Exit code 1 where some are
+unusable.""",
     "demo": """Train, segment and score on made-up images.
 
 Trains a small network on generated bone-marrow smears, segments a large one that it never saw, and writes
@@ -63,7 +67,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for _place, (_name, _help) in enumerate(_COMMANDS.items()):
-    app.command(f"tiledseg.cli._{_name}:{_name}", name=_name, help=_help, sort_key=_place)
+    _module = _name.replace("-", "_")
+    app.command(f"tiledseg.cli._{_module}:{_module}", name=_name, help=_help, sort_key=_place)
 
 
 class _TerminatedError(SystemExit):

@@ -11,6 +11,7 @@ from tiledseg.config._augment import (
 from tiledseg.config._base import Config, by_name, laid_over
 from tiledseg.config._data import DataConfig, MaskParts, SplitConfig, StatsConfig, TileSetConfig
 from tiledseg.config._docs import meanings_of
+from tiledseg.config._founding import Imported, Note, import_founding
 from tiledseg.config._geometric import (
     ElasticConfig,
     FlipConfig,
@@ -109,6 +110,7 @@ __all__ = [
     "GammaConfig",
     "GeometricConfig",
     "HueConfig",
+    "Imported",
     "IouConfig",
     "JpegConfig",
     "LensConfig",
@@ -117,6 +119,7 @@ __all__ = [
     "MissingLabelsConfig",
     "NetworkConfig",
     "NoiseConfig",
+    "Note",
     "OptimizerConfig",
     "PadMode",
     "PhotometricConfig",
@@ -148,6 +151,7 @@ __all__ = [
     "ZoomConfig",
     "augmenting",
     "by_name",
+    "import_founding",
     "laid_over",
     "meanings_of",
 ]

@@ -1,0 +1,306 @@
+"""The founding experiment's configuration becomes settings of ours; nothing in it is executed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiledseg.cli import main
+from tiledseg.config import (
+    AdamConfig,
+    BrightnessConfig,
+    ElasticConfig,
+    FlipConfig,
+    LensConfig,
+    PlateauConfig,
+    RotateConfig,
+    RunConfig,
+    SharpenConfig,
+    WarpConfig,
+    ZoomConfig,
+    import_founding,
+)
+from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = """\
+; train_eval_infer.config
+[model]
+model          = "TensorflowUNet"
+generator      = Flase
+image_width    = 512
+image_height   = 512
+image_channels = 3
+input_normalize = False
+normalization  = False
+num_classes    = 1
+base_filters   = 16
+base_kernels   = (9,9)
+num_layers     = 8
+dropout_rate   = 0.05
+optimizer      = "Adam"
+learning_rate  = 0.0001
+clipvalue      = 0.5
+dilation       = (1,1)
+loss           = "bce_dice_loss"
+metrics        = ["dice_coef"]
+show_summary   = False
+activation     = "mish"   ; not relu
+
+[dataset]
+datasetclass   = "ImageMaskDataset"
+color_order    = "bgr"
+
+[train]
+epochs         = 100
+batch_size     = 2
+steps_per_epoch = 320
+validation_steps = 80
+patience       = 10
+metrics        = ["dice_coef", "val_dice_coef"]
+model_dir      = "./models"
+save_weights_only = True
+eval_dir       = "./eval"
+image_datapath = "../dataset/train/images/"
+mask_datapath  = "../dataset/train/masks/"
+create_backup  = False
+learning_rate_reducer = True
+reducer_factor = 0.5
+reducer_patience = 4
+epoch_change_infer = False
+epoch_change_tiledinfer = True
+epoch_change_tiledinfer_dir = "./epoch_change_tiledinfer"
+num_infer_images = 6
+
+[eval]
+image_datapath = "../dataset/valid/images/"
+mask_datapath  = "../dataset/valid/masks/"
+
+[test]
+image_datapath = "../dataset/test/images/"
+mask_datapath  = "../dataset/test/masks/"
+
+[infer]
+images_dir     = "./mini_test/images/"
+output_dir     = "./mini_test_output"
+
+[tiledinfer]
+overlapping    = 64
+images_dir     = "./mini_test/images/"
+output_dir     = "./tiled_mini_test_output"
+merged_dir     = "./tiled_mini_test_merged"
+threshold      = 127
+binarize       = True
+algorithm      = "cv2.THRESH_OTSU"
+background     = 0
+
+[segmentation]
+colorize       = True
+black          = "black"
+white          = "green"
+
+[image]
+color_converter = None
+gamma          = 0
+sharpening     = 1
+
+[mask]
+blur           = False
+blur_size      = (3,3)
+binarize       = True
+threshold      = 128
+
+[generator]
+debug          = False
+augmentation   = True
+
+[augmentor]
+vflip          = True
+hflip          = True
+rotation       = True
+angles         = [90. 180, 270,]
+shrinks        = [0.8]
+shears         = [0.1]
+deformation    = True
+distortion     = True
+barrdistortion = True
+pincdistortion = True
+sharpening     = True
+brightening    = True
+
+[deformation]
+alpah          = 1300
+sigmoid        = 8
+
+[distortion]
+gaussian_filter_rsigma = 40
+gaussian_filter_sigma  = 0.5
+distortions    = [0.02]
+rsigma         = "0.5" + str(40)
+
+[barrdistortion]
+radius         = 0.3
+amount         = 0.3
+centers        = [(0.3, 0.3), (0.7, 0.3), (0.5, 0.5), (0.3, 0.7), (0.7, 0.7)]
+
+[pincdistortion]
+radius         = 0.3
+amount         = -0.3
+centers        = [(0.3, 0.3), (0.7, 0.3), (0.5, 0.5), (0.3, 0.7), (0.7, 0.7)]
+
+[sharpening]
+k              = 1.0
+
+[brightening]
+alpha          = 1.2
+beta           = 10
+"""
+
+CENTRES = ((0.3, 0.3), (0.7, 0.3), (0.5, 0.5), (0.3, 0.7), (0.7, 0.7))
+
+
+def outcome(text: str, key: str) -> tuple[str, str]:
+    """Say what became of a key, and why."""
+    notes = {f"{note.entry.section}.{note.entry.key}": note for note in import_founding(text).notes}
+    return notes[key].outcome, notes[key].text
+
+
+def test_the_file_becomes_the_founding_settings() -> None:
+    run = import_founding(CONFIG).run
+    network = run.train.network
+    assert network.name == "unet"
+    assert network.input_shape == (512, 512, 3)
+    assert (network.levels, network.base_filters, network.base_kernel) == (8, 16, 9)
+    assert (network.norm, network.dropout, network.dilation, network.activation) == ("none", 0.05, 1, "mish")
+    train = run.train
+    assert (train.epochs, train.batch_size, train.steps_per_epoch, train.patience) == (100, 2, 320, 10)
+    assert (train.learning_rate, train.clip, train.loss.name) == (1e-4, 0.5, "bce_dice")
+    assert train.optimizer == AdamConfig()
+    assert train.schedule == PlateauConfig(factor=0.5, patience=4)
+    assert train.runs_dir == "./models"
+    assert run.train_data.images == "../dataset/train/images/"
+    assert run.valid_data.masks == "../dataset/valid/masks/"
+    assert run.test_data.mask_threshold == 128
+    assert run.predict.tiling.tile_size == (512, 512)
+    assert run.predict.tiling.overlap == 128  # a margin of 64 on each side
+    assert run.predict.threshold == pytest.approx(127 / 255, abs=1e-6)
+    assert (run.predict.inputs, run.predict.write) == (("./mini_test/images/",), ("mask", "overlay"))
+    assert RunConfig.from_toml(run.to_toml()) == run
+
+
+def test_augmentation_is_what_the_generator_switches_on() -> None:
+    assert import_founding(CONFIG).run.train.transforms == ()  # Flase
+    train = import_founding(CONFIG.replace("Flase", "True")).run.train
+    assert train.augment == (
+        FlipConfig(),
+        RotateConfig(angles=(90.0, 180.0, 270.0), probability=0.5),
+        ZoomConfig(factors=(0.8, 0.8), probability=0.3),
+        train.augment[3],
+        ElasticConfig(alpha=1300.0, sigma=8.0, probability=0.3),
+        WarpConfig(magnitude=0.02, sigma=40.0, probability=0.3),
+        LensConfig(amounts=(0.3, 0.3), centres=CENTRES, probability=0.3),
+        LensConfig(amounts=(-0.3, -0.3), centres=CENTRES, probability=0.3),
+        SharpenConfig(amounts=(1.0, 1.0), probability=0.3),
+        BrightnessConfig(gains=(1.2, 1.2), offsets=(10 / 255, 10 / 255), probability=0.3),
+    )
+    assert train.augment[3].degrees == pytest.approx((-5.71, 5.71), abs=0.01)  # whose tangent is 0.1
+
+
+def test_every_key_is_accounted_for() -> None:
+    done = import_founding(CONFIG)
+    keys = [line for line in CONFIG.splitlines() if "=" in line and not line.startswith(";")]
+    assert len(done.notes) == len(keys)
+    unusable = {f"{note.entry.section}.{note.entry.key}" for note in done.notes if note.outcome == "unusable"}
+    assert unusable == UNUSABLE
+    assert str(done).splitlines()[-1].endswith(f"{len(UNUSABLE)} unusable")
+
+
+UNUSABLE = {
+    "tiledinfer.algorithm",
+    "image.sharpening",
+    "deformation.sigmoid",
+    "distortion.rsigma",
+    "train.epoch_change_tiledinfer",
+    "train.epoch_change_tiledinfer_dir",
+    "train.num_infer_images",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "found"),
+    [
+        ("[model]\ngenerator = Flase", "model.generator", ("converted", "train.augment is none")),
+        ("[deformation]\nalpah = 1", "deformation.alpha", ("dropped", "no generator switches")),
+        ("[model]\nnum_layers = 40", "model.num_layers", ("unusable", "less than or equal to 12")),
+        ("[model]\nbase_kernels = (9,7)", "model.base_kernels", ("unusable", "must be alike")),
+        ("[model]\nmodel = 'TensorflowFooNet'", "model.model", ("unusable", "no such architecture")),
+        ("[model]\nmodel = 'TensorflowAttentionUNet'", "model.model", ("converted", "attention_unet")),
+        ("[model]\nloss = 'basnet_hybrid_loss'", "model.loss", ("converted", "basnet")),
+        ("[model]\nloss = 'my_loss'", "model.loss", ("unusable", "loss")),
+        ("[model]\nimage_width = 512", "model.image_width", ("unusable", "are needed")),
+        ("[model]\nnum_classes = 3", "model.num_classes", ("converted", "classes = 3")),
+        ("[model]\noptimzer = 'Adam'", "model.optimzer", ("unusable", "Did you mean `model.optimizer`")),
+        ("[model]\nnormalization = Treu", "model.normalization", ("converted", "norm = batch")),
+        ("[train]\nreducer_factor = 0.5", "train.reducer_factor", ("dropped", "does not switch it on")),
+        ("[tiledinfer]\nalgorithm = None", "tiledinfer.algorithm", ("dropped", "off here")),
+        ("[tiledinfer]\noverlapping = -1", "tiledinfer.overlapping", ("unusable", "number of px")),
+        ("[foo]\nbar = 1", "foo.bar", ("unusable", "section is not known")),
+        ("[train]\nepochs = 10 ; more", "train.epochs", ("converted", "epochs = 10")),
+    ],
+)
+def test_each_key_is_converted_dropped_or_unusable(text: str, key: str, found: tuple[str, str]) -> None:
+    kind, why = outcome(text, key)
+    assert (kind, found[1] in why) == (found[0], True), why
+
+
+def test_one_value_that_does_not_fit_spoils_no_other() -> None:
+    text = CONFIG.replace("base_kernels   = (9,9)", "base_kernels = (8,8)")
+    assert outcome(text, "model.base_kernels")[0] == "unusable"
+    run = import_founding(text).run
+    assert (run.train.network.levels, run.train.epochs, run.train.network.input_shape) == (
+        8,
+        100,
+        (512, 512, 3),
+    )
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    for value in (f"open({str(target)!r}, 'w')", f"__import__('os').mkdir({str(target)!r})", "(" * 5000):
+        kind, _ = outcome(f"[train]\nepochs = {value}", "train.epochs")
+        assert kind == "unusable"
+    assert not target.exists()
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_converted_or_refused(value: str) -> None:
+    try:
+        done = import_founding(f"[train]\nepochs = {value}\n[model]\nnum_layers = {value}")
+    except SettingError:
+        return
+    assert isinstance(done.run, RunConfig)
+
+
+@pytest.mark.parametrize("text", ["no section = 1", "[a]\nx = 1\nx = 2", "#" * 100_001])
+def test_what_is_no_such_file_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="configuration"):
+        import_founding(text)
+
+
+def test_the_command_writes_a_new_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source, target = tmp_path / "train_eval_infer.config", tmp_path / "run.toml"
+    source.write_text(CONFIG, encoding="utf-8")
+    assert main(["import-config", str(source), str(target)]) == 1  # some keys are unusable
+    out = capsys.readouterr().out
+    assert "dropped    train.create_backup = False: nothing is overwritten" in out
+    assert RunConfig.from_toml(target.read_text(encoding="utf-8")).train.epochs == 100
+    assert main(["import-config", str(source), str(target)]) == 2
+    assert "must be a new file" in capsys.readouterr().err
+    source.write_text("[model]\nnum_layers = 5\n", encoding="utf-8")
+    assert main(["import-config", str(source), str(tmp_path / "b.toml")]) == 0
+    assert main(["import-config", str(tmp_path / "nowhere"), str(tmp_path / "c.toml")]) == 2
