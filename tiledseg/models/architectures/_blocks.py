@@ -1,4 +1,4 @@
-"""Blocks that several architectures share: two convolutions with normalisation, and the head."""
+"""Blocks that several architectures share: convolutions with normalisation, and the head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tiledseg._backend import keras
 
-__all__ = ["INITIALIZER", "ConvBlock", "head", "normalised"]
+__all__ = ["INITIALIZER", "ConvBlock", "ConvNorm", "final", "head", "normalised"]
 
 INITIALIZER = "he_normal"
 
@@ -68,7 +68,49 @@ class ConvBlock:
         )(x)
 
 
-def normalised(x: Any, norm: str, name: str) -> Any:  # noqa: ANN401
+@dataclass(frozen=True, slots=True)
+class ConvNorm:
+    """A convolution, then a normalisation, then an activation.
+
+    Attributes
+    ----------
+    norm : str
+        As for `normalised`.
+    activation : str or None
+        Keras name of the activation; None for none.
+    kernel : int
+        Kernel size in px.
+    dilation : int
+        Dilation in px.
+    bias : bool
+        Whether the convolution has a bias.
+    scale : bool
+        Whether the normalisation has a factor that is learnt.
+    """
+
+    norm: str
+    activation: str | None = "relu"
+    kernel: int = 3
+    dilation: int = 1
+    bias: bool = True
+    scale: bool = True
+
+    def __call__(self, x: Any, filters: int, name: str) -> Any:  # noqa: ANN401
+        """Map x (N, h, w, C) to features (N, h, w, filters); layers are named ``<name>_conv`` and so on."""
+        x = keras.layers.Conv2D(
+            filters,
+            self.kernel,
+            padding="same",
+            dilation_rate=self.dilation,
+            use_bias=self.bias,
+            kernel_initializer=INITIALIZER,
+            name=f"{name}_conv",
+        )(x)
+        x = normalised(x, self.norm, f"{name}_norm", scale=self.scale)
+        return keras.layers.Activation(self.activation, name=f"{name}_act")(x) if self.activation else x
+
+
+def normalised(x: Any, norm: str, name: str, *, scale: bool = True) -> Any:  # noqa: ANN401
     """Normalise features.
 
     Parameters
@@ -77,9 +119,11 @@ def normalised(x: Any, norm: str, name: str) -> Any:  # noqa: ANN401
         Features (N, h, w, F).
     norm : str
         ``batch``, ``batch_renorm``, ``group`` (the largest of 8, 4, 2 and 1 groups that divides
-        F) or ``none``.
+        F), ``instance`` (each feature of each image by itself) or ``none``.
     name : str
         Name of the layer.
+    scale : bool
+        Whether it has a factor that is learnt.
 
     Returns
     -------
@@ -87,17 +131,37 @@ def normalised(x: Any, norm: str, name: str) -> Any:  # noqa: ANN401
         Features (N, h, w, F).
     """
     if norm == "batch":
-        return keras.layers.BatchNormalization(momentum=_MOMENTUM, name=name)(x)
+        return keras.layers.BatchNormalization(momentum=_MOMENTUM, scale=scale, name=name)(x)
     if norm == "batch_renorm":
         return keras.layers.BatchNormalization(
-            momentum=_MOMENTUM, renorm=True, renorm_clipping=_RENORM_LIMITS, name=name
+            momentum=_MOMENTUM, scale=scale, renorm=True, renorm_clipping=_RENORM_LIMITS, name=name
         )(x)
     if norm == "group":
-        return keras.layers.GroupNormalization(gcd(x.shape[-1], _MOST_GROUPS), name=name)(x)
+        return keras.layers.GroupNormalization(gcd(x.shape[-1], _MOST_GROUPS), scale=scale, name=name)(x)
+    if norm == "instance":
+        return keras.layers.GroupNormalization(-1, epsilon=1e-5, scale=scale, name=name)(x)
     return x
 
 
-def head(x: Any, classes: int, activation: str | None) -> Any:  # noqa: ANN401
+def final(classes: int, activation: str | None) -> str:
+    """Name the activation of the output.
+
+    Parameters
+    ----------
+    classes : int
+        Output channels K.
+    activation : str or None
+        Keras name; None for ``sigmoid`` with one class and ``softmax`` with several.
+
+    Returns
+    -------
+    str
+        Keras name.
+    """
+    return activation or ("sigmoid" if classes == 1 else "softmax")
+
+
+def head(x: Any, classes: int, activation: str | None, kernel: int = 1) -> Any:  # noqa: ANN401
     """Map features to the output, in float32 whatever the precision of the rest.
 
     Parameters
@@ -107,12 +171,15 @@ def head(x: Any, classes: int, activation: str | None) -> Any:  # noqa: ANN401
     classes : int
         Output channels K.
     activation : str or None
-        Keras name; None for ``sigmoid`` with one class and ``softmax`` with several.
+        As for `final`.
+    kernel : int
+        Kernel size in px.
 
     Returns
     -------
     tensor
         Output (N, h, w, K) float32.
     """
-    activation = activation or ("sigmoid" if classes == 1 else "softmax")
-    return keras.layers.Conv2D(classes, 1, activation=activation, dtype="float32", name="output")(x)
+    return keras.layers.Conv2D(
+        classes, kernel, padding="same", activation=final(classes, activation), dtype="float32", name="output"
+    )(x)

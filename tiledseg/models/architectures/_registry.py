@@ -12,17 +12,27 @@ from tiledseg.config import (
     DeepLabV3PlusConfig,
     EfficientUNetConfig,
     EncoderUNetConfig,
+    MultiResUNetConfig,
+    ResEncUNetConfig,
+    SharpUNetConfig,
     SwinUNetConfig,
     TransUNetConfig,
+    U2NetConfig,
+    UNet3PlusConfig,
     UNetConfig,
 )
 from tiledseg.errors import SettingError
 from tiledseg.models.architectures._attention_unet import AttentionUNetBuilder
 from tiledseg.models.architectures._deeplabv3plus import DeepLabV3PlusBuilder
 from tiledseg.models.architectures._encoder_unet import EncoderUNetBuilder
+from tiledseg.models.architectures._multires_unet import MultiResUNetBuilder
+from tiledseg.models.architectures._resenc_unet import ResEncUNetBuilder
+from tiledseg.models.architectures._sharp_unet import SharpUNetBuilder
 from tiledseg.models.architectures._swin_unet import SwinUNetBuilder
 from tiledseg.models.architectures._trans_unet import TransUNetBuilder
+from tiledseg.models.architectures._u2net import U2NetBuilder
 from tiledseg.models.architectures._unet import UNetBuilder
+from tiledseg.models.architectures._unet3plus import UNet3PlusBuilder
 
 if TYPE_CHECKING:
     from tiledseg._backend import keras
@@ -33,6 +43,11 @@ __all__ = ["build_model", "builder_for"]
 
 _BUILDERS: dict[type[ArchitectureConfig], type[NetworkBuilder[Any]]] = {
     AttentionUNetConfig: AttentionUNetBuilder,
+    MultiResUNetConfig: MultiResUNetBuilder,
+    ResEncUNetConfig: ResEncUNetBuilder,
+    SharpUNetConfig: SharpUNetBuilder,
+    U2NetConfig: U2NetBuilder,
+    UNet3PlusConfig: UNet3PlusBuilder,
     UNetConfig: UNetBuilder,
     DeepLabV3PlusConfig: DeepLabV3PlusBuilder,
     EfficientUNetConfig: EncoderUNetBuilder,

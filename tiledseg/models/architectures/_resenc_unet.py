@@ -1,0 +1,101 @@
+"""The residual encoder U-Net of nnU-Net (Isensee et al., arXiv 2404.09556), in two dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tiledseg._backend import keras
+from tiledseg.config import ResEncUNetConfig
+from tiledseg.models.architectures._blocks import INITIALIZER, final, normalised
+from tiledseg.models.architectures._builder import NetworkBuilder, Side
+
+__all__ = ["ResEncUNetBuilder"]
+
+layers = keras.layers
+
+_SLOPE = 0.01
+
+
+@dataclass(frozen=True)
+class ResEncUNetBuilder(NetworkBuilder[ResEncUNetConfig]):
+    """Builds the residual encoder U-Net that its settings describe.
+
+    A stem of one convolution; levels of residual blocks in the manner of ResNet-D, the first of
+    which steps by 2: two convolutions of 3 px beside an average pooling by 2 and, where the
+    filters change, a convolution of 1 px. A level of the decoder is a transposed convolution by
+    2, the concatenation with the skip, and one convolution. All activations are leaky rectifiers
+    of slope 0.01.
+
+    nnU-Net holds coarser outputs against a shrunk mask; here they are enlarged bilinearly and
+    held against the mask itself. The deepest level of the decoder has none, as there.
+
+    Attributes
+    ----------
+    config : ResEncUNetConfig
+        The settings.
+    """
+
+    config: ResEncUNetConfig = field(default_factory=ResEncUNetConfig)
+
+    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+        """Give the features of every level, the finest first."""
+        x, features = self._conv(image, self._filters(0), "stem"), []
+        for level, blocks in enumerate(self.config.blocks_per_level):
+            for block in range(blocks):
+                x = self._block(x, level, f"encoder_{level}_{block}", step=2 if level and not block else 1)
+            features.append(x)
+        return features
+
+    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+        """Merge the features from the deepest up to the finest level."""
+        x = features[-1]
+        for level in reversed(range(self.config.levels - 1)):
+            name, filters = f"decoder_{level}", self._filters(level)
+            x = layers.Conv2DTranspose(filters, 2, strides=2, name=f"{name}_up")(x)
+            x = layers.Concatenate(name=f"{name}_concat")([x, features[level]])
+            x = self._conv(x, filters, name)
+        return x
+
+    def sides(self, network: keras.Model) -> tuple[Side, ...]:
+        """Name the outputs of the coarser levels, where the settings have losses for them."""
+        coarser = range(1, self.config.levels - 2) if self.config.deep_supervision else ()
+        return tuple(Side(self._side(network, level), weight=0.5**level) for level in coarser)
+
+    def _side(self, network: keras.Model, level: int) -> Any:  # noqa: ANN401
+        config, name = self.config, f"side_{level}"
+        x = layers.Conv2D(config.classes, 1, dtype="float32", name=f"{name}_conv")(
+            network.get_layer(f"decoder_{level}_act").output
+        )
+        x = layers.UpSampling2D(2**level, interpolation="bilinear", dtype="float32", name=f"{name}_enlarged")(
+            x
+        )
+        return layers.Activation(final(config.classes, config.final_activation), dtype="float32", name=name)(
+            x
+        )
+
+    def _block(self, x: Any, level: int, name: str, step: int) -> Any:  # noqa: ANN401
+        filters, beside = self._filters(level), x
+        if step > 1:
+            beside = layers.AveragePooling2D(step, name=f"{name}_beside_pool")(beside)
+        if x.shape[-1] != filters:
+            beside = layers.Conv2D(
+                filters, 1, use_bias=False, kernel_initializer=INITIALIZER, name=f"{name}_beside_conv"
+            )(beside)
+            beside = normalised(beside, self.config.norm, f"{name}_beside_norm")
+        x = self._conv(x, filters, f"{name}_a", step)
+        x = layers.Conv2D(filters, 3, padding="same", kernel_initializer=INITIALIZER, name=f"{name}_b_conv")(
+            x
+        )
+        x = layers.Add(name=f"{name}_add")([normalised(x, self.config.norm, f"{name}_b_norm"), beside])
+        return layers.LeakyReLU(negative_slope=_SLOPE, name=f"{name}_act")(x)
+
+    def _conv(self, x: Any, filters: int, name: str, step: int = 1) -> Any:  # noqa: ANN401
+        x = layers.Conv2D(
+            filters, 3, step, padding="same", kernel_initializer=INITIALIZER, name=f"{name}_conv"
+        )(x)
+        x = normalised(x, self.config.norm, f"{name}_norm")
+        return layers.LeakyReLU(negative_slope=_SLOPE, name=f"{name}_act")(x)
+
+    def _filters(self, level: int) -> int:
+        return int(min(self.config.base_filters * 2**level, self.config.most_filters))
