@@ -446,6 +446,47 @@ def test_any_dtype_and_any_number_of_channels(dtype, channels):
     assert images.std() > 0.01
 
 
+EXTREMES = [
+    ZoomConfig(factors=(0.1, 0.1), stretch=4.0),
+    ZoomConfig(factors=(10.0, 10.0)),
+    ShearConfig(degrees=(60.0, 60.0)),
+    ElasticConfig(alpha=1300.0, sigma=8.0),
+    ElasticConfig(alpha=1e6, sigma=1.0),
+    ElasticConfig(alpha=1e6, sigma=1e3),
+    WarpConfig(magnitude=1.0, sigma=1.0),
+    WarpConfig(magnitude=1.0, sigma=1e3),
+    LensConfig(amounts=(0.9, 0.9), radius=2.0),
+    LensConfig(amounts=(-0.9, -0.9), radius=0.01),
+    BrightnessConfig(gains=(10.0, 10.0), offsets=(1.0, 1.0)),
+    BrightnessConfig(gains=(0.0, 0.0), offsets=(-1.0, -1.0)),
+    ContrastConfig(factors=(0.0, 0.0)),
+    ContrastConfig(factors=(10.0, 10.0)),
+    GammaConfig(gammas=(0.1, 0.1)),
+    GammaConfig(gammas=(10.0, 10.0)),
+    HueConfig(degrees=(180.0, 180.0), saturations=(4.0, 4.0)),
+    StainConfig(factors=(4.0, 4.0), shifts=(1.0, 1.0), tilt=0.5),
+    StainConfig(factors=(4.0, 4.0), shifts=(-1.0, -1.0), tilt=0.5),
+    BlurConfig(sigmas=(50.0, 50.0), probability=1.0),
+    SharpenConfig(amounts=(10.0, 10.0), sigma=50.0, probability=1.0),
+    NoiseConfig(sigmas=(1.0, 1.0), probability=1.0),
+    JpegConfig(qualities=(1, 1), probability=1.0),
+]
+
+
+@pytest.mark.parametrize("transform", EXTREMES, ids=named)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_ends_of_every_range_give_images(transform, dtype):
+    image = photo(33, 47)
+    image[:3], image[-3:] = 0, 255
+    image = image if dtype == "uint8" else (image / np.float32(255)).astype(np.float32)
+    mask = blobs(33, 47)
+    later = [RotateConfig(), StainConfig(), GammaConfig(), NoiseConfig(probability=1.0)]
+    images, masks = sampler(image, mask, [transform, *later], (40, 40)).batch(0, range(8))
+    assert np.isfinite(images).all()
+    assert set(np.unique(masks)) <= {0.0, 1.0}
+    assert dtype == "float32" or 0 <= images.min() <= images.max() <= 1
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 

@@ -157,8 +157,9 @@ def _stain(image: FloatArray, config: StainConfig, rng: _Rng) -> FloatArray:
     factors, shifts = rng.uniform(*config.factors, 3), rng.uniform(*config.shifts, 3)
     mixed = (np.linalg.inv(stains) * factors @ tilted).T  # of columns: OpenCV's px are columns
     gained = (shifts @ tilted)[:, None] * -math.log(10)
-    light = cv2.log(np.clip(image, 0, 1) + _FAINT)
-    return np.asarray(cv2.exp(cv2.transform(light, np.hstack([mixed, gained]))), np.float32) - _FAINT
+    light = cv2.transform(cv2.log(np.clip(image, 0, 1) + _FAINT), np.hstack([mixed, gained]))
+    at_most = np.log1p(_FAINT)  # no more light than there was before the slide
+    return np.asarray(cv2.exp(np.minimum(light, at_most)), np.float32) - _FAINT
 
 
 def _unit(stains: AnyArray) -> AnyArray:
