@@ -11,7 +11,18 @@ from typing import Any, Self
 
 __all__ = ["Bystanders", "load", "machine"]
 
-_PACKAGES = ("tiledseg", "numpy", "keras", "tensorflow", "opencv-python-headless", "monai", "torch", "tiler")
+_PACKAGES = (
+    "tiledseg",
+    "numpy",
+    "keras",
+    "tensorflow",
+    "opencv-python-headless",
+    "monai",
+    "torch",
+    "tiler",
+    "openvino",
+    "medicai",
+)
 
 
 def machine() -> dict[str, Any]:

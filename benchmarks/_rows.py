@@ -23,7 +23,7 @@ class Row:
     """One figure.
 
     ``samples`` are the single measurements that ``value`` is the median of. A figure with
-    ``at_least`` or ``at_most`` has a bar to meet.
+    ``at_least`` or ``at_most`` has a bar to meet. ``beside`` says how good what was timed is.
     """
 
     what: str
@@ -33,6 +33,7 @@ class Row:
     at_least: float | None = None
     at_most: float | None = None
     note: str = ""
+    beside: str = ""
 
     @property
     def met(self) -> bool | None:
@@ -66,7 +67,9 @@ def of_samples(what: str, samples: Sequence[float], unit: str = "", **bar: Any) 
 def show(results: dict[str, list[Row]], machine: str, others: dict[str, float]) -> None:
     """Print one table of all rows; ``others`` are the cores that other processes took meanwhile."""
     console = Console()
-    table = Table("measured", "median", "range", "bar", "", title=machine, title_justify="left")
+    agree = any(row.beside for rows in results.values() for row in rows)
+    columns = ["measured", "median", "range", "bar", ""] + (["from the whole image"] if agree else [])
+    table = Table(*columns, title=machine, title_justify="left")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
         table.columns[column].no_wrap = True
@@ -77,8 +80,9 @@ def show(results: dict[str, list[Row]], machine: str, others: dict[str, float]) 
         table.add_row(f"[bold]{name}[/]: others took {others[name]:.2f} cores{busy}")
         for row in rows:
             mark = _mark(row.note, notes)
-            table.add_row(f"  {row.what}{mark}", _text(row), _range(row), row.bar, _VERDICTS[row.met])
-    console.width = max(console.width, 120)
+            cells = [f"  {row.what}{mark}", _text(row), _range(row), row.bar, _VERDICTS[row.met]]
+            table.add_row(*cells, *([row.beside] if agree else []))
+    console.width = max(console.width, 150 if agree else 120)
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(f"[{number}] {note}", markup=False, highlight=False)
