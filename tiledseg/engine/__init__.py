@@ -1,8 +1,9 @@
 """Turns a network of any kind into a Predictor that maps batches of tiles to outputs."""
 
 from tiledseg.engine._callable import CallablePredictor
-from tiledseg.engine._choose import Engine, Precision, Way, fastest, networks_for, predictor_for
+from tiledseg.engine._choose import Engine, Precision, Way, fastest, n_devices, networks_for, predictor_for
 from tiledseg.engine._memory import allowed_memory, available_memory, check_memory, fitting_batch
+from tiledseg.engine._packing import Packing
 from tiledseg.engine._reach import UNKNOWN, Grow, Reach, Slide, Windows
 from tiledseg.engine._views import Views, n_views
 
@@ -11,6 +12,7 @@ __all__ = [
     "CallablePredictor",
     "Engine",
     "Grow",
+    "Packing",
     "Precision",
     "Reach",
     "Slide",
@@ -22,6 +24,7 @@ __all__ = [
     "check_memory",
     "fastest",
     "fitting_batch",
+    "n_devices",
     "n_views",
     "networks_for",
     "predictor_for",

@@ -27,7 +27,7 @@ else:
     _openvino = lazy_loader.load("tiledseg.engine._openvino", suppress_warning=True)
     _replicas = lazy_loader.load("tiledseg.engine._replicas", suppress_warning=True)
 
-__all__ = ["Engine", "Precision", "Way", "fastest", "networks_for", "predictor_for"]
+__all__ = ["Engine", "Precision", "Way", "fastest", "n_devices", "networks_for", "predictor_for"]
 
 Engine: TypeAlias = Literal["auto", "keras", "openvino"]
 """``auto`` takes OpenVINO where that pays."""
@@ -133,7 +133,7 @@ def fastest(
             raise broken(ModelError, what, must="be one that can be had", got=obstacle, fix=_FIX)
         return predictor
     keras: _keras.KerasPredictor = predictor  # type: ignore[assignment]
-    if not asked and (_device.has_gpu() or keras.work(n_px) < _WORTH):
+    if not asked and (_device.n_gpus() or keras.work(n_px) < _WORTH):
         return predictor
     if precision == "bf16" and not _openvino.computes_bf16():
         _log.warning("This processor does not multiply bf16: f32 is used.")
@@ -209,6 +209,24 @@ def networks_for(
     if way.views is None:
         return list(networks)
     return [Viewed(one, way.views, batch_size) for one in networks]
+
+
+def n_devices(predictor: Predictor) -> int:
+    """Count the devices that `networks_for` takes by itself.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network, as `predictor_for` makes it.
+
+    Returns
+    -------
+    int
+        GPUs for a Keras network on the TensorFlow backend; at least 1.
+    """
+    if type(predictor).__module__ != "tiledseg.engine._keras" or _device.backend() != "tensorflow":
+        return 1
+    return max(1, _device.n_gpus())
 
 
 def _copies(predictor: Predictor, devices: Sequence[str] | None) -> list[Predictor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tiledseg._backend import keras, tf
 
-__all__ = ["backend", "has_gpu"]
+__all__ = ["backend", "n_gpus"]
 
 
 def backend() -> str:
@@ -18,12 +18,12 @@ def backend() -> str:
     return str(keras.backend.backend())
 
 
-def has_gpu() -> bool:
-    """Say whether TensorFlow has a GPU to run on.
+def n_gpus() -> int:
+    """Count the GPUs that TensorFlow can run on.
 
     Returns
     -------
-    bool
-        Whether it sees one.
+    int
+        Those that it sees.
     """
-    return bool(tf.config.get_visible_devices("GPU"))
+    return len(tf.config.get_visible_devices("GPU"))

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Packing, Way, fastest, n_devices, predictor_for
 from tiledseg.errors import FileError, TiledSegError
 from tiledseg.io import check_writable, find_images, open_image
 from tiledseg.predict._fingerprint import fingerprint_of
@@ -28,13 +29,14 @@ from tiledseg.preprocess import prepare
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike, Source
-    from tiledseg.config import Product, TilingConfig
+    from tiledseg.config import PreprocessingConfig, Product, TilingConfig
     from tiledseg.io import ImageSource
     from tiledseg.predict._plan import Layout
 
 __all__ = ["FileOutcome", "FilesResult", "predict_files"]
 
 _log = logging.getLogger("tiledseg")
+_PX_OF_A_FILE = 1 << 22  # a guess, for whether converting the network pays
 _OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
 _FOLDERS: dict[Product, str] = {"mask": "masks", "probs": "probs", "overlay": "overlays"}
 
@@ -110,6 +112,9 @@ def predict_files(
     at all. With ``ome-tiff``, ``ome-zarr`` or ``npy`` as `mask_format` and `probs_format`, images
     are read and maps written region by region, in memory that does not grow with the image.
 
+    Two images are under way at a time (one more than there are GPUs): while the network runs, the
+    next image is read and the last one written, and tiles of both fill its batches up.
+
     Parameters
     ----------
     model : Segmenter, keras.Model or callable
@@ -145,15 +150,45 @@ def predict_files(
     files = find_images(roots, recursive=config.recursive)
     targets = {path: _targets(path, roots, Path(output), config) for path in files}
     _check_targets(targets, config)
-    predictor_for(model)
+    predictor = predictor_for(model)
+    fastest(predictor, 0, config.engine, config.precision)  # what cannot be had is told at once
     for what in config.write:
         check_writable(Path(output) / _FOLDERS[what])
+    way = Way(config.engine, config.precision, config.views)
+    packing = Packing(predictor, way, len(files) * _PX_OF_A_FILE, config.batch_size, config.memory_budget)
+    shared = _Shared.of(model, packing) if isinstance(model, SegmenterLike) else packing
+
+    def outcome(path: Path) -> FileOutcome:
+        return _outcome(model, shared, path, targets[path], config, tiling)
+
     outcomes = []
-    with progress_bar(len(files), "images", shown=progress) as advance:
-        for path in files:
-            outcomes.append(_outcome(model, path, targets[path], config, tiling))
-            advance(1)
+    with (
+        progress_bar(len(files), "images", shown=progress) as advance,
+        ThreadPoolExecutor(n_devices(predictor) + 1, "tiledseg-file") as pool,
+    ):
+        try:
+            for done in [pool.submit(outcome, path) for path in files]:
+                outcomes.append(done.result())
+                advance(1)
+        finally:  # an interrupt ends the images under way and begins no others
+            packing.close()
+            pool.shutdown(wait=False, cancel_futures=True)
     return FilesResult(tuple(outcomes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A Segmenter whose network is shared by several images."""
+
+    network: Packing
+    preprocessing: PreprocessingConfig
+    labels: tuple[str, ...]
+    threshold: float
+    tiling: TilingConfig | None
+
+    @classmethod
+    def of(cls, segmenter: SegmenterLike, network: Packing) -> _Shared:
+        return cls(network, segmenter.preprocessing, segmenter.labels, segmenter.threshold, segmenter.tiling)
 
 
 def _listed(inputs: object) -> list[str | os.PathLike[str]]:
@@ -214,6 +249,7 @@ def _check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConf
 
 def _outcome(
     model: object,
+    shared: object,
     path: Path,
     targets: dict[Product, Path],
     config: PredictConfig,
@@ -226,7 +262,7 @@ def _outcome(
     try:
         with open_image(path, level=config.level, channels=config.channels) as image:
             check_size(image, targets, config)
-            written |= _predicted(model, image, targets, config, tiling)
+            written |= _predicted(model, shared, image, targets, config, tiling)
     except (TiledSegError, MemoryError, OSError) as error:
         text = str(error) or type(error).__name__
         _log.warning("%s: %s", shown(str(path)), text)
@@ -236,13 +272,14 @@ def _outcome(
 
 def _predicted(
     model: object,
+    shared: object,
     image: ImageSource,
     targets: dict[Product, Path],
     config: PredictConfig,
     tiling: TilingConfig | None,
 ) -> dict[Product, Path]:
     """Predict one image, and write what is streamed on the way and the rest at the end."""
-    layout = lay_out(model, image.shape, tiling, config.memory_budget)
+    layout = lay_out(shared, image.shape, tiling, config.memory_budget)
     threshold = _threshold(model, config)
     whole = not all(is_streamed(what, config) for what in targets)
     pixels = np.asarray(image) if whole else image
@@ -252,14 +289,11 @@ def _predicted(
     fingerprint = fingerprint_of(model, image.identity, config, tiling) if config.resume else None
     with tee.open(targets, config, provenance, fingerprint):
         tiled_predict(
-            model,
+            shared,
             pixels,
             tiling,
             batch_size=config.batch_size,
             memory_budget=config.memory_budget,
-            engine=config.engine,
-            precision=config.precision,
-            views=config.views,
             mask="tissue" if config.tissue else None,
             out=tee,
         )
