@@ -84,7 +84,7 @@ class Encoder:
             {
                 "name": "encoder",
                 "layers": list(layers.values()),
-                "input_layers": [[IMAGE, 0, 0]],
+                "input_layers": [IMAGE, 0, 0],
                 "output_layers": [[name, 0, 0] for name in (*taps, deepest)],
             }
         )

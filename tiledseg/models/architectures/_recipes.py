@@ -21,6 +21,7 @@ Recipe: TypeAlias = dict[str, dict[str, Any]]
 
 IMAGE = "image"
 _MOMENTUM = 0.9  # as in the other blocks: Keras' own lags for hundreds of steps
+_PUBLISHED = (224, 224, 3)  # at another size Keras warns
 _OF_ITS_OWN = frozenset({"Rescaling", "Normalization"})
 
 
@@ -45,8 +46,10 @@ def from_keras(backbone: Backbone, channels: int, weights: str | None = None) ->
     options = (
         {"include_preprocessing": False} if "include_preprocessing" in signature(kind).parameters else {}
     )
+    if weights:
+        return kind(include_top=False, weights=weights, input_shape=_PUBLISHED, **options)
     image = keras.layers.Input((None, None, channels))
-    return kind(include_top=False, weights=weights, input_tensor=image, **options)
+    return kind(include_top=False, weights=None, input_tensor=image, **options)
 
 
 def recipe(backbone: Backbone, channels: int) -> Recipe:
