@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tiledseg._checks import broken
 from tiledseg.config._preprocessing import PreprocessingConfig
@@ -131,9 +131,3 @@ def check_weights(encoder_weights: str | None, input_shape: InputShape) -> None:
             got=input_shape,
             fix="Use 3 channels, or encoder_weights=None.",
         )
-
-
-def known_encoders(kind: object) -> tuple[str, ...]:
-    """List the names in one of the types above."""
-    parts = get_args(kind)
-    return tuple(name for part in parts for name in (known_encoders(part) if get_args(part) else (part,)))
