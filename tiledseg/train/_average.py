@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tiledseg._backend import keras
 
 if TYPE_CHECKING:
@@ -13,24 +15,66 @@ __all__ = ["Averager"]
 
 
 class Averager(keras.callbacks.Callback):
-    """Puts the optimizer's running average in from the validation to the end of the epoch.
+    """Puts running averages in from the validation to the end of the epoch.
 
-    Callbacks that stand before it see the average when an epoch ends, those behind it the weights
-    that training goes on with. The moving statistics of normalisation are the latest ones in
-    both: they follow the weights within few steps.
+    Callbacks that stand before it see the averages when an epoch ends, those behind it the weights
+    that training goes on with. The optimizer averages what it trains; the moving statistics of
+    normalisation are averaged here, alike: those of the latest weights do not fit averaged ones.
+    Until the averages are as long as their memory, they begin anew with each epoch, so that the
+    weights of the very beginning play no part.
+
+    Parameters
+    ----------
+    keep : float
+        Share of an average that is kept per step, in (0, 1).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: float) -> None:
         super().__init__()
+        self._keep = keep
+        self._steps = 0
+        self._averages: list[Any] = []  # of the statistics; a list of arrays is kept with the run
         self._aside: list[Any] = []
 
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
+        """Take a step's statistics into their averages."""
+        self._steps += 1
+        latest = [variable.numpy() for variable in self._statistics()]
+        if not self._averages:
+            self._averages = [np.array(one) for one in latest]
+        for average, one in zip(self._averages, latest, strict=True):
+            np.add(average, (1 - self._keep) * (one - average), out=average)
+
     def on_test_begin(self, logs: object = None) -> None:  # noqa: ARG002
-        """Put the average in."""
-        self._aside = [variable.numpy() for variable in self.model.trainable_variables]
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        """Put the averages in."""
+        trained, statistics = self.model.trainable_variables, self._statistics()
+        self._aside = [variable.numpy() for variable in (*trained, *statistics)]
+        self.model.optimizer.finalize_variable_values(trained)
+        for variable, average in zip(statistics, self._averages, strict=True):
+            variable.assign(average)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Put the weights back."""
-        for variable, values in zip(self.model.trainable_variables, self._aside, strict=True):
+        """Put the latest values back."""
+        trained, statistics = self.model.trainable_variables, self._statistics()
+        for variable, values in zip((*trained, *statistics), self._aside, strict=True):
             variable.assign(values)
         self._aside = []
+        if self._steps * (1 - self._keep) < 1:
+            self._averages = []
+            for average, variable in zip(self._of_optimizer(), trained, strict=True):
+                average.assign(variable)
+
+    def _statistics(self) -> list[Any]:
+        """List what training changes without the optimizer, seeds of chance left out."""
+        return [
+            variable
+            for variable in self.model.non_trainable_variables
+            if keras.backend.is_float_dtype(variable.dtype)
+        ]
+
+    def _of_optimizer(self) -> list[Any]:
+        optimizer = self.model.optimizer
+        while hasattr(optimizer, "inner_optimizer"):  # one that scales the loss wraps the true one
+            optimizer = optimizer.inner_optimizer
+        # Keras has no public name for them.
+        return optimizer._model_variables_moving_average  # type: ignore[no-any-return]

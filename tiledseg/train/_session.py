@@ -122,7 +122,7 @@ class Session:
         """List the callbacks whose state belongs to the run, in the order in which they act."""
         best, schedule = self.run_dir / _BEST, self.config.schedule
         keeper = Keeper(segmenter, best, history, self.config.patience)
-        averagers = [] if self.config.ema is None else [Averager()]
+        averagers = [] if self.config.ema is None else [Averager(self.config.ema)]
         plateaus = [Plateau(schedule)] if isinstance(schedule, PlateauConfig) else []
         return [Guard(best), keeper, *callbacks, *averagers, *plateaus]
 
