@@ -143,7 +143,7 @@ def test_training_learns_what_is_new_to_it(tmp_path):
     assert 2 * both / either > 0.7
 
 
-def test_the_same_seed_gives_the_same_run_from_files_too(trained, tmp_path):
+def test_the_same_seed_gives_the_same_run_from_files_and_from_a_cache_too(trained, tmp_path):
     def files(*seeds):
         for seed, (image, mask) in zip(seeds, blobs(*seeds), strict=True):
             for name, array in (("image", image[..., ::-1]), ("mask", mask * 255)):
@@ -157,7 +157,9 @@ def test_the_same_seed_gives_the_same_run_from_files_too(trained, tmp_path):
     expected = random.random(), random.random()
     random.seed(5)
     found = [random.random()]
-    again = Trainer(config).fit(files(1, 2, 3), files(8, 9), progress=False)
+    cached = config.changed(memory_mb=0, cache_dir=str(tmp_path / "cache"))
+    again = Trainer(cached).fit(files(1, 2, 3), files(8, 9), progress=False)
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 5
     assert again.history == result.history
     assert again.run_dir.parent == result.run_dir.parent
     assert again.run_dir != result.run_dir
