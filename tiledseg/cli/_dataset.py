@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._options import Table
 from tiledseg.config import DataConfig, RunConfig
-from tiledseg.data import Manifest, describe, pairs_of, split_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ SPLIT = Table(
 )
 
 
-def dataset(settings: Settings, folder: Path) -> Manifest:
+def dataset(settings: Settings, folder: Path) -> rooms.data.Manifest:
     """Find a dataset, read all of it, and split it unless a manifest says how it is split.
 
     Parameters
@@ -34,7 +34,7 @@ def dataset(settings: Settings, folder: Path) -> Manifest:
 
     Returns
     -------
-    Manifest
+    rooms.data.Manifest
         The records.
 
     Raises
@@ -44,14 +44,14 @@ def dataset(settings: Settings, folder: Path) -> Manifest:
     """
     data = settings.over(settings.run.data, "data")
     split = settings.over(settings.run.split, "split")
-    pairs = pairs_of(data)
+    pairs = rooms.data.pairs_of(data)
     if data.layout == "manifest":
         return _chosen(data, {pair.name for pair in pairs})
-    records = describe(pairs, folder, progress=settings.progress)
-    return Manifest(folder, tuple(split_records(records, split)))
+    records = rooms.data.describe(pairs, folder, progress=settings.progress)
+    return rooms.data.Manifest(folder, tuple(rooms.data.split_records(records, split)))
 
 
-def _chosen(data: DataConfig, names: set[str]) -> Manifest:
-    manifest = Manifest.read(data.path or "")
+def _chosen(data: DataConfig, names: set[str]) -> rooms.data.Manifest:
+    manifest = rooms.data.Manifest.read(data.path or "")
     records = [record for record in manifest.of(data.split) if record.name in names]
-    return Manifest(manifest.folder, tuple(records))
+    return rooms.data.Manifest(manifest.folder, tuple(records))

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._quiet import load_keras
 from tiledseg.cli._settings import Settings, with_options
-from tiledseg.demo import prepare_folder, run_demo
 
 __all__ = ["demo"]
 
@@ -25,7 +25,7 @@ def demo(
     settings: Settings,
 ) -> int:
     """Train, segment and score on made-up images."""
-    prepare_folder(output)
+    rooms.demo.prepare_folder(output)
     load_keras()
-    sys.stdout.write(f"{run_demo(output, seed=seed, progress=settings.progress)}\n")
+    sys.stdout.write(f"{rooms.demo.run_demo(output, seed=seed, progress=settings.progress)}\n")
     return 0

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from tiledseg._checks import broken
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._models import TILING, check_model, load, tiling_for
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
-from tiledseg.data import pairs_of
 from tiledseg.errors import SettingError
-from tiledseg.evaluate import Evaluator, compare, find_maps
-from tiledseg.io import check_new_folder
-from tiledseg.report import WorstCases, write_evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +65,7 @@ class _Task:
     def loaded(self, model: str) -> Any:  # noqa: ANN401
         """Load a model, or find the maps of the pairs."""
         if model.startswith(_MAPS):
-            return find_maps(model.removeprefix(_MAPS), self.pairs)
+            return rooms.evaluate.find_maps(model.removeprefix(_MAPS), self.pairs)
         return load(Path(model), trust=self.config.trust)
 
     def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:  # noqa: ANN401
@@ -77,9 +74,11 @@ class _Task:
             px = self.config.tile_px
             tiles = None if px is None else (px, px)
             config = self.config.changed(threshold=None) if self.valid else self.config
-            return Evaluator(config).score_maps(model, self.pairs, tile_px=tiles, callback=callback)
+            return rooms.evaluate.Evaluator(config).score_maps(
+                model, self.pairs, tile_px=tiles, callback=callback
+            )
         config = self.config.changed(tiling=tiling_for(model, self.settings, self.config.tiling))
-        return Evaluator(config).evaluate(
+        return rooms.evaluate.Evaluator(config).evaluate(
             model, self.pairs, valid=self.valid, progress=self.settings.progress, callback=callback
         )
 
@@ -92,20 +91,20 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     for one in filter(None, (config.model, config.against)):
         _check(one, trust=config.trust)
     if config.output is not None:
-        check_new_folder(config.output)
+        rooms.io.check_new_folder(config.output)
     task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings)
-    worst = WorstCases(config.pictures if config.output is not None else 0)
+    worst = rooms.report.WorstCases(config.pictures if config.output is not None else 0)
     result = task.scored(task.loaded(config.model or ""), worst)
     sys.stdout.write(f"{result}\n")
     names, other, comparison = _names(config.model or "", config.against), None, None
     if config.against is not None:
         other = task.scored(task.loaded(config.against), lambda one: worst.add_other(one, names[1]))
-        comparison = compare(result, other, names=names)
+        comparison = rooms.evaluate.compare(result, other, names=names)
         sys.stdout.write(f"\n{names[1]}\n\n{other}\n\n{comparison}\n")
     if config.output is not None:
         output = Path(config.output)
         facts = {"Model": config.model} | ({"Compared with": config.against} if config.against else {})
-        write_evaluation(
+        rooms.report.write_evaluation(
             output,
             title=f"Evaluation of {names[0]}",
             result=result,
@@ -144,7 +143,7 @@ def _test_pairs(settings: Settings) -> list[Pair]:
                     got="nothing",
                     fix="Name the folder, or give the table test_data in a file.",
                 )
-    return pairs_of(config)
+    return rooms.data.pairs_of(config)
 
 
 def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | None:
@@ -167,4 +166,4 @@ def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | Non
             got="nothing",
             fix="Name validation images and masks, or state a threshold.",
         )
-    return pairs_of(settings.over(settings.run.valid_data, "valid_data"))
+    return rooms.data.pairs_of(settings.over(settings.run.valid_data, "valid_data"))

@@ -9,10 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tiledseg._checks import broken
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import import_founding
 from tiledseg.errors import FileError
-from tiledseg.io import write_text
 
 __all__ = ["import_config"]
 
@@ -42,6 +42,6 @@ def import_config(
             FileError, str(source), must="be a text file in UTF-8", got=str(error), fix=fix
         ) from None
     done = import_founding(text)
-    write_text(target, done.run.to_toml())
+    rooms.io.write_text(target, done.run.to_toml())
     sys.stdout.write(f"{done}\n{target}\n")
     return 1 if any(note.outcome == "unusable" for note in done.notes) else 0

@@ -9,11 +9,10 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg._checks import broken
-from tiledseg._types import SegmenterLike
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._options import Table, merged
 from tiledseg.cli._quiet import load_keras
 from tiledseg.config import TilingConfig
-from tiledseg.engine import predictor_for
 from tiledseg.errors import BundleError
 
 if TYPE_CHECKING:
@@ -68,9 +67,9 @@ def load(path: Path, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a k
 
 def channels_of(model: object) -> int:
     """Say how many channels a model's images have."""
-    if isinstance(model, SegmenterLike):
+    if isinstance(model, rooms.types.SegmenterLike):
         return model.preprocessing.channels
-    return predictor_for(model).channels or 1
+    return rooms.engine.predictor_for(model).channels or 1
 
 
 def tiling_for(model: object, settings: Settings, base: TilingConfig | None = None) -> TilingConfig | None:

@@ -11,12 +11,12 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg._checks import broken
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._models import TILING, ModelPath, Trust, channels_of, check_model, load, tiling_for
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import PredictConfig
 from tiledseg.errors import SettingError
-from tiledseg.io import open_image
 
 __all__ = ["plan"]
 
@@ -49,7 +49,7 @@ def plan(
 def _shape(image: str) -> tuple[int, ...]:
     sizes = _SHAPE.fullmatch(image)
     if sizes is None:
-        with open_image(image) as source:
+        with rooms.io.open_image(image) as source:
             return source.shape
     if Path(image).exists():
         raise broken(

@@ -10,11 +10,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import tiledseg
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._models import TILING, check_model, load, tiling_for
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
-from tiledseg.io import check_writable, find_images
 
 __all__ = ["predict"]
 
@@ -36,8 +36,8 @@ def predict(
     files = inputs or tuple(map(Path, needed(config.inputs, "inputs", "predict.inputs")))
     output = Path(needed(config.output, "--output", "predict.output"))
     check_model(path, trust=config.trust)
-    find_images(files, recursive=config.recursive)
-    check_writable(output)
+    rooms.io.find_images(files, recursive=config.recursive)
+    rooms.io.check_writable(output)
     segmenter = load(path, trust=config.trust)
     tiling = tiling_for(segmenter, settings, config.tiling)
     result = tiledseg.predict_files(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from cyclopts import Parameter
 
 from tiledseg._checks import broken, shown
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._logging import logging_shown
 from tiledseg.cli._options import group, merged, options_of
 from tiledseg.config import Config, RunConfig
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +119,7 @@ class Settings:
                 ours = file.readline() == text.encode().splitlines(keepends=True)[0]
             if not ours or (self.file is not None and target.samefile(self.file)):
                 return
-        write_text(target, text)
+        rooms.io.write_text(target, text)
 
 
 def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._dataset import DATA, dataset
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import RunConfig
-from tiledseg.data import statistics_of, write_manifest
-from tiledseg.io import check_writable
 
 __all__ = ["split"]
 
@@ -19,9 +18,9 @@ __all__ = ["split"]
 def split(*, settings: Settings) -> int:
     """Split a dataset, and write the manifest of it."""
     target = Path(settings.over(settings.run.split, "split").manifest)
-    folder = check_writable(target.parent)
+    folder = rooms.io.check_writable(target.parent)
     records = dataset(settings, folder).records
-    write_manifest(target, records)
+    rooms.data.write_manifest(target, records)
     settings.keep(folder, f"{target.stem}.toml")
-    sys.stdout.write(f"{statistics_of(records)}\n")
+    sys.stdout.write(f"{rooms.data.statistics_of(records)}\n")
     return 0

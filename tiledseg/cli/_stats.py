@@ -6,14 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._figures import new_figure
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._dataset import DATA, SPLIT, dataset
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import RunConfig
-from tiledseg.data import load_pair, statistics_of
-from tiledseg.io import check_new_folder, new_folder, write_image
-from tiledseg.report import contact_sheet, mask_row, write_split_chart
 
 if TYPE_CHECKING:
     from tiledseg.config import StatsConfig
@@ -28,14 +25,16 @@ def stats(*, settings: Settings) -> int:
     """Count a dataset, and draw it."""
     config = settings.over(settings.run.stats, "stats")
     if config.output is not None:
-        check_new_folder(config.output)
+        rooms.io.check_new_folder(config.output)
         if config.chart:
-            new_figure(1, 1)  # where there is no matplotlib, that is said before all files are read
+            rooms.figures.new_figure(
+                1, 1
+            )  # where there is no matplotlib, that is said before all files are read
     found = dataset(settings, Path())
-    numbers = statistics_of(found.records)
+    numbers = rooms.data.statistics_of(found.records)
     sys.stdout.write(f"{numbers}\n")
     if config.output is not None:
-        with new_folder(config.output) as folder:
+        with rooms.io.new_folder(config.output) as folder:
             _write(folder, found, numbers, config)
             settings.keep(folder)
     return 0
@@ -45,9 +44,11 @@ def _write(folder: Path, found: Manifest, numbers: DatasetStatistics, config: St
     numbers.to_json(folder / "statistics.json")
     numbers.to_csv(folder / "statistics.csv")
     if config.chart:
-        write_split_chart(folder / "splits.png", numbers, found.records)
+        rooms.report.write_split_chart(folder / "splits.png", numbers, found.records)
     for split in found.splits if config.sheet_images else ():
-        write_image(folder / f"sheet{f'_{split}' if split else ''}.png", _sheet(found, split, config))
+        rooms.io.write_image(
+            folder / f"sheet{f'_{split}' if split else ''}.png", _sheet(found, split, config)
+        )
 
 
 def _sheet(found: Manifest, split: str, config: StatsConfig) -> Rgb:
@@ -58,6 +59,10 @@ def _sheet(found: Manifest, split: str, config: StatsConfig) -> Rgb:
     for place in (number * len(records) // n_shown for number in range(n_shown)):
         record = records[place]
         note = f"{record.height}x{record.width} px, {record.foreground:.1%} foreground"
-        rows.append(mask_row(record.name, note, *load_pair(pairs[place]), thumb_px=config.thumb_px))
+        rows.append(
+            rooms.report.mask_row(
+                record.name, note, *rooms.data.load_pair(pairs[place]), thumb_px=config.thumb_px
+            )
+        )
     title = f"{split or 'all'}: {n_shown} of {len(records)} images"
-    return contact_sheet(title, rows, columns=config.sheet_columns)
+    return rooms.report.contact_sheet(title, rows, columns=config.sheet_columns)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._dataset import DATA, SPLIT, dataset
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import RunConfig
-from tiledseg.data import write_tiles
-from tiledseg.io import check_new_folder
 
 __all__ = ["tile"]
 
@@ -19,8 +18,8 @@ __all__ = ["tile"]
 def tile(*, settings: Settings) -> int:
     """Cut a dataset into a set of tiles on disk."""
     config = settings.over(settings.run.tiles, "tiles")
-    check_new_folder(config.output)
-    tiles = write_tiles(dataset(settings, Path()), config, progress=settings.progress)
+    rooms.io.check_new_folder(config.output)
+    tiles = rooms.data.write_tiles(dataset(settings, Path()), config, progress=settings.progress)
     settings.keep(tiles.folder)
     sys.stdout.write(f"{tiles}\n")
     return 0

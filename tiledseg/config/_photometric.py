@@ -5,9 +5,9 @@ Values are shares of white: of the largest value of an integer dtype, of 1 for f
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tiledseg._checks import broken
@@ -145,9 +145,10 @@ class StainConfig(Config):
 
     @model_validator(mode="after")
     def _spans(self) -> Self:
-        stains = np.array(self.stains)
-        lengths = np.linalg.norm(stains, axis=1, keepdims=True)
-        if lengths.min() == 0 or abs(np.linalg.det(stains / lengths)) < _FLATTEST:
+        (a, b, c), (d, e, f), (g, h, i) = self.stains
+        volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        lengths = math.prod(math.hypot(*stain) for stain in self.stains)
+        if lengths == 0 or abs(volume) / lengths < _FLATTEST:
             raise broken(
                 SettingError,
                 "stains",
