@@ -1,0 +1,150 @@
+"""The single areas of a map of labels: where each lies, and its outline along the edges of px."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError
+from tiledseg.metrics import components
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray
+
+__all__ = ["Cell", "Ring", "cells_of"]
+
+Ring = list[tuple[int, int]]
+"""Corners (x, y) of a closed line, the first again at the end."""
+
+_STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (y, x): right, down, left, up
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """A connected area of one label.
+
+    Attributes
+    ----------
+    label : int
+        Its class.
+    y, x : int
+        The first row and the first column of its box in the image.
+    mask : ndarray of bool, shape (h, w)
+        Which px of the box are its own.
+    """
+
+    label: int
+    y: int
+    x: int
+    mask: NDArray[np.bool_]
+
+    @property
+    def area(self) -> int:
+        """Number of px."""
+        return int(np.count_nonzero(self.mask))
+
+    def rings(self) -> list[Ring]:
+        """Trace its outline, then those of its holes.
+
+        Px (y, x) covers [x, x + 1] by [y, y + 1], so corners are whole numbers and the polygon
+        covers the same area. Where two px touch at a corner alone, the line turns to the side of
+        the background: no ring meets itself, and the polygon is valid.
+
+        Returns
+        -------
+        list of Ring
+            In px of the image.
+        """
+        edges, rings = _edges(self.mask), []
+        for row, column in np.argwhere(edges[0]).tolist():
+            if edges[0, row, column]:  # not yet passed by a ring that began before
+                rings.append([(self.x + x, self.y + y) for x, y in _ring(edges, row, column)])
+        return rings  # the first edge in reading order is the outline's
+
+
+def cells_of(labels: AnyArray, *, least_px: int = 1) -> Iterator[Cell]:
+    """Find the connected areas of each label; px that touch at a corner alone are apart.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (H, W)
+        Boolean or integer; 0 is the background.
+    least_px : int
+        Smaller areas are left out.
+
+    Yields
+    ------
+    Cell
+        Label by label, in reading order of their first px.
+
+    Raises
+    ------
+    ArrayError
+        If `labels` is no array of labels.
+    SettingError
+        If `least_px` is no whole number from 1.
+    """
+    if labels.ndim != 2 or labels.dtype.kind not in "bui" or (labels.size and int(labels.min()) < 0):
+        raise broken(
+            ArrayError,
+            "labels",
+            must="be bool or integers from 0 up, of shape (H, W)",
+            got=f"{labels.dtype} of shape {labels.shape}",
+            fix="Cut or round them to integers first.",
+        )
+    for label in np.unique(labels[labels > 0]).tolist():
+        yield from _of_label(int(label), components(labels == label, least_px))
+
+
+def _of_label(label: int, ids: NDArray[np.int32]) -> Iterator[Cell]:
+    places = np.flatnonzero(ids)
+    numbers = ids.ravel()[places]
+    order = np.argsort(numbers, kind="stable")
+    places, numbers = places[order], numbers[order]
+    starts = np.flatnonzero(np.diff(numbers, prepend=0))
+    if not starts.size:
+        return
+    rows, columns = np.divmod(places, ids.shape[1])
+    boxes = zip(
+        *(np.minimum.reduceat(along, starts).tolist() for along in (rows, columns)),
+        *(np.maximum.reduceat(along, starts).tolist() for along in (rows, columns)),
+        strict=True,
+    )
+    for number, (top, left, bottom, right) in enumerate(boxes, start=1):
+        yield Cell(label, top, left, ids[top : bottom + 1, left : right + 1] == number)
+
+
+def _edges(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark by direction, and by the corner where it starts, each edge that has the area on its right."""
+    padded = np.pad(mask, 1)
+    here, above, left = padded[1:, 1:], padded[:-1, 1:], padded[1:, :-1]
+    edges = np.zeros((4, *here.shape), bool)
+    edges[0] = here & ~above
+    edges[1] = left & ~here
+    edges[2, :, 1:] = (above & ~here)[:, :-1]
+    edges[3, 1:] = (here & ~left)[:-1]
+    return edges
+
+
+def _ring(edges: NDArray[np.bool_], row: int, column: int) -> Ring:
+    """Follow edges from one that leads to the right until it comes again, and take them away."""
+    first = (0, row, column)
+    passed, corners, way = [first], [(column, row)], 0
+    while True:
+        row, column = row + _STEPS[way][0], column + _STEPS[way][1]
+        turned = next(turn % 4 for turn in (way - 1, way, way + 1) if edges[turn % 4, row, column])
+        if turned != way:
+            corners.append((column, row))
+        if (turned, row, column) == first:
+            break
+        way = turned
+        passed.append((way, row, column))
+    edges[tuple(np.transpose(passed))] = False
+    return corners

@@ -1,0 +1,198 @@
+"""Cells for other programs: GeoJSON as QuPath reads it, COCO with run lengths."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+from tiledseg.io import write_text
+from tiledseg.render import PALETTE
+from tiledseg.report._cells import cells_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tiledseg._types import AnyArray, PathLike
+    from tiledseg.report._cells import Cell
+
+__all__ = ["write_coco", "write_geojson"]
+
+_NAMESPACE = uuid.UUID("9d6a4b5e-3c0f-5a3b-9a55-0d1c6d1b7f42")
+_BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # of COCO's compressed run lengths
+
+
+def write_geojson(
+    path: PathLike,
+    labels: AnyArray,
+    *,
+    names: Sequence[str] = ("foreground",),
+    cell_px: int = 1,
+    image: str = "",
+) -> int:
+    """Write the cells of a map of labels as GeoJSON, as QuPath imports it.
+
+    One feature for each connected area: a polygon along the edges of its px, with its holes, in px
+    of the image, x before y; ``id`` a UUID, the same for the same cell of the same image;
+    ``properties.objectType`` and ``classification`` with name and colour.
+
+    Parameters
+    ----------
+    path : path
+        File to write, whole or not at all.
+    labels : ndarray, shape (H, W)
+        Boolean or integer; 0 is the background.
+    names : sequence of str
+        Name of the labels 1, 2, ….
+    cell_px : int
+        Smaller areas are left out.
+    image : str
+        Name of the image, which the UUIDs are made from.
+
+    Returns
+    -------
+    int
+        How many cells were written.
+
+    Raises
+    ------
+    ArrayError
+        If `labels` is no array of labels.
+    SettingError
+        If a label has no name, or `cell_px` is no whole number from 1.
+    FileError
+        If the file cannot be written.
+    """
+    _check_names(labels, names)
+    features = [_feature(cell, names, image) for cell in cells_of(labels, least_px=cell_px)]
+    content = {"type": "FeatureCollection", "features": features}
+    write_text(path, json.dumps(content, ensure_ascii=True, separators=(",", ":")) + "\n")
+    return len(features)
+
+
+def write_coco(
+    path: PathLike,
+    images: Iterable[tuple[str, AnyArray]],
+    *,
+    names: Sequence[str] = ("foreground",),
+    cell_px: int = 1,
+) -> int:
+    """Write the cells of many maps of labels as one COCO file of instances.
+
+    Each connected area is an annotation: ``segmentation`` in compressed run lengths, ``bbox``
+    (x, y, width, height) and ``area`` in px.
+
+    Parameters
+    ----------
+    path : path
+        File to write, whole or not at all.
+    images : iterable of tuple
+        File name and labels, (H, W), of each image; one after the other is held in memory.
+    names : sequence of str
+        Name of the labels 1, 2, …, which are the numbers of the categories.
+    cell_px : int
+        Smaller areas are left out.
+
+    Returns
+    -------
+    int
+        How many cells were written.
+
+    Raises
+    ------
+    ArrayError
+        If a map holds no labels.
+    SettingError
+        If a label has no name, or `cell_px` is no whole number from 1.
+    FileError
+        If the file cannot be written.
+    """
+    entries: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for number, (name, labels) in enumerate(images, start=1):
+        _check_names(labels, names)
+        height, width = labels.shape
+        entries.append({"id": number, "file_name": _ascii(name), "height": height, "width": width})
+        for cell in cells_of(labels, least_px=cell_px):
+            entry = _annotation(cell, (height, width))
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **entry})
+    categories = [{"id": label, "name": name} for label, name in enumerate(names, start=1)]
+    content = {"images": entries, "categories": categories, "annotations": annotations}
+    write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
+    return len(annotations)
+
+
+def _check_names(labels: AnyArray, names: Sequence[str]) -> None:
+    most = int(labels.max()) if labels.size and labels.dtype.kind in "bui" else 0
+    if most > len(names):
+        raise broken(
+            SettingError,
+            "names",
+            must=f"name the labels 1 to {most}",
+            got=tuple(names),
+            fix="Give one name for each class but the background.",
+        )
+
+
+def _ascii(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _feature(cell: Cell, names: Sequence[str], image: str) -> dict[str, object]:
+    rings = cell.rings()
+    spot = f"{_ascii(image)}/{cell.label}/{rings[0][0]}/{cell.area}"
+    colour = PALETTE[(cell.label - 1) % len(PALETTE)]
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, spot)),
+        "geometry": {"type": "Polygon", "coordinates": rings},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": names[cell.label - 1], "color": list(colour)},
+        },
+    }
+
+
+def _annotation(cell: Cell, shape: tuple[int, int]) -> dict[str, object]:
+    height, width = cell.mask.shape
+    return {
+        "category_id": cell.label,
+        "segmentation": {"size": list(shape), "counts": _packed(_runs(cell, shape))},
+        "area": cell.area,
+        "bbox": [cell.x, cell.y, width, height],
+        "iscrowd": 0,
+    }
+
+
+def _runs(cell: Cell, shape: tuple[int, int]) -> list[int]:
+    """Measure the runs of 0 and 1, column by column, the first of 0."""
+    padded = np.pad(cell.mask.T, ((0, 0), (1, 1))).astype(np.int8)
+    steps = np.diff(padded, axis=1)
+    columns, starts = np.nonzero(steps == 1)
+    _, stops = np.nonzero(steps == -1)
+    first = (columns + cell.x) * shape[0] + cell.y
+    begins, ends = first + starts, first + stops
+    apart = begins[1:] != ends[:-1]  # where a run goes on at the top of the next column
+    begins = begins[np.concatenate([[True], apart])]
+    ends = ends[np.concatenate([apart, [True]])]
+    changes = np.stack([begins, ends], axis=1).ravel()
+    runs = np.diff(changes, prepend=0).tolist()
+    rest = shape[0] * shape[1] - int(changes[-1])
+    return [*runs, rest] if rest else list(runs)
+
+
+def _packed(runs: Sequence[int]) -> str:
+    """Pack runs as COCO does: differences to the run before the last, 5 bits to a letter."""
+    letters = []
+    for place, run in enumerate(runs):
+        value = run - runs[place - 2] if place > 2 else run
+        more = True
+        while more:
+            part, value = value & (_MORE - 1), value >> _BITS
+            more = value != (-1 if part & _SIGN else 0)
+            letters.append(chr(_FIRST + (part | _MORE if more else part)))
+    return "".join(letters)
