@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tiledseg
@@ -20,7 +21,7 @@ from tiledseg.io import read_image, read_mask, write_mask
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
 
-COMMANDS = ("predict", "plan", "stats", "split", "tile", "train", "evaluate", "demo")
+COMMANDS = ("predict", "plan", "stats", "split", "tile", "train", "evaluate", "export", "demo")
 # A shell that runs the tests in the background has its children ignore Ctrl-C; a person's does not.
 INTERRUPTIBLE = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
@@ -124,7 +125,7 @@ def field_names(model: type, *, below: bool = False) -> set[str]:
 
 @pytest.mark.parametrize(
     ("command", "table"),
-    [(name, name) for name in ("train", "predict", "evaluate", "stats")] + [("tile", "tiles")],
+    [(name, name) for name in ("train", "predict", "evaluate", "export", "stats")] + [("tile", "tiles")],
 )
 def test_every_setting_is_an_option(
     command: str, table: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -453,6 +454,32 @@ def test_evaluate_says_what_is_missing(
     capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path
 ) -> None:
     assert "--masks" in fail(capsys, "evaluate", bundle, "--images", samples / "images")
+
+
+def test_export_writes_cells_for_other_programs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path
+) -> None:
+    masks = sorted((samples / "masks").iterdir())
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    arguments = ["export", *masks, tmp_path / "broken.png", "--output", tmp_path / "cells"]
+    options = ["--write", "geojson,coco", "--names", "plasma cell", "--cell-px", "5"]
+    assert main(list(map(str, [*arguments, *options]))) == 1
+    assert f"{len(masks)} masks, 1 failed" in capsys.readouterr().out
+    instances = json.loads((tmp_path / "cells/coco.json").read_text(encoding="utf-8"))
+    files = sorted((tmp_path / "cells/geojson").iterdir())
+    assert [path.stem for path in files] == [path.stem for path in masks]
+    features = [json.loads(path.read_text(encoding="utf-8"))["features"] for path in files]
+    assert sum(map(len, features)) == len(instances["annotations"]) > 0
+    assert features[0][0]["properties"]["classification"]["name"] == "plasma cell"
+    assert [one["file_name"] for one in instances["images"]] == [path.name for path in masks]
+
+
+def test_export_refuses_masks_of_one_stem(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("a/7.png", "b/7.png"):
+        write_mask(tmp_path / name, np.ones((2, 2), bool))
+    text = fail(capsys, "export", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "cells")
+    assert "a stem of its own" in text
+    assert not (tmp_path / "cells").exists()
 
 
 def test_demo_leaves_a_folder_of_others_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ def test_true_cells_can_be_given():
     assert (scores.true, scores.found, scores.missed, scores.false) == (2, 0, 2, 1)
 
 
+def test_masks_of_single_cells_tell_the_true_cells(tmp_path):
+    touching = np.zeros((20, 40), np.uint8)
+    touching[5:15, 5:35] = 1
+    for number, part in enumerate([np.s_[:, :20], np.s_[:, 20:]], start=1):
+        one = np.zeros_like(touching)
+        one[part] = touching[part]
+        write_mask(tmp_path / f"7_{number}.png", one)
+    files = tuple(sorted(tmp_path.iterdir()))
+    pair = Pair("7", touching.astype(np.float32), files, mask_parts="instances")
+    (one,) = Evaluator().evaluate(echo, [pair]).images
+    assert one.dice == 1
+    assert (one.cells.true, one.cells.missed, one.cells.false) == (2, 2, 1)
+
+
 def test_each_class_has_cells_and_outlines_of_its_own():
     truth = boxes(5) + 2 * boxes(30)
     scores = score_map(boxes(5) + 2 * boxes(45), truth, classes=3)
@@ -195,6 +209,21 @@ def test_a_threshold_is_stated_or_chosen_not_both():
         Evaluator(EvaluateConfig(threshold=0.5)).evaluate(echo, [pair], valid=images(1))
     with pytest.raises(SettingError, match="valid"):
         Evaluator().evaluate(echo, [pair], valid=[pair])
+
+
+def test_views_are_averaged():
+    left = np.zeros((32, 32), np.float32)
+    left[:, :16] = 1
+
+    def west(tiles: Any) -> Any:
+        """Answer the left half, whatever is seen."""
+        return np.broadcast_to(left[..., np.newaxis], (len(tiles), 32, 32, 1))
+
+    pair = (np.zeros((32, 32, 1), np.float32), left > 0)
+    one = Evaluator(EvaluateConfig(threshold=0.75, tiling=TILES)).evaluate(west, [pair])
+    flipped = Evaluator(EvaluateConfig(threshold=0.75, tiling=TILES, views="flips")).evaluate(west, [pair])
+    assert one.summary()["dice"] == 1
+    assert flipped.summary()["dice"] == 0  # each side is said by half of the views
 
 
 def test_intervals_hold_the_means_and_are_the_same_each_time():

@@ -48,7 +48,13 @@ Each image has a mask of the same stem. Each run gets a new folder in RUNS-DIR; 
 there as a bundle, whatever ends the run.""",
     "evaluate": """Score a segmenter on images whose masks are known.
 
-Each image has a mask of the same stem. Prints a table.""",
+Prints a table; with --output, writes tables, pictures of the worst images and report.html. --against
+compares with another one on the same images. maps:FOLDER stands for maps that are ready, whoever made
+them.""",
+    "export": """Write the cells of masks for other programs.
+
+GeoJSON as QuPath imports it goes to OUTPUT/geojson, COCO instances to OUTPUT/coco.json. A mask that cannot
+be read does not stop the others.""",
     "import-config": """Convert the founding experiment's configuration into a file of settings.
 
 Prints what became of each key: converted, dropped and why, or unusable. Exit code 1 where some are

@@ -11,6 +11,7 @@ from tiledseg.config._augment import (
 from tiledseg.config._base import Config, by_name, laid_over
 from tiledseg.config._data import DataConfig, MaskParts, SplitConfig, StatsConfig, TileSetConfig
 from tiledseg.config._docs import meanings_of
+from tiledseg.config._export import ExportConfig
 from tiledseg.config._founding import Imported, Note, import_founding
 from tiledseg.config._geometric import (
     ElasticConfig,
@@ -109,6 +110,7 @@ __all__ = [
     "EncoderUNetConfig",
     "EvaluateConfig",
     "EvaluateJobConfig",
+    "ExportConfig",
     "FlipConfig",
     "FocalConfig",
     "FocalTverskyConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tiledseg.config._base import Config
 from tiledseg.config._data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
+from tiledseg.config._export import ExportConfig
 from tiledseg.config._jobs import EvaluateJobConfig, PredictJobConfig
 from tiledseg.config._train import TrainConfig
 
@@ -35,6 +36,8 @@ class RunConfig(Config):
         What is scored, and how.
     predict : PredictJobConfig
         What is predicted, and what is written for each image.
+    export : ExportConfig
+        How cells are written for other programs.
     """
 
     data: DataConfig = DataConfig()
@@ -47,3 +50,4 @@ class RunConfig(Config):
     test_data: DataConfig = DataConfig()
     evaluate: EvaluateJobConfig = EvaluateJobConfig()
     predict: PredictJobConfig = PredictJobConfig()
+    export: ExportConfig = ExportConfig()

@@ -225,6 +225,12 @@ class EvaluateConfig(Config):
         How images are tiled; None for the segmenter's own.
     batch_size : int or None
         Tiles per call of the network; None to choose by memory.
+    engine : {"auto", "keras", "openvino"}
+        What runs a Keras network; ``auto`` takes OpenVINO where it is installed and pays.
+    precision : {"f32", "bf16"}
+        Numbers that the network multiplies; ``bf16`` takes OpenVINO.
+    views : {"flips", "d4"} or None
+        Sides from which the network sees each tile; its outputs are averaged.
     boundary_px : float or None
         How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal.
     cell_px : int
@@ -234,5 +240,8 @@ class EvaluateConfig(Config):
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
     tiling: TilingConfig | None = None
     batch_size: Count | None = None
+    engine: Literal["auto", "keras", "openvino"] = "auto"
+    precision: Literal["f32", "bf16"] = "f32"
+    views: Literal["flips", "d4"] | None = None
     boundary_px: Annotated[float, Field(ge=0)] | None = None
     cell_px: Count = 1

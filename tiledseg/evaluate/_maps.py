@@ -120,17 +120,29 @@ class PredictedMaps:
 
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
         """Predict an image."""
-        config, size = self.config, self.config.batch_size
-        layout = plan(self.segmenter, pair.image.shape, config.tiling)
+        layout = plan(self.segmenter, pair.image.shape, self.config.tiling)
         borders, started = _borders(layout), time.perf_counter()
         if layout.classes is None:  # only the map tells
-            probs = tiled_predict(self.segmenter, pair.image, config.tiling, batch_size=size)
-            scorer = scored_map(probs, pair.truth, 1, threshold, borders)
+            scorer = scored_map(self._predicted(pair.image), pair.truth, 1, threshold, borders)
         else:
             scorer = MapScorer(pair.truth, layout.classes, threshold, borders)
-            tiled_predict(self.segmenter, pair.image, config.tiling, batch_size=size, out=scorer)
+            self._predicted(pair.image, scorer)
         seconds = time.perf_counter() - started - scorer.seconds
         return scorer.labels, replace(scorer.scores(pair.name), tiles=len(layout.grid), seconds=seconds)
+
+    def _predicted(self, image: AnyArray, out: MapScorer | None = None) -> AnyArray:
+        config = self.config
+        probs: AnyArray = tiled_predict(
+            self.segmenter,
+            image,
+            config.tiling,
+            batch_size=config.batch_size,
+            engine=config.engine,
+            precision=config.precision,
+            views=config.views,
+            out=out,
+        )
+        return probs
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,77 @@
+"""``tiledseg export``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from tiledseg._checks import broken
+from tiledseg.cli._options import Table
+from tiledseg.cli._settings import Settings, needed, with_options
+from tiledseg.config import ExportConfig
+from tiledseg.errors import ArrayError, FileError
+from tiledseg.io import find_images, new_folder, read_mask
+from tiledseg.report import write_coco, write_geojson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tiledseg._types import AnyArray
+
+__all__ = ["export"]
+
+_log = logging.getLogger("tiledseg")
+
+
+@with_options(Table("export", ExportConfig(), "Export", without=("inputs",)))
+def export(
+    *inputs: Annotated[Path, Parameter(help="Mask files, and folders of them.")], settings: Settings
+) -> int:
+    """Write the cells of masks for other programs."""
+    config = settings.over(settings.run.export, "export")
+    files = inputs or tuple(map(Path, needed(config.inputs, "inputs", "export.inputs")))
+    paths = find_images(files, recursive=config.recursive)
+    _check_stems(paths)
+    failed: set[Path] = set()
+    names, cell_px, n_cells = config.names, config.cell_px, 0
+    with new_folder(needed(config.output, "--output", "export.output")) as folder:
+        if "geojson" in config.write:
+            for path, labels in _read(paths, config.mask_threshold, failed):
+                file = folder / "geojson" / f"{path.stem}.geojson"
+                n_cells += write_geojson(file, labels, names=names, cell_px=cell_px, image=path.name)
+        if "coco" in config.write:
+            images = ((path.name, labels) for path, labels in _read(paths, config.mask_threshold, failed))
+            n_cells = write_coco(folder / "coco.json", images, names=names, cell_px=cell_px)
+    sys.stdout.write(f"{n_cells} cells of {len(paths) - len(failed)} masks, {len(failed)} failed\n")
+    return 1 if failed else 0
+
+
+def _check_stems(paths: Sequence[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in seen:
+            raise broken(
+                FileError,
+                str(path),
+                must="have a stem of its own",
+                got=f"that of {seen[path.stem]}",
+                fix="Rename one, or export them into different folders.",
+            )
+        seen[path.stem] = path
+
+
+def _read(paths: Sequence[Path], threshold: int | None, failed: set[Path]) -> Iterator[tuple[Path, AnyArray]]:
+    """Read one mask after the other, and remember which cannot be read."""
+    for path in paths:
+        if path not in failed:
+            try:
+                labels = read_mask(path, threshold=threshold)
+            except (FileError, ArrayError) as error:
+                failed.add(path)
+                _log.warning("%s", error)
+            else:
+                yield path, labels
