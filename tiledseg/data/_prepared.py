@@ -178,7 +178,7 @@ def prepare_pairs(
         pairs are kept; arrays that need no shrinking take nothing.
     cache_dir : path, optional
         Folder for the rest: shrunk once, and read by region from then on, in later runs too.
-        Without it their files are read again for every crop.
+        Without it their files are read again for every crop, but for the last four images.
 
     Returns
     -------
