@@ -1,6 +1,7 @@
 """Settings: strict, and clear about what is wrong."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -216,3 +217,24 @@ def test_every_field_of_every_settings_class_has_a_meaning() -> None:
     assert len(models) > 10
     for model in models:
         assert model.model_fields.keys() <= meanings_of(model).keys(), model
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 0}, "`TrainConfig.epochs` must be greater than or equal to 1; got 0. Use at least 1."),
+        ({"epochs": 2.5}, "`TrainConfig.epochs` must be a valid integer; got 2.5. Give a whole number."),
+        ({"learning_rate": float("nan")}, "got nan. Give a number that is neither infinite nor NaN."),
+        ({"runs_dir": 3}, "`TrainConfig.runs_dir` must be a valid string; got 3. Give text."),
+        ({"precision": "f8"}, "got f8. Use one of these."),
+        ({"memory_mb": "8"}, "`TrainConfig.memory_mb` must be a valid integer; got 8. Give a whole number."),
+    ],
+)
+def test_every_complaint_says_how_to_mend_it(given, message):
+    with pytest.raises(SettingError, match=re.escape(message)):
+        TrainConfig(**given)
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(SettingError, match=r"`TileOrigin.image` must be given; got nothing\. Give it"):
+        tiledseg.config.TileOrigin(digest="sha256:" + "0" * 64, height=1, width=1, scale=1.0, y=0, x=0)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, get
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tiledseg._checks import broken, did_you_mean, shown
+from tiledseg._checks import broken, did_you_mean
+from tiledseg.config._sentences import complaint
 from tiledseg.config._toml import read_toml, write_toml
 from tiledseg.errors import SettingError
 
@@ -200,8 +201,7 @@ class Config(BaseModel):
             return cls._unnamed(line)
         if line["type"] == "value_error":  # a rule of ours between several fields: its text is whole
             return str(line["ctx"]["error"])
-        text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
-        return f"`{where}` {text}; got {shown(line['input'])}."
+        return complaint(where, line)
 
     @classmethod
     def _unnamed(cls, line: ErrorDetails) -> str:
@@ -283,7 +283,8 @@ class Config(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:  # not JSON at all: `_explain` was never reached
-            raise SettingError(f"The settings are not valid JSON: {error.errors()[0]['msg']}.") from None
+            reason = error.errors()[0]["msg"]
+            raise SettingError(f"The settings are not valid JSON: {reason}. Mend the text.") from None
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
