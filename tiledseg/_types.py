@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnyArray",
     "FloatArray",
+    "ModelReference",
     "PathLike",
     "Predictor",
     "SegmenterLike",
@@ -143,4 +144,23 @@ class SegmenterLike(Protocol):
     @property
     def tiling(self) -> TilingConfig | None:
         """How images are tiled; None for the default."""
+        ...
+
+
+@runtime_checkable
+class ModelReference(Protocol):
+    """A segmenter that each process loads for itself."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """What tells it from all others."""
+        ...
+
+    def load(self) -> SegmenterLike:
+        """Load it, once in each process."""
         ...

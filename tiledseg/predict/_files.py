@@ -9,25 +9,29 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tiledseg._checks import broken, settings_of, shown
 from tiledseg._progress import progress_bar
-from tiledseg._types import SegmenterLike
+from tiledseg._types import ModelReference, SegmenterLike
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig
 from tiledseg.engine import Packing, Way, fastest, n_devices, predictor_for
-from tiledseg.errors import FileError, TiledSegError
+from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import check_writable, find_images, open_image
 from tiledseg.predict._fingerprint import fingerprint_of
 from tiledseg.predict._outputs import SUFFIXES, Tee, check_size, is_streamed, written_at_the_end
 from tiledseg.predict._plan import lay_out
+from tiledseg.predict._remote import resolved
+from tiledseg.predict._spread import spread
 from tiledseg.predict._tiled import tiled_predict
 from tiledseg.preprocess import prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tiledseg._types import PathLike, Source
     from tiledseg.config import PreprocessingConfig, Product, TilingConfig
     from tiledseg.io import ImageSource
@@ -95,7 +99,7 @@ class FilesResult:
         return "\n".join(lines)
 
 
-def predict_files(
+def predict_files(  # noqa: PLR0913  one call with the field's usual options
     model: object,
     inputs: PathLike | Sequence[PathLike],
     output: PathLike,
@@ -103,6 +107,7 @@ def predict_files(
     *,
     tiling: TilingConfig | None = None,
     progress: bool = False,
+    client: Any = None,  # noqa: ANN401  Dask has no types
 ) -> FilesResult:
     """Run a network over image files, and write masks, probabilities and overlays.
 
@@ -117,7 +122,7 @@ def predict_files(
 
     Parameters
     ----------
-    model : Segmenter, keras.Model or callable
+    model : Segmenter, keras.Model, callable or BundleReference
         As for `tiled_predict`.
     inputs : path or sequence of path
         Images (PNG, JPEG, BMP, TIFF, zarr, .npy), and folders of them.
@@ -129,6 +134,10 @@ def predict_files(
         As for `tiled_predict`.
     progress : bool
         Whether to show a progress bar over the files.
+    client : distributed.Client, optional
+        Of a Dask cluster whose workers see the same files: each takes images as it is free, and
+        loads the network once. `model` is then a `BundleReference`, or a callable that can be
+        sent. A file whose worker dies is done again by another.
 
     Returns
     -------
@@ -144,30 +153,43 @@ def predict_files(
         or the output folder cannot be written to.
     ModelError
         If `model` cannot be tiled.
+    SettingError
+        If `model` cannot be sent to a cluster.
     """
     config = settings_of(PredictConfig, config, "config")
     roots = [Path(one) for one in _listed(inputs)]
     files = find_images(roots, recursive=config.recursive)
     targets = {path: _targets(path, roots, Path(output), config) for path in files}
     _check_targets(targets, config)
-    predictor = predictor_for(model)
-    fastest(predictor, 0, config.engine, config.precision)  # what cannot be had is told at once
     for what in config.write:
         check_writable(Path(output) / _FOLDERS[what])
+    with progress_bar(len(files), "images", shown=progress) as advance:
+        if client is not None:
+            return _spread(model, targets, config, tiling, client, advance)
+        return _local(resolved(model), targets, config, tiling, advance)
+
+
+def _local(
+    model: object,
+    targets: dict[Path, dict[Product, Path]],
+    config: PredictConfig,
+    tiling: TilingConfig | None,
+    advance: Callable[[int], object],
+) -> FilesResult:
+    """Predict files in this process."""
+    predictor = predictor_for(model)
+    fastest(predictor, 0, config.engine, config.precision)  # what cannot be had is told at once
     way = Way(config.engine, config.precision, config.views)
-    packing = Packing(predictor, way, len(files) * _PX_OF_A_FILE, config.batch_size, config.memory_budget)
+    packing = Packing(predictor, way, len(targets) * _PX_OF_A_FILE, config.batch_size, config.memory_budget)
     shared = _Shared.of(model, packing) if isinstance(model, SegmenterLike) else packing
 
     def outcome(path: Path) -> FileOutcome:
         return _outcome(model, shared, path, targets[path], config, tiling)
 
     outcomes = []
-    with (
-        progress_bar(len(files), "images", shown=progress) as advance,
-        ThreadPoolExecutor(n_devices(predictor) + 1, "tiledseg-file") as pool,
-    ):
+    with ThreadPoolExecutor(n_devices(predictor) + 1, "tiledseg-file") as pool:
         try:
-            for done in [pool.submit(outcome, path) for path in files]:
+            for done in [pool.submit(outcome, path) for path in targets]:
                 outcomes.append(done.result())
                 advance(1)
         finally:  # an interrupt ends the images under way and begins no others
@@ -189,6 +211,47 @@ class _Shared:
     @classmethod
     def of(cls, segmenter: SegmenterLike, network: Packing) -> _Shared:
         return cls(network, segmenter.preprocessing, segmenter.labels, segmenter.threshold, segmenter.tiling)
+
+
+def _spread(
+    model: object,
+    targets: dict[Path, dict[Product, Path]],
+    config: PredictConfig,
+    tiling: TilingConfig | None,
+    client: Any,  # noqa: ANN401  Dask has no types
+    advance: Callable[[int], object],
+) -> FilesResult:
+    """Predict each file on one of a cluster's workers."""
+    if isinstance(model, SegmenterLike) or not (callable(model) or isinstance(model, ModelReference)):
+        raise broken(
+            SettingError,
+            "model",
+            must="be a BundleReference or a callable with `client`",
+            got=type(model).__name__,
+            fix="Save it, and pass tiledseg.models.BundleReference.of(folder).",
+        )
+    paths = [path.absolute() for path in targets]
+    jobs = [
+        (path.name, (path, {what: one.absolute() for what, one in products.items()}, config, tiling))
+        for path, products in zip(paths, targets.values(), strict=True)
+    ]
+    outcomes: list[FileOutcome | None] = [None] * len(paths)
+    for place, found in spread(client, _remote_outcome, jobs, model):
+        outcomes[place] = FileOutcome(paths[place], {}, error=found) if isinstance(found, str) else found
+        advance(1)
+    return FilesResult(tuple(one for one in outcomes if one is not None))
+
+
+def _remote_outcome(
+    model: object,
+    path: Path,
+    targets: dict[Product, Path],
+    config: PredictConfig,
+    tiling: TilingConfig | None,
+) -> FileOutcome:
+    """Predict a file on a worker, which loads the network once."""
+    (outcome,) = _local(resolved(model), {path: targets}, config, tiling, lambda _steps: None).outcomes
+    return outcome
 
 
 def _listed(inputs: object) -> list[str | os.PathLike[str]]:

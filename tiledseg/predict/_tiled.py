@@ -14,9 +14,11 @@ from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
 from tiledseg.engine import Way, n_views, networks_for
-from tiledseg.errors import ArrayError
+from tiledseg.errors import ArrayError, SettingError
+from tiledseg.predict._lazy import Lazy, is_dask, lazy_map
 from tiledseg.predict._pipeline import pipelined
 from tiledseg.predict._plan import Layout, chosen_batch, lay_out
+from tiledseg.predict._remote import resolved
 from tiledseg.predict._run import Run, Target
 from tiledseg.predict._seams import SeamWatch
 from tiledseg.predict._verify import verify_tiles
@@ -67,7 +69,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
 
     Parameters
     ----------
-    model : Segmenter, keras.Model or callable
+    model : Segmenter, keras.Model, callable or BundleReference
         A Segmenter prepares the image first; a bare network or a callable, which maps tiles
         (N, h, w, C) float32 to outputs (N, h, w, K), gets the pixel values as they are, cast to
         float32. It is called in a thread of its own, one call at a time: what holds for the
@@ -75,7 +77,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     image : array_like
         (H, W) or (H, W, C), any boolean, integer or real dtype: a NumPy array, memmap, zarr or
         Dask array, or anything with ``shape``, ``dtype`` and slicing. It is read region by region
-        and never changed.
+        and never changed. Of a Dask array without `out` the map is a Dask array as well: computed
+        when it is asked for, tile by tile, wherever Dask runs.
     tiling : TilingConfig, optional
         Where it is None: the Segmenter's own tiling, else tiles of the network's fixed input
         size, else of 512 px, with a quarter of the tile as overlap and gaussian blending.
@@ -127,7 +130,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     Returns
     -------
     array_like
-        float32 (H, W, K), or what `reduction` says; `out` itself where it was given.
+        float32 (H, W, K), or what `reduction` says; `out` itself where it was given; a Dask array
+        of a Dask array.
     SeamReport
         With `return_report` alone: the second of a tuple.
 
@@ -157,8 +161,16 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     ((700, 900, 1), dtype('float32'), True)
     """
     check_image(image)
+    reference, model = model, resolved(model)
     layout = lay_out(model, tuple(image.shape), tiling, memory_budget)
     check_image(image, layout.predictor.channels)
+    if threshold is None:
+        threshold = model.threshold if isinstance(model, SegmenterLike) else 0.5
+    way = Way(engine, precision, views, devices)
+    if out is None and is_dask(image):
+        _check_lazy(callback=callback, verify=verify, return_report=return_report)
+        wanted = wanted_tiles(layout, mask, image, list(range(len(layout.grid))))
+        return lazy_map(reference, image, layout, Lazy(wanted, way, fill_value, reduction, threshold))
     if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
         raise broken(
             ArrayError,
@@ -171,12 +183,9 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     order = tile_order(layout.grid, out if layout.grid.shape == layout.shape else None)
     wanted = wanted_tiles(layout, mask, image, order)
     size = chosen_batch(layout, batch_size, len(wanted) * n_views(views), memory_budget)
-    way = Way(engine, precision, views, devices)
     networks = networks_for(layout.predictor, way, layout.grid.tile_shape, len(wanted), size)
     if verify:
         verify_tiles(layout, source, wanted)
-    if threshold is None:
-        threshold = model.threshold if isinstance(model, SegmenterLike) else 0.5
     target = Target(layout, out, reduction, threshold, fill_value)
     seams = SeamWatch(layout.grid) if return_report else None
     run = Run(layout, target, order, wanted, callback, isinstance(model, SegmenterLike), seams)
@@ -192,6 +201,19 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     result = run.finish()
     _log.debug("%d tiles in %.2f s", len(wanted), time.perf_counter() - started)
     return result if seams is None else (result, seams.report())
+
+
+def _check_lazy(**options: object) -> None:
+    """Refuse what takes an answer at once where there is none yet."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise broken(
+            SettingError,
+            given[0],
+            must="be left out for a Dask array, which is computed later",
+            got=options[given[0]],
+            fix="Pass `out`, which is filled at once.",
+        )
 
 
 def _source(layout: Layout, image: Source) -> Source:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tiledseg.stitcher._panels import PanelPlan
     from tiledseg.windows import AxisWindow
 
-__all__ = ["Band"]
+__all__ = ["Band", "add_weighted"]
 
 _FLOATS_AT_ONCE = 65_536  # of one tile: what is multiplied stays in the processor's cache
 
@@ -74,7 +74,7 @@ class Band:
         for start in range(0, len(pixels), step):
             some = slice(start, start + step)
             both = np.multiply.outer(down.weights[skipped:][some], weights)
-            _add_weighted(target[some], pixels[some], both)
+            add_weighted(target[some], pixels[some], both)
 
     def _make_room(self, stop: int) -> None:
         lacking = stop - self.top - len(self._sums)
@@ -142,7 +142,7 @@ def _zeros(rows: int, floats: int, dtype: np.dtype[Any]) -> AnyArray:
     return np.frombuffer(mmap.mmap(-1, max(1, count) * dtype.itemsize), dtype)[:count].reshape(rows, floats)
 
 
-def _add_weighted(target: AnyArray, pixels: FloatArray, weights: FloatArray) -> None:
+def add_weighted(target: AnyArray, pixels: FloatArray, weights: FloatArray) -> None:
     """Add pixels times weights to a part of the band, in place; each of them (h, w * K)."""
     if target.dtype == np.float32:
         cv2.accumulateProduct(pixels, weights, target)  # one pass over memory; NumPy needs two

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from tiledseg.grid import TileGrid
     from tiledseg.windows import AxisWindow
 
-__all__ = ["Carry", "PanelPlan", "needed_tiles", "plan_panels", "tile_order"]
+__all__ = ["Carry", "PanelPlan", "needed_tiles", "plan_panels", "sums_dtype", "tile_order"]
 
+_DEEPEST_IN_FLOAT32 = 32  # tiles on one px; sums of more would drift by over 1e-6 in float32
 _PANEL = 4096  # px: a band of tiles of 512 px has 8 MB per channel
 
 
@@ -166,6 +168,28 @@ def tile_order(grid: TileGrid, out: Any = None) -> list[int]:  # noqa: ANN401
         for column in plan.columns
         if needed[row, column]
     ]
+
+
+def sums_dtype(rows: list[AxisWindow], columns: list[AxisWindow]) -> np.dtype[Any]:
+    """Choose in which precision tiles are summed up.
+
+    Parameters
+    ----------
+    rows, columns : list of AxisWindow
+        The windows along y and x.
+
+    Returns
+    -------
+    dtype
+        float32, or float64 where more than 32 tiles lie on one px.
+    """
+    return np.dtype(np.float32 if _depth(rows) * _depth(columns) <= _DEEPEST_IN_FLOAT32 else np.float64)
+
+
+def _depth(windows: list[AxisWindow]) -> int:
+    """Count the tiles on the px of an axis that has most of them."""
+    starts = [window.start for window in windows]
+    return max(bisect_left(starts, window.stop) - place for place, window in enumerate(windows))
 
 
 class Carry:

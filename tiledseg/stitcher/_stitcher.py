@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from tiledseg._checks import broken, real_number, whole_number
 from tiledseg.errors import StitchError
 from tiledseg.stitcher._band import Band
-from tiledseg.stitcher._panels import needed_tiles, plan_panels
+from tiledseg.stitcher._panels import needed_tiles, plan_panels, sums_dtype
 from tiledseg.stitcher._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
 from tiledseg.windows import axis_windows
 
@@ -21,11 +20,8 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, Sink
     from tiledseg.grid import TileGrid
-    from tiledseg.windows import AxisWindow
 
 __all__ = ["Stitcher"]
-
-_DEEPEST_IN_FLOAT32 = 32  # tiles on one px; sums of more would drift by over 1e-6 in float32
 
 
 class Stitcher:
@@ -94,14 +90,13 @@ class Stitcher:
         self._sink: Sink = ReducingSink(out, shape, reduction, threshold)
         self._rows, self._columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
         self._across = [np.repeat(window.weights, n_channels) for window in self._columns]
-        depth = _depth(self._rows) * _depth(self._columns)
-        precise = np.float32 if depth <= _DEEPEST_IN_FLOAT32 else np.float64
+        precise = sums_dtype(self._rows, self._columns)
         plans = plan_panels(grid, self._columns, out)
         self._seen = ~needed_tiles(plans, self._rows, self._columns)
         self._bands: list[Band] = []
         for plan in plans:
             left = self._bands[-1] if self._bands else None
-            self._bands.append(Band(plan, self._rows, grid.shape[0], n_channels, np.dtype(precise), left))
+            self._bands.append(Band(plan, self._rows, grid.shape[0], n_channels, precise, left))
         self._panel_of = [place for place, plan in enumerate(plans) for _ in plan.columns]
         self._first_open = [0] * len(plans)  # of each panel: the first row of tiles that lacks one
         self._lock = threading.Lock()
@@ -276,9 +271,3 @@ def _whole(ids: Iterable[int]) -> list[int]:
         raise broken(
             StitchError, "ids", must="be a sequence of whole numbers", got=ids, fix="Pass batch.ids."
         ) from None
-
-
-def _depth(windows: list[AxisWindow]) -> int:
-    """Count the tiles on the px of an axis that has most of them."""
-    starts = [window.start for window in windows]
-    return max(bisect_left(starts, window.stop) - place for place, window in enumerate(windows))
