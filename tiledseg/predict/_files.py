@@ -161,12 +161,17 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     files = find_images(roots, recursive=config.recursive)
     targets = {path: _targets(path, roots, Path(output), config) for path in files}
     _check_targets(targets, config)
+    if client is None:
+        model = resolved(model)
+        fastest(
+            predictor_for(model), 0, config.engine, config.precision
+        )  # what cannot be had is told at once
     for what in config.write:
         check_writable(Path(output) / _FOLDERS[what])
     with progress_bar(len(files), "images", shown=progress) as advance:
         if client is not None:
             return _spread(model, targets, config, tiling, client, advance)
-        return _local(resolved(model), targets, config, tiling, advance)
+        return _local(model, targets, config, tiling, advance)
 
 
 def _local(
@@ -178,7 +183,6 @@ def _local(
 ) -> FilesResult:
     """Predict files in this process."""
     predictor = predictor_for(model)
-    fastest(predictor, 0, config.engine, config.precision)  # what cannot be had is told at once
     way = Way(config.engine, config.precision, config.views)
     packing = Packing(predictor, way, len(targets) * _PX_OF_A_FILE, config.batch_size, config.memory_budget)
     shared = _Shared.of(model, packing) if isinstance(model, SegmenterLike) else packing
