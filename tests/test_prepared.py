@@ -11,7 +11,7 @@ import pytest
 
 from tiledseg.config import PreprocessingConfig, augmenting
 from tiledseg.data import CropSampler, GridCrops, Pair, prepare_pairs
-from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
+from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import write_image, write_mask
 
 SMALL = PreprocessingConfig(scale=0.5)
@@ -40,10 +40,6 @@ def crops(prepared):
 
 def same(one, other):
     return all(np.array_equal(*arrays) for arrays in zip(one, other, strict=True))
-
-
-def entries(folder):
-    return sorted(path.suffixes[-2:][0] for path in folder.iterdir()) if folder.exists() else []
 
 
 @pytest.mark.parametrize("memory", [0, SIZE, 2 * SIZE + 1, 3 * SIZE, None])
@@ -136,10 +132,11 @@ def test_a_file_that_changes_under_way_is_refused(tmp_path):
         prepared[0].read(slice(0, 40), slice(0, 60))
 
 
-def test_a_cache_that_cannot_be_written_is_named_at_once(tmp_path):
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_read(tmp_path):
     pairs = write_pairs(tmp_path, 2)
+    pairs[0].image.unlink()
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(TiledSegError, match="2 of 2 pairs cannot be used"):
+    with pytest.raises(FileError, match="cache` must be a folder"):
         prepare_pairs(pairs, SMALL, memory=0, cache_dir=tmp_path / "cache")
 
 

@@ -8,7 +8,6 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -16,10 +15,11 @@ import numpy as np
 from tiledseg._version import __version__
 from tiledseg.data._masks import mask_files
 from tiledseg.errors import FileError
-from tiledseg.io import atomic_write, file_digest, open_image, write_text
+from tiledseg.io import atomic_write, check_writable, file_digest, open_image, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -152,11 +152,16 @@ class Cache:
     Parameters
     ----------
     folder : path
-        The folder; made when something is written.
+        The folder; made if it is not there.
+
+    Raises
+    ------
+    FileError
+        If nothing can be written into it.
     """
 
     def __init__(self, folder: PathLike) -> None:
-        self._folder = Path(folder)
+        self._folder = check_writable(folder)
 
     def find(self, key: str) -> Cached | None:
         """Find a pair.

@@ -187,8 +187,10 @@ def prepare_pairs(
 
     Raises
     ------
+    FileError
+        If the cache cannot be written, before any pair is read.
     TiledSegError
-        If any pair cannot be used, or the cache cannot be written; the message names all of them.
+        If any pair cannot be used; the message names all of them.
     """
     left = None if memory is None else whole_number("memory", memory, least=0)
     keeper = _Keeper(preprocessing, classes, left, None if cache_dir is None else Cache(cache_dir))
