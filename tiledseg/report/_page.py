@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.config import EvaluateConfig
     from tiledseg.evaluate import Comparison, EvaluationResult
-    from tiledseg.metrics import Interval
     from tiledseg.report._pictures import PictureRow
 
 __all__ = ["write_report"]
@@ -70,7 +69,7 @@ def write_report(
         undefined=StrictUndefined,
     )
     pages.filters |= {"number": _number, "data_url": as_data_url, "rgb": "rgb({0[0]}, {0[1]}, {0[2]})".format}
-    pages.filters |= {"bounds": _bounds, "signed": signed}
+    pages.filters["signed"] = signed
     sums, bounds = result.summary(), result.intervals()
     page = pages.get_template("page.html").render(
         title=title,
@@ -79,6 +78,7 @@ def write_report(
         sums=sums,
         bounds=bounds,
         nan=math.nan,
+        sizes_differ=len({one.shape for one in result.images}) > 1,
         figures=key_figures(result, sums, bounds),
         charts=charts_of(result),
         comparison=comparison,
@@ -101,12 +101,6 @@ def _tolerance(config: EvaluateConfig) -> str:
     if config.boundary_px is None:
         return "0.75 % of the image's diagonal"
     return f"{config.boundary_px:g} px"
-
-
-def _bounds(interval: Interval) -> str:
-    if math.isnan(interval.low):
-        return ""
-    return f"{interval.low:.3f} to {interval.high:.3f}"
 
 
 def _legend(result: EvaluationResult) -> list[tuple[str, tuple[int, int, int]]]:
