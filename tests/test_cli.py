@@ -183,6 +183,34 @@ def test_value_out_of_range_is_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["predict", "plan", "evaluate"])
+def test_tiling_that_cannot_be_is_told_before_keras_loads(
+    tmp_path: Path, bundle: Path, samples: Path, command: str
+) -> None:
+    images = str(samples / "images")
+    rest = {
+        "predict": [images, "--output", str(tmp_path / "out")],
+        "plan": ["64x64"],
+        "evaluate": ["--images", images, "--masks", str(samples / "masks")],
+    }[command]
+    words = [command, str(bundle), *rest, "--overlap", "32"]
+    probe = f"import sys; from tiledseg.cli import main; print(main({words!r}), 'keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"
+    assert "with tile=32" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_option_stands_above_the_tiling_of_the_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[predict.tiling]\ntile_size = 64\noverlap = 8\n", encoding="utf-8")
+    assert main(["plan", str(bundle), "128x128", "--config", str(file), "--overlap", "40"]) == 0
+    assert "of 64 x 64 px" in capsys.readouterr().out
+    assert "with tile=64" in fail(capsys, "plan", bundle, "128x128", "--config", file, "--overlap", "64")
+
+
 def test_tiling_that_cannot_be_is_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
     assert "with tile=32" in fail(capsys, "plan", bundle, "64x64", "--overlap", "32")
 

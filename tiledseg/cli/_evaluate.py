@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from tiledseg._checks import broken
 from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._models import TILING, check_model, load, tiling_for
+from tiledseg.cli._models import TILING, check_model, check_tiling, load, tiling_for
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
@@ -89,7 +89,7 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     config = settings.over(settings.run.evaluate, "evaluate")
     config = config.changed(model=needed(model or config.model, "model", "evaluate.model"))
     for one in filter(None, (config.model, config.against)):
-        _check(one, trust=config.trust)
+        _check(one, settings, config)
     if config.output is not None:
         rooms.io.check_new_folder(config.output)
     task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings)
@@ -117,10 +117,11 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     return 1 if result.failed or (other and other.failed) else 0
 
 
-def _check(model: str, *, trust: bool) -> None:
+def _check(model: str, settings: Settings, config: EvaluateJobConfig) -> None:
     """Check what can be checked before anything is loaded."""
     if not model.startswith(_MAPS):
-        check_model(Path(model), trust=trust)
+        check_model(Path(model), trust=config.trust)
+        check_tiling(Path(model), settings, config.tiling)
 
 
 def _names(model: str, against: str | None) -> tuple[str, str]:

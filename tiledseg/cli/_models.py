@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -13,12 +14,12 @@ from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._options import Table, merged
 from tiledseg.cli._quiet import load_keras
 from tiledseg.config import TilingConfig
-from tiledseg.errors import BundleError
+from tiledseg.errors import BundleError, SettingError
 
 if TYPE_CHECKING:
     from tiledseg.cli._settings import Settings
 
-__all__ = ["TILING", "ModelPath", "Trust", "channels_of", "check_model", "load", "tiling_for"]
+__all__ = ["TILING", "ModelPath", "Trust", "channels_of", "check_model", "check_tiling", "load", "tiling_for"]
 
 TILING = Table(
     "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")
@@ -57,6 +58,35 @@ def check_model(path: Path, *, trust: bool) -> None:
             got="no --trust",
             fix="Add --trust if you know where it comes from.",
         )
+
+
+def check_tiling(path: Path, settings: Settings, base: TilingConfig | None) -> None:
+    """Check tiling options against the tiling of a bundle, which needs no Keras to be read.
+
+    Parameters
+    ----------
+    path : Path
+        A bundle's folder; of anything else, and of a damaged bundle, loading it will tell.
+    settings : Settings
+        What was given.
+    base : TilingConfig or None
+        What holds without options; the bundle's own where it is None.
+
+    Raises
+    ------
+    SettingError
+        If an option does not fit.
+    """
+    given = settings.given.get("tiling")
+    if given and base is not None:
+        merged(base, given)
+    elif given and path.is_dir():
+        try:
+            own = json.loads((path / "config.json").read_bytes())["tiling"]
+            tiling = TilingConfig.model_validate(own)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingError):
+            return
+        merged(tiling, given)
 
 
 def load(path: Path, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a keras.Model, which has no type

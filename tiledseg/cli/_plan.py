@@ -12,7 +12,16 @@ from cyclopts import Parameter
 import tiledseg
 from tiledseg._checks import broken
 from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._models import TILING, ModelPath, Trust, channels_of, check_model, load, tiling_for
+from tiledseg.cli._models import (
+    TILING,
+    ModelPath,
+    Trust,
+    channels_of,
+    check_model,
+    check_tiling,
+    load,
+    tiling_for,
+)
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import PredictConfig
@@ -35,11 +44,12 @@ def plan(
     """Say what predicting an image would do: tiles, calls, memory."""
     config = settings.over(settings.run.predict, "predict")
     check_model(model, trust=trust)
+    check_tiling(model, settings, config.tiling)
     shape = _shape(image)
     segmenter = load(model, trust=trust)
     if len(shape) == 2 and _SHAPE.fullmatch(image):
         shape = (*shape, channels_of(segmenter))
-    tiling = tiling_for(segmenter, settings)
+    tiling = tiling_for(segmenter, settings, config.tiling)
     batch, budget = config.batch_size, config.memory_budget
     plan = tiledseg.plan(segmenter, shape, tiling, batch_size=batch, memory_budget=budget)
     sys.stdout.write(f"{plan}\n")

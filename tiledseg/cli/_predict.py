@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._models import TILING, check_model, load, tiling_for
+from tiledseg.cli._models import TILING, check_model, check_tiling, load, tiling_for
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
@@ -36,6 +36,7 @@ def predict(
     files = inputs or tuple(map(Path, needed(config.inputs, "inputs", "predict.inputs")))
     output = Path(needed(config.output, "--output", "predict.output"))
     check_model(path, trust=config.trust)
+    check_tiling(path, settings, config.tiling)
     rooms.io.find_images(files, recursive=config.recursive)
     rooms.io.check_writable(output)
     segmenter = load(path, trust=config.trust)

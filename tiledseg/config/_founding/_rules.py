@@ -50,6 +50,15 @@ def _loss(value: object) -> object:
     return {"basnet_hybrid": "basnet"}.get(name, name)
 
 
+def _metrics(value: object) -> object:
+    """Take names like ``val_iou_coef``; ``dice`` is always there, and ``val_`` as well."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("it must be a list of names")  # noqa: TRY004  one more value that is no use
+    names = [str(_lower(one)).removeprefix("val_").removesuffix("_coef") for one in value]
+    renamed = {"binary_accuracy": "accuracy"}
+    return tuple(dict.fromkeys(renamed.get(name, name) for name in names))
+
+
 def _share_of_255(value: object) -> object:
     if value is None:
         return None
@@ -131,6 +140,10 @@ PUT: dict[str, Put] = {
     ),
     "train.reducer_factor": Put(("train.schedule.factor",), _real),
     "train.reducer_patience": Put(("train.schedule.patience",)),
+    "train.epoch_change_tiledinfer": Put(("train.preview_every",), _words((True, 1), (False, None))),
+    "train.num_infer_images": Put(("train.preview_images",)),
+    "train.metrics": Put(("train.metrics",), _metrics),
+    "model.metrics": Put(("train.metrics",), _metrics),
     "train.model_dir": Put(("train.runs_dir",), text="each run makes a new folder there"),
     "tiledinfer.overlapping": Put(
         ("predict.tiling.overlap", "train.tiling.overlap"),
@@ -159,7 +172,6 @@ PUT: dict[str, Put] = {
 }
 """Keys that have a setting here."""
 
-_ALWAYS = "all scores are always computed"
 _FOLDER = "what a run makes is in its own new folder"
 _ONCE = "validation covers each image once"
 _LABELS = "masks are labels: cut at the threshold, never blurred"
@@ -167,7 +179,6 @@ _COLOURS = "masks are written as labels; tiledseg.render.colourise paints them i
 _WHOLE = "a whole image is predicted in tiles; to see it shrunk, set train.preprocessing.scale"
 
 DROPPED: dict[str, str] = {
-    "model.metrics": _ALWAYS,
     "model.show_summary": "network.summary() shows it",
     "model.input_normalize": "pixel values are always divided by the largest of their dtype",
     "dataset.datasetclass": "images are paired by stem",
@@ -178,12 +189,12 @@ DROPPED: dict[str, str] = {
     "dataset.mask_format": "the first bytes of a file say what it is",
     "dataset.debug": "there is nothing to switch",
     "train.validation_steps": _ONCE,
-    "train.metrics": _ALWAYS,
     "train.eval_dir": _FOLDER,
     "train.create_backup": "nothing is overwritten",
     "train.save_weights_only": "a bundle holds settings and weights",
     "train.epoch_change_infer": _WHOLE,
     "train.epoch_change_infer_dir": _WHOLE,
+    "train.epoch_change_tiledinfer_dir": _FOLDER,
     "mask.blur": _LABELS,
     "mask.blur_size": _LABELS,
     "mask.blursize": _LABELS,
