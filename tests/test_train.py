@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ from tiledseg.models import Segmenter, build_loss, load_model
 from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
 from tiledseg.samples import smear
-from tiledseg.train import Trainer
+from tiledseg.train import Trainer, find_learning_rate, overfit_one_batch
 
 TINY = UNetConfig(
     input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.0, norm="group"
@@ -47,7 +49,7 @@ def settings(tmp_path, **changes):
         "learning_rate": 1e-2,
         "augment": "flips",
     }
-    return TrainConfig(**{**base, "runs_dir": str(tmp_path / "runs"), **changes})
+    return TrainConfig(**{**base, "runs_dir": f"{tmp_path}/runs", **changes})
 
 
 class Spoil(keras.callbacks.Callback):
@@ -366,3 +368,71 @@ def test_weight_decay_takes_a_share_off_kernels_alone(tmp_path):
 def test_clipping_in_two_ways_is_refused():
     with pytest.raises(SettingError, match="clip_norm"):
         TrainConfig(clip=0.5, clip_norm=1.0)
+
+
+DEVICES = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, sys.argv[1])
+from test_train import SettingError, Trainer, TrainConfig, TINY, blobs, np, settings
+
+def trained(**changes):
+    common = {"epochs": 2, "batch_size": 6, "augment": "none", "optimizer": "adamw", "ema": 0.9}
+    config = settings(sys.argv[2], **common, **changes)
+    return Trainer(config).fit(blobs(1, 2), blobs(9), progress=False)
+
+one, two = trained(), trained(devices=2)
+weights = [result.segmenter.network.get_weights() for result in (one, two)]
+print(max(float(np.abs(a - b).max()) for a, b in zip(*weights)))
+for name, values in one.history.items():
+    np.testing.assert_allclose(values, two.history[name], rtol=1e-3)
+half = sorted((two.run_dir / "checkpoints").iterdir())
+half[-1].unlink()
+again = Trainer.resume(two.run_dir, blobs(1, 2), blobs(9), progress=False)
+assert again.history == two.history, (again.history, two.history)
+try:
+    trained(devices=3)
+except SettingError as error:
+    print(error)
+"""
+
+
+def test_two_devices_train_as_one_does(tmp_path, request):
+    command = [sys.executable, "-c", DEVICES, str(request.path.parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    difference, refusal = done.stdout.splitlines()[-2:]
+    assert float(difference) < 1e-4
+    assert "`devices` must be at most 2" in refusal
+
+
+def test_the_finder_suggests_a_rate_at_which_the_loss_falls(tmp_path):
+    found = find_learning_rate(settings(tmp_path), blobs(1, 2), lowest=1e-5, highest=10.0, steps=40)
+    assert found.rates[0] == 1e-5
+    assert len(found.rates) == len(found.losses) <= 40
+    assert 1e-4 < found.suggested < 1
+    place = found.rates.index(found.suggested)
+    assert min(found.losses[place:]) < 0.8 * found.losses[0]
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(SettingError, match="lowest"):
+        find_learning_rate(settings(tmp_path), blobs(1), lowest=1.0, highest=0.1)
+
+
+def test_one_batch_is_learnt_by_heart_unless_there_is_nothing_to_see(tmp_path):
+    config = settings(tmp_path, network=TINY.changed(base_filters=8), batch_size=2)
+    learnt = overfit_one_batch(config, blobs(1), steps=60)
+    assert len(learnt.losses) == 60
+    assert learnt.losses[-1] < 0.3 * learnt.losses[0]
+    assert learnt.dice > 0.95
+    blank = [(np.zeros((64, 64, 3), np.uint8), blobs(1)[0][1])]
+    assert overfit_one_batch(config.changed(augment="none"), blank, steps=60).dice < 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"), [({"accumulate": 2}, "accumulate"), ({"batch_size": 3}, "batch_size")]
+)
+def test_what_devices_cannot_share_is_refused(changes, name):
+    with pytest.raises(SettingError, match=name):
+        TrainConfig(devices=2, **changes)

@@ -88,6 +88,8 @@ class TrainConfig(Config):
         Name of each class; one name for one class against background.
     seed : int
         Of weights, crops and dropout; the same seed and machine give the same run.
+    devices : int or "all"
+        Devices that share each batch: accelerators where there are any, else processors.
     deterministic : bool
         Whether the backend is told to compute the same bits each time, which exact resumption
         needs; it holds for the rest of the process, and some losses have no such form on a GPU.
@@ -124,6 +126,7 @@ class TrainConfig(Config):
     tiling: TilingConfig | None = None
     labels: Names = ("foreground",)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    devices: Count | Literal["all"] = 1
     deterministic: bool = True
     feed_threads: Count = 2
     runs_dir: str = "runs"
@@ -201,6 +204,22 @@ class TrainConfig(Config):
                 must="be left out where `clip` is given",
                 got=self.clip_norm,
                 fix="Clip either elements or the length of the gradient.",
+            )
+        if self.devices != 1 and self.accumulate > 1:
+            raise broken(
+                SettingError,
+                "accumulate",
+                must="be 1 where several devices share a batch",
+                got=self.accumulate,
+                fix="Use a larger batch, which they share.",
+            )
+        if isinstance(self.devices, int) and self.batch_size % self.devices:
+            raise broken(
+                SettingError,
+                "batch_size",
+                must=f"be a multiple of the {self.devices} devices that share it",
+                got=self.batch_size,
+                fix=f"Use {self.batch_size // self.devices * self.devices + self.devices}.",
             )
         weights, classes = self.class_weights, max(2, self.network.classes)
         if weights is not None and (len(weights) != classes or sum(weights) == 0):

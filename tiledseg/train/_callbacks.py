@@ -11,6 +11,7 @@ import numpy as np
 from tiledseg._backend import keras
 from tiledseg._checks import broken
 from tiledseg.errors import ModelError
+from tiledseg.train._optimizer import rate_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,7 +112,7 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:
         """Write, keep, and stop."""
         values = {name: float(value) for name, value in logs.items()}
-        values["learning_rate"] = float(self.model.optimizer.learning_rate)
+        values["learning_rate"] = rate_of(self.model)
         better = values["val_loss"] < self._least
         if better:
             facts = {**self._segmenter.provenance, "best_epoch": epoch + 1, **values}

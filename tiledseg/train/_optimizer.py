@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
     from tiledseg.config import TrainConfig
 
-__all__ = ["Plateau", "WarmCosine", "build_optimizer"]
+__all__ = ["Plateau", "WarmCosine", "build_optimizer", "rate_of", "scheduled_rate"]
 
 _NOT_DECAYED = ["bias", "gamma", "beta"]  # moving them towards 0 regularises nothing
 
 
-def build_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimizer:  # noqa: ANN401
     """Make the optimizer of a run.
 
     Parameters
     ----------
     config : TrainConfig
         The run's settings.
-    steps_per_epoch : int
-        Batches per epoch.
+    rate : float or keras.optimizers.schedules.LearningRateSchedule
+        The learning rate.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def build_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimize
     """
     own = config.optimizer
     common = {
-        "learning_rate": _rate(config, steps_per_epoch),
+        "learning_rate": rate,
         "clipvalue": config.clip,
         "global_clipnorm": config.clip_norm,
         "use_ema": config.ema is not None,
@@ -57,8 +57,21 @@ def build_optimizer(config: TrainConfig, steps_per_epoch: int) -> keras.optimize
     return optimizer
 
 
-def _rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: ANN401
-    """Give a number where the rate changes between epochs at most, else a function of the step."""
+def scheduled_rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: ANN401
+    """Give the learning rate over time that settings describe.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The run's settings.
+    steps_per_epoch : int
+        Batches per epoch.
+
+    Returns
+    -------
+    float or keras.optimizers.schedules.LearningRateSchedule
+        A number where the rate changes between epochs at most, else a function of the step.
+    """
     schedule = config.schedule
     if isinstance(schedule, PlateauConfig) or (schedule.name == "constant" and not schedule.warmup_epochs):
         return config.learning_rate
@@ -68,6 +81,23 @@ def _rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: ANN401
         total_steps=config.epochs * steps_per_epoch,
         final=schedule.final if isinstance(schedule, CosineConfig) else 1.0,
     )
+
+
+def rate_of(network: keras.Model) -> float:
+    """Give the learning rate of a network's next step.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Compiled.
+
+    Returns
+    -------
+    float
+        The rate.
+    """
+    rate = network.optimizer.learning_rate
+    return float(rate.numpy() if hasattr(rate, "numpy") else rate)  # one of several devices has no float()
 
 
 @keras.saving.register_keras_serializable(package="tiledseg")
@@ -124,7 +154,7 @@ class Plateau(keras.callbacks.Callback):
         self.waited = 0 if loss < self.least_loss else self.waited + 1
         self.least_loss = min(loss, self.least_loss)
         if self.waited >= self._settings.patience:
-            rate = float(self.model.optimizer.learning_rate)
+            rate = rate_of(self.model)
             lowered = max(rate * self._settings.factor, min(rate, self._settings.least))
             self.model.optimizer.learning_rate = lowered
             self.waited = 0

@@ -15,8 +15,8 @@ from tiledseg.train._checkpoint import latest_checkpoint
 from tiledseg.train._feed import Feed
 from tiledseg.train._lock import locked
 from tiledseg.train._metric import PooledDice
-from tiledseg.train._optimizer import Plateau, build_optimizer
-from tiledseg.train._platform import repeat_exactly
+from tiledseg.train._optimizer import Plateau, build_optimizer, scheduled_rate
+from tiledseg.train._platform import on_devices, repeat_exactly
 from tiledseg.train._record import versions
 from tiledseg.train._run import History, remove_leftovers
 from tiledseg.train._seeds import computing_in, seeded
@@ -94,11 +94,12 @@ class Session:
         config = self.config
         if config.deterministic:
             repeat_exactly()
-        with computing_in(config.precision):
-            segmenter = self._untrained()
-            network = training_network(segmenter.network, config.network)
-        stateful = self._stateful(segmenter, history, callbacks)
         with ExitStack() as stack:
+            stack.enter_context(on_devices(config.devices))
+            with computing_in(config.precision):
+                segmenter = self._untrained()
+                network = training_network(segmenter.network, config.network)
+            stateful = self._stateful(segmenter, history, callbacks)
             feed, valid = (
                 Feed(source, config.batch_size, config.feed_threads)
                 for source in (self.sources.train, self.sources.valid)
@@ -129,7 +130,7 @@ class Session:
     def _compile(self, network: keras.Model, steps: int) -> None:
         config = self.config
         network.compile(
-            optimizer=build_optimizer(config, steps),
+            optimizer=build_optimizer(config, scheduled_rate(config, steps)),
             loss=build_loss(config.loss, config.class_weights),
             metrics=[PooledDice(config.network.classes, config.threshold)],
         )

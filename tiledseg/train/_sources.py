@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tiledseg.config import TrainConfig
     from tiledseg.data import Pair, PairLike, PreparedPair
 
-__all__ = ["Sources", "sources_of"]
+__all__ = ["Sources", "sampler_of", "sources_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,14 +64,7 @@ def sources_of(config: TrainConfig, train: Sequence[PairLike], valid: Sequence[P
     """
     pairs, unseen = as_pairs(train, "train"), as_pairs(valid, "valid")
     check_apart(pairs, unseen)
-    classes = config.network.classes
-    every = prepare_pairs(
-        [*pairs, *unseen],
-        config.preprocessing,
-        classes=classes,
-        memory=config.memory_mb * 10**6,
-        cache_dir=config.cache_dir,
-    )
+    every = _prepared(config, [*pairs, *unseen])
     prepared, kept = every[: len(pairs)], every[len(pairs) :]
     if not any(len(pair.foreground) for pair in prepared):
         raise broken(
@@ -81,21 +74,59 @@ def sources_of(config: TrainConfig, train: Sequence[PairLike], valid: Sequence[P
             got="label 0 alone",
             fix="Check the masks and `mask_threshold`.",
         )
-    sampler = CropSampler(
+    sampler = _sampler(config, prepared, _steps(config, prepared))
+    grid = GridCrops(kept, config.crop_shape, classes=config.network.classes)
+    return Sources(sampler, grid, unseen, RunRecord(pairs, unseen))
+
+
+def sampler_of(config: TrainConfig, train: Sequence[PairLike], steps: int) -> CropSampler:
+    """Read and check the pairs of a trial, and keep them ready.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings.
+    train : sequence of Pair or tuple
+        The pairs.
+    steps : int
+        Batches per epoch.
+
+    Returns
+    -------
+    CropSampler
+        Random crops, those of a run's first epoch.
+
+    Raises
+    ------
+    TiledSegError
+        If pairs cannot be used.
+    """
+    pairs = as_pairs(train, "train")
+    return _sampler(config, _prepared(config, pairs), steps)
+
+
+def _prepared(config: TrainConfig, pairs: list[Pair]) -> list[PreparedPair]:
+    return prepare_pairs(
+        pairs,
+        config.preprocessing,
+        classes=config.network.classes,
+        memory=config.memory_mb * 10**6,
+        cache_dir=config.cache_dir,
+    )
+
+
+def _sampler(config: TrainConfig, prepared: Sequence[PreparedPair], steps: int) -> CropSampler:
+    return CropSampler(
         prepared,
         config.crop_shape,
-        length=_length(config, prepared),
-        classes=classes,
+        length=steps * config.batch_size,
+        classes=config.network.classes,
         foreground_share=config.foreground_share,
         transforms=config.transforms,
         seed=config.seed,
     )
-    grid = GridCrops(kept, config.crop_shape, classes=classes)
-    return Sources(sampler, grid, unseen, RunRecord(pairs, unseen))
 
 
-def _length(config: TrainConfig, pairs: Sequence[PreparedPair]) -> int:
-    """Count the crops of an epoch: whole batches."""
-    size = config.batch_size
-    steps = config.steps_per_epoch or ceil(crops_to_cover(pairs, config.crop_shape) / size)
-    return steps * size
+def _steps(config: TrainConfig, pairs: Sequence[PreparedPair]) -> int:
+    """Count the batches of an epoch."""
+    return config.steps_per_epoch or ceil(crops_to_cover(pairs, config.crop_shape) / config.batch_size)

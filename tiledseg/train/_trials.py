@@ -1,0 +1,220 @@
+"""Short trials before a long run: which learning rate, and can the network learn at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._backend import keras
+from tiledseg._checks import broken, real_number, settings_of, whole_number
+from tiledseg.config import TrainConfig
+from tiledseg.errors import SettingError
+from tiledseg.models import build_loss, build_model, training_network
+from tiledseg.train._feed import Feed
+from tiledseg.train._metric import PooledDice
+from tiledseg.train._optimizer import build_optimizer
+from tiledseg.train._seeds import computing_in, seeded
+from tiledseg.train._sources import sampler_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tiledseg._types import FloatArray
+    from tiledseg.data import PairLike
+    from tiledseg.train._feed import CropSource
+
+__all__ = ["OverfitResult", "RateResult", "find_learning_rate", "overfit_one_batch"]
+
+_WORSE = 4.0  # times the least loss: the rate is too high by then
+_SMOOTHING = 0.9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RateResult:
+    """What a search for a learning rate came to.
+
+    Attributes
+    ----------
+    rates : list of float
+        Learning rates that were tried, rising.
+    losses : list of float
+        Loss of the batch at each.
+    suggested : float
+        The rate at which the smoothed loss falls fastest; a good highest one for a schedule.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    suggested: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OverfitResult:
+    """What training on one batch again and again came to.
+
+    Attributes
+    ----------
+    losses : list of float
+        Loss before each step.
+    dice : float
+        Of the cut map of the batch in the last step, over all its px. Far from 1, something is
+        wrong: a loss, a rate or a network that does not suit, or images that show nothing.
+    """
+
+    losses: list[float]
+    dice: float
+
+
+def find_learning_rate(
+    config: TrainConfig,
+    train: Sequence[PairLike],
+    *,
+    lowest: float = 1e-6,
+    highest: float = 1.0,
+    steps: int = 100,
+) -> RateResult:
+    """Train for some steps at a rising learning rate (Smith, arXiv 1506.01186).
+
+    It ends early where the loss becomes four times its least. Nothing is written.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        How the network is built and trained; its own rate and schedule play no part.
+    train : sequence of Pair or tuple
+        Pairs to learn from.
+    lowest, highest : float
+        The range; the rate rises by the same factor each step.
+    steps : int
+        At least 10.
+
+    Returns
+    -------
+    RateResult
+        Rates, losses and a suggestion.
+
+    Raises
+    ------
+    SettingError
+        If a number is out of its range.
+    """
+    steps = whole_number("steps", steps, 10)
+    first, last = real_number("lowest", lowest), real_number("highest", highest)
+    if not 0 < first < last:
+        raise broken(SettingError, "lowest", must=f"be in (0, {last})", got=first, fix="Use 1e-6, say.")
+    config = settings_of(TrainConfig, config, "config")
+    rise = (last / first) ** (1 / (steps - 1))
+    rate = keras.optimizers.schedules.ExponentialDecay(first, decay_steps=1, decay_rate=rise)
+    watch = _Watch(give_up=True)
+    _fitted(config, sampler_of(config, train, steps), watch, rate)
+    rates = [first * rise**step for step in range(len(watch.losses))]
+    return RateResult(rates, watch.losses, _steepest(rates, watch.losses))
+
+
+def overfit_one_batch(config: TrainConfig, train: Sequence[PairLike], *, steps: int = 100) -> OverfitResult:
+    """Train on the first batch of a run, again and again: a network that can learn learns it by heart.
+
+    Nothing is written.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        How the network is built and trained; its rate is held.
+    train : sequence of Pair or tuple
+        Pairs to learn from.
+    steps : int
+        How often.
+
+    Returns
+    -------
+    OverfitResult
+        Losses, and the Dice in the end.
+
+    Raises
+    ------
+    SettingError
+        If `steps` is out of its range.
+    """
+    steps = whole_number("steps", steps)
+    config = settings_of(TrainConfig, config, "config")
+    watch = _Watch(give_up=False)
+    _fitted(config, _Again(sampler_of(config, train, 1), steps), watch, config.learning_rate)
+    return OverfitResult(watch.losses, watch.dice)
+
+
+class _Again:
+    """The same batch for every place.
+
+    Parameters
+    ----------
+    source : CropSource
+        Of one batch.
+    steps : int
+        How often.
+    """
+
+    def __init__(self, source: CropSource, steps: int) -> None:
+        self._size, self._steps = len(source), steps
+        self._batch = source.batch(0, range(self._size))
+
+    def __len__(self) -> int:
+        """Count the crops."""
+        return self._size * self._steps
+
+    def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
+        """Give the batch."""
+        return self._batch
+
+
+class _Watch(keras.callbacks.Callback):
+    """Notes the loss of each batch by itself; Keras averages over the epoch.
+
+    Parameters
+    ----------
+    give_up : bool
+        Whether to end once the loss is far above its least.
+    """
+
+    def __init__(self, *, give_up: bool) -> None:
+        super().__init__()
+        self._give_up, self.losses, self.dice = give_up, [], 0.0  # type: ignore[var-annotated]
+
+    def on_train_batch_begin(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
+        """Begin the average anew."""
+        self.model.reset_metrics()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Note it."""
+        loss, self.dice = float(logs["loss"]), float(logs["dice"])
+        if self._give_up and not loss < _WORSE * min([*self.losses, loss]):
+            self.model.stop_training = True
+            return
+        self.losses.append(loss)
+
+
+def _fitted(config: TrainConfig, source: CropSource, watch: _Watch, rate: Any) -> None:  # noqa: ANN401
+    plain = config.changed(accumulate=1, ema=None)
+    feed = Feed(source, config.batch_size, config.feed_threads)
+    with seeded(config.seed), computing_in(config.precision):
+        network = training_network(build_model(config.network), config.network)
+        network.compile(
+            optimizer=build_optimizer(plain, rate),
+            loss=build_loss(config.loss, config.class_weights),
+            metrics=[PooledDice(config.network.classes, config.threshold)],
+        )
+        try:
+            network.fit(feed, epochs=1, shuffle=False, callbacks=[watch], verbose=0)
+        finally:
+            feed.close()
+
+
+def _steepest(rates: list[float], losses: list[float]) -> float:
+    """Give the rate where the smoothed loss falls fastest over the rate's logarithm."""
+    smooth, total = [], 0.0
+    for step, loss in enumerate(losses):
+        total = _SMOOTHING * total + (1 - _SMOOTHING) * loss
+        smooth.append(total / (1 - _SMOOTHING ** (step + 1)))
+    until = max(2, int(np.argmin(smooth)) + 1)
+    return rates[int(np.argmin(np.gradient(smooth[:until])))]
