@@ -16,10 +16,12 @@ from tiledseg._backend import keras
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
+from tiledseg.io import read_image, read_mask
 from tiledseg.models import Segmenter, build_loss, load_model
 from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
 from tiledseg.samples import smear
+from tiledseg.tiler import Tiler
 from tiledseg.train import Trainer, find_learning_rate, overfit_one_batch
 
 TINY = UNetConfig(
@@ -44,6 +46,7 @@ def settings(tmp_path, **changes):
     base = {
         "network": TINY,
         "crop_size": 32,
+        "curves": False,
         "epochs": 3,
         "steps_per_epoch": 3,
         "learning_rate": 1e-2,
@@ -436,3 +439,75 @@ def test_one_batch_is_learnt_by_heart_unless_there_is_nothing_to_see(tmp_path):
 def test_what_devices_cannot_share_is_refused(changes, name):
     with pytest.raises(SettingError, match=name):
         TrainConfig(devices=2, **changes)
+
+
+# what is shown
+
+
+of_keras = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # in TensorBoard's
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A run with all that can be looked at."""
+    config = settings(
+        tmp_path_factory.mktemp("shown"),
+        epochs=4,
+        curves=True,
+        preview_every=2,
+        preview_images=1,
+        tensorboard=True,
+        metrics=("iou", "sensitivity", "specificity", "accuracy"),
+        ema=0.5,
+    )
+    return Trainer(config).fit(blobs(1, 2), [*blobs(8, size=80), *blobs(9)], progress=False)
+
+
+@of_keras
+def test_previews_are_of_the_images_own_size_and_a_strip_shows_the_epochs(shown):
+    folder = shown.run_dir / "previews"
+    assert sorted(path.name for path in folder.iterdir()) == ["00_valid_0_.png", "epoch-0002", "epoch-0004"]
+    mask = read_mask(folder / "epoch-0004" / "00_valid_0__mask.png", threshold=128)
+    assert mask.shape == (80, 80)
+    assert read_image(folder / "00_valid_0_.png").shape == (80, 160, 3)
+    if shown.best_epoch == 4:  # the averaged weights, which are what is kept
+        probs = tiled_predict(shown.segmenter, blobs(8, size=80)[0][0])[..., 0]
+        assert np.mean((probs >= 0.5) == mask) > 0.999
+
+
+@of_keras
+def test_curves_and_the_log_for_tensorboard_are_there(shown):
+    height, width = read_image(shown.run_dir / "curves.png").shape[:2]
+    assert width > 3 * height
+    assert list((shown.run_dir / "tensorboard" / "train").glob("events.*"))
+
+
+@of_keras
+def test_metrics_are_those_of_all_px_together(shown):
+    last = {name: values[shown.best_epoch - 1] for name, values in shown.history.items()}
+    counts = np.zeros(4)
+    for size, seed in ((80, 8), (64, 9)):
+        image, mask = blobs(seed, size=size)[0]
+        tiler = Tiler(TilingConfig(tile_size=32, overlap=0))
+        pixels = np.asarray(prepare(image, PreprocessingConfig()))
+        probs, truth = (
+            np.concatenate([batch.tiles for batch in tiler.batches(array, 1)])[..., :1]
+            if array is mask
+            else shown.segmenter.network.predict(
+                np.concatenate([batch.tiles for batch in tiler.batches(array, 1)]), verbose=0
+            )
+            for array in (pixels, mask)
+        )
+        cut, true = probs >= 0.5, truth > 0
+        counts += [(cut & true).sum(), (cut & ~true).sum(), (~cut & true).sum(), (~cut & ~true).sum()]
+    tp, fp, fn, tn = counts
+    expected = {
+        "dice": 2 * tp / (2 * tp + fp + fn),
+        "iou": tp / (tp + fp + fn),
+        "sensitivity": tp / (tp + fn),
+        "specificity": tn / (tn + fp),
+        "accuracy": (tp + tn) / counts.sum(),
+    }
+    assert {name: last[f"val_{name}"] for name in expected} == pytest.approx(expected, abs=1e-3)

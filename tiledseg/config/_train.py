@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from tiledseg._checks import broken
 from tiledseg.config._augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
-from tiledseg.config._base import Config, Count, Names, Pair, Share, _plain, laid_over, pair_of
+from tiledseg.config._base import Config, Count, Names, Pair, Share, _plain, _tupled, laid_over, pair_of
 from tiledseg.config._losses import BceDiceConfig, LossConfig
 from tiledseg.config._networks import ArchitectureConfig, NetworkConfig, UNetConfig
 from tiledseg.config._optimizer import AdamConfig, ConstantConfig, OptimizerConfig, ScheduleConfig
@@ -78,6 +78,18 @@ class TrainConfig(Config):
         ``boundary``, ``bootstrap`` or ``missing_labels``.
     class_weights : tuple of float or None
         What each class counts in the loss; with one channel, background and foreground.
+    metrics : tuple of str
+        Shown and written down beside ``dice``, each over all px of an epoch: ``iou``,
+        ``sensitivity``, ``specificity``, ``accuracy``.
+    curves : bool
+        Whether the history is drawn after each epoch; needs matplotlib.
+    preview_every : int or None
+        Epochs from one preview to the next, in which whole validation images are predicted; None
+        for no previews.
+    preview_images : int
+        How many images a preview takes.
+    tensorboard : bool
+        Whether Keras' log for TensorBoard is written, too; needs tensorboard.
     patience : int or None
         Epochs without a better validation loss after which training stops; None for never.
     threshold : float
@@ -121,6 +133,13 @@ class TrainConfig(Config):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     loss: LossConfig = BceDiceConfig()
     class_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_plain)] | None = None
+    metrics: Annotated[
+        tuple[Literal["dice", "iou", "sensitivity", "specificity", "accuracy"], ...], BeforeValidator(_tupled)
+    ] = ()
+    curves: bool = True
+    preview_every: Count | None = None
+    preview_images: Count = 6
+    tensorboard: bool = False
     patience: Count | None = 10
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     tiling: TilingConfig | None = None

@@ -32,7 +32,16 @@ __all__ = ["RunRecord", "check_settings", "read_settings", "recorded_pairs", "ve
 
 _log = logging.getLogger("tiledseg")
 _SETTINGS, _RECORD = "run.toml", "run.json"
-_NO_PART = {"runs_dir", "memory_mb", "cache_dir", "feed_threads"}  # in what is computed
+_NO_PART = {  # in what is computed
+    "runs_dir",
+    "memory_mb",
+    "cache_dir",
+    "feed_threads",
+    "curves",
+    "preview_every",
+    "preview_images",
+    "tensorboard",
+}
 _MOST_SHOWN = 5
 
 
@@ -143,7 +152,7 @@ def read_settings(run_dir: Path) -> TrainConfig:
 def check_settings(before: TrainConfig, now: TrainConfig) -> None:
     """Check that a run goes on with the settings that it began with.
 
-    Where it is written, what is kept in memory and how many threads there are may change.
+    What plays no part in what is computed may change: where it is written, memory, threads, pictures.
 
     Raises
     ------

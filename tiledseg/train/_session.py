@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tiledseg._backend import keras
+from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
 from tiledseg.config import PlateauConfig, TilingConfig
 from tiledseg.models import Segmenter, build_loss, build_model, load_model, training_network
@@ -14,8 +16,9 @@ from tiledseg.train._callbacks import Guard, Keeper, Pulse
 from tiledseg.train._checkpoint import latest_checkpoint
 from tiledseg.train._feed import Feed
 from tiledseg.train._lock import locked
-from tiledseg.train._metric import PooledDice
+from tiledseg.train._metric import metrics_of
 from tiledseg.train._optimizer import Plateau, build_optimizer, scheduled_rate
+from tiledseg.train._pictures import Curves, Previews
 from tiledseg.train._platform import on_devices, repeat_exactly
 from tiledseg.train._record import versions
 from tiledseg.train._run import History, remove_leftovers
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tiledseg._backend import keras
     from tiledseg.config import TrainConfig
     from tiledseg.train._checkpoint import Checkpoint
     from tiledseg.train._sources import Sources
@@ -115,7 +117,9 @@ class Session:
                 last.append(Restorer(checkpoint, stateful))
             batches = (config.epochs - done) * len(feed)
             advance = stack.enter_context(progress_bar(batches, "batches", shown=progress))
-            self._fit(network, feed, valid, done, [Pulse(feed, advance), *stateful, *last])
+            shown = self._shown(segmenter, history)
+            order = [Pulse(feed, advance), *stateful[:2], *shown, *stateful[2:], *last]
+            self._fit(network, feed, valid, done, order)
 
     def _stateful(
         self, segmenter: Segmenter, history: History, callbacks: Sequence[keras.callbacks.Callback]
@@ -127,12 +131,25 @@ class Session:
         plateaus = [Plateau(schedule)] if isinstance(schedule, PlateauConfig) else []
         return [Guard(best), keeper, *callbacks, *averagers, *plateaus]
 
+    def _shown(self, segmenter: Segmenter, history: History) -> list[Any]:
+        """List what is only looked at; it stands behind the keeper, and sees averaged weights."""
+        config, shown = self.config, []
+        if config.curves:
+            shown.append(Curves(self.run_dir, history))
+        if config.preview_every:
+            images = self.sources.unseen[: config.preview_images]
+            shown.append(Previews(self.run_dir, segmenter, images, config.preview_every))
+        if config.tensorboard:
+            extra("tensorboard", "tensorboard")  # or the first epoch's end would miss it
+            shown.append(keras.callbacks.TensorBoard(str(self.run_dir / "tensorboard")))
+        return shown
+
     def _compile(self, network: keras.Model, steps: int) -> None:
         config = self.config
         network.compile(
             optimizer=build_optimizer(config, scheduled_rate(config, steps)),
             loss=build_loss(config.loss, config.class_weights),
-            metrics=[PooledDice(config.network.classes, config.threshold)],
+            metrics=metrics_of(config.metrics, config.network.classes, config.threshold),
         )
         network.optimizer.build(network.trainable_variables)
 

@@ -13,7 +13,7 @@ from tiledseg.config import TrainConfig
 from tiledseg.errors import SettingError
 from tiledseg.models import build_loss, build_model, training_network
 from tiledseg.train._feed import Feed
-from tiledseg.train._metric import PooledDice
+from tiledseg.train._metric import metrics_of
 from tiledseg.train._optimizer import build_optimizer
 from tiledseg.train._seeds import computing_in, seeded
 from tiledseg.train._sources import sampler_of
@@ -202,7 +202,7 @@ def _fitted(config: TrainConfig, source: CropSource, watch: _Watch, rate: Any) -
         network.compile(
             optimizer=build_optimizer(plain, rate),
             loss=build_loss(config.loss, config.class_weights),
-            metrics=[PooledDice(config.network.classes, config.threshold)],
+            metrics=metrics_of([], config.network.classes, config.threshold),
         )
         try:
             network.fit(feed, epochs=1, shuffle=False, callbacks=[watch], verbose=0)
