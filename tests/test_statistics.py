@@ -171,6 +171,23 @@ def test_split_stats_and_tile(capsys, dataset):
     assert "must be a new or empty folder" in err
 
 
+def test_data_is_split_only_when_asked(capsys, dataset):
+    data = ["--images", dataset / "images", "--masks", dataset / "masks", "--quiet"]
+    code, out, _ = run(capsys, "stats", *data, "--output", dataset / "stats", "--no-chart")
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()[2:]] == [["all", "6"]]
+    kept = RunConfig.from_toml((dataset / "stats" / "run.toml").read_text(encoding="utf-8"))
+    assert kept.split is None
+    assert (dataset / "stats" / "sheet.png").exists()
+    assert (
+        run(capsys, "split", *data, "--split-manifest", dataset / "m.jsonl", "--split-shares", "2,1,1")[0]
+        == 0
+    )
+    source = ["--layout", "manifest", "--path", dataset / "m.jsonl", "--split-seed", "1"]
+    code, _, err = run(capsys, "stats", *source)
+    assert (code, "manifest says how" in err) == (2, True)
+
+
 def test_a_file_of_settings_drives_the_same(capsys, dataset, monkeypatch):
     monkeypatch.chdir(dataset)
     (dataset / "run.toml").write_text(

@@ -128,8 +128,14 @@ def test_a_share_of_the_empty_tiles_is_kept_in_the_named_splits(tmp_path):
     assert none.tiles == {"train": 6, "valid": 27}
 
 
+def test_data_that_is_not_split_drops_empty_tiles_as_well(tmp_path):
+    done = write_tiles(dataset(tmp_path / "data", [(96, 96)]), tiles(tmp_path / "t", empty_share=0.5))
+    assert (done.tiles, done.dropped) == ({"": 5}, 4)
+
+
 def test_empty_tiles_are_not_dropped_in_silence_from_no_split(tmp_path):
     source = dataset(tmp_path / "data", [(32, 32)])
+    source = Manifest(source.folder, tuple(one.changed(split="valid") for one in source.records))
     with pytest.raises(SettingError, match="empty_splits"):
         write_tiles(source, tiles(tmp_path / "tiles", empty_share=0.5))
     assert not (tmp_path / "tiles").exists()

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tiledseg._checks import broken
 from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._options import Table
-from tiledseg.config import DataConfig, RunConfig
+from tiledseg.config import DataConfig, RunConfig, SplitConfig
+from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tiledseg.cli._settings import Settings
+    from tiledseg.data import Manifest
 
-__all__ = ["DATA", "SPLIT", "dataset"]
+__all__ = ["DATA", "SPLIT", "dataset", "split_of"]
 
 _RUN = RunConfig()
 DATA = Table("data", _RUN.data, "Data")
 SPLIT = Table(
-    "split", _RUN.split, "Split, of data that is no manifest", prefix="split-", without=("manifest",)
+    "split", SplitConfig(), "Split, of data that is no manifest", prefix="split-", without=("manifest",)
 )
 
 
-def dataset(settings: Settings, folder: Path) -> rooms.data.Manifest:
-    """Find a dataset, read all of it, and split it unless a manifest says how it is split.
+def split_of(settings: Settings) -> SplitConfig | None:
+    """Say how data is to be split; None where nobody said so."""
+    if "split" not in settings.given:
+        return settings.run.split
+    return settings.over(settings.run.split or SplitConfig(), "split")
+
+
+def dataset(settings: Settings, folder: Path, split: SplitConfig | None) -> Manifest:
+    """Find a dataset, read all of it, and split it.
 
     Parameters
     ----------
@@ -31,6 +41,8 @@ def dataset(settings: Settings, folder: Path) -> rooms.data.Manifest:
         What was given.
     folder : Path
         Where the paths of the records are to start.
+    split : SplitConfig or None
+        How it is split; None for not at all, or as a manifest says.
 
     Returns
     -------
@@ -43,15 +55,24 @@ def dataset(settings: Settings, folder: Path) -> rooms.data.Manifest:
         If anything cannot be used.
     """
     data = settings.over(settings.run.data, "data")
-    split = settings.over(settings.run.split, "split")
+    if data.layout == "manifest" and "split" in settings.given:
+        raise broken(
+            SettingError,
+            "--split-...",
+            must="be left out where a manifest says how data is split",
+            got=", ".join(settings.given["split"]),
+            fix="Split the data anew with tiledseg split, from its folders.",
+        )
     pairs = rooms.data.pairs_of(data)
     if data.layout == "manifest":
         return _chosen(data, {pair.name for pair in pairs})
     records = rooms.data.describe(pairs, folder, progress=settings.progress)
-    return rooms.data.Manifest(folder, tuple(rooms.data.split_records(records, split)))
+    if split is not None:
+        records = rooms.data.split_records(records, split)
+    return rooms.data.Manifest(folder, tuple(records))
 
 
-def _chosen(data: DataConfig, names: set[str]) -> rooms.data.Manifest:
+def _chosen(data: DataConfig, names: set[str]) -> Manifest:
     manifest = rooms.data.Manifest.read(data.path or "")
     records = [record for record in manifest.of(data.split) if record.name in names]
     return rooms.data.Manifest(manifest.folder, tuple(records))

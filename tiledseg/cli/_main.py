@@ -32,8 +32,8 @@ Prints tiles, overlap, calls of the network and memory.""",
     "stats": """Count a dataset, and draw it.
 
 Prints images, groups, foreground and sizes of each split; with --output, writes them as JSON and CSV, a
-chart of the splits, and contact sheets of images, masks and both. Data that is no manifest is split
-first.""",
+chart of the splits, and contact sheets of images, masks and both. Options that begin with --split- split
+the data first.""",
     "split": """Split a dataset by image or by group, and write the manifest of it.
 
 The manifest is data to train on: train --train-layout manifest --train-path manifest.jsonl --train-split
@@ -41,7 +41,7 @@ train. The same images get the same splits on any machine.""",
     "tile": """Cut a dataset into a set of tiles on disk.
 
 Training does not need them: it crops from the images. Tiles are lossless and named after image and place; a
-manifest says where each comes from. Data that is no manifest is split first.""",
+manifest says where each comes from. Options that begin with --split- split the data first.""",
     "train": """Train a network on images and their masks.
 
 Each image has a mask of the same stem. Each run gets a new folder in RUNS-DIR; the best network is kept

@@ -72,13 +72,13 @@ class Settings:
         """
         return merged(base, self.given.get(table, {}))
 
-    def whole(self, **tables: Config) -> RunConfig:
+    def whole(self, **tables: Config | None) -> RunConfig:
         """Put all that the command line gave over the file's settings.
 
         Parameters
         ----------
-        **tables : Config
-            What was made of some tables, by name.
+        **tables : Config or None
+            What was made of some tables, by name; None for one that stays as it was.
 
         Returns
         -------
@@ -91,10 +91,11 @@ class Settings:
             If a value cannot be used.
         """
         known = {name: getattr(self.run, name) for name in self.given if name in RunConfig.model_fields}
-        made = {name: self.over(base, name) for name, base in known.items()} | tables
+        made = {name: self.over(base, name) for name, base in known.items() if base is not None}
+        made |= {name: table for name, table in tables.items() if table is not None}
         return self.run.changed(**made)
 
-    def keep(self, folder: Path, name: str = "run.toml", **tables: Config) -> None:
+    def keep(self, folder: Path, name: str = "run.toml", **tables: Config | None) -> None:
         """Write what the command worked with beside what it made.
 
         A file of that name stays if it is the one that was read, or was not written by us.
@@ -105,7 +106,7 @@ class Settings:
             Where to write.
         name : str
             Name of the file.
-        **tables : Config
+        **tables : Config or None
             As of `whole`.
 
         Raises

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._dataset import DATA, SPLIT, dataset
+from tiledseg.cli._dataset import DATA, SPLIT, dataset, split_of
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import RunConfig
@@ -27,16 +27,15 @@ def stats(*, settings: Settings) -> int:
     if config.output is not None:
         rooms.io.check_new_folder(config.output)
         if config.chart:
-            rooms.figures.new_figure(
-                1, 1
-            )  # where there is no matplotlib, that is said before all files are read
-    found = dataset(settings, Path())
+            rooms.figures.new_figure(1, 1)  # a missing matplotlib is told before all files are read
+    split = split_of(settings)
+    found = dataset(settings, Path(), split)
     numbers = rooms.data.statistics_of(found.records)
     sys.stdout.write(f"{numbers}\n")
     if config.output is not None:
         with rooms.io.new_folder(config.output) as folder:
             _write(folder, found, numbers, config)
-            settings.keep(folder)
+            settings.keep(folder, split=split)
     return 0
 
 

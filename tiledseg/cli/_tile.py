@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._dataset import DATA, SPLIT, dataset
+from tiledseg.cli._dataset import DATA, SPLIT, dataset, split_of
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import RunConfig
@@ -19,7 +19,9 @@ def tile(*, settings: Settings) -> int:
     """Cut a dataset into a set of tiles on disk."""
     config = settings.over(settings.run.tiles, "tiles")
     rooms.io.check_new_folder(config.output)
-    tiles = rooms.data.write_tiles(dataset(settings, Path()), config, progress=settings.progress)
-    settings.keep(tiles.folder)
+    split = split_of(settings)
+    source = dataset(settings, Path(), split)
+    tiles = rooms.data.write_tiles(source, config, progress=settings.progress)
+    settings.keep(tiles.folder, split=split)
     sys.stdout.write(f"{tiles}\n")
     return 0

@@ -60,7 +60,7 @@ def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-by_name = BeforeValidator(_named)
+by_name: BeforeValidator = BeforeValidator(_named)
 """Marks settings of several kinds of which a name alone means the kind with its defaults."""
 
 

@@ -239,7 +239,7 @@ class TileSetConfig(Config):
         Share of the tiles without foreground that is kept, in [0, 1].
     empty_splits : tuple of str
         The splits in which this holds; in the others all are kept, so that what is found there
-        wrongly is scored.
+        wrongly is scored. It holds for data that is not split.
     thumbnails : bool
         Whether each whole image, shrunk into one tile, is added.
     image_format : {"png", "tiff"}

@@ -18,8 +18,8 @@ class RunConfig(Config):
     ----------
     data : DataConfig
         The whole dataset: what is split, cut into tiles and counted.
-    split : SplitConfig
-        How it is split.
+    split : SplitConfig or None
+        How it is split; None for data that stays in one, or that a manifest has split.
     tiles : TileSetConfig
         How it is cut into tiles on disk.
     stats : StatsConfig
@@ -41,7 +41,7 @@ class RunConfig(Config):
     """
 
     data: DataConfig = DataConfig()
-    split: SplitConfig = SplitConfig()
+    split: SplitConfig | None = None
     tiles: TileSetConfig = TileSetConfig()
     stats: StatsConfig = StatsConfig()
     train_data: DataConfig = DataConfig()

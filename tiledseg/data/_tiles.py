@@ -94,7 +94,7 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
     ArrayError
         If an image is neither grey nor RGB of 8 or 16 bits.
     """
-    if config.empty_share < 1 and not set(config.empty_splits) & set(source.splits):
+    if config.empty_share < 1 and not {*config.empty_splits, ""} & set(source.splits):
         raise broken(
             SettingError,
             "empty_splits",
@@ -144,7 +144,7 @@ class _Writer:
     def _chosen(self, tiles: list[_Tile], split: str) -> list[_Tile]:
         """Leave empty tiles out by lot, so that their share is met over all images of a split."""
         empty = [tile for tile in tiles if not tile.mask.any()]
-        if split not in self.config.empty_splits or not empty:
+        if split not in {*self.config.empty_splits, ""} or not empty:
             return tiles
         self._seen[split] += len(empty)
         n_kept = round(self.config.empty_share * self._seen[split]) - self._kept[split]
