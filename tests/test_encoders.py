@@ -303,3 +303,14 @@ def test_a_recipe_is_made_once_and_never_changed():
     builder_for(settings | {"output_stride": 16}).build(blank=True)
     assert recipes._recipe.cache_info().hits >= 1
     assert builder_for(settings).build(blank=True).get_config() == first
+
+
+def test_same_seed_same_weights_whether_the_recipe_is_new_or_not():
+    recipes._recipe.cache_clear()
+    networks = []
+    for seed in (3, 3, 4):
+        keras.utils.set_random_seed(seed)
+        networks.append(encoder_of(MOBILE))
+    first, again, other = (network.get_weights()[0] for network in networks)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -89,8 +90,12 @@ def _recipe(backbone: Backbone, channels: int) -> Recipe:
 
 def _drawn_up(backbone: Backbone, channels: int) -> list[dict[str, Any]]:
     """Build a backbone without giving its weights values."""
-    with keras.StatelessScope(initialize_variables=False):
-        layers: list[dict[str, Any]] = from_keras(backbone, channels).get_config()["layers"]
+    state = random.getstate()  # Keras draws the seeds of layers from it: a recipe must not cost any
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            layers: list[dict[str, Any]] = from_keras(backbone, channels).get_config()["layers"]
+    finally:
+        random.setstate(state)
     return layers
 
 
