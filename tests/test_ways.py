@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tiledseg as ts
+from tiledseg.config import EvaluateConfig
 from tiledseg.engine import predictor_for
 from tiledseg.errors import ModelError, SettingError
 
@@ -283,3 +284,14 @@ def test_two_devices_share_the_tiles_of_an_image():
 def test_devices_are_refused_for_a_callable():
     with pytest.raises(ModelError, match="be None but for a Keras network"):
         ts.tiled_predict(red, IMAGE, TILING, devices=("CPU:0",))
+
+
+def test_an_evaluation_says_how_far_tiles_disagree():
+    truth, evaluator = np.zeros((90, 70), np.uint8), ts.Evaluator(EvaluateConfig(tiling=TILING))
+    agreeing = evaluator.evaluate(lambda tiles: tiles[..., :1] / 255, [(IMAGE, truth)])
+    assert agreeing.images[0].disagreement == 0
+    ramp = np.linspace(0, 1, 32, dtype=np.float32)[None, :, None, None]
+    steep = evaluator.evaluate(lambda tiles: np.zeros_like(tiles[..., :1]) + ramp, [(IMAGE, truth)])
+    assert steep.images[0].disagreement > 0.1
+    alone = evaluator.evaluate(lambda tiles: tiles[..., :1] / 255, [(IMAGE[:32, :32], truth[:32, :32])])
+    assert np.isnan(alone.images[0].disagreement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tiledseg.config import EvaluateConfig
     from tiledseg.data import Pair
     from tiledseg.evaluate._scores import ImageScores
-    from tiledseg.predict import Plan
+    from tiledseg.predict import Plan, SeamReport
 
 __all__ = ["LoadedPair", "MapSource", "PredictedMaps", "ReadyMaps", "find_maps", "read_map"]
 
@@ -123,16 +124,19 @@ class PredictedMaps:
         layout = plan(self.segmenter, pair.image.shape, self.config.tiling)
         borders, started = _borders(layout), time.perf_counter()
         if layout.classes is None:  # only the map tells
-            scorer = scored_map(self._predicted(pair.image), pair.truth, 1, threshold, borders)
+            probs, seams = self._predicted(pair.image)
+            scorer = scored_map(probs, pair.truth, 1, threshold, borders)
         else:
             scorer = MapScorer(pair.truth, layout.classes, threshold, borders)
-            self._predicted(pair.image, scorer)
+            _, seams = self._predicted(pair.image, scorer)
         seconds = time.perf_counter() - started - scorer.seconds
-        return scorer.labels, replace(scorer.scores(pair.name), tiles=len(layout.grid), seconds=seconds)
+        scores, disagreement = scorer.scores(pair.name), seams.score if seams.seams else math.nan
+        scores = replace(scores, tiles=len(layout.grid), seconds=seconds, disagreement=disagreement)
+        return scorer.labels, scores
 
-    def _predicted(self, image: AnyArray, out: MapScorer | None = None) -> AnyArray:
+    def _predicted(self, image: AnyArray, out: MapScorer | None = None) -> tuple[AnyArray, SeamReport]:
         config = self.config
-        probs: AnyArray = tiled_predict(
+        found: tuple[AnyArray, SeamReport] = tiled_predict(
             self.segmenter,
             image,
             config.tiling,
@@ -141,8 +145,9 @@ class PredictedMaps:
             precision=config.precision,
             views=config.views,
             out=out,
+            return_report=True,
         )
-        return probs
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,8 +158,9 @@ class EvaluationResult:
             ``hausdorff95_median``: in px. ``cells``, ``cells_found``, ``cells_missed``,
             ``cells_false``: how many; ``cells_dice``: mean Dice of those found.
             ``calibration_error``: of all px together. ``seam_ratio``: the median over the images
-            that have tile borders. ``seconds`` and ``megapixels``: of all images;
-            ``megapixels_per_second`` of the two. What is not known is nan.
+            that have tile borders; ``disagreement``: over those whose tiles overlap. ``seconds``
+            and ``megapixels``: of all images; ``megapixels_per_second`` of the two. What is not
+            known is nan.
         """
         sums: dict[str, float] = {"images": len(self.images), "failed": len(self.failed)}
         for name in SCORES:
@@ -172,6 +173,7 @@ class EvaluationResult:
         sums |= {"cells_false": cells.false, "cells_dice": cells.mean_dice}
         sums["calibration_error"] = math.nan if probabilities is None else calibration_error(probabilities)
         sums["seam_ratio"] = _median([one.seam_ratio for one in self.images])
+        sums["disagreement"] = _median([one.disagreement for one in self.images])
         sums["seconds"] = sum(one.seconds for one in self.images) if self.images else math.nan
         sums["megapixels"] = sum(one.megapixels for one in self.images)
         known = sums["seconds"] > 0
@@ -284,8 +286,8 @@ class EvaluationResult:
 
         Columns: ``name``, ``height``, ``width``, the scores, ``hausdorff95`` in px, ``tp``,
         ``fp``, ``fn`` and ``tn`` (with several classes once for each, as ``tp_0``), ``cells`` and
-        how many were found, missed or false, ``seam_ratio``, ``tiles``, ``seconds`` and
-        ``error``. Numbers are written in full; a cell is empty where there is none.
+        how many were found, missed or false, ``seam_ratio``, ``disagreement``, ``tiles``,
+        ``seconds`` and ``error``. Numbers are written in full; a cell is empty where there is none.
 
         Parameters
         ----------

@@ -80,6 +80,8 @@ class ImageScores:
         several. None for a map of labels, or one that holds no probabilities.
     seam_errors : SeamErrors or None
         Wrong px by their distance from tile borders; None where there are none.
+    disagreement : float
+        Mean absolute difference of neighbouring tiles where they overlap; nan where no tiles do.
     """
 
     name: str
@@ -93,6 +95,7 @@ class ImageScores:
     instances: tuple[InstanceCounts, ...] = ()
     probabilities: ProbabilityCounts | None = field(default=None, compare=False)
     seam_errors: SeamErrors | None = None
+    disagreement: float = math.nan
 
     @property
     def dice(self) -> float:

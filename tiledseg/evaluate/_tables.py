@@ -124,6 +124,7 @@ def _row(scores: ImageScores) -> dict[str, object]:
     return row | {
         "calibration_error": _cell(scores.calibration_error),
         "seam_ratio": _cell(scores.seam_ratio),
+        "disagreement": _cell(scores.disagreement),
         "tiles": scores.tiles,
         "seconds": _cell(scores.seconds),
     }
