@@ -37,11 +37,11 @@ _SWITCHES = (
     "sharpening",
     "brightening",
 )
+_SIGMAS = ("deformation.sigmoid", "deformation.sigmoids", "deformation.sigma")
 _LENSES = ("barrdistortion", "pincdistortion")
 AUGMENTOR_KEYS = {f"augmentor.{key}" for key in (*_SWITCHES, "angles", "shrinks", "shears")} | {
     "deformation.alpha",
-    "deformation.sigmoids",
-    "deformation.sigmas",
+    *_SIGMAS,
     "distortion.gaussian_filter_rsigma",
     "distortion.distortions",
     "sharpening.k",
@@ -78,7 +78,7 @@ def transforms_of(entries: Iterable[Entry]) -> tuple[list[TransformConfig], dict
         "shears": lambda v: ShearConfig(degrees=_degrees(v["augmentor.shears"]), probability=_CHANCE),
         "deformation": lambda v: ElasticConfig(
             alpha=float(v.get("deformation.alpha", 1300)),
-            sigma=_first(v.get("deformation.sigmoids", v.get("deformation.sigmas", 8.0))),
+            sigma=next((_first(v[key]) for key in _SIGMAS if key in v), 8.0),
             probability=_CHANCE,
         ),
         "distortion": lambda v: WarpConfig(
