@@ -15,7 +15,17 @@ from benchmarks._fresh import call_fresh
 from benchmarks._machine import Bystanders, load, machine
 from benchmarks._rows import Row, show
 
-_NAMES = ("stitching", "fast", "memory", "streaming", "flat", "scaling", "augmentation", "imports")
+_NAMES = (
+    "stitching",
+    "fast",
+    "memory",
+    "streaming",
+    "flat",
+    "scaling",
+    "augmentation",
+    "architectures",
+    "imports",
+)
 _HERE = Path(__file__).parent
 
 

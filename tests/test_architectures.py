@@ -438,6 +438,74 @@ def test_gradients_reach_every_trainable_weight(name):
     assert still == []
 
 
+def test_training_adds_the_losses_of_further_outputs_and_validation_does_not():
+    config = small("unet3plus guided")
+    network, loss = build_model(config), build_loss("bce_dice")
+    training = training_network(network, config)
+    training.compile("sgd", loss, run_eagerly=True)
+    image, truth = images(config), masks(config)
+    truth[1] = 0  # no foreground: there, the guide should find nothing
+    outputs = training(image)
+    parts = [float(loss(truth, output)) for output in outputs[:-1]]
+    presence = np.clip(np.asarray(outputs[-1]), 1e-7, 1 - 1e-7)
+    assert presence.shape == (2, 1)
+    guide = -np.mean([np.log(presence[0]), np.log(1 - presence[1])])
+    assert len(parts) == 5
+    whole = float(training.compute_loss(image, truth, outputs, training=True))
+    assert whole == pytest.approx(sum(parts) + guide, rel=1e-5)
+    assert float(training.evaluate(image, truth, verbose=0)) == pytest.approx(parts[0], rel=1e-5)
+    sides = {variable.path for variable in training.weights} - {variable.path for variable in network.weights}
+    assert {path.split("/")[-2] for path in sides} == {f"side_{level}_conv" for level in range(1, 5)}
+
+
+def test_coarser_outputs_of_the_residual_encoder_weigh_half_of_the_next_finer_one():
+    config = small("resenc_unet", levels=6, blocks=None)
+    builder = builder_for(config)
+    assert [side.weight for side in builder.sides(builder.build(blank=True))] == [0.5, 0.25, 0.125]
+
+
+def test_the_guide_sets_the_map_of_a_class_that_it_does_not_find_to_zero():
+    network = build_model(small("unet3plus guided", classes=2))
+    network.get_layer("guide_conv").bias.assign([1e6, -1e6])
+    probs = np.asarray(network(images(small("unet3plus"))))
+    assert (probs[..., 0] > 0).all()
+    assert (probs[..., 1] == 0).all()
+
+
+def test_sharpening_is_the_papers_and_is_not_trained():
+    network = build_model(small("sharp_unet"))
+    for level in (0, 1):
+        layer = network.get_layer(f"skip_{level}_sharp")
+        assert layer.trainable_weights == []
+        kernel = np.asarray(layer.kernel)[..., 0]
+        assert (kernel.sum(axis=(0, 1)) == 0).all()
+        assert (kernel[1, 1] == 8).all()
+        assert ((kernel == -1).sum(axis=(0, 1)) == 8).all()
+
+
+def test_a_gate_weighs_each_px_by_one_coefficient():
+    network = build_model(small("attention_unet"))
+    assert network.get_layer("gate_1_psi").output.shape[-1] == 1
+    assert "gate_0_psi" not in {layer.name for layer in network.layers}
+    skip, weighed = (network.get_layer(name).output for name in ("encoder_1_act_b", "gate_1_weighed"))
+    before, after = keras.Model(network.input, [skip, weighed])(images(small("unet")))
+    before, after = np.asarray(before), np.asarray(after)
+    factors = (after / np.where(before > 0.05, before, np.nan)).reshape(-1, before.shape[-1])
+    spread = np.nanmax(factors, axis=1) - np.nanmin(factors, axis=1)
+    seen = ~np.isnan(spread)
+    assert seen.any()
+    assert spread[seen].max() < 1e-4
+    assert 0 < np.nanmin(factors) <= np.nanmax(factors) < 1
+
+
+def test_each_level_of_unet3plus_joins_five_scales_of_64_filters():
+    network = builder_for({"name": "unet3plus"}).build(blank=True)
+    for level in range(4):
+        assert network.get_layer(f"decoder_{level}_concat").output.shape[-1] == 320
+        assert network.get_layer(f"decoder_{level}_conv").filters == 320
+    assert build_model({"name": "unet3plus", "classes": 5, "base_filters": 4}).output_shape[-1] == 5
+
+
 def dice(probs: np.ndarray, truth: np.ndarray) -> float:
     cut = probs >= 0.5
     return float(2 * (cut * truth).sum() / (cut.sum() + truth.sum()))

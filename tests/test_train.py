@@ -511,3 +511,27 @@ def test_metrics_are_those_of_all_px_together(shown):
         "accuracy": (tp + tn) / counts.sum(),
     }
     assert {name: last[f"val_{name}"] for name in expected} == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_deep_supervision_trains_outputs_that_the_bundle_does_not_have(tmp_path):
+    network = {
+        "name": "resenc_unet",
+        "input_shape": (None, None, 3),
+        "levels": 4,
+        "base_filters": 4,
+        "blocks": (1, 1, 1, 1),
+    }
+    seen = {}
+
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen["trained"] = {variable.path for variable in self.model.trainable_weights}
+
+    config = settings(tmp_path, network=network, epochs=1)
+    result = Trainer(config).fit(blobs(1), blobs(8), progress=False, callbacks=[Look()])
+    kept = {variable.path for variable in result.segmenter.network.weights}
+    assert {path.split("/")[-2] for path in seen["trained"] - kept} == {"side_1_conv"}
+    assert kept <= seen["trained"]
+    assert result.segmenter.architecture == config.network
+    assert result.segmenter.network.output_shape == (None, None, None, 1)

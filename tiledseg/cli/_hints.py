@@ -71,9 +71,9 @@ def any_of(hints: list[Hint]) -> Hint:
     """
     if all(hint == hints[0] for hint in hints):
         return hints[0]
-    words = [word for hint in hints for word in get_args(choices_of(hint))]
-    if not words:
+    if not all(choices_of(hint) for hint in hints):
         return Union[tuple(hints)]  # noqa: UP007  known only here
+    words = [word for hint in hints for word in get_args(choices_of(hint))]
     choices: Hint = Literal[tuple(dict.fromkeys(words))]
     return choices | None if any(NoneType in members_of(hint) for hint in hints) else choices
 

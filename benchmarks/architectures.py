@@ -1,0 +1,115 @@
+"""What each architecture costs and sees: the table of docs/architectures.md.
+
+What: the default settings of every architecture, 512 x 512 px, three channels, one class, random
+weights: parameters, GFLOP per tile, total stride, receptive field, whether tiling can be exact, and
+processor seconds per tile. How: parameters, stride and field are read off the graph as `plan` reads
+them; operations are counted on the traced graph, two for each multiplication with its addition;
+seconds are those of the processor, all cores together, which a busy machine changes little: the
+median of up to three calls of one tile, compiled before. ``python -m benchmarks.architectures [name
+...]`` writes the rows of all, or of some, into the page, between its two markers.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from benchmarks._flops import gflop
+from benchmarks._rows import Row, of_samples
+from tiledseg.config import NetworkConfig, TilingConfig
+from tiledseg.engine import predictor_for
+from tiledseg.errors import SettingError
+from tiledseg.models import build_model
+from tiledseg.predict import plan
+
+__all__ = ["run"]
+
+_SIZE, _ROUNDS, _PATIENCE = 512, 3, 5.0
+_PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
+_HEAD = "| `name` | paper | parameters, 10⁶ | GFLOP | stride, px | receptive field | exact tiling | s |"
+_RULE = "|---|---|---|---|---|---|---|---|"
+_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
+    """Measure all; the first one alone where it is to be quick."""
+    return [row for name, kind in list(_kinds().items())[: 1 if quick else None] for row in _rows(name, kind)]
+
+
+def _kinds() -> dict[str, Any]:
+    return {kind.model_fields["name"].default: kind for kind in get_args(get_args(NetworkConfig)[0])}
+
+
+def _rows(name: str, kind: Any) -> list[Row]:
+    network = build_model(kind(input_shape=(_SIZE, _SIZE, 3)))
+    predictor = predictor_for(network)
+    return [
+        Row(f"{name}: parameters", network.count_params()),
+        Row(f"{name}: GFLOP per tile", gflop(network, _SIZE), "GFLOP"),
+        Row(f"{name}: total stride", predictor.stride[0], "px"),
+        Row(f"{name}: least overlap that is exact", _overlap(network), "px"),
+        Row(f"{name}: sees", _field(predictor), "px", note=", ".join(predictor.reach.tile_dependent[:1])),
+        of_samples(f"{name}: one tile", _seconds(predictor), "s"),
+    ]
+
+
+def _field(predictor: Any) -> float:
+    """Side of the receptive field in px; infinite where the whole tile is seen."""
+    field = predictor.reach.receptive_field
+    return sum(field[0]) + 1 if field else float("inf")
+
+
+def _overlap(network: Any) -> float:
+    """Overlap that makes tiled equal whole; infinite where none does with tiles of this size."""
+    exact = TilingConfig(tile_size=_SIZE, overlap="exact")
+    try:
+        return plan(network, (4 * _SIZE, 4 * _SIZE), exact).grid.y.overlap
+    except SettingError:
+        return float("inf")
+
+
+def _seconds(predictor: Any) -> list[float]:
+    tile = np.random.default_rng(0).random((1, _SIZE, _SIZE, 3), dtype=np.float32)
+    predictor(tile)
+    samples: list[float] = []
+    while len(samples) < _ROUNDS and sum(samples) < _PATIENCE:
+        started = time.process_time()
+        predictor(tile)
+        samples.append(time.process_time() - started)
+    return samples
+
+
+def _line(name: str, kind: Any) -> str:
+    count, flop, stride, overlap, sees, seconds = _rows(name, kind)
+    numbers = re.findall(r"arXiv ([\d.]+\d)", kind.__doc__)
+    papers = ", ".join(f"[{one}](https://arxiv.org/abs/{one})" for one in numbers)
+    whole = sees.value == float("inf")
+    field = f"whole tile ({sees.note.split(' ')[0]})" if whole else f"{sees.value:.0f} px"
+    larger = "no" if whole else "larger tiles alone"
+    exact = larger if overlap.value == float("inf") else f"{overlap.value:.0f} px of overlap"
+    return (
+        f"| `{name}` | {papers} | {count.value / 1e6:.2f} | {flop.value:.1f} | {stride.value:.0f} | {field} "
+        f"| {exact} | {statistics.median(seconds.samples):.2f} |"
+    )
+
+
+def _main() -> None:
+    before, rest = _PAGE.read_text().split(_BEGIN)
+    table, after = rest.split(_END)
+    known = {line.split("`")[1]: line for line in table.splitlines()[3:]}
+    kinds = _kinds()
+    for name in sys.argv[1:] or kinds:
+        known[name] = _line(name, kinds[name])
+        print(known[name], file=sys.stderr, flush=True)
+    lines = [_HEAD, _RULE, *(known[name] for name in kinds if name in known)]
+    _PAGE.write_text("\n".join([f"{before}{_BEGIN}", *lines, f"{_END}{after}"]))
+
+
+if __name__ == "__main__":
+    _main()
