@@ -236,6 +236,30 @@ def test_intervals_hold_the_means_and_are_the_same_each_time():
     assert result.intervals(level=0.5)["dice_mean"].high < bounds["dice_mean"].high
 
 
+def test_intervals_draw_slides_where_names_tell_them():
+    pairs = [Pair(f"slide{place % 2}_{place}", *pair) for place, pair in enumerate(images(6))]
+    alone = Evaluator().evaluate(echo, pairs)
+    grouped = Evaluator(EvaluateConfig(group_regex=r"^(slide\d)_")).evaluate(echo, pairs)
+    assert alone.groups is None
+    assert grouped.groups == ("slide0", "slide1") * 3
+    means = [np.mean([one.dice for one in grouped.images[start::2]]) for start in (0, 1)]
+    bounds = grouped.intervals()["dice_mean"]
+    assert (bounds.low, bounds.high) == (pytest.approx(min(means)), pytest.approx(max(means)))
+    assert bounds != alone.intervals()["dice_mean"]
+    other = Evaluator(EvaluateConfig(threshold=0.4)).evaluate(echo, pairs)
+    assert compare(grouped, other).differences["dice"] != compare(alone, other).differences["dice"]
+
+
+def test_names_without_a_group_are_refused_before_anything_is_predicted():
+    def model(tiles: Any) -> Any:
+        raise AssertionError
+
+    with pytest.raises(SettingError, match="find the group in every name"):
+        Evaluator(EvaluateConfig(group_regex="^slide")).evaluate(model, images(1))
+    with pytest.raises(SettingError, match="regular expression"):
+        EvaluateConfig(group_regex="(")
+
+
 def test_worst_images_come_first():
     result = Evaluator().evaluate(echo, images(6))
     worst = result.worst(2)

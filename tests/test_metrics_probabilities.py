@@ -152,6 +152,18 @@ def test_images_without_a_value_are_left_out():
     assert all(math.isnan(part) for part in (bootstrap_interval([]).value, bootstrap_interval([]).high))
 
 
+def test_whole_groups_are_drawn():
+    values, slides = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0], ["a", "a", "a", "b", "b", "b"]
+    apart, together = bootstrap_interval(values), bootstrap_interval(values, groups=slides)
+    assert (together.value, together.low, together.high) == (0.5, 0, 1)  # one slide twice: 1 in 4
+    assert apart.low > 0
+    assert bootstrap_interval(values, groups=list("abcdef")) == apart
+    assert math.isnan(bootstrap_interval(values, groups=["a"] * 6).low)
+    # slides of one image weigh as one image does
+    uneven = bootstrap_interval([0.0, 1.0, 1.0, 1.0], groups=["a", "b", "b", "b"], resamples=500)
+    assert uneven.value == 0.75
+
+
 def test_an_infinite_distance_stays_one():
     interval = bootstrap_interval([1.0, 2.0, math.inf], lambda rows: np.median(rows, axis=1))
     assert interval == Interval(2.0, 1.0, math.inf)
@@ -169,6 +181,11 @@ def test_an_infinite_distance_stays_one():
 def test_settings_of_an_interval_are_checked(options, name):
     with pytest.raises(SettingError, match=name):
         bootstrap_interval([1.0, 2.0], **options)
+
+
+def test_each_row_has_a_group():
+    with pytest.raises(SettingError, match="one group for each"):
+        bootstrap_interval([1.0, 2.0], groups=["a"])
 
 
 def test_values_of_another_shape_are_refused():

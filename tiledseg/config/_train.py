@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -273,6 +274,15 @@ class EvaluateConfig(Config):
         How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal.
     cell_px : int
         Smaller areas, in px, count as no cells.
+    group_regex : str or None
+        Regular expression that finds in an image's name what it shares with others, its slide say;
+        its first group, or all that it finds. Intervals then draw whole groups. None where each
+        image stands alone.
+
+    Raises
+    ------
+    SettingError
+        If `group_regex` is no regular expression.
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
@@ -283,3 +293,18 @@ class EvaluateConfig(Config):
     views: Literal["flips", "d4"] | None = None
     boundary_px: Annotated[float, Field(ge=0)] | None = None
     cell_px: Count = 1
+    group_regex: str | None = None
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        try:
+            re.compile(self.group_regex or "")
+        except re.error as error:
+            raise broken(
+                SettingError,
+                "group_regex",
+                must="be a regular expression",
+                got=self.group_regex,
+                fix=f"{error}".capitalize() + ".",
+            ) from None
+        return self

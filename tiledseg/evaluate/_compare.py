@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tiledseg._checks import broken
 from tiledseg.errors import SettingError
-from tiledseg.evaluate._scores import SCORES, mean
+from tiledseg.evaluate._scores import SCORES, group_of, mean
 from tiledseg.metrics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
@@ -132,7 +132,11 @@ def compare(
             fix="Evaluate both on the same images.",
         )
     pairs = tuple((ours[name], theirs[name]) for name in shared)
-    interval = functools.partial(bootstrap_interval, level=level, resamples=resamples, seed=seed)
+    regex = first.config.group_regex
+    groups = None if regex is None else [group_of(name, regex) for name in shared]
+    interval = functools.partial(
+        bootstrap_interval, groups=groups, level=level, resamples=resamples, seed=seed
+    )
     differences = {
         name: _difference([(getattr(a, name), getattr(b, name)) for a, b in pairs], interval)
         for name in SCORES
@@ -157,12 +161,12 @@ def _by_name(which: str, result: EvaluationResult) -> dict[str, ImageScores]:
 def _difference(
     scores: Sequence[tuple[float, float]], interval: Callable[[list[float]], Interval]
 ) -> Difference:
-    known = [(one, two) for one, two in scores if not math.isnan(one - two)]
+    known = [(one, two) for one, two in scores if not math.isnan(two - one)]
     gains = [two - one for one, two in known]
     return Difference(
         mean(one for one, _ in known),
         mean(two for _, two in known),
-        interval(gains),
+        interval([two - one for one, two in scores]),
         sum(gain > 0 for gain in gains),
         sum(gain < 0 for gain in gains),
     )

@@ -15,6 +15,7 @@ from tiledseg.data import as_pairs, check_apart, load_pair
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate._maps import LoadedPair, PredictedMaps, ReadyMaps
 from tiledseg.evaluate._result import EvaluationResult, FailedPair
+from tiledseg.evaluate._scores import group_of
 from tiledseg.evaluate._shapes import ShapeScorer
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ class _Run:
         progress: bool = False,
         callback: Callable[[ScoredImage], None] | None = None,
     ) -> EvaluationResult:
+        for pair in pairs:
+            group_of(pair.name, self._config.group_regex)  # to know before anything is predicted
         images, failed = [], self._failing(pairs)
         with progress_bar(len(pairs), "images", shown=progress) as advance:
             for place, pair in enumerate(pairs):

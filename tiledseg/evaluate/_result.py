@@ -13,7 +13,7 @@ import numpy as np
 from tiledseg._checks import broken
 from tiledseg.config import EvaluateConfig
 from tiledseg.errors import SettingError
-from tiledseg.evaluate._scores import SCORES, added, mean, of_classes, pooled
+from tiledseg.evaluate._scores import SCORES, added, group_of, mean, of_classes, pooled
 from tiledseg.evaluate._tables import as_csv, as_json, as_markdown, as_text
 from tiledseg.io import write_text
 from tiledseg.metrics import (
@@ -145,6 +145,12 @@ class EvaluationResult:
         known = [one.seam_errors for one in self.images if one.seam_errors is not None]
         return sum(known[1:], known[0]) if known else None
 
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """Group of each image, from its name; None where each stands alone."""
+        regex = self.config.group_regex
+        return None if regex is None else tuple(group_of(one.name, regex) for one in self.images)
+
     def summary(self) -> dict[str, float]:
         """Sum all images up.
 
@@ -186,7 +192,8 @@ class EvaluationResult:
         Parameters
         ----------
         level, resamples, seed : float, int, int
-            As of `tiledseg.metrics.bootstrap_interval`, which draws images with replacement.
+            As of `tiledseg.metrics.bootstrap_interval`, which draws images with replacement, or
+            whole groups of them where `config` tells which belong together.
 
         Returns
         -------
@@ -199,7 +206,9 @@ class EvaluationResult:
         SettingError
             If a number is out of its range.
         """
-        interval = functools.partial(bootstrap_interval, level=level, resamples=resamples, seed=seed)
+        interval = functools.partial(
+            bootstrap_interval, groups=self.groups, level=level, resamples=resamples, seed=seed
+        )
         found = {f"{name}_mean": interval([getattr(one, name) for one in self.images]) for name in SCORES}
         distances = [one.hausdorff95 for one in self.images]
         return found | {"hausdorff95_median": interval(distances, _medians)}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
 from tiledseg.metrics import (
     BoundaryCounts,
     Counts,
@@ -29,7 +32,7 @@ from tiledseg.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["SCORES", "ImageScores", "added", "mean", "of_classes", "pooled"]
+__all__ = ["SCORES", "ImageScores", "added", "group_of", "mean", "of_classes", "pooled"]
 
 _Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 
@@ -167,6 +170,23 @@ def mean(values: Iterable[float]) -> float:
     """Average numbers, those that are nan left out; nan where none is left."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
+
+
+def group_of(name: str, regex: str | None) -> str:
+    """Find in an image's name what it shares with others; the name itself without an expression."""
+    if regex is None:
+        return name
+    match = re.search(regex, name)
+    text = match and match[1 if match.re.groups else 0]
+    if not text:
+        raise broken(
+            SettingError,
+            "group_regex",
+            must="find the group in every name",
+            got=name,
+            fix=f"{regex} finds nothing there: mend it, or rename the image.",
+        )
+    return text
 
 
 def added(images: Sequence[ImageScores], part: str) -> tuple[Any, ...]:

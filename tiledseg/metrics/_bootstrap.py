@@ -12,7 +12,7 @@ from tiledseg._checks import broken, real_number, whole_number
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -30,7 +30,7 @@ class Interval:
     value : float
         Of the images at hand.
     low, high : float
-        Bounds of the interval; nan where fewer than two images have a value.
+        Bounds of the interval; nan where fewer than two images, or groups of them, have a value.
     """
 
     value: float
@@ -42,6 +42,7 @@ def bootstrap_interval(
     values: npt.ArrayLike,
     statistic: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
     *,
+    groups: Sequence[object] | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -49,7 +50,7 @@ def bootstrap_interval(
     """Draw images with replacement again and again (Efron, 1979), and take the percentiles.
 
     With few images the interval is too narrow rather than too wide. Images of one slide or patient
-    are alike: where that matters, give one row per slide.
+    are alike: say by `groups` which belong together, and whole groups are drawn.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ def bootstrap_interval(
         nan has no value and is left out.
     statistic : callable, optional
         From (R, N) or (R, N, M) drawn rows to R scores; the mean over N where it is None.
+    groups : sequence, optional
+        The group of each row: a slide, a patient. Each row is one of its own where it is None.
     level : float
         Share of the resamples that the interval holds, in (0, 1).
     resamples : int
@@ -84,17 +87,19 @@ def bootstrap_interval(
     if not 0 < share < 1:
         raise broken(SettingError, "level", must="be in (0, 1)", got=level, fix="Use 0.95, say.")
     times, first = whole_number("resamples", resamples), whole_number("seed", seed, 0)
-    rows = _known(values)
+    rows, together = _known(values, groups)
     measure = statistic or _mean
     if not len(rows):
         return Interval(math.nan, math.nan, math.nan)
     value = float(measure(rows[np.newaxis])[0])
-    if len(rows) < 2:
+    if len(together) < 2:
         return Interval(value, math.nan, math.nan)
-    rng = np.random.default_rng(first)
-    drawn = rng.integers(0, len(rows), (times, len(rows)))
-    some = max(1, _AT_ONCE // rows.size)
-    parts = [measure(rows[drawn[start : start + some]]) for start in range(0, times, some)]
+    drawn = np.random.default_rng(first).integers(0, len(together), (times, len(together)))
+    if len(together) == len(rows):
+        some = max(1, _AT_ONCE // rows.size)
+        parts = [measure(rows[drawn[start : start + some]]) for start in range(0, times, some)]
+    else:  # groups differ in length, and so do what is drawn
+        parts = [measure(rows[np.concatenate([together[one] for one in draw])][np.newaxis]) for draw in drawn]
     scores, half = np.concatenate(parts), (1 - share) / 2
     scores = scores[~np.isnan(scores)]
     if not scores.size:
@@ -108,15 +113,24 @@ def _mean(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(rows.mean(axis=1), np.float64)
 
 
-def _known(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def _known(
+    values: npt.ArrayLike, groups: Sequence[object] | None
+) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.intp]]]:
+    """Leave out the rows without a value, and list the places of each group's rows."""
     rows = np.asarray(values, np.float64)
-    if rows.ndim not in {1, 2}:
+    if rows.ndim not in {1, 2} or (groups is not None and len(groups) != len(rows)):
         raise broken(
             SettingError,
             "values",
-            must="have one row per image, (N,) or (N, M)",
-            got=rows.shape,
+            must="have one row per image, (N,) or (N, M), and one group for each",
+            got=f"{rows.shape}, {'no' if groups is None else len(groups)} groups",
             fix="Give one number, or a few, for each image.",
         )
     known = ~np.isnan(rows) if rows.ndim == 1 else ~np.isnan(rows).any(axis=1)
-    return np.asarray(rows[known], np.float64)
+    kept = np.flatnonzero(known)
+    if groups is None:
+        return rows[kept], [np.array([place]) for place in range(len(kept))]
+    places: dict[object, list[int]] = {}
+    for place, row in enumerate(kept.tolist()):
+        places.setdefault(groups[row], []).append(place)
+    return rows[kept], [np.asarray(one) for one in places.values()]

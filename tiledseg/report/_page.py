@@ -97,6 +97,12 @@ def _number(value: float, digits: int = 3) -> str:
     return UNKNOWN if math.isnan(value) else "\N{INFINITY}" if math.isinf(value) else f"{value:.{digits}f}"
 
 
+def _drawn(result: EvaluationResult) -> str:
+    if result.groups is None:
+        return "images, with replacement, 2000 times"
+    return f"groups of images, with replacement, 2000 times; there are {len(set(result.groups))}"
+
+
 def _tolerance(config: EvaluateConfig) -> str:
     if config.boundary_px is None:
         return "0.75 % of the image's diagonal"
@@ -115,6 +121,7 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
         **{name: str(fact) for name, fact in facts.items()},
         "Threshold": f"{result.threshold:.4g}, {result.threshold_from}",
         "Outlines agree": f"within {_tolerance(result.config)}",
+        "Intervals draw": _drawn(result),
         "Cells": f"connected areas of at least {result.config.cell_px} px",
         "tiledseg": __version__,
         "Python": platform.python_version(),
