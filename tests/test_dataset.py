@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import shutil
 
 import cv2
@@ -527,3 +528,19 @@ def test_every_broken_file_is_named_when_described(dataset):
         path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(FileError, match=r"2 of 10 pairs.*s1: .*s2: "):
         describe(pairs, dataset)
+
+
+def test_odd_names_go_through_or_are_named(tmp_path):
+    names = ["-a", "line\nbreak", "a,b\"c'", "ünï", "x" * 200]
+    for place, name in enumerate(names):
+        write_pair(tmp_path, name, value=place)
+    records = describe(pairs_of(folders(tmp_path)), tmp_path)
+    write_manifest(tmp_path / "m.jsonl", split_records(records, SplitConfig(shares=(3, 1, 1))))
+    manifest = Manifest.read(tmp_path / "m.jsonl")
+    assert sorted(pair.name for pair in manifest.pairs()) == sorted(names)
+    assert manifest.changed() == []
+    write_pair(tmp_path, "ok")
+    for kind in ("images", "masks"):  # a name in another encoding than UTF-8
+        (tmp_path / kind / "ok.png").rename(tmp_path / kind / os.fsdecode(b"\xff.png"))
+    with pytest.raises(TiledSegError, match=r"1 of 6 pairs.*\\udcff: .*Rename the file"):
+        describe(pairs_of(folders(tmp_path)), tmp_path)

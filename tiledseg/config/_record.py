@@ -80,7 +80,7 @@ class Record(Config):
     Raises
     ------
     FileError
-        If a path is not relative, or masks and digests differ in number.
+        If a path is not relative or not UTF-8, or masks and digests differ in number.
     """
 
     name: str
@@ -104,7 +104,16 @@ class Record(Config):
         return self.digest if self.origin is None else self.origin.digest
 
     @model_validator(mode="after")
-    def _relative(self) -> Self:
+    def _paths(self) -> Self:
+        for path in (self.name, self.image, *self.masks):
+            if any("\ud800" <= mark <= "\udfff" for mark in path):
+                raise broken(
+                    FileError,
+                    self.name,
+                    must="be a name in UTF-8 to stand in a manifest",
+                    got=path,
+                    fix="Rename the file.",
+                )
         for path in (self.image, *self.masks):
             if not path or _ABSOLUTE.match(path):
                 raise broken(
