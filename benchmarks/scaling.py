@@ -35,7 +35,7 @@ _LEAST = 10.0
 def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     """Measure."""
     size = 2048 if quick else 4096
-    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    image = da.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8, chunks=(512, 512, 3))
     rows = _speeds("works", working, image, (1, 2))
     return rows + _speeds("waits", waiting, image, (1, 4) if quick else (1, 2, 4, 8, 16))
 
@@ -56,9 +56,7 @@ def waiting(tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return tiles[..., :1] / 255
 
 
-def _speeds(
-    name: str, predictor: Callable[..., Any], image: np.ndarray[Any, Any], counts: tuple[int, ...]
-) -> list[Row]:
+def _speeds(name: str, predictor: Callable[..., Any], image: da.Array, counts: tuple[int, ...]) -> list[Row]:
     rows, seconds, first = [], {}, None
     for count in counts:
         seconds[count], found = _timed(predictor, image, count)
@@ -72,16 +70,13 @@ def _speeds(
     return rows
 
 
-def _timed(
-    predictor: Callable[..., Any], image: np.ndarray[Any, Any], count: int
-) -> tuple[float, np.ndarray[Any, Any]]:
+def _timed(predictor: Callable[..., Any], image: da.Array, count: int) -> tuple[float, np.ndarray[Any, Any]]:
     options = {"n_workers": count, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         client.wait_for_workers(count, timeout=120)
         client.run(_loaded)
-        array = da.from_array(image, chunks=(512, 512, 3))
         started = time.perf_counter()
-        lazy = tiled_predict(predictor, array, _TILING, reduction="threshold")
+        lazy = tiled_predict(predictor, image, _TILING, reduction="threshold")
         found = client.compute(lazy).result(timeout=600)
         return time.perf_counter() - started, found
 
