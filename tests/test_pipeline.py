@@ -138,6 +138,18 @@ def test_control_c_ends_a_running_prediction():
     assert time.perf_counter() - started < 2
 
 
+def test_a_network_may_use_its_output_s_memory_again():
+    buffer = np.zeros((1, 32, 32, 1), np.float32)
+
+    def network(tiles):
+        buffer[...] = tiles[..., :1]
+        return buffer
+
+    slow = Slow(0.002)
+    probs = ts.tiled_predict(network, IMAGE, TILING, batch_size=1, callback=slow.use)
+    np.testing.assert_allclose(probs[..., 0], IMAGE[..., 0], rtol=1e-6)
+
+
 class ResourceExhaustedError(Exception):
     """As TensorFlow calls it."""
 

@@ -96,7 +96,9 @@ class CallablePredictor:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
         with failures_named(tiles.shape):
             returned = self._call(tiles.astype(np.float32, copy=False))
-        outputs = checked_outputs(returned, tiles.shape)
+        # A copy: a callable may use its buffer again while these are being stitched, or return a
+        # view that would keep something larger in memory.
+        outputs = checked_outputs(returned, tiles.shape).copy()
         if self.classes not in {None, outputs.shape[3]}:
             raise broken(
                 ModelError,
