@@ -100,15 +100,15 @@ def _line(name: str, kind: Any) -> str:
 
 
 def _main() -> None:
-    before, rest = _PAGE.read_text().split(_BEGIN)
-    table, after = rest.split(_END)
-    known = {line.split("`")[1]: line for line in table.splitlines()[3:]}
     kinds = _kinds()
     for name in sys.argv[1:] or kinds:
-        known[name] = _line(name, kinds[name])
-        print(known[name], file=sys.stderr, flush=True)
-    lines = [_HEAD, _RULE, *(known[name] for name in kinds if name in known)]
-    _PAGE.write_text("\n".join([f"{before}{_BEGIN}", *lines, f"{_END}{after}"]))
+        line = _line(name, kinds[name])
+        print(line, file=sys.stderr, flush=True)
+        before, rest = _PAGE.read_text().split(_BEGIN)
+        table, after = rest.split(_END)
+        known = {row.split("`")[1]: row for row in table.splitlines()[3:]} | {name: line}
+        lines = [_HEAD, _RULE, *(known[one] for one in kinds if one in known)]
+        _PAGE.write_text("\n".join([f"{before}{_BEGIN}", *lines, f"{_END}{after}"]))
 
 
 if __name__ == "__main__":

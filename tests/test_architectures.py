@@ -230,6 +230,9 @@ LARGE = frozenset({"efficient_unet"})
 """Architectures that even small settings leave large: all but their parameters is tested among the slow."""
 
 NAMES = sorted(SMALL)
+PLAIN = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in COUNTS]
+"""One entry each; what has several of them is tested for all where they make a difference."""
+
 CASES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES]
 TRAINED = [
     pytest.param(name, marks=pytest.mark.slow) if name in {*LARGE, "u2net"} else name for name in NAMES
@@ -269,7 +272,7 @@ def test_every_architecture_has_its_entry():
 # --- shapes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 5), (4, 1)])
 def test_output_has_size_range_and_dtype(name, channels, classes):
     config = small(name, input_shape=(SIZE, SIZE, channels), classes=classes)
@@ -282,7 +285,7 @@ def test_output_has_size_range_and_dtype(name, channels, classes):
         np.testing.assert_allclose(probs.sum(axis=-1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in FIXED | LARGE])
+@pytest.mark.parametrize("name", [name for name in COUNTS if name not in FIXED | LARGE])
 def test_free_size_gives_what_the_fixed_size_gives(name):
     config = small(name)
     free, fixed = build_model(config), build_model(config.changed(input_shape=(SIZE, SIZE, 3)))
@@ -294,7 +297,7 @@ def test_free_size_gives_what_the_fixed_size_gives(name):
         assert free(np.zeros((1, *size, 3), np.float32)).shape == (1, *size, 1)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_wrong_sizes_say_the_nearest_right_ones(name):
     stride = small(name).stride
     size = SIZE + 1
@@ -305,7 +308,7 @@ def test_wrong_sizes_say_the_nearest_right_ones(name):
     assert f"Use {low} or {low + stride}" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_softmax_of_one_class_is_refused(name):
     with pytest.raises(SettingError, match="not be softmax with one class"):
         small(name, final_activation="softmax")
@@ -319,7 +322,7 @@ def mixed_precision():
     keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_mixed_precision_keeps_weights_and_output_in_float32(name, mixed_precision):
     config = small(name)
     network = build_model(config)
@@ -344,7 +347,7 @@ def test_parameters_are_as_many_as_stated(name):
             assert sum(int(np.prod(weight.shape)) for weight in weights) == count
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_weights_have_the_same_paths_in_each_build_and_each_only_once(name):
     builder = builder_for(small(name))
     first, blank = builder.build(), builder.build(blank=True)
@@ -578,7 +581,7 @@ def test_another_backend_gives_the_same(tmp_path):
     assert done.stdout.strip() == "torch"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_preparation_is_what_the_weights_expect(name):
     config = small(name)
     expected = config.preprocessing or PreprocessingConfig(channels=3)
@@ -689,7 +692,7 @@ def check_halo(network: keras.Model, stride: int, halo: tuple[int, int]) -> None
     assert (max(left, default=-1) + 1, tile - min(right, default=tile)) == halo
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_it_is_planned_and_tiled_on_an_image_of_any_size(name):
     config = small(name)
     segmenter = segmenter_of(config)
