@@ -24,6 +24,7 @@ _NAMES = (
     "scaling",
     "augmentation",
     "architectures",
+    "training",
     "imports",
 )
 _HERE = Path(__file__).parent
