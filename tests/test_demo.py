@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,17 +10,33 @@ import pytest
 
 import tiledseg
 from tiledseg.demo import prepare_folder, run_demo
-from tiledseg.errors import FileError, SettingError
+from tiledseg.errors import BundleError, FileError, SettingError
 from tiledseg.io import read_image, read_mask
+from tiledseg.samples import smear
+from tiledseg.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILES = ["agreement.png", "bundle", "input.png", "mask.png", "overlay.png", "report.html", "truth.png"]
+FILES = [
+    "agreement.png",
+    "bundle",
+    "input.png",
+    "mask.png",
+    "overlay.png",
+    "report.html",
+    "run.json",
+    "run.toml",
+    "scores.csv",
+    "truth.png",
+]
 
 
-def test_small_demo_writes_everything(tmp_path: Path) -> None:
-    result = run_demo(tmp_path / "demo", height=300, width=400, n_images=4, epochs=1, progress=False)
+@pytest.mark.parametrize("train", [False, True])
+def test_small_demo_writes_everything(tmp_path: Path, *, train: bool) -> None:
+    result = run_demo(
+        tmp_path / "demo", height=300, width=400, train=train, n_images=4, epochs=1, progress=False
+    )
     folder = tmp_path / "demo"
     assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == FILES
     image, mask, truth = (
@@ -36,6 +53,35 @@ def test_small_demo_writes_everything(tmp_path: Path) -> None:
     segmenter = tiledseg.load_model(folder / "bundle")
     again = tiledseg.tiled_predict(segmenter, image)[..., 0] >= segmenter.threshold
     assert np.mean(again != mask.astype(bool)) < 1e-3
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert record["dice"] == result.dice
+    assert record["image"] == {"height": 300, "width": 400}
+    settings = tiledseg.RunConfig.from_toml((folder / "run.toml").read_text(encoding="utf-8"))
+    assert settings.train.network == segmenter.architecture
+    assert settings.train.preprocessing == segmenter.preprocessing
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_shipped_model_finds_the_cells_of_smears_it_never_saw(seed: int) -> None:
+    sample = smear(960, 1280, seed=seed, cell_px=(250.0, 400.0))
+    probs = tiledseg.tiled_predict(tiledseg.load_model("demo"), sample.image)[..., 0]
+    found, truth = probs >= 0.5, sample.mask.astype(bool)
+    assert 2 * np.sum(found & truth) / (found.sum() + truth.sum()) > 0.8
+
+
+def test_shipped_model_is_small_and_loads_by_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = list(shipped_folder("demo").iterdir())
+    assert {file.name for file in files} == {"README.md", "config.json", "model.safetensors"}
+    assert sum(file.stat().st_size for file in files) < 1e6
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()  # what `tiledseg demo` leaves here is no bundle
+    assert tiledseg.load_model("demo").labels == ("plasma cell",)
+    tiledseg.load_model("demo").save(tmp_path / "demo", overwrite=True)
+    with pytest.raises(BundleError, match="must name one model"):
+        tiledseg.load_model("demo")
+    assert tiledseg.load_model("./demo").labels == ("plasma cell",)
 
 
 def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
@@ -61,6 +107,6 @@ def test_too_few_images_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 3])
 def test_demo_finds_the_cells_of_a_smear_it_never_saw(tmp_path: Path, seed: int) -> None:
-    result = run_demo(tmp_path / "demo", seed=seed, progress=False)
+    result = run_demo(tmp_path / "demo", seed=seed, train=True, progress=False)
     assert result.shape == (1920, 2560)
     assert result.dice > 0.85

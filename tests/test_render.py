@@ -139,3 +139,15 @@ def test_errors_are_drawn_by_kind():
 def test_what_cannot_be_drawn_is_named(image, mask, options, error, text):
     with pytest.raises(error, match=text):
         overlay(image, mask, **options)
+
+
+@pytest.mark.parametrize("mask", [None, [[0, 1]], "mask.png"])
+def test_a_mask_that_is_no_array_is_refused(mask: object) -> None:
+    with pytest.raises(ArrayError, match="must be a NumPy array of labels"):
+        overlay(np.zeros((1, 2, 3), np.uint8), mask)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("look", [{"opacity": "much"}, {"colours": 3}, {"colours": ()}])
+def test_a_look_of_the_wrong_kind_is_refused(look: dict[str, object]) -> None:
+    with pytest.raises(SettingError, match="must be"):
+        overlay(np.zeros((1, 2, 3), np.uint8), np.ones((1, 2), np.uint8), **look)  # type: ignore[arg-type]

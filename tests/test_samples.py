@@ -115,3 +115,11 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "images").write_text("in the way")
     with pytest.raises(FileError, match="images"):
         write_samples(tmp_path, n_images=1, height=64, width=64)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n_cells": 10_001}, {"n_cells": 10**9}, {"height": 10**6, "width": 10**6}]
+)
+def test_what_no_machine_could_paint_is_refused_at_once(wrong: dict[str, int]) -> None:
+    with pytest.raises(SettingError, match="must be at most"):
+        smear(**{"height": 64, "width": 64, **wrong})

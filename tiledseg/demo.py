@@ -1,8 +1,10 @@
-"""Everything once, on made-up images: train, segment what was never seen, score, report."""
+"""Everything once, on made-up images: segment what was never seen, score, report; or train as well."""
 
 from __future__ import annotations
 
+import json
 import logging
+import platform
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 import tiledseg
 from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
-from tiledseg.config import PreprocessingConfig, TilingConfig, TrainConfig, UNetConfig
+from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
 from tiledseg.errors import FileError, SettingError
 from tiledseg.evaluate import Evaluator
@@ -20,14 +22,14 @@ from tiledseg.io import check_writable, write_image, write_mask, write_text
 from tiledseg.render import error_overlay, overlay
 from tiledseg.report import picture_row, write_report
 from tiledseg.samples import smear
+from tiledseg.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.evaluate import EvaluationResult, ScoredImage
     from tiledseg.models import Segmenter
-    from tiledseg.train import TrainingResult
 
-__all__ = ["DemoResult", "prepare_folder", "run_demo"]
+__all__ = ["DemoResult", "prepare_folder", "run_demo", "training_settings"]
 
 _log = logging.getLogger("tiledseg")
 _MARKER = ".tiledseg-demo"
@@ -75,15 +77,18 @@ def run_demo(  # noqa: PLR0913  what makes a demo smaller
     seed: int = 0,
     height: int = 1920,
     width: int = 2560,
+    train: bool = False,
     n_images: int = 24,
     epochs: int = 8,
     progress: bool = True,
 ) -> DemoResult:
-    """Train a small network on made-up smears, and segment a large one that it never saw.
+    """Segment a large made-up smear with the model that comes along, or with one trained here.
 
     No image is downloaded. The smear that is segmented and those that train differ in stain,
     light, crowding and every cell. Written are ``input.png``, ``mask.png``, ``truth.png``,
-    ``overlay.png``, ``agreement.png``, ``report.html`` and the bundle ``bundle/``.
+    ``overlay.png``, ``agreement.png``, the scores in ``scores.csv`` and ``report.html``, the
+    bundle ``bundle/``, the settings that it was trained with in ``run.toml``, and what was run in
+    ``run.json``.
 
     Parameters
     ----------
@@ -93,6 +98,8 @@ def run_demo(  # noqa: PLR0913  what makes a demo smaller
         Of images and training, from 0.
     height, width : int
         Size of the smear that is segmented, in px, each at least 64.
+    train : bool
+        Whether to train a small network first, from nothing.
     n_images : int
         Training images, at least 4; a quarter as many again choose the best epoch.
     epochs : int
@@ -116,15 +123,18 @@ def run_demo(  # noqa: PLR0913  what makes a demo smaller
     if n_images < 4:
         raise broken(SettingError, "n_images", must="be at least 4", got=n_images, fix="Use 4 or more.")
     folder = prepare_folder(output)
-    trained = _trained(seed, n_images, epochs, progress=progress)
+    trained = _trained(seed, n_images, epochs, progress=progress) if train else None
+    segmenter = trained or tiledseg.load_model(shipped_folder("demo"))
     _log.info("segmenting a smear that was held out")
     held_out = smear(height, width, seed=seed * _SEEDS_APART, cell_px=_CELL_PX)
     scored: list[ScoredImage] = []
     pair = Pair("held-out smear", held_out.image, held_out.mask)
-    result = Evaluator().evaluate(trained.segmenter, [pair], callback=scored.append)
-    _write(folder, trained, scored[0], result)
+    result = Evaluator().evaluate(segmenter, [pair], callback=scored.append)
+    _write(folder, segmenter, scored[0], result)
     scores = scored[0].scores
-    return DemoResult(scores.dice, time.perf_counter() - started, scores.seconds, (height, width), folder)
+    demo = DemoResult(scores.dice, time.perf_counter() - started, scores.seconds, (height, width), folder)
+    write_text(folder / "run.json", json.dumps(_record(demo, segmenter, seed), indent=2) + "\n")
+    return demo
 
 
 def prepare_folder(output: PathLike) -> Path:
@@ -159,7 +169,7 @@ def prepare_folder(output: PathLike) -> Path:
     return folder
 
 
-def _trained(seed: int, n_images: int, epochs: int, *, progress: bool) -> TrainingResult:
+def _trained(seed: int, n_images: int, epochs: int, *, progress: bool) -> Segmenter:
     n_unseen = n_images // 4
     pairs = []
     _log.info("making %d images to train on, %d to choose the best epoch by", n_images, n_unseen)
@@ -169,13 +179,28 @@ def _trained(seed: int, n_images: int, epochs: int, *, progress: bool) -> Traini
             pairs.append(Pair(f"smear {number}", one.image, one.mask))
             advance(1)
     with tempfile.TemporaryDirectory() as runs:
-        config = _settings(seed, epochs, runs)
+        config = training_settings(seed, epochs, runs)
         _log.info("training")
-        return tiledseg.Trainer(config).fit(pairs[:n_images], pairs[n_images:], progress=progress)
+        return tiledseg.Trainer(config).fit(pairs[:n_images], pairs[n_images:], progress=progress).segmenter
 
 
-def _settings(seed: int, epochs: int, runs_dir: str) -> TrainConfig:
-    """Choose what two cores train in a minute: an eighth of the size, for context says more than pixels."""
+def training_settings(seed: int, epochs: int, runs_dir: str) -> TrainConfig:
+    """Choose what two cores train in a minute: an eighth of the size, for context says more than pixels.
+
+    Parameters
+    ----------
+    seed : int
+        Of weights and crops, from 0.
+    epochs : int
+        Passes over the images, at least 1.
+    runs_dir : str
+        Folder for the run.
+
+    Returns
+    -------
+    TrainConfig
+        The settings.
+    """
     return TrainConfig(
         # Without normalisation it trained in half the time that group normalisation took, and no worse.
         network=UNetConfig(
@@ -196,33 +221,46 @@ def _settings(seed: int, epochs: int, runs_dir: str) -> TrainConfig:
     )
 
 
-def _write(folder: Path, trained: TrainingResult, scored: ScoredImage, result: EvaluationResult) -> None:
-    segmenter: Segmenter = trained.segmenter
+def _write(folder: Path, segmenter: Segmenter, scored: ScoredImage, result: EvaluationResult) -> None:
     write_image(folder / "input.png", scored.image)
     write_mask(folder / "mask.png", scored.predicted)
     write_mask(folder / "truth.png", scored.truth)
     write_image(folder / "overlay.png", overlay(scored.image, scored.predicted))
     write_image(folder / "agreement.png", error_overlay(scored.image, scored.predicted, scored.truth))
     segmenter.save(folder / "bundle", overwrite=True)
+    training = TrainConfig.from_json(json.dumps(segmenter.provenance["settings"]))
+    write_text(folder / "run.toml", RunConfig(train=training).to_toml())
+    result.to_csv(folder / "scores.csv")
     write_report(
         folder / "report.html",
         title="tiledseg demo",
         result=result,
         pictures=[picture_row(scored)],
-        facts=_facts(trained, scored.image.shape),
+        facts=_facts(segmenter, scored.image.shape),
     )
 
 
-def _facts(trained: TrainingResult, shape: tuple[int, ...]) -> dict[str, str]:
-    segmenter = trained.segmenter
+def _facts(segmenter: Segmenter, shape: tuple[int, ...]) -> dict[str, str]:
     plan = tiledseg.plan(segmenter, shape)
-    stride, weights = segmenter.architecture.stride, segmenter.network.count_params()
     (height, width), tiling = plan.grid.shape, plan.tiling
-    n_images = segmenter.provenance["train_images"]
+    made = segmenter.provenance
     return {
-        "Network": f"U-Net, total stride {stride} px, {weights:,} weights",
-        "Trained on": f"{n_images} made-up smears; stain, light and cells differ from those shown",
-        "Epochs": f"{len(trained.history['epoch'])}, the best {trained.best_epoch}",
+        "Network": f"{segmenter.architecture.name}, {segmenter.network.count_params():,} weights",
+        "Trained on": f"{made['train_images']} made-up smears of other stain, light and cells",
+        "Best epoch": str(made["best_epoch"]),
         "Scale": f"{plan.scale:g}: the network sees {height} x {width} px",
         "Tiles": f"{tiling.tile_shape[0]} px, overlap {tiling.overlap_px[0]} px, {tiling.blend}",
+    }
+
+
+def _record(demo: DemoResult, segmenter: Segmenter, seed: int) -> dict[str, object]:
+    """Say what was run, on what, and what came of it."""
+    return {
+        "seed": seed,
+        "image": {"height": demo.shape[0], "width": demo.shape[1]},
+        "dice": demo.dice,
+        "seconds": {"segmenting": demo.predict_seconds, "all": demo.seconds},
+        "versions": {"tiledseg": tiledseg.__version__, "python": platform.python_version()},
+        "machine": platform.platform(),
+        "model": segmenter.provenance,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
@@ -9,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tiledseg._arrays import check_finite, check_image
-from tiledseg._checks import broken
+from tiledseg._checks import broken, real_number
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tiledseg._types import AnyArray
 
 __all__ = [
@@ -161,12 +160,21 @@ def colourise(mask: AnyArray, colours: Sequence[Colour] = PALETTE, background: C
     >>> colourise(np.array([[0, 1]]), [(255, 0, 0)]).tolist()
     [[[0, 0, 0], [255, 0, 0]]]
     """
+    table = _table(colours, background)
     labels = _labels(mask, check_image(mask)[:2])
-    return _painted(_numbered(labels, len(colours)), _table(colours, background))
+    return _painted(_numbered(labels, len(colours)), table)
 
 
 def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.NDArray[np.uint16]:
     """Check labels and lay them out for OpenCV: C-contiguous, uint8 where they fit, else uint16."""
+    if not isinstance(mask, np.ndarray):
+        raise broken(
+            ArrayError,
+            name,
+            must="be a NumPy array of labels",
+            got=type(mask).__name__,
+            fix="Convert it with numpy.asarray.",
+        )
     if tuple(mask.shape) != tuple(shape):
         raise broken(
             ArrayError,
@@ -195,14 +203,14 @@ def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.N
     return np.ascontiguousarray(mask, dtype=np.uint8 if high < 256 else np.uint16)
 
 
-def _table(colours: Sequence[Colour], background: Colour = (0, 0, 0)) -> npt.NDArray[np.uint8]:
+def _table(colours: object, background: Colour = (0, 0, 0)) -> npt.NDArray[np.uint8]:
     """Lay colours out as OpenCV's look-up table, (1, 256, 3)."""
-    if not 0 < len(colours) < 256:
+    if not isinstance(colours, Sequence) or not 0 < len(colours) < 256:
         raise broken(
             SettingError,
             "colours",
-            must="be 1 to 255 colours",
-            got=len(colours),
+            must="be a sequence of 1 to 255 colours",
+            got=colours,
             fix="Leave it out for the palette.",
         )
     for colour in (tuple(background), *map(tuple, colours)):
@@ -285,8 +293,9 @@ def overlay(
     if outline_px is None:
         outline_px = max(1, round(min(height, width) / _OUTLINES_PER_SIDE))
     _check_look(opacity, outline_px)
+    table = _table(colours)
     numbers = _numbered(labels, len(colours))
-    painted = _painted(numbers, _table(colours))
+    painted = _painted(numbers, table)
     tinted = cv2.addWeighted(picture, 1 - opacity, painted, opacity, 0)
     cv2.copyTo(tinted, numbers, picture)
     if outline_px:
@@ -295,7 +304,7 @@ def overlay(
 
 
 def _check_look(opacity: float, outline_px: int) -> None:
-    if not 0 <= opacity <= 1:
+    if not 0 <= real_number("opacity", opacity, "Use 0.35, say.") <= 1:
         raise broken(SettingError, "opacity", must="be in [0, 1]", got=opacity, fix="Use 0.35, say.")
     if not _is_whole(outline_px, _THICKEST):
         raise broken(

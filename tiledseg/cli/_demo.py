@@ -22,10 +22,13 @@ def demo(
         Path, Parameter(help="Folder to write to: a new one, or that of an earlier demo.")
     ] = Path("demo"),
     seed: Annotated[int, Parameter(help="Of images and training, from 0.")] = 0,
+    train: Annotated[
+        bool, Parameter(help="Train a small network first, which takes minutes.", negative=())
+    ] = False,
     settings: Settings,
 ) -> int:
-    """Train, segment and score on made-up images."""
+    """Segment and score a made-up image; train for it with --train."""
     rooms.demo.prepare_folder(output)
     load_keras()
-    sys.stdout.write(f"{rooms.demo.run_demo(output, seed=seed, progress=settings.progress)}\n")
+    sys.stdout.write(f"{rooms.demo.run_demo(output, seed=seed, train=train, progress=settings.progress)}\n")
     return 0

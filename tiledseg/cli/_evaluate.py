@@ -66,7 +66,7 @@ class _Task:
         """Load a model, or find the maps of the pairs."""
         if model.startswith(_MAPS):
             return rooms.evaluate.find_maps(model.removeprefix(_MAPS), self.pairs)
-        return load(Path(model), trust=self.config.trust)
+        return load(model, trust=self.config.trust)
 
     def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:  # noqa: ANN401
         """Score a loaded model, or maps."""
@@ -120,8 +120,8 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
 def _check(model: str, settings: Settings, config: EvaluateJobConfig) -> None:
     """Check what can be checked before anything is loaded."""
     if not model.startswith(_MAPS):
-        check_model(Path(model), trust=config.trust)
-        check_tiling(Path(model), settings, config.tiling)
+        check_model(model, trust=config.trust)
+        check_tiling(model, settings, config.tiling)
 
 
 def _names(model: str, against: str | None) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
@@ -15,29 +14,42 @@ from tiledseg.cli._options import Table, merged
 from tiledseg.cli._quiet import load_keras
 from tiledseg.config import TilingConfig
 from tiledseg.errors import BundleError, SettingError
+from tiledseg.shipped import shipped_or
 
 if TYPE_CHECKING:
     from tiledseg.cli._settings import Settings
 
-__all__ = ["TILING", "ModelPath", "Trust", "channels_of", "check_model", "check_tiling", "load", "tiling_for"]
+__all__ = [
+    "TILING",
+    "ModelPath",
+    "OptionalModel",
+    "Trust",
+    "channels_of",
+    "check_model",
+    "check_tiling",
+    "load",
+    "tiling_for",
+]
 
 TILING = Table(
     "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")
 )
 
-ModelPath: TypeAlias = Annotated[Path, Parameter(help="Folder of a bundle, or a .keras file with --trust.")]
+_HELP = "Folder of a bundle, the name of one that comes along (demo), or a .keras file with --trust."
+ModelPath: TypeAlias = Annotated[str, Parameter(help=_HELP)]
+OptionalModel: TypeAlias = Annotated[str | None, Parameter(help=_HELP, negative_none=())]
 Trust: TypeAlias = Annotated[
     bool, Parameter(help="Load a .keras file, whose maker you know.", negative=(), show_default=False)
 ]
 
 
-def check_model(path: Path, *, trust: bool) -> None:
+def check_model(model: str, *, trust: bool) -> None:
     """Check what can be checked of a model's path without Keras, which takes seconds to load.
 
     Parameters
     ----------
-    path : Path
-        A bundle's folder or a ``.keras`` file.
+    model : str
+        A bundle's folder, the name of a shipped model or a ``.keras`` file.
     trust : bool
         Whether a ``.keras`` file may be loaded.
 
@@ -46,6 +58,7 @@ def check_model(path: Path, *, trust: bool) -> None:
     BundleError
         If there is nothing there, or it is not trusted.
     """
+    path = shipped_or(model)
     if not path.exists():
         raise broken(
             BundleError, str(path), must="be a bundle's folder", got="no such folder", fix="Check the path."
@@ -60,13 +73,14 @@ def check_model(path: Path, *, trust: bool) -> None:
         )
 
 
-def check_tiling(path: Path, settings: Settings, base: TilingConfig | None) -> None:
+def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> None:
     """Check tiling options against the tiling of a bundle, which needs no Keras to be read.
 
     Parameters
     ----------
-    path : Path
-        A bundle's folder; of anything else, and of a damaged bundle, loading it will tell.
+    model : str
+        A bundle's folder or a shipped one's name; of anything else, and of a damaged bundle, loading
+        it will tell.
     settings : Settings
         What was given.
     base : TilingConfig or None
@@ -77,7 +91,7 @@ def check_tiling(path: Path, settings: Settings, base: TilingConfig | None) -> N
     SettingError
         If an option does not fit.
     """
-    given = settings.given.get("tiling")
+    given, path = settings.given.get("tiling"), shipped_or(model)
     if given and base is not None:
         merged(base, given)
     elif given and path.is_dir():
@@ -89,7 +103,7 @@ def check_tiling(path: Path, settings: Settings, base: TilingConfig | None) -> N
         merged(tiling, given)
 
 
-def load(path: Path, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a keras.Model, which has no type
+def load(path: str, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a keras.Model, which has no type
     """Load a model; see `tiledseg.load_model`."""
     load_keras()
     return tiledseg.load_model(path, trust=trust)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._models import TILING, check_model, check_tiling, load, tiling_for
+from tiledseg.cli._models import TILING, OptionalModel, check_model, check_tiling, load, tiling_for
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
@@ -23,33 +23,31 @@ __all__ = ["predict"]
     Table("predict", RunConfig().predict, "Prediction", without=("model", "inputs", "tiling")), TILING
 )
 def predict(
-    model: Annotated[
-        Path | None, Parameter(help="Folder of a bundle, or a .keras file with --trust.", negative_none=())
-    ] = None,
+    model: OptionalModel = None,
     /,
     *inputs: Annotated[Path, Parameter(help="Image files, and folders of them.")],
     settings: Settings,
 ) -> int:
     """Segment image files."""
     config = settings.over(settings.run.predict, "predict")
-    path = model or Path(needed(config.model, "model", "predict.model"))
+    name = model or needed(config.model, "model", "predict.model")
     files = inputs or tuple(map(Path, needed(config.inputs, "inputs", "predict.inputs")))
     output = Path(needed(config.output, "--output", "predict.output"))
-    check_model(path, trust=config.trust)
-    check_tiling(path, settings, config.tiling)
+    check_model(name, trust=config.trust)
+    check_tiling(name, settings, config.tiling)
     rooms.io.find_images(files, recursive=config.recursive)
     rooms.io.check_writable(output)
-    segmenter = load(path, trust=config.trust)
+    segmenter = load(name, trust=config.trust)
     tiling = tiling_for(segmenter, settings, config.tiling)
     result = tiledseg.predict_files(
         segmenter, files, output, config, tiling=tiling, progress=settings.progress
     )
-    done = config.changed(model=_text(path), inputs=tuple(map(_text, files)), tiling=tiling)
+    done = config.changed(model=_text(name), inputs=tuple(map(_text, files)), tiling=tiling)
     settings.keep(output, predict=done)
     sys.stdout.write(f"{str(result).splitlines()[0]}\n")
     return 1 if result.failed else 0
 
 
-def _text(path: Path) -> str:
+def _text(path: Path | str) -> str:
     """Spell a path for a file in UTF-8, which a name need not be."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

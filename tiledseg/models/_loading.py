@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
@@ -14,8 +13,11 @@ from tiledseg.models._format import CONFIG, FORMAT, KEYS, LARGEST_CONFIG, WEIGHT
 from tiledseg.models._segmenter import Segmenter
 from tiledseg.models._weights import load_network
 from tiledseg.models.architectures import builder_for
+from tiledseg.shipped import shipped_or
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tiledseg._types import PathLike
 
 __all__ = ["load_model"]
@@ -35,7 +37,8 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
     Parameters
     ----------
     path : path
-        A bundle's folder, or a ``.keras`` file.
+        A bundle's folder, a ``.keras`` file, or the name of a model that comes with the package:
+        ``"demo"``, which finds the plasma cells of `tiledseg.samples`.
     trust : bool
         Whether a ``.keras`` file may be loaded. Keras checks such a file for code, but does not
         vouch for it. A bundle needs no trust: it is settings and arrays.
@@ -52,7 +55,7 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
     ModelError
         If Keras is set to a precision whose weights are not float32.
     """
-    path = Path(path)
+    path = shipped_or(path)
     try:
         if path.is_dir():
             return _bundle(path)

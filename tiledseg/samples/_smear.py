@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Smear", "check_whole", "smear"]
 
 _SHORTEST = 64
+_MOST_PX = 2**28  # some 10 GiB while it is painted
+_MOST_CELLS = 10_000
 _SHARES = (0.13, 0.21)  # of the short side: 250 to 400 px at 1920
 _OTHERS = (LYMPHOCYTE, LYMPHOCYTE, NEUTROPHIL, BLAST, SMUDGE)
 
@@ -70,14 +72,14 @@ def smear(
     Parameters
     ----------
     height, width : int
-        Size in px, each at least 64.
+        Size in px, each at least 64, with at most 2**28 px in all.
     seed : int
         What the image is made from, at least 0; the same seed gives the same image.
     cell_px : tuple of float, optional
         Smallest and largest diameter of a plasma cell in px, at least 4. By default 0.13 and 0.21
         of the short side, as in a photograph at high magnification, whatever its size.
     n_cells : int, optional
-        Number of plasma cells, at least 0. The middle of each is in the image. By default as many
+        Number of plasma cells, in [0, 10000]. The middle of each is in the image. By default as many
         as cover 5 to 16 % of it, and at least one.
 
     Returns
@@ -99,8 +101,20 @@ def smear(
     """
     for name, value, least in (("height", height, _SHORTEST), ("width", width, _SHORTEST), ("seed", seed, 0)):
         check_whole(name, value, least)
+    if height * width > _MOST_PX:
+        raise broken(
+            SettingError,
+            "height * width",
+            must=f"be at most {_MOST_PX} px",
+            got=height * width,
+            fix="Make several images.",
+        )
     if n_cells is not None:
         check_whole("n_cells", n_cells, 0)
+        if n_cells > _MOST_CELLS:
+            raise broken(
+                SettingError, "n_cells", must=f"be at most {_MOST_CELLS}", got=n_cells, fix="Use fewer cells."
+            )
     sizes = _sizes((height, width), cell_px)
     cell, rng = sum(sizes) / 2, np.random.default_rng(seed)
     stain = draw_stain(rng)
