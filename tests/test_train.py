@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainC
 from tiledseg.data import Pair
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
 from tiledseg.io import read_image, read_mask
-from tiledseg.models import Segmenter, build_loss, load_model
+from tiledseg.models import Segmenter, UNetBuilder, build_loss, load_model
 from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
 from tiledseg.samples import smear
@@ -375,6 +376,7 @@ def test_clipping_in_two_ways_is_refused():
 
 DEVICES = """
 import sys
+from pathlib import Path
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -535,3 +537,13 @@ def test_deep_supervision_trains_outputs_that_the_bundle_does_not_have(tmp_path)
     assert kept <= seen["trained"]
     assert result.segmenter.architecture == config.network
     assert result.segmenter.network.output_shape == (None, None, None, 1)
+
+
+def test_the_founding_configuration_is_that_of_the_experiment():
+    file = Path(__file__).parents[1] / "examples" / "founding.toml"
+    config = RunConfig.from_toml(file.read_text(encoding="utf-8")).train
+    assert UNetBuilder(config.network).count() == 125_045_745
+    assert (config.crop_shape, config.batch_size, config.learning_rate) == ((512, 512), 2, 1e-4)
+    assert (config.optimizer.name, config.loss.name, config.clip) == ("adam", "bce_dice", 0.5)
+    assert (config.schedule.name, config.schedule.factor, config.schedule.patience) == ("plateau", 0.5, 4)
+    assert (config.patience, config.epochs, config.preprocessing.scale) == (10, 100, 1.0)
