@@ -37,6 +37,11 @@ class SpaceToDepth(keras.layers.Layer):
         """The px of a block."""
         return Slide(self.block, self.block), Slide(self.block, self.block)
 
+    def compute_output_shape(self, shape: Any) -> Any:  # noqa: ANN401
+        """Give the shape of the output."""
+        n, *size, channels = shape
+        return (n, *(length and length // self.block for length in size), channels * self.block**2)
+
     def call(self, x: Any) -> Any:  # noqa: ANN401
         """Map x (N, h, w, C) to (N, h / block, w / block, C block²)."""
         return ops.space_to_depth(x, self.block)
@@ -66,6 +71,11 @@ class DepthToSpace(keras.layers.Layer):
     def looks_at(self) -> tuple[Grow, Grow]:
         """The px that a block is made of."""
         return Grow(self.block, self.block), Grow(self.block, self.block)
+
+    def compute_output_shape(self, shape: Any) -> Any:  # noqa: ANN401
+        """Give the shape of the output."""
+        n, *size, channels = shape
+        return (n, *(length and length * self.block for length in size), channels // self.block**2)
 
     def call(self, x: Any) -> Any:  # noqa: ANN401
         """Map x (N, h, w, C) to (N, h block, w block, C / block²)."""
