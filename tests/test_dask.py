@@ -61,7 +61,7 @@ def test_padding_at_the_end_is_that_of_a_local_run(pad_mode: str, shape: tuple[i
 def test_reductions_masks_and_preprocessing_hold(reduction: str) -> None:
     class Segmenter:
         network = staticmethod(lambda tiles: np.clip(tiles * 0.2 + 0.5, 0, 1))
-        preprocessing = PreprocessingConfig(mean=(0.5,), std=(0.3,))
+        preprocessing = PreprocessingConfig(mean=(0.5,), std=(0.3,), sharpen=1.0, colour="hsv", gamma=1.2)
         labels = ("a", "b", "c")
         threshold = 0.6
         tiling = TILING

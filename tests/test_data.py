@@ -124,17 +124,28 @@ def test_an_image_with_nan_is_refused():
         prepare_pair(pair(image, np.zeros((8, 8), np.uint8)), PreprocessingConfig(dtype="float32"))
 
 
+@pytest.mark.parametrize("sharpen", [0.0, 3.0])
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.3])
-def test_images_are_prepared_as_for_prediction(scale):
-    config = PreprocessingConfig(scale=scale, mean=(0.5,), std=(0.2,))
+def test_images_are_prepared_as_for_prediction(scale, sharpen):
+    config = PreprocessingConfig(scale=scale, sharpen=sharpen, colour="bgr", mean=(0.5,), std=(0.2,))
     image = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
     prepared = prepare_pair(pair(image, np.zeros((50, 61), np.uint8)), config)
     exact = np.asarray(prepare(image, config))
-    half_a_level = 0.0 if scale == 1 else 0.5 / 255 / 0.2
-    assert np.abs(np.asarray(prepared.image) - exact).max() <= half_a_level * (1 + 1e-5)
+    half_a_level = 0.0 if scale == 1 and not sharpen else 0.5 / 255 / 0.2
+    assert np.abs(np.asarray(prepared.image) - exact).max() <= half_a_level * (1 + 1e-4)
     images, _ = CropSampler([prepared], exact.shape[:2]).batch(0, [0])
     assert np.array_equal(images[0], np.asarray(prepared.image))
     assert prepared.mask.shape == prepared.image.shape[:2]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_percentiles_of_a_crop_are_those_of_its_image(scale):
+    image = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint16) * 5
+    config = PreprocessingConfig(dtype="uint16", scale=scale, percentiles=(5.0, 90.0), gamma=1.5)
+    prepared = prepare_pair(pair(image, np.zeros((64, 64), np.uint8)), config)
+    whole = np.asarray(prepare(image, config))
+    crops, _ = GridCrops([prepared], (16, 16)).batch(0, [0])
+    assert np.abs(crops[0] - whole[:16, :16]).max() <= (0 if scale == 1 else 1e-4)
 
 
 @given(small=st.integers(1, 40), large=st.integers(1, 200))

@@ -87,6 +87,7 @@ def test_another_scale_or_another_file_is_another_entry(tmp_path):
     prepare_pairs([pair], SMALL, memory=0, cache_dir=cache)
     prepare_pairs([pair], SMALL.changed(scale=0.25), memory=0, cache_dir=cache)
     prepare_pairs([pair], SMALL.changed(mean=(0.5,)), memory=0, cache_dir=cache)  # comes later
+    prepare_pairs([pair], SMALL.changed(gamma=2.0), memory=0, cache_dir=cache)  # as does this
     assert len(list(cache.glob("*.json"))) == 2
     write_image(pair.image, np.full((80, 120, 3), 7, np.uint8))
     (prepared,) = prepare_pairs([pair], SMALL, memory=0, cache_dir=cache)
@@ -95,6 +96,8 @@ def test_another_scale_or_another_file_is_another_entry(tmp_path):
     (prepared,) = prepare_pairs([pair], SMALL, memory=0, cache_dir=cache)
     assert prepared.mask.all()
     assert len(list(cache.glob("*.json"))) == 4
+    prepare_pairs([pair], SMALL.changed(sharpen=1.0), memory=0, cache_dir=cache)
+    assert len(list(cache.glob("*.json"))) == 5
 
 
 @pytest.mark.parametrize("part", [".image.npy", ".mask.npy", ".json"])

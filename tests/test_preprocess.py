@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.preprocess import prepare
+from tiledseg.preprocess import prepare, shrunk
 
 
 def noise(height=60, width=50, channels=3):
@@ -133,3 +133,119 @@ def test_percentiles_that_do_not_rise_are_refused(percentiles):
 def test_percentiles_of_floats_are_refused():
     with pytest.raises(SettingError, match="uint8 or uint16, of which they are exact"):
         PreprocessingConfig(dtype="float32", percentiles=(1.0, 99.0))
+
+
+def one_px(red, green, blue, **settings):
+    image = np.array([[[red, green, blue]]], np.uint8)
+    return np.asarray(prepare(image, PreprocessingConfig(**settings))).ravel()
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"colour": "bgr"}, [0.2, 0.4, 1.0]),
+        # hue: 60° * (0.4 - 0.2) / 0.8 = 15°; saturation: 0.8 / 1; value: 1
+        ({"colour": "hsv"}, [15 / 360, 0.8, 1.0]),
+        ({"colour": "grey3"}, [0.299 + 0.587 * 0.4 + 0.114 * 0.2] * 3),
+        ({"gamma": 2.0}, [1.0, 0.16, 0.04]),
+        ({"gamma": 0.5}, [1.0, 0.4**0.5, 0.2**0.5]),
+        ({"gamma": 2.0, "colour": "grey3"}, [0.299 + 0.587 * 0.16 + 0.114 * 0.04] * 3),
+        ({"gamma": 2.0, "colour": "bgr", "mean": (0.5,), "std": (2.0,)}, [-0.23, -0.17, 0.25]),
+    ],
+)
+def test_gamma_and_colour_by_hand(settings, wanted):
+    np.testing.assert_allclose(one_px(255, 102, 51, **settings), wanted, atol=2e-6)
+
+
+def test_lab_of_known_colours():
+    white = one_px(255, 255, 255, colour="lab")
+    np.testing.assert_allclose(white, [1, 128 / 255, 128 / 255], atol=1e-3)
+    red = one_px(255, 0, 0, colour="lab")  # L = 53.24, a = 80.09, b = 67.20, under D65
+    np.testing.assert_allclose(red, [0.5324, 208.09 / 255, 195.2 / 255], atol=2e-3)
+
+
+def test_gamma_of_floats_keeps_their_sign():
+    config = PreprocessingConfig(dtype="float32", channels=1, gamma=2.0)
+    image = np.array([[-0.5, 0.0, 3.0]], np.float32)
+    np.testing.assert_allclose(np.asarray(prepare(image, config)).ravel(), [-0.25, 0, 9])
+
+
+def test_percentiles_are_of_what_gamma_and_a_change_of_order_leave():
+    image = noise()
+    config = PreprocessingConfig(percentiles=(1.0, 99.0), gamma=2.0, colour="bgr")
+    values = (image / 255.0)[..., ::-1] ** 2
+    low, high = (np.percentile(values, q, axis=(0, 1), method="inverted_cdf") for q in (1, 99))
+    np.testing.assert_allclose(np.asarray(prepare(image, config)), (values - low) / (high - low), atol=1e-5)
+
+
+def test_sharpening_by_hand():
+    """Beside an edge the blurred image is nearer to the middle; far from it nothing changes."""
+    image = np.full((1, 40, 1), 100, np.uint8)
+    image[:, 20:] = 200
+    config = PreprocessingConfig(channels=1, sharpen=0.5, sharpen_sigma=1.0)
+    weights = np.exp(-(np.arange(-4, 5) ** 2) / 2)
+    right = (
+        weights[5:].sum() / weights.sum()
+    )  # of the blur's weight, what lies right of a px left of the edge
+    sharp = np.asarray(prepare(image, config)).ravel() * 255
+    np.testing.assert_allclose(sharp[19], 100 - 0.5 * 100 * right, rtol=1e-5)
+    np.testing.assert_allclose(sharp[20], 200 + 0.5 * 100 * right, rtol=1e-5)
+    np.testing.assert_allclose(sharp[[0, 15, 24, 39]], [100, 100, 200, 200], rtol=1e-5)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0.3, 5), st.sampled_from([1.0, 0.5]), st.data())
+@settings(max_examples=100)
+def test_a_region_is_sharpened_as_in_the_whole_image(height, width, sigma, scale, data):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    config = PreprocessingConfig(sharpen=2.0, sharpen_sigma=sigma, scale=scale, gamma=0.7, colour="hsv")
+    prepared = prepare(image, config)
+    whole = np.asarray(prepare(image, config.changed(gamma=1.0, colour="rgb")))
+    h, w, _ = prepared.shape
+    y0, x0 = data.draw(st.integers(0, h - 1)), data.draw(st.integers(0, w - 1))
+    y1, x1 = data.draw(st.integers(y0 + 1, h)), data.draw(st.integers(x0 + 1, w))
+    part = prepare(image, config.changed(gamma=1.0, colour="rgb"))[y0:y1, x0:x1]
+    np.testing.assert_allclose(part, whole[y0:y1, x0:x1], atol=2e-6)
+    assert 0 <= whole.min() <= whole.max() <= 1  # integers stay in their range
+    small = np.asarray(prepare(image, config.changed(sharpen=0.0, gamma=1.0, colour="rgb")))
+    radius = int(np.ceil(4 * sigma))
+    padded = np.pad(small.astype(np.float64), ((radius, radius), (radius, radius), (0, 0)), "reflect")
+    weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    across = sum(one * padded[:, k : k + w] for k, one in enumerate(weights))
+    blurred = sum(one * across[k : k + h] for k, one in enumerate(weights))
+    np.testing.assert_allclose(whole, np.clip(small + 2 * (small - blurred), 0, 1), atol=1e-5)
+
+
+def test_what_is_kept_for_training_is_sharpened_once():
+    image = noise()
+    config = PreprocessingConfig(sharpen=1.0, gamma=2.0)
+    kept = shrunk(image, config)
+    assert kept.dtype == np.uint8
+    half_a_level = 2 * 0.5 / 255
+    again = np.asarray(prepare(kept, config.changed(sharpen=0.0)))
+    np.testing.assert_allclose(again, np.asarray(prepare(image, config)), atol=half_a_level + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"colour": "bgr", "channels": 1}, "colour` must be rgb, for it takes 3 channels"),
+        ({"colour": "lab", "dtype": "float32"}, "whose range is known"),
+        ({"colour": "hsv", "percentiles": (1.0, 99.0)}, "rgb or bgr with percentiles"),
+        ({"colour": "cv2.COLOR_BGR2HSV"}, "colour"),
+        ({"gamma": 0.0}, "gamma"),
+        ({"sharpen": -1.0}, "sharpen"),
+        ({"sharpen_sigma": 0.0}, "sharpen_sigma"),
+    ],
+)
+def test_impossible_colours_are_refused(settings, message):
+    with pytest.raises(SettingError, match=message):
+        PreprocessingConfig(**settings)
+
+
+def test_settings_of_before_mean_what_they_meant():
+    old = '{"dtype": "uint8", "channels": 3, "scale": 1.0, "percentiles": null, "mean": [0.5], "std": [2.0]}'
+    config = PreprocessingConfig.from_json(old)
+    assert (config.gamma, config.sharpen, config.colour) == (1.0, 0.0, "rgb")
+    image = noise()
+    np.testing.assert_allclose(np.asarray(prepare(image, config)), (image / 255 - 0.5) / 2, atol=1e-6)

@@ -25,9 +25,22 @@ class PreprocessingConfig(Config):
     scale : float
         Factor in (0, 1] by which an image is shrunk (area average) before tiling; the
         probabilities are enlarged by as much after it.
+    sharpen : float
+        Unsharp masking of the shrunk image: as many times its difference from the blurred image is
+        added to it; 0 for none. Integers stay in their range. Tiles of a tile set count as images.
+    sharpen_sigma : float
+        Standard deviation of that blur in px of the shrunk image.
+    gamma : float
+        Power of the shares of white (values divided by the largest of the dtype; floats as they
+        are) after that; 1 for none, over 1 darkens.
+    colour : {"rgb", "bgr", "hsv", "lab", "grey3"}
+        What RGB is converted to after that. ``hsv``: hue as a share of the circle. ``lab``: CIELAB
+        of sRGB, L / 100, (a + 128) / 255 and (b + 128) / 255. ``grey3``: the luma of Rec. 601,
+        three times.
     percentiles : tuple of float or None
         In place of the division: two percentiles of the whole image, per channel, that become 0
-        and 1; nothing is cut off. For uint8 and uint16. Tiles of a tile set count as images.
+        and 1; nothing is cut off. Of the image as it is read, after `gamma`. For uint8 and uint16.
+        Tiles of a tile set count as images.
     mean : tuple of float
         Subtracted per channel after that; one for all channels, or one for each.
     std : tuple of float
@@ -36,13 +49,18 @@ class PreprocessingConfig(Config):
     Raises
     ------
     SettingError
-        If a value is out of its range, `mean` or `std` does not fit `channels`, or `percentiles`
-        do not rise or meet floats.
+        If a value is out of its range, `mean`, `std` or `colour` does not fit `channels`,
+        `percentiles` do not rise or meet floats, or `colour` does not fit `dtype` or
+        `percentiles`.
     """
 
     dtype: Literal["uint8", "uint16", "float32"] = "uint8"
     channels: Count = 3
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    sharpen: Annotated[float, Field(ge=0, le=100)] = 0.0
+    sharpen_sigma: Annotated[float, Field(gt=0, le=50)] = 1.0
+    gamma: Annotated[float, Field(gt=0, le=100)] = 1.0
+    colour: Literal["rgb", "bgr", "hsv", "lab", "grey3"] = "rgb"
     percentiles: (
         Annotated[tuple[Annotated[float, Field(ge=0, le=100)], ...], BeforeValidator(_plain)] | None
     ) = None
@@ -83,3 +101,19 @@ class PreprocessingConfig(Config):
                 fix="Bring floats into their range yourself.",
             )
         return self
+
+    @model_validator(mode="after")
+    def _convertible(self) -> Self:
+        if self.colour == "rgb":
+            return self
+        if self.channels != 3:
+            must, got, fix = "be rgb, for it takes 3 channels", f"{self.channels} of them", "Leave it out."
+        elif self.colour in {"hsv", "lab"} and self.dtype == "float32":
+            must, got = f"meet uint8 or uint16 for {self.colour}, whose range is known", "float32"
+            fix = "Convert floats yourself."
+        elif self.colour != "bgr" and self.percentiles is not None:
+            must, got = "be rgb or bgr with percentiles, which are of its channels", self.colour
+            fix = "Leave one of them out."
+        else:
+            return self
+        raise broken(SettingError, "colour", must=must, got=got, fix=fix)

@@ -229,7 +229,7 @@ def cache_key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
     pair : Pair
         The pair.
     preprocessing : PreprocessingConfig
-        Of which dtype, channels and scale count.
+        Of which dtype, channels, scale and sharpening count.
 
     Returns
     -------
@@ -247,6 +247,7 @@ def cache_key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
         *(_digest(one) for one in (pair.image, *masks)),
         [pair.mask_threshold, pair.mask_parts, list(pair.class_values)],
         [preprocessing.dtype, preprocessing.channels, preprocessing.scale],
+        [preprocessing.sharpen, preprocessing.sharpen_sigma if preprocessing.sharpen else None],
     ]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
 

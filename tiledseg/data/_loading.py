@@ -50,10 +50,31 @@ def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
         If the mask is no array of labels in [0, 255] of shape (H, W), or of another size than
         its image.
     """
-    image = pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image)
+    image = load_image(pair)
     mask = pair.mask if isinstance(pair.mask, np.ndarray) else read_labels(pair)
     check_mask(mask, image.shape, 256)
     return image, mask.astype(np.uint8, copy=False)
+
+
+def load_image(pair: Pair) -> AnyArray:
+    """Read an image.
+
+    Parameters
+    ----------
+    pair : Pair
+        File or array.
+
+    Returns
+    -------
+    ndarray
+        (H, W) or (H, W, C), in the dtype that it is stored in.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    """
+    return pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image)
 
 
 def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from tiledseg._checks import broken, whole_number
 from tiledseg.data._each import each
 from tiledseg.data._kept import Cache, InMemory, LoadedAgain, Recent, cache_key
-from tiledseg.data._loading import load_shrunk
+from tiledseg.data._loading import load_image, load_shrunk
 from tiledseg.errors import ArrayError
-from tiledseg.preprocess import prepare
+from tiledseg.preprocess import percentiles_of, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tiledseg.config import PreprocessingConfig
     from tiledseg.data._kept import Kept, Loaded
     from tiledseg.data._pairs import Pair
+    from tiledseg.preprocess import Limits
 
 __all__ = ["PreparedPair", "prepare_pair", "prepare_pairs"]
 
@@ -50,6 +51,8 @@ class PreparedPair:
         What is left to do.
     kept : Kept
         Where px are.
+    limits : tuple of ndarray or None
+        The percentiles of the whole image, as it is read, where they count.
     """
 
     name: str
@@ -59,6 +62,7 @@ class PreparedPair:
     foreground: NDArray[np.uint32]
     preprocessing: PreprocessingConfig
     kept: Kept
+    limits: Limits | None = None
 
     @property
     def image(self) -> FloatArray:
@@ -120,7 +124,7 @@ class PreparedPair:
         ndarray
             float32 (h, w, C).
         """
-        return np.asarray(prepare(pixels, self.preprocessing))
+        return np.asarray(prepare(pixels, self.preprocessing, self.limits))
 
 
 def prepare_pair(pair: Pair, preprocessing: PreprocessingConfig, *, classes: int = 1) -> PreparedPair:
@@ -246,12 +250,14 @@ def _described(pair: Pair, preprocessing: PreprocessingConfig, loaded: Loaded, k
         places = (2 * np.arange(_MOST_FOREGROUND) + 1) * len(foreground) // (2 * _MOST_FOREGROUND)
         foreground = foreground[places]
     height, width, channels = pixels.shape
+    percentiles = preprocessing.percentiles
     return PreparedPair(
         name=pair.name,
         shape=(height, width, channels),
         dtype=pixels.dtype,
         extremes=(float(pixels.min()), float(pixels.max())),
         foreground=foreground.astype(np.uint32),
-        preprocessing=preprocessing.changed(scale=1.0),
+        preprocessing=preprocessing.changed(scale=1.0, sharpen=0.0),
         kept=kept,
+        limits=None if percentiles is None else percentiles_of(load_image(pair), percentiles),
     )

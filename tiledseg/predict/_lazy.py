@@ -14,6 +14,7 @@ from tiledseg._types import ModelReference, SegmenterLike
 from tiledseg.errors import SettingError
 from tiledseg.grid import Box
 from tiledseg.predict._remote import BlockJob, TileJob, block_of, outputs_of
+from tiledseg.preprocess import reach_of
 from tiledseg.stitcher import reduced_dtype, reduced_shape, touching_tiles
 
 if TYPE_CHECKING:
@@ -154,12 +155,13 @@ def _found_classes(layout: Layout, image: Any) -> int:  # noqa: ANN401
 
 
 def _region(box: Box, layout: Layout) -> Box:
-    """Say which px of the image a tile needs: itself, and what its padding repeats."""
+    """Say which px of the image a tile needs: itself, what its padding repeats, and what sharpens both."""
     height, width = layout.shape
     whole = layout.tiler.config.pad_mode == "wrap"
     y0, y1 = _reach(box.y0, box.y1, height, whole=whole)
     x0, x1 = _reach(box.x0, box.x1, width, whole=whole)
-    return Box(y0, y1, x0, x1)
+    around = 0 if layout.preprocessing is None else reach_of(layout.preprocessing)
+    return Box(max(0, y0 - around), min(height, y1 + around), max(0, x0 - around), min(width, x1 + around))
 
 
 def _reach(start: int, stop: int, length: int, *, whole: bool) -> tuple[int, int]:

@@ -1,0 +1,180 @@
+"""The one preparation of pixels, the same in training and prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._arrays import check_image, read_region
+from tiledseg._checks import broken
+from tiledseg.errors import ArrayError
+from tiledseg.preprocess._colour import converted, with_gamma
+from tiledseg.preprocess._percentiles import percentiles_of
+from tiledseg.preprocess._sharpen import Sharpened
+from tiledseg.preprocess._shrink import Shrunk, scaled_length
+
+if TYPE_CHECKING:
+    from tiledseg._types import AnyArray, FloatArray, Source
+    from tiledseg.config import PreprocessingConfig
+    from tiledseg.preprocess._percentiles import Limits
+
+__all__ = ["Prepared", "prepare", "shrunk"]
+
+_LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+
+def prepare(image: Source, config: PreprocessingConfig, limits: Limits | None = None) -> Prepared:
+    """Prepare an image for a network: shrink and sharpen it, change its colours, bring its values into range.
+
+    In this order: the image is shrunk, to the mean of the area that each new px covers, so that
+    nothing aliases; sharpened; integers are divided by the largest value of their dtype; gamma;
+    the colours are converted; two percentiles of the whole image become 0 and 1; the mean is
+    subtracted and the result divided by the standard deviation, per channel. A region is prepared
+    as it is in the whole image, whatever lies around it.
+
+    Parameters
+    ----------
+    image : array_like
+        (H, W) or (H, W, C) in the configured dtype; read region by region, never changed.
+    config : PreprocessingConfig
+        What the network was trained with.
+    limits : tuple of ndarray, optional
+        What `percentiles_of` the whole image are, where `image` is a part of it.
+
+    Returns
+    -------
+    Prepared
+        The prepared image, computed where it is sliced; ``numpy.asarray`` gives all of it.
+
+    Raises
+    ------
+    ArrayError
+        If `image` is not an image of the configured channels and dtype.
+
+    Examples
+    --------
+    >>> from tiledseg.config import PreprocessingConfig
+    >>> image = np.full((4, 6), 51, np.uint8)
+    >>> prepared = prepare(image, PreprocessingConfig(channels=1, scale=0.5))
+    >>> prepared.shape, round(float(prepared[0:1, 0:1].item()), 3)
+    ((2, 3, 1), 0.2)
+    """
+    return Prepared(image, config, limits)
+
+
+def shrunk(image: Source, config: PreprocessingConfig) -> AnyArray:
+    """Do the first half of `prepare`: shrink and sharpen an image, its values in their own range.
+
+    Parameters
+    ----------
+    image : array_like
+        As of `prepare`.
+    config : PreprocessingConfig
+        As of `prepare`.
+
+    Returns
+    -------
+    ndarray
+        (h, w, C) in the configured dtype; integers are rounded, so that what `prepare` makes of it
+        at scale 1 without sharpening differs from what it makes of `image` by what half a grey
+        level makes, and by nothing where `image` is neither shrunk nor sharpened.
+
+    Raises
+    ------
+    ArrayError
+        If `image` is not an image of the configured channels and dtype.
+    """
+    return Prepared(image, config).pixels()
+
+
+class Prepared:
+    """A prepared image: float32 (h, w, C), computed where it is sliced.
+
+    Parameters
+    ----------
+    image : array_like
+        The image as it is.
+    config : PreprocessingConfig
+        How to prepare it.
+    limits : tuple of ndarray, optional
+        As of `prepare`.
+    """
+
+    def __init__(self, image: Source, config: PreprocessingConfig, limits: Limits | None = None) -> None:
+        height, width, channels = check_image(image, config.channels)
+        found = np.dtype(image.dtype)
+        if (found.kind == "f") != (config.dtype == "float32") or (
+            found.kind != "f" and found.newbyteorder("=") != np.dtype(config.dtype)
+        ):
+            raise broken(
+                ArrayError,
+                "image",
+                must=f"have dtype {config.dtype}, as the network was trained on",
+                got=str(found),
+                fix="Bring its values into that range yourself, or declare another `preprocessing.dtype`.",
+            )
+        small = (scaled_length(height, config.scale), scaled_length(width, config.scale))
+        self.shape: tuple[int, int, int] = (*small, channels)
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
+        self._image: Source = image
+        if small != (height, width):
+            self._image = Shrunk(image, self.shape)
+        largest = _LARGEST[config.dtype]
+        if config.sharpen:
+            limit = None if found.kind == "f" else largest
+            self._image = Sharpened(self._image, config, limit)
+        self._rounded = self._image is not image and found.kind != "f"
+        self._dtype, self._gamma, self._colour = np.dtype(config.dtype), config.gamma, config.colour
+        self._to_shares = None if (config.gamma, config.colour) == (1, "rgb") else np.float32(1 / largest)
+        low, high = self._range(config, limits or _limits(image, config))
+        wide = np.where(high > low, high - low, 1)  # a channel of one value is moved to 0, not divided by 0
+        mean, std = np.array(config.mean), np.array(config.std)
+        self._factor = (1 / (wide * std)).astype(np.float32)
+        self._shift = (-(low / wide + mean) / std).astype(np.float32)
+
+    def _range(self, config: PreprocessingConfig, limits: Limits | None) -> Limits:
+        """Say what becomes 0 and 1, in the values that there are after gamma and colour."""
+        largest = _LARGEST[config.dtype]
+        if limits is None:
+            return np.zeros(1), np.array([largest if self._to_shares is None else 1.0])
+        if self._to_shares is None:
+            return limits
+        low, high = ((one / largest) ** config.gamma for one in limits)
+        return (low[::-1], high[::-1]) if config.colour == "bgr" else (low, high)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
+        prepared: FloatArray = self._read(*key).astype(np.float32)
+        if self._to_shares is not None:
+            prepared *= self._to_shares
+            prepared = converted(with_gamma(prepared, self._gamma), self._colour)
+        prepared *= self._factor
+        prepared += self._shift
+        return prepared
+
+    def pixels(self) -> AnyArray:
+        """Read the image shrunk and sharpened.
+
+        Returns
+        -------
+        ndarray
+            (h, w, C) in the configured dtype, integers rounded.
+        """
+        pixels = self._read(slice(None), slice(None))
+        return np.ascontiguousarray(np.rint(pixels) if self._rounded else pixels, self._dtype)
+
+    def _read(self, rows: slice, columns: slice) -> AnyArray:
+        pixels = read_region(self._image, *_spelt(rows, columns, self.shape))
+        return pixels.reshape(*pixels.shape[:2], self.shape[2])
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:  # noqa: ANN401
+        return self[0 : self.shape[0], 0 : self.shape[1]].astype(dtype or np.float32, copy=False)
+
+
+def _limits(image: Source, config: PreprocessingConfig) -> Limits | None:
+    return None if config.percentiles is None else percentiles_of(image, config.percentiles)
+
+
+def _spelt(rows: slice, columns: slice, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Spell a region's slices out."""
+    return slice(*rows.indices(shape[0])[:2]), slice(*columns.indices(shape[1])[:2])
