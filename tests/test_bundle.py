@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tiledseg.config import PreprocessingConfig, TilingConfig, UNetConfig
+import tiledseg
+from tiledseg.config import PredictConfig, PreprocessingConfig, TilingConfig, UNetConfig
 from tiledseg.errors import BundleError, FileError, ModelError, SettingError
+from tiledseg.io import read_image, write_image
 from tiledseg.models import Segmenter, UNetBuilder, build_model, load_model, save_bundle
 
 saved_by_keras = pytest.mark.filterwarnings(  # Keras' own way of reading its variables
@@ -549,3 +551,32 @@ def test_code_in_a_trusted_keras_file_is_still_refused(tmp_path):
 def test_damaged_keras_file_is_refused(tmp_path):
     (tmp_path / "network.keras").write_bytes(b"not a zip")
     refused(tmp_path / "network.keras", "network.keras", trust=True)
+
+
+@pytest.mark.parametrize("views", [None, "flips", "d4"])
+def test_views_are_kept_and_used_where_the_caller_names_none(tmp_path, views):
+    keras.utils.set_random_seed(0)
+    made = make(
+        network=UNetBuilder(CONFIG).build(), views=views, tiling=TilingConfig(tile_size=32, overlap=8)
+    )
+    loaded = load_model(made.save(tmp_path / "bundle"))
+    assert loaded.views == views
+    image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+    plain = loaded.changed(views=None)
+    found = tiledseg.tiled_predict(loaded, image)
+    np.testing.assert_array_equal(found, tiledseg.tiled_predict(plain, image, views=views))
+    assert np.array_equal(found, tiledseg.tiled_predict(plain, image)) == (views is None)
+    write_image(tmp_path / "image.png", image)
+    how = PredictConfig(write=("probs",), probs_dtype="float32")
+    done = tiledseg.predict_files(loaded, tmp_path / "image.png", tmp_path / "out", how, progress=False)
+    assert not done.failed
+    np.testing.assert_allclose(
+        read_image(tmp_path / "out" / "probs" / "image.tif").squeeze(), found[..., 0], atol=1e-6
+    )
+
+
+def test_views_that_cannot_be_are_refused():
+    with pytest.raises(SettingError, match="must be flips, d4 or None"):
+        make(views="rot90")
+    with pytest.raises(SettingError, match="not square"):
+        make(views="d4", tiling=TilingConfig(tile_size=(64, 32), overlap=4))

@@ -5,7 +5,7 @@ from tiledseg.engine._choose import Engine, Precision, Way, fastest, n_devices, 
 from tiledseg.engine._memory import allowed_memory, available_memory, check_memory, fitting_batch
 from tiledseg.engine._packing import Packing
 from tiledseg.engine._reach import UNKNOWN, Grow, Reach, Slide, Windows
-from tiledseg.engine._views import Views, n_views
+from tiledseg.engine._views import Views, n_views, own_views
 
 __all__ = [
     "UNKNOWN",
@@ -27,5 +27,6 @@ __all__ = [
     "n_devices",
     "n_views",
     "networks_for",
+    "own_views",
     "predictor_for",
 ]

@@ -6,17 +6,35 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from tiledseg._types import SegmenterLike
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tiledseg._types import AnyArray, FloatArray
 
-__all__ = ["Viewed", "Views", "n_views"]
+__all__ = ["Viewed", "Views", "n_views", "own_views"]
 
 Views: TypeAlias = Literal["flips", "d4"]
 """``flips``: as it is, mirrored along y, x and both; ``d4``: these and their transposes."""
 
 _NUMBER = {"flips": 4, "d4": 8}
+
+
+def own_views(model: object) -> Views | None:
+    """Give the views that a Segmenter asks for; None for any other model.
+
+    Parameters
+    ----------
+    model : object
+        A Segmenter, a network or a callable.
+
+    Returns
+    -------
+    {"flips", "d4"} or None
+        Its ``views``.
+    """
+    return getattr(model, "views", None) if isinstance(model, SegmenterLike) else None
 
 
 def n_views(views: Views | None) -> int:

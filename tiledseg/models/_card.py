@@ -22,6 +22,7 @@ A network that segments images of any size, tile by tile, saved by `tiledseg`.
 | output | {classes} channel(s): {labels} |
 | threshold | {threshold} |
 | tiling | {tiling} |
+| views averaged | {views} |
 
 ## Use
 
@@ -75,6 +76,7 @@ def card(segmenter: Segmenter) -> str:
         classes=segmenter.architecture.classes,
         threshold=segmenter.threshold,
         tiling=f"`{tiling.model_dump(mode='json')}`" if tiling else "left to the caller",
+        views=segmenter.views or "none",
         preprocessing=_listed(segmenter.preprocessing.model_dump(mode="json")),
         architecture=_listed(segmenter.architecture.model_dump(mode="json")),
         provenance=_listed(segmenter.provenance) if segmenter.provenance else "Not stated.",

@@ -19,6 +19,7 @@ __all__ = [
     "KEYS",
     "LARGEST_CONFIG",
     "LARGEST_HEADER",
+    "OPTIONAL",
     "WEIGHTS",
     "damaged",
     "sha256",
@@ -42,6 +43,7 @@ KEYS = frozenset(
         "weights_sha256",
     }
 )
+OPTIONAL = frozenset({"views"})  # entries that bundles without them never had
 LARGEST_CONFIG = 1_000_000
 LARGEST_HEADER = 10_000_000
 

@@ -9,7 +9,7 @@ from tiledseg._backend import keras
 from tiledseg._checks import broken, did_you_mean
 from tiledseg.config import PreprocessingConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
-from tiledseg.models._format import CONFIG, FORMAT, KEYS, LARGEST_CONFIG, WEIGHTS, damaged, sha256
+from tiledseg.models._format import CONFIG, FORMAT, KEYS, LARGEST_CONFIG, OPTIONAL, WEIGHTS, damaged, sha256
 from tiledseg.models._segmenter import Segmenter
 from tiledseg.models._weights import load_network
 from tiledseg.models.architectures import builder_for
@@ -122,6 +122,7 @@ def _settings(entries: dict[str, Any]) -> dict[str, Any]:
         "preprocessing": PreprocessingConfig.model_validate(entries["preprocessing"]),
         "threshold": entries["threshold"],
         "tiling": None if tiling is None else TilingConfig.model_validate(tiling),
+        "views": entries.get("views"),
         "provenance": entries["provenance"],
     }
 
@@ -144,7 +145,7 @@ def _entries(path: Path) -> dict[str, Any]:
             got=entries.get("format"),
             fix="Load it with the version of tiledseg that it was saved with, or a later one.",
         )
-    for key in sorted(KEYS ^ entries.keys()):
+    for key in sorted(KEYS ^ (entries.keys() - OPTIONAL)):
         raise broken(
             BundleError,
             f"{path}: {key}",

@@ -134,6 +134,7 @@ def _config(segmenter: Segmenter, digest: str) -> bytes:
         "preprocessing": segmenter.preprocessing.model_dump(mode="json"),
         "threshold": segmenter.threshold,
         "tiling": None if tiling is None else tiling.model_dump(mode="json"),
+        **({} if segmenter.views is None else {"views": segmenter.views}),
         "provenance": segmenter.provenance,
         "written_with": {"tiledseg": __version__, "keras": keras.__version__},
         "weights_sha256": digest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tiledseg._backend import keras
 from tiledseg._checks import broken
@@ -39,6 +39,9 @@ class Segmenter:
         Probability from which a pixel is foreground, in (0, 1); for one output channel.
     tiling : TilingConfig or None
         Tiling that suits the network; None leaves the choice to the caller.
+    views : {"flips", "d4"} or None
+        Sides from which the network sees each tile where the caller names none; its outputs are
+        averaged. See `tiledseg.tiled_predict`.
     provenance : mapping
         Where it comes from: training facts, versions, licence of the data. Anything that JSON
         can hold.
@@ -57,6 +60,7 @@ class Segmenter:
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     threshold: float = 0.5
     tiling: TilingConfig | None = None
+    views: Literal["flips", "d4"] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +70,7 @@ class Segmenter:
         _check_labels(self)
         self.architecture.check_preprocessing(self.preprocessing)
         _check_threshold(self.threshold)
+        _check_views(self)
         _check_tiling(self)
         object.__setattr__(self, "provenance", _as_json(self.provenance))
 
@@ -175,6 +180,18 @@ def _check_labels(segmenter: Segmenter) -> None:
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold < 1:
         raise broken(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
+
+
+def _check_views(segmenter: Segmenter) -> None:
+    views, tiling = segmenter.views, segmenter.tiling
+    if views not in {None, "flips", "d4"}:
+        raise broken(
+            SettingError, "views", must="be flips, d4 or None", got=views, fix="Use flips, or leave it out."
+        )
+    if views == "d4" and tiling and tiling.tile_size != "auto" and len(set(tiling.tile_shape)) > 1:
+        raise broken(
+            SettingError, "views", must="be flips for tiles that are not square", got="d4", fix="Use flips."
+        )
 
 
 def _check_tiling(segmenter: Segmenter) -> None:

@@ -18,7 +18,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._types import ModelReference, SegmenterLike
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig
-from tiledseg.engine import Packing, Way, fastest, n_devices, predictor_for
+from tiledseg.engine import Packing, Way, fastest, n_devices, own_views, predictor_for
 from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import check_writable, find_images, open_image
 from tiledseg.predict._fingerprint import fingerprint_of
@@ -183,7 +183,7 @@ def _local(
 ) -> FilesResult:
     """Predict files in this process."""
     predictor = predictor_for(model)
-    way = Way(config.engine, config.precision, config.views)
+    way = Way(config.engine, config.precision, config.views or own_views(model))
     packing = Packing(predictor, way, len(targets) * _PX_OF_A_FILE, config.batch_size, config.memory_budget)
     shared = _Shared.of(model, packing) if isinstance(model, SegmenterLike) else packing
 

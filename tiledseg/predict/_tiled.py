@@ -13,7 +13,7 @@ from tiledseg._arrays import check_finite, check_image
 from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
 from tiledseg._types import SegmenterLike
-from tiledseg.engine import Way, n_views, networks_for
+from tiledseg.engine import Way, n_views, networks_for, own_views
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.predict._lazy import Lazy, is_dask, lazy_map
 from tiledseg.predict._pipeline import pipelined
@@ -116,7 +116,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         Keras' within 0.05 of the largest output, or 0.05.
     views : {"flips", "d4"}, optional
         Sides from which the network sees each tile; its outputs are averaged. ``flips`` are 4,
-        ``d4`` are 8 and take square tiles.
+        ``d4`` are 8 and take square tiles. A Segmenter's own where it is None.
     devices : sequence of str, optional
         TensorFlow's names of the devices that run copies of a Keras network at the same time,
         ``("GPU:0", "GPU:1")``, say; all GPUs where it is None.
@@ -166,7 +166,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     check_image(image, layout.predictor.channels)
     if threshold is None:
         threshold = model.threshold if isinstance(model, SegmenterLike) else 0.5
-    way = Way(engine, precision, views, devices)
+    way = Way(engine, precision, views or own_views(model), devices)
     if out is None and is_dask(image):
         _check_lazy(callback=callback, verify=verify, return_report=return_report)
         wanted = wanted_tiles(layout, mask, image, list(range(len(layout.grid))))
@@ -182,7 +182,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     source = _source(layout, image)
     order = tile_order(layout.grid, out if layout.grid.shape == layout.shape else None)
     wanted = wanted_tiles(layout, mask, image, order)
-    size = chosen_batch(layout, batch_size, len(wanted) * n_views(views), memory_budget)
+    size = chosen_batch(layout, batch_size, len(wanted) * n_views(way.views), memory_budget)
     networks = networks_for(layout.predictor, way, layout.grid.tile_shape, len(wanted), size)
     if verify:
         verify_tiles(layout, source, wanted)
