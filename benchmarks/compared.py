@@ -99,15 +99,15 @@ def main() -> int:
         scores = ts.Evaluator().evaluate(segmenter, valid)
         segmenter = segpc.for_originals(segmenter)
         unseen = ts.Evaluator().evaluate(segmenter, originals)
-        interval = scores.intervals()["dice"]
+        interval = scores.intervals()["dice_mean"]
         results[name] = {
             "parameters": segmenter.network.count_params(),
             "gflop": _gflop(name),
             "steps": steps,
-            "dice": scores.summary()["dice"],
+            "dice": scores.summary()["dice_mean"],
             "low": interval.low,
             "high": interval.high,
-            "originals": unseen.summary()["dice"],
+            "originals": unseen.summary()["dice_mean"],
             "seconds": _seconds(segmenter, read_image(originals[0].image)),
         }
         keras.backend.clear_session()
