@@ -32,7 +32,8 @@ INTERRUPTIBLE = (
 def start(*arguments: str | os.PathLike[str] | bytes, **options: object) -> subprocess.Popen[bytes]:
     """Start the command line as a process of its own."""
     root = Path(tiledseg.__file__).parents[1]
-    env = {**os.environ, "PYTHONPATH": str(root), "PYTHONUTF8": "1", "COLUMNS": "100"}
+    outer = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    env = {**outer, "PYTHONPATH": str(root), "PYTHONUTF8": "1", "COLUMNS": "100"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *arguments], env=env, **pipes)
 

@@ -1,6 +1,11 @@
 """predict_files: real files in, whole files out, one broken file stops none of the others."""
 
 import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +14,7 @@ import pytest
 import tiledseg as ts
 from tiledseg.config import PredictConfig, PreprocessingConfig
 from tiledseg.errors import FileError, ModelError
-from tiledseg.io import read_image, read_mask, read_probs, write_image
+from tiledseg.io import locked, read_image, read_mask, read_probs, write_image
 
 
 def red(tiles):
@@ -148,3 +153,74 @@ def test_a_looping_link_and_a_failing_network_are_reported(folder, tmp_path):
 def test_inputs_that_are_no_paths_are_refused(inputs, tmp_path):
     with pytest.raises(FileError, match="be a path or a sequence of paths"):
         ts.predict_files(SEGMENTER, inputs, tmp_path / "out")
+
+
+HOLDING = """
+import sys, time
+from tiledseg.io import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_takes_one_run_at_a_time_and_the_lock_of_a_killed_one_is_taken_over(folder, tmp_path):
+    out = tmp_path / "out"
+    root = Path(ts.__file__).parents[1]
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(out)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(FileError, match=rf"one run at a time; got a run in process {holder.pid}\b"):
+            ts.predict_files(SEGMENTER, folder, out)
+        assert [path.name for path in out.iterdir()] == ["lock"]
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    assert (out / "lock").read_text() == f"{holder.pid}\n"
+    assert not ts.predict_files(SEGMENTER, folder, out).failed
+    assert [path.name for path in out.iterdir()] == ["masks"]
+
+
+def test_a_run_that_fails_lets_go_of_its_folder(folder, tmp_path):
+    def fail():
+        with locked(tmp_path / "out"):
+            with pytest.raises(FileError, match=f"process {os.getpid()}"):
+                ts.predict_files(SEGMENTER, folder, tmp_path / "out")
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
+    assert not ts.predict_files(SEGMENTER, folder, tmp_path / "out").failed
+
+
+@pytest.mark.parametrize("change", ["touch", "replace", "remove"])
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_an_image_that_changes_meanwhile_is_reported(change, suffix, tmp_path):
+    paths = [tmp_path / "images" / f"{name}{suffix}" for name in "ab"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        if suffix == ".png":
+            write_image(path, np.full((50, 70, 3), 9, np.uint8))
+        else:
+            np.save(path, np.full((50, 70, 3), 9, np.uint8))
+
+    def meddling(tiles):
+        if change == "touch":
+            os.utime(paths[0], (1, 1))
+        elif change == "remove":
+            paths[0].unlink(missing_ok=True)
+        elif paths[0].stat().st_size > 9:
+            other = tmp_path / "other"
+            other.write_bytes(b"other")
+            other.replace(paths[0])
+        return tiles[..., :1] / 255
+
+    tiling = ts.TilingConfig(tile_size=128)
+    alone = ts.predict_files(meddling, paths[0], tmp_path / "out", tiling=tiling)
+    assert re.search("stay as it is while it is read; got a file that was changed", alone.failed[0].error)
+    assert not list((tmp_path / "out" / "masks").iterdir())
+    assert not ts.predict_files(meddling, paths[1], tmp_path / "out", tiling=tiling).failed

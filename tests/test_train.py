@@ -88,7 +88,6 @@ def test_a_run_leaves_settings_history_and_the_best_bundle(trained):
         "history.json",
         "best",
         "checkpoints",
-        "lock",
     }
     assert RunConfig.from_toml((result.run_dir / "run.toml").read_text(encoding="utf-8")).train == config
     assert json.loads((result.run_dir / "history.json").read_text()) == result.history

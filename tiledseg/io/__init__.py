@@ -10,6 +10,7 @@ from tiledseg.io._digest import file_digest
 from tiledseg.io._file import MAX_PIXELS
 from tiledseg.io._find import SUFFIXES, find_images
 from tiledseg.io._folder import check_new_folder, new_folder
+from tiledseg.io._lock import locked
 from tiledseg.io._mask import read_mask
 from tiledseg.io._open import MAX_REGION_PIXELS, open_image
 from tiledseg.io._pixel_size import PixelSize
@@ -31,6 +32,7 @@ __all__ = [
     "file_digest",
     "find_images",
     "image_shape",
+    "locked",
     "new_folder",
     "open_image",
     "read_image",

@@ -16,6 +16,7 @@ from tiledseg.io._file import MAX_PIXELS, Reader, check_max_pixels, named, opene
 from tiledseg.io._header import Request, Wish, check_choice, check_page, sniff
 from tiledseg.io._npy import NPY_MAGIC, npy_regions
 from tiledseg.io._source import Facts, ImageSource, WholeImage
+from tiledseg.io._state import state_of
 from tiledseg.io._tiff_blocks import tiff_source
 from tiledseg.io._zarr_regions import is_zarr, zarr_source
 
@@ -93,6 +94,8 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     wish = Wish(whole_number("level", level, least=0), _numbers(channels), _places(at), whole)
     request = Request(page, MAX_REGION_PIXELS if max_pixels is None else max_pixels, alpha, purpose="source")
     text = path_text(path)
+    place = os.path.realpath(text)
+    state = state_of(place)
     with ExitStack() as stack:
         if is_zarr(text):
             regions, facts = zarr_source(text, wish)
@@ -104,10 +107,8 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
         Reader(named(text), io.BytesIO(), 0).check_size(
             regions.shape[0], regions.shape[1], request.max_pixels
         )
-        facts.identity.update(
-            path=os.path.realpath(text), level=level, page=page, channels=wish.channels, at=dict(wish.at)
-        )
-        return ImageSource(regions, facts, stack.pop_all())
+        facts.identity.update(path=place, level=level, page=page, channels=wish.channels, at=dict(wish.at))
+        return ImageSource(regions, facts, stack.pop_all(), (place, state))
 
 
 def _of_file(file: Reader, request: Request, wish: Wish, stack: ExitStack) -> tuple[Regions, Facts]:

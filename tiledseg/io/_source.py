@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from tiledseg._checks import broken
-from tiledseg.errors import ArrayError
+from tiledseg.errors import ArrayError, FileError
+from tiledseg.io._state import state_of
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -270,7 +271,7 @@ class ImageSource:
         Whether the pixels are in memory, as a JPEG's, PNG's or BMP's must be.
     """
 
-    def __init__(self, regions: Regions, facts: Facts, stack: ExitStack) -> None:
+    def __init__(self, regions: Regions, facts: Facts, stack: ExitStack, at: tuple[str, list[int]]) -> None:
         self.shape: tuple[int, ...] = regions.shape
         self.dtype: np.dtype[Any] = regions.dtype
         self.block_shape: tuple[int, int] = regions.block_shape
@@ -281,6 +282,7 @@ class ImageSource:
         self.identity: dict[str, Any] = facts.identity
         self.is_whole: bool = isinstance(regions, WholeImage)
         self._regions, self._stack = regions, stack
+        self._place, self._state = at
 
     @property
     def ndim(self) -> int:
@@ -306,6 +308,25 @@ class ImageSource:
             start, stop, _ = part.indices(length)
             spelt.append(slice(start, max(start, stop)))
         return spelt
+
+    def check_unchanged(self) -> None:
+        """Check that the file is what it was when it was opened, by its size and time of change.
+
+        Of a zarr the metadata count: changed chunks are not noticed.
+
+        Raises
+        ------
+        FileError
+            If it was changed, replaced or removed.
+        """
+        if state_of(self._place) != self._state:
+            raise broken(
+                FileError,
+                self.name,
+                must="stay as it is while it is read",
+                got="a file that was changed meanwhile",
+                fix="Do it again once nothing writes to it.",
+            )
 
     def close(self) -> None:
         """Close the file; slicing is an error from then on."""

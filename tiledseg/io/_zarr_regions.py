@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from tiledseg.errors import FileError
 from tiledseg.io._file import Reader, named
 from tiledseg.io._pixel_size import pixel_size_of_scale
 from tiledseg.io._source import CachedBlocks, Facts
+from tiledseg.io._state import MARKS, state_of
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
@@ -27,7 +27,6 @@ __all__ = ["UNFINISHED", "is_zarr", "zarr_source"]
 UNFINISHED = "tiledseg_unfinished"
 """Attribute of an array or image of ours that is still being written."""
 
-_MARKS = ("zarr.json", ".zarray", ".zgroup")
 _LARGEST_CHUNK = 2**30
 _NAMES = {"y": "y", "height": "y", "row": "y", "x": "x", "width": "x", "column": "x"} | {
     "c": "c", "s": "c", "channel": "c", "z": "z", "t": "t", "time": "t"
@@ -36,7 +35,7 @@ _NAMES = {"y": "y", "height": "y", "row": "y", "x": "x", "width": "x", "column":
 
 def is_zarr(path: str) -> bool:
     """Say whether a path is a folder that holds a zarr array or group."""
-    return os.path.isdir(path) and any(os.path.isfile(os.path.join(path, mark)) for mark in _MARKS)  # noqa: PTH112, PTH113, PTH118
+    return os.path.isdir(path) and any(os.path.isfile(os.path.join(path, mark)) for mark in MARKS)  # noqa: PTH112, PTH113, PTH118
 
 
 def zarr_source(path: str, wish: Wish) -> tuple[Regions, Facts]:
@@ -84,12 +83,7 @@ def zarr_source(path: str, wish: Wish) -> tuple[Regions, Facts]:
     sizes = tuple((int(array.shape[y]), int(array.shape[x])) for array in levels)
     _check_array(place, levels[level])
     blocks = _ZarrBlocks(place, levels[level], axes, wish)
-    return CachedBlocks(blocks), Facts(place.name, size, sizes, level, {"metadata": _digestible(path)})
-
-
-def _digestible(path: str) -> list[int]:
-    marks = [Path(path, mark) for mark in _MARKS if Path(path, mark).is_file()]
-    return [number for mark in marks for number in (mark.stat().st_size, mark.stat().st_mtime_ns)]
+    return CachedBlocks(blocks), Facts(place.name, size, sizes, level, {"metadata": state_of(path)})
 
 
 def _check_array(place: Reader, array: Any) -> None:  # noqa: ANN401

@@ -1,6 +1,7 @@
 """The way of one image: source, preprocess, Tiler, Predictor, Stitcher, sink."""
 
-from tiledseg.predict._files import FileOutcome, FilesResult, predict_files
+from tiledseg.predict._files import predict_files
+from tiledseg.predict._outcomes import FileOutcome, FilesResult
 from tiledseg.predict._plan import Plan, plan
 from tiledseg.predict._seams import Seam, SeamReport
 from tiledseg.predict._tiled import tiled_predict

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,84 +17,30 @@ from tiledseg._types import ModelReference, SegmenterLike
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig
 from tiledseg.engine import Packing, Way, fastest, n_devices, own_views, predictor_for
-from tiledseg.errors import FileError, SettingError, TiledSegError
-from tiledseg.io import check_writable, find_images, open_image
+from tiledseg.errors import SettingError, TiledSegError
+from tiledseg.io import check_writable, find_images, locked, open_image
 from tiledseg.predict._fingerprint import fingerprint_of
-from tiledseg.predict._outputs import SUFFIXES, Tee, check_size, is_streamed, written_at_the_end
+from tiledseg.predict._outcomes import FileOutcome, FilesResult
+from tiledseg.predict._outputs import Tee, check_size, is_streamed, written_at_the_end
 from tiledseg.predict._plan import lay_out
 from tiledseg.predict._remote import resolved
 from tiledseg.predict._spread import spread
+from tiledseg.predict._targets import FOLDERS, check_targets, listed, targets_of
 from tiledseg.predict._tiled import tiled_predict
 from tiledseg.preprocess import prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tiledseg._types import PathLike, Source
     from tiledseg.config import PreprocessingConfig, Product, TilingConfig
     from tiledseg.io import ImageSource
     from tiledseg.predict._plan import Layout
 
-__all__ = ["FileOutcome", "FilesResult", "predict_files"]
+__all__ = ["predict_files"]
 
 _log = logging.getLogger("tiledseg")
 _PX_OF_A_FILE = 1 << 22  # a guess, for whether converting the network pays
-_OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
-_FOLDERS: dict[Product, str] = {"mask": "masks", "probs": "probs", "overlay": "overlays"}
-
-
-@dataclass(frozen=True, slots=True)
-class FileOutcome:
-    """What became of one file.
-
-    Attributes
-    ----------
-    path : Path
-        The image.
-    written : dict
-        Path of each product written: ``mask``, ``probs``, ``overlay``.
-    seconds : float
-        Time from reading to writing.
-    error : str or None
-        Why not everything was written; None for success.
-    skipped : bool
-        Whether its outputs stood already and were left as they are.
-    """
-
-    path: Path
-    written: dict[Product, Path]
-    seconds: float = 0.0
-    error: str | None = None
-    skipped: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FilesResult:
-    """What became of many files.
-
-    Attributes
-    ----------
-    outcomes : tuple of FileOutcome
-        One for each file, in order.
-    """
-
-    outcomes: tuple[FileOutcome, ...]
-
-    @property
-    def done(self) -> tuple[FileOutcome, ...]:
-        """The files that were predicted, or skipped because their outputs stood already."""
-        return tuple(one for one in self.outcomes if one.error is None)
-
-    @property
-    def failed(self) -> tuple[FileOutcome, ...]:
-        """The files that could not be predicted."""
-        return tuple(one for one in self.outcomes if one.error is not None)
-
-    def __str__(self) -> str:
-        skipped = sum(one.skipped for one in self.outcomes)
-        lines = [f"{len(self.done) - skipped} predicted, {skipped} skipped, {len(self.failed)} failed"]
-        lines += [f"failed: {shown(str(one.path))}: {one.error}" for one in self.failed]
-        return "\n".join(lines)
 
 
 def predict_files(  # noqa: PLR0913  one call with the field's usual options
@@ -142,36 +86,38 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     Returns
     -------
     FilesResult
-        What became of each file. An image that cannot be read or predicted is reported here and
-        does not stop the others.
+        What became of each file. An image that cannot be read or predicted, or that changed
+        meanwhile, is reported here and does not stop the others.
 
     Raises
     ------
     FileError
         Before anything is computed: if there is no image, two images would be written under one
         name, an output stands already (see ``PredictConfig.existing``) or is one of the inputs,
-        or the output folder cannot be written to.
+        or the output folder cannot be written to, or another run writes to it.
     ModelError
         If `model` cannot be tiled.
     SettingError
         If `model` cannot be sent to a cluster.
     """
     config = settings_of(PredictConfig, config, "config")
-    roots = [Path(one) for one in _listed(inputs)]
+    roots = [Path(one) for one in listed(inputs)]
     files = find_images(roots, recursive=config.recursive)
-    targets = {path: _targets(path, roots, Path(output), config) for path in files}
-    _check_targets(targets, config)
-    if client is None:
-        model = resolved(model)
-        fastest(
-            predictor_for(model), 0, config.engine, config.precision
-        )  # what cannot be had is told at once
-    for what in config.write:
-        check_writable(Path(output) / _FOLDERS[what])
-    with progress_bar(len(files), "images", shown=progress) as advance:
-        if client is not None:
-            return _spread(model, targets, config, tiling, client, advance)
-        return _local(model, targets, config, tiling, advance)
+    targets = {path: targets_of(path, roots, Path(output), config) for path in files}
+    check_targets(targets, config)
+    with locked(output):
+        check_targets(targets, config)  # of a run that ended just now, say
+        if client is None:
+            model = resolved(model)
+            fastest(
+                predictor_for(model), 0, config.engine, config.precision
+            )  # what cannot be had is told at once
+        for what in config.write:
+            check_writable(Path(output) / FOLDERS[what])
+        with progress_bar(len(files), "images", shown=progress) as advance:
+            if client is not None:
+                return _spread(model, targets, config, tiling, client, advance)
+            return _local(model, targets, config, tiling, advance)
 
 
 def _local(
@@ -258,62 +204,6 @@ def _remote_outcome(
     return outcome
 
 
-def _listed(inputs: object) -> list[str | os.PathLike[str]]:
-    paths = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    if not isinstance(paths, Sequence) or not all(isinstance(path, str | os.PathLike) for path in paths):
-        raise broken(
-            FileError,
-            "inputs",
-            must="be a path or a sequence of paths",
-            got=inputs,
-            fix="Pass str or pathlib.Path.",
-        )
-    return list(paths)
-
-
-def _targets(path: Path, roots: list[Path], output: Path, config: PredictConfig) -> dict[Product, Path]:
-    """Name the files to be written for an image."""
-    root = next((root for root in roots if root.is_dir() and path.is_relative_to(root)), path.parent)
-    place = path.relative_to(root).parent
-    name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
-    formats: dict[Product, str] = {"mask": config.mask_format, "probs": config.probs_format, "overlay": "png"}
-    return {what: output / _FOLDERS[what] / place / (name + SUFFIXES[formats[what]]) for what in config.write}
-
-
-def _check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
-    inputs = {os.path.realpath(path) for path in targets}
-    owner: dict[Path, Path] = {}
-    standing = []
-    for path, products in targets.items():
-        for target in products.values():
-            if target in owner:
-                raise broken(
-                    FileError,
-                    str(path),
-                    must="have a name of its own",
-                    got=f"the output name of {shown(str(owner[target]))}",
-                    fix="Rename one of them, or predict them into two folders.",
-                )
-            if os.path.realpath(target) in inputs:
-                raise broken(
-                    FileError,
-                    str(target),
-                    must="not overwrite an input",
-                    got="an image of the same name there",
-                    fix="Choose another output folder.",
-                )
-            owner[target] = path
-            standing += [target] if os.path.lexists(target) else []
-    if standing and config.existing == "refuse":
-        raise broken(
-            FileError,
-            "output",
-            must="not hold results already",
-            got=f"{len(standing)} of them, the first {shown(str(standing[0]))}",
-            fix="Set existing to skip or overwrite, or choose another folder.",
-        )
-
-
 def _outcome(
     model: object,
     shared: object,
@@ -364,6 +254,7 @@ def _predicted(
             mask="tissue" if config.tissue else None,
             out=tee,
         )
+        image.check_unchanged()
     if tee.whole is None:
         return targets
     return written_at_the_end(targets, np.asarray(pixels), tee.whole, threshold, config)

@@ -10,12 +10,12 @@ from tiledseg._backend import keras
 from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
 from tiledseg.config import PlateauConfig, TilingConfig
+from tiledseg.io import locked
 from tiledseg.models import Segmenter, build_loss, build_model, load_model, training_network
 from tiledseg.train._average import Averager
 from tiledseg.train._callbacks import Guard, Keeper, Pulse
 from tiledseg.train._checkpoint import latest_checkpoint
 from tiledseg.train._feed import Feed
-from tiledseg.train._lock import locked
 from tiledseg.train._metric import metrics_of
 from tiledseg.train._optimizer import Plateau, build_optimizer, scheduled_rate
 from tiledseg.train._pictures import Curves, Previews

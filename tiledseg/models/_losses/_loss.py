@@ -55,22 +55,72 @@ class SegmentationLoss(keras.losses.Loss):
         self.class_weights = None if class_weights is None else tuple(class_weights)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
-        """Give the loss (N,) of each sample."""
+        """Give the loss of each sample.
+
+        Parameters
+        ----------
+        y_true : tensor
+            (N, h, w, K) in [0, 1].
+        y_pred : tensor
+            Probabilities (N, h, w, K).
+
+        Returns
+        -------
+        tensor
+            (N,).
+
+        Raises
+        ------
+        ArrayError
+            If the two differ in shape.
+        """
         _check_shapes(y_true, y_pred)
         return _LOSSES[self.settings.name](self, y_true, y_pred)
 
     def get_config(self) -> dict[str, Any]:
-        """Give what rebuilds the loss."""
+        """Give what rebuilds the loss.
+
+        Returns
+        -------
+        dict
+            The arguments of the class.
+        """
         config: dict[str, Any] = super().get_config()
         return config | {"settings": self.settings.model_dump(), "class_weights": self.class_weights}
 
     def over_px(self, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401
-        """Average over px and classes, by weight."""
+        """Average over px and classes, by weight.
+
+        Parameters
+        ----------
+        values : tensor
+            (N, h, w, K).
+        y : tensor
+            The truth, (N, h, w, K): says which class weight a px has.
+        weights : tensor or float
+            Of each px besides.
+
+        Returns
+        -------
+        tensor
+            (N,).
+        """
         own = 1.0 if self.class_weights is None else px_weights(y, self.class_weights)
         return mean_of_px(values, own * weights)
 
     def over_classes(self, values: Any) -> Any:  # noqa: ANN401
-        """Average (N, K) over classes, by weight where there are several."""
+        """Average over classes, by weight where there are several.
+
+        Parameters
+        ----------
+        values : tensor
+            (N, K).
+
+        Returns
+        -------
+        tensor
+            (N,).
+        """
         if self.class_weights is None or values.shape[-1] == 1:
             return keras.ops.mean(values, axis=-1)
         shares = [weight / sum(self.class_weights) for weight in self.class_weights]

@@ -40,7 +40,18 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
     config: UNetConfig = field(default_factory=UNetConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the features of every level, the finest first, the bridge last."""
+        """Give the features of every level.
+
+        Parameters
+        ----------
+        image : tensor
+            Images (N, H, W, C).
+
+        Returns
+        -------
+        list of tensor
+            The finest first, the bridge last.
+        """
         x, features, bridge = image, [], self.config.levels - 1
         for level in range(bridge):
             features.append(self._block(f"encoder_{level}", level)(x))
@@ -48,7 +59,18 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
         return [*features, self._block("bridge", bridge)(x)]
 
     def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Merge the features from the bridge up to the finest level."""
+        """Merge the features from the bridge up to the finest level.
+
+        Parameters
+        ----------
+        features : list of tensor
+            Those of every level, the finest first.
+
+        Returns
+        -------
+        tensor
+            Features (N, H, W, F).
+        """
         x = features[-1]
         for level in reversed(range(self.config.levels - 1)):
             name = f"decoder_{level}"

@@ -1,0 +1,127 @@
+"""Where files are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tiledseg._checks import broken, shown
+from tiledseg.errors import FileError
+from tiledseg.predict._outputs import SUFFIXES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiledseg.config import PredictConfig, Product
+
+__all__ = ["FOLDERS", "check_targets", "listed", "targets_of"]
+
+FOLDERS: dict[Product, str] = {"mask": "masks", "probs": "probs", "overlay": "overlays"}
+"""Folder of each product."""
+
+_OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
+
+
+def listed(inputs: object) -> list[str | os.PathLike[str]]:
+    """List what is given as one path or as several.
+
+    Parameters
+    ----------
+    inputs : path or sequence of path
+        The paths.
+
+    Returns
+    -------
+    list of path
+        The paths.
+
+    Raises
+    ------
+    FileError
+        If they are no paths.
+    """
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise broken(
+            FileError,
+            "inputs",
+            must="be a path or a sequence of paths",
+            got=inputs,
+            fix="Pass str or pathlib.Path.",
+        )
+    return list(paths)
+
+
+def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfig) -> dict[Product, Path]:
+    """Name the files to be written for an image.
+
+    Parameters
+    ----------
+    path : Path
+        The image.
+    roots : list of Path
+        Files and folders that were given.
+    output : Path
+        Where to.
+    config : PredictConfig
+        What is written.
+
+    Returns
+    -------
+    dict
+        Path of each product.
+    """
+    root = next((root for root in roots if root.is_dir() and path.is_relative_to(root)), path.parent)
+    place = path.relative_to(root).parent
+    name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
+    formats: dict[Product, str] = {"mask": config.mask_format, "probs": config.probs_format, "overlay": "png"}
+    return {what: output / FOLDERS[what] / place / (name + SUFFIXES[formats[what]]) for what in config.write}
+
+
+def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
+    """Check that outputs meet neither one another, nor an input, nor an output of before.
+
+    Parameters
+    ----------
+    targets : dict
+        Path of each product, by image.
+    config : PredictConfig
+        What to do where an output stands.
+
+    Raises
+    ------
+    FileError
+        If they do.
+    """
+    inputs = {os.path.realpath(path) for path in targets}
+    owner: dict[Path, Path] = {}
+    standing = []
+    for path, products in targets.items():
+        for target in products.values():
+            if target in owner:
+                raise broken(
+                    FileError,
+                    str(path),
+                    must="have a name of its own",
+                    got=f"the output name of {shown(str(owner[target]))}",
+                    fix="Rename one of them, or predict them into two folders.",
+                )
+            if os.path.realpath(target) in inputs:
+                raise broken(
+                    FileError,
+                    str(target),
+                    must="not overwrite an input",
+                    got="an image of the same name there",
+                    fix="Choose another output folder.",
+                )
+            owner[target] = path
+            standing += [target] if os.path.lexists(target) else []
+    if standing and config.existing == "refuse":
+        raise broken(
+            FileError,
+            "output",
+            must="not hold results already",
+            got=f"{len(standing)} of them, the first {shown(str(standing[0]))}",
+            fix="Set existing to skip or overwrite, or choose another folder.",
+        )
