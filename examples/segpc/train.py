@@ -9,7 +9,8 @@ six takes part in training or in any choice.
 
     python examples/segpc/train.py --data FOLDER [--output runs/segpc] [--epochs 55]
 
-``--bundle FOLDER`` scores a bundle that is there instead of training one.
+The bundle in ``segpc-plasma`` was made so. ``--best FOLDER`` takes the best network of an earlier
+run instead of training one, ``--bundle FOLDER`` only scores a finished bundle.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from tiledseg.config import (
 )
 from tiledseg.data import Pair, describe, find_pairs, split_records
 from tiledseg.evaluate import ScoredImage, score_map
-from tiledseg.io import read_image, read_mask, write_image
+from tiledseg.io import read_image, read_mask, write_image, write_text
 from tiledseg.render import overlay
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ ORIGINAL_SCALE = 0.15  # of the originals: what the network sees
 THUMBNAIL_SCALE = 0.2  # of the originals: what the thumbnails are
 CONTENT = slice(64, 448)  # rows of a 512 x 512 thumbnail that hold the image; the others are padding
 RUN_GAP = 5  # numbers at most this far apart are of one slide
+VIEWS = "flips"  # sides from which the network sees an image; its outputs are averaged
+SMALLEST_CELL = 2000  # px of an original; what is smaller counts as no cell
+SCORING = ts.EvaluateConfig(cell_px=SMALLEST_CELL)
+CARD = Path(__file__).with_name("card.md")  # what the model card says beside the settings
 FOUNDING_TILE = 512  # px: the published predictions have tile borders at its multiples
 
 # Slides differ in stain and light more than within a slide: colours vary more than the default does.
@@ -79,17 +84,30 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     data, output = Path(options.data), Path(options.output)
     if options.bundle:
-        return compare(ts.load_model(options.bundle), data / "full_2560x1920", output / "overlays")
+        segmenter = ts.load_model(options.bundle)
+        return int(bool(compare(segmenter, data / "full_2560x1920", output / "overlays").failed))
     train, valid = by_slide(data / "letterbox_512")
     print(f"{len(train)} images to train on, {len(valid)} of other slides to choose the epoch by")
+    folder = Path(options.best) if options.best else trained(train, valid, options.epochs, output)
+    best = ts.load_model(folder)
+    kept_aside = ts.Evaluator(SCORING).evaluate(best.changed(views=VIEWS), valid)
+    print(kept_aside)
+    segmenter = for_originals(best)
+    originals = compare(segmenter, data / "full_2560x1920", output / "overlays")
+    bundle = segmenter.save(output / "segpc-plasma", overwrite=True)
+    text = (bundle / "README.md").read_text(encoding="utf-8")
+    write_text(bundle / "README.md", with_card(text, kept_aside, originals))
+    print(f"bundle: {bundle}")
+    return int(bool(originals.failed or kept_aside.failed))
+
+
+def trained(train: list[Pair], valid: list[Pair], epochs: int, output: Path) -> Path:
+    """Train, and give the folder of the best network."""
     started = time.perf_counter()
-    result = ts.Trainer(training(options.epochs, len(train), output)).fit(train, valid)
+    result = ts.Trainer(training(epochs, len(train), output)).fit(train, valid)
     minutes = (time.perf_counter() - started) / 60
     print(f"trained for {minutes:.1f} minutes, best epoch {result.best_epoch}, {result.run_dir}")
-    print(ts.Evaluator().evaluate(result.segmenter, valid))
-    segmenter = for_originals(result.segmenter)
-    print(f"bundle: {segmenter.save(result.run_dir / 'bundle')}")
-    return compare(segmenter, data / "full_2560x1920", result.run_dir / "overlays")
+    return result.run_dir / "best"
 
 
 def _options() -> argparse.Namespace:
@@ -99,7 +117,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default=data, required=data is None, help="folder of the images")
     parser.add_argument("--output", default="runs/segpc", help="folder for runs")
     parser.add_argument("--epochs", type=int, default=55)
-    parser.add_argument("--bundle", help="score this bundle instead of training")
+    parser.add_argument(
+        "--best", help="finish and score this network, a run's folder best, instead of training"
+    )
+    parser.add_argument("--bundle", help="score this finished bundle, and nothing else")
     return parser.parse_args()
 
 
@@ -154,11 +175,11 @@ def training(epochs: int, n_images: int, output: Path) -> ts.TrainConfig:
 
 
 def for_originals(segmenter: ts.Segmenter) -> ts.Segmenter:
-    """Let the segmenter shrink originals, not thumbnails."""
-    return segmenter.changed(preprocessing=segmenter.preprocessing.changed(scale=ORIGINAL_SCALE))
+    """Let the segmenter shrink originals, not thumbnails, and see them from all sides."""
+    return segmenter.changed(preprocessing=segmenter.preprocessing.changed(scale=ORIGINAL_SCALE), views=VIEWS)
 
 
-def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> int:
+def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> EvaluationResult:
     """Score our maps beside the published ones, and draw both."""
     pairs = find_pairs(folder / "images", folder / "masks")
 
@@ -166,10 +187,34 @@ def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> int:
         write_image(overlays / f"{scored.scores.name}.png", overlay(scored.image, scored.predicted))
         write_image(overlays / f"{scored.scores.name}_truth.png", overlay(scored.image, scored.truth))
 
-    ours = ts.Evaluator().evaluate(segmenter, pairs, callback=draw)
+    ours = ts.Evaluator(SCORING).evaluate(segmenter, pairs, callback=draw)
+    print(ours)
     print(table(ours, [published(pair, folder / "published_predictions") for pair in pairs]))
     print(f"overlays: {overlays}")
-    return 1 if ours.failed else 0
+    return ours
+
+
+def with_card(text: str, kept_aside: EvaluationResult, originals: EvaluationResult) -> str:
+    """Add to a bundle's model card what only this script knows."""
+    rows = "\n".join(
+        row(name, result)
+        for name, result in (
+            ("thumbnails, slides kept aside", kept_aside),
+            ("2560 x 1920 originals", originals),
+        )
+    )
+    return f"{text}\n{CARD.read_text(encoding='utf-8').format(rows=rows)}"
+
+
+def row(name: str, result: EvaluationResult) -> str:
+    """Sum an evaluation up in a line."""
+    sums, between = result.summary(), result.intervals()
+    scores = " | ".join(
+        f"{sums[score]:.3f} ({between[score].low:.3f} to {between[score].high:.3f})"
+        for score in ("dice_mean", "iou_mean")
+    )
+    cells = " | ".join(f"{sums[count]:.0f}" for count in ("cells_found", "cells_missed", "cells_false"))
+    return f"| {name} ({len(result.images)}) | {scores} | {cells} |"
 
 
 def published(pair: Pair, folder: Path) -> ImageScores:
