@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 
 import hypothesis
@@ -11,6 +12,7 @@ import pytest
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # before TensorFlow loads
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 hypothesis.settings.register_profile(
     "tiledseg",
