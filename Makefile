@@ -14,10 +14,10 @@ demo: $(VENV)/.package  ## segment a generated smear; see demo/report.html
 	$(BIN)/tiledseg demo
 
 test: $(VENV)/.dev  ## run the tests that take seconds, and the examples in docstrings
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(VENV)/.dev  ## run all tests, the slow ones too
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 check: lint imports types docstrings doctests eager package  ## run every gate but the tests
 
