@@ -223,7 +223,6 @@ def test_every_key_is_accounted_for() -> None:
 
 UNUSABLE = {
     "tiledinfer.algorithm",
-    "image.sharpening",
     "distortion.rsigma",
 }
 
@@ -245,6 +244,18 @@ UNUSABLE = {
         ("[model]\nnormalization = Treu", "model.normalization", ("converted", "norm = batch")),
         ("[train]\nreducer_factor = 0.5", "train.reducer_factor", ("dropped", "does not switch it on")),
         ("[tiledinfer]\nalgorithm = None", "tiledinfer.algorithm", ("dropped", "off here")),
+        ("[image]\ngamma = 0", "image.gamma", ("dropped", "off here")),
+        ("[image]\ngamma = [2]", "image.gamma", ("unusable", "number")),
+        ("[image]\ngamma = -2", "image.gamma", ("unusable", "greater than 0")),
+        ("[image]\ncolor_converter = None", "image.color_converter", ("dropped", "off here")),
+        (
+            "[image]\ncolor_converter = cv2.COLOR_BGR2HSV",
+            "image.color_converter",
+            ("converted", "colour = hsv"),
+        ),
+        ("[image]\ncolor_converter = 'cv2.COLOR_BGR2LAB'", "image.color_converter", ("converted", "= lab")),
+        ("[image]\ncolor_converter = cv2.imread", "image.color_converter", ("unusable", "known are")),
+        ("[image]\nsharpening = 'much'", "image.sharpening", ("unusable", "must be a number")),
         ("[tiledinfer]\noverlapping = -1", "tiledinfer.overlapping", ("unusable", "number of px")),
         ("[foo]\nbar = 1", "foo.bar", ("unusable", "section is not known")),
         ("[train]\nepochs = 10 ; more", "train.epochs", ("converted", "epochs = 10")),
@@ -253,6 +264,13 @@ UNUSABLE = {
 def test_each_key_is_converted_dropped_or_unusable(text: str, key: str, found: tuple[str, str]) -> None:
     kind, why = outcome(text, key)
     assert (kind, found[1] in why) == (found[0], True), why
+
+
+def test_pixels_are_prepared_as_there() -> None:
+    text = "[image]\ngamma = 2\nsharpening = 0.5\ncolor_converter = cv2.COLOR_BGR2HSV\n"
+    preprocessing = import_founding(text).run.train.preprocessing
+    assert (preprocessing.gamma, preprocessing.sharpen, preprocessing.colour) == (2.0, 4.5, "hsv")
+    assert preprocessing.sharpen_sigma**2 == pytest.approx(2 / 3, abs=1e-3)  # the variance of a mean of 3 px
 
 
 def test_one_value_that_does_not_fit_spoils_no_other() -> None:

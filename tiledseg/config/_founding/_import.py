@@ -113,7 +113,7 @@ class _Draft:
         elif name in PUT:
             self._put(entry, PUT[name])
         elif name in UNUSABLE:
-            off = entry.value in {None, False}
+            off = entry.value in (None, False)
             self._note(entry, *(("dropped", "off here as there") if off else ("unusable", UNUSABLE[name])))
         elif name in DROPPED or entry.section in DROPPED_SECTIONS:
             self._note(entry, "dropped", DROPPED.get(name) or DROPPED_SECTIONS[entry.section])
@@ -130,13 +130,13 @@ class _Draft:
         if entry.key.startswith("reducer_") and self._value("train.learning_rate_reducer") is not True:
             self._note(entry, "dropped", "train.learning_rate_reducer does not switch it on")
             return
+        if rule.may_be_off and entry.value in (None, 0, "", "none", "None"):
+            self._note(entry, "dropped", "off here as there")
+            return
         try:
             value = rule.convert(entry.value)
         except ValueError as error:
             self._note(entry, "unusable", str(error))
-            return
-        if not rule.places:
-            self._note(entry, "dropped", "off here as there")
             return
         given: dict[str, Any] = {}
         for place in rule.places:

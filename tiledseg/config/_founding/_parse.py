@@ -17,6 +17,7 @@ _LARGEST = 100_000
 _KEYS = {"alpah": "alpha"}
 _WORDS = {"true": True, "false": False, "none": None}
 _POINT_FOR_COMMA = re.compile(r"(\d)\.(\s+)(?=[\d.-])")
+_OPENCV = re.compile(r"cv2\.\w+")
 _COMMENT = re.compile(r"\s[;#].*")
 
 
@@ -64,6 +65,8 @@ def _entry(section: str, key: str, text: str) -> Entry:
         if found:
             return Entry(section, known, text, value, mended="; ".join(mended))
     readable = _COMMENT.sub("", text).strip()
+    if _OPENCV.fullmatch(readable):  # a constant's name, which is never looked up
+        return Entry(section, known, text, readable, mended="; ".join(mended))
     word = get_close_matches(readable.lower(), _WORDS, n=1)
     if word:
         value = _WORDS[word[0]]

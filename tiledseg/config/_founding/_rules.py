@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
@@ -87,11 +88,25 @@ def _gap(value: object) -> object:
     return 2 * value
 
 
-def _off(value: object) -> object:
-    """Let a value pass that switches its preparation off; the setting then stays away."""
-    if value in (None, 0, "", "none", "None"):
-        return None
-    raise ValueError("there is no such preparation of pixels here")
+def _colour(value: object) -> object:
+    """Turn the name of OpenCV's conversion of its own order into ours."""
+    name = str(value).removeprefix("cv2.").upper()
+    colours = {
+        "COLOR_BGR2RGB": "rgb",
+        "COLOR_BGR2HSV": "hsv",
+        "COLOR_BGR2LAB": "lab",
+        "COLOR_BGR2GRAY": "grey3",
+    }
+    if name not in colours:
+        raise ValueError(f"known are {', '.join(f'cv2.{one}' for one in colours)}")
+    return colours[name]
+
+
+def _unsharp(value: object) -> object:
+    """Turn k of the kernel with 1 + 8k amid -k: 9k times the difference from the mean of 3 x 3 px."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("it must be a number")  # noqa: TRY004  one more value that is no use
+    return {"sharpen": 9.0 * value, "sharpen_sigma": round(math.sqrt(2 / 3), 3)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +121,14 @@ class Put:
         What becomes of the value; a ValueError says why it is no use.
     text : str
         What else is to know.
+    may_be_off : bool
+        Whether None, 0, False and "" switch it off, as it is here without the setting.
     """
 
     places: tuple[str, ...]
     convert: Callable[[object], object] = _same
     text: str = ""
+    may_be_off: bool = False
 
 
 _DATA = {"train": ("train_data",), "eval": ("valid_data",), "valid": ("valid_data",), "test": ("test_data",)}
@@ -161,9 +179,19 @@ PUT: dict[str, Put] = {
     "mask.threshold": Put(
         tuple(f"{one}.mask_threshold" for one in ("train_data", "valid_data", "test_data"))
     ),
-    "image.color_converter": Put((), _off),
-    "image.gamma": Put((), _off),
-    "image.sharpening": Put((), _off),
+    "image.color_converter": Put(
+        ("train.preprocessing.colour",),
+        _colour,
+        "comes after gamma; each in [0, 1], the hue too",
+        may_be_off=True,
+    ),
+    "image.gamma": Put(("train.preprocessing.gamma",), _real, may_be_off=True),
+    "image.sharpening": Put(
+        ("train.preprocessing",),
+        _unsharp,
+        "a Gaussian as wide as the mean of 3 x 3 px; comes before gamma and colour",
+        may_be_off=True,
+    ),
     **{
         f"{section}.{key}_datapath": Put(tuple(f"{table}.{key}s" for table in tables))
         for section, tables in _DATA.items()
