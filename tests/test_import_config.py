@@ -189,7 +189,9 @@ def test_the_file_becomes_the_founding_settings() -> None:
     assert run.test_data.mask_threshold == 128
     assert run.predict.tiling.tile_size == (512, 512)
     assert run.predict.tiling.overlap == 128  # a margin of 64 on each side
-    assert run.predict.threshold == pytest.approx(127 / 255, abs=1e-6)
+    assert run.predict.threshold == "otsu"  # algorithm stands above threshold
+    stated = import_founding(CONFIG.replace('"cv2.THRESH_OTSU"', "None")).run.predict.threshold
+    assert stated == pytest.approx(127 / 255, abs=1e-6)
     assert (run.predict.inputs, run.predict.write) == (("./mini_test/images/",), ("mask", "overlay"))
     assert RunConfig.from_toml(run.to_toml()) == run
 
@@ -222,7 +224,6 @@ def test_every_key_is_accounted_for() -> None:
 
 
 UNUSABLE = {
-    "tiledinfer.algorithm",
     "distortion.rsigma",
 }
 
@@ -244,6 +245,12 @@ UNUSABLE = {
         ("[model]\nnormalization = Treu", "model.normalization", ("converted", "norm = batch")),
         ("[train]\nreducer_factor = 0.5", "train.reducer_factor", ("dropped", "does not switch it on")),
         ("[tiledinfer]\nalgorithm = None", "tiledinfer.algorithm", ("dropped", "off here")),
+        (
+            "[tiledinfer]\nalgorithm = cv2.THRESH_TRIANGLE",
+            "tiledinfer.algorithm",
+            ("converted", "= triangle"),
+        ),
+        ("[tiledinfer]\nalgorithm = 'mean'", "tiledinfer.algorithm", ("unusable", "known are")),
         ("[image]\ngamma = 0", "image.gamma", ("dropped", "off here")),
         ("[image]\ngamma = [2]", "image.gamma", ("unusable", "number")),
         ("[image]\ngamma = -2", "image.gamma", ("unusable", "greater than 0")),

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig, PreprocessingConfig
-from tiledseg.errors import FileError, ModelError
+from tiledseg.errors import FileError, ModelError, SettingError
 from tiledseg.io import locked, read_image, read_mask, read_probs, write_image
 
 
@@ -224,3 +225,50 @@ def test_an_image_that_changes_meanwhile_is_reported(change, suffix, tmp_path):
     assert re.search("stay as it is while it is read; got a file that was changed", alone.failed[0].error)
     assert not list((tmp_path / "out" / "masks").iterdir())
     assert not ts.predict_files(meddling, paths[1], tmp_path / "out", tiling=tiling).failed
+
+
+def grey_as_probs(tiles):
+    return tiles[..., :1] / 255
+
+
+@pytest.mark.parametrize("form", ["png", "ome-tiff", "npy"])
+@pytest.mark.parametrize("method", ["otsu", "triangle"])
+@pytest.mark.parametrize("faint", [0.1, 0.9])
+def test_a_threshold_is_found_on_the_whole_map(method, form, faint, tmp_path):
+    rng = np.random.default_rng(1)
+    chosen = rng.random((600, 90)) < faint
+    values = np.where(chosen, rng.normal(70, 15, chosen.shape), rng.normal(180, 20, chosen.shape))
+    grey = values.clip(0, 255).astype(np.uint8)
+    write_image(tmp_path / "a.png", np.repeat(grey[..., None], 3, axis=2))
+    config = PredictConfig(threshold=method, mask_format=form)
+    tiling = ts.TilingConfig(tile_size=64, overlap=0)
+    result = ts.predict_files(grey_as_probs, tmp_path / "a.png", tmp_path / "out", config, tiling=tiling)
+    assert not result.failed
+    (path,) = (tmp_path / "out" / "masks").iterdir()
+    found = np.load(path) if form == "npy" else read_image(path)
+    flag = cv2.THRESH_OTSU if method == "otsu" else cv2.THRESH_TRIANGLE
+    _, wanted = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY + flag)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_threshold_by_hand(tmp_path):
+    """Of 5 px of 10, 5 of 20 and 10 of 200, Otsu parts the two dark kinds from the light one."""
+    grey = np.repeat(np.array([10, 20, 200, 200], np.uint8), 5).reshape(4, 5)
+    write_image(tmp_path / "a.png", np.repeat(grey[..., None], 3, axis=2))
+    write_image(tmp_path / "flat.png", np.full((4, 5, 3), 30, np.uint8))
+    config = PredictConfig(threshold="otsu")
+    tiling = ts.TilingConfig(tile_size=32)
+    paths = [tmp_path / "a.png", tmp_path / "flat.png"]
+    ts.predict_files(grey_as_probs, paths, tmp_path / "out", config, tiling=tiling)
+    masks = tmp_path / "out" / "masks"
+    np.testing.assert_array_equal(read_image(masks / "a.png"), np.where(grey == 200, 255, 0))
+    assert not read_image(masks / "flat.png").any()  # one level is cut at a half
+
+
+def test_a_threshold_is_not_found_for_several_classes_nor_before_the_end(folder, tmp_path):
+    config = PredictConfig(threshold="otsu")
+    result = ts.predict_files(lambda tiles: tiles / 765, folder, tmp_path / "out", config)
+    assert all("one class alone; got otsu for 3 classes" in one.error for one in result.failed)
+    assert len(result.failed) == 2
+    with pytest.raises(SettingError, match="known at the end alone"):
+        PredictConfig(threshold="otsu", resume=True, mask_format="npy")

@@ -75,7 +75,7 @@ from tiledseg.config._photometric import (
     SharpenConfig,
     StainConfig,
 )
-from tiledseg.config._predict import PredictConfig, Product
+from tiledseg.config._predict import AutoThreshold, PredictConfig, Product
 from tiledseg.config._preprocessing import PreprocessingConfig
 from tiledseg.config._record import Record, TileOrigin
 from tiledseg.config._run import RunConfig
@@ -89,6 +89,7 @@ __all__ = [
     "ArchitectureConfig",
     "AttentionUNetConfig",
     "AugmentSet",
+    "AutoThreshold",
     "BasnetConfig",
     "BceConfig",
     "BceDiceConfig",

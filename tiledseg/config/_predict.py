@@ -10,7 +10,10 @@ from tiledseg._checks import broken
 from tiledseg.config._base import Config, Count, _tupled
 from tiledseg.errors import SettingError
 
-__all__ = ["PredictConfig", "Product"]
+__all__ = ["AutoThreshold", "PredictConfig", "Product"]
+
+AutoThreshold: TypeAlias = Literal["otsu", "triangle"]
+"""How a threshold is found on the histogram of an image's own probabilities."""
 
 Product: TypeAlias = Literal["mask", "probs", "overlay"]
 """What is written for an image."""
@@ -35,8 +38,10 @@ class PredictConfig(Config):
         Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies.
     channels : tuple of int or None
         Channels of the image that are read, from 0, in that order; None for all.
-    threshold : float or None
+    threshold : float, "otsu", "triangle" or None
         Where probabilities of one class are cut, in (0, 1); None for the segmenter's own, or 0.5.
+        Or how it is found for each image, on all its probabilities in 256 levels: every image is
+        then split in two, also one of background alone.
     batch_size : int or None
         Tiles per call of the network; None to choose by memory.
     memory_budget : int or None
@@ -71,7 +76,7 @@ class PredictConfig(Config):
     probs_dtype: Literal["float16", "float32"] = "float16"
     level: Annotated[int, Field(ge=0)] = 0
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_tupled)] | None = None
-    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1)] | AutoThreshold | None = None
     batch_size: Count | None = None
     memory_budget: Count | None = None
     engine: Literal["auto", "keras", "openvino"] = "auto"
@@ -92,6 +97,9 @@ class PredictConfig(Config):
                 got=self.probs_dtype,
                 fix="Set probs_dtype to float32, or probs_format to tiff.",
             )
+        if self.resume and isinstance(self.threshold, str):
+            must, fix = "be a number with resume, for it is known at the end alone", "State a threshold."
+            raise broken(SettingError, "threshold", must=must, got=self.threshold, fix=fix)
         streamed = {"mask": self.mask_format, "probs": self.probs_format}
         whole = [what for what in self.write if streamed.get(what, "png") in {"png", "tiff"}]
         if self.resume and whole:

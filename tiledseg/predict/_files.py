@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tiledseg._types import PathLike, Source
-    from tiledseg.config import PreprocessingConfig, Product, TilingConfig
+    from tiledseg.config import AutoThreshold, PreprocessingConfig, Product, TilingConfig
     from tiledseg.io import ImageSource
     from tiledseg.predict._plan import Layout
 
@@ -267,7 +267,7 @@ def _found_classes(layout: Layout, image: Source) -> int:
     return int(layout.predictor(tile).shape[3])
 
 
-def _threshold(model: object, config: PredictConfig) -> float:
+def _threshold(model: object, config: PredictConfig) -> float | AutoThreshold:
     if config.threshold is not None:
         return config.threshold
     return model.threshold if isinstance(model, SegmenterLike) else 0.5

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._checks import broken
-from tiledseg.errors import FileError
+from tiledseg.errors import FileError, SettingError
 from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
+from tiledseg.predict._cut import LevelMap, cut_level, levels_of
 from tiledseg.render import overlay
 from tiledseg.stitcher import labels_of, reduced_dtype
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.config import PredictConfig, Product
+    from tiledseg.config import AutoThreshold, PredictConfig, Product
     from tiledseg.io import ImageSink, ImageSource
 
 __all__ = ["SUFFIXES", "Tee", "check_size", "is_streamed", "written_at_the_end"]
@@ -63,17 +64,24 @@ class Tee:
         The open image.
     classes : int
         Channels of the probabilities.
-    threshold : float
+    threshold : float, "otsu" or "triangle"
         Where those of one class are cut.
+
+    Raises
+    ------
+    SettingError
+        If a threshold is to be found for several classes.
     """
 
-    def __init__(self, image: ImageSource, classes: int, threshold: float) -> None:
+    def __init__(self, image: ImageSource, classes: int, threshold: float | AutoThreshold) -> None:
+        _check_threshold(threshold, classes)
         self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         self.block_shape: tuple[int, int] = (512, 512)
         self.whole: FloatArray | None = None
         self._image, self._threshold = image, threshold
         self._sinks: dict[Product, ImageSink] = {}
+        self._levels: LevelMap | None = None
 
     def open(
         self,
@@ -116,14 +124,18 @@ class Tee:
                     fingerprint=None if fingerprint is None else {**fingerprint, "product": what},
                 )
                 self._sinks[what] = stack.enter_context(sink)
+                if labels and isinstance(self._threshold, str):
+                    self._levels = stack.enter_context(LevelMap(sink, self._threshold))
             return stack.pop_all()
 
     def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401
         if self.whole is not None:
             self.whole[key] = probs
         for what, sink in self._sinks.items():
-            if what == "mask":
-                labels = labels_of(probs, self._threshold)
+            if what == "mask" and self._levels is not None:
+                self._levels[key] = probs
+            elif what == "mask":
+                labels = _labels(probs, self._threshold)
                 sink[key] = labels * np.uint8(255) if self.shape[2] == 1 else labels
             else:
                 sink[key] = probs
@@ -141,7 +153,7 @@ class Tee:
         int
             Rows in px.
         """
-        if self.whole is not None:
+        if self.whole is not None or self._levels is not None:
             return 0
         return min(sink.finished_rows(start, stop) for sink in self._sinks.values())
 
@@ -150,7 +162,7 @@ def written_at_the_end(
     targets: Mapping[Product, Path],
     image: AnyArray,
     probs: FloatArray,
-    threshold: float,
+    threshold: float | AutoThreshold,
     config: PredictConfig,
 ) -> dict[Product, Path]:
     """Write what takes the whole map at once.
@@ -163,7 +175,7 @@ def written_at_the_end(
         The image.
     probs : ndarray
         Of shape (H, W, K), float32.
-    threshold : float
+    threshold : float, "otsu" or "triangle"
         Where probabilities of one class are cut.
     config : PredictConfig
         Formats.
@@ -174,7 +186,7 @@ def written_at_the_end(
         What was written.
     """
     written: dict[Product, Path] = {}
-    labels = labels_of(probs, threshold)
+    labels = _labels(probs, threshold)
     for what, target in targets.items():
         if is_streamed(what, config):
             continue
@@ -186,6 +198,21 @@ def written_at_the_end(
             write_image(target, overlay(image, labels, limits=_limits(image)))
         written[what] = target
     return written
+
+
+def _labels(probs: FloatArray, threshold: float | AutoThreshold) -> AnyArray:
+    if not isinstance(threshold, str):
+        return labels_of(probs, threshold)
+    levels = levels_of(probs)
+    counts = np.bincount(levels.ravel(), minlength=256)
+    return (levels > cut_level(counts, threshold)).astype(np.uint8)
+
+
+def _check_threshold(threshold: float | AutoThreshold, classes: int) -> None:
+    if isinstance(threshold, str) and classes > 1:
+        fix = "Leave it out: of several classes the most probable counts."
+        must = "be found for one class alone"
+        raise broken(SettingError, "threshold", must=must, got=f"{threshold} for {classes} classes", fix=fix)
 
 
 def check_size(image: ImageSource, targets: Mapping[Product, Path], config: PredictConfig) -> None:

@@ -9,7 +9,7 @@ from tiledseg._checks import did_you_mean, shown
 from tiledseg.config._base import laid_over
 from tiledseg.config._founding._note import Note
 from tiledseg.config._founding._parse import entries_of
-from tiledseg.config._founding._rules import DROPPED, DROPPED_SECTIONS, PUT, UNUSABLE
+from tiledseg.config._founding._rules import DROPPED, DROPPED_SECTIONS, PUT, UNUSABLE, method_of
 from tiledseg.config._founding._transforms import AUGMENTOR_KEYS, transforms_of
 from tiledseg.config._run import RunConfig
 from tiledseg.errors import SettingError
@@ -130,6 +130,9 @@ class _Draft:
         if entry.key.startswith("reducer_") and self._value("train.learning_rate_reducer") is not True:
             self._note(entry, "dropped", "train.learning_rate_reducer does not switch it on")
             return
+        if entry.key == "threshold" and entry.section == "tiledinfer" and self._finds_threshold():
+            self._note(entry, "dropped", "tiledinfer.algorithm finds one")
+            return
         if rule.may_be_off and entry.value in (None, 0, "", "none", "None"):
             self._note(entry, "dropped", "off here as there")
             return
@@ -143,6 +146,12 @@ class _Draft:
             given = _over(given, _nested(place, value))
         text = f"{', '.join(rule.places)} = {shown(value)}{f'; {rule.text}' if rule.text else ''}"
         self._patches.append(_Patch((entry,), given, text))
+
+    def _finds_threshold(self) -> bool:
+        try:
+            return bool(method_of(self._value("tiledinfer.algorithm")))
+        except ValueError:
+            return False
 
     def _take_size(self) -> None:
         """Height, width and channels are one setting here, and the tiles have that size as well."""

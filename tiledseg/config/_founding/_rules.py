@@ -11,7 +11,7 @@ from tiledseg.config._networks import NetworkConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DROPPED", "DROPPED_SECTIONS", "PUT", "UNUSABLE", "Put"]
+__all__ = ["DROPPED", "DROPPED_SECTIONS", "PUT", "UNUSABLE", "Put", "method_of"]
 
 
 def _same(value: object) -> object:
@@ -58,6 +58,30 @@ def _metrics(value: object) -> object:
     names = [str(_lower(one)).removeprefix("val_").removesuffix("_coef") for one in value]
     renamed = {"binary_accuracy": "accuracy"}
     return tuple(dict.fromkeys(renamed.get(name, name) for name in names))
+
+
+def method_of(value: object) -> str:
+    """Turn the name of OpenCV's way to find a threshold into ours.
+
+    Parameters
+    ----------
+    value : object
+        As it stands in the file.
+
+    Returns
+    -------
+    str
+        ``"otsu"`` or ``"triangle"``.
+
+    Raises
+    ------
+    ValueError
+        If it is another.
+    """
+    name = str(value).removeprefix("cv2.").removeprefix("THRESH_").lower()
+    if name not in {"otsu", "triangle"}:
+        raise ValueError("known are cv2.THRESH_OTSU and cv2.THRESH_TRIANGLE")
+    return name
 
 
 def _share_of_255(value: object) -> object:
@@ -176,6 +200,12 @@ PUT: dict[str, Put] = {
         "below the output folder",
     ),
     "tiledinfer.threshold": Put(("predict.threshold",), _share_of_255, "of 255 there"),
+    "tiledinfer.algorithm": Put(
+        ("predict.threshold",),
+        method_of,
+        "found for each image; stands above tiledinfer.threshold",
+        may_be_off=True,
+    ),
     "mask.threshold": Put(
         tuple(f"{one}.mask_threshold" for one in ("train_data", "valid_data", "test_data"))
     ),
@@ -246,10 +276,7 @@ DROPPED: dict[str, str] = {
 DROPPED_SECTIONS = {"infer": _WHOLE}
 """Sections of which no key is needed."""
 
-_OTSU = "masks are cut at a stated threshold; evaluate.threshold = valid chooses one on validation images"
 UNUSABLE: dict[str, str] = {
-    "infer.algorithm": _OTSU,
-    "tiledinfer.algorithm": _OTSU,
     "tiledinfer.blur": "probabilities are blended, not blurred",
 }
 """Keys whose meaning is lost here, and why."""
