@@ -192,7 +192,11 @@ def test_the_file_becomes_the_founding_settings() -> None:
     assert run.predict.threshold == "otsu"  # algorithm stands above threshold
     stated = import_founding(CONFIG.replace('"cv2.THRESH_OTSU"', "None")).run.predict.threshold
     assert stated == pytest.approx(127 / 255, abs=1e-6)
-    assert (run.predict.inputs, run.predict.write) == (("./mini_test/images/",), ("mask", "overlay"))
+    assert (run.predict.inputs, run.predict.write) == (
+        ("./mini_test/images/",),
+        ("mask", "overlay", "coloured"),
+    )
+    assert run.predict.mask_colours == ("black", "green")
     assert RunConfig.from_toml(run.to_toml()) == run
 
 
@@ -251,6 +255,10 @@ UNUSABLE = {
             ("converted", "= triangle"),
         ),
         ("[tiledinfer]\nalgorithm = 'mean'", "tiledinfer.algorithm", ("unusable", "known are")),
+        ("[segmentation]\ncolorize = False", "segmentation.colorize", ("dropped", "not switch it on")),
+        ("[segmentation]\ncolorize = True", "segmentation.colorize", ("converted", "mask_colours")),
+        ("[segmentation]\ncolorize = True\nwhite = 'mud'", "segmentation.white", ("unusable", "#rrggbb")),
+        ("[tiledinfer]\nblur = True", "tiledinfer.blur", ("unusable", "set predict.blur")),
         ("[image]\ngamma = 0", "image.gamma", ("dropped", "off here")),
         ("[image]\ngamma = [2]", "image.gamma", ("unusable", "number")),
         ("[image]\ngamma = -2", "image.gamma", ("unusable", "greater than 0")),

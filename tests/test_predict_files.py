@@ -272,3 +272,34 @@ def test_a_threshold_is_not_found_for_several_classes_nor_before_the_end(folder,
     assert len(result.failed) == 2
     with pytest.raises(SettingError, match="known at the end alone"):
         PredictConfig(threshold="otsu", resume=True, mask_format="npy")
+
+
+def test_masks_are_painted_beside_labels(folder, tmp_path):
+    config = PredictConfig(write=("mask", "coloured"), mask_colours=("black", "#00ff00"))
+    ts.predict_files(SEGMENTER, folder / "a.png", tmp_path / "out", config)
+    mask = read_image(tmp_path / "out" / "masks" / "a.png")
+    painted = read_image(tmp_path / "out" / "coloured" / "a.png")
+    assert set(np.unique(mask)) == {0, 255}
+    np.testing.assert_array_equal(painted, np.stack([mask * 0, mask, mask * 0], axis=-1))
+    with pytest.raises(SettingError, match="must be a name or #rrggbb; got mud"):
+        PredictConfig(mask_colours=("black", "mud"))
+
+
+def test_probabilities_are_blurred_before_they_are_cut(tmp_path):
+    """A lone px keeps the share of a Gaussian that falls on it: the product of its two middle weights."""
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[20, 20] = 255
+    write_image(tmp_path / "a.png", image)
+    config = PredictConfig(write=("mask", "probs"), probs_dtype="float32", blur=1.0, threshold=0.1)
+    tiling = ts.TilingConfig(tile_size=32, overlap=8)
+    ts.predict_files(grey_as_probs, tmp_path / "a.png", tmp_path / "out", config, tiling=tiling)
+    weights = np.exp(-(np.arange(-4, 5) ** 2) / 2)
+    weights /= weights.sum()
+    wanted = np.zeros((41, 41))
+    wanted[16:25, 16:25] = np.outer(weights, weights)
+    probs = read_probs(tmp_path / "out" / "probs" / "a.tif").reshape(41, 41)
+    np.testing.assert_allclose(probs, wanted, atol=1e-6)
+    # the middle has 0.159, each px beside it 0.097: a stated threshold of 0.1 leaves the middle alone
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "masks" / "a.png") > 0, image[..., 0] > 0)
+    with pytest.raises(SettingError, match="blur` must be 0 where a map is streamed"):
+        PredictConfig(blur=1.0, mask_format="ome-tiff")

@@ -9,6 +9,7 @@ from tiledseg.config._augment import (
     augmenting,
 )
 from tiledseg.config._base import Config, by_name, laid_over
+from tiledseg.config._colours import rgb_of
 from tiledseg.config._data import DataConfig, MaskParts, SplitConfig, StatsConfig, TileSetConfig
 from tiledseg.config._docs import meanings_of
 from tiledseg.config._export import ExportConfig
@@ -167,4 +168,5 @@ __all__ = [
     "import_founding",
     "laid_over",
     "meanings_of",
+    "rgb_of",
 ]

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tiledseg._checks import broken
 from tiledseg.config._base import Config, Count, _tupled
+from tiledseg.config._colours import ColourName
 from tiledseg.errors import SettingError
 
 __all__ = ["AutoThreshold", "PredictConfig", "Product"]
@@ -15,7 +16,7 @@ __all__ = ["AutoThreshold", "PredictConfig", "Product"]
 AutoThreshold: TypeAlias = Literal["otsu", "triangle"]
 """How a threshold is found on the histogram of an image's own probabilities."""
 
-Product: TypeAlias = Literal["mask", "probs", "overlay"]
+Product: TypeAlias = Literal["mask", "probs", "overlay", "coloured"]
 """What is written for an image."""
 
 
@@ -24,12 +25,19 @@ class PredictConfig(Config):
 
     Attributes
     ----------
-    write : tuple of {"mask", "probs", "overlay"}
+    write : tuple of {"mask", "probs", "overlay", "coloured"}
         What is written: masks into ``masks/``, probabilities into ``probs/``, overlays into
-        ``overlays/`` of the output folder.
+        ``overlays/``, masks painted in `mask_colours` into ``coloured/`` of the output folder; the
+        last two are PNG, and take the whole map at once.
     mask_format : {"png", "tiff", "ome-tiff", "ome-zarr", "npy"}
         Format of masks. The last three are written while they are computed, and take images of
         any size.
+    mask_colours : tuple of str or None
+        Colours of painted masks: of the background, then of each class, as ``"black"`` or
+        ``"#00ff00"``; None for black and the palette of overlays.
+    blur : float
+        Standard deviation in px of the map of a Gaussian that blurs probabilities before they are
+        cut and written; 0 for none. Takes the whole map at once.
     probs_format : {"tiff", "ome-tiff", "ome-zarr", "npy"}
         Format of probabilities.
     probs_dtype : {"float16", "float32"}
@@ -72,6 +80,11 @@ class PredictConfig(Config):
 
     write: Annotated[tuple[Product, ...], BeforeValidator(_tupled), Field(min_length=1)] = ("mask",)
     mask_format: Literal["png", "tiff", "ome-tiff", "ome-zarr", "npy"] = "png"
+    mask_colours: (
+        Annotated[tuple[ColourName, ...], BeforeValidator(_tupled), Field(min_length=2, max_length=256)]
+        | None
+    ) = None
+    blur: Annotated[float, Field(ge=0, le=100)] = 0.0
     probs_format: Literal["tiff", "ome-tiff", "ome-zarr", "npy"] = "tiff"
     probs_dtype: Literal["float16", "float32"] = "float16"
     level: Annotated[int, Field(ge=0)] = 0
@@ -102,6 +115,12 @@ class PredictConfig(Config):
             raise broken(SettingError, "threshold", must=must, got=self.threshold, fix=fix)
         streamed = {"mask": self.mask_format, "probs": self.probs_format}
         whole = [what for what in self.write if streamed.get(what, "png") in {"png", "tiff"}]
+        if self.blur and len(whole) < len(self.write):
+            must, fix = (
+                "be 0 where a map is streamed",
+                "Write masks as png, probs as tiff.",
+            )
+            raise broken(SettingError, "blur", must=must, got=self.blur, fix=fix)
         if self.resume and whole:
             raise broken(
                 SettingError,

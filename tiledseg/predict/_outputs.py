@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from tiledseg._checks import broken
+from tiledseg.config import rgb_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
 from tiledseg.predict._cut import LevelMap, cut_level, levels_of
-from tiledseg.render import overlay
+from tiledseg.render import colourise, overlay
 from tiledseg.stitcher import labels_of, reduced_dtype
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def is_streamed(what: Product, config: PredictConfig) -> bool:
 
     Parameters
     ----------
-    what : {"mask", "probs", "overlay"}
+    what : {"mask", "probs", "overlay", "coloured"}
         The product.
     config : PredictConfig
         Its format.
@@ -186,6 +188,8 @@ def written_at_the_end(
         What was written.
     """
     written: dict[Product, Path] = {}
+    if config.blur:
+        probs = _blurred(probs, config.blur)
     labels = _labels(probs, threshold)
     for what, target in targets.items():
         if is_streamed(what, config):
@@ -194,6 +198,8 @@ def written_at_the_end(
             write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None)
         elif what == "probs":
             write_probs(target, probs, dtype=config.probs_dtype)
+        elif what == "coloured":
+            write_image(target, _painted(labels, config))
         else:
             write_image(target, overlay(image, labels, limits=_limits(image)))
         written[what] = target
@@ -213,6 +219,22 @@ def _check_threshold(threshold: float | AutoThreshold, classes: int) -> None:
         fix = "Leave it out: of several classes the most probable counts."
         must = "be found for one class alone"
         raise broken(SettingError, "threshold", must=must, got=f"{threshold} for {classes} classes", fix=fix)
+
+
+def _blurred(probs: FloatArray, sigma: float) -> FloatArray:
+    """Blur one class after the other, mirrored at the edges; OpenCV takes no more than 128 at once."""
+    blurred = np.empty_like(probs)
+    for channel in range(probs.shape[2]):
+        one = np.ascontiguousarray(probs[..., channel])
+        blurred[..., channel] = cv2.GaussianBlur(one, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+    return blurred
+
+
+def _painted(labels: AnyArray, config: PredictConfig) -> AnyArray:
+    if config.mask_colours is None:
+        return colourise(labels)
+    background, *colours = map(rgb_of, config.mask_colours)
+    return colourise(labels, colours, background)
 
 
 def check_size(image: ImageSource, targets: Mapping[Product, Path], config: PredictConfig) -> None:

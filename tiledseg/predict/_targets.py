@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FOLDERS", "check_targets", "listed", "targets_of"]
 
-FOLDERS: dict[Product, str] = {"mask": "masks", "probs": "probs", "overlay": "overlays"}
+FOLDERS: dict[Product, str] = {
+    "mask": "masks",
+    "probs": "probs",
+    "overlay": "overlays",
+    "coloured": "coloured",
+}
 """Folder of each product."""
 
 _OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
@@ -75,8 +80,9 @@ def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfi
     root = next((root for root in roots if root.is_dir() and path.is_relative_to(root)), path.parent)
     place = path.relative_to(root).parent
     name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
-    formats: dict[Product, str] = {"mask": config.mask_format, "probs": config.probs_format, "overlay": "png"}
-    return {what: output / FOLDERS[what] / place / (name + SUFFIXES[formats[what]]) for what in config.write}
+    formats: dict[str, str] = {"mask": config.mask_format, "probs": config.probs_format}
+    ends = {what: SUFFIXES[formats.get(what, "png")] for what in config.write}
+    return {what: output / FOLDERS[what] / place / (name + end) for what, end in ends.items()}
 
 
 def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:

@@ -22,7 +22,8 @@ __all__ = ["Imported", "import_founding"]
 
 _SIZE = ("model.image_height", "model.image_width", "model.image_channels")
 _SWITCHES = ("generator.augmentation", "generator.generator", "model.generator", "train.generator")
-_TOGETHER = {*_SIZE, *_SWITCHES}  # keys that mean something together
+_PAINT = ("segmentation.colorize", "segmentation.black", "segmentation.white")
+_TOGETHER = {*_SIZE, *_SWITCHES, *_PAINT}  # keys that mean something together
 _MOST_CLASSES = 256
 
 
@@ -102,6 +103,7 @@ class _Draft:
             self._take(entry)
         self._take_size()
         self._take_transforms()
+        self._take_colours()
         self._fit()
 
     def _take(self, entry: Entry) -> None:
@@ -193,6 +195,24 @@ class _Draft:
         names = ", ".join(one.name for one in transforms)
         given = {"train": {"augment": tuple(one.model_dump() for one in transforms)}}
         self._patches.append(_Patch(tuple(good), given, f"train.augment: {names}"))
+
+    def _take_colours(self) -> None:
+        """Paint masks beside what else is written, if they were."""
+        found = tuple(self._entries[name] for name in _PAINT if name in self._entries)
+        if self._value("segmentation.colorize") is not True:
+            for entry in found:
+                self._note(entry, "dropped", "segmentation.colorize does not switch it on")
+            return
+        merged = bool(self._value("tiledinfer.merged_dir"))
+        write = ("mask", "overlay", "coloured") if merged else ("mask", "coloured")
+        both = {"predict": {"write": write}}
+        self._patches = [
+            _Patch(one.entries, both, one.text) if one.entries[0].key == "merged_dir" else one
+            for one in self._patches
+        ]
+        colours = (self._value("segmentation.black") or "black", self._value("segmentation.white") or "white")
+        given = _over(both, _nested("predict.mask_colours", colours))
+        self._patches.append(_Patch(found, given, f"predict.mask_colours = {shown(colours)}"))
 
     def _fit(self) -> None:
         """Fit all together, or, where they do not fit, one after the other."""

@@ -233,7 +233,7 @@ PUT: dict[str, Put] = {
 _FOLDER = "what a run makes is in its own new folder"
 _ONCE = "validation covers each image once"
 _LABELS = "masks are labels: cut at the threshold, never blurred"
-_COLOURS = "masks are written as labels; tiledseg.render.colourise paints them in any colours"
+_COLOURS = "masks are written as labels; predict.mask_colours paints them"
 _WHOLE = "a whole image is predicted in tiles; to see it shrunk, set train.preprocessing.scale"
 
 DROPPED: dict[str, str] = {
@@ -265,9 +265,6 @@ DROPPED: dict[str, str] = {
     "tiledinfer.color_converter": "prepared as in training",
     "tiledinfer.gamma": "prepared as in training",
     "tiledinfer.sharpening": "prepared as in training",
-    "segmentation.colorize": _COLOURS,
-    "segmentation.black": _COLOURS,
-    "segmentation.white": _COLOURS,
     "segmentation.blursize": _COLOURS,
     "distortion.gaussian_filter_sigma": "one smooth field is drawn, with one sigma",
 }
@@ -277,6 +274,6 @@ DROPPED_SECTIONS = {"infer": _WHOLE}
 """Sections of which no key is needed."""
 
 UNUSABLE: dict[str, str] = {
-    "tiledinfer.blur": "probabilities are blended, not blurred",
+    "tiledinfer.blur": "how wide it was is not said there: set predict.blur, its sigma in px",
 }
 """Keys whose meaning is lost here, and why."""
