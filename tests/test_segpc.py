@@ -1,0 +1,81 @@
+"""The example on real smears: its bundle, and its script on made-up images of the same layout."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiledseg
+from tiledseg.io import write_image, write_mask
+from tiledseg.samples import smear
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "segpc"
+BUNDLE = EXAMPLE / "segpc-plasma"
+
+
+@pytest.mark.skipif(not BUNDLE.exists(), reason="is in the repository, not in the sdist")
+def test_bundle_is_small_states_its_licence_and_predicts():
+    assert sum(file.stat().st_size for file in BUNDLE.iterdir()) < 8e6
+    card = (BUNDLE / "README.md").read_text(encoding="utf-8")
+    assert "CC BY-NC-SA 4.0" in card
+    assert "non-commercial" in " ".join(card.split())
+    segmenter = tiledseg.load_model(BUNDLE)
+    assert segmenter.labels == ("plasma cell",)
+    probs = tiledseg.tiled_predict(segmenter, smear(480, 640, seed=1).image)
+    assert probs.shape == (480, 640, 1)
+    assert 0 <= probs.min() < 0.1 < 0.9 < probs.max() <= 1
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("segpc_train", EXAMPLE / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def letterboxed(folder, number):
+    """Write a thumbnail with its mask as the challenge's lie in the folder: padded above and below."""
+    one = smear(384, 512, seed=number)
+    image, mask = np.zeros((512, 512, 3), np.uint8), np.zeros((512, 512), np.uint8)
+    image[64:448], mask[64:448] = one.image, one.mask * 255
+    write_image(folder / "images" / f"{number}.png", image)
+    write_image(folder / "masks" / f"{number}.png", mask)
+
+
+@pytest.mark.slow
+def test_script_trains_scores_and_writes_a_bundle_with_its_card(tmp_path, monkeypatch, capsys):
+    data, output = tmp_path / "data", tmp_path / "out"
+    for place, number in enumerate((*range(100, 110), *range(200, 206), *range(300, 304))):
+        letterboxed(data / "letterbox_512" / ("train" if place % 2 else "valid"), number)
+    full = data / "full_2560x1920"
+    one = smear(960, 1280, seed=7)
+    write_image(full / "images" / "102.png", one.image)
+    write_mask(full / "masks" / "102.png", one.mask * 255)
+    train = script()
+    monkeypatch.setattr(
+        train,
+        "published",
+        lambda pair, folder: train.score_map(
+            np.asarray(one.mask, np.float32),
+            one.mask,
+            name=pair.name,
+            threshold=0.5,
+            borders=((512,), (512,)),
+        ),
+    )
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", "--data", str(data), "--output", str(output), "--epochs", "1"]
+    )
+    assert train.main() == 0
+    printed = capsys.readouterr().out
+    assert "of other slides" in printed
+    assert "published" in printed
+    card = (output / "segpc-plasma" / "README.md").read_text(encoding="utf-8")
+    assert "| 2560 x 1920 originals (1) |" in card
+    segmenter = tiledseg.load_model(output / "segpc-plasma")
+    assert (segmenter.views, segmenter.preprocessing.scale) == ("flips", train.ORIGINAL_SCALE)
