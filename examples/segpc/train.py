@@ -232,8 +232,8 @@ def table(ours: EvaluationResult, theirs: list[ImageScores]) -> str:
     lines = [f"{'':<8}{'ours':>33}   {'published':>24}", f"{'image':<8}{scores}{'seconds':>9}   {scores}"]
     for one, other in zip(ours.images, theirs, strict=True):
         lines.append(
-            f"{one.name:<8}{one.dice:>8.3f}{one.iou:>8.3f}{one.seam_ratio:>8.2f}{one.seconds:>9.2f}"
-            f"   {other.dice:>8.3f}{other.iou:>8.3f}{other.seam_ratio:>8.2f}"
+            f"{one.name:<8}{one.dice:>8.3f}{one.iou:>8.3f}{seams(one.seam_ratio)}{one.seconds:>9.2f}"
+            f"   {other.dice:>8.3f}{other.iou:>8.3f}{seams(other.seam_ratio)}"
         )
     numbers = [
         (one.dice, one.iou, one.seam_ratio, one.seconds, other.dice, other.iou, other.seam_ratio)
@@ -241,10 +241,15 @@ def table(ours: EvaluationResult, theirs: list[ImageScores]) -> str:
     ]
     means = [math.fsum(column) / len(column) for column in zip(*numbers, strict=True)]
     lines.append(
-        f"{'mean':<8}{means[0]:>8.3f}{means[1]:>8.3f}{means[2]:>8.2f}{means[3]:>9.2f}"
-        f"   {means[4]:>8.3f}{means[5]:>8.3f}{means[6]:>8.2f}"
+        f"{'mean':<8}{means[0]:>8.3f}{means[1]:>8.3f}{seams(means[2])}{means[3]:>9.2f}"
+        f"   {means[4]:>8.3f}{means[5]:>8.3f}{seams(means[6])}"
     )
     return "\n".join(lines)
+
+
+def seams(ratio: float) -> str:
+    """Show a seam ratio; an image that is one tile has none."""
+    return f"{'-' if math.isnan(ratio) else format(ratio, '.2f'):>8}"
 
 
 if __name__ == "__main__":
