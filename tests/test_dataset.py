@@ -19,6 +19,7 @@ from tiledseg.config import DataConfig, Record, SplitConfig
 from tiledseg.data import (
     Manifest,
     Pair,
+    as_pairs,
     check_disjoint,
     describe,
     find_pairs,
@@ -544,3 +545,16 @@ def test_odd_names_go_through_or_are_named(tmp_path):
         (tmp_path / kind / "ok.png").rename(tmp_path / kind / os.fsdecode(b"\xff.png"))
     with pytest.raises(TiledSegError, match=r"1 of 6 pairs.*\\udcff: .*Rename the file"):
         describe(pairs_of(folders(tmp_path)), tmp_path)
+
+
+def test_a_manifest_of_nothing_does_not_replace_a_good_one(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    path.write_text("kept\n")
+    with pytest.raises(FileError, match="must get at least one record"):
+        write_manifest(path, [])
+    assert path.read_text() == "kept\n"
+
+
+def test_what_is_no_list_of_pairs_is_named():
+    with pytest.raises(SettingError, match="`train` must be a list of pairs"):
+        as_pairs(None, "train")

@@ -428,3 +428,9 @@ def test_a_map_of_known_channels_is_scored_without_being_kept():
     assert streamed.images[0].seam_ratio == pytest.approx(kept.images[0].seam_ratio)
     assert streamed.summary()["calibration_error"] == pytest.approx(kept.summary()["calibration_error"])
     assert streamed.images[0].seconds > 0
+
+
+@pytest.mark.parametrize("n_images", [-1, 1.5, True])
+def test_the_worst_are_counted_in_whole_numbers(n_images):
+    with pytest.raises(SettingError, match="`n_images` must be a whole number"):
+        EvaluationResult(()).worst(n_images)

@@ -105,3 +105,10 @@ def test_redundancy_of_the_founding_image():
 def test_impossible_axes_are_refused(setting, fix):
     with pytest.raises(SettingError, match=fix):
         AxisGrid(**setting)
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), True, None, "8"])
+@pytest.mark.parametrize("name", ["length", "tile", "overlap", "alignment"])
+def test_what_is_no_whole_number_makes_no_grid(name, value):
+    with pytest.raises(SettingError, match=f"`{name}` must be (a whole number|in .0, tile)"):
+        AxisGrid(**({"length": 40, "tile": 16, "overlap": 4, "alignment": 1} | {name: value}))

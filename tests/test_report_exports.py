@@ -149,3 +149,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     with pytest.raises(FileError, match="file"):
         write_coco(tmp_path / "file" / "a.json", [])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_one_name_is_not_taken_for_its_letters(tmp_path):
+    with pytest.raises(SettingError, match=r'`names` must be a sequence.*Pass \("cell",\)'):
+        write_geojson(tmp_path / "a.geojson", np.ones((4, 4), np.uint8), names="cell")
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
-from tiledseg._checks import broken
+from tiledseg._checks import broken, whole_number
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -123,15 +123,8 @@ class AxisGrid:
 
     def __post_init__(self) -> None:
         for name in ("length", "tile", "alignment"):
-            if getattr(self, name) < 1:
-                raise broken(
-                    SettingError,
-                    name,
-                    must="be at least 1 px",
-                    got=getattr(self, name),
-                    fix="An empty axis cannot be tiled." if name == "length" else "Use 1 or more.",
-                )
-        if not 0 <= self.overlap < self.tile:
+            whole_number(name, getattr(self, name))
+        if self.overlap not in range(self.tile):
             raise broken(
                 SettingError,
                 "overlap",
@@ -139,6 +132,7 @@ class AxisGrid:
                 got=self.overlap,
                 fix=f"Use at most {self.tile - 1}.",
             )
+        whole_number("overlap", self.overlap, least=0)  # a range takes True for 1
         if self.length > _MOST_TILES * (self.tile - self.overlap):
             raise broken(
                 SettingError,

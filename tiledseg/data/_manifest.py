@@ -188,8 +188,12 @@ def write_manifest(path: PathLike, records: Sequence[Record]) -> None:
     Raises
     ------
     FileError
-        If an image, a group or a digest occurs in two splits, or the file cannot be written.
+        If there is no record, an image, a group or a digest occurs in two splits, or the file
+        cannot be written.
     """
+    if not records:
+        fix = "Give it the records that `describe` returns."
+        raise broken(FileError, str(path), must="get at least one record", got="none", fix=fix)
     check_disjoint(records)
     ordered = sorted(records, key=lambda record: natural(record.name))
     lines = [record.model_dump_json(exclude_defaults=True) for record in ordered]

@@ -84,6 +84,9 @@ def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
     >>> [pair.name for pair in as_pairs([("a/7.jpg", "b/7.png"), (np.zeros((4, 4)), "8.png")], "train")]
     ['7', 'train[1]']
     """
+    if not hasattr(items, "__iter__"):
+        fix = "Find some with tiledseg.data.find_pairs."
+        raise broken(SettingError, what, must="be a list of pairs of image and mask", got=items, fix=fix)
     pairs = [_as_pair(item, f"{what}[{place}]") for place, item in enumerate(items)]
     if not pairs:
         raise broken(

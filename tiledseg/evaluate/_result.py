@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._checks import broken, whole_number
 from tiledseg.config import EvaluateConfig
 from tiledseg.errors import SettingError
 from tiledseg.evaluate._scores import SCORES, added, group_of, mean, of_classes, pooled
@@ -287,8 +287,14 @@ class EvaluationResult:
         -------
         tuple of ImageScores
             The worst first.
+
+        Raises
+        ------
+        SettingError
+            If `n_images` is no whole number of at least 0.
         """
-        return tuple(sorted(self.images, key=lambda one: one.dice)[:n_images])
+        at_most = whole_number("n_images", n_images, least=0)
+        return tuple(sorted(self.images, key=lambda one: one.dice)[:at_most])
 
     def to_csv(self, path: PathLike) -> None:
         """Write one line per image as CSV.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._checks import broken, shown
 from tiledseg.errors import SettingError
 from tiledseg.io import write_text
 from tiledseg.render import PALETTE
@@ -127,6 +127,9 @@ def write_coco(
 
 
 def _check_names(labels: AnyArray, names: Sequence[str]) -> None:
+    if isinstance(names, str):  # its letters would be taken for names
+        fix = f'Pass ("{shown(names)}",).'
+        raise broken(SettingError, "names", must="be a sequence of names", got=names, fix=fix)
     most = int(labels.max()) if labels.size and labels.dtype.kind in "bui" else 0
     if most > len(names):
         raise broken(
