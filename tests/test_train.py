@@ -546,3 +546,14 @@ def test_the_founding_configuration_is_that_of_the_experiment():
     assert (config.optimizer.name, config.loss.name, config.clip) == ("adam", "bce_dice", 0.5)
     assert (config.schedule.name, config.schedule.factor, config.schedule.patience) == ("plateau", 0.5, 4)
     assert (config.patience, config.epochs, config.preprocessing.scale) == (10, 100, 1.0)
+
+
+def test_wrong_settings_of_a_run_make_no_folder(tmp_path):
+    with pytest.raises(SettingError, match="`settings` must be a RunConfig"):
+        Trainer(settings(tmp_path)).fit(blobs(1, 2), blobs(8), progress=False, settings=5)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_not_gone_on_with_for_want_of_pairs(trained):
+    with pytest.raises(SettingError, match="`train` must have at least one pair"):
+        Trainer.resume(trained[1].run_dir, [], blobs(8, 9), progress=False)

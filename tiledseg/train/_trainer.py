@@ -112,9 +112,10 @@ class Trainer:
         ModelError
             If the loss or a weight is no longer finite; the best network so far stays on disk.
         """
+        known = settings_of(RunConfig, settings, "settings").changed(train=self.config)
         sources = sources_of(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
-        sources.record.write(run_dir, settings_of(RunConfig, settings, "settings").changed(train=self.config))
+        sources.record.write(run_dir, known)
         return _result(Session(self.config, sources, run_dir), callbacks, progress=progress)
 
     @classmethod
@@ -168,7 +169,8 @@ class Trainer:
             own = config
         if train is None or valid is None:
             recorded = recorded_pairs(folder)
-            train, valid = train or recorded[0], valid or recorded[1]
+            train = recorded[0] if train is None else train
+            valid = recorded[1] if valid is None else valid
         sources = sources_of(own, train, valid)
         sources.record.check(folder)
         return _result(Session(own, sources, folder), callbacks, progress=progress)
