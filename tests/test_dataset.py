@@ -558,3 +558,9 @@ def test_a_manifest_of_nothing_does_not_replace_a_good_one(tmp_path):
 def test_what_is_no_list_of_pairs_is_named():
     with pytest.raises(SettingError, match="`train` must be a list of pairs"):
         as_pairs(None, "train")
+
+
+@pytest.mark.parametrize("split", [5, True, ["train"]])
+def test_what_is_no_name_is_no_split(tmp_path, split):
+    with pytest.raises(FileError, match="`split` must be a split of the manifest"):
+        Manifest(tmp_path, ()).of(split)

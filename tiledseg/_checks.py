@@ -89,7 +89,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     'Did you mean `overlap`?'
     """
     words = sorted(known)
-    near = get_close_matches(word, words, n=1)
+    near = get_close_matches(shown(word), words, n=1)  # what is no text has no near one
     return f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(words)}."
 
 
