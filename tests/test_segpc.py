@@ -47,7 +47,7 @@ def letterboxed(folder, number):
     image, mask = np.zeros((512, 512, 3), np.uint8), np.zeros((512, 512), np.uint8)
     image[64:448], mask[64:448] = one.image, one.mask * 255
     write_image(folder / "images" / f"{number}.png", image)
-    write_image(folder / "masks" / f"{number}.png", mask)
+    write_mask(folder / "masks" / f"{number}.png", mask > 0)
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_script_trains_scores_and_writes_a_bundle_with_its_card(tmp_path, monkey
     full = data / "full_2560x1920"
     one = smear(960, 1280, seed=7)
     write_image(full / "images" / "102.png", one.image)
-    write_mask(full / "masks" / "102.png", one.mask * 255)
+    write_mask(full / "masks" / "102.png", one.mask)
     train = script()
     monkeypatch.setattr(
         train,
