@@ -303,3 +303,12 @@ def test_probabilities_are_blurred_before_they_are_cut(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "out" / "masks" / "a.png") > 0, image[..., 0] > 0)
     with pytest.raises(SettingError, match="blur` must be 0 where a map is streamed"):
         PredictConfig(blur=1.0, mask_format="ome-tiff")
+
+
+@pytest.mark.parametrize("tiling", [ts.TilingConfig(tile_size=33, overlap=0), "512", 5])
+def test_a_tiling_that_fits_no_image_is_refused_before_any(tmp_path, tiling):
+    write_image(tmp_path / "in" / "a.png", np.zeros((40, 40, 3), np.uint8))
+    model = ts.build_model({"name": "unet", "input_shape": (32, 32, 3), "levels": 2, "base_filters": 4})
+    with pytest.raises(SettingError, match="til"):
+        ts.predict_files(model, tmp_path / "in", tmp_path / "out", tiling=tiling)
+    assert not list(tmp_path.glob("out/**/*.png"))

@@ -295,3 +295,11 @@ def test_an_evaluation_says_how_far_tiles_disagree():
     assert steep.images[0].disagreement > 0.1
     alone = evaluator.evaluate(lambda tiles: tiles[..., :1] / 255, [(IMAGE[:32, :32], truth[:32, :32])])
     assert np.isnan(alone.images[0].disagreement)
+
+
+@pytest.mark.parametrize(
+    "way", [{"views": ""}, {"views": ["flips"]}, {"devices": ()}, {"devices": "CPU:0"}, {"devices": 2}]
+)
+def test_ways_that_cannot_be_are_refused(way):
+    with pytest.raises(SettingError, match="must be"):
+        ts.tiled_predict(lambda tiles: tiles[..., :1], np.zeros((20, 20, 1), np.uint8), **way)

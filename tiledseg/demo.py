@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tiledseg
-from tiledseg._checks import broken
+from tiledseg._checks import broken, whole_number
 from tiledseg._progress import progress_bar
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
@@ -122,6 +122,7 @@ def run_demo(  # noqa: PLR0913  what makes a demo smaller
     started = time.perf_counter()
     if n_images < 4:
         raise broken(SettingError, "n_images", must="be at least 4", got=n_images, fix="Use 4 or more.")
+    whole_number("seed", seed, least=0)
     folder = prepare_folder(output)
     trained = _trained(seed, n_images, epochs, progress=progress) if train else None
     segmenter = trained or tiledseg.load_model(shipped_folder("demo"))

@@ -162,6 +162,20 @@ class Way:
     views: Views | None = None
     devices: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        """Check the choices by themselves."""
+        if self.views is not None:
+            _check_choice("views", self.views, get_args(Views))
+        named = isinstance(self.devices, list | tuple) and all(isinstance(one, str) for one in self.devices)
+        if self.devices is not None and not (named and self.devices):
+            raise broken(
+                SettingError,
+                "devices",
+                must="be names of devices, at least one",
+                got=self.devices,
+                fix='Give for example ("GPU:0", "GPU:1"), or None for all GPUs.',
+            )
+
 
 def networks_for(
     predictor: Predictor, way: Way, tile_size: tuple[int, int], n_tiles: int, batch_size: int
@@ -194,8 +208,6 @@ def networks_for(
     SettingError
         If a setting is not known, or does not fit the tile or the others.
     """
-    if way.views is not None:
-        _check_choice("views", way.views, get_args(Views))
     if way.views == "d4" and tile_size[0] != tile_size[1]:
         raise broken(
             SettingError, "views", must="be flips for tiles that are not square", got="d4", fix="Use flips."

@@ -184,7 +184,7 @@ def _check_threshold(threshold: float) -> None:
 
 def _check_views(segmenter: Segmenter) -> None:
     views, tiling = segmenter.views, segmenter.tiling
-    if views not in {None, "flips", "d4"}:
+    if views not in (None, "flips", "d4"):
         raise broken(
             SettingError, "views", must="be flips, d4 or None", got=views, fix="Use flips, or leave it out."
         )

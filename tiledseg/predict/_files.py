@@ -109,9 +109,10 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
         check_targets(targets, config)  # of a run that ended just now, say
         if client is None:
             model = resolved(model)
-            fastest(
-                predictor_for(model), 0, config.engine, config.precision
-            )  # what cannot be had is told at once
+            # What cannot be had, or does not fit the network whatever the image, is told at once.
+            fastest(predictor_for(model), 0, config.engine, config.precision)
+            if getattr(tiling or getattr(model, "tiling", None), "tile_size", None) != "auto":
+                lay_out(model, (1, 1), tiling)
         for what in config.write:
             check_writable(Path(output) / FOLDERS[what])
         with progress_bar(len(files), "images", shown=progress) as advance:

@@ -166,7 +166,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     check_image(image, layout.predictor.channels)
     if threshold is None:
         threshold = model.threshold if isinstance(model, SegmenterLike) else 0.5
-    way = Way(engine, precision, views or own_views(model), devices)
+    way = Way(engine, precision, own_views(model) if views is None else views, devices)
     if out is None and is_dask(image):
         _check_lazy(callback=callback, verify=verify, return_report=return_report)
         wanted = wanted_tiles(layout, mask, image, list(range(len(layout.grid))))
