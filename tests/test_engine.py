@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tiledseg.engine import fitting_batch, predictor_for
+from tiledseg.engine import available_memory, fitting_batch, predictor_for
 from tiledseg.errors import ModelError, SettingError
 
 layers = keras.layers
@@ -195,3 +195,19 @@ def test_the_batch_size_follows_tile_tiles_and_memory():
     assert fitting_batch(predictor, (512, 512), 100) == 1
     with pytest.raises(SettingError, match="hold 1 tiles of 64x64 px"):
         fitting_batch(predictor, (64, 64), 100, need - 1)
+
+
+def test_free_memory_is_what_a_containers_limit_leaves(tmp_path, monkeypatch):
+    machine = available_memory()
+    assert machine > 2**27
+    monkeypatch.setattr("tiledseg.engine._memory._CGROUP", tmp_path)
+    assert available_memory() > 2**27
+    for name, text in (
+        ("memory.max", "67108864\n"),
+        ("memory.current", "50331648\n"),
+        ("memory.stat", "anon 5\ninactive_file 1048576\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    assert available_memory() == (64 - 48 + 1) * 2**20
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory() > 2**27

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from tiledseg._backend import keras
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
-from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
+from tiledseg.errors import ArrayError, BundleError, FileError, ModelError, SettingError
 from tiledseg.io import read_image, read_mask
 from tiledseg.models import Segmenter, UNetBuilder, build_loss, load_model
 from tiledseg.predict import tiled_predict
@@ -67,6 +69,14 @@ class Spoil(keras.callbacks.Callback):
         if epoch + 1 >= self.first:
             for variable in self.model.trainable_weights:
                 variable.assign(variable * self.factor)
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Presses Ctrl-C in the first epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 0:
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -557,3 +567,34 @@ def test_wrong_settings_of_a_run_make_no_folder(tmp_path):
 def test_a_run_is_not_gone_on_with_for_want_of_pairs(trained):
     with pytest.raises(SettingError, match="`train` must have at least one pair"):
         Trainer.resume(trained[1].run_dir, [], blobs(8, 9), progress=False)
+
+
+def test_a_run_starts_from_the_weights_of_a_bundle(trained, tmp_path):
+    start = trained[1].run_dir / "best"
+    still = settings(tmp_path, start_from=str(start), learning_rate=1e-9, steps_per_epoch=1, epochs=1)
+    result = Trainer(still).fit(blobs(1, 2), blobs(8, 9), progress=False)
+    before, after = load_model(start).network.trainable_weights, result.segmenter.network.trainable_weights
+    assert all(np.allclose(one, other, atol=1e-6) for one, other in zip(before, after, strict=True))
+    new = Trainer(still.changed(start_from=None)).fit(blobs(1, 2), blobs(8, 9), progress=False)
+    assert result.history["val_loss"][0] < new.history["val_loss"][0]
+
+
+def test_a_run_that_has_a_checkpoint_needs_its_start_no_more(trained, tmp_path):
+    start = shutil.copytree(trained[1].run_dir / "best", tmp_path / "start")
+    config = settings(tmp_path, start_from=str(start), epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config).fit(blobs(1, 2), blobs(8), progress=False, callbacks=[Interrupt()])
+    shutil.rmtree(start)
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    result = Trainer.resume(run_dir, blobs(1, 2), blobs(8), progress=False, callbacks=[Interrupt()])
+    assert result.history["epoch"] == [1, 2]
+
+
+def test_a_start_that_does_not_fit_is_refused_before_any_folder_is_made(trained, tmp_path):
+    start = str(trained[1].run_dir / "best")
+    wider = settings(tmp_path, start_from=start, network=TINY.changed(base_filters=8))
+    with pytest.raises(SettingError, match="`start_from` must hold weights for `network`"):
+        Trainer(wider).fit(blobs(1, 2), blobs(8), progress=False)
+    with pytest.raises(BundleError, match="nowhere"):
+        Trainer(settings(tmp_path, start_from="nowhere")).fit(blobs(1, 2), blobs(8), progress=False)
+    assert not (tmp_path / "runs").exists()

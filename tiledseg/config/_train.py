@@ -35,6 +35,8 @@ class TrainConfig(Config):
     ----------
     network : NetworkConfig
         The architecture, chosen by its ``name``, and its settings.
+    start_from : str or None
+        Bundle whose weights training starts from, as `load_model` takes it; None for random ones.
     preprocessing : PreprocessingConfig
         How pixels are prepared, the same in training and use; its ``scale`` is that of the
         training images. What is not given is as the network's weights expect it.
@@ -115,6 +117,7 @@ class TrainConfig(Config):
     network: NetworkConfig = UNetConfig(
         input_shape=(None, None, 3), levels=5, base_filters=16, base_kernel=3, dropout=0.0
     )
+    start_from: str | None = None
     preprocessing: PreprocessingConfig = Field(default_factory=_expected)
     crop_size: Pair | None = None
     foreground_share: Share = 0.5

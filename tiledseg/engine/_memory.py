@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiledseg._checks import broken
@@ -14,21 +15,43 @@ if TYPE_CHECKING:
 __all__ = ["allowed_memory", "available_memory", "check_memory", "fitting_batch"]
 
 _PIXELS_PER_CALL = 512 * 512  # on a CPU more per call was slower: caches overflow, nothing is gained
+_CGROUP = Path("/sys/fs/cgroup")
 _SHARE = 0.5  # of the free memory that a network may take when nothing else is said
 
 
 def available_memory() -> int:
-    """Say how much memory this machine has free.
+    """Say how much memory this process can still have.
 
     Returns
     -------
     int
-        Bytes; 4 GiB where the system does not tell.
+        Bytes that the machine has free or can free at once, or what a container's limit leaves of
+        them; 4 GiB where the system does not tell.
     """
+    machine = _table("/proc/meminfo").get("MemAvailable:")
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = machine * 1024 if machine else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return 4 << 30
+        free = 4 << 30
+    return min(free, _left_in_container(free))
+
+
+def _left_in_container(free: int) -> int:
+    """Give what the limit of a control group (version 2), as containers have it, leaves."""
+    try:
+        most, used = (int((_CGROUP / name).read_text("utf-8")) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # none, or "max"
+        return free
+    return max(0, most - used + _table(_CGROUP / "memory.stat").get("inactive_file", 0))
+
+
+def _table(file: str | Path) -> dict[str, int]:
+    """Read a table of the system: a name and a number in each line."""
+    try:
+        lines = Path(file).read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    return {words[0]: int(words[1]) for words in map(str.split, lines) if words[1:] and words[1].isdigit()}
 
 
 def allowed_memory(memory_budget: int | None) -> int:

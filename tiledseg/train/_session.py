@@ -23,6 +23,7 @@ from tiledseg.train._platform import on_devices, repeat_exactly
 from tiledseg.train._record import versions
 from tiledseg.train._run import History, remove_leftovers
 from tiledseg.train._seeds import computing_in, seeded
+from tiledseg.train._start import build_start
 from tiledseg.train._state import Checkpointer, Restorer, restore_variables
 from tiledseg.train._stopping import Stopper
 
@@ -99,7 +100,9 @@ class Session:
         with ExitStack() as stack:
             stack.enter_context(on_devices(config.devices))
             with computing_in(config.precision):
-                segmenter = self._untrained()
+                segmenter = self._untrained(
+                    build_model(config.network) if checkpoint else build_start(config)
+                )
                 network = training_network(segmenter.network, config.network)
             stateful = self._stateful(segmenter, history, callbacks)
             feed, valid = (
@@ -170,10 +173,10 @@ class Session:
                 raise error from None
             raise
 
-    def _untrained(self) -> Segmenter:
+    def _untrained(self, network: keras.Model) -> Segmenter:
         config, data = self.config, self.sources.record.data
         return Segmenter(
-            network=build_model(config.network),
+            network=network,
             architecture=config.network,
             labels=config.labels,
             preprocessing=config.preprocessing,

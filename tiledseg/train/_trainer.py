@@ -12,6 +12,7 @@ from tiledseg.train._record import check_settings, read_settings, recorded_pairs
 from tiledseg.train._run import new_run_dir
 from tiledseg.train._session import Session
 from tiledseg.train._sources import sources_of
+from tiledseg.train._start import build_start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,16 +104,21 @@ class Trainer:
         Raises
         ------
         SettingError
-            If there are no pairs, or an image is in both sets.
+            If there are no pairs, an image is in both sets, or ``start_from`` holds weights for
+            another network.
         FileError
             If a file cannot be read, or the run's folder cannot be written.
         ArrayError
             If images do not fit the settings, masks do not fit their images or the classes, or no
             mask for training has any foreground.
+        BundleError
+            If ``start_from`` is no bundle.
         ModelError
             If the loss or a weight is no longer finite; the best network so far stays on disk.
         """
         known = settings_of(RunConfig, settings, "settings").changed(train=self.config)
+        if self.config.start_from is not None:
+            build_start(self.config)  # or it would be refused when all images are read
         sources = sources_of(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
         sources.record.write(run_dir, known)

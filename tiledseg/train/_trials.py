@@ -11,12 +11,13 @@ from tiledseg._backend import keras
 from tiledseg._checks import broken, real_number, settings_of, whole_number
 from tiledseg.config import TrainConfig
 from tiledseg.errors import SettingError
-from tiledseg.models import build_loss, build_model, training_network
+from tiledseg.models import build_loss, training_network
 from tiledseg.train._feed import Feed
 from tiledseg.train._metric import metrics_of
 from tiledseg.train._optimizer import build_optimizer
 from tiledseg.train._seeds import computing_in, seeded
 from tiledseg.train._sources import sampler_of
+from tiledseg.train._start import build_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,7 +199,7 @@ def _fitted(config: TrainConfig, source: CropSource, watch: _Watch, rate: Any) -
     plain = config.changed(accumulate=1, ema=None)
     feed = Feed(source, config.batch_size, config.feed_threads)
     with seeded(config.seed), computing_in(config.precision):
-        network = training_network(build_model(config.network), config.network)
+        network = training_network(build_start(config), config.network)
         network.compile(
             optimizer=build_optimizer(plain, rate),
             loss=build_loss(config.loss, config.class_weights),

@@ -1,0 +1,62 @@
+"""Weights from which a training starts: those of a bundle, where one is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tiledseg._checks import broken
+from tiledseg.errors import SettingError
+from tiledseg.models import build_model, load_model
+
+if TYPE_CHECKING:
+    from tiledseg._backend import keras
+    from tiledseg.config import TrainConfig
+
+__all__ = ["build_start"]
+
+
+def build_start(config: TrainConfig) -> keras.Model:
+    """Build the network that a run begins with.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings.
+
+    Returns
+    -------
+    keras.Model
+        With random weights, or with those of ``start_from``.
+
+    Raises
+    ------
+    BundleError
+        If ``start_from`` is no bundle.
+    SettingError
+        If its network is of another architecture, or has weights of other shapes.
+    """
+    network = build_model(config.network)
+    if config.start_from is None:
+        return network
+    start = load_model(config.start_from)
+    before, wanted = (
+        (name, [tuple(weight.shape) for weight in one.weights])
+        for name, one in (
+            (start.architecture.name, start.network),
+            (config.network.name, network),
+        )
+    )
+    if before != wanted:
+        raise broken(
+            SettingError,
+            "start_from",
+            must=f"hold weights for `network`, which is {_told(config.network.name, network)}",
+            got=_told(start.architecture.name, start.network),
+            fix="Train with network=load_model(start_from).architecture.",
+        )
+    network.set_weights(start.network.get_weights())
+    return network
+
+
+def _told(name: str, network: keras.Model) -> str:
+    return f"a {name} with {network.count_params():,} parameters"
