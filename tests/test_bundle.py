@@ -272,7 +272,7 @@ def test_file_is_never_replaced(segmenter, tmp_path):
 
 @pytest.mark.parametrize("folder", ["/dev/null/bundle", "a\0b"])
 def test_impossible_folder_is_an_error_of_ours(segmenter, folder):
-    with pytest.raises(FileError, match="can be written"):
+    with pytest.raises(FileError, match=r"can be written|hold no NUL"):
         segmenter.save(folder)
 
 
@@ -576,7 +576,7 @@ def test_views_are_kept_and_used_where_the_caller_names_none(tmp_path, views):
 
 
 def test_views_that_cannot_be_are_refused():
-    with pytest.raises(SettingError, match="must be flips, d4 or None"):
+    with pytest.raises(SettingError, match="must be one of flips, d4"):
         make(views="rot90")
     with pytest.raises(SettingError, match="not square"):
         make(views="d4", tiling=TilingConfig(tile_size=(64, 32), overlap=4))

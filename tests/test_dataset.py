@@ -550,7 +550,7 @@ def test_odd_names_go_through_or_are_named(tmp_path):
 def test_a_manifest_of_nothing_does_not_replace_a_good_one(tmp_path):
     path = tmp_path / "manifest.jsonl"
     path.write_text("kept\n")
-    with pytest.raises(FileError, match="must get at least one record"):
+    with pytest.raises(SettingError, match="at least one record"):
         write_manifest(path, [])
     assert path.read_text() == "kept\n"
 

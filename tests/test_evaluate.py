@@ -260,7 +260,7 @@ def test_borders_of_a_ready_map_are_scored():
         (MAP, TRUTH[:, :2], "truth"),
         (MAP * np.nan, TRUTH, "finite"),
         (np.zeros((2, 4, 2), np.uint8), TRUTH, "probabilities"),
-        (np.zeros((2, 4), complex), TRUTH, "probabilities"),
+        (np.zeros((2, 4), complex), TRUTH, "real dtype"),
         (np.full((2, 4), 2), TRUTH, "labels"),
         (MAP, TRUTH * 255, "labels"),
     ],

@@ -97,7 +97,7 @@ def test_redundancy_of_the_founding_image():
         ({"length": 0, "tile": 4}, "`length`"),
         ({"length": 4, "tile": 0}, "`tile`"),
         ({"length": 4, "tile": 4, "overlap": 4}, "Use at most 3"),
-        ({"length": 4, "tile": 4, "overlap": -1}, r"`overlap` must be in \[0, tile\)"),
+        ({"length": 4, "tile": 4, "overlap": -1}, "`overlap` must be a whole number.*Use 0 to 3"),
         ({"length": 4, "tile": 4, "overlap": 2, "alignment": 3}, "at most tile - overlap = 2"),
         ({"length": 4, "tile": 4, "alignment": 0}, "`alignment`"),
     ],

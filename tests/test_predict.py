@@ -262,7 +262,7 @@ def test_options_that_cannot_be_used_are_refused():
         ({"batch_size": 9, "memory_budget": 1}, "`memory_budget`"),
         ({"threshold": [0.5], "reduction": "threshold"}, "`threshold`"),
         ({"callback": 5}, "`callback`"),
-        ({"tiling": {"tile_size": 32}}, r"be a TilingConfig or None.*Pass TilingConfig\(\*\*settings\)"),
+        ({"tiling": {"tile_size": 32}}, r"be of type TilingConfig.*Pass TilingConfig\(\*\*settings\)"),
     ]:
         with pytest.raises(SettingError, match=message):
             ts.tiled_predict(pointwise, noise(), **options)

@@ -559,7 +559,7 @@ def test_the_founding_configuration_is_that_of_the_experiment():
 
 
 def test_wrong_settings_of_a_run_make_no_folder(tmp_path):
-    with pytest.raises(SettingError, match="`settings` must be a RunConfig"):
+    with pytest.raises(SettingError, match="`settings` must be of type RunConfig"):
         Trainer(settings(tmp_path)).fit(blobs(1, 2), blobs(8), progress=False, settings=5)
     assert not (tmp_path / "runs").exists()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +11,49 @@ from tiledseg._checks import broken
 from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tiledseg._types import AnyArray, Source
 
-__all__ = ["check_finite", "check_image", "check_shape", "read_region"]
+__all__ = ["array_of", "check_finite", "check_image", "check_shape", "read_region"]
 
 _CHANNELS_FIRST = {1, 3, 4}  # lengths of a first axis that make one suspect channels there,
 _LEAST_IMAGE = 16  # if the two others are at least as long as this
+
+
+def array_of(values: object, name: str) -> AnyArray:
+    """Take numbers for an array, and refuse what is none.
+
+    Parameters
+    ----------
+    values : array_like
+        Numbers.
+    name : str
+        Name of the argument, for messages.
+
+    Returns
+    -------
+    ndarray
+        The numbers.
+
+    Raises
+    ------
+    ArrayError
+        If they are no numbers, or rows differ in length.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):  # rows of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        raise broken(
+            ArrayError,
+            name,
+            must="have a boolean, integer or real dtype",
+            got=type(values).__name__ if array.dtype.kind == "O" else str(array.dtype),
+            fix="Read or convert it first, for example with numpy.asarray.",
+        )
+    return array
 
 
 def check_image(image: Source, channels: int | None = None) -> tuple[int, int, int]:
@@ -119,10 +153,14 @@ def _kind(dtype: object) -> str:
         return "O"
 
 
-def _whole(shape: object) -> tuple[int, ...]:
+def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
     """Take a shape's lengths as whole numbers."""
-    lengths: list[Any] = list(shape) if isinstance(shape, Iterable) else [None]
-    if not all(hasattr(length, "__index__") and not isinstance(length, bool) for length in lengths):
+    try:
+        lengths = [None if isinstance(one, bool) else operator.index(one) for one in shape]
+    except TypeError:
+        lengths = [None]
+    whole = tuple(one for one in lengths if one is not None)
+    if len(whole) < len(lengths):
         raise broken(
             ArrayError,
             "shape",
@@ -130,7 +168,7 @@ def _whole(shape: object) -> tuple[int, ...]:
             got=shape,
             fix="Pass image.shape.",
         )
-    return tuple(operator.index(length) for length in lengths)
+    return whole
 
 
 def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import operator
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tiledseg.errors import SettingError, TiledSegError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["broken", "did_you_mean", "real_number", "settings_of", "shown", "whole_number"]
+__all__ = ["broken", "did_you_mean", "real_number", "real_pair", "shown", "whole_number", "whole_pair"]
 
 _LONGEST = 120
 _Error = TypeVar("_Error", bound=TiledSegError)
-_Settings = TypeVar("_Settings")
 
 
 def broken(error: type[_Error], what: str, *, must: str, got: object, fix: str) -> _Error:
@@ -93,7 +92,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(words)}."
 
 
-def whole_number(name: str, value: object, least: int = 1) -> int:
+def whole_number(name: str, value: object, least: int = 1, most: int | None = None, fix: str = "") -> int:
     """Check that an option is a whole number.
 
     Parameters
@@ -102,8 +101,10 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
         Name of the option.
     value : object
         What was given: an int, or what stands for one, as NumPy's do.
-    least : int
-        The least that it may be.
+    least, most : int
+        The least and the most that it may be; None for no limit.
+    fix : str
+        What to do about a wrong one, where that is more than to take another.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     Raises
     ------
     SettingError
-        If it is no whole number, a boolean, or less than `least`.
+        If it is no whole number, a boolean, less than `least` or more than `most`.
 
     Examples
     --------
@@ -124,14 +125,10 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
         number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
-    if number is None or number < least:
-        raise broken(
-            SettingError,
-            name,
-            must=f"be a whole number of at least {least}",
-            got=value,
-            fix=f"Use {least} or more.",
-        )
+    if number is None or number < least or (most is not None and number > most):
+        above, rest = ("", "or more") if most is None else (f" and at most {most}", f"to {most}")
+        must = f"be a whole number of at least {least}{above}"
+        raise broken(SettingError, name, must=must, got=value, fix=fix or f"Use {least} {rest}.")
     return number
 
 
@@ -169,31 +166,62 @@ def real_number(name: str, value: object, fix: str = "Give a number.") -> float:
     return number
 
 
-def settings_of(kind: type[_Settings], value: object, name: str) -> _Settings:
-    """Check that an argument holds settings of the right kind.
+def real_pair(name: str, value: object, must: str, fix: str) -> tuple[float, float]:
+    """Check that an option is two finite real numbers.
 
     Parameters
     ----------
-    kind : type
-        The class of the settings.
-    value : object
-        What was given; None stands for the defaults.
     name : str
-        Name of the argument.
+        Name of the option.
+    value : object
+        What was given.
+    must, fix : str
+        As of `broken`.
 
     Returns
     -------
-    Config
-        The settings.
+    tuple of float
+        The numbers.
 
     Raises
     ------
     SettingError
         If it is something else.
     """
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        fix = f"Pass {kind.__name__}({'**settings' if isinstance(value, dict) else '...'})."
-        raise broken(SettingError, name, must=f"be a {kind.__name__} or None", got=value, fix=fix)
-    return value
+    two: Any = value
+    try:
+        first, second = two
+    except (TypeError, ValueError):
+        raise broken(SettingError, name, must=must, got=value, fix=fix) from None
+    return real_number(name, first, fix), real_number(name, second, fix)
+
+
+def whole_pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
+    """Check that an option is two whole numbers, one for each axis.
+
+    Parameters
+    ----------
+    name : str
+        Name of the option.
+    value : object
+        What was given.
+    least : int
+        The least that either may be.
+
+    Returns
+    -------
+    tuple of int
+        (y, x).
+
+    Raises
+    ------
+    SettingError
+        If it is something else.
+    """
+    two: Any = value
+    try:
+        y, x = two
+    except (TypeError, ValueError):
+        must = "be two whole numbers, (y, x)"
+        raise broken(SettingError, name, must=must, got=value, fix="Give one for each axis.") from None
+    return whole_number(name, y, least), whole_number(name, x, least)

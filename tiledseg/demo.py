@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tiledseg
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken, whole_number
 from tiledseg._progress import progress_bar
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
-from tiledseg.errors import FileError, SettingError
+from tiledseg.errors import FileError
 from tiledseg.evaluate import Evaluator
 from tiledseg.io import check_writable, write_image, write_mask, write_text
 from tiledseg.render import error_overlay, overlay
@@ -120,8 +121,8 @@ def run_demo(  # noqa: PLR0913  what makes a demo smaller
         If a number is out of its range.
     """
     started = time.perf_counter()
-    if n_images < 4:
-        raise broken(SettingError, "n_images", must="be at least 4", got=n_images, fix="Use 4 or more.")
+    whole_number("n_images", n_images, 4)
+    whole_number("epochs", epochs)
     whole_number("seed", seed, least=0)
     folder = prepare_folder(output)
     trained = _trained(seed, n_images, epochs, progress=progress) if train else None
@@ -156,7 +157,7 @@ def prepare_folder(output: PathLike) -> Path:
     FileError
         If it holds something else than an earlier demo, or cannot be written.
     """
-    folder = Path(output)
+    folder = Path(path_text(output, "output"))
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARKER).is_file():
         raise broken(
             FileError,

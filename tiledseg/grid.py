@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
+from tiledseg._arguments import instance_of
 from tiledseg._checks import broken, whole_number
 from tiledseg.errors import SettingError
 
@@ -41,9 +42,10 @@ def check_multiple(tile_size: int, stride: int) -> int:
     Raises
     ------
     SettingError
-        If it is not a multiple of `stride`; the message names the two nearest that are.
+        If it is not a multiple of `stride`, in which case the message names the two nearest that
+        are, or either is no whole number from 1.
     """
-    if tile_size % stride:
+    if whole_number("tile_size", tile_size) % whole_number("stride", stride):
         low = tile_size // stride * stride
         raise broken(
             SettingError,
@@ -124,7 +126,8 @@ class AxisGrid:
     def __post_init__(self) -> None:
         for name in ("length", "tile", "alignment"):
             whole_number(name, getattr(self, name))
-        if self.overlap not in range(self.tile):
+        whole_number("overlap", self.overlap, least=0, fix=f"Use 0 to {self.tile - 1}.")
+        if self.overlap >= self.tile:
             raise broken(
                 SettingError,
                 "overlap",
@@ -132,7 +135,6 @@ class AxisGrid:
                 got=self.overlap,
                 fix=f"Use at most {self.tile - 1}.",
             )
-        whole_number("overlap", self.overlap, least=0)  # a range takes True for 1
         if self.length > _MOST_TILES * (self.tile - self.overlap):
             raise broken(
                 SettingError,
@@ -227,6 +229,11 @@ class TileGrid:
     blend : str
         Name of the blending window.
 
+    Raises
+    ------
+    SettingError
+        If an axis is no `AxisGrid`.
+
     Examples
     --------
     >>> grid = TileGrid(AxisGrid(100, 64, 16), AxisGrid(64, 64, 16), "gaussian")
@@ -237,6 +244,10 @@ class TileGrid:
     y: AxisGrid
     x: AxisGrid
     blend: Blend = "gaussian"
+
+    def __post_init__(self) -> None:
+        for name in ("y", "x"):
+            instance_of(AxisGrid, getattr(self, name), name)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tiledseg._arguments import items_of
 from tiledseg._arrays import check_finite, check_image
-from tiledseg._checks import broken, real_number
+from tiledseg._checks import broken, real_number, real_pair, whole_number
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tiledseg._types import AnyArray
 
 __all__ = [
@@ -99,15 +101,10 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
 def _to_bytes(image: AnyArray, limits: tuple[float, float] | None) -> Rgb:
     if image.dtype == np.uint8 and limits is None:
         return np.array(image, order="C")
-    low, high = limits or _range(image)
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise broken(
-            SettingError,
-            "limits",
-            must="be finite, the lower first",
-            got=limits,
-            fix="Give for example (0, 4095).",
-        )
+    must, fix = "be finite, the lower first", "Give for example (0, 4095)."
+    low, high = _range(image) if limits is None else real_pair("limits", limits, must, fix)
+    if low >= high:
+        raise broken(SettingError, "limits", must=must, got=limits, fix=fix)
     shown: npt.NDArray[np.float32] = np.clip(
         (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)), 0, 255
     )
@@ -205,30 +202,21 @@ def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.N
 
 def _table(colours: object, background: Colour = (0, 0, 0)) -> npt.NDArray[np.uint8]:
     """Lay colours out as OpenCV's look-up table, (1, 256, 3)."""
-    if not isinstance(colours, Sequence) or not 0 < len(colours) < 256:
-        raise broken(
-            SettingError,
-            "colours",
-            must="be a sequence of 1 to 255 colours",
-            got=colours,
-            fix="Leave it out for the palette.",
-        )
-    for colour in (tuple(background), *map(tuple, colours)):
-        if len(colour) != 3 or not all(_is_whole(part, 255) for part in colour):
-            raise broken(
-                SettingError,
-                "colours",
-                must="each be three integers in [0, 255]",
-                got=colour,
-                fix="Give for example (230, 159, 0).",
-            )
+    must, fix = "be a sequence of 1 to 255 colours", "Leave it out for the palette."
+    given = list(items_of(colours, "colours", must, fix))
+    if not 0 < len(given) < 256:
+        raise broken(SettingError, "colours", must=must, got=colours, fix=fix)
     table = np.zeros((1, 256, 3), np.uint8)
-    table[0, : len(colours) + 1] = [background, *colours]
+    table[0, : len(given) + 1] = [_rgb(one) for one in (background, *given)]
     return table
 
 
-def _is_whole(value: object, most: int) -> bool:
-    return hasattr(value, "__index__") and 0 <= value.__index__() <= most
+def _rgb(colour: object) -> Colour:
+    must, fix = "each be three integers in [0, 255]", "Give for example (230, 159, 0)."
+    parts = [whole_number("colours", part, 0, 255, fix) for part in items_of(colour, "colours", must, fix)]
+    if len(parts) != 3:
+        raise broken(SettingError, "colours", must=must, got=colour, fix=fix)
+    return (parts[0], parts[1], parts[2])
 
 
 def _numbered(labels: npt.NDArray[np.uint16], n_colours: int) -> npt.NDArray[np.uint8]:
@@ -306,14 +294,8 @@ def overlay(
 def _check_look(opacity: float, outline_px: int) -> None:
     if not 0 <= real_number("opacity", opacity, "Use 0.35, say.") <= 1:
         raise broken(SettingError, "opacity", must="be in [0, 1]", got=opacity, fix="Use 0.35, say.")
-    if not _is_whole(outline_px, _THICKEST):
-        raise broken(
-            SettingError,
-            "outline_px",
-            must=f"be an integer in [0, {_THICKEST}]",
-            got=outline_px,
-            fix="Leave it out for a thickness that suits the image.",
-        )
+    fix = "Leave it out for a thickness that suits the image."
+    whole_number("outline_px", outline_px, 0, _THICKEST, fix)
 
 
 def _outline(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arguments import instance_of, items_of, settings_of
 from tiledseg._arrays import check_finite, check_image, check_shape, read_region
-from tiledseg._checks import broken, settings_of, whole_number
+from tiledseg._checks import broken, whole_number, whole_pair
 from tiledseg.config import TilingConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.grid import AxisGrid, Box, TileGrid, check_multiple
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tiledseg.config import PadMode
 
 __all__ = ["TileBatch", "Tiler"]
+
+_MAKE = "Make it with Tiler.grid(image.shape)."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,16 +93,16 @@ class Tiler:
         Raises
         ------
         SettingError
-            If the tile is not a multiple of `stride`, or the overlap leaves no aligned step.
+            If `stride` is no pair of whole numbers, the tile is not a multiple of it, or the overlap
+            leaves no aligned step.
         """
         height, width, _ = check_shape(shape)
-        steps = (whole_number("stride", stride[0]), whole_number("stride", stride[1]))
         axes = zip(
             (height, width),
             self.config.tile_shape,
             self.config.overlap_px,
             self.config.alignment_px,
-            steps,
+            whole_pair("stride", stride),
             strict=True,
         )
         y, x = (
@@ -140,10 +143,10 @@ class Tiler:
         ArrayError
             If `image` is not an image, does not fit `grid`, or has values that are not finite.
         SettingError
-            If `batch_size` is less than 1.
+            If `batch_size` is less than 1, or `grid` or `ids` is none.
         """
         height, width, channels = check_image(image)
-        grid = grid or self.grid((height, width))
+        grid = self.grid((height, width)) if grid is None else instance_of(TileGrid, grid, "grid", _MAKE)
         if grid.shape != (height, width):
             raise broken(
                 ArrayError,
@@ -153,7 +156,8 @@ class Tiler:
                 fix="Make the grid from this image's shape.",
             )
         size = whole_number("batch_size", batch_size)
-        some = list(range(len(grid)) if ids is None else ids)
+        wanted = range(len(grid)) if ids is None else ids
+        some = list(items_of(wanted, "ids", "be whole numbers", "Use the grid's ids."))
         for tile_id in some:
             if whole_number("ids", tile_id, least=0) >= len(grid):
                 raise broken(
@@ -196,8 +200,11 @@ class Tiler:
         ------
         ArrayError
             If `image` is not an image, or has values that are not finite.
+        SettingError
+            If `box` is none.
         """
         *_, channels = check_image(image)
+        instance_of(Box, box, "box")
         dtype = np.dtype(image.dtype).newbyteorder("=")
         pixels = np.empty((*box.shape, channels), dtype)
         self._read(image, box, pixels, _padding_value(self.config, dtype))

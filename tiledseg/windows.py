@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from tiledseg._checks import broken, did_you_mean
+from tiledseg._arguments import instance_of, one_of
 from tiledseg.config import Blend
-from tiledseg.errors import SettingError
+from tiledseg.grid import AxisGrid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import FloatArray
-    from tiledseg.grid import AxisGrid
 
 __all__ = ["AxisWindow", "axis_windows"]
 
@@ -70,7 +69,7 @@ def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
     Raises
     ------
     SettingError
-        If `blend` is not known.
+        If `axis` is no grid, or `blend` is not known.
 
     Examples
     --------
@@ -78,6 +77,8 @@ def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
     >>> [w.weights.tolist() for w in axis_windows(AxisGrid(5, 3, 1), "constant")]
     [[1.0, 1.0, 0.5], [0.5, 1.0, 1.0]]
     """
+    instance_of(AxisGrid, axis, "axis")
+    one_of("blend", blend, get_args(Blend))
     if blend == "crop":
         return [
             AxisWindow(start, stop, slice(start - origin, stop - origin), np.ones(stop - start, np.float32))
@@ -105,9 +106,4 @@ def _shape(tile: int, blend: Blend) -> NDArray[np.float64]:
         return np.square(np.sin(np.pi * np.minimum(place, tile - place) / tile))
     if blend == "gaussian":
         return np.exp(-0.5 * ((place - tile / 2) * _SIGMAS_PER_TILE / tile) ** 2)
-    if blend == "constant":
-        return np.ones(tile)
-    known = get_args(Blend)
-    raise broken(
-        SettingError, "blend", must=f"be one of {', '.join(known)}", got=blend, fix=did_you_mean(blend, known)
-    )
+    return np.ones(tile)

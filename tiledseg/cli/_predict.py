@@ -36,7 +36,7 @@ def predict(
     check_model(name, trust=config.trust)
     check_tiling(name, settings, config.tiling)
     rooms.io.find_images(files, recursive=config.recursive)
-    rooms.io.check_writable(output)
+    rooms.io.check_writable(output, keep=False)
     segmenter = load(name, trust=config.trust)
     tiling = tiling_for(segmenter, settings, config.tiling)
     result = tiledseg.predict_files(

@@ -19,7 +19,7 @@ def split(*, settings: Settings) -> int:
     """Split a dataset, and write the manifest of it."""
     config = split_of(settings) or SplitConfig()
     target = Path(config.manifest)
-    folder = rooms.io.check_writable(target.parent)
+    folder = rooms.io.check_writable(target.parent, keep=False)
     records = dataset(settings, folder, config).records
     rooms.data.write_manifest(target, records)
     settings.keep(folder, f"{target.stem}.toml", split=config)

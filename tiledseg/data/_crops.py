@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg.config import TilingConfig
+from tiledseg._arguments import all_of
+from tiledseg._checks import broken, real_number, whole_number, whole_pair
+from tiledseg.config import Config, TilingConfig
+from tiledseg.data._prepared import PreparedPair
 from tiledseg.data._recolour import check_recolourable, recoloured
 from tiledseg.data._sampling import taken
 from tiledseg.data._warp import GEOMETRIC, STILL, drawn_map
+from tiledseg.errors import SettingError
 from tiledseg.tiler import Tiler
 
 if TYPE_CHECKING:
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import FloatArray
     from tiledseg.config import TransformConfig
-    from tiledseg.data._prepared import PreparedPair
     from tiledseg.grid import Box
 
 __all__ = ["CropSampler", "GridCrops", "crops_to_cover"]
@@ -42,8 +45,22 @@ def crops_to_cover(pairs: Sequence[PreparedPair], crop_shape: tuple[int, int]) -
     -------
     int
         Each image rounded up by itself.
+
+    Raises
+    ------
+    SettingError
+        If there is no pair, or `crop_shape` is none.
     """
-    return sum(math.ceil(math.prod(pair.shape[:2]) / math.prod(crop_shape)) for pair in pairs)
+    found, area = _known(pairs), math.prod(whole_pair("crop_shape", crop_shape))
+    return sum(math.ceil(math.prod(pair.shape[:2]) / area) for pair in found)
+
+
+def _known(pairs: Sequence[PreparedPair]) -> list[PreparedPair]:
+    fix = "Make them with tiledseg.data.prepare_pairs."
+    known = all_of(PreparedPair, pairs, "pairs", fix)
+    if not known:
+        raise broken(SettingError, "pairs", must="be at least one", got="none", fix=fix)
+    return known
 
 
 class CropSampler:
@@ -74,6 +91,8 @@ class CropSampler:
     ------
     ArrayError
         If a transform does not fit the images: their channels, or values of floats outside [0, 1].
+    SettingError
+        If an argument is of another type or out of its range.
     """
 
     def __init__(  # noqa: PLR0913
@@ -87,14 +106,17 @@ class CropSampler:
         transforms: Sequence[TransformConfig] = (),
         seed: int = 0,
     ) -> None:
+        all_of(Config, transforms, "transforms", "Pass settings of transforms, of tiledseg.config.")
         self._moving = [one for one in transforms if one.name in GEOMETRIC]
         self._colouring = [one for one in transforms if one.name not in GEOMETRIC]
-        for pair in pairs:
+        self._pairs, self._shape = _known(pairs), whole_pair("crop_shape", crop_shape)
+        for pair in self._pairs:
             check_recolourable(pair, self._colouring)
-        self._pairs, self._shape, self._classes = pairs, crop_shape, classes
-        self._length = crops_to_cover(pairs, crop_shape) if length is None else length
-        self._share, self._seed = foreground_share, seed
-        areas = np.array([math.prod(pair.shape[:2]) for pair in pairs])
+        self._classes, self._seed = whole_number("classes", classes), whole_number("seed", seed, 0)
+        covering = crops_to_cover(self._pairs, self._shape)
+        self._length = whole_number("length", covering if length is None else length)
+        self._share = real_number("foreground_share", foreground_share, "Use 0.5, say.")
+        areas = np.array([math.prod(pair.shape[:2]) for pair in self._pairs])
         self._until = np.cumsum(areas) / areas.sum()
 
     def __len__(self) -> int:
@@ -166,14 +188,19 @@ class GridCrops:
         Height and width of a crop in px.
     classes : int
         As of `CropSampler`.
+
+    Raises
+    ------
+    SettingError
+        If an argument is of another type or out of its range.
     """
 
     def __init__(
         self, pairs: Sequence[PreparedPair], crop_shape: tuple[int, int], *, classes: int = 1
     ) -> None:
-        tiler = Tiler(TilingConfig(tile_size=crop_shape, overlap=0))
-        self._shape, self._classes = crop_shape, classes
-        self._crops = [(pair, tile.read_box) for pair in pairs for tile in tiler.grid(pair.shape)]
+        self._shape, self._classes = whole_pair("crop_shape", crop_shape), whole_number("classes", classes)
+        tiler = Tiler(TilingConfig(tile_size=self._shape, overlap=0))
+        self._crops = [(pair, tile.read_box) for pair in _known(pairs) for tile in tiler.grid(pair.shape)]
 
     def __len__(self) -> int:
         """Count the crops."""

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
 from tiledseg.config import Record
 from tiledseg.data._each import each
 from tiledseg.data._loading import load_pair
 from tiledseg.data._masks import mask_files
+from tiledseg.data._pairs import as_pairs
 from tiledseg.errors import FileError
 from tiledseg.io import file_digest
 
@@ -46,12 +48,14 @@ def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False)
     Raises
     ------
     TiledSegError
-        If any pair cannot be read; the message names all of them.
+        If any pair cannot be read, in which case the message names all of them; if there is no
+        pair, or `folder` is no path.
     """
+    pairs, target = as_pairs(pairs, "pairs"), Path(path_text(folder, "folder"))
     with progress_bar(len(pairs), "images", shown=progress) as step:
 
         def one(pair: Pair) -> Record:
-            record = _described(pair, Path(folder))
+            record = _described(pair, target)
             step(1)
             return record
 
@@ -76,10 +80,10 @@ def relative_path(path: PathLike, folder: PathLike) -> str:
     Raises
     ------
     FileError
-        If the two are on different drives.
+        If the two are on different drives, or no paths.
     """
     try:
-        return PurePath(os.path.relpath(os.fspath(path), os.fspath(folder) or ".")).as_posix()
+        return PurePath(os.path.relpath(path_text(path), path_text(folder, "folder"))).as_posix()
     except ValueError as error:
         raise broken(
             FileError,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import check_finite
-from tiledseg._checks import broken
+from tiledseg._arrays import array_of, check_finite, check_shape
+from tiledseg._checks import broken, whole_number
 from tiledseg.data._masks import read_labels
+from tiledseg.data._pairs import as_pair
 from tiledseg.errors import ArrayError
 from tiledseg.io import read_image
 from tiledseg.preprocess import shrunk
@@ -49,7 +50,10 @@ def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
     ArrayError
         If the mask is no array of labels in [0, 255] of shape (H, W), or of another size than
         its image.
+    SettingError
+        If `pair` is none.
     """
+    pair = as_pair(pair, "pair")
     image = load_image(pair)
     mask = pair.mask if isinstance(pair.mask, np.ndarray) else read_labels(pair)
     check_mask(mask, image.shape, 256)
@@ -93,6 +97,8 @@ def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None
     ------
     ArrayError
         If the mask is not boolean or integer of shape (H, W), or has another label.
+    SettingError
+        If `classes` is no whole number from 1.
 
     Examples
     --------
@@ -100,6 +106,7 @@ def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None
     Traceback (most recent call last):
     tiledseg.errors.ArrayError: `mask` must have labels in [0, 1]; got 255 in 1 of 2 px. ...
     """
+    mask, size = array_of(mask, "mask"), check_shape(image_shape)[:2]
     if mask.dtype.kind not in "biu":
         raise broken(
             ArrayError,
@@ -108,15 +115,15 @@ def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None
             got=str(mask.dtype),
             fix="Cut it, as in mask >= 0.5.",
         )
-    if mask.shape != tuple(image_shape[:2]):
+    if mask.shape != size:
         raise broken(
             ArrayError,
             "mask",
-            must=f"have the height and width of its image, {tuple(image_shape[:2])}",
+            must=f"have the height and width of its image, {size}",
             got=mask.shape,
             fix="Give labels (H, W) of the image's own size.",
         )
-    most = max(1, classes - 1)
+    most = max(1, whole_number("classes", classes) - 1)
     if mask.dtype.kind != "b" and mask.size and not 0 <= mask.min() <= mask.max() <= most:
         raise _outside(mask, most)
 

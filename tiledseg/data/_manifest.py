@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken, did_you_mean, shown
 from tiledseg.config import Record
 from tiledseg.data._pairs import Pair, natural
 from tiledseg.data._problems import Problem
+from tiledseg.data._records import as_records
 from tiledseg.errors import FileError, TiledSegError
 from tiledseg.io import file_digest, write_text
 
@@ -60,19 +62,19 @@ class Manifest:
             If it cannot be read, a line is no record, or an image, a group or a digest occurs in
             two splits.
         """
-        file = Path(path)
+        file = Path(path_text(path))
         try:
             with file.open("rb") as handle:
                 lines = handle.read(_LARGEST + 1).decode("utf-8").split("\n")
         except (OSError, ValueError) as error:
             fix = "Write one with tiledseg split."
             raise broken(
-                FileError, str(path), must="be a manifest in UTF-8", got=str(error), fix=fix
+                FileError, str(file), must="be a manifest in UTF-8", got=str(error), fix=fix
             ) from error
         records = tuple(_record(file, number, line) for number, line in enumerate(lines, 1) if line.strip())
         if not records:
             fix = "Write one with tiledseg split."
-            raise broken(FileError, str(path), must="hold at least one record", got="none", fix=fix)
+            raise broken(FileError, str(file), must="hold at least one record", got="none", fix=fix)
         check_disjoint(records)
         return cls(file.parent, records)
 
@@ -100,7 +102,8 @@ class Manifest:
         FileError
             If there is no such split.
         """
-        if split is not None and split not in self.splits:
+        known = isinstance(split, str) and split in self.splits
+        if split is not None and not known:
             raise broken(
                 FileError,
                 "split",
@@ -187,15 +190,14 @@ def write_manifest(path: PathLike, records: Sequence[Record]) -> None:
 
     Raises
     ------
+    SettingError
+        If there is no record.
     FileError
-        If there is no record, an image, a group or a digest occurs in two splits, or the file
-        cannot be written.
+        If an image, a group or a digest occurs in two splits, or the file cannot be written.
     """
-    if not records:
-        fix = "Give it the records that `describe` returns."
-        raise broken(FileError, str(path), must="get at least one record", got="none", fix=fix)
-    check_disjoint(records)
-    ordered = sorted(records, key=lambda record: natural(record.name))
+    known = as_records(records)
+    check_disjoint(known)
+    ordered = sorted(known, key=lambda record: natural(record.name))
     lines = [record.model_dump_json(exclude_defaults=True) for record in ordered]
     write_text(path, "\n".join([*lines, ""]))
 
@@ -212,10 +214,12 @@ def check_disjoint(records: Sequence[Record]) -> None:
     ------
     FileError
         If one is.
+    SettingError
+        If there is no record.
     """
     names: set[str] = set()
     places: dict[tuple[str, str], Record] = {}
-    for record in records:
+    for record in as_records(records):
         if record.name in names:
             raise _twice("name", record.name, "one record")
         names.add(record.name)

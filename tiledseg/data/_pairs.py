@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tiledseg._arguments import all_of, items_of
 from tiledseg._checks import broken, shown
 from tiledseg.errors import SettingError
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.config import MaskParts
 
-__all__ = ["Pair", "PairLike", "as_pairs", "check_apart", "natural"]
+__all__ = ["Pair", "PairLike", "as_pair", "as_pairs", "check_apart", "natural"]
 
 _MOST_NAMES = 20
+_WHOLE = (str, os.PathLike, np.ndarray)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,17 +86,16 @@ def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
     >>> [pair.name for pair in as_pairs([("a/7.jpg", "b/7.png"), (np.zeros((4, 4)), "8.png")], "train")]
     ['7', 'train[1]']
     """
-    if not hasattr(items, "__iter__"):
-        fix = "Find some with tiledseg.data.find_pairs."
-        raise broken(SettingError, what, must="be a list of pairs of image and mask", got=items, fix=fix)
-    pairs = [_as_pair(item, f"{what}[{place}]") for place, item in enumerate(items)]
+    must, fix = "be a list of pairs of image and mask", "Find some with tiledseg.data.find_pairs."
+    found = enumerate(items_of(items, what, must, fix))
+    pairs = [as_pair(item, f"{what}[{place}]") for place, item in found]
     if not pairs:
         raise broken(
             SettingError,
             what,
             must="have at least one pair of image and mask",
             got="none",
-            fix="Find some with tiledseg.data.find_pairs.",
+            fix=fix,
         )
     return pairs
 
@@ -110,10 +111,11 @@ def check_apart(train: Sequence[Pair], valid: Sequence[Pair]) -> None:
     Raises
     ------
     SettingError
-        If an image is in both.
+        If an image is in both, or they are no pairs.
     """
-    known = {_identity(pair) for pair in train}
-    both = [pair.name for pair in valid if _identity(pair) in known]
+    fix = "Find some with tiledseg.data.find_pairs."
+    known = {_identity(pair) for pair in all_of(Pair, train, "train", fix)}
+    both = [pair.name for pair in all_of(Pair, valid, "valid", fix) if _identity(pair) in known]
     if both:
         raise broken(
             SettingError,
@@ -128,10 +130,28 @@ def _identity(pair: Pair) -> object:
     return id(pair.image) if isinstance(pair.image, np.ndarray) else os.path.realpath(pair.image)
 
 
-def _as_pair(item: object, place: str) -> Pair:
-    if isinstance(item, Pair):
-        return item
-    if not isinstance(item, tuple) or len(item) != 2:
+def as_pair(item: object, place: str) -> Pair:
+    """Take a pair, or a tuple of image and mask, for a pair.
+
+    Parameters
+    ----------
+    item : Pair or tuple
+        Of image and mask, each an array or a path.
+    place : str
+        What messages call it.
+
+    Returns
+    -------
+    Pair
+        The pair.
+
+    Raises
+    ------
+    SettingError
+        If it is something else.
+    """
+    parts = (item.image, item.mask) if isinstance(item, Pair) else item
+    if not isinstance(parts, tuple) or len(parts) != 2:
         raise broken(
             SettingError,
             place,
@@ -139,8 +159,9 @@ def _as_pair(item: object, place: str) -> Pair:
             got=type(item).__name__,
             fix="Give each an array or a path.",
         )
-    for part, value in zip(("image", "mask"), item, strict=True):
-        if not isinstance(value, str | os.PathLike | np.ndarray):
+    image, mask = parts
+    for part, value, kinds in (("image", image, _WHOLE), ("mask", mask, (*_WHOLE, tuple))):
+        if not isinstance(value, kinds):
             raise broken(
                 SettingError,
                 f"{place}.{part}",
@@ -148,7 +169,8 @@ def _as_pair(item: object, place: str) -> Pair:
                 got=type(value).__name__,
                 fix="Convert it with numpy.asarray.",
             )
-    image, mask = item
+    if isinstance(item, Pair):
+        return item
     return Pair(place if isinstance(image, np.ndarray) else Path(image).stem, image, mask)
 
 

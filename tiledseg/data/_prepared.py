@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arguments import instance_of
 from tiledseg._checks import broken, whole_number
+from tiledseg.config import PreprocessingConfig
 from tiledseg.data._each import each
 from tiledseg.data._kept import Cache, InMemory, LoadedAgain, Recent, cache_key
 from tiledseg.data._loading import load_image, load_shrunk
+from tiledseg.data._pairs import as_pair, as_pairs
 from tiledseg.errors import ArrayError
 from tiledseg.preprocess import percentiles_of, prepare
 
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray, PathLike
-    from tiledseg.config import PreprocessingConfig
     from tiledseg.data._kept import Kept, Loaded
     from tiledseg.data._pairs import Pair
     from tiledseg.preprocess import Limits
@@ -154,8 +156,11 @@ def prepare_pair(pair: Pair, preprocessing: PreprocessingConfig, *, classes: int
     ArrayError
         If the image is not what `preprocessing` says or has values that are not finite, or the
         mask does not fit.
+    SettingError
+        If an argument is of another type.
     """
-    loaded = load_shrunk(pair, preprocessing, classes)
+    instance_of(PreprocessingConfig, preprocessing, "preprocessing")
+    loaded = load_shrunk(as_pair(pair, "pair"), preprocessing, whole_number("classes", classes))
     return _described(pair, preprocessing, loaded, InMemory(*loaded))
 
 
@@ -196,9 +201,11 @@ def prepare_pairs(
     TiledSegError
         If any pair cannot be used; the message names all of them.
     """
+    found, classes = as_pairs(pairs, "pairs"), whole_number("classes", classes)
+    instance_of(PreprocessingConfig, preprocessing, "preprocessing")
     left = None if memory is None else whole_number("memory", memory, least=0)
     keeper = _Keeper(preprocessing, classes, left, None if cache_dir is None else Cache(cache_dir))
-    return each(pairs, keeper.prepared)
+    return each(found, keeper.prepared)
 
 
 @dataclass(slots=True)

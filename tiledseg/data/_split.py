@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import instance_of
 from tiledseg._checks import broken
+from tiledseg.config import SplitConfig
 from tiledseg.data._groups import grouped
+from tiledseg.data._records import as_records
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tiledseg.config import Record, SplitConfig
+    from tiledseg.config import Record
 
 __all__ = ["split_records"]
 
@@ -73,22 +76,23 @@ def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record
     Raises
     ------
     SettingError
-        If a split would get no image, or there are fewer groups than splits.
+        If a split would get no image, there are fewer groups than splits, or either is none.
 
     Notes
     -----
     The outcome depends on the names of the images, their foreground shares, which of them are
     copies, and the settings; on no order, path, locale or generator of random numbers.
     """
-    with_groups = grouped(records, config)
+    instance_of(SplitConfig, config, "config")
+    with_groups = grouped(as_records(records), config)
     groups = _groups(with_groups, config.seed)
-    quotas = _quotas(len(records), config)
+    quotas = _quotas(len(with_groups), config)
     if len(groups) < len(quotas):
         raise broken(
             SettingError,
             "group_by",
             must=f"leave at least one group for each of the {len(quotas)} splits",
-            got=f"{len(groups)} groups of {len(records)} images",
+            got=f"{len(groups)} groups of {len(with_groups)} images",
             fix="Group more finely, or use fewer splits.",
         )
     ordered = _ordered(groups, config)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tiledseg._checks import shown
+from tiledseg.data._records import as_records
 from tiledseg.io import write_text
 
 if TYPE_CHECKING:
@@ -133,14 +134,18 @@ def statistics_of(records: Sequence[Record]) -> DatasetStatistics:
     -------
     DatasetStatistics
         By split, and all together.
+
+    Raises
+    ------
+    SettingError
+        If there are none.
     """
+    known = as_records(records)
     splits: dict[str, list[Record]] = {}
-    for record in records:
+    for record in known:
         splits.setdefault(record.split, []).append(record)
     ordered = sorted(splits, key=lambda split: (-len(splits[split]), split))
-    return DatasetStatistics(
-        tuple(_summed(split, splits[split]) for split in ordered), _summed("all", records)
-    )
+    return DatasetStatistics(tuple(_summed(split, splits[split]) for split in ordered), _summed("all", known))
 
 
 def _summed(split: str, records: Sequence[Record]) -> SplitStatistics:

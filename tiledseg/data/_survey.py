@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._arguments import instance_of
 from tiledseg._checks import broken
+from tiledseg.config import DataConfig
 from tiledseg.data._layouts import find, in_folders
 from tiledseg.data._manifest import Manifest
 from tiledseg.data._masks import mask_files
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tiledseg._types import PathLike
-    from tiledseg.config import DataConfig
     from tiledseg.data._pairs import Pair
 
 __all__ = ["Survey", "find_pairs", "pairs_of", "survey"]
@@ -66,7 +67,10 @@ def survey(config: DataConfig) -> Survey:
     ------
     FileError
         If a folder, a table or a manifest cannot be read.
+    SettingError
+        If `config` is none.
     """
+    instance_of(DataConfig, config, "config")
     if config.layout == "manifest":
         manifest = Manifest.read(config.path or "")
         pairs = manifest.pairs(config.split)

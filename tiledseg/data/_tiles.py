@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._arguments import instance_of
 from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
-from tiledseg.config import PreprocessingConfig, Record, TileOrigin
+from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
 from tiledseg.data._loading import load_pair, shrunk_labels
-from tiledseg.data._manifest import write_manifest
+from tiledseg.data._manifest import Manifest, write_manifest
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.grid import Box
 from tiledseg.io import file_digest, new_folder, write_image, write_mask
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray
-    from tiledseg.config import TileSetConfig
-    from tiledseg.data._manifest import Manifest
     from tiledseg.data._pairs import Pair
 
 __all__ = ["MANIFEST", "TileSet", "write_tiles"]
@@ -88,12 +87,15 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
     Raises
     ------
     SettingError
-        If no split of `source` is one from which empty tiles are to be left out.
+        If an argument is of another type, or no split of `source` is one from which empty tiles are
+        to be left out.
     FileError
         If the folder holds anything, or a file cannot be read or written.
     ArrayError
         If an image is neither grey nor RGB of 8 or 16 bits.
     """
+    instance_of(Manifest, source, "source", "Read one with tiledseg.data.Manifest.read.")
+    instance_of(TileSetConfig, config, "config")
     if config.empty_share < 1 and not {*config.empty_splits, ""} & set(source.splits):
         raise broken(
             SettingError,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import lazy_loader
 
+from tiledseg._arguments import one_of
 from tiledseg._checks import broken
 from tiledseg._types import SegmenterLike
 from tiledseg.engine._callable import CallablePredictor
@@ -113,8 +114,8 @@ def fastest(
     SettingError
         If `engine` or `precision` is not known, or they exclude one another.
     """
-    _check_choice("engine", engine, get_args(Engine))
-    _check_choice("precision", precision, get_args(Precision))
+    one_of("engine", engine, get_args(Engine))
+    one_of("precision", precision, get_args(Precision))
     if precision == "bf16" and engine == "keras":
         raise broken(
             SettingError,
@@ -165,7 +166,7 @@ class Way:
     def __post_init__(self) -> None:
         """Check the choices by themselves."""
         if self.views is not None:
-            _check_choice("views", self.views, get_args(Views))
+            one_of("views", self.views, get_args(Views))
         named = isinstance(self.devices, list | tuple) and all(isinstance(one, str) for one in self.devices)
         if self.devices is not None and not (named and self.devices):
             raise broken(
@@ -269,13 +270,6 @@ def _obstacle(predictor: Predictor) -> str | None:
     if _device.backend() != "tensorflow":
         return f"OpenVINO on the {_device.backend()} backend"
     return None
-
-
-def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise broken(
-            SettingError, name, must=f"be one of {', '.join(known)}", got=value, fix="Use one of these."
-        )
 
 
 def _is_keras(model: object) -> bool:

@@ -7,15 +7,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import all_of, instance_of
 from tiledseg._checks import broken
 from tiledseg.errors import SettingError
+from tiledseg.evaluate._result import EvaluationResult
 from tiledseg.evaluate._scores import SCORES, group_of, mean
 from tiledseg.metrics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tiledseg.evaluate._result import EvaluationResult
     from tiledseg.evaluate._scores import ImageScores
 
 __all__ = ["Comparison", "Difference", "compare"]
@@ -110,7 +111,7 @@ def compare(
     Raises
     ------
     SettingError
-        If no image is in both, or a name is there twice.
+        If no image is in both, a name is there twice, or an argument is of another type.
 
     Examples
     --------
@@ -121,6 +122,9 @@ def compare(
     >>> compare(bad, good).differences["dice"].difference.value
     1.0
     """
+    called = tuple(all_of(str, names, "names", 'Give ("first", "second"), say.'))
+    if len(called) != 2:
+        raise broken(SettingError, "names", must="be two", got=names, fix='Give ("first", "second"), say.')
     ours, theirs = _by_name("first", first), _by_name("second", second)
     shared = [name for name in ours if name in theirs]
     if not shared:
@@ -142,10 +146,11 @@ def compare(
         for name in SCORES
     }
     left_out = tuple(sorted((ours.keys() | theirs.keys()) - set(shared)))
-    return Comparison(names, pairs, left_out, differences)
+    return Comparison((called[0], called[1]), pairs, left_out, differences)
 
 
 def _by_name(which: str, result: EvaluationResult) -> dict[str, ImageScores]:
+    instance_of(EvaluationResult, result, which, "Pass what Evaluator.evaluate returns.")
     images = {one.name: one for one in result.images}
     if len(images) < len(result.images):
         raise broken(

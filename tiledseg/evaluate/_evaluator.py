@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken, settings_of, shown
+from tiledseg._arguments import check_callable, items_of, settings_of
+from tiledseg._checks import broken, shown, whole_number, whole_pair
 from tiledseg._progress import progress_bar
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, load_pair
@@ -117,6 +118,7 @@ class Evaluator:
         StitchError
             If the map is not finite.
         """
+        check_callable("callback", callback)
         maps, todo = PredictedMaps(segmenter, self.config), as_pairs(pairs, "pairs")
         unseen = None if valid is None else as_pairs(valid, "valid")
         self._check_choice(todo, unseen)
@@ -162,19 +164,23 @@ class Evaluator:
         Raises
         ------
         SettingError
-            If there is no pair, or not one map for each.
+            If there is no pair, not one map for each, or a number is out of its range.
         """
-        todo, ready = as_pairs(pairs, "pairs"), list(maps)
+        check_callable("callback", callback)
+        fix = "Find them with tiledseg.evaluate.find_maps."
+        todo = as_pairs(pairs, "pairs")
+        ready = list(items_of(maps, "maps", "be maps, one for each pair", fix))
         if len(ready) != len(todo):
             raise broken(
                 SettingError,
                 "maps",
                 must=f"be one for each of {len(todo)} pairs",
                 got=len(ready),
-                fix="Find them with tiledseg.evaluate.find_maps.",
+                fix=fix,
             )
         self._check_choice(todo, None)
-        source, stated = ReadyMaps(ready, classes, tile_px), self.config.threshold
+        tile_px = None if tile_px is None else whole_pair("tile_px", tile_px)
+        source, stated = ReadyMaps(ready, whole_number("classes", classes), tile_px), self.config.threshold
         threshold = (stated, "stated") if isinstance(stated, float) else source.threshold
         return _Run(source, self.config, threshold).result(todo, callback=callback)
 

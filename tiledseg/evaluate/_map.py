@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import check_finite
-from tiledseg._checks import broken
-from tiledseg.errors import ArrayError
+from tiledseg._arguments import items_of
+from tiledseg._arrays import array_of, check_finite
+from tiledseg._checks import broken, real_number, whole_number
+from tiledseg.errors import ArrayError, SettingError
 from tiledseg.evaluate._scores import ImageScores
 from tiledseg.evaluate._shapes import ShapeScorer
 from tiledseg.metrics import (
@@ -194,7 +195,7 @@ def score_map(  # noqa: PLR0913  two arrays and what is known of them
     ------
     ArrayError
         If `prediction` is neither probabilities nor labels, its size is not that of `truth`, or a
-        label is out of range.
+        label is out of range; or `cells` do not fit.
     SettingError
         If a border does not lie inside the map, or a number is out of its range.
 
@@ -205,10 +206,34 @@ def score_map(  # noqa: PLR0913  two arrays and what is known of them
     >>> scores.dice, scores.iou
     (0.5, 0.3333333333333333)
     """
-    prediction, truth = np.asarray(prediction), np.asarray(truth)
-    scorer = scored_map(prediction, truth, classes, threshold, borders)
-    scores = replace(scorer.scores(name), tiles=tiles, seconds=seconds)
+    prediction, truth = array_of(prediction, "prediction"), array_of(truth, "truth")
+    threshold = real_number("threshold", threshold, "Use 0.5, say.")
+    scorer = scored_map(prediction, truth, whole_number("classes", classes), threshold, _both(borders))
+    if cells is not None:
+        cells = _checked(cells, truth.shape)
+    scores = replace(scorer.scores(name), tiles=whole_number("tiles", tiles, 0), seconds=seconds)
     return ShapeScorer(boundary_px, cell_px).scored(scores, truth, scorer.labels, cells)
+
+
+def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list[int]]:
+    must, fix = "be two sequences, along y and along x", "Pass (grid.y.borders, grid.x.borders)."
+    both = [list(items_of(one, "borders", must, fix)) for one in items_of(borders, "borders", must, fix)]
+    if len(both) != 2:
+        raise broken(SettingError, "borders", must=must, got=borders, fix=fix)
+    return both[0], both[1]
+
+
+def _checked(cells: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+    found = array_of(cells, "cells")
+    if found.dtype.kind not in "biu" or found.shape != shape:
+        raise broken(
+            ArrayError,
+            "cells",
+            must=f"be boolean or integer of shape {shape}",
+            got=f"{found.dtype} of shape {found.shape}",
+            fix="Give 0 or a number for each cell, at the size of `truth`.",
+        )
+    return found
 
 
 def scored_map(

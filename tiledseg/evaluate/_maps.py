@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken
 from tiledseg._types import SegmenterLike
-from tiledseg.data import check_mask
+from tiledseg.data import as_pairs, check_mask
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate._map import MapScorer, scored_map
 from tiledseg.io import find_images, image_shape, read_image, read_probs
@@ -216,11 +217,14 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
     ------
     FileError
         If the folder cannot be read, or a pair has no map or several.
+    SettingError
+        If there is no pair.
     """
+    wanted = as_pairs(pairs, "pairs")
     files: dict[str, list[Path]] = {}
     for path in find_images([folder]):
         files.setdefault(path.stem, []).append(path)
-    for pair in pairs:
+    for pair in wanted:
         found = files.get(pair.name, [])
         if len(found) != 1:
             raise broken(
@@ -230,7 +234,7 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
                 got=[path.name for path in found] or "none",
                 fix="Name each map after its image.",
             )
-    return [files[pair.name][0] for pair in pairs]
+    return [files[pair.name][0] for pair in wanted]
 
 
 def read_map(path: PathLike) -> AnyArray:
@@ -250,9 +254,9 @@ def read_map(path: PathLike) -> AnyArray:
     Raises
     ------
     FileError
-        If the file cannot be read, or is a picture in colours.
+        If `path` is none, the file cannot be read, or it is a picture in colours.
     """
-    if Path(path).suffix.lower() in {".tif", ".tiff"}:
+    if Path(path_text(path)).suffix.lower() in {".tif", ".tiff"}:
         try:
             return read_probs(path)
         except FileError:  # it may hold grey values

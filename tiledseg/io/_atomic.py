@@ -8,12 +8,14 @@ import os
 import secrets
 import stat
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken
 from tiledseg.errors import FileError
-from tiledseg.io._file import named, path_text
+from tiledseg.io._file import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,18 +198,20 @@ def write_text(path: PathLike, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
-def check_writable(folder: PathLike) -> Path:
+def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
     """Make a folder and try a file in it, so that an impossible output is told before the work begins.
 
     Parameters
     ----------
     folder : str or PathLike
         Where files are going to be written.
+    keep : bool
+        Whether folders that were made for the trial stay; else there is no trace of it.
 
     Returns
     -------
     Path
-        The folder, which now exists.
+        The folder, which now exists where it is kept.
 
     Raises
     ------
@@ -215,7 +219,10 @@ def check_writable(folder: PathLike) -> Path:
         If it is a file, cannot be made, or no file can be written into it.
     """
     path = Path(path_text(folder))
+    missing: list[Path] = []
     try:
+        if not keep:
+            missing = list(takewhile(lambda one: not one.exists(), (path, *path.parents)))
         path.mkdir(parents=True, exist_ok=True)
         trial = path / f".tiledseg-{secrets.token_hex(8)}.part"
         with _created(trial, None) as handle:
@@ -228,4 +235,8 @@ def check_writable(folder: PathLike) -> Path:
         raise broken(FileError, named(path), must="be a folder", got="a file", fix="Name a folder.") from None
     except OSError as error:
         refuse(named(path), error)
+    finally:
+        with contextlib.suppress(OSError):  # what was made in it meanwhile stays
+            for made in missing:
+                made.rmdir()
     return path

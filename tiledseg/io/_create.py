@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken
 from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.io._file import named, path_text
+from tiledseg.io._file import named
 from tiledseg.io._map_facts import MapFacts
 from tiledseg.io._partial import partial
 from tiledseg.io._pyramid import TILE, Pyramid, level_shapes

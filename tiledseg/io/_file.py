@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken, shown
 from tiledseg.errors import FileError, SettingError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["MAX_PIXELS", "Reader", "check_max_pixels", "named", "opened", "path_text"]
+__all__ = ["MAX_PIXELS", "Reader", "check_max_pixels", "named", "opened"]
 
 MAX_PIXELS = 2**30
 """Default limit on an image's height times width, in px; also OpenCV's own."""
@@ -33,23 +34,6 @@ def named(path: object) -> str:
     """Show a path on one short line; a long one loses its beginning, not its file name."""
     text = str(path)
     return shown(text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}")
-
-
-def path_text(path: object) -> str:
-    """Return a path as text, or say why it cannot be one.
-
-    Raises
-    ------
-    FileError
-        If `path` is neither text nor a path, is empty, or holds a NUL.
-    """
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(text, str) or not text:
-        fix = "Pass a str or a pathlib.Path."
-        raise broken(FileError, "path", must="be a path as text", got=path, fix=fix)
-    if "\0" in text:
-        raise broken(FileError, "path", must="hold no NUL character", got=repr(text), fix="Rename the file.")
-    return text
 
 
 @dataclass(frozen=True, slots=True)

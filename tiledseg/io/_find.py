@@ -8,9 +8,10 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from tiledseg._arguments import path_texts
 from tiledseg._checks import broken
 from tiledseg.errors import FileError
-from tiledseg.io._file import named, path_text
+from tiledseg.io._file import named
 from tiledseg.io._zarr_regions import is_zarr
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
     FileError
         If a path does not exist, a folder cannot be read, or there is no image.
     """
-    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    given = path_texts(inputs, "inputs")
     found: dict[str, Path] = {}
     visited: set[tuple[int, int]] = set()
-    for text in map(path_text, given):
+    for text in given:
         for path in _images_of(Path(text), visited, recursive=recursive):
             found.setdefault(os.path.realpath(path), path)
     if not found:

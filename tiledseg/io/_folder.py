@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken
 from tiledseg.errors import FileError
 from tiledseg.io._atomic import check_writable
-from tiledseg.io._file import named, path_text
+from tiledseg.io._file import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def check_new_folder(path: PathLike) -> Path:
             got=f"{named(first.name)} in it",
             fix="Name another folder; nothing in this one is touched.",
         )
-    check_writable(target.absolute().parent)
+    check_writable(target.absolute().parent, keep=False)
     return target
 
 
@@ -92,7 +93,7 @@ def new_folder(path: PathLike) -> Iterator[Path]:
     target = check_new_folder(path)
     filling = target.absolute().parent / f".tiledseg-{secrets.token_hex(8)}.part"
     try:
-        filling.mkdir()
+        filling.mkdir(parents=True)
         try:
             yield filling
             check_new_folder(target)

@@ -21,7 +21,6 @@ __all__ = [
     "Purpose",
     "Request",
     "Wish",
-    "check_choice",
     "check_page",
     "sniff",
 ]
@@ -154,13 +153,6 @@ def sniff(file: Reader) -> Kind:
             return kind
     fix = "Export the image as PNG or TIFF."
     raise file.bad("be a PNG, JPEG, BMP or TIFF", f"a file that begins with {start!r}", fix)
-
-
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    """Refuse an option that is none of the known words."""
-    if value not in known:
-        fix = f"Pass {' or '.join(repr(word) for word in known)}."
-        raise broken(SettingError, name, must=f"be one of {known}", got=value, fix=fix)
 
 
 def check_page(page: object) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
+from tiledseg._arguments import one_of
 from tiledseg._checks import broken
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io._file import MAX_PIXELS, named
-from tiledseg.io._header import Request, check_choice
+from tiledseg.io._header import Request
 from tiledseg.io._read import read_pixels
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def read_mask(
     SettingError
         If an option has a value that it cannot have.
     """
-    check_choice("alpha", alpha, ("refuse", "drop"))
-    check_choice("palette", palette, ("refuse", "index", "colour"))
+    one_of("alpha", alpha, ("refuse", "drop"))
+    one_of("palette", palette, ("refuse", "index", "colour"))
     _check_threshold(threshold)
     request = Request(page, max_pixels, alpha, palette, "labels" if threshold is None else "mask")
     values = _one_plane(named(path), read_pixels(path, request))

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import one_of, path_text
 from tiledseg._checks import broken, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.io._encoded import read_encoded
-from tiledseg.io._file import MAX_PIXELS, Reader, check_max_pixels, named, opened, path_text
-from tiledseg.io._header import Request, Wish, check_choice, check_page, sniff
+from tiledseg.io._file import MAX_PIXELS, Reader, check_max_pixels, named, opened
+from tiledseg.io._header import Request, Wish, check_page, sniff
 from tiledseg.io._npy import NPY_MAGIC, npy_regions
 from tiledseg.io._source import Facts, ImageSource, WholeImage
 from tiledseg.io._state import state_of
@@ -86,7 +87,7 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     ...     image.shape, image[1:3, 1:3].tolist()
     ((3, 4), [[5, 6], [9, 10]])
     """
-    check_choice("alpha", alpha, ("refuse", "drop"))
+    one_of("alpha", alpha, ("refuse", "drop"))
     check_page(page)
     if max_pixels is not None:
         check_max_pixels(max_pixels)

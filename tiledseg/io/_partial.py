@@ -11,10 +11,11 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken, shown
 from tiledseg.errors import FileError
 from tiledseg.io._atomic import refuse, replaceable, sync_folder
-from tiledseg.io._file import named, path_text
+from tiledseg.io._file import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

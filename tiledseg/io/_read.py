@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import one_of
 from tiledseg.io._encoded import encoded_header, read_encoded
 from tiledseg.io._file import MAX_PIXELS, check_max_pixels, opened
-from tiledseg.io._header import Request, check_choice, check_page, sniff
+from tiledseg.io._header import Request, check_page, sniff
 from tiledseg.io._orientation import is_turned
 from tiledseg.io._tiff import read_tiff, tiff_shape
 
@@ -67,7 +68,7 @@ def read_image(
     read_mask : Read labels.
     image_shape : Read the shape alone.
     """
-    check_choice("alpha", alpha, ("refuse", "drop"))
+    one_of("alpha", alpha, ("refuse", "drop"))
     return read_pixels(path, Request(page, max_pixels, alpha))
 
 

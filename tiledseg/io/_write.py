@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import tifffile
 
+from tiledseg._arguments import one_of, path_text
 from tiledseg._checks import broken
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io._atomic import write_bytes
-from tiledseg.io._file import named, path_text
-from tiledseg.io._header import check_choice
+from tiledseg.io._file import named
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -130,7 +130,7 @@ def write_probs(
     --------
     read_probs : Read them back as (H, W, K) float32.
     """
-    check_choice("dtype", dtype, ("float16", "float32"))
+    one_of("dtype", dtype, ("float16", "float32"))
     values = np.asarray(probs)
     if values.dtype.kind != "f" or values.ndim not in {2, 3} or values.size == 0:
         got = f"{values.dtype} of shape {values.shape}"

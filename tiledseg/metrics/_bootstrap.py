@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._arguments import check_callable, items_of
+from tiledseg._arrays import array_of
 from tiledseg._checks import broken, real_number, whole_number
 from tiledseg.errors import SettingError
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Interval", "bootstrap_interval"]
 
 _AT_ONCE = 2**22  # drawn numbers
+_MOST_RESAMPLES = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def bootstrap_interval(
     level : float
         Share of the resamples that the interval holds, in (0, 1).
     resamples : int
-        How often is drawn.
+        How often is drawn, at most 1,000,000 times.
     seed : int
         Of the draws; the same seed gives the same interval.
 
@@ -75,6 +78,8 @@ def bootstrap_interval(
 
     Raises
     ------
+    ArrayError
+        If `values` are no numbers.
     SettingError
         If `level`, `resamples` or `seed` is out of its range, or `values` has another shape.
 
@@ -86,7 +91,9 @@ def bootstrap_interval(
     share = real_number("level", level, "Use 0.95, say.")
     if not 0 < share < 1:
         raise broken(SettingError, "level", must="be in (0, 1)", got=level, fix="Use 0.95, say.")
-    times, first = whole_number("resamples", resamples), whole_number("seed", seed, 0)
+    check_callable("statistic", statistic)
+    times = whole_number("resamples", resamples, most=_MOST_RESAMPLES)
+    first = whole_number("seed", seed, 0)
     rows, together = _known(values, groups)
     measure = statistic or _mean
     if not len(rows):
@@ -117,7 +124,9 @@ def _known(
     values: npt.ArrayLike, groups: Sequence[object] | None
 ) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.intp]]]:
     """Leave out the rows without a value, and list the places of each group's rows."""
-    rows = np.asarray(values, np.float64)
+    rows = array_of(values, "values").astype(np.float64)
+    if groups is not None:
+        groups = list(items_of(groups, "groups", "be a sequence", "Give one group for each row."))
     if rows.ndim not in {1, 2} or (groups is not None and len(groups) != len(rows)):
         raise broken(
             SettingError,

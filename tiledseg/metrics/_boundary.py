@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tiledseg._checks import broken, real_number
+from tiledseg._checks import broken, real_number, whole_pair
 from tiledseg.errors import SettingError
 from tiledseg.metrics._masks import label_pair
 
@@ -197,7 +197,7 @@ def default_tolerance(shape: tuple[int, int]) -> float:
     >>> default_tolerance((1920, 2560))
     24.0
     """
-    return _OF_DIAGONAL * math.hypot(*shape)
+    return _OF_DIAGONAL * math.hypot(*whole_pair("shape", shape, least=0))
 
 
 def _outline(labels: AnyArray) -> npt.NDArray[np.uint8]:

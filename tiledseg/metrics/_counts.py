@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._checks import broken
-from tiledseg.errors import SettingError
+from tiledseg._checks import whole_number
 from tiledseg.metrics._masks import label_pair
 
 __all__ = ["Counts", "count", "count_classes"]
 
 _ROWS_AT_ONCE = 256
+_MOST_CLASSES = 4096  # all pairs of them are counted at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +89,15 @@ def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int)
         If a mask is not of shape (H, W), not bool or int, holds labels outside
         [0, classes), or the sizes differ.
     SettingError
-        If there are fewer than 2 classes.
+        If there are fewer than 2 classes, or more than 4096.
 
     Examples
     --------
     >>> count_classes([[0, 1, 2]], [[0, 2, 2]], 3)[2]
     Counts(tp=1, fp=1, fn=0, tn=1)
     """
-    if classes < 2:
-        raise broken(
-            SettingError,
-            "classes",
-            must="be at least 2",
-            got=classes,
-            fix="Count the background as one: cell or not is 2 classes.",
-        )
+    fix = "Count the background as one: cell or not is 2 classes."
+    classes = whole_number("classes", classes, 2, _MOST_CLASSES, fix)
     true, found = label_pair(truth, prediction, classes)
     table = np.zeros(classes * classes, np.intp)
     for start in range(0, true.shape[0], _ROWS_AT_ONCE):  # a few MB at a time, whatever the size

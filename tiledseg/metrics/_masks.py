@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._arrays import array_of
 from tiledseg._checks import broken
 from tiledseg.errors import ArrayError
 
@@ -75,7 +76,7 @@ def binary_mask(name: str, mask: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def _labels(name: str, mask: npt.ArrayLike, classes: int | None) -> AnyArray:
-    array = np.asarray(mask)
+    array = array_of(mask, name)
     if array.ndim != 2:
         raise broken(
             ArrayError,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._arrays import array_of
 from tiledseg._checks import broken
 from tiledseg.errors import ArrayError
 from tiledseg.metrics._counts import Counts
@@ -102,13 +103,13 @@ def count_probabilities(probs: npt.ArrayLike, hits: npt.ArrayLike) -> Probabilit
     >>> counts.px[192], counts.hits[192]
     (np.int64(2), np.int64(1))
     """
-    values = np.asarray(probs).astype(np.float32, copy=False).ravel()
-    true = np.asarray(hits)
-    if true.shape != np.shape(probs) or true.dtype != bool:
+    given, true = array_of(probs, "probs"), array_of(hits, "hits")
+    values = given.astype(np.float32, copy=False).ravel()
+    if true.shape != given.shape or true.dtype != bool:
         raise broken(
             ArrayError,
             "hits",
-            must=f"be boolean of shape {np.shape(probs)}",
+            must=f"be boolean of shape {given.shape}",
             got=f"{true.dtype} of shape {true.shape}",
             fix="Give one truth for each probability, such as mask == 1.",
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._checks import whole_pair
 from tiledseg.metrics._seams import check_borders
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ class SeamErrorTally:
     """
 
     def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
+        height, width = whole_pair("shape", shape)
         self._classes = (
-            _classes(shape[0], check_borders("borders_y", borders_y, shape[0])),
-            _classes(shape[1], check_borders("borders_x", borders_x, shape[1])),
+            _classes(height, check_borders("borders_y", borders_y, height)),
+            _classes(width, check_borders("borders_x", borders_x, width)),
         )
         self._table = np.zeros((len(SEAM_DISTANCES), 2), np.int64)
         self._row = 0

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._checks import broken
-from tiledseg.errors import ArrayError, SettingError
+from tiledseg._arguments import items_of
+from tiledseg._arrays import array_of
+from tiledseg._checks import broken, whole_number, whole_pair
+from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,8 +133,9 @@ class SeamTally:
     """
 
     def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
-        self._rows = _places(check_borders("borders_y", borders_y, shape[0]), shape[0])
-        self._columns = _places(check_borders("borders_x", borders_x, shape[1]), shape[1])
+        height, width = whole_pair("shape", shape)
+        self._rows = _places(check_borders("borders_y", borders_y, height), height)
+        self._columns = _places(check_borders("borders_x", borders_x, width), width)
         self._along_y, self._along_x = _Steps(), _Steps()
         self._row = 0
         self._last: AnyArray | None = None
@@ -178,7 +181,7 @@ def _sum_of_steps(values: AnyArray, places: npt.NDArray[np.intp]) -> tuple[float
 
 def _checked(probs: npt.ArrayLike) -> AnyArray:
     """Refuse what is no map."""
-    values = np.asarray(probs)
+    values = array_of(probs, "probs")
     if values.ndim not in {2, 3}:
         raise broken(
             ArrayError,
@@ -186,14 +189,6 @@ def _checked(probs: npt.ArrayLike) -> AnyArray:
             must="have shape (H, W) or (H, W, K)",
             got=values.shape,
             fix="Give one map at a time, channels last.",
-        )
-    if values.dtype.kind not in "buif":
-        raise broken(
-            ArrayError,
-            "probs",
-            must="have a boolean, integer or real dtype",
-            got=str(values.dtype),
-            fix="Give probabilities or grey values.",
         )
     if not np.isfinite(values).all():
         raise broken(
@@ -208,13 +203,6 @@ def _checked(probs: npt.ArrayLike) -> AnyArray:
 
 def check_borders(name: str, borders: Sequence[int], length: int) -> list[int]:
     """Sort the borders, each once, and refuse those that lie outside the map."""
-    for border in borders:
-        if not 1 <= border < length:
-            raise broken(
-                SettingError,
-                name,
-                must=f"lie in [1, {length - 1}] in a map of {length} px",
-                got=border,
-                fix="Take the borders of the grid that the map was stitched on.",
-            )
-    return sorted(set(borders))
+    fix = "Take the borders of the grid that the map was stitched on."
+    found = items_of(borders, name, "be a sequence of whole numbers", fix)
+    return sorted({whole_number(name, border, 1, length - 1, fix) for border in found})

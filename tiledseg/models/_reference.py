@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken
 from tiledseg.errors import BundleError
 from tiledseg.models._format import CONFIG, WEIGHTS
@@ -62,7 +63,7 @@ class BundleReference:
         BundleError
             If there is no bundle.
         """
-        folder = Path(path).resolve()
+        folder = Path(path_text(path, error=BundleError)).resolve()
         return cls(str(folder), _digest(folder))
 
     def load(self) -> Segmenter:

@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import path_text
 from tiledseg._backend import keras
 from tiledseg._checks import broken
+from tiledseg._types import SegmenterLike
 from tiledseg._version import __version__
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import write_bytes
@@ -52,19 +54,22 @@ def save_bundle(segmenter: Segmenter, folder: PathLike, *, overwrite: bool = Fal
     Raises
     ------
     FileError
-        If the folder exists and may not be replaced, or cannot be written.
+        If `folder` is no path, exists and may not be replaced, or cannot be written.
     ModelError
         If a weight is not finite, or the architecture would rebuild another network.
     SettingError
-        If the settings and the provenance together are larger than 1 MB.
+        If `segmenter` is none, or the settings and the provenance together are larger than 1 MB.
     """
+    if not isinstance(segmenter, SegmenterLike):
+        got, fix = type(segmenter).__name__, "Make one with tiledseg.Segmenter."
+        raise broken(SettingError, "segmenter", must="be a Segmenter", got=got, fix=fix)
     try:
-        target = Path(folder).resolve()
+        target = Path(path_text(folder, "folder")).resolve()
         _check_target(target, overwrite=overwrite)
         weights = weights_of(segmenter.network, segmenter.architecture)
         target.parent.mkdir(parents=True, exist_ok=True)
         _written(segmenter, weights, target)
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, say
         raise broken(
             FileError,
             str(folder),

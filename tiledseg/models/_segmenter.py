@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from tiledseg._arguments import one_of
 from tiledseg._backend import keras
 from tiledseg._checks import broken
 from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TilingConfig
@@ -184,10 +185,8 @@ def _check_threshold(threshold: float) -> None:
 
 def _check_views(segmenter: Segmenter) -> None:
     views, tiling = segmenter.views, segmenter.tiling
-    if views not in (None, "flips", "d4"):
-        raise broken(
-            SettingError, "views", must="be flips, d4 or None", got=views, fix="Use flips, or leave it out."
-        )
+    if views is not None:
+        one_of("views", views, ("flips", "d4"))
     if views == "d4" and tiling and tiling.tile_size != "auto" and len(set(tiling.tile_shape)) > 1:
         raise broken(
             SettingError, "views", must="be flips for tiles that are not square", got="d4", fix="Use flips."

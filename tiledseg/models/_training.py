@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tiledseg._arguments import instance_of
 from tiledseg._backend import keras
 from tiledseg.models.architectures import builder_for
 
@@ -36,7 +37,13 @@ def training_network(network: keras.Model, architecture: NetworkConfig) -> keras
         Takes images (N, H, W, C) and masks (N, H, W, K) as the network does. Its loss in training
         has those of the further outputs added; its metrics, and its loss in validation, are those
         of the map alone. Where the architecture has no further outputs, the network itself.
+
+    Raises
+    ------
+    SettingError
+        If an argument is of another type.
     """
+    instance_of(keras.Model, network, "network", "Build it with build_model.")
     sides = builder_for(architecture).sides(network)
     return _Supervised(network, sides) if sides else network
 

@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._checks import broken, settings_of, shown
+from tiledseg._arguments import instance_of, path_text, path_texts, settings_of
+from tiledseg._checks import shown
+from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
-from tiledseg._types import ModelReference, SegmenterLike
+from tiledseg._types import SegmenterLike
 from tiledseg._version import __version__
-from tiledseg.config import PredictConfig
+from tiledseg.config import PredictConfig, TilingConfig
 from tiledseg.engine import Packing, Way, fastest, n_devices, own_views, predictor_for
-from tiledseg.errors import SettingError, TiledSegError
+from tiledseg.errors import TiledSegError
 from tiledseg.io import check_writable, find_images, locked, open_image
 from tiledseg.predict._fingerprint import fingerprint_of
 from tiledseg.predict._outcomes import FileOutcome, FilesResult
 from tiledseg.predict._outputs import Tee, check_size, is_streamed, written_at_the_end
 from tiledseg.predict._plan import lay_out
 from tiledseg.predict._remote import resolved
-from tiledseg.predict._spread import spread
-from tiledseg.predict._targets import FOLDERS, check_targets, listed, targets_of
+from tiledseg.predict._spread import check_client, spread
+from tiledseg.predict._targets import FOLDERS, check_targets, targets_of
 from tiledseg.predict._tiled import tiled_predict
 from tiledseg.preprocess import prepare
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tiledseg._types import PathLike, Source
-    from tiledseg.config import AutoThreshold, PreprocessingConfig, Product, TilingConfig
+    from tiledseg.config import AutoThreshold, PreprocessingConfig, Product
     from tiledseg.io import ImageSource
     from tiledseg.predict._plan import Layout
 
@@ -98,27 +100,45 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     ModelError
         If `model` cannot be tiled.
     SettingError
-        If `model` cannot be sent to a cluster.
+        If an argument is of another type, or `model` cannot be sent to a cluster.
     """
     config = settings_of(PredictConfig, config, "config")
-    roots = [Path(one) for one in listed(inputs)]
+    if tiling is not None:
+        instance_of(TilingConfig, tiling, "tiling")
+    roots, folder = [Path(one) for one in path_texts(inputs, "inputs")], Path(path_text(output, "output"))
     files = find_images(roots, recursive=config.recursive)
-    targets = {path: targets_of(path, roots, Path(output), config) for path in files}
+    targets = {path: targets_of(path, roots, folder, config) for path in files}
     check_targets(targets, config)
-    with locked(output):
+    check_writable(folder, keep=False)
+    model = _checked(model, config, tiling, client)
+    with locked(folder):
         check_targets(targets, config)  # of a run that ended just now, say
-        if client is None:
-            model = resolved(model)
-            # What cannot be had, or does not fit the network whatever the image, is told at once.
-            fastest(predictor_for(model), 0, config.engine, config.precision)
-            if getattr(tiling or getattr(model, "tiling", None), "tile_size", None) != "auto":
-                lay_out(model, (1, 1), tiling)
         for what in config.write:
-            check_writable(Path(output) / FOLDERS[what])
+            check_writable(folder / FOLDERS[what])
         with progress_bar(len(files), "images", shown=progress) as advance:
             if client is not None:
                 return _spread(model, targets, config, tiling, client, advance)
             return _local(model, targets, config, tiling, advance)
+
+
+def _checked(
+    model: object,
+    config: PredictConfig,
+    tiling: TilingConfig | None,
+    client: Any,  # noqa: ANN401  Dask has no types
+) -> object:
+    """Tell at once what cannot be had, or does not fit the network whatever the image."""
+    formats = {"mask": config.mask_format, "probs": config.probs_format}
+    if any(formats.get(what) == "ome-zarr" for what in config.write):
+        extra("zarr", "zarr")
+    if client is not None:
+        check_client(client, model)
+        return model
+    model = resolved(model)
+    fastest(predictor_for(model), 0, config.engine, config.precision)
+    if getattr(tiling or getattr(model, "tiling", None), "tile_size", None) != "auto":
+        lay_out(model, (1, 1), tiling)
+    return model
 
 
 def _local(
@@ -173,14 +193,6 @@ def _spread(
     advance: Callable[[int], object],
 ) -> FilesResult:
     """Predict each file on one of a cluster's workers."""
-    if isinstance(model, SegmenterLike) or not (callable(model) or isinstance(model, ModelReference)):
-        raise broken(
-            SettingError,
-            "model",
-            must="be a BundleReference or a callable with `client`",
-            got=type(model).__name__,
-            fix="Save it, and pass tiledseg.models.BundleReference.of(folder).",
-        )
     paths = [path.absolute() for path in targets]
     jobs = [
         (path.name, (path, {what: one.absolute() for what, one in products.items()}, config, tiling))

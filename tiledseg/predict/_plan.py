@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import settings_of
 from tiledseg._arrays import check_shape
-from tiledseg._checks import broken, settings_of, whole_number
+from tiledseg._checks import broken, whole_number
 from tiledseg._types import SegmenterLike
 from tiledseg.config import TilingConfig
 from tiledseg.engine import check_memory, fitting_batch, predictor_for

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tiledseg._checks import shown
+from tiledseg._arguments import instance_of
+from tiledseg._checks import broken, shown
 from tiledseg._extras import extra
+from tiledseg._types import ModelReference, SegmenterLike
+from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["spread"]
+__all__ = ["check_client", "spread"]
 
 _Result = TypeVar("_Result")
+
+
+def check_client(client: object, model: object) -> None:
+    """Check that a client is Dask's, and that a model can be sent to its workers.
+
+    Parameters
+    ----------
+    client : object
+        What was given.
+    model : object
+        A `BundleReference`, or a callable.
+
+    Raises
+    ------
+    SettingError
+        If Dask is not installed, `client` is something else, or `model` cannot be sent.
+    """
+    kind: type[object] = extra("distributed", "dask").Client
+    instance_of(kind, client, "client", "Pass distributed.Client(...), or leave it out.")
+    if isinstance(model, SegmenterLike) or not (callable(model) or isinstance(model, ModelReference)):
+        raise broken(
+            SettingError,
+            "model",
+            must="be a BundleReference or a callable with `client`",
+            got=type(model).__name__,
+            fix="Save it, and pass tiledseg.models.BundleReference.of(folder).",
+        )
 
 
 def spread(

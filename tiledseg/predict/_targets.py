@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tiledseg._checks import broken, shown
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from tiledseg.config import PredictConfig, Product
 
-__all__ = ["FOLDERS", "check_targets", "listed", "targets_of"]
+__all__ = ["FOLDERS", "check_targets", "targets_of"]
 
 FOLDERS: dict[Product, str] = {
     "mask": "masks",
@@ -26,36 +25,6 @@ FOLDERS: dict[Product, str] = {
 """Folder of each product."""
 
 _OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
-
-
-def listed(inputs: object) -> list[str | os.PathLike[str]]:
-    """List what is given as one path or as several.
-
-    Parameters
-    ----------
-    inputs : path or sequence of path
-        The paths.
-
-    Returns
-    -------
-    list of path
-        The paths.
-
-    Raises
-    ------
-    FileError
-        If they are no paths.
-    """
-    paths = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    if not isinstance(paths, Sequence) or not all(isinstance(path, str | os.PathLike) for path in paths):
-        raise broken(
-            FileError,
-            "inputs",
-            must="be a path or a sequence of paths",
-            got=inputs,
-            fix="Pass str or pathlib.Path.",
-        )
-    return list(paths)
 
 
 def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfig) -> dict[Product, Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arguments import check_callable
 from tiledseg._arrays import check_finite, check_image
 from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
@@ -161,6 +162,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     ((700, 900, 1), dtype('float32'), True)
     """
     check_image(image)
+    check_callable("callback", callback)
     reference, model = model, resolved(model)
     layout = lay_out(model, tuple(image.shape), tiling, memory_budget)
     check_image(image, layout.predictor.channels)
@@ -171,14 +173,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         _check_lazy(callback=callback, verify=verify, return_report=return_report)
         wanted = wanted_tiles(layout, mask, image, list(range(len(layout.grid))))
         return lazy_map(reference, image, layout, Lazy(wanted, way, fill_value, reduction, threshold))
-    if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
-        raise broken(
-            ArrayError,
-            "out",
-            must="have memory of its own",
-            got="some of the image's",
-            fix="Pass a new array: rows are written while others are still to be read.",
-        )
+    _check_apart(image, out)
     source = _source(layout, image)
     order = tile_order(layout.grid, out if layout.grid.shape == layout.shape else None)
     wanted = wanted_tiles(layout, mask, image, order)
@@ -213,6 +208,18 @@ def _check_lazy(**options: object) -> None:
             must="be left out for a Dask array, which is computed later",
             got=options[given[0]],
             fix="Pass `out`, which is filled at once.",
+        )
+
+
+def _check_apart(image: Source, out: object) -> None:
+    """Refuse a map that would be written over pixels that are still to be read."""
+    if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
+        raise broken(
+            ArrayError,
+            "out",
+            must="have memory of its own",
+            got="some of the image's",
+            fix="Pass a new array: rows are written while others are still to be read.",
         )
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._arrays import read_region
+from tiledseg._arrays import check_image, read_region
+from tiledseg._checks import broken, real_pair
+from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,15 +43,26 @@ def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
     ndarray
         float64 (C,): the upper.
 
+    Raises
+    ------
+    ArrayError
+        If `image` is no image of uint8 or uint16.
+    SettingError
+        If `percentiles` are not two numbers in [0, 100].
+
     Examples
     --------
     >>> image = np.arange(100, dtype=np.uint8).reshape(10, 10)
     >>> [values.tolist() for values in percentiles_of(image, (1, 99))]
     [[0.0], [98.0]]
     """
-    height, width = image.shape[:2]
-    channels = image.shape[2] if len(image.shape) == 3 else 1
-    counts = np.zeros((channels, 1 << 8 * np.dtype(image.dtype).itemsize), np.int64)
+    height, width, channels = check_image(image)
+    dtype = np.dtype(image.dtype)
+    if dtype.kind != "u" or dtype.itemsize > 2:
+        fix = "Convert it to integers of its own range first."
+        raise broken(ArrayError, "image", must="be uint8 or uint16", got=str(dtype), fix=fix)
+    shares = _shares(percentiles)
+    counts = np.zeros((channels, 1 << 8 * dtype.itemsize), np.int64)
     for y in range(0, height, _HISTOGRAM_BLOCK[0]):
         for x in range(0, width, _HISTOGRAM_BLOCK[1]):
             rows = slice(y, min(y + _HISTOGRAM_BLOCK[0], height))
@@ -58,8 +71,16 @@ def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
             for channel in range(channels):
                 counts[channel] += np.bincount(block[:, channel], minlength=counts.shape[1])
     sums = counts.cumsum(axis=1)
-    places = [np.ceil(np.float64(one) / 100 * height * width) for one in percentiles]
+    places = [np.ceil(np.float64(one) / 100 * height * width) for one in shares]
     low, high = (
         np.array([np.searchsorted(line, max(place, 1)) for line in sums], np.float64) for place in places
     )
     return low, high
+
+
+def _shares(percentiles: Sequence[float]) -> tuple[float, float]:
+    must, fix = "be two numbers in [0, 100]", "Give (1.0, 99.0), say."
+    shares = real_pair("percentiles", percentiles, must, fix)
+    if not all(0 <= one <= 100 for one in shares):
+        raise broken(SettingError, "percentiles", must=must, got=percentiles, fix=fix)
+    return shares

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arguments import instance_of
 from tiledseg._arrays import check_image, read_region
 from tiledseg._checks import broken
+from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import ArrayError
 from tiledseg.preprocess._colour import converted, with_gamma
 from tiledseg.preprocess._percentiles import percentiles_of
@@ -16,7 +18,6 @@ from tiledseg.preprocess._shrink import Shrunk, scaled_length
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, Source
-    from tiledseg.config import PreprocessingConfig
     from tiledseg.preprocess._percentiles import Limits
 
 __all__ = ["Prepared", "prepare", "shrunk"]
@@ -51,6 +52,8 @@ def prepare(image: Source, config: PreprocessingConfig, limits: Limits | None = 
     ------
     ArrayError
         If `image` is not an image of the configured channels and dtype.
+    SettingError
+        If `config` is none.
 
     Examples
     --------
@@ -102,6 +105,7 @@ class Prepared:
     """
 
     def __init__(self, image: Source, config: PreprocessingConfig, limits: Limits | None = None) -> None:
+        instance_of(PreprocessingConfig, config, "config")
         height, width, channels = check_image(image, config.channels)
         found = np.dtype(image.dtype)
         if (found.kind == "f") != (config.dtype == "float32") or (

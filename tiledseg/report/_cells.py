@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._arrays import array_of
+from tiledseg._checks import broken, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.metrics import components
 
@@ -79,9 +81,9 @@ def cells_of(labels: AnyArray, *, least_px: int = 1) -> Iterator[Cell]:
     least_px : int
         Smaller areas are left out.
 
-    Yields
-    ------
-    Cell
+    Returns
+    -------
+    iterator of Cell
         Label by label, in reading order of their first px.
 
     Raises
@@ -91,6 +93,7 @@ def cells_of(labels: AnyArray, *, least_px: int = 1) -> Iterator[Cell]:
     SettingError
         If `least_px` is no whole number from 1.
     """
+    labels = array_of(labels, "labels")
     if labels.ndim != 2 or labels.dtype.kind not in "bui" or (labels.size and int(labels.min()) < 0):
         raise broken(
             ArrayError,
@@ -99,8 +102,9 @@ def cells_of(labels: AnyArray, *, least_px: int = 1) -> Iterator[Cell]:
             got=f"{labels.dtype} of shape {labels.shape}",
             fix="Cut or round them to integers first.",
         )
-    for label in np.unique(labels[labels > 0]).tolist():
-        yield from _of_label(int(label), components(labels == label, least_px))
+    least = whole_number("least_px", least_px)
+    found = np.unique(labels[labels > 0]).tolist()
+    return chain.from_iterable(_of_label(int(one), components(labels == one, least)) for one in found)
 
 
 def _of_label(label: int, ids: NDArray[np.int32]) -> Iterator[Cell]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import all_of, instance_of
 from tiledseg._figures import new_figure, png_of
+from tiledseg.config import Record
+from tiledseg.data import DatasetStatistics
 from tiledseg.io import write_bytes
 
 if TYPE_CHECKING:
@@ -12,8 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tiledseg._types import PathLike
-    from tiledseg.config import Record
-    from tiledseg.data import DatasetStatistics
 
 __all__ = ["write_split_chart"]
 
@@ -35,10 +36,12 @@ def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Se
     Raises
     ------
     SettingError
-        If matplotlib is not installed.
+        If matplotlib is not installed, or an argument is of another type.
     FileError
         If the file cannot be written.
     """
+    instance_of(DatasetStatistics, statistics, "statistics", "Pass what tiledseg.data.statistics_of returns.")
+    records = all_of(Record, records, "records", "Make them with tiledseg.data.describe.")
     names = [one.split for one in statistics.splits]
     figure = new_figure(4.5 + 1.1 * len(names), 3.6)
     counts, shares = figure.subplots(1, 2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._arguments import all_of, instance_of, items_of
 from tiledseg._checks import broken, shown
 from tiledseg.errors import SettingError
 from tiledseg.io import write_text
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["write_coco", "write_geojson"]
 
 _NAMESPACE = uuid.UUID("9d6a4b5e-3c0f-5a3b-9a55-0d1c6d1b7f42")
+_ITEMS, _FIX = "be tuples of a file's name and its labels", 'Pass ("a.png", labels), say.'
 _BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # of COCO's compressed run lengths
 
 
@@ -63,12 +65,15 @@ def write_geojson(
     ArrayError
         If `labels` is no array of labels.
     SettingError
-        If a label has no name, or `cell_px` is no whole number from 1.
+        If a label has no name, `cell_px` is no whole number from 1, or an argument is of another
+        type.
     FileError
         If the file cannot be written.
     """
-    _check_names(labels, names)
-    features = [_feature(cell, names, image) for cell in cells_of(labels, least_px=cell_px)]
+    instance_of(str, image, "image", "Give the image's name.")
+    known, cells = _names(names), cells_of(labels, least_px=cell_px)
+    _check_named(labels, known)
+    features = [_feature(cell, known, image) for cell in cells]
     content = {"type": "FeatureCollection", "features": features}
     write_text(path, json.dumps(content, ensure_ascii=True, separators=(",", ":")) + "\n")
     return len(features)
@@ -107,36 +112,48 @@ def write_coco(
     ArrayError
         If a map holds no labels.
     SettingError
-        If a label has no name, or `cell_px` is no whole number from 1.
+        If a label has no name, `cell_px` is no whole number from 1, or an argument is of another
+        type.
     FileError
         If the file cannot be written.
     """
     entries: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
-    for number, (name, labels) in enumerate(images, start=1):
-        _check_names(labels, names)
-        height, width = labels.shape
+    known = _names(names)
+    for number, item in enumerate(items_of(images, "images", _ITEMS, _FIX), start=1):
+        name, labels = _named(item, f"images[{number - 1}]")
+        cells = cells_of(labels, least_px=cell_px)
+        _check_named(labels, known)
+        height, width = np.shape(labels)
         entries.append({"id": number, "file_name": _ascii(name), "height": height, "width": width})
-        for cell in cells_of(labels, least_px=cell_px):
+        for cell in cells:
             entry = _annotation(cell, (height, width))
             annotations.append({"id": len(annotations) + 1, "image_id": number, **entry})
-    categories = [{"id": label, "name": name} for label, name in enumerate(names, start=1)]
+    categories = [{"id": label, "name": name} for label, name in enumerate(known, start=1)]
     content = {"images": entries, "categories": categories, "annotations": annotations}
     write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
     return len(annotations)
 
 
-def _check_names(labels: AnyArray, names: Sequence[str]) -> None:
-    if isinstance(names, str):  # its letters would be taken for names
-        fix = f'Pass ("{shown(names)}",).'
-        raise broken(SettingError, "names", must="be a sequence of names", got=names, fix=fix)
-    most = int(labels.max()) if labels.size and labels.dtype.kind in "bui" else 0
-    if most > len(names):
+def _names(names: Sequence[str]) -> list[str]:
+    alone = isinstance(names, str)  # its letters would be taken for names
+    return all_of(str, names, "names", f'Pass ("{shown(names)}",).' if alone else "Give text.")
+
+
+def _named(item: object, place: str) -> tuple[str, AnyArray]:
+    if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
+        raise broken(SettingError, place, must=_ITEMS, got=item, fix=_FIX)
+    return item
+
+
+def _check_named(labels: AnyArray, known: list[str]) -> None:
+    most = int(np.max(labels, initial=0))
+    if most > len(known):
         raise broken(
             SettingError,
             "names",
             must=f"name the labels 1 to {most}",
-            got=tuple(names),
+            got=tuple(known),
             fix="Give one name for each class but the background.",
         )
 

@@ -56,11 +56,10 @@ def write_evaluation(
     ------
     FileError
         If the folder holds anything, or a file cannot be written.
+    SettingError
+        If an argument is of another type.
     """
     with new_folder(folder) as part:
-        result.to_csv(part / "scores.csv")
-        result.to_json(part / "scores.json")
-        result.to_markdown(part / "scores.md")
         write_report(
             part / "report.html",
             title=title,
@@ -69,6 +68,9 @@ def write_evaluation(
             comparison=comparison,
             facts=facts,
         )
+        result.to_csv(part / "scores.csv")
+        result.to_json(part / "scores.json")
+        result.to_markdown(part / "scores.md")
         if comparison is not None:
             write_text(part / "comparison.txt", f"{comparison}\n")
         if pictures:

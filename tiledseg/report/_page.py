@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tiledseg._arguments import all_of, instance_of
 from tiledseg._version import __version__
+from tiledseg.evaluate import Comparison, EvaluationResult
 from tiledseg.io import write_text
 from tiledseg.render import ERROR_COLOURS, PALETTE
 from tiledseg.report._curves import charts_of, pairs_chart
 from tiledseg.report._key_figures import SCORE_NAMES, UNKNOWN, key_figures, lead, signed, verdict
-from tiledseg.report._pictures import as_data_url
+from tiledseg.report._pictures import PictureRow, as_data_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from tiledseg._types import PathLike
     from tiledseg.config import EvaluateConfig
-    from tiledseg.evaluate import Comparison, EvaluationResult
-    from tiledseg.report._pictures import PictureRow
 
 __all__ = ["write_report"]
 
@@ -60,7 +61,14 @@ def write_report(
     ------
     FileError
         If the file cannot be written.
+    SettingError
+        If an argument is of another type.
     """
+    instance_of(EvaluationResult, result, "result", "Pass what Evaluator.evaluate returns.")
+    pictures = all_of(PictureRow, pictures, "pictures", "Pass the rows of WorstCases, or leave it out.")
+    if comparison is not None:
+        instance_of(Comparison, comparison, "comparison", "Pass what tiledseg.evaluate.compare returns.")
+    instance_of(Mapping, {} if facts is None else facts, "facts", "Pass a dict, or leave it out.")  # type: ignore[type-abstract]
     pages = Environment(
         loader=PackageLoader("tiledseg.report", "."),
         autoescape=True,

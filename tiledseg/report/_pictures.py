@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from tiledseg._arguments import instance_of
+from tiledseg._checks import whole_number
+from tiledseg.evaluate import ScoredImage
 from tiledseg.render import as_rgb, error_overlay, overlay
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
-    from tiledseg.evaluate import ScoredImage
     from tiledseg.render import Rgb
 
 __all__ = ["LONGEST_PX", "Picture", "PictureRow", "as_data_url", "picked", "picture_row", "shrunk"]
@@ -80,8 +82,11 @@ def picture_row(
     ------
     ArrayError
         If the image is neither grey nor RGB, or its range is not known without `limits`.
+    SettingError
+        If an argument is of another type.
     """
-    image = shrunk(as_rgb(scored.image, limits), longest_px)
+    instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
+    image = shrunk(as_rgb(scored.image, limits), whole_number("longest_px", longest_px))
     truth, predicted = picked(scored.truth, image), picked(scored.predicted, image)
     pictures = (
         Picture("Input", image),

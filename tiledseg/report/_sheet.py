@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._arguments import all_of, instance_of
+from tiledseg._arrays import array_of
+from tiledseg._checks import broken, whole_number
+from tiledseg.data import check_mask
 from tiledseg.errors import SettingError
 from tiledseg.render import as_rgb, colourise, overlay
 from tiledseg.report._pictures import Picture, PictureRow, picked, shrunk
@@ -23,6 +26,7 @@ __all__ = ["contact_sheet", "mask_row"]
 _PAPER, _INK, _GREY = (255, 255, 255), (40, 40, 40), (110, 110, 110)
 _GAP_PX, _MARGIN_PX, _LINE_PX = 4, 20, 26
 _FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+_MOST_LABELS = 65536
 
 
 def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px: int) -> PictureRow:
@@ -50,8 +54,12 @@ def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px:
     Raises
     ------
     ArrayError
-        If the image is neither grey nor RGB.
+        If the image is neither grey nor RGB, or the mask does not fit.
+    SettingError
+        If `thumb_px` is no whole number from 1.
     """
+    image, thumb_px = array_of(image, "image"), whole_number("thumb_px", thumb_px)
+    check_mask(mask, image.shape, _MOST_LABELS)
     limits = None
     if image.dtype.kind == "f":
         low, high = float(image.min()), float(image.max())
@@ -86,8 +94,11 @@ def contact_sheet(title: str, rows: Sequence[PictureRow], *, columns: int = 3) -
     Raises
     ------
     SettingError
-        If there is no image, or they differ in the number of pictures.
+        If there is no image, they differ in the number of pictures, or an argument is of another type.
     """
+    instance_of(str, title, "title", "Give text.")
+    columns = whole_number("columns", columns)
+    rows = all_of(PictureRow, rows, "rows", "Make them with mask_row or picture_row.")
     if len({len(row.pictures) for row in rows}) != 1 or not rows[0].pictures:
         fix = "Draw the same pictures of every image."
         got = f"{len(rows)} images"

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import shown, whole_number
+from tiledseg._checks import real_pair, shown, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.report._pictures import picture_row
 
@@ -42,6 +42,8 @@ class WorstCases:
     ) -> None:
         self._most = whole_number("n_images", n_images, 0)
         self._longest_px, self._limits = whole_number("longest_px", longest_px), limits
+        if limits is not None:
+            real_pair("limits", limits, "be finite, the lower first", "Give for example (0, 4095).")
         self._rows: list[tuple[float, PictureRow]] = []
 
     @property

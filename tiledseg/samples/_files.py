@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import path_text
+from tiledseg._checks import whole_number
 from tiledseg.io import check_writable, write_image, write_mask
-from tiledseg.samples._smear import check_whole, smear
+from tiledseg.samples._smear import smear
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike
@@ -55,9 +57,10 @@ def write_samples(  # noqa: PLR0913  the settings of `smear`, and how many
     FileError
         If a file cannot be written.
     """
-    check_whole("n_images", n_images, 1)
-    check_whole("seed", seed, 0)
-    images, masks = check_writable(Path(folder) / "images"), check_writable(Path(folder) / "masks")
+    n_images = whole_number("n_images", n_images)
+    seed = whole_number("seed", seed, 0)
+    root = Path(path_text(folder))
+    images, masks = check_writable(root / "images"), check_writable(root / "masks")
     written = []
     for number in range(seed, seed + n_images):
         sample = smear(height, width, seed=number, cell_px=cell_px, n_cells=n_cells)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._checks import broken, real_pair, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.samples._cells import (
     BLAST,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import FloatArray
 
-__all__ = ["Smear", "check_whole", "smear"]
+__all__ = ["Smear", "smear"]
 
 _SHORTEST = 64
 _MOST_PX = 2**28  # some 10 GiB while it is painted
@@ -99,8 +99,8 @@ def smear(
     >>> sample.image.shape, sample.image.dtype, sample.mask.shape
     ((96, 128, 3), dtype('uint8'), (96, 128))
     """
-    for name, value, least in (("height", height, _SHORTEST), ("width", width, _SHORTEST), ("seed", seed, 0)):
-        check_whole(name, value, least)
+    height, width = whole_number("height", height, _SHORTEST), whole_number("width", width, _SHORTEST)
+    seed = whole_number("seed", seed, 0)
     if height * width > _MOST_PX:
         raise broken(
             SettingError,
@@ -110,11 +110,7 @@ def smear(
             fix="Make several images.",
         )
     if n_cells is not None:
-        check_whole("n_cells", n_cells, 0)
-        if n_cells > _MOST_CELLS:
-            raise broken(
-                SettingError, "n_cells", must=f"be at most {_MOST_CELLS}", got=n_cells, fix="Use fewer cells."
-            )
+        n_cells = whole_number("n_cells", n_cells, 0, _MOST_CELLS)
     sizes = _sizes((height, width), cell_px)
     cell, rng = sum(sizes) / 2, np.random.default_rng(seed)
     stain = draw_stain(rng)
@@ -128,33 +124,16 @@ def smear(
     return Smear(image.astype(np.uint8, copy=False), (labels > 0).astype(np.uint8), labels)
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Refuse a setting that is not a whole number, or too small.
-
-    Raises
-    ------
-    SettingError
-        If it is not an int, or less than `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise broken(
-            SettingError, name, must=f"be an int of at least {least}", got=value, fix=f"Use {least} or more."
-        )
-
-
 def _sizes(shape: tuple[int, int], cell_px: tuple[float, float] | None) -> tuple[float, float]:
     """Settle the smallest and the largest diameter in px."""
     if cell_px is None:
         return (_SHARES[0] * min(shape), _SHARES[1] * min(shape))
-    if np.shape(cell_px) != (2,) or not 4 <= cell_px[0] <= cell_px[1] < math.inf:
-        raise broken(
-            SettingError,
-            "cell_px",
-            must="be (smallest, largest), in px, at least 4",
-            got=cell_px,
-            fix="Use (250, 400) for a photograph of 2560x1920 px.",
-        )
-    return cell_px
+    must = "be (smallest, largest), in px, at least 4"
+    fix = "Use (250, 400) for a photograph of 2560x1920 px."
+    sizes = real_pair("cell_px", cell_px, must, fix)
+    if not 4 <= sizes[0] <= sizes[1]:
+        raise broken(SettingError, "cell_px", must=must, got=cell_px, fix=fix)
+    return sizes
 
 
 def _paint_reds(rng: np.random.Generator, dyes: FloatArray, cell: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken
 from tiledseg.errors import BundleError
 
@@ -33,20 +34,22 @@ def shipped_or(path: PathLike) -> Path:
     Raises
     ------
     BundleError
-        If it is the name of a shipped model, and a bundle of that name stands in the working
-        folder as well.
+        If it is no path, or it is the name of a shipped model and a bundle of that name stands in
+        the working folder as well.
     """
-    if path not in SHIPPED:  # a path such as Path("demo") or "./demo" is never a name
-        return Path(path)
+    if (
+        not isinstance(path, str) or path not in SHIPPED
+    ):  # a path such as Path("demo") or "./demo" is never a name
+        return Path(path_text(path, error=BundleError))
     if (Path(path) / "config.json").exists():
         raise broken(
             BundleError,
-            str(path),
+            path,
             must="name one model",
             got=f"the one that comes with tiledseg and the bundle {Path(path).resolve()}",
             fix=f'Write "./{path}" for the bundle here; move into another folder for the other.',
         )
-    return shipped_folder(str(path))
+    return shipped_folder(path)
 
 
 def shipped_folder(name: str) -> Path:

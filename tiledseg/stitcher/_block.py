@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._arguments import instance_of
+from tiledseg.grid import Box, TileGrid
 from tiledseg.stitcher._band import add_weighted
 from tiledseg.stitcher._panels import sums_dtype
 from tiledseg.windows import axis_windows
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tiledseg._types import FloatArray
-    from tiledseg.grid import Box, TileGrid
 
 __all__ = ["stitch_block", "touching_tiles"]
 
@@ -33,7 +34,14 @@ def touching_tiles(grid: TileGrid, box: Box) -> list[int]:
     -------
     list of int
         Ids, ascending.
+
+    Raises
+    ------
+    SettingError
+        If `grid` or `box` is none.
     """
+    instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
+    instance_of(Box, box, "box")
     rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
     down = [place for place, one in enumerate(rows) if one.start < box.y1 and one.stop > box.y0]
     across = [place for place, one in enumerate(columns) if one.start < box.x1 and one.stop > box.x0]

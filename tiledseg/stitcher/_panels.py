@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arguments import instance_of
 from tiledseg._checks import broken
 from tiledseg.errors import StitchError
+from tiledseg.grid import TileGrid
 from tiledseg.windows import axis_windows
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
-    from tiledseg.grid import TileGrid
     from tiledseg.windows import AxisWindow
 
 __all__ = ["Carry", "PanelPlan", "needed_tiles", "plan_panels", "sums_dtype", "tile_order"]
@@ -156,7 +157,13 @@ def tile_order(grid: TileGrid, out: Any = None) -> list[int]:  # noqa: ANN401
     -------
     list of int
         Ids: row by row, within one panel after the other.
+
+    Raises
+    ------
+    SettingError
+        If `grid` is none.
     """
+    instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
     rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
     plans = plan_panels(grid, columns, out)
     needed = needed_tiles(plans, rows, columns)

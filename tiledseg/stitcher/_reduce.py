@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from tiledseg._arguments import one_of
 from tiledseg._checks import broken, real_number
 from tiledseg.errors import ArrayError, SettingError
 
@@ -40,14 +41,8 @@ def reduced_shape(shape: tuple[int, int, int], reduction: Reduction | None) -> t
     SettingError
         If the reduction is not known, or ``argmax`` is asked of one channel.
     """
-    if reduction is not None and reduction not in get_args(Reduction):
-        raise broken(
-            SettingError,
-            "reduction",
-            must=f"be one of {', '.join(get_args(Reduction))}, or None",
-            got=reduction,
-            fix="Use one of these.",
-        )
+    if reduction is not None:
+        one_of("reduction", reduction, get_args(Reduction))
     if reduction != "argmax":
         return shape
     if shape[2] == 1:
@@ -97,13 +92,24 @@ def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
         (H, W): for one channel uint8 0 or 1, for several the label of the largest, the first of
         equals.
 
+    Raises
+    ------
+    ArrayError
+        If `probs` is no array (H, W, K).
+    SettingError
+        If `threshold` is no finite number.
+
     Examples
     --------
     >>> labels_of(np.array([[[0.4], [0.5]]], np.float32)).tolist()
     [[0, 1]]
     """
+    if getattr(probs, "ndim", 0) != 3:
+        got, fix = getattr(probs, "shape", probs), "Give one channel as probs[..., numpy.newaxis]."
+        raise broken(ArrayError, "probs", must="be an array (H, W, K)", got=got, fix=fix)
     if probs.shape[2] == 1:
-        return np.greater_equal(probs[..., 0], np.float32(threshold)).astype(np.uint8)
+        cut = np.float32(real_number("threshold", threshold, "Use 0.5, say."))
+        return np.greater_equal(probs[..., 0], cut).astype(np.uint8)
     labels: AnyArray = probs.argmax(axis=-1)
     return labels.astype(reduced_dtype("argmax", probs.shape[2]))
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arguments import instance_of, items_of
 from tiledseg._checks import broken, real_number, whole_number
 from tiledseg.errors import StitchError
+from tiledseg.grid import TileGrid
 from tiledseg.stitcher._band import Band
 from tiledseg.stitcher._panels import needed_tiles, plan_panels, sums_dtype
 from tiledseg.stitcher._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tiledseg._types import AnyArray, FloatArray, Sink
-    from tiledseg.grid import TileGrid
 
 __all__ = ["Stitcher"]
+
+_MOST_CHANNELS = 65536  # labels are 16 bits wide
 
 
 class Stitcher:
@@ -57,7 +60,7 @@ class Stitcher:
     ArrayError
         If `out` has the wrong shape or dtype.
     SettingError
-        If `n_channels`, `reduction` or `threshold` cannot be used.
+        If `grid`, `n_channels`, `reduction` or `threshold` cannot be used.
 
     Examples
     --------
@@ -80,7 +83,8 @@ class Stitcher:
         reduction: Reduction | None = None,
         threshold: float = 0.5,
     ) -> None:
-        n_channels = whole_number("n_channels", n_channels)
+        instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
+        n_channels = whole_number("n_channels", n_channels, most=_MOST_CHANNELS)
         shape = (*grid.shape, n_channels)
         if out is None:
             out = np.zeros(reduced_shape(shape, reduction), reduced_dtype(reduction, n_channels))
@@ -265,9 +269,5 @@ class Stitcher:
 
 def _whole(ids: Iterable[int]) -> list[int]:
     """Take ids as whole numbers, none of them rounded."""
-    try:
-        return [whole_number("ids", one, least=0) for one in ids]
-    except TypeError:
-        raise broken(
-            StitchError, "ids", must="be a sequence of whole numbers", got=ids, fix="Pass batch.ids."
-        ) from None
+    items = items_of(ids, "ids", "be a sequence of whole numbers", "Pass batch.ids.", StitchError)
+    return [whole_number("ids", one, least=0) for one in items]

@@ -11,17 +11,18 @@ import json
 import logging
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from tiledseg._arguments import path_text
 from tiledseg._checks import broken
 from tiledseg.errors import FileError
 from tiledseg.io import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["Checkpoint", "keep_checkpoint", "latest_checkpoint"]
 
@@ -113,7 +114,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
         If there are some, and all are damaged.
     """
     errors: list[FileError] = []
-    for path in _by_number(folder):
+    for path in _by_number(Path(path_text(folder))):
         try:
             return _read(path)
         except FileError as error:

@@ -13,7 +13,7 @@ from tiledseg.errors import SettingError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["on_devices", "repeat_exactly"]
+__all__ = ["chosen_devices", "on_devices", "repeat_exactly"]
 
 
 def repeat_exactly() -> None:
@@ -52,7 +52,7 @@ def on_devices(devices: int | str) -> Iterator[None]:
         yield
         return
     backend = keras.backend.backend()
-    chosen = _chosen(devices, backend)
+    chosen = chosen_devices(devices)
     if backend == "tensorflow":
         with tf.distribute.MirroredStrategy(chosen).scope():
             yield
@@ -65,7 +65,25 @@ def on_devices(devices: int | str) -> Iterator[None]:
         keras.distribution.set_distribution(before)
 
 
-def _chosen(devices: int | str, backend: str) -> list[str]:
+def chosen_devices(devices: int | str) -> list[str]:
+    """Name the devices that share each batch.
+
+    Parameters
+    ----------
+    devices : int or {"all"}
+        How many.
+
+    Returns
+    -------
+    list of str
+        In the backend's words.
+
+    Raises
+    ------
+    SettingError
+        If there are fewer.
+    """
+    backend = keras.backend.backend()
     there = _there(backend)
     if devices != "all" and int(devices) > len(there):
         raise broken(

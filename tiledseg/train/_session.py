@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
-from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
 from tiledseg.config import PlateauConfig, TilingConfig
 from tiledseg.io import locked
@@ -143,7 +142,6 @@ class Session:
             images = self.sources.unseen[: config.preview_images]
             shown.append(Previews(self.run_dir, segmenter, images, config.preview_every))
         if config.tensorboard:
-            extra("tensorboard", "tensorboard")  # or the first epoch's end would miss it
             shown.append(keras.callbacks.TensorBoard(str(self.run_dir / "tensorboard")))
         return shown
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import settings_of
+from tiledseg._arguments import all_of, path_text, settings_of
+from tiledseg._backend import keras
+from tiledseg._extras import extra
 from tiledseg.config import RunConfig, TrainConfig
+from tiledseg.train._platform import chosen_devices
 from tiledseg.train._record import check_settings, read_settings, recorded_pairs
 from tiledseg.train._run import new_run_dir
 from tiledseg.train._session import Session
@@ -17,7 +20,6 @@ from tiledseg.train._start import build_start
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tiledseg._backend import keras
     from tiledseg._types import PathLike
     from tiledseg.data import PairLike
     from tiledseg.models import Segmenter
@@ -104,8 +106,8 @@ class Trainer:
         Raises
         ------
         SettingError
-            If there are no pairs, an image is in both sets, or ``start_from`` holds weights for
-            another network.
+            If there are no pairs, an image is in both sets, `callbacks` are none, or ``start_from``
+            holds weights for another network.
         FileError
             If a file cannot be read, or the run's folder cannot be written.
         ArrayError
@@ -116,13 +118,14 @@ class Trainer:
         ModelError
             If the loss or a weight is no longer finite; the best network so far stays on disk.
         """
+        own = _own(self.config, callbacks)
         known = settings_of(RunConfig, settings, "settings").changed(train=self.config)
         if self.config.start_from is not None:
             build_start(self.config)  # or it would be refused when all images are read
         sources = sources_of(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
         sources.record.write(run_dir, known)
-        return _result(Session(self.config, sources, run_dir), callbacks, progress=progress)
+        return _result(Session(self.config, sources, run_dir), own, progress=progress)
 
     @classmethod
     def resume(
@@ -168,18 +171,31 @@ class Trainer:
         ModelError
             As of `fit`.
         """
-        folder = Path(run_dir).resolve()
-        own = read_settings(folder)
+        folder = Path(path_text(run_dir, "run_dir")).resolve()
+        known = read_settings(folder)
         if config is not None:
-            check_settings(own, settings_of(TrainConfig, config, "config"))
-            own = config
+            check_settings(known, settings_of(TrainConfig, config, "config"))
+            known = config
+        own = _own(known, callbacks)
         if train is None or valid is None:
             recorded = recorded_pairs(folder)
             train = recorded[0] if train is None else train
             valid = recorded[1] if valid is None else valid
-        sources = sources_of(own, train, valid)
+        sources = sources_of(known, train, valid)
         sources.record.check(folder)
-        return _result(Session(own, sources, folder), callbacks, progress=progress)
+        return _result(Session(known, sources, folder), own, progress=progress)
+
+
+def _own(
+    config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback]
+) -> list[keras.callbacks.Callback]:
+    """Check what a run takes besides pairs, before its folder is made."""
+    if config.tensorboard:
+        extra("tensorboard", "tensorboard")  # or the first epoch's end would miss it
+    if config.devices != 1:
+        chosen_devices(config.devices)
+    fix = "Pass objects of keras.callbacks.Callback, or leave it out."
+    return all_of(keras.callbacks.Callback, callbacks, "callbacks", fix)
 
 
 def _result(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arguments import settings_of
 from tiledseg._backend import keras
-from tiledseg._checks import broken, real_number, settings_of, whole_number
+from tiledseg._checks import broken, real_number, whole_number
 from tiledseg.config import TrainConfig
 from tiledseg.errors import SettingError
 from tiledseg.models import build_loss, training_network
@@ -30,6 +31,7 @@ __all__ = ["OverfitResult", "RateResult", "find_learning_rate", "overfit_one_bat
 
 _WORSE = 4.0  # times the least loss: the rate is too high by then
 _SMOOTHING = 0.9
+_MOST_STEPS = 10**6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +91,7 @@ def find_learning_rate(
     lowest, highest : float
         The range; the rate rises by the same factor each step.
     steps : int
-        At least 10.
+        At least 10, at most 1,000,000.
 
     Returns
     -------
@@ -101,7 +103,7 @@ def find_learning_rate(
     SettingError
         If a number is out of its range.
     """
-    steps = whole_number("steps", steps, 10)
+    steps = whole_number("steps", steps, 10, _MOST_STEPS)
     first, last = real_number("lowest", lowest), real_number("highest", highest)
     if not 0 < first < last:
         raise broken(SettingError, "lowest", must=f"be in (0, {last})", got=first, fix="Use 1e-6, say.")
@@ -126,7 +128,7 @@ def overfit_one_batch(config: TrainConfig, train: Sequence[PairLike], *, steps: 
     train : sequence of Pair or tuple
         Pairs to learn from.
     steps : int
-        How often.
+        How often, at most 1,000,000 times.
 
     Returns
     -------
@@ -138,7 +140,7 @@ def overfit_one_batch(config: TrainConfig, train: Sequence[PairLike], *, steps: 
     SettingError
         If `steps` is out of its range.
     """
-    steps = whole_number("steps", steps)
+    steps = whole_number("steps", steps, most=_MOST_STEPS)
     config = settings_of(TrainConfig, config, "config")
     watch = _Watch(give_up=False)
     _fitted(config, _Again(sampler_of(config, train, 1), steps), watch, config.learning_rate)
@@ -153,7 +155,7 @@ class _Again:
     source : CropSource
         Of one batch.
     steps : int
-        How often.
+        How often, at most 1,000,000 times.
     """
 
     def __init__(self, source: CropSource, steps: int) -> None:

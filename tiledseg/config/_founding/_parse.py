@@ -7,6 +7,7 @@ import configparser
 import re
 from difflib import get_close_matches
 
+from tiledseg._arguments import instance_of
 from tiledseg._checks import broken
 from tiledseg.config._founding._note import Entry
 from tiledseg.errors import SettingError
@@ -39,6 +40,7 @@ def entries_of(text: str) -> list[Entry]:
     SettingError
         If the text is too large, or no INI file.
     """
+    instance_of(str, text, "configuration", "Pass the text of the file.")
     if len(text) > _LARGEST:
         fix = "Give the experiment's configuration file."
         must = f"have at most {_LARGEST} characters"

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from tiledseg._arguments import items_of
 from tiledseg._backend import keras
-from tiledseg._checks import broken, did_you_mean
+from tiledseg._checks import broken, did_you_mean, real_number
 from tiledseg.config import LossConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.models._losses._missing import believed, doubt_weights
@@ -41,6 +42,11 @@ class SegmentationLoss(keras.losses.Loss):
         Name of the loss.
     reduction : str
         Keras name of the reduction over samples.
+
+    Raises
+    ------
+    SettingError
+        As of `build_loss`.
     """
 
     def __init__(
@@ -51,8 +57,8 @@ class SegmentationLoss(keras.losses.Loss):
         reduction: str = "sum_over_batch_size",
     ) -> None:
         super().__init__(name=name, reduction=reduction)
-        self.settings = _SETTINGS.validate_python(settings)
-        self.class_weights = None if class_weights is None else tuple(class_weights)
+        self.settings = _known(settings)
+        self.class_weights = None if class_weights is None else _weights(class_weights)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
         """Give the loss of each sample.
@@ -157,14 +163,28 @@ def build_loss(
     >>> float(build_loss("dice")(truth, probs))  # 1 - (2·1 + 1) / (1 + 2 + 1)
     0.25
     """
+    known = _known(settings)
+    return SegmentationLoss(known, class_weights, name=known.name)
+
+
+def _known(settings: LossConfig | Mapping[str, Any] | str) -> Any:  # noqa: ANN401  which it is, its name tells
     try:
-        known = _SETTINGS.validate_python(settings)
+        return _SETTINGS.validate_python(settings)
     except ValidationError:
         name = settings.get("name") if isinstance(settings, dict) else settings
         raise broken(
             SettingError, "loss", must="be the name of a loss", got=name, fix=did_you_mean(str(name), _LOSSES)
         ) from None
-    return SegmentationLoss(known, class_weights, name=known.name)
+
+
+def _weights(given: Sequence[float]) -> tuple[float, ...]:
+    must = "be numbers from 0 that are not all 0"
+    fix = "Give one per class; with one channel, background and foreground."
+    items = items_of(given, "class_weights", must, fix)
+    weights = tuple(real_number("class_weights", one, fix) for one in items)
+    if not sum(weights) or min(weights) < 0:
+        raise broken(SettingError, "class_weights", must=must, got=weights, fix=fix)
+    return weights
 
 
 def _bce(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tiledseg._arguments import instance_of
 from tiledseg._backend import keras
 from tiledseg.config import UNetConfig
 from tiledseg.models.architectures._blocks import ConvBlock
@@ -31,6 +32,11 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
     config : UNetConfig
         The settings.
 
+    Raises
+    ------
+    SettingError
+        If they are those of another architecture, or none.
+
     Examples
     --------
     >>> UNetBuilder().count()
@@ -38,6 +44,9 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
     """
 
     config: UNetConfig = field(default_factory=UNetConfig)
+
+    def __post_init__(self) -> None:
+        instance_of(UNetConfig, self.config, "config")
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the features of every level.

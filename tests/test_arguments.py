@@ -1,0 +1,383 @@
+"""Arguments of a wrong type: each room says what is wrong and how to mend it, before it works on anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import tiledseg as ts
+from tiledseg import (
+    data,
+    evaluate,
+    io,
+    metrics,
+    models,
+    preprocess,
+    report,
+    samples,
+    stitcher,
+    train,
+    windows,
+)
+from tiledseg.config import (
+    PredictConfig,
+    Record,
+    SplitConfig,
+    TileSetConfig,
+    TilingConfig,
+    TrainConfig,
+    UNetConfig,
+    import_founding,
+)
+from tiledseg.errors import (
+    ArrayError,
+    BundleError,
+    FileError,
+    ModelError,
+    SettingError,
+    StitchError,
+    TiledSegError,
+)
+from tiledseg.grid import AxisGrid, TileGrid, check_multiple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Row = tuple[Callable[[], object], type[TiledSegError], str]
+
+NAN = float("nan")
+IMAGE = np.zeros((40, 50, 3), np.uint8)
+MASK = np.eye(40, 50, dtype=np.uint8)
+PROBS = np.zeros((40, 50, 1), np.float32)
+TILING = TilingConfig(tile_size=16, overlap=4)
+TILER = ts.Tiler(TILING)
+GRID = TILER.grid(IMAGE.shape)
+AXIS = AxisGrid(40, 16, 4)
+PAIR = data.Pair("a", IMAGE, MASK)
+SCORED = evaluate.EvaluationResult((evaluate.score_map(MASK, MASK),))
+RECORD = {"name": "a", "image": "in/a.png", "masks": ("in/a.png",), "group": "a", "height": 40, "width": 50}
+DIGEST = f"sha256:{0:064}"
+RECORDS = [Record(**RECORD, foreground=0.0, digest=DIGEST, mask_digests=(DIGEST,))]
+UNET = UNetConfig(input_shape=(16, 16, 3), levels=2, base_filters=2, base_kernel=3)
+
+
+def net(tiles: np.ndarray) -> np.ndarray:
+    return tiles[..., :1] / 255
+
+
+def refused(call: Callable[[], object], error: type[TiledSegError], fix: str) -> None:
+    """Check that a call raises an error whose last sentence, the fix, has a word."""
+    with pytest.raises(error) as caught:
+        call()
+    assert type(caught.value) is error
+    what, _, how = str(caught.value).partition("; got ")
+    assert " must " in what
+    assert fix in how
+
+
+GRIDS: list[Row] = [
+    (lambda: TileGrid(None, AXIS), SettingError, "AxisGrid(...)"),
+    (lambda: TileGrid(AXIS, AXIS.origins), SettingError, "AxisGrid(...)"),
+    (lambda: AxisGrid(40, 16, np.ones(3)), SettingError, "Use 0 to 15"),
+    (lambda: AxisGrid(40, 10**30, None), SettingError, "Use 0 to"),
+    (lambda: check_multiple(16, None), SettingError, "Use 1 or more"),
+    (lambda: check_multiple(16, 0), SettingError, "Use 1 or more"),
+    (lambda: windows.axis_windows(5, "crop"), SettingError, "AxisGrid(...)"),
+    (lambda: windows.axis_windows(AXIS, None), SettingError, "Known: constant, crop"),
+    (lambda: windows.axis_windows(AXIS, np.ones(2)), SettingError, "Known: constant, crop"),
+]
+TILERS: list[Row] = [
+    (lambda: ts.Tiler(5), SettingError, "TilingConfig(...)"),
+    (lambda: ts.Tiler({"tile_size": 16}), SettingError, "TilingConfig(**settings)"),
+    (lambda: TILER.grid(np.array(5)), ArrayError, "Pass image.shape"),
+    (lambda: TILER.grid(np.ones((2, 2), int)), ArrayError, "Pass image.shape"),
+    (lambda: TILER.grid(IMAGE.shape, 5), SettingError, "one for each axis"),
+    (lambda: TILER.grid(IMAGE.shape, (1, 1, 1)), SettingError, "one for each axis"),
+    (lambda: TILER.grid(IMAGE.shape, (1, None)), SettingError, "Use 1 or more"),
+    (lambda: TILER.batches(IMAGE, grid=5), SettingError, "Tiler.grid"),
+    (lambda: TILER.batches(IMAGE, grid=np.ones(3)), SettingError, "Tiler.grid"),
+    (lambda: TILER.batches(IMAGE, ids=5), SettingError, "grid's ids"),
+    (lambda: TILER.batches(IMAGE, ids="01"), SettingError, "grid's ids"),
+    (lambda: TILER.read(IMAGE, (0, 16, 0, 16)), SettingError, "Box(...)"),
+]
+STITCHERS: list[Row] = [
+    (lambda: ts.Stitcher(None, 1), SettingError, "Tiler.grid"),
+    (lambda: ts.Stitcher(IMAGE, 1), SettingError, "Tiler.grid"),
+    (lambda: ts.Stitcher(GRID, 10**30), SettingError, "Use 1 to 65536"),
+    (lambda: ts.Stitcher(GRID, 1, reduction=np.ones(2)), SettingError, "Known: argmax, threshold, uint8"),
+    (lambda: ts.Stitcher(GRID, 1).add(5, PROBS), StitchError, "Pass batch.ids"),
+    (lambda: ts.Stitcher(GRID, 1).skip("0"), StitchError, "Pass batch.ids"),
+    (lambda: stitcher.labels_of(PROBS, NAN), SettingError, "Use 0.5"),
+    (lambda: stitcher.labels_of(PROBS, "high"), SettingError, "Use 0.5"),
+    (lambda: stitcher.labels_of(MASK), ArrayError, "numpy.newaxis"),
+    (lambda: stitcher.labels_of(None), ArrayError, "numpy.newaxis"),
+    (lambda: stitcher.tile_order(5), SettingError, "Tiler.grid"),
+]
+METRICS: list[Row] = [
+    (lambda: metrics.count(None, MASK), ArrayError, "numpy.asarray"),
+    (lambda: metrics.count([[1], [0, 1]], MASK), ArrayError, "numpy.asarray"),
+    (lambda: metrics.count_classes(MASK, MASK, None), SettingError, "Count the background"),
+    (lambda: metrics.count_classes(MASK, MASK, NAN), SettingError, "Count the background"),
+    (lambda: metrics.count_classes(MASK, MASK, np.ones(2)), SettingError, "Count the background"),
+    (lambda: metrics.count_classes(MASK, MASK, 10**30), SettingError, "Count the background"),
+    (lambda: metrics.count_probabilities("x", True), ArrayError, "numpy.asarray"),
+    (lambda: metrics.seam_ratio(PROBS, None, [10]), SettingError, "Take the borders of the grid"),
+    (lambda: metrics.seam_ratio(PROBS, [None], []), SettingError, "Take the borders of the grid"),
+    (lambda: metrics.SeamTally(5, [], []), SettingError, "one for each axis"),
+    (lambda: metrics.SeamErrorTally((40,), [], []), SettingError, "one for each axis"),
+    (lambda: metrics.default_tolerance(("a", "b")), SettingError, "Use 0 or more"),
+    (lambda: metrics.bootstrap_interval("x"), ArrayError, "numpy.asarray"),
+    (lambda: metrics.bootstrap_interval([0.1, 0.2], 5), SettingError, "Pass a function"),
+    (lambda: metrics.bootstrap_interval([0.1, 0.2], groups=5), SettingError, "Give one group"),
+    (lambda: metrics.bootstrap_interval([0.1, 0.2], resamples=10**30), SettingError, "Use 1 to 1000000"),
+]
+PREPROCESS: list[Row] = [
+    (lambda: preprocess.prepare(IMAGE, None), SettingError, "PreprocessingConfig(...)"),
+    (lambda: preprocess.shrunk(IMAGE, {}), SettingError, "PreprocessingConfig(**settings)"),
+    (lambda: preprocess.percentiles_of(None, (1, 99)), ArrayError, "numpy.asarray"),
+    (lambda: preprocess.percentiles_of(PROBS, (1, 99)), ArrayError, "Convert it to integers"),
+    (lambda: preprocess.percentiles_of(IMAGE, 5), SettingError, "Give (1.0, 99.0)"),
+    (lambda: preprocess.percentiles_of(IMAGE, (1, NAN)), SettingError, "Give (1.0, 99.0)"),
+    (lambda: preprocess.percentiles_of(IMAGE, (1, 101)), SettingError, "Give (1.0, 99.0)"),
+]
+FILES: list[Row] = [
+    (lambda: io.find_images(None), FileError, "Pass str or pathlib.Path"),
+    (lambda: io.find_images(b"a.png"), FileError, "Pass str or pathlib.Path"),
+    (lambda: io.find_images(["a.png", 5]), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: io.find_images(np.array(5)), FileError, "Pass str or pathlib.Path"),
+    (lambda: io.read_image("a.png", alpha=["drop"]), SettingError, "Did you mean `drop`"),
+    (lambda: io.read_mask("a.png", palette=np.ones(2)), SettingError, "Known: colour, index, refuse"),
+    (lambda: io.check_writable(None), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: samples.write_samples(5), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: samples.smear(64.0), SettingError, "Use 64 or more"),
+    (lambda: samples.smear(64, 64, cell_px=5), SettingError, "Use (250, 400)"),
+    (lambda: samples.smear(64, 64, cell_px=("a", "b")), SettingError, "Use (250, 400)"),
+    (lambda: samples.smear(64, 64, n_cells=10**6), SettingError, "Use 0 to 10000"),
+    (lambda: import_founding(None), SettingError, "text of the file"),
+]
+DATA: list[Row] = [
+    (lambda: data.pairs_of(None), SettingError, "DataConfig(...)"),
+    (lambda: data.survey({"images": "a"}), SettingError, "DataConfig(**settings)"),
+    (lambda: data.as_pairs(np.array(5), "train"), SettingError, "find_pairs"),
+    (lambda: data.as_pairs([data.Pair("a", None, MASK)], "train"), SettingError, "numpy.asarray"),
+    (lambda: data.check_apart([PAIR], 5), SettingError, "find_pairs"),
+    (lambda: data.describe(None, "."), SettingError, "find_pairs"),
+    (lambda: data.describe([PAIR], None), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: data.relative_path(5, "."), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: data.load_pair(None), SettingError, "Give each an array or a path"),
+    (lambda: data.split_records(None, SplitConfig()), SettingError, "tiledseg.data.describe"),
+    (lambda: data.split_records([RECORD], SplitConfig()), SettingError, "tiledseg.data.describe"),
+    (lambda: data.split_records([], 5), SettingError, "SplitConfig(...)"),
+    (lambda: data.statistics_of([]), SettingError, "tiledseg.data.describe"),
+    (lambda: data.statistics_of([5]), SettingError, "tiledseg.data.describe"),
+    (lambda: data.check_disjoint("ab"), SettingError, "tiledseg.data.describe"),
+    (lambda: data.write_manifest("m.jsonl", None), SettingError, "tiledseg.data.describe"),
+    (lambda: data.Manifest.read(None), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: data.write_tiles("m.jsonl", TileSetConfig()), SettingError, "Manifest.read"),
+    (lambda: data.write_tiles(data.Manifest(Path(), ()), None), SettingError, "TileSetConfig(...)"),
+    (lambda: data.check_mask(None, IMAGE.shape, 1), ArrayError, "numpy.asarray"),
+    (lambda: data.check_mask(MASK, None, 1), ArrayError, "Pass image.shape"),
+    (lambda: data.check_mask(MASK, IMAGE.shape, NAN), SettingError, "Use 1 or more"),
+    (lambda: data.check_mask(MASK, IMAGE.shape, 0), SettingError, "Use 1 or more"),
+]
+PREDICT: list[Row] = [
+    (lambda: ts.tiled_predict(net, IMAGE, TILING, callback=5), SettingError, "Pass a function"),
+    (lambda: ts.tiled_predict(net, IMAGE, TILING, views=np.ones(2)), SettingError, "Known: d4, flips"),
+    (lambda: ts.plan(net, np.array(5), TILING), ArrayError, "Pass image.shape"),
+    (lambda: ts.predict_files(net, "in", None), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: ts.predict_files(net, "in", "out", tiling=16), SettingError, "TilingConfig(...)"),
+    (lambda: ts.predict_files(net, "in", "out", client=5), SettingError, "distributed.Client"),
+    (lambda: ts.predict_files("demo", "in", "out"), ModelError, "tiledseg.load_model"),
+]
+EVALUATE: list[Row] = [
+    (lambda: ts.Evaluator(5), SettingError, "EvaluateConfig(...)"),
+    (lambda: ts.Evaluator().evaluate(net, [PAIR], callback=5), SettingError, "Pass a function"),
+    (lambda: ts.Evaluator().evaluate(net, 5), SettingError, "find_pairs"),
+    (lambda: ts.Evaluator().score_maps(5, [PAIR]), SettingError, "find_maps"),
+    (lambda: ts.Evaluator().score_maps("a", [PAIR]), SettingError, "find_maps"),
+    (lambda: ts.Evaluator().score_maps([PROBS], [PAIR], tile_px=5), SettingError, "one for each axis"),
+    (lambda: ts.Evaluator().score_maps([PROBS], [PAIR], classes=None), SettingError, "Use 1 or more"),
+    (lambda: ts.Evaluator().score_maps([PROBS], [PAIR], callback=[]), SettingError, "Pass a function"),
+    (lambda: evaluate.score_map(None, MASK), ArrayError, "numpy.asarray"),
+    (lambda: evaluate.score_map(PROBS, MASK, threshold=NAN), SettingError, "Use 0.5"),
+    (lambda: evaluate.score_map(PROBS, MASK, classes=0), SettingError, "Use 1 or more"),
+    (lambda: evaluate.score_map(PROBS, MASK, borders=5), SettingError, "grid.y.borders"),
+    (lambda: evaluate.score_map(PROBS, MASK, borders=([], [], [])), SettingError, "grid.y.borders"),
+    (lambda: evaluate.score_map(PROBS, MASK, borders=(5, [])), SettingError, "grid.y.borders"),
+    (lambda: evaluate.score_map(PROBS, MASK, cells=5), ArrayError, "number for each cell"),
+    (lambda: evaluate.score_map(PROBS, MASK, cells=np.full(MASK.shape, "a")), ArrayError, "numpy.asarray"),
+    (lambda: evaluate.find_maps(".", None), SettingError, "find_pairs"),
+    (lambda: evaluate.read_map(None), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: evaluate.compare(SCORED, None), SettingError, "Evaluator.evaluate"),
+    (lambda: evaluate.compare(SCORED, SCORED, names=5), SettingError, '("first", "second")'),
+    (lambda: evaluate.compare(SCORED, SCORED, names=("a",)), SettingError, '("first", "second")'),
+]
+REPORT: list[Row] = [
+    (lambda: report.write_report("r.html", title="t", result=5), SettingError, "Evaluator.evaluate"),
+    (lambda: report.write_report("r", title="t", result=SCORED, pictures=5), SettingError, "WorstCases"),
+    (lambda: report.write_report("r", title="t", result=SCORED, pictures=[5]), SettingError, "WorstCases"),
+    (lambda: report.write_report("r", title="t", result=SCORED, comparison=5), SettingError, "compare"),
+    (lambda: report.write_report("r", title="t", result=SCORED, facts=5), SettingError, "Pass a dict"),
+    (lambda: report.write_evaluation("r", title="t", result=None), SettingError, "Evaluator.evaluate"),
+    (lambda: report.cells_of(None), ArrayError, "numpy.asarray"),
+    (lambda: report.write_geojson("x", None), ArrayError, "numpy.asarray"),
+    (lambda: report.write_geojson("x", MASK, names=5), SettingError, "Give text"),
+    (lambda: report.write_geojson("x", MASK, names=[5]), SettingError, "Give text"),
+    (lambda: report.write_geojson("x", MASK, image=5), SettingError, "image's name"),
+    (lambda: report.write_coco("x", 5), SettingError, 'Pass ("a.png", labels)'),
+    (lambda: report.write_coco("x", [("a.png",)]), SettingError, 'Pass ("a.png", labels)'),
+    (lambda: report.write_split_chart("x", None, []), SettingError, "statistics_of"),
+]
+MODELS: list[Row] = [
+    (lambda: ts.UNetBuilder(None), SettingError, "UNetConfig(...)"),
+    (lambda: ts.UNetBuilder({"levels": 2}), SettingError, "UNetConfig(**settings)"),
+    (lambda: ts.load_model(None), BundleError, "Pass a str or a pathlib.Path"),
+    (lambda: ts.load_model(5), BundleError, "Pass a str or a pathlib.Path"),
+    (lambda: ts.load_model(np.ones(3)), BundleError, "Pass a str or a pathlib.Path"),
+    (lambda: models.BundleReference.of(None), BundleError, "Pass a str or a pathlib.Path"),
+    (lambda: segmenter().save(None), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: segmenter().save(5), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: segmenter().changed(views=["flips"]), SettingError, "Did you mean `flips`"),
+    (lambda: models.build_loss(5), SettingError, "Known: basnet"),
+    (lambda: models.build_loss("dice", 5), SettingError, "Give one per class"),
+    (lambda: models.build_loss("dice", "12"), SettingError, "Give one per class"),
+    (lambda: models.build_loss("dice", [1, NAN]), SettingError, "Give one per class"),
+    (lambda: models.build_loss("dice", [0, 0]), SettingError, "Give one per class"),
+    (lambda: models.SegmentationLoss(5), SettingError, "Known: basnet"),
+]
+TRAIN: list[Row] = [
+    (lambda: ts.Trainer(5), SettingError, "TrainConfig(...)"),
+    (lambda: fit(callbacks=5), SettingError, "keras.callbacks.Callback"),
+    (lambda: fit(callbacks=None), SettingError, "keras.callbacks.Callback"),
+    (lambda: fit(callbacks=[5]), SettingError, "keras.callbacks.Callback"),
+    (lambda: fit(settings=5), SettingError, "RunConfig(...)"),
+    (lambda: fit(valid=5), SettingError, "find_pairs"),
+    (lambda: fit(config={"devices": 99, "batch_size": 99}), SettingError, "There are"),
+    (lambda: ts.Trainer.resume(None), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: ts.Trainer.resume(5), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: train.find_learning_rate(TrainConfig(), [PAIR], steps=10**30), SettingError, "Use 10 to"),
+    (lambda: train.overfit_one_batch(TrainConfig(), 5), SettingError, "find_pairs"),
+]
+
+
+def segmenter() -> ts.Segmenter:
+    return ts.Segmenter(ts.UNetBuilder(UNET).build(blank=True), UNET, ("cell",))
+
+
+def fit(config: dict[str, object] | None = None, valid: object = None, **options: object) -> object:
+    settings = TrainConfig(
+        network=UNET, crop_size=16, curves=False, **({"runs_dir": "runs"} | (config or {}))
+    )
+    other = [(IMAGE + 1, MASK)] if valid is None else valid
+    return ts.Trainer(settings).fit([PAIR], other, progress=False, **options)
+
+
+ROWS = {
+    "grid": GRIDS,
+    "tiler": TILERS,
+    "stitcher": STITCHERS,
+    "metrics": METRICS,
+    "preprocess": PREPROCESS,
+    "io": FILES,
+    "data": DATA,
+    "predict": PREDICT,
+    "evaluate": EVALUATE,
+    "report": REPORT,
+    "models": MODELS,
+    "train": TRAIN,
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "fix"),
+    [
+        pytest.param(*row, id=f"{room}-{place}")
+        for room, rows in ROWS.items()
+        for place, row in enumerate(rows)
+    ],
+)
+def test_a_wrong_argument_is_named_and_leaves_nothing_behind(
+    call: Callable[[], object],
+    error: type[TiledSegError],
+    fix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "in").mkdir()
+    io.write_image(tmp_path / "in" / "a.png", IMAGE)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    refused(call, error, fix)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def zarr_folder() -> str:
+    Path("a.zarr").mkdir()
+    Path("a.zarr", "zarr.json").write_text("{}")
+    return "a.zarr"
+
+
+EXTRAS = [
+    ("zarr", lambda: io.open_image(zarr_folder()), "zarr"),
+    ("zarr", lambda: io.create_image("b.ome.zarr", (40, 50, 1), "float32").__enter__(), "zarr"),
+    (
+        "zarr",
+        lambda: ts.predict_files(net, "in", "out", PredictConfig(mask_format="ome-zarr")),
+        "zarr",
+    ),
+    ("distributed", lambda: ts.predict_files(net, "in", "out", client=5), "dask"),
+    ("matplotlib", lambda: report.write_split_chart("x", data.statistics_of(RECORDS), RECORDS), "plot"),
+    ("tensorboard", lambda: fit(config={"tensorboard": True}), "tensorboard"),
+]
+
+
+@pytest.mark.parametrize(("library", "call", "extra"), EXTRAS)
+def test_a_library_that_is_missing_is_told_with_the_command_that_installs_it(
+    library: str,
+    call: Callable[[], object],
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [library, *(name for name in sys.modules if name.startswith(f"{library}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "in").mkdir()
+    io.write_image(tmp_path / "in" / "a.png", IMAGE)
+    monkeypatch.chdir(tmp_path)
+    refused(call, SettingError, f'pip install "tiledseg[{extra}]"')
+    assert not {path.name for path in tmp_path.iterdir()} & {"out", "runs", "x", "b.ome.zarr"}
+
+
+OUTPUTS = [
+    lambda place: ts.predict_files(net, "in", place),
+    lambda place: data.write_manifest(place / "m.jsonl", RECORDS),
+    lambda place: data.write_tiles(data.Manifest(Path(), tuple(RECORDS)), TileSetConfig(output=str(place))),
+    lambda place: report.write_report(place / "r.html", title="t", result=SCORED),
+    lambda place: report.write_evaluation(place, title="t", result=SCORED),
+    lambda place: report.write_geojson(place / "x.geojson", MASK),
+    lambda place: SCORED.to_csv(place / "x.csv"),
+    lambda place: samples.write_samples(place, n_images=1, height=64, width=64),
+    lambda place: io.create_image(place / "x.npy", (40, 50, 1), "float32").__enter__(),
+    lambda place: io.write_mask(place / "x.png", MASK),
+    lambda place: segmenter().save(place),
+    lambda place: fit(config={"runs_dir": str(place)}),
+]
+
+
+@pytest.mark.parametrize("write", OUTPUTS)
+def test_an_output_that_cannot_be_written_is_named(
+    write: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    io.write_image(tmp_path / "in" / "a.png", IMAGE)
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileError, match=r"`.*file.*` must .*; got .*\. \w"):
+        write(tmp_path / "file" / "below")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "mine"
