@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, get_args
 
 import keras
@@ -581,8 +582,10 @@ print(keras.backend.backend())
 
 
 @pytest.mark.slow
-def test_another_backend_gives_the_same(tmp_path):
-    pytest.importorskip("torch")
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_gives_the_same(backend, tmp_path):
+    if find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
     folders = []
     for name in NAMES:
         segmenter = segmenter_of(small(name))
@@ -590,12 +593,12 @@ def test_another_backend_gives_the_same(tmp_path):
         image = images(segmenter.architecture)
         np.save(f"{folders[-1]}.image.npy", image)
         np.save(f"{folders[-1]}.probs.npy", np.asarray(segmenter.network(image)))
-    env = {**os.environ, "KERAS_BACKEND": "torch"}
+    env = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, *folders], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "torch"
+    assert done.stdout.strip() == backend
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -42,7 +42,8 @@ class Feed(keras.utils.PyDataset):
     source : CropSource
         Where crops come from.
     batch_size : int
-        Crops per batch; the last one may have fewer.
+        Crops per batch. Where they do not come out even, the first has fewer: by it Keras on JAX settles
+        how all of them are shared among devices.
     threads : int
         Threads that cut; each is up to two batches ahead.
     """
@@ -81,8 +82,8 @@ class Feed(keras.utils.PyDataset):
             raise
 
     def _cut(self, epoch: int, place: int) -> _Batch:
-        first = place * self._batch_size
-        ids = range(first, min(first + self._batch_size, len(self._source)))
+        end = len(self._source) - (len(self) - 1 - place) * self._batch_size
+        ids = range(max(0, end - self._batch_size), end)
         images, masks = self._source.batch(epoch, ids)
         if not np.isfinite(images.min() + images.max()):
             raise broken(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,54 @@ from tiledseg._checks import broken
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["chosen_devices", "on_devices", "repeat_exactly"]
+    from tiledseg.config import TrainConfig
+
+__all__ = ["check_platform", "on_devices", "repeat_exactly"]
+
+_EXACT_ON_GPU = "--xla_gpu_deterministic_ops=true"
+
+
+def check_platform(config: TrainConfig) -> None:
+    """Check that the backend can do what a run asks of it, before anything is done.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The run's settings.
+
+    Raises
+    ------
+    SettingError
+        If there are fewer devices, they cannot share a batch evenly, or the backend had to be told
+        earlier to compute the same bits each time.
+    """
+    chosen = _chosen(config.devices)
+    if config.batch_size % len(chosen):
+        raise broken(
+            SettingError,
+            "batch_size",
+            must=f"be a multiple of the {len(chosen)} devices that share it",
+            got=config.batch_size,
+            fix=f"Use {config.batch_size // len(chosen) * len(chosen) + len(chosen)}, or devices=1.",
+        )
+    told = _EXACT_ON_GPU in os.environ.get("XLA_FLAGS", "").split()
+    if config.deterministic and keras.backend.backend() == "jax" and chosen[0][:3] == "gpu" and not told:
+        raise broken(
+            SettingError,
+            "deterministic",
+            must="be False on a GPU by JAX that was not told from the start to repeat itself exactly",
+            got=True,
+            fix=f"Set XLA_FLAGS={_EXACT_ON_GPU} before Python starts, or deterministic=False.",
+        )
 
 
 def repeat_exactly() -> None:
-    """Let the backend compute the same bits from the same numbers, from now on in this process."""
+    """Let the backend compute the same bits from the same numbers, from now on in this process.
+
+    JAX does so on a processor by itself; on a GPU see `check_platform`.
+    """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         tf.config.experimental.enable_op_determinism()
@@ -48,41 +90,32 @@ def on_devices(devices: int | str) -> Iterator[None]:
     SettingError
         If there are fewer, or the backend can use but one.
     """
-    if devices == 1:
+    chosen = _chosen(devices)
+    if len(chosen) == 1:
         yield
-        return
-    backend = keras.backend.backend()
-    chosen = chosen_devices(devices)
-    if backend == "tensorflow":
+    elif keras.backend.backend() == "tensorflow":
         with tf.distribute.MirroredStrategy(chosen).scope():
             yield
-        return
-    before = keras.distribution.distribution()
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=chosen))
-    try:
-        yield
-    finally:
-        keras.distribution.set_distribution(before)
+    else:
+        with _Shared(devices=chosen).scope():
+            yield
 
 
-def chosen_devices(devices: int | str) -> list[str]:
-    """Name the devices that share each batch.
+class _Shared(keras.distribution.DataParallel):
+    """Shares batches among devices; one that cannot be shared evenly goes whole to each of them.
 
-    Parameters
-    ----------
-    devices : int or {"all"}
-        How many.
-
-    Returns
-    -------
-    list of str
-        In the backend's words.
-
-    Raises
-    ------
-    SettingError
-        If there are fewer.
+    Keras settles by the first batch how all of them are shared; see `Feed`.
     """
+
+    def get_data_layout(self, data_shape: Sequence[int]) -> keras.distribution.TensorLayout:
+        """Say which axis of a batch is shared."""
+        if data_shape[0] % self.num_model_replicas:
+            return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
+        return super().get_data_layout(data_shape)
+
+
+def _chosen(devices: int | str) -> list[str]:
+    """Name the devices, in the backend's words."""
     backend = keras.backend.backend()
     there = _there(backend)
     if devices != "all" and int(devices) > len(there):

@@ -10,7 +10,7 @@ from tiledseg._arguments import all_of, path_text, settings_of
 from tiledseg._backend import keras
 from tiledseg._extras import extra
 from tiledseg.config import RunConfig, TrainConfig
-from tiledseg.train._platform import chosen_devices
+from tiledseg.train._platform import check_platform
 from tiledseg.train._record import check_settings, read_settings, recorded_pairs
 from tiledseg.train._run import new_run_dir
 from tiledseg.train._session import Session
@@ -192,8 +192,7 @@ def _own(
     """Check what a run takes besides pairs, before its folder is made."""
     if config.tensorboard:
         extra("tensorboard", "tensorboard")  # or the first epoch's end would miss it
-    if config.devices != 1:
-        chosen_devices(config.devices)
+    check_platform(config)
     fix = "Pass objects of keras.callbacks.Callback, or leave it out."
     return all_of(keras.callbacks.Callback, callbacks, "callbacks", fix)
 

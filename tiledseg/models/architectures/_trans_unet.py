@@ -110,6 +110,7 @@ class StandardisedConv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:  # noqa: ANN401
         """Convolve with the standardised kernel."""
+        kernel = ops.convert_to_tensor(kernel)  # of a variable JAX takes no moments
         mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
         return super().convolution_op(inputs, (kernel - mean) * ops.rsqrt(variance + 1e-5))
 
