@@ -17,6 +17,7 @@ from tiledseg import (
     metrics,
     models,
     preprocess,
+    render,
     report,
     samples,
     stitcher,
@@ -25,6 +26,7 @@ from tiledseg import (
 )
 from tiledseg.config import (
     PredictConfig,
+    PreprocessingConfig,
     Record,
     SplitConfig,
     TileSetConfig,
@@ -115,6 +117,8 @@ STITCHERS: list[Row] = [
     (lambda: stitcher.labels_of(PROBS, "high"), SettingError, "Use 0.5"),
     (lambda: stitcher.labels_of(MASK), ArrayError, "numpy.newaxis"),
     (lambda: stitcher.labels_of(None), ArrayError, "numpy.newaxis"),
+    (lambda: stitcher.touching_tiles(GRID, 5), SettingError, "Box(...)"),
+    (lambda: stitcher.stitch_block(None, None, {}, 1), SettingError, "Tiler.grid"),
     (lambda: stitcher.tile_order(5), SettingError, "Tiler.grid"),
 ]
 METRICS: list[Row] = [
@@ -133,9 +137,19 @@ METRICS: list[Row] = [
     (lambda: metrics.bootstrap_interval("x"), ArrayError, "numpy.asarray"),
     (lambda: metrics.bootstrap_interval([0.1, 0.2], 5), SettingError, "Pass a function"),
     (lambda: metrics.bootstrap_interval([0.1, 0.2], groups=5), SettingError, "Give one group"),
+    (lambda: metrics.bootstrap_interval([0.1, 0.2], groups=[[], []]), SettingError, "Give one group"),
+    (lambda: metrics.bootstrap_interval(np.ones((3, 3))), SettingError, "with `statistic`"),
+    (lambda: metrics.dice(MASK), SettingError, "tiledseg.metrics.count"),
     (lambda: metrics.bootstrap_interval([0.1, 0.2], resamples=10**30), SettingError, "Use 1 to 1000000"),
 ]
+RENDER: list[Row] = [
+    (lambda: render.as_rgb(IMAGE, limits=5), SettingError, "Give for example (0, 4095)"),
+    (lambda: render.overlay(IMAGE, MASK, colours=[5]), SettingError, "Give for example (230, 159, 0)"),
+    (lambda: render.overlay(IMAGE, MASK, outline_px=None, limits="ab"), SettingError, "(0, 4095)"),
+    (lambda: render.colourise(MASK, background=None), SettingError, "Give for example (230, 159, 0)"),
+]
 PREPROCESS: list[Row] = [
+    (lambda: preprocess.scaled_length(None, 0.5), SettingError, "Use 1 or more"),
     (lambda: preprocess.prepare(IMAGE, None), SettingError, "PreprocessingConfig(...)"),
     (lambda: preprocess.shrunk(IMAGE, {}), SettingError, "PreprocessingConfig(**settings)"),
     (lambda: preprocess.percentiles_of(None, (1, 99)), ArrayError, "numpy.asarray"),
@@ -179,6 +193,11 @@ DATA: list[Row] = [
     (lambda: data.Manifest.read(None), FileError, "Pass a str or a pathlib.Path"),
     (lambda: data.write_tiles("m.jsonl", TileSetConfig()), SettingError, "Manifest.read"),
     (lambda: data.write_tiles(data.Manifest(Path(), ()), None), SettingError, "TileSetConfig(...)"),
+    (lambda: data.prepare_pairs([PAIR], None), SettingError, "PreprocessingConfig(...)"),
+    (lambda: data.prepare_pair(5, PreprocessingConfig()), SettingError, "Give each an array or a path"),
+    (lambda: data.CropSampler([PAIR], (16, 16)), SettingError, "prepare_pairs"),
+    (lambda: data.GridCrops([], (16, 16)), SettingError, "prepare_pairs"),
+    (lambda: data.crops_to_cover([], 16), SettingError, "prepare_pairs"),
     (lambda: data.check_mask(None, IMAGE.shape, 1), ArrayError, "numpy.asarray"),
     (lambda: data.check_mask(MASK, None, 1), ArrayError, "Pass image.shape"),
     (lambda: data.check_mask(MASK, IMAGE.shape, NAN), SettingError, "Use 1 or more"),
@@ -223,6 +242,12 @@ REPORT: list[Row] = [
     (lambda: report.write_report("r", title="t", result=SCORED, comparison=5), SettingError, "compare"),
     (lambda: report.write_report("r", title="t", result=SCORED, facts=5), SettingError, "Pass a dict"),
     (lambda: report.write_evaluation("r", title="t", result=None), SettingError, "Evaluator.evaluate"),
+    (lambda: report.WorstCases(limits=5), SettingError, "Give for example (0, 4095)"),
+    (lambda: report.WorstCases()(5), SettingError, "Evaluator.evaluate"),
+    (lambda: report.picture_row(5), SettingError, "Evaluator.evaluate"),
+    (lambda: report.mask_row("a", "", None, MASK, thumb_px=9), ArrayError, "numpy.asarray"),
+    (lambda: report.mask_row("a", "", IMAGE, MASK[1:], thumb_px=9), ArrayError, "image's own size"),
+    (lambda: report.contact_sheet("a", 5), SettingError, "mask_row"),
     (lambda: report.cells_of(None), ArrayError, "numpy.asarray"),
     (lambda: report.write_geojson("x", None), ArrayError, "numpy.asarray"),
     (lambda: report.write_geojson("x", MASK, names=5), SettingError, "Give text"),
@@ -247,6 +272,8 @@ MODELS: list[Row] = [
     (lambda: models.build_loss("dice", "12"), SettingError, "Give one per class"),
     (lambda: models.build_loss("dice", [1, NAN]), SettingError, "Give one per class"),
     (lambda: models.build_loss("dice", [0, 0]), SettingError, "Give one per class"),
+    (lambda: models.training_network(5, UNET), SettingError, "build_model"),
+    (lambda: models.save_bundle(5, "b"), SettingError, "tiledseg.Segmenter"),
     (lambda: models.SegmentationLoss(5), SettingError, "Known: basnet"),
 ]
 TRAIN: list[Row] = [
@@ -259,6 +286,7 @@ TRAIN: list[Row] = [
     (lambda: fit(config={"devices": 99, "batch_size": 99}), SettingError, "There are"),
     (lambda: ts.Trainer.resume(None), FileError, "Pass a str or a pathlib.Path"),
     (lambda: ts.Trainer.resume(5), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: train.latest_checkpoint(None), FileError, "Pass a str or a pathlib.Path"),
     (lambda: train.find_learning_rate(TrainConfig(), [PAIR], steps=10**30), SettingError, "Use 10 to"),
     (lambda: train.overfit_one_batch(TrainConfig(), 5), SettingError, "find_pairs"),
 ]
@@ -281,6 +309,7 @@ ROWS = {
     "tiler": TILERS,
     "stitcher": STITCHERS,
     "metrics": METRICS,
+    "render": RENDER,
     "preprocess": PREPROCESS,
     "io": FILES,
     "data": DATA,

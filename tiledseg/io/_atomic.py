@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
-from tiledseg._arguments import path_text
+from tiledseg._arguments import instance_of, path_text
 from tiledseg._checks import broken
 from tiledseg.errors import FileError
 from tiledseg.io._file import named
@@ -195,6 +195,7 @@ def write_text(path: PathLike, text: str) -> None:
     FileError
         If the target cannot be written; it then is as it was.
     """
+    instance_of(str, text, "text", "Give text; bytes are written by write_bytes.")
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import check_callable, items_of
+from tiledseg._arguments import all_of, check_callable
 from tiledseg._arrays import array_of
 from tiledseg._checks import broken, real_number, whole_number
 from tiledseg.errors import SettingError
@@ -94,7 +95,7 @@ def bootstrap_interval(
     check_callable("statistic", statistic)
     times = whole_number("resamples", resamples, most=_MOST_RESAMPLES)
     first = whole_number("seed", seed, 0)
-    rows, together = _known(values, groups)
+    rows, together = _known(values, groups, statistic)
     measure = statistic or _mean
     if not len(rows):
         return Interval(math.nan, math.nan, math.nan)
@@ -121,19 +122,21 @@ def _mean(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _known(
-    values: npt.ArrayLike, groups: Sequence[object] | None
+    values: npt.ArrayLike, groups: Sequence[object] | None, statistic: object
 ) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.intp]]]:
     """Leave out the rows without a value, and list the places of each group's rows."""
     rows = array_of(values, "values").astype(np.float64)
     if groups is not None:
-        groups = list(items_of(groups, "groups", "be a sequence", "Give one group for each row."))
-    if rows.ndim not in {1, 2} or (groups is not None and len(groups) != len(rows)):
+        fix = "Give one group for each row."
+        groups = all_of(Hashable, groups, "groups", fix)
+    most = 1 if statistic is None else 2
+    if not 1 <= rows.ndim <= most or (groups is not None and len(groups) != len(rows)):
         raise broken(
             SettingError,
             "values",
             must="have one row per image, (N,) or (N, M), and one group for each",
             got=f"{rows.shape}, {'no' if groups is None else len(groups)} groups",
-            fix="Give one number, or a few, for each image.",
+            fix="Give one number for each image, or a few with `statistic`.",
         )
     known = ~np.isnan(rows) if rows.ndim == 1 else ~np.isnan(rows).any(axis=1)
     kept = np.flatnonzero(known)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tiledseg.metrics._counts import Counts
+from tiledseg._arguments import instance_of
+from tiledseg.metrics._counts import Counts
 
 __all__ = ["accuracy", "dice", "iou", "precision", "recall", "specificity"]
 
@@ -30,6 +29,7 @@ def dice(counts: Counts) -> float:
     >>> dice(count([[1, 1, 0]], [[1, 0, 0]]))
     0.6666666666666666
     """
+    _check(counts)
     return _share(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, nothing=1.0)
 
 
@@ -46,6 +46,7 @@ def iou(counts: Counts) -> float:
     float
         In [0, 1]; 1.0 where truth and prediction are both empty, for they agree.
     """
+    _check(counts)
     return _share(counts.tp, counts.tp + counts.fp + counts.fn, nothing=1.0)
 
 
@@ -62,6 +63,7 @@ def precision(counts: Counts) -> float:
     float
         In [0, 1]; nan where nothing is predicted, so that silence earns no praise in a mean.
     """
+    _check(counts)
     return _share(counts.tp, counts.tp + counts.fp)
 
 
@@ -78,6 +80,7 @@ def recall(counts: Counts) -> float:
     float
         In [0, 1]; nan where there is nothing to find.
     """
+    _check(counts)
     return _share(counts.tp, counts.tp + counts.fn)
 
 
@@ -94,6 +97,7 @@ def specificity(counts: Counts) -> float:
     float
         In [0, 1]; nan where there is no background.
     """
+    _check(counts)
     return _share(counts.tn, counts.tn + counts.fp)
 
 
@@ -110,7 +114,12 @@ def accuracy(counts: Counts) -> float:
     float
         In [0, 1]; nan where there is no px. High for an empty prediction wherever cells are few.
     """
+    _check(counts)
     return _share(counts.tp + counts.tn, counts.tp + counts.fp + counts.fn + counts.tn)
+
+
+def _check(counts: Counts) -> None:
+    instance_of(Counts, counts, "counts", "Make them with tiledseg.metrics.count.")
 
 
 def _share(part: int, whole: int, nothing: float = math.nan) -> float:

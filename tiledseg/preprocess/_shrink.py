@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from tiledseg._arrays import check_finite, read_region
+from tiledseg._checks import real_number, whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,8 +35,13 @@ def scaled_length(length: int, scale: float) -> int:
     -------
     int
         Rounded to the nearest whole px, at least 1.
+
+    Raises
+    ------
+    SettingError
+        If either is no such number.
     """
-    return max(1, round(length * scale))
+    return max(1, round(whole_number("length", length) * real_number("scale", scale)))
 
 
 class Shrunk:

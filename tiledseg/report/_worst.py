@@ -6,12 +6,13 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tiledseg._arguments import instance_of
 from tiledseg._checks import real_pair, shown, whole_number
 from tiledseg.errors import ArrayError
+from tiledseg.evaluate import ScoredImage
 from tiledseg.report._pictures import picture_row
 
 if TYPE_CHECKING:
-    from tiledseg.evaluate import ScoredImage
     from tiledseg.report._pictures import PictureRow
 
 __all__ = ["WorstCases"]
@@ -59,6 +60,7 @@ class WorstCases:
         scored : ScoredImage
             What was scored. An image that cannot be shown is left out with a warning.
         """
+        instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
         dice = scored.scores.dice
         if not self._most or (len(self._rows) == self._most and dice >= self._rows[-1][0]):
             return

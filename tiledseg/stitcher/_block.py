@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiledseg._arguments import instance_of
+from tiledseg._checks import real_number, whole_number
 from tiledseg.grid import Box, TileGrid
 from tiledseg.stitcher._band import add_weighted
 from tiledseg.stitcher._panels import sums_dtype
@@ -70,11 +71,18 @@ def stitch_block(
     -------
     ndarray
         (h, w, K) float32: what `Stitcher` has there.
+
+    Raises
+    ------
+    SettingError
+        If an argument is of another type.
     """
+    ids, classes = touching_tiles(grid, box), whole_number("classes", classes)
+    fill_value = real_number("fill_value", fill_value)
     rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
     sums = np.zeros((box.shape[0], box.shape[1] * classes), sums_dtype(rows, columns))
     flat = np.broadcast_to(np.float32(fill_value), (*grid.tile_shape, classes))
-    for tile_id in touching_tiles(grid, box):
+    for tile_id in ids:
         if tile_id not in outputs and not fill_value:
             continue
         row, column = divmod(tile_id, len(columns))
