@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ import pytest
 from tiledseg._backend import keras
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
+from tiledseg.engine import predictor_for
 from tiledseg.errors import ArrayError, BundleError, FileError, ModelError, SettingError
 from tiledseg.io import read_image, read_mask
 from tiledseg.models import Segmenter, UNetBuilder, build_loss, load_model
@@ -94,6 +97,7 @@ def test_a_run_leaves_settings_history_and_the_best_bundle(trained):
     assert names == {
         "run.toml",
         "run.json",
+        "model.txt",
         "history.csv",
         "history.json",
         "best",
@@ -493,6 +497,54 @@ def test_curves_and_the_log_for_tensorboard_are_there(shown):
     height, width = read_image(shown.run_dir / "curves.png").shape[:2]
     assert width > 3 * height
     assert list((shown.run_dir / "tensorboard" / "train").glob("events.*"))
+
+
+def test_a_run_says_what_its_network_is_made_of(trained):
+    _, result = trained
+    network = result.segmenter.network
+    layers, facts = (part.splitlines() for part in (result.run_dir / "model.txt").read_text().split("\n\n"))
+    cells = [re.split(r" {2,}", line) for line in layers]
+    assert [row[:2] for row in cells[1:]] == [[one.name, type(one).__name__] for one in network.layers]
+    assert sum(int(row[3].replace(",", "")) for row in cells[1:]) == network.count_params()
+    (joined,) = (row for row in cells if row[1] == "Concatenate")
+    assert joined[4] == "decoder_0_up, encoder_0_norm_b"
+    assert facts[0].split()[1] == f"{network.count_params():,},"
+    assert facts[1:] == [
+        "total stride     2 x 2 px",
+        "receptive field  the whole tile, by GroupNormalization 'encoder_0_norm_a' and 5 more",
+    ]
+
+
+ATTENTION = {"name": "attention_unet", "input_shape": (None, None, 3), "levels": 3, "base_filters": 4}
+
+
+def test_a_diagram_shows_every_layer(tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "dot").write_text('#!/bin/sh\nfor last; do :; done\ncat "$last"\n')  # what it would lay out
+    (programs / "dot").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    config = settings(tmp_path, network=ATTENTION, diagram=True, epochs=1, steps_per_epoch=1)
+    result = Trainer(config).fit(blobs(1), blobs(8), progress=False)
+    network, drawn = result.segmenter.network, (result.run_dir / "model.png").read_text()
+    assert [one.name for one in network.layers if one.name not in drawn] == []
+    before, after = predictor_for(network).reach.receptive_field[0]
+    side = before + 1 + after
+    last = (result.run_dir / "model.txt").read_text().splitlines()[-1]
+    assert last == f"receptive field  {side} x {side} px"
+
+
+@pytest.mark.parametrize("missing", ["pydot", "dot"])
+def test_a_diagram_that_cannot_be_drawn_is_refused_before_there_is_a_folder(tmp_path, monkeypatch, missing):
+    if missing == "pydot":
+        monkeypatch.setitem(sys.modules, "pydot", None)
+        said = r'`pydot` must be installed.*pip install "tiledseg\[diagram\]"'
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        said = "`diagram` must be left out without Graphviz"
+    with pytest.raises(SettingError, match=said):
+        Trainer(settings(tmp_path, diagram=True)).fit(blobs(1), blobs(8), progress=False)
+    assert not (tmp_path / "runs").exists()
 
 
 @of_keras

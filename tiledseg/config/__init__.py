@@ -12,6 +12,7 @@ from tiledseg.config._base import Config, by_name, laid_over
 from tiledseg.config._colours import rgb_of
 from tiledseg.config._data import DataConfig, MaskParts, SplitConfig, StatsConfig, TileSetConfig
 from tiledseg.config._docs import meanings_of
+from tiledseg.config._evaluate import EvaluateConfig
 from tiledseg.config._export import ExportConfig
 from tiledseg.config._founding import Imported, Note, import_founding
 from tiledseg.config._geometric import (
@@ -81,7 +82,7 @@ from tiledseg.config._preprocessing import PreprocessingConfig
 from tiledseg.config._record import Record, TileOrigin
 from tiledseg.config._run import RunConfig
 from tiledseg.config._tiling import Blend, PadMode, TilingConfig
-from tiledseg.config._train import EvaluateConfig, TrainConfig
+from tiledseg.config._train import TrainConfig
 
 __all__ = [
     "NEEDS_RGB",

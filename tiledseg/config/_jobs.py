@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from tiledseg.config._base import Count, Names
+from tiledseg.config._evaluate import EvaluateConfig
 from tiledseg.config._predict import PredictConfig
 from tiledseg.config._tiling import TilingConfig
-from tiledseg.config._train import EvaluateConfig
 
 __all__ = ["EvaluateJobConfig", "PredictJobConfig"]
 

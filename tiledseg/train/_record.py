@@ -40,6 +40,7 @@ _NO_PART = {  # in what is computed
     "curves",
     "preview_every",
     "preview_images",
+    "diagram",
     "tensorboard",
 }
 _MOST_SHOWN = 5

@@ -17,6 +17,7 @@ from tiledseg.train._checkpoint import latest_checkpoint
 from tiledseg.train._feed import Feed
 from tiledseg.train._metric import metrics_of
 from tiledseg.train._optimizer import Plateau, build_optimizer, scheduled_rate
+from tiledseg.train._overview import write_overview
 from tiledseg.train._pictures import Curves, Previews
 from tiledseg.train._platform import on_devices, repeat_exactly
 from tiledseg.train._record import versions
@@ -102,6 +103,7 @@ class Session:
                 segmenter = self._untrained(
                     build_model(config.network) if checkpoint else build_start(config)
                 )
+                write_overview(self.run_dir, segmenter.network, diagram=config.diagram)
                 network = training_network(segmenter.network, config.network)
             stateful = self._stateful(segmenter, history, callbacks)
             feed, valid = (

@@ -10,6 +10,7 @@ from tiledseg._arguments import all_of, path_text, settings_of
 from tiledseg._backend import keras
 from tiledseg._extras import extra
 from tiledseg.config import RunConfig, TrainConfig
+from tiledseg.train._overview import check_drawable
 from tiledseg.train._platform import check_platform
 from tiledseg.train._record import check_settings, read_settings, recorded_pairs
 from tiledseg.train._run import new_run_dir
@@ -41,8 +42,8 @@ class TrainingResult:
     best_epoch : int
         The epoch of the least validation loss, from 1.
     run_dir : Path
-        The run's folder: ``run.toml``, ``run.json``, ``history.csv``, ``history.json``,
-        ``checkpoints/`` and ``best/``.
+        The run's folder: ``run.toml``, ``run.json``, ``model.txt``, ``history.csv``,
+        ``history.json``, ``checkpoints/`` and ``best/``.
     """
 
     segmenter: Segmenter
@@ -106,8 +107,8 @@ class Trainer:
         Raises
         ------
         SettingError
-            If there are no pairs, an image is in both sets, `callbacks` are none, or ``start_from``
-            holds weights for another network.
+            If there are no pairs, an image is in both sets, `callbacks` are none, ``start_from``
+            holds weights for another network, or what a setting needs is not installed.
         FileError
             If a file cannot be read, or the run's folder cannot be written.
         ArrayError
@@ -192,6 +193,8 @@ def _own(
     """Check what a run takes besides pairs, before its folder is made."""
     if config.tensorboard:
         extra("tensorboard", "tensorboard")  # or the first epoch's end would miss it
+    if config.diagram:
+        check_drawable()
     check_platform(config)
     fix = "Pass objects of keras.callbacks.Callback, or leave it out."
     return all_of(keras.callbacks.Callback, callbacks, "callbacks", fix)

@@ -237,7 +237,7 @@ _COLOURS = "masks are written as labels; predict.mask_colours paints them"
 _WHOLE = "a whole image is predicted in tiles; to see it shrunk, set train.preprocessing.scale"
 
 DROPPED: dict[str, str] = {
-    "model.show_summary": "network.summary() shows it",
+    "model.show_summary": "each run writes it, as model.txt; train.diagram draws the network as well",
     "model.input_normalize": "pixel values are always divided by the largest of their dtype",
     "dataset.datasetclass": "images are paired by stem",
     "dataset.datasets_class": "images are paired by stem",

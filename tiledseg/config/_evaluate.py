@@ -1,0 +1,73 @@
+"""Settings of evaluation."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tiledseg._checks import broken
+from tiledseg.config._base import Config, Count
+from tiledseg.config._tiling import TilingConfig
+from tiledseg.errors import SettingError
+
+__all__ = ["EvaluateConfig"]
+
+
+class EvaluateConfig(Config):
+    """How a segmenter is scored.
+
+    Attributes
+    ----------
+    threshold : float, "valid" or None
+        Where probabilities are cut, in (0, 1); ``"valid"`` for where the mean Dice of the
+        validation images is highest; None for the segmenter's own.
+    tiling : TilingConfig or None
+        How images are tiled; None for the segmenter's own.
+    batch_size : int or None
+        Tiles per call of the network; None to choose by memory.
+    engine : {"auto", "keras", "openvino"}
+        What runs a Keras network; ``auto`` takes OpenVINO where it is installed and pays.
+    precision : {"f32", "bf16"}
+        Numbers that the network multiplies; ``bf16`` takes OpenVINO.
+    views : {"flips", "d4"} or None
+        Sides from which the network sees each tile; its outputs are averaged.
+    boundary_px : float or None
+        How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal.
+    cell_px : int
+        Smaller areas, in px, count as no cells.
+    group_regex : str or None
+        Regular expression that finds in an image's name what it shares with others, its slide say;
+        its first group, or all that it finds. Intervals then draw whole groups. None where each
+        image stands alone.
+
+    Raises
+    ------
+    SettingError
+        If `group_regex` is no regular expression.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
+    tiling: TilingConfig | None = None
+    batch_size: Count | None = None
+    engine: Literal["auto", "keras", "openvino"] = "auto"
+    precision: Literal["f32", "bf16"] = "f32"
+    views: Literal["flips", "d4"] | None = None
+    boundary_px: Annotated[float, Field(ge=0)] | None = None
+    cell_px: Count = 1
+    group_regex: str | None = None
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        try:
+            re.compile(self.group_regex or "")
+        except re.error as error:
+            raise broken(
+                SettingError,
+                "group_regex",
+                must="be a regular expression",
+                got=self.group_regex,
+                fix=f"{error}".capitalize() + ".",
+            ) from None
+        return self
