@@ -23,6 +23,7 @@ _NAMES = (
     "flat",
     "scaling",
     "augmentation",
+    "exactness",
     "architectures",
     "training",
     "imports",

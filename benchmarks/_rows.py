@@ -23,7 +23,8 @@ class Row:
     """One figure.
 
     ``samples`` are the single measurements that ``value`` is the median of. A figure with
-    ``at_least`` or ``at_most`` has a bar to meet. ``beside`` says how good what was timed is.
+    ``at_least`` or ``at_most`` has a bar to meet. ``beside`` says what else belongs to it: how good what
+    was timed is, what a result took.
     """
 
     what: str
@@ -68,7 +69,7 @@ def show(results: dict[str, list[Row]], machine: str, others: dict[str, float]) 
     """Print one table of all rows; ``others`` are the cores that other processes took meanwhile."""
     console = Console()
     agree = any(row.beside for rows in results.values() for row in rows)
-    columns = ["measured", "median", "range", "bar", ""] + (["from the whole image"] if agree else [])
+    columns = ["measured", "median", "range", "bar", ""] + (["beside it"] if agree else [])
     table = Table(*columns, title=machine, title_justify="left")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"

@@ -120,7 +120,7 @@ def _agreement(found: AnyArray | None, whole: FloatArray) -> str:
     cut = float(np.median(whole))
     one, other = found >= cut, whole >= cut
     dice = 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
-    return f"{np.abs(found - whole).max():.1e}, Dice {dice:.4f}"
+    return f"{np.abs(found - whole).max():.1e} from the whole image, Dice {dice:.4f}"
 
 
 def _floor(ways: Ways, precision: str) -> float:
