@@ -14,6 +14,7 @@ from tiledseg._arguments import instance_of
 from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
+from tiledseg.data._each import each
 from tiledseg.data._loading import load_pair, shrunk_labels
 from tiledseg.data._manifest import Manifest, write_manifest
 from tiledseg.errors import ArrayError, SettingError
@@ -92,7 +93,8 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
     FileError
         If the folder holds anything, or a file cannot be read or written.
     ArrayError
-        If an image is neither grey nor RGB of 8 or 16 bits.
+        If an image is neither grey nor RGB of 8 or 16 bits, or a mask does not fit; the message
+        names all of them.
     """
     instance_of(Manifest, source, "source", "Read one with tiledseg.data.Manifest.read.")
     instance_of(TileSetConfig, config, "config")
@@ -109,9 +111,13 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
         progress_bar(len(source.records), "images", shown=progress) as step,
     ):
         writer = _Writer(folder, config)
-        for record, pair in zip(source.of(None), source.pairs(), strict=True):
-            writer.add(record, pair)
+        records = {record.name: record for record in source.records}
+
+        def one(pair: Pair) -> None:
+            writer.add(records[pair.name], pair)
             step(1)
+
+        each(source.pairs(), one)
         write_manifest(folder / MANIFEST, writer.records)
     counts = Counter(record.split for record in writer.records)
     return TileSet(Path(config.output), {split: counts[split] for split in source.splits}, writer.dropped)

@@ -10,6 +10,7 @@ from tiledseg._arguments import all_of, path_text, settings_of
 from tiledseg._backend import keras
 from tiledseg._extras import extra
 from tiledseg.config import RunConfig, TrainConfig
+from tiledseg.io import check_writable
 from tiledseg.train._overview import check_drawable
 from tiledseg.train._platform import check_platform
 from tiledseg.train._record import check_settings, read_settings, recorded_pairs
@@ -123,6 +124,7 @@ class Trainer:
         known = settings_of(RunConfig, settings, "settings").changed(train=self.config)
         if self.config.start_from is not None:
             build_start(self.config)  # or it would be refused when all images are read
+        check_writable(self.config.runs_dir, keep=False)
         sources = sources_of(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
         sources.record.write(run_dir, known)
