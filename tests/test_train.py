@@ -629,6 +629,8 @@ def test_a_run_starts_from_the_weights_of_a_bundle(trained, tmp_path):
     assert all(np.allclose(one, other, atol=1e-6) for one, other in zip(before, after, strict=True))
     new = Trainer(still.changed(start_from=None)).fit(blobs(1, 2), blobs(8, 9), progress=False)
     assert result.history["val_loss"][0] < new.history["val_loss"][0]
+    told = result.segmenter.provenance["settings"]["start_from"]
+    assert told == f"{start.parent.name}/best"  # and nothing of the machine's other folders
 
 
 def test_a_run_that_has_a_checkpoint_needs_its_start_no_more(trained, tmp_path):

@@ -9,7 +9,7 @@ six takes part in training or in any choice.
 
     python examples/segpc/train.py --data FOLDER [--output runs/segpc] [--epochs 55]
 
-``--start FOLDER`` goes on from the best network of an earlier run, at half the rate, with each image
+``--start FOLDER`` goes on from the best network of an earlier run, at half the rate or so, with each image
 of the second camera, of which there are few, three times. The bundle in ``segpc-plasma`` was made by
 one run of 55 epochs and 55 more from its best. ``--best FOLDER`` takes the best network of an
 earlier run instead of training one, ``--bundle FOLDER`` only scores a finished bundle.
@@ -113,7 +113,7 @@ def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -
         train = [pair for pair in train for _ in range(TIMES if int(pair.name) in SECOND_CAMERA else 1)]
         settings = settings.changed(
             start_from=options.start,
-            learning_rate=settings.learning_rate / 2,
+            learning_rate=8e-4,
             schedule=settings.schedule.changed(warmup_epochs=2),
         )
     result = ts.Trainer(settings).fit(train, valid)

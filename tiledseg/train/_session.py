@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
@@ -187,6 +188,14 @@ class Session:
                 "train_images": len(data["train"]),
                 "valid_images": len(data["valid"]),
                 "data_digest": self.sources.record.digest,
-                "settings": config.model_dump(mode="json", exclude={"runs_dir"}),
+                "settings": _told(config),
             },
         )
+
+
+def _told(config: TrainConfig) -> dict[str, Any]:
+    """Give the settings that a bundle tells of: no folders of the machine that it was trained on."""
+    told = config.model_dump(mode="json", exclude={"runs_dir", "cache_dir"})
+    if config.start_from is not None:
+        told["start_from"] = "/".join(PurePath(config.start_from).parts[-2:])  # the run, and what of it
+    return told
