@@ -65,16 +65,18 @@ _TEXT = """\
 ## On real smears, in the same time
 
 Each architecture at the width that brings it near the operations of a U-Net of 5 levels and 16 filters,
-trained from nothing for {seconds:.0f} seconds of processor time on thumbnails of stained bone-marrow smears (SegPC-2021,
-see `examples/segpc`) at a tenth of the originals' size, and scored on slides that were kept aside, with
-95 % bootstrap intervals over images, and on the six originals of another camera. One run and one seed
+trained from nothing for {seconds:.0f} seconds of processor time on thumbnails of stained bone-marrow
+smears (SegPC-2021, see `examples/segpc`) at a tenth of the originals' size,
+and scored on slides that were kept aside, with 95 % bootstrap intervals over images, and on the six
+originals of another camera. One run and one seed
 each, and minutes of training, not hours: it says which network learns most in little time, not which is
 best in the end, and differences within the intervals are none. Seconds are those of the processor, all
 cores together, for one original of 2560 x 1920 px.
 
 So few steps are too few for some encoders of `keras.applications`: their batch normalisation keeps 0.999
-(MobileNetV2, in `deeplabv3plus`) or 0.99 (EfficientNet) of its statistics at each step, and those of inference are
-still largely what they began with; with EfficientNetV2's 0.9 they are not. Train these longer, or from weights.
+(MobileNetV2, in `deeplabv3plus`) or 0.99 (EfficientNet) of its statistics at each step, and those of
+inference are still largely what they began with; with EfficientNetV2's 0.9 they are not. Train these
+longer, or from weights.
 
 `python -m benchmarks.compared --data FOLDER --seconds {seconds:.0f} --write` measures it again.
 """
