@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KerasPredictor", "padded", "ready_shape"]
 
-_ALIVE = 0.6  # of all feature maps at a time: 0.25 to 0.40 was measured by Keras, up to 0.52 by OpenVINO
+_ALIVE = 0.6  # of all feature maps at a time: 0.11 to 0.40 was measured by Keras, up to 0.47 by OpenVINO
 _COMPILED: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], Callable[[FloatArray], AnyArray]]] = (
     weakref.WeakKeyDictionary()
 )
