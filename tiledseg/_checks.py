@@ -188,11 +188,7 @@ def real_pair(name: str, value: object, must: str, fix: str) -> tuple[float, flo
     SettingError
         If it is something else.
     """
-    two: Any = value
-    try:
-        first, second = two
-    except (TypeError, ValueError):
-        raise broken(SettingError, name, must=must, got=value, fix=fix) from None
+    first, second = _two(name, value, must, fix)
     return real_number(name, first, fix), real_number(name, second, fix)
 
 
@@ -218,10 +214,13 @@ def whole_pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
     SettingError
         If it is something else.
     """
-    two: Any = value
-    try:
-        y, x = two
-    except (TypeError, ValueError):
-        must = "be two whole numbers, (y, x)"
-        raise broken(SettingError, name, must=must, got=value, fix="Give one for each axis.") from None
+    y, x = _two(name, value, "be two whole numbers, (y, x)", "Give one for each axis.")
     return whole_number(name, y, least), whole_number(name, x, least)
+
+
+def _two(name: str, value: Any, must: str, fix: str) -> tuple[object, object]:  # noqa: ANN401
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise broken(SettingError, name, must=must, got=value, fix=fix) from None
+    return first, second

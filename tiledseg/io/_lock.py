@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["locked"]
+__all__ = ["lock_file", "locked"]
 
 
 @contextmanager
@@ -81,11 +81,7 @@ def _is_there(descriptor: int, path: Path) -> bool:
 
 
 def _hold(descriptor: int, path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock_file(descriptor):
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         raise broken(
             FileError,
@@ -93,6 +89,28 @@ def _hold(descriptor: int, path: Path) -> None:
             must="be free: a folder takes one run at a time",
             got=f"a run in process {holder or 'unknown'}",
             fix="Wait for it, or end it.",
-        ) from None
-    except OSError:
-        return  # a drive without locks
+        )
+
+
+def lock_file(descriptor: int) -> bool:
+    """Lock an open file, until it is closed; say whether nobody else holds it.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of the file.
+
+    Returns
+    -------
+    bool
+        True as well where the system or the drive has no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a drive without locks
+        return True
+    return True

@@ -16,16 +16,12 @@ from tiledseg._checks import broken, shown
 from tiledseg.errors import FileError
 from tiledseg.io._atomic import refuse, replaceable, sync_folder
 from tiledseg.io._file import named
+from tiledseg.io._lock import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tiledseg._types import PathLike
-
-try:
-    import fcntl
-except ImportError:  # Windows; there a second run is not noticed
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Partial", "check_identity", "partial"]
 
@@ -74,11 +70,7 @@ class Partial:
         self._journal.close()
 
     def _lock(self, target: Path, notes: list[Any]) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not lock_file(self._journal.fileno()):
             who = [note["pid"] for note in notes if "pid" in note][-1:] or ["unknown"]
             raise broken(
                 FileError,
@@ -86,7 +78,7 @@ class Partial:
                 must="be written by one run",
                 got=f"process {who[0]} at it",
                 fix="Wait for it, stop it, or write elsewhere.",
-            ) from None
+            )
 
 
 def _notes(data: bytes) -> tuple[list[Any], int]:
