@@ -1,6 +1,8 @@
 """OpenVINO as an engine: the same outputs, converted once, left where it does not agree."""
 
 import logging
+import subprocess
+import sys
 import threading
 
 import keras
@@ -122,6 +124,33 @@ def test_a_damaged_file_is_noticed_and_made_again(conversions, own_cache, caplog
     assert "is damaged and is made again" in caplog.text
     assert len(conversions) == 2
     assert bytes(content) != next(own_cache.glob("*/network.bin")).read_bytes()
+
+
+FORGOTTEN = """
+import gc, signal, sys
+sys.path.insert(0, sys.argv[1])
+from test_openvino import TILES, by_openvino, network
+
+first, second = network(), network()
+by_openvino(first)(TILES)
+by_openvino(second)(TILES)
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_control_c_is_heard_after_networks_have_gone_in_any_order(request):
+    command = [sys.executable, "-c", FORGOTTEN, str(request.path.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.endswith("heard\n")
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):

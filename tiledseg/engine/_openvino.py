@@ -52,6 +52,10 @@ class _Converted:
 
 _CONVERTED: weakref.WeakKeyDictionary[Any, _Converted] = weakref.WeakKeyDictionary()
 _ONE_AT_A_TIME = threading.Lock()
+_CORE = openvino.Core()
+"""The only one, for as long as the process runs. With each other one, OpenVINO would set up a stack for
+signal handlers, and take it away with that one's last network: where these do not end in the opposite
+order, it is taken from under Python, and the next Ctrl-C overwrites memory or ends the process."""
 
 
 class OpenVinoPredictor:
@@ -197,13 +201,13 @@ def computes_bf16() -> bool:
     bool
         Where it does not, OpenVINO would only imitate it.
     """
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _ready(network: Any, precision: Precision) -> _Call:  # noqa: ANN401
     """Compile for this processor, all cores on one batch; several threads may call it."""
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    compiled = openvino.Core().compile_model(network, "CPU", hints)
+    compiled = _CORE.compile_model(network, "CPU", hints)
     idle: SimpleQueue[Any] = SimpleQueue()
 
     def call(tiles: FloatArray) -> FloatArray:
@@ -225,14 +229,14 @@ def _converted(model: Any, shape: tuple[int, ...], key: str) -> Any:  # noqa: AN
     signature = [keras.InputSpec(shape=shape, dtype="float32")]
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model.export(folder, format="tf_saved_model", verbose=False, input_signature=signature)
-        network = openvino.Core().read_model(folder)
+        network = _CORE.read_model(folder)
         keep(key, lambda where: openvino.save_model(network, where / _FILE, compress_to_fp16=False))
         return network
 
 
 def _read(key: str) -> Any:  # noqa: ANN401
     folder = kept(key)
-    return None if folder is None else openvino.Core().read_model(folder / _FILE)
+    return None if folder is None else _CORE.read_model(folder / _FILE)
 
 
 def _digest(model: Any, shape: tuple[int, ...]) -> str:  # noqa: ANN401
