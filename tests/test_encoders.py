@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import get_args
 
 import keras
@@ -10,16 +12,18 @@ import pytest
 from safetensors.numpy import save_file
 
 import tiledseg.models.architectures._recipes as recipes
-from tiledseg.config import DeepLabV3PlusConfig, EncoderUNetConfig, PreprocessingConfig
+from tiledseg.config import DeepLabV3PlusConfig, EncoderUNetConfig, PreprocessingConfig, TilingConfig
 from tiledseg.errors import FileError, SettingError
 from tiledseg.models import Segmenter, build_model, load_model
 from tiledseg.models.architectures import builder_for
+from tiledseg.predict import plan
 from tiledseg.preprocess import prepare
 
 pytestmark = pytest.mark.filterwarnings(  # Keras' own way of reading its variables
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 )
 
+LITE0 = Path(__file__).parents[1] / "examples" / "lite0.py"
 MOBILE = {"name": "encoder_unet", "encoder": "mobilenet", "decoder_filters": (8, 8, 8, 8, 8)}
 
 
@@ -37,6 +41,7 @@ COUNTS = {
     "convnext-tiny": 27_820_128,
     "densenet121": 7_037_504,
     "efficientnet-b0": 4_049_564,
+    "efficientnet-lite0": 3_413_024,  # 4,652,008 published, less 1,281,000 of the top, and 42,016 statistics
     "efficientnetv2-b0": 5_919_312,
     "inceptionv3": 21_802_784,
     "mobilenet": 3_228_864,
@@ -47,7 +52,7 @@ COUNTS = {
     "vgg16": 14_714_688,
     "xception": 20_861_480,
 }
-QUICK = {"mobilenet", "mobilenetv3-small", "resnet50v2", "vgg16", "xception"}
+QUICK = {"efficientnet-lite0", "mobilenet", "mobilenetv3-small", "resnet50v2", "vgg16", "xception"}
 
 
 def encoder_of(settings: dict, **changes):
@@ -84,6 +89,31 @@ def test_encoder_has_the_parameters_of_the_published_one(name):
     with keras.StatelessScope(initialize_variables=False):
         network = build_model({"name": "encoder_unet", "encoder": name, "input_shape": (None, None, 3)})
     assert network.get_layer("encoder").count_params() == COUNTS[name]
+
+
+def test_lite_encoder_has_nothing_that_looks_beyond_the_tile():
+    lite = {"name": "encoder_unet", "encoder": "efficientnet-lite0", "input_shape": (None, None, 3)}
+    with keras.StatelessScope(initialize_variables=False):
+        network = build_model(lite | {"decoder_filters": (8, 8, 8, 8)})
+    layers = network.get_layer("encoder").layers
+    assert not [one.name for one in layers if isinstance(one, keras.layers.GlobalAveragePooling2D)]
+    used = {one.activation.__name__ for one in layers if isinstance(one, keras.layers.Activation)}
+    assert used == {"relu6"}
+    assert plan(network, (600, 700), TilingConfig(overlap="exact", blend="crop")).verdict == "exact"
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+def test_an_encoder_is_cut_off_where_the_decoder_begins(levels):
+    cut = build_model(MOBILE | {"decoder_filters": (8,) * levels, "input_shape": (None, None, 3)})
+    assert EncoderUNetConfig(**MOBILE | {"decoder_filters": (8,) * levels}).stride == 2**levels
+    assert cut(image((2**levels, 3 * 2**levels))).shape == (1, 2**levels, 3 * 2**levels, 1)
+    whole, encoder = encoder_of(MOBILE), cut.get_layer("encoder")
+    values = {variable.path: variable.numpy() for variable in whole.weights}
+    for variable in encoder.weights:
+        variable.assign(values[variable.path])
+    assert len(encoder.weights) < len(values)
+    for ours, theirs in zip(encoder(image()), whole(image())[:levels], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_encoder_gives_what_keras_applications_gives():
@@ -141,6 +171,41 @@ def test_weights_of_safetensors_are_taken_over(mobilenet, tmp_path):
     save_file({variable.path: variable.numpy() for variable in mobilenet.weights}, path)
     encoder = encoder_of(MOBILE, encoder_weights=str(path))
     np.testing.assert_array_equal(encoder.get_weights()[0], mobilenet.get_weights()[0])
+
+
+def test_an_encoder_that_is_cut_off_takes_the_weights_of_the_whole_one(mobilenet, tmp_path):
+    arrays = {variable.path: variable.numpy() for variable in mobilenet.weights}
+    cut = MOBILE | {"decoder_filters": (8, 8, 8), "encoder_weights": str(tmp_path / "learnt.safetensors")}
+    save_file(arrays, tmp_path / "learnt.safetensors")
+    for variable in encoder_of(cut).weights:
+        np.testing.assert_array_equal(variable, arrays[variable.path])
+    save_file(damaged(arrays, "more"), tmp_path / "learnt.safetensors")
+    with pytest.raises(FileError, match="must hold nothing for other/kernel"):
+        encoder_of(cut)
+
+
+@pytest.mark.skipif(not LITE0.exists(), reason="is in the repository and the sdist, beside the tests")
+def test_lite_weights_of_pytorch_get_the_names_and_axes_of_the_encoder(tmp_path):
+    example = importlib.util.module_from_spec(importlib.util.spec_from_file_location("lite0", LITE0))
+    example.__spec__.loader.exec_module(example)
+    path = tmp_path / "lite0.safetensors"
+    lite = MOBILE | {"encoder": "efficientnet-lite0"}
+    drawn = {variable.path: variable.numpy() for variable in encoder_of(lite).weights}
+    there = {}
+    for theirs, ours in example.layers():
+        for name, mine in (("weight", "kernel"), *example.STATISTICS.items()):
+            if (values := drawn.get(f"{ours}/{mine}")) is not None:
+                if mine == "kernel":  # PyTorch has (out, in, height, width)
+                    values = values.transpose((2, 3, 0, 1) if ours.endswith("dwconv") else (3, 2, 0, 1))
+                there[f"{theirs}.{name}"] = values
+    save_file(example.renamed(there), path)
+    for variable in encoder_of(lite, encoder_weights=str(path)).weights:
+        np.testing.assert_array_equal(variable, drawn[variable.path])
+
+
+def test_keras_has_no_weights_of_the_lite_encoder():
+    with pytest.raises(FileError, match=r"must be a \.safetensors file"):
+        encoder_of(MOBILE | {"encoder": "efficientnet-lite0", "encoder_weights": "imagenet"})
 
 
 def test_published_weights_are_asked_of_keras(mobilenet, tmp_path, monkeypatch):
@@ -230,6 +295,9 @@ def test_efficientnet_file_with_another_normalisation_is_refused(tmp_path):
         ({"encoder_weights": "imagenet", "input_shape": (64, 64, 1)}, "must have 3 channels, RGB"),
         ({"encoder": "resnet51"}, "encoder"),
         ({"encoder": "nasnetmobile"}, "encoder"),
+        ({"decoder_filters": (8, 8)}, "decoder_filters"),
+        ({"decoder_filters": (8,) * 6}, "decoder_filters"),
+        ({"decoder_filters": (8,) * 4, "input_shape": (24, 32, 3)}, "multiple of 16 along y with 4 decoder"),
     ],
 )
 def test_encoder_settings_that_cannot_be_used_are_refused(changes, message):

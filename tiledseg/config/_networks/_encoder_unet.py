@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EfficientUNetConfig", "EncoderUNetConfig"]
 
-_Filters = Annotated[
-    tuple[Count, Count, Count, Count, Count],
-    BeforeValidator(_plain),
-]
+_Filters = Annotated[tuple[Count, ...], Field(min_length=3, max_length=5), BeforeValidator(_plain)]
 
 
 class _EncoderUNet(ArchitectureConfig):
@@ -34,7 +31,7 @@ class _EncoderUNet(ArchitectureConfig):
     @property
     def stride(self) -> int:
         """Total stride in px; input sizes are multiples of it."""
-        return 32
+        return int(2 ** len(self.decoder_filters))
 
     @property
     def preprocessing(self) -> PreprocessingConfig | None:
@@ -42,7 +39,7 @@ class _EncoderUNet(ArchitectureConfig):
         return pixels_of(self.encoder) if self.encoder_weights else None
 
     def _because(self) -> tuple[str, str]:
-        return " with an encoder of five halvings", ""
+        return f" with {len(self.decoder_filters)} decoder_filters", ""
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:
@@ -62,22 +59,26 @@ class EncoderUNetConfig(_EncoderUNet):
     name : {"encoder_unet"}
         The architecture.
     input_shape : tuple
-        (height, width, channels); height and width in px, multiples of 32, or None for a free
-        size. With `encoder_weights` 3 channels, RGB.
+        (height, width, channels); height and width in px, multiples of the stride, or None for a
+        free size. With `encoder_weights` 3 channels, RGB.
     classes : int
         Output channels: 1 for one class against background, else one per class.
     final_activation : str or None
         Keras name of the activation of the output; None for ``sigmoid`` with one class and
         ``softmax`` with several.
     encoder : str
-        The encoder: ``efficientnetv2-b0``, ``resnet50``, ``mobilenetv2`` ...
+        The encoder: ``efficientnetv2-b0``, ``resnet50``, ``mobilenetv2`` ... Besides those of
+        ``keras.applications`` there is ``efficientnet-lite0``, which is EfficientNet B0 without
+        squeeze-and-excite and with ReLU6, so that tiles can be exact.
     encoder_weights : str or None
         None to learn from scratch; ``imagenet`` for the weights that Keras downloads; or the path
         of a file with weights of the encoder: ``.weights.h5``, ``.h5`` or ``.keras`` of the
         network of ``keras.applications`` without its top, or ``.safetensors`` with the names of
         the encoder's variables. Read when the network is first built, not when it is loaded.
     decoder_filters : tuple of int
-        Filters of the decoder at stride 16, 8, 4, 2 and 1.
+        Filters of the decoder by level, the deepest first: five at stride 16, 8, 4, 2 and 1. With
+        four or three the encoder is cut off one or two halvings earlier, and the stride, 32, is
+        16 or 8.
     norm : {"batch", "batch_renorm", "group", "none"}
         Normalisation in the decoder; the encoder keeps its own.
     dropout : float
@@ -103,8 +104,8 @@ class EfficientUNetConfig(_EncoderUNet):
     name : {"efficient_unet"}
         The architecture.
     input_shape : tuple
-        (height, width, channels); height and width in px, multiples of 32, or None for a free
-        size. With `encoder_weights` 3 channels, RGB.
+        (height, width, channels); height and width in px, multiples of the stride, or None for a
+        free size. With `encoder_weights` 3 channels, RGB.
     classes : int
         Output channels: 1 for one class against background, else one per class.
     final_activation : str or None
@@ -118,7 +119,9 @@ class EfficientUNetConfig(_EncoderUNet):
         network of ``keras.applications`` without its top, or ``.safetensors`` with the names of
         the encoder's variables. Read when the network is first built, not when it is loaded.
     decoder_filters : tuple of int
-        Filters of the decoder at stride 16, 8, 4, 2 and 1.
+        Filters of the decoder by level, the deepest first: five at stride 16, 8, 4, 2 and 1. With
+        four or three the encoder is cut off one or two halvings earlier, and the stride, 32, is
+        16 or 8.
     norm : {"batch", "batch_renorm", "group", "none"}
         Normalisation in the decoder; the encoder keeps its own.
     dropout : float

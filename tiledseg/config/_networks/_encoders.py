@@ -34,7 +34,7 @@ EfficientNet: TypeAlias = Literal[
 _Residual: TypeAlias = Literal[
     "resnet50", "resnet101", "resnet152", "resnet50v2", "resnet101v2", "resnet152v2"
 ]
-_Mobile: TypeAlias = Literal["mobilenet", "mobilenetv2"]
+_Mobile: TypeAlias = Literal["mobilenet", "mobilenetv2", "efficientnet-lite0"]
 
 DilatedEncoder: TypeAlias = EfficientNet | _Residual | _Mobile
 """Encoders whose strides can be exchanged for dilation without moving any px."""
@@ -66,11 +66,12 @@ EncoderName: TypeAlias = (
         "xception",
     ]
 )
-"""Networks of ``keras.applications`` that can be encoders."""
+"""Networks of ``keras.applications`` that can be encoders, and EfficientNet in its lite form."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
 _SHIFTED = 128 / 255
+_LITE_MEAN = 127 / 255
 _FILES = (".keras", ".h5", ".safetensors")
 
 
@@ -93,6 +94,8 @@ def pixels_of(encoder: str) -> PreprocessingConfig:
         return PreprocessingConfig(mean=_CAFFE_MEAN, std=(1 / 255,))
     if encoder.startswith("efficientnetv2-") and encoder[-1] in "sml":
         return PreprocessingConfig(mean=(_SHIFTED,), std=(_SHIFTED,))
+    if encoder.startswith("efficientnet-lite"):
+        return PreprocessingConfig(mean=(_LITE_MEAN,), std=(_SHIFTED,))
     if encoder.startswith(("efficientnet", "densenet", "convnext")):
         return PreprocessingConfig(mean=_MEAN, std=_STD)
     return PreprocessingConfig(mean=(0.5,), std=(0.5,))

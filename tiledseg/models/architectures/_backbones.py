@@ -24,12 +24,15 @@ class Backbone:
         Stride of the first tap; it doubles from tap to tap.
     bgr : bool
         Whether its published weights take the channels in the order blue, green, red.
+    lite : bool
+        Whether it is brought into the lite form: without squeeze-and-excite, with ReLU6.
     """
 
     source: str
     taps: tuple[str, ...]
     first: int = 2
     bgr: bool = False
+    lite: bool = False
 
 
 def _efficientnets() -> dict[str, Backbone]:
@@ -37,7 +40,8 @@ def _efficientnets() -> dict[str, Backbone]:
     first = {f"efficientnet-b{n}": Backbone(f"EfficientNetB{n}", taps) for n in range(8)}
     small = {f"efficientnetv2-b{n}": Backbone(f"EfficientNetV2B{n}", taps) for n in range(4)}
     large = {f"efficientnetv2-{n.lower()}": Backbone(f"EfficientNetV2{n}", taps) for n in "SML"}
-    return first | small | large
+    lite = {"efficientnet-lite0": Backbone("EfficientNetB0", taps, lite=True)}
+    return first | lite | small | large
 
 
 def _resnets() -> dict[str, Backbone]:

@@ -9,7 +9,7 @@ from tiledseg._backend import keras
 from tiledseg.models.architectures._backbones import BACKBONES, Backbone
 from tiledseg.models.architectures._layers import ReversedChannels
 from tiledseg.models.architectures._pretrained import fill
-from tiledseg.models.architectures._recipes import IMAGE, dilated, recipe, sources
+from tiledseg.models.architectures._recipes import IMAGE, behind, dilated, recipe, sources
 
 __all__ = ["Encoder"]
 
@@ -32,11 +32,14 @@ class Encoder:
     stride : int
         Total stride of the deepest map; where that is less than the backbone's 32, dilation
         stands in for the strides that are missing.
+    halvings : int
+        How often the map halves before the backbone is cut off, at most 5.
     """
 
     name: str
     weights: str | None = None
     stride: int = _DEEPEST
+    halvings: int = 5
 
     @property
     def backbone(self) -> Backbone:
@@ -54,8 +57,8 @@ class Encoder:
     @property
     def strides(self) -> list[int]:
         """Strides of the features, the finest first; with dilation the deepest stand more than once."""
-        halvings = range(len(self.backbone.taps) + 1)
-        return [min(self.backbone.first * 2**n, self.stride) for n in halvings]
+        every = [self.backbone.first * 2**n for n in range(len(self.backbone.taps) + 1)]
+        return [min(stride, self.stride) for stride in every if stride <= 2**self.halvings]
 
     def fill(self, network: keras.Model) -> None:
         """Take weights that were learnt elsewhere over, if there are any.
@@ -79,12 +82,12 @@ class Encoder:
             dilated(layers, self.stride)
         layers[IMAGE]["config"]["batch_shape"] = [None, height, width, channels]
         taps = [sources(layers[name])[0] for name in self.backbone.taps]
-        deepest = next(reversed(layers))
+        outputs = [*taps, next(reversed(layers))][: len(self.strides)]
         return keras.Model.from_config(
             {
                 "name": "encoder",
-                "layers": list(layers.values()),
+                "layers": [layers[name] for name in layers if name in behind(layers, outputs)],
                 "input_layers": [IMAGE, 0, 0],
-                "output_layers": [[name, 0, 0] for name in (*taps, deepest)],
+                "output_layers": [[name, 0, 0] for name in outputs],
             }
         )

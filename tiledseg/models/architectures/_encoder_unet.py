@@ -13,8 +13,6 @@ from tiledseg.models.architectures._encoder import Encoder
 
 __all__ = ["EncoderUNetBuilder"]
 
-_HALVINGS = 5
-
 
 @dataclass(frozen=True)
 class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]):
@@ -39,8 +37,9 @@ class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]
         """Merge the taps from the deepest up to the image's own size."""
         skips = dict(zip(self._encoder.strides, features, strict=True))
         x = features[-1]
-        for level in reversed(range(_HALVINGS)):
-            name, filters = f"decoder_{level}", self.config.decoder_filters[_HALVINGS - 1 - level]
+        for n, filters in enumerate(self.config.decoder_filters):
+            level = len(self.config.decoder_filters) - 1 - n
+            name = f"decoder_{level}"
             x = keras.layers.Conv2DTranspose(filters, 2, strides=2, name=f"{name}_up")(x)
             if 2**level in skips:
                 x = keras.layers.Concatenate(name=f"{name}_concat")([x, skips[2**level]])
@@ -72,7 +71,8 @@ class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]
 
     @property
     def _encoder(self) -> Encoder:
-        return Encoder(self.config.encoder, self.config.encoder_weights)
+        config = self.config
+        return Encoder(config.encoder, config.encoder_weights, halvings=len(config.decoder_filters))
 
     def _block(self, name: str, filters: int) -> ConvBlock:
         config = self.config

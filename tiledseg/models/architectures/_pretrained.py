@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tiledseg._backend import keras
 from tiledseg._checks import broken
 from tiledseg.errors import FileError
-from tiledseg.models.architectures._recipes import from_keras, new_names
+from tiledseg.models.architectures._recipes import from_keras, new_names, recipe
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
@@ -45,7 +45,10 @@ def fill(encoder: keras.Model, backbone: Backbone, weights: str) -> None:
     """
     found = _from_safetensors(weights) if _is_ours(weights) else _from_keras(backbone, weights)
     wanted = {variable.path: variable for variable in encoder.weights}
+    beyond = recipe(backbone, _RGB).keys() - {layer.name for layer in encoder.layers}
     for path in sorted(wanted.keys() | found.keys()):
+        if path.partition("/")[0] in beyond:
+            continue  # of the part that the encoder is cut off before
         shapes = tuple(one[path].shape if path in one else "nothing" for one in (wanted, found))
         if shapes[0] != shapes[1]:
             raise _unfit(weights, must=f"hold {shapes[0]} for {path}", got=shapes[1])
@@ -70,6 +73,8 @@ def _from_keras(backbone: Backbone, weights: str) -> dict[str, AnyArray]:
     """Let Keras read them into a network of its own, and name them as the encoder does."""
     known = weights == "imagenet"
     path = None if known else _file(weights)
+    if backbone.lite:
+        raise _unfit(weights, must="be a .safetensors file: Keras has no lite networks", got=weights)
     try:
         network = from_keras(backbone, _RGB, weights="imagenet" if known else None)
         if path:

@@ -15,7 +15,7 @@ from tiledseg._backend import keras
 if TYPE_CHECKING:
     from tiledseg.models.architectures._backbones import Backbone
 
-__all__ = ["IMAGE", "Recipe", "dilated", "from_keras", "new_names", "recipe", "sources"]
+__all__ = ["IMAGE", "Recipe", "behind", "dilated", "from_keras", "new_names", "recipe", "sources"]
 
 Recipe: TypeAlias = dict[str, dict[str, Any]]
 """Configurations of layers by name, in the order of computation."""
@@ -79,10 +79,12 @@ def _recipe(backbone: Backbone, channels: int) -> Recipe:
     # A thread of its own: Keras keeps a list, per thread, of variables that still need values.
     with ThreadPoolExecutor(1) as thread:
         layers = thread.submit(_drawn_up, backbone, channels).result()
-    names, made = new_names(layers), {}
+    names, made = new_names(layers, lite=backbone.lite), {}
     for layer in layers:
-        if layer["class_name"] not in _OF_ITS_OWN:
+        if not _left_out(layer, lite=backbone.lite):
             made[names[layer["name"]]] = _in_form(layer, names)
+            if backbone.lite and layer["class_name"] == "Activation":
+                made[names[layer["name"]]]["config"]["activation"] = "relu6"
     for layer in made.values():
         _pad(layer, made)
     return made
@@ -99,18 +101,20 @@ def _drawn_up(backbone: Backbone, channels: int) -> list[dict[str, Any]]:
     return layers
 
 
-def new_names(layers: list[dict[str, Any]]) -> dict[str, str]:
+def new_names(layers: list[dict[str, Any]], *, lite: bool = False) -> dict[str, str]:
     """Name the layers of a network, those afresh that Keras numbered through.
 
     Parameters
     ----------
     layers : list of dict
         Their configurations.
+    lite : bool
+        Whether squeeze-and-excite is left out.
 
     Returns
     -------
     dict of str to str
-        New names by the old ones; a layer of preprocessing has the name of the map that it takes.
+        New names by the old ones; a layer that is left out has the name of the map that it takes.
     """
     names: dict[str, str] = {}
     counted: dict[str, int] = {}
@@ -119,7 +123,7 @@ def new_names(layers: list[dict[str, Any]]) -> dict[str, str]:
         stem = re.sub(r"_\d+$", "", name)
         if kind == "InputLayer":
             names[name] = IMAGE
-        elif kind in _OF_ITS_OWN:
+        elif _left_out(layer, lite=lite):
             names[name] = names[sources(layer)[0]]
         elif stem.replace("_", "") == kind.lower():
             names[name] = f"{stem}_{counted.setdefault(stem, 0)}"
@@ -127,6 +131,11 @@ def new_names(layers: list[dict[str, Any]]) -> dict[str, str]:
         else:
             names[name] = name
     return names
+
+
+def _left_out(layer: dict[str, Any], *, lite: bool) -> bool:
+    """Whether a layer prepares pixels, which is not its matter here, or squeezes and excites in vain."""
+    return layer["class_name"] in _OF_ITS_OWN or (lite and "_se_" in layer["name"])
 
 
 def _in_form(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -187,6 +196,28 @@ def sources(layer: dict[str, Any]) -> list[str]:
                 look(part)
 
     look(layer["inbound_nodes"])
+    return found
+
+
+def behind(layers: Recipe, outputs: list[str]) -> set[str]:
+    """Name the layers that some outputs are computed from.
+
+    Parameters
+    ----------
+    layers : dict
+        A recipe.
+    outputs : list of str
+        Layers.
+
+    Returns
+    -------
+    set of str
+        These layers and all before them.
+    """
+    found = set(outputs)
+    for name in reversed(layers):
+        if name in found and name != IMAGE:
+            found.update(sources(layers[name]))
     return found
 
 
