@@ -312,6 +312,9 @@ def test_a_bundle_loads_without_the_file_that_it_was_learnt_from(mobilenet, tmp_
     segmenter = Segmenter(build_model(config), config, ("cell",), config.preprocessing)
     folder = segmenter.save(tmp_path / "bundle")
     path.unlink()
+    assert str(tmp_path) not in "".join(
+        (folder / name).read_text("utf-8") for name in ("config.json", "README.md")
+    )
     again = load_model(folder)
     assert again.preprocessing == PreprocessingConfig(mean=(0.5,), std=(0.5,))
     np.testing.assert_array_equal(again.network(image((64, 64))), segmenter.network(image((64, 64))))

@@ -50,6 +50,19 @@ def letterboxed(folder, number):
     write_mask(folder / "masks" / f"{number}.png", mask > 0)
 
 
+def test_script_prepares_pixels_as_its_network_takes_them(tmp_path):
+    train = script()
+    unet = train.training(30, 435, tmp_path, train.small_unet())
+    lite = train.training(20, 435, tmp_path, train.lite_unet("lite0.safetensors"))
+    assert unet.preprocessing.mean == (0.5,)
+    assert unet.preprocessing.scale == lite.preprocessing.scale == pytest.approx(0.75)
+    assert lite.preprocessing.mean == pytest.approx((127 / 255,))
+    assert (lite.steps_per_epoch, lite.learning_rate) == (54, 1e-3)
+    further = train.going_on(lite, "runs/one/best")
+    assert (further.start_from, further.network) == ("runs/one/best", lite.network)
+    assert further.learning_rate == pytest.approx(6e-4)
+
+
 @pytest.mark.slow
 def test_script_trains_scores_and_writes_a_bundle_with_its_card(tmp_path, monkeypatch, capsys):
     data, output = tmp_path / "data", tmp_path / "out"

@@ -33,6 +33,7 @@ from tiledseg.config import (
     BrightnessConfig,
     ContrastConfig,
     CosineConfig,
+    EncoderUNetConfig,
     FlipConfig,
     GammaConfig,
     HueConfig,
@@ -51,6 +52,7 @@ from tiledseg.io import read_image, read_mask, write_image, write_text
 from tiledseg.render import overlay
 
 if TYPE_CHECKING:
+    from tiledseg.config import NetworkConfig
     from tiledseg.evaluate import EvaluationResult, ImageScores
 
 ORIGINAL_SCALE = 0.15  # of the originals: what the network sees
@@ -58,7 +60,6 @@ THUMBNAIL_SCALE = 0.2  # of the originals: what the thumbnails are
 CONTENT = slice(64, 448)  # rows of a 512 x 512 thumbnail that hold the image; the others are padding
 RUN_GAP = 5  # numbers at most this far apart are of one slide
 SECOND_CAMERA = range(300, 700)  # numbers of its images among the thumbnails
-TIMES = 3  # how often each of them counts in a run that goes on from another
 VIEWS = "flips"  # sides from which the network sees an image; its outputs are averaged
 SMALLEST_CELL = 2000  # px of an original; what is smaller counts as no cell
 SCORING = ts.EvaluateConfig(cell_px=SMALLEST_CELL)
@@ -108,14 +109,13 @@ def main() -> int:
 def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -> Path:
     """Train, and give the folder of the best network."""
     started = time.perf_counter()
-    settings = training(options.epochs, len(train), Path(options.output))
+    network = lite_unet(options.encoder) if options.encoder else small_unet()
     if options.start:
-        train = [pair for pair in train for _ in range(TIMES if int(pair.name) in SECOND_CAMERA else 1)]
-        settings = settings.changed(
-            start_from=options.start,
-            learning_rate=8e-4,
-            schedule=settings.schedule.changed(warmup_epochs=2),
-        )
+        network = ts.load_model(options.start).architecture
+    settings = training(options.epochs, len(train), Path(options.output), network)
+    if options.start:
+        settings = going_on(settings, options.start)
+    train = [pair for pair in train for _ in range(options.times if int(pair.name) in SECOND_CAMERA else 1)]
     result = ts.Trainer(settings).fit(train, valid)
     minutes = (time.perf_counter() - started) / 60
     print(f"trained for {minutes:.1f} minutes, best epoch {result.best_epoch}, {result.run_dir}")
@@ -128,8 +128,12 @@ def _options() -> argparse.Namespace:
     data = os.environ.get("TILEDSEG_DATA")
     parser.add_argument("--data", default=data, required=data is None, help="folder of the images")
     parser.add_argument("--output", default="runs/segpc", help="folder for runs")
-    parser.add_argument("--epochs", type=int, default=55)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--encoder", help="begin with these weights of EfficientNet Lite0, of lite0.py")
     parser.add_argument("--start", help="go on from this network, a run's folder best")
+    parser.add_argument(
+        "--times", type=int, default=1, help="how often each image of the second camera counts"
+    )
     parser.add_argument(
         "--best", help="finish and score this network, a run's folder best, instead of training"
     )
@@ -159,14 +163,13 @@ def thumbnail(pair: Pair) -> Pair:
     return Pair(pair.name, read_image(pair.image)[CONTENT], mask[CONTENT])
 
 
-def training(epochs: int, n_images: int, output: Path) -> ts.TrainConfig:
-    """Choose a small U-Net that sees most of a smear at once."""
-    batch_size = 8
+def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -> ts.TrainConfig:
+    """Let a network see most of a smear at once."""
+    batch_size, scale = 8, ORIGINAL_SCALE / THUMBNAIL_SCALE
+    knows = network.preprocessing  # how pixels have to be for an encoder that knows photographs
     return ts.TrainConfig(
-        network=ts.UNetConfig(
-            input_shape=(None, None, 3), levels=6, base_filters=8, base_kernel=3, norm="batch", dropout=0.05
-        ),
-        preprocessing=PreprocessingConfig(scale=ORIGINAL_SCALE / THUMBNAIL_SCALE, mean=(0.5,), std=(0.25,)),
+        network=network,
+        preprocessing=(knows or PreprocessingConfig(mean=(0.5,), std=(0.25,))).changed(scale=scale),
         crop_size=288,
         foreground_share=0.3,
         augment=AUGMENT,
@@ -174,17 +177,42 @@ def training(epochs: int, n_images: int, output: Path) -> ts.TrainConfig:
         steps_per_epoch=n_images // batch_size,
         batch_size=batch_size,
         optimizer=AdamWConfig(weight_decay=0.01),
-        learning_rate=1.5e-3,
-        schedule=CosineConfig(warmup_epochs=4, final=0.005),
+        learning_rate=1e-3 if knows else 1.5e-3,
+        schedule=CosineConfig(warmup_epochs=2 if knows else 4, final=0.005),
         clip_norm=1.0,
         ema=0.998,
-        precision="mixed_bfloat16",
+        precision="float32" if knows else "mixed_bfloat16",  # which its depthwise layers gain nothing from
         patience=None,
         deterministic=False,  # repeats to rounding, not to the bit
         labels=("plasma cell",),
         tiling=ts.TilingConfig(tile_size=(288, 384), overlap=0.25),
         runs_dir=str(output),
     )
+
+
+def small_unet() -> ts.UNetConfig:
+    """Choose a U-Net that learns from nothing."""
+    return ts.UNetConfig(
+        input_shape=(None, None, 3), levels=6, base_filters=8, base_kernel=3, norm="batch", dropout=0.05
+    )
+
+
+def lite_unet(weights: str) -> EncoderUNetConfig:
+    """Choose a U-Net around the first four of an encoder's five halvings; it knows photographs."""
+    return EncoderUNetConfig(
+        input_shape=(None, None, 3),
+        encoder="efficientnet-lite0",
+        encoder_weights=weights,
+        decoder_filters=(128, 64, 32, 16),
+        dropout=0.1,
+    )
+
+
+def going_on(settings: ts.TrainConfig, start: str) -> ts.TrainConfig:
+    """Start from the best network of an earlier run, at 0.6 of the rate."""
+    schedule = settings.schedule.changed(warmup_epochs=1)
+    rate = 0.6 * settings.learning_rate
+    return settings.changed(start_from=start, learning_rate=rate, schedule=schedule)
 
 
 def for_originals(segmenter: ts.Segmenter) -> ts.Segmenter:

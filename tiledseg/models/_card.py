@@ -78,7 +78,7 @@ def card(segmenter: Segmenter) -> str:
         tiling=f"`{tiling.model_dump(mode='json')}`" if tiling else "left to the caller",
         views=segmenter.views or "none",
         preprocessing=_listed(segmenter.preprocessing.model_dump(mode="json")),
-        architecture=_listed(segmenter.architecture.model_dump(mode="json")),
+        architecture=_listed(segmenter.architecture.told()),
         provenance=_listed(segmenter.provenance) if segmenter.provenance else "Not stated.",
     )
 

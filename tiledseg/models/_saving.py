@@ -134,7 +134,7 @@ def _config(segmenter: Segmenter, digest: str) -> bytes:
     tiling = segmenter.tiling
     entries = {
         "format": FORMAT,
-        "architecture": segmenter.architecture.model_dump(mode="json"),
+        "architecture": segmenter.architecture.told(),
         "labels": segmenter.labels,
         "preprocessing": segmenter.preprocessing.model_dump(mode="json"),
         "threshold": segmenter.threshold,

@@ -11,7 +11,8 @@ from tiledseg._backend import keras
 from tiledseg._progress import progress_bar
 from tiledseg.config import PlateauConfig, TilingConfig
 from tiledseg.io import locked
-from tiledseg.models import Segmenter, build_loss, build_model, load_model, training_network
+from tiledseg.models import Segmenter, build_loss, load_model, training_network
+from tiledseg.models.architectures import builder_for
 from tiledseg.train._average import Averager
 from tiledseg.train._callbacks import Guard, Keeper, Pulse
 from tiledseg.train._checkpoint import latest_checkpoint
@@ -102,7 +103,7 @@ class Session:
             stack.enter_context(on_devices(config.devices))
             with computing_in(config.precision):
                 segmenter = self._untrained(
-                    build_model(config.network) if checkpoint else build_start(config)
+                    builder_for(config.network).build(blank=True) if checkpoint else build_start(config)
                 )
                 write_overview(self.run_dir, segmenter.network, diagram=config.diagram)
                 network = training_network(segmenter.network, config.network)
@@ -195,7 +196,8 @@ class Session:
 
 def _told(config: TrainConfig) -> dict[str, Any]:
     """Give the settings that a bundle tells of: no folders of the machine that it was trained on."""
-    told = config.model_dump(mode="json", exclude={"runs_dir", "cache_dir"})
+    settings = config.model_dump(mode="json", exclude={"runs_dir", "cache_dir"})
+    settings["network"] = config.network.told()
     if config.start_from is not None:
-        told["start_from"] = "/".join(PurePath(config.start_from).parts[-2:])  # the run, and what of it
-    return told
+        settings["start_from"] = "/".join(PurePath(config.start_from).parts[-2:])  # the run, and what of it
+    return settings

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tiledseg._checks import broken
 from tiledseg.errors import SettingError
 from tiledseg.models import build_model, load_model
+from tiledseg.models.architectures import builder_for
 
 if TYPE_CHECKING:
     from tiledseg._backend import keras
@@ -35,9 +36,9 @@ def build_start(config: TrainConfig) -> keras.Model:
     SettingError
         If its network is of another architecture, or has weights of other shapes.
     """
-    network = build_model(config.network)
     if config.start_from is None:
-        return network
+        return build_model(config.network)
+    network = builder_for(config.network).build(blank=True)  # without the file of `encoder_weights`
     start = load_model(config.start_from)
     before, wanted = (
         (name, [tuple(weight.shape) for weight in one.weights])

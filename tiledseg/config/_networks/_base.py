@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, model_validator
 
@@ -64,6 +65,20 @@ class ArchitectureConfig(Config):
     def preprocessing(self) -> PreprocessingConfig | None:
         """Preparation of pixels that the weights were learnt with; None where any will do."""
         return None
+
+    def told(self) -> dict[str, Any]:
+        """Give the settings as JSON has them, without the folders of this machine.
+
+        Returns
+        -------
+        dict
+            Of the path in ``encoder_weights`` the file's name is left: the file is read when the
+            network is first built, and needed no more.
+        """
+        settings = self.model_dump(mode="json")
+        if settings.get("encoder_weights"):
+            settings["encoder_weights"] = PurePath(settings["encoder_weights"]).name
+        return settings
 
     def check_preprocessing(self, given: PreprocessingConfig) -> None:
         """Check that a preparation of pixels gives what the network takes.
