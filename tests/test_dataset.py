@@ -555,6 +555,19 @@ def test_a_manifest_of_nothing_does_not_replace_a_good_one(tmp_path):
     assert path.read_text() == "kept\n"
 
 
+def test_another_split_is_replaced_only_when_asked(dataset):
+    records = describe(pairs_of(folders(dataset)), dataset)
+    one, other = (split_records(records, SplitConfig(shares=shares)) for shares in ((3, 1, 1), (1, 1, 3)))
+    path = dataset / "m.jsonl"
+    for _ in range(2):
+        write_manifest(path, one)
+    with pytest.raises(FileError, match=r"hold these records already.*overwrite=True"):
+        write_manifest(path, other)
+    assert {r.name: r.split for r in Manifest.read(path).records} == {r.name: r.split for r in one}
+    write_manifest(path, other, overwrite=True)
+    assert {r.name: r.split for r in Manifest.read(path).records} == {r.name: r.split for r in other}
+
+
 def test_what_is_no_list_of_pairs_is_named():
     with pytest.raises(SettingError, match="`train` must be a list of pairs"):
         as_pairs(None, "train")

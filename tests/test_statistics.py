@@ -146,6 +146,13 @@ def test_split_stats_and_tile(capsys, dataset):
     assert code == 0
     assert out.splitlines()[-1].split()[:3] == ["all", "6", "3"]
     assert {one.split for one in Manifest.read(manifest).records} == {"train", "valid", "test"}
+    written = manifest.read_bytes()
+    assert run(capsys, "split", *data, *how, "--split-manifest", manifest, "--quiet")[:2] == (0, out)
+    other = [*how[:-1], "1,2,1"]
+    code, _, err = run(capsys, "split", *data, *other, "--split-manifest", manifest, "--quiet")
+    assert code == 2
+    assert "must be free, or hold these records already" in " ".join(err.split())
+    assert manifest.read_bytes() == written
 
     source = ["--layout", "manifest", "--path", manifest]
     code, again, _ = run(capsys, "stats", *source, "--output", dataset / "stats", "--quiet")

@@ -178,7 +178,7 @@ class Manifest:
         return None
 
 
-def write_manifest(path: PathLike, records: Sequence[Record]) -> None:
+def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool = False) -> None:
     """Write records as JSON lines, whole or not at all, in natural order of the names.
 
     Parameters
@@ -187,19 +187,32 @@ def write_manifest(path: PathLike, records: Sequence[Record]) -> None:
         The target.
     records : sequence of Record
         One for each image, with paths relative to the target's folder.
+    overwrite : bool
+        Whether another file of that name is replaced: results may rest on the split that it states.
 
     Raises
     ------
     SettingError
         If there is no record.
     FileError
-        If an image, a group or a digest occurs in two splits, or the file cannot be written.
+        If an image, a group or a digest occurs in two splits, the file is there and says something
+        else, or it cannot be written.
     """
     known = as_records(records)
     check_disjoint(known)
     ordered = sorted(known, key=lambda record: natural(record.name))
     lines = [record.model_dump_json(exclude_defaults=True) for record in ordered]
-    write_text(path, "\n".join([*lines, ""]))
+    text = "\n".join([*lines, ""])
+    target = Path(path_text(path))
+    if target.is_file() and not overwrite and target.read_bytes() != text.encode():
+        raise broken(
+            FileError,
+            str(path),
+            must="be free, or hold these records already",
+            got="a file that says something else",
+            fix="Choose another name, or remove it first; overwrite=True replaces it.",
+        )
+    write_text(path, text)
 
 
 def check_disjoint(records: Sequence[Record]) -> None:
