@@ -61,6 +61,7 @@ CONTENT = slice(64, 448)  # rows of a 512 x 512 thumbnail that hold the image; t
 RUN_GAP = 5  # numbers at most this far apart are of one slide
 SECOND_CAMERA = range(300, 700)  # numbers of its images among the thumbnails
 VIEWS = "flips"  # sides from which the network sees an image; its outputs are averaged
+THRESHOLD = 0.6  # of the slides kept aside, mean Dice is 0.815 at 0.5, 0.817 at 0.6, 0.818 at 0.7
 SMALLEST_CELL = 2000  # px of an original; what is smaller counts as no cell
 SCORING = ts.EvaluateConfig(cell_px=SMALLEST_CELL)
 CARD = Path(__file__).with_name("card.md")  # what the model card says beside the settings
@@ -95,7 +96,8 @@ def main() -> int:
     print(f"{len(train)} images to train on, {len(valid)} of other slides to choose the epoch by")
     folder = Path(options.best) if options.best else trained(train, valid, options)
     best = ts.load_model(folder)
-    kept_aside = ts.Evaluator(SCORING).evaluate(best.changed(views=VIEWS), valid)
+    best = best.changed(views=VIEWS, threshold=THRESHOLD)
+    kept_aside = ts.Evaluator(SCORING).evaluate(best, valid)
     print(kept_aside)
     segmenter = for_originals(best)
     originals = compare(segmenter, data / "full_2560x1920", output / "overlays")
@@ -216,8 +218,8 @@ def going_on(settings: ts.TrainConfig, start: str) -> ts.TrainConfig:
 
 
 def for_originals(segmenter: ts.Segmenter) -> ts.Segmenter:
-    """Let the segmenter shrink originals, not thumbnails, and see them from all sides."""
-    return segmenter.changed(preprocessing=segmenter.preprocessing.changed(scale=ORIGINAL_SCALE), views=VIEWS)
+    """Let the segmenter shrink originals, not thumbnails."""
+    return segmenter.changed(preprocessing=segmenter.preprocessing.changed(scale=ORIGINAL_SCALE))
 
 
 def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> EvaluationResult:
