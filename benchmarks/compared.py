@@ -73,10 +73,9 @@ each, and minutes of training, not hours: it says which network learns most in l
 best in the end, and differences within the intervals are none. Seconds are those of the processor, all
 cores together, for one original of 2560 x 1920 px.
 
-So few steps are too few for some encoders of `keras.applications`: their batch normalisation keeps 0.999
-(MobileNetV2, in `deeplabv3plus`) or 0.99 (EfficientNet) of its statistics at each step, and those of
-inference are still largely what they began with; with EfficientNetV2's 0.9 they are not. Train these
-longer, or from weights.
+In so few steps the deep encoders of `efficient_unet` and `deeplabv3plus` learn next to nothing where they
+begin with nothing. They are meant to begin with weights that were learnt elsewhere: how far one of their
+kind comes with these is told in [plasma cells](plasma.md).
 
 `python -m benchmarks.compared --data FOLDER --seconds {seconds:.0f} --write` measures it again.
 """
