@@ -61,6 +61,13 @@ def test_script_prepares_pixels_as_its_network_takes_them(tmp_path):
     further = train.going_on(lite, "runs/one/best")
     assert (further.start_from, further.network) == ("runs/one/best", lite.network)
     assert further.learning_rate == pytest.approx(6e-4)
+    whole = train.on_whole_images(further)
+    assert (whole.crop_shape, whole.start_from) == ((288, 384), "runs/one/best")
+    assert {one.name for one in lite.augment} - {one.name for one in whole.augment} == {
+        "rotate",
+        "zoom",
+        "shear",
+    }
 
 
 @pytest.mark.slow
