@@ -136,8 +136,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default=data, required=data is None, help="folder of the images")
     parser.add_argument("--output", default="runs/segpc", help="folder for runs")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--encoder", help="begin with these weights of EfficientNet Lite0, of lite0.py")
-    parser.add_argument("--start", help="go on from this network, a run's folder best")
+    beginning = parser.add_mutually_exclusive_group()
+    beginning.add_argument("--encoder", help="begin with these weights of EfficientNet Lite0, of lite0.py")
+    beginning.add_argument("--start", help="go on from this network, a run's folder best")
     parser.add_argument(
         "--times", type=int, default=1, help="how often each image of the second camera counts"
     )

@@ -83,10 +83,11 @@ class Encoder:
         layers[IMAGE]["config"]["batch_shape"] = [None, height, width, channels]
         taps = [sources(layers[name])[0] for name in self.backbone.taps]
         outputs = [*taps, next(reversed(layers))][: len(self.strides)]
+        kept = behind(layers, outputs)
         return keras.Model.from_config(
             {
                 "name": "encoder",
-                "layers": [layers[name] for name in layers if name in behind(layers, outputs)],
+                "layers": [layer for name, layer in layers.items() if name in kept],
                 "input_layers": [IMAGE, 0, 0],
                 "output_layers": [[name, 0, 0] for name in outputs],
             }
