@@ -10,7 +10,7 @@ import numpy as np
 from tiledseg.config import PreprocessingConfig, augmenting
 from tiledseg.data import CropSampler, Pair, prepare_pair
 from tiledseg.io import write_bytes
-from tiledseg.render import overlay
+from tiledseg.plots import overlay
 from tiledseg.samples import smear
 
 SIZE, SHOWN, COLUMNS = 512, 220, 4

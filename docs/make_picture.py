@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from tiledseg.io import read_image, write_bytes
-from tiledseg.render import as_rgb
+from tiledseg.plots import as_rgb
 
 SIZE = (560, 420)  # width and height of each of the three, in px
 GAP = np.full((SIZE[1], 12, 3), 255, np.uint8)

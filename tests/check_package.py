@@ -47,7 +47,9 @@ def look_inside(sdist: Path, wheel: Path) -> None:
     sources = {path.relative_to(ROOT).as_posix() for path in modules}
     demand({"tiledseg/py.typed", "tiledseg/__init__.pyi"} <= names, "the wheel lacks py.typed or the stub")
     demand(sources <= names, f"the wheel lacks {sorted(sources - names)}")
-    shipped = {f"tiledseg/shipped/demo/{name}" for name in ("config.json", "model.safetensors", "README.md")}
+    shipped = {
+        f"tiledseg/models/shipped/demo/{name}" for name in ("config.json", "model.safetensors", "README.md")
+    }
     demand(shipped <= names, f"the wheel lacks {sorted(shipped - names)}")
     demand(any(name.endswith(".dist-info/licenses/LICENSE") for name in names), "the wheel lacks the licence")
     foreign = {name for name in names if name.split("/")[0] != "tiledseg" and ".dist-info/" not in name}

@@ -16,8 +16,8 @@ from tiledseg import (
     io,
     metrics,
     models,
+    plots,
     preprocess,
-    render,
     report,
     samples,
     stitcher,
@@ -44,7 +44,7 @@ from tiledseg.errors import (
     StitchError,
     TiledSegError,
 )
-from tiledseg.grid import AxisGrid, TileGrid, check_multiple
+from tiledseg.tiling import AxisGrid, TileGrid, check_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,10 +143,10 @@ METRICS: list[Row] = [
     (lambda: metrics.bootstrap_interval([0.1, 0.2], resamples=10**30), SettingError, "Use 1 to 1000000"),
 ]
 RENDER: list[Row] = [
-    (lambda: render.as_rgb(IMAGE, limits=5), SettingError, "Give for example (0, 4095)"),
-    (lambda: render.overlay(IMAGE, MASK, colours=[5]), SettingError, "Give for example (230, 159, 0)"),
-    (lambda: render.overlay(IMAGE, MASK, outline_px=None, limits="ab"), SettingError, "(0, 4095)"),
-    (lambda: render.colourise(MASK, background=None), SettingError, "Give for example (230, 159, 0)"),
+    (lambda: plots.as_rgb(IMAGE, limits=5), SettingError, "Give for example (0, 4095)"),
+    (lambda: plots.overlay(IMAGE, MASK, colours=[5]), SettingError, "Give for example (230, 159, 0)"),
+    (lambda: plots.overlay(IMAGE, MASK, outline_px=None, limits="ab"), SettingError, "(0, 4095)"),
+    (lambda: plots.colourise(MASK, background=None), SettingError, "Give for example (230, 159, 0)"),
 ]
 PREPROCESS: list[Row] = [
     (lambda: preprocess.scaled_length(None, 0.5), SettingError, "Use 1 or more"),
@@ -309,7 +309,7 @@ ROWS = {
     "tiler": TILERS,
     "stitcher": STITCHERS,
     "metrics": METRICS,
-    "render": RENDER,
+    "plots": RENDER,
     "preprocess": PREPROCESS,
     "io": FILES,
     "data": DATA,

@@ -290,11 +290,11 @@ def break_nth_call(monkeypatch, name, n, fault):
     }[name]
     calls, real = [], getattr(owner, attribute)
 
-    def broken(*args):
+    def invalid(*args):
         calls.append(args)
         return fault() if len(calls) == n else real(*args)
 
-    monkeypatch.setattr(owner, attribute, broken)
+    monkeypatch.setattr(owner, attribute, invalid)
     return calls
 
 

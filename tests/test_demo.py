@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import tiledseg
-from tiledseg.demo import prepare_folder, run_demo
+from tiledseg.cli.demo import prepare_folder, run_demo
 from tiledseg.errors import BundleError, FileError, SettingError
 from tiledseg.io import read_image, read_mask
+from tiledseg.models import shipped_folder
 from tiledseg.samples import smear
-from tiledseg.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

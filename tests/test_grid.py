@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiledseg.errors import SettingError
-from tiledseg.grid import AxisGrid, Box, TileGrid
+from tiledseg.tiling import AxisGrid, Box, TileGrid
 
 
 @st.composite

@@ -17,7 +17,7 @@ from numpydoc.validate import validate
 
 import tiledseg
 import tiledseg.errors
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HEAVY = {"keras", "tensorflow", "torch", "jax"}
 AT_THE_DOOR = HEAVY | {"numpy", "pydantic", "cv2"}
-KERAS_ROOMS = {"_backend", "cli", "demo", "models", "train"}
+KERAS_ROOMS = {"_backend", "cli", "models", "train"}
 ROOMS = sorted(room.name for room in pkgutil.iter_modules(tiledseg.__path__))
 LIGHT_ROOMS = sorted(set(ROOMS) - KERAS_ROOMS)
 
@@ -111,11 +111,11 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 
 def test_message_says_what_must_be_what_was_found_and_how_to_mend_it() -> None:
-    error = broken(SettingError, "overlap", must="be in [0, 64)", got=64, fix="Use at most 63.")
+    error = invalid(SettingError, "overlap", must="be in [0, 64)", got=64, fix="Use at most 63.")
     assert str(error) == "`overlap` must be in [0, 64); got 64. Use at most 63."
 
 
 def test_message_stays_on_one_short_line() -> None:
-    error = broken(FileError, "path", must="be a file", got="a\nb" * 500, fix="Give a file.")
+    error = invalid(FileError, "path", must="be a file", got="a\nb" * 500, fix="Give a file.")
     assert "\n" not in str(error)
     assert len(str(error)) < 200

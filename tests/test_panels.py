@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiledseg import Stitcher, Tiler, TilingConfig
-from tiledseg.stitcher import tile_order
+from tiledseg.tiling import tile_order
 
 rng = np.random.default_rng(0)
 
@@ -36,7 +36,7 @@ class Blocks:
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiledseg.stitcher._panels._PANEL", 16)
+    monkeypatch.setattr("tiledseg.tiling._panels._PANEL", 16)
 
 
 def stitched(image: np.ndarray, tiling: TilingConfig, out: object, ids: list[int] | None = None) -> list[int]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.render import ERROR_COLOURS, PALETTE, as_rgb, colourise, error_overlay, overlay
+from tiledseg.plots import ERROR_COLOURS, PALETTE, as_rgb, colourise, error_overlay, overlay
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -16,7 +16,7 @@ from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate import EvaluationResult, FailedPair, ImageScores, ScoredImage, compare, score_map
 from tiledseg.io import read_image
 from tiledseg.metrics import BoundaryCounts, Counts, InstanceCounts
-from tiledseg.render import ERROR_COLOURS, PALETTE
+from tiledseg.plots import ERROR_COLOURS, PALETTE
 from tiledseg.report import Picture, PictureRow, WorstCases, picture_row, write_evaluation, write_report
 
 NASTY = '<script>alert("1")</script>\' onerror=x \udcff\n'

@@ -15,8 +15,9 @@ from shapely import contains_xy
 from shapely.geometry import Polygon, shape
 
 from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.export import write_coco, write_geojson
 from tiledseg.metrics import components
-from tiledseg.report import Cell, cells_of, write_coco, write_geojson
+from tiledseg.objects import Cell, cells_of
 from tiledseg.samples import smear
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'

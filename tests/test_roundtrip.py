@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from tests.test_grid import axes
 from tiledseg.config import Blend, TilingConfig
-from tiledseg.stitcher import Stitcher
-from tiledseg.tiler import Tiler
+from tiledseg.tiling import Stitcher, Tiler
 
 if TYPE_CHECKING:
-    from tiledseg.grid import TileGrid
+    from tiledseg.tiling import TileGrid
 
 DTYPES = ["bool", "uint8", "int16", "uint16", ">u2", "float16", "float32", "float64", ">f4"]
 LAYOUTS = ["contiguous", "fortran", "reversed", "strided", "read-only", "broadcast"]

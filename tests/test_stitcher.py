@@ -7,8 +7,7 @@ import pytest
 
 from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
 from tiledseg.errors import ArrayError, SettingError, StitchError, TiledSegError
-from tiledseg.grid import AxisGrid
-from tiledseg.stitcher import EnlargingSink, labels_of
+from tiledseg.tiling import AxisGrid, EnlargingSink, labels_of
 
 
 def tiles_of(probs, **settings):

@@ -5,7 +5,7 @@ import pytest
 
 from tiledseg import Tiler, TilingConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.grid import Box
+from tiledseg.tiling import Box
 
 
 def first_tiles(image, **settings):

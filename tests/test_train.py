@@ -27,7 +27,7 @@ from tiledseg.models import Segmenter, UNetBuilder, build_loss, load_model
 from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
 from tiledseg.samples import smear
-from tiledseg.tiler import Tiler
+from tiledseg.tiling import Tiler
 from tiledseg.train import Trainer, find_learning_rate, overfit_one_batch
 
 TINY = UNetConfig(

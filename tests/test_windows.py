@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from tests.test_grid import axes
 from tiledseg.config import Blend
-from tiledseg.grid import AxisGrid
-from tiledseg.windows import axis_windows
+from tiledseg.tiling import AxisGrid, axis_windows
 
 blends = st.sampled_from(get_args(Blend))
 

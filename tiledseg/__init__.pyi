@@ -2,11 +2,9 @@ from ._version import __version__
 from .config import DataConfig, EvaluateConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from .errors import TiledSegError
 from .evaluate import Evaluator
-from .grid import TileGrid
 from .models import Segmenter, UNetBuilder, build_model, load_model
 from .predict import plan, predict_files, tiled_predict
-from .stitcher import Stitcher
-from .tiler import Tiler
+from .tiling import Stitcher, TileGrid, Tiler
 from .train import Trainer
 
 __all__ = [

@@ -22,22 +22,7 @@ _log = logging.getLogger("tiledseg")
 
 @contextlib.contextmanager
 def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Callable[[int], object]]:
-    """Show how far a piece of work is.
-
-    Parameters
-    ----------
-    total : int
-        Steps of the whole work.
-    what : str
-        What the steps are, as in ``"tiles"``.
-    shown : bool
-        Whether to show anything at all.
-
-    Yields
-    ------
-    callable
-        To be called with the number of steps done since the last call.
-    """
+    """Show how far a piece of work is."""
     if not shown:
         yield lambda _steps: None
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:

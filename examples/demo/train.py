@@ -1,6 +1,6 @@
 """Train the model that comes with the package: plasma cells of generated smears.
 
-    python examples/demo/train.py [--output tiledseg/shipped/demo] [--images 160] [--epochs 40]
+    python examples/demo/train.py [--output tiledseg/models/shipped/demo] [--images 160] [--epochs 40]
 
 Every image is made by `tiledseg.samples`, so the bundle is the project's own and Apache-2.0 like it.
 It is scored on smears of full size whose seeds are in neither set.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tiledseg as ts
 from tiledseg.data import Pair
-from tiledseg.demo import training_settings
+from tiledseg.cli.demo import training_settings
 from tiledseg.samples import smear
 
 FIELD = (1024, 1280)  # px of a training image, at the magnification of a whole smear
@@ -42,7 +42,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("tiledseg/shipped/demo"), help="the bundle's folder")
+    parser.add_argument("--output", type=Path, default=Path("tiledseg/models/shipped/demo"), help="the bundle's folder")
     parser.add_argument("--images", type=int, default=160, help="to train on; an eighth more choose the epoch")
     parser.add_argument("--epochs", type=int, default=40)
     return parser.parse_args()

@@ -49,7 +49,7 @@ from tiledseg.config import (
 from tiledseg.data import Pair, describe, find_pairs, split_records
 from tiledseg.evaluate import ScoredImage, score_map
 from tiledseg.io import read_image, read_mask, write_image, write_text
-from tiledseg.render import overlay
+from tiledseg.plots import overlay
 
 if TYPE_CHECKING:
     from tiledseg.config import NetworkConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._options import Table
 from tiledseg.config import DataConfig, RunConfig, SplitConfig
@@ -33,30 +33,10 @@ def split_of(settings: Settings) -> SplitConfig | None:
 
 
 def dataset(settings: Settings, folder: Path, split: SplitConfig | None) -> Manifest:
-    """Find a dataset, read all of it, and split it.
-
-    Parameters
-    ----------
-    settings : Settings
-        What was given.
-    folder : Path
-        Where the paths of the records are to start.
-    split : SplitConfig or None
-        How it is split; None for not at all, or as a manifest says.
-
-    Returns
-    -------
-    rooms.data.Manifest
-        The records.
-
-    Raises
-    ------
-    TiledSegError
-        If anything cannot be used.
-    """
+    """Find a dataset, read all of it, and split it."""
     data = settings.over(settings.run.data, "data")
     if data.layout == "manifest" and "split" in settings.given:
-        raise broken(
+        raise invalid(
             SettingError,
             "--split-...",
             must="be left out where a manifest says how data is split",

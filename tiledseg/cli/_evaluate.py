@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._models import TILING, check_model, check_tiling, load, tiling_for
 from tiledseg.cli._options import Table
@@ -43,24 +43,12 @@ _Model: TypeAlias = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What is scored, on which images, and how.
+    """What is scored, on which images, and how."""
 
-    Attributes
-    ----------
-    pairs : list of Pair
-        Images and masks.
-    valid : list of Pair or None
-        Those to choose the threshold by.
-    config : EvaluateConfig
-        How.
-    settings : Settings
-        What was given.
-    """
-
-    pairs: list[Pair]
-    valid: list[Pair] | None
-    config: EvaluateJobConfig
-    settings: Settings
+    pairs: list[Pair]  # images and masks
+    valid: list[Pair] | None  # those to choose the threshold by
+    config: EvaluateJobConfig  # how
+    settings: Settings  # what was given
 
     def loaded(self, model: str) -> Any:  # noqa: ANN401
         """Load a model, or find the maps of the pairs."""
@@ -137,7 +125,7 @@ def _test_pairs(settings: Settings) -> list[Pair]:
     if "test_data" not in settings.run.model_fields_set and config.layout == "folders":
         for name in ("images", "masks"):
             if name not in given:
-                raise broken(
+                raise invalid(
                     SettingError,
                     f"--{name}",
                     must="be given",
@@ -151,7 +139,7 @@ def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | Non
     known = "valid_data" in settings.run.model_fields_set or "valid_data" in settings.given
     if config.threshold != "valid":
         if "valid_data" in settings.given:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "--threshold",
                 must="be valid where validation data is given",
@@ -160,7 +148,7 @@ def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | Non
             )
         return None
     if not known:
-        raise broken(
+        raise invalid(
             SettingError,
             "--valid-images",
             must="be given with --threshold valid",

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.cli._options import Table
 from tiledseg.cli._settings import Settings, needed, with_options
 from tiledseg.config import ExportConfig
 from tiledseg.errors import ArrayError, FileError
+from tiledseg.export import write_coco, write_geojson
 from tiledseg.io import find_images, new_folder, read_mask
-from tiledseg.report import write_coco, write_geojson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ def _check_stems(paths: Sequence[Path]) -> None:
     seen: dict[str, Path] = {}
     for path in paths:
         if path.stem in seen:
-            raise broken(
+            raise invalid(
                 FileError,
                 str(path),
                 must="have a stem of its own",

@@ -27,23 +27,7 @@ _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 def members_of(hint: Hint) -> tuple[Hint, ...]:
-    """List what a union may be; another type alone.
-
-    Parameters
-    ----------
-    hint : type hint
-        The type.
-
-    Returns
-    -------
-    tuple
-        Without ``Annotated`` around them.
-
-    Examples
-    --------
-    >>> members_of(int | Annotated[str, "name"] | None)
-    (<class 'int'>, <class 'str'>, <class 'NoneType'>)
-    """
+    """List what a union may be; another type alone."""
     if _made_of(hint, Annotated):
         return members_of(get_args(hint)[0])
     if _made_of(hint, Union, UnionType):
@@ -52,23 +36,7 @@ def members_of(hint: Hint) -> tuple[Hint, ...]:
 
 
 def any_of(hints: list[Hint]) -> Hint:
-    """Join the types that an option has in different settings.
-
-    Parameters
-    ----------
-    hints : list of type hint
-        At least one.
-
-    Returns
-    -------
-    type hint
-        What takes all that they take; the settings themselves are stricter.
-
-    Examples
-    --------
-    >>> any_of([Literal["a", "b"], Literal["b", "c"]])
-    typing.Literal['a', 'b', 'c']
-    """
+    """Join the types that an option has in different settings."""
     if all(hint == hints[0] for hint in hints):
         return hints[0]
     if not all(choices_of(hint) for hint in hints):
@@ -95,27 +63,7 @@ def choices_of(hint: Hint) -> Hint:
 
 
 def parsed(text: str, hint: Hint) -> object:
-    """Turn text into what settings take; lists have commas, and ``none`` is None.
-
-    Parameters
-    ----------
-    text : str
-        As typed.
-    hint : type hint
-        The field's type.
-
-    Returns
-    -------
-    object
-        A number, a tuple, None, or the text; the settings model says what is wrong with it.
-
-    Examples
-    --------
-    >>> parsed("0.25", int | float), parsed("none,3", tuple[int | None, int]), parsed("8", str)
-    (0.25, (None, 3), '8')
-    >>> parsed("8", int | Literal["exact"]), parsed("exact", int | Literal["exact"])
-    (8, 'exact')
-    """
+    """Turn text into what settings take; lists have commas, and ``none`` is None."""
     if text.lower() == "none" and NoneType in members_of(hint):
         return None
     if _lists(hint) and ("," in text or _is_list(hint)):
@@ -124,18 +72,7 @@ def parsed(text: str, hint: Hint) -> object:
 
 
 def limits_of(hint: Hint) -> str:
-    """Say the range that a number is checked against; of a union's members the first that has one.
-
-    Parameters
-    ----------
-    hint : type hint
-        The field's type.
-
-    Returns
-    -------
-    str
-        As in ``"> 0, < 1"``; empty for none.
-    """
+    """Say the range that a number is checked against; of a union's members the first that has one."""
     return ", ".join(f"{sign} {bound}" for sign, bound in _bounds(hint).items())
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._settings import Settings, with_options
 from tiledseg.config import import_founding
@@ -32,13 +32,13 @@ def import_config(
     """Convert the founding experiment's configuration into a file of settings."""
     if target.exists():
         fix = "Name another one; nothing is overwritten."
-        raise broken(FileError, str(target), must="be a new file", got="one that exists", fix=fix)
+        raise invalid(FileError, str(target), must="be a new file", got="one that exists", fix=fix)
     try:
         with source.open("rb") as file:
             text = file.read(_LARGEST).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         fix = "Check the path."
-        raise broken(
+        raise invalid(
             FileError, str(source), must="be a text file in UTF-8", got=str(error), fix=fix
         ) from None
     done = import_founding(text)

@@ -17,15 +17,7 @@ __all__ = ["logging_shown"]
 
 @contextmanager
 def logging_shown(*, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Show the log of the package on standard error, for as long as the context lasts.
-
-    Parameters
-    ----------
-    quiet : bool
-        Warnings alone.
-    verbose : bool
-        Details too.
-    """
+    """Show the log of the package on standard error, for as long as the context lasts."""
     logger, handler = logging.getLogger("tiledseg"), _Lines()
     before = logger.level
     logger.addHandler(handler)

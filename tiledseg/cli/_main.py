@@ -82,19 +82,7 @@ class _TerminatedError(SystemExit):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments after the program's name; those of the process where it is None.
-
-    Returns
-    -------
-    int
-        Exit code: 0 done, 1 some files failed, 2 could not start or go on, 130 interrupted, 141 the
-        reader of the output went away, 143 terminated.
-    """
+    """Run the command line."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings are nobody's business
     for stream in (sys.stdout, sys.stderr):

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 import tiledseg
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._options import Table, merged
 from tiledseg.cli._quiet import load_keras
 from tiledseg.config import TilingConfig
 from tiledseg.errors import BundleError, SettingError
-from tiledseg.shipped import shipped_or
+from tiledseg.models import shipped_or
 
 if TYPE_CHECKING:
     from tiledseg.cli._settings import Settings
@@ -44,27 +44,14 @@ Trust: TypeAlias = Annotated[
 
 
 def check_model(model: str, *, trust: bool) -> None:
-    """Check what can be checked of a model's path without Keras, which takes seconds to load.
-
-    Parameters
-    ----------
-    model : str
-        A bundle's folder, the name of a shipped model or a ``.keras`` file.
-    trust : bool
-        Whether a ``.keras`` file may be loaded.
-
-    Raises
-    ------
-    BundleError
-        If there is nothing there, or it is not trusted.
-    """
+    """Check what can be checked of a model's path without Keras, which takes seconds to load."""
     path = shipped_or(model)
     if not path.exists():
-        raise broken(
+        raise invalid(
             BundleError, str(path), must="be a bundle's folder", got="no such folder", fix="Check the path."
         )
     if path.is_file() and path.suffix.lower() == ".keras" and not trust:
-        raise broken(
+        raise invalid(
             BundleError,
             str(path),
             must="be trusted, as any .keras file",
@@ -74,23 +61,7 @@ def check_model(model: str, *, trust: bool) -> None:
 
 
 def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> None:
-    """Check tiling options against the tiling of a bundle, which needs no Keras to be read.
-
-    Parameters
-    ----------
-    model : str
-        A bundle's folder or a shipped one's name; of anything else, and of a damaged bundle, loading
-        it will tell.
-    settings : Settings
-        What was given.
-    base : TilingConfig or None
-        What holds without options; the bundle's own where it is None.
-
-    Raises
-    ------
-    SettingError
-        If an option does not fit.
-    """
+    """Check tiling options against the tiling of a bundle, which needs no Keras to be read."""
     given, path = settings.given.get("tiling"), shipped_or(model)
     if given and base is not None:
         merged(base, given)
@@ -111,33 +82,13 @@ def load(path: str, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a ke
 
 def channels_of(model: object) -> int:
     """Say how many channels a model's images have."""
-    if isinstance(model, rooms.types.SegmenterLike):
+    if isinstance(model, rooms.engine.SegmenterLike):
         return model.preprocessing.channels
     return rooms.engine.predictor_for(model).channels or 1
 
 
 def tiling_for(model: object, settings: Settings, base: TilingConfig | None = None) -> TilingConfig | None:
-    """Put the tiling options that were given over the tiling that would hold without them.
-
-    Parameters
-    ----------
-    model : object
-        The model.
-    settings : Settings
-        What was given.
-    base : TilingConfig, optional
-        What holds without options; the model's own where it is None.
-
-    Returns
-    -------
-    TilingConfig or None
-        None for the model's own.
-
-    Raises
-    ------
-    SettingError
-        If a value cannot be used.
-    """
+    """Put the tiling options that were given over the tiling that would hold without them."""
     given = settings.given.get("tiling")
     if not given:
         return base

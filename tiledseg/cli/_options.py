@@ -35,63 +35,29 @@ _INTERVAL = re.compile(r"[\[(][\d.]+, [^ ]+[\])]")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Settings that a command takes options from.
+    """Settings that a command takes options from."""
 
-    Attributes
-    ----------
-    name : str
-        Where the values that are given are put.
-    settings : Config
-        The model, and the defaults that the help shows.
-    title : str
-        Heading of the options in the help.
-    prefix : str
-        Stands before each option's name, as in ``train-``.
-    only : tuple of str
-        The fields that are taken; empty for all.
-    without : tuple of str
-        Fields that are left out.
-    required : bool
-        Whether the fields of text must be given.
-    defaults : mapping
-        What the help shows, by field, in place of the settings' own defaults.
-    """
-
-    name: str
-    settings: Config
-    title: str
-    prefix: str = ""
-    only: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    required: bool = False
+    name: str  # where the values that are given are put
+    settings: Config  # the model, and the defaults that the help shows
+    title: str  # heading of the options in the help
+    prefix: str = ""  # stands before each option's name, as in ``train-``
+    only: tuple[str, ...] = ()  # the fields that are taken; empty for all
+    without: tuple[str, ...] = ()  # fields that are left out
+    required: bool = False  # whether the fields of text must be given
+    # what the help shows, by field, in place of the settings' own defaults
     defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of the command line: a field of a settings model.
+    """One option of the command line: a field of a settings model."""
 
-    Attributes
-    ----------
-    table : Table
-        Where it comes from.
-    path : tuple of str
-        Names of the fields that lead to it.
-    hint : type hint
-        The field's type and rules.
-    text : str
-        Its meaning.
-    default : object
-        Its value where it is not given.
-    of : tuple of str
-        Names of the settings that have it, where others in its place do not; empty for all.
-    """
-
-    table: Table
-    path: tuple[str, ...]
-    hint: Hint
-    text: str
-    default: object
+    table: Table  # where it comes from
+    path: tuple[str, ...]  # names of the fields that lead to it
+    hint: Hint  # the field's type and rules
+    text: str  # its meaning
+    default: object  # its value where it is not given
+    # names of the settings that have it, where others in its place do not; empty for all
     of: tuple[str, ...] = ()
 
     @property
@@ -106,13 +72,7 @@ class Option:
         return self.name[2:].replace("-", "_")
 
     def parameter(self) -> inspect.Parameter:
-        """Describe the option to the parser.
-
-        Returns
-        -------
-        inspect.Parameter
-            Keyword-only; None where it is not given, so that the settings below it hold.
-        """
+        """Describe the option to the parser."""
         kind: Hint = bool if is_flag(self.hint) else choices_of(self.hint) or str
         required = self.table.required and is_text(self.hint)
         return inspect.Parameter(
@@ -123,18 +83,7 @@ class Option:
         )
 
     def value_of(self, given: object) -> object:
-        """Turn what was typed into what the settings take.
-
-        Parameters
-        ----------
-        given : object
-            Text; or what the parser made of a flag.
-
-        Returns
-        -------
-        object
-            A value for the settings model, which checks it.
-        """
+        """Turn what was typed into what the settings take."""
         return parsed(given, self.hint) if isinstance(given, str) else given
 
     def _look(self, *, required: bool) -> Parameter:
@@ -160,63 +109,17 @@ class Option:
 
 @cache
 def group(title: str) -> Group:
-    """Make a heading of the help; those asked for first come first.
-
-    Parameters
-    ----------
-    title : str
-        Its text.
-
-    Returns
-    -------
-    Group
-        The same for the same title.
-    """
+    """Make a heading of the help; those asked for first come first."""
     return Group.create_ordered(title)
 
 
 def options_of(table: Table) -> list[Option]:
-    """List the options of a table, nested settings among them.
-
-    Parameters
-    ----------
-    table : Table
-        Where they come from.
-
-    Returns
-    -------
-    list of Option
-        In the order of the fields.
-    """
+    """List the options of a table, nested settings among them."""
     return list(_walk(table, type(table.settings), table.settings, ()))
 
 
 def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
-    """Put values over settings, and check the whole.
-
-    Parameters
-    ----------
-    settings : Config
-        What holds where nothing is given.
-    given : dict
-        Values by field name; a dict of them for nested settings.
-
-    Returns
-    -------
-    Config
-        New settings of the same class.
-
-    Raises
-    ------
-    SettingError
-        If a value cannot be used.
-
-    Examples
-    --------
-    >>> from tiledseg.config import TrainConfig
-    >>> merged(TrainConfig(), {"network": {"levels": 4}}).network.base_kernel
-    3
-    """
+    """Put values over settings, and check the whole."""
     return type(settings).model_validate(laid_over(settings.model_dump(exclude_unset=True), given))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import tiledseg
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._models import (
     TILING,
@@ -62,7 +62,7 @@ def _shape(image: str) -> tuple[int, ...]:
         with rooms.io.open_image(image) as source:
             return source.shape
     if Path(image).exists():
-        raise broken(
+        raise invalid(
             SettingError,
             image,
             must="be a shape or a file, not both",

@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tiledseg import _figures as figures
-    from tiledseg import _types as types
-    from tiledseg import data, demo, engine, evaluate, io, report
+    from tiledseg import data, engine, evaluate, io, report
+    from tiledseg import plots as figures
+    from tiledseg.cli import demo
 else:
 
     class _Room:
@@ -21,12 +21,11 @@ else:
             return getattr(importlib.import_module(self._name), name)
 
     data = _Room("tiledseg.data")
-    demo = _Room("tiledseg.demo")
+    demo = _Room("tiledseg.cli.demo")
     engine = _Room("tiledseg.engine")
     evaluate = _Room("tiledseg.evaluate")
     io = _Room("tiledseg.io")
     report = _Room("tiledseg.report")
-    figures = _Room("tiledseg._figures")
-    types = _Room("tiledseg._types")
+    figures = _Room("tiledseg.plots")
 
-__all__ = ["data", "demo", "engine", "evaluate", "figures", "io", "report", "types"]
+__all__ = ["data", "demo", "engine", "evaluate", "figures", "io", "report"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from tiledseg._checks import broken, shown
+from tiledseg._validate import invalid, shown
 from tiledseg.cli import _rooms as rooms
 from tiledseg.cli._logging import logging_shown
 from tiledseg.cli._options import group, merged, options_of
@@ -31,65 +31,19 @@ _LARGEST = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was given, in a file and on the command line.
+    """What was given, in a file and on the command line."""
 
-    Attributes
-    ----------
-    run : RunConfig
-        The file's settings; the defaults without a file.
-    given : dict
-        Values of the command line by table.
-    progress : bool
-        Whether to show progress.
-    file : Path or None
-        The file.
-    """
-
-    run: RunConfig = field(default_factory=RunConfig)
-    given: dict[str, dict[str, Any]] = field(default_factory=dict)
-    progress: bool = True
-    file: Path | None = None
+    run: RunConfig = field(default_factory=RunConfig)  # the file's settings; the defaults without a file
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)  # values of the command line by table
+    progress: bool = True  # whether to show progress
+    file: Path | None = None  # the file
 
     def over(self, base: _Settings, table: str) -> _Settings:
-        """Put what the command line gave for a table over settings.
-
-        Parameters
-        ----------
-        base : Config
-            What holds where nothing was given.
-        table : str
-            Name of the table.
-
-        Returns
-        -------
-        Config
-            New settings of the same class.
-
-        Raises
-        ------
-        SettingError
-            If a value cannot be used.
-        """
+        """Put what the command line gave for a table over settings."""
         return merged(base, self.given.get(table, {}))
 
     def whole(self, **tables: Config | None) -> RunConfig:
-        """Put all that the command line gave over the file's settings.
-
-        Parameters
-        ----------
-        **tables : Config or None
-            What was made of some tables, by name; None for one that stays as it was.
-
-        Returns
-        -------
-        RunConfig
-            What the command works with, to be kept beside what it makes.
-
-        Raises
-        ------
-        SettingError
-            If a value cannot be used.
-        """
+        """Put all that the command line gave over the file's settings."""
         known = {name: getattr(self.run, name) for name in self.given if name in RunConfig.model_fields}
         made = {name: self.over(base, name) for name, base in known.items() if base is not None}
         made |= {name: table for name, table in tables.items() if table is not None}
@@ -99,20 +53,6 @@ class Settings:
         """Write what the command worked with beside what it made.
 
         A file of that name stays if it is the one that was read, or was not written by us.
-
-        Parameters
-        ----------
-        folder : Path
-            Where to write.
-        name : str
-            Name of the file.
-        **tables : Config or None
-            As of `whole`.
-
-        Raises
-        ------
-        FileError
-            If it cannot be written.
         """
         target, text = folder / name, self.whole(**tables).to_toml()
         if target.exists():
@@ -124,20 +64,7 @@ class Settings:
 
 
 def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command the options of tables and those that all commands have.
-
-    Parameters
-    ----------
-    *tables : Table
-        Where the options come from.
-    file : bool
-        Whether settings are read from a file too.
-
-    Returns
-    -------
-    callable
-        Decorates a function whose keyword ``settings`` takes a `Settings`.
-    """
+    """Give a command the options of tables and those that all commands have."""
     options = [option for table in tables for option in options_of(table)]
     parameters = [option.parameter() for option in options] + _common(file=file)
 
@@ -172,25 +99,7 @@ def _given(options: list[Option], taken: dict[str, Any]) -> dict[str, dict[str, 
 
 
 def read_run(path: Path | None) -> RunConfig:
-    """Read a settings file.
-
-    Parameters
-    ----------
-    path : Path or None
-        The file.
-
-    Returns
-    -------
-    RunConfig
-        What it says; the defaults where there is none.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    SettingError
-        If a value cannot be used.
-    """
+    """Read a settings file."""
     if path is None:
         return RunConfig()
     try:
@@ -198,7 +107,7 @@ def read_run(path: Path | None) -> RunConfig:
             data = file.read(_LARGEST + 1)
         return RunConfig.from_toml(data.decode("utf-8"))
     except (OSError, ValueError) as error:
-        raise broken(
+        raise invalid(
             FileError, str(path), must="be a TOML file in UTF-8", got=str(error), fix="Check the path."
         ) from None
     except SettingError as error:
@@ -206,30 +115,10 @@ def read_run(path: Path | None) -> RunConfig:
 
 
 def needed(value: _Value | None, option: str, where: str) -> _Value:
-    """Insist on what only the command line or a file can say.
-
-    Parameters
-    ----------
-    value : object
-        What was said; None or empty for nothing.
-    option : str
-        What it is called in messages.
-    where : str
-        The setting of the file that it can stand in.
-
-    Returns
-    -------
-    object
-        The value.
-
-    Raises
-    ------
-    SettingError
-        If nothing was said.
-    """
+    """Insist on what only the command line or a file can say."""
     if value is None or value == ():
         fix = f"Give it on the command line, or as {where} in the file of --config."
-        raise broken(SettingError, option, must="be given", got="nothing", fix=fix)
+        raise invalid(SettingError, option, must="be given", got="nothing", fix=fix)
     return value
 
 

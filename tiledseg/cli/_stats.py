@@ -15,7 +15,7 @@ from tiledseg.config import RunConfig
 if TYPE_CHECKING:
     from tiledseg.config import StatsConfig
     from tiledseg.data import DatasetStatistics, Manifest
-    from tiledseg.render import Rgb
+    from tiledseg.plots import Rgb
 
 __all__ = ["stats"]
 

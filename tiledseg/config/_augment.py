@@ -111,22 +111,7 @@ _SETS: dict[str, tuple[TransformConfig, ...]] = {
 def augmenting(
     augment: AugmentSet | tuple[TransformConfig, ...], channels: int
 ) -> tuple[TransformConfig, ...]:
-    """Spell a set of transforms out.
-
-    Parameters
-    ----------
-    augment : {"default", "flips", "founding", "none"} or tuple
-        ``default`` is a broad mixture, of which images that are not RGB get what needs no colours;
-        ``flips`` mirrors and turns by quarter turns; ``founding`` is that of the experiment that
-        this package began with. A tuple of transforms stays as it is.
-    channels : int
-        Channels of the images.
-
-    Returns
-    -------
-    tuple
-        The transforms, in order.
-    """
+    """Spell a set of transforms out."""
     if isinstance(augment, tuple):
         return augment
     chosen = _SETS[augment]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, get
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tiledseg._checks import broken, did_you_mean
+from tiledseg._validate import did_you_mean, invalid
 from tiledseg.config._sentences import complaint
 from tiledseg.config._toml import read_toml, write_toml
 from tiledseg.errors import SettingError
@@ -65,44 +65,12 @@ by_name: BeforeValidator = BeforeValidator(_named)
 
 
 def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
-    """Spell one number for both axes out.
-
-    Parameters
-    ----------
-    value : int or tuple of int
-        One number, or one per axis (y, x).
-
-    Returns
-    -------
-    tuple of int
-        (y, x).
-    """
+    """Spell one number for both axes out."""
     return (value, value) if isinstance(value, int) else value
 
 
 def laid_over(below: object, above: object) -> object:
-    """Put what is given of nested settings over what holds without it.
-
-    Parameters
-    ----------
-    below : object
-        Settings as dicts, or a value.
-    above : object
-        What is given: a dict of parts, or a value, which replaces the other.
-
-    Returns
-    -------
-    object
-        A new dict; or `above` where it is a value, or a dict whose ``name`` is another one, since
-        it then has other settings.
-
-    Examples
-    --------
-    >>> laid_over({"name": "unet", "levels": 5, "classes": 1}, {"levels": 4})
-    {'name': 'unet', 'levels': 4, 'classes': 1}
-    >>> laid_over({"name": "unet", "levels": 5}, {"name": "attention_unet"})
-    {'name': 'attention_unet'}
-    """
+    """Put what is given of nested settings over what holds without it."""
     if not isinstance(above, dict) or not isinstance(below, dict):
         return above
     if above.get("name", below.get("name")) != below.get("name"):
@@ -112,7 +80,7 @@ def laid_over(below: object, above: object) -> object:
 
 def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
     if not isinstance(text, kinds):
-        raise broken(
+        raise invalid(
             SettingError,
             "settings",
             must="be text",
@@ -122,7 +90,7 @@ def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
     if not isinstance(text, str | bytes):
         return
     if len(text) > _LARGEST_FILE:
-        raise broken(
+        raise invalid(
             SettingError,
             "settings",
             must=f"have at most {_LARGEST_FILE} characters",
@@ -212,7 +180,7 @@ class Config(BaseModel):
         return f"`{cls.__name__}.{field}.name` must be a known name; got {tag}. {did_you_mean(tag, names)}"
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise broken(
+        raise invalid(
             SettingError,
             f"{type(self).__name__}.{name}",
             must="stay as it was made",
@@ -221,7 +189,7 @@ class Config(BaseModel):
         )
 
     def __delattr__(self, name: str) -> None:
-        raise broken(
+        raise invalid(
             SettingError,
             f"{type(self).__name__}.{name}",
             must="stay as it was made",

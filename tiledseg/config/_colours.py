@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
 __all__ = ["ColourName", "rgb_of"]
@@ -22,32 +22,11 @@ _HEX = re.compile(r"#[0-9a-f]{6}")
 
 
 def rgb_of(colour: str) -> tuple[int, int, int]:
-    """Read a colour.
-
-    Parameters
-    ----------
-    colour : str
-        One of CSS's basic names, or ``#rrggbb``.
-
-    Returns
-    -------
-    tuple of int
-        Red, green and blue in [0, 255].
-
-    Raises
-    ------
-    SettingError
-        If it is neither.
-
-    Examples
-    --------
-    >>> rgb_of("green"), rgb_of("#ffa500")
-    ((0, 128, 0), (255, 165, 0))
-    """
+    """Read a colour."""
     spelt = _NAMES.get(colour.lower(), colour.lower())
     if not _HEX.fullmatch(spelt):
         fix = f"Known are {', '.join(_NAMES)}."
-        raise broken(SettingError, "colour", must="be a name or #rrggbb", got=colour, fix=fix)
+        raise invalid(SettingError, "colour", must="be a name or #rrggbb", got=colour, fix=fix)
     return int(spelt[1:3], 16), int(spelt[3:5], 16), int(spelt[5:7], 16)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Config, Count, Names, Pair, Share, _plain
 from tiledseg.config._tiling import TilingConfig, _Fraction, _Pixels
 from tiledseg.errors import SettingError
@@ -88,7 +88,7 @@ class DataConfig(Config):
         honoured = _HONOURED[self.layout] | {"layout", "problems"}
         for name, field in type(self).model_fields.items():
             if name not in honoured and getattr(self, name) != field.default:
-                raise broken(
+                raise invalid(
                     SettingError,
                     name,
                     must=f"be left out with layout={self.layout}, where it plays no part",
@@ -96,7 +96,7 @@ class DataConfig(Config):
                     fix=f"Take it out, or choose a layout of {', '.join(_layouts_with(name))}.",
                 )
         if "path" in honoured and self.path is None:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "path",
                 must=f"be given with layout={self.layout}",
@@ -108,7 +108,7 @@ class DataConfig(Config):
 
     def _check_classes(self) -> None:
         if self.mask_parts == "instances" and self.layout != "segpc":
-            raise broken(
+            raise invalid(
                 SettingError,
                 "mask_parts",
                 must="be merged or classes where an image has one mask",
@@ -116,7 +116,7 @@ class DataConfig(Config):
                 fix="For masks that hold a label per cell, leave it out and set mask_threshold to none.",
             )
         if self.mask_parts != "classes" and self.class_values != _CLASS_VALUES:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "class_values",
                 must="be left out where mask_parts is not classes",
@@ -124,7 +124,7 @@ class DataConfig(Config):
                 fix="Set mask_parts to classes.",
             )
         if len(set(self.class_values)) < len(self.class_values):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "class_values",
                 must="differ from each other",
@@ -179,7 +179,7 @@ class SplitConfig(Config):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not self.names or len(set(self.names)) < len(self.names) or not all(map(_is_name, self.names)):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "names",
                 must="be different words of letters, digits, - and _",
@@ -187,7 +187,7 @@ class SplitConfig(Config):
                 fix="Use train,valid,test, say.",
             )
         if len(self.shares) != len(self.names):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "shares",
                 must=f"have one share for each of the {len(self.names)} splits {', '.join(self.names)}",
@@ -195,7 +195,7 @@ class SplitConfig(Config):
                 fix="Give as many shares as names.",
             )
         if (self.group_by == "regex") != (self.group_regex is not None):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "group_regex",
                 must="be given with group_by=regex, and with it alone",
@@ -209,7 +209,7 @@ class SplitConfig(Config):
         try:
             re.compile(self.group_regex or "")
         except (re.error, RecursionError, OverflowError) as error:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "group_regex",
                 must=f"be a regular expression ({error})",

@@ -18,24 +18,7 @@ _SECTION = re.compile(r"\n\n\w[\w ]*\n-+\n")
 
 @cache
 def meanings_of(model: type[BaseModel]) -> dict[str, str]:
-    """Read what each field means out of the docstring's Attributes section.
-
-    Parameters
-    ----------
-    model : type
-        A class of settings.
-
-    Returns
-    -------
-    dict of str to str
-        One line for each field, those that it inherits among them.
-
-    Examples
-    --------
-    >>> from tiledseg.config import DataConfig
-    >>> meanings_of(DataConfig)["verify"]
-    'Whether the files of a manifest are compared with the digests in it.'
-    """
+    """Read what each field means out of the docstring's Attributes section."""
     base = model.__base__
     inherited = meanings_of(base) if base is not None and hasattr(base, "model_fields") else {}
     _, _, section = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
@@ -45,18 +28,7 @@ def meanings_of(model: type[BaseModel]) -> dict[str, str]:
 
 
 def summary_of(model: type[BaseModel]) -> str:
-    """Read the first line of a docstring.
-
-    Parameters
-    ----------
-    model : type
-        A class of settings.
-
-    Returns
-    -------
-    str
-        One line.
-    """
+    """Read the first line of a docstring."""
     return _plain(inspect.cleandoc(model.__doc__ or "").partition("\n")[0])
 
 

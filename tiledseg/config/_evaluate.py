@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Config, Count
 from tiledseg.config._tiling import TilingConfig
 from tiledseg.errors import SettingError
@@ -63,7 +63,7 @@ class EvaluateConfig(Config):
         try:
             re.compile(self.group_regex or "")
         except re.error as error:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "group_regex",
                 must="be a regular expression",

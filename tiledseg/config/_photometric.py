@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Config, Count, Share, _plain
 from tiledseg.config._range import Range, between, in_order
 from tiledseg.errors import SettingError
@@ -149,7 +149,7 @@ class StainConfig(Config):
         volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
         lengths = math.prod(math.hypot(*stain) for stain in self.stains)
         if lengths == 0 or abs(volume) / lengths < _FLATTEST:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "stains",
                 must="be three colours that are not in one plane",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Config, Count, _tupled
 from tiledseg.config._colours import ColourName
 from tiledseg.errors import SettingError
@@ -103,7 +103,7 @@ class PredictConfig(Config):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if "probs" in self.write and self.probs_format != "tiff" and self.probs_dtype != "float32":
-            raise broken(
+            raise invalid(
                 SettingError,
                 "probs_dtype",
                 must=f"be float32 with probs_format={self.probs_format}",
@@ -112,7 +112,7 @@ class PredictConfig(Config):
             )
         if self.resume and isinstance(self.threshold, str):
             must, fix = "be a number with resume, for it is known at the end alone", "State a threshold."
-            raise broken(SettingError, "threshold", must=must, got=self.threshold, fix=fix)
+            raise invalid(SettingError, "threshold", must=must, got=self.threshold, fix=fix)
         streamed = {"mask": self.mask_format, "probs": self.probs_format}
         whole = [what for what in self.write if streamed.get(what, "png") in {"png", "tiff"}]
         if self.blur and len(whole) < len(self.write):
@@ -120,9 +120,9 @@ class PredictConfig(Config):
                 "be 0 where a map is streamed",
                 "Write masks as png, probs as tiff.",
             )
-            raise broken(SettingError, "blur", must=must, got=self.blur, fix=fix)
+            raise invalid(SettingError, "blur", must=must, got=self.blur, fix=fix)
         if self.resume and whole:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "resume",
                 must="meet formats that are written while they are computed",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Config, Count, _plain
 from tiledseg.errors import SettingError
 
@@ -71,7 +71,7 @@ class PreprocessingConfig(Config):
     def _per_channel(self) -> Self:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in {1, self.channels}:
-                raise broken(
+                raise invalid(
                     SettingError,
                     name,
                     must=f"have 1 or {self.channels} values",
@@ -85,7 +85,7 @@ class PreprocessingConfig(Config):
         if self.percentiles is None:
             return self
         if len(self.percentiles) != 2 or self.percentiles[0] >= self.percentiles[1]:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "percentiles",
                 must="be two, the first below the second",
@@ -93,7 +93,7 @@ class PreprocessingConfig(Config):
                 fix="Use (1.0, 99.0), say.",
             )
         if self.dtype == "float32":
-            raise broken(
+            raise invalid(
                 SettingError,
                 "percentiles",
                 must="meet uint8 or uint16, of which they are exact",
@@ -116,4 +116,4 @@ class PreprocessingConfig(Config):
             fix = "Leave one of them out."
         else:
             return self
-        raise broken(SettingError, "colour", must=must, got=got, fix=fix)
+        raise invalid(SettingError, "colour", must=must, got=got, fix=fix)

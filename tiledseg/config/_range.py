@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import _plain
 from tiledseg.errors import SettingError
 
@@ -19,27 +19,9 @@ _Number = TypeVar("_Number", int, float)
 
 
 def in_order(value: tuple[_Number, _Number], info: ValidationInfo) -> tuple[_Number, _Number]:
-    """Check that a range begins with its least value.
-
-    Parameters
-    ----------
-    value : tuple
-        The range.
-    info : ValidationInfo
-        Of which the field's name is taken.
-
-    Returns
-    -------
-    tuple
-        The range.
-
-    Raises
-    ------
-    SettingError
-        If it is the other way round.
-    """
+    """Check that a range begins with its least value."""
     if value[0] > value[1]:
-        raise broken(
+        raise invalid(
             SettingError,
             str(info.field_name),
             must="be the least and the largest value, in this order",
@@ -56,22 +38,11 @@ Range: TypeAlias = Annotated[tuple[float, float], BeforeValidator(_plain), After
 def between(
     least: float, most: float
 ) -> Callable[[tuple[float, float], ValidationInfo], tuple[float, float]]:
-    """Make a check that a range lies between two numbers.
-
-    Parameters
-    ----------
-    least, most : float
-        The numbers, allowed themselves.
-
-    Returns
-    -------
-    callable
-        For ``AfterValidator``.
-    """
+    """Make a check that a range lies between two numbers."""
 
     def check(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
         if value[0] < least or value[1] > most:
-            raise broken(
+            raise invalid(
                 SettingError,
                 str(info.field_name),
                 must=f"lie in [{least}, {most}]",

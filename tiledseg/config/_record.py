@@ -7,7 +7,7 @@ from typing import Annotated, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Config, Count, Names, Share, _plain
 from tiledseg.config._data import MaskParts
 from tiledseg.errors import FileError
@@ -107,7 +107,7 @@ class Record(Config):
     def _paths(self) -> Self:
         for path in (self.name, self.image, *self.masks):
             if any("\ud800" <= mark <= "\udfff" for mark in path):
-                raise broken(
+                raise invalid(
                     FileError,
                     self.name,
                     must="be a name in UTF-8 to stand in a manifest",
@@ -116,7 +116,7 @@ class Record(Config):
                 )
         for path in (self.image, *self.masks):
             if not path or _ABSOLUTE.match(path):
-                raise broken(
+                raise invalid(
                     FileError,
                     self.name,
                     must="have paths relative to the manifest",
@@ -124,7 +124,7 @@ class Record(Config):
                     fix="Write the manifest with tiledseg split, on the disk of the data.",
                 )
         if len(self.masks) != len(self.mask_digests):
-            raise broken(
+            raise invalid(
                 FileError,
                 self.name,
                 must=f"have {len(self.masks)} mask digests",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import shown
+from tiledseg._validate import shown
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -36,20 +36,7 @@ _LIMITS = {
 
 
 def complaint(where: str, line: ErrorDetails) -> str:
-    """Say what is wrong with one value.
-
-    Parameters
-    ----------
-    where : str
-        Class and field.
-    line : ErrorDetails
-        Pydantic's complaint.
-
-    Returns
-    -------
-    str
-        As of `tiledseg._checks.broken`.
-    """
+    """Say what is wrong with one value."""
     text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
     for what in ("Tuple", "List", "String", "Data"):
         text = text.replace(f"{what} should", "must")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Config, Count, Pair, _plain, pair_of
 from tiledseg.errors import SettingError
 
@@ -26,7 +26,7 @@ _Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 def _overlap(value: object) -> object:
     plain = _plain(value)
     if isinstance(plain, bool) or not (isinstance(plain, int | float | tuple) or plain == "exact"):
-        raise broken(
+        raise invalid(
             SettingError,
             "TilingConfig.overlap",
             must='be px, a fraction of the tile or "exact"',
@@ -89,7 +89,7 @@ class TilingConfig(Config):
     def tile_shape(self) -> tuple[int, int]:
         """Tile height and width in px, (y, x); a SettingError where only a network can tell."""
         if self.tile_size == "auto":
-            raise broken(
+            raise invalid(
                 SettingError,
                 "tile_size",
                 must="be known in px",
@@ -102,7 +102,7 @@ class TilingConfig(Config):
     def overlap_px(self) -> tuple[int, int]:
         """Least overlap in px, (y, x); a SettingError where only a network can tell."""
         if self.overlap == "exact":
-            raise broken(
+            raise invalid(
                 SettingError,
                 "overlap",
                 must="be known in px",
@@ -130,7 +130,7 @@ class TilingConfig(Config):
     @model_validator(mode="after")
     def _exact(self) -> Self:
         if self.overlap == "exact" and self.blend != "crop":
-            raise broken(
+            raise invalid(
                 SettingError,
                 "blend",
                 must='be crop with overlap="exact"',
@@ -146,7 +146,7 @@ class TilingConfig(Config):
         overlaps = (0, 0) if self.overlap == "exact" else self.overlap_px
         for axis, tile, overlap, step in zip("yx", self.tile_shape, overlaps, self.alignment_px, strict=True):
             if overlap >= tile:
-                raise broken(
+                raise invalid(
                     SettingError,
                     "overlap",
                     must=f"be in [0, tile) with tile={tile} along {axis}",
@@ -154,7 +154,7 @@ class TilingConfig(Config):
                     fix=f"Use at most {tile - 1}.",
                 )
             if tile - overlap < step:
-                raise broken(
+                raise invalid(
                     SettingError,
                     "overlap",
                     must=f"leave a step of at least alignment={step} px with tile={tile} along {axis}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import tomlkit
 from pydantic import BaseModel
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._docs import meanings_of, summary_of
 from tiledseg.errors import SettingError
 
@@ -29,18 +29,7 @@ _LOOSE = re.compile(r"^(#.*\n)\n(?=\[)", re.MULTILINE)  # a comment that stands 
 
 
 def write_toml(settings: BaseModel) -> str:
-    """Write settings as TOML, a comment with its meaning above each.
-
-    Parameters
-    ----------
-    settings : BaseModel
-        The settings.
-
-    Returns
-    -------
-    str
-        TOML that `read_toml` reads back.
-    """
+    """Write settings as TOML, a comment with its meaning above each."""
     document = tomlkit.document()
     _comment(document, f'{summary_of(type(settings))} "none" stands for no value.')
     _fill(document, settings)
@@ -48,27 +37,9 @@ def write_toml(settings: BaseModel) -> str:
 
 
 def read_toml(text: str, model: type[BaseModel]) -> dict[str, Any]:
-    """Read TOML, and turn ``"none"`` into None where a setting may have no value.
-
-    Parameters
-    ----------
-    text : str
-        TOML.
-    model : type
-        The class of the settings.
-
-    Returns
-    -------
-    dict
-        Values by field name, not yet checked.
-
-    Raises
-    ------
-    SettingError
-        If the text is not TOML, or its keys are nested too deeply.
-    """
+    """Read TOML, and turn ``"none"`` into None where a setting may have no value."""
     if _DEEP.search(text):
-        raise broken(
+        raise invalid(
             SettingError,
             "settings",
             must="have keys of at most 16 dots",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
 from tiledseg.config._base import Config, Count, Names, Pair, Share, _plain, _tupled, laid_over, pair_of
 from tiledseg.config._losses import BceDiceConfig, LossConfig
@@ -174,7 +174,7 @@ class TrainConfig(Config):
         channels = self.preprocessing.channels
         wrong = [one.name for one in self.transforms if channels != 3 and one.name in NEEDS_RGB]
         if wrong:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "augment",
                 must=f"do without {', '.join(wrong)}, which take RGB, with {channels} channels",
@@ -193,7 +193,7 @@ class TrainConfig(Config):
         stride = self.network.stride
         for axis, crop, fixed in zip("yx", self.crop_shape, self.network.input_shape[:2], strict=True):
             if fixed not in {None, crop}:
-                raise broken(
+                raise invalid(
                     SettingError,
                     "crop_size",
                     must=f"be {fixed} px along {axis}, the network's input",
@@ -202,7 +202,7 @@ class TrainConfig(Config):
                 )
             if crop % stride:
                 low = crop // stride * stride
-                raise broken(
+                raise invalid(
                     SettingError,
                     "crop_size",
                     must=f"be a multiple of {stride} px along {axis}",
@@ -211,7 +211,7 @@ class TrainConfig(Config):
                 )
         self.network.check_preprocessing(self.preprocessing)
         if len(self.labels) != self.network.classes:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "labels",
                 must=f"name {self.network.classes} classes",
@@ -223,7 +223,7 @@ class TrainConfig(Config):
 
     def _check_gradients(self) -> None:
         if self.clip is not None and self.clip_norm is not None:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "clip_norm",
                 must="be left out where `clip` is given",
@@ -231,7 +231,7 @@ class TrainConfig(Config):
                 fix="Clip either elements or the length of the gradient.",
             )
         if self.devices != 1 and self.accumulate > 1:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "accumulate",
                 must="be 1 where several devices share a batch",
@@ -239,7 +239,7 @@ class TrainConfig(Config):
                 fix="Use a larger batch, which they share.",
             )
         if isinstance(self.devices, int) and self.batch_size % self.devices:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "batch_size",
                 must=f"be a multiple of the {self.devices} devices that share it",
@@ -248,7 +248,7 @@ class TrainConfig(Config):
             )
         weights, classes = self.class_weights, max(2, self.network.classes)
         if weights is not None and (len(weights) != classes or sum(weights) == 0):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "class_weights",
                 must=f"be {classes} numbers from 0 that are not all 0",

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import all_of
-from tiledseg._checks import broken, real_number, whole_number, whole_pair
+from tiledseg._validate import all_of, invalid, real_number, whole_number, whole_pair
 from tiledseg.config import Config, TilingConfig
 from tiledseg.data._prepared import PreparedPair
 from tiledseg.data._recolour import check_recolourable, recoloured
 from tiledseg.data._sampling import taken
 from tiledseg.data._warp import GEOMETRIC, STILL, drawn_map
 from tiledseg.errors import SettingError
-from tiledseg.tiler import Tiler
+from tiledseg.tiling import Tiler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import FloatArray
     from tiledseg.config import TransformConfig
-    from tiledseg.grid import Box
+    from tiledseg.tiling import Box
 
 __all__ = ["CropSampler", "GridCrops", "crops_to_cover"]
 
@@ -32,25 +31,7 @@ _JITTER = 0.25  # of the crop: how far off its middle the foreground px may lie
 
 
 def crops_to_cover(pairs: Sequence[PreparedPair], crop_shape: tuple[int, int]) -> int:
-    """Count the crops whose area is that of the images.
-
-    Parameters
-    ----------
-    pairs : sequence of PreparedPair
-        The pairs.
-    crop_shape : tuple of int
-        Height and width of a crop in px.
-
-    Returns
-    -------
-    int
-        Each image rounded up by itself.
-
-    Raises
-    ------
-    SettingError
-        If there is no pair, or `crop_shape` is none.
-    """
+    """Count the crops whose area is that of the images."""
     found, area = _known(pairs), math.prod(whole_pair("crop_shape", crop_shape))
     return sum(math.ceil(math.prod(pair.shape[:2]) / area) for pair in found)
 
@@ -59,7 +40,7 @@ def _known(pairs: Sequence[PreparedPair]) -> list[PreparedPair]:
     fix = "Make them with tiledseg.data.prepare_pairs."
     known = all_of(PreparedPair, pairs, "pairs", fix)
     if not known:
-        raise broken(SettingError, "pairs", must="be at least one", got="none", fix=fix)
+        raise invalid(SettingError, "pairs", must="be at least one", got="none", fix=fix)
     return known
 
 
@@ -68,31 +49,6 @@ class CropSampler:
 
     Images take turns in proportion to their area. A share of the crops lies around a foreground
     px, which is drawn evenly from all of the image's; an image without any gives random crops.
-
-    Parameters
-    ----------
-    pairs : sequence of PreparedPair
-        The pairs, kept wherever; one smaller than a crop is mirrored around its edges.
-    crop_shape : tuple of int
-        Height and width of a crop in px.
-    length : int, optional
-        Crops per epoch; as many as cover the images where it is None.
-    classes : int
-        With 1 the mask's channel is the foreground; with more, there is one per label.
-    foreground_share : float
-        Share of the crops that lie around a foreground px, in [0, 1].
-    transforms : sequence of TransformConfig
-        How crops are changed: those that move px first, folded into one map, then those that
-        change values; each kind in order.
-    seed : int
-        Where chance comes from.
-
-    Raises
-    ------
-    ArrayError
-        If a transform does not fit the images: their channels, or values of floats outside [0, 1].
-    SettingError
-        If an argument is of another type or out of its range.
     """
 
     def __init__(  # noqa: PLR0913
@@ -124,22 +80,7 @@ class CropSampler:
         return self._length
 
     def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:
-        """Cut some crops of an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            The epoch, from 0.
-        ids : sequence of int
-            Places in the epoch, each in [0, `len`).
-
-        Returns
-        -------
-        images : ndarray
-            float32 (N, h, w, C), prepared.
-        masks : ndarray
-            float32 (N, h, w, K), 0 or 1.
-        """
+        """Cut some crops of an epoch."""
         chosen = self._chosen(epoch)
         crops = [
             self._crop(chosen[place], np.random.default_rng([self._seed, epoch, 1 + place])) for place in ids
@@ -179,20 +120,6 @@ class GridCrops:
     """A grid of crops that covers every image once, never changed: what is validated on.
 
     Where a size is no multiple of the crop's, crops share some px, which count twice.
-
-    Parameters
-    ----------
-    pairs : sequence of PreparedPair
-        The pairs; one smaller than a crop is mirrored at its lower and right edges.
-    crop_shape : tuple of int
-        Height and width of a crop in px.
-    classes : int
-        As of `CropSampler`.
-
-    Raises
-    ------
-    SettingError
-        If an argument is of another type or out of its range.
     """
 
     def __init__(
@@ -207,22 +134,7 @@ class GridCrops:
         return len(self._crops)
 
     def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
-        """Cut some crops.
-
-        Parameters
-        ----------
-        epoch : int
-            Plays no part: the crops are the same in all.
-        ids : sequence of int
-            Places, each in [0, `len`).
-
-        Returns
-        -------
-        images : ndarray
-            float32 (N, h, w, C), prepared.
-        masks : ndarray
-            float32 (N, h, w, K), 0 or 1.
-        """
+        """Cut some crops."""
         crops = [self._crop(*self._crops[place]) for place in ids]
         return (
             np.stack([image for image, _ in crops]),

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
+from tiledseg._validate import invalid, path_text
 from tiledseg.config import Record
 from tiledseg.data._each import each
 from tiledseg.data._loading import load_pair
@@ -29,28 +28,7 @@ __all__ = ["describe", "relative_path"]
 
 
 def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False) -> list[Record]:
-    """Read all files of pairs, and say what is to know of them.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        Pairs of files.
-    folder : path
-        The folder of the manifest, from which paths are to start.
-    progress : bool
-        Whether to show progress.
-
-    Returns
-    -------
-    list of Record
-        Each in a group of its own, and in no split.
-
-    Raises
-    ------
-    TiledSegError
-        If any pair cannot be read, in which case the message names all of them; if there is no
-        pair, or `folder` is no path.
-    """
+    """Read all files of pairs, and say what is to know of them."""
     pairs, target = as_pairs(pairs, "pairs"), Path(path_text(folder, "folder"))
     with progress_bar(len(pairs), "images", shown=progress) as step:
 
@@ -63,29 +41,11 @@ def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False)
 
 
 def relative_path(path: PathLike, folder: PathLike) -> str:
-    """Spell a path relative to a folder, the same on every system.
-
-    Parameters
-    ----------
-    path : path
-        A file.
-    folder : path
-        Where the path starts.
-
-    Returns
-    -------
-    str
-        With ``/``, and ``..`` where it leads out of the folder.
-
-    Raises
-    ------
-    FileError
-        If the two are on different drives, or no paths.
-    """
+    """Spell a path relative to a folder, the same on every system."""
     try:
         return PurePath(os.path.relpath(path_text(path), path_text(folder, "folder"))).as_posix()
     except ValueError as error:
-        raise broken(
+        raise invalid(
             FileError,
             os.fspath(path),
             must="be on the drive of the manifest",
@@ -96,7 +56,7 @@ def relative_path(path: PathLike, folder: PathLike) -> str:
 
 def _described(pair: Pair, folder: Path) -> Record:
     if isinstance(pair.image, np.ndarray) or isinstance(pair.mask, np.ndarray):
-        raise broken(
+        raise invalid(
             FileError,
             pair.name,
             must="be files to be named in a manifest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from tiledseg._checks import shown
+from tiledseg._validate import shown
 from tiledseg.errors import TiledSegError
 
 if TYPE_CHECKING:
@@ -19,25 +19,7 @@ _Result = TypeVar("_Result")
 
 
 def each(pairs: Sequence[Pair], act: Callable[[Pair], _Result]) -> list[_Result]:
-    """Do one thing to every pair before complaining of any.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        The pairs.
-    act : callable
-        What to do.
-
-    Returns
-    -------
-    list
-        What `act` returned, in the order of the pairs.
-
-    Raises
-    ------
-    TiledSegError
-        If `act` raised any for some pairs: one of the first's class, which names them all.
-    """
+    """Do one thing to every pair before complaining of any."""
     results, errors = [], []
     for pair in pairs:
         try:

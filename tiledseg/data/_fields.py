@@ -24,21 +24,7 @@ Bend: TypeAlias = "Callable[[FloatArray], FloatArray]"
 
 
 def step_of(config: Any, shape: tuple[int, int]) -> int:  # noqa: ANN401
-    """Say how coarse a grid still holds a field.
-
-    Parameters
-    ----------
-    config : ElasticConfig, WarpConfig or LensConfig
-        The field.
-    shape : tuple of int
-        Height and width of the crop in px.
-
-    Returns
-    -------
-    int
-        Px from one grid point to the next: a quarter of the standard deviation of the smoothing,
-        so that the field in between is found to a hundredth.
-    """
+    """Say how coarse a grid still holds a field."""
     fine = config.radius * min(shape) / _STEPS_PER_RADIUS if config.name == "lens" else config.sigma / 4
     return max(1, min(_COARSEST, int(fine)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.data._pairs import natural
 from tiledseg.errors import SettingError
 
@@ -24,23 +24,6 @@ def grouped(records: Sequence[Record], config: SplitConfig) -> list[Record]:
 
     Images whose files are the same to the byte get one group, and so do all whose groups they
     tie together: no split can then tear them apart.
-
-    Parameters
-    ----------
-    records : sequence of Record
-        The records.
-    config : SplitConfig
-        What stays together.
-
-    Returns
-    -------
-    list of Record
-        The records, in their order, with their groups.
-
-    Raises
-    ------
-    SettingError
-        If a name has no number, or nothing that the expression finds.
     """
     groups = _groups_of([record.name for record in records], config)
     tied = _tied((groups[record.name], record.source) for record in records)
@@ -59,7 +42,7 @@ def _found(name: str, regex: str) -> str:
     match = re.search(regex, name)
     text = match and match[1 if match.re.groups else 0]
     if not text:
-        raise broken(
+        raise invalid(
             SettingError,
             "group_regex",
             must="find the group in every name",
@@ -75,7 +58,7 @@ def _runs(names: Sequence[str], gap: int) -> Iterator[tuple[str, str]]:
     for name in names:
         match = _NUMBERED.fullmatch(name)
         if match is None:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "group_by",
                 must="be image or regex where a name has no number",

@@ -46,18 +46,10 @@ class Kept(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InMemory:
-    """A pair that is kept in memory.
+    """A pair that is kept in memory."""
 
-    Attributes
-    ----------
-    pixels : ndarray
-        (h, w, C).
-    mask : ndarray
-        Labels, uint8 (h, w).
-    """
-
-    pixels: AnyArray
-    mask: NDArray[np.uint8]
+    pixels: AnyArray  # (h, w, C)
+    mask: NDArray[np.uint8]  # labels, uint8 (h, w)
 
     def read(self, rows: slice, columns: slice) -> Loaded:
         """Read a rectangle that lies inside the image."""
@@ -75,20 +67,7 @@ class Recent:
         self._lock = threading.Lock()
 
     def get(self, place: int, load: Callable[[], Loaded]) -> Loaded:
-        """Give a pair, read if it is not there.
-
-        Parameters
-        ----------
-        place : int
-            Which pair.
-        load : callable
-            Reads it.
-
-        Returns
-        -------
-        tuple of ndarray
-            What `load` gave.
-        """
+        """Give a pair, read if it is not there."""
         with self._lock:
             if place in self._pairs:
                 self._pairs.move_to_end(place)
@@ -103,21 +82,11 @@ class Recent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedAgain:
-    """A pair that is read from its own files whenever it is not among the recent ones.
+    """A pair that is read from its own files whenever it is not among the recent ones."""
 
-    Attributes
-    ----------
-    load : callable
-        Reads, checks and shrinks it.
-    place : int
-        Its number among the recent pairs.
-    recent : Recent
-        Shared by all pairs.
-    """
-
-    load: Callable[[], Loaded]
-    place: int
-    recent: Recent
+    load: Callable[[], Loaded]  # reads, checks and shrinks it
+    place: int  # its number among the recent pairs
+    recent: Recent  # shared by all pairs
 
     def read(self, rows: slice, columns: slice) -> Loaded:
         """Read a rectangle that lies inside the image."""
@@ -127,16 +96,10 @@ class LoadedAgain:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A pair in a cache, whose files are opened for each crop: no limit on open files is met.
+    """A pair in a cache, whose files are opened for each crop: no limit on open files is met."""
 
-    Attributes
-    ----------
-    image, mask : Path
-        Files of arrays.
-    """
-
-    image: Path
-    mask: Path
+    image: Path  # files of arrays
+    mask: Path  # files of arrays
 
     def read(self, rows: slice, columns: slice) -> Loaded:
         """Read a rectangle that lies inside the image."""
@@ -148,34 +111,13 @@ class Cache:
     """Shrunk pairs in a folder, named after what they were made from; the folder may be deleted any time.
 
     Each is three files: the arrays, and a record with their digests, which is written last.
-
-    Parameters
-    ----------
-    folder : path
-        The folder; made if it is not there.
-
-    Raises
-    ------
-    FileError
-        If nothing can be written into it.
     """
 
     def __init__(self, folder: PathLike) -> None:
         self._folder = check_writable(folder)
 
     def find(self, key: str) -> Cached | None:
-        """Find a pair.
-
-        Parameters
-        ----------
-        key : str
-            From `cache_key`.
-
-        Returns
-        -------
-        Cached or None
-            None where it is not there, or is damaged.
-        """
+        """Find a pair."""
         cached, record = self._files(key)
         if not record.exists():
             return None
@@ -189,25 +131,7 @@ class Cache:
         return None
 
     def keep(self, key: str, loaded: Loaded) -> Cached:
-        """Write a pair.
-
-        Parameters
-        ----------
-        key : str
-            From `cache_key`.
-        loaded : tuple of ndarray
-            Px and labels.
-
-        Returns
-        -------
-        Cached
-            Where it is.
-
-        Raises
-        ------
-        FileError
-            If it cannot be written.
-        """
+        """Write a pair."""
         cached, record = self._files(key)
         for path, array in zip((cached.image, cached.mask), loaded, strict=True):
             with atomic_write(path) as file:
@@ -222,25 +146,7 @@ class Cache:
 
 
 def cache_key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
-    """Name what a shrunk pair is made from: the bytes of its files, and how they are read and shrunk.
-
-    Parameters
-    ----------
-    pair : Pair
-        The pair.
-    preprocessing : PreprocessingConfig
-        Of which dtype, channels, scale and sharpening count.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    """
+    """Name what a shrunk pair is made from: the bytes of its files, and how they are read and shrunk."""
     masks = [pair.mask] if isinstance(pair.mask, np.ndarray) else mask_files(pair)
     made_from = [
         __version__,

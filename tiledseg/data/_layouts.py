@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._checks import broken, did_you_mean
+from tiledseg._validate import did_you_mean, invalid
 from tiledseg.data._pairs import Pair, natural
 from tiledseg.data._problems import Problem
 from tiledseg.errors import FileError
@@ -29,25 +29,7 @@ _LARGEST_TABLE = 2**28
 
 
 def find(config: DataConfig) -> tuple[list[Pair], list[Problem]]:
-    """Find the pairs of a layout that is no manifest; only names are looked at.
-
-    Parameters
-    ----------
-    config : DataConfig
-        The layout, and where it is.
-
-    Returns
-    -------
-    pairs : list of Pair
-        In natural order of their names.
-    problems : list of Problem
-        What has no partner, and what shares its stem with another.
-
-    Raises
-    ------
-    FileError
-        If a folder or a table cannot be read.
-    """
+    """Find the pairs of a layout that is no manifest; only names are looked at."""
     finders: dict[str, Callable[[DataConfig], tuple[list[Pair], list[Problem]]]] = {
         "folders": _folders,
         "segpc": _segpc,
@@ -64,27 +46,7 @@ def _folders(config: DataConfig) -> tuple[list[Pair], list[Problem]]:
 def in_folders(
     images_dir: PathLike, masks_dir: PathLike, reading: Mapping[str, Any]
 ) -> tuple[list[Pair], list[Problem]]:
-    """Pair the images of one folder with the masks of another by stem.
-
-    Parameters
-    ----------
-    images_dir, masks_dir : path
-        The folders.
-    reading : mapping
-        How masks are read: the pairs' further attributes.
-
-    Returns
-    -------
-    pairs : list of Pair
-        In no order.
-    problems : list of Problem
-        As of `find`.
-
-    Raises
-    ------
-    FileError
-        If a folder cannot be read.
-    """
+    """Pair the images of one folder with the masks of another by stem."""
     images, twins = _by_stem(images_dir, find_images([images_dir]))
     masks, other_twins = _by_stem(masks_dir, find_images([masks_dir]))
     known = {problem.name for problem in (*twins, *other_twins)}
@@ -132,7 +94,7 @@ def _table(config: DataConfig) -> tuple[list[Pair], list[Problem]]:
     for line, row in enumerate(rows, 2):
         image, mask = row.get("image"), row.get("mask")
         if not image or not mask or None in row:
-            raise broken(
+            raise invalid(
                 FileError,
                 f"{path}, line {line}",
                 must="name an image and a mask",
@@ -151,7 +113,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     separator = _SEPARATORS.get(path.suffix.lower())
     if separator is None:
         fix = "Use commas in a .csv file, tabs in a .tsv file."
-        raise broken(FileError, str(path), must="end in .csv or .tsv", got=path.suffix, fix=fix)
+        raise invalid(FileError, str(path), must="end in .csv or .tsv", got=path.suffix, fix=fix)
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST_TABLE).decode("utf-8-sig")
@@ -159,13 +121,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
         rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         fix = "Check the path and the quotes."
-        raise broken(FileError, str(path), must="be a table in UTF-8", got=str(error), fix=fix) from error
+        raise invalid(FileError, str(path), must="be a table in UTF-8", got=str(error), fix=fix) from error
     found = list(reader.fieldnames or [])
     for wanted in ("image", "mask"):
         if wanted not in found:
             fix = f"Give the first line the columns image and mask. {did_you_mean(wanted, found)}"
             got = ", ".join(found) or "nothing"
-            raise broken(FileError, str(path), must=f"have a column {wanted}", got=got, fix=fix)
+            raise invalid(FileError, str(path), must=f"have a column {wanted}", got=got, fix=fix)
     return rows
 
 

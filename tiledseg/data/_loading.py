@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import array_of, check_finite, check_shape
-from tiledseg._checks import broken, whole_number
+from tiledseg._validate import array_of, check_finite, check_shape, invalid, whole_number
 from tiledseg.data._masks import read_labels
 from tiledseg.data._pairs import as_pair
 from tiledseg.errors import ArrayError
@@ -29,30 +28,7 @@ _MOST_LABELS = 5
 
 
 def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
-    """Read an image and its mask.
-
-    Parameters
-    ----------
-    pair : Pair
-        Files or arrays.
-
-    Returns
-    -------
-    image : ndarray
-        (H, W) or (H, W, C), in the dtype that it is stored in.
-    mask : ndarray
-        uint8 (H, W): labels.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    ArrayError
-        If the mask is no array of labels in [0, 255] of shape (H, W), or of another size than
-        its image.
-    SettingError
-        If `pair` is none.
-    """
+    """Read an image and its mask."""
     pair = as_pair(pair, "pair")
     image = load_image(pair)
     mask = pair.mask if isinstance(pair.mask, np.ndarray) else read_labels(pair)
@@ -61,54 +37,15 @@ def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
 
 
 def load_image(pair: Pair) -> AnyArray:
-    """Read an image.
-
-    Parameters
-    ----------
-    pair : Pair
-        File or array.
-
-    Returns
-    -------
-    ndarray
-        (H, W) or (H, W, C), in the dtype that it is stored in.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read.
-    """
+    """Read an image."""
     return pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image)
 
 
 def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None:
-    """Check that a mask holds labels, fits its image, and has no label outside the class set.
-
-    Parameters
-    ----------
-    mask : ndarray
-        The mask.
-    image_shape : sequence of int
-        Shape of its image, (H, W) or (H, W, C).
-    classes : int
-        Classes: with 1 the labels are 0 and 1, with more they are 0 to ``classes - 1``.
-
-    Raises
-    ------
-    ArrayError
-        If the mask is not boolean or integer of shape (H, W), or has another label.
-    SettingError
-        If `classes` is no whole number from 1.
-
-    Examples
-    --------
-    >>> check_mask(np.array([[0, 255]]), (1, 2, 3), classes=1)
-    Traceback (most recent call last):
-    tiledseg.errors.ArrayError: `mask` must have labels in [0, 1]; got 255 in 1 of 2 px. ...
-    """
+    """Check that a mask holds labels, fits its image, and has no label outside the class set."""
     mask, size = array_of(mask, "mask"), check_shape(image_shape)[:2]
     if mask.dtype.kind not in "biu":
-        raise broken(
+        raise invalid(
             ArrayError,
             "mask",
             must="hold labels: be boolean or integer",
@@ -116,7 +53,7 @@ def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None
             fix="Cut it, as in mask >= 0.5.",
         )
     if mask.shape != size:
-        raise broken(
+        raise invalid(
             ArrayError,
             "mask",
             must=f"have the height and width of its image, {size}",
@@ -134,38 +71,13 @@ def _outside(mask: AnyArray, most: int) -> ArrayError:
     text = ", ".join(str(label) for label in labels[:_MOST_LABELS])
     got = f"{text}{', …' if len(labels) > _MOST_LABELS else ''} in {wrong.size} of {mask.size} px"
     fix = "Cut a grey mask, as in mask >= 128, or give the network more classes."
-    return broken(ArrayError, "mask", must=f"have labels in [0, {most}]", got=got, fix=fix)
+    return invalid(ArrayError, "mask", must=f"have labels in [0, {most}]", got=got, fix=fix)
 
 
 def load_shrunk(
     pair: Pair, preprocessing: PreprocessingConfig, classes: int
 ) -> tuple[AnyArray, NDArray[np.uint8]]:
-    """Read, check and shrink a pair.
-
-    Parameters
-    ----------
-    pair : Pair
-        The pair.
-    preprocessing : PreprocessingConfig
-        How the image is shrunk.
-    classes : int
-        As of `check_mask`.
-
-    Returns
-    -------
-    pixels : ndarray
-        (h, w, C) in the dtype of the settings.
-    mask : ndarray
-        Labels, uint8 (h, w): of each px, the label at its centre.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    ArrayError
-        If the image is not what `preprocessing` says or has values that are not finite, or the
-        mask does not fit.
-    """
+    """Read, check and shrink a pair."""
     image, mask = load_pair(pair)
     check_mask(mask, image.shape, classes)
     check_finite(image, "image")
@@ -175,20 +87,7 @@ def load_shrunk(
 
 
 def shrunk_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Shrink a mask: each px takes the label at its centre.
-
-    Parameters
-    ----------
-    mask : ndarray
-        Labels, uint8 (H, W).
-    shape : tuple of int
-        Height and width to shrink to, in px.
-
-    Returns
-    -------
-    ndarray
-        uint8 (h, w).
-    """
+    """Shrink a mask: each px takes the label at its centre."""
     return mask[np.ix_(_centres(shape[0], mask.shape[0]), _centres(shape[1], mask.shape[1]))]
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken, did_you_mean, shown
+from tiledseg._validate import did_you_mean, invalid, path_text, shown
 from tiledseg.config import Record
 from tiledseg.data._pairs import Pair, natural
 from tiledseg.data._problems import Problem
@@ -68,13 +67,13 @@ class Manifest:
                 lines = handle.read(_LARGEST + 1).decode("utf-8").split("\n")
         except (OSError, ValueError) as error:
             fix = "Write one with tiledseg split."
-            raise broken(
+            raise invalid(
                 FileError, str(file), must="be a manifest in UTF-8", got=str(error), fix=fix
             ) from error
         records = tuple(_record(file, number, line) for number, line in enumerate(lines, 1) if line.strip())
         if not records:
             fix = "Write one with tiledseg split."
-            raise broken(FileError, str(file), must="hold at least one record", got="none", fix=fix)
+            raise invalid(FileError, str(file), must="hold at least one record", got="none", fix=fix)
         check_disjoint(records)
         return cls(file.parent, records)
 
@@ -104,7 +103,7 @@ class Manifest:
         """
         known = isinstance(split, str) and split in self.splits
         if split is not None and not known:
-            raise broken(
+            raise invalid(
                 FileError,
                 "split",
                 must=f"be a split of the manifest in {self.folder}",
@@ -205,7 +204,7 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
     text = "\n".join([*lines, ""])
     target = Path(path_text(path))
     if target.is_file() and not overwrite and target.read_bytes() != text.encode():
-        raise broken(
+        raise invalid(
             FileError,
             str(path),
             must="be free, or hold these records already",
@@ -216,20 +215,7 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
 
 
 def check_disjoint(records: Sequence[Record]) -> None:
-    """Check that no image, no group and no content is in two splits, and none twice.
-
-    Parameters
-    ----------
-    records : sequence of Record
-        The records. Tiles are compared by the image that they were cut from.
-
-    Raises
-    ------
-    FileError
-        If one is.
-    SettingError
-        If there is no record.
-    """
+    """Check that no image, no group and no content is in two splits, and none twice."""
     names: set[str] = set()
     places: dict[tuple[str, str], Record] = {}
     for record in as_records(records):
@@ -246,7 +232,7 @@ def check_disjoint(records: Sequence[Record]) -> None:
 
 def _twice(what: str, value: str, must: str) -> FileError:
     fix = "Split the data again: tiledseg split keeps groups and copies together."
-    return broken(FileError, what, must=f"occur in {must}", got=value, fix=fix)
+    return invalid(FileError, what, must=f"occur in {must}", got=value, fix=fix)
 
 
 def _record(path: Path, number: int, line: str) -> Record:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken, shown
+from tiledseg._validate import invalid, shown
 from tiledseg.errors import ArrayError
 from tiledseg.io import read_mask
 
@@ -26,49 +26,17 @@ _MOST_SHOWN = 5
 
 
 def mask_files(pair: Pair) -> list[PathLike]:
-    """List the files of a pair's mask.
-
-    Parameters
-    ----------
-    pair : Pair
-        The pair; its mask is no array.
-
-    Returns
-    -------
-    list of path
-        One, or one for each cell.
-    """
+    """List the files of a pair's mask."""
     if isinstance(pair.mask, tuple):
         return list(pair.mask)
     return [] if isinstance(pair.mask, np.ndarray) else [pair.mask]
 
 
 def read_labels(pair: Pair) -> NDArray[np.uint8]:
-    """Read the labels of a pair from its mask's files.
-
-    Parameters
-    ----------
-    pair : Pair
-        The pair; its mask is no array.
-
-    Returns
-    -------
-    ndarray
-        uint8 (H, W). ``merged``: the highest label that any file has at a px, which is 1 where
-        files are cut. ``instances``: the number of the first file that has foreground there.
-        ``classes``: the highest label of the grey values found there.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    ArrayError
-        If the files differ in size, have a grey value that is no class, or there are more cells
-        than labels.
-    """
+    """Read the labels of a pair from its mask's files."""
     files = mask_files(pair)
     if pair.mask_parts == "instances" and len(files) > _MOST_LABELS:
-        raise broken(
+        raise invalid(
             ArrayError,
             "mask",
             must=f"have at most {_MOST_LABELS} cells to be kept as instances",
@@ -80,7 +48,7 @@ def read_labels(pair: Pair) -> NDArray[np.uint8]:
         if labels is None:
             labels = np.zeros_like(part)
         if part.shape != labels.shape:
-            raise broken(
+            raise invalid(
                 ArrayError,
                 os.fspath(files[number - 1]),
                 must=f"have the height and width of the image's first mask, {labels.shape}",
@@ -92,7 +60,7 @@ def read_labels(pair: Pair) -> NDArray[np.uint8]:
         else:
             np.maximum(labels, part, out=labels)
     if labels is None:
-        raise broken(ArrayError, "mask", must="have at least one file", got="none", fix="Name one.")
+        raise invalid(ArrayError, "mask", must="have at least one file", got="none", fix="Name one.")
     return labels
 
 
@@ -112,7 +80,7 @@ def _classes(name: str, values: NDArray[np.uint8], known: Sequence[int]) -> NDAr
     strange = np.setdiff1d(values, [0, *known])
     if strange.size:
         text = ", ".join(str(value) for value in strange[:_MOST_SHOWN])
-        raise broken(
+        raise invalid(
             ArrayError,
             name,
             must=f"have the grey values 0 and {shown(', '.join(map(str, known)))} alone",

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from tiledseg._arguments import all_of, items_of
-from tiledseg._checks import broken, shown
+from tiledseg._validate import all_of, invalid, items_of, shown
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -61,36 +60,12 @@ PairLike: TypeAlias = "Pair | tuple[PathLike | AnyArray, PathLike | AnyArray]"
 
 
 def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
-    """Take pairs, or tuples of image and mask, for pairs.
-
-    Parameters
-    ----------
-    items : iterable of Pair or tuple
-        A tuple is (image, mask), each an array or a path; it is named after its image's file, or
-        after its place.
-    what : str
-        Name of the argument, for messages.
-
-    Returns
-    -------
-    list of Pair
-        At least one.
-
-    Raises
-    ------
-    SettingError
-        If there is none, or an item is neither a pair nor a tuple of two.
-
-    Examples
-    --------
-    >>> [pair.name for pair in as_pairs([("a/7.jpg", "b/7.png"), (np.zeros((4, 4)), "8.png")], "train")]
-    ['7', 'train[1]']
-    """
+    """Take pairs, or tuples of image and mask, for pairs."""
     must, fix = "be a list of pairs of image and mask", "Find some with tiledseg.data.find_pairs."
     found = enumerate(items_of(items, what, must, fix))
     pairs = [as_pair(item, f"{what}[{place}]") for place, item in found]
     if not pairs:
-        raise broken(
+        raise invalid(
             SettingError,
             what,
             must="have at least one pair of image and mask",
@@ -101,23 +76,12 @@ def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
 
 
 def check_apart(train: Sequence[Pair], valid: Sequence[Pair]) -> None:
-    """Check that no image is both trained and validated on.
-
-    Parameters
-    ----------
-    train, valid : sequence of Pair
-        Images are the same where they are the same file or the same array.
-
-    Raises
-    ------
-    SettingError
-        If an image is in both, or they are no pairs.
-    """
+    """Check that no image is both trained and validated on."""
     fix = "Find some with tiledseg.data.find_pairs."
     known = {_identity(pair) for pair in all_of(Pair, train, "train", fix)}
     both = [pair.name for pair in all_of(Pair, valid, "valid", fix) if _identity(pair) in known]
     if both:
-        raise broken(
+        raise invalid(
             SettingError,
             "valid",
             must="have no image of `train`",
@@ -131,28 +95,10 @@ def _identity(pair: Pair) -> object:
 
 
 def as_pair(item: object, place: str) -> Pair:
-    """Take a pair, or a tuple of image and mask, for a pair.
-
-    Parameters
-    ----------
-    item : Pair or tuple
-        Of image and mask, each an array or a path.
-    place : str
-        What messages call it.
-
-    Returns
-    -------
-    Pair
-        The pair.
-
-    Raises
-    ------
-    SettingError
-        If it is something else.
-    """
+    """Take a pair, or a tuple of image and mask, for a pair."""
     parts = (item.image, item.mask) if isinstance(item, Pair) else item
     if not isinstance(parts, tuple) or len(parts) != 2:
-        raise broken(
+        raise invalid(
             SettingError,
             place,
             must="be a Pair or a tuple (image, mask)",
@@ -162,7 +108,7 @@ def as_pair(item: object, place: str) -> Pair:
     image, mask = parts
     for part, value, kinds in (("image", image, _WHOLE), ("mask", mask, (*_WHOLE, tuple))):
         if not isinstance(value, kinds):
-            raise broken(
+            raise invalid(
                 SettingError,
                 f"{place}.{part}",
                 must="be an array or a path",
@@ -175,18 +121,7 @@ def as_pair(item: object, place: str) -> Pair:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Order digits by value: ``2`` before ``10``.
-
-    Parameters
-    ----------
-    name : str
-        A name.
-
-    Returns
-    -------
-    list
-        A key to sort by.
-    """
+    """Order digits by value: ``2`` before ``10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 

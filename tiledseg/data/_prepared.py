@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import broken, whole_number
+from tiledseg._validate import instance_of, invalid, whole_number
 from tiledseg.config import PreprocessingConfig
 from tiledseg.data._each import each
 from tiledseg.data._kept import Cache, InMemory, LoadedAgain, Recent, cache_key
@@ -34,37 +33,18 @@ _MOST_FOREGROUND = 4096  # px that are remembered of each image: more would make
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedPair:
-    """A pair at the network's scale, whose values still are to be prepared.
+    """A pair at the network's scale, whose values still are to be prepared."""
 
-    Attributes
-    ----------
-    name : str
-        What messages call it.
-    shape : tuple of int
-        (h, w, C) of the shrunk image in px.
-    dtype : dtype
-        Of the shrunk image: its own.
-    extremes : tuple of float
-        Least and largest value of the image.
-    foreground : ndarray
-        uint32: places of foreground px in the flat mask, 4096 of them, evenly spread, where there
-        are more.
-    preprocessing : PreprocessingConfig
-        What is left to do.
-    kept : Kept
-        Where px are.
-    limits : tuple of ndarray or None
-        The percentiles of the whole image, as it is read, where they count.
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    extremes: tuple[float, float]
+    name: str  # what messages call it
+    shape: tuple[int, int, int]  # (h, w, C) of the shrunk image in px
+    dtype: np.dtype[Any]  # of the shrunk image: its own
+    extremes: tuple[float, float]  # least and largest value of the image
+    # uint32: places of foreground px in the flat mask, 4096 of them, evenly spread, where there are
+    # more
     foreground: NDArray[np.uint32]
-    preprocessing: PreprocessingConfig
-    kept: Kept
-    limits: Limits | None = None
+    preprocessing: PreprocessingConfig  # what is left to do
+    kept: Kept  # where px are
+    limits: Limits | None = None  # the percentiles of the whole image, as it is read, where they count
 
     @property
     def image(self) -> FloatArray:
@@ -80,31 +60,11 @@ class PreparedPair:
         return self.read(slice(0, self.shape[0]), slice(0, self.shape[1]))
 
     def read(self, rows: slice, columns: slice) -> Loaded:
-        """Read a rectangle.
-
-        Parameters
-        ----------
-        rows, columns : slice
-            The rectangle, with a start and a stop inside the image.
-
-        Returns
-        -------
-        pixels : ndarray
-            (h, w, C), in the image's own dtype and range.
-        labels : ndarray
-            uint8 (h, w).
-
-        Raises
-        ------
-        FileError
-            If a file is no longer there, or can no longer be read.
-        ArrayError
-            If it has changed since it was first read.
-        """
+        """Read a rectangle."""
         pixels, labels = self.kept.read(rows, columns)
         wanted = (rows.stop - rows.start, columns.stop - columns.start, self.shape[2])
         if (pixels.shape, labels.shape, pixels.dtype) != (wanted, wanted[:2], self.dtype):
-            raise broken(
+            raise invalid(
                 ArrayError,
                 self.name,
                 must=f"stay as it was: {self.dtype} of shape {self.shape}",
@@ -114,18 +74,7 @@ class PreparedPair:
         return pixels, labels
 
     def prepared(self, pixels: AnyArray) -> FloatArray:
-        """Prepare px as for prediction.
-
-        Parameters
-        ----------
-        pixels : ndarray
-            (h, w, C) in the image's own dtype.
-
-        Returns
-        -------
-        ndarray
-            float32 (h, w, C).
-        """
+        """Prepare px as for prediction."""
         return np.asarray(prepare(pixels, self.preprocessing, self.limits))
 
 
@@ -134,30 +83,6 @@ def prepare_pair(pair: Pair, preprocessing: PreprocessingConfig, *, classes: int
 
     The image is shrunk as for prediction and kept in its own dtype; the mask takes, for each px of
     the shrunk image, the label at that px's centre.
-
-    Parameters
-    ----------
-    pair : Pair
-        The pair.
-    preprocessing : PreprocessingConfig
-        How the image is prepared.
-    classes : int
-        As of `check_mask`.
-
-    Returns
-    -------
-    PreparedPair
-        Image and mask.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    ArrayError
-        If the image is not what `preprocessing` says or has values that are not finite, or the
-        mask does not fit.
-    SettingError
-        If an argument is of another type.
     """
     instance_of(PreprocessingConfig, preprocessing, "preprocessing")
     loaded = load_shrunk(as_pair(pair, "pair"), preprocessing, whole_number("classes", classes))
@@ -172,35 +97,7 @@ def prepare_pairs(
     memory: int | None = None,
     cache_dir: PathLike | None = None,
 ) -> list[PreparedPair]:
-    """Read, check and shrink pairs, and keep as many in memory as it is said to hold.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        The pairs.
-    preprocessing : PreprocessingConfig
-        How images are prepared; see `prepare_pair`.
-    classes : int
-        As of `check_mask`.
-    memory : int, optional
-        Bytes that shrunk images and masks may take; no limit where it is None. Those of the first
-        pairs are kept; arrays that need no shrinking take nothing.
-    cache_dir : path, optional
-        Folder for the rest: shrunk once, and read by region from then on, in later runs too.
-        Without it their files are read again for every crop, but for the last four images.
-
-    Returns
-    -------
-    list of PreparedPair
-        In the order of `pairs`.
-
-    Raises
-    ------
-    FileError
-        If the cache cannot be written, before any pair is read.
-    TiledSegError
-        If any pair cannot be used; the message names all of them.
-    """
+    """Read, check and shrink pairs, and keep as many in memory as it is said to hold."""
     found, classes = as_pairs(pairs, "pairs"), whole_number("classes", classes)
     instance_of(PreprocessingConfig, preprocessing, "preprocessing")
     left = None if memory is None else whole_number("memory", memory, least=0)

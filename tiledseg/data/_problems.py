@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tiledseg._checks import shown
+from tiledseg._validate import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,42 +22,19 @@ _ORDER: tuple[ProblemKind, ...] = ("unreadable", "changed", "same stem", "no mas
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A file, or some of one name, that cannot be used.
+    """A file, or some of one name, that cannot be used."""
 
-    Attributes
-    ----------
-    kind : {"no mask", "no image", "same stem", "size", "unreadable", "changed"}
-        What is wrong.
-    name : str
-        Name of the image.
-    text : str
-        What exactly is wrong, on one line.
-    harmless : bool
-        Whether the layout expects such gaps, so that the rest is used in any case.
-    """
-
-    kind: ProblemKind
-    name: str
-    text: str
-    harmless: bool = False
+    kind: ProblemKind  # what is wrong
+    name: str  # name of the image
+    text: str  # what exactly is wrong, on one line
+    harmless: bool = False  # whether the layout expects such gaps, so that the rest is used in any case
 
     def __str__(self) -> str:
         return f"{self.kind}: {shown(self.name)}: {self.text}"
 
 
 def listed(problems: Sequence[Problem]) -> str:
-    """List problems on one line: each kind with its names, and the text of its first.
-
-    Parameters
-    ----------
-    problems : sequence of Problem
-        The problems.
-
-    Returns
-    -------
-    str
-        At most 20 names for each kind.
-    """
+    """List problems on one line: each kind with its names, and the text of its first."""
     ordered = sorted(problems, key=lambda problem: _ORDER.index(problem.kind))
     return " ".join(_kind(kind, list(some)) for kind, some in groupby(ordered, lambda one: one.kind))
 

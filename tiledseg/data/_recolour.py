@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config import NEEDS_RGB
 from tiledseg.errors import ArrayError
 
@@ -45,23 +45,9 @@ _Rng = np.random.Generator
 
 
 def check_recolourable(pair: PreparedPair, transforms: Sequence[Any]) -> None:
-    """Check that transforms can be applied to an image.
-
-    Parameters
-    ----------
-    pair : PreparedPair
-        The image.
-    transforms : sequence of PhotometricConfig
-        The transforms.
-
-    Raises
-    ------
-    ArrayError
-        If a transform takes RGB and the image is not, or takes values in [0, 1] and the image has
-        others.
-    """
+    """Check that transforms can be applied to an image."""
     if pair.shape[2] != 3 and (wrong := [one.name for one in transforms if one.name in NEEDS_RGB]):
-        raise broken(
+        raise invalid(
             ArrayError,
             pair.name,
             must=f"be RGB for the transforms {', '.join(wrong)}",
@@ -71,7 +57,7 @@ def check_recolourable(pair: PreparedPair, transforms: Sequence[Any]) -> None:
     wrong = [one.name for one in transforms if one.name in _NEEDS_SHARES]
     least, largest = pair.extremes
     if wrong and pair.dtype.kind == "f" and (least < 0 or largest > 1):
-        raise broken(
+        raise invalid(
             ArrayError,
             pair.name,
             must=f"have values in [0, 1] for the transforms {', '.join(wrong)}",
@@ -81,22 +67,7 @@ def check_recolourable(pair: PreparedPair, transforms: Sequence[Any]) -> None:
 
 
 def recoloured(pixels: AnyArray, transforms: Sequence[Any], rng: np.random.Generator) -> AnyArray:
-    """Change an image.
-
-    Parameters
-    ----------
-    pixels : ndarray
-        (h, w, C), uint8, uint16 or float32; never changed.
-    transforms : sequence of PhotometricConfig
-        In order.
-    rng : numpy.random.Generator
-        Where chance comes from.
-
-    Returns
-    -------
-    ndarray
-        Of the same shape and dtype; `pixels` itself where chance changes nothing.
-    """
+    """Change an image."""
     chosen = [one for one in transforms if rng.random() < one.probability]
     if not chosen:
         return pixels

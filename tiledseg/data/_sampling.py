@@ -30,24 +30,6 @@ def taken(
     """Take a crop of an image, between px bilinearly, and of its mask, from the nearest px.
 
     Beyond its edges the image is mirrored, the edge px not repeated.
-
-    Parameters
-    ----------
-    pair : PreparedPair
-        Image and mask; only the part that the crop shows is read.
-    crop_map : CropMap
-        Where px come from.
-    origin : tuple of int
-        Place (y, x) in the image of the crop's first px, were nothing moved.
-    shape : tuple of int
-        Height and width of the crop in px.
-
-    Returns
-    -------
-    image : ndarray
-        (h, w, C), in the image's own dtype.
-    labels : ndarray
-        uint8 (h, w).
     """
     matrix = _matrix(crop_map, shape)
     places = None if crop_map.bend is None else _places(crop_map.bend, matrix)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import broken
+from tiledseg._validate import instance_of, invalid
 from tiledseg.config import SplitConfig
 from tiledseg.data._groups import grouped
 from tiledseg.data._records import as_records
@@ -28,24 +27,12 @@ _MOST_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Images that stay together.
+    """Images that stay together."""
 
-    Attributes
-    ----------
-    name : str
-        The group's name.
-    size : int
-        Number of images.
-    foreground : float
-        Sum of their foreground shares.
-    lot : bytes
-        What chance gave it: a digest of seed and name, so that no order plays a part.
-    """
-
-    name: str
-    size: int
-    foreground: float
-    lot: bytes
+    name: str  # the group's name
+    size: int  # number of images
+    foreground: float  # sum of their foreground shares
+    lot: bytes  # what chance gave it: a digest of seed and name, so that no order plays a part
 
     @property
     def mean(self) -> float:
@@ -88,7 +75,7 @@ def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record
     groups = _groups(with_groups, config.seed)
     quotas = _quotas(len(with_groups), config)
     if len(groups) < len(quotas):
-        raise broken(
+        raise invalid(
             SettingError,
             "group_by",
             must=f"leave at least one group for each of the {len(quotas)} splits",
@@ -125,7 +112,7 @@ def _quotas(n_images: int, config: SplitConfig) -> list[int]:
     for place in remainders[: n_images - sum(quotas)]:
         quotas[place] += 1
     if 0 in quotas:
-        raise broken(
+        raise invalid(
             SettingError,
             "shares",
             must="give every split at least one image",
@@ -168,19 +155,7 @@ def _first_choice(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
 
 
 class _Exchange:
-    """Moves and swaps groups between splits as long as that brings them nearer to what they should be.
-
-    Parameters
-    ----------
-    groups : sequence of _Group
-        The groups.
-    places : list of int
-        The split that each is in.
-    quotas : sequence of int
-        Images that each split should have.
-    level : bool
-        Whether the splits should have the same mean foreground share.
-    """
+    """Moves and swaps groups between splits as long as that brings them nearer to what they should be."""
 
     def __init__(
         self, groups: Sequence[_Group], places: list[int], quotas: Sequence[int], *, level: bool
@@ -193,13 +168,7 @@ class _Exchange:
             self._add(group, place, 1)
 
     def settled(self) -> list[int]:
-        """Exchange until nothing gets better.
-
-        Returns
-        -------
-        list of int
-            The split that each group is in.
-        """
+        """Exchange until nothing gets better."""
         for _ in range(_MOST_ROUNDS):
             tried = [self._moved(one) for one in range(len(self._groups))]
             tried += [self._swapped(*two) for two in combinations(range(len(self._groups)), 2)]

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import shown
+from tiledseg._validate import shown
 from tiledseg.data._records import as_records
 from tiledseg.io import write_text
 
@@ -26,37 +26,18 @@ _MOST_SIZES = 4
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """What a split comes to.
+    """What a split comes to."""
 
-    Attributes
-    ----------
-    split : str
-        Its name; ``all`` for all of them.
-    images : int
-        Number of images.
-    groups : int
-        Number of groups.
-    pixels : int
-        Px of all images.
-    foreground : float
-        Share of all px that are foreground, in [0, 1].
-    foreground_mean, foreground_least, foreground_most : float
-        Mean, least and largest share of an image.
-    empty : int
-        Number of images without foreground.
-    sizes : dict of str to int
-        Number of images of each size, as in ``1920x2560`` (height first), the most frequent first.
-    """
-
-    split: str
-    images: int
-    groups: int
-    pixels: int
-    foreground: float
-    foreground_mean: float
-    foreground_least: float
-    foreground_most: float
-    empty: int
+    split: str  # its name; ``all`` for all of them
+    images: int  # number of images
+    groups: int  # number of groups
+    pixels: int  # px of all images
+    foreground: float  # share of all px that are foreground, in [0, 1]
+    foreground_mean: float  # mean, least and largest share of an image
+    foreground_least: float  # mean, least and largest share of an image
+    foreground_most: float  # mean, least and largest share of an image
+    empty: int  # number of images without foreground
+    # number of images of each size, as in ``1920x2560`` (height first), the most frequent first
     sizes: dict[str, int]
 
 

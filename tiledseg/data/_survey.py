@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import broken
+from tiledseg._validate import instance_of, invalid
 from tiledseg.config import DataConfig
 from tiledseg.data._layouts import find, in_folders
 from tiledseg.data._manifest import Manifest
@@ -81,24 +80,7 @@ def survey(config: DataConfig) -> Survey:
 
 
 def pairs_of(config: DataConfig) -> list[Pair]:
-    """Find the pairs that settings name.
-
-    Parameters
-    ----------
-    config : DataConfig
-        The layout, where it is, how masks are read, and what becomes of problems.
-
-    Returns
-    -------
-    list of Pair
-        At least one, in natural order of the names.
-
-    Raises
-    ------
-    FileError
-        If a folder cannot be read, nothing can be used, or something cannot and `config` does not
-        say to skip it; the message names all of it.
-    """
+    """Find the pairs that settings name."""
     return _usable(survey(config), skip=config.problems == "skip")
 
 
@@ -161,7 +143,7 @@ def _problem_of(pair: Pair) -> Problem | None:
 def _usable(found: Survey, *, skip: bool) -> list[Pair]:
     bad = [problem for problem in found.problems if not problem.harmless]
     if bad and (not skip or not found.pairs):
-        raise broken(
+        raise invalid(
             FileError,
             "data",
             must="have no files that cannot be used",
@@ -169,7 +151,7 @@ def _usable(found: Survey, *, skip: bool) -> list[Pair]:
             fix=f'{listed(bad)} Mend them, or leave them out with problems="skip".',
         )
     if not found.pairs:
-        raise broken(
+        raise invalid(
             FileError,
             "data",
             must="have at least one image with a mask",

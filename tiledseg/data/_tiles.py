@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
+from tiledseg._validate import instance_of, invalid
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
 from tiledseg.data._each import each
 from tiledseg.data._loading import load_pair, shrunk_labels
 from tiledseg.data._manifest import Manifest, write_manifest
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.grid import Box
 from tiledseg.io import file_digest, new_folder, write_image, write_mask
 from tiledseg.preprocess import scaled_length, shrunk
-from tiledseg.tiler import Tiler
+from tiledseg.tiling import Box, Tiler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +97,7 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
     instance_of(Manifest, source, "source", "Read one with tiledseg.data.Manifest.read.")
     instance_of(TileSetConfig, config, "config")
     if config.empty_share < 1 and not {*config.empty_splits, ""} & set(source.splits):
-        raise broken(
+        raise invalid(
             SettingError,
             "empty_splits",
             must=f"name a split of {', '.join(source.splits) or 'the data'}",
@@ -189,7 +187,7 @@ class _Writer:
 def _cut(record: Record, pair: Pair, config: TileSetConfig) -> Iterator[_Tile]:
     image, mask = load_pair(pair)
     if image.dtype.kind != "u":
-        raise broken(
+        raise invalid(
             ArrayError,
             record.image,
             must="be of 8 or 16 bits to be cut into tiles on disk",

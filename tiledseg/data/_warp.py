@@ -29,17 +29,10 @@ _Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CropMap:
-    """Where the px of a crop come from, in px from the crop's middle.
+    """Where the px of a crop come from, in px from the crop's middle."""
 
-    Attributes
-    ----------
-    matrix : ndarray
-        (2, 3): from a place (x, y) in the crop to one in the image.
-    bend : ndarray or None
-        (h, w, 2) float32: what is added to that, along x and y; None where nothing bends.
-    """
-
-    matrix: _Matrix
+    matrix: _Matrix  # (2, 3): from a place (x, y) in the crop to one in the image
+    # (h, w, 2) float32: what is added to that, along x and y; None where nothing bends
     bend: FloatArray | None
 
     @property
@@ -53,22 +46,7 @@ STILL = CropMap(np.eye(2, 3), None)
 
 
 def drawn_map(transforms: Sequence[Any], shape: tuple[int, int], rng: np.random.Generator) -> CropMap:
-    """Draw each transform and fold them into one map.
-
-    Parameters
-    ----------
-    transforms : sequence of GeometricConfig
-        In the order in which they act on the image.
-    shape : tuple of int
-        Height and width of the crop in px.
-    rng : numpy.random.Generator
-        Where chance comes from.
-
-    Returns
-    -------
-    CropMap
-        From the crop to the image.
-    """
+    """Draw each transform and fold them into one map."""
     bends = [one for one in transforms if one.name in FIELDS]
     step = min((step_of(one, shape) for one in bends), default=1)
     grid = _coarse_grid(shape, step)

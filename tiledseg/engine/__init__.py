@@ -6,15 +6,19 @@ from tiledseg.engine._memory import allowed_memory, available_memory, check_memo
 from tiledseg.engine._packing import Packing
 from tiledseg.engine._reach import UNKNOWN, Grow, Reach, Slide, Windows
 from tiledseg.engine._views import Views, n_views, own_views
+from tiledseg.engine.network import ModelReference, Predictor, SegmenterLike
 
 __all__ = [
     "UNKNOWN",
     "CallablePredictor",
     "Engine",
     "Grow",
+    "ModelReference",
     "Packing",
     "Precision",
+    "Predictor",
     "Reach",
+    "SegmenterLike",
     "Slide",
     "Views",
     "Way",

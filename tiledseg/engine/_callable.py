@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._checks import broken, shown
+from tiledseg._validate import invalid, shown
 from tiledseg.engine._reach import UNKNOWN, Reach
 from tiledseg.errors import ModelError, TiledSegError
 
@@ -21,23 +21,7 @@ __all__ = ["CallablePredictor", "checked_outputs", "failures_named"]
 
 @contextmanager
 def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
-    """Turn whatever a network raises into an error of ours that names the tiles.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape (N, h, w, C) of the tiles.
-
-    Yields
-    ------
-    None
-        While the network runs.
-
-    Raises
-    ------
-    ModelError
-        If the network raises; from its own error. Ours and a MemoryError pass as they are.
-    """
+    """Turn whatever a network raises into an error of ours that names the tiles."""
     try:
         yield
     except (TiledSegError, MemoryError):
@@ -52,11 +36,6 @@ class CallablePredictor:
     """A Predictor from a callable of which nothing else is known.
 
     Its stride is taken to be 1; where it is another, set ``TilingConfig.alignment``.
-
-    Parameters
-    ----------
-    call : callable
-        Maps tiles (N, h, w, C) float32 to outputs (N, h, w, K).
     """
 
     channels: int | None = None
@@ -69,28 +48,11 @@ class CallablePredictor:
         self.classes: int | None = None
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Guess the memory that one tile needs: not known, so sixteen float32 maps of its size.
-
-        Parameters
-        ----------
-        tile_size : tuple of int
-            Height and width in px.
-
-        Returns
-        -------
-        int
-            Bytes.
-        """
+        """Guess the memory that one tile needs: not known, so sixteen float32 maps of its size."""
         return 16 * 4 * tile_size[0] * tile_size[1]
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Check nothing: what a callable takes shows when it is called.
-
-        Parameters
-        ----------
-        tile_size : tuple of int
-            Height and width in px.
-        """
+        """Check nothing: what a callable takes shows when it is called."""
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
@@ -100,7 +62,7 @@ class CallablePredictor:
         # view that would keep something larger in memory.
         outputs = checked_outputs(returned, tiles.shape).copy()
         if self.classes not in {None, outputs.shape[3]}:
-            raise broken(
+            raise invalid(
                 ModelError,
                 "outputs",
                 must=f"keep {self.classes} channels from batch to batch",
@@ -112,31 +74,13 @@ class CallablePredictor:
 
 
 def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa: ANN401
-    """Check that outputs fit their tiles, and make them float32.
-
-    Parameters
-    ----------
-    outputs : array_like
-        What a network returned.
-    shape : tuple of int
-        Shape (N, h, w, C) of the tiles.
-
-    Returns
-    -------
-    ndarray
-        (N, h, w, K) float32.
-
-    Raises
-    ------
-    ModelError
-        If it is not a real array of shape (N, h, w, K).
-    """
+    """Check that outputs fit their tiles, and make them float32."""
     try:
         array = np.asarray(outputs)
     except Exception as error:  # noqa: BLE001  whatever another library's array raises
         raise ModelError(f"The network's output is no array: {type(error).__name__}: {error}") from None
     if array.dtype.kind not in "biuf":
-        raise broken(
+        raise invalid(
             ModelError,
             "outputs",
             must="be one array of real numbers",
@@ -144,7 +88,7 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
             fix="Let the network return one map of shape (N, h, w, K).",
         )
     if array.ndim != 4 or array.shape[:3] != shape[:3]:
-        raise broken(
+        raise invalid(
             ModelError,
             "outputs",
             must=f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}",

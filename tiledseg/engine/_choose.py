@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import lazy_loader
 
-from tiledseg._arguments import one_of
-from tiledseg._checks import broken
-from tiledseg._types import SegmenterLike
+from tiledseg._validate import invalid, one_of
 from tiledseg.engine._callable import CallablePredictor
 from tiledseg.engine._halving import Halving
 from tiledseg.engine._views import Viewed, Views, n_views
+from tiledseg.engine.network import SegmenterLike
 from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tiledseg._types import AnyArray, FloatArray, Predictor
+    from tiledseg._types import AnyArray, FloatArray
     from tiledseg.engine import _device, _keras, _openvino, _replicas
+    from tiledseg.engine.network import Predictor
 else:
     _device = lazy_loader.load("tiledseg.engine._device", suppress_warning=True)
     _keras = lazy_loader.load("tiledseg.engine._keras", suppress_warning=True)
@@ -40,31 +40,7 @@ _WORTH = 1e12  # multiplications, some 10 s of two cores: conversion takes a few
 
 
 def predictor_for(model: object) -> Predictor:
-    """Make a network ready to be called on batches of tiles.
-
-    Parameters
-    ----------
-    model : Segmenter, keras.Model, Predictor or callable
-        A callable maps tiles (N, h, w, C) float32 to outputs (N, h, w, K).
-
-    Returns
-    -------
-    Predictor
-        Knows the network's channels, classes, tile size and stride as far as they can be known.
-
-    Raises
-    ------
-    ModelError
-        If `model` is none of these, or a Keras network that cannot be tiled: several inputs or
-        outputs, not an image, weights that are not finite, or an unknown data format.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> predictor = predictor_for(lambda tiles: tiles[..., :1] * 2)
-    >>> predictor(np.ones((2, 4, 4, 3), np.uint8)).shape
-    (2, 4, 4, 1)
-    """
+    """Make a network ready to be called on batches of tiles."""
     if isinstance(model, SegmenterLike):
         model = model.network
     if _is_keras(model):
@@ -73,7 +49,7 @@ def predictor_for(model: object) -> Predictor:
         ready: Predictor = model  # type: ignore[assignment]
         return ready
     if not callable(model):
-        raise broken(
+        raise invalid(
             ModelError,
             "model",
             must="be a Segmenter, a keras.Model or a callable",
@@ -88,36 +64,11 @@ def predictor_for(model: object) -> Predictor:
 def fastest(
     predictor: Predictor, n_px: int, engine: Engine = "auto", precision: Precision = "f32"
 ) -> Predictor:
-    """Take the engine asked for, or the one that will be done first.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network, as `predictor_for` makes it.
-    n_px : int
-        Px of all tiles that will be computed.
-    engine : {"auto", "keras", "openvino"}
-        ``auto`` takes OpenVINO for a Keras network on the TensorFlow backend where it is
-        installed, there is no GPU and enough is to be computed that converting pays.
-    precision : {"f32", "bf16"}
-        ``bf16`` takes OpenVINO, whatever is to be computed.
-
-    Returns
-    -------
-    Predictor
-        `predictor` itself where that is the one.
-
-    Raises
-    ------
-    ModelError
-        If OpenVINO is asked for and not installed, or cannot run the network.
-    SettingError
-        If `engine` or `precision` is not known, or they exclude one another.
-    """
+    """Take the engine asked for, or the one that will be done first."""
     one_of("engine", engine, get_args(Engine))
     one_of("precision", precision, get_args(Precision))
     if precision == "bf16" and engine == "keras":
-        raise broken(
+        raise invalid(
             SettingError,
             "precision",
             must="be f32 with engine='keras'",
@@ -131,7 +82,7 @@ def fastest(
     if obstacle is not None:
         if asked:
             what = "engine" if engine == "openvino" else "precision"
-            raise broken(ModelError, what, must="be one that can be had", got=obstacle, fix=_FIX)
+            raise invalid(ModelError, what, must="be one that can be had", got=obstacle, fix=_FIX)
         return predictor
     keras: _keras.KerasPredictor = predictor  # type: ignore[assignment]
     if not asked and (_device.n_gpus() or keras.work(n_px) < _WORTH):
@@ -169,7 +120,7 @@ class Way:
             one_of("views", self.views, get_args(Views))
         named = isinstance(self.devices, list | tuple) and all(isinstance(one, str) for one in self.devices)
         if self.devices is not None and not (named and self.devices):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "devices",
                 must="be names of devices, at least one",
@@ -181,36 +132,9 @@ class Way:
 def networks_for(
     predictor: Predictor, way: Way, tile_size: tuple[int, int], n_tiles: int, batch_size: int
 ) -> list[Callable[[AnyArray], FloatArray]]:
-    """Make a network ready to be run, once for each device.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network, as `predictor_for` makes it.
-    way : Way
-        How it is run.
-    tile_size : tuple of int
-        Height and width of a tile in px.
-    n_tiles : int
-        Tiles that will be computed.
-    batch_size : int
-        Tiles, or views of tiles, per call.
-
-    Returns
-    -------
-    list of callable
-        Each maps tiles (N, h, w, C) to outputs (N, h, w, K) float32, and halves batches that
-        memory is too small for. One thread at a time may call it.
-
-    Raises
-    ------
-    ModelError
-        If the network cannot be run in that way.
-    SettingError
-        If a setting is not known, or does not fit the tile or the others.
-    """
+    """Make a network ready to be run, once for each device."""
     if way.views == "d4" and tile_size[0] != tile_size[1]:
-        raise broken(
+        raise invalid(
             SettingError, "views", must="be flips for tiles that are not square", got="d4", fix="Use flips."
         )
     engine = way.engine if way.devices is None or way.engine == "openvino" else "keras"
@@ -225,18 +149,7 @@ def networks_for(
 
 
 def n_devices(predictor: Predictor) -> int:
-    """Count the devices that `networks_for` takes by itself.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network, as `predictor_for` makes it.
-
-    Returns
-    -------
-    int
-        GPUs for a Keras network on the TensorFlow backend; at least 1.
-    """
+    """Count the devices that `networks_for` takes by itself."""
     if type(predictor).__module__ != "tiledseg.engine._keras" or _device.backend() != "tensorflow":
         return 1
     return max(1, _device.n_gpus())
@@ -247,7 +160,7 @@ def _copies(predictor: Predictor, devices: Sequence[str] | None) -> list[Predict
         keras: _keras.KerasPredictor = predictor  # type: ignore[assignment]
         return _replicas.replicas(keras, devices)
     if devices is not None:
-        raise broken(
+        raise invalid(
             ModelError,
             "devices",
             must="be None but for a Keras network",

@@ -21,22 +21,7 @@ def compiled(
     shape: tuple[int, ...],
     device: str | None = None,
 ) -> Callable[[FloatArray], AnyArray]:
-    """Compile a network's inference call for one batch shape.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The network; the function holds its variables, but no reference to it.
-    shape : tuple of int
-        (N, h, w, C) of every batch.
-    device : str, optional
-        TensorFlow's name of the device to run on; its own choice where it is None.
-
-    Returns
-    -------
-    callable
-        Maps a batch float32 of that shape to what the network returns, as a NumPy array.
-    """
+    """Compile a network's inference call for one batch shape."""
     make = _BACKENDS[keras.backend.backend()]
     if device is None:
         return make(weakref.ref(model), shape)

@@ -8,22 +8,10 @@ __all__ = ["backend", "n_gpus"]
 
 
 def backend() -> str:
-    """Name the backend of Keras.
-
-    Returns
-    -------
-    str
-        ``tensorflow``, ``jax`` or ``torch``.
-    """
+    """Name the backend of Keras."""
     return str(keras.backend.backend())
 
 
 def n_gpus() -> int:
-    """Count the GPUs that TensorFlow can run on.
-
-    Returns
-    -------
-    int
-        Those that it sees.
-    """
+    """Count the GPUs that TensorFlow can run on."""
     return len(tf.config.get_visible_devices("GPU"))

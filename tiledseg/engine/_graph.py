@@ -15,24 +15,12 @@ __all__ = ["Graph", "read_graph"]
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What was read off a graph.
+    """What was read off a graph."""
 
-    Attributes
-    ----------
-    stride : tuple of int
-        Total stride (y, x) in px.
-    floats_per_px : float
-        Numbers in all feature maps together, for each px of the input.
-    products_per_px : float
-        Multiplications of a number with a weight, for each px of the input.
-    reach : Reach
-        What an output px depends on.
-    """
-
-    stride: tuple[int, int]
-    floats_per_px: float
-    products_per_px: float
-    reach: Reach
+    stride: tuple[int, int]  # total stride (y, x) in px
+    floats_per_px: float  # numbers in all feature maps together, for each px of the input
+    products_per_px: float  # multiplications of a number with a weight, for each px of the input
+    reach: Reach  # what an output px depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +53,6 @@ def read_graph(model: Any) -> Graph:  # noqa: ANN401
     The scale of a tensor follows from the strides of the layers before it. The total stride is the
     least multiple of all of them: sizes and origins that are multiples of it pass every pooling and
     every upsampling without a remainder.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional or sequential network; for a subclassed one the stride is taken to be 1, and
-        its reach is unknown.
-
-    Returns
-    -------
-    Graph
-        Total stride, reach and size of the feature maps.
     """
     walk, output = _Walk(), None
     graph = _graph_of(model)

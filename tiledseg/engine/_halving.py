@@ -10,7 +10,8 @@ import numpy as np
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
-    from tiledseg._types import AnyArray, FloatArray, Predictor
+    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.engine.network import Predictor
 
 __all__ = ["Halving", "out_of_memory"]
 
@@ -20,18 +21,7 @@ _WORDS = ("resource_exhausted", "out of memory", "bad_alloc", "bad allocation", 
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Say whether an error, or one that it was raised from, means that memory ran out.
-
-    Parameters
-    ----------
-    error : BaseException
-        What a network raised.
-
-    Returns
-    -------
-    bool
-        Whether fewer tiles at once may help.
-    """
+    """Say whether an error, or one that it was raised from, means that memory ran out."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, MemoryError) or type(found).__name__ in _NAMES:
@@ -47,11 +37,6 @@ class Halving:
 
     Later batches are cut to the size that fitted, so that each does not have to fail first. One
     at a time may be called.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -59,23 +44,7 @@ class Halving:
         self._most: int | None = None
 
     def __call__(self, tiles: AnyArray) -> FloatArray:
-        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32.
-
-        Parameters
-        ----------
-        tiles : ndarray
-            (N, h, w, C).
-
-        Returns
-        -------
-        ndarray
-            (N, h, w, K) float32.
-
-        Raises
-        ------
-        ModelError
-            If the network fails, or memory does not suffice for one tile.
-        """
+        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
         parts: list[FloatArray] = []
         first = 0
         while first < len(tiles):

@@ -24,14 +24,7 @@ _CHUNK = 1 << 22
 
 
 def cache_folder() -> Path:
-    """Say where converted networks are kept.
-
-    Returns
-    -------
-    Path
-        What the environment variable ``TILEDSEG_CACHE_DIR`` says, else a folder ``tiledseg``
-        where this system's users keep caches. It may be deleted at any time.
-    """
+    """Say where converted networks are kept."""
     named = os.environ.get("TILEDSEG_CACHE_DIR")
     if named:
         return Path(named)
@@ -45,18 +38,7 @@ def cache_folder() -> Path:
 
 
 def kept(key: str) -> Path | None:
-    """Find what was kept under a key.
-
-    Parameters
-    ----------
-    key : str
-        A digest.
-
-    Returns
-    -------
-    Path or None
-        The folder; None where there is none, or its files are not what was written.
-    """
+    """Find what was kept under a key."""
     folder = cache_folder() / key
     try:
         seal = json.loads((folder / _SEAL).read_text())
@@ -71,15 +53,7 @@ def kept(key: str) -> Path | None:
 
 
 def keep(key: str, write: Callable[[Path], object]) -> None:
-    """Keep files under a key; where that fails it is said in the log, and nothing is kept.
-
-    Parameters
-    ----------
-    key : str
-        A digest.
-    write : callable
-        Writes the files into the folder that it is given.
-    """
+    """Keep files under a key; where that fails it is said in the log, and nothing is kept."""
     root = cache_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -100,13 +74,7 @@ def keep(key: str, write: Callable[[Path], object]) -> None:
 
 
 def drop(key: str) -> None:
-    """Forget what was kept under a key.
-
-    Parameters
-    ----------
-    key : str
-        A digest.
-    """
+    """Forget what was kept under a key."""
     shutil.rmtree(cache_folder() / key, ignore_errors=True)
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.engine._callable import checked_outputs, failures_named
 from tiledseg.engine._compiled import compiled
 from tiledseg.engine._graph import read_graph
 from tiledseg.engine._halving import out_of_memory
 from tiledseg.errors import ModelError, SettingError
-from tiledseg.grid import check_multiple
+from tiledseg.tiling import check_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,19 +40,6 @@ class KerasPredictor:
     the first one of its tile size is padded to it, so the last batch costs no new compilation.
     New weights are used at once; a layer that is given another activation or the like is not seen
     any more once the network has been compiled: build a new network for that.
-
-    Parameters
-    ----------
-    model : keras.Model
-        One image in, (N, h, w, C); one map of the same size out, (N, h, w, K).
-    device : str, optional
-        TensorFlow's name of the device that its weights are on; its own choice where it is None.
-
-    Raises
-    ------
-    ModelError
-        If it has several inputs or outputs, does not map images to maps, is channels-first, has
-        an output of another size than its input, or weights that are not finite.
     """
 
     def __init__(self, model: Any, device: str | None = None) -> None:  # noqa: ANN401  Keras has no types
@@ -67,55 +54,15 @@ class KerasPredictor:
         self.reach: Reach = self._graph.reach
 
     def work(self, n_px: int) -> float:
-        """Estimate how much is to be computed.
-
-        Parameters
-        ----------
-        n_px : int
-            Px of all tiles together.
-
-        Returns
-        -------
-        float
-            Multiplications of a number with a weight.
-        """
+        """Estimate how much is to be computed."""
         return self._graph.products_per_px * n_px
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate the memory that one tile needs, from above: most feature maps at once.
-
-        Parameters
-        ----------
-        tile_size : tuple of int
-            Height and width in px.
-
-        Returns
-        -------
-        int
-            Bytes.
-        """
+        """Estimate the memory that one tile needs, from above: most feature maps at once."""
         return int(_ALIVE * 4 * self._graph.floats_per_px * tile_size[0] * tile_size[1])
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
-        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32.
-
-        Parameters
-        ----------
-        tiles : ndarray
-            (N, h, w, C).
-
-        Returns
-        -------
-        ndarray
-            (N, h, w, K) float32.
-
-        Raises
-        ------
-        ModelError
-            If the network returns something else than a map of the tile's size.
-        SettingError
-            If the network does not take tiles of that size.
-        """
+        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
         functions = _COMPILED.setdefault(self.model, {})
         shape = ready_shape(functions, tiles.shape)
         with failures_named(tiles.shape):
@@ -131,27 +78,14 @@ class KerasPredictor:
         return checked_outputs(outputs, shape)[: len(tiles)]
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Check that the network maps tiles of a size to maps of that size.
-
-        Parameters
-        ----------
-        tile_size : tuple of int
-            Height and width in px.
-
-        Raises
-        ------
-        ModelError
-            If it returns something else than one map of that size.
-        SettingError
-            If it does not take such tiles.
-        """
+        """Check that the network maps tiles of a size to maps of that size."""
         self._check_size((1, *tile_size, self.channels or 1))
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         _, height, width, channels = shape
         for axis, fixed, size in zip("yx", self.tile_size, (height, width), strict=True):
             if fixed not in {None, size}:
-                raise broken(
+                raise invalid(
                     SettingError,
                     "tile_size",
                     must=f"be {fixed} px along {axis}, the network's input",
@@ -161,7 +95,7 @@ class KerasPredictor:
         for size, step in zip((height, width), self.stride, strict=True):
             check_multiple(size, step)
         if channels != self.channels:
-            raise broken(
+            raise invalid(
                 ModelError,
                 "tiles",
                 must=f"have {self.channels} channels",
@@ -173,39 +107,13 @@ class KerasPredictor:
 
 
 def ready_shape(shapes: Iterable[tuple[int, ...]], wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """Choose the shape that a batch is padded to.
-
-    Parameters
-    ----------
-    shapes : iterable of tuple of int
-        Shapes (N, h, w, C) for which the network is compiled.
-    wanted : tuple of int
-        Shape of the batch.
-
-    Returns
-    -------
-    tuple of int
-        The smallest of them with the same tiles and room for the batch; else the batch's own.
-    """
+    """Choose the shape that a batch is padded to."""
     ready = [shape for shape in list(shapes) if shape[1:] == wanted[1:] and shape[0] >= wanted[0]]
     return min(ready, default=wanted)
 
 
 def padded(tiles: AnyArray, size: int) -> FloatArray:
-    """Fill a batch up with zeros.
-
-    Parameters
-    ----------
-    tiles : ndarray
-        (N, h, w, C).
-    size : int
-        Tiles that are wanted, at least N.
-
-    Returns
-    -------
-    ndarray
-        (size, h, w, C) float32, contiguous.
-    """
+    """Fill a batch up with zeros."""
     if len(tiles) == size:
         return np.ascontiguousarray(tiles, np.float32)
     batch = np.zeros((size, *tiles.shape[1:]), np.float32)
@@ -215,7 +123,7 @@ def padded(tiles: AnyArray, size: int) -> FloatArray:
 
 def _input_shape(model: Any) -> tuple[int | None, int | None, int]:  # noqa: ANN401
     if keras.config.image_data_format() != "channels_last":
-        raise broken(
+        raise invalid(
             ModelError,
             "image_data_format",
             must="be channels_last",
@@ -224,7 +132,7 @@ def _input_shape(model: Any) -> tuple[int | None, int | None, int]:  # noqa: ANN
         )
     shape = _one_shape(model, "input_shape", "input")
     if len(shape) != 4 or shape[3] is None:
-        raise broken(
+        raise invalid(
             ModelError,
             "model",
             must="take one image, (N, h, w, C)",
@@ -238,7 +146,7 @@ def _one_shape(model: Any, name: str, what: str) -> tuple[int | None, ...]:  # n
     try:
         shape = getattr(model, name)
     except AttributeError:  # a subclassed network that was never called
-        raise broken(
+        raise invalid(
             ModelError,
             "model",
             must=f"know its {what} shape",
@@ -246,7 +154,7 @@ def _one_shape(model: Any, name: str, what: str) -> tuple[int | None, ...]:  # n
             fix="Build it with keras.Input, or pass a callable: lambda tiles: model(tiles).",
         ) from None
     if isinstance(shape, list | dict) or (shape and isinstance(shape[0], list | tuple)):
-        raise broken(
+        raise invalid(
             ModelError,
             "model",
             must=f"have one {what}",
@@ -259,7 +167,7 @@ def _one_shape(model: Any, name: str, what: str) -> tuple[int | None, ...]:  # n
 def _classes(model: Any, height: int | None, width: int | None) -> int | None:  # noqa: ANN401
     shape = _one_shape(model, "output_shape", "output")
     if len(shape) != 4:
-        raise broken(
+        raise invalid(
             ModelError,
             "model",
             must="return a map, (N, h, w, K)",
@@ -277,7 +185,7 @@ def _check_output(model: Any, height: int, width: int, channels: int) -> None:  
         spec = model.compute_output_spec(keras.KerasTensor((1, height, width, channels)))
     except Exception as error:  # noqa: BLE001  Keras and its backends raise many kinds
         text = str(error).strip().splitlines()[0]
-        raise broken(
+        raise invalid(
             SettingError,
             "tile_size",
             must="be a size that the network takes",
@@ -285,7 +193,7 @@ def _check_output(model: Any, height: int, width: int, channels: int) -> None:  
             fix="Use a multiple of the network's stride.",
         ) from None
     if len(getattr(spec, "shape", ())) != 4:
-        raise broken(
+        raise invalid(
             ModelError,
             "model",
             must="return one map, (N, h, w, K)",
@@ -298,7 +206,7 @@ def _check_output(model: Any, height: int, width: int, channels: int) -> None:  
 
 
 def _wrong_output(axis: str, size: int, out: int) -> ModelError:
-    return broken(
+    return invalid(
         ModelError,
         "model",
         must="return a map of its input's size",
@@ -322,7 +230,7 @@ def _weight_sums(model: Any) -> bytes:  # noqa: ANN401
         part = variable.numpy() if flat else keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1))
         part = np.ascontiguousarray(part, np.float32)
         if not np.isfinite(part).all() and not np.isfinite(variable.numpy()).all():  # not an overflow
-            raise broken(
+            raise invalid(
                 ModelError,
                 "model",
                 must="have finite weights",

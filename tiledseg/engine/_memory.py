@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from tiledseg._types import Predictor
+    from tiledseg.engine.network import Predictor
 
 __all__ = ["allowed_memory", "available_memory", "check_memory", "fitting_batch"]
 
@@ -20,14 +20,7 @@ _SHARE = 0.5  # of the free memory that a network may take when nothing else is 
 
 
 def available_memory() -> int:
-    """Say how much memory this process can still have.
-
-    Returns
-    -------
-    int
-        Bytes that the machine has free or can free at once, or what a container's limit leaves of
-        them; 4 GiB where the system does not tell.
-    """
+    """Say how much memory this process can still have."""
     machine = _table("/proc/meminfo").get("MemAvailable:")
     try:
         free = machine * 1024 if machine else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -55,48 +48,14 @@ def _table(file: str | Path) -> dict[str, int]:
 
 
 def allowed_memory(memory_budget: int | None) -> int:
-    """Say how much memory a network may take for its activations.
-
-    Parameters
-    ----------
-    memory_budget : int or None
-        What was given.
-
-    Returns
-    -------
-    int
-        Bytes: that; half of the free memory where it is None.
-    """
+    """Say how much memory a network may take for its activations."""
     return int(available_memory() * _SHARE) if memory_budget is None else memory_budget
 
 
 def fitting_batch(
     predictor: Predictor, tile_size: tuple[int, int], n_tiles: int, memory_budget: int | None = None
 ) -> int:
-    """Choose a batch size: as many tiles as keep a processor busy, and as memory allows.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network.
-    tile_size : tuple of int
-        Height and width of a tile in px.
-    n_tiles : int
-        Tiles of the image.
-    memory_budget : int, optional
-        Bytes that the network may take for its activations; half of the free memory where it is
-        None.
-
-    Returns
-    -------
-    int
-        Tiles per batch, at least 1.
-
-    Raises
-    ------
-    SettingError
-        If the budget, or without one the machine's memory, is too small for one tile.
-    """
+    """Choose a batch size: as many tiles as keep a processor busy, and as memory allows."""
     need = max(1, predictor.bytes_per_tile(tile_size))
     budget = allowed_memory(memory_budget)
     check_memory(predictor, tile_size, 1, memory_budget)
@@ -107,28 +66,11 @@ def fitting_batch(
 def check_memory(
     predictor: Predictor, tile_size: tuple[int, int], batch_size: int, memory_budget: int | None
 ) -> None:
-    """Check that a batch can fit into memory: running out of it may end the process unheard.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network.
-    tile_size : tuple of int
-        Height and width of a tile in px.
-    batch_size : int
-        Tiles per call.
-    memory_budget : int or None
-        Bytes that the network may take; all memory of the machine where it is None.
-
-    Raises
-    ------
-    SettingError
-        If the network's feature maps need more.
-    """
+    """Check that a batch can fit into memory: running out of it may end the process unheard."""
     need = batch_size * predictor.bytes_per_tile(tile_size)
     limit = _installed_memory() if memory_budget is None else memory_budget
     if need > limit:
-        raise broken(
+        raise invalid(
             SettingError,
             "tile_size" if memory_budget is None else "memory_budget",
             must=f"hold {batch_size} tiles of {tile_size[0]}x{tile_size[1]} px, about {need} bytes",

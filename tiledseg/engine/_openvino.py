@@ -17,7 +17,7 @@ import numpy as np
 import openvino
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken, shown
+from tiledseg._validate import invalid, shown
 from tiledseg.engine._callable import checked_outputs, failures_named
 from tiledseg.engine._kept import drop, keep, kept
 from tiledseg.engine._keras import padded, ready_shape
@@ -65,15 +65,6 @@ class OpenVinoPredictor:
     than 1e-4 of the largest (f32), or 0.1 % of them by more than 0.05 of it (bf16), or where the
     conversion fails, Keras computes that shape; with `must` it is an error. The weights are taken
     as they are when the Predictor is made.
-
-    Parameters
-    ----------
-    original : KerasPredictor
-        The network.
-    precision : {"f32", "bf16"}
-        Numbers that are multiplied.
-    must : bool
-        Whether it is an error where OpenVINO cannot be used.
     """
 
     def __init__(self, original: KerasPredictor, precision: Precision, *, must: bool) -> None:
@@ -90,57 +81,15 @@ class OpenVinoPredictor:
         self._calls = found.calls
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate the memory that one tile needs; as Keras.
-
-        Parameters
-        ----------
-        tile_size : tuple of int
-            Height and width in px.
-
-        Returns
-        -------
-        int
-            Bytes.
-        """
+        """Estimate the memory that one tile needs; as Keras."""
         return self._keras.bytes_per_tile(tile_size)
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Check that the network maps tiles of a size to maps of that size.
-
-        Parameters
-        ----------
-        tile_size : tuple of int
-            Height and width in px.
-
-        Raises
-        ------
-        ModelError
-            If it returns something else than one map of that size.
-        SettingError
-            If it does not take such tiles.
-        """
+        """Check that the network maps tiles of a size to maps of that size."""
         self._keras.check_tile(tile_size)
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
-        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32.
-
-        Parameters
-        ----------
-        tiles : ndarray
-            (N, h, w, C).
-
-        Returns
-        -------
-        ndarray
-            (N, h, w, K) float32.
-
-        Raises
-        ------
-        ModelError
-            If the network fails, or OpenVINO must be used and cannot.
-        SettingError
-            If the network does not take tiles of that size.
-        """
+        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
         mine = [shape for precision, shape in self._calls if precision == self._precision]
         shape = ready_shape(mine, tiles.shape)
         key = (self._precision, shape)
@@ -174,7 +123,7 @@ class OpenVinoPredictor:
         except Exception as error:  # noqa: BLE001  OpenVINO raises RuntimeError and others for anything
             reason = shown(f"{type(error).__name__}: {error}")
         if self._must:
-            raise broken(
+            raise invalid(
                 ModelError,
                 "engine",
                 must="agree with Keras within "
@@ -194,13 +143,7 @@ def _difference(found: FloatArray, outputs: FloatArray, share: float) -> float:
 
 
 def computes_bf16() -> bool:
-    """Say whether this processor multiplies bfloat16 by itself.
-
-    Returns
-    -------
-    bool
-        Where it does not, OpenVINO would only imitate it.
-    """
+    """Say whether this processor multiplies bfloat16 by itself."""
     return "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    from tiledseg._types import AnyArray, FloatArray, Predictor
+    from tiledseg._types import AnyArray, FloatArray
     from tiledseg.engine._reach import Reach
+    from tiledseg.engine.network import Predictor
 
     _Network: TypeAlias = Callable[[AnyArray], FloatArray]
     _Batch: TypeAlias = "list[tuple[_Request, int, int]]"
@@ -49,19 +50,6 @@ class Packing:
     While a batch is being run, the tiles that wait are packed into the next one, up to the batch
     size, whichever image they are of. Where a batch fails, its parts are run again by themselves,
     so that one image's failure is not another's.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network.
-    way : Way
-        How it is run.
-    n_px : int
-        Px that will be computed, about: whether converting it pays.
-    batch_size : int or None
-        Tiles per call; chosen by memory where it is None.
-    memory_budget : int or None
-        Bytes that the network may take.
     """
 
     def __init__(
@@ -85,28 +73,11 @@ class Packing:
         return self._predictor.classes
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate the memory that one tile needs.
-
-        Parameters
-        ----------
-        tile_size : tuple of int
-            Height and width in px.
-
-        Returns
-        -------
-        int
-            Bytes.
-        """
+        """Estimate the memory that one tile needs."""
         return self._predictor.bytes_per_tile(tile_size)
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Check that the network maps tiles of a size to maps of that size.
-
-        Parameters
-        ----------
-        tile_size : tuple of int
-            Height and width in px.
-        """
+        """Check that the network maps tiles of a size to maps of that size."""
         self._predictor.check_tile(tile_size)
 
     def close(self) -> None:
@@ -116,25 +87,7 @@ class Packing:
             self._lock.notify_all()
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
-        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32.
-
-        Parameters
-        ----------
-        tiles : ndarray
-            (N, h, w, C).
-
-        Returns
-        -------
-        ndarray
-            (N, h, w, K) float32.
-
-        Raises
-        ------
-        CancelledError
-            If the work was given up.
-        ModelError
-            If the network fails.
-        """
+        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
         request = _Request(tiles)
         with self._lock:
             self._waiting.append(request)

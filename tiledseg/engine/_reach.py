@@ -63,39 +63,17 @@ class _Gridded:
 
 @dataclass(frozen=True, slots=True)
 class Slide:
-    """A window that slides over px: convolution and pooling; with a kernel of 1 padding and cropping.
+    """A window that slides over px: convolution and pooling; with a kernel of 1 padding and cropping."""
 
-    Attributes
-    ----------
-    kernel : int
-        Length of the window in px, its dilation counted in.
-    step : int
-        Px from one window to the next.
-    left : int or None
-        Px added before the first one, negative for px taken away; None for as many on both sides
-        as give size / step outputs, the smaller half before.
-    right : int
-        Px added after the last one.
-    """
-
-    kernel: int = 1
-    step: int = 1
+    kernel: int = 1  # length of the window in px, its dilation counted in
+    step: int = 1  # px from one window to the next
+    # px added before the first one, negative for px taken away; None for as many on both sides as
+    # give size / step outputs, the smaller half before
     left: int | None = 0
-    right: int = 0
+    right: int = 0  # px added after the last one
 
     def places(self, size: int) -> _Places:
-        """Say where the px of the output come from.
-
-        Parameters
-        ----------
-        size : int
-            Px of the input.
-
-        Returns
-        -------
-        object
-            Their number, their sources, and which of them an end of the input spoils.
-        """
+        """Say where the px of the output come from."""
         left, right = self.left, self.right
         if left is None:
             added = max((-(-size // self.step) - 1) * self.step + self.kernel - size, 0)
@@ -106,36 +84,15 @@ class Slide:
 
 @dataclass(frozen=True, slots=True)
 class Grow:
-    """A window that every px spreads over: transposed convolution and upsampling.
+    """A window that every px spreads over: transposed convolution and upsampling."""
 
-    Attributes
-    ----------
-    kernel : int
-        Length of the window in px of the output.
-    factor : int
-        Px of the output from one window to the next.
-    left, right : int
-        Px of the output cut off before the first window's end and after the last one's.
-    """
-
-    kernel: int
-    factor: int
-    left: int = 0
-    right: int = 0
+    kernel: int  # length of the window in px of the output
+    factor: int  # px of the output from one window to the next
+    left: int = 0  # px of the output cut off before the first window's end and after the last one's
+    right: int = 0  # px of the output cut off before the first window's end and after the last one's
 
     def places(self, size: int) -> _Places:
-        """Say where the px of the output come from.
-
-        Parameters
-        ----------
-        size : int
-            Px of the input.
-
-        Returns
-        -------
-        object
-            Their number, their sources, and which of them an end of the input spoils.
-        """
+        """Say where the px of the output come from."""
         out = (size - 1) * self.factor + self.kernel - self.left - self.right
         return _Places(out, 1, self.factor, self.kernel - 1 - self.left, self.left)
 
@@ -146,17 +103,10 @@ class Windows:
 
     Where the grid is shifted, the windows at the ends of the map are cut off: they lack px that a
     larger map has there.
-
-    Attributes
-    ----------
-    size : int
-        Length of a window in px; the map's length is a multiple of it.
-    shift : int
-        Place of the first whole window.
     """
 
-    size: int
-    shift: int = 0
+    size: int  # length of a window in px; the map's length is a multiple of it
+    shift: int = 0  # place of the first whole window
 
     @property
     def step(self) -> int:
@@ -164,18 +114,7 @@ class Windows:
         return 1
 
     def places(self, size: int) -> _Gridded:
-        """Say where the px of the output come from.
-
-        Parameters
-        ----------
-        size : int
-            Px of the input.
-
-        Returns
-        -------
-        object
-            Their number, their sources, and which of them an end of the input spoils.
-        """
+        """Say where the px of the output come from."""
         return _Gridded(size, self.size, self.shift % self.size)
 
 
@@ -185,40 +124,20 @@ Rule: TypeAlias = Slide | Grow | Windows
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One layer at one place of the graph; its inputs and its output are known by number.
+    """One layer at one place of the graph; its inputs and its output are known by number."""
 
-    Attributes
-    ----------
-    inputs : tuple of int
-        Maps that it takes.
-    output : int
-        Map that it gives.
-    rule : Rule
-        Where the px of its output come from.
-    """
-
-    inputs: tuple[int, ...]
-    output: int
-    rule: Rule
+    inputs: tuple[int, ...]  # maps that it takes
+    output: int  # map that it gives
+    rule: Rule  # where the px of its output come from
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A network along one axis.
+    """A network along one axis."""
 
-    Attributes
-    ----------
-    steps : tuple of Step
-        The layers, in the order of computation; the input is map 0.
-    output : int
-        Map that the network returns.
-    stride : int
-        Total stride in px.
-    """
-
-    steps: tuple[Step, ...]
-    output: int
-    stride: int
+    steps: tuple[Step, ...]  # the layers, in the order of computation; the input is map 0
+    output: int  # map that the network returns
+    stride: int  # total stride in px
 
     @property
     def fits(self) -> bool:
@@ -234,21 +153,12 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the outputs of a network depend on.
+    """What the outputs of a network depend on."""
 
-    Attributes
-    ----------
-    axes : tuple of Axis or None
-        The network along y and x; None where that does not say what an output depends on.
-    tile_dependent : tuple of str
-        Layers that look at the whole tile, or at a px's place in it.
-    unknown : tuple of str
-        Layers of which it is not known what they look at.
-    """
-
+    # the network along y and x; None where that does not say what an output depends on
     axes: tuple[Axis, Axis] | None
-    tile_dependent: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
+    tile_dependent: tuple[str, ...] = ()  # layers that look at the whole tile, or at a px's place in it
+    unknown: tuple[str, ...] = ()  # layers of which it is not known what they look at
 
     @property
     def halo(self) -> tuple[tuple[int, int], tuple[int, int]] | None:

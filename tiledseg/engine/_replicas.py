@@ -7,14 +7,14 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras, tf
-from tiledseg._checks import broken, shown
+from tiledseg._validate import invalid, shown
 from tiledseg.engine._keras import KerasPredictor
 from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tiledseg._types import Predictor
+    from tiledseg.engine.network import Predictor
 
 __all__ = ["replicas"]
 
@@ -24,32 +24,11 @@ _COPIES: weakref.WeakKeyDictionary[Any, dict[str, tuple[bytes, Any]]] = weakref.
 
 
 def replicas(predictor: KerasPredictor, devices: Sequence[str] | None) -> list[Predictor]:
-    """Copy a network to devices.
-
-    Parameters
-    ----------
-    predictor : KerasPredictor
-        The network.
-    devices : sequence of str or None
-        Names of logical devices as TensorFlow has them, ``"GPU:0"``, say; all GPUs where it is None.
-
-    Returns
-    -------
-    list of Predictor
-        One for each device; `predictor` alone where no devices are given and there are less than
-        two GPUs, or the network cannot be copied.
-
-    Raises
-    ------
-    ModelError
-        If devices are given, and the network cannot be copied.
-    SettingError
-        If there is no such device.
-    """
+    """Copy a network to devices."""
     if keras.backend.backend() != "tensorflow":
         if devices is None:
             return [predictor]
-        raise broken(
+        raise invalid(
             ModelError,
             "devices",
             must="be None on another backend than TensorFlow",
@@ -62,7 +41,7 @@ def replicas(predictor: KerasPredictor, devices: Sequence[str] | None) -> list[P
         return [predictor]
     for name in names:
         if name not in known:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "devices",
                 must=f"be some of {', '.join(known)}",
@@ -75,7 +54,7 @@ def replicas(predictor: KerasPredictor, devices: Sequence[str] | None) -> list[P
         if devices is None:
             _log.warning("The network cannot be copied to other devices: %s", shown(str(error)))
             return [predictor]
-        raise broken(
+        raise invalid(
             ModelError,
             "devices",
             must="be None for a network that Keras cannot copy",

@@ -62,20 +62,7 @@ _DECLARED: dict[str, Rules] = {"px": _SAME, "tile": "tile"}
 
 
 def rules_of(node: Any, *, training: bool = False) -> Rules:  # noqa: ANN401  Keras has no types
-    """Say what one use of a layer does to places.
-
-    Parameters
-    ----------
-    node : keras Node
-        A use of a layer in a graph.
-    training : bool
-        Whether the graph is called for training.
-
-    Returns
-    -------
-    Rules
-        Along y and x; or why they cannot be given.
-    """
+    """Say what one use of a layer does to places."""
     operation, name = node.operation, type(node.operation).__name__
     if _is_ours(type(operation)):
         declared = getattr(operation, "looks_at", "")

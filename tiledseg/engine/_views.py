@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from tiledseg._types import SegmenterLike
+from tiledseg.engine.network import SegmenterLike
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,66 +22,23 @@ _NUMBER = {"flips": 4, "d4": 8}
 
 
 def own_views(model: object) -> Views | None:
-    """Give the views that a Segmenter asks for; None for any other model.
-
-    Parameters
-    ----------
-    model : object
-        A Segmenter, a network or a callable.
-
-    Returns
-    -------
-    {"flips", "d4"} or None
-        Its ``views``.
-    """
+    """Give the views that a Segmenter asks for; None for any other model."""
     return getattr(model, "views", None) if isinstance(model, SegmenterLike) else None
 
 
 def n_views(views: Views | None) -> int:
-    """Count the views of a tile.
-
-    Parameters
-    ----------
-    views : {"flips", "d4"} or None
-        Which; None for the tile as it is.
-
-    Returns
-    -------
-    int
-        1, 4 or 8.
-    """
+    """Count the views of a tile."""
     return _NUMBER.get(views or "", 1)
 
 
 class Viewed:
-    """Runs a network on several views of each tile, packed into batches, and averages the outputs.
-
-    Parameters
-    ----------
-    network : callable
-        Maps tiles (N, h, w, C) to outputs (N, h, w, K) float32.
-    views : {"flips", "d4"}
-        Which views; tiles have to be square for ``d4``.
-    batch_size : int
-        Views per call of the network.
-    """
+    """Runs a network on several views of each tile, packed into batches, and averages the outputs."""
 
     def __init__(self, network: Callable[[AnyArray], FloatArray], views: Views, batch_size: int) -> None:
         self._network, self._number, self._batch_size = network, _NUMBER[views], batch_size
 
     def __call__(self, tiles: AnyArray) -> FloatArray:
-        """Map tiles (N, h, w, C) to the mean of the outputs (N, h, w, K) float32.
-
-        Parameters
-        ----------
-        tiles : ndarray
-            (N, h, w, C).
-
-        Returns
-        -------
-        ndarray
-            (N, h, w, K) float32, turned back.
-        """
+        """Map tiles (N, h, w, C) to the mean of the outputs (N, h, w, K) float32."""
         total: FloatArray | None = None
         wanted = [(view, place) for view in range(self._number) for place in range(len(tiles))]
         for first in range(0, len(wanted), self._batch_size):

@@ -7,8 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import all_of, instance_of
-from tiledseg._checks import broken
+from tiledseg._validate import all_of, instance_of, invalid
 from tiledseg.errors import SettingError
 from tiledseg.evaluate._result import EvaluationResult
 from tiledseg.evaluate._scores import SCORES, group_of, mean
@@ -24,24 +23,15 @@ __all__ = ["Comparison", "Difference", "compare"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One score of two evaluations.
+    """One score of two evaluations."""
 
-    Attributes
-    ----------
-    first, second : float
-        Mean over the images that both have scored.
-    difference : Interval
-        Mean of what the second has more than the first, image by image, and its interval; one
-        that holds 0 leaves open which is better.
-    better, worse : int
-        Images on which the second scores higher, and lower.
-    """
-
-    first: float
-    second: float
+    first: float  # mean over the images that both have scored
+    second: float  # mean over the images that both have scored
+    # mean of what the second has more than the first, image by image, and its interval; one that
+    # holds 0 leaves open which is better
     difference: Interval
-    better: int
-    worse: int
+    better: int  # images on which the second scores higher, and lower
+    worse: int  # images on which the second scores higher, and lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +114,11 @@ def compare(
     """
     called = tuple(all_of(str, names, "names", 'Give ("first", "second"), say.'))
     if len(called) != 2:
-        raise broken(SettingError, "names", must="be two", got=names, fix='Give ("first", "second"), say.')
+        raise invalid(SettingError, "names", must="be two", got=names, fix='Give ("first", "second"), say.')
     ours, theirs = _by_name("first", first), _by_name("second", second)
     shared = [name for name in ours if name in theirs]
     if not shared:
-        raise broken(
+        raise invalid(
             SettingError,
             "second",
             must="have an image of `first`",
@@ -153,7 +143,7 @@ def _by_name(which: str, result: EvaluationResult) -> dict[str, ImageScores]:
     instance_of(EvaluationResult, result, which, "Pass what Evaluator.evaluate returns.")
     images = {one.name: one for one in result.images}
     if len(images) < len(result.images):
-        raise broken(
+        raise invalid(
             SettingError,
             which,
             must="name each image once",

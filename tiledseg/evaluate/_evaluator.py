@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import check_callable, items_of, settings_of
-from tiledseg._checks import broken, shown, whole_number, whole_pair
 from tiledseg._progress import progress_bar
+from tiledseg._validate import check_callable, invalid, items_of, settings_of, shown, whole_number, whole_pair
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, load_pair
 from tiledseg.errors import ArrayError, FileError, SettingError
@@ -35,24 +34,12 @@ _PAIR_ERRORS = (ArrayError, FileError, MemoryError)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredImage:
-    """An image, its truth, what was predicted, and how well.
+    """An image, its truth, what was predicted, and how well."""
 
-    Attributes
-    ----------
-    image : ndarray, shape (H, W) or (H, W, C)
-        The image as it was read.
-    truth : ndarray of uint8, shape (H, W)
-        Its true labels.
-    predicted : ndarray of uint8 or uint16, shape (H, W)
-        The predicted labels.
-    scores : ImageScores
-        How well they agree.
-    """
-
-    image: AnyArray
-    truth: AnyArray
-    predicted: AnyArray
-    scores: ImageScores
+    image: AnyArray  # the image as it was read
+    truth: AnyArray  # its true labels
+    predicted: AnyArray  # the predicted labels
+    scores: ImageScores  # how well they agree
 
 
 class Evaluator:
@@ -171,7 +158,7 @@ class Evaluator:
         todo = as_pairs(pairs, "pairs")
         ready = list(items_of(maps, "maps", "be maps, one for each pair", fix))
         if len(ready) != len(todo):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "maps",
                 must=f"be one for each of {len(todo)} pairs",
@@ -187,7 +174,7 @@ class Evaluator:
     def _check_choice(self, pairs: Sequence[Pair], valid: Sequence[Pair] | None) -> None:
         stated = self.config.threshold
         if valid is None and stated == "valid":
-            raise broken(
+            raise invalid(
                 SettingError,
                 "valid",
                 must="be given where the threshold is chosen on it",
@@ -195,7 +182,7 @@ class Evaluator:
                 fix="Give validation images, or state the threshold.",
             )
         if valid is not None and isinstance(stated, float):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "threshold",
                 must="be left out where it is chosen on `valid`",

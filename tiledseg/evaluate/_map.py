@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import items_of
-from tiledseg._arrays import array_of, check_finite
-from tiledseg._checks import broken, real_number, whole_number
+from tiledseg._validate import array_of, check_finite, invalid, items_of, real_number, whole_number
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.evaluate._scores import ImageScores
 from tiledseg.evaluate._shapes import ShapeScorer
@@ -23,7 +21,7 @@ from tiledseg.metrics import (
     count_classes,
     count_probabilities,
 )
-from tiledseg.stitcher import labels_of, reduced_dtype
+from tiledseg.tiling import labels_of, reduced_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,30 +34,7 @@ _ROWS_AT_ONCE = 256
 
 
 class MapScorer:
-    """A sink that scores the rows of a map, keeps their labels and lets the rest go.
-
-    Parameters
-    ----------
-    truth : ndarray, shape (H, W)
-        Labels.
-    classes : int
-        Channels K of the map.
-    threshold : float
-        For one channel: a px with at least this probability is foreground.
-    borders : tuple of sequence of int
-        Tile borders along y and along x, in px.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (H, W, K).
-    dtype : dtype
-        float32.
-    labels : ndarray, shape (H, W)
-        The label of each px, as far as rows have come.
-    seconds : float
-        Time that scoring took so far.
-    """
+    """A sink that scores the rows of a map, keeps their labels and lets the rest go."""
 
     def __init__(
         self,
@@ -88,17 +63,7 @@ class MapScorer:
         self.seconds += time.perf_counter() - started
 
     def add(self, rows: slice, values: AnyArray, labels: AnyArray) -> None:
-        """Take the next rows.
-
-        Parameters
-        ----------
-        rows : slice
-            Which they are.
-        values : ndarray
-            Of the map, (h, W) or (h, W, K).
-        labels : ndarray, shape (h, W)
-            What they say.
-        """
+        """Take the next rows."""
         truth = self._truth[rows]
         counts = count_classes(truth, labels, len(self._counts))
         self._counts = tuple(one + two for one, two in zip(self._counts, counts, strict=True))
@@ -120,18 +85,7 @@ class MapScorer:
         self._probabilities = counts if self._probabilities is None else self._probabilities + counts
 
     def scores(self, name: str) -> ImageScores:
-        """Score px, probabilities and seams of what has come, which is the whole map.
-
-        Parameters
-        ----------
-        name : str
-            Name of the image.
-
-        Returns
-        -------
-        ImageScores
-            Without outlines and cells.
-        """
+        """Score px, probabilities and seams of what has come, which is the whole map."""
         return ImageScores(
             name,
             self.shape[:2],
@@ -219,14 +173,14 @@ def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list
     must, fix = "be two sequences, along y and along x", "Pass (grid.y.borders, grid.x.borders)."
     both = [list(items_of(one, "borders", must, fix)) for one in items_of(borders, "borders", must, fix)]
     if len(both) != 2:
-        raise broken(SettingError, "borders", must=must, got=borders, fix=fix)
+        raise invalid(SettingError, "borders", must=must, got=borders, fix=fix)
     return both[0], both[1]
 
 
 def _checked(cells: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     found = array_of(cells, "cells")
     if found.dtype.kind not in "biu" or found.shape != shape:
-        raise broken(
+        raise invalid(
             ArrayError,
             "cells",
             must=f"be boolean or integer of shape {shape}",
@@ -243,29 +197,7 @@ def scored_map(
     threshold: float,
     borders: tuple[Sequence[int], Sequence[int]],
 ) -> MapScorer:
-    """Take a whole map at once; see `score_map`.
-
-    Parameters
-    ----------
-    prediction, truth : ndarray
-        The map and its truth.
-    classes : int
-        Of a map that holds labels.
-    threshold : float
-        For probabilities of one class.
-    borders : tuple of sequence of int
-        Tile borders.
-
-    Returns
-    -------
-    MapScorer
-        With all rows taken.
-
-    Raises
-    ------
-    ArrayError
-        As of `score_map`.
-    """
+    """Take a whole map at once; see `score_map`."""
     _check(prediction, truth)
     labelled = prediction.dtype.kind != "f"
     values = prediction if labelled or prediction.ndim == 3 else prediction[..., np.newaxis]
@@ -283,7 +215,7 @@ def _check(prediction: AnyArray, truth: AnyArray) -> None:
     """Refuse what is neither probabilities nor labels of the right size."""
     labelled = prediction.dtype.kind in "biu" and prediction.ndim == 2
     if not labelled and (prediction.dtype.kind != "f" or prediction.ndim not in {2, 3}):
-        raise broken(
+        raise invalid(
             ArrayError,
             "prediction",
             must="be probabilities, real (H, W) or (H, W, K), or labels, integer (H, W)",
@@ -291,7 +223,7 @@ def _check(prediction: AnyArray, truth: AnyArray) -> None:
             fix="Convert it, for example with astype(numpy.float32) / 255.",
         )
     if truth.ndim != 2 or prediction.shape[:2] != truth.shape:
-        raise broken(
+        raise invalid(
             ArrayError,
             "truth",
             must=f"have the height and width of `prediction`, {prediction.shape[:2]}",

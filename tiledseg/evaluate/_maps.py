@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken
-from tiledseg._types import SegmenterLike
+from tiledseg._validate import invalid, path_text
 from tiledseg.data import as_pairs, check_mask
+from tiledseg.engine import SegmenterLike
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate._map import MapScorer, scored_map
 from tiledseg.io import find_images, image_shape, read_image, read_probs
@@ -35,26 +34,13 @@ _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedPair:
-    """An image and its truth in memory.
+    """An image and its truth in memory."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the pair.
-    place : int
-        Its place among all.
-    image : ndarray, shape (H, W) or (H, W, C)
-        The image.
-    truth : ndarray of uint8, shape (H, W)
-        Its true labels.
-    cells : ndarray or None
-        Its true cells, 0 or a number for each; None where the mask does not tell them apart.
-    """
-
-    name: str
-    place: int
-    image: AnyArray
-    truth: AnyArray
+    name: str  # name of the pair
+    place: int  # its place among all
+    image: AnyArray  # the image
+    truth: AnyArray  # its true labels
+    # its true cells, 0 or a number for each; None where the mask does not tell them apart
     cells: AnyArray | None = None
 
 
@@ -82,18 +68,10 @@ class MapSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PredictedMaps:
-    """Maps that a segmenter predicts, scored while they are stitched.
+    """Maps that a segmenter predicts, scored while they are stitched."""
 
-    Attributes
-    ----------
-    segmenter : object
-        As for `tiled_predict`.
-    config : EvaluateConfig
-        Tiling and batch size.
-    """
-
-    segmenter: object
-    config: EvaluateConfig
+    segmenter: object  # as for `tiled_predict`
+    config: EvaluateConfig  # tiling and batch size
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -111,7 +89,7 @@ class PredictedMaps:
         """Plan the prediction, and check the mask's labels."""
         layout = plan(self.segmenter, pair.image.shape, self.config.tiling)
         if pair.cells is not None and len(self.labels) > 1:
-            raise broken(
+            raise invalid(
                 ArrayError,
                 "mask",
                 must=f"tell {len(self.labels)} classes apart",
@@ -153,34 +131,21 @@ class PredictedMaps:
 
 @dataclass(frozen=True, slots=True)
 class ReadyMaps:
-    """Maps that are ready, as files or arrays.
+    """Maps that are ready, as files or arrays."""
 
-    Attributes
-    ----------
-    maps : sequence of path or ndarray
-        One for each pair.
-    classes : int
-        Of maps that hold labels; see `score_map`.
-    tile_px : tuple of int or None
-        Height and width of the tiles, without overlap, that the maps were pasted from.
-    labels : tuple of str
-        Name of each class.
-    threshold : tuple of float and str
-        Where probabilities are cut, and who says so.
-    """
-
-    maps: Sequence[PathLike | AnyArray]
-    classes: int = 1
+    maps: Sequence[PathLike | AnyArray]  # one for each pair
+    classes: int = 1  # of maps that hold labels; see `score_map`
+    # height and width of the tiles, without overlap, that the maps were pasted from
     tile_px: tuple[int, int] | None = None
-    labels: tuple[str, ...] = ()
-    threshold: tuple[float, str] = (0.5, "the default")
+    labels: tuple[str, ...] = ()  # name of each class
+    threshold: tuple[float, str] = (0.5, "the default")  # where probabilities are cut, and who says so
 
     def check(self, pair: LoadedPair) -> None:
         """Compare sizes, without decoding a file."""
         ready = self.maps[pair.place]
         size = tuple((ready.shape if isinstance(ready, np.ndarray) else image_shape(ready))[:2])
         if size != pair.truth.shape:
-            raise broken(
+            raise invalid(
                 ArrayError,
                 "map",
                 must=f"have the height and width of its image, {pair.truth.shape}",
@@ -199,27 +164,7 @@ class ReadyMaps:
 
 
 def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
-    """Find the map of each pair in a folder, by its name.
-
-    Parameters
-    ----------
-    folder : path
-        With one file for each pair, whose stem is the pair's name.
-    pairs : sequence of Pair
-        The pairs.
-
-    Returns
-    -------
-    list of Path
-        In the order of `pairs`.
-
-    Raises
-    ------
-    FileError
-        If the folder cannot be read, or a pair has no map or several.
-    SettingError
-        If there is no pair.
-    """
+    """Find the map of each pair in a folder, by its name."""
     wanted = as_pairs(pairs, "pairs")
     files: dict[str, list[Path]] = {}
     for path in find_images([folder]):
@@ -227,7 +172,7 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
     for pair in wanted:
         found = files.get(pair.name, [])
         if len(found) != 1:
-            raise broken(
+            raise invalid(
                 FileError,
                 str(folder),
                 must=f"hold one map of {pair.name}",
@@ -238,24 +183,7 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
 
 
 def read_map(path: PathLike) -> AnyArray:
-    """Read a map of probabilities from a file.
-
-    Parameters
-    ----------
-    path : path
-        A TIFF of reals, as `tiledseg.io.write_probs` writes; or a grey picture, whose 8 or 16
-        bits stand for probabilities from 0 to 1.
-
-    Returns
-    -------
-    ndarray of float32
-        (H, W) or (H, W, K).
-
-    Raises
-    ------
-    FileError
-        If `path` is none, the file cannot be read, or it is a picture in colours.
-    """
+    """Read a map of probabilities from a file."""
     if Path(path_text(path)).suffix.lower() in {".tif", ".tiff"}:
         try:
             return read_probs(path)
@@ -264,7 +192,7 @@ def read_map(path: PathLike) -> AnyArray:
     picture = read_image(path)
     grey = picture if picture.ndim == 2 else picture[..., 0]
     if grey.dtype not in _WHITE or (picture.ndim == 3 and (picture != picture[..., :1]).any()):
-        raise broken(
+        raise invalid(
             FileError,
             str(path),
             must="hold probabilities: reals, or grey values",

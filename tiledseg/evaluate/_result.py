@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken, whole_number
+from tiledseg._validate import invalid, whole_number
 from tiledseg.config import EvaluateConfig
 from tiledseg.errors import SettingError
 from tiledseg.evaluate._scores import SCORES, added, group_of, mean, of_classes, pooled
@@ -44,18 +44,10 @@ _SAME = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class FailedPair:
-    """A pair that could not be scored.
+    """A pair that could not be scored."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the pair.
-    error : str
-        Why.
-    """
-
-    name: str
-    error: str
+    name: str  # name of the pair
+    error: str  # why
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +258,7 @@ class EvaluationResult:
         """
         curve = self.threshold_curve()
         if curve is None:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "threshold",
                 must="be chosen from probabilities of one class",

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 from tiledseg.metrics import (
     BoundaryCounts,
@@ -179,7 +179,7 @@ def group_of(name: str, regex: str | None) -> str:
     match = re.search(regex, name)
     text = match and match[1 if match.re.groups else 0]
     if not text:
-        raise broken(
+        raise invalid(
             SettingError,
             "group_regex",
             must="find the group in every name",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import shown
+from tiledseg._validate import shown
 from tiledseg.metrics import components, default_tolerance, hausdorff95, match_instances, outline_distances
 
 if TYPE_CHECKING:
@@ -24,38 +24,16 @@ _MOST_PX = 2**28  # outlines and cells are found in a whole image at once, with 
 
 @dataclass(frozen=True, slots=True)
 class ShapeScorer:
-    """How outlines and cells are scored.
+    """How outlines and cells are scored."""
 
-    Attributes
-    ----------
-    boundary_px : float or None
-        How near two outlines must be to agree; None for 0.75 % of the image's diagonal.
-    cell_px : int
-        Smaller areas are no cells.
-    """
-
+    # how near two outlines must be to agree; None for 0.75 % of the image's diagonal
     boundary_px: float | None = None
-    cell_px: int = 1
+    cell_px: int = 1  # smaller areas are no cells
 
     def scored(
         self, scores: ImageScores, truth: AnyArray, labels: AnyArray, cells: AnyArray | None = None
     ) -> ImageScores:
-        """Add outlines and cells to the scores of an image.
-
-        Parameters
-        ----------
-        scores : ImageScores
-            The scores so far.
-        truth, labels : ndarray, shape (H, W)
-            True and predicted labels.
-        cells : ndarray, optional
-            (H, W): the true cells, 0 or a number for each.
-
-        Returns
-        -------
-        ImageScores
-            The same with outlines and cells; without them where the image is too large.
-        """
+        """Add outlines and cells to the scores of an image."""
         if truth.size > _MOST_PX:
             _log.warning("%s: too large for scores of outlines and cells", shown(scores.name))
             return scores

@@ -9,7 +9,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import shown
+from tiledseg._validate import shown
 from tiledseg.evaluate._scores import SCORES
 from tiledseg.metrics import SEAM_DISTANCES, reliability
 

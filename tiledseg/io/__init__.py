@@ -4,7 +4,7 @@ Python opens files, OpenCV and tifffile only decode and encode. What a file decl
 is taken for it; what could mean two things is an error that names both.
 """
 
-from tiledseg.io._atomic import atomic_write, check_writable, write_bytes, write_text
+from tiledseg._storage import atomic_write, check_writable, write_bytes, write_text
 from tiledseg.io._create import ImageSink, create_image
 from tiledseg.io._digest import file_digest
 from tiledseg.io._file import MAX_PIXELS

@@ -61,13 +61,7 @@ def _palette_kind(file: Reader, layout: _Layout) -> Literal["none", "identity", 
 
 
 def bmp_header(file: Reader, max_pixels: int) -> Header:
-    """Read what a BMP declares.
-
-    Raises
-    ------
-    FileError
-        If the file is cut off, compressed, or declares more pixels than the limit.
-    """
+    """Read what a BMP declares."""
     layout = _layout(file, max_pixels)
     palette = _palette_kind(file, layout)
     return Header(

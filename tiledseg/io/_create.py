@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken
+from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.io._file import named
 from tiledseg.io._map_facts import MapFacts
 from tiledseg.io._partial import partial
 from tiledseg.io._pyramid import TILE, Pyramid, level_shapes
@@ -107,17 +105,17 @@ def create_image(  # noqa: PLR0913  what a file says of its px
     kind = next((store for suffixes, store in _STORES.items() if text.lower().endswith(suffixes)), None)
     if kind is None:
         fix = f"End it in one of {', '.join(suffix for suffixes in _STORES for suffix in suffixes)}."
-        raise broken(
+        raise invalid(
             SettingError, "path", must="have a suffix that can be streamed to", got=named(text), fix=fix
         )
     whole = tuple(int(length) for length in shape)
     if len(whole) not in {2, 3} or min(whole) < 1:
-        raise broken(
+        raise invalid(
             SettingError, "shape", must="be (H, W) or (H, W, K)", got=shape, fix="Give px, channels last."
         )
     if np.dtype(dtype).name not in _DTYPES:
         fix = "Use uint8 for masks, float32 for probabilities."
-        raise broken(SettingError, "dtype", must=f"be one of {sorted(_DTYPES)}", got=str(dtype), fix=fix)
+        raise invalid(SettingError, "dtype", must=f"be one of {sorted(_DTYPES)}", got=str(dtype), fix=fix)
     levels = level_shapes(whole[0], whole[1])
     levels = levels[:1] if kind is NpyStore else levels
     facts = MapFacts(levels, whole[2:], np.dtype(dtype), pixel_size, tuple(names), dict(provenance or {}))
@@ -190,7 +188,7 @@ class ImageSink:
         wanted = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
         if block.shape != wanted:
             fix = "Assign an array of the region's own shape."
-            raise broken(ArrayError, "pixels", must=f"have shape {wanted}", got=block.shape, fix=fix)
+            raise invalid(ArrayError, "pixels", must=f"have shape {wanted}", got=block.shape, fix=fix)
         self._settle(0)  # so that the journal is never more than one region behind
         self._pyramid.feed(0, rows.start, columns.start, block)
 
@@ -219,7 +217,7 @@ class ImageSink:
         for part, length in zip(parts, self.shape, strict=False):
             if not isinstance(part, slice) or part.step not in {None, 1}:
                 fix = "Index out[y0:y1, x0:x1]."
-                raise broken(ArrayError, "key", must="hold slices with a step of 1", got=key, fix=fix)
+                raise invalid(ArrayError, "key", must="hold slices with a step of 1", got=key, fix=fix)
             spelt.append(slice(*part.indices(length)[:2]))
         return spelt[0], spelt[1]
 
@@ -255,7 +253,7 @@ class ImageSink:
     def _check_whole(self) -> None:
         missing = sum(int((~level).sum()) for level in self._pyramid.done)
         if missing:
-            raise broken(
+            raise invalid(
                 FileError,
                 named(path_text(self._path)),
                 must="be written whole",
@@ -269,10 +267,10 @@ def _check_folder(text: str, *, zarr: bool) -> None:
     target = Path(text)
     if target.is_dir() and not (zarr and is_zarr(text)):
         got = "a folder that is no zarr" if zarr else "a folder"
-        raise broken(
+        raise invalid(
             FileError, named(text), must="be free or a result of ours", got=got, fix="Choose another name."
         )
     if zarr and target.exists() and not target.is_dir():
-        raise broken(
+        raise invalid(
             FileError, named(text), must="be a folder or free", got="a file", fix="Choose another name."
         )

@@ -16,30 +16,7 @@ _AT_ONCE = 2**20
 
 
 def file_digest(path: PathLike) -> str:
-    """Compute the digest of a file's bytes.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        A regular file.
-
-    Returns
-    -------
-    str
-        ``sha256:`` and 64 hexadecimal digits.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read, or is empty.
-
-    Examples
-    --------
-    >>> path = getfixture("tmp_path") / "a"
-    >>> _ = path.write_bytes(b"abc")
-    >>> file_digest(path)[:15]
-    'sha256:ba7816bf'
-    """
+    """Compute the digest of a file's bytes."""
     digest = hashlib.sha256()
     with opened(path) as file:
         while part := file.handle.read(_AT_ONCE):

@@ -29,18 +29,7 @@ def encoded_header(file: Reader, kind: Kind, max_pixels: int) -> Header:
 
 
 def read_encoded(file: Reader, kind: Kind, request: Request) -> AnyArray:
-    """Read a PNG, JPEG or BMP.
-
-    Returns
-    -------
-    ndarray
-        (H, W) grey or (H, W, 3) RGB, uint8 or uint16, upright.
-
-    Raises
-    ------
-    FileError
-        If the file is damaged, or `request` does not allow what it holds.
-    """
+    """Read a PNG, JPEG or BMP."""
     file = file.whole(request.max_pixels)
     header = encoded_header(file, kind, request.max_pixels)
     _check(file, header, request)

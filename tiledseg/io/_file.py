@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken, shown
+from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
@@ -19,40 +18,23 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["MAX_PIXELS", "Reader", "check_max_pixels", "named", "opened"]
+__all__ = ["MAX_PIXELS", "Reader", "check_max_pixels", "opened"]
 
 MAX_PIXELS = 2**30
 """Default limit on an image's height times width, in px; also OpenCV's own."""
 
-_LONGEST_NAME = 100
 _METADATA_BYTES = 2**26
 _SEEKING = threading.Lock()
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
 
 
-def named(path: object) -> str:
-    """Show a path on one short line; a long one loses its beginning, not its file name."""
-    text = str(path)
-    return shown(text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}")
-
-
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An open file that is read at named offsets, and whose faults are named with it.
+    """An open file that is read at named offsets, and whose faults are named with it."""
 
-    Attributes
-    ----------
-    name : str
-        The path, as it is shown in errors.
-    handle : BinaryIO
-        The bytes.
-    size : int
-        Their number.
-    """
-
-    name: str
-    handle: BinaryIO
-    size: int
+    name: str  # the path, as it is shown in errors
+    handle: BinaryIO  # the bytes
+    size: int  # their number
 
     def take(self, offset: int, count: int) -> bytes:
         """Read `count` bytes at `offset`; fewer are an error."""
@@ -88,7 +70,7 @@ class Reader:
 
     def bad(self, must: str, got: object, fix: str) -> FileError:
         """Build the error that names this file."""
-        return broken(FileError, self.name, must=must, got=got, fix=fix)
+        return invalid(FileError, self.name, must=must, got=got, fix=fix)
 
     def damaged(self, got: str) -> FileError:
         """Build the error for a file that is cut off or corrupt."""
@@ -108,13 +90,7 @@ class Reader:
 
 @contextmanager
 def opened(path: PathLike) -> Iterator[Reader]:
-    """Open a regular file for reading; never wait for a pipe or a device.
-
-    Raises
-    ------
-    FileError
-        If there is no such file, it is not a regular one, is empty, or cannot be read.
-    """
+    """Open a regular file for reading; never wait for a pipe or a device."""
     text = path_text(path)
     name = named(text)
     try:
@@ -122,21 +98,21 @@ def opened(path: PathLike) -> Iterator[Reader]:
         with os.fdopen(descriptor, "rb") as handle:
             yield _checked(name, handle)
     except FileNotFoundError:
-        raise broken(FileError, name, must="exist", got="no such file", fix="Check the path.") from None
+        raise invalid(FileError, name, must="exist", got="no such file", fix="Check the path.") from None
     except OSError as error:
         reason = error.strerror or str(error)
         fix = "Check the file and its rights."
-        raise broken(FileError, name, must="be readable", got=reason, fix=fix) from error
+        raise invalid(FileError, name, must="be readable", got=reason, fix=fix) from error
 
 
 def _checked(name: str, handle: BinaryIO) -> Reader:
     status = os.fstat(handle.fileno())
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
-        raise broken(FileError, name, must="be a regular file", got=kind, fix="Name an image file.")
+        raise invalid(FileError, name, must="be a regular file", got=kind, fix="Name an image file.")
     if not status.st_size:
         fix = "Copy or export it again."
-        raise broken(FileError, name, must="hold an image", got="an empty file", fix=fix)
+        raise invalid(FileError, name, must="hold an image", got="an empty file", fix=fix)
     return Reader(name, handle, status.st_size)
 
 
@@ -144,4 +120,4 @@ def check_max_pixels(max_pixels: object) -> None:
     """Refuse a limit that is not a positive whole number."""
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         fix = f"Leave it at {MAX_PIXELS}, or give another number of pixels."
-        raise broken(SettingError, "max_pixels", must="be a positive int", got=max_pixels, fix=fix)
+        raise invalid(SettingError, "max_pixels", must="be a positive int", got=max_pixels, fix=fix)

@@ -8,10 +8,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tiledseg._arguments import path_texts
-from tiledseg._checks import broken
+from tiledseg._validate import invalid, named, path_texts
 from tiledseg.errors import FileError
-from tiledseg.io._file import named
 from tiledseg.io._zarr_regions import is_zarr
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
         got = ", ".join(named(path) for path in given) or "no path at all"
         hint = "" if recursive else " For subfolders, pass recursive=True."
         fix = f"Known suffixes: {', '.join(SUFFIXES)}.{hint}"
-        raise broken(FileError, "inputs", must="name at least one image", got=got, fix=fix)
+        raise invalid(FileError, "inputs", must="name at least one image", got=got, fix=fix)
     return list(found.values())
 
 
@@ -96,7 +94,7 @@ def _entries(path: Path, visited: set[tuple[int, int]]) -> list[Path] | None:
 
 def _refuse(path: Path, error: OSError) -> NoReturn:
     got, must = error.strerror or str(error), "be a readable file or folder"
-    raise broken(FileError, named(path), must=must, got=got, fix="Check the path.") from error
+    raise invalid(FileError, named(path), must=must, got=got, fix="Check the path.") from error
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken
+from tiledseg._storage import check_writable
+from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import FileError
-from tiledseg.io._atomic import check_writable
-from tiledseg.io._file import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,31 +22,15 @@ __all__ = ["check_new_folder", "new_folder"]
 
 
 def check_new_folder(path: PathLike) -> Path:
-    """Check that a folder is new or empty, and that it could be made.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        The folder.
-
-    Returns
-    -------
-    Path
-        The folder; it need not exist, what it lies in does.
-
-    Raises
-    ------
-    FileError
-        If it is a file, holds anything, or its parent cannot be written.
-    """
+    """Check that a folder is new or empty, and that it could be made."""
     target = Path(path_text(path))
     try:
         first = next(target.iterdir(), None) if target.exists() else None
     except OSError as error:
         got = error.strerror or str(error)
-        raise broken(FileError, named(target), must="be a folder", got=got, fix="Name a new one.") from error
+        raise invalid(FileError, named(target), must="be a folder", got=got, fix="Name a new one.") from error
     if first is not None:
-        raise broken(
+        raise invalid(
             FileError,
             named(target),
             must="be a new or empty folder",
@@ -66,29 +48,6 @@ def new_folder(path: PathLike) -> Iterator[Path]:
     Gives a hidden folder beside the target. When the block ends without an error, it takes the
     target's place in one step; when anything fails, it is removed. A process that is killed
     leaves no target, and at most a hidden folder ``.tiledseg-*.part`` beside it.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        The target: a folder that is empty, or is not there yet.
-
-    Yields
-    ------
-    Path
-        The folder to fill.
-
-    Raises
-    ------
-    FileError
-        If the target holds anything, or cannot be made.
-
-    Examples
-    --------
-    >>> target = getfixture("tmp_path") / "new"
-    >>> with new_folder(target) as folder:
-    ...     _ = (folder / "notes.txt").write_bytes(b"all")
-    >>> [path.name for path in target.iterdir()]
-    ['notes.txt']
     """
     target = check_new_folder(path)
     filling = target.absolute().parent / f".tiledseg-{secrets.token_hex(8)}.part"
@@ -106,4 +65,4 @@ def new_folder(path: PathLike) -> Iterator[Path]:
     except OSError as error:
         got = error.strerror or str(error)
         fix = "Check the folder and its rights, or write elsewhere."
-        raise broken(FileError, named(target), must="be made", got=got, fix=fix) from error
+        raise invalid(FileError, named(target), must="be made", got=got, fix=fix) from error

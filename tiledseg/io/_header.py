@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -44,83 +44,42 @@ _LONGEST_MAGIC = 8
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The declared geometry and colours of a PNG, JPEG or BMP.
+    """The declared geometry and colours of a PNG, JPEG or BMP."""
 
-    Attributes
-    ----------
-    kind : {'png', 'jpeg', 'bmp'}
-        The format.
-    height, width : int
-        Size in px as stored, before the orientation is applied.
-    channels : {1, 3}
-        Grey or colour, alpha not counted.
-    bits : int
-        Bits per sample, or per index where there is a palette.
-    orientation : int
-        Exif orientation, 1 to 8.
-    alpha : {'none', 'plane', 'key'}
-        An alpha channel, or one transparent colour or palette entry.
-    palette : {'none', 'identity', 'grey', 'colour'}
-        What the palette holds; identity: entry i is grey i, so that index and colour are the same.
-    """
-
-    kind: Kind
-    height: int
-    width: int
-    channels: int
-    bits: int
-    orientation: int = 1
+    kind: Kind  # the format
+    height: int  # size in px as stored, before the orientation is applied
+    width: int  # size in px as stored, before the orientation is applied
+    channels: int  # grey or colour, alpha not counted
+    bits: int  # bits per sample, or per index where there is a palette
+    orientation: int = 1  # exif orientation, 1 to 8
+    # an alpha channel, or one transparent colour or palette entry
     alpha: Literal["none", "plane", "key"] = "none"
+    # what the palette holds; identity: entry i is grey i, so that index and colour are the same
     palette: Literal["none", "identity", "grey", "colour"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How a file is to be read.
+    """How a file is to be read."""
 
-    Attributes
-    ----------
-    page : int or None
-        Page of a TIFF.
-    max_pixels : int
-        Limit on height times width.
-    alpha : {'refuse', 'drop'}
-        What becomes of an alpha channel that is not opaque throughout.
-    palette : {'refuse', 'index', 'colour'}
-        What a pixel of a palette image counts as.
-    purpose : {'image', 'mask', 'labels', 'probs', 'source'}
-        What the pixels are for. A mask is going to be cut at a threshold; labels are taken as they are, so
-        that lossy files are refused and values of few bits are not spread; probs and a source may
-        have any number of channels, a source any integers.
-    """
-
-    page: int | None
-    max_pixels: int
-    alpha: Alpha = "refuse"
-    palette: Palette = "colour"
+    page: int | None  # page of a TIFF
+    max_pixels: int  # limit on height times width
+    alpha: Alpha = "refuse"  # what becomes of an alpha channel that is not opaque throughout
+    palette: Palette = "colour"  # what a pixel of a palette image counts as
+    # what the pixels are for. A mask is going to be cut at a threshold; labels are taken as they are,
+    # so that lossy files are refused and values of few bits are not spread; probs and a source may
+    # have any number of channels, a source any integers
     purpose: Purpose = "image"
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Which part of a file that holds several is wanted.
+    """Which part of a file that holds several is wanted."""
 
-    Attributes
-    ----------
-    level : int
-        0 for the image, 1 and up for its smaller copies.
-    channels : tuple of int or None
-        The channels in the order wanted; None for all.
-    at : mapping
-        Place along ``z`` and ``t``.
-    whole_pixels : int
-        The most px of what has to be decoded whole.
-    """
-
-    level: int
-    channels: tuple[int, ...] | None
-    at: Mapping[str, int]
-    whole_pixels: int
+    level: int  # 0 for the image, 1 and up for its smaller copies
+    channels: tuple[int, ...] | None  # the channels in the order wanted; None for all
+    at: Mapping[str, int]  # place along ``z`` and ``t``
+    whole_pixels: int  # the most px of what has to be decoded whole
 
     def level_of(self, file: Reader, count: int) -> int:
         """Check that the file has the level."""
@@ -140,13 +99,7 @@ class Wish:
 
 
 def sniff(file: Reader) -> Kind:
-    """Tell the format from the first bytes; the suffix of the name plays no part.
-
-    Raises
-    ------
-    FileError
-        If it is none of PNG, JPEG, BMP and TIFF.
-    """
+    """Tell the format from the first bytes; the suffix of the name plays no part."""
     start = file.take(0, min(_LONGEST_MAGIC, file.size))
     for magic, kind in _MAGIC.items():
         if start.startswith(magic):
@@ -158,4 +111,4 @@ def sniff(file: Reader) -> Kind:
 def check_page(page: object) -> None:
     """Refuse a page number that is not a whole number from 0."""
     if page is not None and (isinstance(page, bool) or not isinstance(page, int) or page < 0):
-        raise broken(SettingError, "page", must="be an int, 0 or more", got=page, fix="Count pages from 0.")
+        raise invalid(SettingError, "page", must="be an int, 0 or more", got=page, fix="Count pages from 0.")

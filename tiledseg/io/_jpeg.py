@@ -55,14 +55,7 @@ def _segments(file: Reader) -> Iterator[_Segment]:
 
 
 def jpeg_header(file: Reader, max_pixels: int) -> Header:
-    """Read what a JPEG declares.
-
-    Raises
-    ------
-    FileError
-        If the file is cut off, is CMYK or not of 8 bits, or declares more pixels than the limit or than its
-        data can hold.
-    """
+    """Read what a JPEG declares."""
     orientation = 0
     frame: tuple[int, int, int, int, int] | None = None
     for segment in _segments(file):
@@ -86,13 +79,7 @@ def jpeg_header(file: Reader, max_pixels: int) -> Header:
 
 
 def jpeg_payload(file: Reader) -> bytes:
-    """Hand out the bytes of a JPEG that has its end-of-image marker.
-
-    Raises
-    ------
-    FileError
-        If the marker is missing: a decoder would fill the missing rows with grey.
-    """
+    """Hand out the bytes of a JPEG that has its end-of-image marker."""
     *_, scan = _segments(file)
     data = file.take(0, file.size)
     if data.find(bytes([0xFF, _END]), scan.offset + scan.length) < 0:

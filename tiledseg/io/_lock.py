@@ -6,10 +6,9 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._storage import check_writable
+from tiledseg._validate import invalid, named
 from tiledseg.errors import FileError
-from tiledseg.io._atomic import check_writable
-from tiledseg.io._file import named
 
 try:
     import fcntl
@@ -30,22 +29,6 @@ def locked(folder: PathLike) -> Iterator[None]:
     """Hold a folder; the system lets go of it when the process ends, however it does.
 
     Where the system has no such locks, as on Windows and some network drives, nothing is held.
-
-    Parameters
-    ----------
-    folder : str or PathLike
-        The folder, made where it does not exist; the file ``lock`` in it names the process, and is
-        removed at the end. One that a killed process left is taken over.
-
-    Yields
-    ------
-    None
-        While it is held.
-
-    Raises
-    ------
-    FileError
-        If another run holds it, or it cannot be written to.
     """
     path = check_writable(folder) / "lock"
     descriptor = _held(path)
@@ -83,7 +66,7 @@ def _is_there(descriptor: int, path: Path) -> bool:
 def _hold(descriptor: int, path: Path) -> None:
     if not lock_file(descriptor):
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        raise broken(
+        raise invalid(
             FileError,
             named(str(path)),
             must="be free: a folder takes one run at a time",
@@ -93,18 +76,7 @@ def _hold(descriptor: int, path: Path) -> None:
 
 
 def lock_file(descriptor: int) -> bool:
-    """Lock an open file, until it is closed; say whether nobody else holds it.
-
-    Parameters
-    ----------
-    descriptor : int
-        Of the file.
-
-    Returns
-    -------
-    bool
-        True as well where the system or the drive has no locks.
-    """
+    """Lock an open file, until it is closed; say whether nobody else holds it."""
     if fcntl is None:
         return True
     try:

@@ -21,30 +21,14 @@ _TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "
 
 @dataclass(frozen=True, slots=True)
 class MapFacts:
-    """A map's geometry and where it comes from.
+    """A map's geometry and where it comes from."""
 
-    Attributes
-    ----------
-    levels : list of tuple of int
-        Height and width of each level in px.
-    channels : tuple of int
-        Number of channels, or nothing.
-    dtype : dtype
-        Of the pixels.
-    pixel_size : PixelSize or None
-        None where it is not known, which is then said.
-    names : tuple of str
-        Name of each channel; may be empty.
-    provenance : mapping
-        Text by name.
-    """
-
-    levels: list[tuple[int, int]]
-    channels: tuple[int, ...]
-    dtype: np.dtype[Any]
-    pixel_size: PixelSize | None
-    names: tuple[str, ...]
-    provenance: Mapping[str, str]
+    levels: list[tuple[int, int]]  # height and width of each level in px
+    channels: tuple[int, ...]  # number of channels, or nothing
+    dtype: np.dtype[Any]  # of the pixels
+    pixel_size: PixelSize | None  # none where it is not known, which is then said
+    names: tuple[str, ...]  # name of each channel; may be empty
+    provenance: Mapping[str, str]  # text by name
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,13 +47,7 @@ class MapFacts:
         return {**{str(key): str(value) for key, value in self.provenance.items()}, **unknown}
 
     def ome_xml(self) -> bytes:
-        """Write the OME-XML of an OME-TIFF, in ASCII as TIFF wants it.
-
-        Returns
-        -------
-        bytes
-            Schema 2016-06.
-        """
+        """Write the OME-XML of an OME-TIFF, in ASCII as TIFF wants it."""
         count = self.channels[0] if self.channels else 1
         height, width = self.levels[0]
         root = ET.Element("OME", {"xmlns": _SPACE, "Creator": "tiledseg"})
@@ -93,13 +71,7 @@ class MapFacts:
         return text
 
     def ome_zarr(self) -> dict[str, Any]:
-        """Give the attributes of an OME-Zarr image of version 0.5.
-
-        Returns
-        -------
-        dict
-            What JSON can hold.
-        """
+        """Give the attributes of an OME-Zarr image of version 0.5."""
         known = self.pixel_size is not None
         unit = {"unit": "micrometer"} if known else {}
         axes = [{"name": name, "type": kind} | (unit if kind == "space" else {}) for name, kind in self.axes]

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from tiledseg._arguments import one_of
-from tiledseg._checks import broken
+from tiledseg._validate import invalid, named, one_of
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io._file import MAX_PIXELS, named
+from tiledseg.io._file import MAX_PIXELS
 from tiledseg.io._header import Request
 from tiledseg.io._read import read_pixels
 
@@ -82,7 +81,7 @@ def _check_threshold(threshold: object) -> None:
         return
     if not _is_number(threshold) or not 0 < threshold < math.inf:
         fix = "Pass 128 for 8-bit masks, 1 for all that is not 0, or None for labels."
-        raise broken(SettingError, "threshold", must="be a number above 0, or None", got=threshold, fix=fix)
+        raise invalid(SettingError, "threshold", must="be a number above 0, or None", got=threshold, fix=fix)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -94,32 +93,32 @@ def _one_plane(name: str, values: AnyArray) -> AnyArray:
         return values
     if not ((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all()):
         fix = "Convert it to one grey channel that holds the labels."
-        raise broken(FileError, name, must="be grey to be a mask", got="three channels that differ", fix=fix)
+        raise invalid(FileError, name, must="be grey to be a mask", got="three channels that differ", fix=fix)
     return values[..., 0]
 
 
 def _as_labels(name: str, values: AnyArray) -> npt.NDArray[np.uint8]:
     if values.dtype.kind == "f":
         fix = "Convert the labels to integers, or pass a threshold."
-        raise broken(FileError, name, must="hold integers to be labels", got=str(values.dtype), fix=fix)
+        raise invalid(FileError, name, must="hold integers to be labels", got=str(values.dtype), fix=fix)
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > _LARGEST:
         got, fix = f"labels from {lowest} to {highest}", "Renumber them, or pass a threshold."
-        raise broken(FileError, name, must=f"hold labels from 0 to {_LARGEST}", got=got, fix=fix)
+        raise invalid(FileError, name, must=f"hold labels from 0 to {_LARGEST}", got=got, fix=fix)
     return np.ascontiguousarray(values, np.uint8)
 
 
 def _cut(name: str, values: AnyArray, threshold: float) -> npt.NDArray[np.uint8]:
     highest = values.max()
     if np.isnan(highest):
-        raise broken(FileError, name, must="be finite to be cut", got="NaN", fix="Export the mask again.")
+        raise invalid(FileError, name, must="be finite to be cut", got="NaN", fix="Export the mask again.")
     if 0 < highest < threshold:
         fix = (
             "If these are 0 and 1, or all that is not 0 is foreground, pass threshold=1; if they are labels, "
             "pass threshold=None; if they are grey values, pass a lower threshold."
         )
         must = f"have values that reach threshold={threshold}, or only 0"
-        raise broken(FileError, name, must=must, got=f"a largest value of {highest}", fix=fix)
+        raise invalid(FileError, name, must=must, got=f"a largest value of {highest}", fix=fix)
     if values.dtype == np.uint16 and highest > _LARGEST and 1 < threshold <= _LARGEST:
         _check_scale(name, values, threshold)
     return (values >= threshold).astype(np.uint8)
@@ -131,4 +130,4 @@ def _check_scale(name: str, values: AnyArray, threshold: float) -> None:
     if ((values != 0) & (values != highest)).any():
         fix = "Pass threshold=32768 for the middle of 16 bits, 1 for all that is not 0, or None for labels."
         must = f"have 8-bit values to be cut at threshold={threshold}"
-        raise broken(FileError, name, must=must, got=f"16-bit values up to {highest}", fix=fix)
+        raise invalid(FileError, name, must=must, got=f"16-bit values up to {highest}", fix=fix)

@@ -22,25 +22,7 @@ _MOST_HEADER = 10_000
 
 
 def npy_regions(file: Reader, wish: Wish) -> Regions:
-    """Open an array of shape (H, W) or (H, W, C).
-
-    Parameters
-    ----------
-    file : Reader
-        The open file.
-    wish : Wish
-        Its level can only be 0; channels are picked.
-
-    Returns
-    -------
-    Regions
-        The pixels.
-
-    Raises
-    ------
-    FileError
-        If the header is damaged, the array is of another shape or kind, or bytes are missing.
-    """
+    """Open an array of shape (H, W) or (H, W, C)."""
     wish.level_of(file, 1)
     shape, dtype, start = _header(file)
     if len(shape) not in {2, 3} or min(shape) < 1 or dtype.kind not in "biuf":

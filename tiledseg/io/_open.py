@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import one_of, path_text
-from tiledseg._checks import broken, whole_number
+from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.io._encoded import read_encoded
-from tiledseg.io._file import MAX_PIXELS, Reader, check_max_pixels, named, opened
+from tiledseg.io._file import MAX_PIXELS, Reader, check_max_pixels, opened
 from tiledseg.io._header import Request, Wish, check_page, sniff
 from tiledseg.io._npy import NPY_MAGIC, npy_regions
 from tiledseg.io._source import Facts, ImageSource, WholeImage
@@ -135,7 +134,7 @@ def _numbers(channels: int | Sequence[int] | None) -> tuple[int, ...] | None:
     numbers = tuple(whole_number("channels", one, least=0) for one in given)
     if not numbers or len(set(numbers)) != len(numbers):
         fix = "Name each channel once, as in (0, 2)."
-        raise broken(SettingError, "channels", must="name channels", got=channels, fix=fix)
+        raise invalid(SettingError, "channels", must="name channels", got=channels, fix=fix)
     return numbers
 
 
@@ -144,7 +143,7 @@ def _places(at: object) -> dict[str, int]:
         return {}
     if not isinstance(at, Mapping) or not set(at) <= {"z", "t"}:
         fix = 'Pass {"z": 0}, say.'
-        raise broken(SettingError, "at", must="map z and t to places", got=at, fix=fix)
+        raise invalid(SettingError, "at", must="map z and t to places", got=at, fix=fix)
     return {
         str(axis): whole_number(f"at[{axis!r}]", operator.index(place), least=0) for axis, place in at.items()
     }

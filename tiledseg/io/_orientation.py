@@ -28,13 +28,7 @@ _TURNS: dict[int, Callable[[AnyArray], AnyArray]] = {
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Find the orientation in an Exif block that begins with its TIFF header.
-
-    Returns
-    -------
-    int
-        1 to 8; 1 (as stored) where there is none, or one that the standard does not define.
-    """
+    """Find the orientation in an Exif block that begins with its TIFF header."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
         return 1

@@ -11,11 +11,9 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken, shown
+from tiledseg._storage import refuse, replaceable, sync_folder
+from tiledseg._validate import invalid, named, path_text, shown
 from tiledseg.errors import FileError
-from tiledseg.io._atomic import refuse, replaceable, sync_folder
-from tiledseg.io._file import named
 from tiledseg.io._lock import lock_file
 
 if TYPE_CHECKING:
@@ -27,17 +25,7 @@ __all__ = ["Partial", "check_identity", "partial"]
 
 
 class Partial:
-    """The place of a file or folder that is being written, and the journal of what of it stands.
-
-    Attributes
-    ----------
-    path : Path
-        Where it is written.
-    resumed : bool
-        Whether an earlier run began it.
-    records : list
-        What that run noted.
-    """
+    """The place of a file or folder that is being written, and the journal of what of it stands."""
 
     def __init__(self, target: Path, fingerprint: Mapping[str, Any]) -> None:
         self.path: Path = target.with_name(f".{target.name}.tiledseg-part")
@@ -72,7 +60,7 @@ class Partial:
     def _lock(self, target: Path, notes: list[Any]) -> None:
         if not lock_file(self._journal.fileno()):
             who = [note["pid"] for note in notes if "pid" in note][-1:] or ["unknown"]
-            raise broken(
+            raise invalid(
                 FileError,
                 named(str(target)),
                 must="be written by one run",
@@ -94,20 +82,7 @@ def _notes(data: bytes) -> tuple[list[Any], int]:
 
 
 def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with something else than what was begun.
-
-    Parameters
-    ----------
-    name : str
-        The journal.
-    before, now : mapping
-        What the result depends on.
-
-    Raises
-    ------
-    FileError
-        If they differ; the message has the difference.
-    """
+    """Refuse to go on with something else than what was begun."""
     now = json.loads(json.dumps(now))
     differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if differing:
@@ -116,34 +91,14 @@ def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any])
         ]
         fix = "Use what it was begun with, or delete it and its part to begin anew."
         must = "be gone on with as it was begun"
-        raise broken(
+        raise invalid(
             FileError, name, must=must, got=f"another {', '.join(differing)}: {'; '.join(shares)}", fix=fix
         )
 
 
 @contextlib.contextmanager
 def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[tuple[Path, Partial | None]]:
-    """Write a file or a folder whole or not at all, and keep what stands of it where that is wanted.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        The target.
-    fingerprint : mapping or None
-        What the result depends on; None: what an error leaves is removed.
-
-    Yields
-    ------
-    Path
-        Where to write; takes the target's place when the block ends without an error.
-    Partial or None
-        The journal.
-
-    Raises
-    ------
-    FileError
-        If the target cannot be written, another run is at it, or it was begun with something else.
-    """
+    """Write a file or a folder whole or not at all, and keep what stands of it where that is wanted."""
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))

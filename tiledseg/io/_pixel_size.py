@@ -52,24 +52,7 @@ class PixelSize:
 def pixel_size_of(
     pixels: dict[str, str], description: str, resolution: tuple[float, float], unit: int
 ) -> PixelSize | None:
-    """Find the size of a px in a TIFF's metadata.
-
-    Parameters
-    ----------
-    pixels : dict
-        Attributes of the OME ``Pixels`` element; empty without one.
-    description : str
-        The first page's description.
-    resolution : tuple of float
-        Px per unit along y and x; 0 where not stated.
-    unit : int
-        Its unit, as TIFF numbers them.
-
-    Returns
-    -------
-    PixelSize or None
-        None where the file does not say, or says what cannot be.
-    """
+    """Find the size of a px in a TIFF's metadata."""
     if "PhysicalSizeX" in pixels and "PhysicalSizeY" in pixels:
         return _of_ome(pixels)
     aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", description)
@@ -85,20 +68,7 @@ def pixel_size_of(
 
 
 def pixel_size_of_scale(scale: tuple[float, float], units: tuple[str, str]) -> PixelSize | None:
-    """Make a px size of lengths with units.
-
-    Parameters
-    ----------
-    scale : tuple of float
-        Along y and x.
-    units : tuple of str
-        Names or symbols of length.
-
-    Returns
-    -------
-    PixelSize or None
-        None where a unit is not known or a length cannot be.
-    """
+    """Make a px size of lengths with units."""
     factors = [_MICROMETRES.get(unit.replace("metre", "meter"), 0.0) for unit in units]
     return _sane(scale[0] * factors[0], scale[1] * factors[1])
 

@@ -64,13 +64,7 @@ def _palette_kind(palette: bytes) -> Literal["identity", "grey", "colour"]:
 
 
 def png_header(file: Reader, max_pixels: int) -> Header:
-    """Read what a PNG declares, and refuse one whose data cannot fill what it declares.
-
-    Raises
-    ------
-    FileError
-        If the file is cut off, or declares more pixels than the limit or than its data can hold.
-    """
+    """Read what a PNG declares, and refuse one whose data cannot fill what it declares."""
     height, width, bits, colour = _declared(file)
     file.check_size(height, width, max_pixels)
     chunks = list(_chunks(file))
@@ -98,25 +92,7 @@ _EXTRA = {b"PLTE", b"tRNS", b"eXIf"}
 
 
 def png_payload(file: Reader, *, indices: bool) -> bytes:
-    """Check every checksum and hand out the chunks that make the pixels, without transparent colours.
-
-    Parameters
-    ----------
-    file : Reader
-        A PNG whose header has been read.
-    indices : bool
-        Whether a palette image is to be decoded to its indices: it is then relabelled as grey.
-
-    Returns
-    -------
-    bytes
-        A PNG.
-
-    Raises
-    ------
-    FileError
-        If a checksum does not match.
-    """
+    """Check every checksum and hand out the chunks that make the pixels, without transparent colours."""
     parts = [_SIGNATURE]
     for chunk in _chunks(file):
         raw = file.take(chunk.offset - 8, chunk.length + 12)

@@ -20,23 +20,7 @@ TILE = 512
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
-    """List the sizes of a pyramid: each half of the one before, rounded up, until one tile holds it.
-
-    Parameters
-    ----------
-    height, width : int
-        Of the image in px.
-
-    Returns
-    -------
-    list of tuple of int
-        At least one.
-
-    Examples
-    --------
-    >>> level_shapes(1500, 700)
-    [(1500, 700), (750, 350), (375, 175)]
-    """
+    """List the sizes of a pyramid: each half of the one before, rounded up, until one tile holds it."""
     shapes = [(height, width)]
     while max(shapes[-1]) > TILE:
         shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
@@ -59,19 +43,6 @@ class Pyramid:
 
     In memory are the tiles that have been begun: of the full level those that the rectangles have
     cut, and of each smaller level one for each run of tiles under way.
-
-    Parameters
-    ----------
-    shapes : list of tuple of int
-        Height and width of each level in px.
-    dtype : dtype
-        Of the pixels.
-    channels : tuple of int
-        Their number, or nothing for a map without a channel axis.
-    put : callable
-        Takes level, row, column and a whole tile, cut off at the end of the level.
-    labels : bool
-        Whether px of smaller levels are taken from the larger ones, rather than averaged.
     """
 
     def __init__(
@@ -91,17 +62,7 @@ class Pyramid:
         self._begun: dict[tuple[int, int, int], tuple[AnyArray, list[_Where]]] = {}
 
     def feed(self, level: int, y: int, x: int, pixels: AnyArray) -> None:
-        """Take a rectangle of a level; px of tiles that are done already are left out.
-
-        Parameters
-        ----------
-        level : int
-            0 for the image.
-        y, x : int
-            Where it begins, in px of the level.
-        pixels : ndarray
-            (h, w) or (h, w, K).
-        """
+        """Take a rectangle of a level; px of tiles that are done already are left out."""
         height, width = pixels.shape[:2]
         for row in range(y // TILE, -(-(y + height) // TILE)):
             for column in range(x // TILE, -(-(x + width) // TILE)):
@@ -112,15 +73,7 @@ class Pyramid:
                 self._fill(level, row, column, (top, left), pixels[top - y : end - y, left - x : right - x])
 
     def shrink(self, level: int, row: int, column: int, tile: AnyArray) -> None:
-        """Pass a whole tile on to the next level, where there is one.
-
-        Parameters
-        ----------
-        level, row, column : int
-            Which tile.
-        tile : ndarray
-            Its px, cut off at the end of the level.
-        """
+        """Pass a whole tile on to the next level, where there is one."""
         if level + 1 < len(self._shapes):
             self.feed(level + 1, row * TILE // 2, column * TILE // 2, self._half(tile))
 

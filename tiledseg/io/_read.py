@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import one_of
+from tiledseg._validate import one_of
 from tiledseg.io._encoded import encoded_header, read_encoded
 from tiledseg.io._file import MAX_PIXELS, check_max_pixels, opened
 from tiledseg.io._header import Request, check_page, sniff
@@ -106,27 +106,7 @@ def read_pixels(path: PathLike, request: Request) -> AnyArray:
 
 
 def image_shape(path: PathLike, *, page: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, ...]:
-    """Read the shape of an image without decoding its pixels.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        A PNG, JPEG, BMP or TIFF file.
-    page : int, optional
-        Which page of a TIFF, from 0; needed where there are several.
-    max_pixels : int
-        The most height times width that the file may declare, in px.
-
-    Returns
-    -------
-    tuple of int
-        (H, W) or (H, W, 3): the shape of what `read_image` returns, the orientation applied.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read, or its header is damaged.
-    """
+    """Read the shape of an image without decoding its pixels."""
     check_max_pixels(max_pixels)
     check_page(page)
     request = Request(page, max_pixels, "drop")

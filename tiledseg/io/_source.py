@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io._state import state_of
 
@@ -67,13 +67,6 @@ class CachedBlocks:
 
     Tiles overlap, and so they meet each block several times; it is decoded once where the tiles
     come row by row, or column group by column group.
-
-    Parameters
-    ----------
-    blocks : Blocks
-        What is read.
-    cache_bytes : int
-        Memory for decoded blocks; blocks as wide as the image may take a tile's height of it.
     """
 
     def __init__(self, blocks: Blocks, cache_bytes: int = _CACHE_BYTES) -> None:
@@ -89,18 +82,7 @@ class CachedBlocks:
         self._lock = threading.Lock()
 
     def read(self, rows: slice, columns: slice) -> AnyArray:
-        """Read a rectangle.
-
-        Parameters
-        ----------
-        rows, columns : slice
-            With a start and a stop inside the image.
-
-        Returns
-        -------
-        ndarray
-            (h, w) or (h, w, C), in memory of its own.
-        """
+        """Read a rectangle."""
         size = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
         pixels = np.empty(size, self.dtype)
         high, wide = self.block_shape
@@ -135,19 +117,6 @@ class RawRows:
     """Uncompressed rows that lie in a file, of which only what is asked for is read.
 
     Not by mapping: the pages of a mapped file count as memory of the process.
-
-    Parameters
-    ----------
-    file : Reader
-        The open file.
-    shape : tuple of int
-        (H, W) or (H, W, C).
-    dtype : dtype
-        As stored, byte order included.
-    starts : sequence of int
-        Where groups of rows begin in the file, in bytes.
-    rows_each : int
-        Rows of a group; the last may have fewer.
     """
 
     def __init__(
@@ -164,18 +133,7 @@ class RawRows:
         self._file, self._stored, self._starts, self._rows_each = file, dtype, starts, rows_each
 
     def read(self, rows: slice, columns: slice) -> AnyArray:
-        """Read a rectangle.
-
-        Parameters
-        ----------
-        rows, columns : slice
-            With a start and a stop inside the image.
-
-        Returns
-        -------
-        ndarray
-            (h, w) or (h, w, C), in the machine's byte order.
-        """
+        """Read a rectangle."""
         px = int(np.prod(self.shape[2:], dtype=np.int64)) * self._stored.itemsize
         count, before = (columns.stop - columns.start) * px, columns.start * px
         wide = self.shape[1] * px
@@ -189,13 +147,7 @@ class RawRows:
 
 
 class WholeImage:
-    """An image that had to be decoded whole.
-
-    Parameters
-    ----------
-    pixels : ndarray
-        (H, W) or (H, W, C).
-    """
+    """An image that had to be decoded whole."""
 
     def __init__(self, pixels: AnyArray) -> None:
         self.shape: tuple[int, ...] = pixels.shape
@@ -204,44 +156,19 @@ class WholeImage:
         self._pixels = pixels
 
     def read(self, rows: slice, columns: slice) -> AnyArray:
-        """Read a rectangle.
-
-        Parameters
-        ----------
-        rows, columns : slice
-            Inside the image.
-
-        Returns
-        -------
-        ndarray
-            A view.
-        """
+        """Read a rectangle."""
         return self._pixels[rows, columns]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file says of its image besides the pixels.
+    """What a file says of its image besides the pixels."""
 
-    Attributes
-    ----------
-    name : str
-        The path, as it is shown.
-    pixel_size : PixelSize or None
-        Of the level that is read.
-    levels : tuple of tuple of int
-        Height and width of the image and of its smaller copies.
-    level : int
-        Which of them is read.
-    identity : dict
-        What tells whether the file is still the same.
-    """
-
-    name: str
-    pixel_size: PixelSize | None
-    levels: tuple[tuple[int, int], ...]
-    level: int
-    identity: dict[str, Any]
+    name: str  # the path, as it is shown
+    pixel_size: PixelSize | None  # of the level that is read
+    levels: tuple[tuple[int, int], ...]  # height and width of the image and of its smaller copies
+    level: int  # which of them is read
+    identity: dict[str, Any]  # what tells whether the file is still the same
 
 
 class ImageSource:
@@ -304,7 +231,7 @@ class ImageSource:
         for part, length in zip(given, self.shape, strict=False):
             if not isinstance(part, slice) or part.step not in {None, 1}:
                 fix = "Index image[y0:y1, x0:x1]; take every n-th px of what that gives."
-                raise broken(ArrayError, "key", must="hold slices with a step of 1", got=key, fix=fix)
+                raise invalid(ArrayError, "key", must="hold slices with a step of 1", got=key, fix=fix)
             start, stop, _ = part.indices(length)
             spelt.append(slice(start, max(start, stop)))
         return spelt
@@ -320,7 +247,7 @@ class ImageSource:
             If it was changed, replaced or removed.
         """
         if state_of(self._place) != self._state:
-            raise broken(
+            raise invalid(
                 FileError,
                 self.name,
                 must="stay as it is while it is read",

@@ -12,18 +12,7 @@ MARKS: tuple[str, ...] = ("zarr.json", ".zarray", ".zgroup")
 
 
 def state_of(path: str) -> list[int]:
-    """Give size and time of change of a file; those of its metadata for a zarr.
-
-    Parameters
-    ----------
-    path : str
-        Where it stands.
-
-    Returns
-    -------
-    list of int
-        Bytes and nanoseconds, of one file after the other; empty where nothing is there.
-    """
+    """Give size and time of change of a file; those of its metadata for a zarr."""
     folder = os.path.isdir(path)  # noqa: PTH112  of text
     marks = [Path(path, mark) for mark in MARKS] if folder else [Path(path)]
     states = [mark.stat() for mark in marks if mark.is_file()]

@@ -44,19 +44,7 @@ _PHOTOMETRIC = 262
 
 
 def read_tiff(file: Reader, request: Request) -> AnyArray:
-    """Read one page, or the three pages that hold the channels of one image.
-
-    Returns
-    -------
-    ndarray
-        (H, W), (H, W, 3) or, where any number of channels is welcome, (H, W, K); upright.
-
-    Raises
-    ------
-    FileError
-        If the file is damaged, holds several images and no page is named, or is of a kind that cannot be
-        read.
-    """
+    """Read one page, or the three pages that hold the channels of one image."""
     with _chosen(file, request) as pages:
         planes = [_pixels(file, page, request) for page in pages]
     if len({plane.shape for plane in planes}) > 1 or (len(planes) > 1 and planes[0].ndim > 2):

@@ -46,31 +46,7 @@ _FORMS = {"image": "uint8, uint16 or float32"}
 
 
 def tiff_source(file: Reader, request: Request, wish: Wish, stack: ExitStack) -> tuple[Regions, Facts]:
-    """Open a TIFF for reading by region.
-
-    Parameters
-    ----------
-    file : Reader
-        The open file.
-    request : Request
-        How it is to be read.
-    wish : Wish
-        Level, channels and place.
-    stack : ExitStack
-        Closes what is opened here.
-
-    Returns
-    -------
-    Regions
-        The pixels.
-    Facts
-        What else the file says.
-
-    Raises
-    ------
-    FileError
-        If it is damaged, holds several images, or is of a kind that cannot be read.
-    """
+    """Open a TIFF for reading by region."""
     known = pages_of(file)
     with decoding(file):
         tiff = stack.enter_context(tiff_file(file))

@@ -33,34 +33,16 @@ _LARGEST_TILE = 8192
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """How the samples of a page are to be understood.
+    """How the samples of a page are to be understood."""
 
-    Attributes
-    ----------
-    channels : int
-        Samples per pixel, alpha not counted.
-    alpha : bool
-        Whether one more sample follows.
-    inverted : bool
-        Whether 0 is white.
-    palette : bool
-        Whether the samples are indices.
-    """
-
-    channels: int
-    alpha: bool
-    inverted: bool
-    palette: bool
+    channels: int  # samples per pixel, alpha not counted
+    alpha: bool  # whether one more sample follows
+    inverted: bool  # whether 0 is white
+    palette: bool  # whether the samples are indices
 
 
 def check_tiff_page(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours:
-    """Judge a page.
-
-    Raises
-    ------
-    FileError
-        If it is damaged, larger than the limit, or of a kind that cannot be read; the fix is named.
-    """
+    """Judge a page."""
     file.check_size(page.imagelength, page.imagewidth, request.max_pixels)
     if page.imagedepth != 1:
         raise file.bad("be flat", f"a page of depth {page.imagedepth}", "Export its slices as pages.")

@@ -28,13 +28,7 @@ _UM_PER_CM = 10_000
 
 
 class TiffLayout:
-    """Where the tiles of a map lie, and the directories that say so.
-
-    Parameters
-    ----------
-    facts : MapFacts
-        The map. It becomes a BigTIFF where it could outgrow 32 bits even if nothing compresses.
-    """
+    """Where the tiles of a map lie, and the directories that say so."""
 
     def __init__(self, facts: MapFacts) -> None:
         self._facts = facts
@@ -48,50 +42,18 @@ class TiffLayout:
         self.start: int = 16 if self._big else 8
 
     def place(self, channel: int, level: int, row: int, column: int, offset: int, count: int) -> None:
-        """Note where a tile lies.
-
-        Parameters
-        ----------
-        channel, level, row, column : int
-            Which tile.
-        offset, count : int
-            Its first byte in the file, and its bytes.
-        """
+        """Note where a tile lies."""
         self._offsets[channel][level][row, column] = offset
         self._counts[channel][level][row, column] = count
 
     def header(self, first: int) -> bytes:
-        """Give the first bytes of the file.
-
-        Parameters
-        ----------
-        first : int
-            Where the first directory begins.
-
-        Returns
-        -------
-        bytes
-            8, or 16 of a BigTIFF.
-        """
+        """Give the first bytes of the file."""
         if self._big:
             return b"II" + struct.pack("<HHHQ", 43, 8, 0, first)
         return b"II" + struct.pack("<HI", 42, first)
 
     def directories(self, offset: int) -> tuple[bytes, int]:
-        """Give all directories as they follow the data.
-
-        Parameters
-        ----------
-        offset : int
-            Where the data ends.
-
-        Returns
-        -------
-        bytes
-            What is to be written there.
-        int
-            Where the first directory begins.
-        """
+        """Give all directories as they follow the data."""
         data = bytearray(b"\0" * (-offset % 16))
         following = 0
         for plane in reversed(range(self._planes)):  # from the last, so that each knows the next

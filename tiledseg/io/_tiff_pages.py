@@ -25,25 +25,13 @@ _DECISIVE |= {322, 323, 324, 325, 338, 339}
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a TIFF, as its tags declare it.
+    """One page of a TIFF, as its tags declare it."""
 
-    Attributes
-    ----------
-    index : int
-        Its number in the file, from 0.
-    height, width : int
-        Declared size in px; 0 where not declared.
-    extra : bool
-        Whether it is a smaller copy or a transparency mask of another page.
-    tags : frozenset of int
-        Those of its tags that decide what the pixels are.
-    """
-
-    index: int
-    height: int
-    width: int
-    extra: bool
-    tags: frozenset[int]
+    index: int  # its number in the file, from 0
+    height: int  # declared size in px; 0 where not declared
+    width: int  # declared size in px; 0 where not declared
+    extra: bool  # whether it is a smaller copy or a transparency mask of another page
+    tags: frozenset[int]  # those of its tags that decide what the pixels are
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +55,7 @@ def _form(file: Reader) -> tuple[_Form, int]:
 
 
 def pages_of(file: Reader) -> list[Page]:
-    """Walk the chain of pages.
-
-    Raises
-    ------
-    FileError
-        If the chain is cut off, runs in a circle, or is longer than 65536 pages.
-    """
+    """Walk the chain of pages."""
     form, offset = _form(file)
     seen: set[int] = set()
     pages: list[Page] = []

@@ -25,31 +25,7 @@ _SAME_VIEW = 0.02  # how far the sides of a smaller copy may be from the image's
 def planes_of(
     file: Reader, pages: list[Page], description: str, pixels: list[dict[str, str]], at: Mapping[str, int]
 ) -> list[int] | None:
-    """List the pages of one plane, channel by channel.
-
-    Parameters
-    ----------
-    file : Reader
-        For errors.
-    pages : list of Page
-        Those at full size.
-    description : str
-        The first page's.
-    pixels : list of dict
-        Attributes of each OME ``Pixels`` element.
-    at : mapping
-        Place along ``z`` and ``t``, where there are several.
-
-    Returns
-    -------
-    list of int or None
-        Places in `pages`; None where nothing says what several pages are.
-
-    Raises
-    ------
-    FileError
-        If there are several places along an axis, and `at` names none of them.
-    """
+    """List the pages of one plane, channel by channel."""
     axes = _axes(description, pixels)
     samples = len(pages) and math.prod(length for _, length in axes) == len(pages)
     if not axes or not samples:
@@ -133,24 +109,7 @@ def _ome_order(description: str, axes: list[tuple[str, int]]) -> dict[tuple[int,
 def levels_of(
     file: Reader, tiff: tifffile.TiffFile, known: list[Page], page: tifffile.TiffPage
 ) -> list[tifffile.TiffPage]:
-    """List a page and its smaller copies, from large to small.
-
-    Parameters
-    ----------
-    file : Reader
-        For errors.
-    tiff : TiffFile
-        The open file.
-    known : list of Page
-        Its chain of pages.
-    page : TiffPage
-        The page at full size.
-
-    Returns
-    -------
-    list of TiffPage
-        The page itself, then its SubIFDs or else the reduced pages that follow it.
-    """
+    """List a page and its smaller copies, from large to small."""
     if page.subifds:
         copies = [_sub_page(file, page, index) for index in range(len(page.subifds))]
     else:

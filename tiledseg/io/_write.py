@@ -10,11 +10,9 @@ import cv2
 import numpy as np
 import tifffile
 
-from tiledseg._arguments import one_of, path_text
-from tiledseg._checks import broken
+from tiledseg._storage import write_bytes
+from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.io._atomic import write_bytes
-from tiledseg.io._file import named
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -48,10 +46,10 @@ def write_image(path: PathLike, image: npt.ArrayLike) -> None:
     pixels = np.asarray(image)
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         fix = "Convert it to uint8 or uint16, or write it by `write_probs`."
-        raise broken(ArrayError, "image", must="be uint8 or uint16", got=str(pixels.dtype), fix=fix)
+        raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(pixels.dtype), fix=fix)
     if pixels.size == 0 or (pixels.shape[2:] not in {(), (3,)} or pixels.ndim < 2):
         fix = "Write channels one by one, or three as RGB, channels last."
-        raise broken(ArrayError, "image", must="have shape (H, W) or (H, W, 3)", got=pixels.shape, fix=fix)
+        raise invalid(ArrayError, "image", must="have shape (H, W) or (H, W, 3)", got=pixels.shape, fix=fix)
     _write(path, pixels)
 
 
@@ -82,14 +80,14 @@ def write_mask(path: PathLike, labels: npt.ArrayLike, *, foreground: int | None 
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "bui":
         got = f"{values.dtype} of shape {values.shape}"
         fix = "Cut or round the labels to integers first."
-        raise broken(ArrayError, "labels", must="be bool or integers of shape (H, W)", got=got, fix=fix)
+        raise invalid(ArrayError, "labels", must="be bool or integers of shape (H, W)", got=got, fix=fix)
     _check_foreground(foreground)
     most = 255 if foreground is None else 1
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > most:
         fix = "Pass foreground=None to store labels as they are." if foreground else "Renumber the labels."
         must = f"lie in 0 to {most} with foreground={foreground}"
-        raise broken(ArrayError, "labels", must=must, got=f"{lowest} to {highest}", fix=fix)
+        raise invalid(ArrayError, "labels", must=must, got=f"{lowest} to {highest}", fix=fix)
     stored = values.astype(np.uint8)
     _write(path, stored if foreground is None else stored * np.uint8(foreground))
 
@@ -100,7 +98,7 @@ def _check_foreground(foreground: object) -> None:
     if isinstance(foreground, bool) or not isinstance(foreground, int) or not 1 <= foreground <= 255:
         fix = "Pass 255, or None to store labels as they are."
         must = "be an int in 1 to 255, or None"
-        raise broken(SettingError, "foreground", must=must, got=foreground, fix=fix)
+        raise invalid(SettingError, "foreground", must=must, got=foreground, fix=fix)
 
 
 def write_probs(
@@ -135,7 +133,7 @@ def write_probs(
     if values.dtype.kind != "f" or values.ndim not in {2, 3} or values.size == 0:
         got = f"{values.dtype} of shape {values.shape}"
         must = "be floats of shape (H, W) or (H, W, K)"
-        raise broken(ArrayError, "probs", must=must, got=got, fix="Write labels by `write_mask`.")
+        raise invalid(ArrayError, "probs", must=must, got=got, fix="Write labels by `write_mask`.")
     with np.errstate(over="ignore"):
         stored = values.astype(dtype)
     bad = ~np.isfinite(stored)
@@ -143,7 +141,7 @@ def write_probs(
         first = tuple(int(index) for index in np.argwhere(bad)[0])
         got = f"{int(bad.sum())} others, the first {values[first]} at {first}"
         fix = "Check the network's weights and inputs for NaN, or pass dtype='float32' for large values."
-        raise broken(ArrayError, "probs", must=f"be finite as {dtype}", got=got, fix=fix)
+        raise invalid(ArrayError, "probs", must=f"be finite as {dtype}", got=got, fix=fix)
     _suffix(path, _TIFF)
     write_bytes(path, _tiff(stored[..., 0] if stored.shape[2:] == (1,) else stored))
 
@@ -153,7 +151,7 @@ def _suffix(path: PathLike, known: set[str]) -> str:
     if suffix not in known:
         got = "JPEG, which changes values" if suffix in _LOSSY else f"the suffix {suffix!r}"
         fix = f"End the name in {' or '.join(sorted(known))}."
-        raise broken(FileError, named(path), must="be a lossless format", got=got, fix=fix)
+        raise invalid(FileError, named(path), must="be a lossless format", got=got, fix=fix)
     return suffix
 
 
@@ -166,7 +164,7 @@ def _write(path: PathLike, pixels: npt.NDArray[Any]) -> None:
 def _png(path: PathLike, pixels: npt.NDArray[Any]) -> bytes:
     if max(pixels.shape) > _LARGEST_PNG_SIDE:
         must = f"have sides up to {_LARGEST_PNG_SIDE} px as PNG"
-        raise broken(FileError, named(path), must=must, got=pixels.shape, fix="Write it as TIFF.")
+        raise invalid(FileError, named(path), must=must, got=pixels.shape, fix="Write it as TIFF.")
     ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     try:
         done, data = cv2.imencode(".png", ordered)
@@ -175,7 +173,7 @@ def _png(path: PathLike, pixels: npt.NDArray[Any]) -> bytes:
     else:
         reason = "nothing from OpenCV"
     if not done or not data.size:
-        raise broken(FileError, named(path), must="be encoded as PNG", got=reason, fix="Write it as TIFF.")
+        raise invalid(FileError, named(path), must="be encoded as PNG", got=reason, fix="Write it as TIFF.")
     return data.tobytes()
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._validate import named
 from tiledseg.errors import FileError
-from tiledseg.io._file import Reader, named
+from tiledseg.io._file import Reader
 from tiledseg.io._pixel_size import pixel_size_of_scale
 from tiledseg.io._source import CachedBlocks, Facts
 from tiledseg.io._state import MARKS, state_of
@@ -39,29 +40,7 @@ def is_zarr(path: str) -> bool:
 
 
 def zarr_source(path: str, wish: Wish) -> tuple[Regions, Facts]:
-    """Open a zarr array, or a level of an OME-Zarr image.
-
-    Parameters
-    ----------
-    path : str
-        The folder.
-    wish : Wish
-        Level, channels and place.
-
-    Returns
-    -------
-    Regions
-        The pixels.
-    Facts
-        What else the metadata says.
-
-    Raises
-    ------
-    FileError
-        If the metadata is damaged or unfinished, the array is no image, or several places could be meant.
-    SettingError
-        If zarr is not installed.
-    """
+    """Open a zarr array, or a level of an OME-Zarr image."""
     zarr = extra("zarr", "zarr")
     place = Reader(named(path), io.BytesIO(), 0)
     try:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import all_of, check_callable
-from tiledseg._arrays import array_of
-from tiledseg._checks import broken, real_number, whole_number
+from tiledseg._validate import all_of, array_of, check_callable, invalid, real_number, whole_number
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -27,19 +25,11 @@ _MOST_RESAMPLES = 10**6
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A number, and between which others it could lie.
+    """A number, and between which others it could lie."""
 
-    Attributes
-    ----------
-    value : float
-        Of the images at hand.
-    low, high : float
-        Bounds of the interval; nan where fewer than two images, or groups of them, have a value.
-    """
-
-    value: float
-    low: float
-    high: float
+    value: float  # of the images at hand
+    low: float  # bounds of the interval; nan where fewer than two images, or groups of them, have a value
+    high: float  # bounds of the interval; nan where fewer than two images, or groups of them, have a value
 
 
 def bootstrap_interval(
@@ -91,7 +81,7 @@ def bootstrap_interval(
     """
     share = real_number("level", level, "Use 0.95, say.")
     if not 0 < share < 1:
-        raise broken(SettingError, "level", must="be in (0, 1)", got=level, fix="Use 0.95, say.")
+        raise invalid(SettingError, "level", must="be in (0, 1)", got=level, fix="Use 0.95, say.")
     check_callable("statistic", statistic)
     times = whole_number("resamples", resamples, most=_MOST_RESAMPLES)
     first = whole_number("seed", seed, 0)
@@ -131,7 +121,7 @@ def _known(
         groups = all_of(Hashable, groups, "groups", fix)
     most = 1 if statistic is None else 2
     if not 1 <= rows.ndim <= most or (groups is not None and len(groups) != len(rows)):
-        raise broken(
+        raise invalid(
             SettingError,
             "values",
             must="have one row per image, (N,) or (N, M), and one group for each",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tiledseg._checks import broken, real_number, whole_pair
+from tiledseg._validate import invalid, real_number, whole_pair
 from tiledseg.errors import SettingError
 from tiledseg.metrics._masks import label_pair
 
@@ -33,20 +33,12 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 @dataclass(frozen=True, slots=True)
 class BoundaryCounts:
-    """Px of two outlines, and how many of them are near the other; sums as `Counts` do.
+    """Px of two outlines, and how many of them are near the other; sums as `Counts` do."""
 
-    Attributes
-    ----------
-    true, found : int
-        Px of the true and of the predicted outline.
-    true_near, found_near : int
-        Those that lie within the tolerance of the other outline.
-    """
-
-    true: int
-    true_near: int
-    found: int
-    found_near: int
+    true: int  # px of the true and of the predicted outline
+    true_near: int  # those that lie within the tolerance of the other outline
+    found: int  # px of the true and of the predicted outline
+    found_near: int  # those that lie within the tolerance of the other outline
 
     def __add__(self, other: BoundaryCounts) -> BoundaryCounts:
         """Add up two images."""
@@ -60,41 +52,18 @@ class BoundaryCounts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutlineDistances:
-    """Distances between two outlines.
+    """Distances between two outlines."""
 
-    Attributes
-    ----------
-    true : ndarray of float32, shape (N,)
-        From each px of the true outline to the nearest of the predicted one, in px between
-        centres; inf where there is none.
-    found : ndarray of float32, shape (M,)
-        From each px of the predicted outline to the nearest of the true one.
-    """
-
+    # from each px of the true outline to the nearest of the predicted one, in px between centres; inf
+    # where there is none
     true: npt.NDArray[np.float32]
-    found: npt.NDArray[np.float32]
+    found: npt.NDArray[np.float32]  # from each px of the predicted outline to the nearest of the true one
 
     def within(self, tolerance: float) -> BoundaryCounts:
-        """Count the px whose distance is at most a tolerance.
-
-        Parameters
-        ----------
-        tolerance : float
-            In px, from 0.
-
-        Returns
-        -------
-        BoundaryCounts
-            Of this image.
-
-        Raises
-        ------
-        SettingError
-            If `tolerance` is negative or no number.
-        """
+        """Count the px whose distance is at most a tolerance."""
         most = real_number("tolerance", tolerance, "Use 2, say.")
         if most < 0:
-            raise broken(SettingError, "tolerance", must="be at least 0 px", got=most, fix="Use 2, say.")
+            raise invalid(SettingError, "tolerance", must="be at least 0 px", got=most, fix="Use 2, say.")
         near = [int(np.count_nonzero(distances <= most)) for distances in (self.true, self.found)]
         return BoundaryCounts(self.true.size, near[0], self.found.size, near[1])
 
@@ -105,27 +74,6 @@ def outline_distances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Outlin
     The outline of a mask is those of its px that have a px of the background above, below, left
     or right of them. What lies beyond the image counts as background, so that only an empty mask
     has no outline.
-
-    Parameters
-    ----------
-    truth, prediction : ndarray of bool or int, shape (H, W)
-        Masks of the same size; 1 is what is looked for.
-
-    Returns
-    -------
-    OutlineDistances
-        Exact euclidean distances.
-
-    Raises
-    ------
-    ArrayError
-        If a mask is not of shape (H, W), not bool or int, holds other labels than 0 and 1,
-        or the sizes differ.
-
-    Examples
-    --------
-    >>> outline_distances([[1, 0, 0, 0]], [[0, 0, 1, 0]]).true.tolist()
-    [2.0]
     """
     true, found = (_outline(mask) for mask in label_pair(truth, prediction, 2))
     return OutlineDistances(_from(true, found), _from(found, true))
@@ -180,23 +128,7 @@ def hausdorff95(distances: OutlineDistances) -> float:
 
 
 def default_tolerance(shape: tuple[int, int]) -> float:
-    """Choose how near is near: 0.75 % of the image's diagonal, as Csurka et al. (2013) do.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Height and width of the image in px.
-
-    Returns
-    -------
-    float
-        In px.
-
-    Examples
-    --------
-    >>> default_tolerance((1920, 2560))
-    24.0
-    """
+    """Choose how near is near: 0.75 % of the image's diagonal, as Csurka et al. (2013) do."""
     return _OF_DIAGONAL * math.hypot(*whole_pair("shape", shape, least=0))
 
 

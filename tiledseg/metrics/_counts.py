@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._checks import whole_number
+from tiledseg._validate import whole_number
 from tiledseg.metrics._masks import label_pair
 
 __all__ = ["Counts", "count", "count_classes"]
@@ -18,23 +18,12 @@ _MOST_CLASSES = 4096  # all pairs of them are counted at once
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How often two masks agree and disagree; the sum of two is that of both images together.
+    """How often two masks agree and disagree; the sum of two is that of both images together."""
 
-    Attributes
-    ----------
-    tp, fp, fn, tn : int
-        Numbers of px: true positive, false positive, false negative, true negative.
-
-    Examples
-    --------
-    >>> Counts(tp=1, fp=2, fn=3, tn=4) + Counts(tp=10, fp=0, fn=0, tn=0)
-    Counts(tp=11, fp=2, fn=3, tn=4)
-    """
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
+    tp: int  # numbers of px: true positive, false positive, false negative, true negative
+    fp: int  # numbers of px: true positive, false positive, false negative, true negative
+    fn: int  # numbers of px: true positive, false positive, false negative, true negative
+    tn: int  # numbers of px: true positive, false positive, false negative, true negative
 
     def __add__(self, other: Counts) -> Counts:
         """Add up two images, or two parts of one."""
@@ -42,60 +31,12 @@ class Counts:
 
 
 def count(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Counts:
-    """Count where a mask of two labels, 0 and 1, meets the truth.
-
-    Parameters
-    ----------
-    truth, prediction : ndarray of bool or int, shape (H, W)
-        Masks of the same size; 1 is what is looked for.
-
-    Returns
-    -------
-    Counts
-        Numbers of px of class 1.
-
-    Raises
-    ------
-    ArrayError
-        If a mask is not of shape (H, W), not bool or int, holds other labels than 0 and 1,
-        or the sizes differ.
-
-    Examples
-    --------
-    >>> count([[1, 1], [0, 0]], [[1, 0], [1, 0]])
-    Counts(tp=1, fp=1, fn=1, tn=1)
-    """
+    """Count where a mask of two labels, 0 and 1, meets the truth."""
     return count_classes(truth, prediction, 2)[1]
 
 
 def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int) -> tuple[Counts, ...]:
-    """Count each class against all others.
-
-    Parameters
-    ----------
-    truth, prediction : ndarray of bool or int, shape (H, W)
-        Masks of the same size, with labels in [0, classes).
-    classes : int
-        Number of classes, background included, at least 2.
-
-    Returns
-    -------
-    tuple of Counts
-        One for each class, background first.
-
-    Raises
-    ------
-    ArrayError
-        If a mask is not of shape (H, W), not bool or int, holds labels outside
-        [0, classes), or the sizes differ.
-    SettingError
-        If there are fewer than 2 classes, or more than 4096.
-
-    Examples
-    --------
-    >>> count_classes([[0, 1, 2]], [[0, 2, 2]], 3)[2]
-    Counts(tp=1, fp=1, fn=0, tn=1)
-    """
+    """Count each class against all others."""
     fix = "Count the background as one: cell or not is 2 classes."
     classes = whole_number("classes", classes, 2, _MOST_CLASSES, fix)
     true, found = label_pair(truth, prediction, classes)

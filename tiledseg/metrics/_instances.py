@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tiledseg._checks import whole_number
+from tiledseg._validate import whole_number
 from tiledseg.metrics._masks import binary_mask, label_pair
 
 if TYPE_CHECKING:
@@ -32,24 +32,15 @@ IOU_THRESHOLDS: tuple[float, ...] = tuple(percent / 100 for percent in range(50,
 
 @dataclass(frozen=True, slots=True)
 class InstanceCounts:
-    """How many instances were found; the sum of two is that of both images together.
+    """How many instances were found; the sum of two is that of both images together."""
 
-    Attributes
-    ----------
-    true, predicted : int
-        Instances of the truth and of the prediction.
-    matches : tuple of int
-        Pairs of a true and a predicted one whose intersection over union lies above each of
-        `IOU_THRESHOLDS`.
-    iou_sum, dice_sum : float
-        Over the pairs that match above 0.5.
-    """
-
-    true: int = 0
-    predicted: int = 0
+    true: int = 0  # instances of the truth and of the prediction
+    predicted: int = 0  # instances of the truth and of the prediction
+    # pairs of a true and a predicted one whose intersection over union lies above each of
+    # `IOU_THRESHOLDS`
     matches: tuple[int, ...] = (0,) * len(IOU_THRESHOLDS)
-    iou_sum: float = 0.0
-    dice_sum: float = 0.0
+    iou_sum: float = 0.0  # over the pairs that match above 0.5
+    dice_sum: float = 0.0  # over the pairs that match above 0.5
 
     @property
     def found(self) -> int:
@@ -126,28 +117,6 @@ def match_instances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Instance
     """Pair true and predicted instances by intersection over union.
 
     Above 0.5 an instance has one partner at most, so no choice is left to an algorithm.
-
-    Parameters
-    ----------
-    truth, prediction : ndarray of bool or int, shape (H, W)
-        Instances: 0 for the background, another number for each of them, as `components` gives.
-
-    Returns
-    -------
-    InstanceCounts
-        Of this image.
-
-    Raises
-    ------
-    ArrayError
-        If an array is not of shape (H, W), not bool or int, holds negative numbers, or the sizes
-        differ.
-
-    Examples
-    --------
-    >>> counts = match_instances([[1, 1, 1, 0, 2]], [[1, 1, 0, 0, 0]])
-    >>> counts.found, counts.missed, counts.false, counts.mean_dice
-    (1, 1, 0, 0.8)
     """
     true, found = label_pair(truth, prediction, None)
     (true_ids, true_px), (found_ids, found_px) = _sizes(true), _sizes(found)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import array_of
-from tiledseg._checks import broken
+from tiledseg._validate import array_of, invalid
 from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:
@@ -21,28 +20,10 @@ __all__ = ["binary_mask", "label_pair"]
 def label_pair(
     truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int | None
 ) -> tuple[AnyArray, AnyArray]:
-    """Check two masks of labels.
-
-    Parameters
-    ----------
-    truth, prediction : ndarray of bool or int, shape (H, W)
-        Masks of the same size.
-    classes : int or None
-        Labels lie in [0, classes); from 0 up where it is None.
-
-    Returns
-    -------
-    tuple of ndarray
-        Both, as arrays.
-
-    Raises
-    ------
-    ArrayError
-        If a mask is not of shape (H, W), not bool or int, holds other labels, or the sizes differ.
-    """
+    """Check two masks of labels."""
     true, found = _labels("truth", truth, classes), _labels("prediction", prediction, classes)
     if true.shape != found.shape:
-        raise broken(
+        raise invalid(
             ArrayError,
             "prediction",
             must=f"have the size of `truth`, {true.shape}",
@@ -53,32 +34,14 @@ def label_pair(
 
 
 def binary_mask(name: str, mask: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Check a mask of the labels 0 and 1, and lay it out for OpenCV.
-
-    Parameters
-    ----------
-    name : str
-        Name of the argument, for messages.
-    mask : ndarray of bool or int, shape (H, W)
-        The mask.
-
-    Returns
-    -------
-    ndarray of uint8
-        C-contiguous.
-
-    Raises
-    ------
-    ArrayError
-        If it is not of shape (H, W), not bool or int, or holds other labels.
-    """
+    """Check a mask of the labels 0 and 1, and lay it out for OpenCV."""
     return np.ascontiguousarray(_labels(name, mask, 2), np.uint8)
 
 
 def _labels(name: str, mask: npt.ArrayLike, classes: int | None) -> AnyArray:
     array = array_of(mask, name)
     if array.ndim != 2:
-        raise broken(
+        raise invalid(
             ArrayError,
             name,
             must="have shape (H, W)",
@@ -86,7 +49,7 @@ def _labels(name: str, mask: npt.ArrayLike, classes: int | None) -> AnyArray:
             fix="Drop an axis of one channel with mask[..., 0]; reduce probabilities first.",
         )
     if array.dtype.kind not in "bui":
-        raise broken(
+        raise invalid(
             ArrayError,
             name,
             must="hold labels, bool or int",
@@ -106,4 +69,4 @@ def _foreign(name: str, low: int, high: int, classes: int | None) -> ArrayError:
     if (high, classes) == (255, 2):
         fix = "It looks like a picture of a mask: cut it with mask >= 128."
     must = "hold labels from 0 up" if classes is None else f"hold labels in [0, {classes})"
-    return broken(ArrayError, name, must=must, got=f"labels from {low} to {high}", fix=fix)
+    return invalid(ArrayError, name, must=must, got=f"labels from {low} to {high}", fix=fix)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import array_of
-from tiledseg._checks import broken
+from tiledseg._validate import array_of, invalid
 from tiledseg.errors import ArrayError
 from tiledseg.metrics._counts import Counts
 
@@ -37,21 +36,11 @@ CURVE_THRESHOLDS: tuple[float, ...] = tuple(place / _BINS for place in range(1, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbabilityCounts:
-    """A histogram of probabilities in 256 bins; the sum of two is that of both images together.
+    """A histogram of probabilities in 256 bins; the sum of two is that of both images together."""
 
-    Attributes
-    ----------
-    px : ndarray of int64, shape (256,)
-        Px whose probability lies in [i / 256, (i + 1) / 256), 1 in the last.
-    hits : ndarray of int64, shape (256,)
-        Those of them where what the probability is of is true.
-    total : ndarray of float64, shape (256,)
-        Sum of their probabilities.
-    """
-
-    px: npt.NDArray[np.int64]
-    hits: npt.NDArray[np.int64]
-    total: npt.NDArray[np.float64]
+    px: npt.NDArray[np.int64]  # px whose probability lies in [i / 256, (i + 1) / 256), 1 in the last
+    hits: npt.NDArray[np.int64]  # those of them where what the probability is of is true
+    total: npt.NDArray[np.float64]  # sum of their probabilities
 
     def __add__(self, other: ProbabilityCounts) -> ProbabilityCounts:
         """Add up two images, or two parts of one."""
@@ -60,53 +49,19 @@ class ProbabilityCounts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """What probabilities say beside what came true, in 16 bins of equal width.
+    """What probabilities say beside what came true, in 16 bins of equal width."""
 
-    Attributes
-    ----------
-    said : ndarray of float64, shape (16,)
-        Mean probability of each bin's px; nan where it has none.
-    came : ndarray of float64, shape (16,)
-        Share of them that was true; nan where it has none.
-    px : ndarray of int64, shape (16,)
-        How many they are.
-    """
-
-    said: npt.NDArray[np.float64]
-    came: npt.NDArray[np.float64]
-    px: npt.NDArray[np.int64]
+    said: npt.NDArray[np.float64]  # mean probability of each bin's px; nan where it has none
+    came: npt.NDArray[np.float64]  # share of them that was true; nan where it has none
+    px: npt.NDArray[np.int64]  # how many they are
 
 
 def count_probabilities(probs: npt.ArrayLike, hits: npt.ArrayLike) -> ProbabilityCounts:
-    """Count probabilities, and how often they were right.
-
-    Parameters
-    ----------
-    probs : ndarray
-        Probabilities in [0, 1], of any shape.
-    hits : ndarray of bool, same shape
-        Whether what each is the probability of is true: a cell there, say.
-
-    Returns
-    -------
-    ProbabilityCounts
-        Of this image, or of a part of it.
-
-    Raises
-    ------
-    ArrayError
-        If a probability is outside [0, 1] or NaN, or the shapes differ.
-
-    Examples
-    --------
-    >>> counts = count_probabilities([0.25, 0.75, 0.75], [False, True, False])
-    >>> counts.px[192], counts.hits[192]
-    (np.int64(2), np.int64(1))
-    """
+    """Count probabilities, and how often they were right."""
     given, true = array_of(probs, "probs"), array_of(hits, "hits")
     values = given.astype(np.float32, copy=False).ravel()
     if true.shape != given.shape or true.dtype != bool:
-        raise broken(
+        raise invalid(
             ArrayError,
             "hits",
             must=f"be boolean of shape {given.shape}",
@@ -114,7 +69,7 @@ def count_probabilities(probs: npt.ArrayLike, hits: npt.ArrayLike) -> Probabilit
             fix="Give one truth for each probability, such as mask == 1.",
         )
     if values.size and not (values.min() >= 0 and values.max() <= 1):
-        raise broken(
+        raise invalid(
             ArrayError,
             "probs",
             must="lie in [0, 1]",
@@ -129,24 +84,7 @@ def count_probabilities(probs: npt.ArrayLike, hits: npt.ArrayLike) -> Probabilit
 
 
 def counts_at_thresholds(counts: ProbabilityCounts) -> tuple[Counts, ...]:
-    """Count as `count` does at each of `CURVE_THRESHOLDS`, without another look at the map.
-
-    Parameters
-    ----------
-    counts : ProbabilityCounts
-        Probabilities of the foreground, and whether it is there.
-
-    Returns
-    -------
-    tuple of Counts
-        A px counts as foreground where its probability is at least the threshold.
-
-    Examples
-    --------
-    >>> curve = counts_at_thresholds(count_probabilities([0.25, 0.75, 0.75], [False, True, False]))
-    >>> curve[CURVE_THRESHOLDS.index(0.5)]
-    Counts(tp=1, fp=1, fn=0, tn=1)
-    """
+    """Count as `count` does at each of `CURVE_THRESHOLDS`, without another look at the map."""
     all_true, all_px = int(counts.hits.sum()), int(counts.px.sum())
     true, found = np.cumsum(counts.hits[::-1])[::-1][1:], np.cumsum(counts.px[::-1])[::-1][1:]
     curve = []
@@ -157,18 +95,7 @@ def counts_at_thresholds(counts: ProbabilityCounts) -> tuple[Counts, ...]:
 
 
 def reliability(counts: ProbabilityCounts) -> Reliability:
-    """Set what probabilities say beside what came true (DeGroot and Fienberg, 1983).
-
-    Parameters
-    ----------
-    counts : ProbabilityCounts
-        Of one image, or of several together.
-
-    Returns
-    -------
-    Reliability
-        In 16 bins of equal width.
-    """
+    """Set what probabilities say beside what came true (DeGroot and Fienberg, 1983)."""
     px, hits, total = (_merged(one) for one in (counts.px, counts.hits, counts.total))
     with np.errstate(invalid="ignore"):
         return Reliability(total / px, hits / px, px)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tiledseg._arguments import instance_of
+from tiledseg._validate import instance_of
 from tiledseg.metrics._counts import Counts
 
 __all__ = ["accuracy", "dice", "iou", "precision", "recall", "specificity"]

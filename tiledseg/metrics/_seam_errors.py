@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import whole_pair
+from tiledseg._validate import whole_pair
 from tiledseg.metrics._seams import check_borders
 
 if TYPE_CHECKING:
@@ -23,18 +23,10 @@ SEAM_DISTANCES: tuple[int, ...] = (0, 2, 4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True, slots=True)
 class SeamErrors:
-    """Px by their distance from the nearest tile border; the sum of two is that of both images.
+    """Px by their distance from the nearest tile border; the sum of two is that of both images."""
 
-    Attributes
-    ----------
-    px : tuple of int
-        How many lie in each class of `SEAM_DISTANCES`.
-    wrong : tuple of int
-        Those of them whose label is not the true one.
-    """
-
-    px: tuple[int, ...]
-    wrong: tuple[int, ...]
+    px: tuple[int, ...]  # how many lie in each class of `SEAM_DISTANCES`
+    wrong: tuple[int, ...]  # those of them whose label is not the true one
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -52,27 +44,7 @@ class SeamErrors:
 
 
 class SeamErrorTally:
-    """Counts wrong px by their distance from tile borders, in rows that come in order.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Height and width of the map in px.
-    borders_y, borders_x : sequence of int
-        As of `seam_ratio`; at least one in all.
-
-    Raises
-    ------
-    SettingError
-        If a border does not lie inside the map.
-
-    Examples
-    --------
-    >>> tally = SeamErrorTally((1, 6), [], [3])
-    >>> tally.add(np.array([[False, False, True, False, False, False]]))
-    >>> tally.errors.px[:2], tally.errors.wrong[:2]
-    ((4, 2), (1, 0))
-    """
+    """Counts wrong px by their distance from tile borders, in rows that come in order."""
 
     def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
         height, width = whole_pair("shape", shape)
@@ -84,13 +56,7 @@ class SeamErrorTally:
         self._row = 0
 
     def add(self, wrong: npt.NDArray[np.bool_]) -> None:
-        """Take the next rows.
-
-        Parameters
-        ----------
-        wrong : ndarray of bool, shape (h, W)
-            Where the label is not the true one.
-        """
+        """Take the next rows."""
         along_y = self._classes[0][self._row : self._row + len(wrong)]
         nearest = np.minimum(along_y[:, np.newaxis], self._classes[1])
         pairs = np.bincount((nearest * 2 + wrong).ravel(), minlength=self._table.size)

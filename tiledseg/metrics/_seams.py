@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._arguments import items_of
-from tiledseg._arrays import array_of
-from tiledseg._checks import broken, whole_number, whole_pair
+from tiledseg._validate import array_of, invalid, items_of, whole_number, whole_pair
 from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:
@@ -27,21 +25,11 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class SeamRatio:
-    """How much steeper a map is across tile borders than beside them; 1 where they cannot be seen.
+    """How much steeper a map is across tile borders than beside them; 1 where they cannot be seen."""
 
-    Attributes
-    ----------
-    y : float
-        Across the horizontal borders, that is along y.
-    x : float
-        Across the vertical borders, that is along x.
-    both : float
-        Across all borders together.
-    """
-
-    y: float
-    x: float
-    both: float
+    y: float  # across the horizontal borders, that is along y
+    x: float  # across the vertical borders, that is along x
+    both: float  # across all borders together
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +105,7 @@ def seam_ratio(probs: npt.ArrayLike, borders_y: Sequence[int], borders_x: Sequen
 
 
 class SeamTally:
-    """Measures as `seam_ratio` does, in a map whose rows come one band after the other.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Height and width of the map in px.
-    borders_y, borders_x : sequence of int
-        As of `seam_ratio`.
-
-    Raises
-    ------
-    SettingError
-        If a border does not lie inside the map.
-    """
+    """Measures as `seam_ratio` does, in a map whose rows come one band after the other."""
 
     def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
         height, width = whole_pair("shape", shape)
@@ -141,13 +116,7 @@ class SeamTally:
         self._last: AnyArray | None = None
 
     def add(self, rows: AnyArray) -> None:
-        """Take the next rows of the map.
-
-        Parameters
-        ----------
-        rows : ndarray, shape (h, W) or (h, W, K)
-            Finite.
-        """
+        """Take the next rows of the map."""
         before = [] if self._last is None else [self._last]
         first, band = self._row - len(before), np.concatenate([*before, rows])
         within = [places[(places > first) & (places < first + len(band))] - first for places in self._rows]
@@ -183,7 +152,7 @@ def _checked(probs: npt.ArrayLike) -> AnyArray:
     """Refuse what is no map."""
     values = array_of(probs, "probs")
     if values.ndim not in {2, 3}:
-        raise broken(
+        raise invalid(
             ArrayError,
             "probs",
             must="have shape (H, W) or (H, W, K)",
@@ -191,7 +160,7 @@ def _checked(probs: npt.ArrayLike) -> AnyArray:
             fix="Give one map at a time, channels last.",
         )
     if not np.isfinite(values).all():
-        raise broken(
+        raise invalid(
             ArrayError,
             "probs",
             must="be finite",

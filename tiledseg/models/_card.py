@@ -51,18 +51,7 @@ the digest of the arrays stands among the settings.
 
 
 def card(segmenter: Segmenter) -> str:
-    """Write the model card of a segmenter.
-
-    Parameters
-    ----------
-    segmenter : Segmenter
-        The segmenter.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Write the model card of a segmenter."""
     height, width, channels = segmenter.architecture.input_shape
     tiling = segmenter.tiling
     return _CARD.format(

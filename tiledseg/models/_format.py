@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import BundleError
 
 if TYPE_CHECKING:
@@ -49,38 +49,12 @@ LARGEST_HEADER = 10_000_000
 
 
 def damaged(what: object, *, must: str, got: object) -> BundleError:
-    """Build the error of a file that only another copy of the bundle can mend.
-
-    Parameters
-    ----------
-    what : object
-        The file, or the weight in it.
-    must : str
-        What was expected.
-    got : object
-        What was found.
-
-    Returns
-    -------
-    BundleError
-        The error, to be raised by the caller.
-    """
+    """Build the error of a file that only another copy of the bundle can mend."""
     fix = "Copy the bundle again from where it came from."
-    return broken(BundleError, str(what), must=must, got=got, fix=fix)
+    return invalid(BundleError, str(what), must=must, got=got, fix=fix)
 
 
 def sha256(path: Path) -> str:
-    """Digest a file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    str
-        SHA-256 in hexadecimal digits.
-    """
+    """Digest a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,14 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken, did_you_mean
+from tiledseg._validate import did_you_mean, invalid
 from tiledseg.config import PreprocessingConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
 from tiledseg.models._format import CONFIG, FORMAT, KEYS, LARGEST_CONFIG, OPTIONAL, WEIGHTS, damaged, sha256
 from tiledseg.models._segmenter import Segmenter
 from tiledseg.models._weights import load_network
 from tiledseg.models.architectures import builder_for
-from tiledseg.shipped import shipped_or
+from tiledseg.models.shipped import shipped_or
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,13 +60,13 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
         if path.is_dir():
             return _bundle(path)
         if not path.is_file():
-            raise broken(
+            raise invalid(
                 BundleError, str(path), must="be a bundle's folder", got="no such folder", fix=_where(path)
             )
     except (OSError, ValueError) as error:
         raise damaged(path, must="be a bundle that can be read", got=str(error)) from error
     if path.suffix.lower() != ".keras":
-        raise broken(
+        raise invalid(
             BundleError,
             str(path),
             must="be a bundle's folder",
@@ -78,7 +78,7 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
 
 def _keras_file(path: Path, *, trust: bool) -> keras.Model:
     if not trust:
-        raise broken(
+        raise invalid(
             BundleError,
             str(path),
             must="be trusted, as any .keras file",
@@ -88,7 +88,7 @@ def _keras_file(path: Path, *, trust: bool) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file can make Keras raise anything
-        raise broken(
+        raise invalid(
             BundleError,
             str(path),
             must="be a .keras file that Keras loads in its safe mode",
@@ -100,7 +100,7 @@ def _keras_file(path: Path, *, trust: bool) -> keras.Model:
 def _bundle(folder: Path) -> Segmenter:
     if not (folder / CONFIG).exists():
         kind = _FOREIGN[".pb"] if (folder / "saved_model.pb").exists() else f"a folder without {CONFIG}"
-        raise broken(BundleError, str(folder), must="be a bundle's folder", got=kind, fix=_REBUILD)
+        raise invalid(BundleError, str(folder), must="be a bundle's folder", got=kind, fix=_REBUILD)
     entries = _entries(_regular(folder / CONFIG))
     weights = _regular(folder / WEIGHTS)
     try:
@@ -138,7 +138,7 @@ def _entries(path: Path) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise damaged(path, must="be a mapping", got=type(entries).__name__)
     if entries.get("format") is True or entries.get("format") != FORMAT:
-        raise broken(
+        raise invalid(
             BundleError,
             f"{path}: format",
             must=f"be {FORMAT}",
@@ -146,7 +146,7 @@ def _entries(path: Path) -> dict[str, Any]:
             fix="Load it with the version of tiledseg that it was saved with, or a later one.",
         )
     for key in sorted(KEYS ^ (entries.keys() - OPTIONAL)):
-        raise broken(
+        raise invalid(
             BundleError,
             f"{path}: {key}",
             must="be there" if key in KEYS else "not be there",

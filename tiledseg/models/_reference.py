@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken
+from tiledseg._validate import invalid, path_text
 from tiledseg.errors import BundleError
 from tiledseg.models._format import CONFIG, WEIGHTS
 from tiledseg.models._loading import load_model
@@ -83,7 +82,7 @@ class BundleReference:
             if self.digest not in _LOADED:
                 found = _digest(Path(self.path))
                 if found != self.digest:
-                    raise broken(
+                    raise invalid(
                         BundleError,
                         self.path,
                         must=f"be the bundle with digest {self.digest[:12]}",
@@ -92,7 +91,7 @@ class BundleReference:
                     )
                 loaded = load_model(self.path)
                 if not isinstance(loaded, Segmenter):
-                    raise broken(
+                    raise invalid(
                         BundleError,
                         self.path,
                         must="be a bundle",
@@ -110,7 +109,7 @@ def _digest(folder: Path) -> str:
             with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
-            raise broken(
+            raise invalid(
                 BundleError,
                 str(folder / name),
                 must="be readable",

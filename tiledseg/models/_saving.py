@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import path_text
 from tiledseg._backend import keras
-from tiledseg._checks import broken
-from tiledseg._types import SegmenterLike
+from tiledseg._validate import invalid, path_text
 from tiledseg._version import __version__
+from tiledseg.engine import SegmenterLike
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import write_bytes
 from tiledseg.models._card import card
@@ -62,7 +61,7 @@ def save_bundle(segmenter: Segmenter, folder: PathLike, *, overwrite: bool = Fal
     """
     if not isinstance(segmenter, SegmenterLike):
         got, fix = type(segmenter).__name__, "Make one with tiledseg.Segmenter."
-        raise broken(SettingError, "segmenter", must="be a Segmenter", got=got, fix=fix)
+        raise invalid(SettingError, "segmenter", must="be a Segmenter", got=got, fix=fix)
     try:
         target = Path(path_text(folder, "folder")).resolve()
         _check_target(target, overwrite=overwrite)
@@ -70,7 +69,7 @@ def save_bundle(segmenter: Segmenter, folder: PathLike, *, overwrite: bool = Fal
         target.parent.mkdir(parents=True, exist_ok=True)
         _written(segmenter, weights, target)
     except (OSError, ValueError, RuntimeError) as error:  # a loop of links, say
-        raise broken(
+        raise invalid(
             FileError,
             str(folder),
             must="be a folder that can be written",
@@ -84,7 +83,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return
     if not overwrite:
-        raise broken(
+        raise invalid(
             FileError,
             str(target),
             must="not exist yet",
@@ -92,7 +91,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
             fix="Choose another name, or pass overwrite=True to replace the bundle there.",
         )
     if not target.is_dir() or not {path.name for path in target.iterdir()} <= FILES:
-        raise broken(
+        raise invalid(
             FileError,
             str(target),
             must="be a bundle and hold nothing else to be replaced",
@@ -116,7 +115,7 @@ def _fill(partial: Path, segmenter: Segmenter, weights: dict[str, FloatArray]) -
     write_weights(weights, partial / WEIGHTS)
     text = _config(segmenter, sha256(partial / WEIGHTS))
     if len(text) > LARGEST_CONFIG:
-        raise broken(
+        raise invalid(
             SettingError,
             "provenance",
             must=f"keep {CONFIG} under {LARGEST_CONFIG} bytes",

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tiledseg._arguments import one_of
 from tiledseg._backend import keras
-from tiledseg._checks import broken
+from tiledseg._validate import invalid, one_of
 from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TilingConfig
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models._saving import save_bundle
@@ -126,7 +125,7 @@ def _check_types(segmenter: Segmenter) -> None:
     for name, kind in wanted.items():
         value = getattr(segmenter, name)
         if not isinstance(value, kind):
-            raise broken(
+            raise invalid(
                 SettingError,
                 name,
                 must=f"be of type {getattr(kind, '__name__', kind)}",
@@ -139,7 +138,7 @@ def _check_network(segmenter: Segmenter) -> None:
     network, settings = segmenter.network, segmenter.architecture
     shapes = (getattr(network, "input_shape", None), getattr(network, "output_shape", None))
     if settings.final_activation == "linear":
-        raise broken(
+        raise invalid(
             SettingError,
             "architecture.final_activation",
             must="give probabilities",
@@ -148,7 +147,7 @@ def _check_network(segmenter: Segmenter) -> None:
         )
     stated = ((None, *settings.input_shape), (None, *settings.input_shape[:2], settings.classes))
     if shapes != stated:
-        raise broken(
+        raise invalid(
             ModelError,
             "network",
             must=f"have its architecture's input and output shapes {stated}",
@@ -161,7 +160,7 @@ def _check_labels(segmenter: Segmenter) -> None:
     labels: tuple[object, ...] = segmenter.labels
     classes = segmenter.architecture.classes
     if not all(isinstance(label, str) and label.strip() for label in labels):
-        raise broken(
+        raise invalid(
             SettingError,
             "labels",
             must="be names that are not empty",
@@ -169,7 +168,7 @@ def _check_labels(segmenter: Segmenter) -> None:
             fix='Give for example ("cell",).',
         )
     if len(labels) != classes or len(set(labels)) != classes:
-        raise broken(
+        raise invalid(
             SettingError,
             "labels",
             must=f"be {classes} different names, one per output channel",
@@ -180,7 +179,7 @@ def _check_labels(segmenter: Segmenter) -> None:
 
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold < 1:
-        raise broken(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
+        raise invalid(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
 
 
 def _check_views(segmenter: Segmenter) -> None:
@@ -188,7 +187,7 @@ def _check_views(segmenter: Segmenter) -> None:
     if views is not None:
         one_of("views", views, ("flips", "d4"))
     if views == "d4" and tiling and tiling.tile_size != "auto" and len(set(tiling.tile_shape)) > 1:
-        raise broken(
+        raise invalid(
             SettingError, "views", must="be flips for tiles that are not square", got="d4", fix="Use flips."
         )
 
@@ -199,7 +198,7 @@ def _check_tiling(segmenter: Segmenter) -> None:
     settings = segmenter.architecture
     for axis, tile, size in zip("yx", segmenter.tiling.tile_shape, settings.input_shape[:2], strict=True):
         if size is not None and tile != size:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "tiling.tile_size",
                 must=f"be {size} along {axis}, as the network's input",
@@ -208,7 +207,7 @@ def _check_tiling(segmenter: Segmenter) -> None:
             )
         if tile % settings.stride:
             low = tile // settings.stride * settings.stride
-            raise broken(
+            raise invalid(
                 SettingError,
                 "tiling.tile_size",
                 must=f"be a multiple of the network's stride {settings.stride} along {axis}",
@@ -222,7 +221,7 @@ def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(provenance), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise broken(
+        raise invalid(
             SettingError,
             "provenance",
             must="hold what JSON can hold",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._arguments import instance_of
 from tiledseg._backend import keras
+from tiledseg._validate import instance_of
 from tiledseg.models.architectures import builder_for
 
 if TYPE_CHECKING:
@@ -23,25 +23,6 @@ def training_network(network: keras.Model, architecture: NetworkConfig) -> keras
     Settings such as ``deep_supervision`` add losses at outputs inside the network. Those outputs
     have no place in prediction, so the network that is saved does not have them: they stand
     around it while it is trained, and share its weights.
-
-    Parameters
-    ----------
-    network : keras.Model
-        What `build_model` built.
-    architecture : NetworkConfig
-        Settings that it was built with.
-
-    Returns
-    -------
-    keras.Model
-        Takes images (N, H, W, C) and masks (N, H, W, K) as the network does. Its loss in training
-        has those of the further outputs added; its metrics, and its loss in validation, are those
-        of the map alone. Where the architecture has no further outputs, the network itself.
-
-    Raises
-    ------
-    SettingError
-        If an argument is of another type.
     """
     instance_of(keras.Model, network, "network", "Build it with build_model.")
     sides = builder_for(architecture).sides(network)
@@ -49,15 +30,7 @@ def training_network(network: keras.Model, architecture: NetworkConfig) -> keras
 
 
 class _Supervised(keras.Model):
-    """A network with further outputs, which has their losses added.
-
-    Parameters
-    ----------
-    network : keras.Model
-        Maps images to maps.
-    sides : sequence of Side
-        The further outputs.
-    """
+    """A network with further outputs, which has their losses added."""
 
     def __init__(self, network: keras.Model, sides: Sequence[Side]) -> None:
         super().__init__(name=f"{network.name}_in_training")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import FileError, ModelError
 from tiledseg.models._format import LARGEST_HEADER, damaged
 from tiledseg.models.architectures import builder_for
@@ -32,30 +32,12 @@ _SETTINGS = "Give the settings that the network was built with."
 
 
 def weights_of(network: keras.Model, architecture: NetworkConfig) -> dict[str, FloatArray]:
-    """Collect all weights of a network, those that are not trained counted in.
-
-    Parameters
-    ----------
-    network : keras.Model
-        The network.
-    architecture : NetworkConfig
-        Settings that must rebuild it.
-
-    Returns
-    -------
-    dict of str to ndarray
-        Float32 arrays by the paths of their variables.
-
-    Raises
-    ------
-    ModelError
-        If the settings would rebuild another network, or a weight is not float32 or not finite.
-    """
+    """Collect all weights of a network, those that are not trained counted in."""
     _check_rebuilds(network, architecture)
     weights = {variable.path: variable.numpy() for variable in network.weights}
     for path, values in weights.items():
         if values.dtype != np.float32:
-            raise broken(
+            raise invalid(
                 ModelError,
                 path,
                 must="have float32 weights",
@@ -63,7 +45,7 @@ def weights_of(network: keras.Model, architecture: NetworkConfig) -> dict[str, F
                 fix="Use a mixed precision, which keeps the weights in float32.",
             )
         if not np.isfinite(values).all():
-            raise broken(
+            raise invalid(
                 ModelError,
                 path,
                 must="have finite weights",
@@ -74,24 +56,11 @@ def weights_of(network: keras.Model, architecture: NetworkConfig) -> dict[str, F
 
 
 def write_weights(weights: dict[str, FloatArray], path: Path) -> None:
-    """Write weights to a safetensors file.
-
-    Parameters
-    ----------
-    weights : dict of str to ndarray
-        Arrays by name.
-    path : Path
-        The new file.
-
-    Raises
-    ------
-    FileError
-        If it cannot be written.
-    """
+    """Write weights to a safetensors file."""
     try:
         save_file({name: np.ascontiguousarray(values) for name, values in weights.items()}, path)
     except SafetensorError as error:
-        raise broken(
+        raise invalid(
             FileError, str(path), must="be writable", got=str(error), fix="Free some space."
         ) from None
 
@@ -100,25 +69,6 @@ def load_network(architecture: NetworkConfig, path: Path) -> keras.Model:
     """Build a network and fill its weights in from a safetensors file.
 
     Sizes are compared before anything is allocated.
-
-    Parameters
-    ----------
-    architecture : NetworkConfig
-        Settings of the network.
-    path : Path
-        The file.
-
-    Returns
-    -------
-    keras.Model
-        The network.
-
-    Raises
-    ------
-    BundleError
-        If the file is damaged or holds the weights of another network.
-    ModelError
-        If Keras is set to a precision whose weights are not float32.
     """
     builder = builder_for(architecture)
     with _opened(path) as file:
@@ -159,7 +109,7 @@ def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path:
 
 def _checked(values: Any, variable: Any, path: Path) -> FloatArray:  # noqa: ANN401
     if keras.backend.standardize_dtype(variable.dtype) != "float32":
-        raise broken(
+        raise invalid(
             ModelError,
             "keras.config.dtype_policy()",
             must="keep weights in float32",
@@ -180,7 +130,7 @@ def _bad(values: Any) -> str:  # noqa: ANN401
 def _check_rebuilds(network: keras.Model, architecture: NetworkConfig) -> None:
     rebuilt = builder_for(architecture).build(blank=True)
     if not isinstance(network, type(rebuilt)):
-        raise broken(
+        raise invalid(
             ModelError,
             "network",
             must="be one that `build_model` builds",
@@ -190,7 +140,7 @@ def _check_rebuilds(network: keras.Model, architecture: NetworkConfig) -> None:
     layers = (_compared(network), _compared(rebuilt))
     for is_there, wanted in zip(*layers, strict=False):
         if is_there != wanted:
-            raise broken(
+            raise invalid(
                 ModelError,
                 f"network.{is_there['name']}",
                 must="be as its architecture states",
@@ -198,7 +148,7 @@ def _check_rebuilds(network: keras.Model, architecture: NetworkConfig) -> None:
                 fix=_SETTINGS,
             )
     if len(layers[0]) != len(layers[1]):
-        raise broken(
+        raise invalid(
             ModelError,
             "network",
             must=f"have the {len(layers[1])} layers of its architecture",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import lcm
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.engine import allowed_memory
 from tiledseg.errors import SettingError
 from tiledseg.predict._exact import overlap_of
@@ -13,8 +13,8 @@ from tiledseg.predict._exact import overlap_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tiledseg._types import Predictor
     from tiledseg.config import TilingConfig
+    from tiledseg.engine import Predictor
 
 __all__ = ["auto_tiling"]
 
@@ -29,27 +29,6 @@ def auto_tiling(
     Of the tiles that fit into memory one at a time, it is the one with which the network computes
     the fewest px, and of these the one with the fewest tiles. Where the network takes one size
     alone, it is that.
-
-    Parameters
-    ----------
-    tiling : TilingConfig
-        The tiling; returned as it is where its tile is not ``"auto"``.
-    predictor : Predictor
-        The network.
-    shape : tuple of int
-        Height and width in px of the image as it is tiled.
-    memory_budget : int or None
-        Bytes that the network may take; half of the free memory where it is None.
-
-    Returns
-    -------
-    TilingConfig
-        With a tile in px.
-
-    Raises
-    ------
-    SettingError
-        If no tile fits into memory.
     """
     if tiling.tile_size != "auto":
         return tiling
@@ -63,7 +42,7 @@ def auto_tiling(
     ]
     if not fitting:
         least = (min(rows)[0], min(columns)[0])
-        raise broken(
+        raise invalid(
             SettingError,
             "memory_budget",
             must=f"hold one tile of {least[0]}x{least[1]} px, about {predictor.bytes_per_tile(least)} bytes",

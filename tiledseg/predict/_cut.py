@@ -23,51 +23,12 @@ _ROWS, _COLUMNS = 512, 4096
 
 
 def levels_of(probs: FloatArray) -> NDArray[np.uint8]:
-    """Give probabilities in 256 levels.
-
-    Parameters
-    ----------
-    probs : ndarray
-        (H, W, 1) float32 in [0, 1].
-
-    Returns
-    -------
-    ndarray
-        uint8 (H, W): times 255, rounded.
-    """
+    """Give probabilities in 256 levels."""
     return np.rint(np.clip(probs[..., 0], 0, 1) * _WHITE).astype(np.uint8)
 
 
 def cut_level(counts: NDArray[np.int64], method: AutoThreshold) -> int:
-    """Find the level above which px are foreground.
-
-    Parameters
-    ----------
-    counts : ndarray
-        Px of each of the 256 levels, int64.
-    method : {"otsu", "triangle"}
-        ``otsu``: the level that leaves most variance between the two sides. ``triangle``: the one
-        farthest below the line from the peak to the end of the longer tail, and one towards it, as
-        in OpenCV.
-
-    Returns
-    -------
-    int
-        In [0, 254]; 127 where all px have one level, or none could be foreground.
-
-    References
-    ----------
-    N. Otsu, A threshold selection method from gray-level histograms, 1979.
-    G. W. Zack, W. E. Rogers and S. A. Latt, Automatic measurement of sister chromatid exchange
-    frequency, 1977.
-
-    Examples
-    --------
-    >>> counts = np.zeros(256, np.int64)
-    >>> counts[[10, 20, 200]] = 5, 5, 10
-    >>> cut_level(counts, "otsu")
-    20
-    """
+    """Find the level above which px are foreground."""
     if np.count_nonzero(counts) < 2:
         return _WHITE // 2
     return min(_otsu(counts) if method == "otsu" else _triangle(counts), _WHITE - 1)
@@ -95,15 +56,7 @@ def _triangle(counts: NDArray[np.int64]) -> int:
 
 
 class LevelMap:
-    """A mask that is cut once all probabilities are there: until then they wait in a temporary file.
-
-    Parameters
-    ----------
-    sink : ImageSink
-        Takes the mask, 0 and 255.
-    method : {"otsu", "triangle"}
-        How the threshold is found.
-    """
+    """A mask that is cut once all probabilities are there: until then they wait in a temporary file."""
 
     def __init__(self, sink: ImageSink, method: AutoThreshold) -> None:
         self._sink, self._method = sink, method

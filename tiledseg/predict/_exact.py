@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import lcm
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.engine import UNKNOWN, Reach
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from tiledseg._types import Predictor
     from tiledseg.config import TilingConfig
-    from tiledseg.grid import AxisGrid, TileGrid
+    from tiledseg.engine import Predictor
+    from tiledseg.tiling import AxisGrid, TileGrid
 
 __all__ = ["Verdict", "exact_tiling", "judge", "overlap_of", "reach_of"]
 
@@ -21,18 +21,7 @@ Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
 
 
 def reach_of(predictor: Predictor) -> Reach:
-    """Say what a network's outputs depend on.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network.
-
-    Returns
-    -------
-    Reach
-        Unknown for a predictor of another's making that does not say it.
-    """
+    """Say what a network's outputs depend on."""
     return getattr(predictor, "reach", UNKNOWN)
 
 
@@ -43,20 +32,6 @@ def judge(grid: TileGrid, predictor: Predictor) -> tuple[Verdict, str]:
     where each px that the blend takes from a tile lies outside the network's halo at those ends
     of the tile that are not the padded image's; ``crop`` takes the core, every other blend the
     whole tile.
-
-    Parameters
-    ----------
-    grid : TileGrid
-        The tiles; their origins are multiples of the total stride.
-    predictor : Predictor
-        The network.
-
-    Returns
-    -------
-    verdict : {"exact", "approximate", "impossible"}
-        ``approximate`` also where the network cannot be read.
-    reason : str
-        Why, and what exactness would take.
     """
     reach = reach_of(predictor)
     if len(grid) == 1:
@@ -81,27 +56,7 @@ def judge(grid: TileGrid, predictor: Predictor) -> tuple[Verdict, str]:
 
 
 def exact_tiling(tiling: TilingConfig, predictor: Predictor, shape: tuple[int, int]) -> TilingConfig:
-    """Put the overlap in px that makes tiled equal whole in the place of ``"exact"``.
-
-    Parameters
-    ----------
-    tiling : TilingConfig
-        The tiling; returned as it is where its overlap is not ``"exact"``.
-    predictor : Predictor
-        The network.
-    shape : tuple of int
-        Height and width in px of the image as it is tiled.
-
-    Returns
-    -------
-    TilingConfig
-        With an overlap in px.
-
-    Raises
-    ------
-    SettingError
-        If no overlap is known to make it equal, or a larger tile is needed; the message names it.
-    """
+    """Put the overlap in px that makes tiled equal whole in the place of ``"exact"``."""
     if tiling.overlap != "exact":
         return tiling
     overlaps = [0, 0]
@@ -112,29 +67,7 @@ def exact_tiling(tiling: TilingConfig, predictor: Predictor, shape: tuple[int, i
 
 
 def overlap_of(tiling: TilingConfig, predictor: Predictor, place: int, tile: int) -> int:
-    """Say how much of a tile its neighbour shares.
-
-    Parameters
-    ----------
-    tiling : TilingConfig
-        The tiling, its tile not necessarily known.
-    predictor : Predictor
-        The network.
-    place : int
-        0 along y, 1 along x.
-    tile : int
-        Length of a tile in px.
-
-    Returns
-    -------
-    int
-        Least overlap in px.
-
-    Raises
-    ------
-    SettingError
-        If it is to be exact, and is not known for this network.
-    """
+    """Say how much of a tile its neighbour shares."""
     if tiling.overlap == "exact":
         return _known_overlap(place, predictor)
     if isinstance(tiling.overlap, float):
@@ -145,7 +78,7 @@ def overlap_of(tiling: TilingConfig, predictor: Predictor, place: int, tile: int
 def _known_overlap(place: int, predictor: Predictor) -> int:
     halo = reach_of(predictor).halo
     if halo is None:
-        raise broken(
+        raise invalid(
             SettingError,
             "overlap",
             must="be in px, or a fraction, for this network",
@@ -160,7 +93,7 @@ def _exact_overlap(place: int, tiling: TilingConfig, predictor: Predictor) -> in
     least = _least_tile(needed, tiling.alignment_px[place], predictor.stride[place])
     tile, fixed = tiling.tile_shape[place], predictor.tile_size[place] is not None
     if tile < least:
-        raise broken(
+        raise invalid(
             SettingError,
             "tile_size",
             must=f'be at least {least} px along {"yx"[place]} for overlap="exact", which is {needed} px here',

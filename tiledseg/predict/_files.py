@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arguments import instance_of, path_text, path_texts, settings_of
-from tiledseg._checks import shown
 from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
-from tiledseg._types import SegmenterLike
+from tiledseg._validate import instance_of, path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig, TilingConfig
-from tiledseg.engine import Packing, Way, fastest, n_devices, own_views, predictor_for
+from tiledseg.engine import Packing, SegmenterLike, Way, fastest, n_devices, own_views, predictor_for
 from tiledseg.errors import TiledSegError
 from tiledseg.io import check_writable, find_images, locked, open_image
 from tiledseg.predict._fingerprint import fingerprint_of

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._checks import broken
-from tiledseg._types import SegmenterLike
+from tiledseg._validate import invalid
 from tiledseg._version import __version__
+from tiledseg.engine import SegmenterLike
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -26,29 +26,7 @@ _WITHOUT_EFFECT = {"batch_size", "memory_budget", "recursive", "existing", "resu
 def fingerprint_of(
     model: object, image: dict[str, Any], config: PredictConfig, tiling: TilingConfig | None
 ) -> dict[str, Any]:
-    """Say what a prediction of a file depends on, one entry for each part.
-
-    Parameters
-    ----------
-    model : Segmenter, keras.Model or callable
-        The network.
-    image : dict
-        The open image's identity.
-    config : PredictConfig
-        How it is predicted.
-    tiling : TilingConfig or None
-        How it is tiled.
-
-    Returns
-    -------
-    dict
-        What JSON can hold.
-
-    Raises
-    ------
-    SettingError
-        If nothing tells a callable from another.
-    """
+    """Say what a prediction of a file depends on, one entry for each part."""
     settings = {key: value for key, value in config.model_dump().items() if key not in _WITHOUT_EFFECT}
     parts: dict[str, Any] = {
         "model": model_digest(model),
@@ -64,29 +42,13 @@ def fingerprint_of(
 
 
 def model_digest(model: object) -> str:
-    """Tell a network from all others.
-
-    Parameters
-    ----------
-    model : Segmenter, keras.Model or callable
-        A callable has to state it as its attribute ``fingerprint``.
-
-    Returns
-    -------
-    str
-        The SHA-256 of its layers and weights, or what the callable states.
-
-    Raises
-    ------
-    SettingError
-        If a callable states nothing.
-    """
+    """Tell a network from all others."""
     network: Any = model.network if isinstance(model, SegmenterLike) else model
     stated = getattr(network, "fingerprint", None)
     if isinstance(stated, str) and stated:
         return stated
     if not hasattr(network, "weights") or not hasattr(network, "get_config"):
-        raise broken(
+        raise invalid(
             SettingError,
             "resume",
             must="meet a model that can be told from others",

@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._checks import broken
 from tiledseg._extras import extra
-from tiledseg._types import ModelReference, SegmenterLike
+from tiledseg._validate import invalid
+from tiledseg.engine import ModelReference, SegmenterLike
 from tiledseg.errors import SettingError
-from tiledseg.grid import Box
 from tiledseg.predict._remote import BlockJob, TileJob, block_of, outputs_of
 from tiledseg.preprocess import reach_of
-from tiledseg.stitcher import reduced_dtype, reduced_shape, touching_tiles
+from tiledseg.tiling import Box, reduced_dtype, reduced_shape, touching_tiles
 
 if TYPE_CHECKING:
     from tiledseg.engine import Way
-    from tiledseg.grid import AxisGrid
     from tiledseg.predict._plan import Layout
-    from tiledseg.stitcher import Reduction
+    from tiledseg.tiling import AxisGrid, Reduction
 
 __all__ = ["Lazy", "is_dask", "lazy_map"]
 
@@ -30,42 +28,17 @@ _BLOCK = 2048  # px of an output chunk along one axis, about
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """What a map depends on besides the image and the network.
+    """What a map depends on besides the image and the network."""
 
-    Attributes
-    ----------
-    wanted : list of int
-        Tiles to be computed.
-    way : Way
-        How the network is run.
-    fill_value : float
-        Output of the others.
-    reduction : {"threshold", "argmax", "uint8"} or None
-        What is stored.
-    threshold : float
-        Where one class is cut.
-    """
-
-    wanted: list[int]
-    way: Way
-    fill_value: float
-    reduction: Reduction | None
-    threshold: float
+    wanted: list[int]  # tiles to be computed
+    way: Way  # how the network is run
+    fill_value: float  # output of the others
+    reduction: Reduction | None  # what is stored
+    threshold: float  # where one class is cut
 
 
 def is_dask(image: object) -> bool:
-    """Recognise a Dask array without loading Dask.
-
-    Parameters
-    ----------
-    image : object
-        Anything.
-
-    Returns
-    -------
-    bool
-        Whether it is one.
-    """
+    """Recognise a Dask array without loading Dask."""
     return any(kind.__module__.startswith("dask.array") for kind in type(image).__mro__)
 
 
@@ -74,27 +47,6 @@ def lazy_map(model: object, image: Any, layout: Layout, lazy: Lazy) -> Any:  # n
 
     A tile's task takes the px that it needs, halo included, out of whatever chunks of the image
     hold them, and is keyed by the tile's place; no tile is computed twice.
-
-    Parameters
-    ----------
-    model : object
-        The network, or a reference to it.
-    image : dask.array.Array
-        (H, W) or (H, W, C).
-    layout : Layout
-        The network and its tiles.
-    lazy : Lazy
-        The rest.
-
-    Returns
-    -------
-    dask.array.Array
-        The map.
-
-    Raises
-    ------
-    SettingError
-        If the image is to be scaled, or normalised by percentiles of the whole of it.
     """
     array, dask = extra("dask.array", "dask"), extra("dask", "dask")
     delayed, tokenize = dask.delayed, dask.base.tokenize
@@ -133,7 +85,7 @@ def lazy_map(model: object, image: Any, layout: Layout, lazy: Lazy) -> Any:  # n
 def _check(layout: Layout) -> None:
     preprocessing = layout.preprocessing
     if layout.grid.shape != layout.shape or (preprocessing and preprocessing.percentiles):
-        raise broken(
+        raise invalid(
             SettingError,
             "image",
             must="be an array in memory or a file, where it is scaled or normalised as a whole",

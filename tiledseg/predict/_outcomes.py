@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import shown
+from tiledseg._validate import shown
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config import rgb_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
+from tiledseg.plots import colourise, overlay
 from tiledseg.predict._cut import LevelMap, cut_level, levels_of
-from tiledseg.render import colourise, overlay
-from tiledseg.stitcher import labels_of, reduced_dtype
+from tiledseg.tiling import labels_of, reduced_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,41 +39,13 @@ _STREAMED = ("ome-tiff", "ome-zarr", "npy")
 
 
 def is_streamed(what: Product, config: PredictConfig) -> bool:
-    """Say whether a product is written while it is computed.
-
-    Parameters
-    ----------
-    what : {"mask", "probs", "overlay", "coloured"}
-        The product.
-    config : PredictConfig
-        Its format.
-
-    Returns
-    -------
-    bool
-        False for what takes the whole map at once.
-    """
+    """Say whether a product is written while it is computed."""
     formats = {"mask": config.mask_format, "probs": config.probs_format}
     return formats.get(what, "png") in _STREAMED
 
 
 class Tee:
-    """A sink that takes probabilities, and hands them to all that is written of an image.
-
-    Parameters
-    ----------
-    image : ImageSource
-        The open image.
-    classes : int
-        Channels of the probabilities.
-    threshold : float, "otsu" or "triangle"
-        Where those of one class are cut.
-
-    Raises
-    ------
-    SettingError
-        If a threshold is to be found for several classes.
-    """
+    """A sink that takes probabilities, and hands them to all that is written of an image."""
 
     def __init__(self, image: ImageSource, classes: int, threshold: float | AutoThreshold) -> None:
         _check_threshold(threshold, classes)
@@ -92,24 +64,7 @@ class Tee:
         provenance: Mapping[str, str],
         fingerprint: Mapping[str, Any] | None,
     ) -> ExitStack:
-        """Open the files.
-
-        Parameters
-        ----------
-        targets : mapping
-            Path of each product.
-        config : PredictConfig
-            Their formats.
-        provenance : mapping
-            What the files say of where they come from.
-        fingerprint : mapping or None
-            What they depend on, where they are to be gone on with after a kill.
-
-        Returns
-        -------
-        ExitStack
-            To be used in a ``with`` block: at its end, without an error, the files are whole.
-        """
+        """Open the files."""
         with ExitStack() as stack:
             for what, path in targets.items():
                 if not is_streamed(what, config):
@@ -143,18 +98,7 @@ class Tee:
                 sink[key] = probs
 
     def finished_rows(self, start: int, stop: int) -> int:
-        """Count the rows from the top that all files have in some columns.
-
-        Parameters
-        ----------
-        start, stop : int
-            The columns in px.
-
-        Returns
-        -------
-        int
-            Rows in px.
-        """
+        """Count the rows from the top that all files have in some columns."""
         if self.whole is not None or self._levels is not None:
             return 0
         return min(sink.finished_rows(start, stop) for sink in self._sinks.values())
@@ -167,26 +111,7 @@ def written_at_the_end(
     threshold: float | AutoThreshold,
     config: PredictConfig,
 ) -> dict[Product, Path]:
-    """Write what takes the whole map at once.
-
-    Parameters
-    ----------
-    targets : mapping
-        Path of each product; those that are streamed are left out.
-    image : ndarray
-        The image.
-    probs : ndarray
-        Of shape (H, W, K), float32.
-    threshold : float, "otsu" or "triangle"
-        Where probabilities of one class are cut.
-    config : PredictConfig
-        Formats.
-
-    Returns
-    -------
-    dict
-        What was written.
-    """
+    """Write what takes the whole map at once."""
     written: dict[Product, Path] = {}
     if config.blur:
         probs = _blurred(probs, config.blur)
@@ -218,7 +143,7 @@ def _check_threshold(threshold: float | AutoThreshold, classes: int) -> None:
     if isinstance(threshold, str) and classes > 1:
         fix = "Leave it out: of several classes the most probable counts."
         must = "be found for one class alone"
-        raise broken(SettingError, "threshold", must=must, got=f"{threshold} for {classes} classes", fix=fix)
+        raise invalid(SettingError, "threshold", must=must, got=f"{threshold} for {classes} classes", fix=fix)
 
 
 def _blurred(probs: FloatArray, sigma: float) -> FloatArray:
@@ -238,27 +163,14 @@ def _painted(labels: AnyArray, config: PredictConfig) -> AnyArray:
 
 
 def check_size(image: ImageSource, targets: Mapping[Product, Path], config: PredictConfig) -> None:
-    """Refuse to hold in memory what should be streamed.
-
-    Parameters
-    ----------
-    image : ImageSource
-        The open image.
-    targets : mapping
-        Path of each product.
-    config : PredictConfig
-        Their formats.
-
-    Raises
-    ------
-    FileError
-        If the image has more than 2**30 px and a product takes the whole map at once.
-    """
+    """Refuse to hold in memory what should be streamed."""
     whole = [what for what in targets if not is_streamed(what, config)]
     if whole and image.shape[0] * image.shape[1] > MAX_PIXELS:
         fix = "Set mask_format and probs_format to ome-tiff or ome-zarr, and leave overlays out."
         must = f"have at most {MAX_PIXELS} px for a {whole[0]} that is not streamed"
-        raise broken(FileError, image.name, must=must, got=f"{image.shape[0]} x {image.shape[1]} px", fix=fix)
+        raise invalid(
+            FileError, image.name, must=must, got=f"{image.shape[0]} x {image.shape[1]} px", fix=fix
+        )
 
 
 def _limits(image: AnyArray) -> tuple[float, float] | None:

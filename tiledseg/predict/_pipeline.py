@@ -31,19 +31,6 @@ def pipelined(
 
     Close it (``contextlib.closing``) when it is not exhausted, so that the threads end before
     whatever follows: it waits for the calls under way and starts no others.
-
-    Parameters
-    ----------
-    batches : iterator of tuple
-        Whatever the batch is to be known by, and its tiles (N, h, w, C); drawn in the reading
-        thread.
-    networks : sequence of callable
-        The same network on each device; each is called by one thread at a time.
-
-    Yields
-    ------
-    tuple
-        What the batch is known by, and its outputs (N, h, w, K) float32; in the order of the batches.
     """
     idle: SimpleQueue[Callable[[AnyArray], FloatArray]] = SimpleQueue()
     for one in networks:

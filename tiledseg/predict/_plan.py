@@ -5,25 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import settings_of
-from tiledseg._arrays import check_shape
-from tiledseg._checks import broken, whole_number
-from tiledseg._types import SegmenterLike
+from tiledseg._validate import check_shape, invalid, settings_of, whole_number
 from tiledseg.config import TilingConfig
-from tiledseg.engine import check_memory, fitting_batch, predictor_for
+from tiledseg.engine import SegmenterLike, check_memory, fitting_batch, predictor_for
 from tiledseg.errors import SettingError
 from tiledseg.predict._auto import auto_tiling
 from tiledseg.predict._exact import exact_tiling, judge, reach_of
 from tiledseg.preprocess import scaled_length
-from tiledseg.tiler import Tiler
+from tiledseg.tiling import Tiler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tiledseg._types import Predictor
     from tiledseg.config import PreprocessingConfig
-    from tiledseg.grid import TileGrid
+    from tiledseg.engine import Predictor
     from tiledseg.predict._exact import Verdict
+    from tiledseg.tiling import TileGrid
 
 __all__ = ["Layout", "Plan", "lay_out", "plan"]
 
@@ -33,27 +30,13 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A network, an image's shape and a tiling that fit one another.
+    """A network, an image's shape and a tiling that fit one another."""
 
-    Attributes
-    ----------
-    predictor : Predictor
-        The network, ready to be called.
-    preprocessing : PreprocessingConfig or None
-        How pixels are prepared; None for as they are.
-    tiler : Tiler
-        Cuts the prepared image.
-    grid : TileGrid
-        Tiles of the prepared image.
-    shape : tuple of int
-        Height and width of the image in px.
-    """
-
-    predictor: Predictor
-    preprocessing: PreprocessingConfig | None
-    tiler: Tiler
-    grid: TileGrid
-    shape: tuple[int, int]
+    predictor: Predictor  # the network, ready to be called
+    preprocessing: PreprocessingConfig | None  # how pixels are prepared; None for as they are
+    tiler: Tiler  # cuts the prepared image
+    grid: TileGrid  # tiles of the prepared image
+    shape: tuple[int, int]  # height and width of the image in px
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,33 +204,7 @@ def plan(
 def lay_out(
     model: object, shape: Sequence[int], tiling: TilingConfig | None, memory_budget: int | None = None
 ) -> Layout:
-    """Fit a network, an image's shape and a tiling to one another.
-
-    Parameters
-    ----------
-    model : Segmenter, keras.Model or callable
-        The network.
-    shape : sequence of int
-        Shape of the image in px, (H, W) or (H, W, C).
-    tiling : TilingConfig or None
-        How the image is tiled; None for the default of the model.
-    memory_budget : int, optional
-        Bytes that the network may take, where the tile is ``"auto"``.
-
-    Returns
-    -------
-    Layout
-        All that a prediction needs, checked.
-
-    Raises
-    ------
-    ArrayError
-        If `shape` cannot be that of an image for this network.
-    ModelError
-        If `model` cannot be tiled.
-    SettingError
-        If the tiling does not fit the network.
-    """
+    """Fit a network, an image's shape and a tiling to one another."""
     predictor = predictor_for(model)
     preprocessing, own = (
         (model.preprocessing, model.tiling) if isinstance(model, SegmenterLike) else (None, None)
@@ -268,29 +225,7 @@ def lay_out(
 
 
 def chosen_batch(layout: Layout, batch_size: int | None, n_tiles: int, memory_budget: int | None) -> int:
-    """Take the batch size that is given, or choose one by memory.
-
-    Parameters
-    ----------
-    layout : Layout
-        The network and its tiles.
-    batch_size : int or None
-        Tiles per call, at least 1.
-    n_tiles : int
-        Tiles to be computed.
-    memory_budget : int or None
-        Bytes that the network may take.
-
-    Returns
-    -------
-    int
-        Tiles per call.
-
-    Raises
-    ------
-    SettingError
-        If `batch_size` is not a whole number of at least 1, or the budget too small for a tile.
-    """
+    """Take the batch size that is given, or choose one by memory."""
     predictor, tile_size = layout.predictor, layout.grid.tile_shape
     if batch_size is None:
         return fitting_batch(predictor, tile_size, max(n_tiles, 1), memory_budget)
@@ -310,7 +245,7 @@ def _default_tiling(predictor: Predictor) -> TilingConfig:
 def _checked(tiling: TilingConfig, predictor: Predictor) -> TilingConfig:
     for axis, size, fixed in zip("yx", tiling.tile_shape, predictor.tile_size, strict=True):
         if fixed not in {None, size}:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "tile_size",
                 must=f"be {fixed} px along {axis}, the network's input",

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._types import ModelReference
-from tiledseg.engine import networks_for, predictor_for
+from tiledseg.engine import ModelReference, networks_for, predictor_for
 from tiledseg.errors import ModelError, TiledSegError
 from tiledseg.preprocess import prepare
-from tiledseg.stitcher import ReducingSink, reduced_dtype, reduced_shape, stitch_block, touching_tiles
-from tiledseg.tiler import Tiler
+from tiledseg.tiling import ReducingSink, Tiler, reduced_dtype, reduced_shape, stitch_block, touching_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import PreprocessingConfig, TilingConfig
     from tiledseg.engine import Way
-    from tiledseg.grid import Box, TileGrid
-    from tiledseg.stitcher import Reduction
+    from tiledseg.tiling import Box, Reduction, TileGrid
 
 __all__ = ["BlockJob", "TileJob", "block_of", "outputs_of", "resolved"]
 
@@ -34,101 +31,36 @@ _MAKING = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class TileJob:
-    """How the tiles of one image are computed.
+    """How the tiles of one image are computed."""
 
-    Attributes
-    ----------
-    grid : TileGrid
-        The tiles.
-    shape : tuple of int
-        Shape of the image.
-    tiling : TilingConfig
-        How it is padded.
-    preprocessing : PreprocessingConfig or None
-        How px are prepared.
-    way : Way
-        How the network is run.
-    token : str
-        Tells this network and way from all others; each process makes it ready once.
-    """
-
-    grid: TileGrid
-    shape: tuple[int, ...]
-    tiling: TilingConfig
-    preprocessing: PreprocessingConfig | None
-    way: Way
-    token: str
+    grid: TileGrid  # the tiles
+    shape: tuple[int, ...]  # shape of the image
+    tiling: TilingConfig  # how it is padded
+    preprocessing: PreprocessingConfig | None  # how px are prepared
+    way: Way  # how the network is run
+    token: str  # tells this network and way from all others; each process makes it ready once
 
 
 @dataclass(frozen=True, slots=True)
 class BlockJob:
-    """How the blocks of one map are put together.
+    """How the blocks of one map are put together."""
 
-    Attributes
-    ----------
-    grid : TileGrid
-        The tiles.
-    classes : int
-        Channels of the network's output.
-    fill_value : float
-        Output of tiles that were left out.
-    reduction : {"threshold", "argmax", "uint8"} or None
-        What is stored.
-    threshold : float
-        Where one class is cut.
-    """
-
-    grid: TileGrid
-    classes: int
-    fill_value: float
-    reduction: Reduction | None
-    threshold: float
+    grid: TileGrid  # the tiles
+    classes: int  # channels of the network's output
+    fill_value: float  # output of tiles that were left out
+    reduction: Reduction | None  # what is stored
+    threshold: float  # where one class is cut
 
 
 def resolved(model: object) -> object:
-    """Load what is referred to, and give anything else back.
-
-    Parameters
-    ----------
-    model : ModelReference or object
-        A network.
-
-    Returns
-    -------
-    object
-        A network that can be called.
-    """
+    """Load what is referred to, and give anything else back."""
     return model.load() if isinstance(model, ModelReference) else model
 
 
 def outputs_of(
     model: object, region: AnyArray, corner: tuple[int, int], job: TileJob, tile_id: int
 ) -> FloatArray:
-    """Compute one tile.
-
-    Parameters
-    ----------
-    model : object
-        The network, or a reference to it.
-    region : ndarray
-        The px of the image that the tile and its padding need.
-    corner : tuple of int
-        Where the region begins, (y, x) in the image.
-    job : TileJob
-        What all tiles share.
-    tile_id : int
-        Which tile.
-
-    Returns
-    -------
-    ndarray
-        (h, w, K) float32.
-
-    Raises
-    ------
-    ModelError
-        If the network fails on it, or returns NaN; the message names the tile.
-    """
+    """Compute one tile."""
     box = job.grid[tile_id].read_box
     where = f"tile {tile_id} at (y, x) = ({box.y0}, {box.x0})"
     try:
@@ -161,24 +93,7 @@ def _ready(model: object, job: TileJob) -> tuple[Callable[[AnyArray], FloatArray
 
 
 def block_of(job: BlockJob, box: Box, ids: list[int], *outputs: FloatArray) -> AnyArray:
-    """Put one block of the map together.
-
-    Parameters
-    ----------
-    job : BlockJob
-        What all blocks share.
-    box : Box
-        The block, in the image.
-    ids : list of int
-        Tiles whose outputs are given; of those that touch the block.
-    *outputs : ndarray
-        (h, w, K) float32 each.
-
-    Returns
-    -------
-    ndarray
-        The block as `tiled_predict` stores it.
-    """
+    """Put one block of the map together."""
     known = dict(zip(ids, outputs, strict=True))
     missing = [one for one in ids if one not in touching_tiles(job.grid, box)]
     if missing:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._checks import broken, real_number
+from tiledseg._validate import invalid, real_number
 from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
-from tiledseg.stitcher import EnlargingSink, ReducingSink, Stitcher, reduced_dtype, reduced_shape
+from tiledseg.tiling import EnlargingSink, ReducingSink, Stitcher, reduced_dtype, reduced_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import FloatArray
-    from tiledseg.grid import Tile
     from tiledseg.predict._plan import Layout
     from tiledseg.predict._seams import SeamWatch
-    from tiledseg.stitcher import Reduction
+    from tiledseg.tiling import Reduction, Tile
 
 __all__ = ["Run", "Target"]
 
@@ -30,44 +29,17 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(slots=True)
 class Target:
-    """Where the map goes; opened once the number of channels is known.
+    """Where the map goes; opened once the number of channels is known."""
 
-    Attributes
-    ----------
-    layout : Layout
-        The network and its tiles.
-    out : array_like or None
-        The map; a new array once there is a Stitcher where it is None.
-    reduction : {"threshold", "argmax", "uint8"} or None
-        What is stored.
-    threshold : float
-        For ``reduction="threshold"``.
-    fill_value : float
-        Output of what is not computed.
-    enlarging : EnlargingSink or None
-        What enlarges rows on their way, where the image was shrunk.
-    """
-
-    layout: Layout
-    out: Any
-    reduction: Reduction | None
-    threshold: float
-    fill_value: float
-    enlarging: EnlargingSink | None = None
+    layout: Layout  # the network and its tiles
+    out: Any  # the map; a new array once there is a Stitcher where it is None
+    reduction: Reduction | None  # what is stored
+    threshold: float  # for ``reduction="threshold"``
+    fill_value: float  # output of what is not computed
+    enlarging: EnlargingSink | None = None  # what enlarges rows on their way, where the image was shrunk
 
     def open(self, classes: int) -> Stitcher:
-        """Make the Stitcher, and the map where none was given.
-
-        Parameters
-        ----------
-        classes : int
-            Output channels.
-
-        Returns
-        -------
-        Stitcher
-            Writes into the map.
-        """
+        """Make the Stitcher, and the map where none was given."""
         shape = (*self.layout.shape, classes)
         if self.out is None:
             self.out = np.zeros(reduced_shape(shape, self.reduction), reduced_dtype(self.reduction, classes))
@@ -80,15 +52,7 @@ class Target:
         return Stitcher(self.layout.grid, classes, self.enlarging)
 
     def fill_from(self, row: int, classes: int) -> None:
-        """Write the fill value into the rows that were not finished, reduced as all others.
-
-        Parameters
-        ----------
-        row : int
-            First of these rows.
-        classes : int
-            Output channels.
-        """
+        """Write the fill value into the rows that were not finished, reduced as all others."""
         height, width = self.layout.shape
         sink = ReducingSink(self.out, (height, width, classes), self.reduction, self.threshold)
         for start in range(row, height, _ROWS_AT_ONCE):
@@ -96,64 +60,30 @@ class Target:
             sink[start:stop] = np.full((stop - start, width, classes), self.fill_value, np.float32)
 
     def finished_rows(self, stitcher: Stitcher) -> int:
-        """Count the rows of the map that are final.
-
-        Parameters
-        ----------
-        stitcher : Stitcher
-            The one that was opened.
-
-        Returns
-        -------
-        int
-            Rows from the top.
-        """
+        """Count the rows of the map that are final."""
         return self.enlarging.written_rows if self.enlarging else stitcher.finished_rows
 
 
 @dataclass(slots=True)
 class Run:
-    """One prediction under way.
+    """One prediction under way."""
 
-    Attributes
-    ----------
-    layout : Layout
-        The network and its tiles.
-    target : Target
-        Where the map goes.
-    order : list of int
-        Positions in the grid of all tiles that the map lacks, in the order in which it takes them.
-    wanted : list of int
-        Those of them that are computed.
-    callback : callable or None
-        Told of every tile.
-    probabilities : bool
-        Whether the first outputs have to be probabilities.
-    seams : SeamWatch or None
-        Compares neighbours.
-    stitcher : Stitcher or None
-        There once the channels are known.
-    done : int
-        Tiles that were added.
-    place : int
-        In the order: tiles before it were added or skipped.
-    """
-
-    layout: Layout
-    target: Target
+    layout: Layout  # the network and its tiles
+    target: Target  # where the map goes
+    # positions in the grid of all tiles that the map lacks, in the order in which it takes them
     order: list[int]
-    wanted: list[int]
-    callback: Callable[[Tile, int, int], bool | None] | None
-    probabilities: bool
-    seams: SeamWatch | None = None
-    stitcher: Stitcher | None = None
-    done: int = 0
-    place: int = 0
+    wanted: list[int]  # those of them that are computed
+    callback: Callable[[Tile, int, int], bool | None] | None  # told of every tile
+    probabilities: bool  # whether the first outputs have to be probabilities
+    seams: SeamWatch | None = None  # compares neighbours
+    stitcher: Stitcher | None = None  # there once the channels are known
+    done: int = 0  # tiles that were added
+    place: int = 0  # in the order: tiles before it were added or skipped
 
     def __post_init__(self) -> None:
         self.target.fill_value = real_number("fill_value", self.target.fill_value, "Use 0, say.")
         if self.callback is not None and not callable(self.callback):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "callback",
                 must="be callable",
@@ -164,24 +94,7 @@ class Run:
             self.stitcher = self.target.open(self.layout.predictor.classes)
 
     def add(self, ids: NDArray[np.int64], outputs: FloatArray) -> None:
-        """Stitch a batch, and the tiles before it that are left out.
-
-        Parameters
-        ----------
-        ids : ndarray
-            (N,): positions in the grid, in the order of the run.
-        outputs : ndarray
-            (N, h, w, K) float32.
-
-        Raises
-        ------
-        CancelledError
-            If the callback returned False.
-        ModelError
-            If the outputs are no probabilities and have to be.
-        StitchError
-            If they are not finite.
-        """
+        """Stitch a batch, and the tiles before it that are left out."""
         if self.done == 0 and self.probabilities:
             _check_probabilities(outputs)
         if self.stitcher is None:
@@ -196,22 +109,11 @@ class Run:
             self._tell(tile_id)
 
     def finish(self) -> Any:  # noqa: ANN401
-        """Give the finished map.
-
-        Returns
-        -------
-        array_like
-            The map.
-
-        Raises
-        ------
-        ArrayError
-            If no tile was computed and the channels are not known.
-        """
+        """Give the finished map."""
         if not self.order:
             return self.target.out  # it had everything already
         if self.stitcher is None:
-            raise broken(
+            raise invalid(
                 ArrayError,
                 "mask",
                 must="leave at least one tile where the model's channels are not known beforehand",
@@ -247,7 +149,7 @@ class Run:
 def _check_probabilities(outputs: FloatArray) -> None:
     low, high = float(outputs.min()), float(outputs.max())
     if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-        raise broken(
+        raise invalid(
             ModelError,
             "network",
             must="return probabilities in [0, 1]",

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg.grid import Box
+from tiledseg.tiling import Box
 
 if TYPE_CHECKING:
     from tiledseg._types import FloatArray
-    from tiledseg.grid import Tile, TileGrid
+    from tiledseg.tiling import Tile, TileGrid
 
 __all__ = ["Seam", "SeamReport", "SeamWatch"]
 

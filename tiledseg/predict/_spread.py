@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import broken, shown
 from tiledseg._extras import extra
-from tiledseg._types import ModelReference, SegmenterLike
+from tiledseg._validate import instance_of, invalid, shown
+from tiledseg.engine import ModelReference, SegmenterLike
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -19,24 +18,11 @@ _Result = TypeVar("_Result")
 
 
 def check_client(client: object, model: object) -> None:
-    """Check that a client is Dask's, and that a model can be sent to its workers.
-
-    Parameters
-    ----------
-    client : object
-        What was given.
-    model : object
-        A `BundleReference`, or a callable.
-
-    Raises
-    ------
-    SettingError
-        If Dask is not installed, `client` is something else, or `model` cannot be sent.
-    """
+    """Check that a client is Dask's, and that a model can be sent to its workers."""
     kind: type[object] = extra("distributed", "dask").Client
     instance_of(kind, client, "client", "Pass distributed.Client(...), or leave it out.")
     if isinstance(model, SegmenterLike) or not (callable(model) or isinstance(model, ModelReference)):
-        raise broken(
+        raise invalid(
             SettingError,
             "model",
             must="be a BundleReference or a callable with `client`",
@@ -55,24 +41,6 @@ def spread(
 
     A job whose worker dies is run again elsewhere; one that has killed several workers is given
     up, and its name comes back with the reason.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Connected to a cluster.
-    run : callable
-        Called as ``run(shared, *arguments)`` on a worker.
-    jobs : sequence of tuple
-        Name and arguments of each; the name becomes part of the task's key.
-    shared : object
-        Sent to each worker once: a network, or a reference to one.
-
-    Yields
-    ------
-    int
-        Place of a job that is over.
-    object
-        What it returned, or why there is nothing, as text.
     """
     distributed = extra("distributed", "dask")
     token = extra("dask.base", "dask").tokenize(object())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken, shown
+from tiledseg._validate import invalid, shown
 from tiledseg.errors import FileError
 from tiledseg.predict._outputs import SUFFIXES
 
@@ -28,24 +28,7 @@ _OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
 
 
 def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfig) -> dict[Product, Path]:
-    """Name the files to be written for an image.
-
-    Parameters
-    ----------
-    path : Path
-        The image.
-    roots : list of Path
-        Files and folders that were given.
-    output : Path
-        Where to.
-    config : PredictConfig
-        What is written.
-
-    Returns
-    -------
-    dict
-        Path of each product.
-    """
+    """Name the files to be written for an image."""
     root = next((root for root in roots if root.is_dir() and path.is_relative_to(root)), path.parent)
     place = path.relative_to(root).parent
     name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
@@ -55,27 +38,14 @@ def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfi
 
 
 def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
-    """Check that outputs meet neither one another, nor an input, nor an output of before.
-
-    Parameters
-    ----------
-    targets : dict
-        Path of each product, by image.
-    config : PredictConfig
-        What to do where an output stands.
-
-    Raises
-    ------
-    FileError
-        If they do.
-    """
+    """Check that outputs meet neither one another, nor an input, nor an output of before."""
     inputs = {os.path.realpath(path) for path in targets}
     owner: dict[Path, Path] = {}
     standing = []
     for path, products in targets.items():
         for target in products.values():
             if target in owner:
-                raise broken(
+                raise invalid(
                     FileError,
                     str(path),
                     must="have a name of its own",
@@ -83,7 +53,7 @@ def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfi
                     fix="Rename one of them, or predict them into two folders.",
                 )
             if os.path.realpath(target) in inputs:
-                raise broken(
+                raise invalid(
                     FileError,
                     str(target),
                     must="not overwrite an input",
@@ -93,7 +63,7 @@ def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfi
             owner[target] = path
             standing += [target] if os.path.lexists(target) else []
     if standing and config.existing == "refuse":
-        raise broken(
+        raise invalid(
             FileError,
             "output",
             must="not hold results already",

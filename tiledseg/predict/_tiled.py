@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arguments import check_callable
-from tiledseg._arrays import check_finite, check_image
-from tiledseg._checks import broken
 from tiledseg._progress import progress_bar
-from tiledseg._types import SegmenterLike
-from tiledseg.engine import Way, n_views, networks_for, own_views
+from tiledseg._validate import check_callable, check_finite, check_image, invalid
+from tiledseg.engine import SegmenterLike, Way, n_views, networks_for, own_views
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.predict._lazy import Lazy, is_dask, lazy_map
 from tiledseg.predict._pipeline import pipelined
@@ -25,7 +22,7 @@ from tiledseg.predict._seams import SeamWatch
 from tiledseg.predict._verify import verify_tiles
 from tiledseg.predict._where import wanted_tiles
 from tiledseg.preprocess import prepare
-from tiledseg.stitcher import tile_order
+from tiledseg.tiling import tile_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +30,8 @@ if TYPE_CHECKING:
     from tiledseg._types import Source
     from tiledseg.config import TilingConfig
     from tiledseg.engine import Engine, Precision, Views
-    from tiledseg.grid import Tile
     from tiledseg.predict._where import Where
-    from tiledseg.stitcher import Reduction
+    from tiledseg.tiling import Reduction, Tile
 
 __all__ = ["tiled_predict"]
 
@@ -202,7 +198,7 @@ def _check_lazy(**options: object) -> None:
     """Refuse what takes an answer at once where there is none yet."""
     given = [name for name, value in options.items() if value]
     if given:
-        raise broken(
+        raise invalid(
             SettingError,
             given[0],
             must="be left out for a Dask array, which is computed later",
@@ -214,7 +210,7 @@ def _check_lazy(**options: object) -> None:
 def _check_apart(image: Source, out: object) -> None:
     """Refuse a map that would be written over pixels that are still to be read."""
     if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
-        raise broken(
+        raise invalid(
             ArrayError,
             "out",
             must="have memory of its own",

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import ModelError, SettingError
-from tiledseg.grid import Box
 from tiledseg.predict._exact import judge, reach_of
+from tiledseg.tiling import Box
 
 if TYPE_CHECKING:
     from tiledseg._types import FloatArray, Source
-    from tiledseg.grid import AxisGrid, Tile
     from tiledseg.predict._plan import Layout
+    from tiledseg.tiling import AxisGrid, Tile
 
 __all__ = ["verify_tiles"]
 
@@ -29,28 +29,12 @@ def verify_tiles(layout: Layout, source: Source, wanted: list[int]) -> None:
     The first and the last tile and the one nearest to the grid's middle are compared, where the
     blend takes px from them, with what the network gives for a crop that reaches further by a tile
     or by the halo, whichever is more, on each side, and ends with the padded image.
-
-    Parameters
-    ----------
-    layout : Layout
-        The network and its tiles.
-    source : array_like
-        The image as it is tiled, (H, W) or (H, W, C).
-    wanted : list of int
-        The tiles that will be computed, ascending.
-
-    Raises
-    ------
-    ModelError
-        If a px differs by more than 1e-5, or 1e-5 of the largest output where that is above 1.
-    SettingError
-        If the network takes tiles of one size alone, so that there is nothing to compare with.
     """
     grid = layout.grid
     if len(grid) == 1 or not wanted:
         return
     if layout.predictor.tile_size != (None, None):
-        raise broken(
+        raise invalid(
             SettingError,
             "verify",
             must="be False for a network of a fixed input size",
@@ -78,7 +62,7 @@ def _difference(layout: Layout, source: Source, tile: Tile) -> float:
     worst = float(np.abs(part - whole).max()) / max(1.0, float(np.abs(whole).max()))
     if worst > _TOLERANCE:
         verdict, reason = judge(grid, layout.predictor)
-        raise broken(
+        raise invalid(
             ModelError,
             "model",
             must=f"give the same for a tile and for the whole, within {_TOLERANCE:g}",

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import cv2
 import numpy as np
 
-from tiledseg._arrays import check_finite, read_region
-from tiledseg._checks import broken
 from tiledseg._types import Source
+from tiledseg._validate import check_finite, invalid, read_region
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray
-    from tiledseg.grid import Tile
     from tiledseg.predict._plan import Layout
+    from tiledseg.tiling import Tile
 
 __all__ = ["Where", "wanted_tiles"]
 
@@ -30,36 +29,12 @@ _APART = 0.05  # of the range: background and tissue differ by at least this, or
 
 
 def wanted_tiles(layout: Layout, mask: Where | None, image: Source, order: list[int]) -> list[int]:
-    """List the tiles that are computed.
-
-    Parameters
-    ----------
-    layout : Layout
-        The network and its tiles.
-    mask : array_like, "tissue" or None
-        (H, W), where to predict; None for everywhere.
-    image : array_like
-        (H, W) or (H, W, C), looked at for ``"tissue"``.
-    order : list of int
-        Positions in the grid of the tiles that are not there yet.
-
-    Returns
-    -------
-    list of int
-        Those of them that are computed, in that order.
-
-    Raises
-    ------
-    ArrayError
-        If `mask` has the wrong shape or dtype.
-    SettingError
-        If it is text but not ``"tissue"``.
-    """
+    """List the tiles that are computed."""
     if mask is None:
         return order
     if isinstance(mask, str):
         if mask != "tissue":
-            raise broken(
+            raise invalid(
                 SettingError, "mask", must='be an array or "tissue"', got=mask, fix="Pass one of these."
             )
         found: Source = tissue_of(image)
@@ -83,20 +58,6 @@ def tissue_of(image: Source) -> NDArray[np.bool_]:
     Tissue is what is more saturated (RGB), or darker (any other number of channels), than Otsu's
     threshold, with a px of the thumbnail around it. Where the two sides of the threshold differ by
     less than 5 % of the range there is no background, and all is tissue.
-
-    Parameters
-    ----------
-    image : array_like
-        (H, W) or (H, W, C); every k-th px of every k-th row is looked at.
-
-    Returns
-    -------
-    ndarray
-        (ceil(H / k), ceil(W / k)) boolean; its longer side is 1024 px at most.
-
-    References
-    ----------
-    N. Otsu, A threshold selection method from gray-level histograms, 1979.
     """
     step = -(-max(image.shape[:2]) // _THUMBNAIL)
     band = step * -(-_ROWS_AT_ONCE // step)
@@ -129,7 +90,7 @@ def _marked(pixels: AnyArray) -> NDArray[np.uint8]:
 
 def _check_mask(mask: Source, shape: tuple[int, int]) -> None:
     if not all(hasattr(mask, name) for name in ("shape", "dtype", "__getitem__")):
-        raise broken(
+        raise invalid(
             ArrayError,
             "mask",
             must="be an array with shape and dtype",
@@ -137,7 +98,7 @@ def _check_mask(mask: Source, shape: tuple[int, int]) -> None:
             fix="Convert it with numpy.asarray.",
         )
     if tuple(mask.shape) != shape:
-        raise broken(
+        raise invalid(
             ArrayError,
             "mask",
             must=f"have the image's height and width {shape}",
@@ -145,6 +106,6 @@ def _check_mask(mask: Source, shape: tuple[int, int]) -> None:
             fix="Resize it with nearest-neighbour interpolation.",
         )
     if np.dtype(mask.dtype).kind not in "biu":
-        raise broken(
+        raise invalid(
             ArrayError, "mask", must="be boolean or integer", got=str(mask.dtype), fix="Use mask > 0.5."
         )

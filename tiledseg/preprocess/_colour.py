@@ -19,40 +19,14 @@ _LAB_LEAST = np.array([0, -128, -128], np.float32)
 
 
 def with_gamma(image: FloatArray, gamma: float) -> FloatArray:
-    """Raise shares of white to a power.
-
-    Parameters
-    ----------
-    image : ndarray
-        Of shape (h, w, C), float32.
-    gamma : float
-        The power; over 1 darkens. Floats below 0 keep their sign.
-
-    Returns
-    -------
-    ndarray
-        A new array, or `image` where `gamma` is 1.
-    """
+    """Raise shares of white to a power."""
     if gamma == 1:
         return image
     return np.copysign(np.power(np.abs(image), np.float32(gamma)), image)
 
 
 def converted(image: FloatArray, colour: str) -> FloatArray:
-    """Convert RGB.
-
-    Parameters
-    ----------
-    image : ndarray
-        Of shape (h, w, 3), float32, for ``"hsv"`` and ``"lab"`` in [0, 1].
-    colour : {"rgb", "bgr", "hsv", "lab", "grey3"}
-        What to.
-
-    Returns
-    -------
-    ndarray
-        float32 (h, w, 3).
-    """
+    """Convert RGB."""
     return _CONVERSIONS[colour](image)
 
 

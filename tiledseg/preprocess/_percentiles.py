@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._arrays import check_image, read_region
-from tiledseg._checks import broken, real_pair
+from tiledseg._validate import check_image, invalid, read_region, real_pair
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
     dtype = np.dtype(image.dtype)
     if dtype.kind != "u" or dtype.itemsize > 2:
         fix = "Convert it to integers of its own range first."
-        raise broken(ArrayError, "image", must="be uint8 or uint16", got=str(dtype), fix=fix)
+        raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(dtype), fix=fix)
     shares = _shares(percentiles)
     counts = np.zeros((channels, 1 << 8 * dtype.itemsize), np.int64)
     for y in range(0, height, _HISTOGRAM_BLOCK[0]):
@@ -82,5 +81,5 @@ def _shares(percentiles: Sequence[float]) -> tuple[float, float]:
     must, fix = "be two numbers in [0, 100]", "Give (1.0, 99.0), say."
     shares = real_pair("percentiles", percentiles, must, fix)
     if not all(0 <= one <= 100 for one in shares):
-        raise broken(SettingError, "percentiles", must=must, got=percentiles, fix=fix)
+        raise invalid(SettingError, "percentiles", must=must, got=percentiles, fix=fix)
     return shares

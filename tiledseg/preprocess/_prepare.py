@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arguments import instance_of
-from tiledseg._arrays import check_image, read_region
-from tiledseg._checks import broken
+from tiledseg._validate import check_image, instance_of, invalid, read_region
 from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import ArrayError
 from tiledseg.preprocess._colour import converted, with_gamma
@@ -67,42 +65,12 @@ def prepare(image: Source, config: PreprocessingConfig, limits: Limits | None = 
 
 
 def shrunk(image: Source, config: PreprocessingConfig) -> AnyArray:
-    """Do the first half of `prepare`: shrink and sharpen an image, its values in their own range.
-
-    Parameters
-    ----------
-    image : array_like
-        As of `prepare`.
-    config : PreprocessingConfig
-        As of `prepare`.
-
-    Returns
-    -------
-    ndarray
-        (h, w, C) in the configured dtype; integers are rounded, so that what `prepare` makes of it
-        at scale 1 without sharpening differs from what it makes of `image` by what half a grey
-        level makes, and by nothing where `image` is neither shrunk nor sharpened.
-
-    Raises
-    ------
-    ArrayError
-        If `image` is not an image of the configured channels and dtype.
-    """
+    """Do the first half of `prepare`: shrink and sharpen an image, its values in their own range."""
     return Prepared(image, config).pixels()
 
 
 class Prepared:
-    """A prepared image: float32 (h, w, C), computed where it is sliced.
-
-    Parameters
-    ----------
-    image : array_like
-        The image as it is.
-    config : PreprocessingConfig
-        How to prepare it.
-    limits : tuple of ndarray, optional
-        As of `prepare`.
-    """
+    """A prepared image: float32 (h, w, C), computed where it is sliced."""
 
     def __init__(self, image: Source, config: PreprocessingConfig, limits: Limits | None = None) -> None:
         instance_of(PreprocessingConfig, config, "config")
@@ -111,7 +79,7 @@ class Prepared:
         if (found.kind == "f") != (config.dtype == "float32") or (
             found.kind != "f" and found.newbyteorder("=") != np.dtype(config.dtype)
         ):
-            raise broken(
+            raise invalid(
                 ArrayError,
                 "image",
                 must=f"have dtype {config.dtype}, as the network was trained on",
@@ -157,13 +125,7 @@ class Prepared:
         return prepared
 
     def pixels(self) -> AnyArray:
-        """Read the image shrunk and sharpened.
-
-        Returns
-        -------
-        ndarray
-            (h, w, C) in the configured dtype, integers rounded.
-        """
+        """Read the image shrunk and sharpened."""
         pixels = self._read(slice(None), slice(None))
         return np.ascontiguousarray(np.rint(pixels) if self._rounded else pixels, self._dtype)
 

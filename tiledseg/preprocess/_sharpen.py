@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._arrays import check_finite, read_region
+from tiledseg._validate import check_finite, read_region
 
 if TYPE_CHECKING:
     from tiledseg._types import FloatArray, Source
@@ -21,18 +21,7 @@ _SIGMAS = 4  # beyond, a Gaussian has less than a half of a grey level in 8 bits
 
 
 def reach_of(config: PreprocessingConfig) -> int:
-    """Say how far around a region lie the px that its sharpening looks at.
-
-    Parameters
-    ----------
-    config : PreprocessingConfig
-        How it is prepared.
-
-    Returns
-    -------
-    int
-        In px of the shrunk image; 0 without sharpening.
-    """
+    """Say how far around a region lie the px that its sharpening looks at."""
     return math.ceil(_SIGMAS * config.sharpen_sigma) if config.sharpen else 0
 
 
@@ -40,15 +29,6 @@ class Sharpened:
     """An image to which its difference from the blurred image is added, computed where it is sliced.
 
     At the image's edges it is mirrored for the blur. Integers stay in the range of their dtype.
-
-    Parameters
-    ----------
-    image : array_like
-        (H, W) or (H, W, C).
-    config : PreprocessingConfig
-        How much it is sharpened, and how far.
-    largest : float or None
-        Largest value of integers; None for floats.
     """
 
     def __init__(self, image: Source, config: PreprocessingConfig, largest: float | None) -> None:

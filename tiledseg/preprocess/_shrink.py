@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tiledseg._arrays import check_finite, read_region
-from tiledseg._checks import real_number, whole_number
+from tiledseg._validate import check_finite, read_region, real_number, whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,25 +21,7 @@ _CHANNELS_AT_ONCE = 4
 
 
 def scaled_length(length: int, scale: float) -> int:
-    """Give the length of an axis after shrinking.
-
-    Parameters
-    ----------
-    length : int
-        Length in px.
-    scale : float
-        Factor in (0, 1].
-
-    Returns
-    -------
-    int
-        Rounded to the nearest whole px, at least 1.
-
-    Raises
-    ------
-    SettingError
-        If either is no such number.
-    """
+    """Give the length of an axis after shrinking."""
     return max(1, round(whole_number("length", length) * real_number("scale", scale)))
 
 

@@ -1,8 +1,6 @@
 """Pages, sheets and charts that a person likes to look at."""
 
-from tiledseg.report._cells import Cell, cells_of
 from tiledseg.report._chart import write_split_chart
-from tiledseg.report._exports import write_coco, write_geojson
 from tiledseg.report._folder import write_evaluation
 from tiledseg.report._page import write_report
 from tiledseg.report._pictures import Picture, PictureRow, picture_row
@@ -10,17 +8,13 @@ from tiledseg.report._sheet import contact_sheet, mask_row
 from tiledseg.report._worst import WorstCases
 
 __all__ = [
-    "Cell",
     "Picture",
     "PictureRow",
     "WorstCases",
-    "cells_of",
     "contact_sheet",
     "mask_row",
     "picture_row",
-    "write_coco",
     "write_evaluation",
-    "write_geojson",
     "write_report",
     "write_split_chart",
 ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import all_of, instance_of
-from tiledseg._figures import new_figure, png_of
+from tiledseg._validate import all_of, instance_of
 from tiledseg.config import Record
 from tiledseg.data import DatasetStatistics
 from tiledseg.io import write_bytes
+from tiledseg.plots import new_figure, png_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,24 +22,7 @@ _IMAGES, _GROUPS, _DOTS = "#0072b2", "#9fc9e3", "#d55e00"
 
 
 def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Sequence[Record]) -> None:
-    """Draw how many images and groups each split has, and how much foreground their images have.
-
-    Parameters
-    ----------
-    path : path
-        The PNG to write.
-    statistics : DatasetStatistics
-        The counts.
-    records : sequence of Record
-        The images.
-
-    Raises
-    ------
-    SettingError
-        If matplotlib is not installed, or an argument is of another type.
-    FileError
-        If the file cannot be written.
-    """
+    """Draw how many images and groups each split has, and how much foreground their images have."""
     instance_of(DatasetStatistics, statistics, "statistics", "Pass what tiledseg.data.statistics_of returns.")
     records = all_of(Record, records, "records", "Make them with tiledseg.data.describe.")
     names = [one.split for one in statistics.splits]

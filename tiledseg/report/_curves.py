@@ -26,52 +26,27 @@ _Ticks = tuple[tuple[float, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line, or marks, in a chart.
+    """A line, or marks, in a chart."""
 
-    Attributes
-    ----------
-    name : str
-        What it is; empty for none in the legend.
-    kind : str
-        Its look: ``first``, ``second``, ``third``, ``ideal`` or ``marks``.
-    points : tuple of tuple of float
-        (x, y) in the chart's own units.
-    """
-
-    name: str
-    kind: str
-    points: _Points
+    name: str  # what it is; empty for none in the legend
+    kind: str  # its look: ``first``, ``second``, ``third``, ``ideal`` or ``marks``
+    points: _Points  # (x, y) in the chart's own units
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart: what is drawn, and where each number lies.
+    """A chart: what is drawn, and where each number lies."""
 
-    Attributes
-    ----------
-    title, note : str
-        What it shows, and how it is read.
-    x_label, y_label : str
-        What the axes are.
-    x_ticks, y_ticks : tuple of tuple of float and str
-        Where they are marked; the first and the last are their ends.
-    lines : tuple of Line
-        What is drawn.
-    bars : tuple of tuple of float, float, float and str
-        Left, right and upper edge, and what a bar says when pointed at.
-    guide : tuple of float and str or None
-        A vertical line, and what stands beside it.
-    """
-
-    title: str
-    note: str
-    x_label: str
-    y_label: str
-    x_ticks: _Ticks
-    y_ticks: _Ticks
-    lines: tuple[Line, ...] = ()
+    title: str  # what it shows, and how it is read
+    note: str  # what it shows, and how it is read
+    x_label: str  # what the axes are
+    y_label: str  # what the axes are
+    x_ticks: _Ticks  # where they are marked; the first and the last are their ends
+    y_ticks: _Ticks  # where they are marked; the first and the last are their ends
+    lines: tuple[Line, ...] = ()  # what is drawn
+    # left, right and upper edge, and what a bar says when pointed at
     bars: tuple[tuple[float, float, float, str], ...] = ()
-    guide: tuple[float, str] | None = None
+    guide: tuple[float, str] | None = None  # A vertical line, and what stands beside it
 
     @property
     def size(self) -> tuple[int, int]:

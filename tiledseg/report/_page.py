@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tiledseg._arguments import all_of, instance_of
+from tiledseg._validate import all_of, instance_of
 from tiledseg._version import __version__
 from tiledseg.evaluate import Comparison, EvaluationResult
 from tiledseg.io import write_text
-from tiledseg.render import ERROR_COLOURS, PALETTE
+from tiledseg.plots import ERROR_COLOURS, PALETTE
 from tiledseg.report._curves import charts_of, pairs_chart
 from tiledseg.report._key_figures import SCORE_NAMES, UNKNOWN, key_figures, lead, signed, verdict
 from tiledseg.report._pictures import PictureRow, as_data_url

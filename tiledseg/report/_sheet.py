@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tiledseg._arguments import all_of, instance_of
-from tiledseg._arrays import array_of
-from tiledseg._checks import broken, whole_number
+from tiledseg._validate import all_of, array_of, instance_of, invalid, whole_number
 from tiledseg.data import check_mask
 from tiledseg.errors import SettingError
-from tiledseg.render import as_rgb, colourise, overlay
+from tiledseg.plots import as_rgb, colourise, overlay
 from tiledseg.report._pictures import Picture, PictureRow, picked, shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tiledseg._types import AnyArray
-    from tiledseg.render import Rgb
+    from tiledseg.plots import Rgb
 
 __all__ = ["contact_sheet", "mask_row"]
 
@@ -30,34 +28,7 @@ _MOST_LABELS = 65536
 
 
 def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px: int) -> PictureRow:
-    """Draw an image, its mask, and both together, small.
-
-    Parameters
-    ----------
-    name : str
-        Name of the image.
-    note : str
-        A few words beside it.
-    image : ndarray
-        (H, W) or (H, W, 3), as of `tiledseg.render.as_rgb`; floats are shown from their least to
-        their largest value.
-    mask : ndarray
-        Labels, (H, W).
-    thumb_px : int
-        Longer side of the pictures in px; a smaller image keeps its size.
-
-    Returns
-    -------
-    PictureRow
-        Three pictures.
-
-    Raises
-    ------
-    ArrayError
-        If the image is neither grey nor RGB, or the mask does not fit.
-    SettingError
-        If `thumb_px` is no whole number from 1.
-    """
+    """Draw an image, its mask, and both together, small."""
     image, thumb_px = array_of(image, "image"), whole_number("thumb_px", thumb_px)
     check_mask(mask, image.shape, _MOST_LABELS)
     limits = None
@@ -102,7 +73,7 @@ def contact_sheet(title: str, rows: Sequence[PictureRow], *, columns: int = 3) -
     if len({len(row.pictures) for row in rows}) != 1 or not rows[0].pictures:
         fix = "Draw the same pictures of every image."
         got = f"{len(rows)} images"
-        raise broken(SettingError, "rows", must="have the same number of pictures", got=got, fix=fix)
+        raise invalid(SettingError, "rows", must="have the same number of pictures", got=got, fix=fix)
     across = [
         max(row.pictures[place].pixels.shape[1] for row in rows) for place in range(len(rows[0].pictures))
     ]

@@ -6,8 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import real_pair, shown, whole_number
+from tiledseg._validate import instance_of, real_pair, shown, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.evaluate import ScoredImage
 from tiledseg.report._pictures import picture_row
@@ -21,22 +20,7 @@ _log = logging.getLogger("tiledseg")
 
 
 class WorstCases:
-    """A callback of the Evaluator that draws the images of the lowest Dice.
-
-    Parameters
-    ----------
-    n_images : int
-        At most so many are kept.
-    longest_px : int
-        The longer side of the pictures in px.
-    limits : tuple of float, optional
-        Values of the images that become black and white; see `tiledseg.render.as_rgb`.
-
-    Raises
-    ------
-    SettingError
-        If a number is out of its range.
-    """
+    """A callback of the Evaluator that draws the images of the lowest Dice."""
 
     def __init__(
         self, n_images: int = 8, *, longest_px: int = 960, limits: tuple[float, float] | None = None
@@ -53,13 +37,7 @@ class WorstCases:
         return [row for _, row in self._rows]
 
     def __call__(self, scored: ScoredImage) -> None:
-        """Draw an image if it is among the worst so far.
-
-        Parameters
-        ----------
-        scored : ScoredImage
-            What was scored. An image that cannot be shown is left out with a warning.
-        """
+        """Draw an image if it is among the worst so far."""
         instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
         dice = scored.scores.dice
         if not self._most or (len(self._rows) == self._most and dice >= self._rows[-1][0]):
@@ -72,15 +50,7 @@ class WorstCases:
         self._rows = sorted([*self._rows, (dice, row)], key=lambda one: one[0])[: self._most]
 
     def add_other(self, scored: ScoredImage, title: str) -> None:
-        """Draw what another segmenter says of an image that is kept.
-
-        Parameters
-        ----------
-        scored : ScoredImage
-            The other evaluation's.
-        title : str
-            What the other is called.
-        """
+        """Draw what another segmenter says of an image that is kept."""
         for place, (dice, row) in enumerate(self._rows):
             if row.name == scored.scores.name:
                 other = picture_row(scored, longest_px=self._longest_px, limits=self._limits)

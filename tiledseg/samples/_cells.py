@@ -22,36 +22,16 @@ Dye: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a kind of nucleated cell looks; ranges are drawn from evenly.
+    """How a kind of nucleated cell looks; ranges are drawn from evenly."""
 
-    Attributes
-    ----------
-    size : tuple of float
-        Diameter, as a share of a plasma cell's.
-    nucleus : float
-        Diameter of the nucleus, as a share of the cell's; 1 leaves no cytoplasm.
-    offset : tuple of float
-        How far the nucleus lies off the middle: 0 in the middle, 1 at the edge.
-    cytoplasm : tuple of float
-        Amounts of azure, blue and eosin dye in the cytoplasm.
-    strength : tuple of float
-        Amount of dye in the nucleus and, relative to `cytoplasm`, around it.
-    wobble : tuple of float
-        Unevenness of the outline.
-    halo : float
-        How pale the zone beside the nucleus is, in [0, 1].
-    lobes : int
-        Parts of the nucleus.
-    """
-
-    size: Range
-    nucleus: float
-    offset: Range
-    cytoplasm: Dye
-    strength: Range = (0.85, 1.15)
-    wobble: Range = (0.02, 0.06)
-    halo: float = 0.0
-    lobes: int = 1
+    size: Range  # diameter, as a share of a plasma cell's
+    nucleus: float  # diameter of the nucleus, as a share of the cell's; 1 leaves no cytoplasm
+    offset: Range  # how far the nucleus lies off the middle: 0 in the middle, 1 at the edge
+    cytoplasm: Dye  # amounts of azure, blue and eosin dye in the cytoplasm
+    strength: Range = (0.85, 1.15)  # amount of dye in the nucleus and, relative to `cytoplasm`, around it
+    wobble: Range = (0.02, 0.06)  # unevenness of the outline
+    halo: float = 0.0  # how pale the zone beside the nucleus is, in [0, 1]
+    lobes: int = 1  # parts of the nucleus
 
 
 PLASMA = Look((1.0, 1.0), 0.64, (0.5, 1.0), (0.10, 1.15, 0.1), (0.8, 1.3), (0.02, 0.11), halo=0.55)
@@ -63,41 +43,17 @@ SMUDGE = Look((0.45, 0.7), 1.0, (0.0, 0.0), (0.0, 0.0, 0.0), (0.8, 1.1), (0.05, 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell in its place.
+    """A cell in its place."""
 
-    Attributes
-    ----------
-    look : Look
-        Its kind.
-    y, x : float
-        Its middle, in px of the image.
-    diameter : float
-        In px.
-    label : int
-        What is written into the labels; 0 for what is no plasma cell.
-    """
-
-    look: Look
-    y: float
-    x: float
-    diameter: float
-    label: int = 0
+    look: Look  # its kind
+    y: float  # its middle, in px of the image
+    x: float  # its middle, in px of the image
+    diameter: float  # in px
+    label: int = 0  # what is written into the labels; 0 for what is no plasma cell
 
 
 def paint_cell(rng: np.random.Generator, dyes: FloatArray, labels: AnyArray, cell: Cell) -> None:
-    """Paint a nucleated cell over what is there.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    dyes : ndarray of float32, shape (H, W, 3)
-        Amounts of azure, blue and eosin dye; changed in place.
-    labels : ndarray of uint16, shape (H, W)
-        Labels; the whole cell gets its own. Changed in place.
-    cell : Cell
-        The cell.
-    """
+    """Paint a nucleated cell over what is there."""
     radius, half = cell.diameter / 2, math.ceil(cell.diameter * 0.95) + 3
     shape = [outline(rng, radius, rng.uniform(*cell.look.wobble), rng.uniform(1, 1.25))]
     body = filled(shape, half)
@@ -116,21 +72,7 @@ def paint_cell(rng: np.random.Generator, dyes: FloatArray, labels: AnyArray, cel
 def paint_red(
     rng: np.random.Generator, dyes: FloatArray, centre: Range, diameter: float, blur: float
 ) -> None:
-    """Paint a red cell; what is under it shines through.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    dyes : ndarray of float32, shape (H, W, 3)
-        Amounts of azure, blue and eosin dye; changed in place.
-    centre : tuple of float
-        Its middle (y, x) in px; may lie outside the image.
-    diameter : float
-        In px.
-    blur : float
-        How far it is out of focus: standard deviation in px.
-    """
+    """Paint a red cell; what is under it shines through."""
     half = math.ceil(diameter * 0.75 + 3 * blur) + 3
     here, there = _overlap(dyes.shape[:2], centre, half)
     if dyes[here].size == 0:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import whole_number
+from tiledseg._validate import path_text, whole_number
 from tiledseg.io import check_writable, write_image, write_mask
 from tiledseg.samples._smear import smear
 

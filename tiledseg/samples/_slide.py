@@ -22,42 +22,17 @@ _DUST = np.array([0.6, 1.3, 6.5], np.float32)  # dyes that together look black
 
 @dataclass(frozen=True, slots=True)
 class Stain:
-    """What differs from slide to slide and from camera to camera.
+    """What differs from slide to slide and from camera to camera."""
 
-    Attributes
-    ----------
-    density : ndarray of float32, shape (3, 3)
-        Optical density of red, green and blue (columns) per unit of each dye (rows).
-    light : ndarray of float32, shape (3,)
-        Red, green and blue of the empty slide, in [0, 255].
-    film : float
-        Amount of dye in the film between the cells.
-    fall_off : float
-        Share of the light that is missing in the farthest corner.
-    defocus : float
-        Blur of the whole image, as a share of a cell's diameter.
-    """
-
-    density: FloatArray
-    light: FloatArray
-    film: float
-    fall_off: float
-    defocus: float
+    density: FloatArray  # optical density of red, green and blue (columns) per unit of each dye (rows)
+    light: FloatArray  # red, green and blue of the empty slide, in [0, 255]
+    film: float  # amount of dye in the film between the cells
+    fall_off: float  # share of the light that is missing in the farthest corner
+    defocus: float  # blur of the whole image, as a share of a cell's diameter
 
 
 def draw_stain(rng: np.random.Generator) -> Stain:
-    """Draw a slide's stain and light.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-
-    Returns
-    -------
-    Stain
-        The draw.
-    """
+    """Draw a slide's stain and light."""
     density = _DENSITY * rng.uniform(0.85, 1.15, (3, 1)) * rng.uniform(0.93, 1.07, (3, 3))
     light = np.array([203, 201, 207]) * rng.uniform(0.92, 1.06) * rng.uniform(0.975, 1.025, 3)
     return Stain(
@@ -70,24 +45,7 @@ def draw_stain(rng: np.random.Generator) -> Stain:
 
 
 def film(rng: np.random.Generator, shape: tuple[int, int], cell_px: float, amount: float) -> FloatArray:
-    """Lay down the dyed film between the cells: cloudy, with fine flecks.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    shape : tuple of int
-        Height and width in px.
-    cell_px : float
-        Diameter of a plasma cell in px.
-    amount : float
-        Mean amount of dye.
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W, 3)
-        Amounts of azure, blue and eosin dye.
-    """
+    """Lay down the dyed film between the cells: cloudy, with fine flecks."""
     clouds = 1 + 0.22 * texture(rng, shape, 1.5 * cell_px) + 0.18 * texture(rng, shape, 0.12 * cell_px)
     flecks = texture(rng, shape, 0.07 * cell_px) + 0.7 * texture(rng, shape, 0.025 * cell_px)
     flecks = np.maximum(flecks - 1.1, 0) * (0.6 + 0.4 * np.tanh(texture(rng, shape, 0.8 * cell_px)))
@@ -99,17 +57,7 @@ def film(rng: np.random.Generator, shape: tuple[int, int], cell_px: float, amoun
 
 
 def scatter_debris(rng: np.random.Generator, dyes: FloatArray, cell_px: float) -> None:
-    """Scatter droplets of fat, platelets, granules of stain and dust.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    dyes : ndarray of float32, shape (H, W, 3)
-        Amounts of azure, blue and eosin dye; changed in place.
-    cell_px : float
-        Diameter of a plasma cell in px.
-    """
+    """Scatter droplets of fat, platelets, granules of stain and dust."""
     shape = dyes.shape[:2]
     room = shape[0] * shape[1] / cell_px**2  # in cells
     fat = np.zeros(shape, np.uint8)
@@ -126,24 +74,7 @@ def scatter_debris(rng: np.random.Generator, dyes: FloatArray, cell_px: float) -
 
 
 def developed(rng: np.random.Generator, dyes: FloatArray, stain: Stain, cell_px: float) -> AnyArray:
-    """Send light through the dyes and take the photograph.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    dyes : ndarray of float32, shape (H, W, 3)
-        Amounts of azure, blue and eosin dye.
-    stain : Stain
-        The slide's stain and light.
-    cell_px : float
-        Diameter of a plasma cell in px.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        RGB.
-    """
+    """Send light through the dyes and take the photograph."""
     passed = np.asarray(cv2.exp(cv2.transform(dyes, -stain.density.T)), np.float32)
     np.multiply(passed, _light(rng, dyes.shape[:2], stain.fall_off)[..., None], out=passed)
     np.multiply(passed, stain.light, out=passed)

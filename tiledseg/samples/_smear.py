@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._checks import broken, real_pair, whole_number
+from tiledseg._validate import invalid, real_pair, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.samples._cells import (
     BLAST,
@@ -102,7 +102,7 @@ def smear(
     height, width = whole_number("height", height, _SHORTEST), whole_number("width", width, _SHORTEST)
     seed = whole_number("seed", seed, 0)
     if height * width > _MOST_PX:
-        raise broken(
+        raise invalid(
             SettingError,
             "height * width",
             must=f"be at most {_MOST_PX} px",
@@ -132,7 +132,7 @@ def _sizes(shape: tuple[int, int], cell_px: tuple[float, float] | None) -> tuple
     fix = "Use (250, 400) for a photograph of 2560x1920 px."
     sizes = real_pair("cell_px", cell_px, must, fix)
     if not 4 <= sizes[0] <= sizes[1]:
-        raise broken(SettingError, "cell_px", must=must, got=cell_px, fix=fix)
+        raise invalid(SettingError, "cell_px", must=must, got=cell_px, fix=fix)
     return sizes
 
 

@@ -15,22 +15,7 @@ __all__ = ["blurred", "filled", "outline", "texture"]
 
 
 def texture(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> FloatArray:
-    """Draw smooth noise of mean 0 and standard deviation of about 1.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    shape : tuple of int
-        Height and width in px.
-    grain : float
-        Size of a blotch in px; under 1 counts as 1.
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W)
-        The noise.
-    """
+    """Draw smooth noise of mean 0 and standard deviation of about 1."""
     step = max(grain / 2, 1.0)
     coarse = [math.ceil(length / step) + 3 for length in shape]
     noise = cv2.GaussianBlur(rng.standard_normal(coarse, dtype=np.float32), (0, 0), 0.9)
@@ -41,24 +26,7 @@ def texture(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> F
 
 
 def outline(rng: np.random.Generator, radius: float, wobble: float, stretch: float) -> FloatArray:
-    """Draw a closed, smooth, roughly round line around (0, 0).
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Where chance comes from.
-    radius : float
-        Mean radius in px.
-    wobble : float
-        Standard deviation of the radius, as a share of it.
-    stretch : float
-        Length over breadth, at least 1.
-
-    Returns
-    -------
-    ndarray of float32, shape (96, 2)
-        Points (y, x) in px.
-    """
+    """Draw a closed, smooth, roughly round line around (0, 0)."""
     angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     order = np.arange(2, 8)
     size = rng.normal(0, wobble, order.size) * 1.6 / order
@@ -71,20 +39,7 @@ def outline(rng: np.random.Generator, radius: float, wobble: float, stretch: flo
 
 
 def filled(outlines: list[FloatArray], half: int) -> FloatArray:
-    """Fill outlines, with an edge of one px.
-
-    Parameters
-    ----------
-    outlines : list of ndarray
-        Points (y, x) in px around the middle of the patch.
-    half : int
-        Middle of the patch in px; the patch is a square of side ``2 * half + 1``.
-
-    Returns
-    -------
-    ndarray of float32, shape (2 * half + 1, 2 * half + 1)
-        Cover, in [0, 1].
-    """
+    """Fill outlines, with an edge of one px."""
     cover = np.zeros((2 * half + 1, 2 * half + 1), np.uint8)
     for points in outlines:
         fixed = np.round((points[:, ::-1] + half) * 16).astype(np.int32)
@@ -93,18 +48,5 @@ def filled(outlines: list[FloatArray], half: int) -> FloatArray:
 
 
 def blurred(array: AnyArray, sigma: float) -> FloatArray:
-    """Blur, or leave as it is where there is next to nothing to blur.
-
-    Parameters
-    ----------
-    array : ndarray of float32
-        What to blur.
-    sigma : float
-        Standard deviation in px.
-
-    Returns
-    -------
-    ndarray of float32
-        Of the same shape.
-    """
+    """Blur, or leave as it is where there is next to nothing to blur."""
     return np.asarray(cv2.GaussianBlur(array, (0, 0), sigma) if sigma > 0.25 else array, np.float32)

@@ -23,11 +23,6 @@ class Averager(keras.callbacks.Callback):
     Until the averages are as long as their memory, they begin anew with each epoch, so that the
     weights of the very beginning play no part. Values go from one variable to another as copies:
     JAX gives the memory of a variable up with each step, and no two may share it.
-
-    Parameters
-    ----------
-    keep : float
-        Share of an average that is kept per step, in (0, 1).
     """
 
     def __init__(self, keep: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import ModelError
 from tiledseg.train._optimizer import rate_of
 
@@ -27,15 +27,7 @@ _log = logging.getLogger("tiledseg")
 
 
 class Pulse(keras.callbacks.Callback):
-    """Tells the feed which epoch it is, and the progress bar that a batch is done.
-
-    Parameters
-    ----------
-    feed : Feed
-        Of the training crops.
-    advance : callable
-        Called with the number of batches done.
-    """
+    """Tells the feed which epoch it is, and the progress bar that a batch is done."""
 
     def __init__(self, feed: Feed, advance: Callable[[int], object]) -> None:
         super().__init__()
@@ -54,11 +46,6 @@ class Guard(keras.callbacks.Callback):
     """Stops a run whose loss or weights are no longer finite.
 
     A finite loss is no proof: a ReLU can swallow the NaN of a weight.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the best network is kept, for the message.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,23 +73,11 @@ class Guard(keras.callbacks.Callback):
             kept = f"kept in {self._folder}" if self._folder.exists() else "none"
             got = f"{value} in epoch {self._epoch}"
             fix = f"Lower `learning_rate`, or set `clip`. Best network so far: {kept}."
-            raise broken(ModelError, what, must="stay finite in training", got=got, fix=fix)
+            raise invalid(ModelError, what, must="stay finite in training", got=got, fix=fix)
 
 
 class Keeper(keras.callbacks.Callback):
-    """Writes down what each epoch came to, keeps the best network on disk, and stops when none gets better.
-
-    Parameters
-    ----------
-    segmenter : Segmenter
-        Around the network that is trained.
-    folder : Path
-        Where the bundle is kept.
-    history : History
-        Where losses are written.
-    patience : int or None
-        Epochs without a better validation loss after which training stops; None for never.
-    """
+    """Records each epoch, saves the best network, and stops when none is better."""
 
     def __init__(self, segmenter: Segmenter, folder: Path, history: History, patience: int | None) -> None:
         super().__init__()

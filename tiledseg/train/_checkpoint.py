@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken
+from tiledseg._validate import invalid, path_text
 from tiledseg.errors import FileError
 from tiledseg.io import atomic_write
 
@@ -48,42 +47,14 @@ _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """What a run goes on from.
+    """What a run goes on from."""
 
-    Attributes
-    ----------
-    arrays : mapping of str to ndarray
-        Variables by name.
-    facts : mapping
-        What is no array, as JSON can hold it.
-    """
-
-    arrays: Mapping[str, np.ndarray[Any, Any]]
-    facts: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray[Any, Any]]  # variables by name
+    facts: Mapping[str, Any]  # what is no array, as JSON can hold it
 
 
 def keep_checkpoint(folder: Path, number: int, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint, whole or not at all, and remove all but the last two.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the run's checkpoints are.
-    number : int
-        Higher than that of those before.
-    checkpoint : Checkpoint
-        What is written.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    FileError
-        If it cannot be written; those before it stay.
-    """
+    """Write a checkpoint, whole or not at all, and remove all but the last two."""
     path = folder / f"epoch-{number:06d}.ckpt"
     with atomic_write(path) as file:
         file.write(_SEAL.format("0" * 64).encode())
@@ -96,23 +67,7 @@ def keep_checkpoint(folder: Path, number: int, checkpoint: Checkpoint) -> Path:
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the last checkpoint that is whole.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the run's checkpoints are.
-
-    Returns
-    -------
-    Checkpoint or None
-        None where there never was one.
-
-    Raises
-    ------
-    FileError
-        If there are some, and all are damaged.
-    """
+    """Read the last checkpoint that is whole."""
     errors: list[FileError] = []
     for path in _by_number(Path(path_text(folder))):
         try:
@@ -161,7 +116,7 @@ def _read(path: Path) -> Checkpoint:
             facts = json.loads(header.pop("__metadata__")["facts"])
             return Checkpoint({name: _array(file, one) for name, one in header.items()}, facts)
     except OSError as error:
-        raise broken(
+        raise invalid(
             FileError, str(path), must="be readable", got=str(error), fix="Check its rights and its disk."
         ) from error
 
@@ -171,7 +126,7 @@ def _check_seal(file: BinaryIO, path: Path) -> None:
     while part := file.read(_AT_ONCE):
         digest.update(part)
     if seal != _SEAL.format(digest.hexdigest()).encode():
-        raise broken(
+        raise invalid(
             FileError,
             str(path),
             must="be a checkpoint with the SHA-256 checksum that it was sealed with",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import ArrayError, TiledSegError
 
 if TYPE_CHECKING:
@@ -35,18 +35,7 @@ class CropSource(Protocol):
 
 
 class Feed(keras.utils.PyDataset):
-    """Hands crops to Keras, batch by batch, in order; threads cut the next ones meanwhile.
-
-    Parameters
-    ----------
-    source : CropSource
-        Where crops come from.
-    batch_size : int
-        Crops per batch. Where they do not come out even, the first has fewer: by it Keras on JAX settles
-        how all of them are shared among devices.
-    threads : int
-        Threads that cut; each is up to two batches ahead.
-    """
+    """Hands crops to Keras, batch by batch, in order; threads cut the next ones meanwhile."""
 
     def __init__(self, source: CropSource, batch_size: int, threads: int = 1) -> None:
         super().__init__()
@@ -86,7 +75,7 @@ class Feed(keras.utils.PyDataset):
         ids = range(max(0, end - self._batch_size), end)
         images, masks = self._source.batch(epoch, ids)
         if not np.isfinite(images.min() + images.max()):
-            raise broken(
+            raise invalid(
                 ArrayError,
                 "images",
                 must="be finite in training",

@@ -15,22 +15,7 @@ _TINY = 1e-7
 
 
 def metrics_of(names: Sequence[str], classes: int, threshold: float) -> list[PooledScore]:
-    """Make metrics by their names; ``dice`` is always the first.
-
-    Parameters
-    ----------
-    names : sequence of str
-        As of `PooledScore`.
-    classes : int
-        Channels K.
-    threshold : float
-        Where the probabilities of one class are cut.
-
-    Returns
-    -------
-    list of PooledScore
-        The metrics.
-    """
+    """Make metrics by their names; ``dice`` is always the first."""
     return [PooledScore(name, classes, threshold) for name in dict.fromkeys(["dice", *names])]
 
 
@@ -39,15 +24,6 @@ class PooledScore(keras.metrics.Metric):
 
     The mean over classes, of which class 0 is left out where there are several; 1 for a class that
     has no px to be right or wrong about.
-
-    Parameters
-    ----------
-    name : {"dice", "iou", "sensitivity", "specificity", "accuracy"}
-        Which; also the metric's name.
-    classes : int
-        Channels K.
-    threshold : float
-        Where the probabilities of one class are cut; several take the largest.
     """
 
     def __init__(self, name: str = "dice", classes: int = 1, threshold: float = 0.5) -> None:

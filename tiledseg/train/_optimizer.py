@@ -19,20 +19,7 @@ _NOT_DECAYED = ["bias", "gamma", "beta"]  # moving them towards 0 regularises no
 
 
 def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimizer:  # noqa: ANN401
-    """Make the optimizer of a run.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The run's settings.
-    rate : float or keras.optimizers.schedules.LearningRateSchedule
-        The learning rate.
-
-    Returns
-    -------
-    keras.optimizers.Optimizer
-        Not built yet.
-    """
+    """Make the optimizer of a run."""
     own = config.optimizer
     common = {
         "learning_rate": rate,
@@ -58,20 +45,7 @@ def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimize
 
 
 def scheduled_rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: ANN401
-    """Give the learning rate over time that settings describe.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The run's settings.
-    steps_per_epoch : int
-        Batches per epoch.
-
-    Returns
-    -------
-    float or keras.optimizers.schedules.LearningRateSchedule
-        A number where the rate changes between epochs at most, else a function of the step.
-    """
+    """Give the learning rate over time that settings describe."""
     schedule = config.schedule
     if isinstance(schedule, PlateauConfig) or (schedule.name == "constant" and not schedule.warmup_epochs):
         return config.learning_rate
@@ -84,37 +58,14 @@ def scheduled_rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: A
 
 
 def rate_of(network: keras.Model) -> float:
-    """Give the learning rate of a network's next step.
-
-    Parameters
-    ----------
-    network : keras.Model
-        Compiled.
-
-    Returns
-    -------
-    float
-        The rate.
-    """
+    """Give the learning rate of a network's next step."""
     rate = network.optimizer.learning_rate
     return float(rate.numpy() if hasattr(rate, "numpy") else rate)  # one of several devices has no float()
 
 
 @keras.saving.register_keras_serializable(package="tiledseg")
 class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises in a straight line, then falls along half a cosine.
-
-    Parameters
-    ----------
-    peak : float
-        The highest rate.
-    warmup_steps : float
-        Steps of the rise; the first step is above 0.
-    total_steps : float
-        Steps of rise and fall.
-    final : float
-        Share of the peak that is left at the end.
-    """
+    """A learning rate that rises in a straight line, then falls along half a cosine."""
 
     def __init__(self, peak: float, warmup_steps: float, total_steps: float, final: float) -> None:
         super().__init__()
@@ -136,13 +87,7 @@ class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Plateau(keras.callbacks.Callback):
-    """Lowers the learning rate when the validation loss has not got better for some epochs.
-
-    Parameters
-    ----------
-    settings : PlateauConfig
-        When, and by how much.
-    """
+    """Lowers the learning rate when the validation loss has not got better for some epochs."""
 
     def __init__(self, settings: PlateauConfig) -> None:
         super().__init__()

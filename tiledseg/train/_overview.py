@@ -7,8 +7,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken
 from tiledseg._extras import extra
+from tiledseg._validate import invalid
 from tiledseg.engine import predictor_for
 from tiledseg.errors import SettingError
 from tiledseg.io import write_bytes, write_text
@@ -27,16 +27,10 @@ _DPI = 96
 
 
 def check_drawable() -> None:
-    """Check that a network can be drawn.
-
-    Raises
-    ------
-    SettingError
-        If pydot or Graphviz is not installed; the message says what to do.
-    """
+    """Check that a network can be drawn."""
     extra("pydot", "diagram")
     if shutil.which("dot") is None:
-        raise broken(
+        raise invalid(
             SettingError,
             "diagram",
             must="be left out without Graphviz, whose program `dot` lays it out",
@@ -49,15 +43,6 @@ def write_overview(run_dir: Path, network: keras.Model, *, diagram: bool) -> Non
     """Write ``model.txt`` and, where it is asked for, ``model.png``.
 
     Keras' own summary is cut at the width of the terminal; this one has each name whole.
-
-    Parameters
-    ----------
-    run_dir : Path
-        The run's folder.
-    network : keras.Model
-        The network, functional.
-    diagram : bool
-        Whether it is drawn as well.
     """
     layers = [_HEAD, *_layers(network)]
     facts = list(_facts(network))

@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._figures import new_figure, png_of
 from tiledseg.data import load_pair
 from tiledseg.io import read_image, write_bytes, write_image, write_mask
+from tiledseg.plots import as_rgb, new_figure, overlay, png_of
 from tiledseg.predict import tiled_predict
-from tiledseg.render import as_rgb, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.data import Pair
     from tiledseg.models import Segmenter
-    from tiledseg.render import Rgb
+    from tiledseg.plots import Rgb
     from tiledseg.train._run import History
 
 __all__ = ["Curves", "Previews"]
@@ -35,15 +34,7 @@ _VALID = "val_"
 
 
 class Curves(keras.callbacks.Callback):
-    """Draws the history anew after each epoch, as ``curves.png``.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's folder.
-    history : History
-        What is drawn.
-    """
+    """Draws the history anew after each epoch, as ``curves.png``."""
 
     def __init__(self, folder: Path, history: History) -> None:
         super().__init__()
@@ -73,17 +64,6 @@ class Previews(keras.callbacks.Callback):
 
     An epoch leaves ``previews/epoch-0004/NAME.png``, an overlay, and ``NAME_mask.png`` of the
     image's own size; ``previews/NAME.png`` is one strip over the epochs.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's folder.
-    segmenter : Segmenter
-        Around the network that is trained.
-    pairs : sequence of Pair
-        What is predicted.
-    every : int
-        Epochs from one preview to the next.
     """
 
     def __init__(self, folder: Path, segmenter: Segmenter, pairs: Sequence[Pair], every: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras, tf
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -22,22 +22,10 @@ _EXACT_ON_GPU = "--xla_gpu_deterministic_ops=true"
 
 
 def check_platform(config: TrainConfig) -> None:
-    """Check that the backend can do what a run asks of it, before anything is done.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The run's settings.
-
-    Raises
-    ------
-    SettingError
-        If there are fewer devices, they cannot share a batch evenly, or the backend had to be told
-        earlier to compute the same bits each time.
-    """
+    """Check that the backend can do what a run asks of it, before anything is done."""
     chosen = _chosen(config.devices)
     if config.batch_size % len(chosen):
-        raise broken(
+        raise invalid(
             SettingError,
             "batch_size",
             must=f"be a multiple of the {len(chosen)} devices that share it",
@@ -46,7 +34,7 @@ def check_platform(config: TrainConfig) -> None:
         )
     told = _EXACT_ON_GPU in os.environ.get("XLA_FLAGS", "").split()
     if config.deterministic and keras.backend.backend() == "jax" and chosen[0][:3] == "gpu" and not told:
-        raise broken(
+        raise invalid(
             SettingError,
             "deterministic",
             must="be False on a GPU by JAX that was not told from the start to repeat itself exactly",
@@ -74,21 +62,6 @@ def on_devices(devices: int | str) -> Iterator[None]:
 
     Every device holds all weights and takes an even part of each batch; their gradients are added
     up (``tf.distribute.MirroredStrategy`` on TensorFlow, ``keras.distribution`` on JAX).
-
-    Parameters
-    ----------
-    devices : int or {"all"}
-        How many; accelerators where there are any, else processors.
-
-    Yields
-    ------
-    None
-        While it holds.
-
-    Raises
-    ------
-    SettingError
-        If there are fewer, or the backend can use but one.
     """
     chosen = _chosen(devices)
     if len(chosen) == 1:
@@ -119,7 +92,7 @@ def _chosen(devices: int | str) -> list[str]:
     backend = keras.backend.backend()
     there = _there(backend)
     if devices != "all" and int(devices) > len(there):
-        raise broken(
+        raise invalid(
             SettingError,
             "devices",
             must=f"be at most {len(there)}, as many as there are for {backend}",

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken, shown
+from tiledseg._validate import invalid, shown
 from tiledseg._version import __version__
 from tiledseg.config import RunConfig
 from tiledseg.data import Pair
@@ -47,13 +47,7 @@ _MOST_SHOWN = 5
 
 
 def versions() -> dict[str, str]:
-    """Name what a run computes with.
-
-    Returns
-    -------
-    dict of str to str
-        Versions of this package, Keras, its backend, NumPy, OpenCV and Python.
-    """
+    """Name what a run computes with."""
     return {
         "tiledseg": __version__,
         "keras": keras.__version__,
@@ -65,13 +59,7 @@ def versions() -> dict[str, str]:
 
 
 class RunRecord:
-    """The data of a run, with digests, and the versions that it began with.
-
-    Parameters
-    ----------
-    train, valid : sequence of Pair
-        The pairs.
-    """
+    """The data of a run, with digests, and the versions that it began with."""
 
     def __init__(self, train: Sequence[Pair], valid: Sequence[Pair]) -> None:
         self.data = {"train": [_entry(pair) for pair in train], "valid": [_entry(pair) for pair in valid]}
@@ -94,13 +82,7 @@ class RunRecord:
         write_text(run_dir / _RECORD, json.dumps(about, indent=1) + "\n")
 
     def check(self, run_dir: Path) -> None:
-        """Check that a run goes on with the data that it began with, and warn of other versions.
-
-        Raises
-        ------
-        SettingError
-            If the data are others.
-        """
+        """Check that a run goes on with the data that it began with, and warn of other versions."""
         before = _read_record(run_dir)
         if before["data_digest"] != self.digest:
             changed = [
@@ -109,7 +91,7 @@ class RunRecord:
                 for entry, old in zip(entries, before["data"][part], strict=False)
                 if {**entry, "files": None} != {**old, "files": None}
             ]
-            raise broken(
+            raise invalid(
                 SettingError,
                 "train, valid",
                 must="be the pairs that the run began with",
@@ -127,26 +109,14 @@ class RunRecord:
 
 
 def recorded_pairs(run_dir: Path) -> tuple[list[Pair], list[Pair]]:
-    """Give the pairs that a run began with, where all are files.
-
-    Raises
-    ------
-    SettingError
-        If some were arrays, which a run's folder does not hold.
-    """
+    """Give the pairs that a run began with, where all are files."""
     data = _read_record(run_dir)["data"]
     train, valid = ([_pair(entry) for entry in data[part]] for part in ("train", "valid"))
     return train, valid
 
 
 def read_settings(run_dir: Path) -> TrainConfig:
-    """Read the settings that a run began with.
-
-    Raises
-    ------
-    FileError
-        If the folder is not that of a run.
-    """
+    """Read the settings that a run began with."""
     return RunConfig.from_toml(_text(run_dir / _SETTINGS)).train
 
 
@@ -154,11 +124,6 @@ def check_settings(before: TrainConfig, now: TrainConfig) -> None:
     """Check that a run goes on with the settings that it began with.
 
     What plays no part in what is computed may change: where it is written, memory, threads, pictures.
-
-    Raises
-    ------
-    SettingError
-        If a setting differs; the message lists them.
     """
     one, other = (_flat(config.model_dump(mode="json", exclude=_NO_PART)) for config in (before, now))
     differ = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
@@ -202,7 +167,7 @@ def _absolute(path: PathLike) -> str:
 def _pair(entry: dict[str, Any]) -> Pair:
     files = entry["files"]
     if files.keys() != {"image", "mask"}:
-        raise broken(
+        raise invalid(
             SettingError,
             "train, valid",
             must="be given again where they were arrays, which no run's folder holds",
@@ -229,7 +194,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise broken(
+        raise invalid(
             FileError,
             str(path.parent),
             must=f"be the folder of a run, with {path.name}",

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import FileError
 from tiledseg.io import write_text
 
@@ -24,30 +24,14 @@ _LEFTOVERS = (".tiledseg-*.part", ".best.*.partial", ".best.*.old", "checkpoints
 
 
 def new_run_dir(runs_dir: PathLike) -> Path:
-    """Make a folder for a run, named after the time.
-
-    Parameters
-    ----------
-    runs_dir : path
-        Folder of all runs; made where it is missing.
-
-    Returns
-    -------
-    Path
-        ``YYYYmmdd-HHMMSS``; with ``-2``, ``-3``, … where that is taken.
-
-    Raises
-    ------
-    FileError
-        If it cannot be made.
-    """
+    """Make a folder for a run, named after the time."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     names = (stamp if number == 1 else f"{stamp}-{number}" for number in count(1))
     try:
         Path(runs_dir).mkdir(parents=True, exist_ok=True)
         return next(path for name in names if _made(path := Path(runs_dir).resolve() / name))
     except (OSError, ValueError) as error:  # a NUL in the name
-        raise broken(
+        raise invalid(
             FileError,
             str(runs_dir),
             must="be a folder that can be written",
@@ -65,13 +49,7 @@ def _made(path: Path) -> bool:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Remove what a run that was killed while it wrote has left, all under hidden names of ours.
-
-    Parameters
-    ----------
-    run_dir : Path
-        The run's folder, which no other run holds.
-    """
+    """Remove what a run that was killed while it wrote has left, all under hidden names of ours."""
     for pattern in _LEFTOVERS:
         for path in run_dir.glob(pattern):
             if path.is_dir():
@@ -81,15 +59,7 @@ def remove_leftovers(run_dir: Path) -> None:
 
 
 class History:
-    """What each epoch came to, in ``history.csv`` and ``history.json``; both are whole at any time.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's folder.
-    columns : mapping of str to list of float, optional
-        What the epochs before came to.
-    """
+    """What each epoch came to, in ``history.csv`` and ``history.json``; both are whole at any time."""
 
     def __init__(self, folder: Path, columns: Mapping[str, list[float]] | None = None) -> None:
         self._folder = folder

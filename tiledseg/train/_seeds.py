@@ -18,18 +18,7 @@ __all__ = ["computing_in", "seeded"]
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and Keras; afterwards Python's and NumPy's global generators go on as before.
-
-    Parameters
-    ----------
-    seed : int
-        In [0, 2**32).
-
-    Yields
-    ------
-    None
-        While the seed holds.
-    """
+    """Seed Python, NumPy and Keras; afterwards Python's and NumPy's global generators go on as before."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  what the caller may draw from
     keras.utils.set_random_seed(seed)
     try:
@@ -41,18 +30,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def computing_in(precision: str) -> Iterator[None]:
-    """Let layers that are made now compute in a precision; afterwards Keras' own setting holds again.
-
-    Parameters
-    ----------
-    precision : str
-        Keras' name of a dtype policy.
-
-    Yields
-    ------
-    None
-        While it holds.
-    """
+    """Let layers that are made now compute in a precision; afterwards Keras' own setting holds again."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

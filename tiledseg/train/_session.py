@@ -44,41 +44,16 @@ _BEST, _CHECKPOINTS = "best", "checkpoints"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
-    """A run: what it takes, and where it writes.
+    """A run: what it takes, and where it writes."""
 
-    Attributes
-    ----------
-    config : TrainConfig
-        The settings.
-    sources : Sources
-        The crops.
-    run_dir : Path
-        The folder.
-    """
-
-    config: TrainConfig
-    sources: Sources
-    run_dir: Path
+    config: TrainConfig  # the settings
+    sources: Sources  # the crops
+    run_dir: Path  # the folder
 
     def run(
         self, callbacks: Sequence[keras.callbacks.Callback], *, progress: bool
     ) -> tuple[Segmenter, dict[str, list[float]]]:
-        """Train until the end, or until it is asked to stop.
-
-        Parameters
-        ----------
-        callbacks : sequence of keras.callbacks.Callback
-            Called after the run's own.
-        progress : bool
-            Whether to show a progress bar.
-
-        Returns
-        -------
-        segmenter : Segmenter
-            The best one.
-        history : dict of str to list of float
-            What each epoch came to.
-        """
+        """Train until the end, or until it is asked to stop."""
         with locked(self.run_dir), seeded(self.config.seed), Stopper(self.run_dir) as stopper:
             remove_leftovers(self.run_dir)
             checkpoint = latest_checkpoint(self.run_dir / _CHECKPOINTS)

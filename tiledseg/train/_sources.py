@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.data import CropSampler, GridCrops, as_pairs, check_apart, crops_to_cover, prepare_pairs
 from tiledseg.errors import ArrayError
 from tiledseg.train._record import RunRecord
@@ -22,52 +22,22 @@ __all__ = ["Sources", "sampler_of", "sources_of"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sources:
-    """What a run learns from and is judged by.
+    """What a run learns from and is judged by."""
 
-    Attributes
-    ----------
-    train : CropSampler
-        Random crops.
-    valid : GridCrops
-        Crops that cover each image of the validation.
-    unseen : list of Pair
-        The pairs of the validation.
-    record : RunRecord
-        Where they come from.
-    """
-
-    train: CropSampler
-    valid: GridCrops
-    unseen: list[Pair]
-    record: RunRecord
+    train: CropSampler  # random crops
+    valid: GridCrops  # crops that cover each image of the validation
+    unseen: list[Pair]  # the pairs of the validation
+    record: RunRecord  # where they come from
 
 
 def sources_of(config: TrainConfig, train: Sequence[PairLike], valid: Sequence[PairLike]) -> Sources:
-    """Read and check pairs, and keep them ready.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The run's settings.
-    train, valid : sequence of Pair or tuple
-        The pairs.
-
-    Returns
-    -------
-    Sources
-        The crops.
-
-    Raises
-    ------
-    TiledSegError
-        If pairs cannot be used; see `Trainer.fit`.
-    """
+    """Read and check pairs, and keep them ready."""
     pairs, unseen = as_pairs(train, "train"), as_pairs(valid, "valid")
     check_apart(pairs, unseen)
     every = _prepared(config, [*pairs, *unseen])
     prepared, kept = every[: len(pairs)], every[len(pairs) :]
     if not any(len(pair.foreground) for pair in prepared):
-        raise broken(
+        raise invalid(
             ArrayError,
             "train",
             must="have foreground in some mask",
@@ -80,27 +50,7 @@ def sources_of(config: TrainConfig, train: Sequence[PairLike], valid: Sequence[P
 
 
 def sampler_of(config: TrainConfig, train: Sequence[PairLike], steps: int) -> CropSampler:
-    """Read and check the pairs of a trial, and keep them ready.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The settings.
-    train : sequence of Pair or tuple
-        The pairs.
-    steps : int
-        Batches per epoch.
-
-    Returns
-    -------
-    CropSampler
-        Random crops, those of a run's first epoch.
-
-    Raises
-    ------
-    TiledSegError
-        If pairs cannot be used.
-    """
+    """Read and check the pairs of a trial, and keep them ready."""
     pairs = as_pairs(train, "train")
     return _sampler(config, _prepared(config, pairs), steps)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 from tiledseg.models import build_model, load_model
 from tiledseg.models.architectures import builder_for
@@ -17,25 +17,7 @@ __all__ = ["build_start"]
 
 
 def build_start(config: TrainConfig) -> keras.Model:
-    """Build the network that a run begins with.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The settings.
-
-    Returns
-    -------
-    keras.Model
-        With random weights, or with those of ``start_from``.
-
-    Raises
-    ------
-    BundleError
-        If ``start_from`` is no bundle.
-    SettingError
-        If its network is of another architecture, or has weights of other shapes.
-    """
+    """Build the network that a run begins with."""
     if config.start_from is None:
         return build_model(config.network)
     network = builder_for(config.network).build(blank=True)  # without the file of `encoder_weights`
@@ -48,7 +30,7 @@ def build_start(config: TrainConfig) -> keras.Model:
         )
     )
     if before != wanted:
-        raise broken(
+        raise invalid(
             SettingError,
             "start_from",
             must=f"hold weights for `network`, which is {_told(config.network.name, network)}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import FileError, SettingError
 from tiledseg.train._checkpoint import Checkpoint, keep_checkpoint
 
@@ -24,17 +24,7 @@ _OF_KERAS = {"params", "_model", "validation_data"}
 
 
 class Checkpointer(keras.callbacks.Callback):
-    """Writes a checkpoint at the end of each epoch; stands behind all whose state it takes down.
-
-    Parameters
-    ----------
-    folder : Path
-        Where checkpoints are kept.
-    history : History
-        What each epoch came to.
-    callbacks : sequence of keras.callbacks.Callback
-        All whose state belongs to the run.
-    """
+    """Writes a checkpoint at the end of each epoch; stands behind all whose state it takes down."""
 
     def __init__(self, folder: Path, history: History, callbacks: Sequence[Any]) -> None:
         super().__init__()
@@ -58,20 +48,7 @@ class Checkpointer(keras.callbacks.Callback):
 
 
 class Restorer(keras.callbacks.Callback):
-    """Puts the state of callbacks back once all have begun; stands behind them.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        What the run goes on from.
-    callbacks : sequence of keras.callbacks.Callback
-        As they were given to the run that wrote it.
-
-    Raises
-    ------
-    SettingError
-        If they are others.
-    """
+    """Puts the state of callbacks back once all have begun; stands behind them."""
 
     def __init__(self, checkpoint: Checkpoint, callbacks: Sequence[Any]) -> None:
         super().__init__()
@@ -79,7 +56,7 @@ class Restorer(keras.callbacks.Callback):
         before = [entry["class"] for entry in checkpoint.facts["callbacks"]]
         now = [type(callback).__name__ for callback in callbacks]
         if before != now:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "callbacks",
                 must=f"be those that the run began with, {', '.join(before)}",
@@ -100,27 +77,14 @@ class Restorer(keras.callbacks.Callback):
 
 
 def restore_variables(network: keras.Model, checkpoint: Checkpoint) -> None:
-    """Put weights, generators of chance and the optimizer's variables back.
-
-    Parameters
-    ----------
-    network : keras.Model
-        Compiled, with the variables of its optimizer.
-    checkpoint : Checkpoint
-        What the run goes on from.
-
-    Raises
-    ------
-    FileError
-        If the checkpoint holds the variables of another network or optimizer.
-    """
+    """Put weights, generators of chance and the optimizer's variables back."""
     variables = dict(_variables(network))
     stored = {name for name in checkpoint.arrays if not name.startswith("callback/")}
     for name in sorted(variables.keys() | stored):
         there = tuple(variables[name].shape) if name in variables else "no such variable"
         found = checkpoint.arrays[name].shape if name in stored else "no such variable"
         if there != found:
-            raise broken(
+            raise invalid(
                 FileError,
                 f"checkpoint: {name}",
                 must=f"have the shape that the run's settings give, {there}",

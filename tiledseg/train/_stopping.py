@@ -27,11 +27,6 @@ class Stopper(keras.callbacks.Callback):
     The first signal lets the epoch end, so that it is in the checkpoint; at the end of the context
     the signal is raised again for whoever handled it before. The second one is passed on at once.
     Outside the main thread, where Python hands out no signals, the stop file alone counts.
-
-    Parameters
-    ----------
-    run_dir : Path
-        The run's folder, in which the stop file is looked for.
     """
 
     def __init__(self, run_dir: Path) -> None:

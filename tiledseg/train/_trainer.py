@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import all_of, path_text, settings_of
 from tiledseg._backend import keras
 from tiledseg._extras import extra
+from tiledseg._validate import all_of, path_text, settings_of
 from tiledseg.config import RunConfig, TrainConfig
 from tiledseg.io import check_writable
 from tiledseg.train._overview import check_drawable

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arguments import settings_of
 from tiledseg._backend import keras
-from tiledseg._checks import broken, real_number, whole_number
+from tiledseg._validate import invalid, real_number, settings_of, whole_number
 from tiledseg.config import TrainConfig
 from tiledseg.errors import SettingError
 from tiledseg.models import build_loss, training_network
@@ -106,7 +105,7 @@ def find_learning_rate(
     steps = whole_number("steps", steps, 10, _MOST_STEPS)
     first, last = real_number("lowest", lowest), real_number("highest", highest)
     if not 0 < first < last:
-        raise broken(SettingError, "lowest", must=f"be in (0, {last})", got=first, fix="Use 1e-6, say.")
+        raise invalid(SettingError, "lowest", must=f"be in (0, {last})", got=first, fix="Use 1e-6, say.")
     config = settings_of(TrainConfig, config, "config")
     rise = (last / first) ** (1 / (steps - 1))
     rate = keras.optimizers.schedules.ExponentialDecay(first, decay_steps=1, decay_rate=rise)
@@ -148,15 +147,7 @@ def overfit_one_batch(config: TrainConfig, train: Sequence[PairLike], *, steps: 
 
 
 class _Again:
-    """The same batch for every place.
-
-    Parameters
-    ----------
-    source : CropSource
-        Of one batch.
-    steps : int
-        How often, at most 1,000,000 times.
-    """
+    """The same batch for every place."""
 
     def __init__(self, source: CropSource, steps: int) -> None:
         self._size, self._steps = len(source), steps
@@ -172,13 +163,7 @@ class _Again:
 
 
 class _Watch(keras.callbacks.Callback):
-    """Notes the loss of each batch by itself; Keras averages over the epoch.
-
-    Parameters
-    ----------
-    give_up : bool
-        Whether to end once the loss is far above its least.
-    """
+    """Notes the loss of each batch by itself; Keras averages over the epoch."""
 
     def __init__(self, *, give_up: bool) -> None:
         super().__init__()

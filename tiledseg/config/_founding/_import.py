@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from tiledseg._checks import did_you_mean, shown
+from tiledseg._validate import did_you_mean, shown
 from tiledseg.config._base import laid_over
 from tiledseg.config._founding._note import Note
 from tiledseg.config._founding._parse import entries_of
@@ -29,18 +29,10 @@ _MOST_CLASSES = 256
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a configuration file.
+    """What became of a configuration file."""
 
-    Attributes
-    ----------
-    run : RunConfig
-        The settings.
-    notes : tuple of Note
-        What became of each key, in the order of the file.
-    """
-
-    run: RunConfig
-    notes: tuple[Note, ...]
+    run: RunConfig  # the settings
+    notes: tuple[Note, ...]  # what became of each key, in the order of the file
 
     def __str__(self) -> str:
         kinds = ("converted", "dropped", "unusable")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tiledseg._checks import shown
+from tiledseg._validate import shown
 
 __all__ = ["Entry", "Note", "Outcome"]
 
@@ -14,47 +14,23 @@ Outcome: TypeAlias = Literal["converted", "dropped", "unusable"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key as the file has it.
+    """A key as the file has it."""
 
-    Attributes
-    ----------
-    section, key : str
-        Where it stands; a known misspelling of the key is mended.
-    text : str
-        Its value as written.
-    value : object
-        Its value as Python reads it; the text itself where it cannot be read.
-    readable : bool
-        Whether it could be read.
-    mended : str
-        What was misspelt and how it was read; empty for nothing.
-    """
-
-    section: str
-    key: str
-    text: str
-    value: object
-    readable: bool = True
-    mended: str = ""
+    section: str  # where it stands; a known misspelling of the key is mended
+    key: str  # where it stands; a known misspelling of the key is mended
+    text: str  # its value as written
+    value: object  # its value as Python reads it; the text itself where it cannot be read
+    readable: bool = True  # whether it could be read
+    mended: str = ""  # what was misspelt and how it was read; empty for nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What became of a key.
+    """What became of a key."""
 
-    Attributes
-    ----------
-    entry : Entry
-        The key.
-    outcome : {"converted", "dropped", "unusable"}
-        Whether its meaning was kept, is not needed here, or was lost.
-    text : str
-        Into which setting, or why.
-    """
-
-    entry: Entry
-    outcome: Outcome
-    text: str
+    entry: Entry  # the key
+    outcome: Outcome  # whether its meaning was kept, is not needed here, or was lost
+    text: str  # into which setting, or why
 
     def __str__(self) -> str:
         mended = f" ({self.entry.mended})" if self.entry.mended else ""

@@ -7,8 +7,7 @@ import configparser
 import re
 from difflib import get_close_matches
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import broken
+from tiledseg._validate import instance_of, invalid
 from tiledseg.config._founding._note import Entry
 from tiledseg.errors import SettingError
 
@@ -23,35 +22,19 @@ _COMMENT = re.compile(r"\s[;#].*")
 
 
 def entries_of(text: str) -> list[Entry]:
-    """Read all keys of an INI file.
-
-    Parameters
-    ----------
-    text : str
-        The file's text, at most 100 kB.
-
-    Returns
-    -------
-    list of Entry
-        In the order of the file.
-
-    Raises
-    ------
-    SettingError
-        If the text is too large, or no INI file.
-    """
+    """Read all keys of an INI file."""
     instance_of(str, text, "configuration", "Pass the text of the file.")
     if len(text) > _LARGEST:
         fix = "Give the experiment's configuration file."
         must = f"have at most {_LARGEST} characters"
-        raise broken(SettingError, "configuration", must=must, got=len(text), fix=fix)
+        raise invalid(SettingError, "configuration", must=must, got=len(text), fix=fix)
     parser = configparser.RawConfigParser()
     try:
         parser.read_string(text)
     except configparser.Error as error:
         got = " ".join(str(error).split())
         fix = "Mend the line."
-        raise broken(SettingError, "configuration", must="be an INI file", got=got, fix=fix) from None
+        raise invalid(SettingError, "configuration", must="be an INI file", got=got, fix=fix) from None
     return [
         _entry(section, key, parser.get(section, key))
         for section in parser.sections()

@@ -61,23 +61,7 @@ def _metrics(value: object) -> object:
 
 
 def method_of(value: object) -> str:
-    """Turn the name of OpenCV's way to find a threshold into ours.
-
-    Parameters
-    ----------
-    value : object
-        As it stands in the file.
-
-    Returns
-    -------
-    str
-        ``"otsu"`` or ``"triangle"``.
-
-    Raises
-    ------
-    ValueError
-        If it is another.
-    """
+    """Turn the name of OpenCV's way to find a threshold into ours."""
     name = str(value).removeprefix("cv2.").removeprefix("THRESH_").lower()
     if name not in {"otsu", "triangle"}:
         raise ValueError("known are cv2.THRESH_OTSU and cv2.THRESH_TRIANGLE")
@@ -135,23 +119,13 @@ def _unsharp(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A key that has a setting here.
+    """A key that has a setting here."""
 
-    Attributes
-    ----------
-    places : tuple of str
-        Where its value goes, as in ``train.network.levels``.
-    convert : callable
-        What becomes of the value; a ValueError says why it is no use.
-    text : str
-        What else is to know.
-    may_be_off : bool
-        Whether None, 0, False and "" switch it off, as it is here without the setting.
-    """
-
-    places: tuple[str, ...]
+    places: tuple[str, ...]  # where its value goes, as in ``train.network.levels``
+    # what becomes of the value; a ValueError says why it is no use
     convert: Callable[[object], object] = _same
-    text: str = ""
+    text: str = ""  # what else is to know
+    # whether None, 0, False and "" switch it off, as it is here without the setting
     may_be_off: bool = False
 
 

@@ -57,20 +57,7 @@ AUGMENTOR_KEYS = {f"augmentor.{key}" for key in (*_SWITCHES, "angles", "shrinks"
 
 
 def transforms_of(entries: Iterable[Entry]) -> tuple[list[TransformConfig], dict[str, str]]:
-    """Make the transforms that an augmentor switches on.
-
-    Parameters
-    ----------
-    entries : iterable of Entry
-        Keys of ``augmentor`` and its sections.
-
-    Returns
-    -------
-    transforms : list
-        In the order of the set ``founding``.
-    problems : dict of str to str
-        What is wrong with a transform, by the key that switches it on.
-    """
+    """Make the transforms that an augmentor switches on."""
     values = {f"{entry.section}.{entry.key}": entry.value for entry in entries if entry.readable}
     makers: dict[str, Callable[[dict[str, Any]], TransformConfig]] = {
         "rotation": lambda v: RotateConfig(angles=_floats(v["augmentor.angles"]), probability=0.5),

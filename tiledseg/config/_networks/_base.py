@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Config, Count, _plain
 from tiledseg.errors import SettingError
 
@@ -95,7 +95,7 @@ class ArchitectureConfig(Config):
         """
         channels = self.input_shape[2]
         if given.channels != channels:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "preprocessing.channels",
                 must=f"be {channels}, the network's input channels",
@@ -105,7 +105,7 @@ class ArchitectureConfig(Config):
         wanted = self.preprocessing or given
         for part in ("mean", "std"):
             if getattr(given, part) != getattr(wanted, part):
-                raise broken(
+                raise invalid(
                     SettingError,
                     f"preprocessing.{part}",
                     must=f"be {getattr(wanted, part)}, which the network's weights were learnt with",
@@ -125,7 +125,7 @@ class ArchitectureConfig(Config):
     @model_validator(mode="after")
     def _fits_the_shapes(self) -> Self:
         if self.final_activation == "softmax" and self.classes == 1:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "final_activation",
                 must="not be softmax with one class",
@@ -136,7 +136,7 @@ class ArchitectureConfig(Config):
         for axis, size in zip("yx", self.input_shape[:2], strict=True):
             if size is not None and size % self.stride:
                 low = size // self.stride * self.stride
-                raise broken(
+                raise invalid(
                     SettingError,
                     "input_shape",
                     must=f"be a multiple of {self.stride} along {axis}{reason}",

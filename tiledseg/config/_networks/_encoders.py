@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._preprocessing import PreprocessingConfig
 from tiledseg.errors import SettingError
 
@@ -76,20 +76,7 @@ _FILES = (".keras", ".h5", ".safetensors")
 
 
 def pixels_of(encoder: str) -> PreprocessingConfig:
-    """Say what pixels the published weights of an encoder take, in RGB.
-
-    Parameters
-    ----------
-    encoder : str
-        Its name.
-
-    Returns
-    -------
-    PreprocessingConfig
-        The division by the largest value of the dtype comes first, then `mean` and `std`, as
-        ``preprocess_input`` of ``keras.applications`` has them for images of 0 to 255; the order
-        BGR of some is the network's own matter.
-    """
+    """Say what pixels the published weights of an encoder take, in RGB."""
     if encoder.startswith(("resnet", "vgg")) and not encoder.endswith("v2"):
         return PreprocessingConfig(mean=_CAFFE_MEAN, std=(1 / 255,))
     if encoder.startswith("efficientnetv2-") and encoder[-1] in "sml":
@@ -102,24 +89,11 @@ def pixels_of(encoder: str) -> PreprocessingConfig:
 
 
 def check_weights(encoder_weights: str | None, input_shape: InputShape) -> None:
-    """Check that weights learnt elsewhere are named rightly and fit the image.
-
-    Parameters
-    ----------
-    encoder_weights : str or None
-        ``imagenet``, the path of a file, or None.
-    input_shape : tuple
-        (height, width, channels) of the network.
-
-    Raises
-    ------
-    SettingError
-        If it is neither, or the network has other than 3 input channels.
-    """
+    """Check that weights learnt elsewhere are named rightly and fit the image."""
     if encoder_weights is None:
         return
     if encoder_weights != "imagenet" and not encoder_weights.lower().endswith(_FILES):
-        raise broken(
+        raise invalid(
             SettingError,
             "encoder_weights",
             must="be imagenet, None, or the path of a .safetensors, .weights.h5 or .keras file",
@@ -127,7 +101,7 @@ def check_weights(encoder_weights: str | None, input_shape: InputShape) -> None:
             fix="Give one of these.",
         )
     if input_shape[2] != 3:
-        raise broken(
+        raise invalid(
             SettingError,
             "input_shape",
             must="have 3 channels, RGB, with encoder_weights",

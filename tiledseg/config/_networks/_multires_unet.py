@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Count
 from tiledseg.config._networks._base import Activation, ArchitectureConfig, Norm
 from tiledseg.errors import SettingError
@@ -76,7 +76,7 @@ class MultiResUNetConfig(ArchitectureConfig):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.widths(0)[0] < 1:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "base_filters",
                 must=f"give 6 filters or more with alpha={self.alpha}",

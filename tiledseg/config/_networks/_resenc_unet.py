@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Count, _plain
 from tiledseg.config._networks._base import ArchitectureConfig
 from tiledseg.errors import SettingError
@@ -69,7 +69,7 @@ class ResEncUNetConfig(ArchitectureConfig):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.blocks_per_level) != self.levels:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "blocks",
                 must=f"have one number for each of {self.levels} levels",

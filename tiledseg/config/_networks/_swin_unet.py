@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Count, _plain
 from tiledseg.config._networks._base import ArchitectureConfig
 from tiledseg.errors import SettingError
@@ -79,7 +79,7 @@ class SwinUNetConfig(ArchitectureConfig):
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
         if len(self.heads) != len(self.depths):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "heads",
                 must=f"have {len(self.depths)} values, as many as `depths`",
@@ -89,7 +89,7 @@ class SwinUNetConfig(ArchitectureConfig):
         for level, heads in enumerate(self.heads):
             channels = self.embedding * 2**level
             if channels % heads:
-                raise broken(
+                raise invalid(
                     SettingError,
                     "heads",
                     must=f"divide the {channels} channels of level {level}",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Count, _plain
 from tiledseg.config._networks._base import ArchitectureConfig
 from tiledseg.errors import SettingError
@@ -80,7 +80,7 @@ class TransUNetConfig(ArchitectureConfig):
     @model_validator(mode="after")
     def _tokens_fit(self) -> Self:
         if None in self.input_shape:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "input_shape",
                 must="have a height and a width, since each token's place is learnt",
@@ -88,7 +88,7 @@ class TransUNetConfig(ArchitectureConfig):
                 fix="Use (512, 512, 3), say.",
             )
         if self.hidden % self.heads:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "heads",
                 must=f"divide the {self.hidden} channels of a token",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Count
 from tiledseg.config._networks._base import Activation, ArchitectureConfig, Norm
 from tiledseg.errors import SettingError
@@ -74,7 +74,7 @@ class UNetConfig(ArchitectureConfig):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.base_kernel % 2 == 0:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "base_kernel",
                 must="be odd",
@@ -82,7 +82,7 @@ class UNetConfig(ArchitectureConfig):
                 fix=f"Use {self.base_kernel - 1} or {self.base_kernel + 1}.",
             )
         if self.dropout * (self.levels - 1) >= 1:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "dropout",
                 must=f"stay under 1 at the deepest of {self.levels} levels",

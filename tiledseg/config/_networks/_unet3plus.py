@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.config._base import Count
 from tiledseg.config._networks._base import Activation, ArchitectureConfig, Norm
 from tiledseg.errors import SettingError
@@ -62,7 +62,7 @@ class UNet3PlusConfig(ArchitectureConfig):
     def _fits(self) -> Self:
         sigmoid = self.final_activation == "sigmoid" or (self.final_activation is None and self.classes == 1)
         if self.classification_guided and not sigmoid:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "classification_guided",
                 must="stand with final_activation sigmoid",

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from tiledseg._arguments import items_of
 from tiledseg._backend import keras
-from tiledseg._checks import broken, did_you_mean, real_number
+from tiledseg._validate import did_you_mean, invalid, items_of, real_number
 from tiledseg.config import LossConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.models._losses._missing import believed, doubt_weights
@@ -172,7 +171,7 @@ def _known(settings: LossConfig | Mapping[str, Any] | str) -> Any:  # noqa: ANN4
         return _SETTINGS.validate_python(settings)
     except ValidationError:
         name = settings.get("name") if isinstance(settings, dict) else settings
-        raise broken(
+        raise invalid(
             SettingError, "loss", must="be the name of a loss", got=name, fix=did_you_mean(str(name), _LOSSES)
         ) from None
 
@@ -183,7 +182,7 @@ def _weights(given: Sequence[float]) -> tuple[float, ...]:
     items = items_of(given, "class_weights", must, fix)
     weights = tuple(real_number("class_weights", one, fix) for one in items)
     if not sum(weights) or min(weights) < 0:
-        raise broken(SettingError, "class_weights", must=must, got=weights, fix=fix)
+        raise invalid(SettingError, "class_weights", must=must, got=weights, fix=fix)
     return weights
 
 
@@ -269,7 +268,7 @@ def _check_shapes(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
         a is None or b is None or a == b for a, b in zip(true, predicted, strict=True)
     )
     if not fits:
-        raise broken(
+        raise invalid(
             ArrayError,
             "y_true",
             must=f"be (N, h, w, K) as y_pred, {predicted}",

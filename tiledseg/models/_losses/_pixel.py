@@ -22,15 +22,7 @@ def focal_entropy(y: Any, p: Any, gamma: float, alpha: float | None) -> Any:  # 
 
 
 def px_weights(y: Any, weights: tuple[float, ...]) -> Any:  # noqa: ANN401
-    """Give each px the weight of its own class, (N, h, w, 1).
-
-    Parameters
-    ----------
-    y : tensor
-        Truth (N, h, w, K).
-    weights : tuple of float
-        One per class; with one channel those of background and foreground.
-    """
+    """Give each px the weight of its own class, (N, h, w, 1)."""
     if len(weights) == 2 and y.shape[-1] == 1:
         return weights[0] + (weights[1] - weights[0]) * y
     return keras.ops.sum(y * keras.ops.convert_to_tensor(weights, y.dtype), axis=-1, keepdims=True)

@@ -14,21 +14,11 @@ _SMOOTHING = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SoftCounts:
-    """Soft counts of the px of each sample and class, (N, K).
+    """Soft counts of the px of each sample and class, (N, K)."""
 
-    Attributes
-    ----------
-    both : tensor
-        Sum of y p.
-    invented : tensor
-        Sum of (1 - y) p.
-    missed : tensor
-        Sum of y (1 - p).
-    """
-
-    both: Any
-    invented: Any
-    missed: Any
+    both: Any  # sum of y p
+    invented: Any  # sum of (1 - y) p
+    missed: Any  # sum of y (1 - p)
 
 
 def soft_counts(y: Any, p: Any, weights: Any = None) -> SoftCounts:  # noqa: ANN401

@@ -24,14 +24,9 @@ class AttentionUNetBuilder(NetworkBuilder[AttentionUNetConfig]):
     grid of the coarser features by a convolution of 2 px with step 2, and these features, brought
     to as many filters by one of 1 px; rectifies the sum, reduces it to one coefficient per px in
     [0, 1], enlarges that bilinearly and multiplies the skip by it.
-
-    Attributes
-    ----------
-    config : AttentionUNetConfig
-        The settings.
     """
 
-    config: AttentionUNetConfig = field(default_factory=AttentionUNetConfig)
+    config: AttentionUNetConfig = field(default_factory=AttentionUNetConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the features of every level, the finest first, the bridge last."""

@@ -13,26 +13,14 @@ class Backbone:
 
     A tap is the last map of its size: what the layer that shrinks, or the block that shrinks,
     takes in. It never stands inside a block, where the channels are widened or narrowed.
-
-    Attributes
-    ----------
-    source : str
-        Its name in ``keras.applications``.
-    taps : tuple of str
-        Layers whose input is a tap, the finest first; the last tap is the backbone's output.
-    first : int
-        Stride of the first tap; it doubles from tap to tap.
-    bgr : bool
-        Whether its published weights take the channels in the order blue, green, red.
-    lite : bool
-        Whether it is brought into the lite form: without squeeze-and-excite, with ReLU6.
     """
 
-    source: str
+    source: str  # its name in ``keras.applications``
+    # layers whose input is a tap, the finest first; the last tap is the backbone's output
     taps: tuple[str, ...]
-    first: int = 2
-    bgr: bool = False
-    lite: bool = False
+    first: int = 2  # stride of the first tap; it doubles from tap to tap
+    bgr: bool = False  # whether its published weights take the channels in the order blue, green, red
+    lite: bool = False  # whether it is brought into the lite form: without squeeze-and-excite, with ReLU6
 
 
 def _efficientnets() -> dict[str, Backbone]:

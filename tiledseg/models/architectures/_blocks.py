@@ -21,33 +21,15 @@ _MOST_GROUPS = 8
 
 @dataclass(frozen=True, slots=True)
 class ConvBlock:
-    """Two convolutions, each activated, then normalised, with dropout between them.
+    """Two convolutions, each activated, then normalised, with dropout between them."""
 
-    Attributes
-    ----------
-    name : str
-        Prefix of the layers' names.
-    filters : int
-        Output channels of both convolutions.
-    kernel : int
-        Kernel size in px.
-    dilation : int
-        Dilation in px.
-    dropout : float
-        Fraction of the features that is dropped in training, in [0, 1).
-    norm : str
-        ``batch``, ``batch_renorm``, ``group`` or ``none``.
-    activation : str
-        Keras name of the activation.
-    """
-
-    name: str
-    filters: int
-    kernel: int
-    dilation: int
-    dropout: float
-    norm: str
-    activation: str
+    name: str  # prefix of the layers' names
+    filters: int  # output channels of both convolutions
+    kernel: int  # kernel size in px
+    dilation: int  # dilation in px
+    dropout: float  # fraction of the features that is dropped in training, in [0, 1)
+    norm: str  # ``batch``, ``batch_renorm``, ``group`` or ``none``
+    activation: str  # keras name of the activation
 
     def __call__(self, x: Any) -> Any:  # noqa: ANN401  a symbolic tensor, which Keras does not type
         """Map x (N, h, w, C) to features (N, h, w, filters)."""
@@ -70,30 +52,14 @@ class ConvBlock:
 
 @dataclass(frozen=True, slots=True)
 class ConvNorm:
-    """A convolution, then a normalisation, then an activation.
+    """A convolution, then a normalisation, then an activation."""
 
-    Attributes
-    ----------
-    norm : str
-        As for `normalised`.
-    activation : str or None
-        Keras name of the activation; None for none.
-    kernel : int
-        Kernel size in px.
-    dilation : int
-        Dilation in px.
-    bias : bool
-        Whether the convolution has a bias.
-    scale : bool
-        Whether the normalisation has a factor that is learnt.
-    """
-
-    norm: str
-    activation: str | None = "relu"
-    kernel: int = 3
-    dilation: int = 1
-    bias: bool = True
-    scale: bool = True
+    norm: str  # as for `normalised`
+    activation: str | None = "relu"  # keras name of the activation; None for none
+    kernel: int = 3  # kernel size in px
+    dilation: int = 1  # dilation in px
+    bias: bool = True  # whether the convolution has a bias
+    scale: bool = True  # whether the normalisation has a factor that is learnt
 
     def __call__(self, x: Any, filters: int, name: str) -> Any:  # noqa: ANN401
         """Map x (N, h, w, C) to features (N, h, w, filters); layers are named ``<name>_conv`` and so on."""
@@ -111,25 +77,7 @@ class ConvNorm:
 
 
 def normalised(x: Any, norm: str, name: str, *, scale: bool = True) -> Any:  # noqa: ANN401
-    """Normalise features.
-
-    Parameters
-    ----------
-    x : tensor
-        Features (N, h, w, F).
-    norm : str
-        ``batch``, ``batch_renorm``, ``group`` (the largest of 8, 4, 2 and 1 groups that divides
-        F), ``instance`` (each feature of each image by itself) or ``none``.
-    name : str
-        Name of the layer.
-    scale : bool
-        Whether it has a factor that is learnt.
-
-    Returns
-    -------
-    tensor
-        Features (N, h, w, F).
-    """
+    """Normalise features."""
     if norm == "batch":
         return keras.layers.BatchNormalization(momentum=_MOMENTUM, scale=scale, name=name)(x)
     if norm == "batch_renorm":
@@ -144,42 +92,12 @@ def normalised(x: Any, norm: str, name: str, *, scale: bool = True) -> Any:  # n
 
 
 def final(classes: int, activation: str | None) -> str:
-    """Name the activation of the output.
-
-    Parameters
-    ----------
-    classes : int
-        Output channels K.
-    activation : str or None
-        Keras name; None for ``sigmoid`` with one class and ``softmax`` with several.
-
-    Returns
-    -------
-    str
-        Keras name.
-    """
+    """Name the activation of the output."""
     return activation or ("sigmoid" if classes == 1 else "softmax")
 
 
 def head(x: Any, classes: int, activation: str | None, kernel: int = 1) -> Any:  # noqa: ANN401
-    """Map features to the output, in float32 whatever the precision of the rest.
-
-    Parameters
-    ----------
-    x : tensor
-        Features (N, h, w, C).
-    classes : int
-        Output channels K.
-    activation : str or None
-        As for `final`.
-    kernel : int
-        Kernel size in px.
-
-    Returns
-    -------
-    tensor
-        Output (N, h, w, K) float32.
-    """
+    """Map features to the output, in float32 whatever the precision of the rest."""
     return keras.layers.Conv2D(
         classes, kernel, padding="same", activation=final(classes, activation), dtype="float32", name="output"
     )(x)

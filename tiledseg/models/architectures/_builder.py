@@ -18,22 +18,13 @@ _Settings_co = TypeVar("_Settings_co", bound=ArchitectureConfig, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """An output besides the map, which has a loss of its own in training and none else.
+    """An output besides the map, which has a loss of its own in training and none else."""
 
-    Attributes
-    ----------
-    output : tensor
-        Probabilities (N, h, w, K) of the input's size; or (N, K) for ``presence``.
-    target : {"mask", "presence"}
-        What it is held against: the mask by the loss of the map; or whether a class is anywhere
-        in the mask, by binary cross-entropy.
-    weight : float
-        Factor of its loss; that of the map has 1.
-    """
-
-    output: Any
+    output: Any  # probabilities (N, h, w, K) of the input's size; or (N, K) for ``presence``
+    # what it is held against: the mask by the loss of the map; or whether a class is anywhere in the
+    # mask, by binary cross-entropy
     target: Literal["mask", "presence"] = "mask"
-    weight: float = 1.0
+    weight: float = 1.0  # factor of its loss; that of the map has 1
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,9 @@ class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
     Each convolution is followed by batch normalisation and ReLU. A separable one is a depthwise
     convolution and one of 1 px, both followed by them (the paper's section 3.1, as its Xception
     has it). Enlarging is bilinear, by whole factors, px centres on the half.
-
-    Attributes
-    ----------
-    config : DeepLabV3PlusConfig
-        The settings.
     """
 
-    config: DeepLabV3PlusConfig = field(default_factory=DeepLabV3PlusConfig)
+    config: DeepLabV3PlusConfig = field(default_factory=DeepLabV3PlusConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the encoder's map of stride 4 and its deepest one."""
@@ -62,23 +57,7 @@ class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
         return layers.Activation(activation, dtype="float32", name="output")(x)
 
     def build(self, *, blank: bool = False) -> keras.Model:
-        """Build the network, and take the encoder's weights over if there are any.
-
-        Parameters
-        ----------
-        blank : bool
-            Whether all weights are zero, for a caller that fills them in.
-
-        Returns
-        -------
-        keras.Model
-            Maps images (N, H, W, C) to outputs (N, H, W, K) float32; N and each free size is None.
-
-        Raises
-        ------
-        FileError
-            If the encoder's weights cannot be had, or are those of another network.
-        """
+        """Build the network, and take the encoder's weights over if there are any."""
         network = super().build(blank=blank)
         if not blank:
             self._encoder.fill(network)

@@ -22,24 +22,14 @@ class Encoder:
 
     It stands in the network as a network of its own, named ``encoder``: to keep its weights in a
     first phase of training, set ``network.get_layer("encoder").trainable = False``.
-
-    Attributes
-    ----------
-    name : str
-        One of the backbones, such as ``efficientnet-b0``.
-    weights : str or None
-        ``imagenet``, the path of a file of weights, or None.
-    stride : int
-        Total stride of the deepest map; where that is less than the backbone's 32, dilation
-        stands in for the strides that are missing.
-    halvings : int
-        How often the map halves before the backbone is cut off, at most 5.
     """
 
-    name: str
-    weights: str | None = None
+    name: str  # one of the backbones, such as ``efficientnet-b0``
+    weights: str | None = None  # ``imagenet``, the path of a file of weights, or None
+    # total stride of the deepest map; where that is less than the backbone's 32, dilation stands in
+    # for the strides that are missing
     stride: int = _DEEPEST
-    halvings: int = 5
+    halvings: int = 5  # how often the map halves before the backbone is cut off, at most 5
 
     @property
     def backbone(self) -> Backbone:
@@ -61,18 +51,7 @@ class Encoder:
         return [min(stride, self.stride) for stride in every if stride <= 2**self.halvings]
 
     def fill(self, network: keras.Model) -> None:
-        """Take weights that were learnt elsewhere over, if there are any.
-
-        Parameters
-        ----------
-        network : keras.Model
-            A network that has this encoder.
-
-        Raises
-        ------
-        FileError
-            If the weights cannot be had, or are those of another network.
-        """
+        """Take weights that were learnt elsewhere over, if there are any."""
         if self.weights:
             fill(network.get_layer("encoder"), self.backbone, self.weights)
 

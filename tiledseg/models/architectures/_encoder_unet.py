@@ -22,11 +22,6 @@ class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]
     encoder's tap of that stride, where it has one, and two convolutions of 3 px, each activated,
     then normalised. The encoder gets pixels as its config's `preprocessing` says, in RGB, and
     contains no preparation of its own.
-
-    Attributes
-    ----------
-    config : EfficientUNetConfig or EncoderUNetConfig
-        The settings.
     """
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
@@ -47,23 +42,7 @@ class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]
         return x
 
     def build(self, *, blank: bool = False) -> keras.Model:
-        """Build the network, and take the encoder's weights over if there are any.
-
-        Parameters
-        ----------
-        blank : bool
-            Whether all weights are zero, for a caller that fills them in.
-
-        Returns
-        -------
-        keras.Model
-            Maps images (N, H, W, C) to outputs (N, H, W, K) float32; N and each free size is None.
-
-        Raises
-        ------
-        FileError
-            If the encoder's weights cannot be had, or are those of another network.
-        """
+        """Build the network, and take the encoder's weights over if there are any."""
         network = super().build(blank=blank)
         if not blank:
             self._encoder.fill(network)

@@ -23,14 +23,9 @@ class MultiResUNetBuilder(NetworkBuilder[MultiResUNetConfig]):
     adds a convolution of 1 px of its input. A ResPath is a chain of convolutions of 3 px, each
     with one of 1 px beside it. Convolutions have no bias, since a normalisation follows, and its
     factor is left out where an activation or a sum follows, as in the authors' code.
-
-    Attributes
-    ----------
-    config : MultiResUNetConfig
-        The settings.
     """
 
-    config: MultiResUNetConfig = field(default_factory=MultiResUNetConfig)
+    config: MultiResUNetConfig = field(default_factory=MultiResUNetConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the features of every level, the finest first, the bridge last; skips by their ResPaths."""

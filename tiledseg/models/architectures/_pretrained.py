@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from tiledseg._backend import keras
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import FileError
 from tiledseg.models.architectures._recipes import from_keras, new_names, recipe
 
@@ -26,23 +26,7 @@ _NORMALISED = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def fill(encoder: keras.Model, backbone: Backbone, weights: str) -> None:
-    """Take weights over that were learnt elsewhere.
-
-    Parameters
-    ----------
-    encoder : keras.Model
-        The encoder.
-    backbone : Backbone
-        What it was made of.
-    weights : str
-        ``imagenet``, which Keras downloads or has in its cache; or the path of a file. None of
-        these executes anything.
-
-    Raises
-    ------
-    FileError
-        If the weights cannot be had, are not finite, or are those of another network.
-    """
+    """Take weights over that were learnt elsewhere."""
     found = _from_safetensors(weights) if _is_ours(weights) else _from_keras(backbone, weights)
     wanted = {variable.path: variable for variable in encoder.weights}
     beyond = recipe(backbone, _RGB).keys() - {layer.name for layer in encoder.layers}
@@ -116,4 +100,4 @@ def _file(weights: str) -> Path:
 
 def _unfit(weights: str, *, must: str, got: object) -> FileError:
     fix = "Give the path of another file, or None to learn from scratch."
-    return broken(FileError, f"encoder_weights: {weights}", must=must, got=got, fix=fix)
+    return invalid(FileError, f"encoder_weights: {weights}", must=must, got=got, fix=fix)

@@ -27,22 +27,7 @@ _OF_ITS_OWN = frozenset({"Rescaling", "Normalization"})
 
 
 def from_keras(backbone: Backbone, channels: int, weights: str | None = None) -> keras.Model:
-    """Build a backbone as ``keras.applications`` does, without its top.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Which one.
-    channels : int
-        Input channels.
-    weights : str or None
-        ``"imagenet"``, which Keras downloads; None for drawn ones.
-
-    Returns
-    -------
-    keras.Model
-        Its preprocessing is left out where that is an option.
-    """
+    """Build a backbone as ``keras.applications`` does, without its top."""
     kind = getattr(keras.applications, backbone.source)
     options = (
         {"include_preprocessing": False} if "include_preprocessing" in signature(kind).parameters else {}
@@ -58,18 +43,6 @@ def recipe(backbone: Backbone, channels: int) -> Recipe:
 
     Names that Keras numbers through are counted from 0 within the network; the preprocessing of
     its own is taken out; windows that overlap are padded, so that the maps halve exactly.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Which one.
-    channels : int
-        Input channels.
-
-    Returns
-    -------
-    dict
-        The layers, which may be changed.
     """
     return deepcopy(_recipe(backbone, channels))
 
@@ -102,20 +75,7 @@ def _drawn_up(backbone: Backbone, channels: int) -> list[dict[str, Any]]:
 
 
 def new_names(layers: list[dict[str, Any]], *, lite: bool = False) -> dict[str, str]:
-    """Name the layers of a network, those afresh that Keras numbered through.
-
-    Parameters
-    ----------
-    layers : list of dict
-        Their configurations.
-    lite : bool
-        Whether squeeze-and-excite is left out.
-
-    Returns
-    -------
-    dict of str to str
-        New names by the old ones; a layer that is left out has the name of the map that it takes.
-    """
+    """Name the layers of a network, those afresh that Keras numbered through."""
     names: dict[str, str] = {}
     counted: dict[str, int] = {}
     for layer in layers:
@@ -171,18 +131,7 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401
 
 
 def sources(layer: dict[str, Any]) -> list[str]:
-    """Name the layers whose outputs a layer takes.
-
-    Parameters
-    ----------
-    layer : dict
-        Its configuration.
-
-    Returns
-    -------
-    list of str
-        Names in order.
-    """
+    """Name the layers whose outputs a layer takes."""
     found: list[str] = []
 
     def look(value: Any) -> None:  # noqa: ANN401
@@ -200,20 +149,7 @@ def sources(layer: dict[str, Any]) -> list[str]:
 
 
 def behind(layers: Recipe, outputs: list[str]) -> set[str]:
-    """Name the layers that some outputs are computed from.
-
-    Parameters
-    ----------
-    layers : dict
-        A recipe.
-    outputs : list of str
-        Layers.
-
-    Returns
-    -------
-    set of str
-        These layers and all before them.
-    """
+    """Name the layers that some outputs are computed from."""
     found = set(outputs)
     for name in reversed(layers):
         if name in found and name != IMAGE:
@@ -243,18 +179,6 @@ def dilated(layers: Recipe, most: int) -> Recipe:
 
     What the network then gives at every second, fourth ... px is what it gave before: a window
     after a stride that is gone skips as many px as the stride did.
-
-    Parameters
-    ----------
-    layers : dict
-        A recipe, which is changed. Its strided windows are padded by layers of their own.
-    most : int
-        Total stride that stays.
-
-    Returns
-    -------
-    dict
-        The same recipe.
     """
     strides, rates = {IMAGE: 1}, {IMAGE: 1}
     takers = {sources(layer)[0]: layer for layer in layers.values() if layer["name"] != IMAGE}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._checks import broken, did_you_mean
+from tiledseg._validate import did_you_mean, invalid
 from tiledseg.config import (
     ArchitectureConfig,
     AttentionUNetConfig,
@@ -85,27 +85,11 @@ def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
 
 
 def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[Any]:
-    """Find the builder for settings of an architecture.
-
-    Parameters
-    ----------
-    config : NetworkConfig or mapping
-        Settings of an architecture; a mapping has its ``name`` and any of its settings.
-
-    Returns
-    -------
-    NetworkBuilder
-        Ready to build.
-
-    Raises
-    ------
-    SettingError
-        If the name or a setting is not known, or a value cannot be used.
-    """
+    """Find the builder for settings of an architecture."""
     if isinstance(config, ArchitectureConfig):
         return _BUILDERS[type(config)](config)
     if not isinstance(config, Mapping):
-        raise broken(
+        raise invalid(
             SettingError,
             "config",
             must="be settings of an architecture, or a mapping of them",
@@ -118,7 +102,7 @@ def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[
 
 def _named(name: object) -> type[ArchitectureConfig]:
     if not isinstance(name, str) or name not in _SETTINGS:
-        raise broken(
+        raise invalid(
             SettingError,
             "name",
             must="be an architecture",

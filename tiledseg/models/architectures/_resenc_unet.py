@@ -29,14 +29,9 @@ class ResEncUNetBuilder(NetworkBuilder[ResEncUNetConfig]):
 
     nnU-Net holds coarser outputs against a shrunk mask; here they are enlarged bilinearly and
     held against the mask itself. The deepest level of the decoder has none, as there.
-
-    Attributes
-    ----------
-    config : ResEncUNetConfig
-        The settings.
     """
 
-    config: ResEncUNetConfig = field(default_factory=ResEncUNetConfig)
+    config: ResEncUNetConfig = field(default_factory=ResEncUNetConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the features of every level, the finest first."""

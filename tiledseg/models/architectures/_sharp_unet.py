@@ -35,14 +35,9 @@ class SharpUNetBuilder(NetworkBuilder[SharpUNetConfig]):
     Encoder and decoder are those of a U-Net with kernels of 3 px. A skip passes a depthwise
     convolution with the kernel of the paper, 8 in the middle and -1 around it, which training
     leaves alone.
-
-    Attributes
-    ----------
-    config : SharpUNetConfig
-        The settings.
     """
 
-    config: SharpUNetConfig = field(default_factory=SharpUNetConfig)
+    config: SharpUNetConfig = field(default_factory=SharpUNetConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the features of every level, the finest first, the bridge last."""

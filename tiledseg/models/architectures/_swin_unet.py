@@ -25,14 +25,9 @@ class SwinUNetBuilder(NetworkBuilder[SwinUNetConfig]):
     each added to what it took. Merging lays the px of 2 x 2 behind one another and halves their
     channels; expanding is the reverse. A skip is the output of a level of the encoder before it is
     merged, as in the paper's figure 1; it is joined by concatenation and a dense layer.
-
-    Attributes
-    ----------
-    config : SwinUNetConfig
-        The settings.
     """
 
-    config: SwinUNetConfig = field(default_factory=SwinUNetConfig)
+    config: SwinUNetConfig = field(default_factory=SwinUNetConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the tokens of every level, the finest first, the bottleneck last."""

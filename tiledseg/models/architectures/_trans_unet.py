@@ -29,14 +29,9 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
     group normalisation. It gives skips at stride 2, 4 and 8, and at stride 16 the tokens of the
     transformer (arXiv 2010.11929), which takes px of that map as its patches. The decoder enlarges
     bilinearly, joins the skip by concatenation and convolves twice, four times.
-
-    Attributes
-    ----------
-    config : TransUNetConfig
-        The settings.
     """
 
-    config: TransUNetConfig = field(default_factory=TransUNetConfig)
+    config: TransUNetConfig = field(default_factory=TransUNetConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the residual network's maps of stride 2, 4 and 8, and the tokens of stride 16."""

@@ -35,14 +35,9 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
     level on the small U-Net dilates where the others pool. Each level of the decoder, and the
     deepest of the encoder, gives an output by a convolution of 3 px, enlarged bilinearly; a
     convolution of 1 px fuses the six.
-
-    Attributes
-    ----------
-    config : U2NetConfig
-        The settings.
     """
 
-    config: U2NetConfig = field(default_factory=U2NetConfig)
+    config: U2NetConfig = field(default_factory=U2NetConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the features of the six levels, the finest first."""

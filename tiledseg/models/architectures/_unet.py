@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tiledseg._arguments import instance_of
 from tiledseg._backend import keras
+from tiledseg._validate import instance_of
 from tiledseg.config import UNetConfig
 from tiledseg.models.architectures._blocks import ConvBlock
 from tiledseg.models.architectures._builder import NetworkBuilder

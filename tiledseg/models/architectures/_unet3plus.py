@@ -19,18 +19,7 @@ _LEVELS = 5
 
 @keras.saving.register_keras_serializable(package="tiledseg")
 def cut_at_half(x: Any) -> Any:  # noqa: ANN401
-    """Cut probabilities at one half.
-
-    Parameters
-    ----------
-    x : tensor
-        Probabilities.
-
-    Returns
-    -------
-    tensor
-        1 from one half up, else 0; of the same shape and dtype. It has no gradient.
-    """
+    """Cut probabilities at one half."""
     return keras.ops.cast(x >= 0.5, x.dtype)
 
 
@@ -47,14 +36,9 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
     module, dropout, a convolution of 1 px and a max-pooling over the whole coarsest level give the
     probability that a class is there; training adds its loss, and the outputs are multiplied by
     it, cut at one half. The paper has one class; several are each judged by themselves.
-
-    Attributes
-    ----------
-    config : UNet3PlusConfig
-        The settings.
     """
 
-    config: UNet3PlusConfig = field(default_factory=UNet3PlusConfig)
+    config: UNet3PlusConfig = field(default_factory=UNet3PlusConfig)  # the settings
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the features of every level, the finest first."""

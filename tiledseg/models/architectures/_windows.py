@@ -18,15 +18,7 @@ _APART = -100.0  # added to the logits of px that are not neighbours, as the aut
 
 @keras.saving.register_keras_serializable("tiledseg")
 class SpaceToDepth(keras.layers.Layer):
-    """Lays the px of each block behind one another, as channels.
-
-    Parameters
-    ----------
-    block : int
-        Size of a block in px.
-    **options : object
-        Keras' own, such as ``name``.
-    """
+    """Lays the px of each block behind one another, as channels."""
 
     def __init__(self, block: int, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
@@ -53,15 +45,7 @@ class SpaceToDepth(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tiledseg")
 class DepthToSpace(keras.layers.Layer):
-    """Lays the channels of each px beside one another, as a block of px.
-
-    Parameters
-    ----------
-    block : int
-        Size of a block in px.
-    **options : object
-        Keras' own, such as ``name``.
-    """
+    """Lays the channels of each px beside one another, as a block of px."""
 
     def __init__(self, block: int, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
@@ -93,17 +77,6 @@ class WindowAttention(keras.layers.Layer):
     The windows of a shifted layer straddle those of one that is not. At the ends of the map they
     are cut off: what the cyclic shift brings together there is kept apart. Along an axis that
     holds one window only nothing is shifted.
-
-    Parameters
-    ----------
-    heads : int
-        Heads of the attention.
-    window : int
-        Size of a window in px; the map's sizes are multiples of it.
-    shift : int
-        Px by which the windows are moved.
-    **options : object
-        Keras' own, such as ``name``.
     """
 
     def __init__(self, heads: int, window: int, shift: int = 0, **options: Any) -> None:  # noqa: ANN401

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tiledseg._checks import broken
+from tiledseg._validate import invalid
 from tiledseg.errors import StitchError
 
 if TYPE_CHECKING:
@@ -26,18 +26,6 @@ class EnlargingSink:
 
     Bilinear, with px centres at halves, as OpenCV and TensorFlow do it. The rows written do not
     depend on how the small ones were cut into pieces.
-
-    Parameters
-    ----------
-    out : array_like
-        The large map, (H, W, K): anything with slice assignment.
-    shape : tuple of int
-        (h, w, K) of the small map.
-
-    Attributes
-    ----------
-    written_rows : int
-        Rows of the large map that are final.
     """
 
     def __init__(self, out: Sink, shape: tuple[int, int, int]) -> None:
@@ -56,7 +44,7 @@ class EnlargingSink:
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
         if rows.start != self._first + len(self._held):
-            raise broken(
+            raise invalid(
                 StitchError,
                 "rows",
                 must=f"follow row {self._first + len(self._held)}",

@@ -13,41 +13,14 @@ _DPI = 150
 
 
 def new_figure(width: float, height: float) -> Any:  # noqa: ANN401  matplotlib's own, which may be missing
-    """Make an empty figure.
-
-    Parameters
-    ----------
-    width, height : float
-        Size in inches of 150 px.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Of no window and no global state.
-
-    Raises
-    ------
-    SettingError
-        If matplotlib is not installed; the message has the command that installs it.
-    """
+    """Make an empty figure."""
     return extra("matplotlib.figure", "plot").Figure(
         figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white"
     )
 
 
 def png_of(figure: Any) -> bytes:  # noqa: ANN401
-    """Draw a figure.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        The figure.
-
-    Returns
-    -------
-    bytes
-        PNG; the same for the same figure.
-    """
+    """Draw a figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import all_of, instance_of, items_of
-from tiledseg._checks import broken, shown
+from tiledseg._validate import all_of, instance_of, invalid, items_of, shown
 from tiledseg.errors import SettingError
 from tiledseg.io import write_text
-from tiledseg.render import PALETTE
-from tiledseg.report._cells import cells_of
+from tiledseg.objects import cells_of
+from tiledseg.plots import PALETTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tiledseg._types import AnyArray, PathLike
-    from tiledseg.report._cells import Cell
+    from tiledseg.objects import Cell
 
 __all__ = ["write_coco", "write_geojson"]
 
@@ -142,14 +141,14 @@ def _names(names: Sequence[str]) -> list[str]:
 
 def _named(item: object, place: str) -> tuple[str, AnyArray]:
     if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
-        raise broken(SettingError, place, must=_ITEMS, got=item, fix=_FIX)
+        raise invalid(SettingError, place, must=_ITEMS, got=item, fix=_FIX)
     return item
 
 
 def _check_named(labels: AnyArray, known: list[str]) -> None:
     most = int(np.max(labels, initial=0))
     if most > len(known):
-        raise broken(
+        raise invalid(
             SettingError,
             "names",
             must=f"name the labels 1 to {most}",

@@ -8,9 +8,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._arguments import items_of
-from tiledseg._arrays import check_finite, check_image
-from tiledseg._checks import broken, real_number, real_pair, whole_number
+from tiledseg._validate import (
+    check_finite,
+    check_image,
+    invalid,
+    items_of,
+    real_number,
+    real_pair,
+    whole_number,
+)
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
@@ -86,7 +92,7 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
     """
     channels = check_image(image)[2]
     if channels not in {1, 3}:
-        raise broken(
+        raise invalid(
             ArrayError,
             "image",
             must="be grey or RGB",
@@ -104,7 +110,7 @@ def _to_bytes(image: AnyArray, limits: tuple[float, float] | None) -> Rgb:
     must, fix = "be finite, the lower first", "Give for example (0, 4095)."
     low, high = _range(image) if limits is None else real_pair("limits", limits, must, fix)
     if low >= high:
-        raise broken(SettingError, "limits", must=must, got=limits, fix=fix)
+        raise invalid(SettingError, "limits", must=must, got=limits, fix=fix)
     shown: npt.NDArray[np.float32] = np.clip(
         (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)), 0, 255
     )
@@ -118,7 +124,7 @@ def _range(image: AnyArray) -> tuple[float, float]:
         return (0.0, float(np.iinfo(image.dtype).max))
     low, high = float(image.min()), float(image.max())
     if image.dtype.kind != "f" or low < 0 or high > 1:
-        raise broken(
+        raise invalid(
             ArrayError,
             "image",
             must="be uint8, uint16 or real in [0, 1] to be shown without `limits`",
@@ -165,7 +171,7 @@ def colourise(mask: AnyArray, colours: Sequence[Colour] = PALETTE, background: C
 def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.NDArray[np.uint16]:
     """Check labels and lay them out for OpenCV: C-contiguous, uint8 where they fit, else uint16."""
     if not isinstance(mask, np.ndarray):
-        raise broken(
+        raise invalid(
             ArrayError,
             name,
             must="be a NumPy array of labels",
@@ -173,7 +179,7 @@ def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.N
             fix="Convert it with numpy.asarray.",
         )
     if tuple(mask.shape) != tuple(shape):
-        raise broken(
+        raise invalid(
             ArrayError,
             name,
             must=f"have shape (H, W) = {tuple(shape)}",
@@ -181,7 +187,7 @@ def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.N
             fix="Give one label for each px of the image.",
         )
     if mask.dtype.kind not in "bui":
-        raise broken(
+        raise invalid(
             ArrayError,
             name,
             must="hold labels: be boolean or integer",
@@ -190,7 +196,7 @@ def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.N
         )
     low, high = int(mask.min()), int(mask.max())
     if low < 0 or high >= _MOST_LABELS:
-        raise broken(
+        raise invalid(
             ArrayError,
             name,
             must=f"have labels in [0, {_MOST_LABELS - 1}]",
@@ -205,7 +211,7 @@ def _table(colours: object, background: Colour = (0, 0, 0)) -> npt.NDArray[np.ui
     must, fix = "be a sequence of 1 to 255 colours", "Leave it out for the palette."
     given = list(items_of(colours, "colours", must, fix))
     if not 0 < len(given) < 256:
-        raise broken(SettingError, "colours", must=must, got=colours, fix=fix)
+        raise invalid(SettingError, "colours", must=must, got=colours, fix=fix)
     table = np.zeros((1, 256, 3), np.uint8)
     table[0, : len(given) + 1] = [_rgb(one) for one in (background, *given)]
     return table
@@ -215,7 +221,7 @@ def _rgb(colour: object) -> Colour:
     must, fix = "each be three integers in [0, 255]", "Give for example (230, 159, 0)."
     parts = [whole_number("colours", part, 0, 255, fix) for part in items_of(colour, "colours", must, fix)]
     if len(parts) != 3:
-        raise broken(SettingError, "colours", must=must, got=colour, fix=fix)
+        raise invalid(SettingError, "colours", must=must, got=colour, fix=fix)
     return (parts[0], parts[1], parts[2])
 
 
@@ -293,7 +299,7 @@ def overlay(
 
 def _check_look(opacity: float, outline_px: int) -> None:
     if not 0 <= real_number("opacity", opacity, "Use 0.35, say.") <= 1:
-        raise broken(SettingError, "opacity", must="be in [0, 1]", got=opacity, fix="Use 0.35, say.")
+        raise invalid(SettingError, "opacity", must="be in [0, 1]", got=opacity, fix="Use 0.35, say.")
     fix = "Leave it out for a thickness that suits the image."
     whole_number("outline_px", outline_px, 0, _THICKEST, fix)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg.stitcher._panels import Carry
+from tiledseg.tiling._panels import Carry
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, Sink
-    from tiledseg.stitcher._panels import PanelPlan
-    from tiledseg.windows import AxisWindow
+    from tiledseg.tiling._panels import PanelPlan
+    from tiledseg.tiling.windows import AxisWindow
 
 __all__ = ["Band", "add_weighted"]
 
@@ -21,21 +21,7 @@ _FLOATS_AT_ONCE = 65_536  # of one tile: what is multiplied stays in the process
 
 
 class Band:
-    """Sums of weighted tiles in one panel; rows that are final leave it.
-
-    Parameters
-    ----------
-    plan : PanelPlan
-        The panel.
-    rows : list of AxisWindow
-        The windows along y.
-    height, channels : int
-        Of the map.
-    dtype : dtype
-        Of the sums.
-    left : Band, optional
-        The panel before it, whose carry it takes in.
-    """
+    """Sums of weighted tiles in one panel; rows that are final leave it."""
 
     def __init__(
         self,
@@ -54,17 +40,7 @@ class Band:
         self._sums: AnyArray = np.zeros((0, (plan.reach - plan.start) * channels), dtype)
 
     def blend(self, down: AxisWindow, across: AxisWindow, weights: FloatArray, output: FloatArray) -> None:
-        """Add a weighted tile.
-
-        Parameters
-        ----------
-        down, across : AxisWindow
-            The tile's windows.
-        weights : ndarray
-            (w * K,): those across, one for each channel.
-        output : ndarray
-            (h, w, K) float32.
-        """
+        """Add a weighted tile."""
         k, skipped = self._channels, max(0, self.top - down.start)
         self._make_room(down.stop)
         pixels = output[down.in_tile, across.in_tile].reshape(len(down.weights), -1)[skipped:]
@@ -85,22 +61,7 @@ class Band:
             self._sums = sums
 
     def release(self, first_open: int, sink: Sink, *, alone: bool) -> bool:
-        """Hand rows that no open tile can touch to the sink.
-
-        Parameters
-        ----------
-        first_open : int
-            The first row of tiles that lacks one in this panel.
-        sink : Sink
-            Takes float32 (rows, w, K).
-        alone : bool
-            Whether there is but this panel, so that the sink gets whole rows.
-
-        Returns
-        -------
-        bool
-            Whether rows have left.
-        """
+        """Hand rows that no open tile can touch to the sink."""
         stop = self._height if first_open == len(self._rows) else self._rows[first_open].start
         stop = stop if self._left is None else min(stop, self._left.top)
         if stop < self._height:

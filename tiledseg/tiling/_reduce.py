@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._arguments import one_of
-from tiledseg._checks import broken, real_number
+from tiledseg._validate import invalid, one_of, real_number
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
@@ -22,31 +21,13 @@ _TOLERANCE = 1e-3
 
 
 def reduced_shape(shape: tuple[int, int, int], reduction: Reduction | None) -> tuple[int, ...]:
-    """Give the shape of a map after its reduction.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (H, W, K) of the probabilities.
-    reduction : {"threshold", "argmax", "uint8"} or None
-        The reduction.
-
-    Returns
-    -------
-    tuple of int
-        (H, W) for ``argmax``, else (H, W, K).
-
-    Raises
-    ------
-    SettingError
-        If the reduction is not known, or ``argmax`` is asked of one channel.
-    """
+    """Give the shape of a map after its reduction."""
     if reduction is not None:
         one_of("reduction", reduction, get_args(Reduction))
     if reduction != "argmax":
         return shape
     if shape[2] == 1:
-        raise broken(
+        raise invalid(
             SettingError,
             "reduction",
             must="not be argmax with one channel",
@@ -57,56 +38,17 @@ def reduced_shape(shape: tuple[int, int, int], reduction: Reduction | None) -> t
 
 
 def reduced_dtype(reduction: Reduction | None, n_channels: int) -> np.dtype[Any]:
-    """Give the dtype of a map after its reduction.
-
-    Parameters
-    ----------
-    reduction : {"threshold", "argmax", "uint8"} or None
-        The reduction.
-    n_channels : int
-        Channels of the probabilities.
-
-    Returns
-    -------
-    dtype
-        float32 without a reduction, uint16 for ``argmax`` of more than 256 channels, else uint8.
-    """
+    """Give the dtype of a map after its reduction."""
     if reduction is None:
         return np.dtype(np.float32)
     return np.dtype(np.uint16 if reduction == "argmax" and n_channels > 256 else np.uint8)
 
 
 def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
-    """Decide the label of each px.
-
-    Parameters
-    ----------
-    probs : ndarray
-        (H, W, K) float32.
-    threshold : float
-        For one channel: a px with at least this probability is foreground.
-
-    Returns
-    -------
-    ndarray
-        (H, W): for one channel uint8 0 or 1, for several the label of the largest, the first of
-        equals.
-
-    Raises
-    ------
-    ArrayError
-        If `probs` is no array (H, W, K).
-    SettingError
-        If `threshold` is no finite number.
-
-    Examples
-    --------
-    >>> labels_of(np.array([[[0.4], [0.5]]], np.float32)).tolist()
-    [[0, 1]]
-    """
+    """Decide the label of each px."""
     if getattr(probs, "ndim", 0) != 3:
         got, fix = getattr(probs, "shape", probs), "Give one channel as probs[..., numpy.newaxis]."
-        raise broken(ArrayError, "probs", must="be an array (H, W, K)", got=got, fix=fix)
+        raise invalid(ArrayError, "probs", must="be an array (H, W, K)", got=got, fix=fix)
     if probs.shape[2] == 1:
         cut = np.float32(real_number("threshold", threshold, "Use 0.5, say."))
         return np.greater_equal(probs[..., 0], cut).astype(np.uint8)
@@ -115,27 +57,7 @@ def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
 
 
 class ReducingSink:
-    """A sink that reduces rows of probabilities and hands them on.
-
-    Parameters
-    ----------
-    out : array_like
-        Where the reduced rows go: shape, dtype and slice assignment.
-    shape : tuple of int
-        (H, W, K) of the probabilities.
-    reduction : {"threshold", "argmax", "uint8"} or None
-        ``threshold`` gives 1 where a probability is at least `threshold`, else 0; ``argmax`` the
-        label of the largest, the first of equals; ``uint8`` the probability times 255, rounded.
-    threshold : float
-        In (0, 1).
-
-    Raises
-    ------
-    ArrayError
-        If `out` has another shape than the reduced map, or a dtype that cannot hold it.
-    SettingError
-        If `threshold` is not in (0, 1) or `reduction` does not fit.
-    """
+    """A sink that reduces rows of probabilities and hands them on."""
 
     def __init__(
         self,
@@ -147,7 +69,7 @@ class ReducingSink:
         wanted = reduced_shape(shape, reduction)
         threshold = real_number("threshold", threshold, "Use 0.5, say.")
         if not 0 < threshold < 1:
-            raise broken(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
+            raise invalid(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Use 0.5, say.")
         self._flat = _check_out(out, wanted, reduction, reduced_dtype(reduction, shape[2]))
         self.out: Sink = out
         self.shape: tuple[int, int, int] = shape
@@ -167,7 +89,7 @@ class ReducingSink:
             return labels_of(probs)
         low, high = float(probs.min()), float(probs.max())
         if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            raise broken(
+            raise invalid(
                 ArrayError,
                 "outputs",
                 must="be in [0, 1] to be stored as uint8",
@@ -180,7 +102,7 @@ class ReducingSink:
 def _check_out(out: Sink, wanted: tuple[int, ...], reduction: Reduction | None, dtype: np.dtype[Any]) -> bool:
     """Check that a sink can hold a map; say whether it lacks the axis of the one channel."""
     if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
-        raise broken(
+        raise invalid(
             ArrayError,
             "out",
             must="be an array with shape, dtype and slice assignment",
@@ -190,18 +112,20 @@ def _check_out(out: Sink, wanted: tuple[int, ...], reduction: Reduction | None, 
     found = tuple(out.shape)
     flat = found == wanted[:2] and wanted[2:] == (1,)
     if found != wanted and not flat:
-        raise broken(
+        raise invalid(
             ArrayError, "out", must=f"have shape {wanted}", got=found, fix="Allocate it with that shape."
         )
     if isinstance(out, np.ndarray) and not out.flags.writeable:
-        raise broken(ArrayError, "out", must="be writable", got="a read-only array", fix="Pass a copy of it.")
+        raise invalid(
+            ArrayError, "out", must="be writable", got="a read-only array", fix="Pass a copy of it."
+        )
     held = np.dtype(out.dtype)
     fits = {
         None: held.kind == "f",
         "threshold": held.kind in set("biuf"),
     }.get(reduction, held.kind in set("iuf") and np.can_cast(dtype, held, "safe"))
     if not fits:
-        raise broken(
+        raise invalid(
             ArrayError,
             "out",
             must="hold probabilities" if reduction is None else f"hold {dtype} values",

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tiledseg
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken, whole_number
 from tiledseg._progress import progress_bar
+from tiledseg._validate import invalid, path_text, whole_number
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
 from tiledseg.errors import FileError
 from tiledseg.evaluate import Evaluator
 from tiledseg.io import check_writable, write_image, write_mask, write_text
-from tiledseg.render import error_overlay, overlay
+from tiledseg.models import shipped_folder
+from tiledseg.plots import error_overlay, overlay
 from tiledseg.report import picture_row, write_report
 from tiledseg.samples import smear
-from tiledseg.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike
@@ -41,27 +40,13 @@ _SEEDS_APART = 1000
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What a demo came to; ``print`` shows it.
+    """What a demo came to; ``print`` shows it."""
 
-    Attributes
-    ----------
-    dice : float
-        Of the smear that was held out, in [0, 1].
-    seconds : float
-        Time of the whole demo.
-    predict_seconds : float
-        Time of segmenting the smear.
-    shape : tuple of int
-        Height and width of the smear in px.
-    folder : Path
-        Where everything was written.
-    """
-
-    dice: float
-    seconds: float
-    predict_seconds: float
-    shape: tuple[int, int]
-    folder: Path
+    dice: float  # of the smear that was held out, in [0, 1]
+    seconds: float  # time of the whole demo
+    predict_seconds: float  # time of segmenting the smear
+    shape: tuple[int, int]  # height and width of the smear in px
+    folder: Path  # where everything was written
 
     def __str__(self) -> str:
         height, width = self.shape
@@ -90,35 +75,6 @@ def run_demo(  # noqa: PLR0913  what makes a demo smaller
     ``overlay.png``, ``agreement.png``, the scores in ``scores.csv`` and ``report.html``, the
     bundle ``bundle/``, the settings that it was trained with in ``run.toml``, and what was run in
     ``run.json``.
-
-    Parameters
-    ----------
-    output : path
-        Folder to write to: one that is new, empty, or an earlier demo's, whose files are replaced.
-    seed : int
-        Of images and training, from 0.
-    height, width : int
-        Size of the smear that is segmented, in px, each at least 64.
-    train : bool
-        Whether to train a small network first, from nothing.
-    n_images : int
-        Training images, at least 4; a quarter as many again choose the best epoch.
-    epochs : int
-        Passes over them, at least 1.
-    progress : bool
-        Whether to show progress.
-
-    Returns
-    -------
-    DemoResult
-        Dice and times.
-
-    Raises
-    ------
-    FileError
-        If the folder holds something else than an earlier demo, or cannot be written.
-    SettingError
-        If a number is out of its range.
     """
     started = time.perf_counter()
     whole_number("n_images", n_images, 4)
@@ -140,26 +96,10 @@ def run_demo(  # noqa: PLR0913  what makes a demo smaller
 
 
 def prepare_folder(output: PathLike) -> Path:
-    """Make the folder of a demo, or take that of an earlier one; nothing else is ever touched.
-
-    Parameters
-    ----------
-    output : path
-        The folder.
-
-    Returns
-    -------
-    Path
-        The folder, which now exists and is marked as a demo's.
-
-    Raises
-    ------
-    FileError
-        If it holds something else than an earlier demo, or cannot be written.
-    """
+    """Make the folder of a demo, or take that of an earlier one; nothing else is ever touched."""
     folder = Path(path_text(output, "output"))
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARKER).is_file():
-        raise broken(
+        raise invalid(
             FileError,
             str(folder),
             must="be new, empty or an earlier demo's",
@@ -187,22 +127,7 @@ def _trained(seed: int, n_images: int, epochs: int, *, progress: bool) -> Segmen
 
 
 def training_settings(seed: int, epochs: int, runs_dir: str) -> TrainConfig:
-    """Choose what two cores train in a minute: an eighth of the size, for context says more than pixels.
-
-    Parameters
-    ----------
-    seed : int
-        Of weights and crops, from 0.
-    epochs : int
-        Passes over the images, at least 1.
-    runs_dir : str
-        Folder for the run.
-
-    Returns
-    -------
-    TrainConfig
-        The settings.
-    """
+    """Choose what two cores train in a minute: an eighth of the size, for context says more than pixels."""
     return TrainConfig(
         # Without normalisation it trained in half the time that group normalisation took, and no worse.
         network=UNetConfig(

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import broken, whole_number
+from tiledseg._validate import instance_of, invalid, whole_number
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -25,29 +24,10 @@ _MOST_TILES = 1_000_000  # along one axis: more is a slip, and their origins alo
 
 
 def check_multiple(tile_size: int, stride: int) -> int:
-    """Check that a tile passes a network's poolings and upsamplings without a remainder.
-
-    Parameters
-    ----------
-    tile_size : int
-        Length of a tile along one axis in px.
-    stride : int
-        Total stride of the network along it in px.
-
-    Returns
-    -------
-    int
-        `tile_size`.
-
-    Raises
-    ------
-    SettingError
-        If it is not a multiple of `stride`, in which case the message names the two nearest that
-        are, or either is no whole number from 1.
-    """
+    """Check that a tile passes a network's poolings and upsamplings without a remainder."""
     if whole_number("tile_size", tile_size) % whole_number("stride", stride):
         low = tile_size // stride * stride
-        raise broken(
+        raise invalid(
             SettingError,
             "tile_size",
             must=f"be a multiple of the network's total stride {stride} px",
@@ -128,7 +108,7 @@ class AxisGrid:
             whole_number(name, getattr(self, name))
         whole_number("overlap", self.overlap, least=0, fix=f"Use 0 to {self.tile - 1}.")
         if self.overlap >= self.tile:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "overlap",
                 must=f"be in [0, tile) with tile={self.tile}",
@@ -136,7 +116,7 @@ class AxisGrid:
                 fix=f"Use at most {self.tile - 1}.",
             )
         if self.length > _MOST_TILES * (self.tile - self.overlap):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "tile_size",
                 must=f"leave at most {_MOST_TILES} tiles along an axis of {self.length} px",
@@ -144,7 +124,7 @@ class AxisGrid:
                 fix="Use larger tiles or less overlap.",
             )
         if self.alignment > self.tile - self.overlap:
-            raise broken(
+            raise invalid(
                 SettingError,
                 "alignment",
                 must=f"be at most tile - overlap = {self.tile - self.overlap} px",

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arguments import instance_of, items_of, settings_of
-from tiledseg._arrays import check_finite, check_image, check_shape, read_region
-from tiledseg._checks import broken, whole_number, whole_pair
+from tiledseg._validate import (
+    check_finite,
+    check_image,
+    check_shape,
+    instance_of,
+    invalid,
+    items_of,
+    read_region,
+    settings_of,
+    whole_number,
+    whole_pair,
+)
 from tiledseg.config import TilingConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.grid import AxisGrid, Box, TileGrid, check_multiple
+from tiledseg.tiling.grid import AxisGrid, Box, TileGrid, check_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -148,7 +157,7 @@ class Tiler:
         height, width, channels = check_image(image)
         grid = self.grid((height, width)) if grid is None else instance_of(TileGrid, grid, "grid", _MAKE)
         if grid.shape != (height, width):
-            raise broken(
+            raise invalid(
                 ArrayError,
                 "image",
                 must=f"have the grid's height and width {grid.shape}",
@@ -160,7 +169,7 @@ class Tiler:
         some = list(items_of(wanted, "ids", "be whole numbers", "Use the grid's ids."))
         for tile_id in some:
             if whole_number("ids", tile_id, least=0) >= len(grid):
-                raise broken(
+                raise invalid(
                     SettingError,
                     "ids",
                     must=f"be in [0, {len(grid)})",
@@ -232,7 +241,7 @@ def _padding_value(config: TilingConfig, dtype: np.dtype[Any]) -> float:
     if config.pad_mode == "constant" and dtype.kind in "biu":
         low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
         if not low <= value <= high or value != int(value):
-            raise broken(
+            raise invalid(
                 SettingError,
                 "pad_value",
                 must=f"be a whole number in [{low}, {high}] for {dtype} pixels",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import array_of
-from tiledseg._checks import broken, whole_number
+from tiledseg._validate import array_of, invalid, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.metrics import components
 
@@ -30,22 +29,12 @@ _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (y, x): right, down, left, up
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
-    """A connected area of one label.
+    """A connected area of one label."""
 
-    Attributes
-    ----------
-    label : int
-        Its class.
-    y, x : int
-        The first row and the first column of its box in the image.
-    mask : ndarray of bool, shape (h, w)
-        Which px of the box are its own.
-    """
-
-    label: int
-    y: int
-    x: int
-    mask: NDArray[np.bool_]
+    label: int  # its class
+    y: int  # the first row and the first column of its box in the image
+    x: int  # the first row and the first column of its box in the image
+    mask: NDArray[np.bool_]  # which px of the box are its own
 
     @property
     def area(self) -> int:
@@ -58,11 +47,6 @@ class Cell:
         Px (y, x) covers [x, x + 1] by [y, y + 1], so corners are whole numbers and the polygon
         covers the same area. Where two px touch at a corner alone, the line turns to the side of
         the background: no ring meets itself, and the polygon is valid.
-
-        Returns
-        -------
-        list of Ring
-            In px of the image.
         """
         edges, rings = _edges(self.mask), []
         for row, column in np.argwhere(edges[0]).tolist():
@@ -72,30 +56,10 @@ class Cell:
 
 
 def cells_of(labels: AnyArray, *, least_px: int = 1) -> Iterator[Cell]:
-    """Find the connected areas of each label; px that touch at a corner alone are apart.
-
-    Parameters
-    ----------
-    labels : ndarray, shape (H, W)
-        Boolean or integer; 0 is the background.
-    least_px : int
-        Smaller areas are left out.
-
-    Returns
-    -------
-    iterator of Cell
-        Label by label, in reading order of their first px.
-
-    Raises
-    ------
-    ArrayError
-        If `labels` is no array of labels.
-    SettingError
-        If `least_px` is no whole number from 1.
-    """
+    """Find the connected areas of each label; px that touch at a corner alone are apart."""
     labels = array_of(labels, "labels")
     if labels.ndim != 2 or labels.dtype.kind not in "bui" or (labels.size and int(labels.min()) < 0):
-        raise broken(
+        raise invalid(
             ArrayError,
             "labels",
             must="be bool or integers from 0 up, of shape (H, W)",

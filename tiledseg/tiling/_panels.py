@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import broken
+from tiledseg._validate import instance_of, invalid
 from tiledseg.errors import StitchError
-from tiledseg.grid import TileGrid
-from tiledseg.windows import axis_windows
+from tiledseg.tiling.grid import TileGrid
+from tiledseg.tiling.windows import axis_windows
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
-    from tiledseg.windows import AxisWindow
+    from tiledseg.tiling.windows import AxisWindow
 
 __all__ = ["Carry", "PanelPlan", "needed_tiles", "plan_panels", "sums_dtype", "tile_order"]
 
@@ -35,53 +34,20 @@ _PANEL = 4096  # px: a band of tiles of 512 px has 8 MB per channel
 
 @dataclass(frozen=True, slots=True)
 class PanelPlan:
-    """One panel.
+    """One panel."""
 
-    Attributes
-    ----------
-    start, stop : int
-        Columns of px that become final in it.
-    reach : int
-        Where the support of its tiles ends, at or beyond `stop`.
-    columns : range
-        The tile columns that begin in it; may be empty.
-    step : int
-        Rows leave in multiples of this many px.
-    done : int
-        Rows that stand in the sink already.
-    carried : int
-        First row for which the next panel wants the carry; the height where it wants none.
-    top : int
-        First row that is summed up.
-    """
-
-    start: int
-    stop: int
-    reach: int
-    columns: range
-    step: int
-    done: int
-    carried: int
-    top: int
+    start: int  # columns of px that become final in it
+    stop: int  # columns of px that become final in it
+    reach: int  # where the support of its tiles ends, at or beyond `stop`
+    columns: range  # the tile columns that begin in it; may be empty
+    step: int  # rows leave in multiples of this many px
+    done: int  # rows that stand in the sink already
+    carried: int  # first row for which the next panel wants the carry; the height where it wants none
+    top: int  # first row that is summed up
 
 
 def plan_panels(grid: TileGrid, columns: list[AxisWindow], out: Any) -> list[PanelPlan]:  # noqa: ANN401
-    """Cut a map into panels that suit a sink.
-
-    Parameters
-    ----------
-    grid : TileGrid
-        The tiles.
-    columns : list of AxisWindow
-        The windows along x.
-    out : array_like
-        The sink. One with ``block_shape`` takes blocks; one with ``finished_rows`` is gone on with.
-
-    Returns
-    -------
-    list of PanelPlan
-        From left to right; one where the sink takes whole rows.
-    """
+    """Cut a map into panels that suit a sink."""
     height, width = grid.shape
     block = getattr(out, "block_shape", None)
     wide = width if block is None else _panel_width(grid, block[1])
@@ -119,20 +85,7 @@ def _wanted(plan: PanelPlan, others: list[PanelPlan], reach: int) -> int:
 def needed_tiles(
     plans: list[PanelPlan], rows: list[AxisWindow], columns: list[AxisWindow]
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Say which tiles touch a px that the sink lacks.
-
-    Parameters
-    ----------
-    plans : list of PanelPlan
-        All panels.
-    rows, columns : list of AxisWindow
-        The windows along y and x.
-
-    Returns
-    -------
-    ndarray
-        bool (rows, columns).
-    """
+    """Say which tiles touch a px that the sink lacks."""
     stops = np.array([window.stop for window in rows])
     needed = np.zeros((len(rows), len(columns)), bool)
     for plan in plans:
@@ -144,25 +97,7 @@ def needed_tiles(
 
 
 def tile_order(grid: TileGrid, out: Any = None) -> list[int]:  # noqa: ANN401
-    """List the tiles that a sink lacks, in the order that needs the least memory.
-
-    Parameters
-    ----------
-    grid : TileGrid
-        The tiles.
-    out : array_like, optional
-        The sink.
-
-    Returns
-    -------
-    list of int
-        Ids: row by row, within one panel after the other.
-
-    Raises
-    ------
-    SettingError
-        If `grid` is none.
-    """
+    """List the tiles that a sink lacks, in the order that needs the least memory."""
     instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
     rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
     plans = plan_panels(grid, columns, out)
@@ -178,18 +113,7 @@ def tile_order(grid: TileGrid, out: Any = None) -> list[int]:  # noqa: ANN401
 
 
 def sums_dtype(rows: list[AxisWindow], columns: list[AxisWindow]) -> np.dtype[Any]:
-    """Choose in which precision tiles are summed up.
-
-    Parameters
-    ----------
-    rows, columns : list of AxisWindow
-        The windows along y and x.
-
-    Returns
-    -------
-    dtype
-        float32, or float64 where more than 32 tiles lie on one px.
-    """
+    """Choose in which precision tiles are summed up."""
     return np.dtype(np.float32 if _depth(rows) * _depth(columns) <= _DEEPEST_IN_FLOAT32 else np.float64)
 
 
@@ -200,15 +124,7 @@ def _depth(windows: list[AxisWindow]) -> int:
 
 
 class Carry:
-    """Sums of what reaches beyond a panel, in a temporary file.
-
-    Parameters
-    ----------
-    floats : int
-        Values of a row.
-    dtype : dtype
-        Of the sums.
-    """
+    """Sums of what reaches beyond a panel, in a temporary file."""
 
     def __init__(self, floats: int, dtype: np.dtype[Any]) -> None:
         self.floats: int = floats
@@ -217,20 +133,7 @@ class Carry:
         self._close = weakref.finalize(self, self._file.close)
 
     def write(self, row: int, sums: AnyArray) -> None:
-        """Store rows.
-
-        Parameters
-        ----------
-        row : int
-            The first of them.
-        sums : ndarray
-            (rows, floats).
-
-        Raises
-        ------
-        StitchError
-            If the disk is full.
-        """
+        """Store rows."""
         try:
             self._file.seek(row * self.floats * self._dtype.itemsize)
             left = np.ascontiguousarray(sums, self._dtype).data.cast("B")
@@ -239,21 +142,10 @@ class Carry:
         except OSError as error:
             fix = "Free some space, or let TMPDIR name a folder that has some."
             got = error.strerror or str(error)
-            raise broken(StitchError, tempfile.gettempdir(), must="be writable", got=got, fix=fix) from error
+            raise invalid(StitchError, tempfile.gettempdir(), must="be writable", got=got, fix=fix) from error
 
     def read(self, row: int, count: int) -> AnyArray:
-        """Read rows; zeros where none was stored.
-
-        Parameters
-        ----------
-        row, count : int
-            The first of them, and their number.
-
-        Returns
-        -------
-        ndarray
-            (count, floats).
-        """
+        """Read rows; zeros where none was stored."""
         size = count * self.floats * self._dtype.itemsize
         self._file.seek(row * self.floats * self._dtype.itemsize)
         data = bytearray(size)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._arguments import path_text
-from tiledseg._checks import broken
+from tiledseg._validate import invalid, path_text
 from tiledseg.errors import BundleError
 
 if TYPE_CHECKING:
@@ -19,30 +18,13 @@ SHIPPED = ("demo",)
 
 
 def shipped_or(path: PathLike) -> Path:
-    """Find the folder of a model that comes with the package; any other path stays what it is.
-
-    Parameters
-    ----------
-    path : path
-        The name of a shipped model, or a path.
-
-    Returns
-    -------
-    Path
-        Where the bundle or file is.
-
-    Raises
-    ------
-    BundleError
-        If it is no path, or it is the name of a shipped model and a bundle of that name stands in
-        the working folder as well.
-    """
+    """Find the folder of a model that comes with the package; any other path stays what it is."""
     if (
         not isinstance(path, str) or path not in SHIPPED
     ):  # a path such as Path("demo") or "./demo" is never a name
         return Path(path_text(path, error=BundleError))
     if (Path(path) / "config.json").exists():
-        raise broken(
+        raise invalid(
             BundleError,
             path,
             must="name one model",
@@ -53,16 +35,5 @@ def shipped_or(path: PathLike) -> Path:
 
 
 def shipped_folder(name: str) -> Path:
-    """Give the folder of a model that comes with the package.
-
-    Parameters
-    ----------
-    name : str
-        One of `SHIPPED`.
-
-    Returns
-    -------
-    Path
-        Its bundle's folder.
-    """
+    """Give the folder of a model that comes with the package."""
     return _FOLDER / name

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from tiledseg._arguments import instance_of, one_of
+from tiledseg._validate import instance_of, one_of
 from tiledseg.config import Blend
-from tiledseg.grid import AxisGrid
+from tiledseg.tiling.grid import AxisGrid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,22 +28,12 @@ _SIGMAS_PER_TILE = 8  # nnU-Net's and MONAI's sigma of an eighth of the tile
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AxisWindow:
-    """The part of one tile that counts along one axis, and how much.
+    """The part of one tile that counts along one axis, and how much."""
 
-    Attributes
-    ----------
-    start, stop : int
-        Support in px of the image, half-open; never beyond the image.
-    in_tile : slice
-        The support in px of the tile.
-    weights : ndarray
-        float32 (stop - start,), in (0, 1].
-    """
-
-    start: int
-    stop: int
-    in_tile: slice
-    weights: FloatArray
+    start: int  # support in px of the image, half-open; never beyond the image
+    stop: int  # support in px of the image, half-open; never beyond the image
+    in_tile: slice  # the support in px of the tile
+    weights: FloatArray  # float32 (stop - start,), in (0, 1]
 
 
 def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
@@ -52,30 +42,6 @@ def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
     ``constant`` weighs all tiles alike, ``linear`` by the distance from the tile's end, ``hann``
     by the squared sine of it, ``gaussian`` with a sigma of an eighth of the tile; ``crop`` takes
     each px from the tile whose centre is nearest.
-
-    Parameters
-    ----------
-    axis : AxisGrid
-        The tiles along one axis.
-    blend : {"crop", "constant", "linear", "hann", "gaussian"}
-        Name of the window.
-
-    Returns
-    -------
-    list of AxisWindow
-        One for each tile, in order. At each px of the axis the weights of all tiles sum to 1
-        within 1e-6, and to exactly 1 where one tile alone covers it.
-
-    Raises
-    ------
-    SettingError
-        If `axis` is no grid, or `blend` is not known.
-
-    Examples
-    --------
-    >>> from tiledseg.grid import AxisGrid
-    >>> [w.weights.tolist() for w in axis_windows(AxisGrid(5, 3, 1), "constant")]
-    [[1.0, 1.0, 0.5], [0.5, 1.0, 1.0]]
     """
     instance_of(AxisGrid, axis, "axis")
     one_of("blend", blend, get_args(Blend))

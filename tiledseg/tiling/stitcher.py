@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._arguments import instance_of, items_of
-from tiledseg._checks import broken, real_number, whole_number
+from tiledseg._validate import instance_of, invalid, items_of, real_number, whole_number
 from tiledseg.errors import StitchError
-from tiledseg.grid import TileGrid
-from tiledseg.stitcher._band import Band
-from tiledseg.stitcher._panels import needed_tiles, plan_panels, sums_dtype
-from tiledseg.stitcher._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
-from tiledseg.windows import axis_windows
+from tiledseg.tiling._band import Band
+from tiledseg.tiling._panels import needed_tiles, plan_panels, sums_dtype
+from tiledseg.tiling._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
+from tiledseg.tiling.grid import TileGrid
+from tiledseg.tiling.windows import axis_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -132,7 +131,7 @@ class Stitcher:
         outputs = np.asarray(outputs)
         wanted = (len(ids), *self.grid.tile_shape, self.n_channels)
         if outputs.shape != wanted:
-            raise broken(
+            raise invalid(
                 StitchError,
                 "outputs",
                 must=f"have shape (N, h, w, K) = {wanted}",
@@ -186,7 +185,7 @@ class Stitcher:
         missing = np.flatnonzero(~self._seen)
         if len(missing):
             first = self.grid[int(missing[0])].read_box
-            raise broken(
+            raise invalid(
                 StitchError,
                 "tiles",
                 must=f"be all there, {len(self.grid)} of them",
@@ -199,7 +198,7 @@ class Stitcher:
     def _checked(self, ids: list[int], outputs: AnyArray) -> FloatArray:
         """Make outputs float32; refuse NaN and infinity before anything is added."""
         if outputs.dtype.kind not in set("biuf"):
-            raise broken(
+            raise invalid(
                 StitchError,
                 "outputs",
                 must="be boolean, integer or real",
@@ -218,7 +217,7 @@ class Stitcher:
         flat = self._seen.reshape(-1)
         for place, tile_id in enumerate(ids):
             if not 0 <= tile_id < len(flat):
-                raise broken(
+                raise invalid(
                     StitchError,
                     "ids",
                     must=f"be in [0, {len(flat)})",
@@ -226,7 +225,7 @@ class Stitcher:
                     fix="Use the ids of this grid.",
                 )
             if flat[tile_id] or tile_id in ids[:place]:
-                raise broken(
+                raise invalid(
                     StitchError,
                     "ids",
                     must="name each tile once",
@@ -241,7 +240,7 @@ class Stitcher:
 
     def _refuse(self, tile_id: int, output: FloatArray) -> None:
         box = self.grid[tile_id].read_box
-        raise broken(
+        raise invalid(
             StitchError,
             "outputs",
             must="be finite",

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arguments import instance_of
-from tiledseg._checks import real_number, whole_number
-from tiledseg.grid import Box, TileGrid
-from tiledseg.stitcher._band import add_weighted
-from tiledseg.stitcher._panels import sums_dtype
-from tiledseg.windows import axis_windows
+from tiledseg._validate import instance_of, real_number, whole_number
+from tiledseg.tiling._band import add_weighted
+from tiledseg.tiling._panels import sums_dtype
+from tiledseg.tiling.grid import Box, TileGrid
+from tiledseg.tiling.windows import axis_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,25 +21,7 @@ __all__ = ["stitch_block", "touching_tiles"]
 
 
 def touching_tiles(grid: TileGrid, box: Box) -> list[int]:
-    """List the tiles that count in a block.
-
-    Parameters
-    ----------
-    grid : TileGrid
-        The tiles.
-    box : Box
-        The block, in the image.
-
-    Returns
-    -------
-    list of int
-        Ids, ascending.
-
-    Raises
-    ------
-    SettingError
-        If `grid` or `box` is none.
-    """
+    """List the tiles that count in a block."""
     instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
     instance_of(Box, box, "box")
     rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
@@ -52,31 +33,7 @@ def touching_tiles(grid: TileGrid, box: Box) -> list[int]:
 def stitch_block(
     grid: TileGrid, box: Box, outputs: Mapping[int, FloatArray], classes: int, fill_value: float = 0.0
 ) -> FloatArray:
-    """Blend the tiles that touch a block.
-
-    Parameters
-    ----------
-    grid : TileGrid
-        The tiles.
-    box : Box
-        The block, in the image.
-    outputs : mapping of int to ndarray
-        Outputs (h, w, K) float32 by id; a tile that is left out counts as one of `fill_value`.
-    classes : int
-        Channels K.
-    fill_value : float
-        Output of tiles that are left out.
-
-    Returns
-    -------
-    ndarray
-        (h, w, K) float32: what `Stitcher` has there.
-
-    Raises
-    ------
-    SettingError
-        If an argument is of another type.
-    """
+    """Blend the tiles that touch a block."""
     ids, classes = touching_tiles(grid, box), whole_number("classes", classes)
     fill_value = real_number("fill_value", fill_value)
     rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)

@@ -12,10 +12,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
-from tiledseg._arguments import instance_of, path_text
-from tiledseg._checks import broken
+from tiledseg._validate import instance_of, invalid, named, path_text
 from tiledseg.errors import FileError
-from tiledseg.io._file import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,29 +53,6 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     killed leaves the target as it was, and at most a hidden file ``.tiledseg-*.part`` beside it. Missing
     folders are made. A link is followed: the file that it points to is replaced. An existing file keeps its
     rights.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        The target: a regular file, or nothing yet.
-
-    Yields
-    ------
-    BinaryIO
-        The temporary file; its ``name`` is its path.
-
-    Raises
-    ------
-    FileError
-        If the target cannot be written: its folder, its rights, a full disk, a failing flush.
-
-    Examples
-    --------
-    >>> folder = getfixture("tmp_path")
-    >>> with atomic_write(folder / "notes.txt") as file:
-    ...     _ = file.write(b"whole")
-    >>> (folder / "notes.txt").read_bytes()
-    b'whole'
     """
     name = named(path_text(path))
     try:
@@ -111,9 +86,11 @@ def replaceable(name: str, target: Path) -> int | None:
         return None
     if not stat.S_ISREG(mode):
         got = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise broken(FileError, name, must="be a regular file, or not exist yet", got=got, fix="Name a file.")
+        raise invalid(
+            FileError, name, must="be a regular file, or not exist yet", got=got, fix="Name a file."
+        )
     if not os.access(target, os.W_OK):
-        raise broken(FileError, name, must="be writable", got="a read-only file", fix=_FIXES[errno.EACCES])
+        raise invalid(FileError, name, must="be writable", got="a read-only file", fix=_FIXES[errno.EACCES])
     return stat.S_IMODE(mode)
 
 
@@ -158,67 +135,23 @@ def sync_folder(folder: Path) -> None:
 def refuse(name: str, error: OSError) -> NoReturn:
     """Say why a target cannot be written."""
     fix = _FIXES.get(error.errno or 0, "Check the folder and its rights, or write elsewhere.")
-    raise broken(FileError, name, must="be writable", got=error.strerror or str(error), fix=fix) from error
+    raise invalid(FileError, name, must="be writable", got=error.strerror or str(error), fix=fix) from error
 
 
 def write_bytes(path: PathLike, data: bytes | bytearray | memoryview) -> None:
-    """Write bytes to a file, whole or not at all.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        The target.
-    data : bytes-like
-        What to write.
-
-    Raises
-    ------
-    FileError
-        If the target cannot be written; it then is as it was.
-    """
+    """Write bytes to a file, whole or not at all."""
     with atomic_write(path) as file:
         file.write(data)
 
 
 def write_text(path: PathLike, text: str) -> None:
-    r"""Write text to a file as UTF-8, whole or not at all; ``\n`` stays ``\n`` on every system.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        The target.
-    text : str
-        What to write. Bytes of file names that are not UTF-8 (surrogates) are written as those bytes.
-
-    Raises
-    ------
-    FileError
-        If the target cannot be written; it then is as it was.
-    """
+    r"""Write text to a file as UTF-8, whole or not at all; ``\n`` stays ``\n`` on every system."""
     instance_of(str, text, "text", "Give text; bytes are written by write_bytes.")
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
-    """Make a folder and try a file in it, so that an impossible output is told before the work begins.
-
-    Parameters
-    ----------
-    folder : str or PathLike
-        Where files are going to be written.
-    keep : bool
-        Whether folders that were made for the trial stay; else there is no trace of it.
-
-    Returns
-    -------
-    Path
-        The folder, which now exists where it is kept.
-
-    Raises
-    ------
-    FileError
-        If it is a file, cannot be made, or no file can be written into it.
-    """
+    """Make a folder and try a file in it, so that an impossible output is told before the work begins."""
     path = Path(path_text(folder))
     missing: list[Path] = []
     try:
@@ -233,7 +166,9 @@ def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
             finally:
                 trial.unlink()
     except FileExistsError:
-        raise broken(FileError, named(path), must="be a folder", got="a file", fix="Name a folder.") from None
+        raise invalid(
+            FileError, named(path), must="be a folder", got="a file", fix="Name a folder."
+        ) from None
     except OSError as error:
         refuse(named(path), error)
     finally:

@@ -1,0 +1,346 @@
+"""The one form of an error message, and what arguments and arrays must be."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from tiledseg._types import AnyArray, Source
+
+__all__ = [
+    "all_of",
+    "array_of",
+    "check_callable",
+    "check_finite",
+    "check_image",
+    "check_shape",
+    "did_you_mean",
+    "instance_of",
+    "invalid",
+    "items_of",
+    "named",
+    "one_of",
+    "path_text",
+    "path_texts",
+    "read_region",
+    "real_number",
+    "real_pair",
+    "settings_of",
+    "shown",
+    "whole_number",
+    "whole_pair",
+]
+
+_LONGEST = 120
+_LONGEST_NAME = 100
+_Error = TypeVar("_Error", bound=TiledSegError)
+
+
+def invalid(error: type[_Error], what: str, *, must: str, got: object, fix: str) -> _Error:
+    """Build an error in the house's form."""
+    return error(f"`{shown(what)}` must {must}; got {shown(got)}. {fix}")
+
+
+def shown(value: object) -> str:
+    """Show a value on one short line, control characters escaped."""
+    text = value if isinstance(value, str) else repr(value)
+    text = text.encode("utf-8", "backslashreplace").decode()
+    text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def named(path: object) -> str:
+    """Show a path on one short line; a long one loses its beginning, not its file name."""
+    text = str(path)
+    return shown(text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Name the known word that is nearest to a wrong one."""
+    words = sorted(known)
+    near = get_close_matches(shown(word), words, n=1)  # what is no text has no near one
+    return f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(words)}."
+
+
+def whole_number(name: str, value: object, least: int = 1, most: int | None = None, fix: str = "") -> int:
+    """Check that an option is a whole number."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        above, rest = ("", "or more") if most is None else (f" and at most {most}", f"to {most}")
+        must = f"be a whole number of at least {least}{above}"
+        raise invalid(SettingError, name, must=must, got=value, fix=fix or f"Use {least} {rest}.")
+    return number
+
+
+def real_number(name: str, value: object, fix: str = "Give a number.") -> float:
+    """Check that an option is a finite real number."""
+    if isinstance(value, bool | str | bytes | complex) or getattr(value, "shape", ()) != ():
+        number = math.nan
+    else:
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+    if not math.isfinite(number):
+        raise invalid(SettingError, name, must="be a finite number", got=value, fix=fix)
+    return number
+
+
+def real_pair(name: str, value: object, must: str, fix: str) -> tuple[float, float]:
+    """Check that an option is two finite real numbers."""
+    first, second = _two(name, value, must, fix)
+    return real_number(name, first, fix), real_number(name, second, fix)
+
+
+def whole_pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
+    """Check that an option is two whole numbers, one for each axis."""
+    y, x = _two(name, value, "be two whole numbers, (y, x)", "Give one for each axis.")
+    return whole_number(name, y, least), whole_number(name, x, least)
+
+
+def _two(name: str, value: Any, must: str, fix: str) -> tuple[object, object]:  # noqa: ANN401
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise invalid(SettingError, name, must=must, got=value, fix=fix) from None
+    return first, second
+
+
+_Kind = TypeVar("_Kind")
+
+
+def one_of(name: str, value: object, known: Collection[str]) -> None:
+    """Check that an option is one of the known words."""
+    if not isinstance(value, str) or value not in known:
+        must = f"be one of {', '.join(known)}"
+        raise invalid(SettingError, name, must=must, got=value, fix=did_you_mean(shown(value), known))
+
+
+def instance_of(kind: type[_Kind], value: object, name: str, fix: str = "") -> _Kind:
+    """Check that an argument is an object of a class."""
+    if not isinstance(value, kind):
+        fix = fix or f"Pass {kind.__name__}({'**settings' if isinstance(value, dict) else '...'})."
+        raise invalid(SettingError, name, must=f"be of type {kind.__name__}", got=value, fix=fix)
+    return value
+
+
+def settings_of(kind: type[_Kind], value: object, name: str) -> _Kind:
+    """Check that an argument holds settings of the right kind."""
+    return kind() if value is None else instance_of(kind, value, name)
+
+
+def items_of(
+    values: object, name: str, must: str, fix: str, error: type[TiledSegError] = SettingError
+) -> Iterator[Any]:
+    """Go through what must be a sequence, and no text, whose letters would be taken for items."""
+    try:
+        found = None if isinstance(values, str | bytes) else iter(values)  # type: ignore[call-overload]
+    except TypeError:
+        found = None
+    if found is None:
+        raise invalid(error, name, must=must, got=values, fix=fix)
+    return found  # type: ignore[no-any-return]
+
+
+def all_of(kind: type[_Kind], values: object, name: str, fix: str) -> list[_Kind]:
+    """Check that an argument is a sequence of objects of a class."""
+    items = items_of(values, name, f"be a sequence of {kind.__name__}", fix)
+    return [instance_of(kind, one, f"{name}[{place}]", fix) for place, one in enumerate(items)]
+
+
+def check_callable(name: str, value: object) -> None:
+    """Check that an argument can be called, or is None."""
+    if value is not None and not callable(value):
+        fix = "Pass a function, or leave it out."
+        raise invalid(SettingError, name, must="be a callable or None", got=value, fix=fix)
+
+
+def path_text(path: object, name: str = "path", error: type[TiledSegError] = FileError) -> str:
+    """Return a path as text, or say why it cannot be one."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        fix = "Pass a str or a pathlib.Path."
+        raise invalid(error, name, must="be a path as text", got=repr(path), fix=fix)
+    if "\0" in text:
+        raise invalid(error, name, must="hold no NUL character", got=repr(text), fix="Rename the file.")
+    return text
+
+
+def path_texts(paths: object, name: str) -> list[str]:
+    """List what is given as one path or as several, as text."""
+    if isinstance(paths, str | os.PathLike):
+        return [path_text(paths, name)]
+    must, fix = "be a path or a sequence of paths", "Pass str or pathlib.Path."
+    items = items_of(paths, name, must, fix, FileError)
+    return [path_text(one, f"{name}[{place}]") for place, one in enumerate(items)]
+
+
+_CHANNELS_FIRST = {1, 3, 4}  # lengths of a first axis that make one suspect channels there,
+_LEAST_IMAGE = 16  # if the two others are at least as long as this
+
+
+def array_of(values: object, name: str) -> AnyArray:
+    """Take numbers for an array, and refuse what is none."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):  # rows of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        raise invalid(
+            ArrayError,
+            name,
+            must="have a boolean, integer or real dtype",
+            got=type(values).__name__ if array.dtype.kind == "O" else str(array.dtype),
+            fix="Read or convert it first, for example with numpy.asarray.",
+        )
+    return array
+
+
+def check_image(image: Source, channels: int | None = None) -> tuple[int, int, int]:
+    """Check that an array can be an image, and say its height, width and channels."""
+    if not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")):
+        raise invalid(
+            ArrayError,
+            "image",
+            must="be an array with shape and dtype",
+            got=type(image).__name__,
+            fix="Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
+        )
+    if isinstance(image, np.ma.MaskedArray):
+        raise invalid(
+            ArrayError,
+            "image",
+            must="be no masked array",
+            got="one",
+            fix="Fill it with image.filled(value), and say where to predict by `mask`.",
+        )
+    if _kind(image.dtype) not in set("biuf"):
+        raise invalid(
+            ArrayError,
+            "image",
+            must="have a boolean, integer or real dtype",
+            got=str(image.dtype),
+            fix="Convert it with image.astype(numpy.float32).",
+        )
+    return check_shape(image.shape, channels)
+
+
+def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int, int, int]:
+    """Check that a shape can be that of an image."""
+    shape = _whole(shape)
+    if len(shape) not in {2, 3}:
+        raise invalid(
+            ArrayError,
+            "image",
+            must="have shape (H, W) or (H, W, C)",
+            got=shape,
+            fix="Give one image at a time, channels last.",
+        )
+    if min(shape) < 1:
+        raise invalid(
+            ArrayError,
+            "image",
+            must="have at least 1 px and 1 channel",
+            got=shape,
+            fix="An empty image has no map.",
+        )
+    _check_channels(shape, channels)
+    return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
+
+
+def _kind(dtype: object) -> str:
+    try:
+        return np.dtype(dtype).kind  # type: ignore[call-overload, no-any-return]
+    except TypeError:  # of a library with dtypes of its own
+        return "O"
+
+
+def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
+    """Take a shape's lengths as whole numbers."""
+    try:
+        lengths = [None if isinstance(one, bool) else operator.index(one) for one in shape]
+    except TypeError:
+        lengths = [None]
+    whole = tuple(one for one in lengths if one is not None)
+    if len(whole) < len(lengths):
+        raise invalid(
+            ArrayError,
+            "shape",
+            must="hold whole numbers of px, (H, W) or (H, W, C)",
+            got=shape,
+            fix="Pass image.shape.",
+        )
+    return whole
+
+
+def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
+    found = shape[2] if len(shape) == 3 else 1
+    if channels is None:
+        if len(shape) == 3 and shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE:
+            raise invalid(
+                ArrayError,
+                "image",
+                must="be channels last, (H, W, C)",
+                got=f"{shape}, which reads as (C, H, W)",
+                fix="Move the axis with numpy.moveaxis(image, 0, -1).",
+            )
+        return
+    if found == channels:
+        return
+    fix = f"Give an image of shape (H, W, {channels})."
+    if len(shape) == 3 and shape[0] == channels:
+        fix = "It reads as (C, H, W): move the axis with numpy.moveaxis(image, 0, -1)."
+    elif found == 1 and channels == 3:
+        fix = "Make a grey image three equal channels with numpy.repeat(image.reshape(*shape, 1), 3, axis=2)."
+        fix = fix.replace("*shape", f"{shape[0]}, {shape[1]}")
+    elif found == 4 and channels == 3:
+        fix = "If the fourth channel is alpha, drop it with image[..., :3]."
+    raise invalid(
+        ArrayError, "image", must=f"have {channels} channels, as the network expects", got=shape, fix=fix
+    )
+
+
+def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) -> None:
+    """Check that an array has no NaN and no infinity."""
+    if pixels.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(pixels.astype(np.float32, copy=False))
+    if bad.any():
+        y, x = (int(place) for place in np.argwhere(bad)[0][:2])
+        raise invalid(
+            ArrayError,
+            name,
+            must="be finite as float32",
+            got=f"{int(bad.sum())} NaN or infinite values, the first at (y, x) = "
+            f"({origin[0] + y}, {origin[1] + x})",
+            fix="Replace them, for example with numpy.nan_to_num.",
+        )
+
+
+def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:
+    """Read a region, and check that the source keeps what its shape and dtype promise."""
+    pixels = np.asarray(image[rows, columns])
+    wanted = (rows.stop - rows.start, columns.stop - columns.start, *tuple(image.shape)[2:])
+    if pixels.shape != wanted or not np.can_cast(pixels.dtype, np.dtype(image.dtype), "safe"):
+        raise invalid(
+            ArrayError,
+            "image",
+            must=f"give {wanted} px of {image.dtype} at (y, x) = ({rows.start}, {columns.start})",
+            got=f"{pixels.shape} px of {pixels.dtype}",
+            fix="Mend the source: a slice of it must have the shape and dtype that it states.",
+        )
+    return pixels

@@ -1,0 +1,26 @@
+"""Pictures: labels and overlays as arrays, and figures of matplotlib as PNG."""
+
+from tiledseg.plots.figures import new_figure, png_of
+from tiledseg.plots.render import (
+    ERROR_COLOURS,
+    PALETTE,
+    Colour,
+    Rgb,
+    as_rgb,
+    colourise,
+    error_overlay,
+    overlay,
+)
+
+__all__ = [
+    "ERROR_COLOURS",
+    "PALETTE",
+    "Colour",
+    "Rgb",
+    "as_rgb",
+    "colourise",
+    "error_overlay",
+    "new_figure",
+    "overlay",
+    "png_of",
+]
