@@ -32,8 +32,8 @@ class Cell:
     """A connected area of one label."""
 
     label: int  # its class
-    y: int  # the first row and the first column of its box in the image
-    x: int  # the first row and the first column of its box in the image
+    y: int  # first row of its box in the image
+    x: int  # first column of its box in the image
     mask: NDArray[np.bool_]  # which px of the box are its own
 
     @property
@@ -42,12 +42,10 @@ class Cell:
         return int(np.count_nonzero(self.mask))
 
     def rings(self) -> list[Ring]:
-        """Trace its outline, then those of its holes.
-
-        Px (y, x) covers [x, x + 1] by [y, y + 1], so corners are whole numbers and the polygon
-        covers the same area. Where two px touch at a corner alone, the line turns to the side of
-        the background: no ring meets itself, and the polygon is valid.
-        """
+        """Trace its outline, then those of its holes, along the edges of px."""
+        # Px (y, x) covers [x, x + 1] by [y, y + 1]: corners are whole numbers, and the polygon covers the
+        # same area. Where two px touch at a corner alone, the line turns to the side of the background:
+        # no ring meets itself, and the polygon is valid.
         edges, rings = _edges(self.mask), []
         for row, column in np.argwhere(edges[0]).tolist():
             if edges[0, row, column]:  # not yet passed by a ring that began before

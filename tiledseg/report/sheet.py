@@ -11,7 +11,7 @@ from tiledseg._validate import all_of, array_of, instance_of, invalid, whole_num
 from tiledseg.data import check_mask
 from tiledseg.errors import SettingError
 from tiledseg.plots import as_rgb, colourise, overlay
-from tiledseg.report._pictures import Picture, PictureRow, picked, shrunk
+from tiledseg.report.pictures import Picture, PictureRow, picked, shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

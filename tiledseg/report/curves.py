@@ -1,4 +1,4 @@
-"""Charts of an evaluation, as numbers that the page draws."""
+"""Charts of an evaluation, drawn by the page, and of a dataset's splits, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tiledseg._validate import all_of, instance_of
+from tiledseg.config import Record
+from tiledseg.data import DatasetStatistics
+from tiledseg.io import write_bytes
 from tiledseg.metrics import SEAM_DISTANCES, reliability
+from tiledseg.plots import new_figure, png_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
+    from tiledseg._types import PathLike
     from tiledseg.evaluate import Comparison, EvaluationResult
 
-__all__ = ["Chart", "Line", "charts_of", "pairs_chart"]
+__all__ = ["Chart", "Line", "charts_of", "pairs_chart", "write_split_chart"]
 
 _WIDTH, _HEIGHT = 420, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 46
@@ -37,16 +44,16 @@ class Line:
 class Chart:
     """A chart: what is drawn, and where each number lies."""
 
-    title: str  # what it shows, and how it is read
-    note: str  # what it shows, and how it is read
-    x_label: str  # what the axes are
-    y_label: str  # what the axes are
-    x_ticks: _Ticks  # where they are marked; the first and the last are their ends
-    y_ticks: _Ticks  # where they are marked; the first and the last are their ends
+    title: str
+    note: str  # how it is read
+    x_label: str
+    y_label: str
+    x_ticks: _Ticks  # the first and the last are the ends of the axis
+    y_ticks: _Ticks
     lines: tuple[Line, ...] = ()  # what is drawn
-    # left, right and upper edge, and what a bar says when pointed at
+    # left, right and upper edge, and the text shown when pointed at
     bars: tuple[tuple[float, float, float, str], ...] = ()
-    guide: tuple[float, str] | None = None  # A vertical line, and what stands beside it
+    guide: tuple[float, str] | None = None  # a vertical line, and the text beside it
 
     @property
     def size(self) -> tuple[int, int]:
@@ -163,3 +170,49 @@ def _round_up(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value)
+
+
+_IMAGES, _GROUPS, _DOTS = "#0072b2", "#9fc9e3", "#d55e00"
+
+
+def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Sequence[Record]) -> None:
+    """Draw how many images and groups each split has, and how much foreground their images have."""
+    instance_of(DatasetStatistics, statistics, "statistics", "Pass what tiledseg.data.statistics_of returns.")
+    records = all_of(Record, records, "records", "Make them with tiledseg.data.describe.")
+    names = [one.split for one in statistics.splits]
+    figure = new_figure(4.5 + 1.1 * len(names), 3.6)
+    counts, shares = figure.subplots(1, 2)
+    for offset, values, colour, label in (
+        (-0.2, [one.images for one in statistics.splits], _IMAGES, "images"),
+        (0.2, [one.groups for one in statistics.splits], _GROUPS, "groups"),
+    ):
+        bars = counts.bar(
+            [place + offset for place in range(len(names))], values, 0.38, color=colour, label=label
+        )
+        counts.bar_label(bars, fontsize=9)
+    counts.set_title("Images and groups", loc="left")
+    counts.yaxis.get_major_locator().set_params(integer=True)
+    counts.margins(y=0.12)
+    counts.legend(frameon=False)
+    by_split = [[100 * one.foreground for one in records if (one.split or "all") == name] for name in names]
+    look = {"medianprops": {"color": _IMAGES}, "flierprops": {"marker": ".", "markersize": 4}}
+    shares.boxplot(by_split, positions=range(len(names)), widths=0.5, **look)
+    shares.plot(
+        [100 * one.foreground for one in statistics.splits],
+        "D",
+        color=_DOTS,
+        label="all px together",
+        markersize=5,
+    )
+    shares.set_title("Foreground of each image, %", loc="left")
+    shares.set_ylim(bottom=0)
+    shares.margins(y=0.12)
+    shares.legend(frameon=False)
+    for axes in (counts, shares):
+        _dress(axes, names)
+    write_bytes(path, png_of(figure))
+
+
+def _dress(axes: Any, names: Sequence[str]) -> None:  # noqa: ANN401
+    axes.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in names])
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,18 +1,17 @@
-"""Cells for other programs: GeoJSON as QuPath reads it, COCO with run lengths."""
+"""Cells as COCO instances with compressed run lengths."""
 
 from __future__ import annotations
 
 import json
-import uuid
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import all_of, instance_of, invalid, items_of, shown
+from tiledseg._validate import invalid, items_of
 from tiledseg.errors import SettingError
+from tiledseg.export.geojson import ascii_text, check_named, names_of
 from tiledseg.io import write_text
 from tiledseg.objects import cells_of
-from tiledseg.plots import PALETTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,62 +19,10 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.objects import Cell
 
-__all__ = ["write_coco", "write_geojson"]
+__all__ = ["write_coco"]
 
-_NAMESPACE = uuid.UUID("9d6a4b5e-3c0f-5a3b-9a55-0d1c6d1b7f42")
-_ITEMS, _FIX = "be tuples of a file's name and its labels", 'Pass ("a.png", labels), say.'
+_ITEMS, _FIX = "be tuples of a file's name and its labels", 'Pass for example ("a.png", labels).'
 _BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # of COCO's compressed run lengths
-
-
-def write_geojson(
-    path: PathLike,
-    labels: AnyArray,
-    *,
-    names: Sequence[str] = ("foreground",),
-    cell_px: int = 1,
-    image: str = "",
-) -> int:
-    """Write the cells of a map of labels as GeoJSON, as QuPath imports it.
-
-    One feature for each connected area: a polygon along the edges of its px, with its holes, in px
-    of the image, x before y; ``id`` a UUID, the same for the same cell of the same image;
-    ``properties.objectType`` and ``classification`` with name and colour.
-
-    Parameters
-    ----------
-    path : path
-        File to write, whole or not at all.
-    labels : ndarray, shape (H, W)
-        Boolean or integer; 0 is the background.
-    names : sequence of str
-        Name of the labels 1, 2, ….
-    cell_px : int
-        Smaller areas are left out.
-    image : str
-        Name of the image, which the UUIDs are made from.
-
-    Returns
-    -------
-    int
-        How many cells were written.
-
-    Raises
-    ------
-    ArrayError
-        If `labels` is no array of labels.
-    SettingError
-        If a label has no name, `cell_px` is no whole number from 1, or an argument is of another
-        type.
-    FileError
-        If the file cannot be written.
-    """
-    instance_of(str, image, "image", "Give the image's name.")
-    known, cells = _names(names), cells_of(labels, least_px=cell_px)
-    _check_named(labels, known)
-    features = [_feature(cell, known, image) for cell in cells]
-    content = {"type": "FeatureCollection", "features": features}
-    write_text(path, json.dumps(content, ensure_ascii=True, separators=(",", ":")) + "\n")
-    return len(features)
 
 
 def write_coco(
@@ -118,13 +65,13 @@ def write_coco(
     """
     entries: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
-    known = _names(names)
+    known = names_of(names)
     for number, item in enumerate(items_of(images, "images", _ITEMS, _FIX), start=1):
         name, labels = _named(item, f"images[{number - 1}]")
         cells = cells_of(labels, least_px=cell_px)
-        _check_named(labels, known)
+        check_named(labels, known)
         height, width = np.shape(labels)
-        entries.append({"id": number, "file_name": _ascii(name), "height": height, "width": width})
+        entries.append({"id": number, "file_name": ascii_text(name), "height": height, "width": width})
         for cell in cells:
             entry = _annotation(cell, (height, width))
             annotations.append({"id": len(annotations) + 1, "image_id": number, **entry})
@@ -134,46 +81,10 @@ def write_coco(
     return len(annotations)
 
 
-def _names(names: Sequence[str]) -> list[str]:
-    alone = isinstance(names, str)  # its letters would be taken for names
-    return all_of(str, names, "names", f'Pass ("{shown(names)}",).' if alone else "Give text.")
-
-
 def _named(item: object, place: str) -> tuple[str, AnyArray]:
     if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
         raise invalid(SettingError, place, must=_ITEMS, got=item, fix=_FIX)
     return item
-
-
-def _check_named(labels: AnyArray, known: list[str]) -> None:
-    most = int(np.max(labels, initial=0))
-    if most > len(known):
-        raise invalid(
-            SettingError,
-            "names",
-            must=f"name the labels 1 to {most}",
-            got=tuple(known),
-            fix="Give one name for each class but the background.",
-        )
-
-
-def _ascii(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _feature(cell: Cell, names: Sequence[str], image: str) -> dict[str, object]:
-    rings = cell.rings()
-    spot = f"{_ascii(image)}/{cell.label}/{rings[0][0]}/{cell.area}"
-    colour = PALETTE[(cell.label - 1) % len(PALETTE)]
-    return {
-        "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, spot)),
-        "geometry": {"type": "Polygon", "coordinates": rings},
-        "properties": {
-            "objectType": "annotation",
-            "classification": {"name": names[cell.label - 1], "color": list(colour)},
-        },
-    }
 
 
 def _annotation(cell: Cell, shape: tuple[int, int]) -> dict[str, object]:

@@ -1,0 +1,336 @@
+"""An evaluation as one self-contained HTML page, and as a folder of files."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tiledseg._validate import all_of, instance_of
+from tiledseg._version import __version__
+from tiledseg.evaluate import Comparison, EvaluationResult
+from tiledseg.io import new_folder, write_image, write_text
+from tiledseg.plots import ERROR_COLOURS, PALETTE
+from tiledseg.report.curves import charts_of, pairs_chart
+from tiledseg.report.pictures import PictureRow, as_data_url, shrunk
+from tiledseg.report.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from tiledseg._types import PathLike
+    from tiledseg.config import EvaluateConfig
+    from tiledseg.metrics import Interval
+    from tiledseg.report.pictures import Picture
+
+__all__ = [
+    "SCORE_NAMES",
+    "UNKNOWN",
+    "key_figures",
+    "lead",
+    "signed",
+    "verdict",
+    "write_evaluation",
+    "write_report",
+]
+
+_ERRORS = ("found", "found where there is none", "missed")
+_PACKAGES = ("keras", "tensorflow", "numpy", "opencv-python-headless")
+
+
+def write_report(
+    path: PathLike,
+    *,
+    title: str,
+    result: EvaluationResult,
+    pictures: Sequence[PictureRow] = (),
+    comparison: Comparison | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> None:
+    """Write an evaluation as one HTML file that needs no other.
+
+    Parameters
+    ----------
+    path : path
+        File to write, whole or not at all.
+    title : str
+        Heading.
+    result : EvaluationResult
+        The scores.
+    pictures : sequence of PictureRow
+        Pictures of some of the images; see `picture_row`.
+    comparison : Comparison, optional
+        Of this result with another; see `tiledseg.evaluate.compare`.
+    facts : mapping, optional
+        What a reader should know of the run: network, tiling, data. Versions are added.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    SettingError
+        If an argument is of another type.
+    """
+    instance_of(EvaluationResult, result, "result", "Pass what Evaluator.evaluate returns.")
+    pictures = all_of(PictureRow, pictures, "pictures", "Pass the rows of WorstCases, or leave it out.")
+    if comparison is not None:
+        instance_of(Comparison, comparison, "comparison", "Pass what tiledseg.evaluate.compare returns.")
+    instance_of(Mapping, {} if facts is None else facts, "facts", "Pass a dict, or leave it out.")  # type: ignore[type-abstract]
+    pages = Environment(
+        loader=PackageLoader("tiledseg.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    pages.filters |= {"number": _number, "data_url": as_data_url, "rgb": "rgb({0[0]}, {0[1]}, {0[2]})".format}
+    pages.filters["signed"] = signed
+    sums, bounds = result.summary(), result.intervals()
+    page = pages.get_template("page.html").render(
+        title=title,
+        lead=lead(result),
+        result=result,
+        sums=sums,
+        bounds=bounds,
+        nan=math.nan,
+        sizes_differ=len({one.shape for one in result.images}) > 1,
+        figures=key_figures(result, sums, bounds),
+        charts=charts_of(result),
+        comparison=comparison,
+        verdict=verdict(comparison) if comparison else "",
+        pairs=pairs_chart(comparison) if comparison else None,
+        names=SCORE_NAMES,
+        pictures=pictures,
+        classes=_legend(result),
+        errors=list(zip(_ERRORS, ERROR_COLOURS, strict=True)),
+        facts=_facts(result, facts or {}),
+    )
+    write_text(path, page.encode("utf-8", "backslashreplace").decode())
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return UNKNOWN if math.isnan(value) else "\N{INFINITY}" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def _drawn(result: EvaluationResult) -> str:
+    if result.groups is None:
+        return "images, with replacement, 2000 times"
+    return f"groups of images, with replacement, 2000 times; there are {len(set(result.groups))}"
+
+
+def _tolerance(config: EvaluateConfig) -> str:
+    if config.boundary_px is None:
+        return "0.75 % of the image's diagonal"
+    return f"{config.boundary_px:g} px"
+
+
+def _legend(result: EvaluationResult) -> list[tuple[str, tuple[int, int, int]]]:
+    """Give each class but the background its colour."""
+    names = list(result.by_class())
+    return [(name, PALETTE[place % len(PALETTE)]) for place, name in enumerate(names)]
+
+
+def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, str]:
+    versions = {name: _version(name) for name in _PACKAGES}
+    return {
+        **{name: str(fact) for name, fact in facts.items()},
+        "Threshold": f"{result.threshold:.4g}, {result.threshold_from}",
+        "Outlines agree": f"within {_tolerance(result.config)}",
+        "Intervals draw": _drawn(result),
+        "Cells": f"connected areas of at least {result.config.cell_px} px",
+        "tiledseg": __version__,
+        "Python": platform.python_version(),
+        **{name: version for name, version in versions.items() if version},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+UNKNOWN = "\N{EN DASH}"
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+SCORE_NAMES: dict[str, str] = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "boundary_f1": "Outline F1",
+    "average_precision": "Average precision of cells",
+    "panoptic_quality": "Panoptic quality of cells",
+}
+"""What a reader calls the scores."""
+
+
+def key_figures(
+    result: EvaluationResult, sums: Mapping[str, float], bounds: Mapping[str, Interval]
+) -> list[tuple[str, str, str]]:
+    """Choose the key figures: name, value, explanation."""
+    seconds = [one.seconds for one in result.images if not math.isnan(one.seconds)]
+    tiles = _same(f"{one.tiles} tiles" for one in result.images if one.tiles)
+    speed = f"{_number(sums['megapixels_per_second'], 2)} Mpx/s"
+    figures = [
+        (
+            "Mean Dice",
+            _number(sums["dice_mean"]),
+            _range(bounds["dice_mean"]) or f"IoU {_number(sums['iou_mean'])}",
+        ),
+        *_cells(result, sums),
+        (
+            "Outline F1",
+            _number(sums["boundary_f1_mean"]),
+            f"95 % Hausdorff {_px(sums['hausdorff95_median'])}",
+        ),
+        ("Calibration error", _number(sums["calibration_error"]), "0 where probabilities are what they say"),
+        ("Seam ratio", _number(sums["seam_ratio"], 2), "1 where tile borders cannot be seen"),
+        (
+            "Seconds per image",
+            _number(statistics.median(seconds) if seconds else math.nan, 1),
+            f"{tiles}, {speed}" if tiles else speed,
+        ),
+    ]
+    return [figure for figure in figures if figure[1] != UNKNOWN]
+
+
+def lead(result: EvaluationResult) -> str:
+    """Say in a sentence what was scored."""
+    size = _same(f" of {one.shape[0]} {_TIMES} {one.shape[1]} px" for one in result.images)
+    threshold = f"threshold {result.threshold:.4g}, {result.threshold_from}"
+    return f"{_how_many(result, size)}, scored at full resolution; {threshold}."
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign."""
+    if math.isnan(value):
+        return UNKNOWN
+    text = f"{value:+.3f}"
+    return "0.000" if text[1:] == "0.000" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def verdict(comparison: Comparison) -> str:
+    """Say in a sentence which of two is better, and how sure that is."""
+    one, (first, second) = comparison.differences["dice"], comparison.names
+    low, high = one.difference.low, one.difference.high
+    images = f"{one.better} of {len(comparison.pairs)} images"
+    if math.isnan(low):
+        return "One image cannot tell which of the two is better."
+    if low <= 0 <= high:
+        return (
+            "Which of the two has the higher mean Dice remains open: the difference, "
+            f"{signed(one.difference.value)} here, could be anything from {signed(low)} to {signed(high)}. "
+            f"{second} is better on {images}."
+        )
+    better, than = (second, first) if low > 0 else (first, second)
+    least, most = sorted((abs(low), abs(high)))
+    return (
+        f"{better} has a higher mean Dice than {than}, by {abs(one.difference.value):.3f} "
+        f"(95 %: {least:.3f} to {most:.3f}). {second} is better on {images}."
+    )
+
+
+def _cells(result: EvaluationResult, sums: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    if not any(one.instances for one in result.images):
+        return []
+    counts = f"{sums['cells_missed']} missed, {sums['cells_false']} false"
+    return [("Cells found", f"{sums['cells_found']} of {sums['cells']}", counts)]
+
+
+def _px(value: float) -> str:
+    return f"{_number(value, 1)} px" if math.isfinite(value) else _number(value)
+
+
+def _range(interval: Interval) -> str:
+    return "" if math.isnan(interval.low) else f"95 %: {interval.low:.3f} to {interval.high:.3f}"
+
+
+def _same(texts: Iterable[str]) -> str:
+    """Say what all say alike; nothing where they differ."""
+    different = set(texts)
+    return different.pop() if len(different) == 1 else ""
+
+
+def _how_many(result: EvaluationResult, size: str) -> str:
+    n_images, n_failed = len(result.images), len(result.failed)
+    text = f"{n_images} image{'' if n_images == 1 else 's'}{size}"
+    return f"{text}, {n_failed} failed" if n_failed else text
+
+
+_THUMB_PX = 400
+
+
+def write_evaluation(
+    folder: PathLike,
+    *,
+    title: str,
+    result: EvaluationResult,
+    pictures: Sequence[PictureRow] = (),
+    comparison: Comparison | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> None:
+    """Write all of an evaluation into a new folder, whole or not at all.
+
+    Written are ``scores.csv``, ``scores.json``, ``scores.md``, ``report.html``; with pictures
+    ``worst.png``; with a comparison ``comparison.txt``.
+
+    Parameters
+    ----------
+    folder : path
+        A folder that is new or empty.
+    title : str
+        Heading of the page.
+    result : EvaluationResult
+        The scores.
+    pictures : sequence of PictureRow
+        Pictures of the worst images, as `WorstCases` keeps them.
+    comparison : Comparison, optional
+        Of this result with another.
+    facts : mapping, optional
+        As for `write_report`.
+
+    Raises
+    ------
+    FileError
+        If the folder holds anything, or a file cannot be written.
+    SettingError
+        If an argument is of another type.
+    """
+    with new_folder(folder) as part:
+        write_report(
+            part / "report.html",
+            title=title,
+            result=result,
+            pictures=pictures,
+            comparison=comparison,
+            facts=facts,
+        )
+        result.to_csv(part / "scores.csv")
+        result.to_json(part / "scores.json")
+        result.to_markdown(part / "scores.md")
+        if comparison is not None:
+            write_text(part / "comparison.txt", f"{comparison}\n")
+        if pictures:
+            _write_sheet(part / "worst.png", pictures)
+
+
+def _write_sheet(path: Path, rows: Sequence[PictureRow]) -> None:
+    small = [replace(row, pictures=tuple(map(_small, row.pictures))) for row in rows]
+    n_pictures = max(len(row.pictures) for row in small)
+    even = [row for row in small if len(row.pictures) == n_pictures]
+    write_image(path, contact_sheet("Worst images first", even, columns=1))
+
+
+def _small(picture: Picture) -> Picture:
+    return replace(picture, pixels=shrunk(picture.pixels, _THUMB_PX))
