@@ -517,6 +517,28 @@ def test_a_manifest_that_cannot_be_used_is_refused(tmp_path, line, found):
         Manifest.read(tmp_path / "m.jsonl")
 
 
+@pytest.mark.parametrize("key", ["name", "split"])
+@pytest.mark.parametrize(
+    "text",
+    ["..", ".", "../../x", "a/b", "/tmp/x", "a/", "..\\x", "a\\b", "C:", "C:x", "C:\\x", "\\\\host\\x", "a\0b"],
+)
+def test_a_name_in_a_manifest_that_leads_elsewhere_is_refused(tmp_path, key, text):
+    line = json.dumps(json.loads(record("a", split="train").model_dump_json()) | {key: text})
+    (tmp_path / "m.jsonl").write_text(line, encoding="utf-8")
+    with pytest.raises(FileError, match=f"line 1: `{key}` must be one plain name"):
+        Manifest.read(tmp_path / "m.jsonl")
+    with pytest.raises(FileError, match=key):
+        record("a").changed(**{key: text})
+
+
+def test_a_manifest_needs_names_but_no_splits(tmp_path):
+    (tmp_path / "m.jsonl").write_text(record("a").model_dump_json().replace('"a"', '""', 1), encoding="utf-8")
+    with pytest.raises(FileError, match="`name` must be one plain name"):
+        Manifest.read(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").write_text(record("a..b", split="").model_dump_json(), encoding="utf-8")
+    assert Manifest.read(tmp_path / "m.jsonl").splits == ("",)
+
+
 def test_arrays_have_no_place_in_a_manifest(tmp_path):
     with pytest.raises(FileError, match="be files"):
         describe([Pair("a", np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8))], tmp_path)

@@ -195,6 +195,16 @@ def test_floats_are_refused(tmp_path):
         write_tiles(Manifest(tmp_path, tuple(records)), tiles(tmp_path / "t"))
 
 
+@pytest.mark.parametrize("key", ["name", "split"])
+def test_no_tile_is_written_outside_the_folder(tmp_path, key):
+    source = dataset(tmp_path / "data", [(64, 64)])
+    line = source.records[0].model_dump_json().replace(f'"{key}":"', f'"{key}":"../../../evil')
+    (tmp_path / "data" / "m.jsonl").write_text(line, encoding="utf-8")
+    with pytest.raises(FileError, match=key):
+        write_tiles(Manifest.read(tmp_path / "data" / "m.jsonl"), tiles(tmp_path / "out" / "tiles"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_set_is_no_set(tmp_path, number):
     dataset(tmp_path / "data", [(256, 256)] * 12)

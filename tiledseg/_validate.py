@@ -6,6 +6,7 @@ import math
 import operator
 import os
 from difflib import get_close_matches
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "all_of",
     "array_of",
     "check_callable",
+    "check_component",
     "check_finite",
     "check_image",
     "check_shape",
@@ -177,6 +179,14 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
     if "\0" in text:
         raise invalid(error, name, must="hold no NUL character", got=repr(text), fix="Rename the file.")
     return text
+
+
+def check_component(text: str, name: str, fix: str) -> None:
+    """Check that a text from a file can be one component of a path, on every system."""
+    plain = PureWindowsPath(text).name == text  # which also sees /, \\ and drives
+    if text in {"", ".."} or "\0" in text or not plain:
+        must = "be one plain name of a file or a folder, without /, \\, a drive or .."
+        raise invalid(FileError, name, must=must, got=repr(text), fix=fix)
 
 
 def path_texts(paths: object, name: str) -> list[str]:

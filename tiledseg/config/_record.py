@@ -7,7 +7,7 @@ from typing import Annotated, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._validate import invalid
+from tiledseg._validate import check_component, invalid
 from tiledseg.config._base import Config, Count, Names, Share, _plain
 from tiledseg.config._data import MaskParts
 from tiledseg.errors import FileError
@@ -55,7 +55,7 @@ class Record(Config):
     Attributes
     ----------
     name : str
-        What messages call it.
+        What messages call it, and tiles of it are named after: one plain component of a path.
     image : str
         Path of the image, relative to the manifest, with ``/``.
     masks : tuple of str
@@ -63,7 +63,7 @@ class Record(Config):
     group : str
         What it stays together with.
     split : str
-        The split that it belongs to; empty before there is one.
+        The split that it belongs to, one plain component of a path; empty before there is one.
     height, width : int
         Size in px.
     foreground : float
@@ -80,7 +80,8 @@ class Record(Config):
     Raises
     ------
     FileError
-        If a path is not relative or not UTF-8, or masks and digests differ in number.
+        If a name or a split is no plain component of a path, a path is not relative or not UTF-8, or
+        masks and digests differ in number.
     """
 
     name: str
@@ -105,6 +106,10 @@ class Record(Config):
 
     @model_validator(mode="after")
     def _paths(self) -> Self:
+        # tiles are written to folders and files of these names
+        check_component(self.name, "name", "Rename the file, or write the manifest again.")
+        if self.split:
+            check_component(self.split, "split", "Name splits as in train, valid, test.")
         for path in (self.name, self.image, *self.masks):
             if any("\ud800" <= mark <= "\udfff" for mark in path):
                 raise invalid(
