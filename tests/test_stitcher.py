@@ -7,7 +7,7 @@ import pytest
 
 from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
 from tiledseg.errors import ArrayError, SettingError, StitchError, TiledSegError
-from tiledseg.tiling import AxisGrid, EnlargingSink, labels_of
+from tiledseg.tiling import AxisGrid, Box, EnlargingSink, labels_of, stitch_block
 
 
 def tiles_of(probs, **settings):
@@ -216,6 +216,19 @@ def test_skipped_tiles_count_as_their_fill_value():
     assert not empty.merge().any()
     with pytest.raises(SettingError, match="`fill_value` must be a finite number"):
         Stitcher(grid, 1).skip([0], float("nan"))
+
+
+@pytest.mark.parametrize("width", [1, 2, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_broadcast_outputs_are_read_within_their_bounds(width, channels):
+    shape = (128, width)
+    grid = Tiler(TilingConfig(tile_size=(64, width), overlap=0)).grid(shape)
+    skipped, added = Stitcher(grid, channels), Stitcher(grid, channels)
+    skipped.skip(range(len(grid)), fill_value=0.75)
+    added.add(range(len(grid)), np.broadcast_to(np.float32(0.75), (len(grid), 64, width, channels)))
+    block = stitch_block(grid, Box(3, 100, 0, 1), {}, channels, fill_value=0.75)
+    for found in (skipped.merge(), added.merge(), block):
+        assert (found == 0.75).all()
 
 
 def test_labels_of_the_founding_cases():

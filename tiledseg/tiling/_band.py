@@ -105,6 +105,8 @@ def _zeros(rows: int, floats: int, dtype: np.dtype[Any]) -> AnyArray:
 
 def add_weighted(target: AnyArray, pixels: FloatArray, weights: FloatArray) -> None:
     """Add pixels times weights to a part of the band, in place; each of them (h, w * K)."""
+    if pixels.strides[1] != pixels.itemsize or pixels.strides[0] < pixels.shape[1] * pixels.itemsize:
+        pixels = pixels.copy()  # OpenCV reads beyond the end of a broadcast view
     if target.dtype == np.float32:
         cv2.accumulateProduct(pixels, weights, target)  # one pass over memory; NumPy needs two
     else:
