@@ -1,31 +1,45 @@
 """Settings: pydantic models, checked when they are made."""
 
-from tiledseg.config._augment import (
+from tiledseg.config.architecture import ArchitectureConfig
+from tiledseg.config.augment import (
     NEEDS_RGB,
     AugmentSet,
-    GeometricConfig,
-    PhotometricConfig,
-    TransformConfig,
-    augmenting,
-)
-from tiledseg.config._base import Config, by_name, laid_over
-from tiledseg.config._colours import rgb_of
-from tiledseg.config._data import DataConfig, MaskParts, SplitConfig, StatsConfig, TileSetConfig
-from tiledseg.config._docs import meanings_of
-from tiledseg.config._evaluate import EvaluateConfig
-from tiledseg.config._export import ExportConfig
-from tiledseg.config._founding import Imported, Note, import_founding
-from tiledseg.config._geometric import (
+    BlurConfig,
+    BrightnessConfig,
+    ContrastConfig,
     ElasticConfig,
     FlipConfig,
+    GammaConfig,
+    GeometricConfig,
+    HueConfig,
+    JpegConfig,
     LensConfig,
+    NoiseConfig,
+    PhotometricConfig,
     RotateConfig,
+    SharpenConfig,
     ShearConfig,
+    StainConfig,
+    TransformConfig,
     WarpConfig,
     ZoomConfig,
+    augmenting,
 )
-from tiledseg.config._jobs import EvaluateJobConfig, PredictJobConfig
-from tiledseg.config._losses import (
+from tiledseg.config.base import Config, by_name, laid_over
+from tiledseg.config.data import (
+    DataConfig,
+    MaskParts,
+    Record,
+    SplitConfig,
+    StatsConfig,
+    TileOrigin,
+    TileSetConfig,
+)
+from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
+from tiledseg.config.evaluate import EvaluateConfig, EvaluateJobConfig
+from tiledseg.config.export import ExportConfig
+from tiledseg.config.founding import Imported, Note, import_founding
+from tiledseg.config.losses import (
     BasnetConfig,
     BceConfig,
     BceDiceConfig,
@@ -40,12 +54,8 @@ from tiledseg.config._losses import (
     MissingLabelsConfig,
     TverskyConfig,
 )
-from tiledseg.config._networks import (
-    ArchitectureConfig,
+from tiledseg.config.networks import (
     AttentionUNetConfig,
-    DeepLabV3PlusConfig,
-    EfficientUNetConfig,
-    EncoderUNetConfig,
     MultiResUNetConfig,
     NetworkConfig,
     ResEncUNetConfig,
@@ -56,7 +66,7 @@ from tiledseg.config._networks import (
     UNet3PlusConfig,
     UNetConfig,
 )
-from tiledseg.config._optimizer import (
+from tiledseg.config.optimizer import (
     AdamConfig,
     AdamWConfig,
     ConstantConfig,
@@ -66,23 +76,12 @@ from tiledseg.config._optimizer import (
     ScheduleConfig,
     SgdConfig,
 )
-from tiledseg.config._photometric import (
-    BlurConfig,
-    BrightnessConfig,
-    ContrastConfig,
-    GammaConfig,
-    HueConfig,
-    JpegConfig,
-    NoiseConfig,
-    SharpenConfig,
-    StainConfig,
-)
-from tiledseg.config._predict import AutoThreshold, PredictConfig, Product
-from tiledseg.config._preprocessing import PreprocessingConfig
-from tiledseg.config._record import Record, TileOrigin
-from tiledseg.config._run import RunConfig
-from tiledseg.config._tiling import Blend, PadMode, TilingConfig
-from tiledseg.config._train import TrainConfig
+from tiledseg.config.predict import AutoThreshold, PredictConfig, PredictJobConfig, Product, rgb_of
+from tiledseg.config.preprocessing import PreprocessingConfig
+from tiledseg.config.run import RunConfig
+from tiledseg.config.tiling import Blend, PadMode, TilingConfig
+from tiledseg.config.toml import meanings_of
+from tiledseg.config.train import TrainConfig
 
 __all__ = [
     "NEEDS_RGB",

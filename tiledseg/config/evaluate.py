@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config._base import Config, Count
-from tiledseg.config._tiling import TilingConfig
+from tiledseg.config.base import Config, Count
+from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
 
-__all__ = ["EvaluateConfig"]
+__all__ = ["EvaluateConfig", "EvaluateJobConfig"]
 
 
 class EvaluateConfig(Config):
@@ -71,3 +71,30 @@ class EvaluateConfig(Config):
                 fix=f"{error}".capitalize() + ".",
             ) from None
         return self
+
+
+class EvaluateJobConfig(EvaluateConfig):
+    """What is scored, how, and what is written of it.
+
+    Attributes
+    ----------
+    model : str or None
+        Folder of a bundle, a .keras file, or ``maps:FOLDER`` for maps that are ready.
+    trust : bool
+        Whether to load a .keras file: its maker is known.
+    against : str or None
+        Another one, to compare with on the same images.
+    output : str or None
+        New folder for tables, pictures and ``report.html``; None to print a table alone.
+    pictures : int
+        How many of the worst images are drawn, from 0.
+    tile_px : int or None
+        Px of the tiles that ready maps were pasted from, for the seam ratio; None for no ratio.
+    """
+
+    model: str | None = None
+    trust: bool = False
+    against: str | None = None
+    output: str | None = None
+    pictures: Annotated[int, Field(ge=0, le=1000)] = 8
+    tile_px: Count | None = None

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config._base import Config, Count, _tupled
-from tiledseg.config._colours import ColourName
+from tiledseg.config.base import Config, Count, Names, _tupled
+from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
 
-__all__ = ["AutoThreshold", "PredictConfig", "Product"]
+__all__ = ["AutoThreshold", "ColourName", "PredictConfig", "PredictJobConfig", "Product", "rgb_of"]
+
+_NAMES = {
+    "black": "#000000", "silver": "#c0c0c0", "gray": "#808080", "grey": "#808080", "white": "#ffffff",
+    "maroon": "#800000", "red": "#ff0000", "purple": "#800080", "fuchsia": "#ff00ff", "magenta": "#ff00ff",
+    "green": "#008000", "lime": "#00ff00", "olive": "#808000", "yellow": "#ffff00", "navy": "#000080",
+    "blue": "#0000ff", "teal": "#008080", "aqua": "#00ffff", "cyan": "#00ffff", "orange": "#ffa500",
+}  # fmt: skip
+_HEX = re.compile(r"#[0-9a-f]{6}")
+
+
+def rgb_of(colour: str) -> tuple[int, int, int]:
+    """Read a colour."""
+    spelt = _NAMES.get(colour.lower(), colour.lower())
+    if not _HEX.fullmatch(spelt):
+        fix = f"Known are {', '.join(_NAMES)}."
+        raise invalid(SettingError, "colour", must="be a name or #rrggbb", got=colour, fix=fix)
+    return int(spelt[1:3], 16), int(spelt[3:5], 16), int(spelt[5:7], 16)
+
+
+def _known(colour: str) -> str:
+    rgb_of(colour)
+    return colour
+
+
+ColourName: TypeAlias = Annotated[str, AfterValidator(_known)]
+"""A colour in text."""
 
 AutoThreshold: TypeAlias = Literal["otsu", "triangle"]
 """How a threshold is found on the histogram of an image's own probabilities."""
@@ -130,3 +157,27 @@ class PredictConfig(Config):
                 fix="Set mask_format and probs_format to ome-tiff, ome-zarr or npy, without overlays.",
             )
         return self
+
+
+class PredictJobConfig(PredictConfig):
+    """What is predicted by what, what is written for each image, and how.
+
+    Attributes
+    ----------
+    model : str or None
+        Folder of a bundle, or a .keras file.
+    trust : bool
+        Whether to load a .keras file: its maker is known.
+    inputs : tuple of str
+        Image files, and folders of them.
+    output : str or None
+        Folder to write to; made where it is missing.
+    tiling : TilingConfig or None
+        How images are tiled; None for the model's own.
+    """
+
+    model: str | None = None
+    trust: bool = False
+    inputs: Names = ()
+    output: str | None = None
+    tiling: TilingConfig | None = None

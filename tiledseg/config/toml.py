@@ -1,10 +1,12 @@
-"""Settings as TOML: written with what each one means, read with ``"none"`` for no value."""
+"""Settings as TOML: written with the meaning of each, read with ``"none"`` for no value."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 import tomllib
+from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,14 +14,13 @@ import tomlkit
 from pydantic import BaseModel
 
 from tiledseg._validate import invalid
-from tiledseg.config._docs import meanings_of, summary_of
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from tomlkit.container import Container
     from tomlkit.items import Table
 
-__all__ = ["read_toml", "write_toml"]
+__all__ = ["meanings_of", "read_toml", "summary_of", "write_toml"]
 
 _WIDTH = 96
 _DEEP = re.compile(
@@ -116,3 +117,28 @@ def _parts(hint: Any) -> set[Any]:  # noqa: ANN401
 
 def _hint(model: type[BaseModel], name: str) -> Any:  # noqa: ANN401
     return model.model_fields[name].annotation if name in model.model_fields else None
+
+
+_ATTRIBUTE = re.compile(r"^(\w+(?:, \w+)*)(?: : .*)?\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
+_SECTION = re.compile(r"\n\n\w[\w ]*\n-+\n")
+
+
+@cache
+def meanings_of(model: type[BaseModel]) -> dict[str, str]:
+    """Read what each field means out of the docstring's Attributes section."""
+    base = model.__base__
+    inherited = meanings_of(base) if base is not None and hasattr(base, "model_fields") else {}
+    _, _, section = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
+    section = _SECTION.split(section)[0] + "\n"
+    own = {name: _prose(text) for names, text in _ATTRIBUTE.findall(section) for name in names.split(", ")}
+    return inherited | own
+
+
+def summary_of(model: type[BaseModel]) -> str:
+    """Read the first line of a docstring."""
+    return _prose(inspect.cleandoc(model.__doc__ or "").partition("\n")[0])
+
+
+def _prose(text: str) -> str:
+    """Say it for files and the command line, where ``none`` is written for None."""
+    return " ".join(re.sub(r"\bNone\b", "none", text.replace("``", "").replace("`", "")).split())

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tiledseg.config._base import Config, Count, Names, _tupled
+from tiledseg.config.base import Config, Count, Names, _tupled
 
 __all__ = ["ExportConfig"]
 

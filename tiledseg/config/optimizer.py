@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from tiledseg.config._base import Config, Count, Share, by_name
+from tiledseg.config.base import Config, Count, Share, by_name
 
 __all__ = [
     "AdamConfig",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config._base import Config, Count, _plain
+from tiledseg.config.base import Config, Count, _plain
 from tiledseg.errors import SettingError
 
 __all__ = ["PreprocessingConfig"]

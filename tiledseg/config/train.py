@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config._augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
-from tiledseg.config._base import Config, Count, Names, Pair, Share, _plain, _tupled, laid_over, pair_of
-from tiledseg.config._losses import BceDiceConfig, LossConfig
-from tiledseg.config._networks import ArchitectureConfig, NetworkConfig, UNetConfig
-from tiledseg.config._optimizer import AdamConfig, ConstantConfig, OptimizerConfig, ScheduleConfig
-from tiledseg.config._preprocessing import PreprocessingConfig
-from tiledseg.config._tiling import TilingConfig
+from tiledseg.config.architecture import ArchitectureConfig
+from tiledseg.config.augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
+from tiledseg.config.base import Config, Count, Names, Pair, Share, _plain, _tupled, laid_over, pair_of
+from tiledseg.config.losses import BceDiceConfig, LossConfig
+from tiledseg.config.networks import NetworkConfig, UNetConfig
+from tiledseg.config.optimizer import AdamConfig, ConstantConfig, OptimizerConfig, ScheduleConfig
+from tiledseg.config.preprocessing import PreprocessingConfig
+from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
 
 __all__ = ["TrainConfig"]

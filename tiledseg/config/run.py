@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tiledseg.config._base import Config
-from tiledseg.config._data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
-from tiledseg.config._export import ExportConfig
-from tiledseg.config._jobs import EvaluateJobConfig, PredictJobConfig
-from tiledseg.config._train import TrainConfig
+from tiledseg.config.base import Config
+from tiledseg.config.data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
+from tiledseg.config.evaluate import EvaluateJobConfig
+from tiledseg.config.export import ExportConfig
+from tiledseg.config.predict import PredictJobConfig
+from tiledseg.config.train import TrainConfig
 
 __all__ = ["RunConfig"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config._base import Config, Count, Pair, _plain, pair_of
+from tiledseg.config.base import Config, Count, Pair, _plain, pair_of
 from tiledseg.errors import SettingError
 
 __all__ = ["Blend", "PadMode", "TilingConfig"]

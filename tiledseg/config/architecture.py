@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config._base import Config, Count, _plain
+from tiledseg.config.base import Config, Count, _plain
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from tiledseg.config._preprocessing import PreprocessingConfig
+    from tiledseg.config.preprocessing import PreprocessingConfig
 
 __all__ = ["Activation", "ArchitectureConfig", "InputShape", "Norm"]
 
