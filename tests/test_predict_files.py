@@ -1,5 +1,6 @@
 """predict_files: real files in, whole files out, one broken file stops none of the others."""
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import zarr
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig, PreprocessingConfig
@@ -72,6 +74,26 @@ def test_a_broken_file_is_reported_and_stops_none_of_the_others(folder, tmp_path
     assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "b.png"]
     assert "2 predicted, 0 skipped, 2 failed" in str(result)
     assert "a2.png" in str(result)
+
+
+def test_whatever_one_file_raises_is_its_own_outcome(folder, tmp_path):
+    damaged = folder / "z.zarr"
+    zarr.create_array(damaged, shape=(64, 64, 3), chunks=(32, 32, 3), dtype="u1")[:] = 7
+    facts = json.loads((damaged / "zarr.json").read_text())
+    facts["chunk_grid"]["configuration"]["chunk_shape"] = [0, 0, 3]
+    (damaged / "zarr.json").write_text(json.dumps(facts))
+
+    def failing(tiles):
+        if tiles.shape[-1] == 1:
+            raise LookupError("not in this network")
+        return red(tiles)
+
+    write_image(folder / "grey.png", np.zeros((9, 9), np.uint8))
+    tiling = ts.TilingConfig(tile_size=32, overlap=8)
+    result = ts.predict_files(failing, folder, tmp_path / "out", tiling=tiling)
+    assert [outcome.path.name for outcome in result.failed] == ["grey.png", "z.zarr"]
+    assert "LookupError: not in this network" in result.failed[0].error
+    assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "b.png"]
 
 
 def test_standing_results_are_refused_skipped_or_overwritten(folder, tmp_path):

@@ -15,7 +15,7 @@ import zarr
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig, PreprocessingConfig
-from tiledseg.errors import SettingError
+from tiledseg.errors import FileError, SettingError
 from tiledseg.io import PixelSize, open_image, read_image
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def test_settings_that_do_not_fit_are_refused() -> None:
 
 def test_a_callable_that_nothing_tells_from_others_cannot_resume(slides: Path, tmp_path: Path) -> None:
     config = PredictConfig(mask_format="ome-tiff", resume=True)
-    result = ts.predict_files(red, slides / "a.ome.tif", tmp_path, config, tiling=TILING)
-    assert "attribute `fingerprint`" in (result.outcomes[0].error or "")
+    with pytest.raises(SettingError, match="attribute `fingerprint`"):
+        ts.predict_files(red, slides / "a.ome.tif", tmp_path, config, tiling=TILING)
 
 
 SCRIPT = """
@@ -165,7 +165,7 @@ def test_killed_predictions_are_gone_on_with_bit_for_bit(form: str, tmp_path: Pa
         killed = run(source, tmp_path / "out", kill_at, "v1", form)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     other = run(source, tmp_path / "out", 0, "v2", form)
-    assert "another model: model v1 -> v2" in other.stdout
+    assert "another model: model v1 -> v2" in other.stderr
     done = run(source, tmp_path / "out", 0, "v1", form)
     assert "1 predicted, 0 skipped, 0 failed" in done.stdout, done.stdout
     assert int(done.stdout.split()[-1]) < total - 2
@@ -181,3 +181,40 @@ def test_an_image_that_changed_is_refused(tmp_path: Path) -> None:
     assert run(tmp_path / "a.npy", tmp_path / "out", 15, "v1", "npy").returncode == -signal.SIGKILL
     np.save(tmp_path / "a.npy", TALL[:, ::-1].copy())
     assert "another image changed" in run(tmp_path / "a.npy", tmp_path / "out", 0, "v1", "npy").stdout
+
+
+def test_a_killed_folder_is_resumed_and_its_finished_images_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        tifffile.imwrite(tmp_path / "in" / f"{name}.tif", TALL[:600], photometric="rgb")
+    straight = run(tmp_path / "in", tmp_path / "straight", 0, "v1", "npy")
+    calls = int(straight.stdout.split()[-1])
+    killed = run(tmp_path / "in", tmp_path / "out", calls - 2, "v1", "npy")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    masks = tmp_path / "out" / "masks"
+    finished = {path.name: path.stat().st_mtime_ns for path in masks.glob("[!.]*")}
+    assert 0 < len(finished) < 3
+    done = run(tmp_path / "in", tmp_path / "out", 0, "v1", "npy")
+    assert f"{3 - len(finished)} predicted, {len(finished)} skipped, 0 failed" in done.stdout, done.stderr
+    assert {name: (masks / name).stat().st_mtime_ns for name in finished} == finished
+    for name in "abc":
+        wanted = np.load(tmp_path / "straight" / "masks" / f"{name}.npy")
+        np.testing.assert_array_equal(np.load(masks / f"{name}.npy"), wanted)
+    assert "0 predicted, 3 skipped, 0 failed" in run(tmp_path / "in", tmp_path / "out", 0, "v1", "npy").stdout
+    assert "another model: model v1 -> v2" in run(tmp_path / "in", tmp_path / "out", 0, "v2", "npy").stderr
+    tifffile.imwrite(tmp_path / "in" / "a.tif", TALL[:500], photometric="rgb")
+    assert "changed since" in run(tmp_path / "in", tmp_path / "out", 0, "v1", "npy").stderr
+
+
+def test_results_of_a_run_without_resume_are_not_resumed(tmp_path: Path) -> None:
+    def named(tiles: np.ndarray) -> np.ndarray:
+        return red(tiles)
+
+    named.fingerprint = "v1"  # type: ignore[attr-defined]
+    np.save(tmp_path / "a.npy", TALL[:100])
+    plain = PredictConfig(mask_format="npy")
+    ts.predict_files(named, tmp_path / "a.npy", tmp_path / "out", plain, tiling=TILING)
+    with pytest.raises(FileError, match=r"a run with resume alone; got others, the first .*a\.npy"):
+        ts.predict_files(
+            named, tmp_path / "a.npy", tmp_path / "out", plain.changed(resume=True), tiling=TILING
+        )

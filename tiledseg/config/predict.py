@@ -96,8 +96,9 @@ class PredictConfig(Config):
         What to do where an output stands already: refuse before anything is computed, skip the
         image, or overwrite.
     resume : bool
-        Whether what a killed run wrote of a large map is gone on with, and what this one writes
-        stays if it is killed; for formats that are written while they are computed.
+        Whether a killed run is resumed: its finished images are skipped, its unfinished maps
+        completed. What this run writes stays if it is killed. For formats that are written while
+        they are computed.
 
     Raises
     ------

@@ -13,9 +13,11 @@ from tiledseg.io._folder import check_new_folder, new_folder
 from tiledseg.io._lock import locked
 from tiledseg.io._mask import read_mask
 from tiledseg.io._open import MAX_REGION_PIXELS, open_image
+from tiledseg.io._partial import check_identity
 from tiledseg.io._pixel_size import PixelSize
 from tiledseg.io._read import image_shape, read_image, read_probs
 from tiledseg.io._source import ImageSource
+from tiledseg.io._state import state_of
 from tiledseg.io._write import write_image, write_mask, write_probs
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "ImageSource",
     "PixelSize",
     "atomic_write",
+    "check_identity",
     "check_new_folder",
     "check_writable",
     "create_image",
@@ -38,6 +41,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_probs",
+    "state_of",
     "write_bytes",
     "write_image",
     "write_mask",

@@ -24,6 +24,7 @@ from tiledseg.predict._outcomes import FileOutcome, FilesResult
 from tiledseg.predict._outputs import Tee, check_size, is_streamed, written_at_the_end
 from tiledseg.predict._plan import lay_out
 from tiledseg.predict._remote import resolved
+from tiledseg.predict._resume import record_run
 from tiledseg.predict._spread import check_client, spread
 from tiledseg.predict._targets import FOLDERS, check_targets, targets_of
 from tiledseg.predict._tiled import tiled_predict
@@ -110,7 +111,10 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     check_writable(folder, keep=False)
     model = _checked(model, config, tiling, client)
     with locked(folder):
-        check_targets(targets, config)  # of a run that ended just now, say
+        if config.resume:
+            record_run(folder, model, targets, config, tiling)
+        else:
+            check_targets(targets, config)  # of a run that ended just now, for example
         for what in config.write:
             check_writable(folder / FOLDERS[what])
         with progress_bar(len(files), "images", shown=progress) as advance:
@@ -223,7 +227,8 @@ def _outcome(
     config: PredictConfig,
     tiling: TilingConfig | None,
 ) -> FileOutcome:
-    if config.existing == "skip" and all(target.exists() for target in targets.values()):
+    skip = config.existing == "skip" or (config.resume and config.existing == "refuse")
+    if skip and all(target.exists() for target in targets.values()):
         return FileOutcome(path, targets, skipped=True)
     started = time.perf_counter()
     written: dict[Product, Path] = {}
@@ -231,11 +236,19 @@ def _outcome(
         with open_image(path, level=config.level, channels=config.channels) as image:
             check_size(image, targets, config)
             written |= _predicted(model, shared, image, targets, config, tiling)
-    except (TiledSegError, MemoryError, OSError) as error:
-        text = str(error) or type(error).__name__
+    except Exception as error:  # noqa: BLE001  one file never ends the run for the others
+        text = _reason(error)
         _log.warning("%s: %s", shown(str(path)), text)
         return FileOutcome(path, written, time.perf_counter() - started, text)
     return FileOutcome(path, targets, time.perf_counter() - started)
+
+
+def _reason(error: Exception) -> str:
+    """Say why a file failed; with the kind of an error that is not our own."""
+    if isinstance(error, TiledSegError | MemoryError | OSError):
+        return str(error) or type(error).__name__
+    _log.debug("An unexpected error", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _predicted(

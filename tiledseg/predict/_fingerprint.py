@@ -10,7 +10,7 @@ import numpy as np
 
 from tiledseg._validate import invalid
 from tiledseg._version import __version__
-from tiledseg.engine import SegmenterLike
+from tiledseg.engine import ModelReference, SegmenterLike
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def fingerprint_of(
 
 def model_digest(model: object) -> str:
     """Tell a network from all others."""
+    if isinstance(model, ModelReference):
+        return model.digest
     network: Any = model.network if isinstance(model, SegmenterLike) else model
     stated = getattr(network, "fingerprint", None)
     if isinstance(stated, str) and stated:

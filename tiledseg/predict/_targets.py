@@ -62,7 +62,7 @@ def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfi
                 )
             owner[target] = path
             standing += [target] if os.path.lexists(target) else []
-    if standing and config.existing == "refuse":
+    if standing and config.existing == "refuse" and not config.resume:
         raise invalid(
             FileError,
             "output",
