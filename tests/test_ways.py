@@ -301,5 +301,5 @@ def test_an_evaluation_says_how_far_tiles_disagree():
     "way", [{"views": ""}, {"views": ["flips"]}, {"devices": ()}, {"devices": "CPU:0"}, {"devices": 2}]
 )
 def test_ways_that_cannot_be_are_refused(way):
-    with pytest.raises(SettingError, match="must be"):
+    with pytest.raises(SettingError, match="must "):
         ts.tiled_predict(lambda tiles: tiles[..., :1], np.zeros((20, 20, 1), np.uint8), **way)

@@ -1,5 +1,13 @@
 from ._version import __version__
-from .config import DataConfig, EvaluateConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
+from .config import (
+    DataConfig,
+    EvaluateConfig,
+    RunConfig,
+    RuntimeConfig,
+    TilingConfig,
+    TrainConfig,
+    UNetConfig,
+)
 from .errors import TiledSegError
 from .evaluate import Evaluator
 from .models import Segmenter, UNetBuilder, build_model, load_model
@@ -12,6 +20,7 @@ __all__ = [
     "EvaluateConfig",
     "Evaluator",
     "RunConfig",
+    "RuntimeConfig",
     "Segmenter",
     "Stitcher",
     "TileGrid",

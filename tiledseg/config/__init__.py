@@ -79,12 +79,14 @@ from tiledseg.config.optimizer import (
 from tiledseg.config.predict import AutoThreshold, PredictConfig, PredictJobConfig, Product, rgb_of
 from tiledseg.config.preprocessing import PreprocessingConfig
 from tiledseg.config.run import RunConfig
+from tiledseg.config.runtime import TTA, Engine, Precision, RuntimeConfig
 from tiledseg.config.tiling import Blend, PadMode, TilingConfig
 from tiledseg.config.toml import meanings_of
 from tiledseg.config.train import TrainConfig
 
 __all__ = [
     "NEEDS_RGB",
+    "TTA",
     "AdamConfig",
     "AdamWConfig",
     "ArchitectureConfig",
@@ -110,6 +112,7 @@ __all__ = [
     "EfficientUNetConfig",
     "ElasticConfig",
     "EncoderUNetConfig",
+    "Engine",
     "EvaluateConfig",
     "EvaluateJobConfig",
     "ExportConfig",
@@ -134,6 +137,7 @@ __all__ = [
     "PadMode",
     "PhotometricConfig",
     "PlateauConfig",
+    "Precision",
     "PredictConfig",
     "PredictJobConfig",
     "PreprocessingConfig",
@@ -142,6 +146,7 @@ __all__ = [
     "ResEncUNetConfig",
     "RotateConfig",
     "RunConfig",
+    "RuntimeConfig",
     "ScheduleConfig",
     "SgdConfig",
     "SharpUNetConfig",

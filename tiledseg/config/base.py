@@ -323,7 +323,7 @@ _LIMITS = {
 def complaint(where: str, line: ErrorDetails) -> str:
     """Say what is wrong with one value."""
     text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
-    for what in ("Tuple", "List", "String", "Data"):
+    for what in ("Tuple", "List", "String", "Data", "Value"):
         text = text.replace(f"{what} should", "must")
     found = "nothing" if line["type"] == "missing" else shown(line["input"])
     return f"`{where}` {text}; got {found}. {_fix(line)}"

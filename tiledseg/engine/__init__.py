@@ -1,12 +1,14 @@
 """Turns a network of any kind into a Predictor that maps batches of tiles to outputs."""
 
+from tiledseg.config import TTA as Views
+from tiledseg.config import Engine, Precision
 from tiledseg.engine._callable import CallablePredictor
-from tiledseg.engine._choose import Engine, Precision, Way, fastest, n_devices, networks_for, predictor_for
+from tiledseg.engine._choose import Way, fastest, n_devices, networks_for, own_views
 from tiledseg.engine._memory import allowed_memory, available_memory, check_memory, fitting_batch
 from tiledseg.engine._packing import Packing
 from tiledseg.engine._reach import UNKNOWN, Grow, Reach, Slide, Windows
-from tiledseg.engine._views import Views, n_views, own_views
-from tiledseg.engine.network import ModelReference, Predictor, SegmenterLike
+from tiledseg.engine.network import ModelReference, Network, Predictor, SegmenterLike, predictor_for
+from tiledseg.engine.tta import n_copies as n_views
 
 __all__ = [
     "UNKNOWN",
@@ -14,6 +16,7 @@ __all__ = [
     "Engine",
     "Grow",
     "ModelReference",
+    "Network",
     "Packing",
     "Precision",
     "Predictor",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.engine._choose import Precision
+    from tiledseg.config import Precision
     from tiledseg.engine._keras import KerasPredictor
     from tiledseg.engine._reach import Reach
 

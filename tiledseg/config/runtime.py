@@ -1,0 +1,64 @@
+"""Settings of how a network is run: by what, in which numbers, where, and in how much memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tiledseg._validate import invalid
+from tiledseg.config.base import Config, Count, _tupled
+from tiledseg.errors import SettingError
+
+__all__ = ["TTA", "Engine", "Precision", "RuntimeConfig"]
+
+Engine: TypeAlias = Literal["auto", "keras", "openvino"]
+"""What runs a Keras network; ``auto`` takes OpenVINO where that pays."""
+
+Precision: TypeAlias = Literal["f32", "bf16"]
+"""Numbers that a network multiplies; ``bf16`` is OpenVINO's alone."""
+
+TTA: TypeAlias = Literal["flips", "d4"]
+"""Test-time augmentation: a tile and its mirror images along y, x and both; ``d4`` adds their transposes."""
+
+
+class RuntimeConfig(Config):
+    """How a network is run.
+
+    Attributes
+    ----------
+    engine : {"auto", "keras", "openvino"}
+        What runs a Keras network. ``auto`` takes OpenVINO (``pip install 'tiledseg[fast]'``) on a
+        processor without GPU where the work is worth a conversion, which is cached on disk, and
+        where its first batch agrees with Keras within 1e-4 of the largest output, or 1e-4.
+    precision : {"f32", "bf16"}
+        Numbers that the network multiplies; ``bf16`` takes OpenVINO, and 99.9 % of its first batch
+        have to agree with Keras within 0.05 of the largest output, or 0.05.
+    devices : tuple of str or None
+        TensorFlow's names of the devices that run copies of a Keras network at the same time, for
+        example ``("GPU:0", "GPU:1")``; None for all GPUs.
+    memory : int or None
+        Bytes that the network may take for its activations; None for half of the free memory.
+
+    Raises
+    ------
+    SettingError
+        If a value is out of its range, or does not fit the others.
+    """
+
+    engine: Engine = "auto"
+    precision: Precision = "f32"
+    devices: Annotated[tuple[str, ...], BeforeValidator(_tupled), Field(min_length=1)] | None = None
+    memory: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.precision == "bf16" and self.engine == "keras":
+            raise invalid(
+                SettingError,
+                "precision",
+                must="be f32 with engine='keras'",
+                got=self.precision,
+                fix="Use engine='openvino', or set the network's own dtype policy.",
+            )
+        return self
