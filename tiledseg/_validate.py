@@ -9,14 +9,18 @@ from difflib import get_close_matches
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
+import lazy_loader
 
 from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    import numpy as np
+
     from tiledseg._types import AnyArray, Source
+else:
+    np = lazy_loader.load("numpy", suppress_warning=True)  # help and settings do without it
 
 __all__ = [
     "all_of",

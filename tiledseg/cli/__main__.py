@@ -2,6 +2,6 @@
 
 import sys
 
-from tiledseg.cli._main import main
+from tiledseg.cli.app import main
 
 sys.exit(main())

@@ -1,19 +1,24 @@
-"""Everything once, on made-up images: segment what was never seen, score, report; or train as well."""
+"""``tiledseg demo``: everything once, on made-up images."""
 
 from __future__ import annotations
 
 import json
 import logging
 import platform
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 import tiledseg
 from tiledseg._progress import progress_bar
 from tiledseg._validate import invalid, path_text, whole_number
+from tiledseg.cli.app import load_keras
+from tiledseg.cli.settings import Settings, with_options
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
 from tiledseg.errors import FileError
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from tiledseg.evaluate import EvaluationResult, ScoredImage
     from tiledseg.models import Segmenter
 
-__all__ = ["DemoResult", "prepare_folder", "run_demo", "training_settings"]
+__all__ = ["DemoResult", "demo", "prepare_folder", "run_demo", "training_settings"]
 
 _log = logging.getLogger("tiledseg")
 _MARKER = ".tiledseg-demo"
@@ -191,3 +196,22 @@ def _record(demo: DemoResult, segmenter: Segmenter, seed: int) -> dict[str, obje
         "machine": platform.platform(),
         "model": segmenter.provenance,
     }
+
+
+@with_options(file=False)
+def demo(
+    *,
+    output: Annotated[
+        Path, Parameter(help="Folder to write to: a new one, or that of an earlier demo.")
+    ] = Path("demo"),
+    seed: Annotated[int, Parameter(help="Of images and training, from 0.")] = 0,
+    train: Annotated[
+        bool, Parameter(help="Train a small network first, which takes minutes.", negative=())
+    ] = False,
+    settings: Settings,
+) -> int:
+    """Segment and score a made-up image; train for it with --train."""
+    prepare_folder(output)
+    load_keras()
+    sys.stdout.write(f"{run_demo(output, seed=seed, train=train, progress=settings.progress)}\n")
+    return 0

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tiledseg._validate import invalid
-from tiledseg.cli._options import Table
-from tiledseg.cli._settings import Settings, needed, with_options
+from tiledseg.cli.options import Table
+from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import ExportConfig
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.export import write_coco, write_geojson

@@ -1,15 +1,19 @@
-"""The way in: which commands there are, and what becomes of their errors."""
+"""The command line: which commands there are, what they log, and what becomes of their errors."""
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from cyclopts import App, CycloptsError
+from tqdm import tqdm
 
 from tiledseg._version import __version__
 from tiledseg.errors import TiledSegError
@@ -18,48 +22,48 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-__all__ = ["main"]
+__all__ = ["load_keras", "logging_shown", "main"]
 
 _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
-_COMMANDS = {  # modules that are loaded when they are called for: the help of all needs none of them
-    "predict": """Segment image files.
+_COMMANDS = {  # module and function, loaded when the command is called: the list of commands needs none
+    "predict:predict": """Segment image files.
 
 Masks go to OUTPUT/masks, probabilities to OUTPUT/probs, overlays to OUTPUT/overlays. A file that cannot be
 read does not stop the others. Names that start with a hyphen go behind --.""",
-    "plan": """Say what predicting an image would do, without doing it.
+    "predict:plan": """Say what predicting an image would do, without doing it.
 
 Prints tiles, overlap, calls of the network and memory.""",
-    "stats": """Count a dataset, and draw it.
+    "data:stats": """Count a dataset, and draw it.
 
 Prints images, groups, foreground and sizes of each split; with --output, writes them as JSON and CSV, a
 chart of the splits, and contact sheets of images, masks and both. Options that begin with --split- split
 the data first.""",
-    "split": """Split a dataset by image or by group, and write the manifest of it.
+    "data:split": """Split a dataset by image or by group, and write the manifest of it.
 
 The manifest is data to train on: train --train-layout manifest --train-path manifest.jsonl --train-split
 train. The same images get the same splits on any machine.""",
-    "tile": """Cut a dataset into a set of tiles on disk.
+    "data:tile": """Cut a dataset into a set of tiles on disk.
 
 Training does not need them: it crops from the images. Tiles are lossless and named after image and place; a
 manifest says where each comes from. Options that begin with --split- split the data first.""",
-    "train": """Train a network on images and their masks.
+    "train:train": """Train a network on images and their masks.
 
 Each image has a mask of the same stem. Each run gets a new folder in RUNS-DIR; the best network is kept
 there as a bundle, whatever ends the run.""",
-    "evaluate": """Score a segmenter on images whose masks are known.
+    "evaluate:evaluate": """Score a segmenter on images whose masks are known.
 
 Prints a table; with --output, writes tables, pictures of the worst images and report.html. --against
 compares with another one on the same images. maps:FOLDER stands for maps that are ready, whoever made
 them.""",
-    "export": """Write the cells of masks for other programs.
+    "export:export": """Write the cells of masks for other programs.
 
 GeoJSON as QuPath imports it goes to OUTPUT/geojson, COCO instances to OUTPUT/coco.json. A mask that cannot
 be read does not stop the others.""",
-    "import-config": """Convert the founding experiment's configuration into a file of settings.
+    "settings:import_config": """Convert the founding experiment's configuration into a file of settings.
 
 Prints what became of each key: converted, dropped and why, or unusable. Exit code 1 where some are
 unusable.""",
-    "demo": """Train, segment and score on made-up images.
+    "demo:demo": """Train, segment and score on made-up images.
 
 Trains a small network on generated bone-marrow smears, segments a large one that it never saw, and writes
 OUTPUT/report.html, pictures and the trained bundle. Needs no download.""",
@@ -72,9 +76,9 @@ app = App(
     help_epilogue="Exit code: 0 done, 1 some files failed, 2 could not start or go on.",
     suppress_keyboard_interrupt=False,
 )
-for _place, (_name, _help) in enumerate(_COMMANDS.items()):
-    _module = _name.replace("-", "_")
-    app.command(f"tiledseg.cli._{_module}:{_module}", name=_name, help=_help, sort_key=_place)
+for _place, (_where, _help) in enumerate(_COMMANDS.items()):
+    _name = _where.partition(":")[2].replace("_", "-")
+    app.command(f"tiledseg.cli.{_where}", name=_name, help=_help, sort_key=_place)
 
 
 class _TerminatedError(SystemExit):
@@ -134,3 +138,50 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def logging_shown(*, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Show the log of the package on standard error, for as long as the context lasts."""
+    logger, handler = logging.getLogger("tiledseg"), _Lines()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _Lines(logging.Handler):
+    """Writes each record on a line of its own, above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        tqdm.write(f"{level}{record.getMessage()}", file=sys.stderr)
+
+
+def load_keras() -> None:
+    """Load Keras now; what its backend prints is shown only where that fails."""
+    with _stderr_held_back():
+        importlib.import_module("tiledseg._backend")
+
+
+@contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Hold standard error back, also that of compiled code, which bypasses ``sys.stderr``."""
+    sys.stderr.flush()
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            kept.seek(0)
+            os.write(own, kept.read())
+            raise
+        finally:
+            os.dup2(own, 2)
+            os.close(own)

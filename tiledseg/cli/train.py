@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 import tiledseg
-from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._options import Table, group
-from tiledseg.cli._quiet import load_keras
-from tiledseg.cli._settings import Settings, read_run, with_options
+from tiledseg.cli import lazy
+from tiledseg.cli.app import load_keras
+from tiledseg.cli.options import Table, group
+from tiledseg.cli.settings import Settings, read_run, with_options
 from tiledseg.config import RunConfig, TilingConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _resumed(run_dir: Path, settings: Settings) -> TrainingResult:
 
 
 def _pairs(settings: Settings, name: str) -> list[Pair]:
-    return rooms.data.pairs_of(settings.over(getattr(settings.run, name), name))
+    return lazy.data.pairs_of(settings.over(getattr(settings.run, name), name))
 
 
 def _config(settings: Settings) -> TrainConfig:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from tiledseg._validate import invalid
-from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._models import TILING, check_model, check_tiling, load, tiling_for
-from tiledseg.cli._options import Table
-from tiledseg.cli._settings import Settings, needed, with_options
+from tiledseg.cli import lazy
+from tiledseg.cli.options import Table
+from tiledseg.cli.predict import TILING, check_model, check_tiling, load, tiling_for
+from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
 from tiledseg.errors import SettingError
 
@@ -53,7 +53,7 @@ class _Task:
     def loaded(self, model: str) -> Any:  # noqa: ANN401
         """Load a model, or find the maps of the pairs."""
         if model.startswith(_MAPS):
-            return rooms.evaluate.find_maps(model.removeprefix(_MAPS), self.pairs)
+            return lazy.evaluate.find_maps(model.removeprefix(_MAPS), self.pairs)
         return load(model, trust=self.config.trust)
 
     def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:  # noqa: ANN401
@@ -62,11 +62,11 @@ class _Task:
             px = self.config.tile_px
             tiles = None if px is None else (px, px)
             config = self.config.changed(threshold=None) if self.valid else self.config
-            return rooms.evaluate.Evaluator(config).score_maps(
+            return lazy.evaluate.Evaluator(config).score_maps(
                 model, self.pairs, tile_px=tiles, callback=callback
             )
         config = self.config.changed(tiling=tiling_for(model, self.settings, self.config.tiling))
-        return rooms.evaluate.Evaluator(config).evaluate(
+        return lazy.evaluate.Evaluator(config).evaluate(
             model, self.pairs, valid=self.valid, progress=self.settings.progress, callback=callback
         )
 
@@ -79,20 +79,20 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     for one in filter(None, (config.model, config.against)):
         _check(one, settings, config)
     if config.output is not None:
-        rooms.io.check_new_folder(config.output)
+        lazy.io.check_new_folder(config.output)
     task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings)
-    worst = rooms.report.WorstCases(config.pictures if config.output is not None else 0)
+    worst = lazy.report.WorstCases(config.pictures if config.output is not None else 0)
     result = task.scored(task.loaded(config.model or ""), worst)
     sys.stdout.write(f"{result}\n")
     names, other, comparison = _names(config.model or "", config.against), None, None
     if config.against is not None:
         other = task.scored(task.loaded(config.against), lambda one: worst.add_other(one, names[1]))
-        comparison = rooms.evaluate.compare(result, other, names=names)
+        comparison = lazy.evaluate.compare(result, other, names=names)
         sys.stdout.write(f"\n{names[1]}\n\n{other}\n\n{comparison}\n")
     if config.output is not None:
         output = Path(config.output)
         facts = {"Model": config.model} | ({"Compared with": config.against} if config.against else {})
-        rooms.report.write_evaluation(
+        lazy.report.write_evaluation(
             output,
             title=f"Evaluation of {names[0]}",
             result=result,
@@ -132,7 +132,7 @@ def _test_pairs(settings: Settings) -> list[Pair]:
                     got="nothing",
                     fix="Name the folder, or give the table test_data in a file.",
                 )
-    return rooms.data.pairs_of(config)
+    return lazy.data.pairs_of(config)
 
 
 def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | None:
@@ -155,4 +155,4 @@ def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | Non
             got="nothing",
             fix="Name validation images and masks, or state a threshold.",
         )
-    return rooms.data.pairs_of(settings.over(settings.run.valid_data, "valid_data"))
+    return lazy.data.pairs_of(settings.over(settings.run.valid_data, "valid_data"))

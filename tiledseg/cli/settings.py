@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from cyclopts import Parameter
 
 from tiledseg._validate import invalid, shown
-from tiledseg.cli import _rooms as rooms
-from tiledseg.cli._logging import logging_shown
-from tiledseg.cli._options import group, merged, options_of
-from tiledseg.config import Config, RunConfig
+from tiledseg.cli import lazy
+from tiledseg.cli.app import logging_shown
+from tiledseg.cli.options import group, merged, options_of
+from tiledseg.config import Config, RunConfig, import_founding
 from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tiledseg.cli._options import Option, Table
+    from tiledseg.cli.options import Option, Table
 
-__all__ = ["Settings", "needed", "read_run", "with_options"]
+__all__ = ["Settings", "import_config", "needed", "read_run", "with_options"]
 
 _Settings = TypeVar("_Settings", bound=Config)
 _Value = TypeVar("_Value")
@@ -60,7 +61,7 @@ class Settings:
                 ours = file.readline() == text.encode().splitlines(keepends=True)[0]
             if not ours or (self.file is not None and target.samefile(self.file)):
                 return
-        rooms.io.write_text(target, text)
+        lazy.io.write_text(target, text)
 
 
 def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -151,3 +152,34 @@ def _file() -> inspect.Parameter:
     return inspect.Parameter(
         "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, look]
     )
+
+
+_LARGEST = 1_000_000
+
+
+@with_options(file=False)
+def import_config(
+    source: Annotated[Path, Parameter(help="The file to convert, train_eval_infer.config.")],
+    target: Annotated[Path, Parameter(help="The TOML file to write; it must not exist yet.")] = Path(
+        "run.toml"
+    ),
+    /,
+    *,
+    settings: Settings,  # noqa: ARG001  what all commands take
+) -> int:
+    """Convert the founding experiment's configuration into a file of settings."""
+    if target.exists():
+        fix = "Name another one; nothing is overwritten."
+        raise invalid(FileError, str(target), must="be a new file", got="one that exists", fix=fix)
+    try:
+        with source.open("rb") as file:
+            text = file.read(_LARGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        fix = "Check the path."
+        raise invalid(
+            FileError, str(source), must="be a text file in UTF-8", got=str(error), fix=fix
+        ) from None
+    done = import_founding(text)
+    lazy.io.write_text(target, done.run.to_toml())
+    sys.stdout.write(f"{done}\n{target}\n")
+    return 1 if any(note.outcome == "unusable" for note in done.notes) else 0

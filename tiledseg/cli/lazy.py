@@ -1,0 +1,17 @@
+"""Packages that load when a command first needs them: its help needs none of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from tiledseg import data, engine, evaluate, io, plots, report
+else:
+    data, engine, evaluate, io, plots, report = (
+        lazy_loader.load(f"tiledseg.{name}", suppress_warning=True)
+        for name in ("data", "engine", "evaluate", "io", "plots", "report")
+    )
+
+__all__ = ["data", "engine", "evaluate", "io", "plots", "report"]

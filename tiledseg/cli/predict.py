@@ -1,0 +1,175 @@
+"""``tiledseg predict`` and ``tiledseg plan``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from cyclopts import Parameter
+
+import tiledseg
+from tiledseg._validate import invalid
+from tiledseg.cli import lazy
+from tiledseg.cli.app import load_keras
+from tiledseg.cli.options import Table, merged
+from tiledseg.cli.settings import Settings, needed, with_options
+from tiledseg.config import PredictConfig, RunConfig, TilingConfig
+from tiledseg.errors import BundleError, SettingError
+from tiledseg.models import shipped_or
+
+__all__ = [
+    "TILING",
+    "ModelPath",
+    "OptionalModel",
+    "Trust",
+    "channels_of",
+    "check_model",
+    "check_tiling",
+    "load",
+    "plan",
+    "predict",
+    "tiling_for",
+]
+
+_SHAPE = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
+TILING = Table(
+    "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")
+)
+
+_HELP = "Folder of a bundle, the name of one that comes along (demo), or a .keras file with --trust."
+ModelPath: TypeAlias = Annotated[str, Parameter(help=_HELP)]
+OptionalModel: TypeAlias = Annotated[str | None, Parameter(help=_HELP, negative_none=())]
+Trust: TypeAlias = Annotated[
+    bool, Parameter(help="Load a .keras file, whose maker you know.", negative=(), show_default=False)
+]
+
+
+def check_model(model: str, *, trust: bool) -> None:
+    """Check what can be checked of a model's path without Keras, which takes seconds to load."""
+    path = shipped_or(model)
+    if not path.exists():
+        raise invalid(
+            BundleError, str(path), must="be a bundle's folder", got="no such folder", fix="Check the path."
+        )
+    if path.is_file() and path.suffix.lower() == ".keras" and not trust:
+        raise invalid(
+            BundleError,
+            str(path),
+            must="be trusted, as any .keras file",
+            got="no --trust",
+            fix="Add --trust if you know where it comes from.",
+        )
+
+
+def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> None:
+    """Check tiling options against the tiling of a bundle, which needs no Keras to be read."""
+    given, path = settings.given.get("tiling"), shipped_or(model)
+    if given and base is not None:
+        merged(base, given)
+    elif given and path.is_dir():
+        try:
+            own = json.loads((path / "config.json").read_bytes())["tiling"]
+            tiling = TilingConfig.model_validate(own)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingError):
+            return
+        merged(tiling, given)
+
+
+def load(path: str, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a keras.Model, which has no type
+    """Load a model; see `tiledseg.load_model`."""
+    load_keras()
+    return tiledseg.load_model(path, trust=trust)
+
+
+def channels_of(model: object) -> int:
+    """Say how many channels a model's images have."""
+    if isinstance(model, lazy.engine.SegmenterLike):
+        return model.preprocessing.channels
+    return lazy.engine.predictor_for(model).channels or 1
+
+
+def tiling_for(model: object, settings: Settings, base: TilingConfig | None = None) -> TilingConfig | None:
+    """Put the tiling options that were given over the tiling that would hold without them."""
+    given = settings.given.get("tiling")
+    if not given:
+        return base
+    own = base or tiledseg.plan(model, (1, 1, channels_of(model))).tiling
+    return merged(own, given)
+
+
+@with_options(
+    Table("predict", RunConfig().predict, "Prediction", without=("model", "inputs", "tiling")), TILING
+)
+def predict(
+    model: OptionalModel = None,
+    /,
+    *inputs: Annotated[Path, Parameter(help="Image files, and folders of them.")],
+    settings: Settings,
+) -> int:
+    """Segment image files."""
+    config = settings.over(settings.run.predict, "predict")
+    name = model or needed(config.model, "model", "predict.model")
+    files = inputs or tuple(map(Path, needed(config.inputs, "inputs", "predict.inputs")))
+    output = Path(needed(config.output, "--output", "predict.output"))
+    check_model(name, trust=config.trust)
+    check_tiling(name, settings, config.tiling)
+    lazy.io.find_images(files, recursive=config.recursive)
+    lazy.io.check_writable(output, keep=False)
+    segmenter = load(name, trust=config.trust)
+    tiling = tiling_for(segmenter, settings, config.tiling)
+    result = tiledseg.predict_files(
+        segmenter, files, output, config, tiling=tiling, progress=settings.progress
+    )
+    done = config.changed(model=_text(name), inputs=tuple(map(_text, files)), tiling=tiling)
+    settings.keep(output, predict=done)
+    sys.stdout.write(f"{str(result).splitlines()[0]}\n")
+    return 1 if result.failed else 0
+
+
+def _text(path: Path | str) -> str:
+    """Spell a path for a file in UTF-8, which a name need not be."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@with_options(Table("predict", PredictConfig(), "Prediction", only=("batch_size", "memory_budget")), TILING)
+def plan(
+    model: ModelPath,
+    image: Annotated[str, Parameter(help="An image file, or a height and width in px, as in 1920x2560.")],
+    /,
+    *,
+    trust: Trust = False,
+    settings: Settings,
+) -> int:
+    """Say what predicting an image would do: tiles, calls, memory."""
+    config = settings.over(settings.run.predict, "predict")
+    check_model(model, trust=trust)
+    check_tiling(model, settings, config.tiling)
+    shape = _shape(image)
+    segmenter = load(model, trust=trust)
+    if len(shape) == 2 and _SHAPE.fullmatch(image):
+        shape = (*shape, channels_of(segmenter))
+    tiling = tiling_for(segmenter, settings, config.tiling)
+    batch, budget = config.batch_size, config.memory_budget
+    plan = tiledseg.plan(segmenter, shape, tiling, batch_size=batch, memory_budget=budget)
+    sys.stdout.write(f"{plan}\n")
+    return 0
+
+
+def _shape(image: str) -> tuple[int, ...]:
+    sizes = _SHAPE.fullmatch(image)
+    if sizes is None:
+        with lazy.io.open_image(image) as source:
+            return source.shape
+    if Path(image).exists():
+        raise invalid(
+            SettingError,
+            image,
+            must="be a shape or a file, not both",
+            got="a file of that name",
+            fix=f"Write ./{image} for the file; give the shape from another folder.",
+        )
+    return tuple(int(size) for size in sizes.groups() if size is not None)
