@@ -3,12 +3,12 @@
 Light: nothing here loads Keras, unless the segmenter does.
 """
 
-from tiledseg.evaluate._compare import Comparison, Difference, compare
-from tiledseg.evaluate._evaluator import Evaluator, ScoredImage
-from tiledseg.evaluate._map import score_map
-from tiledseg.evaluate._maps import find_maps, read_map
-from tiledseg.evaluate._result import EvaluationResult, FailedPair, ThresholdCurve
-from tiledseg.evaluate._scores import ImageScores
+from tiledseg.evaluate.compare import Comparison, Difference, compare
+from tiledseg.evaluate.evaluator import Evaluator, ScoredImage
+from tiledseg.evaluate.maps import find_maps, read_map
+from tiledseg.evaluate.result import EvaluationResult, FailedPair, ThresholdCurve
+from tiledseg.evaluate.score_map import score_map
+from tiledseg.evaluate.scores import ImageScores
 
 __all__ = [
     "Comparison",

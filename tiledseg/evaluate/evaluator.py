@@ -13,18 +13,18 @@ from tiledseg._validate import check_callable, invalid, items_of, settings_of, s
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, load_pair
 from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.evaluate._maps import LoadedPair, PredictedMaps, ReadyMaps
-from tiledseg.evaluate._result import EvaluationResult, FailedPair
-from tiledseg.evaluate._scores import group_of
-from tiledseg.evaluate._shapes import ShapeScorer
+from tiledseg.evaluate.maps import LoadedPair, PredictedMaps, ReadyMaps
+from tiledseg.evaluate.result import EvaluationResult, FailedPair
+from tiledseg.evaluate.score_map import ShapeScorer
+from tiledseg.evaluate.scores import group_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.data import Pair, PairLike
-    from tiledseg.evaluate._maps import MapSource
-    from tiledseg.evaluate._scores import ImageScores
+    from tiledseg.evaluate.maps import MapSource
+    from tiledseg.evaluate.scores import ImageScores
 
 __all__ = ["Evaluator", "ScoredImage"]
 
@@ -87,7 +87,7 @@ class Evaluator:
         progress : bool
             Whether to show how many images are done.
         callback : callable, optional
-            Called with each `ScoredImage`, for pictures of it, say; its arrays are not kept.
+            Called with each `ScoredImage`, for example to draw it; its arrays are not kept.
 
         Returns
         -------

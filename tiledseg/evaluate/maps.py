@@ -14,7 +14,7 @@ from tiledseg._validate import invalid, path_text
 from tiledseg.data import as_pairs, check_mask
 from tiledseg.engine import SegmenterLike
 from tiledseg.errors import ArrayError, FileError
-from tiledseg.evaluate._map import MapScorer, scored_map
+from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import find_images, image_shape, read_image, read_probs
 from tiledseg.predict import plan, tiled_predict
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.config import EvaluateConfig
     from tiledseg.data import Pair
-    from tiledseg.evaluate._scores import ImageScores
+    from tiledseg.evaluate.scores import ImageScores
     from tiledseg.predict import Plan, SeamReport
 
 __all__ = ["LoadedPair", "MapSource", "PredictedMaps", "ReadyMaps", "find_maps", "read_map"]

@@ -1,25 +1,30 @@
-"""Score a map while its rows come, so that it need not be kept."""
+"""Scores of a map while its rows come, so that it need not be kept."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import array_of, check_finite, invalid, items_of, real_number, whole_number
+from tiledseg._validate import array_of, check_finite, invalid, items_of, real_number, shown, whole_number
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.evaluate._scores import ImageScores
-from tiledseg.evaluate._shapes import ShapeScorer
+from tiledseg.evaluate.scores import ImageScores
 from tiledseg.metrics import (
     Counts,
     ProbabilityCounts,
     SeamErrorTally,
     SeamTally,
+    components,
     count_classes,
     count_probabilities,
+    default_tolerance,
+    hausdorff95,
+    match_instances,
+    outline_distances,
 )
 from tiledseg.tiling import labels_of, reduced_dtype
 
@@ -27,8 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.metrics import BoundaryCounts, InstanceCounts
 
-__all__ = ["MapScorer", "score_map", "scored_map"]
+__all__ = ["MapScorer", "ShapeScorer", "score_map", "scored_map"]
 
 _ROWS_AT_ONCE = 256
 
@@ -161,7 +167,7 @@ def score_map(  # noqa: PLR0913  two arrays and what is known of them
     (0.5, 0.3333333333333333)
     """
     prediction, truth = array_of(prediction, "prediction"), array_of(truth, "truth")
-    threshold = real_number("threshold", threshold, "Use 0.5, say.")
+    threshold = real_number("threshold", threshold, "Use for example 0.5.")
     scorer = scored_map(prediction, truth, whole_number("classes", classes), threshold, _both(borders))
     if cells is not None:
         cells = _checked(cells, truth.shape)
@@ -231,3 +237,42 @@ def _check(prediction: AnyArray, truth: AnyArray) -> None:
             fix="Compare a map at its image's own size, without resizing either.",
         )
     check_finite(prediction, "prediction")
+
+
+_log = logging.getLogger("tiledseg")
+_MOST_PX = 2**28  # outlines and cells are found in a whole image at once, with some 16 bytes per px
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeScorer:
+    """How outlines and cells are scored."""
+
+    # how near two outlines must be to agree; None for 0.75 % of the image's diagonal
+    boundary_px: float | None = None
+    cell_px: int = 1  # smaller areas are no cells
+
+    def scored(
+        self, scores: ImageScores, truth: AnyArray, labels: AnyArray, cells: AnyArray | None = None
+    ) -> ImageScores:
+        """Add outlines and cells to the scores of an image."""
+        if truth.size > _MOST_PX:
+            _log.warning("%s: too large for scores of outlines and cells", shown(scores.name))
+            return scores
+        parts = [
+            self._of_class(truth == label, labels == label, cells)
+            for label in range(1, max(len(scores.counts), 2))
+        ]
+        boundary, distances, instances = zip(*parts, strict=True)
+        return replace(scores, boundary=boundary, distances=distances, instances=instances)
+
+    def _of_class(
+        self, truth: AnyArray, found: AnyArray, cells: AnyArray | None
+    ) -> tuple[BoundaryCounts, float, InstanceCounts]:
+        tolerance = default_tolerance(truth.shape) if self.boundary_px is None else self.boundary_px
+        outlines = outline_distances(truth, found)
+        true_cells = components(truth, self.cell_px) if cells is None else np.where(truth, cells, 0)
+        return (
+            outlines.within(tolerance),
+            hausdorff95(outlines),
+            match_instances(true_cells, components(found, self.cell_px)),
+        )

@@ -10,12 +10,12 @@ import math
 from typing import TYPE_CHECKING
 
 from tiledseg._validate import shown
-from tiledseg.evaluate._scores import SCORES
+from tiledseg.evaluate.scores import SCORES
 from tiledseg.metrics import SEAM_DISTANCES, reliability
 
 if TYPE_CHECKING:
-    from tiledseg.evaluate._result import EvaluationResult
-    from tiledseg.evaluate._scores import ImageScores
+    from tiledseg.evaluate.result import EvaluationResult
+    from tiledseg.evaluate.scores import ImageScores
 
 __all__ = ["as_csv", "as_json", "as_markdown", "as_text"]
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from tiledseg._validate import all_of, instance_of, invalid
 from tiledseg.errors import SettingError
-from tiledseg.evaluate._result import EvaluationResult
-from tiledseg.evaluate._scores import SCORES, group_of, mean
+from tiledseg.evaluate.result import EvaluationResult
+from tiledseg.evaluate.scores import SCORES, group_of, mean
 from tiledseg.metrics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tiledseg.evaluate._scores import ImageScores
+    from tiledseg.evaluate.scores import ImageScores
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -25,13 +25,12 @@ __all__ = ["Comparison", "Difference", "compare"]
 class Difference:
     """One score of two evaluations."""
 
-    first: float  # mean over the images that both have scored
-    second: float  # mean over the images that both have scored
-    # mean of what the second has more than the first, image by image, and its interval; one that
-    # holds 0 leaves open which is better
+    first: float  # means over the images that both have scored
+    second: float
+    # Mean of second minus first, image by image; where the interval contains 0, it is open which is better.
     difference: Interval
-    better: int  # images on which the second scores higher, and lower
-    worse: int  # images on which the second scores higher, and lower
+    better: int  # images on which the second scores higher
+    worse: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +111,11 @@ def compare(
     >>> compare(bad, good).differences["dice"].difference.value
     1.0
     """
-    called = tuple(all_of(str, names, "names", 'Give ("first", "second"), say.'))
+    called = tuple(all_of(str, names, "names", 'Give for example ("first", "second").'))
     if len(called) != 2:
-        raise invalid(SettingError, "names", must="be two", got=names, fix='Give ("first", "second"), say.')
+        raise invalid(
+            SettingError, "names", must="be two", got=names, fix='Give for example ("first", "second").'
+        )
     ours, theirs = _by_name("first", first), _by_name("second", second)
     shared = [name for name in ours if name in theirs]
     if not shared:

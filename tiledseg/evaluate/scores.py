@@ -184,7 +184,7 @@ def group_of(name: str, regex: str | None) -> str:
             "group_regex",
             must="find the group in every name",
             got=name,
-            fix=f"{regex} finds nothing there: mend it, or rename the image.",
+            fix=f"{regex} finds nothing there. Correct it, or rename the image.",
         )
     return text
 

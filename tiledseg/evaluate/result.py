@@ -13,8 +13,8 @@ import numpy as np
 from tiledseg._validate import invalid, whole_number
 from tiledseg.config import EvaluateConfig
 from tiledseg.errors import SettingError
-from tiledseg.evaluate._scores import SCORES, added, group_of, mean, of_classes, pooled
-from tiledseg.evaluate._tables import as_csv, as_json, as_markdown, as_text
+from tiledseg.evaluate.scores import SCORES, added, group_of, mean, of_classes, pooled
+from tiledseg.evaluate.tables import as_csv, as_json, as_markdown, as_text
 from tiledseg.io import write_text
 from tiledseg.metrics import (
     CURVE_THRESHOLDS,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tiledseg._types import PathLike
-    from tiledseg.evaluate._scores import ImageScores
+    from tiledseg.evaluate.scores import ImageScores
 
 __all__ = ["EvaluationResult", "FailedPair", "ThresholdCurve"]
 
@@ -273,7 +273,7 @@ class EvaluationResult:
         Parameters
         ----------
         n_images : int
-            At most so many.
+            How many at most.
 
         Returns
         -------
