@@ -29,5 +29,5 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"tiledseg {version}"
 html_static_path = ["_static"]
-html_css_files = ["house.css"]
+html_css_files = ["tables.css"]
 html_copy_source = False
