@@ -18,7 +18,7 @@ STEPS = (
 LAYERS = (
     (("cli", "one command per job"),),
     (("report", "pages, sheets, curves"),),
-    (("evaluate", "images × model × metrics"),),
+    (("evaluate", "images, model, metrics"),),
     (("train", "training loop, checkpoints"),),
     (("data", "pairs, splits, crops"), ("models", "networks, bundles"), ("samples", "made-up images")),
     (("predict", "plan, prediction, files"),),
@@ -75,11 +75,15 @@ def main() -> None:
         ".head{font:600 15px sans-serif;fill:#1b2a38}"
     )
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        'aria-label="The path of one image, and the packages in layers">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+            'aria-label="The path of one image, and the packages in layers">'
+        ),
         f"<style>{style}</style>",
-        '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="6" refY="4" orient="auto">'
-        '<path d="M0 0 L8 4 L0 8 z" fill="#444"/></marker></defs>',
+        (
+            '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="6" refY="4" orient="auto">'
+            '<path d="M0 0 L8 4 L0 8 z" fill="#444"/></marker></defs>'
+        ),
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         f'<text x="{LEFT}" y="28" class="head">The path of one image</text>',
         *path_of_an_image(first),
