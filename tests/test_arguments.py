@@ -182,7 +182,6 @@ DATA: list[Row] = [
     (lambda: data.check_apart([PAIR], 5), SettingError, "find_pairs"),
     (lambda: data.describe(None, "."), SettingError, "find_pairs"),
     (lambda: data.describe([PAIR], None), FileError, "Pass a str or a pathlib.Path"),
-    (lambda: data.relative_path(5, "."), FileError, "Pass a str or a pathlib.Path"),
     (lambda: data.load_pair(None), SettingError, "Give each an array or a path"),
     (lambda: data.split_records(None, SplitConfig()), SettingError, "tiledseg.data.describe"),
     (lambda: data.split_records([RECORD], SplitConfig()), SettingError, "tiledseg.data.describe"),

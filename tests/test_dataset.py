@@ -492,7 +492,7 @@ def test_an_unknown_split_names_the_nearest(dataset):
 )
 def test_splits_that_overlap_are_refused(tmp_path, changes, what):
     records = [record("a", digest=1, split="train"), record("b", digest=2, split="test").changed(**changes)]
-    with pytest.raises(FileError, match=f"`{what}` must occur in one split; a is in train, b in test"):
+    with pytest.raises(FileError, match=f"`{what}` must occur in one split; a is in train, b is in test"):
         write_manifest(tmp_path / "m.jsonl", records)
     assert not (tmp_path / "m.jsonl").exists()
     (tmp_path / "m.jsonl").write_text("\n".join(one.model_dump_json() for one in records), encoding="utf-8")

@@ -34,6 +34,7 @@ __all__ = [
     "instance_of",
     "invalid",
     "items_of",
+    "listed",
     "named",
     "one_of",
     "path_text",
@@ -69,6 +70,13 @@ def named(path: object) -> str:
     """Show a path on one short line; a long one loses its beginning, not its file name."""
     text = str(path)
     return shown(text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}")
+
+
+def listed(values: Iterable[object], most: int) -> str:
+    """Show some values, and count those that are left out."""
+    texts = [shown(value if isinstance(value, str) else str(value)) for value in values]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

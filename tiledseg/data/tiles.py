@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import instance_of, invalid
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
-from tiledseg.data._each import each
-from tiledseg.data._loading import load_pair, shrunk_labels
-from tiledseg.data._manifest import Manifest, write_manifest
+from tiledseg.data.manifest import Manifest, write_manifest
+from tiledseg.data.pairs import each_pair, load_pair, shrink_labels
+from tiledseg.data.split import random_rank
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io import file_digest, new_folder, write_image, write_mask
 from tiledseg.preprocess import scaled_length, shrunk
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray
-    from tiledseg.data._pairs import Pair
+    from tiledseg.data.pairs import Pair
 
 __all__ = ["MANIFEST", "TileSet", "write_tiles"]
 
@@ -115,7 +114,7 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
             writer.add(records[pair.name], pair)
             step(1)
 
-        each(source.pairs(), one)
+        each_pair(source.pairs(), one)
         write_manifest(folder / MANIFEST, writer.records)
     counts = Counter(record.split for record in writer.records)
     return TileSet(Path(config.output), {split: counts[split] for split in source.splits}, writer.dropped)
@@ -156,11 +155,9 @@ class _Writer:
         n_kept = round(self.config.empty_share * self._seen[split]) - self._kept[split]
         self._kept[split] += n_kept
         self.dropped += len(empty) - n_kept
-        out = {tile.name for tile in sorted(empty, key=lambda tile: self._lot(tile.name))[n_kept:]}
+        ranked = sorted(empty, key=lambda tile: random_rank(tile.name, self.config.seed))
+        out = {tile.name for tile in ranked[n_kept:]}
         return [tile for tile in tiles if tile.name not in out]
-
-    def _lot(self, name: str) -> bytes:
-        return hashlib.sha256(f"{self.config.seed}:{name}".encode()).digest()
 
     def _written(self, tile: _Tile, source: Record) -> Record:
         cut = source.mask_parts == "merged" and source.mask_threshold is not None
@@ -226,7 +223,7 @@ def _shrunk(image: AnyArray, mask: NDArray[np.uint8], scale: float) -> tuple[Any
         {"dtype": image.dtype.name, "channels": channels, "scale": scale}
     )
     small = shrunk(image, settings)
-    return small[..., 0] if image.ndim == 2 else small, shrunk_labels(mask, shape)
+    return small[..., 0] if image.ndim == 2 else small, shrink_labels(mask, shape)
 
 
 def _origin(record: Record, scale: float, y: int, x: int, *, thumbnail: bool = False) -> TileOrigin:

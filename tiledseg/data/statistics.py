@@ -1,4 +1,4 @@
-"""What a dataset comes to: counts, sizes and foreground of each split."""
+"""Counts, sizes and foreground of each split of a dataset."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._validate import shown
-from tiledseg.data._records import as_records
+from tiledseg._validate import listed, shown
+from tiledseg.data.manifest import as_records
 from tiledseg.io import write_text
 
 if TYPE_CHECKING:
@@ -26,24 +26,23 @@ _MOST_SIZES = 4
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """What a split comes to."""
+    """Numbers of a split."""
 
     split: str  # its name; ``all`` for all of them
     images: int  # number of images
     groups: int  # number of groups
     pixels: int  # px of all images
     foreground: float  # share of all px that are foreground, in [0, 1]
-    foreground_mean: float  # mean, least and largest share of an image
-    foreground_least: float  # mean, least and largest share of an image
-    foreground_most: float  # mean, least and largest share of an image
+    foreground_mean: float  # mean share of an image
+    foreground_least: float  # least share of an image
+    foreground_most: float  # largest share of an image
     empty: int  # number of images without foreground
-    # number of images of each size, as in ``1920x2560`` (height first), the most frequent first
-    sizes: dict[str, int]
+    sizes: dict[str, int]  # number of images of each size, such as 1920x2560 (height first), in this order
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetStatistics:
-    """What a dataset comes to.
+    """Numbers of a dataset.
 
     Attributes
     ----------
@@ -104,7 +103,7 @@ class DatasetStatistics:
 
 
 def statistics_of(records: Sequence[Record]) -> DatasetStatistics:
-    """Sum a dataset up.
+    """Count the images of a dataset, their px and their foreground.
 
     Parameters
     ----------
@@ -161,9 +160,7 @@ def _cells(one: SplitStatistics) -> tuple[str, ...]:
 
 
 def _sizes(sizes: dict[str, int], most: int) -> str:
-    some = list(sizes.items())[:most]
-    text = ", ".join(f"{count} of {size}" for size, count in some)
-    return f"{text} and {len(sizes) - most} more" if len(sizes) > most else text
+    return listed([f"{count} of {size}" for size, count in sizes.items()], most)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from tiledseg._validate import instance_of, invalid
 from tiledseg.config import SplitConfig
-from tiledseg.data._groups import grouped
-from tiledseg.data._records import as_records
+from tiledseg.data.manifest import as_records
+from tiledseg.data.pairs import natural
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tiledseg.config import Record
 
-__all__ = ["split_records"]
+__all__ = ["random_rank", "split_records"]
 
+_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
 _MOST_TRIED = 300  # groups: all pairs of more take too long, and more even out by themselves
 _MOST_ROUNDS = 20
 
@@ -32,7 +34,7 @@ class _Group:
     name: str  # the group's name
     size: int  # number of images
     foreground: float  # sum of their foreground shares
-    lot: bytes  # what chance gave it: a digest of seed and name, so that no order plays a part
+    rank: bytes  # random order: a digest of seed and name, so that the order of records plays no part
 
     @property
     def mean(self) -> float:
@@ -71,7 +73,7 @@ def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record
     copies, and the settings; on no order, path, locale or generator of random numbers.
     """
     instance_of(SplitConfig, config, "config")
-    with_groups = grouped(as_records(records), config)
+    with_groups = _grouped(as_records(records), config)
     groups = _groups(with_groups, config.seed)
     quotas = _quotas(len(with_groups), config)
     if len(groups) < len(quotas):
@@ -83,11 +85,87 @@ def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record
             fix="Group more finely, or use fewer splits.",
         )
     ordered = _ordered(groups, config)
-    places = _first_choice(ordered, quotas)
+    places = _greedy(ordered, quotas)
     if any(group.size > 1 for group in groups) and len(groups) <= _MOST_TRIED:
-        places = _Exchange(ordered, places, quotas, level=config.stratify).settled()
+        places = _LocalSearch(ordered, places, quotas, stratify=config.stratify).improved()
     splits = {group.name: config.names[place] for group, place in zip(ordered, places, strict=True)}
     return [record.changed(split=splits[record.group]) for record in with_groups]
+
+
+def _grouped(records: Sequence[Record], config: SplitConfig) -> list[Record]:
+    """Name the group of each record; groups that hold the same file, to the byte, become one."""
+    groups = _group_names([record.name for record in records], config)
+    tied = _tied((groups[record.name], record.source) for record in records)
+    return [record.changed(group=tied[groups[record.name]]) for record in records]
+
+
+def _group_names(names: Sequence[str], config: SplitConfig) -> dict[str, str]:
+    if config.group_by == "image":
+        return {name: name for name in names}
+    if config.group_by == "regex":
+        return {name: _regex_group(name, config.group_regex or "") for name in names}
+    return dict(_runs(names, config.run_gap))
+
+
+def _regex_group(name: str, regex: str) -> str:
+    match = re.search(regex, name)
+    text = match and match[1 if match.re.groups else 0]
+    if not text:
+        raise invalid(
+            SettingError,
+            "group_regex",
+            must="find the group in every name",
+            got=name,
+            fix=f"{regex} finds nothing there: fix it, or rename the file.",
+        )
+    return text
+
+
+def _runs(names: Sequence[str], gap: int) -> Iterator[tuple[str, str]]:
+    """Group names that are alike but for their last number, where that has no gap."""
+    families: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        if match is None:
+            raise invalid(
+                SettingError,
+                "group_by",
+                must="be image or regex where a name has no number",
+                got=name,
+                fix="Rename the file, or group in another way.",
+            )
+        families.setdefault((match["before"], match["after"]), []).append((int(match["number"]), name))
+    for (before, after), family in families.items():
+        for run in _unbroken(sorted(family), gap):
+            first, last = run[0][0], run[-1][0]
+            label = f"{before}{first}{after}" if first == last else f"{before}{first}-{last}{after}"
+            yield from ((name, label) for _, name in run)
+
+
+def _unbroken(family: list[tuple[int, str]], gap: int) -> Iterator[list[tuple[int, str]]]:
+    start = 0
+    for place in range(1, len(family) + 1):
+        if place == len(family) or family[place][0] - family[place - 1][0] > gap:
+            yield family[start:place]
+            start = place
+
+
+def _tied(links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Name each group after the first of those that shared digests tie it to."""
+    parents: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while parents[group] != group:
+            parents[group] = parents[parents[group]]
+            group = parents[group]
+        return group
+
+    owners: dict[str, str] = {}
+    for group, digest in links:
+        parents.setdefault(group, group)
+        first, second = sorted((root(group), root(owners.setdefault(digest, group))), key=natural)
+        parents[second] = first
+    return {group: root(group) for group in parents}
 
 
 def _groups(records: Iterable[Record], seed: int) -> list[_Group]:
@@ -95,11 +173,13 @@ def _groups(records: Iterable[Record], seed: int) -> list[_Group]:
     for record in records:
         shares.setdefault(record.group, []).append(record.foreground)
     return [
-        _Group(name, len(some), sum(sorted(some)), _lot(name, seed)) for name, some in sorted(shares.items())
+        _Group(name, len(some), sum(sorted(some)), random_rank(name, seed))
+        for name, some in sorted(shares.items())
     ]
 
 
-def _lot(name: str, seed: int) -> bytes:
+def random_rank(name: str, seed: int) -> bytes:
+    """Give a name its place in a random order, the same on any machine."""
     return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
 
 
@@ -123,30 +203,27 @@ def _quotas(n_images: int, config: SplitConfig) -> list[int]:
 
 
 def _ordered(groups: Sequence[_Group], config: SplitConfig) -> list[_Group]:
-    """Order groups: the largest first; among alike ones by foreground, mixed within short stretches.
-
-    A stretch is as long as it takes for the smallest split to get one group out of it.
-    """
+    """Order groups: the largest first; those of one size by foreground, mixed within short stretches."""
     if not config.stratify:
-        return sorted(groups, key=lambda group: (-group.size, group.lot))
-    by_share = sorted(groups, key=lambda group: (-group.size, group.mean, group.lot))
-    stretch = math.ceil(sum(config.shares) / min(config.shares))
-    keys = [(-group.size, place // stretch, group.lot) for place, group in enumerate(by_share)]
+        return sorted(groups, key=lambda group: (-group.size, group.rank))
+    by_share = sorted(groups, key=lambda group: (-group.size, group.mean, group.rank))
+    stretch = math.ceil(sum(config.shares) / min(config.shares))  # the smallest split gets one of it
+    keys = [(-group.size, place // stretch, group.rank) for place, group in enumerate(by_share)]
     return [by_share[place] for place in sorted(range(len(groups)), key=keys.__getitem__)]
 
 
-def _first_choice(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
-    """Give each group in turn to the split that is furthest behind its quota and has room for it."""
+def _greedy(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
+    """Give each group in turn to the split that is furthest behind its quota and that it fits into."""
     counts, total, done = [0] * len(quotas), sum(quotas), 0
     places: list[int] = []
     for left, group in zip(range(len(groups), 0, -1), groups, strict=True):
         done += group.size
         empty = [place for place, count in enumerate(counts) if count == 0]
-        room = [place for place, count in enumerate(counts) if count + group.size <= quotas[place]]
+        fitting = [place for place, count in enumerate(counts) if count + group.size <= quotas[place]]
         if left <= len(empty):
             place = max(empty, key=lambda one: quotas[one])
-        elif room:
-            place = max(room, key=lambda one: quotas[one] * done / total - counts[one])
+        elif fitting:
+            place = max(fitting, key=lambda one: quotas[one] * done / total - counts[one])
         else:
             place = max(range(len(quotas)), key=lambda one: quotas[one] - counts[one])
         counts[place] += group.size
@@ -154,20 +231,20 @@ def _first_choice(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
     return places
 
 
-class _Exchange:
+class _LocalSearch:
     """Moves and swaps groups between splits as long as that brings them nearer to what they should be."""
 
     def __init__(
-        self, groups: Sequence[_Group], places: list[int], quotas: Sequence[int], *, level: bool
+        self, groups: Sequence[_Group], places: list[int], quotas: Sequence[int], *, stratify: bool
     ) -> None:
         self._groups, self._places, self._quotas = groups, list(places), quotas
         self._counts, self._members = [0] * len(quotas), [0] * len(quotas)
         self._foreground = [0.0] * len(quotas)
-        self._mean = sum(group.foreground for group in groups) / sum(quotas) if level else None
+        self._mean = sum(group.foreground for group in groups) / sum(quotas) if stratify else None
         for group, place in zip(groups, places, strict=True):
             self._add(group, place, 1)
 
-    def settled(self) -> list[int]:
+    def improved(self) -> list[int]:
         """Exchange until nothing gets better."""
         for _ in range(_MOST_ROUNDS):
             tried = [self._moved(one) for one in range(len(self._groups))]
@@ -178,14 +255,14 @@ class _Exchange:
 
     def _moved(self, one: int) -> bool:
         goals = [place for place in range(len(self._quotas)) if place != self._places[one]]
-        return any(self._members[self._places[one]] > 1 and self._kept({one: place}) for place in goals)
+        return any(self._members[self._places[one]] > 1 and self._accepted({one: place}) for place in goals)
 
     def _swapped(self, one: int, other: int) -> bool:
         if self._places[one] == self._places[other]:
             return False
-        return self._kept({one: self._places[other], other: self._places[one]})
+        return self._accepted({one: self._places[other], other: self._places[one]})
 
-    def _kept(self, new: dict[int, int]) -> bool:
+    def _accepted(self, new: dict[int, int]) -> bool:
         """Put groups into other splits, and back unless all is nearer to what it should be."""
         old = {one: self._places[one] for one in new}
         involved = {*old.values(), *new.values()}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from tiledseg._validate import did_you_mean, invalid, path_text, shown
+import numpy as np
+
+from tiledseg._progress import progress_bar
+from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
 from tiledseg.config import Record
-from tiledseg.data._pairs import Pair, natural
-from tiledseg.data._problems import Problem
-from tiledseg.data._records import as_records
-from tiledseg.errors import FileError, TiledSegError
+from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, load_pair, mask_files, natural
+from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import file_digest, write_text
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["Manifest", "check_disjoint", "write_manifest"]
+__all__ = ["Manifest", "as_records", "check_disjoint", "describe", "relative_path", "write_manifest"]
 
-_LARGEST = 2**30
+_LARGEST = 2**30  # bytes
+_WRITE = "Write one with tiledseg split."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +60,19 @@ class Manifest:
         Raises
         ------
         FileError
-            If it cannot be read, a line is no record, or an image, a group or a digest occurs in
-            two splits.
+            If it cannot be read, a line is no record, a name or a split is no plain component of a
+            path, or an image, a group or a digest occurs in two splits.
         """
         file = Path(path_text(path))
         try:
             with file.open("rb") as handle:
                 lines = handle.read(_LARGEST + 1).decode("utf-8").split("\n")
         except (OSError, ValueError) as error:
-            fix = "Write one with tiledseg split."
-            raise invalid(
-                FileError, str(file), must="be a manifest in UTF-8", got=str(error), fix=fix
-            ) from error
+            must = "be a manifest in UTF-8"
+            raise invalid(FileError, str(file), must=must, got=str(error), fix=_WRITE) from error
         records = tuple(_record(file, number, line) for number, line in enumerate(lines, 1) if line.strip())
         if not records:
-            fix = "Write one with tiledseg split."
-            raise invalid(FileError, str(file), must="hold at least one record", got="none", fix=fix)
+            raise invalid(FileError, str(file), must="hold at least one record", got="none", fix=_WRITE)
         check_disjoint(records)
         return cls(file.parent, records)
 
@@ -103,13 +102,8 @@ class Manifest:
         """
         known = isinstance(split, str) and split in self.splits
         if split is not None and not known:
-            raise invalid(
-                FileError,
-                "split",
-                must=f"be a split of the manifest in {self.folder}",
-                got=split,
-                fix=did_you_mean(split, self.splits),
-            )
+            must, fix = f"be a split of the manifest in {self.folder}", did_you_mean(split, self.splits)
+            raise invalid(FileError, "split", must=must, got=split, fix=fix)
         some = [record for record in self.records if split in {None, record.split}]
         return sorted(some, key=lambda record: natural(record.name))
 
@@ -177,6 +171,13 @@ class Manifest:
         return None
 
 
+def _record(path: Path, number: int, line: str) -> Record:
+    try:
+        return Record.from_json(line)
+    except TiledSegError as error:
+        raise FileError(f"{shown(str(path))}, line {number}: {error}") from None
+
+
 def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool = False) -> None:
     """Write records as JSON lines, whole or not at all, in natural order of the names.
 
@@ -200,8 +201,7 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
     known = as_records(records)
     check_disjoint(known)
     ordered = sorted(known, key=lambda record: natural(record.name))
-    lines = [record.model_dump_json(exclude_defaults=True) for record in ordered]
-    text = "\n".join([*lines, ""])
+    text = "".join(f"{record.model_dump_json(exclude_defaults=True)}\n" for record in ordered)
     target = Path(path_text(path))
     if target.is_file() and not overwrite and target.read_bytes() != text.encode():
         raise invalid(
@@ -214,29 +214,78 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
     write_text(path, text)
 
 
+def as_records(records: object) -> list[Record]:
+    """Check that an argument is records, at least one."""
+    fix = "Make them with tiledseg.data.describe."
+    known = all_of(Record, records, "records", fix)
+    if not known:
+        raise invalid(SettingError, "records", must="be at least one record", got="none", fix=fix)
+    return known
+
+
 def check_disjoint(records: Sequence[Record]) -> None:
     """Check that no image, no group and no content is in two splits, and none twice."""
     names: set[str] = set()
     places: dict[tuple[str, str], Record] = {}
     for record in as_records(records):
         if record.name in names:
-            raise _twice("name", record.name, "one record")
+            raise _repeated("name", record.name, "one record")
         names.add(record.name)
         path = os.path.normpath(record.image)
         for what, value in (("image", path), ("group", record.group), ("digest", record.source)):
             other = places.setdefault((what, value), record)
             if other.split != record.split:
-                where = f"one split; {shown(other.name)} is in {shown(other.split)}, "
-                raise _twice(what, value, f"{where}{shown(record.name)} in {shown(record.split)}")
+                first, second = (f"{shown(one.name)} is in {shown(one.split)}" for one in (other, record))
+                raise _repeated(what, value, f"one split; {first}, {second}")
 
 
-def _twice(what: str, value: str, must: str) -> FileError:
+def _repeated(what: str, value: str, must: str) -> FileError:
     fix = "Split the data again: tiledseg split keeps groups and copies together."
     return invalid(FileError, what, must=f"occur in {must}", got=value, fix=fix)
 
 
-def _record(path: Path, number: int, line: str) -> Record:
+def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False) -> list[Record]:
+    """Read all files of pairs, and make their records, with paths relative to a folder."""
+    pairs, target = as_pairs(pairs, "pairs"), Path(path_text(folder, "folder"))
+    with progress_bar(len(pairs), "images", shown=progress) as step:
+
+        def one(pair: Pair) -> Record:
+            record = _described(pair, target)
+            step(1)
+            return record
+
+        return each_pair(pairs, one)
+
+
+def _described(pair: Pair, folder: Path) -> Record:
+    if isinstance(pair.image, np.ndarray) or isinstance(pair.mask, np.ndarray):
+        must, fix = (
+            "be files to be named in a manifest",
+            "Write it with tiledseg.io.write_image and write_mask.",
+        )
+        raise invalid(FileError, pair.name, must=must, got="an array", fix=fix)
+    _, mask = load_pair(pair)
+    masks = mask_files(pair)
+    return Record(
+        name=pair.name,
+        image=relative_path(pair.image, folder),
+        masks=tuple(relative_path(path, folder) for path in masks),
+        group=pair.name,
+        height=mask.shape[0],
+        width=mask.shape[1],
+        foreground=float(np.count_nonzero(mask) / mask.size),
+        digest=file_digest(pair.image),
+        mask_digests=tuple(file_digest(path) for path in masks),
+        mask_threshold=pair.mask_threshold,
+        mask_parts=pair.mask_parts,
+        class_values=pair.class_values,
+    )
+
+
+def relative_path(path: PathLike, folder: PathLike) -> str:
+    """Spell a path relative to a folder, the same on every system."""
     try:
-        return Record.from_json(line)
-    except TiledSegError as error:
-        raise FileError(f"{shown(str(path))}, line {number}: {error}") from None
+        return PurePath(os.path.relpath(path_text(path), path_text(folder, "folder"))).as_posix()
+    except ValueError as error:
+        must, fix = "be on the drive of the manifest", "Write the manifest beside the data."
+        raise invalid(FileError, os.fspath(path), must=must, got=os.fspath(folder), fix=fix) from error

@@ -1,0 +1,256 @@
+"""Pairs made ready for training: shrunk, and cached in memory or on disk, or read again for each crop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+
+from tiledseg._validate import instance_of, invalid, whole_number
+from tiledseg._version import __version__
+from tiledseg.config import PreprocessingConfig
+from tiledseg.data.pairs import as_pair, as_pairs, each_pair, load_image, load_shrunk, mask_files
+from tiledseg.errors import ArrayError, FileError
+from tiledseg.io import atomic_write, check_writable, file_digest, open_image, write_text
+from tiledseg.preprocess import percentiles_of, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, FloatArray, PathLike
+    from tiledseg.data.pairs import Pair
+    from tiledseg.preprocess import Limits
+
+__all__ = ["PreparedPair", "prepare_pair", "prepare_pairs"]
+
+_log = logging.getLogger("tiledseg")
+_MOST_FOREGROUND = 4096  # px that are remembered of each image: more would make no difference to chance
+_MOST_RECENT = 4  # pairs in memory that are read again: neighbouring crops of one image read it once
+
+_Loaded: TypeAlias = "tuple[AnyArray, NDArray[np.uint8]]"
+"""Px (h, w, C) and labels (h, w) of a shrunk pair."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedPair:
+    """A pair at the network's scale, whose values still are to be prepared."""
+
+    name: str  # what messages call it
+    shape: tuple[int, int, int]  # (h, w, C) of the shrunk image in px
+    dtype: np.dtype[Any]  # of the shrunk image: its own
+    extremes: tuple[float, float]  # least and largest value of the image
+    foreground: NDArray[np.uint32]  # places in the flat mask; where there are many, 4096 evenly spread
+    preprocessing: PreprocessingConfig  # what is left to do
+    store: _Store  # where px are
+    limits: Limits | None = None  # percentiles of the whole image, as it is read, where they are needed
+
+    @property
+    def image(self) -> FloatArray:
+        """The whole image as the network sees it: float32 (h, w, C)."""
+        return self.prepared(self._whole()[0])
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """The whole mask: labels, uint8 (h, w)."""
+        return self._whole()[1]
+
+    def _whole(self) -> _Loaded:
+        return self.read(slice(0, self.shape[0]), slice(0, self.shape[1]))
+
+    def read(self, rows: slice, columns: slice) -> _Loaded:
+        """Read a rectangle."""
+        pixels, labels = self.store.read(rows, columns)
+        wanted = (rows.stop - rows.start, columns.stop - columns.start, self.shape[2])
+        if (pixels.shape, labels.shape, pixels.dtype) != (wanted, wanted[:2], self.dtype):
+            raise invalid(
+                ArrayError,
+                self.name,
+                must=f"stay as it was: {self.dtype} of shape {self.shape}",
+                got=f"{wanted} read as {pixels.dtype} of shape {pixels.shape}, mask {labels.shape}",
+                fix="Leave files alone while they are in use.",
+            )
+        return pixels, labels
+
+    def prepared(self, pixels: AnyArray) -> FloatArray:
+        """Prepare px as for prediction."""
+        return np.asarray(prepare(pixels, self.preprocessing, self.limits))
+
+
+def prepare_pair(pair: Pair, preprocessing: PreprocessingConfig, *, classes: int = 1) -> PreparedPair:
+    """Read, check and shrink a pair, and cache it in memory."""
+    instance_of(PreprocessingConfig, preprocessing, "preprocessing")
+    loaded = load_shrunk(as_pair(pair, "pair"), preprocessing, whole_number("classes", classes))
+    return _prepared(pair, preprocessing, loaded, _InMemory(*loaded))
+
+
+def prepare_pairs(
+    pairs: Sequence[Pair],
+    preprocessing: PreprocessingConfig,
+    *,
+    classes: int = 1,
+    memory: int | None = None,
+    cache_dir: PathLike | None = None,
+) -> list[PreparedPair]:
+    """Read, check and shrink pairs, and cache as many in memory as fit into so many bytes."""
+    found, classes = as_pairs(pairs, "pairs"), whole_number("classes", classes)
+    instance_of(PreprocessingConfig, preprocessing, "preprocessing")
+    left = math.inf if memory is None else whole_number("memory", memory, least=0)
+    disk = None if cache_dir is None else _DiskCache(cache_dir)
+    load = partial(load_shrunk, preprocessing=preprocessing, classes=classes)
+    recent = lru_cache(_MOST_RECENT)(load)  # safe for several threads
+
+    def prepared(pair: Pair) -> PreparedPair:
+        nonlocal left
+        key = "" if disk is None else _key(pair, preprocessing)
+        cached = None if disk is None else disk.find(key)
+        loaded = load(pair) if cached is None else cached.read(slice(None), slice(None))
+        store: _Store
+        if (size := _bytes(pair, loaded)) <= left:
+            left -= size
+            store = _InMemory(*loaded)
+        elif disk is not None:
+            store = cached or disk.keep(key, loaded)
+        else:
+            store = _ReadAgain(pair, recent)
+        return _prepared(pair, preprocessing, loaded, store)
+
+    return each_pair(found, prepared)
+
+
+def _bytes(pair: Pair, loaded: _Loaded) -> int:
+    """Count the bytes that a pair takes in memory; an array of the user's own takes none."""
+    both = zip((pair.image, pair.mask), loaded, strict=True)
+    return sum(
+        0 if isinstance(own, np.ndarray) and np.may_share_memory(own, array) else array.nbytes
+        for own, array in both
+    )
+
+
+def _prepared(pair: Pair, preprocessing: PreprocessingConfig, loaded: _Loaded, store: _Store) -> PreparedPair:
+    pixels, mask = loaded
+    foreground = np.flatnonzero(mask)
+    if len(foreground) > _MOST_FOREGROUND:
+        places = (2 * np.arange(_MOST_FOREGROUND) + 1) * len(foreground) // (2 * _MOST_FOREGROUND)
+        foreground = foreground[places]
+    height, width, channels = pixels.shape
+    percentiles = preprocessing.percentiles
+    return PreparedPair(
+        name=pair.name,
+        shape=(height, width, channels),
+        dtype=pixels.dtype,
+        extremes=(float(pixels.min()), float(pixels.max())),
+        foreground=foreground.astype(np.uint32),
+        preprocessing=preprocessing.changed(scale=1.0, sharpen=0.0),
+        store=store,
+        limits=None if percentiles is None else percentiles_of(load_image(pair), percentiles),
+    )
+
+
+class _Store(Protocol):
+    """A shrunk pair that is read by region."""
+
+    def read(self, rows: slice, columns: slice) -> _Loaded:
+        """Read a rectangle that lies inside the image."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _InMemory:
+    """A pair that is cached in memory."""
+
+    pixels: AnyArray  # (h, w, C)
+    mask: NDArray[np.uint8]  # labels (h, w)
+
+    def read(self, rows: slice, columns: slice) -> _Loaded:
+        """Read a rectangle that lies inside the image."""
+        return self.pixels[rows, columns], self.mask[rows, columns]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ReadAgain:
+    """A pair that is read from its own files whenever it is not among the recent ones."""
+
+    pair: Pair
+    load: Callable[[Pair], _Loaded]  # reads, checks and shrinks it, or gives a recent one
+
+    def read(self, rows: slice, columns: slice) -> _Loaded:
+        """Read a rectangle that lies inside the image."""
+        pixels, mask = self.load(self.pair)
+        return pixels[rows, columns], mask[rows, columns]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """A pair in a cache on disk, whose files are opened for each crop: no limit on open files is met."""
+
+    image: Path  # files of arrays
+    mask: Path
+
+    def read(self, rows: slice, columns: slice) -> _Loaded:
+        """Read a rectangle that lies inside the image."""
+        with open_image(self.image) as pixels, open_image(self.mask) as mask:
+            return np.asarray(pixels[rows, columns]), np.asarray(mask[rows, columns])
+
+
+class _DiskCache:
+    """Shrunk pairs in a folder, named after what they were made from, with a record of their digests."""
+
+    def __init__(self, folder: PathLike) -> None:
+        self._folder = check_writable(folder)
+
+    def find(self, key: str) -> _Cached | None:
+        """Find a pair."""
+        cached, record = self._files(key)
+        if not record.exists():
+            return None
+        try:
+            digests = json.loads(record.read_text("utf-8"))
+            if digests == [file_digest(cached.image), file_digest(cached.mask)]:
+                return cached
+        except (OSError, ValueError, FileError):
+            pass
+        _log.warning("%s is damaged and is made anew", record)
+        return None
+
+    def keep(self, key: str, loaded: _Loaded) -> _Cached:
+        """Write a pair."""
+        cached, record = self._files(key)
+        for path, array in zip((cached.image, cached.mask), loaded, strict=True):
+            with atomic_write(path) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+        write_text(record, json.dumps([file_digest(cached.image), file_digest(cached.mask)]))
+        return cached
+
+    def _files(self, key: str) -> tuple[_Cached, Path]:
+        image, mask, record = (self._folder / f"{key}{end}" for end in (".image.npy", ".mask.npy", ".json"))
+        return _Cached(image, mask), record
+
+
+def _key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
+    """Name what a shrunk pair is made from: the bytes of its files, and how they are read and shrunk."""
+    masks = [pair.mask] if isinstance(pair.mask, np.ndarray) else mask_files(pair)
+    made_from = [
+        __version__,
+        *(_digest(one) for one in (pair.image, *masks)),
+        [pair.mask_threshold, pair.mask_parts, list(pair.class_values)],
+        [preprocessing.dtype, preprocessing.channels, preprocessing.scale],
+        [preprocessing.sharpen, preprocessing.sharpen_sigma if preprocessing.sharpen else None],
+    ]
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]
+
+
+def _digest(part: PathLike | AnyArray) -> str:
+    if not isinstance(part, np.ndarray):
+        return file_digest(part)
+    digest = hashlib.sha256(f"{part.dtype.str}{part.shape}".encode())
+    digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()

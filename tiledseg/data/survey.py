@@ -1,0 +1,281 @@
+"""Finding the images and masks of a dataset, by its layout, and what is wrong with them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._validate import did_you_mean, instance_of, invalid
+from tiledseg.config import DataConfig
+from tiledseg.data.manifest import Manifest
+from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural
+from tiledseg.errors import FileError
+from tiledseg.io import find_images, image_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from tiledseg._types import PathLike
+    from tiledseg.data.pairs import ProblemKind
+
+__all__ = ["Survey", "find_pairs", "pairs_of", "survey"]
+
+_log = logging.getLogger("tiledseg")
+_CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_LARGEST_TABLE = 2**28  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found.
+
+    Attributes
+    ----------
+    pairs : tuple of Pair
+        What can be used, in natural order of the names.
+    problems : tuple of Problem
+        What cannot be used, and why.
+    """
+
+    pairs: tuple[Pair, ...]
+    problems: tuple[Problem, ...]
+
+    def __str__(self) -> str:
+        counts = f"{len(self.pairs)} pairs, {len(self.problems)} problems"
+        return "\n".join([counts, *(f"  {problem}" for problem in self.problems)])
+
+
+def survey(config: DataConfig) -> Survey:
+    """Find images and masks, pair them, and read the headers of their files.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Where they are.
+
+    Returns
+    -------
+    Survey
+        What can be used, and what cannot.
+
+    Raises
+    ------
+    FileError
+        If a folder, a table or a manifest cannot be read.
+    SettingError
+        If `config` is of another type.
+    """
+    instance_of(DataConfig, config, "config")
+    return _checked(*_LAYOUTS[config.layout](config))
+
+
+def pairs_of(config: DataConfig) -> list[Pair]:
+    """Find the pairs that settings name."""
+    return _usable(survey(config), skip=config.problems == "skip")
+
+
+def find_pairs(images_dir: PathLike, masks_dir: PathLike, *, mask_threshold: int | None = 128) -> list[Pair]:
+    """Pair the images of one folder with the masks of another by stem.
+
+    ``7.jpg`` goes with ``7.png``; the order is natural: ``2`` before ``10``. Only the headers of
+    the files are read.
+
+    Parameters
+    ----------
+    images_dir : path
+        Folder of images.
+    masks_dir : path
+        Folder of masks.
+    mask_threshold : int or None
+        Grey value from which a mask's px is foreground; None for masks that hold labels.
+
+    Returns
+    -------
+    list of Pair
+        At least one.
+
+    Raises
+    ------
+    FileError
+        If a folder or a file cannot be read, two files of a folder share a stem, an image or a
+        mask has no partner, or they differ in size; the message names all of it.
+    """
+    found = _by_folders(images_dir, masks_dir, {"mask_threshold": mask_threshold})
+    return _usable(_checked(*found), skip=False)
+
+
+_Found = tuple[list[Pair], list[Problem]]
+
+
+def _folders(config: DataConfig) -> _Found:
+    return _by_folders(config.images, config.masks, _reading(config))
+
+
+def _by_folders(images_dir: PathLike, masks_dir: PathLike, reading: Mapping[str, Any]) -> _Found:
+    images, same_images = _by_stem(images_dir)
+    masks, same_masks = _by_stem(masks_dir)
+    problems = [*same_images, *same_masks]
+    known = {problem.name for problem in problems}
+    problems += _alone("no mask", images.keys() - masks.keys() - known, masks_dir)
+    problems += _alone("no image", masks.keys() - images.keys() - known, images_dir)
+    stems = images.keys() & masks.keys() - known
+    return [Pair(stem, images[stem], masks[stem], **reading) for stem in stems], problems
+
+
+def _segpc(config: DataConfig) -> _Found:
+    """Pair ``x/NAME.bmp`` with ``y/NAME_1.bmp``, …; an image without masks is left out."""
+    root = Path(config.path or "")
+    images, problems = _by_stem(root / "x")
+    known = {problem.name for problem in problems}
+    cells: dict[str, list[tuple[int, Path]]] = {}
+    for path in find_images([root / "y"]):
+        match = _CELL.fullmatch(path.stem)
+        if match is None:
+            text = f"the name of {path} does not end in _ and a number."
+            problems.append(Problem("no image", path.stem, text))
+        else:
+            cells.setdefault(match["name"], []).append((int(match["number"]), path))
+    problems += _alone("no image", cells.keys() - images.keys() - known, root / "x")
+    problems += _alone("no mask", images.keys() - cells.keys(), root / "y", harmless=True)
+    pairs = [
+        Pair(stem, images[stem], tuple(path for _, path in sorted(cells[stem])), **_reading(config))
+        for stem in images.keys() & cells.keys() - known
+    ]
+    return pairs, problems
+
+
+def _table(config: DataConfig) -> _Found:
+    """Read a table with the columns image and mask; paths are relative to it."""
+    path = Path(config.path or "")
+    pairs: dict[str, Pair] = {}
+    problems: dict[str, Problem] = {}
+    for line, row in enumerate(_rows(path), 2):
+        image, mask = row.get("image"), row.get("mask")
+        if not image or not mask or None in row:
+            raise invalid(
+                FileError,
+                f"{path}, line {line}",
+                must="name an image and a mask",
+                got=",".join(str(value) for value in row.values()),
+                fix="Fill both columns; put names with commas in quotes.",
+            )
+        stem = Path(image).stem
+        if stem in pairs:
+            problems[stem] = Problem("same stem", stem, f"both {pairs[stem].image} and {image}.")
+        pairs[stem] = Pair(stem, path.parent / image, path.parent / mask, **_reading(config))
+    return [pair for stem, pair in pairs.items() if stem not in problems], list(problems.values())
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    separator = _SEPARATORS.get(path.suffix.lower())
+    if separator is None:
+        fix = "Use commas in a .csv file, tabs in a .tsv file."
+        raise invalid(FileError, str(path), must="end in .csv or .tsv", got=path.suffix, fix=fix)
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_TABLE).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        fix = "Check the path and the quotes."
+        raise invalid(FileError, str(path), must="be a table in UTF-8", got=str(error), fix=fix) from error
+    found = list(reader.fieldnames or [])
+    for wanted in ("image", "mask"):
+        if wanted not in found:
+            fix = f"Give the first line the columns image and mask. {did_you_mean(wanted, found)}"
+            got = ", ".join(found) or "nothing"
+            raise invalid(FileError, str(path), must=f"have a column {wanted}", got=got, fix=fix)
+    return rows
+
+
+def _manifest(config: DataConfig) -> _Found:
+    manifest = Manifest.read(config.path or "")
+    return manifest.pairs(config.split), manifest.changed(config.split) if config.verify else []
+
+
+_LAYOUTS: dict[str, Callable[[DataConfig], _Found]] = {
+    "folders": _folders,
+    "segpc": _segpc,
+    "list": _table,
+    "manifest": _manifest,
+}
+
+
+def _reading(config: DataConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("mask_threshold", "mask_parts", "class_values")}
+
+
+def _by_stem(folder: PathLike) -> tuple[dict[str, Path], list[Problem]]:
+    files: dict[str, list[Path]] = {}
+    for path in find_images([folder]):
+        files.setdefault(path.stem, []).append(path)
+    problems = [
+        Problem("same stem", stem, f"{', '.join(path.name for path in paths)} in {folder}.")
+        for stem, paths in files.items()
+        if len(paths) > 1
+    ]
+    return {stem: paths[0] for stem, paths in files.items()}, problems
+
+
+def _alone(
+    kind: ProblemKind, stems: Iterable[str], folder: PathLike, *, harmless: bool = False
+) -> list[Problem]:
+    text = f"no partner in {folder}."
+    return [Problem(kind, stem, text, harmless) for stem in sorted(stems, key=natural)]
+
+
+def _checked(pairs: Sequence[Pair], problems: Sequence[Problem]) -> Survey:
+    known = {problem.name for problem in problems}
+    found = {pair.name: _problem_of(pair) for pair in pairs if pair.name not in known}
+    good = [pair for pair in pairs if pair.name in found and found[pair.name] is None]
+    return Survey(
+        tuple(sorted(good, key=lambda pair: natural(pair.name))),
+        (*problems, *(problem for name in sorted(found, key=natural) if (problem := found[name]))),
+    )
+
+
+def _problem_of(pair: Pair) -> Problem | None:
+    """Say what the headers of a pair's files show to be wrong."""
+    if isinstance(pair.image, np.ndarray):
+        return None
+    try:
+        image = image_shape(pair.image)[:2]
+        sizes = [(file, image_shape(file)[:2]) for file in mask_files(pair)]
+    except FileError as error:
+        return Problem("unreadable", pair.name, str(error))
+    wrong = [f"{size[0]}x{size[1]} px in {file}" for file, size in sizes if size != image]
+    if wrong:
+        text = f"the image has {image[0]}x{image[1]} px, the mask {wrong[0]}."
+        return Problem("size", pair.name, text)
+    return None
+
+
+def _usable(found: Survey, *, skip: bool) -> list[Pair]:
+    bad = [problem for problem in found.problems if not problem.harmless]
+    if bad and (not skip or not found.pairs):
+        raise invalid(
+            FileError,
+            "data",
+            must="have no files that cannot be used",
+            got=f"{len(bad)} problems beside {len(found.pairs)} good pairs",
+            fix=f'{listed_problems(bad)} Fix them, or leave them out with problems="skip".',
+        )
+    if not found.pairs:
+        raise invalid(
+            FileError,
+            "data",
+            must="have at least one image with a mask",
+            got="none",
+            fix=f"{listed_problems(found.problems)} Check the paths and the layout.",
+        )
+    if found.problems:
+        _log.warning("Left out: %s", listed_problems(found.problems))
+    return list(found.pairs)
