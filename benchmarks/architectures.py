@@ -54,14 +54,19 @@ def _rows(name: str, kind: Any) -> list[Row]:
         Row(f"{name}: GFLOP per tile", gflop(network, _SIZE), "GFLOP"),
         Row(f"{name}: total stride", predictor.stride[0], "px"),
         Row(f"{name}: least overlap that is exact", _overlap(network), "px"),
-        Row(f"{name}: sees", _field(predictor), "px", note=", ".join(predictor.reach.tile_dependent[:1])),
+        Row(
+            f"{name}: sees",
+            _field(predictor),
+            "px",
+            note=", ".join(predictor.receptive_field.tile_dependent[:1]),
+        ),
         of_samples(f"{name}: one tile", _seconds(predictor), "s"),
     ]
 
 
 def _field(predictor: Any) -> float:
     """Side of the receptive field in px; infinite where the whole tile is seen."""
-    field = predictor.reach.receptive_field
+    field = predictor.receptive_field.extent
     return sum(field[0]) + 1 if field else float("inf")
 
 

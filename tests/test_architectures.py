@@ -662,7 +662,7 @@ def differs(got: np.ndarray, want: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_reach_read_off_the_graph_is_that_of_the_network(name):
+def test_receptive_field_read_off_the_graph_is_that_of_the_network(name):
     config = small(name, input_shape=(None, None, 1) if name not in FIXED else (SIZE, SIZE, 1))
     if "guided" not in name:
         config = config.changed(final_activation="linear", **PROBED.get(name, {}))
@@ -673,14 +673,14 @@ def test_reach_read_off_the_graph_is_that_of_the_network(name):
     if name in VAST:
         network = keras.Model(network.input, network.get_layer(VAST[name]).output)
     predictor = predictor_for(network)
-    reach, stride = predictor.reach, predictor.stride[0]
-    assert reach.unknown == ()
-    if reach.tile_dependent:
+    field, stride = predictor.receptive_field, predictor.stride[0]
+    assert field.unknown == ()
+    if field.tile_dependent:
         check_far_sight(network, config)
         return
-    assert reach.halo[0] == reach.halo[1]
-    check_field(network, stride, reach.receptive_field[0])
-    check_halo(network, stride, reach.halo[0])
+    assert field.halo[0] == field.halo[1]
+    check_field(network, stride, field.extent[0])
+    check_halo(network, stride, field.halo[0])
 
 
 def check_far_sight(network: keras.Model, config: ArchitectureConfig) -> None:

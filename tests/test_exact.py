@@ -166,10 +166,10 @@ def test_halo_and_receptive_field_are_those_of_the_network(name, axis):
     """Neither a px more nor a px less than what a cut and what single px change."""
     build = GRAPHS[name]
     predictor = predictor_for(network(build, (48, 48) if build in FIXED else (None, None)))
-    reach, rounding = predictor.reach, 1e-5 if build in SINGLE else 1e-13
-    assert (reach.tile_dependent, reach.unknown) == ((), ())
+    field, rounding = predictor.receptive_field, 1e-5 if build in SINGLE else 1e-13
+    assert (field.tile_dependent, field.unknown) == ((), ())
     along, across = predictor.stride[axis], predictor.stride[1 - axis]
-    tile = -(-(2 * max(reach.halo[axis]) + 40) // along) * along
+    tile = -(-(2 * max(field.halo[axis]) + 40) // along) * along
     narrow = across * -(-24 // across)
     sizes = [(narrow, size) if axis else (size, narrow) for size in (3 * tile, tile)]
     whole = network(build, sizes[0] if build in FIXED else (None, None))
@@ -180,7 +180,7 @@ def test_halo_and_receptive_field_are_those_of_the_network(name, axis):
     got = lying(np.asarray(part(lying(image[:, tile : 2 * tile], axis))), axis)
     spoiled = np.flatnonzero((np.abs(got - want) > rounding * np.abs(want)).any(axis=(0, 2, 3)))
     left, right = spoiled[spoiled < tile // 2], spoiled[spoiled >= tile // 2]
-    assert (max(left, default=-1) + 1, tile - min(right, default=tile)) == reach.halo[axis]
+    assert (max(left, default=-1) + 1, tile - min(right, default=tile)) == field.halo[axis]
 
     middle = (3 * tile) // 2 // along * along
     impulses = np.ones((along + 1, 3 * tile, narrow, 1))
@@ -191,13 +191,13 @@ def test_halo_and_receptive_field_are_those_of_the_network(name, axis):
     shift = [np.flatnonzero(rows) - middle - one for one, rows in enumerate(touched)]
     before = max(int(rows.max()) for rows in shift if len(rows))
     after = max(-int(rows.min()) for rows in shift if len(rows))
-    assert (max(before, 0), max(after, 0)) == reach.receptive_field[axis]
+    assert (max(before, 0), max(after, 0)) == field.extent[axis]
 
 
 def test_a_two_conv_unet_needs_46_px_at_three_poolings_and_94_at_four():
     for levels, halo in [(3, 22), (4, 46), (5, 94)]:
-        reach = predictor_for(network(unet(levels=levels))).reach
-        assert reach.halo == ((halo, halo), (halo, halo))
+        field = predictor_for(network(unet(levels=levels))).receptive_field
+        assert field.halo == ((halo, halo), (halo, halo))
 
 
 class Own(layers.Layer):
@@ -268,7 +268,7 @@ def test_what_is_not_known_is_said(build, name):
     model = keras.Model(inputs, layers.Reshape((16, 16, 1))(outputs))
     plan = ts.plan(model, (40, 40))
     assert plan.verdict == "approximate"
-    assert f"the reach of {name}" in plan.reason
+    assert f"the receptive field of {name}" in plan.reason
     assert plan.reason.endswith("is not known")
 
 
@@ -329,7 +329,7 @@ def test_an_exact_tiling_equals_the_whole(drawn, spare, height, width):
     model = drawn[0](*drawn[1:])
     predictor = predictor_for(model)
     step = predictor.stride[0]
-    need = 2 * max(predictor.reach.halo[0])
+    need = 2 * max(predictor.receptive_field.halo[0])
     tile = -(-(need + step + spare) // step) * step
     image = np.random.default_rng(height).random((height, width, 1), np.float32)
     tiling = ts.TilingConfig(tile_size=tile, overlap="exact")
@@ -416,7 +416,7 @@ def test_the_self_check_needs_no_graph():
     tiling = ts.TilingConfig(tile_size=32, overlap=8)
     probs = ts.tiled_predict(lambda tiles: tiles[..., :1], image, tiling, verify=True)
     np.testing.assert_allclose(probs, image[..., :1], rtol=1e-6)
-    with pytest.raises(ModelError, match="the reach of a callable is not known"):
+    with pytest.raises(ModelError, match="the receptive field of a callable is not known"):
         ts.tiled_predict(lambda tiles: tiles - tiles.mean((1, 2), keepdims=True), image, tiling, verify=True)
 
 

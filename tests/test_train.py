@@ -528,7 +528,7 @@ def test_a_diagram_shows_every_layer(tmp_path, monkeypatch):
     result = Trainer(config).fit(blobs(1), blobs(8), progress=False)
     network, drawn = result.segmenter.network, (result.run_dir / "model.png").read_text()
     assert [one.name for one in network.layers if one.name not in drawn] == []
-    before, after = predictor_for(network).reach.receptive_field[0]
+    before, after = predictor_for(network).receptive_field.extent[0]
     side = before + 1 + after
     last = (result.run_dir / "model.txt").read_text().splitlines()[-1]
     assert last == f"receptive field  {side} x {side} px"

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import tiledseg as ts
-from tiledseg.engine import Windows, predictor_for
+from tiledseg.engine import predictor_for
 from tiledseg.models import build_model
 from tiledseg.models.architectures import builder_for
 from tiledseg.models.architectures._windows import DepthToSpace, SpaceToDepth, WindowAttention
+from tiledseg.tiling import Windows
 
 SWIN = {
     "name": "swin_unet",
@@ -123,7 +124,7 @@ def test_tiles_on_the_windows_grid_are_exact():
     assert np.abs(moved - whole).max() > 1e-3
 
 
-def test_reach_of_the_default_swin_unet_is_as_worked_out_by_hand():
+def test_the_receptive_field_of_the_default_swin_unet_is_as_worked_out_by_hand():
     network = builder_for({"name": "swin_unet", "input_shape": (None, None, 3)}).build(blank=True)
     predictor = predictor_for(network)
     # Tokens spoiled at the start, by level: a plain layer rounds up to whole windows of 8, a
@@ -135,5 +136,5 @@ def test_reach_of_the_default_swin_unet_is_as_worked_out_by_hand():
         spoiled += 4
     for _ in range(3):
         spoiled = -(-2 * spoiled // 8) * 8 + 4
-    assert predictor.reach.halo == ((4 * spoiled, 4 * spoiled),) * 2
+    assert predictor.receptive_field.halo == ((4 * spoiled, 4 * spoiled),) * 2
     assert predictor.stride == (256, 256)

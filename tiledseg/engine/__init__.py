@@ -6,26 +6,20 @@ from tiledseg.engine._callable import CallablePredictor
 from tiledseg.engine._choose import Way, fastest, n_devices, networks_for, own_views
 from tiledseg.engine._memory import allowed_memory, available_memory, check_memory, fitting_batch
 from tiledseg.engine._packing import Packing
-from tiledseg.engine._reach import UNKNOWN, Grow, Reach, Slide, Windows
 from tiledseg.engine.network import ModelReference, Network, Predictor, SegmenterLike, predictor_for
 from tiledseg.engine.tta import n_copies as n_views
 
 __all__ = [
-    "UNKNOWN",
     "CallablePredictor",
     "Engine",
-    "Grow",
     "ModelReference",
     "Network",
     "Packing",
     "Precision",
     "Predictor",
-    "Reach",
     "SegmenterLike",
-    "Slide",
     "Views",
     "Way",
-    "Windows",
     "allowed_memory",
     "available_memory",
     "check_memory",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._validate import invalid, shown
-from tiledseg.engine._reach import UNKNOWN, Reach
 from tiledseg.errors import ModelError, TiledSegError
+from tiledseg.tiling import UNKNOWN, ReceptiveField
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class CallablePredictor:
     channels: int | None = None
     tile_size: tuple[int | None, int | None] = (None, None)
     stride: tuple[int, int] = (1, 1)
-    reach: Reach = UNKNOWN
+    receptive_field: ReceptiveField = UNKNOWN
 
     def __init__(self, call: TileCall) -> None:
         self._call = call

@@ -1,4 +1,4 @@
-"""What a Keras graph says about tiling: its total stride, its reach, the size of its feature maps."""
+"""What a Keras graph says about tiling: total stride, receptive field, size of its feature maps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from tiledseg.engine._reach import Axis, Grow, Reach, Rule, Slide, Step, Windows
 from tiledseg.engine._rules import is_kerass_own, rules_of
+from tiledseg.tiling import Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
 
 __all__ = ["Graph", "read_graph"]
 
@@ -20,7 +20,7 @@ class Graph:
     stride: tuple[int, int]  # total stride (y, x) in px
     floats_per_px: float  # numbers in all feature maps together, for each px of the input
     products_per_px: float  # multiplications of a number with a weight, for each px of the input
-    reach: Reach  # what an output px depends on
+    receptive_field: ReceptiveField  # what an output px depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +61,18 @@ def read_graph(model: Any) -> Graph:  # noqa: ANN401
     else:
         output = _walk(graph, [_INPUT], walk, training=False)[0]
     y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
-    return Graph((y, x), walk.floats or 64.0, walk.products, _reach(walk, output, (y, x)))
+    return Graph((y, x), walk.floats or 64.0, walk.products, _receptive_field(walk, output, (y, x)))
 
 
-def _reach(walk: _Walk, output: _Map | None, stride: tuple[int, int]) -> Reach:
+def _receptive_field(walk: _Walk, output: _Map | None, stride: tuple[int, int]) -> ReceptiveField:
     if not walk.tile_dependent and not walk.unknown and output is not None:
         y, x = (
             Axis(tuple(steps), output.number, step) for steps, step in zip(walk.steps, stride, strict=True)
         )
         if y.fits and x.fits:
-            return Reach((y, x))
+            return ReceptiveField((y, x))
         walk.unknown["layers whose maps do not fit one another"] = None
-    return Reach(None, tuple(walk.tile_dependent), tuple(walk.unknown))
+    return ReceptiveField(None, tuple(walk.tile_dependent), tuple(walk.unknown))
 
 
 def _graph_of(operation: Any) -> Any:  # noqa: ANN401

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.engine._reach import Reach
+    from tiledseg.tiling import ReceptiveField
 
 __all__ = ["KerasPredictor", "padded", "ready_shape"]
 
@@ -51,7 +51,7 @@ class KerasPredictor:
         self.fingerprint: bytes = _weight_sums(model)
         self._graph = read_graph(model)
         self.stride: tuple[int, int] = self._graph.stride
-        self.reach: Reach = self._graph.reach
+        self.receptive_field: ReceptiveField = self._graph.receptive_field
 
     def work(self, n_px: int) -> float:
         """Estimate how much is to be computed."""

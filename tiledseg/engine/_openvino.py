@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import Precision
     from tiledseg.engine._keras import KerasPredictor
-    from tiledseg.engine._reach import Reach
+    from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]
 
@@ -73,7 +73,7 @@ class OpenVinoPredictor:
         self.classes: int | None = original.classes
         self.tile_size: tuple[int | None, int | None] = original.tile_size
         self.stride: tuple[int, int] = original.stride
-        self.reach: Reach = original.reach
+        self.receptive_field: ReceptiveField = original.receptive_field
         with _ONE_AT_A_TIME:
             found = _CONVERTED.get(original.model)
             if found is None or found.fingerprint != original.fingerprint:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.engine._reach import Reach
     from tiledseg.engine.network import Predictor
+    from tiledseg.tiling import ReceptiveField
 
     _Network: TypeAlias = Callable[[AnyArray], FloatArray]
     _Batch: TypeAlias = "list[tuple[_Request, int, int]]"
@@ -65,7 +65,7 @@ class Packing:
         self.channels: int | None = predictor.channels
         self.tile_size: tuple[int | None, int | None] = predictor.tile_size
         self.stride: tuple[int, int] = predictor.stride
-        self.reach: Reach = predictor.reach
+        self.receptive_field: ReceptiveField = predictor.receptive_field
 
     @property
     def classes(self) -> int | None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tiledseg.engine._reach import Grow, Rule, Slide
+from tiledseg.tiling import Grow, Rule, Slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable

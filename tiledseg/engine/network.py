@@ -17,9 +17,9 @@ from tiledseg.config import TTA, RuntimeConfig
 from tiledseg.engine._callable import CallablePredictor
 from tiledseg.engine._halving import Halving
 from tiledseg.engine._memory import allowed_memory, check_memory, fitting_batch
-from tiledseg.engine._reach import UNKNOWN
 from tiledseg.engine.tta import Augmented, n_copies
 from tiledseg.errors import ModelError, SettingError
+from tiledseg.tiling import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import PreprocessingConfig, TilingConfig
     from tiledseg.engine import _device, _keras, _openvino, _replicas
-    from tiledseg.engine._reach import Reach
+    from tiledseg.tiling import ReceptiveField
 else:
     _device = lazy_loader.load("tiledseg.engine._device", suppress_warning=True)
     _keras = lazy_loader.load("tiledseg.engine._keras", suppress_warning=True)
@@ -65,7 +65,7 @@ class Predictor(Protocol):
         ...
 
     @property
-    def reach(self) -> Reach:
+    def receptive_field(self) -> ReceptiveField:
         """What an output px depends on."""
         ...
 
@@ -193,9 +193,9 @@ class Network:
         return self.predictor.stride
 
     @property
-    def receptive_field(self) -> Reach:
+    def receptive_field(self) -> ReceptiveField:
         """What an output px depends on."""
-        return getattr(self.predictor, "reach", UNKNOWN)
+        return getattr(self.predictor, "receptive_field", UNKNOWN)
 
     @property
     def memory(self) -> int:

@@ -6,23 +6,23 @@ from math import lcm
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tiledseg._validate import invalid
-from tiledseg.engine import UNKNOWN, Reach
 from tiledseg.errors import SettingError
+from tiledseg.tiling import UNKNOWN, ReceptiveField
 
 if TYPE_CHECKING:
     from tiledseg.config import TilingConfig
     from tiledseg.engine import Predictor
     from tiledseg.tiling import AxisGrid, TileGrid
 
-__all__ = ["Verdict", "exact_tiling", "judge", "overlap_of", "reach_of"]
+__all__ = ["Verdict", "exact_tiling", "judge", "overlap_of", "receptive_field_of"]
 
 Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
 """``exact``: tiled equals whole; ``approximate``: it need not; ``impossible``: no tiling would make it."""
 
 
-def reach_of(predictor: Predictor) -> Reach:
+def receptive_field_of(predictor: Predictor) -> ReceptiveField:
     """Say what a network's outputs depend on."""
-    return getattr(predictor, "reach", UNKNOWN)
+    return getattr(predictor, "receptive_field", UNKNOWN)
 
 
 def judge(grid: TileGrid, predictor: Predictor) -> tuple[Verdict, str]:
@@ -33,12 +33,12 @@ def judge(grid: TileGrid, predictor: Predictor) -> tuple[Verdict, str]:
     of the tile that are not the padded image's; ``crop`` takes the core, every other blend the
     whole tile.
     """
-    reach = reach_of(predictor)
+    field = receptive_field_of(predictor)
     if len(grid) == 1:
         return "exact", "one tile covers the image"
-    if reach.halo is None:
-        return ("impossible" if reach.tile_dependent else "approximate"), _obstacle(reach)
-    axes = list(zip((grid.y, grid.x), reach.halo, predictor.stride, predictor.tile_size, strict=True))
+    if field.halo is None:
+        return ("impossible" if field.tile_dependent else "approximate"), _obstacle(field)
+    axes = list(zip((grid.y, grid.x), field.halo, predictor.stride, predictor.tile_size, strict=True))
     spoiled = [one for one in axes if not _clean(one[0], one[1], grid.blend)]
     if not spoiled:
         return "exact", "no px is taken from the halo at a tile's ends"
@@ -76,14 +76,14 @@ def overlap_of(tiling: TilingConfig, predictor: Predictor, place: int, tile: int
 
 
 def _known_overlap(place: int, predictor: Predictor) -> int:
-    halo = reach_of(predictor).halo
+    halo = receptive_field_of(predictor).halo
     if halo is None:
         raise invalid(
             SettingError,
             "overlap",
             must="be in px, or a fraction, for this network",
             got="exact",
-            fix=f"Tiled need not equal whole: {_obstacle(reach_of(predictor))}.",
+            fix=f"Tiled need not equal whole: {_obstacle(receptive_field_of(predictor))}.",
         )
     return _needed(halo[place])
 
@@ -125,10 +125,10 @@ def _least_tile(overlap: int, alignment: int, stride: int) -> int:
     return -(-(overlap + lcm(alignment, stride)) // stride) * stride
 
 
-def _obstacle(reach: Reach) -> str:
-    if reach.tile_dependent:
-        return f"the whole tile is seen by {_some(reach.tile_dependent)}"
-    return f"the reach of {_some(reach.unknown)} is not known"
+def _obstacle(field: ReceptiveField) -> str:
+    if field.tile_dependent:
+        return f"the whole tile is seen by {_some(field.tile_dependent)}"
+    return f"the receptive field of {_some(field.unknown)} is not known"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from tiledseg.config import TilingConfig
 from tiledseg.engine import SegmenterLike, check_memory, fitting_batch, predictor_for
 from tiledseg.errors import SettingError
 from tiledseg.predict._auto import auto_tiling
-from tiledseg.predict._exact import exact_tiling, judge, reach_of
+from tiledseg.predict._exact import exact_tiling, judge, receptive_field_of
 from tiledseg.preprocess import scaled_length
 from tiledseg.tiling import Tiler
 
@@ -57,7 +57,7 @@ class Plan:
     stride : tuple of int
         Total stride (y, x) of the network in px.
     receptive_field : tuple of tuple of int or None
-        Px before and after an output px that can reach it, along y and x: the most over the px
+        Px before and after an output px that it depends on, along y and x: the most over the px
         of one total stride. None where the network does not tell.
     halo : tuple of tuple of int or None
         Px at the start and at the end of a tile, along y and x, whose outputs differ from those
@@ -175,13 +175,13 @@ def plan(
     network calls  9 of 4 tiles
     output         1920 x 2560 px, ? channels, float32, 18.8 MiB
     memory         about 87.8 MiB beside the image (network 64.0 MiB, band of rows 5.0 MiB)
-    verdict        approximate: the reach of a callable is not known
+    verdict        approximate: the receptive field of a callable is not known
     """
     layout = lay_out(model, shape, tiling, memory_budget)
     predictor, grid = layout.predictor, layout.grid
     batch = chosen_batch(layout, batch_size, len(grid), memory_budget)
     classes = predictor.classes or 1
-    reach = reach_of(predictor)
+    field = receptive_field_of(predictor)
     verdict, reason = judge(grid, predictor)
     return Plan(
         shape=layout.shape,
@@ -189,8 +189,8 @@ def plan(
         tiling=layout.tiler.config,
         grid=grid,
         stride=predictor.stride,
-        receptive_field=reach.receptive_field,
-        halo=reach.halo,
+        receptive_field=field.extent,
+        halo=field.halo,
         verdict=verdict,
         reason=reason,
         classes=predictor.classes,

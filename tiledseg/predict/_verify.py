@@ -9,7 +9,7 @@ import numpy as np
 
 from tiledseg._validate import invalid
 from tiledseg.errors import ModelError, SettingError
-from tiledseg.predict._exact import judge, reach_of
+from tiledseg.predict._exact import judge, receptive_field_of
 from tiledseg.tiling import Box
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _from_middle(layout: Layout, tile: Tile) -> float:
 
 def _difference(layout: Layout, source: Source, tile: Tile) -> float:
     grid, box = layout.grid, tile.read_box
-    halo = reach_of(layout.predictor).halo or ((0, 0), (0, 0))
+    halo = receptive_field_of(layout.predictor).halo or ((0, 0), (0, 0))
     y, x = _wider(grid.y, box.y0, max(halo[0])), _wider(grid.x, box.x0, max(halo[1]))
     crop = Box(*y, *x)
     used = tile.core_box if grid.blend == "crop" else _inside(box, grid.shape)

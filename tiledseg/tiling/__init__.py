@@ -5,22 +5,31 @@ from tiledseg.tiling._enlarge import EnlargingSink
 from tiledseg.tiling._panels import tile_order
 from tiledseg.tiling._reduce import ReducingSink, Reduction, labels_of, reduced_dtype, reduced_shape
 from tiledseg.tiling.grid import AxisGrid, Box, Tile, TileGrid, check_multiple
+from tiledseg.tiling.receptive_field import UNKNOWN, Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
 from tiledseg.tiling.stitcher import Stitcher
 from tiledseg.tiling.tiler import TileBatch, Tiler
 from tiledseg.tiling.windows import AxisWindow, axis_windows
 
 __all__ = [
+    "UNKNOWN",
+    "Axis",
     "AxisGrid",
     "AxisWindow",
     "Box",
     "EnlargingSink",
+    "Grow",
+    "ReceptiveField",
     "ReducingSink",
     "Reduction",
+    "Rule",
+    "Slide",
+    "Step",
     "Stitcher",
     "Tile",
     "TileBatch",
     "TileGrid",
     "Tiler",
+    "Windows",
     "axis_windows",
     "check_multiple",
     "labels_of",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tiledseg.engine import Reach
+    from tiledseg.tiling import ReceptiveField
 
 __all__ = ["check_drawable", "write_overview"]
 
@@ -79,15 +79,15 @@ def _facts(network: keras.Model) -> Iterator[tuple[str, str]]:
     trained = sum(math.prod(weight.shape) for weight in network.trainable_weights)
     yield "parameters", f"{network.count_params():,}, {trained:,} of them trained"
     yield "total stride", f"{_size(predictor.stride)} px"
-    yield "receptive field", _field(predictor.reach)
+    yield "receptive field", _field(predictor.receptive_field)
 
 
-def _field(reach: Reach) -> str:
-    if reach.receptive_field is None:
-        first, *others = reach.tile_dependent or reach.unknown
+def _field(field: ReceptiveField) -> str:
+    if field.extent is None:
+        first, *others = field.tile_dependent or field.unknown
         named = f"{first} and {len(others)} more" if others else first
-        return f"the whole tile, by {named}" if reach.tile_dependent else f"not known, for {named}"
-    return f"{_size(tuple(before + 1 + after for before, after in reach.receptive_field))} px"
+        return f"the whole tile, by {named}" if field.tile_dependent else f"not known, for {named}"
+    return f"{_size(tuple(before + 1 + after for before, after in field.extent))} px"
 
 
 def _shape(tensor: Any) -> str:  # noqa: ANN401

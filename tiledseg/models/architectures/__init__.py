@@ -19,8 +19,8 @@ What a builder keeps to:
   of `keras.ops` cannot be named, so they stand inside layers.
 - A layer of one's own is registered with ``keras.saving.register_keras_serializable("tiledseg")``
   and says by its attribute ``looks_at`` what an output px depends on: ``"px"`` for that px alone,
-  ``"tile"`` for the whole tile or the px's place in it, or a pair of the rules of the engine (`Slide`,
-  `Grow`, `Windows`), along y and x. Without it `plan` calls its reach unknown.
+  ``"tile"`` for the whole tile or the px's place in it, or a pair of the rules of tiling (`Slide`,
+  `Grow`, `Windows`), along y and x. Without it `plan` calls its receptive field unknown.
 - It takes any input channels and classes, and ends in float32 whatever the precision.
 """
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from tiledseg._backend import keras
 from tiledseg.config import TransUNetConfig
-from tiledseg.engine import Slide
 from tiledseg.models.architectures._blocks import INITIALIZER, normalised
 from tiledseg.models.architectures._builder import NetworkBuilder
+from tiledseg.tiling import Slide
 
 __all__ = ["TransUNetBuilder"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg.engine import Grow, Slide, Windows
+from tiledseg.tiling import Grow, Slide, Windows
 
 __all__ = ["DepthToSpace", "SpaceToDepth", "WindowAttention"]
 

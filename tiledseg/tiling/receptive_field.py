@@ -1,7 +1,7 @@
 """How far an output px of a network sees, and how far the ends of a tile spoil it.
 
 Each layer is reduced to what it does to places along one axis. Two questions are then answered
-in whole numbers: which input px can reach an output px (intervals of px, walked from the output
+in whole numbers: which input px an output px depends on (intervals of px, walked from the output
 back to the input), and how many px at the two ends of a tile differ from what the whole image
 gives (walked from the input to the output). Sizes and origins are multiples of the total stride
 throughout, so that paddings which depend on a remainder are the same in the tile and the whole.
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-__all__ = ["UNKNOWN", "Axis", "Grow", "Reach", "Rule", "Slide", "Step", "Windows"]
+__all__ = ["UNKNOWN", "Axis", "Grow", "ReceptiveField", "Rule", "Slide", "Step", "Windows"]
 
-_STRIDES = 1 << 16  # in the axis that the questions are answered on: no end may reach its middle
+_STRIDES = 1 << 16  # in the axis that the questions are answered on: no end may touch its middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,10 @@ class Grow:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """A grid of windows that do not overlap; a px takes all px of its window.
+    """A grid of attention windows that do not overlap; a px takes all px of its window."""
 
-    Where the grid is shifted, the windows at the ends of the map are cut off: they lack px that a
-    larger map has there.
-    """
+    # Where the grid is shifted, the windows at the ends of the map are cut off: they lack px that a
+    # larger map has there.
 
     size: int  # length of a window in px; the map's length is a multiple of it
     shift: int = 0  # place of the first whole window
@@ -152,35 +151,30 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ReceptiveField:
     """What the outputs of a network depend on."""
 
-    # the network along y and x; None where that does not say what an output depends on
-    axes: tuple[Axis, Axis] | None
+    axes: tuple[Axis, Axis] | None  # along y and x; None where that does not say what an output depends on
     tile_dependent: tuple[str, ...] = ()  # layers that look at the whole tile, or at a px's place in it
     unknown: tuple[str, ...] = ()  # layers of which it is not known what they look at
 
     @property
     def halo(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """Px at the start and at the end of a tile that differ from the whole's, along y and x.
-
-        They do where the tile's end is not the image's: there the network pads what the whole
-        image goes on with. All other px are the whole's if size and origin of the tile are
-        multiples of the total stride.
-        """
+        """Px at the start and at the end of a tile that differ from the whole's, along y and x."""
+        # They differ where the tile's end is not the image's: the network pads there, and the whole
+        # image continues. All other px are the whole's if size and origin of the tile are multiples
+        # of the total stride.
         return None if self.axes is None else (_halo(self.axes[0]), _halo(self.axes[1]))
 
     @property
-    def receptive_field(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """Px of the input before and after an output px that can reach it, along y and x.
-
-        The largest over the output px of one total stride, since these differ.
-        """
+    def extent(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Px of the input before and after an output px that it depends on, along y and x."""
+        # The largest over the output px of one total stride, since these differ.
         return None if self.axes is None else (_field(self.axes[0]), _field(self.axes[1]))
 
 
-UNKNOWN = Reach(None, unknown=("a callable",))
-"""The reach of a network of which nothing but its outputs can be seen."""
+UNKNOWN = ReceptiveField(None, unknown=("a callable",))
+"""The receptive field of a network of which nothing but its outputs can be seen."""
 
 
 @lru_cache(maxsize=32)
@@ -210,7 +204,7 @@ def _field(axis: Axis) -> tuple[int, int]:
 
 
 def _seen(walk: list[tuple[Step, _Places | _Gridded]], output: int, place: int) -> tuple[int, int]:
-    """Give the first and the last input px that reach an output px."""
+    """Give the first and the last input px that an output px depends on."""
     seen = {output: (place, place)}
     for step, places in walk:
         if step.output not in seen:
