@@ -278,7 +278,7 @@ def test_impossible_folder_is_an_error_of_ours(segmenter, folder):
 
 # --- faults while saving ---------------------------------------------------------------------------
 
-FAULTS = ("save_file", "fsync", "rename")
+FAULTS = ("save_file", "fsync", "replace")
 
 
 def break_nth_call(monkeypatch, name, n, fault):
@@ -286,7 +286,7 @@ def break_nth_call(monkeypatch, name, n, fault):
     owner, attribute = {
         "save_file": (sys.modules["tiledseg.models._weights"], "save_file"),
         "fsync": (os, "fsync"),
-        "rename": (type(Path()), "rename"),
+        "replace": (type(Path()), "replace"),
     }[name]
     calls, real = [], getattr(owner, attribute)
 
@@ -309,7 +309,7 @@ def test_failed_replacement_keeps_the_earlier_bundle(name, segmenter, bundle, mo
         n += 1
         with monkeypatch.context() as patch:
             calls = break_nth_call(patch, name, n, no_space)
-            if n > 10:
+            if n > 20:
                 pytest.fail("saving has no end")
             with suppress(FileError):
                 segmenter.changed(threshold=0.75).save(bundle, overwrite=True)
@@ -341,7 +341,7 @@ def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 
 name, n, bundle = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-owner = {"save_file": weights, "fsync": os, "rename": type(Path())}[name]
+owner = {"save_file": weights, "fsync": os, "replace": type(Path())}[name]
 real, calls = getattr(owner, name), []
 
 def killed(*args):
@@ -355,7 +355,7 @@ segmenter.save(Path(bundle).with_name("other") if sys.argv[4] == "new" else bund
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "where"), [("fsync", 1, "new"), ("rename", 1, "new"), ("rename", 2, "over")]
+    ("name", "n", "where"), [("fsync", 1, "new"), ("replace", 3, "new"), ("replace", 4, "over")]
 )
 def test_killed_save_leaves_nothing_half_done(name, n, where, bundle):
     done = subprocess.run(

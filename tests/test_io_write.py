@@ -333,7 +333,7 @@ def test_a_short_write_is_found(tmp_path, monkeypatch):
         fields[stat.ST_SIZE] -= 1
         return os.stat_result(fields)
 
-    monkeypatch.setattr("tiledseg._storage.os.fstat", shorter)
+    monkeypatch.setattr("tiledseg._storage.files.os.fstat", shorter)
     with pytest.raises(FileError, match="only 2 of 3 bytes"):
         write_bytes(path, b"new")
     monkeypatch.undo()

@@ -199,11 +199,11 @@ def test_a_folder_takes_one_run_at_a_time_and_the_lock_of_a_killed_one_is_taken_
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(FileError, match=rf"one run at a time; got a run in process {holder.pid}\b"):
             ts.predict_files(SEGMENTER, folder, out)
-        assert [path.name for path in out.iterdir()] == ["lock"]
+        assert [path.name for path in out.iterdir()] == [".tiledseg.lock"]
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.communicate()
-    assert (out / "lock").read_text() == f"{holder.pid}\n"
+    assert f"process {holder.pid}\n" in (out / ".tiledseg.lock").read_text()
     assert not ts.predict_files(SEGMENTER, folder, out).failed
     assert [path.name for path in out.iterdir()] == ["masks"]
 

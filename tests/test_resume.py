@@ -317,7 +317,7 @@ def test_the_first_signal_ends_the_epoch_and_the_run_can_be_resumed(folder, tmp_
 
 def test_the_second_signal_ends_the_run_at_once(folder, tmp_path):
     with running(folder, tmp_path, **{"steps-per-epoch": 99_999}) as process:
-        wait_for(process, lambda: list(tmp_path.glob("runs/*/lock")))
+        wait_for(process, lambda: list(tmp_path.glob("runs/*/.tiledseg.lock")))
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)

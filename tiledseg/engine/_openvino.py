@@ -17,11 +17,11 @@ import numpy as np
 import openvino
 
 from tiledseg._backend import keras
+from tiledseg._storage import DiskCache, cache_folder
 from tiledseg._validate import invalid, shown
 from tiledseg.engine._callable import checked_outputs, failures_named
-from tiledseg.engine._kept import drop, keep, kept
 from tiledseg.engine._keras import padded, ready_shape
-from tiledseg.errors import ModelError
+from tiledseg.errors import FileError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,7 @@ _log = logging.getLogger("tiledseg")
 _TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the largest output, or of 1 where that is smaller
 _SHARE = {"f32": 1.0, "bf16": 0.999}  # of the outputs that have to be within it
 _FILE = "network.xml"
+_MOST_BYTES = 4 << 30  # of all cached networks
 
 
 @dataclass(slots=True)
@@ -116,7 +117,7 @@ class OpenVinoPredictor:
                 if worst <= _TOLERANCE[self._precision]:
                     _log.debug("OpenVINO %s agrees with Keras within %.1e.", self._precision, worst)
                     return call
-                drop(key)
+                _cache().drop(key)
                 if network is None:
                     break
             reason = f"it differs from Keras by {worst:.2g} of the largest output"
@@ -173,12 +174,21 @@ def _converted(model: Any, shape: tuple[int, ...], key: str) -> Any:  # noqa: AN
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model.export(folder, format="tf_saved_model", verbose=False, input_signature=signature)
         network = _CORE.read_model(folder)
-        keep(key, lambda where: openvino.save_model(network, where / _FILE, compress_to_fp16=False))
+        try:
+            _cache().keep(
+                key, lambda where: openvino.save_model(network, where / _FILE, compress_to_fp16=False)
+            )
+        except (OSError, RuntimeError, FileError) as error:  # a full disk; the network is converted again
+            _log.info("A converted network could not be cached: %s", error)
         return network
 
 
+def _cache() -> DiskCache:
+    return DiskCache(cache_folder(), _MOST_BYTES)
+
+
 def _read(key: str) -> Any:  # noqa: ANN401
-    folder = kept(key)
+    folder = _cache().find(key)
     return None if folder is None else _CORE.read_model(folder / _FILE)
 
 

@@ -4,13 +4,19 @@ Python opens files, OpenCV and tifffile only decode and encode. What a file decl
 is taken for it; what could mean two things is an error that names both.
 """
 
-from tiledseg._storage import atomic_write, check_writable, write_bytes, write_text
+from tiledseg._storage import (
+    atomic_write,
+    check_new_folder,
+    check_writable,
+    file_digest,
+    locked,
+    new_folder,
+    write_bytes,
+    write_text,
+)
 from tiledseg.io._create import ImageSink, create_image
-from tiledseg.io._digest import file_digest
 from tiledseg.io._file import MAX_PIXELS
 from tiledseg.io._find import SUFFIXES, find_images
-from tiledseg.io._folder import check_new_folder, new_folder
-from tiledseg.io._lock import locked
 from tiledseg.io._mask import read_mask
 from tiledseg.io._open import MAX_REGION_PIXELS, open_image
 from tiledseg.io._partial import check_identity

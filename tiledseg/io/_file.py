@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import stat
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from tiledseg._validate import invalid, named, path_text
+from tiledseg._storage import open_regular, read_at
+from tiledseg._validate import invalid, named
 from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ MAX_PIXELS = 2**30
 """Default limit on an image's height times width, in px; also OpenCV's own."""
 
 _METADATA_BYTES = 2**26
-_SEEKING = threading.Lock()
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
 
 
@@ -48,11 +46,8 @@ class Reader:
 
     def at(self, offset: int, count: int) -> bytes:
         """Read `count` bytes at `offset`, as `take` does, from any thread."""
-        if not hasattr(os, "pread"):
-            with _SEEKING:
-                return self.take(offset, count)
         try:
-            data = os.pread(self.handle.fileno(), count, offset)
+            data = read_at(self.handle, offset, count)
         except OSError as error:
             raise self.bad("be readable", error.strerror or str(error), "Check the disk.") from error
         if len(data) != count:
@@ -90,30 +85,13 @@ class Reader:
 
 @contextmanager
 def opened(path: PathLike) -> Iterator[Reader]:
-    """Open a regular file for reading; never wait for a pipe or a device."""
-    text = path_text(path)
-    name = named(text)
-    try:
-        descriptor = os.open(text, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as handle:
-            yield _checked(name, handle)
-    except FileNotFoundError:
-        raise invalid(FileError, name, must="exist", got="no such file", fix="Check the path.") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        fix = "Check the file and its rights."
-        raise invalid(FileError, name, must="be readable", got=reason, fix=fix) from error
-
-
-def _checked(name: str, handle: BinaryIO) -> Reader:
-    status = os.fstat(handle.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
-        raise invalid(FileError, name, must="be a regular file", got=kind, fix="Name an image file.")
-    if not status.st_size:
-        fix = "Copy or export it again."
-        raise invalid(FileError, name, must="hold an image", got="an empty file", fix=fix)
-    return Reader(name, handle, status.st_size)
+    """Open an image file for reading."""
+    with open_regular(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        if not size:
+            fix = "Copy or export it again."
+            raise invalid(FileError, named(path), must="hold an image", got="an empty file", fix=fix)
+        yield Reader(named(path), handle, size)
 
 
 def check_max_pixels(max_pixels: object) -> None:

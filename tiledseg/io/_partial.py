@@ -11,10 +11,9 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._storage import refuse, replaceable, sync_folder
+from tiledseg._storage import hold, refuse, replaceable, sync_folder, take_place
 from tiledseg._validate import invalid, named, path_text, shown
 from tiledseg.errors import FileError
-from tiledseg.io._lock import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +33,6 @@ class Partial:
         self._journal = os.fdopen(descriptor, "r+b", buffering=0)
         try:
             notes, length = _notes(self._journal.read())
-            self._lock(target, notes)
             self.resumed: bool = bool(notes) and self.path.exists()
             if self.resumed:
                 check_identity(named(str(self._journal_path)), notes[0]["fingerprint"], fingerprint)
@@ -56,17 +54,6 @@ class Partial:
         if remove:
             self._journal_path.unlink(missing_ok=True)
         self._journal.close()
-
-    def _lock(self, target: Path, notes: list[Any]) -> None:
-        if not lock_file(self._journal.fileno()):
-            who = [note["pid"] for note in notes if "pid" in note][-1:] or ["unknown"]
-            raise invalid(
-                FileError,
-                named(str(target)),
-                must="be written by one run",
-                got=f"process {who[0]} at it",
-                fix="Wait for it, stop it, or write elsewhere.",
-            )
 
 
 def _notes(data: bytes) -> tuple[list[Any], int]:
@@ -105,15 +92,29 @@ def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[t
         if not target.is_dir():
             replaceable(name, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        journal = None if fingerprint is None else Partial(target, fingerprint)
     except OSError as error:
         refuse(name, error)
-    part = target.with_name(f".tiledseg-{secrets.token_hex(8)}.part") if journal is None else journal.path
+    with contextlib.ExitStack() as stack:
+        if fingerprint is not None:
+            stack.enter_context(hold(target.with_name(f".{target.name}.tiledseg-lock"), target))
+        yield from _parts(name, target, fingerprint)
+
+
+def _parts(
+    name: str, target: Path, fingerprint: Mapping[str, Any] | None
+) -> Iterator[tuple[Path, Partial | None]]:
     done = False
+    journal = None
+    part = target.with_name(f".tiledseg-{secrets.token_hex(8)}.part")
     try:
+        if fingerprint is not None:
+            journal = Partial(target, fingerprint)
+            part = journal.path
         yield part, journal
-        _replace(part, target)
+        aside = take_place(part, target)
         done = True
+        if aside is not None:
+            _remove(aside)
         sync_folder(target.parent)
     except OSError as error:
         refuse(name, error)
@@ -123,22 +124,6 @@ def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[t
         elif not done:
             with contextlib.suppress(OSError):
                 _remove(part)
-
-
-def _replace(part: Path, target: Path) -> None:
-    """Let the part take the target's place; a folder that stands there is a result of ours to be replaced."""
-    if part.is_dir() and target.exists():
-        old = target.with_name(f".{target.name}.tiledseg-old")
-        _remove(old)
-        target.replace(old)
-        try:
-            part.replace(target)
-        except OSError:
-            old.replace(target)
-            raise
-        _remove(old)
-    else:
-        part.replace(target)
 
 
 def _remove(path: Path) -> None:

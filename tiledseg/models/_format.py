@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING
-
 from tiledseg._validate import invalid
 from tiledseg.errors import BundleError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "CARD",
@@ -22,7 +16,6 @@ __all__ = [
     "OPTIONAL",
     "WEIGHTS",
     "damaged",
-    "sha256",
 ]
 
 FORMAT = 1
@@ -52,9 +45,3 @@ def damaged(what: object, *, must: str, got: object) -> BundleError:
     """Build the error of a file that only another copy of the bundle can mend."""
     fix = "Copy the bundle again from where it came from."
     return invalid(BundleError, str(what), must=must, got=got, fix=fix)
-
-
-def sha256(path: Path) -> str:
-    """Digest a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

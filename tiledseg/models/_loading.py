@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
+from tiledseg._storage import sha256
 from tiledseg._validate import did_you_mean, invalid
 from tiledseg.config import PreprocessingConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
-from tiledseg.models._format import CONFIG, FORMAT, KEYS, LARGEST_CONFIG, OPTIONAL, WEIGHTS, damaged, sha256
+from tiledseg.models._format import CONFIG, FORMAT, KEYS, LARGEST_CONFIG, OPTIONAL, WEIGHTS, damaged
 from tiledseg.models._segmenter import Segmenter
 from tiledseg.models._weights import load_network
 from tiledseg.models.architectures import builder_for

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tiledseg._storage import sha256
 from tiledseg._validate import invalid, path_text
-from tiledseg.errors import BundleError
+from tiledseg.errors import BundleError, FileError
 from tiledseg.models._format import CONFIG, WEIGHTS
 from tiledseg.models._loading import load_model
 from tiledseg.models._segmenter import Segmenter
@@ -106,14 +107,13 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
         try:
-            with (folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
+            digest.update(bytes.fromhex(sha256(folder / name)))
+        except FileError as error:
             raise invalid(
                 BundleError,
                 str(folder / name),
                 must="be readable",
-                got=error.strerror,
+                got="a file that cannot be read",
                 fix="Name a bundle's folder.",
             ) from error
     return digest.hexdigest()

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiledseg._backend import keras
+from tiledseg._storage import new_folder, sha256, sync_file, write_bytes
 from tiledseg._validate import invalid, path_text
 from tiledseg._version import __version__
 from tiledseg.engine import SegmenterLike
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io import write_bytes
 from tiledseg.models._card import card
-from tiledseg.models._format import CARD, CONFIG, FILES, FORMAT, LARGEST_CONFIG, WEIGHTS, sha256
+from tiledseg.models._format import CARD, CONFIG, FILES, FORMAT, LARGEST_CONFIG, WEIGHTS
 from tiledseg.models._weights import weights_of, write_weights
 
 if TYPE_CHECKING:
@@ -31,9 +29,9 @@ def save_bundle(segmenter: Segmenter, folder: PathLike, *, overwrite: bool = Fal
     """Write a segmenter as a folder of ``config.json``, ``model.safetensors`` and ``README.md``.
 
     The files are written to a hidden folder beside the target, which then takes the target's
-    name. A save that is killed leaves that folder, ending in ``.partial``, and the target as it
-    was; killed while it replaces a bundle, it may leave the earlier one under a hidden name
-    ending in ``.old``.
+    name. A save that is killed leaves that folder, ``.tiledseg-*.part``, and the target as it
+    was; killed while it replaces a bundle, it may leave the earlier one under the hidden name
+    ``.NAME.*.old``.
 
     Parameters
     ----------
@@ -67,7 +65,8 @@ def save_bundle(segmenter: Segmenter, folder: PathLike, *, overwrite: bool = Fal
         _check_target(target, overwrite=overwrite)
         weights = weights_of(segmenter.network, segmenter.architecture)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _written(segmenter, weights, target)
+        with new_folder(target, replace=FILES if overwrite else ()) as partial:
+            _fill(partial, segmenter, weights)
     except (OSError, ValueError, RuntimeError) as error:  # a loop of links, say
         raise invalid(
             FileError,
@@ -100,17 +99,6 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         )
 
 
-def _written(segmenter: Segmenter, weights: dict[str, FloatArray], target: Path) -> None:
-    partial = _beside(target, "partial")
-    partial.mkdir()
-    try:
-        _fill(partial, segmenter, weights)
-        _take_name(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
 def _fill(partial: Path, segmenter: Segmenter, weights: dict[str, FloatArray]) -> None:
     write_weights(weights, partial / WEIGHTS)
     text = _config(segmenter, sha256(partial / WEIGHTS))
@@ -125,8 +113,7 @@ def _fill(partial: Path, segmenter: Segmenter, weights: dict[str, FloatArray]) -
     write_bytes(partial / CONFIG, text)
     write_bytes(partial / CARD, card(segmenter).encode())
     shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors makes it private to its owner
-    for path in (partial / WEIGHTS, partial):
-        _sync(path)
+    sync_file(partial / WEIGHTS)
 
 
 def _config(segmenter: Segmenter, digest: str) -> bytes:
@@ -144,40 +131,3 @@ def _config(segmenter: Segmenter, digest: str) -> bytes:
         "weights_sha256": digest,
     }
     return json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _take_name(partial: Path, target: Path) -> None:
-    """Give the finished folder its name; an earlier bundle steps aside first and is then removed."""
-    earlier = _beside(target, "old") if target.exists() else None
-    if earlier:
-        target.rename(earlier)
-    try:
-        partial.rename(target)
-    except BaseException:
-        if earlier:
-            earlier.rename(target)
-        raise
-    _sync(target.parent)
-    if earlier:
-        _remove(earlier)
-
-
-def _remove(bundle: Path) -> None:
-    """Remove our own files alone; a folder in which others appeared meanwhile stays."""
-    with suppress(OSError):
-        for name in FILES:
-            (bundle / name).unlink(missing_ok=True)
-        bundle.rmdir()
-
-
-def _beside(target: Path, state: str) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{state}")
-
-
-def _sync(path: Path) -> None:
-    """Wait until the disk has it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

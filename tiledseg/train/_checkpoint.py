@@ -22,13 +22,13 @@ from tiledseg.io import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from io import BufferedReader
 
 __all__ = ["Checkpoint", "keep_checkpoint", "latest_checkpoint"]
 
 _log = logging.getLogger("tiledseg")
 _SEAL = "tiledseg checkpoint 1 sha256:{}\n"
 _SEAL_BYTES = len(_SEAL.format("0" * 64))
-_AT_ONCE = 2**22
 _LARGEST_HEADER = 10**8
 _KEPT = 2
 _TYPES = {  # safetensors' names
@@ -121,10 +121,8 @@ def _read(path: Path) -> Checkpoint:
         ) from error
 
 
-def _check_seal(file: BinaryIO, path: Path) -> None:
-    seal, digest = file.read(_SEAL_BYTES), hashlib.sha256()
-    while part := file.read(_AT_ONCE):
-        digest.update(part)
+def _check_seal(file: BufferedReader, path: Path) -> None:
+    seal, digest = file.read(_SEAL_BYTES), hashlib.file_digest(file, "sha256")
     if seal != _SEAL.format(digest.hexdigest()).encode():
         raise invalid(
             FileError,

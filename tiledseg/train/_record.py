@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 
 from tiledseg._backend import keras
+from tiledseg._storage import array_digest, file_digest, write_text
 from tiledseg._validate import invalid, shown
 from tiledseg._version import __version__
 from tiledseg.config import RunConfig
 from tiledseg.data import Pair
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io import file_digest, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,7 +152,7 @@ def _entry(pair: Pair) -> dict[str, Any]:
         if field.name not in {"image", "mask"}:
             entry[field.name] = list(value) if isinstance(value, tuple) else value
         elif isinstance(value, np.ndarray):
-            entry[field.name] = _array_digest(value)
+            entry[field.name] = array_digest(value)
         else:
             paths = [_absolute(one) for one in (value if isinstance(value, tuple) else [value])]
             entry[field.name] = [file_digest(path) for path in paths]
@@ -177,12 +177,6 @@ def _pair(entry: dict[str, Any]) -> Pair:
     own: dict[str, Any] = {name: value for name, value in entry.items() if name != "files"} | files
     own = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
     return Pair(**own)
-
-
-def _array_digest(values: np.ndarray[Any, Any]) -> str:
-    digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
-    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _read_record(run_dir: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "new_run_dir", "remove_leftovers"]
 
-_LEFTOVERS = (".tiledseg-*.part", ".best.*.partial", ".best.*.old", "checkpoints/.tiledseg-*.part")
+_LEFTOVERS = (".tiledseg-*.part", ".best.*.old", "checkpoints/.tiledseg-*.part")
 
 
 def new_run_dir(runs_dir: PathLike) -> Path:

@@ -1,4 +1,4 @@
-"""The one writer: a file is there whole, or as it was before."""
+"""Files and folders that are whole or as they were before; regular files opened without waiting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
+import threading
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -16,21 +18,31 @@ from tiledseg._validate import instance_of, invalid, named, path_text
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+    from io import BufferedReader
 
     from tiledseg._types import PathLike
 
 __all__ = [
     "atomic_write",
+    "check_new_folder",
     "check_writable",
+    "new_folder",
+    "open_regular",
+    "read_at",
     "refuse",
     "replaceable",
     "settle",
+    "sync_file",
     "sync_folder",
+    "take_place",
     "write_bytes",
     "write_text",
 ]
 
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone has it, and lacks the next
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_SEEKING = threading.Lock()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # said where folders cannot be synced
 _FIXES = {
     errno.ENOSPC: "Free some space, or write elsewhere.",
@@ -45,21 +57,15 @@ _FIXES = {
 
 @contextmanager
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
-    """Write a file whole or not at all.
-
-    Gives a temporary file beside the target, opened for writing and reading. When the block ends without an
-    error, the file is flushed to the disk, takes the target's place in one step, and its folder is flushed
-    too. When anything fails, the temporary file is removed and the target stays as it was. A process that is
-    killed leaves the target as it was, and at most a hidden file ``.tiledseg-*.part`` beside it. Missing
-    folders are made. A link is followed: the file that it points to is replaced. An existing file keeps its
-    rights.
-    """
+    """Give a temporary file beside the target, which takes its place once it is whole, or is removed."""
+    # A process that is killed leaves the target as it was, and at most a hidden file `.tiledseg-*.part`
+    # beside it. A link is followed: the file that it points to is replaced. It keeps its rights.
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))
         mode = replaceable(name, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".tiledseg-{secrets.token_hex(8)}.part"
+        temporary = _beside(target)
         handle = _created(temporary, mode)
     except OSError as error:
         refuse(name, error)
@@ -95,7 +101,7 @@ def replaceable(name: str, target: Path) -> int | None:
 
 
 def _created(temporary: Path, mode: int | None) -> BinaryIO:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY
     descriptor = os.open(temporary, flags, 0o666)
     try:
         if mode is not None and hasattr(os, "fchmod"):
@@ -108,6 +114,10 @@ def _created(temporary: Path, mode: int | None) -> BinaryIO:
         raise
 
 
+def _beside(target: Path) -> Path:
+    return target.with_name(f".tiledseg-{secrets.token_hex(8)}.part")
+
+
 def settle(handle: BinaryIO) -> None:
     """Bring the file to the disk, and check that all of it arrived."""
     handle.flush()
@@ -116,6 +126,12 @@ def settle(handle: BinaryIO) -> None:
     size = os.fstat(handle.fileno()).st_size
     if size != end:
         raise OSError(errno.EIO, f"only {size} of {end} bytes arrived")
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file to the disk that another library wrote."""
+    with path.open("r+b") as handle:
+        os.fsync(handle.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -150,15 +166,30 @@ def write_text(path: PathLike, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
+def take_place(part: Path, target: Path) -> Path | None:
+    """Let a finished file or folder take the target's place; give the folder that stood there, set aside."""
+    if not (part.is_dir() and target.exists()):
+        part.replace(target)
+        return None
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    target.replace(aside)
+    try:
+        part.replace(target)
+    except BaseException:
+        aside.replace(target)
+        raise
+    return aside
+
+
 def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
-    """Make a folder and try a file in it, so that an impossible output is told before the work begins."""
+    """Make a folder and try a file in it, so that an impossible output is refused before the work."""
     path = Path(path_text(folder))
     missing: list[Path] = []
     try:
         if not keep:
             missing = list(takewhile(lambda one: not one.exists(), (path, *path.parents)))
         path.mkdir(parents=True, exist_ok=True)
-        trial = path / f".tiledseg-{secrets.token_hex(8)}.part"
+        trial = _beside(path / "trial")
         with _created(trial, None) as handle:
             try:
                 handle.write(b"trial")
@@ -176,3 +207,81 @@ def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
             for made in missing:
                 made.rmdir()
     return path
+
+
+def check_new_folder(path: PathLike, replace: Collection[str] = ()) -> Path:
+    """Check that a folder is new, empty, or holds nothing but the names to be replaced, and can be made."""
+    target = Path(path_text(path))
+    try:
+        names = [entry.name for entry in target.iterdir()] if os.path.lexists(target) else []
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise invalid(FileError, named(target), must="be a folder", got=got, fix="Name a new one.") from error
+    foreign = next((name for name in names if name not in replace), None)
+    if foreign is not None:
+        raise invalid(
+            FileError,
+            named(target),
+            must="be a new or empty folder",
+            got=f"{named(foreign)} in it",
+            fix="Name another folder; nothing in this one is touched.",
+        )
+    check_writable(target.absolute().parent, keep=False)
+    return target
+
+
+@contextmanager
+def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
+    """Give a hidden folder beside the target, which takes its place once the block ends, or is removed."""
+    # `replace` names the files of an earlier folder of ours that may stand there; only they are removed.
+    # A process that is killed leaves at most hidden folders `.tiledseg-*.part` and `.NAME.*.old`.
+    target = check_new_folder(path, replace)
+    filling = _beside(target.absolute())
+    try:
+        filling.mkdir(parents=True)
+        try:
+            yield filling
+            check_new_folder(target, replace)
+            sync_folder(filling)
+            aside = take_place(filling, target.absolute())
+        except BaseException:
+            shutil.rmtree(filling, ignore_errors=True)
+            raise
+        if aside is not None:
+            with contextlib.suppress(OSError):  # what appeared in it meanwhile stays
+                for name in replace:
+                    (aside / name).unlink(missing_ok=True)
+                aside.rmdir()
+        sync_folder(target.absolute().parent)
+    except OSError as error:
+        refuse(named(target), error)
+
+
+@contextmanager
+def open_regular(path: PathLike) -> Iterator[BufferedReader]:
+    """Open a regular file for reading; never wait for a pipe or a device."""
+    text = path_text(path)
+    name = named(text)
+    try:
+        descriptor = os.open(text, os.O_RDONLY | _NO_WAIT | _BINARY)
+        with os.fdopen(descriptor, "rb") as handle:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                got = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+                raise invalid(FileError, name, must="be a regular file", got=got, fix="Name a file.")
+            yield handle
+    except FileNotFoundError:
+        raise invalid(FileError, name, must="exist", got="no such file", fix="Check the path.") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        fix = "Check the file and its rights."
+        raise invalid(FileError, name, must="be readable", got=reason, fix=fix) from error
+
+
+def read_at(handle: BinaryIO, offset: int, count: int) -> bytes:
+    """Read bytes at an offset, from any thread."""
+    if hasattr(os, "pread"):
+        return os.pread(handle.fileno(), count, offset)
+    with _SEEKING:
+        handle.seek(offset)
+        return handle.read(count)

@@ -1,0 +1,178 @@
+"""Locks, digests and caches on disk; writing whole or not at all is in test_io_write."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+
+import numpy as np
+import pytest
+
+from tiledseg._storage import (
+    DiskCache,
+    array_digest,
+    file_digest,
+    hold,
+    locked,
+    new_folder,
+    read_at,
+    sha256,
+)
+from tiledseg.errors import FileError
+
+LOCK = ".tiledseg.lock"
+
+
+def refused(context, words):
+    with pytest.raises(FileError, match=words), context:
+        pass
+
+
+def test_a_lock_says_who_holds_it_and_leaves_nothing(tmp_path):
+    with locked(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+        refused(locked(tmp_path), rf"one run at a time; got a run in process {os.getpid()}\b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
+    with locked(tmp_path):
+        left = (tmp_path / LOCK).read_bytes()
+    for data in (left, b""):
+        (tmp_path / LOCK).write_bytes(data)
+        with locked(tmp_path):
+            pass
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_file_named_lock_is_left_alone(tmp_path):
+    (tmp_path / "lock").write_text("my own notes")
+    with locked(tmp_path):
+        pass
+    assert (tmp_path / "lock").read_text() == "my own notes"
+
+
+@pytest.mark.parametrize("data", [b"x", b"my own notes", b"\0tiledseg lock, process 5\n" * 9])
+def test_a_file_under_the_name_of_the_lock_is_refused_and_left_alone(tmp_path, data):
+    (tmp_path / LOCK).write_bytes(data)
+    refused(locked(tmp_path), "must be a lock of tiledseg")
+    assert (tmp_path / LOCK).read_bytes() == data
+
+
+def test_a_file_that_appears_at_the_last_moment_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tiledseg._storage.locks._holder", lambda path: "")
+    (tmp_path / LOCK).write_text("my own notes")
+    refused(locked(tmp_path), "must be a lock of tiledseg")
+    assert (tmp_path / LOCK).read_text() == "my own notes"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("target", ["thesis.txt", "missing.txt"])
+def test_a_link_is_not_followed(tmp_path, target):
+    (tmp_path / "thesis.txt").write_text("thesis")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / LOCK).symlink_to(tmp_path / target)
+    refused(locked(tmp_path / "out"), "must be a lock of tiledseg")
+    assert (tmp_path / "thesis.txt").read_text() == "thesis"
+    assert not (tmp_path / "missing.txt").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes there")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / LOCK)
+    refused(locked(tmp_path), "must be a lock of tiledseg")
+
+
+def test_a_lock_beside_a_file_is_called_by_the_file(tmp_path):
+    with hold(tmp_path / ".a.lock", tmp_path / "a.tif"):
+        refused(hold(tmp_path / ".a.lock", tmp_path / "a.tif"), r"a\.tif` must be free")
+
+
+def test_digests(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"some bytes")
+    assert sha256(path) == hashlib.sha256(b"some bytes").hexdigest()
+    assert file_digest(path) == f"sha256:{sha256(path)}"
+    with pytest.raises(FileError, match="must exist"):
+        sha256(tmp_path / "missing")
+    array = np.arange(6, dtype=np.uint8)
+    digests = {array_digest(one) for one in (array, array.reshape(2, 3), array.astype(np.int8), array[::-1])}
+    assert len(digests) == 4
+
+
+def test_bytes_are_read_at_an_offset_without_pread(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"0123456789")
+    with (tmp_path / "a").open("rb") as file:
+        assert read_at(file, 3, 4) == b"3456"
+        monkeypatch.delattr(os, "pread", raising=False)
+        assert read_at(file, 3, 4) == b"3456"
+        assert read_at(file, 8, 4) == b"89"
+
+
+def test_a_cache_gives_back_what_was_kept(tmp_path):
+    cache = DiskCache(tmp_path / "cache")
+    assert cache.find("key") is None
+    folder = cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"data"))
+    assert cache.find("key") == folder
+    assert cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"other")) == folder
+    assert (folder / "a.npy").read_bytes() == b"data"
+    cache.drop("key")
+    assert cache.find("key") is None
+
+
+@pytest.mark.parametrize("name", ["a.npy", "sha256.json"])
+@pytest.mark.parametrize("data", [None, b"", b"DATA", b"[1]", b'{"../secret": "0"}'])
+def test_what_is_damaged_in_a_cache_is_dropped(tmp_path, caplog, name, data):
+    cache = DiskCache(tmp_path)
+    folder = cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"data"))
+    (folder / name).unlink()
+    if data is not None:
+        (folder / name).write_bytes(data)
+    with caplog.at_level(logging.WARNING, logger="tiledseg"):
+        assert cache.find("key") is None
+    assert "is damaged" in caplog.text
+    assert cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"data")) == folder
+    assert cache.find("key") == folder
+
+
+def test_a_cache_drops_what_was_not_used_for_longest(tmp_path):
+    cache = DiskCache(tmp_path, most_bytes=2500)
+    for place, key in enumerate(("a", "b", "c")):
+        folder = cache.keep(key, lambda where: (where / "data").write_bytes(bytes(1000)))
+        os.utime(folder, (place, place))
+    cache.keep("d", lambda where: (where / "data").write_bytes(bytes(1000)))
+    assert [key for key in "abcd" if cache.find(key)] == ["c", "d"]
+
+
+def test_a_writer_that_fails_leaves_nothing_in_the_cache(tmp_path):
+    def fail(where):
+        (where / "data").write_bytes(b"half")
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        DiskCache(tmp_path).keep("key", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_folder_replaces_only_what_it_may(tmp_path):
+    target = tmp_path / "out"
+    for text in ("first", "second"):
+        with new_folder(target, replace={"a"}) as part:
+            (part / "a").write_text(text)
+    assert (target / "a").read_text() == "second"
+    (target / "notes").write_text("mine")
+    refused(new_folder(target, replace={"a"}), "notes in it")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_appears_in_a_folder_while_it_is_replaced_stays(tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "a").write_text("first")
+    with pytest.raises(FileError, match="notes in it"):  # noqa: PT012, SIM117  while it is filled
+        with new_folder(target, replace={"a"}) as part:
+            (part / "a").write_text("second")
+            (target / "notes").write_text("mine")
+    assert (target / "a").read_text() == "first"
+    assert (target / "notes").read_text() == "mine"

@@ -1,0 +1,110 @@
+"""Digests of files and arrays, and a cache on disk that is sealed by them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import platformdirs
+
+from tiledseg._storage.files import new_folder, open_regular, write_text
+from tiledseg.errors import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiledseg._types import PathLike
+
+__all__ = ["DiskCache", "array_digest", "cache_folder", "file_digest", "sha256"]
+
+_log = logging.getLogger("tiledseg")
+
+
+def sha256(path: PathLike) -> str:
+    """Compute the SHA-256 of a file, as 64 hexadecimal digits."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digest(path: PathLike) -> str:
+    """Compute the SHA-256 of a file, as records hold it: ``sha256:`` and the digits."""
+    return f"sha256:{sha256(path)}"
+
+
+def array_digest(values: np.ndarray[Any, Any]) -> str:
+    """Compute the SHA-256 of an array's dtype, shape and values, as records hold it."""
+    digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
+    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def cache_folder() -> Path:
+    """Say where what can be made again is cached: ``TILEDSEG_CACHE_DIR``, or the system's own place."""
+    given = os.environ.get("TILEDSEG_CACHE_DIR")
+    return Path(given) if given else platformdirs.user_cache_path("tiledseg", appauthor=False, opinion=False)
+
+
+class DiskCache:
+    """Folders of files found again by a key: whole or not at all, checked by their digests when read."""
+
+    _SEAL = "sha256.json"
+
+    def __init__(self, root: Path, most_bytes: int | None = None) -> None:
+        self._root, self._most_bytes = root, most_bytes
+
+    def find(self, key: str) -> Path | None:
+        """Find the folder of a key."""
+        folder = self._root / key
+        try:
+            seal = json.loads((folder / self._SEAL).read_text("utf-8"))
+        except (OSError, ValueError):
+            if not folder.exists():
+                return None
+            seal = None
+        with contextlib.suppress(OSError, AttributeError, FileError):
+            if all(sha256(folder / name) == digest for name, digest in seal.items()):
+                os.utime(folder)  # used just now
+                return folder
+        _log.warning("%s is damaged and is made again.", folder)
+        self.drop(key)
+        return None
+
+    def keep(self, key: str, write: Callable[[Path], object]) -> Path:
+        """Fill the folder of a key; where another process was first, its folder stays."""
+        folder = self._root / key
+        try:
+            with new_folder(folder) as part:
+                write(part)
+                seal = {path.name: sha256(path) for path in part.iterdir()}
+                write_text(part / self._SEAL, json.dumps(seal))
+        except FileError:
+            if not (folder / self._SEAL).is_file():
+                raise
+        self._prune()
+        return folder
+
+    def drop(self, key: str) -> None:
+        """Forget a key."""
+        shutil.rmtree(self._root / key, ignore_errors=True)
+
+    def _prune(self) -> None:
+        """Remove the folders that were not used for longest, beyond the most bytes."""
+        if self._most_bytes is None:
+            return
+        sized = []
+        for folder in self._root.iterdir():
+            if (folder / self._SEAL).is_file():
+                size = sum(path.stat().st_size for path in folder.iterdir())
+                sized.append((folder.stat().st_mtime, size, folder))
+        total = 0
+        for _, size, folder in sorted(sized, reverse=True):
+            total += size
+            if total > self._most_bytes:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,127 @@
+"""Locks: one run per folder or file; the second one is refused with the first one's process id."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from tiledseg._storage.files import check_writable, refuse
+from tiledseg._validate import invalid, named
+from tiledseg.errors import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tiledseg._types import PathLike
+
+__all__ = ["hold", "locked"]
+
+filelock = lazy_loader.load("filelock", suppress_warning=True)  # it takes 0.1 s, and few need it
+
+_NAME = ".tiledseg.lock"
+_TEXT = b"tiledseg lock, process "
+_MOST = 64  # bytes of a lock of ours
+_SIGNED_AT = 1  # Windows locks byte 0, so that no other process can read it
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # on some network drives
+
+
+@contextmanager
+def locked(folder: PathLike) -> Iterator[None]:
+    """Hold a folder for one run, as long as this process lives at most."""
+    path = check_writable(folder)
+    with hold(path / _NAME, path):
+        yield
+
+
+@contextmanager
+def hold(lock: Path, what: PathLike) -> Iterator[None]:
+    """Hold a lock file, which messages call by what it stands for; a file that is not ours is left alone."""
+    holder = _holder(lock)  # before the file is touched
+    handle = filelock.FileLock(
+        lock, blocking=False, thread_local=False, fallback_to_soft=False, on_acquired=_sign
+    )
+    try:
+        handle.acquire()
+    except filelock.Timeout:
+        raise invalid(
+            FileError,
+            named(what),
+            must="be free: it takes one run at a time",
+            got=f"a run in process {_holder(lock) or holder or 'unknown'}",
+            fix="Wait for it, or end it.",
+        ) from None
+    except _NotOursError:
+        raise _foreign(lock) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            refuse(named(lock), error)
+    try:
+        yield
+    finally:
+        if handle.is_locked:
+            _remove(lock)
+            handle.release()
+
+
+class _NotOursError(Exception):
+    """A file that appeared under the lock's name."""
+
+
+def _sign(descriptor: int) -> None:
+    """Write the process id into the file that is locked, unless something else stands in it."""
+    _read_holder(descriptor)
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, _SIGNED_AT, os.SEEK_SET)
+    os.write(descriptor, _TEXT + f"{os.getpid()}\n".encode())
+
+
+def _holder(lock: Path) -> str:
+    """Read who holds the lock, or held it last; refuse what is not a lock of ours."""
+    if lock.is_symlink():  # Windows cannot refuse it by a flag
+        raise _foreign(lock)
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(lock, flags)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise _foreign(lock) from error
+    try:
+        return _read_holder(descriptor)
+    except _NotOursError:
+        raise _foreign(lock) from None
+    finally:
+        os.close(descriptor)
+
+
+def _read_holder(descriptor: int) -> str:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST:
+        raise _NotOursError
+    os.lseek(descriptor, _SIGNED_AT, os.SEEK_SET)
+    text = os.read(descriptor, _MOST)
+    if status.st_size and not text.startswith(_TEXT):
+        raise _NotOursError
+    return text[len(_TEXT) :].decode(errors="replace").strip()
+
+
+def _foreign(lock: Path) -> FileError:
+    return invalid(
+        FileError,
+        named(lock),
+        must="be a lock of tiledseg, or not exist",
+        got="another file",
+        fix="Move it away, or name another folder.",
+    )
+
+
+def _remove(lock: Path) -> None:
+    """Remove the lock while it is held: who waits for it finds that its file is gone, and makes a new one."""
+    if os.name != "nt":  # there, filelock removes it
+        lock.unlink(missing_ok=True)
