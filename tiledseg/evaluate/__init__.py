@@ -6,9 +6,9 @@ Light: nothing here loads Keras, unless the segmenter does.
 from tiledseg.evaluate.compare import Comparison, Difference, compare
 from tiledseg.evaluate.evaluator import Evaluator, ScoredImage
 from tiledseg.evaluate.maps import find_maps, read_map
-from tiledseg.evaluate.result import EvaluationResult, FailedPair, ThresholdCurve
+from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import score_map
-from tiledseg.evaluate.scores import ImageScores
+from tiledseg.evaluate.scores import FailedPair, ImageScores, ThresholdCurve
 
 __all__ = [
     "Comparison",

@@ -14,9 +14,9 @@ from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, load_pair
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate.maps import LoadedPair, PredictedMaps, ReadyMaps
-from tiledseg.evaluate.result import EvaluationResult, FailedPair
+from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
-from tiledseg.evaluate.scores import group_of
+from tiledseg.evaluate.scores import FailedPair, group_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -10,14 +11,36 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import invalid, whole_number
+from tiledseg._validate import invalid, shown, whole_number
 from tiledseg.config import EvaluateConfig
 from tiledseg.errors import SettingError
-from tiledseg.evaluate.scores import SCORES, added, group_of, mean, of_classes, pooled
-from tiledseg.evaluate.tables import as_csv, as_json, as_markdown, as_text
+from tiledseg.evaluate.scores import (
+    SCORES,
+    FailedPair,
+    ImageScores,
+    ThresholdCurve,
+    added,
+    group_of,
+    mean,
+    of_classes,
+    pooled,
+)
+from tiledseg.evaluate.tables import (
+    SHOWN,
+    Rows,
+    as_csv,
+    as_json,
+    as_markdown,
+    as_text,
+    listed,
+    number,
+    plain,
+    row_of,
+)
 from tiledseg.io import write_text
 from tiledseg.metrics import (
     CURVE_THRESHOLDS,
+    SEAM_DISTANCES,
     Counts,
     InstanceCounts,
     Interval,
@@ -29,53 +52,15 @@ from tiledseg.metrics import (
     dice,
     precision,
     recall,
+    reliability,
 )
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tiledseg._types import PathLike
-    from tiledseg.evaluate.scores import ImageScores
 
-__all__ = ["EvaluationResult", "FailedPair", "ThresholdCurve"]
-
-_SAME = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class FailedPair:
-    """A pair that could not be scored."""
-
-    name: str  # name of the pair
-    error: str  # why
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdCurve:
-    """Scores of one class at 255 thresholds.
-
-    Attributes
-    ----------
-    thresholds : tuple of float
-        1/256, 2/256, … 255/256.
-    dice_mean : tuple of float
-        Mean Dice of the images.
-    dice, precision, recall : tuple of float
-        Of the px of all images together.
-    """
-
-    thresholds: tuple[float, ...]
-    dice_mean: tuple[float, ...]
-    dice: tuple[float, ...]
-    precision: tuple[float, ...]
-    recall: tuple[float, ...]
-
-    @property
-    def best(self) -> float:
-        """The threshold of the highest mean Dice; of equals the one nearest to 0.5."""
-        most = max(self.dice_mean) - _SAME
-        equal = [cut for cut, score in zip(self.thresholds, self.dice_mean, strict=True) if score >= most]
-        return min(equal, key=lambda cut: abs(cut - 0.5))
+__all__ = ["EvaluationResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +291,7 @@ class EvaluationResult:
         FileError
             If it cannot be written.
         """
-        write_text(path, as_csv(self))
+        write_text(path, as_csv(self.images, self.failed))
 
     def to_json(self, path: PathLike) -> None:
         """Write everything as JSON.
@@ -324,7 +309,7 @@ class EvaluationResult:
         FileError
             If it cannot be written.
         """
-        write_text(path, as_json(self))
+        write_text(path, as_json(self._content()))
 
     def to_markdown(self, path: PathLike) -> None:
         """Write the table that ``print`` shows as Markdown.
@@ -339,10 +324,62 @@ class EvaluationResult:
         FileError
             If it cannot be written.
         """
-        write_text(path, as_markdown(self))
+        write_text(path, as_markdown(self.images, self._foot(), self._notes()))
 
     def __str__(self) -> str:
-        return as_text(self)
+        return as_text(self.images, self._foot(), self._notes())
+
+    def _content(self) -> dict[str, object]:
+        """Collect everything that is known."""
+        curve, probabilities, seams = self.threshold_curve(), self.probabilities, self.seam_errors
+        return {
+            "summary": self.summary(),
+            "intervals": {name: dataclasses.asdict(one) for name, one in self.intervals().items()},
+            "classes": self.by_class(),
+            "threshold": self.threshold,
+            "threshold_from": self.threshold_from,
+            "threshold_curve": None if curve is None else dataclasses.asdict(curve),
+            "reliability": None if probabilities is None else listed(reliability(probabilities)),
+            "seam_errors": None
+            if seams is None
+            else {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
+            "images": [row_of(one) for one in self.images],
+            "failed": [{"name": plain(one.name), "error": plain(one.error)} for one in self.failed],
+            "settings": self.config.model_dump(mode="json"),
+        }
+
+    def _foot(self) -> Rows:
+        """Give the rows that sum the images up."""
+        sums, bounds = self.summary(), self.intervals()
+        distance = number(sums["hausdorff95_median"], 1)
+        foot = [
+            ("mean", *(number(sums[f"{name}_mean"]) for name in SHOWN), *[""] * 6),
+            ("  95 % from", *(number(bounds[f"{name}_mean"].low) for name in SHOWN), *[""] * 6),
+            ("  95 % to", *(number(bounds[f"{name}_mean"].high) for name in SHOWN), *[""] * 6),
+            ("median", *(number(sums[f"{name}_median"]) for name in SHOWN), distance, *[""] * 5),
+        ]
+        known = any(one.instances for one in self.images)
+        cells = (str(int(sums[f"cells_{how}"])) if known else "-" for how in ("found", "missed", "false"))
+        together = (*(number(sums[name]) for name in SHOWN), "", *cells, "", "")
+        return [*foot, ("all together", *together)]
+
+    def _notes(self) -> list[str]:
+        """Say in words what the table leaves out."""
+        sums = self.summary()
+        scored = f"{len(self.images)} scored, {len(self.failed)} failed"
+        seams, speed = number(sums["seam_ratio"]), number(sums["megapixels_per_second"])
+        calibration = f"calibration error {number(sums['calibration_error'])}"
+        classes = [
+            f"{label}: dice {number(one['dice'])}, iou {number(one['iou'])}"
+            for label, one in self.by_class().items()
+        ]
+        failures = [f"failed: {shown(one.name)}: {shown(one.error)}" for one in self.failed]
+        return [
+            f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
+            f"threshold {self.threshold:g}, {self.threshold_from}",
+            *(classes if len(classes) > 1 else []),
+            *failures,
+        ]
 
 
 def _median(values: list[float]) -> float:

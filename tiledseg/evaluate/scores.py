@@ -32,8 +32,19 @@ from tiledseg.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["SCORES", "ImageScores", "added", "group_of", "mean", "of_classes", "pooled"]
+__all__ = [
+    "SCORES",
+    "FailedPair",
+    "ImageScores",
+    "ThresholdCurve",
+    "added",
+    "group_of",
+    "mean",
+    "of_classes",
+    "pooled",
+]
 
+_SAME = 1e-9
 _Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 
 SCORES: _Parts = {
@@ -164,6 +175,42 @@ class ImageScores:
     def megapixels(self) -> float:
         """Size of the image in millions of px."""
         return self.shape[0] * self.shape[1] / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPair:
+    """A pair that could not be scored."""
+
+    name: str  # name of the pair
+    error: str  # why
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdCurve:
+    """Scores of one class at 255 thresholds.
+
+    Attributes
+    ----------
+    thresholds : tuple of float
+        1/256, 2/256, … 255/256.
+    dice_mean : tuple of float
+        Mean Dice of the images.
+    dice, precision, recall : tuple of float
+        Of the px of all images together.
+    """
+
+    thresholds: tuple[float, ...]
+    dice_mean: tuple[float, ...]
+    dice: tuple[float, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        """The threshold of the highest mean Dice; of equals the one nearest to 0.5."""
+        most = max(self.dice_mean) - _SAME
+        equal = [cut for cut, score in zip(self.thresholds, self.dice_mean, strict=True) if score >= most]
+        return min(equal, key=lambda cut: abs(cut - 0.5))
 
 
 def mean(values: Iterable[float]) -> float:

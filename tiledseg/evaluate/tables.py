@@ -11,24 +11,49 @@ from typing import TYPE_CHECKING
 
 from tiledseg._validate import shown
 from tiledseg.evaluate.scores import SCORES
-from tiledseg.metrics import SEAM_DISTANCES, reliability
 
 if TYPE_CHECKING:
-    from tiledseg.evaluate.result import EvaluationResult
-    from tiledseg.evaluate.scores import ImageScores
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["as_csv", "as_json", "as_markdown", "as_text"]
+    from tiledseg.evaluate.scores import FailedPair, ImageScores
+
+__all__ = [
+    "SHOWN",
+    "Rows",
+    "as_csv",
+    "as_json",
+    "as_markdown",
+    "as_text",
+    "listed",
+    "number",
+    "plain",
+    "row_of",
+]
 
 _LONGEST_NAME = 32
-_SHOWN = ("dice", "iou", "precision", "recall", "boundary_f1", "panoptic_quality")
-_HEADINGS = ("dice", "iou", "precision", "recall", "outline", "pq", "hd95", "found", "missed", "false")
-_Rows = list[tuple[str, ...]]
+SHOWN = ("dice", "iou", "precision", "recall", "boundary_f1", "panoptic_quality")
+_HEADING = (
+    "image",
+    "dice",
+    "iou",
+    "precision",
+    "recall",
+    "outline",
+    "pq",
+    "hd95",
+    "found",
+    "missed",
+    "false",
+    "seams",
+    "seconds",
+)
+Rows = list[tuple[str, ...]]
 
 
-def as_csv(result: EvaluationResult) -> str:
+def as_csv(images: Iterable[ImageScores], failed: Iterable[FailedPair]) -> str:
     """Write one line per image, every number in full."""
-    rows = [_row(one) for one in result.images]
-    rows += [{"name": _text(one.name), "error": _text(one.error)} for one in result.failed]
+    rows = [row_of(one) for one in images]
+    rows += [{"name": plain(one.name), "error": plain(one.error)} for one in failed]
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "error"))
     table = io.StringIO()
     writer = csv.DictWriter(table, [*columns, "error"], restval="", lineterminator="\n")
@@ -37,82 +62,29 @@ def as_csv(result: EvaluationResult) -> str:
     return table.getvalue()
 
 
-def as_json(result: EvaluationResult) -> str:
-    """Write everything that is known."""
-    curve, probabilities, seams = result.threshold_curve(), result.probabilities, result.seam_errors
-    content = {
-        "summary": result.summary(),
-        "intervals": {name: dataclasses.asdict(one) for name, one in result.intervals().items()},
-        "classes": result.by_class(),
-        "threshold": result.threshold,
-        "threshold_from": result.threshold_from,
-        "threshold_curve": None if curve is None else dataclasses.asdict(curve),
-        "reliability": None if probabilities is None else _listed(reliability(probabilities)),
-        "seam_errors": None if seams is None else {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
-        "images": [_row(one) for one in result.images],
-        "failed": [{"name": _text(one.name), "error": _text(one.error)} for one in result.failed],
-        "settings": result.config.model_dump(mode="json"),
-    }
+def as_json(content: Mapping[str, object]) -> str:
+    """Write content as JSON, with null where a number is nan or infinite."""
     return json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_text(result: EvaluationResult) -> str:
-    """Lay the table out in columns, and say below what it leaves out."""
-    body, foot = _table(result)
-    heading, *lines = _aligned([("image", *_HEADINGS, "seams", "seconds"), *body, *foot])
+def as_text(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
+    """Lay a table of images out in columns, with sums and notes below it."""
+    heading, *lines = _aligned([_HEADING, *(_cells(one, "") for one in images), *foot])
     rule = "-" * len(heading)
-    middle = len(body)
-    return "\n".join([heading, rule, *lines[:middle], rule, *lines[middle:], "", *_notes(result)])
+    return "\n".join([heading, rule, *lines[: len(images)], rule, *lines[len(images) :], "", *notes])
 
 
-def as_markdown(result: EvaluationResult) -> str:
+def as_markdown(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
     """Write the same table for a page."""
-    body, foot = _table(result, escape="|*_`<>[]\\")
-    heading = ("image", *_HEADINGS, "seams", "seconds")
-    rows = [heading, ("---", *["---:"] * (len(heading) - 1)), *body, *foot]
+    rows = [_HEADING, ("---", *["---:"] * (len(_HEADING) - 1))]
+    rows += [*(_cells(one, "|*_`<>[]\\") for one in images), *foot]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {_escaped(note, '*_`<>[]')}" for note in _notes(result)), ""])
+    return "\n".join([*lines, "", *(f"- {_escaped(note, '*_`<>[]')}" for note in notes), ""])
 
 
-def _table(result: EvaluationResult, escape: str = "") -> tuple[_Rows, _Rows]:
-    """Give the rows of the images, and those that sum them up."""
-    sums, bounds = result.summary(), result.intervals()
-    body = [_cells(one, escape) for one in result.images]
-    distance = _number(sums["hausdorff95_median"], 1)
-    foot = [
-        ("mean", *(_number(sums[f"{name}_mean"]) for name in _SHOWN), *[""] * 6),
-        ("  95 % from", *(_number(bounds[f"{name}_mean"].low) for name in _SHOWN), *[""] * 6),
-        ("  95 % to", *(_number(bounds[f"{name}_mean"].high) for name in _SHOWN), *[""] * 6),
-        ("median", *(_number(sums[f"{name}_median"]) for name in _SHOWN), distance, *[""] * 5),
-    ]
-    known = any(one.instances for one in result.images)
-    cells = (str(int(sums[f"cells_{how}"])) if known else "-" for how in ("found", "missed", "false"))
-    together = (*(_number(sums[name]) for name in _SHOWN), "", *cells, "", "")
-    return body, [*foot, ("all together", *together)]
-
-
-def _notes(result: EvaluationResult) -> list[str]:
-    """Say in words what the table leaves out."""
-    sums = result.summary()
-    scored = f"{len(result.images)} scored, {len(result.failed)} failed"
-    seams, speed = _number(sums["seam_ratio"]), _number(sums["megapixels_per_second"])
-    calibration = f"calibration error {_number(sums['calibration_error'])}"
-    classes = [
-        f"{label}: dice {_number(one['dice'])}, iou {_number(one['iou'])}"
-        for label, one in result.by_class().items()
-    ]
-    failures = [f"failed: {shown(one.name)}: {shown(one.error)}" for one in result.failed]
-    return [
-        f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
-        f"threshold {result.threshold:g}, {result.threshold_from}",
-        *(classes if len(classes) > 1 else []),
-        *failures,
-    ]
-
-
-def _row(scores: ImageScores) -> dict[str, object]:
+def row_of(scores: ImageScores) -> dict[str, object]:
     """Spell an image's scores out, one cell per number."""
-    row: dict[str, object] = {"name": _text(scores.name), "height": scores.shape[0], "width": scores.shape[1]}
+    row: dict[str, object] = {"name": plain(scores.name), "height": scores.shape[0], "width": scores.shape[1]}
     row |= {name: _cell(getattr(scores, name)) for name in (*SCORES, "hausdorff95")}
     for label, counts in enumerate(scores.counts):
         suffix = f"_{label}" if len(scores.counts) > 1 else ""
@@ -134,12 +106,12 @@ def _cell(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _text(text: str) -> str:
+def plain(text: str) -> str:
     """Spell out what UTF-8 cannot hold: bytes of a file name that are none."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _listed(table: object) -> dict[str, object]:
+def listed(table: object) -> dict[str, object]:
     """Turn a dataclass of arrays into lists."""
     return {field.name: getattr(table, field.name).tolist() for field in dataclasses.fields(table)}  # type: ignore[arg-type]
 
@@ -159,11 +131,11 @@ def _cells(scores: ImageScores, escape: str) -> tuple[str, ...]:
     counted = [str(cells.found), str(cells.missed), str(cells.false)] if scores.instances else ["-"] * 3
     return (
         _escaped(short, escape),
-        *(_number(getattr(scores, score)) for score in _SHOWN),
-        _number(scores.hausdorff95, 1),
+        *(number(getattr(scores, score)) for score in SHOWN),
+        number(scores.hausdorff95, 1),
         *counted,
-        _number(scores.seam_ratio, 2),
-        _number(scores.seconds, 2),
+        number(scores.seam_ratio, 2),
+        number(scores.seconds, 2),
     )
 
 
@@ -171,11 +143,12 @@ def _escaped(text: str, marks: str) -> str:
     return "".join(f"\\{mark}" if mark in marks else mark for mark in text)
 
 
-def _number(value: float, digits: int = 3) -> str:
+def number(value: float, digits: int = 3) -> str:
+    """Write a number for a table; a hyphen stands for nan."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _aligned(rows: _Rows) -> list[str]:
+def _aligned(rows: Rows) -> list[str]:
     """Lay cells out in columns, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
