@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tiledseg import Tiler, TilingConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.tiling import Box
+from tiledseg.tiling import Box, default_tiling
 
 
 def first_tiles(image, **settings):
@@ -110,3 +112,37 @@ def test_a_box_of_any_size_is_read_as_a_tile_is(mode):
     box = Box(10, 45, 35, 50)
     want = np.pad(image, ((0, 15), (0, 10), (0, 0)), mode=mode)[box.slices]
     np.testing.assert_array_equal(tiler.read(image, box), want)
+
+
+@given(length=st.integers(1, 2000), stride=st.integers(1, 600), times=st.none() | st.integers(1, 40))
+def test_the_default_tiling_fits_every_tile_and_stride(length, stride, times):
+    tile = None if times is None else stride * times
+    tiling = default_tiling((tile, tile), (stride, stride))
+    grid = Tiler(tiling).grid((length, length), (stride, stride))
+    assert grid.y.tile == tile or (tile is None and grid.y.tile % stride == 0)
+    assert tiling.overlap_px[0] in {grid.y.tile // 4, grid.y.tile - stride}
+
+
+def test_the_default_overlap_shrinks_to_leave_a_step():
+    assert default_tiling().tile_shape == (512, 512)
+    assert default_tiling((256, 128), (256, 32)).overlap_px == (0, 32)
+    assert default_tiling((256, 256), (224, 32)).overlap_px == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("shape", "clip", "tiles"),
+    [
+        ((156, 90), (True, True), (160, 96)),
+        ((156, 90), (False, True), (512, 96)),
+        ((156, 90), (False, False), (512, 512)),
+        ((511, 513), (True, True), (512, 512)),
+        ((1, 600), (True, True), (32, 512)),
+    ],
+)
+def test_a_tile_is_clipped_to_the_image_rounded_up_to_the_stride(shape, clip, tiles):
+    tiler = Tiler(TilingConfig(tile_size=512, overlap=64, alignment=64))
+    grid = tiler.grid(shape, (32, 32), clip=clip)
+    assert grid.tile_shape == tiles
+    assert grid.y.origins == (0,)
+    image = np.zeros(shape, np.uint8)
+    assert next(tiler.batches(image, grid=grid)).tiles.shape[1:3] == tiles

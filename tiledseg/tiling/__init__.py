@@ -7,7 +7,7 @@ from tiledseg.tiling._reduce import ReducingSink, Reduction, labels_of, reduced_
 from tiledseg.tiling.grid import AxisGrid, Box, Tile, TileGrid, check_multiple
 from tiledseg.tiling.receptive_field import UNKNOWN, Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
 from tiledseg.tiling.stitcher import Stitcher
-from tiledseg.tiling.tiler import TileBatch, Tiler
+from tiledseg.tiling.tiler import TileBatch, Tiler, default_tiling
 from tiledseg.tiling.windows import AxisWindow, axis_windows
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Windows",
     "axis_windows",
     "check_multiple",
+    "default_tiling",
     "labels_of",
     "reduced_dtype",
     "reduced_shape",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, Source
     from tiledseg.config import PadMode
 
-__all__ = ["TileBatch", "Tiler"]
+__all__ = ["TileBatch", "Tiler", "default_tiling"]
+
+_DEFAULT_TILE = 512  # px; where a network takes any
 
 _MAKE = "Make it with Tiler.grid(image.shape)."
 
@@ -64,6 +67,21 @@ class _Span:
     in_tile: slice
 
 
+def default_tiling(
+    tile_size: tuple[int | None, int | None] = (None, None), stride: tuple[int, int] = (1, 1)
+) -> TilingConfig:
+    """Derive a tiling that fits a network (None: any tile size); the overlap shrinks where it must."""
+    height, width = (
+        size or -(-_DEFAULT_TILE // step) * step for size, step in zip(tile_size, stride, strict=True)
+    )
+    tiling = TilingConfig(tile_size=(height, width))
+    overlap = [
+        max(0, min(shared, tile - step))
+        for shared, tile, step in zip(tiling.overlap_px, (height, width), stride, strict=True)
+    ]
+    return tiling if tuple(overlap) == tiling.overlap_px else tiling.changed(overlap=tuple(overlap))
+
+
 class Tiler:
     """Cuts images into tiles.
 
@@ -83,7 +101,13 @@ class Tiler:
     def __init__(self, config: TilingConfig | None = None) -> None:
         self.config: TilingConfig = settings_of(TilingConfig, config, "config")
 
-    def grid(self, shape: Sequence[int], stride: tuple[int, int] = (1, 1)) -> TileGrid:
+    def grid(
+        self,
+        shape: Sequence[int],
+        stride: tuple[int, int] = (1, 1),
+        *,
+        clip: tuple[bool, bool] = (False, False),
+    ) -> TileGrid:
         """Lay the grid of an image's tiles out.
 
         Parameters
@@ -93,6 +117,9 @@ class Tiler:
         stride : tuple of int
             Total stride (y, x) of the network in px: origins are multiples of it besides the
             configured alignment.
+        clip : tuple of bool
+            Axes (y, x) along which the network takes a tile of any size: there the tile is at most
+            the image rounded up to the stride, so that a small image is padded as little as possible.
 
         Returns
         -------
@@ -112,12 +139,10 @@ class Tiler:
             self.config.overlap_px,
             self.config.alignment_px,
             whole_pair("stride", stride),
+            clip,
             strict=True,
         )
-        y, x = (
-            AxisGrid(length, check_multiple(tile, step), overlap, int(np.lcm(align, step)))
-            for length, tile, overlap, align, step in axes
-        )
+        y, x = (_axis_grid(*axis) for axis in axes)
         return TileGrid(y, x, self.config.blend)
 
     def batches(
@@ -234,6 +259,14 @@ class Tiler:
                 if column.order is not None:
                     pixels = pixels[:, column.order]
                 tile[row.in_tile, column.in_tile] = pixels
+
+
+def _axis_grid(length: int, tile: int, overlap: int, alignment: int, stride: int, clip: bool) -> AxisGrid:  # noqa: FBT001
+    check_multiple(tile, stride)
+    least = -(-length // stride) * stride
+    if clip and least < tile:
+        return AxisGrid(length, least, 0, stride)
+    return AxisGrid(length, tile, overlap, math.lcm(alignment, stride))
 
 
 def _padding_value(config: TilingConfig, dtype: np.dtype[Any]) -> float:
