@@ -1,4 +1,4 @@
-# The project's verbs. Each needs no more than Python 3.11 or later; what else it takes is installed into .venv.
+# The project's targets. Each needs no more than Python 3.11 or later; what else it takes is installed into .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .NOTPARALLEL:
 .PHONY: help demo test test-all check docs bench clean lint imports types docstrings doctests eager package
 
-help:  ## list the verbs
+help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.package  ## segment a generated smear; see demo/report.html
@@ -27,7 +27,7 @@ docs: $(VENV)/.docs  ## build the documentation; see docs/_build/html/index.html
 bench: $(VENV)/.bench  ## measure, side by side with other libraries
 	$(BIN)/python -m benchmarks
 
-clean:  ## remove what the other verbs made
+clean:  ## remove what the other targets made
 	rm -rf $(VENV) build dist demo docs/_build docs/api .*_cache .hypothesis
 
 # The gates, one by one.
@@ -49,7 +49,7 @@ docstrings: $(VENV)/.dev
 doctests: $(VENV)/.dev
 	$(BIN)/python -m pytest --quiet tiledseg
 
-eager: $(VENV)/.dev  # the lazy door hides a name that cannot be imported; this opens every one
+eager: $(VENV)/.dev  # lazy loading hides a name that cannot be imported; this imports every one
 	EAGER_IMPORT=1 $(BIN)/python -c "import tiledseg"
 
 package: $(VENV)/.dev
