@@ -1,6 +1,9 @@
 """Predictors: what they know of a network, and what they refuse."""
 
 import gc
+import re
+import subprocess
+import sys
 import weakref
 
 import keras
@@ -200,7 +203,7 @@ def test_the_batch_size_follows_tile_tiles_and_memory():
 def test_free_memory_is_what_a_containers_limit_leaves(tmp_path, monkeypatch):
     machine = available_memory()
     assert machine > 2**27
-    monkeypatch.setattr("tiledseg.engine._memory._CGROUP", tmp_path)
+    monkeypatch.setattr("tiledseg.engine.batching._CGROUP", tmp_path)
     assert available_memory() > 2**27
     for name, text in (
         ("memory.max", "67108864\n"),
@@ -211,3 +214,43 @@ def test_free_memory_is_what_a_containers_limit_leaves(tmp_path, monkeypatch):
     assert available_memory() == (64 - 48 + 1) * 2**20
     (tmp_path / "memory.max").write_text("max\n")
     assert available_memory() > 2**27
+
+
+FORK = """
+import multiprocessing
+import numpy as np, tiledseg as ts
+def make():
+    return ts.UNetBuilder(ts.UNetConfig(input_shape=(32, 32, 3), levels=2, base_filters=4)).build()
+def predicted(model=None):
+    return ts.tiled_predict(model or make(), np.zeros((40, 40, 3), np.uint8)).shape
+def job(queue, *arguments):
+    try:
+        queue.put(str(predicted(*arguments)))
+    except Exception as error:
+        queue.put(f"{type(error).__name__}: {error}")
+def child(*arguments):
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=job, args=(queue, *arguments))
+    process.start()
+    process.join(60)
+    print("hangs" if process.exitcode is None else queue.get())
+    process.kill()
+child()
+import keras
+child()  # importing starts no threads
+model = make()
+child(model)  # the weights were made by TensorFlow
+predicted(model)
+child(model)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")
+def test_a_forked_child_is_refused_once_the_backend_has_computed():
+    run = [sys.executable, "-W", "ignore", "-c", FORK]
+    shown = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300).stdout
+    *allowed, built, used = shown.splitlines()
+    assert allowed == ["(40, 40, 1)"] * 2
+    for line in (built, used):
+        assert re.match("ModelError: .*spawn", line)

@@ -53,11 +53,12 @@ class RuntimeConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.precision == "bf16" and self.engine == "keras":
+        by_keras = self.engine == "keras" or (self.engine == "auto" and self.devices is not None)
+        if self.precision == "bf16" and by_keras:
             raise invalid(
                 SettingError,
                 "precision",
-                must="be f32 with engine='keras'",
+                must="be f32 with engine='keras' or named devices",
                 got=self.precision,
                 fix="Use engine='openvino', or set the network's own dtype policy.",
             )

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, get_args
 
 from tiledseg._validate import one_of
 from tiledseg.config import TTA, Engine, Precision, RuntimeConfig
-from tiledseg.engine.network import Network, SegmenterLike, fastest
-from tiledseg.engine.network import networks_for as ready
+from tiledseg.engine.batching import Batcher
+from tiledseg.engine.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.engine.network import Predictor
+    from tiledseg.engine.callable import Predictor
 
-__all__ = ["Way", "fastest", "n_devices", "networks_for", "own_views"]
+__all__ = ["Packing", "Way", "fastest", "n_devices", "networks_for", "own_views", "predictor_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def networks_for(
     predictor: Predictor, way: Way, tile_size: tuple[int, int], n_tiles: int, batch_size: int
 ) -> list[Callable[[AnyArray], FloatArray]]:
     """Make a network ready to be run, once for each device."""
-    return ready(predictor, way.runtime, tile_size, n_tiles, batch_size, way.views)
+    return Network.of(predictor, way.runtime).ready(tile_size, n_tiles, batch_size, way.views)
 
 
 def n_devices(predictor: Predictor) -> int:
@@ -55,4 +55,27 @@ def n_devices(predictor: Predictor) -> int:
 
 def own_views(model: object) -> TTA | None:
     """Give the augmentation that a Segmenter asks for; None for any other model."""
-    return getattr(model, "views", None) if isinstance(model, SegmenterLike) else None
+    return Network.of(model).tta
+
+
+def predictor_for(model: object) -> Predictor:
+    """Make a network ready to be called on batches of tiles."""
+    return Network.of(model).predictor
+
+
+def fastest(
+    predictor: Predictor, n_px: int, engine: Engine = "auto", precision: Precision = "f32"
+) -> Predictor:
+    """Take the engine asked for, or the one that will be done first."""
+    return Network.of(predictor, RuntimeConfig(engine=engine, precision=precision)).fastest(n_px)
+
+
+class Packing(Batcher):
+    """A Batcher, made as before."""
+
+    def __init__(
+        self, predictor: Predictor, way: Way, n_px: int, batch_size: int | None, memory_budget: int | None
+    ) -> None:
+        network = Network.of(predictor, way.runtime.changed(memory=memory_budget))
+        made = network.batcher(n_px, batch_size, way.views)
+        super().__init__(predictor, made._prepare)

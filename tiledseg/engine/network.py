@@ -7,79 +7,40 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 import lazy_loader
 import numpy as np
 
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, RuntimeConfig
-from tiledseg.engine._callable import CallablePredictor
-from tiledseg.engine._halving import Halving
-from tiledseg.engine._memory import allowed_memory, check_memory, fitting_batch
+from tiledseg.engine.batching import Backoff, Batcher, allowed_memory, check_memory, fitting_batch, overlapped
+from tiledseg.engine.callable import CallablePredictor
 from tiledseg.engine.tta import Augmented, n_copies
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import PreprocessingConfig, TilingConfig
-    from tiledseg.engine import _device, _keras, _openvino, _replicas
-    from tiledseg.tiling import ReceptiveField
+    from tiledseg.engine import keras, openvino
+    from tiledseg.engine.callable import Predictor
+    from tiledseg.engine.keras import KerasPredictor
+    from tiledseg.tiling import ReceptiveField, TileBatch
 else:
-    _device = lazy_loader.load("tiledseg.engine._device", suppress_warning=True)
-    _keras = lazy_loader.load("tiledseg.engine._keras", suppress_warning=True)
-    _openvino = lazy_loader.load("tiledseg.engine._openvino", suppress_warning=True)
-    _replicas = lazy_loader.load("tiledseg.engine._replicas", suppress_warning=True)
+    keras = lazy_loader.load("tiledseg.engine.keras", suppress_warning=True)
+    openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
 
-__all__ = ["ModelReference", "Network", "Predictor"]
+__all__ = ["ModelReference", "Network"]
 
 _log = logging.getLogger("tiledseg")
 _WORTH = 1e12  # multiplications, some 10 s of two cores: conversion takes a few
+_MANY = 1 << 30  # tiles: more than any image has
 _FIX = "OpenVINO runs Keras networks on the TensorFlow backend: pip install 'tiledseg[fast]'."
-
-
-class Predictor(Protocol):
-    """A network made ready to be called on batches of tiles."""
-
-    @property
-    def channels(self) -> int | None:
-        """Input channels C; None where any number will do or is not known."""
-        ...
-
-    @property
-    def classes(self) -> int | None:
-        """Output channels K; None where not known before the first call."""
-        ...
-
-    @property
-    def tile_size(self) -> tuple[int | None, int | None]:
-        """Input height and width in px; None where free."""
-        ...
-
-    @property
-    def stride(self) -> tuple[int, int]:
-        """Total stride (y, x) in px: input sizes and tile origins are multiples of it."""
-        ...
-
-    @property
-    def receptive_field(self) -> ReceptiveField:
-        """What an output px depends on."""
-        ...
-
-    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate the memory in bytes that one tile needs inside the network."""
-        ...
-
-    def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Raise a TiledSegError where the network does not map tiles of that size to maps of it."""
-        ...
-
-    def __call__(self, tiles: AnyArray, /) -> FloatArray:
-        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
-        ...
 
 
 @runtime_checkable
@@ -204,10 +165,8 @@ class Network:
 
     @property
     def n_devices(self) -> int:
-        """Number of devices that it is run on where none are named."""
-        if not _is_keras_predictor(self.predictor) or _device.backend() != "tensorflow":
-            return 1
-        return max(1, _device.n_gpus())
+        """Number of devices that run it where none are named."""
+        return keras.n_devices() if _is_keras_predictor(self.predictor) else 1
 
     @property
     def digest(self) -> str:
@@ -223,7 +182,12 @@ class Network:
                 got=type(self.model).__name__,
                 fix='Give the callable an attribute `fingerprint`, as in `predict.fingerprint = "v1"`.',
             )
-        return _sum_of(json.dumps(self.model.get_config(), sort_keys=True, default=str), self.model.weights)
+        digest = hashlib.sha256(json.dumps(self.model.get_config(), sort_keys=True, default=str).encode())
+        for weight in self.model.weights:
+            values = np.ascontiguousarray(weight)
+            digest.update(f"{weight.path} {values.shape} {values.dtype}".encode())
+            digest.update(values.data)
+        return digest.hexdigest()
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs inside the network."""
@@ -239,26 +203,87 @@ class Network:
 
     def batch_size(self, tile_size: tuple[int, int], n_tiles: int, wanted: int | None = None) -> int:
         """Take the tiles per call that are wanted, if memory holds them, or choose them by memory."""
-        n_tiles, budget = max(n_tiles, 1), self.runtime.memory
+        n_tiles, memory = max(n_tiles, 1), self.runtime.memory
         if wanted is None:
-            return fitting_batch(self.predictor, tile_size, n_tiles, budget)
+            return fitting_batch(self.predictor, tile_size, n_tiles, memory)
         size = whole_number("batch_size", wanted)
-        check_memory(self.predictor, tile_size, min(size, n_tiles), budget)
+        check_memory(self.predictor, tile_size, min(size, n_tiles), memory)
         return size
 
     def fastest(self, n_px: int) -> Predictor:
         """Take the engine asked for, or the one that will be done first with so many px."""
-        return fastest(self.predictor, n_px, self.runtime.engine, self.runtime.precision)
+        engine, precision = self.runtime.engine, self.runtime.precision
+        if engine == "keras" or (self.runtime.devices is not None and engine == "auto"):
+            return self.predictor
+        asked = engine == "openvino" or precision == "bf16"
+        obstacle = _obstacle(self.predictor)
+        if obstacle is not None and not asked:
+            return self.predictor
+        if obstacle is not None:
+            what = "engine" if engine == "openvino" else "precision"
+            raise invalid(ModelError, what, must="be available", got=obstacle, fix=_FIX)
+        original: KerasPredictor = self.predictor  # type: ignore[assignment]
+        if not asked and (keras.n_gpus() or original.work(n_px) < _WORTH):
+            return original
+        if precision == "bf16" and not openvino.computes_bf16():
+            _log.warning("This processor does not multiply bf16: f32 is used.")
+            precision = "f32"
+        return openvino.OpenVinoPredictor(original, precision, must=asked)
 
     def ready(
         self, tile_size: tuple[int, int], n_tiles: int, batch_size: int, tta: TTA | None = None
     ) -> list[Callable[[AnyArray], FloatArray]]:
         """Make it ready to be run on tiles of a size: a callable for each device."""
-        return networks_for(self.predictor, self.runtime, tile_size, n_tiles, batch_size, tta)
+        if tta is not None:
+            one_of("tta", tta, get_args(TTA))
+        if tta == "d4" and tile_size[0] != tile_size[1]:
+            must = "be flips for tiles that are not square"
+            raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
+        quick = self.fastest(n_tiles * n_copies(tta) * tile_size[0] * tile_size[1])
+        predictors = [quick] if quick is not self.predictor else self._replicas()
+        calls = [Backoff(one) for one in predictors]
+        return list(calls) if tta is None else [Augmented(one, tta, batch_size) for one in calls]
 
-    def shared(self, predictor: Predictor) -> Self:
-        """Put a predictor that several images share, augmentation included, in the place of its own."""
-        return replace(self, predictor=predictor, runtime=RuntimeConfig(memory=self.runtime.memory), tta=None)
+    def _replicas(self) -> Sequence[Predictor]:
+        """Give the predictor, or copies of it on several devices."""
+        devices = self.runtime.devices
+        if _is_keras_predictor(self.predictor):
+            original: KerasPredictor = self.predictor  # type: ignore[assignment]
+            return keras.replicas(original, devices)
+        if devices is not None:
+            raise invalid(
+                ModelError,
+                "devices",
+                must="be None but for a Keras network",
+                got=type(self.predictor).__name__,
+                fix="Choose the device within the callable.",
+            )
+        return [self.predictor]
+
+    def run(
+        self,
+        batches: Iterable[TileBatch],
+        tile_size: tuple[int, int],
+        n_tiles: int,
+        batch_size: int,
+        tta: TTA | None = None,
+    ) -> Generator[tuple[NDArray[np.int64], FloatArray], None, None]:
+        """Give ids and outputs of batches, while later ones are read and run; close it at the end."""
+        calls = self.ready(tile_size, n_tiles, batch_size, tta)
+        return overlapped(((batch.ids, batch.tiles) for batch in batches), calls)
+
+    def batcher(self, n_px: int, batch_size: int | None, tta: TTA | None) -> Batcher:
+        """Let several images, of so many px together, share this network."""
+
+        def prepare(tile_size: tuple[int, int]) -> tuple[int, list[Callable[[AnyArray], FloatArray]]]:
+            size = batch_size or self.batch_size(tile_size, _MANY)
+            return size, self.ready(tile_size, n_px // (tile_size[0] * tile_size[1]), size, tta)
+
+        return Batcher(self.predictor, prepare)
+
+    def shared(self, batcher: Batcher) -> Network:
+        """Give this network to one of the images that share a batcher."""
+        return replace(self, predictor=batcher, runtime=RuntimeConfig(memory=self.runtime.memory), tta=None)
 
 
 def _checked(runtime: RuntimeConfig | None) -> RuntimeConfig:
@@ -267,7 +292,7 @@ def _checked(runtime: RuntimeConfig | None) -> RuntimeConfig:
 
 def _predictor_of(model: object) -> Predictor:
     if _is_keras(model):
-        return _keras.KerasPredictor(model)
+        return keras.KerasPredictor(model)
     if all(hasattr(model, name) for name in ("channels", "classes", "tile_size", "stride", "bytes_per_tile")):
         ready: Predictor = model  # type: ignore[assignment]
         return ready
@@ -284,91 +309,20 @@ def _predictor_of(model: object) -> Predictor:
     return CallablePredictor(model)
 
 
-def predictor_for(model: object) -> Predictor:
-    """Make a network ready to be called on batches of tiles."""
-    return Network.of(model).predictor
-
-
-def fastest(
-    predictor: Predictor,
-    n_px: int,
-    engine: Literal["auto", "keras", "openvino"] = "auto",
-    precision: Literal["f32", "bf16"] = "f32",
-) -> Predictor:
-    """Take the engine asked for, or the one that will be done first."""
-    if engine == "keras":
-        return predictor
-    asked = engine == "openvino" or precision == "bf16"
-    obstacle = _obstacle(predictor)
-    if obstacle is not None:
-        if asked:
-            what = "engine" if engine == "openvino" else "precision"
-            raise invalid(ModelError, what, must="be available", got=obstacle, fix=_FIX)
-        return predictor
-    keras: _keras.KerasPredictor = predictor  # type: ignore[assignment]
-    if not asked and (_device.n_gpus() or keras.work(n_px) < _WORTH):
-        return predictor
-    if precision == "bf16" and not _openvino.computes_bf16():
-        _log.warning("This processor does not multiply bf16: f32 is used.")
-        precision = "f32"
-    return _openvino.OpenVinoPredictor(keras, precision, must=asked)
-
-
-def networks_for(
-    predictor: Predictor,
-    runtime: RuntimeConfig,
-    tile_size: tuple[int, int],
-    n_tiles: int,
-    batch_size: int,
-    tta: TTA | None,
-) -> list[Callable[[AnyArray], FloatArray]]:
-    """Make a network ready to be run, once for each device."""
-    if tta is not None:
-        one_of("tta", tta, get_args(TTA))
-    if tta == "d4" and tile_size[0] != tile_size[1]:
-        raise invalid(
-            SettingError, "tta", must="be flips for tiles that are not square", got="d4", fix="Use flips."
-        )
-    engine = runtime.engine if runtime.devices is None or runtime.engine == "openvino" else "keras"
-    n_px = n_tiles * n_copies(tta) * tile_size[0] * tile_size[1]
-    quick = fastest(predictor, n_px, engine, runtime.precision)
-    networks = [
-        Halving(one) for one in ([quick] if quick is not predictor else _copies(predictor, runtime.devices))
-    ]
-    if tta is None:
-        return list(networks)
-    return [Augmented(one, tta, batch_size) for one in networks]
-
-
-def _copies(predictor: Predictor, devices: Sequence[str] | None) -> list[Predictor]:
-    if _is_keras_predictor(predictor):
-        keras: _keras.KerasPredictor = predictor  # type: ignore[assignment]
-        return _replicas.replicas(keras, devices)
-    if devices is not None:
-        raise invalid(
-            ModelError,
-            "devices",
-            must="be None but for a Keras network",
-            got=type(predictor).__name__,
-            fix="Choose the device within the callable.",
-        )
-    return [predictor]
-
-
 def _obstacle(predictor: Predictor) -> str | None:
     """Say why OpenVINO cannot run a network; None where it can be tried."""
     if not _is_keras_predictor(predictor):
         return f"OpenVINO for a {type(predictor).__name__}"
     if find_spec("openvino") is None:
         return "OpenVINO, which is not installed"
-    if _device.backend() != "tensorflow":
-        return f"OpenVINO on the {_device.backend()} backend"
+    if keras.backend() != "tensorflow":
+        return f"OpenVINO on the {keras.backend()} backend"
     return None
 
 
 def _is_keras_predictor(predictor: Predictor) -> bool:
     """Recognise a KerasPredictor without loading Keras."""
-    return type(predictor).__module__ == "tiledseg.engine._keras"
+    return type(predictor).__module__ == "tiledseg.engine.keras"
 
 
 def _is_keras(model: object) -> bool:
@@ -377,12 +331,3 @@ def _is_keras(model: object) -> bool:
         kind.__name__ == "Model" and kind.__module__.partition(".")[0] == "keras"
         for kind in type(model).__mro__
     )
-
-
-def _sum_of(text: str, weights: Iterable[Any]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for weight in weights:
-        values = np.ascontiguousarray(weight)
-        digest.update(f"{weight.path} {values.shape} {values.dtype}".encode())
-        digest.update(values.data)
-    return digest.hexdigest()

@@ -19,8 +19,8 @@ import openvino
 from tiledseg._backend import keras
 from tiledseg._storage import DiskCache, cache_folder
 from tiledseg._validate import invalid, shown
-from tiledseg.engine._callable import checked_outputs, failures_named
-from tiledseg.engine._keras import padded, ready_shape
+from tiledseg.engine.callable import checked_outputs, failures_named
+from tiledseg.engine.keras import padded, ready_shape
 from tiledseg.errors import FileError, ModelError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import Precision
-    from tiledseg.engine._keras import KerasPredictor
+    from tiledseg.engine.keras import KerasPredictor
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]

@@ -1,50 +1,54 @@
-"""A Predictor from a Keras network: one compiled function per batch shape."""
+"""A Keras network as a Predictor: one compiled function per batch shape, copies on several devices."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import weakref
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tiledseg._backend import keras
-from tiledseg._validate import invalid
-from tiledseg.engine._callable import checked_outputs, failures_named
-from tiledseg.engine._compiled import compiled
-from tiledseg.engine._graph import read_graph
-from tiledseg.engine._halving import out_of_memory
+from tiledseg._backend import check_process, keras, tf
+from tiledseg._validate import invalid, shown
+from tiledseg.engine.batching import is_out_of_memory
+from tiledseg.engine.callable import checked_outputs, failures_named
+from tiledseg.engine.keras_graph import read_graph
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import check_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.engine.callable import Predictor
     from tiledseg.tiling import ReceptiveField
 
-__all__ = ["KerasPredictor", "padded", "ready_shape"]
+    _Call: TypeAlias = Callable[[FloatArray], AnyArray]
+
+__all__ = ["KerasPredictor", "backend", "n_devices", "n_gpus", "padded", "ready_shape", "replicas"]
+
+_Model: TypeAlias = Any  # Keras has no types
+_log = logging.getLogger("tiledseg")
 
 _ALIVE = 0.6  # of all feature maps at a time: 0.11 to 0.40 was measured by Keras, up to 0.47 by OpenVINO
-_COMPILED: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], Callable[[FloatArray], AnyArray]]] = (
-    weakref.WeakKeyDictionary()
-)
-"""Compiled functions outlive a Predictor, so that a second image is not compiled for again; they
-hold no reference to their network, so that it can still go."""
+_COMPILED: weakref.WeakKeyDictionary[_Model, dict[tuple[int, ...], _Call]] = weakref.WeakKeyDictionary()
+"""Compiled functions outlive a Predictor: a second image needs no compilation. They hold no reference to
+their network, so that its memory can be freed."""
 
 
 class KerasPredictor:
-    """A Predictor from a Keras network.
+    """A Keras network, compiled once per batch shape, in inference mode.
 
-    The network is compiled once per batch shape, in inference mode. A batch that is smaller than
-    the first one of its tile size is padded to it, so the last batch costs no new compilation.
-    New weights are used at once; a layer that is given another activation or the like is not seen
-    any more once the network has been compiled: build a new network for that.
+    A smaller batch is padded to a shape that is compiled. New weights are used at once; a layer's new
+    activation is not seen after the compilation: that takes a new network.
     """
 
-    def __init__(self, model: Any, device: str | None = None) -> None:  # noqa: ANN401  Keras has no types
+    def __init__(self, model: _Model, device: str | None = None) -> None:
+        check_process()
         self._device = device
-        self.model: Any = model
+        self.model: _Model = model
         height, width, self.channels = _input_shape(model)
         self.tile_size: tuple[int | None, int | None] = (height, width)
         self.classes: int | None = _classes(model, height, width)
@@ -63,16 +67,17 @@ class KerasPredictor:
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
+        check_process()
         functions = _COMPILED.setdefault(self.model, {})
         shape = ready_shape(functions, tiles.shape)
         with failures_named(tiles.shape):
             if shape not in functions:
                 self._check_size(tiles.shape)
-                functions[shape] = compiled(self.model, shape, self._device)
+                functions[shape] = _compiled(self.model, shape, self._device)
             try:
                 outputs = functions[shape](padded(tiles, shape[0]))
             except Exception as error:
-                if out_of_memory(error):  # fewer tiles must not be padded to this shape again
+                if is_out_of_memory(error):  # fewer tiles must not be padded to this shape again
                     functions.pop(shape, None)
                 raise
         return checked_outputs(outputs, shape)[: len(tiles)]
@@ -121,7 +126,7 @@ def padded(tiles: AnyArray, size: int) -> FloatArray:
     return batch
 
 
-def _input_shape(model: Any) -> tuple[int | None, int | None, int]:  # noqa: ANN401
+def _input_shape(model: _Model) -> tuple[int | None, int | None, int]:
     if keras.config.image_data_format() != "channels_last":
         raise invalid(
             ModelError,
@@ -142,7 +147,7 @@ def _input_shape(model: Any) -> tuple[int | None, int | None, int]:  # noqa: ANN
     return shape[1], shape[2], shape[3]
 
 
-def _one_shape(model: Any, name: str, what: str) -> tuple[int | None, ...]:  # noqa: ANN401
+def _one_shape(model: _Model, name: str, what: str) -> tuple[int | None, ...]:
     try:
         shape = getattr(model, name)
     except AttributeError:  # a subclassed network that was never called
@@ -164,7 +169,7 @@ def _one_shape(model: Any, name: str, what: str) -> tuple[int | None, ...]:  # n
     return tuple(shape)
 
 
-def _classes(model: Any, height: int | None, width: int | None) -> int | None:  # noqa: ANN401
+def _classes(model: _Model, height: int | None, width: int | None) -> int | None:
     shape = _one_shape(model, "output_shape", "output")
     if len(shape) != 4:
         raise invalid(
@@ -180,7 +185,7 @@ def _classes(model: Any, height: int | None, width: int | None) -> int | None:  
     return shape[3]
 
 
-def _check_output(model: Any, height: int, width: int, channels: int) -> None:  # noqa: ANN401
+def _check_output(model: _Model, height: int, width: int, channels: int) -> None:
     try:
         spec = model.compute_output_spec(keras.KerasTensor((1, height, width, channels)))
     except Exception as error:  # noqa: BLE001  Keras and its backends raise many kinds
@@ -215,12 +220,10 @@ def _wrong_output(axis: str, size: int, out: int) -> ModelError:
     )
 
 
-def _weight_sums(model: Any) -> bytes:  # noqa: ANN401
-    """Refuse weights that are not finite; and sum them up, so that new ones are noticed.
-
-    The backend's sums copy nothing and are as fast as memory can be read. They are taken along
-    the last axis, so that little of the weights can change and leave all of them as they were.
-    """
+def _weight_sums(model: _Model) -> bytes:
+    """Refuse weights that are not finite, and sum them up, so that new ones are noticed."""
+    # The backend's sums copy nothing. They are taken along the last axis: hardly any weight can change and
+    # leave all of them as they were.
     sums = hashlib.sha256()
     for variable in model.weights:
         if not keras.backend.is_float_dtype(variable.dtype):
@@ -239,3 +242,127 @@ def _weight_sums(model: Any) -> bytes:  # noqa: ANN401
             )
         sums.update(part.data)
     return sums.digest()
+
+
+def _compiled(model: _Model, shape: tuple[int, ...], device: str | None) -> _Call:
+    """Compile a network's inference call for one batch shape."""
+    make = _BACKENDS[keras.backend.backend()]
+    if device is None:
+        return make(weakref.ref(model), shape)
+    with tf.device(device):
+        call = make(weakref.ref(model), shape)
+
+    def on_device(tiles: FloatArray) -> AnyArray:
+        with tf.device(device):
+            return call(tiles)
+
+    return on_device
+
+
+def _tensorflow(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
+    signature = [tf.TensorSpec(shape, tf.float32)]
+    call = tf.function(
+        lambda tiles: model()(tiles, training=False), input_signature=signature, autograph=False
+    )
+    ready = call.get_concrete_function()
+    return lambda tiles: ready(tf.convert_to_tensor(tiles)).numpy()
+
+
+def _jax(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
+    jax = import_module("jax")  # only the backend in use needs to be installed
+    call = jax.jit(lambda state, tiles: model().stateless_call(*state, tiles, training=False)[0])
+
+    def run(tiles: FloatArray) -> AnyArray:
+        network = model()
+        state = (
+            [v.value for v in network.trainable_variables],
+            [v.value for v in network.non_trainable_variables],
+        )
+        return keras.ops.convert_to_numpy(call(state, tiles))  # type: ignore[no-any-return]
+
+    del shape  # jit compiles per shape by itself
+    return run
+
+
+def _torch(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
+    torch = import_module("torch")
+
+    def run(tiles: FloatArray) -> AnyArray:
+        with torch.no_grad():
+            return keras.ops.convert_to_numpy(model()(tiles, training=False))  # type: ignore[no-any-return]
+
+    del shape  # nothing is compiled: the eager call runs the same kernels
+    return run
+
+
+_BACKENDS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+
+
+_COPIES: weakref.WeakKeyDictionary[_Model, dict[str, tuple[bytes, Any]]] = weakref.WeakKeyDictionary()
+"""Networks by device, with the fingerprint of the weights that they were given."""
+
+
+def replicas(predictor: KerasPredictor, devices: Sequence[str] | None) -> list[Predictor]:
+    """Copy a network to devices."""
+    if keras.backend.backend() != "tensorflow":
+        if devices is None:
+            return [predictor]
+        raise invalid(
+            ModelError,
+            "devices",
+            must="be None on another backend than TensorFlow",
+            got=keras.backend.backend(),
+            fix="Choose the device as the backend does it.",
+        )
+    known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    names = [name for name in known if name.startswith("GPU")] if devices is None else list(devices)
+    if devices is None and len(names) < 2:
+        return [predictor]
+    for name in names:
+        if name not in known:
+            raise invalid(
+                SettingError,
+                "devices",
+                must=f"be some of {', '.join(known)}",
+                got=name,
+                fix="Use names of tf.config.list_logical_devices().",
+            )
+    try:
+        return [KerasPredictor(_copy(predictor, name), name) for name in names]
+    except (ValueError, TypeError, NotImplementedError) as error:  # Keras copies no subclassed network
+        if devices is None:
+            _log.warning("The network cannot be copied to other devices: %s", shown(str(error)))
+            return [predictor]
+        raise invalid(
+            ModelError,
+            "devices",
+            must="be None for a network that Keras cannot copy",
+            got=str(error),
+            fix="Build it with keras.Input.",
+        ) from None
+
+
+def _copy(predictor: KerasPredictor, device: str) -> _Model:
+    copies = _COPIES.setdefault(predictor.model, {})
+    fingerprint, copy = copies.get(device, (b"", None))
+    if fingerprint != predictor.fingerprint:
+        with tf.device(device):
+            copy = copy or keras.models.clone_model(predictor.model)
+            copy.set_weights(predictor.model.get_weights())
+        copies[device] = (predictor.fingerprint, copy)
+    return copy
+
+
+def backend() -> str:
+    """Name the backend of Keras."""
+    return str(keras.backend.backend())
+
+
+def n_gpus() -> int:
+    """Count the GPUs that TensorFlow can run on."""
+    return len(tf.config.get_visible_devices("GPU"))
+
+
+def n_devices() -> int:
+    """Count the devices that run a network where none are named."""
+    return max(1, n_gpus()) if backend() == "tensorflow" else 1

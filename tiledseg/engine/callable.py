@@ -1,9 +1,9 @@
-"""A Predictor from any callable."""
+"""Any callable as a Predictor, and what the outputs of any network must be."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,7 +16,48 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, TileCall
 
-__all__ = ["CallablePredictor", "checked_outputs", "failures_named"]
+__all__ = ["CallablePredictor", "Predictor", "checked_outputs", "failures_named"]
+
+
+class Predictor(Protocol):
+    """A network made ready to be called on batches of tiles."""
+
+    @property
+    def channels(self) -> int | None:
+        """Input channels C; None where any number will do or is not known."""
+        ...
+
+    @property
+    def classes(self) -> int | None:
+        """Output channels K; None where not known before the first call."""
+        ...
+
+    @property
+    def tile_size(self) -> tuple[int | None, int | None]:
+        """Input height and width in px; None where free."""
+        ...
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Total stride (y, x) in px: input sizes and tile origins are multiples of it."""
+        ...
+
+    @property
+    def receptive_field(self) -> ReceptiveField:
+        """What an output px depends on."""
+        ...
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Estimate the memory in bytes that one tile needs inside the network."""
+        ...
+
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Raise a TiledSegError where the network does not map tiles of that size to maps of it."""
+        ...
+
+    def __call__(self, tiles: AnyArray, /) -> FloatArray:
+        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
+        ...
 
 
 @contextmanager
@@ -33,10 +74,7 @@ def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
 
 
 class CallablePredictor:
-    """A Predictor from a callable of which nothing else is known.
-
-    Its stride is taken to be 1; where it is another, set ``TilingConfig.alignment``.
-    """
+    """A callable of which nothing else is known; its stride is taken to be 1."""
 
     channels: int | None = None
     tile_size: tuple[int | None, int | None] = (None, None)

@@ -1,0 +1,389 @@
+"""What a Keras graph says about tiling: total stride, receptive field, size of the feature maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from inspect import isfunction
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tiledseg.tiling import Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Graph", "read_graph"]
+
+_Model: TypeAlias = Any  # Keras has no types
+_Operation: TypeAlias = Any  # a layer or one of ``keras.ops``
+_Node: TypeAlias = Any  # one use of an operation
+_Tensor: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What was read off a graph."""
+
+    stride: tuple[int, int]  # total stride (y, x) in px
+    floats_per_px: float  # numbers in all feature maps together, for each px of the input
+    products_per_px: float  # multiplications of a number with a weight, for each px of the input
+    receptive_field: ReceptiveField  # what an output px depends on
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A tensor: its number, and how many px of the input one of its px stands for."""
+
+    number: int
+    scale: tuple[Fraction, Fraction]
+
+
+_INPUT = _Map(0, (Fraction(1), Fraction(1)))
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What was met on the way, in order; tensors without places, as after a global pooling, are None."""
+
+    steps: tuple[list[Step], list[Step]] = field(default_factory=lambda: ([], []))
+    scales: list[tuple[Fraction, Fraction]] = field(default_factory=list)
+    floats: float = 0.0
+    products: float = 0.0
+    maps: int = 1
+    tile_dependent: dict[str, None] = field(default_factory=dict)
+    unknown: dict[str, None] = field(default_factory=dict)
+
+
+def read_graph(model: _Model) -> Graph:
+    """Walk a functional Keras graph, nested ones too."""
+    walk, output = _Walk(), None
+    graph = _graph_of(model)
+    if graph is None:
+        walk.unknown[f"{type(model).__name__} {model.name!r}"] = None
+    else:
+        output = _walk(graph, [_INPUT], walk, training=False)[0]
+    # Sizes and origins that are multiples of all scales pass every pooling without a rest.
+    y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
+    return Graph((y, x), walk.floats or 64.0, walk.products, _receptive_field(walk, output, (y, x)))
+
+
+def _receptive_field(walk: _Walk, output: _Map | None, stride: tuple[int, int]) -> ReceptiveField:
+    if not walk.tile_dependent and not walk.unknown and output is not None:
+        y, x = (
+            Axis(tuple(steps), output.number, step) for steps, step in zip(walk.steps, stride, strict=True)
+        )
+        if y.fits and x.fits:
+            return ReceptiveField((y, x))
+        walk.unknown["layers whose maps do not fit one another"] = None
+    return ReceptiveField(None, tuple(walk.tile_dependent), tuple(walk.unknown))
+
+
+def _graph_of(operation: _Operation) -> _Model:
+    """Give the graph that a network runs; None where it has none, or runs something else."""
+    graph = getattr(operation, "_functional", None) or operation
+    own = _is_keras(getattr(type(operation), "call", None))
+    return graph if own and hasattr(graph, "_nodes_by_depth") else None
+
+
+def _walk(graph: _Model, incoming: list[_Map | None], walk: _Walk, *, training: bool) -> list[_Map | None]:
+    local = dict(zip(map(id, graph.inputs), incoming, strict=True))
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            before = [local[id(tensor)] for tensor in node.input_tensors]
+            after = _after(node, before, walk, training=training)
+            local.update(zip(map(id, node.outputs), after, strict=True))
+    return [local[id(tensor)] for tensor in graph.outputs]
+
+
+def _after(node: _Node, before: list[_Map | None], walk: _Walk, *, training: bool) -> list[_Map | None]:
+    inner = _graph_of(node.operation)
+    if inner is not None:
+        return _walk(inner, before, walk, training=node.arguments.kwargs.get("training", training) is True)
+    rules = _rules_of(node, training=training)
+    met = [one for one in before if one is not None]
+    if rules == "tile":
+        walk.tile_dependent[_name(node.operation)] = None
+    if not met:
+        return [None for _ in node.outputs]
+    if rules == "unknown" or (len(node.outputs) > 1 and rules != "tile"):
+        walk.unknown[_name(node.operation)] = None
+    if isinstance(rules, str):
+        rules = (_guessed(node, 0), _guessed(node, 1))
+    walk.products += _products(node.operation, max(one.scale for one in met), rules)
+    return [_stepped(tensor, met, rules, walk) for tensor in node.outputs]
+
+
+def _stepped(tensor: _Tensor, met: list[_Map], rules: tuple[Rule, Rule], walk: _Walk) -> _Map | None:
+    """Give a layer's output a number, and note where its px come from."""
+    if len(tensor.shape) != 4 or tensor.shape[1:3] == (1, 1):
+        return None
+    largest = max(one.scale for one in met)
+    scale = (largest[0] * _shrinking(rules[0]), largest[1] * _shrinking(rules[1]))
+    made = _Map(walk.maps, scale)
+    for steps, rule in zip(walk.steps, rules, strict=True):
+        steps.append(Step(tuple(one.number for one in met), made.number, rule))
+    walk.maps += 1
+    walk.scales.append((scale[0] * _grid(rules[0]), scale[1] * _grid(rules[1])))
+    walk.floats += (tensor.shape[3] or 1) / float(scale[0] * scale[1])
+    return made
+
+
+def _products(operation: _Operation, scale: tuple[Fraction, Fraction], rules: tuple[Rule, Rule]) -> float:
+    """Count a layer's multiplications by weights: every kernel meets every px of the smaller map."""
+    kernels = sum(math.prod(one.shape) for one in getattr(operation, "weights", ()) if len(one.shape) > 1)
+    larger = (max(one, one * _shrinking(rule)) for one, rule in zip(scale, rules, strict=True))
+    return float(kernels / math.prod(larger))
+
+
+def _shrinking(rule: Rule) -> Fraction:
+    return Fraction(1, rule.factor) if isinstance(rule, Grow) else Fraction(rule.step)
+
+
+def _grid(rule: Rule) -> int:
+    """Give the px after which the grid of a rule repeats itself."""
+    return rule.size if isinstance(rule, Windows) else 1
+
+
+def _guessed(node: _Node, axis: int) -> Rule:
+    """Guess by how much a layer that is not known shrinks or grows: for the total stride alone."""
+    strides = getattr(node.operation, "strides", None)
+    if strides is not None:
+        step = strides[axis] if isinstance(strides, tuple | list) else strides
+        grows = "Transpose" in type(node.operation).__name__
+        return Grow(step, step) if grows else Slide(step, step)
+    sizes = [one.shape[1 + axis] for one in (node.input_tensors[0], node.outputs[0]) if len(one.shape) == 4]
+    if len(sizes) < 2 or not all(sizes):
+        return Slide()
+    ratio = Fraction(sizes[0], sizes[1])  # padding and cropping give one, too, but no whole one
+    if ratio.numerator == 1:
+        return Grow(ratio.denominator, ratio.denominator)
+    return Slide(ratio.numerator, ratio.numerator) if ratio.denominator == 1 else Slide()
+
+
+def _name(operation: _Operation) -> str:
+    return f"{type(operation).__name__} {operation.name!r}"
+
+
+Rules: TypeAlias = tuple[Rule, Rule] | Literal["tile", "unknown"]
+"""A rule along y and one along x; ``tile`` for what depends on the tile, ``unknown`` for the rest."""
+
+_POINTWISE = frozenset(
+    """
+    Activation ActivityRegularization AlphaDropout Dropout ELU GaussianDropout GaussianNoise Identity
+    InputLayer LayerScale LeakyReLU ReLU Rescaling SpatialDropout2D
+    Absolute Add Cast Ceil Celu Clip Copy Cos Cosh Divide DivideNoNan Elu Equal Erf Exp Exp2 Expm1
+    Floor Gelu Greater GreaterEqual HardSigmoid HardSilu HardTanh LeakyRelu Less LessEqual Log Log10 Log1p
+    Log2 LogSigmoid LogicalAnd LogicalNot LogicalOr Maximum Minimum Mod Multiply Negative NotEqual Power
+    Reciprocal Relu Relu6 Round Rsqrt SaturateCast Selu Sigmoid Sign Silu Sin Sinh Softplus Softsign Sqrt
+    Square Squareplus StopGradient Subtract Tanh TrueDivide Where
+    """.split()  # noqa: SIM905  a list of names is read as one
+)
+"""Layers and ``keras.ops`` that treat each px by itself."""
+
+_ALONG_AXIS = frozenset(
+    """
+    BatchNormalization LayerNormalization LogSoftmax Normalization RMSNormalization Softmax
+    UnitNormalization All Any Max Mean Min Prod Std Sum Var
+    """.split()  # noqa: SIM905  a list of names is read as one
+)
+"""They treat each px by itself if their axis is that of the channels."""
+
+_TILE = frozenset(
+    """
+    AdaptiveAveragePooling2D AdaptiveMaxPooling2D AdditiveAttention Attention DotProductAttention Flatten
+    GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization GroupedQueryAttention MultiHeadAttention
+    """.split()  # noqa: SIM905  a list of names is read as one
+)
+"""They look at the whole tile, whatever their settings."""
+
+_TRAINED = frozenset(
+    """
+    AlphaDropout BatchNormalization Dropout GaussianDropout GaussianNoise SpatialDropout2D
+    """.split()  # noqa: SIM905
+)
+"""They look at the whole batch, or draw, when they are called for training."""
+
+_SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 5}
+"""Half the width of an interpolation's kernel, in px of the input."""
+
+_SAME = (Slide(), Slide())
+
+_DECLARED: dict[str, Rules] = {"px": _SAME, "tile": "tile"}
+"""What layers of this package say of themselves."""
+
+
+def _rules_of(node: _Node, *, training: bool = False) -> Rules:
+    """Say what one use of a layer does to places."""
+    operation, name = node.operation, type(node.operation).__name__
+    if _is_ours(type(operation)):
+        declared = getattr(operation, "looks_at", "")
+        return declared if isinstance(declared, tuple) else _DECLARED.get(declared, "unknown")
+    if not _is_keras(type(operation)) or getattr(operation, "data_format", None) == "channels_first":
+        return "unknown"
+    training = node.arguments.kwargs.get("training", training) is True
+    if name in _TILE or (training and name in _TRAINED) or _has_places(node):
+        return "tile"
+    if not _is_plain(operation) or any(len(one.shape) != 4 for one in node.outputs):
+        return "unknown"
+    if name in _POINTWISE:
+        return _SAME
+    rule = _BY_NAME.get(name)
+    return rule(node) if rule else "unknown"
+
+
+def _is_keras(kind: Any) -> bool:  # noqa: ANN401
+    """Say whether a class or function is Keras' own: what a subclass does is not known."""
+    return str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
+
+
+def _is_ours(kind: Any) -> bool:  # noqa: ANN401
+    return str(getattr(kind, "__module__", "")).partition(".")[0] == "tiledseg"
+
+
+def _is_plain(operation: _Operation) -> bool:
+    """Say whether what a layer does besides its own work treats each px by itself."""
+    if getattr(operation, "quantization_mode", None) is not None:  # scales may be drawn from the tile
+        return False
+    activation = getattr(operation, "activation", None)
+    if activation is None or isfunction(activation):
+        return activation is None or _is_keras(activation)
+    return _is_keras(type(activation)) and type(activation).__name__ in _POINTWISE
+
+
+def _has_places(node: _Node) -> bool:
+    """Say whether a constant of an operation differs from px to px, as a position embedding does."""
+    values = [*node.arguments.args, *node.arguments.kwargs.values()]
+    values += [part for value in values if isinstance(value, list | tuple) for part in value]
+    symbolic = {id(tensor) for tensor in node.input_tensors}
+    shapes = [tuple(value.shape) for value in values if hasattr(value, "shape") and id(value) not in symbolic]
+    return any(size != 1 for shape in shapes for size in shape[:-1][-2:])
+
+
+def _window(node: _Node) -> Rules:
+    operation = node.operation
+    kernel = operation.kernel_size if hasattr(operation, "kernel_size") else operation.pool_size
+    dilation = _pair(getattr(operation, "dilation_rate", 1))
+    left = {"same": None, "valid": 0}.get(operation.padding, -1)
+    if left == -1:
+        return "unknown"
+    y, x = (
+        Slide((size - 1) * spread + 1, step, left)
+        for size, spread, step in zip(_pair(kernel), dilation, _pair(operation.strides), strict=True)
+    )
+    return y, x
+
+
+def _transposed(node: _Node) -> Rules:
+    operation = node.operation
+    if operation.output_padding is not None or _pair(operation.dilation_rate) != (1, 1):
+        return "unknown"
+    same = operation.padding == "same"
+
+    def along(kernel: int, step: int) -> Rule:
+        left = max(kernel - step, 0) // 2 if same else 0
+        return Grow(kernel, step, left, kernel - step - left if same else min(kernel - step, 0))
+
+    y, x = map(along, _pair(operation.kernel_size), _pair(operation.strides))
+    return y, x
+
+
+def _upsampled(node: _Node) -> Rules:
+    operation = node.operation
+    y, x = (_interpolated(factor, operation.interpolation) for factor in _pair(operation.size))
+    return (y, x) if y and x else "unknown"
+
+
+def _interpolated(factor: int, interpolation: str) -> Rule | None:
+    """Give the rule of enlarging by a whole factor, px centres on the half."""
+    if factor == 1:
+        return Slide()
+    if interpolation == "nearest":
+        return Grow(factor, factor)
+    if interpolation not in _SUPPORT:
+        return None
+    kernel = 2 * _SUPPORT[interpolation] * factor - factor % 2
+    cut = (kernel - factor) // 2
+    return Grow(kernel, factor, cut, cut)
+
+
+def _resized(node: _Node) -> Rules:
+    operation = node.operation
+    if operation.antialias or operation.crop_to_aspect_ratio or operation.pad_to_aspect_ratio:
+        return "unknown"
+    sizes = zip(node.input_tensors[0].shape[1:3], node.outputs[0].shape[1:3], strict=True)
+    y, x = (_resized_along(before, after, operation.interpolation) for before, after in sizes)
+    return (y, x) if y and x else "unknown"
+
+
+def _resized_along(before: int | None, after: int | None, interpolation: str) -> Rule | None:
+    ratio = Fraction(before or 0, after or 1)
+    if not ratio:
+        return None
+    if ratio.numerator == 1:
+        return _interpolated(ratio.denominator, interpolation)
+    if ratio.denominator != 1 or interpolation not in {"nearest", "bilinear"}:
+        return None
+    step = int(ratio)
+    kernel = 2 if interpolation == "bilinear" and step % 2 == 0 else 1
+    first = (step - kernel + 1) // 2
+    return Slide(kernel, step, -first, first + kernel - step)
+
+
+def _edges(node: _Node) -> Rules:
+    """Treat cropping as padding by less than nothing."""
+    operation = node.operation
+    sign = 1 if hasattr(operation, "padding") else -1
+    y, x = operation.padding if sign == 1 else operation.cropping
+    return Slide(1, 1, sign * y[0], sign * y[1]), Slide(1, 1, sign * x[0], sign * x[1])
+
+
+def _padded(node: _Node) -> Rules:
+    """``keras.ops.pad``, in any mode: the px added are spoiled, whatever they hold."""
+    width = node.operation.pad_width
+    if len(width) != 4 or any(width[0]):
+        return "unknown"
+    return Slide(1, 1, *width[1]), Slide(1, 1, *width[2])
+
+
+def _along_channels(node: _Node) -> Rules:
+    axis = node.operation.axis
+    if axis is None:
+        return _SAME if type(node.operation).__name__ == "Normalization" else "tile"
+    axes = set(axis) if isinstance(axis, list | tuple) else {axis}
+    return _SAME if axes <= {-1, len(node.outputs[0].shape) - 1} else "tile"
+
+
+def _averaged(node: _Node) -> Rules:
+    """Handle the layer, which averages maps, and the operation, which averages along an axis."""
+    return _along_channels(node) if hasattr(node.operation, "axis") else _SAME
+
+
+def _joined(node: _Node) -> Rules:
+    return _SAME if node.operation.axis in {-1, len(node.outputs[0].shape) - 1} else "unknown"
+
+
+def _prelu(node: _Node) -> Rules:
+    return _SAME if set(node.operation.alpha.shape[:-1]) <= {1} else "tile"
+
+
+def _pair(value: Any) -> tuple[int, int]:  # noqa: ANN401
+    return (value[0], value[1]) if isinstance(value, list | tuple) else (value, value)
+
+
+_BY_NAME: dict[str, Callable[[_Node], Rules]] = {
+    **dict.fromkeys(_ALONG_AXIS, _along_channels),
+    **dict.fromkeys(("Conv2D", "DepthwiseConv2D", "SeparableConv2D"), _window),
+    **dict.fromkeys(("AveragePooling2D", "MaxPooling2D"), _window),
+    **dict.fromkeys(("Cropping2D", "ZeroPadding2D"), _edges),
+    "Average": _averaged,
+    "Concatenate": _joined,
+    "Conv2DTranspose": _transposed,
+    "Dense": lambda _: _SAME,  # on (N, h, w, C) it is a convolution of 1 px
+    "PReLU": _prelu,
+    "Pad": _padded,
+    "Resizing": _resized,
+    "UpSampling2D": _upsampled,
+}
