@@ -1,43 +1,19 @@
-"""Pairs, their checks, and the crops taken from them."""
+"""Crops of prepared pairs: where they lie, and that they are prepared as for prediction."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tiledseg.config import PreprocessingConfig, augmenting
-from tiledseg.data import (
-    CropSampler,
-    GridCrops,
-    Pair,
-    as_pairs,
-    check_apart,
-    check_mask,
-    crops_to_cover,
-    load_pair,
-    prepare_pair,
-    prepare_pairs,
-)
-from tiledseg.errors import ArrayError, SettingError, TiledSegError
+from tiledseg.data import CropSampler, GridCrops, Pair, crops_to_cover, prepare_pair, prepare_pairs
+from tiledseg.errors import ArrayError, TiledSegError
 from tiledseg.preprocess import prepare
 
 PLAIN = PreprocessingConfig()
 FLIPS = augmenting("flips", 3)
-
-
-def write(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix, array)[1].tobytes())
-
-
-def write_pair(folder, name, shape=(40, 50), mask_shape=None, suffix=".png"):
-    write(folder / "images" / f"{name}{suffix}", np.full((*shape, 3), 90, np.uint8))
-    mask = np.zeros(mask_shape or shape, np.uint8)
-    mask[:5] = 255
-    write(folder / "masks" / f"{name}.png", mask)
 
 
 def pair(image, mask, name="one"):
@@ -53,59 +29,6 @@ def marked(height, width, seed=0):
 
 def marked_pair(height, width):
     return prepare_pair(pair(*marked(height, width)), PreprocessingConfig(dtype="float32"))
-
-
-def test_tuples_are_taken_for_pairs():
-    array = np.zeros((4, 4), np.uint8)
-    first, second = as_pairs([("x/7.jpg", array), (array, array)], "train")
-    assert (first.name, second.name) == ("7", "train[1]")
-    given_pair = Pair("n", array, array)
-    assert as_pairs([given_pair], "train") == [given_pair]
-
-
-@pytest.mark.parametrize("items", [[], [1], [("a",)], [("a", 3)], ["ab"]])
-def test_what_is_no_pair_is_refused(items):
-    with pytest.raises(SettingError, match="train"):
-        as_pairs(items, "train")
-
-
-def test_an_image_must_not_be_in_both_sets(tmp_path):
-    write_pair(tmp_path, "a")
-    path = tmp_path / "images" / "a.png"
-    link = tmp_path / "link.png"
-    link.symlink_to(path)
-    array = np.zeros((4, 4), np.uint8)
-    for one, other in ((path, link), (array, array)):
-        with pytest.raises(SettingError, match=r"no image of `train`.*: v\."):
-            check_apart([Pair("t", one, array)], [Pair("v", other, array)])
-    check_apart([Pair("t", path, array)], [Pair("t", array.copy(), array)])
-
-
-@pytest.mark.parametrize(
-    ("mask", "classes", "text"),
-    [
-        (np.full((3, 4), 255, np.uint8), 1, r"\[0, 1\]; got 255 in 12 of 12 px"),
-        (np.full((3, 4), 2), 1, r"\[0, 1\]; got 2"),
-        (np.full((3, 4), 3), 3, r"\[0, 2\]; got 3"),
-        (np.full((3, 4), -1), 3, "got -1"),
-        (np.full((3, 4), 0.5), 1, "boolean or integer; got float64"),
-        (np.zeros((4, 3), np.uint8), 1, r"\(3, 4\); got \(4, 3\)"),
-        (np.zeros((3, 4, 1), np.uint8), 1, r"\(3, 4\); got \(3, 4, 1\)"),
-    ],
-)
-def test_a_mask_that_does_not_fit_is_refused(mask, classes, text):
-    with pytest.raises(ArrayError, match=text):
-        check_mask(mask, (3, 4, 3), classes)
-
-
-def test_masks_that_fit_pass():
-    check_mask(np.ones((3, 4), bool), (3, 4), 1)
-    check_mask(np.full((3, 4), 4, np.int64), (3, 4, 3), 5)
-
-
-def test_labels_beyond_a_byte_are_no_labels():
-    with pytest.raises(ArrayError, match="got 256"):
-        load_pair(pair(np.zeros((3, 4), np.uint8), np.full((3, 4), 256)))
 
 
 def test_every_bad_pair_is_named():

@@ -1,0 +1,76 @@
+"""Pairs of image and mask, as arguments and as files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.test_data_survey import write, write_pair
+from tiledseg.data import Pair, as_pairs, check_apart, check_mask, load_pair
+from tiledseg.errors import ArrayError, SettingError
+
+
+def test_tuples_are_taken_for_pairs():
+    array = np.zeros((4, 4), np.uint8)
+    first, second = as_pairs([("x/7.jpg", array), (array, array)], "train")
+    assert (first.name, second.name) == ("7", "train[1]")
+    given_pair = Pair("n", array, array)
+    assert as_pairs([given_pair], "train") == [given_pair]
+
+
+@pytest.mark.parametrize("items", [[], [1], [("a",)], [("a", 3)], ["ab"]])
+def test_what_is_no_pair_is_refused(items):
+    with pytest.raises(SettingError, match="train"):
+        as_pairs(items, "train")
+
+
+def test_an_image_must_not_be_in_both_sets(tmp_path):
+    write_pair(tmp_path, "a")
+    path = tmp_path / "images" / "a.png"
+    link = tmp_path / "link.png"
+    link.symlink_to(path)
+    array = np.zeros((4, 4), np.uint8)
+    for one, other in ((path, link), (array, array)):
+        with pytest.raises(SettingError, match=r"no image of `train`.*: v\."):
+            check_apart([Pair("t", one, array)], [Pair("v", other, array)])
+    check_apart([Pair("t", path, array)], [Pair("t", array.copy(), array)])
+
+
+@pytest.mark.parametrize(
+    ("mask", "classes", "text"),
+    [
+        (np.full((3, 4), 255, np.uint8), 1, r"\[0, 1\]; got 255 in 12 of 12 px"),
+        (np.full((3, 4), 2), 1, r"\[0, 1\]; got 2"),
+        (np.full((3, 4), 3), 3, r"\[0, 2\]; got 3"),
+        (np.full((3, 4), -1), 3, "got -1"),
+        (np.full((3, 4), 0.5), 1, "boolean or integer; got float64"),
+        (np.zeros((4, 3), np.uint8), 1, r"\(3, 4\); got \(4, 3\)"),
+        (np.zeros((3, 4, 1), np.uint8), 1, r"\(3, 4\); got \(3, 4, 1\)"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask, classes, text):
+    with pytest.raises(ArrayError, match=text):
+        check_mask(mask, (3, 4, 3), classes)
+
+
+def test_masks_that_fit_pass():
+    check_mask(np.ones((3, 4), bool), (3, 4), 1)
+    check_mask(np.full((3, 4), 4, np.int64), (3, 4, 3), 5)
+
+
+def test_labels_beyond_a_byte_are_no_labels():
+    with pytest.raises(ArrayError, match="got 256"):
+        load_pair(Pair("one", np.zeros((3, 4), np.uint8), np.full((3, 4), 256)))
+
+
+def test_what_is_no_list_of_pairs_is_named():
+    with pytest.raises(SettingError, match="`train` must be a list of pairs"):
+        as_pairs(None, "train")
+
+
+def test_more_cells_than_labels_are_refused(tmp_path):
+    mask = tmp_path / "m.png"
+    write(mask, np.full((4, 4), 255, np.uint8))
+    pair = Pair("a", np.zeros((4, 4), np.uint8), (mask,) * 256, mask_parts="instances")
+    with pytest.raises(ArrayError, match=r"at most 255 cells.*got 256"):
+        load_pair(pair)
