@@ -1,4 +1,4 @@
-"""Where prepared pairs are kept: in memory, in a cache, or nowhere; the crops are the same."""
+"""Prepared pairs in memory, in a cache on disk, or read again: the crops are the same."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("memory", [0, SIZE, 2 * SIZE + 1, 3 * SIZE, None])
 @pytest.mark.parametrize("cached", [False, True])
-def test_crops_do_not_depend_on_where_pairs_are_kept(tmp_path, memory, cached):
+def test_crops_do_not_depend_on_where_pairs_are_cached(tmp_path, memory, cached):
     pairs = write_pairs(tmp_path)
     cache = tmp_path / "cache" if cached else None
     expected = crops(prepare_pairs(pairs, SMALL))
@@ -65,7 +65,7 @@ def test_what_fits_is_not_read_again_and_the_rest_is(tmp_path):
             crops([one])
 
 
-def test_arrays_that_need_no_shrinking_take_nothing():
+def test_arrays_that_need_no_shrinking_take_no_memory():
     image, mask = np.zeros((50, 50, 3), np.uint8), np.zeros((50, 50), np.uint8)
     (pair,) = prepare_pairs([Pair("one", image, mask)], PreprocessingConfig(), memory=0)
     pixels, labels = pair.read(slice(0, 50), slice(0, 50))
@@ -102,7 +102,7 @@ def test_another_scale_or_another_file_is_another_entry(tmp_path):
 
 @pytest.mark.parametrize("part", [".image.npy", ".mask.npy", ".json"])
 @pytest.mark.parametrize("harm", ["cut", "flip", "gone"])
-def test_a_damaged_entry_is_made_anew(tmp_path, part, harm, caplog):
+def test_a_damaged_entry_is_made_again(tmp_path, part, harm, caplog):
     pairs = write_pairs(tmp_path, 1)
     cache = tmp_path / "cache"
     expected = crops(prepare_pairs(pairs, SMALL, memory=0, cache_dir=cache))
@@ -126,7 +126,7 @@ def test_a_cache_that_vanishes_is_named(tmp_path):
         crops(prepared)
 
 
-def test_a_file_that_changes_under_way_is_refused(tmp_path):
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path):
     (pair,) = write_pairs(tmp_path, 1)
     prepared = prepare_pairs([pair], SMALL, memory=0)
     write_image(pair.image, np.zeros((60, 60, 3), np.uint8))
@@ -159,8 +159,8 @@ def test_any_dtype_is_cached(tmp_path, dtype, channels):
     config = PreprocessingConfig(dtype=dtype, channels=channels, scale=0.5)
     expected = crops(prepare_pairs(pairs, config))
     for _ in range(2):
-        kept = prepare_pairs(pairs, config, memory=0, cache_dir=tmp_path / "cache")
-        assert same(crops(kept), expected)
+        prepared = prepare_pairs(pairs, config, memory=0, cache_dir=tmp_path / "cache")
+        assert same(crops(prepared), expected)
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -98,8 +98,8 @@ def test_image_and_mask_are_turned_alike(crop, seed, epoch, place):
     assert np.array_equal(images[..., :1], masks)
 
 
-def _way(image):
-    """Say how a crop lies, by the places that its px have in the source."""
+def _orientation(image):
+    """Tell the orientation of a crop, by the places that its px have in the source."""
     down, right = image[1, 0] - image[0, 0], image[0, 1] - image[0, 0]
     return tuple(int(value) for value in (*down[1:], *right[1:]))
 
@@ -108,9 +108,9 @@ def _way(image):
 def test_all_turns_occur_and_none_without_augmentation(crop):
     pairs = [marked_pair(40, 37)]
     images, _ = CropSampler(pairs, crop, length=200, transforms=FLIPS).batch(0, range(200))
-    assert len({_way(image[1:, 1:]) for image in images}) == 8
+    assert len({_orientation(image[1:, 1:]) for image in images}) == 8
     images, _ = CropSampler(pairs, crop, length=50).batch(0, range(50))
-    assert {_way(image) for image in images} == {(1, 0, 0, 1)}
+    assert {_orientation(image) for image in images} == {(1, 0, 0, 1)}
 
 
 def test_a_crop_depends_on_seed_epoch_and_place_alone():
@@ -147,7 +147,7 @@ def test_an_epoch_covers_the_area():
     assert len(CropSampler(pairs, (16, 16))) == 4
 
 
-def test_foreground_is_met_as_often_as_asked():
+def test_foreground_is_shown_as_often_as_asked():
     mask = np.zeros((300, 300), np.uint8)
     mask[150, 150] = 1
     prepared = prepare_pair(pair(np.zeros((300, 300, 3), np.uint8), mask), PLAIN)

@@ -124,7 +124,7 @@ def test_a_manifest_needs_names_but_no_splits(tmp_path):
     assert Manifest.read(tmp_path / "m.jsonl").splits == ("",)
 
 
-def test_arrays_have_no_place_in_a_manifest(tmp_path):
+def test_arrays_are_refused_in_a_manifest(tmp_path):
     with pytest.raises(FileError, match="be files"):
         describe([Pair("a", np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8))], tmp_path)
 

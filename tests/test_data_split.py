@@ -54,7 +54,7 @@ shares = st.lists(st.integers(1, 100), min_size=1, max_size=5)
     stratify=st.booleans(),
     data=st.data(),
 )
-def test_splits_by_image_meet_their_shares_and_know_no_order(numbers, shares, seed, stratify, data):
+def test_splits_by_image_meet_their_shares_in_any_order(numbers, shares, seed, stratify, data):
     foreground = data.draw(
         st.lists(st.floats(0, 1), min_size=len(numbers), max_size=len(numbers)), label="foreground"
     )
@@ -106,7 +106,7 @@ def test_splits_by_group_are_disjoint_and_as_near_as_groups_allow(sizes, seed, d
     names=st.lists(st.sampled_from([f"{a}{n}" for a in "ab" for n in range(12)]), min_size=4, unique=True),
     digests=st.lists(st.integers(0, 8), min_size=24, max_size=24),
 )
-def test_copies_are_never_torn_apart(names, digests):
+def test_copies_are_never_separated(names, digests):
     records = [record(name, digest=digest) for name, digest in zip(names, digests, strict=False)]
     config = SplitConfig(names=("train", "valid"), shares=(3, 1), group_by="run")
     if refused(records, config):
@@ -119,7 +119,7 @@ def test_copies_are_never_torn_apart(names, digests):
             assert one.split == other.split
 
 
-def test_a_split_is_what_it_always_was():
+def test_a_split_never_changes():
     records = [record(str(number), number / 40, digest=number) for number in range(1, 21)]
     config = SplitConfig(seed=7)
     done = {one.name: one.split for one in split_records(records, config)}
@@ -171,7 +171,7 @@ def test_neighbouring_numbers_are_one_group():
         (SplitConfig(shares=(80, 15, 1)), "at least one image; got none for test of 4"),
     ],
 )
-def test_a_split_that_cannot_be_is_refused(config, found):
+def test_an_impossible_split_is_refused(config, found):
     with pytest.raises(SettingError, match=found):
         split_records([record("x" * n, digest=n) for n in range(1, 5)], config)
 
@@ -188,6 +188,6 @@ def test_a_split_that_cannot_be_is_refused(config, found):
         {"group_by": "regex", "group_regex": "("},
     ],
 )
-def test_split_settings_that_cannot_be_are_refused(settings):
+def test_impossible_split_settings_are_refused(settings):
     with pytest.raises(SettingError, match=r"names|shares|group_regex"):
         SplitConfig(**settings)

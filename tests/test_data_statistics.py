@@ -1,4 +1,4 @@
-"""What a dataset comes to, in numbers and pictures."""
+"""Statistics of a dataset, in numbers and pictures."""
 
 from __future__ import annotations
 
@@ -170,9 +170,9 @@ def test_split_stats_and_tile(capsys, dataset):
     assert (code, straight) == (0, out)
 
     small = ["--tile-size", "20x30", "--output", dataset / "tiles", "--quiet"]
-    code, told, _ = run(capsys, "tile", *source, *small)
+    code, printed, _ = run(capsys, "tile", *source, *small)
     assert code == 0
-    assert told.startswith("24 tiles (8 ")
+    assert printed.startswith("24 tiles (8 ")
     code, _, err = run(capsys, "tile", *source, *small)
     assert code == 2
     assert "must be a new or empty folder" in err
@@ -183,8 +183,8 @@ def test_data_is_split_only_when_asked(capsys, dataset):
     code, out, _ = run(capsys, "stats", *data, "--output", dataset / "stats", "--no-chart")
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()[2:]] == [["all", "6"]]
-    kept = RunConfig.from_toml((dataset / "stats" / "run.toml").read_text(encoding="utf-8"))
-    assert kept.split is None
+    saved = RunConfig.from_toml((dataset / "stats" / "run.toml").read_text(encoding="utf-8"))
+    assert saved.split is None
     assert (dataset / "stats" / "sheet.png").exists()
     assert (
         run(capsys, "split", *data, "--split-manifest", dataset / "m.jsonl", "--split-shares", "2,1,1")[0]
@@ -207,9 +207,9 @@ def test_a_file_of_settings_drives_the_same(capsys, dataset, monkeypatch):
     code, out, _ = run(capsys, "tile", "--config", "run.toml", "--quiet")
     assert (code, out) == (0, "6 tiles (4 train, 2 valid)\n")
     assert Manifest.read("tiles/manifest.jsonl").changed() == []
-    kept = RunConfig.from_toml(Path("tiles/run.toml").read_text(encoding="utf-8"))
-    assert (kept.tiles.tile_size, kept.split.group_regex) == ((40, 60), "slide(.)")
-    assert RunConfig.from_toml(Path("lists/all.toml").read_text(encoding="utf-8")).split == kept.split
+    saved = RunConfig.from_toml(Path("tiles/run.toml").read_text(encoding="utf-8"))
+    assert (saved.tiles.tile_size, saved.split.group_regex) == ((40, 60), "slide(.)")
+    assert RunConfig.from_toml(Path("lists/all.toml").read_text(encoding="utf-8")).split == saved.split
     before = Path("run.toml").read_text(encoding="utf-8")
     assert run(capsys, "split", "--config", "run.toml", "--split-manifest", "run.jsonl", "--quiet")[0] == 0
     assert Path("run.toml").read_text(encoding="utf-8") == before  # the user's own

@@ -1,4 +1,4 @@
-"""Tile sets on disk: what is cut, what is kept, what names and manifest say."""
+"""Tile sets on disk: what is cut, which tiles are written, what names and manifest say."""
 
 from __future__ import annotations
 
@@ -111,19 +111,19 @@ def test_grey_images_and_labels_stay_what_they_are(tmp_path):
         assert np.array_equal(labels, read_mask(tmp_path / "m.png", threshold=None))
 
 
-def test_a_share_of_the_empty_tiles_is_kept_in_the_named_splits(tmp_path):
+def test_a_share_of_the_empty_tiles_is_written_in_the_named_splits(tmp_path):
     source = dataset(tmp_path / "data", [(96, 96)] * 9)
     records = split_records(source.records, SplitConfig(names=("train", "valid"), shares=(6, 3)))
     source = Manifest(source.folder, tuple(records))
-    kept = {}
+    written = {}
     for seed in (0, 1):
         done = write_tiles(source, tiles(tmp_path / str(seed), empty_share=0.3, seed=seed))
         assert done.tiles == {"train": 6 + round(0.3 * 48), "valid": 27}
         assert done.dropped == 48 - round(0.3 * 48)
-        kept[seed] = {one.name for one in Manifest.read(tmp_path / str(seed) / "manifest.jsonl").records}
+        written[seed] = {one.name for one in Manifest.read(tmp_path / str(seed) / "manifest.jsonl").records}
     write_tiles(source, tiles(tmp_path / "again", empty_share=0.3))
-    assert {one.name for one in Manifest.read(tmp_path / "again" / "manifest.jsonl").records} == kept[0]
-    assert kept[0] != kept[1]
+    assert {one.name for one in Manifest.read(tmp_path / "again" / "manifest.jsonl").records} == written[0]
+    assert written[0] != written[1]
     none = write_tiles(source, tiles(tmp_path / "none", empty_share=0.0))
     assert none.tiles == {"train": 6, "valid": 27}
 
@@ -206,7 +206,7 @@ def test_no_tile_is_written_outside_the_folder(tmp_path, key):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_set_is_no_set(tmp_path, number):
+def test_an_interrupted_run_leaves_no_set(tmp_path, number):
     dataset(tmp_path / "data", [(256, 256)] * 12)
     code = (
         "import sys; from pathlib import Path; from tiledseg.config import *; from tiledseg.data import *;"

@@ -189,7 +189,7 @@ GEOMETRIC = frozenset({*_MATRICES, *_FIELDS})
 
 
 def _coarse_grid(shape: tuple[int, int], step: int) -> FloatArray:
-    """Give the middles (x, y) of cells of `step` px that cover a crop, and one cell more all around."""
+    """Give the middles (x, y) of cells of `step` px that cover a crop and one cell more on each side."""
     y, x = (
         np.arange(-1, math.ceil(length / step) + 1, dtype=np.float32) * step + (step - length) / 2
         for length in shape

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CropSampler", "GridCrops", "crops_to_cover"]
 
-_JITTER = 0.25  # of the crop: how far off its middle the foreground px may lie
+_JITTER = 0.25  # of the crop: largest distance of the foreground px from its middle
 _CHANNELS_AT_ONCE = 4  # OpenCV takes no more
 
 _Crop: TypeAlias = "tuple[AnyArray, NDArray[np.uint8]]"
@@ -193,7 +193,7 @@ def _places(displacement: FloatArray, matrix: NDArray[np.float64]) -> tuple[Floa
 
 
 def _span(places: AnyArray, origin: int, length: int) -> slice:
-    """Say which px of an axis are needed, those that are seen mirrored among them."""
+    """Find the px of an axis that are needed, also those that are only seen mirrored."""
     low, high, _, _ = cv2.minMaxLoc(places)
     first, last = math.floor(low) + origin - 1, math.ceil(high) + origin + 1
     first, last = min(first, 2 * (length - 1) - last), max(last, -first)
@@ -223,7 +223,7 @@ def _by_parts(image: AnyArray, warp: _Warp) -> AnyArray:
 
 
 def _mirrored(array: AnyArray, origin: tuple[int, int], shape: tuple[int, int]) -> AnyArray:
-    """Cut a crop that is not moved, mirrored where it reaches beyond the edges."""
+    """Cut a crop that is not moved, mirrored beyond the edges."""
     y, x = (
         _reflected(np.arange(first, first + size), have)
         for first, size, have in zip(origin, shape, array.shape[:2], strict=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["Manifest", "as_records", "check_disjoint", "describe", "relative_path", "write_manifest"]
+__all__ = ["Manifest", "as_records", "check_disjoint", "describe", "write_manifest"]
 
 _LARGEST = 2**30  # bytes
 _WRITE = "Write one with tiledseg split."
@@ -188,15 +188,15 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
     records : sequence of Record
         One for each image, with paths relative to the target's folder.
     overwrite : bool
-        Whether another file of that name is replaced: results may rest on the split that it states.
+        Whether another manifest of that name is replaced: results may depend on its split.
 
     Raises
     ------
     SettingError
         If there is no record.
     FileError
-        If an image, a group or a digest occurs in two splits, the file is there and says something
-        else, or it cannot be written.
+        If an image, a group or a digest occurs in two splits, another manifest is there, or the file
+        cannot be written.
     """
     known = as_records(records)
     check_disjoint(known)
@@ -259,17 +259,14 @@ def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False)
 
 def _described(pair: Pair, folder: Path) -> Record:
     if isinstance(pair.image, np.ndarray) or isinstance(pair.mask, np.ndarray):
-        must, fix = (
-            "be files to be named in a manifest",
-            "Write it with tiledseg.io.write_image and write_mask.",
-        )
-        raise invalid(FileError, pair.name, must=must, got="an array", fix=fix)
+        fix = "Write it with tiledseg.io.write_image and write_mask."
+        raise invalid(FileError, pair.name, must="be files, for a manifest", got="an array", fix=fix)
     _, mask = load_pair(pair)
     masks = mask_files(pair)
     return Record(
         name=pair.name,
-        image=relative_path(pair.image, folder),
-        masks=tuple(relative_path(path, folder) for path in masks),
+        image=_relative(pair.image, folder),
+        masks=tuple(_relative(path, folder) for path in masks),
         group=pair.name,
         height=mask.shape[0],
         width=mask.shape[1],
@@ -282,8 +279,8 @@ def _described(pair: Pair, folder: Path) -> Record:
     )
 
 
-def relative_path(path: PathLike, folder: PathLike) -> str:
-    """Spell a path relative to a folder, the same on every system."""
+def _relative(path: PathLike, folder: PathLike) -> str:
+    """Write a path relative to a folder, the same on every system."""
     try:
         return PurePath(os.path.relpath(path_text(path), path_text(folder, "folder"))).as_posix()
     except ValueError as error:

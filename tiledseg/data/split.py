@@ -1,4 +1,4 @@
-"""Splitting a dataset: the same images get the same splits, on any machine and in any order."""
+"""Splits of a dataset: the same images get the same splits, on any machine and in any order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["random_rank", "split_records"]
 
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
-_MOST_TRIED = 300  # groups: all pairs of more take too long, and more even out by themselves
+_MOST_TRIED = 300  # groups: all pairs of more take too long, and more groups even out by themselves
 _MOST_ROUNDS = 20
 
 
@@ -45,15 +45,15 @@ class _Group:
 def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record]:
     """Split records by groups, stratified by foreground share.
 
-    Each split is given a whole number of images that is its share rounded by largest remainder.
-    Where each image is a group, it gets exactly these; else groups, the largest first, go where
-    most is missing, and are then exchanged as long as that brings the numbers, and after them the
-    foreground shares, nearer to what they should be.
+    Each split has a quota: its share of the images, rounded by largest remainder. Where each image
+    is a group, the split gets exactly its quota. Otherwise groups, the largest first, go to the split
+    that is furthest behind. They are then moved and swapped as long as this brings the numbers of
+    images, and after them the foreground shares, nearer to what they should be.
 
     Parameters
     ----------
     records : sequence of Record
-        The records; what their groups and splits were plays no part.
+        The records; their present groups and splits are ignored.
     config : SplitConfig
         Names and shares of the splits, what stays together, and the seed.
 
@@ -69,8 +69,8 @@ def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record
 
     Notes
     -----
-    The outcome depends on the names of the images, their foreground shares, which of them are
-    copies, and the settings; on no order, path, locale or generator of random numbers.
+    The result depends only on the names of the images, their foreground shares, which of them are
+    copies, and the settings; not on order, paths, locale or a generator of random numbers.
     """
     instance_of(SplitConfig, config, "config")
     with_groups = _grouped(as_records(records), config)
@@ -232,7 +232,7 @@ def _greedy(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
 
 
 class _LocalSearch:
-    """Moves and swaps groups between splits as long as that brings them nearer to what they should be."""
+    """Moves and swaps groups between splits as long as this brings the splits nearer to their goals."""
 
     def __init__(
         self, groups: Sequence[_Group], places: list[int], quotas: Sequence[int], *, stratify: bool
@@ -245,7 +245,7 @@ class _LocalSearch:
             self._add(group, place, 1)
 
     def improved(self) -> list[int]:
-        """Exchange until nothing gets better."""
+        """Move and swap until nothing improves."""
         for _ in range(_MOST_ROUNDS):
             tried = [self._moved(one) for one in range(len(self._groups))]
             tried += [self._swapped(*two) for two in combinations(range(len(self._groups)), 2)]
@@ -263,7 +263,7 @@ class _LocalSearch:
         return self._accepted({one: self._places[other], other: self._places[one]})
 
     def _accepted(self, new: dict[int, int]) -> bool:
-        """Put groups into other splits, and back unless all is nearer to what it should be."""
+        """Put groups into other splits, and back unless the splits are nearer to their goals."""
         old = {one: self._places[one] for one in new}
         involved = {*old.values(), *new.values()}
         before = self._distance(involved)
@@ -285,7 +285,7 @@ class _LocalSearch:
         self._foreground[place] += times * group.foreground
 
     def _distance(self, places: Iterable[int]) -> tuple[int, float]:
-        """Say how far splits are from their quotas, and then from the mean foreground share."""
+        """Measure how far splits are from their quotas, and then from the mean foreground share."""
         numbers, shares = 0, 0.0
         for place in places:
             numbers += abs(self._counts[place] - self._quotas[place])

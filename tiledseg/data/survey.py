@@ -35,7 +35,7 @@ _LARGEST_TABLE = 2**28  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found.
+    """Pairs and problems of a dataset.
 
     Attributes
     ----------
@@ -243,7 +243,7 @@ def _checked(pairs: Sequence[Pair], problems: Sequence[Problem]) -> Survey:
 
 
 def _problem_of(pair: Pair) -> Problem | None:
-    """Say what the headers of a pair's files show to be wrong."""
+    """Find what is wrong in the headers of a pair's files."""
     if isinstance(pair.image, np.ndarray):
         return None
     try:

@@ -38,7 +38,7 @@ _SUFFIXES = {"png": ".png", "tiff": ".tif"}
 
 @dataclass(frozen=True, slots=True)
 class TileSet:
-    """What was written.
+    """A set of tiles on disk.
 
     Attributes
     ----------
@@ -66,27 +66,27 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
     Each tile is ``SPLIT/images/NAME_yROW_xCOLUMN.png``, and its mask has the same name in
     ``SPLIT/masks``; row and column are those of its first px in the image as it is cut, after
     scaling. ``manifest.jsonl`` names all of them, with the image that each was cut from. The
-    folder appears when all is written, and not before.
+    folder appears only when everything is written.
 
     Parameters
     ----------
     source : Manifest
         The images, with their groups and splits, which the tiles inherit.
     config : TileSetConfig
-        Size, scale, which tiles are kept, format, and the folder.
+        Size, scale, share of empty tiles, format, and the folder.
     progress : bool
         Whether to show progress.
 
     Returns
     -------
     TileSet
-        What was written.
+        The folder and the numbers of tiles.
 
     Raises
     ------
     SettingError
-        If an argument is of another type, or no split of `source` is one from which empty tiles are
-        to be left out.
+        If an argument is of another type, or `source` has none of the splits from which empty tiles
+        are to be left out.
     FileError
         If the folder holds anything, or a file cannot be read or written.
     ArrayError
@@ -132,32 +132,32 @@ class _Tile:
 
 @dataclass(slots=True)
 class _Writer:
-    """Writes the tiles of one image after the other, and remembers them."""
+    """Writes the tiles of one image after the other, and collects their records."""
 
     folder: Path
     config: TileSetConfig
     records: list[Record] = field(default_factory=list)
     dropped: int = 0
-    _seen: Counter[str] = field(default_factory=Counter)  # empty tiles by split
-    _kept: Counter[str] = field(default_factory=Counter)
+    _empty: Counter[str] = field(default_factory=Counter)  # by split
+    _written_empty: Counter[str] = field(default_factory=Counter)  # of these
 
     def add(self, record: Record, pair: Pair) -> None:
-        """Cut one image, and write the tiles that are kept."""
+        """Cut one image, and write its tiles."""
         for tile in self._chosen(list(_cut(record, pair, self.config)), record.split):
             self.records.append(self._written(tile, record))
 
     def _chosen(self, tiles: list[_Tile], split: str) -> list[_Tile]:
-        """Leave empty tiles out by lot, so that their share is met over all images of a split."""
+        """Leave empty tiles out at random, so that their share is met over all images of a split."""
         empty = [tile for tile in tiles if not tile.mask.any()]
         if split not in {*self.config.empty_splits, ""} or not empty:
             return tiles
-        self._seen[split] += len(empty)
-        n_kept = round(self.config.empty_share * self._seen[split]) - self._kept[split]
-        self._kept[split] += n_kept
-        self.dropped += len(empty) - n_kept
+        self._empty[split] += len(empty)
+        chosen = round(self.config.empty_share * self._empty[split]) - self._written_empty[split]
+        self._written_empty[split] += chosen
+        self.dropped += len(empty) - chosen
         ranked = sorted(empty, key=lambda tile: random_rank(tile.name, self.config.seed))
-        out = {tile.name for tile in ranked[n_kept:]}
-        return [tile for tile in tiles if tile.name not in out]
+        left_out = {tile.name for tile in ranked[chosen:]}
+        return [tile for tile in tiles if tile.name not in left_out]
 
     def _written(self, tile: _Tile, source: Record) -> Record:
         cut = source.mask_parts == "merged" and source.mask_threshold is not None
