@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
+from tiledseg._storage import DiskCache, array_digest, atomic_write, check_writable, file_digest
 from tiledseg._validate import instance_of, invalid, whole_number
 from tiledseg._version import __version__
 from tiledseg.config import PreprocessingConfig
 from tiledseg.data.pairs import as_pair, as_pairs, each_pair, load_image, load_shrunk, mask_files
-from tiledseg.errors import ArrayError, FileError
-from tiledseg.io import atomic_write, check_writable, file_digest, open_image, write_text
+from tiledseg.errors import ArrayError
+from tiledseg.io import open_image
 from tiledseg.preprocess import percentiles_of, prepare
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PreparedPair", "prepare_pair", "prepare_pairs"]
 
-_log = logging.getLogger("tiledseg")
 _MOST_FOREGROUND = 4096  # px that are remembered of each image: more would make no difference to chance
 _MOST_RECENT = 4  # pairs in memory that are read again: neighbouring crops of one image read it once
 
@@ -104,23 +103,21 @@ def prepare_pairs(
     found, classes = as_pairs(pairs, "pairs"), whole_number("classes", classes)
     instance_of(PreprocessingConfig, preprocessing, "preprocessing")
     left = math.inf if memory is None else whole_number("memory", memory, least=0)
-    disk = None if cache_dir is None else _DiskCache(cache_dir)
+    disk = None if cache_dir is None else DiskCache(check_writable(cache_dir))
     load = partial(load_shrunk, preprocessing=preprocessing, classes=classes)
     recent = lru_cache(_MOST_RECENT)(load)  # safe for several threads
 
     def prepared(pair: Pair) -> PreparedPair:
         nonlocal left
         key = "" if disk is None else _key(pair, preprocessing)
-        cached = None if disk is None else disk.find(key)
-        loaded = load(pair) if cached is None else cached.read(slice(None), slice(None))
-        store: _Store
+        folder = None if disk is None else disk.find(key)
+        loaded = load(pair) if folder is None else _OnDisk(*_files(folder)).read(slice(None), slice(None))
+        store: _Store = _ReadAgain(pair, recent)
         if (size := _bytes(pair, loaded)) <= left:
             left -= size
             store = _InMemory(*loaded)
         elif disk is not None:
-            store = cached or disk.keep(key, loaded)
-        else:
-            store = _ReadAgain(pair, recent)
+            store = _OnDisk(*_files(folder or disk.keep(key, partial(_write, loaded=loaded))))
         return _prepared(pair, preprocessing, loaded, store)
 
     return each_pair(found, prepared)
@@ -189,7 +186,7 @@ class _ReadAgain:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cached:
+class _OnDisk:
     """A pair in a cache on disk, whose files are opened for each crop: no limit on open files is met."""
 
     image: Path  # files of arrays
@@ -201,38 +198,14 @@ class _Cached:
             return np.asarray(pixels[rows, columns]), np.asarray(mask[rows, columns])
 
 
-class _DiskCache:
-    """Shrunk pairs in a folder, named after what they were made from, with a record of their digests."""
+def _write(folder: Path, loaded: _Loaded) -> None:
+    for path, array in zip(_files(folder), loaded, strict=True):
+        with atomic_write(path) as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
-    def __init__(self, folder: PathLike) -> None:
-        self._folder = check_writable(folder)
 
-    def find(self, key: str) -> _Cached | None:
-        """Find a pair."""
-        cached, record = self._files(key)
-        if not record.exists():
-            return None
-        try:
-            digests = json.loads(record.read_text("utf-8"))
-            if digests == [file_digest(cached.image), file_digest(cached.mask)]:
-                return cached
-        except (OSError, ValueError, FileError):
-            pass
-        _log.warning("%s is damaged and is made anew", record)
-        return None
-
-    def keep(self, key: str, loaded: _Loaded) -> _Cached:
-        """Write a pair."""
-        cached, record = self._files(key)
-        for path, array in zip((cached.image, cached.mask), loaded, strict=True):
-            with atomic_write(path) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
-        write_text(record, json.dumps([file_digest(cached.image), file_digest(cached.mask)]))
-        return cached
-
-    def _files(self, key: str) -> tuple[_Cached, Path]:
-        image, mask, record = (self._folder / f"{key}{end}" for end in (".image.npy", ".mask.npy", ".json"))
-        return _Cached(image, mask), record
+def _files(folder: Path) -> tuple[Path, Path]:
+    return folder / "image.npy", folder / "mask.npy"
 
 
 def _key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
@@ -249,8 +222,4 @@ def _key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
 
 
 def _digest(part: PathLike | AnyArray) -> str:
-    if not isinstance(part, np.ndarray):
-        return file_digest(part)
-    digest = hashlib.sha256(f"{part.dtype.str}{part.shape}".encode())
-    digest.update(np.ascontiguousarray(part).data)
-    return digest.hexdigest()
+    return array_digest(part) if isinstance(part, np.ndarray) else file_digest(part)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiledseg._progress import progress_bar
+from tiledseg._storage import file_digest, write_text
 from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
 from tiledseg.config import Record
 from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, load_pair, mask_files, natural
 from tiledseg.errors import FileError, SettingError, TiledSegError
-from tiledseg.io import file_digest, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from tiledseg._storage import write_text
 from tiledseg._validate import listed, shown
 from tiledseg.data.manifest import as_records
-from tiledseg.io import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiledseg._progress import progress_bar
+from tiledseg._storage import file_digest, new_folder
 from tiledseg._validate import instance_of, invalid
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
 from tiledseg.data.manifest import Manifest, write_manifest
 from tiledseg.data.pairs import each_pair, load_pair, shrink_labels
 from tiledseg.data.split import random_rank
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io import file_digest, new_folder, write_image, write_mask
+from tiledseg.io import write_image, write_mask
 from tiledseg.preprocess import scaled_length, shrunk
 from tiledseg.tiling import Box, Tiler
 
