@@ -270,7 +270,7 @@ def test_compression_that_needs_a_package_names_it(put, monkeypatch):
     np.testing.assert_array_equal(read_image(path), GREY)
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        "tiledseg.io._tiff_check.find_spec", lambda name: None if name == "imagecodecs" else real(name)
+        "tiledseg.io.tiff_checks.find_spec", lambda name: None if name == "imagecodecs" else real(name)
     )
     with pytest.raises(FileError, match=r'LZW.*pip install "tiledseg\[codecs\]"'):
         read_image(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tiledseg._validate import invalid, named, path_texts
 from tiledseg.errors import FileError
-from tiledseg.io._zarr_regions import is_zarr
+from tiledseg.io.zarr import is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,8 +9,6 @@ from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tiledseg.io._file import Reader
 
 __all__ = [
@@ -20,7 +18,6 @@ __all__ = [
     "Palette",
     "Purpose",
     "Request",
-    "Wish",
     "check_page",
     "sniff",
 ]
@@ -70,32 +67,6 @@ class Request:
     # so that lossy files are refused and values of few bits are not spread; probs and a source may
     # have any number of channels, a source any integers
     purpose: Purpose = "image"
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Which part of a file that holds several is wanted."""
-
-    level: int  # 0 for the image, 1 and up for its smaller copies
-    channels: tuple[int, ...] | None  # the channels in the order wanted; None for all
-    at: Mapping[str, int]  # place along ``z`` and ``t``
-    whole_pixels: int  # the most px of what has to be decoded whole
-
-    def level_of(self, file: Reader, count: int) -> int:
-        """Check that the file has the level."""
-        if self.level >= count:
-            got = f"{count} level{'s' if count > 1 else ''}"
-            raise file.bad(f"have level {self.level}", got, f"Pass level=0 to level={count - 1}.")
-        return self.level
-
-    def channels_of(self, file: Reader, count: int) -> list[int] | None:
-        """Check that the file has the channels; None for all of them in order."""
-        if self.channels is None or self.channels == tuple(range(count)):
-            return None
-        if max(self.channels) >= count:
-            fix = f"Count them from 0 to {count - 1}."
-            raise file.bad(f"have channels {self.channels}", f"{count} channels", fix)
-        return list(self.channels)
 
 
 def sniff(file: Reader) -> Kind:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg.io._source import CachedBlocks, RawRows
+from tiledseg.io.source import CachedBlocks, RawRows
 
 if TYPE_CHECKING:
     from tiledseg.io._file import Reader
-    from tiledseg.io._header import Wish
-    from tiledseg.io._source import Regions
+    from tiledseg.io.source import Regions, Selection
 
 __all__ = ["NPY_MAGIC", "npy_regions"]
 
@@ -21,9 +20,9 @@ NPY_MAGIC = b"\x93NUMPY"
 _MOST_HEADER = 10_000
 
 
-def npy_regions(file: Reader, wish: Wish) -> Regions:
+def npy_regions(file: Reader, selection: Selection) -> Regions:
     """Open an array of shape (H, W) or (H, W, C)."""
-    wish.level_of(file, 1)
+    selection.level_of(file, 1)
     shape, dtype, start = _header(file)
     if len(shape) not in {2, 3} or min(shape) < 1 or dtype.kind not in "biuf":
         got = f"{dtype} of shape {shape}"
@@ -31,7 +30,7 @@ def npy_regions(file: Reader, wish: Wish) -> Regions:
     if file.size < start + int(np.prod(shape, dtype=object)) * dtype.itemsize:
         raise file.damaged(f"{file.size} bytes for {shape} of {dtype}")
     rows = RawRows(file, shape, dtype, (start,), shape[0])
-    channels = wish.channels_of(file, shape[2] if len(shape) == 3 else 1)
+    channels = selection.channels_of(file, shape[2] if len(shape) == 3 else 1)
     return rows if channels is None else CachedBlocks(_Picked(rows, channels))
 
 

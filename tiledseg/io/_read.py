@@ -9,7 +9,7 @@ from tiledseg.io._encoded import encoded_header, read_encoded
 from tiledseg.io._file import MAX_PIXELS, check_max_pixels, opened
 from tiledseg.io._header import Request, check_page, sniff
 from tiledseg.io._orientation import is_turned
-from tiledseg.io._tiff import read_tiff, tiff_shape
+from tiledseg.io.tiff import read_tiff, tiff_shape
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""Large files on their way: beside the target until they are whole, and gone on with after a kill."""
+"""Large files in progress: beside the target until they are whole, and resumed after a kill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Partial", "check_identity", "partial"]
 
 
 class Partial:
-    """The place of a file or folder that is being written, and the journal of what of it stands."""
+    """A file or folder that is being written, and the journal of what of it is stored."""
 
     def __init__(self, target: Path, fingerprint: Mapping[str, Any]) -> None:
         self.path: Path = target.with_name(f".{target.name}.tiledseg-part")
@@ -45,19 +45,19 @@ class Partial:
             raise
 
     def note(self, record: Any) -> None:  # noqa: ANN401  whatever JSON holds
-        """Note what stands from now on; a line that a kill cuts off counts as not written."""
+        """Note what is stored from now on; a line that a kill cuts off counts as not written."""
         text = json.dumps(record, sort_keys=True).encode()
         self._journal.write(b"%08x %s\n" % (zlib.crc32(text), text))
 
     def close(self, *, remove: bool) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         if remove:
             self._journal_path.unlink(missing_ok=True)
         self._journal.close()
 
 
 def _notes(data: bytes) -> tuple[list[Any], int]:
-    """Read the notes up to the first that is not whole, and say where they end."""
+    """Read the notes up to the first that is not whole, and return where they end."""
     notes, length = [], 0
     for line in data.split(b"\n")[:-1]:
         checksum, _, text = line.partition(b" ")
@@ -69,23 +69,19 @@ def _notes(data: bytes) -> tuple[list[Any], int]:
 
 
 def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with something else than what was begun."""
+    """Refuse to resume with something else than what was begun."""
     now = json.loads(json.dumps(now))
     differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if differing:
-        shares = [
-            f"{key} {shown(str(before.get(key)))} -> {shown(str(now.get(key)))}" for key in differing[:3]
-        ]
-        fix = "Use what it was begun with, or delete it and its part to begin anew."
-        must = "be gone on with as it was begun"
-        raise invalid(
-            FileError, name, must=must, got=f"another {', '.join(differing)}: {'; '.join(shares)}", fix=fix
-        )
+        changes = [f"{key} {shown(str(before.get(key)))} -> {shown(str(now.get(key)))}" for key in differing]
+        got = f"another {', '.join(differing)}: {'; '.join(changes[:3])}"
+        fix = "Use what it was begun with, or delete it and its part to start anew."
+        raise invalid(FileError, name, must="be resumed as it was begun", got=got, fix=fix)
 
 
 @contextlib.contextmanager
 def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[tuple[Path, Partial | None]]:
-    """Write a file or a folder whole or not at all, and keep what stands of it where that is wanted."""
+    """Write a file or a folder whole or not at all; with a fingerprint, keep an interrupted part."""
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))

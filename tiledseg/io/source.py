@@ -1,9 +1,11 @@
-"""Images that are read region by region, and stay where they are."""
+"""Images that are read region by region."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -14,17 +16,70 @@ from tiledseg.errors import ArrayError, FileError
 from tiledseg.io._state import state_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import ExitStack
     from types import TracebackType
 
     from tiledseg._types import AnyArray
     from tiledseg.io._file import Reader
-    from tiledseg.io._pixel_size import PixelSize
+    from tiledseg.io.metadata import PixelSize
 
-__all__ = ["Blocks", "CachedBlocks", "Facts", "ImageSource", "RawRows", "Regions", "WholeImage"]
+__all__ = [
+    "Blocks",
+    "CachedBlocks",
+    "Facts",
+    "ImageSource",
+    "RawRows",
+    "Regions",
+    "Selection",
+    "WholeImage",
+    "read_whole",
+    "region",
+]
 
 _CACHE_BYTES = 40 << 20
+_THREADS = min(8, os.cpu_count() or 1)
 _CACHED_ROWS = 1024  # where a block is as wide as the image, no smaller cache serves a row of tiles
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which part of a file is wanted that holds several."""
+
+    level: int  # 0 for the image, 1 and up for its smaller copies
+    channels: tuple[int, ...] | None  # the channels in the order wanted; None for all
+    at: Mapping[str, int]  # place along ``z`` and ``t``
+    whole_pixels: int  # limit on height times width of what has to be decoded whole
+
+    def level_of(self, file: Reader, count: int) -> int:
+        """Check that the file has the level."""
+        if self.level >= count:
+            got = f"{count} level{'s' if count > 1 else ''}"
+            raise file.bad(f"have level {self.level}", got, f"Pass level=0 to level={count - 1}.")
+        return self.level
+
+    def channels_of(self, file: Reader, count: int) -> list[int] | None:
+        """Check that the file has the channels; None for all of them in order."""
+        if self.channels is None or self.channels == tuple(range(count)):
+            return None
+        if max(self.channels) >= count:
+            fix = f"Count them from 0 to {count - 1}."
+            raise file.bad(f"have channels {self.channels}", f"{count} channels", fix)
+        return list(self.channels)
+
+    def plane_of(self, file: Reader, lengths: Mapping[str, int]) -> dict[str, int]:
+        """Find the place along every axis that is neither y, x nor the channels'."""
+        place = {}
+        for axis, length in {**dict.fromkeys(self.at, 1), **lengths}.items():
+            index = self.at.get(axis, 0 if length == 1 else None)
+            if index is None or not 0 <= index < length:
+                must = "hold one plane" if index is None else f"have place {index} along {axis}"
+                fix = f"Pass at={{{axis!r}: 0}} to at={{{axis!r}: {length - 1}}}."
+                if length == 1:
+                    fix = f"Leave {axis!r} out of `at`."
+                raise file.bad(must, f"{length} place{'s' if length > 1 else ''} along {axis}", fix)
+            place[axis] = index
+        return place
 
 
 class Regions(Protocol):
@@ -63,21 +118,20 @@ class Blocks(Protocol):
 
 
 class CachedBlocks:
-    """Rectangles put together from blocks, of which the last ones are kept.
+    """Rectangles put together from blocks, with a cache of the last blocks."""
 
-    Tiles overlap, and so they meet each block several times; it is decoded once where the tiles
-    come row by row, or column group by column group.
-    """
+    # Tiles overlap, so each block is needed several times; with the cache it is decoded once where the tiles
+    # come row by row, or panel by panel.
 
     def __init__(self, blocks: Blocks, cache_bytes: int = _CACHE_BYTES) -> None:
         self.shape: tuple[int, ...] = blocks.shape
         self.dtype: np.dtype[Any] = blocks.dtype
         self.block_shape: tuple[int, int] = blocks.block_shape
-        self._blocks = blocks
+        self.blocks: Blocks = blocks
         row_bytes = int(np.prod(blocks.shape[1:])) * blocks.dtype.itemsize
         wide = blocks.block_shape[1] >= blocks.shape[1]
         self._most = max(cache_bytes, _CACHED_ROWS * row_bytes) if wide else cache_bytes
-        self._held: OrderedDict[tuple[int, int], AnyArray] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], AnyArray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -99,25 +153,41 @@ class CachedBlocks:
 
     def _block(self, row: int, column: int) -> AnyArray:
         with self._lock:
-            held = self._held.get((row, column))
-            if held is not None:
-                self._held.move_to_end((row, column))
-                return held
-        block = self._blocks.block(row, column)
+            cached = self._cache.get((row, column))
+            if cached is not None:
+                self._cache.move_to_end((row, column))
+                return cached
+        block = self.blocks.block(row, column)
         with self._lock:
-            if (row, column) not in self._held:
-                self._held[row, column] = block
+            if (row, column) not in self._cache:
+                self._cache[row, column] = block
                 self._bytes += block.nbytes
-            while self._bytes > self._most and len(self._held) > 1:
-                self._bytes -= self._held.popitem(last=False)[1].nbytes
+            while self._bytes > self._most and len(self._cache) > 1:
+                self._bytes -= self._cache.popitem(last=False)[1].nbytes
         return block
 
 
-class RawRows:
-    """Uncompressed rows that lie in a file, of which only what is asked for is read.
+def read_whole(regions: Regions) -> AnyArray:
+    """Read all px; blocks are decoded once, several at a time."""
+    height, width = regions.shape[:2]
+    down, across = regions.block_shape
+    if not isinstance(regions, CachedBlocks) or (down >= height and across >= width):
+        return regions.read(slice(0, height), slice(0, width))
+    pixels = np.empty(regions.shape, regions.dtype)
 
-    Not by mapping: the pages of a mapped file count as memory of the process.
-    """
+    def fill(y: int) -> None:
+        for x in range(0, width, across):
+            pixels[y : y + down, x : x + across] = regions.blocks.block(y // down, x // across)
+
+    with ThreadPoolExecutor(_THREADS, "tiledseg-read") as pool:
+        list(pool.map(fill, range(0, height, down)))
+    return pixels
+
+
+class RawRows:
+    """Uncompressed rows in a file, of which only the needed bytes are read."""
+
+    # The file is not mapped: the pages of a mapped file count as memory of the process.
 
     def __init__(
         self,
@@ -138,10 +208,13 @@ class RawRows:
         count, before = (columns.stop - columns.start) * px, columns.start * px
         wide = self.shape[1] * px
         data = bytearray(count * (rows.stop - rows.start))
-        for place, row in enumerate(range(rows.start, rows.stop)):
+        row = rows.start
+        while row < rows.stop:
             group, inside = divmod(row, self._rows_each)
-            start = self._starts[group] + inside * wide + before
-            data[place * count : (place + 1) * count] = self._file.at(start, count)
+            together = min(self._rows_each - inside, rows.stop - row) if count == wide else 1
+            start, place = self._starts[group] + inside * wide + before, (row - rows.start) * count
+            data[place : place + together * count] = self._file.at(start, together * count)
+            row += together
         shape = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
         return np.frombuffer(data, self._stored).reshape(shape).astype(self.dtype, copy=False)
 
@@ -162,19 +235,31 @@ class WholeImage:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file says of its image besides the pixels."""
+    """What a source knows of its image besides the pixels."""
 
-    name: str  # the path, as it is shown
+    name: str  # the path, as errors show it
     pixel_size: PixelSize | None  # of the level that is read
     levels: tuple[tuple[int, int], ...]  # height and width of the image and of its smaller copies
     level: int  # which of them is read
     identity: dict[str, Any]  # what tells whether the file is still the same
 
 
-class ImageSource:
-    """An open image: read where it is sliced, closed at the end of a ``with`` block.
+def region(key: object, shape: tuple[int, ...], fix: str) -> list[slice]:
+    """Complete the slices of an index, one for each axis."""
+    given = [one for one in (key if isinstance(key, tuple) else (key,)) if one is not Ellipsis]
+    slices = []
+    for part, length in zip([*given, *[slice(None)] * len(shape)], shape, strict=False):
+        if not isinstance(part, slice) or part.step not in {None, 1}:
+            raise invalid(ArrayError, "key", must="hold slices with a step of 1", got=key, fix=fix)
+        start, stop, _ = part.indices(length)
+        slices.append(slice(start, max(start, stop)))
+    return slices
 
-    Slices along y, x and channels have a step of 1. May be read from several threads.
+
+class ImageSource:
+    """An open image: read by slicing, closed at the end of a ``with`` block.
+
+    Slices along y, x and channels have a step of 1. Several threads may read it at once.
 
     Attributes
     ----------
@@ -183,19 +268,19 @@ class ImageSource:
     dtype : dtype
         Of the pixels.
     name : str
-        The path, as it is shown in errors.
+        The path, as errors show it.
     pixel_size : PixelSize or None
         Height and width of a px in µm; None where the file does not say.
     levels : tuple of tuple of int
-        Height and width of the whole image and of its smaller copies.
+        Height and width of the image and of its smaller copies.
     level : int
-        Which of them this is.
+        Which of them is read.
     block_shape : tuple of int
-        Height and width in px of what is decoded at once; (1, 1) where any rectangle is as good.
+        Height and width in px of what is decoded at once; (1, 1) where rectangles of any size cost the same.
     identity : dict
-        Path, size and time of change, and what of the file is read.
+        Path, size, time of change, and what of the file is read.
     is_whole : bool
-        Whether the pixels are in memory, as a JPEG's, PNG's or BMP's must be.
+        Whether the pixels are in memory, as those of a JPEG, PNG or BMP must be.
     """
 
     def __init__(self, regions: Regions, facts: Facts, stack: ExitStack, at: tuple[str, list[int]]) -> None:
@@ -217,29 +302,19 @@ class ImageSource:
         return len(self.shape)
 
     def __getitem__(self, key: Any) -> AnyArray:  # noqa: ANN401
-        rows, columns, *rest = self._spelt(key)
+        rows, columns, *rest = region(
+            key, self.shape, "Index image[y0:y1, x0:x1] and take every n-th px of it."
+        )
         pixels = self._regions.read(rows, columns)
         return pixels[:, :, rest[0]] if rest and rest[0] != slice(0, self.shape[2]) else pixels
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:  # noqa: ANN401
         return self[:, :].astype(dtype or self.dtype, copy=bool(copy))
 
-    def _spelt(self, key: object) -> list[slice]:
-        given = list(key) if isinstance(key, tuple) else [key]
-        given = [one for one in given if one is not Ellipsis] + [slice(None)] * len(self.shape)
-        spelt = []
-        for part, length in zip(given, self.shape, strict=False):
-            if not isinstance(part, slice) or part.step not in {None, 1}:
-                fix = "Index image[y0:y1, x0:x1]; take every n-th px of what that gives."
-                raise invalid(ArrayError, "key", must="hold slices with a step of 1", got=key, fix=fix)
-            start, stop, _ = part.indices(length)
-            spelt.append(slice(start, max(start, stop)))
-        return spelt
-
     def check_unchanged(self) -> None:
-        """Check that the file is what it was when it was opened, by its size and time of change.
+        """Check that the file is still the one that was opened, by its size and time of change.
 
-        Of a zarr the metadata count: changed chunks are not noticed.
+        Of a zarr, the metadata files are checked; changed chunks are not noticed.
 
         Raises
         ------
@@ -247,16 +322,11 @@ class ImageSource:
             If it was changed, replaced or removed.
         """
         if state_of(self._place) != self._state:
-            raise invalid(
-                FileError,
-                self.name,
-                must="stay as it is while it is read",
-                got="a file that was changed meanwhile",
-                fix="Do it again once nothing writes to it.",
-            )
+            got, fix = "a file that was changed meanwhile", "Do it again once nothing writes to it."
+            raise invalid(FileError, self.name, must="stay unchanged while it is read", got=got, fix=fix)
 
     def close(self) -> None:
-        """Close the file; slicing is an error from then on."""
+        """Close the file; slicing it afterwards is an error."""
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The one way to an image that is read by region."""
+"""Images of every format, opened to be read by region."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.io._encoded import read_encoded
 from tiledseg.io._file import MAX_PIXELS, Reader, check_max_pixels, opened
-from tiledseg.io._header import Request, Wish, check_page, sniff
+from tiledseg.io._header import Request, check_page, sniff
 from tiledseg.io._npy import NPY_MAGIC, npy_regions
-from tiledseg.io._source import Facts, ImageSource, WholeImage
 from tiledseg.io._state import state_of
-from tiledseg.io._tiff_blocks import tiff_source
-from tiledseg.io._zarr_regions import is_zarr, zarr_source
+from tiledseg.io.source import Facts, ImageSource, Selection, WholeImage
+from tiledseg.io.tiff import tiff_source
+from tiledseg.io.zarr import is_zarr, zarr_source
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.io._header import Alpha
-    from tiledseg.io._source import Regions
+    from tiledseg.io.source import Regions
 
 __all__ = ["MAX_REGION_PIXELS", "open_image"]
 
@@ -41,11 +41,12 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     max_pixels: int | None = None,
     alpha: Alpha = "refuse",
 ) -> ImageSource:
-    """Open an image, and read it where it is sliced.
+    """Open an image that is read where it is sliced.
 
     TIFF, BigTIFF and OME-TIFF are read by their tiles or strips, zarr (2 and 3) and OME-Zarr (0.4 and 0.5,
     extra ``zarr``) by their chunks, ``.npy`` by its rows; a JPEG, PNG or BMP is decoded whole. Axes come
-    from the metadata: OME, ImageJ, ``dimension_names``; the rules of `read_image` hold otherwise.
+    from the metadata: OME, ImageJ, Aperio and others, ``dimension_names``. Otherwise the rules of
+    `read_image` hold.
 
     Parameters
     ----------
@@ -56,26 +57,30 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     channels : int or sequence of int, optional
         The channels to read, from 0, in the order given; all where it is None.
     at : mapping, optional
-        Place along ``z`` and ``t``, for files that have several.
+        Place along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
     page : int, optional
-        Which page of a TIFF, from 0, whatever its metadata says.
+        Which page of a TIFF, from 0; its metadata is not used then.
     max_pixels : int, optional
-        The most height times width that the file may declare, in px: 2**38 where it is read by region, 2**30
-        where it must be decoded whole, if None.
+        Limit on the height times width that the file declares, in px. None means 2**38 where it is read by
+        region, and 2**30 where it must be decoded whole.
     alpha : {'refuse', 'drop'}
-        What becomes of an alpha channel that is not opaque throughout; told block by block.
+        An alpha channel that is not opaque everywhere is an error, raised when the px are read, or left out.
 
     Returns
     -------
     ImageSource
-        (H, W) or (H, W, C), with shape, dtype and slicing; to be closed, best by a ``with`` block.
+        (H, W) or (H, W, C), with shape, dtype and slicing; to be closed, for example by a ``with`` block.
 
     Raises
     ------
     FileError
         If the file cannot be read, is damaged, is larger than the limit, or could mean two things.
     SettingError
-        If an option has a value that it cannot have, or the library that reads the format is not installed.
+        If an option has an invalid value, or the library that reads the format is not installed.
+
+    See Also
+    --------
+    read_image : Read a whole image into memory.
 
     Examples
     --------
@@ -91,43 +96,46 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     if max_pixels is not None:
         check_max_pixels(max_pixels)
     whole = MAX_PIXELS if max_pixels is None else max_pixels
-    wish = Wish(whole_number("level", level, least=0), _numbers(channels), _places(at), whole)
+    selection = Selection(whole_number("level", level, least=0), _channels(channels), _places(at), whole)
     request = Request(page, MAX_REGION_PIXELS if max_pixels is None else max_pixels, alpha, purpose="source")
     text = path_text(path)
     place = os.path.realpath(text)
     state = state_of(place)
     with ExitStack() as stack:
         if is_zarr(text):
-            regions, facts = zarr_source(text, wish)
+            regions, facts = zarr_source(text, selection)
         else:
             file = stack.enter_context(opened(path))
-            regions, facts = _of_file(file, request, wish, stack)
+            regions, facts = _of_file(file, request, selection, stack)
             status = os.fstat(file.handle.fileno())
             facts.identity.update(size=status.st_size, changed=status.st_mtime_ns)
         Reader(named(text), io.BytesIO(), 0).check_size(
             regions.shape[0], regions.shape[1], request.max_pixels
         )
-        facts.identity.update(path=place, level=level, page=page, channels=wish.channels, at=dict(wish.at))
+        facts.identity.update(
+            path=place, level=level, page=page, channels=selection.channels, at=dict(selection.at)
+        )
         return ImageSource(regions, facts, stack.pop_all(), (place, state))
 
 
-def _of_file(file: Reader, request: Request, wish: Wish, stack: ExitStack) -> tuple[Regions, Facts]:
+def _of_file(file: Reader, request: Request, selection: Selection, stack: ExitStack) -> tuple[Regions, Facts]:
     if file.take(0, min(file.size, len(NPY_MAGIC))) == NPY_MAGIC:
-        regions: Regions = npy_regions(file, wish)
+        regions: Regions = npy_regions(file, selection)
         return regions, Facts(file.name, None, (regions.shape[:2],), 0, {})  # type: ignore[arg-type]
     kind = sniff(file)
     if kind == "tiff":
-        return tiff_source(file, request, wish, stack)
-    wish.level_of(file, 1)
-    whole = Request(request.page, wish.whole_pixels, request.alpha)
+        return tiff_source(file, request, selection, stack)
+    selection.level_of(file, 1)
+    selection.plane_of(file, {})
+    whole = Request(request.page, selection.whole_pixels, request.alpha)
     pixels = read_encoded(file, kind, whole)
-    channels = wish.channels_of(file, pixels.shape[2] if pixels.ndim == 3 else 1)
+    channels = selection.channels_of(file, pixels.shape[2] if pixels.ndim == 3 else 1)
     if channels is not None:
         pixels = pixels[..., channels] if len(channels) > 1 else pixels[..., channels[0]]
     return WholeImage(pixels), Facts(file.name, None, (pixels.shape[:2],), 0, {})
 
 
-def _numbers(channels: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def _channels(channels: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if channels is None:
         return None
     given = channels if isinstance(channels, Sequence) and not isinstance(channels, str) else [channels]
@@ -142,7 +150,7 @@ def _places(at: object) -> dict[str, int]:
     if at is None:
         return {}
     if not isinstance(at, Mapping) or not set(at) <= {"z", "t"}:
-        fix = 'Pass {"z": 0}, say.'
+        fix = 'For example, pass {"z": 0}.'
         raise invalid(SettingError, "at", must="map z and t to places", got=at, fix=fix)
     return {
         str(axis): whole_number(f"at[{axis!r}]", operator.index(place), least=0) for axis, place in at.items()

@@ -1,0 +1,194 @@
+"""What files say of an image besides its pixels: size of a px, OME-XML, OME-Zarr."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+__all__ = ["ImageMetadata", "PixelSize", "ome_pixels", "pixel_size_of", "pixel_size_of_scale"]
+
+_MICROMETRES = {
+    "nm": 1e-3, "nanometer": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "micrometer": 1.0,
+    "\\u00b5m": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6,
+}  # fmt: skip
+_OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "float"}
+_PER_CENTIMETRE = 3  # ResolutionUnit; inches are left out: 72 of them per px stand in files of no scale
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """Height and width of a px.
+
+    Attributes
+    ----------
+    y, x : float
+        In µm, positive.
+
+    Examples
+    --------
+    >>> PixelSize(0.25, 0.25).shrunk(2.0, 2.0)
+    PixelSize(y=0.5, x=0.5)
+    """
+
+    y: float
+    x: float
+
+    def shrunk(self, down: float, across: float) -> PixelSize:
+        """Give the size of a px of a smaller copy.
+
+        Parameters
+        ----------
+        down, across : float
+            How many px of this one a px of the copy is, along y and x.
+
+        Returns
+        -------
+        PixelSize
+            The larger px.
+        """
+        return PixelSize(self.y * down, self.x * across)
+
+
+def ome_pixels(description: str) -> list[dict[str, str]]:
+    """List the attributes of each OME ``Pixels`` element; by pattern, since XML can be made to explode."""
+    blocks = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", description)
+    found = [re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", block) for block in blocks]
+    return [{name: html.unescape(value) for name, value in block} for block in found]
+
+
+def pixel_size_of(description: str, resolution: tuple[float, float], unit: int) -> PixelSize | None:
+    """Find the size of a px in a TIFF's description and resolution tags."""
+    images = ome_pixels(description)
+    pixels = images[0] if len(images) == 1 else {}
+    if "PhysicalSizeX" in pixels and "PhysicalSizeY" in pixels:
+        return _of_ome(pixels)
+    aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", description)
+    if description.startswith("Aperio") and aperio:
+        return _sane(_number(aperio[1]), _number(aperio[1]))
+    factor = _MICROMETRES["cm"] if unit == _PER_CENTIMETRE else 0.0
+    if description.startswith("ImageJ="):
+        named = re.search(r"^unit=(.*)$", description, re.MULTILINE)
+        factor = _MICROMETRES.get(named[1].strip(), 0.0) if named else 0.0
+    if min(resolution) <= 0:
+        return None
+    return _sane(factor / resolution[0], factor / resolution[1])
+
+
+def pixel_size_of_scale(scale: tuple[float, float], units: tuple[str, str]) -> PixelSize | None:
+    """Make a px size of lengths with units."""
+    factors = [_MICROMETRES.get(unit.replace("metre", "meter"), 0.0) for unit in units]
+    return _sane(scale[0] * factors[0], scale[1] * factors[1])
+
+
+def _of_ome(pixels: dict[str, str]) -> PixelSize | None:
+    sides = [
+        _number(pixels[f"PhysicalSize{axis}"])
+        * _MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0)
+        for axis in "YX"
+    ]
+    return _sane(sides[0], sides[1])
+
+
+def _sane(y: float, x: float) -> PixelSize | None:
+    return PixelSize(y, x) if all(math.isfinite(side) and side > 0 for side in (y, x)) else None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMetadata:
+    """What is written of an image besides its pixels."""
+
+    levels: list[tuple[int, int]]  # height and width of each level in px
+    channels: tuple[int, ...]  # number of channels, or nothing
+    dtype: np.dtype[Any]  # of the pixels
+    pixel_size: PixelSize | None  # None where it is unknown, which is then written
+    names: tuple[str, ...]  # name of each channel; may be empty
+    provenance: Mapping[str, str]  # text by name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W) or (H, W, K)."""
+        return (*self.levels[0], *self.channels)
+
+    @property
+    def axes(self) -> list[tuple[str, str]]:
+        """Names and types of the axes, the channels first."""
+        return [*[("c", "channel")][: len(self.channels)], ("y", "space"), ("x", "space")]
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """The provenance, and that the px size is unknown where it is."""
+        unknown = {} if self.pixel_size else {"pixel size": "unknown"}
+        return {**{str(key): str(value) for key, value in self.provenance.items()}, **unknown}
+
+    def ome_xml(self) -> bytes:
+        """Write the OME-XML of an OME-TIFF, in ASCII as TIFF wants it."""
+        count = self.channels[0] if self.channels else 1
+        height, width = self.levels[0]
+        root = ET.Element("OME", {"xmlns": _OME_NAMESPACE, "Creator": "tiledseg"})
+        image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": "map"})
+        sizes = {"SizeX": width, "SizeY": height, "SizeC": count, "SizeZ": 1, "SizeT": 1}
+        attributes = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": _OME_TYPES[self.dtype.name]}
+        attributes |= {"BigEndian": "false"} | {name: str(size) for name, size in sizes.items()}
+        if self.pixel_size:
+            for axis, size in (("X", self.pixel_size.x), ("Y", self.pixel_size.y)):
+                attributes |= {f"PhysicalSize{axis}": repr(size), f"PhysicalSize{axis}Unit": "µm"}
+        pixels = ET.SubElement(image, "Pixels", attributes)
+        for channel in range(count):
+            name = {"Name": _printable(self.names[channel])} if channel < len(self.names) else {}
+            ET.SubElement(pixels, "Channel", {"ID": f"Channel:0:{channel}", "SamplesPerPixel": "1"} | name)
+        for channel in range(count):
+            ET.SubElement(
+                pixels, "TiffData", {"IFD": f"{channel}", "FirstC": f"{channel}", "PlaneCount": "1"}
+            )
+        if self.notes:
+            _annotate(root, image, self.notes)
+        text: bytes = ET.tostring(root, encoding="us-ascii", xml_declaration=True)
+        return text
+
+    def ome_zarr(self) -> dict[str, Any]:
+        """Return the attributes of an OME-Zarr image of version 0.5."""
+        unit = {"unit": "micrometer"} if self.pixel_size else {}
+        axes = [{"name": name, "type": kind} | (unit if kind == "space" else {}) for name, kind in self.axes]
+        size = self.pixel_size or PixelSize(1.0, 1.0)
+        datasets = []
+        for level, (height, width) in enumerate(self.levels):
+            px = size.shrunk(self.levels[0][0] / height, self.levels[0][1] / width)
+            scale = {"type": "scale", "scale": [1.0] * len(self.channels) + [px.y, px.x]}
+            datasets.append({"path": str(level), "coordinateTransformations": [scale]})
+        image = {"name": "map", "axes": axes, "datasets": datasets}
+        ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
+        if self.names and self.channels:
+            ome["omero"] = {"channels": [{"label": name, "active": True} for name in self.names]}
+        return {"ome": ome, "tiledseg": self.notes}
+
+
+def _annotate(root: ET.Element, image: ET.Element, notes: Mapping[str, str]) -> None:
+    """Add the provenance as a map annotation."""
+    ET.SubElement(image, "AnnotationRef", {"ID": "Annotation:0"})
+    parent = ET.SubElement(root, "StructuredAnnotations")
+    attributes = {"ID": "Annotation:0", "Namespace": "tiledseg/provenance"}
+    value = ET.SubElement(ET.SubElement(parent, "MapAnnotation", attributes), "Value")
+    for name, text in notes.items():
+        ET.SubElement(value, "M", {"K": _printable(name)}).text = _printable(text)
+
+
+def _printable(text: str) -> str:
+    """Escape what XML cannot hold, for example a control character in a file name."""
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

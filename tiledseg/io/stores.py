@@ -1,0 +1,364 @@
+"""Where finished tiles go: a TIFF, a zarr, an .npy; in any order, and again after a kill."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from tiledseg._extras import extra
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiledseg._types import AnyArray
+    from tiledseg.io.metadata import ImageMetadata
+
+__all__ = ["TILE", "UNFINISHED", "NpyStore", "TiffStore", "TileStore", "ZarrStore"]
+
+TILE = 512
+"""Height and width of the tiles that are written, in px."""
+
+UNFINISHED = "tiledseg_unfinished"
+"""Attribute of a zarr of ours that is still being written."""
+
+_DEFLATE_LEVEL = 4  # as fast as a network ever is, and maps are smooth
+_SAFE_CLASSIC = 4_000_000_000
+_ASCII, _SHORT, _LONG, _RATIONAL, _LONG8 = 2, 3, 4, 5, 16
+_SIZES = {_ASCII: 1, _SHORT: 2, _LONG: 4, _RATIONAL: 8, _LONG8: 8}
+_DEFLATE, _BLACK_IS_ZERO, _REDUCED, _CENTIMETRE = 8, 1, 1, 3
+_FORMATS = {"u": 1, "i": 2, "f": 3}
+_UM_PER_CM = 10_000
+
+
+class TileStore(Protocol):
+    """Takes whole tiles of every level."""
+
+    def encode(self, tile: AnyArray) -> Any:  # noqa: ANN401  each store has its own form
+        """Bring a tile into the form that is stored; called from several threads."""
+        ...
+
+    def put(self, level: int, row: int, column: int, encoded: Any) -> Any:  # noqa: ANN401
+        """Store a tile, and return what finds it again."""
+        ...
+
+    def get(self, level: int, row: int, column: int, record: Any) -> AnyArray | None:  # noqa: ANN401
+        """Read a tile that an earlier run stored; None where it is not whole."""
+        ...
+
+    def begin(self) -> None:
+        """Resume after the tiles that `get` found."""
+        ...
+
+    def finish(self) -> None:
+        """Make it a whole file, and bring it to the disk."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _write(descriptor: int, data: Any, offset: int) -> None:  # noqa: ANN401
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _read(descriptor: int, count: int, offset: int) -> bytes:
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, count)
+
+
+class TiffStore:
+    """A tiled OME-TIFF: data in the order in which it comes, directories at the end."""
+
+    # tifffile writes the tiles of one level in their own order; here they come panel by panel, each level
+    # among the others, and a run that was killed resumes.
+
+    def __init__(self, path: Path, metadata: ImageMetadata) -> None:
+        self._metadata, self._layout = metadata, _TiffDirectories(metadata)
+        self._file = _open(path)
+        self._end = self._layout.start
+        self._whole_end = self._end
+
+    def encode(self, tile: AnyArray) -> list[bytes]:
+        """Compress a tile, filled up to its full size; one for each channel."""
+        planes = tile[..., None] if tile.ndim == 2 else tile
+        full = np.zeros((TILE, TILE), tile.dtype.newbyteorder("<"))
+        encoded = []
+        for channel in range(planes.shape[2]):
+            full[: tile.shape[0], : tile.shape[1]] = planes[..., channel]
+            encoded.append(zlib.compress(full.data, _DEFLATE_LEVEL))
+        return encoded
+
+    def put(self, level: int, row: int, column: int, encoded: list[bytes]) -> list[list[int]]:
+        """Append a tile."""
+        record = []
+        for channel, data in enumerate(encoded):
+            _write(self._file, data, self._end)
+            self._layout.place(channel, level, row, column, self._end, len(data))
+            record.append([self._end, len(data), zlib.crc32(data)])
+            self._end += len(data)
+        return record
+
+    def get(self, level: int, row: int, column: int, record: list[list[int]]) -> AnyArray | None:
+        """Read a tile and check its checksum."""
+        height, width = self._metadata.levels[level]
+        planes = []
+        for channel, (offset, count, checksum) in enumerate(record):
+            data = _read(self._file, count, offset)
+            if len(data) != count or zlib.crc32(data) != checksum:
+                return None
+            self._layout.place(channel, level, row, column, offset, count)
+            self._whole_end = max(self._whole_end, offset + count)
+            plane = np.frombuffer(zlib.decompress(data), self._metadata.dtype.newbyteorder("<"))
+            planes.append(plane.reshape(TILE, TILE)[: height - row * TILE, : width - column * TILE])
+        return np.stack(planes, axis=-1) if self._metadata.channels else planes[0]
+
+    def begin(self) -> None:
+        """Cut off what no journal knows."""
+        self._end = self._whole_end
+        os.ftruncate(self._file, self._end)
+
+    def finish(self) -> None:
+        """Write the directories, then the header that points to them."""
+        data, first = self._layout.directories(self._end)
+        _write(self._file, data, self._end)
+        os.fsync(self._file)
+        _write(self._file, self._layout.header(first), 0)
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class _TiffDirectories:
+    """Where the tiles of a map lie, and the directories that say so."""
+
+    # TIFF Revision 6.0 (1992), the BigTIFF proposal (2007), and for the pyramid the SubIFDs of Adobe's TIFF
+    # Technical Note 1, as OME-TIFF 6 uses them: the smaller levels hang from the page at full size.
+
+    def __init__(self, metadata: ImageMetadata) -> None:
+        self._metadata = metadata
+        self._planes = metadata.channels[0] if metadata.channels else 1
+        grids = [(-(-height // TILE), -(-width // TILE)) for height, width in metadata.levels]
+        self._offsets = [[np.zeros(grid, np.uint64) for grid in grids] for _ in range(self._planes)]
+        self._counts = [[np.zeros(grid, np.uint64) for grid in grids] for _ in range(self._planes)]
+        tiles = sum(down * across for down, across in grids) * self._planes
+        most = tiles * (TILE * TILE * metadata.dtype.itemsize * 1.001 + 64) + 1_000_000
+        self._big = most > _SAFE_CLASSIC
+        self.start: int = 16 if self._big else 8
+
+    def place(self, channel: int, level: int, row: int, column: int, offset: int, count: int) -> None:
+        """Note where a tile lies."""
+        self._offsets[channel][level][row, column] = offset
+        self._counts[channel][level][row, column] = count
+
+    def header(self, first: int) -> bytes:
+        """Return the first bytes of the file."""
+        if self._big:
+            return b"II" + struct.pack("<HHHQ", 43, 8, 0, first)
+        return b"II" + struct.pack("<HI", 42, first)
+
+    def directories(self, offset: int) -> tuple[bytes, int]:
+        """Return all directories as they follow the data, and where the first begins."""
+        data = bytearray(b"\0" * (-offset % 16))
+        following = 0
+        for plane in reversed(range(self._planes)):  # from the last, so that each knows the next
+            smaller = range(1, len(self._metadata.levels))
+            subs = [self._append(data, offset, self._tags(plane, level, []), 0) for level in smaller]
+            following = self._append(data, offset, self._tags(plane, 0, subs), following)
+        return bytes(data), following
+
+    def _tags(self, plane: int, level: int, subs: list[int]) -> dict[int, tuple[int, bytes]]:
+        height, width = self._metadata.levels[level]
+        pointer = _LONG8 if self._big else _LONG
+        tags = {
+            254: _numbers(_LONG, [_REDUCED if level else 0]),
+            256: _numbers(_LONG, [width]),
+            257: _numbers(_LONG, [height]),
+            258: _numbers(_SHORT, [8 * self._metadata.dtype.itemsize]),
+            259: _numbers(_SHORT, [_DEFLATE]),
+            262: _numbers(_SHORT, [_BLACK_IS_ZERO]),
+            277: _numbers(_SHORT, [1]),
+            305: (_ASCII, b"tiledseg\0"),
+            322: _numbers(_SHORT, [TILE]),
+            323: _numbers(_SHORT, [TILE]),
+            324: _numbers(pointer, self._offsets[plane][level]),
+            325: _numbers(pointer, self._counts[plane][level]),
+            339: _numbers(_SHORT, [_FORMATS[self._metadata.dtype.kind]]),
+        }
+        if plane == 0 and level == 0:
+            tags[270] = (_ASCII, self._metadata.ome_xml() + b"\0")
+        if subs:
+            tags[330] = _numbers(pointer, subs)
+        size = self._metadata.pixel_size
+        if size is not None:
+            down, across = self._metadata.levels[0][0] / height, self._metadata.levels[0][1] / width
+            tags[282] = _ratio(_UM_PER_CM / (size.x * across))
+            tags[283] = _ratio(_UM_PER_CM / (size.y * down))
+            tags[296] = _numbers(_SHORT, [_CENTIMETRE])
+        return tags
+
+    def _append(
+        self, data: bytearray, offset: int, tags: dict[int, tuple[int, bytes]], following: int
+    ) -> int:
+        """Add the values that do not fit into a directory, then the directory; say where it begins."""
+        space, count_form, form = (8, "Q", "<HHQ") if self._big else (4, "I", "<HHI")
+        entries = bytearray()
+        for tag, (kind, value) in sorted(tags.items()):
+            inline = value
+            if len(value) > space:
+                inline = struct.pack(f"<{count_form}", offset + len(data))
+                data += value + b"\0" * (-len(value) % 16)
+            entries += struct.pack(form, tag, kind, len(value) // _SIZES[kind]) + inline.ljust(space, b"\0")
+        start = offset + len(data)
+        data += struct.pack("<Q" if self._big else "<H", len(tags)) + entries
+        data += struct.pack(f"<{count_form}", following)
+        data += b"\0" * (-len(data) % 16)
+        return start
+
+
+def _numbers(kind: int, values: object) -> tuple[int, bytes]:
+    form = {_SHORT: "<u2", _LONG: "<u4", _LONG8: "<u8"}[kind]
+    return kind, np.asarray(values).astype(form).tobytes()
+
+
+def _ratio(value: float) -> tuple[int, bytes]:
+    ratio = Fraction(value).limit_denominator(1_000_000)
+    while ratio.numerator >= 2**32:
+        ratio = Fraction(ratio.numerator // 2, max(1, ratio.denominator // 2))
+    return _RATIONAL, struct.pack("<II", ratio.numerator, ratio.denominator)
+
+
+class NpyStore:
+    """NumPy's own format, uncompressed; one level."""
+
+    def __init__(self, path: Path, metadata: ImageMetadata) -> None:
+        self._metadata = metadata
+        self._file = _open(path)
+        head = io.BytesIO()
+        descr = np.lib.format.dtype_to_descr(metadata.dtype)
+        fields = {"descr": descr, "fortran_order": False, "shape": metadata.shape}
+        np.lib.format.write_array_header_1_0(head, fields)
+        self._header = head.getvalue()
+        self._row = int(np.prod(metadata.shape[1:])) * metadata.dtype.itemsize
+
+    def encode(self, tile: AnyArray) -> AnyArray:
+        """Return a tile as it is."""
+        return tile
+
+    def put(self, level: int, row: int, column: int, encoded: AnyArray) -> int:
+        """Write a tile's rows, and return their checksum."""
+        del level
+        start = len(self._header) + self._offset(row, column)
+        for place, line in enumerate(encoded):
+            _write(self._file, np.ascontiguousarray(line), start + place * self._row)
+        return zlib.crc32(np.ascontiguousarray(encoded).data)
+
+    def get(self, level: int, row: int, column: int, record: int) -> AnyArray | None:
+        """Read a tile and check its checksum."""
+        height, width = self._metadata.levels[level]
+        size = (min(TILE, height - row * TILE), min(TILE, width - column * TILE), *self._metadata.channels)
+        count = int(np.prod(size[1:])) * self._metadata.dtype.itemsize
+        start = len(self._header) + self._offset(row, column)
+        data = b"".join(_read(self._file, count, start + place * self._row) for place in range(size[0]))
+        if zlib.crc32(data) != record:
+            return None
+        return np.frombuffer(data, self._metadata.dtype).reshape(size)
+
+    def _offset(self, row: int, column: int) -> int:
+        px = self._row // self._metadata.shape[1]
+        return row * TILE * self._row + column * TILE * px
+
+    def begin(self) -> None:
+        """Take the file's whole length at once."""
+        os.ftruncate(self._file, len(self._header) + self._metadata.shape[0] * self._row)
+
+    def finish(self) -> None:
+        """Write the header last: without it, the file is no array."""
+        os.fsync(self._file)
+        _write(self._file, self._header, 0)
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class ZarrStore:
+    """An OME-Zarr image of version 0.5, chunks as large as the tiles, its metadata written last."""
+
+    # zarr writes in threads of its own, and a call that fails does not wait for the other writes that it
+    # began: they would recreate what is removed after the failure. So each call here writes one file: an
+    # array is opened in a store of its own (within the group's it would write the group's metadata again at
+    # the same time), and chunks are assigned one by one.
+
+    def __init__(self, path: Path, metadata: ImageMetadata) -> None:
+        zarr = extra("zarr", "zarr")
+        self._metadata = metadata
+        self._group = zarr.open_group(store=str(path), mode="a", zarr_format=3)
+        self._group.attrs[UNFINISHED] = True
+        axes = [axis for axis, _ in metadata.axes]
+        self._arrays = [
+            zarr.open_array(
+                store=str(path / str(level)),
+                mode="a",
+                zarr_format=3,
+                shape=(*metadata.channels, *shape),
+                dtype=metadata.dtype,
+                chunks=(*[1] * len(metadata.channels), TILE, TILE),
+                dimension_names=axes,
+            )
+            for level, shape in enumerate(metadata.levels)
+        ]
+
+    def encode(self, tile: AnyArray) -> AnyArray:
+        """Bring the channels first."""
+        return np.ascontiguousarray(np.moveaxis(tile, -1, 0)) if tile.ndim == 3 else tile
+
+    def put(self, level: int, row: int, column: int, encoded: AnyArray) -> int:
+        """Write a chunk of each channel, and return their checksum."""
+        where = self._where(row, column)
+        if encoded.ndim == 2:
+            self._arrays[level][where] = encoded
+        else:
+            for channel, plane in enumerate(encoded):
+                self._arrays[level][channel, *where] = plane
+        return zlib.crc32(encoded.data)
+
+    def get(self, level: int, row: int, column: int, record: int) -> AnyArray | None:
+        """Read a tile and check its checksum."""
+        try:
+            found = np.ascontiguousarray(self._arrays[level][..., *self._where(row, column)])
+        except Exception:  # noqa: BLE001  a codec may raise anything for half a chunk
+            return None
+        if zlib.crc32(found.data) != record:
+            return None
+        return np.moveaxis(found, 0, -1) if found.ndim == 3 else found
+
+    @staticmethod
+    def _where(row: int, column: int) -> tuple[slice, slice]:
+        return slice(row * TILE, (row + 1) * TILE), slice(column * TILE, (column + 1) * TILE)
+
+    def begin(self) -> None:
+        """Do nothing: each chunk is a file of its own."""
+
+    def finish(self) -> None:
+        """Replace the mark of an unfinished image by the metadata of an image."""
+        self._group.attrs.put(self._metadata.ome_zarr())
+
+    def close(self) -> None:
+        """Do nothing: zarr holds no file open."""

@@ -1,0 +1,242 @@
+"""TIFF to pixels, whole or by region: tifffile's series say which pages hold the image."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack, contextmanager
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tifffile
+
+from tiledseg.errors import FileError
+from tiledseg.io._orientation import is_turned, upright
+from tiledseg.io.metadata import PixelSize, pixel_size_of
+from tiledseg.io.source import CachedBlocks, Facts, Selection, WholeImage, read_whole
+from tiledseg.io.tiff_checks import check_complete, check_ome, check_page, directories_of, images_of
+from tiledseg.io.tiff_pixels import Plane, TiffBlocks, raw_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiledseg._types import AnyArray
+    from tiledseg.io._file import Reader
+    from tiledseg.io._header import Request
+    from tiledseg.io.source import Regions
+
+__all__ = ["read_tiff", "tiff_shape", "tiff_source"]
+
+_LISTED = 8
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
+_SLIDES = {"svs", "ndpi", "bif", "philips"}  # their first series is the scan, others are label and overview
+_BY_SHAPE = {"generic", "uniform"}  # nothing says what the pages are to one another
+_SAME_VIEW = 0.02  # how far the sides of a smaller copy may be from the image's own ratio
+
+
+def tiff_source(
+    file: Reader, request: Request, selection: Selection, stack: ExitStack
+) -> tuple[Regions, Facts]:
+    """Open a TIFF for reading by region."""
+    with _decoding(file):
+        image = _Image(file, request, selection, stack)
+        sizes = tuple((planes[0].page.imagelength, planes[0].page.imagewidth) for planes in image.levels)
+        level = selection.level_of(file, len(sizes))
+        size = image.pixel_size(sizes[0][0] / sizes[level][0], sizes[0][1] / sizes[level][1])
+        turn = image.orientation(level)
+        if turn == 1:
+            return image.regions(level), Facts(file.name, size, sizes, level, {})
+        file.check_size(*sizes[level], selection.whole_pixels)
+        pixels = upright(read_whole(image.regions(level)), turn)
+        if is_turned(turn):
+            sizes = tuple((width, height) for height, width in sizes)
+            size = size and PixelSize(size.x, size.y)
+        return WholeImage(pixels), Facts(file.name, size, sizes, level, {})
+
+
+def read_tiff(file: Reader, request: Request) -> AnyArray:
+    """Read one page, or the pages that hold the channels of one image."""
+    with _decoding(file), ExitStack() as stack:
+        image = _Image(file, request, Selection(0, None, {}, request.max_pixels), stack)
+        return upright(read_whole(image.regions(0)), image.orientation(0))
+
+
+def tiff_shape(file: Reader, request: Request) -> tuple[int, ...]:
+    """Compute the shape that `read_tiff` returns, from the tags alone."""
+    with _decoding(file), ExitStack() as stack:
+        image = _Image(file, request, Selection(0, None, {}, request.max_pixels), stack)
+        height, width, *channels = image.regions(0).shape
+        return (width, height, *channels) if is_turned(image.orientation(0)) else (height, width, *channels)
+
+
+@contextmanager
+def _decoding(file: Reader) -> Iterator[None]:
+    """Turn an error of tifffile into one of ours."""
+    try:
+        yield
+    except (FileError, OSError):
+        raise
+    except Exception as error:  # tifffile has no common error, and struct, zlib and NumPy raise through it
+        if "imagecodecs" in str(error):
+            fix = 'Install it with `pip install "tiledseg[codecs]"`.'
+            raise file.bad("be readable without imagecodecs", str(error), fix) from error
+        raise file.damaged(f"an error of tifffile: {error}") from error
+
+
+class _Image:
+    """The planes that hold the channels of one image, and those of its smaller copies."""
+
+    def __init__(self, file: Reader, request: Request, selection: Selection, stack: ExitStack) -> None:
+        self._file, self._request, self._selection = file, request, selection
+        self._directories = directories_of(file)  # before tifffile follows them
+        file.handle.seek(0)
+        opened = tifffile.TiffFile(file.handle, name="image", _multifile=False, is_ndtiff=False)
+        self._tiff = stack.enter_context(opened)
+        self.levels: list[list[Plane]] = self._of_series() if request.page is None else self._of_page()
+
+    def orientation(self, level: int) -> int:
+        """Read the tag that says which way up a level is stored."""
+        return int(self.levels[level][0].page.tags.valueof(_ORIENTATION, default=1) or 1)
+
+    def pixel_size(self, down: float, across: float) -> PixelSize | None:
+        """Read the size of a px of a copy that is so many times smaller."""
+        first = self._tiff.pages.first
+        resolution = [_ratio(first.tags.valueof(tag)) for tag in (_Y_RESOLUTION, _X_RESOLUTION)]
+        unit = int(first.tags.valueof(_RESOLUTION_UNIT, default=0) or 0)
+        size = pixel_size_of(str(first.description or ""), (resolution[0], resolution[1]), unit)
+        return size and size.shrunk(down, across)
+
+    def regions(self, level: int) -> Regions:
+        """Check the planes of a level, and open them for reading."""
+        file, request, planes = self._file, self._request, self.levels[level]
+        for plane in planes:
+            check_complete(file, plane.page)
+        colours = [check_page(file, plane.page, request, plane.shift) for plane in planes]
+        forms = {
+            (plane.page.imagelength, plane.page.imagewidth, str(plane.page.dtype), one)
+            for plane, one in zip(planes, colours, strict=True)
+        }
+        if len(forms) > 1 or (len(planes) > 1 and colours[0].channels > 1):
+            raise file.damaged("channels of different shapes")
+        if colours[0].palette and request.palette == "refuse":
+            fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
+            raise file.bad("say what its pixels mean", "a palette, whose indices and colours differ", fix)
+        total = colours[0].channels * len(planes)
+        if colours[0].palette and request.palette == "colour":
+            total = 3
+        channels = self._selection.channels_of(file, total)
+        if channels is None and (raw := raw_rows(file, planes, colours[0], total)) is not None:
+            return raw
+        return CachedBlocks(TiffBlocks(file, planes, colours[0], request, channels))
+
+    def _of_page(self) -> list[list[Plane]]:
+        """Find the page that was asked for by number, and its smaller copies."""
+        number = self._request.page or 0
+        if number >= len(self._directories):
+            fix = f"Pass page=0 to page={len(self._directories) - 1}."
+            raise self._file.bad(f"have page {number}", f"{len(self._directories)} pages", fix)
+        self._selection.plane_of(self._file, {})
+        return self._pyramid([self._page(self._tiff.pages[number])])
+
+    def _of_series(self) -> list[list[Plane]]:
+        """Find the planes that were asked for by the metadata of their series."""
+        first = self._tiff.pages.first
+        check_ome(self._file, str(first.description or ""), self._directories, int(first.samplesperpixel))
+        series = list(self._tiff.series)
+        images = [one for one in series if not _is_copy(one.keyframe)] or series
+        if images[0].kind in _BY_SHAPE:
+            pages = images_of(self._directories)
+            if len(pages) > 1:
+                raise self._several()
+            self._selection.plane_of(self._file, {})
+            return self._pyramid([self._page(self._tiff.pages[pages[0].index])])
+        if len(images) > 1 and images[0].kind not in _SLIDES:
+            raise self._several()
+        return self._planes(images[0])
+
+    def _planes(self, series: tifffile.TiffPageSeries) -> list[list[Plane]]:
+        """Find the pages of the chosen plane in a series, and in its levels."""
+        numbers, count = self._numbers(series)
+        if len(series) == 1 < count:  # ImageJ above 4 GB: one directory, and the planes follow its own
+            page = self._page(series[0])
+            if not page.is_contiguous or page.bitspersample % 8:
+                raise self._file.damaged(f"{count} planes that one page is to hold")
+            return [[Plane(page, number * page.nbytes) for number in numbers]]
+        if len(series) != count:
+            raise self._file.damaged(f"{len(series)} pages for {count} planes")
+        pages = [self._page(series[number]) for number in numbers]
+        levels = [level for level in series.levels[1:] if len(level) == len(series)]
+        return self._pyramid(pages, [[self._page(level[number]) for number in numbers] for level in levels])
+
+    def _numbers(self, series: tifffile.TiffPageSeries) -> tuple[list[int], int]:
+        """List the numbers of the planes of the chosen place, channel by channel, and count all planes."""
+        axes = {axis: n for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXS"}
+        page = series.keyframe
+        if page.planarconfig != 1 and page.samplesperpixel > 1 and axes.get("C") == page.samplesperpixel:
+            del axes["C"]  # its planes are those of one page
+        axes = {axis: length for axis, length in axes.items() if length > 1}
+        count, channels = math.prod(axes.values()), axes.get("C", 1)
+        if not set(axes) <= set("CZT"):
+            raise self._several()
+        if self._request.purpose != "source" and (count > channels or channels not in {1, 3}):
+            raise self._several()
+        others = {axis.lower(): length for axis, length in axes.items() if axis != "C"}
+        place = self._selection.plane_of(self._file, others)
+        numbers = []
+        for channel in range(channels):
+            where = [channel if axis == "C" else place[axis.lower()] for axis in axes]
+            numbers.append(int(np.ravel_multi_index(where, tuple(axes.values()))) if axes else 0)
+        return numbers, count
+
+    def _several(self) -> FileError:
+        """Build the error for several planes of which none was chosen."""
+        pages = images_of(self._directories)
+        listed = ", ".join(f"{page.index} ({page.height}x{page.width} px)" for page in pages[:_LISTED])
+        more = f" and {len(pages) - _LISTED} more" if len(pages) > _LISTED else ""
+        got = f"{len(pages)} pages: {listed}{more}"
+        if len(pages) == 1:
+            series = self._tiff.series[0]
+            fix = "Choose a plane with open_image and its `at`."
+            return self._file.bad("hold one image", f"axes {series.axes} of shape {series.shape}", fix)
+        return self._file.bad("hold one image", got, "Pass `page`, counted from 0.")
+
+    def _page(self, found: tifffile.TiffPage | tifffile.TiffFrame | None) -> tifffile.TiffPage:
+        """Read all tags of a page."""
+        if found is None:
+            raise self._file.damaged("metadata of a plane that no page holds")
+        return found if isinstance(found, tifffile.TiffPage) else found.aspage()
+
+    def _pyramid(
+        self, pages: list[tifffile.TiffPage], copies: list[list[tifffile.TiffPage]] | None = None
+    ) -> list[list[Plane]]:
+        """List the levels, from large to small: pages and the copies that show all of them."""
+        levels, page = [pages], pages[0]
+        for level in copies or zip(*(self._copies(one) for one in pages), strict=False):
+            copy = level[0]
+            down = page.imagelength / max(1, copy.imagelength)
+            across = page.imagewidth / max(1, copy.imagewidth)
+            slack = _SAME_VIEW + 1 / max(1, min(copy.imagelength, copy.imagewidth))
+            same = (copy.samplesperpixel, copy.dtype) == (page.samplesperpixel, page.dtype)
+            if same and copy.imagelength < levels[-1][0].imagelength and abs(down / across - 1) <= slack:
+                levels.append(list(level))
+        return [[Plane(one) for one in level] for level in levels]
+
+    def _copies(self, page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
+        """List the copies that belong to a page (SubIFDs), or else those that follow it."""
+        if page.subifds:
+            if page.pages is None or not all(0 < offset < self._file.size for offset in page.subifds):
+                raise self._file.damaged(f"smaller copies at bytes {page.subifds}")
+            return [self._page(page.pages[number]) for number in range(len(page.subifds))]
+        following = takewhile(lambda one: one.extra, self._directories[page.index + 1 :])
+        return [self._page(self._tiff.pages[one.index]) for one in following]
+
+
+def _is_copy(page: tifffile.TiffPage) -> bool:
+    """Say whether a page is a smaller copy or a transparency mask of another."""
+    return bool(page.is_subifd or int(page.subfiletype) & 0b101)
+
+
+def _ratio(value: object) -> float:
+    if isinstance(value, tuple) and len(value) == 2 and value[1]:
+        return float(value[0]) / float(value[1])
+    return 0.0

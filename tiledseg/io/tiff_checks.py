@@ -1,0 +1,273 @@
+"""What a TIFF declares, judged before tifffile follows it and before memory is taken for its pixels.
+
+After TIFF Revision 6.0 (1992), the BigTIFF proposal (2007) and OME-TIFF 6.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg.io.metadata import ome_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import tifffile
+
+    from tiledseg.io._file import Reader
+    from tiledseg.io._header import Request
+
+__all__ = ["Colours", "Directory", "check_complete", "check_ome", "check_page", "directories_of", "images_of"]
+
+_MOST_PAGES = 2**16
+_MOST_TAGS = 4096
+_MOST_LEVELS = 64
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SUBIFDS = 254, 256, 257, 262, 330
+_INLINE = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
+_REDUCED_OR_MASK = 0b101
+_DECISIVE = {256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317, 320}  # for the pixels
+_DECISIVE |= {322, 323, 324, 325, 338, 339}
+_MODULO = re.compile(r"<(?:\w+:)?ModuloAlong\w\b([^>]*)>")
+_NUMBER = re.compile(r"\b(\w+)\s*=\s*[\"']\s*([-+.\deE]+)\s*[\"']")
+_TIFFDATA = re.compile(r"<(?:\w+:)?TiffData\b([^>]*)>")
+_RATIOS = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}  # most expansion: none, LZW, deflate, PackBits
+_OTHER_RATIO = 2**20
+_WITHOUT_CODECS = {1, 8, 32946, 32773, 34925}  # none, deflate, PackBits, LZMA: tifffile does them by itself
+_LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
+_JPEGS = {6, 7}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_CHANNELS = {_WHITE_IS_ZERO: {1}, _BLACK_IS_ZERO: {1, 3}, _RGB: {3}, _PALETTE: {1}}
+_NAMES = {4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 32803: "raw sensor data"}
+_IMAGE_DTYPES = {"b1", "u1", "u2", "f2", "f4"}
+_MASK_DTYPES = _IMAGE_DTYPES | {"u4", "u8", "i1", "i2", "i4", "i8"}
+_DTYPES = {"image": _IMAGE_DTYPES, "mask": _MASK_DTYPES, "labels": _MASK_DTYPES, "probs": {"f2", "f4"}}
+_DTYPES["source"] = _MASK_DTYPES
+_LARGEST_TILE = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """One page of the chain, as its tags declare it."""
+
+    index: int  # its number in the file, from 0
+    height: int  # declared size in px; 0 where not declared
+    width: int  # declared size in px; 0 where not declared
+    extra: bool  # whether it is a smaller copy or a transparency mask of another page
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    order: str
+    count: str
+    offset: str
+    entry: int
+
+    @property
+    def value(self) -> int:
+        return self.entry - struct.calcsize(f"={self.offset}")
+
+
+def _form(file: Reader) -> tuple[_Form, int]:
+    """Read the header: the form of the directories, and where the first begins."""
+    start = file.take(0, 8)
+    order = "<" if start[:2] == b"II" else ">"
+    if start[2:4].strip(b"\0") == b"*":
+        return _Form(order, "H", "I", 12), struct.unpack(f"{order}I", start[4:])[0]
+    return _Form(order, "Q", "Q", 20), struct.unpack(f"{order}Q", file.take(8, 8))[0]
+
+
+def directories_of(file: Reader) -> list[Directory]:
+    """Walk the chain of pages, before tifffile does: it must end, and never come back to itself."""
+    form, offset = _form(file)
+    seen: set[int] = set()
+    found: list[Directory] = []
+    while offset:
+        if offset in seen:
+            raise file.damaged(f"pages that run in a circle: page {len(found)} is an earlier one")
+        if len(found) == _MOST_PAGES:
+            raise file.bad(f"have at most {_MOST_PAGES} pages", "more", "Split the file.")
+        seen.add(offset)
+        directory, offset = _directory(file, form, offset, len(found))
+        found.append(directory)
+    if not found:
+        raise file.damaged("a TIFF without a page")
+    return found
+
+
+def images_of(directories: list[Directory]) -> list[Directory]:
+    """Leave out smaller copies and transparency masks, unless the file holds nothing else."""
+    return [one for one in directories if not one.extra] or directories
+
+
+def _directory(file: Reader, form: _Form, offset: int, index: int) -> tuple[Directory, int]:
+    entries = _entries(file, form, offset)
+    following = file.take(
+        offset + struct.calcsize(f"={form.count}") + len(entries), struct.calcsize(f"={form.offset}")
+    )
+    tags = {}
+    for tag, kind, at in _tags(form, entries):
+        if tag in {_SUBFILE_TYPE, _WIDTH, _HEIGHT} and kind in _INLINE:
+            (tags[tag],) = struct.unpack_from(f"{form.order}{_INLINE[kind]}", entries, at + form.value)
+        if tag == _SUBIFDS:
+            (copies,) = struct.unpack_from(f"{form.order}{form.offset}", entries, at + 4)
+            if copies > _MOST_LEVELS:
+                raise file.damaged(f"page {index} with {copies} smaller copies")
+    extra = bool(tags.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK)
+    directory = Directory(index, tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0), extra)
+    return directory, struct.unpack(f"{form.order}{form.offset}", following)[0]
+
+
+def _entries(file: Reader, form: _Form, offset: int) -> bytes:
+    wide = struct.calcsize(f"={form.count}")
+    (count,) = struct.unpack(f"{form.order}{form.count}", file.take(offset, wide))
+    if not 1 <= count <= _MOST_TAGS:
+        raise file.damaged(f"{count} tags in the page at byte {offset}")
+    return file.take(offset + wide, count * form.entry)
+
+
+def _tags(form: _Form, entries: bytes) -> Iterator[tuple[int, int, int]]:
+    """Go through the tags of a directory: code, type, and place among the entries."""
+    for at in range(0, len(entries), form.entry):
+        tag, kind = struct.unpack_from(f"{form.order}HH", entries, at)
+        yield tag, kind, at
+
+
+def check_complete(file: Reader, page: tifffile.TiffPage) -> None:
+    """Refuse a page of which tifffile lost tags, which it tells with no more than a line in the log."""
+    form, _ = _form(file)
+    declared = {tag for tag, _, _ in _tags(form, _entries(file, form, page.offset))}
+    lost = sorted((declared & _DECISIVE | {_PHOTOMETRIC}) - set(page.tags.keys()))
+    if lost:
+        raise file.damaged(f"unreadable or missing tags {lost} on page {page.index}")
+
+
+def check_ome(file: Reader, description: str, directories: list[Directory], samples: int) -> None:
+    """Refuse OME metadata of several files, of more planes than there are pages, or of harmful XML."""
+    if "<OME" not in description and ":OME" not in description:
+        return
+    others = set(re.findall(r"\bFileName\s*=\s*[\"']([^\"']*)[\"']", description))
+    if len(others) > 1 or re.search(r"<(?:\w+:)?BinaryOnly\b", description):
+        fix = "Export it as one file, or pass `page` to take one page of this file alone."
+        raise file.bad("hold the whole image", f"a part of an OME-TIFF of {len(others)} files", fix)
+    pages = len(images_of(directories))
+    planes = [_planes(image, samples) for image in ome_pixels(description)]
+    if (len(planes) == 1 and planes[0] != pages) or sum(planes) > _MOST_PAGES:
+        fix = "Copy or export it again, or pass `page` to take one of its pages."
+        raise file.bad(f"hold {sum(planes)} planes, as its OME metadata says", f"{pages} pages", fix)
+    if "<!ENTITY" in description or not _is_bounded(description, len(directories)):
+        raise file.damaged("OME metadata that declares more than the file holds")
+
+
+def _planes(image: dict[str, str], samples: int) -> int:
+    sizes = [image.get(f"Size{axis}", "1") for axis in "ZTC"]
+    z, t, c = (int(size) if size.isdecimal() and len(size) < 10 else 1 for size in sizes)
+    return z * t * -(-c // samples)
+
+
+def _is_bounded(description: str, pages: int) -> bool:
+    """Check that the numbers of which tifffile makes lists are at most the number of pages."""
+    blocks = [dict(_NUMBER.findall(block)) for block in _TIFFDATA.findall(description)]
+    try:
+        counts = [int(block.get(name, 0)) for block in blocks for name in ("PlaneCount", "NumPlanes", "IFD")]
+        for block in _MODULO.findall(description):
+            known = {name: float(value) for name, value in _NUMBER.findall(block)}
+            if "Start" in known:
+                counts.append(math.ceil((known["End"] - known["Start"]) / known.get("Step", 1.0)))
+    except (ValueError, KeyError, ZeroDivisionError, OverflowError):
+        return False
+    return all(0 <= count <= pages for count in counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """How the samples of a page are to be understood."""
+
+    channels: int  # samples per pixel, alpha not counted
+    alpha: bool  # whether one more sample follows
+    inverted: bool  # whether 0 is white
+    palette: bool  # whether the samples are indices
+
+
+def check_page(file: Reader, page: tifffile.TiffPage, request: Request, shift: int = 0) -> Colours:
+    """Judge a page before memory is taken for it."""
+    file.check_size(page.imagelength, page.imagewidth, request.max_pixels)
+    if page.imagedepth != 1:
+        raise file.bad("be flat", f"a page of depth {page.imagedepth}", "Export its slices as pages.")
+    _check_codec(file, page, request)
+    _check_dtype(file, page, request)
+    colours = _colours(file, page, request)
+    _check_segments(file, page, shift)
+    return colours
+
+
+def _check_codec(file: Reader, page: tifffile.TiffPage, request: Request) -> None:
+    name = getattr(page.compression, "name", str(page.compression))
+    needed = page.compression not in _WITHOUT_CODECS or page.predictor == 3
+    if needed and find_spec("imagecodecs") is None:
+        fix = 'Install it with `pip install "tiledseg[codecs]"`, or export the file uncompressed.'
+        raise file.bad("be readable without imagecodecs", f"compression {name}", fix)
+    if request.purpose == "labels" and page.compression not in _LOSSLESS:
+        fix = "Export the labels with deflate, LZW or no compression."
+        raise file.bad("hold labels unchanged", f"compression {name}, which may change them", fix)
+
+
+def _check_dtype(file: Reader, page: tifffile.TiffPage, request: Request) -> None:
+    known = _DTYPES[request.purpose]
+    dtype = None if page.dtype is None else np.dtype(page.dtype)
+    bits = page.bitspersample
+    whole = dtype is not None and bits == (1 if dtype.kind == "b" else 8 * dtype.itemsize)
+    if dtype is None or not whole or f"{dtype.kind}{dtype.itemsize}" not in known:
+        got = f"{bits}-bit samples of {dtype}"
+        must = "hold float16 or float32" if request.purpose == "probs" else "hold uint8, uint16 or float32"
+        raise file.bad(must, got, "Convert it to one of these.")
+
+
+def _colours(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours:
+    kind, samples = int(page.photometric), int(page.samplesperpixel)
+    if kind == _YCBCR and page.compression in _JPEGS:
+        kind = _RGB  # the JPEG decoder converts
+    if kind not in _CHANNELS:
+        got = _NAMES.get(kind, f"photometric interpretation {kind}")
+        raise file.bad("be grey or RGB", got, "Convert it to RGB in the program that made it.")
+    if kind == _WHITE_IS_ZERO and (
+        request.purpose not in {"image", "source"} or np.dtype(page.dtype).kind == "f"
+    ):
+        fix = "Export it with 0 as black: some programs mean the stored values, others what is shown."
+        raise file.bad("say whether 0 is background", "grey values stored inverted (0 is white)", fix)
+    channels = samples
+    if request.purpose == "source":
+        channels -= samples in {2, 4} and (
+            kind == _RGB or bool({1, 2} & {int(one) for one in page.extrasamples})
+        )
+    elif request.purpose != "probs":
+        channels -= samples in {2, 4} and bool(page.extrasamples)
+        if channels not in _CHANNELS[kind]:
+            fix = "Export the channels that you want."
+            raise file.bad("have 1 or 3 channels", f"{samples} samples per pixel", fix)
+    return Colours(channels, channels < samples, kind == _WHITE_IS_ZERO, kind == _PALETTE)
+
+
+def _check_segments(file: Reader, page: tifffile.TiffPage, shift: int) -> None:
+    """Compare where the data should lie with the file's length, and how much there is with what it fills."""
+    what = "tile" if page.is_tiled else "strip"
+    longest = max(page.imagelength, page.imagewidth, _LARGEST_TILE)
+    if page.is_tiled and max(page.tilelength, page.tilewidth) > longest:
+        raise file.damaged(f"tiles of {page.tilelength}x{page.tilewidth} px")
+    offsets, counts = page.dataoffsets, page.databytecounts
+    expected = int(np.prod(page.chunked))
+    if len(offsets) < expected or len(counts) < expected:
+        raise file.damaged(f"{min(len(offsets), len(counts))} {what}s where {expected} are declared")
+    for index, (offset, count) in enumerate(zip(offsets[:expected], counts[:expected], strict=True)):
+        if count < 1 or offset + shift + count > file.size:
+            raise file.damaged(f"{what} {index} of {expected} missing, or beyond the end of the file")
+    ratio = _RATIOS.get(int(page.compression), _OTHER_RATIO)
+    least = page.nbytes if page.bitspersample > 1 else page.nbytes // 8
+    if sum(counts) * ratio < least:
+        raise file.damaged(f"{sum(counts)} bytes of data for {page.imagelength}x{page.imagewidth} px")

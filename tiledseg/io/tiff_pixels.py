@@ -1,0 +1,160 @@
+"""The pixels of TIFF pages: decoded tile by tile or strip by strip, and turned into what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg.io.source import RawRows
+
+if TYPE_CHECKING:
+    import tifffile
+
+    from tiledseg._types import AnyArray
+    from tiledseg.io._file import Reader
+    from tiledseg.io._header import Request
+    from tiledseg.io.tiff_checks import Colours
+
+__all__ = ["Plane", "TiffBlocks", "raw_rows"]
+
+_LARGEST_BLOCK = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A page, or one of several images that follow one another behind its directory."""
+
+    page: tifffile.TiffPage
+    shift: int = 0  # of the image from the page's own, in bytes
+
+
+def raw_rows(file: Reader, planes: list[Plane], colours: Colours, channels: int) -> RawRows | None:
+    """Open a page whose rows lie in the file as they are, in strips; None for others."""
+    page, shift = planes[0].page, planes[0].shift
+    plain = page.compression == 1 and page.predictor in {1, None} and page.fillorder == 1
+    if len(planes) > 1 or not plain or page.is_tiled or colours.alpha or colours.inverted or colours.palette:
+        return None
+    if page.dtype is None or (page.dtype.kind != "u" and page.dtype.str[1:] != "f4"):
+        return None
+    if page.planarconfig != 1 and channels > 1:
+        return None
+    rows = min(page.rowsperstrip, page.imagelength)
+    wide = page.imagewidth * channels * page.dtype.itemsize
+    *counts, last = page.databytecounts
+    if any(count < wide * rows for count in counts) or last < wide * (page.imagelength - rows * len(counts)):
+        return None  # as tifffile decodes it, with an error that names the strip
+    shape = (page.imagelength, page.imagewidth) + ((channels,) if channels > 1 else ())
+    dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
+    return RawRows(file, shape, dtype, tuple(offset + shift for offset in page.dataoffsets), rows)
+
+
+class TiffBlocks:
+    """The tiles or strips of the planes that hold an image's channels."""
+
+    def __init__(
+        self,
+        file: Reader,
+        planes: list[Plane],
+        colours: Colours,
+        request: Request,
+        channels: list[int] | None,
+    ) -> None:
+        self._file, self._planes, self._colours = file, planes, colours
+        self._request, self._channels = request, channels
+        page = planes[0].page
+        rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+        self.block_shape: tuple[int, int] = (rows, page.tilewidth if page.is_tiled else page.imagewidth)
+        self._down = -(-page.imagelength // self.block_shape[0])
+        self._across = -(-page.imagewidth // self.block_shape[1])
+        size = rows * self.block_shape[1] * page.samplesperpixel * np.dtype(page.dtype).itemsize
+        if request.purpose == "source" and size > _LARGEST_BLOCK:
+            fix = "Export it with smaller tiles, for example of 512 px."
+            raise file.bad("have tiles or strips of at most 1 GiB", f"{size} bytes in one", fix)
+        opaque = 1 if np.dtype(page.dtype).kind in "fb" else np.iinfo(page.dtype).max
+        sample = np.full((1, 1, page.samplesperpixel), opaque if colours.alpha else 0, page.dtype)
+        trial = self._meaning(sample, page)
+        self.dtype: np.dtype[Any] = trial.dtype
+        total = len(planes) * (trial.shape[2] if trial.ndim == 3 else 1)
+        count = total if channels is None else len(channels)
+        self.shape: tuple[int, ...] = (page.imagelength, page.imagewidth) + ((count,) if count > 1 else ())
+
+    def block(self, row: int, column: int) -> AnyArray:
+        """Decode a block, cut off at the end of the image."""
+        high, wide = self.block_shape
+        size = (min(high, self.shape[0] - row * high), min(wide, self.shape[1] - column * wide))
+        chosen = range(len(self._planes)) if self._channels is None else self._channels
+        numbers = chosen if len(self._planes) > 1 else [0]
+        found = []
+        for plane in (self._planes[number] for number in numbers):
+            samples = self._samples(plane, row, column)[: size[0], : size[1]]
+            if samples.shape[:2] != size:
+                raise self._file.damaged(
+                    f"{self._name(row * self._across + column)} of {samples.shape[:2]} px"
+                )
+            found.append(self._meaning(samples, plane.page))
+        if len(found) > 1:
+            return np.stack(found, axis=-1)
+        if self._channels is None or len(self._planes) > 1 or found[0].ndim == 2:
+            return found[0]
+        picked = found[0][..., self._channels]
+        return np.ascontiguousarray(picked[..., 0] if len(self._channels) == 1 else picked)
+
+    def _samples(self, plane: Plane, row: int, column: int) -> AnyArray:
+        """Decode the samples (h, w, s) of a block."""
+        first, page = row * self._across + column, plane.page
+        if page.planarconfig == 1:
+            return self._segment(plane, first)
+        each = self._down * self._across
+        parts = [self._segment(plane, first + sample * each) for sample in range(page.samplesperpixel)]
+        return np.concatenate(parts, axis=-1)
+
+    def _segment(self, plane: Plane, index: int) -> AnyArray:
+        page = plane.page
+        data = self._file.at(page.dataoffsets[index] + plane.shift, page.databytecounts[index])
+        try:
+            found, *_ = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
+            pixels: AnyArray = np.asarray(found)[0].astype(page.dtype, copy=False)  # fax bits come as uint8
+        except Exception as error:  # codecs have no common error
+            raise self._file.damaged(f"{self._name(index)} corrupt ({error})") from error
+        return pixels
+
+    def _name(self, index: int) -> str:
+        """Name a tile or strip, and where it lies."""
+        y = index // self._across % self._down * self.block_shape[0]
+        x = index % self._across * self.block_shape[1]
+        return f"{'tile' if self._planes[0].page.is_tiled else 'strip'} {index} at y={y}, x={x} px"
+
+    def _meaning(self, pixels: AnyArray, page: tifffile.TiffPage) -> AnyArray:
+        """Turn samples (h, w, s) into grey, colours or labels."""
+        colours, request = self._colours, self._request
+        if colours.alpha:
+            pixels = self._without_alpha(pixels)
+        if pixels.shape[2] == 1:
+            pixels = pixels[..., 0]
+        if colours.palette and request.palette == "colour":
+            pixels = self._coloured(pixels, page)
+        if colours.inverted:
+            pixels = ~pixels
+        if pixels.dtype.kind == "b":
+            pixels = pixels.astype(np.uint8) * np.uint8(1 if request.purpose == "labels" else 255)
+        dtype = np.dtype(np.float32) if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
+        return np.ascontiguousarray(pixels, dtype)
+
+    def _without_alpha(self, pixels: AnyArray) -> AnyArray:
+        alpha = pixels[..., -1]
+        opaque = 1 if alpha.dtype.kind in "fb" else np.iinfo(alpha.dtype).max
+        if self._request.alpha != "drop" and not (alpha == opaque).all():
+            fix = (
+                "Flatten it in the program that made it, or pass alpha='drop' to leave the last channel out."
+            )
+            got = f"an alpha or extra channel that goes down to {alpha.min()}"
+            raise self._file.bad("be opaque", got, fix)
+        return pixels[..., :-1]
+
+    def _coloured(self, pixels: AnyArray, page: tifffile.TiffPage) -> AnyArray:
+        if page.colormap is None or page.colormap.shape[1] <= int(pixels.max()):
+            raise self._file.damaged("a palette that is missing or too short")
+        palette = (page.colormap.T >> 8).astype(np.uint8)  # TIFF stores colours in 16 bits
+        return palette[pixels.astype(np.intp)]
