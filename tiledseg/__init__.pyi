@@ -10,6 +10,7 @@ from .config import (
 )
 from .errors import TiledSegError
 from .evaluate import Evaluator
+from .io import open_image, read_image
 from .models import Segmenter, UNetBuilder, build_model, load_model
 from .predict import plan, predict_files, tiled_predict
 from .tiling import Stitcher, TileGrid, Tiler
@@ -34,7 +35,9 @@ __all__ = [
     "__version__",
     "build_model",
     "load_model",
+    "open_image",
     "plan",
     "predict_files",
+    "read_image",
     "tiled_predict",
 ]
