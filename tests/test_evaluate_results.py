@@ -276,7 +276,7 @@ def test_json_holds_curves_and_intervals(tmp_path):
     content = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert content["intervals"]["dice_mean"]["value"] == pytest.approx(content["summary"]["dice_mean"])
     assert len(content["threshold_curve"]["dice_mean"]) == 255
-    assert len(content["reliability"]["came"]) == 16
+    assert len(content["reliability"]["observed"]) == 16
     assert sum(content["seam_errors"]["px"]) == 3 * 64 * 96
     assert content["threshold_from"] == "the default"
 

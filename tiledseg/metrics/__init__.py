@@ -1,14 +1,12 @@
 """Scores of a finished map: whole px counted once, never averaged over batches.
 
-Most scores are pure functions of a few numbers counted in an image, so they do not depend on how
-it was cut, and the scores of many images together come from the sum of their counts. Each says
-what it makes of empty masks: scores of agreement are 1 where both are empty.
+Most scores are pure functions of a few numbers counted in an image. So they do not depend on how
+the image was cut, and the scores of many images together come from the sum of their counts. Each
+docstring states the score of empty masks: scores of agreement are 1 where both are empty.
 """
 
-from __future__ import annotations
-
-from tiledseg.metrics._bootstrap import Interval, bootstrap_interval
-from tiledseg.metrics._boundary import (
+from tiledseg.metrics.bootstrap import Interval, bootstrap_interval
+from tiledseg.metrics.boundary import (
     BoundaryCounts,
     OutlineDistances,
     boundary_f1,
@@ -16,8 +14,18 @@ from tiledseg.metrics._boundary import (
     hausdorff95,
     outline_distances,
 )
-from tiledseg.metrics._counts import Counts, count, count_classes
-from tiledseg.metrics._instances import (
+from tiledseg.metrics.counts import (
+    Counts,
+    accuracy,
+    count,
+    count_classes,
+    dice,
+    iou,
+    precision,
+    recall,
+    specificity,
+)
+from tiledseg.metrics.instances import (
     IOU_THRESHOLDS,
     InstanceCounts,
     average_precision,
@@ -25,7 +33,7 @@ from tiledseg.metrics._instances import (
     match_instances,
     panoptic_quality,
 )
-from tiledseg.metrics._probabilities import (
+from tiledseg.metrics.probabilities import (
     CURVE_THRESHOLDS,
     ProbabilityCounts,
     Reliability,
@@ -34,9 +42,14 @@ from tiledseg.metrics._probabilities import (
     counts_at_thresholds,
     reliability,
 )
-from tiledseg.metrics._scores import accuracy, dice, iou, precision, recall, specificity
-from tiledseg.metrics._seam_errors import SEAM_DISTANCES, SeamErrors, SeamErrorTally
-from tiledseg.metrics._seams import SeamRatio, SeamTally, seam_ratio
+from tiledseg.metrics.seams import (
+    SEAM_DISTANCES,
+    SeamErrors,
+    SeamErrorTally,
+    SeamRatio,
+    SeamTally,
+    seam_ratio,
+)
 
 __all__ = [
     "CURVE_THRESHOLDS",

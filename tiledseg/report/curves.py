@@ -121,7 +121,7 @@ def _reliability(result: EvaluationResult) -> Chart | None:
     if probabilities is None or not probabilities.px.sum():
         return None
     table, n_bins = reliability(probabilities), 16
-    points = _known(table.said.tolist(), table.came.tolist())
+    points = _known(table.predicted.tolist(), table.observed.tolist())
     shares = (table.px / table.px.sum()).tolist()
     bars = tuple(
         (place / n_bins, (place + 1) / n_bins, share, f"{share:.2%} of the px")

@@ -1,4 +1,4 @@
-"""How far a number could be another with other images of the same kind."""
+"""Intervals of a score: how much it varies with the choice of images."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MOST_RESAMPLES = 10**6
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A number, and between which others it could lie."""
+    """A number with the bounds of its interval."""
 
     value: float  # of the images at hand
-    low: float  # bounds of the interval; nan where fewer than two images, or groups of them, have a value
-    high: float  # bounds of the interval; nan where fewer than two images, or groups of them, have a value
+    low: float  # nan where fewer than two images, or groups of them, have a value
+    high: float  # likewise
 
 
 def bootstrap_interval(
@@ -41,10 +41,10 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Draw images with replacement again and again (Efron, 1979), and take the percentiles.
+    """Resample images with replacement (Efron, 1979), and return the percentiles of the score.
 
-    With few images the interval is too narrow rather than too wide. Images of one slide or patient
-    are alike: say by `groups` which belong together, and whole groups are drawn.
+    With few images the interval is rather too narrow than too wide. Images of one slide or patient
+    are alike: `groups` says which belong together, and whole groups are drawn.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def bootstrap_interval(
     level : float
         Share of the resamples that the interval holds, in (0, 1).
     resamples : int
-        How often is drawn, at most 1,000,000 times.
+        Number of draws, at most 1,000,000.
     seed : int
-        Of the draws; the same seed gives the same interval.
+        Seed of the draws; the same seed gives the same interval.
 
     Returns
     -------
@@ -79,9 +79,9 @@ def bootstrap_interval(
     >>> bootstrap_interval([0.25, 0.75, 0.75, 0.75])
     Interval(value=0.625, low=0.375, high=0.75)
     """
-    share = real_number("level", level, "Use 0.95, say.")
+    share = real_number("level", level, "Use 0.95, for example.")
     if not 0 < share < 1:
-        raise invalid(SettingError, "level", must="be in (0, 1)", got=level, fix="Use 0.95, say.")
+        raise invalid(SettingError, "level", must="be in (0, 1)", got=level, fix="Use 0.95, for example.")
     check_callable("statistic", statistic)
     times = whole_number("resamples", resamples, most=_MOST_RESAMPLES)
     first = whole_number("seed", seed, 0)
@@ -129,10 +129,10 @@ def _known(
             fix="Give one number for each image, or a few with `statistic`.",
         )
     known = ~np.isnan(rows) if rows.ndim == 1 else ~np.isnan(rows).any(axis=1)
-    kept = np.flatnonzero(known)
+    rows_left = np.flatnonzero(known)
     if groups is None:
-        return rows[kept], [np.array([place]) for place in range(len(kept))]
+        return rows[rows_left], [np.array([place]) for place in range(len(rows_left))]
     places: dict[object, list[int]] = {}
-    for place, row in enumerate(kept.tolist()):
+    for place, row in enumerate(rows_left.tolist()):
         places.setdefault(groups[row], []).append(place)
-    return rows[kept], [np.asarray(one) for one in places.values()]
+    return rows[rows_left], [np.asarray(one) for one in places.values()]

@@ -1,4 +1,4 @@
-"""Score single cells: which were found, which are false, which are missing."""
+"""Single cells: which were found, which are false, which are missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from tiledseg._validate import whole_number
-from tiledseg.metrics._masks import binary_mask, label_pair
+from tiledseg.metrics.counts import Summable, binary_mask, label_pair
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,14 +31,12 @@ IOU_THRESHOLDS: tuple[float, ...] = tuple(percent / 100 for percent in range(50,
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceCounts:
-    """How many instances were found; the sum of two is that of both images together."""
+class InstanceCounts(Summable):
+    """How many instances were found."""
 
-    true: int = 0  # instances of the truth and of the prediction
-    predicted: int = 0  # instances of the truth and of the prediction
-    # pairs of a true and a predicted one whose intersection over union lies above each of
-    # `IOU_THRESHOLDS`
-    matches: tuple[int, ...] = (0,) * len(IOU_THRESHOLDS)
+    true: int = 0  # instances of the truth
+    predicted: int = 0  # instances of the prediction
+    matches: tuple[int, ...] = (0,) * len(IOU_THRESHOLDS)  # pairs whose IoU lies above each threshold
     iou_sum: float = 0.0  # over the pairs that match above 0.5
     dice_sum: float = 0.0  # over the pairs that match above 0.5
 
@@ -49,12 +47,12 @@ class InstanceCounts:
 
     @property
     def missed(self) -> int:
-        """True instances that none covers."""
+        """True instances that no predicted one covers."""
         return self.true - self.found
 
     @property
     def false(self) -> int:
-        """Predicted instances that cover none."""
+        """Predicted instances that cover no true one."""
         return self.predicted - self.found
 
     @property
@@ -62,19 +60,9 @@ class InstanceCounts:
         """Mean Dice of the instances that were found; nan where none was."""
         return self.dice_sum / self.found if self.found else math.nan
 
-    def __add__(self, other: InstanceCounts) -> InstanceCounts:
-        """Add up two images."""
-        return InstanceCounts(
-            self.true + other.true,
-            self.predicted + other.predicted,
-            tuple(one + two for one, two in zip(self.matches, other.matches, strict=True)),
-            self.iou_sum + other.iou_sum,
-            self.dice_sum + other.dice_sum,
-        )
-
 
 def components(mask: npt.ArrayLike, least_px: int = 1) -> npt.NDArray[np.int32]:
-    """Give each connected area of a mask a number; px that touch at a corner alone are apart.
+    """Give each connected area of a mask a number; px that touch only at a corner are separate.
 
     Parameters
     ----------
@@ -107,17 +95,15 @@ def components(mask: npt.ArrayLike, least_px: int = 1) -> npt.NDArray[np.int32]:
     if not binary.size:
         return binary.astype(np.int32)
     _, ids, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=4, ltype=cv2.CV_32S)
-    kept = stats[:, cv2.CC_STAT_AREA] >= least
-    kept[0] = False
-    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return np.asarray(ids if kept[1:].all() else numbers[ids], np.int32)
+    large = stats[:, cv2.CC_STAT_AREA] >= least
+    large[0] = False
+    numbers = np.where(large, np.cumsum(large), 0).astype(np.int32)
+    return np.asarray(ids if large[1:].all() else numbers[ids], np.int32)
 
 
 def match_instances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> InstanceCounts:
-    """Pair true and predicted instances by intersection over union.
-
-    Above 0.5 an instance has one partner at most, so no choice is left to an algorithm.
-    """
+    """Pair true and predicted instances by intersection over union."""
+    # above 0.5 an instance has at most one partner, so no assignment has to be solved
     true, found = label_pair(truth, prediction, None)
     (true_ids, true_px), (found_ids, found_px) = _sizes(true), _sizes(found)
     both = (true > 0) & (found > 0)

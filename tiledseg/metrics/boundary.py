@@ -1,4 +1,4 @@
-"""How far two outlines lie apart."""
+"""Distances between two outlines, and their scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tiledseg._validate import invalid, real_number, whole_pair
 from tiledseg.errors import SettingError
-from tiledseg.metrics._masks import label_pair
+from tiledseg.metrics.counts import Summable, label_pair
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,55 +32,41 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 @dataclass(frozen=True, slots=True)
-class BoundaryCounts:
-    """Px of two outlines, and how many of them are near the other; sums as `Counts` do."""
+class BoundaryCounts(Summable):
+    """Px of two outlines, and how many of them are near the other."""
 
-    true: int  # px of the true and of the predicted outline
-    true_near: int  # those that lie within the tolerance of the other outline
-    found: int  # px of the true and of the predicted outline
-    found_near: int  # those that lie within the tolerance of the other outline
-
-    def __add__(self, other: BoundaryCounts) -> BoundaryCounts:
-        """Add up two images."""
-        return BoundaryCounts(
-            self.true + other.true,
-            self.true_near + other.true_near,
-            self.found + other.found,
-            self.found_near + other.found_near,
-        )
+    true: int  # px of the true outline
+    true_near: int  # those within the tolerance of the predicted one
+    found: int  # px of the predicted outline
+    found_near: int  # those within the tolerance of the true one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutlineDistances:
-    """Distances between two outlines."""
+    """Distances between two outlines, in px between centres; inf where the other is empty."""
 
-    # from each px of the true outline to the nearest of the predicted one, in px between centres; inf
-    # where there is none
-    true: npt.NDArray[np.float32]
+    true: npt.NDArray[np.float32]  # from each px of the true outline to the nearest of the predicted one
     found: npt.NDArray[np.float32]  # from each px of the predicted outline to the nearest of the true one
 
     def within(self, tolerance: float) -> BoundaryCounts:
         """Count the px whose distance is at most a tolerance."""
-        most = real_number("tolerance", tolerance, "Use 2, say.")
+        most = real_number("tolerance", tolerance, "Use 2, for example.")
         if most < 0:
-            raise invalid(SettingError, "tolerance", must="be at least 0 px", got=most, fix="Use 2, say.")
+            raise invalid(
+                SettingError, "tolerance", must="be at least 0 px", got=most, fix="Use 2, for example."
+            )
         near = [int(np.count_nonzero(distances <= most)) for distances in (self.true, self.found)]
         return BoundaryCounts(self.true.size, near[0], self.found.size, near[1])
 
 
 def outline_distances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> OutlineDistances:
-    """Measure the distances between the outlines of two masks.
-
-    The outline of a mask is those of its px that have a px of the background above, below, left
-    or right of them. What lies beyond the image counts as background, so that only an empty mask
-    has no outline.
-    """
+    """Measure the distances between the outlines of two masks: of px that touch background or the edge."""
     true, found = (_outline(mask) for mask in label_pair(truth, prediction, 2))
-    return OutlineDistances(_from(true, found), _from(found, true))
+    return OutlineDistances(_distances(true, found), _distances(found, true))
 
 
 def boundary_f1(counts: BoundaryCounts) -> float:
-    """Score the outline: F1 of the shares that lie near the other (Csurka et al., BMVC 2013).
+    """Compute F1 of the shares of both outlines that lie near the other (Csurka et al., BMVC 2013).
 
     Parameters
     ----------
@@ -105,7 +91,7 @@ def boundary_f1(counts: BoundaryCounts) -> float:
 
 
 def hausdorff95(distances: OutlineDistances) -> float:
-    """Take the 95th percentile of the distances both ways, and of the two the larger.
+    """Compute the 95th percentile of the distances in each direction, and return the larger one.
 
     Parameters
     ----------
@@ -128,7 +114,7 @@ def hausdorff95(distances: OutlineDistances) -> float:
 
 
 def default_tolerance(shape: tuple[int, int]) -> float:
-    """Choose how near is near: 0.75 % of the image's diagonal, as Csurka et al. (2013) do."""
+    """Choose a tolerance: 0.75 % of the image's diagonal, as Csurka et al. (2013) do."""
     return _OF_DIAGONAL * math.hypot(*whole_pair("shape", shape, least=0))
 
 
@@ -140,8 +126,8 @@ def _outline(labels: AnyArray) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.subtract(mask, inner), np.uint8)
 
 
-def _from(outline: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Read at one outline's px the distance to the other's."""
+def _distances(outline: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Measure at each px of one outline the distance to the other."""
     places = outline.astype(bool)
     if not other.any():
         return np.full(int(np.count_nonzero(places)), np.inf, np.float32)

@@ -1,4 +1,4 @@
-"""Outlines and single cells against oracles worked out by hand, or in another way."""
+"""Outlines against oracles worked out by hand, or in another way."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tiledseg.errors import ArrayError, SettingError
+from tiledseg.errors import SettingError
 from tiledseg.metrics import (
-    IOU_THRESHOLDS,
     BoundaryCounts,
-    InstanceCounts,
-    average_precision,
     boundary_f1,
-    components,
     default_tolerance,
     hausdorff95,
-    match_instances,
     outline_distances,
-    panoptic_quality,
 )
 
 EMPTY, FULL = np.zeros((6, 7), np.uint8), np.ones((6, 7), np.uint8)
@@ -33,9 +27,6 @@ def box(top: int, left: int, height: int, width: int, shape: tuple[int, int] = (
     mask = np.zeros(shape, np.uint8)
     mask[top : top + height, left : left + width] = 1
     return mask
-
-
-# outlines
 
 
 def test_distances_of_a_box_moved_by_three_px():
@@ -113,88 +104,3 @@ def test_tolerance_goes_with_the_size():
 def test_tolerance_is_checked(tolerance):
     with pytest.raises(SettingError, match="tolerance"):
         outline_distances(EMPTY, EMPTY).within(tolerance)
-
-
-# instances
-
-# cell 1: 4 px, all found and 1 more; cell 2: 3 px, 1 found; cell 3: 2 px, found as it is; a false one
-CELLS = np.array([[1, 1, 0, 2, 2, 2, 0, 3, 0, 0], [1, 1, 0, 0, 0, 0, 0, 3, 0, 0]])
-FOUND = np.array([[9, 9, 9, 0, 0, 5, 0, 2, 0, 7], [9, 9, 0, 0, 0, 5, 0, 2, 0, 0]])
-# IoU: 4/5, 1/4, 1
-
-
-def test_cells_matched_by_hand():
-    counts = match_instances(CELLS, FOUND)
-    assert (counts.true, counts.predicted) == (3, 4)
-    assert counts.matches == tuple(2 if threshold < 0.79 else 1 for threshold in IOU_THRESHOLDS)
-    assert (counts.found, counts.missed, counts.false) == (2, 1, 2)
-    assert counts.iou_sum == pytest.approx(4 / 5 + 1)
-    assert counts.mean_dice == pytest.approx((8 / 9 + 1) / 2)
-    assert panoptic_quality(counts) == pytest.approx(1.8 / (2 + 2 / 2 + 1 / 2))
-    assert average_precision(counts) == pytest.approx((6 * 2 / 5 + 4 * 1 / 6) / 10)
-
-
-def test_half_is_no_match():
-    assert match_instances([[1, 1]], [[1, 0]]).found == 0  # its IoU is 0.5, which is not above it
-
-
-@pytest.mark.parametrize(
-    ("truth", "found", "score"),
-    [(EMPTY, EMPTY, 1.0), (FULL, FULL, 1.0), (EMPTY, FULL, 0.0), (FULL, EMPTY, 0.0)],
-)
-def test_cells_of_empty_and_full_masks_have_the_stated_scores(truth, found, score):
-    counts = match_instances(truth, found)
-    assert average_precision(counts) == panoptic_quality(counts) == score
-    assert math.isnan(counts.mean_dice) == (score == 0 or truth is EMPTY)
-
-
-def test_cells_of_two_images_count_together():
-    counts = match_instances(CELLS, FOUND)
-    assert counts + InstanceCounts() == counts
-    assert (counts + counts).missed == 2
-    assert panoptic_quality(counts + counts) == panoptic_quality(counts)
-
-
-def test_numbers_of_instances_are_names_alone():
-    renamed = np.where(FOUND > 0, FOUND * 10_000_019, 0)
-    assert match_instances(CELLS, renamed) == match_instances(CELLS, FOUND)
-
-
-@given(masks, masks)
-def test_no_cell_has_two_partners_and_none_is_better_than_equal(truth, found):
-    cells, others = components(truth), components(found)
-    counts = match_instances(cells, others)
-    assert counts.true == cells.max()
-    assert max(counts.matches) == counts.found <= min(counts.true, counts.predicted)
-    assert 0 <= panoptic_quality(counts) <= 1
-    same = match_instances(cells, cells)
-    assert average_precision(same) == panoptic_quality(same) == 1
-
-
-def test_areas_are_apart_that_touch_at_a_corner():
-    mask = np.array([[1, 0, 1, 1], [0, 1, 0, 1]])
-    assert components(mask).tolist() == [[1, 0, 2, 2], [0, 3, 0, 2]]
-    assert components(mask, least_px=2).tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
-    assert components(EMPTY).max() == 0
-    assert components(np.zeros((0, 3), bool)).shape == (0, 3)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: components(FULL * 255), "`mask` must .* mask >= 128"),
-        (lambda: components(FULL / 2), "bool or int; got float64"),
-        (lambda: outline_distances(FULL, FULL * 2), r"\[0, 2\); got labels from 2 to 2"),
-        (lambda: outline_distances(FULL, FULL[:3]), "have the size of `truth`"),
-        (lambda: match_instances(-CELLS, FOUND), "labels from 0 up; got labels from -3 to 0"),
-        (lambda: match_instances(CELLS, FOUND / 2), "bool or int"),
-    ],
-)
-def test_what_is_no_mask_is_refused(call, message):
-    with pytest.raises(ArrayError, match=message):
-        call()
-
-
-def test_least_size_is_checked():
-    with pytest.raises(SettingError, match="least_px"):
-        components(FULL, least_px=0)

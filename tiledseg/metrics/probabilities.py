@@ -1,4 +1,4 @@
-"""Are probabilities what they say, and where are they cut best? From one histogram of an image."""
+"""Calibration, and counts at all thresholds, from one histogram of probabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tiledseg._validate import array_of, invalid
 from tiledseg.errors import ArrayError
-from tiledseg.metrics._counts import Counts
+from tiledseg.metrics.counts import Counts, Summable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,7 +27,7 @@ __all__ = [
     "reliability",
 ]
 
-_BINS = 256  # a power of two: a float32 times it is exact, so each px is cut where `>=` cuts it
+_BINS = 256  # a power of two: a float32 times it is exact, so bins agree with `>=`
 _RELIABILITY_BINS = 16
 
 CURVE_THRESHOLDS: tuple[float, ...] = tuple(place / _BINS for place in range(1, _BINS))
@@ -35,25 +35,21 @@ CURVE_THRESHOLDS: tuple[float, ...] = tuple(place / _BINS for place in range(1, 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ProbabilityCounts:
-    """A histogram of probabilities in 256 bins; the sum of two is that of both images together."""
+class ProbabilityCounts(Summable):
+    """A histogram of probabilities in 256 bins."""
 
     px: npt.NDArray[np.int64]  # px whose probability lies in [i / 256, (i + 1) / 256), 1 in the last
-    hits: npt.NDArray[np.int64]  # those of them where what the probability is of is true
+    hits: npt.NDArray[np.int64]  # those of them that belong to the class
     total: npt.NDArray[np.float64]  # sum of their probabilities
-
-    def __add__(self, other: ProbabilityCounts) -> ProbabilityCounts:
-        """Add up two images, or two parts of one."""
-        return ProbabilityCounts(self.px + other.px, self.hits + other.hits, self.total + other.total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """What probabilities say beside what came true, in 16 bins of equal width."""
+    """Predicted and observed frequencies, in 16 bins of equal width; nan in an empty bin."""
 
-    said: npt.NDArray[np.float64]  # mean probability of each bin's px; nan where it has none
-    came: npt.NDArray[np.float64]  # share of them that was true; nan where it has none
-    px: npt.NDArray[np.int64]  # how many they are
+    predicted: npt.NDArray[np.float64]  # mean probability of each bin's px
+    observed: npt.NDArray[np.float64]  # share of them that belongs to the class
+    px: npt.NDArray[np.int64]  # in each bin
 
 
 def count_probabilities(probs: npt.ArrayLike, hits: npt.ArrayLike) -> ProbabilityCounts:
@@ -84,7 +80,7 @@ def count_probabilities(probs: npt.ArrayLike, hits: npt.ArrayLike) -> Probabilit
 
 
 def counts_at_thresholds(counts: ProbabilityCounts) -> tuple[Counts, ...]:
-    """Count as `count` does at each of `CURVE_THRESHOLDS`, without another look at the map."""
+    """Count as `count` does at each of `CURVE_THRESHOLDS`, without reading the map again."""
     all_true, all_px = int(counts.hits.sum()), int(counts.px.sum())
     true, found = np.cumsum(counts.hits[::-1])[::-1][1:], np.cumsum(counts.px[::-1])[::-1][1:]
     curve = []
@@ -95,14 +91,14 @@ def counts_at_thresholds(counts: ProbabilityCounts) -> tuple[Counts, ...]:
 
 
 def reliability(counts: ProbabilityCounts) -> Reliability:
-    """Set what probabilities say beside what came true (DeGroot and Fienberg, 1983)."""
+    """Compare predicted with observed frequencies (DeGroot and Fienberg, 1983)."""
     px, hits, total = (_merged(one) for one in (counts.px, counts.hits, counts.total))
     with np.errstate(invalid="ignore"):
         return Reliability(total / px, hits / px, px)
 
 
 def calibration_error(counts: ProbabilityCounts) -> float:
-    """Average over the px how far what came lies from what was said (Naeini et al., AAAI 2015).
+    """Average the difference of predicted and observed frequencies (Naeini et al., AAAI 2015).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Are tile borders visible? A ratio of gradients that needs no truth."""
+"""Tile borders in a map: how visible they are, and whether errors are more frequent near them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import numpy.typing as npt
 
 from tiledseg._validate import array_of, invalid, items_of, whole_number, whole_pair
 from tiledseg.errors import ArrayError
+from tiledseg.metrics.counts import Summable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tiledseg._types import AnyArray
 
-__all__ = ["SeamRatio", "SeamTally", "seam_ratio"]
+__all__ = ["SEAM_DISTANCES", "SeamErrorTally", "SeamErrors", "SeamRatio", "SeamTally", "seam_ratio"]
+
+SEAM_DISTANCES: tuple[int, ...] = (0, 2, 4, 8, 16, 32, 64, 128)
+"""Where the bins of distance begin, in px; the px on both sides of a border have distance 0."""
 
 _BESIDE = 8  # px on each side of a border
 _ROWS_AT_ONCE = 256
@@ -33,21 +37,13 @@ class SeamRatio:
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
+class _Steps(Summable):
     """Sums and numbers of the absolute steps between neighbouring px."""
 
     across: float = 0.0
     n_across: int = 0
     beside: float = 0.0
     n_beside: int = 0
-
-    def __add__(self, other: _Steps) -> _Steps:
-        return _Steps(
-            self.across + other.across,
-            self.n_across + other.n_across,
-            self.beside + other.beside,
-            self.n_beside + other.n_beside,
-        )
 
     @property
     def ratio(self) -> float:
@@ -97,7 +93,7 @@ def seam_ratio(probs: npt.ArrayLike, borders_y: Sequence[int], borders_x: Sequen
     >>> seam_ratio(np.tile(row, (30, 1)), [], [20])
     SeamRatio(y=nan, x=5.0, both=5.0)
     """
-    values = _checked(probs)
+    values = _as_map(probs)
     tally = SeamTally((values.shape[0], values.shape[1]), borders_y, borders_x)
     for start in range(0, values.shape[0], _ROWS_AT_ONCE):
         tally.add(values[start : start + _ROWS_AT_ONCE])
@@ -109,14 +105,14 @@ class SeamTally:
 
     def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
         height, width = whole_pair("shape", shape)
-        self._rows = _places(check_borders("borders_y", borders_y, height), height)
-        self._columns = _places(check_borders("borders_x", borders_x, width), width)
+        self._rows = _places(_sorted_borders("borders_y", borders_y, height), height)
+        self._columns = _places(_sorted_borders("borders_x", borders_x, width), width)
         self._along_y, self._along_x = _Steps(), _Steps()
         self._row = 0
         self._last: AnyArray | None = None
 
     def add(self, rows: AnyArray) -> None:
-        """Take the next rows of the map."""
+        """Measure the next rows of the map."""
         before = [] if self._last is None else [self._last]
         first, band = self._row - len(before), np.concatenate([*before, rows])
         within = [places[(places > first) & (places < first + len(band))] - first for places in self._rows]
@@ -126,7 +122,7 @@ class SeamTally:
 
     @property
     def ratio(self) -> SeamRatio:
-        """Of the rows so far."""
+        """Ratio of the rows so far."""
         return SeamRatio(self._along_y.ratio, self._along_x.ratio, (self._along_y + self._along_x).ratio)
 
 
@@ -148,8 +144,8 @@ def _sum_of_steps(values: AnyArray, places: npt.NDArray[np.intp]) -> tuple[float
     return float(steps.sum()), steps.size
 
 
-def _checked(probs: npt.ArrayLike) -> AnyArray:
-    """Refuse what is no map."""
+def _as_map(probs: npt.ArrayLike) -> AnyArray:
+    """Check that an array is a map of finite numbers."""
     values = array_of(probs, "probs")
     if values.ndim not in {2, 3}:
         raise invalid(
@@ -170,8 +166,61 @@ def _checked(probs: npt.ArrayLike) -> AnyArray:
     return values
 
 
-def check_borders(name: str, borders: Sequence[int], length: int) -> list[int]:
-    """Sort the borders, each once, and refuse those that lie outside the map."""
+def _sorted_borders(name: str, borders: Sequence[int], length: int) -> list[int]:
+    """Sort the borders, each once, and check that they lie inside the map."""
     fix = "Take the borders of the grid that the map was stitched on."
     found = items_of(borders, name, "be a sequence of whole numbers", fix)
     return sorted({whole_number(name, border, 1, length - 1, fix) for border in found})
+
+
+@dataclass(frozen=True, slots=True)
+class SeamErrors(Summable):
+    """Px by their distance from the nearest tile border."""
+
+    px: tuple[int, ...]  # in each bin of `SEAM_DISTANCES`
+    wrong: tuple[int, ...]  # those of them whose label is not the true one
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of wrong px in each bin; nan where it has none."""
+        return tuple(
+            wrong / px if px else float("nan") for px, wrong in zip(self.px, self.wrong, strict=True)
+        )
+
+
+class SeamErrorTally:
+    """Counts wrong px by their distance from tile borders, in rows that come in order."""
+
+    def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
+        height, width = whole_pair("shape", shape)
+        self._bins = (
+            _distance_bins(height, _sorted_borders("borders_y", borders_y, height)),
+            _distance_bins(width, _sorted_borders("borders_x", borders_x, width)),
+        )
+        self._table = np.zeros((len(SEAM_DISTANCES), 2), np.int64)
+        self._row = 0
+
+    def add(self, wrong: npt.NDArray[np.bool_]) -> None:
+        """Count the next rows."""
+        along_y = self._bins[0][self._row : self._row + len(wrong)]
+        nearest = np.minimum(along_y[:, np.newaxis], self._bins[1])
+        pairs = np.bincount((nearest * 2 + wrong).ravel(), minlength=self._table.size)
+        self._table += pairs.reshape(self._table.shape)
+        self._row += len(wrong)
+
+    @property
+    def errors(self) -> SeamErrors:
+        """Errors of the rows so far."""
+        right, wrong = (tuple(column.tolist()) for column in self._table.T)
+        return SeamErrors(tuple(one + two for one, two in zip(right, wrong, strict=True)), wrong)
+
+
+def _distance_bins(length: int, borders: list[int]) -> npt.NDArray[np.intp]:
+    """Give each px of an axis the bin of its distance from the nearest border."""
+    if not borders:
+        return np.full(length, len(SEAM_DISTANCES) - 1, np.intp)
+    places, edges = np.arange(length), np.asarray(borders)
+    after = np.searchsorted(edges, places, side="right")
+    below = np.where(after > 0, places - edges[after - 1], length)
+    above = np.where(after < edges.size, edges[np.minimum(after, edges.size - 1)] - 1 - places, length)
+    return np.searchsorted(SEAM_DISTANCES, np.minimum(below, above), side="right") - 1

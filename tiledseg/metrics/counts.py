@@ -1,0 +1,260 @@
+"""Masks compared px by px, and the scores of these counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from tiledseg._validate import array_of, instance_of, invalid, whole_number
+from tiledseg.errors import ArrayError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tiledseg._types import AnyArray
+
+__all__ = [
+    "Counts",
+    "Summable",
+    "accuracy",
+    "binary_mask",
+    "count",
+    "count_classes",
+    "dice",
+    "iou",
+    "label_pair",
+    "precision",
+    "recall",
+    "specificity",
+]
+
+_ROWS_AT_ONCE = 256
+_MOST_CLASSES = 4096  # all pairs of them are counted at once
+
+
+class Summable:
+    """Base of counts, dataclasses of numbers: the sum of two is that of both images together."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Self) -> Self:
+        """Add up two images, or two parts of one."""
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        return type(self)(*(_sum(getattr(self, name), getattr(other, name)) for name in names))
+
+
+def _sum(one: Any, other: Any) -> Any:  # noqa: ANN401
+    if isinstance(one, tuple):
+        return tuple(first + second for first, second in zip(one, other, strict=True))
+    return one + other
+
+
+@dataclass(frozen=True, slots=True)
+class Counts(Summable):
+    """How often two masks agree and disagree, in px."""
+
+    tp: int  # true positive
+    fp: int  # false positive
+    fn: int  # false negative
+    tn: int  # true negative
+
+
+def count(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Counts:
+    """Count where a mask of two labels, 0 and 1, meets the truth."""
+    return count_classes(truth, prediction, 2)[1]
+
+
+def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int) -> tuple[Counts, ...]:
+    """Count each class against all others."""
+    fix = "Count the background as one: cell or not is 2 classes."
+    classes = whole_number("classes", classes, 2, _MOST_CLASSES, fix)
+    true, found = label_pair(truth, prediction, classes)
+    table = np.zeros(classes * classes, np.intp)
+    for start in range(0, true.shape[0], _ROWS_AT_ONCE):  # a few MB at a time, whatever the size
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        pairs = true[rows].astype(np.intp) * classes + found[rows].astype(np.intp)
+        table += np.bincount(pairs.ravel(), minlength=classes * classes)
+    square = table.reshape(classes, classes)  # rows: truth, columns: prediction
+    return tuple(_one_against_rest(square, label) for label in range(classes))
+
+
+def _one_against_rest(table: npt.NDArray[np.intp], label: int) -> Counts:
+    """Read one class off the table of all pairs of labels."""
+    tp = int(table[label, label])
+    fp, fn = int(table[:, label].sum()) - tp, int(table[label].sum()) - tp
+    return Counts(tp, fp, fn, int(table.sum()) - tp - fp - fn)
+
+
+def label_pair(
+    truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int | None
+) -> tuple[AnyArray, AnyArray]:
+    """Check two masks of labels."""
+    true, found = _labels("truth", truth, classes), _labels("prediction", prediction, classes)
+    if true.shape != found.shape:
+        raise invalid(
+            ArrayError,
+            "prediction",
+            must=f"have the size of `truth`, {true.shape}",
+            got=found.shape,
+            fix="Compare a map at its image's own size, without resizing either.",
+        )
+    return true, found
+
+
+def binary_mask(name: str, mask: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Check a mask of the labels 0 and 1, and lay it out for OpenCV."""
+    return np.ascontiguousarray(_labels(name, mask, 2), np.uint8)
+
+
+def _labels(name: str, mask: npt.ArrayLike, classes: int | None) -> AnyArray:
+    array = array_of(mask, name)
+    if array.ndim != 2:
+        raise invalid(
+            ArrayError,
+            name,
+            must="have shape (H, W)",
+            got=array.shape,
+            fix="Drop an axis of one channel with mask[..., 0]; reduce probabilities first.",
+        )
+    if array.dtype.kind not in "bui":
+        raise invalid(
+            ArrayError,
+            name,
+            must="hold labels, bool or int",
+            got=str(array.dtype),
+            fix="Apply a threshold to probabilities first: probs >= 0.5.",
+        )
+    if array.size and array.dtype.kind != "b":
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or (classes is not None and high >= classes):
+            raise _out_of_range(name, low, high, classes)
+    return array
+
+
+def _out_of_range(name: str, low: int, high: int, classes: int | None) -> ArrayError:
+    """Say that labels are out of range, and when the mask seems to be a picture of one."""
+    fix = "Map other labels to these classes first, or count more classes with count_classes."
+    if (high, classes) == (255, 2):
+        fix = "It looks like a picture of a mask: apply a threshold, mask >= 128."
+    must = "hold labels from 0 up" if classes is None else f"hold labels in [0, {classes})"
+    return invalid(ArrayError, name, must=must, got=f"labels from {low} to {high}", fix=fix)
+
+
+def dice(counts: Counts) -> float:
+    """Score the overlap: 2 tp / (2 tp + fp + fn), also known as F1 (Dice, Ecology 26, 1945).
+
+    Parameters
+    ----------
+    counts : Counts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1.0 where truth and prediction are both empty, for they agree.
+
+    Examples
+    --------
+    >>> from tiledseg.metrics import count
+    >>> dice(count([[1, 1, 0]], [[1, 0, 0]]))
+    0.6666666666666666
+    """
+    _check(counts)
+    return _share(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, nothing=1.0)
+
+
+def iou(counts: Counts) -> float:
+    """Score the overlap: tp / (tp + fp + fn), intersection over union (Jaccard, 1912).
+
+    Parameters
+    ----------
+    counts : Counts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1.0 where truth and prediction are both empty, for they agree.
+    """
+    _check(counts)
+    return _share(counts.tp, counts.tp + counts.fp + counts.fn, nothing=1.0)
+
+
+def precision(counts: Counts) -> float:
+    """Compute the share of the predicted px that is right: tp / (tp + fp).
+
+    Parameters
+    ----------
+    counts : Counts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; nan where nothing is predicted, so that an empty prediction does not raise a mean.
+    """
+    _check(counts)
+    return _share(counts.tp, counts.tp + counts.fp)
+
+
+def recall(counts: Counts) -> float:
+    """Compute the share of the true px that is found: tp / (tp + fn), also known as sensitivity.
+
+    Parameters
+    ----------
+    counts : Counts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; nan where there is nothing to find.
+    """
+    _check(counts)
+    return _share(counts.tp, counts.tp + counts.fn)
+
+
+def specificity(counts: Counts) -> float:
+    """Compute the share of the background that is predicted as background: tn / (tn + fp).
+
+    Parameters
+    ----------
+    counts : Counts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; nan where there is no background.
+    """
+    _check(counts)
+    return _share(counts.tn, counts.tn + counts.fp)
+
+
+def accuracy(counts: Counts) -> float:
+    """Compute the share of all px that is right: (tp + tn) / (tp + fp + fn + tn).
+
+    Parameters
+    ----------
+    counts : Counts
+        Of one image, or of several together.
+
+    Returns
+    -------
+    float
+        In [0, 1]; nan where there is no px. High for an empty prediction where cells are few.
+    """
+    _check(counts)
+    return _share(counts.tp + counts.tn, counts.tp + counts.fp + counts.fn + counts.tn)
+
+
+def _check(counts: Counts) -> None:
+    instance_of(Counts, counts, "counts", "Make them with tiledseg.metrics.count.")
+
+
+def _share(part: int, whole: int, nothing: float = math.nan) -> float:
+    """Divide, with a stated answer where there is nothing to divide by."""
+    return part / whole if whole else nothing
