@@ -211,7 +211,7 @@ def test_a_threshold_is_stated_or_chosen_not_both():
         Evaluator().evaluate(echo, [pair], valid=[pair])
 
 
-def test_views_are_averaged():
+def test_flips_are_averaged():
     left = np.zeros((32, 32), np.float32)
     left[:, :16] = 1
 
@@ -221,9 +221,9 @@ def test_views_are_averaged():
 
     pair = (np.zeros((32, 32, 1), np.float32), left > 0)
     one = Evaluator(EvaluateConfig(threshold=0.75, tiling=TILES)).evaluate(west, [pair])
-    flipped = Evaluator(EvaluateConfig(threshold=0.75, tiling=TILES, views="flips")).evaluate(west, [pair])
+    flipped = Evaluator(EvaluateConfig(threshold=0.75, tiling=TILES, tta="flips")).evaluate(west, [pair])
     assert one.summary()["dice"] == 1
-    assert flipped.summary()["dice"] == 0  # each side is said by half of the views
+    assert flipped.summary()["dice"] == 0  # each side is said by half of the flips
 
 
 def test_intervals_hold_the_means_and_are_the_same_each_time():

@@ -130,7 +130,7 @@ def test_a_folder_gives_what_each_of_its_images_gives_alone(tmp_path):
         return tiles[..., :1] / 255
 
     tiling = ts.TilingConfig(tile_size=32, overlap=8)
-    config = PredictConfig(write=("probs",), probs_dtype="float32", batch_size=16, views="flips")
+    config = PredictConfig(write=("probs",), probs_dtype="float32", batch_size=16, tta="flips")
     folder = _folder(tmp_path)
     result = ts.predict_files(red, folder, tmp_path / "out", config, tiling=tiling)
     assert str(result) == "6 predicted, 0 skipped, 0 failed"

@@ -87,9 +87,8 @@ def load(path: str, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a ke
 
 def channels_of(model: object) -> int:
     """Say how many channels a model's images have."""
-    if isinstance(model, lazy.engine.SegmenterLike):
-        return model.preprocessing.channels
-    return lazy.engine.predictor_for(model).channels or 1
+    channels: int | None = lazy.engine.Network.of(model).channels
+    return channels or 1
 
 
 def tiling_for(model: object, settings: Settings, base: TilingConfig | None = None) -> TilingConfig | None:
@@ -135,7 +134,7 @@ def _text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-@with_options(Table("predict", PredictConfig(), "Prediction", only=("batch_size", "memory_budget")), TILING)
+@with_options(Table("predict", PredictConfig(), "Prediction", only=("batch_size", "runtime")), TILING)
 def plan(
     model: ModelPath,
     image: Annotated[str, Parameter(help="An image file, or a height and width in px, as in 1920x2560.")],
@@ -153,7 +152,7 @@ def plan(
     if len(shape) == 2 and _SHAPE.fullmatch(image):
         shape = (*shape, channels_of(segmenter))
     tiling = tiling_for(segmenter, settings, config.tiling)
-    batch, budget = config.batch_size, config.memory_budget
+    batch, budget = config.batch_size, config.runtime.memory
     plan = tiledseg.plan(segmenter, shape, tiling, batch_size=batch, memory_budget=budget)
     sys.stdout.write(f"{plan}\n")
     return 0

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tiledseg._validate import invalid
 from tiledseg.config.base import Config, Count
+from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
 
@@ -27,12 +28,11 @@ class EvaluateConfig(Config):
         How images are tiled; None for the segmenter's own.
     batch_size : int or None
         Tiles per call of the network; None to choose by memory.
-    engine : {"auto", "keras", "openvino"}
-        What runs a Keras network; ``auto`` takes OpenVINO where it is installed and pays.
-    precision : {"f32", "bf16"}
-        Numbers that the network multiplies; ``bf16`` takes OpenVINO.
-    views : {"flips", "d4"} or None
-        Sides from which the network sees each tile; its outputs are averaged.
+    tta : {"flips", "d4"} or None
+        Test-time augmentation: the network's outputs for each tile and its mirror images are
+        averaged, with ``d4`` also for their transposes; None for the segmenter's own.
+    runtime : RuntimeConfig
+        How the network is run: engine, precision, devices, memory.
     boundary_px : float or None
         How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal.
     cell_px : int
@@ -51,9 +51,8 @@ class EvaluateConfig(Config):
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
     tiling: TilingConfig | None = None
     batch_size: Count | None = None
-    engine: Literal["auto", "keras", "openvino"] = "auto"
-    precision: Literal["f32", "bf16"] = "f32"
-    views: Literal["flips", "d4"] | None = None
+    tta: TTA | None = None
+    runtime: RuntimeConfig = RuntimeConfig()
     boundary_px: Annotated[float, Field(ge=0)] | None = None
     cell_px: Count = 1
     group_regex: str | None = None

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tiledseg._validate import invalid
 from tiledseg.config.base import Config, Count, Names, _tupled
+from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
 
@@ -79,14 +80,11 @@ class PredictConfig(Config):
         then split in two, also one of background alone.
     batch_size : int or None
         Tiles per call of the network; None to choose by memory.
-    memory_budget : int or None
-        Bytes that the network may take; None for half of the free memory.
-    engine : {"auto", "keras", "openvino"}
-        What runs a Keras network; ``auto`` takes OpenVINO where it is installed and pays.
-    precision : {"f32", "bf16"}
-        Numbers that the network multiplies; ``bf16`` takes OpenVINO.
-    views : {"flips", "d4"} or None
-        Sides from which the network sees each tile; its outputs are averaged.
+    tta : {"flips", "d4"} or None
+        Test-time augmentation: the network's outputs for each tile and its mirror images are
+        averaged, with ``d4`` also for their transposes; None for the segmenter's own.
+    runtime : RuntimeConfig
+        How the network is run: engine, precision, devices, memory.
     tissue : bool
         Whether only tiles with tissue are computed: what is more saturated, or darker, than
         Otsu's threshold on a thumbnail; everything else counts as 0.
@@ -119,10 +117,8 @@ class PredictConfig(Config):
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_tupled)] | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] | AutoThreshold | None = None
     batch_size: Count | None = None
-    memory_budget: Count | None = None
-    engine: Literal["auto", "keras", "openvino"] = "auto"
-    precision: Literal["f32", "bf16"] = "f32"
-    views: Literal["flips", "d4"] | None = None
+    tta: TTA | None = None
+    runtime: RuntimeConfig = RuntimeConfig()
     tissue: bool = False
     recursive: bool = False
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"

@@ -16,7 +16,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._validate import instance_of, path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig, TilingConfig
-from tiledseg.engine import Packing, SegmenterLike, Way, fastest, n_devices, own_views, predictor_for
+from tiledseg.engine import Batcher, Network, SegmenterLike, n_devices, predictor_for
 from tiledseg.errors import TiledSegError
 from tiledseg.io import check_writable, find_images, locked, open_image
 from tiledseg.predict._fingerprint import fingerprint_of
@@ -137,7 +137,7 @@ def _checked(
         check_client(client, model)
         return model
     model = resolved(model)
-    fastest(predictor_for(model), 0, config.engine, config.precision)
+    Network.of(model, config.runtime).fastest(0)
     if getattr(tiling or getattr(model, "tiling", None), "tile_size", None) != "auto":
         lay_out(model, (1, 1), tiling)
     return model
@@ -152,8 +152,8 @@ def _local(
 ) -> FilesResult:
     """Predict files in this process."""
     predictor = predictor_for(model)
-    way = Way(config.engine, config.precision, config.views or own_views(model))
-    packing = Packing(predictor, way, len(targets) * _PX_OF_A_FILE, config.batch_size, config.memory_budget)
+    network = Network.of(model, config.runtime)
+    packing = network.batcher(len(targets) * _PX_OF_A_FILE, config.batch_size, config.tta or network.tta)
     shared = _Shared.of(model, packing) if isinstance(model, SegmenterLike) else packing
 
     def outcome(path: Path) -> FileOutcome:
@@ -175,14 +175,14 @@ def _local(
 class _Shared:
     """A Segmenter whose network is shared by several images."""
 
-    network: Packing
+    network: Batcher
     preprocessing: PreprocessingConfig
     labels: tuple[str, ...]
     threshold: float
     tiling: TilingConfig | None
 
     @classmethod
-    def of(cls, segmenter: SegmenterLike, network: Packing) -> _Shared:
+    def of(cls, segmenter: SegmenterLike, network: Batcher) -> _Shared:
         return cls(network, segmenter.preprocessing, segmenter.labels, segmenter.threshold, segmenter.tiling)
 
 
@@ -260,7 +260,7 @@ def _predicted(
     tiling: TilingConfig | None,
 ) -> dict[Product, Path]:
     """Predict one image, and write what is streamed on the way and the rest at the end."""
-    layout = lay_out(shared, image.shape, tiling, config.memory_budget)
+    layout = lay_out(shared, image.shape, tiling, config.runtime.memory)
     threshold = _threshold(model, config)
     whole = not all(is_streamed(what, config) for what in targets)
     pixels = np.asarray(image) if whole else image
@@ -274,7 +274,7 @@ def _predicted(
             pixels,
             tiling,
             batch_size=config.batch_size,
-            memory_budget=config.memory_budget,
+            memory_budget=config.runtime.memory,
             mask="tissue" if config.tissue else None,
             out=tee,
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint_of", "model_digest"]
 
-_WITHOUT_EFFECT = {"batch_size", "memory_budget", "recursive", "existing", "resume", "write"}
+_WITHOUT_EFFECT = {"batch_size", "recursive", "existing", "resume", "write"}
 
 
 def fingerprint_of(
