@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks._contenders import CONTENDERS
 from benchmarks._memory import peak_of
 from tiledseg import TilingConfig, UNetBuilder, UNetConfig, tiled_predict
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ _HEIGHT, _WIDTH, _TILE = 1920, 2560, 512
 def network(rounds: int) -> list[float]:
     """Give the MB of each round above the founding network's own."""
     model = UNetBuilder(UNetConfig()).build()
-    predictor = predictor_for(model)
+    predictor = Network.of(model)
     tiling = TilingConfig(tile_size=_TILE, overlap=64)
 
     def alone() -> None:

@@ -16,14 +16,16 @@ from monai.inferers import sliding_window_inference
 
 from benchmarks._torch_twin import TorchTwin
 from tiledseg import Tiler, TilingConfig, UNetBuilder, plan, tiled_predict
-from tiledseg.engine import fastest, predictor_for
+from tiledseg.config import RuntimeConfig
+from tiledseg.engine import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tiledseg import UNetConfig
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.engine import Engine, Precision
+    from tiledseg.config import Engine, Precision
+    from tiledseg.engine import Predictor
 
 __all__ = ["Ways", "flop_rate"]
 
@@ -48,19 +50,16 @@ class Ways:
         )
         grid = plan(self.model, image.shape, self._tiling).grid
         self._batches = [batch.tiles for batch in Tiler(self._tiling).batches(image, 1, grid=grid)]
-        self._by_engine = {
-            precision: fastest(predictor_for(self.model), 1, "openvino", precision)
-            for precision in ("f32", "bf16")
-        }
+        self._by_engine = {precision: _by_openvino(self.model, precision) for precision in ("f32", "bf16")}
 
     @property
     def products_per_px(self) -> float:
         """Multiplications by weights, for each px."""
-        return predictor_for(self.model).work(1)  # type: ignore[attr-defined]
+        return Network.of(self.model).predictor.work(1)  # type: ignore[attr-defined]
 
     def whole(self) -> FloatArray:
         """Run the network on the image as one tile, by Keras."""
-        return predictor_for(self.free)(self.image[None])[0]
+        return Network.of(self.free)(self.image[None])[0]
 
     def ours(self, engine: Engine, precision: Precision = "f32") -> AnyArray:
         """Predict with the tiles that all others take."""
@@ -132,8 +131,13 @@ def flop_rate(precision: Precision, timed: Callable[[Callable[[], object]], floa
     x: Any = inputs
     for _ in range(8):
         x = keras.layers.Conv2D(256, 3, padding="same", use_bias=False)(x)
-    predictor = predictor_for(keras.Model(inputs, x))
+    model = keras.Model(inputs, x)
     tiles = np.random.default_rng(0).standard_normal((1, 64, 64, 256), np.float32)
-    quick = fastest(predictor, 1, "openvino", precision)
+    quick = _by_openvino(model, precision)
     quick(tiles)
-    return 2 * predictor.work(64 * 64) / timed(lambda: quick(tiles))  # type: ignore[attr-defined]
+    return 2 * Network.of(model).predictor.work(64 * 64) / timed(lambda: quick(tiles))  # type: ignore[attr-defined]
+
+
+def _by_openvino(model: Any, precision: Precision) -> Predictor:
+    """Give the network alone, run by OpenVINO."""
+    return Network.of(model, RuntimeConfig(engine="openvino", precision=precision)).fastest(1)

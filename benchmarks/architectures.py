@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks._flops import gflop
 from benchmarks._rows import Row, of_samples
 from tiledseg.config import NetworkConfig, TilingConfig
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 from tiledseg.errors import SettingError
 from tiledseg.models import build_model
 from tiledseg.predict import plan
@@ -48,7 +48,7 @@ def _kinds() -> dict[str, Any]:
 
 def _rows(name: str, kind: Any) -> list[Row]:
     network = build_model(kind(input_shape=(_SIZE, _SIZE, 3)))
-    predictor = predictor_for(network)
+    predictor = Network.of(network)
     return [
         Row(f"{name}: parameters", network.count_params()),
         Row(f"{name}: GFLOP per tile", gflop(network, _SIZE), "GFLOP"),

@@ -31,7 +31,7 @@ from monai.inferers import sliding_window_inference
 from benchmarks._rows import Row
 from tiledseg import TilingConfig, build_model, plan, tiled_predict
 from tiledseg.config import NetworkConfig
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +151,7 @@ def _measured(case: _Case) -> _Found:
     _check_plan(plans[0])
     image = _image(case.shape)
     _settle(model, image)
-    whole = predictor_for(model)(image[None])[0]
+    whole = Network.of(model)(image[None])[0]
     if whole.std() < _LEAST_CONTRAST:
         raise ArithmeticError(f"{case.network['name']} says nearly the same everywhere")
     maps = [
@@ -159,7 +159,7 @@ def _measured(case: _Case) -> _Found:
         for tiling, one in zip(tilings, plans, strict=True)
     ]
     for way in (_monai, _nnunet):
-        network = _Counting(predictor_for(model))
+        network = _Counting(Network.of(model))
         maps.append((way(network, image, case.tile), network.px / math.prod(case.shape)))
     found = [(float(np.abs(probs - whole).max()), px) for probs, px in maps]
     return _Found(case, plans[0], dict(zip(_WAYS, found, strict=True)))

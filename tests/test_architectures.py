@@ -16,7 +16,7 @@ import pytest
 
 import tiledseg as ts
 from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TrainConfig
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 from tiledseg.errors import SettingError
 from tiledseg.models import Segmenter, build_loss, build_model, load_model, training_network
 from tiledseg.models.architectures import builder_for
@@ -669,10 +669,10 @@ def test_receptive_field_read_off_the_graph_is_that_of_the_network(name):
     network = tame(build_model(config))
     if "guided" in name:
         network.get_layer("guide_conv").bias.assign([-1e6])  # a class is there if something is huge
-    assert predictor_for(network).stride == (config.stride, config.stride)
+    assert Network.of(network).stride == (config.stride, config.stride)
     if name in VAST:
         network = keras.Model(network.input, network.get_layer(VAST[name]).output)
-    predictor = predictor_for(network)
+    predictor = Network.of(network)
     field, stride = predictor.receptive_field, predictor.stride[0]
     assert field.unknown == ()
     if field.tile_dependent:

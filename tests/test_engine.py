@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tiledseg.engine import available_memory, fitting_batch, predictor_for
+from tiledseg.engine import Network, available_memory, fitting_batch
 from tiledseg.errors import ModelError, SettingError
 
 layers = keras.layers
@@ -26,11 +26,11 @@ def network(height=None, width=None, channels=3, classes=2):
 
 
 def test_a_keras_network_is_read():
-    predictor = predictor_for(network(32, 64))
+    predictor = Network.of(network(32, 64))
     assert (predictor.channels, predictor.classes) == (3, 2)
     assert predictor.tile_size == (32, 64)
     assert predictor.stride == (4, 4)
-    assert predictor_for(network()).tile_size == (None, None)
+    assert Network.of(network()).tile_size == (None, None)
 
 
 def test_strides_of_nested_sequential_and_uneven_networks():
@@ -38,15 +38,15 @@ def test_strides_of_nested_sequential_and_uneven_networks():
     inputs = keras.Input((None, None, 3))
     nested = layers.MaxPooling2D((2, 3))(inner(inputs))
     nested = layers.Conv2DTranspose(1, (2, 3), strides=(2, 3))(nested)
-    assert predictor_for(keras.Model(inputs, nested)).stride == (4, 12)
+    assert Network.of(keras.Model(inputs, nested)).stride == (4, 12)
     plain = keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(2, 3, padding="same")])
-    assert predictor_for(plain).stride == (1, 1)
+    assert Network.of(plain).stride == (1, 1)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "bool"])
 def test_the_compiled_call_equals_the_network_for_any_batch(dtype):
     model = network()
-    predictor = predictor_for(model)
+    predictor = Network.of(model)
     tiles = np.random.default_rng(0).integers(0, 2, (5, 16, 24, 3)).astype(dtype)
     whole = np.asarray(model(tiles.astype(np.float32)))
     for size in (4, 5, 1, 3):
@@ -66,16 +66,16 @@ def test_a_new_predictor_of_the_same_network_compiles_nothing_again():
     inputs = keras.Input((None, None, 1))
     model = keras.Model(inputs, Counting()(inputs))
     tiles = np.ones((2, 8, 8, 1), np.float32)
-    predictor_for(model)(tiles)
+    Network.of(model)(tiles)
     count = len(traces)
     for _ in range(3):
-        predictor_for(model)(tiles[:1])
+        Network.of(model)(tiles[:1])
     assert len(traces) == count
 
 
 def test_a_network_that_was_called_can_still_go():
     model = network()
-    predictor_for(model)(np.zeros((1, 8, 8, 3), np.float32))
+    Network.of(model)(np.zeros((1, 8, 8, 3), np.float32))
     gone = weakref.ref(model)
     del model
     gc.collect()
@@ -84,7 +84,7 @@ def test_a_network_that_was_called_can_still_go():
 
 def test_new_weights_are_used_at_once():
     model = network()
-    predictor = predictor_for(model)
+    predictor = Network.of(model)
     tiles = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
     before = predictor(tiles)
     model.set_weights([weight + 0.1 for weight in model.get_weights()])
@@ -95,7 +95,7 @@ def test_the_network_runs_in_inference_mode():
     inputs = keras.Input((8, 8, 1))
     model = keras.Model(inputs, layers.Dropout(0.5)(layers.BatchNormalization()(inputs)))
     tiles = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
-    np.testing.assert_allclose(predictor_for(model)(tiles), tiles, rtol=1e-2)
+    np.testing.assert_allclose(Network.of(model)(tiles), tiles, rtol=1e-2)
     assert np.asarray(model.layers[1].moving_mean).item() == 0
 
 
@@ -148,22 +148,22 @@ class _Unbuilt(keras.Model):
 )
 def test_networks_that_cannot_be_tiled_are_refused(make, message):
     with pytest.raises(ModelError, match=message):
-        predictor_for(make())
+        Network.of(make())
 
 
 def test_a_free_network_that_returns_less_is_refused_before_it_runs():
     model = keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(1, 3)])
     with pytest.raises(ModelError, match="got 14 px for 16 px along y"):
-        predictor_for(model)(np.zeros((1, 16, 16, 1), np.float32))
+        Network.of(model)(np.zeros((1, 16, 16, 1), np.float32))
 
 
 def test_a_size_that_the_network_cannot_take_is_refused():
     with pytest.raises(SettingError, match=r"total stride 4 px; got 10\. Use 8 or 12"):
-        predictor_for(network())(np.zeros((1, 10, 10, 3), np.float32))
+        Network.of(network())(np.zeros((1, 10, 10, 3), np.float32))
     with pytest.raises(SettingError, match="be 32 px along y, the network's input; got 64"):
-        predictor_for(network(32, 64))(np.zeros((1, 64, 64, 3), np.float32))
+        Network.of(network(32, 64))(np.zeros((1, 64, 64, 3), np.float32))
     with pytest.raises(ModelError, match="have 3 channels"):
-        predictor_for(network())(np.zeros((1, 16, 16, 1), np.float32))
+        Network.of(network())(np.zeros((1, 16, 16, 1), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -178,19 +178,19 @@ def test_a_size_that_the_network_cannot_take_is_refused():
 )
 def test_callables_that_return_no_map_are_refused(call, message):
     with pytest.raises(ModelError, match=message):
-        predictor_for(call)(np.ones((2, 8, 8, 3), np.float32))
+        Network.of(call)(np.ones((2, 8, 8, 3), np.float32))
 
 
 def test_a_callable_keeps_its_channels():
     channels = iter([1, 2])
-    predictor = predictor_for(lambda tiles: np.zeros((*tiles.shape[:3], next(channels))))
+    predictor = Network.of(lambda tiles: np.zeros((*tiles.shape[:3], next(channels))))
     predictor(np.zeros((1, 4, 4, 1)))
     with pytest.raises(ModelError, match="keep 1 channels"):
         predictor(np.zeros((1, 4, 4, 1)))
 
 
 def test_the_batch_size_follows_tile_tiles_and_memory():
-    predictor = predictor_for(network())
+    predictor = Network.of(network())
     need = predictor.bytes_per_tile((64, 64))
     assert need >= 4 * 64 * 64 * 3
     assert fitting_batch(predictor, (64, 64), 100, 3 * need) == 3

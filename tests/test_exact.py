@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiledseg as ts
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models import UNetBuilder
 
@@ -165,7 +165,7 @@ def lying(pixels, axis):
 def test_halo_and_receptive_field_are_those_of_the_network(name, axis):
     """Neither a px more nor a px less than what a cut and what single px change."""
     build = GRAPHS[name]
-    predictor = predictor_for(network(build, (48, 48) if build in FIXED else (None, None)))
+    predictor = Network.of(network(build, (48, 48) if build in FIXED else (None, None)))
     field, rounding = predictor.receptive_field, 1e-5 if build in SINGLE else 1e-13
     assert (field.tile_dependent, field.unknown) == ((), ())
     along, across = predictor.stride[axis], predictor.stride[1 - axis]
@@ -196,7 +196,7 @@ def test_halo_and_receptive_field_are_those_of_the_network(name, axis):
 
 def test_a_two_conv_unet_needs_46_px_at_three_poolings_and_94_at_four():
     for levels, halo in [(3, 22), (4, 46), (5, 94)]:
-        field = predictor_for(network(unet(levels=levels))).receptive_field
+        field = Network.of(network(unet(levels=levels))).receptive_field
         assert field.halo == ((halo, halo), (halo, halo))
 
 
@@ -327,7 +327,7 @@ NETWORKS = st.one_of(
 @settings(max_examples=12)
 def test_an_exact_tiling_equals_the_whole(drawn, spare, height, width):
     model = drawn[0](*drawn[1:])
-    predictor = predictor_for(model)
+    predictor = Network.of(model)
     step = predictor.stride[0]
     need = 2 * max(predictor.receptive_field.halo[0])
     tile = -(-(need + step + spare) // step) * step

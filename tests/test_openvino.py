@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 import tiledseg as ts
-from tiledseg.engine import fastest, predictor_for
+from tiledseg.config import RuntimeConfig
+from tiledseg.engine import Network
 from tiledseg.errors import ModelError, SettingError
 
 openvino = pytest.importorskip("openvino")
@@ -30,7 +31,7 @@ def network(extra=lambda x: x, classes=2):
 
 
 def by_openvino(model, precision="f32"):
-    return fastest(predictor_for(model), 1, "openvino", precision)
+    return Network.of(model, RuntimeConfig(engine="openvino", precision=precision)).fastest(1)
 
 
 @pytest.fixture(autouse=True)
@@ -51,21 +52,21 @@ def conversions(monkeypatch):
 
 def test_its_outputs_are_keras_outputs_for_any_batch():
     model = network()
-    predictor, whole = by_openvino(model), predictor_for(model)(TILES)
+    predictor, whole = by_openvino(model), Network.of(model)(TILES)
     assert whole.std() > 0.01
     for tiles in (TILES, TILES[:1], TILES.astype(np.float64), TILES[::-1, :, ::-1][::-1, :, ::-1]):
         outputs = predictor(tiles)
         assert outputs.dtype == np.float32
         np.testing.assert_allclose(outputs, whole[: len(tiles)], atol=1e-5)
     np.testing.assert_allclose(
-        predictor(TILES[:, :16, :16]), predictor_for(model)(TILES[:, :16, :16]), atol=1e-5
+        predictor(TILES[:, :16, :16]), Network.of(model)(TILES[:, :16, :16]), atol=1e-5
     )
 
 
 @pytest.mark.skipif(not CAN_BF16, reason="this processor has no bf16")
 def test_bf16_is_near_but_not_the_same_and_only_on_request():
     model = network()
-    exact, near = predictor_for(model)(TILES), by_openvino(model, "bf16")(TILES)
+    exact, near = Network.of(model)(TILES), by_openvino(model, "bf16")(TILES)
     assert 1e-5 < np.abs(near - exact).max() < 0.05
     np.testing.assert_allclose(by_openvino(model)(TILES), exact, atol=1e-5)
 
@@ -106,7 +107,7 @@ def test_new_weights_are_noticed_and_converted(conversions):
     before = by_openvino(model)(TILES)
     model.set_weights([weight + 0.1 for weight in model.get_weights()])
     after = by_openvino(model)(TILES)
-    np.testing.assert_allclose(after, predictor_for(model)(TILES), atol=1e-5)
+    np.testing.assert_allclose(after, Network.of(model)(TILES), atol=1e-5)
     assert np.abs(after - before).max() > 1e-3
     assert len(conversions) == 2
 
@@ -157,7 +158,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("TILEDSEG_CACHE_DIR", str(tmp_path / "file"))
     model = network()
-    np.testing.assert_allclose(by_openvino(model)(TILES), predictor_for(model)(TILES), atol=1e-5)
+    np.testing.assert_allclose(by_openvino(model)(TILES), Network.of(model)(TILES), atol=1e-5)
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -167,8 +168,8 @@ def test_where_it_differs_from_keras_it_is_not_used(asked, monkeypatch, caplog):
     monkeypatch.setattr(
         keras.Model, "export", lambda _self, *args, **options: export(wrong, *args, **options)
     )
-    wanted = predictor_for(model)(TILES)
-    predictor = fastest(predictor_for(model), 1, "openvino" if asked else "auto")
+    wanted = Network.of(model)(TILES)
+    predictor = Network.of(model, RuntimeConfig(engine="openvino" if asked else "auto")).fastest(1)
     if asked:
         with pytest.raises(ModelError, match=r"agree with Keras within 0\.0001.*Use engine='keras'"):
             predictor(TILES)
@@ -189,8 +190,8 @@ class Foreign(layers.Layer):
 def test_what_it_cannot_convert_keras_runs_with_a_line_in_the_log(monkeypatch, caplog):
     monkeypatch.setattr("tiledseg.engine.network._WORTH", 0)
     model = network(extra=Foreign())
-    wanted = predictor_for(model)(TILES)
-    predictor = fastest(predictor_for(model), 1)
+    wanted = Network.of(model)(TILES)
+    predictor = Network.of(model).fastest(1)
     np.testing.assert_array_equal(predictor(TILES), wanted)
     assert caplog.text.count("Keras runs the network; OpenVINO cannot") == 1
     predictor(TILES)
@@ -201,22 +202,23 @@ def test_what_it_cannot_convert_keras_runs_with_a_line_in_the_log(monkeypatch, c
 
 def test_it_is_taken_by_itself_where_enough_is_to_be_computed(caplog):
     caplog.set_level(logging.DEBUG, "tiledseg")
-    predictor = predictor_for(network())
-    assert fastest(predictor, 1 << 20) is predictor
-    large = fastest(predictor, 1 << 40)
-    assert large is not predictor
-    np.testing.assert_allclose(large(TILES), predictor(TILES), atol=1e-5)
+    found = Network.of(network())
+    assert found.fastest(1 << 20) is found.predictor
+    large = found.fastest(1 << 40)
+    assert large is not found.predictor
+    np.testing.assert_allclose(large(TILES), found(TILES), atol=1e-5)
     assert "OpenVINO f32 agrees with Keras" in caplog.text
-    assert fastest(predictor, 1 << 40, "keras") is predictor
+    by_keras = Network.of(found, RuntimeConfig(engine="keras"))
+    assert by_keras.fastest(1 << 40) is found.predictor
 
 
 def test_without_it_keras_runs_or_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("tiledseg.engine.network.find_spec", lambda _name: None)
-    predictor = predictor_for(network())
-    assert fastest(predictor, 1 << 40) is predictor
+    found = Network.of(network())
+    assert found.fastest(1 << 40) is found.predictor
     for options in ({"engine": "openvino"}, {"precision": "bf16"}):
         with pytest.raises(ModelError, match=r"not installed.*pip install 'tiledseg\[fast\]'"):
-            fastest(predictor, 1, **options)
+            Network.of(found, RuntimeConfig(**options)).fastest(1)
 
 
 def test_choices_that_cannot_be_are_refused():

@@ -10,13 +10,13 @@ import pytest
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig
-from tiledseg.engine import Packing, Way, predictor_for
+from tiledseg.engine import Network
 from tiledseg.errors import CancelledError, ModelError
 from tiledseg.io import read_image, read_probs, write_image
 
 
-def packing(network, batch_size=8, way=None):
-    return Packing(predictor_for(network), way or Way(), 0, batch_size, None)
+def batcher(network, batch_size=8, tta=None):
+    return Network.of(network).batcher(0, batch_size, tta)
 
 
 def together(calls):
@@ -50,7 +50,7 @@ def test_tiles_that_wait_fill_one_another_s_batches_up():
             first.wait(10)  # until the others wait
         return tiles + 1
 
-    shared = packing(network)
+    shared = batcher(network)
     calls = [lambda: shared(of(0, 8))]
     calls += [lambda value=value: shared(of(value, 3)) for value in range(1, 6)]
     timer = threading.Timer(0.5, first.set)
@@ -71,7 +71,7 @@ def test_other_sizes_and_dtypes_are_not_packed_together_and_more_than_a_batch_is
         time.sleep(0.01)
         return tiles[..., :1]
 
-    shared = packing(network)
+    shared = batcher(network)
     calls = [
         lambda: shared(of(1, 5)),
         lambda: shared(of(2, 5, size=6)),
@@ -90,7 +90,7 @@ def test_an_error_is_the_caller_s_whose_tiles_it_is():
             raise ValueError("seven")
         return tiles
 
-    shared = packing(network)
+    shared = batcher(network)
     found = together([lambda value=value: shared(of(value, 2)) for value in range(9)])
     for value, outputs in enumerate(found):
         if value == 7:
@@ -105,7 +105,7 @@ def test_giving_up_ends_whoever_waits():
         time.sleep(0.3)
         return tiles
 
-    shared = packing(network, batch_size=1)
+    shared = batcher(network, batch_size=1)
     threading.Timer(0.1, shared.close).start()
     found = together([lambda: shared(of(0, 4)), lambda: shared(of(1, 4))])
     assert all(isinstance(one, CancelledError) for one in found)

@@ -20,7 +20,7 @@ import pytest
 from tiledseg._backend import keras
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, BundleError, FileError, ModelError, SettingError
 from tiledseg.io import read_image, read_mask
 from tiledseg.models import Segmenter, UNetBuilder, build_loss, load_model
@@ -528,7 +528,7 @@ def test_a_diagram_shows_every_layer(tmp_path, monkeypatch):
     result = Trainer(config).fit(blobs(1), blobs(8), progress=False)
     network, drawn = result.segmenter.network, (result.run_dir / "model.png").read_text()
     assert [one.name for one in network.layers if one.name not in drawn] == []
-    before, after = predictor_for(network).receptive_field.extent[0]
+    before, after = Network.of(network).receptive_field.extent[0]
     side = before + 1 + after
     last = (result.run_dir / "model.txt").read_text().splitlines()[-1]
     assert last == f"receptive field  {side} x {side} px"

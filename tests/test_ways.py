@@ -9,7 +9,7 @@ import pytest
 
 import tiledseg as ts
 from tiledseg.config import EvaluateConfig
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 from tiledseg.errors import ModelError, SettingError
 
 TILING = ts.TilingConfig(tile_size=32, overlap=8)
@@ -35,7 +35,7 @@ def convolution(size=None, kernel=3, levels=1):
 @pytest.mark.parametrize("share", [2.0, 0.9, 0.3, 0.02])
 def test_the_best_tile_fits_the_budget_and_no_other_computes_less(share, overlap):
     model, shape = convolution(), (600, 800, 3)
-    predictor = predictor_for(model)
+    predictor = Network.of(model)
     budget = int(share * predictor.bytes_per_tile(shape[:2]))
     plan = ts.plan(model, shape, ts.TilingConfig(tile_size="auto", overlap=overlap), memory_budget=budget)
     assert predictor.bytes_per_tile(plan.grid.tile_shape) <= budget
@@ -63,7 +63,7 @@ def test_the_founding_network_of_free_size_computes_few_px_twice():
 def test_any_size_can_be_predicted_with_the_best_tile(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     model = convolution()
-    budget = 3 * predictor_for(model).bytes_per_tile((100, 100))
+    budget = 3 * Network.of(model).bytes_per_tile((100, 100))
     auto = ts.tiled_predict(model, image, ts.TilingConfig(tile_size="auto"), memory_budget=budget)
     whole = np.asarray(model(image[None].astype(np.float32)))[0]
     assert auto.shape == (*shape, 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tiledseg as ts
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 from tiledseg.models import build_model
 from tiledseg.models.architectures import builder_for
 from tiledseg.models.architectures._windows import DepthToSpace, SpaceToDepth, WindowAttention
@@ -126,7 +126,7 @@ def test_tiles_on_the_windows_grid_are_exact():
 
 def test_the_receptive_field_of_the_default_swin_unet_is_as_worked_out_by_hand():
     network = builder_for({"name": "swin_unet", "input_shape": (None, None, 3)}).build(blank=True)
-    predictor = predictor_for(network)
+    predictor = Network.of(network)
     # Tokens spoiled at the start, by level: a plain layer rounds up to whole windows of 8, a
     # shifted one to half a window more; merging halves, expanding doubles.
     spoiled = 0

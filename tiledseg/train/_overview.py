@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tiledseg._backend import keras
 from tiledseg._extras import extra
 from tiledseg._validate import invalid
-from tiledseg.engine import predictor_for
+from tiledseg.engine import Network
 from tiledseg.errors import SettingError
 from tiledseg.io import write_bytes, write_text
 
@@ -75,7 +75,7 @@ def _layers(network: Any, path: str = "") -> Iterator[tuple[str, ...]]:  # noqa:
 
 
 def _facts(network: keras.Model) -> Iterator[tuple[str, str]]:
-    predictor = predictor_for(network)
+    predictor = Network.of(network)
     trained = sum(math.prod(weight.shape) for weight in network.trainable_weights)
     yield "parameters", f"{network.count_params():,}, {trained:,} of them trained"
     yield "total stride", f"{_size(predictor.stride)} px"

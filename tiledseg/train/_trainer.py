@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._backend import keras
+from tiledseg._backend import check_process, keras
 from tiledseg._extras import extra
 from tiledseg._validate import all_of, path_text, settings_of
 from tiledseg.config import RunConfig, TrainConfig
@@ -193,6 +193,7 @@ def _own(
     config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback]
 ) -> list[keras.callbacks.Callback]:
     """Check what a run takes besides pairs, before its folder is made."""
+    check_process()
     if config.tensorboard:
         extra("tensorboard", "tensorboard")  # or the first epoch's end would miss it
     if config.diagram:
