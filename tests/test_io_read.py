@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import threading
 import zlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import BmpImagePlugin, Image, ImageOps
 
 from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import image_shape, read_image, read_mask
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tiledseg.samples import smear
 
 rng = np.random.default_rng(3)
 GREY = rng.integers(0, 256, (12, 20), np.uint8)
@@ -260,6 +261,8 @@ def bombs():
 @pytest.mark.parametrize("data", [data for _, data in bombs()], ids=[kind for kind, _ in bombs()])
 def test_a_file_too_short_for_what_it_declares_is_refused_before_decoding(put, monkeypatch, data):
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(BmpImagePlugin.BmpImageFile, "load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(FileError, match="whole, undamaged"):
         read_image(put(data))
     with pytest.raises(FileError, match="max_pixels"):
@@ -469,3 +472,99 @@ def test_many_threads_read_at_once(put):
     for thread in threads:
         thread.join()
     assert found == dict.fromkeys(range(8), True)
+
+
+def jpeg(progressive=False):
+    made, image = io.BytesIO(), smear(480, 640, seed=1).image
+    Image.fromarray(image).save(made, "JPEG", quality=92, progressive=progressive)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda j, n: j[: n // 2],
+        lambda j, n: j[: n // 2] + bytes(n - n // 2 - 2) + b"\xff\xd9",
+        lambda j, n: j[: n // 3] + bytes(400) + j[n // 3 + 400 :],
+        lambda j, n: j[: n // 2] + b"\xff\xd9",
+        lambda j, n: j[: n // 2] + j[n // 2 + 4096 :],
+    ],
+    ids=["cut in half", "second half zeroed", "400 bytes zeroed", "half with an end", "4 kB lost"],
+)
+def test_a_jpeg_damaged_anywhere_is_refused(put, damage, progressive):
+    whole = jpeg(progressive)
+    with pytest.raises(FileError, match="whole, undamaged image"):
+        read_image(put(damage(whole, len(whole)), ".jpg"))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_whole_jpeg_is_read_as_other_programs_read_it(put, progressive):
+    whole = jpeg(progressive)
+    expected = np.asarray(Image.open(io.BytesIO(whole)))
+    for data in (whole, whole + bytes(9)):
+        found = read_image(put(data, ".jpg"))
+        assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_damaged_colour_profile_does_no_harm(put):
+    whole = jpeg()
+    profile = b"ICC_PROFILE\0\x09\x01junk"
+    segment = b"\xff\xe2" + (len(profile) + 2).to_bytes(2, "big") + profile
+    with_profile = put(whole[:2] + segment + whole[2:], ".jpg")
+    assert (read_image(with_profile) == read_image(put(whole, ".jpg"))).all()
+
+
+@pytest.mark.parametrize("scans", [10, 40, 160])
+def test_many_scans_of_a_progressive_jpeg_are_refused(put, scans):
+    made = io.BytesIO()
+    Image.fromarray(np.zeros((16, 16, 3), "u1")).save(made, "JPEG", progressive=True)
+    data = made.getvalue()
+    size, first = data.index(b"\xff\xc2"), data.index(b"\xff\xda")
+    head = bytearray(data[:first])
+    head[size + 5 : size + 9] = struct.pack(">HH", 1000, 1000)
+    scan = data[first : first + 2 + struct.unpack(">H", data[first + 2 : first + 4])[0]] + b"\0\0"
+    head[2:2] = b"\xff\xfe\x10\x02" + bytes(4096)  # enough bytes for the declared size
+    words = "at most 50 scans as a JPEG; got 160" if scans > 50 else "libjpeg's warning"
+    with pytest.raises(FileError, match=words):
+        read_image(put(bytes(head) + scan * scans + b"\xff\xd9", ".jpg"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_every_bmp_of_pillow_is_read_as_pillow_reads_it(put, mode):
+    made, image = io.BytesIO(), Image.fromarray(smear(64, 75, seed=1).image).convert(mode)
+    image.save(made, "BMP")
+    expected = np.asarray(image.convert("RGB"))
+    found = read_image(put(made.getvalue(), ".bmp"))
+    assert (found == (expected[..., 0] if mode in "1L" else expected)).all()
+    with pytest.raises(FileError, match="bytes where"):
+        read_image(put(made.getvalue()[:-40], ".bmp"))
+
+
+FILES = Path(os.environ.get("TILEDSEG_DATA", "/nowhere")) / "files"
+
+
+@pytest.mark.skipif(not FILES.is_dir(), reason="the public test files are not here")
+def test_real_files_are_read_as_pillow_reads_them():
+    differing, count = [], 0
+    for path in sorted(one for one in FILES.rglob("*") if one.suffix in {".png", ".jpg", ".bmp"}):
+        try:
+            found = read_image(path, alpha="drop")
+            with Image.open(path) as opened:
+                turned = ImageOps.exif_transpose(opened)
+                expected = np.asarray(turned.convert("RGB"))
+        except (FileError, OSError, SyntaxError, ValueError, UserWarning):
+            continue
+        if turned.mode.startswith("I"):
+            expected = np.asarray(turned)
+        count += 1
+        found = found if expected.ndim == 2 or found.ndim == 3 else np.repeat(found[..., None], 3, axis=2)
+        values = (found // 257 if found.dtype == np.uint16 and expected.dtype == np.uint8 else found).astype(
+            int
+        )
+        if values.shape != expected.shape or np.abs(values - expected).max() > 3:
+            differing.append(path.name)
+    assert count > 200
+    in_text = {f"{name}.png" for name in ("exif_imagemagick_orientation", "xmp_tags_orientation")}
+    in_text |= {"xmp_tags_orientation_exiftool.png"}  # an orientation in XMP or text is not applied
+    assert set(differing) <= in_text

@@ -14,17 +14,15 @@ from tiledseg._storage import (
     write_bytes,
     write_text,
 )
-from tiledseg.io._file import MAX_PIXELS
-from tiledseg.io._find import SUFFIXES, find_images
-from tiledseg.io._mask import read_mask
-from tiledseg.io._read import image_shape, read_image, read_probs
-from tiledseg.io._state import state_of
-from tiledseg.io._write import write_image, write_mask, write_probs
+from tiledseg.io.file import MAX_PIXELS, state_of
+from tiledseg.io.find import SUFFIXES, find_images
 from tiledseg.io.metadata import PixelSize
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.partial import check_identity
+from tiledseg.io.read import image_shape, read_image, read_mask, read_probs
 from tiledseg.io.sink import ImageSink, create_image
 from tiledseg.io.source import ImageSource
+from tiledseg.io.write import write_image, write_mask, write_probs
 
 __all__ = [
     "MAX_PIXELS",

@@ -11,7 +11,7 @@ import numpy as np
 from tiledseg.io.source import CachedBlocks, RawRows
 
 if TYPE_CHECKING:
-    from tiledseg.io._file import Reader
+    from tiledseg.io.file import Reader
     from tiledseg.io.source import Regions, Selection
 
 __all__ = ["NPY_MAGIC", "npy_regions"]

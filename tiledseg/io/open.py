@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING
 
 from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import SettingError
-from tiledseg.io._encoded import read_encoded
-from tiledseg.io._file import MAX_PIXELS, Reader, check_max_pixels, opened
-from tiledseg.io._header import Request, check_page, sniff
 from tiledseg.io._npy import NPY_MAGIC, npy_regions
-from tiledseg.io._state import state_of
+from tiledseg.io.file import (
+    MAX_PIXELS,
+    Reader,
+    Request,
+    check_max_pixels,
+    check_page,
+    opened,
+    sniff,
+    state_of,
+)
+from tiledseg.io.raster import read_raster
 from tiledseg.io.source import Facts, ImageSource, Selection, WholeImage
 from tiledseg.io.tiff import tiff_source
 from tiledseg.io.zarr import is_zarr, zarr_source
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike
-    from tiledseg.io._header import Alpha
+    from tiledseg.io.file import Alpha
     from tiledseg.io.source import Regions
 
 __all__ = ["MAX_REGION_PIXELS", "open_image"]
@@ -128,7 +135,7 @@ def _of_file(file: Reader, request: Request, selection: Selection, stack: ExitSt
     selection.level_of(file, 1)
     selection.plane_of(file, {})
     whole = Request(request.page, selection.whole_pixels, request.alpha)
-    pixels = read_encoded(file, kind, whole)
+    pixels = read_raster(file, kind, whole)
     channels = selection.channels_of(file, pixels.shape[2] if pixels.ndim == 3 else 1)
     if channels is not None:
         pixels = pixels[..., channels] if len(channels) > 1 else pixels[..., channels[0]]

@@ -13,7 +13,7 @@ import numpy as np
 
 from tiledseg._validate import invalid
 from tiledseg.errors import ArrayError, FileError
-from tiledseg.io._state import state_of
+from tiledseg.io.file import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tiledseg._types import AnyArray
-    from tiledseg.io._file import Reader
+    from tiledseg.io.file import Reader
     from tiledseg.io.metadata import PixelSize
 
 __all__ = [

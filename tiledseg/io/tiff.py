@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from tiledseg.errors import FileError
-from tiledseg.io._orientation import is_turned, upright
+from tiledseg.io.file import is_turned, upright
 from tiledseg.io.metadata import PixelSize, pixel_size_of
 from tiledseg.io.source import CachedBlocks, Facts, Selection, WholeImage, read_whole
 from tiledseg.io.tiff_checks import check_complete, check_ome, check_page, directories_of, images_of
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tiledseg._types import AnyArray
-    from tiledseg.io._file import Reader
-    from tiledseg.io._header import Request
+    from tiledseg.io.file import Reader, Request
     from tiledseg.io.source import Regions
 
 __all__ = ["read_tiff", "tiff_shape", "tiff_source"]

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     import tifffile
 
-    from tiledseg.io._file import Reader
-    from tiledseg.io._header import Request
+    from tiledseg.io.file import Reader, Request
 
 __all__ = ["Colours", "Directory", "check_complete", "check_ome", "check_page", "directories_of", "images_of"]
 

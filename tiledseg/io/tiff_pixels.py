@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg.io.file import check_opaque
 from tiledseg.io.source import RawRows
 
 if TYPE_CHECKING:
     import tifffile
 
     from tiledseg._types import AnyArray
-    from tiledseg.io._file import Reader
-    from tiledseg.io._header import Request
+    from tiledseg.io.file import Reader, Request
     from tiledseg.io.tiff_checks import Colours
 
 __all__ = ["Plane", "TiffBlocks", "raw_rows"]
@@ -130,7 +130,8 @@ class TiffBlocks:
         """Turn samples (h, w, s) into grey, colours or labels."""
         colours, request = self._colours, self._request
         if colours.alpha:
-            pixels = self._without_alpha(pixels)
+            check_opaque(self._file, pixels[..., -1], drop=request.alpha == "drop")
+            pixels = pixels[..., :-1]
         if pixels.shape[2] == 1:
             pixels = pixels[..., 0]
         if colours.palette and request.palette == "colour":
@@ -141,17 +142,6 @@ class TiffBlocks:
             pixels = pixels.astype(np.uint8) * np.uint8(1 if request.purpose == "labels" else 255)
         dtype = np.dtype(np.float32) if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
         return np.ascontiguousarray(pixels, dtype)
-
-    def _without_alpha(self, pixels: AnyArray) -> AnyArray:
-        alpha = pixels[..., -1]
-        opaque = 1 if alpha.dtype.kind in "fb" else np.iinfo(alpha.dtype).max
-        if self._request.alpha != "drop" and not (alpha == opaque).all():
-            fix = (
-                "Flatten it in the program that made it, or pass alpha='drop' to leave the last channel out."
-            )
-            got = f"an alpha or extra channel that goes down to {alpha.min()}"
-            raise self._file.bad("be opaque", got, fix)
-        return pixels[..., :-1]
 
     def _coloured(self, pixels: AnyArray, page: tifffile.TiffPage) -> AnyArray:
         if page.colormap is None or page.colormap.shape[1] <= int(pixels.max()):

@@ -11,8 +11,7 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._validate import named
-from tiledseg.io._file import Reader
-from tiledseg.io._state import MARKS, state_of
+from tiledseg.io.file import MARKS, Reader, state_of
 from tiledseg.io.metadata import pixel_size_of_scale
 from tiledseg.io.source import CachedBlocks, Facts
 from tiledseg.io.stores import UNFINISHED

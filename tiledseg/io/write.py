@@ -6,13 +6,13 @@ import io
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 import tifffile
 
 from tiledseg._storage import write_bytes
 from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.io.raster import encode_png
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -165,16 +165,11 @@ def _png(path: PathLike, pixels: npt.NDArray[Any]) -> bytes:
     if max(pixels.shape) > _LARGEST_PNG_SIDE:
         must = f"have sides up to {_LARGEST_PNG_SIDE} px as PNG"
         raise invalid(FileError, named(path), must=must, got=pixels.shape, fix="Write it as TIFF.")
-    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     try:
-        done, data = cv2.imencode(".png", ordered)
-    except cv2.error as error:
-        done, data, reason = False, np.empty(0, np.uint8), str(error.err)
-    else:
-        reason = "nothing from OpenCV"
-    if not done or not data.size:
-        raise invalid(FileError, named(path), must="be encoded as PNG", got=reason, fix="Write it as TIFF.")
-    return data.tobytes()
+        return encode_png(pixels)
+    except ValueError as error:
+        got, fix = str(error), "Write it as TIFF."
+        raise invalid(FileError, named(path), must="be encoded as PNG", got=got, fix=fix) from None
 
 
 def _tiff(pixels: npt.NDArray[Any], *, predictor: int | None = None) -> memoryview:

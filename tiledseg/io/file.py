@@ -1,0 +1,227 @@
+"""An open image file: its format, its faults, and how it is to be read."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
+
+import numpy as np
+
+from tiledseg._storage import open_regular, read_at
+from tiledseg._validate import invalid, named
+from tiledseg.errors import FileError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tiledseg._types import AnyArray, PathLike
+
+__all__ = [
+    "MARKS",
+    "MAX_PIXELS",
+    "Alpha",
+    "Kind",
+    "Palette",
+    "Purpose",
+    "Reader",
+    "Request",
+    "check_max_pixels",
+    "check_opaque",
+    "check_page",
+    "exif_orientation",
+    "is_turned",
+    "opened",
+    "sniff",
+    "state_of",
+    "upright",
+]
+
+MAX_PIXELS = 2**30
+"""Default limit on an image's height times width, in px; also OpenCV's own."""
+
+MARKS: tuple[str, ...] = ("zarr.json", ".zarray", ".zgroup")
+"""Files one of which makes a folder a zarr."""
+
+Kind: TypeAlias = Literal["png", "jpeg", "bmp", "tiff"]
+Alpha: TypeAlias = Literal["refuse", "drop"]
+Palette: TypeAlias = Literal["refuse", "index", "colour"]
+Purpose: TypeAlias = Literal["image", "mask", "labels", "probs", "source"]
+
+_MAGIC: dict[bytes, Kind] = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+}
+_LONGEST_MAGIC = 8
+
+_METADATA_BYTES = 2**26
+_BYTES_PER_PIXEL = 8  # four channels of 16 bits
+_ORIENTATION = 0x0112
+_SHORT = 3
+_TURNS: dict[int, Callable[[AnyArray], AnyArray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """An open file that is read at named offsets, and whose faults are named with it."""
+
+    name: str  # the path, as it is shown in errors
+    handle: BinaryIO  # the bytes
+    size: int  # their number
+
+    def take(self, offset: int, count: int) -> bytes:
+        """Read `count` bytes at `offset`; fewer are an error."""
+        if offset + count > self.size:
+            raise self.damaged(f"{self.size} bytes where {offset + count} or more are declared")
+        self.handle.seek(offset)
+        data = self.handle.read(count)
+        if len(data) != count:
+            raise self.damaged(f"{len(data)} bytes where {count} are declared at byte {offset}")
+        return data
+
+    def at(self, offset: int, count: int) -> bytes:
+        """Read `count` bytes at `offset`, as `take` does, from any thread."""
+        try:
+            data = read_at(self.handle, offset, count)
+        except OSError as error:
+            raise self.bad("be readable", error.strerror or str(error), "Check the disk.") from error
+        if len(data) != count:
+            raise self.damaged(f"{len(data)} bytes where {count} are declared at byte {offset}")
+        return data
+
+    def whole(self, max_pixels: int) -> Reader:
+        """Read the whole file into memory, within what an image of `max_pixels` can need."""
+        most = max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES
+        if self.size > most:
+            must = f"have at most {most} bytes with max_pixels={max_pixels}"
+            raise self.bad(must, self.size, "Raise `max_pixels`.")
+        data = self.take(0, self.size)
+        return Reader(self.name, io.BytesIO(data), len(data))
+
+    def bad(self, must: str, got: object, fix: str) -> FileError:
+        """Build the error that names this file."""
+        return invalid(FileError, self.name, must=must, got=got, fix=fix)
+
+    def damaged(self, got: str) -> FileError:
+        """Build the error for a file that is cut off or corrupt."""
+        return self.bad("be a whole, undamaged image", got, "Copy or export it again.")
+
+    def check_size(self, height: int, width: int, max_pixels: int) -> None:
+        """Refuse an image that declares no pixels, or more than the limit."""
+        if height < 1 or width < 1:
+            raise self.damaged(f"a declared size of {height}x{width} px")
+        if height * width > max_pixels:
+            raise self.bad(
+                f"hold at most max_pixels={max_pixels} px",
+                f"{height}x{width} px declared",
+                "If the file is to be trusted, raise `max_pixels`.",
+            )
+
+
+@contextmanager
+def opened(path: PathLike) -> Iterator[Reader]:
+    """Open an image file for reading."""
+    with open_regular(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        if not size:
+            fix = "Copy or export it again."
+            raise invalid(FileError, named(path), must="hold an image", got="an empty file", fix=fix)
+        yield Reader(named(path), handle, size)
+
+
+def check_max_pixels(max_pixels: object) -> None:
+    """Refuse a limit that is not a positive whole number."""
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+        fix = f"Leave it at {MAX_PIXELS}, or give another number of pixels."
+        raise invalid(SettingError, "max_pixels", must="be a positive int", got=max_pixels, fix=fix)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a file is to be read."""
+
+    page: int | None  # page of a TIFF
+    max_pixels: int  # limit on height times width
+    alpha: Alpha = "refuse"  # what becomes of an alpha channel that is not opaque throughout
+    palette: Palette = "colour"  # what a pixel of a palette image counts as
+    # what the pixels are for. A mask is going to be cut at a threshold; labels are taken as they are,
+    # so that lossy files are refused and values of few bits are not spread; probs and a source may
+    # have any number of channels, a source any integers
+    purpose: Purpose = "image"
+
+
+def sniff(file: Reader) -> Kind:
+    """Tell the format from the first bytes; the suffix of the name plays no part."""
+    start = file.take(0, min(_LONGEST_MAGIC, file.size))
+    for magic, kind in _MAGIC.items():
+        if start.startswith(magic):
+            return kind
+    fix = "Export the image as PNG or TIFF."
+    raise file.bad("be a PNG, JPEG, BMP or TIFF", f"a file that begins with {start!r}", fix)
+
+
+def check_page(page: object) -> None:
+    """Refuse a page number that is not a whole number from 0."""
+    if page is not None and (isinstance(page, bool) or not isinstance(page, int) or page < 0):
+        raise invalid(SettingError, "page", must="be an int, 0 or more", got=page, fix="Count pages from 0.")
+
+
+def check_opaque(file: Reader, alpha: AnyArray, *, drop: bool) -> None:
+    """Refuse an alpha channel that is not opaque throughout, unless it is to be dropped."""
+    opaque = 1 if alpha.dtype.kind in "fb" else np.iinfo(alpha.dtype).max
+    if not drop and not (alpha == opaque).all():
+        fix = "Flatten it in the program that made it, or pass alpha='drop' to read the colours beneath."
+        raise file.bad("be opaque", f"an alpha or extra channel that goes down to {alpha.min()}", fix)
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Find the orientation in an Exif block that begins with its TIFF header."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, at)
+            if (tag, kind) == (_ORIENTATION, _SHORT):
+                return value if value in _TURNS else 1
+    except struct.error:  # a damaged block says nothing about the pixels
+        pass
+    return 1
+
+
+def is_turned(orientation: int) -> bool:
+    """Say whether height and width change places."""
+    return orientation >= 5
+
+
+def upright(array: AnyArray, orientation: int) -> AnyArray:
+    """Turn the pixels (H, W, …) the way up that the orientation asks for; the result is contiguous."""
+    turn = _TURNS.get(orientation)
+    return array if turn is None else np.ascontiguousarray(turn(array))
+
+
+def state_of(path: str) -> list[int]:
+    """Give size and time of change of a file; those of its metadata for a zarr."""
+    folder = os.path.isdir(path)  # noqa: PTH112  of text
+    marks = [Path(path, mark) for mark in MARKS] if folder else [Path(path)]
+    states = [mark.stat() for mark in marks if mark.is_file()]
+    return [number for state in states for number in (state.st_size, state.st_mtime_ns)]

@@ -1,0 +1,320 @@
+"""PNG, JPEG and BMP to pixels and back: what a file declares is checked, then its bytes are decoded."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import BmpImagePlugin, JpegImagePlugin
+
+from tiledseg.io.file import check_opaque, exif_orientation, is_turned, upright
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL import ImageFile
+
+    from tiledseg._types import AnyArray
+    from tiledseg.io.file import Kind, Reader, Request
+
+__all__ = ["encode_png", "raster_shape", "read_raster"]
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
+_SAMPLES = {_GREY: 1, _COLOUR: 3, _PALETTE: 1, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}
+_DEPTHS = {1: {_GREY, _PALETTE}, 2: {_GREY, _PALETTE}, 4: {_GREY, _PALETTE}, 8: set(_SAMPLES)}
+_DEPTHS[16] = set(_SAMPLES) - {_PALETTE}
+_USED_BY_HEADER = {b"PLTE", b"tRNS", b"eXIf"}
+_DEFLATE_RATIO = 1032  # the most that deflate can expand
+_END_OF_JPEG, _SCAN_OF_JPEG = b"\xff\xd9", b"\xff\xda"
+_PROFILE = b"ICC_PROFILE\0"
+_PIXELS_PER_BYTE = 1024  # of a JPEG; one bit per block of 64 px would be 512
+_MOST_SCANS = 50  # of a JPEG: each takes time for every px; encoders write about 10
+_PILLOW_ERRORS = (SyntaxError, OSError, ValueError, OverflowError, EOFError, IndexError, struct.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The declared geometry and colours of a PNG, JPEG or BMP."""
+
+    kind: Kind
+    height: int  # size in px as stored, before the orientation is applied
+    width: int
+    channels: int  # grey or colour, alpha not counted
+    bits: int = 8  # bits per sample, or per index where there is a palette
+    orientation: int = 1  # of Exif, 1 to 8
+    alpha: Literal["none", "plane", "key"] = "none"  # a channel, or one transparent colour or palette entry
+    palette: AnyArray | None = None  # colours of the indices, uint8 (n, 3)
+
+    @property
+    def meaning(self) -> Literal["none", "identity", "grey", "colour"]:
+        """What the palette holds; identity: entry i is grey i, so that index and colour are the same."""
+        if self.palette is None:
+            return "none"
+        if (self.palette != self.palette[:, :1]).any():
+            return "colour"
+        return "identity" if (self.palette[:, 0] == np.arange(len(self.palette))).all() else "grey"
+
+
+def raster_shape(file: Reader, kind: Kind, max_pixels: int) -> tuple[int, ...]:
+    """Read the shape of the image that a PNG, JPEG or BMP declares."""
+    header = _HEADERS[kind](file, max_pixels)
+    size = (header.height, header.width)
+    size = size[::-1] if is_turned(header.orientation) else size
+    return size if header.channels == 1 else (*size, 3)
+
+
+def read_raster(file: Reader, kind: Kind, request: Request) -> AnyArray:
+    """Read a PNG, JPEG or BMP."""
+    file = file.whole(request.max_pixels)
+    header = _HEADERS[kind](file, request.max_pixels)
+    _check_request(file, header, request)
+    pixels = _DECODERS[kind](file, header, request)
+    if pixels.shape[:2] != (header.height, header.width):
+        raise file.damaged(f"{pixels.shape[:2]} px decoded of {(header.height, header.width)} declared")
+    return upright(pixels, header.orientation)
+
+
+def _check_request(file: Reader, header: _Header, request: Request) -> None:
+    file.check_size(header.height, header.width, request.max_pixels)
+    if request.page:
+        got = f"a {header.kind.upper()}, which has one"
+        raise file.bad(f"have page {request.page}", got, "Leave `page` out.")
+    if request.purpose == "labels" and header.kind == "jpeg":
+        fix = "Export the labels as PNG or TIFF, or pass a threshold to cut it in two."
+        raise file.bad("hold labels unchanged", "a JPEG, which cannot", fix)
+    if request.palette == "refuse" and _is_ambiguous(header, request):
+        fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
+        raise file.bad("say what its pixels mean", "a palette, whose indices and colours differ", fix)
+    if header.alpha == "key" and request.alpha == "refuse" and request.palette != "index":
+        fix = "Flatten it in the program that made it, or pass alpha='drop' to read the colours beneath."
+        raise file.bad("be opaque", "a transparent colour", fix)
+
+
+def _is_ambiguous(header: _Header, request: Request) -> bool:
+    if header.kind == "bmp" and request.purpose != "labels":  # BMP has no other way to store grey
+        return header.meaning == "colour"
+    return header.meaning in {"grey", "colour"}
+
+
+def _of_palette(indices: AnyArray, header: _Header, palette: AnyArray, request: Request) -> AnyArray:
+    """Give the indices or their colours, as is asked for; an index without a colour is black."""
+    if request.palette == "index" or (header.meaning == "identity" and request.purpose != "image"):
+        return indices
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = palette
+    return colours[indices] if header.channels == 3 else colours[indices, 0]
+
+
+# --- PNG: Portable Network Graphics Specification, third edition (W3C, 2025) ---------------------------
+
+
+def _png_header(file: Reader, max_pixels: int) -> _Header:
+    """Read what a PNG declares, and refuse one whose data cannot fill what it declares."""
+    start = file.take(len(_PNG_SIGNATURE), 18)
+    kind, width, height, bits, colour = struct.unpack(">4x4sIIBB", start)
+    if kind != b"IHDR" or colour not in _DEPTHS.get(bits, ()):
+        raise file.damaged("a PNG without a valid IHDR chunk")
+    file.check_size(height, width, max_pixels)
+    chunks = list(_chunks(file))
+    stored = sum(length for name, _, length in chunks if name == b"IDAT")
+    if height * (1 + (width * _SAMPLES[colour] * bits + 7) // 8) > stored * _DEFLATE_RATIO + 1024:
+        raise file.damaged(f"{stored} bytes of data for {height}x{width} px")
+    extra = {
+        name: file.take(at, length) for name, at, length in chunks if name in {b"PLTE", b"tRNS", b"eXIf"}
+    }
+    opacity = extra.get(b"tRNS", b"")
+    key = bool(opacity) and (colour != _PALETTE or opacity.count(255) < len(opacity))
+    palette = _colours(extra.get(b"PLTE", b""), "RGB") if colour == _PALETTE else None
+    return _Header(
+        kind="png",
+        height=height,
+        width=width,
+        channels=_n_channels(palette) if palette is not None else 1 if colour in {_GREY, _GREY_ALPHA} else 3,
+        bits=bits,
+        orientation=exif_orientation(extra.get(b"eXIf", b"")),
+        alpha="plane" if colour in {_GREY_ALPHA, _COLOUR_ALPHA} else "key" if key else "none",
+        palette=palette,
+    )
+
+
+def _chunks(file: Reader) -> Iterator[tuple[bytes, int, int]]:
+    """Walk over the kind, offset and length of the data of each chunk."""
+    offset, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack(">I4s", file.take(offset, 8))
+        if offset + 12 + length > file.size:
+            raise file.damaged(f"{file.size} bytes where {offset + 12 + length} or more are declared")
+        yield kind, offset + 8, length
+        offset += 12 + length
+
+
+def _decoded_png(file: Reader, header: _Header, request: Request) -> AnyArray:
+    plane = header.alpha == "plane" and request.alpha == "refuse"
+    grey = header.palette is not None or header.channels == 1
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    flags |= cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
+    pixels = _decoded(file, _png_payload(file, header), cv2.IMREAD_UNCHANGED if plane else flags)
+    if plane:
+        check_opaque(file, pixels[..., -1], drop=False)
+        pixels = pixels[..., 0].copy() if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
+    if header.bits < 8 and (header.palette is not None or request.purpose == "labels"):
+        pixels //= 255 // (2**header.bits - 1)  # few bits were spread over 0 to 255
+    return pixels if header.palette is None else _of_palette(pixels, header, header.palette, request)
+
+
+def _png_payload(file: Reader, header: _Header) -> bytes:
+    """Check every checksum and give the chunks that make the pixels; a palette's indices as grey."""
+    parts = [_PNG_SIGNATURE]
+    for kind, at, length in _chunks(file):
+        raw = file.take(at - 8, length + 12)
+        if zlib.crc32(memoryview(raw)[4:-4]) != int.from_bytes(raw[-4:]):
+            raise file.damaged(f"a wrong checksum in its {kind.decode('latin-1')} chunk")
+        if kind == b"IHDR" and header.palette is not None:
+            body = raw[4:17] + bytes([_GREY]) + raw[18:-4]
+            raw = raw[:4] + body + zlib.crc32(body).to_bytes(4)
+        if kind in {b"IHDR", b"IDAT", b"IEND"}:
+            parts.append(raw)
+    return b"".join(parts)
+
+
+def _decoded(file: Reader, payload: bytes, flags: int) -> AnyArray:
+    try:
+        pixels: AnyArray | None = cv2.imdecode(np.frombuffer(payload, np.uint8), flags)
+    except cv2.error as error:
+        raise file.damaged(f"OpenCV's error {error.err!r}") from None
+    if pixels is None:
+        raise file.damaged("a PNG that OpenCV cannot decode")
+    return pixels
+
+
+# --- JPEG ----------------------------------------------------------------------------------------------
+
+
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG whose resolution is not looked for in Exif, which warns where Exif is damaged."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+def _jpeg_header(file: Reader, max_pixels: int) -> _Header:
+    image = _probed(file, _JpegFile)
+    width, height = image.size
+    file.check_size(height, width, max_pixels)
+    if height * width > file.size * _PIXELS_PER_BYTE:
+        raise file.damaged(f"{file.size} bytes for {height}x{width} px")
+    if image.mode not in {"L", "RGB"}:
+        fix = "Convert it to RGB in the program that made it, and export it as PNG or TIFF."
+        raise file.bad("be grey or RGB", f"a JPEG of {len(image.getbands())} channels ({image.mode})", fix)
+    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    return _Header("jpeg", height, width, len(image.getbands()), orientation=exif_orientation(exif))
+
+
+def _decoded_jpeg(file: Reader, header: _Header, request: Request) -> AnyArray:  # noqa: ARG001
+    data = file.take(0, file.size)
+    start = _probed(file, _JpegFile).fp.tell()  # of the first scan's data
+    end = data.find(_END_OF_JPEG, start)
+    if end < 0:
+        raise file.damaged(f"a JPEG of {file.size} bytes without its end-of-image marker")
+    scans = 1 + data.count(_SCAN_OF_JPEG, start, end)
+    if scans > _MOST_SCANS:
+        fix = "Save it as a baseline JPEG, or as PNG."
+        raise file.bad(f"have at most {_MOST_SCANS} scans as a JPEG", scans, fix)
+    if _PROFILE in data[:start]:  # it is not applied; libjpeg would warn of a damaged one
+        data = data[:start].replace(_PROFILE, _PROFILE.lower()) + data[start:]
+    try:  # strict: libjpeg repairs what is damaged, and only warns
+        colours = "GRAY" if header.channels == 1 else "RGB"
+        pixels: AnyArray = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
+    except ValueError as error:
+        raise file.damaged(f"libjpeg's warning: {error}") from None
+    return pixels[..., 0] if header.channels == 1 else pixels
+
+
+# --- BMP -----------------------------------------------------------------------------------------------
+
+
+def _bmp_header(file: Reader, max_pixels: int) -> _Header:
+    image = _probed(file, BmpImagePlugin.BmpImageFile)
+    width, height = image.size
+    file.check_size(height, width, max_pixels)
+    tile = image.tile[0]
+    if tile.codec_name != "raw":
+        raise file.bad("be uncompressed as a BMP", "a run-length code", "Export it as PNG.")
+    end = tile.offset + height * tile.args[1]
+    if end > file.size:
+        raise file.damaged(f"{file.size} bytes where {end} are declared")
+    palette = _bmp_palette(image)
+    grey = palette is not None and _n_channels(palette) == 1
+    alpha: Literal["plane", "none"] = "plane" if image.mode == "RGBA" else "none"
+    return _Header("bmp", height, width, 1 if grey else 3, alpha=alpha, palette=palette)
+
+
+def _bmp_palette(image: ImageFile.ImageFile) -> AnyArray | None:
+    if image.mode == "1":
+        return np.array([[0] * 3, [255] * 3], np.uint8)
+    if image.mode == "L":
+        return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    if image.palette is None:
+        return None
+    return _colours(bytes(image.palette.palette), image.palette.rawmode or "RGB")
+
+
+def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
+    image = _probed(file, BmpImagePlugin.BmpImageFile)
+    try:
+        pixels: AnyArray = np.array(image)
+    except _PILLOW_ERRORS as error:
+        raise file.damaged(f"Pillow's error {error}") from None
+    if header.alpha == "plane":
+        check_opaque(file, pixels[..., -1], drop=request.alpha == "drop")
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    if header.palette is None:
+        return pixels
+    return _of_palette(pixels.astype(np.uint8), header, header.palette, request)
+
+
+# --- what several formats share ------------------------------------------------------------------------
+
+
+def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # noqa: ANN401  plugins have own fields
+    """Let Pillow read what a file declares; no pixel is decoded."""
+    file.handle.seek(0)
+    try:
+        return plugin(file.handle)
+    except _PILLOW_ERRORS as error:
+        got = f"Pillow's error {str(error) or type(error).__name__}"
+        if "nsupported" in got:
+            raise file.bad("have a layout that Pillow reads", got, "Export it as PNG.") from None
+        raise file.damaged(got) from None
+
+
+def _colours(data: bytes, order: str) -> AnyArray:
+    """Take the entries of a palette, whose bytes are in an order like BGRX, as RGB."""
+    entries = np.frombuffer(data[: len(data) // len(order) * len(order)], np.uint8)
+    return entries.reshape(-1, len(order))[:, [order.index(colour) for colour in "RGB"]]
+
+
+def _n_channels(palette: AnyArray) -> int:
+    return 3 if (palette != palette[:, :1]).any() else 1
+
+
+_HEADERS = {"png": _png_header, "jpeg": _jpeg_header, "bmp": _bmp_header}
+_DECODERS = {"png": _decoded_png, "jpeg": _decoded_jpeg, "bmp": _decoded_bmp}
+
+
+def encode_png(pixels: AnyArray) -> bytes:
+    """Encode grey or RGB; the reason as a ValueError where OpenCV cannot."""
+    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    try:
+        done, data = cv2.imencode(".png", ordered)
+    except cv2.error as error:
+        raise ValueError(error.err) from error
+    if not done or not data.size:
+        raise ValueError("nothing from OpenCV")
+    return data.tobytes()
