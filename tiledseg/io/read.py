@@ -37,8 +37,8 @@ def read_image(
     before memory is taken for it. The orientation that Exif or a TIFF tag declares is applied, to images and
     masks alike. A palette is expanded to its colours; samples of less than 8 bits are spread over 0 to 255.
     Colour profiles are not applied. A JPEG has no checksums: what its decoder notices is refused, but damage
-    that happens to leave valid codes is not noticed. A TIFF's channels may lie in separate planes, or, where OME,
-    ImageJ or tifffile metadata says so, on three pages.
+    that happens to leave valid codes is not noticed. A TIFF's channels may lie in separate planes, or,
+    where OME, ImageJ or tifffile metadata says so, on three pages.
 
     Parameters
     ----------
