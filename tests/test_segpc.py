@@ -58,7 +58,7 @@ def test_script_prepares_pixels_as_its_network_takes_them(tmp_path):
     assert unet.preprocessing.scale == lite.preprocessing.scale == pytest.approx(0.75)
     assert lite.preprocessing.mean == pytest.approx((127 / 255,))
     assert (lite.steps_per_epoch, lite.learning_rate) == (54, 1e-3)
-    further = train.going_on(lite, "runs/one/best")
+    further = train.from_earlier_run(lite, "runs/one/best")
     assert (further.start_from, further.network) == ("runs/one/best", lite.network)
     assert further.learning_rate == pytest.approx(6e-4)
     whole = train.on_whole_images(further)
@@ -101,4 +101,4 @@ def test_script_trains_scores_and_writes_a_bundle_with_its_card(tmp_path, monkey
     card = (output / "segpc-plasma" / "README.md").read_text(encoding="utf-8")
     assert "| 2560 x 1920 originals (1) |" in card
     segmenter = tiledseg.load_model(output / "segpc-plasma")
-    assert (segmenter.views, segmenter.preprocessing.scale) == ("flips", train.ORIGINAL_SCALE)
+    assert (segmenter.tta, segmenter.preprocessing.scale) == ("flips", train.ORIGINAL_SCALE)

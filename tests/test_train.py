@@ -1,4 +1,4 @@
-"""Training: what it learns, what it keeps, and what it refuses."""
+"""Training: what it learns, what it saves, and what it refuses."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_run_leaves_settings_history_and_the_best_bundle(trained):
     assert result.history["epoch"] == [1, 2, 3, 4]
 
 
-def test_the_segmenter_knows_how_it_came_about(trained):
+def test_the_segmenter_states_its_provenance(trained):
     config, result = trained
     segmenter = result.segmenter
     assert isinstance(segmenter, Segmenter)
@@ -178,14 +178,14 @@ def test_the_same_seed_gives_the_same_run_from_files_and_from_a_cache_too(traine
     found = [random.random()]
     cached = config.changed(memory_mb=0, cache_dir=str(tmp_path / "cache"))
     again = Trainer(cached).fit(files(1, 2, 3), files(8, 9), progress=False)
-    assert len(list((tmp_path / "cache").glob("*.json"))) == 5
+    assert len(list((tmp_path / "cache").iterdir())) == 5
     assert again.history == result.history
     assert again.run_dir.parent == result.run_dir.parent
     assert again.run_dir != result.run_dir
-    assert (*found, random.random()) == expected  # the caller's own numbers go on
+    assert (*found, random.random()) == expected  # the caller's own generators continue
 
 
-def test_several_classes_are_learnt_from_shrunk_small_and_oblong_images(tmp_path):
+def test_several_classes_are_trained_from_shrunk_small_and_oblong_images(tmp_path):
     def two(*seeds, size):
         return [(image, mask + (mask & (image[..., 1] > 80))) for image, mask in blobs(*seeds, size=size)]
 
@@ -203,7 +203,7 @@ def test_several_classes_are_learnt_from_shrunk_small_and_oblong_images(tmp_path
     assert 0 <= result.history["val_dice"][0] <= 1
 
 
-def test_a_run_that_gets_worse_stops_and_keeps_its_best(tmp_path, caplog):
+def test_a_run_that_gets_worse_stops_and_its_best_network_stays(tmp_path, caplog):
     caplog.set_level("INFO", logger="tiledseg")
     spoil = Spoil(2, -3.0)
     config = settings(tmp_path, epochs=9, patience=2)
@@ -284,7 +284,7 @@ def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path):
         {"precision": "mixed_bfloat16"},
     ],
 )
-def test_every_way_of_moving_weights_learns(tmp_path, changes):
+def test_every_optimizer_and_precision_learns(tmp_path, changes):
     network = TINY.changed(norm="batch")
     config = settings(tmp_path, network=network, epochs=4, steps_per_epoch=6, **changes)
     before = keras.config.dtype_policy()
@@ -324,7 +324,7 @@ def test_the_learning_rate_is_lowered_where_nothing_gets_better(tmp_path):
     assert rates[-1] < 1e-2
 
 
-def test_the_average_of_the_weights_is_validated_and_kept(tmp_path):
+def test_the_average_of_the_weights_is_validated_and_saved(tmp_path):
     seen = []
 
     class Follow(keras.callbacks.Callback):
@@ -345,7 +345,7 @@ def test_the_average_of_the_weights_is_validated_and_kept(tmp_path):
     assert float(loss) == pytest.approx(result.history["val_loss"][0], rel=1e-5)
 
 
-def test_training_goes_on_from_the_weights_and_not_from_their_average(tmp_path):
+def test_training_continues_from_the_weights_and_not_from_their_average(tmp_path):
     ends, starts = [], []
 
     class Follow(keras.callbacks.Callback):
@@ -360,7 +360,7 @@ def test_training_goes_on_from_the_weights_and_not_from_their_average(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(ends[:-1], starts[1:], strict=True))
 
 
-def test_weight_decay_takes_a_share_off_kernels_alone(tmp_path):
+def test_weight_decay_shrinks_kernels_alone(tmp_path):
     moved = {}
 
     class Freeze(keras.callbacks.Callback):
@@ -426,7 +426,7 @@ def test_two_devices_train_as_one_does(tmp_path, request):
     assert "`devices` must be at most 2" in refusal
 
 
-def test_the_finder_suggests_a_rate_at_which_the_loss_falls(tmp_path):
+def test_the_learning_rate_finder_suggests_a_rate_at_which_the_loss_falls(tmp_path):
     found = find_learning_rate(settings(tmp_path), blobs(1, 2), lowest=1e-5, highest=10.0, steps=40)
     assert found.rates[0] == 1e-5
     assert len(found.rates) == len(found.losses) <= 40
@@ -438,12 +438,12 @@ def test_the_finder_suggests_a_rate_at_which_the_loss_falls(tmp_path):
         find_learning_rate(settings(tmp_path), blobs(1), lowest=1.0, highest=0.1)
 
 
-def test_one_batch_is_learnt_by_heart_unless_there_is_nothing_to_see(tmp_path):
+def test_one_batch_is_overfitted_unless_its_image_is_empty(tmp_path):
     config = settings(tmp_path, network=TINY.changed(base_filters=8), batch_size=2)
-    learnt = overfit_one_batch(config, blobs(1), steps=60)
-    assert len(learnt.losses) == 60
-    assert learnt.losses[-1] < 0.3 * learnt.losses[0]
-    assert learnt.dice > 0.95
+    overfit = overfit_one_batch(config, blobs(1), steps=60)
+    assert len(overfit.losses) == 60
+    assert overfit.losses[-1] < 0.3 * overfit.losses[0]
+    assert overfit.dice > 0.95
     blank = [(np.zeros((64, 64, 3), np.uint8), blobs(1)[0][1])]
     assert overfit_one_batch(config.changed(augment="none"), blank, steps=60).dice < 0.9
 
@@ -466,7 +466,7 @@ of_keras = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """A run with all that can be looked at."""
+    """A run with curves, previews and a log."""
     config = settings(
         tmp_path_factory.mktemp("shown"),
         epochs=4,
@@ -493,13 +493,13 @@ def test_previews_are_of_the_images_own_size_and_a_strip_shows_the_epochs(shown)
 
 
 @of_keras
-def test_curves_and_the_log_for_tensorboard_are_there(shown):
+def test_curves_and_the_log_for_tensorboard_are_written(shown):
     height, width = read_image(shown.run_dir / "curves.png").shape[:2]
     assert width > 3 * height
     assert list((shown.run_dir / "tensorboard" / "train").glob("events.*"))
 
 
-def test_a_run_says_what_its_network_is_made_of(trained):
+def test_a_run_lists_the_layers_of_its_network(trained):
     _, result = trained
     network = result.segmenter.network
     layers, facts = (part.splitlines() for part in (result.run_dir / "model.txt").read_text().split("\n\n"))
@@ -548,7 +548,7 @@ def test_a_diagram_that_cannot_be_drawn_is_refused_before_there_is_a_folder(tmp_
 
 
 @of_keras
-def test_metrics_are_those_of_all_px_together(shown):
+def test_metrics_are_taken_over_all_px_together(shown):
     last = {name: values[shown.best_epoch - 1] for name, values in shown.history.items()}
     counts = np.zeros(4)
     for size, seed in ((80, 8), (64, 9)):
@@ -616,7 +616,7 @@ def test_wrong_settings_of_a_run_make_no_folder(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_is_not_gone_on_with_for_want_of_pairs(trained):
+def test_a_run_trained_on_arrays_is_not_resumed_without_them(trained):
     with pytest.raises(SettingError, match="`train` must have at least one pair"):
         Trainer.resume(trained[1].run_dir, [], blobs(8, 9), progress=False)
 
@@ -629,11 +629,11 @@ def test_a_run_starts_from_the_weights_of_a_bundle(trained, tmp_path):
     assert all(np.allclose(one, other, atol=1e-6) for one, other in zip(before, after, strict=True))
     new = Trainer(still.changed(start_from=None)).fit(blobs(1, 2), blobs(8, 9), progress=False)
     assert result.history["val_loss"][0] < new.history["val_loss"][0]
-    told = result.segmenter.provenance["settings"]["start_from"]
-    assert told == f"{start.parent.name}/best"  # and nothing of the machine's other folders
+    start_from = result.segmenter.provenance["settings"]["start_from"]
+    assert start_from == f"{start.parent.name}/best"  # and nothing of the machine's other folders
 
 
-def test_a_run_that_has_a_checkpoint_needs_its_start_no_more(trained, tmp_path):
+def test_a_run_with_a_checkpoint_no_longer_needs_its_start(trained, tmp_path):
     start = shutil.copytree(trained[1].run_dir / "best", tmp_path / "start")
     config = settings(tmp_path, start_from=str(start), epochs=2)
     with pytest.raises(KeyboardInterrupt):

@@ -2,14 +2,14 @@
 
 The SegPC-2021 images (see the README beside this file for layout, source and licence) are
 2560 x 1920 and 2040 x 1536 px; cells are 250 to 500 px across, so that a network sees more of
-them in a shrunk image. This script trains a small U-Net at a tenth of the originals' size, keeps
-whole slides aside to choose the epoch by, scores the six originals of the other folder beside the
+them in a shrunk image. This script trains a small U-Net at a tenth of the originals' size, holds
+out whole slides to choose the epoch by, scores the six originals of the other folder beside the
 predictions that the founding experiment published, and draws overlays to look at. None of those
 six takes part in training.
 
     python examples/segpc/train.py --data FOLDER [--output runs/segpc] [--epochs 55]
 
-``--start FOLDER`` goes on from the best network of an earlier run, at half the rate or so, with each image
+``--start FOLDER`` starts from the best network of an earlier run, at about half the rate, with each image
 of the second camera, of which there are few, three times. The bundle in ``segpc-plasma`` was made by
 one run of 55 epochs and 55 more from its best. ``--best FOLDER`` takes the best network of an
 earlier run instead of training one, ``--bundle FOLDER`` only scores a finished bundle.
@@ -61,11 +61,11 @@ CONTENT = slice(64, 448)  # rows of a 512 x 512 thumbnail that hold the image; t
 WHOLE = (288, 384)  # px: an image at ORIGINAL_SCALE
 RUN_GAP = 5  # numbers at most this far apart are of one slide
 SECOND_CAMERA = range(300, 700)  # numbers of its images among the thumbnails
-VIEWS = "flips"  # sides from which the network sees an image; its outputs are averaged
-THRESHOLD = 0.4  # slides kept aside do not tell 0.4 to 0.6 apart; on other cameras a network is less sure
+TTA = "flips"  # test-time augmentation: the outputs for four mirrored tiles are averaged
+THRESHOLD = 0.4  # on held-out slides 0.4 to 0.6 score alike; on other cameras a network is less sure
 SMALLEST_CELL = 2000  # px of an original; what is smaller counts as no cell
 SCORING = ts.EvaluateConfig(cell_px=SMALLEST_CELL)
-CARD = Path(__file__).with_name("card.md")  # what the model card says beside the settings
+CARD = Path(__file__).with_name("card.md")  # what the model card states beside the settings
 FOUNDING_TILE = 512  # px: the published predictions have tile borders at its multiples
 
 # Slides differ in stain and light more than within a slide: colours vary more than the default does.
@@ -99,16 +99,16 @@ def main() -> int:
     print(f"{len(train)} images to train on, {len(valid)} of other slides to choose the epoch by")
     folder = Path(options.best) if options.best else trained(train, valid, options)
     best = ts.load_model(folder)
-    best = best.changed(views=VIEWS, threshold=THRESHOLD)
-    kept_aside = ts.Evaluator(SCORING).evaluate(best, valid)
-    print(kept_aside)
+    best = best.changed(tta=TTA, threshold=THRESHOLD)
+    held_out = ts.Evaluator(SCORING).evaluate(best, valid)
+    print(held_out)
     segmenter = for_originals(best)
     originals = compare(segmenter, data / "full_2560x1920", output / "overlays")
     bundle = segmenter.save(output / "segpc-plasma", overwrite=True)
     text = (bundle / "README.md").read_text(encoding="utf-8")
-    write_text(bundle / "README.md", with_card(text, kept_aside, originals))
+    write_text(bundle / "README.md", with_card(text, held_out, originals))
     print(f"bundle: {bundle}")
-    return int(bool(originals.failed or kept_aside.failed))
+    return int(bool(originals.failed or held_out.failed))
 
 
 def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -> Path:
@@ -119,7 +119,7 @@ def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -
         network = ts.load_model(options.start).architecture
     settings = training(options.epochs, len(train), Path(options.output), network)
     if options.start:
-        settings = going_on(settings, options.start)
+        settings = from_earlier_run(settings, options.start)
     if options.whole:
         settings = on_whole_images(settings)
     train = [pair for pair in train for _ in range(options.times if int(pair.name) in SECOND_CAMERA else 1)]
@@ -138,7 +138,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30)
     beginning = parser.add_mutually_exclusive_group()
     beginning.add_argument("--encoder", help="begin with these weights of EfficientNet Lite0, of lite0.py")
-    beginning.add_argument("--start", help="go on from this network, a run's folder best")
+    beginning.add_argument("--start", help="start from this network, a run's folder best")
     parser.add_argument(
         "--times", type=int, default=1, help="how often each image of the second camera counts"
     )
@@ -151,7 +151,7 @@ def _options() -> argparse.Namespace:
 
 
 def by_slide(folder: Path) -> tuple[list[Pair], list[Pair]]:
-    """Read all thumbnails, and keep a twelfth of them aside, slide by slide."""
+    """Read all thumbnails, and hold out a twelfth of them, slide by slide."""
     pairs = [
         pair
         for part in ("train", "valid")  # the challenge's own partition cuts through slides
@@ -175,10 +175,10 @@ def thumbnail(pair: Pair) -> Pair:
 def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -> ts.TrainConfig:
     """Let a network see most of a smear at once."""
     batch_size, scale = 8, ORIGINAL_SCALE / THUMBNAIL_SCALE
-    knows = network.preprocessing  # how pixels have to be for an encoder that knows photographs
+    pretrained = network.preprocessing  # of the px that a pretrained encoder expects
     return ts.TrainConfig(
         network=network,
-        preprocessing=(knows or PreprocessingConfig(mean=(0.5,), std=(0.25,))).changed(scale=scale),
+        preprocessing=(pretrained or PreprocessingConfig(mean=(0.5,), std=(0.25,))).changed(scale=scale),
         crop_size=288,
         foreground_share=0.3,
         augment=AUGMENT,
@@ -186,11 +186,11 @@ def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -
         steps_per_epoch=n_images // batch_size,
         batch_size=batch_size,
         optimizer=AdamWConfig(weight_decay=0.01),
-        learning_rate=1e-3 if knows else 1.5e-3,
-        schedule=CosineConfig(warmup_epochs=2 if knows else 4, final=0.005),
+        learning_rate=1e-3 if pretrained else 1.5e-3,
+        schedule=CosineConfig(warmup_epochs=2 if pretrained else 4, final=0.005),
         clip_norm=1.0,
         ema=0.998,
-        precision="float32" if knows else "mixed_bfloat16",  # which its depthwise layers gain nothing from
+        precision="float32" if pretrained else "mixed_bfloat16",  # no gain for depthwise layers
         patience=None,
         deterministic=False,  # repeats to rounding, not to the bit
         labels=("plasma cell",),
@@ -200,14 +200,14 @@ def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -
 
 
 def small_unet() -> ts.UNetConfig:
-    """Choose a U-Net that learns from nothing."""
+    """Choose a U-Net that is trained from scratch."""
     return ts.UNetConfig(
         input_shape=(None, None, 3), levels=6, base_filters=8, base_kernel=3, norm="batch", dropout=0.05
     )
 
 
 def lite_unet(weights: str) -> EncoderUNetConfig:
-    """Choose a U-Net around the first four of an encoder's five halvings; it knows photographs."""
+    """Choose a U-Net around the first four of an encoder's five halvings, pretrained on photographs."""
     return EncoderUNetConfig(
         input_shape=(None, None, 3),
         encoder="efficientnet-lite0",
@@ -217,7 +217,7 @@ def lite_unet(weights: str) -> EncoderUNetConfig:
     )
 
 
-def going_on(settings: ts.TrainConfig, start: str) -> ts.TrainConfig:
+def from_earlier_run(settings: ts.TrainConfig, start: str) -> ts.TrainConfig:
     """Start from the best network of an earlier run, at 0.6 of the rate."""
     schedule = settings.schedule.changed(warmup_epochs=1)
     rate = 0.6 * settings.learning_rate
@@ -250,12 +250,12 @@ def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> Evaluation
     return ours
 
 
-def with_card(text: str, kept_aside: EvaluationResult, originals: EvaluationResult) -> str:
+def with_card(text: str, held_out: EvaluationResult, originals: EvaluationResult) -> str:
     """Add to a bundle's model card what only this script knows."""
     rows = "\n".join(
         row(name, result)
         for name, result in (
-            ("thumbnails, slides kept aside", kept_aside),
+            ("thumbnails, held-out slides", held_out),
             ("2560 x 1920 originals", originals),
         )
     )
@@ -283,7 +283,7 @@ def published(pair: Pair, folder: Path) -> ImageScores:
 
 
 def table(ours: EvaluationResult, theirs: list[ImageScores]) -> str:
-    """Lay both scores out side by side."""
+    """Print both scores side by side."""
     scores = f"{'Dice':>8}{'IoU':>8}{'seams':>8}"
     lines = [f"{'':<8}{'ours':>33}   {'published':>24}", f"{'image':<8}{scores}{'seconds':>9}   {scores}"]
     for one, other in zip(ours.images, theirs, strict=True):

@@ -125,7 +125,7 @@ class Network:
             found.tiling,
             found.threshold,
             found.labels,
-            getattr(found, "views", None),
+            getattr(found, "tta", None),
         )
 
     @property

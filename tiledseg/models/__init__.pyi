@@ -1,11 +1,9 @@
-from ._loading import load_model
-from ._losses import SegmentationLoss, build_loss
-from ._reference import BundleReference
-from ._saving import save_bundle
-from ._segmenter import Segmenter
-from ._training import training_network
-from .architectures import NetworkBuilder, UNetBuilder, build_model
-from .shipped import shipped_folder, shipped_or
+from .architectures.unet import UNetBuilder
+from .builder import NetworkBuilder
+from .loading import BundleReference, load_model, shipped_folder, shipped_or
+from .losses import SegmentationLoss, build_loss
+from .registry import build_model, builder_for, training_network
+from .segmenter import Segmenter
 
 __all__ = [
     "BundleReference",
@@ -15,8 +13,8 @@ __all__ = [
     "UNetBuilder",
     "build_loss",
     "build_model",
+    "builder_for",
     "load_model",
-    "save_bundle",
     "shipped_folder",
     "shipped_or",
     "training_network",

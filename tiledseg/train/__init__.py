@@ -1,11 +1,10 @@
 """Training: from pairs of image and mask to a segmenter, in a run folder that is never used twice."""
 
-from tiledseg.train._checkpoint import Checkpoint, latest_checkpoint
-from tiledseg.train._trainer import Trainer, TrainingResult
-from tiledseg.train._trials import OverfitResult, RateResult, find_learning_rate, overfit_one_batch
+from tiledseg.train.checkpoint import latest_checkpoint
+from tiledseg.train.lr_finder import OverfitResult, RateResult, find_learning_rate, overfit_one_batch
+from tiledseg.train.trainer import Trainer, TrainingResult
 
 __all__ = [
-    "Checkpoint",
     "OverfitResult",
     "RateResult",
     "Trainer",

@@ -1,0 +1,338 @@
+"""A run that is killed, stopped or damaged is resumed, bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiledseg._backend import keras
+from tiledseg.cli import main
+from tiledseg.config import RunConfig, TrainConfig, UNetConfig
+from tiledseg.data import CropSampler
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.models import load_model
+from tiledseg.samples import write_samples
+from tiledseg.train import Trainer, latest_checkpoint
+
+EPOCHS = 6
+NETWORK = UNetConfig(input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.2)
+CONFIG = TrainConfig(
+    network=NETWORK,
+    crop_size=32,
+    curves=False,
+    epochs=EPOCHS,
+    steps_per_epoch=6,
+    batch_size=2,
+    learning_rate=1e-2,
+    ema=0.8,
+    accumulate=2,
+    optimizer="adamw",
+    schedule={"name": "plateau", "patience": 1},
+)
+
+SCRIPT = """
+import os, pathlib, signal, sys
+folder, run_dir, writes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sys.path.insert(0, sys.argv[4])
+from test_train_resume import Trainer, config_in, pairs
+
+class Die:  # in the middle of a write: the temporary file is there, the checkpoint is not
+    left = writes
+    def __call__(self, source, target):
+        if str(target).endswith(".ckpt"):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return replace(source, target)
+
+replace, die = pathlib.Path.replace, Die()
+if writes:
+    pathlib.Path.replace = lambda source, target: die(source, target)
+if run_dir == "new":
+    Trainer(config_in(folder)).fit(*pairs(folder), progress=False)
+else:
+    Trainer.resume(run_dir, progress=False)
+"""
+
+
+def config_in(folder):
+    return CONFIG.changed(runs_dir=f"{folder}/runs")
+
+
+def pairs(folder):
+    return [
+        [
+            (path, path.parents[1] / "masks" / path.name)
+            for path in sorted(Path(folder, part, "images").iterdir())
+        ]
+        for part in ("train", "valid")
+    ]
+
+
+class Fail(keras.callbacks.Callback):
+    """Fails in an epoch, counted from 1; its state belongs to the run."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.when, self.seen, self.sums = {epoch}, [], [np.zeros(2)]  # a set is nothing that JSON holds
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch + 1 in self.when:
+            raise RuntimeError("on purpose")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(logs["val_loss"])
+        self.sums = [self.sums[0] + epoch]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("resume")
+    write_samples(root / "train", n_images=3, height=64, width=96, seed=0)
+    write_samples(root / "valid", n_images=1, height=64, width=64, seed=9)
+    (root / "runs").mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def unkilled(folder):
+    return Trainer(config_in(folder)).fit(*pairs(folder), progress=False)
+
+
+@pytest.fixture(scope="module")
+def failed(folder):
+    """The folder of a run that failed in its fourth epoch."""
+    before = set((folder / "runs").iterdir())
+    with pytest.raises(RuntimeError, match="on purpose"):
+        Trainer(config_in(folder)).fit(*pairs(folder), progress=False, callbacks=[Fail(4)])
+    (run_dir,) = set((folder / "runs").iterdir()) - before
+    return run_dir
+
+
+@pytest.fixture
+def copy(failed, tmp_path):
+    return Path(shutil.copytree(failed, tmp_path / "run"))
+
+
+def same(one, other):
+    """Compare all that two runs left."""
+    first, second = (latest_checkpoint(run_dir / "checkpoints") for run_dir in (one, other))
+    assert first.facts["history"] == second.facts["history"]
+    own = [name for name in first.arrays if not name.startswith("callback")]
+    assert own == [name for name in second.arrays if not name.startswith("callback")]
+    different = [name for name in own if not np.array_equal(first.arrays[name], second.arrays[name])]
+    assert different == []
+    for name in ("history.csv", "history.json", "best/model.safetensors"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def start(*args):
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, args), str(Path(__file__).parent)])
+
+
+def wait_for(process, there, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not there() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def changed(run_dir, before):
+    return sorted(run_dir.glob("checkpoints/*.ckpt")) != before
+
+
+def killed_again_and_again(folder, kills, rng):
+    """Run; kill in a write or at any moment; resume; and so on, until a run ends by itself."""
+    before = set((folder / "runs").iterdir())
+    run_dir = None
+    for number in range(kills):
+        in_write = number % 2 == 0
+        process = start(folder, run_dir or "new", 1 + number // 2 if in_write else 0)
+        if not in_write:
+            wait_for(process, partial(changed, run_dir, sorted(run_dir.glob("checkpoints/*.ckpt"))))
+            time.sleep(rng.random() * 0.3)
+            process.kill()
+        process.wait(timeout=300)
+        assert process.returncode == -signal.SIGKILL
+        (run_dir,) = set((folder / "runs").iterdir()) - before
+    return run_dir
+
+
+def test_a_run_killed_in_a_write_and_at_random_is_resumed_bit_for_bit(folder, unkilled):
+    run_dir = killed_again_and_again(folder, 2, random.Random(os.getpid()))
+    assert list(run_dir.glob("checkpoints/.*.part")) or list(run_dir.glob("checkpoints/*.ckpt"))
+    resumed = Trainer.resume(run_dir, progress=False)
+    same(resumed.run_dir, unkilled.run_dir)
+    assert (resumed.history, resumed.best_epoch) == (unkilled.history, unkilled.best_epoch)
+    assert not list(run_dir.rglob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_many_kills_change_nothing(folder, unkilled, seed):
+    run_dir = killed_again_and_again(folder, 3, random.Random(seed))
+    same(Trainer.resume(run_dir, progress=False).run_dir, unkilled.run_dir)
+
+
+def test_a_finished_run_is_read_and_not_trained(unkilled):
+    before = {path: path.stat().st_mtime_ns for path in unkilled.run_dir.rglob("*.*")}
+    again = Trainer.resume(unkilled.run_dir, progress=False)
+    assert again.history == unkilled.history
+    assert {path: path.stat().st_mtime_ns for path in unkilled.run_dir.rglob("*.*")} == before
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(copy, unkilled, caplog):
+    files = sorted((copy / "checkpoints").iterdir())
+    assert [path.name for path in files] == ["epoch-000002.ckpt", "epoch-000003.ckpt"]
+    content = bytearray(files[-1].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[-1].write_bytes(content)
+    callback = Fail(0)
+    Trainer.resume(copy, progress=False, callbacks=[callback])
+    assert "epoch-000003.ckpt` must be a checkpoint with the SHA-256 checksum" in caplog.text
+    same(copy, unkilled.run_dir)
+    # the callback went on from the second epoch, as its attributes were then
+    assert callback.seen == unkilled.history["val_loss"]
+    assert callback.sums[0].tolist() == [sum(range(EPOCHS))] * 2
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(copy):
+    for path in (copy / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FileError, match="SHA-256"):
+        Trainer.resume(copy, progress=False, callbacks=[Fail(0)])
+
+
+def test_other_settings_are_refused_with_what_differs(copy):
+    other = RunConfig.from_toml((copy / "run.toml").read_text()).train.changed(loss="dice", ema=0.5)
+    with pytest.raises(SettingError, match=r"ema 0\.8 -> 0\.5; loss\.name bce_dice -> dice"):
+        Trainer.resume(copy, progress=False, config=other)
+
+
+def test_other_data_are_refused_by_name(copy, folder):
+    train, valid = pairs(folder)
+    with pytest.raises(SettingError, match="others: valid"):
+        Trainer.resume(copy, train, [(np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.uint8))])
+    with pytest.raises(SettingError, match="more, or fewer"):
+        Trainer.resume(copy, train[:2], valid)
+
+
+def test_other_callbacks_are_refused(copy):
+    with pytest.raises(SettingError, match=r"callbacks.*Fail"):
+        Trainer.resume(copy, progress=False)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FileError, match=r"folder of a run, with run\.toml"):
+        Trainer.resume(tmp_path)
+
+
+def test_settings_seed_and_data_of_a_run_are_recorded(unkilled):
+    about = json.loads((unkilled.run_dir / "run.json").read_text())
+    assert about["versions"]["keras"] == keras.__version__
+    assert about["seed"] == 0
+    assert about["data_digest"] == unkilled.segmenter.provenance["data_digest"]
+    entry = about["data"]["train"][0]
+    assert Path(entry["files"]["image"]).is_file()
+    assert entry["image"][0].startswith("sha256:")
+
+
+def test_images_that_become_nan_are_named_by_batch(folder, monkeypatch):
+    good = CropSampler.batch
+
+    def spoilt(self, epoch, ids):
+        images, masks = good(self, epoch, ids)
+        return (images * np.nan if epoch == 1 else images), masks
+
+    monkeypatch.setattr(CropSampler, "batch", spoilt)
+    with pytest.raises(ArrayError, match="NaN or infinity in batch 1 of epoch 2"):
+        Trainer(config_in(folder)).fit(*pairs(folder), progress=False)
+
+
+# ending in order
+
+
+def command(folder, **changes):
+    """Give the arguments of a small training run."""
+    options = {"epochs": 99_999, "steps-per-epoch": 2, **changes}
+    data = [
+        f"--{part}-{what}={folder}/{part}/{what}"
+        for part in ("train", "valid")
+        for what in ("images", "masks")
+    ]
+    small = ["--levels=2", "--base-filters=2", "--crop-size=32", "--patience=none", "--no-curves"]
+    return ["train", *data, *small, *(f"--{name}={value}" for name, value in options.items())]
+
+
+@contextlib.contextmanager
+def running(folder, tmp_path, **changes):
+    arguments = command(folder, **{"runs-dir": tmp_path / "runs", **changes})
+    script = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    script += "from tiledseg.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def only_run(tmp_path):
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    return run_dir
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_ends_the_epoch_and_the_run_can_be_resumed(folder, tmp_path, number, code, capsys):
+    with running(folder, tmp_path) as process:
+        wait_for(process, lambda: list(tmp_path.glob("runs/*/checkpoints/*.ckpt")))
+        with pytest.raises(FileError, match=f"a run in process {process.pid}"):
+            Trainer.resume(only_run(tmp_path), progress=False)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    run_dir = only_run(tmp_path)
+    done = latest_checkpoint(run_dir / "checkpoints").facts["epoch"]
+    assert json.loads((run_dir / "history.json").read_text())["epoch"] == list(range(1, done + 1))
+    assert load_model(run_dir / "best").provenance["best_epoch"] <= done
+    (run_dir / "stop").touch()
+    assert main(["train", "--resume", str(run_dir), "--batch-size", "3"]) == 2
+    assert "batch_size 4 -> 3" in capsys.readouterr().err
+    assert main(["train", "--resume", str(run_dir), "--feed-threads", "1"]) == 0
+    assert f"epochs  {done + 1}" in capsys.readouterr().out
+    assert not (run_dir / "stop").exists()
+
+
+def test_the_second_signal_ends_the_run_at_once(folder, tmp_path):
+    with running(folder, tmp_path, **{"steps-per-epoch": 99_999}) as process:
+        wait_for(process, lambda: list(tmp_path.glob("runs/*/.tiledseg.lock")))
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not list(tmp_path.glob("runs/*/checkpoints/*"))
+
+
+def test_a_run_without_a_checkpoint_starts_again(folder, tmp_path, unkilled):
+    config = config_in(folder)
+    run_dir = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="on purpose"):
+        Trainer(config.changed(runs_dir=str(tmp_path / "runs"))).fit(
+            *pairs(folder), progress=False, callbacks=[Fail(1)]
+        )
+    only_run(tmp_path).rename(run_dir)
+    Trainer.resume(run_dir, progress=False, callbacks=[Fail(0)])
+    same(run_dir, unkilled.run_dir)

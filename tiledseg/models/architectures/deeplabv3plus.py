@@ -1,0 +1,114 @@
+"""DeepLabV3+ (Chen et al., arXiv 1802.02611): a dilated encoder, a pyramid of dilations, a short decoder.
+
+Each convolution is followed by batch normalisation and ReLU. A separable one is a depthwise
+convolution and one of 1 px, both followed by them (the paper's section 3.1, as its Xception
+has it). Enlarging is bilinear, by whole factors, px centres on the half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tiledseg._backend import keras
+from tiledseg.config import DeepLabV3PlusConfig
+from tiledseg.models.blocks import INITIALIZER, ConvNorm, final_activation, normalised
+from tiledseg.models.builder import NetworkBuilder
+from tiledseg.models.encoder import Encoder
+
+__all__ = ["DeepLabV3PlusBuilder"]
+
+layers = keras.layers
+
+_LOW_STRIDE = 4
+_LOW_FILTERS = 48
+_PYRAMID_STRIDE = 16  # at which the rates are given
+
+
+@dataclass(frozen=True)
+class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
+    """Builds the DeepLabV3+ that its settings describe."""
+
+    config: DeepLabV3PlusConfig = field(default_factory=DeepLabV3PlusConfig)  # the settings
+
+    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+        """Give the encoder's map of stride 4 and its deepest one."""
+        strides, features = self._encoder.strides, self._encoder(image)
+        return [features[strides.index(_LOW_STRIDE)], features[-1]]
+
+    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+        """Look at the deepest map at several rates, and refine that by the finer one."""
+        low, deep = features
+        factor = self.config.output_stride // _LOW_STRIDE
+        x = layers.UpSampling2D(factor, interpolation="bilinear", name="decoder_up")(self._pyramid(deep))
+        low = _convolved(low, _LOW_FILTERS, "decoder_low")
+        x = layers.Concatenate(name="decoder_concat")([x, low])
+        for part in "ab":
+            x = _separable(x, self.config.filters, 1, f"decoder_{part}")
+        return x
+
+    def finish(self, features: Any) -> Any:  # noqa: ANN401
+        """Give one map per class at stride 4, enlarge them and make them probabilities."""
+        config = self.config
+        x = layers.Conv2D(config.classes, 1, dtype="float32", name="logits")(features)
+        x = layers.UpSampling2D(_LOW_STRIDE, interpolation="bilinear", dtype="float32", name="enlarged")(x)
+        activation = final_activation(config.classes, config.final_activation)
+        return layers.Activation(activation, dtype="float32", name="output")(x)
+
+    def fill(self, network: keras.Model) -> None:
+        """Copy pretrained weights into the encoder, if there are any."""
+        self._encoder.fill(network)
+
+    @property
+    def _encoder(self) -> Encoder:
+        config = self.config
+        return Encoder(config.encoder, config.encoder_weights, config.output_stride)
+
+    def _pyramid(self, x: Any) -> Any:  # noqa: ANN401
+        config = self.config
+        wider = _PYRAMID_STRIDE // config.output_stride
+        parts = [_convolved(x, config.filters, "pyramid_0")]
+        for n, rate in enumerate(config.rates, 1):
+            parts.append(_separable(x, config.filters, rate * wider, f"pyramid_{n}"))
+        if config.image_pooling:
+            mean = layers.GlobalAveragePooling2D(keepdims=True, name="pyramid_mean")(x)
+            mean = _convolved(mean, config.filters, "pyramid_image")
+            parts.append(Spread(name="pyramid_spread")([mean, x]))
+        x = layers.Concatenate(name="pyramid_concat")(parts)
+        x = _convolved(x, config.filters, "pyramid_joined")
+        return layers.Dropout(config.dropout, name="pyramid_dropout")(x) if config.dropout else x
+
+
+def _convolved(x: Any, filters: int, name: str) -> Any:  # noqa: ANN401
+    return ConvNorm("batch", kernel=1, bias=False)(x, filters, name)
+
+
+def _separable(x: Any, filters: int, rate: int, name: str) -> Any:  # noqa: ANN401
+    x = layers.DepthwiseConv2D(
+        3,
+        padding="same",
+        dilation_rate=rate,
+        use_bias=False,
+        depthwise_initializer=INITIALIZER,
+        name=f"{name}_depthwise",
+    )(x)
+    x = layers.Activation("relu", name=f"{name}_depthwise_act")(
+        normalised(x, "batch", f"{name}_depthwise_norm")
+    )
+    return _convolved(x, filters, name)
+
+
+@keras.saving.register_keras_serializable("tiledseg")
+class Spread(keras.layers.Layer):
+    """Spreads one px over a whole map."""
+
+    looks_at = "px"
+
+    def call(self, inputs: Any) -> Any:  # noqa: ANN401
+        """Map a px (N, 1, 1, F) and a map (N, h, w, C) to (N, h, w, F)."""
+        px, like = inputs
+        return px + keras.ops.zeros_like(like[..., :1])
+
+    def compute_output_shape(self, shapes: Any) -> Any:  # noqa: ANN401
+        """Give the shape of the output."""
+        return (*shapes[1][:3], shapes[0][3])

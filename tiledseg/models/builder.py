@@ -1,0 +1,216 @@
+"""What the builders of all architectures share: encoder, decoder, head, and how they meet."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from tiledseg._backend import keras
+from tiledseg.config import ArchitectureConfig
+from tiledseg.models.blocks import head
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["NetworkBuilder", "SideOutput"]
+
+_Settings_co = TypeVar("_Settings_co", bound=ArchitectureConfig, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SideOutput:
+    """An output besides the map, which has a loss of its own in training and is gone afterwards."""
+
+    output: Any  # probabilities (N, h, w, K) of the input's size; or (N, K) for ``presence``
+    # what it is compared with: the mask, by the loss of the map; or whether a class is anywhere in
+    # the mask, by binary cross-entropy
+    target: Literal["mask", "presence"] = "mask"
+    weight: float = 1.0  # factor of its loss; that of the map has 1
+
+
+@dataclass(frozen=True)
+class NetworkBuilder(ABC, Generic[_Settings_co]):
+    """Base of what builds a network from its settings.
+
+    A subclass gives `encode` and `decode`; `finish` where the output is more than a convolution
+    of 1 px; and `side_outputs` where training has more losses than that of the output. First values come
+    from Keras' generators: call ``keras.utils.set_random_seed`` before `build` for the same ones
+    each time.
+
+    Attributes
+    ----------
+    config : ArchitectureConfig
+        The settings.
+    """
+
+    config: _Settings_co
+
+    @abstractmethod
+    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401  a symbolic tensor, which Keras does not type
+        """Extract features.
+
+        Parameters
+        ----------
+        image : tensor
+            Images (N, H, W, C).
+
+        Returns
+        -------
+        list of tensor
+            Features of each level, the finest first.
+        """
+
+    @abstractmethod
+    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+        """Merge the features of all levels.
+
+        Parameters
+        ----------
+        features : list of tensor
+            What `encode` gave.
+
+        Returns
+        -------
+        tensor
+            What `finish` takes: usually features (N, H, W, F).
+        """
+
+    def finish(self, features: Any) -> Any:  # noqa: ANN401
+        """Turn features into the output.
+
+        Parameters
+        ----------
+        features : tensor
+            What `decode` gave.
+
+        Returns
+        -------
+        tensor
+            Outputs (N, H, W, K) float32.
+        """
+        return head(features, self.config.classes, self.config.final_activation)
+
+    def fill(self, network: keras.Model) -> None:
+        """Copy pretrained weights into a network.
+
+        Parameters
+        ----------
+        network : keras.Model
+            With random first values; one that is built blank is not filled.
+        """
+
+    def side_outputs(self, network: keras.Model) -> tuple[SideOutput, ...]:  # noqa: ARG002
+        """Name the outputs that training has besides the map.
+
+        Parameters
+        ----------
+        network : keras.Model
+            What `build` gave; side outputs take their features from its layers, by their names.
+
+        Returns
+        -------
+        tuple of SideOutput
+            None by default.
+        """
+        return ()
+
+    def build(self, *, blank: bool = False) -> keras.Model:
+        """Build the network.
+
+        Parameters
+        ----------
+        blank : bool
+            Whether all weights are zero, for a caller that fills them in; drawing random ones
+            takes seconds for a large network.
+
+        Returns
+        -------
+        keras.Model
+            Maps images (N, H, W, C) to outputs (N, H, W, K) float32; N and each free size is None.
+        """
+        if not blank:
+            network = self._network()
+            self.fill(network)
+            return network
+        with keras.StatelessScope():  # variables that are made in it get their values at its end
+            network = self._network()
+            for variable in network.weights:
+                variable._initializer = keras.initializers.Zeros()
+        return network
+
+    def training_network(self, network: keras.Model) -> keras.Model:
+        """Give what is compiled and fitted to train a network: with side outputs, if it has any.
+
+        Parameters
+        ----------
+        network : keras.Model
+            What `build` gave.
+
+        Returns
+        -------
+        keras.Model
+            The network itself, or one around it that shares its weights.
+        """
+        sides = self.side_outputs(network)
+        return _NetworkInTraining(network, sides) if sides else network
+
+    def count(self) -> int:
+        """Count the parameters without making them.
+
+        Returns
+        -------
+        int
+            Parameters, those that are not trained counted in.
+        """
+        # A thread of its own: Keras keeps a list, per thread, of variables that still need values.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self._declared).result()
+
+    def _declared(self) -> int:
+        with keras.StatelessScope(initialize_variables=False):
+            return int(self._network().count_params())
+
+    def _network(self) -> keras.Model:
+        image = keras.layers.Input(self.config.input_shape, name="image")
+        return keras.Model(image, self.finish(self.decode(self.encode(image))), name=self.config.name)
+
+
+class _NetworkInTraining(keras.Model):
+    """A network with side outputs, which has their losses added."""
+
+    def __init__(self, network: keras.Model, sides: Sequence[SideOutput]) -> None:
+        super().__init__(name=f"{network.name}_in_training")
+        self._outputs = keras.Model(network.input, [network.output, *(side.output for side in sides)])
+        self._targets = [(side.target, side.weight) for side in sides]
+
+    def call(self, images: Any, training: bool | None = None) -> list[Any]:  # noqa: ANN401, FBT001
+        """Map images (N, H, W, C) to the map and the side outputs."""
+        outputs: list[Any] = self._outputs(images, training=training)
+        return outputs
+
+    def compute_loss(
+        self,
+        x: Any = None,  # noqa: ANN401
+        y: Any = None,  # noqa: ANN401
+        y_pred: Any = None,  # noqa: ANN401
+        sample_weight: Any = None,  # noqa: ANN401
+        training: bool = True,  # noqa: FBT001, FBT002
+    ) -> Any:  # noqa: ANN401
+        """Add the losses of the side outputs to that of the map."""
+        loss = super().compute_loss(x, y, y_pred[0], sample_weight, training)
+        for (target, weight), output in zip(self._targets if training else (), y_pred[1:], strict=training):
+            loss += weight * (_presence_loss(y, output) if target == "presence" else self.loss(y, output))
+        return loss
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ANN401
+        """Measure the map alone."""
+        metrics: dict[str, Any] = super().compute_metrics(x, y, y_pred[0], sample_weight)
+        return metrics
+
+
+def _presence_loss(y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
+    """Compare (N, K) with whether each class is anywhere in the mask (N, h, w, K)."""
+    present = keras.ops.cast(keras.ops.max(y_true, axis=(1, 2)) > 0.5, y_pred.dtype)
+    return keras.ops.mean(keras.ops.binary_crossentropy(present, y_pred))

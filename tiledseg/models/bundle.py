@@ -1,0 +1,346 @@
+"""A bundle: a folder of ``config.json``, ``model.safetensors`` and a model card, written whole or not at all.
+
+Reading one executes nothing, and this module loads no Keras: whoever calls it brings the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from tiledseg._storage import new_folder, sha256, sync_file, write_bytes
+from tiledseg._validate import did_you_mean, invalid, path_text
+from tiledseg._version import __version__
+from tiledseg.errors import BundleError, FileError, ModelError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tiledseg._backend import keras
+    from tiledseg._types import FloatArray, PathLike
+    from tiledseg.models.builder import NetworkBuilder
+
+__all__ = ["CONFIG", "WEIGHTS", "damaged", "read_config", "read_network", "write_bundle"]
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+_FILES = frozenset({CONFIG, WEIGHTS, CARD})
+_FORMAT = 1
+_DESCRIBED = ("architecture", "labels", "preprocessing", "threshold", "tiling", "provenance")
+_KEYS = frozenset({"format", *_DESCRIBED, "written_with", "weights_sha256"})
+_OPTIONAL = frozenset({"tta"})
+_LARGEST_CONFIG = 1_000_000  # bytes
+_LARGEST_HEADER = 10_000_000  # bytes
+
+# What does not change the outputs of a trained network.
+_OF_TRAINING = ("_initializer", "_regularizer", "_constraint")
+_NOT_COMPARED = frozenset({"dtype", "trainable", "build_config", "seed", "batch_input_shape", "momentum"})
+
+
+def write_bundle(
+    folder: PathLike,
+    network: keras.Model,
+    builder: NetworkBuilder[Any],
+    entries: Mapping[str, Any],
+    *,
+    overwrite: bool,
+) -> Path:
+    """Write a network and the entries that describe it; all checks come before anything is made."""
+    try:
+        target = Path(path_text(folder, "folder")).resolve()
+        _check_target(target, overwrite=overwrite)
+        weights = _weights_of(network, builder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_folder(target, replace=_FILES if overwrite else ()) as partial:
+            _fill(partial, weights, entries)
+    except (OSError, ValueError, RuntimeError) as error:  # for example a loop of links
+        raise invalid(
+            FileError,
+            str(folder),
+            must="be a folder that can be written",
+            got=str(error),
+            fix="Choose another folder, or free some space.",
+        ) from error
+    return target
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        fix = "Choose another name, or pass overwrite=True to replace the bundle there."
+        raise invalid(FileError, str(target), must="not exist yet", got="an existing path", fix=fix)
+    if not target.is_dir() or not {path.name for path in target.iterdir()} <= _FILES:
+        must, fix = "be a bundle and nothing else", "Choose another name, or move the other files away."
+        raise invalid(FileError, str(target), must=must, got="other files", fix=fix)
+
+
+def _fill(partial: Path, weights: Mapping[str, FloatArray], entries: Mapping[str, Any]) -> None:
+    try:
+        save_file(dict(weights), partial / WEIGHTS)
+    except SafetensorError as error:
+        fix = "Free some space."
+        raise invalid(FileError, str(partial), must="be writable", got=str(error), fix=fix) from None
+    sealed = {
+        "format": _FORMAT,
+        **entries,
+        "written_with": {"tiledseg": __version__, "keras": version("keras")},
+        "weights_sha256": sha256(partial / WEIGHTS),
+    }
+    text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False).encode()
+    if len(text) > _LARGEST_CONFIG:
+        must = f"keep {CONFIG} under {_LARGEST_CONFIG} bytes"
+        raise invalid(SettingError, "provenance", must=must, got=len(text), fix="Shorten it.")
+    write_bytes(partial / CONFIG, text)
+    parameters = sum(values.size for values in weights.values())
+    write_bytes(partial / CARD, _card(entries, parameters).encode())
+    shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors makes it private to its owner
+    sync_file(partial / WEIGHTS)
+
+
+_CARD = """\
+# Segmenter of {labels}
+
+A network that segments images of any size, tile by tile, saved by `tiledseg`.
+
+| | |
+|---|---|
+| architecture | `{name}`, {parameters:,} parameters |
+| input | {channels} channel(s), {dtype}; tiles of {height} by {width} px |
+| output | {classes} channel(s): {labels} |
+| threshold | {threshold} |
+| tiling | {tiling} |
+| test-time augmentation | {tta} |
+
+## Use
+
+```python
+import tiledseg
+
+segmenter = tiledseg.load_model("this folder")
+probs = tiledseg.tiled_predict(segmenter, image)  # image (H, W, C) -> probs (H, W, K)
+```
+
+Loading executes no code: `config.json` holds settings and the SHA-256 of `model.safetensors`, which holds
+the weights.
+
+## Preprocessing
+
+{preprocessing}
+
+## Architecture
+
+{architecture}
+
+## Provenance
+
+{provenance}
+"""
+
+
+def _card(entries: Mapping[str, Any], parameters: int) -> str:
+    """Write the model card from the entries of ``config.json``."""
+    architecture, preprocessing, tiling = (
+        entries[name] for name in ("architecture", "preprocessing", "tiling")
+    )
+    height, width, channels = architecture["input_shape"]
+    return _CARD.format(
+        labels=", ".join(_quoted(label) for label in entries["labels"]),
+        name=architecture["name"],
+        parameters=parameters,
+        channels=channels,
+        dtype=preprocessing["dtype"],
+        height=height or "any",
+        width=width or "any",
+        classes=architecture["classes"],
+        threshold=entries["threshold"],
+        tiling=f"`{tiling}`" if tiling else "left to the caller",
+        tta=entries.get("tta", "none"),
+        preprocessing=_indented(preprocessing),
+        architecture=_indented(architecture),
+        provenance=_indented(entries["provenance"]) if entries["provenance"] else "Not stated.",
+    )
+
+
+def _quoted(label: str) -> str:
+    """Keep a label on its line and inside its cell of a table."""
+    return json.dumps(label, ensure_ascii=False).replace("|", "\\|")
+
+
+def _indented(settings: object) -> str:
+    """Indent JSON by four, which Markdown shows as it is, whatever it holds."""
+    lines = json.dumps(settings, indent=2, ensure_ascii=False).splitlines()
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def damaged(what: object, *, must: str, got: object) -> BundleError:
+    """Build the error of a file that only another copy of the bundle can replace."""
+    fix = "Copy the bundle again from where it came from."
+    return invalid(BundleError, str(what), must=must, got=got, fix=fix)
+
+
+def _regular(path: Path) -> Path:
+    """Refuse pipes and devices, which reading could wait for without end."""
+    if not path.is_file():
+        raise damaged(path, must="be a file", got="something else" if path.exists() else "nothing")
+    return path
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read ``config.json`` and check its format and the names of its entries, not yet their values."""
+    path = _regular(folder / CONFIG)
+    if path.stat().st_size > _LARGEST_CONFIG:
+        raise damaged(path, must=f"have at most {_LARGEST_CONFIG} bytes", got=path.stat().st_size)
+    try:
+        entries = json.loads(path.read_bytes(), parse_constant=_refused, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, must="be JSON", got=str(error)) from None
+    if not isinstance(entries, dict):
+        raise damaged(path, must="be a mapping", got=type(entries).__name__)
+    if entries.get("format") is True or entries.get("format") != _FORMAT:
+        got, fix = (
+            entries.get("format"),
+            "Load it with the version of tiledseg that saved it, or a later one.",
+        )
+        raise invalid(BundleError, f"{path}: format", must=f"be {_FORMAT}", got=got, fix=fix)
+    for key in sorted(_KEYS ^ (entries.keys() - _OPTIONAL)):
+        must, got = ("be there", "nothing") if key in _KEYS else ("not be there", "an entry")
+        raise invalid(
+            BundleError, f"{path}: {key}", must=must, got=got, fix=did_you_mean(key, _KEYS | _OPTIONAL)
+        )
+    return entries
+
+
+def _refused(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError(f"a key is given twice among {[key for key, _ in pairs]}")
+    return dict(pairs)
+
+
+def read_network(folder: Path, digest: object, builder: NetworkBuilder[Any]) -> keras.Model:
+    """Build a network and read its weights; digest and sizes are compared before anything is allocated."""
+    path = _regular(folder / WEIGHTS)
+    found = sha256(path)
+    if digest != found:
+        raise damaged(path, must=f"have the digest {digest}", got=found)
+    with _opened(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        declared = sum(prod(shape) for shape in shapes.values())
+        if declared != builder.count():
+            raise damaged(path, must=f"hold {builder.count()} parameters, as its architecture", got=declared)
+        network = builder.build(blank=True)
+        _check_names(shapes, network, path)
+        for variable in network.weights:
+            variable.assign(_checked(file.get_tensor(variable.path), variable, path))
+    return network
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > min(_LARGEST_HEADER, path.stat().st_size):
+        raise damaged(path, must=f"have a header of at most {_LARGEST_HEADER} bytes", got=length)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise damaged(path, must="be a whole safetensors file", got=str(error)) from None
+
+
+def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path: Path) -> None:
+    wanted = {variable.path: tuple(variable.shape) for variable in network.weights}
+    for name in sorted(wanted.keys() | shapes.keys()):
+        if wanted.get(name) != shapes.get(name):
+            raise damaged(
+                f"{path}: {name}",
+                must=f"have the shape {wanted.get(name, 'of no weight')}",
+                got=shapes.get(name, "no such weight"),
+            )
+
+
+def _checked(values: Any, variable: Any, path: Path) -> FloatArray:  # noqa: ANN401
+    if variable.dtype != "float32":
+        raise invalid(
+            ModelError,
+            "keras.config.dtype_policy()",
+            must="keep weights in float32",
+            got=variable.dtype,
+            fix='Set "float32" or a mixed precision before loading.',
+        )
+    if values.dtype != np.float32 or not np.isfinite(values).all():
+        got = f"{values.dtype}, {_count_bad(values)}"
+        raise damaged(f"{path}: {variable.path}", must="be finite and float32", got=got)
+    return values  # type: ignore[no-any-return]
+
+
+def _count_bad(values: Any) -> str:  # noqa: ANN401
+    return f"{np.count_nonzero(~np.isfinite(values))} of {values.size} not finite"
+
+
+def _weights_of(network: keras.Model, builder: NetworkBuilder[Any]) -> dict[str, FloatArray]:
+    """Collect all weights of a network, those that are not trained counted in."""
+    _check_rebuilds(network, builder)
+    weights = {variable.path: np.ascontiguousarray(variable.numpy()) for variable in network.weights}
+    for path, values in weights.items():
+        if values.dtype != np.float32:
+            fix = "Use a mixed precision, which keeps the weights in float32."
+            raise invalid(ModelError, path, must="have float32 weights", got=str(values.dtype), fix=fix)
+        if not np.isfinite(values).all():
+            fix = "Training diverged: go back to an earlier checkpoint."
+            raise invalid(ModelError, path, must="have finite weights", got=_count_bad(values), fix=fix)
+    return weights
+
+
+def _check_rebuilds(network: keras.Model, builder: NetworkBuilder[Any]) -> None:
+    """Check that the settings would build the same network again."""
+    fix = "Give the settings that the network was built with."
+    rebuilt = builder.build(blank=True)
+    if not isinstance(network, type(rebuilt)):
+        raise invalid(
+            ModelError,
+            "network",
+            must="be one that `build_model` builds",
+            got=type(network).__name__,
+            fix="Build it with `build_model` and copy the weights over.",
+        )
+    found, wanted = (_compared(one.get_config()["layers"]) for one in (network, rebuilt))
+    for layer, stated in zip(found, wanted, strict=False):
+        if layer != stated:
+            name, got = f"network.{layer['name']}", _difference(layer, stated)
+            raise invalid(ModelError, name, must="be as its architecture states", got=got, fix=fix)
+    if len(found) != len(wanted):
+        must = f"have the {len(wanted)} layers of its architecture"
+        raise invalid(ModelError, "network", must=must, got=len(found), fix=fix)
+
+
+def _compared(value: Any) -> Any:  # noqa: ANN401
+    """Leave out of the settings of layers what does not change the outputs of a trained network."""
+    if isinstance(value, dict):
+        return {
+            key: _compared(part)
+            for key, part in value.items()
+            if key not in _NOT_COMPARED and not key.endswith(_OF_TRAINING)
+        }
+    return [_compared(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _difference(layer: dict[str, Any], stated: dict[str, Any]) -> str:
+    """Name the first settings of a layer that differ."""
+    if layer["name"] != stated["name"]:
+        return f"in the place of {stated['name']}"
+    pairs = ((key, value, stated["config"].get(key)) for key, value in layer["config"].items())
+    return ", ".join(f"{key}={a!r}, not {b!r}" for key, a, b in pairs if a != b) or "other connections"

@@ -1,0 +1,237 @@
+"""Loading: a bundle, which executes nothing; a shipped one by its name; a foreign file, which may hold code.
+
+This module itself loads no Keras, so that a command can look at a bundle before it does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import lazy_loader
+
+from tiledseg._storage import sha256
+from tiledseg._validate import invalid, path_text
+from tiledseg.config import PreprocessingConfig, TilingConfig
+from tiledseg.errors import BundleError, FileError, SettingError
+from tiledseg.models.bundle import CONFIG, WEIGHTS, damaged, read_config, read_network
+
+if TYPE_CHECKING:
+    from tiledseg import _backend
+    from tiledseg._backend import keras
+    from tiledseg._types import PathLike
+    from tiledseg.models import registry, segmenter
+    from tiledseg.models.segmenter import Segmenter
+else:
+    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
+    registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
+    segmenter = lazy_loader.load("tiledseg.models.segmenter", suppress_warning=True)
+
+__all__ = ["BundleReference", "load_model", "shipped_folder", "shipped_or"]
+
+_SHIPPED = ("demo",)
+_SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+_FOREIGN = {
+    **dict.fromkeys((".h5", ".hdf5"), "an HDF5 file, which can hold code"),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".pth"), "a pickle, which is code"),
+    ".pb": "a SavedModel, which can hold code",
+    ".safetensors": "weights without their settings",
+}
+_REBUILD = "If you trust it, copy its weights into a network of `build_model` and save that as a `Segmenter`."
+_LOADED: dict[str, Segmenter] = {}  # by digest
+_LOADING = threading.Lock()
+
+
+def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Model:
+    """Load a segmenter from its bundle, or a network from a ``.keras`` file.
+
+    Parameters
+    ----------
+    path : path
+        A bundle's folder, a ``.keras`` file, or the name of a model that comes with the package:
+        ``"demo"``, which finds the plasma cells of `tiledseg.samples`.
+    trust : bool
+        Whether a ``.keras`` file may be loaded. Keras checks such a file for code, but does not
+        vouch for it. A bundle needs no trust: it is settings and arrays.
+
+    Returns
+    -------
+    Segmenter or keras.Model
+        A `Segmenter` from a bundle; a bare ``keras.Model``, not compiled, from a ``.keras`` file.
+
+    Raises
+    ------
+    BundleError
+        If there is nothing there, or what is there is damaged, foreign or not trusted.
+    ModelError
+        If Keras is set to a precision whose weights are not float32.
+    """
+    path = shipped_or(path)
+    must = "be a bundle's folder"
+    try:
+        if path.is_dir():
+            return _load_bundle(path)
+        if not path.is_file():
+            raise invalid(BundleError, str(path), must=must, got="no such folder", fix=_where(path))
+    except (OSError, ValueError) as error:
+        raise damaged(path, must="be a bundle that can be read", got=str(error)) from error
+    if path.suffix.lower() != ".keras":
+        kind = _FOREIGN.get(path.suffix.lower(), "a file")
+        raise invalid(BundleError, str(path), must=must, got=kind, fix=_REBUILD)
+    return _load_keras_file(path, trust=trust)
+
+
+def _load_keras_file(path: Path, *, trust: bool) -> keras.Model:
+    if not trust:
+        raise invalid(
+            BundleError,
+            str(path),
+            must="be trusted, as any .keras file",
+            got="trust=False",
+            fix="Pass trust=True if you know where it comes from.",
+        )
+    try:
+        return _backend.keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged file can make Keras raise anything
+        raise invalid(
+            BundleError,
+            str(path),
+            must="be a .keras file that Keras loads in its safe mode",
+            got=f"{type(error).__name__}: {error}",
+            fix=_REBUILD,
+        ) from error
+
+
+def _load_bundle(folder: Path) -> Segmenter:
+    if not (folder / CONFIG).exists():
+        kind = _FOREIGN[".pb"] if (folder / "saved_model.pb").exists() else f"a folder without {CONFIG}"
+        raise invalid(BundleError, str(folder), must="be a bundle's folder", got=kind, fix=_REBUILD)
+    entries = read_config(folder)
+    labels, tiling = entries["labels"], entries["tiling"]
+    try:
+        builder = registry.builder_for(entries["architecture"])
+        parts: dict[str, Any] = {
+            "architecture": builder.config,
+            "labels": tuple(labels) if isinstance(labels, list) else labels,
+            "preprocessing": PreprocessingConfig.model_validate(entries["preprocessing"]),
+            "threshold": entries["threshold"],
+            "tiling": None if tiling is None else TilingConfig.model_validate(tiling),
+            "tta": entries.get("tta"),
+            "provenance": entries["provenance"],
+        }
+        network = read_network(folder, entries["weights_sha256"], builder)
+        return segmenter.Segmenter(network=network, **parts)
+    except SettingError as error:
+        raise BundleError(f"{folder / CONFIG}: {error}") from None
+
+
+def _where(path: Path) -> str:
+    """Advise what to do where no bundle is: an interrupted save may have moved an earlier one aside."""
+    aside = sorted(path.parent.glob(f".{path.name}.*.old")) if path.parent.is_dir() else []
+    if aside:
+        return f"Saving was interrupted; the earlier bundle is in {aside[-1]}: give it its name back."
+    return "Check the path."
+
+
+def shipped_or(path: PathLike) -> Path:
+    """Find the folder of a shipped model by its name; any other path stays what it is."""
+    if not isinstance(path, str) or path not in _SHIPPED:  # Path("demo") and "./demo" are never names
+        return Path(path_text(path, error=BundleError))
+    if (Path(path) / CONFIG).exists():
+        raise invalid(
+            BundleError,
+            path,
+            must="name one model",
+            got=f"the one that comes with tiledseg and the bundle {Path(path).resolve()}",
+            fix=f'Write "./{path}" for the bundle here; move into another folder for the other.',
+        )
+    return shipped_folder(path)
+
+
+def shipped_folder(name: str) -> Path:
+    """Give the folder of a model that comes with the package."""
+    return _SHIPPED_FOLDER / name
+
+
+@dataclass(frozen=True, slots=True)
+class BundleReference:
+    """A bundle that other processes find under the same path; small to send where a network is large.
+
+    Attributes
+    ----------
+    path : str
+        The bundle's folder, absolute.
+    digest : str
+        SHA-256 of its settings and weights. A process that finds another bundle there refuses it.
+
+    Examples
+    --------
+    >>> reference = BundleReference.of("bundle/")  # doctest: +SKIP
+    >>> tiledseg.predict_files(reference, "slides/", "out/", client=client)  # doctest: +SKIP
+    """
+
+    path: str
+    digest: str
+
+    @classmethod
+    def of(cls, path: PathLike) -> Self:
+        """Refer to a bundle as it is now.
+
+        Parameters
+        ----------
+        path : path
+            The bundle's folder.
+
+        Returns
+        -------
+        BundleReference
+            It can be sent to any process that sees the folder.
+
+        Raises
+        ------
+        BundleError
+            If there is no bundle.
+        """
+        folder = Path(path_text(path, error=BundleError)).resolve()
+        return cls(str(folder), _digest_of(folder))
+
+    def load(self) -> Segmenter:
+        """Load the bundle, once in each process.
+
+        Returns
+        -------
+        Segmenter
+            The same one for the same digest.
+
+        Raises
+        ------
+        BundleError
+            If it is damaged, or not the bundle that was referred to.
+        """
+        with _LOADING:
+            if self.digest not in _LOADED:
+                found = _digest_of(Path(self.path))
+                if found != self.digest:
+                    raise invalid(
+                        BundleError,
+                        self.path,
+                        must=f"be the bundle with digest {self.digest[:12]}",
+                        got=found[:12],
+                        fix="Refer to it again, or let every machine see the same folder.",
+                    )
+                _LOADED[self.digest] = _load_bundle(Path(self.path))
+            return _LOADED[self.digest]
+
+
+def _digest_of(folder: Path) -> str:
+    try:
+        parts = [bytes.fromhex(sha256(folder / name)) for name in (CONFIG, WEIGHTS)]
+    except FileError as error:
+        fix = "Name a bundle's folder."
+        raise invalid(
+            BundleError, str(folder), must="be a bundle", got="a file that cannot be read", fix=fix
+        ) from error
+    return hashlib.sha256(b"".join(parts)).hexdigest()

@@ -1,0 +1,360 @@
+"""Losses: one value per sample, then their mean, so that the number does not depend on the batch.
+
+A loss is px by px (entropies), over regions as a whole (Dice, IoU, Tversky), over outlines and
+structure, or for labels of which some are missing. Tensors have no type: Keras does not type them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from tiledseg._backend import keras
+from tiledseg._validate import did_you_mean, invalid, items_of, real_number
+from tiledseg.config import LossConfig
+from tiledseg.errors import ArrayError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["SegmentationLoss", "build_loss"]
+
+_LOSS_CONFIG: TypeAdapter[Any] = TypeAdapter(LossConfig)
+_SMOOTHING = 1.0  # of soft counts
+_WINDOW, _SIGMA = 11, 1.5  # of the Gaussian window of Wang et al. (2004)
+_C1, _C2 = 0.01**2, 0.03**2  # of the same paper
+_LEAST = 1e-7  # a root has no slope at 0, which a sample without fault would turn into NaN
+
+
+@keras.saving.register_keras_serializable(package="tiledseg")
+class SegmentationLoss(keras.losses.Loss):
+    """A loss of truth (N, h, w, K) and probabilities (N, h, w, K): one value per sample.
+
+    Soft sums run over the px of one sample, never over those that happen to share a batch;
+    Keras then averages over samples.
+
+    Parameters
+    ----------
+    settings : LossConfig or mapping
+        Which loss, with its parameters.
+    class_weights : sequence of float, optional
+        One per class; with one channel those of background and foreground. They weigh the px of
+        the losses that are sums over px, and the classes of the others.
+    name : str
+        Name of the loss.
+    reduction : str
+        Keras name of the reduction over samples.
+
+    Raises
+    ------
+    SettingError
+        As of `build_loss`.
+    """
+
+    def __init__(
+        self,
+        settings: LossConfig | Mapping[str, Any],
+        class_weights: Sequence[float] | None = None,
+        name: str = "loss",
+        reduction: str = "sum_over_batch_size",
+    ) -> None:
+        super().__init__(name=name, reduction=reduction)
+        self.settings = _validated(settings)
+        self.class_weights = None if class_weights is None else _checked_weights(class_weights)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
+        """Give the loss of each sample.
+
+        Parameters
+        ----------
+        y_true : tensor
+            (N, h, w, K) in [0, 1].
+        y_pred : tensor
+            Probabilities (N, h, w, K).
+
+        Returns
+        -------
+        tensor
+            (N,).
+
+        Raises
+        ------
+        ArrayError
+            If the two differ in shape.
+        """
+        _check_shapes(y_true, y_pred)
+        return _LOSSES[self.settings.name](self, y_true, y_pred)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give what rebuilds the loss.
+
+        Returns
+        -------
+        dict
+            The arguments of the class.
+        """
+        config: dict[str, Any] = super().get_config()
+        return config | {"settings": self.settings.model_dump(), "class_weights": self.class_weights}
+
+
+def build_loss(
+    settings: LossConfig | Mapping[str, Any] | str, class_weights: Sequence[float] | None = None
+) -> SegmentationLoss:
+    """Make a loss of truth (N, h, w, K) in [0, 1] and probabilities (N, h, w, K).
+
+    Parameters
+    ----------
+    settings : LossConfig, mapping or str
+        Which loss: its settings, a mapping of them with a ``name``, or the name alone. Labels of
+        several classes are given one-hot.
+    class_weights : sequence of float, optional
+        One per class; with one channel those of background and foreground.
+
+    Returns
+    -------
+    keras.losses.Loss
+        The loss, averaged over samples; it can be saved with a network.
+
+    Raises
+    ------
+    SettingError
+        If the name or a parameter is not known, or a value cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth, probs = np.array([1.0, 0.0]).reshape(1, 1, 2, 1), np.ones((1, 1, 2, 1))
+    >>> float(build_loss("dice")(truth, probs))  # 1 - (2·1 + 1) / (1 + 2 + 1)
+    0.25
+    """
+    validated = _validated(settings)
+    return SegmentationLoss(validated, class_weights, name=validated.name)
+
+
+def _validated(settings: LossConfig | Mapping[str, Any] | str) -> Any:  # noqa: ANN401
+    try:
+        return _LOSS_CONFIG.validate_python(settings)
+    except ValidationError:
+        name = settings.get("name") if isinstance(settings, dict) else settings
+        raise invalid(
+            SettingError, "loss", must="be the name of a loss", got=name, fix=did_you_mean(str(name), _LOSSES)
+        ) from None
+
+
+def _checked_weights(given: Sequence[float]) -> tuple[float, ...]:
+    must = "be numbers from 0 that are not all 0"
+    fix = "Give one per class; with one channel, background and foreground."
+    items = items_of(given, "class_weights", must, fix)
+    weights = tuple(real_number("class_weights", one, fix) for one in items)
+    if not sum(weights) or min(weights) < 0:
+        raise invalid(SettingError, "class_weights", must=must, got=weights, fix=fix)
+    return weights
+
+
+def _check_shapes(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
+    """Refuse what would broadcast in silence, for example labels without a channel axis."""
+    true, predicted = tuple(y_true.shape), tuple(y_pred.shape)
+    fits = len(true) == len(predicted) == 4 and all(
+        a is None or b is None or a == b for a, b in zip(true, predicted, strict=True)
+    )
+    if not fits:
+        raise invalid(
+            ArrayError,
+            "y_true",
+            must=f"be (N, h, w, K) as y_pred, {predicted}",
+            got=true,
+            fix="Give labels one-hot, a single class as (N, h, w, 1).",
+        )
+
+
+def _over_px(loss: SegmentationLoss, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401
+    """Average (N, h, w, K) over px and classes, each px by its class weight in the truth `y`, (N,)."""
+    own = 1.0 if loss.class_weights is None else _px_weights(y, loss.class_weights)
+    return keras.ops.mean(own * weights * values, axis=(1, 2, 3))
+
+
+def _px_weights(y: Any, weights: tuple[float, ...]) -> Any:  # noqa: ANN401
+    """Give each px the weight of its own class, (N, h, w, 1)."""
+    if len(weights) == 2 and y.shape[-1] == 1:
+        return weights[0] + (weights[1] - weights[0]) * y
+    return keras.ops.sum(y * keras.ops.convert_to_tensor(weights, y.dtype), axis=-1, keepdims=True)
+
+
+def _over_classes(loss: SegmentationLoss, values: Any) -> Any:  # noqa: ANN401
+    """Average (N, K) over classes, by weight where there are several, (N,)."""
+    if loss.class_weights is None or values.shape[-1] == 1:
+        return keras.ops.mean(values, axis=-1)
+    shares = [weight / sum(loss.class_weights) for weight in loss.class_weights]
+    return keras.ops.sum(values * keras.ops.convert_to_tensor(shares, values.dtype), axis=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class _SoftCounts:
+    """Soft counts of the px of each sample and class, (N, K)."""
+
+    both: Any  # sum of y p
+    invented: Any  # sum of (1 - y) p
+    missed: Any  # sum of y (1 - p)
+
+
+def _soft_counts(y: Any, p: Any, weights: Any = None) -> _SoftCounts:  # noqa: ANN401
+    """Sum over px, each by its weight where `weights` (N, h, w, 1) are given."""
+
+    def total(values: Any) -> Any:  # noqa: ANN401
+        return keras.ops.sum(values if weights is None else weights * values, axis=(1, 2))
+
+    return _SoftCounts(total(y * p), total((1 - y) * p), total(y * (1 - p)))
+
+
+def _dice_index(counts: _SoftCounts) -> Any:  # noqa: ANN401
+    """Give (2 Σ y p + 1) / (Σ y + Σ p + 1), (N, K)."""
+    twice = 2 * counts.both
+    return (twice + _SMOOTHING) / (twice + counts.invented + counts.missed + _SMOOTHING)
+
+
+def _iou_index(counts: _SoftCounts) -> Any:  # noqa: ANN401
+    """Give (Σ y p + 1) / (Σ (y + p - y p) + 1), (N, K)."""
+    either = counts.both + counts.invented + counts.missed
+    return (counts.both + _SMOOTHING) / (either + _SMOOTHING)
+
+
+def _tversky_index(counts: _SoftCounts, alpha: float, beta: float) -> Any:  # noqa: ANN401
+    """Give the Tversky index, (N, K), smoothed so that it is Dice where alpha and beta are 0.5."""
+    half = _SMOOTHING / 2
+    wrong = alpha * counts.invented + beta * counts.missed
+    return (counts.both + half) / (counts.both + wrong + half)
+
+
+def _bce(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    return _over_px(loss, keras.ops.binary_crossentropy(y, p), y)
+
+
+def _focal(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    """Weigh the cross-entropy of each px and class by how wrong it is."""
+    gamma, alpha = loss.settings.gamma, loss.settings.alpha
+    wrong = keras.ops.maximum(y + p - 2 * y * p, _LEAST)  # 1 - p or p
+    values = keras.ops.power(wrong, gamma) * keras.ops.binary_crossentropy(y, p)
+    return _over_px(loss, values if alpha is None else values * (alpha * y + (1 - alpha) * (1 - y)), y)
+
+
+def _dice(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    return 1 - _over_classes(loss, _dice_index(_soft_counts(y, p)))
+
+
+def _iou(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    return 1 - _over_classes(loss, _iou_index(_soft_counts(y, p)))
+
+
+def _bce_dice(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    return (_bce(loss, y, p) + _dice(loss, y, p)) / 2
+
+
+def _bce_iou(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    return (_bce(loss, y, p) + _iou(loss, y, p)) / 2
+
+
+def _tversky(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    own = loss.settings
+    return 1 - _over_classes(loss, _tversky_index(_soft_counts(y, p), own.alpha, own.beta))
+
+
+def _focal_tversky(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    own = loss.settings
+    wrong = keras.ops.maximum(1 - _tversky_index(_soft_counts(y, p), own.alpha, own.beta), _LEAST)
+    return _over_classes(loss, keras.ops.power(wrong, 1 / own.gamma))
+
+
+def _basnet(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    return (_bce(loss, y, p) + 1 - _over_classes(loss, _ssim(y, p)) + _iou(loss, y, p)) / 3
+
+
+def _ssim(y: Any, p: Any) -> Any:  # noqa: ANN401
+    """Give the mean structural similarity (N, K), with zeros beyond the edges as BASNet has it."""
+    classes = y.shape[-1]
+    blurred = _blurred(keras.ops.concatenate([y, p, y * y, p * p, y * p], axis=-1))
+    mean_y, mean_p, yy, pp, yp = (blurred[..., n * classes : (n + 1) * classes] for n in range(5))
+    light = (2 * mean_y * mean_p + _C1) / (mean_y**2 + mean_p**2 + _C1)
+    spread = (yy - mean_y**2) + (pp - mean_p**2)
+    structure = (2 * (yp - mean_y * mean_p) + _C2) / (spread + _C2)
+    return keras.ops.mean(light * structure, axis=(1, 2))
+
+
+def _blurred(maps: Any) -> Any:  # noqa: ANN401
+    """Blur each channel along y, then along x: two lines of 11 px cost a fifth of a square."""
+    away = np.arange(_WINDOW) - _WINDOW // 2
+    line = np.exp(-(away**2) / (2 * _SIGMA**2))
+    line = np.tile((line / line.sum())[:, None], (1, maps.shape[-1])).astype(np.float32)
+    down = keras.ops.depthwise_conv(maps, line[:, None, :, None], padding="same")
+    return keras.ops.depthwise_conv(down, line[None, :, :, None], padding="same")
+
+
+def _boundary(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    own = loss.settings
+    outline = 1 - _over_classes(loss, _outline_f1(y, p, own.width))
+    return (1 - own.weight) * _bce_dice(loss, y, p) + own.weight * outline
+
+
+def _outline_f1(y: Any, p: Any, width: int) -> Any:  # noqa: ANN401
+    """Give the F1 score of soft outlines that may be `width` px off, (N, K), smoothed by 1."""
+    true, found = _outline(y), _outline(p)
+    precision = _share_near(found, _dilated(true, width))
+    recall = _share_near(true, _dilated(found, width))
+    return 2 * precision * recall / (precision + recall)
+
+
+def _share_near(outline: Any, near: Any) -> Any:  # noqa: ANN401
+    within = keras.ops.sum(outline * near, axis=(1, 2))
+    return (within + 1) / (keras.ops.sum(outline, axis=(1, 2)) + 1)
+
+
+def _outline(maps: Any) -> Any:  # noqa: ANN401
+    """Mark the px inside a region beside its edge."""
+    return _dilated(1 - maps, 1) - (1 - maps)
+
+
+def _dilated(maps: Any, px: int) -> Any:  # noqa: ANN401
+    return keras.ops.max_pool(maps, 2 * px + 1, strides=1, padding="same")
+
+
+def _bootstrap(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    """Mix the labels with the network's own probabilities (Reed et al., arXiv 1412.6596, soft)."""
+    trust = loss.settings.trust
+    mixed = trust * y + (1 - trust) * p
+    entropy = _over_px(loss, keras.ops.binary_crossentropy(mixed, p), y)
+    counts = _soft_counts(keras.ops.stop_gradient(mixed), p)
+    return (entropy + 1 - _over_classes(loss, _dice_index(counts))) / 2
+
+
+def _missing_labels(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+    own = loss.settings
+    weights = _doubt_weights(y, p, own.certain, own.weight)
+    index = _tversky_index(_soft_counts(y, p, weights), own.alpha, own.beta)
+    entropy = _over_px(loss, keras.ops.binary_crossentropy(y, p), y, weights)
+    return (entropy + 1 - _over_classes(loss, index)) / 2
+
+
+def _doubt_weights(y: Any, p: Any, certain: float, weight: float) -> Any:  # noqa: ANN401
+    """Weigh background px that look like foreground by `weight`, all others by 1, (N, h, w, 1)."""
+    background = 1 - y if y.shape[-1] == 1 else y[..., :1]
+    foreground = p if y.shape[-1] == 1 else keras.ops.max(p[..., 1:], axis=-1, keepdims=True)
+    doubted = background * keras.ops.cast(foreground >= certain, y.dtype)
+    return keras.ops.stop_gradient(1 - (1 - weight) * doubted)
+
+
+_LOSSES: dict[str, Callable[[SegmentationLoss, Any, Any], Any]] = {
+    "bce": _bce,
+    "dice": _dice,
+    "iou": _iou,
+    "bce_dice": _bce_dice,
+    "bce_iou": _bce_iou,
+    "basnet": _basnet,
+    "focal": _focal,
+    "tversky": _tversky,
+    "focal_tversky": _focal_tversky,
+    "boundary": _boundary,
+    "bootstrap": _bootstrap,
+    "missing_labels": _missing_labels,
+}

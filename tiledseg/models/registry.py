@@ -1,0 +1,122 @@
+"""Architectures by name, and what is trained for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tiledseg._backend import keras
+from tiledseg._validate import did_you_mean, instance_of, invalid
+from tiledseg.config import (
+    ArchitectureConfig,
+    AttentionUNetConfig,
+    DeepLabV3PlusConfig,
+    EfficientUNetConfig,
+    EncoderUNetConfig,
+    MultiResUNetConfig,
+    ResEncUNetConfig,
+    SharpUNetConfig,
+    SwinUNetConfig,
+    TransUNetConfig,
+    U2NetConfig,
+    UNet3PlusConfig,
+    UNetConfig,
+)
+from tiledseg.errors import SettingError
+from tiledseg.models.architectures.attention_unet import AttentionUNetBuilder
+from tiledseg.models.architectures.deeplabv3plus import DeepLabV3PlusBuilder
+from tiledseg.models.architectures.encoder_unet import EncoderUNetBuilder
+from tiledseg.models.architectures.multires_unet import MultiResUNetBuilder
+from tiledseg.models.architectures.resenc_unet import ResEncUNetBuilder
+from tiledseg.models.architectures.sharp_unet import SharpUNetBuilder
+from tiledseg.models.architectures.swin_unet import SwinUNetBuilder
+from tiledseg.models.architectures.trans_unet import TransUNetBuilder
+from tiledseg.models.architectures.u2net import U2NetBuilder
+from tiledseg.models.architectures.unet import UNetBuilder
+from tiledseg.models.architectures.unet3plus import UNet3PlusBuilder
+
+if TYPE_CHECKING:
+    from tiledseg.config import NetworkConfig
+    from tiledseg.models.builder import NetworkBuilder
+
+__all__ = ["build_model", "builder_for", "training_network"]
+
+_BUILDERS: dict[type[ArchitectureConfig], type[NetworkBuilder[Any]]] = {
+    AttentionUNetConfig: AttentionUNetBuilder,
+    MultiResUNetConfig: MultiResUNetBuilder,
+    ResEncUNetConfig: ResEncUNetBuilder,
+    SharpUNetConfig: SharpUNetBuilder,
+    U2NetConfig: U2NetBuilder,
+    UNet3PlusConfig: UNet3PlusBuilder,
+    UNetConfig: UNetBuilder,
+    DeepLabV3PlusConfig: DeepLabV3PlusBuilder,
+    EfficientUNetConfig: EncoderUNetBuilder,
+    EncoderUNetConfig: EncoderUNetBuilder,
+    SwinUNetConfig: SwinUNetBuilder,
+    TransUNetConfig: TransUNetBuilder,
+}
+_SETTINGS = {settings.model_fields["name"].default: settings for settings in _BUILDERS}
+
+
+def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
+    """Build a network by its settings.
+
+    Parameters
+    ----------
+    config : NetworkConfig or mapping
+        Settings of an architecture; a mapping has its ``name`` and any of its settings.
+
+    Returns
+    -------
+    keras.Model
+        Maps images (N, H, W, C) to outputs (N, H, W, K) float32.
+
+    Raises
+    ------
+    SettingError
+        If the name or a setting is not known, or a value cannot be used.
+
+    Examples
+    --------
+    >>> build_model({"name": "unet", "levels": 2, "base_filters": 4, "input_shape": (64, 64, 3)}).output_shape
+    (None, 64, 64, 1)
+    """
+    return builder_for(config).build()
+
+
+def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[Any]:
+    """Find the builder for settings of an architecture."""
+    if isinstance(config, ArchitectureConfig):
+        return _BUILDERS[type(config)](config)
+    if not isinstance(config, Mapping):
+        raise invalid(
+            SettingError,
+            "config",
+            must="be settings of an architecture, or a mapping of them",
+            got=type(config).__name__,
+            fix='Give for example {"name": "unet"}.',
+        )
+    settings = _named(config.get("name")).model_validate(dict(config))
+    return _BUILDERS[type(settings)](settings)
+
+
+def training_network(network: keras.Model, architecture: NetworkConfig) -> keras.Model:
+    """Give what is compiled and fitted to train a network: with side outputs, where its settings have any.
+
+    Settings such as ``deep_supervision`` add losses at outputs inside the network. Those outputs
+    have no place in prediction, so the network that is saved does not have them.
+    """
+    instance_of(keras.Model, network, "network", "Build it with build_model.")
+    return builder_for(architecture).training_network(network)
+
+
+def _named(name: object) -> type[ArchitectureConfig]:
+    if not isinstance(name, str) or name not in _SETTINGS:
+        raise invalid(
+            SettingError,
+            "name",
+            must="be an architecture",
+            got=name,
+            fix=did_you_mean(str(name), _SETTINGS),
+        )
+    return _SETTINGS[name]

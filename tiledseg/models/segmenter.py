@@ -1,0 +1,255 @@
+"""A network with all that is needed to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from tiledseg._backend import keras
+from tiledseg._validate import invalid, one_of
+from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TilingConfig
+from tiledseg.errors import ModelError, SettingError
+from tiledseg.models.bundle import write_bundle
+from tiledseg.models.registry import builder_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tiledseg._types import PathLike
+
+__all__ = ["Segmenter"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Segmenter:
+    """A network with its architecture, its preprocessing, its labels and its tiling.
+
+    Attributes
+    ----------
+    network : keras.Model
+        Maps prepared tiles (N, h, w, C) to probabilities (N, h, w, K).
+    architecture : NetworkConfig
+        Settings that rebuild the network.
+    labels : tuple of str
+        One name per output channel; with one channel the name of the foreground.
+    preprocessing : PreprocessingConfig
+        Preparation of an image's pixels.
+    threshold : float
+        Probability from which a pixel is foreground, in (0, 1); for one output channel.
+    tiling : TilingConfig or None
+        Tiling that suits the network; None leaves the choice to the caller.
+    tta : {"flips", "d4"} or None
+        Test-time augmentation where the caller names none; see `tiledseg.tiled_predict`.
+    provenance : mapping
+        Where it comes from: training facts, versions, licence of the data. Anything that JSON
+        can hold.
+
+    Raises
+    ------
+    SettingError
+        If the parts have wrong values or do not fit each other.
+    ModelError
+        If the network does not have the shapes that its architecture states.
+    """
+
+    network: keras.Model
+    architecture: NetworkConfig
+    labels: tuple[str, ...]
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    threshold: float = 0.5
+    tiling: TilingConfig | None = None
+    tta: Literal["flips", "d4"] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the parts, alone and against each other."""
+        _check_types(self)
+        _check_network(self)
+        _check_labels(self)
+        self.architecture.check_preprocessing(self.preprocessing)
+        _check_threshold(self.threshold)
+        _check_tta(self)
+        _check_tiling(self)
+        object.__setattr__(self, "provenance", _as_json(self.provenance))
+
+    def changed(self, **changes: Any) -> Self:  # noqa: ANN401  each field has its own type
+        """Copy this segmenter with some parts changed, all checked again.
+
+        Parameters
+        ----------
+        **changes : object
+            New parts by field name.
+
+        Returns
+        -------
+        Segmenter
+            The copy; the network is shared unless changed.
+
+        Raises
+        ------
+        SettingError
+            If a part has a wrong value or does not fit the others.
+        """
+        return replace(self, **changes)
+
+    def save(self, folder: PathLike, *, overwrite: bool = False) -> Path:
+        """Write a bundle: a folder of ``config.json``, ``model.safetensors`` and ``README.md``.
+
+        The files are written to a hidden folder beside the target, which then takes the target's
+        name. A save that is killed leaves that folder, ``.tiledseg-*.part``, and the target as it
+        was; killed while it replaces a bundle, it may leave the earlier one under the hidden name
+        ``.NAME.*.old``.
+
+        Parameters
+        ----------
+        folder : path
+            The new folder; the folders above it are made.
+        overwrite : bool
+            Whether to replace a bundle that is there already. A folder that holds anything else is
+            never replaced.
+
+        Returns
+        -------
+        Path
+            The bundle's absolute path.
+
+        Raises
+        ------
+        FileError
+            If `folder` is no path, exists and may not be replaced, or cannot be written.
+        ModelError
+            If a weight is not finite, or the architecture would rebuild another network.
+        SettingError
+            If the settings and the provenance together are larger than 1 MB.
+        """
+        entries = {
+            "architecture": self.architecture.told(),
+            "labels": self.labels,
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+            "threshold": self.threshold,
+            "tiling": None if self.tiling is None else self.tiling.model_dump(mode="json"),
+            **({} if self.tta is None else {"tta": self.tta}),
+            "provenance": self.provenance,
+        }
+        builder = builder_for(self.architecture)
+        return write_bundle(folder, self.network, builder, entries, overwrite=overwrite)
+
+
+def _check_types(segmenter: Segmenter) -> None:
+    wanted = {
+        "network": keras.Model,
+        "architecture": ArchitectureConfig,
+        "labels": tuple,
+        "preprocessing": PreprocessingConfig,
+        "threshold": float,
+        "tiling": TilingConfig | None,
+        "provenance": Mapping,
+    }
+    for name, kind in wanted.items():
+        value = getattr(segmenter, name)
+        if not isinstance(value, kind):
+            raise invalid(
+                SettingError,
+                name,
+                must=f"be of type {getattr(kind, '__name__', kind)}",
+                got=type(value).__name__,
+                fix="See `Segmenter` for its fields.",
+            )
+
+
+def _check_network(segmenter: Segmenter) -> None:
+    network, settings = segmenter.network, segmenter.architecture
+    shapes = (getattr(network, "input_shape", None), getattr(network, "output_shape", None))
+    if settings.final_activation == "linear":
+        raise invalid(
+            SettingError,
+            "architecture.final_activation",
+            must="give probabilities",
+            got="linear",
+            fix="Use sigmoid or softmax.",
+        )
+    stated = ((None, *settings.input_shape), (None, *settings.input_shape[:2], settings.classes))
+    if shapes != stated:
+        raise invalid(
+            ModelError,
+            "network",
+            must=f"have its architecture's input and output shapes {stated}",
+            got=shapes,
+            fix="Give the settings that it was built with.",
+        )
+
+
+def _check_labels(segmenter: Segmenter) -> None:
+    labels: tuple[object, ...] = segmenter.labels
+    classes = segmenter.architecture.classes
+    if not all(isinstance(label, str) and label.strip() for label in labels):
+        raise invalid(
+            SettingError,
+            "labels",
+            must="be names that are not empty",
+            got=labels,
+            fix='Give for example ("cell",).',
+        )
+    if len(labels) != classes or len(set(labels)) != classes:
+        raise invalid(
+            SettingError,
+            "labels",
+            must=f"be {classes} different names, one per output channel",
+            got=labels,
+            fix="With one channel, name the foreground alone.",
+        )
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 < threshold < 1:
+        raise invalid(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Try 0.5.")
+
+
+def _check_tta(segmenter: Segmenter) -> None:
+    tta, tiling = segmenter.tta, segmenter.tiling
+    if tta is not None:
+        one_of("tta", tta, ("flips", "d4"))
+    if tta == "d4" and tiling and tiling.tile_size != "auto" and len(set(tiling.tile_shape)) > 1:
+        must = "be flips for tiles that are not square"
+        raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
+
+
+def _check_tiling(segmenter: Segmenter) -> None:
+    if segmenter.tiling is None or segmenter.tiling.tile_size == "auto":
+        return
+    settings = segmenter.architecture
+    for axis, tile, size in zip("yx", segmenter.tiling.tile_shape, settings.input_shape[:2], strict=True):
+        if size is not None and tile != size:
+            raise invalid(
+                SettingError,
+                "tiling.tile_size",
+                must=f"be {size} along {axis}, as the network's input",
+                got=tile,
+                fix=f"Use {size}, or a network of free size.",
+            )
+        if tile % settings.stride:
+            low = tile // settings.stride * settings.stride
+            raise invalid(
+                SettingError,
+                "tiling.tile_size",
+                must=f"be a multiple of the network's stride {settings.stride} along {axis}",
+                got=tile,
+                fix=f"Use {f'{low} or ' if low else ''}{low + settings.stride}.",
+            )
+
+
+def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy it by way of JSON, so that it is the same before and after saving."""
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(provenance), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise invalid(
+            SettingError,
+            "provenance",
+            must="hold what JSON can hold",
+            got=str(error),
+            fix="Use text, finite numbers, lists and mappings.",
+        ) from None
+    return copy

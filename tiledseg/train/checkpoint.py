@@ -1,0 +1,249 @@
+"""Checkpoints: all that a run is resumed from, in one file that is sealed by its SHA-256.
+
+A seal of one line, then a safetensors payload, whose metadata hold what is no array. Nothing in it
+is ever executed. A run keeps its last two: where the last one is damaged, the one before it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from tiledseg._backend import keras
+from tiledseg._storage import atomic_write
+from tiledseg._validate import invalid, path_text
+from tiledseg.errors import FileError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from io import BufferedReader
+
+    from tiledseg.train.run_folder import History
+
+__all__ = ["Checkpoint", "Checkpointer", "Restorer", "latest_checkpoint", "restore_variables"]
+
+_log = logging.getLogger("tiledseg")
+_SEAL = "tiledseg checkpoint 1 sha256:{}\n"
+_SEAL_BYTES = len(_SEAL.format("0" * 64))
+_LARGEST_HEADER = 10**8
+_KEPT = 2
+_OF_KERAS = {"params", "_model", "validation_data"}
+_TYPES = {  # safetensors' names
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What a run is resumed from."""
+
+    arrays: Mapping[str, np.ndarray[Any, Any]]  # variables by name
+    facts: Mapping[str, Any]  # what is no array, as JSON can hold it
+
+
+def _write(folder: Path, number: int, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint, whole or not at all, and remove all but the last two."""
+    path = folder / f"epoch-{number:06d}.ckpt"
+    with atomic_write(path) as file:
+        file.write(_SEAL.format("0" * 64).encode())
+        digest = _write_payload(file, checkpoint)
+        file.seek(0)
+        file.write(_SEAL.format(digest).encode())
+    for old in _by_number(folder)[_KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read the last checkpoint that is whole."""
+    errors: list[FileError] = []
+    for path in _by_number(Path(path_text(folder))):
+        try:
+            return _read(path)
+        except FileError as error:
+            _log.warning("%s", error)
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return None
+
+
+def _by_number(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*.ckpt"), reverse=True)
+
+
+def _write_payload(file: BinaryIO, checkpoint: Checkpoint) -> str:
+    """Write the payload array by array, and give its digest."""
+    header: dict[str, Any] = {"__metadata__": {"facts": json.dumps(checkpoint.facts)}}
+    start = 0
+    for name, values in checkpoint.arrays.items():
+        ends = [start, start + values.nbytes]
+        header[name] = {"dtype": _NAMES[values.dtype], "shape": list(values.shape), "data_offsets": ends}
+        start += values.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    for part in chain[Any](
+        [len(text).to_bytes(8, "little"), text], map(_bytes_of, checkpoint.arrays.values())
+    ):
+        digest.update(part)
+        file.write(part)
+    return digest.hexdigest()
+
+
+def _bytes_of(values: np.ndarray[Any, Any]) -> Any:  # noqa: ANN401  a buffer
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        with path.open("rb") as file:
+            _check_seal(file, path)
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, _LARGEST_HEADER)))
+            facts = json.loads(header.pop("__metadata__")["facts"])
+            return Checkpoint({name: _array(file, one) for name, one in header.items()}, facts)
+    except OSError as error:
+        raise invalid(
+            FileError, str(path), must="be readable", got=str(error), fix="Check its rights and its disk."
+        ) from error
+
+
+def _check_seal(file: BufferedReader, path: Path) -> None:
+    seal, digest = file.read(_SEAL_BYTES), hashlib.file_digest(file, "sha256")
+    if seal != _SEAL.format(digest.hexdigest()).encode():
+        raise invalid(
+            FileError,
+            str(path),
+            must="be a checkpoint with the SHA-256 checksum that it was sealed with",
+            got="other bytes",
+            fix="It is damaged; the one before it is used where that is whole.",
+        )
+    file.seek(_SEAL_BYTES)
+
+
+def _array(file: BinaryIO, entry: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    """Read the next array; they lie in the order of the header."""
+    start, end = entry["data_offsets"]
+    values = np.frombuffer(file.read(end - start), _TYPES[entry["dtype"]])
+    return values.reshape(entry["shape"])
+
+
+class Checkpointer(keras.callbacks.Callback):
+    """Writes a checkpoint at the end of each epoch; stands behind all whose state it saves."""
+
+    def __init__(self, folder: Path, history: History, callbacks: Sequence[Any]) -> None:
+        super().__init__()
+        self._folder, self._history, self._callbacks = folder, history, callbacks
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Write it."""
+        arrays = {name: np.asarray(variable.numpy()) for name, variable in _variables(self.model)}
+        states = []
+        for place, callback in enumerate(self._callbacks):
+            plain, own = _state_of(callback)
+            arrays |= {f"callback/{place}/{name}": values for name, values in own.items()}
+            states.append({"class": type(callback).__name__, "state": plain})
+        facts = {
+            "epoch": epoch + 1,
+            "finished": epoch + 1 == self.params["epochs"] or bool(self.model.stop_training),
+            "history": self._history.columns,
+            "callbacks": states,
+        }
+        _write(self._folder, epoch + 1, Checkpoint(arrays, facts))
+
+
+class Restorer(keras.callbacks.Callback):
+    """Restores the state of callbacks once all have begun; stands behind them."""
+
+    def __init__(self, checkpoint: Checkpoint, callbacks: Sequence[Any]) -> None:
+        super().__init__()
+        self._checkpoint, self._callbacks = checkpoint, callbacks
+        before = [entry["class"] for entry in checkpoint.facts["callbacks"]]
+        now = [type(callback).__name__ for callback in callbacks]
+        if before != now:
+            raise invalid(
+                SettingError,
+                "callbacks",
+                must=f"be those that the run began with, {', '.join(before)}",
+                got=", ".join(now),
+                fix="Pass callbacks of the same classes in the same order.",
+            )
+
+    def on_train_begin(self, logs: object = None) -> None:  # noqa: ARG002
+        """Restore them: callbacks of Keras reset themselves at this very event."""
+        for place, callback in enumerate(self._callbacks):
+            vars(callback).update(self._checkpoint.facts["callbacks"][place]["state"])
+            start = f"callback/{place}/"
+            lists: dict[str, list[Any]] = {}
+            for name, values in self._checkpoint.arrays.items():
+                if name.startswith(start):
+                    lists.setdefault(name.removeprefix(start).split("/")[0], []).append(np.array(values))
+            vars(callback).update(lists)
+
+
+def restore_variables(network: keras.Model, checkpoint: Checkpoint) -> None:
+    """Restore weights, random generators and the optimizer's variables."""
+    variables = dict(_variables(network))
+    stored = {name for name in checkpoint.arrays if not name.startswith("callback/")}
+    for name in sorted(variables.keys() | stored):
+        there = tuple(variables[name].shape) if name in variables else "no such variable"
+        found = checkpoint.arrays[name].shape if name in stored else "no such variable"
+        if there != found:
+            raise invalid(
+                FileError,
+                f"checkpoint: {name}",
+                must=f"have the shape that the run's settings give, {there}",
+                got=found,
+                fix="Resume with the version of tiledseg and Keras that the run began with.",
+            )
+    for name, variable in variables.items():
+        variable.assign(checkpoint.arrays[name])
+
+
+def _variables(network: keras.Model) -> Iterator[tuple[str, Any]]:
+    """Name all that a step of training changes, but for the metrics, which are reset in each epoch."""
+    metrics = {id(variable) for metric in network.metrics for variable in metric.variables}
+    own = [variable for variable in network.variables if id(variable) not in metrics]
+    for kind, variables in (("network", own), ("optimizer", network.optimizer.variables)):
+        for place, variable in enumerate(variables):
+            yield f"{kind}/{place:05d}", variable
+
+
+def _state_of(callback: object) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give the attributes of a callback that JSON can hold, and its lists of arrays."""
+    plain: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    for name, value in vars(callback).items():
+        if name in _OF_KERAS:
+            continue
+        one = value.item() if isinstance(value, np.generic) else value
+        if isinstance(one, list) and one and all(isinstance(part, np.ndarray) for part in one):
+            arrays |= {f"{name}/{place:05d}": part for place, part in enumerate(one)}
+        elif _is_plain(one):
+            plain[name] = one
+    return plain, arrays
+
+
+def _is_plain(value: object) -> bool:
+    """Say whether JSON gives it back as it is."""
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False

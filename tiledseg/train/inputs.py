@@ -1,0 +1,149 @@
+"""The inputs of the training loop: from pairs to crops, and to batches that threads prepare ahead."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+
+from tiledseg._backend import keras
+from tiledseg._validate import invalid
+from tiledseg.data import CropSampler, GridCrops, as_pairs, check_apart, crops_to_cover, prepare_pairs
+from tiledseg.errors import ArrayError, TiledSegError
+from tiledseg.train.run_folder import RunRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg._types import FloatArray
+    from tiledseg.config import TrainConfig
+    from tiledseg.data import Pair, PairLike, PreparedPair
+
+__all__ = ["CropSource", "Feed", "TrainingData", "sampler_of", "training_data"]
+
+_Batch: TypeAlias = "tuple[FloatArray, FloatArray]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """What a run is trained on and validated by."""
+
+    train: CropSampler  # random crops
+    valid: GridCrops  # crops that cover each image of the validation
+    valid_pairs: list[Pair]  # the pairs of the validation
+    record: RunRecord  # where they come from
+
+
+def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequence[PairLike]) -> TrainingData:
+    """Read and check the pairs of a run, and prepare their pixels."""
+    train_pairs, valid_pairs = as_pairs(train, "train"), as_pairs(valid, "valid")
+    check_apart(train_pairs, valid_pairs)
+    prepared = _prepared(config, [*train_pairs, *valid_pairs])
+    first, second = prepared[: len(train_pairs)], prepared[len(train_pairs) :]
+    if not any(len(pair.foreground) for pair in first):
+        fix = "Check the masks and `mask_threshold`."
+        raise invalid(ArrayError, "train", must="have foreground in some mask", got="label 0 alone", fix=fix)
+    steps = config.steps_per_epoch or ceil(crops_to_cover(first, config.crop_shape) / config.batch_size)
+    grid = GridCrops(second, config.crop_shape, classes=config.network.classes)
+    record = RunRecord(train_pairs, valid_pairs)
+    return TrainingData(_sampler(config, first, steps), grid, valid_pairs, record)
+
+
+def sampler_of(config: TrainConfig, train: Sequence[PairLike], steps: int) -> CropSampler:
+    """Read and check pairs for training alone, and prepare their pixels."""
+    return _sampler(config, _prepared(config, as_pairs(train, "train")), steps)
+
+
+def _prepared(config: TrainConfig, pairs: list[Pair]) -> list[PreparedPair]:
+    return prepare_pairs(
+        pairs,
+        config.preprocessing,
+        classes=config.network.classes,
+        memory=config.memory_mb * 10**6,
+        cache_dir=config.cache_dir,
+    )
+
+
+def _sampler(config: TrainConfig, prepared: Sequence[PreparedPair], steps: int) -> CropSampler:
+    return CropSampler(
+        prepared,
+        config.crop_shape,
+        length=steps * config.batch_size,
+        classes=config.network.classes,
+        foreground_share=config.foreground_share,
+        transforms=config.transforms,
+        seed=config.seed,
+    )
+
+
+class CropSource(Protocol):
+    """Crops by epoch and place, the same whenever they are asked for."""
+
+    def __len__(self) -> int:
+        """Count the crops of an epoch."""
+        ...
+
+    def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Cut images (N, h, w, C) and masks (N, h, w, K)."""
+        ...
+
+
+class Feed(keras.utils.PyDataset):
+    """Gives crops to Keras, batch by batch, in order; threads cut the next ones meanwhile."""
+
+    def __init__(self, source: CropSource, batch_size: int, threads: int = 1) -> None:
+        super().__init__()
+        self._source, self._batch_size, self._epoch = source, batch_size, 0
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tiledseg-feed")
+        self._ahead: dict[int, Future[_Batch]] = {}
+        self._most_ahead = 2 * threads
+        self.error: TiledSegError | None = None
+
+    def start(self, epoch: int) -> None:
+        """Go to an epoch, counted from 0."""
+        self._cancel()
+        self._epoch = epoch
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._cancel()
+        self._pool.shutdown()
+
+    def __len__(self) -> int:
+        """Count the batches of an epoch."""
+        return ceil(len(self._source) / self._batch_size)
+
+    def __getitem__(self, place: int) -> _Batch:
+        """Give a batch, and have the next ones cut."""
+        for number in range(place, min(place + 1 + self._most_ahead, len(self))):
+            if number not in self._ahead:
+                self._ahead[number] = self._pool.submit(self._cut, self._epoch, number)
+        try:
+            return self._ahead.pop(place).result()
+        except TiledSegError as error:  # Keras turns it into one of the backend's own
+            self.error = error
+            raise
+
+    def _cut(self, epoch: int, place: int) -> _Batch:
+        # Where crops do not come out even, the first batch has fewer: by it Keras on JAX settles how
+        # all of them are shared among devices.
+        end = len(self._source) - (len(self) - 1 - place) * self._batch_size
+        ids = range(max(0, end - self._batch_size), end)
+        images, masks = self._source.batch(epoch, ids)
+        if not np.isfinite(images.min() + images.max()):
+            raise invalid(
+                ArrayError,
+                "images",
+                must="be finite in training",
+                got=f"NaN or infinity in batch {place + 1} of epoch {epoch + 1}",
+                fix="Check the images, and the transforms of `augment`.",
+            )
+        return images, masks
+
+    def _cancel(self) -> None:
+        for future in self._ahead.values():
+            future.cancel()
+        self._ahead.clear()

@@ -1,0 +1,307 @@
+"""The training loop of one run in its folder, from its beginning or from its last checkpoint."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._backend import keras, tf
+from tiledseg._progress import progress_bar
+from tiledseg._storage import locked
+from tiledseg._validate import invalid
+from tiledseg.config import PlateauConfig, TilingConfig
+from tiledseg.errors import SettingError
+from tiledseg.models import Segmenter, build_loss, build_model, builder_for, load_model, training_network
+from tiledseg.train.callbacks import (
+    BestNetwork,
+    EpochProgress,
+    FiniteGuard,
+    Stopper,
+    WeightAverage,
+    metrics_of,
+)
+from tiledseg.train.checkpoint import Checkpointer, Restorer, latest_checkpoint, restore_variables
+from tiledseg.train.inputs import Feed
+from tiledseg.train.optimizer import Plateau, build_optimizer, scheduled_rate
+from tiledseg.train.previews import Curves, Previews, write_overview
+from tiledseg.train.run_folder import History, remove_leftovers, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from tiledseg.config import TrainConfig
+    from tiledseg.train.checkpoint import Checkpoint
+    from tiledseg.train.inputs import TrainingData
+
+__all__ = ["TrainingLoop", "check_devices", "compiled", "first_network", "precision_of_layers", "seeded"]
+
+_BEST, _CHECKPOINTS = "best", "checkpoints"
+_EXACT_ON_GPU = "--xla_gpu_deterministic_ops=true"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingLoop:
+    """A run: what it takes, and where it writes."""
+
+    config: TrainConfig  # the settings
+    data: TrainingData  # the crops
+    run_dir: Path  # the folder
+
+    def run(
+        self, callbacks: Sequence[keras.callbacks.Callback], *, progress: bool
+    ) -> tuple[Segmenter, dict[str, list[float]]]:
+        """Train until the end, or until it is asked to stop; give the best segmenter and the history."""
+        with locked(self.run_dir), seeded(self.config.seed), Stopper(self.run_dir) as stopper:
+            remove_leftovers(self.run_dir)
+            checkpoint = latest_checkpoint(self.run_dir / _CHECKPOINTS)
+            history = History(self.run_dir, checkpoint.facts["history"] if checkpoint else {})
+            if not (checkpoint and checkpoint.facts["finished"]):
+                with _sharing_batches(self.config.devices):
+                    self._train(checkpoint, history, callbacks, stopper, progress)
+            best = load_model(self.run_dir / _BEST)
+        return best, history.columns
+
+    def _train(
+        self,
+        checkpoint: Checkpoint | None,
+        history: History,
+        callbacks: Sequence[keras.callbacks.Callback],
+        stopper: Stopper,
+        progress: bool,  # noqa: FBT001
+    ) -> None:
+        config = self.config
+        if config.deterministic:
+            _repeat_exactly()
+        with precision_of_layers(config.precision):
+            network = builder_for(config.network).build(blank=True) if checkpoint else first_network(config)
+            segmenter = self._segmenter(network)
+            write_overview(self.run_dir, network, diagram=config.diagram)
+            network = training_network(network, config.network)
+        stateful = self._stateful(segmenter, history, callbacks)
+        with ExitStack() as stack:
+            train, valid = (
+                Feed(source, config.batch_size, config.feed_threads)
+                for source in (self.data.train, self.data.valid)
+            )
+            stack.callback(train.close)
+            stack.callback(valid.close)
+            compiled(network, config, scheduled_rate(config, len(train)), config.metrics)
+            done = 0
+            last: list[Any] = [Checkpointer(self.run_dir / _CHECKPOINTS, history, stateful), stopper]
+            if checkpoint:
+                restore_variables(network, checkpoint)
+                done = checkpoint.facts["epoch"]
+                last.append(Restorer(checkpoint, stateful))
+            batches = (config.epochs - done) * len(train)
+            advance = stack.enter_context(progress_bar(batches, "batches", shown=progress))
+            previews = self._previews(segmenter, history)
+            order = [EpochProgress(train, advance), *stateful[:2], *previews, *stateful[2:], *last]
+            self._fit(network, train, valid, done, order)
+
+    def _segmenter(self, network: keras.Model) -> Segmenter:
+        config, record = self.config, self.data.record
+        return Segmenter(
+            network=network,
+            architecture=config.network,
+            labels=config.labels,
+            preprocessing=config.preprocessing,
+            threshold=config.threshold,
+            tiling=config.tiling or TilingConfig(tile_size=config.crop_shape, overlap=0.25),
+            provenance={
+                **versions(),
+                "train_images": len(record.data["train"]),
+                "valid_images": len(record.data["valid"]),
+                "data_digest": record.digest,
+                "settings": _described(config),
+            },
+        )
+
+    def _stateful(
+        self, segmenter: Segmenter, history: History, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> list[Any]:
+        """List the callbacks whose state belongs to the run, in the order in which they act."""
+        best, schedule = self.run_dir / _BEST, self.config.schedule
+        best_network = BestNetwork(segmenter, best, history, self.config.patience)
+        averages = [] if self.config.ema is None else [WeightAverage(self.config.ema)]
+        plateaus = [Plateau(schedule)] if isinstance(schedule, PlateauConfig) else []
+        return [FiniteGuard(best), best_network, *callbacks, *averages, *plateaus]
+
+    def _previews(self, segmenter: Segmenter, history: History) -> list[Any]:
+        """List what draws; it stands behind the best network's callback, and sees averaged weights."""
+        config, found = self.config, []
+        if config.curves:
+            found.append(Curves(self.run_dir, history))
+        if config.preview_every:
+            pairs = self.data.valid_pairs[: config.preview_images]
+            found.append(Previews(self.run_dir, segmenter, pairs, config.preview_every))
+        if config.tensorboard:
+            found.append(keras.callbacks.TensorBoard(str(self.run_dir / "tensorboard")))
+        return found
+
+    def _fit(self, network: keras.Model, train: Feed, valid: Feed, done: int, callbacks: list[Any]) -> None:
+        try:
+            network.fit(
+                train,
+                validation_data=valid,
+                epochs=self.config.epochs,
+                initial_epoch=done,
+                shuffle=False,  # the sampler shuffles, by the seed
+                callbacks=callbacks,
+                verbose=0,
+            )
+        except Exception:
+            error = train.error or valid.error
+            if error:
+                raise error from None
+            raise
+
+
+def compiled(network: keras.Model, config: TrainConfig, rate: Any, metrics: Sequence[str]) -> None:  # noqa: ANN401
+    """Compile a network with the optimizer, the loss and the metrics of the settings."""
+    network.compile(
+        optimizer=build_optimizer(config, rate),
+        loss=build_loss(config.loss, config.class_weights),
+        metrics=metrics_of(metrics, config.network.classes, config.threshold),
+    )
+    network.optimizer.build(network.trainable_variables)
+
+
+def first_network(config: TrainConfig) -> keras.Model:
+    """Build the network that a run begins with: its weights are random, pretrained, or those of a bundle."""
+    if config.start_from is None:
+        return build_model(config.network)
+    network = builder_for(config.network).build(blank=True)  # without the file of `encoder_weights`
+    start = load_model(config.start_from)
+    found, wanted = (
+        (name, [tuple(weight.shape) for weight in one.weights])
+        for name, one in ((start.architecture.name, start.network), (config.network.name, network))
+    )
+    if found != wanted:
+        got, must = (
+            f"a {name} with {one.count_params():,} parameters"
+            for name, one in ((start.architecture.name, start.network), (config.network.name, network))
+        )
+        fix = "Train with network=load_model(start_from).architecture."
+        raise invalid(
+            SettingError, "start_from", must=f"hold weights for `network`, which is {must}", got=got, fix=fix
+        )
+    network.set_weights(start.network.get_weights())
+    return network
+
+
+def _described(config: TrainConfig) -> dict[str, Any]:
+    """Give the settings that a bundle states: no folders of the machine that it was trained on."""
+    settings = config.model_dump(mode="json", exclude={"runs_dir", "cache_dir"})
+    settings["network"] = config.network.told()
+    if config.start_from is not None:
+        settings["start_from"] = "/".join(PurePath(config.start_from).parts[-2:])  # the run, and what of it
+    return settings
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and Keras; afterwards the caller's global generators continue as before."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  what the caller may draw from
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def precision_of_layers(precision: str) -> Iterator[None]:
+    """Let layers that are made now compute in a precision; afterwards Keras' own setting holds again."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def check_devices(config: TrainConfig) -> None:
+    """Check that the backend can do what a run asks of its devices, before anything is done."""
+    chosen = _chosen(config.devices)
+    if config.batch_size % len(chosen):
+        raise invalid(
+            SettingError,
+            "batch_size",
+            must=f"be a multiple of the {len(chosen)} devices that share it",
+            got=config.batch_size,
+            fix=f"Use {config.batch_size // len(chosen) * len(chosen) + len(chosen)}, or devices=1.",
+        )
+    exact = _EXACT_ON_GPU in os.environ.get("XLA_FLAGS", "").split()
+    if config.deterministic and keras.backend.backend() == "jax" and chosen[0][:3] == "gpu" and not exact:
+        raise SettingError(
+            "`deterministic` needs a flag of XLA on a GPU by JAX; got True without it. "
+            f"Set XLA_FLAGS={_EXACT_ON_GPU} before Python starts, or deterministic=False."
+        )
+
+
+def _repeat_exactly() -> None:
+    """Let the backend compute the same bits from the same numbers, from now on in this process."""
+    backend = keras.backend.backend()  # JAX does so on a processor by itself; on a GPU see `check_devices`
+    if backend == "tensorflow":
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "torch":
+        torch: Any = importlib.import_module("torch")
+        torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003
+
+
+@contextmanager
+def _sharing_batches(devices: int | str) -> Iterator[None]:
+    """Let networks that are made now share each batch evenly among devices, which all hold all weights."""
+    chosen = _chosen(devices)
+    if len(chosen) == 1:
+        yield
+    elif keras.backend.backend() == "tensorflow":
+        with tf.distribute.MirroredStrategy(chosen).scope():
+            yield
+    else:
+        with _DataParallel(devices=chosen).scope():
+            yield
+
+
+class _DataParallel(keras.distribution.DataParallel):
+    """Shares batches among devices; one that cannot be shared evenly goes whole to each of them."""
+
+    def get_data_layout(self, data_shape: Sequence[int]) -> keras.distribution.TensorLayout:
+        """Say which axis of a batch is shared; Keras decides by the first batch for all, see `Feed`."""
+        if data_shape[0] % self.num_model_replicas:
+            return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
+        return super().get_data_layout(data_shape)
+
+
+def _chosen(devices: int | str) -> list[str]:
+    """Name the devices, in the backend's words."""
+    backend = keras.backend.backend()
+    available = _available(backend)
+    if devices != "all" and int(devices) > len(available):
+        raise invalid(
+            SettingError,
+            "devices",
+            must=f"be at most {len(available)}, the number available to {backend}",
+            got=devices,
+            fix=f"There are {', '.join(available)}.",
+        )
+    return available if devices == "all" else available[: int(devices)]
+
+
+def _available(backend: str) -> list[str]:
+    """Name the devices of the best kind."""
+    if backend == "tensorflow":
+        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return [device.name for device in found]
+    if backend == "jax":
+        return [str(name) for name in keras.distribution.list_devices()]
+    return ["the one that PyTorch takes"]

@@ -1,0 +1,203 @@
+"""What there is to look at in a run's folder: the network's layers, curves, previews of images."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import shutil
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from tiledseg._backend import keras
+from tiledseg._extras import extra
+from tiledseg._storage import write_bytes, write_text
+from tiledseg._validate import invalid
+from tiledseg.data import load_pair
+from tiledseg.engine import Network
+from tiledseg.errors import SettingError
+from tiledseg.io import read_image, write_image, write_mask
+from tiledseg.plots import as_rgb, new_figure, overlay, png_of
+from tiledseg.predict import tiled_predict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from tiledseg._types import AnyArray
+    from tiledseg.data import Pair
+    from tiledseg.models import Segmenter
+    from tiledseg.plots import Rgb
+    from tiledseg.tiling import ReceptiveField
+    from tiledseg.train.run_folder import History
+
+__all__ = ["Curves", "Previews", "check_drawable", "write_overview"]
+
+_log = logging.getLogger("tiledseg")
+_LONGEST_PX, _STRIP_PX = 1024, 256  # of an epoch's picture, and of the same in a strip
+_VALID = "val_"
+_HEAD = ("layer", "type", "output", "parameters", "takes")
+_DPI = 96
+
+
+def check_drawable() -> None:
+    """Check that a network can be drawn."""
+    extra("pydot", "diagram")
+    if shutil.which("dot") is None:
+        raise invalid(
+            SettingError,
+            "diagram",
+            must="be left out without Graphviz, whose program `dot` draws it",
+            got="no such program",
+            fix="Install Graphviz from graphviz.org/download or by the system's package manager.",
+        )
+
+
+def write_overview(run_dir: Path, network: keras.Model, *, diagram: bool) -> None:
+    """Write ``model.txt`` and, where it is asked for, ``model.png``."""
+    # Keras' own summary is cut at the width of the terminal; this one has each name whole.
+    layers = [_HEAD, *_layers(network)]
+    facts = list(_facts(network))
+    write_text(run_dir / "model.txt", f"{_aligned(layers)}\n\n{_aligned(facts)}\n")
+    if diagram:
+        graph = keras.utils.model_to_dot(
+            network, show_shapes=True, show_layer_names=True, expand_nested=True, dpi=_DPI
+        )
+        write_bytes(run_dir / "model.png", graph.create(format="png"))
+
+
+def _layers(network: Any, path: str = "") -> Iterator[tuple[str, ...]]:  # noqa: ANN401
+    """Describe each layer in the order of computation, those of inner networks too."""
+    makers: dict[int, str] = {}
+    for depth in sorted(network._nodes_by_depth, reverse=True):
+        for node in network._nodes_by_depth[depth]:
+            layer = node.operation
+            several = len(node.outputs) > 1
+            for number, tensor in enumerate(node.outputs):
+                makers[id(tensor)] = f"{layer.name}[{number}]" if several else layer.name
+            yield (
+                f"{path}{layer.name}",
+                type(layer).__name__,
+                ", ".join(map(_shape, node.outputs)),
+                f"{layer.count_params() if hasattr(layer, 'count_params') else 0:,}",
+                ", ".join(makers[id(tensor)] for tensor in node.input_tensors),
+            )
+            if hasattr(layer, "_nodes_by_depth"):
+                yield from _layers(layer, f"{path}{layer.name}/")
+
+
+def _facts(network: keras.Model) -> Iterator[tuple[str, str]]:
+    resolved = Network.of(network)
+    trained = sum(math.prod(weight.shape) for weight in network.trainable_weights)
+    yield "parameters", f"{network.count_params():,}, {trained:,} of them trained"
+    yield "total stride", f"{_size(resolved.stride)} px"
+    yield "receptive field", _receptive_field(resolved.receptive_field)
+
+
+def _receptive_field(field: ReceptiveField) -> str:
+    if field.extent is None:
+        first, *others = field.tile_dependent or field.unknown
+        named = f"{first} and {len(others)} more" if others else first
+        return f"the whole tile, by {named}" if field.tile_dependent else f"not known, for {named}"
+    return f"{_size(tuple(before + 1 + after for before, after in field.extent))} px"
+
+
+def _shape(tensor: Any) -> str:  # noqa: ANN401
+    return " x ".join("?" if size is None else str(size) for size in tensor.shape[1:])
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+class Curves(keras.callbacks.Callback):
+    """Draws the history after each epoch, as ``curves.png``."""
+
+    def __init__(self, folder: Path, history: History) -> None:
+        super().__init__()
+        self._path, self._history = folder / "curves.png", history
+        self._drawable = find_spec("matplotlib") is not None
+        if not self._drawable:
+            _log.info("no curves are drawn without matplotlib: pip install 'tiledseg[plot]'")
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+        """Draw them."""
+        if not self._drawable:
+            return
+        columns = self._history.columns
+        names = [name for name in columns if name != "epoch" and not name.startswith(_VALID)]
+        figure = new_figure(3.2 * len(names), 2.8)
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            for key, label in ((name, "training"), (_VALID + name, "validation")):
+                if key in columns:
+                    axes.plot(columns["epoch"], columns[key], label=label, marker=".")
+            axes.set(title=name.replace("_", " "), xlabel="epoch")
+            axes.legend()
+        write_bytes(self._path, png_of(figure))
+
+
+class Previews(keras.callbacks.Callback):
+    """Predicts a few whole images every few epochs, and joins the epochs of each in one strip."""
+
+    # An epoch leaves ``previews/epoch-0004/NAME.png``, an overlay, and ``NAME_mask.png`` of the
+    # image's own size; ``previews/NAME.png`` is the strip.
+
+    def __init__(self, folder: Path, segmenter: Segmenter, pairs: Sequence[Pair], every: int) -> None:
+        super().__init__()
+        self._folder, self._segmenter, self._every = folder / "previews", segmenter, every
+        self._pairs = {f"{place:02d}_{_plain(pair.name)}": pair for place, pair in enumerate(pairs)}
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+        """Predict, in every few epochs."""
+        if (epoch + 1) % self._every:
+            return
+        folder = self._folder / f"epoch-{epoch + 1:04d}"
+        for name, pair in self._pairs.items():
+            image, _ = load_pair(pair)
+            probs = tiled_predict(self._segmenter, image, engine="keras", progress=False)
+            labels = _labels(probs, self._segmenter.threshold)
+            write_mask(folder / f"{name}_mask.png", labels, foreground=255 if probs.shape[-1] == 1 else None)
+            write_image(folder / f"{name}.png", _shrunk(overlay(_shown(image), labels), _LONGEST_PX))
+            self._write_strip(name, epoch + 1)
+
+    def _write_strip(self, name: str, until: int) -> None:
+        """Put the previews of an image so far side by side."""
+        folders = sorted(self._folder.glob("epoch-*"))
+        paths = [one / f"{name}.png" for one in folders if int(one.name.partition("-")[2]) <= until]
+        small = [_shrunk(as_rgb(read_image(path)), _STRIP_PX) for path in paths if path.exists()]
+        write_image(self._folder / f"{name}.png", np.concatenate(small, axis=1))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80]
+
+
+def _labels(probs: AnyArray, threshold: float) -> AnyArray:
+    several = probs.shape[-1] > 1
+    return (probs.argmax(axis=-1) if several else probs[..., 0] >= threshold).astype(np.uint8)
+
+
+def _shown(image: AnyArray) -> Rgb:
+    """Show any image as RGB; floats from their least to their largest value."""
+    flat = image[..., 0] if image.ndim == 3 and image.shape[-1] != 3 else image
+    if flat.dtype.kind != "f":
+        return as_rgb(flat)
+    low, high = float(flat.min()), float(flat.max())
+    return as_rgb(flat, (low, high if high > low else low + 1))
+
+
+def _shrunk(picture: Rgb, longest_px: int) -> Rgb:
+    factor = longest_px / max(picture.shape[:2])
+    if factor >= 1:
+        return picture
+    size = [max(1, round(factor * length)) for length in picture.shape[1::-1]]
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,260 @@
+"""The folder of a run: settings, versions and data, recorded at its start, and the values of each epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+from dataclasses import fields
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from tiledseg._backend import keras
+from tiledseg._storage import array_digest, file_digest, write_text
+from tiledseg._validate import invalid, shown
+from tiledseg._version import __version__
+from tiledseg.config import RunConfig
+from tiledseg.data import Pair
+from tiledseg.errors import FileError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tiledseg._types import PathLike
+    from tiledseg.config import TrainConfig
+
+__all__ = [
+    "History",
+    "RunRecord",
+    "check_settings",
+    "new_run_dir",
+    "read_settings",
+    "recorded_pairs",
+    "remove_leftovers",
+    "versions",
+]
+
+_log = logging.getLogger("tiledseg")
+_SETTINGS, _RECORD = "run.toml", "run.json"
+_MAY_CHANGE = {  # plays no part in what is computed
+    "runs_dir",
+    "memory_mb",
+    "cache_dir",
+    "feed_threads",
+    "curves",
+    "preview_every",
+    "preview_images",
+    "diagram",
+    "tensorboard",
+}
+_MOST_SHOWN = 5
+_LEFTOVERS = (".tiledseg-*.part", ".best.*.old", "checkpoints/.tiledseg-*.part")
+
+
+def new_run_dir(runs_dir: PathLike) -> Path:
+    """Make a folder for a run, named after the time."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    names = (stamp if number == 1 else f"{stamp}-{number}" for number in count(1))
+    try:
+        Path(runs_dir).mkdir(parents=True, exist_ok=True)
+        return next(path for name in names if _made(path := Path(runs_dir).resolve() / name))
+    except (OSError, ValueError) as error:  # a NUL in the name
+        raise invalid(
+            FileError,
+            str(runs_dir),
+            must="be a folder that can be written",
+            got=str(error),
+            fix="Choose another `runs_dir`.",
+        ) from error
+
+
+def _made(path: Path) -> bool:
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what a run that was killed while writing left, all under hidden names of ours."""
+    for pattern in _LEFTOVERS:
+        for path in run_dir.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+class History:
+    """The values of each epoch, in ``history.csv`` and ``history.json``; both are whole at any time."""
+
+    def __init__(self, folder: Path, columns: Mapping[str, list[float]] | None = None) -> None:
+        self._folder = folder
+        self.columns: dict[str, list[float]] = {
+            name: list(values) for name, values in (columns or {}).items()
+        }
+
+    def add(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Add an epoch, counted from 1, and write both files again."""
+        for name, value in {"epoch": epoch, **values}.items():
+            self.columns.setdefault(name, []).append(value)
+        rows = [",".join(str(value) for value in row) for row in zip(*self.columns.values(), strict=True)]
+        write_text(self._folder / "history.csv", "\n".join([",".join(self.columns), *rows, ""]))
+        write_text(self._folder / "history.json", json.dumps(self.columns, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Name what a run computes with."""
+    return {
+        "tiledseg": __version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "python": platform.python_version(),
+    }
+
+
+class RunRecord:
+    """The data of a run, with digests, and the versions that it began with."""
+
+    def __init__(self, train: Sequence[Pair], valid: Sequence[Pair]) -> None:
+        self.data = {"train": [_entry(pair) for pair in train], "valid": [_entry(pair) for pair in valid]}
+
+    @property
+    def digest(self) -> str:
+        """Digest of all names, pixels and labels, and of how masks are read; not of where files lie."""
+        content = [
+            [part, {key: value for key, value in entry.items() if key != "files"}]
+            for part, entries in self.data.items()
+            for entry in entries
+        ]
+        return f"sha256:{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
+
+    def write(self, run_dir: Path, settings: RunConfig) -> None:
+        """Write ``run.toml``, the settings, and ``run.json``, all else."""
+        write_text(run_dir / _SETTINGS, settings.to_toml())
+        seed = settings.train.seed
+        about = {"versions": versions(), "seed": seed, "data_digest": self.digest, "data": self.data}
+        write_text(run_dir / _RECORD, json.dumps(about, indent=1) + "\n")
+
+    def check(self, run_dir: Path) -> None:
+        """Check that a run is resumed with the data that it began with, and warn of other versions."""
+        before = _read_record(run_dir)
+        if before["data_digest"] != self.digest:
+            changed = [
+                entry["name"]
+                for part, entries in self.data.items()
+                for entry, old in zip(entries, before["data"][part], strict=False)
+                if {**entry, "files": None} != {**old, "files": None}
+            ]
+            raise invalid(
+                SettingError,
+                "train, valid",
+                must="be the pairs that the run began with",
+                got=f"others: {', '.join(changed[:_MOST_SHOWN])}" if changed else "more, or fewer",
+                fix="Restore them, or begin a new run.",
+            )
+        for name, version in versions().items():
+            if before["versions"].get(name) != version:
+                _log.warning(
+                    "the run began with %s %s and is resumed with %s: its numbers may differ",
+                    name,
+                    before["versions"].get(name),
+                    version,
+                )
+
+
+def recorded_pairs(run_dir: Path) -> tuple[list[Pair], list[Pair]]:
+    """Give the pairs that a run began with, where all are files."""
+    data = _read_record(run_dir)["data"]
+    train, valid = ([_pair(entry) for entry in data[part]] for part in ("train", "valid"))
+    return train, valid
+
+
+def read_settings(run_dir: Path) -> TrainConfig:
+    """Read the settings that a run began with."""
+    return RunConfig.from_toml(_text(run_dir / _SETTINGS)).train
+
+
+def check_settings(before: TrainConfig, now: TrainConfig) -> None:
+    """Check that a run is resumed with the settings that it began with."""
+    one, other = (_flat(config.model_dump(mode="json", exclude=_MAY_CHANGE)) for config in (before, now))
+    differ = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+    if differ:
+        lines = [f"{name} {one.get(name)} -> {other.get(name)}" for name in differ]
+        text = "; ".join(lines[:_MOST_SHOWN]) + ("; …" if len(lines) > _MOST_SHOWN else "")
+        raise SettingError(
+            f"`config` must be that of the run to resume it; got other settings: {text}. "
+            "Resume without settings, or begin a new run."
+        )
+
+
+def _flat(settings: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(settings, dict):
+        return {path: settings}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{path}.{name}" if path else name)
+    return flat
+
+
+def _entry(pair: Pair) -> dict[str, Any]:
+    entry: dict[str, Any] = {"files": {}}
+    for field in fields(pair):
+        value = getattr(pair, field.name)
+        if field.name not in {"image", "mask"}:
+            entry[field.name] = list(value) if isinstance(value, tuple) else value
+        elif isinstance(value, np.ndarray):
+            entry[field.name] = array_digest(value)
+        else:
+            paths = [_absolute(one) for one in (value if isinstance(value, tuple) else [value])]
+            entry[field.name] = [file_digest(path) for path in paths]
+            entry["files"][field.name] = paths if isinstance(value, tuple) else paths[0]
+    return entry
+
+
+def _absolute(path: PathLike) -> str:
+    return str(Path(os.fsdecode(path)).absolute())
+
+
+def _pair(entry: dict[str, Any]) -> Pair:
+    files = entry["files"]
+    if files.keys() != {"image", "mask"}:
+        raise invalid(
+            SettingError,
+            "train, valid",
+            must="be given again where they were arrays, which no run's folder holds",
+            got=f"an array for {shown(entry['name'])}",
+            fix="Pass train and valid to `resume`.",
+        )
+    own: dict[str, Any] = {name: value for name, value in entry.items() if name != "files"} | files
+    own = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+    return Pair(**own)
+
+
+def _read_record(run_dir: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(_text(run_dir / _RECORD))
+    return record
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise invalid(
+            FileError,
+            str(path.parent),
+            must=f"be the folder of a run, with {path.name}",
+            got=str(error),
+            fix="Give the folder that the run made, as in runs/20260101-120000.",
+        ) from None

@@ -1,0 +1,209 @@
+"""The Trainer: from pairs to the best segmenter that they give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiledseg._backend import check_process, keras
+from tiledseg._extras import extra
+from tiledseg._storage import check_writable
+from tiledseg._validate import all_of, path_text, settings_of
+from tiledseg.config import RunConfig, TrainConfig
+from tiledseg.train.inputs import training_data
+from tiledseg.train.loop import TrainingLoop, check_devices, first_network
+from tiledseg.train.previews import check_drawable
+from tiledseg.train.run_folder import check_settings, new_run_dir, read_settings, recorded_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tiledseg._types import PathLike
+    from tiledseg.data import PairLike
+    from tiledseg.models import Segmenter
+
+__all__ = ["Trainer", "TrainingResult"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingResult:
+    """The result of a run.
+
+    Attributes
+    ----------
+    segmenter : Segmenter
+        With the weights of the best epoch: the bundle ``best`` of the run's folder.
+    history : dict of str to list of float
+        ``epoch`` (from 1), ``loss``, ``dice``, ``val_loss``, ``val_dice`` and ``learning_rate`` (of
+        the next step), one value per epoch.
+    best_epoch : int
+        The epoch of the least validation loss, from 1.
+    run_dir : Path
+        The run's folder: ``run.toml``, ``run.json``, ``model.txt``, ``history.csv``,
+        ``history.json``, ``checkpoints/`` and ``best/``.
+    """
+
+    segmenter: Segmenter
+    history: dict[str, list[float]]
+    best_epoch: int
+    run_dir: Path
+
+
+class Trainer:
+    """Builds a network and trains it on random crops of images.
+
+    All images are read and checked before anything else, and stay in memory, those that are not
+    shrunk in their own dtype. Crops depend on the seed, the epoch and their place in it alone.
+    Validation takes a fixed grid of crops that covers each image, never augmented; ``dice`` is
+    that of the thresholded maps over all pixels together. The network of the least validation loss is
+    written as a bundle as soon as it is found, so that whatever ends a run, it stays.
+
+    Each epoch ends with a checkpoint, from which `resume` continues as if the run had never been
+    interrupted, bit for bit. Ctrl-C, SIGTERM and a file ``stop`` in the run's folder end a run after the
+    epoch; the second Ctrl-C or SIGTERM at once.
+
+    Parameters
+    ----------
+    config : TrainConfig, optional
+        How the network is built and trained.
+    """
+
+    def __init__(self, config: TrainConfig | None = None) -> None:
+        self.config: TrainConfig = settings_of(TrainConfig, config, "config")
+
+    def fit(
+        self,
+        train: Sequence[PairLike],
+        valid: Sequence[PairLike],
+        *,
+        progress: bool = True,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        settings: RunConfig | None = None,
+    ) -> TrainingResult:
+        """Train, and save the best.
+
+        Parameters
+        ----------
+        train : sequence of Pair or tuple
+            Pairs to learn from; a tuple is (image, mask), each an array or a path.
+        valid : sequence of Pair or tuple
+            Pairs to choose the best epoch by; none of them in `train`.
+        progress : bool
+            Whether to show a progress bar. Each epoch's losses go to the logger ``tiledseg``.
+        callbacks : sequence of keras.callbacks.Callback
+            Called after the trainer's own. Of their attributes, those that JSON can hold and lists
+            of arrays belong to the checkpoint.
+        settings : RunConfig, optional
+            What else the run's ``run.toml`` states: where the data is from, how it was split.
+
+        Returns
+        -------
+        TrainingResult
+            The best segmenter, the history and the run's folder.
+
+        Raises
+        ------
+        SettingError
+            If there are no pairs, an image is in both sets, `callbacks` are none, ``start_from``
+            holds weights for another network, or what a setting needs is not installed.
+        FileError
+            If a file cannot be read, or the run's folder cannot be written.
+        ArrayError
+            If images do not fit the settings, masks do not fit their images or the classes, or no
+            mask for training has any foreground.
+        BundleError
+            If ``start_from`` is no bundle.
+        ModelError
+            If the loss or a weight is no longer finite; the best network so far stays on disk.
+        """
+        own = _checked(self.config, callbacks)
+        known = settings_of(RunConfig, settings, "settings").changed(train=self.config)
+        if self.config.start_from is not None:
+            first_network(self.config)  # a wrong one is refused before all images are read
+        check_writable(self.config.runs_dir, keep=False)
+        data = training_data(self.config, train, valid)
+        run_dir = new_run_dir(self.config.runs_dir)
+        data.record.write(run_dir, known)
+        return _result(TrainingLoop(self.config, data, run_dir), own, progress=progress)
+
+    @classmethod
+    def resume(
+        cls,
+        run_dir: PathLike,
+        train: Sequence[PairLike] | None = None,
+        valid: Sequence[PairLike] | None = None,
+        *,
+        config: TrainConfig | None = None,
+        progress: bool = True,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> TrainingResult:
+        """Resume a run that was interrupted or killed at any moment.
+
+        With the same versions on the same machine, weights, optimizer and history become those of
+        a run that was never interrupted, bit for bit. A finished run is read, not trained again.
+
+        Parameters
+        ----------
+        run_dir : path
+            The run's folder.
+        train, valid : sequence of Pair or tuple, optional
+            The same pairs as before; None takes the files that the run read.
+        config : TrainConfig, optional
+            Compared with the run's own settings; None takes those. What plays no part in what is
+            computed may differ: memory, threads.
+        progress : bool
+            As of `fit`.
+        callbacks : sequence of keras.callbacks.Callback
+            As of `fit`: of the same classes in the same order.
+
+        Returns
+        -------
+        TrainingResult
+            As of `fit`.
+
+        Raises
+        ------
+        FileError
+            If the folder is not that of a run, another run is in it, or no checkpoint is whole.
+        SettingError
+            If settings, pairs or callbacks differ from those that the run began with.
+        ModelError
+            As of `fit`.
+        """
+        folder = Path(path_text(run_dir, "run_dir")).resolve()
+        known = read_settings(folder)
+        if config is not None:
+            check_settings(known, settings_of(TrainConfig, config, "config"))
+            known = config
+        own = _checked(known, callbacks)
+        if train is None or valid is None:
+            recorded = recorded_pairs(folder)
+            train = recorded[0] if train is None else train
+            valid = recorded[1] if valid is None else valid
+        data = training_data(known, train, valid)
+        data.record.check(folder)
+        return _result(TrainingLoop(known, data, folder), own, progress=progress)
+
+
+def _checked(
+    config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback]
+) -> list[keras.callbacks.Callback]:
+    """Check what a run takes besides pairs, before its folder is made."""
+    check_process()
+    if config.tensorboard:
+        extra("tensorboard", "tensorboard")  # or the first epoch's end would miss it
+    if config.diagram:
+        check_drawable()
+    check_devices(config)
+    fix = "Pass objects of keras.callbacks.Callback, or leave it out."
+    return all_of(keras.callbacks.Callback, callbacks, "callbacks", fix)
+
+
+def _result(
+    loop: TrainingLoop, callbacks: Sequence[keras.callbacks.Callback], *, progress: bool
+) -> TrainingResult:
+    segmenter, history = loop.run(callbacks, progress=progress)
+    losses = history["val_loss"]
+    best_epoch = int(history["epoch"][losses.index(min(losses))])
+    return TrainingResult(segmenter, history, best_epoch, loop.run_dir)
