@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import hypothesis
+import psutil
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # before TensorFlow loads
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,6 +27,21 @@ hypothesis.settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 hypothesis.settings.load_profile("tiledseg")
+
+
+_GROWTH = 150 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each
+_cleaned_at = 0
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Let the graphs of earlier tests go, which Keras keeps for the whole process."""
+    global _cleaned_at
+    yield
+    if "keras" in sys.modules and psutil.Process().memory_info().rss > _cleaned_at + _GROWTH:
+        sys.modules["keras"].utils.clear_session()
+        gc.collect()
+        _cleaned_at = psutil.Process().memory_info().rss
 
 
 @pytest.fixture(autouse=True)
