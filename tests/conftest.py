@@ -30,18 +30,17 @@ hypothesis.settings.load_profile("tiledseg")
 
 
 _GROWTH = 150 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each
-_cleaned_at = 0
+_cleaned: dict[str, int] = {"bytes": 0}
 
 
 @pytest.fixture(autouse=True)
 def bounded_memory() -> Iterator[None]:
     """Let the graphs of earlier tests go, which Keras keeps for the whole process."""
-    global _cleaned_at
     yield
-    if "keras" in sys.modules and psutil.Process().memory_info().rss > _cleaned_at + _GROWTH:
+    if "keras" in sys.modules and psutil.Process().memory_info().rss > _cleaned["bytes"] + _GROWTH:
         sys.modules["keras"].utils.clear_session()
         gc.collect()
-        _cleaned_at = psutil.Process().memory_info().rss
+        _cleaned["bytes"] = psutil.Process().memory_info().rss
 
 
 @pytest.fixture(autouse=True)
