@@ -356,7 +356,7 @@ def test_labels_outside_the_classes_fail_one_image_alone():
     pairs = [(boxes(5), boxes(5)), (boxes(5), boxes(5))]
     result = Evaluator().score_maps([boxes(5) * 3, boxes(5)], pairs)
     assert len(result.images) == len(result.failed) == 1
-    with pytest.raises(ArrayError, match=r"\[0, 2\)"):
+    with pytest.raises(ArrayError, match=r"\[0, 1\]"):
         score_map(boxes(5) * 3, boxes(5))
 
 

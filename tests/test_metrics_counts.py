@@ -80,10 +80,13 @@ def test_counts_of_parts_add_up_to_the_whole(truth, found, row):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (TRUTH * np.uint8(255), r"`prediction` must hold labels.* got .* 0 to 255\. It looks.*mask >= 128"),
-        (TRUTH * 2, r"\[0, 2\); got labels from 0 to 2.*count_classes"),
-        (-TRUTH.astype(int), r"got labels from -1 to 0"),
-        (TRUTH / 2, r"bool or int; got float64.*probs >= 0\.5"),
+        (
+            TRUTH * np.uint8(255),
+            r"`prediction` must hold labels.* got 255 in 5 of 12 px.*mask >= 128",
+        ),
+        (TRUTH * 2, r"\[0, 1\]; got 2 in 5 of 12 px.*more classes"),
+        (-TRUTH.astype(int), r"got -1 in 5 of 12 px"),
+        (TRUTH / 2, r"boolean or integer; got float64.*probs >= 0\.5"),
         (TRUTH[..., None], r"shape \(H, W\); got \(3, 4, 1\)"),
         (TRUTH[:2], r"have the size of `truth`, \(3, 4\); got \(2, 4\)"),
     ],

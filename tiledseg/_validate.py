@@ -29,6 +29,7 @@ __all__ = [
     "check_component",
     "check_finite",
     "check_image",
+    "check_labels",
     "check_shape",
     "did_you_mean",
     "instance_of",
@@ -50,6 +51,7 @@ __all__ = [
 
 _LONGEST = 120
 _LONGEST_NAME = 100
+_MOST_LABELS = 5  # named in one message
 _Error = TypeVar("_Error", bound=TiledSegError)
 
 
@@ -333,6 +335,32 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
     raise invalid(
         ArrayError, "image", must=f"have {channels} channels, as the network expects", got=shape, fix=fix
     )
+
+
+def check_labels(
+    mask: object, name: str, shape: Sequence[int] | None = None, classes: int | None = None
+) -> AnyArray:
+    """Check that an array holds labels (H, W) of a size and from 0 up, below a number of classes."""
+    array = array_of(mask, name)
+    if array.dtype.kind == "f":
+        must, fix = "hold labels: be boolean or integer", "Apply a threshold first, as in probs >= 0.5."
+        raise invalid(ArrayError, name, must=must, got=str(array.dtype), fix=fix)
+    if array.ndim != 2 or (shape is not None and array.shape != tuple(shape)):
+        must = (
+            "have shape (H, W)" if shape is None else f"have the size of its image, (H, W) = {tuple(shape)}"
+        )
+        fix = "Give one label for each px; remove an axis of one channel with mask[..., 0]."
+        raise invalid(ArrayError, name, must=must, got=array.shape, fix=fix)
+    most = math.inf if classes is None else classes - 1
+    if array.size and array.dtype.kind != "b" and not 0 <= array.min() <= array.max() <= most:
+        must = "hold labels from 0 up" if classes is None else f"hold labels in [0, {classes - 1}]"
+        wrong = array[(array < 0) | (array > most)]
+        got = f"{listed(np.unique(wrong), _MOST_LABELS)} in {wrong.size} of {array.size} px"
+        fix = "Use 0 for the background and 1, 2, … for the classes, or more classes."
+        if classes == 2 and array.max() == 255:
+            fix = "It looks like a picture of a mask: apply a threshold, as in mask >= 128."
+        raise invalid(ArrayError, name, must=must, got=got, fix=fix)
+    return array
 
 
 def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 
 from tiledseg._validate import (
     all_of,
-    array_of,
     check_finite,
+    check_labels,
     check_shape,
     invalid,
     items_of,
@@ -225,22 +225,8 @@ def shrink_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np
 
 def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None:
     """Check that a mask holds labels, fits its image, and has no label outside the class set."""
-    mask, size = array_of(mask, "mask"), check_shape(image_shape)[:2]
-    if mask.dtype.kind not in "biu":
-        must, fix = "hold labels: be boolean or integer", "Apply a threshold, as in mask >= 0.5."
-        raise invalid(ArrayError, "mask", must=must, got=str(mask.dtype), fix=fix)
-    if mask.shape != size:
-        must, fix = (
-            f"have the height and width of its image, {size}",
-            "Give labels (H, W) of the image's size.",
-        )
-        raise invalid(ArrayError, "mask", must=must, got=mask.shape, fix=fix)
-    most = max(1, whole_number("classes", classes) - 1)
-    if mask.dtype.kind != "b" and mask.size and not 0 <= mask.min() <= mask.max() <= most:
-        wrong = mask[(mask < 0) | (mask > most)]
-        got = f"{listed(np.unique(wrong), _MOST_VALUES)} in {wrong.size} of {mask.size} px"
-        fix = "Apply a threshold to a grey mask, as in mask >= 128, or give the network more classes."
-        raise invalid(ArrayError, "mask", must=f"have labels in [0, {most}]", got=got, fix=fix)
+    classes = max(2, whole_number("classes", classes))
+    check_labels(mask, "mask", check_shape(image_shape)[:2], classes)
 
 
 def mask_files(pair: Pair) -> list[PathLike]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tiledseg._validate import array_of, instance_of, invalid, whole_number
+from tiledseg._validate import check_labels, instance_of, invalid, whole_number
 from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ def label_pair(
     truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int | None
 ) -> tuple[AnyArray, AnyArray]:
     """Check two masks of labels."""
-    true, found = _labels("truth", truth, classes), _labels("prediction", prediction, classes)
+    true, found = (
+        check_labels(mask, name, classes=classes)
+        for name, mask in (("truth", truth), ("prediction", prediction))
+    )
     if true.shape != found.shape:
         raise invalid(
             ArrayError,
@@ -106,41 +109,7 @@ def label_pair(
 
 def binary_mask(name: str, mask: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Check a mask of the labels 0 and 1, and lay it out for OpenCV."""
-    return np.ascontiguousarray(_labels(name, mask, 2), np.uint8)
-
-
-def _labels(name: str, mask: npt.ArrayLike, classes: int | None) -> AnyArray:
-    array = array_of(mask, name)
-    if array.ndim != 2:
-        raise invalid(
-            ArrayError,
-            name,
-            must="have shape (H, W)",
-            got=array.shape,
-            fix="Drop an axis of one channel with mask[..., 0]; reduce probabilities first.",
-        )
-    if array.dtype.kind not in "bui":
-        raise invalid(
-            ArrayError,
-            name,
-            must="hold labels, bool or int",
-            got=str(array.dtype),
-            fix="Apply a threshold to probabilities first: probs >= 0.5.",
-        )
-    if array.size and array.dtype.kind != "b":
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or (classes is not None and high >= classes):
-            raise _out_of_range(name, low, high, classes)
-    return array
-
-
-def _out_of_range(name: str, low: int, high: int, classes: int | None) -> ArrayError:
-    """Say that labels are out of range, and when the mask seems to be a picture of one."""
-    fix = "Map other labels to these classes first, or count more classes with count_classes."
-    if (high, classes) == (255, 2):
-        fix = "It looks like a picture of a mask: apply a threshold, mask >= 128."
-    must = "hold labels from 0 up" if classes is None else f"hold labels in [0, {classes})"
-    return invalid(ArrayError, name, must=must, got=f"labels from {low} to {high}", fix=fix)
+    return np.ascontiguousarray(check_labels(mask, name, classes=2), np.uint8)
 
 
 def dice(counts: Counts) -> float:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import array_of, invalid, whole_number
-from tiledseg.errors import ArrayError
+from tiledseg._validate import check_labels, whole_number
 from tiledseg.metrics import components
 
 if TYPE_CHECKING:
@@ -55,15 +54,7 @@ class Cell:
 
 def cells_of(labels: AnyArray, *, least_px: int = 1) -> Iterator[Cell]:
     """Find the connected areas of each label; px that touch at a corner alone are apart."""
-    labels = array_of(labels, "labels")
-    if labels.ndim != 2 or labels.dtype.kind not in "bui" or (labels.size and int(labels.min()) < 0):
-        raise invalid(
-            ArrayError,
-            "labels",
-            must="be bool or integers from 0 up, of shape (H, W)",
-            got=f"{labels.dtype} of shape {labels.shape}",
-            fix="Cut or round them to integers first.",
-        )
+    labels = check_labels(labels, "labels")
     least = whole_number("least_px", least_px)
     found = np.unique(labels[labels > 0]).tolist()
     return chain.from_iterable(_of_label(int(one), components(labels == one, least)) for one in found)

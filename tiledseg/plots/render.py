@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tiledseg._validate import (
     check_finite,
     check_image,
+    check_labels,
     invalid,
     items_of,
     real_number,
@@ -178,32 +179,8 @@ def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.N
             got=type(mask).__name__,
             fix="Convert it with numpy.asarray.",
         )
-    if tuple(mask.shape) != tuple(shape):
-        raise invalid(
-            ArrayError,
-            name,
-            must=f"have shape (H, W) = {tuple(shape)}",
-            got=tuple(mask.shape),
-            fix="Give one label for each px of the image.",
-        )
-    if mask.dtype.kind not in "bui":
-        raise invalid(
-            ArrayError,
-            name,
-            must="hold labels: be boolean or integer",
-            got=str(mask.dtype),
-            fix="Cut probabilities first: probs[..., 0] >= 0.5.",
-        )
-    low, high = int(mask.min()), int(mask.max())
-    if low < 0 or high >= _MOST_LABELS:
-        raise invalid(
-            ArrayError,
-            name,
-            must=f"have labels in [0, {_MOST_LABELS - 1}]",
-            got=f"{low} to {high}",
-            fix="Use 0 for the background and 1, 2, … for the classes.",
-        )
-    return np.ascontiguousarray(mask, dtype=np.uint8 if high < 256 else np.uint16)
+    check_labels(mask, name, shape, _MOST_LABELS)
+    return np.ascontiguousarray(mask, dtype=np.uint8 if mask.max() < 256 else np.uint16)
 
 
 def _table(colours: object, background: Colour = (0, 0, 0)) -> npt.NDArray[np.uint8]:
