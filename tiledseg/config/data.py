@@ -17,6 +17,11 @@ __all__ = ["DataConfig", "MaskParts", "Record", "SplitConfig", "StatsConfig", "T
 MaskParts: TypeAlias = Literal["merged", "instances", "classes"]
 """What the masks of one image become."""
 
+ClassValues: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=255)], ...], BeforeValidator(_plain), Field(min_length=1)
+]
+"""Grey values of the labels 1, 2, ...."""
+
 _CLASS_VALUES = (20, 40)
 _HONOURED = {
     "folders": {"images", "masks", "mask_threshold", "mask_parts", "class_values"},
@@ -71,9 +76,7 @@ class DataConfig(Config):
     verify: bool = True
     mask_threshold: Annotated[int, Field(ge=1, le=65535)] | None = 128
     mask_parts: MaskParts = "merged"
-    class_values: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=255)], ...], BeforeValidator(_plain), Field(min_length=1)
-    ] = _CLASS_VALUES
+    class_values: ClassValues = _CLASS_VALUES
     problems: Literal["refuse", "skip"] = "refuse"
 
     @model_validator(mode="before")
@@ -384,7 +387,7 @@ class Record(Config):
     mask_digests: Annotated[tuple[Digest, ...], BeforeValidator(_plain)]
     mask_threshold: Annotated[int, Field(ge=1, le=65535)] | None = 128
     mask_parts: MaskParts = "merged"
-    class_values: Annotated[tuple[int, ...], BeforeValidator(_plain)] = (20, 40)
+    class_values: ClassValues = _CLASS_VALUES
     origin: TileOrigin | None = None
 
     @property

@@ -6,9 +6,9 @@ Light: nothing here loads Keras.
 from tiledseg.data.cache import PreparedPair, prepare_pair, prepare_pairs
 from tiledseg.data.crops import CropSampler, GridCrops, crops_to_cover
 from tiledseg.data.manifest import Manifest, check_disjoint, describe, write_manifest
-from tiledseg.data.pairs import Pair, PairLike, Problem, as_pairs, check_apart, check_mask, load_pair
-from tiledseg.data.split import split_records
-from tiledseg.data.statistics import DatasetStatistics, SplitStatistics, statistics_of
+from tiledseg.data.pairs import Pair, PairLike, as_pairs, check_apart, check_mask, load_pair
+from tiledseg.data.split import group_of, split_records
+from tiledseg.data.statistics import DatasetStatistics, statistics_of
 from tiledseg.data.survey import Survey, find_pairs, pairs_of, survey
 from tiledseg.data.tiles import TileSet, write_tiles
 
@@ -20,8 +20,6 @@ __all__ = [
     "Pair",
     "PairLike",
     "PreparedPair",
-    "Problem",
-    "SplitStatistics",
     "Survey",
     "TileSet",
     "as_pairs",
@@ -31,6 +29,7 @@ __all__ = [
     "crops_to_cover",
     "describe",
     "find_pairs",
+    "group_of",
     "load_pair",
     "pairs_of",
     "prepare_pair",

@@ -13,7 +13,7 @@ from tiledseg.config import Config, TilingConfig
 from tiledseg.data.augment import GEOMETRIC, IDENTITY, change_values, check_values, draw_map
 from tiledseg.data.cache import PreparedPair
 from tiledseg.errors import SettingError
-from tiledseg.tiling import Tiler
+from tiledseg.tiling import Tiler, padded_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -225,14 +225,8 @@ def _by_parts(image: AnyArray, warp: _Warp) -> AnyArray:
 def _mirrored(array: AnyArray, origin: tuple[int, int], shape: tuple[int, int]) -> AnyArray:
     """Cut a crop that is not moved, mirrored beyond the edges."""
     y, x = (
-        _reflected(np.arange(first, first + size), have)
+        padded_places(np.arange(first, first + size), have, "reflect")
         for first, size, have in zip(origin, shape, array.shape[:2], strict=True)
     )
     inside = y[0] + shape[0] - 1 == y[-1] and x[0] + shape[1] - 1 == x[-1]
     return array[y[0] : y[-1] + 1, x[0] : x[-1] + 1] if inside else array[y[:, None], x]
-
-
-def _reflected(places: NDArray[np.intp], length: int) -> NDArray[np.intp]:
-    """Mirror places into [0, length) as often as needed."""
-    within = places % max(1, 2 * (length - 1))
-    return np.asarray(np.minimum(within, abs(2 * (length - 1) - within)), np.intp)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tiledseg.config import Record
 
-__all__ = ["random_rank", "split_records"]
+__all__ = ["group_of", "random_rank", "split_records"]
 
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
 _MOST_TRIED = 300  # groups: all pairs of more take too long, and more groups even out by themselves
@@ -103,11 +103,14 @@ def _group_names(names: Sequence[str], config: SplitConfig) -> dict[str, str]:
     if config.group_by == "image":
         return {name: name for name in names}
     if config.group_by == "regex":
-        return {name: _regex_group(name, config.group_regex or "") for name in names}
+        return {name: group_of(name, config.group_regex) for name in names}
     return dict(_runs(names, config.run_gap))
 
 
-def _regex_group(name: str, regex: str) -> str:
+def group_of(name: str, regex: str | None) -> str:
+    """Find the group in an image's name; without an expression it is the name itself."""
+    if regex is None:
+        return name
     match = re.search(regex, name)
     text = match and match[1 if match.re.groups else 0]
     if not text:

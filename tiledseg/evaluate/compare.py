@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tiledseg._validate import all_of, instance_of, invalid
+from tiledseg.data import group_of
 from tiledseg.errors import SettingError
 from tiledseg.evaluate.result import EvaluationResult
-from tiledseg.evaluate.scores import SCORES, group_of, mean
+from tiledseg.evaluate.scores import SCORES, mean
 from tiledseg.metrics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, invalid, items_of, settings_of, shown, whole_number, whole_pair
 from tiledseg.config import EvaluateConfig
-from tiledseg.data import as_pairs, check_apart, load_pair
+from tiledseg.data import as_pairs, check_apart, group_of, load_pair
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate.maps import LoadedPair, PredictedMaps, ReadyMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
-from tiledseg.evaluate.scores import FailedPair, group_of
+from tiledseg.evaluate.scores import FailedPair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -13,6 +13,7 @@ import numpy as np
 
 from tiledseg._validate import invalid, shown, whole_number
 from tiledseg.config import EvaluateConfig
+from tiledseg.data import group_of
 from tiledseg.errors import SettingError
 from tiledseg.evaluate.scores import (
     SCORES,
@@ -20,7 +21,6 @@ from tiledseg.evaluate.scores import (
     ImageScores,
     ThresholdCurve,
     added,
-    group_of,
     mean,
     of_classes,
     pooled,

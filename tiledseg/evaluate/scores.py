@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._validate import invalid
-from tiledseg.errors import SettingError
 from tiledseg.metrics import (
     BoundaryCounts,
     Counts,
@@ -38,7 +35,6 @@ __all__ = [
     "ImageScores",
     "ThresholdCurve",
     "added",
-    "group_of",
     "mean",
     "of_classes",
     "pooled",
@@ -217,23 +213,6 @@ def mean(values: Iterable[float]) -> float:
     """Average numbers, those that are nan left out; nan where none is left."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
-
-
-def group_of(name: str, regex: str | None) -> str:
-    """Find in an image's name what it shares with others; the name itself without an expression."""
-    if regex is None:
-        return name
-    match = re.search(regex, name)
-    text = match and match[1 if match.re.groups else 0]
-    if not text:
-        raise invalid(
-            SettingError,
-            "group_regex",
-            must="find the group in every name",
-            got=name,
-            fix=f"{regex} finds nothing there. Correct it, or rename the image.",
-        )
-    return text
 
 
 def added(images: Sequence[ImageScores], part: str) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from tiledseg.tiling._reduce import ReducingSink, Reduction, labels_of, reduced_
 from tiledseg.tiling.grid import AxisGrid, Box, Tile, TileGrid, check_multiple
 from tiledseg.tiling.receptive_field import UNKNOWN, Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
 from tiledseg.tiling.stitcher import Stitcher
-from tiledseg.tiling.tiler import TileBatch, Tiler, default_tiling
+from tiledseg.tiling.tiler import TileBatch, Tiler, default_tiling, padded_places
 from tiledseg.tiling.windows import AxisWindow, axis_windows
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "check_multiple",
     "default_tiling",
     "labels_of",
+    "padded_places",
     "reduced_dtype",
     "reduced_shape",
     "stitch_block",

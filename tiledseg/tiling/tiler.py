@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, Source
     from tiledseg.config import PadMode
 
-__all__ = ["TileBatch", "Tiler", "default_tiling"]
+__all__ = ["TileBatch", "Tiler", "default_tiling", "padded_places"]
 
 _DEFAULT_TILE = 512  # px; where a network takes any
 
@@ -290,17 +290,17 @@ def _spans(start: int, end: int, length: int, mode: PadMode) -> list[_Span]:
     inside = _Span(slice(start, stop), None, slice(0, stop - start))
     if stop == end or mode == "constant":
         return [inside]
-    index = _folded(np.arange(stop, end), length, mode)
+    index = padded_places(np.arange(stop, end), length, mode)
     low = int(index.min())
     return [inside, _Span(slice(low, int(index.max()) + 1), index - low, slice(stop - start, end - start))]
 
 
-def _folded(place: NDArray[np.intp], length: int, mode: PadMode) -> NDArray[np.intp]:
-    """Map places beyond the end of an axis to the px that NumPy's padding of that name repeats."""
+def padded_places(place: NDArray[np.intp], length: int, mode: PadMode) -> NDArray[np.intp]:
+    """Map places beyond the ends of an axis to the px that NumPy's padding of that name repeats."""
     if mode == "wrap":
         return place % length
     if mode == "edge" or length == 1:
-        return np.minimum(place, length - 1)
+        return np.clip(place, 0, length - 1)
     period = 2 * length if mode == "symmetric" else 2 * length - 2
     place = place % period
     return np.minimum(place, period - place - (mode == "symmetric"))
