@@ -57,8 +57,8 @@ def test_padding_at_the_end_is_that_of_a_local_run(pad_mode: str, shape: tuple[i
     np.testing.assert_allclose(lazy.compute(), ts.tiled_predict(mean, image, tiling), atol=1e-6)
 
 
-@pytest.mark.parametrize("reduction", ["threshold", "argmax", "uint8"])
-def test_reductions_masks_and_preprocessing_hold(reduction: str) -> None:
+@pytest.mark.parametrize("output", ["mask", "labels", "uint8"])
+def test_outputs_rois_and_preprocessing_hold(output: str) -> None:
     class Segmenter:
         network = staticmethod(lambda tiles: np.clip(tiles * 0.2 + 0.5, 0, 1))
         preprocessing = PreprocessingConfig(mean=(0.5,), std=(0.3,), sharpen=1.0, colour="hsv", gamma=1.2)
@@ -68,7 +68,7 @@ def test_reductions_masks_and_preprocessing_hold(reduction: str) -> None:
 
     mask = np.zeros((700, 900), bool)
     mask[100:300, 200:650] = True
-    options = {"mask": mask, "fill_value": 0.25, "reduction": reduction}
+    options = {"roi": mask, "fill_value": 0.25, "output": output}
     lazy = ts.tiled_predict(Segmenter(), da.from_array(IMAGE, chunks=(256, 256, 3)), **options)
     found, local = lazy.compute(), ts.tiled_predict(Segmenter(), IMAGE, **options)
     assert (found.dtype, found.shape) == (local.dtype, local.shape)
@@ -117,8 +117,8 @@ def test_a_poison_tile_is_named() -> None:
 
 def test_what_cannot_be_lazy_is_refused() -> None:
     image = da.from_array(IMAGE, chunks=300)
-    with pytest.raises(SettingError, match="`verify` must be left out for a Dask array"):
-        ts.tiled_predict(mean, image, TILING, verify=True)
+    with pytest.raises(SettingError, match="`callback` must be left out for a Dask array"):
+        ts.tiled_predict(mean, image, TILING, callback=print)
 
     class Scaled:
         network = staticmethod(mean)
@@ -223,7 +223,7 @@ def test_a_bundle_is_loaded_by_its_digest_on_each_worker(client: Client, tmp_pat
         reference, tmp_path / "in", tmp_path / "out", PredictConfig(write=("mask",)), client=client
     )
     assert not result.failed, str(result)
-    expected = ts.tiled_predict(segmenter, IMAGE, reduction="threshold")[..., 0] * 255
+    expected = ts.tiled_predict(segmenter, IMAGE, output="mask") * 255
     assert (read_image(tmp_path / "out" / "masks" / "a.png") != expected).mean() < 1e-3
     lazy = ts.tiled_predict(reference, da.from_array(IMAGE, chunks=300))
     local = ts.tiled_predict(segmenter, IMAGE)

@@ -12,6 +12,7 @@ import tiledseg as ts
 from tiledseg.engine import Network
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models import UNetBuilder
+from tiledseg.predict import check_exact
 
 layers, ops = keras.layers, keras.ops
 
@@ -399,34 +400,31 @@ def test_the_plan_keeps_the_setting_and_gives_the_px_in_its_grid():
 def test_the_self_check_passes_what_is_exact_and_stops_what_is_not(caplog):
     model, image = drawn_unet(2, 3), np.random.default_rng(0).random((150, 130, 1), np.float32)
     with caplog.at_level(logging.INFO, "tiledseg"):
-        ts.tiled_predict(model, image, ts.TilingConfig(tile_size=48, overlap="exact"), verify=True)
+        assert check_exact(model, image, ts.TilingConfig(tile_size=48, overlap="exact")) < 1e-5
     assert "Tiled equals whole within" in caplog.text
-    out = np.full((150, 130, 1), -1, np.float32)
-    with pytest.raises(ModelError, match=r"a difference of .* The plan says approximate"):
-        ts.tiled_predict(model, image, ts.TilingConfig(tile_size=48), verify=True, out=out)
-    assert (out == -1).all()
+    with pytest.raises(ModelError, match=r"a difference of .* Plan: approximate"):
+        check_exact(model, image, ts.TilingConfig(tile_size=48))
     mask = np.zeros((150, 130), bool)
     mask[70:80, 60:70] = True
     tiling = ts.TilingConfig(tile_size=48, overlap="exact")
-    ts.tiled_predict(model, image, tiling, verify=True, mask=mask)
+    assert check_exact(model, image, tiling, roi=mask) < 1e-5
 
 
 def test_the_self_check_needs_no_graph():
     image = np.random.default_rng(0).random((90, 70, 3), np.float32)
     tiling = ts.TilingConfig(tile_size=32, overlap=8)
-    probs = ts.tiled_predict(lambda tiles: tiles[..., :1], image, tiling, verify=True)
-    np.testing.assert_allclose(probs, image[..., :1], rtol=1e-6)
+    assert check_exact(lambda tiles: tiles[..., :1], image, tiling) == 0
     with pytest.raises(ModelError, match="the receptive field of a callable is not known"):
-        ts.tiled_predict(lambda tiles: tiles - tiles.mean((1, 2), keepdims=True), image, tiling, verify=True)
+        check_exact(lambda tiles: tiles - tiles.mean((1, 2), keepdims=True), image, tiling)
 
 
 def test_the_self_check_refuses_a_fixed_size():
     inputs = keras.Input((32, 32, 1))
     model = keras.Model(inputs, conv(inputs))
     image = np.zeros((80, 80, 1), np.float32)
-    with pytest.raises(SettingError, match="`verify` must be False for a network of a fixed input size"):
-        ts.tiled_predict(model, image, verify=True)
-    assert ts.tiled_predict(model, image[:32, :32], verify=True).shape == (32, 32, 2)
+    with pytest.raises(SettingError, match="take tiles of a free size to be compared"):
+        check_exact(model, image)
+    assert check_exact(model, image[:32, :32]) == 0
 
 
 def test_exact_is_a_setting_that_files_can_hold():

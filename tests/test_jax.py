@@ -48,7 +48,7 @@ from tiledseg.predict import tiled_predict
 
 def refused(**how):
     try:
-        tiled_predict(segmenter, image, progress=False, **how)
+        tiled_predict(segmenter, image, runtime=how)
     except TiledSegError as error:
         return str(error)
 
@@ -72,7 +72,7 @@ def test_a_bundle_gives_the_same_map_on_jax_and_comes_back_as_it_was(tmp_path):
     by_openvino, in_halves, on_devices = on_jax(
         PREDICTED, bundle, tmp_path / "image.npy", tmp_path / "map.npy"
     )
-    expected = tiled_predict(segmenter, image, engine="keras", progress=False)
+    expected = tiled_predict(segmenter, image, runtime={"engine": "keras"}, progress=False)
     np.testing.assert_allclose(np.load(tmp_path / "map.npy"), expected, atol=1e-5)
     again = load_model(f"{bundle}-again").network
     for one, other in zip(segmenter.network.weights, again.weights, strict=True):

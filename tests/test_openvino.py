@@ -74,10 +74,10 @@ def test_bf16_is_near_but_not_the_same_and_only_on_request():
 def test_a_whole_prediction_and_its_threads():
     image = np.random.default_rng(1).integers(0, 256, (90, 110, 3), np.uint8)
     model, tiling, results = network(), ts.TilingConfig(tile_size=32, overlap=8), {}
-    keras_made = ts.tiled_predict(model, image, tiling, engine="keras")
+    keras_made = ts.tiled_predict(model, image, tiling, runtime={"engine": "keras"})
 
     def predict(key):
-        results[key] = ts.tiled_predict(model, image, tiling, engine="openvino")
+        results[key] = ts.tiled_predict(model, image, tiling, runtime={"engine": "openvino"})
 
     threads = [threading.Thread(target=predict, args=(key,)) for key in range(3)]
     for thread in threads:
@@ -230,4 +230,4 @@ def test_choices_that_cannot_be_are_refused():
         ({"engine": "openvino"}, ModelError, "OpenVINO for a CallablePredictor"),
     ]:
         with pytest.raises(error, match=message):
-            ts.tiled_predict(lambda tiles: tiles, image, **options)
+            ts.tiled_predict(lambda tiles: tiles, image, runtime=options)

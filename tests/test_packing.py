@@ -142,7 +142,7 @@ def test_a_folder_gives_what_each_of_its_images_gives_alone(tmp_path):
         np.testing.assert_allclose(probs.reshape(image.shape[:2]), image[..., 0] / 255, atol=1e-6)
     calls.clear()
     for path in sorted(folder.iterdir()):
-        ts.tiled_predict(red, read_image(path), tiling, batch_size=16, views="flips")
+        ts.tiled_predict(red, read_image(path), tiling, batch_size=16, tta="flips")
     assert from_folder <= len(calls) + 6  # one call per image tells how many channels there are
 
 

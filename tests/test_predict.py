@@ -8,12 +8,15 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiledseg as ts
 from tiledseg.config import Blend, PreprocessingConfig
-from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
+from tiledseg.errors import ArrayError, CancelledError, FileError, ModelError, SettingError
+from tiledseg.io import write_image
+from tiledseg.predict import seam_report
 from tiledseg.preprocess import prepare
 
 
@@ -137,15 +140,90 @@ def test_scale_shrinks_before_and_enlarges_after(scale):
     assert probs.shape == (171, 143, 1)
     np.testing.assert_allclose(probs[..., 0], wanted, atol=1e-5)
     out = np.zeros((171, 143), np.uint8)
-    ts.tiled_predict(model, image, out=out, reduction="threshold")
+    ts.tiled_predict(model, image, out=out, output="mask")
     np.testing.assert_array_equal(out, probs[..., 0] >= 0.5)
 
 
-def test_the_segmenters_threshold_is_the_default():
+def test_a_mask_is_cut_at_the_segmenters_threshold_and_has_no_channel_axis():
     image = noise()
-    low = ts.tiled_predict(segmenter(threshold=0.2), image, reduction="threshold")
-    np.testing.assert_array_equal(low[..., 0], image[..., 0] / np.float32(255) >= np.float32(0.2))
-    assert ts.tiled_predict(segmenter(), image, reduction="threshold", threshold=0.9).sum() < low.sum()
+    low = ts.tiled_predict(segmenter(threshold=0.2), image, output="mask")
+    assert low.dtype == np.uint8
+    np.testing.assert_array_equal(low, image[..., 0] / np.float32(255) >= np.float32(0.2))
+    assert ts.tiled_predict(segmenter(threshold=0.9), image, output="mask").sum() < low.sum()
+    np.testing.assert_array_equal(ts.tiled_predict(segmenter(threshold=0.2), image, output="labels"), low)
+
+
+@pytest.mark.parametrize("output", ["mask", "labels"])
+@pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (300, np.uint16)])
+def test_a_mask_of_several_classes_is_the_label_of_the_largest(output, classes, dtype):
+    def network(tiles):
+        return np.concatenate([tiles, np.zeros((*tiles.shape[:3], classes - 3), np.float32)], axis=-1)
+
+    labels = ts.tiled_predict(network, noise(40, 30), {"tile_size": 32, "overlap": 0}, output=output)
+    assert (labels.dtype, labels.shape) == (dtype, (40, 30))
+    np.testing.assert_array_equal(labels, noise(40, 30).argmax(axis=-1))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy", ".ome.tif"])
+def test_a_path_is_predicted_as_its_array(suffix, tmp_path):
+    path, image = tmp_path / f"a{suffix}", noise(150, 130)
+    if suffix == ".png":
+        write_image(path, image)
+    elif suffix == ".npy":
+        np.save(path, image)
+    else:
+        tifffile.imwrite(path, image, tile=(64, 64), photometric="rgb")
+    wanted = ts.tiled_predict(segmenter(), image)
+    np.testing.assert_array_equal(ts.tiled_predict(segmenter(), path), wanted)
+    np.testing.assert_array_equal(ts.tiled_predict(segmenter(), str(path)), wanted)
+    assert str(ts.plan(segmenter(), path)) == str(ts.plan(segmenter(), image))
+    with pytest.raises(FileError, match="missing"):
+        ts.tiled_predict(segmenter(), tmp_path / "missing.png")
+
+
+@pytest.mark.parametrize("shape", [(156, 156), (156, 90), (70, 400), (1, 1)])
+def test_a_network_of_free_size_sees_no_padding_that_the_whole_image_does_not_have(shape):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 1))
+    x = keras.layers.Conv2D(4, 9, padding="same", activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(1, 9, padding="same")(x))
+    image = np.random.default_rng(0).random((*shape, 1), np.float32)
+    whole = np.asarray(model(image[None]))[0]
+    plan = ts.plan(model, image, {"tile_size": 160, "overlap": 16, "blend": "crop"})
+    assert plan.grid.tile_shape == tuple(min(160, length) for length in shape)
+    if max(shape) <= 160:
+        assert plan.verdict == "exact"
+        np.testing.assert_allclose(ts.tiled_predict(model, image, plan.tiling), whole, atol=1e-6)
+    exact = ts.tiled_predict(model, image, {"tile_size": 160, "overlap": "exact"})
+    np.testing.assert_allclose(exact, whole, atol=1e-6)
+    flipped = ts.tiled_predict(model, image, {"tile_size": 160, "overlap": 16}, tta="d4")
+    assert flipped.shape == whole.shape
+
+
+@pytest.mark.parametrize("name", ["unet", "swin_unet"])
+def test_the_default_tiling_fits_every_network(name):
+    size = {"unet": 64, "swin_unet": 256}[name]
+    config = {"name": name, "input_shape": (size, size, 3)}
+    small = {"unet": {"levels": 3, "base_filters": 2}, "swin_unet": {"base_filters": 12}}[name]
+    plan = ts.plan(ts.build_model(config | small), (600, 700, 3))
+    assert plan.grid.tile_shape == (size, size)
+    assert plan.grid.y.alignment + plan.grid.y.overlap <= size
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.3])
+def test_positions_are_px_of_the_image_that_was_given(scale):
+    model, image, seen = segmenter(scale=scale), noise(171, 143), []
+    ts.tiled_predict(model, image, callback=lambda tile, *_: seen.append(tile))
+    cores = np.zeros((171, 143), int)
+    for tile in seen:
+        cores[tile.core_box.slices] += 1
+    assert (cores == 1).all()
+    plan, report = ts.plan(model, image), seam_report(model, image)
+    assert report.disagreement.shape == (171, 143)
+    assert max(max(borders) for borders in plan.borders) > 70
+    ends = [(seam.box.y1, seam.box.x1) for seam in report.seams]
+    assert max(y for y, _ in ends) == 171
+    assert max(x for _, x in ends) == 143
 
 
 def test_logits_of_a_segmenter_are_refused():
@@ -153,7 +231,7 @@ def test_logits_of_a_segmenter_are_refused():
         ts.tiled_predict(segmenter(lambda tiles: tiles[..., :1] * 9 - 4), noise())
 
 
-def test_a_mask_says_where_to_predict():
+def test_a_roi_says_where_to_predict():
     image, mask = noise(100, 100), np.zeros((100, 100), bool)
     mask[40:60, 70:75] = True
     seen = []
@@ -163,30 +241,30 @@ def test_a_mask_says_where_to_predict():
         return tiles[..., :1]
 
     tiling = ts.TilingConfig(tile_size=32, overlap=8)
-    probs = ts.tiled_predict(counting, image, tiling, mask=mask, fill_value=-1.0)
+    probs = ts.tiled_predict(counting, image, tiling, roi=mask, fill_value=-1.0)
     assert 0 < sum(seen) < len(ts.plan(counting, image.shape, tiling).grid)
     np.testing.assert_allclose(probs[mask][:, 0], image[mask][:, 0], rtol=1e-6)
     assert probs[0, 0, 0] == -1
-    whole = ts.tiled_predict(counting, image, tiling, mask=np.ones((100, 100), np.uint8))
+    whole = ts.tiled_predict(counting, image, tiling, roi=np.ones((100, 100), np.uint8))
     np.testing.assert_allclose(whole[..., 0], image[..., 0], rtol=1e-6)
 
 
-def test_an_empty_mask_computes_nothing():
+def test_an_empty_roi_computes_nothing():
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 1)])
     nothing = np.zeros((90, 70), bool)
-    filled = ts.tiled_predict(model, noise(), mask=nothing, fill_value=0.5)
+    filled = ts.tiled_predict(model, noise(), roi=nothing, fill_value=0.5)
     np.testing.assert_allclose(filled, np.full((90, 70, 2), 0.5), rtol=1e-6)
-    with pytest.raises(ArrayError, match="a mask without a px set"):
-        ts.tiled_predict(pointwise, noise(), mask=nothing)
+    with pytest.raises(ArrayError, match="without a px set"):
+        ts.tiled_predict(pointwise, noise(), roi=nothing)
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [(np.ones((90, 71), bool), r"height and width \(90, 70\)"), (np.ones((90, 70)), "boolean or integer")],
 )
-def test_a_mask_that_does_not_fit_is_refused(mask, message):
+def test_a_roi_that_does_not_fit_is_refused(mask, message):
     with pytest.raises(ArrayError, match=message):
-        ts.tiled_predict(pointwise, noise(), mask=mask)
+        ts.tiled_predict(pointwise, noise(), roi=mask)
 
 
 def test_the_callback_sees_every_tile_once():
@@ -256,13 +334,15 @@ def test_options_that_cannot_be_used_are_refused():
         ({"batch_size": 1.5}, "`batch_size`"),
         ({"fill_value": float("inf")}, "`fill_value`"),
         ({"fill_value": "1"}, "`fill_value`"),
-        ({"reduction": "mean"}, "`reduction`"),
-        ({"memory_budget": 10}, "`memory_budget`"),
-        ({"memory_budget": "4"}, "`memory_budget`"),
-        ({"batch_size": 9, "memory_budget": 1}, "`memory_budget`"),
-        ({"threshold": [0.5], "reduction": "threshold"}, "`threshold`"),
+        ({"output": "mean"}, "`output`"),
+        ({"tta": "rotations"}, "`tta`"),
+        ({"runtime": {"memory": 10}}, "`memory`"),
+        ({"runtime": {"memory": "4"}}, "memory"),
+        ({"runtime": {"engin": "keras"}}, "engine"),
+        ({"batch_size": 9, "runtime": {"memory": 1}}, "`memory`"),
         ({"callback": 5}, "`callback`"),
-        ({"tiling": {"tile_size": 32}}, r"be of type TilingConfig.*Pass TilingConfig\(\*\*settings\)"),
+        ({"tiling": {"tile_sise": 32}}, "tile_size"),
+        ({"tiling": 32}, r"TilingConfig"),
     ]:
         with pytest.raises(SettingError, match=message):
             ts.tiled_predict(pointwise, noise(), **options)
@@ -311,7 +391,7 @@ def test_a_tile_that_no_machine_can_hold_is_refused():
     inputs = keras.Input((None, None, 3))
     hungry = keras.Model(inputs, keras.layers.Conv2D(1, 1)(keras.layers.Conv2D(20_000, 1)(inputs)))
     with pytest.raises(SettingError, match="Use smaller tiles"):
-        ts.tiled_predict(hungry, noise(), ts.TilingConfig(tile_size=4096, overlap=64))
+        ts.plan(hungry, (5000, 5000, 3), ts.TilingConfig(tile_size=4096, overlap=64))
 
 
 def test_numbers_that_float32_cannot_hold_are_refused():
@@ -349,7 +429,7 @@ def test_a_cancelled_map_is_reduced_to_its_end():
             noise(300, 64, 1),
             ts.TilingConfig(tile_size=32),
             out=out,
-            reduction="uint8",
+            output="uint8",
             fill_value=0.5,
             callback=lambda _tile, done, _total: done < 20,
         )
@@ -357,7 +437,7 @@ def test_a_cancelled_map_is_reduced_to_its_end():
     assert (out[caught.value.finished_rows :] == 128).all()
 
 
-@pytest.mark.parametrize("shape", [(-5, 100), (100.7, 100), (True, True), (5, 5, -1), None, "ab", 7])
+@pytest.mark.parametrize("shape", [(-5, 100), (100.7, 100), (True, True), (5, 5, -1), None, 7])
 def test_shapes_that_cannot_be_are_refused(shape):
     with pytest.raises(ArrayError, match="px"):
         ts.plan(pointwise, shape)

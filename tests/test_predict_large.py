@@ -93,7 +93,7 @@ def test_streamed_and_whole_files_come_from_one_run(slides: Path, tmp_path: Path
 def test_level_and_channels_are_chosen(slides: Path, tmp_path: Path) -> None:
     config = PredictConfig(level=1, channels=(2, 0), mask_format="ome-tiff")
     ts.predict_files(red, slides / "a.ome.tif", tmp_path, config, tiling=TILING)
-    expected = ts.tiled_predict(red, IMAGE[::2, ::2, [2, 0]], TILING, reduction="threshold")[..., 0] * 255
+    expected = ts.tiled_predict(red, IMAGE[::2, ::2, [2, 0]], TILING, output="mask") * 255
     assert (read(tmp_path / "masks" / "a.ome.tif") != expected).mean() < 1e-5
 
 

@@ -154,7 +154,9 @@ def instance_of(kind: type[_Kind], value: object, name: str, fix: str = "") -> _
 
 
 def settings_of(kind: type[_Kind], value: object, name: str) -> _Kind:
-    """Check that an argument holds settings of the right kind."""
+    """Check that an argument holds settings of the right kind, or make them from a dict."""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return kind(**value)
     return kind() if value is None else instance_of(kind, value, name)
 
 

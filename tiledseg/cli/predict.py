@@ -87,8 +87,8 @@ def load(path: str, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a ke
 
 def channels_of(model: object) -> int:
     """Say how many channels a model's images have."""
-    channels: int | None = lazy.engine.Network.of(model).channels
-    return channels or 1
+    network = lazy.engine.Network.of(model)
+    return network.preprocessing.channels if network.preprocessing else network.channels or 1
 
 
 def tiling_for(model: object, settings: Settings, base: TilingConfig | None = None) -> TilingConfig | None:
@@ -134,7 +134,7 @@ def _text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-@with_options(Table("predict", PredictConfig(), "Prediction", only=("batch_size", "runtime")), TILING)
+@with_options(Table("predict", PredictConfig(), "Prediction", only=("batch_size", "tta", "runtime")), TILING)
 def plan(
     model: ModelPath,
     image: Annotated[str, Parameter(help="An image file, or a height and width in px, as in 1920x2560.")],
@@ -152,8 +152,9 @@ def plan(
     if len(shape) == 2 and _SHAPE.fullmatch(image):
         shape = (*shape, channels_of(segmenter))
     tiling = tiling_for(segmenter, settings, config.tiling)
-    batch, budget = config.batch_size, config.runtime.memory
-    plan = tiledseg.plan(segmenter, shape, tiling, batch_size=batch, memory_budget=budget)
+    plan = tiledseg.plan(
+        segmenter, shape, tiling, batch_size=config.batch_size, tta=config.tta, runtime=config.runtime
+    )
     sys.stdout.write(f"{plan}\n")
     return 0
 

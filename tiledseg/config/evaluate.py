@@ -28,11 +28,11 @@ class EvaluateConfig(Config):
         How images are tiled; None for the segmenter's own.
     batch_size : int or None
         Tiles per call of the network; None to choose by memory.
-    tta : {"flips", "d4"} or None
-        Test-time augmentation: the network's outputs for each tile and its mirror images are
-        averaged, with ``d4`` also for their transposes; None for the segmenter's own.
     runtime : RuntimeConfig
-        How the network is run: engine, precision, devices, memory.
+        Engine, precision, devices and memory.
+    tta : {"flips", "d4"} or None
+        Test-time augmentation: outputs of a tile and its mirror images are averaged; None for the
+        segmenter's own.
     boundary_px : float or None
         How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal.
     cell_px : int
@@ -51,8 +51,8 @@ class EvaluateConfig(Config):
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
     tiling: TilingConfig | None = None
     batch_size: Count | None = None
-    tta: TTA | None = None
     runtime: RuntimeConfig = RuntimeConfig()
+    tta: TTA | None = None
     boundary_px: Annotated[float, Field(ge=0)] | None = None
     cell_px: Count = 1
     group_regex: str | None = None

@@ -77,17 +77,17 @@ class PredictConfig(Config):
     threshold : float, "otsu", "triangle" or None
         Where probabilities of one class are cut, in (0, 1); None for the segmenter's own, or 0.5.
         Or how it is found for each image, on all its probabilities in 256 levels: every image is
-        then split in two, also one of background alone.
+        then split in two, including one of background alone.
     batch_size : int or None
         Tiles per call of the network; None to choose by memory.
-    tta : {"flips", "d4"} or None
-        Test-time augmentation: the network's outputs for each tile and its mirror images are
-        averaged, with ``d4`` also for their transposes; None for the segmenter's own.
     runtime : RuntimeConfig
-        How the network is run: engine, precision, devices, memory.
-    tissue : bool
-        Whether only tiles with tissue are computed: what is more saturated, or darker, than
-        Otsu's threshold on a thumbnail; everything else counts as 0.
+        Engine, precision, devices and memory.
+    tta : {"flips", "d4"} or None
+        Test-time augmentation: outputs of a tile and its mirror images are averaged; None for the
+        segmenter's own.
+    roi : "tissue" or None
+        Where to predict: only tiles with tissue are computed, which is more saturated, or darker,
+        than Otsu's threshold on a thumbnail; everything else counts as 0. None for everywhere.
     recursive : bool
         Whether folders inside the given folders are searched too.
     existing : {"refuse", "skip", "overwrite"}
@@ -117,9 +117,9 @@ class PredictConfig(Config):
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_tupled)] | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] | AutoThreshold | None = None
     batch_size: Count | None = None
-    tta: TTA | None = None
     runtime: RuntimeConfig = RuntimeConfig()
-    tissue: bool = False
+    tta: TTA | None = None
+    roi: Literal["tissue"] | None = None
     recursive: bool = False
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
     resume: bool = False

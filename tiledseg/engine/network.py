@@ -107,7 +107,7 @@ class Network:
     tta: TTA | None = None  # a Segmenter's own test-time augmentation
 
     @classmethod
-    def of(cls, model: object, runtime: RuntimeConfig | None = None) -> Network:
+    def of(cls, model: object, runtime: RuntimeConfig | dict[str, Any] | None = None) -> Network:
         """Resolve a Segmenter, a keras.Model, a callable, a predictor or a reference to a bundle."""
         if isinstance(model, Network):
             return model if runtime is None else replace(model, runtime=_checked(runtime))
@@ -127,6 +127,11 @@ class Network:
             found.labels,
             getattr(found, "tta", None),
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be sent to another process as what it was made of; a bundle as its reference."""
+        parts = (self.preprocessing, self.tiling, self.threshold, self.labels, self.tta)
+        return _restored, (self.reference or self.model, self.runtime, parts)
 
     @property
     def described(self) -> bool:
@@ -286,7 +291,13 @@ class Network:
         return replace(self, predictor=batcher, runtime=RuntimeConfig(memory=self.runtime.memory), tta=None)
 
 
-def _checked(runtime: RuntimeConfig | None) -> RuntimeConfig:
+def _restored(model: object, runtime: RuntimeConfig, parts: tuple[Any, ...]) -> Network:
+    if isinstance(model, ModelReference):
+        return Network.of(model, runtime)
+    return Network(model, _predictor_of(model), runtime, None, *parts)
+
+
+def _checked(runtime: RuntimeConfig | dict[str, Any] | None) -> RuntimeConfig:
     return settings_of(RuntimeConfig, runtime, "runtime")
 
 

@@ -12,6 +12,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, invalid, items_of, settings_of, shown, whole_number, whole_pair
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, group_of, load_pair
+from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate.maps import LoadedPair, PredictedMaps, ReadyMaps
 from tiledseg.evaluate.result import EvaluationResult
@@ -106,7 +107,8 @@ class Evaluator:
             If the map is not finite.
         """
         check_callable("callback", callback)
-        maps, todo = PredictedMaps(segmenter, self.config), as_pairs(pairs, "pairs")
+        network = Network.of(segmenter, self.config.runtime)
+        maps, todo = PredictedMaps(network, self.config), as_pairs(pairs, "pairs")
         unseen = None if valid is None else as_pairs(valid, "valid")
         self._check_choice(todo, unseen)
         threshold = maps.threshold

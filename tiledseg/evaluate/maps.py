@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,11 +12,10 @@ import numpy as np
 
 from tiledseg._validate import invalid, path_text
 from tiledseg.data import as_pairs, check_mask
-from tiledseg.engine import SegmenterLike
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import find_images, image_shape, read_image, read_probs
-from tiledseg.predict import plan, tiled_predict
+from tiledseg.predict import Plan, SeamWatch, run_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.config import EvaluateConfig
     from tiledseg.data import Pair
+    from tiledseg.engine import Network
     from tiledseg.evaluate.scores import ImageScores
-    from tiledseg.predict import Plan, SeamReport
 
 __all__ = ["LoadedPair", "MapSource", "PredictedMaps", "ReadyMaps", "find_maps", "read_map"]
 
@@ -68,26 +67,25 @@ class MapSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PredictedMaps:
-    """Maps that a segmenter predicts, scored while they are stitched."""
+    """Maps that a network predicts, scored while they are stitched."""
 
-    segmenter: object  # as for `tiled_predict`
+    network: Network  # the model, resolved
     config: EvaluateConfig  # tiling and batch size
+    plans: dict[int, Plan] = field(default_factory=dict)  # of the pairs that were checked, by their place
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Name of each class."""
-        return self.segmenter.labels if isinstance(self.segmenter, SegmenterLike) else ()
+        return self.network.labels
 
     @property
     def threshold(self) -> tuple[float, str]:
         """The segmenter's own, else 0.5."""
-        if isinstance(self.segmenter, SegmenterLike):
-            return self.segmenter.threshold, "the segmenter's own"
-        return 0.5, "the default"
+        return self.network.threshold, "the segmenter's own" if self.network.described else "the default"
 
     def check(self, pair: LoadedPair) -> None:
         """Plan the prediction, and check the mask's labels."""
-        layout = plan(self.segmenter, pair.image.shape, self.config.tiling)
+        job = self.plans[pair.place] = self._planned(pair.image)
         if pair.cells is not None and len(self.labels) > 1:
             raise invalid(
                 ArrayError,
@@ -96,39 +94,28 @@ class PredictedMaps:
                 got="a number for each cell",
                 fix="Read the masks as classes.",
             )
-        check_mask(pair.truth, pair.image.shape, layout.classes or len(self.labels) or 256)
+        check_mask(pair.truth, pair.image.shape, job.classes or len(self.labels) or 256)
 
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
-        """Predict an image."""
-        layout = plan(self.segmenter, pair.image.shape, self.config.tiling)
-        borders, started = _borders(layout), time.perf_counter()
-        if layout.classes is None:  # only the map tells
-            probs, seams = self._predicted(pair.image)
-            scorer = scored_map(probs, pair.truth, 1, threshold, borders)
+        """Predict an image as planned."""
+        job = self.plans.pop(pair.place, None)
+        if job is None or job.shape != pair.image.shape[:2]:  # the file was changed meanwhile
+            job = self._planned(pair.image)
+        watch, started = SeamWatch(job), time.perf_counter()
+        if job.classes is None:  # only the map tells
+            probs = run_plan(job, pair.image, watch=watch.add)
+            scorer = scored_map(probs, pair.truth, 1, threshold, job.borders)
         else:
-            scorer = MapScorer(pair.truth, layout.classes, threshold, borders)
-            _, seams = self._predicted(pair.image, scorer)
-        seconds = time.perf_counter() - started - scorer.seconds
+            scorer = MapScorer(pair.truth, job.classes, threshold, job.borders)
+            run_plan(job, pair.image, scorer, watch=watch.add)
+        seconds, seams = time.perf_counter() - started - scorer.seconds, watch.report()
         scores, disagreement = scorer.scores(pair.name), seams.score if seams.seams else math.nan
-        scores = replace(scores, tiles=len(layout.grid), seconds=seconds, disagreement=disagreement)
+        scores = replace(scores, tiles=len(job.grid), seconds=seconds, disagreement=disagreement)
         return scorer.labels, scores
 
-    def _predicted(self, image: AnyArray, out: MapScorer | None = None) -> tuple[AnyArray, SeamReport]:
+    def _planned(self, image: AnyArray) -> Plan:
         config = self.config
-        found: tuple[AnyArray, SeamReport] = tiled_predict(
-            self.segmenter,
-            image,
-            config.tiling,
-            batch_size=config.batch_size,
-            engine=config.runtime.engine,
-            precision=config.runtime.precision,
-            memory_budget=config.runtime.memory,
-            devices=config.runtime.devices,
-            views=config.tta,
-            out=out,
-            return_report=True,
-        )
-        return found
+        return Plan.of(self.network, image, config.tiling, batch_size=config.batch_size, tta=config.tta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +189,3 @@ def read_map(path: PathLike) -> AnyArray:
             fix="Save the map as it was before it was coloured.",
         )
     return grey.astype(np.float32) / np.float32(_WHITE[grey.dtype])
-
-
-def _borders(layout: Plan) -> tuple[list[int], list[int]]:
-    """Say where tile borders lie in the image, which may be larger than what was tiled."""
-    return (
-        [round(border * layout.shape[0] / layout.grid.shape[0]) for border in layout.grid.y.borders],
-        [round(border * layout.shape[1] / layout.grid.shape[1]) for border in layout.grid.x.borders],
-    )

@@ -1,10 +1,9 @@
-"""The way of one image: source, preprocess, Tiler, Predictor, Stitcher, sink."""
+"""The path of one image: source, preprocess, Tiler, network, Stitcher, sink; and of many."""
 
-from tiledseg.predict._files import predict_files
-from tiledseg.predict._outcomes import FileOutcome, FilesResult
-from tiledseg.predict._plan import Plan, plan
-from tiledseg.predict._seams import Seam, SeamReport
-from tiledseg.predict._tiled import tiled_predict
+from tiledseg.predict.diagnostics import Seam, SeamReport, SeamWatch, check_exact, seam_report
+from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
+from tiledseg.predict.plan import Plan, plan
+from tiledseg.predict.prediction import run_plan, tiled_predict
 
 __all__ = [
     "FileOutcome",
@@ -12,7 +11,11 @@ __all__ = [
     "Plan",
     "Seam",
     "SeamReport",
+    "SeamWatch",
+    "check_exact",
     "plan",
     "predict_files",
+    "run_plan",
+    "seam_report",
     "tiled_predict",
 ]

@@ -163,9 +163,9 @@ class Previews(keras.callbacks.Callback):
         folder = self._folder / f"epoch-{epoch + 1:04d}"
         for name, pair in self._pairs.items():
             image, _ = load_pair(pair)
-            probs = tiled_predict(self._segmenter, image, engine="keras", progress=False)
-            labels = _labels(probs, self._segmenter.threshold)
-            write_mask(folder / f"{name}_mask.png", labels, foreground=255 if probs.shape[-1] == 1 else None)
+            labels = tiled_predict(self._segmenter, image, output="mask", runtime={"engine": "keras"})
+            white = 255 if len(self._segmenter.labels) == 1 else None
+            write_mask(folder / f"{name}_mask.png", labels, foreground=white)
             write_image(folder / f"{name}.png", _shrunk(overlay(_shown(image), labels), _LONGEST_PX))
             self._write_strip(name, epoch + 1)
 
@@ -179,11 +179,6 @@ class Previews(keras.callbacks.Callback):
 
 def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80]
-
-
-def _labels(probs: AnyArray, threshold: float) -> AnyArray:
-    several = probs.shape[-1] > 1
-    return (probs.argmax(axis=-1) if several else probs[..., 0] >= threshold).astype(np.uint8)
 
 
 def _shown(image: AnyArray) -> Rgb:

@@ -1,4 +1,4 @@
-"""What a run that can be resumed notes in its output folder: settings, model and images."""
+"""Resuming a run over files: what its results depend on, and the record of it in the output folder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._validate import invalid, named, shown
+from tiledseg._version import __version__
+from tiledseg.engine import Network
 from tiledseg.errors import FileError
 from tiledseg.io import check_identity, state_of, write_text
-from tiledseg.predict._fingerprint import fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,10 +18,29 @@ if TYPE_CHECKING:
 
     from tiledseg.config import PredictConfig, Product, TilingConfig
 
-__all__ = ["RECORD", "record_run"]
+__all__ = ["fingerprint_of", "record_run"]
 
-RECORD = ".tiledseg-resume.json"
-"""Name of the file, in the output folder."""
+_RECORD = ".tiledseg-resume.json"
+_WITHOUT_EFFECT = {"batch_size", "recursive", "existing", "resume", "write"}
+
+
+def fingerprint_of(
+    network: Network, image: dict[str, Any], config: PredictConfig, tiling: TilingConfig | None
+) -> dict[str, Any]:
+    """Say what a prediction of a file depends on, one entry for each part."""
+    settings = {key: value for key, value in config.model_dump().items() if key not in _WITHOUT_EFFECT}
+    settings["runtime"] = {key: settings["runtime"][key] for key in ("engine", "precision")}
+    parts: dict[str, Any] = {
+        "model": network.digest,
+        **{f"image {key}": value for key, value in image.items()},
+    }
+    parts |= settings | {"tiling": None if tiling is None else tiling.model_dump(), "tiledseg": __version__}
+    if network.preprocessing is not None:
+        parts["preprocessing"] = network.preprocessing.model_dump()
+        parts["own tiling"] = None if network.tiling is None else network.tiling.model_dump()
+        parts["own threshold"] = network.threshold
+    readable: dict[str, Any] = json.loads(json.dumps(parts, default=str))
+    return readable
 
 
 def record_run(
@@ -31,7 +51,7 @@ def record_run(
     tiling: TilingConfig | None,
 ) -> None:
     """Note what a run depends on; refuse results that are not of the same run."""
-    path, run = folder / RECORD, fingerprint_of(model, {}, config, tiling)
+    path, run = folder / _RECORD, fingerprint_of(Network.of(model), {}, config, tiling)
     standing = {
         image: [target for target in products.values() if os.path.lexists(target)]
         for image, products in targets.items()

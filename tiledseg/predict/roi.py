@@ -1,8 +1,8 @@
-"""Which tiles are computed: those that a mask touches, or those with tissue."""
+"""The region of interest: tiles that touch a mask, or tissue."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,33 +15,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray
-    from tiledseg.predict._plan import Layout
-    from tiledseg.tiling import Tile
+    from tiledseg.tiling import Tile, TileGrid
 
-__all__ = ["Where", "wanted_tiles"]
+__all__ = ["Roi", "tiles_in"]
 
-Where: TypeAlias = Source | Literal["tissue"]
-"""A mask, or how to find one."""
+Roi: TypeAlias = Source | Literal["tissue"]
+"""Where to predict: a mask, or how to find one."""
 
 _THUMBNAIL = 1024  # px of the longer side
 _ROWS_AT_ONCE = 256
-_APART = 0.05  # of the range: background and tissue differ by at least this, or all is tissue
+_LEAST_CONTRAST = 0.05  # of the range: background and tissue differ by at least this, or all is tissue
 
 
-def wanted_tiles(layout: Layout, mask: Where | None, image: Source, order: list[int]) -> list[int]:
-    """List the tiles that are computed."""
-    if mask is None:
-        return order
-    if isinstance(mask, str):
-        if mask != "tissue":
-            raise invalid(
-                SettingError, "mask", must='be an array or "tissue"', got=mask, fix="Pass one of these."
-            )
-        found: Source = tissue_of(image)
-    else:
-        _check_mask(mask, layout.shape)
-        found = mask
-    down, across = (large / small for large, small in zip(found.shape, layout.grid.shape, strict=True))
+def tiles_in(grid: TileGrid, shape: tuple[int, int], roi: Roi, image: Any) -> NDArray[np.bool_]:  # noqa: ANN401
+    """Say which tiles touch a region of interest."""
+    found = _mask_of(roi, shape, image)
+    down, across = (large / small for large, small in zip(found.shape, grid.shape, strict=True))
 
     def touched(tile: Tile) -> bool:
         box = tile.read_box
@@ -49,7 +38,24 @@ def wanted_tiles(layout: Layout, mask: Where | None, image: Source, order: list[
         columns = slice(int(box.x0 * across), int(np.ceil(box.x1 * across)))
         return bool(np.asarray(found[rows, columns]).any())
 
-    return [tile_id for tile_id in order if touched(layout.grid[tile_id])]
+    return np.fromiter(map(touched, grid), np.bool_, len(grid))
+
+
+def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: ANN401
+    if not isinstance(roi, str):
+        _check_mask(roi, shape)
+        return roi
+    if roi != "tissue":
+        raise invalid(SettingError, "roi", must='be an array or "tissue"', got=roi, fix="Pass one of these.")
+    if not hasattr(image, "dtype"):
+        raise invalid(
+            SettingError,
+            "roi",
+            must="be an array where only a shape is given",
+            got=roi,
+            fix="Pass an image.",
+        )
+    return tissue_of(image)
 
 
 def tissue_of(image: Source) -> NDArray[np.bool_]:
@@ -70,7 +76,7 @@ def tissue_of(image: Source) -> NDArray[np.bool_]:
     levels = cv2.medianBlur(np.concatenate(parts), 3)
     threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     above = levels > threshold
-    if above.all() or not above.any() or levels[above].mean() - levels[~above].mean() < 255 * _APART:
+    if above.all() or not above.any() or levels[above].mean() - levels[~above].mean() < 255 * _LEAST_CONTRAST:
         return np.ones(levels.shape, np.bool_)
     return cv2.dilate(above.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
 
@@ -88,24 +94,24 @@ def _marked(pixels: AnyArray) -> NDArray[np.uint8]:
     return levels
 
 
-def _check_mask(mask: Source, shape: tuple[int, int]) -> None:
-    if not all(hasattr(mask, name) for name in ("shape", "dtype", "__getitem__")):
+def _check_mask(roi: Source, shape: tuple[int, int]) -> None:
+    if not all(hasattr(roi, name) for name in ("shape", "dtype", "__getitem__")):
         raise invalid(
             ArrayError,
-            "mask",
+            "roi",
             must="be an array with shape and dtype",
-            got=type(mask).__name__,
+            got=type(roi).__name__,
             fix="Convert it with numpy.asarray.",
         )
-    if tuple(mask.shape) != shape:
+    if tuple(roi.shape) != shape:
         raise invalid(
             ArrayError,
-            "mask",
+            "roi",
             must=f"have the image's height and width {shape}",
-            got=tuple(mask.shape),
+            got=tuple(roi.shape),
             fix="Resize it with nearest-neighbour interpolation.",
         )
-    if np.dtype(mask.dtype).kind not in "biu":
+    if np.dtype(roi.dtype).kind not in "biu":
         raise invalid(
-            ArrayError, "mask", must="be boolean or integer", got=str(mask.dtype), fix="Use mask > 0.5."
+            ArrayError, "roi", must="be boolean or integer", got=str(roi.dtype), fix="Use roi > 0.5."
         )

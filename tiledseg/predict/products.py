@@ -1,41 +1,110 @@
-"""The files of one image: written while its map is computed where their format allows it, else at the end."""
+"""What is written of one image, where, and by what threshold its mask is cut.
+
+A product is written while its map is computed where its format allows it, else at the end.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
 
-from tiledseg._validate import invalid
+from tiledseg._validate import invalid, shown
 from tiledseg.config import rgb_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
 from tiledseg.plots import colourise, overlay
-from tiledseg.predict._cut import LevelMap, cut_level, levels_of
 from tiledseg.tiling import labels_of, reduced_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import AutoThreshold, PredictConfig, Product
     from tiledseg.io import ImageSink, ImageSource
 
-__all__ = ["SUFFIXES", "Tee", "check_size", "is_streamed", "written_at_the_end"]
+__all__ = [
+    "FOLDERS",
+    "ProductSink",
+    "check_size",
+    "check_targets",
+    "is_streamed",
+    "targets_of",
+    "written_at_the_end",
+]
 
-SUFFIXES = {
+FOLDERS: dict[Product, str] = {
+    "mask": "masks",
+    "probs": "probs",
+    "overlay": "overlays",
+    "coloured": "coloured",
+}
+"""Folder of each product."""
+
+_SUFFIXES = {
     "png": ".png",
     "tiff": ".tif",
     "ome-tiff": ".ome.tif",
     "ome-zarr": ".ome.zarr",
     "npy": ".npy",
 }
-"""What files of each format end in."""
-
 _STREAMED = ("ome-tiff", "ome-zarr", "npy")
+_OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
+_WHITE = 255
+_ROWS, _COLUMNS = 512, 4096
+
+
+def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfig) -> dict[Product, Path]:
+    """Name the files to be written for an image."""
+    root = next((root for root in roots if root.is_dir() and path.is_relative_to(root)), path.parent)
+    place = path.relative_to(root).parent
+    name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
+    formats: dict[str, str] = {"mask": config.mask_format, "probs": config.probs_format}
+    ends = {what: _SUFFIXES[formats.get(what, "png")] for what in config.write}
+    return {what: output / FOLDERS[what] / place / (name + end) for what, end in ends.items()}
+
+
+def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
+    """Check that outputs meet neither one another, nor an input, nor an output of before."""
+    inputs = {os.path.realpath(path) for path in targets}
+    owner: dict[Path, Path] = {}
+    standing = []
+    for path, products in targets.items():
+        for target in products.values():
+            if target in owner:
+                raise invalid(
+                    FileError,
+                    str(path),
+                    must="have a name of its own",
+                    got=f"the output name of {shown(str(owner[target]))}",
+                    fix="Rename one of them, or predict them into two folders.",
+                )
+            if os.path.realpath(target) in inputs:
+                raise invalid(
+                    FileError,
+                    str(target),
+                    must="not overwrite an input",
+                    got="an image of the same name there",
+                    fix="Choose another output folder.",
+                )
+            owner[target] = path
+            standing += [target] if os.path.lexists(target) else []
+    if standing and config.existing == "refuse" and not config.resume:
+        raise invalid(
+            FileError,
+            "output",
+            must="not hold results already",
+            got=f"{len(standing)} of them, the first {shown(str(standing[0]))}",
+            fix="Set existing to skip or overwrite, or choose another folder.",
+        )
 
 
 def is_streamed(what: Product, config: PredictConfig) -> bool:
@@ -44,7 +113,7 @@ def is_streamed(what: Product, config: PredictConfig) -> bool:
     return formats.get(what, "png") in _STREAMED
 
 
-class Tee:
+class ProductSink:
     """A sink that takes probabilities, and hands them to all that is written of an image."""
 
     def __init__(self, image: ImageSource, classes: int, threshold: float | AutoThreshold) -> None:
@@ -55,7 +124,7 @@ class Tee:
         self.whole: FloatArray | None = None
         self._image, self._threshold = image, threshold
         self._sinks: dict[Product, ImageSink] = {}
-        self._levels: LevelMap | None = None
+        self._levels: _LevelMap | None = None
 
     def open(
         self,
@@ -82,7 +151,7 @@ class Tee:
                 )
                 self._sinks[what] = stack.enter_context(sink)
                 if labels and isinstance(self._threshold, str):
-                    self._levels = stack.enter_context(LevelMap(sink, self._threshold))
+                    self._levels = stack.enter_context(_LevelMap(sink, self._threshold))
             return stack.pop_all()
 
     def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401
@@ -134,9 +203,9 @@ def written_at_the_end(
 def _labels(probs: FloatArray, threshold: float | AutoThreshold) -> AnyArray:
     if not isinstance(threshold, str):
         return labels_of(probs, threshold)
-    levels = levels_of(probs)
+    levels = _levels_of(probs)
     counts = np.bincount(levels.ravel(), minlength=256)
-    return (levels > cut_level(counts, threshold)).astype(np.uint8)
+    return (levels > _level_of(counts, threshold)).astype(np.uint8)
 
 
 def _check_threshold(threshold: float | AutoThreshold, classes: int) -> None:
@@ -177,3 +246,81 @@ def _limits(image: AnyArray) -> tuple[float, float] | None:
     """Say which values an overlay shows as black and white: all that there are, where 8 bits are too few."""
     low, high = float(image.min()), float(image.max())
     return None if image.dtype == np.uint8 or low == high else (low, high)
+
+
+def _levels_of(probs: FloatArray) -> NDArray[np.uint8]:
+    """Give probabilities in 256 levels."""
+    return np.rint(np.clip(probs[..., 0], 0, 1) * _WHITE).astype(np.uint8)
+
+
+def _level_of(counts: NDArray[np.int64], method: AutoThreshold) -> int:
+    """Find the level above which px are foreground."""
+    if np.count_nonzero(counts) < 2:
+        return _WHITE // 2
+    return min(_otsu(counts) if method == "otsu" else _triangle(counts), _WHITE - 1)
+
+
+def _otsu(counts: NDArray[np.int64]) -> int:
+    share = counts / counts.sum()
+    below = np.cumsum(share)[:-1]
+    moment = np.cumsum(share * np.arange(256))
+    apart = moment[-1] * below - moment[:-1]
+    both = below * (1 - below)
+    variance = np.divide(apart**2, both, out=np.zeros(255), where=both > 1e-12)
+    return int(variance.argmax())
+
+
+def _triangle(counts: NDArray[np.int64]) -> int:
+    peak = int(counts.argmax())
+    first, last = (int(np.flatnonzero(counts)[end]) for end in (0, -1))
+    first, last = max(first - 1, 0), min(last + 1, _WHITE)  # where nothing is any more
+    end = last if peak - first < last - peak else first
+    outward = 1 if end > peak else -1
+    tail = np.arange(end, peak, -outward)
+    line = counts[peak] * (tail - end) / (peak - end)
+    return int(np.clip(tail[(line - counts[tail]).argmax()] + outward, 0, _WHITE))
+
+
+class _LevelMap:
+    """A mask that is cut once all probabilities are there: until then they wait in a temporary file."""
+
+    def __init__(self, sink: ImageSink, method: AutoThreshold) -> None:
+        self._sink, self._method = sink, method
+        self._height, self._width = sink.shape[:2]
+
+    def __enter__(self) -> Self:
+        self._file = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file:
+            if kind is None:
+                self._cut()
+
+    def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        top, left = rows.indices(self._height)[0], columns.indices(self._width)[0]
+        for row, line in enumerate(_levels_of(probs), top):
+            self._file.seek(row * self._width + left)
+            self._file.write(line.tobytes())
+
+    def _read(self, y: int, x: int) -> NDArray[np.uint8]:
+        rows, columns = range(y, min(y + _ROWS, self._height)), min(_COLUMNS, self._width - x)
+        block = np.empty((len(rows), columns), np.uint8)
+        for row in rows:
+            self._file.seek(row * self._width + x)
+            block[row - y] = np.frombuffer(self._file.read(columns), np.uint8)
+        return block
+
+    def _cut(self) -> None:
+        corners = [(y, x) for y in range(0, self._height, _ROWS) for x in range(0, self._width, _COLUMNS)]
+        counts = np.zeros(256, np.int64)
+        for y, x in corners:
+            counts += np.bincount(self._read(y, x).ravel(), minlength=256)
+        level = _level_of(counts, self._method)
+        for y, x in corners:
+            block = self._read(y, x)
+            mask = (block > level).astype(np.uint8) * np.uint8(_WHITE)
+            self._sink[y : y + block.shape[0], x : x + block.shape[1]] = mask

@@ -13,44 +13,100 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
-from tiledseg._validate import instance_of, path_text, path_texts, settings_of, shown
+from tiledseg._validate import path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig, TilingConfig
-from tiledseg.engine import Batcher, Network, SegmenterLike, n_devices, predictor_for
+from tiledseg.engine import Network
 from tiledseg.errors import TiledSegError
 from tiledseg.io import check_writable, find_images, locked, open_image
-from tiledseg.predict._fingerprint import fingerprint_of
-from tiledseg.predict._outcomes import FileOutcome, FilesResult
-from tiledseg.predict._outputs import Tee, check_size, is_streamed, written_at_the_end
-from tiledseg.predict._plan import lay_out
-from tiledseg.predict._remote import resolved
-from tiledseg.predict._resume import record_run
-from tiledseg.predict._spread import check_client, spread
-from tiledseg.predict._targets import FOLDERS, check_targets, targets_of
-from tiledseg.predict._tiled import tiled_predict
-from tiledseg.preprocess import prepare
+from tiledseg.predict.dask import check_client, count_classes, spread
+from tiledseg.predict.plan import Plan
+from tiledseg.predict.prediction import run_plan
+from tiledseg.predict.products import (
+    FOLDERS,
+    ProductSink,
+    check_size,
+    check_targets,
+    is_streamed,
+    targets_of,
+    written_at_the_end,
+)
+from tiledseg.predict.resume import fingerprint_of, record_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tiledseg._types import PathLike, Source
-    from tiledseg.config import AutoThreshold, PreprocessingConfig, Product
+    from tiledseg._types import PathLike
+    from tiledseg.config import AutoThreshold, Product
     from tiledseg.io import ImageSource
-    from tiledseg.predict._plan import Layout
 
-__all__ = ["predict_files"]
+__all__ = ["FileOutcome", "FilesResult", "predict_files"]
 
 _log = logging.getLogger("tiledseg")
 _PX_OF_A_FILE = 1 << 22  # a guess, for whether converting the network pays
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """What became of one file.
+
+    Attributes
+    ----------
+    path : Path
+        The image.
+    written : dict
+        Path of each product written: ``mask``, ``probs``, ``overlay``.
+    seconds : float
+        Time from reading to writing.
+    error : str or None
+        Why not everything was written; None for success.
+    skipped : bool
+        Whether its outputs stood already and were left as they are.
+    """
+
+    path: Path
+    written: dict[Product, Path]
+    seconds: float = 0.0
+    error: str | None = None
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilesResult:
+    """What became of many files.
+
+    Attributes
+    ----------
+    outcomes : tuple of FileOutcome
+        One for each file, in order.
+    """
+
+    outcomes: tuple[FileOutcome, ...]
+
+    @property
+    def done(self) -> tuple[FileOutcome, ...]:
+        """The files that were predicted, or skipped because their outputs stood already."""
+        return tuple(one for one in self.outcomes if one.error is None)
+
+    @property
+    def failed(self) -> tuple[FileOutcome, ...]:
+        """The files that could not be predicted."""
+        return tuple(one for one in self.outcomes if one.error is not None)
+
+    def __str__(self) -> str:
+        skipped = sum(one.skipped for one in self.outcomes)
+        lines = [f"{len(self.done) - skipped} predicted, {skipped} skipped, {len(self.failed)} failed"]
+        lines += [f"failed: {shown(str(one.path))}: {one.error}" for one in self.failed]
+        return "\n".join(lines)
 
 
 def predict_files(  # noqa: PLR0913  one call with the field's usual options
     model: object,
     inputs: PathLike | Sequence[PathLike],
     output: PathLike,
-    config: PredictConfig | None = None,
+    config: PredictConfig | dict[str, Any] | None = None,
     *,
-    tiling: TilingConfig | None = None,
+    tiling: TilingConfig | dict[str, Any] | None = None,
     progress: bool = False,
     client: Any = None,  # noqa: ANN401  Dask has no types
 ) -> FilesResult:
@@ -73,9 +129,9 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
         Images (PNG, JPEG, BMP, TIFF, zarr, .npy), and folders of them.
     output : path
         Folder to write to; made where it does not exist.
-    config : PredictConfig, optional
+    config : PredictConfig or dict, optional
         What is written, and how.
-    tiling : TilingConfig, optional
+    tiling : TilingConfig or dict, optional
         As for `tiled_predict`.
     progress : bool
         Whether to show a progress bar over the files.
@@ -95,21 +151,25 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     FileError
         Before anything is computed: if there is no image, two images would be written under one
         name, an output stands already (see ``PredictConfig.existing``) or is one of the inputs,
-        or the output folder cannot be written to, or another run writes to it.
+        or the output folder cannot be written to, or another run writes to it; with
+        ``PredictConfig(resume=True)`` also if results there come from another model, image or setting.
     ModelError
         If `model` cannot be tiled.
     SettingError
         If an argument is of another type, or `model` cannot be sent to a cluster.
     """
     config = settings_of(PredictConfig, config, "config")
-    if tiling is not None:
-        instance_of(TilingConfig, tiling, "tiling")
+    tiling = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
     roots, folder = [Path(one) for one in path_texts(inputs, "inputs")], Path(path_text(output, "output"))
     files = find_images(roots, recursive=config.recursive)
     targets = {path: targets_of(path, roots, folder, config) for path in files}
     check_targets(targets, config)
     check_writable(folder, keep=False)
-    model = _checked(model, config, tiling, client)
+    _check_formats(config)
+    if client is not None:
+        check_client(client, model)
+    else:
+        model = _checked(model, config, tiling)
     with locked(folder):
         if config.resume:
             record_run(folder, model, targets, config, tiling)
@@ -123,24 +183,19 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
             return _local(model, targets, config, tiling, advance)
 
 
-def _checked(
-    model: object,
-    config: PredictConfig,
-    tiling: TilingConfig | None,
-    client: Any,  # noqa: ANN401  Dask has no types
-) -> object:
-    """Tell at once what cannot be had, or does not fit the network whatever the image."""
+def _check_formats(config: PredictConfig) -> None:
     formats = {"mask": config.mask_format, "probs": config.probs_format}
     if any(formats.get(what) == "ome-zarr" for what in config.write):
         extra("zarr", "zarr")
-    if client is not None:
-        check_client(client, model)
-        return model
-    model = resolved(model)
-    Network.of(model, config.runtime).fastest(0)
-    if getattr(tiling or getattr(model, "tiling", None), "tile_size", None) != "auto":
-        lay_out(model, (1, 1), tiling)
-    return model
+
+
+def _checked(model: object, config: PredictConfig, tiling: TilingConfig | None) -> Network:
+    """Refuse at once what is not available, or does not fit the network whatever the image."""
+    network = Network.of(model, config.runtime)
+    network.fastest(0)
+    if getattr(tiling or network.tiling, "tile_size", None) != "auto":
+        Plan.of(network, (1, 1), tiling)
+    return network
 
 
 def _local(
@@ -150,40 +205,24 @@ def _local(
     tiling: TilingConfig | None,
     advance: Callable[[int], object],
 ) -> FilesResult:
-    """Predict files in this process."""
-    predictor = predictor_for(model)
+    """Predict files in this process, two at a time, or one more than there are devices."""
     network = Network.of(model, config.runtime)
-    packing = network.batcher(len(targets) * _PX_OF_A_FILE, config.batch_size, config.tta or network.tta)
-    shared = _Shared.of(model, packing) if isinstance(model, SegmenterLike) else packing
+    batcher = network.batcher(len(targets) * _PX_OF_A_FILE, config.batch_size, config.tta or network.tta)
+    shared = network.shared(batcher)
 
     def outcome(path: Path) -> FileOutcome:
-        return _outcome(model, shared, path, targets[path], config, tiling)
+        return _outcome(network, shared, path, targets[path], config, tiling)
 
     outcomes = []
-    with ThreadPoolExecutor(n_devices(predictor) + 1, "tiledseg-file") as pool:
+    with ThreadPoolExecutor(network.n_devices + 1, "tiledseg-file") as pool:
         try:
             for done in [pool.submit(outcome, path) for path in targets]:
                 outcomes.append(done.result())
                 advance(1)
         finally:  # an interrupt ends the images under way and begins no others
-            packing.close()
+            batcher.close()
             pool.shutdown(wait=False, cancel_futures=True)
     return FilesResult(tuple(outcomes))
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """A Segmenter whose network is shared by several images."""
-
-    network: Batcher
-    preprocessing: PreprocessingConfig
-    labels: tuple[str, ...]
-    threshold: float
-    tiling: TilingConfig | None
-
-    @classmethod
-    def of(cls, segmenter: SegmenterLike, network: Batcher) -> _Shared:
-        return cls(network, segmenter.preprocessing, segmenter.labels, segmenter.threshold, segmenter.tiling)
 
 
 def _spread(
@@ -215,13 +254,13 @@ def _remote_outcome(
     tiling: TilingConfig | None,
 ) -> FileOutcome:
     """Predict a file on a worker, which loads the network once."""
-    (outcome,) = _local(resolved(model), {path: targets}, config, tiling, lambda _steps: None).outcomes
+    (outcome,) = _local(model, {path: targets}, config, tiling, lambda _steps: None).outcomes
     return outcome
 
 
 def _outcome(
-    model: object,
-    shared: object,
+    network: Network,
+    shared: Network,
     path: Path,
     targets: dict[Product, Path],
     config: PredictConfig,
@@ -235,7 +274,7 @@ def _outcome(
     try:
         with open_image(path, level=config.level, channels=config.channels) as image:
             check_size(image, targets, config)
-            written |= _predicted(model, shared, image, targets, config, tiling)
+            written |= _predicted(network, shared, image, targets, config, tiling)
     except Exception as error:  # noqa: BLE001  one file never ends the run for the others
         text = _reason(error)
         _log.warning("%s: %s", shown(str(path)), text)
@@ -252,46 +291,25 @@ def _reason(error: Exception) -> str:
 
 
 def _predicted(
-    model: object,
-    shared: object,
+    network: Network,
+    shared: Network,
     image: ImageSource,
     targets: dict[Product, Path],
     config: PredictConfig,
     tiling: TilingConfig | None,
 ) -> dict[Product, Path]:
     """Predict one image, and write what is streamed on the way and the rest at the end."""
-    layout = lay_out(shared, image.shape, tiling, config.runtime.memory)
-    threshold = _threshold(model, config)
+    job = Plan.of(shared, image, tiling, batch_size=config.batch_size, roi=config.roi)
+    threshold: float | AutoThreshold = config.threshold or network.threshold
     whole = not all(is_streamed(what, config) for what in targets)
     pixels = np.asarray(image) if whole else image
-    tee = Tee(image, layout.predictor.classes or _found_classes(layout, pixels), threshold)
+    sink = ProductSink(image, job.classes or count_classes(job, image.dtype), threshold)
     provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": str(threshold)}
-    provenance["tiling"] = layout.tiler.config.model_dump_json()
-    fingerprint = fingerprint_of(model, image.identity, config, tiling) if config.resume else None
-    with tee.open(targets, config, provenance, fingerprint):
-        tiled_predict(
-            shared,
-            pixels,
-            tiling,
-            batch_size=config.batch_size,
-            memory_budget=config.runtime.memory,
-            mask="tissue" if config.tissue else None,
-            out=tee,
-        )
+    provenance["tiling"] = job.tiling.model_dump_json()
+    fingerprint = fingerprint_of(network, image.identity, config, tiling) if config.resume else None
+    with sink.open(targets, config, provenance, fingerprint):
+        run_plan(job, pixels, sink)
         image.check_unchanged()
-    if tee.whole is None:
+    if sink.whole is None:
         return targets
-    return written_at_the_end(targets, np.asarray(pixels), tee.whole, threshold, config)
-
-
-def _found_classes(layout: Layout, image: Source) -> int:
-    """Count the channels of a callable's output, by running it on one tile."""
-    source = image if layout.preprocessing is None else prepare(image, layout.preprocessing)
-    tile = next(layout.tiler.batches(source, 1, grid=layout.grid, ids=[0])).tiles
-    return int(layout.predictor(tile).shape[3])
-
-
-def _threshold(model: object, config: PredictConfig) -> float | AutoThreshold:
-    if config.threshold is not None:
-        return config.threshold
-    return model.threshold if isinstance(model, SegmenterLike) else 0.5
+    return written_at_the_end(targets, np.asarray(pixels), sink.whole, threshold, config)

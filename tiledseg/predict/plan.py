@@ -1,0 +1,448 @@
+"""What a prediction will do: every decision and every refusal, before anything is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+
+from tiledseg._validate import check_image, check_shape, one_of, real_number, settings_of
+from tiledseg.config import TTA, RuntimeConfig, TilingConfig
+from tiledseg.engine import Network, n_copies
+from tiledseg.io import open_image
+from tiledseg.predict.layout import judge, lay_out
+from tiledseg.predict.roi import tiles_in
+from tiledseg.preprocess import scaled_length
+from tiledseg.tiling import Box, Tile, Tiler, reduced_dtype, tile_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import PathLike, Source
+    from tiledseg.predict.layout import Verdict
+    from tiledseg.predict.roi import Roi
+    from tiledseg.tiling import Reduction, TileGrid
+
+__all__ = ["Output", "Plan", "opened", "plan"]
+
+Output: TypeAlias = Literal["probabilities", "mask", "labels", "uint8"]
+"""What a map holds."""
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Plan:
+    """What a prediction will do; ``print`` shows it as a table.
+
+    Attributes
+    ----------
+    network : Network
+        The model, resolved: it states its channels, classes, stride and receptive field.
+    shape : tuple of int
+        Height and width of the image in px.
+    channels : int or None
+        Channels of the image; None where its shape has none.
+    tiling : TilingConfig
+        The tiling that will be used, its tile in px; where its overlap is ``"exact"``, `grid` has
+        that in px.
+    grid : TileGrid
+        Tiles of the image as the network sees it, after `scale`; `tile` gives one of them in px of
+        the image itself.
+    batch_size : int
+        Tiles per call.
+    output : {"probabilities", "mask", "labels", "uint8"}
+        What the map holds.
+    fill_value : float
+        Output of tiles outside the region of interest.
+    tta : {"flips", "d4"} or None
+        Test-time augmentation.
+    in_roi : ndarray or None
+        Whether each tile touches the region of interest, bool (tiles,); None for all of them.
+    """
+
+    network: Network
+    shape: tuple[int, int]
+    channels: int | None
+    tiling: TilingConfig
+    grid: TileGrid
+    batch_size: int
+    output: Output = "probabilities"
+    fill_value: float = 0.0
+    tta: TTA | None = None
+    in_roi: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(  # noqa: PLR0913  all that a prediction depends on
+        cls,
+        model: object,
+        image: Source | Sequence[int],
+        tiling: TilingConfig | dict[str, Any] | None = None,
+        *,
+        batch_size: int | None = None,
+        roi: Roi | None = None,
+        fill_value: float = 0.0,
+        output: Output = "probabilities",
+        tta: TTA | None = None,
+        runtime: RuntimeConfig | dict[str, Any] | None = None,
+    ) -> Plan:
+        """Decide all that predicting an image takes.
+
+        Parameters
+        ----------
+        model : Segmenter, keras.Model, callable, BundleReference or Network
+            As for `tiled_predict`.
+        image : array_like or sequence of int
+            The image, or its shape, (H, W) or (H, W, C).
+        tiling, batch_size, roi, fill_value, output, tta, runtime
+            As for `tiled_predict`.
+
+        Returns
+        -------
+        Plan
+            To be printed, or handed to what predicts the image.
+
+        Raises
+        ------
+        ArrayError
+            If `image` or `roi` cannot be used.
+        ModelError
+            If `model` cannot be tiled.
+        SettingError
+            If the tiling does not fit the network, or an option is out of its range.
+        """
+        network = Network.of(model, runtime)
+        shape = _shape_of(image, network.channels)
+        given = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
+        one_of("output", output, get_args(Output))
+        tta = network.tta if tta is None else tta
+        if tta is not None:
+            one_of("tta", tta, get_args(TTA))
+        scale = network.preprocessing.scale if network.preprocessing else 1.0
+        seen = (scaled_length(shape[0], scale), scaled_length(shape[1], scale))
+        chosen, grid = lay_out(network, seen, given, square=tta == "d4")
+        in_roi = None if roi is None else tiles_in(grid, (shape[0], shape[1]), roi, image)
+        n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
+        return cls(
+            network=network,
+            shape=(shape[0], shape[1]),
+            channels=shape[2] if len(shape) == 3 else None,
+            tiling=chosen,
+            grid=grid,
+            batch_size=network.batch_size(grid.tile_shape, n_tiles * n_copies(tta), batch_size),
+            output=output,
+            fill_value=real_number("fill_value", fill_value, "Use 0, for example."),
+            tta=tta,
+            in_roi=in_roi,
+        )
+
+    @property
+    def scale(self) -> float:
+        """Factor by which the image is shrunk before it is tiled."""
+        return self.network.preprocessing.scale if self.network.preprocessing else 1.0
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the network sees another number of px than the image has."""
+        return self.grid.shape != self.shape
+
+    @property
+    def tiler(self) -> Tiler:
+        """What cuts the image as the network sees it."""
+        return Tiler(self.tiling)
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Total stride (y, x) of the network in px."""
+        return self.network.stride
+
+    @property
+    def receptive_field(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Px before and after an output px that it depends on, along y and x; None where not known.
+
+        The most over the px of one total stride.
+        """
+        return self.network.receptive_field.extent
+
+    @property
+    def halo(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Px at the ends of a tile, along y and x, that differ from the whole; None where not known."""
+        return self.network.receptive_field.halo
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether tiled equals whole: ``"exact"``, ``"approximate"`` or ``"impossible"``.
+
+        ``exact``: up to the rounding of float32. ``approximate``: it need not, or the network does not tell.
+        ``impossible``: with this network no tiling would. The whole is the image with the padding that the
+        grid adds at its far ends.
+        """
+        return judge(self.grid, self.network)[0]
+
+    @property
+    def reason(self) -> str:
+        """Why, and what exactness would take."""
+        return judge(self.grid, self.network)[1]
+
+    @property
+    def classes(self) -> int | None:
+        """Output channels; None where not known before the first call."""
+        return self.network.classes
+
+    @property
+    def n_tiles(self) -> int:
+        """Tiles that are computed: those that touch the region of interest."""
+        return len(self.grid) if self.in_roi is None else int(self.in_roi.sum())
+
+    @property
+    def calls(self) -> int:
+        """Calls of the network."""
+        return -(-self.n_tiles * n_copies(self.tta) // self.batch_size)
+
+    @property
+    def network_bytes(self) -> int:
+        """Estimate, from above, of the memory of the network's activations."""
+        return self.batch_size * self.network.bytes_per_tile(self.grid.tile_shape)
+
+    @property
+    def output_bytes(self) -> int:
+        """Memory of the map."""
+        return int(np.prod(self.map_shape(self.classes or 1))) * self.map_dtype(self.classes or 1).itemsize
+
+    @property
+    def band_bytes(self) -> int:
+        """Memory of the rows that the stitcher holds."""
+        return 4 * (self.classes or 1) * min(self.grid.y.tile, self.grid.shape[0]) * self.grid.shape[1]
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory beside the image: network, output and band."""
+        return self.network_bytes + self.output_bytes + self.band_bytes
+
+    @property
+    def borders(self) -> tuple[list[int], list[int]]:
+        """Where the cores of neighbouring tiles meet, along y and x, in px of the image."""
+        return (
+            [round(px * self.shape[0] / self.grid.shape[0]) for px in self.grid.y.borders],
+            [round(px * self.shape[1] / self.grid.shape[1]) for px in self.grid.x.borders],
+        )
+
+    def map_shape(self, classes: int) -> tuple[int, ...]:
+        """Give the shape of the map.
+
+        Parameters
+        ----------
+        classes : int
+            Output channels.
+
+        Returns
+        -------
+        tuple of int
+            (H, W) or (H, W, K).
+        """
+        return self.shape if self.output in {"mask", "labels"} else (*self.shape, classes)
+
+    def map_dtype(self, classes: int) -> np.dtype[Any]:
+        """Give the dtype of the map.
+
+        Parameters
+        ----------
+        classes : int
+            Output channels.
+
+        Returns
+        -------
+        dtype
+            What the map is stored in.
+        """
+        return reduced_dtype(self.reduction(classes), classes)
+
+    def reduction(self, classes: int) -> Reduction | None:
+        """Say how probabilities become what the map holds."""
+        if self.output in {"mask", "labels"}:
+            return "threshold" if classes == 1 else "argmax"
+        return "uint8" if self.output == "uint8" else None
+
+    def order(self, out: Any = None) -> list[int]:  # noqa: ANN401
+        """List the tiles that a map lacks, in the order in which stitching takes the least memory.
+
+        Parameters
+        ----------
+        out : array_like, optional
+            The map, which may have some of its px already.
+
+        Returns
+        -------
+        list of int
+            Positions in the grid.
+        """
+        return tile_order(self.grid, None if self.is_scaled else out)
+
+    def tile(self, tile_id: int) -> Tile:
+        """Give a tile in px of the image.
+
+        Parameters
+        ----------
+        tile_id : int
+            Position in the grid.
+
+        Returns
+        -------
+        Tile
+            What it covers, and the px that it is nearest to.
+        """
+        tile = self.grid[tile_id]
+        if not self.is_scaled:
+            return tile
+        read, core = self.box(tile.read_box), self.box(tile.core_box)
+        return Tile(tile.id, tile.row, tile.column, read, core)
+
+    def box(self, box: Box) -> Box:
+        """Bring a box from px of the grid to px of the image.
+
+        Parameters
+        ----------
+        box : Box
+            In the image as the network sees it.
+
+        Returns
+        -------
+        Box
+            The same place in the image.
+        """
+        down, across = (long / short for long, short in zip(self.shape, self.grid.shape, strict=True))
+        ends = (box.y0 * down, box.y1 * down, box.x0 * across, box.x1 * across)
+        y0, y1, x0, x1 = (round(end) for end in ends)
+        return Box(y0, y1, x0, x1)
+
+    def __str__(self) -> str:
+        grid, verdict = self.grid, judge(self.grid, self.network)
+        channels = "?" if self.classes is None else str(self.classes)
+        scaled = f", scaled by {self.scale:g} to {_size(grid.shape)}" if self.is_scaled else ""
+        kind = f"{channels} channels, float32" if self.output == "probabilities" else self.output
+        sides = {"field of view": self.receptive_field, "halo": self.halo}
+        in_roi = "" if self.in_roi is None else f", {self.n_tiles} in the region of interest"
+        rows = {
+            "image": f"{_size(self.shape)}{scaled}",
+            "tiles": f"{len(grid)} of {_size(grid.tile_shape)} "
+            f"({len(grid.y.origins)} down, {len(grid.x.origins)} across){in_roi}",
+            "overlap": f"at least {grid.y.overlap} px down, {grid.x.overlap} px across, {grid.blend}",
+            "alignment": f"{grid.y.alignment} px down, {grid.x.alignment} px across",
+            "redundancy": f"{grid.redundancy:.2f} px computed per image px",
+            "network calls": f"{self.calls} of {self.batch_size} tiles",
+            "output": f"{_size(self.shape)}, {kind}, {_mib(self.output_bytes)}",
+            "memory": f"about {_mib(self.total_bytes)} beside the image "
+            f"(network {_mib(self.network_bytes)}, band of rows {_mib(self.band_bytes)})",
+            **{name: _sides(px) for name, px in sides.items() if px},
+            "verdict": f"{verdict[0]}: {verdict[1]}",
+        }
+        return "\n".join(f"{name:<14} {text}" for name, text in rows.items())
+
+    __repr__ = __str__
+
+
+def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
+    model: object,
+    image: Source | Sequence[int] | PathLike,
+    tiling: TilingConfig | dict[str, Any] | None = None,
+    *,
+    batch_size: int | None = None,
+    roi: Roi | None = None,
+    output: Output = "probabilities",
+    tta: TTA | None = None,
+    runtime: RuntimeConfig | dict[str, Any] | None = None,
+) -> Plan:
+    """Say what `tiled_predict` will do with an image, without doing it.
+
+    Parameters
+    ----------
+    model : Segmenter, keras.Model, callable or BundleReference
+        The network; a callable maps tiles (N, h, w, C) float32 to outputs (N, h, w, K).
+    image : array_like, path or sequence of int
+        The image, its file, or its shape in px, (H, W) or (H, W, C).
+    tiling : TilingConfig or dict, optional
+        How the image is tiled; as for `tiled_predict` where it is None.
+    batch_size : int, optional
+        Tiles per call of the network; chosen by memory where it is None.
+    roi : array_like or "tissue", optional
+        Where to predict, as for `tiled_predict`; ``"tissue"`` needs an image.
+    output : {"probabilities", "mask", "labels", "uint8"}
+        What the map holds.
+    tta : {"flips", "d4"}, optional
+        Test-time augmentation.
+    runtime : RuntimeConfig or dict, optional
+        Engine, precision, devices and memory.
+
+    Returns
+    -------
+    Plan
+        Tiles, redundancy, calls, output size, memory, and whether tiled equals whole.
+
+    Raises
+    ------
+    ArrayError
+        If `image` or `roi` cannot be used with this network.
+    FileError
+        If the file cannot be read.
+    ModelError
+        If `model` cannot be tiled.
+    SettingError
+        If the tiling does not fit the network.
+
+    Examples
+    --------
+    >>> print(plan(lambda tiles: tiles, (1920, 2560, 3), batch_size=4))
+    image          1920 x 2560 px
+    tiles          35 of 512 x 512 px (5 down, 7 across)
+    overlap        at least 128 px down, 128 px across, gaussian
+    alignment      1 px down, 1 px across
+    redundancy     1.87 px computed per image px
+    network calls  9 of 4 tiles
+    output         1920 x 2560 px, ? channels, float32, 18.8 MiB
+    memory         about 87.8 MiB beside the image (network 64.0 MiB, band of rows 5.0 MiB)
+    verdict        approximate: the receptive field of a callable is not known
+    """
+    with opened(image) as found:
+        return Plan.of(
+            model, found, tiling, batch_size=batch_size, roi=roi, output=output, tta=tta, runtime=runtime
+        )
+
+
+@contextlib.contextmanager
+def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all libraries, shapes and paths
+    """Open an image that is given as a path, to be read by region; give anything else back."""
+    if isinstance(image, str | os.PathLike):
+        with open_image(cast("str", image)) as source:
+            yield source
+            source.check_unchanged()
+    else:
+        yield image
+
+
+def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:
+    if hasattr(image, "shape") and hasattr(image, "dtype"):
+        check_image(image, channels)
+        return tuple(image.shape)
+    shape: Any = image
+    check_shape(shape)
+    if len(shape) == 3:
+        check_shape(shape, channels)
+    return tuple(int(length) for length in shape)
+
+
+def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:
+    (above, below), (left, right) = px
+    return f"{above} px above, {below} below, {left} left, {right} right"
+
+
+def _size(shape: tuple[int, int]) -> str:
+    return f"{shape[0]} x {shape[1]} px"
+
+
+def _mib(size: int) -> str:
+    return f"{size / _MIB:.1f} MiB"

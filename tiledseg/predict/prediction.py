@@ -1,0 +1,276 @@
+"""One image of any size through a network: source, preprocess, Tiler, network, Stitcher, sink."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import closing
+from itertools import chain, takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._progress import progress_bar
+from tiledseg._validate import check_callable, check_finite, check_image, invalid
+from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
+from tiledseg.predict.dask import is_dask, lazy_map
+from tiledseg.predict.plan import Plan, opened
+from tiledseg.preprocess import prepare
+from tiledseg.tiling import EnlargingSink, ReducingSink, Stitcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tiledseg._types import FloatArray, PathLike, Source
+    from tiledseg.config import TTA, RuntimeConfig, TilingConfig
+    from tiledseg.predict.plan import Output
+    from tiledseg.predict.roi import Roi
+    from tiledseg.tiling import Tile
+
+__all__ = ["prepared", "run_plan", "tiled_predict"]
+
+_log = logging.getLogger("tiledseg")
+_TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
+_ROWS_AT_ONCE = 256
+
+
+def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
+    model: object,
+    image: Source | PathLike,
+    tiling: TilingConfig | dict[str, Any] | None = None,
+    *,
+    batch_size: int | None = None,
+    roi: Roi | None = None,
+    fill_value: float = 0.0,
+    out: Any = None,  # noqa: ANN401  numpy, zarr and others' arrays share no type
+    output: Output = "probabilities",
+    tta: TTA | None = None,
+    runtime: RuntimeConfig | dict[str, Any] | None = None,
+    progress: bool = False,
+    callback: Callable[[Tile, int, int], bool | None] | None = None,
+) -> Any:  # noqa: ANN401
+    """Run a network over an image of any size, and blend its outputs into one map.
+
+    The image is cut into overlapping tiles, the network is run on batches of them, and what it
+    returns is blended into a map of the image's own height and width.
+
+    Parameters
+    ----------
+    model : Segmenter, keras.Model, callable or BundleReference
+        A Segmenter prepares the image first; a bare network or a callable, which maps tiles
+        (N, h, w, C) float32 to outputs (N, h, w, K), gets the pixel values as they are, cast to
+        float32. It is called in a thread of its own, one call at a time: what holds for the
+        calling thread alone, as ``torch.no_grad()`` does, belongs inside the callable.
+    image : array_like or path
+        (H, W) or (H, W, C), any boolean, integer or real dtype: a NumPy array, memmap, zarr or
+        Dask array, or anything with ``shape``, ``dtype`` and slicing; or a file, as for
+        `open_image`. It is read region by region and never changed. Of a Dask array without `out`
+        the map is a Dask array as well: computed when it is asked for, tile by tile, wherever Dask
+        runs.
+    tiling : TilingConfig or dict, optional
+        Where it is None: the Segmenter's own tiling, else tiles of the network's fixed input
+        size, else of 512 px, with a quarter of the tile as overlap, or what the stride leaves of
+        it, and gaussian blending. A network of free size gets no larger tile than the image
+        rounded up to its stride.
+    batch_size : int, optional
+        Tiles per call of the network; chosen by memory where it is None.
+    roi : array_like or "tissue", optional
+        (H, W), boolean or integer: where to predict. Tiles that it leaves out altogether are
+        not computed and count as ones whose output is `fill_value`. ``"tissue"`` finds it on a
+        thumbnail of a bright-field image, by Otsu's threshold of the saturation (RGB) or darkness.
+    fill_value : float
+        Output of the tiles that `roi` leaves out.
+    out : array_like, optional
+        Where the map is written while it is computed: anything with shape, dtype and slice
+        assignment, of the map's shape; (H, W) is accepted for one channel. A new array where it
+        is None.
+    output : {"probabilities", "mask", "labels", "uint8"}
+        What the map holds. ``probabilities``: the outputs, float32 (H, W, K). ``mask``: (H, W)
+        uint8, 1 where the one class is at or above the Segmenter's threshold (0.5 for other
+        models); of several classes the ``labels``. ``labels``: (H, W) number of the largest
+        channel, uint8, uint16 above 256 classes; of one class its ``mask``. ``uint8``: the outputs
+        times 255, (H, W, K).
+    tta : {"flips", "d4"}, optional
+        Test-time augmentation: the outputs of a tile and its mirror images are averaged.
+        ``flips`` are 4, ``d4`` are 8 and take square tiles. A Segmenter's own where it is None.
+    runtime : RuntimeConfig or dict, optional
+        Engine, precision, devices and memory.
+    progress : bool
+        Whether to show a progress bar, or log lines where there is no terminal.
+    callback : callable, optional
+        Called in the calling thread as ``callback(tile, done, total)`` after each tile, a `Tile`
+        in px of `image`; what it returns is ignored except for False, which cancels.
+
+    Returns
+    -------
+    array_like
+        What `output` says; `out` itself where it was given; a Dask array of a Dask array.
+
+    Raises
+    ------
+    ArrayError
+        If `image`, `roi` or `out` has the wrong shape, dtype or values.
+    CancelledError
+        If `callback` returned False; ``error.result`` is the map, its first
+        ``error.finished_rows`` rows are final and the others `fill_value`.
+    FileError
+        If `image` is a path that cannot be read.
+    ModelError
+        If `model` cannot be tiled, or returns something else than a map; for a Segmenter also if
+        the map does not hold probabilities.
+    StitchError
+        If the network returns NaN or infinity; the message names the tile.
+    SettingError
+        If the tiling does not fit the network, or an option is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    >>> probs = tiled_predict(lambda tiles: tiles.mean(axis=-1, keepdims=True) / 255, image)
+    >>> probs.shape, probs.dtype, bool(np.allclose(probs[..., 0], image.mean(axis=-1) / 255))
+    ((700, 900, 1), dtype('float32'), True)
+    """
+    check_callable("callback", callback)
+    with opened(image) as source:
+        check_image(source)
+        job = Plan.of(
+            model,
+            source,
+            tiling,
+            batch_size=batch_size,
+            roi=roi,
+            fill_value=fill_value,
+            output=output,
+            tta=tta,
+            runtime=runtime,
+        )
+        if out is None and is_dask(source):
+            _check_lazy(callback)
+            return lazy_map(job, source)
+        return run_plan(job, source, out, progress=progress, callback=callback)
+
+
+def run_plan(
+    job: Plan,
+    image: Source,
+    out: Any = None,  # noqa: ANN401
+    *,
+    progress: bool = False,
+    callback: Callable[[Tile, int, int], bool | None] | None = None,
+    watch: Callable[[int, FloatArray], None] | None = None,
+) -> Any:  # noqa: ANN401
+    """Predict one image as planned; `watch` is given the output of each tile."""
+    source = prepared(image, job, out)
+    order = job.order(out)
+    wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
+    batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted)
+    running = job.network.run(batches, job.grid.tile_shape, len(wanted), job.batch_size, job.tta)
+    started = time.perf_counter()
+    with closing(running), progress_bar(len(wanted), "tiles", shown=progress) as advance:
+        outputs, classes = _first_seen(_one_by_one(running, job), job)
+        out = np.zeros(job.map_shape(classes), job.map_dtype(classes)) if out is None else out
+        stitcher = _stitcher(job, out, classes)
+        remaining = iter(order)
+        for done, (tile_id, probs) in enumerate(outputs, 1):
+            stitcher.skip(list(takewhile(tile_id.__ne__, remaining)), job.fill_value)  # outside the roi
+            stitcher.add([tile_id], probs[None])
+            if watch is not None:
+                watch(tile_id, probs)
+            advance(1)
+            if callback is not None and callback(job.tile(tile_id), done, len(wanted)) is False:
+                raise _cancelled(job, out, stitcher, f"{done} of {len(wanted)}")
+        stitcher.skip(list(remaining), job.fill_value)
+        stitcher.merge()
+    _log.debug("%d tiles in %.2f s", len(wanted), time.perf_counter() - started)
+    return out
+
+
+def prepared(image: Source, job: Plan, out: object = None) -> Source:
+    """Check the image, and prepare it as the network wants it."""
+    if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
+        raise invalid(
+            ArrayError,
+            "out",
+            must="have memory of its own",
+            got="some of the image's",
+            fix="Pass a new array: rows are written while others are still to be read.",
+        )
+    if isinstance(image, np.ndarray) and not isinstance(image, np.memmap):
+        check_finite(image, "image")  # at once where it costs little; else tile by tile
+    preprocessing = job.network.preprocessing
+    return image if preprocessing is None else prepare(image, preprocessing)
+
+
+def _one_by_one(batches: Iterator[tuple[Any, FloatArray]], job: Plan) -> Iterator[tuple[int, FloatArray]]:
+    """Give the output of one tile after the other; the first ones of a Segmenter have to be probabilities."""
+    unchecked = job.network.described
+    for ids, outputs in batches:
+        if unchecked:
+            _check_probabilities(outputs)
+            unchecked = False
+        yield from zip(ids.tolist(), outputs, strict=True)
+
+
+def _first_seen(
+    outputs: Iterator[tuple[int, FloatArray]], job: Plan
+) -> tuple[Iterator[tuple[int, FloatArray]], int]:
+    """Give the number of channels: the network's own, else that of the first output."""
+    if job.classes is not None:
+        return outputs, job.classes
+    first = next(outputs, None)
+    if first is None:
+        raise invalid(
+            ArrayError,
+            "roi",
+            must="leave at least one tile where the model's channels are not known beforehand",
+            got="a roi without a px set",
+            fix="Skip the image.",
+        )
+    return chain([first], outputs), first[1].shape[-1]
+
+
+def _stitcher(job: Plan, out: Any, classes: int) -> Stitcher:  # noqa: ANN401
+    """Make what blends the tiles into the map, enlarging it where the network saw fewer px."""
+    reduction, threshold = job.reduction(classes), job.network.threshold
+    if not job.is_scaled:
+        return Stitcher(job.grid, classes, out, reduction=reduction, threshold=threshold)
+    whole = ReducingSink(out, (*job.shape, classes), reduction, threshold)
+    return Stitcher(job.grid, classes, EnlargingSink(whole, (*job.grid.shape, classes)))
+
+
+def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledError:  # noqa: ANN401
+    """Fill the rows that are not final, reduced as all others, and say so."""
+    rows = getattr(stitcher.out, "written_rows", stitcher.finished_rows)
+    shape = (*job.shape, stitcher.n_channels)
+    if not hasattr(out, "finished_rows"):  # what is resumed later stays as it is
+        sink = ReducingSink(out, shape, job.reduction(shape[2]), job.network.threshold)
+        for start in range(rows, shape[0], _ROWS_AT_ONCE):
+            stop = min(start + _ROWS_AT_ONCE, shape[0])
+            sink[start:stop] = np.full((stop - start, *shape[1:]), job.fill_value, np.float32)
+    text = f"Cancelled after {done} tiles; the first {rows} rows are final."
+    return CancelledError(text, result=out, finished_rows=rows)
+
+
+def _check_probabilities(outputs: FloatArray) -> None:
+    low, high = float(outputs.min()), float(outputs.max())
+    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        raise invalid(
+            ModelError,
+            "network",
+            must="return probabilities in [0, 1]",
+            got=f"values from {low:.4g} to {high:.4g}",
+            fix="End it in a sigmoid or softmax; these look like logits.",
+        )
+
+
+def _check_lazy(callback: object) -> None:
+    """Refuse what takes an answer at once where there is none yet."""
+    if callback is not None:
+        raise invalid(
+            SettingError,
+            "callback",
+            must="be left out for a Dask array, which is computed later",
+            got=callback,
+            fix="Pass `out`, which is filled at once.",
+        )
