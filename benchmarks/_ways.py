@@ -64,13 +64,19 @@ class Ways:
     def ours(self, engine: Engine, precision: Precision = "f32") -> AnyArray:
         """Predict with the tiles that all others take."""
         return tiled_predict(
-            self.model, self.image, self._tiling, batch_size=1, engine=engine, precision=precision
+            self.model,
+            self.image,
+            self._tiling,
+            batch_size=1,
+            runtime={"engine": engine, "precision": precision},
         )
 
     def ours_auto(self, precision: Precision) -> AnyArray:
         """Predict with the tile that computes least."""
         tiling = TilingConfig(tile_size="auto")
-        return tiled_predict(self.free, self.image, tiling, engine="openvino", precision=precision)
+        return tiled_predict(
+            self.free, self.image, tiling, runtime={"engine": "openvino", "precision": precision}
+        )
 
     def founding(self) -> AnyArray:
         """Predict as the founding experiment does: crops squeezed to a tile, and the whole image."""

@@ -155,7 +155,7 @@ def _measured(case: _Case) -> _Found:
     if whole.std() < _LEAST_CONTRAST:
         raise ArithmeticError(f"{case.network['name']} says nearly the same everywhere")
     maps = [
-        (tiled_predict(model, image, tiling, batch_size=1, engine="keras"), one.grid.redundancy)
+        (tiled_predict(model, image, tiling, batch_size=1, runtime={"engine": "keras"}), one.grid.redundancy)
         for tiling, one in zip(tilings, plans, strict=True)
     ]
     for way in (_monai, _nnunet):

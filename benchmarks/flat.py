@@ -63,7 +63,7 @@ def stream(path: str, out: str) -> dict[str, float]:
     with open_image(path) as image:
         size = image.shape[0]
         with create_image(out, image.shape[:2], np.uint8, labels=True, pixel_size=image.pixel_size) as sink:
-            tiled_predict(lambda tiles: tiles[..., :1] / 255, image, _TILING, out=sink, reduction="threshold")
+            tiled_predict(lambda tiles: tiles[..., :1] / 255, image, _TILING, out=sink, output="mask")
         seconds = time.perf_counter() - started
         peak = status_bytes("VmHWM")
         _check(image, out)

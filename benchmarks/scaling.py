@@ -79,7 +79,7 @@ def _timed(predictor: Callable[..., Any], image: da.Array, count: int) -> tuple[
         client.wait_for_workers(count, timeout=120)
         client.run(_loaded)
         started = time.perf_counter()
-        lazy = tiled_predict(predictor, image, _TILING, reduction="threshold")
+        lazy = tiled_predict(predictor, image, _TILING, output="mask")
         found = client.compute(lazy).result(timeout=600)
         return time.perf_counter() - started, found
 

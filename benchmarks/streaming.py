@@ -15,7 +15,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,9 +34,9 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     """Measure."""
     rows = []
     size = 4000 if quick else 20_000
-    for reduction in ("uint8", None):
-        found = call_fresh("benchmarks.streaming:stream", size=size, reduction=reduction)
-        what = f"{size} x {size} px to a {reduction or 'float32'} memmap"
+    for output in ("uint8", "probabilities"):
+        found = call_fresh("benchmarks.streaming:stream", size=size, output=output)
+        what = f"{size} x {size} px to a {output} memmap"
         note = "VmHWM counts pages of the mapped files, which the kernel may drop at any time."
         rows += [
             Row(f"{what}, anonymous memory", found["anonymous"], "MB", at_most=_BAR_MB),
@@ -47,23 +47,23 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     return rows
 
 
-def stream(size: int, reduction: str | None) -> dict[str, float]:
+def stream(size: int, output: Literal["probabilities", "uint8"]) -> dict[str, float]:
     """Predict from disk to disk, and give the memory in MB and the speed in Mpx/s."""
     with tempfile.TemporaryDirectory() as folder:
         image = np.memmap(Path(folder, "image"), np.uint8, "w+", shape=(size, size, 3))
-        out = np.memmap(Path(folder, "map"), reduction or np.float32, "w+", shape=(size, size, 1))
+        out = np.memmap(
+            Path(folder, "map"), np.uint8 if output == "uint8" else np.float32, "w+", shape=(size, size, 1)
+        )
         noise = np.random.default_rng(0).integers(0, 256, (_NOISE, _NOISE, 3), np.uint8)
         for place in (0, size - _NOISE):
             image[place : place + _NOISE, place : place + _NOISE] = noise
         before = status_bytes("RssAnon")
         started = time.perf_counter()
         with AnonymousPeak() as peak:
-            tiled_predict(
-                lambda tiles: tiles[..., :1] / 255, image, TilingConfig(), out=out, reduction=reduction
-            )
+            tiled_predict(lambda tiles: tiles[..., :1] / 255, image, TilingConfig(), out=out, output=output)
         seconds = time.perf_counter() - started
         resident = status_bytes("VmHWM")
-        _check(out, noise[..., 0], 255 if reduction is None else 1)
+        _check(out, noise[..., 0], 1 if output == "uint8" else 255)
     return {
         "anonymous": peak.bytes / 1e6,
         "before": before / 1e6,

@@ -206,7 +206,7 @@ DATA: list[Row] = [
 PREDICT: list[Row] = [
     (lambda: ts.tiled_predict(net, IMAGE, TILING, callback=5), SettingError, "Pass a function"),
     (lambda: ts.tiled_predict(net, IMAGE, TILING, tta=np.ones(2)), SettingError, "Known: d4, flips"),
-    (lambda: ts.plan(net, np.array(5), TILING), ArrayError, "Pass image.shape"),
+    (lambda: ts.plan(net, 5, TILING), ArrayError, "Pass image.shape"),
     (lambda: ts.predict_files(net, "in", None), FileError, "Pass a str or a pathlib.Path"),
     (lambda: ts.predict_files(net, "in", "out", tiling=16), SettingError, "TilingConfig(...)"),
     (lambda: ts.predict_files(net, "in", "out", client=5), SettingError, "distributed.Client"),

@@ -204,7 +204,7 @@ def test_a_network_of_free_size_sees_no_padding_that_the_whole_image_does_not_ha
 def test_the_default_tiling_fits_every_network(name):
     size = {"unet": 64, "swin_unet": 256}[name]
     config = {"name": name, "input_shape": (size, size, 3)}
-    small = {"unet": {"levels": 3, "base_filters": 2}, "swin_unet": {"base_filters": 12}}[name]
+    small = {"unet": {"levels": 3, "base_filters": 2}, "swin_unet": {"embedding": 12}}[name]
     plan = ts.plan(ts.build_model(config | small), (600, 700, 3))
     assert plan.grid.tile_shape == (size, size)
     assert plan.grid.y.alignment + plan.grid.y.overlap <= size
