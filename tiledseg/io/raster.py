@@ -102,13 +102,10 @@ def _is_ambiguous(header: _Header, request: Request) -> bool:
     return header.meaning in {"grey", "colour"}
 
 
-def _of_palette(indices: AnyArray, header: _Header, palette: AnyArray, request: Request) -> AnyArray:
-    """Give the indices or their colours, as is asked for; an index without a colour is black."""
-    if request.palette == "index" or (header.meaning == "identity" and request.purpose != "image"):
-        return indices
-    colours = np.zeros((256, 3), np.uint8)
-    colours[: len(palette)] = palette
-    return colours[indices] if header.channels == 3 else colours[indices, 0]
+def _wants_indices(header: _Header, request: Request) -> bool:
+    if header.palette is None:
+        return False
+    return request.palette == "index" or (header.meaning == "identity" and request.purpose != "image")
 
 
 # --- PNG: Portable Network Graphics Specification, third edition (W3C, 2025) ---------------------------
@@ -156,29 +153,30 @@ def _chunks(file: Reader) -> Iterator[tuple[bytes, int, int]]:
 
 def _decoded_png(file: Reader, header: _Header, request: Request) -> AnyArray:
     plane = header.alpha == "plane" and request.alpha == "refuse"
-    grey = header.palette is not None or header.channels == 1
+    indices = _wants_indices(header, request)
+    grey = indices or header.channels == 1
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     flags |= cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
-    pixels = _decoded(file, _png_payload(file, header), cv2.IMREAD_UNCHANGED if plane else flags)
+    pixels = _decoded(file, _png_payload(file, indices=indices), cv2.IMREAD_UNCHANGED if plane else flags)
     if plane:
         check_opaque(file, pixels[..., -1], drop=False)
         pixels = pixels[..., 0].copy() if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
-    if header.bits < 8 and (header.palette is not None or request.purpose == "labels"):
+    if header.bits < 8 and (indices or (header.channels == 1 and request.purpose == "labels")):
         pixels //= 255 // (2**header.bits - 1)  # few bits were spread over 0 to 255
-    return pixels if header.palette is None else _of_palette(pixels, header, header.palette, request)
+    return pixels
 
 
-def _png_payload(file: Reader, header: _Header) -> bytes:
-    """Check every checksum and give the chunks that make the pixels; a palette's indices as grey."""
+def _png_payload(file: Reader, *, indices: bool) -> bytes:
+    """Check every checksum and give the chunks that make the pixels; indices as if they were grey."""
     parts = [_PNG_SIGNATURE]
     for kind, at, length in _chunks(file):
         raw = file.take(at - 8, length + 12)
         if zlib.crc32(memoryview(raw)[4:-4]) != int.from_bytes(raw[-4:]):
             raise file.damaged(f"a wrong checksum in its {kind.decode('latin-1')} chunk")
-        if kind == b"IHDR" and header.palette is not None:
+        if kind == b"IHDR" and indices:
             body = raw[4:17] + bytes([_GREY]) + raw[18:-4]
             raw = raw[:4] + body + zlib.crc32(body).to_bytes(4)
-        if kind in {b"IHDR", b"IDAT", b"IEND"}:
+        if kind in {b"IHDR", b"IDAT", b"IEND"} or (kind == b"PLTE" and not indices):
             parts.append(raw)
     return b"".join(parts)
 
@@ -276,7 +274,12 @@ def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
         pixels = np.ascontiguousarray(pixels[..., :3])
     if header.palette is None:
         return pixels
-    return _of_palette(pixels.astype(np.uint8), header, header.palette, request)
+    indices = pixels.astype(np.uint8)
+    if _wants_indices(header, request):
+        return indices
+    colours = np.zeros((256, 3), np.uint8)  # an index without a colour is black
+    colours[: len(header.palette)] = header.palette
+    return np.take(colours if header.channels == 3 else colours[:, 0], indices, axis=0)
 
 
 # --- what several formats share ------------------------------------------------------------------------
