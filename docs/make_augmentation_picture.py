@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from tiledseg.config import PreprocessingConfig, augmenting
 from tiledseg.data import CropSampler, Pair, prepare_pair
-from tiledseg.io import write_bytes
 from tiledseg.plots import overlay
 from tiledseg.samples import smear
 
@@ -33,7 +33,7 @@ def main(target: str = "docs/images/augmentation.jpg") -> None:
         images, masks = sampler.batch(0, range(COLUMNS))
         lines.append(np.hstack([_picture(*crop) for crop in zip(images, masks[..., 0], strict=True)]))
     _, data = cv2.imencode(".jpg", np.vstack(lines)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    write_bytes(target, data.tobytes())
+    Path(target).write_bytes(data.tobytes())
 
 
 def _picture(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

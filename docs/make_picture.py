@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tiledseg.io import read_image, write_bytes
+from tiledseg.io import read_image
 from tiledseg.plots import as_rgb
 
 SIZE = (560, 420)  # width and height of each of the three, in px
@@ -21,7 +21,7 @@ def main(demo: str = "demo", target: str = "docs/images/smear.jpg") -> None:
     small = [cv2.resize(picture, SIZE, interpolation=cv2.INTER_AREA) for picture in pictures]
     row = np.hstack([small[0], GAP, small[1], GAP, small[2]])
     _, data = cv2.imencode(".jpg", row[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    write_bytes(target, data.tobytes())
+    Path(target).write_bytes(data.tobytes())
 
 
 if __name__ == "__main__":

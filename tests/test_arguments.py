@@ -11,6 +11,7 @@ import pytest
 
 import tiledseg as ts
 from tiledseg import (
+    _storage,
     data,
     evaluate,
     export,
@@ -166,7 +167,7 @@ FILES: list[Row] = [
     (lambda: io.find_images(np.array(5)), FileError, "Pass str or pathlib.Path"),
     (lambda: io.read_image("a.png", alpha=["drop"]), SettingError, "Did you mean `drop`"),
     (lambda: io.read_mask("a.png", palette=np.ones(2)), SettingError, "Known: colour, index, refuse"),
-    (lambda: io.check_writable(None), FileError, "Pass a str or a pathlib.Path"),
+    (lambda: _storage.check_writable(None), FileError, "Pass a str or a pathlib.Path"),
     (lambda: samples.write_samples(5), FileError, "Pass a str or a pathlib.Path"),
     (lambda: samples.smear(64.0), SettingError, "Use 64 or more"),
     (lambda: samples.smear(64, 64, cell_px=5), SettingError, "Use (250, 400)"),

@@ -19,20 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tiledseg._storage import atomic_write, check_writable, write_bytes, write_text
 from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.io import (
-    atomic_write,
-    check_writable,
-    image_shape,
-    read_image,
-    read_mask,
-    read_probs,
-    write_bytes,
-    write_image,
-    write_mask,
-    write_probs,
-    write_text,
-)
+from tiledseg.io import image_shape, read_image, read_mask, read_probs, write_image, write_mask, write_probs
 
 ROOT = Path(__file__).parents[1]
 as_root = pytest.mark.skipif(
@@ -355,7 +344,8 @@ FULL = """
 import resource, sys
 import numpy as np
 from tiledseg.errors import FileError
-from tiledseg.io import write_bytes, write_image, write_probs
+from tiledseg._storage import write_bytes
+from tiledseg.io import write_image, write_probs
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
 jobs = {
@@ -385,7 +375,7 @@ def test_a_full_disk_leaves_the_old_files(tmp_path):
 
 ENDLESS = """
 import sys, time
-from tiledseg.io import atomic_write
+from tiledseg._storage import atomic_write
 with atomic_write(sys.argv[1]) as file:
     file.write(b"new" * 100_000)
     file.flush()
@@ -413,7 +403,7 @@ def test_a_kill_leaves_the_old_file(tmp_path):
 
 FOREVER = """
 import sys
-from tiledseg.io import write_bytes
+from tiledseg._storage import write_bytes
 print("ready", flush=True)
 for number in range(10**9):
     write_bytes(sys.argv[1], bytes([number % 251]) * 300_000)

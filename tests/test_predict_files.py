@@ -15,9 +15,10 @@ import pytest
 import zarr
 
 import tiledseg as ts
+from tiledseg._storage import locked
 from tiledseg.config import PredictConfig, PreprocessingConfig
 from tiledseg.errors import FileError, ModelError, SettingError
-from tiledseg.io import locked, read_image, read_mask, read_probs, write_image
+from tiledseg.io import read_image, read_mask, read_probs, write_image
 
 
 def red(tiles):
@@ -180,7 +181,7 @@ def test_inputs_that_are_no_paths_are_refused(inputs, tmp_path):
 
 HOLDING = """
 import sys, time
-from tiledseg.io import locked
+from tiledseg._storage import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)

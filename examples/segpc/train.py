@@ -48,7 +48,7 @@ from tiledseg.config import (
 )
 from tiledseg.data import Pair, describe, find_pairs, split_records
 from tiledseg.evaluate import ScoredImage, score_map
-from tiledseg.io import read_image, read_mask, write_image, write_text
+from tiledseg.io import read_image, read_mask, write_image
 from tiledseg.plots import overlay
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def main() -> int:
     originals = compare(segmenter, data / "full_2560x1920", output / "overlays")
     bundle = segmenter.save(output / "segpc-plasma", overwrite=True)
     text = (bundle / "README.md").read_text(encoding="utf-8")
-    write_text(bundle / "README.md", with_card(text, held_out, originals))
+    (bundle / "README.md").write_text(with_card(text, held_out, originals), "utf-8")
     print(f"bundle: {bundle}")
     return int(bool(originals.failed or held_out.failed))
 

@@ -65,7 +65,7 @@ def stats(*, settings: Settings) -> int:
     """Count a dataset, and draw it."""
     config = settings.over(settings.run.stats, "stats")
     if config.output is not None:
-        lazy.io.check_new_folder(config.output)
+        lazy.storage.check_new_folder(config.output)
         if config.chart:
             lazy.plots.new_figure(1, 1)  # a missing matplotlib is told before all files are read
     split = split_of(settings)
@@ -73,7 +73,7 @@ def stats(*, settings: Settings) -> int:
     numbers = lazy.data.statistics_of(found.records)
     sys.stdout.write(f"{numbers}\n")
     if config.output is not None:
-        with lazy.io.new_folder(config.output) as folder:
+        with lazy.storage.new_folder(config.output) as folder:
             _write(folder, found, numbers, config)
             settings.keep(folder, split=split)
     return 0
@@ -110,7 +110,7 @@ def split(*, settings: Settings) -> int:
     """Split a dataset, and write the manifest of it."""
     config = split_of(settings) or SplitConfig()
     target = Path(config.manifest)
-    folder = lazy.io.check_writable(target.parent, keep=False)
+    folder = lazy.storage.check_writable(target.parent, keep=False)
     records = dataset(settings, folder, config).records
     lazy.data.write_manifest(target, records)
     settings.keep(folder, f"{target.stem}.toml", split=config)
@@ -122,7 +122,7 @@ def split(*, settings: Settings) -> int:
 def tile(*, settings: Settings) -> int:
     """Cut a dataset into a set of tiles on disk."""
     config = settings.over(settings.run.tiles, "tiles")
-    lazy.io.check_new_folder(config.output)
+    lazy.storage.check_new_folder(config.output)
     split = split_of(settings)
     source = dataset(settings, Path(), split)
     tiles = lazy.data.write_tiles(source, config, progress=settings.progress)

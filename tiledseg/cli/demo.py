@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg._progress import progress_bar
+from tiledseg._storage import check_writable, write_text
 from tiledseg._validate import invalid, path_text, whole_number
 from tiledseg.cli.app import load_keras
 from tiledseg.cli.settings import Settings, with_options
@@ -23,7 +24,7 @@ from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainC
 from tiledseg.data import Pair
 from tiledseg.errors import FileError
 from tiledseg.evaluate import Evaluator
-from tiledseg.io import check_writable, write_image, write_mask, write_text
+from tiledseg.io import write_image, write_mask
 from tiledseg.models import shipped_folder
 from tiledseg.plots import error_overlay, overlay
 from tiledseg.report import picture_row, write_report

@@ -79,7 +79,7 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     for one in filter(None, (config.model, config.against)):
         _check(one, settings, config)
     if config.output is not None:
-        lazy.io.check_new_folder(config.output)
+        lazy.storage.check_new_folder(config.output)
     task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings)
     worst = lazy.report.WorstCases(config.pictures if config.output is not None else 0)
     result = task.scored(task.loaded(config.model or ""), worst)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from tiledseg._storage import new_folder
 from tiledseg._validate import invalid
 from tiledseg.cli.options import Table
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import ExportConfig
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.export import write_coco, write_geojson
-from tiledseg.io import find_images, new_folder, read_mask
+from tiledseg.io import find_images, read_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from tiledseg import _storage as storage
     from tiledseg import data, engine, evaluate, io, plots, report
 else:
-    data, engine, evaluate, io, plots, report = (
+    data, engine, evaluate, io, plots, report, storage = (
         lazy_loader.load(f"tiledseg.{name}", suppress_warning=True)
-        for name in ("data", "engine", "evaluate", "io", "plots", "report")
+        for name in ("data", "engine", "evaluate", "io", "plots", "report", "_storage")
     )
 
-__all__ = ["data", "engine", "evaluate", "io", "plots", "report"]
+__all__ = ["data", "engine", "evaluate", "io", "plots", "report", "storage"]

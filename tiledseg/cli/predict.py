@@ -117,7 +117,7 @@ def predict(
     check_model(name, trust=config.trust)
     check_tiling(name, settings, config.tiling)
     lazy.io.find_images(files, recursive=config.recursive)
-    lazy.io.check_writable(output, keep=False)
+    lazy.storage.check_writable(output, keep=False)
     segmenter = load(name, trust=config.trust)
     tiling = tiling_for(segmenter, settings, config.tiling)
     result = tiledseg.predict_files(

@@ -61,7 +61,7 @@ class Settings:
                 ours = file.readline() == text.encode().splitlines(keepends=True)[0]
             if not ours or (self.file is not None and target.samefile(self.file)):
                 return
-        lazy.io.write_text(target, text)
+        lazy.storage.write_text(target, text)
 
 
 def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -180,6 +180,6 @@ def import_config(
             FileError, str(source), must="be a text file in UTF-8", got=str(error), fix=fix
         ) from None
     done = import_founding(text)
-    lazy.io.write_text(target, done.run.to_toml())
+    lazy.storage.write_text(target, done.run.to_toml())
     sys.stdout.write(f"{done}\n{target}\n")
     return 1 if any(note.outcome == "unusable" for note in done.notes) else 0

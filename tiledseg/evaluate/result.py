@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._storage import write_text
 from tiledseg._validate import invalid, shown, whole_number
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import group_of
@@ -37,7 +38,6 @@ from tiledseg.evaluate.tables import (
     plain,
     row_of,
 )
-from tiledseg.io import write_text
 from tiledseg.metrics import (
     CURVE_THRESHOLDS,
     SEAM_DISTANCES,

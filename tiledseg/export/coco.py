@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._storage import write_text
 from tiledseg._validate import invalid, items_of
 from tiledseg.errors import SettingError
 from tiledseg.export.geojson import ascii_text, check_named, names_of
-from tiledseg.io import write_text
 from tiledseg.objects import cells_of
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._storage import write_text
 from tiledseg._validate import all_of, instance_of, invalid, shown
 from tiledseg.errors import SettingError
-from tiledseg.io import write_text
 from tiledseg.objects import cells_of
 from tiledseg.plots import PALETTE
 

@@ -4,16 +4,6 @@ Python opens files, OpenCV and tifffile only decode and encode. What a file decl
 is taken for it; what could mean two things is an error that names both.
 """
 
-from tiledseg._storage import (
-    atomic_write,
-    check_new_folder,
-    check_writable,
-    file_digest,
-    locked,
-    new_folder,
-    write_bytes,
-    write_text,
-)
 from tiledseg.io.file import MAX_PIXELS, state_of
 from tiledseg.io.find import SUFFIXES, find_images
 from tiledseg.io.metadata import PixelSize
@@ -31,24 +21,16 @@ __all__ = [
     "ImageSink",
     "ImageSource",
     "PixelSize",
-    "atomic_write",
     "check_identity",
-    "check_new_folder",
-    "check_writable",
     "create_image",
-    "file_digest",
     "find_images",
     "image_shape",
-    "locked",
-    "new_folder",
     "open_image",
     "read_image",
     "read_mask",
     "read_probs",
     "state_of",
-    "write_bytes",
     "write_image",
     "write_mask",
     "write_probs",
-    "write_text",
 ]

@@ -132,7 +132,7 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
         kind="png",
         height=height,
         width=width,
-        channels=_n_channels(palette) if palette is not None else 1 if colour in {_GREY, _GREY_ALPHA} else 3,
+        channels=1 if colour in {_GREY, _GREY_ALPHA} else 3,
         bits=bits,
         orientation=exif_orientation(extra.get(b"eXIf", b"")),
         alpha="plane" if colour in {_GREY_ALPHA, _COLOUR_ALPHA} else "key" if key else "none",
@@ -248,7 +248,7 @@ def _bmp_header(file: Reader, max_pixels: int) -> _Header:
     if end > file.size:
         raise file.damaged(f"{file.size} bytes where {end} are declared")
     palette = _bmp_palette(image)
-    grey = palette is not None and _n_channels(palette) == 1
+    grey = palette is not None and (palette == palette[:, :1]).all()
     alpha: Literal["plane", "none"] = "plane" if image.mode == "RGBA" else "none"
     return _Header("bmp", height, width, 1 if grey else 3, alpha=alpha, palette=palette)
 
@@ -301,10 +301,6 @@ def _colours(data: bytes, order: str) -> AnyArray:
     """Take the entries of a palette, whose bytes are in an order like BGRX, as RGB."""
     entries = np.frombuffer(data[: len(data) // len(order) * len(order)], np.uint8)
     return entries.reshape(-1, len(order))[:, [order.index(colour) for colour in "RGB"]]
-
-
-def _n_channels(palette: AnyArray) -> int:
-    return 3 if (palette != palette[:, :1]).any() else 1
 
 
 _HEADERS = {"png": _png_header, "jpeg": _jpeg_header, "bmp": _bmp_header}

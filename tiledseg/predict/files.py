@@ -13,12 +13,13 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
+from tiledseg._storage import check_writable, locked
 from tiledseg._validate import path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig, TilingConfig
 from tiledseg.engine import Network
 from tiledseg.errors import TiledSegError
-from tiledseg.io import check_writable, find_images, locked, open_image
+from tiledseg.io import find_images, open_image
 from tiledseg.predict.dask import check_client, count_classes, spread
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import run_plan

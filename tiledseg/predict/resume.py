@@ -6,11 +6,12 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from tiledseg._storage import write_text
 from tiledseg._validate import invalid, named, shown
 from tiledseg._version import __version__
 from tiledseg.engine import Network
 from tiledseg.errors import FileError
-from tiledseg.io import check_identity, state_of, write_text
+from tiledseg.io import check_identity, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

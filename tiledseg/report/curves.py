@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tiledseg._storage import write_bytes
 from tiledseg._validate import all_of, instance_of
 from tiledseg.config import Record
 from tiledseg.data import DatasetStatistics
-from tiledseg.io import write_bytes
 from tiledseg.metrics import SEAM_DISTANCES, reliability
 from tiledseg.plots import new_figure, png_of
 

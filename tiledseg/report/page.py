@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tiledseg._storage import new_folder, write_text
 from tiledseg._validate import all_of, instance_of
 from tiledseg._version import __version__
 from tiledseg.evaluate import Comparison, EvaluationResult
-from tiledseg.io import new_folder, write_image, write_text
+from tiledseg.io import write_image
 from tiledseg.plots import ERROR_COLOURS, PALETTE
 from tiledseg.report.curves import charts_of, pairs_chart
 from tiledseg.report.pictures import PictureRow, as_data_url, shrunk

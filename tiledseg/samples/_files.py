@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiledseg._storage import check_writable
 from tiledseg._validate import path_text, whole_number
-from tiledseg.io import check_writable, write_image, write_mask
+from tiledseg.io import write_image, write_mask
 from tiledseg.samples._smear import smear
 
 if TYPE_CHECKING:
