@@ -1,4 +1,4 @@
-"""predict_files from large files to large files: streamed, gone on with after a kill."""
+"""predict_files from large files to large files: streamed, resumed after a kill."""
 
 from __future__ import annotations
 

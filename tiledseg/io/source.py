@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _CACHE_BYTES = 40 << 20
+_READ_BYTES = 1 << 20  # at once: more leaves the processor's cache
 _THREADS = min(8, os.cpu_count() or 1)
 _CACHED_ROWS = 1024  # where a block is as wide as the image, no smaller cache serves a row of tiles
 
@@ -207,16 +208,18 @@ class RawRows:
         px = int(np.prod(self.shape[2:], dtype=np.int64)) * self._stored.itemsize
         count, before = (columns.stop - columns.start) * px, columns.start * px
         wide = self.shape[1] * px
-        data = bytearray(count * (rows.stop - rows.start))
+        data = np.empty(count * (rows.stop - rows.start), np.uint8)
+        buffer = memoryview(data)
         row = rows.start
         while row < rows.stop:
             group, inside = divmod(row, self._rows_each)
-            together = min(self._rows_each - inside, rows.stop - row) if count == wide else 1
+            most = max(1, _READ_BYTES // wide) if count == wide else 1
+            together = min(self._rows_each - inside, rows.stop - row, most)
             start, place = self._starts[group] + inside * wide + before, (row - rows.start) * count
-            data[place : place + together * count] = self._file.at(start, together * count)
+            buffer[place : place + together * count] = self._file.at(start, together * count)
             row += together
         shape = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
-        return np.frombuffer(data, self._stored).reshape(shape).astype(self.dtype, copy=False)
+        return data.view(self._stored).reshape(shape).astype(self.dtype, copy=False)
 
 
 class WholeImage:

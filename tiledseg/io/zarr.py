@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def zarr_source(path: str, selection: Selection) -> tuple[Regions, Facts]:
     y, x = axes.index("y"), axes.index("x")
     sizes = tuple((int(array.shape[y]), int(array.shape[x])) for array in levels)
     _check_array(file, levels[level])
-    blocks = _ZarrBlocks(file, levels[level], axes, selection)
+    blocks = _ZarrBlocks(file, Path(path, levels[level].path), levels[level], axes, selection)
     return CachedBlocks(blocks), Facts(file.name, size, sizes, level, {"metadata": state_of(path)})
 
 
@@ -123,8 +124,15 @@ def _pixel_size(dataset: dict[str, Any], axes: list[str], units: list[str]) -> P
 class _ZarrBlocks:
     """The chunks of the chosen channels and plane."""
 
-    def __init__(self, file: Reader, array: Any, axes: list[str], selection: Selection) -> None:  # noqa: ANN401
-        self._file, self._array, self._axes = file, array, axes
+    def __init__(
+        self,
+        file: Reader,
+        folder: Path,
+        array: Any,  # noqa: ANN401
+        axes: list[str],
+        selection: Selection,
+    ) -> None:
+        self._file, self._array, self._axes, self._folder = file, array, axes, folder
         lengths = dict(zip(axes, (int(length) for length in array.shape), strict=True))
         others = {axis: length for axis, length in lengths.items() if axis not in {"y", "x", "c"}}
         self._at = selection.plane_of(file, others)
@@ -144,6 +152,7 @@ class _ZarrBlocks:
             "x": slice(column * wide, min((column + 1) * wide, self.shape[1])),
         }
         key = tuple(where.get(axis, self._at.get(axis, slice(None))) for axis in self._axes)
+        self._check_files(key)
         try:
             found = np.asarray(self._array[key])
         except Exception as error:  # codecs and stores have no common error
@@ -156,3 +165,16 @@ class _ZarrBlocks:
         if self._drop:
             found = found[..., 0]
         return np.ascontiguousarray(found, self.dtype)
+
+    def _check_files(self, key: tuple[slice | int, ...]) -> None:
+        """Refuse chunks that are pipes or devices, which zarr would wait for."""
+        ranges = []
+        sides = self._array.shards or self._array.chunks
+        for part, length, side in zip(key, self._array.shape, sides, strict=True):
+            start, stop = (part, part + 1) if isinstance(part, int) else part.indices(length)[:2]
+            ranges.append(range(start // side, -(-stop // side)))
+        for coordinates in product(*ranges):
+            chunk = self._folder / self._array.metadata.encode_chunk_key(coordinates)
+            if chunk.exists() and not chunk.is_file():
+                got = f"{named(chunk)}, which is a folder, a pipe or a device"
+                raise self._file.bad("have regular files as chunks", got, "Copy or export it again.")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import PixelSize, open_image, read_image, write_image
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+REAL_FILES = Path(os.environ.get("TILEDSEG_DATA", "missing"), "files")
 rng = np.random.default_rng(0)
 RGB = rng.integers(0, 256, (150, 230, 3), np.uint8)
 GREY16 = rng.integers(0, 65536, (150, 230), np.uint16)
@@ -169,6 +168,126 @@ def test_planes_come_from_the_axes_in_the_metadata(axes: str, kind: str, tmp_pat
     if at:
         with pytest.raises(FileError, match=r"hold one plane; got \d places along"):
             open_image(path)
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TZYX", "CYX"])
+def test_planes_behind_one_directory_are_found(axes: str, tmp_path: Path) -> None:
+    stack = rng.integers(
+        0, 65536, {"ZYX": (5, 20, 30), "TZYX": (2, 3, 20, 30), "CYX": (3, 20, 30)}[axes], np.uint16
+    )
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, imagej=True, metadata={"axes": axes}, truncate=True)
+    if axes == "CYX":
+        np.testing.assert_array_equal(read_image(path), np.moveaxis(stack, 0, -1))
+        return
+    at = {"TZYX": {"t": 1, "z": 2}, "ZYX": {"z": 3}}[axes]
+    with open_image(path, at=at) as image:
+        np.testing.assert_array_equal(np.asarray(image), stack[tuple(at.values())])
+    with pytest.raises(FileError, match=r"have place 300 along z; got \d places"):
+        open_image(path, at=at | {"z": 300})
+    with pytest.raises(FileError, match=f"hold one image; got axes {axes}.*open_image"):
+        read_image(path)
+
+
+def test_a_place_along_an_axis_that_is_missing_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb")
+    write_image(tmp_path / "a.png", RGB)
+    for name in ("a.tif", "a.png"):
+        check_regions(tmp_path / name, RGB, at={"z": 0})
+        with pytest.raises(FileError, match=r"have place 7 along z.*Leave 'z' out of `at`"):
+            open_image(tmp_path / name, at={"z": 7})
+
+
+def test_levels_of_a_slide_are_those_of_its_series(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    text = "Aperio Image Library v12.0.15\r\n768x512 (256x256){} JPEG/RGB Q=30|AppMag = 20|MPP = 0.4990"
+    base = rng.integers(0, 256, (512, 768, 3), np.uint8)
+    options = {"photometric": "rgb", "metadata": None, "compression": "zlib"}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(base, tile=(256, 256), description=text.format(""), **options)
+        writer.write(base[::8, ::8], rowsperstrip=16, description=text.format(" -> 96x64"), **options)
+        writer.write(base[::4, ::4], tile=(256, 256), description=text.format(" -> 192x128"), **options)
+    np.testing.assert_array_equal(read_image(path), base)
+    with open_image(path, level=1) as image:
+        assert image.levels == ((512, 768), (128, 192))
+        assert image.pixel_size == PixelSize(0.499 * 4, 0.499 * 4)
+        np.testing.assert_array_equal(np.asarray(image), base[::4, ::4])
+    with open_image(path, page=1) as image:
+        np.testing.assert_array_equal(np.asarray(image), base[::8, ::8])
+
+
+@pytest.mark.parametrize("orientation", [2, 6])
+def test_levels_of_a_turned_page_are_turned_too(orientation: int, tmp_path: Path) -> None:
+    path = tmp_path / "turned.tif"
+    tag = [(274, 3, 1, orientation, True)]
+    options = {"tile": (64, 64), "metadata": None, "extratags": tag, "resolutionunit": 3}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(GREY16, subifds=1, resolution=(40_000, 20_000), **options)
+        writer.write(GREY16[::2, ::2], subfiletype=1, resolution=(20_000, 10_000), **options)
+    for level in (0, 1):
+        expected = GREY16[:: 2**level, :: 2**level]
+        expected = np.rot90(expected, -1) if orientation == 6 else expected[:, ::-1]
+        size = (0.25, 0.5) if orientation == 6 else (0.5, 0.25)
+        with open_image(path, level=level) as image:
+            np.testing.assert_array_equal(np.asarray(image), expected)
+            assert image.levels[level] == expected.shape
+            assert image.pixel_size == PixelSize(size[0] * 2**level, size[1] * 2**level)
+    np.testing.assert_array_equal(
+        read_image(path, page=0), np.rot90(GREY16, -1) if orientation == 6 else GREY16[:, ::-1]
+    )
+
+
+def test_a_smaller_copy_of_another_form_is_no_level(tmp_path: Path) -> None:
+    path = tmp_path / "copies.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(RGB, photometric="rgb", metadata=None)
+        writer.write(GREY16[::2, ::2], subfiletype=1, metadata=None)
+    with open_image(path) as image:
+        assert image.levels == ((150, 230),)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_fax_is_black_and_white_by_region_too(photometric: int, tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    bits = rng.random((150, 230)) > 0.7
+    Image.fromarray(bits).save(tmp_path / "fax.tif", compression="group4", tiffinfo={262: photometric})
+    check_regions(tmp_path / "fax.tif", read_image(tmp_path / "fax.tif"))
+    assert set(np.unique(read_image(tmp_path / "fax.tif"))) == {0, 255}
+
+
+@pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real files of TILEDSEG_DATA are missing")
+def test_real_files_are_the_same_whole_and_by_region() -> None:
+    read = 0
+    for path in sorted(one for one in REAL_FILES.rglob("*") if one.suffix.lower() in {".tif", ".tiff"}):
+        try:
+            whole = read_image(path, alpha="drop")
+        except FileError:
+            continue
+        with open_image(path, alpha="drop") as image:
+            np.testing.assert_array_equal(np.asarray(image), whole, err_msg=str(path))
+        read += 1
+    assert read >= 109
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('PlaneCount="1"', 'PlaneCount="99999999999"'),
+        ('IFD="0"', 'IFD="4000000000"'),
+        ("<OME ", '<!DOCTYPE a [<!ENTITY b "b">]><OME '),
+        ("</OME>", '<ModuloAlongZ Start="0" End="1e12" Step="1"/></OME>'),
+    ],
+)
+def test_ome_metadata_that_declares_too_much_is_refused(change: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, GREY16, ome=True, metadata={"axes": "YX"})
+    text = tifffile.tiffcomment(path)
+    changed = text.replace(*change)
+    assert changed != text
+    tifffile.tiffcomment(path, changed.encode())
+    for read in (open_image, read_image):
+        with pytest.raises(FileError, match="declares more than the file holds"):
+            read(path)
 
 
 def test_a_companion_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -339,6 +458,21 @@ def test_zarr_that_could_harm_or_mislead_is_refused(tmp_path: Path) -> None:
         pytest.raises(FileError, match="chunk at y=0, x=0 px corrupt"),
     ):
         image[:, :]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_chunk_that_is_a_pipe_is_refused(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(path, shape=(64, 96), dtype="u1", chunks=(32, 32), zarr_format=version)
+    array[:] = 7
+    chunk = path / ("1.2" if version == 2 else "c/1/2")
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with open_image(path) as image:
+        assert (image[:32] == 7).all()
+        with pytest.raises(FileError, match=r"regular files as chunks.*a pipe"):
+            image[32:]
 
 
 def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:

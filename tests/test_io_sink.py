@@ -1,4 +1,4 @@
-"""Maps written while they are computed: OME-TIFF, OME-Zarr, .npy; whole or not at all, again after a kill."""
+"""Maps written while they are computed: whole or not at all, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -159,7 +161,7 @@ def test_an_error_leaves_what_stood_before(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["map.ome.tif", "map.npy"])
-def test_a_full_disk_is_told_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing(name: str, tmp_path: Path) -> None:
     noise = rng.integers(0, 256, (1500, 1500), np.uint8)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -208,6 +210,36 @@ def test_every_failing_write_leaves_the_old_map(
     assert [one for one in os.listdir(tmp_path) if one != name] == []  # noqa: PTH208
 
 
+@pytest.mark.parametrize("pixels", [LABELS[:900, :1100], PROBS], ids=["labels", "probs"])
+def test_no_write_to_a_zarr_goes_on_after_one_failed(
+    pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = {"left": 0}
+    main, link, replace = threading.current_thread(), os.link, os.replace
+
+    def slow_link(*args: object, **kwargs: object) -> object:
+        time.sleep(0.02)
+        return link(*args, **kwargs)
+
+    def failing(*args: object, **kwargs: object) -> object:
+        calls["left"] -= 1
+        if calls["left"] == 0:
+            raise OSError(28, "No space left on device")
+        if threading.current_thread() is not main:
+            time.sleep(0.005)
+        return replace(*args, **kwargs)
+
+    monkeypatch.setattr(os, "link", slow_link)
+    monkeypatch.setattr(os, "replace", failing)
+    for count in range(1, 25):
+        calls["left"] = count
+        try:
+            write(tmp_path / "map.ome.zarr", pixels)
+        except FileError:
+            time.sleep(0.03)  # in which a write that goes on would leave its file
+        assert [one for one in os.listdir(tmp_path) if one.startswith(".")] == []  # noqa: PTH208
+
+
 WRITER = """
 import os, signal, sys
 import numpy as np
@@ -233,7 +265,7 @@ def run_writer(path: Path, seed: int, kill_at: int) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_after_a_kill_the_next_run_goes_on(name: str, tmp_path: Path) -> None:
+def test_after_a_kill_the_next_run_resumes(name: str, tmp_path: Path) -> None:
     for kill_at in (30, 25, 3):
         killed = run_writer(tmp_path / name, 1, kill_at)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
