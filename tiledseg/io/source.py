@@ -209,7 +209,7 @@ class RawRows:
         count, before = (columns.stop - columns.start) * px, columns.start * px
         wide = self.shape[1] * px
         data = np.empty(count * (rows.stop - rows.start), np.uint8)
-        buffer = memoryview(data)
+        buffer = data.data
         row = rows.start
         while row < rows.stop:
             group, inside = divmod(row, self._rows_each)
