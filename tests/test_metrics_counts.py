@@ -92,7 +92,7 @@ def test_counts_of_parts_add_up_to_the_whole(truth, found, row):
     ],
     ids=["0 and 255", "unknown label", "negative label", "float", "3 axes", "other size"],
 )
-def test_masks_that_are_no_labels_are_refused_with_the_remedy(mask, message):
+def test_masks_that_are_no_labels_are_refused_with_a_fix(mask, message):
     with pytest.raises(ArrayError, match=message):
         count(TRUTH, mask)
 

@@ -63,7 +63,7 @@ def test_cells_of_two_images_count_together():
     assert panoptic_quality(counts + counts) == panoptic_quality(counts)
 
 
-def test_numbers_of_instances_are_names_alone():
+def test_numbers_of_instances_are_only_names():
     renamed = np.where(FOUND > 0, FOUND * 10_000_019, 0)
     assert match_instances(CELLS, renamed) == match_instances(CELLS, FOUND)
 
@@ -79,7 +79,7 @@ def test_no_cell_has_two_partners_and_none_is_better_than_equal(truth, found):
     assert average_precision(same) == panoptic_quality(same) == 1
 
 
-def test_areas_are_apart_that_touch_at_a_corner():
+def test_areas_that_touch_at_a_corner_are_separate():
     mask = np.array([[1, 0, 1, 1], [0, 1, 0, 1]])
     assert components(mask).tolist() == [[1, 0, 2, 2], [0, 3, 0, 2]]
     assert components(mask, least_px=2).tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]

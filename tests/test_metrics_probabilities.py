@@ -35,7 +35,7 @@ def test_curve_counted_by_hand():
 
 
 @given(probabilities, hnp.arrays(bool, (4, 6)))
-def test_curve_counts_as_cutting_at_each_threshold_does(probs, true):
+def test_curve_counts_as_each_threshold_does(probs, true):
     curve = counts_at_thresholds(count_probabilities(probs, true))
     assert len(curve) == len(CURVE_THRESHOLDS)
     for threshold, counts in zip(CURVE_THRESHOLDS, curve, strict=True):
@@ -63,7 +63,7 @@ def test_reliability_and_its_error_worked_out_by_hand():
     assert calibration_error(counts) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
 
 
-def test_sure_and_right_is_calibrated():
+def test_certain_and_right_is_calibrated():
     assert calibration_error(count_probabilities([0.0, 1.0], np.array([False, True]))) == 0
     assert calibration_error(count_probabilities([0.0, 1.0], np.array([True, False]))) == 1
     assert math.isnan(calibration_error(count_probabilities(np.zeros(0), np.zeros(0, bool))))
@@ -79,6 +79,6 @@ def test_sure_and_right_is_calibrated():
         ([0.5], [True, False], r"shape \(1,\)"),
     ],
 )
-def test_what_are_no_probabilities_is_refused(probs, hits, message):
+def test_values_that_are_no_probabilities_are_refused(probs, hits, message):
     with pytest.raises(ArrayError, match=message):
         count_probabilities(probs, hits)

@@ -44,7 +44,7 @@ def _known(pairs: Sequence[PreparedPair]) -> list[PreparedPair]:
     fix = "Make them with tiledseg.data.prepare_pairs."
     known = all_of(PreparedPair, pairs, "pairs", fix)
     if not known:
-        raise invalid(SettingError, "pairs", must="be at least one", got="none", fix=fix)
+        raise invalid(SettingError, "pairs", must="hold at least one prepared pair", got="none", fix=fix)
     return known
 
 

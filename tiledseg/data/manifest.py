@@ -167,7 +167,7 @@ class Manifest:
             except TiledSegError as error:
                 return Problem("unreadable", record.name, str(error))
             if found != digest:
-                return Problem("changed", record.name, f"{path} is not the file that it was.")
+                return Problem("changed", record.name, f"{path} is not the file that was described.")
         return None
 
 
@@ -219,7 +219,7 @@ def as_records(records: object) -> list[Record]:
     fix = "Make them with tiledseg.data.describe."
     known = all_of(Record, records, "records", fix)
     if not known:
-        raise invalid(SettingError, "records", must="be at least one record", got="none", fix=fix)
+        raise invalid(SettingError, "records", must="hold at least one record", got="none", fix=fix)
     return known
 
 
