@@ -180,3 +180,22 @@ def test_another_split_is_replaced_only_when_asked(dataset):
 def test_what_is_no_name_is_no_split(tmp_path, split):
     with pytest.raises(FileError, match="`split` must be a split of the manifest"):
         Manifest(tmp_path, ()).of(split)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_is_no_manifest_and_no_table(tmp_path):
+    for name, layout in (("m.jsonl", "manifest"), ("t.csv", "list")):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(FileError, match="regular file"):
+            pairs_of(DataConfig(layout=layout, path=str(tmp_path / name)))
+
+
+def test_a_manifest_is_never_cut_short(dataset, monkeypatch):
+    path = dataset / "m.jsonl"
+    write_manifest(path, describe(pairs_of(folders(dataset)), dataset))
+    monkeypatch.setattr("tiledseg.data.manifest._LARGEST", path.stat().st_size - 1)
+    with pytest.raises(FileError, match="at most"):
+        Manifest.read(path)
+    path.write_bytes(path.read_bytes()[:100] + b"\xff")
+    with pytest.raises(FileError, match="UTF-8"):
+        Manifest.read(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiledseg._progress import progress_bar
-from tiledseg._storage import file_digest, write_text
+from tiledseg._storage import file_digest, open_regular, write_text
 from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
 from tiledseg.config import Record
 from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, load_pair, mask_files, natural
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["Manifest", "as_records", "check_disjoint", "describe", "write_manifest"]
+__all__ = ["Manifest", "as_records", "check_disjoint", "describe", "read_text", "write_manifest"]
 
 _LARGEST = 2**30  # bytes
-_WRITE = "Write one with tiledseg split."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +63,11 @@ class Manifest:
             path, or an image, a group or a digest occurs in two splits.
         """
         file = Path(path_text(path))
-        try:
-            with file.open("rb") as handle:
-                lines = handle.read(_LARGEST + 1).decode("utf-8").split("\n")
-        except (OSError, ValueError) as error:
-            must = "be a manifest in UTF-8"
-            raise invalid(FileError, str(file), must=must, got=str(error), fix=_WRITE) from error
-        records = tuple(_record(file, number, line) for number, line in enumerate(lines, 1) if line.strip())
+        lines = enumerate(read_text(file).split("\n"), 1)
+        records = tuple(_record(file, number, line) for number, line in lines if line.strip())
         if not records:
-            raise invalid(FileError, str(file), must="hold at least one record", got="none", fix=_WRITE)
+            fix = "Write one with tiledseg split."
+            raise invalid(FileError, str(file), must="hold at least one record", got="none", fix=fix)
         check_disjoint(records)
         return cls(file.parent, records)
 
@@ -169,6 +164,20 @@ class Manifest:
             if found != digest:
                 return Problem("changed", record.name, f"{path} is not the file that was described.")
         return None
+
+
+def read_text(path: Path) -> str:
+    """Read a regular file of text in UTF-8, of limited size."""
+    with open_regular(path) as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        must, fix = f"have at most {_LARGEST >> 20} MiB", "Split the dataset into several files."
+        raise invalid(FileError, str(path), must=must, got="more", fix=fix)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        fix = "Save it again in UTF-8."
+        raise invalid(FileError, str(path), must="be text in UTF-8", got=str(error), fix=fix) from error
 
 
 def _record(path: Path, number: int, line: str) -> Record:

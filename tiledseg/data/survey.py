@@ -14,7 +14,7 @@ import numpy as np
 
 from tiledseg._validate import did_you_mean, instance_of, invalid
 from tiledseg.config import DataConfig
-from tiledseg.data.manifest import Manifest
+from tiledseg.data.manifest import Manifest, read_text
 from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural
 from tiledseg.errors import FileError
 from tiledseg.io import find_images, image_shape
@@ -30,7 +30,6 @@ __all__ = ["Survey", "find_pairs", "pairs_of", "survey"]
 _log = logging.getLogger("tiledseg")
 _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_LARGEST_TABLE = 2**28  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +178,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
     if separator is None:
         fix = "Use commas in a .csv file, tabs in a .tsv file."
         raise invalid(FileError, str(path), must="end in .csv or .tsv", got=path.suffix, fix=fix)
+    text = read_text(path)
     try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST_TABLE).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        fix = "Check the path and the quotes."
-        raise invalid(FileError, str(path), must="be a table in UTF-8", got=str(error), fix=fix) from error
+    except csv.Error as error:
+        fix = "Check the quotes."
+        raise invalid(FileError, str(path), must="be a table", got=str(error), fix=fix) from error
     found = list(reader.fieldnames or [])
     for wanted in ("image", "mask"):
         if wanted not in found:
