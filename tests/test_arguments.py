@@ -96,7 +96,6 @@ GRIDS: list[Row] = [
 ]
 TILERS: list[Row] = [
     (lambda: ts.Tiler(5), SettingError, "TilingConfig(...)"),
-    (lambda: ts.Tiler({"tile_sise": 16}), SettingError, "tile_size"),
     (lambda: TILER.grid(np.array(5)), ArrayError, "Pass image.shape"),
     (lambda: TILER.grid(np.ones((2, 2), int)), ArrayError, "Pass image.shape"),
     (lambda: TILER.grid(IMAGE.shape, 5), SettingError, "one for each axis"),
