@@ -259,6 +259,8 @@ def _check_segments(file: Reader, page: tifffile.TiffPage, shift: int) -> None:
     longest = max(page.imagelength, page.imagewidth, _LARGEST_TILE)
     if page.is_tiled and max(page.tilelength, page.tilewidth) > longest:
         raise file.damaged(f"tiles of {page.tilelength}x{page.tilewidth} px")
+    if page.samplesperpixel > 1 and page.planarconfig not in {1, 2}:
+        raise file.damaged(f"planar configuration {int(page.planarconfig)}")
     offsets, counts = page.dataoffsets, page.databytecounts
     expected = int(np.prod(page.chunked))
     if len(offsets) < expected or len(counts) < expected:
