@@ -410,7 +410,7 @@ def test_flipped_bit_in_the_weights_is_refused(bundle):
         ({"format": True}, "must be 1; got True"),
         ({"format": "1"}, "must be 1; got 1"),
         ({"format": ...}, "must be 1; got None"),
-        ({"labels": ...}, "config.json: labels` must be there"),
+        ({"labels": ...}, "config.json: labels` must be present"),
         ({"treshold": 0.5}, "Did you mean `threshold`?"),
         ({"labels": "cell"}, "labels"),
         ({"labels": ["a", "b"]}, "labels"),
@@ -462,7 +462,7 @@ def without(weights):
     [
         (without, "parameters"),
         (lambda w: w | {"extra": np.zeros(3, np.float32)}, "parameters"),
-        (lambda w: without(w) | {"other": np.zeros(1, np.float32)}, "of no weight"),
+        (lambda w: without(w) | {"other": np.zeros(1, np.float32)}, "not be present"),
         (lambda w: w | {"output/kernel": w["output/kernel"].reshape(4)}, "shape"),
         (lambda w: w | {"output/bias": np.full(1, np.nan, np.float32)}, "1 of 1 not finite"),
         (lambda w: w | {"output/bias": np.zeros(1, np.int32)}, "int32"),

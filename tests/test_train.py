@@ -217,7 +217,7 @@ def test_a_run_that_gets_worse_stops_and_its_best_network_stays(tmp_path, caplog
 
 
 def test_weights_that_are_not_finite_end_the_run_and_the_best_stays(tmp_path):
-    with pytest.raises(ModelError, match=r"finite.*nan in epoch 3.*kept in .*best"):
+    with pytest.raises(ModelError, match=r"finite.*nan in epoch 3.*best"):
         Trainer(settings(tmp_path)).fit(blobs(1), blobs(9), progress=False, callbacks=[Spoil(3, np.nan)])
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert load_model(run_dir / "best").provenance["best_epoch"] <= 2
@@ -541,7 +541,7 @@ def test_a_diagram_that_cannot_be_drawn_is_refused_before_there_is_a_folder(tmp_
         said = r'`pydot` must be installed.*pip install "tiledseg\[diagram\]"'
     else:
         monkeypatch.setenv("PATH", str(tmp_path))
-        said = "`diagram` must be left out without Graphviz"
+        said = "`diagram` needs Graphviz"
     with pytest.raises(SettingError, match=said):
         Trainer(settings(tmp_path, diagram=True)).fit(blobs(1), blobs(8), progress=False)
     assert not (tmp_path / "runs").exists()
@@ -616,9 +616,11 @@ def test_wrong_settings_of_a_run_make_no_folder(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_trained_on_arrays_is_not_resumed_without_them(trained):
+def test_a_run_is_not_resumed_without_its_pairs(trained):
     with pytest.raises(SettingError, match="`train` must have at least one pair"):
         Trainer.resume(trained[1].run_dir, [], blobs(8, 9), progress=False)
+    with pytest.raises(SettingError, match=r"arrays.*Pass `train` and `valid`"):
+        Trainer.resume(trained[1].run_dir, progress=False)
 
 
 def test_a_run_starts_from_the_weights_of_a_bundle(trained, tmp_path):

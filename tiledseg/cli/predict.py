@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -19,7 +18,7 @@ from tiledseg.cli.options import Table, merged
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import PredictConfig, RunConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
-from tiledseg.models import shipped_or
+from tiledseg.models import read_config, shipped_or
 
 __all__ = [
     "TILING",
@@ -72,9 +71,8 @@ def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> N
         merged(base, given)
     elif given and path.is_dir():
         try:
-            own = json.loads((path / "config.json").read_bytes())["tiling"]
-            tiling = TilingConfig.model_validate(own)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingError):
+            tiling = TilingConfig.model_validate(read_config(path)["tiling"])
+        except (OSError, BundleError, SettingError):  # loading says what is wrong
             return
         merged(tiling, given)
 

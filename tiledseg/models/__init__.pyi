@@ -1,5 +1,6 @@
 from .architectures.unet import UNetBuilder
 from .builder import NetworkBuilder
+from .bundle import read_config
 from .loading import BundleReference, load_model, shipped_folder, shipped_or
 from .losses import SegmentationLoss, build_loss
 from .registry import build_model, builder_for, training_network
@@ -15,6 +16,7 @@ __all__ = [
     "build_model",
     "builder_for",
     "load_model",
+    "read_config",
     "shipped_folder",
     "shipped_or",
     "training_network",

@@ -213,7 +213,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
         raise invalid(BundleError, f"{path}: format", must=f"be {_FORMAT}", got=got, fix=fix)
     for key in sorted(_KEYS ^ (entries.keys() - _OPTIONAL)):
-        must, got = ("be there", "nothing") if key in _KEYS else ("not be there", "an entry")
+        must, got = ("be present", "nothing") if key in _KEYS else ("not be present", "an entry")
         raise invalid(
             BundleError, f"{path}: {key}", must=must, got=got, fix=did_you_mean(key, _KEYS | _OPTIONAL)
         )
@@ -265,11 +265,8 @@ def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path:
     wanted = {variable.path: tuple(variable.shape) for variable in network.weights}
     for name in sorted(wanted.keys() | shapes.keys()):
         if wanted.get(name) != shapes.get(name):
-            raise damaged(
-                f"{path}: {name}",
-                must=f"have the shape {wanted.get(name, 'of no weight')}",
-                got=shapes.get(name, "no such weight"),
-            )
+            must = f"have the shape {wanted[name]}" if name in wanted else "not be present"
+            raise damaged(f"{path}: {name}", must=must, got=shapes.get(name, "no such weight"))
 
 
 def _checked(values: Any, variable: Any, path: Path) -> FloatArray:  # noqa: ANN401

@@ -119,7 +119,7 @@ def _fill(encoder: keras.Model, backbone: Backbone, weights: str) -> None:
         if shapes[0] != shapes[1]:
             raise _unfit(weights, must=f"hold {shapes[0]} for {path}", got=shapes[1])
         if not np.isfinite(found[path]).all():
-            raise _unfit(weights, must=f"hold finite values for {path}", got="others")
+            raise _unfit(weights, must=f"hold finite values for {path}", got="NaN or infinity")
     for path, variable in wanted.items():
         variable.assign(found[path])
 
@@ -142,7 +142,7 @@ def _from_keras(backbone: Backbone, weights: str) -> dict[str, AnyArray]:
         if path:
             network.load_weights(path)
     except Exception as error:  # no connection, a damaged file: Keras can raise anything
-        must = "be available from Keras" if known else f"hold {backbone.source} without its top"
+        must = "be available from Keras" if known else f"hold weights of {backbone.source} without its top"
         raise _unfit(weights, must=must, got=f"{type(error).__name__}: {error}") from error
     return _named(network, weights)
 

@@ -145,7 +145,7 @@ def _validated(settings: LossConfig | Mapping[str, Any] | str) -> Any:  # noqa: 
 
 
 def _checked_weights(given: Sequence[float]) -> tuple[float, ...]:
-    must = "be numbers from 0 that are not all 0"
+    must = "be numbers of at least 0, and not all of them 0"
     fix = "Give one per class; with one channel, background and foreground."
     items = items_of(given, "class_weights", must, fix)
     weights = tuple(real_number("class_weights", one, fix) for one in items)

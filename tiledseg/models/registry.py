@@ -101,11 +101,8 @@ def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[
 
 
 def training_network(network: keras.Model, architecture: NetworkConfig) -> keras.Model:
-    """Give what is compiled and fitted to train a network: with side outputs, where its settings have any.
-
-    Settings such as ``deep_supervision`` add losses at outputs inside the network. Those outputs
-    have no place in prediction, so the network that is saved does not have them.
-    """
+    """Give what is compiled and fitted to train a network: with side outputs, where its settings have any."""
+    # Prediction has no use for side outputs: the network that is saved does not have them.
     instance_of(keras.Model, network, "network", "Build it with build_model.")
     return builder_for(architecture).training_network(network)
 

@@ -106,17 +106,14 @@ class BestNetwork(keras.callbacks.Callback):
 
 
 class WeightAverage(keras.callbacks.Callback):
-    """Puts running averages in place of the weights from the validation to the end of the epoch.
+    """Puts running averages in place of the weights from the validation to the end of the epoch."""
 
-    Callbacks that stand before it see the averages when an epoch ends, those behind it the weights
-    that training continues with.
-    """
-
-    # The optimizer averages what it trains; the moving statistics of normalisation are averaged
-    # here, alike: those of the latest weights do not fit averaged ones. Until the averages are as
-    # long as their memory, they are reset in each epoch, so that the first weights play no part.
-    # Values go from one variable to another as copies: JAX gives the memory of a variable up with
-    # each step, and no two may share it.
+    # Callbacks that stand before it see the averages when an epoch ends, those behind it the weights
+    # that training continues with. The optimizer averages what it trains. The moving statistics of
+    # normalisation are averaged here, alike: those of the latest weights do not fit averaged ones.
+    # Until the averages are as long as their memory, they are reset in each epoch, so that the first
+    # weights play no part. Values go from one variable to another as copies: JAX gives the memory of
+    # a variable up with each step, and no two may share it.
 
     def __init__(self, momentum: float) -> None:
         super().__init__()

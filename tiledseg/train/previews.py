@@ -15,7 +15,6 @@ import numpy as np
 from tiledseg._backend import keras
 from tiledseg._extras import extra
 from tiledseg._storage import write_bytes, write_text
-from tiledseg._validate import invalid
 from tiledseg.data import load_pair
 from tiledseg.engine import Network
 from tiledseg.errors import SettingError
@@ -47,12 +46,9 @@ def check_drawable() -> None:
     """Check that a network can be drawn."""
     extra("pydot", "diagram")
     if shutil.which("dot") is None:
-        raise invalid(
-            SettingError,
-            "diagram",
-            must="be left out without Graphviz, whose program `dot` draws it",
-            got="no such program",
-            fix="Install Graphviz from graphviz.org/download or by the system's package manager.",
+        raise SettingError(
+            "`diagram` needs Graphviz, whose program `dot` is not installed. "
+            "Install it from graphviz.org/download or by the system's package manager."
         )
 
 

@@ -230,12 +230,9 @@ def _absolute(path: PathLike) -> str:
 def _pair(entry: dict[str, Any]) -> Pair:
     files = entry["files"]
     if files.keys() != {"image", "mask"}:
-        raise invalid(
-            SettingError,
-            "train, valid",
-            must="be given again where they were arrays, which no run's folder holds",
-            got=f"an array for {shown(entry['name'])}",
-            fix="Pass train and valid to `resume`.",
+        raise SettingError(
+            f"The run began with arrays, which its folder does not hold, for {shown(entry['name'])}. "
+            "Pass `train` and `valid` to `resume` again."
         )
     own: dict[str, Any] = {name: value for name, value in entry.items() if name != "files"} | files
     own = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
