@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageSink", "create_image"]
 
 _Part: TypeAlias = tuple[slice, slice]
-_STORES: dict[tuple[str, ...], type[TiffStore | ZarrStore | NpyStore]] = {
+_STORES: dict[tuple[str, ...], type[TileStore]] = {
     (".ome.tif", ".ome.tiff"): TiffStore,
     (".ome.zarr", ".zarr"): ZarrStore,
     (".npy",): NpyStore,
@@ -143,7 +143,7 @@ class ImageSink:
         self,
         path: PathLike,
         metadata: ImageMetadata,
-        store: type[TiffStore | ZarrStore | NpyStore],
+        store: type[TileStore],
         *,
         labels: bool,
         fingerprint: Mapping[str, Any] | None,
@@ -248,13 +248,9 @@ class ImageSink:
     def _check_whole(self) -> None:
         missing = sum(int((~level).sum()) for level in self._pyramid.done)
         if missing:
-            raise invalid(
-                FileError,
-                named(path_text(self._path)),
-                must="be written whole",
-                got=f"{missing} tiles of {TILE} px missing",
-                fix="Assign every region before the block ends.",
-            )
+            name, got = named(path_text(self._path)), f"{missing} tiles of {TILE} px missing"
+            fix = "Assign every region before the block ends."
+            raise invalid(FileError, name, must="be written whole", got=got, fix=fix)
 
 
 def _check_folder(text: str, *, zarr: bool) -> None:

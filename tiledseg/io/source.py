@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,27 +84,19 @@ class Selection:
         return place
 
 
-class Regions(Protocol):
+class Regions(ABC):
     """Pixels that are read by rectangles."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(H, W) or (H, W, C)."""
-        ...
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], block_shape: tuple[int, int] = (1, 1)
+    ) -> None:
+        self.shape: tuple[int, ...] = shape
+        self.dtype: np.dtype[Any] = dtype.newbyteorder("=")
+        self.block_shape: tuple[int, int] = block_shape  # height and width of what is decoded at once
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the pixels."""
-        ...
-
-    @property
-    def block_shape(self) -> tuple[int, int]:
-        """Height and width in px of what is decoded at once."""
-        ...
-
+    @abstractmethod
     def read(self, rows: slice, columns: slice) -> AnyArray:
         """Read a rectangle that lies inside the image."""
-        ...
 
 
 class Blocks(Protocol):
@@ -118,16 +111,14 @@ class Blocks(Protocol):
         ...
 
 
-class CachedBlocks:
+class CachedBlocks(Regions):
     """Rectangles put together from blocks, with a cache of the last blocks."""
 
     # Tiles overlap, so each block is needed several times; with the cache it is decoded once where the tiles
     # come row by row, or panel by panel.
 
     def __init__(self, blocks: Blocks, cache_bytes: int = _CACHE_BYTES) -> None:
-        self.shape: tuple[int, ...] = blocks.shape
-        self.dtype: np.dtype[Any] = blocks.dtype
-        self.block_shape: tuple[int, int] = blocks.block_shape
+        super().__init__(blocks.shape, blocks.dtype, blocks.block_shape)
         self.blocks: Blocks = blocks
         row_bytes = int(np.prod(blocks.shape[1:])) * blocks.dtype.itemsize
         wide = blocks.block_shape[1] >= blocks.shape[1]
@@ -185,7 +176,7 @@ def read_whole(regions: Regions) -> AnyArray:
     return pixels
 
 
-class RawRows:
+class RawRows(Regions):
     """Uncompressed rows in a file, of which only the needed bytes are read."""
 
     # The file is not mapped: the pages of a mapped file count as memory of the process.
@@ -198,9 +189,7 @@ class RawRows:
         starts: tuple[int, ...],
         rows_each: int,
     ) -> None:
-        self.shape: tuple[int, ...] = shape
-        self.dtype: np.dtype[Any] = dtype.newbyteorder("=")
-        self.block_shape: tuple[int, int] = (1, 1)
+        super().__init__(shape, dtype)
         self._file, self._stored, self._starts, self._rows_each = file, dtype, starts, rows_each
 
     def read(self, rows: slice, columns: slice) -> AnyArray:
@@ -222,13 +211,11 @@ class RawRows:
         return data.view(self._stored).reshape(shape).astype(self.dtype, copy=False)
 
 
-class WholeImage:
+class WholeImage(Regions):
     """An image that had to be decoded whole."""
 
     def __init__(self, pixels: AnyArray) -> None:
-        self.shape: tuple[int, ...] = pixels.shape
-        self.dtype: np.dtype[Any] = pixels.dtype
-        self.block_shape: tuple[int, int] = (1, 1)
+        super().__init__(pixels.shape, pixels.dtype)
         self._pixels = pixels
 
     def read(self, rows: slice, columns: slice) -> AnyArray:

@@ -6,8 +6,9 @@ import io
 import os
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,32 +37,33 @@ _FORMATS = {"u": 1, "i": 2, "f": 3}
 _UM_PER_CM = 10_000
 
 
-class TileStore(Protocol):
+class TileStore(ABC):
     """Takes whole tiles of every level."""
+
+    @abstractmethod
+    def __init__(self, path: Path, metadata: ImageMetadata) -> None: ...
 
     def encode(self, tile: AnyArray) -> Any:  # noqa: ANN401  each store has its own form
         """Bring a tile into the form that is stored; called from several threads."""
-        ...
+        return tile
 
+    @abstractmethod
     def put(self, level: int, row: int, column: int, encoded: Any) -> Any:  # noqa: ANN401
         """Store a tile, and return what finds it again."""
-        ...
 
+    @abstractmethod
     def get(self, level: int, row: int, column: int, record: Any) -> AnyArray | None:  # noqa: ANN401
         """Read a tile that an earlier run stored; None where it is not whole."""
-        ...
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027  chunks of a zarr are files of their own
         """Resume after the tiles that `get` found."""
-        ...
 
+    @abstractmethod
     def finish(self) -> None:
         """Make it a whole file, and bring it to the disk."""
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  zarr holds no file open
         """Close it."""
-        ...
 
 
 def _open(path: Path) -> int:
@@ -80,7 +82,7 @@ def _read(descriptor: int, count: int, offset: int) -> bytes:
     return os.read(descriptor, count)
 
 
-class TiffStore:
+class TiffStore(TileStore):
     """A tiled OME-TIFF: data in the order in which it comes, directories at the end."""
 
     # tifffile writes the tiles of one level in their own order; here they come panel by panel, each level
@@ -243,7 +245,7 @@ def _ratio(value: float) -> tuple[int, bytes]:
     return _RATIONAL, struct.pack("<II", ratio.numerator, ratio.denominator)
 
 
-class NpyStore:
+class NpyStore(TileStore):
     """NumPy's own format, uncompressed; one level."""
 
     def __init__(self, path: Path, metadata: ImageMetadata) -> None:
@@ -255,10 +257,6 @@ class NpyStore:
         np.lib.format.write_array_header_1_0(head, fields)
         self._header = head.getvalue()
         self._row = int(np.prod(metadata.shape[1:])) * metadata.dtype.itemsize
-
-    def encode(self, tile: AnyArray) -> AnyArray:
-        """Return a tile as it is."""
-        return tile
 
     def put(self, level: int, row: int, column: int, encoded: AnyArray) -> int:
         """Write a tile's rows, and return their checksum."""
@@ -298,7 +296,7 @@ class NpyStore:
         os.close(self._file)
 
 
-class ZarrStore:
+class ZarrStore(TileStore):
     """An OME-Zarr image of version 0.5, chunks as large as the tiles, its metadata written last."""
 
     # zarr writes in threads of its own, and a call that fails does not wait for the other writes that it
@@ -353,12 +351,6 @@ class ZarrStore:
     def _where(row: int, column: int) -> tuple[slice, slice]:
         return slice(row * TILE, (row + 1) * TILE), slice(column * TILE, (column + 1) * TILE)
 
-    def begin(self) -> None:
-        """Do nothing: each chunk is a file of its own."""
-
     def finish(self) -> None:
         """Replace the mark of an unfinished image by the metadata of an image."""
         self._group.attrs.put(self._metadata.ome_zarr())
-
-    def close(self) -> None:
-        """Do nothing: zarr holds no file open."""
