@@ -562,6 +562,7 @@ def test_test_time_augmentation_is_saved_and_used_where_the_caller_names_none(tm
     image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
     plain = loaded.changed(tta=None)
     found = tiledseg.tiled_predict(loaded, image)
+    np.testing.assert_array_equal(loaded.predict(image, output="mask"), found[..., 0] >= loaded.threshold)
     np.testing.assert_array_equal(found, tiledseg.tiled_predict(plain, image, tta=tta))
     assert np.array_equal(found, tiledseg.tiled_predict(plain, image)) == (tta is None)
     write_image(tmp_path / "image.png", image)

@@ -13,11 +13,12 @@ from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConf
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models.bundle import write_bundle
 from tiledseg.models.registry import builder_for
+from tiledseg.predict import tiled_predict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tiledseg._types import PathLike
+    from tiledseg._types import PathLike, Source
 
 __all__ = ["Segmenter"]
 
@@ -93,6 +94,35 @@ class Segmenter:
             If a part has a wrong value or does not fit the others.
         """
         return replace(self, **changes)
+
+    def predict(
+        self,
+        image: Source | PathLike,
+        tiling: TilingConfig | dict[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401  each has its own type
+    ) -> Any:  # noqa: ANN401  an array of whichever library
+        """Predict an image of any size: ``tiledseg.tiled_predict(self, image, tiling, **options)``.
+
+        Parameters
+        ----------
+        image : array_like or path
+            (H, W) or (H, W, C), or a file.
+        tiling : TilingConfig or dict, optional
+            The segmenter's own where it is None.
+        **options : object
+            As for `tiledseg.tiled_predict`.
+
+        Returns
+        -------
+        array_like
+            The map, (H, W, K) float32 or what ``output`` says.
+
+        Raises
+        ------
+        TiledSegError
+            As `tiledseg.tiled_predict`.
+        """
+        return tiled_predict(self, image, tiling, **options)
 
     def save(self, folder: PathLike, *, overwrite: bool = False) -> Path:
         """Write a bundle: a folder of ``config.json``, ``model.safetensors`` and ``README.md``.

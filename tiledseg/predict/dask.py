@@ -26,18 +26,13 @@ if TYPE_CHECKING:
     from tiledseg.predict.plan import Plan
     from tiledseg.tiling import AxisGrid
 
-__all__ = ["check_client", "count_classes", "is_dask", "lazy_map", "spread"]
+__all__ = ["check_client", "count_classes", "lazy_map", "spread"]
 
 _Result = TypeVar("_Result")
 _BLOCK = 2048  # px of an output chunk along one axis, about
 _MOST_READY = 4
 _READY: OrderedDict[str, tuple[Callable[[AnyArray], FloatArray], threading.Lock]] = OrderedDict()
 _MAKING = threading.Lock()
-
-
-def is_dask(image: object) -> bool:
-    """Recognise a Dask array without loading Dask."""
-    return any(kind.__module__.startswith("dask.array") for kind in type(image).__mro__)
 
 
 def lazy_map(job: Plan, image: Any) -> Any:  # noqa: ANN401

@@ -153,8 +153,18 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
         As for `tiled_predict`.
     image : array_like or path
         As for `tiled_predict`.
-    tiling, batch_size, roi, tta, runtime, progress
+    tiling : TilingConfig or dict, optional
         As for `tiled_predict`.
+    batch_size : int, optional
+        Tiles per call; chosen by memory where it is None.
+    roi : array_like or "tissue", optional
+        Where to predict.
+    tta : {"flips", "d4"}, optional
+        Test-time augmentation.
+    runtime : RuntimeConfig or dict, optional
+        Engine, precision, devices and memory.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------

@@ -99,8 +99,20 @@ class Plan:
             As for `tiled_predict`.
         image : array_like or sequence of int
             The image, or its shape, (H, W) or (H, W, C).
-        tiling, batch_size, roi, fill_value, output, tta, runtime
+        tiling : TilingConfig or dict, optional
             As for `tiled_predict`.
+        batch_size : int, optional
+            Tiles per call; chosen by memory where it is None.
+        roi : array_like or "tissue", optional
+            Where to predict.
+        fill_value : float
+            Output of the tiles that `roi` leaves out.
+        output : {"probabilities", "mask", "labels", "uint8"}
+            What the map holds.
+        tta : {"flips", "d4"}, optional
+            Test-time augmentation.
+        runtime : RuntimeConfig or dict, optional
+            Engine, precision, devices and memory.
 
         Returns
         -------
@@ -123,14 +135,14 @@ class Plan:
         tta = network.tta if tta is None else tta
         if tta is not None:
             one_of("tta", tta, get_args(TTA))
-        scale = network.preprocessing.scale if network.preprocessing else 1.0
-        seen = (scaled_length(shape[0], scale), scaled_length(shape[1], scale))
+        size, scale = (shape[0], shape[1]), network.preprocessing.scale if network.preprocessing else 1.0
+        seen = size if scale == 1 else (scaled_length(size[0], scale), scaled_length(size[1], scale))
         chosen, grid = lay_out(network, seen, given, square=tta == "d4")
-        in_roi = None if roi is None else tiles_in(grid, (shape[0], shape[1]), roi, image)
+        in_roi = None if roi is None else tiles_in(grid, size, roi, image)
         n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
         return cls(
             network=network,
-            shape=(shape[0], shape[1]),
+            shape=size,
             channels=shape[2] if len(shape) == 3 else None,
             tiling=chosen,
             grid=grid,

@@ -13,7 +13,7 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, check_finite, check_image, invalid
 from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
-from tiledseg.predict.dask import is_dask, lazy_map
+from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan, opened
 from tiledseg.preprocess import prepare
 from tiledseg.tiling import EnlargingSink, ReducingSink, Stitcher
@@ -145,7 +145,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
             tta=tta,
             runtime=runtime,
         )
-        if out is None and is_dask(source):
+        if out is None and _is_dask(source):
             _check_lazy(callback)
             return lazy_map(job, source)
         return run_plan(job, source, out, progress=progress, callback=callback)
@@ -262,6 +262,11 @@ def _check_probabilities(outputs: FloatArray) -> None:
             got=f"values from {low:.4g} to {high:.4g}",
             fix="End it in a sigmoid or softmax; these look like logits.",
         )
+
+
+def _is_dask(image: object) -> bool:
+    """Recognise a Dask array without loading Dask."""
+    return any(kind.__module__.startswith("dask.array") for kind in type(image).__mro__)
 
 
 def _check_lazy(callback: object) -> None:

@@ -156,7 +156,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("form", ["ome-tiff", "ome-zarr"])
-def test_killed_predictions_are_gone_on_with_bit_for_bit(form: str, tmp_path: Path) -> None:
+def test_killed_predictions_are_resumed_bit_for_bit(form: str, tmp_path: Path) -> None:
     source = tmp_path / "a.tif"
     tifffile.imwrite(source, TALL, tile=(256, 256), photometric="rgb")
     straight = run(source, tmp_path / "straight", 0, "v1", form)

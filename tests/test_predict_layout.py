@@ -1,6 +1,4 @@
-"""When tiled equals whole: what is read off a graph, against what the network does."""
-
-import logging
+"""The layout of tiles: whether tiled equals whole, and the tile that fits in memory."""
 
 import keras
 import numpy as np
@@ -10,9 +8,8 @@ from hypothesis import strategies as st
 
 import tiledseg as ts
 from tiledseg.engine import Network
-from tiledseg.errors import ModelError, SettingError
+from tiledseg.errors import SettingError
 from tiledseg.models import UNetBuilder
-from tiledseg.predict import check_exact
 
 layers, ops = keras.layers, keras.ops
 
@@ -397,36 +394,6 @@ def test_the_plan_keeps_the_setting_and_gives_the_px_in_its_grid():
         assert (plan.grid.y.overlap, plan.grid.x.overlap) == px
 
 
-def test_the_self_check_passes_what_is_exact_and_stops_what_is_not(caplog):
-    model, image = drawn_unet(2, 3), np.random.default_rng(0).random((150, 130, 1), np.float32)
-    with caplog.at_level(logging.INFO, "tiledseg"):
-        assert check_exact(model, image, ts.TilingConfig(tile_size=48, overlap="exact")) < 1e-5
-    assert "Tiled equals whole within" in caplog.text
-    with pytest.raises(ModelError, match=r"a difference of .* Plan: approximate"):
-        check_exact(model, image, ts.TilingConfig(tile_size=48))
-    mask = np.zeros((150, 130), bool)
-    mask[70:80, 60:70] = True
-    tiling = ts.TilingConfig(tile_size=48, overlap="exact")
-    assert check_exact(model, image, tiling, roi=mask) < 1e-5
-
-
-def test_the_self_check_needs_no_graph():
-    image = np.random.default_rng(0).random((90, 70, 3), np.float32)
-    tiling = ts.TilingConfig(tile_size=32, overlap=8)
-    assert check_exact(lambda tiles: tiles[..., :1], image, tiling) == 0
-    with pytest.raises(ModelError, match="the receptive field of a callable is not known"):
-        check_exact(lambda tiles: tiles - tiles.mean((1, 2), keepdims=True), image, tiling)
-
-
-def test_the_self_check_refuses_a_fixed_size():
-    inputs = keras.Input((32, 32, 1))
-    model = keras.Model(inputs, conv(inputs))
-    image = np.zeros((80, 80, 1), np.float32)
-    with pytest.raises(SettingError, match="take tiles of a free size to be compared"):
-        check_exact(model, image)
-    assert check_exact(model, image[:32, :32]) == 0
-
-
 def test_exact_is_a_setting_that_files_can_hold():
     tiling = ts.TilingConfig(overlap="exact")
     assert tiling.blend == "crop"
@@ -438,3 +405,69 @@ def test_exact_is_a_setting_that_files_can_hold():
         ts.TilingConfig(overlap="exakt")
     with pytest.raises(SettingError, match="Only a network tells what is exact"):
         ts.Tiler(tiling).grid((900, 900))
+
+
+def convolution(size=None, kernel=3, levels=1):
+    inputs = keras.Input((size, size, 3))
+    x = inputs
+    for _ in range(levels):
+        x = keras.layers.Conv2D(4, kernel, padding="same", activation="relu")(x)
+    return keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
+
+
+# The largest tile that fits.
+
+
+@pytest.mark.parametrize("overlap", [64, 0.25, 0])
+@pytest.mark.parametrize("share", [2.0, 0.9, 0.3, 0.02])
+def test_the_best_tile_fits_the_budget_and_no_other_computes_less(share, overlap):
+    model, shape = convolution(), (600, 800, 3)
+    predictor = Network.of(model)
+    budget = int(share * predictor.bytes_per_tile(shape[:2]))
+    plan = ts.plan(
+        model, shape, ts.TilingConfig(tile_size="auto", overlap=overlap), runtime={"memory": budget}
+    )
+    assert predictor.bytes_per_tile(plan.grid.tile_shape) <= budget
+    if share > 1:
+        assert len(plan.grid) == 1
+        assert plan.grid.redundancy == 1
+    for tile in (96, 128, 192, 256, 400, (600, 400), (300, 800), (320, 432)):
+        other = ts.TilingConfig(tile_size=tile, overlap=overlap)
+        grid = ts.Tiler(other).grid(shape)
+        if predictor.bytes_per_tile(grid.tile_shape) <= budget:
+            assert plan.grid.redundancy <= grid.redundancy + 1e-9
+
+
+def test_the_founding_network_of_free_size_computes_few_px_twice():
+    config = ts.UNetConfig(input_shape=(None, None, 3), base_filters=1)  # its memory is a sixteenth, too
+    model = ts.UNetBuilder(config).build()
+    tiling = ts.TilingConfig(tile_size="auto")
+    for budget in (300 << 20, 1 << 30):
+        plan = ts.plan(model, (1920, 2560, 3), tiling, runtime={"memory": budget})
+        assert plan.grid.redundancy <= 1.10, budget
+        assert plan.network_bytes <= budget
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 500), (333, 77), (100, 2000)])
+def test_any_size_can_be_predicted_with_the_best_tile(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    model = convolution()
+    budget = 3 * Network.of(model).bytes_per_tile((100, 100))
+    auto = ts.tiled_predict(model, image, ts.TilingConfig(tile_size="auto"), runtime={"memory": budget})
+    whole = np.asarray(model(image[None].astype(np.float32)))[0]
+    assert auto.shape == (*shape, 1)
+    exact = ts.TilingConfig(tile_size="auto", overlap="exact")
+    np.testing.assert_allclose(
+        ts.tiled_predict(model, image, exact, runtime={"memory": budget}), whole, atol=1e-5
+    )
+
+
+def test_a_fixed_network_keeps_its_tile_and_a_small_budget_is_refused():
+    plan = ts.plan(convolution(48), (90, 70), ts.TilingConfig(tile_size="auto", overlap=8))
+    assert plan.grid.tile_shape == (48, 48)
+    with pytest.raises(SettingError, match=r"`memory` must hold one tile of \d+x\d+ px"):
+        ts.plan(convolution(), (600, 800), ts.TilingConfig(tile_size="auto"), runtime={"memory": 1000})
+    with pytest.raises(SettingError, match="be known in px; got auto"):
+        ts.Tiler(ts.TilingConfig(tile_size="auto")).grid((90, 70))
+    assert ts.TilingConfig(tile_size="auto").overlap == 64
+    assert ts.TilingConfig().overlap == 0.25

@@ -1,0 +1,59 @@
+"""The region of interest: tissue alone."""
+
+import numpy as np
+import pytest
+
+import tiledseg as ts
+from tiledseg.errors import SettingError
+
+TILING = ts.TilingConfig(tile_size=32, overlap=8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+
+
+def red(tiles):
+    return tiles[..., :1]
+
+
+def _slide():
+    slide = np.full((400, 600, 3), 240, np.uint8)
+    slide += np.random.default_rng(0).integers(0, 8, slide.shape, np.uint8)
+    slide[100:180, 300:420] = (150, 60, 140)
+    return slide
+
+
+def test_only_tissue_is_computed_and_all_of_it():
+    slide, calls = _slide(), []
+
+    def network(tiles):
+        calls.append(len(tiles))
+        return red(tiles)
+
+    probs = ts.tiled_predict(network, slide, TILING, roi="tissue", fill_value=-1)
+    tissue = slide[..., 1] < 100
+    np.testing.assert_allclose(probs[tissue][:, 0], 150, rtol=1e-6)
+    np.testing.assert_allclose(probs[:50], -1, rtol=1e-5)
+    assert sum(calls) < 0.2 * len(ts.plan(network, slide.shape, TILING).grid)
+    calls.clear()
+    ts.tiled_predict(network, slide[..., 1], TILING, roi="tissue")  # one channel: what is dark
+    assert 0 < sum(calls) < 0.2 * len(ts.plan(network, slide.shape, TILING).grid)
+
+
+@pytest.mark.parametrize("image", [IMAGE[..., 0] // 64, np.full((90, 70, 3), 7, np.uint8)])
+def test_where_there_is_no_background_all_is_computed(image):
+    calls = []
+    ts.tiled_predict(lambda t: calls.append(len(t)) or red(t), image, TILING, roi="tissue")
+    assert sum(calls) == len(ts.plan(red, image.shape, TILING).grid)
+
+
+def test_a_large_slide_is_looked_at_in_bands():
+    class Watched:
+        shape, dtype, rows = (5000, 3000), np.dtype("uint8"), []
+
+        def __getitem__(self, key):
+            self.rows.append(key[0].stop - key[0].start)
+            return np.full((key[0].stop - key[0].start, key[1].stop - key[1].start), 200, np.uint8)
+
+    ts.tiled_predict(red, Watched(), ts.TilingConfig(tile_size=500), roi="tissue")
+    assert max(Watched.rows) <= 500
+    with pytest.raises(SettingError, match='an array or "tissue"'):
+        ts.tiled_predict(red, IMAGE, roi="cells")
