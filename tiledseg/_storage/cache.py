@@ -11,8 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import platformdirs
+import lazy_loader
 
 from tiledseg._storage.files import new_folder, open_regular, write_text
 from tiledseg.errors import FileError
@@ -20,10 +19,13 @@ from tiledseg.errors import FileError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+
     from tiledseg._types import PathLike
 
 __all__ = ["DiskCache", "array_digest", "cache_folder", "file_digest", "sha256"]
 
+platformdirs = lazy_loader.load("platformdirs", suppress_warning=True)
 _log = logging.getLogger("tiledseg")
 
 
@@ -41,14 +43,15 @@ def file_digest(path: PathLike) -> str:
 def array_digest(values: np.ndarray[Any, Any]) -> str:
     """Compute the SHA-256 of an array's dtype, shape and values, as records hold it."""
     digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
-    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    ordered = values if values.flags.c_contiguous else values.copy("C")
+    digest.update(ordered.reshape(-1).view("u1").data)
     return f"sha256:{digest.hexdigest()}"
 
 
 def cache_folder() -> Path:
     """Say where what can be made again is cached: ``TILEDSEG_CACHE_DIR``, or the system's own place."""
     given = os.environ.get("TILEDSEG_CACHE_DIR")
-    return Path(given) if given else platformdirs.user_cache_path("tiledseg", appauthor=False, opinion=False)
+    return Path(given or platformdirs.user_cache_dir("tiledseg", appauthor=False, opinion=False))
 
 
 class DiskCache:

@@ -6,12 +6,13 @@ import io
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import SettingError
-from tiledseg.io._npy import NPY_MAGIC, npy_regions
 from tiledseg.io.file import (
     MAX_PIXELS,
     Reader,
@@ -23,7 +24,7 @@ from tiledseg.io.file import (
     state_of,
 )
 from tiledseg.io.raster import read_raster
-from tiledseg.io.source import Facts, ImageSource, Selection, WholeImage
+from tiledseg.io.source import CachedBlocks, Facts, ImageSource, RawRows, Selection, WholeImage
 from tiledseg.io.tiff import tiff_source
 from tiledseg.io.zarr import is_zarr, zarr_source
 
@@ -36,6 +37,9 @@ __all__ = ["MAX_REGION_PIXELS", "open_image"]
 
 MAX_REGION_PIXELS = 2**38
 """Default limit on height times width of an image that is read by region, in px."""
+
+_NPY_MAGIC = b"\x93NUMPY"
+_MOST_HEADER = 10_000  # bytes of an .npy
 
 
 def open_image(  # noqa: PLR0913  what a file can hold several of
@@ -126,8 +130,8 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
 
 
 def _of_file(file: Reader, request: Request, selection: Selection, stack: ExitStack) -> tuple[Regions, Facts]:
-    if file.take(0, min(file.size, len(NPY_MAGIC))) == NPY_MAGIC:
-        regions: Regions = npy_regions(file, selection)
+    if file.take(0, min(file.size, len(_NPY_MAGIC))) == _NPY_MAGIC:
+        regions: Regions = _npy_regions(file, selection)
         return regions, Facts(file.name, None, (regions.shape[:2],), 0, {})  # type: ignore[arg-type]
     kind = sniff(file)
     if kind == "tiff":
@@ -162,3 +166,50 @@ def _places(at: object) -> dict[str, int]:
     return {
         str(axis): whole_number(f"at[{axis!r}]", operator.index(place), least=0) for axis, place in at.items()
     }
+
+
+def _npy_regions(file: Reader, selection: Selection) -> Regions:
+    """Open an array of shape (H, W) or (H, W, C)."""
+    selection.level_of(file, 1)
+    shape, dtype, start = _npy_header(file)
+    if len(shape) not in {2, 3} or min(shape) < 1 or dtype.kind not in "biuf":
+        got = f"{dtype} of shape {shape}"
+        raise file.bad("hold numbers of shape (H, W) or (H, W, C)", got, "Save the image, channels last.")
+    if file.size < start + int(np.prod(shape, dtype=object)) * dtype.itemsize:
+        raise file.damaged(f"{file.size} bytes for {shape} of {dtype}")
+    rows = RawRows(file, shape, dtype, (start,), shape[0])
+    channels = selection.channels_of(file, shape[2] if len(shape) == 3 else 1)
+    return rows if channels is None else CachedBlocks(_PickedChannels(rows, channels))
+
+
+def _npy_header(file: Reader) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
+    head = io.BytesIO(file.take(0, min(file.size, _MOST_HEADER)))
+    with suppress(ValueError, EOFError, TypeError):
+        version = np.lib.format.read_magic(head)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(head, max_header_size=_MOST_HEADER)
+        if fortran and len(shape) > 1:
+            fix = "Save numpy.ascontiguousarray of it."
+            raise file.bad("lie in the file row by row", "Fortran order", fix)
+        return tuple(shape), np.dtype(dtype), head.tell()
+    raise file.damaged("an .npy header that NumPy cannot read")
+
+
+class _PickedChannels:
+    """Some channels of rows, in blocks."""
+
+    def __init__(self, rows: RawRows, channels: list[int]) -> None:
+        count = (len(channels),) if len(channels) > 1 else ()
+        self.shape: tuple[int, ...] = (*rows.shape[:2], *count)
+        self.dtype: np.dtype[np.generic] = rows.dtype
+        self.block_shape: tuple[int, int] = (512, 512)
+        self._rows, self._channels = rows, channels
+
+    def block(self, row: int, column: int) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+        """Read a block, cut off at the end of the image."""
+        y, x = row * 512, column * 512
+        rows, columns = slice(y, min(y + 512, self.shape[0])), slice(x, min(x + 512, self.shape[1]))
+        picked = self._rows.read(rows, columns)[..., self._channels]
+        return picked if len(self._channels) > 1 else picked[..., 0]
