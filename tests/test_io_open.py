@@ -73,7 +73,7 @@ def test_jpeg_tiles_are_decoded_as_tifffile_does(tmp_path: Path) -> None:
     check_regions(path, tifffile.imread(path))
 
 
-def test_palette_inverted_opaque_and_turned_are_as_read_image_has_them(tmp_path: Path) -> None:
+def test_palette_inverted_opaque_and_turned_px_are_those_of_read_image(tmp_path: Path) -> None:
     indices = rng.integers(0, 4, (150, 230), np.uint8)
     colours = rng.integers(0, 65536, (3, 256), np.uint16)
     alpha = np.concatenate([RGB, np.full((150, 230, 1), 255, np.uint8)], axis=-1)
@@ -91,7 +91,7 @@ def test_palette_inverted_opaque_and_turned_are_as_read_image_has_them(tmp_path:
             np.testing.assert_array_equal(np.asarray(image), whole)
 
 
-def test_a_block_that_shows_through_is_refused_and_named(tmp_path: Path) -> None:
+def test_a_transparent_block_is_refused_and_named(tmp_path: Path) -> None:
     alpha = np.concatenate([RGB, np.full((150, 230, 1), 255, np.uint8)], axis=-1)
     alpha[140, 10, 3] = 7
     tifffile.imwrite(tmp_path / "a.tif", alpha, tile=(64, 64), photometric="rgb", extrasamples=["unassalpha"])
@@ -425,7 +425,7 @@ def ome_zarr(path: Path, stack: np.ndarray, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_an_ome_zarr_says_axes_levels_and_px_size(version: str, tmp_path: Path) -> None:
+def test_axes_levels_and_px_size_of_an_ome_zarr(version: str, tmp_path: Path) -> None:
     stack = rng.integers(0, 256, (4, 70, 90), np.uint8)
     ome_zarr(tmp_path / "a.ome.zarr", stack, version)
     with open_image(tmp_path / "a.ome.zarr", level=1, channels=(0, 3)) as image:
@@ -475,7 +475,7 @@ def test_a_chunk_that_is_a_pipe_is_refused(version: int, tmp_path: Path) -> None
             image[32:]
 
 
-def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_invalid_options_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", RGB)
     with pytest.raises(SettingError, match="`level` must be a whole number"):
         open_image(tmp_path / "a.png", level=-1)

@@ -45,7 +45,7 @@ def fill(out: ImageSink, pixels: np.ndarray, step: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("step", [(300, 4096), (512, 1024), (97, 333)])
 @pytest.mark.parametrize("pixels", [LABELS, PROBS], ids=["labels", "probs"])
-def test_what_was_written_is_read_back(
+def test_a_map_is_read_back_as_written(
     name: str, step: tuple[int, int], pixels: np.ndarray, tmp_path: Path
 ) -> None:
     write(tmp_path / name, pixels, step, labels=pixels.ndim == 2)
@@ -79,7 +79,7 @@ def test_the_order_of_regions_does_not_change_a_level(name: str, tmp_path: Path)
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-def test_an_ome_tiff_is_what_other_programs_expect(tmp_path: Path) -> None:
+def test_an_ome_tiff_is_valid_for_other_programs(tmp_path: Path) -> None:
     path = tmp_path / "map.ome.tif"
     notes = {"model": "b\x01undle <é>", "tiledseg": "1"}
     write(path, PROBS, pixel_size=PixelSize(0.5, 0.25), names=("cell", "ring"), provenance=notes)
@@ -103,7 +103,7 @@ def test_an_ome_tiff_is_what_other_programs_expect(tmp_path: Path) -> None:
         assert [int(page.subfiletype) for page in tiff.pages.first.pages] == [1, 1]
 
 
-def test_unknown_px_size_is_said_not_written_as_one(tmp_path: Path) -> None:
+def test_an_unknown_px_size_is_written_as_unknown(tmp_path: Path) -> None:
     write(tmp_path / "map.ome.tif", LABELS, labels=True)
     ome = ome_types.from_tiff(tmp_path / "map.ome.tif", validate=True)
     assert ome.images[0].pixels.physical_size_x is None
@@ -135,7 +135,7 @@ def test_a_long_map_is_a_bigtiff(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
-def test_ome_zarr_says_axes_and_scales(tmp_path: Path) -> None:
+def test_ome_zarr_has_axes_and_scales(tmp_path: Path) -> None:
     write(tmp_path / "map.ome.zarr", PROBS, pixel_size=PixelSize(0.5, 0.25), names=("a", "b"))
     group = zarr.open_group(tmp_path / "map.ome.zarr", mode="r")
     ome = group.attrs["ome"]
@@ -149,7 +149,7 @@ def test_ome_zarr_says_axes_and_scales(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_error_leaves_what_stood_before(name: str, tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_map(name: str, tmp_path: Path) -> None:
     write(tmp_path / name, LABELS, labels=True)
     with pytest.raises(ArrayError), create_image(tmp_path / name, LABELS.shape, np.uint8) as out:
         fill(out, np.concatenate([LABELS, LABELS]), (300, 4096))
@@ -295,7 +295,7 @@ def test_after_a_kill_the_next_run_resumes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS[:2])
-def test_a_tile_that_went_bad_in_the_part_is_made_again(name: str, tmp_path: Path) -> None:
+def test_a_damaged_tile_of_a_part_is_written_again(name: str, tmp_path: Path) -> None:
     run_writer(tmp_path / name, 1, 30)
     part = tmp_path / f".{name}.tiledseg-part"
     if part.is_dir():
@@ -321,7 +321,7 @@ def test_a_second_run_is_refused_with_the_first_ones_process(tmp_path: Path) -> 
             second.__enter__()
 
 
-def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_targets_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="suffix that can be streamed to"):
         create_image(tmp_path / "a.png", (4, 4), np.uint8)
     with pytest.raises(SettingError, match="`dtype` must be one of"):

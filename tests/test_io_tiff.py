@@ -364,13 +364,13 @@ def test_overlapping_pages_without_end_are_an_error(put):
         {256: (4, 4), 257: (4, 4)},
     ],
 )
-def test_what_cannot_be_is_refused_before_decoding(put, monkeypatch, page):
+def test_impossible_pages_are_refused_before_decoding(put, monkeypatch, page):
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(FileError):
         read_image(put(by_hand(page, data=b"\0" * 200)))
 
 
-def test_a_tag_that_cannot_be_read_is_not_passed_over(put):
+def test_a_tag_that_cannot_be_read_is_an_error(put):
     start = 8 + 2 + 12 * 9 + 4
     good = by_hand(grey_page(3, 2, t273=start), data=bytes(6))
     assert read_image(put(good)).shape == (2, 3)
@@ -387,7 +387,7 @@ def test_a_tag_that_cannot_be_read_is_not_passed_over(put):
         read_image(put(by_hand(page, data=bytes(6))))
 
 
-def test_the_limit_names_itself(put):
+def test_an_image_above_the_limit_is_an_error_with_the_limit(put):
     path = put(by_hand(grey_page(60_000, 60_000), data=b"\0" * 9))
     for read in (read_image, read_mask, image_shape):
         with pytest.raises(FileError, match=r"max_pixels=1073741824 px; got 60000x60000 px"):

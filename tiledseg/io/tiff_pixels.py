@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +73,10 @@ class TiffBlocks:
         if request.purpose == "source" and size > _LARGEST_BLOCK:
             fix = "Export it with smaller tiles, for example of 512 px."
             raise file.bad("have tiles or strips of at most 1 GiB", f"{size} bytes in one", fix)
+        self._decoders = {  # made here, since tifffile reads tags when they are first used
+            one.offset: partial(one.decode, jpegtables=one.jpegtables, jpegheader=one.jpegheader)
+            for one in (plane.page for plane in planes)
+        }
         opaque = 1 if np.dtype(page.dtype).kind in "fb" else np.iinfo(page.dtype).max
         sample = np.full((1, 1, page.samplesperpixel), opaque if colours.alpha else 0, page.dtype)
         trial = self._meaning(sample, page)
@@ -114,7 +119,7 @@ class TiffBlocks:
         page = plane.page
         data = self._file.at(page.dataoffsets[index] + plane.shift, page.databytecounts[index])
         try:
-            found, *_ = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
+            found, *_ = self._decoders[page.offset](data, index)
             pixels: AnyArray = np.asarray(found)[0].astype(page.dtype, copy=False)  # fax bits come as uint8
         except Exception as error:  # codecs have no common error
             raise self._file.damaged(f"{self._name(index)} corrupt ({error})") from error
