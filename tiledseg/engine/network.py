@@ -244,7 +244,7 @@ class Network:
         if tta == "d4" and tile_size[0] != tile_size[1]:
             must = "be flips for tiles that are not square"
             raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
-        quick = self.fastest(n_tiles * n_copies(tta) * tile_size[0] * tile_size[1])
+        quick = self.fastest(n_tiles * (n_copies(tta) if tta else 1) * tile_size[0] * tile_size[1])
         predictors = [quick] if quick is not self.predictor else self._replicas()
         calls = [Backoff(one) for one in predictors]
         return list(calls) if tta is None else [Augmented(one, tta, batch_size) for one in calls]
@@ -297,8 +297,11 @@ def _restored(model: object, runtime: RuntimeConfig, parts: tuple[Any, ...]) -> 
     return Network(model, _predictor_of(model), runtime, None, *parts)
 
 
+_DEFAULT = RuntimeConfig()
+
+
 def _checked(runtime: RuntimeConfig | dict[str, Any] | None) -> RuntimeConfig:
-    return settings_of(RuntimeConfig, runtime, "runtime")
+    return _DEFAULT if runtime is None else settings_of(RuntimeConfig, runtime, "runtime")
 
 
 def _predictor_of(model: object) -> Predictor:

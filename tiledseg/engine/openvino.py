@@ -1,4 +1,4 @@
-"""A Keras network run by OpenVINO: converted once, kept on disk, used where it agrees with Keras."""
+"""A Keras network run by OpenVINO: converted once, cached on disk, used where it agrees with Keras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from tiledseg._backend import keras
+from tiledseg._backend import check_process, keras
 from tiledseg._storage import DiskCache, cache_folder
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.callable import checked_outputs, failures_named
@@ -55,18 +55,15 @@ _CONVERTED: weakref.WeakKeyDictionary[Any, _Converted] = weakref.WeakKeyDictiona
 _ONE_AT_A_TIME = threading.Lock()
 _CORE = openvino.Core()
 """The only one, for as long as the process runs. With each other one, OpenVINO would set up a stack for
-signal handlers, and take it away with that one's last network: where these do not end in the opposite
-order, it is taken from under Python, and the next Ctrl-C overwrites memory or ends the process."""
+signal handlers, and remove it with that one's last network: where these do not end in the opposite order,
+Python loses its own, and the next Ctrl-C overwrites memory or ends the process."""
 
 
 class OpenVinoPredictor:
-    """A Predictor that runs a Keras network by OpenVINO.
+    """A Keras network run by OpenVINO, with the weights that it had when this was made."""
 
-    The first batch of each shape is computed by Keras as well. Where an output differs by more
-    than 1e-4 of the largest (f32), or 0.1 % of them by more than 0.05 of it (bf16), or where the
-    conversion fails, Keras computes that shape; with `must` it is an error. The weights are taken
-    as they are when the Predictor is made.
-    """
+    # The first batch of each shape is computed by Keras as well. Where outputs differ by more than the
+    # tolerance, or the conversion fails, Keras computes that shape; with `must` it is an error.
 
     def __init__(self, original: KerasPredictor, precision: Precision, *, must: bool) -> None:
         self._keras, self._precision, self._must = original, precision, must
@@ -91,6 +88,7 @@ class OpenVinoPredictor:
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
+        check_process()
         mine = [shape for precision, shape in self._calls if precision == self._precision]
         shape = ready_shape(mine, tiles.shape)
         key = (self._precision, shape)
@@ -144,7 +142,7 @@ def _difference(found: FloatArray, outputs: FloatArray, share: float) -> float:
 
 
 def computes_bf16() -> bool:
-    """Say whether this processor multiplies bfloat16 by itself."""
+    """Say whether this processor multiplies bfloat16."""
     return "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
