@@ -243,6 +243,7 @@ model = make()
 child(model)  # the weights were made by TensorFlow
 predicted(model)
 child(model)
+child()
 """
 
 
@@ -250,7 +251,7 @@ child(model)
 def test_a_forked_child_is_refused_once_the_backend_has_computed():
     run = [sys.executable, "-W", "ignore", "-c", FORK]
     shown = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300).stdout
-    *allowed, built, used = shown.splitlines()
+    *allowed, built, used, new = shown.splitlines()
     assert allowed == ["(40, 40, 1)"] * 2
-    for line in (built, used):
+    for line in (built, used, new):
         assert re.match("ModelError: .*spawn", line)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from tiledseg._backend import keras
+from tiledseg._backend import check_process, keras
 from tiledseg.config import ArchitectureConfig
 from tiledseg.models.blocks import head
 
@@ -130,6 +130,7 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
         keras.Model
             Maps images (N, H, W, C) to outputs (N, H, W, K) float32; N and each free size is None.
         """
+        check_process()
         if not blank:
             network = self._network()
             self.fill(network)

@@ -85,6 +85,7 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
 
 
 def _load_keras_file(path: Path, *, trust: bool) -> keras.Model:
+    _backend.check_process()
     if not trust:
         raise invalid(
             BundleError,
