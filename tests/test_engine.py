@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tiledseg.engine import Network, available_memory, fitting_batch
+from tiledseg.engine import Network, available_memory
 from tiledseg.errors import ModelError, SettingError
 
 layers = keras.layers
@@ -189,15 +189,22 @@ def test_a_callable_keeps_its_channels():
         predictor(np.zeros((1, 4, 4, 1)))
 
 
+def within(known, memory):
+    return Network.of(known, {"memory": memory})
+
+
 def test_the_batch_size_follows_tile_tiles_and_memory():
-    predictor = Network.of(network())
-    need = predictor.bytes_per_tile((64, 64))
+    known = Network.of(network())
+    need = known.bytes_per_tile((64, 64))
     assert need >= 4 * 64 * 64 * 3
-    assert fitting_batch(predictor, (64, 64), 100, 3 * need) == 3
-    assert fitting_batch(predictor, (64, 64), 2, 100 * need) == 2
-    assert fitting_batch(predictor, (512, 512), 100) == 1
+    assert within(known, 3 * need).batch_size((64, 64), 100) == 3
+    assert within(known, 100 * need).batch_size((64, 64), 2) == 2
+    assert within(known, 100 * need).batch_size((64, 64), 2, wanted=8) == 8
+    assert known.batch_size((512, 512), 100) == 1
     with pytest.raises(SettingError, match="hold 1 tiles of 64x64 px"):
-        fitting_batch(predictor, (64, 64), 100, need - 1)
+        within(known, need - 1).batch_size((64, 64), 100)
+    with pytest.raises(SettingError, match="hold 8 tiles of 64x64 px"):
+        within(known, 3 * need).batch_size((64, 64), 100, wanted=8)
 
 
 def test_free_memory_is_what_a_containers_limit_leaves(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ _FIX = "OpenVINO runs Keras networks on the TensorFlow backend: pip install 'til
 
 
 @runtime_checkable
-class SegmenterLike(Protocol):
+class Described(Protocol):
     """A network with what it needs to be used: how pixels are prepared, tiled and thresholded."""
 
     @property
@@ -87,7 +87,7 @@ class ModelReference(Protocol):
         """What tells it from all others."""
         ...
 
-    def load(self) -> SegmenterLike:
+    def load(self) -> Described:
         """Load it, once in each process."""
         ...
 
@@ -114,7 +114,7 @@ class Network:
         settings = _checked(runtime)
         reference = model if isinstance(model, ModelReference) else None
         found = model if reference is None else reference.load()
-        if not isinstance(found, SegmenterLike):
+        if not isinstance(found, Described):
             return cls(found, _predictor_of(found), settings, reference)
         return cls(
             found.network,
