@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 import tiledseg
+from tiledseg import models
 from tiledseg._validate import invalid
 from tiledseg.cli import lazy
 from tiledseg.cli.app import load_keras
@@ -18,7 +19,6 @@ from tiledseg.cli.options import Table, merged
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import PredictConfig, RunConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
-from tiledseg.models import read_config, shipped_or
 
 __all__ = [
     "TILING",
@@ -49,7 +49,7 @@ Trust: TypeAlias = Annotated[
 
 def check_model(model: str, *, trust: bool) -> None:
     """Check what can be checked of a model's path without Keras, which takes seconds to load."""
-    path = shipped_or(model)
+    path = models.shipped_or(model)
     if not path.exists():
         raise invalid(
             BundleError, str(path), must="be a bundle's folder", got="no such folder", fix="Check the path."
@@ -66,12 +66,12 @@ def check_model(model: str, *, trust: bool) -> None:
 
 def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> None:
     """Check tiling options against the tiling of a bundle, which needs no Keras to be read."""
-    given, path = settings.given.get("tiling"), shipped_or(model)
+    given, path = settings.given.get("tiling"), models.shipped_or(model)
     if given and base is not None:
         merged(base, given)
     elif given and path.is_dir():
         try:
-            tiling = TilingConfig.model_validate(read_config(path)["tiling"])
+            tiling = TilingConfig.model_validate(models.read_config(path)["tiling"])
         except (OSError, BundleError, SettingError):  # loading says what is wrong
             return
         merged(tiling, given)
