@@ -1,7 +1,13 @@
 """Settings: strict, and clear about what is wrong."""
 
+import compileall
 import itertools
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,7 +222,32 @@ def test_every_field_of_every_settings_class_has_a_meaning() -> None:
     models = [one for one in named if isinstance(one, type) and issubclass(one, Config)]
     assert len(models) > 10
     for model in models:
-        assert model.model_fields.keys() <= meanings_of(model).keys(), model
+        meanings = meanings_of(model)
+        assert [name for name in model.model_fields if not meanings[name]] == [], model
+
+
+@pytest.mark.parametrize("flag", ["-O", "-OO"])
+def test_fields_have_their_meaning_where_docstrings_are_stripped(flag: str) -> None:
+    probe = "from tiledseg.config import StatsConfig; print(StatsConfig().to_toml())"
+    done = subprocess.run([sys.executable, flag, "-c", probe], capture_output=True, text=True, check=True)
+    assert "# Most images on the contact sheet" in done.stdout
+
+
+def test_settings_are_written_where_there_is_no_source(tmp_path: Path) -> None:
+    shutil.copytree(Path(tiledseg.__file__).parent, tmp_path / "tiledseg")
+    compileall.compile_dir(tmp_path, quiet=2, legacy=True)
+    for source in tmp_path.rglob("*.py"):
+        source.unlink()
+    probe = "from tiledseg.config import StatsConfig as S; print(S.from_toml(S().to_toml()) == S())"
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True\n"
 
 
 @pytest.mark.parametrize(

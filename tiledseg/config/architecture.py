@@ -5,18 +5,26 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, _plain
+from tiledseg.config.base import Choice, Count, as_numbers
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from tiledseg.config.preprocessing import PreprocessingConfig
 
-__all__ = ["Activation", "ArchitectureConfig", "InputShape", "Norm"]
+__all__ = [
+    "Activation",
+    "ArchitectureConfig",
+    "ConvolutionsConfig",
+    "Dropout",
+    "InputShape",
+    "LevelsConfig",
+    "Norm",
+]
 
-InputShape: TypeAlias = Annotated[tuple[Count | None, Count | None, Count], BeforeValidator(_plain)]
+InputShape: TypeAlias = Annotated[tuple[Count | None, Count | None, Count], as_numbers]
 """(height, width, channels) of a network's input in px; None for a free size."""
 
 Activation: TypeAlias = Literal["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish"]
@@ -25,36 +33,25 @@ Activation: TypeAlias = Literal["relu", "leaky_relu", "elu", "selu", "gelu", "si
 Norm: TypeAlias = Literal["batch", "batch_renorm", "group", "none"]
 """A normalisation of features."""
 
+Dropout: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+"""Fraction of features that is dropped in training."""
 
-class ArchitectureConfig(Config):
+
+class ArchitectureConfig(Choice):
     """Base of the settings of an architecture.
 
     A subclass sets `name` to a ``Literal`` of its own, by which it is selected, and gives its
     `stride`.
-
-    Attributes
-    ----------
-    name : str
-        The architecture.
-    input_shape : tuple
-        (height, width, channels); height and width in px, multiples of the stride, or None for a
-        free size.
-    classes : int
-        Output channels: 1 for one class against background, else one per class.
-    final_activation : str or None
-        Keras name of the activation of the output; None for ``sigmoid`` with one class and
-        ``softmax`` with several.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
-    name: str
     input_shape: InputShape = (512, 512, 3)
+    """(height, width, channels); height and width in px, multiples of `stride`, or None for a free size.
+    """
     classes: Count = 1
+    """Output channels: 1 for one class against background, else one per class."""
     final_activation: Literal["sigmoid", "softmax", "linear"] | None = None
+    """Keras name of the activation of the output; None for ``sigmoid`` with one class and ``softmax`` with
+    several."""
 
     @property
     def stride(self) -> int:
@@ -63,17 +60,17 @@ class ArchitectureConfig(Config):
 
     @property
     def preprocessing(self) -> PreprocessingConfig | None:
-        """Preparation of pixels that the weights were learnt with; None where any will do."""
+        """Preparation of pixels that pretrained weights expect; None without such weights."""
         return None
 
-    def told(self) -> dict[str, Any]:
+    def portable(self) -> dict[str, Any]:
         """Give the settings as JSON has them, without the folders of this machine.
 
         Returns
         -------
         dict
-            Of the path in ``encoder_weights`` the file's name is left: the file is read when the
-            network is first built, and needed no more.
+            Of the path in ``encoder_weights`` only the file's name stays: the file is read when the
+            network is first built, and not needed afterwards.
         """
         settings = self.model_dump(mode="json")
         if settings.get("encoder_weights"):
@@ -91,7 +88,7 @@ class ArchitectureConfig(Config):
         Raises
         ------
         SettingError
-            If it gives another number of channels, or other values than the weights were learnt with.
+            If it gives another number of channels, or other values than pretrained weights expect.
         """
         channels = self.input_shape[2]
         if given.channels != channels:
@@ -108,9 +105,9 @@ class ArchitectureConfig(Config):
                 raise invalid(
                     SettingError,
                     f"preprocessing.{part}",
-                    must=f"be {getattr(wanted, part)}, which the network's weights were learnt with",
+                    must=f"be {getattr(wanted, part)}, which the network's pretrained weights expect",
                     got=getattr(given, part),
-                    fix="Leave it out, or take no weights that were learnt elsewhere.",
+                    fix="Leave it out, or take no pretrained weights.",
                 )
 
     def _because(self) -> tuple[str, str]:
@@ -118,29 +115,41 @@ class ArchitectureConfig(Config):
         return "", ""
 
     @model_validator(mode="after")
-    def _states_its_name(self) -> Self:
-        self.model_fields_set.add("name")  # what was given says nothing without it
-        return self
-
-    @model_validator(mode="after")
-    def _fits_the_shapes(self) -> Self:
+    def _check_shapes(self) -> Self:
         if self.final_activation == "softmax" and self.classes == 1:
-            raise invalid(
-                SettingError,
-                "final_activation",
-                must="not be softmax with one class",
-                got="softmax",
-                fix="Use sigmoid, or classes=2 with the background as a class.",
-            )
+            fix = "Use sigmoid, or classes=2 with the background as a class."
+            raise self._invalid("final_activation", "not be softmax with one class", fix)
         reason, instead = self._because()
         for axis, size in zip("yx", self.input_shape[:2], strict=True):
             if size is not None and size % self.stride:
                 low = size // self.stride * self.stride
-                raise invalid(
-                    SettingError,
-                    "input_shape",
-                    must=f"be a multiple of {self.stride} along {axis}{reason}",
-                    got=size,
-                    fix=f"Use {f'{low} or ' if low else ''}{low + self.stride}{instead}.",
-                )
+                fix = f"Use {f'{low} or ' if low else ''}{low + self.stride}{instead}."
+                must = f"be a multiple of {self.stride} along {axis}{reason}"
+                raise self._invalid("input_shape", must, fix, got=size)
         return self
+
+
+class LevelsConfig(ArchitectureConfig):
+    """Base of the settings of networks with levels, each of half the size of the one before."""
+
+    levels: Annotated[Count, Field(le=12)] = 5
+    """Resolutions, the deepest included."""
+    base_filters: Count = 32
+    """Filters of the first level; doubled at each deeper one."""
+
+    @property
+    def stride(self) -> int:
+        """Total stride in px; input sizes are multiples of it."""
+        return int(2 ** (self.levels - 1))
+
+    def _because(self) -> tuple[str, str]:
+        return f" with {self.levels} levels", ", or fewer levels"
+
+
+class ConvolutionsConfig(ArchitectureConfig):
+    """Base of the settings of networks whose convolutions have a normalisation and an activation."""
+
+    norm: Norm = "batch"
+    """Normalisation between convolution and activation."""
+    activation: Activation = "relu"
+    """Keras name of the activation after each convolution, or ``mish``."""

@@ -21,14 +21,14 @@ __all__ = ["Config", "Count", "Names", "Pair", "Share", "by_name", "complaint", 
 _LARGEST_FILE = 100_000
 
 
-def _plain(value: object) -> object:
+def numbers_of(value: object) -> object:
     """Turn NumPy's integers, lists and ``"256x384"`` into what the strict types accept."""
     if isinstance(value, str):
         parts = value.lower().split("x")
         pair = len(parts) == 2 and all(part.isascii() and part.isdecimal() for part in parts)
         return tuple(int(part) for part in parts) if pair else value
     if isinstance(value, list | tuple):
-        return tuple(_plain(part) for part in value)
+        return tuple(numbers_of(part) for part in value)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return value
     try:
@@ -42,16 +42,31 @@ def _tupled(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-Count: TypeAlias = Annotated[int, BeforeValidator(_plain), Field(ge=1)]
+as_numbers: BeforeValidator = BeforeValidator(numbers_of)
+"""Marks numbers and tuples of them, which may be given as text, lists or NumPy's."""
+
+as_tuple: BeforeValidator = BeforeValidator(_tupled)
+"""Marks tuples, which may be given as lists."""
+
+Count: TypeAlias = Annotated[int, as_numbers, Field(ge=1)]
 """A positive whole number."""
 
-Pair: TypeAlias = Annotated[Count | tuple[Count, Count], BeforeValidator(_plain)]
+Pair: TypeAlias = Annotated[Count | tuple[Count, Count], as_numbers]
 """One positive number for both axes, or one for each: (y, x)."""
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 """A fraction in [0, 1]."""
 
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_tupled)]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+"""A number above 0."""
+
+NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
+"""A number from 0 up."""
+
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
+"""What random numbers are derived from."""
+
+Names: TypeAlias = Annotated[tuple[str, ...], as_tuple]
 """Names in order."""
 
 
@@ -177,6 +192,11 @@ class Config(BaseModel):
         names = _names(cls.model_fields[field].annotation)
         tag = line["ctx"].get("tag", "nothing")
         return f"`{cls.__name__}.{field}.name` must be a known name; got {tag}. {did_you_mean(tag, names)}"
+
+    def _invalid(self, field: str, must: str, fix: str, *, got: object = None) -> SettingError:
+        """Build the error about one field, whose value stands in it unless another is given."""
+        got = getattr(self, field) if got is None else got
+        return invalid(SettingError, field, must=must, got=got, fix=fix)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise invalid(
@@ -334,3 +354,10 @@ def _fix(line: ErrorDetails) -> str:
         key, words = _LIMITS[line["type"]]
         return f"Use {words} {line['ctx'][key]}."
     return _FIXES.get(line["type"], "See the class's docstring.")
+
+
+class Choice(Config):
+    """Base of settings of several kinds, of which one is chosen by its name."""
+
+    name: str
+    """Which kind these settings are of."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from tiledseg._validate import check_component, invalid
-from tiledseg.config.base import Config, Count, Names, Pair, Share, _plain
+from tiledseg.config.base import Config, Count, Names, Pair, Positive, Seed, Share, as_numbers
 from tiledseg.config.tiling import TilingConfig, _Fraction, _Pixels
 from tiledseg.errors import FileError, SettingError
 
@@ -18,9 +18,9 @@ MaskParts: TypeAlias = Literal["merged", "instances", "classes"]
 """What the masks of one image become."""
 
 ClassValues: TypeAlias = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=255)], ...], BeforeValidator(_plain), Field(min_length=1)
+    tuple[Annotated[int, Field(ge=1, le=255)], ...], as_numbers, Field(min_length=1)
 ]
-"""Grey values of the labels 1, 2, ...."""
+"""Grey values of the labels 1, 2, …."""
 
 _CLASS_VALUES = (20, 40)
 _HONOURED = {
@@ -32,52 +32,33 @@ _HONOURED = {
 
 
 class DataConfig(Config):
-    """Where images and their masks are found.
-
-    Attributes
-    ----------
-    layout : {"folders", "segpc", "list", "manifest"}
-        How the data lies: a folder of images and one of masks; ``x/NAME.bmp`` with one mask per
-        cell in ``y/NAME_1.bmp``, …; a table of pairs; a manifest that a split was written to.
-    images : str
-        Folder of images, for the layout ``folders``.
-    masks : str
-        Folder of masks, paired with the images by stem, for the layout ``folders``.
-    path : str or None
-        For the other layouts: the folder that holds ``x`` and ``y``; a ``.csv`` or ``.tsv`` file
-        with the columns image and mask; the manifest.
-    split : str or None
-        Which split of a manifest is taken, as in ``train``; None for all.
-    verify : bool
-        Whether the files of a manifest are compared with the digests in it.
-    mask_threshold : int or None
-        Grey value from which a mask's px counts as foreground; None for masks that hold labels.
-        By default 128, and 1 for ``segpc``, whose masks are stored without loss.
-    mask_parts : {"merged", "instances", "classes"}
-        What the masks of an image's cells become: one foreground; a label for each cell in the
-        order of their numbers; a label for each of ``class_values``.
-    class_values : tuple of int
-        Grey values of the labels 1, 2, …, for ``mask_parts="classes"``; those of cytoplasm and
-        nucleus in SegPC. Where the masks of two cells overlap, the higher label holds.
-    problems : {"refuse", "skip"}
-        What to do about files that cannot be used: refuse all, or leave them out with a warning.
-
-    Raises
-    ------
-    SettingError
-        If a setting plays no part in the layout, or one that the layout needs is missing.
-    """
+    """Where images and their masks are found."""
 
     layout: Literal["folders", "segpc", "list", "manifest"] = "folders"
+    """How the data lies: a folder of images and one of masks; ``x/NAME.bmp`` with one mask per cell in
+    ``y/NAME_1.bmp``, …; a table of pairs; a manifest that a split was written to."""
     images: str = "images"
+    """Folder of images, for the layout ``folders``."""
     masks: str = "masks"
+    """Folder of masks, paired with the images by stem, for the layout ``folders``."""
     path: str | None = None
+    """For the other layouts: the folder that holds ``x`` and ``y``; a ``.csv`` or ``.tsv`` file with the
+    columns image and mask; the manifest."""
     split: str | None = None
+    """Which split of a manifest is taken, as in ``train``; None for all."""
     verify: bool = True
+    """Whether the files of a manifest are compared with the digests in it."""
     mask_threshold: Annotated[int, Field(ge=1, le=65535)] | None = 128
+    """Grey value from which a mask's px counts as foreground; None for masks that hold labels. By default
+    128, and 1 for ``segpc``, whose masks are stored without loss."""
     mask_parts: MaskParts = "merged"
+    """What the masks of an image's cells become: one foreground; a label for each cell in the order of
+    their numbers; a label for each of ``class_values``."""
     class_values: ClassValues = _CLASS_VALUES
+    """Grey values of the labels 1, 2, …, for ``mask_parts="classes"``; those of cytoplasm and nucleus in
+    SegPC. Where the masks of two cells overlap, the higher label holds."""
     problems: Literal["refuse", "skip"] = "refuse"
+    """What to do about files that cannot be used: refuse all, or leave them out with a warning."""
 
     @model_validator(mode="before")
     @classmethod
@@ -99,40 +80,28 @@ class DataConfig(Config):
                     fix=f"Take it out, or choose a layout of {', '.join(_layouts_with(name))}.",
                 )
         if "path" in honoured and self.path is None:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "path",
-                must=f"be given with layout={self.layout}",
-                got=None,
-                fix="Name the folder that holds x and y, the table, or the manifest.",
+                f"be given with layout={self.layout}",
+                "Name the folder that holds x and y, the table, or the manifest.",
             )
         self._check_classes()
         return self
 
     def _check_classes(self) -> None:
         if self.mask_parts == "instances" and self.layout != "segpc":
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "mask_parts",
-                must="be merged or classes where an image has one mask",
-                got=self.mask_parts,
-                fix="For masks that hold a label per cell, leave it out and set mask_threshold to none.",
+                "be merged or classes where an image has one mask",
+                "For masks that hold a label per cell, leave it out and set mask_threshold to none.",
             )
         if self.mask_parts != "classes" and self.class_values != _CLASS_VALUES:
-            raise invalid(
-                SettingError,
-                "class_values",
-                must="be left out where mask_parts is not classes",
-                got=self.class_values,
-                fix="Set mask_parts to classes.",
+            raise self._invalid(
+                "class_values", "be left out where mask_parts is not classes", "Set mask_parts to classes."
             )
         if len(set(self.class_values)) < len(self.class_values):
-            raise invalid(
-                SettingError,
-                "class_values",
-                must="differ from each other",
-                got=self.class_values,
-                fix="Give each class a grey value of its own.",
+            raise self._invalid(
+                "class_values", "differ from each other", "Give each class a grey value of its own."
             )
 
 
@@ -141,69 +110,44 @@ def _layouts_with(name: str) -> list[str]:
 
 
 class SplitConfig(Config):
-    r"""How a dataset is split: by source image, or by groups of them that stay together.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Names of the splits.
-    shares : tuple of float
-        Share of the images that goes into each split; they are divided by their sum.
-    group_by : {"image", "regex", "run"}
-        What stays together: nothing but an image; images in whose names ``group_regex`` finds the
-        same text; images whose names end in neighbouring numbers, as those of one slide often do.
-    group_regex : str or None
-        Regular expression for ``group_by="regex"``, as in ``^slide(\d+)``; its first group, or
-        all that it finds, names the group.
-    run_gap : int
-        For ``group_by="run"``: numbers at most this far apart belong to one run.
-    stratify : bool
-        Whether the splits get images of all foreground shares alike.
-    seed : int
-        Where chance comes from.
-    manifest : str
-        File that ``tiledseg split`` writes, JSON lines; paths in it are relative to its folder.
-
-    Raises
-    ------
-    SettingError
-        If names and shares do not fit together, or the expression is missing or broken.
-    """
+    """How a dataset is split: by source image, or by groups of them that stay together."""
 
     names: Names = ("train", "valid", "test")
-    shares: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_plain)] = (80, 15, 5)
+    """Names of the splits."""
+    shares: Annotated[tuple[Positive, ...], as_numbers] = (80, 15, 5)
+    """Share of the images that goes into each split; they are divided by their sum."""
     group_by: Literal["image", "regex", "run"] = "image"
+    """What stays together: nothing but an image; images in whose names ``group_regex`` finds the same
+    text; images whose names end in neighbouring numbers, as those of one slide often do."""
     group_regex: str | None = None
+    r"""Regular expression for ``group_by="regex"``, as in ``^slide(\d+)``; its first group, or all that it
+    finds, names the group."""
     run_gap: Count = 1
+    """For ``group_by="run"``: numbers at most this far apart belong to one run."""
     stratify: bool = True
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Whether the splits get images of all foreground shares alike."""
+    seed: Seed = 0
+    """Where chance comes from."""
     manifest: str = "manifest.jsonl"
+    """File that ``tiledseg split`` writes, JSON lines; paths in it are relative to its folder."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not self.names or len(set(self.names)) < len(self.names) or not all(map(_is_name, self.names)):
-            raise invalid(
-                SettingError,
-                "names",
-                must="be different words of letters, digits, - and _",
-                got=self.names,
-                fix="Use train,valid,test, say.",
+            raise self._invalid(
+                "names", "be different words of letters, digits, - and _", "Use train,valid,test, say."
             )
         if len(self.shares) != len(self.names):
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "shares",
-                must=f"have one share for each of the {len(self.names)} splits {', '.join(self.names)}",
-                got=self.shares,
-                fix="Give as many shares as names.",
+                f"have one share for each of the {len(self.names)} splits {', '.join(self.names)}",
+                "Give as many shares as names.",
             )
         if (self.group_by == "regex") != (self.group_regex is not None):
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "group_regex",
-                must="be given with group_by=regex, and with it alone",
-                got=self.group_regex,
-                fix=r"Set both, as in group_by=regex and group_regex=^slide(\d+).",
+                "be given with group_by=regex, and with it alone",
+                r"Set both, as in group_by=regex and group_regex=^slide(\d+).",
             )
         self._check_regex()
         return self
@@ -212,12 +156,8 @@ class SplitConfig(Config):
         try:
             re.compile(self.group_regex or "")
         except (re.error, RecursionError, OverflowError) as error:
-            raise invalid(
-                SettingError,
-                "group_regex",
-                must=f"be a regular expression ({error})",
-                got=self.group_regex,
-                fix="See Python's documentation of `re`.",
+            raise self._invalid(
+                "group_regex", f"be a regular expression ({error})", "See Python's documentation of `re`."
             ) from None
 
 
@@ -226,48 +166,29 @@ def _is_name(name: str) -> bool:
 
 
 class TileSetConfig(Config):
-    """How a dataset is cut into a set of tiles on disk.
-
-    Attributes
-    ----------
-    tile_size : int or tuple of int
-        Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text.
-    overlap : int or float or tuple of int
-        Least overlap of neighbours: whole numbers are px, a float is a fraction of the tile.
-    pad_mode : {"reflect", "symmetric", "edge", "wrap"}
-        How an image smaller than a tile is padded, in NumPy's terms.
-    scale : float
-        Factor in (0, 1] by which an image is shrunk (area average) before it is cut.
-    empty_share : float
-        Share of the tiles without foreground that is kept, in [0, 1].
-    empty_splits : tuple of str
-        The splits in which this holds; in the others all are kept, so that what is found there
-        wrongly is scored. It holds for data that is not split.
-    thumbnails : bool
-        Whether each whole image, shrunk into one tile, is added.
-    image_format : {"png", "tiff"}
-        Format of the tiles; both are lossless.
-    seed : int
-        Of the choice among empty tiles.
-    output : str
-        Folder that the tiles are written to: a new or an empty one.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range, or the overlap leaves no step between tiles.
-    """
+    """How a dataset is cut into a set of tiles on disk."""
 
     tile_size: Pair = 512
-    overlap: Annotated[_Pixels | _Fraction | tuple[_Pixels, _Pixels], BeforeValidator(_plain)] = 0
+    """Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text."""
+    overlap: Annotated[_Pixels | _Fraction | tuple[_Pixels, _Pixels], as_numbers] = 0
+    """Least overlap of neighbours: whole numbers are px, a float is a fraction of the tile."""
     pad_mode: Literal["reflect", "symmetric", "edge", "wrap"] = "reflect"
+    """How an image smaller than a tile is padded, in NumPy's terms."""
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor in (0, 1] by which an image is shrunk (area average) before it is cut."""
     empty_share: Share = 1.0
+    """Share of the tiles without foreground that is kept, in [0, 1]."""
     empty_splits: Names = ("train",)
+    """The splits in which this holds; in the others all are kept, so that what is found there wrongly is
+    scored. It holds for data that is not split."""
     thumbnails: bool = False
+    """Whether each whole image, shrunk into one tile, is added."""
     image_format: Literal["png", "tiff"] = "png"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Format of the tiles; both are lossless."""
+    seed: Seed = 0
+    """Of the choice among empty tiles."""
     output: str = "tiles"
+    """Folder that the tiles are written to: a new or an empty one."""
 
     @property
     def tiling(self) -> TilingConfig:
@@ -281,28 +202,19 @@ class TileSetConfig(Config):
 
 
 class StatsConfig(Config):
-    """What is shown of a dataset.
-
-    Attributes
-    ----------
-    output : str or None
-        Folder for the numbers (JSON, CSV), the chart and the sheets (PNG), new or empty; None to
-        print a table alone.
-    chart : bool
-        Whether a bar chart of the counts per split is drawn; needs matplotlib.
-    sheet_images : int
-        Most images on the contact sheet of a split; 0 for no sheets.
-    sheet_columns : int
-        Images beside each other on a contact sheet, each with its mask and both together.
-    thumb_px : int
-        Longer side of a picture on a contact sheet.
-    """
+    """What is shown of a dataset."""
 
     output: str | None = None
+    """Folder for the numbers (JSON, CSV), the chart and the sheets (PNG), new or empty; None to print a
+    table alone."""
     chart: bool = True
+    """Whether a bar chart of the counts per split is drawn; needs matplotlib."""
     sheet_images: Annotated[int, Field(ge=0, le=1000)] = 24
+    """Most images on the contact sheet of a split; 0 for no sheets."""
     sheet_columns: Annotated[int, Field(ge=1, le=20)] = 3
+    """Images beside each other on a contact sheet, each with its mask and both together."""
     thumb_px: Annotated[int, Field(ge=32, le=2048)] = 256
+    """Longer side of a picture on a contact sheet."""
 
 
 Digest: TypeAlias = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -312,83 +224,57 @@ _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
 
 
 class TileOrigin(Config):
-    """Where a tile was cut from.
-
-    Attributes
-    ----------
-    image : str
-        Name of the source image.
-    digest : str
-        Digest of its file.
-    height, width : int
-        Its size in px.
-    scale : float
-        Factor by which it was shrunk before it was cut.
-    y, x : int
-        First row and column of the tile in the shrunk image.
-    thumbnail : bool
-        Whether the tile is the whole image.
-    """
+    """Where a tile was cut from."""
 
     image: str
+    """Name of the source image."""
     digest: Digest
+    """Digest of its file."""
     height: Count
+    """Its size in px."""
     width: Count
+    """Its size in px."""
     scale: Annotated[float, Field(gt=0, le=1)]
+    """Factor by which it was shrunk before it was cut."""
     y: Annotated[int, Field(ge=0)]
+    """First row and column of the tile in the shrunk image."""
     x: Annotated[int, Field(ge=0)]
+    """First row and column of the tile in the shrunk image."""
     thumbnail: bool = False
+    """Whether the tile is the whole image."""
 
 
 class Record(Config):
-    """An image and its masks in a manifest.
-
-    Attributes
-    ----------
-    name : str
-        What messages call it, and tiles of it are named after: one plain component of a path.
-    image : str
-        Path of the image, relative to the manifest, with ``/``.
-    masks : tuple of str
-        Paths of its masks, likewise.
-    group : str
-        What it stays together with.
-    split : str
-        The split that it belongs to, one plain component of a path; empty before there is one.
-    height, width : int
-        Size in px.
-    foreground : float
-        Share of the px that are foreground, in [0, 1].
-    digest : str
-        Digest of the image's file.
-    mask_digests : tuple of str
-        Digests of the masks' files, in their order.
-    mask_threshold, mask_parts, class_values
-        How the masks are read; see `DataConfig`.
-    origin : TileOrigin or None
-        Where it was cut from, if it is a tile.
-
-    Raises
-    ------
-    FileError
-        If a name or a split is no plain component of a path, a path is not relative or not UTF-8, or
-        masks and digests differ in number.
-    """
+    """An image and its masks in a manifest."""
 
     name: str
+    """What messages call it, and tiles of it are named after: one plain component of a path."""
     image: str
+    """Path of the image, relative to the manifest, with ``/``."""
     masks: Annotated[Names, Field(min_length=1)]
+    """Paths of its masks, likewise."""
     group: str
+    """What it stays together with."""
     split: str = ""
+    """The split that it belongs to, one plain component of a path; empty before there is one."""
     height: Count
+    """Size in px."""
     width: Count
+    """Size in px."""
     foreground: Share
+    """Share of the px that are foreground, in [0, 1]."""
     digest: Digest
-    mask_digests: Annotated[tuple[Digest, ...], BeforeValidator(_plain)]
+    """Digest of the image's file."""
+    mask_digests: Annotated[tuple[Digest, ...], as_numbers]
+    """Digests of the masks' files, in their order."""
     mask_threshold: Annotated[int, Field(ge=1, le=65535)] | None = 128
+    """How the masks are read; see `DataConfig`."""
     mask_parts: MaskParts = "merged"
+    """How the masks are read; see `DataConfig`."""
     class_values: ClassValues = _CLASS_VALUES
+    """How the masks are read; see `DataConfig`."""
     origin: TileOrigin | None = None
+    """Where it was cut from, if it is a tile."""
 
     @property
     def source(self) -> str:

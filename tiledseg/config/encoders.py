@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from tiledseg._validate import invalid
-from tiledseg.config.architecture import Activation, ArchitectureConfig, Norm
-from tiledseg.config.base import Count, _plain
+from tiledseg.config.architecture import Activation, ArchitectureConfig, Dropout, InputShape, Norm
+from tiledseg.config.base import Count, as_numbers
 from tiledseg.config.preprocessing import PreprocessingConfig
-from tiledseg.errors import SettingError
 
-if TYPE_CHECKING:
-    from tiledseg.config.architecture import InputShape
-
-__all__ = [
-    "DeepLabV3PlusConfig",
-    "DilatedEncoder",
-    "EfficientNet",
-    "EfficientUNetConfig",
-    "EncoderName",
-    "EncoderUNetConfig",
-    "check_weights",
-    "pixels_of",
-]
+__all__ = ["DeepLabV3PlusConfig", "EfficientUNetConfig", "EncodedConfig", "EncoderUNetConfig"]
 
 EfficientNet: TypeAlias = Literal[
     "efficientnet-b0",
@@ -82,7 +68,7 @@ _LITE_MEAN = 127 / 255
 _FILES = (".keras", ".h5", ".safetensors")
 
 
-def pixels_of(encoder: str) -> PreprocessingConfig:
+def _pixels_of(encoder: str) -> PreprocessingConfig:
     """Say what pixels the published weights of an encoder take, in RGB."""
     if encoder.startswith(("resnet", "vgg")) and not encoder.endswith("v2"):
         return PreprocessingConfig(mean=_CAFFE_MEAN, std=(1 / 255,))
@@ -95,221 +81,117 @@ def pixels_of(encoder: str) -> PreprocessingConfig:
     return PreprocessingConfig(mean=(0.5,), std=(0.5,))
 
 
-def check_weights(encoder_weights: str | None, input_shape: InputShape) -> None:
-    """Check that weights learnt elsewhere are named rightly and fit the image."""
-    if encoder_weights is None:
-        return
-    if encoder_weights != "imagenet" and not encoder_weights.lower().endswith(_FILES):
-        raise invalid(
-            SettingError,
-            "encoder_weights",
-            must="be imagenet, None, or the path of a .safetensors, .weights.h5 or .keras file",
-            got=encoder_weights,
-            fix="Give one of these.",
-        )
-    if input_shape[2] != 3:
-        raise invalid(
-            SettingError,
-            "input_shape",
-            must="have 3 channels, RGB, with encoder_weights",
-            got=input_shape,
-            fix="Use 3 channels, or encoder_weights=None.",
-        )
+class EncodedConfig(ArchitectureConfig):
+    """Base of the settings of networks with an encoder, which may be pretrained."""
 
-
-_Filters = Annotated[tuple[Count, ...], Field(min_length=3, max_length=5), BeforeValidator(_plain)]
-
-
-class _EncoderUNet(ArchitectureConfig):
-    """What both have."""
-
+    input_shape: InputShape = (512, 512, 3)
+    """(height, width, channels); height and width in px, multiples of `stride`, or None for a free size.
+    With `encoder_weights` 3 channels, RGB."""
     encoder: str
+    """The encoder."""
     encoder_weights: str | None = None
-    decoder_filters: _Filters = (256, 128, 64, 32, 16)
+    """None for random weights; ``imagenet`` for the weights that Keras downloads; or the path of a file
+    with weights of the encoder: ``.weights.h5``, ``.h5`` or ``.keras`` of the network of
+    ``keras.applications`` without its top, or ``.safetensors`` with the names of the encoder's
+    variables. Read when the network is first built, not when it is loaded."""
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig | None:
+        """Preparation of pixels that the encoder's pretrained weights expect; None without them."""
+        return _pixels_of(self.encoder) if self.encoder_weights else None
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        weights = self.encoder_weights
+        if weights not in {None, "imagenet"} and not str(weights).lower().endswith(_FILES):
+            must = "be imagenet, None, or the path of a .safetensors, .weights.h5 or .keras file"
+            raise self._invalid("encoder_weights", must, "Give one of these.")
+        if weights is not None and self.input_shape[2] != 3:
+            fix = "Use 3 channels, or encoder_weights=None."
+            raise self._invalid("input_shape", "have 3 channels, RGB, with encoder_weights", fix)
+        return self
+
+
+class _EncoderUNetConfig(EncodedConfig):
+    """Base of the settings of U-Nets with an encoder."""
+
+    decoder_filters: Annotated[tuple[Count, ...], Field(min_length=3, max_length=5), as_numbers] = (
+        256,
+        128,
+        64,
+        32,
+        16,
+    )
+    """Filters of the decoder by level, the deepest first: five at stride 16, 8, 4, 2 and 1. With four or
+    three the encoder ends one or two levels earlier, and the stride, 32, is 16 or 8."""
     norm: Norm = "batch"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Normalisation in the decoder; the encoder keeps its own."""
+    dropout: Dropout = 0.0
+    """Fraction of the features that each level of the decoder drops, in [0, 1)."""
     activation: Activation = "relu"
+    """Keras name of the activation in the decoder, or ``mish``; the encoder keeps its own."""
 
     @property
     def stride(self) -> int:
         """Total stride in px; input sizes are multiples of it."""
         return int(2 ** len(self.decoder_filters))
 
-    @property
-    def preprocessing(self) -> PreprocessingConfig | None:
-        """Preparation of pixels that the encoder's weights were learnt with; None from scratch."""
-        return pixels_of(self.encoder) if self.encoder_weights else None
-
     def _because(self) -> tuple[str, str]:
         return f" with {len(self.decoder_filters)} decoder_filters", ""
 
-    @model_validator(mode="after")
-    def _weights_fit(self) -> Self:
-        check_weights(self.encoder_weights, self.input_shape)
-        return self
 
-
-class EncoderUNetConfig(_EncoderUNet):
+class EncoderUNetConfig(_EncoderUNetConfig):
     """A U-Net (arXiv 1505.04597) with a network of ``keras.applications`` as its encoder.
 
     The encoder is tapped at the last map of each size; each level of the decoder is a transposed
     convolution by 2, the concatenation with the tap of that size, where there is one, and two
     convolutions of 3 px.
-
-    Attributes
-    ----------
-    name : {"encoder_unet"}
-        The architecture.
-    input_shape : tuple
-        (height, width, channels); height and width in px, multiples of the stride, or None for a
-        free size. With `encoder_weights` 3 channels, RGB.
-    classes : int
-        Output channels: 1 for one class against background, else one per class.
-    final_activation : str or None
-        Keras name of the activation of the output; None for ``sigmoid`` with one class and
-        ``softmax`` with several.
-    encoder : str
-        The encoder: ``efficientnetv2-b0``, ``resnet50``, ``mobilenetv2`` ... Besides those of
-        ``keras.applications`` there is ``efficientnet-lite0``, which is EfficientNet B0 without
-        squeeze-and-excite and with ReLU6, so that tiles can be exact.
-    encoder_weights : str or None
-        None to learn from scratch; ``imagenet`` for the weights that Keras downloads; or the path
-        of a file with weights of the encoder: ``.weights.h5``, ``.h5`` or ``.keras`` of the
-        network of ``keras.applications`` without its top, or ``.safetensors`` with the names of
-        the encoder's variables. Read when the network is first built, not when it is loaded.
-    decoder_filters : tuple of int
-        Filters of the decoder by level, the deepest first: five at stride 16, 8, 4, 2 and 1. With
-        four or three the encoder is cut off one or two halvings earlier, and the stride, 32, is
-        16 or 8.
-    norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation in the decoder; the encoder keeps its own.
-    dropout : float
-        Fraction of the features that each level of the decoder drops, in [0, 1).
-    activation : str
-        Keras name of the activation in the decoder, or ``mish``; the encoder keeps its own.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["encoder_unet"] = "encoder_unet"
     encoder: EncoderName = "efficientnetv2-b0"
+    """The encoder: ``efficientnetv2-b0``, ``resnet50``, ``mobilenetv2`` ... Besides those of
+    ``keras.applications`` there is ``efficientnet-lite0``, which is EfficientNet B0 without
+    squeeze-and-excite and with ReLU6, so that tiles can be exact."""
 
 
-class EfficientUNetConfig(_EncoderUNet):
-    """A U-Net (arXiv 1505.04597) with an EfficientNet (arXiv 1905.11946) as its encoder.
-
-    Attributes
-    ----------
-    name : {"efficient_unet"}
-        The architecture.
-    input_shape : tuple
-        (height, width, channels); height and width in px, multiples of the stride, or None for a
-        free size. With `encoder_weights` 3 channels, RGB.
-    classes : int
-        Output channels: 1 for one class against background, else one per class.
-    final_activation : str or None
-        Keras name of the activation of the output; None for ``sigmoid`` with one class and
-        ``softmax`` with several.
-    encoder : str
-        ``efficientnet-b0`` to ``efficientnet-b7``.
-    encoder_weights : str or None
-        None to learn from scratch; ``imagenet`` for the weights that Keras downloads; or the path
-        of a file with weights of the encoder: ``.weights.h5``, ``.h5`` or ``.keras`` of the
-        network of ``keras.applications`` without its top, or ``.safetensors`` with the names of
-        the encoder's variables. Read when the network is first built, not when it is loaded.
-    decoder_filters : tuple of int
-        Filters of the decoder by level, the deepest first: five at stride 16, 8, 4, 2 and 1. With
-        four or three the encoder is cut off one or two halvings earlier, and the stride, 32, is
-        16 or 8.
-    norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation in the decoder; the encoder keeps its own.
-    dropout : float
-        Fraction of the features that each level of the decoder drops, in [0, 1).
-    activation : str
-        Keras name of the activation in the decoder, or ``mish``; the encoder keeps its own.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
-    """
+class EfficientUNetConfig(_EncoderUNetConfig):
+    """A U-Net (arXiv 1505.04597) with an EfficientNet (arXiv 1905.11946) as its encoder."""
 
     name: Literal["efficient_unet"] = "efficient_unet"
     encoder: EfficientNet = "efficientnet-b0"
+    """``efficientnet-b0`` to ``efficientnet-b7``."""
 
 
-class DeepLabV3PlusConfig(ArchitectureConfig):
+class DeepLabV3PlusConfig(EncodedConfig):
     """DeepLabV3+ of Chen et al. (arXiv 1802.02611).
 
     The strides of the encoder beyond `output_stride` are exchanged for dilation. Its deepest map
     goes through a convolution of 1 px, three separable dilated ones of 3 px and the mean over the
     whole map, is enlarged to stride 4, joined with the encoder's map of that stride (48 channels)
     and refined by two separable convolutions.
-
-    Attributes
-    ----------
-    name : {"deeplabv3plus"}
-        The architecture.
-    input_shape : tuple
-        (height, width, channels); height and width in px, multiples of `output_stride`, or None
-        for a free size. With `encoder_weights` 3 channels, RGB.
-    classes : int
-        Output channels: 1 for one class against background, else one per class.
-    final_activation : str or None
-        Keras name of the activation of the output; None for ``sigmoid`` with one class and
-        ``softmax`` with several.
-    encoder : str
-        The encoder: ``resnet50`` to ``resnet152`` and their second version (``resnet50v2``),
-        ``mobilenet``, ``mobilenetv2``, ``efficientnet-b0`` to ``-b7``.
-    encoder_weights : str or None
-        None to learn from scratch; ``imagenet`` for the weights that Keras downloads; or the path
-        of a file with weights of the encoder: ``.weights.h5``, ``.h5`` or ``.keras`` of the
-        network of ``keras.applications`` without its top, or ``.safetensors`` with the names of
-        the encoder's variables. Read when the network is first built, not when it is loaded.
-    output_stride : {16, 8}
-        Stride of the encoder's deepest map.
-    rates : tuple of int
-        Dilations of the three convolutions at stride 16; doubled at stride 8, as in the paper.
-    filters : int
-        Channels of each part of the pyramid and of the decoder.
-    image_pooling : bool
-        Whether the pyramid has the mean over the whole map. Without it, and with an encoder that
-        does not look at the whole image either, tiles can be exact.
-    dropout : float
-        Fraction of the pyramid's features that is dropped in training, in [0, 1).
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["deeplabv3plus"] = "deeplabv3plus"
     encoder: DilatedEncoder = "resnet50"
-    encoder_weights: str | None = None
+    """The encoder: ``resnet50`` to ``resnet152`` and their second version (``resnet50v2``), ``mobilenet``,
+    ``mobilenetv2``, ``efficientnet-b0`` to ``-b7``."""
     output_stride: Literal[8, 16] = 16
-    rates: Annotated[tuple[Count, Count, Count], BeforeValidator(_plain)] = (6, 12, 18)
+    """Stride of the encoder's deepest map."""
+    rates: Annotated[tuple[Count, Count, Count], as_numbers] = (6, 12, 18)
+    """Dilations of the three convolutions at stride 16; doubled at stride 8, as in the paper."""
     filters: Count = 256
+    """Channels of each part of the pyramid and of the decoder."""
     image_pooling: bool = True
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Whether the pyramid has the mean over the whole map. Without it, and with an encoder that does not
+    look at the whole image either, tiles can be exact."""
+    dropout: Dropout = 0.1
+    """Fraction of the pyramid's features that is dropped in training, in [0, 1)."""
 
     @property
     def stride(self) -> int:
         """Total stride in px; input sizes are multiples of it."""
         return self.output_stride
 
-    @property
-    def preprocessing(self) -> PreprocessingConfig | None:
-        """Preparation of pixels that the encoder's weights were learnt with; None from scratch."""
-        return pixels_of(self.encoder) if self.encoder_weights else None
-
     def _because(self) -> tuple[str, str]:
         return f" with output_stride={self.output_stride}", ""
-
-    @model_validator(mode="after")
-    def _weights_fit(self) -> Self:
-        check_weights(self.encoder_weights, self.input_shape)
-        return self

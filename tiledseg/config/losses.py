@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from tiledseg.config.base import Config, Count, Share, by_name
+from tiledseg.config.base import Choice, Count, NotNegative, Positive, Share, by_name
 
 __all__ = [
     "BasnetConfig",
@@ -25,193 +25,107 @@ __all__ = [
 ]
 
 
-class BceConfig(Config):
-    """Cross-entropy of every px and class.
-
-    Attributes
-    ----------
-    name : {"bce"}
-        The loss.
-    """
+class BceConfig(Choice):
+    """Cross-entropy of every px and class."""
 
     name: Literal["bce"] = "bce"
 
 
-class DiceConfig(Config):
-    """One minus the soft Dice coefficient.
-
-    Attributes
-    ----------
-    name : {"dice"}
-        The loss.
-    """
+class DiceConfig(Choice):
+    """One minus the soft Dice coefficient."""
 
     name: Literal["dice"] = "dice"
 
 
-class IouConfig(Config):
-    """One minus the soft intersection over union.
-
-    Attributes
-    ----------
-    name : {"iou"}
-        The loss.
-    """
+class IouConfig(Choice):
+    """One minus the soft intersection over union."""
 
     name: Literal["iou"] = "iou"
 
 
-class BceDiceConfig(Config):
-    """Half cross-entropy, half Dice loss.
-
-    Attributes
-    ----------
-    name : {"bce_dice"}
-        The loss.
-    """
+class BceDiceConfig(Choice):
+    """Half cross-entropy, half Dice loss."""
 
     name: Literal["bce_dice"] = "bce_dice"
 
 
-class BceIouConfig(Config):
-    """Half cross-entropy, half IoU loss.
-
-    Attributes
-    ----------
-    name : {"bce_iou"}
-        The loss.
-    """
+class BceIouConfig(Choice):
+    """Half cross-entropy, half IoU loss."""
 
     name: Literal["bce_iou"] = "bce_iou"
 
 
-class BasnetConfig(Config):
-    """A third each of cross-entropy, 1 - SSIM and IoU loss (BASNet, arXiv 2101.04704).
-
-    Attributes
-    ----------
-    name : {"basnet"}
-        The loss.
-    """
+class BasnetConfig(Choice):
+    """A third each of cross-entropy, 1 - SSIM and IoU loss (BASNet, arXiv 2101.04704)."""
 
     name: Literal["basnet"] = "basnet"
 
 
-class FocalConfig(Config):
-    """Cross-entropy in which px that are right already count less (arXiv 1708.02002).
-
-    Attributes
-    ----------
-    name : {"focal"}
-        The loss.
-    gamma : float
-        Exponent of 1 - p, where p is the probability of the truth; 0 gives cross-entropy.
-    alpha : float or None
-        Weight of the foreground in [0, 1], 1 - alpha that of the background; None for none.
-    """
+class FocalConfig(Choice):
+    """Cross-entropy in which px that are right already count less (arXiv 1708.02002)."""
 
     name: Literal["focal"] = "focal"
-    gamma: Annotated[float, Field(ge=0)] = 2.0
+    gamma: NotNegative = 2.0
+    """Exponent of 1 - p, where p is the probability of the truth; 0 gives cross-entropy."""
     alpha: Share | None = None
+    """Weight of the foreground in [0, 1], 1 - alpha that of the background; None for none."""
 
 
-class TverskyConfig(Config):
-    """Dice loss with weights of its own for what is invented and what is missed (arXiv 1706.05721).
+class _TverskyConfig(Choice):
+    """Base of the settings of losses with a Tversky index."""
 
-    Attributes
-    ----------
-    name : {"tversky"}
-        The loss.
-    alpha : float
-        Weight of false positives; 0.5 for both gives Dice.
-    beta : float
-        Weight of false negatives.
-    """
+    alpha: NotNegative = 0.3
+    """Weight of false positives in the Tversky index; 0.5 for both gives Dice."""
+    beta: NotNegative = 0.7
+    """Weight of false negatives in the Tversky index."""
+
+
+class TverskyConfig(_TverskyConfig):
+    """Dice loss with separate weights of false positives and false negatives (arXiv 1706.05721)."""
 
     name: Literal["tversky"] = "tversky"
-    alpha: Annotated[float, Field(ge=0)] = 0.3
-    beta: Annotated[float, Field(ge=0)] = 0.7
 
 
-class FocalTverskyConfig(Config):
-    """Tversky loss to a power (arXiv 1810.07842).
-
-    Attributes
-    ----------
-    name : {"focal_tversky"}
-        The loss.
-    alpha : float
-        Weight of false positives.
-    beta : float
-        Weight of false negatives.
-    gamma : float
-        The loss is raised to ``1 / gamma``; above 1 samples that are nearly right count more.
-    """
+class FocalTverskyConfig(_TverskyConfig):
+    """Tversky loss to a power (arXiv 1810.07842)."""
 
     name: Literal["focal_tversky"] = "focal_tversky"
-    alpha: Annotated[float, Field(ge=0)] = 0.3
-    beta: Annotated[float, Field(ge=0)] = 0.7
-    gamma: Annotated[float, Field(gt=0)] = 4 / 3
+    gamma: Positive = 4 / 3
+    """The loss is raised to ``1 / gamma``; above 1 samples that are nearly right count more."""
 
 
-class BoundaryConfig(Config):
-    """Cross-entropy and Dice loss, and one minus the F1 score of the outlines (arXiv 1905.07852).
-
-    Attributes
-    ----------
-    name : {"boundary"}
-        The loss.
-    weight : float
-        Share of the outlines' part in [0, 1]; the rest is that of ``bce_dice``.
-    width : int
-        Px by which an outline may be off.
-    """
+class BoundaryConfig(Choice):
+    """Cross-entropy and Dice loss, and one minus the F1 score of the outlines (arXiv 1905.07852)."""
 
     name: Literal["boundary"] = "boundary"
     weight: Share = 0.5
+    """Share of the outlines' part in [0, 1]; the rest is that of ``bce_dice``."""
     width: Count = 2
+    """Px by which an outline may be off."""
 
 
-class BootstrapConfig(Config):
-    """Cross-entropy and Dice loss whose truth is partly what the network believes (arXiv 1412.6596).
-
-    Attributes
-    ----------
-    name : {"bootstrap"}
-        The loss.
-    trust : float
-        Share of the labels in the truth, in [0, 1]; the rest is the network's own probability.
-    """
+class BootstrapConfig(Choice):
+    """Cross-entropy and Dice loss whose truth is partly the network's own output (arXiv 1412.6596)."""
 
     name: Literal["bootstrap"] = "bootstrap"
     trust: Share = 0.8
+    """Share of the labels in the truth, in [0, 1]; the rest is the network's own probability."""
 
 
-class MissingLabelsConfig(Config):
+class MissingLabelsConfig(_TverskyConfig):
     """Cross-entropy and Tversky loss that bear objects which nobody labelled.
 
     Background px that the network takes for foreground with a probability of `certain` or more
     may be such objects; they count `weight`. Labelled foreground counts in full.
-
-    Attributes
-    ----------
-    name : {"missing_labels"}
-        The loss.
-    certain : float
-        Probability from which a background px is doubted, in (0, 1).
-    weight : float
-        What such a px counts, in [0, 1].
-    alpha : float
-        Weight of false positives in the Tversky part.
-    beta : float
-        Weight of false negatives in the Tversky part.
     """
 
     name: Literal["missing_labels"] = "missing_labels"
+    alpha: NotNegative = 0.5
+    beta: NotNegative = 0.5
     certain: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """Probability from which a background px is doubted, in (0, 1)."""
     weight: Share = 0.1
-    alpha: Annotated[float, Field(ge=0)] = 0.5
-    beta: Annotated[float, Field(ge=0)] = 0.5
+    """What such a px counts, in [0, 1]."""
 
 
 LossConfig: TypeAlias = Annotated[

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from tiledseg._validate import invalid
-from tiledseg.config.architecture import Activation, ArchitectureConfig, Norm
-from tiledseg.config.base import Count, _plain
+from tiledseg.config.architecture import (
+    ArchitectureConfig,
+    ConvolutionsConfig,
+    Dropout,
+    LevelsConfig,
+    Norm,
+)
+from tiledseg.config.base import Count, Positive, as_numbers
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
-from tiledseg.errors import SettingError
 
 __all__ = [
     "AttentionUNetConfig",
@@ -25,213 +29,85 @@ __all__ = [
     "UNetConfig",
 ]
 
+_Counts = Annotated[tuple[Count, ...], Field(min_length=1, max_length=6), as_numbers]
 
-class UNetConfig(ArchitectureConfig):
+
+class UNetConfig(ConvolutionsConfig, LevelsConfig):
     """The U-Net of Ronneberger et al. (arXiv 1505.04597) with large first kernels.
 
     Encoder level i has ``base_filters * 2**i`` filters, a kernel of
     ``max(3, base_kernel - 2 * i)`` px and a dilation of ``max(1, dilation - i)``.
-
-    Attributes
-    ----------
-    name : {"unet"}
-        The architecture.
-    input_shape : tuple
-        (height, width, channels); height and width in px, multiples of ``2**(levels - 1)``, or
-        None for a free size.
-    classes : int
-        Output channels: 1 for one class against background, else one per class.
-    final_activation : str or None
-        Keras name of the activation of the output; None for ``sigmoid`` with one class and
-        ``softmax`` with several.
-    levels : int
-        Resolutions, the bridge counted in.
-    base_filters : int
-        Filters of the first level; doubled at each deeper one.
-    base_kernel : int
-        Kernel of the first level in px, odd, from 3 up; 2 less at each deeper level, never under 3.
-    dilation : int
-        Dilation of the first level; 1 less at each deeper level, never under 1.
-    norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation after each convolution; the statistics of the two batch norms move by a
-        tenth per step.
-    dropout : float
-        Level i drops ``dropout * i`` of its features, in [0, 1).
-    activation : str
-        Keras name of the activation after each convolution, or ``mish``.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["unet"] = "unet"
     levels: Annotated[Count, Field(le=12)] = 8
     base_filters: Count = 16
     base_kernel: Annotated[Count, Field(ge=3)] = 9
+    """Kernel of the first level in px, odd, from 3 up; 2 less at each deeper level, never under 3."""
     dilation: Count = 1
+    """Dilation of the first level; 1 less at each deeper level, never under 1."""
     norm: Norm = "batch"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    activation: Activation = "relu"
-
-    @property
-    def stride(self) -> int:
-        """Total stride in px; input sizes are multiples of it."""
-        return int(2 ** (self.levels - 1))
-
-    def _because(self) -> tuple[str, str]:
-        return f" with {self.levels} levels", ", or fewer levels"
+    """Normalisation after each convolution; the statistics of the two batch norms move by a tenth per
+    step."""
+    dropout: Dropout = 0.05
+    """Level i drops ``dropout * i`` of its features, in [0, 1)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.base_kernel % 2 == 0:
-            raise invalid(
-                SettingError,
-                "base_kernel",
-                must="be odd",
-                got=self.base_kernel,
-                fix=f"Use {self.base_kernel - 1} or {self.base_kernel + 1}.",
+            raise self._invalid(
+                "base_kernel", "be odd", f"Use {self.base_kernel - 1} or {self.base_kernel + 1}."
             )
         if self.dropout * (self.levels - 1) >= 1:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "dropout",
-                must=f"stay under 1 at the deepest of {self.levels} levels",
-                got=self.dropout,
-                fix=f"Use less than {1 / (self.levels - 1):.3g}.",
+                f"stay under 1 at the deepest of {self.levels} levels",
+                f"Use less than {1 / (self.levels - 1):.3g}.",
             )
         return self
 
 
-class AttentionUNetConfig(ArchitectureConfig):
+class AttentionUNetConfig(ConvolutionsConfig, LevelsConfig):
     """The Attention U-Net of Oktay et al. (arXiv 1804.03999), in two dimensions.
 
     Level i has ``base_filters * 2**i`` filters; the defaults are the widths of the authors' code
     (``feature_scale`` 4). A gate weighs each px of a skip by one coefficient in [0, 1], computed
     from the skip and the next coarser features; the finest skip has none, as in the paper.
-
-    Attributes
-    ----------
-    name : {"attention_unet"}
-        The architecture.
-    input_shape : tuple
-        (height, width, channels); height and width in px, multiples of ``2**(levels - 1)``, or
-        None for a free size.
-    classes : int
-        Output channels: 1 for one class against background, else one per class.
-    final_activation : str or None
-        Keras name of the activation of the output; None for ``sigmoid`` with one class and
-        ``softmax`` with several.
-    levels : int
-        Resolutions, the bridge counted in; a gate needs 3.
-    base_filters : int
-        Filters of the first level; doubled at each deeper one.
-    norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation between convolution and activation, and after each gate.
-    activation : str
-        Keras name of the activation after each convolution, or ``mish``.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["attention_unet"] = "attention_unet"
     levels: Annotated[Count, Field(ge=3, le=12)] = 5
+    """Resolutions, the deepest included; a gate needs 3."""
     base_filters: Count = 16
     norm: Norm = "batch"
-    activation: Activation = "relu"
-
-    @property
-    def stride(self) -> int:
-        """Total stride in px; input sizes are multiples of it."""
-        return int(2 ** (self.levels - 1))
-
-    def _because(self) -> tuple[str, str]:
-        return f" with {self.levels} levels", ", or fewer levels"
+    """Normalisation between convolution and activation, and after each gate."""
 
 
-class SharpUNetConfig(ArchitectureConfig):
+class SharpUNetConfig(ConvolutionsConfig, LevelsConfig):
     """The Sharp U-Net of Zunair and Ben Hamza (arXiv 2107.12461).
 
     A U-Net whose skips pass a fixed sharpening filter, each feature by itself. The defaults are
     the authors'.
-
-    Attributes
-    ----------
-    name : {"sharp_unet"}
-        The architecture.
-    levels : int
-        Resolutions, the bridge counted in; a skip needs 2.
-    base_filters : int
-        Filters of the first level; doubled at each deeper one.
-    norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation after each convolution; the paper has none.
-    activation : str
-        Keras name of the activation after each convolution, or ``mish``.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["sharp_unet"] = "sharp_unet"
     levels: Annotated[Count, Field(ge=2, le=12)] = 5
-    base_filters: Count = 32
+    """Resolutions, the deepest included; a skip needs 2."""
     norm: Norm = "none"
-    activation: Activation = "relu"
-
-    @property
-    def stride(self) -> int:
-        """Total stride in px; input sizes are multiples of it."""
-        return int(2 ** (self.levels - 1))
-
-    def _because(self) -> tuple[str, str]:
-        return f" with {self.levels} levels", ", or fewer levels"
+    """Normalisation after each convolution; the paper has none."""
 
 
-class MultiResUNetConfig(ArchitectureConfig):
+class MultiResUNetConfig(ConvolutionsConfig, LevelsConfig):
     """The MultiResUNet of Ibtehaz and Rahman (arXiv 1902.04049).
 
     Level i has MultiRes blocks of ``W = alpha * base_filters * 2**i`` filters, in three
     convolutions of W/6, W/3 and W/2, and a ResPath of ``levels - 1 - i`` residual convolutions on
     its skip. The defaults are the paper's.
-
-    Attributes
-    ----------
-    name : {"multires_unet"}
-        The architecture.
-    levels : int
-        Resolutions, the bridge counted in.
-    base_filters : int
-        Filters of the first level; doubled at each deeper one.
-    alpha : float
-        Factor of the filters inside MultiRes blocks, positive.
-    norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation after each convolution.
-    activation : str
-        Keras name of the activation after each convolution, or ``mish``.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["multires_unet"] = "multires_unet"
-    levels: Annotated[Count, Field(le=12)] = 5
-    base_filters: Count = 32
-    alpha: Annotated[float, Field(gt=0)] = 1.67
-    norm: Norm = "batch"
-    activation: Activation = "relu"
-
-    @property
-    def stride(self) -> int:
-        """Total stride in px; input sizes are multiples of it."""
-        return int(2 ** (self.levels - 1))
+    alpha: Positive = 1.67
+    """Factor of the filters inside MultiRes blocks, positive."""
 
     def widths(self, level: int) -> tuple[int, int, int]:
         """Give the filters of the three convolutions of a MultiRes block.
@@ -249,60 +125,35 @@ class MultiResUNetConfig(ArchitectureConfig):
         filters = self.alpha * self.base_filters * 2**level
         return int(filters * 0.167), int(filters * 0.333), int(filters * 0.5)
 
-    def _because(self) -> tuple[str, str]:
-        return f" with {self.levels} levels", ", or fewer levels"
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.widths(0)[0] < 1:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "base_filters",
-                must=f"give 6 filters or more with alpha={self.alpha}",
-                got=self.base_filters,
-                fix=f"Use {int(1 / (0.167 * self.alpha)) + 1} or more.",
+                f"give 6 filters or more with alpha={self.alpha}",
+                f"Use {int(1 / (0.167 * self.alpha)) + 1} or more.",
             )
         return self
 
 
-class UNet3PlusConfig(ArchitectureConfig):
+class UNet3PlusConfig(ConvolutionsConfig):
     """The UNet 3+ of Huang et al. (arXiv 2004.08790).
 
     Five levels; level i of the encoder has ``base_filters * 2**i`` filters. Each level of the
     decoder joins features of all five scales, brought to `skip_filters` each, so it has
     ``5 * skip_filters``. The defaults are the paper's, without its options.
-
-    Attributes
-    ----------
-    name : {"unet3plus"}
-        The architecture.
-    base_filters : int
-        Filters of the first level; doubled at each deeper one.
-    skip_filters : int
-        Filters that each scale has in each level of the decoder.
-    norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation between convolution and activation.
-    activation : str
-        Keras name of the activation after each convolution, or ``mish``.
-    deep_supervision : bool
-        Whether training has the loss of an output of each coarser level besides.
-    classification_guided : bool
-        Whether a branch says which classes an image has at all; the map of one that it has not
-        is set to 0. It looks at the whole tile, and needs a sigmoid at the end.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["unet3plus"] = "unet3plus"
     base_filters: Count = 64
+    """Filters of the first level; doubled at each deeper one."""
     skip_filters: Count = 64
-    norm: Norm = "batch"
-    activation: Activation = "relu"
+    """Filters that each scale has in each level of the decoder."""
     deep_supervision: bool = False
+    """Whether training has the loss of an output of each coarser level besides."""
     classification_guided: bool = False
+    """Whether a branch says which classes an image has at all; the map of one that it has not is set to 0.
+    It looks at the whole tile, and needs a sigmoid at the end."""
 
     @property
     def stride(self) -> int:
@@ -313,46 +164,25 @@ class UNet3PlusConfig(ArchitectureConfig):
     def _fits(self) -> Self:
         sigmoid = self.final_activation == "sigmoid" or (self.final_activation is None and self.classes == 1)
         if self.classification_guided and not sigmoid:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "classification_guided",
-                must="stand with final_activation sigmoid",
+                "stand with final_activation sigmoid",
+                'Set final_activation="sigmoid", or leave the guide out.',
                 got=f"final_activation={self.final_activation} with {self.classes} classes",
-                fix='Set final_activation="sigmoid", or leave the guide out.',
             )
         return self
 
 
-class U2NetConfig(ArchitectureConfig):
-    """The U²-Net of Qin et al. (arXiv 2005.09007): a U-Net whose blocks are U-Nets.
-
-    Attributes
-    ----------
-    name : {"u2net"}
-        The architecture.
-    size : {"full", "lite"}
-        The paper's larger network, or its smaller one (with a dagger there).
-    width : float
-        Factor of all filters, in (0, 1]; 1 is the paper's.
-    norm : {"batch", "batch_renorm", "group", "none"}
-        Normalisation between convolution and activation.
-    activation : str
-        Keras name of the activation after each convolution, or ``mish``.
-    deep_supervision : bool
-        Whether training has the losses of the six outputs that are fused besides, as the paper does.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
-    """
+class U2NetConfig(ConvolutionsConfig):
+    """The U²-Net of Qin et al. (arXiv 2005.09007): a U-Net whose blocks are U-Nets."""
 
     name: Literal["u2net"] = "u2net"
     size: Literal["full", "lite"] = "full"
+    """The paper's larger network, or its smaller one (with a dagger there)."""
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
-    norm: Norm = "batch"
-    activation: Activation = "relu"
+    """Factor of all filters, in (0, 1]; 1 is the paper's."""
     deep_supervision: bool = True
+    """Whether training has the losses of the six outputs that are fused besides, as the paper does."""
 
     @property
     def stride(self) -> int:
@@ -360,72 +190,40 @@ class U2NetConfig(ArchitectureConfig):
         return 32
 
 
-class ResEncUNetConfig(ArchitectureConfig):
+class ResEncUNetConfig(LevelsConfig):
     """The residual encoder U-Net of nnU-Net (Isensee et al., arXiv 2404.09556), in two dimensions.
 
     Level i has ``min(base_filters * 2**i, most_filters)`` filters. The defaults are what nnU-Net
     plans for patches of 512 px: poolings down to 4 px, and 1, 3, 4, 6, 6, ... residual blocks.
-
-    Attributes
-    ----------
-    name : {"resenc_unet"}
-        The architecture.
-    levels : int
-        Resolutions, the deepest counted in.
-    base_filters : int
-        Filters of the first level; doubled at each deeper one.
-    most_filters : int
-        Filters that no level exceeds.
-    blocks : tuple of int or None
-        Residual blocks of each level of the encoder; None for nnU-Net's 1, 3, 4 and then 6.
-    norm : {"instance", "batch", "group", "none"}
-        Normalisation after each convolution. ``instance`` is nnU-Net's; it looks at the whole
-        tile, so that tiling cannot be exact.
-    deep_supervision : bool
-        Whether training has losses of the coarser levels besides, each half of the next finer
-        one's, as nnU-Net does.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["resenc_unet"] = "resenc_unet"
     levels: Annotated[Count, Field(ge=2, le=12)] = 8
-    base_filters: Count = 32
     most_filters: Count = 512
-    blocks: Annotated[tuple[Count, ...], BeforeValidator(_plain)] | None = None
+    """Filters that no level exceeds."""
+    blocks: Annotated[tuple[Count, ...], as_numbers] | None = None
+    """Residual blocks of each level of the encoder; None for nnU-Net's 1, 3, 4 and then 6."""
     norm: Literal["instance", "batch", "group", "none"] = "instance"
+    """Normalisation after each convolution. ``instance`` is nnU-Net's; it looks at the whole tile, so that
+    tiling cannot be exact."""
     deep_supervision: bool = True
-
-    @property
-    def stride(self) -> int:
-        """Total stride in px; input sizes are multiples of it."""
-        return int(2 ** (self.levels - 1))
+    """Whether training has losses of the coarser levels besides, each half of the next finer one's, as
+    nnU-Net does."""
 
     @property
     def blocks_per_level(self) -> tuple[int, ...]:
         """Residual blocks of each level of the encoder."""
         return self.blocks or ((1, 3, 4) + (6,) * self.levels)[: self.levels]
 
-    def _because(self) -> tuple[str, str]:
-        return f" with {self.levels} levels", ", or fewer levels"
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.blocks_per_level) != self.levels:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "blocks",
-                must=f"have one number for each of {self.levels} levels",
-                got=self.blocks,
-                fix="Give as many, or leave it out.",
+                f"have one number for each of {self.levels} levels",
+                "Give as many, or leave it out.",
             )
         return self
-
-
-_Counts = Annotated[tuple[Count, ...], Field(min_length=1, max_length=6), BeforeValidator(_plain)]
 
 
 class SwinUNetConfig(ArchitectureConfig):
@@ -433,51 +231,25 @@ class SwinUNetConfig(ArchitectureConfig):
 
     The paper's own has windows of 7 px and images of 224 px; windows of 8 px fit tiles of 256 and
     512 px.
-
-    Attributes
-    ----------
-    name : {"swin_unet"}
-        The architecture.
-    input_shape : tuple
-        (height, width, channels); height and width in px, multiples of
-        ``patch * 2**(levels - 1) * window``, or None for a free size.
-    classes : int
-        Output channels: 1 for one class against background, else one per class.
-    final_activation : str or None
-        Keras name of the activation of the output; None for ``sigmoid`` with one class and
-        ``softmax`` with several.
-    patch : int
-        Size of a patch in px, from which one token is made: 2, 4 or 8.
-    window : int
-        Size of a window in tokens, within which they attend to each other; from 2 up.
-    embedding : int
-        Channels of the first level; doubled at each deeper one.
-    depths : tuple of int
-        Blocks of each level of the encoder, every second one with shifted windows; those of the
-        decoder are the same but for the deepest level, which it does not have. Their number is
-        the number of levels.
-    heads : tuple of int
-        Heads of the attention at each level; they divide its channels.
-    mlp_ratio : int
-        Channels between the two dense layers of a block, as a multiple of the block's.
-    drop_path : float
-        Largest share of the blocks that are skipped in training, in [0, 1): 0 at the first block
-        of the encoder, this at its last one; as deep in the decoder as in the encoder.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["swin_unet"] = "swin_unet"
     patch: Literal[2, 4, 8] = 4
+    """Size of a patch in px, from which one token is made: 2, 4 or 8."""
     window: Annotated[Count, Field(ge=2)] = 8
+    """Size of a window in tokens, within which they attend to each other; from 2 up."""
     embedding: Count = 96
+    """Channels of the first level; doubled at each deeper one."""
     depths: _Counts = (2, 2, 2, 2)
+    """Blocks of each level of the encoder, every second one with shifted windows; those of the decoder are
+    the same but for the deepest level, which it does not have. Their number is the number of levels."""
     heads: _Counts = (3, 6, 12, 24)
+    """Heads of the attention at each level; they divide its channels."""
     mlp_ratio: Count = 4
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Channels between the two dense layers of a block, as a multiple of the block's."""
+    drop_path: Dropout = 0.2
+    """Largest share of the blocks that are skipped in training, in [0, 1): 0 at the first block of the
+    encoder, this at its last one; as deep in the decoder as in the encoder."""
 
     @property
     def stride(self) -> int:
@@ -491,22 +263,17 @@ class SwinUNetConfig(ArchitectureConfig):
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
         if len(self.heads) != len(self.depths):
-            raise invalid(
-                SettingError,
-                "heads",
-                must=f"have {len(self.depths)} values, as many as `depths`",
-                got=self.heads,
-                fix="Give one number per level.",
+            raise self._invalid(
+                "heads", f"have {len(self.depths)} values, as many as `depths`", "Give one number per level."
             )
         for level, heads in enumerate(self.heads):
             channels = self.embedding * 2**level
             if channels % heads:
-                raise invalid(
-                    SettingError,
+                raise self._invalid(
                     "heads",
-                    must=f"divide the {channels} channels of level {level}",
+                    f"divide the {channels} channels of level {level}",
+                    "Use a divisor, or another `embedding`.",
                     got=heads,
-                    fix="Use a divisor, or another `embedding`.",
                 )
         return self
 
@@ -516,55 +283,30 @@ class TransUNetConfig(ArchitectureConfig):
 
     The defaults are the authors' R50-ViT-B_16. Every token attends to all of the tile, so that
     tiles are never exact; the embedding of the tokens' places fixes the size.
-
-    Attributes
-    ----------
-    name : {"trans_unet"}
-        The architecture.
-    input_shape : tuple
-        (height, width, channels); height and width in px, multiples of 16; no free size.
-    classes : int
-        Output channels: 1 for one class against background, else one per class.
-    final_activation : str or None
-        Keras name of the activation of the output; None for ``sigmoid`` with one class and
-        ``softmax`` with several.
-    width : int
-        Channels of the residual network's first convolution; a multiple of 8.
-    units : tuple of int
-        Bottleneck units at stride 4, 8 and 16.
-    hidden : int
-        Channels of a token.
-    layers : int
-        Layers of the transformer.
-    heads : int
-        Heads of its attention; they divide `hidden`.
-    mlp : int
-        Channels between the two dense layers of a transformer's layer.
-    decoder_filters : tuple of int
-        Filters of the decoder at stride 8, 4, 2 and 1.
-    dropout : float
-        Fraction that the embedding and the dense layers of the transformer drop, in [0, 1).
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range or does not fit the others.
     """
 
     name: Literal["trans_unet"] = "trans_unet"
     width: Annotated[Count, Field(multiple_of=8)] = 64
-    units: Annotated[tuple[Count, Count, Count], BeforeValidator(_plain)] = (3, 4, 9)
+    """Channels of the residual network's first convolution; a multiple of 8."""
+    units: Annotated[tuple[Count, Count, Count], as_numbers] = (3, 4, 9)
+    """Bottleneck units at stride 4, 8 and 16."""
     hidden: Count = 768
+    """Channels of a token."""
     layers: Count = 12
+    """Layers of the transformer."""
     heads: Count = 12
+    """Heads of its attention; they divide `hidden`."""
     mlp: Count = 3072
-    decoder_filters: Annotated[tuple[Count, Count, Count, Count], BeforeValidator(_plain)] = (
+    """Channels between the two dense layers of a transformer's layer."""
+    decoder_filters: Annotated[tuple[Count, Count, Count, Count], as_numbers] = (
         256,
         128,
         64,
         16,
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Filters of the decoder at stride 8, 4, 2 and 1."""
+    dropout: Dropout = 0.1
+    """Fraction that the embedding and the dense layers of the transformer drop, in [0, 1)."""
 
     @property
     def stride(self) -> int:
@@ -577,20 +319,14 @@ class TransUNetConfig(ArchitectureConfig):
     @model_validator(mode="after")
     def _tokens_fit(self) -> Self:
         if None in self.input_shape:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "input_shape",
-                must="have a height and a width, since each token's place is learnt",
-                got=self.input_shape,
-                fix="Use (512, 512, 3), say.",
+                "have a height and a width, since each token's place is learnt",
+                "Use (512, 512, 3), say.",
             )
         if self.hidden % self.heads:
-            raise invalid(
-                SettingError,
-                "heads",
-                must=f"divide the {self.hidden} channels of a token",
-                got=self.heads,
-                fix="Use a divisor of `hidden`.",
+            raise self._invalid(
+                "heads", f"divide the {self.hidden} channels of a token", "Use a divisor of `hidden`."
             )
         return self
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, Names, _tupled
+from tiledseg.config.base import Config, Count, Names, as_tuple
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
@@ -49,94 +49,64 @@ Product: TypeAlias = Literal["mask", "probs", "overlay", "coloured"]
 
 
 class PredictConfig(Config):
-    """What is written for each image, and how.
+    """What is written for each image, and how."""
 
-    Attributes
-    ----------
-    write : tuple of {"mask", "probs", "overlay", "coloured"}
-        What is written: masks into ``masks/``, probabilities into ``probs/``, overlays into
-        ``overlays/``, masks painted in `mask_colours` into ``coloured/`` of the output folder; the
-        last two are PNG, and take the whole map at once.
-    mask_format : {"png", "tiff", "ome-tiff", "ome-zarr", "npy"}
-        Format of masks. The last three are written while they are computed, and take images of
-        any size.
-    mask_colours : tuple of str or None
-        Colours of painted masks: of the background, then of each class, as ``"black"`` or
-        ``"#00ff00"``; None for black and the palette of overlays.
-    blur : float
-        Standard deviation in px of the map of a Gaussian that blurs probabilities before they are
-        cut and written; 0 for none. Takes the whole map at once.
-    probs_format : {"tiff", "ome-tiff", "ome-zarr", "npy"}
-        Format of probabilities.
-    probs_dtype : {"float16", "float32"}
-        Dtype of probabilities; float16 for TIFF alone.
-    level : int
-        Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies.
-    channels : tuple of int or None
-        Channels of the image that are read, from 0, in that order; None for all.
-    threshold : float, "otsu", "triangle" or None
-        Where probabilities of one class are cut, in (0, 1); None for the segmenter's own, or 0.5.
-        Or how it is found for each image, on all its probabilities in 256 levels: every image is
-        then split in two, including one of background alone.
-    batch_size : int or None
-        Tiles per call of the network; None to choose by memory.
-    runtime : RuntimeConfig
-        Engine, precision, devices and memory.
-    tta : {"flips", "d4"} or None
-        Test-time augmentation: outputs of a tile and its mirror images are averaged; None for the
-        segmenter's own.
-    roi : "tissue" or None
-        Where to predict: only tiles with tissue are computed, which is more saturated, or darker,
-        than Otsu's threshold on a thumbnail; everything else counts as 0. None for everywhere.
-    recursive : bool
-        Whether folders inside the given folders are searched too.
-    existing : {"refuse", "skip", "overwrite"}
-        What to do where an output stands already: refuse before anything is computed, skip the
-        image, or overwrite.
-    resume : bool
-        Whether a killed run is resumed: its finished images are skipped, its unfinished maps
-        completed. What this run writes stays if it is killed. For formats that are written while
-        they are computed.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range, or does not fit the others.
-    """
-
-    write: Annotated[tuple[Product, ...], BeforeValidator(_tupled), Field(min_length=1)] = ("mask",)
+    write: Annotated[tuple[Product, ...], as_tuple, Field(min_length=1)] = ("mask",)
+    """What is written: masks into ``masks/``, probabilities into ``probs/``, overlays into ``overlays/``,
+    masks painted in `mask_colours` into ``coloured/`` of the output folder; the last two are PNG, and
+    take the whole map at once."""
     mask_format: Literal["png", "tiff", "ome-tiff", "ome-zarr", "npy"] = "png"
-    mask_colours: (
-        Annotated[tuple[ColourName, ...], BeforeValidator(_tupled), Field(min_length=2, max_length=256)]
-        | None
-    ) = None
+    """Format of masks. The last three are written while they are computed, and take images of any size."""
+    mask_colours: Annotated[tuple[ColourName, ...], as_tuple, Field(min_length=2, max_length=256)] | None = (
+        None
+    )
+    """Colours of painted masks: of the background, then of each class, as ``"black"`` or ``"#00ff00"``;
+    None for black and the palette of overlays."""
     blur: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Standard deviation in px of the map of a Gaussian that blurs probabilities before they are cut and
+    written; 0 for none. Takes the whole map at once."""
     probs_format: Literal["tiff", "ome-tiff", "ome-zarr", "npy"] = "tiff"
+    """Format of probabilities."""
     probs_dtype: Literal["float16", "float32"] = "float16"
+    """Dtype of probabilities; float16 for TIFF alone."""
     level: Annotated[int, Field(ge=0)] = 0
-    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_tupled)] | None = None
+    """Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies."""
+    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
+    """Channels of the image that are read, from 0, in that order; None for all."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | AutoThreshold | None = None
+    """Where probabilities of one class are cut, in (0, 1); None for the segmenter's own, or 0.5. Or how it
+    is found for each image, on all its probabilities in 256 levels: every image is then split in two,
+    including one of background alone."""
     batch_size: Count | None = None
+    """Tiles per call of the network; None to choose by memory."""
     runtime: RuntimeConfig = RuntimeConfig()
+    """Engine, precision, devices and memory."""
     tta: TTA | None = None
+    """Test-time augmentation: outputs of a tile and its mirror images are averaged; None for the
+    segmenter's own."""
     roi: Literal["tissue"] | None = None
+    """Where to predict: only tiles with tissue are computed, which is more saturated, or darker, than
+    Otsu's threshold on a thumbnail; everything else counts as 0. None for everywhere."""
     recursive: bool = False
+    """Whether folders inside the given folders are searched too."""
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
+    """What to do where an output stands already: refuse before anything is computed, skip the image, or
+    overwrite."""
     resume: bool = False
+    """Whether a killed run is resumed: its finished images are skipped, its unfinished maps completed.
+    What this run writes stays if it is killed. For formats that are written while they are computed."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if "probs" in self.write and self.probs_format != "tiff" and self.probs_dtype != "float32":
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "probs_dtype",
-                must=f"be float32 with probs_format={self.probs_format}",
-                got=self.probs_dtype,
-                fix="Set probs_dtype to float32, or probs_format to tiff.",
+                f"be float32 with probs_format={self.probs_format}",
+                "Set probs_dtype to float32, or probs_format to tiff.",
             )
         if self.resume and isinstance(self.threshold, str):
             must, fix = "be a number with resume, for it is known at the end alone", "State a threshold."
-            raise invalid(SettingError, "threshold", must=must, got=self.threshold, fix=fix)
+            raise self._invalid("threshold", must, fix)
         streamed = {"mask": self.mask_format, "probs": self.probs_format}
         whole = [what for what in self.write if streamed.get(what, "png") in {"png", "tiff"}]
         if self.blur and len(whole) < len(self.write):
@@ -144,37 +114,27 @@ class PredictConfig(Config):
                 "be 0 where a map is streamed",
                 "Write masks as png, probs as tiff.",
             )
-            raise invalid(SettingError, "blur", must=must, got=self.blur, fix=fix)
+            raise self._invalid("blur", must, fix)
         if self.resume and whole:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "resume",
-                must="meet formats that are written while they are computed",
+                "meet formats that are written while they are computed",
+                "Set mask_format and probs_format to ome-tiff, ome-zarr or npy, without overlays.",
                 got=f"{whole[0]} as {streamed.get(whole[0], 'png')}",
-                fix="Set mask_format and probs_format to ome-tiff, ome-zarr or npy, without overlays.",
             )
         return self
 
 
 class PredictJobConfig(PredictConfig):
-    """What is predicted by what, what is written for each image, and how.
-
-    Attributes
-    ----------
-    model : str or None
-        Folder of a bundle, or a .keras file.
-    trust : bool
-        Whether to load a .keras file: its maker is known.
-    inputs : tuple of str
-        Image files, and folders of them.
-    output : str or None
-        Folder to write to; made where it is missing.
-    tiling : TilingConfig or None
-        How images are tiled; None for the model's own.
-    """
+    """What is predicted by what, what is written for each image, and how."""
 
     model: str | None = None
+    """Folder of a bundle, or a .keras file."""
     trust: bool = False
+    """Whether to load a .keras file: its maker is known."""
     inputs: Names = ()
+    """Image files, and folders of them."""
     output: str | None = None
+    """Folder to write to; made where it is missing."""
     tiling: TilingConfig | None = None
+    """How images are tiled; None for the model's own."""

@@ -4,68 +4,44 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, _plain
+from tiledseg.config.base import Config, Count, Positive, as_numbers
 from tiledseg.errors import SettingError
 
 __all__ = ["PreprocessingConfig"]
 
 
 class PreprocessingConfig(Config):
-    """The one preparation of pixels, the same in training and prediction.
-
-    Attributes
-    ----------
-    dtype : {"uint8", "uint16", "float32"}
-        Dtype of the images. Integers are divided by their largest value; floats stay.
-    channels : int
-        Channels of the images: 3 for RGB, 1 for grey.
-    scale : float
-        Factor in (0, 1] by which an image is shrunk (area average) before tiling; the
-        probabilities are enlarged by as much after it.
-    sharpen : float
-        Unsharp masking of the shrunk image: as many times its difference from the blurred image is
-        added to it; 0 for none. Integers stay in their range. Tiles of a tile set count as images.
-    sharpen_sigma : float
-        Standard deviation of that blur in px of the shrunk image.
-    gamma : float
-        Power of the shares of white (values divided by the largest of the dtype; floats as they
-        are) after that; 1 for none, over 1 darkens.
-    colour : {"rgb", "bgr", "hsv", "lab", "grey3"}
-        What RGB is converted to after that. ``hsv``: hue as a share of the circle. ``lab``: CIELAB
-        of sRGB, L / 100, (a + 128) / 255 and (b + 128) / 255. ``grey3``: the luma of Rec. 601,
-        three times.
-    percentiles : tuple of float or None
-        In place of the division: two percentiles of the whole image, per channel, that become 0
-        and 1; nothing is cut off. Of the image as it is read, after `gamma`. For uint8 and uint16.
-        Tiles of a tile set count as images.
-    mean : tuple of float
-        Subtracted per channel after that; one for all channels, or one for each.
-    std : tuple of float
-        Divided by per channel after that; one for all channels, or one for each; positive.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range, `mean`, `std` or `colour` does not fit `channels`,
-        `percentiles` do not rise or meet floats, or `colour` does not fit `dtype` or
-        `percentiles`.
-    """
+    """The one preparation of pixels, the same in training and prediction."""
 
     dtype: Literal["uint8", "uint16", "float32"] = "uint8"
+    """Dtype of the images. Integers are divided by their largest value; floats stay."""
     channels: Count = 3
+    """Channels of the images: 3 for RGB, 1 for grey."""
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor in (0, 1] by which an image is shrunk (area average) before tiling; the probabilities are
+    enlarged by as much after it."""
     sharpen: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Unsharp masking of the shrunk image: as many times its difference from the blurred image is added to
+    it; 0 for none. Integers stay in their range. Tiles of a tile set count as images."""
     sharpen_sigma: Annotated[float, Field(gt=0, le=50)] = 1.0
+    """Standard deviation of that blur in px of the shrunk image."""
     gamma: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Power of the shares of white (values divided by the largest of the dtype; floats as they are) after
+    that; 1 for none, over 1 darkens."""
     colour: Literal["rgb", "bgr", "hsv", "lab", "grey3"] = "rgb"
-    percentiles: (
-        Annotated[tuple[Annotated[float, Field(ge=0, le=100)], ...], BeforeValidator(_plain)] | None
-    ) = None
-    mean: Annotated[tuple[float, ...], BeforeValidator(_plain)] = (0.0,)
-    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_plain)] = (1.0,)
+    """What RGB is converted to after that. ``hsv``: hue as a share of the circle. ``lab``: CIELAB of sRGB,
+    L / 100, (a + 128) / 255 and (b + 128) / 255. ``grey3``: the luma of Rec. 601, three times."""
+    percentiles: Annotated[tuple[Annotated[float, Field(ge=0, le=100)], ...], as_numbers] | None = None
+    """In place of the division: two percentiles of the whole image, per channel, that become 0 and 1;
+    nothing is cut off. Of the image as it is read, after `gamma`. For uint8 and uint16. Tiles of a tile
+    set count as images."""
+    mean: Annotated[tuple[float, ...], as_numbers] = (0.0,)
+    """Subtracted per channel after that; one for all channels, or one for each."""
+    std: Annotated[tuple[Positive, ...], as_numbers] = (1.0,)
+    """Divided by per channel after that; one for all channels, or one for each; positive."""
 
     @model_validator(mode="after")
     def _per_channel(self) -> Self:
@@ -85,20 +61,13 @@ class PreprocessingConfig(Config):
         if self.percentiles is None:
             return self
         if len(self.percentiles) != 2 or self.percentiles[0] >= self.percentiles[1]:
-            raise invalid(
-                SettingError,
-                "percentiles",
-                must="be two, the first below the second",
-                got=self.percentiles,
-                fix="Use (1.0, 99.0), say.",
-            )
+            raise self._invalid("percentiles", "be two, the first below the second", "Use (1.0, 99.0), say.")
         if self.dtype == "float32":
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "percentiles",
-                must="meet uint8 or uint16, of which they are exact",
+                "meet uint8 or uint16, of which they are exact",
+                "Bring floats into their range yourself.",
                 got="float32",
-                fix="Bring floats into their range yourself.",
             )
         return self
 

@@ -13,42 +13,27 @@ __all__ = ["RunConfig"]
 
 
 class RunConfig(Config):
-    """All settings of a run, as a TOML file holds them.
-
-    Attributes
-    ----------
-    data : DataConfig
-        The whole dataset: what is split, cut into tiles and counted.
-    split : SplitConfig or None
-        How it is split; None for data that stays in one, or that a manifest has split.
-    tiles : TileSetConfig
-        How it is cut into tiles on disk.
-    stats : StatsConfig
-        What is shown of it.
-    train_data : DataConfig
-        Images and masks to train on.
-    valid_data : DataConfig
-        Images and masks to choose the best epoch by.
-    train : TrainConfig
-        How the network is built and trained.
-    test_data : DataConfig
-        Images and masks to score a trained network on.
-    evaluate : EvaluateJobConfig
-        What is scored, and how.
-    predict : PredictJobConfig
-        What is predicted, and what is written for each image.
-    export : ExportConfig
-        How cells are written for other programs.
-    """
+    """All settings of a run, as a TOML file holds them."""
 
     data: DataConfig = DataConfig()
+    """The whole dataset: what is split, cut into tiles and counted."""
     split: SplitConfig | None = None
+    """How it is split; None for data that stays in one, or that a manifest has split."""
     tiles: TileSetConfig = TileSetConfig()
+    """How it is cut into tiles on disk."""
     stats: StatsConfig = StatsConfig()
+    """What is shown of it."""
     train_data: DataConfig = DataConfig()
+    """Images and masks to train on."""
     valid_data: DataConfig = DataConfig()
+    """Images and masks to choose the best epoch by."""
     train: TrainConfig = TrainConfig()
+    """How the network is built and trained."""
     test_data: DataConfig = DataConfig()
+    """Images and masks to score a trained network on."""
     evaluate: EvaluateJobConfig = EvaluateJobConfig()
+    """What is scored, and how."""
     predict: PredictJobConfig = PredictJobConfig()
+    """What is predicted, and what is written for each image."""
     export: ExportConfig = ExportConfig()
+    """How cells are written for other programs."""

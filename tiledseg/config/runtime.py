@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, _tupled
-from tiledseg.errors import SettingError
+from tiledseg.config.base import Config, Count, as_tuple
 
 __all__ = ["TTA", "Engine", "Precision", "RuntimeConfig"]
 
@@ -23,43 +21,28 @@ TTA: TypeAlias = Literal["flips", "d4"]
 
 
 class RuntimeConfig(Config):
-    """How a network is run.
-
-    Attributes
-    ----------
-    engine : {"auto", "keras", "openvino"}
-        What runs a Keras network. ``auto`` takes OpenVINO (``pip install 'tiledseg[fast]'``) on a
-        processor without GPU where the work is worth a conversion, which is cached on disk, and
-        where its first batch agrees with Keras within 1e-4 of the largest output, or 1e-4.
-    precision : {"f32", "bf16"}
-        Numbers that the network multiplies; ``bf16`` takes OpenVINO, and 99.9 % of its first batch
-        have to agree with Keras within 0.05 of the largest output, or 0.05.
-    devices : tuple of str or None
-        TensorFlow's names of the devices that run copies of a Keras network at the same time, for
-        example ``("GPU:0", "GPU:1")``; None for all GPUs.
-    memory : int or None
-        Bytes that the network may take for its activations; None for half of the free memory.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range, or does not fit the others.
-    """
+    """How a network is run."""
 
     engine: Engine = "auto"
+    """What runs a Keras network. ``auto`` takes OpenVINO (``pip install 'tiledseg[fast]'``) on a processor
+    without GPU where the work is worth a conversion, which is cached on disk, and where its first batch
+    agrees with Keras within 1e-4 of the largest output, or 1e-4."""
     precision: Precision = "f32"
-    devices: Annotated[tuple[str, ...], BeforeValidator(_tupled), Field(min_length=1)] | None = None
+    """Numbers that the network multiplies; ``bf16`` takes OpenVINO, and 99.9 % of its first batch have to
+    agree with Keras within 0.05 of the largest output, or 0.05."""
+    devices: Annotated[tuple[str, ...], as_tuple, Field(min_length=1)] | None = None
+    """TensorFlow's names of the devices that run copies of a Keras network at the same time, for example
+    ``("GPU:0", "GPU:1")``; None for all GPUs."""
     memory: Count | None = None
+    """Bytes that the network may take for its activations; None for half of the free memory."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         by_keras = self.engine == "keras" or (self.engine == "auto" and self.devices is not None)
         if self.precision == "bf16" and by_keras:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "precision",
-                must="be f32 with engine='keras' or named devices",
-                got=self.precision,
-                fix="Use engine='openvino', or set the network's own dtype policy.",
+                "be f32 with engine='keras' or named devices",
+                "Use engine='openvino', or set the network's own dtype policy.",
             )
         return self

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, Pair, _plain, pair_of
+from tiledseg.config.base import Config, Count, Pair, as_numbers, numbers_of, pair_of
 from tiledseg.errors import SettingError
 
 __all__ = ["Blend", "PadMode", "TilingConfig"]
@@ -24,7 +24,7 @@ _Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _overlap(value: object) -> object:
-    plain = _plain(value)
+    plain = numbers_of(value)
     if isinstance(plain, bool) or not (isinstance(plain, int | float | tuple) or plain == "exact"):
         raise invalid(
             SettingError,
@@ -39,35 +39,6 @@ def _overlap(value: object) -> object:
 class TilingConfig(Config):
     """How an image is cut into tiles and how their outputs are blended.
 
-    Attributes
-    ----------
-    tile_size : int or tuple of int or "auto"
-        Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text;
-        ``"auto"`` is the tile that fits into memory and computes the fewest px, which is known
-        once there are a network and an image.
-    overlap : int or float or tuple of int or "exact"
-        Least overlap of neighbours: whole numbers are px, in [0, tile); a float is a
-        fraction of the tile in [0, 1); ``"exact"`` is the least that makes the tiled result
-        equal to that of the whole image, which is known once there is a network. The default
-        is a quarter of the tile, and 64 px with ``tile_size="auto"``.
-    blend : {"crop", "constant", "linear", "hann", "gaussian"}
-        Blending window; ``crop`` takes each pixel from one tile alone. The default is
-        ``gaussian``, and ``crop`` with ``overlap="exact"``, which allows no other.
-    alignment : int or tuple of int
-        Tile origins are multiples of this many px, (y, x). The total stride of a network is
-        taken into account besides.
-    pad_mode : {"reflect", "symmetric", "edge", "wrap", "constant"}
-        How an image smaller than a tile is padded, in NumPy's terms.
-    pad_value : float
-        Value of the padding for ``pad_mode="constant"``, in the range of what is tiled: pixel
-        values as they are for a bare network, prepared ones for a segmenter.
-
-    Raises
-    ------
-    SettingError
-        If a value is out of its range, the overlap leaves no step between tiles, or
-        ``overlap="exact"`` meets another blend than ``crop``.
-
     Examples
     --------
     >>> TilingConfig(tile_size=512, overlap=0.25).overlap_px
@@ -76,25 +47,38 @@ class TilingConfig(Config):
     'crop'
     """
 
-    tile_size: Annotated[Count | tuple[Count, Count] | Literal["auto"], BeforeValidator(_plain)] = 512
+    tile_size: Annotated[Count | tuple[Count, Count] | Literal["auto"], as_numbers] = 512
+    """Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text; ``"auto"`` is the
+    tile that fits into memory and computes the fewest px, which is known once there are a network and
+    an image."""
     overlap: Annotated[
         _Pixels | _Fraction | tuple[_Pixels, _Pixels] | Literal["exact"], BeforeValidator(_overlap)
     ] = 0.25
+    """Least overlap of neighbours: whole numbers are px, in [0, tile); a float is a fraction of the tile
+    in [0, 1); ``"exact"`` is the least that makes the tiled result equal to that of the whole image,
+    which is known once there is a network. The default is a quarter of the tile, and 64 px with
+    ``tile_size="auto"``."""
     blend: Blend = "gaussian"
+    """Blending window; ``crop`` takes each pixel from one tile alone. The default is ``gaussian``, and
+    ``crop`` with ``overlap="exact"``, which allows no other."""
     alignment: Pair = 1
+    """Tile origins are multiples of this many px, (y, x). The total stride of a network is taken into
+    account besides."""
     pad_mode: PadMode = "reflect"
+    """How an image smaller than a tile is padded, in NumPy's terms."""
     pad_value: float = 0.0
+    """Value of the padding for ``pad_mode="constant"``, in the range of what is tiled: pixel values as
+    they are for a bare network, prepared ones for a segmenter."""
 
     @property
     def tile_shape(self) -> tuple[int, int]:
         """Tile height and width in px, (y, x); a SettingError where only a network can tell."""
         if self.tile_size == "auto":
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "tile_size",
-                must="be known in px",
+                "be known in px",
+                "It depends on network and image: use plan or tiled_predict, or give px.",
                 got="auto",
-                fix="It depends on network and image: use plan or tiled_predict, or give px.",
             )
         return pair_of(self.tile_size)
 
@@ -102,12 +86,11 @@ class TilingConfig(Config):
     def overlap_px(self) -> tuple[int, int]:
         """Least overlap in px, (y, x); a SettingError where only a network can tell."""
         if self.overlap == "exact":
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "overlap",
-                must="be known in px",
+                "be known in px",
+                "Only a network tells what is exact: use plan or tiled_predict, or give px.",
                 got="exact",
-                fix="Only a network tells what is exact: use plan or tiled_predict, or give px.",
             )
         if isinstance(self.overlap, float):
             return (int(self.tile_shape[0] * self.overlap), int(self.tile_shape[1] * self.overlap))
@@ -130,12 +113,10 @@ class TilingConfig(Config):
     @model_validator(mode="after")
     def _exact(self) -> Self:
         if self.overlap == "exact" and self.blend != "crop":
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "blend",
-                must='be crop with overlap="exact"',
-                got=self.blend,
-                fix="Any other blend takes px from tile ends: use crop, or give the overlap in px.",
+                'be crop with overlap="exact"',
+                "Any other blend takes px from tile ends: use crop, or give the overlap in px.",
             )
         return self
 
@@ -146,21 +127,17 @@ class TilingConfig(Config):
         overlaps = (0, 0) if self.overlap == "exact" else self.overlap_px
         for axis, tile, overlap, step in zip("yx", self.tile_shape, overlaps, self.alignment_px, strict=True):
             if overlap >= tile:
-                raise invalid(
-                    SettingError,
+                raise self._invalid(
                     "overlap",
-                    must=f"be in [0, tile) with tile={tile} along {axis}",
+                    f"be in [0, tile) with tile={tile} along {axis}",
+                    f"Use at most {tile - 1}.",
                     got=overlap,
-                    fix=f"Use at most {tile - 1}.",
                 )
             if tile - overlap < step:
-                raise invalid(
-                    SettingError,
+                raise self._invalid(
                     "overlap",
-                    must=f"leave a step of at least alignment={step} px with tile={tile} along {axis}",
+                    f"leave a step of at least alignment={step} px with tile={tile} along {axis}",
+                    f"Use at most {tile - step}." if tile >= step else f"Use a tile of at least {step} px.",
                     got=overlap,
-                    fix=f"Use at most {tile - step}."
-                    if tile >= step
-                    else f"Use a tile of at least {step} px.",
                 )
         return self

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import re
+import sys
 import textwrap
 import tomllib
 from functools import cache
@@ -119,19 +122,36 @@ def _hint(model: type[BaseModel], name: str) -> Any:  # noqa: ANN401
     return model.model_fields[name].annotation if name in model.model_fields else None
 
 
-_ATTRIBUTE = re.compile(r"^(\w+(?:, \w+)*)(?: : .*)?\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
-_SECTION = re.compile(r"\n\n\w[\w ]*\n-+\n")
+# Pydantic reads these texts for every class when it is made (`use_attribute_docstrings`), which takes
+# 90 ms of each import; only help and settings files need them.
+@cache
+def meanings_of(model: type[BaseModel]) -> dict[str, str]:
+    """Say what each field means: the text below it, or below the one that it replaces."""
+    found: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if issubclass(one, BaseModel) and one is not BaseModel:
+            found |= _texts_of(one.__module__).get(one.__name__, {})
+    fields = model.model_fields.items()
+    return {name: _prose(field.description or found.get(name, "")) for name, field in fields}
 
 
 @cache
-def meanings_of(model: type[BaseModel]) -> dict[str, str]:
-    """Read what each field means out of the docstring's Attributes section."""
-    base = model.__base__
-    inherited = meanings_of(base) if base is not None and hasattr(base, "model_fields") else {}
-    _, _, section = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
-    section = _SECTION.split(section)[0] + "\n"
-    own = {name: _prose(text) for names, text in _ATTRIBUTE.findall(section) for name in names.split(", ")}
-    return inherited | own
+def _texts_of(module: str) -> dict[str, dict[str, str]]:
+    """Read the text below each field of each class; nothing where Python runs without its source."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError):
+        return {}
+    return {one.name: _texts_in(one) for one in tree.body if isinstance(one, ast.ClassDef)}
+
+
+def _texts_in(body: ast.ClassDef) -> dict[str, str]:
+    found = {}
+    for field, below in itertools.pairwise(body.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = text
+    return found
 
 
 def summary_of(model: type[BaseModel]) -> str:

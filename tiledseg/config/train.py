@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tiledseg._validate import invalid
 from tiledseg.config.architecture import ArchitectureConfig
 from tiledseg.config.augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
-from tiledseg.config.base import Config, Count, Names, Pair, Share, _plain, _tupled, laid_over, pair_of
+from tiledseg.config.base import (
+    Config,
+    Count,
+    Names,
+    NotNegative,
+    Pair,
+    Positive,
+    Seed,
+    Share,
+    as_numbers,
+    as_tuple,
+    laid_over,
+    pair_of,
+)
 from tiledseg.config.losses import BceDiceConfig, LossConfig
 from tiledseg.config.networks import NetworkConfig, UNetConfig
 from tiledseg.config.optimizer import AdamConfig, ConstantConfig, OptimizerConfig, ScheduleConfig
 from tiledseg.config.preprocessing import PreprocessingConfig
 from tiledseg.config.tiling import TilingConfig
-from tiledseg.errors import SettingError
 
 __all__ = ["TrainConfig"]
 
@@ -29,133 +40,93 @@ def _expected(before: dict[str, Any]) -> PreprocessingConfig:
 
 
 class TrainConfig(Config):
-    """How a network is built and trained.
-
-    Attributes
-    ----------
-    network : NetworkConfig
-        The architecture, chosen by its ``name``, and its settings.
-    start_from : str or None
-        Bundle whose weights training starts from, as `load_model` takes it; None for random ones.
-    preprocessing : PreprocessingConfig
-        How pixels are prepared, the same in training and use; its ``scale`` is that of the
-        training images. What is not given is as the network's weights expect it.
-    crop_size : int or tuple of int or None
-        Height and width of the random crops in px after scaling; None for the network's input.
-    foreground_share : float
-        Share of the crops that are centred on a foreground px, in [0, 1].
-    augment : tuple or {"default", "flips", "founding", "none"}
-        Transforms of the crops, those that move px for image and mask alike; or the name of a set.
-    memory_mb : int
-        Megabytes that shrunk images and masks may take in memory, those for validation counted in.
-    cache_dir : str or None
-        Folder for the images beyond that, shrunk once and read by region; None to read their files
-        again for every crop.
-    epochs : int
-        At most this many passes.
-    steps_per_epoch : int or None
-        Batches per epoch; None for as many as cover each image's area once.
-    batch_size : int
-        Crops per batch.
-    accumulate : int
-        Batches whose gradients are averaged into one step of the optimizer.
-    optimizer : OptimizerConfig
-        How weights are moved: ``adam``, ``adamw`` or ``sgd``, with its parameters or by name.
-    learning_rate : float
-        The highest of the schedule, positive.
-    schedule : ScheduleConfig
-        How the learning rate goes on: ``constant``, ``cosine`` or ``plateau``, with its
-        parameters or by name.
-    clip : float or None
-        Largest gradient element; None for no clipping.
-    clip_norm : float or None
-        Largest length of the gradient of all weights together; None for no clipping.
-    ema : float or None
-        Decay per step of a running average of the weights, in (0, 1), 0.99 say; the average is
-        validated and kept. None for the weights as they are.
-    precision : {"float32", "mixed_bfloat16", "mixed_float16"}
-        What the network computes in; weights stay in float32.
-    loss : LossConfig
-        What is minimised, with its parameters or by name: ``bce``, ``dice``, ``iou``,
-        ``bce_dice``, ``bce_iou``, ``basnet``, ``focal``, ``tversky``, ``focal_tversky``,
-        ``boundary``, ``bootstrap`` or ``missing_labels``.
-    class_weights : tuple of float or None
-        What each class counts in the loss; with one channel, background and foreground.
-    metrics : tuple of str
-        Shown and written down beside ``dice``, each over all px of an epoch: ``iou``,
-        ``sensitivity``, ``specificity``, ``accuracy``.
-    curves : bool
-        Whether the history is drawn after each epoch; needs matplotlib.
-    preview_every : int or None
-        Epochs from one preview to the next, in which whole validation images are predicted; None
-        for no previews.
-    preview_images : int
-        How many images a preview takes.
-    diagram : bool
-        Whether the network is drawn as ``model.png``, too; needs pydot and Graphviz.
-    tensorboard : bool
-        Whether Keras' log for TensorBoard is written, too; needs tensorboard.
-    patience : int or None
-        Epochs without a better validation loss after which training stops; None for never.
-    threshold : float
-        Where the trained segmenter cuts probabilities, in (0, 1).
-    tiling : TilingConfig or None
-        How the trained segmenter tiles; None for tiles of the crop size.
-    labels : tuple of str
-        Name of each class; one name for one class against background.
-    seed : int
-        Of weights, crops and dropout; the same seed and machine give the same run.
-    devices : int or "all"
-        Devices that share each batch: accelerators where there are any, else processors.
-    deterministic : bool
-        Whether the backend is told to compute the same bits each time, which exact resumption
-        needs; it holds for the rest of the process, and some losses have no such form on a GPU.
-    feed_threads : int
-        Threads that cut crops while the network computes.
-    runs_dir : str
-        Folder in which a new folder is made for each run.
-    """
+    """How a network is built and trained."""
 
     network: NetworkConfig = UNetConfig(
         input_shape=(None, None, 3), levels=5, base_filters=16, base_kernel=3, dropout=0.0
     )
+    """The architecture, chosen by its ``name``, and its settings."""
     start_from: str | None = None
+    """Bundle whose weights training starts from, as `load_model` takes it; None for random ones."""
     preprocessing: PreprocessingConfig = Field(default_factory=_expected)
+    """How pixels are prepared, the same in training and use; its ``scale`` is that of the training images.
+    What is not given is as the network's weights expect it."""
     crop_size: Pair | None = None
+    """Height and width of the random crops in px after scaling; None for the network's input."""
     foreground_share: Share = 0.5
+    """Share of the crops that are centred on a foreground px, in [0, 1]."""
     augment: Transforms | AugmentSet = "default"
+    """Transforms of the crops, those that move px for image and mask alike; or the name of a set."""
     memory_mb: Annotated[int, Field(ge=0)] = 4096
+    """Megabytes that shrunk images and masks may take in memory, those for validation counted in."""
     cache_dir: str | None = None
+    """Folder for the images beyond that, shrunk once and read by region; None to read their files again
+    for every crop."""
     epochs: Count = 30
+    """At most this many passes."""
     steps_per_epoch: Count | None = None
+    """Batches per epoch; None for as many as cover each image's area once."""
     batch_size: Count = 4
+    """Crops per batch."""
     accumulate: Count = 1
+    """Batches whose gradients are averaged into one step of the optimizer."""
     optimizer: OptimizerConfig = AdamConfig()
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """How weights are moved: ``adam``, ``adamw`` or ``sgd``, with its parameters or by name."""
+    learning_rate: Positive = 1e-3
+    """The highest of the schedule, positive."""
     schedule: ScheduleConfig = ConstantConfig()
-    clip: Annotated[float, Field(gt=0)] | None = None
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """How the learning rate goes on: ``constant``, ``cosine`` or ``plateau``, with its parameters or by
+    name."""
+    clip: Positive | None = None
+    """Largest gradient element; None for no clipping."""
+    clip_norm: Positive | None = None
+    """Largest length of the gradient of all weights together; None for no clipping."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of a running average of the weights, in (0, 1), 0.99 say; the average is validated
+    and kept. None for the weights as they are."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """What the network computes in; weights stay in float32."""
     loss: LossConfig = BceDiceConfig()
-    class_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_plain)] | None = None
+    """What is minimised, with its parameters or by name: ``bce``, ``dice``, ``iou``, ``bce_dice``,
+    ``bce_iou``, ``basnet``, ``focal``, ``tversky``, ``focal_tversky``, ``boundary``, ``bootstrap`` or
+    ``missing_labels``."""
+    class_weights: Annotated[tuple[NotNegative, ...], as_numbers] | None = None
+    """What each class counts in the loss; with one channel, background and foreground."""
     metrics: Annotated[
-        tuple[Literal["dice", "iou", "sensitivity", "specificity", "accuracy"], ...], BeforeValidator(_tupled)
+        tuple[Literal["dice", "iou", "sensitivity", "specificity", "accuracy"], ...], as_tuple
     ] = ()
+    """Shown and written down beside ``dice``, each over all px of an epoch: ``iou``, ``sensitivity``,
+    ``specificity``, ``accuracy``."""
     curves: bool = True
+    """Whether the history is drawn after each epoch; needs matplotlib."""
     preview_every: Count | None = None
+    """Epochs from one preview to the next, in which whole validation images are predicted; None for no
+    previews."""
     preview_images: Count = 6
+    """How many images a preview takes."""
     diagram: bool = False
+    """Whether the network is drawn as ``model.png``, too; needs pydot and Graphviz."""
     tensorboard: bool = False
+    """Whether Keras' log for TensorBoard is written, too; needs tensorboard."""
     patience: Count | None = 10
+    """Epochs without a better validation loss after which training stops; None for never."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Where the trained segmenter cuts probabilities, in (0, 1)."""
     tiling: TilingConfig | None = None
+    """How the trained segmenter tiles; None for tiles of the crop size."""
     labels: Names = ("foreground",)
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Name of each class; one name for one class against background."""
+    seed: Seed = 0
+    """Of weights, crops and dropout; the same seed and machine give the same run."""
     devices: Count | Literal["all"] = 1
+    """Devices that share each batch: accelerators where there are any, else processors."""
     deterministic: bool = True
+    """Whether the backend is told to compute the same bits each time, which exact resumption needs; it
+    holds for the rest of the process, and some losses have no such form on a GPU."""
     feed_threads: Count = 2
+    """Threads that cut crops while the network computes."""
     runs_dir: str = "runs"
+    """Folder in which a new folder is made for each run."""
 
     @property
     def crop_shape(self) -> tuple[int, int]:
@@ -175,12 +146,11 @@ class TrainConfig(Config):
         channels = self.preprocessing.channels
         wrong = [one.name for one in self.transforms if channels != 3 and one.name in NEEDS_RGB]
         if wrong:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "augment",
-                must=f"do without {', '.join(wrong)}, which take RGB, with {channels} channels",
+                f"do without {', '.join(wrong)}, which take RGB, with {channels} channels",
+                "Leave them out.",
                 got=wrong,
-                fix="Leave them out.",
             )
         return self
 
@@ -194,65 +164,52 @@ class TrainConfig(Config):
         stride = self.network.stride
         for axis, crop, fixed in zip("yx", self.crop_shape, self.network.input_shape[:2], strict=True):
             if fixed not in {None, crop}:
-                raise invalid(
-                    SettingError,
+                raise self._invalid(
                     "crop_size",
-                    must=f"be {fixed} px along {axis}, the network's input",
+                    f"be {fixed} px along {axis}, the network's input",
+                    "Leave it out, or give the network a free input size.",
                     got=crop,
-                    fix="Leave it out, or give the network a free input size.",
                 )
             if crop % stride:
                 low = crop // stride * stride
-                raise invalid(
-                    SettingError,
+                raise self._invalid(
                     "crop_size",
-                    must=f"be a multiple of {stride} px along {axis}",
+                    f"be a multiple of {stride} px along {axis}",
+                    f"Use {f'{low} or ' if low else ''}{low + stride}.",
                     got=crop,
-                    fix=f"Use {f'{low} or ' if low else ''}{low + stride}.",
                 )
         self.network.check_preprocessing(self.preprocessing)
         if len(self.labels) != self.network.classes:
-            raise invalid(
-                SettingError,
-                "labels",
-                must=f"name {self.network.classes} classes",
-                got=self.labels,
-                fix="Give one name for each class.",
+            raise self._invalid(
+                "labels", f"name {self.network.classes} classes", "Give one name for each class."
             )
         self._check_gradients()
         return self
 
     def _check_gradients(self) -> None:
         if self.clip is not None and self.clip_norm is not None:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "clip_norm",
-                must="be left out where `clip` is given",
-                got=self.clip_norm,
-                fix="Clip either elements or the length of the gradient.",
+                "be left out where `clip` is given",
+                "Clip either elements or the length of the gradient.",
             )
         if self.devices != 1 and self.accumulate > 1:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "accumulate",
-                must="be 1 where several devices share a batch",
-                got=self.accumulate,
-                fix="Use a larger batch, which they share.",
+                "be 1 where several devices share a batch",
+                "Use a larger batch, which they share.",
             )
         if isinstance(self.devices, int) and self.batch_size % self.devices:
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "batch_size",
-                must=f"be a multiple of the {self.devices} devices that share it",
-                got=self.batch_size,
-                fix=f"Use {self.batch_size // self.devices * self.devices + self.devices}.",
+                f"be a multiple of the {self.devices} devices that share it",
+                f"Use {self.batch_size // self.devices * self.devices + self.devices}.",
             )
         weights, classes = self.class_weights, max(2, self.network.classes)
         if weights is not None and (len(weights) != classes or sum(weights) == 0):
-            raise invalid(
-                SettingError,
+            raise self._invalid(
                 "class_weights",
-                must=f"be {classes} numbers from 0 that are not all 0",
+                f"be {classes} numbers from 0 that are not all 0",
+                "Give one per class; with one channel, background and foreground.",
                 got=weights,
-                fix="Give one per class; with one channel, background and foreground.",
             )

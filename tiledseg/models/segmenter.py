@@ -155,7 +155,7 @@ class Segmenter:
             If the settings and the provenance together are larger than 1 MB.
         """
         entries = {
-            "architecture": self.architecture.told(),
+            "architecture": self.architecture.portable(),
             "labels": self.labels,
             "preprocessing": self.preprocessing.model_dump(mode="json"),
             "threshold": self.threshold,

@@ -200,7 +200,7 @@ def first_network(config: TrainConfig) -> keras.Model:
 def _described(config: TrainConfig) -> dict[str, Any]:
     """Give the settings that a bundle states: no folders of the machine that it was trained on."""
     settings = config.model_dump(mode="json", exclude={"runs_dir", "cache_dir"})
-    settings["network"] = config.network.told()
+    settings["network"] = config.network.portable()
     if config.start_from is not None:
         settings["start_from"] = "/".join(PurePath(config.start_from).parts[-2:])  # the run, and what of it
     return settings
