@@ -130,7 +130,7 @@ def test_a_damaged_file_is_noticed_and_made_again(conversions, own_cache, caplog
 FORGOTTEN = """
 import gc, signal, sys
 sys.path.insert(0, sys.argv[1])
-from test_openvino import TILES, by_openvino, network
+from test_engine_openvino import TILES, by_openvino, network
 
 first, second = network(), network()
 by_openvino(first)(TILES)
