@@ -2,8 +2,8 @@
 
 from tiledseg.predict.diagnostics import Seam, SeamReport, SeamWatch, check_exact, seam_report
 from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
-from tiledseg.predict.plan import Plan, plan
-from tiledseg.predict.prediction import run_plan, tiled_predict
+from tiledseg.predict.plan import Plan
+from tiledseg.predict.prediction import plan, run_plan, tiled_predict
 
 __all__ = [
     "FileOutcome",

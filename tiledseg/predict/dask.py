@@ -16,6 +16,7 @@ from tiledseg._extras import extra
 from tiledseg._validate import instance_of, invalid, shown
 from tiledseg.engine import ModelReference
 from tiledseg.errors import ModelError, SettingError, TiledSegError
+from tiledseg.predict.plan import map_of
 from tiledseg.preprocess import prepare, reach_of
 from tiledseg.tiling import Box, ReducingSink, stitch_block, touching_tiles
 
@@ -60,14 +61,14 @@ def lazy_map(job: Plan, image: Any) -> Any:  # noqa: ANN401
         key = f"tiledseg-tile-{tile_id}-y{box.y0}-x{box.x0}-{run}"
         tiles[tile_id] = delayed(_tile_outputs, pure=True)(*arguments, dask_key_name=key)
     how = (classes, job.fill_value, job.output, network.threshold)
-    dtype = job.map_dtype(classes)
+    whole, dtype, _ = map_of(job, classes)
 
     def chunk(box: Box) -> Any:  # noqa: ANN401
         ids = [one for one in touching_tiles(grid, box) if one in tiles]
         key = f"tiledseg-block-y{box.y0}-x{box.x0}-{tokenize(run, how, ids)}"
         outputs = (tiles[one] for one in ids)
         made = delayed(_block, pure=True)(shared, classes, box, ids, *outputs, dask_key_name=key)
-        shape = box.shape + job.map_shape(classes)[2:]
+        shape = box.shape + whole[2:]
         return array.from_delayed(made, shape, dtype, meta=np.empty((0,) * len(shape), dtype))
 
     columns = _borders(grid.x)
@@ -164,8 +165,9 @@ def _block(job: Plan, classes: int, box: Box, ids: list[int], *outputs: FloatArr
     if foreign:
         raise ModelError(f"Tiles {foreign} do not touch the block at (y, x) = ({box.y0}, {box.x0}).")
     probs = stitch_block(job.grid, box, known, classes, job.fill_value)
-    out = np.zeros(box.shape + job.map_shape(classes)[2:], job.map_dtype(classes))
-    sink = ReducingSink(out, probs.shape, job.reduction(classes), job.network.threshold)
+    whole, dtype, reduction = map_of(job, classes)
+    out = np.zeros(box.shape + whole[2:], dtype)
+    sink = ReducingSink(out, probs.shape, reduction, job.network.threshold)
     sink[0 : box.shape[0]] = probs
     return out
 

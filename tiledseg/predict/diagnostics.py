@@ -11,8 +11,8 @@ import numpy as np
 
 from tiledseg._validate import invalid
 from tiledseg.errors import ModelError, SettingError
-from tiledseg.predict.plan import Plan, opened
-from tiledseg.predict.prediction import prepared, run_plan
+from tiledseg.predict.plan import Plan
+from tiledseg.predict.prediction import opened, prepared, run_plan
 from tiledseg.tiling import Box
 
 if TYPE_CHECKING:

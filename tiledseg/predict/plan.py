@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from tiledseg._validate import check_image, check_shape, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import Network, n_copies
-from tiledseg.io import open_image
 from tiledseg.predict.layout import judge, lay_out
 from tiledseg.predict.roi import tiles_in
 from tiledseg.preprocess import scaled_length
-from tiledseg.tiling import Box, Tile, Tiler, reduced_dtype, tile_order
+from tiledseg.tiling import Box, Tile, Tiler, reduced_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import PathLike, Source
+    from tiledseg._types import Source
     from tiledseg.predict.layout import Verdict
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import Reduction, TileGrid
 
-__all__ = ["Output", "Plan", "opened", "plan"]
+__all__ = ["Output", "Plan", "map_of"]
 
 Output: TypeAlias = Literal["probabilities", "mask", "labels", "uint8"]
 """What a map holds."""
@@ -224,7 +221,8 @@ class Plan:
     @property
     def output_bytes(self) -> int:
         """Memory of the map."""
-        return int(np.prod(self.map_shape(self.classes or 1))) * self.map_dtype(self.classes or 1).itemsize
+        shape, dtype, _ = map_of(self, self.classes or 1)
+        return int(np.prod(shape)) * dtype.itemsize
 
     @property
     def band_bytes(self) -> int:
@@ -243,57 +241,6 @@ class Plan:
             [round(px * self.shape[0] / self.grid.shape[0]) for px in self.grid.y.borders],
             [round(px * self.shape[1] / self.grid.shape[1]) for px in self.grid.x.borders],
         )
-
-    def map_shape(self, classes: int) -> tuple[int, ...]:
-        """Give the shape of the map.
-
-        Parameters
-        ----------
-        classes : int
-            Output channels.
-
-        Returns
-        -------
-        tuple of int
-            (H, W) or (H, W, K).
-        """
-        return self.shape if self.output in {"mask", "labels"} else (*self.shape, classes)
-
-    def map_dtype(self, classes: int) -> np.dtype[Any]:
-        """Give the dtype of the map.
-
-        Parameters
-        ----------
-        classes : int
-            Output channels.
-
-        Returns
-        -------
-        dtype
-            What the map is stored in.
-        """
-        return reduced_dtype(self.reduction(classes), classes)
-
-    def reduction(self, classes: int) -> Reduction | None:
-        """Say how probabilities become what the map holds."""
-        if self.output in {"mask", "labels"}:
-            return "threshold" if classes == 1 else "argmax"
-        return "uint8" if self.output == "uint8" else None
-
-    def order(self, out: Any = None) -> list[int]:  # noqa: ANN401
-        """List the tiles that a map lacks, in the order in which stitching takes the least memory.
-
-        Parameters
-        ----------
-        out : array_like, optional
-            The map, which may have some of its px already.
-
-        Returns
-        -------
-        list of int
-            Positions in the grid.
-        """
-        return tile_order(self.grid, None if self.is_scaled else out)
 
     def tile(self, tile_id: int) -> Tile:
         """Give a tile in px of the image.
@@ -358,82 +305,13 @@ class Plan:
     __repr__ = __str__
 
 
-def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
-    model: object,
-    image: Source | Sequence[int] | PathLike,
-    tiling: TilingConfig | dict[str, Any] | None = None,
-    *,
-    batch_size: int | None = None,
-    roi: Roi | None = None,
-    output: Output = "probabilities",
-    tta: TTA | None = None,
-    runtime: RuntimeConfig | dict[str, Any] | None = None,
-) -> Plan:
-    """Say what `tiled_predict` will do with an image, without doing it.
-
-    Parameters
-    ----------
-    model : Segmenter, keras.Model, callable or BundleReference
-        The network; a callable maps tiles (N, h, w, C) float32 to outputs (N, h, w, K).
-    image : array_like, path or sequence of int
-        The image, its file, or its shape in px, (H, W) or (H, W, C).
-    tiling : TilingConfig or dict, optional
-        How the image is tiled; as for `tiled_predict` where it is None.
-    batch_size : int, optional
-        Tiles per call of the network; chosen by memory where it is None.
-    roi : array_like or "tissue", optional
-        Where to predict, as for `tiled_predict`; ``"tissue"`` needs an image.
-    output : {"probabilities", "mask", "labels", "uint8"}
-        What the map holds.
-    tta : {"flips", "d4"}, optional
-        Test-time augmentation.
-    runtime : RuntimeConfig or dict, optional
-        Engine, precision, devices and memory.
-
-    Returns
-    -------
-    Plan
-        Tiles, redundancy, calls, output size, memory, and whether tiled equals whole.
-
-    Raises
-    ------
-    ArrayError
-        If `image` or `roi` cannot be used with this network.
-    FileError
-        If the file cannot be read.
-    ModelError
-        If `model` cannot be tiled.
-    SettingError
-        If the tiling does not fit the network.
-
-    Examples
-    --------
-    >>> print(plan(lambda tiles: tiles, (1920, 2560, 3), batch_size=4))
-    image          1920 x 2560 px
-    tiles          35 of 512 x 512 px (5 down, 7 across)
-    overlap        at least 128 px down, 128 px across, gaussian
-    alignment      1 px down, 1 px across
-    redundancy     1.87 px computed per image px
-    network calls  9 of 4 tiles
-    output         1920 x 2560 px, ? channels, float32, 18.8 MiB
-    memory         about 87.8 MiB beside the image (network 64.0 MiB, band of rows 5.0 MiB)
-    verdict        approximate: the receptive field of a callable is not known
-    """
-    with opened(image) as found:
-        return Plan.of(
-            model, found, tiling, batch_size=batch_size, roi=roi, output=output, tta=tta, runtime=runtime
-        )
-
-
-@contextlib.contextmanager
-def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all libraries, shapes and paths
-    """Open an image that is given as a path, to be read by region; give anything else back."""
-    if isinstance(image, str | os.PathLike):
-        with open_image(cast("str", image)) as source:
-            yield source
-            source.check_unchanged()
-    else:
-        yield image
+def map_of(job: Plan, classes: int) -> tuple[tuple[int, ...], np.dtype[Any], Reduction | None]:
+    """Give shape and dtype of the map, and what becomes of probabilities on their way to it."""
+    if job.output in {"mask", "labels"}:
+        reduction: Reduction | None = "threshold" if classes == 1 else "argmax"
+        return job.shape, reduced_dtype(reduction, classes), reduction
+    reduction = "uint8" if job.output == "uint8" else None
+    return (*job.shape, classes), reduced_dtype(reduction, classes), reduction
 
 
 def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:

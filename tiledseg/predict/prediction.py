@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, check_finite, check_image, invalid
 from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
+from tiledseg.io import open_image
 from tiledseg.predict.dask import lazy_map
-from tiledseg.predict.plan import Plan, opened
+from tiledseg.predict.plan import Plan, map_of
 from tiledseg.preprocess import prepare
-from tiledseg.tiling import EnlargingSink, ReducingSink, Stitcher
+from tiledseg.tiling import EnlargingSink, ReducingSink, Stitcher, tile_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tiledseg._types import FloatArray, PathLike, Source
     from tiledseg.config import TTA, RuntimeConfig, TilingConfig
@@ -27,11 +29,78 @@ if TYPE_CHECKING:
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import Tile
 
-__all__ = ["prepared", "run_plan", "tiled_predict"]
+__all__ = ["opened", "plan", "prepared", "run_plan", "tiled_predict"]
 
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
 _ROWS_AT_ONCE = 256
+
+
+def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
+    model: object,
+    image: Source | Sequence[int] | PathLike,
+    tiling: TilingConfig | dict[str, Any] | None = None,
+    *,
+    batch_size: int | None = None,
+    roi: Roi | None = None,
+    output: Output = "probabilities",
+    tta: TTA | None = None,
+    runtime: RuntimeConfig | dict[str, Any] | None = None,
+) -> Plan:
+    """Say what `tiled_predict` will do with an image, without doing it.
+
+    Parameters
+    ----------
+    model : Segmenter, keras.Model, callable or BundleReference
+        The network; a callable maps tiles (N, h, w, C) float32 to outputs (N, h, w, K).
+    image : array_like, path or sequence of int
+        The image, its file, or its shape in px, (H, W) or (H, W, C).
+    tiling : TilingConfig or dict, optional
+        How the image is tiled; as for `tiled_predict` where it is None.
+    batch_size : int, optional
+        Tiles per call of the network; chosen by memory where it is None.
+    roi : array_like or "tissue", optional
+        Where to predict, as for `tiled_predict`; ``"tissue"`` needs an image.
+    output : {"probabilities", "mask", "labels", "uint8"}
+        What the map holds.
+    tta : {"flips", "d4"}, optional
+        Test-time augmentation.
+    runtime : RuntimeConfig or dict, optional
+        Engine, precision, devices and memory.
+
+    Returns
+    -------
+    Plan
+        Tiles, redundancy, calls, output size, memory, and whether tiled equals whole.
+
+    Raises
+    ------
+    ArrayError
+        If `image` or `roi` cannot be used with this network.
+    FileError
+        If the file cannot be read.
+    ModelError
+        If `model` cannot be tiled.
+    SettingError
+        If the tiling does not fit the network.
+
+    Examples
+    --------
+    >>> print(plan(lambda tiles: tiles, (1920, 2560, 3), batch_size=4))
+    image          1920 x 2560 px
+    tiles          35 of 512 x 512 px (5 down, 7 across)
+    overlap        at least 128 px down, 128 px across, gaussian
+    alignment      1 px down, 1 px across
+    redundancy     1.87 px computed per image px
+    network calls  9 of 4 tiles
+    output         1920 x 2560 px, ? channels, float32, 18.8 MiB
+    memory         about 87.8 MiB beside the image (network 64.0 MiB, band of rows 5.0 MiB)
+    verdict        approximate: the receptive field of a callable is not known
+    """
+    with opened(image) as found:
+        return Plan.of(
+            model, found, tiling, batch_size=batch_size, roi=roi, output=output, tta=tta, runtime=runtime
+        )
 
 
 def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
@@ -162,15 +231,14 @@ def run_plan(
 ) -> Any:  # noqa: ANN401
     """Predict one image as planned; `watch` is given the output of each tile."""
     source = prepared(image, job, out)
-    order = job.order(out)
+    order = tile_order(job.grid, None if job.is_scaled else out)
     wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
     batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted)
     running = job.network.run(batches, job.grid.tile_shape, len(wanted), job.batch_size, job.tta)
     started = time.perf_counter()
     with closing(running), progress_bar(len(wanted), "tiles", shown=progress) as advance:
         outputs, classes = _first_seen(_one_by_one(running, job), job)
-        out = np.zeros(job.map_shape(classes), job.map_dtype(classes)) if out is None else out
-        stitcher = _stitcher(job, out, classes)
+        stitcher, out = _stitcher(job, classes, out)
         remaining = iter(order)
         for done, (tile_id, probs) in enumerate(outputs, 1):
             stitcher.skip(list(takewhile(tile_id.__ne__, remaining)), job.fill_value)  # outside the roi
@@ -184,6 +252,17 @@ def run_plan(
         stitcher.merge()
     _log.debug("%d tiles in %.2f s", len(wanted), time.perf_counter() - started)
     return out
+
+
+@contextmanager
+def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all libraries, shapes and paths
+    """Open an image that is given as a path, to be read by region; give anything else back."""
+    if isinstance(image, str | os.PathLike):
+        with open_image(cast("str", image)) as source:
+            yield source
+            source.check_unchanged()
+    else:
+        yield image
 
 
 def prepared(image: Source, job: Plan, out: object = None) -> Source:
@@ -230,13 +309,14 @@ def _first_seen(
     return chain([first], outputs), first[1].shape[-1]
 
 
-def _stitcher(job: Plan, out: Any, classes: int) -> Stitcher:  # noqa: ANN401
-    """Make what blends the tiles into the map, enlarging it where the network saw fewer px."""
-    reduction, threshold = job.reduction(classes), job.network.threshold
+def _stitcher(job: Plan, classes: int, out: Any) -> tuple[Stitcher, Any]:  # noqa: ANN401
+    """Make what blends the tiles into the map, enlarged where the network saw fewer px; and the map."""
+    shape, dtype, reduction = map_of(job, classes)
+    out, threshold = np.zeros(shape, dtype) if out is None else out, job.network.threshold
     if not job.is_scaled:
-        return Stitcher(job.grid, classes, out, reduction=reduction, threshold=threshold)
+        return Stitcher(job.grid, classes, out, reduction=reduction, threshold=threshold), out
     whole = ReducingSink(out, (*job.shape, classes), reduction, threshold)
-    return Stitcher(job.grid, classes, EnlargingSink(whole, (*job.grid.shape, classes)))
+    return Stitcher(job.grid, classes, EnlargingSink(whole, (*job.grid.shape, classes))), out
 
 
 def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledError:  # noqa: ANN401
@@ -244,7 +324,7 @@ def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledE
     rows = getattr(stitcher.out, "written_rows", stitcher.finished_rows)
     shape = (*job.shape, stitcher.n_channels)
     if not hasattr(out, "finished_rows"):  # what is resumed later stays as it is
-        sink = ReducingSink(out, shape, job.reduction(shape[2]), job.network.threshold)
+        sink = ReducingSink(out, shape, map_of(job, shape[2])[2], job.network.threshold)
         for start in range(rows, shape[0], _ROWS_AT_ONCE):
             stop = min(start + _ROWS_AT_ONCE, shape[0])
             sink[start:stop] = np.full((stop - start, *shape[1:]), job.fill_value, np.float32)
