@@ -111,7 +111,11 @@ STITCHERS: list[Row] = [
     (lambda: ts.Stitcher(None, 1), SettingError, "Tiler.grid"),
     (lambda: ts.Stitcher(IMAGE, 1), SettingError, "Tiler.grid"),
     (lambda: ts.Stitcher(GRID, 10**30), SettingError, "Use 1 to 65536"),
-    (lambda: ts.Stitcher(GRID, 1, reduction=np.ones(2)), SettingError, "Known: argmax, threshold, uint8"),
+    (
+        lambda: ts.Stitcher(GRID, 1, output=np.ones(2)),
+        SettingError,
+        "Known: labels, mask, probabilities, uint8",
+    ),
     (lambda: ts.Stitcher(GRID, 1).add(5, PROBS), StitchError, "Pass batch.ids"),
     (lambda: ts.Stitcher(GRID, 1).skip("0"), StitchError, "Pass batch.ids"),
     (lambda: tiling.labels_of(PROBS, NAN), SettingError, "0.5"),

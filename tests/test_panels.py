@@ -36,7 +36,7 @@ class Blocks:
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiledseg.tiling._panels._PANEL", 16)
+    monkeypatch.setattr("tiledseg.tiling.panels._PANEL", 16)
 
 
 def stitched(image: np.ndarray, tiling: TilingConfig, out: object, ids: list[int] | None = None) -> list[int]:

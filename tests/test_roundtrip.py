@@ -120,3 +120,21 @@ def test_padding_is_numpys(mode, height, width, tile):
     for batch in Tiler(config).batches(image, 4):
         for tile_id, cut in zip(batch.ids, batch.tiles, strict=True):
             np.testing.assert_array_equal(cut[..., 0], padded[grid[int(tile_id)].read_box.slices])
+
+
+@given(cases(), st.integers(1, 3), st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None)
+def test_outputs_in_0_to_1_stay_there_and_ones_stay_ones(case, channels, random):
+    image, config, _ = case
+    grid = Tiler(config).grid(image.shape)
+    ids = list(range(len(grid)))
+    random.shuffle(ids)
+    draw = np.random.default_rng(random.randrange(1000))
+    ones, drawn = Stitcher(grid, channels), Stitcher(grid, channels)
+    for tile_id in ids:
+        ones.add([tile_id], np.ones((1, *grid.tile_shape, channels), np.float32))
+        high = 1 - draw.integers(0, 3, (1, *grid.tile_shape, channels)) * np.float32(2**-24)
+        drawn.add([tile_id], high.astype(np.float32))
+    assert (ones.merge() == 1).all()
+    assert drawn.merge().min() >= 0
+    assert drawn.merge().max() <= 1

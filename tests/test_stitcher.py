@@ -1,4 +1,4 @@
-"""Stitcher: completeness, streaming, reductions, sinks."""
+"""Stitcher: completeness, streaming, what the map holds, sinks."""
 
 import threading
 
@@ -152,16 +152,23 @@ def test_flipped_tiles_on_a_mirrored_grid_give_the_flipped_map():
         np.testing.assert_allclose(noisy[1], noisy[0][::-1, ::-1], rtol=1e-5)
 
 
-def test_reductions():
+@pytest.mark.parametrize("output", ["mask", "labels"])
+def test_a_map_holds_what_output_says(output):
     one, three = probs(), probs(channels=3)
-    mask = merged(one, reduction="threshold", threshold=0.25)
+    mask = merged(one, output=output, threshold=0.25)
     assert mask.dtype == np.uint8
-    assert mask.shape == one.shape
-    np.testing.assert_array_equal(mask, merged(one) >= np.float32(0.25))
-    labels = merged(three, reduction="argmax")
+    assert mask.shape == one.shape[:2]
+    np.testing.assert_array_equal(mask, merged(one)[..., 0] >= np.float32(0.25))
+    labels = merged(three, output=output)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, merged(three).argmax(axis=-1))
-    np.testing.assert_array_equal(merged(three, reduction="uint8"), np.rint(merged(three) * 255))
+    np.testing.assert_array_equal(merged(three, output="uint8"), np.rint(merged(three) * 255))
+
+
+def test_many_labels_take_two_bytes():
+    grid = TileGrid(AxisGrid(4, 4), AxisGrid(5, 5))
+    assert Stitcher(grid, 256, output="labels").out.dtype == np.uint8
+    assert Stitcher(grid, 300, output="labels").out.dtype == np.uint16
 
 
 def test_one_channel_goes_into_a_flat_array():
@@ -175,7 +182,7 @@ def test_one_channel_goes_into_a_flat_array():
     [
         (np.zeros((30, 20, 1)), {}, r"`out` must have shape \(30, 21, 1\)"),
         (np.zeros((30, 21, 1), np.uint8), {}, "hold probabilities; got uint8"),
-        (np.zeros((30, 21, 1), np.int8), {"reduction": "uint8"}, "hold uint8 values; got int8"),
+        (np.zeros((30, 21, 1), np.int8), {"output": "uint8"}, "hold uint8 values; got int8"),
         (np.zeros((30, 21, 1), object), {}, "hold probabilities; got object"),
         (np.broadcast_to(np.float32(0), (30, 21, 1)), {}, "writable"),
         ("out.npy", {}, "slice assignment; got str"),
@@ -189,21 +196,20 @@ def test_a_sink_that_cannot_hold_the_map_is_refused(out, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reduction": "median"}, "be one of threshold, argmax, uint8"),
-        ({"reduction": "argmax"}, "not be argmax with one channel"),
-        ({"reduction": "threshold", "threshold": 1.0}, r"`threshold` must be in \(0, 1\)"),
-        ({"reduction": "threshold", "threshold": float("nan")}, "`threshold` must be a finite number"),
-        ({"reduction": "threshold", "threshold": "0.5"}, "`threshold` must be a finite number"),
+        ({"output": "median"}, "one of probabilities, mask, labels, uint8"),
+        ({"output": "mask", "threshold": 1.0}, r"`threshold` must be in \(0, 1\)"),
+        ({"output": "mask", "threshold": float("nan")}, "`threshold` must be a finite number"),
+        ({"output": "mask", "threshold": "0.5"}, "`threshold` must be a finite number"),
     ],
 )
-def test_reductions_that_make_no_sense_are_refused(options, message):
+def test_outputs_that_make_no_sense_are_refused(options, message):
     with pytest.raises(SettingError, match=message):
         merged(probs(), **options)
 
 
 def test_quantising_what_is_no_probability_is_refused():
     with pytest.raises(ArrayError, match=r"in \[0, 1\] to be stored as uint8"):
-        merged(probs() * 3, reduction="uint8")
+        merged(probs() * 3, output="uint8")
 
 
 def test_skipped_tiles_count_as_their_fill_value():

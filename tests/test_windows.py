@@ -15,13 +15,33 @@ blends = st.sampled_from(get_args(Blend))
 
 
 @given(axes(), blends)
-def test_weights_are_positive_and_sum_to_one(axis, blend):
-    total = np.zeros(axis.length)
+def test_weights_are_parts_of_4096_and_sum_to_one(axis, blend):
+    parts = np.zeros(axis.length, int)
     for window in axis_windows(axis, blend):
         assert window.weights.dtype == np.float32
-        assert (window.weights > 0).all()
-        total[window.start : window.stop] += window.weights
-    np.testing.assert_allclose(total, 1, rtol=0, atol=1e-6)
+        own = window.weights * 4096
+        assert (own >= 0).all()
+        np.testing.assert_array_equal(own, np.rint(own))
+        parts[window.start : window.stop] += own.astype(int)
+    assert (parts == 4096).all()
+
+
+@given(axes(), st.sampled_from(["constant", "linear", "hann", "gaussian"]))
+def test_weights_are_those_of_the_window_to_one_part(axis, blend):
+    place = np.arange(0.5, axis.tile)
+    end = np.minimum(place, axis.tile - place)
+    shape = {
+        "constant": np.ones(axis.tile),
+        "linear": end,
+        "hann": np.sin(np.pi * end / axis.tile) ** 2,
+        "gaussian": np.exp(-0.5 * ((place - axis.tile / 2) * 8 / axis.tile) ** 2),
+    }[blend]
+    total = np.zeros(axis.padded_length)
+    for origin in axis.origins:
+        total[origin : origin + axis.tile] += shape
+    for origin, window in zip(axis.origins, axis_windows(axis, blend), strict=True):
+        wanted = (shape / total[origin : origin + axis.tile])[window.in_tile]
+        np.testing.assert_allclose(window.weights, wanted, rtol=0, atol=1 / 4096)
 
 
 @given(axes(), blends)
@@ -61,4 +81,4 @@ def test_crop_is_the_core():
 def test_windows_of_a_symmetric_grid_are_mirror_images(blend):
     windows = axis_windows(AxisGrid(640, 128, 32), blend)
     for left, right in zip(windows, reversed(windows), strict=True):
-        np.testing.assert_allclose(left.weights, right.weights[::-1], rtol=1e-6)
+        np.testing.assert_allclose(left.weights, right.weights[::-1], rtol=0, atol=1 / 4096)

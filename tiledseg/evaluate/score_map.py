@@ -26,7 +26,7 @@ from tiledseg.metrics import (
     match_instances,
     outline_distances,
 )
-from tiledseg.tiling import labels_of, reduced_dtype
+from tiledseg.tiling import labels_of, map_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ class MapScorer:
     ) -> None:
         self.shape: tuple[int, int, int] = (truth.shape[0], truth.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
-        self.labels: AnyArray = np.zeros(truth.shape, reduced_dtype("argmax", classes))
+        self.labels: AnyArray = np.zeros(truth.shape, map_dtype("labels", classes))
         self.seconds: float = 0.0
         self._truth, self._threshold = truth, threshold
         self._counts = (Counts(0, 0, 0, 0),) * max(classes, 2)

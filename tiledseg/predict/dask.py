@@ -16,9 +16,8 @@ from tiledseg._extras import extra
 from tiledseg._validate import instance_of, invalid, shown
 from tiledseg.engine import ModelReference
 from tiledseg.errors import ModelError, SettingError, TiledSegError
-from tiledseg.predict.plan import map_of
 from tiledseg.preprocess import prepare, reach_of
-from tiledseg.tiling import Box, ReducingSink, stitch_block, touching_tiles
+from tiledseg.tiling import Box, OutputSink, map_dtype, map_shape, stitch_block, touching_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +60,7 @@ def lazy_map(job: Plan, image: Any) -> Any:  # noqa: ANN401
         key = f"tiledseg-tile-{tile_id}-y{box.y0}-x{box.x0}-{run}"
         tiles[tile_id] = delayed(_tile_outputs, pure=True)(*arguments, dask_key_name=key)
     how = (classes, job.fill_value, job.output, network.threshold)
-    whole, dtype, _ = map_of(job, classes)
+    whole, dtype = map_shape((*job.shape, classes), job.output), map_dtype(job.output, classes)
 
     def chunk(box: Box) -> Any:  # noqa: ANN401
         ids = [one for one in touching_tiles(grid, box) if one in tiles]
@@ -165,9 +164,8 @@ def _block(job: Plan, classes: int, box: Box, ids: list[int], *outputs: FloatArr
     if foreign:
         raise ModelError(f"Tiles {foreign} do not touch the block at (y, x) = ({box.y0}, {box.x0}).")
     probs = stitch_block(job.grid, box, known, classes, job.fill_value)
-    whole, dtype, reduction = map_of(job, classes)
-    out = np.zeros(box.shape + whole[2:], dtype)
-    sink = ReducingSink(out, probs.shape, reduction, job.network.threshold)
+    out = np.zeros(map_shape(probs.shape, job.output), map_dtype(job.output, classes))
+    sink = OutputSink(out, probs.shape, job.output, job.network.threshold)
     sink[0 : box.shape[0]] = probs
     return out
 

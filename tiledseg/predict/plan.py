@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from tiledseg.engine import Network, n_copies
 from tiledseg.predict.layout import judge, lay_out
 from tiledseg.predict.roi import tiles_in
 from tiledseg.preprocess import scaled_length
-from tiledseg.tiling import Box, Tile, Tiler, reduced_dtype
+from tiledseg.tiling import Box, Output, Tile, Tiler, map_dtype, map_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from tiledseg._types import Source
     from tiledseg.predict.layout import Verdict
     from tiledseg.predict.roi import Roi
-    from tiledseg.tiling import Reduction, TileGrid
+    from tiledseg.tiling import TileGrid
 
-__all__ = ["Output", "Plan", "map_of"]
-
-Output: TypeAlias = Literal["probabilities", "mask", "labels", "uint8"]
-"""What a map holds."""
+__all__ = ["Plan"]
 
 _MIB = 1 << 20
 
@@ -221,7 +218,8 @@ class Plan:
     @property
     def output_bytes(self) -> int:
         """Memory of the map."""
-        shape, dtype, _ = map_of(self, self.classes or 1)
+        classes = self.classes or 1
+        shape, dtype = map_shape((*self.shape, classes), self.output), map_dtype(self.output, classes)
         return int(np.prod(shape)) * dtype.itemsize
 
     @property
@@ -303,15 +301,6 @@ class Plan:
         return "\n".join(f"{name:<14} {text}" for name, text in rows.items())
 
     __repr__ = __str__
-
-
-def map_of(job: Plan, classes: int) -> tuple[tuple[int, ...], np.dtype[Any], Reduction | None]:
-    """Give shape and dtype of the map, and what becomes of probabilities on their way to it."""
-    if job.output in {"mask", "labels"}:
-        reduction: Reduction | None = "threshold" if classes == 1 else "argmax"
-        return job.shape, reduced_dtype(reduction, classes), reduction
-    reduction = "uint8" if job.output == "uint8" else None
-    return (*job.shape, classes), reduced_dtype(reduction, classes), reduction
 
 
 def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:

@@ -16,18 +16,17 @@ from tiledseg._validate import check_callable, check_finite, check_image, invali
 from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
 from tiledseg.io import open_image
 from tiledseg.predict.dask import lazy_map
-from tiledseg.predict.plan import Plan, map_of
+from tiledseg.predict.plan import Plan
 from tiledseg.preprocess import prepare
-from tiledseg.tiling import EnlargingSink, ReducingSink, Stitcher, tile_order
+from tiledseg.tiling import EnlargingSink, OutputSink, Stitcher, map_dtype, map_shape, tile_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tiledseg._types import FloatArray, PathLike, Source
     from tiledseg.config import TTA, RuntimeConfig, TilingConfig
-    from tiledseg.predict.plan import Output
     from tiledseg.predict.roi import Roi
-    from tiledseg.tiling import Tile
+    from tiledseg.tiling import Output, Tile
 
 __all__ = ["opened", "plan", "prepared", "run_plan", "tiled_predict"]
 
@@ -311,11 +310,12 @@ def _first_seen(
 
 def _stitcher(job: Plan, classes: int, out: Any) -> tuple[Stitcher, Any]:  # noqa: ANN401
     """Make what blends the tiles into the map, enlarged where the network saw fewer px; and the map."""
-    shape, dtype, reduction = map_of(job, classes)
-    out, threshold = np.zeros(shape, dtype) if out is None else out, job.network.threshold
+    shape, threshold = (*job.shape, classes), job.network.threshold
+    if out is None:
+        out = np.zeros(map_shape(shape, job.output), map_dtype(job.output, classes))
     if not job.is_scaled:
-        return Stitcher(job.grid, classes, out, reduction=reduction, threshold=threshold), out
-    whole = ReducingSink(out, (*job.shape, classes), reduction, threshold)
+        return Stitcher(job.grid, classes, out, output=job.output, threshold=threshold), out
+    whole = OutputSink(out, shape, job.output, threshold)
     return Stitcher(job.grid, classes, EnlargingSink(whole, (*job.grid.shape, classes))), out
 
 
@@ -324,7 +324,7 @@ def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledE
     rows = getattr(stitcher.out, "written_rows", stitcher.finished_rows)
     shape = (*job.shape, stitcher.n_channels)
     if not hasattr(out, "finished_rows"):  # what is resumed later stays as it is
-        sink = ReducingSink(out, shape, map_of(job, shape[2])[2], job.network.threshold)
+        sink = OutputSink(out, shape, job.output, job.network.threshold)
         for start in range(rows, shape[0], _ROWS_AT_ONCE):
             stop = min(start + _ROWS_AT_ONCE, shape[0])
             sink[start:stop] = np.full((stop - start, *shape[1:]), job.fill_value, np.float32)

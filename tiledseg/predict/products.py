@@ -18,7 +18,7 @@ from tiledseg.config import rgb_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
 from tiledseg.plots import colourise, overlay
-from tiledseg.tiling import labels_of, reduced_dtype
+from tiledseg.tiling import labels_of, map_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,7 +143,7 @@ class ProductSink:
                 sink = create_image(
                     path,
                     self.shape[:2] if labels else self.shape,
-                    reduced_dtype("argmax", self.shape[2]) if labels else np.float32,
+                    map_dtype("labels", self.shape[2]) if labels else np.float32,
                     labels=labels,
                     pixel_size=self._image.pixel_size,
                     provenance=provenance,

@@ -1,4 +1,4 @@
-"""Accumulation of weighted tiles in a band of rows that moves down the image."""
+"""One map from the outputs of tiles, accumulated in a band of rows that moves down the image."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 
 from tiledseg._validate import instance_of, invalid, items_of, real_number, whole_number
 from tiledseg.errors import StitchError
-from tiledseg.tiling._band import Band
-from tiledseg.tiling._panels import needed_tiles, plan_panels, sums_dtype
-from tiledseg.tiling._reduce import ReducingSink, Reduction, reduced_dtype, reduced_shape
-from tiledseg.tiling.grid import TileGrid
+from tiledseg.tiling.grid import Box, TileGrid
+from tiledseg.tiling.panels import Band, add_weighted, needed_tiles, plan_panels, sums_dtype
+from tiledseg.tiling.sinks import Output, OutputSink, map_dtype, map_shape
 from tiledseg.tiling.windows import axis_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from tiledseg._types import AnyArray, FloatArray, Sink
 
-__all__ = ["Stitcher"]
+__all__ = ["Stitcher", "stitch_block", "touching_tiles"]
 
 _MOST_CHANNELS = 65536  # labels are 16 bits wide
 
@@ -29,16 +28,17 @@ _MOST_CHANNELS = 65536  # labels are 16 bits wide
 class Stitcher:
     """Blends the outputs of tiles into one map, and hands rows on as soon as they are finished.
 
-    Tiles are weighted by windows that sum to one, so nothing is counted and nothing divided. They
-    accumulate in a band of rows, in float32 (in float64 where more than 32 tiles lie on one px);
+    Tiles are weighted by windows that sum to exactly one, so nothing is counted and nothing
+    divided, and outputs in [0, 1] stay there. They accumulate in a band of rows, in float32 (in
+    float64 where more than 32 tiles lie on one px);
     once no missing tile can touch a row, it goes to the sink. Tiles in the grid's order need a
     band as high as one tile; any other order gives the same map from a higher band. `add` and
     `skip` may be called from several threads.
 
     A sink that takes blocks (one with ``block_shape``, as `tiledseg.io.create_image` gives) is
     filled panel by panel: tiles in the order of `tile_order` then need memory that depends
-    neither on the image's height nor on its width. One with ``finished_rows`` is gone on with:
-    tiles that touch only px which it has already count as added.
+    neither on the image's height nor on its width. One with ``finished_rows`` is resumed: tiles
+    that touch only px which it already has count as added.
 
     Parameters
     ----------
@@ -47,19 +47,19 @@ class Stitcher:
     n_channels : int
         Output channels K of the network.
     out : array_like, optional
-        The sink: anything with shape, dtype and slice assignment, of shape (H, W, K), or (H, W)
-        for one channel or ``argmax``. A new array where it is None.
-    reduction : {"threshold", "argmax", "uint8"}, optional
-        What is stored in place of float32 probabilities; see `ReducingSink`.
+        The sink: anything with shape, dtype and slice assignment, of the map's shape; (H, W) is
+        accepted for one channel. A new array where it is None.
+    output : {"probabilities", "mask", "labels", "uint8"}
+        What the map holds, as for `tiled_predict`.
     threshold : float
-        For ``reduction="threshold"``, in (0, 1).
+        Where a mask of one channel is cut, in (0, 1).
 
     Raises
     ------
     ArrayError
         If `out` has the wrong shape or dtype.
     SettingError
-        If `grid`, `n_channels`, `reduction` or `threshold` cannot be used.
+        If `grid`, `n_channels`, `output` or `threshold` cannot be used.
 
     Examples
     --------
@@ -79,18 +79,18 @@ class Stitcher:
         n_channels: int,
         out: Any = None,  # noqa: ANN401
         *,
-        reduction: Reduction | None = None,
+        output: Output = "probabilities",
         threshold: float = 0.5,
     ) -> None:
         instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
         n_channels = whole_number("n_channels", n_channels, most=_MOST_CHANNELS)
         shape = (*grid.shape, n_channels)
         if out is None:
-            out = np.zeros(reduced_shape(shape, reduction), reduced_dtype(reduction, n_channels))
+            out = np.zeros(map_shape(shape, output), map_dtype(output, n_channels))
         self.grid: TileGrid = grid
         self.n_channels: int = n_channels
         self.out: Any = out
-        self._sink: Sink = ReducingSink(out, shape, reduction, threshold)
+        self._sink: Sink = OutputSink(out, shape, output, threshold)
         self._rows, self._columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
         self._across = [np.repeat(window.weights, n_channels) for window in self._columns]
         precise = sums_dtype(self._rows, self._columns)
@@ -175,7 +175,7 @@ class Stitcher:
         Returns
         -------
         array_like
-            `out`, or the new array that stands for it: float32 (H, W, K), or as `reduction` says.
+            `out`, or the new array in its place; what it holds says `output`.
 
         Raises
         ------
@@ -270,3 +270,38 @@ def _whole(ids: Iterable[int]) -> list[int]:
     """Take ids as whole numbers, none of them rounded."""
     items = items_of(ids, "ids", "be a sequence of whole numbers", "Pass batch.ids.", StitchError)
     return [whole_number("ids", one, least=0) for one in items]
+
+
+def touching_tiles(grid: TileGrid, box: Box) -> list[int]:
+    """List the tiles that count in a block."""
+    instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
+    instance_of(Box, box, "box")
+    rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
+    down = [place for place, one in enumerate(rows) if one.start < box.y1 and one.stop > box.y0]
+    across = [place for place, one in enumerate(columns) if one.start < box.x1 and one.stop > box.x0]
+    return [row * len(columns) + column for row in down for column in across]
+
+
+def stitch_block(
+    grid: TileGrid, box: Box, outputs: Mapping[int, FloatArray], classes: int, fill_value: float = 0.0
+) -> FloatArray:
+    """Blend the tiles that touch a block."""
+    ids, classes = touching_tiles(grid, box), whole_number("classes", classes)
+    fill_value = real_number("fill_value", fill_value)
+    rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
+    sums = np.zeros((box.shape[0], box.shape[1] * classes), sums_dtype(rows, columns))
+    flat = np.broadcast_to(np.float32(fill_value), (*grid.tile_shape, classes))
+    for tile_id in ids:
+        if tile_id not in outputs and not fill_value:
+            continue
+        row, column = divmod(tile_id, len(columns))
+        down, across = rows[row], columns[column]
+        y0, y1 = max(down.start, box.y0), min(down.stop, box.y1)
+        x0, x1 = max(across.start, box.x0), min(across.stop, box.x1)
+        output = outputs.get(tile_id, flat)[down.in_tile, across.in_tile]
+        part = output[y0 - down.start : y1 - down.start, x0 - across.start : x1 - across.start]
+        wide = np.repeat(across.weights[x0 - across.start : x1 - across.start], classes)
+        weights = np.multiply.outer(down.weights[y0 - down.start : y1 - down.start], wide)
+        target = sums[y0 - box.y0 : y1 - box.y0, (x0 - box.x0) * classes : (x1 - box.x0) * classes]
+        add_weighted(target, np.ascontiguousarray(part.reshape(y1 - y0, -1)), weights)
+    return sums.astype(np.float32, copy=False).reshape(*box.shape, classes)

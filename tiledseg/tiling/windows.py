@@ -1,9 +1,4 @@
-"""Blending windows: for each axis a partition of unity over its tiles.
-
-A tile's weight in the image is the outer product of its two windows. Because the windows of one
-axis sum to one at each of its px, the weights sum to one at each px of the image: no count map
-and no division by one.
-"""
+"""Blending windows: for each axis a partition of unity over its tiles."""
 
 from __future__ import annotations
 
@@ -23,6 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AxisWindow", "axis_windows"]
 
+# A tile's weight in the image is the outer product of its two windows. The windows of one axis sum to one
+# at each of its px, so the weights sum to one at each px of the image: no count map and no division. Weights
+# are multiples of 1/4096, so their products and the sums of these are exact in float32. Rounding is
+# monotonic: outputs in [0, 1] stay there, and a map of ones comes back as ones.
+_PARTS = 4096
 _SIGMAS_PER_TILE = 8  # nnU-Net's and MONAI's sigma of an eighth of the tile
 
 
@@ -31,21 +31,16 @@ class AxisWindow:
     """The part of one tile that counts along one axis, and how much."""
 
     start: int  # support in px of the image, half-open; never beyond the image
-    stop: int  # support in px of the image, half-open; never beyond the image
+    stop: int
     in_tile: slice  # the support in px of the tile
-    weights: FloatArray  # float32 (stop - start,), in (0, 1]
+    weights: FloatArray  # float32 (stop - start,), multiples of 1/4096 in [0, 1]
 
 
 def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
-    """Compute the windows of all tiles along one axis.
-
-    ``constant`` weighs all tiles alike, ``linear`` by the distance from the tile's end, ``hann``
-    by the squared sine of it, ``gaussian`` with a sigma of an eighth of the tile; ``crop`` takes
-    each px from the tile whose centre is nearest.
-    """
+    """Compute the windows of all tiles along one axis."""
     instance_of(AxisGrid, axis, "axis")
     one_of("blend", blend, get_args(Blend))
-    if blend == "crop":
+    if blend == "crop":  # each px from the tile whose centre is nearest
         return [
             AxisWindow(start, stop, slice(start - origin, stop - origin), np.ones(stop - start, np.float32))
             for origin, (start, stop) in zip(axis.origins, axis.cores, strict=True)
@@ -54,17 +49,28 @@ def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
     total = np.zeros(axis.padded_length)
     for origin in axis.origins:
         total[origin : origin + axis.tile] += shape
-    return [_share(origin, axis, shape, total) for origin in axis.origins]
+    passed = np.zeros(axis.padded_length)  # share of the tiles up to this one
+    return [
+        _share(origin, axis, shape / total[origin : origin + axis.tile], passed) for origin in axis.origins
+    ]
 
 
-def _share(origin: int, axis: AxisGrid, shape: NDArray[np.float64], total: NDArray[np.float64]) -> AxisWindow:
+def _share(
+    origin: int, axis: AxisGrid, share: NDArray[np.float64], passed: NDArray[np.float64]
+) -> AxisWindow:
+    """Give a tile what it adds to the rounded shares of the tiles up to it: these sum to one."""
+    here = passed[origin : origin + axis.tile]
+    before = np.rint(here * _PARTS)
+    here += share
     stop = min(origin + axis.tile, axis.length)
-    weights = shape[: stop - origin] / total[origin:stop]
+    weights = ((np.rint(here * _PARTS) - before) / _PARTS)[: stop - origin]
     return AxisWindow(origin, stop, slice(0, stop - origin), weights.astype(np.float32))
 
 
 def _shape(tile: int, blend: Blend) -> NDArray[np.float64]:
     """Give one tile's window before it is normalised: positive and symmetric."""
+    # ``constant`` weighs all px alike, ``linear`` by the distance from the tile's end, ``hann`` by the
+    # squared sine of it, ``gaussian`` with a sigma of an eighth of the tile.
     place = np.arange(0.5, tile, dtype=np.float64)
     if blend == "linear":
         return np.minimum(place, tile - place, dtype=np.float64)
