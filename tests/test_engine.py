@@ -201,9 +201,9 @@ def test_the_batch_size_follows_tile_tiles_and_memory():
     assert within(known, 100 * need).batch_size((64, 64), 2) == 2
     assert within(known, 100 * need).batch_size((64, 64), 2, wanted=8) == 8
     assert known.batch_size((512, 512), 100) == 1
-    with pytest.raises(SettingError, match="hold 1 tiles of 64x64 px"):
+    with pytest.raises(SettingError, match="1 tiles of 64x64 px need about"):
         within(known, need - 1).batch_size((64, 64), 100)
-    with pytest.raises(SettingError, match="hold 8 tiles of 64x64 px"):
+    with pytest.raises(SettingError, match=r"8 tiles of 64x64 px need about .* `memory` is"):
         within(known, 3 * need).batch_size((64, 64), 100, wanted=8)
 
 

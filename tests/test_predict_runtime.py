@@ -118,7 +118,7 @@ def test_two_devices_share_the_tiles_of_an_image():
 
 
 def test_devices_are_refused_for_a_callable():
-    with pytest.raises(ModelError, match="be None but for a Keras network"):
+    with pytest.raises(ModelError, match="be None for any model but a Keras network"):
         ts.tiled_predict(red, IMAGE, TILING, runtime={"devices": ("CPU:0",)})
 
 

@@ -3,13 +3,13 @@
 from tiledseg.engine.batching import available_memory
 from tiledseg.engine.callable import CallablePredictor, Predictor
 from tiledseg.engine.network import ModelReference, Network
-from tiledseg.engine.tta import n_copies
+from tiledseg.engine.tta import COPIES
 
 __all__ = [
+    "COPIES",
     "CallablePredictor",
     "ModelReference",
     "Network",
     "Predictor",
     "available_memory",
-    "n_copies",
 ]

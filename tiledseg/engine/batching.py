@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import numpy as np
 import psutil
 
-from tiledseg._validate import invalid
 from tiledseg.errors import CancelledError, ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
@@ -83,12 +82,10 @@ def check_memory(
     need = batch_size * predictor.bytes_per_tile(tile_size)
     limit = int(psutil.virtual_memory().total) if memory is None else memory
     if need > limit:
-        raise invalid(
-            SettingError,
-            "tile_size" if memory is None else "memory",
-            must=f"hold {batch_size} tiles of {tile_size[0]}x{tile_size[1]} px, about {need} bytes",
-            got=f"{limit} bytes",
-            fix="Use smaller tiles or a smaller batch, or allow more.",
+        there = "the machine has" if memory is None else "`memory` is"
+        raise SettingError(
+            f"{batch_size} tiles of {tile_size[0]}x{tile_size[1]} px need about {need} bytes; {there} "
+            f"{limit}. Use smaller tiles or a smaller batch, or allow more."
         )
 
 

@@ -16,7 +16,7 @@ from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, RuntimeConfig
 from tiledseg.engine.batching import Backoff, Batcher, allowed_memory, check_memory, fitting_batch, overlapped
 from tiledseg.engine.callable import CallablePredictor
-from tiledseg.engine.tta import Augmented, n_copies
+from tiledseg.engine.tta import COPIES, Augmented
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
@@ -180,12 +180,9 @@ class Network:
         if isinstance(stated, str) and stated:
             return stated
         if not hasattr(self.model, "weights") or not hasattr(self.model, "get_config"):
-            raise invalid(
-                SettingError,
-                "resume",
-                must="meet a model that can be told from others",
-                got=type(self.model).__name__,
-                fix='Give the callable an attribute `fingerprint`, as in `predict.fingerprint = "v1"`.',
+            raise SettingError(
+                f"A {type(self.model).__name__} has nothing that tells it from others, as `resume` needs. "
+                'Give the callable an attribute `fingerprint`, as in `predict.fingerprint = "v1"`.'
             )
         digest = hashlib.sha256(json.dumps(self.model.get_config(), sort_keys=True, default=str).encode())
         for weight in self.model.weights:
@@ -244,7 +241,7 @@ class Network:
         if tta == "d4" and tile_size[0] != tile_size[1]:
             must = "be flips for tiles that are not square"
             raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
-        quick = self.fastest(n_tiles * (n_copies(tta) if tta else 1) * tile_size[0] * tile_size[1])
+        quick = self.fastest(n_tiles * COPIES[tta] * tile_size[0] * tile_size[1])
         predictors = [quick] if quick is not self.predictor else self._replicas()
         calls = [Backoff(one) for one in predictors]
         return list(calls) if tta is None else [Augmented(one, tta, batch_size) for one in calls]
@@ -259,7 +256,7 @@ class Network:
             raise invalid(
                 ModelError,
                 "devices",
-                must="be None but for a Keras network",
+                must="be None for any model but a Keras network",
                 got=type(self.predictor).__name__,
                 fix="Choose the device within the callable.",
             )

@@ -12,21 +12,17 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import TTA
 
-__all__ = ["Augmented", "n_copies"]
+__all__ = ["COPIES", "Augmented"]
 
-_NUMBER = {"flips": 4, "d4": 8}
-
-
-def n_copies(tta: TTA | None) -> int:
-    """Count how often the network sees a tile."""
-    return _NUMBER.get(tta or "", 1)
+COPIES: dict[TTA | None, int] = {None: 1, "flips": 4, "d4": 8}
+"""How often the network sees a tile."""
 
 
 class Augmented:
     """Runs a network on all copies of each tile, packed into batches, and averages the outputs."""
 
     def __init__(self, network: Callable[[AnyArray], FloatArray], tta: TTA, batch_size: int) -> None:
-        self._network, self._number, self._batch_size = network, _NUMBER[tta], batch_size
+        self._network, self._number, self._batch_size = network, COPIES[tta], batch_size
 
     def __call__(self, tiles: AnyArray) -> FloatArray:
         """Map tiles (N, h, w, C) to the mean of the outputs (N, h, w, K) float32."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from tiledseg._validate import check_image, check_shape, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
-from tiledseg.engine import Network, n_copies
+from tiledseg.engine import COPIES, Network
 from tiledseg.predict.layout import judge, lay_out
 from tiledseg.predict.roi import tiles_in
 from tiledseg.preprocess import scaled_length
@@ -140,7 +140,7 @@ class Plan:
             channels=shape[2] if len(shape) == 3 else None,
             tiling=chosen,
             grid=grid,
-            batch_size=network.batch_size(grid.tile_shape, n_tiles * n_copies(tta), batch_size),
+            batch_size=network.batch_size(grid.tile_shape, n_tiles * COPIES[tta], batch_size),
             output=output,
             fill_value=real_number("fill_value", fill_value, "Use 0, for example."),
             tta=tta,
@@ -208,7 +208,7 @@ class Plan:
     @property
     def calls(self) -> int:
         """Calls of the network."""
-        return -(-self.n_tiles * n_copies(self.tta) // self.batch_size)
+        return -(-self.n_tiles * COPIES[self.tta] // self.batch_size)
 
     @property
     def network_bytes(self) -> int:
