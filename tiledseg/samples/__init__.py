@@ -7,7 +7,6 @@ platelets), then light is sent through it (Beer and Lambert's law), then a camer
 
 from __future__ import annotations
 
-from tiledseg.samples._files import write_samples
-from tiledseg.samples._smear import Smear, smear
+from tiledseg.samples.smear import Smear, smear, write_samples
 
 __all__ = ["Smear", "smear", "write_samples"]

@@ -1,19 +1,26 @@
-"""All but the cells: the film that they lie in, dirt, dyes, light and camera."""
+"""Slides as a microscope's camera sees them: dye, light, debris; the smooth noise that they are made of."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from tiledseg.samples._texture import blurred, texture
-
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
 
-__all__ = ["Stain", "developed", "draw_stain", "film", "scatter_debris"]
+__all__ = [
+    "Stain",
+    "blurred",
+    "developed",
+    "draw_stain",
+    "film",
+    "scatter_debris",
+    "texture",
+]
 
 # Optical density (natural logarithm) of red, green and blue per unit of azure, blue and eosin dye.
 _DENSITY = np.array([[0.79, 1.32, 0.31], [0.60, 0.47, 0.09], [0.115, 0.17, 0.175]])
@@ -59,17 +66,17 @@ def film(rng: np.random.Generator, shape: tuple[int, int], cell_px: float, amoun
 def scatter_debris(rng: np.random.Generator, dyes: FloatArray, cell_px: float) -> None:
     """Scatter droplets of fat, platelets, granules of stain and dust."""
     shape = dyes.shape[:2]
-    room = shape[0] * shape[1] / cell_px**2  # in cells
+    area = shape[0] * shape[1] / cell_px**2  # in cells
     fat = np.zeros(shape, np.uint8)
-    _specks(rng, fat, rng.poisson(rng.exponential(0.03) * room), (0.1, 0.5), cell_px)
+    _specks(rng, fat, rng.poisson(rng.exponential(0.03) * area), (0.1, 0.5), cell_px)
     dyes *= 1 - 0.85 * _soft(fat, 0.01 * cell_px)[..., None]
     grains = np.zeros(shape, np.uint8)
-    _specks(rng, grains, rng.poisson(rng.uniform(1, 6) * room), (0.006, 0.014), cell_px)
-    for _ in range(rng.poisson(0.12 * room)):
+    _specks(rng, grains, rng.poisson(rng.uniform(1, 6) * area), (0.006, 0.014), cell_px)
+    for _ in range(rng.poisson(0.12 * area)):
         _platelet(rng, grains, cell_px)
     dyes[..., :2] += 0.45 * _soft(grains, 0.006 * cell_px)[..., None]
     dust = np.zeros(shape, np.uint8)
-    _specks(rng, dust, rng.poisson(0.04 * room), (0.015, 0.03), cell_px)
+    _specks(rng, dust, rng.poisson(0.04 * area), (0.015, 0.03), cell_px)
     dyes += _soft(dust, 0.006 * cell_px)[..., None] * _DUST
 
 
@@ -103,8 +110,8 @@ def _platelet(rng: np.random.Generator, grains: AnyArray, cell_px: float) -> Non
     """Draw a platelet: a clump of faint granules."""
     height, width = grains.shape
     centre = rng.uniform(0, (height, width))
-    reach = rng.uniform(0.02, 0.05) * cell_px
-    for y, x in rng.normal(centre, reach, (14, 2)):
+    spread = rng.uniform(0.02, 0.05) * cell_px
+    for y, x in rng.normal(centre, spread, (14, 2)):
         spot = (int(x * 16), int(y * 16))
         cv2.circle(grains, spot, int(0.016 * cell_px * 16), int(rng.uniform(60, 170)), -1, cv2.LINE_AA, 4)
 
@@ -116,3 +123,19 @@ def _light(rng: np.random.Generator, shape: tuple[int, ...], fall_off: float) ->
     x = np.linspace(0, 1, shape[1], dtype=np.float32)[None, :] - np.float32(middle[1])
     square = y * y + x * x
     return np.asarray(1 - fall_off * square / square.max(), np.float32)
+
+
+def texture(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> FloatArray:
+    """Draw smooth noise of mean 0 and standard deviation of about 1."""
+    step = max(grain / 2, 1.0)
+    coarse = [math.ceil(length / step) + 3 for length in shape]
+    noise = cv2.GaussianBlur(rng.standard_normal(coarse, dtype=np.float32), (0, 0), 0.9)
+    y, x = rng.uniform(0, step, 2)  # so that the lattice shows at no fixed place
+    warp = np.array([[1 / step, 0, 1 + x / step], [0, 1 / step, 1 + y / step]])
+    smooth = cv2.warpAffine(noise, warp, shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return np.asarray(smooth / 0.31, np.float32)  # the blur leaves 0.31 of a standard deviation of 1
+
+
+def blurred(array: AnyArray, sigma: float) -> FloatArray:
+    """Blur, or leave as it is where there is next to nothing to blur."""
+    return np.asarray(cv2.GaussianBlur(array, (0, 0), sigma) if sigma > 0.25 else array, np.float32)

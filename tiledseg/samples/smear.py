@@ -1,33 +1,27 @@
-"""The whole photograph: who lies where, in which order it is painted."""
+"""The whole photograph: which cells lie where, in which order they are painted; smears as files."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import invalid, real_pair, whole_number
+from tiledseg._storage import check_writable
+from tiledseg._validate import invalid, path_text, real_pair, whole_number
 from tiledseg.errors import SettingError
-from tiledseg.samples._cells import (
-    BLAST,
-    LYMPHOCYTE,
-    NEUTROPHIL,
-    PLASMA,
-    SMUDGE,
-    Cell,
-    paint_cell,
-    paint_red,
-)
-from tiledseg.samples._slide import developed, draw_stain, film, scatter_debris
+from tiledseg.io import write_image, write_mask
+from tiledseg.samples.cells import BLAST, LYMPHOCYTE, NEUTROPHIL, PLASMA, SMUDGE, Cell, paint_cell, paint_red
+from tiledseg.samples.slide import developed, draw_stain, film, scatter_debris
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tiledseg._types import FloatArray
+    from tiledseg._types import FloatArray, PathLike
 
-__all__ = ["Smear", "smear"]
+__all__ = ["Smear", "smear", "write_samples"]
 
 _SHORTEST = 64
 _MOST_PX = 2**28  # some 10 GiB while it is painted
@@ -139,8 +133,8 @@ def _sizes(shape: tuple[int, int], cell_px: tuple[float, float] | None) -> tuple
 def _paint_reds(rng: np.random.Generator, dyes: FloatArray, cell: float) -> None:
     """Paint the red cells: loose ones and chains of them."""
     height, width = dyes.shape[:2]
-    room, together = height * width / cell**2, rng.uniform(1, 6)
-    for _ in range(math.ceil(rng.uniform(0.3, 1.3) * room / together)):
+    area, together = height * width / cell**2, rng.uniform(1, 6)
+    for _ in range(math.ceil(rng.uniform(0.3, 1.3) * area / together)):
         y, x = rng.uniform(0, (height, width))
         blur = max(rng.normal(0.004, 0.006), 0) * cell
         heading = rng.uniform(0, 2 * np.pi)
@@ -156,10 +150,10 @@ def _placed(
     rng: np.random.Generator, shape: tuple[int, int], sizes: tuple[float, float], n_cells: int | None
 ) -> list[Cell]:
     """Choose the nucleated cells and where they lie: others first, so that plasma cells lie on top."""
-    room = shape[0] * shape[1] / (math.pi / 4 * (sum(sizes) / 2) ** 2)  # in cells
-    drawn = max(1, round(rng.uniform(0.05, 0.16) * room))
+    area = shape[0] * shape[1] / (math.pi / 4 * (sum(sizes) / 2) ** 2)  # in cells
+    drawn = max(1, round(rng.uniform(0.05, 0.16) * area))
     n_plasma = drawn if n_cells is None else n_cells
-    n_others = max(1, round(rng.uniform(0.04, 0.2) * room))
+    n_others = max(1, round(rng.uniform(0.04, 0.2) * area))
     looks = [PLASMA] * n_plasma + [_OTHERS[i] for i in rng.integers(0, len(_OTHERS), n_others)]
     cells: list[Cell] = []
     for number, look in enumerate(looks, start=1):
@@ -172,7 +166,7 @@ def _placed(
 def _free_place(
     rng: np.random.Generator, shape: tuple[int, int], cells: list[Cell], diameter: float
 ) -> tuple[float, float]:
-    """Find where a cell meets no other, or else the roomiest of 60 places."""
+    """Find where a cell meets no other, or else the emptiest of 60 places."""
     places = rng.uniform(0, shape, (60, 2))
     if not cells:
         return (float(places[0, 0]), float(places[0, 1]))
@@ -181,3 +175,58 @@ def _free_place(
     gap = (apart - 0.55 * (taken[:, 2] + diameter)).min(axis=1)
     best = int(np.argmax(gap > 0)) if (gap > 0).any() else int(gap.argmax())
     return (float(places[best, 0]), float(places[best, 1]))
+
+
+def write_samples(  # noqa: PLR0913  the settings of `smear`, and how many
+    folder: PathLike,
+    *,
+    n_images: int = 8,
+    height: int = 1920,
+    width: int = 2560,
+    seed: int = 0,
+    cell_px: tuple[float, float] | None = None,
+    n_cells: int | None = None,
+) -> list[Path]:
+    """Write smears as ``images/smear_SEED.png`` and ``masks/smear_SEED.png``.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Where the folders ``images`` and ``masks`` are made, or added to. Files of the same name
+        are replaced.
+    n_images : int
+        Number of pairs, at least 1.
+    height, width : int
+        Size in px, each at least 64.
+    seed : int
+        Seed of the first smear, at least 0; the next have the seeds that follow. So two sets
+        share no smear where their seeds are `n_images` or more apart.
+    cell_px : tuple of float, optional
+        Smallest and largest diameter of a plasma cell in px; see `smear`.
+    n_cells : int, optional
+        Number of plasma cells in each; see `smear`.
+
+    Returns
+    -------
+    list of Path
+        The images. Each mask has 255 in plasma cells and 0 elsewhere.
+
+    Raises
+    ------
+    SettingError
+        If a setting is out of its range.
+    FileError
+        If a file cannot be written.
+    """
+    n_images = whole_number("n_images", n_images)
+    seed = whole_number("seed", seed, 0)
+    root = Path(path_text(folder))
+    images, masks = check_writable(root / "images"), check_writable(root / "masks")
+    written = []
+    for number in range(seed, seed + n_images):
+        sample = smear(height, width, seed=number, cell_px=cell_px, n_cells=n_cells)
+        name = f"smear_{number:04d}.png"
+        write_mask(masks / name, sample.mask)
+        write_image(images / name, sample.image)
+        written.append(images / name)
+    return written

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import cv2
 import numpy as np
 
-from tiledseg.samples._texture import blurred, filled, outline, texture
+from tiledseg.samples.slide import blurred, texture
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
@@ -55,10 +55,10 @@ class Cell:
 def paint_cell(rng: np.random.Generator, dyes: FloatArray, labels: AnyArray, cell: Cell) -> None:
     """Paint a nucleated cell over what is there."""
     radius, half = cell.diameter / 2, math.ceil(cell.diameter * 0.95) + 3
-    shape = [outline(rng, radius, rng.uniform(*cell.look.wobble), rng.uniform(1, 1.25))]
-    body = filled(shape, half)
+    shape = [_outline(rng, radius, rng.uniform(*cell.look.wobble), rng.uniform(1, 1.25))]
+    body = _filled(shape, half)
     middle = _nucleus_middle(rng, cell)
-    nucleus = body if cell.look.nucleus >= 1 else filled(_nucleus(rng, cell, middle), half) * body
+    nucleus = body if cell.look.nucleus >= 1 else _filled(_nucleus(rng, cell, middle), half) * body
     soft = 0.007 * cell.diameter
     cover, core = blurred(body, soft), blurred(nucleus, soft)
     around = _cytoplasm(rng, cell, body, middle)[..., None] * np.array(cell.look.cytoplasm, np.float32)
@@ -77,7 +77,7 @@ def paint_red(
     here, there = _overlap(dyes.shape[:2], centre, half)
     if dyes[here].size == 0:
         return
-    body = filled([outline(rng, diameter / 2, rng.uniform(0.02, 0.06), rng.uniform(1, 1.3))], half)
+    body = _filled([_outline(rng, diameter / 2, rng.uniform(0.02, 0.06), rng.uniform(1, 1.3))], half)
     depth = _depth(body) / diameter
     dent = np.exp(-(((0.5 - depth) / rng.uniform(0.15, 0.35)) ** 2)) * rng.uniform(0.1, 0.6)
     rim = np.exp(-depth / rng.uniform(0.025, 0.06))
@@ -92,21 +92,21 @@ def paint_red(
 
 def _nucleus_middle(rng: np.random.Generator, cell: Cell) -> FloatArray:
     """Choose where the nucleus lies, (y, x) in px off the cell's middle."""
-    room = cell.diameter / 2 * (1 - cell.look.nucleus) * rng.uniform(*cell.look.offset)
+    shift = cell.diameter / 2 * (1 - cell.look.nucleus) * rng.uniform(*cell.look.offset)
     angle = rng.uniform(0, 2 * np.pi)
-    return np.array([room * math.sin(angle), room * math.cos(angle)], np.float32)
+    return np.array([shift * math.sin(angle), shift * math.cos(angle)], np.float32)
 
 
 def _nucleus(rng: np.random.Generator, cell: Cell, middle: FloatArray) -> list[FloatArray]:
     """Outline the nucleus: one round body, or lobes along an arc."""
     radius = cell.diameter / 2 * cell.look.nucleus
     if cell.look.lobes == 1:
-        return [outline(rng, radius, rng.uniform(0.015, 0.05), rng.uniform(1, 1.2)) + middle]
+        return [_outline(rng, radius, rng.uniform(0.015, 0.05), rng.uniform(1, 1.2)) + middle]
     start, turn = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.35)
     angles = start + turn * np.arange(cell.look.lobes)
     arc = 0.95 * radius * np.stack([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
-    lobes = [outline(rng, 0.5 * radius, 0.07, rng.uniform(1, 1.5)) + middle + spot for spot in arc]
-    bridges = [outline(rng, 0.3 * radius, 0.02, 1.0) + middle + spot for spot in (arc[1:] + arc[:-1]) / 2]
+    lobes = [_outline(rng, 0.5 * radius, 0.07, rng.uniform(1, 1.5)) + middle + spot for spot in arc]
+    bridges = [_outline(rng, 0.3 * radius, 0.02, 1.0) + middle + spot for spot in (arc[1:] + arc[:-1]) / 2]
     return lobes + bridges
 
 
@@ -152,3 +152,25 @@ def _overlap(
     here = (slice(start[0], stop[0]), slice(start[1], stop[1]))
     there = (slice(start[0] - first[0], stop[0] - first[0]), slice(start[1] - first[1], stop[1] - first[1]))
     return here, there
+
+
+def _outline(rng: np.random.Generator, radius: float, wobble: float, stretch: float) -> FloatArray:
+    """Draw a closed, smooth, roughly round line around (0, 0)."""
+    angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
+    order = np.arange(2, 8)
+    size = rng.normal(0, wobble, order.size) * 1.6 / order
+    waves = size * np.cos(np.outer(angle, order) + rng.uniform(0, 2 * np.pi, order.size))
+    distance = radius * np.clip(1 + waves.sum(1), 0.55, 1.6)
+    tilt = rng.uniform(0, np.pi)
+    long, short = distance * np.cos(angle) * math.sqrt(stretch), distance * np.sin(angle) / math.sqrt(stretch)
+    points = (long * np.sin(tilt) + short * np.cos(tilt), long * np.cos(tilt) - short * np.sin(tilt))
+    return np.stack(points, axis=1).astype(np.float32)
+
+
+def _filled(outlines: list[FloatArray], half: int) -> FloatArray:
+    """Fill outlines, with an edge of one px."""
+    cover = np.zeros((2 * half + 1, 2 * half + 1), np.uint8)
+    for points in outlines:
+        fixed = np.round((points[:, ::-1] + half) * 16).astype(np.int32)
+        cv2.fillPoly(cover, [fixed], 255, lineType=cv2.LINE_AA, shift=4)
+    return cover.astype(np.float32) / np.float32(255)
