@@ -25,10 +25,10 @@ def test_bundle_is_small_states_its_licence_and_predicts():
     assert "non-commercial" in " ".join(card.split())
     segmenter = tiledseg.load_model(BUNDLE)
     assert segmenter.labels == ("plasma cell",)
-    # No real image may stand here; one that is made up, at the magnification that it knows, will do.
-    one = smear(960, 1280, seed=1, cell_px=(250.0, 400.0))
+    # No real image may stand here; one that is made up, at the size and magnification that it knows, will do.
+    one = smear(1920, 2560, seed=1, cell_px=(250.0, 400.0))
     probs = tiledseg.tiled_predict(segmenter, one.image)
-    assert probs.shape == (960, 1280, 1)
+    assert probs.shape == (1920, 2560, 1)
     cells = one.mask.astype(bool)
     assert probs[cells].mean() > 0.5 > 0.1 > probs[~cells].mean()
 

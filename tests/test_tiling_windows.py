@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.test_grid import axes
+from tests.test_tiling_grid import axes
 from tiledseg.config import Blend
 from tiledseg.tiling import AxisGrid, axis_windows
 

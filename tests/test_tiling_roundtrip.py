@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_grid import axes
+from tests.test_tiling_grid import axes
 from tiledseg.config import Blend, TilingConfig
 from tiledseg.tiling import Stitcher, Tiler
 
