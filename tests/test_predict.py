@@ -200,6 +200,15 @@ def test_a_network_of_free_size_sees_no_padding_that_the_whole_image_does_not_ha
     assert flipped.shape == whole.shape
 
 
+def test_a_segmenter_keeps_the_context_that_it_was_trained_with(unet):
+    own = segmenter(unet, tiling=ts.TilingConfig(tile_size=64, overlap=16), channels=1)
+    plan = ts.plan(own, (30, 40, 1))
+    assert plan.grid.tile_shape == (64, 64)
+    assert (plan.verdict, plan.reason) == ("approximate", "the image is smaller than the tile, and padded")
+    exact = ts.plan(own, (30, 40, 1), {"tile_size": 64, "overlap": "exact"})
+    assert (exact.grid.tile_shape, exact.verdict) == ((32, 40), "exact")
+
+
 @pytest.mark.parametrize("name", ["unet", "swin_unet"])
 def test_the_default_tiling_fits_every_network(name):
     size = {"unet": 64, "swin_unet": 256}[name]

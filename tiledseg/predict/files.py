@@ -62,7 +62,7 @@ class FileOutcome:
     error : str or None
         Why not everything was written; None for success.
     skipped : bool
-        Whether its outputs stood already and were left as they are.
+        Whether its outputs existed already and were left as they are.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class FilesResult:
 
     @property
     def done(self) -> tuple[FileOutcome, ...]:
-        """The files that were predicted, or skipped because their outputs stood already."""
+        """The files that were predicted, or skipped because their outputs existed already."""
         return tuple(one for one in self.outcomes if one.error is None)
 
     @property
@@ -151,7 +151,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     ------
     FileError
         Before anything is computed: if there is no image, two images would be written under one
-        name, an output stands already (see ``PredictConfig.existing``) or is one of the inputs,
+        name, an output exists already (see ``PredictConfig.existing``) or is one of the inputs,
         or the output folder cannot be written to, or another run writes to it; with
         ``PredictConfig(resume=True)`` also if results there come from another model, image or setting.
     ModelError

@@ -34,7 +34,7 @@ def lay_out(
         chosen = _best_tile(chosen, network, shape)
     _check_fixed(chosen, network)
     in_px = chosen if chosen.overlap != "exact" else chosen.changed(overlap=_exact(chosen, network, shape))
-    clip = _clipped(network, shape, square=square)
+    clip = _clipped(network, shape, chosen, square=square)
     grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
     network.check_tile(grid.tile_shape)
     return chosen, grid
@@ -52,13 +52,17 @@ def _check_fixed(tiling: TilingConfig, network: Network) -> None:
             )
 
 
-def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
+def _clipped(
+    network: Network, shape: tuple[int, int], tiling: TilingConfig, *, square: bool
+) -> tuple[bool, bool]:
     """Say along which axes a small image shortens the tile: padding would change what the network sees.
 
-    Of a callable it is not known whether it takes another size.
+    A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
+    would reach into the whole of a small image. Of a callable it is not known whether it takes another size.
     """
     y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
-    if network.receptive_field == UNKNOWN or (square and y != x):
+    trained = network.tiling is not None and tiling.overlap != "exact"
+    if trained or network.receptive_field == UNKNOWN or (square and y != x):
         return False, False
     return network.tile_size[0] is None, network.tile_size[1] is None
 
@@ -187,9 +191,13 @@ def judge(grid: TileGrid, network: Network) -> tuple[Verdict, str]:
     the tile that are not the padded image's; ``crop`` takes the core, every other blend the whole tile.
     """
     field = network.receptive_field
+    padded = any(
+        (fixed is None and axis.tile - axis.length >= step) or (field == UNKNOWN and axis.tile > axis.length)
+        for axis, step, fixed in zip((grid.y, grid.x), network.stride, network.tile_size, strict=True)
+    )
+    if padded and (len(grid) == 1 or field.halo is not None):
+        return "approximate", "the image is smaller than the tile, and padded"
     if len(grid) == 1:
-        if field == UNKNOWN and grid.shape != grid.tile_shape:
-            return "approximate", f"one tile covers the image, which is padded; {_obstacle(field)}"
         return "exact", "one tile covers the image"
     if field.halo is None:
         return ("impossible" if field.tile_dependent else "approximate"), _obstacle(field)
