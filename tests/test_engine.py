@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+import tiledseg as ts
+from tiledseg.config import RuntimeConfig
 from tiledseg.engine import Network, available_memory
 from tiledseg.errors import ModelError, SettingError
 
@@ -187,6 +189,32 @@ def test_a_callable_keeps_its_channels():
     predictor(np.zeros((1, 4, 4, 1)))
     with pytest.raises(ModelError, match="keep 1 channels"):
         predictor(np.zeros((1, 4, 4, 1)))
+
+
+def test_a_network_has_what_its_model_states_and_defaults_for_the_rest():
+    config = ts.UNetConfig(input_shape=(32, 32, 3), levels=2, base_filters=4)
+    tiling = ts.TilingConfig(tile_size=32, overlap=8)
+    segmenter = ts.Segmenter(
+        ts.build_model(config), config, ("cell",), threshold=0.25, tiling=tiling, tta="flips"
+    )
+    own = Network.of(segmenter)
+    assert own.described
+    assert (own.labels, own.threshold, own.tiling, own.tta) == (("cell",), 0.25, tiling, "flips")
+    assert own.preprocessing == segmenter.preprocessing
+    assert (own.channels, own.classes, own.tile_size) == (3, 1, (32, 32))
+    for model in (segmenter.network, lambda tiles: tiles, Network.of(segmenter.network).predictor):
+        other = Network.of(model)
+        assert not other.described
+        assert (other.labels, other.threshold, other.tiling, other.tta) == ((), 0.5, None, None)
+
+
+def test_a_network_stays_itself_and_takes_other_runtimes():
+    known = Network.of(network(), {"engine": "keras"})
+    assert Network.of(known) is known
+    other = Network.of(known, RuntimeConfig(memory=1 << 20))
+    assert (other.runtime.engine, other.memory, other.predictor) == ("auto", 1 << 20, known.predictor)
+    with pytest.raises(SettingError, match="engine"):
+        Network.of(known, {"engine": "onnx"})
 
 
 def within(known, memory):

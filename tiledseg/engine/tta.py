@@ -19,7 +19,7 @@ COPIES: dict[TTA | None, int] = {None: 1, "flips": 4, "d4": 8}
 
 
 class Augmented:
-    """Runs a network on all copies of each tile, packed into batches, and averages the outputs."""
+    """Runs a network on all copies of each tile, in full batches, and averages the outputs."""
 
     def __init__(self, network: Callable[[AnyArray], FloatArray], tta: TTA, batch_size: int) -> None:
         self._network, self._number, self._batch_size = network, COPIES[tta], batch_size
