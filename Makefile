@@ -44,7 +44,7 @@ types: $(VENV)/.dev
 	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes tiledseg --ignoreexternal
 
 docstrings: $(VENV)/.dev
-	$(BIN)/numpydoc lint $$(git ls-files "tiledseg/*.py")
+	$(BIN)/python tests/check_docstrings.py
 
 doctests: $(VENV)/.dev
 	$(BIN)/python -m pytest --quiet tiledseg

@@ -2,6 +2,8 @@ from ._version import __version__
 from .config import (
     DataConfig,
     EvaluateConfig,
+    PredictConfig,
+    PreprocessingConfig,
     RunConfig,
     RuntimeConfig,
     TilingConfig,
@@ -20,6 +22,8 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "Evaluator",
+    "PredictConfig",
+    "PreprocessingConfig",
     "RunConfig",
     "RuntimeConfig",
     "Segmenter",

@@ -153,12 +153,11 @@ class _Request:
 
 
 class Batcher:
-    """A Predictor that several threads call, each with tiles of its own image.
+    """A Predictor that several threads call, each with tiles of its own image."""
 
-    While a batch is being run, the tiles that wait are put into the next one, up to the batch size, whichever
-    image they are of. Where a batch fails, its parts are run again by themselves: one image's failure is not
-    another's.
-    """
+    # While a batch is being run, the tiles that wait are put into the next one, up to the batch size,
+    # whichever image they are of. Where a batch fails, its parts are run again by themselves: one image's
+    # failure is not another's.
 
     def __init__(
         self,
@@ -278,12 +277,11 @@ _Tagged: TypeAlias = "tuple[_Tag, AnyArray] | None"
 def overlapped(
     batches: Iterator[tuple[_Tag, AnyArray]], calls: Sequence[_Call]
 ) -> Generator[tuple[_Tag, FloatArray], None, None]:
-    """Run networks over batches while the next ones are read and the last one is used.
-
-    As many batches as there are networks are being run, one is being read and one is in the hands of the
-    caller; no more are in memory. An error anywhere comes out of here, and ends everything. Close it where it
-    is not exhausted: it then waits for the calls under way, starts no others, and ends its threads.
-    """
+    """Run networks over batches while the next ones are read and the last one is used."""
+    # As many batches as there are networks are being run, one is being read and one is in the hands of the
+    # caller; no more are in memory. An error anywhere comes out of here, and ends everything. Close it
+    # where it is not exhausted: it then waits for the calls under way, starts no others, and ends its
+    # threads.
     idle: SimpleQueue[_Call] = SimpleQueue()
     for one in calls:
         idle.put(one)

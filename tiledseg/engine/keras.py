@@ -39,11 +39,10 @@ their network, so that its memory can be freed."""
 
 
 class KerasPredictor:
-    """A Keras network, compiled once per batch shape, in inference mode.
+    """A Keras network, compiled once per batch shape, in inference mode."""
 
-    A smaller batch is padded to a shape that is compiled. New weights are used at once; a layer's new
-    activation is not seen after the compilation: that takes a new network.
-    """
+    # A smaller batch is padded to a shape that is compiled. New weights are used at once; a layer's new
+    # activation is not seen after the compilation: that takes a new network.
 
     def __init__(self, model: _Model, device: str | None = None) -> None:
         check_process()

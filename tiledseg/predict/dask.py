@@ -36,11 +36,9 @@ _MAKING = threading.Lock()
 
 
 def lazy_map(job: Plan, image: Any) -> Any:  # noqa: ANN401
-    """Build the graph of a map: a task for each tile, and one for each chunk of the map.
-
-    A tile's task takes the px that it needs, halo included, out of whatever chunks of the image
-    contain them, and is keyed by the tile's place; no tile is computed twice.
-    """
+    """Build the graph of a map: a task for each tile, and one for each chunk of the map."""
+    # A tile's task takes the px that it needs, halo included, out of whatever chunks of the image contain
+    # them, and is keyed by the tile's place; no tile is computed twice.
     array, dask = extra("dask.array", "dask"), extra("dask", "dask")
     delayed, tokenize = dask.delayed, dask.base.tokenize
     _check(job)
@@ -204,11 +202,9 @@ def spread(
     jobs: Sequence[tuple[str, tuple[Any, ...]]],
     shared: object,
 ) -> Iterator[tuple[int, _Result | str]]:
-    """Run a function once for each job, on whichever worker is free.
-
-    A job whose worker dies is run again elsewhere; one that has killed several workers is given
-    up, and its name comes back with the reason.
-    """
+    """Run a function once for each job, on whichever worker is free."""
+    # A job whose worker dies is run again elsewhere; one that has killed several workers is given up, and
+    # its name comes back with the reason.
     distributed = extra("distributed", "dask")
     token = extra("dask.base", "dask").tokenize(object())
     # a task, not scattered data: that is lost for good with the last worker that holds it

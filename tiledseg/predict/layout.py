@@ -55,11 +55,10 @@ def _check_fixed(tiling: TilingConfig, network: Network) -> None:
 def _clipped(
     network: Network, shape: tuple[int, int], tiling: TilingConfig, *, square: bool
 ) -> tuple[bool, bool]:
-    """Say along which axes a small image shortens the tile: padding would change what the network sees.
-
-    A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
-    would reach into the whole of a small image. Of a callable it is not known whether it takes another size.
-    """
+    """Say along which axes a small image shortens the tile: padding would change what the network sees."""
+    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
+    # would reach into the whole of a small image. Of a callable it is not known whether it takes another
+    # size.
     y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
     trained = network.tiling is not None and tiling.overlap != "exact"
     if trained or network.receptive_field == UNKNOWN or (square and y != x):
@@ -185,11 +184,10 @@ def _count(tile: int, overlap: int, align: int, length: int) -> int:
 
 
 def judge(grid: TileGrid, network: Network) -> tuple[Verdict, str]:
-    """Say whether a grid of tiles gives what the whole image would, with the padding that the grid adds.
-
-    It does where each px that the blend takes from a tile lies outside the network's halo at those ends of
-    the tile that are not the padded image's; ``crop`` takes the core, every other blend the whole tile.
-    """
+    """Say whether a grid of tiles gives what the whole image would, with the padding that the grid adds."""
+    # It does where each px that the blend takes from a tile lies outside the network's halo at those ends
+    # of the tile that are not the padded image's; ``crop`` takes the core, every other blend the whole
+    # tile.
     field = network.receptive_field
     padded = any(
         (fixed is None and axis.tile - axis.length >= step) or (field == UNKNOWN and axis.tile > axis.length)

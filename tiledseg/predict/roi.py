@@ -59,12 +59,10 @@ def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: A
 
 
 def tissue_of(image: Source) -> NDArray[np.bool_]:
-    """Find the tissue of a bright-field image on a thumbnail of it.
-
-    Tissue is what is more saturated (RGB), or darker (any other number of channels), than Otsu's
-    threshold, with a px of the thumbnail around it. Where the two sides of the threshold differ by
-    less than 5 % of the range there is no background, and all is tissue.
-    """
+    """Find the tissue of a bright-field image on a thumbnail of it."""
+    # Tissue is what is more saturated (RGB), or darker (any other number of channels), than Otsu's
+    # threshold, with a px of the thumbnail around it. Where the two sides of the threshold differ by less
+    # than 5 % of the range there is no background, and all is tissue.
     step = -(-max(image.shape[:2]) // _THUMBNAIL)
     band = step * -(-_ROWS_AT_ONCE // step)
     every = slice(0, image.shape[1])

@@ -26,10 +26,9 @@ def reach_of(config: PreprocessingConfig) -> int:
 
 
 class Sharpened:
-    """An image to which its difference from the blurred image is added, computed where it is sliced.
+    """An image to which its difference from the blurred image is added, computed where it is sliced."""
 
-    At the image's edges it is mirrored for the blur. Integers stay in the range of their dtype.
-    """
+    # At the image's edges it is mirrored for the blur. Integers stay in the range of their dtype.
 
     def __init__(self, image: Source, config: PreprocessingConfig, largest: float | None) -> None:
         self.shape: tuple[int, ...] = tuple(image.shape)

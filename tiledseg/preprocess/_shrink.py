@@ -26,11 +26,10 @@ def scaled_length(length: int, scale: float) -> int:
 
 
 class Shrunk:
-    """A shrunk image that is computed in bands of rows and keeps the last one.
+    """A shrunk image that is computed in bands of rows and keeps the last one."""
 
-    Along x OpenCV averages whole rows; along y the band's rows are a product with the matrix of
-    area shares, so that a px does not depend on the band that it was computed in.
-    """
+    # Along x OpenCV averages whole rows; along y the band's rows are a product with the matrix of area
+    # shares, so that a px does not depend on the band that it was computed in.
 
     def __init__(self, image: Source, shape: tuple[int, int, int]) -> None:
         self._image, self._shape = image, shape
