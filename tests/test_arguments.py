@@ -1,10 +1,10 @@
-"""Arguments of a wrong type: each room says what is wrong and how to mend it, before it works on anything."""
+"""Arguments of a wrong type: each package says what is wrong and how to fix it, before it works."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -27,6 +27,8 @@ from tiledseg import (
     train,
 )
 from tiledseg.config import (
+    DataConfig,
+    EvaluateConfig,
     PredictConfig,
     PreprocessingConfig,
     Record,
@@ -51,6 +53,7 @@ from tiledseg.tiling import AxisGrid, TileGrid, check_multiple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Kind = type[TilingConfig | EvaluateConfig | TrainConfig | UNetConfig | PreprocessingConfig | SplitConfig]
     Row = tuple[Callable[[], object], type[TiledSegError], str]
 
 NAN = float("nan")
@@ -156,7 +159,7 @@ RENDER: list[Row] = [
 PREPROCESS: list[Row] = [
     (lambda: preprocess.scaled_length(None, 0.5), SettingError, "Use 1 or more"),
     (lambda: preprocess.prepare(IMAGE, None), SettingError, "PreprocessingConfig(...)"),
-    (lambda: preprocess.shrunk(IMAGE, {}), SettingError, "PreprocessingConfig(**settings)"),
+    (lambda: preprocess.shrunk(IMAGE, {"gama": 2.0}), SettingError, "Did you mean `gamma`"),
     (lambda: preprocess.percentiles_of(None, (1, 99)), ArrayError, "numpy.asarray"),
     (lambda: preprocess.percentiles_of(PROBS, (1, 99)), ArrayError, "Convert it to integers"),
     (lambda: preprocess.percentiles_of(IMAGE, 5), SettingError, "Give (1.0, 99.0)"),
@@ -180,7 +183,7 @@ FILES: list[Row] = [
 ]
 DATA: list[Row] = [
     (lambda: data.pairs_of(None), SettingError, "DataConfig(...)"),
-    (lambda: data.survey({"images": "a"}), SettingError, "DataConfig(**settings)"),
+    (lambda: data.survey({"image": "a"}), SettingError, "Did you mean `images`"),
     (lambda: data.as_pairs(np.array(5), "train"), SettingError, "find_pairs"),
     (lambda: data.as_pairs([data.Pair("a", None, MASK)], "train"), SettingError, "numpy.asarray"),
     (lambda: data.check_apart([PAIR], 5), SettingError, "find_pairs"),
@@ -263,7 +266,7 @@ REPORT: list[Row] = [
 ]
 MODELS: list[Row] = [
     (lambda: ts.UNetBuilder(None), SettingError, "UNetConfig(...)"),
-    (lambda: ts.UNetBuilder({"levels": 2}), SettingError, "UNetConfig(**settings)"),
+    (lambda: ts.UNetBuilder({"level": 2}), SettingError, "Did you mean `levels`"),
     (lambda: ts.load_model(None), BundleError, "Pass a str or a pathlib.Path"),
     (lambda: ts.load_model(5), BundleError, "Pass a str or a pathlib.Path"),
     (lambda: ts.load_model(np.ones(3)), BundleError, "Pass a str or a pathlib.Path"),
@@ -293,6 +296,61 @@ TRAIN: list[Row] = [
     (lambda: train.find_learning_rate(TrainConfig(), [PAIR], steps=10**30), SettingError, "Use 10 to"),
     (lambda: train.overfit_one_batch(TrainConfig(), 5), SettingError, "find_pairs"),
 ]
+
+
+FOUR = [
+    Record(
+        name=f"{number}.png", image=f"{number}.png", masks=(f"m/{number}.png",), group=str(number),
+        height=9, width=9, foreground=0.5, digest=f"sha256:{number:064x}", mask_digests=(f"sha256:{9:064x}",),
+    )
+    for number in range(4)
+]  # fmt: skip
+TINY = {"levels": 2, "base_filters": 2, "base_kernel": 3}
+AS_DICT: dict[str, tuple[Callable[[Any], object], Kind, dict[str, Any], dict[str, Any]]] = {
+    "Tiler": (lambda given: ts.Tiler(given).config, TilingConfig, {"tile_size": 64}, {"overlp": 1}),
+    "plan": (
+        lambda given: str(ts.plan(net, (100, 90, 3), given)), TilingConfig, {"tile_size": 64}, {"overlp": 1},
+    ),
+    "tiled_predict": (
+        lambda given: ts.tiled_predict(net, IMAGE, given).tobytes(), TilingConfig, {"tile_size": 16},
+        {"overlap": -1},
+    ),
+    "Evaluator": (lambda given: ts.Evaluator(given).config, EvaluateConfig, {"cell_px": 3}, {"cel_px": 1}),
+    "Trainer": (lambda given: ts.Trainer(given).config, TrainConfig, {"epochs": 3}, {"epoch": 3}),
+    "UNetBuilder": (lambda given: ts.UNetBuilder(given).config, UNetConfig, TINY, {"level": 3}),
+    "prepare": (
+        lambda given: np.asarray(preprocess.prepare(IMAGE, given)).tobytes(), PreprocessingConfig,
+        {"gamma": 2.0}, {"gama": 2.0},
+    ),
+    "split_records": (
+        lambda given: data.split_records(FOUR, given), SplitConfig,
+        {"names": ("a", "b"), "shares": (1, 1)}, {"names": ()},
+    ),
+    "Segmenter": (
+        lambda given: segmenter().changed(tiling=given).tiling, TilingConfig, {"tile_size": 16},
+        {"overlp": 1},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AS_DICT)
+def test_settings_may_be_a_dict(name: str) -> None:
+    call, kind, good, wrong = AS_DICT[name]
+    assert call(good) == call(kind(**good))
+    with pytest.raises(SettingError, match=r"^`(config|tiling)`: .*"):
+        call(wrong)
+    with pytest.raises(SettingError, match=kind.__name__):
+        call({1: 2})
+
+
+def test_a_survey_and_tiles_take_a_dict(tmp_path: Path) -> None:
+    samples.write_samples(tmp_path, n_images=1, height=64, width=64)
+    folders = {"images": str(tmp_path / "images"), "masks": str(tmp_path / "masks")}
+    found = data.survey(folders)
+    assert repr(found) == repr(data.survey(DataConfig(**folders)))
+    manifest = data.Manifest(tmp_path, tuple(data.describe(found.pairs, tmp_path)))
+    tiles = data.write_tiles(manifest, {"tile_size": 32, "output": str(tmp_path / "tiles")})
+    assert sum(tiles.tiles.values()) == 4
 
 
 def segmenter() -> ts.Segmenter:

@@ -32,6 +32,7 @@ __all__ = [
     "check_labels",
     "check_shape",
     "did_you_mean",
+    "fraction",
     "instance_of",
     "invalid",
     "items_of",
@@ -56,7 +57,7 @@ _Error = TypeVar("_Error", bound=TiledSegError)
 
 
 def invalid(error: type[_Error], what: str, *, must: str, got: object, fix: str) -> _Error:
-    """Build an error in the house's form."""
+    """Build an error in the one form: what, what it must be, what was found, how to fix it."""
     return error(f"`{shown(what)}` must {must}; got {shown(got)}. {fix}")
 
 
@@ -115,6 +116,14 @@ def real_number(name: str, value: object, fix: str = "Give a number.") -> float:
     return number
 
 
+def fraction(name: str, value: object, fix: str) -> float:
+    """Check that an option is a number between 0 and 1, without these."""
+    number = real_number(name, value, fix)
+    if not 0 < number < 1:
+        raise invalid(SettingError, name, must="be in (0, 1)", got=value, fix=fix)
+    return number
+
+
 def real_pair(name: str, value: object, must: str, fix: str) -> tuple[float, float]:
     """Check that an option is two finite real numbers."""
     first, second = _two(name, value, must, fix)
@@ -153,11 +162,16 @@ def instance_of(kind: type[_Kind], value: object, name: str, fix: str = "") -> _
     return value
 
 
-def settings_of(kind: type[_Kind], value: object, name: str) -> _Kind:
-    """Check that an argument holds settings of the right kind, or make them from a dict."""
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+def settings_of(kind: type[_Kind], value: object, name: str, *, optional: bool = True) -> _Kind:
+    """Take settings as their class, as a dict of some of them, or None for the defaults."""
+    if value is None and optional:
+        return kind()
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        return instance_of(kind, value, name)
+    try:
         return kind(**value)
-    return kind() if value is None else instance_of(kind, value, name)
+    except SettingError as error:
+        raise SettingError(f"`{name}`: {error}") from None
 
 
 def items_of(
@@ -235,31 +249,29 @@ def array_of(values: object, name: str) -> AnyArray:
     return array
 
 
+def _image_error(must: str, got: object, fix: str) -> ArrayError:
+    return invalid(ArrayError, "image", must=must, got=got, fix=fix)
+
+
 def check_image(image: Source, channels: int | None = None) -> tuple[int, int, int]:
     """Check that an array can be an image, and say its height, width and channels."""
     if not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")):
-        raise invalid(
-            ArrayError,
-            "image",
-            must="be an array with shape and dtype",
-            got=type(image).__name__,
-            fix="Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
+        raise _image_error(
+            "be an array with shape and dtype",
+            type(image).__name__,
+            "Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
         )
     if isinstance(image, np.ma.MaskedArray):
-        raise invalid(
-            ArrayError,
-            "image",
-            must="be no masked array",
-            got="one",
-            fix="Fill it with image.filled(value), and say where to predict by `mask`.",
+        raise _image_error(
+            "be no masked array",
+            "one",
+            "Fill it with image.filled(value), and say where to predict by `roi`.",
         )
     if _kind(image.dtype) not in set("biuf"):
-        raise invalid(
-            ArrayError,
-            "image",
-            must="have a boolean, integer or real dtype",
-            got=str(image.dtype),
-            fix="Convert it with image.astype(numpy.float32).",
+        raise _image_error(
+            "have a boolean, integer or real dtype",
+            str(image.dtype),
+            "Convert it with image.astype(numpy.float32).",
         )
     return check_shape(image.shape, channels)
 
@@ -268,21 +280,11 @@ def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int,
     """Check that a shape can be that of an image."""
     shape = _whole(shape)
     if len(shape) not in {2, 3}:
-        raise invalid(
-            ArrayError,
-            "image",
-            must="have shape (H, W) or (H, W, C)",
-            got=shape,
-            fix="Give one image at a time, channels last.",
+        raise _image_error(
+            "have shape (H, W) or (H, W, C)", shape, "Give one image at a time, channels last."
         )
     if min(shape) < 1:
-        raise invalid(
-            ArrayError,
-            "image",
-            must="have at least 1 px and 1 channel",
-            got=shape,
-            fix="An empty image has no map.",
-        )
+        raise _image_error("have at least 1 px and 1 channel", shape, "An empty image has no map.")
     _check_channels(shape, channels)
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
 
@@ -316,12 +318,10 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
     found = shape[2] if len(shape) == 3 else 1
     if channels is None:
         if len(shape) == 3 and shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE:
-            raise invalid(
-                ArrayError,
-                "image",
-                must="be channels last, (H, W, C)",
-                got=f"{shape}, which reads as (C, H, W)",
-                fix="Move the axis with numpy.moveaxis(image, 0, -1).",
+            raise _image_error(
+                "be channels last, (H, W, C)",
+                f"{shape}, which reads as (C, H, W)",
+                "Move the axis with numpy.moveaxis(image, 0, -1).",
             )
         return
     if found == channels:
@@ -334,9 +334,7 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
         fix = fix.replace("*shape", f"{shape[0]}, {shape[1]}")
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
-    raise invalid(
-        ArrayError, "image", must=f"have {channels} channels, as the network expects", got=shape, fix=fix
-    )
+    raise _image_error(f"have {channels} channels, as the network expects", shape, fix)
 
 
 def check_labels(
@@ -393,6 +391,6 @@ def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:
             "image",
             must=f"give {wanted} px of {image.dtype} at (y, x) = ({rows.start}, {columns.start})",
             got=f"{pixels.shape} px of {pixels.dtype}",
-            fix="Mend the source: a slice of it must have the shape and dtype that it states.",
+            fix="Correct the source: a slice of it must have the shape and dtype that it states.",
         )
     return pixels

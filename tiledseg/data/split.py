@@ -7,9 +7,9 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tiledseg._validate import instance_of, invalid
+from tiledseg._validate import invalid, settings_of
 from tiledseg.config import SplitConfig
 from tiledseg.data.manifest import as_records
 from tiledseg.data.pairs import natural
@@ -42,7 +42,7 @@ class _Group:
         return self.foreground / self.size
 
 
-def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record]:
+def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any]) -> list[Record]:
     """Split records by groups, stratified by foreground share.
 
     Each split has a quota: its share of the images, rounded by largest remainder. Where each image
@@ -54,7 +54,7 @@ def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record
     ----------
     records : sequence of Record
         The records; their present groups and splits are ignored.
-    config : SplitConfig
+    config : SplitConfig or dict
         Names and shares of the splits, what stays together, and the seed.
 
     Returns
@@ -72,7 +72,7 @@ def split_records(records: Sequence[Record], config: SplitConfig) -> list[Record
     The result depends only on the names of the images, their foreground shares, which of them are
     copies, and the settings; not on order, paths, locale or a generator of random numbers.
     """
-    instance_of(SplitConfig, config, "config")
+    config = settings_of(SplitConfig, config, "config", optional=False)
     with_groups = _grouped(as_records(records), config)
     groups = _groups(with_groups, config.seed)
     quotas = _quotas(len(with_groups), config)

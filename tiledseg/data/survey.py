@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._validate import did_you_mean, instance_of, invalid
+from tiledseg._validate import did_you_mean, invalid, settings_of
 from tiledseg.config import DataConfig
 from tiledseg.data.manifest import Manifest, read_text
 from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural
@@ -52,12 +52,12 @@ class Survey:
         return "\n".join([counts, *(f"  {problem}" for problem in self.problems)])
 
 
-def survey(config: DataConfig) -> Survey:
+def survey(config: DataConfig | dict[str, Any]) -> Survey:
     """Find images and masks, pair them, and read the headers of their files.
 
     Parameters
     ----------
-    config : DataConfig
+    config : DataConfig or dict
         Where they are.
 
     Returns
@@ -72,7 +72,7 @@ def survey(config: DataConfig) -> Survey:
     SettingError
         If `config` is of another type.
     """
-    instance_of(DataConfig, config, "config")
+    config = settings_of(DataConfig, config, "config", optional=False)
     return _checked(*_LAYOUTS[config.layout](config))
 
 

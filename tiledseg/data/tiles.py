@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tiledseg._progress import progress_bar
 from tiledseg._storage import file_digest, new_folder
-from tiledseg._validate import instance_of, invalid
+from tiledseg._validate import instance_of, invalid, settings_of
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
 from tiledseg.data.manifest import Manifest, write_manifest
 from tiledseg.data.pairs import each_pair, load_pair, shrink_labels
@@ -61,7 +61,9 @@ class TileSet:
         return f"{sum(self.tiles.values())} tiles ({counts}){dropped}"
 
 
-def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = False) -> TileSet:
+def write_tiles(
+    source: Manifest, config: TileSetConfig | dict[str, Any], *, progress: bool = False
+) -> TileSet:
     """Cut the images and masks of a manifest into tiles.
 
     Each tile is ``SPLIT/images/NAME_yROW_xCOLUMN.png``, and its mask has the same name in
@@ -73,7 +75,7 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
     ----------
     source : Manifest
         The images, with their groups and splits, which the tiles inherit.
-    config : TileSetConfig
+    config : TileSetConfig or dict
         Size, scale, share of empty tiles, format, and the folder.
     progress : bool
         Whether to show progress.
@@ -95,7 +97,7 @@ def write_tiles(source: Manifest, config: TileSetConfig, *, progress: bool = Fal
         names all of them.
     """
     instance_of(Manifest, source, "source", "Read one with tiledseg.data.Manifest.read.")
-    instance_of(TileSetConfig, config, "config")
+    config = settings_of(TileSetConfig, config, "config", optional=False)
     if config.empty_share < 1 and not {*config.empty_splits, ""} & set(source.splits):
         raise invalid(
             SettingError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Evaluator:
 
     Parameters
     ----------
-    config : EvaluateConfig, optional
+    config : EvaluateConfig or dict, optional
         Threshold, tiling, batch size, and how outlines and cells are compared.
 
     Examples
@@ -63,7 +63,7 @@ class Evaluator:
     1.0
     """
 
-    def __init__(self, config: EvaluateConfig | None = None) -> None:
+    def __init__(self, config: EvaluateConfig | dict[str, Any] | None = None) -> None:
         self.config: EvaluateConfig = settings_of(EvaluateConfig, config, "config")
 
     def evaluate(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import all_of, array_of, check_callable, invalid, real_number, whole_number
+from tiledseg._validate import all_of, array_of, check_callable, fraction, invalid, whole_number
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def bootstrap_interval(
     >>> bootstrap_interval([0.25, 0.75, 0.75, 0.75])
     Interval(value=0.625, low=0.375, high=0.75)
     """
-    share = real_number("level", level, "Use 0.95, for example.")
-    if not 0 < share < 1:
-        raise invalid(SettingError, "level", must="be in (0, 1)", got=level, fix="Use 0.95, for example.")
+    share = fraction("level", level, "Use 0.95, for example.")
     check_callable("statistic", statistic)
     times = whole_number("resamples", resamples, most=_MOST_RESAMPLES)
     first = whole_number("seed", seed, 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tiledseg._backend import keras
-from tiledseg._validate import invalid, one_of
+from tiledseg._validate import fraction, invalid, one_of, settings_of
 from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TilingConfig
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models.bundle import write_bundle
@@ -66,11 +66,14 @@ class Segmenter:
 
     def __post_init__(self) -> None:
         """Check the parts, alone and against each other."""
+        for name, kind in (("preprocessing", PreprocessingConfig), ("tiling", TilingConfig)):
+            if isinstance(getattr(self, name), dict):
+                object.__setattr__(self, name, settings_of(kind, getattr(self, name), name))
         _check_types(self)
         _check_network(self)
         _check_labels(self)
         self.architecture.check_preprocessing(self.preprocessing)
-        _check_threshold(self.threshold)
+        fraction("threshold", self.threshold, "Try 0.5.")
         _check_tta(self)
         _check_tiling(self)
         object.__setattr__(self, "provenance", _as_json(self.provenance))
@@ -230,11 +233,6 @@ def _check_labels(segmenter: Segmenter) -> None:
             got=labels,
             fix="With one channel, name the foreground alone.",
         )
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0 < threshold < 1:
-        raise invalid(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix="Try 0.5.")
 
 
 def _check_tta(segmenter: Segmenter) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._validate import check_image, instance_of, invalid, read_region
+from tiledseg._validate import check_image, invalid, read_region, settings_of
 from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import ArrayError
 from tiledseg.preprocess._colour import converted, with_gamma
@@ -23,7 +23,9 @@ __all__ = ["Prepared", "prepare", "shrunk"]
 _LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 
-def prepare(image: Source, config: PreprocessingConfig, limits: Limits | None = None) -> Prepared:
+def prepare(
+    image: Source, config: PreprocessingConfig | dict[str, Any], limits: Limits | None = None
+) -> Prepared:
     """Prepare an image for a network: shrink and sharpen it, change its colours, bring its values into range.
 
     In this order: the image is shrunk, to the mean of the area that each new px covers, so that
@@ -36,7 +38,7 @@ def prepare(image: Source, config: PreprocessingConfig, limits: Limits | None = 
     ----------
     image : array_like
         (H, W) or (H, W, C) in the configured dtype; read region by region, never changed.
-    config : PreprocessingConfig
+    config : PreprocessingConfig or dict
         What the network was trained with.
     limits : tuple of ndarray, optional
         What `percentiles_of` the whole image are, where `image` is a part of it.
@@ -72,8 +74,10 @@ def shrunk(image: Source, config: PreprocessingConfig) -> AnyArray:
 class Prepared:
     """A prepared image: float32 (h, w, C), computed where it is sliced."""
 
-    def __init__(self, image: Source, config: PreprocessingConfig, limits: Limits | None = None) -> None:
-        instance_of(PreprocessingConfig, config, "config")
+    def __init__(
+        self, image: Source, config: PreprocessingConfig | dict[str, Any], limits: Limits | None = None
+    ) -> None:
+        config = settings_of(PreprocessingConfig, config, "config", optional=False)
         height, width, channels = check_image(image, config.channels)
         found = np.dtype(image.dtype)
         if (found.kind == "f") != (config.dtype == "float32") or (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._validate import invalid, one_of, real_number
-from tiledseg.errors import ArrayError, SettingError, StitchError
+from tiledseg._validate import fraction, invalid, one_of
+from tiledseg.errors import ArrayError, StitchError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
         got, fix = getattr(probs, "shape", probs), "Give one channel as probs[..., numpy.newaxis]."
         raise invalid(ArrayError, "probs", must="be an array (H, W, K)", got=got, fix=fix)
     if probs.shape[2] == 1:
-        cut = np.float32(real_number("threshold", threshold, _THRESHOLD_FIX))
+        cut = np.float32(fraction("threshold", threshold, _THRESHOLD_FIX))
         return np.greater_equal(probs[..., 0], cut).astype(np.uint8)
     labels: AnyArray = probs.argmax(axis=-1)
     return labels.astype(map_dtype("labels", probs.shape[2]))
@@ -60,9 +60,7 @@ class OutputSink:
         threshold: float = 0.5,
     ) -> None:
         wanted, dtype = map_shape(shape, output), map_dtype(output, shape[2])
-        threshold = real_number("threshold", threshold, _THRESHOLD_FIX)
-        if not 0 < threshold < 1:
-            raise invalid(SettingError, "threshold", must="be in (0, 1)", got=threshold, fix=_THRESHOLD_FIX)
+        threshold = fraction("threshold", threshold, _THRESHOLD_FIX)
         self._axes = _check_out(out, wanted, output, dtype)
         self.out: Sink = out
         self.shape: tuple[int, int, int] = shape

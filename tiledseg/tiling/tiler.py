@@ -87,7 +87,7 @@ class Tiler:
 
     Parameters
     ----------
-    config : TilingConfig, optional
+    config : TilingConfig or dict, optional
         Tile size, overlap, blending, alignment and padding.
 
     Examples
@@ -98,7 +98,7 @@ class Tiler:
     [(3, 64, 64, 3), (1, 64, 64, 3)]
     """
 
-    def __init__(self, config: TilingConfig | None = None) -> None:
+    def __init__(self, config: TilingConfig | dict[str, Any] | None = None) -> None:
         self.config: TilingConfig = settings_of(TilingConfig, config, "config")
 
     def grid(

@@ -66,7 +66,7 @@ class OverfitResult:
 
 
 def find_learning_rate(
-    config: TrainConfig,
+    config: TrainConfig | dict[str, Any],
     train: Sequence[PairLike],
     *,
     lowest: float = 1e-6,
@@ -79,7 +79,7 @@ def find_learning_rate(
 
     Parameters
     ----------
-    config : TrainConfig
+    config : TrainConfig or dict
         How the network is built and trained; its own rate and schedule play no part.
     train : sequence of Pair or tuple
         Pairs to learn from.
@@ -111,14 +111,16 @@ def find_learning_rate(
     return RateResult(rates, recorder.losses, _steepest(rates, recorder.losses))
 
 
-def overfit_one_batch(config: TrainConfig, train: Sequence[PairLike], *, steps: int = 100) -> OverfitResult:
+def overfit_one_batch(
+    config: TrainConfig | dict[str, Any], train: Sequence[PairLike], *, steps: int = 100
+) -> OverfitResult:
     """Train on the first batch of a run, again and again: a network that can learn fits it exactly.
 
     Nothing is written.
 
     Parameters
     ----------
-    config : TrainConfig
+    config : TrainConfig or dict
         How the network is built and trained; its learning rate stays constant.
     train : sequence of Pair or tuple
         Pairs to learn from.

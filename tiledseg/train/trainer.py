@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import check_process, keras
 from tiledseg._extras import extra
@@ -65,11 +65,11 @@ class Trainer:
 
     Parameters
     ----------
-    config : TrainConfig, optional
+    config : TrainConfig or dict, optional
         How the network is built and trained.
     """
 
-    def __init__(self, config: TrainConfig | None = None) -> None:
+    def __init__(self, config: TrainConfig | dict[str, Any] | None = None) -> None:
         self.config: TrainConfig = settings_of(TrainConfig, config, "config")
 
     def fit(
@@ -134,7 +134,7 @@ class Trainer:
         train: Sequence[PairLike] | None = None,
         valid: Sequence[PairLike] | None = None,
         *,
-        config: TrainConfig | None = None,
+        config: TrainConfig | dict[str, Any] | None = None,
         progress: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> TrainingResult:
@@ -149,7 +149,7 @@ class Trainer:
             The run's folder.
         train, valid : sequence of Pair or tuple, optional
             The same pairs as before; None takes the files that the run read.
-        config : TrainConfig, optional
+        config : TrainConfig or dict, optional
             Compared with the run's own settings; None takes those. What plays no part in what is
             computed may differ: memory, threads.
         progress : bool
@@ -174,8 +174,9 @@ class Trainer:
         folder = Path(path_text(run_dir, "run_dir")).resolve()
         known = read_settings(folder)
         if config is not None:
-            check_settings(known, settings_of(TrainConfig, config, "config"))
-            known = config
+            wanted = settings_of(TrainConfig, config, "config")
+            check_settings(known, wanted)
+            known = wanted
         own = _checked(known, callbacks)
         if train is None or valid is None:
             recorded = recorded_pairs(folder)

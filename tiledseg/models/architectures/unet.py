@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tiledseg._validate import instance_of
+from tiledseg._validate import settings_of
 from tiledseg.config import UNetConfig
 from tiledseg.models.blocks import ConvBlock, encoded, joined
 from tiledseg.models.builder import NetworkBuilder
@@ -28,7 +28,7 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
 
     Attributes
     ----------
-    config : UNetConfig
+    config : UNetConfig or dict
         The settings.
 
     Raises
@@ -45,7 +45,7 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
     config: UNetConfig = field(default_factory=UNetConfig)
 
     def __post_init__(self) -> None:
-        instance_of(UNetConfig, self.config, "config")
+        object.__setattr__(self, "config", settings_of(UNetConfig, self.config, "config", optional=False))
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
         """Give the features of every level.
