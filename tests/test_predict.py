@@ -205,8 +205,9 @@ def test_a_segmenter_keeps_the_context_that_it_was_trained_with(unet):
     plan = ts.plan(own, (30, 40, 1))
     assert plan.grid.tile_shape == (64, 64)
     assert (plan.verdict, plan.reason) == ("approximate", "the image is smaller than the tile, and padded")
-    exact = ts.plan(own, (30, 40, 1), {"tile_size": 64, "overlap": "exact"})
-    assert (exact.grid.tile_shape, exact.verdict) == ((32, 40), "exact")
+    for overlap in ("exact", 16):
+        given = ts.plan(own, (30, 40, 1), {"tile_size": 64, "overlap": overlap})
+        assert (given.grid.tile_shape, given.verdict) == ((32, 40), "exact")
 
 
 @pytest.mark.parametrize("name", ["unet", "swin_unet"])

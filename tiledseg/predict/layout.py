@@ -34,7 +34,10 @@ def lay_out(
         chosen = _best_tile(chosen, network, shape)
     _check_fixed(chosen, network)
     in_px = chosen if chosen.overlap != "exact" else chosen.changed(overlap=_exact(chosen, network, shape))
-    clip = _clipped(network, shape, chosen, square=square)
+    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
+    # would reach into the whole of a small image.
+    keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
+    clip = (False, False) if keeps_context else _clipped(network, shape, square=square)
     grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
     network.check_tile(grid.tile_shape)
     return chosen, grid
@@ -52,16 +55,11 @@ def _check_fixed(tiling: TilingConfig, network: Network) -> None:
             )
 
 
-def _clipped(
-    network: Network, shape: tuple[int, int], tiling: TilingConfig, *, square: bool
-) -> tuple[bool, bool]:
+def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
     """Say along which axes a small image shortens the tile: padding would change what the network sees."""
-    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
-    # would reach into the whole of a small image. Of a callable it is not known whether it takes another
-    # size.
+    # Of a callable it is not known whether it takes another size.
     y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
-    trained = network.tiling is not None and tiling.overlap != "exact"
-    if trained or network.receptive_field == UNKNOWN or (square and y != x):
+    if network.receptive_field == UNKNOWN or (square and y != x):
         return False, False
     return network.tile_size[0] is None, network.tile_size[1] is None
 

@@ -139,8 +139,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         Where it is None: the Segmenter's own tiling, else tiles of the network's fixed input
         size, else of 512 px, with a quarter of the tile as overlap, or what the stride leaves of
         it, and gaussian blending. A network of free size gets no larger tile than the image
-        rounded up to its stride, unless it is a Segmenter with a tiling of its own: that is the
-        context that it was trained with, and small images are padded to it.
+        rounded up to its stride. Only a Segmenter's own tiling stays as it is: that is the context
+        that it was trained with, and small images are padded to it.
     batch_size : int, optional
         Tiles per call of the network; chosen by memory where it is None.
     roi : array_like or "tissue", optional
