@@ -127,7 +127,7 @@ STITCHERS: list[Row] = [
     (lambda: tiling.labels_of(None), ArrayError, "numpy.newaxis"),
     (lambda: tiling.touching_tiles(GRID, 5), SettingError, "Box(...)"),
     (lambda: tiling.stitch_block(None, None, {}, 1), SettingError, "Tiler.grid"),
-    (lambda: tiling.tile_order(5), SettingError, "Tiler.grid"),
+    (lambda: tiling.Panels.of(5), SettingError, "Tiler.grid"),
 ]
 METRICS: list[Row] = [
     (lambda: metrics.count(None, MASK), ArrayError, "numpy.asarray"),

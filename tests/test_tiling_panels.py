@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiledseg import Stitcher, Tiler, TilingConfig
-from tiledseg.tiling import tile_order
+from tiledseg.tiling import Panels
 
 rng = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def stitched(image: np.ndarray, tiling: TilingConfig, out: object, ids: list[int
     tiler = Tiler(tiling)
     grid = tiler.grid(image.shape)
     stitcher = Stitcher(grid, image.shape[2], out)
-    ids = tile_order(grid, out) if ids is None else ids
+    ids = Panels.of(grid, out).order() if ids is None else ids
     for batch in tiler.batches(image, 3, ids=ids):
         stitcher.add(batch.ids, batch.tiles)
     stitcher.merge()
@@ -114,7 +114,7 @@ def test_going_on_computes_little_twice() -> None:
     image = rng.random((160, 160, 1), np.float32)
     tiling = TilingConfig(tile_size=8, overlap=2)
     out = Blocks(image.shape)
-    everything = len(tile_order(Tiler(tiling).grid(image.shape), out))
+    everything = len(Panels.of(Tiler(tiling).grid(image.shape), out).order())
     stitched(image, tiling, out)
     out.pixels[80:, 80:] = np.nan
     ids = stitched(image, tiling, out)

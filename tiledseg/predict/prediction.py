@@ -18,7 +18,7 @@ from tiledseg.io import open_image
 from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan
 from tiledseg.preprocess import prepare
-from tiledseg.tiling import EnlargingSink, OutputSink, Stitcher, map_dtype, map_shape, tile_order
+from tiledseg.tiling import EnlargingSink, OutputSink, Panels, Stitcher, map_dtype, map_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -231,14 +231,15 @@ def run_plan(
 ) -> Any:  # noqa: ANN401
     """Predict one image as planned; `watch` is given the output of each tile."""
     source = prepared(image, job, out)
-    order = tile_order(job.grid, None if job.is_scaled else out)
+    panels = Panels.of(job.grid, None if job.is_scaled else out)
+    order = panels.order()
     wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
     batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted)
     running = job.network.run(batches, job.grid.tile_shape, len(wanted), job.batch_size, job.tta)
     started = time.perf_counter()
     with closing(running), progress_bar(len(wanted), "tiles", shown=progress) as advance:
         outputs, classes = _first_seen(_one_by_one(running, job), job)
-        stitcher, out = _stitcher(job, classes, out)
+        stitcher, out = _stitcher(job, panels, classes, out)
         remaining = iter(order)
         for done, (tile_id, probs) in enumerate(outputs, 1):
             stitcher.skip(list(takewhile(tile_id.__ne__, remaining)), job.fill_value)  # outside the roi
@@ -309,15 +310,15 @@ def _first_seen(
     return chain([first], outputs), first[1].shape[-1]
 
 
-def _stitcher(job: Plan, classes: int, out: Any) -> tuple[Stitcher, Any]:  # noqa: ANN401
+def _stitcher(job: Plan, panels: Panels, classes: int, out: Any) -> tuple[Stitcher, Any]:  # noqa: ANN401
     """Make what blends the tiles into the map, enlarged where the network saw fewer px; and the map."""
     shape, threshold = (*job.shape, classes), job.network.threshold
     if out is None:
         out = np.zeros(map_shape(shape, job.output), map_dtype(job.output, classes))
     if not job.is_scaled:
-        return Stitcher(job.grid, classes, out, output=job.output, threshold=threshold), out
-    whole = OutputSink(out, shape, job.output, threshold)
-    return Stitcher(job.grid, classes, EnlargingSink(whole, (*job.grid.shape, classes))), out
+        return Stitcher(job.grid, classes, out, output=job.output, threshold=threshold, panels=panels), out
+    whole = EnlargingSink(OutputSink(out, shape, job.output, threshold), (*job.grid.shape, classes))
+    return Stitcher(job.grid, classes, whole, panels=panels), out
 
 
 def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledError:  # noqa: ANN401

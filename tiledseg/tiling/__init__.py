@@ -1,7 +1,7 @@
 """Tiles of an image, and one map from the outputs of tiles."""
 
 from tiledseg.tiling.grid import AxisGrid, Box, Tile, TileGrid, check_multiple
-from tiledseg.tiling.panels import tile_order
+from tiledseg.tiling.panels import Panels
 from tiledseg.tiling.receptive_field import UNKNOWN, Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
 from tiledseg.tiling.sinks import EnlargingSink, Output, OutputSink, labels_of, map_dtype, map_shape
 from tiledseg.tiling.stitcher import Stitcher, stitch_block, touching_tiles
@@ -18,6 +18,7 @@ __all__ = [
     "Grow",
     "Output",
     "OutputSink",
+    "Panels",
     "ReceptiveField",
     "Rule",
     "Slide",
@@ -36,6 +37,5 @@ __all__ = [
     "map_shape",
     "padded_places",
     "stitch_block",
-    "tile_order",
     "touching_tiles",
 ]

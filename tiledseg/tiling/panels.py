@@ -19,6 +19,8 @@ from tiledseg.tiling.grid import TileGrid
 from tiledseg.tiling.windows import axis_windows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tiledseg._types import AnyArray, FloatArray, Sink
     from tiledseg.tiling.windows import AxisWindow
 
@@ -26,11 +28,11 @@ __all__ = [
     "Band",
     "Carry",
     "PanelPlan",
+    "Panels",
     "add_weighted",
     "needed_tiles",
     "plan_panels",
     "sums_dtype",
-    "tile_order",
 ]
 
 # A band across the whole width costs memory in proportion to it. Where the sink stores blocks, the map is
@@ -94,7 +96,7 @@ def _wanted(plan: PanelPlan, others: list[PanelPlan], reach: int) -> int:
 
 def needed_tiles(
     plans: list[PanelPlan], rows: list[AxisWindow], columns: list[AxisWindow]
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
+) -> NDArray[np.bool_]:
     """Say which tiles touch a px that the sink lacks."""
     stops = np.array([window.stop for window in rows])
     needed = np.zeros((len(rows), len(columns)), bool)
@@ -106,20 +108,32 @@ def needed_tiles(
     return needed
 
 
-def tile_order(grid: TileGrid, out: Any = None) -> list[int]:  # noqa: ANN401
-    """List the tiles that a sink lacks, in the order that needs the least memory."""
-    instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
-    rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
-    plans = plan_panels(grid, columns, out)
-    needed = needed_tiles(plans, rows, columns)
-    across = len(columns)
-    return [
-        row * across + column
-        for plan in plans
-        for row in range(len(rows))
-        for column in plan.columns
-        if needed[row, column]
-    ]
+@dataclass(frozen=True, slots=True, eq=False)
+class Panels:
+    """How a map is worked through: windows of both axes, panels, and the tiles that a sink lacks."""
+
+    rows: list[AxisWindow]
+    columns: list[AxisWindow]
+    plans: list[PanelPlan]
+    needed: NDArray[np.bool_]  # by row and column of tiles
+
+    @classmethod
+    def of(cls, grid: TileGrid, out: Any = None) -> Panels:  # noqa: ANN401
+        """Cut the map of a grid into panels that suit a sink; None for one that takes rows."""
+        instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
+        rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
+        plans = plan_panels(grid, columns, out)
+        return cls(rows, columns, plans, needed_tiles(plans, rows, columns))
+
+    def order(self) -> list[int]:
+        """List the tiles that the sink lacks, in the order that needs the least memory."""
+        return [
+            row * len(self.columns) + column
+            for plan in self.plans
+            for row in range(len(self.rows))
+            for column in plan.columns
+            if self.needed[row, column]
+        ]
 
 
 def sums_dtype(rows: list[AxisWindow], columns: list[AxisWindow]) -> np.dtype[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from tiledseg._validate import instance_of, invalid, items_of, real_number, whole_number
 from tiledseg.errors import StitchError
 from tiledseg.tiling.grid import Box, TileGrid
-from tiledseg.tiling.panels import Band, add_weighted, needed_tiles, plan_panels, sums_dtype
+from tiledseg.tiling.panels import Band, Panels, add_weighted, sums_dtype
 from tiledseg.tiling.sinks import Output, OutputSink, map_dtype, map_shape
 from tiledseg.tiling.windows import axis_windows
 
@@ -36,7 +36,7 @@ class Stitcher:
     `skip` may be called from several threads.
 
     A sink that takes blocks (one with ``block_shape``, as `tiledseg.io.create_image` gives) is
-    filled panel by panel: tiles in the order of `tile_order` then need memory that depends
+    filled panel by panel: tiles in the order of `Panels.order` then need memory that depends
     neither on the image's height nor on its width. One with ``finished_rows`` is resumed: tiles
     that touch only px which it already has count as added.
 
@@ -53,6 +53,8 @@ class Stitcher:
         What the map holds, as for `tiled_predict`.
     threshold : float
         Where a mask of one channel is cut, in (0, 1).
+    panels : Panels, optional
+        How this grid fills this sink, where the caller knows it already.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class Stitcher:
         *,
         output: Output = "probabilities",
         threshold: float = 0.5,
+        panels: Panels | None = None,
     ) -> None:
         instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
         n_channels = whole_number("n_channels", n_channels, most=_MOST_CHANNELS)
@@ -91,11 +94,11 @@ class Stitcher:
         self.n_channels: int = n_channels
         self.out: Any = out
         self._sink: Sink = OutputSink(out, shape, output, threshold)
-        self._rows, self._columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
+        panels = panels or Panels.of(grid, out)
+        self._rows, self._columns, plans = panels.rows, panels.columns, panels.plans
         self._across = [np.repeat(window.weights, n_channels) for window in self._columns]
         precise = sums_dtype(self._rows, self._columns)
-        plans = plan_panels(grid, self._columns, out)
-        self._seen = ~needed_tiles(plans, self._rows, self._columns)
+        self._seen = ~panels.needed
         self._bands: list[Band] = []
         for plan in plans:
             left = self._bands[-1] if self._bands else None
