@@ -23,7 +23,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say the types
 numpydoc_show_class_members = False  # autodoc shows them
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 html_theme = "furo"

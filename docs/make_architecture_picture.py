@@ -20,7 +20,7 @@ LAYERS = (
     (("report", "pages, sheets, curves"),),
     (("evaluate", "images, model, metrics"),),
     (("train", "training loop, checkpoints"),),
-    (("data", "pairs, splits, crops"), ("models", "networks, bundles"), ("samples", "made-up images")),
+    (("data", "pairs, splits, crops"), ("models", "networks, bundles"), ("samples", "generated images")),
     (("predict", "plan, prediction, files"),),
     (("export", "GeoJSON, COCO"),),
     (("objects", "maps to cells"),),
