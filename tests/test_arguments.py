@@ -385,8 +385,8 @@ ROWS = {
 @pytest.mark.parametrize(
     ("call", "error", "fix"),
     [
-        pytest.param(*row, id=f"{room}-{place}")
-        for room, rows in ROWS.items()
+        pytest.param(*row, id=f"{package}-{place}")
+        for package, rows in ROWS.items()
         for place, row in enumerate(rows)
     ],
 )

@@ -261,7 +261,7 @@ def test_settings_are_written_where_there_is_no_source(tmp_path: Path) -> None:
         ({"memory_mb": "8"}, "`TrainConfig.memory_mb` must be a valid integer; got 8. Give a whole number."),
     ],
 )
-def test_every_complaint_says_how_to_mend_it(given, message):
+def test_every_complaint_says_how_to_fix_it(given, message):
     with pytest.raises(SettingError, match=re.escape(message)):
         TrainConfig(**given)
 

@@ -98,9 +98,9 @@ def refused(path, *words, error=BundleError, **options):
         ({"labels": ["cell"]}, SettingError, "`labels` must be of type tuple; got list"),
         ({"labels": (" ",)}, SettingError, "not empty"),
         ({"labels": (1,)}, SettingError, "not empty"),
-        ({"threshold": 0.0}, SettingError, "`threshold` must be in (0, 1)"),
-        ({"threshold": 1.0}, SettingError, "`threshold` must be in (0, 1)"),
-        ({"threshold": float("nan")}, SettingError, "`threshold` must be in (0, 1)"),
+        ({"threshold": 0.0}, SettingError, "`threshold` must be"),
+        ({"threshold": 1.0}, SettingError, "`threshold` must be"),
+        ({"threshold": float("nan")}, SettingError, "`threshold` must be"),
         ({"threshold": 1}, SettingError, "`threshold` must be of type float"),
         (
             {"preprocessing": PreprocessingConfig(channels=1)},

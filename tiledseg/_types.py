@@ -1,4 +1,4 @@
-"""Types that several rooms share; a lower room meets a higher one through them."""
+"""Types that several packages share; a lower package takes a higher one through a Protocol."""
 
 from __future__ import annotations
 

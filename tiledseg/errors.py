@@ -31,7 +31,7 @@ __all__ = [
 class TiledSegError(Exception):
     """Base of all errors that tiledseg raises on purpose.
 
-    The message says what is wrong, where, what was found, what was expected and how to mend it.
+    The message says what is wrong, where, what was found, what was expected and how to fix it.
     """
 
 
@@ -60,7 +60,7 @@ class StitchError(TiledSegError):
 
 
 class CancelledError(TiledSegError):
-    """The user stopped the work before its end; what was finished is kept.
+    """The user stopped the work before its end; what was finished stays.
 
     Parameters
     ----------

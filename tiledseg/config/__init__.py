@@ -3,19 +3,16 @@
 from tiledseg.config.architecture import ArchitectureConfig
 from tiledseg.config.augment import (
     NEEDS_RGB,
-    AugmentSet,
     BlurConfig,
     BrightnessConfig,
     ContrastConfig,
     ElasticConfig,
     FlipConfig,
     GammaConfig,
-    GeometricConfig,
     HueConfig,
     JpegConfig,
     LensConfig,
     NoiseConfig,
-    PhotometricConfig,
     RotateConfig,
     SharpenConfig,
     ShearConfig,
@@ -38,7 +35,7 @@ from tiledseg.config.data import (
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from tiledseg.config.evaluate import EvaluateConfig, EvaluateJobConfig
 from tiledseg.config.export import ExportConfig
-from tiledseg.config.founding import Imported, Note, import_founding
+from tiledseg.config.founding import import_founding
 from tiledseg.config.losses import (
     BasnetConfig,
     BceConfig,
@@ -71,9 +68,7 @@ from tiledseg.config.optimizer import (
     AdamWConfig,
     ConstantConfig,
     CosineConfig,
-    OptimizerConfig,
     PlateauConfig,
-    ScheduleConfig,
     SgdConfig,
 )
 from tiledseg.config.predict import AutoThreshold, PredictConfig, PredictJobConfig, Product, rgb_of
@@ -91,7 +86,6 @@ __all__ = [
     "AdamWConfig",
     "ArchitectureConfig",
     "AttentionUNetConfig",
-    "AugmentSet",
     "AutoThreshold",
     "BasnetConfig",
     "BceConfig",
@@ -120,9 +114,7 @@ __all__ = [
     "FocalConfig",
     "FocalTverskyConfig",
     "GammaConfig",
-    "GeometricConfig",
     "HueConfig",
-    "Imported",
     "IouConfig",
     "JpegConfig",
     "LensConfig",
@@ -132,10 +124,7 @@ __all__ = [
     "MultiResUNetConfig",
     "NetworkConfig",
     "NoiseConfig",
-    "Note",
-    "OptimizerConfig",
     "PadMode",
-    "PhotometricConfig",
     "PlateauConfig",
     "Precision",
     "PredictConfig",
@@ -147,7 +136,6 @@ __all__ = [
     "RotateConfig",
     "RunConfig",
     "RuntimeConfig",
-    "ScheduleConfig",
     "SgdConfig",
     "SharpUNetConfig",
     "SharpenConfig",

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from tiledseg._validate import did_you_mean, invalid, shown
 from tiledseg.config.toml import read_toml, write_toml
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Count", "Names", "Pair", "Share", "by_name", "complaint", "laid_over", "pair_of"]
 
-_LARGEST_FILE = 100_000
+_LONGEST_TEXT = 100_000
 
 
 def numbers_of(value: object) -> object:
@@ -33,7 +43,7 @@ def numbers_of(value: object) -> object:
         return value
     try:
         return operator.index(value)
-    except TypeError:  # an array, say
+    except TypeError:  # for example an array
         return value
 
 
@@ -70,6 +80,23 @@ Names: TypeAlias = Annotated[tuple[str, ...], as_tuple]
 """Names in order."""
 
 
+MaskThreshold: TypeAlias = Annotated[int, Field(ge=1, le=65535)] | None
+"""Grey value from which a px of a mask counts as foreground; None for masks that hold labels."""
+
+
+def _compiled(value: str, info: ValidationInfo) -> str:
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        must, fix = f"be a regular expression ({error})", "See Python's documentation of `re`."
+        raise invalid(SettingError, str(info.field_name), must=must, got=value, fix=fix) from None
+    return value
+
+
+Regex: TypeAlias = Annotated[str, AfterValidator(_compiled)]
+"""A regular expression."""
+
+
 def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
@@ -94,23 +121,11 @@ def laid_over(below: object, above: object) -> object:
 
 def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
     if not isinstance(text, kinds):
-        raise invalid(
-            SettingError,
-            "settings",
-            must="be text",
-            got=type(text).__name__,
-            fix="Read the file's text first.",
-        )
-    if not isinstance(text, str | bytes):
-        return
-    if len(text) > _LARGEST_FILE:
-        raise invalid(
-            SettingError,
-            "settings",
-            must=f"have at most {_LARGEST_FILE} characters",
-            got=len(text),
-            fix="Give a settings file.",
-        )
+        fix = "Read the file's text first."
+        raise invalid(SettingError, "settings", must="be text", got=type(text).__name__, fix=fix)
+    if isinstance(text, str | bytes) and len(text) > _LONGEST_TEXT:
+        must, fix = f"have at most {_LONGEST_TEXT} characters", "Give a settings file."
+        raise invalid(SettingError, "settings", must=must, got=len(text), fix=fix)
 
 
 def _names(hint: object) -> list[str]:
@@ -271,7 +286,7 @@ class Config(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:  # not JSON at all: `_explain` was never reached
             reason = error.errors()[0]["msg"]
-            raise SettingError(f"The settings are not valid JSON: {reason}. Mend the text.") from None
+            raise SettingError(f"The settings are not valid JSON: {reason}. Correct the text.") from None
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

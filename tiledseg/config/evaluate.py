@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from tiledseg.config.base import Config, Count, NotNegative
+from tiledseg.config.base import Config, Count, NotNegative, Regex
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 
@@ -33,20 +32,10 @@ class EvaluateConfig(Config):
     """How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal."""
     cell_px: Count = 1
     """Smaller areas, in px, count as no cells."""
-    group_regex: str | None = None
-    """Regular expression that finds in an image's name what it shares with others, its slide say; its
+    group_regex: Regex | None = None
+    """Regular expression that finds in an image's name what it shares with others, for example its slide; its
     first group, or all that it finds. Intervals then draw whole groups. None where each image stands
     alone."""
-
-    @model_validator(mode="after")
-    def _compiles(self) -> Self:
-        try:
-            re.compile(self.group_regex or "")
-        except re.error as error:
-            raise self._invalid(
-                "group_regex", "be a regular expression", f"{error}".capitalize() + "."
-            ) from None
-        return self
 
 
 class EvaluateJobConfig(EvaluateConfig):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tiledseg.config.base import Config, Count, Names, as_tuple
+from tiledseg.config.base import Config, Count, MaskThreshold, Names, as_tuple
 
 __all__ = ["ExportConfig"]
 
@@ -23,7 +23,7 @@ class ExportConfig(Config):
     instances for all of them."""
     names: Annotated[Names, Field(min_length=1)] = ("foreground",)
     """Name of the labels 1, 2, …."""
-    mask_threshold: Annotated[int, Field(ge=1, le=65535)] | None = 128
+    mask_threshold: MaskThreshold = 128
     """Grey value from which a px counts as foreground; None for masks that hold labels."""
     cell_px: Count = 1
     """Smaller areas, in px, are left out."""

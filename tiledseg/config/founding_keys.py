@@ -55,7 +55,7 @@ def _switch(on: object, off: object) -> Callable[[object], object]:
 
 def _lower(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("it must be text")  # noqa: TRY004  one more value that is no use
+        raise ValueError("it must be text")  # noqa: TRY004  one more value that cannot be used
     return value.lower()
 
 
@@ -67,7 +67,7 @@ def _loss(value: object) -> object:
 def _metrics(value: object) -> object:
     """Take names like ``val_iou_coef``; ``dice`` is always there, and ``val_`` as well."""
     if not isinstance(value, list | tuple):
-        raise ValueError("it must be a list of names")  # noqa: TRY004  one more value that is no use
+        raise ValueError("it must be a list of names")  # noqa: TRY004  one more value that cannot be used
     names = [_lower(one).removeprefix("val_").removesuffix("_coef") for one in value]
     return tuple(dict.fromkeys({"binary_accuracy": "accuracy"}.get(name, name) for name in names))
 
@@ -121,7 +121,7 @@ def _colour(value: object) -> object:
 def _sharpen(value: object) -> object:
     """Turn k of the kernel with 1 + 8k amid -k: 9k times the difference from the mean of 3 x 3 px."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("it must be a number")  # noqa: TRY004  one more value that is no use
+        raise ValueError("it must be a number")  # noqa: TRY004  one more value that cannot be used
     return {"sharpen": 9.0 * value, "sharpen_sigma": round(math.sqrt(2 / 3), 3)}
 
 
@@ -134,7 +134,7 @@ class Place:
     """Where the value of a key goes."""
 
     settings: str  # as in ``train.network.levels``; several are set apart by spaces
-    convert: Callable[[object], object] = _same  # a ValueError says why a value is no use
+    convert: Callable[[object], object] = _same  # a ValueError says why a value cannot be used
     note: str = ""  # what else is to know
     may_be_off: bool = False  # whether None, 0, False and "" switch it off, as it is without the setting
 
@@ -285,7 +285,7 @@ def transforms_of(values: dict[str, Any]) -> tuple[list[TransformConfig], dict[s
             try:
                 transforms.append(make(values))
             except (TypeError, ValueError, KeyError, IndexError, SettingError) as error:
-                problems[kind] = f"its values are no use ({type(error).__name__}: {error})"
+                problems[kind] = f"its values cannot be used ({type(error).__name__}: {error})"
     return transforms, problems
 
 

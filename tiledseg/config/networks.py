@@ -37,6 +37,11 @@ class UNetConfig(ConvolutionsConfig, LevelsConfig):
 
     Encoder level i has ``base_filters * 2**i`` filters, a kernel of
     ``max(3, base_kernel - 2 * i)`` px and a dilation of ``max(1, dilation - i)``.
+
+    The defaults are the founding experiment's network, which is large: 125,045,745 parameters and
+    115.7 GFLOP per tile of 512 px, about 0.5 s on two cores; its training takes hours on a GPU.
+    For most tasks start with ``UNetConfig(levels=5, base_filters=16, base_kernel=3)``, which has
+    1,946,993 parameters.
     """
 
     name: Literal["unet"] = "unet"
@@ -321,8 +326,8 @@ class TransUNetConfig(ArchitectureConfig):
         if None in self.input_shape:
             raise self._invalid(
                 "input_shape",
-                "have a height and a width, since each token's place is learnt",
-                "Use (512, 512, 3), say.",
+                "have a height and a width, since the network has parameters for each token's place",
+                "Use (512, 512, 3), for example.",
             )
         if self.hidden % self.heads:
             raise self._invalid(

@@ -26,11 +26,11 @@ _HEX = re.compile(r"#[0-9a-f]{6}")
 
 def rgb_of(colour: str) -> tuple[int, int, int]:
     """Read a colour."""
-    spelt = _NAMES.get(colour.lower(), colour.lower())
-    if not _HEX.fullmatch(spelt):
+    text = _NAMES.get(colour.lower(), colour.lower())
+    if not _HEX.fullmatch(text):
         fix = f"Known are {', '.join(_NAMES)}."
         raise invalid(SettingError, "colour", must="be a name or #rrggbb", got=colour, fix=fix)
-    return int(spelt[1:3], 16), int(spelt[3:5], 16), int(spelt[5:7], 16)
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
 
 def _known(colour: str) -> str:

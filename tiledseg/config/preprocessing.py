@@ -61,7 +61,7 @@ class PreprocessingConfig(Config):
         if self.percentiles is None:
             return self
         if len(self.percentiles) != 2 or self.percentiles[0] >= self.percentiles[1]:
-            raise self._invalid("percentiles", "be two, the first below the second", "Use (1.0, 99.0), say.")
+            raise self._invalid("percentiles", "be two, the first below the second", "Try (1.0, 99.0).")
         if self.dtype == "float32":
             raise self._invalid(
                 "percentiles",

@@ -31,7 +31,7 @@ def _overlap(value: object) -> object:
             "TilingConfig.overlap",
             must='be px, a fraction of the tile or "exact"',
             got=value,
-            fix='Use 64, 0.25 or "exact", say.',
+            fix='Use for example 64, 0.25 or "exact".',
         )
     return plain
 

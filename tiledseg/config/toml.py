@@ -53,7 +53,7 @@ def read_toml(text: str, model: type[BaseModel]) -> dict[str, Any]:
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingError(f"The settings are not valid TOML: {error}. Mend the file.") from None
+        raise SettingError(f"The settings are not valid TOML: {error}. Correct the file.") from None
     return {name: _with_none(value, _hint(model, name)) for name, value in table.items()}
 
 

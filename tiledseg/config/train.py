@@ -83,7 +83,7 @@ class TrainConfig(Config):
     """Largest length of the gradient of all weights together; None for no clipping."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay per step of a running average of the weights, in (0, 1), 0.99 say; the average is validated
-    and kept. None for the weights as they are."""
+    and saved. None for the weights as they are."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """What the network computes in; weights stay in float32."""
     loss: LossConfig = BceDiceConfig()
@@ -121,7 +121,7 @@ class TrainConfig(Config):
     devices: Count | Literal["all"] = 1
     """Devices that share each batch: accelerators where there are any, else processors."""
     deterministic: bool = True
-    """Whether the backend is told to compute the same bits each time, which exact resumption needs; it
+    """Whether the backend has to compute the same bits each time, which exact resumption needs; it
     holds for the rest of the process, and some losses have no such form on a GPU."""
     feed_threads: Count = 2
     """Threads that cut crops while the network computes."""
@@ -138,7 +138,7 @@ class TrainConfig(Config):
 
     @property
     def transforms(self) -> tuple[TransformConfig, ...]:
-        """Transforms of the crops, spelt out."""
+        """Transforms of the crops, as a list."""
         return augmenting(self.augment, self.preprocessing.channels)
 
     @model_validator(mode="after")
