@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import TYPE_CHECKING, Any
+
 import tiledseg
+from tiledseg.config import Config
+from tiledseg.config.toml import descriptions_of
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "tiledseg"
 author = "The tiledseg developers"
@@ -31,3 +39,29 @@ html_title = f"tiledseg {version}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_copy_source = False
+
+
+def list_fields(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ANN401, ARG001
+    """List the fields of settings, their defaults and meanings, as attributes in the form of numpydoc."""
+    if what != "class" or not issubclass(obj, Config):
+        return
+    lines += ["", "Attributes", "----------"]
+    for field, text in descriptions_of(obj).items():
+        info = obj.model_fields[field]
+        lines.append(field if info.is_required() else f"{field} : default {info.get_default()!r}")
+        lines += [f"    {line}" for line in inspect.cleandoc(text).splitlines()]
+
+
+def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:  # noqa: ANN401, ARG001, FBT001
+    """Leave out what is listed already, and pydantic's own settings."""
+    return True if name in FIELDS and not (inspect.isroutine(obj) or isinstance(obj, property)) else None
+
+
+MODELS = [one for one in vars(tiledseg.config).values() if inspect.isclass(one) and issubclass(one, Config)]
+FIELDS = {"model_config"}.union(*(model.model_fields for model in MODELS))
+
+
+def setup(app: Sphinx) -> None:
+    """Show settings as numpydoc shows attributes; it works at the priority 500."""
+    app.connect("autodoc-process-docstring", list_fields, priority=400)
+    app.connect("autodoc-skip-member", skip_fields)

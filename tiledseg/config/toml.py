@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tomlkit.container import Container
     from tomlkit.items import Table
 
-__all__ = ["meanings_of", "read_toml", "summary_of", "write_toml"]
+__all__ = ["descriptions_of", "meanings_of", "read_toml", "summary_of", "write_toml"]
 
 _WIDTH = 96
 _DEEP = re.compile(
@@ -125,14 +125,18 @@ def _hint(model: type[BaseModel], name: str) -> Any:  # noqa: ANN401
 # Pydantic reads these texts for every class when it is made (`use_attribute_docstrings`), which takes
 # 90 ms of each import; only help and settings files need them.
 @cache
-def meanings_of(model: type[BaseModel]) -> dict[str, str]:
-    """Say what each field means: the text below it, or below the one that it replaces."""
+def descriptions_of(model: type[BaseModel]) -> dict[str, str]:
+    """Give the text below each field, or below the one that it replaces."""
     found: dict[str, str] = {}
     for one in reversed(model.__mro__):
         if issubclass(one, BaseModel) and one is not BaseModel:
             found |= _texts_of(one.__module__).get(one.__name__, {})
-    fields = model.model_fields.items()
-    return {name: _prose(field.description or found.get(name, "")) for name, field in fields}
+    return {name: field.description or found.get(name, "") for name, field in model.model_fields.items()}
+
+
+def meanings_of(model: type[BaseModel]) -> dict[str, str]:
+    """Say what each field means, in plain text."""
+    return {name: _prose(text) for name, text in descriptions_of(model).items()}
 
 
 @cache
