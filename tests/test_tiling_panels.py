@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tiledseg import Stitcher, Tiler, TilingConfig
-from tiledseg.tiling import Panels
+from tests.test_tiling_grid import axes
+from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
+from tiledseg.config import Blend
+from tiledseg.tiling import AxisGrid, Box, Panels, stitch_block
 
 rng = np.random.default_rng(0)
 
@@ -120,3 +124,22 @@ def test_going_on_computes_little_twice() -> None:
     ids = stitched(image, tiling, out)
     assert everything / 4 <= len(ids) < everything * 0.34
     np.testing.assert_allclose(out.pixels, image, rtol=1e-6)
+
+
+@given(y=axes(60), x=axes(130), blend=st.sampled_from(get_args(Blend)), seed=st.integers(0, 99))
+def test_ones_stay_ones_and_outputs_in_0_to_1_stay_there(
+    y: AxisGrid, x: AxisGrid, blend: str, seed: int
+) -> None:
+    assume(len(y.origins) * len(x.origins) <= 500)
+    grid, draw = TileGrid(y, x, blend), np.random.default_rng(seed)
+    values = np.array([0, 1e-7, 1 / 3, 1 - 2**-24, 1], np.float32)
+    outputs = draw.choice(values, (len(grid), *grid.tile_shape, 2))
+    outputs[..., 0] = 1
+    stitcher = Stitcher(grid, 2, Blocks((*grid.shape, 2)))
+    ids = draw.permutation(len(grid))
+    stitcher.add(ids, outputs[ids])
+    box = Box(y.length // 3, y.length, x.length // 2, x.length)
+    for found in (stitcher.merge().pixels, stitch_block(grid, box, dict(enumerate(outputs)), 2)):
+        assert (found[..., 0] == 1).all()
+        assert found.min() >= 0
+        assert found.max() <= 1
