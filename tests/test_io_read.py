@@ -199,7 +199,7 @@ def test_not_an_image(put, data):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileError, match="no such file"):
+    with pytest.raises(FileError, match="does not exist"):
         read_image(tmp_path / "nothing.png")
 
 

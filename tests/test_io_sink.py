@@ -317,7 +317,7 @@ def test_a_second_run_is_refused_with_the_first_ones_process(tmp_path: Path) -> 
     with create_image(path, (20, 20), np.uint8, fingerprint={}) as out:
         out[:] = np.ones((20, 20), np.uint8)
         second = create_image(path, (20, 20), np.uint8, fingerprint={})
-        with pytest.raises(FileError, match=f"one run at a time; got a run in process {os.getpid()}"):
+        with pytest.raises(FileError, match=f"in use by a run in process {os.getpid()}"):
             second.__enter__()
 
 

@@ -198,7 +198,7 @@ def test_a_folder_takes_one_run_at_a_time_and_the_lock_of_a_killed_one_is_taken_
     )
     try:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(FileError, match=rf"one run at a time; got a run in process {holder.pid}\b"):
+        with pytest.raises(FileError, match=rf"in use by a run in process {holder.pid}\b"):
             ts.predict_files(SEGMENTER, folder, out)
         assert [path.name for path in out.iterdir()] == [".tiledseg.lock"]
     finally:

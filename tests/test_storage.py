@@ -1,4 +1,4 @@
-"""Locks, digests and caches on disk; writing whole or not at all is in test_io_write."""
+"""Locks, digests, caches on disk and new folders; test_io_write tests the writing of files."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tiledseg.errors import FileError
 LOCK = ".tiledseg.lock"
 
 
-def refused(context, words):
-    with pytest.raises(FileError, match=words), context:
+def refused(context, message):
+    with pytest.raises(FileError, match=message), context:
         pass
 
 
-def test_a_lock_says_who_holds_it_and_leaves_nothing(tmp_path):
+def test_a_second_run_is_refused_and_the_lock_leaves_no_file(tmp_path):
     with locked(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [LOCK]
-        refused(locked(tmp_path), rf"one run at a time; got a run in process {os.getpid()}\b")
+        refused(locked(tmp_path), rf"in use by a run in process {os.getpid()}\b")
     assert not list(tmp_path.iterdir())
 
 
@@ -60,7 +60,7 @@ def test_a_file_under_the_name_of_the_lock_is_refused_and_left_alone(tmp_path, d
     assert (tmp_path / LOCK).read_bytes() == data
 
 
-def test_a_file_that_appears_at_the_last_moment_is_left_alone(tmp_path, monkeypatch):
+def test_a_file_that_appears_just_before_the_lock_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("tiledseg._storage.locks._holder", lambda path: "")
     (tmp_path / LOCK).write_text("my own notes")
     refused(locked(tmp_path), "must be a lock of tiledseg")
@@ -84,17 +84,17 @@ def test_a_pipe_is_refused_at_once(tmp_path):
     refused(locked(tmp_path), "must be a lock of tiledseg")
 
 
-def test_a_lock_beside_a_file_is_called_by_the_file(tmp_path):
+def test_the_error_of_a_lock_beside_a_file_names_the_file(tmp_path):
     with hold(tmp_path / ".a.lock", tmp_path / "a.tif"):
-        refused(hold(tmp_path / ".a.lock", tmp_path / "a.tif"), r"a\.tif` must be free")
+        refused(hold(tmp_path / ".a.lock", tmp_path / "a.tif"), r"a\.tif` is in use")
 
 
-def test_digests(tmp_path):
+def test_digests_depend_on_bytes_shape_and_dtype(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"some bytes")
     assert sha256(path) == hashlib.sha256(b"some bytes").hexdigest()
     assert file_digest(path) == f"sha256:{sha256(path)}"
-    with pytest.raises(FileError, match="must exist"):
+    with pytest.raises(FileError, match="does not exist"):
         sha256(tmp_path / "missing")
     array = np.arange(6, dtype=np.uint8)
     digests = {array_digest(one) for one in (array, array.reshape(2, 3), array.astype(np.int8), array[::-1])}
@@ -110,7 +110,7 @@ def test_bytes_are_read_at_an_offset_without_pread(tmp_path, monkeypatch):
         assert read_at(file, 8, 4) == b"89"
 
 
-def test_a_cache_gives_back_what_was_kept(tmp_path):
+def test_a_cache_returns_what_was_written_first(tmp_path):
     cache = DiskCache(tmp_path / "cache")
     assert cache.find("key") is None
     folder = cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"data"))
@@ -123,7 +123,7 @@ def test_a_cache_gives_back_what_was_kept(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.npy", "sha256.json"])
 @pytest.mark.parametrize("data", [None, b"", b"DATA", b"[1]", b'{"../secret": "0"}'])
-def test_what_is_damaged_in_a_cache_is_dropped(tmp_path, caplog, name, data):
+def test_a_damaged_folder_of_a_cache_is_dropped(tmp_path, caplog, name, data):
     cache = DiskCache(tmp_path)
     folder = cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"data"))
     (folder / name).unlink()
@@ -136,7 +136,7 @@ def test_what_is_damaged_in_a_cache_is_dropped(tmp_path, caplog, name, data):
     assert cache.find("key") == folder
 
 
-def test_a_cache_drops_what_was_not_used_for_longest(tmp_path):
+def test_a_full_cache_drops_the_least_recently_used(tmp_path):
     cache = DiskCache(tmp_path, most_bytes=2500)
     for place, key in enumerate(("a", "b", "c")):
         folder = cache.keep(key, lambda where: (where / "data").write_bytes(bytes(1000)))
@@ -155,7 +155,7 @@ def test_a_writer_that_fails_leaves_nothing_in_the_cache(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_new_folder_replaces_only_what_it_may(tmp_path):
+def test_a_new_folder_replaces_only_the_names_given(tmp_path):
     target = tmp_path / "out"
     for text in ("first", "second"):
         with new_folder(target, replace={"a"}) as part:
@@ -166,7 +166,7 @@ def test_a_new_folder_replaces_only_what_it_may(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_appears_in_a_folder_while_it_is_replaced_stays(tmp_path):
+def test_a_file_that_appears_in_a_folder_while_it_is_replaced_stays(tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     (target / "a").write_text("first")

@@ -1,4 +1,4 @@
-"""Panels: maps cut into groups of columns give what whole rows give, in memory that knows no width."""
+"""Panels: a map divided into groups of columns equals one stitched in whole rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ rng = np.random.default_rng(0)
 
 
 class Blocks:
-    """A sink that takes blocks, and knows what it has."""
+    """A sink that takes blocks and counts its finished rows."""
 
     def __init__(self, shape: tuple[int, ...], step: int = 8) -> None:
         self.shape, self.dtype, self.block_shape = shape, np.dtype(np.float32), (step, step)
@@ -39,7 +39,7 @@ class Blocks:
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+def narrow_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tiledseg.tiling.panels._PANEL", 16)
 
 
@@ -63,7 +63,7 @@ def stitched(image: np.ndarray, tiling: TilingConfig, out: object, ids: list[int
     blend=st.sampled_from(["crop", "constant", "gaussian"]),
     seed=st.integers(0, 9),
 )
-def test_panels_give_the_image_back(
+def test_stitching_in_panels_returns_the_image(
     height: int, width: int, channels: int, tile: int, overlap: float, blend: str, seed: int
 ) -> None:
     image = np.random.default_rng(seed).random((height, width, channels), np.float32)
@@ -74,7 +74,7 @@ def test_panels_give_the_image_back(
     np.testing.assert_allclose(out.pixels, image, rtol=1e-6, atol=1e-6)
 
 
-def test_any_order_of_tiles_gives_the_same() -> None:
+def test_any_order_of_tiles_gives_the_same_map() -> None:
     image = rng.random((60, 100, 1), np.float32)
     tiling = TilingConfig(tile_size=16, overlap=6)
     ids = np.random.default_rng(1).permutation(len(Tiler(tiling).grid(image.shape))).tolist()
@@ -83,7 +83,7 @@ def test_any_order_of_tiles_gives_the_same() -> None:
     np.testing.assert_allclose(out.pixels, image, rtol=1e-6)
 
 
-def test_what_leaves_is_cut_along_the_blocks() -> None:
+def test_regions_written_to_the_sink_are_aligned_with_its_blocks() -> None:
     image = rng.random((60, 100, 1), np.float32)
     out = Blocks(image.shape)
     stitched(image, TilingConfig(tile_size=16, overlap=6), out)
@@ -95,7 +95,7 @@ def test_what_leaves_is_cut_along_the_blocks() -> None:
 
 
 @given(most=st.integers(0, 40), tile=st.integers(4, 24), overlap=st.floats(0, 0.8), again=st.integers(0, 20))
-def test_a_run_that_was_stopped_is_gone_on_with_bit_for_bit(
+def test_a_resumed_run_gives_the_same_map_bit_for_bit(
     most: int, tile: int, overlap: float, again: int
 ) -> None:
     image = np.random.default_rng(most).random((50, 90, 2), np.float32)
@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_is_gone_on_with_bit_for_bit(
     np.testing.assert_array_equal(parts.pixels, whole.pixels)
 
 
-def test_going_on_computes_little_twice() -> None:
+def test_a_resumed_run_computes_few_tiles_twice() -> None:
     image = rng.random((160, 160, 1), np.float32)
     tiling = TilingConfig(tile_size=8, overlap=2)
     out = Blocks(image.shape)

@@ -1,4 +1,4 @@
-"""`stitch(tiles(x))` is x, whatever x and the tiling are."""
+"""Stitching the tiles of any image with any tiling returns the image."""
 
 from typing import TYPE_CHECKING, get_args
 
@@ -81,13 +81,13 @@ def check_round_trip(image, config, batch_size):
     result = stitched(image, config, batch_size)
     wanted = image.reshape(*image.shape[:2], -1).astype(np.float32)
     assert result.dtype == np.float32
-    exact = config.blend == "crop" or (config.blend == "constant" and _apart(image, config))
+    exact = config.blend == "crop" or (config.blend == "constant" and _without_overlap(image, config))
     np.testing.assert_allclose(result, wanted, rtol=0 if exact else 1e-6, atol=0)
     np.testing.assert_array_equal(image, before)
 
 
-def _apart(image, config):
-    """Say whether no two tiles of the grid overlap."""
+def _without_overlap(image, config):
+    """Return whether no two tiles of the grid overlap."""
     grid: TileGrid = Tiler(config).grid(image.shape)
     return all(
         right - left >= axis.tile
@@ -110,7 +110,7 @@ def test_the_order_of_tiles_does_not_matter(case, random):
 @pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap", "constant"])
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 64))
 @settings(max_examples=100, deadline=None)
-def test_padding_is_numpys(mode, height, width, tile):
+def test_padding_equals_that_of_numpy(mode, height, width, tile):
     image = np.arange(height * width, dtype=np.float32).reshape(height, width)
     config = TilingConfig(tile_size=tile, overlap=0, pad_mode=mode, pad_value=7.0, alignment=tile)
     grid = Tiler(config).grid(image.shape)

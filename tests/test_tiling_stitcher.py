@@ -1,4 +1,4 @@
-"""Stitcher: completeness, streaming, what the map holds, sinks."""
+"""Stitcher: completeness, streaming, outputs, sinks."""
 
 import threading
 
@@ -32,7 +32,7 @@ def test_a_missing_tile_is_named():
     stitcher = Stitcher(grid, 1)
     for batch in batches[1:]:
         stitcher.add(batch.ids, batch.tiles)
-    with pytest.raises(StitchError, match=r"3 missing, the first with id 0 at \(y, x\) = \(0, 0\)"):
+    with pytest.raises(StitchError, match=r"3 of \d+ tiles.*the first with id 0 at \(y, x\) = \(0, 0\)"):
         stitcher.merge()
 
 
@@ -41,9 +41,9 @@ def test_a_repeated_tile_is_an_error_and_changes_nothing():
     grid, batches = tiles_of(image)
     stitcher = Stitcher(grid, 1)
     stitcher.add(batches[0].ids, batches[0].tiles)
-    with pytest.raises(StitchError, match="each tile once; got 2 again"):
+    with pytest.raises(StitchError, match=r"`ids`.*got tile 2 a second time"):
         stitcher.add([4, 2], batches[0].tiles[:2])
-    with pytest.raises(StitchError, match="each tile once; got 4 again"):
+    with pytest.raises(StitchError, match=r"`ids`.*got tile 4 a second time"):
         stitcher.add([4, 4], batches[0].tiles[:2])
     for batch in batches[1:]:
         stitcher.add(batch.ids, batch.tiles)
@@ -53,12 +53,12 @@ def test_a_repeated_tile_is_an_error_and_changes_nothing():
 @pytest.mark.parametrize("tile_id", [-1, 10_000, 0.5, "0", True])
 def test_an_unknown_tile_is_an_error(tile_id):
     grid, batches = tiles_of(probs())
-    with pytest.raises(TiledSegError, match="`ids` must be "):
+    with pytest.raises(TiledSegError, match=r"`ids` must be "):
         Stitcher(grid, 1).add([tile_id], batches[0].tiles[:1])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
-def test_refused_outputs_leave_nothing_behind(bad):
+def test_refused_outputs_change_nothing(bad):
     image = probs()
     grid, batches = tiles_of(image)
     stitcher = Stitcher(grid, 1)
@@ -72,7 +72,7 @@ def test_refused_outputs_leave_nothing_behind(bad):
 
 
 @pytest.mark.parametrize("kind", [complex, str, object])
-def test_outputs_that_are_no_real_numbers_are_refused(kind):
+def test_outputs_that_are_not_real_numbers_are_refused(kind):
     grid, batches = tiles_of(probs())
     with pytest.raises(StitchError, match="boolean, integer or real"):
         Stitcher(grid, 1).add(batches[0].ids, batches[0].tiles.astype(kind))
@@ -85,15 +85,7 @@ def test_outputs_of_the_wrong_shape_are_an_error(shape):
         Stitcher(grid, 1).add([0], np.zeros(shape))
 
 
-def test_outputs_that_are_not_finite_are_an_error():
-    grid, batches = tiles_of(probs())
-    outputs = batches[0].tiles.copy()
-    outputs[1, 2, 3] = np.nan
-    with pytest.raises(StitchError, match="1 NaN or infinite values in tile 1"):
-        Stitcher(grid, 1).add(batches[0].ids, outputs)
-
-
-def test_finished_rows_leave_at_once_and_in_order():
+def test_finished_rows_are_written_at_once_and_in_order():
     class Recorder:
         shape, dtype, rows = (30, 21, 1), np.dtype("float32"), []
 
@@ -121,7 +113,7 @@ def test_a_streamed_memmap_equals_the_map_in_memory(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), merged(image))
 
 
-def test_several_threads_may_add():
+def test_several_threads_can_add():
     image = probs(60, 50)
     grid, batches = tiles_of(image)
     stitcher = Stitcher(grid, 1)
@@ -141,7 +133,7 @@ def test_flipped_tiles_on_a_mirrored_grid_give_the_flipped_map():
     flipped = np.ascontiguousarray(image[::-1, ::-1])
     for blend in ("constant", "linear", "hann", "gaussian"):
         tiler = Tiler(TilingConfig(tile_size=8, overlap=4, blend=blend))
-        noisy = []  # each tile adds its own number, so that only its weight decides
+        noisy = []  # each tile adds its own number, so that the result depends on its weights
         for this in (image, flipped):
             grid = tiler.grid(this.shape)
             stitcher = Stitcher(grid, 1)
@@ -153,7 +145,7 @@ def test_flipped_tiles_on_a_mirrored_grid_give_the_flipped_map():
 
 
 @pytest.mark.parametrize("output", ["mask", "labels"])
-def test_a_map_holds_what_output_says(output):
+def test_the_output_decides_what_a_map_holds(output):
     one, three = probs(), probs(channels=3)
     mask = merged(one, output=output, threshold=0.25)
     assert mask.dtype == np.uint8
@@ -171,7 +163,7 @@ def test_many_labels_take_two_bytes():
     assert Stitcher(grid, 300, output="labels").out.dtype == np.uint16
 
 
-def test_one_channel_goes_into_a_flat_array():
+def test_one_channel_can_be_written_into_a_2d_array():
     out = np.zeros((30, 21), np.float32)
     merged(probs(), out)
     np.testing.assert_allclose(out, probs()[..., 0], rtol=1e-6)
@@ -202,12 +194,12 @@ def test_a_sink_that_cannot_hold_the_map_is_refused(out, options, message):
         ({"output": "mask", "threshold": "0.5"}, "`threshold` must be a finite number"),
     ],
 )
-def test_outputs_that_make_no_sense_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(SettingError, match=message):
         merged(probs(), **options)
 
 
-def test_quantising_what_is_no_probability_is_refused():
+def test_outputs_outside_0_to_1_cannot_be_stored_as_uint8():
     with pytest.raises(ArrayError, match=r"in \[0, 1\] to be stored as uint8"):
         merged(probs() * 3, output="uint8")
 
@@ -237,13 +229,13 @@ def test_broadcast_outputs_are_read_within_their_bounds(width, channels):
         assert (found == 0.75).all()
 
 
-def test_labels_of_the_founding_cases():
+def test_labels_of_ties():
     assert labels_of(np.array([[[0.5], [0.49]]], np.float32)).tolist() == [[1, 0]]
     assert labels_of(np.array([[[0.2, 0.4, 0.4]]], np.float32)).tolist() == [[1]]
 
 
 @pytest.mark.parametrize("pieces", [[5], [1, 1, 1, 1, 1], [2, 3], [4, 1]])
-def test_enlarging_is_bilinear_and_independent_of_the_pieces(pieces):
+def test_enlarging_is_bilinear_for_any_pieces(pieces):
     small = np.array([[0.0], [1.0], [0.0], [1.0], [1.0]], np.float32)[..., None]
     out = np.zeros((10, 1, 1), np.float32)
     sink, start = EnlargingSink(out, small.shape), 0

@@ -1,4 +1,4 @@
-"""Tiler: what it accepts, and what it refuses."""
+"""Tiler: images that it accepts and refuses, batches, default tilings."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def first_tiles(image, **settings):
     return next(iter(Tiler(TilingConfig(**({"tile_size": 4, "overlap": 0} | settings))).batches(image)))
 
 
-def test_tiles_keep_the_dtype_and_are_memory_of_their_own():
+def test_tiles_have_the_dtype_of_the_image_and_their_own_memory():
     image = np.arange(64, dtype=">u2").reshape(8, 8)
     batch = first_tiles(image)
     assert batch.tiles.dtype == np.uint16
@@ -22,7 +22,7 @@ def test_tiles_keep_the_dtype_and_are_memory_of_their_own():
     assert image.max() == 63
 
 
-def test_batches_follow_the_ids_asked_for():
+def test_batches_follow_the_given_ids():
     image = np.arange(64).reshape(8, 8)
     batches = list(Tiler(TilingConfig(tile_size=4, overlap=0)).batches(image, 2, ids=[3, 0, 2]))
     assert [batch.ids.tolist() for batch in batches] == [[3, 0], [2]]
@@ -55,8 +55,8 @@ def test_memmap_is_read_as_an_array(tmp_path):
     [
         (np.zeros(5), r"shape \(H, W\) or \(H, W, C\); got \(5,\)"),
         (np.zeros((2, 5, 5, 3)), "one image at a time"),
-        (np.zeros((3, 64, 64)), r"reads as \(C, H, W\).*numpy.moveaxis\(image, 0, -1\)"),
-        (np.zeros((0, 5)), "An empty image has no map"),
+        (np.zeros((3, 64, 64)), r"\(C, H, W\).*numpy.moveaxis\(image, 0, -1\)"),
+        (np.zeros((0, 5)), "empty image"),
         (np.zeros((5, 5, 0)), "at least 1 px and 1 channel"),
         (np.zeros((5, 5), complex), "got complex128"),
         (np.zeros((5, 5), object), "got object"),
@@ -64,12 +64,12 @@ def test_memmap_is_read_as_an_array(tmp_path):
         ([[1, 2], [3, 4]], "an array with shape and dtype; got list"),
     ],
 )
-def test_what_is_no_image_is_refused(image, message):
+def test_arrays_that_are_not_images_are_refused(image, message):
     with pytest.raises(ArrayError, match=message):
         first_tiles(image)
 
 
-def test_nan_is_refused_with_its_place():
+def test_nan_is_refused_with_its_position():
     image = np.zeros((8, 8), np.float32)
     image[5, 6] = np.nan
     image[7, 7] = np.inf
@@ -106,7 +106,7 @@ def test_a_grid_of_another_image_is_refused():
 
 
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
-def test_a_box_of_any_size_is_read_as_a_tile_is(mode):
+def test_a_box_of_any_size_is_padded_like_a_tile(mode):
     image = np.random.default_rng(0).integers(1, 256, (30, 40, 2), np.uint8)
     tiler = Tiler(TilingConfig(tile_size=16, overlap=4, pad_mode=mode))
     box = Box(10, 45, 35, 50)

@@ -27,7 +27,7 @@ def test_weights_are_parts_of_4096_and_sum_to_one(axis, blend):
 
 
 @given(axes(), st.sampled_from(["constant", "linear", "hann", "gaussian"]))
-def test_weights_are_those_of_the_window_to_one_part(axis, blend):
+def test_weights_equal_the_window_within_one_part(axis, blend):
     place = np.arange(0.5, axis.tile)
     end = np.minimum(place, axis.tile - place)
     shape = {
@@ -53,7 +53,7 @@ def test_support_lies_in_tile_and_image(axis, blend):
 
 
 @given(axes(), blends)
-def test_where_one_tile_covers_its_weight_is_exactly_one(axis, blend):
+def test_a_px_of_one_tile_has_weight_one(axis, blend):
     windows = axis_windows(axis, blend)
     count = np.zeros(axis.length, int)
     for window in windows:
@@ -68,7 +68,7 @@ def test_linear_by_hand():
     np.testing.assert_allclose(second.weights, [0.25, 0.75, 1, 1])
 
 
-def test_crop_is_the_core():
+def test_the_windows_of_crop_are_the_cores():
     assert [(w.start, w.stop) for w in axis_windows(AxisGrid(10, 4, 2), "crop")] == [
         (0, 3),
         (3, 5),

@@ -1,6 +1,6 @@
 """The one place that loads Keras and TensorFlow: importing this module loads Keras.
 
-TensorFlow itself loads only where something of its own is touched, so that the JAX and PyTorch
+TensorFlow itself loads only when one of its names is first used, so that the JAX and PyTorch
 backends of Keras work without it.
 """
 
@@ -13,7 +13,7 @@ import lazy_loader
 
 from tiledseg.errors import ModelError
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import, or its banner is printed
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import, or TensorFlow prints its banner
 
 import keras
 
@@ -23,17 +23,17 @@ __all__ = ["check_process", "keras", "tf"]
 
 
 class _Process:
-    """What this process may do with the backend."""
+    """The state of the backend in this process."""
 
-    used = False  # a network was run here by this library
-    orphaned = False  # it was forked from a process whose backend had threads, which it does not have
+    used = False  # whether this library ran a network here
+    orphaned = False  # whether the parent's backend had started threads, which a fork does not copy
 
 
 def check_process() -> None:
-    """Refuse to use the backend in a forked child of a process that has used it: it would wait for ever."""
+    """Refuse to use the backend in a fork of a process that has used it: the child would wait forever."""
     if _Process.orphaned:
         raise ModelError(
-            "This process was forked from one that had used a network, whose threads it does not have. "
+            "This process was forked from one that has used a network, and threads are not copied by a fork. "
             'Start processes with multiprocessing.get_context("spawn").'
         )
     _Process.used = True
@@ -44,7 +44,7 @@ def _after_fork() -> None:
 
 
 def _tensorflow_started() -> bool:
-    """Say whether TensorFlow has begun to compute; importing it does not start its threads."""
+    """Return whether TensorFlow has started its threads; importing it does not."""
     eager = sys.modules.get("tensorflow.python.eager.context")
     context = eager.context_safe() if eager and hasattr(eager, "context_safe") else None
     return getattr(context, "_context_handle", None) is not None

@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-with warnings.catch_warnings():  # it warns of a missing notebook widget, which nobody asked for
+with warnings.catch_warnings():  # tqdm warns where the notebook widget is missing
     warnings.simplefilter("ignore")
     from tqdm.auto import tqdm
 
@@ -22,7 +22,7 @@ _log = logging.getLogger("tiledseg")
 
 @contextlib.contextmanager
 def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Callable[[int], object]]:
-    """Show how far a piece of work is."""
+    """Show the progress of some work; the caller passes the steps done since the last call."""
     if not shown:
         yield lambda _steps: None
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
@@ -33,7 +33,7 @@ def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Callable[[in
 
 
 class _Lines:
-    """Logs a line whenever another tenth is done."""
+    """Logs a line after each tenth of the work."""
 
     def __init__(self, total: int, what: str) -> None:
         self._total, self._what, self._done, self._tenths = total, what, 0, 0

@@ -27,7 +27,7 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 @runtime_checkable
 class Source(Protocol):
-    """Pixels to read: a NumPy array, memmap, zarr or Dask array, or anything alike."""
+    """Pixels to read: a NumPy array, memmap, zarr or Dask array, or the like."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,7 +40,7 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401
-        """Read the region that a tuple of slices names."""
+        """Read the region that a tuple of slices selects."""
         ...
 
 

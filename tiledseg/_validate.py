@@ -1,4 +1,4 @@
-"""The one form of an error message, and what arguments and arrays must be."""
+"""The form of error messages, and checks of arguments and arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, Source
 else:
-    np = lazy_loader.load("numpy", suppress_warning=True)  # help and settings do without it
+    np = lazy_loader.load("numpy", suppress_warning=True)  # help and settings do not need it
 
 __all__ = [
     "all_of",
@@ -52,12 +52,12 @@ __all__ = [
 
 _LONGEST = 120
 _LONGEST_NAME = 100
-_MOST_LABELS = 5  # named in one message
+_MOST_LABELS = 5  # listed in one message
 _Error = TypeVar("_Error", bound=TiledSegError)
 
 
 def invalid(error: type[_Error], what: str, *, must: str, got: object, fix: str) -> _Error:
-    """Build an error in the one form: what, what it must be, what was found, how to fix it."""
+    """Build an error whose message says what is wrong, what was found and how to fix it."""
     return error(f"`{shown(what)}` must {must}; got {shown(got)}. {fix}")
 
 
@@ -70,22 +70,22 @@ def shown(value: object) -> str:
 
 
 def named(path: object) -> str:
-    """Show a path on one short line; a long one loses its beginning, not its file name."""
+    """Show a path on one short line; a long path is cut at its beginning, not at its file name."""
     text = str(path)
     return shown(text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}")
 
 
 def listed(values: Iterable[object], most: int) -> str:
-    """Show some values, and count those that are left out."""
+    """Show the first values, and count those that are left out."""
     texts = [shown(value if isinstance(value, str) else str(value)) for value in values]
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Name the known word that is nearest to a wrong one."""
+    """Suggest the known word that is closest to a wrong one."""
     words = sorted(known)
-    near = get_close_matches(shown(word), words, n=1)  # what is no text has no near one
+    near = get_close_matches(shown(word), words, n=1)  # `word` may be any object
     return f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(words)}."
 
 
@@ -117,7 +117,7 @@ def real_number(name: str, value: object, fix: str = "Give a number.") -> float:
 
 
 def fraction(name: str, value: object, fix: str) -> float:
-    """Check that an option is a number between 0 and 1, without these."""
+    """Check that an option is a number greater than 0 and less than 1."""
     number = real_number(name, value, fix)
     if not 0 < number < 1:
         raise invalid(SettingError, name, must="be in (0, 1)", got=value, fix=fix)
@@ -163,7 +163,7 @@ def instance_of(kind: type[_Kind], value: object, name: str, fix: str = "") -> _
 
 
 def settings_of(kind: type[_Kind], value: object, name: str, *, optional: bool = True) -> _Kind:
-    """Take settings as their class, as a dict of some of them, or None for the defaults."""
+    """Return settings given as their class, as a dict of some of them, or as None for the defaults."""
     if value is None and optional:
         return kind()
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
@@ -177,7 +177,7 @@ def settings_of(kind: type[_Kind], value: object, name: str, *, optional: bool =
 def items_of(
     values: object, name: str, must: str, fix: str, error: type[TiledSegError] = SettingError
 ) -> Iterator[Any]:
-    """Go through what must be a sequence, and no text, whose letters would be taken for items."""
+    """Iterate over an argument that must be a sequence; a text is refused, since its letters are no items."""
     try:
         found = None if isinstance(values, str | bytes) else iter(values)  # type: ignore[call-overload]
     except TypeError:
@@ -201,26 +201,26 @@ def check_callable(name: str, value: object) -> None:
 
 
 def path_text(path: object, name: str = "path", error: type[TiledSegError] = FileError) -> str:
-    """Return a path as text, or say why it cannot be one."""
+    """Return a path as text; refuse what cannot be a path."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text:
         fix = "Pass a str or a pathlib.Path."
         raise invalid(error, name, must="be a path as text", got=repr(path), fix=fix)
     if "\0" in text:
-        raise invalid(error, name, must="hold no NUL character", got=repr(text), fix="Rename the file.")
+        raise invalid(error, name, must="not contain a NUL character", got=repr(text), fix="Rename the file.")
     return text
 
 
 def check_component(text: str, name: str, fix: str) -> None:
-    """Check that a text from a file can be one component of a path, on every system."""
-    plain = PureWindowsPath(text).name == text  # which also sees /, \\ and drives
+    """Check that a text from a file is one component of a path, on every system."""
+    plain = PureWindowsPath(text).name == text  # it knows /, \\ and drives
     if text in {"", ".."} or "\0" in text or not plain:
-        must = "be one plain name of a file or a folder, without /, \\, a drive or .."
+        must = "be the name of a file or a folder, without /, \\, a drive or .."
         raise invalid(FileError, name, must=must, got=repr(text), fix=fix)
 
 
 def path_texts(paths: object, name: str) -> list[str]:
-    """List what is given as one path or as several, as text."""
+    """Return one path or several as a list of texts."""
     if isinstance(paths, str | os.PathLike):
         return [path_text(paths, name)]
     must, fix = "be a path or a sequence of paths", "Pass str or pathlib.Path."
@@ -228,12 +228,12 @@ def path_texts(paths: object, name: str) -> list[str]:
     return [path_text(one, f"{name}[{place}]") for place, one in enumerate(items)]
 
 
-_CHANNELS_FIRST = {1, 3, 4}  # lengths of a first axis that make one suspect channels there,
-_LEAST_IMAGE = 16  # if the two others are at least as long as this
+_CHANNELS_FIRST = {1, 3, 4}  # a first axis of this length may be that of the channels,
+_LEAST_IMAGE = 16  # if the other two have at least this length
 
 
 def array_of(values: object, name: str) -> AnyArray:
-    """Take numbers for an array, and refuse what is none."""
+    """Convert numbers to an array; refuse what cannot be converted."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError):  # rows of different lengths
@@ -254,7 +254,7 @@ def _image_error(must: str, got: object, fix: str) -> ArrayError:
 
 
 def check_image(image: Source, channels: int | None = None) -> tuple[int, int, int]:
-    """Check that an array can be an image, and say its height, width and channels."""
+    """Check that an array can be an image, and return its height, width and channels."""
     if not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")):
         raise _image_error(
             "be an array with shape and dtype",
@@ -262,10 +262,9 @@ def check_image(image: Source, channels: int | None = None) -> tuple[int, int, i
             "Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
         )
     if isinstance(image, np.ma.MaskedArray):
-        raise _image_error(
-            "be no masked array",
-            "one",
-            "Fill it with image.filled(value), and say where to predict by `roi`.",
+        raise ArrayError(
+            "`image` must not be a masked array. Fill it with image.filled(value); to predict a part of it, "
+            "pass `roi`."
         )
     if _kind(image.dtype) not in set("biuf"):
         raise _image_error(
@@ -277,14 +276,16 @@ def check_image(image: Source, channels: int | None = None) -> tuple[int, int, i
 
 
 def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int, int, int]:
-    """Check that a shape can be that of an image."""
+    """Check the shape of an image, and return its height, width and channels."""
     shape = _whole(shape)
     if len(shape) not in {2, 3}:
         raise _image_error(
             "have shape (H, W) or (H, W, C)", shape, "Give one image at a time, channels last."
         )
     if min(shape) < 1:
-        raise _image_error("have at least 1 px and 1 channel", shape, "An empty image has no map.")
+        raise _image_error(
+            "have at least 1 px and 1 channel", shape, "Check how it was read: an empty image has no map."
+        )
     _check_channels(shape, channels)
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
 
@@ -292,12 +293,12 @@ def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int,
 def _kind(dtype: object) -> str:
     try:
         return np.dtype(dtype).kind  # type: ignore[call-overload, no-any-return]
-    except TypeError:  # of a library with dtypes of its own
+    except TypeError:  # a library with dtypes of its own
         return "O"
 
 
 def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
-    """Take a shape's lengths as whole numbers."""
+    """Return the lengths of a shape as ints."""
     try:
         lengths = [None if isinstance(one, bool) else operator.index(one) for one in shape]
     except TypeError:
@@ -320,7 +321,7 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
         if len(shape) == 3 and shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE:
             raise _image_error(
                 "be channels last, (H, W, C)",
-                f"{shape}, which reads as (C, H, W)",
+                f"{shape}, which looks like (C, H, W)",
                 "Move the axis with numpy.moveaxis(image, 0, -1).",
             )
         return
@@ -328,9 +329,9 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
         return
     fix = f"Give an image of shape (H, W, {channels})."
     if len(shape) == 3 and shape[0] == channels:
-        fix = "It reads as (C, H, W): move the axis with numpy.moveaxis(image, 0, -1)."
+        fix = "It looks like (C, H, W): move the axis with numpy.moveaxis(image, 0, -1)."
     elif found == 1 and channels == 3:
-        fix = "Make a grey image three equal channels with numpy.repeat(image.reshape(*shape, 1), 3, axis=2)."
+        fix = "Repeat the grey channel with numpy.repeat(image.reshape(*shape, 1), 3, axis=2)."
         fix = fix.replace("*shape", f"{shape[0]}, {shape[1]}")
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
@@ -340,7 +341,7 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
 def check_labels(
     mask: object, name: str, shape: Sequence[int] | None = None, classes: int | None = None
 ) -> AnyArray:
-    """Check that an array holds labels (H, W) of a size and from 0 up, below a number of classes."""
+    """Check that an array holds labels (H, W) from 0 to classes - 1."""
     array = array_of(mask, name)
     if array.dtype.kind == "f":
         must, fix = "hold labels: be boolean or integer", "Apply a threshold first, as in probs >= 0.5."
@@ -382,7 +383,7 @@ def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) 
 
 
 def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:
-    """Read a region, and check that the source keeps what its shape and dtype promise."""
+    """Read a region, and check that it has the shape and dtype that the source states."""
     pixels = np.asarray(image[rows, columns])
     wanted = (rows.stop - rows.start, columns.stop - columns.start, *tuple(image.shape)[2:])
     if pixels.shape != wanted or not np.can_cast(pixels.dtype, np.dtype(image.dtype), "safe"):

@@ -7,7 +7,7 @@ The tree::
     ├── ArrayError            an image, a mask or another array
     ├── FileError             a file that cannot be read or written
     ├── ModelError            a network that does not fit the job
-    ├── BundleError           a saved segmenter that is damaged or foreign
+    ├── BundleError           a saved segmenter that is damaged or not of tiledseg
     ├── StitchError           a tile that is missing, repeated or of the wrong shape
     └── CancelledError        the user stopped the work
 """
@@ -52,7 +52,7 @@ class ModelError(TiledSegError):
 
 
 class BundleError(TiledSegError):
-    """A saved segmenter is damaged, incomplete or not one of ours."""
+    """A saved segmenter is damaged, incomplete or not a bundle of tiledseg."""
 
 
 class StitchError(TiledSegError):
@@ -60,12 +60,12 @@ class StitchError(TiledSegError):
 
 
 class CancelledError(TiledSegError):
-    """The user stopped the work before its end; what was finished stays.
+    """The user stopped the work before its end; what was finished is not lost.
 
     Parameters
     ----------
     message : str
-        What was done and what was not.
+        What was done, and what was not.
     result : array_like, optional
         The map as far as it was computed.
     finished_rows : int

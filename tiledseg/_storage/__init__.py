@@ -1,4 +1,4 @@
-"""Files and folders on disk: written whole or not at all, told apart by digests, cached, locked."""
+"""Files and folders on disk: written whole or not at all, identified by digests, cached, locked."""
 
 from tiledseg._storage.cache import DiskCache, array_digest, cache_folder, file_digest, sha256
 from tiledseg._storage.files import (

@@ -1,4 +1,4 @@
-"""Digests of files and arrays, and a cache on disk that is sealed by them."""
+"""Digests of files and arrays, and a cache on disk that is checked by them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def sha256(path: PathLike) -> str:
 
 
 def file_digest(path: PathLike) -> str:
-    """Compute the SHA-256 of a file, as records hold it: ``sha256:`` and the digits."""
+    """Compute the SHA-256 of a file in the form of records: ``sha256:`` and the digits."""
     return f"sha256:{sha256(path)}"
 
 
 def array_digest(values: np.ndarray[Any, Any]) -> str:
-    """Compute the SHA-256 of an array's dtype, shape and values, as records hold it."""
+    """Compute the SHA-256 of an array's dtype, shape and values, in the form of records."""
     digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
     ordered = values if values.flags.c_contiguous else values.copy("C")
     digest.update(ordered.reshape(-1).view("u1").data)
@@ -49,13 +49,13 @@ def array_digest(values: np.ndarray[Any, Any]) -> str:
 
 
 def cache_folder() -> Path:
-    """Say where what can be made again is cached: ``TILEDSEG_CACHE_DIR``, or the system's own place."""
+    """Return the folder for caches: ``TILEDSEG_CACHE_DIR``, or the system's own."""
     given = os.environ.get("TILEDSEG_CACHE_DIR")
     return Path(given or platformdirs.user_cache_dir("tiledseg", appauthor=False, opinion=False))
 
 
 class DiskCache:
-    """Folders of files found again by a key: whole or not at all, checked by their digests when read."""
+    """Folders of files by key: written whole or not at all, checked by their digests when read."""
 
     _SEAL = "sha256.json"
 
@@ -63,7 +63,7 @@ class DiskCache:
         self._root, self._most_bytes = root, most_bytes
 
     def find(self, key: str) -> Path | None:
-        """Find the folder of a key."""
+        """Find the folder of a key; None where there is none, or a damaged one."""
         folder = self._root / key
         try:
             seal = json.loads((folder / self._SEAL).read_text("utf-8"))
@@ -73,14 +73,14 @@ class DiskCache:
             seal = None
         with contextlib.suppress(OSError, AttributeError, FileError):
             if all(sha256(folder / name) == digest for name, digest in seal.items()):
-                os.utime(folder)  # used just now
+                os.utime(folder)  # `_prune` drops the oldest
                 return folder
-        _log.warning("%s is damaged and is made again.", folder)
+        _log.warning("%s is damaged; it is removed and made again.", folder)
         self.drop(key)
         return None
 
     def keep(self, key: str, write: Callable[[Path], object]) -> Path:
-        """Fill the folder of a key; where another process was first, its folder stays."""
+        """Fill the folder of a key, unless another process was first; return the folder."""
         folder = self._root / key
         try:
             with new_folder(folder) as part:
@@ -94,11 +94,11 @@ class DiskCache:
         return folder
 
     def drop(self, key: str) -> None:
-        """Forget a key."""
+        """Remove the folder of a key."""
         shutil.rmtree(self._root / key, ignore_errors=True)
 
     def _prune(self) -> None:
-        """Remove the folders that were not used for longest, beyond the most bytes."""
+        """Remove the least recently used folders until the rest is within the limit."""
         if self._most_bytes is None:
             return
         sized = []

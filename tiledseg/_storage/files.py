@@ -1,4 +1,4 @@
-"""Files and folders that are whole or as they were before; regular files opened without waiting."""
+"""Files and folders that are written whole or not at all; regular files opened without waiting."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows alone has it, and lacks the next
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _SEEKING = threading.Lock()
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # said where folders cannot be synced
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # the file system cannot sync folders
 _FIXES = {
     errno.ENOSPC: "Free some space, or write elsewhere.",
     errno.EDQUOT: "Free some of your quota, or write elsewhere.",
@@ -57,9 +57,9 @@ _FIXES = {
 
 @contextmanager
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
-    """Give a temporary file beside the target, which takes its place once it is whole, or is removed."""
+    """Open a temporary file beside the target; it replaces the target at the end, or is removed."""
     # A process that is killed leaves the target as it was, and at most a hidden file `.tiledseg-*.part`
-    # beside it. A link is followed: the file that it points to is replaced. It keeps its rights.
+    # beside it. A link is followed: the file that it points to is replaced. The rights stay the same.
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))
@@ -119,7 +119,7 @@ def _beside(target: Path) -> Path:
 
 
 def settle(handle: BinaryIO) -> None:
-    """Bring the file to the disk, and check that all of it arrived."""
+    """Flush a file to the disk, and check that all of it arrived."""
     handle.flush()
     end = handle.seek(0, os.SEEK_END)
     os.fsync(handle.fileno())
@@ -129,13 +129,13 @@ def settle(handle: BinaryIO) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file to the disk that another library wrote."""
+    """Flush a file to the disk that another library wrote."""
     with path.open("r+b") as handle:
         os.fsync(handle.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the new name last; where that fails, the new file is whole but may not outlive a loss of power."""
+    """Flush a folder to the disk, so that a new name in it survives a loss of power."""
     if os.name == "nt":  # folders cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -149,7 +149,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def refuse(name: str, error: OSError) -> NoReturn:
-    """Say why a target cannot be written."""
+    """Raise the error for a target that cannot be written."""
     fix = _FIXES.get(error.errno or 0, "Check the folder and its rights, or write elsewhere.")
     raise invalid(FileError, name, must="be writable", got=error.strerror or str(error), fix=fix) from error
 
@@ -167,7 +167,7 @@ def write_text(path: PathLike, text: str) -> None:
 
 
 def take_place(part: Path, target: Path) -> Path | None:
-    """Let a finished file or folder take the target's place; give the folder that stood there, set aside."""
+    """Move a finished file or folder to the target; return where a folder that stood there was moved."""
     if not (part.is_dir() and target.exists()):
         part.replace(target)
         return None
@@ -182,7 +182,7 @@ def take_place(part: Path, target: Path) -> Path | None:
 
 
 def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
-    """Make a folder and try a file in it, so that an impossible output is refused before the work."""
+    """Make a folder and write a trial file in it, so that the work does not start in vain."""
     path = Path(path_text(folder))
     missing: list[Path] = []
     try:
@@ -203,14 +203,14 @@ def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
     except OSError as error:
         refuse(named(path), error)
     finally:
-        with contextlib.suppress(OSError):  # what was made in it meanwhile stays
+        with contextlib.suppress(OSError):  # a folder that is no longer empty stays
             for made in missing:
                 made.rmdir()
     return path
 
 
 def check_new_folder(path: PathLike, replace: Collection[str] = ()) -> Path:
-    """Check that a folder is new, empty, or holds nothing but the names to be replaced, and can be made."""
+    """Check that a folder can be made, or holds nothing but the names to be replaced."""
     target = Path(path_text(path))
     try:
         names = [entry.name for entry in target.iterdir()] if os.path.lexists(target) else []
@@ -224,7 +224,7 @@ def check_new_folder(path: PathLike, replace: Collection[str] = ()) -> Path:
             named(target),
             must="be a new or empty folder",
             got=f"{named(foreign)} in it",
-            fix="Name another folder; nothing in this one is touched.",
+            fix="Name another folder; nothing in this one is changed.",
         )
     check_writable(target.absolute().parent, keep=False)
     return target
@@ -232,8 +232,8 @@ def check_new_folder(path: PathLike, replace: Collection[str] = ()) -> Path:
 
 @contextmanager
 def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
-    """Give a hidden folder beside the target, which takes its place once the block ends, or is removed."""
-    # `replace` names the files of an earlier folder of ours that may stand there; only they are removed.
+    """Make a hidden folder beside the target; it replaces the target at the end, or is removed."""
+    # `replace` lists the files that an earlier run of ours may have left there; only they are removed.
     # A process that is killed leaves at most hidden folders `.tiledseg-*.part` and `.NAME.*.old`.
     target = check_new_folder(path, replace)
     filling = _beside(target.absolute())
@@ -248,7 +248,7 @@ def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
             shutil.rmtree(filling, ignore_errors=True)
             raise
         if aside is not None:
-            with contextlib.suppress(OSError):  # what appeared in it meanwhile stays
+            with contextlib.suppress(OSError):  # a folder with other files stays
                 for name in replace:
                     (aside / name).unlink(missing_ok=True)
                 aside.rmdir()
@@ -271,7 +271,7 @@ def open_regular(path: PathLike) -> Iterator[BufferedReader]:
                 raise invalid(FileError, name, must="be a regular file", got=got, fix="Name a file.")
             yield handle
     except FileNotFoundError:
-        raise invalid(FileError, name, must="exist", got="no such file", fix="Check the path.") from None
+        raise FileError(f"`{name}` does not exist. Check the path.") from None
     except OSError as error:
         reason = error.strerror or str(error)
         fix = "Check the file and its rights."

@@ -1,4 +1,4 @@
-"""Locks: one run per folder or file; the second one is refused with the first one's process id."""
+"""Locks: one run per folder or file; a second run is refused with the process id of the first."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = ["hold", "locked"]
 
-filelock = lazy_loader.load("filelock", suppress_warning=True)  # it takes 0.1 s, and few need it
+filelock = lazy_loader.load("filelock", suppress_warning=True)  # its import takes 0.1 s
 
 _NAME = ".tiledseg.lock"
 _TEXT = b"tiledseg lock, process "
-_MOST = 64  # bytes of a lock of ours
+_MOST = 64  # bytes of a lock file
 _SIGNED_AT = 1  # Windows locks byte 0, so that no other process can read it
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # on some network drives
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # some network drives have none
 
 
 @contextmanager
 def locked(folder: PathLike) -> Iterator[None]:
-    """Hold a folder for one run, as long as this process lives at most."""
+    """Lock a folder for one run; the lock ends with the process at the latest."""
     path = check_writable(folder)
     with hold(path / _NAME, path):
         yield
@@ -41,7 +41,7 @@ def locked(folder: PathLike) -> Iterator[None]:
 
 @contextmanager
 def hold(lock: Path, what: PathLike) -> Iterator[None]:
-    """Hold a lock file, which messages call by what it stands for; a file that is not ours is left alone."""
+    """Hold a lock file; messages name `what` it locks, and a file that is no lock is left alone."""
     holder = _holder(lock)  # before the file is touched
     handle = filelock.FileLock(
         lock, blocking=False, thread_local=False, fallback_to_soft=False, on_acquired=_sign
@@ -49,15 +49,11 @@ def hold(lock: Path, what: PathLike) -> Iterator[None]:
     try:
         handle.acquire()
     except filelock.Timeout:
-        raise invalid(
-            FileError,
-            named(what),
-            must="be free: it takes one run at a time",
-            got=f"a run in process {_holder(lock) or holder or 'unknown'}",
-            fix="Wait for it, or end it.",
-        ) from None
+        process = _holder(lock) or holder or "unknown"
+        text = f"`{named(what)}` is in use by a run in process {process}. Wait for that run, or end it."
+        raise FileError(text) from None
     except _NotOursError:
-        raise _foreign(lock) from None
+        raise _not_ours(lock) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             refuse(named(lock), error)
@@ -70,11 +66,11 @@ def hold(lock: Path, what: PathLike) -> Iterator[None]:
 
 
 class _NotOursError(Exception):
-    """A file that appeared under the lock's name."""
+    """The file is no lock of tiledseg."""
 
 
 def _sign(descriptor: int) -> None:
-    """Write the process id into the file that is locked, unless something else stands in it."""
+    """Write the process id into the locked file, unless the file is no lock of tiledseg."""
     _read_holder(descriptor)
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, _SIGNED_AT, os.SEEK_SET)
@@ -82,20 +78,20 @@ def _sign(descriptor: int) -> None:
 
 
 def _holder(lock: Path) -> str:
-    """Read who holds the lock, or held it last; refuse what is not a lock of ours."""
+    """Read the process id of the last holder; refuse a file that is no lock of tiledseg."""
     if lock.is_symlink():  # Windows cannot refuse it by a flag
-        raise _foreign(lock)
+        raise _not_ours(lock)
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(lock, flags)
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise _foreign(lock) from error
+        raise _not_ours(lock) from error
     try:
         return _read_holder(descriptor)
     except _NotOursError:
-        raise _foreign(lock) from None
+        raise _not_ours(lock) from None
     finally:
         os.close(descriptor)
 
@@ -111,7 +107,7 @@ def _read_holder(descriptor: int) -> str:
     return text[len(_TEXT) :].decode(errors="replace").strip()
 
 
-def _foreign(lock: Path) -> FileError:
+def _not_ours(lock: Path) -> FileError:
     return invalid(
         FileError,
         named(lock),
@@ -122,6 +118,6 @@ def _foreign(lock: Path) -> FileError:
 
 
 def _remove(lock: Path) -> None:
-    """Remove the lock while it is held: who waits for it finds that its file is gone, and makes a new one."""
+    """Remove the lock file while it is held, so that a waiting process makes a new one."""
     if os.name != "nt":  # there, filelock removes it
         lock.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from tiledseg._extras import extra
 from tiledseg._validate import instance_of, invalid, shown
 from tiledseg.engine import ModelReference
 from tiledseg.errors import ModelError, SettingError, TiledSegError
-from tiledseg.preprocess import prepare, reach_of
+from tiledseg.preprocess import prepare, sharpen_margin
 from tiledseg.tiling import Box, OutputSink, map_dtype, map_shape, stitch_block, touching_tiles
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _region(box: Box, job: Plan) -> Box:
     whole = job.tiling.pad_mode == "wrap"
     y0, y1 = _needed(box.y0, box.y1, height, whole=whole)
     x0, x1 = _needed(box.x0, box.x1, width, whole=whole)
-    around = 0 if job.network.preprocessing is None else reach_of(job.network.preprocessing)
+    around = 0 if job.network.preprocessing is None else sharpen_margin(job.network.preprocessing)
     return Box(max(0, y0 - around), min(height, y1 + around), max(0, x0 - around), min(width, x1 + around))
 
 

@@ -1,8 +1,7 @@
-"""The one preparation of pixels, the same in training and prediction."""
+"""The preparation of pixels, the same in training and prediction."""
 
-from tiledseg.preprocess._percentiles import Limits, percentiles_of
-from tiledseg.preprocess._prepare import Prepared, prepare, shrunk
-from tiledseg.preprocess._sharpen import reach_of
-from tiledseg.preprocess._shrink import scaled_length
+from tiledseg.preprocess.percentiles import Limits, percentiles_of
+from tiledseg.preprocess.prepare import Prepared, prepare, shrunk
+from tiledseg.preprocess.scale import scaled_length, sharpen_margin
 
-__all__ = ["Limits", "Prepared", "percentiles_of", "prepare", "reach_of", "scaled_length", "shrunk"]
+__all__ = ["Limits", "Prepared", "percentiles_of", "prepare", "scaled_length", "sharpen_margin", "shrunk"]

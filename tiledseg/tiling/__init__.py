@@ -1,4 +1,4 @@
-"""Tiles of an image, and one map from the outputs of tiles."""
+"""Cutting an image into tiles, and stitching the outputs of tiles into one map."""
 
 from tiledseg.tiling.grid import AxisGrid, Box, Tile, TileGrid, check_multiple
 from tiledseg.tiling.panels import Panels

@@ -1,7 +1,7 @@
-"""Pure integer geometry: one axis solved once, the tile grid as a product of two axes.
+"""The geometry of tiles: a grid along one axis, and the product of two axes.
 
-All coordinates are (y, x) in px of the image, half-open. A tile may reach beyond the end of the
-image; what it sees there is padding.
+All coordinates are (y, x) in px of the image, half-open. A tile may end beyond the image; it is
+padded there.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AxisGrid", "Box", "Tile", "TileGrid", "check_multiple"]
 
-_MOST_TILES = 1_000_000  # along one axis: more is a slip, and their origins alone would fill the memory
+_MOST_TILES = 1_000_000  # along one axis: more is a mistake, and their origins alone would fill the memory
 
 
 def check_multiple(tile_size: int, stride: int) -> int:
-    """Check that a tile passes a network's poolings and upsamplings without a remainder."""
+    """Check that a tile size is a multiple of a network's total stride."""
     if whole_number("tile_size", tile_size) % whole_number("stride", stride):
         low = tile_size // stride * stride
         raise invalid(
@@ -70,8 +70,8 @@ class AxisGrid:
     """The tiles along one axis.
 
     As few tiles as the least overlap allows, at origins that are multiples of the alignment,
-    spread so that the overlaps are as even as the alignment permits and, where it permits, the
-    same from both ends. The last tile ends at or less than one alignment step after the end of
+    spread so that the overlaps are as even as the alignment permits and, where it permits,
+    symmetric. The last tile ends at or less than one alignment step after the end of
     the image; an image smaller than the tile has one tile, at 0.
 
     Attributes
@@ -119,7 +119,7 @@ class AxisGrid:
             raise invalid(
                 SettingError,
                 "tile_size",
-                must=f"leave at most {_MOST_TILES} tiles along an axis of {self.length} px",
+                must=f"give at most {_MOST_TILES} tiles along an axis of {self.length} px",
                 got=f"{self.tile} with overlap {self.overlap}",
                 fix="Use larger tiles or less overlap.",
             )
@@ -135,14 +135,14 @@ class AxisGrid:
     @cached_property
     def origins(self) -> tuple[int, ...]:
         """First px of each tile, ascending."""
-        reach = -(-max(self.length - self.tile, 0) // self.alignment)  # of the last tile, in steps
+        last = -(-max(self.length - self.tile, 0) // self.alignment)  # origin of the last tile, in steps
         longest = (self.tile - self.overlap) // self.alignment
-        gaps = -(-reach // longest)
-        return tuple(unit * self.alignment for unit in _spread(reach, gaps))
+        gaps = -(-last // longest)
+        return tuple(unit * self.alignment for unit in _spread(last, gaps))
 
     @cached_property
     def cores(self) -> tuple[tuple[int, int], ...]:
-        """The px that each tile is nearest to, (start, stop); they partition the image."""
+        """The px nearest to the centre of each tile, (start, stop); they partition the image."""
         middles = [
             (right + left + self.tile) // 2
             for left, right in zip(self.origins, self.origins[1:], strict=False)
@@ -160,11 +160,11 @@ class AxisGrid:
         return max(self.origins[-1] + self.tile, self.length)
 
 
-def _spread(reach: int, gaps: int) -> list[int]:
-    """Place ``gaps + 1`` whole numbers evenly on [0, reach], the same from both ends."""
-    half = [(2 * i * reach + gaps) // (2 * gaps) for i in range((gaps + 1) // 2)]
-    middle = [] if gaps % 2 else [reach // 2]
-    return half + middle + [reach - unit for unit in reversed(half)]
+def _spread(last: int, gaps: int) -> list[int]:
+    """Spread ``gaps + 1`` whole numbers evenly over [0, last], symmetrically."""
+    half = [(2 * i * last + gaps) // (2 * gaps) for i in range((gaps + 1) // 2)]
+    middle = [] if gaps % 2 else [last // 2]
+    return half + middle + [last - unit for unit in reversed(half)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +178,9 @@ class Tile:
     row, column : int
         Position along y and along x.
     read_box : Box
-        What the tile covers, in the image; may end beyond it.
+        The px of the tile, in the image; it may end beyond the image.
     core_box : Box
-        The px that the tile is nearest to, in the image; the cores partition it.
+        The px nearest to the tile's centre, in the image; the cores partition it.
     """
 
     id: int
@@ -212,7 +212,7 @@ class TileGrid:
     Raises
     ------
     SettingError
-        If an axis is no `AxisGrid`.
+        If an axis is not an `AxisGrid`.
 
     Examples
     --------

@@ -1,10 +1,11 @@
-"""How far an output px of a network sees, and how far the ends of a tile spoil it.
+"""Receptive field and halo of a network.
 
-Each layer is reduced to what it does to places along one axis. Two questions are then answered
-in whole numbers: which input px an output px depends on (intervals of px, walked from the output
-back to the input), and how many px at the two ends of a tile differ from what the whole image
-gives (walked from the input to the output). Sizes and origins are multiples of the total stride
-throughout, so that paddings which depend on a remainder are the same in the tile and the whole.
+Each layer is reduced to a rule: which input px an output px takes, along one axis. Two quantities
+follow in whole numbers. The receptive field is the interval of input px that an output px depends
+on; it is computed from the output back to the input. The halo is the number of px at the two ends
+of a tile that differ from those of the whole image; it is computed from the input to the output.
+Sizes and origins are multiples of the total stride, so that a padding that depends on a remainder
+is the same in the tile and in the whole image.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeAlias
 
 __all__ = ["UNKNOWN", "Axis", "Grow", "ReceptiveField", "Rule", "Slide", "Step", "Windows"]
 
-_STRIDES = 1 << 16  # in the axis that the questions are answered on: no end may touch its middle
+_STRIDES = 1 << 16  # in the axis of the computation: long enough that no end affects its middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,12 @@ class _Places:
     after: int
 
     def sources(self, low: int, high: int) -> tuple[int, int]:
-        """Give the first and the last input px that the output px from `low` to `high` take."""
+        """Return the first and the last input px that the output px from `low` to `high` take."""
         first = -((self.before - self.step * low) // self.factor)
         return first, (self.step * high + self.after) // self.factor
 
     def spoiled(self, size: int, left: int, right: int) -> tuple[int, int]:
-        """Count the px at the two ends of the output that take spoiled px, or px beyond the ends."""
+        """Count the px at the two ends of the output that take a spoiled px, or a px beyond an end."""
         clean = (self.factor * (left - 1) + self.before) // self.step + 1
         stop = -((self.after - self.factor * (size - right)) // self.step)
         return max(clean, 0), max(self.size - stop, 0)
@@ -42,7 +43,7 @@ class _Places:
 
 @dataclass(frozen=True, slots=True)
 class _Gridded:
-    """Output px take the input px of their window; windows start at `shift` and every `window` px."""
+    """Output px take all input px of their window; a window starts at `shift` and every `window` px."""
 
     size: int
     window: int
@@ -52,28 +53,28 @@ class _Gridded:
         return (place - self.shift) // self.window * self.window + self.shift
 
     def sources(self, low: int, high: int) -> tuple[int, int]:
-        """Give the first and the last input px that the output px from `low` to `high` take."""
+        """Return the first and the last input px that the output px from `low` to `high` take."""
         return self._start(low), self._start(high) + self.window - 1
 
     def spoiled(self, size: int, left: int, right: int) -> tuple[int, int]:
-        """Count the px at the two ends of the output that take spoiled px, or lack px beyond the ends."""
+        """Count the px at the two ends of the output that take a spoiled px, or lack a px beyond an end."""
         first, last = self._start(left - 1) + self.window, self._start(size - right)
         return max(first, 0), max(size - last, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Slide:
-    """A window that slides over px: convolution and pooling; with a kernel of 1 padding and cropping."""
+    """A window that slides over px: convolution, pooling; with a kernel of 1, padding and cropping."""
 
-    kernel: int = 1  # length of the window in px, its dilation counted in
+    kernel: int = 1  # length of the window in px, dilation included
     step: int = 1  # px from one window to the next
-    # px added before the first one, negative for px taken away; None for as many on both sides as
-    # give size / step outputs, the smaller half before
+    # padding in px before the first px, negative for cropping; None for padding before and after that gives
+    # size / step outputs, the smaller half before
     left: int | None = 0
-    right: int = 0  # px added after the last one
+    right: int = 0  # padding in px after the last px
 
     def places(self, size: int) -> _Places:
-        """Say where the px of the output come from."""
+        """Return which input px the output px take, for an input of a size."""
         left, right = self.left, self.right
         if left is None:
             added = max((-(-size // self.step) - 1) * self.step + self.kernel - size, 0)
@@ -84,50 +85,50 @@ class Slide:
 
 @dataclass(frozen=True, slots=True)
 class Grow:
-    """A window that every px spreads over: transposed convolution and upsampling."""
+    """A window of output px that each input px is spread over: transposed convolution, upsampling."""
 
     kernel: int  # length of the window in px of the output
     factor: int  # px of the output from one window to the next
-    left: int = 0  # px of the output cut off before the first window's end and after the last one's
-    right: int = 0  # px of the output cut off before the first window's end and after the last one's
+    left: int = 0  # px cropped at the start of the output
+    right: int = 0  # px cropped at its end
 
     def places(self, size: int) -> _Places:
-        """Say where the px of the output come from."""
+        """Return which input px the output px take, for an input of a size."""
         out = (size - 1) * self.factor + self.kernel - self.left - self.right
         return _Places(out, 1, self.factor, self.kernel - 1 - self.left, self.left)
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """A grid of attention windows that do not overlap; a px takes all px of its window."""
+    """A grid of attention windows without overlap; an output px takes all px of its window."""
 
-    # Where the grid is shifted, the windows at the ends of the map are cut off: they lack px that a
-    # larger map has there.
+    # Where the grid is shifted, the windows at the ends of the map are incomplete: a larger map has more px
+    # there.
 
     size: int  # length of a window in px; the map's length is a multiple of it
-    shift: int = 0  # place of the first whole window
+    shift: int = 0  # position of the first whole window
 
     @property
     def step(self) -> int:
-        """Px from one px of the output to the next, in the input."""
+        """Input px from one output px to the next."""
         return 1
 
     def places(self, size: int) -> _Gridded:
-        """Say where the px of the output come from."""
+        """Return which input px the output px take, for an input of a size."""
         return _Gridded(size, self.size, self.shift % self.size)
 
 
 Rule: TypeAlias = Slide | Grow | Windows
-"""What a layer does to places along one axis."""
+"""Which input px the output px of a layer take, along one axis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One layer at one place of the graph; its inputs and its output are known by number."""
+    """One use of a layer in a graph; maps are identified by number."""
 
-    inputs: tuple[int, ...]  # maps that it takes
-    output: int  # map that it gives
-    rule: Rule  # where the px of its output come from
+    inputs: tuple[int, ...]  # its input maps
+    output: int  # its output map
+    rule: Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,46 +136,45 @@ class Axis:
     """A network along one axis."""
 
     steps: tuple[Step, ...]  # the layers, in the order of computation; the input is map 0
-    output: int  # map that the network returns
+    output: int  # the output map of the network
     stride: int  # total stride in px
 
     @property
     def fits(self) -> bool:
-        """Whether the maps that meet are of one size, and the output is of the input's size."""
+        """Whether the inputs of each layer have one size, and the output has the network's input size."""
         sizes = {0: self.stride * _STRIDES}
         for step in self.steps:
-            met = {sizes[one] for one in step.inputs}
-            if len(met) != 1:
+            found = {sizes[one] for one in step.inputs}
+            if len(found) != 1:
                 return False
-            sizes[step.output] = step.rule.places(met.pop()).size
+            sizes[step.output] = step.rule.places(found.pop()).size
         return sizes.get(self.output) == sizes[0]
 
 
 @dataclass(frozen=True, slots=True)
 class ReceptiveField:
-    """What the outputs of a network depend on."""
+    """The px that an output px of a network depends on."""
 
-    axes: tuple[Axis, Axis] | None  # along y and x; None where that does not say what an output depends on
-    tile_dependent: tuple[str, ...] = ()  # layers that look at the whole tile, or at a px's place in it
-    unknown: tuple[str, ...] = ()  # layers of which it is not known what they look at
+    axes: tuple[Axis, Axis] | None  # along y and x; None where not known
+    tile_dependent: tuple[str, ...] = ()  # layers that depend on the whole tile, or on positions in it
+    unknown: tuple[str, ...] = ()  # layers that this library does not know
 
     @property
     def halo(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """Px at the start and at the end of a tile that differ from the whole's, along y and x."""
-        # They differ where the tile's end is not the image's: the network pads there, and the whole
-        # image continues. All other px are the whole's if size and origin of the tile are multiples
-        # of the total stride.
+        """Px at the start and at the end of a tile that differ from the whole image's, along y and x."""
+        # They differ where a tile ends inside the image: the network pads there, but the image continues. All
+        # other px are equal if size and origin of the tile are multiples of the total stride.
         return None if self.axes is None else (_halo(self.axes[0]), _halo(self.axes[1]))
 
     @property
     def extent(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """Px of the input before and after an output px that it depends on, along y and x."""
-        # The largest over the output px of one total stride, since these differ.
-        return None if self.axes is None else (_field(self.axes[0]), _field(self.axes[1]))
+        """Input px before and after an output px that it depends on, along y and x."""
+        # The largest of all output px within one total stride, since they differ.
+        return None if self.axes is None else (_extent(self.axes[0]), _extent(self.axes[1]))
 
 
 UNKNOWN = ReceptiveField(None, unknown=("a callable",))
-"""The receptive field of a network of which nothing but its outputs can be seen."""
+"""The receptive field of a callable."""
 
 
 @lru_cache(maxsize=32)
@@ -182,14 +182,14 @@ def _halo(axis: Axis) -> tuple[int, int]:
     sizes, ends = {0: axis.stride * _STRIDES}, {0: (0, 0)}
     for step in axis.steps:
         size = sizes[step.inputs[0]]
-        left, right = (max(ends[one][side] for one in step.inputs) for side in (0, 1))
+        left, right = (max(ends[one][end] for one in step.inputs) for end in (0, 1))
         places = step.rule.places(size)
         sizes[step.output], ends[step.output] = places.size, places.spoiled(size, left, right)
     return ends[axis.output]
 
 
 @lru_cache(maxsize=32)
-def _field(axis: Axis) -> tuple[int, int]:
+def _extent(axis: Axis) -> tuple[int, int]:
     sizes, walk = {0: axis.stride * _STRIDES}, []
     for step in axis.steps:
         places = step.rule.places(sizes[step.inputs[0]])
@@ -198,19 +198,19 @@ def _field(axis: Axis) -> tuple[int, int]:
     middle = axis.stride * (_STRIDES // 2)
     before = after = 0
     for place in range(middle, middle + axis.stride):
-        first, last = _seen(walk[::-1], axis.output, place)
+        first, last = _sources(walk[::-1], axis.output, place)
         before, after = max(before, place - first), max(after, last - place)
     return before, after
 
 
-def _seen(walk: list[tuple[Step, _Places | _Gridded]], output: int, place: int) -> tuple[int, int]:
-    """Give the first and the last input px that an output px depends on."""
-    seen = {output: (place, place)}
+def _sources(walk: list[tuple[Step, _Places | _Gridded]], output: int, place: int) -> tuple[int, int]:
+    """Return the first and the last input px that an output px depends on."""
+    needed = {output: (place, place)}
     for step, places in walk:
-        if step.output not in seen:
+        if step.output not in needed:
             continue
-        low, high = places.sources(*seen[step.output])
+        low, high = places.sources(*needed[step.output])
         for one in step.inputs if low <= high else ():
-            known = seen.get(one, (low, high))
-            seen[one] = (min(known[0], low), max(known[1], high))
-    return seen.get(0, (place, place))
+            known = needed.get(one, (low, high))
+            needed[one] = (min(known[0], low), max(known[1], high))
+    return needed.get(0, (place, place))

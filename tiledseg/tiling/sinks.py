@@ -1,4 +1,4 @@
-"""Sinks on the way to a map: what it holds, and the size of its image."""
+"""Sinks between the stitcher and a map: they convert probabilities to the output, or enlarge them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 __all__ = ["EnlargingSink", "Output", "OutputSink", "labels_of", "map_dtype", "map_shape"]
 
 Output: TypeAlias = Literal["probabilities", "mask", "labels", "uint8"]
-"""What a map holds: float32 probabilities, one label for each px, or probabilities times 255."""
+"""Float32 probabilities, one label for each px (mask, labels), or probabilities times 255 as uint8."""
 
 _TOLERANCE = 1e-3
-_THRESHOLD_FIX = "Use for example 0.5."
+_THRESHOLD_FIX = "Use 0.5, for example."
 _MOST_BYTE_LABELS = 256
 
 
 def map_shape(shape: tuple[int, int, int], output: Output) -> tuple[int, ...]:
-    """Give the shape of a map of probabilities (H, W, K) as it is stored."""
+    """Return the stored shape of a map of probabilities (H, W, K)."""
     one_of("output", output, get_args(Output))
     return shape[:2] if output in {"mask", "labels"} else shape
 
 
 def map_dtype(output: Output, n_channels: int) -> np.dtype[Any]:
-    """Give the dtype of a map as it is stored."""
+    """Return the stored dtype of a map."""
     one_of("output", output, get_args(Output))
     wide = n_channels > _MOST_BYTE_LABELS and output in {"mask", "labels"}
     return np.dtype(np.float32 if output == "probabilities" else np.uint16 if wide else np.uint8)
 
 
 def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
-    """Decide the label of each px: of one channel by a threshold, of several the largest."""
+    """Return the label of each px: one channel is cut at the threshold, of several the largest counts."""
     if getattr(probs, "ndim", 0) != 3:
         got, fix = getattr(probs, "shape", probs), "Give one channel as probs[..., numpy.newaxis]."
         raise invalid(ArrayError, "probs", must="be an array (H, W, K)", got=got, fix=fix)
@@ -50,7 +50,7 @@ def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
 
 
 class OutputSink:
-    """Takes rows of probabilities and hands on what the map holds."""
+    """Takes rows of probabilities, and writes them to another sink in the form of the output."""
 
     def __init__(
         self,
@@ -89,14 +89,14 @@ class OutputSink:
 
 
 def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dtype[Any]) -> int:
-    """Check that a sink can hold a map; count its axes, which may lack that of the one channel."""
+    """Check that a sink can hold a map; return the number of its axes (2 are enough for one channel)."""
     if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
         raise invalid(
             ArrayError,
             "out",
             must="be an array with shape, dtype and slice assignment",
             got=type(out).__name__,
-            fix="Pass a NumPy array, a memmap or the like.",
+            fix="Pass a NumPy array or a memmap, for example.",
         )
     found = tuple(out.shape)
     if found != wanted and not (found == wanted[:2] and wanted[2:] == (1,)):
@@ -109,7 +109,7 @@ def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dty
         )
     held = np.dtype(out.dtype)
     known = held.kind in set("biuf" if output in {"mask", "labels"} else "iuf")
-    fits = held.kind == "f" if output == "probabilities" else known and _holds(held, dtype)
+    fits = held.kind == "f" if output == "probabilities" else known and np.can_cast(dtype, held, "safe")
     if not fits:
         raise invalid(
             ArrayError,
@@ -121,16 +121,12 @@ def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dty
     return len(found)
 
 
-def _holds(held: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
-    return bool(np.can_cast(dtype, held, "safe"))
-
-
 _ROWS_AT_ONCE = 256
 _PARTS = 4096
 
 
 class EnlargingSink:
-    """Takes the rows of a small map in order, however they are cut, and writes those of the large one."""
+    """Takes the rows of a small map in order, in pieces of any size, and writes those of the large map."""
 
     def __init__(self, out: Sink, shape: tuple[int, int, int]) -> None:
         self.out: Sink = out
@@ -140,7 +136,7 @@ class EnlargingSink:
         self._left, self._right, across = _neighbours(shape[1], out.shape[1])
         self._share, self._across = share[:, None, None], across[None, :, None]
         self._held = np.empty((0, *shape[1:]), np.float32)
-        self._first = 0  # row of the small map that `_held` begins with
+        self._first = 0  # row of the small map at the start of `_held`
         self.written_rows: int = 0  # of the large map, final
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
@@ -170,8 +166,8 @@ class EnlargingSink:
 
 
 def _neighbours(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
-    """Give for each px of a large axis the two px of the small one around it, and the share of the second."""
-    # Px centres lie at halves, as OpenCV and TensorFlow have it. Shares are multiples of 1/4096, so that the
+    """Return, for each px of a large axis, the two nearest px of a small one and the share of the second."""
+    # Px centres are at halves, as in OpenCV and TensorFlow. Shares are multiples of 1/4096, so that the
     # mixture of two values in [0, 1] stays there.
     place = np.clip((np.arange(large) + 0.5) * (small / large) - 0.5, 0, small - 1)
     first = np.floor(place).astype(np.intp)
@@ -180,7 +176,7 @@ def _neighbours(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.in
 
 
 def _mixed(one: FloatArray, other: FloatArray, share: FloatArray) -> FloatArray:
-    one *= 1 - share  # both are copies, made by an index
+    one *= 1 - share  # in place: both are copies already
     other *= share
     one += other
     return one

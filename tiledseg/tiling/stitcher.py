@@ -26,19 +26,19 @@ _MOST_CHANNELS = 65536  # labels are 16 bits wide
 
 
 class Stitcher:
-    """Blends the outputs of tiles into one map, and hands rows on as soon as they are finished.
+    """Blends the outputs of tiles into one map, and writes rows to a sink as soon as they are finished.
 
-    Tiles are weighted by windows that sum to exactly one, so nothing is counted and nothing
-    divided, and outputs in [0, 1] stay there. They accumulate in a band of rows, in float32 (in
-    float64 where more than 32 tiles lie on one px);
-    once no missing tile can touch a row, it goes to the sink. Tiles in the grid's order need a
-    band as high as one tile; any other order gives the same map from a higher band. `add` and
+    Tiles are weighted by windows whose sum is exactly one, so that no division is needed and
+    outputs in [0, 1] stay there. They accumulate in a band of rows, in float32 (in float64 where
+    more than 32 tiles lie on one px); once no missing tile can touch a row, it goes to the sink.
+    Tiles in the grid's order need a band as high as one tile; any other order gives the same map
+    with a higher band. `add` and
     `skip` may be called from several threads.
 
     A sink that takes blocks (one with ``block_shape``, as `tiledseg.io.create_image` gives) is
     filled panel by panel: tiles in the order of `Panels.order` then need memory that depends
-    neither on the image's height nor on its width. One with ``finished_rows`` is resumed: tiles
-    that touch only px which it already has count as added.
+    neither on the image's height nor on its width. A sink with ``finished_rows`` is resumed:
+    tiles that touch only px which it already has count as added.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class Stitcher:
     output : {"probabilities", "mask", "labels", "uint8"}
         What the map holds, as for `tiled_predict`.
     threshold : float
-        Where a mask of one channel is cut, in (0, 1).
+        Probability at or above which a px of one channel is foreground, in (0, 1).
     panels : Panels, optional
-        How this grid fills this sink, where the caller knows it already.
+        The panels of this grid for this sink, if they are computed already.
 
     Raises
     ------
@@ -111,7 +111,7 @@ class Stitcher:
 
     @property
     def finished_rows(self) -> int:
-        """Rows of the map that are final and stand in the sink."""
+        """Rows of the map that are final and in the sink."""
         return min(band.top for band in self._bands)
 
     def add(self, ids: Iterable[int], outputs: AnyArray) -> None:
@@ -148,7 +148,7 @@ class Stitcher:
                 self._count(tile_id)
 
     def skip(self, ids: Iterable[int], fill_value: float = 0.0) -> None:
-        """Count some tiles as ones whose output is the same everywhere.
+        """Add some tiles whose output is the same in each px, without an array.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class Stitcher:
             If a tile was added before or is not in the grid, or `fill_value` is not finite.
         """
         ids = _whole(ids)
-        fill_value = real_number("fill_value", fill_value, "Use 0, say.")
+        fill_value = real_number("fill_value", fill_value, "Use 0, for example.")
         output = np.broadcast_to(np.float32(fill_value), (*self.grid.tile_shape, self.n_channels))
         with self._lock:
             self._check(ids)
@@ -178,23 +178,19 @@ class Stitcher:
         Returns
         -------
         array_like
-            `out`, or the new array in its place; what it holds says `output`.
+            `out`, or a new array; `output` says what it holds.
 
         Raises
         ------
         StitchError
-            If a tile is missing; the message has their number and the first of them.
+            If tiles are missing; the message states how many, and the first.
         """
         missing = np.flatnonzero(~self._seen)
         if len(missing):
             first = self.grid[int(missing[0])].read_box
-            raise invalid(
-                StitchError,
-                "tiles",
-                must=f"be all there, {len(self.grid)} of them",
-                got=f"{len(missing)} missing, the first with id {missing[0]} at (y, x) = "
-                f"({first.y0}, {first.x0})",
-                fix="Add each tile once, or skip it.",
+            raise StitchError(
+                f"{len(missing)} of {len(self.grid)} tiles are missing, the first with id {missing[0]} at "
+                f"(y, x) = ({first.y0}, {first.x0}). Add each tile once, or skip it."
             )
         return self.out
 
@@ -210,7 +206,7 @@ class Stitcher:
             )
         with np.errstate(over="ignore", invalid="ignore"):
             outputs = np.ascontiguousarray(outputs, np.float32)
-            if not math.isfinite(float(outputs.sum())):  # one pass; a sum that overflows is looked at again
+            if not math.isfinite(float(outputs.sum())):  # one pass; a finite sum needs no further check
                 for tile_id, output in zip(ids, outputs, strict=True):
                     if not np.isfinite(output).all():
                         self._refuse(tile_id, output)
@@ -232,7 +228,7 @@ class Stitcher:
                     StitchError,
                     "ids",
                     must="name each tile once",
-                    got=f"{tile_id} again",
+                    got=f"tile {tile_id} a second time",
                     fix="Make a new Stitcher for each map.",
                 )
 
@@ -253,11 +249,11 @@ class Stitcher:
         )
 
     def _count(self, tile_id: int) -> None:
-        """Count a tile as done, and let rows that no open tile can touch leave for the sink."""
+        """Count a tile as done, and write rows that no missing tile can touch to the sink."""
         self._seen.reshape(-1)[tile_id] = True
         place = self._panel_of[tile_id % len(self._columns)]
         while place < len(self._bands) and self._release(place):
-            place += 1  # the next panel may have waited for the carry
+            place += 1  # the next panel may wait for the carry
 
     def _release(self, place: int) -> bool:
         band = self._bands[place]
@@ -270,13 +266,13 @@ class Stitcher:
 
 
 def _whole(ids: Iterable[int]) -> list[int]:
-    """Take ids as whole numbers, none of them rounded."""
+    """Return ids as ints; refuse what is not a whole number."""
     items = items_of(ids, "ids", "be a sequence of whole numbers", "Pass batch.ids.", StitchError)
     return [whole_number("ids", one, least=0) for one in items]
 
 
 def touching_tiles(grid: TileGrid, box: Box) -> list[int]:
-    """List the tiles that count in a block."""
+    """List the tiles whose weights in a block are not zero."""
     instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
     instance_of(Box, box, "box")
     rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
@@ -288,7 +284,7 @@ def touching_tiles(grid: TileGrid, box: Box) -> list[int]:
 def stitch_block(
     grid: TileGrid, box: Box, outputs: Mapping[int, FloatArray], classes: int, fill_value: float = 0.0
 ) -> FloatArray:
-    """Blend the tiles that touch a block."""
+    """Blend the tiles that touch a block; a tile without outputs has the fill value."""
     ids, classes = touching_tiles(grid, box), whole_number("classes", classes)
     fill_value = real_number("fill_value", fill_value)
     rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)

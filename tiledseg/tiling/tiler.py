@@ -1,4 +1,4 @@
-"""From an image to batches of tiles."""
+"""Tiler: an image cut into batches of tiles, with padding."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TileBatch", "Tiler", "default_tiling", "padded_places"]
 
-_DEFAULT_TILE = 512  # px; where a network takes any
-
+_DEFAULT_TILE = 512  # px; for a network of free size
 _MAKE = "Make it with Tiler.grid(image.shape)."
 
 
@@ -60,10 +59,10 @@ class TileBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A run of px along one axis: where it is read, and where it goes."""
+    """A range of px along one axis: from the image to the tile."""
 
     read: slice
-    order: NDArray[np.intp] | None  # of the px read; None for as they come
+    order: NDArray[np.intp] | None  # of the px read; None where they are read in order
     in_tile: slice
 
 
@@ -108,7 +107,7 @@ class Tiler:
         *,
         clip: tuple[bool, bool] = (False, False),
     ) -> TileGrid:
-        """Lay the grid of an image's tiles out.
+        """Compute the grid of tiles of an image.
 
         Parameters
         ----------
@@ -129,8 +128,8 @@ class Tiler:
         Raises
         ------
         SettingError
-            If `stride` is no pair of whole numbers, the tile is not a multiple of it, or the overlap
-            leaves no aligned step.
+            If `stride` is not a pair of whole numbers, the tile is not a multiple of it, or the
+            overlap leaves no aligned step.
         """
         height, width, _ = check_shape(shape)
         axes = zip(
@@ -165,19 +164,19 @@ class Tiler:
         grid : TileGrid, optional
             The grid; that of the image's own shape where it is None.
         ids : iterable of int, optional
-            The tiles wanted, in the order wanted; all of them where it is None.
+            The tiles to cut, in order; all of them where it is None.
 
         Returns
         -------
         iterator of TileBatch
-            Each batch in memory of its own.
+            Each batch has its own memory.
 
         Raises
         ------
         ArrayError
             If `image` is not an image, does not fit `grid`, or has values that are not finite.
         SettingError
-            If `batch_size` is less than 1, or `grid` or `ids` is none.
+            If `batch_size` is less than 1, or `grid` or `ids` has the wrong type.
         """
         height, width, channels = check_image(image)
         grid = self.grid((height, width)) if grid is None else instance_of(TileGrid, grid, "grid", _MAKE)
@@ -216,14 +215,14 @@ class Tiler:
             yield TileBatch(np.array(some, np.int64), tiles)
 
     def read(self, image: Source, box: Box) -> AnyArray:
-        """Read one box of px as a tile is read, whatever its size.
+        """Read a box of any size, padded like a tile.
 
         Parameters
         ----------
         image : array_like
             (H, W) or (H, W, C), as for `batches`.
         box : Box
-            What to read; it begins in the image and may end beyond it.
+            The px to read; it begins in the image and may end beyond it.
 
         Returns
         -------
@@ -235,7 +234,7 @@ class Tiler:
         ArrayError
             If `image` is not an image, or has values that are not finite.
         SettingError
-            If `box` is none.
+            If `box` is not a `Box`.
         """
         *_, channels = check_image(image)
         instance_of(Box, box, "box")
@@ -285,7 +284,7 @@ def _padding_value(config: TilingConfig, dtype: np.dtype[Any]) -> float:
 
 
 def _spans(start: int, end: int, length: int, mode: PadMode) -> list[_Span]:
-    """Split a tile's axis into the part inside the image and the part that is padding."""
+    """Split a tile's axis into the part inside the image and the padding."""
     stop = min(end, length)
     inside = _Span(slice(start, stop), None, slice(0, stop - start))
     if stop == end or mode == "constant":
@@ -296,7 +295,7 @@ def _spans(start: int, end: int, length: int, mode: PadMode) -> list[_Span]:
 
 
 def padded_places(place: NDArray[np.intp], length: int, mode: PadMode) -> NDArray[np.intp]:
-    """Map places beyond the ends of an axis to the px that NumPy's padding of that name repeats."""
+    """Map positions beyond the ends of an axis to the px that NumPy's padding of that name repeats."""
     if mode == "wrap":
         return place % length
     if mode == "edge" or length == 1:

@@ -1,4 +1,4 @@
-"""Blending windows: for each axis a partition of unity over its tiles."""
+"""Blending windows: for each axis, a partition of unity over its tiles."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SIGMAS_PER_TILE = 8  # nnU-Net's and MONAI's sigma of an eighth of the tile
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AxisWindow:
-    """The part of one tile that counts along one axis, and how much."""
+    """The px of one tile that contribute to the map along one axis, and their weights."""
 
-    start: int  # support in px of the image, half-open; never beyond the image
-    stop: int
-    in_tile: slice  # the support in px of the tile
+    start: int  # first px, in the image
+    stop: int  # px after the last; never beyond the image
+    in_tile: slice  # the same px, in the tile
     weights: FloatArray  # float32 (stop - start,), multiples of 1/4096 in [0, 1]
 
 
@@ -40,7 +40,7 @@ def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
     """Compute the windows of all tiles along one axis."""
     instance_of(AxisGrid, axis, "axis")
     one_of("blend", blend, get_args(Blend))
-    if blend == "crop":  # each px from the tile whose centre is nearest
+    if blend == "crop":  # each px comes from the tile with the nearest centre
         return [
             AxisWindow(start, stop, slice(start - origin, stop - origin), np.ones(stop - start, np.float32))
             for origin, (start, stop) in zip(axis.origins, axis.cores, strict=True)
@@ -49,7 +49,7 @@ def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
     total = np.zeros(axis.padded_length)
     for origin in axis.origins:
         total[origin : origin + axis.tile] += shape
-    passed = np.zeros(axis.padded_length)  # share of the tiles up to this one
+    passed = np.zeros(axis.padded_length)  # sum of the shares of earlier tiles
     return [
         _share(origin, axis, shape / total[origin : origin + axis.tile], passed) for origin in axis.origins
     ]
@@ -58,7 +58,7 @@ def axis_windows(axis: AxisGrid, blend: Blend) -> list[AxisWindow]:
 def _share(
     origin: int, axis: AxisGrid, share: NDArray[np.float64], passed: NDArray[np.float64]
 ) -> AxisWindow:
-    """Give a tile what it adds to the rounded shares of the tiles up to it: these sum to one."""
+    """Weight a tile by the increase of the rounded sum of shares, so that all weights sum to one."""
     here = passed[origin : origin + axis.tile]
     before = np.rint(here * _PARTS)
     here += share
@@ -68,9 +68,7 @@ def _share(
 
 
 def _shape(tile: int, blend: Blend) -> NDArray[np.float64]:
-    """Give one tile's window before it is normalised: positive and symmetric."""
-    # ``constant`` weighs all px alike, ``linear`` by the distance from the tile's end, ``hann`` by the
-    # squared sine of it, ``gaussian`` with a sigma of an eighth of the tile.
+    """Return the window of one tile before it is normalised: positive and symmetric."""
     place = np.arange(0.5, tile, dtype=np.float64)
     if blend == "linear":
         return np.minimum(place, tile - place, dtype=np.float64)

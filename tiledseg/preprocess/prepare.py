@@ -1,26 +1,30 @@
-"""The one preparation of pixels, the same in training and prediction."""
+"""The preparation of pixels, the same in training and prediction: colours and range of values."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from tiledseg._validate import check_image, invalid, read_region, settings_of
 from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import ArrayError
-from tiledseg.preprocess._colour import converted, with_gamma
-from tiledseg.preprocess._percentiles import percentiles_of
-from tiledseg.preprocess._sharpen import Sharpened
-from tiledseg.preprocess._shrink import Shrunk, scaled_length
+from tiledseg.preprocess.percentiles import percentiles_of
+from tiledseg.preprocess.scale import Sharpened, Shrunk, scaled_length
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tiledseg._types import AnyArray, FloatArray, Source
-    from tiledseg.preprocess._percentiles import Limits
+    from tiledseg.preprocess.percentiles import Limits
 
 __all__ = ["Prepared", "prepare", "shrunk"]
 
 _LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+_LAB_SPAN = np.array([100, 255, 255], np.float32)
+_LAB_LEAST = np.array([0, -128, -128], np.float32)
 
 
 def prepare(
@@ -41,7 +45,7 @@ def prepare(
     config : PreprocessingConfig or dict
         What the network was trained with.
     limits : tuple of ndarray, optional
-        What `percentiles_of` the whole image are, where `image` is a part of it.
+        The `percentiles_of` the whole image, where `image` is a part of it.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def prepare(
     ArrayError
         If `image` is not an image of the configured channels and dtype.
     SettingError
-        If `config` is none.
+        If `config` is not a PreprocessingConfig.
 
     Examples
     --------
@@ -88,7 +92,7 @@ class Prepared:
                 "image",
                 must=f"have dtype {config.dtype}, as the network was trained on",
                 got=str(found),
-                fix="Bring its values into that range yourself, or declare another `preprocessing.dtype`.",
+                fix="Convert its values to that dtype and range, or set another `preprocessing.dtype`.",
             )
         small = (scaled_length(height, config.scale), scaled_length(width, config.scale))
         self.shape: tuple[int, int, int] = (*small, channels)
@@ -102,28 +106,30 @@ class Prepared:
             self._image = Sharpened(self._image, config, limit)
         self._rounded = self._image is not image and found.kind != "f"
         self._dtype, self._gamma, self._colour = np.dtype(config.dtype), config.gamma, config.colour
-        self._to_shares = None if (config.gamma, config.colour) == (1, "rgb") else np.float32(1 / largest)
-        low, high = self._range(config, limits or _limits(image, config))
-        wide = np.where(high > low, high - low, 1)  # a channel of one value is moved to 0, not divided by 0
+        self._to_unit = None if (config.gamma, config.colour) == (1, "rgb") else np.float32(1 / largest)
+        if limits is None and config.percentiles is not None:
+            limits = percentiles_of(image, config.percentiles)
+        low, high = self._range(config, limits)
+        wide = np.where(high > low, high - low, 1)  # a channel of one value becomes 0
         mean, std = np.array(config.mean), np.array(config.std)
         self._factor = (1 / (wide * std)).astype(np.float32)
         self._shift = (-(low / wide + mean) / std).astype(np.float32)
 
     def _range(self, config: PreprocessingConfig, limits: Limits | None) -> Limits:
-        """Say what becomes 0 and 1, in the values that there are after gamma and colour."""
+        """Return the values, after gamma and colour, that become 0 and 1."""
         largest = _LARGEST[config.dtype]
         if limits is None:
-            return np.zeros(1), np.array([largest if self._to_shares is None else 1.0])
-        if self._to_shares is None:
+            return np.zeros(1), np.array([largest if self._to_unit is None else 1.0])
+        if self._to_unit is None:
             return limits
         low, high = ((one / largest) ** config.gamma for one in limits)
         return (low[::-1], high[::-1]) if config.colour == "bgr" else (low, high)
 
     def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
         prepared: FloatArray = self._read(*key).astype(np.float32)
-        if self._to_shares is not None:
-            prepared *= self._to_shares
-            prepared = converted(with_gamma(prepared, self._gamma), self._colour)
+        if self._to_unit is not None:
+            prepared *= self._to_unit
+            prepared = _CONVERSIONS[self._colour](_with_gamma(prepared, self._gamma))
         prepared *= self._factor
         prepared += self._shift
         return prepared
@@ -134,17 +140,42 @@ class Prepared:
         return np.ascontiguousarray(np.rint(pixels) if self._rounded else pixels, self._dtype)
 
     def _read(self, rows: slice, columns: slice) -> AnyArray:
-        pixels = read_region(self._image, *_spelt(rows, columns, self.shape))
+        y0, y1, _ = rows.indices(self.shape[0])
+        x0, x1, _ = columns.indices(self.shape[1])
+        pixels = read_region(self._image, slice(y0, y1), slice(x0, x1))
         return pixels.reshape(*pixels.shape[:2], self.shape[2])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:  # noqa: ANN401
         return self[0 : self.shape[0], 0 : self.shape[1]].astype(dtype or np.float32, copy=False)
 
 
-def _limits(image: Source, config: PreprocessingConfig) -> Limits | None:
-    return None if config.percentiles is None else percentiles_of(image, config.percentiles)
+def _with_gamma(image: FloatArray, gamma: float) -> FloatArray:
+    """Raise values in [0, 1] to a power; negative floats keep their sign."""
+    if gamma == 1:
+        return image
+    return np.copysign(np.power(np.abs(image), np.float32(gamma)), image)
 
 
-def _spelt(rows: slice, columns: slice, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Spell a region's slices out."""
-    return slice(*rows.indices(shape[0])[:2]), slice(*columns.indices(shape[1])[:2])
+def _hsv(image: FloatArray) -> FloatArray:
+    hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.float32)
+    hsv[..., 0] /= 360
+    return hsv
+
+
+def _lab(image: FloatArray) -> FloatArray:
+    lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), np.float32)
+    return (lab - _LAB_LEAST) / _LAB_SPAN
+
+
+def _grey(image: FloatArray) -> FloatArray:
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+_CONVERSIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "rgb": lambda image: image,
+    "bgr": lambda image: np.ascontiguousarray(image[..., ::-1]),
+    "hsv": _hsv,
+    "lab": _lab,
+    "grey3": _grey,
+}

@@ -45,7 +45,7 @@ def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
     Raises
     ------
     ArrayError
-        If `image` is no image of uint8 or uint16.
+        If `image` is not an image of uint8 or uint16.
     SettingError
         If `percentiles` are not two numbers in [0, 100].
 
@@ -58,9 +58,9 @@ def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
     height, width, channels = check_image(image)
     dtype = np.dtype(image.dtype)
     if dtype.kind != "u" or dtype.itemsize > 2:
-        fix = "Convert it to integers of its own range first."
+        fix = "Convert it to integers first."
         raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(dtype), fix=fix)
-    shares = _shares(percentiles)
+    limits = _checked_percentiles(percentiles)
     counts = np.zeros((channels, 1 << 8 * dtype.itemsize), np.int64)
     for y in range(0, height, _HISTOGRAM_BLOCK[0]):
         for x in range(0, width, _HISTOGRAM_BLOCK[1]):
@@ -70,16 +70,16 @@ def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
             for channel in range(channels):
                 counts[channel] += np.bincount(block[:, channel], minlength=counts.shape[1])
     sums = counts.cumsum(axis=1)
-    places = [np.ceil(np.float64(one) / 100 * height * width) for one in shares]
+    ranks = [np.ceil(np.float64(one) / 100 * height * width) for one in limits]
     low, high = (
-        np.array([np.searchsorted(line, max(place, 1)) for line in sums], np.float64) for place in places
+        np.array([np.searchsorted(line, max(rank, 1)) for line in sums], np.float64) for rank in ranks
     )
     return low, high
 
 
-def _shares(percentiles: Sequence[float]) -> tuple[float, float]:
-    must, fix = "be two numbers in [0, 100]", "Give (1.0, 99.0), say."
-    shares = real_pair("percentiles", percentiles, must, fix)
-    if not all(0 <= one <= 100 for one in shares):
+def _checked_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
+    must, fix = "be two numbers in [0, 100]", "Give (1.0, 99.0), for example."
+    values = real_pair("percentiles", percentiles, must, fix)
+    if not all(0 <= value <= 100 for value in values):
         raise invalid(SettingError, "percentiles", must=must, got=percentiles, fix=fix)
-    return shares
+    return values
