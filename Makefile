@@ -41,7 +41,7 @@ imports: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
-	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes tiledseg --ignoreexternal
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/check_types.py
 
 docstrings: $(VENV)/.dev
 	$(BIN)/python tests/check_docstrings.py
