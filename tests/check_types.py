@@ -1,6 +1,6 @@
 """Check that pyright knows the type of every public symbol: ``python tests/check_types.py``.
 
-Public is what docs/reference.md lists. Keras has no types, so what is internal and derives from it has none either.
+Public is what docs/reference.md lists. Internal classes that derive from Keras have no known type.
 """
 
 from __future__ import annotations
