@@ -146,8 +146,8 @@ def test_help_says_meaning_range_and_default(
     monkeypatch.setenv("COLUMNS", "200")
     main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "At most this many passes. [range: >= 1] [default: 30]" in text
-    levels = r"Resolutions, the bridge counted in\. \[of: unet, .*?\] \[range: >= 1, <= 12\] \[default: 5\]"
+    assert "Largest number of passes over the training data. [range: >= 1] [default: 30]" in text
+    levels = r"Resolutions, the deepest included\. \[of: unet, .*?\] \[range: >= 1, <= 12\] \[default: 5\]"
     assert re.search(levels, text)
 
 

@@ -131,7 +131,7 @@ def test_percentiles_that_do_not_rise_are_refused(percentiles):
 
 
 def test_percentiles_of_floats_are_refused():
-    with pytest.raises(SettingError, match="uint8 or uint16, of which they are exact"):
+    with pytest.raises(SettingError, match="`percentiles` must be left out with dtype=float32"):
         PreprocessingConfig(dtype="float32", percentiles=(1.0, 99.0))
 
 
@@ -227,8 +227,8 @@ def test_an_image_cached_for_training_is_sharpened_once():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"colour": "bgr", "channels": 1}, "colour` must be rgb, for it takes 3 channels"),
-        ({"colour": "lab", "dtype": "float32"}, "whose range is known"),
+        ({"colour": "bgr", "channels": 1}, "colour` must be rgb, since other colours take 3 channels"),
+        ({"colour": "lab", "dtype": "float32"}, "dtype=float32, whose range is not known"),
         ({"colour": "hsv", "percentiles": (1.0, 99.0)}, "rgb or bgr with percentiles"),
         ({"colour": "cv2.COLOR_BGR2HSV"}, "colour"),
         ({"gamma": 0.0}, "gamma"),

@@ -22,6 +22,7 @@ __all__ = [
     "InputShape",
     "LevelsConfig",
     "Norm",
+    "multiples",
 ]
 
 InputShape: TypeAlias = Annotated[tuple[Count | None, Count | None, Count], as_numbers]
@@ -35,6 +36,12 @@ Norm: TypeAlias = Literal["batch", "batch_renorm", "group", "none"]
 
 Dropout: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 """Fraction of features that is dropped in training."""
+
+
+def multiples(step: int, near: int) -> str:
+    """Name the positive multiples of a step beside a number."""
+    low = near // step * step
+    return f"{low} or {low + step}" if low else str(step)
 
 
 class ArchitectureConfig(Choice):
@@ -122,8 +129,7 @@ class ArchitectureConfig(Choice):
         reason, instead = self._because()
         for axis, size in zip("yx", self.input_shape[:2], strict=True):
             if size is not None and size % self.stride:
-                low = size // self.stride * self.stride
-                fix = f"Use {f'{low} or ' if low else ''}{low + self.stride}{instead}."
+                fix = f"Use {multiples(self.stride, size)}{instead}."
                 must = f"be a multiple of {self.stride} along {axis}{reason}"
                 raise self._invalid("input_shape", must, fix, got=size)
         return self

@@ -258,7 +258,7 @@ class SwinUNetConfig(ArchitectureConfig):
 
     @property
     def stride(self) -> int:
-        """Total stride in px, that of the windows counted in; input sizes are multiples of it."""
+        """Total stride in px, windows included; input sizes are multiples of it."""
         return int(self.patch * 2 ** (len(self.depths) - 1) * self.window)
 
     def _because(self) -> tuple[str, str]:

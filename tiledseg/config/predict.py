@@ -118,7 +118,7 @@ class PredictConfig(Config):
         if self.resume and whole:
             raise self._invalid(
                 "resume",
-                "meet formats that are written while they are computed",
+                "be off unless every output is written while it is computed",
                 "Set mask_format and probs_format to ome-tiff, ome-zarr or npy, without overlays.",
                 got=f"{whole[0]} as {streamed.get(whole[0], 'png')}",
             )

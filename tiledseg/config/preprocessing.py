@@ -65,9 +65,8 @@ class PreprocessingConfig(Config):
         if self.dtype == "float32":
             raise self._invalid(
                 "percentiles",
-                "meet uint8 or uint16, of which they are exact",
-                "Bring floats into their range yourself.",
-                got="float32",
+                "be left out with dtype=float32, for which they are not exact",
+                "Scale floats into their range yourself.",
             )
         return self
 
@@ -76,12 +75,16 @@ class PreprocessingConfig(Config):
         if self.colour == "rgb":
             return self
         if self.channels != 3:
-            must, got, fix = "be rgb, for it takes 3 channels", f"{self.channels} of them", "Leave it out."
+            must, got, fix = (
+                "be rgb, since other colours take 3 channels",
+                f"{self.channels} of them",
+                "Leave it out.",
+            )
         elif self.colour in {"hsv", "lab"} and self.dtype == "float32":
-            must, got = f"meet uint8 or uint16 for {self.colour}, whose range is known", "float32"
+            must, got = "be rgb, bgr or grey3 with dtype=float32, whose range is not known", self.colour
             fix = "Convert floats yourself."
         elif self.colour != "bgr" and self.percentiles is not None:
-            must, got = "be rgb or bgr with percentiles, which are of its channels", self.colour
+            must, got = "be rgb or bgr with percentiles, which are taken per channel", self.colour
             fix = "Leave one of them out."
         else:
             return self

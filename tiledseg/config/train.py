@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tiledseg.config.architecture import ArchitectureConfig
+from tiledseg.config.architecture import ArchitectureConfig, multiples
 from tiledseg.config.augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
 from tiledseg.config.base import (
     Config,
@@ -58,12 +58,12 @@ class TrainConfig(Config):
     augment: Transforms | AugmentSet = "default"
     """Transforms of the crops, those that move px for image and mask alike; or the name of a set."""
     memory_mb: Annotated[int, Field(ge=0)] = 4096
-    """Megabytes that shrunk images and masks may take in memory, those for validation counted in."""
+    """Megabytes that shrunk images and masks may take in memory, those for validation included."""
     cache_dir: str | None = None
     """Folder for the images beyond that, shrunk once and read by region; None to read their files again
     for every crop."""
     epochs: Count = 30
-    """At most this many passes."""
+    """Largest number of passes over the training data."""
     steps_per_epoch: Count | None = None
     """Batches per epoch; None for as many as cover each image's area once."""
     batch_size: Count = 4
@@ -75,15 +75,15 @@ class TrainConfig(Config):
     learning_rate: Positive = 1e-3
     """The highest of the schedule, positive."""
     schedule: ScheduleConfig = ConstantConfig()
-    """How the learning rate goes on: ``constant``, ``cosine`` or ``plateau``, with its parameters or by
+    """How the learning rate changes: ``constant``, ``cosine`` or ``plateau``, with its parameters or by
     name."""
     clip: Positive | None = None
     """Largest gradient element; None for no clipping."""
     clip_norm: Positive | None = None
     """Largest length of the gradient of all weights together; None for no clipping."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay per step of a running average of the weights, in (0, 1), 0.99 say; the average is validated
-    and saved. None for the weights as they are."""
+    """Decay per step of a running average of the weights, in (0, 1), for example 0.99; the average is
+    validated and saved. None for the weights as they are."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """What the network computes in; weights stay in float32."""
     loss: LossConfig = BceDiceConfig()
@@ -171,13 +171,8 @@ class TrainConfig(Config):
                     got=crop,
                 )
             if crop % stride:
-                low = crop // stride * stride
-                raise self._invalid(
-                    "crop_size",
-                    f"be a multiple of {stride} px along {axis}",
-                    f"Use {f'{low} or ' if low else ''}{low + stride}.",
-                    got=crop,
-                )
+                must, fix = f"be a multiple of {stride} px along {axis}", f"Use {multiples(stride, crop)}."
+                raise self._invalid("crop_size", must, fix, got=crop)
         self.network.check_preprocessing(self.preprocessing)
         if len(self.labels) != self.network.classes:
             raise self._invalid(
