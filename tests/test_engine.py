@@ -1,4 +1,4 @@
-"""Predictors: what they know of a network, and what they refuse."""
+"""Network: models that it accepts and refuses, and their properties."""
 
 import gc
 import re
@@ -27,7 +27,7 @@ def network(height=None, width=None, channels=3, classes=2):
     return keras.Model(inputs, layers.Conv2D(classes, 1, activation="softmax")(merged))
 
 
-def test_a_keras_network_is_read():
+def test_a_keras_network_states_channels_sizes_and_stride():
     predictor = Network.of(network(32, 64))
     assert (predictor.channels, predictor.classes) == (3, 2)
     assert predictor.tile_size == (32, 64)
@@ -57,7 +57,7 @@ def test_the_compiled_call_equals_the_network_for_any_batch(dtype):
         np.testing.assert_allclose(outputs, whole[:size], atol=1e-6)
 
 
-def test_a_new_predictor_of_the_same_network_compiles_nothing_again():
+def test_a_second_predictor_of_a_network_uses_the_compiled_function():
     traces = []
 
     class Counting(layers.Layer):
@@ -75,13 +75,13 @@ def test_a_new_predictor_of_the_same_network_compiles_nothing_again():
     assert len(traces) == count
 
 
-def test_a_network_that_was_called_can_still_go():
+def test_a_network_that_was_called_can_be_freed():
     model = network()
     Network.of(model)(np.zeros((1, 8, 8, 3), np.float32))
-    gone = weakref.ref(model)
+    reference = weakref.ref(model)
     del model
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
 def test_new_weights_are_used_at_once():
@@ -143,7 +143,7 @@ class _Unbuilt(keras.Model):
         (_smaller, "map of its input's size; got 6 px for 8 px along y"),
         (_vector, "take one image"),
         (_broken, "finite weights; got NaN or infinity in conv2d"),
-        (_Unbuilt, "know its input shape"),
+        (_Unbuilt, "have an input shape"),
         (lambda: "bundle/", "tiledseg.load_model"),
         (lambda: None, "a Segmenter, a keras.Model or a callable; got NoneType"),
     ],
@@ -153,7 +153,7 @@ def test_networks_that_cannot_be_tiled_are_refused(make, message):
         Network.of(make())
 
 
-def test_a_free_network_that_returns_less_is_refused_before_it_runs():
+def test_a_network_of_free_size_with_smaller_outputs_is_refused_before_it_runs():
     model = keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(1, 3)])
     with pytest.raises(ModelError, match="got 14 px for 16 px along y"):
         Network.of(model)(np.zeros((1, 16, 16, 1), np.float32))
@@ -174,41 +174,41 @@ def test_a_size_that_the_network_cannot_take_is_refused():
         (lambda t: t[:, ::2], r"\(N, h, w\) = \(2, 8, 8\); got \(2, 4, 8, 3\)"),
         (lambda t: t[..., 0], r"got \(2, 8, 8\)"),
         (lambda t: t * 1j, "one array of real numbers"),
-        (lambda t: [t, t[:1]], "no array"),
+        (lambda t: [t, t[:1]], "cannot be converted to an array"),
         (lambda _: None, "one array of real numbers"),
     ],
 )
-def test_callables_that_return_no_map_are_refused(call, message):
+def test_callables_that_do_not_return_a_map_are_refused(call, message):
     with pytest.raises(ModelError, match=message):
         Network.of(call)(np.ones((2, 8, 8, 3), np.float32))
 
 
-def test_a_callable_keeps_its_channels():
+def test_a_callable_must_return_the_same_channels_each_time():
     channels = iter([1, 2])
     predictor = Network.of(lambda tiles: np.zeros((*tiles.shape[:3], next(channels))))
     predictor(np.zeros((1, 4, 4, 1)))
-    with pytest.raises(ModelError, match="keep 1 channels"):
+    with pytest.raises(ModelError, match="have 1 channels"):
         predictor(np.zeros((1, 4, 4, 1)))
 
 
-def test_a_network_has_what_its_model_states_and_defaults_for_the_rest():
+def test_a_network_has_the_settings_of_a_segmenter_and_defaults_for_other_models():
     config = ts.UNetConfig(input_shape=(32, 32, 3), levels=2, base_filters=4)
     tiling = ts.TilingConfig(tile_size=32, overlap=8)
     segmenter = ts.Segmenter(
         ts.build_model(config), config, ("cell",), threshold=0.25, tiling=tiling, tta="flips"
     )
     own = Network.of(segmenter)
-    assert own.described
+    assert own.has_settings
     assert (own.labels, own.threshold, own.tiling, own.tta) == (("cell",), 0.25, tiling, "flips")
     assert own.preprocessing == segmenter.preprocessing
     assert (own.channels, own.classes, own.tile_size) == (3, 1, (32, 32))
     for model in (segmenter.network, lambda tiles: tiles, Network.of(segmenter.network).predictor):
         other = Network.of(model)
-        assert not other.described
+        assert not other.has_settings
         assert (other.labels, other.threshold, other.tiling, other.tta) == ((), 0.5, None, None)
 
 
-def test_a_network_stays_itself_and_takes_other_runtimes():
+def test_a_network_resolves_to_itself_and_accepts_another_runtime():
     known = Network.of(network(), {"engine": "keras"})
     assert Network.of(known) is known
     other = Network.of(known, RuntimeConfig(memory=1 << 20))
@@ -221,21 +221,21 @@ def within(known, memory):
     return Network.of(known, {"memory": memory})
 
 
-def test_the_batch_size_follows_tile_tiles_and_memory():
+def test_the_batch_size_depends_on_tile_size_tiles_and_memory():
     known = Network.of(network())
     need = known.bytes_per_tile((64, 64))
     assert need >= 4 * 64 * 64 * 3
     assert within(known, 3 * need).batch_size((64, 64), 100) == 3
     assert within(known, 100 * need).batch_size((64, 64), 2) == 2
-    assert within(known, 100 * need).batch_size((64, 64), 2, wanted=8) == 8
+    assert within(known, 100 * need).batch_size((64, 64), 2, given=8) == 8
     assert known.batch_size((512, 512), 100) == 1
     with pytest.raises(SettingError, match="1 tiles of 64x64 px need about"):
         within(known, need - 1).batch_size((64, 64), 100)
     with pytest.raises(SettingError, match=r"8 tiles of 64x64 px need about .* `memory` is"):
-        within(known, 3 * need).batch_size((64, 64), 100, wanted=8)
+        within(known, 3 * need).batch_size((64, 64), 100, given=8)
 
 
-def test_free_memory_is_what_a_containers_limit_leaves(tmp_path, monkeypatch):
+def test_available_memory_is_within_the_limit_of_a_container(tmp_path, monkeypatch):
     machine = available_memory()
     assert machine > 2**27
     monkeypatch.setattr("tiledseg.engine.batching._CGROUP", tmp_path)
@@ -283,7 +283,7 @@ child()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")
-def test_a_forked_child_is_refused_once_the_backend_has_computed():
+def test_a_fork_is_refused_after_the_backend_has_computed():
     run = [sys.executable, "-W", "ignore", "-c", FORK]
     shown = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300).stdout
     *allowed, built, used, new = shown.splitlines()

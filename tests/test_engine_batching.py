@@ -1,4 +1,4 @@
-"""Batches: read, run and used at the same time, filled by several images, halved where memory runs out."""
+"""Batches: read, run and used at the same time, shared by images, reduced where memory runs out."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (300, 120, 3), np.uint8)
 
 
 class Slow:
-    """An image, a network and a sink that each take their time."""
+    """An image, a network and a sink that each wait a moment."""
 
     shape, dtype = IMAGE.shape, IMAGE.dtype
 
@@ -46,7 +46,7 @@ def no_thread_is_left():
 
 
 class Meeting(Slow):
-    """The third reading, the second call and the first use wait for one another."""
+    """The third read, the second call and the first use wait for one another."""
 
     def __init__(self):
         super().__init__(0)
@@ -77,7 +77,7 @@ def test_reading_running_and_stitching_overlap():
     np.testing.assert_allclose(probs[..., 0], IMAGE[..., 0], rtol=1e-6)
 
 
-def test_no_more_than_three_batches_are_under_way():
+def test_at_most_three_batches_are_in_memory():
     read, finished, most = [], [], []
 
     class Watched(Slow):
@@ -95,7 +95,7 @@ def test_no_more_than_three_batches_are_under_way():
 
 
 class Broken(Slow):
-    """An image that cannot be read to its end."""
+    """An image whose lower part cannot be read."""
 
     def __getitem__(self, key):
         if key[0].start > 100:
@@ -131,7 +131,7 @@ class FullSink(np.ndarray):
     ],
     ids=["reading", "running", "writing"],
 )
-def test_an_error_anywhere_comes_out_and_ends_everything(network, image, out, error, message):
+def test_an_error_in_any_thread_is_raised_and_ends_the_prediction(network, image, out, error, message):
     with pytest.raises(error, match=message):
         ts.tiled_predict(network, image, TILING, out=out, batch_size=2)
 
@@ -149,7 +149,7 @@ def test_cancelling_starts_no_further_call():
 
 
 class Interrupting(Slow):
-    """A network during whose third call a person presses Ctrl-C."""
+    """A network that receives Ctrl-C during its third call."""
 
     calls = 0
 
@@ -168,7 +168,7 @@ def test_control_c_ends_a_running_prediction():
     assert slow.calls < 20 < len(ts.plan(slow, IMAGE.shape, TILING).grid)
 
 
-def test_a_network_may_use_its_output_s_memory_again():
+def test_a_network_may_reuse_the_memory_of_its_output():
     buffer = np.zeros((1, 32, 32, 1), np.float32)
 
     def network(tiles):
@@ -181,13 +181,13 @@ def test_a_network_may_use_its_output_s_memory_again():
 
 
 class ResourceExhaustedError(Exception):
-    """As TensorFlow calls it."""
+    """The name of the error in TensorFlow."""
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError(), ResourceExhaustedError("OOM"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")]
 )
-def test_a_batch_too_large_for_the_memory_is_halved_and_the_others_stand(error):
+def test_a_batch_too_large_for_the_memory_is_halved_and_no_other_is_repeated(error):
     sizes = []
 
     def network(tiles):
@@ -199,7 +199,7 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_the_others_stand(error):
     probs = ts.tiled_predict(network, IMAGE, TILING, batch_size=8)
     np.testing.assert_allclose(probs[..., 0], IMAGE[..., 0], rtol=1e-6)
     assert sizes[:5] == [8, 8, 8, 4, 2]  # the first two were not computed again
-    assert set(sizes[5:]) <= {1, 2}  # and later ones did not fail first
+    assert set(sizes[5:]) <= {1, 2}  # later ones did not fail first
 
 
 def test_a_tile_too_large_for_the_memory_is_refused():
@@ -210,7 +210,7 @@ def test_a_tile_too_large_for_the_memory_is_refused():
         ts.tiled_predict(network, IMAGE, TILING, batch_size=4)
 
 
-def test_another_error_is_not_tried_again():
+def test_a_batch_with_another_error_is_not_repeated():
     sizes = []
 
     def network(tiles):
@@ -223,7 +223,7 @@ def test_another_error_is_not_tried_again():
     assert set(sizes) == {8}
 
 
-def test_a_network_may_itself_predict_in_tiles():
+def test_a_network_may_call_tiled_predict():
     def network(tiles):
         return ts.tiled_predict(lambda t: t[..., :1], tiles[0], ts.TilingConfig(tile_size=16))[None]
 
@@ -236,7 +236,7 @@ def batcher(network, batch_size=8, tta=None):
 
 
 def together(calls):
-    """Run calls in threads of their own, and give what each returned or raised."""
+    """Run each call in its own thread, and return their results or errors."""
     found = {}
 
     def run(key, call):
@@ -257,7 +257,7 @@ def of(value, number, size=4):
     return np.full((number, size, size, 1), value, np.float32)
 
 
-def test_tiles_that_wait_fill_one_another_s_batches_up():
+def test_waiting_tiles_of_several_callers_share_batches():
     sizes = []
 
     def network(tiles):
@@ -276,7 +276,7 @@ def test_tiles_that_wait_fill_one_another_s_batches_up():
     assert max(sizes) == 8
 
 
-def test_other_sizes_and_dtypes_are_not_batched_together_and_more_than_a_batch_is_split():
+def test_batches_hold_one_size_and_dtype_and_at_most_the_batch_size():
     shapes = []
 
     def network(tiles):
@@ -296,7 +296,7 @@ def test_other_sizes_and_dtypes_are_not_batched_together_and_more_than_a_batch_i
     assert max(shape[0] for shape in shapes) <= 8
 
 
-def test_an_error_is_the_caller_s_whose_tiles_it_is():
+def test_an_error_is_raised_only_for_the_caller_whose_tiles_fail():
     def network(tiles):
         time.sleep(0.02)
         if (tiles == 7).any():
@@ -310,10 +310,10 @@ def test_an_error_is_the_caller_s_whose_tiles_it_is():
             assert isinstance(outputs, ModelError)
         else:
             np.testing.assert_array_equal(outputs, of(value, 2))
-    np.testing.assert_array_equal(shared(of(1, 2)), of(1, 2))  # and it continues
+    np.testing.assert_array_equal(shared(of(1, 2)), of(1, 2))  # the batcher still works
 
 
-def test_a_closed_batcher_cancels_whoever_waits():
+def test_a_closed_batcher_cancels_waiting_callers():
     def network(tiles):
         shared.close()
         return tiles
@@ -333,7 +333,7 @@ def _folder(tmp_path, number=6):
     return tmp_path / "images"
 
 
-def test_a_folder_gives_what_each_of_its_images_gives_alone(tmp_path):
+def test_a_folder_gives_the_same_maps_as_its_images_one_by_one(tmp_path):
     calls = []
 
     def red(tiles):
@@ -355,7 +355,7 @@ def test_a_folder_gives_what_each_of_its_images_gives_alone(tmp_path):
     calls.clear()
     for path in sorted(folder.iterdir()):
         ts.tiled_predict(red, read_image(path), tiling, batch_size=16, tta="flips")
-    assert from_folder <= len(calls) + 6  # one call per image tells how many channels there are
+    assert from_folder <= len(calls) + 6  # one call per image finds the number of channels
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")

@@ -1,4 +1,4 @@
-"""What a Keras graph says: receptive field, halo, and what looks at the whole tile."""
+"""Keras graphs: receptive field, halo, and layers that depend on the whole tile."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ layers, ops = keras.layers, keras.ops
 
 @pytest.fixture
 def in_float64():
-    """So that a px counts as touched however little of a change arrives."""
+    """Compute in float64, so that the smallest change of a px is noticed."""
     keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_dtype_policy("float32")
@@ -58,7 +58,7 @@ def valid_and_padded(x):
     return layers.Cropping2D(((0, 0), (0, 3)))(y)
 
 
-def shifted_there_and_back(x):
+def cropped_and_padded(x):
     y = layers.Cropping2D(((5, 0), (0, 4)))(x)
     return layers.ZeroPadding2D(((5, 0), (0, 4)))(y)
 
@@ -131,7 +131,7 @@ GRAPHS = {
     **{
         build.__name__: build
         for build in [
-            strided, even_kernels, valid_and_padded, shifted_there_and_back, overlapping_pools, odd_pools,
+            strided, even_kernels, valid_and_padded, cropped_and_padded, overlapping_pools, odd_pools,
             bilinear, bicubic, long_transposed, short_transposed, separable, nested_and_shared,
             with_operations, resized,
         ]
@@ -140,7 +140,7 @@ GRAPHS = {
 
 
 def network(build, size=(None, None), *, weights=None):
-    """Positive weights: nothing cancels, and nothing is cut off by an activation."""
+    """Positive weights: no values cancel, and no activation cuts them off."""
     inputs = keras.Input((*size, 1))
     model = keras.Model(inputs, build(inputs))
     rng = np.random.default_rng(1)
@@ -151,15 +151,15 @@ def network(build, size=(None, None), *, weights=None):
     return model
 
 
-def lying(pixels, axis):
+def along_rows(pixels, axis):
     return np.swapaxes(pixels, 1, 2) if axis else pixels
 
 
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_halo_and_receptive_field_are_those_of_the_network(name, axis):
-    """Neither a px more nor a px less than what a cut and what single px change."""
+def test_halo_and_receptive_field_equal_those_measured(name, axis):
+    # compared with the px that differ at a cut, and with those that a change of single px affects
     build = GRAPHS[name]
     predictor = Network.of(network(build, (48, 48) if build in FIXED else (None, None)))
     field, rounding = predictor.receptive_field, 1e-5 if build in SINGLE else 1e-13
@@ -172,8 +172,8 @@ def test_halo_and_receptive_field_are_those_of_the_network(name, axis):
     part = network(build, sizes[1], weights=whole.get_weights()) if build in FIXED else whole
 
     image = np.random.default_rng(0).uniform(1, 2, (2, 3 * tile, narrow, 1))
-    want = lying(np.asarray(whole(lying(image, axis))), axis)[:, tile : 2 * tile]
-    got = lying(np.asarray(part(lying(image[:, tile : 2 * tile], axis))), axis)
+    want = along_rows(np.asarray(whole(along_rows(image, axis))), axis)[:, tile : 2 * tile]
+    got = along_rows(np.asarray(part(along_rows(image[:, tile : 2 * tile], axis))), axis)
     spoiled = np.flatnonzero((np.abs(got - want) > rounding * np.abs(want)).any(axis=(0, 2, 3)))
     left, right = spoiled[spoiled < tile // 2], spoiled[spoiled >= tile // 2]
     assert (max(left, default=-1) + 1, tile - min(right, default=tile)) == field.halo[axis]
@@ -182,7 +182,7 @@ def test_halo_and_receptive_field_are_those_of_the_network(name, axis):
     impulses = np.ones((along + 1, 3 * tile, narrow, 1))
     for one in range(along):
         impulses[one, middle + one] = 1e4
-    answer = lying(np.asarray(whole(lying(impulses, axis))), axis)
+    answer = along_rows(np.asarray(whole(along_rows(impulses, axis))), axis)
     touched = (np.abs(answer[:-1] - answer[-1]) > rounding * np.abs(answer[-1])).any(axis=(2, 3))
     shift = [np.flatnonzero(rows) - middle - one for one, rows in enumerate(touched)]
     before = max(int(rows.max()) for rows in shift if len(rows))
@@ -234,7 +234,7 @@ def attended(x):
         (attended, "MultiHeadAttention"),
     ],
 )
-def test_what_sees_the_whole_tile_is_named_and_makes_exact_impossible(build, seen):
+def test_layers_that_depend_on_the_whole_tile_make_exact_impossible(build, seen):
     inputs = keras.Input((16, 16, 1))
     model = keras.Model(inputs, build(inputs))
     plan = ts.plan(model, (40, 40))
@@ -258,7 +258,7 @@ def test_what_sees_the_whole_tile_is_named_and_makes_exact_impossible(build, see
         (lambda x: layers.Reshape((32, 8, 1))(layers.Permute((2, 1, 3))(x)), "Permute"),
     ],
 )
-def test_what_is_not_known_is_said(build, name):
+def test_an_unknown_layer_is_named_in_the_plan(build, name):
     inputs = keras.Input((16, 16, 1))
     outputs = build(inputs)
     model = keras.Model(inputs, layers.Reshape((16, 16, 1))(outputs))
@@ -268,7 +268,7 @@ def test_what_is_not_known_is_said(build, name):
     assert plan.reason.endswith("is not known")
 
 
-def test_a_callable_or_an_own_call_is_not_known_but_one_tile_is_exact():
+def test_a_callable_or_an_overridden_call_is_exact_in_one_tile_only():
     class Flipping(keras.Model):
         def call(self, x):
             return super().call(x)[:, ::-1]

@@ -1,4 +1,4 @@
-"""Turns a model of any kind into a Network that is ready to be run on batches of tiles."""
+"""Models of any kind resolved into a Network, which runs on batches of tiles."""
 
 from tiledseg.engine.batching import available_memory
 from tiledseg.engine.callable import CallablePredictor, Predictor

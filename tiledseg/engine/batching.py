@@ -1,7 +1,8 @@
-"""How many tiles a network is given at once, and what happens to them meanwhile.
+"""Batches of tiles: their size, and how they are run.
 
-A batch is chosen by memory (`fitting_batch`), halved where memory runs out (`Backoff`), filled up with tiles
-of several images (`Batcher`), and run while the next one is read and the last one is used (`overlapped`).
+`fitting_batch` chooses a batch size by memory, `Backoff` makes it smaller where memory runs out, `Batcher`
+fills batches with tiles of several images, and `overlapped` runs a batch while the next one is read and the
+last one is used.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ __all__ = [
 
 _log = logging.getLogger("tiledseg")
 
-_PIXELS_PER_CALL = 512 * 512  # on a CPU more per call was slower: caches overflow, nothing is gained
-_SHARE = 0.5  # of the free memory that a network may take when nothing else is said
+_PIXELS_PER_CALL = 512 * 512  # on a CPU, more per call was slower: the processor's cache overflows
+_SHARE = 0.5  # of the free memory that a network may use by default
 _CGROUP = Path("/sys/fs/cgroup")  # version 2
 
 
 def available_memory() -> int:
-    """Say how much memory this process can still take: the machine's, within its container's limit."""
+    """Return the bytes that this process can still allocate, within the limit of its container."""
     free = int(psutil.virtual_memory().available)
     try:
         limit, used = (int((_CGROUP / name).read_text("utf-8")) for name in ("memory.max", "memory.current"))
@@ -62,14 +63,14 @@ def available_memory() -> int:
 
 
 def allowed_memory(memory: int | None) -> int:
-    """Say how many bytes a network may take for its activations."""
+    """Return the bytes that a network may use for its activations."""
     return int(available_memory() * _SHARE) if memory is None else memory
 
 
 def fitting_batch(
     predictor: Predictor, tile_size: tuple[int, int], n_tiles: int, memory: int | None = None
 ) -> int:
-    """Choose a batch size: as many tiles as keep a processor busy, and as memory allows."""
+    """Choose a batch size: enough tiles to keep the processor busy, within the memory."""
     check_memory(predictor, tile_size, 1, memory)
     fitting = allowed_memory(memory) // max(1, predictor.bytes_per_tile(tile_size))
     return max(1, min(fitting, n_tiles, _PIXELS_PER_CALL // (tile_size[0] * tile_size[1])))
@@ -78,13 +79,13 @@ def fitting_batch(
 def check_memory(
     predictor: Predictor, tile_size: tuple[int, int], batch_size: int, memory: int | None
 ) -> None:
-    """Check that a batch can fit into memory: the system may kill a process that runs out of it."""
+    """Check that a batch fits into memory: the system may kill a process that runs out of it."""
     need = batch_size * predictor.bytes_per_tile(tile_size)
     limit = int(psutil.virtual_memory().total) if memory is None else memory
     if need > limit:
-        there = "the machine has" if memory is None else "`memory` is"
+        available = "the machine has" if memory is None else "`memory` is"
         raise SettingError(
-            f"{batch_size} tiles of {tile_size[0]}x{tile_size[1]} px need about {need} bytes; {there} "
+            f"{batch_size} tiles of {tile_size[0]}x{tile_size[1]} px need about {need} bytes; {available} "
             f"{limit}. Use smaller tiles or a smaller batch, or allow more."
         )
 
@@ -94,23 +95,23 @@ _WORDS = ("resource_exhausted", "out of memory", "bad_alloc", "bad allocation", 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error, or one that it was raised from, means that memory ran out."""
+    """Return whether an error, or one of its causes, means that memory ran out."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, MemoryError) or type(found).__name__ in _NAMES:
             return True
         if isinstance(found, RuntimeError) and any(word in str(found).lower() for word in _WORDS):
-            return True  # JAX and OpenVINO say it in the message alone
+            return True  # JAX and OpenVINO have no type of their own for it
         found = found.__cause__
     return False
 
 
 class Backoff:
-    """Calls a network on batches, and on halves of a batch for which memory runs out; one at a time."""
+    """Out-of-memory backoff: halves the batch size of a network until a batch fits into memory."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._most: int | None = None  # tiles that fitted: later batches need not fail first
+        self._most: int | None = None  # tiles that fit, so that later batches do not fail first
 
     def __call__(self, tiles: AnyArray) -> FloatArray:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
@@ -123,12 +124,12 @@ class Backoff:
             except (MemoryError, ModelError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(part.shape, error)
+                self._reduce(part.shape, error)
             else:
                 first += len(part)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _halve(self, shape: tuple[int, ...], error: Exception) -> None:
+    def _reduce(self, shape: tuple[int, ...], error: Exception) -> None:
         if shape[0] == 1:
             text = f"Memory ran out on a single tile of {shape[1]}x{shape[2]} px. Use smaller tiles."
             raise ModelError(text) from error
@@ -137,27 +138,27 @@ class Backoff:
 
 
 class _Request:
-    """The tiles of one caller, and what has become of them."""
+    """The tiles of one caller, and their outputs."""
 
     def __init__(self, tiles: AnyArray) -> None:
         self.tiles = tiles
-        self.taken = 0  # of the tiles, by some batch
-        self.parts: dict[int, FloatArray] = {}  # outputs by the place of their first tile
-        self.done = 0  # of the tiles
+        self.taken = 0  # number of tiles that are in a batch
+        self.parts: dict[int, FloatArray] = {}  # outputs by the position of their first tile
+        self.done = 0  # number of tiles with outputs
         self.error: Exception | None = None
 
     @property
     def ended(self) -> bool:
-        """Whether its caller can continue."""
+        """Whether all outputs are there, or an error is."""
         return self.error is not None or self.done == len(self.tiles)
 
 
 class Batcher:
-    """A Predictor that several threads call, each with tiles of its own image."""
+    """A Predictor for several threads, each of which predicts its own image."""
 
-    # While a batch is being run, the tiles that wait are put into the next one, up to the batch size,
-    # whichever image they are of. Where a batch fails, its parts are run again by themselves: one image's
-    # failure is not another's.
+    # While a batch is run, waiting tiles of any image are collected for the next one, up to the batch size.
+    # Where a batch fails, its parts are run again one by one, so that the failure of one image does not
+    # affect the others.
 
     def __init__(
         self,
@@ -165,7 +166,7 @@ class Batcher:
         prepare: Callable[[tuple[int, int]], tuple[int, list[_Call]]],
     ) -> None:
         self._predictor = predictor
-        self._prepare = prepare  # gives, for tiles of a size, the batch size and a callable for each device
+        self._prepare = prepare  # returns the batch size and a callable per device for tiles of a size
         self._lock = threading.Condition()
         self._waiting: list[_Request] = []
         self._sizes: dict[tuple[int, int], int] = {}
@@ -190,7 +191,7 @@ class Batcher:
         self._predictor.check_tile(tile_size)
 
     def close(self) -> None:
-        """Cancel whatever waits or is called from now on."""
+        """Cancel the waiting calls and all later ones."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
@@ -207,7 +208,7 @@ class Batcher:
         return np.concatenate([request.parts[place] for place in sorted(request.parts)])
 
     def _next_turn(self, request: _Request) -> tuple[_Call, _Batch] | None:
-        """Wait until the request is answered (None), or a network is free for what waits."""
+        """Wait until the request has ended (None), or a network is idle for a batch."""
         with self._lock:
             while True:
                 if self._closed and not request.ended:
@@ -220,7 +221,7 @@ class Batcher:
                 self._lock.wait()
 
     def _next_batch(self, first: _Request) -> _Batch:
-        """Take tiles of what waits, the oldest first, all of one shape and dtype."""
+        """Collect waiting tiles of one shape and dtype, the oldest first."""
         like = (first.tiles.shape[1:], first.tiles.dtype)
         batch, space = [], self._sizes[first.tiles.shape[1:3]]
         for request in list(self._waiting):
@@ -246,7 +247,7 @@ class Batcher:
         parts = [request.tiles[start:stop] for request, start, stop in batch]
         try:
             outputs = call(parts[0] if len(parts) == 1 else np.concatenate(parts))
-        except Exception as error:  # noqa: BLE001  it belongs to whoever waits for it
+        except Exception as error:  # noqa: BLE001  it is raised in the caller's thread
             if len(batch) > 1:
                 for one in batch:
                     self._answer(call, [one])
@@ -260,7 +261,7 @@ class Batcher:
             first += stop - start
 
     def _idle_for(self, size: tuple[int, int]) -> SimpleQueue[_Call]:
-        """Give the idle networks for tiles of a size, made when they are first asked for."""
+        """Return the idle networks for tiles of a size; they are prepared at the first call."""
         if size not in self._idle:
             idle: SimpleQueue[_Call] = SimpleQueue()
             self._sizes[size], calls = self._prepare(size)
@@ -277,11 +278,10 @@ _Tagged: TypeAlias = "tuple[_Tag, AnyArray] | None"
 def overlapped(
     batches: Iterator[tuple[_Tag, AnyArray]], calls: Sequence[_Call]
 ) -> Generator[tuple[_Tag, FloatArray], None, None]:
-    """Run networks over batches while the next ones are read and the last one is used."""
-    # As many batches as there are networks are being run, one is being read and one is in the hands of the
-    # caller; no more are in memory. An error anywhere comes out of here, and ends everything. Close it
-    # where it is not exhausted: it then waits for the calls under way, starts no others, and ends its
-    # threads.
+    """Run networks on batches while the next one is read and the caller uses the last one."""
+    # Each network runs one batch, one more batch is read, and the caller has one; no others are in memory. An
+    # error in any thread is raised here and ends all of them. A generator that is not exhausted must be
+    # closed: it then waits for the running calls, starts no others, and ends its threads.
     idle: SimpleQueue[_Call] = SimpleQueue()
     for one in calls:
         idle.put(one)
@@ -306,7 +306,7 @@ def overlapped(
         while (done := coming.popleft().result()) is not None:
             coming.append(runners.submit(run, reader.submit(next, batches, None)))
             yield done
-            del done  # or it would stay until the next one is there
+            del done  # its memory is free while the next batch is awaited
     finally:
         ended.set()
         for pool in (reader, runners):

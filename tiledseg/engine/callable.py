@@ -1,4 +1,4 @@
-"""Any callable as a Predictor, and what the outputs of any network must be."""
+"""The Predictor protocol, a callable as a Predictor, and the check of outputs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["CallablePredictor", "Predictor", "checked_outputs", "failures_named"
 
 
 class Predictor(Protocol):
-    """A network made ready to be called on batches of tiles."""
+    """A network that can be called on batches of tiles."""
 
     @property
     def channels(self) -> int | None:
-        """Input channels C; None where any number will do or is not known."""
+        """Input channels C; None where any number is accepted or it is not known."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class Predictor(Protocol):
         ...
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Raise a TiledSegError where the network does not map tiles of that size to maps of it."""
+        """Raise a TiledSegError unless the network maps tiles of a size to maps of that size."""
         ...
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
@@ -62,7 +62,7 @@ class Predictor(Protocol):
 
 @contextmanager
 def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
-    """Turn whatever a network raises into an error of ours that names the tiles."""
+    """Turn an error of a network into a ModelError that states the shape of the tiles."""
     try:
         yield
     except (TiledSegError, MemoryError):
@@ -74,7 +74,7 @@ def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
 
 
 class CallablePredictor:
-    """A callable of which nothing else is known; its stride is taken to be 1."""
+    """A callable, of which nothing else is known; its stride is assumed to be 1."""
 
     channels: int | None = None
     tile_size: tuple[int | None, int | None] = (None, None)
@@ -86,24 +86,24 @@ class CallablePredictor:
         self.classes: int | None = None
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Guess the memory that one tile needs: not known, so sixteen float32 maps of its size."""
+        """Guess the memory that one tile needs: sixteen float32 maps of its size."""
         return 16 * 4 * tile_size[0] * tile_size[1]
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Check nothing: what a callable takes shows when it is called."""
+        """Check nothing: a callable shows what it accepts only when it is called."""
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
         with failures_named(tiles.shape):
             returned = self._call(tiles.astype(np.float32, copy=False))
-        # A copy: a callable may use its buffer again while these are being stitched, or return a
-        # view that would keep something larger in memory.
+        # A copy: a callable may use its buffer again while these outputs are stitched, or return a part of a
+        # larger array, which would stay in memory.
         outputs = checked_outputs(returned, tiles.shape).copy()
         if self.classes not in {None, outputs.shape[3]}:
             raise invalid(
                 ModelError,
                 "outputs",
-                must=f"keep {self.classes} channels from batch to batch",
+                must=f"have {self.classes} channels, as in earlier batches",
                 got=outputs.shape,
                 fix="Let the callable return the same channels each time.",
             )
@@ -115,8 +115,10 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
     """Check that outputs fit their tiles, and make them float32."""
     try:
         array = np.asarray(outputs)
-    except Exception as error:  # noqa: BLE001  whatever another library's array raises
-        raise ModelError(f"The network's output is no array: {type(error).__name__}: {error}") from None
+    except Exception as error:  # noqa: BLE001  arrays of other libraries raise any kind
+        raise ModelError(
+            f"The network's output cannot be converted to an array: {type(error).__name__}: {error}"
+        ) from None
     if array.dtype.kind not in "biuf":
         raise invalid(
             ModelError,
@@ -131,6 +133,6 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
             "outputs",
             must=f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}",
             got=array.shape,
-            fix="A tiled network returns a map of the tile's own size, channels last.",
+            fix="Return a map of the tile's own size, channels last.",
         )
     return array.astype(np.float32, copy=False)

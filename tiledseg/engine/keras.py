@@ -1,4 +1,4 @@
-"""A Keras network as a Predictor: one compiled function per batch shape, copies on several devices."""
+"""A Keras network as a Predictor: a compiled function per batch shape, copies on several devices."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ __all__ = ["KerasPredictor", "backend", "n_devices", "n_gpus", "padded", "ready_
 _Model: TypeAlias = Any  # Keras has no types
 _log = logging.getLogger("tiledseg")
 
-_ALIVE = 0.6  # of all feature maps at a time: 0.11 to 0.40 was measured by Keras, up to 0.47 by OpenVINO
+_ALIVE = 0.6  # share of the feature maps in memory at once; measured: Keras 0.11 to 0.40, OpenVINO up to 0.47
 _COMPILED: weakref.WeakKeyDictionary[_Model, dict[tuple[int, ...], _Call]] = weakref.WeakKeyDictionary()
-"""Compiled functions outlive a Predictor: a second image needs no compilation. They hold no reference to
-their network, so that its memory can be freed."""
+"""Compiled functions by network. They outlive a Predictor, so that a second image needs no compilation. They
+hold no reference to their network, so that its memory can be freed."""
 
 
 class KerasPredictor:
     """A Keras network, compiled once per batch shape, in inference mode."""
 
-    # A smaller batch is padded to a shape that is compiled. New weights are used at once; a layer's new
-    # activation is not seen after the compilation: that takes a new network.
+    # A smaller batch is padded to a compiled shape. New weights are used at once; a new activation of a layer
+    # is not, after the compilation.
 
     def __init__(self, model: _Model, device: str | None = None) -> None:
         check_process()
@@ -57,11 +57,11 @@ class KerasPredictor:
         self.receptive_field: ReceptiveField = self._graph.receptive_field
 
     def work(self, n_px: int) -> float:
-        """Estimate how much is to be computed."""
+        """Estimate the number of multiplications."""
         return self._graph.products_per_px * n_px
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate the memory that one tile needs, from above: most feature maps at once."""
+        """Estimate an upper bound of the memory that one tile needs."""
         return int(_ALIVE * 4 * self._graph.floats_per_px * tile_size[0] * tile_size[1])
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
@@ -76,7 +76,7 @@ class KerasPredictor:
             try:
                 outputs = functions[shape](padded(tiles, shape[0]))
             except Exception as error:
-                if is_out_of_memory(error):  # fewer tiles must not be padded to this shape again
+                if is_out_of_memory(error):  # so that fewer tiles are not padded to this shape
                     functions.pop(shape, None)
                 raise
         return checked_outputs(outputs, shape)[: len(tiles)]
@@ -117,7 +117,7 @@ def ready_shape(shapes: Iterable[tuple[int, ...]], wanted: tuple[int, ...]) -> t
 
 
 def padded(tiles: AnyArray, size: int) -> FloatArray:
-    """Fill a batch up with zeros."""
+    """Pad a batch with zero tiles."""
     if len(tiles) == size:
         return np.ascontiguousarray(tiles, np.float32)
     batch = np.zeros((size, *tiles.shape[1:]), np.float32)
@@ -153,7 +153,7 @@ def _one_shape(model: _Model, name: str, what: str) -> tuple[int | None, ...]:
         raise invalid(
             ModelError,
             "model",
-            must=f"know its {what} shape",
+            must=f"have an {what} shape",
             got=f"{type(model).__name__} without one",
             fix="Build it with keras.Input, or pass a callable: lambda tiles: model(tiles).",
         ) from None
@@ -192,7 +192,7 @@ def _check_output(model: _Model, height: int, width: int, channels: int) -> None
         raise invalid(
             SettingError,
             "tile_size",
-            must="be a size that the network takes",
+            must="be a size that the network accepts",
             got=f"{height}x{width} px: {text}",
             fix="Use a multiple of the network's stride.",
         ) from None
@@ -220,9 +220,9 @@ def _wrong_output(axis: str, size: int, out: int) -> ModelError:
 
 
 def _weight_sums(model: _Model) -> bytes:
-    """Refuse weights that are not finite, and sum them up, so that new ones are noticed."""
-    # The backend's sums copy nothing. They are taken along the last axis: hardly any weight can change and
-    # leave all of them as they were.
+    """Return a digest of sums of the weights, so that new weights are noticed; refuse NaN and infinity."""
+    # The backend computes the sums without a copy. They are along the last axis: a change of weights hardly
+    # ever leaves all of them equal.
     sums = hashlib.sha256()
     for variable in model.weights:
         if not keras.backend.is_float_dtype(variable.dtype):
@@ -231,7 +231,7 @@ def _weight_sums(model: _Model) -> bytes:
         flat = len(variable.shape) < 2
         part = variable.numpy() if flat else keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1))
         part = np.ascontiguousarray(part, np.float32)
-        if not np.isfinite(part).all() and not np.isfinite(variable.numpy()).all():  # not an overflow
+        if not np.isfinite(part).all() and not np.isfinite(variable.numpy()).all():  # no overflow of the sum
             raise invalid(
                 ModelError,
                 "model",
@@ -268,7 +268,7 @@ def _tensorflow(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
 
 
 def _jax(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
-    jax = import_module("jax")  # only the backend in use needs to be installed
+    jax = import_module("jax")  # it needs to be installed for this backend only
     call = jax.jit(lambda state, tiles: model().stateless_call(*state, tiles, training=False)[0])
 
     def run(tiles: FloatArray) -> AnyArray:
@@ -290,7 +290,7 @@ def _torch(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
         with torch.no_grad():
             return keras.ops.convert_to_numpy(model()(tiles, training=False))  # type: ignore[no-any-return]
 
-    del shape  # nothing is compiled: the eager call runs the same kernels
+    del shape  # nothing is compiled: an eager call runs the same kernels
     return run
 
 
@@ -298,20 +298,20 @@ _BACKENDS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
 
 
 _COPIES: weakref.WeakKeyDictionary[_Model, dict[str, tuple[bytes, Any]]] = weakref.WeakKeyDictionary()
-"""Networks by device, with the fingerprint of the weights that they were given."""
+"""Copies by network and device, with the fingerprint of their weights."""
 
 
 def replicas(predictor: KerasPredictor, devices: Sequence[str] | None) -> list[Predictor]:
-    """Copy a network to devices."""
+    """Copy a network to devices; where none are given, to all GPUs if there are several."""
     if keras.backend.backend() != "tensorflow":
         if devices is None:
             return [predictor]
         raise invalid(
             ModelError,
             "devices",
-            must="be None on another backend than TensorFlow",
+            must="be None unless Keras uses TensorFlow",
             got=keras.backend.backend(),
-            fix="Choose the device as the backend does it.",
+            fix="Choose the device by the means of the backend.",
         )
     known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
     names = [name for name in known if name.startswith("GPU")] if devices is None else list(devices)
@@ -322,9 +322,9 @@ def replicas(predictor: KerasPredictor, devices: Sequence[str] | None) -> list[P
             raise invalid(
                 SettingError,
                 "devices",
-                must=f"be some of {', '.join(known)}",
+                must=f"be among {', '.join(known)}",
                 got=name,
-                fix="Use names of tf.config.list_logical_devices().",
+                fix="Use names from tf.config.list_logical_devices().",
             )
     try:
         return [KerasPredictor(_copy(predictor, name), name) for name in names]
@@ -353,7 +353,7 @@ def _copy(predictor: KerasPredictor, device: str) -> _Model:
 
 
 def backend() -> str:
-    """Name the backend of Keras."""
+    """Return the name of the backend of Keras."""
     return str(keras.backend.backend())
 
 
@@ -363,5 +363,5 @@ def n_gpus() -> int:
 
 
 def n_devices() -> int:
-    """Count the devices that run a network where none are named."""
+    """Count the devices that run a network by default."""
     return max(1, n_gpus()) if backend() == "tensorflow" else 1

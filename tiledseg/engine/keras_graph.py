@@ -1,4 +1,4 @@
-"""What a Keras graph says about tiling: total stride, receptive field, size of the feature maps."""
+"""Properties of a Keras graph: total stride, receptive field, size of its feature maps."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 __all__ = ["Graph", "read_graph"]
 
 _Model: TypeAlias = Any  # Keras has no types
-_Operation: TypeAlias = Any  # a layer or one of ``keras.ops``
+_Operation: TypeAlias = Any  # a layer or an operation of ``keras.ops``
 _Node: TypeAlias = Any  # one use of an operation
 _Tensor: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What was read off a graph."""
+    """The properties of a graph."""
 
     stride: tuple[int, int]  # total stride (y, x) in px
-    floats_per_px: float  # numbers in all feature maps together, for each px of the input
-    products_per_px: float  # multiplications of a number with a weight, for each px of the input
-    receptive_field: ReceptiveField  # what an output px depends on
+    floats_per_px: float  # values in all feature maps together, per px of the input
+    products_per_px: float  # multiplications by a weight, per px of the input
+    receptive_field: ReceptiveField
 
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """A tensor: its number, and how many px of the input one of its px stands for."""
+    """A tensor: its number, and the px of the input per px of it."""
 
     number: int
     scale: tuple[Fraction, Fraction]
@@ -44,7 +44,7 @@ _INPUT = _Map(0, (Fraction(1), Fraction(1)))
 
 @dataclass(slots=True)
 class _Walk:
-    """What was met on the way, in order; tensors without places, as after a global pooling, are None."""
+    """The layers passed so far; a tensor without positions, as after a global pooling, is None."""
 
     steps: tuple[list[Step], list[Step]] = field(default_factory=lambda: ([], []))
     scales: list[tuple[Fraction, Fraction]] = field(default_factory=list)
@@ -56,14 +56,14 @@ class _Walk:
 
 
 def read_graph(model: _Model) -> Graph:
-    """Walk a functional Keras graph, nested ones too."""
+    """Walk through a functional Keras graph and the graphs nested in it."""
     walk, output = _Walk(), None
     graph = _graph_of(model)
     if graph is None:
         walk.unknown[f"{type(model).__name__} {model.name!r}"] = None
     else:
         output = _walk(graph, [_INPUT], walk, training=False)[0]
-    # Sizes and origins that are multiples of all scales pass every pooling without a rest.
+    # Sizes and origins that are multiples of all scales pass every pooling without a remainder.
     y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
     return Graph((y, x), walk.floats or 64.0, walk.products, _receptive_field(walk, output, (y, x)))
 
@@ -75,12 +75,12 @@ def _receptive_field(walk: _Walk, output: _Map | None, stride: tuple[int, int]) 
         )
         if y.fits and x.fits:
             return ReceptiveField((y, x))
-        walk.unknown["layers whose maps do not fit one another"] = None
+        walk.unknown["layers whose maps differ in size"] = None
     return ReceptiveField(None, tuple(walk.tile_dependent), tuple(walk.unknown))
 
 
 def _graph_of(operation: _Operation) -> _Model:
-    """Give the graph that a network runs; None where it has none, or runs something else."""
+    """Return the graph that a network runs; None where it has none, or has a call of its own."""
     graph = getattr(operation, "_functional", None) or operation
     own = _is_keras(getattr(type(operation), "call", None))
     return graph if own and hasattr(graph, "_nodes_by_depth") else None
@@ -103,28 +103,28 @@ def _after(node: _Node, before: list[_Map | None], walk: _Walk, *, training: boo
     if inner is not None:
         return _walk(inner, before, walk, training=node.arguments.kwargs.get("training", training) is True)
     rules = _rules_of(node, training=training)
-    met = [one for one in before if one is not None]
+    inputs = [one for one in before if one is not None]
     if rules == "tile":
         walk.tile_dependent[_name(node.operation)] = None
-    if not met:
+    if not inputs:
         return [None for _ in node.outputs]
     if rules == "unknown" or (len(node.outputs) > 1 and rules != "tile"):
         walk.unknown[_name(node.operation)] = None
     if isinstance(rules, str):
         rules = (_guessed(node, 0), _guessed(node, 1))
-    walk.products += _products(node.operation, max(one.scale for one in met), rules)
-    return [_stepped(tensor, met, rules, walk) for tensor in node.outputs]
+    walk.products += _products(node.operation, max(one.scale for one in inputs), rules)
+    return [_add_step(tensor, inputs, rules, walk) for tensor in node.outputs]
 
 
-def _stepped(tensor: _Tensor, met: list[_Map], rules: tuple[Rule, Rule], walk: _Walk) -> _Map | None:
-    """Give a layer's output a number, and note where its px come from."""
+def _add_step(tensor: _Tensor, inputs: list[_Map], rules: tuple[Rule, Rule], walk: _Walk) -> _Map | None:
+    """Add a layer to the walk, and give its output a number."""
     if len(tensor.shape) != 4 or tensor.shape[1:3] == (1, 1):
         return None
-    largest = max(one.scale for one in met)
+    largest = max(one.scale for one in inputs)
     scale = (largest[0] * _shrinking(rules[0]), largest[1] * _shrinking(rules[1]))
     made = _Map(walk.maps, scale)
     for steps, rule in zip(walk.steps, rules, strict=True):
-        steps.append(Step(tuple(one.number for one in met), made.number, rule))
+        steps.append(Step(tuple(one.number for one in inputs), made.number, rule))
     walk.maps += 1
     walk.scales.append((scale[0] * _grid(rules[0]), scale[1] * _grid(rules[1])))
     walk.floats += (tensor.shape[3] or 1) / float(scale[0] * scale[1])
@@ -132,7 +132,7 @@ def _stepped(tensor: _Tensor, met: list[_Map], rules: tuple[Rule, Rule], walk: _
 
 
 def _products(operation: _Operation, scale: tuple[Fraction, Fraction], rules: tuple[Rule, Rule]) -> float:
-    """Count a layer's multiplications by weights: every kernel meets every px of the smaller map."""
+    """Count a layer's multiplications by weights: each kernel is applied to each px of the smaller map."""
     kernels = sum(math.prod(one.shape) for one in getattr(operation, "weights", ()) if len(one.shape) > 1)
     larger = (max(one, one * _shrinking(rule)) for one, rule in zip(scale, rules, strict=True))
     return float(kernels / math.prod(larger))
@@ -143,12 +143,12 @@ def _shrinking(rule: Rule) -> Fraction:
 
 
 def _grid(rule: Rule) -> int:
-    """Give the px after which the grid of a rule repeats itself."""
+    """Return the period of a rule's grid in px."""
     return rule.size if isinstance(rule, Windows) else 1
 
 
 def _guessed(node: _Node, axis: int) -> Rule:
-    """Guess by how much a layer that is not known shrinks or grows: for the total stride alone."""
+    """Guess the stride of an unknown layer, for the total stride only."""
     strides = getattr(node.operation, "strides", None)
     if strides is not None:
         step = strides[axis] if isinstance(strides, tuple | list) else strides
@@ -157,7 +157,7 @@ def _guessed(node: _Node, axis: int) -> Rule:
     sizes = [one.shape[1 + axis] for one in (node.input_tensors[0], node.outputs[0]) if len(one.shape) == 4]
     if len(sizes) < 2 or not all(sizes):
         return Slide()
-    ratio = Fraction(sizes[0], sizes[1])  # padding and cropping give one, too, but no whole one
+    ratio = Fraction(sizes[0], sizes[1])  # padding and cropping give no whole ratio
     if ratio.numerator == 1:
         return Grow(ratio.denominator, ratio.denominator)
     return Slide(ratio.numerator, ratio.numerator) if ratio.denominator == 1 else Slide()
@@ -181,7 +181,7 @@ _POINTWISE = frozenset(
     Square Squareplus StopGradient Subtract Tanh TrueDivide Where
     """.split()  # noqa: SIM905  a list of names is read as one
 )
-"""Layers and ``keras.ops`` that treat each px by itself."""
+"""Layers and ``keras.ops`` whose output px depends on the same input px alone."""
 
 _ALONG_AXIS = frozenset(
     """
@@ -189,7 +189,7 @@ _ALONG_AXIS = frozenset(
     UnitNormalization All Any Max Mean Min Prod Std Sum Var
     """.split()  # noqa: SIM905  a list of names is read as one
 )
-"""They treat each px by itself if their axis is that of the channels."""
+"""They are pointwise if their axis is that of the channels."""
 
 _TILE = frozenset(
     """
@@ -197,14 +197,14 @@ _TILE = frozenset(
     GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization GroupedQueryAttention MultiHeadAttention
     """.split()  # noqa: SIM905  a list of names is read as one
 )
-"""They look at the whole tile, whatever their settings."""
+"""They depend on the whole tile with any settings."""
 
 _TRAINED = frozenset(
     """
     AlphaDropout BatchNormalization Dropout GaussianDropout GaussianNoise SpatialDropout2D
     """.split()  # noqa: SIM905
 )
-"""They look at the whole batch, or draw, when they are called for training."""
+"""They depend on the whole batch or on random numbers when they are called for training."""
 
 _SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 5}
 """Half the width of an interpolation's kernel, in px of the input."""
@@ -212,11 +212,11 @@ _SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 5}
 _SAME = (Slide(), Slide())
 
 _DECLARED: dict[str, Rules] = {"px": _SAME, "tile": "tile"}
-"""What layers of this package say of themselves."""
+"""Values of `looks_at`, by which layers of this package declare their rule."""
 
 
 def _rules_of(node: _Node, *, training: bool = False) -> Rules:
-    """Say what one use of a layer does to places."""
+    """Return the rules of one use of a layer."""
     operation, name = node.operation, type(node.operation).__name__
     if _is_ours(type(operation)):
         declared = getattr(operation, "looks_at", "")
@@ -224,9 +224,9 @@ def _rules_of(node: _Node, *, training: bool = False) -> Rules:
     if not _is_keras(type(operation)) or getattr(operation, "data_format", None) == "channels_first":
         return "unknown"
     training = node.arguments.kwargs.get("training", training) is True
-    if name in _TILE or (training and name in _TRAINED) or _has_places(node):
+    if name in _TILE or (training and name in _TRAINED) or _has_positions(node):
         return "tile"
-    if not _is_plain(operation) or any(len(one.shape) != 4 for one in node.outputs):
+    if not _has_pointwise_extras(operation) or any(len(one.shape) != 4 for one in node.outputs):
         return "unknown"
     if name in _POINTWISE:
         return _SAME
@@ -235,7 +235,7 @@ def _rules_of(node: _Node, *, training: bool = False) -> Rules:
 
 
 def _is_keras(kind: Any) -> bool:  # noqa: ANN401
-    """Say whether a class or function is Keras' own: what a subclass does is not known."""
+    """Return whether a class or function is Keras' own; subclasses are not, since their call is unknown."""
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
 
 
@@ -243,9 +243,9 @@ def _is_ours(kind: Any) -> bool:  # noqa: ANN401
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "tiledseg"
 
 
-def _is_plain(operation: _Operation) -> bool:
-    """Say whether what a layer does besides its own work treats each px by itself."""
-    if getattr(operation, "quantization_mode", None) is not None:  # scales may be drawn from the tile
+def _has_pointwise_extras(operation: _Operation) -> bool:
+    """Return whether the activation and quantization of a layer are pointwise."""
+    if getattr(operation, "quantization_mode", None) is not None:  # its scales may depend on the tile
         return False
     activation = getattr(operation, "activation", None)
     if activation is None or isfunction(activation):
@@ -253,8 +253,8 @@ def _is_plain(operation: _Operation) -> bool:
     return _is_keras(type(activation)) and type(activation).__name__ in _POINTWISE
 
 
-def _has_places(node: _Node) -> bool:
-    """Say whether a constant of an operation differs from px to px, as a position embedding does."""
+def _has_positions(node: _Node) -> bool:
+    """Return whether a constant of an operation differs between px, as a position embedding does."""
     values = [*node.arguments.args, *node.arguments.kwargs.values()]
     values += [part for value in values if isinstance(value, list | tuple) for part in value]
     symbolic = {id(tensor) for tensor in node.input_tensors}
@@ -297,7 +297,7 @@ def _upsampled(node: _Node) -> Rules:
 
 
 def _interpolated(factor: int, interpolation: str) -> Rule | None:
-    """Give the rule of enlarging by a whole factor, px centres on the half."""
+    """Return the rule of an interpolation by a whole factor, px centres at halves."""
     if factor == 1:
         return Slide()
     if interpolation == "nearest":
@@ -333,7 +333,7 @@ def _resized_along(before: int | None, after: int | None, interpolation: str) ->
 
 
 def _edges(node: _Node) -> Rules:
-    """Treat cropping as padding by less than nothing."""
+    """Treat cropping as negative padding."""
     operation = node.operation
     sign = 1 if hasattr(operation, "padding") else -1
     y, x = operation.padding if sign == 1 else operation.cropping
@@ -341,7 +341,7 @@ def _edges(node: _Node) -> Rules:
 
 
 def _padded(node: _Node) -> Rules:
-    """``keras.ops.pad``, in any mode: the px added are spoiled, whatever they hold."""
+    """``keras.ops.pad`` in any mode: the added px count as spoiled."""
     width = node.operation.pad_width
     if len(width) != 4 or any(width[0]):
         return "unknown"
@@ -357,7 +357,7 @@ def _along_channels(node: _Node) -> Rules:
 
 
 def _averaged(node: _Node) -> Rules:
-    """Handle the layer, which averages maps, and the operation, which averages along an axis."""
+    """Average: the layer averages maps, the operation averages along an axis."""
     return _along_channels(node) if hasattr(node.operation, "axis") else _SAME
 
 

@@ -1,4 +1,4 @@
-"""The one place that knows the kinds of model; everything after it sees a Network."""
+"""Network: a model of any kind, resolved once; no other module distinguishes kinds of model."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ else:
 __all__ = ["ModelReference", "Network"]
 
 _log = logging.getLogger("tiledseg")
-_WORTH = 1e12  # multiplications, some 10 s of two cores: conversion takes a few
+_WORTH = 1e12  # multiplications, about 10 s on two cores: a conversion to OpenVINO takes a few seconds
 _MANY = 1 << 30  # tiles: more than any image has
-_FIX = "OpenVINO runs Keras networks on the TensorFlow backend: pip install 'tiledseg[fast]'."
+_FIX = "OpenVINO needs a Keras network, the TensorFlow backend, and `pip install 'tiledseg[fast]'`."
 
 
 @runtime_checkable
-class Described(Protocol):
-    """A network with what it needs to be used: how pixels are prepared, tiled and thresholded."""
+class SegmenterLike(Protocol):
+    """A keras.Model with settings of its own: preprocessing, tiling, threshold, labels."""
 
     @property
     def network(self) -> Any:  # noqa: ANN401  Keras has no types
@@ -64,7 +64,7 @@ class Described(Protocol):
 
     @property
     def threshold(self) -> float:
-        """Where probabilities are cut, in (0, 1)."""
+        """Threshold of probabilities, in (0, 1)."""
         ...
 
     @property
@@ -84,25 +84,25 @@ class ModelReference(Protocol):
 
     @property
     def digest(self) -> str:
-        """What tells it from all others."""
+        """Digest of the bundle."""
         ...
 
-    def load(self) -> Described:
+    def load(self) -> SegmenterLike:
         """Load it, once in each process."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """A model of any kind, resolved once: what it takes, what it gives, and how it is run."""
+    """A model of any kind, resolved once: its inputs, outputs and settings, and how to run it."""
 
-    model: Any  # what computes: a keras.Model, a callable or a predictor
+    model: Any  # a keras.Model, a callable or a predictor
     predictor: Predictor  # the model, ready to be called
-    runtime: RuntimeConfig  # how it is run
-    reference: ModelReference | None = None  # what it was loaded from, once per process
-    preprocessing: PreprocessingConfig | None = None  # how px are prepared; None for as they are
+    runtime: RuntimeConfig
+    reference: ModelReference | None = None  # the bundle that it was loaded from, where known
+    preprocessing: PreprocessingConfig | None = None  # a Segmenter's own; None for px as they are
     tiling: TilingConfig | None = None  # a Segmenter's own; None for the default
-    threshold: float = 0.5  # where the probabilities of one class are cut
+    threshold: float = 0.5  # of the probabilities of one class
     labels: tuple[str, ...] = ()  # name of each class; empty where not known
     tta: TTA | None = None  # a Segmenter's own test-time augmentation
 
@@ -114,7 +114,7 @@ class Network:
         settings = _checked(runtime)
         reference = model if isinstance(model, ModelReference) else None
         found = model if reference is None else reference.load()
-        if not isinstance(found, Described):
+        if not isinstance(found, SegmenterLike):
             return cls(found, _predictor_of(found), settings, reference)
         return cls(
             found.network,
@@ -129,18 +129,18 @@ class Network:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be sent to another process as what it was made of; a bundle as its reference."""
+        """Pickle the model and its settings; a bundle as its reference."""
         parts = (self.preprocessing, self.tiling, self.threshold, self.labels, self.tta)
         return _restored, (self.reference or self.model, self.runtime, parts)
 
     @property
-    def described(self) -> bool:
-        """Whether the model came with settings of its own, as a Segmenter does, and gives probabilities."""
+    def has_settings(self) -> bool:
+        """Whether the model has settings of its own, as a Segmenter; its outputs are then probabilities."""
         return self.preprocessing is not None
 
     @property
     def channels(self) -> int | None:
-        """Input channels C; None where any number will do or is not known."""
+        """Input channels C; None where any number is accepted or it is not known."""
         return self.predictor.channels
 
     @property
@@ -165,23 +165,23 @@ class Network:
 
     @property
     def memory(self) -> int:
-        """Bytes that it may take for its activations when tiles and batches are chosen."""
+        """Bytes that its activations may use."""
         return allowed_memory(self.runtime.memory)
 
     @property
     def n_devices(self) -> int:
-        """Number of devices that run it where none are named."""
+        """Number of devices that run it by default."""
         return keras.n_devices() if _is_keras_predictor(self.predictor) else 1
 
     @property
     def digest(self) -> str:
-        """What tells its architecture and weights from all others."""
+        """Digest of its architecture and weights."""
         stated = getattr(self.model, "fingerprint", None)
         if isinstance(stated, str) and stated:
             return stated
         if not hasattr(self.model, "weights") or not hasattr(self.model, "get_config"):
             raise SettingError(
-                f"A {type(self.model).__name__} has nothing that tells it from others, as `resume` needs. "
+                f"A {type(self.model).__name__} has no fingerprint, by which `resume` recognises a model. "
                 'Give the callable an attribute `fingerprint`, as in `predict.fingerprint = "v1"`.'
             )
         digest = hashlib.sha256(json.dumps(self.model.get_config(), sort_keys=True, default=str).encode())
@@ -196,24 +196,24 @@ class Network:
         return self.predictor.bytes_per_tile(tile_size)
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Raise a TiledSegError where the network does not map tiles of that size to maps of it."""
+        """Raise a TiledSegError unless the network maps tiles of a size to maps of that size."""
         self.predictor.check_tile(tile_size)
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
         return self.predictor(tiles)
 
-    def batch_size(self, tile_size: tuple[int, int], n_tiles: int, wanted: int | None = None) -> int:
-        """Take the tiles per call that are wanted, if memory holds them, or choose them by memory."""
+    def batch_size(self, tile_size: tuple[int, int], n_tiles: int, given: int | None = None) -> int:
+        """Check the given batch size against the memory, or choose one by memory."""
         n_tiles, memory = max(n_tiles, 1), self.runtime.memory
-        if wanted is None:
+        if given is None:
             return fitting_batch(self.predictor, tile_size, n_tiles, memory)
-        size = whole_number("batch_size", wanted)
+        size = whole_number("batch_size", given)
         check_memory(self.predictor, tile_size, min(size, n_tiles), memory)
         return size
 
     def fastest(self, n_px: int) -> Predictor:
-        """Take the engine asked for, or the one that will be done first with so many px."""
+        """Return the predictor of the configured engine, or of the fastest for a number of px."""
         engine, precision = self.runtime.engine, self.runtime.precision
         if engine == "keras" or (self.runtime.devices is not None and engine == "auto"):
             return self.predictor
@@ -222,32 +222,32 @@ class Network:
         if obstacle is not None and not asked:
             return self.predictor
         if obstacle is not None:
-            what = "engine" if engine == "openvino" else "precision"
-            raise invalid(ModelError, what, must="be available", got=obstacle, fix=_FIX)
+            setting = "engine='openvino'" if engine == "openvino" else "precision='bf16'"
+            raise ModelError(f"`{setting}` cannot be used: {obstacle}. {_FIX}")
         original: KerasPredictor = self.predictor  # type: ignore[assignment]
         if not asked and (keras.n_gpus() or original.work(n_px) < _WORTH):
             return original
         if precision == "bf16" and not openvino.computes_bf16():
-            _log.warning("This processor does not multiply bf16: f32 is used.")
+            _log.warning("This processor has no bf16 multiplication: f32 is used.")
             precision = "f32"
         return openvino.OpenVinoPredictor(original, precision, must=asked)
 
     def ready(
         self, tile_size: tuple[int, int], n_tiles: int, batch_size: int, tta: TTA | None = None
     ) -> list[Callable[[AnyArray], FloatArray]]:
-        """Make it ready to be run on tiles of a size: a callable for each device."""
+        """Return a callable for each device, for tiles of a size."""
         if tta is not None:
             one_of("tta", tta, get_args(TTA))
         if tta == "d4" and tile_size[0] != tile_size[1]:
-            must = "be flips for tiles that are not square"
+            must = "be flips or None for tiles that are not square"
             raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
-        quick = self.fastest(n_tiles * COPIES[tta] * tile_size[0] * tile_size[1])
-        predictors = [quick] if quick is not self.predictor else self._replicas()
+        fastest = self.fastest(n_tiles * COPIES[tta] * tile_size[0] * tile_size[1])
+        predictors = [fastest] if fastest is not self.predictor else self._replicas()
         calls = [Backoff(one) for one in predictors]
         return list(calls) if tta is None else [Augmented(one, tta, batch_size) for one in calls]
 
     def _replicas(self) -> Sequence[Predictor]:
-        """Give the predictor, or copies of it on several devices."""
+        """Return the predictor, or copies of it on several devices."""
         devices = self.runtime.devices
         if _is_keras_predictor(self.predictor):
             original: KerasPredictor = self.predictor  # type: ignore[assignment]
@@ -270,12 +270,12 @@ class Network:
         batch_size: int,
         tta: TTA | None = None,
     ) -> Generator[tuple[NDArray[np.int64], FloatArray], None, None]:
-        """Give ids and outputs of batches, while later ones are read and run; close it at the end."""
+        """Yield ids and outputs of batches while later batches are read and run; close it at the end."""
         calls = self.ready(tile_size, n_tiles, batch_size, tta)
         return overlapped(((batch.ids, batch.tiles) for batch in batches), calls)
 
     def batcher(self, n_px: int, batch_size: int | None, tta: TTA | None) -> Batcher:
-        """Let several images, of so many px together, share this network."""
+        """Make a batcher, by which several images of `n_px` px in total share this network."""
 
         def prepare(tile_size: tuple[int, int]) -> tuple[int, list[Callable[[AnyArray], FloatArray]]]:
             size = batch_size or self.batch_size(tile_size, _MANY)
@@ -284,7 +284,7 @@ class Network:
         return Batcher(self.predictor, prepare)
 
     def shared(self, batcher: Batcher) -> Network:
-        """Give this network to one of the images that share a batcher."""
+        """Return a copy of this network for one of the images that share a batcher."""
         return replace(self, predictor=batcher, runtime=RuntimeConfig(memory=self.runtime.memory), tta=None)
 
 
@@ -321,13 +321,13 @@ def _predictor_of(model: object) -> Predictor:
 
 
 def _obstacle(predictor: Predictor) -> str | None:
-    """Say why OpenVINO cannot run a network; None where it can be tried."""
+    """Return why OpenVINO cannot run a network; None where it may."""
     if not _is_keras_predictor(predictor):
-        return f"OpenVINO for a {type(predictor).__name__}"
+        return f"the model is a {type(predictor).__name__}, not a Keras network"
     if find_spec("openvino") is None:
-        return "OpenVINO, which is not installed"
+        return "OpenVINO is not installed"
     if keras.backend() != "tensorflow":
-        return f"OpenVINO on the {keras.backend()} backend"
+        return f"Keras uses the {keras.backend()} backend"
     return None
 
 

@@ -1,4 +1,4 @@
-"""A Keras network run by OpenVINO: converted once, cached on disk, used where it agrees with Keras."""
+"""A Keras network run by OpenVINO: converted once, cached on disk, used if it agrees with Keras."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ __all__ = ["OpenVinoPredictor", "computes_bf16"]
 
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the largest output, or of 1 where that is smaller
-_SHARE = {"f32": 1.0, "bf16": 0.999}  # of the outputs that have to be within it
+_SHARE = {"f32": 1.0, "bf16": 0.999}  # of the outputs that must be within the tolerance
 _FILE = "network.xml"
 _MOST_BYTES = 4 << 30  # of all cached networks
 
 
 @dataclass(slots=True)
 class _Converted:
-    """What was made of a network as it was; None for a shape that Keras has to run."""
+    """The converted functions of a network with certain weights; None for a shape that Keras runs."""
 
     fingerprint: bytes
     calls: dict[tuple[str, tuple[int, ...]], _Call | None] = field(default_factory=dict)
@@ -54,16 +54,16 @@ class _Converted:
 _CONVERTED: weakref.WeakKeyDictionary[Any, _Converted] = weakref.WeakKeyDictionary()
 _ONE_AT_A_TIME = threading.Lock()
 _CORE = openvino.Core()
-"""The only one, for as long as the process runs. With each other one, OpenVINO would set up a stack for
-signal handlers, and remove it with that one's last network: where these do not end in the opposite order,
-Python loses its own, and the next Ctrl-C overwrites memory or ends the process."""
+"""The only core of this process. Each further core would install an alternate stack for signal handlers, and
+remove it with its last network; unless these are removed in reverse order, Python loses its own stack, and
+the next Ctrl-C corrupts memory or ends the process."""
 
 
 class OpenVinoPredictor:
-    """A Keras network run by OpenVINO, with the weights that it had when this was made."""
+    """A Keras network run by OpenVINO, with the weights of the time of its creation."""
 
-    # The first batch of each shape is computed by Keras as well. Where outputs differ by more than the
-    # tolerance, or the conversion fails, Keras computes that shape; with `must` it is an error.
+    # Keras computes the first batch of each shape as well. Where the outputs differ by more than the
+    # tolerance, or the conversion fails, Keras runs that shape; with `must`, that is an error.
 
     def __init__(self, original: KerasPredictor, precision: Precision, *, must: bool) -> None:
         self._keras, self._precision, self._must = original, precision, must
@@ -79,7 +79,7 @@ class OpenVinoPredictor:
         self._calls = found.calls
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate the memory that one tile needs; as Keras."""
+        """Estimate the memory that one tile needs, as for Keras."""
         return self._keras.bytes_per_tile(tile_size)
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
@@ -89,11 +89,11 @@ class OpenVinoPredictor:
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
         check_process()
-        mine = [shape for precision, shape in self._calls if precision == self._precision]
-        shape = ready_shape(mine, tiles.shape)
+        ready = [shape for precision, shape in self._calls if precision == self._precision]
+        shape = ready_shape(ready, tiles.shape)
         key = (self._precision, shape)
         if key not in self._calls:
-            outputs = self._keras(tiles)  # says what is wrong with the tiles, too
+            outputs = self._keras(tiles)  # it also checks the tiles
             with _ONE_AT_A_TIME:
                 if key not in self._calls:
                     self._calls[key] = self._agreeing(tiles, outputs)
@@ -105,7 +105,7 @@ class OpenVinoPredictor:
         return checked_outputs(outputs, shape)[: len(tiles)]
 
     def _agreeing(self, tiles: AnyArray, outputs: FloatArray) -> _Call | None:
-        """Convert the network for a shape, and compare; None where Keras is to be used."""
+        """Convert the network for a shape, and compare it with Keras; None where they differ."""
         model, batch = self._keras.model, padded(tiles, len(tiles))
         key = _digest(model, tiles.shape)
         try:
@@ -118,8 +118,8 @@ class OpenVinoPredictor:
                 _cache().drop(key)
                 if network is None:
                     break
-            reason = f"it differs from Keras by {worst:.2g} of the largest output"
-        except Exception as error:  # noqa: BLE001  OpenVINO raises RuntimeError and others for anything
+            reason = f"a difference of {worst:.2g} of the largest output"
+        except Exception as error:  # noqa: BLE001  OpenVINO raises many kinds
             reason = shown(f"{type(error).__name__}: {error}")
         if self._must:
             raise invalid(
@@ -130,24 +130,24 @@ class OpenVinoPredictor:
                 got=reason,
                 fix="Use engine='keras'.",
             )
-        _log.warning("Keras runs the network; OpenVINO cannot: %s", reason)
+        _log.warning("Keras runs the network instead of OpenVINO: %s", reason)
         return None
 
 
 def _difference(found: FloatArray, outputs: FloatArray, share: float) -> float:
-    """Give the difference, over the largest output, that a share of the outputs keeps within."""
+    """Return the quantile of the differences at a share, over the largest output."""
     differences = np.abs(found - outputs).reshape(-1)
     place = round(share * (differences.size - 1))
     return float(np.partition(differences, place)[place]) / max(1.0, float(np.abs(outputs).max()))
 
 
 def computes_bf16() -> bool:
-    """Say whether this processor multiplies bfloat16."""
+    """Return whether this processor multiplies bfloat16."""
     return "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _ready(network: Any, precision: Precision) -> _Call:  # noqa: ANN401
-    """Compile for this processor, all cores on one batch; several threads may call it."""
+    """Compile for this processor, all cores for one batch; several threads may call the result."""
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     compiled = _CORE.compile_model(network, "CPU", hints)
     idle: SimpleQueue[Any] = SimpleQueue()
@@ -159,7 +159,7 @@ def _ready(network: Any, precision: Precision) -> _Call:  # noqa: ANN401
             request = compiled.create_infer_request()
         try:
             found = request.infer({0: tiles}, share_inputs=True, share_outputs=True)
-            return np.array(found[0], np.float32)  # its memory is the request's own
+            return np.array(found[0], np.float32)  # a copy: the request uses its memory again
         finally:
             idle.put(request)
 
@@ -167,7 +167,7 @@ def _ready(network: Any, precision: Precision) -> _Call:  # noqa: ANN401
 
 
 def _converted(model: Any, shape: tuple[int, ...], key: str) -> Any:  # noqa: ANN401
-    """Convert by way of a file: ``openvino.convert_model`` would send statistics home and mute the log."""
+    """Convert a network by a saved model: ``openvino.convert_model`` sends telemetry and mutes the log."""
     signature = [keras.InputSpec(shape=shape, dtype="float32")]
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model.export(folder, format="tf_saved_model", verbose=False, input_signature=signature)
@@ -176,7 +176,11 @@ def _converted(model: Any, shape: tuple[int, ...], key: str) -> Any:  # noqa: AN
             _cache().keep(
                 key, lambda where: openvino.save_model(network, where / _FILE, compress_to_fp16=False)
             )
-        except (OSError, RuntimeError, FileError) as error:  # a full disk; the network is converted again
+        except (
+            OSError,
+            RuntimeError,
+            FileError,
+        ) as error:  # for example a full disk
             _log.info("A converted network could not be cached: %s", error)
         return network
 
@@ -191,7 +195,7 @@ def _read(key: str) -> Any:  # noqa: ANN401
 
 
 def _digest(model: Any, shape: tuple[int, ...]) -> str:  # noqa: ANN401
-    """Give a digest of a network as it is, whatever its layers happen to be called."""
+    """Return a digest of a network that does not depend on the names of its layers."""
     names = {layer.name: f"#{place}" for place, layer in enumerate(model._flatten_layers())}
     versions = [metadata.version(package) for package in ("openvino", "keras")]
     about = [versions, shape, _renamed(model.get_config(), names)]

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a network sees each tile mirrored and transposed, and its outputs are averaged."""
+"""Test-time augmentation: the mean of the outputs of mirrored and transposed copies of each tile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["COPIES", "Augmented"]
 
 COPIES: dict[TTA | None, int] = {None: 1, "flips": 4, "d4": 8}
-"""How often the network sees a tile."""
+"""Number of copies of each tile."""
 
 
 class Augmented:
@@ -30,24 +30,24 @@ class Augmented:
         wanted = [(copy, place) for copy in range(self._number) for place in range(len(tiles))]
         for first in range(0, len(wanted), self._batch_size):
             some = wanted[first : first + self._batch_size]
-            outputs = self._network(np.stack([_turned(tiles[place], copy) for copy, place in some]))
+            outputs = self._network(np.stack([_transformed(tiles[place], copy) for copy, place in some]))
             if total is None:
                 total = np.zeros((*tiles.shape[:3], outputs.shape[3]), np.float32)
             for (copy, place), output in zip(some, outputs, strict=True):
-                total[place] += _turned_back(output, copy)
+                total[place] += _restored(output, copy)
         if total is None:
             return np.zeros((*tiles.shape[:3], 0), np.float32)
         total /= self._number
         return total
 
 
-def _turned(tile: AnyArray, copy: int) -> AnyArray:
-    """Give one of the eight copies of a tile: bit 0 mirrors y, bit 1 mirrors x, bit 2 then transposes."""
+def _transformed(tile: AnyArray, copy: int) -> AnyArray:
+    """Return one of eight copies of a tile: bit 0 mirrors y, bit 1 mirrors x, bit 2 then transposes."""
     down, across = slice(None, None, -1 if copy & 1 else 1), slice(None, None, -1 if copy & 2 else 1)
-    turned = tile[down, across]
-    return turned.swapaxes(0, 1) if copy & 4 else turned
+    copied = tile[down, across]
+    return copied.swapaxes(0, 1) if copy & 4 else copied
 
 
-def _turned_back(output: FloatArray, copy: int) -> FloatArray:
-    """Undo `_turned`."""
-    return _turned(output.swapaxes(0, 1) if copy & 4 else output, copy & 3)
+def _restored(output: FloatArray, copy: int) -> FloatArray:
+    """Undo `_transformed`."""
+    return _transformed(output.swapaxes(0, 1) if copy & 4 else output, copy & 3)

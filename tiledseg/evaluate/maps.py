@@ -81,7 +81,7 @@ class PredictedMaps:
     @property
     def threshold(self) -> tuple[float, str]:
         """The segmenter's own, else 0.5."""
-        return self.network.threshold, "the segmenter's own" if self.network.described else "the default"
+        return self.network.threshold, "the segmenter's own" if self.network.has_settings else "the default"
 
     def check(self, pair: LoadedPair) -> None:
         """Plan the prediction, and check the mask's labels."""

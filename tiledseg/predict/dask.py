@@ -91,7 +91,7 @@ def _check(job: Plan) -> None:
 def count_classes(job: Plan, dtype: Any) -> int:  # noqa: ANN401
     """Count the channels of a callable's output, by running it on zeros."""
     shape = (1, *job.grid.tile_shape, job.channels or 1)
-    return int(job.network(np.zeros(shape, np.float32 if job.network.described else dtype)).shape[3])
+    return int(job.network(np.zeros(shape, np.float32 if job.network.has_settings else dtype)).shape[3])
 
 
 def _region(box: Box, job: Plan) -> Box:

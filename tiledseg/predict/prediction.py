@@ -284,7 +284,7 @@ def prepared(image: Source, job: Plan, out: object = None) -> Source:
 
 def _one_by_one(batches: Iterator[tuple[Any, FloatArray]], job: Plan) -> Iterator[tuple[int, FloatArray]]:
     """Give the output of one tile after the other; the first ones of a Segmenter have to be probabilities."""
-    unchecked = job.network.described
+    unchecked = job.network.has_settings
     for ids, outputs in batches:
         if unchecked:
             _check_probabilities(outputs)
