@@ -96,7 +96,7 @@ def _line(name: str, kind: Any) -> str:
     papers = ", ".join(f"[{one}](https://arxiv.org/abs/{one})" for one in numbers)
     whole = sees.value == float("inf")
     field = f"whole tile ({sees.note.split(' ')[0]})" if whole else f"{sees.value:.0f} px"
-    larger = "no" if whole else "larger tiles alone"
+    larger = "no" if whole else "only larger tiles"
     exact = larger if overlap.value == float("inf") else f"{overlap.value:.0f} px of overlap"
     return (
         f"| `{name}` | {papers} | {count.value / 1e6:.2f} | {flop.value:.1f} | {stride.value:.0f} | {field} "
