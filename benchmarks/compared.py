@@ -64,15 +64,16 @@ _BEGIN, _END = "<!-- compared: begin -->", "<!-- compared: end -->"
 _TEXT = """\
 ## On real smears, in the same time
 
-Each architecture has a width at which it needs about as many operations as a U-Net of 5 levels and 16 filters. It was
-trained from scratch for {seconds:.0f} seconds of processor time on thumbnails of stained bone-marrow smears (SegPC-2021, see
-`examples/segpc`) at a tenth of the originals' size. It was scored on held-out slides, with 95 % bootstrap intervals over
-images, and on the six originals of another camera. There is one run with one seed for each, of minutes and not of hours:
-the table shows which network learns most in little time, not which is best after long training. Differences within the
-intervals mean nothing. The last column is processor time, all cores together, for one original of 2560 x 1920 px.
+Each architecture has a width at which it needs about as many operations as a U-Net of 5 levels and 16
+filters. It was trained from scratch for {seconds:.0f} seconds of processor time on thumbnails of stained
+bone-marrow smears (SegPC-2021, see `examples/segpc`) at a tenth of the originals' size. It was scored on
+held-out slides, with 95 % bootstrap intervals over images, and on the six originals of another camera.
+There is one run with one seed for each, of minutes and not of hours: the table shows which network learns
+most in little time, not which is best after long training. Differences within the intervals mean nothing.
+The last column is processor time, all cores together, for one original of 2560 x 1920 px.
 
-In so few steps the deep encoders of `efficient_unet` and `deeplabv3plus` learn almost nothing from scratch. They are
-meant to start from pretrained weights: [plasma cells](plasma.md) shows what these change.
+In so few steps the deep encoders of `efficient_unet` and `deeplabv3plus` learn almost nothing from scratch.
+They are meant to start from pretrained weights: [plasma cells](plasma.md) shows what these change.
 
 `python -m benchmarks.compared --data FOLDER --seconds {seconds:.0f} --write` measures again.
 """
