@@ -239,7 +239,7 @@ class Network:
         if tta is not None:
             one_of("tta", tta, get_args(TTA))
         if tta == "d4" and tile_size[0] != tile_size[1]:
-            must = "be flips or None for tiles that are not square"
+            must = "be flips for tiles that are not square"
             raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
         fastest = self.fastest(n_tiles * COPIES[tta] * tile_size[0] * tile_size[1])
         predictors = [fastest] if fastest is not self.predictor else self._replicas()
