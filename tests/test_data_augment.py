@@ -529,7 +529,7 @@ def test_floats_of_another_range_are_refused_where_one_is_needed(transform):
         ([{"name": "shear", "probability": 1.5}], r"ShearConfig\.probability.*1\.5"),
         ([{"name": "stain", "stains": [[1, 0, 0], [0, 1, 0]]}], r"StainConfig\.stains"),
         ([{"name": "stain", "stains": [[1, 0, 0], [0, 1, 0], [1, 1, 0]]}], r"stains.*not in one plane"),
-        ([{"name": "jpeg", "qualities": [50, 101]}], r"JpegConfig\.qualities.*100"),
+        ([{"name": "jpeg", "qualities": [50, 101]}], r"qualities.*100"),
         ([{"name": "jpeg", "qualities": [90, 50]}], r"qualities.*in this order"),
         ([{"name": "lens", "centres": []}], r"LensConfig\.centres"),
     ],

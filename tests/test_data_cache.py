@@ -131,7 +131,7 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path):
     prepared = prepare_pairs([pair], SMALL, memory=0)
     write_image(pair.image, np.zeros((60, 60, 3), np.uint8))
     write_mask(pair.mask, np.zeros((60, 60), np.uint8))
-    with pytest.raises(ArrayError, match="`0` must stay as it was"):
+    with pytest.raises(ArrayError, match="`0` changed while it was in use"):
         prepared[0].read(slice(0, 40), slice(0, 60))
 
 

@@ -162,7 +162,7 @@ def test_neighbouring_numbers_are_one_group():
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        (SplitConfig(group_by="run"), "no number; got x"),
+        (SplitConfig(group_by="run"), "`x` has no number"),
         (SplitConfig(group_by="regex", group_regex=r"^\d"), "every name; got x"),
         (
             SplitConfig(group_by="regex", group_regex=".", shares=(2, 1, 1)),

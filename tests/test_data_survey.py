@@ -184,7 +184,7 @@ def test_nucleus_and_cytoplasm_are_classes_by_grey_value(segpc):
     (pair, _) = pairs_of(
         DataConfig(layout="segpc", path=str(segpc), mask_parts="classes", class_values=(40,))
     )
-    with pytest.raises(ArrayError, match=r"9_1\.bmp` must have the grey values 0 and 40 alone; got 20"):
+    with pytest.raises(ArrayError, match=r"9_1\.bmp` must have only the grey values 0, 40; got 20"):
         load_pair(pair)
 
 

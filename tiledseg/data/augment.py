@@ -44,22 +44,22 @@ __all__ = ["GEOMETRIC", "IDENTITY", "CropMap", "change_values", "check_values", 
 _Rng = np.random.Generator
 _Matrix = np.ndarray[Any, np.dtype[np.float64]]
 _Displace: TypeAlias = "Callable[[FloatArray], FloatArray]"
-"""From places (..., 2), (x, y) in px from the crop's middle, to where their px come from."""
+"""Maps positions (..., 2), (x, y) in px from the crop's centre, to the positions that their px come from."""
 
-_COARSEST = 8  # px: step of the grid that a displacement field is worked out on
+_COARSEST = 8  # px: step of the grid on which a displacement field is computed
 _STEPS_PER_RADIUS = 24  # of a lens
 _LUMA = np.array([0.299, 0.587, 0.114])  # of Rec. 601
 _FAINT = np.float32(1 / 256)  # added before the logarithm: a px without light has no optical density
-_NEEDS_SHARES = frozenset({"gamma", "hue", "stain", "jpeg"})  # transforms of values in [0, 1]
+_NEEDS_UNIT_RANGE = frozenset({"gamma", "hue", "stain", "jpeg"})  # transforms of values in [0, 1]
 _QUANTILES = 2**16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CropMap:
-    """Where the px of a crop come from, in px from the crop's middle."""
+    """Where the px of a crop come from, in px from the crop's centre."""
 
-    matrix: _Matrix  # (2, 3): from a place (x, y) in the crop to one in the image
-    displacement: FloatArray | None  # (h, w, 2): what is added to that, along x and y; None for nothing
+    matrix: _Matrix  # (2, 3): from a position (x, y) in the crop to one in the image
+    displacement: FloatArray | None  # (h, w, 2): added to that, along x and y; None for none
 
     @property
     def is_identity(self) -> bool:
@@ -72,7 +72,7 @@ IDENTITY = CropMap(np.eye(2, 3), None)
 
 def draw_map(transforms: Sequence[Any], shape: tuple[int, int], rng: _Rng) -> CropMap:
     """Draw each transform, and fold all of them into one map, so that px are interpolated once."""
-    # a displacement field is smooth: it is worked out on a coarse grid, and enlarged
+    # a displacement field is smooth: it is computed on a coarse grid and enlarged
     step = min((_step_of(one, shape) for one in transforms if one.name in _FIELDS), default=1)
     grid = _coarse_grid(shape, step)
     moves = [_drawn(one, shape, grid, step, rng) for one in transforms]
@@ -145,8 +145,8 @@ def _step_of(config: Any, shape: tuple[int, int]) -> int:  # noqa: ANN401
 def _elastic(
     config: ElasticConfig, shape: tuple[int, int], grid: FloatArray, step: int, rng: _Rng
 ) -> _Displace:
-    """Smooth one number per grid point as strongly as one per px: each stands for `step` of them a side."""
     del shape
+    # a point of the grid stands for step * step px, so that sigma and alpha shrink by the step
     field = _smooth(grid.shape, config.sigma / step, rng) * np.float32(config.alpha / step)
     return lambda places: places + field
 
@@ -189,7 +189,7 @@ GEOMETRIC = frozenset({*_MATRICES, *_FIELDS})
 
 
 def _coarse_grid(shape: tuple[int, int], step: int) -> FloatArray:
-    """Give the middles (x, y) of cells of `step` px that cover a crop and one cell more on each side."""
+    """Return the centres (x, y) of grid cells of `step` px that cover a crop and a margin of one cell."""
     y, x = (
         np.arange(-1, math.ceil(length / step) + 1, dtype=np.float32) * step + (step - length) / 2
         for length in shape
@@ -218,7 +218,7 @@ def check_values(pair: PreparedPair, transforms: Sequence[Any]) -> None:
             got=f"{pair.shape[2]} channels",
             fix="Leave these transforms out.",
         )
-    wrong = [one.name for one in transforms if one.name in _NEEDS_SHARES]
+    wrong = [one.name for one in transforms if one.name in _NEEDS_UNIT_RANGE]
     least, largest = pair.extremes
     if wrong and pair.dtype.kind == "f" and (least < 0 or largest > 1):
         raise invalid(
@@ -231,30 +231,30 @@ def check_values(pair: PreparedPair, transforms: Sequence[Any]) -> None:
 
 
 def change_values(pixels: AnyArray, transforms: Sequence[Any], rng: np.random.Generator) -> AnyArray:
-    """Change the values of an image, in the order of the settings; they are rounded once, at the end."""
+    """Change the values of an image, in the order of the settings; values are rounded once, at the end."""
     chosen = [one for one in transforms if rng.random() < one.probability]
     if not chosen:
         return pixels
-    image = _shares(pixels)  # of white: integers stay in [0, 1], floats are cut where a transform needs it
+    image = _as_float(pixels)  # integers stay in [0, 1]; floats are clipped where a transform needs it
     for one in chosen:
         image = _CHANGES[one.name](image, one, rng)
         if pixels.dtype.kind == "u":
             np.clip(image, 0, 1, out=image)
-    return _as_before(image, pixels.dtype)
+    return _as_dtype(image, pixels.dtype)
 
 
-def _shares(pixels: AnyArray) -> FloatArray:
+def _as_float(pixels: AnyArray) -> FloatArray:
     if pixels.dtype.kind == "f":
         return pixels.astype(np.float32)
     return np.asarray(pixels * np.float32(1 / np.iinfo(pixels.dtype).max), np.float32)
 
 
-def _as_before(image: FloatArray, dtype: np.dtype[Any]) -> AnyArray:
+def _as_dtype(image: FloatArray, dtype: np.dtype[Any]) -> AnyArray:
     if dtype.kind == "f":
         return image
     depth = cv2.CV_8U if dtype.itemsize == 1 else cv2.CV_16U
     white = float(np.iinfo(dtype).max)
-    return _like(cv2.addWeighted(image, white, image, 0, 0, dtype=depth), image)  # rounded, and cut
+    return _like(cv2.addWeighted(image, white, image, 0, 0, dtype=depth), image)  # rounds and clips
 
 
 def _brightness(image: FloatArray, config: BrightnessConfig, rng: _Rng) -> FloatArray:
@@ -277,7 +277,7 @@ def _gamma(image: FloatArray, config: GammaConfig, rng: _Rng) -> FloatArray:
 
 
 def _hue(image: FloatArray, config: HueConfig, rng: _Rng) -> FloatArray:
-    """Turn and stretch the part of each colour that is not its grey, all in one matrix."""
+    """Rotate the hue and scale the saturation, both in one matrix."""
     turn, saturation = math.radians(rng.uniform(*config.degrees)), rng.uniform(*config.saturations)
     grey = np.tile(_LUMA, (3, 1))
     around = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
@@ -286,15 +286,15 @@ def _hue(image: FloatArray, config: HueConfig, rng: _Rng) -> FloatArray:
 
 
 def _stain(image: FloatArray, config: StainConfig, rng: _Rng) -> FloatArray:
-    """Split optical density into stains, change their amounts, put them together with tilted stains."""
+    """Separate optical density into stains, change their amounts, and recombine them with tilted stains."""
     stains = _unit(np.array(config.stains))
     tilted = _unit(stains + rng.normal(0, config.tilt, (3, 3)))
     factors, shifts = rng.uniform(*config.factors, 3), rng.uniform(*config.shifts, 3)
     mixed = (np.linalg.inv(stains) * factors @ tilted).T  # of columns: OpenCV's px are columns
     gained = (shifts @ tilted)[:, None] * -math.log(10)
     light = cv2.transform(cv2.log(np.clip(image, 0, 1) + _FAINT), np.hstack([mixed, gained]))
-    at_most = np.log1p(_FAINT)  # no more light than there was before the slide
-    return np.asarray(cv2.exp(np.minimum(light, at_most)), np.float32) - _FAINT
+    white = np.log1p(_FAINT)  # a stain only takes light away
+    return np.asarray(cv2.exp(np.minimum(light, white)), np.float32) - _FAINT
 
 
 def _unit(stains: AnyArray) -> AnyArray:
@@ -324,7 +324,7 @@ def _noise(image: FloatArray, config: NoiseConfig, rng: _Rng) -> FloatArray:
 
 @cache
 def _normal_quantiles() -> FloatArray:
-    """List evenly spaced quantiles: one drawn from these is normal to 16 bits, and soon drawn."""
+    """List evenly spaced quantiles: drawing one of them is fast, and normal to 16 bits."""
     normal = NormalDist()
     quantiles = ((place + 0.5) / _QUANTILES for place in range(_QUANTILES))
     return np.fromiter(map(normal.inv_cdf, quantiles), np.float32, _QUANTILES)
@@ -332,7 +332,7 @@ def _normal_quantiles() -> FloatArray:
 
 def _jpeg(image: FloatArray, config: JpegConfig, rng: _Rng) -> FloatArray:
     quality = int(rng.integers(*config.qualities, endpoint=True))
-    plain = _as_before(image, np.dtype(np.uint8))
+    plain = _as_dtype(image, np.dtype(np.uint8))
     if image.shape[2] == 3:
         code = _encoded(cv2.cvtColor(plain, cv2.COLOR_RGB2BGR), quality)
         lossy = _like(cv2.imdecode(code, cv2.IMREAD_COLOR_RGB), image)

@@ -1,4 +1,4 @@
-"""Pairs made ready for training: shrunk, and cached in memory or on disk, or read again for each crop."""
+"""Pairs prepared for training: shrunk, and cached in memory or on disk, or read again for each crop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from tiledseg._storage import DiskCache, array_digest, atomic_write, check_writable, file_digest
-from tiledseg._validate import instance_of, invalid, whole_number
+from tiledseg._validate import instance_of, shown, whole_number
 from tiledseg._version import __version__
 from tiledseg.config import PreprocessingConfig
 from tiledseg.data.pairs import as_pair, as_pairs, each_pair, load_image, load_shrunk, mask_files
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PreparedPair", "prepare_pair", "prepare_pairs"]
 
-_MOST_FOREGROUND = 4096  # px that are remembered of each image: more would make no difference to chance
-_MOST_RECENT = 4  # pairs in memory that are read again: neighbouring crops of one image read it once
+_MOST_FOREGROUND = 4096  # foreground px stored for each image; crops drawn around more would not differ
+_MOST_RECENT = 4  # pairs read last, held in memory: neighbouring crops of one image read it once
 
 _Loaded: TypeAlias = "tuple[AnyArray, NDArray[np.uint8]]"
 """Px (h, w, C) and labels (h, w) of a shrunk pair."""
@@ -41,16 +41,16 @@ _Loaded: TypeAlias = "tuple[AnyArray, NDArray[np.uint8]]"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedPair:
-    """A pair at the network's scale, whose values still are to be prepared."""
+    """A pair at the network's scale; its values are prepared crop by crop."""
 
-    name: str  # what messages call it
-    shape: tuple[int, int, int]  # (h, w, C) of the shrunk image in px
-    dtype: np.dtype[Any]  # of the shrunk image: its own
+    name: str  # name in messages
+    shape: tuple[int, int, int]  # (h, w, C) in px, after shrinking
+    dtype: np.dtype[Any]  # of the image
     extremes: tuple[float, float]  # least and largest value of the image
-    foreground: NDArray[np.uint32]  # places in the flat mask; where there are many, 4096 evenly spread
-    preprocessing: PreprocessingConfig  # what is left to do
-    store: _Store  # where px are
-    limits: Limits | None = None  # percentiles of the whole image, as it is read, where they are needed
+    foreground: NDArray[np.uint32]  # indices into the flat mask, at most 4096, evenly spread
+    preprocessing: PreprocessingConfig  # the steps that are still to be applied
+    store: _Store  # reads px
+    limits: Limits | None = None  # percentiles of the whole image before shrinking, if needed
 
     @property
     def image(self) -> FloatArray:
@@ -70,12 +70,11 @@ class PreparedPair:
         pixels, labels = self.store.read(rows, columns)
         wanted = (rows.stop - rows.start, columns.stop - columns.start, self.shape[2])
         if (pixels.shape, labels.shape, pixels.dtype) != (wanted, wanted[:2], self.dtype):
-            raise invalid(
-                ArrayError,
-                self.name,
-                must=f"stay as it was: {self.dtype} of shape {self.shape}",
-                got=f"{wanted} read as {pixels.dtype} of shape {pixels.shape}, mask {labels.shape}",
-                fix="Leave files alone while they are in use.",
+            raise ArrayError(
+                f"`{shown(self.name)}` changed while it was in use: it was {self.dtype} of shape "
+                f"{self.shape}; a read of {wanted} got {pixels.dtype} of shape {pixels.shape}, "
+                f"mask {labels.shape}. "
+                "Do not change files while they are in use."
             )
         return pixels, labels
 
@@ -124,7 +123,7 @@ def prepare_pairs(
 
 
 def _bytes(pair: Pair, loaded: _Loaded) -> int:
-    """Count the bytes that a pair takes in memory; an array of the user's own takes none."""
+    """Count the bytes that a pair adds in memory; an array that the user passed adds none."""
     both = zip((pair.image, pair.mask), loaded, strict=True)
     return sum(
         0 if isinstance(own, np.ndarray) and np.may_share_memory(own, array) else array.nbytes
@@ -177,7 +176,7 @@ class _ReadAgain:
     """A pair that is read from its own files whenever it is not among the recent ones."""
 
     pair: Pair
-    load: Callable[[Pair], _Loaded]  # reads, checks and shrinks it, or gives a recent one
+    load: Callable[[Pair], _Loaded]  # reads, checks and shrinks it, or returns a recent one
 
     def read(self, rows: slice, columns: slice) -> _Loaded:
         """Read a rectangle that lies inside the image."""
@@ -187,10 +186,10 @@ class _ReadAgain:
 
 @dataclass(frozen=True, slots=True)
 class _OnDisk:
-    """A pair in a cache on disk, whose files are opened for each crop: no limit on open files is met."""
+    """A pair in a cache on disk, whose files are opened for each crop, so that few files are open."""
 
-    image: Path  # files of arrays
-    mask: Path
+    image: Path  # .npy file
+    mask: Path  # .npy file
 
     def read(self, rows: slice, columns: slice) -> _Loaded:
         """Read a rectangle that lies inside the image."""
@@ -209,7 +208,7 @@ def _files(folder: Path) -> tuple[Path, Path]:
 
 
 def _key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
-    """Name what a shrunk pair is made from: the bytes of its files, and how they are read and shrunk."""
+    """Compute a key from the bytes of a pair's files and the settings that read and shrink them."""
     masks = [pair.mask] if isinstance(pair.mask, np.ndarray) else mask_files(pair)
     made_from = [
         __version__,

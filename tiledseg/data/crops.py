@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 __all__ = ["CropSampler", "GridCrops", "crops_to_cover"]
 
-_JITTER = 0.25  # of the crop: largest distance of the foreground px from its middle
-_CHANNELS_AT_ONCE = 4  # OpenCV takes no more
+_JITTER = 0.25  # largest distance of the foreground px from the crop's centre, as a share of the crop
+_CHANNELS_AT_ONCE = 4  # OpenCV's limit
 
 _Crop: TypeAlias = "tuple[AnyArray, NDArray[np.uint8]]"
 _Warp: TypeAlias = "Callable[[AnyArray, int], AnyArray]"
 
 
 def crops_to_cover(pairs: Sequence[PreparedPair], crop_shape: tuple[int, int]) -> int:
-    """Count the crops whose area is that of the images."""
-    found, area = _known(pairs), math.prod(whole_pair("crop_shape", crop_shape))
+    """Count the crops that have the same area as the images."""
+    found, area = _checked_pairs(pairs), math.prod(whole_pair("crop_shape", crop_shape))
     return sum(math.ceil(math.prod(pair.shape[:2]) / area) for pair in found)
 
 
-def _known(pairs: Sequence[PreparedPair]) -> list[PreparedPair]:
+def _checked_pairs(pairs: Sequence[PreparedPair]) -> list[PreparedPair]:
     fix = "Make them with tiledseg.data.prepare_pairs."
     known = all_of(PreparedPair, pairs, "pairs", fix)
     if not known:
@@ -49,7 +49,7 @@ def _known(pairs: Sequence[PreparedPair]) -> list[PreparedPair]:
 
 
 class CropSampler:
-    """Random crops, a share of them around foreground: the same from the same seed, epoch and place in it."""
+    """Random crops, a share of them around foreground; seed, epoch and index determine each crop."""
 
     def __init__(  # noqa: PLR0913
         self,
@@ -62,12 +62,12 @@ class CropSampler:
         transforms: Sequence[TransformConfig] = (),
         seed: int = 0,
     ) -> None:
-        all_of(Config, transforms, "transforms", "Pass settings of transforms, of tiledseg.config.")
-        self._moving = [one for one in transforms if one.name in GEOMETRIC]
-        self._colouring = [one for one in transforms if one.name not in GEOMETRIC]
-        self._pairs, self._shape = _known(pairs), whole_pair("crop_shape", crop_shape)
+        all_of(Config, transforms, "transforms", "Pass settings such as tiledseg.config.FlipConfig().")
+        self._geometric = [one for one in transforms if one.name in GEOMETRIC]
+        self._photometric = [one for one in transforms if one.name not in GEOMETRIC]
+        self._pairs, self._shape = _checked_pairs(pairs), whole_pair("crop_shape", crop_shape)
         for pair in self._pairs:
-            check_values(pair, self._colouring)
+            check_values(pair, self._photometric)
         self._classes, self._seed = whole_number("classes", classes), whole_number("seed", seed, 0)
         covering = crops_to_cover(self._pairs, self._shape)
         self._length = whole_number("length", covering if length is None else length)
@@ -88,19 +88,19 @@ class CropSampler:
         return _stacked(crops, self._classes)
 
     def _chosen(self, epoch: int) -> NDArray[np.intp]:
-        """Choose the image of every crop: each gets its share of the epoch, in mixed order."""
+        """Choose the image of each crop, by area and in random order."""
         rng = np.random.default_rng([self._seed, epoch, 0])
         even = (rng.permutation(self._length) + rng.random()) / self._length
         return np.minimum(np.searchsorted(self._until, even, side="right"), len(self._pairs) - 1)
 
     def _crop(self, place: int, rng: np.random.Generator) -> _Crop:
         pair, origin = self._pairs[place], self._origin(place, rng)
-        crop_map = draw_map(self._moving, self._shape, rng)
+        crop_map = draw_map(self._geometric, self._shape, rng)
         pixels, mask = _sampled(pair, crop_map, origin, self._shape)
-        return pair.prepared(change_values(pixels, self._colouring, rng)), mask
+        return pair.prepared(change_values(pixels, self._photometric, rng)), mask
 
     def _origin(self, place: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Draw where a crop begins; an image that is smaller lies in its middle."""
+        """Draw the origin of a crop; an image that is smaller than the crop is centred in it."""
         shape, foreground = self._pairs[place].shape[:2], self._pairs[place].foreground
         free = np.array(shape) - np.array(self._shape)
         if len(foreground) == 0 or rng.random() >= self._share:
@@ -114,14 +114,15 @@ class CropSampler:
 
 
 class GridCrops:
-    """A grid of crops that covers every image once, never changed, for validation."""
+    """A fixed grid of crops that covers each image once, for validation."""
 
     def __init__(
         self, pairs: Sequence[PreparedPair], crop_shape: tuple[int, int], *, classes: int = 1
     ) -> None:
         self._shape, self._classes = whole_pair("crop_shape", crop_shape), whole_number("classes", classes)
         tiler = Tiler(TilingConfig(tile_size=self._shape, overlap=0))
-        self._crops = [(pair, tile.read_box) for pair in _known(pairs) for tile in tiler.grid(pair.shape)]
+        pairs = _checked_pairs(pairs)
+        self._crops = [(pair, tile.read_box) for pair in pairs for tile in tiler.grid(pair.shape)]
 
     def __len__(self) -> int:
         """Count the crops."""
@@ -143,13 +144,13 @@ def _stacked(crops: Sequence[_Crop], classes: int) -> tuple[FloatArray, FloatArr
 
 
 def _channels(mask: NDArray[np.uint8], classes: int) -> FloatArray:
-    """Give each label its channel; of one class, the foreground's alone."""
+    """Turn labels into one channel for each class; one class has only the foreground's channel."""
     labels = np.arange(classes) if classes > 1 else np.ones(1)
     return np.asarray(mask[..., None] == labels, np.float32)
 
 
 def _sampled(pair: PreparedPair, crop_map: CropMap, origin: tuple[int, int], shape: tuple[int, int]) -> _Crop:
-    """Take a crop of an image, bilinearly, and of its mask, from the nearest px; edges are mirrored."""
+    """Sample a crop of an image (bilinear) and of its mask (nearest px); edges are mirrored."""
     matrix = _matrix(crop_map, shape)
     places = None if crop_map.displacement is None else _places(crop_map.displacement, matrix)
     needed = _corners(matrix, shape) if places is None else places
@@ -161,12 +162,12 @@ def _sampled(pair: PreparedPair, crop_map: CropMap, origin: tuple[int, int], sha
     near = (origin[0] - rows.start, origin[1] - columns.start)
     if crop_map.is_identity:
         return _mirrored(image, near, shape), _mirrored(labels, near, shape)
-    warp = _straight(matrix, near, shape) if places is None else _displaced(places, near)
+    warp = _affine_warp(matrix, near, shape) if places is None else _displacement_warp(places, near)
     return _by_parts(image, warp), warp(labels, cv2.INTER_NEAREST)
 
 
 def _matrix(crop_map: CropMap, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Give the straight part of the map, of places (x, y) counted from the crop's first px."""
+    """Return the affine part of the map, for positions (x, y) relative to the crop's first px."""
     middle = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
     matrix = crop_map.matrix.copy()
     matrix[:, 2] += middle - matrix[:, :2] @ middle
@@ -180,7 +181,7 @@ def _corners(matrix: NDArray[np.float64], shape: tuple[int, int]) -> tuple[AnyAr
 
 
 def _places(displacement: FloatArray, matrix: NDArray[np.float64]) -> tuple[FloatArray, FloatArray]:
-    """Give x and y of the places that the crop's px come from, counted from its first px."""
+    """Return x and y of the positions that the px come from, relative to the crop's first px."""
     (x_of_x, x_of_y, x_shift), (y_of_x, y_of_y, y_shift) = matrix.astype(np.float32)
     y, x = (
         np.arange(displacement.shape[0], dtype=np.float32)[:, None],
@@ -193,21 +194,21 @@ def _places(displacement: FloatArray, matrix: NDArray[np.float64]) -> tuple[Floa
 
 
 def _span(places: AnyArray, origin: int, length: int) -> slice:
-    """Find the px of an axis that are needed, also those that are only seen mirrored."""
+    """Find the range of px that is needed of an axis, mirrored px included."""
     low, high, _, _ = cv2.minMaxLoc(places)
     first, last = math.floor(low) + origin - 1, math.ceil(high) + origin + 1
     first, last = min(first, 2 * (length - 1) - last), max(last, -first)
     return slice(max(0, min(first, length - 1)), max(1, min(length, last + 1)))
 
 
-def _straight(matrix: NDArray[np.float64], near: tuple[int, int], shape: tuple[int, int]) -> _Warp:
+def _affine_warp(matrix: NDArray[np.float64], near: tuple[int, int], shape: tuple[int, int]) -> _Warp:
     shifted = matrix + np.array([[0, 0, near[1]], [0, 0, near[0]]])
     return lambda part, how: cv2.warpAffine(
         part, shifted, shape[::-1], flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
     )
 
 
-def _displaced(places: tuple[FloatArray, FloatArray], near: tuple[int, int]) -> _Warp:
+def _displacement_warp(places: tuple[FloatArray, FloatArray], near: tuple[int, int]) -> _Warp:
     x, y = places[0] + np.float32(near[1]), places[1] + np.float32(near[0])
     return lambda part, how: cv2.remap(part, x, y, how, borderMode=cv2.BORDER_REFLECT_101)
 
@@ -223,7 +224,7 @@ def _by_parts(image: AnyArray, warp: _Warp) -> AnyArray:
 
 
 def _mirrored(array: AnyArray, origin: tuple[int, int], shape: tuple[int, int]) -> AnyArray:
-    """Cut a crop that is not moved, mirrored beyond the edges."""
+    """Cut an unmoved crop; px beyond the edges are mirrored."""
     y, x = (
         padded_places(np.arange(first, first + size), have, "reflect")
         for first, size, have in zip(origin, shape, array.shape[:2], strict=True)

@@ -1,4 +1,4 @@
-"""Manifests: which image belongs to which split, in JSON lines that hold on any machine."""
+"""Manifests: which image belongs to which split, as JSON lines that are valid on any machine."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Manifest:
         Returns
         -------
         list of Problem
-            What is missing, or is another file than when the manifest was written.
+            Files that are missing, or have changed since the manifest was written.
 
         Raises
         ------
@@ -162,7 +162,7 @@ class Manifest:
             except TiledSegError as error:
                 return Problem("unreadable", record.name, str(error))
             if found != digest:
-                return Problem("changed", record.name, f"{path} is not the file that was described.")
+                return Problem("changed", record.name, f"{path} differs from the file that was recorded.")
         return None
 
 
@@ -197,7 +197,7 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
     records : sequence of Record
         One for each image, with paths relative to the target's folder.
     overwrite : bool
-        Whether another manifest of that name is replaced: results may depend on its split.
+        Whether another manifest of that name is replaced. Results may depend on its split.
 
     Raises
     ------
@@ -216,15 +216,15 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
         raise invalid(
             FileError,
             str(path),
-            must="be free, or hold these records already",
-            got="a file that says something else",
+            must="be a new file, or hold these records already",
+            got="a file with other content",
             fix="Choose another name, or remove it first; overwrite=True replaces it.",
         )
     write_text(path, text)
 
 
 def as_records(records: object) -> list[Record]:
-    """Check that an argument is records, at least one."""
+    """Check that an argument holds at least one record."""
     fix = "Make them with tiledseg.data.describe."
     known = all_of(Record, records, "records", fix)
     if not known:
@@ -269,7 +269,7 @@ def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False)
 def _described(pair: Pair, folder: Path) -> Record:
     if isinstance(pair.image, np.ndarray) or isinstance(pair.mask, np.ndarray):
         fix = "Write it with tiledseg.io.write_image and write_mask."
-        raise invalid(FileError, pair.name, must="be files, for a manifest", got="an array", fix=fix)
+        raise invalid(FileError, pair.name, must="be files, not arrays", got="an array", fix=fix)
     _, mask = load_pair(pair)
     masks = mask_files(pair)
     return Record(

@@ -53,15 +53,13 @@ __all__ = [
     "shrink_labels",
 ]
 
-_MOST_NAMES = 20  # in one message
-_MOST_ERRORS = 10  # likewise
-_MOST_VALUES = 5  # likewise
+_MOST_NAMES, _MOST_ERRORS, _MOST_VALUES = 20, 10, 5  # in one message
 _LARGEST_LABEL = 255
 _FIND = "Find some with tiledseg.data.find_pairs."
 _Result = TypeVar("_Result")
 
 ProblemKind: TypeAlias = Literal["unreadable", "changed", "same stem", "no mask", "no image", "size"]
-"""A file cannot be read, or is another one; a stem occurs twice; a partner is missing; sizes differ."""
+"""A file cannot be read or has changed; a stem occurs twice; a partner is missing; sizes differ."""
 
 _KINDS: tuple[ProblemKind, ...] = ("unreadable", "changed", "same stem", "no mask", "no image", "size")
 
@@ -73,7 +71,7 @@ class Pair:
     Attributes
     ----------
     name : str
-        What messages and tables call it.
+        Name in messages and tables.
     image : path or ndarray
         A file, or (H, W) or (H, W, C).
     mask : path, tuple of path or ndarray
@@ -101,7 +99,7 @@ PairLike: TypeAlias = "Pair | tuple[PathLike | AnyArray, PathLike | AnyArray]"
 
 
 def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
-    """Take pairs, or tuples of image and mask, for pairs."""
+    """Turn pairs, or tuples of image and mask, into pairs."""
     found = enumerate(items_of(items, what, "be a list of pairs of image and mask", _FIND))
     pairs = [as_pair(item, f"{what}[{place}]") for place, item in found]
     if not pairs:
@@ -111,7 +109,7 @@ def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
 
 
 def as_pair(item: object, place: str) -> Pair:
-    """Take a pair, or a tuple of image and mask, for a pair."""
+    """Turn a pair, or a tuple of image and mask, into a pair."""
     parts = (item.image, item.mask) if isinstance(item, Pair) else item
     if not isinstance(parts, tuple) or len(parts) != 2:
         must, fix = "be a Pair or a tuple (image, mask)", "Give each an array or a path."
@@ -128,7 +126,7 @@ def as_pair(item: object, place: str) -> Pair:
 
 
 def check_apart(train: Sequence[Pair], valid: Sequence[Pair]) -> None:
-    """Check that no image is both trained and validated on."""
+    """Check that no image is in both the training and the validation data."""
     known = {_identity(pair) for pair in all_of(Pair, train, "train", _FIND)}
     both = [pair.name for pair in all_of(Pair, valid, "valid", _FIND) if _identity(pair) in known]
     if both:
@@ -146,16 +144,16 @@ def _identity(pair: Pair) -> object:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Order digits by value: ``2`` before ``10``."""
+    """Return a sort key that orders digits by value: ``2`` before ``10``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def each_pair(pairs: Sequence[Pair], act: Callable[[Pair], _Result]) -> list[_Result]:
-    """Do one thing to every pair, and raise one error that names all pairs for which it failed."""
+def each_pair(pairs: Sequence[Pair], function: Callable[[Pair], _Result]) -> list[_Result]:
+    """Apply a function to each pair, and raise one error that names all pairs for which it failed."""
     results, errors = [], []
     for pair in pairs:
         try:
-            results.append(act(pair))
+            results.append(function(pair))
         except TiledSegError as error:
             errors.append((pair.name, error))
     if errors:
@@ -172,8 +170,8 @@ class Problem:
 
     kind: ProblemKind
     name: str  # of the image
-    text: str  # what exactly is wrong, on one line
-    harmless: bool = False  # whether the layout expects such gaps, so that the rest is used in any case
+    text: str  # the details, on one line
+    harmless: bool = False  # whether the layout allows it: the other pairs are used in any case
 
     def __str__(self) -> str:
         return f"{self.kind}: {shown(self.name)}: {self.text}"
@@ -224,7 +222,7 @@ def shrink_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np
 
 
 def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None:
-    """Check that a mask holds labels, fits its image, and has no label outside the class set."""
+    """Check that a mask holds labels, fits its image, and has no label beyond the classes."""
     classes = max(2, whole_number("classes", classes))
     check_labels(mask, "mask", check_shape(image_shape)[:2], classes)
 
@@ -272,7 +270,7 @@ def _class_labels(name: str, values: NDArray[np.uint8], known: Sequence[int]) ->
     table[[0, *known]] = np.arange(len(known) + 1)
     unknown = np.setdiff1d(values, [0, *known])
     if unknown.size:
-        must = f"have the grey values 0 and {', '.join(map(str, known))} alone"
+        must = f"have only the grey values 0, {', '.join(map(str, known))}"
         fix = "Set class_values to the values of the classes."
         raise invalid(ArrayError, name, must=must, got=listed(unknown, _MOST_VALUES), fix=fix)
     return np.asarray(table[values], np.uint8)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._validate import invalid, settings_of
+from tiledseg._validate import invalid, settings_of, shown
 from tiledseg.config import SplitConfig
 from tiledseg.data.manifest import as_records
 from tiledseg.data.pairs import natural
@@ -34,7 +34,7 @@ class _Group:
     name: str  # the group's name
     size: int  # number of images
     foreground: float  # sum of their foreground shares
-    rank: bytes  # random order: a digest of seed and name, so that the order of records plays no part
+    rank: bytes  # random order, a digest of seed and name: the order of records has no influence
 
     @property
     def mean(self) -> float:
@@ -65,7 +65,7 @@ def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any
     Raises
     ------
     SettingError
-        If a split would get no image, there are fewer groups than splits, or either is none.
+        If a split would get no image, there are fewer groups than splits, or an argument is of another type.
 
     Notes
     -----
@@ -93,10 +93,10 @@ def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any
 
 
 def _grouped(records: Sequence[Record], config: SplitConfig) -> list[Record]:
-    """Name the group of each record; groups that hold the same file, to the byte, become one."""
+    """Set the group of each record; groups that hold identical files are joined."""
     groups = _group_names([record.name for record in records], config)
-    tied = _tied((groups[record.name], record.source) for record in records)
-    return [record.changed(group=tied[groups[record.name]]) for record in records]
+    joined = _joined((groups[record.name], record.source) for record in records)
+    return [record.changed(group=joined[groups[record.name]]) for record in records]
 
 
 def _group_names(names: Sequence[str], config: SplitConfig) -> dict[str, str]:
@@ -108,7 +108,7 @@ def _group_names(names: Sequence[str], config: SplitConfig) -> dict[str, str]:
 
 
 def group_of(name: str, regex: str | None) -> str:
-    """Find the group in an image's name; without an expression it is the name itself."""
+    """Find the group in an image's name; without a regular expression it is the name itself."""
     if regex is None:
         return name
     match = re.search(regex, name)
@@ -117,25 +117,22 @@ def group_of(name: str, regex: str | None) -> str:
         raise invalid(
             SettingError,
             "group_regex",
-            must="find the group in every name",
+            must="match every name",
             got=name,
-            fix=f"{regex} finds nothing there: fix it, or rename the file.",
+            fix=f"{regex} does not match it: correct the expression, or rename the file.",
         )
     return text
 
 
 def _runs(names: Sequence[str], gap: int) -> Iterator[tuple[str, str]]:
-    """Group names that are alike but for their last number, where that has no gap."""
+    """Group names that differ only in their last number, as long as the numbers have no gap."""
     families: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for name in names:
         match = _NUMBERED.fullmatch(name)
         if match is None:
-            raise invalid(
-                SettingError,
-                "group_by",
-                must="be image or regex where a name has no number",
-                got=name,
-                fix="Rename the file, or group in another way.",
+            raise SettingError(
+                f"`group_by` is run, but the name `{shown(name)}` has no number. "
+                "Rename the file, or group by image or regex."
             )
         families.setdefault((match["before"], match["after"]), []).append((int(match["number"]), name))
     for (before, after), family in families.items():
@@ -153,8 +150,8 @@ def _unbroken(family: list[tuple[int, str]], gap: int) -> Iterator[list[tuple[in
             start = place
 
 
-def _tied(links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Name each group after the first of those that shared digests tie it to."""
+def _joined(links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Join groups that share a digest, and name each after the first of them."""
     parents: dict[str, str] = {}
 
     def root(group: str) -> str:
@@ -182,7 +179,7 @@ def _groups(records: Iterable[Record], seed: int) -> list[_Group]:
 
 
 def random_rank(name: str, seed: int) -> bytes:
-    """Give a name its place in a random order, the same on any machine."""
+    """Return a sort key for a random order that is the same on any machine."""
     return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
 
 
@@ -206,17 +203,17 @@ def _quotas(n_images: int, config: SplitConfig) -> list[int]:
 
 
 def _ordered(groups: Sequence[_Group], config: SplitConfig) -> list[_Group]:
-    """Order groups: the largest first; those of one size by foreground, mixed within short stretches."""
+    """Order groups: the largest first; those of equal size by foreground, shuffled within short stretches."""
     if not config.stratify:
         return sorted(groups, key=lambda group: (-group.size, group.rank))
     by_share = sorted(groups, key=lambda group: (-group.size, group.mean, group.rank))
-    stretch = math.ceil(sum(config.shares) / min(config.shares))  # the smallest split gets one of it
+    stretch = math.ceil(sum(config.shares) / min(config.shares))  # of which the smallest split gets one
     keys = [(-group.size, place // stretch, group.rank) for place, group in enumerate(by_share)]
     return [by_share[place] for place in sorted(range(len(groups)), key=keys.__getitem__)]
 
 
 def _greedy(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
-    """Give each group in turn to the split that is furthest behind its quota and that it fits into."""
+    """Assign each group in turn to the split that has room for it and is furthest behind its quota."""
     counts, total, done = [0] * len(quotas), sum(quotas), 0
     places: list[int] = []
     for left, group in zip(range(len(groups), 0, -1), groups, strict=True):
@@ -235,7 +232,7 @@ def _greedy(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
 
 
 class _LocalSearch:
-    """Moves and swaps groups between splits as long as this brings the splits nearer to their goals."""
+    """Moves and swaps groups as long as this brings the splits nearer to their quotas and mean foreground."""
 
     def __init__(
         self, groups: Sequence[_Group], places: list[int], quotas: Sequence[int], *, stratify: bool
@@ -266,7 +263,7 @@ class _LocalSearch:
         return self._accepted({one: self._places[other], other: self._places[one]})
 
     def _accepted(self, new: dict[int, int]) -> bool:
-        """Put groups into other splits, and back unless the splits are nearer to their goals."""
+        """Put groups into other splits, and back if that brings the splits no nearer to their goals."""
         old = {one: self._places[one] for one in new}
         involved = {*old.values(), *new.values()}
         before = self._distance(involved)
@@ -294,4 +291,4 @@ class _LocalSearch:
             numbers += abs(self._counts[place] - self._quotas[place])
             if self._mean is not None:
                 shares += abs(self._foreground[place] - self._counts[place] * self._mean)
-        return numbers, round(shares, 9)  # so that no rounding error looks like a gain
+        return numbers, round(shares, 9)  # a rounding error is no improvement

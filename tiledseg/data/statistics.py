@@ -26,9 +26,9 @@ _MOST_SIZES = 4
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """Numbers of a split."""
+    """Statistics of a split."""
 
-    split: str  # its name; ``all`` for all of them
+    split: str  # its name; ``all`` for the whole dataset
     images: int  # number of images
     groups: int  # number of groups
     pixels: int  # px of all images
@@ -37,12 +37,12 @@ class SplitStatistics:
     foreground_least: float  # least share of an image
     foreground_most: float  # largest share of an image
     empty: int  # number of images without foreground
-    sizes: dict[str, int]  # number of images of each size, such as 1920x2560 (height first), in this order
+    sizes: dict[str, int]  # number of images by size, as in 1920x2560 (height first), most frequent first
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetStatistics:
-    """Numbers of a dataset.
+    """Statistics of a dataset.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ def statistics_of(records: Sequence[Record]) -> DatasetStatistics:
     Raises
     ------
     SettingError
-        If there are none.
+        If there is no record.
     """
     known = as_records(records)
     splits: dict[str, list[Record]] = {}
@@ -164,7 +164,7 @@ def _sizes(sizes: dict[str, int], most: int) -> str:
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    """Lay cells out in columns, the first and the last to the left, the others to the right."""
+    """Align the first and the last cell to the left, the others to the right."""
     ends = (0, len(row) - 1)
     cells = [
         cell.ljust(width) if place in ends else cell.rjust(width)

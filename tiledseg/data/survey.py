@@ -77,14 +77,14 @@ def survey(config: DataConfig | dict[str, Any]) -> Survey:
 
 
 def pairs_of(config: DataConfig) -> list[Pair]:
-    """Find the pairs that settings name."""
+    """Find the pairs of a dataset; raise an error for files that cannot be used, or skip them."""
     return _usable(survey(config), skip=config.problems == "skip")
 
 
 def find_pairs(images_dir: PathLike, masks_dir: PathLike, *, mask_threshold: int | None = 128) -> list[Pair]:
     """Pair the images of one folder with the masks of another by stem.
 
-    ``7.jpg`` goes with ``7.png``; the order is natural: ``2`` before ``10``. Only the headers of
+    ``7.jpg`` is paired with ``7.png``; the order is natural: ``2`` before ``10``. Only the headers of
     the files are read.
 
     Parameters
@@ -123,8 +123,8 @@ def _by_folders(images_dir: PathLike, masks_dir: PathLike, reading: Mapping[str,
     masks, same_masks = _by_stem(masks_dir)
     problems = [*same_images, *same_masks]
     known = {problem.name for problem in problems}
-    problems += _alone("no mask", images.keys() - masks.keys() - known, masks_dir)
-    problems += _alone("no image", masks.keys() - images.keys() - known, images_dir)
+    problems += _without_partner("no mask", images.keys() - masks.keys() - known, masks_dir)
+    problems += _without_partner("no image", masks.keys() - images.keys() - known, images_dir)
     stems = images.keys() & masks.keys() - known
     return [Pair(stem, images[stem], masks[stem], **reading) for stem in stems], problems
 
@@ -142,8 +142,8 @@ def _segpc(config: DataConfig) -> _Found:
             problems.append(Problem("no image", path.stem, text))
         else:
             cells.setdefault(match["name"], []).append((int(match["number"]), path))
-    problems += _alone("no image", cells.keys() - images.keys() - known, root / "x")
-    problems += _alone("no mask", images.keys() - cells.keys(), root / "y", harmless=True)
+    problems += _without_partner("no image", cells.keys() - images.keys() - known, root / "x")
+    problems += _without_partner("no mask", images.keys() - cells.keys(), root / "y", harmless=True)
     pairs = [
         Pair(stem, images[stem], tuple(path for _, path in sorted(cells[stem])), **_reading(config))
         for stem in images.keys() & cells.keys() - known
@@ -223,7 +223,7 @@ def _by_stem(folder: PathLike) -> tuple[dict[str, Path], list[Problem]]:
     return {stem: paths[0] for stem, paths in files.items()}, problems
 
 
-def _alone(
+def _without_partner(
     kind: ProblemKind, stems: Iterable[str], folder: PathLike, *, harmless: bool = False
 ) -> list[Problem]:
     text = f"no partner in {folder}."
@@ -262,7 +262,7 @@ def _usable(found: Survey, *, skip: bool) -> list[Pair]:
         raise invalid(
             FileError,
             "data",
-            must="have no files that cannot be used",
+            must="have only files that can be used",
             got=f"{len(bad)} problems beside {len(found.pairs)} good pairs",
             fix=f'{listed_problems(bad)} Fix them, or leave them out with problems="skip".',
         )

@@ -135,14 +135,14 @@ class _Tile:
 
 @dataclass(slots=True)
 class _Writer:
-    """Writes the tiles of one image after the other, and collects their records."""
+    """Writes the tiles image by image, and collects their records."""
 
     folder: Path
     config: TileSetConfig
     records: list[Record] = field(default_factory=list)
     dropped: int = 0
-    _empty: Counter[str] = field(default_factory=Counter)  # by split
-    _written_empty: Counter[str] = field(default_factory=Counter)  # of these
+    _empty: Counter[str] = field(default_factory=Counter)  # tiles without foreground, by split
+    _written_empty: Counter[str] = field(default_factory=Counter)  # those of them that were written
 
     def add(self, record: Record, pair: Pair) -> None:
         """Cut one image, and write its tiles."""
@@ -150,7 +150,7 @@ class _Writer:
             self.records.append(self._written(tile, record))
 
     def _chosen(self, tiles: list[_Tile], split: str) -> list[_Tile]:
-        """Leave empty tiles out at random, so that their share is met over all images of a split."""
+        """Leave empty tiles out at random; the share of those written holds over all images of a split."""
         empty = [tile for tile in tiles if not tile.mask.any()]
         if split not in {*self.config.empty_splits, ""} or not empty:
             return tiles

@@ -1,6 +1,6 @@
 """Scores of finished maps at full resolution: whole images, never tiles.
 
-Light: nothing here loads Keras, unless the segmenter does.
+Light: nothing here loads Keras; only a segmenter does.
 """
 
 from tiledseg.evaluate.compare import Comparison, Difference, compare

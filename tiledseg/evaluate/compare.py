@@ -26,12 +26,11 @@ __all__ = ["Comparison", "Difference", "compare"]
 class Difference:
     """One score of two evaluations."""
 
-    first: float  # means over the images that both have scored
-    second: float
-    # Mean of second minus first, image by image; where the interval contains 0, it is open which is better.
-    difference: Interval
+    first: float  # mean of the first, over the images that both have scored
+    second: float  # mean of the second, over the same images
+    difference: Interval  # mean of second minus first; an interval that contains 0 decides nothing
     better: int  # images on which the second scores higher
-    worse: int
+    worse: int  # images on which it scores lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Comparison:
     Attributes
     ----------
     names : tuple of str
-        What the two are called.
+        Names of the two.
     pairs : tuple of tuple of ImageScores
         Scores of the first and of the second for each image that both have scored.
     left_out : tuple of str
@@ -81,27 +80,27 @@ def compare(
 ) -> Comparison:
     """Compare two evaluations image by image.
 
-    What an image makes hard for both falls out of the differences, so that their interval is
-    narrower than those of the two means.
+    An image that is hard for both hardly changes their difference, so that the interval of the
+    difference is narrower than those of the two means.
 
     Parameters
     ----------
     first, second : EvaluationResult
-        Of the same images, which are known by their names.
+        Results for the same images; images are identified by name.
     names : tuple of str
-        What the two are called.
+        Names of the two.
     level, resamples, seed : float, int, int
-        As of `tiledseg.metrics.bootstrap_interval`, which draws images with replacement.
+        As in `tiledseg.metrics.bootstrap_interval`, which draws images with replacement.
 
     Returns
     -------
     Comparison
-        Of the images that both have scored.
+        The scores of the images that both have scored.
 
     Raises
     ------
     SettingError
-        If no image is in both, a name is there twice, or an argument is of another type.
+        If no image is in both, a name occurs twice, or an argument is of another type.
 
     Examples
     --------
@@ -112,19 +111,18 @@ def compare(
     >>> compare(bad, good).differences["dice"].difference.value
     1.0
     """
-    called = tuple(all_of(str, names, "names", 'Give for example ("first", "second").'))
+    fix = 'Use ("first", "second"), for example.'
+    called = all_of(str, names, "names", fix)
     if len(called) != 2:
-        raise invalid(
-            SettingError, "names", must="be two", got=names, fix='Give for example ("first", "second").'
-        )
+        raise invalid(SettingError, "names", must="be two names", got=names, fix=fix)
     ours, theirs = _by_name("first", first), _by_name("second", second)
     shared = [name for name in ours if name in theirs]
     if not shared:
         raise invalid(
             SettingError,
             "second",
-            must="have an image of `first`",
-            got="none of the same name",
+            must="share an image with `first`",
+            got="no image of the same name",
             fix="Evaluate both on the same images.",
         )
     pairs = tuple((ours[name], theirs[name]) for name in shared)
@@ -149,8 +147,8 @@ def _by_name(which: str, result: EvaluationResult) -> dict[str, ImageScores]:
             SettingError,
             which,
             must="name each image once",
-            got=f"{len(result.images) - len(images)} names twice",
-            fix="Give the pairs names of their own: Pair(name, image, mask).",
+            got=f"{len(result.images) - len(images)} repeated names",
+            fix="Give each pair a different name: Pair(name, image, mask).",
         )
     return images
 

@@ -1,4 +1,4 @@
-"""Predicting images of known truth, and scoring what comes."""
+"""The Evaluator: it predicts images whose masks are known, and scores the maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, group_of, load_pair
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.evaluate.maps import LoadedPair, PredictedMaps, ReadyMaps
+from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair
@@ -35,18 +35,18 @@ _PAIR_ERRORS = (ArrayError, FileError, MemoryError)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredImage:
-    """An image, its truth, what was predicted, and how well."""
+    """An image with its truth, its prediction and the scores."""
 
     image: AnyArray  # the image as it was read
-    truth: AnyArray  # its true labels
-    predicted: AnyArray  # the predicted labels
-    scores: ImageScores  # how well they agree
+    truth: AnyArray  # true labels (H, W)
+    predicted: AnyArray  # predicted labels (H, W)
+    scores: ImageScores  # of the prediction
 
 
 class Evaluator:
-    """Predicts images of known truth and scores the stitched maps at their own size.
+    """Predicts images whose masks are known, and scores the stitched maps at their own size.
 
-    Maps are scored while they are stitched, and not kept.
+    Maps are scored while they are stitched, and are not stored.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Evaluator:
         progress : bool
             Whether to show how many images are done.
         callback : callable, optional
-            Called with each `ScoredImage`, for example to draw it; its arrays are not kept.
+            Called with each `ScoredImage`, for example to draw it; its arrays are not stored.
 
         Returns
         -------
@@ -101,8 +101,9 @@ class Evaluator:
         ModelError
             If `segmenter` cannot be tiled, or returns something else than a map.
         SettingError
-            If there is no pair, the tiling does not fit the network, or a threshold is stated
-            that was to be chosen; if it cannot be chosen, or an image is in both lists.
+            If there is no pair, the tiling does not fit the network, an image is in both lists, or
+            the threshold cannot be chosen: it is stated, `valid` is missing, or there are several
+            classes.
         StitchError
             If the map is not finite.
         """
@@ -128,7 +129,7 @@ class Evaluator:
         tile_px: tuple[int, int] | None = None,
         callback: Callable[[ScoredImage], None] | None = None,
     ) -> EvaluationResult:
-        """Score maps that are ready, whoever made them.
+        """Score precomputed maps, of any origin.
 
         Parameters
         ----------
@@ -138,9 +139,9 @@ class Evaluator:
         pairs : iterable of Pair or tuple
             As for `evaluate`.
         classes : int
-            Of arrays that hold labels; see `score_map`.
+            Number of classes of arrays that hold labels; see `score_map`.
         tile_px : tuple of int, optional
-            Height and width of the tiles, without overlap, that the maps were pasted from: for the
+            Height and width of the tiles, without overlap, that the maps consist of; used for the
             seam ratio.
         callback : callable, optional
             As for `evaluate`.
@@ -153,7 +154,7 @@ class Evaluator:
         Raises
         ------
         SettingError
-            If there is no pair, not one map for each, or a number is out of its range.
+            If there is no pair, a pair has no map, or a number is out of its range.
         """
         check_callable("callback", callback)
         fix = "Find them with tiledseg.evaluate.find_maps."
@@ -169,7 +170,8 @@ class Evaluator:
             )
         self._check_choice(todo, None)
         tile_px = None if tile_px is None else whole_pair("tile_px", tile_px)
-        source, stated = ReadyMaps(ready, whole_number("classes", classes), tile_px), self.config.threshold
+        source = PrecomputedMaps(ready, whole_number("classes", classes), tile_px)
+        stated = self.config.threshold
         threshold = (stated, "stated") if isinstance(stated, float) else source.threshold
         return _Run(source, self.config, threshold).result(todo, callback=callback)
 
@@ -179,24 +181,24 @@ class Evaluator:
             raise invalid(
                 SettingError,
                 "valid",
-                must="be given where the threshold is chosen on it",
+                must='be given with threshold="valid"',
                 got=None,
-                fix="Give validation images, or state the threshold.",
+                fix="Give validation images, or state a threshold.",
             )
         if valid is not None and isinstance(stated, float):
             raise invalid(
                 SettingError,
                 "threshold",
-                must="be left out where it is chosen on `valid`",
+                must="be None or valid if `valid` is given",
                 got=stated,
-                fix="State it, or have it chosen.",
+                fix='Set threshold="valid", or leave the validation images out.',
             )
         if valid is not None:
             check_apart(pairs, valid)
 
 
 class _Run:
-    """One evaluation under way."""
+    """One evaluation in progress."""
 
     def __init__(self, maps: MapSource, config: EvaluateConfig, threshold: tuple[float, str]) -> None:
         self._maps, self._config, self._threshold = maps, config, threshold
@@ -210,7 +212,7 @@ class _Run:
         callback: Callable[[ScoredImage], None] | None = None,
     ) -> EvaluationResult:
         for pair in pairs:
-            group_of(pair.name, self._config.group_regex)  # to know before anything is predicted
+            group_of(pair.name, self._config.group_regex)  # an error comes before anything is predicted
         images, failed = [], self._failing(pairs)
         with progress_bar(len(pairs), "images", shown=progress) as advance:
             for place, pair in enumerate(pairs):

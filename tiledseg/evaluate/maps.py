@@ -1,4 +1,4 @@
-"""Where the maps that are scored come from: a segmenter, or files and arrays that are ready."""
+"""Where the maps that are scored come from: a segmenter, or precomputed files and arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tiledseg.engine import Network
     from tiledseg.evaluate.scores import ImageScores
 
-__all__ = ["LoadedPair", "MapSource", "PredictedMaps", "ReadyMaps", "find_maps", "read_map"]
+__all__ = ["LoadedPair", "MapSource", "PrecomputedMaps", "PredictedMaps", "find_maps", "read_map"]
 
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
@@ -35,12 +35,11 @@ _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 class LoadedPair:
     """An image and its truth in memory."""
 
-    name: str  # name of the pair
-    place: int  # its place among all
-    image: AnyArray  # the image
-    truth: AnyArray  # its true labels
-    # its true cells, 0 or a number for each; None where the mask does not tell them apart
-    cells: AnyArray | None = None
+    name: str  # of the pair
+    place: int  # index of the pair
+    image: AnyArray  # (H, W) or (H, W, C)
+    truth: AnyArray  # true labels (H, W)
+    cells: AnyArray | None = None  # true cells (H, W), 0 or a number for each; None if they are not numbered
 
 
 class MapSource(Protocol):
@@ -48,20 +47,20 @@ class MapSource(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Name of each class; empty where not known."""
+        """Name of each class; empty if they are not known."""
         ...
 
     @property
     def threshold(self) -> tuple[float, str]:
-        """Where probabilities are cut if nobody states it, and who says so."""
+        """The threshold that is used if none is stated, and where it comes from."""
         ...
 
     def check(self, pair: LoadedPair) -> None:
-        """Raise a TiledSegError where a pair cannot be scored."""
+        """Raise a TiledSegError if a pair cannot be scored."""
         ...
 
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
-        """Give the labels of a map, and its scores without outlines and cells."""
+        """Return the labels of a map, and its scores without outlines and cells."""
         ...
 
 
@@ -71,7 +70,7 @@ class PredictedMaps:
 
     network: Network  # the model, resolved
     config: EvaluateConfig  # tiling and batch size
-    plans: dict[int, Plan] = field(default_factory=dict)  # of the pairs that were checked, by their place
+    plans: dict[int, Plan] = field(default_factory=dict)  # of the checked pairs, by index
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -90,9 +89,9 @@ class PredictedMaps:
             raise invalid(
                 ArrayError,
                 "mask",
-                must=f"tell {len(self.labels)} classes apart",
+                must=f"hold the labels of {len(self.labels)} classes",
                 got="a number for each cell",
-                fix="Read the masks as classes.",
+                fix="Read the masks with mask_parts=classes.",
             )
         check_mask(pair.truth, pair.image.shape, job.classes or len(self.labels) or 256)
 
@@ -102,7 +101,7 @@ class PredictedMaps:
         if job is None or job.shape != pair.image.shape[:2]:  # the file was changed meanwhile
             job = self._planned(pair.image)
         watch, started = SeamWatch(job), time.perf_counter()
-        if job.classes is None:  # only the map tells
+        if job.classes is None:  # known only from the map
             probs = run_plan(job, pair.image, watch=watch.add)
             scorer = scored_map(probs, pair.truth, 1, threshold, job.borders)
         else:
@@ -119,15 +118,14 @@ class PredictedMaps:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyMaps:
-    """Maps that are ready, as files or arrays."""
+class PrecomputedMaps:
+    """Maps that were computed before, as files or arrays."""
 
     maps: Sequence[PathLike | AnyArray]  # one for each pair
     classes: int = 1  # of maps that hold labels; see `score_map`
-    # height and width of the tiles, without overlap, that the maps were pasted from
-    tile_px: tuple[int, int] | None = None
+    tile_px: tuple[int, int] | None = None  # size of the tiles, without overlap, that the maps consist of
     labels: tuple[str, ...] = ()  # name of each class
-    threshold: tuple[float, str] = (0.5, "the default")  # where probabilities are cut, and who says so
+    threshold: tuple[float, str] = (0.5, "the default")  # and where it comes from
 
     def check(self, pair: LoadedPair) -> None:
         """Compare sizes, without decoding a file."""
@@ -139,7 +137,7 @@ class ReadyMaps:
                 "map",
                 must=f"have the height and width of its image, {pair.truth.shape}",
                 got=size,
-                fix="Score a map at its image's own size.",
+                fix="Score a map at the size of its image.",
             )
 
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
@@ -184,8 +182,8 @@ def read_map(path: PathLike) -> AnyArray:
         raise invalid(
             FileError,
             str(path),
-            must="hold probabilities: reals, or grey values",
+            must="hold probabilities as real numbers or grey values",
             got=f"{picture.dtype} of shape {picture.shape}",
-            fix="Save the map as it was before it was coloured.",
+            fix="Save the map before it is coloured.",
         )
     return grey.astype(np.float32) / np.float32(_WHITE[grey.dtype])

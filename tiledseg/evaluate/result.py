@@ -1,4 +1,4 @@
-"""The scores of many images: summed up, as curves, with intervals, printed, written."""
+"""The scores of many images: their summary, curves and intervals; printed and written to files."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class EvaluationResult:
     failed : tuple of FailedPair
         The pairs that could not be scored.
     labels : tuple of str
-        Name of each class, as many as each image has counts; empty where not known.
+        Name of each class, as many as each image has counts; empty if they are not known.
     threshold : float
-        Where probabilities of one class were cut.
+        Threshold of the probabilities of one class.
     threshold_from : str
-        Who said so.
+        Where the threshold comes from.
     config : EvaluateConfig
-        How outlines and cells were compared.
+        The settings, such as how outlines and cells were compared.
     """
 
     images: tuple[ImageScores, ...]
@@ -102,7 +102,7 @@ class EvaluationResult:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each class that has counts: `labels`, or stand-ins where there are none."""
+        """Name of each class that has counts: `labels`, or generic names if there are none."""
         n_classes = len(self.counts)
         if len(self.labels) == n_classes:
             return self.labels
@@ -112,38 +112,38 @@ class EvaluationResult:
 
     @property
     def probabilities(self) -> ProbabilityCounts | None:
-        """Probabilities of all images together; None where one has none."""
+        """Probabilities of all images together; None if an image has none."""
         known = [one.probabilities for one in self.images if one.probabilities is not None]
         return sum(known[1:], known[0]) if known and len(known) == len(self.images) else None
 
     @property
     def seam_errors(self) -> SeamErrors | None:
-        """Wrong px by their distance from tile borders; None where no image has any border."""
+        """Wrong px by their distance from tile borders; None if no image has a border."""
         known = [one.seam_errors for one in self.images if one.seam_errors is not None]
         return sum(known[1:], known[0]) if known else None
 
     @property
     def groups(self) -> tuple[str, ...] | None:
-        """Group of each image, from its name; None where each stands alone."""
+        """Group of each image, from its name; None if images are not grouped."""
         regex = self.config.group_regex
         return None if regex is None else tuple(group_of(one.name, regex) for one in self.images)
 
     def summary(self) -> dict[str, float]:
-        """Sum all images up.
+        """Summarise all images.
 
         Returns
         -------
         dict
-            ``images`` and ``failed``: how many. For each of ``dice``, ``iou``, ``precision``,
+            ``images`` and ``failed``: their numbers. For each of ``dice``, ``iou``, ``precision``,
             ``recall``, ``specificity``, ``accuracy``, ``boundary_f1``, ``average_precision`` and
-            ``panoptic_quality`` the score of all images together, the mean over the classes but
+            ``panoptic_quality`` the score of all images together, the mean over the classes except
             the background; with ``_mean`` and ``_median`` those over the images.
             ``hausdorff95_median``: in px. ``cells``, ``cells_found``, ``cells_missed``,
-            ``cells_false``: how many; ``cells_dice``: mean Dice of those found.
+            ``cells_false``: their numbers; ``cells_dice``: mean Dice of those found.
             ``calibration_error``: of all px together. ``seam_ratio``: the median over the images
             that have tile borders; ``disagreement``: over those whose tiles overlap. ``seconds``
-            and ``megapixels``: of all images; ``megapixels_per_second`` of the two. What is not
-            known is nan.
+            and ``megapixels``: of all images; ``megapixels_per_second`` of the two. Unknown
+            values are nan.
         """
         sums: dict[str, float] = {"images": len(self.images), "failed": len(self.failed)}
         for name in SCORES:
@@ -164,13 +164,13 @@ class EvaluationResult:
         return sums
 
     def intervals(self, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> dict[str, Interval]:
-        """Say how far the means would move with other images of the same kind.
+        """Estimate how much the means vary with the choice of images.
 
         Parameters
         ----------
         level, resamples, seed : float, int, int
-            As of `tiledseg.metrics.bootstrap_interval`, which draws images with replacement, or
-            whole groups of them where `config` tells which belong together.
+            As in `tiledseg.metrics.bootstrap_interval`, which draws images with replacement, or
+            whole groups of them if `config` has a `group_regex`.
 
         Returns
         -------
@@ -191,7 +191,7 @@ class EvaluationResult:
         return found | {"hausdorff95_median": interval(distances, _medians)}
 
     def by_class(self) -> dict[str, dict[str, float]]:
-        """Score each class but the background over all images together.
+        """Score each class except the background over all images together.
 
         Returns
         -------
@@ -211,7 +211,7 @@ class EvaluationResult:
         Returns
         -------
         ThresholdCurve or None
-            None where there are several classes, no image, or no probabilities.
+            None if there are several classes, no image, or no probabilities.
         """
         probabilities = self.probabilities
         if probabilities is None or len(self.counts) > 1:
@@ -229,7 +229,9 @@ class EvaluationResult:
         )
 
     def best_threshold(self) -> float:
-        """Choose the threshold of the highest mean Dice: on images that are not scored with it.
+        """Choose the threshold of the highest mean Dice.
+
+        Choose it on other images than those that are scored with it.
 
         Returns
         -------
@@ -246,7 +248,7 @@ class EvaluationResult:
             raise invalid(
                 SettingError,
                 "threshold",
-                must="be chosen from probabilities of one class",
+                must="be chosen on probabilities of one class",
                 got=f"{len(self.images)} images, {len(self.counts)} classes",
                 fix="State it, or leave it out.",
             )
@@ -268,7 +270,7 @@ class EvaluationResult:
         Raises
         ------
         SettingError
-            If `n_images` is no whole number of at least 0.
+            If `n_images` is not a whole number of at least 0.
         """
         at_most = whole_number("n_images", n_images, least=0)
         return tuple(sorted(self.images, key=lambda one: one.dice)[:at_most])
@@ -278,8 +280,8 @@ class EvaluationResult:
 
         Columns: ``name``, ``height``, ``width``, the scores, ``hausdorff95`` in px, ``tp``,
         ``fp``, ``fn`` and ``tn`` (with several classes once for each, as ``tp_0``), ``cells`` and
-        how many were found, missed or false, ``seam_ratio``, ``disagreement``, ``tiles``,
-        ``seconds`` and ``error``. Numbers are written in full; a cell is empty where there is none.
+        the numbers found, missed and false, ``seam_ratio``, ``disagreement``, ``tiles``,
+        ``seconds`` and ``error``. Numbers are written in full; the cell of an unknown number is empty.
 
         Parameters
         ----------
@@ -302,7 +304,7 @@ class EvaluationResult:
         Parameters
         ----------
         path : path
-            File to write, whole or not at all; null stands for what is nan or infinite.
+            File to write, whole or not at all; null stands for nan and infinite values.
 
         Raises
         ------
@@ -330,7 +332,7 @@ class EvaluationResult:
         return as_text(self.images, self._foot(), self._notes())
 
     def _content(self) -> dict[str, object]:
-        """Collect everything that is known."""
+        """Collect the content of the JSON file."""
         curve, probabilities, seams = self.threshold_curve(), self.probabilities, self.seam_errors
         return {
             "summary": self.summary(),
@@ -349,7 +351,7 @@ class EvaluationResult:
         }
 
     def _foot(self) -> Rows:
-        """Give the rows that sum the images up."""
+        """Return the rows below the images: means, intervals, medians, pooled scores."""
         sums, bounds = self.summary(), self.intervals()
         distance = number(sums["hausdorff95_median"], 1)
         foot = [
@@ -364,7 +366,7 @@ class EvaluationResult:
         return [*foot, ("all together", *together)]
 
     def _notes(self) -> list[str]:
-        """Say in words what the table leaves out."""
+        """Return the lines below the table."""
         sums = self.summary()
         scored = f"{len(self.images)} scored, {len(self.failed)} failed"
         seams, speed = number(sums["seam_ratio"]), number(sums["megapixels_per_second"])

@@ -1,4 +1,4 @@
-"""Scores of a map while its rows come, so that it need not be kept."""
+"""Scores of a map, computed while its rows arrive, so that the map need not be stored."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MapScorer", "ShapeScorer", "score_map", "scored_map"]
 
+_log = logging.getLogger("tiledseg")
 _ROWS_AT_ONCE = 256
+_MOST_PX = 2**28  # outlines and cells of a whole image are found at once, with about 16 bytes per px
 
 
 class MapScorer:
-    """A sink that scores the rows of a map, keeps their labels and lets the rest go."""
+    """A sink that scores the rows of a map, and stores only their labels."""
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class MapScorer:
         self.seconds += time.perf_counter() - started
 
     def add(self, rows: slice, values: AnyArray, labels: AnyArray) -> None:
-        """Take the next rows."""
+        """Score the next rows."""
         truth = self._truth[rows]
         counts = count_classes(truth, labels, len(self._counts))
         self._counts = tuple(one + two for one, two in zip(self._counts, counts, strict=True))
@@ -79,7 +81,7 @@ class MapScorer:
             self._errors.add(labels != truth)
 
     def _count_probabilities(self, probs: FloatArray, labels: AnyArray, truth: AnyArray) -> None:
-        """Count what is said and what is true, unless a value shows that it says no probability."""
+        """Compare probabilities with the truth, unless a value lies outside [0, 1]."""
         self._are_probabilities &= bool(probs.min() >= 0 and probs.max() <= 1)
         if not self._are_probabilities:
             self._probabilities = None
@@ -91,7 +93,7 @@ class MapScorer:
         self._probabilities = counts if self._probabilities is None else self._probabilities + counts
 
     def scores(self, name: str) -> ImageScores:
-        """Score px, probabilities and seams of what has come, which is the whole map."""
+        """Return the scores of px, probabilities and seams after all rows were added."""
         return ImageScores(
             name,
             self.shape[:2],
@@ -102,7 +104,7 @@ class MapScorer:
         )
 
 
-def score_map(  # noqa: PLR0913  two arrays and what is known of them
+def score_map(  # noqa: PLR0913  two arrays and facts about them
     prediction: AnyArray,
     truth: AnyArray,
     *,
@@ -116,31 +118,30 @@ def score_map(  # noqa: PLR0913  two arrays and what is known of them
     tiles: int = 0,
     seconds: float = math.nan,
 ) -> ImageScores:
-    """Score a finished map, whoever made it.
+    """Score a finished map, of any origin.
 
     Parameters
     ----------
     prediction : ndarray
-        Probabilities: real, (H, W) or (H, W, 1) for one class, (H, W, K) for several, of which
-        the largest is taken. Or labels: boolean or integer, (H, W).
+        Probabilities: real, (H, W) or (H, W, 1) for one class, (H, W, K) for several; the largest
+        one is the label. Or labels: boolean or integer, (H, W).
     truth : ndarray, shape (H, W)
         Labels: boolean or integer. 0 and 1 for one class, else in [0, K) with 0 the background.
     name : str
         Name of the image.
     classes : int
-        Of a `prediction` that holds labels: 1 for labels 0 and 1, else the number of labels, the
-        background counted in. Probabilities say it by their channels.
+        Used if `prediction` holds labels: 1 for the labels 0 and 1, else the number of labels,
+        background included. Probabilities have one channel per class.
     threshold : float
         For probabilities of one class: a px with at least this is foreground.
     borders : tuple of sequence of int
         Tile borders along y and along x, in px of the map; see `tiledseg.metrics.seam_ratio`.
     boundary_px : float, optional
-        How near two outlines must be to agree; 0.75 % of the image's diagonal where it is None.
+        Distance up to which outlines agree; by default 0.75 % of the image's diagonal.
     cell_px : int
-        Smaller areas are no cells.
+        Smaller areas are not counted as cells.
     cells : ndarray, optional
-        (H, W): the true cells, 0 or a number for each; the connected areas of `truth` where it is
-        None.
+        (H, W): the true cells, 0 or a number for each; by default the connected areas of `truth`.
     tiles : int
         Tiles that were computed.
     seconds : float
@@ -167,7 +168,7 @@ def score_map(  # noqa: PLR0913  two arrays and what is known of them
     (0.5, 0.3333333333333333)
     """
     prediction, truth = array_of(prediction, "prediction"), array_of(truth, "truth")
-    threshold = real_number("threshold", threshold, "Use for example 0.5.")
+    threshold = real_number("threshold", threshold, "Use 0.5, for example.")
     scorer = scored_map(prediction, truth, whole_number("classes", classes), threshold, _both(borders))
     if cells is not None:
         cells = _checked(cells, truth.shape)
@@ -203,7 +204,7 @@ def scored_map(
     threshold: float,
     borders: tuple[Sequence[int], Sequence[int]],
 ) -> MapScorer:
-    """Take a whole map at once; see `score_map`."""
+    """Score all rows of a map; see `score_map`."""
     _check(prediction, truth)
     labelled = prediction.dtype.kind != "f"
     values = prediction if labelled or prediction.ndim == 3 else prediction[..., np.newaxis]
@@ -218,7 +219,7 @@ def scored_map(
 
 
 def _check(prediction: AnyArray, truth: AnyArray) -> None:
-    """Refuse what is neither probabilities nor labels of the right size."""
+    """Check that a prediction holds probabilities or labels of the right size."""
     labelled = prediction.dtype.kind in "biu" and prediction.ndim == 2
     if not labelled and (prediction.dtype.kind != "f" or prediction.ndim not in {2, 3}):
         raise invalid(
@@ -234,22 +235,17 @@ def _check(prediction: AnyArray, truth: AnyArray) -> None:
             "truth",
             must=f"have the height and width of `prediction`, {prediction.shape[:2]}",
             got=truth.shape,
-            fix="Compare a map at its image's own size, without resizing either.",
+            fix="Compare the map at the size of its image; resize neither.",
         )
     check_finite(prediction, "prediction")
 
 
-_log = logging.getLogger("tiledseg")
-_MOST_PX = 2**28  # outlines and cells are found in a whole image at once, with some 16 bytes per px
-
-
 @dataclass(frozen=True, slots=True)
 class ShapeScorer:
-    """How outlines and cells are scored."""
+    """Scores outlines and cells."""
 
-    # how near two outlines must be to agree; None for 0.75 % of the image's diagonal
-    boundary_px: float | None = None
-    cell_px: int = 1  # smaller areas are no cells
+    boundary_px: float | None = None  # up to which outlines agree; None for 0.75 % of the diagonal
+    cell_px: int = 1  # smaller areas are not counted as cells
 
     def scored(
         self, scores: ImageScores, truth: AnyArray, labels: AnyArray, cells: AnyArray | None = None

@@ -40,7 +40,7 @@ __all__ = [
     "pooled",
 ]
 
-_SAME = 1e-9
+_EQUAL_WITHIN = 1e-9
 _Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 
 SCORES: _Parts = {
@@ -54,14 +54,14 @@ SCORES: _Parts = {
     "average_precision": ("instances", average_precision),
     "panoptic_quality": ("instances", panoptic_quality),
 }
-"""What is scored, by name: what is counted of an image, and the score of such counts."""
+"""The scores by name: the field of `ImageScores` that holds the counts, and the function of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScores:
     """How well one image's map agrees with its mask.
 
-    With several classes a score is the mean over the classes but the background.
+    With several classes a score is the mean over the classes except the background.
 
     Attributes
     ----------
@@ -70,28 +70,28 @@ class ImageScores:
     shape : tuple of int
         Height and width in px.
     counts : tuple of Counts
-        With one output channel those of the foreground alone; with several one for each class,
+        With one output channel only those of the foreground; with several one for each class,
         the background first.
     seam_ratio : float
-        Mean step of the map across tile borders over that beside them; 1 where the borders cannot
-        be seen, nan where there are none.
+        Mean step of the map across tile borders over that beside them; 1 if the borders cannot
+        be seen, nan if there are none.
     tiles : int
-        Tiles that were computed; 0 where not known.
+        Tiles that were computed; 0 if not known.
     seconds : float
-        Time of the prediction, reading and scoring left out; nan where not known.
+        Time of the prediction without reading and scoring; nan if not known.
     boundary : tuple of BoundaryCounts
-        Of the outlines, one for each class but the background; empty where not measured.
+        Of the outlines, one for each class except the background; empty if not measured.
     distances : tuple of float
-        95 % Hausdorff distance of each class but the background in px.
+        95 % Hausdorff distance of each class except the background in px.
     instances : tuple of InstanceCounts
-        Of the cells, one for each class but the background.
+        Of the cells, one for each class except the background.
     probabilities : ProbabilityCounts or None
-        Of the foreground where there is one class; of the predicted label where there are
-        several. None for a map of labels, or one that holds no probabilities.
+        Of the foreground if there is one class; of the predicted label if there are several. None
+        for a map of labels, or one that holds no probabilities.
     seam_errors : SeamErrors or None
-        Wrong px by their distance from tile borders; None where there are none.
+        Wrong px by their distance from tile borders; None if there are no borders.
     disagreement : float
-        Mean absolute difference of neighbouring tiles where they overlap; nan where no tiles do.
+        Mean absolute difference of neighbouring tiles where they overlap; nan if no tiles overlap.
     """
 
     name: str
@@ -119,17 +119,17 @@ class ImageScores:
 
     @property
     def precision(self) -> float:
-        """Share of the predicted px that is right; nan where none is predicted."""
+        """Share of the predicted px that is right; nan if none is predicted."""
         return pooled("precision", [self])
 
     @property
     def recall(self) -> float:
-        """Share of the true px that is found; nan where there is none."""
+        """Share of the true px that is found; nan if there is none."""
         return pooled("recall", [self])
 
     @property
     def specificity(self) -> float:
-        """Share of the other px that is left alone; nan where there is none."""
+        """Share of the background px that is predicted as background; nan if there is none."""
         return pooled("specificity", [self])
 
     @property
@@ -139,12 +139,12 @@ class ImageScores:
 
     @property
     def boundary_f1(self) -> float:
-        """F1 of the outlines, in [0, 1]; nan where they were not measured."""
+        """F1 of the outlines, in [0, 1]; nan if they were not measured."""
         return pooled("boundary_f1", [self])
 
     @property
     def hausdorff95(self) -> float:
-        """95 % Hausdorff distance in px; inf where nothing was found or there is nothing to find."""
+        """95 % Hausdorff distance in px; inf if only one of the masks is empty."""
         return mean(self.distances)
 
     @property
@@ -164,7 +164,7 @@ class ImageScores:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error of the probabilities; nan where there are none."""
+        """Expected calibration error of the probabilities; nan if there are none."""
         return math.nan if self.probabilities is None else calibration_error(self.probabilities)
 
     @property
@@ -177,8 +177,8 @@ class ImageScores:
 class FailedPair:
     """A pair that could not be scored."""
 
-    name: str  # name of the pair
-    error: str  # why
+    name: str  # of the pair
+    error: str  # the error message
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,31 +203,31 @@ class ThresholdCurve:
 
     @property
     def best(self) -> float:
-        """The threshold of the highest mean Dice; of equals the one nearest to 0.5."""
-        most = max(self.dice_mean) - _SAME
+        """The threshold of the highest mean Dice; of several, the one nearest to 0.5."""
+        most = max(self.dice_mean) - _EQUAL_WITHIN
         equal = [cut for cut, score in zip(self.thresholds, self.dice_mean, strict=True) if score >= most]
         return min(equal, key=lambda cut: abs(cut - 0.5))
 
 
 def mean(values: Iterable[float]) -> float:
-    """Average numbers, those that are nan left out; nan where none is left."""
+    """Average the numbers that are not nan; nan if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
 
 
 def added(images: Sequence[ImageScores], part: str) -> tuple[Any, ...]:
-    """Add up what was counted in images, class by class; those where it was not are left out."""
+    """Add up the counts of images, class by class; images without them are left out."""
     known = [counted for one in images if (counted := getattr(one, part))]
     return tuple(functools.reduce(operator.add, of_class) for of_class in zip(*known, strict=True))
 
 
 def of_classes(name: str, images: Sequence[ImageScores]) -> list[float]:
-    """Score each class but the background over images together."""
+    """Score each class except the background over images together."""
     part, score = SCORES[name]
     counts = added(images, part)
     return [score(one) for one in (counts[1:] if part == "counts" and len(counts) > 1 else counts)]
 
 
 def pooled(name: str, images: Sequence[ImageScores]) -> float:
-    """Score images together: the mean over the classes but the background."""
+    """Score images together: the mean over the classes except the background."""
     return mean(of_classes(name, images))

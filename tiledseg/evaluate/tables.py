@@ -1,4 +1,4 @@
-"""A result as text: for the terminal, as CSV, as JSON, as Markdown."""
+"""A result as text: table for the terminal, CSV, JSON, Markdown."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ def as_csv(images: Iterable[ImageScores], failed: Iterable[FailedPair]) -> str:
 
 
 def as_json(content: Mapping[str, object]) -> str:
-    """Write content as JSON, with null where a number is nan or infinite."""
+    """Write content as JSON, with null for nan and infinite numbers."""
     return json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_text(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
-    """Lay a table of images out in columns, with sums and notes below it."""
+    """Write the table for the terminal: one line per image, a summary and notes."""
     heading, *lines = _aligned([_HEADING, *(_cells(one, "") for one in images), *foot])
     rule = "-" * len(heading)
     return "\n".join([heading, rule, *lines[: len(images)], rule, *lines[len(images) :], "", *notes])
 
 
 def as_markdown(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
-    """Write the same table for a page."""
+    """Write the same table as Markdown."""
     rows = [_HEADING, ("---", *["---:"] * (len(_HEADING) - 1))]
     rows += [*(_cells(one, "|*_`<>[]\\") for one in images), *foot]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
@@ -83,7 +83,7 @@ def as_markdown(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str])
 
 
 def row_of(scores: ImageScores) -> dict[str, object]:
-    """Spell an image's scores out, one cell per number."""
+    """Return the scores of an image by column."""
     row: dict[str, object] = {"name": plain(scores.name), "height": scores.shape[0], "width": scores.shape[1]}
     row |= {name: _cell(getattr(scores, name)) for name in (*SCORES, "hausdorff95")}
     for label, counts in enumerate(scores.counts):
@@ -107,7 +107,7 @@ def _cell(value: float) -> float | None:
 
 
 def plain(text: str) -> str:
-    """Spell out what UTF-8 cannot hold: bytes of a file name that are none."""
+    """Escape bytes of a file name that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -117,7 +117,7 @@ def listed(table: object) -> dict[str, object]:
 
 
 def _jsonable(value: object) -> object:
-    """Put null where a number is nan or infinite."""
+    """Replace nan and infinite numbers by None."""
     if isinstance(value, dict):
         return {key: _jsonable(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -149,7 +149,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def _aligned(rows: Rows) -> list[str]:
-    """Lay cells out in columns, the first to the left, the others to the right."""
+    """Align the first cell to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

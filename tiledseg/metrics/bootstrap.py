@@ -1,4 +1,4 @@
-"""Intervals of a score: how much it varies with the choice of images."""
+"""Confidence intervals of a score: how much it varies with the choice of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Interval", "bootstrap_interval"]
 
-_AT_ONCE = 2**22  # drawn numbers
+_AT_ONCE = 2**22  # numbers drawn at a time
 _MOST_RESAMPLES = 10**6
 
 
@@ -27,9 +27,9 @@ _MOST_RESAMPLES = 10**6
 class Interval:
     """A number with the bounds of its interval."""
 
-    value: float  # of the images at hand
-    low: float  # nan where fewer than two images, or groups of them, have a value
-    high: float  # likewise
+    value: float  # the score of all images
+    low: float  # lower bound; nan if fewer than two images, or groups of them, have a value
+    high: float  # upper bound, or nan as for `low`
 
 
 def bootstrap_interval(
@@ -44,17 +44,17 @@ def bootstrap_interval(
     """Resample images with replacement (Efron, 1979), and return the percentiles of the score.
 
     With few images the interval is rather too narrow than too wide. Images of one slide or patient
-    are alike: `groups` says which belong together, and whole groups are drawn.
+    are similar: `groups` says which belong together, and whole groups are drawn.
 
     Parameters
     ----------
     values : ndarray, shape (N,) or (N, M)
-        One row per image: its score, or numbers that `statistic` makes a score of. A row with a
-        nan has no value and is left out.
+        One row per image: its score, or numbers from which `statistic` computes a score. A
+        row with a nan has no value and is left out.
     statistic : callable, optional
-        From (R, N) or (R, N, M) drawn rows to R scores; the mean over N where it is None.
+        From (R, N) or (R, N, M) drawn rows to R scores; by default the mean over N.
     groups : sequence, optional
-        The group of each row: a slide, a patient. Each row is one of its own where it is None.
+        The group of each row: a slide, a patient. By default each row is a group of its own.
     level : float
         Share of the resamples that the interval holds, in (0, 1).
     resamples : int
@@ -70,7 +70,7 @@ def bootstrap_interval(
     Raises
     ------
     ArrayError
-        If `values` are no numbers.
+        If `values` are not numbers.
     SettingError
         If `level`, `resamples` or `seed` is out of its range, or `values` has another shape.
 
@@ -83,7 +83,7 @@ def bootstrap_interval(
     check_callable("statistic", statistic)
     times = whole_number("resamples", resamples, most=_MOST_RESAMPLES)
     first = whole_number("seed", seed, 0)
-    rows, together = _known(values, groups, statistic)
+    rows, together = _rows_and_groups(values, groups, statistic)
     measure = statistic or _mean
     if not len(rows):
         return Interval(math.nan, math.nan, math.nan)
@@ -100,7 +100,7 @@ def bootstrap_interval(
     scores = scores[~np.isnan(scores)]
     if not scores.size:
         return Interval(value, math.nan, math.nan)
-    # at the lower or the higher of two resamples, never between: a distance may be infinite
+    # no interpolation between two resamples: a distance may be infinite
     low = float(np.quantile(scores, half, method="lower"))
     return Interval(value, low, float(np.quantile(scores, 1 - half, method="higher")))
 
@@ -109,7 +109,7 @@ def _mean(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(rows.mean(axis=1), np.float64)
 
 
-def _known(
+def _rows_and_groups(
     values: npt.ArrayLike, groups: Sequence[object] | None, statistic: object
 ) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.intp]]]:
     """Leave out the rows without a value, and list the places of each group's rows."""

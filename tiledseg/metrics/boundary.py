@@ -43,7 +43,7 @@ class BoundaryCounts(Summable):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutlineDistances:
-    """Distances between two outlines, in px between centres; inf where the other is empty."""
+    """Distances between two outlines, in px between centres; inf if the other outline is empty."""
 
     true: npt.NDArray[np.float32]  # from each px of the true outline to the nearest of the predicted one
     found: npt.NDArray[np.float32]  # from each px of the predicted outline to the nearest of the true one
@@ -60,7 +60,7 @@ class OutlineDistances:
 
 
 def outline_distances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> OutlineDistances:
-    """Measure the distances between the outlines of two masks: of px that touch background or the edge."""
+    """Measure the distances between the outlines of two masks: px that touch the background or the edge."""
     true, found = (_outline(mask) for mask in label_pair(truth, prediction, 2))
     return OutlineDistances(_distances(true, found), _distances(found, true))
 
@@ -76,7 +76,7 @@ def boundary_f1(counts: BoundaryCounts) -> float:
     Returns
     -------
     float
-        In [0, 1]; 1.0 where both masks are empty, for they agree, 0.0 where one is.
+        In [0, 1]; 1.0 if both masks are empty, because they agree, 0.0 if only one is.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def hausdorff95(distances: OutlineDistances) -> float:
     Returns
     -------
     float
-        In px; 0.0 where both masks are empty, inf where one is.
+        In px; 0.0 if both masks are empty, inf if only one is.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def hausdorff95(distances: OutlineDistances) -> float:
 
 
 def default_tolerance(shape: tuple[int, int]) -> float:
-    """Choose a tolerance: 0.75 % of the image's diagonal, as Csurka et al. (2013) do."""
+    """Return 0.75 % of the image's diagonal, as in Csurka et al. (2013)."""
     return _OF_DIAGONAL * math.hypot(*whole_pair("shape", shape, least=0))
 
 

@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 _ROWS_AT_ONCE = 256
-_MOST_CLASSES = 4096  # all pairs of them are counted at once
+_MOST_CLASSES = 4096  # a table of all pairs of them is held in memory
 
 
 class Summable:
-    """Base of counts, dataclasses of numbers: the sum of two is that of both images together."""
+    """Base of dataclasses of counts: the sum of two holds the counts of both images together."""
 
     __slots__ = ()
 
@@ -63,7 +63,7 @@ class Counts(Summable):
 
 
 def count(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Counts:
-    """Count where a mask of two labels, 0 and 1, meets the truth."""
+    """Compare a mask of the labels 0 and 1 with the truth, px by px."""
     return count_classes(truth, prediction, 2)[1]
 
 
@@ -82,7 +82,7 @@ def count_classes(truth: npt.ArrayLike, prediction: npt.ArrayLike, classes: int)
 
 
 def _one_against_rest(table: npt.NDArray[np.intp], label: int) -> Counts:
-    """Read one class off the table of all pairs of labels."""
+    """Count one class in the table of all pairs of labels."""
     tp = int(table[label, label])
     fp, fn = int(table[:, label].sum()) - tp, int(table[label].sum()) - tp
     return Counts(tp, fp, fn, int(table.sum()) - tp - fp - fn)
@@ -102,7 +102,7 @@ def label_pair(
             "prediction",
             must=f"have the size of `truth`, {true.shape}",
             got=found.shape,
-            fix="Compare a map at its image's own size, without resizing either.",
+            fix="Compare the map at the size of its image; resize neither.",
         )
     return true, found
 
@@ -123,7 +123,7 @@ def dice(counts: Counts) -> float:
     Returns
     -------
     float
-        In [0, 1]; 1.0 where truth and prediction are both empty, for they agree.
+        In [0, 1]; 1.0 if truth and prediction are both empty, because they agree.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def iou(counts: Counts) -> float:
     Returns
     -------
     float
-        In [0, 1]; 1.0 where truth and prediction are both empty, for they agree.
+        In [0, 1]; 1.0 if truth and prediction are both empty, because they agree.
     """
     _check(counts)
     return _share(counts.tp, counts.tp + counts.fp + counts.fn, nothing=1.0)
@@ -163,7 +163,7 @@ def precision(counts: Counts) -> float:
     Returns
     -------
     float
-        In [0, 1]; nan where nothing is predicted, so that an empty prediction does not raise a mean.
+        In [0, 1]; nan if nothing is predicted, so that an empty prediction does not raise a mean.
     """
     _check(counts)
     return _share(counts.tp, counts.tp + counts.fp)
@@ -180,7 +180,7 @@ def recall(counts: Counts) -> float:
     Returns
     -------
     float
-        In [0, 1]; nan where there is nothing to find.
+        In [0, 1]; nan if there is nothing to find.
     """
     _check(counts)
     return _share(counts.tp, counts.tp + counts.fn)
@@ -197,7 +197,7 @@ def specificity(counts: Counts) -> float:
     Returns
     -------
     float
-        In [0, 1]; nan where there is no background.
+        In [0, 1]; nan if there is no background.
     """
     _check(counts)
     return _share(counts.tn, counts.tn + counts.fp)
@@ -214,7 +214,7 @@ def accuracy(counts: Counts) -> float:
     Returns
     -------
     float
-        In [0, 1]; nan where there is no px. High for an empty prediction where cells are few.
+        In [0, 1]; nan if there is no px. High for an empty prediction if cells are rare.
     """
     _check(counts)
     return _share(counts.tp + counts.tn, counts.tp + counts.fp + counts.fn + counts.tn)
@@ -225,5 +225,5 @@ def _check(counts: Counts) -> None:
 
 
 def _share(part: int, whole: int, nothing: float = math.nan) -> float:
-    """Divide, with a stated answer where there is nothing to divide by."""
+    """Divide, or return `nothing` if the divisor is 0."""
     return part / whole if whole else nothing

@@ -1,4 +1,4 @@
-"""Single cells: which were found, which are false, which are missing."""
+"""Scores of single cells: which are found, false or missed."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class InstanceCounts(Summable):
     true: int = 0  # instances of the truth
     predicted: int = 0  # instances of the prediction
     matches: tuple[int, ...] = (0,) * len(IOU_THRESHOLDS)  # pairs whose IoU lies above each threshold
-    iou_sum: float = 0.0  # over the pairs that match above 0.5
-    dice_sum: float = 0.0  # over the pairs that match above 0.5
+    iou_sum: float = 0.0  # sum of the IoU of the pairs that match above 0.5
+    dice_sum: float = 0.0  # sum of their Dice
 
     @property
     def found(self) -> int:
@@ -57,12 +57,12 @@ class InstanceCounts(Summable):
 
     @property
     def mean_dice(self) -> float:
-        """Mean Dice of the instances that were found; nan where none was."""
+        """Mean Dice of the instances that were found; nan if none was."""
         return self.dice_sum / self.found if self.found else math.nan
 
 
 def components(mask: npt.ArrayLike, least_px: int = 1) -> npt.NDArray[np.int32]:
-    """Give each connected area of a mask a number; px that touch only at a corner are separate.
+    """Label the connected areas of a mask; px that touch only at a corner are separate.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def components(mask: npt.ArrayLike, least_px: int = 1) -> npt.NDArray[np.int32]:
     ArrayError
         If `mask` is not of shape (H, W), not bool or int, or holds other labels than 0 and 1.
     SettingError
-        If `least_px` is no whole number from 1.
+        If `least_px` is not a whole number of at least 1.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def average_precision(counts: InstanceCounts) -> float:
     Returns
     -------
     float
-        In [0, 1]; 1.0 where there is no instance and none is predicted, for they agree.
+        In [0, 1]; 1.0 if there is no instance and none is predicted, because they agree.
     """
     either = counts.true + counts.predicted
     if not either:
@@ -151,7 +151,7 @@ def panoptic_quality(counts: InstanceCounts) -> float:
     Returns
     -------
     float
-        In [0, 1]; 1.0 where there is no instance and none is predicted, for they agree.
+        In [0, 1]; 1.0 if there is no instance and none is predicted, because they agree.
     """
     either = counts.true + counts.predicted
     return counts.iou_sum / (either / 2) if either else 1.0

@@ -53,7 +53,7 @@ class Reliability:
 
 
 def count_probabilities(probs: npt.ArrayLike, hits: npt.ArrayLike) -> ProbabilityCounts:
-    """Count probabilities, and how often they were right."""
+    """Count px by probability, and how many of them belong to the class."""
     given, true = array_of(probs, "probs"), array_of(hits, "hits")
     values = given.astype(np.float32, copy=False).ravel()
     if true.shape != given.shape or true.dtype != bool:

@@ -29,7 +29,7 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class SeamRatio:
-    """How much steeper a map is across tile borders than beside them; 1 where they cannot be seen."""
+    """How much steeper a map is across tile borders than beside them; 1 if they cannot be seen."""
 
     y: float  # across the horizontal borders, that is along y
     x: float  # across the vertical borders, that is along x
@@ -79,7 +79,7 @@ def seam_ratio(probs: npt.ArrayLike, borders_y: Sequence[int], borders_x: Sequen
     Raises
     ------
     ArrayError
-        If `probs` is not of shape (H, W) or (H, W, K), or not of a finite numeric kind.
+        If `probs` is not a finite numeric array of shape (H, W) or (H, W, K).
     SettingError
         If a border does not lie inside the map.
 
@@ -101,7 +101,7 @@ def seam_ratio(probs: npt.ArrayLike, borders_y: Sequence[int], borders_x: Sequen
 
 
 class SeamTally:
-    """Measures as `seam_ratio` does, in a map whose rows come one band after the other."""
+    """Computes `seam_ratio` of a map whose rows arrive band by band."""
 
     def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
         height, width = whole_pair("shape", shape)
@@ -167,7 +167,7 @@ def _as_map(probs: npt.ArrayLike) -> AnyArray:
 
 
 def _sorted_borders(name: str, borders: Sequence[int], length: int) -> list[int]:
-    """Sort the borders, each once, and check that they lie inside the map."""
+    """Sort the borders, remove repeated ones, and check that they lie inside the map."""
     fix = "Take the borders of the grid that the map was stitched on."
     found = items_of(borders, name, "be a sequence of whole numbers", fix)
     return sorted({whole_number(name, border, 1, length - 1, fix) for border in found})
@@ -178,18 +178,18 @@ class SeamErrors(Summable):
     """Px by their distance from the nearest tile border."""
 
     px: tuple[int, ...]  # in each bin of `SEAM_DISTANCES`
-    wrong: tuple[int, ...]  # those of them whose label is not the true one
+    wrong: tuple[int, ...]  # those of them that have a wrong label
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Share of wrong px in each bin; nan where it has none."""
+        """Share of wrong px in each bin; nan for an empty bin."""
         return tuple(
             wrong / px if px else float("nan") for px, wrong in zip(self.px, self.wrong, strict=True)
         )
 
 
 class SeamErrorTally:
-    """Counts wrong px by their distance from tile borders, in rows that come in order."""
+    """Counts wrong px by their distance from tile borders; rows arrive in order."""
 
     def __init__(self, shape: tuple[int, int], borders_y: Sequence[int], borders_x: Sequence[int]) -> None:
         height, width = whole_pair("shape", shape)
@@ -216,7 +216,7 @@ class SeamErrorTally:
 
 
 def _distance_bins(length: int, borders: list[int]) -> npt.NDArray[np.intp]:
-    """Give each px of an axis the bin of its distance from the nearest border."""
+    """Return the bin of each px of an axis, by its distance from the nearest border."""
     if not borders:
         return np.full(length, len(SEAM_DISTANCES) - 1, np.intp)
     places, edges = np.arange(length), np.asarray(borders)
