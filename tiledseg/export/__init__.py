@@ -1,4 +1,4 @@
-"""Cells for other programs: GeoJSON as QuPath reads it, COCO with run lengths."""
+"""Cells for other programs: GeoJSON for QuPath, COCO instances."""
 
 from tiledseg.export.coco import write_coco
 from tiledseg.export.geojson import write_geojson

@@ -1,4 +1,4 @@
-"""Cells as COCO instances with compressed run lengths."""
+"""Cells as COCO instances with compressed run-length encoding."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_coco"]
 
-_ITEMS, _FIX = "be tuples of a file's name and its labels", 'Pass for example ("a.png", labels).'
-_BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # of COCO's compressed run lengths
+_ITEMS, _FIX = "be tuples of a file name and labels", 'Pass ("a.png", labels), for example.'
+_BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # format of COCO's compressed run lengths
 
 
 def write_coco(
@@ -42,23 +42,23 @@ def write_coco(
     path : path
         File to write, whole or not at all.
     images : iterable of tuple
-        File name and labels, (H, W), of each image; one after the other is held in memory.
+        File name and labels, (H, W), of each image; only one at a time is held in memory.
     names : sequence of str
-        Name of the labels 1, 2, …, which are the numbers of the categories.
+        Names of the labels 1, 2, …, which are the ids of the categories.
     cell_px : int
         Smaller areas are left out.
 
     Returns
     -------
     int
-        How many cells were written.
+        Number of cells that were written.
 
     Raises
     ------
     ArrayError
-        If a map holds no labels.
+        If a map does not hold labels.
     SettingError
-        If a label has no name, `cell_px` is no whole number from 1, or an argument is of another
+        If a label has no name, `cell_px` is not a whole number of at least 1, or an argument is of another
         type.
     FileError
         If the file cannot be written.
@@ -91,7 +91,7 @@ def _annotation(cell: Cell, shape: tuple[int, int]) -> dict[str, object]:
     height, width = cell.mask.shape
     return {
         "category_id": cell.label,
-        "segmentation": {"size": list(shape), "counts": _packed(_runs(cell, shape))},
+        "segmentation": {"size": list(shape), "counts": _compressed(_runs(cell, shape))},
         "area": cell.area,
         "bbox": [cell.x, cell.y, width, height],
         "iscrowd": 0,
@@ -99,24 +99,24 @@ def _annotation(cell: Cell, shape: tuple[int, int]) -> dict[str, object]:
 
 
 def _runs(cell: Cell, shape: tuple[int, int]) -> list[int]:
-    """Measure the runs of 0 and 1, column by column, the first of 0."""
+    """Return the lengths of the runs of 0 and 1 in column order, beginning with 0."""
     padded = np.pad(cell.mask.T, ((0, 0), (1, 1))).astype(np.int8)
     steps = np.diff(padded, axis=1)
     columns, starts = np.nonzero(steps == 1)
     _, stops = np.nonzero(steps == -1)
     first = (columns + cell.x) * shape[0] + cell.y
     begins, ends = first + starts, first + stops
-    apart = begins[1:] != ends[:-1]  # where a run goes on at the top of the next column
-    begins = begins[np.concatenate([[True], apart])]
-    ends = ends[np.concatenate([apart, [True]])]
+    separate = begins[1:] != ends[:-1]  # a run may continue at the top of the next column
+    begins = begins[np.concatenate([[True], separate])]
+    ends = ends[np.concatenate([separate, [True]])]
     changes = np.stack([begins, ends], axis=1).ravel()
     runs = np.diff(changes, prepend=0).tolist()
     rest = shape[0] * shape[1] - int(changes[-1])
     return [*runs, rest] if rest else list(runs)
 
 
-def _packed(runs: Sequence[int]) -> str:
-    """Pack runs as COCO does: differences to the run before the last, 5 bits to a letter."""
+def _compressed(runs: Sequence[int]) -> str:
+    """Compress runs as COCO does: differences to the run before the last one, 5 bits per letter."""
     letters = []
     for place, run in enumerate(runs):
         value = run - runs[place - 2] if place > 2 else run

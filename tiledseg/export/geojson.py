@@ -1,4 +1,4 @@
-"""Cells as GeoJSON, as QuPath reads it."""
+"""Cells as GeoJSON for QuPath."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def write_geojson(
     cell_px: int = 1,
     image: str = "",
 ) -> int:
-    """Write the cells of a map of labels as GeoJSON, as QuPath imports it.
+    """Write the cells of a map of labels as GeoJSON for QuPath.
 
-    One feature for each connected area: a polygon along the edges of its px, with its holes, in px
-    of the image, x before y; ``id`` a UUID, the same for the same cell of the same image;
-    ``properties.objectType`` and ``classification`` with name and colour.
+    Each connected area is a feature: a polygon (x, y) with holes along the edges of its px, in px
+    of the image; ``id``, a UUID that is the same for the same cell of the same image; and
+    ``properties`` with ``objectType`` and ``classification`` (name and colour).
 
     Parameters
     ----------
@@ -46,28 +46,28 @@ def write_geojson(
     labels : ndarray, shape (H, W)
         Boolean or integer; 0 is the background.
     names : sequence of str
-        Name of the labels 1, 2, ….
+        Names of the labels 1, 2, ….
     cell_px : int
         Smaller areas are left out.
     image : str
-        Name of the image, which the UUIDs are made from.
+        Name of the image, from which the UUIDs are derived.
 
     Returns
     -------
     int
-        How many cells were written.
+        Number of cells that were written.
 
     Raises
     ------
     ArrayError
-        If `labels` is no array of labels.
+        If `labels` is not an array of labels.
     SettingError
-        If a label has no name, `cell_px` is no whole number from 1, or an argument is of another
+        If a label has no name, `cell_px` is not a whole number of at least 1, or an argument is of another
         type.
     FileError
         If the file cannot be written.
     """
-    instance_of(str, image, "image", "Give the image's name.")
+    instance_of(str, image, "image", "Pass the name of the image.")
     known, cells = names_of(names), cells_of(labels, least_px=cell_px)
     check_named(labels, known)
     features = [_feature(cell, known, image) for cell in cells]
@@ -78,12 +78,12 @@ def write_geojson(
 
 def names_of(names: Sequence[str]) -> list[str]:
     """Check the names of the labels."""
-    alone = isinstance(names, str)  # its letters would be taken for names
-    return all_of(str, names, "names", f'Pass ("{shown(names)}",).' if alone else "Give text.")
+    alone = isinstance(names, str)  # its letters would become names
+    return all_of(str, names, "names", f'Pass ("{shown(names)}",).' if alone else "Pass str.")
 
 
 def check_named(labels: AnyArray, known: list[str]) -> None:
-    """Refuse a label without a name."""
+    """Check that each label has a name."""
     most = int(np.max(labels, initial=0))
     if most > len(known):
         raise invalid(
@@ -91,12 +91,12 @@ def check_named(labels: AnyArray, known: list[str]) -> None:
             "names",
             must=f"name the labels 1 to {most}",
             got=tuple(known),
-            fix="Give one name for each class but the background.",
+            fix="Give one name for each class except the background.",
         )
 
 
 def ascii_text(text: str) -> str:
-    """Escape what UTF-8 cannot hold, such as file names of single bytes."""
+    """Escape bytes of a file name that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

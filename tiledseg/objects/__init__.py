@@ -1,4 +1,4 @@
-"""From a map of labels to its single areas."""
+"""The connected areas of a map of labels, with their outlines."""
 
 from tiledseg.objects.outlines import Cell, cells_of
 

@@ -1,4 +1,4 @@
-"""The single areas of a map of labels: where each lies, and its outline along the edges of px."""
+"""The connected areas of a map of labels, and their outlines along the edges of px."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (y, x): right, down, left, up
 class Cell:
     """A connected area of one label."""
 
-    label: int  # its class
-    y: int  # first row of its box in the image
-    x: int  # first column of its box in the image
-    mask: NDArray[np.bool_]  # which px of the box are its own
+    label: int
+    y: int  # first row of its bounding box
+    x: int  # first column of its bounding box
+    mask: NDArray[np.bool_]  # the px of the bounding box that belong to it
 
     @property
     def area(self) -> int:
@@ -41,19 +41,19 @@ class Cell:
         return int(np.count_nonzero(self.mask))
 
     def rings(self) -> list[Ring]:
-        """Trace its outline, then those of its holes, along the edges of px."""
+        """Trace its outline, then the outlines of its holes, along the edges of px."""
         # Px (y, x) covers [x, x + 1] by [y, y + 1]: corners are whole numbers, and the polygon covers the
-        # same area. Where two px touch at a corner alone, the line turns to the side of the background:
-        # no ring meets itself, and the polygon is valid.
+        # same area. Where two px touch only at a corner, the line turns towards the background:
+        # no ring touches itself, and the polygon is valid.
         edges, rings = _edges(self.mask), []
         for row, column in np.argwhere(edges[0]).tolist():
-            if edges[0, row, column]:  # not yet passed by a ring that began before
+            if edges[0, row, column]:  # not part of an earlier ring
                 rings.append([(self.x + x, self.y + y) for x, y in _ring(edges, row, column)])
-        return rings  # the first edge in reading order is the outline's
+        return rings  # the first edge in reading order belongs to the outline
 
 
 def cells_of(labels: AnyArray, *, least_px: int = 1) -> Iterator[Cell]:
-    """Find the connected areas of each label; px that touch at a corner alone are apart."""
+    """Find the connected areas of each label; px that touch only at a corner are separate."""
     labels = check_labels(labels, "labels")
     least = whole_number("least_px", least_px)
     found = np.unique(labels[labels > 0]).tolist()
@@ -79,7 +79,7 @@ def _of_label(label: int, ids: NDArray[np.int32]) -> Iterator[Cell]:
 
 
 def _edges(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mark by direction, and by the corner where it starts, each edge that has the area on its right."""
+    """Mark each edge that has the area on its right, by its direction and the corner where it starts."""
     padded = np.pad(mask, 1)
     here, above, left = padded[1:, 1:], padded[:-1, 1:], padded[1:, :-1]
     edges = np.zeros((4, *here.shape), bool)
@@ -91,17 +91,18 @@ def _edges(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _ring(edges: NDArray[np.bool_], row: int, column: int) -> Ring:
-    """Follow edges from one that leads to the right until it comes again, and take them away."""
+    """Follow edges from one that leads to the right until the ring is closed, and remove them."""
     first = (0, row, column)
-    passed, corners, way = [first], [(column, row)], 0
+    passed, corners, heading = [first], [(column, row)], 0
     while True:
-        row, column = row + _STEPS[way][0], column + _STEPS[way][1]
-        turned = next(turn % 4 for turn in (way - 1, way, way + 1) if edges[turn % 4, row, column])
-        if turned != way:
+        row, column = row + _STEPS[heading][0], column + _STEPS[heading][1]
+        turns = (heading - 1, heading, heading + 1)  # left, straight on, right
+        turned = next(turn % 4 for turn in turns if edges[turn % 4, row, column])
+        if turned != heading:
             corners.append((column, row))
         if (turned, row, column) == first:
             break
-        way = turned
-        passed.append((way, row, column))
+        heading = turned
+        passed.append((heading, row, column))
     edges[tuple(np.transpose(passed))] = False
     return corners

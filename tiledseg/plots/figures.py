@@ -1,4 +1,4 @@
-"""The one door to matplotlib: figures without windows, as PNG."""
+"""The only use of matplotlib: figures without a window, as PNG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["new_figure", "png_of"]
 _DPI = 150
 
 
-def new_figure(width: float, height: float) -> Any:  # noqa: ANN401  matplotlib's own, which may be missing
+def new_figure(width: float, height: float) -> Any:  # noqa: ANN401  a Figure of matplotlib, which may not be installed
     """Make an empty figure."""
     return extra("matplotlib.figure", "plot").Figure(
         figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white"
@@ -20,7 +20,7 @@ def new_figure(width: float, height: float) -> Any:  # noqa: ANN401  matplotlib'
 
 
 def png_of(figure: Any) -> bytes:  # noqa: ANN401
-    """Draw a figure."""
+    """Encode a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

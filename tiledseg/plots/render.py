@@ -1,4 +1,4 @@
-"""Pictures for people: an image with its classes drawn over it, a mask in colours."""
+"""Pictures as arrays: an image as RGB, a mask in colours, classes drawn over an image."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ PALETTE: tuple[Colour, ...] = (
     (0, 114, 178),
     (204, 121, 167),
 )
-"""Colours of the labels 1, 2, …: those of Okabe and Ito (2008), which the colour-blind tell apart."""
+"""Colours of the labels 1, 2, …: those of Okabe and Ito (2008), which colour-blind people can distinguish."""
 
 ERROR_COLOURS: tuple[Colour, Colour, Colour] = ((0, 158, 115), (213, 94, 0), (0, 114, 178))
-"""Colours of what was found, of what was found wrongly and of what was missed."""
+"""Colours of px that are found, false and missed."""
 
 _MOST_LABELS = 2**16
 _OUTLINES_PER_SIDE = 600
@@ -69,14 +69,14 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
     image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3)
         Grey or RGB, boolean, integer or real, finite.
     limits : tuple of float, optional
-        Values that become black and white, the first the lower; what lies beyond is clipped to
-        them. By default the range of the dtype: [0, 255] for uint8, [0, 65535] for uint16 (which
-        is to divide by 257), [0, 1] for reals; a real beyond it is an error.
+        Values that become black and white, the lower first; values beyond them are clipped. By
+        default the range of the dtype: [0, 255] for uint8, [0, 65535] for uint16 (a division by
+        257), [0, 1] for reals; a real value beyond it is an error.
 
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
-        A new array; rounded, grey three times.
+        A new array of rounded values; grey is repeated three times.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
         If `image` has another shape, or values that are not finite or beyond [0, 1] without
         `limits`, or a dtype whose range is not known without `limits`.
     SettingError
-        If `limits` are not finite, the lower first.
+        If `limits` are not two finite numbers, the lower first.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
             "image",
             must="be grey or RGB",
             got=image.shape,
-            fix="Give the channels to show, for example image[..., :3].",
+            fix="Select the channels to show, for example image[..., :3].",
         )
     check_finite(image, "image")
     grey = _to_bytes(image, limits).reshape(*image.shape[:2], channels)
@@ -108,7 +108,7 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
 def _to_bytes(image: AnyArray, limits: tuple[float, float] | None) -> Rgb:
     if image.dtype == np.uint8 and limits is None:
         return np.array(image, order="C")
-    must, fix = "be finite, the lower first", "Give for example (0, 4095)."
+    must, fix = "be finite, the lower first", "Use (0, 4095), for example."
     low, high = _range(image) if limits is None else real_pair("limits", limits, must, fix)
     if low >= high:
         raise invalid(SettingError, "limits", must=must, got=limits, fix=fix)
@@ -130,7 +130,7 @@ def _range(image: AnyArray) -> tuple[float, float]:
             "image",
             must="be uint8, uint16 or real in [0, 1] to be shown without `limits`",
             got=f"{image.dtype} from {low:g} to {high:g}",
-            fix=f"Give limits=({low:g}, {high:g}), say.",
+            fix=f"Use limits=({low:g}, {high:g}), for example.",
         )
     return (0.0, 1.0)
 
@@ -143,7 +143,7 @@ def colourise(mask: AnyArray, colours: Sequence[Colour] = PALETTE, background: C
     mask : ndarray, shape (H, W)
         Labels: boolean, or integers in [0, 65535]; 0 is the background.
     colours : sequence of tuple of int
-        (R, G, B) of the labels 1, 2, …, at most 255; after the last the first comes again.
+        (R, G, B) of the labels 1, 2, …, at most 255; more labels repeat them.
     background : tuple of int
         (R, G, B) of label 0.
 
@@ -185,7 +185,7 @@ def _labels(mask: AnyArray, shape: tuple[int, ...], name: str = "mask") -> npt.N
 
 def _table(colours: object, background: Colour = (0, 0, 0)) -> npt.NDArray[np.uint8]:
     """Lay colours out as OpenCV's look-up table, (1, 256, 3)."""
-    must, fix = "be a sequence of 1 to 255 colours", "Leave it out for the palette."
+    must, fix = "be a sequence of 1 to 255 colours", "Leave it out to use the palette."
     given = list(items_of(colours, "colours", must, fix))
     if not 0 < len(given) < 256:
         raise invalid(SettingError, "colours", must=must, got=colours, fix=fix)
@@ -195,7 +195,7 @@ def _table(colours: object, background: Colour = (0, 0, 0)) -> npt.NDArray[np.ui
 
 
 def _rgb(colour: object) -> Colour:
-    must, fix = "each be three integers in [0, 255]", "Give for example (230, 159, 0)."
+    must, fix = "each be three integers in [0, 255]", "Use (230, 159, 0), for example."
     parts = [whole_number("colours", part, 0, 255, fix) for part in items_of(colour, "colours", must, fix)]
     if len(parts) != 3:
         raise invalid(SettingError, "colours", must=must, got=colour, fix=fix)
@@ -203,7 +203,7 @@ def _rgb(colour: object) -> Colour:
 
 
 def _numbered(labels: npt.NDArray[np.uint16], n_colours: int) -> npt.NDArray[np.uint8]:
-    """Give each px the number of its colour: 0 for the background, else from 1; past the last again 1."""
+    """Return the index of the colour of each px: 0 for the background, else 1 to `n_colours`, repeated."""
     numbers = np.arange(256 if labels.itemsize == 1 else _MOST_LABELS)
     numbers[1:] = (numbers[1:] - 1) % max(n_colours, 1) + 1
     return np.take(numbers.astype(np.uint8), labels)
@@ -227,13 +227,13 @@ def overlay(
     Parameters
     ----------
     image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3)
-        Shown as `as_rgb` does.
+        Converted as by `as_rgb`.
     mask : ndarray, shape (H, W)
-        Labels: boolean, or integers in [0, 65535]; 0 is the background, which is left as it is.
+        Labels: boolean, or integers in [0, 65535]; 0 is the background, which stays unchanged.
     colours : sequence of tuple of int
-        (R, G, B) of the labels 1, 2, …, at most 255; after the last the first comes again.
+        (R, G, B) of the labels 1, 2, …, at most 255; more labels repeat them.
     opacity : float
-        Share of the colour in the tint, in [0, 1]; 0 draws the lines alone.
+        Share of the colour in the tint, in [0, 1]; 0 draws only the lines.
     outline_px : int, optional
         Thickness of the lines in px, inside the area they surround; 0 draws none. By default one
         600th of the image's shorter side, at least 1.
@@ -263,7 +263,7 @@ def overlay(
     labels = _labels(mask, (height, width))
     if outline_px is None:
         outline_px = max(1, round(min(height, width) / _OUTLINES_PER_SIDE))
-    _check_look(opacity, outline_px)
+    _check_style(opacity, outline_px)
     table = _table(colours)
     numbers = _numbered(labels, len(colours))
     painted = _painted(numbers, table)
@@ -274,17 +274,17 @@ def overlay(
     return picture
 
 
-def _check_look(opacity: float, outline_px: int) -> None:
-    if not 0 <= real_number("opacity", opacity, "Use 0.35, say.") <= 1:
-        raise invalid(SettingError, "opacity", must="be in [0, 1]", got=opacity, fix="Use 0.35, say.")
-    fix = "Leave it out for a thickness that suits the image."
+def _check_style(opacity: float, outline_px: int) -> None:
+    if not 0 <= real_number("opacity", opacity, "Use 0.35, for example.") <= 1:
+        raise invalid(SettingError, "opacity", must="be in [0, 1]", got=opacity, fix="Use 0.35, for example.")
+    fix = "Leave it out to choose it by the image's size."
     whole_number("outline_px", outline_px, 0, _THICKEST, fix)
 
 
 def _outline(
     labels: npt.NDArray[np.uint16], numbers: npt.NDArray[np.uint8], thickness: int
 ) -> npt.NDArray[np.uint8]:
-    """Mark the px of an area that lie within a distance of another label; the image's edge is none."""
+    """Mark the px of an area that lie within a distance of another label, not of the image's edge."""
     side = 2 * thickness + 1
     near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     edge = cv2.compare(cv2.dilate(labels, near), cv2.erode(labels, near), cv2.CMP_NE)
@@ -294,12 +294,12 @@ def _outline(
 def error_overlay(
     image: AnyArray, predicted: AnyArray, truth: AnyArray, *, limits: tuple[float, float] | None = None
 ) -> Rgb:
-    """Draw over a grey copy of an image where a prediction is right and where it is wrong.
+    """Show in a grey copy of an image where a prediction is right and where it is wrong.
 
     Parameters
     ----------
     image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3)
-        Shown as `as_rgb` does, without its colours.
+        Converted as by `as_rgb`, then to grey.
     predicted, truth : ndarray, shape (H, W)
         Labels: boolean, or integers in [0, 65535]; 0 is the background.
     limits : tuple of float, optional
@@ -308,16 +308,15 @@ def error_overlay(
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
-        The picture: px of a class in the first of `ERROR_COLOURS` where both have it, in the
-        second where the prediction alone has it or has another one, in the third where it has
-        none.
+        The picture. A px of a class has the first of `ERROR_COLOURS` if both masks agree, the
+        second if the prediction has a wrong class, the third if the prediction has background.
 
     Raises
     ------
     ArrayError
         If `image` cannot be shown, or a mask does not fit it.
     SettingError
-        If `limits` are not finite, the lower first.
+        If `limits` are not two finite numbers, the lower first.
     """
     grey = cv2.cvtColor(as_rgb(image, limits), cv2.COLOR_RGB2GRAY)
     found = _labels(predicted, grey.shape, "predicted")

@@ -1,4 +1,4 @@
-"""Pages, sheets and charts that a person likes to look at."""
+"""Reports of an evaluation or a dataset: HTML pages, contact sheets and charts."""
 
 from tiledseg.report.curves import write_split_chart
 from tiledseg.report.page import write_evaluation, write_report

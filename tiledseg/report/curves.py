@@ -26,6 +26,7 @@ _WIDTH, _HEIGHT = 420, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 46
 _SHARES = tuple((tick / 4, f"{tick / 4:g}") for tick in range(5))
 _MOST_MARKS = 500
+_IMAGES, _GROUPS, _DOTS = "#0072b2", "#9fc9e3", "#d55e00"
 
 _Points = tuple[tuple[float, float], ...]
 _Ticks = tuple[tuple[float, str], ...]
@@ -35,24 +36,23 @@ _Ticks = tuple[tuple[float, str], ...]
 class Line:
     """A line, or marks, in a chart."""
 
-    name: str  # what it is; empty for none in the legend
-    kind: str  # its look: ``first``, ``second``, ``third``, ``ideal`` or ``marks``
-    points: _Points  # (x, y) in the chart's own units
+    name: str  # in the legend; empty for no entry
+    kind: str  # style: ``first``, ``second``, ``third``, ``ideal`` or ``marks``
+    points: _Points  # (x, y) in units of the axes
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart: what is drawn, and where each number lies."""
+    """A chart: its content, and the position of each number in the drawing."""
 
     title: str
-    note: str  # how it is read
+    note: str  # how to read it
     x_label: str
     y_label: str
     x_ticks: _Ticks  # the first and the last are the ends of the axis
     y_ticks: _Ticks
-    lines: tuple[Line, ...] = ()  # what is drawn
-    # left, right and upper edge, and the text shown when pointed at
-    bars: tuple[tuple[float, float, float, str], ...] = ()
+    lines: tuple[Line, ...] = ()
+    bars: tuple[tuple[float, float, float, str], ...] = ()  # left, right and upper edge, and tooltip
     guide: tuple[float, str] | None = None  # a vertical line, and the text beside it
 
     @property
@@ -61,32 +61,32 @@ class Chart:
         return _WIDTH, _HEIGHT
 
     def x(self, value: float) -> float:
-        """Place a number along x."""
+        """Return the x coordinate of a number in the drawing."""
         low, high = self.x_ticks[0][0], self.x_ticks[-1][0]
         return round(_LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
-        """Place a number along y, which points up."""
+        """Return the y coordinate of a number in the drawing."""
         low, high = self.y_ticks[0][0], self.y_ticks[-1][0]
         return round(_HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM), 1)
 
     def path(self, line: Line) -> str:
-        """Spell a line's points out for SVG."""
+        """Format the points of a line for SVG."""
         return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in line.points)
 
 
 def charts_of(result: EvaluationResult) -> list[Chart]:
-    """Draw what a result knows: thresholds, calibration, seams."""
+    """Make the charts of a result: thresholds, calibration, seams."""
     return [chart for chart in (_thresholds(result), _reliability(result), _seams(result)) if chart]
 
 
 def pairs_chart(comparison: Comparison) -> Chart:
-    """Set the Dice of two evaluations against each other, one mark for each image."""
+    """Plot the Dice of one evaluation against another, one mark for each image."""
     first, second = comparison.names
     points = tuple((one.dice, other.dice) for one, other in comparison.pairs[:_MOST_MARKS])
     return Chart(
         "Dice, image by image",
-        f"One mark for each image. Above the line {second} is better, below it {first}.",
+        f"Each mark is an image. {second} is better above the line, {first} below it.",
         first,
         second,
         _SHARES,
@@ -102,8 +102,8 @@ def _thresholds(result: EvaluationResult) -> Chart | None:
     columns = (("mean Dice", "first", curve.dice_mean), ("precision", "second", curve.precision))
     return Chart(
         "Threshold",
-        f"The highest mean Dice of these images, {max(curve.dice_mean):.3f}, lies at {curve.best:.2f}. "
-        "A threshold chosen on the images that are scored flatters: choose it on others.",
+        f"The highest mean Dice of these images is {max(curve.dice_mean):.3f}, at {curve.best:.2f}. "
+        "A threshold that is chosen on the scored images gives too high a score: choose it on others.",
         "threshold",
         "score",
         _SHARES,
@@ -129,8 +129,8 @@ def _reliability(result: EvaluationResult) -> Chart | None:
     )
     return Chart(
         "Calibration",
-        "Where the line runs below the diagonal, the network is surer than it is right. "
-        "Bars: share of the px at each probability.",
+        "The network is overconfident where the line lies below the diagonal. "
+        "The bars show the share of px at each probability.",
         "probability",
         "share that is true",
         _SHARES,
@@ -147,14 +147,14 @@ def _seams(result: EvaluationResult) -> Chart | None:
     known = [(place, share) for place, share in enumerate(errors.shares) if not math.isnan(share)]
     top = _round_up(max((share for _, share in known), default=0.0))
     ends = [*(str(start) for start in SEAM_DISTANCES), ""]
-    n_classes = known[-1][0] + 1
+    n_bins = known[-1][0] + 1
     return Chart(
         "Errors and seams",
-        "Share of wrong px by their distance from the nearest tile border: "
-        "seams do harm where it rises to the left.",
-        "px from the nearest tile border, from",
+        "Share of wrong px by their distance from the nearest tile border. "
+        "A rise towards the left shows that seams cause errors.",
+        "distance from the nearest tile border in px, from",
         "wrong px",
-        tuple((place, ends[place]) for place in range(n_classes + 1)),
+        tuple((place, ends[place]) for place in range(n_bins + 1)),
         tuple((top * tick / 4, f"{top * tick / 4:.3g}") for tick in range(5)),
         bars=tuple((place + 0.06, place + 0.94, share, f"{share:.3%}") for place, share in known),
     )
@@ -165,14 +165,11 @@ def _known(xs: Sequence[float], ys: Sequence[float]) -> _Points:
 
 
 def _round_up(value: float) -> float:
-    """Give the next number that divides well by four."""
+    """Round up to a number that is easy to divide by four."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value)
-
-
-_IMAGES, _GROUPS, _DOTS = "#0072b2", "#9fc9e3", "#d55e00"
 
 
 def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Sequence[Record]) -> None:
@@ -209,10 +206,10 @@ def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Se
     shares.margins(y=0.12)
     shares.legend(frameon=False)
     for axes in (counts, shares):
-        _dress(axes, names)
+        _style_axes(axes, names)
     write_bytes(path, png_of(figure))
 
 
-def _dress(axes: Any, names: Sequence[str]) -> None:  # noqa: ANN401
+def _style_axes(axes: Any, names: Sequence[str]) -> None:  # noqa: ANN401
     axes.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in names])
     axes.spines[["top", "right"]].set_visible(False)

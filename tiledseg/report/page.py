@@ -42,8 +42,25 @@ __all__ = [
     "write_report",
 ]
 
-_ERRORS = ("found", "found where there is none", "missed")
+_ERRORS = ("found", "false", "missed")
 _PACKAGES = ("keras", "tensorflow", "numpy", "opencv-python-headless")
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_THUMB_PX = 400
+
+UNKNOWN = "\N{EN DASH}"
+
+SCORE_NAMES: dict[str, str] = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "boundary_f1": "Outline F1",
+    "average_precision": "Average precision of cells",
+    "panoptic_quality": "Panoptic quality of cells",
+}
+"""Names of the scores in the report."""
 
 
 def write_report(
@@ -55,7 +72,7 @@ def write_report(
     comparison: Comparison | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Write an evaluation as one HTML file that needs no other.
+    """Write an evaluation as one self-contained HTML file.
 
     Parameters
     ----------
@@ -68,9 +85,9 @@ def write_report(
     pictures : sequence of PictureRow
         Pictures of some of the images; see `picture_row`.
     comparison : Comparison, optional
-        Of this result with another; see `tiledseg.evaluate.compare`.
+        Comparison of another result with this one; see `tiledseg.evaluate.compare`.
     facts : mapping, optional
-        What a reader should know of the run: network, tiling, data. Versions are added.
+        Facts about the run, such as network, tiling and data. Versions are added.
 
     Raises
     ------
@@ -120,10 +137,10 @@ def _number(value: float, digits: int = 3) -> str:
     return UNKNOWN if math.isnan(value) else "\N{INFINITY}" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def _drawn(result: EvaluationResult) -> str:
+def _resampling(result: EvaluationResult) -> str:
     if result.groups is None:
-        return "images, with replacement, 2000 times"
-    return f"groups of images, with replacement, 2000 times; there are {len(set(result.groups))}"
+        return "bootstrap of images, 2000 resamples"
+    return f"bootstrap of {len(set(result.groups))} groups of images, 2000 resamples"
 
 
 def _tolerance(config: EvaluateConfig) -> str:
@@ -133,7 +150,7 @@ def _tolerance(config: EvaluateConfig) -> str:
 
 
 def _legend(result: EvaluationResult) -> list[tuple[str, tuple[int, int, int]]]:
-    """Give each class but the background its colour."""
+    """Return the colour of each class except the background."""
     names = list(result.by_class())
     return [(name, PALETTE[place % len(PALETTE)]) for place, name in enumerate(names)]
 
@@ -143,8 +160,8 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
     return {
         **{name: str(fact) for name, fact in facts.items()},
         "Threshold": f"{result.threshold:.4g}, {result.threshold_from}",
-        "Outlines agree": f"within {_tolerance(result.config)}",
-        "Intervals draw": _drawn(result),
+        "Outline tolerance": _tolerance(result.config),
+        "Intervals": _resampling(result),
         "Cells": f"connected areas of at least {result.config.cell_px} px",
         "tiledseg": __version__,
         "Python": platform.python_version(),
@@ -159,29 +176,12 @@ def _version(package: str) -> str:
         return ""
 
 
-UNKNOWN = "\N{EN DASH}"
-_TIMES = "\N{MULTIPLICATION SIGN}"
-
-SCORE_NAMES: dict[str, str] = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "precision": "Precision",
-    "recall": "Recall",
-    "specificity": "Specificity",
-    "accuracy": "Accuracy",
-    "boundary_f1": "Outline F1",
-    "average_precision": "Average precision of cells",
-    "panoptic_quality": "Panoptic quality of cells",
-}
-"""What a reader calls the scores."""
-
-
 def key_figures(
     result: EvaluationResult, sums: Mapping[str, float], bounds: Mapping[str, Interval]
 ) -> list[tuple[str, str, str]]:
     """Choose the key figures: name, value, explanation."""
     seconds = [one.seconds for one in result.images if not math.isnan(one.seconds)]
-    tiles = _same(f"{one.tiles} tiles" for one in result.images if one.tiles)
+    tiles = _common(f"{one.tiles} tiles" for one in result.images if one.tiles)
     speed = f"{_number(sums['megapixels_per_second'], 2)} Mpx/s"
     figures = [
         (
@@ -195,8 +195,8 @@ def key_figures(
             _number(sums["boundary_f1_mean"]),
             f"95 % Hausdorff {_px(sums['hausdorff95_median'])}",
         ),
-        ("Calibration error", _number(sums["calibration_error"]), "0 where probabilities are what they say"),
-        ("Seam ratio", _number(sums["seam_ratio"], 2), "1 where tile borders cannot be seen"),
+        ("Calibration error", _number(sums["calibration_error"]), "0 if probabilities match frequencies"),
+        ("Seam ratio", _number(sums["seam_ratio"], 2), "1 if tile borders cannot be seen"),
         (
             "Seconds per image",
             _number(statistics.median(seconds) if seconds else math.nan, 1),
@@ -207,10 +207,10 @@ def key_figures(
 
 
 def lead(result: EvaluationResult) -> str:
-    """Say in a sentence what was scored."""
-    size = _same(f" of {one.shape[0]} {_TIMES} {one.shape[1]} px" for one in result.images)
+    """Describe in one sentence what was scored."""
+    size = _common(f" of {one.shape[0]} {_TIMES} {one.shape[1]} px" for one in result.images)
     threshold = f"threshold {result.threshold:.4g}, {result.threshold_from}"
-    return f"{_how_many(result, size)}, scored at full resolution; {threshold}."
+    return f"{_counted(result, size)}, scored at full resolution; {threshold}."
 
 
 def signed(value: float) -> str:
@@ -222,16 +222,16 @@ def signed(value: float) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Say in a sentence which of two is better, and how sure that is."""
+    """Describe in words which of two is better, and how certain that is."""
     one, (first, second) = comparison.differences["dice"], comparison.names
     low, high = one.difference.low, one.difference.high
     images = f"{one.better} of {len(comparison.pairs)} images"
     if math.isnan(low):
-        return "One image cannot tell which of the two is better."
+        return "One image is not enough to tell which of the two is better."
     if low <= 0 <= high:
         return (
-            "Which of the two has the higher mean Dice remains open: the difference, "
-            f"{signed(one.difference.value)} here, could be anything from {signed(low)} to {signed(high)}. "
+            "It is uncertain which of the two has the higher mean Dice: the difference is "
+            f"{signed(one.difference.value)} (95 %: {signed(low)} to {signed(high)}). "
             f"{second} is better on {images}."
         )
     better, than = (second, first) if low > 0 else (first, second)
@@ -257,19 +257,16 @@ def _range(interval: Interval) -> str:
     return "" if math.isnan(interval.low) else f"95 %: {interval.low:.3f} to {interval.high:.3f}"
 
 
-def _same(texts: Iterable[str]) -> str:
-    """Say what all say alike; nothing where they differ."""
+def _common(texts: Iterable[str]) -> str:
+    """Return the text if all texts are equal, else nothing."""
     different = set(texts)
     return different.pop() if len(different) == 1 else ""
 
 
-def _how_many(result: EvaluationResult, size: str) -> str:
+def _counted(result: EvaluationResult, size: str) -> str:
     n_images, n_failed = len(result.images), len(result.failed)
     text = f"{n_images} image{'' if n_images == 1 else 's'}{size}"
     return f"{text}, {n_failed} failed" if n_failed else text
-
-
-_THUMB_PX = 400
 
 
 def write_evaluation(
@@ -281,23 +278,23 @@ def write_evaluation(
     comparison: Comparison | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Write all of an evaluation into a new folder, whole or not at all.
+    """Write an evaluation into a new folder, whole or not at all.
 
-    Written are ``scores.csv``, ``scores.json``, ``scores.md``, ``report.html``; with pictures
-    ``worst.png``; with a comparison ``comparison.txt``.
+    The files are ``scores.csv``, ``scores.json``, ``scores.md`` and ``report.html``; with pictures
+    also ``worst.png``, with a comparison also ``comparison.txt``.
 
     Parameters
     ----------
     folder : path
-        A folder that is new or empty.
+        A new or empty folder.
     title : str
         Heading of the page.
     result : EvaluationResult
         The scores.
     pictures : sequence of PictureRow
-        Pictures of the worst images, as `WorstCases` keeps them.
+        Pictures of the worst images, such as the rows of `WorstCases`.
     comparison : Comparison, optional
-        Of this result with another.
+        Comparison of another result with this one.
     facts : mapping, optional
         As for `write_report`.
 

@@ -1,4 +1,4 @@
-"""Pictures of scored images, small enough to live inside a page."""
+"""Pictures of scored images, small enough to embed in a page."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ __all__ = [
     "PictureRow",
     "WorstCases",
     "as_data_url",
-    "picked",
+    "nearest_labels",
     "picture_row",
     "shrunk",
 ]
 
+_log = logging.getLogger("tiledseg")
 LONGEST_PX = 1280
 _QUALITY = 88
 
@@ -38,17 +39,17 @@ _QUALITY = 88
 class Picture:
     """A picture with its title."""
 
-    title: str  # what it shows
-    pixels: Rgb  # RGB
+    title: str
+    pixels: Rgb
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureRow:
     """The pictures of one image."""
 
-    name: str  # name of the image
-    note: str  # A few words beside the name
-    pictures: tuple[Picture, ...]  # the pictures, all of one size
+    name: str  # of the image
+    note: str  # shown beside the name
+    pictures: tuple[Picture, ...]  # all of one size
 
 
 def picture_row(
@@ -57,7 +58,7 @@ def picture_row(
     """Draw a scored image: input, truth, prediction, and where they differ."""
     instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
     image = shrunk(as_rgb(scored.image, limits), whole_number("longest_px", longest_px))
-    truth, predicted = picked(scored.truth, image), picked(scored.predicted, image)
+    truth, predicted = nearest_labels(scored.truth, image), nearest_labels(scored.predicted, image)
     pictures = (
         Picture("Input", image),
         Picture("Truth", overlay(image, truth, outline_px=2)),
@@ -77,8 +78,8 @@ def shrunk(picture: Rgb, longest_px: int) -> Rgb:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def picked(labels: AnyArray, picture: Rgb) -> AnyArray:
-    """Take for each px of a picture the label at its centre."""
+def nearest_labels(labels: AnyArray, picture: Rgb) -> AnyArray:
+    """Return the label at the centre of each px of a picture."""
     height, width = picture.shape[:2]
     rows = (2 * np.arange(height) + 1) * labels.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * labels.shape[1] // (2 * width)
@@ -86,14 +87,11 @@ def picked(labels: AnyArray, picture: Rgb) -> AnyArray:
 
 
 def as_data_url(picture: Rgb) -> str:
-    """Pack a picture as JPEG, colours at full resolution, into a URL that holds it."""
+    """Encode a picture as a data URL: a JPEG without chroma subsampling."""
     options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    _, packed = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-    return f"data:image/jpeg;base64,{base64.b64encode(packed.tobytes()).decode()}"
-
-
-_log = logging.getLogger("tiledseg")
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 
 class WorstCases:
@@ -105,12 +103,12 @@ class WorstCases:
         self._most = whole_number("n_images", n_images, 0)
         self._longest_px, self._limits = whole_number("longest_px", longest_px), limits
         if limits is not None:
-            real_pair("limits", limits, "be finite, the lower first", "Give for example (0, 4095).")
+            real_pair("limits", limits, "be finite, the lower first", "Use (0, 4095), for example.")
         self._rows: list[tuple[float, PictureRow]] = []
 
     @property
     def rows(self) -> list[PictureRow]:
-        """The pictures, those of the worst image first."""
+        """The pictures of the worst images, the worst first."""
         return [row for _, row in self._rows]
 
     def __call__(self, scored: ScoredImage) -> None:
@@ -127,7 +125,7 @@ class WorstCases:
         self._rows = sorted([*self._rows, (dice, row)], key=lambda one: one[0])[: self._most]
 
     def add_other(self, scored: ScoredImage, title: str) -> None:
-        """Draw what another segmenter says of an image that is kept."""
+        """Add another segmenter's prediction to the pictures of an image."""
         for place, (dice, row) in enumerate(self._rows):
             if row.name == scored.scores.name:
                 other = picture_row(scored, longest_px=self._longest_px, limits=self._limits)

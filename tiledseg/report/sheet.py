@@ -1,4 +1,4 @@
-"""Contact sheets: many images on one picture, each with what is drawn of it."""
+"""Contact sheets: pictures of many images in one picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tiledseg._validate import all_of, array_of, instance_of, invalid, whole_num
 from tiledseg.data import check_mask
 from tiledseg.errors import SettingError
 from tiledseg.plots import as_rgb, colourise, overlay
-from tiledseg.report.pictures import Picture, PictureRow, picked, shrunk
+from tiledseg.report.pictures import Picture, PictureRow, nearest_labels, shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ _MOST_LABELS = 65536
 
 
 def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px: int) -> PictureRow:
-    """Draw an image, its mask, and both together, small."""
+    """Draw thumbnails of an image, its mask, and both together."""
     image, thumb_px = array_of(image, "image"), whole_number("thumb_px", thumb_px)
     check_mask(mask, image.shape, _MOST_LABELS)
     limits = None
@@ -36,7 +36,7 @@ def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px:
         low, high = float(image.min()), float(image.max())
         limits = (low, high if high > low else low + 1)
     small = shrunk(as_rgb(image, limits), thumb_px)
-    labels = picked(mask, small)
+    labels = nearest_labels(mask, small)
     pictures = (
         Picture("Image", small),
         Picture("Mask", colourise(labels, background=(235, 235, 235))),
@@ -46,28 +46,28 @@ def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px:
 
 
 def contact_sheet(title: str, rows: Sequence[PictureRow], *, columns: int = 3) -> Rgb:
-    """Lay the pictures of many images out on one.
+    """Arrange the pictures of many images in one.
 
     Parameters
     ----------
     title : str
-        Stands at the top.
+        Heading of the sheet.
     rows : sequence of PictureRow
-        The images, at least one, each with as many pictures as the others.
+        The images, at least one, all with the same number of pictures.
     columns : int
-        Images beside each other.
+        Number of images side by side.
 
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
-        The sheet: above each image's pictures its name and note.
+        The sheet; the name and the note of each image stand above its pictures.
 
     Raises
     ------
     SettingError
         If there is no image, they differ in the number of pictures, or an argument is of another type.
     """
-    instance_of(str, title, "title", "Give text.")
+    instance_of(str, title, "title", "Pass a str.")
     columns = whole_number("columns", columns)
     rows = all_of(PictureRow, rows, "rows", "Make them with mask_row or picture_row.")
     if len({len(row.pictures) for row in rows}) != 1 or not rows[0].pictures:
@@ -87,7 +87,7 @@ def contact_sheet(title: str, rows: Sequence[PictureRow], *, columns: int = 3) -
 
 
 def _band(rows: Sequence[PictureRow], across: Sequence[int], wide: int, columns: int) -> Rgb:
-    """Lay one line of images out, each below its name."""
+    """Draw one row of images, each below its name."""
     tall = max(picture.pixels.shape[0] for row in rows for picture in row.pictures)
     band = _paper(_LINE_PX + tall + _MARGIN_PX, columns * (wide + _MARGIN_PX) + _MARGIN_PX)
     for place, row in enumerate(rows):
@@ -114,7 +114,7 @@ def _write(  # noqa: PLR0913
     size: float = _SIZE,
     most_px: int | None = None,
 ) -> None:
-    """Write a line; OpenCV's letters are ASCII, and what is too long loses its end."""
+    """Write a line of text in ASCII, which is all that OpenCV draws; the end of a long one is cut off."""
     plain = text.encode("ascii", "replace").decode()
     shown = plain
     while most_px and len(shown) > 1 and cv2.getTextSize(shown, _FONT, size, 1)[0][0] > most_px:

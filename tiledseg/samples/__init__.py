@@ -1,8 +1,8 @@
 """Made-up photographs of stained bone marrow, with masks of their plasma cells.
 
-For demos, tests and docs: no download, any size, the same from the same seed. What a
-slide does is done in its own order: dye is laid down in layers (film, red cells, white cells,
-platelets), then light is sent through it (Beer and Lambert's law), then a camera looks.
+For demos, tests and docs: no download, any size, the same image for the same seed. The image is
+made as on a real slide: layers of dye (film, red cells, white cells, platelets) absorb light (Beer
+and Lambert's law), and a camera takes a photograph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cells as layers of dye: how each kind looks, and how one is painted."""
+"""Cells as layers of dye: the kinds of cells, and how they are painted."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Dye: TypeAlias = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a kind of nucleated cell looks; ranges are drawn from evenly."""
+    """How a kind of nucleated cell looks; values are drawn uniformly from ranges."""
 
     size: Range  # diameter, as a share of a plasma cell's
     nucleus: float  # diameter of the nucleus, as a share of the cell's; 1 leaves no cytoplasm
-    offset: Range  # how far the nucleus lies off the middle: 0 in the middle, 1 at the edge
+    offset: Range  # distance of the nucleus from the centre: 0 at the centre, 1 at the edge
     cytoplasm: Dye  # amounts of azure, blue and eosin dye in the cytoplasm
     strength: Range = (0.85, 1.15)  # amount of dye in the nucleus and, relative to `cytoplasm`, around it
     wobble: Range = (0.02, 0.06)  # unevenness of the outline
@@ -43,21 +43,21 @@ SMUDGE = Look((0.45, 0.7), 1.0, (0.0, 0.0), (0.0, 0.0, 0.0), (0.8, 1.1), (0.05, 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell in its place."""
+    """A cell at its position."""
 
     look: Look  # its kind
-    y: float  # its middle, in px of the image
-    x: float  # its middle, in px of the image
+    y: float  # row of its centre, in px
+    x: float  # column of its centre, in px
     diameter: float  # in px
-    label: int = 0  # what is written into the labels; 0 for what is no plasma cell
+    label: int = 0  # its number in the labels; 0 if it is not a plasma cell
 
 
 def paint_cell(rng: np.random.Generator, dyes: FloatArray, labels: AnyArray, cell: Cell) -> None:
-    """Paint a nucleated cell over what is there."""
+    """Paint a nucleated cell over the dyes."""
     radius, half = cell.diameter / 2, math.ceil(cell.diameter * 0.95) + 3
     shape = [_outline(rng, radius, rng.uniform(*cell.look.wobble), rng.uniform(1, 1.25))]
     body = _filled(shape, half)
-    middle = _nucleus_middle(rng, cell)
+    middle = _nucleus_centre(rng, cell)
     nucleus = body if cell.look.nucleus >= 1 else _filled(_nucleus(rng, cell, middle), half) * body
     soft = 0.007 * cell.diameter
     cover, core = blurred(body, soft), blurred(nucleus, soft)
@@ -72,7 +72,7 @@ def paint_cell(rng: np.random.Generator, dyes: FloatArray, labels: AnyArray, cel
 def paint_red(
     rng: np.random.Generator, dyes: FloatArray, centre: Range, diameter: float, blur: float
 ) -> None:
-    """Paint a red cell; what is under it shines through."""
+    """Paint a transparent red cell over the dyes."""
     half = math.ceil(diameter * 0.75 + 3 * blur) + 3
     here, there = _overlap(dyes.shape[:2], centre, half)
     if dyes[here].size == 0:
@@ -90,8 +90,8 @@ def paint_red(
     dyes[here] = dyes[here] * under[there][..., None] + layer[there]
 
 
-def _nucleus_middle(rng: np.random.Generator, cell: Cell) -> FloatArray:
-    """Choose where the nucleus lies, (y, x) in px off the cell's middle."""
+def _nucleus_centre(rng: np.random.Generator, cell: Cell) -> FloatArray:
+    """Draw the position of the nucleus, (y, x) in px from the cell's centre."""
     shift = cell.diameter / 2 * (1 - cell.look.nucleus) * rng.uniform(*cell.look.offset)
     angle = rng.uniform(0, 2 * np.pi)
     return np.array([shift * math.sin(angle), shift * math.cos(angle)], np.float32)
@@ -111,7 +111,7 @@ def _nucleus(rng: np.random.Generator, cell: Cell, middle: FloatArray) -> list[F
 
 
 def _cytoplasm(rng: np.random.Generator, cell: Cell, body: FloatArray, middle: FloatArray) -> FloatArray:
-    """Lay dye around the nucleus: mottled, darker at the edge, pale beside the nucleus."""
+    """Draw the dye around the nucleus: mottled, darker at the edge, pale beside the nucleus."""
     diameter, size = cell.diameter, (body.shape[0], body.shape[1])
     mottled = 1 + 0.14 * texture(rng, size, 0.03 * diameter) + 0.13 * texture(rng, size, 0.16 * diameter)
     edge = 0.85 + 0.35 * np.exp(-_depth(body) / (0.07 * diameter))
@@ -121,7 +121,7 @@ def _cytoplasm(rng: np.random.Generator, cell: Cell, body: FloatArray, middle: F
 
 
 def _chromatin(rng: np.random.Generator, cell: Cell, nucleus: FloatArray) -> FloatArray:
-    """Lay dye into the nucleus: dark clumps, pink gaps between them, the edge always dark."""
+    """Draw the dye in the nucleus: dark clumps, pink gaps between them, a dark edge."""
     grain, size = 0.06 * cell.diameter * rng.uniform(0.8, 1.3), (nucleus.shape[0], nucleus.shape[1])
     clumps = np.tanh(0.9 * texture(rng, size, grain) + 0.5 * texture(rng, size, 0.45 * grain) + 0.5)
     edge = np.exp(-_depth(nucleus) / (0.025 * cell.diameter))
@@ -131,21 +131,21 @@ def _chromatin(rng: np.random.Generator, cell: Cell, nucleus: FloatArray) -> Flo
 
 
 def _bump(shape: tuple[int, int], middle: FloatArray, sigma: float) -> FloatArray:
-    """Draw a Gaussian hill of height 1, `middle` (y, x) px off the middle of the patch."""
+    """Draw a Gaussian hill of height 1, `middle` (y, x) px from the centre of the patch."""
     y = np.arange(shape[0], dtype=np.float32)[:, None] - shape[0] // 2 - middle[0]
     x = np.arange(shape[1], dtype=np.float32)[None, :] - shape[1] // 2 - middle[1]
     return np.asarray(np.exp(-(y * y + x * x) / (2 * sigma * sigma)), np.float32)
 
 
 def _depth(cover: FloatArray) -> FloatArray:
-    """Measure how far inside each px lies, in px."""
+    """Compute the distance of each px from the outside, in px."""
     return np.asarray(cv2.distanceTransform((cover >= 0.5).astype(np.uint8), cv2.DIST_L2, 3), np.float32)
 
 
 def _overlap(
     shape: tuple[int, ...], centre: Range, half: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Cut a patch of side ``2 * half + 1`` at the image: where it lies there, and which part of it does."""
+    """Clip a patch of side ``2 * half + 1``: its slices in the image, and the part of it inside the image."""
     first = [round(middle) - half for middle in centre]
     start = [min(max(low, 0), length) for low, length in zip(first, shape, strict=False)]
     stop = [min(max(low + 2 * half + 1, 0), length) for low, length in zip(first, shape, strict=False)]

@@ -1,4 +1,4 @@
-"""Slides as a microscope's camera sees them: dye, light, debris; the smooth noise that they are made of."""
+"""The slide and the camera: dye, debris, light, and the smooth noise that textures are made of."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DUST = np.array([0.6, 1.3, 6.5], np.float32)  # dyes that together look black
 
 @dataclass(frozen=True, slots=True)
 class Stain:
-    """What differs from slide to slide and from camera to camera."""
+    """Properties that differ between slides and cameras."""
 
     density: FloatArray  # optical density of red, green and blue (columns) per unit of each dye (rows)
     light: FloatArray  # red, green and blue of the empty slide, in [0, 255]
@@ -52,7 +52,7 @@ def draw_stain(rng: np.random.Generator) -> Stain:
 
 
 def film(rng: np.random.Generator, shape: tuple[int, int], cell_px: float, amount: float) -> FloatArray:
-    """Lay down the dyed film between the cells: cloudy, with fine flecks."""
+    """Draw the dyed film between the cells: cloudy, with fine flecks."""
     clouds = 1 + 0.22 * texture(rng, shape, 1.5 * cell_px) + 0.18 * texture(rng, shape, 0.12 * cell_px)
     flecks = texture(rng, shape, 0.07 * cell_px) + 0.7 * texture(rng, shape, 0.025 * cell_px)
     flecks = np.maximum(flecks - 1.1, 0) * (0.6 + 0.4 * np.tanh(texture(rng, shape, 0.8 * cell_px)))
@@ -81,7 +81,7 @@ def scatter_debris(rng: np.random.Generator, dyes: FloatArray, cell_px: float) -
 
 
 def developed(rng: np.random.Generator, dyes: FloatArray, stain: Stain, cell_px: float) -> AnyArray:
-    """Send light through the dyes and take the photograph."""
+    """Compute the photograph of the dyes: absorption, light, blur and noise."""
     passed = np.asarray(cv2.exp(cv2.transform(dyes, -stain.density.T)), np.float32)
     np.multiply(passed, _light(rng, dyes.shape[:2], stain.fall_off)[..., None], out=passed)
     np.multiply(passed, stain.light, out=passed)
@@ -91,7 +91,7 @@ def developed(rng: np.random.Generator, dyes: FloatArray, stain: Stain, cell_px:
 
 
 def _soft(cover: AnyArray, sigma: float) -> FloatArray:
-    """Turn what was drawn in [0, 255] into a soft cover in [0, 1]."""
+    """Turn a drawing in [0, 255] into a blurred cover in [0, 1]."""
     return blurred(cover.astype(np.float32) / np.float32(255), sigma)
 
 
@@ -117,7 +117,7 @@ def _platelet(rng: np.random.Generator, grains: AnyArray, cell_px: float) -> Non
 
 
 def _light(rng: np.random.Generator, shape: tuple[int, ...], fall_off: float) -> FloatArray:
-    """Draw the light on the slide: brightest near the middle, 1 there."""
+    """Draw the light on the slide: 1 near the middle, less towards the corners."""
     middle = rng.uniform(0.3, 0.7, 2)
     y = np.linspace(0, 1, shape[0], dtype=np.float32)[:, None] - np.float32(middle[0])
     x = np.linspace(0, 1, shape[1], dtype=np.float32)[None, :] - np.float32(middle[1])
@@ -130,12 +130,12 @@ def texture(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> F
     step = max(grain / 2, 1.0)
     coarse = [math.ceil(length / step) + 3 for length in shape]
     noise = cv2.GaussianBlur(rng.standard_normal(coarse, dtype=np.float32), (0, 0), 0.9)
-    y, x = rng.uniform(0, step, 2)  # so that the lattice shows at no fixed place
+    y, x = rng.uniform(0, step, 2)  # a random position of the lattice
     warp = np.array([[1 / step, 0, 1 + x / step], [0, 1 / step, 1 + y / step]])
     smooth = cv2.warpAffine(noise, warp, shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return np.asarray(smooth / 0.31, np.float32)  # the blur leaves 0.31 of a standard deviation of 1
 
 
 def blurred(array: AnyArray, sigma: float) -> FloatArray:
-    """Blur, or leave as it is where there is next to nothing to blur."""
+    """Blur an array, unless sigma is very small."""
     return np.asarray(cv2.GaussianBlur(array, (0, 0), sigma) if sigma > 0.25 else array, np.float32)

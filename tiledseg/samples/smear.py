@@ -1,4 +1,4 @@
-"""The whole photograph: which cells lie where, in which order they are painted; smears as files."""
+"""The whole photograph: the positions and the order of its cells; smears as files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Smear", "smear", "write_samples"]
 
 _SHORTEST = 64
-_MOST_PX = 2**28  # some 10 GiB while it is painted
+_MOST_PX = 2**28  # about 10 GiB of memory
 _MOST_CELLS = 10_000
 _SHARES = (0.13, 0.21)  # of the short side: 250 to 400 px at 1920
 _OTHERS = (LYMPHOCYTE, LYMPHOCYTE, NEUTROPHIL, BLAST, SMUDGE)
@@ -32,7 +32,7 @@ _OTHERS = (LYMPHOCYTE, LYMPHOCYTE, NEUTROPHIL, BLAST, SMUDGE)
 
 @dataclass(frozen=True, slots=True)
 class Smear:
-    """A made-up photograph of a bone-marrow smear, and what is in it.
+    """A made-up photograph of a bone-marrow smear with its masks.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ def smear(
 ) -> Smear:
     """Make up a photograph of a stained bone-marrow smear, with a mask of its plasma cells.
 
-    Plasma cells have a purple nucleus off their middle, blue cytoplasm and a pale zone between.
+    Plasma cells have an eccentric purple nucleus, blue cytoplasm and a pale zone between.
     Red cells, lymphocytes, neutrophils, blasts, bare nuclei, platelets and dirt are in the image
     but not in the mask. Stain, light and crowding differ from seed to seed.
 
@@ -68,7 +68,7 @@ def smear(
     height, width : int
         Size in px, each at least 64, with at most 2**28 px in all.
     seed : int
-        What the image is made from, at least 0; the same seed gives the same image.
+        Seed of the image, at least 0; the same seed gives the same image.
     cell_px : tuple of float, optional
         Smallest and largest diameter of a plasma cell in px, at least 4. By default 0.13 and 0.21
         of the short side, as in a photograph at high magnification, whatever its size.
@@ -119,7 +119,7 @@ def smear(
 
 
 def _sizes(shape: tuple[int, int], cell_px: tuple[float, float] | None) -> tuple[float, float]:
-    """Settle the smallest and the largest diameter in px."""
+    """Return the smallest and the largest diameter in px."""
     if cell_px is None:
         return (_SHARES[0] * min(shape), _SHARES[1] * min(shape))
     must = "be (smallest, largest), in px, at least 4"
@@ -149,7 +149,7 @@ def _paint_reds(rng: np.random.Generator, dyes: FloatArray, cell: float) -> None
 def _placed(
     rng: np.random.Generator, shape: tuple[int, int], sizes: tuple[float, float], n_cells: int | None
 ) -> list[Cell]:
-    """Choose the nucleated cells and where they lie: others first, so that plasma cells lie on top."""
+    """Draw the nucleated cells and their positions; plasma cells come last, so that they lie on top."""
     area = shape[0] * shape[1] / (math.pi / 4 * (sum(sizes) / 2) ** 2)  # in cells
     drawn = max(1, round(rng.uniform(0.05, 0.16) * area))
     n_plasma = drawn if n_cells is None else n_cells
@@ -166,7 +166,7 @@ def _placed(
 def _free_place(
     rng: np.random.Generator, shape: tuple[int, int], cells: list[Cell], diameter: float
 ) -> tuple[float, float]:
-    """Find where a cell meets no other, or else the emptiest of 60 places."""
+    """Find a position where a cell touches no other, or else the emptiest of 60."""
     places = rng.uniform(0, shape, (60, 2))
     if not cells:
         return (float(places[0, 0]), float(places[0, 1]))
@@ -177,7 +177,7 @@ def _free_place(
     return (float(places[best, 0]), float(places[best, 1]))
 
 
-def write_samples(  # noqa: PLR0913  the settings of `smear`, and how many
+def write_samples(  # noqa: PLR0913  the settings of `smear`, and the number
     folder: PathLike,
     *,
     n_images: int = 8,
@@ -192,15 +192,15 @@ def write_samples(  # noqa: PLR0913  the settings of `smear`, and how many
     Parameters
     ----------
     folder : str or PathLike
-        Where the folders ``images`` and ``masks`` are made, or added to. Files of the same name
-        are replaced.
+        Folder that gets the folders ``images`` and ``masks``, if they do not exist yet. Files of
+        the same name are replaced.
     n_images : int
         Number of pairs, at least 1.
     height, width : int
         Size in px, each at least 64.
     seed : int
-        Seed of the first smear, at least 0; the next have the seeds that follow. So two sets
-        share no smear where their seeds are `n_images` or more apart.
+        Seed of the first smear, at least 0; the others have the next seeds. Two sets share no
+        smear if their seeds differ by at least `n_images`.
     cell_px : tuple of float, optional
         Smallest and largest diameter of a plasma cell in px; see `smear`.
     n_cells : int, optional
