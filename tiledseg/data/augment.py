@@ -14,6 +14,7 @@ import numpy as np
 from tiledseg._validate import invalid
 from tiledseg.config import NEEDS_RGB
 from tiledseg.errors import ArrayError
+from tiledseg.preprocess import blurred
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -302,18 +303,13 @@ def _unit(stains: AnyArray) -> AnyArray:
 
 
 def _blur(image: FloatArray, config: BlurConfig, rng: _Rng) -> FloatArray:
-    return _blurred(image, rng.uniform(*config.sigmas))
+    sigma = rng.uniform(*config.sigmas)
+    return blurred(image, sigma) if sigma > 0 else image
 
 
 def _sharpen(image: FloatArray, config: SharpenConfig, rng: _Rng) -> FloatArray:
     amount = np.float32(rng.uniform(*config.amounts))
-    return np.asarray(image * (1 + amount) - _blurred(image, config.sigma) * amount)
-
-
-def _blurred(image: FloatArray, sigma: float) -> FloatArray:
-    if sigma <= 0:
-        return image
-    return _like(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), image)
+    return np.asarray(image * (1 + amount) - blurred(image, config.sigma) * amount)
 
 
 def _noise(image: FloatArray, config: NoiseConfig, rng: _Rng) -> FloatArray:

@@ -10,7 +10,6 @@ import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-import cv2
 import numpy as np
 
 from tiledseg._validate import invalid, shown
@@ -18,6 +17,7 @@ from tiledseg.config import rgb_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
 from tiledseg.plots import colourise, overlay
+from tiledseg.preprocess import blurred
 from tiledseg.tiling import labels_of, map_dtype
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def written_at_the_end(
     """Write what takes the whole map at once."""
     written: dict[Product, Path] = {}
     if config.blur:
-        probs = _blurred(probs, config.blur)
+        probs = blurred(probs, config.blur)
     labels = _labels(probs, threshold)
     for what, target in targets.items():
         if is_streamed(what, config):
@@ -213,15 +213,6 @@ def _check_threshold(threshold: float | AutoThreshold, classes: int) -> None:
         fix = "Leave it out: of several classes the most probable counts."
         must = "be found for one class alone"
         raise invalid(SettingError, "threshold", must=must, got=f"{threshold} for {classes} classes", fix=fix)
-
-
-def _blurred(probs: FloatArray, sigma: float) -> FloatArray:
-    """Blur one class after the other, mirrored at the edges; OpenCV takes no more than 128 at once."""
-    blurred = np.empty_like(probs)
-    for channel in range(probs.shape[2]):
-        one = np.ascontiguousarray(probs[..., channel])
-        blurred[..., channel] = cv2.GaussianBlur(one, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
-    return blurred
 
 
 def _painted(labels: AnyArray, config: PredictConfig) -> AnyArray:

@@ -2,6 +2,15 @@
 
 from tiledseg.preprocess.percentiles import Limits, percentiles_of
 from tiledseg.preprocess.prepare import Prepared, prepare, shrunk
-from tiledseg.preprocess.scale import scaled_length, sharpen_margin
+from tiledseg.preprocess.scale import blurred, scaled_length, sharpen_margin
 
-__all__ = ["Limits", "Prepared", "percentiles_of", "prepare", "scaled_length", "sharpen_margin", "shrunk"]
+__all__ = [
+    "Limits",
+    "Prepared",
+    "blurred",
+    "percentiles_of",
+    "prepare",
+    "scaled_length",
+    "sharpen_margin",
+    "shrunk",
+]

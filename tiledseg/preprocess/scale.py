@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tiledseg._types import FloatArray, Source
     from tiledseg.config import PreprocessingConfig
 
-__all__ = ["Sharpened", "Shrunk", "scaled_length", "sharpen_margin"]
+__all__ = ["Sharpened", "Shrunk", "blurred", "scaled_length", "sharpen_margin"]
 
 _ROWS_AT_ONCE = 128
 _CHANNELS_AT_ONCE = 4  # OpenCV takes at most 128
@@ -115,19 +115,20 @@ class Sharpened:
             for one, region in zip(key, regions, strict=True)
         )
         around = around.astype(np.float32)
-        blurred = self._blurred(around.reshape(*around.shape[:2], -1)).reshape(around.shape)[inside]
+        smooth = blurred(around, self._sigma, 2 * self._margin + 1)[inside]
         plain = around[inside]
-        sharp: FloatArray = plain + np.float32(self._amount) * (plain - blurred)
+        sharp: FloatArray = plain + np.float32(self._amount) * (plain - smooth)
         return sharp if self._largest is None else np.clip(sharp, 0, self._largest, out=sharp)
 
-    def _blurred(self, pixels: FloatArray) -> FloatArray:
-        """Blur a few channels at a time."""
-        size = 2 * self._margin + 1
-        blurred = np.empty_like(pixels)
-        for first in range(0, pixels.shape[2], _CHANNELS_AT_ONCE):
-            some = slice(first, first + _CHANNELS_AT_ONCE)
-            part = np.ascontiguousarray(pixels[..., some])
-            blurred[..., some] = cv2.GaussianBlur(
-                part, (size, size), self._sigma, borderType=cv2.BORDER_REFLECT_101
-            ).reshape(part.shape)
-        return blurred
+
+def blurred(pixels: FloatArray, sigma: float, size: int = 0) -> FloatArray:
+    """Blur each channel with a Gaussian, mirrored at the edges; the size of its kernel follows from sigma."""
+    wide = pixels.reshape(*pixels.shape[:2], -1)
+    smooth = np.empty_like(wide)
+    for first in range(0, wide.shape[2], _CHANNELS_AT_ONCE):
+        some = slice(first, first + _CHANNELS_AT_ONCE)
+        part = np.ascontiguousarray(wide[..., some])
+        smooth[..., some] = cv2.GaussianBlur(
+            part, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101
+        ).reshape(part.shape)
+    return smooth.reshape(pixels.shape)
