@@ -181,7 +181,7 @@ class Carry:
         self._close()
 
 
-_FLOATS_PER_WRITE = 4 << 20  # to a sink
+_FLOATS_PER_WRITE = 1 << 20  # to a sink: what it makes of them takes memory as well
 _FLOATS_AT_ONCE = 65_536  # of one tile: its products stay in the processor's cache
 
 
