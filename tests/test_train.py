@@ -30,9 +30,10 @@ from tiledseg.samples import smear
 from tiledseg.tiling import Tiler
 from tiledseg.train import Trainer, find_learning_rate, overfit_one_batch
 
-TINY = UNetConfig(
-    input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.0, norm="group"
+TINY = UNetConfig(  # without norms the graph of a step is made in half the time
+    input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.0, norm="none"
 )
+NORMED = TINY.changed(norm="group")
 BANNER = {"epoch", "loss", "dice", "val_loss", "val_dice", "learning_rate"}
 
 
@@ -86,7 +87,10 @@ class Interrupt(keras.callbacks.Callback):
 def trained(tmp_path_factory):
     """One short run that several tests look at."""
     config = settings(
-        tmp_path_factory.mktemp("trained"), epochs=4, preprocessing=PreprocessingConfig(mean=(0.4,))
+        tmp_path_factory.mktemp("trained"),
+        network=NORMED,
+        epochs=4,
+        preprocessing=PreprocessingConfig(mean=(0.4,)),
     )
     return config, Trainer(config).fit(blobs(1, 2, 3), blobs(8, 9), progress=False)
 
@@ -148,7 +152,7 @@ def test_training_learns_what_is_new_to_it(tmp_path):
         made = (smear(128, 128, seed=seed, cell_px=(24, 36)) for seed in seeds)
         return [(one.image, one.mask) for one in made]
 
-    network = TINY.changed(levels=3, base_filters=8)
+    network = NORMED.changed(levels=3, base_filters=8)
     config = settings(
         tmp_path, network=network, crop_size=64, epochs=8, steps_per_epoch=12, learning_rate=3e-3
     )
@@ -239,7 +243,11 @@ def test_a_nan_that_the_loss_does_not_show_is_found(tmp_path):
     [
         ([], SettingError, "at least one pair"),
         ([(np.zeros((40, 40, 3), np.uint8), np.full((40, 40), 2, np.uint8))], ArrayError, "labels"),
-        ([(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 41), np.uint8))], ArrayError, "height and width"),
+        (
+            [(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 41), np.uint8))],
+            ArrayError,
+            r"size.*\(40, 40\); got \(40, 41\)",
+        ),
         ([(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8))], ArrayError, "foreground"),
         ([(np.zeros((40, 40), np.uint8), np.ones((40, 40), np.uint8))], ArrayError, "channels"),
         ([(np.zeros((40, 40, 3), np.float32), np.ones((40, 40), np.uint8))], ArrayError, "uint8"),
@@ -277,16 +285,14 @@ def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"optimizer": "adamw", "schedule": "cosine", "clip_norm": 1.0},
+        {"optimizer": "adamw", "schedule": "cosine", "clip_norm": 1.0, "precision": "mixed_bfloat16"},
         {"optimizer": "sgd", "schedule": {"name": "constant", "warmup_epochs": 1.0}, "clip": 0.5},
         {"accumulate": 3, "ema": 0.9, "class_weights": (1.0, 2.0)},
         {"precision": "mixed_float16", "ema": 0.5},
-        {"precision": "mixed_bfloat16"},
     ],
 )
 def test_every_optimizer_and_precision_learns(tmp_path, changes):
-    network = TINY.changed(norm="batch")
-    config = settings(tmp_path, network=network, epochs=4, steps_per_epoch=6, **changes)
+    config = settings(tmp_path, epochs=4, steps_per_epoch=6, **changes)
     before = keras.config.dtype_policy()
     result = Trainer(config).fit(blobs(1, 2), blobs(9), progress=False)
     assert result.history["loss"][-1] < result.history["loss"][0]
@@ -311,7 +317,7 @@ def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine(tmp_path):
 
 def test_the_learning_rate_is_lowered_where_nothing_gets_better(tmp_path):
     plateau = {"name": "plateau", "factor": 0.5, "patience": 2, "least": 3e-3}
-    config = settings(tmp_path, epochs=8, schedule=plateau, patience=None)
+    config = settings(tmp_path, network=NORMED, epochs=8, schedule=plateau, patience=None)
     result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Spoil(2, -3.0)])
     rates, losses = result.history["learning_rate"], result.history["val_loss"]
     expected, rate, waited = [], 1e-2, 0
@@ -324,17 +330,27 @@ def test_the_learning_rate_is_lowered_where_nothing_gets_better(tmp_path):
     assert rates[-1] < 1e-2
 
 
-def test_the_average_of_the_weights_is_validated_and_saved(tmp_path):
-    seen = []
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """A run that averages its weights, and what these are before and after each step."""
+    starts, ends = [], []
 
     class Follow(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            seen.append([variable.numpy() for variable in self.model.trainable_variables])
+        def on_train_batch_begin(self, batch, logs=None):
+            starts.append([variable.numpy() for variable in self.model.trainable_variables])
 
-    config = settings(tmp_path, epochs=1, steps_per_epoch=5, ema=0.8)
+        def on_train_batch_end(self, batch, logs=None):
+            ends.append([variable.numpy() for variable in self.model.trainable_variables])
+
+    config = settings(tmp_path_factory.mktemp("averaged"), epochs=2, steps_per_epoch=6, ema=0.8)
     result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Follow()])
-    average = seen[0]
-    for weights in seen[1:]:
+    return config, result, starts, ends
+
+
+def test_the_average_of_the_weights_is_validated_and_saved(averaged):
+    config, result, _, ends = averaged
+    average = ends[0]
+    for weights in ends[1 : 6 * result.best_epoch]:
         average = [0.8 * a + 0.2 * w for a, w in zip(average, weights, strict=True)]
     network = result.segmenter.network
     for variable, expected in zip(network.trainable_variables, average, strict=True):
@@ -342,22 +358,13 @@ def test_the_average_of_the_weights_is_validated_and_saved(tmp_path):
     image, mask = blobs(9)[0]
     crops = _quarters(np.asarray(prepare(image, config.preprocessing))[None])
     loss = build_loss("bce_dice")(_quarters(mask[None, ..., None].astype(np.float32)), network(crops))
-    assert float(loss) == pytest.approx(result.history["val_loss"][0], rel=1e-5)
+    assert float(loss) == pytest.approx(result.history["val_loss"][result.best_epoch - 1], rel=1e-5)
 
 
-def test_training_continues_from_the_weights_and_not_from_their_average(tmp_path):
-    ends, starts = [], []
-
-    class Follow(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            starts.append(self.model.trainable_variables[0].numpy())
-
-        def on_train_batch_end(self, batch, logs=None):
-            ends.append(self.model.trainable_variables[0].numpy())
-
-    config = settings(tmp_path, epochs=2, steps_per_epoch=3, ema=0.99)
-    Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Follow()])
-    assert all(np.array_equal(a, b) for a, b in zip(ends[:-1], starts[1:], strict=True))
+def test_training_continues_from_the_weights_and_not_from_their_average(averaged):
+    _, _, starts, ends = averaged
+    for before, after in zip(ends[:-1], starts[1:], strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_weight_decay_shrinks_kernels_alone(tmp_path):
@@ -372,7 +379,13 @@ def test_weight_decay_shrinks_kernels_alone(tmp_path):
 
     decaying = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.5}
     config = settings(
-        tmp_path, epochs=1, steps_per_epoch=1, optimizer=decaying, learning_rate=1e-1, clip_norm=1e-12
+        tmp_path,
+        network=NORMED,
+        epochs=1,
+        steps_per_epoch=1,
+        optimizer=decaying,
+        learning_rate=1e-1,
+        clip_norm=1e-12,
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Freeze()])
@@ -419,7 +432,7 @@ except SettingError as error:
 
 def test_two_devices_train_as_one_does(tmp_path, request):
     command = [sys.executable, "-c", DEVICES, str(request.path.parent), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     difference, refusal = done.stdout.splitlines()[-2:]
     assert float(difference) < 1e-4
@@ -439,7 +452,7 @@ def test_the_learning_rate_finder_suggests_a_rate_at_which_the_loss_falls(tmp_pa
 
 
 def test_one_batch_is_overfitted_unless_its_image_is_empty(tmp_path):
-    config = settings(tmp_path, network=TINY.changed(base_filters=8), batch_size=2)
+    config = settings(tmp_path, network=NORMED.changed(base_filters=8), batch_size=2)
     overfit = overfit_one_batch(config, blobs(1), steps=60)
     assert len(overfit.losses) == 60
     assert overfit.losses[-1] < 0.3 * overfit.losses[0]
@@ -625,7 +638,9 @@ def test_a_run_is_not_resumed_without_its_pairs(trained):
 
 def test_a_run_starts_from_the_weights_of_a_bundle(trained, tmp_path):
     start = trained[1].run_dir / "best"
-    still = settings(tmp_path, start_from=str(start), learning_rate=1e-9, steps_per_epoch=1, epochs=1)
+    still = settings(
+        tmp_path, network=NORMED, start_from=str(start), learning_rate=1e-9, steps_per_epoch=1, epochs=1
+    )
     result = Trainer(still).fit(blobs(1, 2), blobs(8, 9), progress=False)
     before, after = load_model(start).network.trainable_weights, result.segmenter.network.trainable_weights
     assert all(np.allclose(one, other, atol=1e-6) for one, other in zip(before, after, strict=True))
@@ -637,7 +652,7 @@ def test_a_run_starts_from_the_weights_of_a_bundle(trained, tmp_path):
 
 def test_a_run_with_a_checkpoint_no_longer_needs_its_start(trained, tmp_path):
     start = shutil.copytree(trained[1].run_dir / "best", tmp_path / "start")
-    config = settings(tmp_path, start_from=str(start), epochs=2)
+    config = settings(tmp_path, network=NORMED, start_from=str(start), epochs=2, steps_per_epoch=1)
     with pytest.raises(KeyboardInterrupt):
         Trainer(config).fit(blobs(1, 2), blobs(8), progress=False, callbacks=[Interrupt()])
     shutil.rmtree(start)
@@ -648,7 +663,7 @@ def test_a_run_with_a_checkpoint_no_longer_needs_its_start(trained, tmp_path):
 
 def test_a_start_that_does_not_fit_is_refused_before_any_folder_is_made(trained, tmp_path):
     start = str(trained[1].run_dir / "best")
-    wider = settings(tmp_path, start_from=start, network=TINY.changed(base_filters=8))
+    wider = settings(tmp_path, start_from=start, network=NORMED.changed(base_filters=8))
     with pytest.raises(SettingError, match="`start_from` must hold weights for `network`"):
         Trainer(wider).fit(blobs(1, 2), blobs(8), progress=False)
     with pytest.raises(BundleError, match="nowhere"):

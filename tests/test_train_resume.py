@@ -28,6 +28,7 @@ from tiledseg.train import Trainer, latest_checkpoint
 
 EPOCHS = 6
 NETWORK = UNetConfig(input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.2)
+PLAIN = NETWORK.changed(norm="none")  # its step is compiled in half the time
 CONFIG = TrainConfig(
     network=NETWORK,
     crop_size=32,
@@ -142,10 +143,8 @@ def start(*args):
     return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, args), str(Path(__file__).parent)])
 
 
-def wait_for(process, there, seconds=120):
-    deadline = time.monotonic() + seconds
+def wait_for(process, there):
     while not there() and process.poll() is None:
-        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -164,8 +163,9 @@ def killed_again_and_again(folder, kills, rng):
             wait_for(process, partial(changed, run_dir, sorted(run_dir.glob("checkpoints/*.ckpt"))))
             time.sleep(rng.random() * 0.3)
             process.kill()
-        process.wait(timeout=300)
-        assert process.returncode == -signal.SIGKILL
+        process.wait()
+        ended = (-signal.SIGKILL,) if in_write else (-signal.SIGKILL, 0)  # it may be done before the kill
+        assert process.returncode in ended
         (run_dir,) = set((folder / "runs").iterdir()) - before
     return run_dir
 
@@ -258,7 +258,7 @@ def test_images_that_become_nan_are_named_by_batch(folder, monkeypatch):
 
     monkeypatch.setattr(CropSampler, "batch", spoilt)
     with pytest.raises(ArrayError, match="NaN or infinity in batch 1 of epoch 2"):
-        Trainer(config_in(folder)).fit(*pairs(folder), progress=False)
+        Trainer(config_in(folder).changed(network=PLAIN)).fit(*pairs(folder), progress=False)
 
 
 # ending in order
@@ -282,11 +282,11 @@ def running(folder, tmp_path, **changes):
     script = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
     script += "from tiledseg.cli import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def only_run(tmp_path):
@@ -294,15 +294,14 @@ def only_run(tmp_path):
     return run_dir
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_signal_ends_the_epoch_and_the_run_can_be_resumed(folder, tmp_path, number, code, capsys):
+def test_control_c_ends_the_epoch_and_the_run_can_be_resumed(folder, tmp_path, capsys):
     with running(folder, tmp_path) as process:
         wait_for(process, lambda: list(tmp_path.glob("runs/*/checkpoints/*.ckpt")))
         with pytest.raises(FileError, match=f"a run in process {process.pid}"):
             Trainer.resume(only_run(tmp_path), progress=False)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130, errors
     run_dir = only_run(tmp_path)
     done = latest_checkpoint(run_dir / "checkpoints").facts["epoch"]
     assert json.loads((run_dir / "history.json").read_text())["epoch"] == list(range(1, done + 1))
@@ -315,15 +314,34 @@ def test_the_first_signal_ends_the_epoch_and_the_run_can_be_resumed(folder, tmp_
     assert not (run_dir / "stop").exists()
 
 
-def test_the_second_signal_ends_the_run_at_once(folder, tmp_path):
-    with running(folder, tmp_path, **{"steps-per-epoch": 99_999}) as process:
-        wait_for(process, lambda: list(tmp_path.glob("runs/*/.tiledseg.lock")))
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert not list(tmp_path.glob("runs/*/checkpoints/*"))
+def test_the_first_sigterm_ends_the_epoch_and_the_second_the_run_at_once(folder, tmp_path):
+    config = config_in(tmp_path).changed(network=PLAIN, epochs=2)
+    seen = []
+
+    class Terminate(keras.callbacks.Callback):
+        def __init__(self, batches):
+            super().__init__()
+            self.left = set(batches)
+
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(batch)
+            if batch in self.left:
+                signal.raise_signal(signal.SIGTERM)
+
+    def terminated(number, frame):
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        for batches, reached in (({1}, CONFIG.steps_per_epoch), ({1, 3}, 4)):
+            seen.clear()
+            with pytest.raises(SystemExit, match="143"):
+                Trainer(config).fit(*pairs(folder), progress=False, callbacks=[Terminate(batches)])
+            assert seen == list(range(reached))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    checkpoints = [path.parent.parent for path in tmp_path.glob("runs/*/checkpoints/*")]
+    assert len(checkpoints) == 1  # of the run whose epoch could end
 
 
 def test_a_run_without_a_checkpoint_starts_again(folder, tmp_path, unkilled):
