@@ -7,8 +7,6 @@ from typing import Any
 
 from tiledseg.errors import SettingError
 
-__all__ = ["extra"]
-
 
 def extra(module: str, name: str) -> Any:  # noqa: ANN401  modules have no common type
     """Load a module of a library that the extra `name` of this package installs."""

@@ -15,8 +15,6 @@ with warnings.catch_warnings():  # tqdm warns where the notebook widget is missi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["progress_bar"]
-
 _log = logging.getLogger("tiledseg")
 
 

@@ -11,15 +11,6 @@ if TYPE_CHECKING:
     import os
 
 
-__all__ = [
-    "AnyArray",
-    "FloatArray",
-    "PathLike",
-    "Sink",
-    "Source",
-    "TileCall",
-]
-
 AnyArray: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 PathLike: TypeAlias = "str | os.PathLike[str]"

@@ -22,34 +22,6 @@ if TYPE_CHECKING:
 else:
     np = lazy_loader.load("numpy", suppress_warning=True)  # help and settings do not need it
 
-__all__ = [
-    "all_of",
-    "array_of",
-    "check_callable",
-    "check_component",
-    "check_finite",
-    "check_image",
-    "check_labels",
-    "check_shape",
-    "did_you_mean",
-    "fraction",
-    "instance_of",
-    "invalid",
-    "items_of",
-    "listed",
-    "named",
-    "one_of",
-    "path_text",
-    "path_texts",
-    "read_region",
-    "real_number",
-    "real_pair",
-    "settings_of",
-    "shown",
-    "whole_number",
-    "whole_pair",
-]
-
 _LONGEST = 120
 _LONGEST_NAME = 100
 _MOST_LABELS = 5  # listed in one message

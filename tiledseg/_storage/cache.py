@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["DiskCache", "array_digest", "cache_folder", "file_digest", "sha256"]
-
 platformdirs = lazy_loader.load("platformdirs", suppress_warning=True)
 _log = logging.getLogger("tiledseg")
 

@@ -23,23 +23,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = [
-    "atomic_write",
-    "check_new_folder",
-    "check_writable",
-    "new_folder",
-    "open_regular",
-    "read_at",
-    "refuse",
-    "replaceable",
-    "settle",
-    "sync_file",
-    "sync_folder",
-    "take_place",
-    "write_bytes",
-    "write_text",
-]
-
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows alone has it, and lacks the next
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _SEEKING = threading.Lock()

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["hold", "locked"]
-
 filelock = lazy_loader.load("filelock", suppress_warning=True)  # its import takes 0.1 s
 
 _NAME = ".tiledseg.lock"

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-__all__ = ["load_keras", "logging_shown", "main"]
-
 _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
 _COMMANDS = {  # module and function, loaded when the command is called: the list of commands needs none
     "predict:predict": """Segment image files.

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tiledseg.data import DatasetStatistics, Manifest
     from tiledseg.plots import Rgb
 
-__all__ = ["DATA", "SPLIT", "dataset", "split", "split_of", "stats", "tile"]
-
 _RUN = RunConfig()
 DATA = Table("data", _RUN.data, "Data")
 SPLIT = Table(

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from tiledseg.evaluate import EvaluationResult, ScoredImage
     from tiledseg.models import Segmenter
 
-__all__ = ["DemoResult", "demo", "prepare_folder", "run_demo", "training_settings"]
-
 _log = logging.getLogger("tiledseg")
 _MARKER = ".tiledseg-demo"
 _FIELD = (1024, 1280)  # of a training image, at the magnification of the whole smear

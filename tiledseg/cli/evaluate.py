@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tiledseg.data import Pair
     from tiledseg.evaluate import EvaluationResult, ScoredImage
 
-__all__ = ["evaluate"]
-
 _RUN = RunConfig()
 _MAPS = "maps:"
 _DATA = Table("test_data", _RUN.test_data, "Data")

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = ["export"]
-
 _log = logging.getLogger("tiledseg")
 
 

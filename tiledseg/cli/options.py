@@ -17,23 +17,6 @@ from tiledseg.config import Config, by_name, laid_over, meanings_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = [
-    "Hint",
-    "Option",
-    "Table",
-    "any_of",
-    "choices_of",
-    "group",
-    "is_flag",
-    "is_text",
-    "limits_of",
-    "members_of",
-    "merged",
-    "metavar_of",
-    "options_of",
-    "parsed",
-]
-
 _Settings = TypeVar("_Settings", bound=Config)
 _INTERVAL = re.compile(r"[\[(][\d.]+, [^ ]+[\])]")
 

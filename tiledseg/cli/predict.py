@@ -20,20 +20,6 @@ from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import PredictConfig, RunConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
 
-__all__ = [
-    "TILING",
-    "ModelPath",
-    "OptionalModel",
-    "Trust",
-    "channels_of",
-    "check_model",
-    "check_tiling",
-    "load",
-    "plan",
-    "predict",
-    "tiling_for",
-]
-
 _SHAPE = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
 TILING = Table(
     "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from tiledseg.cli.options import Option, Table
 
-__all__ = ["Settings", "import_config", "needed", "read_run", "with_options"]
-
 _Settings = TypeVar("_Settings", bound=Config)
 _Value = TypeVar("_Value")
 _LARGEST = 1_000_000

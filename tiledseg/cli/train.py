@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tiledseg.data import Pair
     from tiledseg.train import TrainingResult
 
-__all__ = ["train"]
-
 _RUN = RunConfig()
 _RESUME = Parameter(
     help="Folder of a run to go on with, with the settings and the data that it began with.",

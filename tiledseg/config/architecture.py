@@ -14,17 +14,6 @@ from tiledseg.errors import SettingError
 if TYPE_CHECKING:
     from tiledseg.config.preprocessing import PreprocessingConfig
 
-__all__ = [
-    "Activation",
-    "ArchitectureConfig",
-    "ConvolutionsConfig",
-    "Dropout",
-    "InputShape",
-    "LevelsConfig",
-    "Norm",
-    "multiples",
-]
-
 InputShape: TypeAlias = Annotated[tuple[Count | None, Count | None, Count], as_numbers]
 """(height, width, channels) of a network's input in px; None for a free size."""
 

@@ -11,32 +11,6 @@ from tiledseg._validate import invalid
 from tiledseg.config.base import Choice, Count, Share, as_numbers, as_tuple
 from tiledseg.errors import SettingError
 
-__all__ = [
-    "NEEDS_RGB",
-    "AugmentSet",
-    "BlurConfig",
-    "BrightnessConfig",
-    "ContrastConfig",
-    "ElasticConfig",
-    "FlipConfig",
-    "GammaConfig",
-    "GeometricConfig",
-    "HueConfig",
-    "JpegConfig",
-    "LensConfig",
-    "NoiseConfig",
-    "PhotometricConfig",
-    "RotateConfig",
-    "SharpenConfig",
-    "ShearConfig",
-    "StainConfig",
-    "TransformConfig",
-    "Transforms",
-    "WarpConfig",
-    "ZoomConfig",
-    "augmenting",
-]
-
 _Number = TypeVar("_Number", int, float)
 
 

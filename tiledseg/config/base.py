@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler
     from pydantic_core import ErrorDetails
 
-__all__ = ["Config", "Count", "Names", "Pair", "Share", "by_name", "complaint", "laid_over", "pair_of"]
-
 _LONGEST_TEXT = 100_000
 
 

@@ -23,8 +23,6 @@ from tiledseg.config.base import (
 from tiledseg.config.tiling import TilingConfig, _Fraction, _Pixels
 from tiledseg.errors import FileError, SettingError
 
-__all__ = ["DataConfig", "MaskParts", "Record", "SplitConfig", "StatsConfig", "TileOrigin", "TileSetConfig"]
-
 MaskParts: TypeAlias = Literal["merged", "instances", "classes"]
 """What the masks of one image become."""
 

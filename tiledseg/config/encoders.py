@@ -10,8 +10,6 @@ from tiledseg.config.architecture import Activation, ArchitectureConfig, Dropout
 from tiledseg.config.base import Count, as_numbers
 from tiledseg.config.preprocessing import PreprocessingConfig
 
-__all__ = ["DeepLabV3PlusConfig", "EfficientUNetConfig", "EncodedConfig", "EncoderUNetConfig"]
-
 EfficientNet: TypeAlias = Literal[
     "efficientnet-b0",
     "efficientnet-b1",

@@ -10,8 +10,6 @@ from tiledseg.config.base import Config, Count, NotNegative, Regex
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 
-__all__ = ["EvaluateConfig", "EvaluateJobConfig"]
-
 
 class EvaluateConfig(Config):
     """How a segmenter is scored."""

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from tiledseg.config.base import Config, Count, MaskThreshold, Names, as_tuple
 
-__all__ = ["ExportConfig"]
-
 
 class ExportConfig(Config):
     """How the cells of masks are written for other programs."""

@@ -25,8 +25,6 @@ from tiledseg.errors import SettingError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Entry", "Imported", "Note", "Outcome", "import_founding"]
-
 Outcome: TypeAlias = Literal["converted", "dropped", "unusable"]
 """Whether the meaning of a key was kept, is not needed here, or was lost."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from tiledseg.config.augment import TransformConfig
 
-__all__ = ["AUGMENTOR_KEYS", "CONVERTED", "DROPPED", "UNUSABLE", "Place", "threshold_method", "transforms_of"]
-
 
 def _same(value: object) -> object:
     return value

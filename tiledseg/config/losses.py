@@ -8,22 +8,6 @@ from pydantic import Field
 
 from tiledseg.config.base import Choice, Count, NotNegative, Positive, Share, by_name
 
-__all__ = [
-    "BasnetConfig",
-    "BceConfig",
-    "BceDiceConfig",
-    "BceIouConfig",
-    "BootstrapConfig",
-    "BoundaryConfig",
-    "DiceConfig",
-    "FocalConfig",
-    "FocalTverskyConfig",
-    "IouConfig",
-    "LossConfig",
-    "MissingLabelsConfig",
-    "TverskyConfig",
-]
-
 
 class BceConfig(Choice):
     """Cross-entropy of every px and class."""

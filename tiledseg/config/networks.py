@@ -16,19 +16,6 @@ from tiledseg.config.architecture import (
 from tiledseg.config.base import Count, Positive, as_numbers
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 
-__all__ = [
-    "AttentionUNetConfig",
-    "MultiResUNetConfig",
-    "NetworkConfig",
-    "ResEncUNetConfig",
-    "SharpUNetConfig",
-    "SwinUNetConfig",
-    "TransUNetConfig",
-    "U2NetConfig",
-    "UNet3PlusConfig",
-    "UNetConfig",
-]
-
 _Counts = Annotated[tuple[Count, ...], Field(min_length=1, max_length=6), as_numbers]
 
 

@@ -8,17 +8,6 @@ from pydantic import Field
 
 from tiledseg.config.base import Choice, Count, NotNegative, Share, by_name
 
-__all__ = [
-    "AdamConfig",
-    "AdamWConfig",
-    "ConstantConfig",
-    "CosineConfig",
-    "OptimizerConfig",
-    "PlateauConfig",
-    "ScheduleConfig",
-    "SgdConfig",
-]
-
 _Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -13,8 +13,6 @@ from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
 
-__all__ = ["AutoThreshold", "ColourName", "PredictConfig", "PredictJobConfig", "Product", "rgb_of"]
-
 _NAMES = {
     "black": "#000000", "silver": "#c0c0c0", "gray": "#808080", "grey": "#808080", "white": "#ffffff",
     "maroon": "#800000", "red": "#ff0000", "purple": "#800080", "fuchsia": "#ff00ff", "magenta": "#ff00ff",

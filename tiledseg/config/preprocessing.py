@@ -10,8 +10,6 @@ from tiledseg._validate import invalid
 from tiledseg.config.base import Config, Count, Positive, as_numbers
 from tiledseg.errors import SettingError
 
-__all__ = ["PreprocessingConfig"]
-
 
 class PreprocessingConfig(Config):
     """The one preparation of pixels, the same in training and prediction."""

@@ -9,8 +9,6 @@ from tiledseg.config.export import ExportConfig
 from tiledseg.config.predict import PredictJobConfig
 from tiledseg.config.train import TrainConfig
 
-__all__ = ["RunConfig"]
-
 
 class RunConfig(Config):
     """All settings of a run, as a TOML file holds them."""

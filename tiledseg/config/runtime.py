@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from tiledseg.config.base import Config, Count, as_tuple
 
-__all__ = ["TTA", "Engine", "Precision", "RuntimeConfig"]
-
 Engine: TypeAlias = Literal["auto", "keras", "openvino"]
 """What runs a Keras network; ``auto`` takes OpenVINO where that pays."""
 

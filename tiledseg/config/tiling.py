@@ -10,8 +10,6 @@ from tiledseg._validate import invalid
 from tiledseg.config.base import Config, Count, Pair, as_numbers, numbers_of, pair_of
 from tiledseg.errors import SettingError
 
-__all__ = ["Blend", "PadMode", "TilingConfig"]
-
 Blend: TypeAlias = Literal["crop", "constant", "linear", "hann", "gaussian"]
 """Name of a blending window."""
 

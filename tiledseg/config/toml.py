@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tomlkit.container import Container
     from tomlkit.items import Table
 
-__all__ = ["descriptions_of", "meanings_of", "read_toml", "summary_of", "write_toml"]
-
 _WIDTH = 96
 _DEEP = re.compile(
     r"""(?<![\w"'.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){17}"""

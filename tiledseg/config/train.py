@@ -28,8 +28,6 @@ from tiledseg.config.optimizer import AdamConfig, ConstantConfig, OptimizerConfi
 from tiledseg.config.preprocessing import PreprocessingConfig
 from tiledseg.config.tiling import TilingConfig
 
-__all__ = ["TrainConfig"]
-
 
 def _expected(before: dict[str, Any]) -> PreprocessingConfig:
     """Give the preparation that suits a network, which is checked before it."""

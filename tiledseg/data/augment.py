@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     )
     from tiledseg.data.cache import PreparedPair
 
-__all__ = ["GEOMETRIC", "IDENTITY", "CropMap", "change_values", "check_values", "draw_map"]
-
 _Rng = np.random.Generator
 _Matrix = np.ndarray[Any, np.dtype[np.float64]]
 _Displace: TypeAlias = "Callable[[FloatArray], FloatArray]"

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from tiledseg.data.pairs import Pair
     from tiledseg.preprocess import Limits
 
-__all__ = ["PreparedPair", "prepare_pair", "prepare_pairs"]
-
 _MOST_FOREGROUND = 4096  # foreground px stored for each image; crops drawn around more would not differ
 _MOST_RECENT = 4  # pairs read last, held in memory: neighbouring crops of one image read it once
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tiledseg.data.augment import CropMap
     from tiledseg.tiling import Box
 
-__all__ = ["CropSampler", "GridCrops", "crops_to_cover"]
-
 _JITTER = 0.25  # largest distance of the foreground px from the crop's centre, as a share of the crop
 _CHANNELS_AT_ONCE = 4  # OpenCV's limit
 

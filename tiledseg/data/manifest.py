@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["Manifest", "as_records", "check_disjoint", "describe", "read_text", "write_manifest"]
-
 _LARGEST = 2**30  # bytes
 
 

@@ -34,25 +34,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.config import MaskParts, PreprocessingConfig
 
-__all__ = [
-    "Pair",
-    "PairLike",
-    "Problem",
-    "ProblemKind",
-    "as_pair",
-    "as_pairs",
-    "check_apart",
-    "check_mask",
-    "each_pair",
-    "listed_problems",
-    "load_image",
-    "load_pair",
-    "load_shrunk",
-    "mask_files",
-    "natural",
-    "shrink_labels",
-]
-
 _MOST_NAMES, _MOST_ERRORS, _MOST_VALUES = 20, 10, 5  # in one message
 _LARGEST_LABEL = 255
 _FIND = "Find some with tiledseg.data.find_pairs."

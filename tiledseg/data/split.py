@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tiledseg.config import Record
 
-__all__ = ["group_of", "random_rank", "split_records"]
-
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
 _MOST_TRIED = 300  # groups: all pairs of more take too long, and more groups even out by themselves
 _MOST_ROUNDS = 20

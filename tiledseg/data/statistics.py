@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.config import Record
 
-__all__ = ["DatasetStatistics", "SplitStatistics", "statistics_of"]
-
 _MOST_SIZES = 4
 
 

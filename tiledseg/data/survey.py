@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.data.pairs import ProblemKind
 
-__all__ = ["Survey", "find_pairs", "pairs_of", "survey"]
-
 _log = logging.getLogger("tiledseg")
 _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}

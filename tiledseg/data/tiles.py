@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.data.pairs import Pair
 
-__all__ = ["MANIFEST", "TileSet", "write_tiles"]
-
 MANIFEST = "manifest.jsonl"
 """Name of a tile set's manifest in its folder."""
 

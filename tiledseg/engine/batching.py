@@ -32,17 +32,6 @@ if TYPE_CHECKING:
     _Call: TypeAlias = Callable[[AnyArray], FloatArray]
     _Batch: TypeAlias = "list[tuple[_Request, int, int]]"  # parts of requests: first and last tile
 
-__all__ = [
-    "Backoff",
-    "Batcher",
-    "allowed_memory",
-    "available_memory",
-    "check_memory",
-    "fitting_batch",
-    "is_out_of_memory",
-    "overlapped",
-]
-
 _log = logging.getLogger("tiledseg")
 
 _PIXELS_PER_CALL = 512 * 512  # on a CPU, more per call was slower: the processor's cache overflows

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, TileCall
 
-__all__ = ["CallablePredictor", "Predictor", "checked_outputs", "failures_named"]
-
 
 class Predictor(Protocol):
     """A network that can be called on batches of tiles."""

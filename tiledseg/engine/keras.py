@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     _Call: TypeAlias = Callable[[FloatArray], AnyArray]
 
-__all__ = ["KerasPredictor", "backend", "n_devices", "n_gpus", "padded", "ready_shape", "replicas"]
-
 _Model: TypeAlias = Any  # Keras has no types
 _log = logging.getLogger("tiledseg")
 

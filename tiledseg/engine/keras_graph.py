@@ -13,8 +13,6 @@ from tiledseg.tiling import Axis, Grow, ReceptiveField, Rule, Slide, Step, Windo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Graph", "read_graph"]
-
 _Model: TypeAlias = Any  # Keras has no types
 _Operation: TypeAlias = Any  # a layer or an operation of ``keras.ops``
 _Node: TypeAlias = Any  # one use of an operation

@@ -35,8 +35,6 @@ else:
     keras = lazy_loader.load("tiledseg.engine.keras", suppress_warning=True)
     openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
 
-__all__ = ["ModelReference", "Network"]
-
 _log = logging.getLogger("tiledseg")
 _WORTH = 1e12  # multiplications, about 10 s on two cores: a conversion to OpenVINO takes a few seconds
 _MANY = 1 << 30  # tiles: more than any image has

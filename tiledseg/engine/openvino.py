@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]
 
-__all__ = ["OpenVinoPredictor", "computes_bf16"]
-
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the largest output, or of 1 where that is smaller
 _SHARE = {"f32": 1.0, "bf16": 0.999}  # of the outputs that must be within the tolerance

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import TTA
 
-__all__ = ["COPIES", "Augmented"]
-
 COPIES: dict[TTA | None, int] = {None: 1, "flips": 4, "d4": 8}
 """Number of copies of each tile."""
 

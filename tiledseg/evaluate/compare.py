@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from tiledseg.evaluate.scores import ImageScores
 
-__all__ = ["Comparison", "Difference", "compare"]
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:

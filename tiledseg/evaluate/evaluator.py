@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tiledseg.evaluate.maps import MapSource
     from tiledseg.evaluate.scores import ImageScores
 
-__all__ = ["Evaluator", "ScoredImage"]
-
 _log = logging.getLogger("tiledseg")
 _PAIR_ERRORS = (ArrayError, FileError, MemoryError)
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tiledseg.engine import Network
     from tiledseg.evaluate.scores import ImageScores
 
-__all__ = ["LoadedPair", "MapSource", "PrecomputedMaps", "PredictedMaps", "find_maps", "read_map"]
-
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 

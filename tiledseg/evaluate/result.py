@@ -60,8 +60,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["EvaluationResult"]
-
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:

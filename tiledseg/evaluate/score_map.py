@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.metrics import BoundaryCounts, InstanceCounts
 
-__all__ = ["MapScorer", "ShapeScorer", "score_map", "scored_map"]
-
 _log = logging.getLogger("tiledseg")
 _ROWS_AT_ONCE = 256
 _MOST_PX = 2**28  # outlines and cells of a whole image are found at once, with about 16 bytes per px

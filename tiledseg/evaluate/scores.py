@@ -29,17 +29,6 @@ from tiledseg.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = [
-    "SCORES",
-    "FailedPair",
-    "ImageScores",
-    "ThresholdCurve",
-    "added",
-    "mean",
-    "of_classes",
-    "pooled",
-]
-
 _EQUAL_WITHIN = 1e-9
 _Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 

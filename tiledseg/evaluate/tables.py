@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 
     from tiledseg.evaluate.scores import FailedPair, ImageScores
 
-__all__ = [
-    "SHOWN",
-    "Rows",
-    "as_csv",
-    "as_json",
-    "as_markdown",
-    "as_text",
-    "listed",
-    "number",
-    "plain",
-    "row_of",
-]
-
 _LONGEST_NAME = 32
 SHOWN = ("dice", "iou", "precision", "recall", "boundary_f1", "panoptic_quality")
 _HEADING = (

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.objects import Cell
 
-__all__ = ["write_coco"]
-
 _ITEMS, _FIX = "be tuples of a file name and labels", 'Pass ("a.png", labels), for example.'
 _BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # format of COCO's compressed run lengths
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.objects import Cell
 
-__all__ = ["ascii_text", "check_named", "names_of", "write_geojson"]
-
 _NAMESPACE = uuid.UUID("9d6a4b5e-3c0f-5a3b-9a55-0d1c6d1b7f42")
 
 

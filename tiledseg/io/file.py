@@ -21,26 +21,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, PathLike
 
-__all__ = [
-    "MARKS",
-    "MAX_PIXELS",
-    "Alpha",
-    "Kind",
-    "Palette",
-    "Purpose",
-    "Reader",
-    "Request",
-    "check_max_pixels",
-    "check_opaque",
-    "check_page",
-    "exif_orientation",
-    "is_turned",
-    "opened",
-    "sniff",
-    "state_of",
-    "upright",
-]
-
 MAX_PIXELS = 2**30
 """Default limit on an image's height times width, in px; also OpenCV's own."""
 

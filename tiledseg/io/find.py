@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["SUFFIXES", "find_images"]
-
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 """Suffixes that mark an image in a folder, in lower case; capitals count as well."""
 

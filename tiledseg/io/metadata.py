@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["ImageMetadata", "PixelSize", "ome_pixels", "pixel_size_of", "pixel_size_of_scale"]
-
 _MICROMETRES = {
     "nm": 1e-3, "nanometer": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "micrometer": 1.0,
     "\\u00b5m": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6,

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from tiledseg.io.file import Alpha
     from tiledseg.io.source import Regions
 
-__all__ = ["MAX_REGION_PIXELS", "open_image"]
-
 MAX_REGION_PIXELS = 2**38
 """Default limit on height times width of an image that is read by region, in px."""
 

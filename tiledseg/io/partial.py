@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["Partial", "check_identity", "partial"]
-
 
 class Partial:
     """A file or folder that is being written, and the journal of what of it is stored."""

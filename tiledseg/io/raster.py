@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Kind, Reader, Request
 
-__all__ = ["encode_png", "raster_shape", "read_raster"]
-
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {_GREY: 1, _COLOUR: 3, _PALETTE: 1, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}

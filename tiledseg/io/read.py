@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.io.file import Alpha, Palette
 
-__all__ = ["image_shape", "read_image", "read_mask", "read_probs"]
-
 _LARGEST = 255
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tiledseg.io.metadata import PixelSize
     from tiledseg.io.partial import Partial
 
-__all__ = ["ImageSink", "create_image"]
-
 _Part: TypeAlias = tuple[slice, slice]
 _STORES: dict[tuple[str, ...], type[TileStore]] = {
     (".ome.tif", ".ome.tiff"): TiffStore,

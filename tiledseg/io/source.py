@@ -25,19 +25,6 @@ if TYPE_CHECKING:
     from tiledseg.io.file import Reader
     from tiledseg.io.metadata import PixelSize
 
-__all__ = [
-    "Blocks",
-    "CachedBlocks",
-    "Facts",
-    "ImageSource",
-    "RawRows",
-    "Regions",
-    "Selection",
-    "WholeImage",
-    "read_whole",
-    "region",
-]
-
 _CACHE_BYTES = 40 << 20
 _READ_BYTES = 1 << 20  # at once: more leaves the processor's cache
 _THREADS = min(8, os.cpu_count() or 1)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.io.metadata import ImageMetadata
 
-__all__ = ["TILE", "UNFINISHED", "NpyStore", "TiffStore", "TileStore", "ZarrStore"]
-
 TILE = 512
 """Height and width of the tiles that are written, in px."""
 

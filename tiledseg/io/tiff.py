@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tiledseg.io.file import Reader, Request
     from tiledseg.io.source import Regions
 
-__all__ = ["read_tiff", "tiff_shape", "tiff_source"]
-
 _LISTED = 8
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
 _SLIDES = {"svs", "ndpi", "bif", "philips"}  # their first series is the scan, others are label and overview

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from tiledseg.io.file import Reader, Request
 
-__all__ = ["Colours", "Directory", "check_complete", "check_ome", "check_page", "directories_of", "images_of"]
-
 _MOST_PAGES = 2**16
 _MOST_TAGS = 4096
 _MOST_LEVELS = 64

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tiledseg.io.file import Reader, Request
     from tiledseg.io.tiff_checks import Colours
 
-__all__ = ["Plane", "TiffBlocks", "raw_rows"]
-
 _LARGEST_BLOCK = 2**30
 
 

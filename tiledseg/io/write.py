@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-__all__ = ["write_image", "write_mask", "write_probs"]
-
 _PNG, _TIFF = {".png"}, {".tif", ".tiff"}
 _LOSSY = {".jpg", ".jpeg"}
 _LARGEST_PNG_SIDE = 2**20  # OpenCV's

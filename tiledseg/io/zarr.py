@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tiledseg.io.metadata import PixelSize
     from tiledseg.io.source import Regions, Selection
 
-__all__ = ["is_zarr", "zarr_source"]
-
 _LARGEST_CHUNK = 2**30
 _NAMES = {"y": "y", "height": "y", "row": "y", "x": "x", "width": "x", "column": "x"} | {
     "c": "c", "s": "c", "channel": "c", "z": "z", "t": "t", "time": "t"

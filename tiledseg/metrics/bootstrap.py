@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Interval", "bootstrap_interval"]
-
 _AT_ONCE = 2**22  # numbers drawn at a time
 _MOST_RESAMPLES = 10**6
 

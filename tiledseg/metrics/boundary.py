@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = [
-    "BoundaryCounts",
-    "OutlineDistances",
-    "boundary_f1",
-    "default_tolerance",
-    "hausdorff95",
-    "outline_distances",
-]
-
 _OF_DIAGONAL = 0.0075  # Csurka et al. (2013)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 

@@ -16,21 +16,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = [
-    "Counts",
-    "Summable",
-    "accuracy",
-    "binary_mask",
-    "count",
-    "count_classes",
-    "dice",
-    "iou",
-    "label_pair",
-    "precision",
-    "recall",
-    "specificity",
-]
-
 _ROWS_AT_ONCE = 256
 _MOST_CLASSES = 4096  # a table of all pairs of them is held in memory
 

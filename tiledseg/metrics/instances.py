@@ -17,15 +17,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = [
-    "IOU_THRESHOLDS",
-    "InstanceCounts",
-    "average_precision",
-    "components",
-    "match_instances",
-    "panoptic_quality",
-]
-
 IOU_THRESHOLDS: tuple[float, ...] = tuple(percent / 100 for percent in range(50, 100, 5))
 """Intersections over union above which two instances match: 0.5, 0.55, … 0.95."""
 

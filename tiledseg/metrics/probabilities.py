@@ -17,16 +17,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = [
-    "CURVE_THRESHOLDS",
-    "ProbabilityCounts",
-    "Reliability",
-    "calibration_error",
-    "count_probabilities",
-    "counts_at_thresholds",
-    "reliability",
-]
-
 _BINS = 256  # a power of two: a float32 times it is exact, so bins agree with `>=`
 _RELIABILITY_BINS = 16
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = ["SEAM_DISTANCES", "SeamErrorTally", "SeamErrors", "SeamRatio", "SeamTally", "seam_ratio"]
-
 SEAM_DISTANCES: tuple[int, ...] = (0, 2, 4, 8, 16, 32, 64, 128)
 """Where the bins of distance begin, in px; the px on both sides of a border have distance 0."""
 

@@ -13,18 +13,6 @@ from typing import Any, TypeAlias
 
 from tiledseg._backend import keras
 
-__all__ = [
-    "BACKBONES",
-    "IMAGE",
-    "Backbone",
-    "from_keras",
-    "layers_behind",
-    "layers_of",
-    "new_names",
-    "sources",
-    "with_dilation",
-]
-
 Layers: TypeAlias = dict[str, dict[str, Any]]
 """Configurations of layers by name, in the order of computation."""
 

@@ -11,18 +11,6 @@ from tiledseg._backend import keras
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "INITIALIZER",
-    "ConvBlock",
-    "ConvNorm",
-    "encoded",
-    "final_activation",
-    "head",
-    "joined",
-    "normalised",
-    "side_head",
-]
-
 INITIALIZER = "he_normal"
 
 _MOMENTUM = 0.9  # Keras' 0.99 lags for hundreds of steps: after short runs inference knew nothing yet

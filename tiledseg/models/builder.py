@@ -14,8 +14,6 @@ from tiledseg.models.blocks import head
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NetworkBuilder", "SideOutput"]
-
 _Settings_co = TypeVar("_Settings_co", bound=ArchitectureConfig, covariant=True)
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from tiledseg._types import FloatArray, PathLike
     from tiledseg.models.builder import NetworkBuilder
 
-__all__ = ["CONFIG", "WEIGHTS", "damaged", "read_config", "read_network", "write_bundle"]
-
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 _FILES = frozenset({CONFIG, WEIGHTS, CARD})
 _FORMAT = 1

@@ -28,8 +28,6 @@ from tiledseg.models.backbones import (
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
 
-__all__ = ["Encoder"]
-
 _DEEPEST = 32  # total stride of every backbone
 _RGB = 3
 # What the published files of EfficientNet hold: Keras' builder takes the root of the variance again.

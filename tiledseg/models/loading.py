@@ -30,8 +30,6 @@ else:
     registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
     segmenter = lazy_loader.load("tiledseg.models.segmenter", suppress_warning=True)
 
-__all__ = ["BundleReference", "load_model", "shipped_folder", "shipped_or"]
-
 _SHIPPED = ("demo",)
 _SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 _FOREIGN = {

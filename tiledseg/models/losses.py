@@ -20,8 +20,6 @@ from tiledseg.errors import ArrayError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["SegmentationLoss", "build_loss"]
-
 _LOSS_CONFIG: TypeAdapter[Any] = TypeAdapter(LossConfig)
 _SMOOTHING = 1.0  # of soft counts
 _WINDOW, _SIGMA = 11, 1.5  # of the Gaussian window of Wang et al. (2004)

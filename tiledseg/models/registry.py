@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from tiledseg.config import NetworkConfig
     from tiledseg.models.builder import NetworkBuilder
 
-__all__ = ["build_model", "builder_for", "training_network"]
-
 _BUILDERS: dict[type[ArchitectureConfig], type[NetworkBuilder[Any]]] = {
     AttentionUNetConfig: AttentionUNetBuilder,
     MultiResUNetConfig: MultiResUNetBuilder,

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike, Source
 
-__all__ = ["Segmenter"]
-
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Segmenter:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = ["Cell", "Ring", "cells_of"]
-
 Ring = list[tuple[int, int]]
 """Corners (x, y) of a closed line, the first again at the end."""
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from tiledseg._extras import extra
 
-__all__ = ["new_figure", "png_of"]
-
 _DPI = 150
 
 

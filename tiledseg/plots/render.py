@@ -25,17 +25,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
-__all__ = [
-    "ERROR_COLOURS",
-    "PALETTE",
-    "Colour",
-    "Rgb",
-    "as_rgb",
-    "colourise",
-    "error_overlay",
-    "overlay",
-]
-
 Colour: TypeAlias = tuple[int, int, int]
 """Red, green and blue, each in [0, 255]."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tiledseg.predict.plan import Plan
     from tiledseg.tiling import AxisGrid
 
-__all__ = ["check_client", "count_classes", "lazy_map", "spread"]
-
 _Result = TypeVar("_Result")
 _BLOCK = 2048  # px of an output chunk along one axis, about
 _MOST_READY = 4

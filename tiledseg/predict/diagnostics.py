@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import AxisGrid, Tile
 
-__all__ = ["Seam", "SeamReport", "SeamWatch", "check_exact", "seam_report"]
-
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = 1e-5
 

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from tiledseg.config import AutoThreshold, Product
     from tiledseg.io import ImageSource
 
-__all__ = ["FileOutcome", "FilesResult", "predict_files"]
-
 _log = logging.getLogger("tiledseg")
 _PX_OF_A_FILE = 1 << 22  # a guess, for whether converting the network pays
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tiledseg.engine import Network
     from tiledseg.tiling import AxisGrid, ReceptiveField, TileGrid
 
-__all__ = ["Verdict", "judge", "lay_out"]
-
 Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
 """``exact``: tiled equals whole; ``approximate``: it need not; ``impossible``: no tiling would make it."""
 

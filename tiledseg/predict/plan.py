@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import TileGrid
 
-__all__ = ["Plan"]
-
 _MIB = 1 << 20
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import Output, Tile
 
-__all__ = ["opened", "plan", "prepared", "run_plan", "tiled_predict"]
-
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
 _ROWS_AT_ONCE = 256

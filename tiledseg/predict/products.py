@@ -31,16 +31,6 @@ if TYPE_CHECKING:
     from tiledseg.config import AutoThreshold, PredictConfig, Product
     from tiledseg.io import ImageSink, ImageSource
 
-__all__ = [
-    "FOLDERS",
-    "ProductSink",
-    "check_size",
-    "check_targets",
-    "is_streamed",
-    "targets_of",
-    "written_at_the_end",
-]
-
 FOLDERS: dict[Product, str] = {
     "mask": "masks",
     "probs": "probs",

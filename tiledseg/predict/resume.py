@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from tiledseg.config import PredictConfig, Product, TilingConfig
 
-__all__ = ["fingerprint_of", "record_run"]
-
 _RECORD = ".tiledseg-resume.json"
 _WITHOUT_EFFECT = {"batch_size", "recursive", "existing", "resume", "write"}
 

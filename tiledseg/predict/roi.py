@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.tiling import Tile, TileGrid
 
-__all__ = ["Roi", "tiles_in"]
-
 Roi: TypeAlias = Source | Literal["tissue"]
 """Where to predict: a mask, or how to find one."""
 

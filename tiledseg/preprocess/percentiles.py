@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import Source
 
-__all__ = ["Limits", "percentiles_of"]
-
 Limits: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """The lower and the upper percentile of each channel, float64 (C,) each."""
 

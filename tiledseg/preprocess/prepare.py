@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, Source
     from tiledseg.preprocess.percentiles import Limits
 
-__all__ = ["Prepared", "prepare", "shrunk"]
-
 _LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 _LAB_SPAN = np.array([100, 255, 255], np.float32)

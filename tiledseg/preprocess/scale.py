@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tiledseg._types import FloatArray, Source
     from tiledseg.config import PreprocessingConfig
 
-__all__ = ["Sharpened", "Shrunk", "blurred", "scaled_length", "sharpen_margin"]
-
 _ROWS_AT_ONCE = 128
 _CHANNELS_AT_ONCE = 4  # OpenCV takes at most 128
 _SIGMAS = 4  # beyond this, a Gaussian changes an 8-bit value by less than half a level

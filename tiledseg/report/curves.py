@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.evaluate import Comparison, EvaluationResult
 
-__all__ = ["Chart", "Line", "charts_of", "pairs_chart", "write_split_chart"]
-
 _WIDTH, _HEIGHT = 420, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 46
 _SHARES = tuple((tick / 4, f"{tick / 4:g}") for tick in range(5))

@@ -31,17 +31,6 @@ if TYPE_CHECKING:
     from tiledseg.metrics import Interval
     from tiledseg.report.pictures import Picture
 
-__all__ = [
-    "SCORE_NAMES",
-    "UNKNOWN",
-    "key_figures",
-    "lead",
-    "signed",
-    "verdict",
-    "write_evaluation",
-    "write_report",
-]
-
 _ERRORS = ("found", "false", "missed")
 _PACKAGES = ("keras", "tensorflow", "numpy", "opencv-python-headless")
 _TIMES = "\N{MULTIPLICATION SIGN}"

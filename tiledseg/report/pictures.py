@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.plots import Rgb
 
-__all__ = [
-    "LONGEST_PX",
-    "Picture",
-    "PictureRow",
-    "WorstCases",
-    "as_data_url",
-    "nearest_labels",
-    "picture_row",
-    "shrunk",
-]
-
 _log = logging.getLogger("tiledseg")
 LONGEST_PX = 1280
 _QUALITY = 88

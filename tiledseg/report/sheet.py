@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.plots import Rgb
 
-__all__ = ["contact_sheet", "mask_row"]
-
 _PAPER, _INK, _GREY = (255, 255, 255), (40, 40, 40), (110, 110, 110)
 _GAP_PX, _MARGIN_PX, _LINE_PX = 4, 20, 26
 _FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45

@@ -14,8 +14,6 @@ from tiledseg.samples.slide import blurred, texture
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
 
-__all__ = ["BLAST", "LYMPHOCYTE", "NEUTROPHIL", "PLASMA", "SMUDGE", "Cell", "Look", "paint_cell", "paint_red"]
-
 Range: TypeAlias = tuple[float, float]
 Dye: TypeAlias = tuple[float, float, float]
 

@@ -12,16 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
 
-__all__ = [
-    "Stain",
-    "blurred",
-    "developed",
-    "draw_stain",
-    "film",
-    "scatter_debris",
-    "texture",
-]
-
 # Optical density (natural logarithm) of red, green and blue per unit of azure, blue and eosin dye.
 _DENSITY = np.array([[0.79, 1.32, 0.31], [0.60, 0.47, 0.09], [0.115, 0.17, 0.175]])
 _DUST = np.array([0.6, 1.3, 6.5], np.float32)  # dyes that together look black

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import FloatArray, PathLike
 
-__all__ = ["Smear", "smear", "write_samples"]
-
 _SHORTEST = 64
 _MOST_PX = 2**28  # about 10 GiB of memory
 _MOST_CELLS = 10_000

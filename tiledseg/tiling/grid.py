@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from tiledseg.config import Blend
 
-__all__ = ["AxisGrid", "Box", "Tile", "TileGrid", "check_multiple"]
-
 _MOST_TILES = 1_000_000  # along one axis: more is a mistake, and their origins alone would fill the memory
 
 

@@ -24,17 +24,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, Sink
     from tiledseg.tiling.windows import AxisWindow
 
-__all__ = [
-    "Band",
-    "Carry",
-    "PanelPlan",
-    "Panels",
-    "add_weighted",
-    "needed_tiles",
-    "plan_panels",
-    "sums_dtype",
-]
-
 # A band across the whole width takes memory in proportion to it. Where the sink stores blocks, the map is
 # divided into panels of a few thousand px, each stitched from top to bottom. The last tiles of a panel extend
 # beyond it; their part there, the carry, is summed up in a temporary file until the next panel adds it: no

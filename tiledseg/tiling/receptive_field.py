@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-__all__ = ["UNKNOWN", "Axis", "Grow", "ReceptiveField", "Rule", "Slide", "Step", "Windows"]
-
 _STRIDES = 1 << 16  # in the axis of the computation: long enough that no end affects its middle
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, Sink
 
-__all__ = ["EnlargingSink", "Output", "OutputSink", "labels_of", "map_dtype", "map_shape"]
-
 Output: TypeAlias = Literal["probabilities", "mask", "labels", "uint8"]
 """Float32 probabilities, one label for each px (mask, labels), or probabilities times 255 as uint8."""
 

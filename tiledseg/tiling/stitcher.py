@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, Sink
 
-__all__ = ["Stitcher", "stitch_block", "touching_tiles"]
-
 _MOST_CHANNELS = 65536  # labels are 16 bits wide
 
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, Source
     from tiledseg.config import PadMode
 
-__all__ = ["TileBatch", "Tiler", "default_tiling", "padded_places"]
-
 _DEFAULT_TILE = 512  # px; for a network of free size
 _MAKE = "Make it with Tiler.grid(image.shape)."
 

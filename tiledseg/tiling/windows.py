@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import FloatArray
 
-__all__ = ["AxisWindow", "axis_windows"]
-
 # A tile's weight in the image is the outer product of its two windows. The windows of one axis sum to one
 # at each of its px, so the weights sum to one at each px of the image: no count map and no division. Weights
 # are multiples of 1/4096, so their products and the sums of these are exact in float32. Rounding is

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tiledseg.train.inputs import Feed
     from tiledseg.train.run_folder import History
 
-__all__ = ["BestNetwork", "EpochProgress", "FiniteGuard", "Stopper", "WeightAverage", "metrics_of"]
-
 _log = logging.getLogger("tiledseg")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOP_FILE = "stop"  # a file of this name in a run's folder ends the run after the epoch

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from tiledseg.train.run_folder import History
 
-__all__ = ["Checkpoint", "Checkpointer", "Restorer", "latest_checkpoint", "restore_variables"]
-
 _log = logging.getLogger("tiledseg")
 _SEAL = "tiledseg checkpoint 1 sha256:{}\n"
 _SEAL_BYTES = len(_SEAL.format("0" * 64))

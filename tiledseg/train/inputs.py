@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tiledseg.config import TrainConfig
     from tiledseg.data import Pair, PairLike, PreparedPair
 
-__all__ = ["CropSource", "Feed", "TrainingData", "sampler_of", "training_data"]
-
 _Batch: TypeAlias = "tuple[FloatArray, FloatArray]"
 
 

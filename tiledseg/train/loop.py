@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from tiledseg.train.checkpoint import Checkpoint
     from tiledseg.train.inputs import TrainingData
 
-__all__ = ["TrainingLoop", "check_devices", "compiled", "first_network", "precision_of_layers", "seeded"]
-
 _BEST, _CHECKPOINTS = "best", "checkpoints"
 _EXACT_ON_GPU = "--xla_gpu_deterministic_ops=true"
 

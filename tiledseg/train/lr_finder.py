@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tiledseg.data import PairLike
     from tiledseg.train.inputs import CropSource
 
-__all__ = ["OverfitResult", "RateResult", "find_learning_rate", "overfit_one_batch"]
-
 _WORSE = 4.0  # times the least loss: the rate is too high by then
 _SMOOTHING = 0.9
 _MOST_STEPS = 10**6

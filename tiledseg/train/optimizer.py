@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from tiledseg.config import TrainConfig
 
-__all__ = ["Plateau", "WarmCosine", "build_optimizer", "rate_of", "scheduled_rate"]
-
 _NOT_DECAYED = ["bias", "gamma", "beta"]  # moving them towards 0 regularises nothing
 
 

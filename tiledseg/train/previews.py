@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from tiledseg.tiling import ReceptiveField
     from tiledseg.train.run_folder import History
 
-__all__ = ["Curves", "Previews", "check_drawable", "write_overview"]
-
 _log = logging.getLogger("tiledseg")
 _LONGEST_PX, _STRIP_PX = 1024, 256  # of an epoch's picture, and of the same in a strip
 _VALID = "val_"

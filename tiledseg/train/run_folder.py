@@ -31,17 +31,6 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.config import TrainConfig
 
-__all__ = [
-    "History",
-    "RunRecord",
-    "check_settings",
-    "new_run_dir",
-    "read_settings",
-    "recorded_pairs",
-    "remove_leftovers",
-    "versions",
-]
-
 _log = logging.getLogger("tiledseg")
 _SETTINGS, _RECORD = "run.toml", "run.json"
 _MAY_CHANGE = {  # plays no part in what is computed

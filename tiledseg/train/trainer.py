@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tiledseg.data import PairLike
     from tiledseg.models import Segmenter
 
-__all__ = ["Trainer", "TrainingResult"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingResult:

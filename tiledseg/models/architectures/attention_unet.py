@@ -17,8 +17,6 @@ from tiledseg.config import AttentionUNetConfig
 from tiledseg.models.blocks import INITIALIZER, encoded, joined, normalised
 from tiledseg.models.builder import NetworkBuilder
 
-__all__ = ["AttentionUNetBuilder"]
-
 layers = keras.layers
 
 

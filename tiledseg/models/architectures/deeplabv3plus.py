@@ -16,8 +16,6 @@ from tiledseg.models.blocks import INITIALIZER, ConvNorm, final_activation, norm
 from tiledseg.models.builder import NetworkBuilder
 from tiledseg.models.encoder import Encoder
 
-__all__ = ["DeepLabV3PlusBuilder"]
-
 layers = keras.layers
 
 _LOW_STRIDE = 4

@@ -19,8 +19,6 @@ from tiledseg.models.encoder import Encoder
 if TYPE_CHECKING:
     from tiledseg._backend import keras
 
-__all__ = ["EncoderUNetBuilder"]
-
 
 @dataclass(frozen=True)
 class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]):

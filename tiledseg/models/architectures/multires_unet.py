@@ -16,8 +16,6 @@ from tiledseg.config import MultiResUNetConfig
 from tiledseg.models.blocks import ConvNorm, final_activation, joined, normalised
 from tiledseg.models.builder import NetworkBuilder
 
-__all__ = ["MultiResUNetBuilder"]
-
 layers = keras.layers
 
 

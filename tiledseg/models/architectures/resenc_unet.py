@@ -20,8 +20,6 @@ from tiledseg.config import ResEncUNetConfig
 from tiledseg.models.blocks import INITIALIZER, joined, normalised, side_head
 from tiledseg.models.builder import NetworkBuilder, SideOutput
 
-__all__ = ["ResEncUNetBuilder"]
-
 layers = keras.layers
 
 _SLOPE = 0.01

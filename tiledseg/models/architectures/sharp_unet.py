@@ -17,8 +17,6 @@ from tiledseg.config import SharpUNetConfig
 from tiledseg.models.blocks import ConvBlock, encoded, joined
 from tiledseg.models.builder import NetworkBuilder
 
-__all__ = ["SharpUNetBuilder"]
-
 _KERNEL = np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]], np.float32)
 
 

@@ -18,8 +18,6 @@ from tiledseg.config import SwinUNetConfig
 from tiledseg.models.builder import NetworkBuilder
 from tiledseg.tiling import Grow, Slide, Windows
 
-__all__ = ["DepthToSpace", "SpaceToDepth", "SwinUNetBuilder", "WindowAttention"]
-
 layers, ops = keras.layers, keras.ops
 
 _EPSILON = 1e-5

@@ -18,8 +18,6 @@ from tiledseg.models.blocks import ConvNorm, head
 from tiledseg.models.builder import NetworkBuilder
 from tiledseg.tiling import Slide
 
-__all__ = ["TransUNetBuilder"]
-
 layers, ops = keras.layers, keras.ops
 
 _EPSILON = 1e-6

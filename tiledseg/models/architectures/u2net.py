@@ -16,8 +16,6 @@ from tiledseg.config import U2NetConfig
 from tiledseg.models.blocks import ConvNorm, final_activation, head
 from tiledseg.models.builder import NetworkBuilder, SideOutput
 
-__all__ = ["U2NetBuilder"]
-
 layers = keras.layers
 
 # Table 1 of the paper: inner and outer filters of the blocks, the encoder's six and the decoder's five.

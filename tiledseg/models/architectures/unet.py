@@ -10,8 +10,6 @@ from tiledseg.config import UNetConfig
 from tiledseg.models.blocks import ConvBlock, encoded, joined
 from tiledseg.models.builder import NetworkBuilder
 
-__all__ = ["UNetBuilder"]
-
 
 @dataclass(frozen=True)
 class UNetBuilder(NetworkBuilder[UNetConfig]):

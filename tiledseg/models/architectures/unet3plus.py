@@ -21,8 +21,6 @@ from tiledseg.config import UNet3PlusConfig
 from tiledseg.models.blocks import ConvNorm, head, side_head
 from tiledseg.models.builder import NetworkBuilder, SideOutput
 
-__all__ = ["UNet3PlusBuilder"]
-
 layers = keras.layers
 
 _LEVELS = 5
