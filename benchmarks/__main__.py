@@ -32,7 +32,7 @@ _HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Run the benchmarks asked for, print and store them; give 1 where one of them failed."""
+    """Run the requested benchmarks, print and store their results; return 1 if one of them failed."""
     options = _options()
     if options.list:
         print("\n\n".join(f"{name}: {_docstring(name)}" for name in options.names))
@@ -55,8 +55,8 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, side by side.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"all, or some of {', '.join(_NAMES)}")
-    parser.add_argument("--quick", action="store_true", help="less data, fewer rounds: does it run?")
-    parser.add_argument("--list", action="store_true", help="say what is measured, how, and the bars")
+    parser.add_argument("--quick", action="store_true", help="less data, fewer rounds: a test that it runs")
+    parser.add_argument("--list", action="store_true", help="say what is measured, how, and the targets")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in _NAMES]
     if unknown:
@@ -71,7 +71,7 @@ def _docstring(name: str) -> str | None:
 
 
 def _rows(name: str, *, quick: bool) -> list[Row]:
-    """Run one benchmark; no rows where it failed, its traceback stands on the console."""
+    """Run one benchmark; return no rows if it failed: its traceback is on the console."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     try:
         return [Row.from_dict(row) for row in call_fresh(f"benchmarks.{name}:run", quick=quick)]
@@ -89,7 +89,7 @@ def _headline(about: dict[str, Any]) -> str:
 
 
 def _stored(about: dict[str, Any], results: dict[str, list[Row]]) -> Path:
-    """Write the results beside the benchmarks, and say where."""
+    """Write the results beside the benchmarks, and return the path."""
     path = _HERE / "results" / f"{about['started']}.json"
     path.parent.mkdir(exist_ok=True)
     stored = {name: [row.as_dict() for row in rows] for name, rows in results.items()}

@@ -1,4 +1,4 @@
-"""Times contenders in turn."""
+"""Timing of several contenders in turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ratios", "take_turns"]
 
 
 def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Run each contender once per round, in the same order, and give its wall times in seconds."""
+    """Run each contender once per round, in the same order, and return its wall times in seconds."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
@@ -24,5 +24,5 @@ def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> d
 
 
 def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> list[float]:
-    """Divide round by round: what slows a whole round down drops out."""
+    """Divide round by round: a slowdown of a whole round does not change the ratio."""
     return [above / below for above, below in zip(numerator, denominator, strict=True)]

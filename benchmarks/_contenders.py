@@ -1,9 +1,9 @@
-"""The same stitching by this project and by others, each at its best and as it comes.
+"""The same stitching by this project and by others, with their fastest and their default settings.
 
 All cut an image (H, W, 3) uint8 into 512 px tiles with 128 px of overlap, call a predictor that
-returns a tile's first channel, and blend; the map has to equal the image's first channel, which
-`wrong_by` measures. ``prepare(image)`` makes what the contender wants to be given, outside the
-time; the function it returns is what is timed.
+returns a tile's first channel, and blend. The map must equal the image's first channel; `wrong_by`
+measures this. ``prepare(image)`` makes the input of a contender, and its time is not counted; the
+function that it returns is timed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CONTENDERS", "wrong_by"]
 
 _TILE, _OVERLAP = 512, 128
-_CORES = torch.get_num_threads()  # what it takes when nothing is said
+_CORES = torch.get_num_threads()  # PyTorch's default
 
 
 def _ours(image: AnyArray, blend: str) -> Callable[[], AnyArray]:
@@ -63,7 +63,7 @@ def _monai_ready(
 
 
 def _tiler(image: AnyArray, batch: int, *, visits: bool) -> Callable[[], AnyArray]:
-    """Use tiler with our own gaussian: it has none, and its hann is zero at the image's border."""
+    """Use tiler with our gaussian: tiler has none, and its hann is zero at the image's border."""
     height, width, channels = image.shape
     place = (np.arange(_TILE) + 0.5 - _TILE / 2) / (_TILE / 8)
     bell = np.exp(-0.5 * np.square(place))
@@ -93,10 +93,10 @@ CONTENDERS: dict[str, Callable[[AnyArray], Callable[[], AnyArray]]] = {
     "MONAI constant, from its tensor": lambda image: _monai_ready(image, "constant"),
     "MONAI constant, from the array": lambda image: lambda: _monai(_tensor(image), "constant", 1),
     "tiler, 4 tiles per batch, no visits": lambda image: _tiler(image, 4, visits=False),
-    "tiler, as it comes": lambda image: _tiler(image, 1, visits=True),
+    "tiler, default settings": lambda image: _tiler(image, 1, visits=True),
 }
 
 
 def wrong_by(found: AnyArray, image: AnyArray) -> float:
-    """Give the largest error of a map against the image's first channel."""
+    """Return the largest error of a map against the image's first channel."""
     return float(np.abs(found.reshape(image.shape[:2]) - image[..., 0]).max())

@@ -16,8 +16,8 @@ __all__ = ["gflop"]
 def gflop(model: Any, size: int) -> float:
     """Count the operations of one square tile, in 10^9.
 
-    Multiplications and additions of convolutions and matrix products, two for each pair. What
-    else a network does, activations and normalisations say, is left out, as papers do.
+        Multiplications and additions of convolutions and matrix products count, two for each pair. Other
+    operations, for example activations and normalisations, do not count, as in papers.
     """
     spec = tf.TensorSpec((1, size, size, model.input_shape[-1]), tf.float32)
     concrete = tf.function(lambda tile: model(tile, training=False)).get_concrete_function(spec)

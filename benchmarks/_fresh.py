@@ -1,4 +1,4 @@
-"""Calls a function in an interpreter of its own."""
+"""A call of a function in an interpreter of its own."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 def call_fresh(target: str, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
     """Call ``module:function`` with arguments that JSON can hold, in a fresh interpreter.
 
-    What it returns comes back through JSON. Where it fails, its traceback stands on the console
-    and `subprocess.CalledProcessError` is raised here.
+        The result is returned through JSON. If the function fails, its traceback is on the console and
+    `subprocess.CalledProcessError` is raised here.
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")

@@ -38,15 +38,15 @@ def machine() -> dict[str, Any]:
 
 
 def load() -> float:
-    """Give how many processes wanted to run in the last minute."""
+    """Return the number of processes that were ready to run, averaged over the last minute."""
     return os.getloadavg()[0]
 
 
 class Bystanders:
     """How many cores other processes kept busy, on average, during a ``with`` block.
 
-    A contender with several threads falls far behind one with a single thread when even one core
-    is taken away now and then, long before the load of the last minute shows it.
+        A contender with several threads becomes much slower than one with a single thread when another
+    process takes a core from time to time, long before the load of the last minute shows it.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Bystanders:
 
 
 def _others_seconds() -> float:
-    """Give the processor seconds of all that runs but this process and its finished children."""
+    """Return the processor seconds of everything except this process and its finished children."""
     user, nice, system, _idle, _waiting, *interrupts = _machine_seconds()
     own = os.times()
     return user + nice + system + sum(interrupts[:3]) - sum(own[:4])

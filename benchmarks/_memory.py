@@ -1,4 +1,4 @@
-"""What the kernel says about this process's memory; Linux only."""
+"""The kernel's figures about this process's memory; Linux only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def status_bytes(field: str) -> int:
-    """Give a field of /proc/self/status in bytes, ``VmHWM`` or ``RssAnon``, say."""
+    """Return a field of /proc/self/status in bytes, for example ``VmHWM`` or ``RssAnon``."""
     for line in _STATUS.read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
@@ -26,7 +26,7 @@ def status_bytes(field: str) -> int:
 
 
 def peak_of(run: Callable[[], object]) -> int:
-    """Give the most bytes that are resident at any moment of a run; the kernel counts them itself."""
+    """Return the peak of resident bytes during a run, as the kernel counts it."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
     run()
@@ -34,10 +34,10 @@ def peak_of(run: Callable[[], object]) -> int:
 
 
 class AnonymousPeak:
-    """The most anonymous memory within a ``with`` block, looked at every millisecond.
+    """The peak of anonymous memory within a ``with`` block, measured every millisecond.
 
-    The kernel keeps no high-water mark of anonymous memory alone, and VmHWM counts the pages of
-    mapped files, which it can drop at any time and which fill whatever memory is free.
+    The kernel records no peak of anonymous memory alone. VmHWM also counts the pages of mapped files,
+    which the kernel can drop at any time and which fill all free memory.
     """
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ _HEIGHT, _WIDTH, _TILE = 1920, 2560, 512
 
 
 def network(rounds: int) -> list[float]:
-    """Give the MB of each round above the founding network's own."""
+    """Return the MB of each round above the founding network's own."""
     model = UNetBuilder(UNetConfig()).build()
     predictor = Network.of(model)
     tiling = TilingConfig(tile_size=_TILE, overlap=64)
@@ -35,7 +35,7 @@ def network(rounds: int) -> list[float]:
 
 
 def first_channel(name: str, rounds: int) -> list[float]:
-    """Give the MB of each round above what is resident when nothing runs."""
+    """Return the MB of each round above what is resident before it."""
 
     def predict(height: int, width: int) -> AnyArray:
         contender = CONTENDERS[name](_image(height, width))

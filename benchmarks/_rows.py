@@ -1,4 +1,4 @@
-"""What a benchmark reports: rows with a value and, where something is promised, its bar."""
+"""The results of a benchmark: rows with a value and, where something is promised, a target."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _VERDICTS = {True: "[green]met[/]", False: "[bold red]missed[/]", None: ""}
 class Row:
     """One figure.
 
-    ``samples`` are the single measurements that ``value`` is the median of. A figure with
-    ``at_least`` or ``at_most`` has a bar to meet. ``beside`` says what else belongs to it: how good what
-    was timed is, what a result took.
+        ``samples`` are the single measurements that ``value`` is the median of. A figure with
+        ``at_least`` or ``at_most`` has a target to meet. ``beside`` adds to it, for example
+    how good the timed result is.
     """
 
     what: str
@@ -38,20 +38,20 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is met; None without one."""
+        """Whether the target is met; None without a target."""
         if self.at_least is not None:
             return self.value >= self.at_least
         return None if self.at_most is None else self.value <= self.at_most
 
     @property
-    def bar(self) -> str:
-        """The bar in words."""
+    def target(self) -> str:
+        """The target in words."""
         if self.at_least is not None:
             return f"at least {self.at_least:.3g}"
         return "" if self.at_most is None else f"at most {self.at_most:.3g}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Give what is stored as JSON."""
+        """Return the row as it is stored in JSON."""
         return asdict(self) | {"met": self.met}
 
     @classmethod
@@ -60,16 +60,16 @@ class Row:
         return cls(**{key: value for key, value in stored.items() if key != "met"})
 
 
-def of_samples(what: str, samples: Sequence[float], unit: str = "", **bar: Any) -> Row:
+def of_samples(what: str, samples: Sequence[float], unit: str = "", **target: Any) -> Row:
     """Make the row of a median."""
-    return Row(what, statistics.median(samples), unit, tuple(samples), **bar)
+    return Row(what, statistics.median(samples), unit, tuple(samples), **target)
 
 
 def show(results: dict[str, list[Row]], machine: str, others: dict[str, float]) -> None:
     """Print one table of all rows; ``others`` are the cores that other processes took meanwhile."""
     console = Console()
     agree = any(row.beside for rows in results.values() for row in rows)
-    columns = ["measured", "median", "range", "bar", ""] + (["beside it"] if agree else [])
+    columns = ["measured", "median", "range", "target", ""] + (["beside it"] if agree else [])
     table = Table(*columns, title=machine, title_justify="left")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
@@ -81,7 +81,7 @@ def show(results: dict[str, list[Row]], machine: str, others: dict[str, float]) 
         table.add_row(f"[bold]{name}[/]: others took {others[name]:.2f} cores{busy}")
         for row in rows:
             mark = _mark(row.note, notes)
-            cells = [f"  {row.what}{mark}", _text(row), _range(row), row.bar, _VERDICTS[row.met]]
+            cells = [f"  {row.what}{mark}", _text(row), _range(row), row.target, _VERDICTS[row.met]]
             table.add_row(*cells, *([row.beside] if agree else []))
     console.width = max(console.width, 150 if agree else 120)
     console.print(table)

@@ -1,10 +1,10 @@
-"""What each architecture costs and sees: the table of docs/architectures.md.
+"""The cost and the receptive field of each architecture: the table of docs/architectures.md.
 
 What: the default settings of every architecture, 512 x 512 px, three channels, one class, random
 weights: parameters, GFLOP per tile, total stride, receptive field, whether tiling can be exact, and
-processor seconds per tile. How: parameters, stride and field are read off the graph as `plan` reads
-them; operations are counted on the traced graph, two for each multiplication with its addition;
-seconds are those of the processor, all cores together, which a busy machine changes little: the
+processor seconds per tile. How: parameters, stride and receptive field are read from the graph as
+`plan` reads them; operations are counted on the traced graph, two for each multiplication with its
+addition; seconds are processor time, all cores together, which a busy machine changes little: the
 median of up to three calls of one tile, compiled before. ``python -m benchmarks.architectures [name
 ...]`` writes the rows of all, or of some, into the page, between its two markers.
 """
@@ -38,7 +38,7 @@ _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
-    """Measure all; the first one alone where it is to be quick."""
+    """Measure all architectures; only the first one if `quick`."""
     return [row for name, kind in list(_kinds().items())[: 1 if quick else None] for row in _rows(name, kind)]
 
 
@@ -55,7 +55,7 @@ def _rows(name: str, kind: Any) -> list[Row]:
         Row(f"{name}: total stride", predictor.stride[0], "px"),
         Row(f"{name}: least overlap that is exact", _overlap(network), "px"),
         Row(
-            f"{name}: sees",
+            f"{name}: receptive field",
             _field(predictor),
             "px",
             note=", ".join(predictor.receptive_field.tile_dependent[:1]),
@@ -65,13 +65,13 @@ def _rows(name: str, kind: Any) -> list[Row]:
 
 
 def _field(predictor: Any) -> float:
-    """Side of the receptive field in px; infinite where the whole tile is seen."""
+    """Return the side of the receptive field in px; infinite if it is the whole tile."""
     field = predictor.receptive_field.extent
     return sum(field[0]) + 1 if field else float("inf")
 
 
 def _overlap(network: Any) -> float:
-    """Overlap that makes tiled equal whole; infinite where none does with tiles of this size."""
+    """Return the overlap with which tiled equals whole; infinite if none does with tiles of this size."""
     exact = TilingConfig(tile_size=_SIZE, overlap="exact")
     try:
         return plan(network, (4 * _SIZE, 4 * _SIZE), exact).grid.y.overlap

@@ -1,11 +1,11 @@
-"""Crops for training, augmented by everything there is.
+"""Crops for training, augmented by the whole default set.
 
-What: crops of 512 x 512 px of four generated smears of 2560 x 1920 px, kept in memory, through
-the whole default set: geometry folded into one map, colours, noise, JPEG, then the preparation
-for the network. How: two threads ask for batches of four, as training does; five rounds of 64
-crops after one to warm up; beside it one thread, the quarter turns alone, and no augmentation.
-On a busy machine look at the processor's time of a crop. Bar: 60 crops per second on two cores,
-so at most 2/60 s of the processor for one.
+What: crops of 512 x 512 px of four generated smears of 2560 x 1920 px, in memory, through the whole
+default set: geometry combined into one displacement field, colours, noise, JPEG, then the
+preparation for the network. How: two threads request batches of four, as training does; five rounds
+of 64 crops after one to warm up; for comparison one thread, only rotations by 90 degrees, and no
+augmentation. On a busy machine read the processor time of a crop. Target: 60 crops per second on two
+cores, so at most 2/60 s of processor time for one crop.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     return [
         of_samples(ours, rates[ours], "crops/s", at_least=_CROPS_PER_S),
         of_samples(
-            "default, the processor's time of a crop",
+            "default, processor time of a crop",
             [_processor(samplers["default"], length) for _ in range(rounds)],
             "ms",
             at_most=_CORES / _CROPS_PER_S * 1e3,

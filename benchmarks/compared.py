@@ -1,18 +1,18 @@
-"""All architectures on real smears: a like number of operations, the same time to train, one table.
+"""All architectures on real smears: similar numbers of operations, the same training time, one table.
 
-What: each architecture at the width that brings it near the GFLOP of a U-Net of 5 levels and 16
-filters, trained from nothing for the same processor time on the thumbnails of SegPC-2021 at 0.1 of
-the originals' size, and scored on held-out slides (mean Dice with its 95 %
-bootstrap interval over images), and on the six originals of the other camera. How: settings, crops
-and augmentation of ``examples/segpc/train.py``, a constant learning rate, a running average of the
-weights; the clock counts the seconds of both cores together, so that other work on the machine
-takes little away, and starts after the first step, which compiles. Seconds per image are processor
-time as well, for an original of 2560 x 1920 px, least of three. One run each, one seed: differences
-within the intervals are none.
+What: each architecture at a width with about the GFLOP of a U-Net of 5 levels and 16 filters,
+trained from scratch for the same processor time on the thumbnails of SegPC-2021 at 0.1 of the
+originals' size, and scored on held-out slides (mean Dice with its 95 % bootstrap interval over
+images) and on the six originals of the other camera. How: settings, crops and augmentation of
+``examples/segpc/train.py``, a constant learning rate, a running average of the weights. The clock
+counts the seconds of both cores together, so that other work on the machine changes little, and
+starts after the first step, which compiles. Seconds per image are processor time as well, for an
+original of 2560 x 1920 px, the least of three. One run each, one seed: differences within the
+intervals mean nothing.
 
     python -m benchmarks.compared --data FOLDER [--seconds 1500] [name ...]
 
-It takes the seconds for each of the twelve and about a third more.
+This takes the given seconds for each of the twelve, and about a third more.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _HEAD = (
 
 
 class _Clock(keras.callbacks.Callback):
-    """Ends the training once it has had its processor time."""
+    """Ends the training when its processor time is used up."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class _Clock(keras.callbacks.Callback):
 
 
 def main() -> int:
-    """Train and score all, or those that are named; write the table where it is whole."""
+    """Train and score all, or the named ones; write the table if it is complete."""
     options = _options()
     segpc, data = _example(), Path(options.data)
     segpc.ORIGINAL_SCALE = 0.1
@@ -163,7 +163,7 @@ def _options() -> argparse.Namespace:
 
 
 def _example() -> Any:
-    """Load the example, whose settings all have in common."""
+    """Load the example, whose settings are used for all."""
     path = Path(__file__).parents[1] / "examples" / "segpc" / "train.py"
     spec = importlib.util.spec_from_file_location("segpc_train", path)
     if spec is None or spec.loader is None:
@@ -202,7 +202,7 @@ def _gflop(name: str) -> float:
 
 
 def _seconds(segmenter: ts.Segmenter, image: Any) -> float:
-    """Give the processor time of one original, all cores together."""
+    """Return the processor time for one original, all cores together."""
     taken = []
     for _ in range(4):  # the first one compiles
         started = time.process_time()

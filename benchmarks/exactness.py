@@ -1,17 +1,17 @@
-"""How far tiled maps are from the whole image's, and what that takes: the table of docs/tiling.md.
+"""How far tiled maps are from the map of the whole image: the table of docs/tiling.md.
 
-What: small networks of every architecture, random weights, noise of fine and coarse grains, 704 x
-896 px; where exact tiles would be larger than that, a strip that is one tile high. Batch
-normalisations have the statistics of that image, and gains and offsets drawn at random. Each map
-is compared with that of the network run on the whole image at once: the largest difference of
-probabilities, and the px computed per image px. Ours are ``overlap="exact"``, and the default
-tiling, a quarter of the tile and gaussian. MONAI is ``sliding_window_inference`` with an overlap
-of 0.25 and its gaussian mode, as in its examples. nnU-Net's grid is written here as its paper
-(Isensee et al., 2021) and its code describe it: steps of at most half a tile, spread evenly, and a
-gaussian with a sigma of an eighth of the tile; without its mirrored views. How: the same Keras
-network, tile and image for all four; Keras computes all of them, so that only the tiling differs.
-Where no tiling can be exact, the plan's reason stands instead. Bar: 1e-5 for the exact tiling.
-``python -m benchmarks.exactness`` writes the table into the page, between its two markers.
+What: small networks of every architecture, random weights, fine and coarse noise, 704 x 896 px; where
+exact tiles would be larger than that, a strip that is one tile high. Batch normalisations have the
+statistics of that image, and random gains and offsets. Each map is compared with that of the network
+run on the whole image at once: the largest difference of probabilities, and the px computed per image
+px. Ours are ``overlap="exact"``, and the default tiling, a quarter of the tile and gaussian. MONAI is
+``sliding_window_inference`` with an overlap of 0.25 and its gaussian mode, as in its examples.
+nnU-Net's grid is written here as its paper (Isensee et al., 2021) and its code describe it: strides
+of at most half a tile, spread evenly, and a gaussian with a sigma of an eighth of the tile, without
+its test-time augmentation. How: the same Keras network, tile and image for all four; Keras computes
+all of them, so that only the tiling differs. Where no tiling can be exact, the table gives the plan's
+reason. Target: 1e-5 for the exact tiling. ``python -m benchmarks.exactness`` writes the table into
+the page, between its two markers.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _MOST, _LEAST_CONTRAST = 1e-5, 0.05
 _GRAINS = (1, 4, 16, 64)  # px
 _IMAGE, _TILE = (704, 896), (384, 384)
 _MONAI_OVERLAP = 0.25
-_WAYS = ('`overlap="exact"`', "default tiling", "MONAI", "nnU-Net's grid")
+_METHODS = ('`overlap="exact"`', "default tiling", "MONAI", "nnU-Net's grid")
 _PAGE = Path(__file__).parents[1] / "docs" / "tiling.md"
 _BEGIN, _END = "<!-- exactness: begin -->", "<!-- exactness: end -->"
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A network, and the tiles and the image that show it."""
+    """A network, with the sizes of tile and image."""
 
     network: dict[str, Any]
     tile: tuple[int, int] = _TILE
@@ -61,11 +61,11 @@ class _Case:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a case came to: for each way the difference and the px per px, or why there is none."""
+    """The result of a case: for each method the difference and the computed px per px."""
 
     case: _Case
     plan: Plan
-    ways: dict[str, tuple[float, float]]
+    methods: dict[str, tuple[float, float]]
 
 
 _CASES = {
@@ -111,14 +111,14 @@ _CASES = {
 
 
 def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
-    """Measure all; the first and the last where it is to be quick."""
+    """Measure all cases; only the first and the last if `quick`."""
     _check_cases()
     cases = list(_CASES.items())
     return [row for name, case in (cases[:: len(cases) - 1] if quick else cases) for row in _rows(name, case)]
 
 
 def _check_cases() -> None:
-    """See that no architecture was forgotten."""
+    """Check that no architecture is missing."""
     known = {kind.model_fields["name"].default for kind in get_args(get_args(NetworkConfig)[0])}
     missing = known - {case.network["name"] for case in _CASES.values()}
     if missing:
@@ -127,16 +127,16 @@ def _check_cases() -> None:
 
 def _rows(name: str, case: _Case) -> list[Row]:
     found, name = _measured(case), name.replace("`", "")
-    if not found.ways:
+    if not found.methods:
         return [Row(f"{name}: exact tiling", math.inf, note=found.plan.reason)]
     return [
         Row(
-            f"{name}: {way.replace('`', '')}",
+            f"{name}: {method.replace('`', '')}",
             off,
-            at_most=_MOST if way == _WAYS[0] else None,
+            at_most=_MOST if method == _METHODS[0] else None,
             beside=f"{px:.2f} px computed per px",
         )
-        for way, (off, px) in found.ways.items()
+        for method, (off, px) in found.methods.items()
     ]
 
 
@@ -158,15 +158,15 @@ def _measured(case: _Case) -> _Found:
         (tiled_predict(model, image, tiling, batch_size=1, runtime={"engine": "keras"}), one.grid.redundancy)
         for tiling, one in zip(tilings, plans, strict=True)
     ]
-    for way in (_monai, _nnunet):
+    for method in (_monai, _nnunet):
         network = _Counting(Network.of(model))
-        maps.append((way(network, image, case.tile), network.px / math.prod(case.shape)))
+        maps.append((method(network, image, case.tile), network.px / math.prod(case.shape)))
     found = [(float(np.abs(probs - whole).max()), px) for probs, px in maps]
-    return _Found(case, plans[0], dict(zip(_WAYS, found, strict=True)))
+    return _Found(case, plans[0], dict(zip(_METHODS, found, strict=True)))
 
 
 def _image(shape: tuple[int, int]) -> FloatArray:
-    """Make noise of fine and coarse grains, so that all that a network sees matters, everywhere."""
+    """Make fine and coarse noise, so that every px changes the outputs everywhere."""
     draw, total = np.random.default_rng(0), np.zeros((*shape, 3), np.float32)
     for grain in _GRAINS:
         noise = draw.random((*(-(-size // grain) for size in shape), 3), np.float32)
@@ -175,7 +175,7 @@ def _image(shape: tuple[int, int]) -> FloatArray:
 
 
 def _check_plan(exact: Plan) -> None:
-    """See that there are several tiles, and that the whole is the image without padding."""
+    """Check that there are several tiles, and that the whole is the image without padding."""
     grid = exact.grid
     padded = [axis.padded_length for axis in (grid.y, grid.x)] != list(grid.shape)
     if exact.verdict != "exact" or len(grid) == 1 or padded:
@@ -183,7 +183,7 @@ def _check_plan(exact: Plan) -> None:
 
 
 def _settle(model: Any, image: FloatArray) -> None:
-    """Give normalisations the image's statistics, and each channel a gain and an offset of its own."""
+    """Return normalisations the image's statistics, and each channel a random gain and offset."""
     draw = np.random.default_rng(0)
     for layer in _all_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -194,13 +194,13 @@ def _settle(model: Any, image: FloatArray) -> None:
 
 
 def _all_layers(model: Any) -> Iterator[Any]:
-    """Give the layers of a network and of the networks in it."""
+    """Return the layers of a network and of the networks in it."""
     for layer in model.layers:
         yield from _all_layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 class _Counting:
-    """The network as a function from arrays to arrays, which counts the px that it is given."""
+    """The network as a function from arrays to arrays that counts the px of its inputs."""
 
     def __init__(self, predictor: Callable[[FloatArray], FloatArray]) -> None:
         self._predictor, self.px = predictor, 0
@@ -239,13 +239,16 @@ def _starts(length: int, tile: int) -> list[int]:
 
 def _main() -> None:
     _check_cases()
-    head = ["| network | image, px | tile, px | exact overlap, px |", *(f" {way} |" for way in _WAYS)]
-    lines = ["".join(head), "|---" * (4 + len(_WAYS)) + "|"]
+    head = [
+        "| network | image, px | tile, px | exact overlap, px |",
+        *(f" {method} |" for method in _METHODS),
+    ]
+    lines = ["".join(head), "|---" * (4 + len(_METHODS)) + "|"]
     reasons = ["| no tiling is exact | because |", "|---|---|"]
     for name, case in _CASES.items():
         found = _measured(case)
         line = _line(name, found)
-        (lines if found.ways else reasons).append(line)
+        (lines if found.methods else reasons).append(line)
         print(line, file=sys.stderr, flush=True)
     before, rest = _PAGE.read_text(encoding="utf-8").split(_BEGIN)
     after = rest.split(_END)[1]
@@ -254,11 +257,11 @@ def _main() -> None:
 
 
 def _line(name: str, found: _Found) -> str:
-    if not found.ways:
+    if not found.methods:
         return f"| {name} | {found.plan.reason} |"
     sizes = (" x ".join(map(str, size)) for size in (found.case.shape, found.case.tile))
     overlap = max(found.plan.grid.y.overlap, found.plan.grid.x.overlap)
-    cells = [name, *sizes, str(overlap), *(f"{off:.1g} ({px:.1f})" for off, px in found.ways.values())]
+    cells = [name, *sizes, str(overlap), *(f"{off:.1g} ({px:.1f})" for off, px in found.methods.values())]
     return f"| {' | '.join(cells)} |"
 
 

@@ -4,11 +4,11 @@ What: an RGB uint8 image (12.9 GB uncompressed at the largest), as zarr in chunk
 zstd and as a tiled OME-TIFF with deflate, through tiles of 512 px with 64 px of overlap, gaussian, and a
 predictor that returns the first channel over 255, thresholded into an OME-TIFF with all levels of
 its pyramid. The image repeats one noisy chunk among smooth ones, so that it fits on the disk. How:
-each size in a fresh process of its own, the kernel's high-water mark of resident memory (VmHWM) at
-its end, interpreter and libraries included; the time from opening the image to the whole file. The
-map is checked in its four corners. Bar: the largest image takes at most 1.15 times the memory of
-the smallest, and is done at 40 Mpx/s from zarr. No other library measured here streams to a
-pyramid, so none stands beside it.
+each size in a process of its own; the kernel's peak of resident memory (VmHWM) at its end,
+interpreter and libraries included; the time from opening the image to the complete file. The map is
+checked in its four corners. Target: the largest image takes at most 1.15 times the memory of
+the smallest, and is predicted at 40 Mpx/s or more from zarr. No other library measured here streams
+to a pyramid, so there is no comparison.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
                 peaks.append(found["peak"])
                 what = f"{size} x {size} px from {kind}"
                 rows.append(Row(f"{what}, VmHWM", found["peak"], "MB"))
-                bar = _LEAST_SPEED if kind == "zarr" and size == sizes[-1] else None
-                rows.append(Row(f"{what}, speed", found["speed"], "Mpx/s", at_least=bar))
+                target = _LEAST_SPEED if kind == "zarr" and size == sizes[-1] else None
+                rows.append(Row(f"{what}, speed", found["speed"], "Mpx/s", at_least=target))
         growth = peaks[-1] / peaks[0]
         rows.append(
             Row(f"{sizes[-1]} px over {sizes[0]} px from {kind}, VmHWM", growth, "x", at_most=_MOST_GROWTH)
@@ -58,7 +58,7 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
 
 
 def stream(path: str, out: str) -> dict[str, float]:
-    """Predict from file to file, and give the memory in MB and the speed in Mpx/s."""
+    """Predict from file to file, and return the memory in MB and the speed in Mpx/s."""
     started = time.perf_counter()
     with open_image(path) as image:
         size = image.shape[0]
@@ -82,7 +82,7 @@ def _check(image: Any, out: str) -> None:
 
 
 def _chunk(place: int) -> np.ndarray[Any, Any]:
-    """Make a chunk: smooth, but one in sixteen noisy as a scanner's px are."""
+    """Make a chunk: smooth, except that one in sixteen is noisy, as from a scanner."""
     y, x = np.mgrid[0:_CHUNK, 0:_CHUNK]
     wave = 127 + 100 * np.sin((y + 3 * place) / 37) * np.cos((x - place) / 53)
     chunk = np.stack([wave, wave * 0.8, 255 - wave], axis=-1).astype(np.uint8)

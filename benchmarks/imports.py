@@ -1,8 +1,8 @@
 """Time of ``import tiledseg``.
 
-What: the statement alone, and what the first `tiled_predict` with a callable has to load. How:
-fresh interpreters in turn, ten rounds after one to warm the files up, medians; other libraries
-beside it, three rounds. Bar: 0.1 s, and neither Keras nor TensorFlow loaded by either.
+What: the statement alone, and what the first `tiled_predict` with a callable must load. How:
+fresh interpreters in turn, ten rounds after one that fills the file cache, medians; other libraries
+for comparison, three rounds. Target: 0.1 s, and neither Keras nor TensorFlow loaded by either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks._rows import Row, of_samples
 
 __all__ = ["run"]
 
-_BAR_S = 0.1
+_TARGET_S = 0.1
 _SCRIPT = """
 import sys, time
 started = time.perf_counter()
@@ -25,7 +25,7 @@ import json
 print(json.dumps([seconds, [name for name in ("keras", "tensorflow") if name in sys.modules]]))
 """
 _OURS = "import tiledseg"
-_DOOR = "from tiledseg import tiled_predict"
+_PUBLIC = "from tiledseg import tiled_predict"
 _OTHERS = (
     "import numpy",
     "from tiler import Tiler, Merger",
@@ -36,10 +36,10 @@ _OTHERS = (
 def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     """Measure."""
     rounds = 3 if quick else 10
-    times, heavy = _timed((_OURS, _DOOR), rounds)
+    times, heavy = _timed((_OURS, _PUBLIC), rounds)
     others, _ = _timed(_OTHERS, 1 if quick else 3)
     return [
-        of_samples(_OURS, times.pop(_OURS), "s", at_most=_BAR_S),
+        of_samples(_OURS, times.pop(_OURS), "s", at_most=_TARGET_S),
         *(of_samples(statement, seconds, "s") for statement, seconds in (times | others).items()),
         *(
             Row(f"Keras and TensorFlow loaded by `{statement}`", len(loaded), "of 2", at_most=0)

@@ -1,13 +1,13 @@
 """Peak memory of one image in memory, above the network's own.
 
 What: a 2560 x 1920 px RGB uint8 image to a float32 map, once with the founding network (64 px of
-overlap), once with a predictor that returns the first channel, beside the other libraries with
-the same one (128 px of overlap). How: in a fresh process, the kernel's high-water mark of resident
-memory, set back before each run, over the making of the image and the prediction of it; less,
-for the network, the mark over bare calls of it on one batch, and for the others what is resident
-when nothing runs. The allocator gives large blocks back at once (MALLOC_MMAP_THRESHOLD_), so that
-no round hides in what an earlier one left. In turn, three rounds with the network and five
-without, medians. Bar: the image, the output and two bands of rows as high as a tile.
+overlap), once with a predictor that returns the first channel, beside the other libraries with the
+same one (128 px of overlap). How: in a fresh process, the kernel's peak of resident memory, reset
+before each run, while the image is made and predicted. From this is subtracted: for the network, the
+peak of bare calls of it on one batch; for the others, what is resident when nothing runs. The
+allocator returns large blocks at once (MALLOC_MMAP_THRESHOLD_), so that no round reuses memory of an
+earlier one unseen. In turn, three rounds with the network and five without, medians. Target: the
+image, the output and two bands of rows as high as a tile.
 """
 
 from __future__ import annotations
@@ -38,6 +38,6 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     return rows + [_measured(name, "first_channel", name=name, rounds=rounds) for name in _OTHERS]
 
 
-def _measured(what: str, function: str, bar: float | None = None, **arguments: str | int) -> Row:
+def _measured(what: str, function: str, target: float | None = None, **arguments: str | int) -> Row:
     samples = call_fresh(f"benchmarks._one_image:{function}", _AT_ONCE, **arguments)
-    return of_samples(what, samples, "MB", at_most=bar)
+    return of_samples(what, samples, "MB", at_most=target)

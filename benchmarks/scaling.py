@@ -1,13 +1,13 @@
 """One image over 1 to 16 workers of a Dask cluster.
 
 What: a 3648 x 3648 px RGB image, 64 tiles, as a Dask array in chunks of 512 px, tiles of 512 px
-with 64 px of overlap, thresholded. Once with a predictor that works (five 9 x 9 means of a channel)
-on 1 and 2 workers, as many as this machine has cores; once with one that only waits, 1 s for each
-tile, about what the founding network takes, on 1 to 16: it stands for a device of each worker's
-own, so that scheduling, sending and stitching show. How: a cluster of processes, each with one
-thread and the library loaded before the clock starts; the time from asking for the map to having
-all of it. The map is compared with that of one worker. Bar: with the predictor that waits, 16
-workers are at least 10 times as fast as one.
+with 64 px of overlap, thresholded. Once with a predictor that computes (five 9 x 9 means of a
+channel), on 1 and 2 workers, the number of cores of this machine; once with one that only waits, 1 s
+for each tile, about the time of the founding network, on 1 to 16 workers. Waiting represents a device
+for each worker, so that the cost of scheduling, sending and stitching becomes visible. How: a cluster
+of processes, each with one thread, with the library loaded before the clock starts; the time from the
+request to the complete map. The map is compared with that of one worker. Target: with the predictor
+that waits, 16 workers are at least 10 times as fast as one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def working(tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def waiting(tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Wait as for a device."""
+    """Wait, as for a device."""
     time.sleep(_SECONDS * len(tiles))
     return tiles[..., :1] / 255
 
@@ -67,9 +67,12 @@ def _speeds(name: str, predictor: Callable[..., Any], image: da.Array, counts: t
         if not np.array_equal(found, first):
             raise ArithmeticError(f"{count} workers give another map than {counts[0]}")
         faster = seconds[counts[0]] / seconds[count]
-        bar = _LEAST if name == "waits" and count == 16 else None
+        target = _LEAST if name == "waits" and count == 16 else None
         what = f"{count} workers, a predictor that {name}"
-        rows += [Row(what, seconds[count], "s"), Row(f"{what}, faster than one", faster, "x", at_least=bar)]
+        rows += [
+            Row(what, seconds[count], "s"),
+            Row(f"{what}, faster than one", faster, "x", at_least=target),
+        ]
     return rows
 
 
@@ -85,5 +88,5 @@ def _timed(predictor: Callable[..., Any], image: da.Array, count: int) -> tuple[
 
 
 def _loaded() -> None:
-    """Load what a task needs, before the clock starts."""
+    """Load everything that a task needs, before the clock starts."""
     __import__("tiledseg.predict")

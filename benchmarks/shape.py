@@ -1,4 +1,4 @@
-"""Count what a reader of the package meets: ``python -m benchmarks.shape [ROOT]``.
+"""Measure how large and how complex the package is for a reader: ``python -m benchmarks.shape [ROOT]``.
 
 Files and lines; the length of function bodies without docstrings; import circles, typing imports
 included; modules with at most one importer; lines of docstrings of names that are not public; and the

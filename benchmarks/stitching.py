@@ -1,14 +1,14 @@
-"""Cutting and blending alone, without a network's time.
+"""Cutting and blending alone, without the time of a network.
 
 What: a 4096 x 4096 RGB uint8 image through 512 px tiles with 128 px of overlap, 121 of them,
-gaussian, with a predictor that returns the first channel. How: all contenders in turn, five
-rounds after one to warm up, medians; a ratio is the median of the rounds' ratios. Ours is timed
-from the uint8 array to the float32 map, on one thread. MONAI is timed from a float32 tensor made
-beforehand (channels first, as it wants it) and, beside that, with the making of it; one window
-per call, where it was fastest, but for one row; on all cores, but for "1 thread": on a busy
-machine its threads wait for one another, so the rows with one thread are the steadier ones.
-tiler is timed from the uint8 array, which it need not convert for this predictor, at its leanest
-and as it comes. Each map is checked against the image. Bar: 50 Mpx/s, and five times as fast as
+gaussian, with a predictor that returns the first channel. How: all contenders in turn, five rounds
+after one to warm up, medians; a ratio is the median of the rounds' ratios. Ours is timed from the
+uint8 array to the float32 map, on one thread. MONAI is timed from a float32 tensor made beforehand
+(channels first, as it needs it) and, in other rows, including the time to make it; with one window
+per call, where it was fastest, except in one row; on all cores, except in rows with "1 thread": on a
+busy machine its threads wait for one another, so the rows with one thread vary less. tiler is timed
+from the uint8 array, which it need not convert for this predictor, with its fastest and with its
+default settings. Each map is checked against the image. Target: 50 Mpx/s, and five times as fast as
 the others.
 """
 

@@ -1,13 +1,13 @@
-"""Memory of an image that lies on disk, to a map that lies on disk.
+"""Memory of a prediction from an image on disk to a map on disk.
 
-What: a 20,000 x 20,000 px RGB uint8 memmap (1.2 GB, a sparse file with noise in two places)
-through 512 px tiles with 128 px of overlap to a uint8 memmap (0.4 GB) and to a float32 one
-(1.6 GB), with a predictor that returns the first channel over 255. How: in a fresh process, the
-most anonymous memory (RssAnon), looked at every millisecond, interpreter and libraries included.
-That is what the process cannot do without. VmHWM is given too, but it counts the pages of both
-files that happen to be mapped: the kernel keeps them while memory is free and drops them when it
-is not. The map is checked where the noise is. Bar: 300 MB of anonymous memory. No other library
-measured here writes to a memmap in bounded memory, so none stands beside it.
+What: a 20,000 x 20,000 px RGB uint8 memmap (1.2 GB, a sparse file with noise in two places) through
+512 px tiles with 128 px of overlap to a uint8 memmap (0.4 GB) and to a float32 one (1.6 GB), with a
+predictor that returns the first channel over 255. How: in a fresh process, the peak of anonymous
+memory (RssAnon), measured every millisecond, interpreter and libraries included. The process cannot
+run with less. VmHWM is given too, but it counts the mapped pages of both files: the kernel keeps them
+while memory is free and drops them when it is not. The map is checked where the noise is. Target: 300
+MB of anonymous memory. No other library measured here writes to a memmap in bounded memory, so there
+is no comparison.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tiledseg import TilingConfig, tiled_predict
 
 __all__ = ["run"]
 
-_BAR_MB = 300.0
+_TARGET_MB = 300.0
 _NOISE = 1000
 
 
@@ -39,7 +39,7 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
         what = f"{size} x {size} px to a {output} memmap"
         note = "VmHWM counts pages of the mapped files, which the kernel may drop at any time."
         rows += [
-            Row(f"{what}, anonymous memory", found["anonymous"], "MB", at_most=_BAR_MB),
+            Row(f"{what}, anonymous memory", found["anonymous"], "MB", at_most=_TARGET_MB),
             Row(f"{what}, VmHWM", found["resident"], "MB", note=note),
             Row(f"{what}, before the start", found["before"], "MB"),
             Row(f"{what}, speed", found["speed"], "Mpx/s"),
@@ -48,7 +48,7 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
 
 
 def stream(size: int, output: Literal["probabilities", "uint8"]) -> dict[str, float]:
-    """Predict from disk to disk, and give the memory in MB and the speed in Mpx/s."""
+    """Predict from disk to disk, and return the memory in MB and the speed in Mpx/s."""
     with tempfile.TemporaryDirectory() as folder:
         image = np.memmap(Path(folder, "image"), np.uint8, "w+", shape=(size, size, 3))
         out = np.memmap(

@@ -1,9 +1,9 @@
 """The same network through this project and through MONAI gives the same map.
 
-Sizes are drawn so that both lay the same tiles: MONAI steps by a fixed stride and pulls the last
-tile back, this project spreads the tiles evenly, and both agree where the stride divides the
-rest. Images smaller than a tile are left out, because the two pad differently. The network
-returns something else at each place of a tile, so that only equal weights give equal maps.
+Sizes are drawn so that both place the same tiles: MONAI uses a fixed stride and shifts the last tile
+back, this project spreads the tiles evenly, and both agree where the stride divides the rest. Images
+smaller than a tile are omitted, because the two libraries pad differently. The network's output
+depends on the position in a tile, so that only equal weights give equal maps.
 
 Values are in [0, 1); both sum up to 16 tiles in float32, so 1e-5 is their rounding.
 """
@@ -31,7 +31,7 @@ _LEAST_WEIGHT = 1e-3  # MONAI lifts smaller weights of its gaussian to this
 
 @dataclass(frozen=True)
 class _Case:
-    """An image, a tiling on which the grids agree, and a network that sees where in a tile it is."""
+    """An image, a tiling on which the grids agree, and a network that depends on the position in a tile."""
 
     image: FloatArray
     tile: tuple[int, int]

