@@ -27,7 +27,7 @@ def test_a_folder_gives_its_images_in_natural_order(tmp_path):
     assert names(find_images(str(tmp_path), recursive=True), tmp_path)[-1] == "deep/d.png"
 
 
-def test_files_keep_the_order_they_are_given_in_and_any_suffix(tmp_path):
+def test_given_files_are_listed_in_order_with_any_suffix(tmp_path):
     make(tmp_path, "b.dat", "a.png")
     assert find_images([tmp_path / "b.dat", tmp_path / "a.png"]) == [tmp_path / "b.dat", tmp_path / "a.png"]
 
@@ -45,17 +45,17 @@ def test_hidden_folders_and_temporary_files_are_left_out(tmp_path):
     assert names(find_images(tmp_path, recursive=True), tmp_path) == ["a.png"]
 
 
-def test_loops_of_links_come_to_an_end(tmp_path):
+def test_loops_of_links_are_followed_once(tmp_path):
     make(tmp_path, "a/1.png", "a/b/2.png")
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "a" / "self").symlink_to(tmp_path / "a" / "self")
     assert names(find_images(tmp_path, recursive=True), tmp_path) == ["a/1.png", "a/b/2.png"]
 
 
-def test_a_dead_link_is_listed_so_that_reading_tells(tmp_path):
+def test_a_dead_link_is_listed_and_reading_it_is_an_error(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
     (found,) = find_images(tmp_path)
-    with pytest.raises(FileError, match="no such file"):
+    with pytest.raises(FileError, match="does not exist"):
         read_image(found)
 
 
@@ -65,7 +65,7 @@ def test_odd_names_are_found(tmp_path, name):
     assert find_images(tmp_path) == [tmp_path / name]
 
 
-def test_nothing_found_is_an_error(tmp_path):
+def test_no_image_is_an_error(tmp_path):
     make(tmp_path, "notes.txt", "deep/a.png")
     with pytest.raises(FileError, match="recursive=True"):
         find_images(tmp_path)
@@ -74,7 +74,7 @@ def test_nothing_found_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["gone", "gone/deeper.png", "", "a\0b"])
-def test_a_path_that_does_not_exist(tmp_path, monkeypatch, path):
+def test_a_path_that_does_not_exist_is_an_error(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileError):
         find_images(path)
@@ -82,7 +82,7 @@ def test_a_path_that_does_not_exist(tmp_path, monkeypatch, path):
         find_images([path])
 
 
-def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 

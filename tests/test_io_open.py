@@ -1,4 +1,4 @@
-"""Images that are read by region: TIFF, zarr, .npy; levels, axes, channels; what is refused."""
+"""Images that are read by region: TIFF, zarr, .npy; levels, axes, channels; refusals."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def test_a_tiff_gives_the_same_px_by_region_as_whole(
     check_regions(path, pixels)
 
 
-@pytest.mark.parametrize("how", [{"tile": (64, 64)}, {"rowsperstrip": 20}])
-def test_separate_planes_come_channels_last(how: dict[str, object], tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {"rowsperstrip": 20}])
+def test_separate_planes_are_read_channels_last(layout: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "planar.tif"
-    tifffile.imwrite(path, np.moveaxis(RGB, -1, 0), photometric="rgb", planarconfig="separate", **how)
+    tifffile.imwrite(path, np.moveaxis(RGB, -1, 0), photometric="rgb", planarconfig="separate", **layout)
     check_regions(path, RGB)
 
 
-def test_jpeg_tiles_are_decoded_as_tifffile_does(tmp_path: Path) -> None:
+def test_jpeg_tiles_are_decoded_as_by_tifffile(tmp_path: Path) -> None:
     path = tmp_path / "jpeg.tif"
     tifffile.imwrite(path, RGB, photometric="ycbcr", compression="jpeg", tile=(64, 64))
     check_regions(path, tifffile.imread(path))
 
 
-def test_palette_inverted_opaque_and_turned_px_are_those_of_read_image(tmp_path: Path) -> None:
+def test_palette_inverted_opaque_and_rotated_px_equal_those_of_read_image(tmp_path: Path) -> None:
     indices = rng.integers(0, 4, (150, 230), np.uint8)
     colours = rng.integers(0, 65536, (3, 256), np.uint16)
     alpha = np.concatenate([RGB, np.full((150, 230, 1), 255, np.uint8)], axis=-1)
@@ -91,7 +91,7 @@ def test_palette_inverted_opaque_and_turned_px_are_those_of_read_image(tmp_path:
             np.testing.assert_array_equal(np.asarray(image), whole)
 
 
-def test_a_transparent_block_is_refused_and_named(tmp_path: Path) -> None:
+def test_a_transparent_block_is_refused_when_it_is_read(tmp_path: Path) -> None:
     alpha = np.concatenate([RGB, np.full((150, 230, 1), 255, np.uint8)], axis=-1)
     alpha[140, 10, 3] = 7
     tifffile.imwrite(tmp_path / "a.tif", alpha, tile=(64, 64), photometric="rgb", extrasamples=["unassalpha"])
@@ -131,7 +131,7 @@ def test_a_level_of_an_ome_tiff_is_chosen_and_its_px_are_larger(tmp_path: Path) 
         open_image(path, level=3)
 
 
-def test_levels_that_follow_as_reduced_pages_count_too(tmp_path: Path) -> None:
+def test_reduced_pages_that_follow_are_levels(tmp_path: Path) -> None:
     path = tmp_path / "old.tif"
     with tifffile.TiffWriter(path) as writer:
         writer.write(RGB, photometric="rgb", metadata=None)
@@ -142,10 +142,10 @@ def test_levels_that_follow_as_reduced_pages_count_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", ["CYX", "ZCYX", "TZCYX", "CZYX"])
 @pytest.mark.parametrize("kind", ["ome", "imagej", "shaped"])
-def test_planes_come_from_the_axes_in_the_metadata(axes: str, kind: str, tmp_path: Path) -> None:
+def test_planes_are_chosen_by_the_axes_in_the_metadata(axes: str, kind: str, tmp_path: Path) -> None:
     lengths = {"T": 2, "Z": 3, "C": 4, "Y": 20, "X": 30}
     if kind == "imagej":
-        axes = "".join(axis for axis in "TZCYX" if axis in axes)  # the only order it has
+        axes = "".join(axis for axis in "TZCYX" if axis in axes)  # the only order of ImageJ
     stack = rng.integers(0, 65536, [lengths[axis] for axis in axes], np.uint16)
     path = tmp_path / f"stack.{'ome.' if kind == 'ome' else ''}tif"
     tifffile.imwrite(
@@ -166,7 +166,7 @@ def test_planes_come_from_the_axes_in_the_metadata(axes: str, kind: str, tmp_pat
     with open_image(path, at=at, channels=1) as image:
         np.testing.assert_array_equal(np.asarray(image), expected[..., 1])
     if at:
-        with pytest.raises(FileError, match=r"hold one plane; got \d places along"):
+        with pytest.raises(FileError, match=r"hold one plane; got \d positions along"):
             open_image(path)
 
 
@@ -183,18 +183,18 @@ def test_planes_behind_one_directory_are_found(axes: str, tmp_path: Path) -> Non
     at = {"TZYX": {"t": 1, "z": 2}, "ZYX": {"z": 3}}[axes]
     with open_image(path, at=at) as image:
         np.testing.assert_array_equal(np.asarray(image), stack[tuple(at.values())])
-    with pytest.raises(FileError, match=r"have place 300 along z; got \d places"):
+    with pytest.raises(FileError, match=r"position 300 along z; got \d positions"):
         open_image(path, at=at | {"z": 300})
     with pytest.raises(FileError, match=f"hold one image; got axes {axes}.*open_image"):
         read_image(path)
 
 
-def test_a_place_along_an_axis_that_is_missing_is_refused(tmp_path: Path) -> None:
+def test_a_position_along_a_missing_axis_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb")
     write_image(tmp_path / "a.png", RGB)
     for name in ("a.tif", "a.png"):
         check_regions(tmp_path / name, RGB, at={"z": 0})
-        with pytest.raises(FileError, match=r"have place 7 along z.*Leave 'z' out of `at`"):
+        with pytest.raises(FileError, match=r"position 7 along z.*Leave 'z' out of `at`"):
             open_image(tmp_path / name, at={"z": 7})
 
 
@@ -217,7 +217,7 @@ def test_levels_of_a_slide_are_those_of_its_series(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [2, 6])
-def test_levels_of_a_turned_page_are_turned_too(orientation: int, tmp_path: Path) -> None:
+def test_levels_of_a_rotated_page_are_rotated(orientation: int, tmp_path: Path) -> None:
     path = tmp_path / "turned.tif"
     tag = [(274, 3, 1, orientation, True)]
     options = {"tile": (64, 64), "metadata": None, "extratags": tag, "resolutionunit": 3}
@@ -237,7 +237,7 @@ def test_levels_of_a_turned_page_are_turned_too(orientation: int, tmp_path: Path
     )
 
 
-def test_a_smaller_copy_of_another_form_is_no_level(tmp_path: Path) -> None:
+def test_a_smaller_copy_with_another_dtype_is_not_a_level(tmp_path: Path) -> None:
     path = tmp_path / "copies.tif"
     with tifffile.TiffWriter(path) as writer:
         writer.write(RGB, photometric="rgb", metadata=None)
@@ -247,7 +247,7 @@ def test_a_smaller_copy_of_another_form_is_no_level(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("photometric", [0, 1])
-def test_fax_is_black_and_white_by_region_too(photometric: int, tmp_path: Path) -> None:
+def test_fax_is_read_as_0_and_255_by_region(photometric: int, tmp_path: Path) -> None:
     pytest.importorskip("imagecodecs")
     bits = rng.random((150, 230)) > 0.7
     Image.fromarray(bits).save(tmp_path / "fax.tif", compression="group4", tiffinfo={262: photometric})
@@ -256,7 +256,7 @@ def test_fax_is_black_and_white_by_region_too(photometric: int, tmp_path: Path) 
 
 
 @pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real files of TILEDSEG_DATA are missing")
-def test_real_files_are_the_same_whole_and_by_region() -> None:
+def test_real_files_are_equal_whole_and_by_region() -> None:
     read = 0
     for path in sorted(one for one in REAL_FILES.rglob("*") if one.suffix.lower() in {".tif", ".tiff"}):
         try:
@@ -290,7 +290,7 @@ def test_ome_metadata_that_declares_too_much_is_refused(change: tuple[str, str],
             read(path)
 
 
-def test_a_companion_that_is_missing_is_refused(tmp_path: Path) -> None:
+def test_an_ome_tiff_of_several_files_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "part.ome.tif"
     tifffile.imwrite(path, GREY16, ome=True, metadata={"axes": "YX"})
     text = tifffile.tiffcomment(path)
@@ -319,7 +319,7 @@ def test_a_corrupt_tile_is_named_and_the_others_are_read(tmp_path: Path) -> None
             image[64:128]
 
 
-def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
+def test_decompression_bombs_are_refused_before_memory_is_allocated(tmp_path: Path) -> None:
     path = tmp_path / "bomb.tif"
     tifffile.imwrite(path, np.zeros((16, 16), np.uint8), compression="zlib")
     data = bytearray(path.read_bytes())
@@ -354,7 +354,7 @@ def test_npy_is_read_by_rows(pixels: np.ndarray, tmp_path: Path) -> None:
         check_regions(tmp_path / "a.npy", np.ascontiguousarray(pixels[..., 1]), channels=1)
 
 
-def test_npy_that_is_no_image_is_refused(tmp_path: Path) -> None:
+def test_npy_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     cases = {
         "Fortran": np.asfortranarray(RGB),
         r"shape \(H, W\)": np.zeros(5),
@@ -400,7 +400,7 @@ def test_a_sharded_zarr_with_named_axes_is_read(tmp_path: Path) -> None:
     )[:] = stack
     with open_image(path, at={"z": 1}) as image:
         np.testing.assert_array_equal(np.asarray(image), np.moveaxis(stack[:, 1], 0, -1))
-    with pytest.raises(FileError, match=r"2 places along z. Pass at=\{'z': 0\}"):
+    with pytest.raises(FileError, match=r"2 positions along z. Pass at=\{'z': 0\}"):
         open_image(path)
 
 
@@ -436,7 +436,7 @@ def test_axes_levels_and_px_size_of_an_ome_zarr(version: str, tmp_path: Path) ->
         )
 
 
-def test_zarr_that_could_harm_or_mislead_is_refused(tmp_path: Path) -> None:
+def test_zarr_with_pickle_or_damaged_metadata_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pickled.zarr"
     zarr.create_array(path, shape=(4, 4), dtype="u1", chunks=(4, 4), zarr_format=2)
     metadata = json.loads((path / ".zarray").read_text())
@@ -479,11 +479,11 @@ def test_invalid_options_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", RGB)
     with pytest.raises(SettingError, match="`level` must be a whole number"):
         open_image(tmp_path / "a.png", level=-1)
-    with pytest.raises(SettingError, match="`channels` must name channels"):
+    with pytest.raises(SettingError, match=r"`channels` .*for example"):
         open_image(tmp_path / "a.png", channels=(1, 1))
     with pytest.raises(FileError, match="have channels"):
         open_image(tmp_path / "a.png", channels=3)
-    with pytest.raises(SettingError, match="`at` must map z and t"):
+    with pytest.raises(SettingError, match=r"`at` .*z and t"):
         open_image(tmp_path / "a.png", at={"q": 1})
     with open_image(tmp_path / "a.png") as image, pytest.raises(ArrayError, match="step of 1"):
         image[::2]
@@ -492,7 +492,7 @@ def test_invalid_options_are_refused(tmp_path: Path) -> None:
         open_image(tmp_path / "b.txt")
 
 
-def test_many_threads_read_one_source(tmp_path: Path) -> None:
+def test_several_threads_can_read_one_source(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", tile=(16, 16), compression="zlib")
     wrong = []
     with open_image(tmp_path / "a.tif") as image:

@@ -1,4 +1,4 @@
-"""Maps written while they are computed: whole or not at all, resumed after a kill."""
+"""Maps that are written while they are computed: whole or not at all, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_map_is_read_back_as_written(
 
 
 @pytest.mark.parametrize("name", FORMATS[:2])
-def test_smaller_levels_take_labels_and_average_probabilities(name: str, tmp_path: Path) -> None:
+def test_smaller_levels_sample_labels_and_average_probabilities(name: str, tmp_path: Path) -> None:
     write(tmp_path / name, LABELS, labels=True)
     for level in (1, 2):
         with open_image(tmp_path / name, level=level) as image:
@@ -211,27 +211,27 @@ def test_every_failing_write_leaves_the_old_map(
     assert [one for one in os.listdir(tmp_path) if one != name] == []  # noqa: PTH208
 
 
-def test_a_write_to_a_zarr_that_fails_leaves_no_other_at_work(
+def test_a_failed_write_to_a_zarr_leaves_no_other_write_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = {"left": 0, "at work": 0}
+    state = {"left": 0, "running": 0}
 
     def slow(real: Callable[..., object]) -> Callable[..., object]:
         def call(*args: object) -> object:
             state["left"] -= 1
             if state["left"] == 0:
                 raise OSError(28, "No space left on device")
-            state["at work"] += 1
+            state["running"] += 1
             try:
                 if threading.current_thread() is not threading.main_thread():
                     time.sleep(0.01)
                 return real(*args)
             finally:
-                state["at work"] -= 1
+                state["running"] -= 1
 
         return call
 
-    for function in ("link", "replace"):  # as zarr brings its files to their names
+    for function in ("link", "replace"):  # the calls by which zarr names its files
         monkeypatch.setattr(os, function, slow(getattr(os, function)))
     failures = 0
     for count in range(1, 16):
@@ -240,7 +240,7 @@ def test_a_write_to_a_zarr_that_fails_leaves_no_other_at_work(
             write(tmp_path / "map.ome.zarr", PROBS[:600, :600])
         except FileError:
             failures += 1
-            assert state["at work"] == 0
+            assert state["running"] == 0
         assert [one for one in os.listdir(tmp_path) if one.startswith(".")] == []  # noqa: PTH208
     assert failures >= 6
 
@@ -295,7 +295,7 @@ def test_after_a_kill_the_next_run_resumes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS[:2])
-def test_a_damaged_tile_of_a_part_is_written_again(name: str, tmp_path: Path) -> None:
+def test_a_damaged_tile_of_an_interrupted_map_is_written_again(name: str, tmp_path: Path) -> None:
     run_writer(tmp_path / name, 1, 30)
     part = tmp_path / f".{name}.tiledseg-part"
     if part.is_dir():
@@ -312,7 +312,7 @@ def test_a_damaged_tile_of_a_part_is_written_again(name: str, tmp_path: Path) ->
         np.testing.assert_array_equal(np.asarray(image), expected)
 
 
-def test_a_second_run_is_refused_with_the_first_ones_process(tmp_path: Path) -> None:
+def test_a_second_run_is_refused_with_the_process_id_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "map.ome.tif"
     with create_image(path, (20, 20), np.uint8, fingerprint={}) as out:
         out[:] = np.ones((20, 20), np.uint8)
@@ -322,7 +322,7 @@ def test_a_second_run_is_refused_with_the_first_ones_process(tmp_path: Path) -> 
 
 
 def test_targets_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="suffix that can be streamed to"):
+    with pytest.raises(SettingError, match="suffix"):
         create_image(tmp_path / "a.png", (4, 4), np.uint8)
     with pytest.raises(SettingError, match="`dtype` must be one of"):
         create_image(tmp_path / "a.npy", (4, 4), np.float16)
@@ -330,12 +330,12 @@ def test_targets_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
         create_image(tmp_path / "a.npy", (4,), np.uint8)
     (tmp_path / "folder.ome.zarr").mkdir()
     (tmp_path / "folder.ome.zarr" / "mine.txt").write_text("mine")
-    with pytest.raises(FileError, match="a folder that is no zarr"):
+    with pytest.raises(FileError, match="a folder that is not a zarr"):
         write(tmp_path / "folder.ome.zarr", LABELS)
     assert (tmp_path / "folder.ome.zarr" / "mine.txt").read_text() == "mine"
     (tmp_path / "file").write_text("x")
     with pytest.raises(TiledSegError, match="must be writable"):
         write(tmp_path / "file" / "a.npy", LABELS)
-    with pytest.raises(FileError, match=r"begun|unfinished|still being written"):  # noqa: SIM117
+    with pytest.raises(FileError, match="still being written"):  # noqa: SIM117
         with create_image(tmp_path / "b.ome.zarr", (4, 4), np.uint8):
             open_image(next(one for one in tmp_path.iterdir() if one.name.startswith(".tiledseg")))

@@ -64,7 +64,7 @@ def put(tmp_path):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("shape", [(40, 70), (40, 70, 3), (1, 1)])
-def test_values_and_dtype_are_kept(put, shape, dtype, order, options):
+def test_values_and_dtype_are_preserved(put, shape, dtype, order, options):
     image = (rng.random(shape) * 250).astype(dtype)
     path = put(
         tiff(image, photometric="minisblack" if len(shape) == 2 else "rgb", byteorder=order, **options)
@@ -98,7 +98,7 @@ def test_separate_planes_become_channels_last(put, options):
         {"metadata": {"axes": "CYX"}, "photometric": "minisblack"},
     ],
 )
-def test_three_channels_on_three_pages(put, options):
+def test_three_channels_on_three_pages_are_one_image(put, options):
     path = put(tiff(np.moveaxis(COLOUR, 2, 0).copy(), **options))
     np.testing.assert_array_equal(read_image(path), COLOUR)
     assert image_shape(path) == COLOUR.shape
@@ -163,7 +163,7 @@ def test_missing_ome_planes_are_refused(put):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_that_of_exif(put, orientation):
+def test_the_orientation_tag_is_applied(put, orientation):
     turns = [
         lambda a: a,
         np.fliplr,
@@ -181,7 +181,7 @@ def test_orientation_is_that_of_exif(put, orientation):
     assert image_shape(path) == turn(GREY).shape
 
 
-def test_alpha(put):
+def test_opaque_alpha_is_ignored_and_any_other_refused(put):
     image = np.dstack([COLOUR, np.full((40, 70), 255, np.uint8)])
     np.testing.assert_array_equal(read_image(put(tiff(image, photometric="rgb"))), COLOUR)
     image[3, 4, 3] = 5
@@ -205,7 +205,7 @@ def test_cmyk_is_refused_with_the_fix(put):
         read_image(path)
 
 
-def test_a_palette_is_expanded_for_images_and_stated_for_masks(put):
+def test_a_palette_is_expanded_for_images_and_needs_an_option_for_masks(put):
     colours = rng.integers(0, 256, (3, 256), np.uint16)
     labels = rng.integers(0, 4, (8, 9), np.uint8)
     path = put(tiff(labels, photometric="palette", colormap=colours * 257))
@@ -216,7 +216,7 @@ def test_a_palette_is_expanded_for_images_and_stated_for_masks(put):
     np.testing.assert_array_equal(read_mask(path, None, palette="index"), labels)
 
 
-def test_inverted_grey_is_shown_right_and_refused_as_a_mask(put):
+def test_inverted_grey_is_inverted_for_images_and_refused_as_a_mask(put):
     path = put(tiff(GREY, photometric="miniswhite"))
     np.testing.assert_array_equal(read_image(path), 255 - GREY)
     for threshold in (128, None):
@@ -235,14 +235,14 @@ def test_bits_become_0_and_255(put):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int8", "int16", "int32", "int64"])
-def test_labels_of_any_integers(put, dtype):
+def test_labels_of_any_integer_dtype_are_read(put, dtype):
     labels = rng.integers(0, 100, (8, 9)).astype(dtype)
     read = read_mask(put(tiff(labels)), None)
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, labels)
 
 
-def test_labels_out_of_range_or_broken(put):
+def test_labels_out_of_range_or_not_integers_are_refused(put):
     for values in (np.array([[0, 256]], np.int32), np.array([[-1, 2]], np.int16)):
         with pytest.raises(FileError, match=r"labels from 0 to 255; got labels from"):
             read_mask(put(tiff(values)), None)
@@ -264,7 +264,7 @@ def test_probabilities_must_be_floats(put):
         read_probs(put(tiff(GREY)))
 
 
-def test_compression_that_needs_a_package_names_it(put, monkeypatch):
+def test_compression_that_needs_imagecodecs_names_the_extra(put, monkeypatch):
     pytest.importorskip("imagecodecs")
     path = put(tiff(GREY, compression="lzw"))
     np.testing.assert_array_equal(read_image(path), GREY)
@@ -321,7 +321,7 @@ def test_a_file_cut_off_anywhere_is_an_error(put, options, image):
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}]), st.data())
-def test_damage_is_an_error_of_ours_or_an_image_of_the_declared_shape(tmp_path_factory, options, data):
+def test_damage_is_a_tiledseg_error_or_an_image_of_the_declared_shape(tmp_path_factory, options, data):
     whole = bytearray(tiff(GREY[:16, :16], **options))
     for at in data.draw(st.lists(st.integers(0, min(len(whole), 400) - 1), min_size=1, max_size=6)):
         whole[at] = data.draw(st.integers(0, 255))
@@ -334,16 +334,16 @@ def test_damage_is_an_error_of_ours_or_an_image_of_the_declared_shape(tmp_path_f
     assert image.shape == image_shape(path)
 
 
-def test_pages_that_run_in_a_circle_are_an_error(put):
+def test_a_loop_of_pages_is_an_error(put):
     page = grey_page(2, 2)
     for data in (by_hand(page, loop_to=8), by_hand(page, page, page, loop_to=8)):
         for read in (read_image, image_shape):
-            with pytest.raises(FileError, match="run in a circle"):
+            with pytest.raises(FileError, match="loop of pages"):
                 read(put(data))
 
 
-def test_overlapping_pages_without_end_are_an_error(put):
-    count = 2**16 + 2  # every page begins one byte after the one before: a long chain in a short file
+def test_a_long_chain_of_overlapping_pages_is_an_error(put):
+    count = 2**16 + 2  # each page begins 18 bytes after the last: a long chain in a short file
     page = bytearray(b"II*\0\x08\0\0\0" + b"\0" * (count * 18 + 18))
     for number in range(count):
         at = 8 + 18 * number
@@ -377,7 +377,7 @@ def test_a_tag_that_cannot_be_read_is_an_error(put):
     for tag in (258, 259, 262, 278):
         data = bytearray(good)
         at = data.index(struct.pack("<HH", tag, 4))
-        data[at + 2 : at + 8] = struct.pack("<HI", 4, 9999)  # its values would lie beyond the end of the file
+        data[at + 2 : at + 8] = struct.pack("<HI", 4, 9999)  # its values are beyond the end of the file
         data[at + 8 : at + 12] = struct.pack("<I", 10**6)
         with pytest.raises(FileError, match=f"tags.*{tag}"):
             read_image(put(bytes(data)))

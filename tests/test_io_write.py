@@ -1,4 +1,4 @@
-"""Writing: what comes back, what is refused, and that a file is whole or as it was."""
+"""Writing: files read back, refusals, and files that are whole or unchanged after any failure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ images = st.sampled_from([np.uint8, np.uint16]).flatmap(lambda dtype: hnp.arrays
 
 @settings(max_examples=40, deadline=None)
 @given(images, st.sampled_from([".png", ".tif", ".TIFF"]))
-def test_images_come_back(tmp_path_factory, image, suffix):
+def test_images_are_read_back_as_written(tmp_path_factory, image, suffix):
     path = tmp_path_factory.mktemp("images") / f"image{suffix}"
     write_image(path, image)
     read = read_image(path)
@@ -47,27 +47,27 @@ def test_images_come_back(tmp_path_factory, image, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_any_layout_of_an_array_is_written_alike(tmp_path, suffix):
+def test_the_memory_layout_of_an_array_does_not_matter(tmp_path, suffix):
     image = np.random.default_rng(0).integers(0, 2**16, (9, 12, 3), np.uint16)
     frozen = image.copy()
     frozen.flags.writeable = False
-    views = [
+    layouts = [
         np.asfortranarray(image),
         image[::-1, ::-1][::-1, ::-1],
         image.astype(">u2"),
         frozen,
         image.tolist(),
     ]
-    for view in views[:4]:
-        write_image(tmp_path / f"a{suffix}", view)
+    for layout in layouts[:4]:
+        write_image(tmp_path / f"a{suffix}", layout)
         np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), image)
     with pytest.raises(ArrayError, match="uint8 or uint16; got int64"):
-        write_image(tmp_path / f"a{suffix}", views[4])
+        write_image(tmp_path / f"a{suffix}", layouts[4])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
-def test_masks_come_back(tmp_path, suffix, dtype):
+def test_masks_are_read_back_as_written(tmp_path, suffix, dtype):
     mask = np.random.default_rng(1).integers(0, 2, (9, 12)).astype(dtype)
     path = tmp_path / f"mask{suffix}"
     write_mask(path, mask)
@@ -77,7 +77,7 @@ def test_masks_come_back(tmp_path, suffix, dtype):
     np.testing.assert_array_equal(read_mask(path, None), mask)
 
 
-def test_labels_come_back(tmp_path):
+def test_labels_are_read_back_as_written(tmp_path):
     labels = np.arange(256).reshape(16, 16)
     write_mask(tmp_path / "labels.png", labels, foreground=None)
     np.testing.assert_array_equal(read_mask(tmp_path / "labels.png", None), labels)
@@ -87,7 +87,7 @@ def test_labels_come_back(tmp_path):
 @pytest.mark.parametrize(
     "shape", [(9, 12), (9, 12, 1), (9, 12, 2), (9, 12, 3), (9, 12, 4), (9, 12, 7), (1, 1, 5)]
 )
-def test_probabilities_come_back(tmp_path, shape, dtype):
+def test_probabilities_are_read_back_as_written(tmp_path, shape, dtype):
     probs = np.random.default_rng(2).random(shape, np.float32)
     path = tmp_path / "probs.tif"
     write_probs(path, probs, dtype)
@@ -102,16 +102,16 @@ def test_probabilities_come_back(tmp_path, shape, dtype):
 @pytest.mark.parametrize(
     ("value", "dtype"), [(np.nan, "float32"), (np.inf, "float32"), (1e6, "float16"), (-np.inf, "float16")]
 )
-def test_probabilities_that_are_none(tmp_path, value, dtype):
+def test_probabilities_that_are_not_finite_are_refused(tmp_path, value, dtype):
     probs = np.zeros((3, 4, 2), np.float32)
     probs[1, 2, 1] = value
-    with pytest.raises(ArrayError, match=rf"finite as {dtype}; got 1 others, the first .* at \(1, 2, 1\)"):
+    with pytest.raises(ArrayError, match=rf"finite as {dtype}; got 1 other .* at \(1, 2, 1\)"):
         write_probs(tmp_path / "probs.tif", probs, dtype)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["mask.jpg", "mask.JPEG", "mask.bmp", "mask", "mask.png.exe"])
-def test_a_suffix_that_cannot_keep_values_is_refused(tmp_path, name):
+def test_the_suffix_of_a_lossy_format_is_refused(tmp_path, name):
     image = np.zeros((3, 4), np.uint8)
     for write in (write_mask, write_image):
         with pytest.raises(FileError, match=r"lossless.*\.png"):
@@ -128,7 +128,7 @@ def test_images_of_other_shapes_are_refused(tmp_path, shape):
 
 
 @pytest.mark.parametrize(
-    ("labels", "options", "error", "words"),
+    ("labels", "options", "error", "message"),
     [
         (np.full((3, 4), 2), {}, ArrayError, "foreground=None"),
         (np.full((3, 4), 256), {"foreground": None}, ArrayError, "0 to 255"),
@@ -139,8 +139,8 @@ def test_images_of_other_shapes_are_refused(tmp_path, shape):
         (np.ones((3, 4), int), {"foreground": True}, SettingError, "foreground"),
     ],
 )
-def test_labels_that_cannot_be_stored(tmp_path, labels, options, error, words):
-    with pytest.raises(error, match=words):
+def test_labels_out_of_range_are_refused(tmp_path, labels, options, error, message):
+    with pytest.raises(error, match=message):
         write_mask(tmp_path / "mask.png", labels, **options)
 
 
@@ -155,7 +155,7 @@ def test_an_encoder_that_fails_is_an_error_and_the_old_file_stays(tmp_path, monk
     assert path.read_bytes() == before
 
 
-def test_text_is_utf8_with_plain_line_ends(tmp_path):
+def test_text_is_written_as_utf8_with_unix_line_ends(tmp_path):
     write_text(tmp_path / "a.txt", "é\n\n")
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\n\n"
     write_text(tmp_path / "a.txt", os.fsdecode(b"\xff.png"))
@@ -170,7 +170,7 @@ def test_odd_names_are_written(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", b"bytes", 3])
-def test_names_that_are_none(name):
+def test_arguments_that_are_not_paths_are_refused(name):
     with pytest.raises(FileError, match="path"):
         write_bytes(name, b"whole")
 
@@ -180,13 +180,13 @@ def test_missing_folders_are_made(tmp_path):
     assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"whole"
 
 
-def test_a_relative_name_lands_in_the_current_folder(tmp_path, monkeypatch):
+def test_a_relative_name_is_written_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_bytes("a.bin", b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_a_link_is_followed_and_kept(tmp_path):
+def test_a_link_is_followed_and_stays_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.bin").write_bytes(b"old")
     (tmp_path / "link.bin").symlink_to(tmp_path / "real" / "a.bin")
@@ -195,8 +195,8 @@ def test_a_link_is_followed_and_kept(tmp_path):
     assert (tmp_path / "real" / "a.bin").read_bytes() == b"new"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="rights are other there")
-def test_rights_are_kept_and_new_files_follow_the_umask(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+def test_a_replaced_file_has_the_same_rights_and_a_new_one_follows_the_umask(tmp_path):
     path = tmp_path / "a.bin"
     write_bytes(path, b"old")
     mask = os.umask(0)
@@ -223,10 +223,10 @@ def test_only_files_are_replaced(tmp_path):
 
 @as_root
 def test_rights_are_respected(tmp_path):
-    write_bytes(tmp_path / "kept.bin", b"old")
-    (tmp_path / "kept.bin").chmod(0o444)
+    write_bytes(tmp_path / "old.bin", b"old")
+    (tmp_path / "old.bin").chmod(0o444)
     with pytest.raises(FileError, match="read-only"):
-        write_bytes(tmp_path / "kept.bin", b"new")
+        write_bytes(tmp_path / "old.bin", b"new")
     (tmp_path / "closed").mkdir(mode=0o555)
     for write in (
         lambda: write_bytes(tmp_path / "closed" / "a", b""),
@@ -252,7 +252,7 @@ def test_an_error_in_the_block_leaves_the_old_file(tmp_path, kind):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_temporary_file_can_be_read_back_and_lies_beside_the_target(tmp_path):
+def test_the_temporary_file_is_readable_and_beside_the_target(tmp_path):
     with atomic_write(tmp_path / "a.bin") as file:
         file.write(b"abc")
         file.seek(1)
@@ -266,7 +266,7 @@ CALLS = ["mkdir", "open", "fchmod", "fsync", "fstat", "replace", "stat", "rename
 
 
 class Failing:
-    """Makes the n-th call into the system fail."""
+    """Makes the n-th system call fail."""
 
     def __init__(self, number):
         self.left = number
@@ -286,7 +286,7 @@ class Failing:
         return call
 
 
-def test_whichever_call_fails_the_file_is_whole(tmp_path, monkeypatch):
+def test_the_file_is_whole_whichever_system_call_fails(tmp_path, monkeypatch):
     failures = []
     for number in range(1, 40):
         done = False
@@ -307,9 +307,9 @@ def test_whichever_call_fails_the_file_is_whole(tmp_path, monkeypatch):
         assert path.read_bytes() == (b"new" * 100_000 if "replace" in failing.done else b"old")
         assert [entry.name for entry in path.parent.iterdir()] == ["a.bin"]
     else:
-        pytest.fail("the writer never came to its end")
+        pytest.fail("the writer never finished")
     assert {"open", "fsync", "fstat", "replace"} <= set(failures)
-    assert failures.count("fsync") == 2  # the file, and after it the folder
+    assert failures.count("fsync") == 2  # for the file, then for the folder
 
 
 def test_a_short_write_is_found(tmp_path, monkeypatch):
@@ -362,7 +362,7 @@ for name, job in jobs.items():
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no limits there")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limits")
 def test_a_full_disk_leaves_the_old_files(tmp_path):
     names = {"a.bin", "a.png", "a.tif", "p.tif"}
     for name in names:
@@ -384,7 +384,7 @@ with atomic_write(sys.argv[1]) as file:
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_a_kill_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
@@ -410,7 +410,7 @@ for number in range(10**9):
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_kills_at_any_moment_leave_a_whole_file(tmp_path):
     path = tmp_path / "a.bin"
     write_bytes(path, b"\0" * 300_000)
@@ -426,7 +426,7 @@ def test_kills_at_any_moment_leave_a_whole_file(tmp_path):
         assert len(set(data)) == 1
 
 
-def test_check_writable(tmp_path):
+def test_check_writable_makes_folders_and_refuses_files(tmp_path):
     assert check_writable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").touch()

@@ -1,7 +1,7 @@
-"""Files to arrays and back: images, masks, probabilities; read safely, written whole or not at all.
+"""Images, masks and probabilities: files to arrays and back, read safely, written whole or not at all.
 
-Python opens files, OpenCV and tifffile only decode and encode. What a file declares is checked before memory
-is taken for it; what could mean two things is an error that names both.
+Python opens the files; OpenCV and tifffile only decode and encode. The size that a file declares is checked
+before memory is allocated for it. A file that can be read in two ways is an error that names both.
 """
 
 from tiledseg.io.file import MAX_PIXELS, state_of

@@ -1,4 +1,4 @@
-"""An open image file: its format, its faults, and how it is to be read."""
+"""An open image file: its bytes, its format, its errors, and the request by which it is read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 import numpy as np
 
 from tiledseg._storage import open_regular, read_at
-from tiledseg._validate import invalid, named
-from tiledseg.errors import FileError, SettingError
+from tiledseg._validate import invalid, named, whole_number
+from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ MAX_PIXELS = 2**30
 """Default limit on an image's height times width, in px; also OpenCV's own."""
 
 MARKS: tuple[str, ...] = ("zarr.json", ".zarray", ".zgroup")
-"""Files one of which makes a folder a zarr."""
+"""A folder that holds one of these files is a zarr."""
 
 Kind: TypeAlias = Literal["png", "jpeg", "bmp", "tiff"]
 Alpha: TypeAlias = Literal["refuse", "drop"]
@@ -60,14 +60,14 @@ _TURNS: dict[int, Callable[[AnyArray], AnyArray]] = {
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An open file that is read at named offsets, and whose faults are named with it."""
+    """An open file that is read at given offsets; errors name the file."""
 
-    name: str  # the path, as it is shown in errors
-    handle: BinaryIO  # the bytes
-    size: int  # their number
+    name: str  # the path, as errors show it
+    handle: BinaryIO
+    size: int  # in bytes
 
     def take(self, offset: int, count: int) -> bytes:
-        """Read `count` bytes at `offset`; fewer are an error."""
+        """Read `count` bytes at `offset`; refuse a file that has fewer."""
         if offset + count > self.size:
             raise self.damaged(f"{self.size} bytes where {offset + count} or more are declared")
         self.handle.seek(offset)
@@ -87,7 +87,7 @@ class Reader:
         return data
 
     def whole(self, max_pixels: int) -> Reader:
-        """Read the whole file into memory, within what an image of `max_pixels` can need."""
+        """Read the whole file into memory, if it is not larger than an image of `max_pixels` can be."""
         most = max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES
         if self.size > most:
             must = f"have at most {most} bytes with max_pixels={max_pixels}"
@@ -104,14 +104,14 @@ class Reader:
         return self.bad("be a whole, undamaged image", got, "Copy or export it again.")
 
     def check_size(self, height: int, width: int, max_pixels: int) -> None:
-        """Refuse an image that declares no pixels, or more than the limit."""
+        """Refuse a declared size of 0 px, or of more than the limit."""
         if height < 1 or width < 1:
             raise self.damaged(f"a declared size of {height}x{width} px")
         if height * width > max_pixels:
             raise self.bad(
                 f"hold at most max_pixels={max_pixels} px",
                 f"{height}x{width} px declared",
-                "If the file is to be trusted, raise `max_pixels`.",
+                "If you trust the file, raise `max_pixels`.",
             )
 
 
@@ -128,9 +128,7 @@ def opened(path: PathLike) -> Iterator[Reader]:
 
 def check_max_pixels(max_pixels: object) -> None:
     """Refuse a limit that is not a positive whole number."""
-    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
-        fix = f"Leave it at {MAX_PIXELS}, or give another number of pixels."
-        raise invalid(SettingError, "max_pixels", must="be a positive int", got=max_pixels, fix=fix)
+    whole_number("max_pixels", max_pixels, fix=f"Use {MAX_PIXELS}, the default, or another number of px.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +137,15 @@ class Request:
 
     page: int | None  # page of a TIFF
     max_pixels: int  # limit on height times width
-    alpha: Alpha = "refuse"  # what becomes of an alpha channel that is not opaque throughout
-    palette: Palette = "colour"  # what a pixel of a palette image counts as
-    # what the pixels are for. A mask is going to be cut at a threshold; labels are taken as they are,
-    # so that lossy files are refused and values of few bits are not spread; probs and a source may
-    # have any number of channels, a source any integers
+    alpha: Alpha = "refuse"  # for an alpha channel that is not opaque everywhere
+    palette: Palette = "colour"  # for the px of a palette image: their index or their colour
+    # mask: a threshold is applied later; labels: values stay as stored, so that lossy files are refused and
+    # values of few bits are not scaled; probs and source: any number of channels; source: any integers
     purpose: Purpose = "image"
 
 
 def sniff(file: Reader) -> Kind:
-    """Tell the format from the first bytes; the suffix of the name plays no part."""
+    """Recognise the format by the first bytes, whatever the suffix."""
     start = file.take(0, min(_LONGEST_MAGIC, file.size))
     for magic, kind in _MAGIC.items():
         if start.startswith(magic):
@@ -159,15 +156,15 @@ def sniff(file: Reader) -> Kind:
 
 def check_page(page: object) -> None:
     """Refuse a page number that is not a whole number from 0."""
-    if page is not None and (isinstance(page, bool) or not isinstance(page, int) or page < 0):
-        raise invalid(SettingError, "page", must="be an int, 0 or more", got=page, fix="Count pages from 0.")
+    if page is not None:
+        whole_number("page", page, least=0, fix="Count pages from 0.")
 
 
 def check_opaque(file: Reader, alpha: AnyArray, *, drop: bool) -> None:
-    """Refuse an alpha channel that is not opaque throughout, unless it is to be dropped."""
+    """Refuse an alpha channel that is not opaque everywhere, unless it is dropped."""
     opaque = 1 if alpha.dtype.kind in "fb" else np.iinfo(alpha.dtype).max
     if not drop and not (alpha == opaque).all():
-        fix = "Flatten it in the program that made it, or pass alpha='drop' to read the colours beneath."
+        fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore that channel."
         raise file.bad("be opaque", f"an alpha or extra channel that goes down to {alpha.min()}", fix)
 
 
@@ -183,24 +180,24 @@ def exif_orientation(exif: bytes) -> int:
             tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, at)
             if (tag, kind) == (_ORIENTATION, _SHORT):
                 return value if value in _TURNS else 1
-    except struct.error:  # a damaged block says nothing about the pixels
+    except struct.error:  # a damaged block has no orientation
         pass
     return 1
 
 
 def is_turned(orientation: int) -> bool:
-    """Say whether height and width change places."""
+    """Return whether an orientation exchanges height and width."""
     return orientation >= 5
 
 
 def upright(array: AnyArray, orientation: int) -> AnyArray:
-    """Turn the pixels (H, W, …) the way up that the orientation asks for; the result is contiguous."""
+    """Apply an orientation to pixels (H, W, …); the result is contiguous."""
     turn = _TURNS.get(orientation)
     return array if turn is None else np.ascontiguousarray(turn(array))
 
 
 def state_of(path: str) -> list[int]:
-    """Give size and time of change of a file; those of its metadata for a zarr."""
+    """Return size and time of change of a file; of a zarr, those of its metadata files."""
     folder = os.path.isdir(path)  # noqa: PTH112  of text
     marks = [Path(path, mark) for mark in MARKS] if folder else [Path(path)]
     states = [mark.stat() for mark in marks if mark.is_file()]

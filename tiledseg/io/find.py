@@ -18,17 +18,16 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
-"""Suffixes that mark an image in a folder, in lower case; capitals count as well."""
+"""Suffixes of the images in a folder, in lower case; upper case counts as well."""
 
 
 def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = False) -> list[Path]:
-    """List the images that paths name.
+    """List the images of paths and folders.
 
-    A file that is named itself is taken whatever its suffix, and a zarr folder counts as a file. Of a
-    folder, the files with a suffix in ``SUFFIXES`` and the zarr folders are taken, hidden ones left out, in
-    natural order (``a2`` before ``a10``). Links are followed; a folder that links lead back to is visited
-    once. A file that is reached twice is listed once. A link that leads nowhere, or a pipe, is listed if its
-    suffix says image: reading it will say what is wrong.
+    A given file is listed whatever its suffix, and a zarr folder counts as a file. Of a folder, the files
+    with a suffix in ``SUFFIXES`` and the zarr folders are listed, without hidden ones, in natural order
+    (``a2`` before ``a10``). Links are followed; each folder is visited once, and each file is listed once. A
+    dead link or a pipe with such a suffix is listed; reading it raises an error that says what is wrong.
 
     Parameters
     ----------
@@ -54,7 +53,7 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
         for path in _images_of(Path(text), visited, recursive=recursive):
             found.setdefault(os.path.realpath(path), path)
     if not found:
-        got = ", ".join(named(path) for path in given) or "no path at all"
+        got = ", ".join(named(path) for path in given) or "no path"
         hint = "" if recursive else " For subfolders, pass recursive=True."
         fix = f"Known suffixes: {', '.join(SUFFIXES)}.{hint}"
         raise invalid(FileError, "inputs", must="name at least one image", got=got, fix=fix)
@@ -69,7 +68,7 @@ def _images_of(path: Path, visited: set[tuple[int, int]], *, recursive: bool) ->
     for entry in entries:
         if is_zarr(str(entry)):
             yield entry
-        elif os.path.isdir(entry):  # noqa: PTH112  it answers False where a link runs in a circle
+        elif os.path.isdir(entry):  # noqa: PTH112  unlike Path.is_dir, False for a loop of links
             if recursive:
                 yield from _images_of(entry, visited, recursive=True)
         elif entry.suffix.lower() in SUFFIXES:
@@ -77,7 +76,7 @@ def _images_of(path: Path, visited: set[tuple[int, int]], *, recursive: bool) ->
 
 
 def _entries(path: Path, visited: set[tuple[int, int]]) -> list[Path] | None:
-    """List a folder that was not visited before; None where `path` is no folder."""
+    """List a folder, empty if it was visited before; None where `path` is not a folder."""
     try:
         status = path.stat()
         if not stat.S_ISDIR(status.st_mode):
@@ -96,6 +95,6 @@ def _refuse(path: Path, error: OSError) -> NoReturn:
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Order numbers within a name by their value, all else by its letters."""
+    """Return a sort key that compares numbers in a name by their value, and the rest as text."""
     parts = re.split(r"(\d+)", path.name.casefold())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name

@@ -1,4 +1,4 @@
-"""What files say of an image besides its pixels: size of a px, OME-XML, OME-Zarr."""
+"""Metadata of images: size of a px, OME-XML, OME-Zarr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MICROMETRES = {
 }  # fmt: skip
 _OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "float"}
-_PER_CENTIMETRE = 3  # ResolutionUnit; inches are left out: 72 of them per px stand in files of no scale
+_PER_CENTIMETRE = 3  # ResolutionUnit; inches are ignored: files without a scale often state 72 px per inch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class PixelSize:
     x: float
 
     def shrunk(self, down: float, across: float) -> PixelSize:
-        """Give the size of a px of a smaller copy.
+        """Return the size of a px of a smaller copy.
 
         Parameters
         ----------
         down, across : float
-            How many px of this one a px of the copy is, along y and x.
+            Px of this image per px of the copy, along y and x.
 
         Returns
         -------
@@ -58,7 +58,7 @@ class PixelSize:
 
 
 def ome_pixels(description: str) -> list[dict[str, str]]:
-    """List the attributes of each OME ``Pixels`` element; by pattern, since XML can be made to explode."""
+    """List the attributes of each OME ``Pixels`` element; no parser, since XML can exhaust memory."""
     blocks = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", description)
     found = [re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", block) for block in blocks]
     return [{name: html.unescape(value) for name, value in block} for block in found]
@@ -72,33 +72,33 @@ def pixel_size_of(description: str, resolution: tuple[float, float], unit: int) 
         return _of_ome(pixels)
     aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", description)
     if description.startswith("Aperio") and aperio:
-        return _sane(_number(aperio[1]), _number(aperio[1]))
+        return _checked_size(_number(aperio[1]), _number(aperio[1]))
     factor = _MICROMETRES["cm"] if unit == _PER_CENTIMETRE else 0.0
     if description.startswith("ImageJ="):
         named = re.search(r"^unit=(.*)$", description, re.MULTILINE)
         factor = _MICROMETRES.get(named[1].strip(), 0.0) if named else 0.0
     if min(resolution) <= 0:
         return None
-    return _sane(factor / resolution[0], factor / resolution[1])
+    return _checked_size(factor / resolution[0], factor / resolution[1])
 
 
 def pixel_size_of_scale(scale: tuple[float, float], units: tuple[str, str]) -> PixelSize | None:
-    """Make a px size of lengths with units."""
+    """Convert lengths with units to a px size."""
     factors = [_MICROMETRES.get(unit.replace("metre", "meter"), 0.0) for unit in units]
-    return _sane(scale[0] * factors[0], scale[1] * factors[1])
+    return _checked_size(scale[0] * factors[0], scale[1] * factors[1])
 
 
 def _of_ome(pixels: dict[str, str]) -> PixelSize | None:
-    sides = [
+    lengths = [
         _number(pixels[f"PhysicalSize{axis}"])
         * _MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0)
         for axis in "YX"
     ]
-    return _sane(sides[0], sides[1])
+    return _checked_size(lengths[0], lengths[1])
 
 
-def _sane(y: float, x: float) -> PixelSize | None:
-    return PixelSize(y, x) if all(math.isfinite(side) and side > 0 for side in (y, x)) else None
+def _checked_size(y: float, x: float) -> PixelSize | None:
+    return PixelSize(y, x) if all(math.isfinite(length) and length > 0 for length in (y, x)) else None
 
 
 def _number(text: str) -> float:
@@ -110,12 +110,12 @@ def _number(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ImageMetadata:
-    """What is written of an image besides its pixels."""
+    """The metadata that are written with an image."""
 
     levels: list[tuple[int, int]]  # height and width of each level in px
-    channels: tuple[int, ...]  # number of channels, or nothing
-    dtype: np.dtype[Any]  # of the pixels
-    pixel_size: PixelSize | None  # None where it is unknown, which is then written
+    channels: tuple[int, ...]  # (K,), or () for an image (H, W)
+    dtype: np.dtype[Any]
+    pixel_size: PixelSize | None  # None is written as unknown
     names: tuple[str, ...]  # name of each channel; may be empty
     provenance: Mapping[str, str]  # text by name
 
@@ -131,12 +131,12 @@ class ImageMetadata:
 
     @property
     def notes(self) -> dict[str, str]:
-        """The provenance, and that the px size is unknown where it is."""
+        """The provenance, with an entry where the px size is unknown."""
         unknown = {} if self.pixel_size else {"pixel size": "unknown"}
         return {**{str(key): str(value) for key, value in self.provenance.items()}, **unknown}
 
     def ome_xml(self) -> bytes:
-        """Write the OME-XML of an OME-TIFF, in ASCII as TIFF wants it."""
+        """Return the OME-XML of an OME-TIFF, in ASCII, as TIFF requires."""
         count = self.channels[0] if self.channels else 1
         height, width = self.levels[0]
         root = ET.Element("OME", {"xmlns": _OME_NAMESPACE, "Creator": "tiledseg"})
@@ -188,5 +188,5 @@ def _annotate(root: ET.Element, image: ET.Element, notes: Mapping[str, str]) -> 
 
 
 def _printable(text: str) -> str:
-    """Escape what XML cannot hold, for example a control character in a file name."""
+    """Escape characters that XML cannot contain, for example control characters."""
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

@@ -1,4 +1,4 @@
-"""Images of every format, opened to be read by region."""
+"""open_image: images of every format, read by region."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NPY_MAGIC = b"\x93NUMPY"
 _MOST_HEADER = 10_000  # bytes of an .npy
 
 
-def open_image(  # noqa: PLR0913  what a file can hold several of
+def open_image(  # noqa: PLR0913  one for each thing that a file can hold several of
     path: PathLike,
     *,
     level: int = 0,
@@ -50,12 +50,12 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     max_pixels: int | None = None,
     alpha: Alpha = "refuse",
 ) -> ImageSource:
-    """Open an image that is read where it is sliced.
+    """Open an image of which only the slices that are indexed are read.
 
     TIFF, BigTIFF and OME-TIFF are read by their tiles or strips, zarr (2 and 3) and OME-Zarr (0.4 and 0.5,
     extra ``zarr``) by their chunks, ``.npy`` by its rows; a JPEG, PNG or BMP is decoded whole. Axes come
     from the metadata: OME, ImageJ, Aperio and others, ``dimension_names``. Otherwise the rules of
-    `read_image` hold.
+    `read_image` apply.
 
     Parameters
     ----------
@@ -66,14 +66,15 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     channels : int or sequence of int, optional
         The channels to read, from 0, in the order given; all where it is None.
     at : mapping, optional
-        Place along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
+        Position along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
     page : int, optional
         Which page of a TIFF, from 0; its metadata is not used then.
     max_pixels : int, optional
         Limit on the height times width that the file declares, in px. None means 2**38 where it is read by
         region, and 2**30 where it must be decoded whole.
     alpha : {'refuse', 'drop'}
-        An alpha channel that is not opaque everywhere is an error, raised when the px are read, or left out.
+        An alpha channel that is not opaque everywhere is an error, raised when the px are read, or it is
+        ignored.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     Raises
     ------
     FileError
-        If the file cannot be read, is damaged, is larger than the limit, or could mean two things.
+        If the file cannot be read, is damaged, is larger than the limit, or is ambiguous.
     SettingError
         If an option has an invalid value, or the library that reads the format is not installed.
 
@@ -105,7 +106,7 @@ def open_image(  # noqa: PLR0913  what a file can hold several of
     if max_pixels is not None:
         check_max_pixels(max_pixels)
     whole = MAX_PIXELS if max_pixels is None else max_pixels
-    selection = Selection(whole_number("level", level, least=0), _channels(channels), _places(at), whole)
+    selection = Selection(whole_number("level", level, least=0), _channels(channels), _positions(at), whole)
     request = Request(page, MAX_REGION_PIXELS if max_pixels is None else max_pixels, alpha, purpose="source")
     text = path_text(path)
     place = os.path.realpath(text)
@@ -150,17 +151,17 @@ def _channels(channels: int | Sequence[int] | None) -> tuple[int, ...] | None:
     given = channels if isinstance(channels, Sequence) and not isinstance(channels, str) else [channels]
     numbers = tuple(whole_number("channels", one, least=0) for one in given)
     if not numbers or len(set(numbers)) != len(numbers):
-        fix = "Name each channel once, as in (0, 2)."
-        raise invalid(SettingError, "channels", must="name channels", got=channels, fix=fix)
+        fix = "List each channel once, for example (0, 2)."
+        raise invalid(SettingError, "channels", must="list channels", got=channels, fix=fix)
     return numbers
 
 
-def _places(at: object) -> dict[str, int]:
+def _positions(at: object) -> dict[str, int]:
     if at is None:
         return {}
     if not isinstance(at, Mapping) or not set(at) <= {"z", "t"}:
         fix = 'For example, pass {"z": 0}.'
-        raise invalid(SettingError, "at", must="map z and t to places", got=at, fix=fix)
+        raise invalid(SettingError, "at", must="map z and t to positions", got=at, fix=fix)
     return {
         str(axis): whole_number(f"at[{axis!r}]", operator.index(place), least=0) for axis, place in at.items()
     }
@@ -189,14 +190,14 @@ def _npy_header(file: Reader) -> tuple[tuple[int, ...], np.dtype[np.generic], in
         )
         shape, fortran, dtype = read(head, max_header_size=_MOST_HEADER)
         if fortran and len(shape) > 1:
-            fix = "Save numpy.ascontiguousarray of it."
-            raise file.bad("lie in the file row by row", "Fortran order", fix)
+            fix = "Save it with numpy.ascontiguousarray."
+            raise file.bad("be stored row by row", "Fortran order", fix)
         return tuple(shape), np.dtype(dtype), head.tell()
     raise file.damaged("an .npy header that NumPy cannot read")
 
 
 class _PickedChannels:
-    """Some channels of rows, in blocks."""
+    """Some channels of raw rows, in blocks."""
 
     def __init__(self, rows: RawRows, channels: list[int]) -> None:
         count = (len(channels),) if len(channels) > 1 else ()

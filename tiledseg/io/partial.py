@@ -1,4 +1,4 @@
-"""Large files in progress: beside the target until they are whole, and resumed after a kill."""
+"""Unfinished large files: written beside the target until they are whole, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._storage import hold, refuse, replaceable, sync_folder, take_place
-from tiledseg._validate import invalid, named, path_text, shown
+from tiledseg._validate import named, path_text, shown
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Partial:
-    """A file or folder that is being written, and the journal of what of it is stored."""
+    """An unfinished file or folder, and the journal of its stored parts."""
 
     def __init__(self, target: Path, fingerprint: Mapping[str, Any]) -> None:
         self.path: Path = target.with_name(f".{target.name}.tiledseg-part")
@@ -42,8 +42,8 @@ class Partial:
             self._journal.close()
             raise
 
-    def note(self, record: Any) -> None:  # noqa: ANN401  whatever JSON holds
-        """Note what is stored from now on; a line that a kill cuts off counts as not written."""
+    def note(self, record: Any) -> None:  # noqa: ANN401  any JSON
+        """Append a stored part to the journal; a line that a kill cuts off is ignored later."""
         text = json.dumps(record, sort_keys=True).encode()
         self._journal.write(b"%08x %s\n" % (zlib.crc32(text), text))
 
@@ -55,7 +55,7 @@ class Partial:
 
 
 def _notes(data: bytes) -> tuple[list[Any], int]:
-    """Read the notes up to the first that is not whole, and return where they end."""
+    """Read the notes before the first incomplete line, and return where they end."""
     notes, length = [], 0
     for line in data.split(b"\n")[:-1]:
         checksum, _, text = line.partition(b" ")
@@ -67,19 +67,19 @@ def _notes(data: bytes) -> tuple[list[Any], int]:
 
 
 def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume with something else than what was begun."""
+    """Refuse to resume with other inputs or settings than those of the first run."""
     now = json.loads(json.dumps(now))
     differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if differing:
         changes = [f"{key} {shown(str(before.get(key)))} -> {shown(str(now.get(key)))}" for key in differing]
-        got = f"another {', '.join(differing)}: {'; '.join(changes[:3])}"
-        fix = "Use what it was begun with, or delete it and its part to start anew."
-        raise invalid(FileError, name, must="be resumed as it was begun", got=got, fix=fix)
+        fix = "Use those of the first run, or delete it and its part to start again."
+        text = f"`{name}` was started with another {', '.join(differing)}: {'; '.join(changes[:3])}. {fix}"
+        raise FileError(text)
 
 
 @contextlib.contextmanager
 def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[tuple[Path, Partial | None]]:
-    """Write a file or a folder whole or not at all; with a fingerprint, keep an interrupted part."""
+    """Write a file or folder whole or not at all; with a fingerprint, an interrupted part can be resumed."""
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))

@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP to pixels and back: what a file declares is checked, then its bytes are decoded."""
+"""PNG, JPEG and BMP to pixels and back: the declared size is checked before the bytes are decoded."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SAMPLES = {_GREY: 1, _COLOUR: 3, _PALETTE: 1, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}
 _DEPTHS = {1: {_GREY, _PALETTE}, 2: {_GREY, _PALETTE}, 4: {_GREY, _PALETTE}, 8: set(_SAMPLES)}
 _DEPTHS[16] = set(_SAMPLES) - {_PALETTE}
 _USED_BY_HEADER = {b"PLTE", b"tRNS", b"eXIf"}
-_DEFLATE_RATIO = 1032  # the most that deflate can expand
+_DEFLATE_RATIO = 1032  # the highest compression ratio of deflate
 _END_OF_JPEG, _SCAN_OF_JPEG = b"\xff\xd9", b"\xff\xda"
 _PROFILE = b"ICC_PROFILE\0"
 _PIXELS_PER_BYTE = 1024  # of a JPEG; one bit per block of 64 px would be 512
-_MOST_SCANS = 50  # of a JPEG: each takes time for every px; encoders write about 10
+_MOST_SCANS = 50  # of a JPEG: each scan takes time for every px; encoders write about 10
 _PILLOW_ERRORS = (SyntaxError, OSError, ValueError, OverflowError, EOFError, IndexError, struct.error)
 
 
@@ -51,7 +51,7 @@ class _Header:
 
     @property
     def meaning(self) -> Literal["none", "identity", "grey", "colour"]:
-        """What the palette holds; identity: entry i is grey i, so that index and colour are the same."""
+        """The kind of palette; identity: entry i is grey i, so that index and colour are equal."""
         if self.palette is None:
             return "none"
         if (self.palette != self.palette[:, :1]).any():
@@ -84,18 +84,18 @@ def _check_request(file: Reader, header: _Header, request: Request) -> None:
         got = f"a {header.kind.upper()}, which has one"
         raise file.bad(f"have page {request.page}", got, "Leave `page` out.")
     if request.purpose == "labels" and header.kind == "jpeg":
-        fix = "Export the labels as PNG or TIFF, or pass a threshold to cut it in two."
-        raise file.bad("hold labels unchanged", "a JPEG, which cannot", fix)
+        fix = "Export the labels as PNG or TIFF, or pass a threshold."
+        raise file.bad("be lossless to hold labels", "a JPEG", fix)
     if request.palette == "refuse" and _is_ambiguous(header, request):
         fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
-        raise file.bad("say what its pixels mean", "a palette, whose indices and colours differ", fix)
+        raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
     if header.alpha == "key" and request.alpha == "refuse" and request.palette != "index":
-        fix = "Flatten it in the program that made it, or pass alpha='drop' to read the colours beneath."
+        fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore the transparency."
         raise file.bad("be opaque", "a transparent colour", fix)
 
 
 def _is_ambiguous(header: _Header, request: Request) -> bool:
-    if header.kind == "bmp" and request.purpose != "labels":  # BMP has no other way to store grey
+    if header.kind == "bmp" and request.purpose != "labels":  # BMP stores grey by a palette only
         return header.meaning == "colour"
     return header.meaning in {"grey", "colour"}
 
@@ -110,7 +110,7 @@ def _wants_indices(header: _Header, request: Request) -> bool:
 
 
 def _png_header(file: Reader, max_pixels: int) -> _Header:
-    """Read what a PNG declares, and refuse one whose data cannot fill what it declares."""
+    """Read the header of a PNG; refuse one with too little data for its size."""
     start = file.take(len(_PNG_SIGNATURE), 18)
     kind, width, height, bits, colour = struct.unpack(">4x4sIIBB", start)
     if kind != b"IHDR" or colour not in _DEPTHS.get(bits, ()):
@@ -139,7 +139,7 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
 
 
 def _chunks(file: Reader) -> Iterator[tuple[bytes, int, int]]:
-    """Walk over the kind, offset and length of the data of each chunk."""
+    """Iterate over the kind, data offset and data length of each chunk."""
     offset, kind = len(_PNG_SIGNATURE), b""
     while kind != b"IEND":
         length, kind = struct.unpack(">I4s", file.take(offset, 8))
@@ -160,12 +160,12 @@ def _decoded_png(file: Reader, header: _Header, request: Request) -> AnyArray:
         check_opaque(file, pixels[..., -1], drop=False)
         pixels = pixels[..., 0].copy() if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
     if header.bits < 8 and (indices or (header.channels == 1 and request.purpose == "labels")):
-        pixels //= 255 // (2**header.bits - 1)  # few bits were spread over 0 to 255
+        pixels //= 255 // (2**header.bits - 1)  # OpenCV has scaled them to 0 to 255
     return pixels
 
 
 def _png_payload(file: Reader, *, indices: bool) -> bytes:
-    """Check every checksum and give the chunks that make the pixels; indices as if they were grey."""
+    """Check every checksum, and return the chunks of the pixels; indices as if they were grey."""
     parts = [_PNG_SIGNATURE]
     for kind, at, length in _chunks(file):
         raw = file.take(at - 8, length + 12)
@@ -193,7 +193,7 @@ def _decoded(file: Reader, payload: bytes, flags: int) -> AnyArray:
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose resolution is not looked for in Exif, which warns where Exif is damaged."""
+    """A JPEG without the resolution of Exif: Pillow warns where Exif is damaged."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
@@ -222,9 +222,9 @@ def _decoded_jpeg(file: Reader, header: _Header, request: Request) -> AnyArray: 
     if scans > _MOST_SCANS:
         fix = "Save it as a baseline JPEG, or as PNG."
         raise file.bad(f"have at most {_MOST_SCANS} scans as a JPEG", scans, fix)
-    if _PROFILE in data[:start]:  # it is not applied; libjpeg would warn of a damaged one
+    if _PROFILE in data[:start]:  # colour profiles are not applied; libjpeg warns of a damaged one
         data = data[:start].replace(_PROFILE, _PROFILE.lower()) + data[start:]
-    try:  # strict: libjpeg repairs what is damaged, and only warns
+    try:  # strict: otherwise libjpeg repairs damaged data and only warns
         colours = "GRAY" if header.channels == 1 else "RGB"
         pixels: AnyArray = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
     except ValueError as error:
@@ -280,11 +280,11 @@ def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
     return np.take(colours if header.channels == 3 else colours[:, 0], indices, axis=0)
 
 
-# --- what several formats share ------------------------------------------------------------------------
+# --- shared by several formats ---------------------------------------------------------------------------
 
 
 def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # noqa: ANN401  plugins have own fields
-    """Let Pillow read what a file declares; no pixel is decoded."""
+    """Let Pillow read the header of a file; no pixel is decoded."""
     file.handle.seek(0)
     try:
         return plugin(file.handle)
@@ -296,7 +296,7 @@ def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # noqa: AN
 
 
 def _colours(data: bytes, order: str) -> AnyArray:
-    """Take the entries of a palette, whose bytes are in an order like BGRX, as RGB."""
+    """Return the entries of a palette as RGB; `order` is the order of their bytes, for example BGRX."""
     entries = np.frombuffer(data[: len(data) // len(order) * len(order)], np.uint8)
     return entries.reshape(-1, len(order))[:, [order.index(colour) for colour in "RGB"]]
 
@@ -306,7 +306,7 @@ _DECODERS = {"png": _decoded_png, "jpeg": _decoded_jpeg, "bmp": _decoded_bmp}
 
 
 def encode_png(pixels: AnyArray) -> bytes:
-    """Encode grey or RGB; the reason as a ValueError where OpenCV cannot."""
+    """Encode grey or RGB; raise a ValueError where OpenCV fails."""
     ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     try:
         done, data = cv2.imencode(".png", ordered)

@@ -1,4 +1,4 @@
-"""Files to arrays: images, masks, probabilities."""
+"""read_image, read_mask, read_probs: whole files to arrays."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def read_image(
 ) -> npt.NDArray[np.uint8 | np.uint16 | np.float32]:
     """Read an image from a PNG, JPEG, BMP or TIFF file.
 
-    The first bytes of the file decide what it is, not the suffix of its name. The declared size is checked
-    before memory is taken for it. The orientation that Exif or a TIFF tag declares is applied, to images and
-    masks alike. A palette is expanded to its colours; samples of less than 8 bits are spread over 0 to 255.
-    Colour profiles are not applied. A JPEG has no checksums: what its decoder notices is refused, but damage
-    that happens to leave valid codes is not noticed. A TIFF's channels may lie in separate planes, or,
-    where OME, ImageJ or tifffile metadata says so, on three pages.
+    The format is recognised by the first bytes of the file, not by its suffix. The declared size is checked
+    before memory is allocated for it. The orientation in Exif or in a TIFF tag is applied. A palette is
+    expanded to its colours; samples of less than 8 bits are scaled to 0 to 255. Colour profiles are not
+    applied. A JPEG has no checksums: damage that its decoder notices is refused, but damage that
+    leaves valid codes is not noticed. The channels of a TIFF may be separate planes, or three pages where
+    the metadata of OME, ImageJ or tifffile says so.
 
     Parameters
     ----------
@@ -44,13 +44,13 @@ def read_image(
         A regular file.
     page : int, optional
         Which page of a TIFF to read, from 0; needed where there are several. Smaller copies of another page
-        (pyramids) are not counted as images, but they keep their numbers.
+        (pyramids) do not count as images, but they are numbered too.
     max_pixels : int
-        The most height times width that the file may declare, in px. Above 2**30, OpenCV's own limit, only
-        TIFF.
+        Limit on the height times width that the file declares, in px. Above 2**30, OpenCV's own limit, only
+        TIFF can be read.
     alpha : {'refuse', 'drop'}
-        An alpha channel that is opaque throughout is always left out. One that is not is an error, or, with
-        ``"drop"``, left out as well.
+        An alpha channel that is opaque everywhere is always ignored. Another one is an error, or is ignored
+        with ``"drop"``.
 
     Returns
     -------
@@ -60,10 +60,10 @@ def read_image(
     Raises
     ------
     FileError
-        If the file cannot be read, is cut off or damaged, is larger than the limit, or could mean two things:
-        several pages, transparency, CMYK, a part of a larger OME-TIFF.
+        If the file cannot be read, is damaged, is larger than the limit, or is ambiguous: several pages,
+        transparency, CMYK, a part of a larger OME-TIFF.
     SettingError
-        If an option has a value that it cannot have.
+        If an option has an invalid value.
 
     See Also
     --------
@@ -85,24 +85,24 @@ def read_mask(
 ) -> npt.NDArray[np.uint8]:
     """Read labels from a PNG, JPEG, BMP or TIFF file; nothing is interpolated.
 
-    The rules of `read_image` hold, with these additions.
+    The rules of `read_image` apply, and these.
 
     Parameters
     ----------
     path : str or PathLike
         A regular file: grey, or colour with three equal channels.
     threshold : float or None
-        Stored values from here up are foreground. None: the stored integers are the labels, unchanged; a
-        JPEG, which cannot hold labels, is then refused.
+        Stored values at or above it are foreground. None: the stored integers are the labels; a JPEG, which
+        changes values, is then refused.
     page : int, optional
         Which page of a TIFF to read, from 0; needed where there are several.
     max_pixels : int
-        The most height times width that the file may declare, in px.
+        Limit on the height times width that the file declares, in px.
     alpha : {'refuse', 'drop'}
-        What becomes of an alpha channel that is not opaque throughout.
+        An alpha channel that is not opaque everywhere is an error, or is ignored.
     palette : {'refuse', 'index', 'colour'}
-        What a pixel of a palette image counts as: its index or its colour. Refused unless stated, where the
-        two differ. BMP stores grey by a palette of grey colours, which are cut as grey.
+        The value of a pixel of a palette image: its index or its colour. By default, a palette whose indices
+        and colours differ is refused. A BMP with a palette of grey colours counts as grey.
 
     Returns
     -------
@@ -112,18 +112,22 @@ def read_mask(
     Raises
     ------
     FileError
-        If the file cannot be read, is not grey, or its values could mean two things: all values other than 0
-        lie below the threshold (a mask stored as 0 and 1, cut at 128, would be empty), or a mask of 16 bits
-        is cut at a threshold for 8.
+        If the file cannot be read or is not grey, or its values do not suit the threshold: all values other
+        than 0 are below it (a mask of 0 and 1 with a threshold of 128 would be empty), or the values have 16
+        bits and the threshold is for 8 bits.
     SettingError
-        If an option has a value that it cannot have.
+        If an option has an invalid value.
     """
     one_of("alpha", alpha, ("refuse", "drop"))
     one_of("palette", palette, ("refuse", "index", "colour"))
     _check_threshold(threshold)
     request = Request(page, max_pixels, alpha, palette, "labels" if threshold is None else "mask")
     values = _one_plane(named(path), _pixels(path, request))
-    return _as_labels(named(path), values) if threshold is None else _cut(named(path), values, threshold)
+    return (
+        _as_labels(named(path), values)
+        if threshold is None
+        else _apply_threshold(named(path), values, threshold)
+    )
 
 
 def read_probs(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> FloatArray:
@@ -134,7 +138,7 @@ def read_probs(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> FloatArray:
     path : str or PathLike
         A TIFF of one page.
     max_pixels : int
-        The most height times width that the file may declare, in px.
+        Limit on the height times width that the file declares, in px.
 
     Returns
     -------
@@ -175,7 +179,7 @@ def _check_threshold(threshold: object) -> None:
     if threshold is None:
         return
     if not _is_number(threshold) or not 0 < threshold < math.inf:
-        fix = "Pass 128 for 8-bit masks, 1 for all that is not 0, or None for labels."
+        fix = "Pass 128 for 8-bit masks, 1 for every value other than 0, or None for labels."
         raise invalid(SettingError, "threshold", must="be a number above 0, or None", got=threshold, fix=fix)
 
 
@@ -203,16 +207,16 @@ def _as_labels(name: str, values: AnyArray) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(values, np.uint8)
 
 
-def _cut(name: str, values: AnyArray, threshold: float) -> npt.NDArray[np.uint8]:
+def _apply_threshold(name: str, values: AnyArray, threshold: float) -> npt.NDArray[np.uint8]:
     highest = values.max()
     if np.isnan(highest):
-        raise invalid(FileError, name, must="be finite to be cut", got="NaN", fix="Export the mask again.")
+        raise invalid(FileError, name, must="be finite", got="NaN", fix="Export the mask again.")
     if 0 < highest < threshold:
         fix = (
-            "If these are 0 and 1, or all that is not 0 is foreground, pass threshold=1; if they are labels, "
-            "pass threshold=None; if they are grey values, pass a lower threshold."
+            "If every value other than 0 is foreground, pass threshold=1; if they are labels, pass "
+            "threshold=None; if they are grey values, pass a lower threshold."
         )
-        must = f"have values that reach threshold={threshold}, or only 0"
+        must = f"have values of at least threshold={threshold}, or only 0"
         raise invalid(FileError, name, must=must, got=f"a largest value of {highest}", fix=fix)
     if values.dtype == np.uint16 and highest > _LARGEST and 1 < threshold <= _LARGEST:
         _check_scale(name, values, threshold)
@@ -220,9 +224,9 @@ def _cut(name: str, values: AnyArray, threshold: float) -> npt.NDArray[np.uint8]
 
 
 def _check_scale(name: str, values: AnyArray, threshold: float) -> None:
-    """Refuse a threshold made for 8 bits on grey of 16, unless there are but two values."""
+    """Refuse a threshold for 8 bits on values of 16 bits, unless there are only two values."""
     highest = values.max()
     if ((values != 0) & (values != highest)).any():
-        fix = "Pass threshold=32768 for the middle of 16 bits, 1 for all that is not 0, or None for labels."
-        must = f"have 8-bit values to be cut at threshold={threshold}"
+        fix = "Pass threshold=32768, the middle of 16 bits, 1 for all values but 0, or None for labels."
+        must = f"have 8-bit values for threshold={threshold}"
         raise invalid(FileError, name, must=must, got=f"16-bit values up to {highest}", fix=fix)

@@ -1,4 +1,4 @@
-"""Maps that are written while they are computed: regions in, tiles of a pyramid out."""
+"""create_image: a map that is written by region while it is computed, with its pyramid."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _STORES: dict[tuple[str, ...], type[TileStore]] = {
 }
 _DTYPES = {"uint8", "uint16", "uint32", "float32"}
 _THREADS = 2
-_WAITING = 6  # tiles between the one who hands them over and the disk
+_WAITING = 6  # encoded tiles that wait for the disk
 
 
-def create_image(  # noqa: PLR0913  what a file says of its px
+def create_image(  # noqa: PLR0913  the metadata of a map
     path: PathLike,
     shape: Sequence[int],
-    dtype: Any,  # noqa: ANN401  anything that NumPy takes for one
+    dtype: Any,  # noqa: ANN401  anything that NumPy accepts as a dtype
     *,
     labels: bool = False,
     pixel_size: PixelSize | None = None,
@@ -49,12 +49,12 @@ def create_image(  # noqa: PLR0913  what a file says of its px
     provenance: Mapping[str, str] | None = None,
     fingerprint: Mapping[str, Any] | None = None,
 ) -> ImageSink:
-    """Create a file that takes a map while it is computed; whole or not at all.
+    """Create a file for a map that is written while it is computed; whole or not at all.
 
     The suffix decides the format: ``.ome.tif`` is a tiled, compressed OME-TIFF with a pyramid (BigTIFF where
     it could grow beyond 4 GB), ``.ome.zarr`` and ``.zarr`` are an OME-Zarr 0.5 with a pyramid (extra
-    ``zarr``), ``.npy`` is NumPy's own format. Smaller levels are computed while tiles come in. Memory depends
-    on neither height nor width where the map comes in panels, as `tiled_predict` writes it.
+    ``zarr``), ``.npy`` is NumPy's own format. Smaller levels are computed as tiles are written. Memory
+    does not depend on height or width if the map is written in panels, as `tiled_predict` does.
 
     Parameters
     ----------
@@ -71,23 +71,23 @@ def create_image(  # noqa: PLR0913  what a file says of its px
     names : sequence of str
         Name of each channel.
     provenance : mapping, optional
-        Text by name: where the map comes from.
+        Text by name: the origin of the map.
     fingerprint : mapping, optional
-        What the map depends on, as JSON can hold it. Where it is given, an interrupted map stays beside the
+        What the map depends on, as JSON values. With a fingerprint, an interrupted map stays beside the
         target, and the next call with the same fingerprint resumes it.
 
     Returns
     -------
     ImageSink
-        To be used in a ``with`` block; takes regions by slice assignment.
+        For a ``with`` block; regions are written by slice assignment.
 
     Raises
     ------
     FileError
         On entering or leaving the block: if the target cannot be written, another run writes it, or it was
-        begun with another fingerprint; on leaving also if px are missing.
+        started with another fingerprint; on leaving also if px are missing.
     SettingError
-        If the suffix, shape or dtype cannot be written.
+        If the suffix, shape or dtype is not supported.
 
     Examples
     --------
@@ -103,9 +103,9 @@ def create_image(  # noqa: PLR0913  what a file says of its px
     text = path_text(path)
     kind = next((store for suffixes, store in _STORES.items() if text.lower().endswith(suffixes)), None)
     if kind is None:
-        fix = f"End it in one of {', '.join(suffix for suffixes in _STORES for suffix in suffixes)}."
+        fix = f"Use one of {', '.join(suffix for suffixes in _STORES for suffix in suffixes)}."
         raise invalid(
-            SettingError, "path", must="have a suffix that can be streamed to", got=named(text), fix=fix
+            SettingError, "path", must="have the suffix of a format for streaming", got=named(text), fix=fix
         )
     whole = tuple(int(length) for length in shape)
     if len(whole) not in {2, 3} or min(whole) < 1:
@@ -123,16 +123,16 @@ def create_image(  # noqa: PLR0913  what a file says of its px
 
 
 class ImageSink:
-    """A map on its way into a file; made by `create_image`, used in a ``with`` block.
+    """A map that is written to a file; made by `create_image`, used in a ``with`` block.
 
     Attributes
     ----------
     shape : tuple of int
         (H, W) or (H, W, K).
     dtype : dtype
-        Of the pixels.
+        Dtype of the pixels.
     block_shape : tuple of int
-        Height and width in px of what is stored at once; regions aligned with it need no memory.
+        Height and width of a stored tile in px; regions aligned with it need no memory.
     resumed : bool
         Whether an earlier run wrote a part of it.
     """
@@ -189,7 +189,7 @@ class ImageSink:
         if block.shape != wanted:
             fix = "Assign an array of the region's own shape."
             raise invalid(ArrayError, "pixels", must=f"have shape {wanted}", got=block.shape, fix=fix)
-        self._settle(0)  # so that the journal is never more than one region behind
+        self._settle(0)  # so that the journal is at most one region behind
         self._pyramid.feed(0, rows.start, columns.start, block)
 
     def finished_rows(self, start: int, stop: int) -> int:
@@ -219,7 +219,7 @@ class ImageSink:
         self._settle(_WAITING)
 
     def _settle(self, most: int) -> None:
-        """Store encoded tiles, in their order, until few are waiting."""
+        """Store encoded tiles in order, until at most a number of them waits."""
         while self._waiting and (len(self._waiting) > most or self._waiting[0][3].done()):
             level, row, column, encoding = self._waiting.popleft()
             record = self._store.put(level, row, column, encoding.result())
@@ -227,7 +227,7 @@ class ImageSink:
                 self._journal.note([level, row, column, record])
 
     def _restore(self, journal: Partial | None) -> None:
-        """Find the tiles that an earlier run stored, and shrink again those whose next level is missing."""
+        """Find the tiles of an earlier run, and shrink again those whose next level is missing."""
         records = [] if journal is None else journal.records
         self.resumed = journal is not None and journal.resumed
         done = self._pyramid.done
@@ -252,17 +252,17 @@ class ImageSink:
 
 
 def _check_folder(text: str, *, zarr: bool) -> None:
-    """Refuse to replace a folder by a file, and anything but a zarr by a zarr."""
+    """Refuse to replace a folder, unless a zarr replaces a zarr."""
     target, fix = Path(text), "Choose another name."
     if target.is_dir() and not (zarr and is_zarr(text)):
-        got = "a folder that is no zarr" if zarr else "a folder"
+        got = "a folder that is not a zarr" if zarr else "a folder"
         raise invalid(FileError, named(text), must="not exist, or be a result of tiledseg", got=got, fix=fix)
     if zarr and target.exists() and not target.is_dir():
         raise invalid(FileError, named(text), must="not exist, or be a folder", got="a file", fix=fix)
 
 
 def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:
-    """List the sizes of a pyramid: each half of the one before, rounded up, until one tile holds it."""
+    """List the sizes of a pyramid: each is half of the last, rounded up, until it fits into one tile."""
     shapes = [(height, width)]
     while max(shapes[-1]) > TILE:
         shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
@@ -270,7 +270,7 @@ def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def _covered(parts: list[_Part], size: tuple[int, int]) -> bool:
-    """Say whether rectangles cover a tile, some of them perhaps twice."""
+    """Return whether rectangles, which may overlap, cover a tile."""
     areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in parts]
     if sum(areas) < size[0] * size[1]:
         return False
@@ -281,7 +281,7 @@ def _covered(parts: list[_Part], size: tuple[int, int]) -> bool:
 
 
 class _Pyramid:
-    """Collects rectangles until a tile is whole, stores it, and shrinks it into the next level."""
+    """Collects rectangles until a tile is whole, then stores it and shrinks it into the next level."""
 
     def __init__(
         self,
@@ -300,7 +300,7 @@ class _Pyramid:
         self._begun: dict[tuple[int, int, int], tuple[AnyArray, list[_Part]]] = {}
 
     def feed(self, level: int, y: int, x: int, pixels: AnyArray) -> None:
-        """Take a rectangle of a level; px of tiles that are done are left out."""
+        """Take a rectangle of a level; tiles that are stored already are skipped."""
         height, width = pixels.shape[:2]
         for row in range(y // TILE, -(-(y + height) // TILE)):
             for column in range(x // TILE, -(-(x + width) // TILE)):

@@ -1,4 +1,4 @@
-"""Images that are read region by region."""
+"""ImageSource: an open image that is read by region, from blocks, raw rows or decoded pixels."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from tiledseg.io.metadata import PixelSize
 
 _CACHE_BYTES = 40 << 20
-_READ_BYTES = 1 << 20  # at once: more leaves the processor's cache
+_READ_BYTES = 1 << 20  # at once: more does not fit into the processor's cache
 _THREADS = min(8, os.cpu_count() or 1)
-_CACHED_ROWS = 1024  # where a block is as wide as the image, no smaller cache serves a row of tiles
+_CACHED_ROWS = 1024  # for blocks as wide as the image: enough for a row of tiles
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which part of a file is wanted that holds several."""
+    """Which level, channels and plane of a file are read."""
 
     level: int  # 0 for the image, 1 and up for its smaller copies
-    channels: tuple[int, ...] | None  # the channels in the order wanted; None for all
-    at: Mapping[str, int]  # place along ``z`` and ``t``
-    whole_pixels: int  # limit on height times width of what has to be decoded whole
+    channels: tuple[int, ...] | None  # in order; None for all
+    at: Mapping[str, int]  # position along ``z`` and ``t``
+    whole_pixels: int  # limit on height times width where a file is decoded whole
 
     def level_of(self, file: Reader, count: int) -> int:
         """Check that the file has the level."""
@@ -57,18 +57,18 @@ class Selection:
         return list(self.channels)
 
     def plane_of(self, file: Reader, lengths: Mapping[str, int]) -> dict[str, int]:
-        """Find the place along every axis that is neither y, x nor the channels'."""
-        place = {}
+        """Find the position along every axis other than y, x and channels."""
+        plane = {}
         for axis, length in {**dict.fromkeys(self.at, 1), **lengths}.items():
             index = self.at.get(axis, 0 if length == 1 else None)
             if index is None or not 0 <= index < length:
-                must = "hold one plane" if index is None else f"have place {index} along {axis}"
+                must = "hold one plane" if index is None else f"have position {index} along {axis}"
                 fix = f"Pass at={{{axis!r}: 0}} to at={{{axis!r}: {length - 1}}}."
                 if length == 1:
                     fix = f"Leave {axis!r} out of `at`."
-                raise file.bad(must, f"{length} place{'s' if length > 1 else ''} along {axis}", fix)
-            place[axis] = index
-        return place
+                raise file.bad(must, f"{length} position{'s' if length > 1 else ''} along {axis}", fix)
+            plane[axis] = index
+        return plane
 
 
 class Regions(ABC):
@@ -79,7 +79,7 @@ class Regions(ABC):
     ) -> None:
         self.shape: tuple[int, ...] = shape
         self.dtype: np.dtype[Any] = dtype.newbyteorder("=")
-        self.block_shape: tuple[int, int] = block_shape  # height and width of what is decoded at once
+        self.block_shape: tuple[int, int] = block_shape  # of what is decoded at once, in px
 
     @abstractmethod
     def read(self, rows: slice, columns: slice) -> AnyArray:
@@ -99,10 +99,10 @@ class Blocks(Protocol):
 
 
 class CachedBlocks(Regions):
-    """Rectangles put together from blocks, with a cache of the last blocks."""
+    """Rectangles assembled from blocks, with a cache of the last blocks."""
 
-    # Tiles overlap, so each block is needed several times; with the cache it is decoded once where the tiles
-    # come row by row, or panel by panel.
+    # Tiles overlap, so that each block is needed several times; with the cache it is decoded once if the
+    # tiles are read row by row, or panel by panel.
 
     def __init__(self, blocks: Blocks, cache_bytes: int = _CACHE_BYTES) -> None:
         super().__init__(blocks.shape, blocks.dtype, blocks.block_shape)
@@ -147,7 +147,7 @@ class CachedBlocks(Regions):
 
 
 def read_whole(regions: Regions) -> AnyArray:
-    """Read all px; blocks are decoded once, several at a time."""
+    """Read all px; each block is decoded once, in several threads."""
     height, width = regions.shape[:2]
     down, across = regions.block_shape
     if not isinstance(regions, CachedBlocks) or (down >= height and across >= width):
@@ -164,7 +164,7 @@ def read_whole(regions: Regions) -> AnyArray:
 
 
 class RawRows(Regions):
-    """Uncompressed rows in a file, of which only the needed bytes are read."""
+    """Uncompressed rows in a file; only the bytes of a region are read."""
 
     # The file is not mapped: the pages of a mapped file count as memory of the process.
 
@@ -199,7 +199,7 @@ class RawRows(Regions):
 
 
 class WholeImage(Regions):
-    """An image that had to be decoded whole."""
+    """An image that is decoded whole."""
 
     def __init__(self, pixels: AnyArray) -> None:
         super().__init__(pixels.shape, pixels.dtype)
@@ -212,13 +212,13 @@ class WholeImage(Regions):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a source knows of its image besides the pixels."""
+    """The properties of a source besides its pixels."""
 
     name: str  # the path, as errors show it
     pixel_size: PixelSize | None  # of the level that is read
     levels: tuple[tuple[int, int], ...]  # height and width of the image and of its smaller copies
-    level: int  # which of them is read
-    identity: dict[str, Any]  # what tells whether the file is still the same
+    level: int  # the level that is read
+    identity: dict[str, Any]  # what `ImageSource.identity` shows
 
 
 def region(key: object, shape: tuple[int, ...], fix: str) -> list[slice]:
@@ -243,21 +243,21 @@ class ImageSource:
     shape : tuple of int
         (H, W) or (H, W, C).
     dtype : dtype
-        Of the pixels.
+        Dtype of the pixels.
     name : str
         The path, as errors show it.
     pixel_size : PixelSize or None
-        Height and width of a px in µm; None where the file does not say.
+        Height and width of a px in µm; None where the file does not state it.
     levels : tuple of tuple of int
         Height and width of the image and of its smaller copies.
     level : int
-        Which of them is read.
+        The level that is read.
     block_shape : tuple of int
-        Height and width in px of what is decoded at once; (1, 1) where rectangles of any size cost the same.
+        Height and width in px of a block that is decoded at once; (1, 1) where there are no blocks.
     identity : dict
-        Path, size, time of change, and what of the file is read.
+        Path, size and time of change of the file, and the part of it that is read.
     is_whole : bool
-        Whether the pixels are in memory, as those of a JPEG, PNG or BMP must be.
+        Whether all pixels are in memory, as those of a JPEG, PNG or BMP.
     """
 
     def __init__(self, regions: Regions, facts: Facts, stack: ExitStack, at: tuple[str, list[int]]) -> None:
@@ -299,11 +299,10 @@ class ImageSource:
             If it was changed, replaced or removed.
         """
         if state_of(self._place) != self._state:
-            got, fix = "a file that was changed meanwhile", "Do it again once nothing writes to it."
-            raise invalid(FileError, self.name, must="stay unchanged while it is read", got=got, fix=fix)
+            raise FileError(f"`{self.name}` was changed while it was read. Start again when it is complete.")
 
     def close(self) -> None:
-        """Close the file; slicing it afterwards is an error."""
+        """Close the file; it cannot be read afterwards."""
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Where finished tiles go: a TIFF, a zarr, an .npy; in any order, and again after a kill."""
+"""Stores of finished tiles: TIFF, zarr and .npy; tiles in any order, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TILE = 512
 """Height and width of the tiles that are written, in px."""
 
 UNFINISHED = "tiledseg_unfinished"
-"""Attribute of a zarr of ours that is still being written."""
+"""Attribute of a zarr that tiledseg has not finished."""
 
-_DEFLATE_LEVEL = 4  # as fast as a network ever is, and maps are smooth
+_DEFLATE_LEVEL = 4  # faster than any network, and maps are smooth
 _SAFE_CLASSIC = 4_000_000_000
 _ASCII, _SHORT, _LONG, _RATIONAL, _LONG8 = 2, 3, 4, 5, 16
 _SIZES = {_ASCII: 1, _SHORT: 2, _LONG: 4, _RATIONAL: 8, _LONG8: 8}
@@ -42,12 +42,12 @@ class TileStore(ABC):
     def __init__(self, path: Path, metadata: ImageMetadata) -> None: ...
 
     def encode(self, tile: AnyArray) -> Any:  # noqa: ANN401  each store has its own form
-        """Bring a tile into the form that is stored; called from several threads."""
+        """Convert a tile to its stored form; called from several threads."""
         return tile
 
     @abstractmethod
     def put(self, level: int, row: int, column: int, encoded: Any) -> Any:  # noqa: ANN401
-        """Store a tile, and return what finds it again."""
+        """Store a tile, and return the record by which `get` finds it."""
 
     @abstractmethod
     def get(self, level: int, row: int, column: int, record: Any) -> AnyArray | None:  # noqa: ANN401
@@ -58,7 +58,7 @@ class TileStore(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Make it a whole file, and bring it to the disk."""
+        """Complete the file, and flush it to the disk."""
 
     def close(self) -> None:  # noqa: B027  zarr holds no file open
         """Close it."""
@@ -81,10 +81,10 @@ def _read(descriptor: int, count: int, offset: int) -> bytes:
 
 
 class TiffStore(TileStore):
-    """A tiled OME-TIFF: data in the order in which it comes, directories at the end."""
+    """A tiled OME-TIFF: tiles in the order of their arrival, directories at the end."""
 
-    # tifffile writes the tiles of one level in their own order; here they come panel by panel, each level
-    # among the others, and a run that was killed resumes.
+    # tifffile writes the tiles of one level after the other, in order. Here tiles of all levels arrive mixed,
+    # panel by panel, and a killed run is resumed.
 
     def __init__(self, path: Path, metadata: ImageMetadata) -> None:
         self._metadata, self._layout = metadata, _TiffDirectories(metadata)
@@ -93,7 +93,7 @@ class TiffStore(TileStore):
         self._whole_end = self._end
 
     def encode(self, tile: AnyArray) -> list[bytes]:
-        """Compress a tile, filled up to its full size; one for each channel."""
+        """Compress each channel of a tile, padded to the full size."""
         planes = tile[..., None] if tile.ndim == 2 else tile
         full = np.zeros((TILE, TILE), tile.dtype.newbyteorder("<"))
         encoded = []
@@ -107,7 +107,7 @@ class TiffStore(TileStore):
         record = []
         for channel, data in enumerate(encoded):
             _write(self._file, data, self._end)
-            self._layout.place(channel, level, row, column, self._end, len(data))
+            self._layout.set_tile(channel, level, row, column, self._end, len(data))
             record.append([self._end, len(data), zlib.crc32(data)])
             self._end += len(data)
         return record
@@ -120,14 +120,14 @@ class TiffStore(TileStore):
             data = _read(self._file, count, offset)
             if len(data) != count or zlib.crc32(data) != checksum:
                 return None
-            self._layout.place(channel, level, row, column, offset, count)
+            self._layout.set_tile(channel, level, row, column, offset, count)
             self._whole_end = max(self._whole_end, offset + count)
             plane = np.frombuffer(zlib.decompress(data), self._metadata.dtype.newbyteorder("<"))
             planes.append(plane.reshape(TILE, TILE)[: height - row * TILE, : width - column * TILE])
         return np.stack(planes, axis=-1) if self._metadata.channels else planes[0]
 
     def begin(self) -> None:
-        """Cut off what no journal knows."""
+        """Cut off the data that are not in the journal."""
         self._end = self._whole_end
         os.ftruncate(self._file, self._end)
 
@@ -145,10 +145,10 @@ class TiffStore(TileStore):
 
 
 class _TiffDirectories:
-    """Where the tiles of a map lie, and the directories that say so."""
+    """The offsets of the tiles of a map, and the directories that hold them."""
 
     # TIFF Revision 6.0 (1992), the BigTIFF proposal (2007), and for the pyramid the SubIFDs of Adobe's TIFF
-    # Technical Note 1, as OME-TIFF 6 uses them: the smaller levels hang from the page at full size.
+    # Technical Note 1, as in OME-TIFF 6: the smaller levels are sub-directories of the page at full size.
 
     def __init__(self, metadata: ImageMetadata) -> None:
         self._metadata = metadata
@@ -161,8 +161,8 @@ class _TiffDirectories:
         self._big = most > _SAFE_CLASSIC
         self.start: int = 16 if self._big else 8
 
-    def place(self, channel: int, level: int, row: int, column: int, offset: int, count: int) -> None:
-        """Note where a tile lies."""
+    def set_tile(self, channel: int, level: int, row: int, column: int, offset: int, count: int) -> None:
+        """Set offset and length of a tile."""
         self._offsets[channel][level][row, column] = offset
         self._counts[channel][level][row, column] = count
 
@@ -173,10 +173,10 @@ class _TiffDirectories:
         return b"II" + struct.pack("<HI", 42, first)
 
     def directories(self, offset: int) -> tuple[bytes, int]:
-        """Return all directories as they follow the data, and where the first begins."""
+        """Return the bytes of all directories, to be written after the data, and the offset of the first."""
         data = bytearray(b"\0" * (-offset % 16))
         following = 0
-        for plane in reversed(range(self._planes)):  # from the last, so that each knows the next
+        for plane in reversed(range(self._planes)):  # from the last: each holds the offset of the next
             smaller = range(1, len(self._metadata.levels))
             subs = [self._append(data, offset, self._tags(plane, level, []), 0) for level in smaller]
             following = self._append(data, offset, self._tags(plane, 0, subs), following)
@@ -215,7 +215,7 @@ class _TiffDirectories:
     def _append(
         self, data: bytearray, offset: int, tags: dict[int, tuple[int, bytes]], following: int
     ) -> int:
-        """Add the values that do not fit into a directory, then the directory; say where it begins."""
+        """Append long values, then their directory; return the offset of the directory."""
         space, count_form, form = (8, "Q", "<HHQ") if self._big else (4, "I", "<HHI")
         entries = bytearray()
         for tag, (kind, value) in sorted(tags.items()):
@@ -280,11 +280,11 @@ class NpyStore(TileStore):
         return row * TILE * self._row + column * TILE * px
 
     def begin(self) -> None:
-        """Take the file's whole length at once."""
+        """Set the final length of the file."""
         os.ftruncate(self._file, len(self._header) + self._metadata.shape[0] * self._row)
 
     def finish(self) -> None:
-        """Write the header last: without it, the file is no array."""
+        """Write the header last: without it, the file is not an array."""
         os.fsync(self._file)
         _write(self._file, self._header, 0)
         os.fsync(self._file)
@@ -297,10 +297,10 @@ class NpyStore(TileStore):
 class ZarrStore(TileStore):
     """An OME-Zarr image of version 0.5, chunks as large as the tiles, its metadata written last."""
 
-    # zarr writes in threads of its own, and a call that fails does not wait for the other writes that it
-    # began: they would recreate what is removed after the failure. So each call here writes one file: an
-    # array is opened in a store of its own (within the group's it would write the group's metadata again at
-    # the same time), and chunks are assigned one by one.
+    # zarr writes in its own threads, and a call that fails does not wait for the other writes that it
+    # started: they would create files again that are removed after the failure. So each call here writes one
+    # file: each array is opened in its own store (in the store of the group, the metadata of the group would
+    # be written at the same time), and chunks are assigned one by one.
 
     def __init__(self, path: Path, metadata: ImageMetadata) -> None:
         zarr = extra("zarr", "zarr")
@@ -322,31 +322,31 @@ class ZarrStore(TileStore):
         ]
 
     def encode(self, tile: AnyArray) -> AnyArray:
-        """Bring the channels first."""
+        """Move the channels first."""
         return np.ascontiguousarray(np.moveaxis(tile, -1, 0)) if tile.ndim == 3 else tile
 
     def put(self, level: int, row: int, column: int, encoded: AnyArray) -> int:
         """Write a chunk of each channel, and return their checksum."""
-        where = self._where(row, column)
+        region = self._region(row, column)
         if encoded.ndim == 2:
-            self._arrays[level][where] = encoded
+            self._arrays[level][region] = encoded
         else:
             for channel, plane in enumerate(encoded):
-                self._arrays[level][channel, *where] = plane
+                self._arrays[level][channel, *region] = plane
         return zlib.crc32(encoded.data)
 
     def get(self, level: int, row: int, column: int, record: int) -> AnyArray | None:
         """Read a tile and check its checksum."""
         try:
-            found = np.ascontiguousarray(self._arrays[level][..., *self._where(row, column)])
-        except Exception:  # noqa: BLE001  a codec may raise anything for half a chunk
+            found = np.ascontiguousarray(self._arrays[level][..., *self._region(row, column)])
+        except Exception:  # noqa: BLE001  codecs raise many kinds for an incomplete chunk
             return None
         if zlib.crc32(found.data) != record:
             return None
         return np.moveaxis(found, 0, -1) if found.ndim == 3 else found
 
     @staticmethod
-    def _where(row: int, column: int) -> tuple[slice, slice]:
+    def _region(row: int, column: int) -> tuple[slice, slice]:
         return slice(row * TILE, (row + 1) * TILE), slice(column * TILE, (column + 1) * TILE)
 
     def finish(self) -> None:

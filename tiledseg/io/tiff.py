@@ -1,4 +1,4 @@
-"""TIFF to pixels, whole or by region: tifffile's series say which pages hold the image."""
+"""TIFF, read whole or by region; tifffile's series state which pages are the image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tifffile
 
+from tiledseg._validate import listed
 from tiledseg.errors import FileError
 from tiledseg.io.file import is_turned, upright
 from tiledseg.io.metadata import PixelSize, pixel_size_of
@@ -26,9 +27,14 @@ if TYPE_CHECKING:
 
 _LISTED = 8
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
-_SLIDES = {"svs", "ndpi", "bif", "philips"}  # their first series is the scan, others are label and overview
-_BY_SHAPE = {"generic", "uniform"}  # nothing says what the pages are to one another
-_SAME_VIEW = 0.02  # how far the sides of a smaller copy may be from the image's own ratio
+_SLIDES = {
+    "svs",
+    "ndpi",
+    "bif",
+    "philips",
+}  # the first series is the scan, others are not
+_BY_SHAPE = {"generic", "uniform"}  # series without metadata on how the pages are related
+_RATIO_TOLERANCE = 0.02  # of height to width, between the image and a smaller copy of it
 
 
 def tiff_source(
@@ -59,7 +65,7 @@ def read_tiff(file: Reader, request: Request) -> AnyArray:
 
 
 def tiff_shape(file: Reader, request: Request) -> tuple[int, ...]:
-    """Compute the shape that `read_tiff` returns, from the tags alone."""
+    """Return the shape that `read_tiff` returns, from the tags alone."""
     with _decoding(file), ExitStack() as stack:
         image = _Image(file, request, Selection(0, None, {}, request.max_pixels), stack)
         height, width, *channels = image.regions(0).shape
@@ -68,7 +74,7 @@ def tiff_shape(file: Reader, request: Request) -> tuple[int, ...]:
 
 @contextmanager
 def _decoding(file: Reader) -> Iterator[None]:
-    """Turn an error of tifffile into one of ours."""
+    """Turn an error of tifffile into a FileError."""
     try:
         yield
     except (FileError, OSError):
@@ -85,18 +91,18 @@ class _Image:
 
     def __init__(self, file: Reader, request: Request, selection: Selection, stack: ExitStack) -> None:
         self._file, self._request, self._selection = file, request, selection
-        self._directories = directories_of(file)  # before tifffile follows them
+        self._directories = directories_of(file)  # checked before tifffile reads them
         file.handle.seek(0)
         opened = tifffile.TiffFile(file.handle, name="image", _multifile=False, is_ndtiff=False)
         self._tiff = stack.enter_context(opened)
         self.levels: list[list[Plane]] = self._of_series() if request.page is None else self._of_page()
 
     def orientation(self, level: int) -> int:
-        """Read the tag that says which way up a level is stored."""
+        """Read the orientation tag of a level."""
         return int(self.levels[level][0].page.tags.valueof(_ORIENTATION, default=1) or 1)
 
     def pixel_size(self, down: float, across: float) -> PixelSize | None:
-        """Read the size of a px of a copy that is so many times smaller."""
+        """Read the size of a px, of a copy that is smaller by two factors."""
         first = self._tiff.pages.first
         resolution = [_ratio(first.tags.valueof(tag)) for tag in (_Y_RESOLUTION, _X_RESOLUTION)]
         unit = int(first.tags.valueof(_RESOLUTION_UNIT, default=0) or 0)
@@ -117,7 +123,7 @@ class _Image:
             raise file.damaged("channels of different shapes")
         if colours[0].palette and request.palette == "refuse":
             fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
-            raise file.bad("say what its pixels mean", "a palette, whose indices and colours differ", fix)
+            raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
         total = colours[0].channels * len(planes)
         if colours[0].palette and request.palette == "colour":
             total = 3
@@ -127,7 +133,7 @@ class _Image:
         return CachedBlocks(TiffBlocks(file, planes, colours[0], request, channels))
 
     def _of_page(self) -> list[list[Plane]]:
-        """Find the page that was asked for by number, and its smaller copies."""
+        """Find the page with the requested number, and its smaller copies."""
         number = self._request.page or 0
         if number >= len(self._directories):
             fix = f"Pass page=0 to page={len(self._directories) - 1}."
@@ -136,7 +142,7 @@ class _Image:
         return self._pyramid([self._page(self._tiff.pages[number])])
 
     def _of_series(self) -> list[list[Plane]]:
-        """Find the planes that were asked for by the metadata of their series."""
+        """Find the requested planes by the metadata of their series."""
         first = self._tiff.pages.first
         check_ome(self._file, str(first.description or ""), self._directories, int(first.samplesperpixel))
         series = list(self._tiff.series)
@@ -154,10 +160,10 @@ class _Image:
     def _planes(self, series: tifffile.TiffPageSeries) -> list[list[Plane]]:
         """Find the pages of the chosen plane in a series, and in its levels."""
         numbers, count = self._numbers(series)
-        if len(series) == 1 < count:  # ImageJ above 4 GB: one directory, and the planes follow its own
+        if len(series) == 1 < count:  # ImageJ above 4 GB: one directory; its planes are contiguous
             page = self._page(series[0])
             if not page.is_contiguous or page.bitspersample % 8:
-                raise self._file.damaged(f"{count} planes that one page is to hold")
+                raise self._file.damaged(f"{count} planes in one page that is not contiguous")
             return [[Plane(page, number * page.nbytes) for number in numbers]]
         if len(series) != count:
             raise self._file.damaged(f"{len(series)} pages for {count} planes")
@@ -166,7 +172,7 @@ class _Image:
         return self._pyramid(pages, [[self._page(level[number]) for number in numbers] for level in levels])
 
     def _numbers(self, series: tifffile.TiffPageSeries) -> tuple[list[int], int]:
-        """List the numbers of the planes of the chosen place, channel by channel, and count all planes."""
+        """List the numbers of the chosen planes, channel by channel, and count all planes."""
         axes = {axis: n for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXS"}
         page = series.keyframe
         if page.planarconfig != 1 and page.samplesperpixel > 1 and axes.get("C") == page.samplesperpixel:
@@ -188,31 +194,31 @@ class _Image:
     def _several(self) -> FileError:
         """Build the error for several planes of which none was chosen."""
         pages = images_of(self._directories)
-        listed = ", ".join(f"{page.index} ({page.height}x{page.width} px)" for page in pages[:_LISTED])
-        more = f" and {len(pages) - _LISTED} more" if len(pages) > _LISTED else ""
-        got = f"{len(pages)} pages: {listed}{more}"
         if len(pages) == 1:
             series = self._tiff.series[0]
             fix = "Choose a plane with open_image and its `at`."
             return self._file.bad("hold one image", f"axes {series.axes} of shape {series.shape}", fix)
-        return self._file.bad("hold one image", got, "Pass `page`, counted from 0.")
+        sizes = listed([f"{page.index} ({page.height}x{page.width} px)" for page in pages], _LISTED)
+        return self._file.bad(
+            "hold one image", f"{len(pages)} pages: {sizes}", "Pass `page`, counted from 0."
+        )
 
     def _page(self, found: tifffile.TiffPage | tifffile.TiffFrame | None) -> tifffile.TiffPage:
-        """Read all tags of a page."""
+        """Read a page with all its tags."""
         if found is None:
-            raise self._file.damaged("metadata of a plane that no page holds")
+            raise self._file.damaged("metadata of a plane without a page")
         return found if isinstance(found, tifffile.TiffPage) else found.aspage()
 
     def _pyramid(
         self, pages: list[tifffile.TiffPage], copies: list[list[tifffile.TiffPage]] | None = None
     ) -> list[list[Plane]]:
-        """List the levels, from large to small: pages and the copies that show all of them."""
+        """List the levels, from large to small: the pages, and their complete smaller copies."""
         levels, page = [pages], pages[0]
         for level in copies or zip(*(self._copies(one) for one in pages), strict=False):
             copy = level[0]
             down = page.imagelength / max(1, copy.imagelength)
             across = page.imagewidth / max(1, copy.imagewidth)
-            slack = _SAME_VIEW + 1 / max(1, min(copy.imagelength, copy.imagewidth))
+            slack = _RATIO_TOLERANCE + 1 / max(1, min(copy.imagelength, copy.imagewidth))
             same = (copy.samplesperpixel, copy.dtype) == (page.samplesperpixel, page.dtype)
             if same and copy.imagelength < levels[-1][0].imagelength and abs(down / across - 1) <= slack:
                 levels.append(list(level))
@@ -229,7 +235,7 @@ class _Image:
 
 
 def _is_copy(page: tifffile.TiffPage) -> bool:
-    """Say whether a page is a smaller copy or a transparency mask of another."""
+    """Return whether a page is a smaller copy or a transparency mask of another."""
     return bool(page.is_subifd or int(page.subfiletype) & 0b101)
 
 

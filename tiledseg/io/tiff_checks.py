@@ -1,4 +1,4 @@
-"""What a TIFF declares, judged before tifffile follows it and before memory is taken for its pixels.
+"""Checks of the declarations of a TIFF, before tifffile reads it and memory is allocated for its pixels.
 
 After TIFF Revision 6.0 (1992), the BigTIFF proposal (2007) and OME-TIFF 6.
 """
@@ -29,14 +29,30 @@ _MOST_LEVELS = 64
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SUBIFDS = 254, 256, 257, 262, 330
 _INLINE = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
 _REDUCED_OR_MASK = 0b101
-_DECISIVE = {256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317, 320}  # for the pixels
+_DECISIVE = {
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+    270,
+    273,
+    274,
+    277,
+    278,
+    279,
+    284,
+    317,
+    320,
+}  # tags that decide the pixels
 _DECISIVE |= {322, 323, 324, 325, 338, 339}
 _MODULO = re.compile(r"<(?:\w+:)?ModuloAlong\w\b([^>]*)>")
 _NUMBER = re.compile(r"\b(\w+)\s*=\s*[\"']\s*([-+.\deE]+)\s*[\"']")
 _TIFFDATA = re.compile(r"<(?:\w+:)?TiffData\b([^>]*)>")
-_RATIOS = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}  # most expansion: none, LZW, deflate, PackBits
+_RATIOS = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}  # highest ratio of none, LZW, deflate, PackBits
 _OTHER_RATIO = 2**20
-_WITHOUT_CODECS = {1, 8, 32946, 32773, 34925}  # none, deflate, PackBits, LZMA: tifffile does them by itself
+_WITHOUT_CODECS = {1, 8, 32946, 32773, 34925}  # none, deflate, PackBits, LZMA: tifffile decodes them itself
 _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
 _JPEGS = {6, 7}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
@@ -54,25 +70,28 @@ class Directory:
     """One page of the chain, as its tags declare it."""
 
     index: int  # its number in the file, from 0
-    height: int  # declared size in px; 0 where not declared
-    width: int  # declared size in px; 0 where not declared
+    height: int  # in px; 0 where not declared
+    width: int
     extra: bool  # whether it is a smaller copy or a transparency mask of another page
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    order: str
-    count: str
-    offset: str
-    entry: int
+    """The layout of directories, as `struct` formats: of TIFF or BigTIFF."""
+
+    order: str  # byte order
+    count: str  # number of tags
+    offset: str  # offset in the file
+    entry: int  # bytes of an entry
 
     @property
     def value(self) -> int:
+        """Place of the value in an entry."""
         return self.entry - struct.calcsize(f"={self.offset}")
 
 
 def _form(file: Reader) -> tuple[_Form, int]:
-    """Read the header: the form of the directories, and where the first begins."""
+    """Read the header: the layout of the directories, and the offset of the first."""
     start = file.take(0, 8)
     order = "<" if start[:2] == b"II" else ">"
     if start[2:4].strip(b"\0") == b"*":
@@ -81,13 +100,13 @@ def _form(file: Reader) -> tuple[_Form, int]:
 
 
 def directories_of(file: Reader) -> list[Directory]:
-    """Walk the chain of pages, before tifffile does: it must end, and never come back to itself."""
+    """Follow the chain of pages, before tifffile does; refuse one that is a loop or too long."""
     form, offset = _form(file)
     seen: set[int] = set()
     found: list[Directory] = []
     while offset:
         if offset in seen:
-            raise file.damaged(f"pages that run in a circle: page {len(found)} is an earlier one")
+            raise file.damaged(f"a loop of pages: page {len(found)} is an earlier page")
         if len(found) == _MOST_PAGES:
             raise file.bad(f"have at most {_MOST_PAGES} pages", "more", "Split the file.")
         seen.add(offset)
@@ -99,7 +118,7 @@ def directories_of(file: Reader) -> list[Directory]:
 
 
 def images_of(directories: list[Directory]) -> list[Directory]:
-    """Leave out smaller copies and transparency masks, unless the file holds nothing else."""
+    """Leave out smaller copies and transparency masks, unless there are no other pages."""
     return [one for one in directories if not one.extra] or directories
 
 
@@ -130,14 +149,14 @@ def _entries(file: Reader, form: _Form, offset: int) -> bytes:
 
 
 def _tags(form: _Form, entries: bytes) -> Iterator[tuple[int, int, int]]:
-    """Go through the tags of a directory: code, type, and place among the entries."""
+    """Iterate over the tags of a directory: code, type, and offset in the entries."""
     for at in range(0, len(entries), form.entry):
         tag, kind = struct.unpack_from(f"{form.order}HH", entries, at)
         yield tag, kind, at
 
 
 def check_complete(file: Reader, page: tifffile.TiffPage) -> None:
-    """Refuse a page of which tifffile lost tags, which it tells with no more than a line in the log."""
+    """Refuse a page with tags that tifffile could not read; tifffile only logs them."""
     form, _ = _form(file)
     declared = {tag for tag, _, _ in _tags(form, _entries(file, form, page.offset))}
     lost = sorted((declared & _DECISIVE | {_PHOTOMETRIC}) - set(page.tags.keys()))
@@ -146,7 +165,7 @@ def check_complete(file: Reader, page: tifffile.TiffPage) -> None:
 
 
 def check_ome(file: Reader, description: str, directories: list[Directory], samples: int) -> None:
-    """Refuse OME metadata of several files, of more planes than there are pages, or of harmful XML."""
+    """Refuse OME metadata of several files, of more planes than pages, or with harmful XML."""
     if "<OME" not in description and ":OME" not in description:
         return
     others = set(re.findall(r"\bFileName\s*=\s*[\"']([^\"']*)[\"']", description))
@@ -169,7 +188,7 @@ def _planes(image: dict[str, str], samples: int) -> int:
 
 
 def _is_bounded(description: str, pages: int) -> bool:
-    """Check that the numbers of which tifffile makes lists are at most the number of pages."""
+    """Check that the counts by which tifffile makes lists are at most the number of pages."""
     blocks = [dict(_NUMBER.findall(block)) for block in _TIFFDATA.findall(description)]
     try:
         counts = [int(block.get(name, 0)) for block in blocks for name in ("PlaneCount", "NumPlanes", "IFD")]
@@ -184,7 +203,7 @@ def _is_bounded(description: str, pages: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """How the samples of a page are to be understood."""
+    """The meaning of the samples of a page."""
 
     channels: int  # samples per pixel, alpha not counted
     alpha: bool  # whether one more sample follows
@@ -193,7 +212,7 @@ class Colours:
 
 
 def check_page(file: Reader, page: tifffile.TiffPage, request: Request, shift: int = 0) -> Colours:
-    """Judge a page before memory is taken for it."""
+    """Check a page before memory is allocated for it."""
     file.check_size(page.imagelength, page.imagewidth, request.max_pixels)
     if page.imagedepth != 1:
         raise file.bad("be flat", f"a page of depth {page.imagedepth}", "Export its slices as pages.")
@@ -212,7 +231,7 @@ def _check_codec(file: Reader, page: tifffile.TiffPage, request: Request) -> Non
         raise file.bad("be readable without imagecodecs", f"compression {name}", fix)
     if request.purpose == "labels" and page.compression not in _LOSSLESS:
         fix = "Export the labels with deflate, LZW or no compression."
-        raise file.bad("hold labels unchanged", f"compression {name}, which may change them", fix)
+        raise file.bad("be lossless to hold labels", f"compression {name}", fix)
 
 
 def _check_dtype(file: Reader, page: tifffile.TiffPage, request: Request) -> None:
@@ -236,8 +255,8 @@ def _colours(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours
     if kind == _WHITE_IS_ZERO and (
         request.purpose not in {"image", "source"} or np.dtype(page.dtype).kind == "f"
     ):
-        fix = "Export it with 0 as black: some programs mean the stored values, others what is shown."
-        raise file.bad("say whether 0 is background", "grey values stored inverted (0 is white)", fix)
+        fix = "Export it with 0 as black: programs differ on whether stored 0 or white is the background."
+        raise file.bad("be unambiguous", "grey values stored inverted (0 is white)", fix)
     channels = samples
     if request.purpose == "source":
         channels -= samples in {2, 4} and (
@@ -246,13 +265,13 @@ def _colours(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours
     elif request.purpose != "probs":
         channels -= samples in {2, 4} and bool(page.extrasamples)
         if channels not in _CHANNELS[kind]:
-            fix = "Export the channels that you want."
+            fix = "Export one or three of the channels."
             raise file.bad("have 1 or 3 channels", f"{samples} samples per pixel", fix)
     return Colours(channels, channels < samples, kind == _WHITE_IS_ZERO, kind == _PALETTE)
 
 
 def _check_segments(file: Reader, page: tifffile.TiffPage, shift: int) -> None:
-    """Compare where the data should lie with the file's length, and how much there is with what it fills."""
+    """Check that all tiles or strips are inside the file, and large enough for the declared size."""
     what = "tile" if page.is_tiled else "strip"
     longest = max(page.imagelength, page.imagewidth, _LARGEST_TILE)
     if page.is_tiled and max(page.tilelength, page.tilewidth) > longest:

@@ -1,4 +1,4 @@
-"""The pixels of TIFF pages: decoded tile by tile or strip by strip, and turned into what they mean."""
+"""The pixels of TIFF pages: decoded by tile or strip, and converted to grey, colours or labels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LARGEST_BLOCK = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """A page, or one of several images that follow one another behind its directory."""
+    """A page, or one of several images that are stored one after the other behind its directory."""
 
     page: tifffile.TiffPage
-    shift: int = 0  # of the image from the page's own, in bytes
+    shift: int = 0  # bytes from the first image of the page
 
 
 def raw_rows(file: Reader, planes: list[Plane], colours: Colours, channels: int) -> RawRows | None:
-    """Open a page whose rows lie in the file as they are, in strips; None for others."""
+    """Open a page of uncompressed rows in strips; None for other pages."""
     page, shift = planes[0].page, planes[0].shift
     plain = page.compression == 1 and page.predictor in {1, None} and page.fillorder == 1
     if len(planes) > 1 or not plain or page.is_tiled or colours.alpha or colours.inverted or colours.palette:
@@ -43,7 +43,7 @@ def raw_rows(file: Reader, planes: list[Plane], colours: Colours, channels: int)
     wide = page.imagewidth * channels * page.dtype.itemsize
     *counts, last = page.databytecounts
     if any(count < wide * rows for count in counts) or last < wide * (page.imagelength - rows * len(counts)):
-        return None  # as tifffile decodes it, with an error that names the strip
+        return None  # tifffile then raises an error for the strip
     shape = (page.imagelength, page.imagewidth) + ((channels,) if channels > 1 else ())
     dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
     return RawRows(file, shape, dtype, tuple(offset + shift for offset in page.dataoffsets), rows)
@@ -71,13 +71,13 @@ class TiffBlocks:
         if request.purpose == "source" and size > _LARGEST_BLOCK:
             fix = "Export it with smaller tiles, for example of 512 px."
             raise file.bad("have tiles or strips of at most 1 GiB", f"{size} bytes in one", fix)
-        self._decoders = {  # made here, since tifffile reads tags when they are first used
+        self._decoders = {  # made here: tifffile reads tags when they are first used
             one.offset: partial(one.decode, jpegtables=one.jpegtables, jpegheader=one.jpegheader)
             for one in (plane.page for plane in planes)
         }
         opaque = 1 if np.dtype(page.dtype).kind in "fb" else np.iinfo(page.dtype).max
         sample = np.full((1, 1, page.samplesperpixel), opaque if colours.alpha else 0, page.dtype)
-        trial = self._meaning(sample, page)
+        trial = self._converted(sample, page)
         self.dtype: np.dtype[Any] = trial.dtype
         total = len(planes) * (trial.shape[2] if trial.ndim == 3 else 1)
         count = total if channels is None else len(channels)
@@ -96,7 +96,7 @@ class TiffBlocks:
                 raise self._file.damaged(
                     f"{self._name(row * self._across + column)} of {samples.shape[:2]} px"
                 )
-            found.append(self._meaning(samples, plane.page))
+            found.append(self._converted(samples, plane.page))
         if len(found) > 1:
             return np.stack(found, axis=-1)
         if self._channels is None or len(self._planes) > 1 or found[0].ndim == 2:
@@ -118,19 +118,19 @@ class TiffBlocks:
         data = self._file.at(page.dataoffsets[index] + plane.shift, page.databytecounts[index])
         try:
             found, *_ = self._decoders[page.offset](data, index)
-            pixels: AnyArray = np.asarray(found)[0].astype(page.dtype, copy=False)  # fax bits come as uint8
+            pixels: AnyArray = np.asarray(found)[0].astype(page.dtype, copy=False)  # fax bits are uint8
         except Exception as error:  # codecs have no common error
             raise self._file.damaged(f"{self._name(index)} corrupt ({error})") from error
         return pixels
 
     def _name(self, index: int) -> str:
-        """Name a tile or strip, and where it lies."""
+        """Describe a tile or strip with its position."""
         y = index // self._across % self._down * self.block_shape[0]
         x = index % self._across * self.block_shape[1]
         return f"{'tile' if self._planes[0].page.is_tiled else 'strip'} {index} at y={y}, x={x} px"
 
-    def _meaning(self, pixels: AnyArray, page: tifffile.TiffPage) -> AnyArray:
-        """Turn samples (h, w, s) into grey, colours or labels."""
+    def _converted(self, pixels: AnyArray, page: tifffile.TiffPage) -> AnyArray:
+        """Convert samples (h, w, s) to grey, colours or labels."""
         colours, request = self._colours, self._request
         if colours.alpha:
             check_opaque(self._file, pixels[..., -1], drop=request.alpha == "drop")

@@ -1,4 +1,4 @@
-"""Arrays to files: images, masks and probabilities, without loss."""
+"""write_image, write_mask, write_probs: arrays to files, without loss."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import tifffile
 
 from tiledseg._storage import write_bytes
-from tiledseg._validate import invalid, named, one_of, path_text
-from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg._validate import invalid, named, one_of, path_text, whole_number
+from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.raster import encode_png
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PNG, _TIFF = {".png"}, {".tif", ".tiff"}
 _LOSSY = {".jpg", ".jpeg"}
-_LARGEST_PNG_SIDE = 2**20  # OpenCV's
+_LARGEST_PNG = 2**20  # OpenCV's
 
 
 def write_image(path: PathLike, image: npt.ArrayLike) -> None:
@@ -37,13 +37,13 @@ def write_image(path: PathLike, image: npt.ArrayLike) -> None:
     Raises
     ------
     FileError
-        If the suffix is another, or the target cannot be written; it then is as it was.
+        If the suffix is another, or the target cannot be written; it is then unchanged.
     ArrayError
         If the array is of another shape or dtype.
     """
     pixels = np.asarray(image)
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
-        fix = "Convert it to uint8 or uint16, or write it by `write_probs`."
+        fix = "Convert it to uint8 or uint16, or write it with `write_probs`."
         raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(pixels.dtype), fix=fix)
     if pixels.size == 0 or (pixels.shape[2:] not in {(), (3,)} or pixels.ndim < 2):
         fix = "Write channels one by one, or three as RGB, channels last."
@@ -61,14 +61,14 @@ def write_mask(path: PathLike, labels: npt.ArrayLike, *, foreground: int | None 
     labels : array_like
         (H, W) bool or integers from 0 to 255.
     foreground : int or None
-        For masks of 0 and 1: the value from 1 to 255 that 1 is stored as; with 255, other programs show the
-        mask, and ``read_mask(path)`` reads it back. None: the labels are stored as they are;
-        ``read_mask(path, threshold=None)`` reads them back.
+        For masks of 0 and 1: the value from 1 to 255 that is stored for 1. With 255, other programs show the
+        mask, and ``read_mask(path)`` reads it. None: the labels are stored unchanged;
+        ``read_mask(path, threshold=None)`` reads them.
 
     Raises
     ------
     FileError
-        If the suffix is another, or the target cannot be written; it then is as it was.
+        If the suffix is another, or the target cannot be written; it is then unchanged.
     ArrayError
         If the labels have another shape, dtype or range.
     SettingError
@@ -77,26 +77,18 @@ def write_mask(path: PathLike, labels: npt.ArrayLike, *, foreground: int | None 
     values = np.asarray(labels)
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "bui":
         got = f"{values.dtype} of shape {values.shape}"
-        fix = "Cut or round the labels to integers first."
+        fix = "Convert the labels to integers first."
         raise invalid(ArrayError, "labels", must="be bool or integers of shape (H, W)", got=got, fix=fix)
-    _check_foreground(foreground)
+    if foreground is not None:
+        whole_number("foreground", foreground, 1, 255, "Pass 255, or None to store labels unchanged.")
     most = 255 if foreground is None else 1
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > most:
         fix = "Pass foreground=None to store labels as they are." if foreground else "Renumber the labels."
-        must = f"lie in 0 to {most} with foreground={foreground}"
+        must = f"be from 0 to {most} with foreground={foreground}"
         raise invalid(ArrayError, "labels", must=must, got=f"{lowest} to {highest}", fix=fix)
     stored = values.astype(np.uint8)
     _write(path, stored if foreground is None else stored * np.uint8(foreground))
-
-
-def _check_foreground(foreground: object) -> None:
-    if foreground is None:
-        return
-    if isinstance(foreground, bool) or not isinstance(foreground, int) or not 1 <= foreground <= 255:
-        fix = "Pass 255, or None to store labels as they are."
-        must = "be an int in 1 to 255, or None"
-        raise invalid(SettingError, "foreground", must=must, got=foreground, fix=fix)
 
 
 def write_probs(
@@ -113,14 +105,14 @@ def write_probs(
     probs : array_like
         (H, W) or (H, W, K) floats, finite.
     dtype : {'float16', 'float32'}
-        How they are stored; float16 rounds probabilities by 0.00025 at most.
+        The stored dtype; float16 rounds probabilities by 0.00025 at most.
 
     Raises
     ------
     FileError
-        If the suffix is another, or the target cannot be written; it then is as it was.
+        If the suffix is another, or the target cannot be written; it is then unchanged.
     ArrayError
-        If the array is of another shape or dtype, or holds NaN, infinities, or values that `dtype` cannot.
+        If the array has another shape or dtype, or holds NaN, infinities, or values too large for `dtype`.
 
     See Also
     --------
@@ -131,13 +123,13 @@ def write_probs(
     if values.dtype.kind != "f" or values.ndim not in {2, 3} or values.size == 0:
         got = f"{values.dtype} of shape {values.shape}"
         must = "be floats of shape (H, W) or (H, W, K)"
-        raise invalid(ArrayError, "probs", must=must, got=got, fix="Write labels by `write_mask`.")
+        raise invalid(ArrayError, "probs", must=must, got=got, fix="Write labels with `write_mask`.")
     with np.errstate(over="ignore"):
         stored = values.astype(dtype)
     bad = ~np.isfinite(stored)
     if bad.any():
         first = tuple(int(index) for index in np.argwhere(bad)[0])
-        got = f"{int(bad.sum())} others, the first {values[first]} at {first}"
+        got = f"{int(bad.sum())} other values, the first {values[first]} at {first}"
         fix = "Check the network's weights and inputs for NaN, or pass dtype='float32' for large values."
         raise invalid(ArrayError, "probs", must=f"be finite as {dtype}", got=got, fix=fix)
     _suffix(path, _TIFF)
@@ -148,8 +140,8 @@ def _suffix(path: PathLike, known: set[str]) -> str:
     suffix = PurePath(path_text(path)).suffix.lower()
     if suffix not in known:
         got = "JPEG, which changes values" if suffix in _LOSSY else f"the suffix {suffix!r}"
-        fix = f"End the name in {' or '.join(sorted(known))}."
-        raise invalid(FileError, named(path), must="be a lossless format", got=got, fix=fix)
+        fix = f"Use the suffix {' or '.join(sorted(known))}."
+        raise invalid(FileError, named(path), must="have the suffix of a lossless format", got=got, fix=fix)
     return suffix
 
 
@@ -160,8 +152,8 @@ def _write(path: PathLike, pixels: npt.NDArray[Any]) -> None:
 
 
 def _png(path: PathLike, pixels: npt.NDArray[Any]) -> bytes:
-    if max(pixels.shape) > _LARGEST_PNG_SIDE:
-        must = f"have sides up to {_LARGEST_PNG_SIDE} px as PNG"
+    if max(pixels.shape) > _LARGEST_PNG:
+        must = f"have at most {_LARGEST_PNG} px along each axis as PNG"
         raise invalid(FileError, named(path), must=must, got=pixels.shape, fix="Write it as TIFF.")
     try:
         return encode_png(pixels)
@@ -171,7 +163,7 @@ def _png(path: PathLike, pixels: npt.NDArray[Any]) -> bytes:
 
 
 def _tiff(pixels: npt.NDArray[Any], *, predictor: int | None = None) -> memoryview:
-    """Encode in memory: a failing disk then meets one plain write, never tifffile."""
+    """Encode in memory, so that tifffile never writes to the disk itself."""
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,

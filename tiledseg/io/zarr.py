@@ -29,7 +29,7 @@ _NAMES = {"y": "y", "height": "y", "row": "y", "x": "x", "width": "x", "column":
 
 
 def is_zarr(path: str) -> bool:
-    """Say whether a path is a folder that holds a zarr array or group."""
+    """Return whether a path is a folder that holds a zarr array or group."""
     return any(Path(path, mark).is_file() for mark in MARKS)
 
 
@@ -44,7 +44,7 @@ def zarr_source(path: str, selection: Selection) -> tuple[Regions, Facts]:
         raise file.damaged(f"zarr metadata that cannot be read ({error})") from error
     if attributes.get(UNFINISHED):
         fix = "Resume the prediction that writes it, or delete it."
-        raise file.bad("be finished", "an image that was still being written", fix)
+        raise file.bad("be finished", "an image that is still being written", fix)
     if isinstance(node, zarr.Array):
         axes = _array_axes(file, node, attributes)
         levels, size, level = [node], None, selection.level_of(file, 1)
@@ -63,7 +63,7 @@ def _check_array(file: Reader, array: Any) -> None:  # noqa: ANN401
     if np.dtype(array.dtype).kind not in "biuf":
         raise file.bad("hold numbers", str(array.dtype), "Store the image as uint8, uint16 or float32.")
     if "pickle" in json.dumps(array.metadata.to_dict(), default=str):
-        fix = "Store the image with another codec: unpickling runs whatever the file says."
+        fix = "Store the image with another codec: unpickling runs any code in the file."
         raise file.bad("be readable without running code", "a pickle codec", fix)
     if int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize > _LARGEST_CHUNK:
         fix = "Store the image in smaller chunks, for example of 512 px."
@@ -71,7 +71,7 @@ def _check_array(file: Reader, array: Any) -> None:  # noqa: ANN401
 
 
 def _array_axes(file: Reader, array: Any, attributes: dict[str, Any]) -> list[str]:  # noqa: ANN401
-    """Name the axes of a lone array, by its metadata or else by its shape."""
+    """Name the axes of a single array by its metadata, or else by its shape."""
     stated = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
     if stated and len(stated) == array.ndim:
         found = [_NAMES.get(str(name).lower(), "?") for name in stated]
@@ -80,7 +80,7 @@ def _array_axes(file: Reader, array: Any, attributes: dict[str, Any]) -> list[st
     if array.ndim in {2, 3}:
         return ["y", "x", "c"][: array.ndim]
     fix = "Name its axes y, x and c (z, t) in dimension_names or _ARRAY_DIMENSIONS."
-    raise file.bad("say which axes are y and x", f"axes {stated} of shape {array.shape}", fix)
+    raise file.bad("have named axes y and x", f"axes {stated} of shape {array.shape}", fix)
 
 
 def _multiscales(
@@ -165,12 +165,12 @@ class _ZarrBlocks:
         return np.ascontiguousarray(found, self.dtype)
 
     def _check_files(self, key: tuple[slice | int, ...]) -> None:
-        """Refuse chunks that are pipes or devices, which zarr would wait for."""
+        """Refuse chunks that are pipes or devices, for which zarr would wait."""
         ranges = []
-        sides = self._array.shards or self._array.chunks
-        for part, length, side in zip(key, self._array.shape, sides, strict=True):
+        sizes = self._array.shards or self._array.chunks
+        for part, length, size in zip(key, self._array.shape, sizes, strict=True):
             start, stop = (part, part + 1) if isinstance(part, int) else part.indices(length)[:2]
-            ranges.append(range(start // side, -(-stop // side)))
+            ranges.append(range(start // size, -(-stop // size)))
         for coordinates in product(*ranges):
             chunk = self._folder / self._array.metadata.encode_chunk_key(coordinates)
             if chunk.exists() and not chunk.is_file():
