@@ -1,4 +1,4 @@
-"""The command line: what people type, what they read, what the exit code says."""
+"""The command line: options, output and exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
 
 COMMANDS = ("predict", "plan", "stats", "split", "tile", "train", "evaluate", "export", "demo")
-# A shell that runs the tests in the background has its children ignore Ctrl-C; a person's does not.
+# Background jobs of a shell ignore Ctrl-C; this makes the process react as in the foreground.
 INTERRUPTIBLE = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
     "from tiledseg.cli import main; sys.exit(main())"
@@ -30,7 +30,7 @@ INTERRUPTIBLE = (
 
 
 def start(*arguments: str | os.PathLike[str] | bytes, **options: object) -> subprocess.Popen[bytes]:
-    """Start the command line as a process of its own."""
+    """Start the command line in a new process."""
     root = Path(tiledseg.__file__).parents[1]
     outer = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     env = {**outer, "PYTHONPATH": str(root), "PYTHONUTF8": "1", "COLUMNS": "100"}
@@ -69,7 +69,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fail(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run a command that cannot start, and give its one line."""
+    """Run a command that cannot start, and return its one line."""
     assert main([str(argument) for argument in arguments]) == 2
     written = capsys.readouterr()
     assert written.out == ""
@@ -111,7 +111,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def field_names(model: type, *, below: bool = False) -> set[str]:
-    """Name the options that a settings model asks for."""
+    """Return the options that a settings model needs."""
     names = set()
     for name, info in model.model_fields.items():
         nested = [
@@ -140,7 +140,7 @@ def test_every_setting_is_an_option(
     assert {name.replace("_", "-") for name in wanted} - shown - placed == set()
 
 
-def test_help_says_meaning_range_and_default(
+def test_help_shows_meaning_range_and_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -151,7 +151,7 @@ def test_help_says_meaning_range_and_default(
     assert re.search(levels, text)
 
 
-# What is wrong is said in one line
+# Errors are one line
 
 
 def test_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
@@ -185,7 +185,7 @@ def test_value_out_of_range_is_named(
 
 
 @pytest.mark.parametrize("command", ["predict", "plan", "evaluate"])
-def test_tiling_that_cannot_be_is_told_before_keras_loads(
+def test_invalid_tiling_is_an_error_before_keras_loads(
     tmp_path: Path, bundle: Path, samples: Path, command: str
 ) -> None:
     images = str(samples / "images")
@@ -202,7 +202,7 @@ def test_tiling_that_cannot_be_is_told_before_keras_loads(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_option_stands_above_the_tiling_of_the_file(
+def test_an_option_replaces_the_tiling_of_the_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path
 ) -> None:
     file = tmp_path / "run.toml"
@@ -212,7 +212,7 @@ def test_an_option_stands_above_the_tiling_of_the_file(
     assert "with tile=64" in fail(capsys, "plan", bundle, "128x128", "--config", file, "--overlap", "64")
 
 
-def test_tiling_that_cannot_be_is_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+def test_invalid_tiling_is_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
     assert "with tile=32" in fail(capsys, "plan", bundle, "64x64", "--overlap", "32")
 
 
@@ -225,7 +225,7 @@ def test_tiling_that_cannot_be_is_named(capsys: pytest.CaptureFixture[str], bund
         ("[predict]\nthreshold = 4\n", "less than 1"),
     ],
 )
-def test_settings_file_that_cannot_be_used_is_named(
+def test_invalid_settings_file_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path, content: str, found: str
 ) -> None:
     file = tmp_path / "run.toml"
@@ -235,12 +235,12 @@ def test_settings_file_that_cannot_be_used_is_named(
     assert "run.toml" in text
 
 
-def test_settings_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+def test_missing_settings_file_is_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
     text = fail(capsys, "predict", bundle, "a.png", "--output", "out", "--config", "no.toml")
     assert "`no.toml` must be a TOML file" in text
 
 
-def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "nowhere", "a.png", "--output", "out", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
@@ -251,12 +251,12 @@ def test_keras_file_needs_trust(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert "--trust" in fail(capsys, "plan", file, "64x64")
 
 
-def test_impossible_output_is_told_first(
+def test_invalid_output_is_an_error_before_anything_is_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path, bundle: Path
 ) -> None:
-    (tmp_path / "out").write_text("a file of mine", encoding="utf-8")
+    (tmp_path / "out").write_text("my file", encoding="utf-8")
     fail(capsys, "predict", bundle, samples / "images", "--output", tmp_path / "out")
-    assert (tmp_path / "out").read_text(encoding="utf-8") == "a file of mine"
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "my file"
 
 
 # plan
@@ -273,7 +273,7 @@ def test_plan_takes_a_shape_or_a_file(
     assert "at least 8 px down, 8 px across, linear" in of_shape
 
 
-def test_an_option_leaves_the_rest_of_the_models_tiling(
+def test_an_option_changes_only_its_part_of_the_models_tiling(
     capsys: pytest.CaptureFixture[str], bundle: Path
 ) -> None:
     main(["plan", str(bundle), "64x96", "--tile-size", "32x48"])
@@ -287,7 +287,7 @@ def test_an_option_leaves_the_rest_of_the_models_tiling(
     assert "got linear" in fail(capsys, "plan", bundle, "32x32", "--overlap", "exact")
 
 
-def test_a_file_named_like_a_shape_is_not_guessed(
+def test_a_file_named_like_a_shape_is_an_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -312,7 +312,7 @@ def test_predict_writes_what_is_asked_for(
     assert "must not hold results already" in capsys.readouterr().err
 
 
-def test_command_line_stands_above_the_file(tmp_path: Path, samples: Path, bundle: Path) -> None:
+def test_command_line_replaces_values_of_the_file(tmp_path: Path, samples: Path, bundle: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('[predict]\nwrite = ["probs"]\nmask_format = "tiff"\n', encoding="utf-8")
     common = ["predict", str(bundle), str(samples / "images"), "--config", str(file), "--output"]
@@ -343,7 +343,7 @@ def test_one_broken_file_does_not_stop_the_others(tmp_path: Path, samples: Path,
     assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["-a.png"]
 
 
-def test_name_that_starts_with_a_hyphen_goes_behind_two(
+def test_name_that_starts_with_a_hyphen_needs_two_hyphens_before_it(
     tmp_path: Path, samples: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -353,7 +353,7 @@ def test_name_that_starts_with_a_hyphen_goes_behind_two(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_keeps_what_was_finished(
+def test_an_interrupted_run_saves_finished_results(
     tmp_path: Path, samples: Path, bundle: Path, number: signal.Signals, code: int
 ) -> None:
     images, masks = tmp_path / "images", tmp_path / "out" / "masks"
@@ -368,7 +368,7 @@ def test_interrupted_keeps_what_was_finished(
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == code, err.decode()
-    assert "what was finished is kept" in err.decode()
+    assert "finished results are saved" in err.decode()
     assert "Traceback" not in err.decode()
     done = list(masks.iterdir())
     assert 0 < len(done) < 600
@@ -376,7 +376,7 @@ def test_interrupted_keeps_what_was_finished(
     assert {read_mask(path).shape for path in done} == {(64, 96)}
 
 
-def test_reader_that_goes_away_is_no_error(bundle: Path) -> None:
+def test_a_closed_pipe_is_no_error(bundle: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     process = start("plan", bundle, "64x96", stdout=writing)
@@ -437,14 +437,14 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path,
     assert "smear_0009" in (tmp_path / "again" / "scores.csv").read_text(encoding="utf-8")
 
 
-def test_what_no_file_says_must_be_given(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
+def test_required_values_are_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
     assert "predict.model in the file" in fail(capsys, "predict", "--output", "out")
     assert "predict.inputs in the file" in fail(capsys, "predict", bundle, "--output", "out")
     assert "predict.output in the file" in fail(capsys, "predict", bundle, bundle)
     assert "evaluate.model in the file" in fail(capsys, "evaluate", "--images", "a", "--masks", "b")
 
 
-def test_evaluate_compares_with_ready_maps_and_chooses_a_threshold(
+def test_evaluate_compares_with_precomputed_maps_and_chooses_a_threshold(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path, samples: Path
 ) -> None:
     for path in sorted((samples / "masks").iterdir()):
@@ -472,14 +472,14 @@ def test_evaluate_compares_with_ready_maps_and_chooses_a_threshold(
         (["--against", "nowhere"], "nowhere"),
     ],
 )
-def test_evaluate_refuses_what_cannot_be_before_it_loads_anything(
+def test_evaluate_refuses_invalid_options_before_it_loads_anything(
     capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path, options: list[str], message: str
 ) -> None:
     data = ["--images", samples / "images", "--masks", samples / "masks"]
     assert message in fail(capsys, "evaluate", bundle, *data, *options)
 
 
-def test_evaluate_says_what_is_missing(
+def test_evaluate_names_a_missing_option(
     capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path
 ) -> None:
     assert "--masks" in fail(capsys, "evaluate", bundle, "--images", samples / "images")
@@ -503,15 +503,15 @@ def test_export_writes_cells_for_other_programs(
     assert [one["file_name"] for one in instances["images"]] == [path.name for path in masks]
 
 
-def test_export_refuses_masks_of_one_stem(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_export_refuses_masks_with_the_same_stem(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for name in ("a/7.png", "b/7.png"):
         write_mask(tmp_path / name, np.ones((2, 2), bool))
     text = fail(capsys, "export", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "cells")
-    assert "a stem of its own" in text
+    assert "unique stem" in text
     assert not (tmp_path / "cells").exists()
 
 
-def test_demo_leaves_a_folder_of_others_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_demo_refuses_a_folder_with_other_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "input.png").write_text("mine", encoding="utf-8")
-    assert "an earlier demo's" in fail(capsys, "demo", "--output", tmp_path)
+    assert "an earlier demo" in fail(capsys, "demo", "--output", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["input.png"]

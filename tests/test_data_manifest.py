@@ -12,7 +12,16 @@ import pytest
 from tests.test_data_split import record
 from tests.test_data_survey import folders, write, write_pair
 from tiledseg.config import DataConfig, SplitConfig
-from tiledseg.data import Manifest, Pair, describe, load_pair, pairs_of, split_records, write_manifest
+from tiledseg.data import (
+    Manifest,
+    Pair,
+    describe,
+    load_pair,
+    manifest,
+    pairs_of,
+    split_records,
+    write_manifest,
+)
 from tiledseg.errors import FileError, SettingError, TiledSegError
 
 
@@ -111,7 +120,7 @@ def test_a_manifest_that_cannot_be_used_is_refused(tmp_path, line, found):
 def test_a_name_in_a_manifest_that_leads_elsewhere_is_refused(tmp_path, key, text):
     line = json.dumps(json.loads(record("a", split="train").model_dump_json()) | {key: text})
     (tmp_path / "m.jsonl").write_text(line, encoding="utf-8")
-    with pytest.raises(FileError, match=f"line 1: `{key}` must be one plain name"):
+    with pytest.raises(FileError, match=f"line 1: `{key}` must be the name of a file"):
         Manifest.read(tmp_path / "m.jsonl")
     with pytest.raises(FileError, match=key):
         record("a").changed(**{key: text})
@@ -119,7 +128,7 @@ def test_a_name_in_a_manifest_that_leads_elsewhere_is_refused(tmp_path, key, tex
 
 def test_a_manifest_needs_names_but_no_splits(tmp_path):
     (tmp_path / "m.jsonl").write_text(record("a").model_dump_json().replace('"a"', '""', 1), encoding="utf-8")
-    with pytest.raises(FileError, match="`name` must be one plain name"):
+    with pytest.raises(FileError, match="`name` must be the name of a file"):
         Manifest.read(tmp_path / "m.jsonl")
     (tmp_path / "m.jsonl").write_text(record("a..b", split="").model_dump_json(), encoding="utf-8")
     assert Manifest.read(tmp_path / "m.jsonl").splits == ("",)
@@ -193,7 +202,7 @@ def test_a_pipe_is_no_manifest_and_no_table(tmp_path):
 def test_a_manifest_is_never_cut_short(dataset, monkeypatch):
     path = dataset / "m.jsonl"
     write_manifest(path, describe(pairs_of(folders(dataset)), dataset))
-    monkeypatch.setattr("tiledseg.data.manifest._LARGEST", path.stat().st_size - 1)
+    monkeypatch.setattr(manifest, "_LARGEST", path.stat().st_size - 1)
     with pytest.raises(FileError, match="at most"):
         Manifest.read(path)
     path.write_bytes(path.read_bytes()[:100] + b"\xff")

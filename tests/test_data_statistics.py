@@ -192,7 +192,7 @@ def test_data_is_split_only_when_asked(capsys, dataset):
     )
     source = ["--layout", "manifest", "--path", dataset / "m.jsonl", "--split-seed", "1"]
     code, _, err = run(capsys, "stats", *source)
-    assert (code, "manifest says how" in err) == (2, True)
+    assert (code, "manifest is split already" in err) == (2, True)
 
 
 def test_a_settings_file_gives_the_same_result(capsys, dataset, monkeypatch):

@@ -1,4 +1,4 @@
-"""The demo: everything once, on images that it makes itself."""
+"""The demo: the whole path once, on generated images."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_small_demo_writes_everything(tmp_path: Path, *, train: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
-def test_shipped_model_finds_the_cells_of_smears_it_never_saw(seed: int) -> None:
+def test_shipped_model_finds_the_cells_of_unseen_smears(seed: int) -> None:
     sample = smear(960, 1280, seed=seed, cell_px=(250.0, 400.0))
     probs = tiledseg.tiled_predict(tiledseg.load_model("demo"), sample.image)[..., 0]
     found, truth = probs >= 0.5, sample.mask.astype(bool)
     assert 2 * np.sum(found & truth) / (found.sum() + truth.sum()) > 0.8
 
 
-def test_shipped_model_is_small_and_loads_by_name_alone(
+def test_shipped_model_is_small_and_loads_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = list(shipped_folder("demo").iterdir())
@@ -86,12 +86,12 @@ def test_shipped_model_is_small_and_loads_by_name_alone(
 
 def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(FileError, match="an earlier demo's"):
+    with pytest.raises(FileError, match="an earlier demo"):
         run_demo(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_folder_of_an_earlier_demo_is_taken_and_nothing_else_touched(tmp_path: Path) -> None:
+def test_folder_of_an_earlier_demo_is_used_and_other_files_stay(tmp_path: Path) -> None:
     folder = prepare_folder(tmp_path / "demo")
     (folder / "mine.txt").write_text("mine", encoding="utf-8")
     assert prepare_folder(folder) == folder
@@ -106,7 +106,7 @@ def test_too_few_images_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 3])
-def test_demo_finds_the_cells_of_a_smear_it_never_saw(tmp_path: Path, seed: int) -> None:
+def test_demo_finds_the_cells_of_an_unseen_smear(tmp_path: Path, seed: int) -> None:
     result = run_demo(tmp_path / "demo", seed=seed, train=True, progress=False)
     assert result.shape == (1920, 2560)
     assert result.dice > 0.85

@@ -1,4 +1,4 @@
-"""The command line: one command per job; its options come from the settings, never from a second list."""
+"""The command line: one command per job; its options are made from the settings."""
 
 from tiledseg.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The command line: which commands there are, what they log, and what becomes of their errors."""
+"""The command line: the list of commands, their log and their errors."""
 
 from __future__ import annotations
 
@@ -23,55 +23,55 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
-_COMMANDS = {  # module and function, loaded when the command is called: the list of commands needs none
+_COMMANDS = {  # by module and function, which are imported when the command is called
     "predict:predict": """Segment image files.
 
-Masks go to OUTPUT/masks, probabilities to OUTPUT/probs, overlays to OUTPUT/overlays. A file that cannot be
-read does not stop the others. Names that start with a hyphen go behind --.""",
-    "predict:plan": """Say what predicting an image would do, without doing it.
+Masks are written to OUTPUT/masks, probabilities to OUTPUT/probs and overlays to OUTPUT/overlays. A file
+that cannot be read does not stop the others. Put -- before file names that start with a hyphen.""",
+    "predict:plan": """Show how an image would be predicted, without predicting it.
 
-Prints tiles, overlap, calls of the network and memory.""",
-    "data:stats": """Count a dataset, and draw it.
+Prints the tiles, their overlap, the calls of the network and the memory.""",
+    "data:stats": """Show statistics of a dataset.
 
-Prints images, groups, foreground and sizes of each split; with --output, writes them as JSON and CSV, a
-chart of the splits, and contact sheets of images, masks and both. Options that begin with --split- split
-the data first.""",
-    "data:split": """Split a dataset by image or by group, and write the manifest of it.
+Prints the images, groups, foreground and sizes of each split. With --output, writes them as JSON and CSV,
+with a chart of the splits and contact sheets of images and masks. Options that begin with --split- split the
+data first.""",
+    "data:split": """Split a dataset by image or by group, and write a manifest.
 
-The manifest is data to train on: train --train-layout manifest --train-path manifest.jsonl --train-split
-train. The same images get the same splits on any machine.""",
+The same images get the same splits on any machine. To train on a split, use: train --train-layout manifest
+--train-path manifest.jsonl --train-split train.""",
     "data:tile": """Cut a dataset into a set of tiles on disk.
 
-Training does not need them: it crops from the images. Tiles are lossless and named after image and place; a
-manifest says where each comes from. Options that begin with --split- split the data first.""",
+Training does not need tiles: it takes crops from the images. Tiles are lossless. Their names hold the image
+and the position, and a manifest lists them. Options that begin with --split- split the data first.""",
     "train:train": """Train a network on images and their masks.
 
-Each image has a mask of the same stem. Each run gets a new folder in RUNS-DIR; the best network is kept
-there as a bundle, whatever ends the run.""",
+Each image needs a mask with the same file name, apart from the suffix. Each run makes a new folder in
+RUNS-DIR. The best network so far is saved there as a bundle, even if the run is interrupted.""",
     "evaluate:evaluate": """Score a segmenter on images whose masks are known.
 
-Prints a table; with --output, writes tables, pictures of the worst images and report.html. --against
-compares with another one on the same images. maps:FOLDER stands for maps that are ready, whoever made
-them.""",
+Prints a table. With --output, writes tables, pictures of the worst images and report.html. --against
+compares the model with another one on the same images. maps:FOLDER scores precomputed maps in place of a
+model.""",
     "export:export": """Write the cells of masks for other programs.
 
-GeoJSON as QuPath imports it goes to OUTPUT/geojson, COCO instances to OUTPUT/coco.json. A mask that cannot
-be read does not stop the others.""",
+GeoJSON for QuPath is written to OUTPUT/geojson, COCO instances to OUTPUT/coco.json. A mask that cannot be
+read does not stop the others.""",
     "settings:import_config": """Convert the founding experiment's configuration into a file of settings.
 
-Prints what became of each key: converted, dropped and why, or unusable. Exit code 1 where some are
-unusable.""",
-    "demo:demo": """Train, segment and score on made-up images.
+Prints for each key whether it is converted, dropped (with the reason) or unusable. The exit code is 1 if a
+key is unusable.""",
+    "demo:demo": """Segment and score a generated image.
 
-Trains a small network on generated bone-marrow smears, segments a large one that it never saw, and writes
-OUTPUT/report.html, pictures and the trained bundle. Needs no download.""",
+Segments a large generated bone-marrow smear with the included model, and writes OUTPUT/report.html, pictures
+and the bundle. With --train, trains a small network first. Needs no download.""",
 }
 
 app = App(
     name="tiledseg",
     help="Segment images larger than your network.",
     version=__version__,
-    help_epilogue="Exit code: 0 done, 1 some files failed, 2 could not start or go on.",
+    help_epilogue="Exit codes: 0 success, 1 some files failed, 2 the command could not start or continue.",
     suppress_keyboard_interrupt=False,
 )
 for _place, (_where, _help) in enumerate(_COMMANDS.items()):
@@ -80,15 +80,15 @@ for _place, (_where, _help) in enumerate(_COMMANDS.items()):
 
 
 class _TerminatedError(SystemExit):
-    """The system asked the process to end."""
+    """The process received SIGTERM."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     tokens = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings are nobody's business
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's information messages
     for stream in (sys.stdout, sys.stderr):
-        _show_any_name(stream)
+        _escape_unprintable(stream)
     try:
         with _terminable():
             code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -105,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code or 0
 
 
-def _show_any_name(stream: TextIO | object) -> None:
-    """Escape what the terminal cannot show, names of files above all."""
+def _escape_unprintable(stream: TextIO | object) -> None:
+    """Escape characters that the terminal cannot show, for example in file names."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
 
@@ -119,13 +119,13 @@ def _fail(error: Exception, *, debug: bool) -> int:
 
 
 def _stopped(how: str, code: int) -> int:
-    sys.stderr.write(f"tiledseg: {how}; what was finished is kept.\n")
+    sys.stderr.write(f"tiledseg: {how}; finished results are saved.\n")
     return code
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Leave in order at the first SIGTERM, at once at the second."""
+    """Shut down cleanly at the first SIGTERM, immediately at the second."""
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -140,7 +140,7 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def logging_shown(*, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Show the log of the package on standard error, for as long as the context lasts."""
+    """Show the package's log on standard error inside the context."""
     logger, handler = logging.getLogger("tiledseg"), _Lines()
     before = logger.level
     logger.addHandler(handler)
@@ -153,7 +153,7 @@ def logging_shown(*, quiet: bool, verbose: bool) -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Writes each record on a line of its own, above any progress bar."""
+    """Writes each record on its own line, above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
@@ -162,23 +162,23 @@ class _Lines(logging.Handler):
 
 
 def load_keras() -> None:
-    """Load Keras now; what its backend prints is shown only where that fails."""
-    with _stderr_held_back():
+    """Load Keras; the messages of its backend are shown only if loading fails."""
+    with _stderr_buffered():
         importlib.import_module("tiledseg._backend")
 
 
 @contextmanager
-def _stderr_held_back() -> Iterator[None]:
-    """Hold standard error back, also that of compiled code, which bypasses ``sys.stderr``."""
+def _stderr_buffered() -> Iterator[None]:
+    """Buffer standard error, also of compiled code, which bypasses ``sys.stderr``; show it after an error."""
     sys.stderr.flush()
     own = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         except Exception:
-            kept.seek(0)
-            os.write(own, kept.read())
+            buffer.seek(0)
+            os.write(own, buffer.read())
             raise
         finally:
             os.dup2(own, 2)

@@ -20,28 +20,26 @@ if TYPE_CHECKING:
 
 _RUN = RunConfig()
 DATA = Table("data", _RUN.data, "Data")
-SPLIT = Table(
-    "split", SplitConfig(), "Split, of data that is no manifest", prefix="split-", without=("manifest",)
-)
+SPLIT = Table("split", SplitConfig(), "Split (not for manifests)", prefix="split-", without=("manifest",))
 
 
 def split_of(settings: Settings) -> SplitConfig | None:
-    """Say how data is to be split; None where nobody said so."""
+    """Return how to split the data; None if neither file nor options say so."""
     if "split" not in settings.given:
         return settings.run.split
     return settings.over(settings.run.split or SplitConfig(), "split")
 
 
 def dataset(settings: Settings, folder: Path, split: SplitConfig | None) -> Manifest:
-    """Find a dataset, read all of it, and split it."""
+    """Find a dataset, describe its files, and split it."""
     data = settings.over(settings.run.data, "data")
     if data.layout == "manifest" and "split" in settings.given:
         raise invalid(
             SettingError,
             "--split-...",
-            must="be left out where a manifest says how data is split",
+            must="be left out with --layout manifest, because a manifest is split already",
             got=", ".join(settings.given["split"]),
-            fix="Split the data anew with tiledseg split, from its folders.",
+            fix="To split the data in another way, run tiledseg split on its folders.",
         )
     pairs = lazy.data.pairs_of(data)
     if data.layout == "manifest":
@@ -60,12 +58,12 @@ def _chosen(data: DataConfig, names: set[str]) -> Manifest:
 
 @with_options(DATA, SPLIT, Table("stats", RunConfig().stats, "Statistics"))
 def stats(*, settings: Settings) -> int:
-    """Count a dataset, and draw it."""
+    """Show statistics of a dataset."""
     config = settings.over(settings.run.stats, "stats")
     if config.output is not None:
         lazy.storage.check_new_folder(config.output)
         if config.chart:
-            lazy.plots.new_figure(1, 1)  # a missing matplotlib is told before all files are read
+            lazy.plots.new_figure(1, 1)  # raises an error if matplotlib is missing, before files are read
     split = split_of(settings)
     found = dataset(settings, Path(), split)
     numbers = lazy.data.statistics_of(found.records)
@@ -87,7 +85,7 @@ def _write(folder: Path, found: Manifest, numbers: DatasetStatistics, config: St
 
 
 def _sheet(found: Manifest, split: str, config: StatsConfig) -> Rgb:
-    """Draw images of a split, evenly chosen in the order of their names."""
+    """Draw images of a split, evenly spaced in the order of their names."""
     records, pairs = found.of(split), found.pairs(split)
     n_shown = min(config.sheet_images, len(records))
     rows = []
@@ -105,7 +103,7 @@ def _sheet(found: Manifest, split: str, config: StatsConfig) -> Rgb:
 
 @with_options(DATA, Table("split", SplitConfig(), "Split", prefix="split-"))
 def split(*, settings: Settings) -> int:
-    """Split a dataset, and write the manifest of it."""
+    """Split a dataset, and write a manifest."""
     config = split_of(settings) or SplitConfig()
     target = Path(config.manifest)
     folder = lazy.storage.check_writable(target.parent, keep=False)

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 _RUN = RunConfig()
 _MAPS = "maps:"
 _DATA = Table("test_data", _RUN.test_data, "Data")
-_VALID = Table("valid_data", _RUN.valid_data, "Data to choose the threshold by", prefix="valid-")
+_VALID = Table("valid_data", _RUN.valid_data, "Validation data, to choose the threshold", prefix="valid-")
 _SCORING = Table("evaluate", _RUN.evaluate, "Evaluation", without=("model", "tiling"))
 
 _Model: TypeAlias = Annotated[
     str | None,
     Parameter(
-        help="Folder of a bundle, a .keras file with --trust, or maps:FOLDER for maps that are ready.",
+        help="Folder of a bundle, a .keras file with --trust, or maps:FOLDER for precomputed maps.",
         negative_none=(),
     ),
 ]
@@ -41,12 +41,12 @@ _Model: TypeAlias = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What is scored, on which images, and how."""
+    """Scores models, or maps, on the same images."""
 
-    pairs: list[Pair]  # images and masks
-    valid: list[Pair] | None  # those to choose the threshold by
-    config: EvaluateJobConfig  # how
-    settings: Settings  # what was given
+    pairs: list[Pair]  # test images and masks
+    valid: list[Pair] | None  # validation images, to choose the threshold
+    config: EvaluateJobConfig
+    settings: Settings
 
     def loaded(self, model: str) -> Any:  # noqa: ANN401
         """Load a model, or find the maps of the pairs."""
@@ -104,14 +104,14 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
 
 
 def _check(model: str, settings: Settings, config: EvaluateJobConfig) -> None:
-    """Check what can be checked before anything is loaded."""
+    """Check a model's path and tiling before anything is loaded."""
     if not model.startswith(_MAPS):
         check_model(model, trust=config.trust)
         check_tiling(model, settings, config.tiling)
 
 
 def _names(model: str, against: str | None) -> tuple[str, str]:
-    """Call each after its folder, or after all of its path where the folders are called the same."""
+    """Name each after its folder, or after its path if both folders have the same name."""
     if against is None:
         return Path(model).name, ""
     short = Path(model).name, Path(against).name
@@ -128,7 +128,7 @@ def _test_pairs(settings: Settings) -> list[Pair]:
                     f"--{name}",
                     must="be given",
                     got="nothing",
-                    fix="Name the folder, or give the table test_data in a file.",
+                    fix="Give the folder, or the table test_data in the file of --config.",
                 )
     return lazy.data.pairs_of(config)
 
@@ -140,9 +140,9 @@ def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | Non
             raise invalid(
                 SettingError,
                 "--threshold",
-                must="be valid where validation data is given",
+                must="be valid if validation data is given",
                 got=config.threshold,
-                fix="Add --threshold valid, or leave the data out.",
+                fix="Add --threshold valid, or leave the validation data out.",
             )
         return None
     if not known:
@@ -151,6 +151,6 @@ def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | Non
             "--valid-images",
             must="be given with --threshold valid",
             got="nothing",
-            fix="Name validation images and masks, or state a threshold.",
+            fix="Give validation images and masks, or state a threshold.",
         )
     return lazy.data.pairs_of(settings.over(settings.run.valid_data, "valid_data"))

@@ -28,7 +28,7 @@ _log = logging.getLogger("tiledseg")
 
 @with_options(Table("export", ExportConfig(), "Export", without=("inputs",)))
 def export(
-    *inputs: Annotated[Path, Parameter(help="Mask files, and folders of them.")], settings: Settings
+    *inputs: Annotated[Path, Parameter(help="Mask files, or folders of masks.")], settings: Settings
 ) -> int:
     """Write the cells of masks for other programs."""
     config = settings.over(settings.run.export, "export")
@@ -56,15 +56,15 @@ def _check_stems(paths: Sequence[Path]) -> None:
             raise invalid(
                 FileError,
                 str(path),
-                must="have a stem of its own",
-                got=f"that of {seen[path.stem]}",
-                fix="Rename one, or export them into different folders.",
+                must="have a unique stem",
+                got=f"the stem of {seen[path.stem]}",
+                fix="Rename one, or export them to different folders.",
             )
         seen[path.stem] = path
 
 
 def _read(paths: Sequence[Path], threshold: int | None, failed: set[Path]) -> Iterator[tuple[Path, AnyArray]]:
-    """Read one mask after the other, and remember which cannot be read."""
+    """Read masks one by one, and collect those that cannot be read."""
     for path in paths:
         if path not in failed:
             try:

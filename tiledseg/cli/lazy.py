@@ -1,4 +1,4 @@
-"""Packages that load when a command first needs them: its help needs none of them."""
+"""Packages that are imported when a command first uses them, so that help is fast."""
 
 from __future__ import annotations
 

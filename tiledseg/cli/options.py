@@ -1,11 +1,10 @@
-"""Options made from the settings: names, meanings, ranges and defaults stand there alone."""
+"""Command-line options made from the settings: their names, help, ranges and defaults."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from dataclasses import dataclass, field, replace
-from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _Settings = TypeVar("_Settings", bound=Config)
+COMMON = Group("Common", sort_key=1000)
+"""Options that all commands have; they come last in the help."""
+
 _INTERVAL = re.compile(r"[\[(][\d.]+, [^ ]+[\])]")
 
 
@@ -25,56 +27,54 @@ _INTERVAL = re.compile(r"[\[(][\d.]+, [^ ]+[\])]")
 class Table:
     """Settings that a command takes options from."""
 
-    name: str  # where the values that are given are put
-    settings: Config  # the model, and the defaults that the help shows
+    name: str  # key of the given values
+    settings: Config  # model of the settings, with the defaults that the help shows
     title: str  # heading of the options in the help
-    prefix: str = ""  # stands before each option's name, as in ``train-``
-    only: tuple[str, ...] = ()  # the fields that are taken; empty for all
-    without: tuple[str, ...] = ()  # fields that are left out
-    required: bool = False  # whether the fields of text must be given
-    # what the help shows, by field, in place of the settings' own defaults
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = ""  # of each option's name, as in ``train-``
+    only: tuple[str, ...] = ()  # the fields that become options; empty for all
+    without: tuple[str, ...] = ()  # fields that become no option
+    required: bool = False  # whether fields of text must be given
+    defaults: Mapping[str, str] = field(default_factory=dict)  # shown in the help, by field
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option of the command line: a field of a settings model."""
 
-    table: Table  # where it comes from
-    path: tuple[str, ...]  # names of the fields that lead to it
-    hint: Hint  # the field's type and rules
+    table: Table
+    path: tuple[str, ...]  # names of the nested fields
+    hint: Hint  # type and rules of the field
     text: str  # its meaning
-    default: object  # its value where it is not given
-    # names of the settings that have it, where others in its place do not; empty for all
-    of: tuple[str, ...] = ()
+    default: object
+    of: tuple[str, ...] = ()  # names of the settings that have it, if only some of a union do
 
     @property
     def name(self) -> str:
-        """The option as it is typed: the field's name, or that of the settings that the field names."""
+        """The option as it is typed."""
         last = self.path[-1] if self.path[-1] != "name" else self.path[-2]
         return f"--{self.table.prefix}{last.replace('_', '-')}"
 
     @property
     def keyword(self) -> str:
-        """The option as a Python name."""
+        """The option as a Python identifier."""
         return self.name[2:].replace("-", "_")
 
-    def parameter(self) -> inspect.Parameter:
-        """Describe the option to the parser."""
+    def parameter(self, group: Group) -> inspect.Parameter:
+        """Describe the option to the parser, under a heading of the help."""
         kind: Hint = bool if is_flag(self.hint) else choices_of(self.hint) or str
         required = self.table.required and is_text(self.hint)
         return inspect.Parameter(
             self.keyword,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if required else None,
-            annotation=Annotated[kind if required else kind | None, self._look(required=required)],
+            annotation=Annotated[kind if required else kind | None, self._look(group, required=required)],
         )
 
     def value_of(self, given: object) -> object:
-        """Turn what was typed into what the settings take."""
+        """Parse a value for the settings."""
         return parsed(given, self.hint) if isinstance(given, str) else given
 
-    def _look(self, *, required: bool) -> Parameter:
+    def _look(self, group: Group, *, required: bool) -> Parameter:
         limits = "" if _INTERVAL.search(self.text) else limits_of(self.hint)
         plain = not is_flag(self.hint) and choices_of(self.hint) is None
         default = self.table.defaults.get(self.path[-1]) or _shown(self.default)
@@ -83,22 +83,17 @@ class Option:
             name=self.name,
             help=f"{text} [range: {limits}]" if limits else text,
             show_default=False if required or default is None else default,
-            group=group(self._title()),
+            group=group,
             metavar=metavar_of(self.hint) if plain else None,
             negative_none=(),
             required=required,
         )
 
-    def _title(self) -> str:
-        """Name the heading: the table's, or that of the settings inside it."""
+    @property
+    def title(self) -> str:
+        """The heading: that of the table or of nested settings."""
         title = self.table.title if len(self.path) == 1 else self.path[0].capitalize()
-        return f"{title}: {self.of[0]} alone" if len(self.of) == 1 else title
-
-
-@cache
-def group(title: str) -> Group:
-    """Make a heading of the help; those asked for first come first."""
-    return Group.create_ordered(title)
+        return f"{title}: only {self.of[0]}" if len(self.of) == 1 else title
 
 
 def options_of(table: Table) -> list[Option]:
@@ -107,7 +102,7 @@ def options_of(table: Table) -> list[Option]:
 
 
 def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
-    """Put values over settings, and check the whole."""
+    """Replace values of settings, and check the result."""
     return type(settings).model_validate(laid_over(settings.model_dump(exclude_unset=True), given))
 
 
@@ -131,7 +126,7 @@ def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[st
 def _of_any(
     table: Table, models: list[type[Config]], base: Config | None, path: tuple[str, ...]
 ) -> Iterator[Option]:
-    """List the options of settings that may be of several kinds, those of the default one first."""
+    """List the options of a union of settings, those of the default first."""
     found: dict[str, dict[str, Option]] = {}
     for model in sorted(models, key=lambda model: not isinstance(base, model)):
         own = base if isinstance(base, model) else None
@@ -159,7 +154,7 @@ _METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 def members_of(hint: Hint) -> tuple[Hint, ...]:
-    """List what a union may be; another type alone."""
+    """List the members of a union; a list of one for another type."""
     if _made_of(hint, Annotated):
         return members_of(get_args(hint)[0])
     if _made_of(hint, Union, UnionType):
@@ -172,30 +167,30 @@ def any_of(hints: list[Hint]) -> Hint:
     if all(hint == hints[0] for hint in hints):
         return hints[0]
     if not all(choices_of(hint) for hint in hints):
-        return Union[tuple(hints)]  # noqa: UP007  known only here
+        return Union[tuple(hints)]  # noqa: UP007  not known to the type checker
     words = [word for hint in hints for word in get_args(choices_of(hint))]
     choices: Hint = Literal[tuple(dict.fromkeys(words))]
     return choices | None if any(NoneType in members_of(hint) for hint in hints) else choices
 
 
 def is_flag(hint: Hint) -> bool:
-    """Say whether it is a boolean."""
+    """Return whether a type is bool."""
     return members_of(hint) == (bool,)
 
 
 def is_text(hint: Hint) -> bool:
-    """Say whether it is text alone."""
+    """Return whether a type is str only."""
     return members_of(hint) == (str,)
 
 
 def choices_of(hint: Hint) -> Hint:
-    """Give the ``Literal`` that a hint allows beside None; None where there is none, or more besides."""
+    """Return the ``Literal`` of a hint that allows only it and None; else None."""
     members = [member for member in members_of(hint) if member is not NoneType]
     return members[0] if len(members) == 1 and _made_of(members[0], Literal) else None
 
 
 def parsed(text: str, hint: Hint) -> object:
-    """Turn text into what settings take; lists have commas, and ``none`` is None."""
+    """Parse text for the settings; lists have commas, and ``none`` is None."""
     if text.lower() == "none" and NoneType in members_of(hint):
         return None
     if _lists(hint) and ("," in text or _is_list(hint)):
@@ -204,12 +199,12 @@ def parsed(text: str, hint: Hint) -> object:
 
 
 def limits_of(hint: Hint) -> str:
-    """Say the range that a number is checked against; of a union's members the first that has one."""
+    """Format the range of a number; of a union, the first range."""
     return ", ".join(f"{sign} {bound}" for sign, bound in _bounds(hint).items())
 
 
 def metavar_of(hint: Hint) -> str:
-    """Say what stands for the value in the help, as in ``INT|INTxINT``."""
+    """Return the placeholder of the value in the help, as in ``INT|INTxINT``."""
     words = [word for member in members_of(hint) if _made_of(member, Literal) for word in get_args(member)]
     names = [name for kind, name in _METAVARS.items() if kind in _kinds(hint) - ({str} if words else set())]
     if _is_list(hint):
@@ -222,7 +217,7 @@ def _made_of(hint: Hint, *origins: Hint) -> bool:
 
 
 def _bounds(hint: Hint) -> dict[str, object]:
-    """Collect bounds by sign; an outer one replaces an inner one."""
+    """Collect bounds by sign; an outer bound replaces an inner one."""
     if not _made_of(hint, Annotated):
         parts = () if _made_of(hint, Literal) else get_args(hint)
         return next(filter(None, map(_bounds, parts)), {})
@@ -236,13 +231,13 @@ def _lists(hint: Hint) -> list[Hint]:
 
 
 def _is_list(hint: Hint) -> bool:
-    """Say whether it can be nothing else than a list."""
+    """Return whether a type allows only lists, or None."""
     lists = _lists(hint)
     return bool(lists) and all(member in {*lists, NoneType} for member in members_of(hint))
 
 
 def _kinds(hint: Hint) -> set[Hint]:
-    """List the plain types that a hint is made of."""
+    """List the scalar types in a hint."""
     kinds: set[Hint] = set()
     for member in members_of(hint):
         if _made_of(member, tuple):

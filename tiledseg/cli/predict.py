@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg import models
-from tiledseg._validate import invalid
+from tiledseg._validate import invalid, named
 from tiledseg.cli import lazy
 from tiledseg.cli.app import load_keras
 from tiledseg.cli.options import Table, merged
@@ -25,40 +25,40 @@ TILING = Table(
     "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")
 )
 
-_HELP = "Folder of a bundle, the name of one that comes along (demo), or a .keras file with --trust."
+_HELP = "Folder of a bundle, the name of an included bundle (demo), or a .keras file with --trust."
 ModelPath: TypeAlias = Annotated[str, Parameter(help=_HELP)]
 OptionalModel: TypeAlias = Annotated[str | None, Parameter(help=_HELP, negative_none=())]
 Trust: TypeAlias = Annotated[
-    bool, Parameter(help="Load a .keras file, whose maker you know.", negative=(), show_default=False)
+    bool,
+    Parameter(
+        help="Load a .keras file; use it only if you know its author.", negative=(), show_default=False
+    ),
 ]
 
 
 def check_model(model: str, *, trust: bool) -> None:
-    """Check what can be checked of a model's path without Keras, which takes seconds to load."""
+    """Check a model's path without Keras, which takes seconds to load."""
     path = models.shipped_or(model)
     if not path.exists():
         raise invalid(
             BundleError, str(path), must="be a bundle's folder", got="no such folder", fix="Check the path."
         )
     if path.is_file() and path.suffix.lower() == ".keras" and not trust:
-        raise invalid(
-            BundleError,
-            str(path),
-            must="be trusted, as any .keras file",
-            got="no --trust",
-            fix="Add --trust if you know where it comes from.",
+        raise BundleError(
+            f"`{named(path)}` is a .keras file, which can run code when it is loaded. "
+            "Add --trust if you know its author."
         )
 
 
 def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> None:
-    """Check tiling options against the tiling of a bundle, which needs no Keras to be read."""
+    """Check tiling options against a bundle's tiling, without Keras."""
     given, path = settings.given.get("tiling"), models.shipped_or(model)
     if given and base is not None:
         merged(base, given)
     elif given and path.is_dir():
         try:
             tiling = TilingConfig.model_validate(models.read_config(path)["tiling"])
-        except (OSError, BundleError, SettingError):  # loading says what is wrong
+        except (OSError, BundleError, SettingError):  # loading reports the error
             return
         merged(tiling, given)
 
@@ -70,13 +70,13 @@ def load(path: str, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a ke
 
 
 def channels_of(model: object) -> int:
-    """Say how many channels a model's images have."""
+    """Return the number of channels of a model's images."""
     network = lazy.engine.Network.of(model)
     return network.preprocessing.channels if network.preprocessing else network.channels or 1
 
 
 def tiling_for(model: object, settings: Settings, base: TilingConfig | None = None) -> TilingConfig | None:
-    """Put the tiling options that were given over the tiling that would hold without them."""
+    """Apply the given tiling options to the tiling that is used without them."""
     given = settings.given.get("tiling")
     if not given:
         return base
@@ -90,7 +90,7 @@ def tiling_for(model: object, settings: Settings, base: TilingConfig | None = No
 def predict(
     model: OptionalModel = None,
     /,
-    *inputs: Annotated[Path, Parameter(help="Image files, and folders of them.")],
+    *inputs: Annotated[Path, Parameter(help="Image files, or folders of images.")],
     settings: Settings,
 ) -> int:
     """Segment image files."""
@@ -114,20 +114,20 @@ def predict(
 
 
 def _text(path: Path | str) -> str:
-    """Spell a path for a file in UTF-8, which a name need not be."""
+    """Write a path as UTF-8; other bytes are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @with_options(Table("predict", PredictConfig(), "Prediction", only=("batch_size", "tta", "runtime")), TILING)
 def plan(
     model: ModelPath,
-    image: Annotated[str, Parameter(help="An image file, or a height and width in px, as in 1920x2560.")],
+    image: Annotated[str, Parameter(help="An image file, or height and width in px, for example 1920x2560.")],
     /,
     *,
     trust: Trust = False,
     settings: Settings,
 ) -> int:
-    """Say what predicting an image would do: tiles, calls, memory."""
+    """Show how an image would be predicted."""
     config = settings.over(settings.run.predict, "predict")
     check_model(model, trust=trust)
     check_tiling(model, settings, config.tiling)
@@ -153,7 +153,7 @@ def _shape(image: str) -> tuple[int, ...]:
             SettingError,
             image,
             must="be a shape or a file, not both",
-            got="a file of that name",
-            fix=f"Write ./{image} for the file; give the shape from another folder.",
+            got="a shape that is also a file name",
+            fix=f"Write ./{image} for the file, or run the command in another folder for the shape.",
         )
     return tuple(int(size) for size in sizes.groups() if size is not None)

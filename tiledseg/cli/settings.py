@@ -1,4 +1,4 @@
-"""From a command line to settings: the defaults, the file over them, the options over both."""
+"""The settings of a command: defaults, replaced by the file's values, replaced by options."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from tiledseg._validate import invalid, shown
 from tiledseg.cli import lazy
 from tiledseg.cli.app import logging_shown
-from tiledseg.cli.options import group, merged, options_of
+from tiledseg.cli.options import COMMON, merged, options_of
 from tiledseg.config import Config, RunConfig, import_founding
 from tiledseg.errors import FileError, SettingError
 
@@ -25,34 +25,32 @@ if TYPE_CHECKING:
 
 _Settings = TypeVar("_Settings", bound=Config)
 _Value = TypeVar("_Value")
-_LARGEST = 1_000_000
+_LARGEST = 1_000_000  # bytes of a settings file
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was given, in a file and on the command line."""
+    """The settings of the file and of the command line."""
 
-    run: RunConfig = field(default_factory=RunConfig)  # the file's settings; the defaults without a file
+    run: RunConfig = field(default_factory=RunConfig)  # settings of the file; the defaults without a file
     given: dict[str, dict[str, Any]] = field(default_factory=dict)  # values of the command line by table
-    progress: bool = True  # whether to show progress
-    file: Path | None = None  # the file
+    progress: bool = True  # whether to show progress bars
+    file: Path | None = None
 
     def over(self, base: _Settings, table: str) -> _Settings:
-        """Put what the command line gave for a table over settings."""
+        """Replace settings by the values of the command line for a table."""
         return merged(base, self.given.get(table, {}))
 
     def whole(self, **tables: Config | None) -> RunConfig:
-        """Put all that the command line gave over the file's settings."""
+        """Replace settings of the file by all values of the command line, and by the given tables."""
         known = {name: getattr(self.run, name) for name in self.given if name in RunConfig.model_fields}
         made = {name: self.over(base, name) for name, base in known.items() if base is not None}
         made |= {name: table for name, table in tables.items() if table is not None}
         return self.run.changed(**made)
 
     def keep(self, folder: Path, name: str = "run.toml", **tables: Config | None) -> None:
-        """Write what the command worked with beside what it made.
-
-        A file of that name stays if it is the one that was read, or was not written by us.
-        """
+        """Write the settings that the command used into its output folder."""
+        # the user's own file is never replaced
         target, text = folder / name, self.whole(**tables).to_toml()
         if target.exists():
             with target.open("rb") as file:
@@ -63,9 +61,11 @@ class Settings:
 
 
 def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command the options of tables and those that all commands have."""
+    """Add the options of tables, and those that all commands have, to a command."""
     options = [option for table in tables for option in options_of(table)]
-    parameters = [option.parameter() for option in options] + _common(file=file)
+    titles = dict.fromkeys(option.title for option in options)
+    groups = {title: Group(title, sort_key=place) for place, title in enumerate(titles)}
+    parameters = [option.parameter(groups[option.title]) for option in options] + _common(file=file)
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(command)
@@ -86,7 +86,7 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
 
 
 def _given(options: list[Option], taken: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Sort the values that were given into nested dicts by table."""
+    """Collect the given values in nested dicts by table."""
     given: dict[str, dict[str, Any]] = {}
     for option in options:
         if taken[option.keyword] is not None:
@@ -114,7 +114,7 @@ def read_run(path: Path | None) -> RunConfig:
 
 
 def needed(value: _Value | None, option: str, where: str) -> _Value:
-    """Insist on what only the command line or a file can say."""
+    """Return a value, or raise an error if neither the command line nor the file gives it."""
     if value is None or value == ():
         fix = f"Give it on the command line, or as {where} in the file of --config."
         raise invalid(SettingError, option, must="be given", got="nothing", fix=fix)
@@ -122,18 +122,18 @@ def needed(value: _Value | None, option: str, where: str) -> _Value:
 
 
 def _common(*, file: bool) -> list[inspect.Parameter]:
-    """Describe the options that all commands have."""
+    """Return the options that all commands have."""
     texts = {
-        "quiet": "Show warnings and errors alone.",
-        "verbose": "Show more of what is done.",
-        "debug": "Show where in the code an error arose.",
+        "quiet": "Show only warnings and errors.",
+        "verbose": "Show more messages.",
+        "debug": "Show the traceback of an error.",
     }
     flags = [_flag(name, text) for name, text in texts.items()]
     return [_file(), *flags] if file else flags
 
 
 def _flag(name: str, text: str) -> inspect.Parameter:
-    look = Parameter(help=text, group=group("Common"), negative=(), show_default=False)
+    look = Parameter(help=text, group=COMMON, negative=(), show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, look]
     )
@@ -142,8 +142,8 @@ def _flag(name: str, text: str) -> inspect.Parameter:
 def _file() -> inspect.Parameter:
     look = Parameter(
         help=f"TOML file with the tables {', '.join(RunConfig.model_fields)}; "
-        "options given here stand above it.",
-        group=group("Common"),
+        "options of the command line replace its values.",
+        group=COMMON,
         metavar="FILE",
         negative_none=(),
     )
@@ -152,22 +152,19 @@ def _file() -> inspect.Parameter:
     )
 
 
-_LARGEST = 1_000_000
-
-
 @with_options(file=False)
 def import_config(
-    source: Annotated[Path, Parameter(help="The file to convert, train_eval_infer.config.")],
+    source: Annotated[Path, Parameter(help="The file to convert, for example train_eval_infer.config.")],
     target: Annotated[Path, Parameter(help="The TOML file to write; it must not exist yet.")] = Path(
         "run.toml"
     ),
     /,
     *,
-    settings: Settings,  # noqa: ARG001  what all commands take
+    settings: Settings,  # noqa: ARG001  all commands take it
 ) -> int:
     """Convert the founding experiment's configuration into a file of settings."""
     if target.exists():
-        fix = "Name another one; nothing is overwritten."
+        fix = "Choose another name; no file is overwritten."
         raise invalid(FileError, str(target), must="be a new file", got="one that exists", fix=fix)
     try:
         with source.open("rb") as file:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 import tiledseg
 from tiledseg.cli import lazy
 from tiledseg.cli.app import load_keras
-from tiledseg.cli.options import Table, group
+from tiledseg.cli.options import COMMON, Table
 from tiledseg.cli.settings import Settings, read_run, with_options
 from tiledseg.config import RunConfig, TilingConfig, TrainConfig
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 _RUN = RunConfig()
 _RESUME = Parameter(
-    help="Folder of a run to go on with, with the settings and the data that it began with.",
-    group=group("Common"),
+    help="Folder of an interrupted run to resume, with its own settings and data.",
+    group=COMMON,
     metavar="DIR",
     negative_none=(),
 )
 
 
 @with_options(
-    Table("train_data", _RUN.train_data, "Data to train on", prefix="train-"),
-    Table("valid_data", _RUN.valid_data, "Data to choose the best epoch by", prefix="valid-"),
+    Table("train_data", _RUN.train_data, "Training data", prefix="train-"),
+    Table("valid_data", _RUN.valid_data, "Validation data, to choose the best epoch", prefix="valid-"),
     Table("train", _RUN.train, "Training", without=("tiling",)),
     Table(
         "tiling", TilingConfig(), "Tiling of the trained segmenter", defaults={"tile_size": "the crop size"}
     ),
 )
 def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings) -> int:
-    """Train a network on images and their masks, and keep the best as a bundle."""
+    """Train a network on images and their masks, and save the best one as a bundle."""
     if resume is not None:
         result = _resumed(resume, settings)
     else:
@@ -52,7 +52,7 @@ def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings)
 
 
 def _resumed(run_dir: Path, settings: Settings) -> TrainingResult:
-    """Go on with a run; settings and data that are given are compared with its own."""
+    """Resume a run; settings and data that are given must equal those of the run."""
     named = settings.file is not None or bool(settings.given.keys() & {"train_data", "valid_data"})
     if settings.file is None:
         settings = replace(settings, run=read_run(run_dir / "run.toml"))
