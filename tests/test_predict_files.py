@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 import tiledseg as ts
-from tiledseg._storage import locked
+from tiledseg._storage import folder_lock
 from tiledseg.config import PredictConfig, PreprocessingConfig
 from tiledseg.errors import FileError, ModelError, SettingError
 from tiledseg.io import read_image, read_mask, read_probs, write_image
@@ -181,8 +181,8 @@ def test_inputs_that_are_no_paths_are_refused(inputs, tmp_path):
 
 HOLDING = """
 import sys, time
-from tiledseg._storage import locked
-with locked(sys.argv[1]):
+from tiledseg._storage import folder_lock
+with folder_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -211,7 +211,7 @@ def test_a_folder_takes_one_run_at_a_time_and_the_lock_of_a_killed_one_is_taken_
 
 def test_a_run_that_fails_lets_go_of_its_folder(folder, tmp_path):
     def fail():
-        with locked(tmp_path / "out"):
+        with folder_lock(tmp_path / "out"):
             with pytest.raises(FileError, match=f"process {os.getpid()}"):
                 ts.predict_files(SEGMENTER, folder, tmp_path / "out")
             raise RuntimeError("on purpose")
@@ -245,7 +245,7 @@ def test_an_image_that_changes_meanwhile_is_reported(change, suffix, tmp_path):
 
     tiling = ts.TilingConfig(tile_size=128)
     alone = ts.predict_files(meddling, paths[0], tmp_path / "out", tiling=tiling)
-    assert re.search("while it is read; got a file that was changed", alone.failed[0].error)
+    assert re.search("changed while it was read", alone.failed[0].error)
     assert not list((tmp_path / "out" / "masks").iterdir())
     assert not ts.predict_files(meddling, paths[1], tmp_path / "out", tiling=tiling).failed
 

@@ -13,8 +13,8 @@ from tiledseg._storage import (
     DiskCache,
     array_digest,
     file_digest,
-    hold,
-    locked,
+    file_lock,
+    folder_lock,
     new_folder,
     read_at,
     sha256,
@@ -30,25 +30,25 @@ def refused(context, message):
 
 
 def test_a_second_run_is_refused_and_the_lock_leaves_no_file(tmp_path):
-    with locked(tmp_path):
+    with folder_lock(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [LOCK]
-        refused(locked(tmp_path), rf"in use by a run in process {os.getpid()}\b")
+        refused(folder_lock(tmp_path), rf"in use by a run in process {os.getpid()}\b")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
-    with locked(tmp_path):
+    with folder_lock(tmp_path):
         left = (tmp_path / LOCK).read_bytes()
     for data in (left, b""):
         (tmp_path / LOCK).write_bytes(data)
-        with locked(tmp_path):
+        with folder_lock(tmp_path):
             pass
         assert not list(tmp_path.iterdir())
 
 
 def test_a_file_named_lock_is_left_alone(tmp_path):
     (tmp_path / "lock").write_text("my own notes")
-    with locked(tmp_path):
+    with folder_lock(tmp_path):
         pass
     assert (tmp_path / "lock").read_text() == "my own notes"
 
@@ -56,14 +56,14 @@ def test_a_file_named_lock_is_left_alone(tmp_path):
 @pytest.mark.parametrize("data", [b"x", b"my own notes", b"\0tiledseg lock, process 5\n" * 9])
 def test_a_file_under_the_name_of_the_lock_is_refused_and_left_alone(tmp_path, data):
     (tmp_path / LOCK).write_bytes(data)
-    refused(locked(tmp_path), "must be a lock of tiledseg")
+    refused(folder_lock(tmp_path), "must be a lock of tiledseg")
     assert (tmp_path / LOCK).read_bytes() == data
 
 
 def test_a_file_that_appears_just_before_the_lock_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("tiledseg._storage.locks._holder", lambda path: "")
     (tmp_path / LOCK).write_text("my own notes")
-    refused(locked(tmp_path), "must be a lock of tiledseg")
+    refused(folder_lock(tmp_path), "must be a lock of tiledseg")
     assert (tmp_path / LOCK).read_text() == "my own notes"
 
 
@@ -73,7 +73,7 @@ def test_a_link_is_not_followed(tmp_path, target):
     (tmp_path / "thesis.txt").write_text("thesis")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / LOCK).symlink_to(tmp_path / target)
-    refused(locked(tmp_path / "out"), "must be a lock of tiledseg")
+    refused(folder_lock(tmp_path / "out"), "must be a lock of tiledseg")
     assert (tmp_path / "thesis.txt").read_text() == "thesis"
     assert not (tmp_path / "missing.txt").exists()
 
@@ -81,12 +81,12 @@ def test_a_link_is_not_followed(tmp_path, target):
 @pytest.mark.skipif(os.name == "nt", reason="no pipes there")
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / LOCK)
-    refused(locked(tmp_path), "must be a lock of tiledseg")
+    refused(folder_lock(tmp_path), "must be a lock of tiledseg")
 
 
 def test_the_error_of_a_lock_beside_a_file_names_the_file(tmp_path):
-    with hold(tmp_path / ".a.lock", tmp_path / "a.tif"):
-        refused(hold(tmp_path / ".a.lock", tmp_path / "a.tif"), r"a\.tif` is in use")
+    with file_lock(tmp_path / ".a.lock", tmp_path / "a.tif"):
+        refused(file_lock(tmp_path / ".a.lock", tmp_path / "a.tif"), r"a\.tif` is in use")
 
 
 def test_digests_depend_on_bytes_shape_and_dtype(tmp_path):

@@ -46,17 +46,17 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))
-        mode = replaceable(name, target)
+        mode = target_mode(name, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(target)
         handle = _created(temporary, mode)
     except OSError as error:
-        refuse(name, error)
+        raise_unwritable(name, error)
     try:
         try:
             with handle:
                 yield handle
-                settle(handle)
+                _flush(handle)
             temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -64,10 +64,10 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
             raise
         sync_folder(target.parent)
     except OSError as error:
-        refuse(name, error)
+        raise_unwritable(name, error)
 
 
-def replaceable(name: str, target: Path) -> int | None:
+def target_mode(name: str, target: Path) -> int | None:
     """Return the rights of the file that is to be replaced; None where there is none."""
     try:
         mode = target.stat().st_mode
@@ -101,7 +101,7 @@ def _beside(target: Path) -> Path:
     return target.with_name(f".tiledseg-{secrets.token_hex(8)}.part")
 
 
-def settle(handle: BinaryIO) -> None:
+def _flush(handle: BinaryIO) -> None:
     """Flush a file to the disk, and check that all of it arrived."""
     handle.flush()
     end = handle.seek(0, os.SEEK_END)
@@ -131,7 +131,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def refuse(name: str, error: OSError) -> NoReturn:
+def raise_unwritable(name: str, error: OSError) -> NoReturn:
     """Raise the error for a target that cannot be written."""
     fix = _FIXES.get(error.errno or 0, "Check the folder and its rights, or write elsewhere.")
     raise invalid(FileError, name, must="be writable", got=error.strerror or str(error), fix=fix) from error
@@ -149,7 +149,7 @@ def write_text(path: PathLike, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
-def take_place(part: Path, target: Path) -> Path | None:
+def move_into_place(part: Path, target: Path) -> Path | None:
     """Move a finished file or folder to the target; return where a folder that stood there was moved."""
     if not (part.is_dir() and target.exists()):
         part.replace(target)
@@ -176,7 +176,7 @@ def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
         with _created(trial, None) as handle:
             try:
                 handle.write(b"trial")
-                settle(handle)
+                _flush(handle)
             finally:
                 trial.unlink()
     except FileExistsError:
@@ -184,7 +184,7 @@ def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
             FileError, named(path), must="be a folder", got="a file", fix="Name a folder."
         ) from None
     except OSError as error:
-        refuse(named(path), error)
+        raise_unwritable(named(path), error)
     finally:
         with contextlib.suppress(OSError):  # a folder that is no longer empty stays
             for made in missing:
@@ -226,7 +226,7 @@ def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
             yield filling
             check_new_folder(target, replace)
             sync_folder(filling)
-            aside = take_place(filling, target.absolute())
+            aside = move_into_place(filling, target.absolute())
         except BaseException:
             shutil.rmtree(filling, ignore_errors=True)
             raise
@@ -237,7 +237,7 @@ def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
                 aside.rmdir()
         sync_folder(target.absolute().parent)
     except OSError as error:
-        refuse(named(target), error)
+        raise_unwritable(named(target), error)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-from tiledseg._storage.files import check_writable, refuse
+from tiledseg._storage.files import check_writable, raise_unwritable
 from tiledseg._validate import invalid, named
 from tiledseg.errors import FileError
 
@@ -30,15 +30,15 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # some ne
 
 
 @contextmanager
-def locked(folder: PathLike) -> Iterator[None]:
+def folder_lock(folder: PathLike) -> Iterator[None]:
     """Lock a folder for one run; the lock ends with the process at the latest."""
     path = check_writable(folder)
-    with hold(path / _NAME, path):
+    with file_lock(path / _NAME, path):
         yield
 
 
 @contextmanager
-def hold(lock: Path, what: PathLike) -> Iterator[None]:
+def file_lock(lock: Path, what: PathLike) -> Iterator[None]:
     """Hold a lock file; messages name `what` it locks, and a file that is no lock is left alone."""
     holder = _holder(lock)  # before the file is touched
     handle = filelock.FileLock(
@@ -54,7 +54,7 @@ def hold(lock: Path, what: PathLike) -> Iterator[None]:
         raise _not_ours(lock) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            refuse(named(lock), error)
+            raise_unwritable(named(lock), error)
     try:
         yield
     finally:

@@ -90,7 +90,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         if isinstance(found, MemoryError) or type(found).__name__ in _NAMES:
             return True
         if isinstance(found, RuntimeError) and any(word in str(found).lower() for word in _WORDS):
-            return True  # JAX and OpenVINO have no type of their own for it
+            return True  # JAX and OpenVINO have no error type for it
         found = found.__cause__
     return False
 

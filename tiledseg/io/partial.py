@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._storage import hold, refuse, replaceable, sync_folder, take_place
+from tiledseg._storage import file_lock, move_into_place, raise_unwritable, sync_folder, target_mode
 from tiledseg._validate import named, path_text, shown
 from tiledseg.errors import FileError
 
@@ -84,13 +84,13 @@ def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[t
     try:
         target = Path(os.path.realpath(path_text(path)))
         if not target.is_dir():
-            replaceable(name, target)
+            target_mode(name, target)
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        refuse(name, error)
+        raise_unwritable(name, error)
     with contextlib.ExitStack() as stack:
         if fingerprint is not None:
-            stack.enter_context(hold(target.with_name(f".{target.name}.tiledseg-lock"), target))
+            stack.enter_context(file_lock(target.with_name(f".{target.name}.tiledseg-lock"), target))
         yield from _parts(name, target, fingerprint)
 
 
@@ -105,13 +105,13 @@ def _parts(
             journal = Partial(target, fingerprint)
             part = journal.path
         yield part, journal
-        aside = take_place(part, target)
+        aside = move_into_place(part, target)
         done = True
         if aside is not None:
             _remove(aside)
         sync_folder(target.parent)
     except OSError as error:
-        refuse(name, error)
+        raise_unwritable(name, error)
     finally:
         if journal is not None:
             journal.close(remove=done)

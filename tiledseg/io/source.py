@@ -299,7 +299,9 @@ class ImageSource:
             If it was changed, replaced or removed.
         """
         if state_of(self._place) != self._state:
-            raise FileError(f"`{self.name}` was changed while it was read. Start again when it is complete.")
+            raise FileError(
+                f"`{self.name}` changed while it was read. Start again when nothing writes to it."
+            )
 
     def close(self) -> None:
         """Close the file; it cannot be read afterwards."""

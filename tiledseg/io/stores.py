@@ -53,7 +53,7 @@ class TileStore(ABC):
     def get(self, level: int, row: int, column: int, record: Any) -> AnyArray | None:  # noqa: ANN401
         """Read a tile that an earlier run stored; None where it is not whole."""
 
-    def begin(self) -> None:  # noqa: B027  chunks of a zarr are files of their own
+    def begin(self) -> None:  # noqa: B027  each chunk of a zarr is a file
         """Resume after the tiles that `get` found."""
 
     @abstractmethod

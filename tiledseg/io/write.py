@@ -129,7 +129,7 @@ def write_probs(
     bad = ~np.isfinite(stored)
     if bad.any():
         first = tuple(int(index) for index in np.argwhere(bad)[0])
-        got = f"{int(bad.sum())} other values, the first {values[first]} at {first}"
+        got = f"{int(bad.sum())} values that are not, the first {values[first]} at {first}"
         fix = "Check the network's weights and inputs for NaN, or pass dtype='float32' for large values."
         raise invalid(ArrayError, "probs", must=f"be finite as {dtype}", got=got, fix=fix)
     _suffix(path, _TIFF)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
-from tiledseg._storage import check_writable, locked
+from tiledseg._storage import check_writable, folder_lock
 from tiledseg._validate import path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import PredictConfig, TilingConfig
@@ -169,7 +169,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
         check_client(client, model)
     else:
         model = _checked(model, config, tiling)
-    with locked(folder):
+    with folder_lock(folder):
         if config.resume:
             record_run(folder, model, targets, config, tiling)
         else:

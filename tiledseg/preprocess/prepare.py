@@ -69,7 +69,7 @@ def prepare(
 
 
 def shrunk(image: Source, config: PreprocessingConfig) -> AnyArray:
-    """Do the first half of `prepare`: shrink and sharpen an image, its values in their own range."""
+    """Shrink and sharpen an image, the first half of `prepare`; dtype and range stay the same."""
     return Prepared(image, config).pixels()
 
 

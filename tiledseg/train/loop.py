@@ -14,7 +14,7 @@ import numpy as np
 
 from tiledseg._backend import keras, tf
 from tiledseg._progress import progress_bar
-from tiledseg._storage import locked
+from tiledseg._storage import folder_lock
 from tiledseg._validate import invalid
 from tiledseg.config import PlateauConfig, TilingConfig
 from tiledseg.errors import SettingError
@@ -57,7 +57,7 @@ class TrainingLoop:
         self, callbacks: Sequence[keras.callbacks.Callback], *, progress: bool
     ) -> tuple[Segmenter, dict[str, list[float]]]:
         """Train until the end, or until it is asked to stop; give the best segmenter and the history."""
-        with locked(self.run_dir), seeded(self.config.seed), Stopper(self.run_dir) as stopper:
+        with folder_lock(self.run_dir), seeded(self.config.seed), Stopper(self.run_dir) as stopper:
             remove_leftovers(self.run_dir)
             checkpoint = latest_checkpoint(self.run_dir / _CHECKPOINTS)
             history = History(self.run_dir, checkpoint.facts["history"] if checkpoint else {})
