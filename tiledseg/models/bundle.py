@@ -113,7 +113,7 @@ A network that segments images of any size, tile by tile, saved by `tiledseg`.
 | | |
 |---|---|
 | architecture | `{name}`, {parameters:,} parameters |
-| input | {channels} channel(s), {dtype}; tiles of {height} by {width} px |
+| input | {channels} channel(s), {dtype}; tiles of {tile} |
 | output | {classes} channel(s): {labels} |
 | threshold | {threshold} |
 | tiling | {tiling} |
@@ -128,8 +128,8 @@ segmenter = tiledseg.load_model("this folder")
 probs = tiledseg.tiled_predict(segmenter, image)  # image (H, W, C) -> probs (H, W, K)
 ```
 
-Loading executes no code: `config.json` holds settings and the SHA-256 of `model.safetensors`, which holds
-the weights.
+Loading executes no code: `config.json` contains settings and the SHA-256 of `model.safetensors`, which
+contains the weights.
 
 ## Preprocessing
 
@@ -157,11 +157,10 @@ def _card(entries: Mapping[str, Any], parameters: int) -> str:
         parameters=parameters,
         channels=channels,
         dtype=preprocessing["dtype"],
-        height=height or "any",
-        width=width or "any",
+        tile=f"{height or 'any'} x {width or 'any'} px" if height or width else "any size",
         classes=architecture["classes"],
         threshold=entries["threshold"],
-        tiling=f"`{tiling}`" if tiling else "left to the caller",
+        tiling=f"`{tiling}`" if tiling else "chosen by the caller",
         tta=entries.get("tta", "none"),
         preprocessing=_indented(preprocessing),
         architecture=_indented(architecture),
