@@ -151,10 +151,10 @@ METRICS: list[Row] = [
     (lambda: metrics.bootstrap_interval([0.1, 0.2], resamples=10**30), SettingError, "Use 1 to 1000000"),
 ]
 RENDER: list[Row] = [
-    (lambda: plots.as_rgb(IMAGE, limits=5), SettingError, "Give for example (0, 4095)"),
-    (lambda: plots.overlay(IMAGE, MASK, colours=[5]), SettingError, "Give for example (230, 159, 0)"),
+    (lambda: plots.as_rgb(IMAGE, limits=5), SettingError, "Use (0, 4095), for example"),
+    (lambda: plots.overlay(IMAGE, MASK, colours=[5]), SettingError, "Use (230, 159, 0), for example"),
     (lambda: plots.overlay(IMAGE, MASK, outline_px=None, limits="ab"), SettingError, "(0, 4095)"),
-    (lambda: plots.colourise(MASK, background=None), SettingError, "Give for example (230, 159, 0)"),
+    (lambda: plots.colourise(MASK, background=None), SettingError, "Use (230, 159, 0), for example"),
 ]
 PREPROCESS: list[Row] = [
     (lambda: preprocess.scaled_length(None, 0.5), SettingError, "Use 1 or more"),
@@ -249,7 +249,7 @@ REPORT: list[Row] = [
     (lambda: report.write_report("r", title="t", result=SCORED, comparison=5), SettingError, "compare"),
     (lambda: report.write_report("r", title="t", result=SCORED, facts=5), SettingError, "Pass a dict"),
     (lambda: report.write_evaluation("r", title="t", result=None), SettingError, "Evaluator.evaluate"),
-    (lambda: report.WorstCases(limits=5), SettingError, "Give for example (0, 4095)"),
+    (lambda: report.WorstCases(limits=5), SettingError, "Use (0, 4095), for example"),
     (lambda: report.WorstCases()(5), SettingError, "Evaluator.evaluate"),
     (lambda: report.picture_row(5), SettingError, "Evaluator.evaluate"),
     (lambda: report.mask_row("a", "", None, MASK, thumb_px=9), ArrayError, "numpy.asarray"),
@@ -257,9 +257,9 @@ REPORT: list[Row] = [
     (lambda: report.contact_sheet("a", 5), SettingError, "mask_row"),
     (lambda: objects.cells_of(None), ArrayError, "numpy.asarray"),
     (lambda: export.write_geojson("x", None), ArrayError, "numpy.asarray"),
-    (lambda: export.write_geojson("x", MASK, names=5), SettingError, "Give text"),
-    (lambda: export.write_geojson("x", MASK, names=[5]), SettingError, "Give text"),
-    (lambda: export.write_geojson("x", MASK, image=5), SettingError, "image's name"),
+    (lambda: export.write_geojson("x", MASK, names=5), SettingError, "Pass str"),
+    (lambda: export.write_geojson("x", MASK, names=[5]), SettingError, "Pass str"),
+    (lambda: export.write_geojson("x", MASK, image=5), SettingError, "Pass the name of the image"),
     (lambda: export.write_coco("x", 5), SettingError, '("a.png", labels)'),
     (lambda: export.write_coco("x", [("a.png",)]), SettingError, '("a.png", labels)'),
     (lambda: report.write_split_chart("x", None, []), SettingError, "statistics_of"),
