@@ -138,7 +138,7 @@ def test_an_image_that_shows_its_mask_still_does(transform, height, width, seed)
     assert np.abs(image - moved_mask).max(initial=0) <= 0.75 + 0.02  # the nearest px has the most weight
 
 
-def test_so_it_does_under_all_of_them_at_once():
+def test_image_and_mask_move_together_under_all_transforms():
     mask = blobs(150, 180)
     for place in range(20):
         image, moved_mask = crop(mask[..., None] * np.uint8(255), mask, GEOMETRIC, (64, 64), place)
@@ -175,7 +175,7 @@ def test_each_transform_has_an_effect(transform):
 
 @pytest.mark.parametrize("transform", WITHOUT_EFFECT, ids=named)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_settings_of_no_effect_have_none(transform, dtype):
+def test_neutral_settings_change_nothing(transform, dtype):
     image = photo() if dtype == "uint8" else (photo().astype(np.uint16) * 257)
     image = (image / np.float32(65535)).astype(np.float32) if dtype == "float32" else image
     image[:2] = 0  # the ends of the range are the hard ones
@@ -268,7 +268,7 @@ def test_a_shear_slants_along_one_axis():
     assert slants == {(tan, 0.0), (0.0, tan)}
 
 
-def test_a_warp_reaches_its_magnitude_and_no_more():
+def test_the_largest_shift_of_a_warp_is_its_magnitude():
     warp = WarpConfig(magnitude=0.1, sigma=12.0)
     shifts = np.stack([moved(warp, place=place) - places(96, 96) for place in range(10)])
     heights = np.abs(shifts).max(axis=(1, 2, 3))
@@ -277,7 +277,7 @@ def test_a_warp_reaches_its_magnitude_and_no_more():
     assert np.abs(np.diff(shifts, axis=1)).max() < 1  # smooth: as a Gaussian's slope allows
 
 
-def test_an_elastic_field_is_what_smoothed_noise_is():
+def test_an_elastic_field_equals_smoothed_noise():
     shifts = np.stack([moved(ElasticConfig(alpha=100.0, sigma=8.0), place=p) for p in range(30)])
     shifts -= places(96, 96)
     spread = 100 / (math.sqrt(3) * 2 * 8 * math.sqrt(math.pi))  # of uniform noise under a Gaussian
@@ -342,7 +342,7 @@ def test_any_image_gives_crops_of_any_size(height, width, tall, wide):
         assert image.min() / 255 - 1e-6 <= images.min() <= images.max() <= image.max() / 255 + 1e-6
 
 
-# --- what becomes of values ---------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------
 
 
 def test_brightening_is_a_line():
@@ -386,7 +386,7 @@ def test_more_of_a_stain_is_more_of_its_optical_density():
     assert np.allclose(crop(image, transforms=[more])[0], expected, atol=1e-5)
 
 
-def test_each_crop_has_stains_of_its_own():
+def test_each_crop_has_different_stains():
     image = photo()
     tilted = StainConfig(factors=(1.0, 1.0), shifts=(0.0, 0.0), tilt=0.1)
     images, _ = sampler(image, transforms=[tilted]).batch(0, range(8))
@@ -419,7 +419,7 @@ def test_noise_has_its_spread():
     assert abs(np.corrcoef(noisy[..., 0].ravel(), noisy[..., 1].ravel())[0, 1]) < 0.05
 
 
-def test_jpeg_is_what_the_codec_makes_of_it():
+def test_jpeg_equals_the_output_of_the_codec():
     image = photo()
     lossy, _ = crop(image, transforms=[JpegConfig(qualities=(50, 50), probability=1.0)])
     code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])[1]

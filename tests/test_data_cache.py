@@ -54,7 +54,7 @@ def test_crops_do_not_depend_on_where_pairs_are_cached(tmp_path, memory, cached)
     assert len(list((tmp_path / "cache").glob("*/sha256.json"))) == (over if cached else 0)
 
 
-def test_what_fits_is_not_read_again_and_the_rest_is(tmp_path):
+def test_only_pairs_beyond_the_memory_are_read_again(tmp_path):
     pairs = write_pairs(tmp_path)
     first, *rest = prepare_pairs(pairs, SMALL, memory=SIZE)
     for pair in pairs:

@@ -90,7 +90,7 @@ def test_small_images_are_mirrored_like_their_masks():
 
 @pytest.mark.parametrize("crop", [(16, 16), (16, 24)])
 @given(seed=st.integers(0, 1000), epoch=st.integers(0, 50), place=st.integers(0, 9))
-def test_image_and_mask_are_turned_alike(crop, seed, epoch, place):
+def test_image_and_mask_are_turned_together(crop, seed, epoch, place):
     sampler = CropSampler([marked_pair(40, 37)], crop, length=10, transforms=FLIPS, seed=seed)
     images, masks = sampler.batch(epoch, [place])
     assert images.shape == (1, *crop, 3)
@@ -113,7 +113,7 @@ def test_all_turns_occur_and_none_without_augmentation(crop):
     assert {_orientation(image) for image in images} == {(1, 0, 0, 1)}
 
 
-def test_a_crop_depends_on_seed_epoch_and_place_alone():
+def test_a_crop_depends_only_on_seed_epoch_and_index():
     pairs = [marked_pair(40, 37), marked_pair(60, 37)]
     sampler = CropSampler(pairs, (16, 16), length=12, seed=3)
     forwards = [sampler.batch(2, [place])[0][0] for place in range(12)]

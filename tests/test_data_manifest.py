@@ -148,7 +148,7 @@ def test_every_broken_file_is_named_when_described(dataset):
         describe(pairs, dataset)
 
 
-def test_odd_names_go_through_or_are_named(tmp_path):
+def test_unusual_names_are_accepted_or_named(tmp_path):
     names = ["-a", "line\nbreak", "a,b\"c'", "ünï", "x" * 200]
     for place, name in enumerate(names):
         write_pair(tmp_path, name, value=place)
@@ -186,7 +186,7 @@ def test_another_split_is_replaced_only_when_asked(dataset):
 
 
 @pytest.mark.parametrize("split", [5, True, ["train"]])
-def test_what_is_no_name_is_no_split(tmp_path, split):
+def test_an_invalid_name_is_no_split(tmp_path, split):
     with pytest.raises(FileError, match="`split` must be a split of the manifest"):
         Manifest(tmp_path, ()).of(split)
 

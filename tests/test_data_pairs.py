@@ -10,7 +10,7 @@ from tiledseg.data import Pair, as_pairs, check_apart, check_mask, load_pair
 from tiledseg.errors import ArrayError, SettingError
 
 
-def test_tuples_are_taken_for_pairs():
+def test_tuples_become_pairs():
     array = np.zeros((4, 4), np.uint8)
     first, second = as_pairs([("x/7.jpg", array), (array, array)], "train")
     assert (first.name, second.name) == ("7", "train[1]")
@@ -19,7 +19,7 @@ def test_tuples_are_taken_for_pairs():
 
 
 @pytest.mark.parametrize("items", [[], [1], [("a",)], [("a", 3)], ["ab"]])
-def test_what_is_no_pair_is_refused(items):
+def test_invalid_pairs_are_refused(items):
     with pytest.raises(SettingError, match="train"):
         as_pairs(items, "train")
 
@@ -63,7 +63,7 @@ def test_labels_beyond_a_byte_are_no_labels():
         load_pair(Pair("one", np.zeros((3, 4), np.uint8), np.full((3, 4), 256)))
 
 
-def test_what_is_no_list_of_pairs_is_named():
+def test_an_invalid_list_of_pairs_is_named():
     with pytest.raises(SettingError, match="`train` must be a list of pairs"):
         as_pairs(None, "train")
 

@@ -58,7 +58,7 @@ def test_pairs_are_found_by_stem_in_natural_order(tmp_path):
     assert [(one.image.name, one.mask.name) for one in pairs][1] == ("2.jpg", "2.png")
 
 
-def test_settings_say_how_masks_are_read(tmp_path):
+def test_masks_are_read_as_set(tmp_path):
     write_pair(tmp_path, "a")
     write(tmp_path / "masks" / "a.png", np.full((40, 50), 2, np.uint8))
     (labels,) = pairs_of(folders(tmp_path, mask_threshold=None))
@@ -91,7 +91,7 @@ def test_every_problem_is_reported_before_any_work(tmp_path):
         pairs_of(folders(tmp_path))
 
 
-def test_what_cannot_be_used_is_left_out_only_when_asked(tmp_path, caplog):
+def test_files_that_cannot_be_used_are_skipped_only_on_request(tmp_path, caplog):
     for name in ("a", "b"):
         write_pair(tmp_path, name)
     (tmp_path / "masks" / "b.png").unlink()
@@ -166,7 +166,7 @@ def test_masks_of_cells_are_merged(segpc):
     assert np.array_equal(labels, wanted)
 
 
-def test_masks_of_cells_are_kept_as_instances_by_number(segpc):
+def test_masks_of_cells_become_instances_by_number(segpc):
     (pair, _) = pairs_of(DataConfig(layout="segpc", path=str(segpc), mask_parts="instances"))
     labels = load_pair(pair)[1]
     wanted = np.zeros((30, 40), np.uint8)
@@ -199,7 +199,7 @@ def test_nucleus_and_cytoplasm_are_classes_by_grey_value(segpc):
         {"class_values": (1, 1), "mask_parts": "classes"},
     ],
 )
-def test_settings_that_play_no_part_are_refused(settings):
+def test_settings_without_effect_are_refused(settings):
     with pytest.raises(SettingError):
         DataConfig(**settings)
 

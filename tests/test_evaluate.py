@@ -81,13 +81,13 @@ def test_scores_of_a_map_counted_by_hand():
     ("model", "threshold", "tp"),
     [(echo, None, 2), (echo, 0.85, 1), (FakeSegmenter(), None, 2), (FakeSegmenter(), 0.15, 3)],
 )
-def test_threshold_is_the_given_one_else_the_segmenters(model, threshold, tp):
+def test_a_given_threshold_replaces_the_segmenters(model, threshold, tp):
     result = evaluate([(MAP, TRUTH)], model, threshold=threshold)
     assert result.images[0].counts[0].tp == tp
     assert result.threshold == (threshold or (0.75 if isinstance(model, FakeSegmenter) else 0.5))
 
 
-def test_px_of_all_images_together_weigh_alike_and_images_in_means_do():
+def test_pooled_scores_weigh_px_equally_and_means_weigh_images_equally():
     full = np.ones((2, 8), np.float32)
     result = evaluate([(MAP, TRUTH), (full, full > 0)])
     assert result.counts == (Counts(tp=18, fp=2, fn=1, tn=3),)
@@ -200,7 +200,7 @@ def test_a_network_that_is_broken_stops_the_evaluation():
 
 
 @pytest.mark.parametrize("pairs", [[], [MAP], [(MAP,)], [("a.png", None)]])
-def test_what_is_no_pair_is_refused(pairs):
+def test_invalid_pairs_are_refused(pairs):
     with pytest.raises(SettingError, match="pairs"):
         evaluate(pairs)
 
@@ -224,7 +224,7 @@ def test_callback_gets_what_was_scored():
     assert (one.predicted == (MAP >= 0.5)).all()
 
 
-def test_progress_is_told(caplog, monkeypatch):
+def test_progress_is_logged(caplog, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
     with caplog.at_level("INFO", "tiledseg"):
         Evaluator().evaluate(echo, [(MAP, TRUTH)], progress=True)
@@ -234,7 +234,7 @@ def test_progress_is_told(caplog, monkeypatch):
 @pytest.mark.parametrize(
     "prediction", [MAP, MAP[..., np.newaxis], MAP.astype(np.float64), MAP >= 0.5, (MAP >= 0.5) * 1]
 )
-def test_ready_maps_are_scored_alike(prediction):
+def test_precomputed_maps_get_the_same_scores(prediction):
     assert score_map(prediction, TRUTH) == score_map(MAP, TRUTH)
     assert score_map(prediction, TRUTH).counts == (COUNTS,)
 
@@ -243,12 +243,12 @@ def test_ready_maps_are_scored_alike(prediction):
     truth=hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 2)),
     found=hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 2)),
 )
-def test_labels_and_probabilities_that_say_the_same_score_the_same(truth, found):
+def test_equal_labels_and_probabilities_get_equal_scores(truth, found):
     probs = np.eye(3, dtype=np.float32)[found]
     assert score_map(found, truth, classes=3).counts == score_map(probs, truth).counts
 
 
-def test_borders_of_a_ready_map_are_scored():
+def test_borders_of_a_precomputed_map_are_scored():
     image = slope(20, 80)
     image[:, 40:] += 0.004
     assert score_map(image, image > 0.05, borders=((), (40,))).seam_ratio == pytest.approx(5, rel=1e-3)
@@ -265,7 +265,7 @@ def test_borders_of_a_ready_map_are_scored():
         (MAP, TRUTH * 255, "labels"),
     ],
 )
-def test_what_cannot_be_scored_is_named(prediction, truth, text):
+def test_invalid_maps_and_masks_are_named(prediction, truth, text):
     with pytest.raises(ArrayError, match=text):
         score_map(prediction, truth)
 
@@ -308,7 +308,7 @@ def test_csv_of_several_classes_counts_each(tmp_path):
     assert [row[f"fn_{label}"] for label in range(3)] == ["0", "3", "0"]
 
 
-def test_csv_of_failures_alone_has_its_columns(tmp_path):
+def test_csv_with_only_failures_has_its_columns(tmp_path):
     EvaluationResult((), (FailedPair("a", "why"),)).to_csv(tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_text() == "name,error\na,why\n"
 
@@ -342,7 +342,7 @@ threshold 0.5, stated
 failed: b\\n: cannot be read"""  # noqa: E501
 
 
-def test_table_is_neat():
+def test_columns_of_the_table_are_aligned():
     images = (
         ImageScores(
             "7",

@@ -1,4 +1,4 @@
-"""What is made of scores: sums, intervals, curves, a threshold, two models side by side."""
+"""Results of an evaluation: summary, intervals, curves, threshold, comparison of two models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def echo(tiles: Any) -> Any:
 
 
 def by_nearness(classes: int) -> CallablePredictor:
-    """A network whose classes are known beforehand: the grey value tells the label."""
+    """A network with known classes: the grey value is the label."""
     centres = np.linspace(0, 255, classes, dtype=np.float32)
 
     def call(tiles: Any) -> Any:
@@ -49,7 +49,7 @@ def boxes(*tops: int) -> np.ndarray:
 
 
 def images(n_images: int, noise: float = 0.3) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Maps that are right but for some noise, each with its truth."""
+    """Maps with some noise, each with its truth."""
     pairs = []
     for seed in range(n_images):
         truth = boxes(5, 30)
@@ -69,7 +69,7 @@ def test_cells_and_outlines_of_a_map_counted_by_hand():
     assert scores.hausdorff95 == 16  # 10 of its px, at its lower side; 5 of 108 px may lie further off
 
 
-def test_small_areas_are_no_cells_if_one_says_so():
+def test_areas_smaller_than_cell_px_are_not_counted():
     found = boxes(5, 30)
     found[0, 0] = 1
     assert score_map(found, boxes(5, 30)).cells.false == 1
@@ -88,7 +88,7 @@ def test_true_cells_can_be_given():
     assert (scores.true, scores.found, scores.missed, scores.false) == (2, 0, 2, 1)
 
 
-def test_masks_of_single_cells_tell_the_true_cells(tmp_path):
+def test_masks_of_single_cells_give_the_true_cells(tmp_path):
     touching = np.zeros((20, 40), np.uint8)
     touching[5:15, 5:35] = 1
     for number, part in enumerate([np.s_[:, :20], np.s_[:, 20:]], start=1):
@@ -102,7 +102,7 @@ def test_masks_of_single_cells_tell_the_true_cells(tmp_path):
     assert (one.cells.true, one.cells.missed, one.cells.false) == (2, 2, 1)
 
 
-def test_each_class_has_cells_and_outlines_of_its_own():
+def test_each_class_has_its_own_cells_and_outlines():
     truth = boxes(5) + 2 * boxes(30)
     scores = score_map(boxes(5) + 2 * boxes(45), truth, classes=3)
     assert [(one.found, one.missed, one.false) for one in scores.instances] == [(1, 0, 0), (0, 1, 1)]
@@ -128,7 +128,7 @@ def test_summary_counts_cells_of_all_images():
     assert sums["panoptic_quality_mean"] == pytest.approx(1 / 1.5)
 
 
-def test_stitched_and_ready_maps_score_the_same():
+def test_stitched_and_precomputed_maps_get_the_same_scores():
     for probs, truth in images(2):
         ready = Evaluator().score_maps([probs], [(probs, truth)], tile_px=(32, 32))
         stitched = Evaluator(EvaluateConfig(tiling=TILES)).evaluate(echo, [(probs, truth)])
@@ -139,7 +139,7 @@ def test_stitched_and_ready_maps_score_the_same():
         assert one.seam_ratio == pytest.approx(two.seam_ratio)
 
 
-def test_errors_are_told_by_their_distance_from_seams():
+def test_errors_are_counted_by_their_distance_from_seams():
     truth = np.zeros((40, 64), np.uint8)
     found = truth.copy()
     found[:, 32] = found[:, 34] = 1  # beside the border between 31 and 32, and 2 px further
@@ -178,7 +178,7 @@ def test_several_classes_have_a_calibration_but_no_curve():
     assert result.summary()["calibration_error"] == pytest.approx(0.8 - 0.75)
 
 
-def test_curve_is_what_other_thresholds_score():
+def test_curve_holds_the_scores_of_other_thresholds():
     pairs = images(3)
     result = Evaluator().evaluate(echo, pairs)
     curve = result.threshold_curve()
@@ -236,7 +236,7 @@ def test_intervals_hold_the_means_and_are_the_same_each_time():
     assert result.intervals(level=0.5)["dice_mean"].high < bounds["dice_mean"].high
 
 
-def test_intervals_draw_slides_where_names_tell_them():
+def test_intervals_draw_whole_slides_if_names_contain_them():
     pairs = [Pair(f"slide{place % 2}_{place}", *pair) for place, pair in enumerate(images(6))]
     alone = Evaluator().evaluate(echo, pairs)
     grouped = Evaluator(EvaluateConfig(group_regex=r"^(slide\d)_")).evaluate(echo, pairs)
@@ -297,7 +297,7 @@ def test_markdown_is_a_table_that_names_cannot_break(tmp_path):
     assert {line.replace("\\|", "").count("|") for line in lines[: lines.index("")]} == {lines[0].count("|")}
 
 
-# ready maps
+# precomputed maps
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "probs.tif"])
@@ -311,12 +311,12 @@ def test_maps_are_read_as_probabilities(tmp_path, suffix):
     assert read_map(path).reshape(1, 3) == pytest.approx(np.array([[0, 0.2, 1]]))
 
 
-def test_maps_of_16_bits_reach_to_1(tmp_path):
+def test_maps_of_16_bits_have_values_up_to_1(tmp_path):
     write_image(tmp_path / "map.png", np.array([[0, 65535]], np.uint16))
     assert read_map(tmp_path / "map.png").tolist() == [[0, 1]]
 
 
-def test_a_picture_in_colours_is_no_map(tmp_path):
+def test_a_coloured_picture_is_no_map(tmp_path):
     picture = np.zeros((4, 4, 3), np.uint8)
     write_image(tmp_path / "grey.png", picture)
     assert read_map(tmp_path / "grey.png").shape == (4, 4)
@@ -326,7 +326,7 @@ def test_a_picture_in_colours_is_no_map(tmp_path):
         read_map(tmp_path / "colours.png")
 
 
-def test_ready_maps_are_found_by_name_and_broken_ones_reported(tmp_path):
+def test_maps_are_found_by_name_and_broken_ones_reported(tmp_path):
     truth = boxes(5, 30)
     for name in ("1", "2", "10"):
         write_mask(tmp_path / "maps" / f"{name}.png", truth)
@@ -352,7 +352,7 @@ def test_there_is_one_map_for_each_pair():
         Evaluator().score_maps([boxes(5), boxes(5)], [(boxes(5), boxes(5))])
 
 
-def test_labels_outside_the_classes_fail_one_image_alone():
+def test_labels_outside_the_classes_fail_only_one_image():
     pairs = [(boxes(5), boxes(5)), (boxes(5), boxes(5))]
     result = Evaluator().score_maps([boxes(5) * 3, boxes(5)], pairs)
     assert len(result.images) == len(result.failed) == 1
@@ -360,7 +360,7 @@ def test_labels_outside_the_classes_fail_one_image_alone():
         score_map(boxes(5) * 3, boxes(5))
 
 
-# two side by side
+# comparison of two results
 
 
 def test_two_evaluations_are_compared_image_by_image():
@@ -401,7 +401,7 @@ def test_swapped_models_have_the_negative_difference():
     assert (one.better, one.worse) == (two.worse, two.better)
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_results_that_cannot_be_compared_are_refused():
     one = EvaluationResult((score_map(boxes(5), boxes(5), name="a"),))
     other = EvaluationResult((score_map(boxes(5), boxes(5), name="b"),))
     with pytest.raises(SettingError, match="image with `first`"):
@@ -413,7 +413,7 @@ def test_what_cannot_be_compared_is_refused():
 # large images
 
 
-def test_a_map_of_known_channels_is_scored_without_being_kept():
+def test_a_map_of_known_channels_is_scored_without_being_stored():
     sample = smear(1024, 256, seed=0)
     grey, truth = np.ascontiguousarray(sample.image[..., :1]), sample.mask
     evaluator = Evaluator(EvaluateConfig(tiling=TilingConfig(tile_size=64, overlap=0), batch_size=4))
@@ -431,6 +431,6 @@ def test_a_map_of_known_channels_is_scored_without_being_kept():
 
 
 @pytest.mark.parametrize("n_images", [-1, 1.5, True])
-def test_the_worst_are_counted_in_whole_numbers(n_images):
+def test_the_number_of_worst_images_must_be_whole(n_images):
     with pytest.raises(SettingError, match="`n_images` must be a whole number"):
         EvaluationResult(()).worst(n_images)

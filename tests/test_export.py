@@ -1,4 +1,4 @@
-"""Exports: read by other libraries, they hold the same px."""
+"""Exports: other libraries read the same px from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ masks = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), el
 
 
 def painted(polygon: Polygon, size: tuple[int, int]) -> np.ndarray:
-    """Say which px have their centre inside."""
+    """Return the px whose centre lies inside."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     return contains_xy(polygon, columns + 0.5, rows + 0.5)
 
@@ -36,7 +36,7 @@ def test_outline_of_a_px_is_its_four_corners():
     assert cell.rings() == [[(2, 1), (3, 1), (3, 2), (2, 2), (2, 1)]]
 
 
-def test_a_hole_is_a_ring_of_its_own():
+def test_a_hole_is_a_separate_ring():
     mask = np.ones((3, 3), np.uint8)
     mask[1, 1] = 0
     (cell,) = cells_of(mask)
@@ -78,7 +78,7 @@ def test_cells_are_the_connected_areas_of_each_label(labels):
             assert (labels[cell.y : cell.y + height, cell.x : cell.x + width][cell.mask] == label).all()
 
 
-def test_geojson_is_what_qupath_reads(tmp_path):
+def test_geojson_has_the_properties_that_qupath_reads(tmp_path):
     labels = np.zeros((20, 30), np.uint8)
     labels[2:8, 3:9] = 1
     labels[4, 5] = 0
@@ -139,7 +139,7 @@ def test_small_areas_are_left_out(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["annotations"] == []
 
 
-def test_what_cannot_be_exported_is_refused(tmp_path):
+def test_invalid_labels_and_names_are_refused(tmp_path):
     with pytest.raises(SettingError, match="name the labels 1 to 2"):
         write_geojson(tmp_path / "a.geojson", np.array([[2]]))
     with pytest.raises(ArrayError, match="labels"):
@@ -152,7 +152,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_one_name_is_not_taken_for_its_letters(tmp_path):
+def test_a_single_str_is_refused_as_names(tmp_path):
     with pytest.raises(SettingError, match=r'`names` must be a sequence.*Pass \("cell",\)'):
         write_geojson(tmp_path / "a.geojson", np.ones((4, 4), np.uint8), names="cell")
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from tiledseg.metrics import (
 )
 
 
-def test_interval_of_a_mean_has_the_width_that_theory_says():
+def test_interval_of_a_mean_has_the_width_of_theory():
     values = np.random.default_rng(1).normal(10, 2, 400)
     interval = bootstrap_interval(values)
     assert interval.value == pytest.approx(values.mean())
@@ -23,7 +23,7 @@ def test_interval_of_a_mean_has_the_width_that_theory_says():
     assert interval.value - interval.low == pytest.approx(half, rel=0.1)
 
 
-def test_interval_covers_as_often_as_it_says():
+def test_interval_covers_the_mean_at_its_level():
     rng = np.random.default_rng(0)
     covered = 0
     for seed in range(200):

@@ -39,7 +39,7 @@ def test_distances_of_a_box_moved_by_three_px():
     assert hausdorff95(distances) == 3.0
 
 
-def test_a_box_inside_another_is_nearer_one_way_than_the_other():
+def test_distances_of_a_box_inside_another_differ_by_direction():
     distances = outline_distances(box(2, 2, 11, 11), box(7, 7, 1, 1))
     assert distances.found.tolist() == [5.0]
     assert distances.true.size == 40
@@ -96,7 +96,7 @@ def test_outlines_of_two_images_count_together():
     assert boundary_f1(one + two) == pytest.approx(7 / 13)
 
 
-def test_tolerance_goes_with_the_size():
+def test_tolerance_is_proportional_to_the_size():
     assert default_tolerance((300, 400)) == pytest.approx(3.75)
 
 

@@ -51,7 +51,7 @@ def test_no_pixel_at_all_has_no_accuracy():
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.int64, np.uint64])
-def test_every_integer_dtype_counts_alike(dtype):
+def test_every_integer_dtype_gives_the_same_counts(dtype):
     assert count(TRUTH.astype(dtype), FOUND) == Counts(2, 1, 3, 6)
     assert {type(n) for n in (count(TRUTH.astype(dtype), FOUND).tp,)} == {int}
 

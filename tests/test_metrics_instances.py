@@ -98,7 +98,7 @@ def test_areas_that_touch_at_a_corner_are_separate():
         (lambda: match_instances(CELLS, FOUND / 2), "boolean or integer"),
     ],
 )
-def test_what_is_no_mask_is_refused(call, message):
+def test_invalid_masks_are_refused(call, message):
     with pytest.raises(ArrayError, match=message):
         call()
 

@@ -69,7 +69,7 @@ def test_a_border_outside_the_map_is_refused(border):
     ("probs", "message"),
     [(np.ones(5), "shape"), (np.full((9, 9), np.nan), "finite"), (np.ones((9, 9), complex), "real dtype")],
 )
-def test_what_is_no_map_is_refused(probs, message):
+def test_invalid_maps_are_refused(probs, message):
     with pytest.raises(ArrayError, match=message):
         seam_ratio(probs, [4], [4])
 

@@ -45,7 +45,7 @@ def test_outline_is_inside_the_area_and_not_along_the_edge_of_the_image():
     assert (line == wanted).all()
 
 
-def test_neighbouring_labels_are_told_apart_even_in_one_colour():
+def test_neighbouring_labels_are_outlined_even_in_one_colour():
     mask = np.repeat(np.array([[1, 1, 1, 2, 2, 2]]), 5, axis=0)
     drawn = overlay(np.zeros((5, 6), np.uint8), mask, colours=[RED], opacity=0, outline_px=1)
     assert (drawn[2, :, 0] > 0).tolist() == [False, False, True, True, False, False]
@@ -78,7 +78,7 @@ def test_limits_are_black_and_white_and_nothing_wraps_around():
     assert as_rgb(image, (0, 4095))[0, :, 0].tolist() == [0, 0, 62, 255, 255]
 
 
-def test_the_image_is_left_as_it_is():
+def test_the_image_is_not_changed():
     image, mask = np.full((3, 3, 3), 9, np.uint8), np.ones((3, 3), np.uint8)
     picture = overlay(image, mask)
     assert (image == 9).all()
@@ -136,7 +136,7 @@ def test_errors_are_drawn_by_kind():
         (np.zeros((2, 2), np.uint8), np.zeros((2, 2), int), {"limits": (5, 5)}, SettingError, "limits"),
     ],
 )
-def test_what_cannot_be_drawn_is_named(image, mask, options, error, text):
+def test_invalid_images_masks_and_options_are_named(image, mask, options, error, text):
     with pytest.raises(error, match=text):
         overlay(image, mask, **options)
 

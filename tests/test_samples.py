@@ -1,4 +1,4 @@
-"""Made-up smears: repeatable, of any size, with cells that are in the mask and cells that are not."""
+"""Generated smears: repeatable, of any size, with plasma cells in the mask and other cells."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_setting_out_of_range_is_refused(setting, message):
         smear(**{"height": 64, "width": 64, **setting})
 
 
-def test_written_samples_are_read_back_as_they_were_made(tmp_path):
+def test_written_samples_equal_those_that_are_read(tmp_path):
     paths = write_samples(tmp_path / "new", n_images=2, height=64, width=96, seed=9)
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
         "new/images/smear_0009.png",
@@ -120,6 +120,6 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "wrong", [{"n_cells": 10_001}, {"n_cells": 10**9}, {"height": 10**6, "width": 10**6}]
 )
-def test_what_no_machine_could_paint_is_refused_at_once(wrong: dict[str, int]) -> None:
+def test_an_image_too_large_for_memory_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingError, match="at most"):
         smear(**{"height": 64, "width": 64, **wrong})

@@ -89,12 +89,12 @@ def _sheet(found: Manifest, split: str, config: StatsConfig) -> Rgb:
     records, pairs = found.of(split), found.pairs(split)
     n_shown = min(config.sheet_images, len(records))
     rows = []
-    for place in (number * len(records) // n_shown for number in range(n_shown)):
-        record = records[place]
+    for index in (number * len(records) // n_shown for number in range(n_shown)):
+        record = records[index]
         note = f"{record.height}x{record.width} px, {record.foreground:.1%} foreground"
         rows.append(
             lazy.report.mask_row(
-                record.name, note, *lazy.data.load_pair(pairs[place]), thumb_px=config.thumb_px
+                record.name, note, *lazy.data.load_pair(pairs[index]), thumb_px=config.thumb_px
             )
         )
     title = f"{split or 'all'}: {n_shown} of {len(records)} images"

@@ -320,7 +320,7 @@ def _noise(image: FloatArray, config: NoiseConfig, rng: _Rng) -> FloatArray:
 def _normal_quantiles() -> FloatArray:
     """List evenly spaced quantiles: drawing one of them is fast, and normal to 16 bits."""
     normal = NormalDist()
-    quantiles = ((place + 0.5) / _QUANTILES for place in range(_QUANTILES))
+    quantiles = ((index + 0.5) / _QUANTILES for index in range(_QUANTILES))
     return np.fromiter(map(normal.inv_cdf, quantiles), np.float32, _QUANTILES)
 
 

@@ -81,7 +81,7 @@ class CropSampler:
         """Cut some crops of an epoch."""
         chosen = self._chosen(epoch)
         crops = [
-            self._crop(chosen[place], np.random.default_rng([self._seed, epoch, 1 + place])) for place in ids
+            self._crop(chosen[index], np.random.default_rng([self._seed, epoch, 1 + index])) for index in ids
         ]
         return _stacked(crops, self._classes)
 
@@ -91,15 +91,15 @@ class CropSampler:
         even = (rng.permutation(self._length) + rng.random()) / self._length
         return np.minimum(np.searchsorted(self._until, even, side="right"), len(self._pairs) - 1)
 
-    def _crop(self, place: int, rng: np.random.Generator) -> _Crop:
-        pair, origin = self._pairs[place], self._origin(place, rng)
+    def _crop(self, index: int, rng: np.random.Generator) -> _Crop:
+        pair, origin = self._pairs[index], self._origin(index, rng)
         crop_map = draw_map(self._geometric, self._shape, rng)
         pixels, mask = _sampled(pair, crop_map, origin, self._shape)
         return pair.prepared(change_values(pixels, self._photometric, rng)), mask
 
-    def _origin(self, place: int, rng: np.random.Generator) -> tuple[int, int]:
+    def _origin(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the origin of a crop; an image that is smaller than the crop is centred in it."""
-        shape, foreground = self._pairs[place].shape[:2], self._pairs[place].foreground
+        shape, foreground = self._pairs[index].shape[:2], self._pairs[index].foreground
         free = np.array(shape) - np.array(self._shape)
         if len(foreground) == 0 or rng.random() >= self._share:
             y, x = rng.integers(0, np.maximum(free, 0) + 1)
@@ -128,7 +128,7 @@ class GridCrops:
 
     def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
         """Cut some crops."""
-        crops = [self._crop(*self._crops[place]) for place in ids]
+        crops = [self._crop(*self._crops[index]) for index in ids]
         return _stacked(crops, self._classes)
 
     def _crop(self, pair: PreparedPair, box: Box) -> _Crop:

@@ -86,7 +86,7 @@ def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any
     places = _greedy(ordered, quotas)
     if any(group.size > 1 for group in groups) and len(groups) <= _MOST_TRIED:
         places = _LocalSearch(ordered, places, quotas, stratify=config.stratify).improved()
-    splits = {group.name: config.names[place] for group, place in zip(ordered, places, strict=True)}
+    splits = {group.name: config.names[index] for group, index in zip(ordered, places, strict=True)}
     return [record.changed(split=splits[record.group]) for record in with_groups]
 
 
@@ -142,10 +142,10 @@ def _runs(names: Sequence[str], gap: int) -> Iterator[tuple[str, str]]:
 
 def _unbroken(family: list[tuple[int, str]], gap: int) -> Iterator[list[tuple[int, str]]]:
     start = 0
-    for place in range(1, len(family) + 1):
-        if place == len(family) or family[place][0] - family[place - 1][0] > gap:
-            yield family[start:place]
-            start = place
+    for index in range(1, len(family) + 1):
+        if index == len(family) or family[index][0] - family[index - 1][0] > gap:
+            yield family[start:index]
+            start = index
 
 
 def _joined(links: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -186,9 +186,9 @@ def _quotas(n_images: int, config: SplitConfig) -> list[int]:
     total = sum(config.shares)
     wanted = [n_images * share / total for share in config.shares]
     quotas = [int(number + 1e-9) for number in wanted]
-    remainders = sorted(range(len(wanted)), key=lambda place: (quotas[place] - wanted[place], place))
-    for place in remainders[: n_images - sum(quotas)]:
-        quotas[place] += 1
+    remainders = sorted(range(len(wanted)), key=lambda index: (quotas[index] - wanted[index], index))
+    for index in remainders[: n_images - sum(quotas)]:
+        quotas[index] += 1
     if 0 in quotas:
         raise invalid(
             SettingError,
@@ -206,8 +206,8 @@ def _ordered(groups: Sequence[_Group], config: SplitConfig) -> list[_Group]:
         return sorted(groups, key=lambda group: (-group.size, group.rank))
     by_share = sorted(groups, key=lambda group: (-group.size, group.mean, group.rank))
     stretch = math.ceil(sum(config.shares) / min(config.shares))  # of which the smallest split gets one
-    keys = [(-group.size, place // stretch, group.rank) for place, group in enumerate(by_share)]
-    return [by_share[place] for place in sorted(range(len(groups)), key=keys.__getitem__)]
+    keys = [(-group.size, index // stretch, group.rank) for index, group in enumerate(by_share)]
+    return [by_share[index] for index in sorted(range(len(groups)), key=keys.__getitem__)]
 
 
 def _greedy(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
@@ -216,16 +216,16 @@ def _greedy(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
     places: list[int] = []
     for left, group in zip(range(len(groups), 0, -1), groups, strict=True):
         done += group.size
-        empty = [place for place, count in enumerate(counts) if count == 0]
-        fitting = [place for place, count in enumerate(counts) if count + group.size <= quotas[place]]
+        empty = [index for index, count in enumerate(counts) if count == 0]
+        fitting = [index for index, count in enumerate(counts) if count + group.size <= quotas[index]]
         if left <= len(empty):
-            place = max(empty, key=lambda one: quotas[one])
+            index = max(empty, key=lambda one: quotas[one])
         elif fitting:
-            place = max(fitting, key=lambda one: quotas[one] * done / total - counts[one])
+            index = max(fitting, key=lambda one: quotas[one] * done / total - counts[one])
         else:
-            place = max(range(len(quotas)), key=lambda one: quotas[one] - counts[one])
-        counts[place] += group.size
-        places.append(place)
+            index = max(range(len(quotas)), key=lambda one: quotas[one] - counts[one])
+        counts[index] += group.size
+        places.append(index)
     return places
 
 
@@ -239,8 +239,8 @@ class _LocalSearch:
         self._counts, self._members = [0] * len(quotas), [0] * len(quotas)
         self._foreground = [0.0] * len(quotas)
         self._mean = sum(group.foreground for group in groups) / sum(quotas) if stratify else None
-        for group, place in zip(groups, places, strict=True):
-            self._add(group, place, 1)
+        for group, index in zip(groups, places, strict=True):
+            self._add(group, index, 1)
 
     def improved(self) -> list[int]:
         """Move and swap until nothing improves."""
@@ -252,8 +252,8 @@ class _LocalSearch:
         return self._places
 
     def _moved(self, one: int) -> bool:
-        goals = [place for place in range(len(self._quotas)) if place != self._places[one]]
-        return any(self._members[self._places[one]] > 1 and self._accepted({one: place}) for place in goals)
+        goals = [index for index in range(len(self._quotas)) if index != self._places[one]]
+        return any(self._members[self._places[one]] > 1 and self._accepted({one: index}) for index in goals)
 
     def _swapped(self, one: int, other: int) -> bool:
         if self._places[one] == self._places[other]:
@@ -272,21 +272,21 @@ class _LocalSearch:
         return False
 
     def _put(self, new: dict[int, int]) -> None:
-        for one, place in new.items():
+        for one, index in new.items():
             self._add(self._groups[one], self._places[one], -1)
-            self._add(self._groups[one], place, 1)
-            self._places[one] = place
+            self._add(self._groups[one], index, 1)
+            self._places[one] = index
 
-    def _add(self, group: _Group, place: int, times: int) -> None:
-        self._counts[place] += times * group.size
-        self._members[place] += times
-        self._foreground[place] += times * group.foreground
+    def _add(self, group: _Group, index: int, times: int) -> None:
+        self._counts[index] += times * group.size
+        self._members[index] += times
+        self._foreground[index] += times * group.foreground
 
     def _distance(self, places: Iterable[int]) -> tuple[int, float]:
         """Measure how far splits are from their quotas, and then from the mean foreground share."""
         numbers, shares = 0, 0.0
-        for place in places:
-            numbers += abs(self._counts[place] - self._quotas[place])
+        for index in places:
+            numbers += abs(self._counts[index] - self._quotas[index])
             if self._mean is not None:
-                shares += abs(self._foreground[place] - self._counts[place] * self._mean)
+                shares += abs(self._foreground[index] - self._counts[index] * self._mean)
         return numbers, round(shares, 9)  # a rounding error is no improvement

@@ -165,7 +165,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     """Align the first and the last cell to the left, the others to the right."""
     ends = (0, len(row) - 1)
     cells = [
-        cell.ljust(width) if place in ends else cell.rjust(width)
-        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        cell.ljust(width) if index in ends else cell.rjust(width)
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()

@@ -61,7 +61,7 @@ def survey(config: DataConfig | dict[str, Any]) -> Survey:
     Returns
     -------
     Survey
-        What can be used, and what cannot.
+        The pairs that can be used, and the problems of the others.
 
     Raises
     ------

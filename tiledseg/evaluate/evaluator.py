@@ -213,42 +213,42 @@ class _Run:
             group_of(pair.name, self._config.group_regex)  # an error comes before anything is predicted
         images, failed = [], self._failing(pairs)
         with progress_bar(len(pairs), "images", shown=progress) as advance:
-            for place, pair in enumerate(pairs):
-                if place not in failed:
+            for index, pair in enumerate(pairs):
+                if index not in failed:
                     try:
-                        scored = self._scored(place, pair)
+                        scored = self._scored(index, pair)
                     except _PAIR_ERRORS as error:
-                        failed[place] = _failed(pair, error)
+                        failed[index] = _failed(pair, error)
                     else:
                         images.append(scored.scores)
                         if callback:
                             callback(scored)
                 advance(1)
-        failures = tuple(failed[place] for place in sorted(failed))
+        failures = tuple(failed[index] for index in sorted(failed))
         return EvaluationResult(tuple(images), failures, self._maps.labels, *self._threshold, self._config)
 
     def _failing(self, pairs: list[Pair]) -> dict[int, FailedPair]:
-        """Read every pair once before any is predicted, and say which do not fit."""
+        """Read every pair once before any is predicted, and return those that do not fit."""
         failed = {}
-        for place, pair in enumerate(pairs):
+        for index, pair in enumerate(pairs):
             try:
-                self._maps.check(_loaded(place, pair))
+                self._maps.check(_loaded(index, pair))
             except _PAIR_ERRORS as error:
-                failed[place] = _failed(pair, error)
+                failed[index] = _failed(pair, error)
         return failed
 
-    def _scored(self, place: int, pair: Pair) -> ScoredImage:
-        loaded = _loaded(place, pair)
+    def _scored(self, index: int, pair: Pair) -> ScoredImage:
+        loaded = _loaded(index, pair)
         labels, scores = self._maps.score(loaded, self._threshold[0])
         whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells)
         return ScoredImage(loaded.image, loaded.truth, labels, whole)
 
 
-def _loaded(place: int, pair: Pair) -> LoadedPair:
+def _loaded(index: int, pair: Pair) -> LoadedPair:
     image, mask = load_pair(pair)
     if pair.mask_parts == "instances" and not isinstance(pair.mask, np.ndarray):
-        return LoadedPair(pair.name, place, image, (mask > 0).astype(np.uint8), mask)
-    return LoadedPair(pair.name, place, image, mask)
+        return LoadedPair(pair.name, index, image, (mask > 0).astype(np.uint8), mask)
+    return LoadedPair(pair.name, index, image, mask)
 
 
 def _failed(pair: Pair, error: Exception) -> FailedPair:

@@ -34,7 +34,7 @@ class LoadedPair:
     """An image and its truth in memory."""
 
     name: str  # of the pair
-    place: int  # index of the pair
+    index: int  # of the pair
     image: AnyArray  # (H, W) or (H, W, C)
     truth: AnyArray  # true labels (H, W)
     cells: AnyArray | None = None  # true cells (H, W), 0 or a number for each; None if they are not numbered
@@ -82,7 +82,7 @@ class PredictedMaps:
 
     def check(self, pair: LoadedPair) -> None:
         """Plan the prediction, and check the mask's labels."""
-        job = self.plans[pair.place] = self._planned(pair.image)
+        job = self.plans[pair.index] = self._planned(pair.image)
         if pair.cells is not None and len(self.labels) > 1:
             raise invalid(
                 ArrayError,
@@ -95,7 +95,7 @@ class PredictedMaps:
 
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
         """Predict an image as planned."""
-        job = self.plans.pop(pair.place, None)
+        job = self.plans.pop(pair.index, None)
         if job is None or job.shape != pair.image.shape[:2]:  # the file was changed meanwhile
             job = self._planned(pair.image)
         watch, started = SeamWatch(job), time.perf_counter()
@@ -127,7 +127,7 @@ class PrecomputedMaps:
 
     def check(self, pair: LoadedPair) -> None:
         """Compare sizes, without decoding a file."""
-        ready = self.maps[pair.place]
+        ready = self.maps[pair.index]
         size = tuple((ready.shape if isinstance(ready, np.ndarray) else image_shape(ready))[:2])
         if size != pair.truth.shape:
             raise invalid(
@@ -140,7 +140,7 @@ class PrecomputedMaps:
 
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
         """Read a map."""
-        ready = self.maps[pair.place]
+        ready = self.maps[pair.index]
         values = ready if isinstance(ready, np.ndarray) else read_map(ready)
         tiles = self.tile_px or pair.truth.shape
         borders = [range(tile, length, tile) for tile, length in zip(tiles, pair.truth.shape, strict=True)]

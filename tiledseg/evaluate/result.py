@@ -199,8 +199,8 @@ class EvaluationResult:
         names = self.class_names[1:] if len(self.counts) > 1 else self.class_names
         columns = {name: of_classes(name, self.images) for name in SCORES}
         return {
-            label: {name: column[place] for name, column in columns.items() if column}
-            for place, label in enumerate(names)
+            label: {name: column[index] for name, column in columns.items() if column}
+            for index, label in enumerate(names)
         }
 
     def threshold_curve(self) -> ThresholdCurve | None:

@@ -42,7 +42,7 @@ def bootstrap_interval(
     """Resample images with replacement (Efron, 1979), and return the percentiles of the score.
 
     With few images the interval is rather too narrow than too wide. Images of one slide or patient
-    are similar: `groups` says which belong together, and whole groups are drawn.
+    are similar: `groups` states which belong together, and whole groups are drawn.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def bootstrap_interval(
     if len(together) == len(rows):
         some = max(1, _AT_ONCE // rows.size)
         parts = [measure(rows[drawn[start : start + some]]) for start in range(0, times, some)]
-    else:  # groups differ in length, and so do what is drawn
+    else:  # groups differ in length, and so do the resamples
         parts = [measure(rows[np.concatenate([together[one] for one in draw])][np.newaxis]) for draw in drawn]
     scores, half = np.concatenate(parts), (1 - share) / 2
     scores = scores[~np.isnan(scores)]
@@ -127,8 +127,8 @@ def _rows_and_groups(
     known = ~np.isnan(rows) if rows.ndim == 1 else ~np.isnan(rows).any(axis=1)
     rows_left = np.flatnonzero(known)
     if groups is None:
-        return rows[rows_left], [np.array([place]) for place in range(len(rows_left))]
+        return rows[rows_left], [np.array([index]) for index in range(len(rows_left))]
     places: dict[object, list[int]] = {}
-    for place, row in enumerate(rows_left.tolist()):
-        places.setdefault(groups[row], []).append(place)
+    for index, row in enumerate(rows_left.tolist()):
+        places.setdefault(groups[row], []).append(index)
     return rows[rows_left], [np.asarray(one) for one in places.values()]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BINS = 256  # a power of two: a float32 times it is exact, so bins agree with `>=`
 _RELIABILITY_BINS = 16
 
-CURVE_THRESHOLDS: tuple[float, ...] = tuple(place / _BINS for place in range(1, _BINS))
+CURVE_THRESHOLDS: tuple[float, ...] = tuple(index / _BINS for index in range(1, _BINS))
 """Thresholds at which curves are known: 1/256, 2/256, … 255/256."""
 
 

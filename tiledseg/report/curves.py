@@ -122,8 +122,8 @@ def _reliability(result: EvaluationResult) -> Chart | None:
     points = _known(table.predicted.tolist(), table.observed.tolist())
     shares = (table.px / table.px.sum()).tolist()
     bars = tuple(
-        (place / n_bins, (place + 1) / n_bins, share, f"{share:.2%} of the px")
-        for place, share in enumerate(shares)
+        (index / n_bins, (index + 1) / n_bins, share, f"{share:.2%} of the px")
+        for index, share in enumerate(shares)
     )
     return Chart(
         "Calibration",
@@ -142,7 +142,7 @@ def _seams(result: EvaluationResult) -> Chart | None:
     errors = result.seam_errors
     if errors is None:
         return None
-    known = [(place, share) for place, share in enumerate(errors.shares) if not math.isnan(share)]
+    known = [(index, share) for index, share in enumerate(errors.shares) if not math.isnan(share)]
     top = _round_up(max((share for _, share in known), default=0.0))
     ends = [*(str(start) for start in SEAM_DISTANCES), ""]
     n_bins = known[-1][0] + 1
@@ -152,9 +152,9 @@ def _seams(result: EvaluationResult) -> Chart | None:
         "A rise towards the left shows that seams cause errors.",
         "distance from the nearest tile border in px, from",
         "wrong px",
-        tuple((place, ends[place]) for place in range(n_bins + 1)),
+        tuple((index, ends[index]) for index in range(n_bins + 1)),
         tuple((top * tick / 4, f"{top * tick / 4:.3g}") for tick in range(5)),
-        bars=tuple((place + 0.06, place + 0.94, share, f"{share:.3%}") for place, share in known),
+        bars=tuple((index + 0.06, index + 0.94, share, f"{share:.3%}") for index, share in known),
     )
 
 
@@ -182,7 +182,7 @@ def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Se
         (0.2, [one.groups for one in statistics.splits], _GROUPS, "groups"),
     ):
         bars = counts.bar(
-            [place + offset for place in range(len(names))], values, 0.38, color=colour, label=label
+            [index + offset for index in range(len(names))], values, 0.38, color=colour, label=label
         )
         counts.bar_label(bars, fontsize=9)
     counts.set_title("Images and groups", loc="left")

@@ -141,7 +141,7 @@ def _tolerance(config: EvaluateConfig) -> str:
 def _legend(result: EvaluationResult) -> list[tuple[str, tuple[int, int, int]]]:
     """Return the colour of each class except the background."""
     names = list(result.by_class())
-    return [(name, PALETTE[place % len(PALETTE)]) for place, name in enumerate(names)]
+    return [(name, PALETTE[index % len(PALETTE)]) for index, name in enumerate(names)]
 
 
 def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, str]:

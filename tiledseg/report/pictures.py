@@ -115,9 +115,9 @@ class WorstCases:
 
     def add_other(self, scored: ScoredImage, title: str) -> None:
         """Add another segmenter's prediction to the pictures of an image."""
-        for place, (dice, row) in enumerate(self._rows):
+        for index, (dice, row) in enumerate(self._rows):
             if row.name == scored.scores.name:
                 other = picture_row(scored, longest_px=self._longest_px, limits=self._limits)
                 pictures = [replace(one, title=f"{one.title} of {title}") for one in other.pictures[2:]]
                 note = f"{row.note}, {title}: {other.note}"
-                self._rows[place] = dice, replace(row, note=note, pictures=(*row.pictures, *pictures))
+                self._rows[index] = dice, replace(row, note=note, pictures=(*row.pictures, *pictures))

@@ -73,7 +73,7 @@ def contact_sheet(title: str, rows: Sequence[PictureRow], *, columns: int = 3) -
         got = f"{len(rows)} images"
         raise invalid(SettingError, "rows", must="have the same number of pictures", got=got, fix=fix)
     across = [
-        max(row.pictures[place].pixels.shape[1] for row in rows) for place in range(len(rows[0].pictures))
+        max(row.pictures[index].pixels.shape[1] for row in rows) for index in range(len(rows[0].pictures))
     ]
     wide = sum(across) + _GAP_PX * (len(across) - 1)
     columns = min(columns, len(rows))
@@ -88,8 +88,8 @@ def _band(rows: Sequence[PictureRow], across: Sequence[int], wide: int, columns:
     """Draw one row of images, each below its name."""
     tall = max(picture.pixels.shape[0] for row in rows for picture in row.pictures)
     band = _paper(_LINE_PX + tall + _MARGIN_PX, columns * (wide + _MARGIN_PX) + _MARGIN_PX)
-    for place, row in enumerate(rows):
-        x = _MARGIN_PX + place * (wide + _MARGIN_PX)
+    for index, row in enumerate(rows):
+        x = _MARGIN_PX + index * (wide + _MARGIN_PX)
         _write(band, f"{row.name}  {row.note}", x, _LINE_PX - 8, _GREY, most_px=wide)
         for picture, width in zip(row.pictures, across, strict=True):
             height, own, _ = picture.pixels.shape
