@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -250,9 +251,6 @@ PLAIN = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name f
 """One entry each; what has several of them is tested for all where they make a difference."""
 
 CASES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES]
-TRAINED = [
-    pytest.param(name, marks=pytest.mark.slow) if name in {*LARGE, "u2net"} else name for name in NAMES
-]
 SIZE = 64
 
 
@@ -289,7 +287,7 @@ def test_every_architecture_has_its_entry():
 
 
 @pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 5), (4, 1)])
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (4, 5)])
 def test_output_has_size_range_and_dtype(name, channels, classes):
     config = small(name, input_shape=(SIZE, SIZE, channels), classes=classes)
     probs = np.asarray(build_model(config)(images(config)))
@@ -411,15 +409,11 @@ SETTINGS = [
 @pytest.mark.parametrize(("name", "field"), SETTINGS)
 def test_each_setting_is_honoured_or_refused(name, field):
     config = small(name, classes=1 if field == "classification_guided" else 2)
-    before, changed = looks(config), 0
+    accepted = []
     for change in changes(name, field, config):
-        try:
-            other = config.changed(**change)
-        except SettingError:
-            continue
-        assert looks(other) != before, change
-        changed += 1
-    assert changed
+        with contextlib.suppress(SettingError):
+            accepted.append(config.changed(**change))
+    assert looks(accepted[0]) != looks(config)
 
 
 def test_settings_of_one_architecture_are_refused_by_another():
@@ -441,11 +435,12 @@ def test_a_settings_file_selects_it(name):
 # --- training --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", CASES)
 def test_gradients_reach_every_trainable_weight(name):
     config = small(name)
     training = training_network(build_model(config), config)
-    training.compile(keras.optimizers.SGD(1e3), build_loss("bce_dice"))
+    # One step is sooner taken than compiled; the slow overfitting below trains all of them compiled.
+    training.compile(keras.optimizers.SGD(1e3), build_loss("bce_dice"), run_eagerly=True)
     before = [variable.numpy() for variable in training.trainable_variables]
     assert before
     training.train_on_batch(images(config), masks(config))
@@ -718,12 +713,12 @@ def check_halo(network: keras.Model, stride: int, halo: tuple[int, int]) -> None
 def test_it_is_planned_and_tiled_on_an_image_of_any_size(name):
     config = small(name)
     segmenter = segmenter_of(config)
-    image = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
-    tiling = ts.TilingConfig(tile_size=SIZE if name in FIXED else 320, overlap=0.125)
+    image = np.random.default_rng(0).integers(0, 256, (210, 330, 3), np.uint8)
+    tiling = ts.TilingConfig(tile_size=SIZE if name in FIXED else 128, overlap=0.125)
     plan = ts.plan(segmenter, image.shape, tiling)
     assert plan.verdict in {"exact", "approximate", "impossible"}
     assert plan.stride == (config.stride, config.stride)
     probs = ts.tiled_predict(segmenter, image, tiling)
-    assert probs.shape == (700, 900, 1)
+    assert probs.shape == (210, 330, 1)
     assert probs.dtype == np.float32
     assert 0 <= probs.min() <= probs.max() <= 1
