@@ -192,19 +192,6 @@ def test_opaque_alpha_is_ignored_and_any_other_refused(put):
     assert image_shape(path) == COLOUR.shape
 
 
-@pytest.mark.parametrize("channels", [2, 5])
-def test_other_numbers_of_channels_are_refused(put, channels):
-    path = put(tiff(np.zeros((8, 9, channels), np.uint8), photometric="minisblack", planarconfig="contig"))
-    with pytest.raises(FileError, match="channel"):
-        read_image(path)
-
-
-def test_cmyk_is_refused_with_the_fix(put):
-    path = put(tiff(np.zeros((8, 9, 4), np.uint8), photometric="separated"))
-    with pytest.raises(FileError, match=r"CMYK.*Convert it to RGB"):
-        read_image(path)
-
-
 def test_a_palette_is_expanded_for_images_and_needs_an_option_for_masks(put):
     colours = rng.integers(0, 256, (3, 256), np.uint16)
     labels = rng.integers(0, 4, (8, 9), np.uint8)
@@ -253,14 +240,8 @@ def test_labels_out_of_range_or_not_integers_are_refused(put):
     np.testing.assert_array_equal(read_mask(put(tiff(np.eye(3, dtype=np.float32))), 0.5), np.eye(3))
 
 
-@pytest.mark.parametrize("dtype", ["uint32", "int16", "float64", "complex64"])
-def test_other_dtypes_are_refused_as_images(put, dtype):
-    with pytest.raises(FileError, match=f"uint8, uint16 or float32; got .*{dtype}"):
-        read_image(put(tiff(np.zeros((4, 5), dtype))))
-
-
 def test_probabilities_must_be_floats(put):
-    with pytest.raises(FileError, match="float16 or float32"):
+    with pytest.raises(FileError, match="real numbers"):
         read_probs(put(tiff(GREY)))
 
 
@@ -360,7 +341,7 @@ def test_a_long_chain_of_overlapping_pages_is_an_error(put):
         grey_page(0, 5),
         grey_page(4, 4, t273=2**31),
         grey_page(4, 4, t279=0),
-        grey_page(4, 4, t258=7),
+        grey_page(4, 4, t258=99),
         {256: (4, 4), 257: (4, 4)},
     ],
 )
@@ -381,10 +362,6 @@ def test_a_tag_that_cannot_be_read_is_an_error(put):
         data[at + 8 : at + 12] = struct.pack("<I", 10**6)
         with pytest.raises(FileError, match=f"tags.*{tag}"):
             read_image(put(bytes(data)))
-    page = grey_page(3, 2, t273=start - 12)
-    del page[262]
-    with pytest.raises(FileError, match="262"):
-        read_image(put(by_hand(page, data=bytes(6))))
 
 
 def test_an_image_above_the_limit_is_an_error_with_the_limit(put):

@@ -28,7 +28,7 @@ MARKS: tuple[str, ...] = ("zarr.json", ".zarray", ".zgroup")
 """A folder that holds one of these files is a zarr."""
 
 Kind: TypeAlias = Literal["png", "jpeg", "bmp", "tiff"]
-Alpha: TypeAlias = Literal["refuse", "drop"]
+Alpha: TypeAlias = Literal["refuse", "drop", "keep"]
 Palette: TypeAlias = Literal["refuse", "index", "colour"]
 Purpose: TypeAlias = Literal["image", "mask", "labels", "probs", "source"]
 
@@ -160,9 +160,11 @@ def check_page(page: object) -> None:
         whole_number("page", page, least=0, fix="Count pages from 0.")
 
 
-def check_opaque(file: Reader, alpha: AnyArray, *, drop: bool) -> None:
+def check_opaque(file: Reader, alpha: AnyArray, *, drop: bool, bits: int | None = None) -> None:
     """Refuse an alpha channel that is not opaque everywhere, unless it is dropped."""
     opaque = 1 if alpha.dtype.kind in "fb" else np.iinfo(alpha.dtype).max
+    if alpha.dtype.kind == "u" and bits is not None:
+        opaque = 2**bits - 1
     if not drop and not (alpha == opaque).all():
         fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore that channel."
         raise file.bad("be opaque", f"an alpha or extra channel that goes down to {alpha.min()}", fix)

@@ -72,9 +72,9 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     max_pixels : int, optional
         Limit on the height times width that the file declares, in px. None means 2**38 where it is read by
         region, and 2**30 where it must be decoded whole.
-    alpha : {'refuse', 'drop'}
+    alpha : {'refuse', 'drop', 'keep'}
         An alpha channel that is not opaque everywhere is an error, raised when the px are read, or it is
-        ignored.
+        ignored. ``"keep"`` returns it as the last channel.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     ...     image.shape, image[1:3, 1:3].tolist()
     ((3, 4), [[5, 6], [9, 10]])
     """
-    one_of("alpha", alpha, ("refuse", "drop"))
+    one_of("alpha", alpha, ("refuse", "drop", "keep"))
     check_page(page)
     if max_pixels is not None:
         check_max_pixels(max_pixels)

@@ -89,7 +89,7 @@ def _check_request(file: Reader, header: _Header, request: Request) -> None:
     if request.palette == "refuse" and _is_ambiguous(header, request):
         fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
         raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
-    if header.alpha == "key" and request.alpha == "refuse" and request.palette != "index":
+    if header.alpha == "key" and request.alpha != "drop" and request.palette != "index":
         fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore the transparency."
         raise file.bad("be opaque", "a transparent colour", fix)
 
@@ -130,7 +130,7 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
         kind="png",
         height=height,
         width=width,
-        channels=1 if colour in {_GREY, _GREY_ALPHA} else 3,
+        channels=1 if colour in {_GREY, _GREY_ALPHA} or _is_grey(palette) else 3,
         bits=bits,
         orientation=exif_orientation(extra.get(b"eXIf", b"")),
         alpha="plane" if colour in {_GREY_ALPHA, _COLOUR_ALPHA} else "key" if key else "none",
@@ -150,18 +150,26 @@ def _chunks(file: Reader) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _decoded_png(file: Reader, header: _Header, request: Request) -> AnyArray:
-    plane = header.alpha == "plane" and request.alpha == "refuse"
+    plane = header.alpha == "plane" and request.alpha != "drop"
     indices = _wants_indices(header, request)
     grey = indices or header.channels == 1
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     flags |= cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
     pixels = _decoded(file, _png_payload(file, indices=indices), cv2.IMREAD_UNCHANGED if plane else flags)
     if plane:
-        check_opaque(file, pixels[..., -1], drop=False)
-        pixels = pixels[..., 0].copy() if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
-    if header.bits < 8 and (indices or (header.channels == 1 and request.purpose == "labels")):
+        pixels = _without_alpha(file, pixels, request, grey=grey)
+    stored = indices or (header.channels == 1 and header.palette is None and request.purpose == "labels")
+    if header.bits < 8 and stored:
         pixels //= 255 // (2**header.bits - 1)  # OpenCV has scaled them to 0 to 255
     return pixels
+
+
+def _without_alpha(file: Reader, pixels: AnyArray, request: Request, *, grey: bool) -> AnyArray:
+    """Turn OpenCV's BGRA into RGB or grey; with its alpha where that is to be kept."""
+    if request.alpha == "keep":
+        return pixels[..., [0, -1]] if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
+    check_opaque(file, pixels[..., -1], drop=False)
+    return pixels[..., 0].copy() if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
 
 
 def _png_payload(file: Reader, *, indices: bool) -> bytes:
@@ -246,7 +254,7 @@ def _bmp_header(file: Reader, max_pixels: int) -> _Header:
     if end > file.size:
         raise file.damaged(f"{file.size} bytes where {end} are declared")
     palette = _bmp_palette(image)
-    grey = palette is not None and (palette == palette[:, :1]).all()
+    grey = _is_grey(palette)
     alpha: Literal["plane", "none"] = "plane" if image.mode == "RGBA" else "none"
     return _Header("bmp", height, width, 1 if grey else 3, alpha=alpha, palette=palette)
 
@@ -267,7 +275,7 @@ def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
         pixels: AnyArray = np.array(image)
     except _PILLOW_ERRORS as error:
         raise file.damaged(f"Pillow's error {error}") from None
-    if header.alpha == "plane":
+    if header.alpha == "plane" and request.alpha != "keep":
         check_opaque(file, pixels[..., -1], drop=request.alpha == "drop")
         pixels = np.ascontiguousarray(pixels[..., :3])
     if header.palette is None:
@@ -293,6 +301,10 @@ def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # noqa: AN
         if "nsupported" in got:
             raise file.bad("have a layout that Pillow reads", got, "Export it as PNG.") from None
         raise file.damaged(got) from None
+
+
+def _is_grey(palette: AnyArray | None) -> bool:
+    return palette is not None and bool((palette == palette[:, :1]).all())
 
 
 def _colours(data: bytes, order: str) -> AnyArray:

@@ -28,15 +28,17 @@ def read_image(
     page: int | None = None,
     max_pixels: int = MAX_PIXELS,
     alpha: Alpha = "refuse",
-) -> npt.NDArray[np.uint8 | np.uint16 | np.float32]:
+) -> npt.NDArray[np.generic]:
     """Read an image from a PNG, JPEG, BMP or TIFF file.
 
     The format is recognised by the first bytes of the file, not by its suffix. The declared size is checked
     before memory is allocated for it. The orientation in Exif or in a TIFF tag is applied. A palette is
-    expanded to its colours; samples of less than 8 bits are scaled to 0 to 255. Colour profiles are not
-    applied. A JPEG has no checksums: damage that its decoder notices is refused, but damage that
-    leaves valid codes is not noticed. The channels of a TIFF may be separate planes, or three pages where
-    the metadata of OME, ImageJ or tifffile says so.
+    expanded to its colours, or to grey where all of them are grey; samples of less than 8 bits are scaled to
+    0 to 255, those of 9 to 31 bits are as stored. CMYK becomes RGB without a colour profile: each of R, G and
+    B is what its ink and black leave of white, ``(1 - ink) * (1 - black)``. Colour profiles are not applied.
+    Tiles of a TIFF that were left out are 0. A JPEG has no checksums: damage that its decoder notices is
+    refused, but damage that leaves valid codes is not noticed. The channels of a TIFF may be separate
+    planes, or pages where the metadata of OME, ImageJ or tifffile says so.
 
     Parameters
     ----------
@@ -48,20 +50,21 @@ def read_image(
     max_pixels : int
         Limit on the height times width that the file declares, in px. Above 2**30, OpenCV's own limit, only
         TIFF can be read.
-    alpha : {'refuse', 'drop'}
-        An alpha channel that is opaque everywhere is always ignored. Another one is an error, or is ignored
-        with ``"drop"``.
+    alpha : {'refuse', 'drop', 'keep'}
+        An alpha channel that is opaque everywhere is ignored, and another one is an error. ``"drop"`` ignores
+        both, ``"keep"`` returns both as the last channel.
 
     Returns
     -------
     ndarray
-        (H, W) grey or (H, W, 3) RGB; uint8 or uint16 as stored, float32 for TIFFs of 16 or 32 bit floats.
+        (H, W) grey, (H, W, 3) RGB, or (H, W, C) where a TIFF holds further channels; in the stored dtype,
+        but float16 becomes float32.
 
     Raises
     ------
     FileError
         If the file cannot be read, is damaged, is larger than the limit, or is ambiguous: several pages,
-        transparency, CMYK, a part of a larger OME-TIFF.
+        transparency, a part of a larger OME-TIFF.
     SettingError
         If an option has an invalid value.
 
@@ -70,7 +73,7 @@ def read_image(
     read_mask : Read labels.
     image_shape : Read the shape alone.
     """
-    one_of("alpha", alpha, ("refuse", "drop"))
+    one_of("alpha", alpha, ("refuse", "drop", "keep"))
     return _pixels(path, Request(page, max_pixels, alpha))
 
 

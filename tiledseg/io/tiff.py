@@ -16,6 +16,7 @@ from tiledseg.io.file import is_turned, upright
 from tiledseg.io.metadata import PixelSize, pixel_size_of
 from tiledseg.io.source import CachedBlocks, Facts, Selection, WholeImage, read_whole
 from tiledseg.io.tiff_checks import check_complete, check_ome, check_page, directories_of, images_of
+from tiledseg.io.tiff_colours import colours_of
 from tiledseg.io.tiff_pixels import Plane, TiffBlocks, raw_rows
 
 if TYPE_CHECKING:
@@ -114,19 +115,18 @@ class _Image:
         file, request, planes = self._file, self._request, self.levels[level]
         for plane in planes:
             check_complete(file, plane.page)
-        colours = [check_page(file, plane.page, request, plane.shift) for plane in planes]
+            check_page(file, plane.page, request, plane.shift)
+        colours = [colours_of(file, plane.page, request) for plane in planes]
         forms = {
-            (plane.page.imagelength, plane.page.imagewidth, str(plane.page.dtype), one)
+            (plane.page.imagelength, plane.page.imagewidth, str(plane.page.dtype), one.form)
             for plane, one in zip(planes, colours, strict=True)
         }
         if len(forms) > 1 or (len(planes) > 1 and colours[0].channels > 1):
             raise file.damaged("channels of different shapes")
-        if colours[0].palette and request.palette == "refuse":
-            fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
-            raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
         total = colours[0].channels * len(planes)
-        if colours[0].palette and request.palette == "colour":
-            total = 3
+        if request.purpose in {"mask", "labels"} and total not in {1, 3}:
+            fix = "Export the channel that holds the labels."
+            raise file.bad("have 1 or 3 channels to be a mask", f"{total} channels", fix)
         channels = self._selection.channels_of(file, total)
         if channels is None and (raw := raw_rows(file, planes, colours[0], total)) is not None:
             return raw
@@ -181,7 +181,7 @@ class _Image:
         count, channels = math.prod(axes.values()), axes.get("C", 1)
         if not set(axes) <= set("CZT"):
             raise self._several()
-        if self._request.purpose != "source" and (count > channels or channels not in {1, 3}):
+        if self._request.purpose != "source" and count > channels:
             raise self._several()
         others = {axis.lower(): length for axis, length in axes.items() if axis != "C"}
         place = self._selection.plane_of(self._file, others)

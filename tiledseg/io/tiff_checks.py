@@ -26,26 +26,10 @@ if TYPE_CHECKING:
 _MOST_PAGES = 2**16
 _MOST_TAGS = 4096
 _MOST_LEVELS = 64
-_SUBFILE_TYPE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SUBIFDS = 254, 256, 257, 262, 330
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _SUBIFDS = 254, 256, 257, 330
 _INLINE = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
 _REDUCED_OR_MASK = 0b101
-_DECISIVE = {
-    256,
-    257,
-    258,
-    259,
-    262,
-    266,
-    270,
-    273,
-    274,
-    277,
-    278,
-    279,
-    284,
-    317,
-    320,
-}  # tags that decide the pixels
+_DECISIVE = {256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317, 320}  # of the pixels
 _DECISIVE |= {322, 323, 324, 325, 338, 339}
 _MODULO = re.compile(r"<(?:\w+:)?ModuloAlong\w\b([^>]*)>")
 _NUMBER = re.compile(r"\b(\w+)\s*=\s*[\"']\s*([-+.\deE]+)\s*[\"']")
@@ -54,15 +38,12 @@ _RATIOS = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}  # highest ratio of n
 _OTHER_RATIO = 2**20
 _WITHOUT_CODECS = {1, 8, 32946, 32773, 34925}  # none, deflate, PackBits, LZMA: tifffile decodes them itself
 _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
-_JPEGS = {6, 7}
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-_CHANNELS = {_WHITE_IS_ZERO: {1}, _BLACK_IS_ZERO: {1, 3}, _RGB: {3}, _PALETTE: {1}}
-_NAMES = {4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 32803: "raw sensor data"}
-_IMAGE_DTYPES = {"b1", "u1", "u2", "f2", "f4"}
-_MASK_DTYPES = _IMAGE_DTYPES | {"u4", "u8", "i1", "i2", "i4", "i8"}
-_DTYPES = {"image": _IMAGE_DTYPES, "mask": _MASK_DTYPES, "labels": _MASK_DTYPES, "probs": {"f2", "f4"}}
-_DTYPES["source"] = _MASK_DTYPES
+_KINDS = {"image": "biuf", "source": "biuf", "mask": "biuf", "labels": "biuf", "probs": "f"}
+_MOST_BYTES = 2**33  # of an image that is read whole, unless `max_pixels` allows more
 _LARGEST_TILE = 8192
+
+EMPTY = (0, 0)
+"""Offset and length of a tile or strip that was left out: background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +140,7 @@ def check_complete(file: Reader, page: tifffile.TiffPage) -> None:
     """Refuse a page with tags that tifffile could not read; tifffile only logs them."""
     form, _ = _form(file)
     declared = {tag for tag, _, _ in _tags(form, _entries(file, form, page.offset))}
-    lost = sorted((declared & _DECISIVE | {_PHOTOMETRIC}) - set(page.tags.keys()))
+    lost = sorted(declared & _DECISIVE - set(page.tags.keys()))
     if lost:
         raise file.damaged(f"unreadable or missing tags {lost} on page {page.index}")
 
@@ -201,26 +182,14 @@ def _is_bounded(description: str, pages: int) -> bool:
     return all(0 <= count <= pages for count in counts)
 
 
-@dataclass(frozen=True, slots=True)
-class Colours:
-    """The meaning of the samples of a page."""
-
-    channels: int  # samples per pixel, alpha not counted
-    alpha: bool  # whether one more sample follows
-    inverted: bool  # whether 0 is white
-    palette: bool  # whether the samples are indices
-
-
-def check_page(file: Reader, page: tifffile.TiffPage, request: Request, shift: int = 0) -> Colours:
+def check_page(file: Reader, page: tifffile.TiffPage, request: Request, shift: int = 0) -> None:
     """Check a page before memory is allocated for it."""
     file.check_size(page.imagelength, page.imagewidth, request.max_pixels)
     if page.imagedepth != 1:
         raise file.bad("be flat", f"a page of depth {page.imagedepth}", "Export its slices as pages.")
     _check_codec(file, page, request)
     _check_dtype(file, page, request)
-    colours = _colours(file, page, request)
-    _check_segments(file, page, shift)
-    return colours
+    _check_segments(file, page, request, shift)
 
 
 def _check_codec(file: Reader, page: tifffile.TiffPage, request: Request) -> None:
@@ -235,42 +204,16 @@ def _check_codec(file: Reader, page: tifffile.TiffPage, request: Request) -> Non
 
 
 def _check_dtype(file: Reader, page: tifffile.TiffPage, request: Request) -> None:
-    known = _DTYPES[request.purpose]
-    dtype = None if page.dtype is None else np.dtype(page.dtype)
-    bits = page.bitspersample
-    whole = dtype is not None and bits == (1 if dtype.kind == "b" else 8 * dtype.itemsize)
-    if dtype is None or not whole or f"{dtype.kind}{dtype.itemsize}" not in known:
-        got = f"{bits}-bit samples of {dtype}"
-        must = "hold float16 or float32" if request.purpose == "probs" else "hold uint8, uint16 or float32"
-        raise file.bad(must, got, "Convert it to one of these.")
+    kinds = _KINDS[request.purpose]
+    if page.dtype is None or np.dtype(page.dtype).kind not in kinds:
+        got = f"{page.bitspersample}-bit samples of {page.dtype}"
+        must = "hold real numbers" if kinds == "f" else "hold integers or real numbers"
+        raise file.bad(must, got, "Convert it to one of these, for example to uint8 or float32.")
+    if np.dtype(page.dtype).itemsize * 8 < max(np.atleast_1d(page.bitspersample)):
+        raise file.damaged(f"{page.bitspersample}-bit samples of {page.dtype}")
 
 
-def _colours(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours:
-    kind, samples = int(page.photometric), int(page.samplesperpixel)
-    if kind == _YCBCR and page.compression in _JPEGS:
-        kind = _RGB  # the JPEG decoder converts
-    if kind not in _CHANNELS:
-        got = _NAMES.get(kind, f"photometric interpretation {kind}")
-        raise file.bad("be grey or RGB", got, "Convert it to RGB in the program that made it.")
-    if kind == _WHITE_IS_ZERO and (
-        request.purpose not in {"image", "source"} or np.dtype(page.dtype).kind == "f"
-    ):
-        fix = "Export it with 0 as black: programs differ on whether stored 0 or white is the background."
-        raise file.bad("be unambiguous", "grey values stored inverted (0 is white)", fix)
-    channels = samples
-    if request.purpose == "source":
-        channels -= samples in {2, 4} and (
-            kind == _RGB or bool({1, 2} & {int(one) for one in page.extrasamples})
-        )
-    elif request.purpose != "probs":
-        channels -= samples in {2, 4} and bool(page.extrasamples)
-        if channels not in _CHANNELS[kind]:
-            fix = "Export one or three of the channels."
-            raise file.bad("have 1 or 3 channels", f"{samples} samples per pixel", fix)
-    return Colours(channels, channels < samples, kind == _WHITE_IS_ZERO, kind == _PALETTE)
-
-
-def _check_segments(file: Reader, page: tifffile.TiffPage, shift: int) -> None:
+def _check_segments(file: Reader, page: tifffile.TiffPage, request: Request, shift: int) -> None:
     """Check that all tiles or strips are inside the file, and large enough for the declared size."""
     what = "tile" if page.is_tiled else "strip"
     longest = max(page.imagelength, page.imagewidth, _LARGEST_TILE)
@@ -282,10 +225,17 @@ def _check_segments(file: Reader, page: tifffile.TiffPage, shift: int) -> None:
     expected = int(np.prod(page.chunked))
     if len(offsets) < expected or len(counts) < expected:
         raise file.damaged(f"{min(len(offsets), len(counts))} {what}s where {expected} are declared")
+    stored = [one for one in zip(offsets[:expected], counts[:expected], strict=True) if one != EMPTY]
     for index, (offset, count) in enumerate(zip(offsets[:expected], counts[:expected], strict=True)):
-        if count < 1 or offset + shift + count > file.size:
+        if (offset, count) != EMPTY and (count < 1 or offset + shift + count > file.size):
             raise file.damaged(f"{what} {index} of {expected} missing, or beyond the end of the file")
+    bits = max(np.atleast_1d(page.bitspersample))
+    nbytes = page.nbytes * bits // (8 * np.dtype(page.dtype).itemsize)
     ratio = _RATIOS.get(int(page.compression), _OTHER_RATIO)
-    least = page.nbytes if page.bitspersample > 1 else page.nbytes // 8
-    if sum(counts) * ratio < least:
-        raise file.damaged(f"{sum(counts)} bytes of data for {page.imagelength}x{page.imagewidth} px")
+    got = f"{sum(counts)} bytes of data for {page.imagelength}x{page.imagewidth} px"
+    if not stored or sum(counts) * ratio < nbytes * len(stored) // expected:
+        raise file.damaged(got)
+    if request.purpose != "source" and page.nbytes > min(
+        max(_MOST_BYTES, 8 * request.max_pixels), file.size * _OTHER_RATIO
+    ):
+        raise file.bad(f"take at most {_MOST_BYTES} bytes", got, "Read it by region with open_image.")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg.io.file import check_opaque
 from tiledseg.io.source import RawRows
+from tiledseg.io.tiff_checks import EMPTY
 
 if TYPE_CHECKING:
     import tifffile
 
     from tiledseg._types import AnyArray
-    from tiledseg.io.file import Reader, Request
-    from tiledseg.io.tiff_checks import Colours
+    from tiledseg.io.file import Alpha, Reader, Request
+    from tiledseg.io.tiff_colours import Colours
 
 _LARGEST_BLOCK = 2**30
+_UNCHECKED: dict[Alpha, Alpha] = {"refuse": "drop", "drop": "drop", "keep": "keep"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +34,20 @@ def raw_rows(file: Reader, planes: list[Plane], colours: Colours, channels: int)
     """Open a page of uncompressed rows in strips; None for other pages."""
     page, shift = planes[0].page, planes[0].shift
     plain = page.compression == 1 and page.predictor in {1, None} and page.fillorder == 1
-    if len(planes) > 1 or not plain or page.is_tiled or colours.alpha or colours.inverted or colours.palette:
+    if len(planes) > 1 or not plain or page.is_tiled or not colours.is_plain:
         return None
-    if page.dtype is None or (page.dtype.kind != "u" and page.dtype.str[1:] != "f4"):
+    stored = np.dtype(page.dtype)
+    if stored.kind not in "iuf" or stored == np.float16 or page.bitspersample != 8 * stored.itemsize:
         return None
     if page.planarconfig != 1 and channels > 1:
         return None
     rows = min(page.rowsperstrip, page.imagelength)
-    wide = page.imagewidth * channels * page.dtype.itemsize
+    wide = page.imagewidth * channels * stored.itemsize
     *counts, last = page.databytecounts
     if any(count < wide * rows for count in counts) or last < wide * (page.imagelength - rows * len(counts)):
         return None  # tifffile then raises an error for the strip
     shape = (page.imagelength, page.imagewidth) + ((channels,) if channels > 1 else ())
-    dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
+    dtype = stored.newbyteorder(page.parent.byteorder)
     return RawRows(file, shape, dtype, tuple(offset + shift for offset in page.dataoffsets), rows)
 
 
@@ -65,6 +67,7 @@ class TiffBlocks:
         page = planes[0].page
         rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
         self.block_shape: tuple[int, int] = (rows, page.tilewidth if page.is_tiled else page.imagewidth)
+        self._each = page.samplesperpixel if page.planarconfig == 1 else 1
         self._down = -(-page.imagelength // self.block_shape[0])
         self._across = -(-page.imagewidth // self.block_shape[1])
         size = rows * self.block_shape[1] * page.samplesperpixel * np.dtype(page.dtype).itemsize
@@ -75,9 +78,8 @@ class TiffBlocks:
             one.offset: partial(one.decode, jpegtables=one.jpegtables, jpegheader=one.jpegheader)
             for one in (plane.page for plane in planes)
         }
-        opaque = 1 if np.dtype(page.dtype).kind in "fb" else np.iinfo(page.dtype).max
-        sample = np.full((1, 1, page.samplesperpixel), opaque if colours.alpha else 0, page.dtype)
-        trial = self._converted(sample, page)
+        sample = np.zeros((1, 1, page.samplesperpixel), page.dtype)
+        trial = replace(colours, request=replace(request, alpha=_UNCHECKED[request.alpha])).pixels(sample)
         self.dtype: np.dtype[Any] = trial.dtype
         total = len(planes) * (trial.shape[2] if trial.ndim == 3 else 1)
         count = total if channels is None else len(channels)
@@ -96,7 +98,7 @@ class TiffBlocks:
                 raise self._file.damaged(
                     f"{self._name(row * self._across + column)} of {samples.shape[:2]} px"
                 )
-            found.append(self._converted(samples, plane.page))
+            found.append(self._colours.pixels(samples))
         if len(found) > 1:
             return np.stack(found, axis=-1)
         if self._channels is None or len(self._planes) > 1 or found[0].ndim == 2:
@@ -115,6 +117,8 @@ class TiffBlocks:
 
     def _segment(self, plane: Plane, index: int) -> AnyArray:
         page = plane.page
+        if (page.dataoffsets[index], page.databytecounts[index]) == EMPTY:
+            return np.full((*self.block_shape, self._each), page.nodata, page.dtype)
         data = self._file.at(page.dataoffsets[index] + plane.shift, page.databytecounts[index])
         try:
             found, *_ = self._decoders[page.offset](data, index)
@@ -128,26 +132,3 @@ class TiffBlocks:
         y = index // self._across % self._down * self.block_shape[0]
         x = index % self._across * self.block_shape[1]
         return f"{'tile' if self._planes[0].page.is_tiled else 'strip'} {index} at y={y}, x={x} px"
-
-    def _converted(self, pixels: AnyArray, page: tifffile.TiffPage) -> AnyArray:
-        """Convert samples (h, w, s) to grey, colours or labels."""
-        colours, request = self._colours, self._request
-        if colours.alpha:
-            check_opaque(self._file, pixels[..., -1], drop=request.alpha == "drop")
-            pixels = pixels[..., :-1]
-        if pixels.shape[2] == 1:
-            pixels = pixels[..., 0]
-        if colours.palette and request.palette == "colour":
-            pixels = self._coloured(pixels, page)
-        if colours.inverted:
-            pixels = ~pixels
-        if pixels.dtype.kind == "b":
-            pixels = pixels.astype(np.uint8) * np.uint8(1 if request.purpose == "labels" else 255)
-        dtype = np.dtype(np.float32) if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
-        return np.ascontiguousarray(pixels, dtype)
-
-    def _coloured(self, pixels: AnyArray, page: tifffile.TiffPage) -> AnyArray:
-        if page.colormap is None or page.colormap.shape[1] <= int(pixels.max()):
-            raise self._file.damaged("a palette that is missing or too short")
-        palette = (page.colormap.T >> 8).astype(np.uint8)  # TIFF stores colours in 16 bits
-        return palette[pixels.astype(np.intp)]

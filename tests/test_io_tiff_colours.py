@@ -1,0 +1,222 @@
+"""What the samples of a TIFF mean: bits, channels, alpha, palettes, CMYK, tiles that were left out."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tiledseg.errors import FileError
+from tiledseg.io import image_shape, open_image, read_image, read_mask
+
+rng = np.random.default_rng(5)
+GREY = rng.integers(0, 256, (40, 70), np.uint8)
+COLOUR = rng.integers(0, 256, (40, 70, 3), np.uint8)
+
+
+def tiff(array, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def put(tmp_path):
+    def put(data: bytes, name="image.tif"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return put
+
+
+def by_lists(tags, parts, *, tiled=False) -> bytes:
+    """Make a TIFF of one page with tags of any length, and its tiles or strips."""
+    tags = {
+        **tags,
+        (324 if tiled else 273): [0] * len(parts),
+        (325 if tiled else 279): [len(p) for p in parts],
+    }
+    at = 8 + 2 + 12 * len(tags) + 4
+    data_at = at + sum(4 * len(values) for values in tags.values() if len(values) > 1)
+    starts = np.cumsum([data_at, *[len(part) for part in parts]])[:-1]
+    tags[324 if tiled else 273] = [
+        int(start) if part else 0 for start, part in zip(starts, parts, strict=True)
+    ]
+    entries, more = b"", b""
+    for tag, values in sorted(tags.items()):
+        body = struct.pack(f"<{len(values)}I", *values)
+        entries += struct.pack("<HHI", tag, 4, len(values))
+        entries += body if len(values) == 1 else struct.pack("<I", at + len(more))
+        more += body if len(values) > 1 else b""
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + more + b"".join(parts)
+
+
+@pytest.mark.parametrize("model", ["rgb", "minisblack"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_alpha_is_kept_as_the_last_channel(put, model, planar):
+    colours = COLOUR if model == "rgb" else GREY[..., None]
+    image = np.dstack([colours, GREY // 3])
+    stored = image if planar == "contig" else np.moveaxis(image, 2, 0).copy()
+    path = put(tiff(stored, photometric=model, planarconfig=planar, extrasamples=["unassalpha"]))
+    np.testing.assert_array_equal(read_image(path, alpha="keep"), image)
+    with open_image(path, alpha="keep") as opened:
+        assert opened.shape == image.shape
+        np.testing.assert_array_equal(opened[:, :], image)
+    with pytest.raises(FileError, match="opaque"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_any_number_of_channels_is_an_image_but_no_mask(put, channels, planar):
+    image = rng.integers(0, 256, (8, 9, channels), np.uint8)
+    stored = image if planar == "contig" else np.moveaxis(image, 2, 0).copy()
+    path = put(tiff(stored, photometric="minisblack", planarconfig=planar))
+    np.testing.assert_array_equal(read_image(path), image)
+    assert image_shape(path) == image.shape
+    with pytest.raises(FileError, match="1 or 3 channels"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_cmyk_becomes_rgb_by_the_stated_conversion(put, dtype, planar):
+    most = np.iinfo(dtype).max
+    inks = rng.integers(0, most + 1, (8, 9, 4)).astype(dtype)
+    stored = inks if planar == "contig" else np.moveaxis(inks, 2, 0).copy()
+    path = put(tiff(stored, photometric="separated", planarconfig=planar))
+    light = 1 - inks / most
+    expected = np.rint(light[..., :3] * light[..., 3:] * most).astype(dtype)
+    np.testing.assert_array_equal(read_image(path), expected)
+    assert image_shape(path) == (8, 9, 3)
+    if dtype == "uint8" and planar == "contig":
+        with Image.open(path) as opened:
+            assert np.abs(np.asarray(opened.convert("RGB")).astype(int) - expected).max() <= 1
+
+
+def test_inks_other_than_cmyk_are_channels(put):
+    inks = rng.integers(0, 256, (8, 9, 4), np.uint8)
+    path = put(tiff(inks, photometric="separated", extratags=[(332, 3, 1, 2, True)]))
+    np.testing.assert_array_equal(read_image(path), inks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 7, 9, 10, 12, 14, 15, 24, 31])
+@pytest.mark.parametrize("model", ["minisblack", "miniswhite", "rgb"])
+@pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 7}, {"tile": (16, 16)}])
+def test_packed_bits_are_spread_below_8_and_kept_above(put, bits, model, layout):
+    pytest.importorskip("imagecodecs")
+    dtype = np.dtype("uint8" if bits <= 8 else "uint16" if bits <= 16 else "uint32")
+    most = 2**bits - 1
+    shape = (40, 70, 3) if model == "rgb" else (40, 70)
+    image = rng.integers(0, most, shape, dtype, endpoint=True)
+    path = put(tiff(image, bitspersample=bits, photometric=model, **layout))
+    shown = most - image if model == "miniswhite" else image
+    expected = np.rint(shown * (255 / most)).astype(np.uint8) if bits < 8 else shown
+    read = read_image(path)
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, expected)
+    with open_image(path) as opened:
+        np.testing.assert_array_equal(opened[3:20, 5:60], expected[3:20, 5:60])
+    if model == "minisblack" and bits < 8:
+        np.testing.assert_array_equal(read_mask(path, None), image)
+
+
+@pytest.mark.parametrize("parts", [[b"\5" * 256, b"", b"", b"\7" * 256], [b"", b"\5" * 256, b"", b""]])
+@pytest.mark.parametrize("tiled", [True, False])
+def test_tiles_that_were_left_out_are_background(put, parts, tiled):
+    tags = {256: [32], 257: [32], 258: [8], 259: [1], 262: [1], 277: [1]}
+    tags |= {322: [16], 323: [16]} if tiled else {278: [8]}
+    path = put(by_lists(tags, parts, tiled=tiled))
+    expected = tifffile.imread(path)
+    assert 0 in expected
+    assert expected.any()
+    np.testing.assert_array_equal(read_image(path), expected)
+    with open_image(path) as opened:
+        np.testing.assert_array_equal(opened[4:30, 3:29], expected[4:30, 3:29])
+
+
+def test_a_file_without_any_tile_is_damaged(put):
+    tags = {256: [32], 257: [32], 258: [8], 259: [1], 262: [1], 277: [1], 322: [16], 323: [16]}
+    for read in (read_image, open_image):
+        with pytest.raises(FileError, match="0 bytes of data for 32x32 px"):
+            read(put(by_lists(tags, [b""] * 4, tiled=True)))
+
+
+def test_left_out_tiles_cannot_declare_far_more_than_the_file_is_long(put):
+    tags = {256: [30_000], 257: [30_000], 258: [16], 259: [8], 262: [1], 277: [1], 322: [8192], 323: [8192]}
+    tags |= {322: [30_000], 323: [1024]}
+    path = put(by_lists(tags, [b""] * 29 + [zlib.compress(bytes(30_000 * 1024 * 2))[:999]], tiled=True))
+    with pytest.raises(FileError, match="30000x30000 px"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("samples", "colormap", "inferred"),
+    [(1, None, "grey"), (3, None, "rgb"), (1, [0, 65535, 9] * 256, "palette")],
+)
+def test_a_missing_photometric_tag_is_inferred(put, samples, colormap, inferred):
+    image = rng.integers(0, 256, (8, 9, samples), np.uint8)
+    tags = {256: [9], 257: [8], 258: [8] * samples, 259: [1], 277: [samples], 278: [8]}
+    tags |= {320: colormap} if colormap else {}
+    read = read_image(put(by_lists(tags, [image.tobytes()])))
+    expected = {"grey": image[..., 0], "rgb": image}.get(inferred)
+    if expected is None:
+        expected = (np.array(colormap).reshape(3, 256).T >> 8).astype(np.uint8)[image[..., 0]]
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_a_palette_of_8_bits_is_taken_as_libtiff_does(put):
+    colours = rng.integers(0, 256, (3, 256), np.uint16)
+    labels = rng.integers(0, 256, (8, 9), np.uint8)
+    path = put(tiff(labels, photometric="palette", colormap=colours))
+    np.testing.assert_array_equal(read_image(path), colours.T[labels])
+
+
+def test_a_palette_of_16_bit_indices(put):
+    colours = rng.integers(0, 65536, (3, 65536), np.uint16)
+    indices = rng.integers(0, 65536, (8, 9), np.uint16)
+    path = put(tiff(indices, photometric="palette", colormap=colours))
+    np.testing.assert_array_equal(read_image(path), (colours.T[indices] >> 8).astype(np.uint8))
+    assert image_shape(path) == (8, 9, 3)
+
+
+def test_a_grey_palette_is_grey(put):
+    ramp = np.tile(np.arange(256, dtype=np.uint16) * 257, (3, 1))
+    path = put(tiff(GREY, photometric="palette", colormap=ramp))
+    np.testing.assert_array_equal(read_image(path), GREY)
+    assert image_shape(path) == GREY.shape
+    np.testing.assert_array_equal(read_mask(path), GREY >= 128)
+    np.testing.assert_array_equal(read_mask(path, None), GREY)
+    path = put(tiff(GREY, photometric="palette", colormap=ramp[:, ::-1].copy()))
+    np.testing.assert_array_equal(read_image(path), 255 - GREY)
+    with pytest.raises(FileError, match="palette='index'"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32", "int64", "uint64", "float64"])
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16), "compression": "zlib", "byteorder": ">"}])
+def test_what_an_array_may_be_a_file_may_be(put, dtype, options):
+    image = (rng.random((40, 70)) * 250 - (100 if dtype.startswith(("i", "f")) else 0)).astype(dtype)
+    path = put(tiff(image, **options))
+    read = read_image(path)
+    assert read.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(read, image)
+    with open_image(path) as opened:
+        assert opened.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(opened[3:30, 5:60], image[3:30, 5:60])
+
+
+def test_complex_numbers_are_refused(put):
+    with pytest.raises(FileError, match=r"integers or real numbers; got .*complex64"):
+        read_image(put(tiff(np.zeros((4, 5), "complex64"))))
+
+
+def test_floats_with_0_as_white_are_as_stored(put):
+    image = rng.random((8, 9)).astype(np.float32)
+    np.testing.assert_array_equal(read_image(put(tiff(image, photometric="miniswhite"))), image)

@@ -1,0 +1,176 @@
+"""What the samples of a TIFF page mean: grey, colours, labels, further channels, alpha."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from tiledseg.io.file import check_opaque
+
+if TYPE_CHECKING:
+    import tifffile
+
+    from tiledseg._types import AnyArray
+    from tiledseg.io.file import Reader, Request
+
+_PHOTOMETRIC, _INK_SET = 262, 332
+_CMYK, _INKS = 1, 4
+_BYTE = 8
+_JPEGS, _FAX = {6, 7}, {2, 3, 4, 32771}
+_MODEL_FREE = _FAX | {1, 5, 8, 32773, 32946, 34925, 50000}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+_LEAST = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4}  # samples per px
+_NAMES = {2: "RGB", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab"}
+_NAMES |= {32803: "raw sensor data"}
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """How the samples of a page are to be understood."""
+
+    file: Reader
+    request: Request
+    model: Literal["plain", "inverted", "cmyk"]
+    samples: int  # per px, those of colour; alpha not counted
+    alpha: bool  # whether one more sample follows
+    bits: int  # of a sample
+    spread: bool  # whether samples of few bits are spread over 0 to 255
+    palette: AnyArray | None = None  # uint8 (n, 3), or (n,) where it is grey
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether samples are the pixels, with nothing to convert or to leave out."""
+        return self.model == "plain" and self.palette is None and not self.alpha
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What must be equal in pages that hold the channels of one image."""
+        palette = None if self.palette is None else self.palette.tobytes()
+        return self.model, self.samples, self.alpha, self.bits, palette
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pixels."""
+        kept = self.alpha and self.request.alpha == "keep"
+        if self.palette is not None:
+            return kept + (3 if self.palette.ndim == 2 else 1)
+        return kept + (3 if self.model == "cmyk" else self.samples)
+
+    def pixels(self, samples: AnyArray) -> AnyArray:
+        """Turn samples (h, w, s) into (h, w) or (h, w, c)."""
+        shown, alpha = self._shown(samples[..., : self.samples]), samples[..., self.samples :]
+        if self.alpha and self.request.alpha == "keep":
+            shown = np.concatenate([shown, self._widened(alpha).astype(shown.dtype, copy=False)], axis=-1)
+        elif self.alpha:
+            check_opaque(self.file, alpha, drop=self.request.alpha == "drop", bits=self.bits)
+        if shown.shape[2] == 1:
+            shown = shown[..., 0]
+        dtype = np.dtype(np.float32) if shown.dtype == np.float16 else shown.dtype.newbyteorder("=")
+        return np.ascontiguousarray(shown, dtype)
+
+    def _shown(self, samples: AnyArray) -> AnyArray:
+        if self.palette is not None:
+            return self._coloured(self.palette, samples[..., 0])
+        if self.model == "inverted" and samples.dtype.kind != "f":
+            samples = self._inverted(samples)
+        samples = self._widened(samples)
+        return self._rgb_of_cmyk(samples) if self.model == "cmyk" else samples
+
+    def _inverted(self, samples: AnyArray) -> AnyArray:
+        if samples.dtype.kind == "b" or self.bits >= 8 * samples.dtype.itemsize:
+            inverted: AnyArray = ~samples
+        else:
+            inverted = np.subtract(2**self.bits - 1, samples, dtype=samples.dtype)
+        return inverted
+
+    def _widened(self, samples: AnyArray) -> AnyArray:
+        if self.bits >= _BYTE:
+            return samples
+        values, most = samples.astype(np.uint8), 2**self.bits - 1
+        if not self.spread:
+            return values
+        spread = (np.arange(most + 1) * 255 + most // 2) // most
+        return np.take(spread.astype(np.uint8), values)
+
+    def _coloured(self, palette: AnyArray, indices: AnyArray) -> AnyArray:
+        if len(palette) <= int(indices.max()):
+            raise self.file.damaged("a palette that is too short")
+        found: AnyArray = np.take(palette, indices.astype(np.intp), axis=0)
+        return found.reshape(*indices.shape, -1)
+
+    def _rgb_of_cmyk(self, inks: AnyArray) -> AnyArray:
+        """Multiply what the inks leave of white: (m - c) (m - k) / m, rounded; no profile is applied."""
+        most = 2 ** max(self.bits, _BYTE) - 1
+        paper = most - np.minimum(inks, most).astype(np.uint64)
+        colours: AnyArray = (paper[..., :3] * paper[..., 3:] + most // 2) // most
+        return colours.astype(inks.dtype)
+
+
+def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours:
+    """Read from the tags of a page what its samples mean."""
+    kind, samples = _kind(file, page), int(page.samplesperpixel)
+    if kind == _WHITE_IS_ZERO and request.purpose not in {"image", "source"}:
+        fix = "Export it with 0 as black: programs differ on whether stored 0 or white is the background."
+        raise file.bad("be unambiguous", "grey values stored inverted (0 is white)", fix)
+    alpha = _has_alpha(page, kind, samples)
+    colours = samples - alpha
+    palette = _palette(file, page, request, colours) if kind == _PALETTE else None
+    model: Literal["plain", "inverted", "cmyk"] = "inverted" if kind == _WHITE_IS_ZERO else "plain"
+    if kind == _SEPARATED and colours == _INKS:
+        model = "cmyk"
+    bits = _BYTE if np.ndim(page.bitspersample) else page.bitspersample
+    indices = kind == _PALETTE and palette is None
+    spread = request.purpose != "labels" and not indices
+    return Colours(file, request, model, colours, alpha, bits, spread, palette)
+
+
+def _kind(file: Reader, page: tifffile.TiffPage) -> int:
+    """Find the photometric interpretation that the pixels have once they are decoded."""
+    kind, samples = int(page.photometric), int(page.samplesperpixel)
+    if _PHOTOMETRIC not in page.tags:
+        kind = _inferred(file, page)
+    if kind == _YCBCR and page.compression in _JPEGS:
+        return _RGB  # the JPEG decoder converts
+    if kind == _SEPARATED and (page.tags.valueof(_INK_SET, default=_CMYK) or _CMYK) != _CMYK:
+        return _BLACK_IS_ZERO  # inks of their own are channels
+    is_real = kind == _SEPARATED and np.dtype(page.dtype).kind != "u"
+    if kind not in _LEAST or samples < _LEAST[kind] or is_real:
+        got = f"{_NAMES.get(kind, f'photometric interpretation {kind}')} of {samples} samples of {page.dtype}"
+        raise file.bad("be grey, RGB or CMYK", got, "Convert it to RGB in the program that made it.")
+    return kind
+
+
+def _inferred(file: Reader, page: tifffile.TiffPage) -> int:
+    """Infer the missing tag as libtiff does."""
+    if page.compression not in _MODEL_FREE:  # other decoders need to be told
+        raise file.damaged(f"missing tags [{_PHOTOMETRIC}] on page {page.index}")
+    if page.samplesperpixel >= _LEAST[_RGB]:
+        return _RGB
+    if page.colormap is not None:
+        return _PALETTE
+    return _WHITE_IS_ZERO if page.compression in _FAX else _BLACK_IS_ZERO
+
+
+def _has_alpha(page: tifffile.TiffPage, kind: int, samples: int) -> bool:
+    """Say whether the one sample beyond those of the colours is an alpha channel."""
+    stated = {_ASSOCIATED, _UNASSOCIATED} & {int(one) for one in page.extrasamples}
+    return samples == _LEAST[kind] + 1 and (kind in {_RGB, _PALETTE} or bool(stated))
+
+
+def _palette(file: Reader, page: tifffile.TiffPage, request: Request, colours: int) -> AnyArray | None:
+    """Read the palette in 8 bits as libtiff does; None where the indices are wanted."""
+    if page.colormap is None or colours != 1:
+        raise file.damaged(f"{colours} samples per pixel and a palette" if colours > 1 else "no palette")
+    if request.palette == "index":
+        return None
+    stored = page.colormap.T
+    palette = (stored >> 8 if stored.max() > 255 else stored).astype(np.uint8)
+    grey = palette[:, 0] if (palette == palette[:, :1]).all() else None
+    identity = grey is not None and len(grey) <= 256 and bool((grey == np.arange(len(grey))).all())
+    if request.palette == "refuse" and not identity:
+        fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
+        raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
+    return palette if grey is None else grey
