@@ -27,6 +27,12 @@ def test_a_folder_gives_its_images_in_natural_order(tmp_path):
     assert names(find_images(str(tmp_path), recursive=True), tmp_path)[-1] == "deep/d.png"
 
 
+def test_slides_and_arrays_are_images_too(tmp_path):
+    made = ["a.svs", "b.ndpi", "c.scn", "d.bif", "e.webp", "f.npy", "g.ome.tif", "h.qptiff", "i.btf"]
+    make(tmp_path, *made, "j.xml", "k.ome.zarr/zarr.json", "l.zarr/.zarray")
+    assert names(find_images(tmp_path), tmp_path) == [*made, "k.ome.zarr", "l.zarr"]
+
+
 def test_given_files_are_listed_in_order_with_any_suffix(tmp_path):
     make(tmp_path, "b.dat", "a.png")
     assert find_images([tmp_path / "b.dat", tmp_path / "a.png"]) == [tmp_path / "b.dat", tmp_path / "a.png"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import BmpImagePlugin, Image, ImageOps
 
 from tiledseg.errors import FileError, SettingError, TiledSegError
-from tiledseg.io import image_shape, read_image, read_mask
+from tiledseg.io import image_shape, open_image, read_image, read_mask, read_probs
 from tiledseg.samples import smear
 
 rng = np.random.default_rng(3)
@@ -99,6 +99,95 @@ def test_jpeg_is_read_as_grey_or_rgb(put, image):
 
 def test_the_content_decides_the_format_not_the_suffix(put):
     np.testing.assert_array_equal(read_image(put(encoded(".png", COLOUR), "image.jpg")), COLOUR)
+
+
+def webp(image, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_webp_is_read(put, exact):
+    path = put(webp(COLOUR, lossless=exact), "image.webp")
+    read = read_image(path)
+    assert image_shape(path) == COLOUR.shape
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(read, np.asarray(opened.convert("RGB")))
+    if exact:
+        np.testing.assert_array_equal(read, COLOUR)
+    with open_image(path) as opened:
+        np.testing.assert_array_equal(opened[:, :], read)
+
+
+def test_webp_masks_are_lossless(put):
+    labels = np.repeat((GREY % 7)[..., None], 3, axis=2)
+    np.testing.assert_array_equal(read_mask(put(webp(labels, lossless=True)), None), GREY % 7)
+    with pytest.raises(FileError, match="WebP"):
+        read_mask(put(webp(labels)), None)
+
+
+def test_webp_with_alpha(put):
+    image = np.dstack([COLOUR, np.full(GREY.shape, 255, np.uint8)])
+    image[3, 4, 3] = 7
+    path = put(webp(image, lossless=True, exact=True))
+    with pytest.raises(FileError, match="goes down to 7"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, alpha="drop"), COLOUR)
+    np.testing.assert_array_equal(read_image(path, alpha="keep"), image)
+
+
+def test_webp_that_is_a_film_cut_off_or_too_large_is_refused(put, monkeypatch):
+    frames = [Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:])
+    with pytest.raises(FileError, match="2 frames"):
+        read_image(put(buffer.getvalue()))
+    whole = webp(COLOUR, lossless=True)
+    for length in (1, 12, 20, 29, len(whole) // 2, len(whole) - 1):
+        with pytest.raises(FileError, match="image"):
+            read_image(put(whole[:length]))
+    monkeypatch.setattr("tiledseg.io.raster.WebPImagePlugin.WebPImageFile", lambda *_: pytest.fail("opened"))
+    for data in (whole, webp(COLOUR), webp(COLOUR, exif=b"Exif\0\0")):
+        with pytest.raises(FileError, match="max_pixels=99"):
+            read_image(put(data), max_pixels=99)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_alpha_is_kept_as_the_last_channel(put, suffix):
+    image = np.dstack([COLOUR, GREY])
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(
+        buffer, suffix[1:], **({"lossless": True, "exact": True} if suffix == ".webp" else {})
+    )
+    np.testing.assert_array_equal(read_image(put(buffer.getvalue()), alpha="keep"), image)
+
+
+def test_grey_palettes_are_grey(put):
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for suffix in ("png", "bmp"):
+        buffer = io.BytesIO()
+        Image.fromarray(ramp).convert("P").save(buffer, suffix)
+        path = put(buffer.getvalue())
+        np.testing.assert_array_equal(read_image(path), ramp)
+        assert image_shape(path) == ramp.shape
+        np.testing.assert_array_equal(read_mask(path, None), ramp)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int16", "float32"])
+def test_npy_is_read_as_other_files(tmp_path, dtype):
+    values = (GREY > 99).astype(dtype)
+    np.save(tmp_path / "a.npy", values)
+    read = read_image(tmp_path / "a.npy")
+    np.testing.assert_array_equal(read, values * 255 if dtype == "bool" else values)
+    assert image_shape(tmp_path / "a.npy") == GREY.shape
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.npy", 1), values != 0)
+    if dtype == "float32":
+        np.testing.assert_array_equal(read_probs(tmp_path / "a.npy"), values[..., None])
+    else:
+        np.testing.assert_array_equal(read_mask(tmp_path / "a.npy", None), values)
+        with pytest.raises(FileError, match="real numbers"):
+            read_probs(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -194,7 +283,7 @@ def test_an_empty_file_is_refused(put):
 
 @pytest.mark.parametrize("data", [b"G", b"GIF89a....", b"hello world", b"%PDF-1.7", b"\0" * 40])
 def test_a_file_that_is_not_an_image_is_refused(put, data):
-    with pytest.raises(FileError, match="PNG, JPEG, BMP or TIFF"):
+    with pytest.raises(FileError, match="PNG, JPEG, BMP, WebP or TIFF"):
         read_image(put(data))
 
 
@@ -436,7 +525,7 @@ def test_jpeg_cannot_hold_labels(put):
 def test_a_colour_mask_counts_as_grey_where_its_channels_agree(put):
     same = np.repeat(GREY[..., None], 3, axis=2)
     np.testing.assert_array_equal(read_mask(put(encoded(".png", same))), GREY >= 128)
-    with pytest.raises(FileError, match="three channels that differ"):
+    with pytest.raises(FileError, match="3 channels that differ"):
         read_mask(put(encoded(".png", COLOUR)))
 
 

@@ -27,7 +27,7 @@ MAX_PIXELS = 2**30
 MARKS: tuple[str, ...] = ("zarr.json", ".zarray", ".zgroup")
 """A folder that holds one of these files is a zarr."""
 
-Kind: TypeAlias = Literal["png", "jpeg", "bmp", "tiff"]
+Kind: TypeAlias = Literal["png", "jpeg", "bmp", "webp", "tiff"]
 Alpha: TypeAlias = Literal["refuse", "drop", "keep"]
 Palette: TypeAlias = Literal["refuse", "index", "colour"]
 Purpose: TypeAlias = Literal["image", "mask", "labels", "probs", "source"]
@@ -41,7 +41,7 @@ _MAGIC: dict[bytes, Kind] = {
     b"II+\0": "tiff",
     b"MM\0+": "tiff",
 }
-_LONGEST_MAGIC = 8
+_LONGEST_MAGIC = 12
 
 _METADATA_BYTES = 2**26
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
@@ -150,8 +150,10 @@ def sniff(file: Reader) -> Kind:
     for magic, kind in _MAGIC.items():
         if start.startswith(magic):
             return kind
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        return "webp"
     fix = "Export the image as PNG or TIFF."
-    raise file.bad("be a PNG, JPEG, BMP or TIFF", f"a file that begins with {start!r}", fix)
+    raise file.bad("be a PNG, JPEG, BMP, WebP or TIFF", f"a file that begins with {start!r}", fix)
 
 
 def check_page(page: object) -> None:

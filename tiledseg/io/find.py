@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+_SLIDES = (".bif", ".btf", ".ndpi", ".qptiff", ".scn", ".svs", ".tf2", ".tf8")
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp", *_SLIDES)
 """Suffixes of the images in a folder, in lower case; upper case counts as well."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 _MICROMETRES = {
-    "nm": 1e-3, "nanometer": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "micrometer": 1.0,
-    "\\u00b5m": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6,
+    "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "μm": 1.0, "um": 1.0,
+    "micron": 1.0, "micrometer": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
+    "m": 1e6, "meter": 1e6, "in": 25400.0, "inch": 25400.0, "inche": 25400.0,
 }  # fmt: skip
 _OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "float"}
-_PER_CENTIMETRE = 3  # ResolutionUnit; inches are ignored: files without a scale often state 72 px per inch
+_RESOLUTION_UNITS = {2: 25400.0, 3: 1e4}  # µm of an inch and of a centimetre, by ResolutionUnit
+_PRINT = (71.5, 600.5)  # px per inch of a page to print; nothing to do with the scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +67,62 @@ def ome_pixels(description: str) -> list[dict[str, str]]:
     return [{name: html.unescape(value) for name, value in block} for block in found]
 
 
-def pixel_size_of(description: str, resolution: tuple[float, float], unit: int) -> PixelSize | None:
-    """Find the size of a px in a TIFF's description and resolution tags."""
+def is_ome(description: str) -> bool:
+    """Say whether a description is OME-XML."""
+    return "<OME" in description or ":OME" in description
+
+
+def pixel_size_of(
+    description: str, resolution: tuple[float, float], unit: int, image: int | None
+) -> PixelSize | None:
+    """Find the size of a px in a TIFF's description and resolution tags; `image` counts those of OME."""
     images = ome_pixels(description)
-    pixels = images[0] if len(images) == 1 else {}
+    number = 0 if len(images) == 1 else image
+    pixels = images[number] if number is not None and number < len(images) else {}
     if "PhysicalSizeX" in pixels and "PhysicalSizeY" in pixels:
         return _of_ome(pixels)
     aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", description)
     if description.startswith("Aperio") and aperio:
-        return _checked_size(_number(aperio[1]), _number(aperio[1]))
-    factor = _MICROMETRES["cm"] if unit == _PER_CENTIMETRE else 0.0
+        factor = _aperio_factor(description)
+        return _checked_size(_number(aperio[1]) * factor, _number(aperio[1]) * factor)
+    if min(resolution) <= 0:
+        return None
+    factor = _RESOLUTION_UNITS.get(unit, 0.0)
     if description.startswith("ImageJ="):
         named = re.search(r"^unit=(.*)$", description, re.MULTILINE)
-        factor = _MICROMETRES.get(named[1].strip(), 0.0) if named else 0.0
-    if min(resolution) <= 0:
+        factor = _micrometres(named[1]) if named else 0.0
+    elif factor and any(_is_print(one, factor) for one in resolution):
         return None
     return _checked_size(factor / resolution[0], factor / resolution[1])
 
 
+def _is_print(resolution: float, unit: float) -> bool:
+    """Say whether px per unit are those of a printed page, or the 1 of a writer that knows none."""
+    return resolution == 1 or _PRINT[0] <= resolution * _RESOLUTION_UNITS[2] / unit <= _PRINT[1]
+
+
+def _aperio_factor(description: str) -> float:
+    """Read how many times smaller a page is than the scan, whose px size the description gives."""
+    sizes = re.search(r"(\d+)x\d+.*?->\s*(\d+)x\d+", description)
+    return int(sizes[1]) / max(1, int(sizes[2])) if sizes else 1.0
+
+
+def _micrometres(unit: str) -> float:
+    """Find how many µm a unit has, in any spelling; 0 where it is no length."""
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit).strip()
+    text = unicodedata.normalize("NFKC", text.replace("Â", "")).replace("&micro;", "μ")  # µ becomes μ
+    text = text.lower().replace("metre", "meter")
+    return _MICROMETRES.get(text, _MICROMETRES.get(text.removesuffix("s"), 0.0))
+
+
 def pixel_size_of_scale(scale: tuple[float, float], units: tuple[str, str]) -> PixelSize | None:
     """Convert lengths with units to a px size."""
-    factors = [_MICROMETRES.get(unit.replace("metre", "meter"), 0.0) for unit in units]
-    return _checked_size(scale[0] * factors[0], scale[1] * factors[1])
+    return _checked_size(scale[0] * _micrometres(units[0]), scale[1] * _micrometres(units[1]))
 
 
 def _of_ome(pixels: dict[str, str]) -> PixelSize | None:
     lengths = [
-        _number(pixels[f"PhysicalSize{axis}"])
-        * _MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0)
+        _number(pixels[f"PhysicalSize{axis}"]) * _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "YX"
     ]
     return _checked_size(lengths[0], lengths[1])

@@ -129,7 +129,7 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
 
 
 def _of_file(file: Reader, request: Request, selection: Selection, stack: ExitStack) -> tuple[Regions, Facts]:
-    if file.take(0, min(file.size, len(_NPY_MAGIC))) == _NPY_MAGIC:
+    if is_npy(file):
         regions: Regions = _npy_regions(file, selection)
         return regions, Facts(file.name, None, (regions.shape[:2],), 0, {})  # type: ignore[arg-type]
     kind = sniff(file)
@@ -165,6 +165,11 @@ def _positions(at: object) -> dict[str, int]:
     return {
         str(axis): whole_number(f"at[{axis!r}]", operator.index(place), least=0) for axis, place in at.items()
     }
+
+
+def is_npy(file: Reader) -> bool:
+    """Say whether a file is NumPy's own."""
+    return file.take(0, min(file.size, len(_NPY_MAGIC))) == _NPY_MAGIC
 
 
 def _npy_regions(file: Reader, selection: Selection) -> Regions:

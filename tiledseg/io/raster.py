@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP to pixels and back: the declared size is checked before the bytes are decoded."""
+"""PNG, JPEG, BMP and WebP to pixels and back: the declared size is checked before the bytes are decoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import BmpImagePlugin, JpegImagePlugin
+from PIL import BmpImagePlugin, JpegImagePlugin, WebPImagePlugin
 
 from tiledseg.io.file import check_opaque, exif_orientation, is_turned, upright
 
@@ -33,12 +33,13 @@ _END_OF_JPEG, _SCAN_OF_JPEG = b"\xff\xd9", b"\xff\xda"
 _PROFILE = b"ICC_PROFILE\0"
 _PIXELS_PER_BYTE = 1024  # of a JPEG; one bit per block of 64 px would be 512
 _MOST_SCANS = 50  # of a JPEG: each scan takes time for every px; encoders write about 10
+_SHOWN = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WebP"}
 _PILLOW_ERRORS = (SyntaxError, OSError, ValueError, OverflowError, EOFError, IndexError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The declared geometry and colours of a PNG, JPEG or BMP."""
+    """The declared geometry and colours of a file."""
 
     kind: Kind
     height: int  # size in px as stored, before the orientation is applied
@@ -60,7 +61,7 @@ class _Header:
 
 
 def raster_shape(file: Reader, kind: Kind, max_pixels: int) -> tuple[int, ...]:
-    """Read the shape of the image that a PNG, JPEG or BMP declares."""
+    """Read the shape of the image that a file declares."""
     header = _HEADERS[kind](file, max_pixels)
     size = (header.height, header.width)
     size = size[::-1] if is_turned(header.orientation) else size
@@ -68,7 +69,7 @@ def raster_shape(file: Reader, kind: Kind, max_pixels: int) -> tuple[int, ...]:
 
 
 def read_raster(file: Reader, kind: Kind, request: Request) -> AnyArray:
-    """Read a PNG, JPEG or BMP."""
+    """Read a PNG, JPEG, BMP or WebP."""
     file = file.whole(request.max_pixels)
     header = _HEADERS[kind](file, request.max_pixels)
     _check_request(file, header, request)
@@ -81,11 +82,12 @@ def read_raster(file: Reader, kind: Kind, request: Request) -> AnyArray:
 def _check_request(file: Reader, header: _Header, request: Request) -> None:
     file.check_size(header.height, header.width, request.max_pixels)
     if request.page:
-        got = f"a {header.kind.upper()}, which has one"
+        got = f"a {_SHOWN[header.kind]}, which has one"
         raise file.bad(f"have page {request.page}", got, "Leave `page` out.")
-    if request.purpose == "labels" and header.kind == "jpeg":
+    lossy = header.kind == "jpeg" or (header.kind == "webp" and file.take(12, 4) != b"VP8L")
+    if request.purpose == "labels" and lossy:
         fix = "Export the labels as PNG or TIFF, or pass a threshold."
-        raise file.bad("be lossless to hold labels", "a JPEG", fix)
+        raise file.bad("be lossless to hold labels", f"a {_SHOWN[header.kind]}", fix)
     if request.palette == "refuse" and _is_ambiguous(header, request):
         fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
         raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
@@ -275,9 +277,7 @@ def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
         pixels: AnyArray = np.array(image)
     except _PILLOW_ERRORS as error:
         raise file.damaged(f"Pillow's error {error}") from None
-    if header.alpha == "plane" and request.alpha != "keep":
-        check_opaque(file, pixels[..., -1], drop=request.alpha == "drop")
-        pixels = np.ascontiguousarray(pixels[..., :3])
+    pixels = _opaque(file, pixels, header, request)
     if header.palette is None:
         return pixels
     indices = pixels.astype(np.uint8)
@@ -286,6 +286,45 @@ def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
     colours = np.zeros((256, 3), np.uint8)  # an index without a colour is black
     colours[: len(header.palette)] = header.palette
     return np.take(colours if header.channels == 3 else colours[:, 0], indices, axis=0)
+
+
+# --- WebP ----------------------------------------------------------------------------------------------
+
+
+def _webp_header(file: Reader, max_pixels: int) -> _Header:
+    declared = int.from_bytes(file.take(4, 4), "little") + 8
+    if declared > file.size:
+        raise file.damaged(f"{file.size} bytes where {declared} are declared")
+    height, width = _webp_size(file.take(12, 18))
+    file.check_size(height, width, max_pixels)  # before Pillow takes memory for all of them
+    image = _probed(file, WebPImagePlugin.WebPImageFile)
+    if getattr(image, "n_frames", 1) > 1:
+        raise file.bad("hold one image", f"a film of {image.n_frames} frames", "Export one frame as PNG.")
+    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    alpha: Literal["plane", "none"] = "plane" if image.mode == "RGBA" else "none"
+    return _Header("webp", height, width, 3, orientation=exif_orientation(exif), alpha=alpha)
+
+
+def _webp_size(chunk: bytes) -> tuple[int, int]:
+    """Read height and width of the first chunk, with its header; 0 where it is no image."""
+    if chunk[:4] == b"VP8X":
+        return 1 + int.from_bytes(chunk[15:18], "little"), 1 + int.from_bytes(chunk[12:15], "little")
+    if chunk[:4] == b"VP8L":
+        packed = int.from_bytes(chunk[9:13], "little")
+        return 1 + (packed >> 14 & 0x3FFF), 1 + (packed & 0x3FFF)
+    if chunk[:4] == b"VP8 ":
+        return int.from_bytes(chunk[16:18], "little") & 0x3FFF, int.from_bytes(
+            chunk[14:16], "little"
+        ) & 0x3FFF
+    return 0, 0
+
+
+def _decoded_webp(file: Reader, header: _Header, request: Request) -> AnyArray:
+    try:
+        pixels: AnyArray = np.array(_probed(file, WebPImagePlugin.WebPImageFile))
+    except _PILLOW_ERRORS as error:
+        raise file.damaged(f"Pillow's error {error}") from None
+    return _opaque(file, pixels, header, request)
 
 
 # --- shared by several formats ---------------------------------------------------------------------------
@@ -303,6 +342,14 @@ def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # noqa: AN
         raise file.damaged(got) from None
 
 
+def _opaque(file: Reader, pixels: AnyArray, header: _Header, request: Request) -> AnyArray:
+    """Leave the alpha channel out, unless it is to be kept."""
+    if header.alpha != "plane" or request.alpha == "keep":
+        return pixels
+    check_opaque(file, pixels[..., -1], drop=request.alpha == "drop")
+    return np.ascontiguousarray(pixels[..., :3])
+
+
 def _is_grey(palette: AnyArray | None) -> bool:
     return palette is not None and bool((palette == palette[:, :1]).all())
 
@@ -313,8 +360,8 @@ def _colours(data: bytes, order: str) -> AnyArray:
     return entries.reshape(-1, len(order))[:, [order.index(colour) for colour in "RGB"]]
 
 
-_HEADERS = {"png": _png_header, "jpeg": _jpeg_header, "bmp": _bmp_header}
-_DECODERS = {"png": _decoded_png, "jpeg": _decoded_jpeg, "bmp": _decoded_bmp}
+_HEADERS = {"png": _png_header, "jpeg": _jpeg_header, "bmp": _bmp_header, "webp": _webp_header}
+_DECODERS = {"png": _decoded_png, "jpeg": _decoded_jpeg, "bmp": _decoded_bmp, "webp": _decoded_webp}
 
 
 def encode_png(pixels: AnyArray) -> bytes:

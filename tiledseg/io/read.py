@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from tiledseg._validate import invalid, named, one_of
+from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import MAX_PIXELS, Request, check_max_pixels, check_page, opened, sniff
+from tiledseg.io.open import is_npy, open_image
 from tiledseg.io.raster import raster_shape, read_raster
 from tiledseg.io.tiff import read_tiff, tiff_shape
+from tiledseg.io.zarr import is_zarr
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -29,7 +31,7 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     alpha: Alpha = "refuse",
 ) -> npt.NDArray[np.generic]:
-    """Read an image from a PNG, JPEG, BMP or TIFF file.
+    """Read an image from a PNG, JPEG, BMP, WebP, TIFF or ``.npy`` file, or a zarr.
 
     The format is recognised by the first bytes of the file, not by its suffix. The declared size is checked
     before memory is allocated for it. The orientation in Exif or in a TIFF tag is applied. A palette is
@@ -86,7 +88,7 @@ def read_mask(
     alpha: Alpha = "refuse",
     palette: Palette = "refuse",
 ) -> npt.NDArray[np.uint8]:
-    """Read labels from a PNG, JPEG, BMP or TIFF file; nothing is interpolated.
+    """Read labels from any file that `read_image` reads; nothing is interpolated.
 
     The rules of `read_image` apply, and these.
 
@@ -162,6 +164,9 @@ def image_shape(path: PathLike, *, page: int | None = None, max_pixels: int = MA
     check_max_pixels(max_pixels)
     check_page(page)
     request = Request(page, max_pixels, "drop")
+    if _is_array(path):
+        with open_image(path, page=page, max_pixels=max_pixels) as image:
+            return image.shape
     with opened(path) as file:
         kind = sniff(file)
         if kind == "tiff":
@@ -173,9 +178,30 @@ def _pixels(path: PathLike, request: Request) -> AnyArray:
     """Read a file as the request says."""
     check_max_pixels(request.max_pixels)
     check_page(request.page)
+    if _is_array(path):
+        return _array_pixels(path, request)
     with opened(path) as file:
         kind = sniff(file)
         return read_tiff(file, request) if kind == "tiff" else read_raster(file, kind, request)
+
+
+def _is_array(path: PathLike) -> bool:
+    """Say whether a path is a zarr or an ``.npy``."""
+    if is_zarr(path_text(path)):
+        return True
+    with opened(path) as file:
+        return is_npy(file)
+
+
+def _array_pixels(path: PathLike, request: Request) -> AnyArray:
+    with open_image(path, page=request.page, max_pixels=request.max_pixels) as image:
+        pixels = np.asarray(image)
+    if request.purpose == "probs" and pixels.dtype.kind != "f":
+        fix = "Read it with read_image."
+        raise invalid(FileError, named(path), must="hold real numbers", got=str(pixels.dtype), fix=fix)
+    if pixels.dtype.kind == "b":
+        pixels = pixels * np.uint8(1 if request.purpose == "labels" else 255)
+    return np.ascontiguousarray(pixels, np.float32) if request.purpose == "probs" else pixels
 
 
 def _check_threshold(threshold: object) -> None:
@@ -193,9 +219,15 @@ def _is_number(value: object) -> TypeGuard[float]:
 def _one_plane(name: str, values: AnyArray) -> AnyArray:
     if values.ndim == 2:
         return values
-    if not ((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all()):
+    if (values != values[..., :1]).any():
         fix = "Convert it to one grey channel that holds the labels."
-        raise invalid(FileError, name, must="be grey to be a mask", got="three channels that differ", fix=fix)
+        raise invalid(
+            FileError,
+            name,
+            must="be grey to be a mask",
+            got=f"{values.shape[2]} channels that differ",
+            fix=fix,
+        )
     return values[..., 0]
 
 

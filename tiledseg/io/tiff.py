@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -13,9 +14,9 @@ import tifffile
 from tiledseg._validate import listed
 from tiledseg.errors import FileError
 from tiledseg.io.file import is_turned, upright
-from tiledseg.io.metadata import PixelSize, pixel_size_of
+from tiledseg.io.metadata import PixelSize, is_ome, pixel_size_of
 from tiledseg.io.source import CachedBlocks, Facts, Selection, WholeImage, read_whole
-from tiledseg.io.tiff_checks import check_complete, check_ome, check_page, directories_of, images_of
+from tiledseg.io.tiff_checks import check_complete, check_metadata, check_page, directories_of, images_of
 from tiledseg.io.tiff_colours import colours_of
 from tiledseg.io.tiff_pixels import Plane, TiffBlocks, raw_rows
 
@@ -28,12 +29,8 @@ if TYPE_CHECKING:
 
 _LISTED = 8
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
-_SLIDES = {
-    "svs",
-    "ndpi",
-    "bif",
-    "philips",
-}  # the first series is the scan, others are not
+_SLIDES = {"svs", "ndpi", "scn", "bif", "philips", "avs", "qpi"}  # one series is the scan, the largest
+_ASIDE = re.compile(r"\b(label|macro|overview|thumbnail|barcode)\b", re.IGNORECASE)  # names in OME
 _BY_SHAPE = {"generic", "uniform"}  # series without metadata on how the pages are related
 _RATIO_TOLERANCE = 0.02  # of height to width, between the image and a smaller copy of it
 
@@ -96,6 +93,7 @@ class _Image:
         file.handle.seek(0)
         opened = tifffile.TiffFile(file.handle, name="image", _multifile=False, is_ndtiff=False)
         self._tiff = stack.enter_context(opened)
+        self._number: int | None = None  # of the image in the metadata
         self.levels: list[list[Plane]] = self._of_series() if request.page is None else self._of_page()
 
     def orientation(self, level: int) -> int:
@@ -104,10 +102,11 @@ class _Image:
 
     def pixel_size(self, down: float, across: float) -> PixelSize | None:
         """Read the size of a px, of a copy that is smaller by two factors."""
-        first = self._tiff.pages.first
-        resolution = [_ratio(first.tags.valueof(tag)) for tag in (_Y_RESOLUTION, _X_RESOLUTION)]
-        unit = int(first.tags.valueof(_RESOLUTION_UNIT, default=0) or 0)
-        size = pixel_size_of(str(first.description or ""), (resolution[0], resolution[1]), unit)
+        page, shared = self.levels[0][0].page, str(self._tiff.pages.first.description or "")
+        description = shared if _is_shared(shared) else str(page.description or "")
+        resolution = [_ratio(page.tags.valueof(tag)) for tag in (_Y_RESOLUTION, _X_RESOLUTION)]
+        unit = int(page.tags.valueof(_RESOLUTION_UNIT, default=0) or 0)
+        size = pixel_size_of(description, (resolution[0], resolution[1]), unit, self._number)
         return size and size.shrunk(down, across)
 
     def regions(self, level: int) -> Regions:
@@ -138,14 +137,31 @@ class _Image:
         if number >= len(self._directories):
             fix = f"Pass page=0 to page={len(self._directories) - 1}."
             raise self._file.bad(f"have page {number}", f"{len(self._directories)} pages", fix)
+        page = self._page(self._tiff.pages[number])
+        for index, one in enumerate(self._series(unless_refused=True)):
+            if any(found is not None and found.index == number for found in one):
+                self._number = index
+                if len(one) == 1 and one.kind not in _BY_SHAPE and one.shape == page.shape:
+                    return self._planes(one)
         self._selection.plane_of(self._file, {})
-        return self._pyramid([self._page(self._tiff.pages[number])])
+        return self._pyramid([page])
+
+    def _series(self, *, unless_refused: bool = False) -> list[tifffile.TiffPageSeries]:
+        """Let tifffile read the metadata, once it is checked."""
+        first = self._tiff.pages.first
+        try:
+            check_metadata(
+                self._file, str(first.description or ""), self._directories, int(first.samplesperpixel)
+            )
+        except FileError:
+            if unless_refused:
+                return []
+            raise
+        return list(self._tiff.series)
 
     def _of_series(self) -> list[list[Plane]]:
         """Find the requested planes by the metadata of their series."""
-        first = self._tiff.pages.first
-        check_ome(self._file, str(first.description or ""), self._directories, int(first.samplesperpixel))
-        series = list(self._tiff.series)
+        series = self._series()
         images = [one for one in series if not _is_copy(one.keyframe)] or series
         if images[0].kind in _BY_SHAPE:
             pages = images_of(self._directories)
@@ -153,9 +169,18 @@ class _Image:
                 raise self._several()
             self._selection.plane_of(self._file, {})
             return self._pyramid([self._page(self._tiff.pages[pages[0].index])])
-        if len(images) > 1 and images[0].kind not in _SLIDES:
-            raise self._several()
-        return self._planes(images[0])
+        image = self._scan(images)
+        self._number = series.index(image)
+        return self._planes(image)
+
+    def _scan(self, images: list[tifffile.TiffPageSeries]) -> tifffile.TiffPageSeries:
+        """Find the image of a slide; its label and its macro image are images, too."""
+        largest = max(images, key=lambda one: one.keyframe.imagelength * one.keyframe.imagewidth)
+        others = [one for one in images if not _ASIDE.search(one.name)]
+        with_levels = [one for one in images if len(one.levels) > 1]
+        if len(images) == 1 or largest.kind in _SLIDES or [largest] in (others, with_levels):
+            return largest
+        raise self._several()
 
     def _planes(self, series: tifffile.TiffPageSeries) -> list[list[Plane]]:
         """Find the pages of the chosen plane in a series, and in its levels."""
@@ -232,6 +257,11 @@ class _Image:
             return [self._page(page.pages[number]) for number in range(len(page.subifds))]
         following = takewhile(lambda one: one.extra, self._directories[page.index + 1 :])
         return [self._page(self._tiff.pages[one.index]) for one in following]
+
+
+def _is_shared(description: str) -> bool:
+    """Say whether the first description is that of all pages."""
+    return description.startswith("ImageJ=") or is_ome(description)
 
 
 def _is_copy(page: tifffile.TiffPage) -> bool:

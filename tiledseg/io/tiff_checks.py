@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg.io.metadata import ome_pixels
+from tiledseg.io.metadata import is_ome, ome_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ _DECISIVE = {256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 31
 _DECISIVE |= {322, 323, 324, 325, 338, 339}
 _MODULO = re.compile(r"<(?:\w+:)?ModuloAlong\w\b([^>]*)>")
 _NUMBER = re.compile(r"\b(\w+)\s*=\s*[\"']\s*([-+.\deE]+)\s*[\"']")
+_SCN_PLACE = re.compile(r"\b(c|z|r|ifd)\s*=\s*[\"']\s*(\d+)\s*[\"']")
 _TIFFDATA = re.compile(r"<(?:\w+:)?TiffData\b([^>]*)>")
 _RATIOS = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}  # highest ratio of none, LZW, deflate, PackBits
 _OTHER_RATIO = 2**20
@@ -145,9 +146,22 @@ def check_complete(file: Reader, page: tifffile.TiffPage) -> None:
         raise file.damaged(f"unreadable or missing tags {lost} on page {page.index}")
 
 
-def check_ome(file: Reader, description: str, directories: list[Directory], samples: int) -> None:
+def check_metadata(file: Reader, description: str, directories: list[Directory], samples: int) -> None:
+    """Refuse metadata that declares more than the file holds, or harmful XML."""
+    _check_ome(file, description, directories, samples)
+    if "<scn" in description:
+        numbers = {axis: [0] for axis in ("c", "z", "r", "ifd")}
+        for axis, value in _SCN_PLACE.findall(description):
+            numbers[axis].append(int(value))
+        pages = len(directories)
+        most = {axis: max(found) for axis, found in numbers.items()}
+        if "<!ENTITY" in description or most["ifd"] >= pages or (most["c"] + 1) * (most["z"] + 1) > pages:
+            raise file.damaged("SCN metadata that declares more than the file holds")
+
+
+def _check_ome(file: Reader, description: str, directories: list[Directory], samples: int) -> None:
     """Refuse OME metadata of several files, of more planes than pages, or with harmful XML."""
-    if "<OME" not in description and ":OME" not in description:
+    if not is_ome(description):
         return
     others = set(re.findall(r"\bFileName\s*=\s*[\"']([^\"']*)[\"']", description))
     if len(others) > 1 or re.search(r"<(?:\w+:)?BinaryOnly\b", description):
