@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import random
@@ -40,6 +41,8 @@ def bounded_memory() -> Iterator[None]:
     if "keras" in sys.modules and psutil.Process().memory_info().rss > _cleaned["bytes"] + _GROWTH:
         sys.modules["keras"].utils.clear_session()
         gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)  # or what was freed stays with the process
         _cleaned["bytes"] = psutil.Process().memory_info().rss
 
 
