@@ -6,8 +6,10 @@ import ctypes
 import gc
 import os
 import random
+import re
 import signal
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -28,6 +30,37 @@ hypothesis.settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 hypothesis.settings.load_profile("tiledseg")
+
+
+EXTRAS = ["dask", "distributed", "imagecodecs", "jax", "matplotlib", "ome_types", "openvino"]
+EXTRAS += ["pycocotools", "pydot", "shapely", "tensorboard", "zarr"]
+MISSING = [name for name in EXTRAS if find_spec(name) is None]
+_NEEDED = re.compile(
+    rf"`({'|'.join(MISSING)})`.{{,60}}pip install .?\"tiledseg|No module named '({'|'.join(MISSING)})\\b",
+    re.DOTALL,
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Skip a test whose fixtures need an extra that is not installed."""
+    yield from _skipped_without_extra()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Skip a test that fails because an extra is not installed."""
+    yield from _skipped_without_extra()
+
+
+def _skipped_without_extra() -> Iterator[None]:
+    try:
+        return (yield)
+    except Exception as error:
+        found = _NEEDED.search(f"{error} {error.__cause__}") if MISSING else None
+        if found is None:
+            raise
+        pytest.skip(f"needs {found[1] or found[2]}, which is not installed")
 
 
 _GROWTH = 150 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each

@@ -10,9 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pycocotools import mask as coco
-from shapely import contains_xy
-from shapely.geometry import Polygon, shape
 
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.export import write_coco, write_geojson
@@ -20,15 +17,17 @@ from tiledseg.metrics import components
 from tiledseg.objects import Cell, cells_of
 from tiledseg.samples import smear
 
+coco = pytest.importorskip("pycocotools.mask")
+shapely = pytest.importorskip("shapely")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 
 masks = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 2))
 
 
-def painted(polygon: Polygon, size: tuple[int, int]) -> np.ndarray:
+def painted(polygon: shapely.Polygon, size: tuple[int, int]) -> np.ndarray:
     """Return the px whose centre lies inside."""
     rows, columns = np.mgrid[: size[0], : size[1]]
-    return contains_xy(polygon, columns + 0.5, rows + 0.5)
+    return shapely.contains_xy(polygon, columns + 0.5, rows + 0.5)
 
 
 def test_outline_of_a_px_is_its_four_corners():
@@ -58,7 +57,7 @@ def test_polygons_are_valid_and_cover_the_px_of_their_cell(labels):
     seen = np.zeros_like(labels)
     for cell in cells_of(labels):
         shell, *holes = cell.rings()
-        polygon = Polygon(shell, holes)
+        polygon = shapely.Polygon(shell, holes)
         assert polygon.is_valid
         assert polygon.area == cell.area
         seen[painted(polygon, labels.shape)] = cell.label
@@ -88,8 +87,8 @@ def test_geojson_has_the_properties_that_qupath_reads(tmp_path):
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["type"] == "FeatureCollection"
     first, second = content["features"]
-    assert shape(first["geometry"]).area == 35
-    assert shape(second["geometry"]).bounds == (20, 10, 28, 15)  # x before y
+    assert shapely.geometry.shape(first["geometry"]).area == 35
+    assert shapely.geometry.shape(second["geometry"]).bounds == (20, 10, 28, 15)  # x before y
     assert first["properties"]["objectType"] == "annotation"
     assert second["properties"]["classification"] == {"name": "nucleus", "color": [0, 158, 115]}
     ids = {uuid.UUID(one["id"]) for one in content["features"]}

@@ -7,17 +7,16 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-import dask
-import dask.array as da
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig, PreprocessingConfig
 from tiledseg.errors import BundleError, ModelError, SettingError
 from tiledseg.io import read_image, write_image
 from tiledseg.models import BundleReference
+
+dask, da, distributed = map(pytest.importorskip, ("dask", "dask.array", "distributed"))
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,13 +134,15 @@ def test_what_cannot_be_lazy_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
+def client() -> Iterator[distributed.Client]:
     with (
         dask.config.set(
             {"distributed.scheduler.allowed-failures": 3, "distributed.comm.timeouts.connect": "60s"}
         ),
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
     ):
         yield client
 
@@ -166,7 +167,7 @@ def killing(folder: Path, kills: int, seconds: float = 0.0) -> object:
 
 
 @pytest.mark.parametrize("kills", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
-def test_killed_workers_change_nothing(kills: int, client: Client, tmp_path: Path) -> None:
+def test_killed_workers_change_nothing(kills: int, client: distributed.Client, tmp_path: Path) -> None:
     image = da.from_array(IMAGE, chunks=(200, 300, 3))
     straight = ts.tiled_predict(mean, image, TILING).compute(scheduler="synchronous")
     lazy = ts.tiled_predict(killing(tmp_path, kills), image, TILING)
@@ -176,7 +177,7 @@ def test_killed_workers_change_nothing(kills: int, client: Client, tmp_path: Pat
 
 @pytest.mark.parametrize("kills", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_folder_is_spread_and_killed_workers_change_nothing(
-    kills: int, client: Client, tmp_path: Path
+    kills: int, client: distributed.Client, tmp_path: Path
 ) -> None:
     for place in range(5):
         write_image(tmp_path / "in" / f"{place}.png", IMAGE[: 200 + 40 * place, :300])
@@ -195,7 +196,9 @@ def test_a_folder_is_spread_and_killed_workers_change_nothing(
 
 
 @pytest.mark.slow
-def test_a_file_that_kills_every_worker_is_named_and_stops_no_other(client: Client, tmp_path: Path) -> None:
+def test_a_file_that_kills_every_worker_is_named_and_stops_no_other(
+    client: distributed.Client, tmp_path: Path
+) -> None:
     def fatal(tiles: np.ndarray) -> np.ndarray:
         if (tiles == 255).all(axis=-1).any():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -211,7 +214,7 @@ def test_a_file_that_kills_every_worker_is_named_and_stops_no_other(client: Clie
 
 
 @pytest.mark.slow
-def test_a_bundle_is_loaded_by_its_digest_on_each_worker(client: Client, tmp_path: Path) -> None:
+def test_a_bundle_is_loaded_by_its_digest_on_each_worker(client: distributed.Client, tmp_path: Path) -> None:
     settings = ts.UNetConfig(input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3)
     segmenter = ts.Segmenter(
         network=ts.build_model(settings), architecture=settings, labels=("cell",), tiling=TILING

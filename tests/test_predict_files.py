@@ -10,15 +10,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import lazy_loader
 import numpy as np
 import pytest
-import zarr
 
 import tiledseg as ts
 from tiledseg._storage import folder_lock
 from tiledseg.config import PredictConfig, PreprocessingConfig
 from tiledseg.errors import FileError, ModelError, SettingError
 from tiledseg.io import read_image, read_mask, read_probs, write_image
+
+zarr = lazy_loader.load("zarr")  # a test that needs it is skipped without it
 
 
 def red(tiles):

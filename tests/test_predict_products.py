@@ -8,10 +8,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import lazy_loader
 import numpy as np
 import pytest
 import tifffile
-import zarr
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig, PreprocessingConfig
@@ -21,6 +21,7 @@ from tiledseg.io import PixelSize, open_image, read_image
 if TYPE_CHECKING:
     from pathlib import Path
 
+zarr = lazy_loader.load("zarr")  # a test that needs it is skipped without it
 rng = np.random.default_rng(0)
 IMAGE = rng.integers(0, 256, (20, 60, 3), np.uint8).repeat(40, 0).repeat(90, 1)[:700, :5300]
 TALL = rng.integers(0, 256, (100, 10, 3), np.uint8).repeat(40, 0).repeat(90, 1)[:3600, :800]
