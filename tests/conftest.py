@@ -35,9 +35,11 @@ hypothesis.settings.load_profile("tiledseg")
 EXTRAS = ["dask", "distributed", "imagecodecs", "jax", "matplotlib", "ome_types", "openvino"]
 EXTRAS += ["pycocotools", "pydot", "shapely", "tensorboard", "zarr"]
 MISSING = [name for name in EXTRAS if find_spec(name) is None]
+_NAME = f"({'|'.join(MISSING)})"
 _NEEDED = re.compile(
-    rf"`({'|'.join(MISSING)})`.{{,60}}pip install .?\"tiledseg|No module named '({'|'.join(MISSING)})\\b",
-    re.DOTALL,
+    rf"\b{_NAME}\b.*pip install .tiledseg|(?:No module named|requires the) '{_NAME}\b"
+    rf"|module '{_NAME}' has no attribute",
+    re.DOTALL | re.IGNORECASE,
 )
 
 
@@ -60,7 +62,7 @@ def _skipped_without_extra() -> Iterator[None]:
         found = _NEEDED.search(f"{error} {error.__cause__}") if MISSING else None
         if found is None:
             raise
-        pytest.skip(f"needs {found[1] or found[2]}, which is not installed")
+        pytest.skip(f"needs {found[found.lastindex]}, which is not installed")
 
 
 _GROWTH = 150 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each

@@ -8,13 +8,14 @@ import logging
 import threading
 import weakref
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import lazy_loader
 import numpy as np
-import openvino
 
 from tiledseg._backend import check_process, keras
 from tiledseg._storage import DiskCache, cache_folder
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    import openvino
+
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import Precision
     from tiledseg.engine.keras import KerasPredictor
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]
+else:
+    openvino = lazy_loader.load("openvino")  # what looks through all modules may load this one without it
 
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the largest output, or of 1 where that is smaller
@@ -51,7 +56,14 @@ class _Converted:
 
 _CONVERTED: weakref.WeakKeyDictionary[Any, _Converted] = weakref.WeakKeyDictionary()
 _ONE_AT_A_TIME = threading.Lock()
-_CORE = openvino.Core()
+
+
+@cache
+def _core() -> openvino.Core:
+    """Give the one core of the process."""
+    return openvino.Core()
+
+
 """The only core of this process. Each further core would install an alternate stack for signal handlers, and
 remove it with its last network; unless these are removed in reverse order, Python loses its own stack, and
 the next Ctrl-C corrupts memory or ends the process."""
@@ -141,13 +153,13 @@ def _difference(found: FloatArray, outputs: FloatArray, share: float) -> float:
 
 def computes_bf16() -> bool:
     """Return whether this processor multiplies bfloat16."""
-    return "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _ready(network: Any, precision: Precision) -> _Call:  # noqa: ANN401
     """Compile for this processor, all cores for one batch; several threads may call the result."""
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    compiled = _CORE.compile_model(network, "CPU", hints)
+    compiled = _core().compile_model(network, "CPU", hints)
     idle: SimpleQueue[Any] = SimpleQueue()
 
     def call(tiles: FloatArray) -> FloatArray:
@@ -169,7 +181,7 @@ def _converted(model: Any, shape: tuple[int, ...], key: str) -> Any:  # noqa: AN
     signature = [keras.InputSpec(shape=shape, dtype="float32")]
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model.export(folder, format="tf_saved_model", verbose=False, input_signature=signature)
-        network = _CORE.read_model(folder)
+        network = _core().read_model(folder)
         try:
             _cache().keep(
                 key, lambda where: openvino.save_model(network, where / _FILE, compress_to_fp16=False)
@@ -189,7 +201,7 @@ def _cache() -> DiskCache:
 
 def _read(key: str) -> Any:  # noqa: ANN401
     folder = _cache().find(key)
-    return None if folder is None else _CORE.read_model(folder / _FILE)
+    return None if folder is None else _core().read_model(folder / _FILE)
 
 
 def _digest(model: Any, shape: tuple[int, ...]) -> str:  # noqa: ANN401
