@@ -58,6 +58,19 @@ def test_pairs_are_found_by_stem_in_natural_order(tmp_path):
     assert [(one.image.name, one.mask.name) for one in pairs][1] == ("2.jpg", "2.png")
 
 
+def test_pairs_are_found_in_spite_of_ome_and_unicode_forms(tmp_path):
+    for folder, names in {
+        "images": ("a.ome.tif", "cafe\u0301.png"),
+        "masks": ("a.png", "caf\u00e9.png"),
+    }.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            pixels = np.full((8, 8), 255, np.uint8)
+            (tmp_path / folder / name).write_bytes(cv2.imencode(name[-4:], pixels)[1].tobytes())
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [pair.name for pair in pairs] == ["a", "caf\u00e9"]
+
+
 def test_masks_are_read_as_set(tmp_path):
     write_pair(tmp_path, "a")
     write(tmp_path / "masks" / "a.png", np.full((40, 50), 2, np.uint8))

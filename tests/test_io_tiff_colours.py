@@ -100,6 +100,16 @@ def test_cmyk_becomes_rgb_by_the_stated_conversion(put, dtype, planar):
             assert np.abs(np.asarray(opened.convert("RGB")).astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_ycbcr_becomes_rgb_as_in_jpeg(put, planar):
+    stored = COLOUR if planar == "contig" else np.moveaxis(COLOUR, 2, 0).copy()
+    path = put(tiff(stored, photometric="ycbcr", planarconfig=planar, subsampling=(1, 1)))
+    read = read_image(path).astype(int)
+    expected = np.asarray(Image.fromarray(COLOUR, "YCbCr").convert("RGB")).astype(int)
+    assert np.abs(read - expected).max() <= 1
+    assert image_shape(path) == COLOUR.shape
+
+
 def test_inks_other_than_cmyk_are_channels(put):
     inks = rng.integers(0, 256, (8, 9, 4), np.uint8)
     path = put(tiff(inks, photometric="separated", extratags=[(332, 3, 1, 2, True)]))

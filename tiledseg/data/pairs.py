@@ -6,7 +6,6 @@ import os
 import re
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -23,7 +22,7 @@ from tiledseg._validate import (
     whole_number,
 )
 from tiledseg.errors import ArrayError, SettingError, TiledSegError
-from tiledseg.io import read_image, read_mask
+from tiledseg.io import read_image, read_mask, stem_of
 from tiledseg.preprocess import shrunk
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def as_pair(item: object, place: str) -> Pair:
             raise invalid(SettingError, f"{place}.{part}", must=must, got=type(value).__name__, fix=fix)
     if isinstance(item, Pair):
         return item
-    return Pair(place if isinstance(image, np.ndarray) else Path(image).stem, image, mask)
+    return Pair(place if isinstance(image, np.ndarray) else stem_of(image), image, mask)
 
 
 def check_apart(train: Sequence[Pair], valid: Sequence[Pair]) -> None:

@@ -17,7 +17,7 @@ from tiledseg.config import DataConfig
 from tiledseg.data.manifest import Manifest, read_text
 from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural
 from tiledseg.errors import FileError
-from tiledseg.io import find_images, image_shape
+from tiledseg.io import find_images, image_shape, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -134,7 +134,7 @@ def _segpc(config: DataConfig) -> _Found:
     known = {problem.name for problem in problems}
     cells: dict[str, list[tuple[int, Path]]] = {}
     for path in find_images([root / "y"]):
-        match = _CELL.fullmatch(path.stem)
+        match = _CELL.fullmatch(stem_of(path))
         if match is None:
             text = f"the name of {path} does not end in _ and a number."
             problems.append(Problem("no image", path.stem, text))
@@ -164,7 +164,7 @@ def _table(config: DataConfig) -> _Found:
                 got=",".join(str(value) for value in row.values()),
                 fix="Fill both columns; put names with commas in quotes.",
             )
-        stem = Path(image).stem
+        stem = stem_of(image)
         if stem in pairs:
             problems[stem] = Problem("same stem", stem, f"both {pairs[stem].image} and {image}.")
         pairs[stem] = Pair(stem, path.parent / image, path.parent / mask, **_reading(config))
@@ -212,7 +212,7 @@ def _reading(config: DataConfig) -> dict[str, Any]:
 def _by_stem(folder: PathLike) -> tuple[dict[str, Path], list[Problem]]:
     files: dict[str, list[Path]] = {}
     for path in find_images([folder]):
-        files.setdefault(path.stem, []).append(path)
+        files.setdefault(stem_of(path), []).append(path)
     problems = [
         Problem("same stem", stem, f"{', '.join(path.name for path in paths)} in {folder}.")
         for stem, paths in files.items()

@@ -14,7 +14,7 @@ from tiledseg._validate import invalid, path_text
 from tiledseg.data import as_pairs, check_mask
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
-from tiledseg.io import find_images, image_shape, read_image, read_probs
+from tiledseg.io import find_images, image_shape, read_image, read_probs, stem_of
 from tiledseg.predict import Plan, SeamWatch, run_plan
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
     wanted = as_pairs(pairs, "pairs")
     files: dict[str, list[Path]] = {}
     for path in find_images([folder]):
-        files.setdefault(path.stem, []).append(path)
+        files.setdefault(stem_of(path), []).append(path)
     for pair in wanted:
         found = files.get(pair.name, [])
         if len(found) != 1:

@@ -5,7 +5,7 @@ before memory is allocated for it. A file that can be read in two ways is an err
 """
 
 from tiledseg.io.file import MAX_PIXELS, state_of
-from tiledseg.io.find import SUFFIXES, find_images
+from tiledseg.io.find import SUFFIXES, find_images, stem_of
 from tiledseg.io.metadata import PixelSize
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.partial import check_identity
@@ -30,6 +30,7 @@ __all__ = [
     "read_mask",
     "read_probs",
     "state_of",
+    "stem_of",
     "write_image",
     "write_mask",
     "write_probs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
+_AFTER_OME = {".tif", ".tiff", ".btf", ".tf2", ".tf8", ".zarr"}
 _SLIDES = (".bif", ".btf", ".ndpi", ".qptiff", ".scn", ".svs", ".tf2", ".tf8")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp", *_SLIDES)
 """Suffixes of the images in a folder, in lower case; upper case counts as well."""
+
+
+def stem_of(path: PathLike) -> str:
+    """Return the name of an image without its suffixes, `.ome` among them, in one Unicode form."""
+    name = Path(path)
+    is_ome = name.suffix.lower() in _AFTER_OME and name.stem.lower().endswith(".ome")
+    return unicodedata.normalize("NFC", name.stem[:-4] if is_ome else name.stem)
 
 
 def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = False) -> list[Path]:

@@ -25,6 +25,9 @@ _LEAST = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED
 _NAMES = {2: "RGB", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab"}
 _NAMES |= {32803: "raw sensor data"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_APERIO_YCBCR = 33003  # JPEG 2000 without its own conversion
+_SCALED = {529, 532}  # tags of YCbCr that is not that of JPEG
+_FROM_YCBCR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.float32)  # as in JPEG
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Colours:
 
     file: Reader
     request: Request
-    model: Literal["plain", "inverted", "cmyk"]
+    model: Literal["plain", "inverted", "cmyk", "ycbcr"]
     samples: int  # per px, those of colour; alpha not counted
     alpha: bool  # whether one more sample follows
     bits: int  # of a sample
@@ -77,6 +80,8 @@ class Colours:
         if self.model == "inverted" and samples.dtype.kind != "f":
             samples = self._inverted(samples)
         samples = self._widened(samples)
+        if self.model == "ycbcr":
+            return _rgb_of_ycbcr(samples)
         return self._rgb_of_cmyk(samples) if self.model == "cmyk" else samples
 
     def _inverted(self, samples: AnyArray) -> AnyArray:
@@ -109,6 +114,12 @@ class Colours:
         return colours.astype(inks.dtype)
 
 
+def _rgb_of_ycbcr(samples: AnyArray) -> AnyArray:
+    values = samples.astype(np.float32) - np.array([0, 128, 128], np.float32)
+    colours: AnyArray = np.rint(values @ _FROM_YCBCR.T)
+    return colours.clip(0, 255).astype(np.uint8)
+
+
 def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours:
     """Read from the tags of a page what its samples mean."""
     kind, samples = _kind(file, page), int(page.samplesperpixel)
@@ -118,9 +129,11 @@ def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colou
     alpha = _has_alpha(page, kind, samples)
     colours = samples - alpha
     palette = _palette(file, page, request, colours) if kind == _PALETTE else None
-    model: Literal["plain", "inverted", "cmyk"] = "inverted" if kind == _WHITE_IS_ZERO else "plain"
+    model: Literal["plain", "inverted", "cmyk", "ycbcr"] = "inverted" if kind == _WHITE_IS_ZERO else "plain"
     if kind == _SEPARATED and colours == _INKS:
         model = "cmyk"
+    if kind == _YCBCR:
+        model = "ycbcr"
     bits = _BYTE if np.ndim(page.bitspersample) else page.bitspersample
     indices = kind == _PALETTE and palette is None
     spread = request.purpose != "labels" and not indices
@@ -132,8 +145,12 @@ def _kind(file: Reader, page: tifffile.TiffPage) -> int:
     kind, samples = int(page.photometric), int(page.samplesperpixel)
     if _PHOTOMETRIC not in page.tags:
         kind = _inferred(file, page)
-    if kind == _YCBCR and page.compression in _JPEGS:
+    if kind == _YCBCR and page.compression in _JPEGS and page.planarconfig == 1:
         return _RGB  # the JPEG decoder converts
+    if kind == _RGB and page.compression == _APERIO_YCBCR:
+        kind = _YCBCR  # whatever the tag says
+    if kind == _YCBCR and samples == 3 and page.dtype == np.uint8 and not _SCALED & set(page.tags.keys()):
+        return _YCBCR
     if kind == _SEPARATED and (page.tags.valueof(_INK_SET, default=_CMYK) or _CMYK) != _CMYK:
         return _BLACK_IS_ZERO  # inks of their own are channels
     is_real = kind == _SEPARATED and np.dtype(page.dtype).kind != "u"
@@ -157,7 +174,7 @@ def _inferred(file: Reader, page: tifffile.TiffPage) -> int:
 def _has_alpha(page: tifffile.TiffPage, kind: int, samples: int) -> bool:
     """Say whether the one sample beyond those of the colours is an alpha channel."""
     stated = {_ASSOCIATED, _UNASSOCIATED} & {int(one) for one in page.extrasamples}
-    return samples == _LEAST[kind] + 1 and (kind in {_RGB, _PALETTE} or bool(stated))
+    return samples == _LEAST.get(kind, samples) + 1 and (kind in {_RGB, _PALETTE} or bool(stated))
 
 
 def _palette(file: Reader, page: tifffile.TiffPage, request: Request, colours: int) -> AnyArray | None:
