@@ -26,7 +26,7 @@ _NAMES = {2: "RGB", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab"
 _NAMES |= {32803: "raw sensor data"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _APERIO_YCBCR = 33003  # JPEG 2000 without its own conversion
-_SCALED = {529, 532}  # tags of YCbCr that is not that of JPEG
+_AS_IN_JPEG = {529: (0.299, 0.587, 0.114), 532: (0, 255, 128, 255, 128, 255)}  # tags of YCbCr
 _FROM_YCBCR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.float32)  # as in JPEG
 
 
@@ -149,7 +149,7 @@ def _kind(file: Reader, page: tifffile.TiffPage) -> int:
         return _RGB  # the JPEG decoder converts
     if kind == _RGB and page.compression == _APERIO_YCBCR:
         kind = _YCBCR  # whatever the tag says
-    if kind == _YCBCR and samples == 3 and page.dtype == np.uint8 and not _SCALED & set(page.tags.keys()):
+    if kind == _YCBCR and samples == 3 and page.dtype == np.uint8 and _is_as_in_jpeg(page):
         return _YCBCR
     if kind == _SEPARATED and (page.tags.valueof(_INK_SET, default=_CMYK) or _CMYK) != _CMYK:
         return _BLACK_IS_ZERO  # inks of their own are channels
@@ -158,6 +158,20 @@ def _kind(file: Reader, page: tifffile.TiffPage) -> int:
         got = f"{_NAMES.get(kind, f'photometric interpretation {kind}')} of {samples} samples of {page.dtype}"
         raise file.bad("be grey, RGB or CMYK", got, "Convert it to RGB in the program that made it.")
     return kind
+
+
+def _is_as_in_jpeg(page: tifffile.TiffPage) -> bool:
+    """Say whether luma coefficients and reference levels are those of JPEG, which are the default."""
+    for tag, usual in _AS_IN_JPEG.items():
+        stored = page.tags.valueof(tag)
+        if stored is None:
+            continue
+        numbers = np.array(stored, float)
+        if numbers.size == 2 * len(usual):  # ratios
+            numbers = numbers[::2] / numbers[1::2]
+        if not np.allclose(numbers, usual, atol=1e-3):
+            return False
+    return True
 
 
 def _inferred(file: Reader, page: tifffile.TiffPage) -> int:
