@@ -371,11 +371,61 @@ def test_an_invalid_limit_is_refused(put, value):
         read_image(put(encoded(".png", GREY)), max_pixels=value)
 
 
-def test_cmyk_jpeg_is_refused_with_the_fix(put):
-    data = bytearray(encoded(".jpg", COLOUR))
-    data[data.index(b"\xff\xc0") + 9] = 4
-    with pytest.raises(FileError, match=r"CMYK.*Convert it to RGB"):
-        read_image(put(bytes(data)))
+def test_cmyk_jpeg_is_converted_as_stated(put):
+    buffer = io.BytesIO()
+    inks = cv2.resize(rng.integers(0, 256, (4, 5, 4), np.uint8), (60, 40), interpolation=cv2.INTER_CUBIC)
+    Image.fromarray(inks, "CMYK").save(buffer, "JPEG", quality=95)
+    path = put(buffer.getvalue())
+    read = read_image(path)
+    assert image_shape(path) == read.shape == (40, 60, 3)
+    with Image.open(path) as opened:
+        stored = np.asarray(opened).astype(float)
+    light = 1 - stored / 255
+    assert np.abs(read - 255 * light[..., :3] * light[..., 3:]).max() <= 2
+
+
+def bmp_fields(words, masks) -> bytes:
+    """Write a BMP of words whose bits the masks share out, rows from below."""
+    bits = 8 * words.itemsize
+    height, width = words.shape
+    rows = np.zeros((height, -(-width * bits // 32) * 32 // bits), words.dtype)
+    rows[:, :width] = words[::-1]
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 3, rows.nbytes, *[0] * 4)
+    head += struct.pack("<3I", *masks)
+    start = 14 + len(head)
+    return b"BM" + struct.pack("<IHHI", start + rows.nbytes, 0, 0, start) + head + rows.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "masks"),
+    [
+        ("<u4", (0xFF, 0xFF00, 0xFF0000)),
+        ("<u4", (0xFF0000, 0xFF00, 0xFF)),
+        ("<u4", (0x3FF00000, 0xFFC00, 0x3FF)),
+        ("<u2", (0xF800, 0x7E0, 0x1F)),
+        ("<u2", (0x7C00, 0x3E0, 0x1F)),
+        ("<u2", (0xF, 0xF0, 0xF00)),
+    ],
+)
+def test_bit_fields_of_bmp(put, dtype, masks):
+    shifts = [(mask & -mask).bit_length() - 1 for mask in masks]
+    most = [mask >> shift for mask, shift in zip(masks, shifts, strict=True)]
+    values = np.stack([rng.integers(0, m + 1, (5, 7)) for m in most], axis=-1)
+    words = sum(values[..., i] << shifts[i] for i in range(3)).astype(dtype)
+    path = put(bmp_fields(words, masks), "image.bmp")
+    np.testing.assert_array_equal(read_image(path), np.rint(values * 255 / most).astype(np.uint8))
+    assert image_shape(path) == (5, 7, 3)
+    for length in (20, 40, 60, path.stat().st_size - 1):
+        with pytest.raises(FileError, match="image"):
+            read_image(put(path.read_bytes()[:length], "cut.bmp"))
+
+
+@pytest.mark.parametrize(
+    "masks", [(0xFF, 0x5500, 0xFF0000), (0xFF, 0xFF, 0xFF0000), (0xFF, 0xFFF0, 0xFF0000)]
+)
+def test_bit_fields_that_overlap_or_have_gaps_are_refused(put, masks):
+    with pytest.raises(FileError, match="bit fields"):
+        read_image(put(bmp_fields(np.zeros((4, 4), "<u4"), masks)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -172,6 +172,14 @@ def check_opaque(file: Reader, alpha: AnyArray, *, drop: bool, bits: int | None 
         raise file.bad("be opaque", f"an alpha or extra channel that goes down to {alpha.min()}", fix)
 
 
+def rgb_of_cmyk(inks: AnyArray, bits: int) -> AnyArray:
+    """Multiply what the inks leave of white: (m - c) (m - k) / m, rounded; no profile is applied."""
+    most = 2**bits - 1
+    paper = most - np.minimum(inks, most).astype(np.uint64)
+    colours: AnyArray = (paper[..., :3] * paper[..., 3:] + most // 2) // most
+    return colours.astype(inks.dtype)
+
+
 def exif_orientation(exif: bytes) -> int:
     """Find the orientation in an Exif block that begins with its TIFF header."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])

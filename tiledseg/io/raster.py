@@ -12,7 +12,8 @@ import numpy as np
 import simplejpeg
 from PIL import BmpImagePlugin, JpegImagePlugin, WebPImagePlugin
 
-from tiledseg.io.file import check_opaque, exif_orientation, is_turned, upright
+from tiledseg.io.bmp import bit_fields
+from tiledseg.io.file import check_opaque, exif_orientation, is_turned, rgb_of_cmyk, upright
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,8 @@ _END_OF_JPEG, _SCAN_OF_JPEG = b"\xff\xd9", b"\xff\xda"
 _PROFILE = b"ICC_PROFILE\0"
 _PIXELS_PER_BYTE = 1024  # of a JPEG; one bit per block of 64 px would be 512
 _MOST_SCANS = 50  # of a JPEG: each scan takes time for every px; encoders write about 10
+_Bmp = BmpImagePlugin.BmpImageFile
+_JPEG_COLOURS = {"L": "GRAY", "CMYK": "CMYK"}
 _SHOWN = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WebP"}
 _PILLOW_ERRORS = (SyntaxError, OSError, ValueError, OverflowError, EOFError, IndexError, struct.error)
 
@@ -215,16 +218,18 @@ def _jpeg_header(file: Reader, max_pixels: int) -> _Header:
     file.check_size(height, width, max_pixels)
     if height * width > file.size * _PIXELS_PER_BYTE:
         raise file.damaged(f"{file.size} bytes for {height}x{width} px")
-    if image.mode not in {"L", "RGB"}:
+    if image.mode not in {"L", "RGB", "CMYK"}:
         fix = "Convert it to RGB in the program that made it, and export it as PNG or TIFF."
-        raise file.bad("be grey or RGB", f"a JPEG of {len(image.getbands())} channels ({image.mode})", fix)
+        raise file.bad("be grey, RGB or CMYK", f"a JPEG of {len(image.getbands())} channels", fix)
     exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    return _Header("jpeg", height, width, len(image.getbands()), orientation=exif_orientation(exif))
+    channels = 1 if image.mode == "L" else 3
+    return _Header("jpeg", height, width, channels, orientation=exif_orientation(exif))
 
 
 def _decoded_jpeg(file: Reader, header: _Header, request: Request) -> AnyArray:  # noqa: ARG001
     data = file.take(0, file.size)
-    start = _probed(file, _JpegFile).fp.tell()  # of the first scan's data
+    image = _probed(file, _JpegFile)
+    start = image.fp.tell()  # of the first scan's data
     end = data.find(_END_OF_JPEG, start)
     if end < 0:
         raise file.damaged(f"a JPEG of {file.size} bytes without its end-of-image marker")
@@ -235,10 +240,12 @@ def _decoded_jpeg(file: Reader, header: _Header, request: Request) -> AnyArray: 
     if _PROFILE in data[:start]:  # colour profiles are not applied; libjpeg warns of a damaged one
         data = data[:start].replace(_PROFILE, _PROFILE.lower()) + data[start:]
     try:  # strict: otherwise libjpeg repairs damaged data and only warns
-        colours = "GRAY" if header.channels == 1 else "RGB"
+        colours = _JPEG_COLOURS.get(image.mode, "RGB")
         pixels: AnyArray = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
     except ValueError as error:
         raise file.damaged(f"libjpeg's warning: {error}") from None
+    if image.mode == "CMYK":  # stored inverted, as Adobe does and Pillow assumes
+        return rgb_of_cmyk(255 - pixels, 8)
     return pixels[..., 0] if header.channels == 1 else pixels
 
 
@@ -246,7 +253,14 @@ def _decoded_jpeg(file: Reader, header: _Header, request: Request) -> AnyArray: 
 
 
 def _bmp_header(file: Reader, max_pixels: int) -> _Header:
-    image = _probed(file, BmpImagePlugin.BmpImageFile)
+    fields = bit_fields(file)
+    if fields is not None:
+        file.check_size(fields.height, fields.width, max_pixels)
+        if fields.end > file.size:
+            raise file.damaged(f"{file.size} bytes where {fields.end} are declared")
+        alphas: Literal["plane", "none"] = "plane" if len(fields.masks) > 3 else "none"
+        return _Header("bmp", fields.height, fields.width, 3, alpha=alphas)
+    image = _probed(file, _Bmp)
     width, height = image.size
     file.check_size(height, width, max_pixels)
     tile = image.tile[0]
@@ -272,9 +286,9 @@ def _bmp_palette(image: ImageFile.ImageFile) -> AnyArray | None:
 
 
 def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
-    image = _probed(file, BmpImagePlugin.BmpImageFile)
+    fields = bit_fields(file)
     try:
-        pixels: AnyArray = np.array(image)
+        pixels: AnyArray = fields.pixels(file) if fields else np.array(_probed(file, _Bmp))
     except _PILLOW_ERRORS as error:
         raise file.damaged(f"Pillow's error {error}") from None
     pixels = _opaque(file, pixels, header, request)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tiledseg.io.file import check_opaque
+from tiledseg.io.file import check_opaque, rgb_of_cmyk
 
 if TYPE_CHECKING:
     import tifffile
@@ -82,7 +82,7 @@ class Colours:
         samples = self._widened(samples)
         if self.model == "ycbcr":
             return _rgb_of_ycbcr(samples)
-        return self._rgb_of_cmyk(samples) if self.model == "cmyk" else samples
+        return rgb_of_cmyk(samples, max(self.bits, _BYTE)) if self.model == "cmyk" else samples
 
     def _inverted(self, samples: AnyArray) -> AnyArray:
         if samples.dtype.kind == "b" or self.bits >= 8 * samples.dtype.itemsize:
@@ -105,13 +105,6 @@ class Colours:
             raise self.file.damaged("a palette that is too short")
         found: AnyArray = np.take(palette, indices.astype(np.intp), axis=0)
         return found.reshape(*indices.shape, -1)
-
-    def _rgb_of_cmyk(self, inks: AnyArray) -> AnyArray:
-        """Multiply what the inks leave of white: (m - c) (m - k) / m, rounded; no profile is applied."""
-        most = 2 ** max(self.bits, _BYTE) - 1
-        paper = most - np.minimum(inks, most).astype(np.uint64)
-        colours: AnyArray = (paper[..., :3] * paper[..., 3:] + most // 2) // most
-        return colours.astype(inks.dtype)
 
 
 def _rgb_of_ycbcr(samples: AnyArray) -> AnyArray:
