@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +68,8 @@ def bit_fields(file: Reader) -> BitFields | None:
     masks = masks if all(masks) else masks[:3]
     if not all(masks):  # Pillow knows what some writers mean
         return None
-    if any(not _is_run(mask, bits) for mask in masks) or any(a & b for a in masks for b in masks if a != b):
+    overlap = sum(masks) != reduce(or_, masks)
+    if overlap or not all(_is_run(mask, bits) for mask in masks):
         raise file.damaged(f"bit fields {[hex(mask) for mask in masks]} of {bits}-bit words")
     return BitFields(abs(height), width, height > 0, bits, offset, masks)
 
