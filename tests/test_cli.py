@@ -41,7 +41,7 @@ def start(*arguments: str | os.PathLike[str] | bytes, **options: object) -> subp
 def run(*arguments: str | os.PathLike[str] | bytes) -> tuple[int, str, str]:
     """Run the command line to its end: exit code, standard output, standard error."""
     process = start(*arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     return process.returncode, out.decode(), err.decode()
 
 
@@ -366,7 +366,7 @@ def test_an_interrupted_run_saves_finished_results(
     while not (masks.is_dir() and any(masks.glob("*.png"))) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == code, err.decode()
     assert "finished results are saved" in err.decode()
     assert "Traceback" not in err.decode()
@@ -381,7 +381,7 @@ def test_a_closed_pipe_is_no_error(bundle: Path) -> None:
     os.close(reading)
     process = start("plan", bundle, "64x96", stdout=writing)
     os.close(writing)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == 141
     assert err == b""
 

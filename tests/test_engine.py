@@ -285,7 +285,7 @@ child()
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")
 def test_a_fork_is_refused_after_the_backend_has_computed():
     run = [sys.executable, "-W", "ignore", "-c", FORK]
-    shown = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300).stdout
+    shown = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     *allowed, built, used, new = shown.splitlines()
     assert allowed == ["(40, 40, 1)"] * 2
     for line in (built, used, new):

@@ -55,7 +55,7 @@ class Meeting(Slow):
     def begin(self, what, meeting):
         self.counts[what] += 1
         if self.counts[what] == meeting:
-            self.met.wait(60)  # raises BrokenBarrierError if the others do not come
+            self.met.wait(600)  # raises BrokenBarrierError if the others do not come
 
     def __getitem__(self, key):
         self.begin("read", 3)
@@ -249,7 +249,7 @@ def together(calls):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join()
     return [found[key] for key in range(len(calls))]
 
 

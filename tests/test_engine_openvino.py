@@ -149,7 +149,7 @@ except KeyboardInterrupt:
 
 def test_control_c_works_after_networks_are_freed_in_any_order(request):
     command = [sys.executable, "-c", FREED, str(request.path.parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("interrupted\n")
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings(  # Keras' own way of reading its variab
 
 LITE0 = Path(__file__).parents[1] / "examples" / "lite0.py"
 MOBILE = {"name": "encoder_unet", "encoder": "mobilenet", "decoder_filters": (8, 8, 8, 8, 8)}
+CUT = MOBILE | {"decoder_filters": (8, 8, 8)}
 
 
 def names(kind: object) -> set[str]:
@@ -174,7 +175,7 @@ def test_weights_in_safetensors_are_copied(mobilenet, tmp_path):
 
 def test_an_encoder_that_is_cut_off_takes_the_weights_of_the_whole_one(mobilenet, tmp_path):
     arrays = {variable.path: variable.numpy() for variable in mobilenet.weights}
-    cut = MOBILE | {"decoder_filters": (8, 8, 8), "encoder_weights": str(tmp_path / "pretrained.safetensors")}
+    cut = CUT | {"encoder_weights": str(tmp_path / "pretrained.safetensors")}
     save_file(arrays, tmp_path / "pretrained.safetensors")
     for variable in encoder_of(cut).weights:
         np.testing.assert_array_equal(variable, arrays[variable.path])
@@ -204,7 +205,7 @@ def test_lite_weights_of_pytorch_get_the_names_and_axes_of_the_encoder(tmp_path)
 
 def test_keras_has_no_weights_of_the_lite_encoder():
     with pytest.raises(FileError, match=r"must be a \.safetensors file"):
-        encoder_of(MOBILE | {"encoder": "efficientnet-lite0", "encoder_weights": "imagenet"})
+        encoder_of(CUT | {"encoder": "efficientnet-lite0", "encoder_weights": "imagenet"})
 
 
 def test_published_weights_are_loaded_by_keras(mobilenet, tmp_path, monkeypatch):
@@ -229,7 +230,7 @@ def test_without_a_connection_the_error_advises_a_file(monkeypatch):
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", unreachable)
     with pytest.raises(FileError, match=r"available from Keras; got OSError: no route.*Give the path"):
-        build_model(MOBILE | {"encoder_weights": "imagenet", "input_shape": (64, 64, 3)})
+        build_model(CUT | {"encoder_weights": "imagenet", "input_shape": (64, 64, 3)})
 
 
 def damaged(arrays: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
@@ -260,12 +261,12 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, mobilenet):
     for name in ("cut.safetensors", "cut.weights.h5", "cut.keras"):
         (tmp_path / name).write_bytes(b"\x08\0\0\0\0\0\0\0 not it")
         with pytest.raises(FileError, match="encoder_weights"):
-            encoder_of(MOBILE, encoder_weights=str(tmp_path / name))
+            encoder_of(CUT, encoder_weights=str(tmp_path / name))
     with pytest.raises(FileError, match="must be a file; got nothing"):
-        encoder_of(MOBILE, encoder_weights=str(tmp_path / "gone.keras"))
+        encoder_of(CUT, encoder_weights=str(tmp_path / "gone.keras"))
     mobilenet.save_weights(tmp_path / "other.weights.h5")
     with pytest.raises(FileError, match="MobileNetV2 without its top"):
-        encoder_of(MOBILE | {"encoder": "mobilenetv2"}, encoder_weights=str(tmp_path / "other.weights.h5"))
+        encoder_of(CUT | {"encoder": "mobilenetv2"}, encoder_weights=str(tmp_path / "other.weights.h5"))
 
 
 @pytest.mark.slow
@@ -307,7 +308,7 @@ def test_encoder_settings_that_cannot_be_used_are_refused(changes, message):
 def test_a_bundle_loads_without_the_file_of_pretrained_weights(mobilenet, tmp_path):
     path = tmp_path / "pretrained.weights.h5"
     mobilenet.save_weights(path)
-    config = EncoderUNetConfig(**MOBILE, encoder_weights=str(path), input_shape=(64, 64, 3))
+    config = EncoderUNetConfig(**CUT, encoder_weights=str(path), input_shape=(64, 64, 3))
     segmenter = Segmenter(build_model(config), config, ("cell",), config.preprocessing)
     folder = segmenter.save(tmp_path / "bundle")
     path.unlink()
@@ -380,7 +381,7 @@ def test_same_seed_same_weights_whether_the_layers_are_cached_or_not():
     networks = []
     for seed in (3, 3, 4):
         keras.utils.set_random_seed(seed)
-        networks.append(encoder_of(MOBILE))
+        networks.append(encoder_of(CUT))
     first, again, other = (network.get_weights()[0] for network in networks)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -171,7 +171,7 @@ def test_killed_workers_change_nothing(kills: int, client: distributed.Client, t
     image = da.from_array(IMAGE, chunks=(200, 300, 3))
     straight = ts.tiled_predict(mean, image, TILING).compute(scheduler="synchronous")
     lazy = ts.tiled_predict(killing(tmp_path, kills), image, TILING)
-    np.testing.assert_array_equal(client.compute(lazy).result(timeout=120), straight)
+    np.testing.assert_array_equal(client.compute(lazy).result(), straight)
     assert len(list(tmp_path.iterdir())) == kills
 
 
@@ -230,7 +230,7 @@ def test_a_bundle_is_loaded_by_its_digest_on_each_worker(client: distributed.Cli
     assert (read_image(tmp_path / "out" / "masks" / "a.png") != expected).mean() < 1e-3
     lazy = ts.tiled_predict(reference, da.from_array(IMAGE, chunks=300))
     local = ts.tiled_predict(segmenter, IMAGE)
-    np.testing.assert_allclose(client.compute(lazy).result(timeout=240), local, atol=1e-5)
+    np.testing.assert_allclose(client.compute(lazy).result(), local, atol=1e-5)
     segmenter.changed(threshold=0.7).save(tmp_path / "bundle", overwrite=True)
     with pytest.raises(BundleError, match="must be the bundle with digest"):
         BundleReference(str(tmp_path / "bundle"), "0" * 64).load()
