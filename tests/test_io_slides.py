@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tiledseg.errors import FileError
+from tiledseg.errors import FileError, SettingError
 from tiledseg.io import PixelSize, open_image, read_image
 
 rng = np.random.default_rng(0)
@@ -41,6 +41,18 @@ def test_the_scan_of_a_slide_is_read_with_its_levels(svs):
             assert image.levels == ((128, 192), (32, 48))
             assert image.pixel_size == PixelSize(2.0, 2.0)
             np.testing.assert_array_equal(image[:, :], SCAN[::4, ::4])
+
+
+def test_read_image_takes_what_open_image_takes(svs, tmp_path):
+    np.testing.assert_array_equal(read_image(svs, level=1), SCAN[::4, ::4])
+    np.testing.assert_array_equal(read_image(svs, channels=(2, 0)), SCAN[..., [2, 0]])
+    stack = np.moveaxis(SCAN, 2, 0).copy()
+    tifffile.imwrite(tmp_path / "z.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    np.testing.assert_array_equal(read_image(tmp_path / "z.tif", at={"z": 1}), stack[1])
+    with pytest.raises(FileError, match="level 2"):
+        read_image(svs, level=2)
+    with pytest.raises(SettingError, match="max_pixels"):
+        read_image(svs, level=1, max_pixels=0)
 
 
 def test_label_macro_and_thumbnail_are_chosen_by_page(svs):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from tiledseg.errors import FileError
 from tiledseg.io import image_shape, open_image, read_image, read_mask
 
+REAL_FILES = Path(os.environ.get("TILEDSEG_DATA", "missing"), "files")
 rng = np.random.default_rng(5)
 GREY = rng.integers(0, 256, (40, 70), np.uint8)
 COLOUR = rng.integers(0, 256, (40, 70, 3), np.uint8)
@@ -230,3 +233,31 @@ def test_complex_numbers_are_refused(put):
 def test_floats_with_0_as_white_are_as_stored(put):
     image = rng.random((8, 9)).astype(np.float32)
     np.testing.assert_array_equal(read_image(put(tiff(image, photometric="miniswhite"))), image)
+
+
+@pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real files of TILEDSEG_DATA are missing")
+def test_real_files_are_read_as_by_tifffile():
+    equal, refused = 0, []
+    for path in sorted(one for one in REAL_FILES.rglob("*") if one.suffix.lower() in {".tif", ".tiff"}):
+        try:
+            with tifffile.TiffFile(path) as opened:
+                page, count = opened.pages.first, len(opened.series)
+                expected = opened.asarray()
+                plain = int(page.photometric) in {1, 2} and page.bitspersample in {8, 16, 32, 64}
+                turned = page.tags.valueof(274, default=1) != 1
+                several = count > 1 or len(opened.pages) > 1
+        except Exception:  # noqa: BLE001  what tifffile cannot read is no comparison
+            continue
+        if not plain or turned or several or not expected.size or "multiples" in str(path):
+            continue
+        try:
+            found = read_image(path, alpha="keep")
+        except FileError:
+            refused.append(path.name)
+            continue
+        if page.planarconfig == 2 and expected.ndim == 3:
+            expected = np.moveaxis(expected, 0, -1)
+        np.testing.assert_array_equal(np.squeeze(found), np.squeeze(expected), err_msg=path.name)
+        equal += 1
+    assert equal >= 80
+    assert refused == ["tiff_wrong_bits_per_sample.tiff"]  # its strip ends beyond the end of the file

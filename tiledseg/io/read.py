@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from tiledseg.io.tiff import read_tiff, tiff_shape
 from tiledseg.io.zarr import is_zarr
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy.typing as npt
 
     from tiledseg._types import AnyArray, FloatArray, PathLike
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
 _LARGEST = 255
 
 
-def read_image(
+def read_image(  # noqa: PLR0913  what a file can hold several of
     path: PathLike,
     *,
+    level: int = 0,
+    channels: int | Sequence[int] | None = None,
+    at: Mapping[str, int] | None = None,
     page: int | None = None,
     max_pixels: int = MAX_PIXELS,
     alpha: Alpha = "refuse",
@@ -46,6 +51,12 @@ def read_image(
     ----------
     path : str or PathLike
         A regular file.
+    level : int
+        Which level of a pyramid: 0 for the image, 1 and up for its smaller copies.
+    channels : int or sequence of int, optional
+        The channels to read, from 0, in the order given; all where it is None.
+    at : mapping, optional
+        Place along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
     page : int, optional
         Which page of a TIFF to read, from 0; needed where there are several. Smaller copies of another page
         (pyramids) do not count as images, but they are numbered too.
@@ -76,7 +87,12 @@ def read_image(
     image_shape : Read the shape alone.
     """
     one_of("alpha", alpha, ("refuse", "drop", "keep"))
-    return _pixels(path, Request(page, max_pixels, alpha))
+    if level == 0 and channels is None and at is None:
+        return _pixels(path, Request(page, max_pixels, alpha))
+    check_max_pixels(max_pixels)
+    options: dict[str, Any] = {"level": level, "channels": channels, "at": at, "page": page}
+    with open_image(path, max_pixels=max_pixels, alpha=alpha, **options) as image:
+        return np.asarray(image)
 
 
 def read_mask(

@@ -221,7 +221,7 @@ class _Image:
         pages = images_of(self._directories)
         if len(pages) == 1:
             series = self._tiff.series[0]
-            fix = "Choose a plane with open_image and its `at`."
+            fix = "Choose a plane with the `at` of read_image or open_image."
             return self._file.bad("hold one image", f"axes {series.axes} of shape {series.shape}", fix)
         sizes = listed([f"{page.index} ({page.height}x{page.width} px)" for page in pages], _LISTED)
         return self._file.bad(
