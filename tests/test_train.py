@@ -664,7 +664,7 @@ def test_a_run_with_a_checkpoint_no_longer_needs_its_start(trained, tmp_path):
 def test_a_start_that_does_not_fit_is_refused_before_any_folder_is_made(trained, tmp_path):
     start = str(trained[1].run_dir / "best")
     wider = settings(tmp_path, start_from=start, network=NORMED.changed(base_filters=8))
-    with pytest.raises(SettingError, match="`start_from` must hold weights for `network`"):
+    with pytest.raises(SettingError, match="`start_from` must contain weights for `network`"):
         Trainer(wider).fit(blobs(1, 2), blobs(8), progress=False)
     with pytest.raises(BundleError, match="nowhere"):
         Trainer(settings(tmp_path, start_from="nowhere")).fit(blobs(1, 2), blobs(8), progress=False)

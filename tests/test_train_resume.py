@@ -225,7 +225,7 @@ def test_other_data_are_refused_by_name(copy, folder):
     train, valid = pairs(folder)
     with pytest.raises(SettingError, match="others: valid"):
         Trainer.resume(copy, train, [(np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.uint8))])
-    with pytest.raises(SettingError, match="more, or fewer"):
+    with pytest.raises(SettingError, match="another number of pairs"):
         Trainer.resume(copy, train[:2], valid)
 
 

@@ -38,7 +38,7 @@ Trust: TypeAlias = Annotated[
 
 def check_model(model: str, *, trust: bool) -> None:
     """Check a model's path without Keras, which takes seconds to load."""
-    path = models.shipped_or(model)
+    path = models.model_path(model)
     if not path.exists():
         raise invalid(
             BundleError, str(path), must="be a bundle's folder", got="no such folder", fix="Check the path."
@@ -52,7 +52,7 @@ def check_model(model: str, *, trust: bool) -> None:
 
 def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> None:
     """Check tiling options against a bundle's tiling, without Keras."""
-    given, path = settings.given.get("tiling"), models.shipped_or(model)
+    given, path = settings.given.get("tiling"), models.model_path(model)
     if given and base is not None:
         merged(base, given)
     elif given and path.is_dir():

@@ -1,4 +1,4 @@
-"""The networks of ``keras.applications`` that can be encoders: where to tap them, how they are built."""
+"""Networks of ``keras.applications`` that serve as encoders: where to tap them, how to build them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from inspect import signature
 from typing import Any, TypeAlias
 
 from tiledseg._backend import keras
+from tiledseg.models.blocks import MOMENTUM
 
 Layers: TypeAlias = dict[str, dict[str, Any]]
 """Configurations of layers by name, in the order of computation."""
 
 IMAGE = "image"
-_MOMENTUM = 0.9  # as in the other blocks: Keras' own lags for hundreds of steps
-_PUBLISHED = (224, 224, 3)  # at another size Keras warns
+_PUBLISHED_SHAPE = (224, 224, 3)  # at another size Keras warns
 _PREPROCESSING = frozenset({"Rescaling", "Normalization"})
 
 
@@ -26,15 +26,15 @@ _PREPROCESSING = frozenset({"Rescaling", "Normalization"})
 class Backbone:
     """A network of ``keras.applications`` as an encoder."""
 
-    # A tap is the last map of its size: the input of the layer or block that shrinks it. It is never
-    # inside a block, where the channels are widened or narrowed.
+    # A tap is the last map of its size: the input of the layer or block that reduces the size. It is
+    # never inside a block, where the number of channels differs.
 
     source: str  # its name in ``keras.applications``
     # layers whose input is a tap, the finest first; the last tap is the backbone's output
     taps: tuple[str, ...]
     first: int = 2  # stride of the first tap; it doubles from tap to tap
-    bgr: bool = False  # whether its published weights take the channels in the order blue, green, red
-    lite: bool = False  # whether it is brought into the lite form: without squeeze-and-excite, with ReLU6
+    bgr: bool = False  # whether its published weights expect the channels in the order blue, green, red
+    lite: bool = False  # whether to build its lite form: without squeeze-and-excite, with ReLU6
 
 
 def _efficientnets() -> dict[str, Backbone]:
@@ -86,38 +86,37 @@ def _others() -> dict[str, Backbone]:
         )
         for size in ("tiny", "small", "base", "large", "xlarge")
     }
-    halved = ("block2_sepconv1", "block3_sepconv1_act", "block4_sepconv1_act", "block13_sepconv1_act")
-    poolings = tuple(f"max_pooling2d_{n}" for n in range(4))
+    xception = ("block2_sepconv1", "block3_sepconv1_act", "block4_sepconv1_act", "block13_sepconv1_act")
+    inception = tuple(f"max_pooling2d_{n}" for n in range(4))
     return {
         **vggs,
         **densenets,
         **convnexts,
-        "xception": Backbone("Xception", halved),
-        "inceptionv3": Backbone("InceptionV3", poolings),
-        "inceptionresnetv2": Backbone("InceptionResNetV2", poolings),
+        "xception": Backbone("Xception", xception),
+        "inceptionv3": Backbone("InceptionV3", inception),
+        "inceptionresnetv2": Backbone("InceptionResNetV2", inception),
     }
 
 
 BACKBONES: dict[str, Backbone] = {**_efficientnets(), **_resnets(), **_mobilenets(), **_others()}
-"""The backbones by the names that settings have for them."""
+"""The backbones by their names in the settings."""
 
 
 def from_keras(backbone: Backbone, channels: int, weights: str | None = None) -> keras.Model:
     """Build a backbone as ``keras.applications`` does, without its top."""
-    kind = getattr(keras.applications, backbone.source)
-    options = (
-        {"include_preprocessing": False} if "include_preprocessing" in signature(kind).parameters else {}
-    )
+    build = getattr(keras.applications, backbone.source)
+    name = "include_preprocessing"
+    options = {name: False} if name in signature(build).parameters else {}
     if weights:
-        return kind(include_top=False, weights=weights, input_shape=_PUBLISHED, **options)
+        return build(include_top=False, weights=weights, input_shape=_PUBLISHED_SHAPE, **options)
     image = keras.layers.Input((None, None, channels))
-    return kind(include_top=False, weights=None, input_tensor=image, **options)
+    return build(include_top=False, weights=None, input_tensor=image, **options)
 
 
 def layers_of(backbone: Backbone, channels: int) -> Layers:
-    """Give the layers of a backbone, the same in every process and at any size of image."""
-    # Names that Keras numbers are counted from 0 within the network; its own preprocessing is
-    # dropped; windows that overlap are padded, so that the maps halve exactly.
+    """Return the layers of a backbone, the same in every process and for any image size."""
+    # Layers that Keras numbers are numbered from 0 within the network. Keras' own preprocessing is
+    # dropped. Overlapping windows are padded, so that each stride of 2 gives exactly half the size.
     return deepcopy(_cached_layers(backbone, channels))
 
 
@@ -138,8 +137,8 @@ def _cached_layers(backbone: Backbone, channels: int) -> Layers:
 
 
 def _configs(backbone: Backbone, channels: int) -> list[dict[str, Any]]:
-    """Build a backbone without giving its weights values."""
-    state = random.getstate()  # Keras draws seeds from it: the caller draws as before
+    """Return the configurations of a backbone's layers, without creating its weights."""
+    state = random.getstate()  # Keras draws seeds from Python's generator, which is the caller's
     try:
         with keras.StatelessScope(initialize_variables=False):
             layers: list[dict[str, Any]] = from_keras(backbone, channels).get_config()["layers"]
@@ -149,9 +148,9 @@ def _configs(backbone: Backbone, channels: int) -> list[dict[str, Any]]:
 
 
 def new_names(layers: list[dict[str, Any]], *, lite: bool = False) -> dict[str, str]:
-    """Name the layers of a network; those that Keras numbered are counted anew from 0."""
+    """Map the names of layers to new ones, in which numbers that Keras gave start at 0."""
     names: dict[str, str] = {}
-    counted: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for layer in layers:
         kind, name = layer["class_name"], layer["name"]
         stem = re.sub(r"_\d+$", "", name)
@@ -160,20 +159,20 @@ def new_names(layers: list[dict[str, Any]], *, lite: bool = False) -> dict[str, 
         elif _is_dropped(layer, lite=lite):
             names[name] = names[sources(layer)[0]]
         elif stem.replace("_", "") == kind.lower():
-            names[name] = f"{stem}_{counted.setdefault(stem, 0)}"
-            counted[stem] += 1
+            names[name] = f"{stem}_{counts.setdefault(stem, 0)}"
+            counts[stem] += 1
         else:
             names[name] = name
     return names
 
 
 def _is_dropped(layer: dict[str, Any], *, lite: bool) -> bool:
-    """Whether a layer is dropped: one that prepares pixels, or the squeeze-and-excite of a lite network."""
+    """Say whether a layer is dropped: preprocessing, or the squeeze-and-excite of a lite network."""
     return layer["class_name"] in _PREPROCESSING or (lite and "_se_" in layer["name"])
 
 
 def _normal_form(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """Leave out what depends on the process, on the size of the image or on the precision."""
+    """Return a layer's configuration without all that depends on process, image size or precision."""
     name = names[layer["name"]]
     return {
         **{key: layer[key] for key in ("module", "class_name", "registered_name")},
@@ -186,8 +185,8 @@ def _normal_form(layer: dict[str, Any], names: dict[str, str]) -> dict[str, Any]
 def _settings(layer: dict[str, Any], name: str) -> dict[str, Any]:
     settings = {key: value for key, value in layer["config"].items() if key != "dtype"} | {"name": name}
     if "momentum" in settings:
-        settings["momentum"] = _MOMENTUM
-    for part in settings.get("layers", ()):  # of a sequential network inside
+        settings["momentum"] = MOMENTUM
+    for part in settings.get("layers", ()):  # those of an inner sequential network
         inner = part["config"].get("name")
         part["config"] = _settings(part, f"{name}_{IMAGE}" if part["class_name"] == "InputLayer" else inner)
         part.pop("build_config", None)
@@ -205,25 +204,25 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401
 
 
 def sources(layer: dict[str, Any]) -> list[str]:
-    """Name the layers whose outputs a layer takes."""
+    """Return the names of the layers whose outputs a layer takes."""
     found: list[str] = []
 
-    def look(value: Any) -> None:  # noqa: ANN401
+    def collect(value: Any) -> None:  # noqa: ANN401
         if isinstance(value, dict):
             if "keras_history" in value:
                 found.append(value["keras_history"][0])
             for part in value.values():
-                look(part)
+                collect(part)
         elif isinstance(value, list | tuple):
             for part in value:
-                look(part)
+                collect(part)
 
-    look(layer["inbound_nodes"])
+    collect(layer["inbound_nodes"])
     return found
 
 
-def layers_behind(layers: Layers, outputs: list[str]) -> set[str]:
-    """Name the layers that some outputs are computed from."""
+def ancestors(layers: Layers, outputs: list[str]) -> set[str]:
+    """Return the names of the layers from which outputs are computed."""
     found = set(outputs)
     for name in reversed(layers):
         if name in found and name != IMAGE:
@@ -248,30 +247,29 @@ def _stride(settings: dict[str, Any]) -> int:
     return int(max(settings.get("strides", (1, 1))))
 
 
-def with_dilation(layers: Layers, most: int) -> Layers:
-    """Exchange the strides beyond a total stride for dilation (the à trous algorithm)."""
-    # At every second, fourth ... px the network then gives what it gave before: a window after a
-    # removed stride skips as many px as the stride did.
+def dilate(layers: Layers, max_stride: int) -> None:
+    """Replace all strides beyond a total stride by dilation (the à trous algorithm)."""
+    # The outputs at every second, fourth ... px stay the same: a window after a removed stride skips
+    # as many px as the stride did.
     strides, rates = {IMAGE: 1}, {IMAGE: 1}
-    takers = {sources(layer)[0]: layer for layer in layers.values() if layer["name"] != IMAGE}
+    consumers = {sources(layer)[0]: layer for layer in layers.values() if layer["name"] != IMAGE}
     for name, layer in layers.items():
         if name == IMAGE:
             continue
-        taken, settings = sources(layer), layer["config"]
-        rate, stride = (max(known[one] for one in taken) for known in (rates, strides))
+        inputs, settings = sources(layer), layer["config"]
+        rate, stride = (max(known[one] for one in inputs) for known in (rates, strides))
         if layer["class_name"] == "ZeroPadding2D":
-            window = takers[name]["config"]
-            if rate > 1 or stride * _stride(window) > most:
-                settings["padding"] = _spread(settings["padding"], _window(window), rate)
+            window = consumers[name]["config"]
+            if rate > 1 or stride * _stride(window) > max_stride:
+                settings["padding"] = _dilated_padding(settings["padding"], _window(window), rate)
         elif _window(settings) > 1 and "dilation_rate" in settings:
             settings["dilation_rate"] = [rate, rate]
-        gone = _stride(settings) if stride * _stride(settings) > most else 1
-        strides[name], rates[name] = stride * _stride(settings) // gone, rate * gone
-        if gone > 1:
+        removed = _stride(settings) if stride * _stride(settings) > max_stride else 1
+        strides[name], rates[name] = stride * _stride(settings) // removed, rate * removed
+        if removed > 1:
             settings["strides"] = [1, 1]
-    return layers
 
 
-def _spread(padding: Any, window: int, rate: int) -> list[list[int]]:  # noqa: ANN401
-    """Pad for a window without a stride, so that the map keeps its size."""
+def _dilated_padding(padding: Any, window: int, rate: int) -> list[list[int]]:  # noqa: ANN401
+    """Return the padding for a dilated window without a stride, so that the map keeps its size."""
     return [[before * rate, (window - 1 - before) * rate] for before, _ in padding]

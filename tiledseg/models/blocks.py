@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 INITIALIZER = "he_normal"
 
-_MOMENTUM = 0.9  # Keras' 0.99 lags for hundreds of steps: after short runs inference knew nothing yet
+MOMENTUM = 0.9  # of batch normalisation; with Keras' 0.99 the statistics are still wrong after short runs
 
 # The limits that the paper of batch renormalisation trains with (arXiv 1702.03275, section 4).
 _RENORM_LIMITS = {"rmax": 3.0, "rmin": 1 / 3, "dmax": 5.0}
-_MOST_GROUPS = 8
+_MAX_GROUPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ConvBlock:
     activation: str  # Keras name of the activation
     kernel: int = 3  # px
     dilation: int = 1  # px
-    dropout: float = 0.0  # fraction of the features that is dropped in training, in [0, 1)
+    dropout: float = 0.0  # fraction of the features to drop in training, in [0, 1)
 
     def __call__(self, x: Any) -> Any:  # noqa: ANN401  a symbolic tensor, which Keras does not type
         """Map x (N, h, w, C) to features (N, h, w, filters)."""
@@ -55,7 +55,7 @@ class ConvBlock:
 class ConvNorm:
     """A convolution, then a normalisation, then an activation."""
 
-    norm: str  # as for `normalised`
+    norm: str  # ``batch``, ``batch_renorm``, ``group``, ``instance`` or ``none``
     activation: str | None = "relu"  # Keras name of the activation; None for none
     kernel: int = 3  # px
     dilation: int = 1  # px
@@ -80,20 +80,20 @@ class ConvNorm:
 def normalised(x: Any, norm: str, name: str, *, scale: bool = True) -> Any:  # noqa: ANN401
     """Normalise features."""
     if norm == "batch":
-        return keras.layers.BatchNormalization(momentum=_MOMENTUM, scale=scale, name=name)(x)
+        return keras.layers.BatchNormalization(momentum=MOMENTUM, scale=scale, name=name)(x)
     if norm == "batch_renorm":
         return keras.layers.BatchNormalization(
-            momentum=_MOMENTUM, scale=scale, renorm=True, renorm_clipping=_RENORM_LIMITS, name=name
+            momentum=MOMENTUM, scale=scale, renorm=True, renorm_clipping=_RENORM_LIMITS, name=name
         )(x)
     if norm == "group":
-        return keras.layers.GroupNormalization(gcd(x.shape[-1], _MOST_GROUPS), scale=scale, name=name)(x)
+        return keras.layers.GroupNormalization(gcd(x.shape[-1], _MAX_GROUPS), scale=scale, name=name)(x)
     if norm == "instance":
         return keras.layers.GroupNormalization(-1, epsilon=1e-5, scale=scale, name=name)(x)
     return x
 
 
 def encoded(image: Any, levels: int, block: Callable[[Any, str, int], Any]) -> list[Any]:  # noqa: ANN401
-    """Give the features of every level, the finest first, the bridge last; `block(x, name, level)` each."""
+    """Return the features of each level, the finest first: `block(x, name, level)`, then pooling."""
     x, features = image, []
     for level in range(levels - 1):
         features.append(block(x, f"encoder_{level}", level))
@@ -102,18 +102,18 @@ def encoded(image: Any, levels: int, block: Callable[[Any, str, int], Any]) -> l
 
 
 def joined(x: Any, skip: Any, filters: int, name: str) -> Any:  # noqa: ANN401
-    """Enlarge coarser features by a transposed convolution and concatenate the skip, where there is one."""
+    """Enlarge coarser features by a transposed convolution, and concatenate the skip if there is one."""
     x = keras.layers.Conv2DTranspose(filters, 2, strides=2, name=f"{name}_up")(x)
     return x if skip is None else keras.layers.Concatenate(name=f"{name}_concat")([x, skip])
 
 
 def final_activation(classes: int, activation: str | None) -> str:
-    """Name the activation of the output."""
+    """Return the name of the output's activation."""
     return activation or ("sigmoid" if classes == 1 else "softmax")
 
 
 def head(x: Any, classes: int, activation: str | None, kernel: int = 1) -> Any:  # noqa: ANN401
-    """Map features to the output, in float32 whatever the precision of the rest."""
+    """Map features to the output, in float32 at any precision of the network."""
     activation = final_activation(classes, activation)
     return keras.layers.Conv2D(
         classes, kernel, padding="same", activation=activation, dtype="float32", name="output"

@@ -1,4 +1,4 @@
-"""What the builders of all architectures share: encoder, decoder, head, and how they meet."""
+"""The base class of all builders: it joins encoder, decoder and head to a network."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _Settings_co = TypeVar("_Settings_co", bound=ArchitectureConfig, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class SideOutput:
-    """An output besides the map, which has a loss of its own in training and is gone afterwards."""
+    """An additional output with its own loss, which exists in training only."""
 
     output: Any  # probabilities (N, h, w, K) of the input's size; or (N, K) for ``presence``
-    # what it is compared with: the mask, by the loss of the map; or whether a class is anywhere in
-    # the mask, by binary cross-entropy
+    # the truth: the mask, with the loss of the map; or whether each class occurs in the mask, with
+    # binary cross-entropy
     target: Literal["mask", "presence"] = "mask"
-    weight: float = 1.0  # factor of its loss; that of the map has 1
+    weight: float = 1.0  # factor of its loss; the map's own loss has 1
 
 
 @dataclass(frozen=True)
 class NetworkBuilder(ABC, Generic[_Settings_co]):
-    """Base of what builds a network from its settings.
+    """Base class of the builders, which make networks from settings.
 
-    A subclass gives `encode` and `decode`; `finish` where the output is more than a convolution
-    of 1 px; and `side_outputs` where training has more losses than that of the output. First values come
-    from Keras' generators: call ``keras.utils.set_random_seed`` before `build` for the same ones
-    each time.
+    A subclass defines `encode` and `decode`. It overrides `finish` if the output is more than a
+    convolution of 1 px, and `side_outputs` if training has additional losses. Initial weights come
+    from Keras' random generators: call ``keras.utils.set_random_seed`` before `build` to get the
+    same weights each time.
 
     Attributes
     ----------
@@ -67,12 +67,12 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
         Parameters
         ----------
         features : list of tensor
-            What `encode` gave.
+            The result of `encode`.
 
         Returns
         -------
         tensor
-            What `finish` takes: usually features (N, H, W, F).
+            The input of `finish`: usually features (N, H, W, F).
         """
 
     def finish(self, features: Any) -> Any:  # noqa: ANN401
@@ -81,7 +81,7 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
         Parameters
         ----------
         features : tensor
-            What `decode` gave.
+            The result of `decode`.
 
         Returns
         -------
@@ -96,21 +96,21 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
         Parameters
         ----------
         network : keras.Model
-            With random first values; one that is built blank is not filled.
+            A network with random weights. `build` with ``blank=True`` does not call this method.
         """
 
     def side_outputs(self, network: keras.Model) -> tuple[SideOutput, ...]:  # noqa: ARG002
-        """Name the outputs that training has besides the map.
+        """Return the additional outputs of training.
 
         Parameters
         ----------
         network : keras.Model
-            What `build` gave; side outputs take their features from its layers, by their names.
+            The result of `build`. Side outputs use the features of its layers, found by name.
 
         Returns
         -------
         tuple of SideOutput
-            None by default.
+            Empty by default.
         """
         return ()
 
@@ -120,8 +120,8 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
         Parameters
         ----------
         blank : bool
-            Whether all weights are zero, for a caller that fills them in; drawing random ones
-            takes seconds for a large network.
+            Whether all weights are zero, for a caller that sets them afterwards. Random weights
+            take seconds for a large network.
 
         Returns
         -------
@@ -133,19 +133,19 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
             network = self._network()
             self.fill(network)
             return network
-        with keras.StatelessScope():  # variables that are made in it get their values at its end
+        with keras.StatelessScope():  # new variables get their values at its end
             network = self._network()
             for variable in network.weights:
                 variable._initializer = keras.initializers.Zeros()
         return network
 
     def training_network(self, network: keras.Model) -> keras.Model:
-        """Give what is compiled and fitted to train a network: with side outputs, if it has any.
+        """Return the network to compile and fit: with side outputs, if there are any.
 
         Parameters
         ----------
         network : keras.Model
-            What `build` gave.
+            The result of `build`.
 
         Returns
         -------
@@ -153,21 +153,21 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
             The network itself, or one around it that shares its weights.
         """
         sides = self.side_outputs(network)
-        return _NetworkInTraining(network, sides) if sides else network
+        return _TrainingNetwork(network, sides) if sides else network
 
     def count(self) -> int:
-        """Count the parameters without making them.
+        """Count the parameters without creating them.
 
         Returns
         -------
         int
-            Parameters, those that are not trained counted in.
+            Number of parameters, including those that are not trained.
         """
         # A thread of its own: Keras keeps a list, per thread, of variables that still need values.
         with ThreadPoolExecutor(1) as thread:
-            return thread.submit(self._declared).result()
+            return thread.submit(self._count).result()
 
-    def _declared(self) -> int:
+    def _count(self) -> int:
         with keras.StatelessScope(initialize_variables=False):
             return int(self._network().count_params())
 
@@ -176,8 +176,8 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
         return keras.Model(image, self.finish(self.decode(self.encode(image))), name=self.config.name)
 
 
-class _NetworkInTraining(keras.Model):
-    """A network with side outputs, which has their losses added."""
+class _TrainingNetwork(keras.Model):
+    """A network with side outputs, whose losses are added to that of the map."""
 
     def __init__(self, network: keras.Model, sides: Sequence[SideOutput]) -> None:
         super().__init__(name=f"{network.name}_in_training")
@@ -204,12 +204,12 @@ class _NetworkInTraining(keras.Model):
         return loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ANN401
-        """Measure the map alone."""
+        """Compute the metrics of the map alone."""
         metrics: dict[str, Any] = super().compute_metrics(x, y, y_pred[0], sample_weight)
         return metrics
 
 
 def _presence_loss(y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
-    """Compare (N, K) with whether each class is anywhere in the mask (N, h, w, K)."""
+    """Compare (N, K) with whether each class occurs in the mask (N, h, w, K)."""
     present = keras.ops.cast(keras.ops.max(y_true, axis=(1, 2)) > 0.5, y_pred.dtype)
     return keras.ops.mean(keras.ops.binary_crossentropy(present, y_pred))

@@ -1,6 +1,6 @@
 """A bundle: a folder of ``config.json``, ``model.safetensors`` and a model card, written whole or not at all.
 
-Reading one executes nothing, and this module loads no Keras: whoever calls it brings the network.
+Reading a bundle executes nothing. This module does not import Keras: its callers pass the network.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _OPTIONAL = frozenset({"tta"})
 _LARGEST_CONFIG = 1_000_000  # bytes
 _LARGEST_HEADER = 10_000_000  # bytes
 
-# What does not change the outputs of a trained network.
-_OF_TRAINING = ("_initializer", "_regularizer", "_constraint")
+# Settings of layers that do not change the outputs of a trained network.
+_TRAINING_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
 _NOT_COMPARED = frozenset({"dtype", "trainable", "build_config", "seed", "batch_input_shape", "momentum"})
 
 
@@ -52,7 +52,7 @@ def write_bundle(
     *,
     overwrite: bool,
 ) -> Path:
-    """Write a network and the entries that describe it; all checks come before anything is made."""
+    """Write a network and the entries that describe it; all checks come before the first write."""
     try:
         target = Path(path_text(folder, "folder")).resolve()
         _check_target(target, overwrite=overwrite)
@@ -88,13 +88,13 @@ def _fill(partial: Path, weights: Mapping[str, FloatArray], entries: Mapping[str
     except SafetensorError as error:
         fix = "Free some space."
         raise invalid(FileError, str(partial), must="be writable", got=str(error), fix=fix) from None
-    sealed = {
+    config = {
         "format": _FORMAT,
         **entries,
         "written_with": {"tiledseg": __version__, "keras": version("keras")},
         "weights_sha256": sha256(partial / WEIGHTS),
     }
-    text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False).encode()
     if len(text) > _LARGEST_CONFIG:
         must = f"keep {CONFIG} under {_LARGEST_CONFIG} bytes"
         raise invalid(SettingError, "provenance", must=must, got=len(text), fix="Shorten it.")
@@ -152,7 +152,7 @@ def _card(entries: Mapping[str, Any], parameters: int) -> str:
     )
     height, width, channels = architecture["input_shape"]
     return _CARD.format(
-        labels=", ".join(_quoted(label) for label in entries["labels"]),
+        labels=", ".join(_escaped(label) for label in entries["labels"]),
         name=architecture["name"],
         parameters=parameters,
         channels=channels,
@@ -168,25 +168,25 @@ def _card(entries: Mapping[str, Any], parameters: int) -> str:
     )
 
 
-def _quoted(label: str) -> str:
-    """Keep a label on its line and inside its cell of a table."""
+def _escaped(label: str) -> str:
+    """Escape a label, so that it stays on one line and in one cell of a table."""
     return json.dumps(label, ensure_ascii=False).replace("|", "\\|")
 
 
 def _indented(settings: object) -> str:
-    """Indent JSON by four, which Markdown shows as it is, whatever it holds."""
+    """Format settings as JSON, indented by four, so that Markdown shows them verbatim."""
     lines = json.dumps(settings, indent=2, ensure_ascii=False).splitlines()
     return "\n".join(f"    {line}" for line in lines)
 
 
 def damaged(what: object, *, must: str, got: object) -> BundleError:
-    """Build the error of a file that only another copy of the bundle can replace."""
-    fix = "Copy the bundle again from where it came from."
+    """Return the error for a damaged file of a bundle."""
+    fix = "Copy the bundle again from its source."
     return invalid(BundleError, str(what), must=must, got=got, fix=fix)
 
 
 def _regular(path: Path) -> Path:
-    """Refuse pipes and devices, which reading could wait for without end."""
+    """Refuse pipes and devices: reading one could block forever."""
     if not path.is_file():
         raise damaged(path, must="be a file", got="something else" if path.exists() else "nothing")
     return path
@@ -198,32 +198,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     if path.stat().st_size > _LARGEST_CONFIG:
         raise damaged(path, must=f"have at most {_LARGEST_CONFIG} bytes", got=path.stat().st_size)
     try:
-        entries = json.loads(path.read_bytes(), parse_constant=_refused, object_pairs_hook=_without_repeats)
+        entries = json.loads(path.read_bytes(), parse_constant=_refuse, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise damaged(path, must="be JSON", got=str(error)) from None
     if not isinstance(entries, dict):
         raise damaged(path, must="be a mapping", got=type(entries).__name__)
     if entries.get("format") is True or entries.get("format") != _FORMAT:
-        got, fix = (
-            entries.get("format"),
-            "Load it with the version of tiledseg that saved it, or a later one.",
-        )
+        fix = "Load it with the version of tiledseg that saved it, or a later one."
+        got = entries.get("format")
         raise invalid(BundleError, f"{path}: format", must=f"be {_FORMAT}", got=got, fix=fix)
     for key in sorted(_KEYS ^ (entries.keys() - _OPTIONAL)):
         must, got = ("be present", "nothing") if key in _KEYS else ("not be present", "an entry")
-        raise invalid(
-            BundleError, f"{path}: {key}", must=must, got=got, fix=did_you_mean(key, _KEYS | _OPTIONAL)
-        )
+        fix = did_you_mean(key, _KEYS | _OPTIONAL)
+        raise invalid(BundleError, f"{path}: {key}", must=must, got=got, fix=fix)
     return entries
 
 
-def _refused(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) != len(pairs):
-        raise ValueError(f"a key is given twice among {[key for key, _ in pairs]}")
+        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs]}")
     return dict(pairs)
 
 
@@ -237,7 +234,8 @@ def read_network(folder: Path, digest: object, builder: NetworkBuilder[Any]) -> 
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         declared = sum(prod(shape) for shape in shapes.values())
         if declared != builder.count():
-            raise damaged(path, must=f"hold {builder.count()} parameters, as its architecture", got=declared)
+            must = f"contain {builder.count()} parameters, as its architecture does"
+            raise damaged(path, must=must, got=declared)
         network = builder.build(blank=True)
         _check_names(shapes, network, path)
         for variable in network.weights:
@@ -276,17 +274,17 @@ def _checked(values: Any, variable: Any, path: Path) -> FloatArray:  # noqa: ANN
             fix='Set "float32" or a mixed precision before loading.',
         )
     if values.dtype != np.float32 or not np.isfinite(values).all():
-        got = f"{values.dtype}, {_count_bad(values)}"
+        got = f"{values.dtype}, {_not_finite(values)}"
         raise damaged(f"{path}: {variable.path}", must="be finite and float32", got=got)
     return values  # type: ignore[no-any-return]
 
 
-def _count_bad(values: Any) -> str:  # noqa: ANN401
+def _not_finite(values: Any) -> str:  # noqa: ANN401
     return f"{np.count_nonzero(~np.isfinite(values))} of {values.size} not finite"
 
 
 def _weights_of(network: keras.Model, builder: NetworkBuilder[Any]) -> dict[str, FloatArray]:
-    """Collect all weights of a network, those that are not trained counted in."""
+    """Return all weights of a network, including those that are not trained."""
     _check_rebuilds(network, builder)
     weights = {variable.path: np.ascontiguousarray(variable.numpy()) for variable in network.weights}
     for path, values in weights.items():
@@ -295,7 +293,7 @@ def _weights_of(network: keras.Model, builder: NetworkBuilder[Any]) -> dict[str,
             raise invalid(ModelError, path, must="have float32 weights", got=str(values.dtype), fix=fix)
         if not np.isfinite(values).all():
             fix = "Training diverged: go back to an earlier checkpoint."
-            raise invalid(ModelError, path, must="have finite weights", got=_count_bad(values), fix=fix)
+            raise invalid(ModelError, path, must="have finite weights", got=_not_finite(values), fix=fix)
     return weights
 
 
@@ -309,32 +307,32 @@ def _check_rebuilds(network: keras.Model, builder: NetworkBuilder[Any]) -> None:
             "network",
             must="be one that `build_model` builds",
             got=type(network).__name__,
-            fix="Build it with `build_model` and copy the weights over.",
+            fix="Build it with `build_model` and copy the weights into it.",
         )
     found, wanted = (_compared(one.get_config()["layers"]) for one in (network, rebuilt))
     for layer, stated in zip(found, wanted, strict=False):
         if layer != stated:
             name, got = f"network.{layer['name']}", _difference(layer, stated)
-            raise invalid(ModelError, name, must="be as its architecture states", got=got, fix=fix)
+            raise invalid(ModelError, name, must="be as its architecture defines it", got=got, fix=fix)
     if len(found) != len(wanted):
         must = f"have the {len(wanted)} layers of its architecture"
         raise invalid(ModelError, "network", must=must, got=len(found), fix=fix)
 
 
 def _compared(value: Any) -> Any:  # noqa: ANN401
-    """Leave out of the settings of layers what does not change the outputs of a trained network."""
+    """Return settings of layers without those that do not change the outputs of a trained network."""
     if isinstance(value, dict):
         return {
             key: _compared(part)
             for key, part in value.items()
-            if key not in _NOT_COMPARED and not key.endswith(_OF_TRAINING)
+            if key not in _NOT_COMPARED and not key.endswith(_TRAINING_SUFFIXES)
         }
     return [_compared(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _difference(layer: dict[str, Any], stated: dict[str, Any]) -> str:
-    """Name the first settings of a layer that differ."""
+    """Describe how a layer differs from the stated one."""
     if layer["name"] != stated["name"]:
-        return f"in the place of {stated['name']}"
+        return f"this layer instead of {stated['name']}"
     pairs = ((key, value, stated["config"].get(key)) for key, value in layer["config"].items())
     return ", ".join(f"{key}={a!r}, not {b!r}" for key, a, b in pairs if a != b) or "other connections"

@@ -1,4 +1,4 @@
-"""An encoder of ``keras.applications``: a network within the network, with a tap at each size."""
+"""The encoder of a network: a network of ``keras.applications`` with a tap at each size."""
 
 from __future__ import annotations
 
@@ -17,40 +17,39 @@ from tiledseg.models.backbones import (
     BACKBONES,
     IMAGE,
     Backbone,
+    ancestors,
+    dilate,
     from_keras,
-    layers_behind,
     layers_of,
     new_names,
     sources,
-    with_dilation,
 )
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
 
-_DEEPEST = 32  # total stride of every backbone
+_TOTAL_STRIDE = 32  # of every backbone
 _RGB = 3
-# What the published files of EfficientNet hold: Keras' builder takes the root of the variance again.
+# Mean and variance in the published files of EfficientNet; the latter are standard deviations, which Keras
+# compensates by a layer after the normalisation.
 _NORMALISED = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A network of ``keras.applications`` that gives the maps of each size."""
+    """A network of ``keras.applications`` that returns the last map of each size."""
 
     # It is a layer of the network, named ``encoder``: to freeze its weights in a first phase of
     # training, set ``network.get_layer("encoder").trainable = False``.
 
     name: str  # one of the backbones, such as ``efficientnet-b0``
     weights: str | None = None  # ``imagenet``, the path of a file of weights, or None
-    # total stride of the deepest map; where that is less than the backbone's 32, dilation replaces
-    # the missing strides
-    stride: int = _DEEPEST
-    halvings: int = 5  # how often the map halves before the backbone is cut off, at most 5
+    stride: int = _TOTAL_STRIDE  # of the deepest map; below 32, dilation replaces the other strides
+    depth: int = 5  # number of down-samplings by 2 that are used, at most 5
 
     @property
     def backbone(self) -> Backbone:
-        """The backbone."""
+        """The network in ``keras.applications``."""
         return BACKBONES[self.name]
 
     def __call__(self, image: Any) -> list[Any]:  # noqa: ANN401
@@ -63,9 +62,9 @@ class Encoder:
 
     @property
     def strides(self) -> list[int]:
-        """Strides of the features, the finest first; with dilation the deepest stand more than once."""
+        """Strides of the features, the finest first; with dilation the last one is repeated."""
         every = [self.backbone.first * 2**n for n in range(len(self.backbone.taps) + 1)]
-        return [min(stride, self.stride) for stride in every if stride <= 2**self.halvings]
+        return [min(stride, self.stride) for stride in every if stride <= 2**self.depth]
 
     def fill(self, network: keras.Model) -> None:
         """Copy pretrained weights into a network, if there are any."""
@@ -74,12 +73,12 @@ class Encoder:
 
     def _network(self, height: int | None, width: int | None, channels: int) -> keras.Model:
         layers = layers_of(self.backbone, channels)
-        if self.stride < _DEEPEST:
-            with_dilation(layers, self.stride)
+        if self.stride < _TOTAL_STRIDE:
+            dilate(layers, self.stride)
         layers[IMAGE]["config"]["batch_shape"] = [None, height, width, channels]
         taps = [sources(layers[name])[0] for name in self.backbone.taps]
         outputs = [*taps, next(reversed(layers))][: len(self.strides)]
-        needed = layers_behind(layers, outputs)
+        needed = ancestors(layers, outputs)
         return keras.Model.from_config(
             {
                 "name": "encoder",
@@ -92,12 +91,12 @@ class Encoder:
 
 @keras.saving.register_keras_serializable("tiledseg")
 class ReversedChannels(keras.layers.Layer):
-    """Reverses the channels: RGB becomes BGR."""
+    """Reverses the order of the channels: RGB becomes BGR."""
 
     looks_at = "px"
 
     def call(self, x: Any) -> Any:  # noqa: ANN401
-        """Map x (N, h, w, C) to the same in the other order."""
+        """Map x (N, h, w, C) to the same shape."""
         return keras.ops.flip(x, axis=-1)
 
 
@@ -109,15 +108,15 @@ def _fill(encoder: keras.Model, backbone: Backbone, weights: str) -> None:
         else _from_keras(backbone, weights)
     )
     wanted = {variable.path: variable for variable in encoder.weights}
-    beyond = layers_of(backbone, _RGB).keys() - {layer.name for layer in encoder.layers}
+    unused = layers_of(backbone, _RGB).keys() - {layer.name for layer in encoder.layers}
     for path in sorted(wanted.keys() | found.keys()):
-        if path.partition("/")[0] in beyond:
-            continue  # of the part that the encoder is cut off before
+        if path.partition("/")[0] in unused:
+            continue  # a layer of the backbone that this encoder does not have
         shapes = tuple(one[path].shape if path in one else "nothing" for one in (wanted, found))
         if shapes[0] != shapes[1]:
-            raise _unfit(weights, must=f"hold {shapes[0]} for {path}", got=shapes[1])
+            raise _unsuitable(weights, must=f"contain {shapes[0]} for {path}", got=shapes[1])
         if not np.isfinite(found[path]).all():
-            raise _unfit(weights, must=f"hold finite values for {path}", got="NaN or infinity")
+            raise _unsuitable(weights, must=f"contain finite values for {path}", got="NaN or infinity")
     for path, variable in wanted.items():
         variable.assign(found[path])
 
@@ -126,26 +125,27 @@ def _from_safetensors(weights: str) -> dict[str, AnyArray]:
     try:
         return load_file(_file(weights))
     except (OSError, SafetensorError) as error:
-        raise _unfit(weights, must="be a whole safetensors file", got=str(error)) from error
+        raise _unsuitable(weights, must="be a whole safetensors file", got=str(error)) from error
 
 
 def _from_keras(backbone: Backbone, weights: str) -> dict[str, AnyArray]:
-    """Let Keras read them into a network of its own, and name them as the encoder does."""
-    known = weights == "imagenet"
-    path = None if known else _file(weights)
+    """Let Keras load weights into its own network, and return them by their paths in the encoder."""
+    published = weights == "imagenet"
+    path = None if published else _file(weights)
     if backbone.lite:
-        raise _unfit(weights, must="be a .safetensors file: Keras has no lite networks", got=weights)
+        raise _unsuitable(weights, must="be a .safetensors file: Keras has no lite networks", got=weights)
     try:
-        network = from_keras(backbone, _RGB, weights="imagenet" if known else None)
+        network = from_keras(backbone, _RGB, weights="imagenet" if published else None)
         if path:
             network.load_weights(path)
     except Exception as error:  # no connection, a damaged file: Keras can raise anything
-        must = "be available from Keras" if known else f"hold weights of {backbone.source} without its top"
-        raise _unfit(weights, must=must, got=f"{type(error).__name__}: {error}") from error
-    return _named(network, weights)
+        wanted = f"contain weights of {backbone.source} without its top"
+        must = "be available from Keras" if published else wanted
+        raise _unsuitable(weights, must=must, got=f"{type(error).__name__}: {error}") from error
+    return _by_path(network, weights)
 
 
-def _named(network: keras.Model, weights: str) -> dict[str, AnyArray]:
+def _by_path(network: keras.Model, weights: str) -> dict[str, AnyArray]:
     names = new_names(network.get_config()["layers"])
     found = {}
     for layer in network.layers:
@@ -159,19 +159,19 @@ def _named(network: keras.Model, weights: str) -> dict[str, AnyArray]:
 
 
 def _check_normalisation(layer: Any, weights: str) -> None:  # noqa: ANN401
-    """Refuse a file that was trained with other pixels than `preprocessing` states."""
+    """Refuse weights that were trained with another normalisation than `preprocessing` states."""
     values = [np.ravel(layer.get_weights()[n]) for n in (0, 1)]
     if not all(np.allclose(*pair, atol=1e-3) for pair in zip(values, _NORMALISED, strict=True)):
-        raise _unfit(weights, must="normalise pixels as the published weights do", got=values)
+        raise _unsuitable(weights, must="normalise pixels as the published weights do", got=values)
 
 
 def _file(weights: str) -> Path:
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise _unfit(weights, must="be a file", got="something else" if path.exists() else "nothing")
+        raise _unsuitable(weights, must="be a file", got="something else" if path.exists() else "nothing")
     return path
 
 
-def _unfit(weights: str, *, must: str, got: object) -> FileError:
+def _unsuitable(weights: str, *, must: str, got: object) -> FileError:
     fix = "Give the path of another file, or None to train from scratch."
     return invalid(FileError, f"encoder_weights: {weights}", must=must, got=got, fix=fix)

@@ -1,6 +1,6 @@
-"""Loading: a bundle, which executes nothing; a shipped one by its name; a foreign file, which may hold code.
+"""Loading of bundles, which executes nothing, and of ``.keras`` files, which may contain code.
 
-This module itself loads no Keras, so that a command can look at a bundle before it does.
+This module does not import Keras, so that a command can read a bundle's settings without it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ else:
 _SHIPPED = ("demo",)
 _SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 _FOREIGN = {
-    **dict.fromkeys((".h5", ".hdf5"), "an HDF5 file, which can hold code"),
+    **dict.fromkeys((".h5", ".hdf5"), "an HDF5 file, which can contain code"),
     **dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".pth"), "a pickle, which is code"),
-    ".pb": "a SavedModel, which can hold code",
+    ".pb": "a SavedModel, which can contain code",
     ".safetensors": "weights without their settings",
 }
 _REBUILD = "If you trust it, copy its weights into a network of `build_model` and save that as a `Segmenter`."
@@ -52,8 +52,8 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
         A bundle's folder, a ``.keras`` file, or the name of a model that comes with the package:
         ``"demo"``, which finds the plasma cells of `tiledseg.samples`.
     trust : bool
-        Whether a ``.keras`` file may be loaded. Keras checks such a file for code, but does not
-        vouch for it. A bundle needs no trust: it is settings and arrays.
+        Whether a ``.keras`` file may be loaded. Keras checks such a file for code, but cannot
+        guarantee that it is safe. A bundle needs no trust: it contains settings and arrays.
 
     Returns
     -------
@@ -63,17 +63,17 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
     Raises
     ------
     BundleError
-        If there is nothing there, or what is there is damaged, foreign or not trusted.
+        If the path does not exist, or the file is damaged, of an unknown kind or not trusted.
     ModelError
         If Keras is set to a precision whose weights are not float32.
     """
-    path = shipped_or(path)
+    path = model_path(path)
     must = "be a bundle's folder"
     try:
         if path.is_dir():
             return _load_bundle(path)
         if not path.is_file():
-            raise invalid(BundleError, str(path), must=must, got="no such folder", fix=_where(path))
+            raise invalid(BundleError, str(path), must=must, got="no such folder", fix=_missing_fix(path))
     except (OSError, ValueError) as error:
         raise damaged(path, must="be a bundle that can be read", got=str(error)) from error
     if path.suffix.lower() != ".keras":
@@ -127,37 +127,37 @@ def _load_bundle(folder: Path) -> Segmenter:
         raise BundleError(f"{folder / CONFIG}: {error}") from None
 
 
-def _where(path: Path) -> str:
-    """Advise what to do where no bundle is: an interrupted save may have moved an earlier one aside."""
-    aside = sorted(path.parent.glob(f".{path.name}.*.old")) if path.parent.is_dir() else []
-    if aside:
-        return f"Saving was interrupted; the earlier bundle is in {aside[-1]}: give it its name back."
+def _missing_fix(path: Path) -> str:
+    """Return the fix for a missing bundle: an interrupted save may have renamed it."""
+    renamed = sorted(path.parent.glob(f".{path.name}.*.old")) if path.parent.is_dir() else []
+    if renamed:
+        return f"Saving was interrupted; the earlier bundle is in {renamed[-1]}: rename it to {path.name}."
     return "Check the path."
 
 
-def shipped_or(path: PathLike) -> Path:
-    """Find the folder of a shipped model by its name; any other path stays what it is."""
-    if not isinstance(path, str) or path not in _SHIPPED:  # Path("demo") and "./demo" are never names
+def model_path(path: PathLike) -> Path:
+    """Return the folder of a shipped model for its name; return any other path unchanged."""
+    if not isinstance(path, str) or path not in _SHIPPED:  # Path("demo") and "./demo" are not names
         return Path(path_text(path, error=BundleError))
     if (Path(path) / CONFIG).exists():
         raise invalid(
             BundleError,
             path,
             must="name one model",
-            got=f"the one that comes with tiledseg and the bundle {Path(path).resolve()}",
-            fix=f'Write "./{path}" for the bundle here; move into another folder for the other.',
+            got=f"two: the one that comes with tiledseg, and the bundle {Path(path).resolve()}",
+            fix=f'Write "./{path}" for that bundle; run in another folder to use the other model.',
         )
     return shipped_folder(path)
 
 
 def shipped_folder(name: str) -> Path:
-    """Give the folder of a model that comes with the package."""
+    """Return the folder of a model that comes with the package."""
     return _SHIPPED_FOLDER / name
 
 
 @dataclass(frozen=True, slots=True)
 class BundleReference:
-    """A bundle that other processes find under the same path; small to send where a network is large.
+    """A reference to a bundle that other processes find under the same path; it is small to send.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ class BundleReference:
 
     @classmethod
     def of(cls, path: PathLike) -> Self:
-        """Refer to a bundle as it is now.
+        """Make a reference to a bundle in its present state.
 
         Parameters
         ----------
@@ -187,12 +187,12 @@ class BundleReference:
         Returns
         -------
         BundleReference
-            It can be sent to any process that sees the folder.
+            It can be sent to any process that can read the folder.
 
         Raises
         ------
         BundleError
-            If there is no bundle.
+            If the folder is not a bundle.
         """
         folder = Path(path_text(path, error=BundleError)).resolve()
         return cls(str(folder), _digest_of(folder))
@@ -203,12 +203,12 @@ class BundleReference:
         Returns
         -------
         Segmenter
-            The same one for the same digest.
+            The same object for the same digest.
 
         Raises
         ------
         BundleError
-            If it is damaged, or not the bundle that was referred to.
+            If the bundle is damaged, or has changed since the reference was made.
         """
         with _LOADING:
             if self.digest not in _LOADED:
@@ -219,7 +219,7 @@ class BundleReference:
                         self.path,
                         must=f"be the bundle with digest {self.digest[:12]}",
                         got=found[:12],
-                        fix="Refer to it again, or let every machine see the same folder.",
+                        fix="Make a new reference, or give every machine access to the same folder.",
                     )
                 _LOADED[self.digest] = _load_bundle(Path(self.path))
             return _LOADED[self.digest]
@@ -229,7 +229,7 @@ def _digest_of(folder: Path) -> str:
     try:
         parts = [bytes.fromhex(sha256(folder / name)) for name in (CONFIG, WEIGHTS)]
     except FileError as error:
-        fix = "Name a bundle's folder."
+        fix = "Give a bundle's folder."
         raise invalid(
             BundleError, str(folder), must="be a bundle", got="a file that cannot be read", fix=fix
         ) from error

@@ -1,7 +1,7 @@
-"""Losses: one value per sample, then their mean, so that the number does not depend on the batch.
+"""Losses: one value per sample, then their mean, so that the loss does not depend on the batch.
 
-A loss is px by px (entropies), over regions as a whole (Dice, IoU, Tversky), over outlines and
-structure, or for labels of which some are missing. Tensors have no type: Keras does not type them.
+There are losses of single px (entropies), of regions (Dice, IoU, Tversky), of outlines and structure,
+and for incomplete labels. Tensors are annotated as Any, because Keras does not type them.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ _LOSS_CONFIG: TypeAdapter[Any] = TypeAdapter(LossConfig)
 _SMOOTHING = 1.0  # of soft counts
 _WINDOW, _SIGMA = 11, 1.5  # of the Gaussian window of Wang et al. (2004)
 _C1, _C2 = 0.01**2, 0.03**2  # of the same paper
-_LEAST = 1e-7  # a root has no slope at 0, which a sample without fault would turn into NaN
+_TINY = 1e-7  # a root has no finite slope at 0: the gradient of a perfect sample would be NaN
 
 
 @keras.saving.register_keras_serializable(package="tiledseg")
 class SegmentationLoss(keras.losses.Loss):
     """A loss of truth (N, h, w, K) and probabilities (N, h, w, K): one value per sample.
 
-    Soft sums run over the px of one sample, never over those that happen to share a batch;
-    Keras then averages over samples.
+    Soft sums are over the px of one sample, never over a batch; Keras then averages over samples.
 
     Parameters
     ----------
     settings : LossConfig or mapping
         Which loss, with its parameters.
     class_weights : sequence of float, optional
-        One per class; with one channel those of background and foreground. They weigh the px of
-        the losses that are sums over px, and the classes of the others.
+        One per class; with one channel those of background and foreground. Losses that are sums
+        over px weight each px, the others weight each class.
     name : str
         Name of the loss.
     reduction : str
@@ -64,7 +63,7 @@ class SegmentationLoss(keras.losses.Loss):
         self.class_weights = None if class_weights is None else _checked_weights(class_weights)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
-        """Give the loss of each sample.
+        """Return the loss of each sample.
 
         Parameters
         ----------
@@ -87,7 +86,7 @@ class SegmentationLoss(keras.losses.Loss):
         return _LOSSES[self.settings.name](self, y_true, y_pred)
 
     def get_config(self) -> dict[str, Any]:
-        """Give what rebuilds the loss.
+        """Return the arguments that rebuild the loss.
 
         Returns
         -------
@@ -119,7 +118,7 @@ def build_loss(
     Raises
     ------
     SettingError
-        If the name or a parameter is not known, or a value cannot be used.
+        If the name or a parameter is unknown, or a value is invalid.
 
     Examples
     --------
@@ -153,7 +152,7 @@ def _checked_weights(given: Sequence[float]) -> tuple[float, ...]:
 
 
 def _check_shapes(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
-    """Refuse what would broadcast in silence, for example labels without a channel axis."""
+    """Refuse shapes that would broadcast silently, for example labels without a channel axis."""
     true, predicted = tuple(y_true.shape), tuple(y_pred.shape)
     fits = len(true) == len(predicted) == 4 and all(
         a is None or b is None or a == b for a, b in zip(true, predicted, strict=True)
@@ -162,27 +161,27 @@ def _check_shapes(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
         raise invalid(
             ArrayError,
             "y_true",
-            must=f"be (N, h, w, K) as y_pred, {predicted}",
+            must=f"have the shape (N, h, w, K) of y_pred, {predicted}",
             got=true,
-            fix="Give labels one-hot, a single class as (N, h, w, 1).",
+            fix="Give labels one-hot, and a single class as (N, h, w, 1).",
         )
 
 
 def _over_px(loss: SegmentationLoss, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401
-    """Average (N, h, w, K) over px and classes, each px by its class weight in the truth `y`, (N,)."""
-    own = 1.0 if loss.class_weights is None else _px_weights(y, loss.class_weights)
-    return keras.ops.mean(own * weights * values, axis=(1, 2, 3))
+    """Average (N, h, w, K) over px and classes, weighted by the class of each px in the truth `y`: (N,)."""
+    of_class = 1.0 if loss.class_weights is None else _px_weights(y, loss.class_weights)
+    return keras.ops.mean(of_class * weights * values, axis=(1, 2, 3))
 
 
 def _px_weights(y: Any, weights: tuple[float, ...]) -> Any:  # noqa: ANN401
-    """Give each px the weight of its own class, (N, h, w, 1)."""
+    """Return the weight of each px, that of its own class: (N, h, w, 1)."""
     if len(weights) == 2 and y.shape[-1] == 1:
         return weights[0] + (weights[1] - weights[0]) * y
     return keras.ops.sum(y * keras.ops.convert_to_tensor(weights, y.dtype), axis=-1, keepdims=True)
 
 
 def _over_classes(loss: SegmentationLoss, values: Any) -> Any:  # noqa: ANN401
-    """Average (N, K) over classes, by weight where there are several, (N,)."""
+    """Average (N, K) over classes, weighted if there are several: (N,)."""
     if loss.class_weights is None or values.shape[-1] == 1:
         return keras.ops.mean(values, axis=-1)
     shares = [weight / sum(loss.class_weights) for weight in loss.class_weights]
@@ -193,13 +192,13 @@ def _over_classes(loss: SegmentationLoss, values: Any) -> Any:  # noqa: ANN401
 class _SoftCounts:
     """Soft counts of the px of each sample and class, (N, K)."""
 
-    both: Any  # sum of y p
-    invented: Any  # sum of (1 - y) p
-    missed: Any  # sum of y (1 - p)
+    tp: Any  # sum of y p
+    fp: Any  # sum of (1 - y) p
+    fn: Any  # sum of y (1 - p)
 
 
 def _soft_counts(y: Any, p: Any, weights: Any = None) -> _SoftCounts:  # noqa: ANN401
-    """Sum over px, each by its weight where `weights` (N, h, w, 1) are given."""
+    """Sum over px, weighted by `weights` (N, h, w, 1) if given."""
 
     def total(values: Any) -> Any:  # noqa: ANN401
         return keras.ops.sum(values if weights is None else weights * values, axis=(1, 2))
@@ -208,22 +207,22 @@ def _soft_counts(y: Any, p: Any, weights: Any = None) -> _SoftCounts:  # noqa: A
 
 
 def _dice_index(counts: _SoftCounts) -> Any:  # noqa: ANN401
-    """Give (2 Σ y p + 1) / (Σ y + Σ p + 1), (N, K)."""
-    twice = 2 * counts.both
-    return (twice + _SMOOTHING) / (twice + counts.invented + counts.missed + _SMOOTHING)
+    """Return (2 Σ y p + 1) / (Σ y + Σ p + 1), (N, K)."""
+    twice = 2 * counts.tp
+    return (twice + _SMOOTHING) / (twice + counts.fp + counts.fn + _SMOOTHING)
 
 
 def _iou_index(counts: _SoftCounts) -> Any:  # noqa: ANN401
-    """Give (Σ y p + 1) / (Σ (y + p - y p) + 1), (N, K)."""
-    either = counts.both + counts.invented + counts.missed
-    return (counts.both + _SMOOTHING) / (either + _SMOOTHING)
+    """Return (Σ y p + 1) / (Σ (y + p - y p) + 1), (N, K)."""
+    union = counts.tp + counts.fp + counts.fn
+    return (counts.tp + _SMOOTHING) / (union + _SMOOTHING)
 
 
 def _tversky_index(counts: _SoftCounts, alpha: float, beta: float) -> Any:  # noqa: ANN401
-    """Give the Tversky index, (N, K), smoothed so that it is Dice where alpha and beta are 0.5."""
+    """Return the Tversky index, (N, K), smoothed so that it equals Dice if alpha and beta are 0.5."""
     half = _SMOOTHING / 2
-    wrong = alpha * counts.invented + beta * counts.missed
-    return (counts.both + half) / (counts.both + wrong + half)
+    wrong = alpha * counts.fp + beta * counts.fn
+    return (counts.tp + half) / (counts.tp + wrong + half)
 
 
 def _bce(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
@@ -231,9 +230,9 @@ def _bce(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
 
 
 def _focal(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
-    """Weigh the cross-entropy of each px and class by how wrong it is."""
+    """Weight the cross-entropy of each px and class by its error."""
     gamma, alpha = loss.settings.gamma, loss.settings.alpha
-    wrong = keras.ops.maximum(y + p - 2 * y * p, _LEAST)  # 1 - p or p
+    wrong = keras.ops.maximum(y + p - 2 * y * p, _TINY)  # 1 - p or p
     values = keras.ops.power(wrong, gamma) * keras.ops.binary_crossentropy(y, p)
     return _over_px(loss, values if alpha is None else values * (alpha * y + (1 - alpha) * (1 - y)), y)
 
@@ -255,14 +254,14 @@ def _bce_iou(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
 
 
 def _tversky(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
-    own = loss.settings
-    return 1 - _over_classes(loss, _tversky_index(_soft_counts(y, p), own.alpha, own.beta))
+    settings = loss.settings
+    return 1 - _over_classes(loss, _tversky_index(_soft_counts(y, p), settings.alpha, settings.beta))
 
 
 def _focal_tversky(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
-    own = loss.settings
-    wrong = keras.ops.maximum(1 - _tversky_index(_soft_counts(y, p), own.alpha, own.beta), _LEAST)
-    return _over_classes(loss, keras.ops.power(wrong, 1 / own.gamma))
+    settings = loss.settings
+    index = _tversky_index(_soft_counts(y, p), settings.alpha, settings.beta)
+    return _over_classes(loss, keras.ops.power(keras.ops.maximum(1 - index, _TINY), 1 / settings.gamma))
 
 
 def _basnet(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
@@ -270,33 +269,33 @@ def _basnet(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
 
 
 def _ssim(y: Any, p: Any) -> Any:  # noqa: ANN401
-    """Give the mean structural similarity (N, K), with zeros beyond the edges as BASNet has it."""
+    """Return the mean structural similarity (N, K), with zero padding as in BASNet."""
     classes = y.shape[-1]
     blurred = _blurred(keras.ops.concatenate([y, p, y * y, p * p, y * p], axis=-1))
     mean_y, mean_p, yy, pp, yp = (blurred[..., n * classes : (n + 1) * classes] for n in range(5))
-    light = (2 * mean_y * mean_p + _C1) / (mean_y**2 + mean_p**2 + _C1)
-    spread = (yy - mean_y**2) + (pp - mean_p**2)
-    structure = (2 * (yp - mean_y * mean_p) + _C2) / (spread + _C2)
-    return keras.ops.mean(light * structure, axis=(1, 2))
+    luminance = (2 * mean_y * mean_p + _C1) / (mean_y**2 + mean_p**2 + _C1)
+    variances = (yy - mean_y**2) + (pp - mean_p**2)
+    structure = (2 * (yp - mean_y * mean_p) + _C2) / (variances + _C2)
+    return keras.ops.mean(luminance * structure, axis=(1, 2))
 
 
 def _blurred(maps: Any) -> Any:  # noqa: ANN401
-    """Blur each channel along y, then along x: two lines of 11 px cost a fifth of a square."""
-    away = np.arange(_WINDOW) - _WINDOW // 2
-    line = np.exp(-(away**2) / (2 * _SIGMA**2))
-    line = np.tile((line / line.sum())[:, None], (1, maps.shape[-1])).astype(np.float32)
-    down = keras.ops.depthwise_conv(maps, line[:, None, :, None], padding="same")
-    return keras.ops.depthwise_conv(down, line[None, :, :, None], padding="same")
+    """Blur each channel along y, then along x: two windows in one dimension cost a fifth of a square."""
+    offsets = np.arange(_WINDOW) - _WINDOW // 2
+    window = np.exp(-(offsets**2) / (2 * _SIGMA**2))
+    window = np.tile((window / window.sum())[:, None], (1, maps.shape[-1])).astype(np.float32)
+    along_y = keras.ops.depthwise_conv(maps, window[:, None, :, None], padding="same")
+    return keras.ops.depthwise_conv(along_y, window[None, :, :, None], padding="same")
 
 
 def _boundary(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
-    own = loss.settings
-    outline = 1 - _over_classes(loss, _outline_f1(y, p, own.width))
-    return (1 - own.weight) * _bce_dice(loss, y, p) + own.weight * outline
+    weight = loss.settings.weight
+    outline = 1 - _over_classes(loss, _outline_f1(y, p, loss.settings.width))
+    return (1 - weight) * _bce_dice(loss, y, p) + weight * outline
 
 
 def _outline_f1(y: Any, p: Any, width: int) -> Any:  # noqa: ANN401
-    """Give the F1 score of soft outlines that may be `width` px off, (N, K), smoothed by 1."""
+    """Return the F1 score (N, K) of soft outlines, with a tolerance of `width` px, smoothed by 1."""
     true, found = _outline(y), _outline(p)
     precision = _share_near(found, _dilated(true, width))
     recall = _share_near(true, _dilated(found, width))
@@ -309,7 +308,7 @@ def _share_near(outline: Any, near: Any) -> Any:  # noqa: ANN401
 
 
 def _outline(maps: Any) -> Any:  # noqa: ANN401
-    """Mark the px inside a region beside its edge."""
+    """Mark the px of a region that touch its border."""
     return _dilated(1 - maps, 1) - (1 - maps)
 
 
@@ -327,19 +326,19 @@ def _bootstrap(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
 
 
 def _missing_labels(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
-    own = loss.settings
-    weights = _doubt_weights(y, p, own.certain, own.weight)
-    index = _tversky_index(_soft_counts(y, p, weights), own.alpha, own.beta)
+    settings = loss.settings
+    weights = _doubt_weights(y, p, settings.certain, settings.weight)
+    index = _tversky_index(_soft_counts(y, p, weights), settings.alpha, settings.beta)
     entropy = _over_px(loss, keras.ops.binary_crossentropy(y, p), y, weights)
     return (entropy + 1 - _over_classes(loss, index)) / 2
 
 
 def _doubt_weights(y: Any, p: Any, certain: float, weight: float) -> Any:  # noqa: ANN401
-    """Weigh background px that look like foreground by `weight`, all others by 1, (N, h, w, 1)."""
+    """Return `weight` for background px that look like foreground, 1 for all others: (N, h, w, 1)."""
     background = 1 - y if y.shape[-1] == 1 else y[..., :1]
     foreground = p if y.shape[-1] == 1 else keras.ops.max(p[..., 1:], axis=-1, keepdims=True)
-    doubted = background * keras.ops.cast(foreground >= certain, y.dtype)
-    return keras.ops.stop_gradient(1 - (1 - weight) * doubted)
+    doubtful = background * keras.ops.cast(foreground >= certain, y.dtype)
+    return keras.ops.stop_gradient(1 - (1 - weight) * doubtful)
 
 
 _LOSSES: dict[str, Callable[[SegmentationLoss, Any, Any], Any]] = {

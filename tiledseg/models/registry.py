@@ -1,4 +1,4 @@
-"""Architectures by name, and what is trained for one."""
+"""The architectures: their builders by settings and by name."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
     Parameters
     ----------
     config : NetworkConfig or mapping
-        Settings of an architecture; a mapping has its ``name`` and any of its settings.
+        Settings of an architecture; a mapping contains its ``name`` and any of its settings.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
     Raises
     ------
     SettingError
-        If the name or a setting is not known, or a value cannot be used.
+        If the name or a setting is unknown, or a value is invalid.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
 
 
 def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[Any]:
-    """Find the builder for settings of an architecture."""
+    """Return the builder for the settings of an architecture."""
     if isinstance(config, ArchitectureConfig):
         return _BUILDERS[type(config)](config)
     if not isinstance(config, Mapping):
@@ -92,26 +92,21 @@ def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[
             "config",
             must="be settings of an architecture, or a mapping of them",
             got=type(config).__name__,
-            fix='Give for example {"name": "unet"}.',
+            fix='Use {"name": "unet"}, for example.',
         )
-    settings = _named(config.get("name")).model_validate(dict(config))
+    settings = _settings_class(config.get("name")).model_validate(dict(config))
     return _BUILDERS[type(settings)](settings)
 
 
 def training_network(network: keras.Model, architecture: NetworkConfig) -> keras.Model:
-    """Give what is compiled and fitted to train a network: with side outputs, where its settings have any."""
-    # Prediction has no use for side outputs: the network that is saved does not have them.
+    """Return the network to compile and fit: with side outputs, if the settings have any."""
+    # Prediction does not need side outputs: the saved network does not contain them.
     instance_of(keras.Model, network, "network", "Build it with build_model.")
     return builder_for(architecture).training_network(network)
 
 
-def _named(name: object) -> type[ArchitectureConfig]:
+def _settings_class(name: object) -> type[ArchitectureConfig]:
     if not isinstance(name, str) or name not in _SETTINGS:
-        raise invalid(
-            SettingError,
-            "name",
-            must="be an architecture",
-            got=name,
-            fix=did_you_mean(str(name), _SETTINGS),
-        )
+        fix = did_you_mean(str(name), _SETTINGS)
+        raise invalid(SettingError, "name", must="be an architecture", got=name, fix=fix)
     return _SETTINGS[name]

@@ -1,4 +1,4 @@
-"""A network with all that is needed to use it."""
+"""The segmenter: a network with all that is needed to use it."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class Segmenter:
     Attributes
     ----------
     network : keras.Model
-        Maps prepared tiles (N, h, w, C) to probabilities (N, h, w, K).
+        Maps preprocessed tiles (N, h, w, C) to probabilities (N, h, w, K).
     architecture : NetworkConfig
-        Settings that rebuild the network.
+        Settings that build the same network again.
     labels : tuple of str
         One name per output channel; with one channel the name of the foreground.
     preprocessing : PreprocessingConfig
         Preparation of an image's pixels.
     threshold : float
-        Probability from which a pixel is foreground, in (0, 1); for one output channel.
+        Least probability of a foreground pixel, in (0, 1); for one output channel.
     tiling : TilingConfig or None
         Tiling that suits the network; None leaves the choice to the caller.
     tta : {"flips", "d4"} or None
-        Test-time augmentation where the caller names none; see `tiledseg.tiled_predict`.
+        Default test-time augmentation; see `tiledseg.tiled_predict`.
     provenance : mapping
-        Where it comes from: training facts, versions, licence of the data. Anything that JSON
-        can hold.
+        Origin of the segmenter: training facts, versions, licence of the data. Anything that JSON
+        can represent.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class Segmenter:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the parts, alone and against each other."""
+        """Check each part, and that the parts fit each other."""
         for name, kind in (("preprocessing", PreprocessingConfig), ("tiling", TilingConfig)):
             if isinstance(getattr(self, name), dict):
                 object.__setattr__(self, name, settings_of(kind, getattr(self, name), name))
@@ -82,7 +82,7 @@ class Segmenter:
         Parameters
         ----------
         **changes : object
-            New parts by field name.
+            New parts by name.
 
         Returns
         -------
@@ -109,14 +109,14 @@ class Segmenter:
         image : array_like or path
             (H, W) or (H, W, C), or a file.
         tiling : TilingConfig or dict, optional
-            The segmenter's own where it is None.
+            None uses the segmenter's own.
         **options : object
             As for `tiledseg.tiled_predict`.
 
         Returns
         -------
         array_like
-            The map, (H, W, K) float32 or what ``output`` says.
+            The map, (H, W, K) float32 unless ``output`` states another form.
 
         Raises
         ------
@@ -128,18 +128,17 @@ class Segmenter:
     def save(self, folder: PathLike, *, overwrite: bool = False) -> Path:
         """Write a bundle: a folder of ``config.json``, ``model.safetensors`` and ``README.md``.
 
-        The files are written to a hidden folder beside the target, which then takes the target's
-        name. A save that is killed leaves that folder, ``.tiledseg-*.part``, and the target as it
-        was; killed while it replaces a bundle, it may leave the earlier one under the hidden name
-        ``.NAME.*.old``.
+        The files are written to a hidden folder beside the target, ``.tiledseg-*.part``, which is
+        then renamed to the target. A save that is killed may leave that folder, and does not change
+        the target. If it is killed while it replaces a bundle, the earlier bundle may have the
+        hidden name ``.NAME.*.old``.
 
         Parameters
         ----------
         folder : path
-            The new folder; the folders above it are made.
+            The new folder; missing parent folders are created.
         overwrite : bool
-            Whether to replace a bundle that is there already. A folder that holds anything else is
-            never replaced.
+            Whether to replace an existing bundle. A folder with any other file is never replaced.
 
         Returns
         -------
@@ -149,9 +148,9 @@ class Segmenter:
         Raises
         ------
         FileError
-            If `folder` is no path, exists and may not be replaced, or cannot be written.
+            If `folder` is not a path, exists and may not be replaced, or cannot be written.
         ModelError
-            If a weight is not finite, or the architecture would rebuild another network.
+            If a weight is not finite, or the architecture would build another network.
         SettingError
             If the settings and the provenance together are larger than 1 MB.
         """
@@ -221,7 +220,7 @@ def _check_labels(segmenter: Segmenter) -> None:
             "labels",
             must="be names that are not empty",
             got=labels,
-            fix='Give for example ("cell",).',
+            fix='Use ("cell",), for example.',
         )
     if len(labels) != classes or len(set(labels)) != classes:
         raise invalid(
@@ -267,14 +266,14 @@ def _check_tiling(segmenter: Segmenter) -> None:
 
 
 def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy it by way of JSON, so that it is the same before and after saving."""
+    """Convert provenance to JSON and back, so that it is the same before and after saving."""
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(provenance), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise invalid(
             SettingError,
             "provenance",
-            must="hold what JSON can hold",
+            must="contain only values that JSON can represent",
             got=str(error),
             fix="Use text, finite numbers, lists and mappings.",
         ) from None

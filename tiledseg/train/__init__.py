@@ -1,4 +1,4 @@
-"""Training: from pairs of image and mask to a segmenter, in a run folder that is never used twice."""
+"""Training: from pairs of image and mask to a segmenter, each run in a new folder."""
 
 from tiledseg.train.checkpoint import latest_checkpoint
 from tiledseg.train.lr_finder import OverfitResult, RateResult, find_learning_rate, overfit_one_batch

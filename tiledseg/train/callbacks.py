@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STOP_FILE = "stop"  # a file of this name in a run's folder ends the run after the epoch
+_STOP_FILE = "stop"  # a file of this name in a run's folder stops the run after the epoch
 _TINY = 1e-7
 
 
 class EpochProgress(keras.callbacks.Callback):
-    """Tells the feed which epoch it is, and the progress bar that a batch is done."""
+    """Sets the epoch of the feed, and advances the progress bar."""
 
     def __init__(self, feed: Feed, advance: Callable[[int], object]) -> None:
         super().__init__()
         self._feed, self._advance = feed, advance
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
-        """Go to the epoch before Keras asks for its first batch."""
+        """Set the epoch before Keras requests its first batch."""
         self._feed.start(epoch)
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
@@ -63,9 +63,8 @@ class FiniteGuard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Check the validation loss and every weight."""
-        for (
-            variable
-        ) in self.model.weights:  # the loss alone is no proof: a ReLU can swallow the NaN of a weight
+        # The loss alone does not show it: a ReLU can hide the NaN of a weight.
+        for variable in self.model.weights:
             values = variable.numpy()
             if not np.isfinite(values).all():
                 self._check(variable.path, math.nan)
@@ -80,7 +79,7 @@ class FiniteGuard(keras.callbacks.Callback):
 
 
 class BestNetwork(keras.callbacks.Callback):
-    """Records each epoch, saves the best network, and stops when none is better."""
+    """Records each epoch, saves the best network, and stops when the loss no longer improves."""
 
     def __init__(self, segmenter: Segmenter, folder: Path, history: History, patience: int | None) -> None:
         super().__init__()
@@ -106,23 +105,23 @@ class BestNetwork(keras.callbacks.Callback):
 class WeightAverage(keras.callbacks.Callback):
     """Puts running averages in place of the weights from the validation to the end of the epoch."""
 
-    # Callbacks that stand before it see the averages when an epoch ends, those behind it the weights
-    # that training continues with. The optimizer averages what it trains. The moving statistics of
-    # normalisation are averaged here, alike: those of the latest weights do not fit averaged ones.
-    # Until the averages are as long as their memory, they are reset in each epoch, so that the first
-    # weights play no part. Values go from one variable to another as copies: JAX gives the memory of
-    # a variable up with each step, and no two may share it.
+    # At the end of an epoch, callbacks before this one see the averages, and callbacks after it see
+    # the weights with which training continues. The optimizer averages the trained weights. This
+    # callback averages the moving statistics of normalisation, because the latest statistics do not
+    # fit averaged weights. In the first epochs, until the number of steps equals the time constant of
+    # the averages, the averages restart in each epoch, so that the initial weights have no effect.
+    # Values are copied between variables: JAX releases the memory of a variable with each step.
 
     def __init__(self, momentum: float) -> None:
         super().__init__()
         self._momentum = momentum
         self._steps = 0
-        self._statistics: list[Any] = []  # what training changes without the optimizer
-        self._averages: list[Any] = []  # of these; a list of arrays belongs to the checkpoint
+        self._statistics: list[Any] = []  # variables that training changes without the optimizer
+        self._averages: list[Any] = []  # their averages; a list of arrays is saved in the checkpoint
         self._latest: list[Any] = []
 
     def on_train_begin(self, logs: object = None) -> None:  # noqa: ARG002
-        """List the statistics; the states of random generators are none."""
+        """List the statistics: floats, unlike the states of random generators."""
         self._statistics = [
             variable
             for variable in self.model.non_trainable_variables
@@ -130,11 +129,11 @@ class WeightAverage(keras.callbacks.Callback):
         ]
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
-        """Take a step's statistics into their averages."""
+        """Update the averages with the statistics of a step."""
         self._steps += 1
         if not self._statistics:
             return
-        _ = self.model  # Keras on JAX fills the variables in when a callback asks for the network
+        _ = self.model  # Keras on JAX updates the variables when a callback accesses the network
         latest = [variable.numpy() for variable in self._statistics]
         if not self._averages:
             self._averages = [np.array(one) for one in latest]
@@ -142,38 +141,38 @@ class WeightAverage(keras.callbacks.Callback):
             np.add(average, (1 - self._momentum) * (one - average), out=average)
 
     def on_test_begin(self, logs: object = None) -> None:  # noqa: ARG002
-        """Put the averages in."""
-        changing = (*self.model.trainable_variables, *self._statistics)
-        self._latest = [variable.numpy() for variable in changing]
-        averages = [*(average.numpy() for average in self._of_optimizer()), *map(np.array, self._averages)]
-        for variable, values in zip(changing, averages, strict=True):
+        """Assign the averages."""
+        variables = (*self.model.trainable_variables, *self._statistics)
+        self._latest = [variable.numpy() for variable in variables]
+        trained = (average.numpy() for average in self._optimizer_averages())
+        for variable, values in zip(variables, [*trained, *map(np.array, self._averages)], strict=True):
             variable.assign(values)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Put the latest values back."""
+        """Assign the latest values again."""
         trained = self.model.trainable_variables
         for variable, values in zip((*trained, *self._statistics), self._latest, strict=True):
             variable.assign(values)
         self._latest = []
         if self._steps * (1 - self._momentum) < 1:
             self._averages = []
-            for average, variable in zip(self._of_optimizer(), trained, strict=True):
+            for average, variable in zip(self._optimizer_averages(), trained, strict=True):
                 average.assign(variable.numpy())
 
-    def _of_optimizer(self) -> list[Any]:
+    def _optimizer_averages(self) -> list[Any]:
         optimizer = self.model.optimizer
-        while hasattr(optimizer, "inner_optimizer"):  # one that scales the loss wraps the true one
+        while hasattr(optimizer, "inner_optimizer"):  # an optimizer that scales the loss has an inner one
             optimizer = optimizer.inner_optimizer
-        # Keras has no public name for them.
+        # Keras has no public name for the averages.
         return optimizer._model_variables_moving_average  # type: ignore[no-any-return]
 
 
 class Stopper(keras.callbacks.Callback):
-    """Ends training after an epoch on request: by Ctrl-C or SIGTERM within its context, or by a file."""
+    """Stops training after an epoch: by Ctrl-C or SIGTERM within its context, or by a file."""
 
-    # The first signal lets the epoch end, so that it is in the checkpoint; at the end of the context
-    # the signal is raised again for whoever handled it before. The second one is passed on at once.
-    # Outside the main thread, where Python hands out no signals, the stop file alone counts.
+    # After the first signal the epoch still ends, so that the checkpoint contains it. At the end of the
+    # context the signal is raised again for the earlier handler. The second signal is raised at once.
+    # Python handles signals in the main thread only; in another thread only the stop file works.
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
@@ -181,7 +180,7 @@ class Stopper(keras.callbacks.Callback):
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        """Listen."""
+        """Install the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
@@ -189,15 +188,15 @@ class Stopper(keras.callbacks.Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening, and pass on what was heard."""
+        """Restore the earlier handlers, and raise a received signal again."""
         self._restore_handlers()
         if self._signal and kind is None:
             signal.raise_signal(self._signal)
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
-        """End training where that was asked for."""
+        """Stop training if that was requested."""
         if self._file.exists():
-            _log.info("%s was found: the run ends here, and can be resumed", self._file)
+            _log.info("found %s: the run stops, and can be resumed", self._file)
             self._file.unlink()
             self.model.stop_training = True
         if self._signal:
@@ -209,7 +208,7 @@ class Stopper(keras.callbacks.Callback):
             signal.raise_signal(number)
             return
         self._signal = number
-        _log.warning("%s: stopping after this epoch; once more stops at once", signal.Signals(number).name)
+        _log.warning("%s: stopping after this epoch; repeat it to stop at once", signal.Signals(number).name)
 
     def _restore_handlers(self) -> None:
         handlers, self._handlers = self._handlers, {}
@@ -218,20 +217,20 @@ class Stopper(keras.callbacks.Callback):
 
 
 def metrics_of(names: Sequence[str], classes: int, threshold: float) -> list[PooledScore]:
-    """Make metrics by their names; ``dice`` is always the first."""
+    """Make metrics from their names; ``dice`` is always the first."""
     return [PooledScore(name, classes, threshold) for name in dict.fromkeys(["dice", *names])]
 
 
 class PooledScore(keras.metrics.Metric):
-    """A score of thresholded probabilities over all px seen, so that it does not depend on the batch."""
+    """A score of thresholded probabilities over the px of all batches together."""
 
-    # The mean over classes, of which class 0 is left out where there are several; 1 for a class that
-    # has no px to be right or wrong about.
+    # The mean over classes; if there are several, without class 0. The score of a class is 1 if the
+    # denominator has no px.
 
     def __init__(self, name: str = "dice", classes: int = 1, threshold: float = 0.5) -> None:
         super().__init__(name=name)
         self._classes, self._threshold, self._score = classes, threshold, _SCORES[name]
-        names = ("both", "invented", "missed", "neither")
+        names = ("tp", "fp", "fn", "tn")
         self._counts = [self.add_weight(shape=(classes,), initializer="zeros", name=one) for one in names]
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # noqa: ANN401, ARG002
@@ -246,9 +245,10 @@ class PooledScore(keras.metrics.Metric):
             count.assign_add(keras.ops.sum(part, axis=(0, 1, 2)))
 
     def result(self) -> Any:  # noqa: ANN401
-        """Give the score of all that was added."""
-        right, of = self._score(*self._counts)
-        return keras.ops.mean(((right + _TINY) / (of + _TINY))[min(1, self._classes - 1) :])
+        """Return the score of all batches since the last reset."""
+        numerator, denominator = self._score(*self._counts)
+        scores = (numerator + _TINY) / (denominator + _TINY)
+        return keras.ops.mean(scores[min(1, self._classes - 1) :])
 
 
 _SCORES: dict[str, Callable[[Any, Any, Any, Any], tuple[Any, Any]]] = {

@@ -1,7 +1,8 @@
-"""Checkpoints: all that a run is resumed from, in one file that is sealed by its SHA-256.
+"""Checkpoints: the whole state of a run in one file, which is sealed by its SHA-256.
 
-A seal of one line, then a safetensors payload, whose metadata hold what is no array. Nothing in it
-is ever executed. A run keeps its last two: where the last one is damaged, the one before it holds.
+The seal is one line. A safetensors payload follows, whose metadata contain all that is not an array.
+Nothing in the file is executed. A run keeps its last two checkpoints: if the last one is damaged, the
+one before it is used.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tiledseg")
 _SEAL = "tiledseg checkpoint 1 sha256:{}\n"
 _SEAL_BYTES = len(_SEAL.format("0" * 64))
-_LARGEST_HEADER = 10**8
-_KEPT = 2
-_OF_KERAS = {"params", "_model", "validation_data"}
-_TYPES = {  # safetensors' names
+_MAX_HEADER = 10**8  # bytes
+_MAX_CHECKPOINTS = 2
+_KERAS_ATTRIBUTES = {"params", "_model", "validation_data"}
+_TYPES = {  # the names of safetensors
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
@@ -49,10 +50,10 @@ _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """What a run is resumed from."""
+    """The state of a run at the end of an epoch."""
 
-    arrays: Mapping[str, np.ndarray[Any, Any]]  # variables by name
-    facts: Mapping[str, Any]  # what is no array, as JSON can hold it
+    arrays: Mapping[str, np.ndarray[Any, Any]]  # variables and arrays of callbacks by name
+    facts: Mapping[str, Any]  # all else, as JSON: epoch, history, other attributes of callbacks
 
 
 def _write(folder: Path, number: int, checkpoint: Checkpoint) -> Path:
@@ -63,15 +64,15 @@ def _write(folder: Path, number: int, checkpoint: Checkpoint) -> Path:
         digest = _write_payload(file, checkpoint)
         file.seek(0)
         file.write(_SEAL.format(digest).encode())
-    for old in _by_number(folder)[_KEPT:]:
+    for old in _newest_first(folder)[_MAX_CHECKPOINTS:]:
         old.unlink(missing_ok=True)
     return path
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the last checkpoint that is whole."""
+    """Read the last checkpoint that is not damaged."""
     errors: list[FileError] = []
-    for path in _by_number(Path(path_text(folder))):
+    for path in _newest_first(Path(path_text(folder))):
         try:
             return _read(path)
         except FileError as error:
@@ -82,12 +83,12 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-def _by_number(folder: Path) -> list[Path]:
+def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.ckpt"), reverse=True)
 
 
 def _write_payload(file: BinaryIO, checkpoint: Checkpoint) -> str:
-    """Write the payload array by array, and give its digest."""
+    """Write the payload array by array, and return its digest."""
     header: dict[str, Any] = {"__metadata__": {"facts": json.dumps(checkpoint.facts)}}
     start = 0
     for name, values in checkpoint.arrays.items():
@@ -114,13 +115,12 @@ def _read(path: Path) -> Checkpoint:
         with path.open("rb") as file:
             _check_seal(file, path)
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _LARGEST_HEADER)))
+            header = json.loads(file.read(min(length, _MAX_HEADER)))
             facts = json.loads(header.pop("__metadata__")["facts"])
             return Checkpoint({name: _array(file, one) for name, one in header.items()}, facts)
     except OSError as error:
-        raise invalid(
-            FileError, str(path), must="be readable", got=str(error), fix="Check its rights and its disk."
-        ) from error
+        fix = "Check its permissions and the disk."
+        raise invalid(FileError, str(path), must="be readable", got=str(error), fix=fix) from error
 
 
 def _check_seal(file: BufferedReader, path: Path) -> None:
@@ -131,27 +131,27 @@ def _check_seal(file: BufferedReader, path: Path) -> None:
             str(path),
             must="be a checkpoint with the SHA-256 checksum that it was sealed with",
             got="other bytes",
-            fix="It is damaged; the one before it is used where that is whole.",
+            fix="It is damaged; the checkpoint before it is used if that one is not damaged.",
         )
     file.seek(_SEAL_BYTES)
 
 
 def _array(file: BinaryIO, entry: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """Read the next array; they lie in the order of the header."""
+    """Read the next array; arrays are in the order of the header."""
     start, end = entry["data_offsets"]
     values = np.frombuffer(file.read(end - start), _TYPES[entry["dtype"]])
     return values.reshape(entry["shape"])
 
 
 class Checkpointer(keras.callbacks.Callback):
-    """Writes a checkpoint at the end of each epoch; stands behind all whose state it saves."""
+    """Writes a checkpoint at the end of each epoch; it comes after the callbacks whose state it saves."""
 
     def __init__(self, folder: Path, history: History, callbacks: Sequence[Any]) -> None:
         super().__init__()
         self._folder, self._history, self._callbacks = folder, history, callbacks
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Write it."""
+        """Write the checkpoint."""
         arrays = {name: np.asarray(variable.numpy()) for name, variable in _variables(self.model)}
         states = []
         for place, callback in enumerate(self._callbacks):
@@ -168,7 +168,7 @@ class Checkpointer(keras.callbacks.Callback):
 
 
 class Restorer(keras.callbacks.Callback):
-    """Restores the state of callbacks once all have begun; stands behind them."""
+    """Restores the state of callbacks at the start of training; it comes after them."""
 
     def __init__(self, checkpoint: Checkpoint, callbacks: Sequence[Any]) -> None:
         super().__init__()
@@ -179,13 +179,13 @@ class Restorer(keras.callbacks.Callback):
             raise invalid(
                 SettingError,
                 "callbacks",
-                must=f"be those that the run began with, {', '.join(before)}",
+                must=f"be those of the run, {', '.join(before)}",
                 got=", ".join(now),
                 fix="Pass callbacks of the same classes in the same order.",
             )
 
     def on_train_begin(self, logs: object = None) -> None:  # noqa: ARG002
-        """Restore them: callbacks of Keras reset themselves at this very event."""
+        """Restore the states: the callbacks of Keras reset themselves at this event."""
         for place, callback in enumerate(self._callbacks):
             vars(callback).update(self._checkpoint.facts["callbacks"][place]["state"])
             start = f"callback/{place}/"
@@ -197,26 +197,26 @@ class Restorer(keras.callbacks.Callback):
 
 
 def restore_variables(network: keras.Model, checkpoint: Checkpoint) -> None:
-    """Restore weights, random generators and the optimizer's variables."""
+    """Restore weights, random generators and the variables of the optimizer."""
     variables = dict(_variables(network))
     stored = {name for name in checkpoint.arrays if not name.startswith("callback/")}
     for name in sorted(variables.keys() | stored):
-        there = tuple(variables[name].shape) if name in variables else "no such variable"
+        wanted = tuple(variables[name].shape) if name in variables else "no such variable"
         found = checkpoint.arrays[name].shape if name in stored else "no such variable"
-        if there != found:
+        if wanted != found:
             raise invalid(
                 FileError,
                 f"checkpoint: {name}",
-                must=f"have the shape that the run's settings give, {there}",
+                must=f"have the shape that follows from the run's settings, {wanted}",
                 got=found,
-                fix="Resume with the version of tiledseg and Keras that the run began with.",
+                fix="Resume with the versions of tiledseg and Keras that the run started with.",
             )
     for name, variable in variables.items():
         variable.assign(checkpoint.arrays[name])
 
 
 def _variables(network: keras.Model) -> Iterator[tuple[str, Any]]:
-    """Name all that a step of training changes, but for the metrics, which are reset in each epoch."""
+    """Yield all variables that training changes, except those of metrics, which each epoch resets."""
     metrics = {id(variable) for metric in network.metrics for variable in metric.variables}
     own = [variable for variable in network.variables if id(variable) not in metrics]
     for kind, variables in (("network", own), ("optimizer", network.optimizer.variables)):
@@ -225,11 +225,11 @@ def _variables(network: keras.Model) -> Iterator[tuple[str, Any]]:
 
 
 def _state_of(callback: object) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give the attributes of a callback that JSON can hold, and its lists of arrays."""
+    """Return the attributes of a callback that JSON can represent, and its lists of arrays."""
     plain: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     for name, value in vars(callback).items():
-        if name in _OF_KERAS:
+        if name in _KERAS_ATTRIBUTES:
             continue
         one = value.item() if isinstance(value, np.generic) else value
         if isinstance(one, list) and one and all(isinstance(part, np.ndarray) for part in one):
@@ -240,7 +240,7 @@ def _state_of(callback: object) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _is_plain(value: object) -> bool:
-    """Say whether JSON gives it back as it is."""
+    """Say whether a value is the same after conversion to JSON and back."""
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The inputs of the training loop: from pairs to crops, and to batches that threads prepare ahead."""
+"""The inputs of the training loop: from pairs to crops, and to batches that threads prepare in advance."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _Batch: TypeAlias = "tuple[FloatArray, FloatArray]"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """What a run is trained on and validated by."""
+    """The data of a run."""
 
     train: CropSampler  # random crops
-    valid: GridCrops  # crops that cover each image of the validation
-    valid_pairs: list[Pair]  # the pairs of the validation
-    record: RunRecord  # where they come from
+    valid: GridCrops  # crops that cover each validation image
+    valid_pairs: list[Pair]
+    record: RunRecord  # the origin of all pairs
 
 
 def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequence[PairLike]) -> TrainingData:
@@ -51,7 +51,7 @@ def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequenc
 
 
 def sampler_of(config: TrainConfig, train: Sequence[PairLike], steps: int) -> CropSampler:
-    """Read and check pairs for training alone, and prepare their pixels."""
+    """Read and check pairs, prepare their pixels, and return a sampler of their crops."""
     return _sampler(config, _prepared(config, as_pairs(train, "train")), steps)
 
 
@@ -78,7 +78,7 @@ def _sampler(config: TrainConfig, prepared: Sequence[PreparedPair], steps: int) 
 
 
 class CropSource(Protocol):
-    """Crops by epoch and place, the same whenever they are asked for."""
+    """Crops by epoch and index; the same epoch and index always return the same crop."""
 
     def __len__(self) -> int:
         """Count the crops of an epoch."""
@@ -90,23 +90,23 @@ class CropSource(Protocol):
 
 
 class Feed(keras.utils.PyDataset):
-    """Gives crops to Keras, batch by batch, in order; threads cut the next ones meanwhile."""
+    """Passes crops to Keras, batch by batch, while threads prepare the next batches."""
 
     def __init__(self, source: CropSource, batch_size: int, threads: int = 1) -> None:
         super().__init__()
         self._source, self._batch_size, self._epoch = source, batch_size, 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tiledseg-feed")
-        self._ahead: dict[int, Future[_Batch]] = {}
-        self._most_ahead = 2 * threads
+        self._pending: dict[int, Future[_Batch]] = {}
+        self._max_pending = 2 * threads
         self.error: TiledSegError | None = None
 
     def start(self, epoch: int) -> None:
-        """Go to an epoch, counted from 0."""
+        """Start an epoch, counted from 0."""
         self._cancel()
         self._epoch = epoch
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop the threads."""
         self._cancel()
         self._pool.shutdown()
 
@@ -114,21 +114,21 @@ class Feed(keras.utils.PyDataset):
         """Count the batches of an epoch."""
         return ceil(len(self._source) / self._batch_size)
 
-    def __getitem__(self, place: int) -> _Batch:
-        """Give a batch, and have the next ones cut."""
-        for number in range(place, min(place + 1 + self._most_ahead, len(self))):
-            if number not in self._ahead:
-                self._ahead[number] = self._pool.submit(self._cut, self._epoch, number)
+    def __getitem__(self, index: int) -> _Batch:
+        """Return a batch, and start to prepare the next ones."""
+        for number in range(index, min(index + 1 + self._max_pending, len(self))):
+            if number not in self._pending:
+                self._pending[number] = self._pool.submit(self._cut, self._epoch, number)
         try:
-            return self._ahead.pop(place).result()
-        except TiledSegError as error:  # Keras turns it into one of the backend's own
+            return self._pending.pop(index).result()
+        except TiledSegError as error:  # Keras replaces it by an error of the backend
             self.error = error
             raise
 
-    def _cut(self, epoch: int, place: int) -> _Batch:
-        # Where crops do not come out even, the first batch has fewer: by it Keras on JAX settles how
-        # all of them are shared among devices.
-        end = len(self._source) - (len(self) - 1 - place) * self._batch_size
+    def _cut(self, epoch: int, index: int) -> _Batch:
+        # If the batch size does not divide the number of crops, the first batch is smaller: from the
+        # first batch Keras on JAX decides how all batches are shared among devices.
+        end = len(self._source) - (len(self) - 1 - index) * self._batch_size
         ids = range(max(0, end - self._batch_size), end)
         images, masks = self._source.batch(epoch, ids)
         if not np.isfinite(images.min() + images.max()):
@@ -136,12 +136,12 @@ class Feed(keras.utils.PyDataset):
                 ArrayError,
                 "images",
                 must="be finite in training",
-                got=f"NaN or infinity in batch {place + 1} of epoch {epoch + 1}",
+                got=f"NaN or infinity in batch {index + 1} of epoch {epoch + 1}",
                 fix="Check the images, and the transforms of `augment`.",
             )
         return images, masks
 
     def _cancel(self) -> None:
-        for future in self._ahead.values():
+        for future in self._pending.values():
             future.cancel()
-        self._ahead.clear()
+        self._pending.clear()

@@ -1,4 +1,4 @@
-"""The training loop of one run in its folder, from its beginning or from its last checkpoint."""
+"""The training loop of one run, from its start or from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _EXACT_ON_GPU = "--xla_gpu_deterministic_ops=true"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingLoop:
-    """A run: what it takes, and where it writes."""
+    """The training loop of one run."""
 
-    config: TrainConfig  # the settings
-    data: TrainingData  # the crops
-    run_dir: Path  # the folder
+    config: TrainConfig
+    data: TrainingData
+    run_dir: Path  # all files of the run are written here
 
     def run(
         self, callbacks: Sequence[keras.callbacks.Callback], *, progress: bool
     ) -> tuple[Segmenter, dict[str, list[float]]]:
-        """Train until the end, or until it is asked to stop; give the best segmenter and the history."""
+        """Train until the last epoch or a stop; return the best segmenter and the history."""
         with folder_lock(self.run_dir), seeded(self.config.seed), Stopper(self.run_dir) as stopper:
             remove_leftovers(self.run_dir)
             checkpoint = latest_checkpoint(self.run_dir / _CHECKPOINTS)
@@ -77,9 +77,9 @@ class TrainingLoop:
     ) -> None:
         config = self.config
         if config.deterministic:
-            _repeat_exactly()
+            _make_deterministic()
         with precision_of_layers(config.precision):
-            network = builder_for(config.network).build(blank=True) if checkpoint else first_network(config)
+            network = builder_for(config.network).build(blank=True) if checkpoint else initial_network(config)
             segmenter = self._segmenter(network)
             write_overview(self.run_dir, network, diagram=config.diagram)
             network = training_network(network, config.network)
@@ -125,7 +125,7 @@ class TrainingLoop:
     def _stateful(
         self, segmenter: Segmenter, history: History, callbacks: Sequence[keras.callbacks.Callback]
     ) -> list[Any]:
-        """List the callbacks whose state belongs to the run, in the order in which they act."""
+        """List the callbacks whose state is in the checkpoint, in the order of their calls."""
         best, schedule = self.run_dir / _BEST, self.config.schedule
         best_network = BestNetwork(segmenter, best, history, self.config.patience)
         averages = [] if self.config.ema is None else [WeightAverage(self.config.ema)]
@@ -133,7 +133,7 @@ class TrainingLoop:
         return [FiniteGuard(best), best_network, *callbacks, *averages, *plateaus]
 
     def _previews(self, segmenter: Segmenter, history: History) -> list[Any]:
-        """List what draws; it stands behind the best network's callback, and sees averaged weights."""
+        """List the callbacks that draw; they come after `BestNetwork`, and see averaged weights."""
         config, found = self.config, []
         if config.curves:
             found.append(Curves(self.run_dir, history))
@@ -151,7 +151,7 @@ class TrainingLoop:
                 validation_data=valid,
                 epochs=self.config.epochs,
                 initial_epoch=done,
-                shuffle=False,  # the sampler shuffles, by the seed
+                shuffle=False,  # the sampler shuffles, with the seed
                 callbacks=callbacks,
                 verbose=0,
             )
@@ -172,42 +172,36 @@ def compiled(network: keras.Model, config: TrainConfig, rate: Any, metrics: Sequ
     network.optimizer.build(network.trainable_variables)
 
 
-def first_network(config: TrainConfig) -> keras.Model:
-    """Build the network that a run begins with: its weights are random, pretrained, or those of a bundle."""
+def initial_network(config: TrainConfig) -> keras.Model:
+    """Build the network at the start of a run: with random or pretrained weights, or those of a bundle."""
     if config.start_from is None:
         return build_model(config.network)
     network = builder_for(config.network).build(blank=True)  # without the file of `encoder_weights`
     start = load_model(config.start_from)
-    found, wanted = (
-        (name, [tuple(weight.shape) for weight in one.weights])
-        for name, one in ((start.architecture.name, start.network), (config.network.name, network))
-    )
+    both = ((start.architecture.name, start.network), (config.network.name, network))
+    found, wanted = ((name, [tuple(weight.shape) for weight in one.weights]) for name, one in both)
     if found != wanted:
-        got, must = (
-            f"a {name} with {one.count_params():,} parameters"
-            for name, one in ((start.architecture.name, start.network), (config.network.name, network))
-        )
+        got, expected = (f"a {name} with {one.count_params():,} parameters" for name, one in both)
+        must = f"contain weights for `network`, which is {expected}"
         fix = "Train with network=load_model(start_from).architecture."
-        raise invalid(
-            SettingError, "start_from", must=f"hold weights for `network`, which is {must}", got=got, fix=fix
-        )
+        raise invalid(SettingError, "start_from", must=must, got=got, fix=fix)
     network.set_weights(start.network.get_weights())
     return network
 
 
 def _described(config: TrainConfig) -> dict[str, Any]:
-    """Give the settings that a bundle states: no folders of the machine that it was trained on."""
+    """Return the settings for a bundle, without folders of the machine that trained it."""
     settings = config.model_dump(mode="json", exclude={"runs_dir", "cache_dir"})
     settings["network"] = config.network.portable()
     if config.start_from is not None:
-        settings["start_from"] = "/".join(PurePath(config.start_from).parts[-2:])  # the run, and what of it
+        settings["start_from"] = "/".join(PurePath(config.start_from).parts[-2:])  # RUN/best
     return settings
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and Keras; afterwards the caller's global generators continue as before."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  what the caller may draw from
+    """Seed Python, NumPy and Keras; afterwards the caller's global generators continue unchanged."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the caller may use it
     keras.utils.set_random_seed(seed)
     try:
         yield
@@ -218,7 +212,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def precision_of_layers(precision: str) -> Iterator[None]:
-    """Let layers that are made now compute in a precision; afterwards Keras' own setting holds again."""
+    """Set the precision of new layers; afterwards Keras' earlier setting is restored."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -228,7 +222,7 @@ def precision_of_layers(precision: str) -> Iterator[None]:
 
 
 def check_devices(config: TrainConfig) -> None:
-    """Check that the backend can do what a run asks of its devices, before anything is done."""
+    """Check that the backend and its devices support the settings of a run."""
     chosen = _chosen(config.devices)
     if config.batch_size % len(chosen):
         raise invalid(
@@ -241,14 +235,14 @@ def check_devices(config: TrainConfig) -> None:
     exact = _EXACT_ON_GPU in os.environ.get("XLA_FLAGS", "").split()
     if config.deterministic and keras.backend.backend() == "jax" and chosen[0][:3] == "gpu" and not exact:
         raise SettingError(
-            "`deterministic` needs a flag of XLA on a GPU by JAX; got True without it. "
+            "`deterministic` needs a flag of XLA with JAX on a GPU; got True without it. "
             f"Set XLA_FLAGS={_EXACT_ON_GPU} before Python starts, or deterministic=False."
         )
 
 
-def _repeat_exactly() -> None:
-    """Let the backend compute the same bits from the same numbers, from now on in this process."""
-    backend = keras.backend.backend()  # JAX does so on a processor by itself; on a GPU see `check_devices`
+def _make_deterministic() -> None:
+    """Make the backend deterministic, for the rest of this process."""
+    backend = keras.backend.backend()  # JAX on a CPU always is; for a GPU see `check_devices`
     if backend == "tensorflow":
         tf.config.experimental.enable_op_determinism()
     elif backend == "torch":
@@ -258,7 +252,7 @@ def _repeat_exactly() -> None:
 
 @contextmanager
 def _sharing_batches(devices: int | str) -> Iterator[None]:
-    """Let networks that are made now share each batch evenly among devices, which all hold all weights."""
+    """Let new networks share each batch evenly among devices, each of which has all weights."""
     chosen = _chosen(devices)
     if len(chosen) == 1:
         yield
@@ -271,17 +265,17 @@ def _sharing_batches(devices: int | str) -> Iterator[None]:
 
 
 class _DataParallel(keras.distribution.DataParallel):
-    """Shares batches among devices; one that cannot be shared evenly goes whole to each of them."""
+    """Shares batches among devices; a batch that cannot be divided evenly goes to each device whole."""
 
     def get_data_layout(self, data_shape: Sequence[int]) -> keras.distribution.TensorLayout:
-        """Say which axis of a batch is shared; Keras decides by the first batch for all, see `Feed`."""
+        """Return the layout of a batch; Keras uses that of the first batch for all, see `Feed`."""
         if data_shape[0] % self.num_model_replicas:
             return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
         return super().get_data_layout(data_shape)
 
 
 def _chosen(devices: int | str) -> list[str]:
-    """Name the devices, in the backend's words."""
+    """Return the backend's names of the chosen devices."""
     backend = keras.backend.backend()
     available = _available(backend)
     if devices != "all" and int(devices) > len(available):
@@ -296,10 +290,10 @@ def _chosen(devices: int | str) -> list[str]:
 
 
 def _available(backend: str) -> list[str]:
-    """Name the devices of the best kind."""
+    """Return the names of all GPUs, or of the CPUs if there is no GPU."""
     if backend == "tensorflow":
         found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return [device.name for device in found]
     if backend == "jax":
         return [str(name) for name in keras.distribution.list_devices()]
-    return ["the one that PyTorch takes"]
+    return ["the default device of PyTorch"]

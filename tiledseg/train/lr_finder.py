@@ -1,4 +1,4 @@
-"""The learning-rate finder, and training on one batch to see whether the network can learn at all."""
+"""The learning-rate finder, and training on one batch to check that the network can learn at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiledseg.config import TrainConfig
 from tiledseg.errors import SettingError
 from tiledseg.models import training_network
 from tiledseg.train.inputs import Feed, sampler_of
-from tiledseg.train.loop import compiled, first_network, precision_of_layers, seeded
+from tiledseg.train.loop import compiled, initial_network, precision_of_layers, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from tiledseg.data import PairLike
     from tiledseg.train.inputs import CropSource
 
-_WORSE = 4.0  # times the least loss: the rate is too high by then
+_DIVERGED = 4.0  # a loss above this multiple of the least one shows that the rate is too high
 _SMOOTHING = 0.9
-_MOST_STEPS = 10**6
+_MAX_STEPS = 10**6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RateResult:
-    """What the learning-rate finder found.
+    """The result of the learning-rate finder.
 
     Attributes
     ----------
     rates : list of float
-        Learning rates that were tried, rising.
+        Learning rates of the steps, rising.
     losses : list of float
-        Loss of the batch at each.
+        Loss of the batch at each rate.
     suggested : float
-        The rate at which the smoothed loss falls fastest; a good highest one for a schedule.
+        The rate at which the smoothed loss falls fastest; a good maximum for a schedule.
     """
 
     rates: list[float]
@@ -55,8 +55,8 @@ class OverfitResult:
     losses : list of float
         Loss before each step.
     dice : float
-        Of the thresholded map of the batch in the last step, over all its px. Far from 1, something is
-        wrong: a loss, a rate or a network that does not suit, or images that show nothing.
+        Dice of the thresholded map in the last step, over all px of the batch. If it is far from 1,
+        the loss, the learning rate or the network is unsuitable, or the images do not show the object.
     """
 
     losses: list[float]
@@ -73,18 +73,18 @@ def find_learning_rate(
 ) -> RateResult:
     """Train for some steps at a rising learning rate (Smith, arXiv 1506.01186).
 
-    It ends early where the loss becomes four times its least. Nothing is written.
+    Training stops early if the loss rises to four times its minimum. Nothing is written.
 
     Parameters
     ----------
     config : TrainConfig or dict
-        How the network is built and trained; its own rate and schedule play no part.
+        Settings of the network and its training; the rate and the schedule in it are not used.
     train : sequence of Pair or tuple
         Pairs to learn from.
     lowest, highest : float
-        The range; the rate rises by the same factor each step.
+        The range of rates; the rate rises by the same factor in each step.
     steps : int
-        At least 10, at most 1,000,000.
+        Number of steps, from 10 to 1,000,000.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def find_learning_rate(
     SettingError
         If a number is out of its range.
     """
-    steps = whole_number("steps", steps, 10, _MOST_STEPS)
+    steps = whole_number("steps", steps, 10, _MAX_STEPS)
     first, last = real_number("lowest", lowest), real_number("highest", highest)
     if not 0 < first < last:
         raise invalid(SettingError, "lowest", must=f"be in (0, {last})", got=first, fix="Try 1e-6.")
@@ -112,30 +112,30 @@ def find_learning_rate(
 def overfit_one_batch(
     config: TrainConfig | dict[str, Any], train: Sequence[PairLike], *, steps: int = 100
 ) -> OverfitResult:
-    """Train on the first batch of a run, again and again: a network that can learn fits it exactly.
+    """Train on the first batch of a run repeatedly: a network that can learn fits it exactly.
 
     Nothing is written.
 
     Parameters
     ----------
     config : TrainConfig or dict
-        How the network is built and trained; its learning rate stays constant.
+        Settings of the network and its training; the learning rate is constant.
     train : sequence of Pair or tuple
         Pairs to learn from.
     steps : int
-        How often, at most 1,000,000 times.
+        Number of steps, at most 1,000,000.
 
     Returns
     -------
     OverfitResult
-        Losses, and the Dice in the end.
+        Losses, and the final Dice.
 
     Raises
     ------
     SettingError
         If `steps` is out of its range.
     """
-    steps = whole_number("steps", steps, most=_MOST_STEPS)
+    steps = whole_number("steps", steps, most=_MAX_STEPS)
     config = settings_of(TrainConfig, config, "config")
     recorder = _LossRecorder(stop_early=False)
     _fit(config, _OneBatch(sampler_of(config, train, 1), steps), recorder, config.learning_rate)
@@ -143,7 +143,7 @@ def overfit_one_batch(
 
 
 class _OneBatch:
-    """The same batch for every place."""
+    """A source with the same batch at every index."""
 
     def __init__(self, source: CropSource, steps: int) -> None:
         self._size, self._steps = len(source), steps
@@ -154,12 +154,12 @@ class _OneBatch:
         return self._size * self._steps
 
     def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
-        """Give the batch."""
+        """Return the batch."""
         return self._batch
 
 
 class _LossRecorder(keras.callbacks.Callback):
-    """Records the loss of each batch by itself; Keras averages over the epoch."""
+    """Records the loss of each single batch; Keras itself averages over the epoch."""
 
     def __init__(self, *, stop_early: bool) -> None:
         super().__init__()
@@ -170,9 +170,9 @@ class _LossRecorder(keras.callbacks.Callback):
         self.model.reset_metrics()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Record it."""
+        """Record the loss, and stop if it diverged."""
         loss, self.dice = float(logs["loss"]), float(logs["dice"])
-        if self._stop_early and not loss < _WORSE * min([*self.losses, loss]):
+        if self._stop_early and not loss < _DIVERGED * min([*self.losses, loss]):
             self.model.stop_training = True
             return
         self.losses.append(loss)
@@ -182,7 +182,7 @@ def _fit(config: TrainConfig, source: CropSource, recorder: _LossRecorder, rate:
     plain = config.changed(accumulate=1, ema=None)
     feed = Feed(source, config.batch_size, config.feed_threads)
     with seeded(config.seed), precision_of_layers(config.precision):
-        network = training_network(first_network(config), config.network)
+        network = training_network(initial_network(config), config.network)
         compiled(network, plain, rate, metrics=())
         try:
             network.fit(feed, epochs=1, shuffle=False, callbacks=[recorder], verbose=0)
@@ -191,7 +191,7 @@ def _fit(config: TrainConfig, source: CropSource, recorder: _LossRecorder, rate:
 
 
 def _steepest(rates: list[float], losses: list[float]) -> float:
-    """Give the rate where the smoothed loss falls fastest over the rate's logarithm."""
+    """Return the rate at which the smoothed loss falls fastest, over the logarithm of the rate."""
     smooth, total = [], 0.0
     for step, loss in enumerate(losses):
         total = _SMOOTHING * total + (1 - _SMOOTHING) * loss

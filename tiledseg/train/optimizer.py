@@ -1,4 +1,4 @@
-"""The optimizer that settings describe, and its learning rate over time."""
+"""The optimizer and the schedule of the learning rate, from settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tiledseg.config import TrainConfig
 
-_NOT_DECAYED = ["bias", "gamma", "beta"]  # moving them towards 0 regularises nothing
+_NOT_DECAYED = ["bias", "gamma", "beta"]  # weight decay would not regularise these
 
 
 def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimizer:  # noqa: ANN401
@@ -43,7 +43,7 @@ def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimize
 
 
 def scheduled_rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: ANN401
-    """Give the learning rate over time that settings describe."""
+    """Return the schedule of the learning rate, or a constant rate."""
     schedule = config.schedule
     if isinstance(schedule, PlateauConfig) or (schedule.name == "constant" and not schedule.warmup_epochs):
         return config.learning_rate
@@ -56,21 +56,21 @@ def scheduled_rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: A
 
 
 def rate_of(network: keras.Model) -> float:
-    """Give the learning rate of a network's next step."""
+    """Return the learning rate of a network's next step."""
     rate = network.optimizer.learning_rate
-    return float(rate.numpy() if hasattr(rate, "numpy") else rate)  # one of several devices has no float()
+    return float(rate.numpy() if hasattr(rate, "numpy") else rate)  # float() fails with several devices
 
 
 @keras.saving.register_keras_serializable(package="tiledseg")
 class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises in a straight line, then falls along half a cosine."""
+    """A learning rate that rises linearly, then falls along half a cosine."""
 
     def __init__(self, peak: float, warmup_steps: float, total_steps: float, final: float) -> None:
         super().__init__()
         self.peak, self.warmup_steps, self.total_steps, self.final = peak, warmup_steps, total_steps, final
 
     def __call__(self, step: Any) -> Any:  # noqa: ANN401
-        """Give the rate of a step, counted from 0."""
+        """Return the rate of a step, counted from 0."""
         step = keras.ops.cast(step, "float32")
         fall = max(1.0, self.total_steps - self.warmup_steps)
         done = keras.ops.clip((step - self.warmup_steps) / fall, 0.0, 1.0)
@@ -79,20 +79,20 @@ class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * risen * cosine
 
     def get_config(self) -> dict[str, Any]:
-        """Give what rebuilds the schedule."""
+        """Return the arguments that rebuild the schedule."""
         names = ("peak", "warmup_steps", "total_steps", "final")
         return {name: getattr(self, name) for name in names}
 
 
 class Plateau(keras.callbacks.Callback):
-    """Lowers the learning rate when the validation loss has not got better for some epochs."""
+    """Lowers the learning rate when the validation loss has not improved for some epochs."""
 
     def __init__(self, settings: PlateauConfig) -> None:
         super().__init__()
         self._settings, self.least_loss, self.waited = settings, math.inf, 0
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Look at the loss."""
+        """Lower the rate if the loss has not improved."""
         loss = float(logs["val_loss"])
         self.waited = 0 if loss < self.least_loss else self.waited + 1
         self.least_loss = min(loss, self.least_loss)

@@ -1,4 +1,4 @@
-"""What there is to look at in a run's folder: the network's layers, curves, previews of images."""
+"""Pictures and descriptions in a run's folder: the network's layers, curves, previews of images."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from tiledseg.train.run_folder import History
 
 _log = logging.getLogger("tiledseg")
-_LONGEST_PX, _STRIP_PX = 1024, 256  # of an epoch's picture, and of the same in a strip
+_PREVIEW_PX, _STRIP_PX = 1024, 256  # longest side of a preview, and of one in a strip
 _VALID = "val_"
-_HEAD = ("layer", "type", "output", "parameters", "takes")
+_HEAD = ("layer", "type", "output", "parameters", "inputs")
 _DPI = 96
 
 
@@ -46,13 +46,13 @@ def check_drawable() -> None:
     if shutil.which("dot") is None:
         raise SettingError(
             "`diagram` needs Graphviz, whose program `dot` is not installed. "
-            "Install it from graphviz.org/download or by the system's package manager."
+            "Install it from graphviz.org/download or with the system's package manager."
         )
 
 
 def write_overview(run_dir: Path, network: keras.Model, *, diagram: bool) -> None:
-    """Write ``model.txt`` and, where it is asked for, ``model.png``."""
-    # Keras' own summary is cut at the width of the terminal; this one has each name whole.
+    """Write ``model.txt`` and, on request, ``model.png``."""
+    # Keras cuts names in its own summary at the width of the terminal.
     layers = [_HEAD, *_layers(network)]
     facts = list(_facts(network))
     write_text(run_dir / "model.txt", f"{_aligned(layers)}\n\n{_aligned(facts)}\n")
@@ -64,20 +64,20 @@ def write_overview(run_dir: Path, network: keras.Model, *, diagram: bool) -> Non
 
 
 def _layers(network: Any, path: str = "") -> Iterator[tuple[str, ...]]:  # noqa: ANN401
-    """Describe each layer in the order of computation, those of inner networks too."""
-    makers: dict[int, str] = {}
+    """Describe each layer in the order of computation, including layers of inner networks."""
+    producers: dict[int, str] = {}
     for depth in sorted(network._nodes_by_depth, reverse=True):
         for node in network._nodes_by_depth[depth]:
             layer = node.operation
             several = len(node.outputs) > 1
             for number, tensor in enumerate(node.outputs):
-                makers[id(tensor)] = f"{layer.name}[{number}]" if several else layer.name
+                producers[id(tensor)] = f"{layer.name}[{number}]" if several else layer.name
             yield (
                 f"{path}{layer.name}",
                 type(layer).__name__,
                 ", ".join(map(_shape, node.outputs)),
                 f"{layer.count_params() if hasattr(layer, 'count_params') else 0:,}",
-                ", ".join(makers[id(tensor)] for tensor in node.input_tensors),
+                ", ".join(producers[id(tensor)] for tensor in node.input_tensors),
             )
             if hasattr(layer, "_nodes_by_depth"):
                 yield from _layers(layer, f"{path}{layer.name}/")
@@ -124,7 +124,7 @@ class Curves(keras.callbacks.Callback):
             _log.info("no curves are drawn without matplotlib: pip install 'tiledseg[plot]'")
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
-        """Draw them."""
+        """Draw the curves."""
         if not self._drawable:
             return
         columns = self._history.columns
@@ -140,9 +140,9 @@ class Curves(keras.callbacks.Callback):
 
 
 class Previews(keras.callbacks.Callback):
-    """Predicts a few whole images every few epochs, and joins the epochs of each in one strip."""
+    """Predicts a few whole images every few epochs, and joins the previews of each image in a strip."""
 
-    # An epoch leaves ``previews/epoch-0004/NAME.png``, an overlay, and ``NAME_mask.png`` of the
+    # An epoch writes ``previews/epoch-0004/NAME.png``, an overlay, and ``NAME_mask.png`` of the
     # image's own size; ``previews/NAME.png`` is the strip.
 
     def __init__(self, folder: Path, segmenter: Segmenter, pairs: Sequence[Pair], every: int) -> None:
@@ -151,7 +151,7 @@ class Previews(keras.callbacks.Callback):
         self._pairs = {f"{place:02d}_{_plain(pair.name)}": pair for place, pair in enumerate(pairs)}
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
-        """Predict, in every few epochs."""
+        """Predict the images, if the epoch is a multiple of `every`."""
         if (epoch + 1) % self._every:
             return
         folder = self._folder / f"epoch-{epoch + 1:04d}"
@@ -160,11 +160,11 @@ class Previews(keras.callbacks.Callback):
             labels = tiled_predict(self._segmenter, image, output="mask", runtime={"engine": "keras"})
             white = 255 if len(self._segmenter.labels) == 1 else None
             write_mask(folder / f"{name}_mask.png", labels, foreground=white)
-            write_image(folder / f"{name}.png", _shrunk(overlay(_shown(image), labels), _LONGEST_PX))
+            write_image(folder / f"{name}.png", _shrunk(overlay(_rgb(image), labels), _PREVIEW_PX))
             self._write_strip(name, epoch + 1)
 
     def _write_strip(self, name: str, until: int) -> None:
-        """Put the previews of an image so far side by side."""
+        """Join the previews of an image from all epochs so far."""
         folders = sorted(self._folder.glob("epoch-*"))
         paths = [one / f"{name}.png" for one in folders if int(one.name.partition("-")[2]) <= until]
         small = [_shrunk(as_rgb(read_image(path)), _STRIP_PX) for path in paths if path.exists()]
@@ -175,8 +175,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80]
 
 
-def _shown(image: AnyArray) -> Rgb:
-    """Show any image as RGB; floats from their least to their largest value."""
+def _rgb(image: AnyArray) -> Rgb:
+    """Convert any image to RGB; floats are scaled from their minimum and maximum."""
     flat = image[..., 0] if image.ndim == 3 and image.shape[-1] != 3 else image
     if flat.dtype.kind != "f":
         return as_rgb(flat)

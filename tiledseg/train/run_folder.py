@@ -1,4 +1,4 @@
-"""The folder of a run: settings, versions and data, recorded at its start, and the values of each epoch."""
+"""The folder of a run: settings, versions and data from its start, and the history of its epochs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _SETTINGS, _RECORD = "run.toml", "run.json"
-_MAY_CHANGE = {  # plays no part in what is computed
+_MAY_CHANGE = {  # settings that do not change the trained network
     "runs_dir",
     "memory_mb",
     "cache_dir",
@@ -44,18 +44,18 @@ _MAY_CHANGE = {  # plays no part in what is computed
     "diagram",
     "tensorboard",
 }
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 _LEFTOVERS = (".tiledseg-*.part", ".best.*.old", "checkpoints/.tiledseg-*.part")
 
 
 def new_run_dir(runs_dir: PathLike) -> Path:
-    """Make a folder for a run, named after the time."""
+    """Create a folder for a run, named after the time."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     names = (stamp if number == 1 else f"{stamp}-{number}" for number in count(1))
     try:
         Path(runs_dir).mkdir(parents=True, exist_ok=True)
-        return next(path for name in names if _made(path := Path(runs_dir).resolve() / name))
-    except (OSError, ValueError) as error:  # a NUL in the name
+        return next(path for name in names if _created(path := Path(runs_dir).resolve() / name))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise invalid(
             FileError,
             str(runs_dir),
@@ -65,7 +65,7 @@ def new_run_dir(runs_dir: PathLike) -> Path:
         ) from error
 
 
-def _made(path: Path) -> bool:
+def _created(path: Path) -> bool:
     try:
         path.mkdir()
     except FileExistsError:
@@ -74,7 +74,7 @@ def _made(path: Path) -> bool:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Remove what a run that was killed while writing left, all under hidden names of ours."""
+    """Remove the hidden files of a run that was killed while writing."""
     for pattern in _LEFTOVERS:
         for path in run_dir.glob(pattern):
             if path.is_dir():
@@ -84,7 +84,7 @@ def remove_leftovers(run_dir: Path) -> None:
 
 
 class History:
-    """The values of each epoch, in ``history.csv`` and ``history.json``; both are whole at any time."""
+    """The values of each epoch, in ``history.csv`` and ``history.json``; neither is ever incomplete."""
 
     def __init__(self, folder: Path, columns: Mapping[str, list[float]] | None = None) -> None:
         self._folder = folder
@@ -102,7 +102,7 @@ class History:
 
 
 def versions() -> dict[str, str]:
-    """Name what a run computes with."""
+    """Return the versions of all software that affects the numbers of a run."""
     return {
         "tiledseg": __version__,
         "keras": keras.__version__,
@@ -114,14 +114,14 @@ def versions() -> dict[str, str]:
 
 
 class RunRecord:
-    """The data of a run, with digests, and the versions that it began with."""
+    """The data of a run, with digests, and the versions at its start."""
 
     def __init__(self, train: Sequence[Pair], valid: Sequence[Pair]) -> None:
         self.data = {"train": [_entry(pair) for pair in train], "valid": [_entry(pair) for pair in valid]}
 
     @property
     def digest(self) -> str:
-        """Digest of all names, pixels and labels, and of how masks are read; not of where files lie."""
+        """Digest of all names, pixels and labels, and of how masks are read, but not of paths."""
         content = [
             [part, {key: value for key, value in entry.items() if key != "files"}]
             for part, entries in self.data.items()
@@ -130,14 +130,14 @@ class RunRecord:
         return f"sha256:{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
 
     def write(self, run_dir: Path, settings: RunConfig) -> None:
-        """Write ``run.toml``, the settings, and ``run.json``, all else."""
+        """Write the settings to ``run.toml``, and all else to ``run.json``."""
         write_text(run_dir / _SETTINGS, settings.to_toml())
         seed = settings.train.seed
         about = {"versions": versions(), "seed": seed, "data_digest": self.digest, "data": self.data}
         write_text(run_dir / _RECORD, json.dumps(about, indent=1) + "\n")
 
     def check(self, run_dir: Path) -> None:
-        """Check that a run is resumed with the data that it began with, and warn of other versions."""
+        """Check that a run is resumed with the same data, and warn of other versions."""
         before = _read_record(run_dir)
         if before["data_digest"] != self.digest:
             changed = [
@@ -149,14 +149,14 @@ class RunRecord:
             raise invalid(
                 SettingError,
                 "train, valid",
-                must="be the pairs that the run began with",
-                got=f"others: {', '.join(changed[:_MOST_SHOWN])}" if changed else "more, or fewer",
-                fix="Restore them, or begin a new run.",
+                must="be the pairs from the start of the run",
+                got=f"others: {', '.join(changed[:_MAX_SHOWN])}" if changed else "another number of pairs",
+                fix="Restore them, or start a new run.",
             )
         for name, version in versions().items():
             if before["versions"].get(name) != version:
                 _log.warning(
-                    "the run began with %s %s and is resumed with %s: its numbers may differ",
+                    "the run started with %s %s and is resumed with %s: its numbers may differ",
                     name,
                     before["versions"].get(name),
                     version,
@@ -164,27 +164,27 @@ class RunRecord:
 
 
 def recorded_pairs(run_dir: Path) -> tuple[list[Pair], list[Pair]]:
-    """Give the pairs that a run began with, where all are files."""
+    """Return the pairs from the start of a run, if all of them are files."""
     data = _read_record(run_dir)["data"]
     train, valid = ([_pair(entry) for entry in data[part]] for part in ("train", "valid"))
     return train, valid
 
 
 def read_settings(run_dir: Path) -> TrainConfig:
-    """Read the settings that a run began with."""
+    """Read the settings from the start of a run."""
     return RunConfig.from_toml(_text(run_dir / _SETTINGS)).train
 
 
 def check_settings(before: TrainConfig, now: TrainConfig) -> None:
-    """Check that a run is resumed with the settings that it began with."""
+    """Check that a run is resumed with the same settings, except those that may change."""
     one, other = (_flat(config.model_dump(mode="json", exclude=_MAY_CHANGE)) for config in (before, now))
     differ = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
     if differ:
         lines = [f"{name} {one.get(name)} -> {other.get(name)}" for name in differ]
-        text = "; ".join(lines[:_MOST_SHOWN]) + ("; …" if len(lines) > _MOST_SHOWN else "")
+        text = "; ".join(lines[:_MAX_SHOWN]) + ("; …" if len(lines) > _MAX_SHOWN else "")
         raise SettingError(
             f"`config` must be that of the run to resume it; got other settings: {text}. "
-            "Resume without settings, or begin a new run."
+            "Resume without settings, or start a new run."
         )
 
 
@@ -220,7 +220,7 @@ def _pair(entry: dict[str, Any]) -> Pair:
     files = entry["files"]
     if files.keys() != {"image", "mask"}:
         raise SettingError(
-            f"The run began with arrays, which its folder does not hold, for {shown(entry['name'])}. "
+            f"The run started with arrays, which its folder does not contain, for {shown(entry['name'])}. "
             "Pass `train` and `valid` to `resume` again."
         )
     own: dict[str, Any] = {name: value for name, value in entry.items() if name != "files"} | files
@@ -242,5 +242,5 @@ def _text(path: Path) -> str:
             str(path.parent),
             must=f"be the folder of a run, with {path.name}",
             got=str(error),
-            fix="Give the folder that the run made, as in runs/20260101-120000.",
+            fix="Give the folder of a run, for example runs/20260101-120000.",
         ) from None

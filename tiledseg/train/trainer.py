@@ -1,4 +1,4 @@
-"""The Trainer: from pairs to the best segmenter that they give."""
+"""The trainer: from pairs to the best segmenter of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tiledseg._storage import check_writable
 from tiledseg._validate import all_of, path_text, settings_of
 from tiledseg.config import RunConfig, TrainConfig
 from tiledseg.train.inputs import training_data
-from tiledseg.train.loop import TrainingLoop, check_devices, first_network
+from tiledseg.train.loop import TrainingLoop, check_devices, initial_network
 from tiledseg.train.previews import check_drawable
 from tiledseg.train.run_folder import check_settings, new_run_dir, read_settings, recorded_pairs
 
@@ -31,12 +31,12 @@ class TrainingResult:
     Attributes
     ----------
     segmenter : Segmenter
-        With the weights of the best epoch: the bundle ``best`` of the run's folder.
+        The segmenter with the weights of the best epoch: the bundle ``best`` in the run's folder.
     history : dict of str to list of float
         ``epoch`` (from 1), ``loss``, ``dice``, ``val_loss``, ``val_dice`` and ``learning_rate`` (of
         the next step), one value per epoch.
     best_epoch : int
-        The epoch of the least validation loss, from 1.
+        The epoch with the least validation loss, from 1.
     run_dir : Path
         The run's folder: ``run.toml``, ``run.json``, ``model.txt``, ``history.csv``,
         ``history.json``, ``checkpoints/`` and ``best/``.
@@ -51,20 +51,20 @@ class TrainingResult:
 class Trainer:
     """Builds a network and trains it on random crops of images.
 
-    All images are read and checked before anything else, and stay in memory, those that are not
-    shrunk in their own dtype. Crops depend on the seed, the epoch and their place in it alone.
-    Validation takes a fixed grid of crops that covers each image, never augmented; ``dice`` is
-    that of the thresholded maps over all pixels together. The network of the least validation loss is
-    written as a bundle as soon as it is found, so that whatever ends a run, it stays.
+    All images are read and checked first, and stay in memory or in a cache; images that are not
+    resized stay in their own dtype. Crops depend only on the seed, the epoch and their index.
+    Validation uses a fixed grid of crops that covers each image, without augmentation; ``dice`` is
+    computed from the thresholded maps over all pixels together. The network with the least
+    validation loss is saved as a bundle at once, so that it is available however the run ends.
 
     Each epoch ends with a checkpoint, from which `resume` continues as if the run had never been
-    interrupted, bit for bit. Ctrl-C, SIGTERM and a file ``stop`` in the run's folder end a run after the
-    epoch; the second Ctrl-C or SIGTERM at once.
+    interrupted, bit for bit. Ctrl-C, SIGTERM, or a file ``stop`` in the run's folder stops a run
+    after the epoch; a second Ctrl-C or SIGTERM stops it at once.
 
     Parameters
     ----------
     config : TrainConfig or dict, optional
-        How the network is built and trained.
+        Settings of the network and its training.
     """
 
     def __init__(self, config: TrainConfig | dict[str, Any] | None = None) -> None:
@@ -79,21 +79,21 @@ class Trainer:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         settings: RunConfig | None = None,
     ) -> TrainingResult:
-        """Train, and save the best.
+        """Train a network, and save the best one.
 
         Parameters
         ----------
         train : sequence of Pair or tuple
             Pairs to learn from; a tuple is (image, mask), each an array or a path.
         valid : sequence of Pair or tuple
-            Pairs to choose the best epoch by; none of them in `train`.
+            Pairs to choose the best epoch by; none of them may be in `train`.
         progress : bool
             Whether to show a progress bar. Each epoch's losses go to the logger ``tiledseg``.
         callbacks : sequence of keras.callbacks.Callback
-            Called after the trainer's own. Of their attributes, those that JSON can hold and lists
-            of arrays belong to the checkpoint.
+            Called after the trainer's own callbacks. The checkpoint contains those of their
+            attributes that JSON can represent, and lists of arrays.
         settings : RunConfig, optional
-            What else the run's ``run.toml`` states: where the data is from, how it was split.
+            Other contents of the run's ``run.toml``: where the data is from, how it was split.
 
         Returns
         -------
@@ -103,27 +103,28 @@ class Trainer:
         Raises
         ------
         SettingError
-            If there are no pairs, an image is in both sets, `callbacks` are none, ``start_from``
-            holds weights for another network, or what a setting needs is not installed.
+            If there are no pairs, an image is in both sets, `callbacks` contains anything else,
+            ``start_from`` contains weights for another network, or a package that a setting needs
+            is not installed.
         FileError
             If a file cannot be read, or the run's folder cannot be written.
         ArrayError
             If images do not fit the settings, masks do not fit their images or the classes, or no
             mask for training has any foreground.
         BundleError
-            If ``start_from`` is no bundle.
+            If ``start_from`` is not a bundle.
         ModelError
-            If the loss or a weight is no longer finite; the best network so far stays on disk.
+            If the loss or a weight is no longer finite; the best network so far remains on disk.
         """
-        own = _checked(self.config, callbacks)
-        known = settings_of(RunConfig, settings, "settings").changed(train=self.config)
+        checked = _checked(self.config, callbacks)
+        run = settings_of(RunConfig, settings, "settings").changed(train=self.config)
         if self.config.start_from is not None:
-            first_network(self.config)  # a wrong one is refused before all images are read
+            initial_network(self.config)  # a wrong one is refused before all images are read
         check_writable(self.config.runs_dir, keep=False)
         data = training_data(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
-        data.record.write(run_dir, known)
-        return _result(TrainingLoop(self.config, data, run_dir), own, progress=progress)
+        data.record.write(run_dir, run)
+        return _result(TrainingLoop(self.config, data, run_dir), checked, progress=progress)
 
     @classmethod
     def resume(
@@ -146,28 +147,29 @@ class Trainer:
         run_dir : path
             The run's folder.
         train, valid : sequence of Pair or tuple, optional
-            The same pairs as before; None takes the files that the run read.
+            The same pairs as before; None uses the files that the run read.
         config : TrainConfig or dict, optional
-            Compared with the run's own settings; None takes those. What plays no part in what is
-            computed may differ: memory, threads.
+            Compared with the run's own settings; None uses those. Only settings that do not change
+            the trained network may differ, for example memory and threads.
         progress : bool
-            As of `fit`.
+            As for `fit`.
         callbacks : sequence of keras.callbacks.Callback
-            As of `fit`: of the same classes in the same order.
+            As for `fit`: of the same classes in the same order.
 
         Returns
         -------
         TrainingResult
-            As of `fit`.
+            As from `fit`.
 
         Raises
         ------
         FileError
-            If the folder is not that of a run, another run is in it, or no checkpoint is whole.
+            If the folder is not that of a run, another process trains in it, or all checkpoints are
+            damaged.
         SettingError
-            If settings, pairs or callbacks differ from those that the run began with.
+            If settings, pairs or callbacks differ from those at the start of the run.
         ModelError
-            As of `fit`.
+            As from `fit`.
         """
         folder = Path(path_text(run_dir, "run_dir")).resolve()
         known = read_settings(folder)
@@ -175,23 +177,23 @@ class Trainer:
             wanted = settings_of(TrainConfig, config, "config")
             check_settings(known, wanted)
             known = wanted
-        own = _checked(known, callbacks)
+        checked = _checked(known, callbacks)
         if train is None or valid is None:
             recorded = recorded_pairs(folder)
             train = recorded[0] if train is None else train
             valid = recorded[1] if valid is None else valid
         data = training_data(known, train, valid)
         data.record.check(folder)
-        return _result(TrainingLoop(known, data, folder), own, progress=progress)
+        return _result(TrainingLoop(known, data, folder), checked, progress=progress)
 
 
 def _checked(
     config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback]
 ) -> list[keras.callbacks.Callback]:
-    """Check what a run takes besides pairs, before its folder is made."""
+    """Check settings and callbacks before the run's folder is created; return the callbacks."""
     check_process()
     if config.tensorboard:
-        extra("tensorboard", "tensorboard")  # or the first epoch's end would miss it
+        extra("tensorboard", "tensorboard")  # otherwise the first epoch would fail at its end
     if config.diagram:
         check_drawable()
     check_devices(config)

@@ -1,10 +1,9 @@
 """The Attention U-Net (Oktay et al., arXiv 1804.03999): gates on the skips of a U-Net.
 
-Encoder and decoder are those of a U-Net, with normalisation between convolution and
-activation. A gate (figure 2 and equations 1 to 3 of the paper) adds the skip, brought to the
-grid of the coarser features by a convolution of 2 px with step 2, and these features, brought
-to as many filters by one of 1 px; rectifies the sum, reduces it to one coefficient per px in
-[0, 1], enlarges that bilinearly and multiplies the skip by it.
+Encoder and decoder are those of a U-Net, with normalisation between convolution and activation.
+A gate (figure 2 and equations 1 to 3 of the paper) adds the skip, after a convolution of 2 px with
+stride 2, and the coarser features, after a convolution of 1 px. It rectifies the sum and reduces it
+to one coefficient per px in [0, 1]. It multiplies the skip by the bilinearly enlarged coefficients.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ layers = keras.layers
 class AttentionUNetBuilder(NetworkBuilder[AttentionUNetConfig]):
     """Builds the Attention U-Net that its settings describe."""
 
-    config: AttentionUNetConfig = field(default_factory=AttentionUNetConfig)  # the settings
+    config: AttentionUNetConfig = field(default_factory=AttentionUNetConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the features of every level, the finest first, the bridge last."""
+        """Return the features of every level, the finest first, the bridge last."""
         return encoded(image, self.config.levels, self._block)
 
     def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Merge the features from the bridge up to the finest level, all skips but that one gated."""
+        """Merge the features from the bridge up to the finest level, whose skip alone has no gate."""
         x = features[-1]
         for level in reversed(range(self.config.levels - 1)):
             skip = self._gated(features[level], x, level) if level else features[0]

@@ -1,8 +1,8 @@
 """DeepLabV3+ (Chen et al., arXiv 1802.02611): a dilated encoder, a pyramid of dilations, a short decoder.
 
-Each convolution is followed by batch normalisation and ReLU. A separable one is a depthwise
-convolution and one of 1 px, both followed by them (the paper's section 3.1, as its Xception
-has it). Enlarging is bilinear, by whole factors, px centres on the half.
+Each convolution is followed by batch normalisation and ReLU. A separable convolution is a depthwise
+one and one of 1 px, each followed by both (section 3.1 of the paper, as in its Xception). Upsampling
+is bilinear, by integer factors, with px centres at half-integer coordinates.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ layers = keras.layers
 
 _LOW_STRIDE = 4
 _LOW_FILTERS = 48
-_PYRAMID_STRIDE = 16  # at which the rates are given
+_PYRAMID_STRIDE = 16  # the rates are stated for this stride
 
 
 @dataclass(frozen=True)
 class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
     """Builds the DeepLabV3+ that its settings describe."""
 
-    config: DeepLabV3PlusConfig = field(default_factory=DeepLabV3PlusConfig)  # the settings
+    config: DeepLabV3PlusConfig = field(default_factory=DeepLabV3PlusConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the encoder's map of stride 4 and its deepest one."""
+        """Return the encoder's map of stride 4 and its deepest one."""
         strides, features = self._encoder.strides, self._encoder(image)
         return [features[strides.index(_LOW_STRIDE)], features[-1]]
 
     def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Look at the deepest map at several rates, and refine that by the finer one."""
+        """Convolve the deepest map at several rates, and refine the result by the finer map."""
         low, deep = features
         factor = self.config.output_stride // _LOW_STRIDE
         x = layers.UpSampling2D(factor, interpolation="bilinear", name="decoder_up")(self._pyramid(deep))
@@ -46,7 +46,7 @@ class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
         return x
 
     def finish(self, features: Any) -> Any:  # noqa: ANN401
-        """Give one map per class at stride 4, enlarge them and make them probabilities."""
+        """Map features at stride 4 to one map per class, enlarge the maps, and return probabilities."""
         config = self.config
         x = layers.Conv2D(config.classes, 1, dtype="float32", name="logits")(features)
         x = layers.UpSampling2D(_LOW_STRIDE, interpolation="bilinear", dtype="float32", name="enlarged")(x)
@@ -64,10 +64,10 @@ class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
 
     def _pyramid(self, x: Any) -> Any:  # noqa: ANN401
         config = self.config
-        wider = _PYRAMID_STRIDE // config.output_stride
+        factor = _PYRAMID_STRIDE // config.output_stride
         parts = [_convolved(x, config.filters, "pyramid_0")]
         for n, rate in enumerate(config.rates, 1):
-            parts.append(_separable(x, config.filters, rate * wider, f"pyramid_{n}"))
+            parts.append(_separable(x, config.filters, rate * factor, f"pyramid_{n}"))
         if config.image_pooling:
             mean = layers.GlobalAveragePooling2D(keepdims=True, name="pyramid_mean")(x)
             mean = _convolved(mean, config.filters, "pyramid_image")
@@ -98,7 +98,7 @@ def _separable(x: Any, filters: int, rate: int, name: str) -> Any:  # noqa: ANN4
 
 @keras.saving.register_keras_serializable("tiledseg")
 class Spread(keras.layers.Layer):
-    """Spreads one px over a whole map."""
+    """Broadcasts one px to the size of a map."""
 
     looks_at = "px"
 
@@ -108,5 +108,5 @@ class Spread(keras.layers.Layer):
         return px + keras.ops.zeros_like(like[..., :1])
 
     def compute_output_shape(self, shapes: Any) -> Any:  # noqa: ANN401
-        """Give the shape of the output."""
+        """Return the shape of the output."""
         return (*shapes[1][:3], shapes[0][3])

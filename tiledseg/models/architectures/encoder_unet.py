@@ -1,9 +1,9 @@
 """U-Nets (arXiv 1505.04597) whose encoder is a network of ``keras.applications``.
 
-Each level of the decoder is a transposed convolution by 2, the concatenation with the
-encoder's tap of that stride, where it has one, and two convolutions of 3 px, each activated,
-then normalised. The encoder takes RGB pixels prepared as its config's
-`preprocessing` states, and has no preprocessing of its own.
+Each level of the decoder is a transposed convolution by 2, the concatenation with the encoder's tap
+of that stride, if there is one, and two convolutions of 3 px, each activated, then normalised. The
+encoder expects RGB pixels that were prepared as the `preprocessing` of its settings states; it does
+no preprocessing itself.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]
     """Builds the U-Net whose encoder is a network of ``keras.applications``."""
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the encoder's taps, the finest first."""
+        """Return the features at the encoder's taps, the finest first."""
         return self._encoder(image)
 
     def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Merge the taps from the deepest up to the image's own size."""
+        """Merge the features from the deepest up to the image's own size."""
         skips = dict(zip(self._encoder.strides, features, strict=True))
         x, config = features[-1], self.config
         for n, filters in enumerate(config.decoder_filters):
@@ -46,4 +46,4 @@ class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]
     @property
     def _encoder(self) -> Encoder:
         config = self.config
-        return Encoder(config.encoder, config.encoder_weights, halvings=len(config.decoder_filters))
+        return Encoder(config.encoder, config.encoder_weights, depth=len(config.decoder_filters))

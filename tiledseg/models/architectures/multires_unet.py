@@ -1,9 +1,10 @@
 """The MultiResUNet (Ibtehaz and Rahman, arXiv 1902.04049): several scales in each block, ResPaths.
 
-A MultiRes block chains three convolutions of 3 px, which see 3, 5 and 7 px, joins them and
-adds a convolution of 1 px of its input. A ResPath is a chain of convolutions of 3 px, each
-with one of 1 px beside it. Convolutions have no bias, since a normalisation follows, and its
-factor is left out where an activation or a sum follows, as in the authors' code.
+A MultiRes block chains three convolutions of 3 px, with receptive fields of 3, 5 and 7 px. It
+concatenates their outputs and adds a 1 px convolution of its input. A ResPath is a chain of 3 px
+convolutions, each with a parallel 1 px convolution. Convolutions have no bias, since a
+normalisation follows. A normalisation has no trained factor if an activation or a sum follows, as in
+the authors' code.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ layers = keras.layers
 class MultiResUNetBuilder(NetworkBuilder[MultiResUNetConfig]):
     """Builds the MultiResUNet that its settings describe."""
 
-    config: MultiResUNetConfig = field(default_factory=MultiResUNetConfig)  # the settings
+    config: MultiResUNetConfig = field(default_factory=MultiResUNetConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the features of every level, the finest first, the bridge last; skips by their ResPaths."""
+        """Return the features of every level, the finest first: the outputs of ResPaths, then the bridge."""
         x, features, bridge = image, [], self.config.levels - 1
         for level in range(bridge):
             x = self._block(x, f"encoder_{level}", level)

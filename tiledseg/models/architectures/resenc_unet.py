@@ -1,13 +1,12 @@
 """The residual encoder U-Net of nnU-Net (Isensee et al., arXiv 2404.09556), in two dimensions.
 
-A stem of one convolution; levels of residual blocks in the manner of ResNet-D, the first of
-which steps by 2: two convolutions of 3 px beside an average pooling by 2 and, where the
-filters change, a convolution of 1 px. A level of the decoder is a transposed convolution by
-2, the concatenation with the skip, and one convolution. All activations are leaky rectifiers
-of slope 0.01.
+A stem of one convolution is followed by levels of residual blocks as in ResNet-D. The first block of
+a level has stride 2: its shortcut is an average pooling by 2 and, if the number of filters changes,
+a convolution of 1 px. A level of the decoder is a transposed convolution by 2, the concatenation
+with the skip, and one convolution. All activations are leaky rectifiers of slope 0.01.
 
-nnU-Net holds coarser outputs against a shrunk mask; here they are enlarged bilinearly and
-held against the mask itself. The deepest level of the decoder has none, as there.
+nnU-Net compares coarser outputs with a shrunk mask; here they are enlarged bilinearly and compared
+with the mask itself. As in nnU-Net, the deepest level of the decoder has no such output.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ _SLOPE = 0.01
 class ResEncUNetBuilder(NetworkBuilder[ResEncUNetConfig]):
     """Builds the residual encoder U-Net that its settings describe."""
 
-    config: ResEncUNetConfig = field(default_factory=ResEncUNetConfig)  # the settings
+    config: ResEncUNetConfig = field(default_factory=ResEncUNetConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the features of every level, the finest first."""
+        """Return the features of every level, the finest first."""
         x, features = self._conv(image, self._filters(0), "stem"), []
         for level, blocks in enumerate(self.config.blocks_per_level):
             for block in range(blocks):
@@ -49,7 +48,7 @@ class ResEncUNetBuilder(NetworkBuilder[ResEncUNetConfig]):
         return x
 
     def side_outputs(self, network: keras.Model) -> tuple[SideOutput, ...]:
-        """Name the outputs of the coarser levels, where the settings have losses for them."""
+        """Return the outputs of the coarser levels, if there is deep supervision."""
         config, sides = self.config, []
         for level in range(1, config.levels - 2) if config.deep_supervision else ():
             features = network.get_layer(f"decoder_{level}_act").output

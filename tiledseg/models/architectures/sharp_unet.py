@@ -1,8 +1,7 @@
 """The Sharp U-Net (Zunair and Ben Hamza, arXiv 2107.12461): sharpened skips.
 
-Encoder and decoder are those of a U-Net with kernels of 3 px. A skip passes a depthwise
-convolution with the kernel of the paper, 8 in the middle and -1 around it, which training
-leaves alone.
+Encoder and decoder are those of a U-Net with kernels of 3 px. Each skip passes a depthwise
+convolution with the kernel of the paper, 8 in the middle and -1 around it, which is not trained.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _KERNEL = np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]], np.float32)
 
 @keras.saving.register_keras_serializable(package="tiledseg")
 class Sharpening(keras.initializers.Initializer):
-    """First and only values of the kernel of a sharpening filter, the same for every feature."""
+    """Constant kernel of a sharpening filter, the same for every feature."""
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:  # noqa: ANN401
-        """Give the kernel (3, 3, features, 1)."""
+        """Return the kernel (3, 3, features, 1)."""
         return keras.ops.broadcast_to(keras.ops.cast(_KERNEL[..., None, None], dtype or "float32"), shape)
 
 
@@ -33,10 +32,10 @@ class Sharpening(keras.initializers.Initializer):
 class SharpUNetBuilder(NetworkBuilder[SharpUNetConfig]):
     """Builds the Sharp U-Net that its settings describe."""
 
-    config: SharpUNetConfig = field(default_factory=SharpUNetConfig)  # the settings
+    config: SharpUNetConfig = field(default_factory=SharpUNetConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the features of every level, the finest first, the bridge last."""
+        """Return the features of every level, the finest first, the bridge last."""
         return encoded(image, self.config.levels, self._block)
 
     def decode(self, features: list[Any]) -> Any:  # noqa: ANN401

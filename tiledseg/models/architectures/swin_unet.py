@@ -1,9 +1,9 @@
 """The Swin-Unet (Cao et al., arXiv 2105.05537): encoder and decoder of shifted-window transformers.
 
-A block is attention within windows and two dense layers, each after layer normalisation and
-each added to what it took. Merging lays the px of 2 x 2 behind one another and halves their
-channels; expanding is the reverse. A skip is the output of a level of the encoder before it is
-merged, as in the paper's figure 1; it is joined by concatenation and a dense layer.
+A block is attention within windows, then two dense layers, each after layer normalisation and each
+with a residual connection. Merging moves the px of 2 x 2 into channels and reduces these to half;
+expanding is the reverse. A skip is the output of an encoder level before merging, as in figure 1 of
+the paper; it is joined by concatenation and a dense layer.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tiledseg.tiling import Grow, Slide, Windows
 layers, ops = keras.layers, keras.ops
 
 _EPSILON = 1e-5
-_APART = -100.0  # added to the logits of px that are not neighbours, as the authors do
+_MASKED = -100.0  # added to the logits of px that are not neighbours, as the authors do
 
 
 @dataclass(frozen=True)
 class SwinUNetBuilder(NetworkBuilder[SwinUNetConfig]):
     """Builds the Swin-Unet that its settings describe."""
 
-    config: SwinUNetConfig = field(default_factory=SwinUNetConfig)  # the settings
+    config: SwinUNetConfig = field(default_factory=SwinUNetConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the tokens of every level, the finest first, the bottleneck last."""
+        """Return the tokens of every level, the finest first, the bottleneck last."""
         config, features = self.config, []
         x = layers.Conv2D(config.embedding, config.patch, strides=config.patch, name="patches")(image)
         x = _normalised(x, "patches_norm")
@@ -49,7 +49,7 @@ class SwinUNetBuilder(NetworkBuilder[SwinUNetConfig]):
         return features
 
     def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Expand the bottleneck, and join each level's tokens on the way up."""
+        """Expand the bottleneck, and join the tokens of each level."""
         x = _normalised(features[-1], "bottleneck_norm")
         for level in reversed(range(len(features) - 1)):
             x = _expanded(x, 2, self._channels(level), f"expand_{level}")
@@ -59,11 +59,11 @@ class SwinUNetBuilder(NetworkBuilder[SwinUNetConfig]):
         x = _normalised(x, "decoder_norm") if len(features) > 1 else x
         return _expanded(x, self.config.patch, self.config.embedding, "expand_patches")
 
-    def _level(self, x: Any, level: int, side: str) -> Any:  # noqa: ANN401
+    def _level(self, x: Any, level: int, part: str) -> Any:  # noqa: ANN401
         before, total = sum(self.config.depths[:level]), sum(self.config.depths)
         for n in range(self.config.depths[level]):
             skipped = self.config.drop_path * (before + n) / max(1, total - 1)
-            x = self._block(x, level, f"{side}_{level}_block_{n}", skipped, shifted=n % 2 == 1)
+            x = self._block(x, level, f"{part}_{level}_block_{n}", skipped, shifted=n % 2 == 1)
         return x
 
     def _block(self, x: Any, level: int, name: str, skipped: float, *, shifted: bool) -> Any:  # noqa: ANN401
@@ -114,7 +114,7 @@ class SpaceToDepth(keras.layers.Layer):
         return Slide(self.block, self.block), Slide(self.block, self.block)
 
     def compute_output_shape(self, shape: Any) -> Any:  # noqa: ANN401
-        """Give the shape of the output."""
+        """Return the shape of the output."""
         n, *size, channels = shape
         return (n, *(length and length // self.block for length in size), channels * self.block**2)
 
@@ -123,7 +123,7 @@ class SpaceToDepth(keras.layers.Layer):
         return ops.space_to_depth(x, self.block)
 
     def get_config(self) -> dict[str, Any]:
-        """Give the settings that rebuild it."""
+        """Return the arguments that rebuild the layer."""
         return {**super().get_config(), "block": self.block}
 
 
@@ -137,11 +137,11 @@ class DepthToSpace(keras.layers.Layer):
 
     @property
     def looks_at(self) -> tuple[Grow, Grow]:
-        """The px that a block is made of."""
+        """The one px from which a block is made."""
         return Grow(self.block, self.block), Grow(self.block, self.block)
 
     def compute_output_shape(self, shape: Any) -> Any:  # noqa: ANN401
-        """Give the shape of the output."""
+        """Return the shape of the output."""
         n, *size, channels = shape
         return (n, *(length and length * self.block for length in size), channels // self.block**2)
 
@@ -150,7 +150,7 @@ class DepthToSpace(keras.layers.Layer):
         return ops.depth_to_space(x, self.block)
 
     def get_config(self) -> dict[str, Any]:
-        """Give the settings that rebuild it."""
+        """Return the arguments that rebuild the layer."""
         return {**super().get_config(), "block": self.block}
 
 
@@ -158,9 +158,9 @@ class DepthToSpace(keras.layers.Layer):
 class WindowAttention(keras.layers.Layer):
     """Lets the px of a window attend to each other, with a bias for their relative positions."""
 
-    # The windows of a shifted layer straddle those of one that is not. The shift is cyclic: px that it
-    # brings together from the two ends of the map do not attend to each other. Along an axis of one
-    # window nothing is shifted.
+    # The windows of a shifted layer overlap the borders of those that are not shifted. The shift is
+    # cyclic: px from opposite ends of the map do not attend to each other. An axis with only one
+    # window is not shifted.
 
     def __init__(self, heads: int, window: int, shift: int = 0, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
@@ -168,7 +168,7 @@ class WindowAttention(keras.layers.Layer):
 
     @property
     def looks_at(self) -> tuple[Windows, Windows]:
-        """The px of a window, whose place in the map matters."""
+        """The px of a window, which depends on the position in the map."""
         return Windows(self.window, self.shift), Windows(self.window, self.shift)
 
     def build(self, shape: Any) -> None:  # noqa: ANN401
@@ -185,7 +185,7 @@ class WindowAttention(keras.layers.Layer):
         )
 
     def compute_output_shape(self, shape: Any) -> Any:  # noqa: ANN401
-        """Give the shape of the output, that of the input."""
+        """Return the shape of the output, that of the input."""
         return shape
 
     def call(self, x: Any) -> Any:  # noqa: ANN401
@@ -194,47 +194,45 @@ class WindowAttention(keras.layers.Layer):
         shifts = [self._shift_along(length) for length in size] if self.shift else None
         if shifts:
             x = _rolled(x, shifts, size)
-        apart = self._apart(size, shifts) if shifts else 0.0
-        x = self._attended(self._windows(x, size), apart)
+        mask = self._shift_mask(size, shifts) if shifts else 0.0
+        x = self._attended(self._windows(x, size), mask)
         x = self._whole(x, size)
-        return (
-            _rolled(x, [length - one for length, one in zip(size, shifts, strict=True)], size)
-            if shifts
-            else x
-        )
+        if not shifts:
+            return x
+        return _rolled(x, [length - one for length, one in zip(size, shifts, strict=True)], size)
 
-    def _attended(self, x: Any, apart: Any) -> Any:  # noqa: ANN401
+    def _attended(self, x: Any, mask: Any) -> Any:  # noqa: ANN401
         """Map windows (N, windows, px, C) to the same shape."""
         _, windows, px, channels = ops.shape(x)
         depth = channels // self.heads
         parts = ops.reshape(self.query_key_value(x), (-1, windows, px, 3, self.heads, depth))
         query, key, value = ops.unstack(ops.transpose(parts, (3, 0, 1, 4, 2, 5)), 3)
-        logits = ops.matmul(query * depth**-0.5, ops.swapaxes(key, -1, -2)) + self._bias() + apart
+        logits = ops.matmul(query * depth**-0.5, ops.swapaxes(key, -1, -2)) + self._bias() + mask
         x = ops.transpose(ops.matmul(ops.softmax(logits), value), (0, 1, 3, 2, 4))
         return self.projection(ops.reshape(x, (-1, windows, px, channels)))
 
     def _bias(self) -> Any:  # noqa: ANN401
-        """Give the bias (heads, px, px) by relative place."""
-        place = np.stack(np.divmod(np.arange(self.window**2), self.window))
-        apart = place[:, :, None] - place[:, None] + self.window - 1
-        bias = ops.take(self.bias_table, apart[0] * (2 * self.window - 1) + apart[1], axis=0)
+        """Return the bias (heads, px, px), which depends on the relative position."""
+        position = np.stack(np.divmod(np.arange(self.window**2), self.window))
+        y, x = position[:, :, None] - position[:, None] + self.window - 1
+        bias = ops.take(self.bias_table, y * (2 * self.window - 1) + x, axis=0)
         return ops.cast(ops.transpose(bias, (2, 0, 1)), self.compute_dtype)
 
     def _shift_along(self, length: Any) -> Any:  # noqa: ANN401
-        """Give the shift along an axis: none where one window holds all of it."""
+        """Return the shift along an axis: 0 if one window covers the axis."""
         if isinstance(length, int):
             return self.shift if length > self.window else 0
         return ops.where(length > self.window, self.shift, 0)
 
-    def _apart(self, size: list[Any], shifts: list[Any]) -> Any:  # noqa: ANN401
-        """Mark the px of a window that only the shift brought together: (windows, 1, px, px)."""
+    def _shift_mask(self, size: list[Any], shifts: list[Any]) -> Any:  # noqa: ANN401
+        """Mask pairs of px that are in one window only by the cyclic shift: (windows, 1, px, px)."""
         y, x = (
             _at_end(length, self.window) + _at_end(length, shift)
             for length, shift in zip(size, shifts, strict=True)
         )
         part = self._windows(ops.reshape(3 * y[:, None] + x[None], (1, *size, 1)), size)[0]
         differ = ops.cast(part != ops.swapaxes(part, -1, -2), self.compute_dtype)
-        return differ[:, None] * _APART
+        return differ[:, None] * _MASKED
 
     def _windows(self, x: Any, size: list[Any]) -> Any:  # noqa: ANN401
         """Cut a map (N, h, w, C) into windows (N, windows, px, C)."""
@@ -251,12 +249,12 @@ class WindowAttention(keras.layers.Layer):
         return ops.reshape(x, (-1, *size, x.shape[-1]))
 
     def get_config(self) -> dict[str, Any]:
-        """Give the settings that rebuild it."""
+        """Return the arguments that rebuild the layer."""
         return {**super().get_config(), "heads": self.heads, "window": self.window, "shift": self.shift}
 
 
 def _rolled(x: Any, shifts: list[Any], size: list[Any]) -> Any:  # noqa: ANN401
-    """Move a map up and to the left; what leaves it enters again at the other end."""
+    """Shift a map up and to the left, cyclically."""
     for axis, (shift, length) in enumerate(zip(shifts, size, strict=True), 1):
         x = ops.take(x, (ops.arange(length) + shift) % length, axis=axis)
     return x

@@ -1,9 +1,9 @@
 """The TransUNet (Chen et al., arXiv 2102.04306): R50-ViT as the encoder, a cascaded upsampler.
 
-The residual network is that of BiT (arXiv 1912.11370): convolutions with standardised kernels,
-group normalisation. It gives skips at stride 2, 4 and 8, and at stride 16 the tokens of the
-transformer (arXiv 2010.11929), which takes px of that map as its patches. The decoder enlarges
-bilinearly, joins the skip by concatenation and convolves twice, four times.
+The residual network is that of BiT (arXiv 1912.11370): convolutions with standardised kernels and
+group normalisation. Its maps of stride 2, 4 and 8 are skips. The px of its map of stride 16 are the
+tokens of the transformer (arXiv 2010.11929). Each of the four levels of the decoder enlarges
+bilinearly, concatenates the skip and convolves twice.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tiledseg.tiling import Slide
 layers, ops = keras.layers, keras.ops
 
 _EPSILON = 1e-6
-_MOST_GROUPS = 32
+_MAX_GROUPS = 32
 
 
 @dataclass(frozen=True)
 class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
     """Builds the TransUNet that its settings describe."""
 
-    config: TransUNetConfig = field(default_factory=TransUNetConfig)  # the settings
+    config: TransUNetConfig = field(default_factory=TransUNetConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the residual network's maps of stride 2, 4 and 8, and the tokens of stride 16."""
+        """Return the residual network's maps of stride 2, 4 and 8, and the tokens of stride 16."""
         width = self.config.width
         x = StandardisedConv2D(width, 7, strides=2, padding="same", use_bias=False, name="root_conv")(image)
         features = [_rectified(_grouped(x, "root_norm"), "root_relu")]
@@ -44,7 +44,7 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
         return [*features[:-1], self._transformed(x)]
 
     def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Enlarge the tokens' map four times, with the skips of stride 8, 4 and 2."""
+        """Enlarge the map of tokens four times, with the skips of stride 8, 4 and 2."""
         x = _convolved(features[-1], 2 * self.config.decoder_filters[0], "decoder_in")
         for n, filters in enumerate(self.config.decoder_filters):
             name = f"decoder_{len(self.config.decoder_filters) - 1 - n}"
@@ -55,7 +55,7 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
         return x
 
     def finish(self, features: Any) -> Any:  # noqa: ANN401
-        """Give the output by a convolution of 3 px."""
+        """Return the output by a convolution of 3 px."""
         return head(features, self.config.classes, self.config.final_activation, kernel=3)
 
     def _transformed(self, x: Any) -> Any:  # noqa: ANN401
@@ -94,14 +94,14 @@ class StandardisedConv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:  # noqa: ANN401
         """Convolve with the standardised kernel."""
-        kernel = ops.convert_to_tensor(kernel)  # of a variable JAX takes no moments
+        kernel = ops.convert_to_tensor(kernel)  # JAX does not compute moments of a variable
         mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
         return super().convolution_op(inputs, (kernel - mean) * ops.rsqrt(variance + 1e-5))
 
 
 @keras.saving.register_keras_serializable("tiledseg")
 class Placed(keras.layers.Layer):
-    """Adds the trained embedding of each position."""
+    """Adds a trained embedding of each position."""
 
     looks_at = "tile"
 
@@ -115,13 +115,11 @@ class Placed(keras.layers.Layer):
 
 
 def _unit(x: Any, filters: int, step: int, name: str) -> Any:  # noqa: ANN401
-    """Apply a bottleneck unit of 4 x `filters` channels; the convolution of 3 px has the step."""
-    y = _rectified(
-        _grouped(_standardised(x, filters, 1, 1, f"{name}_conv_a"), f"{name}_norm_a"), f"{name}_relu_a"
-    )
-    y = _rectified(
-        _grouped(_standardised(y, filters, 3, step, f"{name}_conv_b"), f"{name}_norm_b"), f"{name}_relu_b"
-    )
+    """Apply a bottleneck unit of 4 x `filters` channels; the convolution of 3 px has the stride."""
+    y = x
+    for part, kernel, stride in (("a", 1, 1), ("b", 3, step)):
+        y = _standardised(y, filters, kernel, stride, f"{name}_conv_{part}")
+        y = _rectified(_grouped(y, f"{name}_norm_{part}"), f"{name}_relu_{part}")
     y = _grouped(_standardised(y, 4 * filters, 1, 1, f"{name}_conv_c"), f"{name}_norm_c")
     if step > 1 or x.shape[-1] != 4 * filters:
         x = _standardised(x, 4 * filters, 1, step, f"{name}_project")
@@ -134,7 +132,7 @@ def _standardised(x: Any, filters: int, kernel: int, step: int, name: str) -> An
 
 
 def _grouped(x: Any, name: str) -> Any:  # noqa: ANN401
-    return layers.GroupNormalization(gcd(x.shape[-1], _MOST_GROUPS), epsilon=_EPSILON, name=name)(x)
+    return layers.GroupNormalization(gcd(x.shape[-1], _MAX_GROUPS), epsilon=_EPSILON, name=name)(x)
 
 
 def _rectified(x: Any, name: str) -> Any:  # noqa: ANN401

@@ -1,9 +1,9 @@
 """The U²-Net (Qin et al., arXiv 2005.09007): a U-Net whose blocks are U-Nets.
 
-A block is a convolution, a small U-Net on its features, and the sum of both; from the fifth
-level on the small U-Net dilates where the others pool. Each level of the decoder, and the
-deepest of the encoder, gives an output by a convolution of 3 px, enlarged bilinearly; a
-convolution of 1 px fuses the six.
+A block is a convolution, a small U-Net on its features, and the sum of both. From the fifth level on
+the small U-Net has dilation instead of pooling. Each level of the decoder, and the deepest level of
+the encoder, has an output: a convolution of 3 px, enlarged bilinearly. A convolution of 1 px fuses
+the six outputs.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _DECODER = {
     "lite": [(16, 64)] * 5,
 }
 _HEIGHTS = (7, 6, 5, 4)
-"""Levels of the U-Net inside the blocks of each level; deeper ones have dilation instead of pooling."""
+"""Number of levels of the U-Net in a block, by level; deeper blocks have dilation instead of pooling."""
 
 
 @dataclass(frozen=True)
 class U2NetBuilder(NetworkBuilder[U2NetConfig]):
     """Builds the U²-Net that its settings describe."""
 
-    config: U2NetConfig = field(default_factory=U2NetConfig)  # the settings
+    config: U2NetConfig = field(default_factory=U2NetConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the features of the six levels, the finest first."""
+        """Return the features of the six levels, the finest first."""
         x, features = image, []
         for level, widths in enumerate(_ENCODER[self.config.size]):
             if level:
@@ -48,7 +48,7 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
         return features
 
     def decode(self, features: list[Any]) -> list[Any]:
-        """Give the merged features of the six levels, the finest first."""
+        """Return the merged features of the six levels, the finest first."""
         merged = [features[-1]]
         for level, widths in reversed(list(enumerate(_DECODER[self.config.size]))):
             name = f"decoder_{level}"
@@ -67,7 +67,7 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
         return head(x, config.classes, config.final_activation)
 
     def side_outputs(self, network: keras.Model) -> tuple[SideOutput, ...]:
-        """Name the outputs of the six levels, where the settings have losses for them."""
+        """Return the outputs of the six levels, if there is deep supervision."""
         if not self.config.deep_supervision:
             return ()
         activation = final_activation(self.config.classes, self.config.final_activation)
@@ -85,7 +85,7 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
         return layers.Add(name=f"{name}_sum")([small(x, (inner, outer), name, level), x])
 
     def _pooling(self, x: Any, widths: tuple[int, int], name: str, level: int) -> Any:  # noqa: ANN401
-        """Run a small U-Net of pooling levels; the deepest but one is not pooled, its follower dilates."""
+        """Run a small U-Net with pooling; its deepest level has dilation instead."""
         height, features = _HEIGHTS[level], []
         for depth in range(height - 1):
             if depth:
@@ -101,7 +101,7 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
         return x
 
     def _dilating(self, x: Any, widths: tuple[int, int], name: str, level: int) -> Any:  # noqa: ANN401, ARG002
-        """Run a small U-Net of three levels that dilate, at one resolution."""
+        """Run a small U-Net with dilation instead of pooling, at one resolution."""
         features = []
         for depth in range(3):
             x = self._conv(x, widths[0], f"{name}_down_{depth}", 2**depth)

@@ -20,9 +20,9 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
     is a transposed convolution by 2, the concatenation with the encoder's features of the same
     size, and two convolutions as before. A convolution of 1 px gives the output, in float32.
 
-    Layers are named after their place: ``encoder_0_conv_a``, ``bridge_norm_b``, ``decoder_0_up``,
-    ``output``. Group normalisation takes the largest of 8, 4, 2 and 1 groups that divides the
-    filters.
+    Layers are named after their position: ``encoder_0_conv_a``, ``bridge_norm_b``, ``decoder_0_up``,
+    ``output``. Group normalisation uses the largest of 8, 4, 2 and 1 groups that divides the number
+    of filters.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
     Raises
     ------
     SettingError
-        If they are those of another architecture, or none.
+        If `config` contains the settings of another architecture, or is not a settings object or dict.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
         object.__setattr__(self, "config", settings_of(UNetConfig, self.config, "config", optional=False))
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the features of every level.
+        """Return the features of every level.
 
         Parameters
         ----------

@@ -1,14 +1,14 @@
 """The UNet 3+ (Huang et al., arXiv 2004.08790): every level of the decoder sees every scale.
 
-Level i of the decoder takes the encoder's features of level i and of all finer levels, these
-max-pooled, and the decoder's of all coarser levels, enlarged bilinearly; each passes a
-convolution of 3 px, and one more merges them. The coarsest level is the encoder's.
+Level i of the decoder uses the encoder's features of level i and, max-pooled, of all finer levels,
+and the decoder's features of all coarser levels, enlarged bilinearly. Each of them passes a
+convolution of 3 px, and one more convolution merges them. The coarsest level is the encoder's.
 
 With deep supervision, training adds an output for each coarser level: a convolution of 3 px,
 enlarged bilinearly, with the same weight as the map's own loss. With the classification-guided
-module, dropout, a convolution of 1 px and a max-pooling over the whole coarsest level give the
-probability that a class is there; training adds its loss, and the outputs are multiplied by
-it, thresholded at one half. The paper has one class; several are each judged by themselves.
+module, dropout, a convolution of 1 px and a global max-pooling of the coarsest level give the
+probability that a class is present. Training adds the loss of this probability, and the outputs are
+multiplied by it, thresholded at 0.5. The paper has one class; here each class has its own guide.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LEVELS = 5
 
 @keras.saving.register_keras_serializable(package="tiledseg")
 def cut_at_half(x: Any) -> Any:  # noqa: ANN401
-    """Threshold probabilities at one half."""
+    """Threshold probabilities at 0.5."""
     return keras.ops.cast(x >= 0.5, x.dtype)
 
 
@@ -36,10 +36,10 @@ def cut_at_half(x: Any) -> Any:  # noqa: ANN401
 class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
     """Builds the UNet 3+ that its settings describe."""
 
-    config: UNet3PlusConfig = field(default_factory=UNet3PlusConfig)  # the settings
+    config: UNet3PlusConfig = field(default_factory=UNet3PlusConfig)
 
     def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Give the features of every level, the finest first."""
+        """Return the features of every level, the finest first."""
         x, features = image, []
         for level in range(_LEVELS):
             if level:
@@ -50,7 +50,7 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
         return features
 
     def decode(self, features: list[Any]) -> list[Any]:
-        """Give the merged features of every level, the finest first."""
+        """Return the merged features of every level, the finest first."""
         merged = list(features)
         for level in reversed(range(_LEVELS - 1)):
             parts = [
@@ -66,7 +66,7 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
         return merged
 
     def finish(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Turn the finest features into the output; with the guide, where it finds a class."""
+        """Turn the finest features into the output; with a guide, absent classes become 0."""
         probs = head(features[0], self.config.classes, self.config.final_activation, kernel=3)
         if not self.config.classification_guided:
             return probs
@@ -78,7 +78,7 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
         return layers.Multiply(dtype="float32", name="guided")([probs, x])
 
     def side_outputs(self, network: keras.Model) -> tuple[SideOutput, ...]:
-        """Name an output for each coarser level, and the guide's, where the settings have them."""
+        """Return the outputs of the coarser levels and of the guide, as the settings state."""
         sides = []
         if self.config.deep_supervision:
             sides += [SideOutput(self._side_output(network, level)) for level in range(1, _LEVELS)]
@@ -102,7 +102,7 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
 
 
 def _at_level(x: Any, level: int, wanted: int, name: str) -> Any:  # noqa: ANN401
-    """Bring features of one level to the grid of another."""
+    """Resample features of one level to the grid of another."""
     if level < wanted:
         return layers.MaxPooling2D(2 ** (wanted - level), name=f"{name}_pool")(x)
     if level > wanted:
