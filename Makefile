@@ -41,7 +41,7 @@ imports: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/check_types.py
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.check_types
 
 docstrings: $(VENV)/.dev
 	$(BIN)/python tests/check_docstrings.py

@@ -1,4 +1,4 @@
-"""Check that pyright knows the type of every public symbol: ``python tests/check_types.py``.
+"""Check that pyright knows the type of every public symbol: ``python -m tests.check_types``.
 
 Public is what docs/reference.md lists. Internal classes that derive from Keras have no known type.
 """
@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 
-from check_docstrings import names, resolved
+from tests.check_docstrings import names, resolved
 
 
 def main() -> None:
