@@ -71,7 +71,7 @@ def survey(config: DataConfig | dict[str, Any]) -> Survey:
         If `config` is of another type.
     """
     config = settings_of(DataConfig, config, "config", optional=False)
-    return _checked(*_LAYOUTS[config.layout](config))
+    return _surveyed(*_LAYOUTS[config.layout](config))
 
 
 def pairs_of(config: DataConfig) -> list[Pair]:
@@ -106,7 +106,7 @@ def find_pairs(images_dir: PathLike, masks_dir: PathLike, *, mask_threshold: int
         mask has no partner, or they differ in size; the message names all of it.
     """
     found = _by_folders(images_dir, masks_dir, {"mask_threshold": mask_threshold})
-    return _usable(_checked(*found), skip=False)
+    return _usable(_surveyed(*found), skip=False)
 
 
 _Found = tuple[list[Pair], list[Problem]]
@@ -228,7 +228,7 @@ def _without_partner(
     return [Problem(kind, stem, text, harmless) for stem in sorted(stems, key=natural)]
 
 
-def _checked(pairs: Sequence[Pair], problems: Sequence[Problem]) -> Survey:
+def _surveyed(pairs: Sequence[Pair], problems: Sequence[Problem]) -> Survey:
     known = {problem.name for problem in problems}
     found = {pair.name: _problem_of(pair) for pair in pairs if pair.name not in known}
     good = [pair for pair in pairs if pair.name in found and found[pair.name] is None]

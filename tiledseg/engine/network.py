@@ -108,8 +108,8 @@ class Network:
     def of(cls, model: object, runtime: RuntimeConfig | dict[str, Any] | None = None) -> Network:
         """Resolve a Segmenter, a keras.Model, a callable, a predictor or a reference to a bundle."""
         if isinstance(model, Network):
-            return model if runtime is None else replace(model, runtime=_checked(runtime))
-        settings = _checked(runtime)
+            return model if runtime is None else replace(model, runtime=_runtime_of(runtime))
+        settings = _runtime_of(runtime)
         reference = model if isinstance(model, ModelReference) else None
         found = model if reference is None else reference.load()
         if not isinstance(found, SegmenterLike):
@@ -295,7 +295,7 @@ def _restored(model: object, runtime: RuntimeConfig, parts: tuple[Any, ...]) -> 
 _DEFAULT = RuntimeConfig()
 
 
-def _checked(runtime: RuntimeConfig | dict[str, Any] | None) -> RuntimeConfig:
+def _runtime_of(runtime: RuntimeConfig | dict[str, Any] | None) -> RuntimeConfig:
     return _DEFAULT if runtime is None else settings_of(RuntimeConfig, runtime, "runtime")
 
 

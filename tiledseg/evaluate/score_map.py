@@ -169,7 +169,7 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     threshold = real_number("threshold", threshold, "Use 0.5, for example.")
     scorer = scored_map(prediction, truth, whole_number("classes", classes), threshold, _both(borders))
     if cells is not None:
-        cells = _checked(cells, truth.shape)
+        cells = _true_cells(cells, truth.shape)
     scores = replace(scorer.scores(name), tiles=whole_number("tiles", tiles, 0), seconds=seconds)
     return ShapeScorer(boundary_px, cell_px).scored(scores, truth, scorer.labels, cells)
 
@@ -182,7 +182,7 @@ def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list
     return both[0], both[1]
 
 
-def _checked(cells: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+def _true_cells(cells: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     found = array_of(cells, "cells")
     if found.dtype.kind not in "biu" or found.shape != shape:
         raise invalid(

@@ -239,7 +239,7 @@ def read_network(folder: Path, digest: object, builder: NetworkBuilder[Any]) -> 
         network = builder.build(blank=True)
         _check_names(shapes, network, path)
         for variable in network.weights:
-            variable.assign(_checked(file.get_tensor(variable.path), variable, path))
+            variable.assign(_weights_for(file.get_tensor(variable.path), variable, path))
     return network
 
 
@@ -264,7 +264,7 @@ def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path:
             raise damaged(f"{path}: {name}", must=must, got=shapes.get(name, "no such weight"))
 
 
-def _checked(values: Any, variable: Any, path: Path) -> FloatArray:  # noqa: ANN401
+def _weights_for(values: Any, variable: Any, path: Path) -> FloatArray:  # noqa: ANN401
     if variable.dtype != "float32":
         raise invalid(
             ModelError,

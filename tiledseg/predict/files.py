@@ -168,7 +168,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     if client is not None:
         check_client(client, model)
     else:
-        model = _checked(model, config, tiling)
+        model = _network_for(model, config, tiling)
     with folder_lock(folder):
         if config.resume:
             record_run(folder, model, targets, config, tiling)
@@ -188,7 +188,7 @@ def _check_formats(config: PredictConfig) -> None:
         extra("zarr", "zarr")
 
 
-def _checked(model: object, config: PredictConfig, tiling: TilingConfig | None) -> Network:
+def _network_for(model: object, config: PredictConfig, tiling: TilingConfig | None) -> Network:
     """Refuse at once what is not available, or does not fit the network whatever the image."""
     network = Network.of(model, config.runtime)
     network.fastest(0)

@@ -107,7 +107,7 @@ class ProductSink:
     """A sink that takes probabilities, and hands them to all that is written of an image."""
 
     def __init__(self, image: ImageSource, classes: int, threshold: float | AutoThreshold) -> None:
-        _check_threshold(threshold, classes)
+        _check_findable(threshold, classes)
         self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         self.block_shape: tuple[int, int] = (512, 512)
@@ -198,7 +198,7 @@ def _labels(probs: FloatArray, threshold: float | AutoThreshold) -> AnyArray:
     return (levels > _level_of(counts, threshold)).astype(np.uint8)
 
 
-def _check_threshold(threshold: float | AutoThreshold, classes: int) -> None:
+def _check_findable(threshold: float | AutoThreshold, classes: int) -> None:
     if isinstance(threshold, str) and classes > 1:
         fix = "Leave it out: of several classes the most probable counts."
         must = "be found for one class alone"

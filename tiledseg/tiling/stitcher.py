@@ -141,7 +141,7 @@ class Stitcher:
             )
         with self._lock:
             self._check(ids)
-            for tile_id, output in zip(ids, self._checked(ids, outputs), strict=True):
+            for tile_id, output in zip(ids, self._finite(ids, outputs), strict=True):
                 self._blend(tile_id, output)
                 self._count(tile_id)
 
@@ -192,7 +192,7 @@ class Stitcher:
             )
         return self.out
 
-    def _checked(self, ids: list[int], outputs: AnyArray) -> FloatArray:
+    def _finite(self, ids: list[int], outputs: AnyArray) -> FloatArray:
         """Make outputs float32; refuse NaN and infinity before anything is added."""
         if outputs.dtype.kind not in set("biuf"):
             raise invalid(

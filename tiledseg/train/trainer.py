@@ -116,7 +116,7 @@ class Trainer:
         ModelError
             If the loss or a weight is no longer finite; the best network so far remains on disk.
         """
-        checked = _checked(self.config, callbacks)
+        checked = _checked_callbacks(self.config, callbacks)
         run = settings_of(RunConfig, settings, "settings").changed(train=self.config)
         if self.config.start_from is not None:
             initial_network(self.config)  # a wrong one is refused before all images are read
@@ -177,7 +177,7 @@ class Trainer:
             wanted = settings_of(TrainConfig, config, "config")
             check_settings(known, wanted)
             known = wanted
-        checked = _checked(known, callbacks)
+        checked = _checked_callbacks(known, callbacks)
         if train is None or valid is None:
             recorded = recorded_pairs(folder)
             train = recorded[0] if train is None else train
@@ -187,7 +187,7 @@ class Trainer:
         return _result(TrainingLoop(known, data, folder), checked, progress=progress)
 
 
-def _checked(
+def _checked_callbacks(
     config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback]
 ) -> list[keras.callbacks.Callback]:
     """Check settings and callbacks before the run's folder is created; return the callbacks."""
