@@ -161,7 +161,7 @@ def _is_as_in_jpeg(page: tifffile.TiffPage) -> bool:
             continue
         numbers = np.array(stored, float)
         if numbers.size == 2 * len(usual):  # ratios
-            numbers = numbers[::2] / numbers[1::2]
+            numbers = numbers[::2] / np.maximum(numbers[1::2], 1e-9)
         if not np.allclose(numbers, usual, atol=1e-3):
             return False
     return True
