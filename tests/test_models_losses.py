@@ -1,4 +1,4 @@
-"""Losses against numbers worked out by hand, or by NumPy in another way."""
+"""Losses, compared with numbers worked out by hand or by NumPy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def random_maps(shape, seed=0):
         ),
         ({"name": "bootstrap", "trust": 1.0}, (BCE + DICE) / 2),
         ({"name": "missing_labels", "certain": 0.9, "weight": 0.0}, (BCE + DICE) / 2),
-        # the second px of the first sample and all of the second, which are doubted, count nothing
+        # the second px of the first sample and all px of the second are doubtful, with the weight 0
         (
             {"name": "missing_labels", "certain": 0.25, "weight": 0.0},
             ((-math.log(0.5) / 4 + 0) / 2 + ((1 - 2 / 2.25) + 0) / 2) / 2,
@@ -130,12 +130,12 @@ def test_basnet_is_a_third_each_of_bce_ssim_and_iou(classes):
 
 
 def test_outlines_of_two_squares_side_by_side_by_hand():
-    # Squares of 3 px have outlines of 8 px. Within 1 px of the first lie columns 1 to 5, and so 5 px
-    # of the second, which is moved by 2 px; and the other way round.
+    # Squares of 3 px have outlines of 8 px. Columns 1 to 5 are within 1 px of the first square, and so
+    # are 5 px of the second outline, which is moved by 2 px; and vice versa.
     truth, moved = np.zeros((2, 1, 9, 12, 1), np.float32)
     truth[0, 3:6, 2:5, 0] = 1
     moved[0, 3:6, 4:7, 0] = 1
-    both = (5 + 1) / (8 + 1)  # precision and recall alike
+    both = (5 + 1) / (8 + 1)  # precision and recall
     settings = {"name": "boundary", "weight": 1.0, "width": 1}
     assert value(settings, truth, moved) == pytest.approx(1 - both, rel=1e-5)
     assert value(settings, truth, truth) == pytest.approx(0, abs=1e-6)

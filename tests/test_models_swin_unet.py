@@ -1,4 +1,4 @@
-"""Attention within windows: against loops over windows and px, and tiled against whole."""
+"""Attention within windows: compared with loops over windows and px; tiled compared with whole."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def drawn(layer, channels):
 
 
 def neighbours(place: int, length: int, window: int, shift: int) -> range:
-    """Give the px of an axis that a px attends to."""
+    """Return the px of an axis that a px attends to."""
     if length == window:
         return range(length)
     start = (place - shift) // window * window + shift
@@ -39,7 +39,7 @@ def neighbours(place: int, length: int, window: int, shift: int) -> range:
 
 
 def attended(layer: WindowAttention, x: np.ndarray) -> np.ndarray:
-    """Do what the layer does, px by px."""
+    """Compute the output of the layer px by px."""
     weights = {weight.path.split("/", 1)[1]: weight.numpy() for weight in layer.weights}
     height, width, channels = x.shape
     depth, side = channels // layer.heads, 2 * layer.window - 1
@@ -68,7 +68,7 @@ def attended(layer: WindowAttention, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shift", [0, 1, 2])
 @pytest.mark.parametrize("size", [(4, 4), (8, 4), (8, 12)])
-def test_window_attention_is_that_of_loops_over_px(shift, size):
+def test_window_attention_equals_loops_over_px(shift, size):
     layer = drawn(WindowAttention(heads=2, window=4, shift=shift), 6)
     x = np.random.default_rng(1).normal(size=(2, *size, 6)).astype(np.float32)
     got = np.asarray(layer(x))
@@ -123,7 +123,7 @@ def test_tiles_on_the_windows_grid_are_exact():
     assert np.abs(moved - whole).max() > 1e-3
 
 
-def test_the_receptive_field_of_the_default_swin_unet_is_as_worked_out_by_hand():
+def test_the_receptive_field_of_the_default_swin_unet_by_hand():
     network = builder_for({"name": "swin_unet", "input_shape": (None, None, 3)}).build(blank=True)
     predictor = Network.of(network)
     # Tokens spoiled at the start, by level: a plain layer rounds up to whole windows of 8, a

@@ -1,4 +1,4 @@
-"""The example on real smears: its bundle, and its script on made-up images of the same layout."""
+"""The example on real smears: its bundle, and its script on generated images of the same layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_bundle_is_small_states_its_licence_and_predicts():
     assert "non-commercial" in " ".join(card.split())
     segmenter = tiledseg.load_model(BUNDLE)
     assert segmenter.labels == ("plasma cell",)
-    # No real image may stand here; one that is made up, at the size and magnification that it knows, will do.
+    # No real image may be in the repository, so this is a generated one of the same size and magnification.
     one = smear(1920, 2560, seed=1, cell_px=(250.0, 400.0))
     probs = tiledseg.tiled_predict(segmenter, one.image)
     assert probs.shape == (1920, 2560, 1)
@@ -42,7 +42,7 @@ def script():
 
 
 def letterboxed(folder, number):
-    """Write a thumbnail with its mask as the challenge's lie in the folder: padded above and below."""
+    """Write a thumbnail and its mask as in the folder of the challenge: padded above and below."""
     one = smear(384, 512, seed=number)
     image, mask = np.zeros((512, 512, 3), np.uint8), np.zeros((512, 512), np.uint8)
     image[64:448], mask[64:448] = one.image, one.mask * 255
@@ -50,7 +50,7 @@ def letterboxed(folder, number):
     write_mask(folder / "masks" / f"{number}.png", mask > 0)
 
 
-def test_script_prepares_pixels_as_its_network_takes_them(tmp_path):
+def test_script_prepares_pixels_as_its_network_expects_them(tmp_path):
     train = script()
     unet = train.training(30, 435, tmp_path, train.small_unet())
     lite = train.training(20, 435, tmp_path, train.lite_unet("lite0.safetensors"))

@@ -34,11 +34,11 @@ TINY = UNetConfig(  # without norms the graph of a step is made in half the time
     input_shape=(None, None, 3), levels=2, base_filters=4, base_kernel=3, dropout=0.0, norm="none"
 )
 NORMED = TINY.changed(norm="group")
-BANNER = {"epoch", "loss", "dice", "val_loss", "val_dice", "learning_rate"}
+COLUMNS = {"epoch", "loss", "dice", "val_loss", "val_dice", "learning_rate"}
 
 
 def blobs(*seeds, size=64):
-    """Make images whose foreground is what is red."""
+    """Make images with a red foreground."""
     pairs = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
@@ -111,7 +111,7 @@ def test_a_run_leaves_settings_history_and_the_best_bundle(trained):
     assert json.loads((result.run_dir / "history.json").read_text()) == result.history
     rows = list(csv.DictReader((result.run_dir / "history.csv").read_text().splitlines()))
     assert {name: [float(row[name]) for row in rows] for name in rows[0]} == result.history
-    assert set(result.history) == BANNER
+    assert set(result.history) == COLUMNS
     assert result.history["epoch"] == [1, 2, 3, 4]
 
 
@@ -147,7 +147,7 @@ def _quarters(maps):
     return np.concatenate([maps[:, y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)])
 
 
-def test_training_learns_what_is_new_to_it(tmp_path):
+def test_a_trained_network_segments_new_images(tmp_path):
     def smears(*seeds):
         made = (smear(128, 128, seed=seed, cell_px=(24, 36)) for seed in seeds)
         return [(one.image, one.mask) for one in made]
@@ -279,7 +279,7 @@ def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path):
         Trainer(settings(tmp_path)).fit(blobs(1), blobs(9), progress=False)
 
 
-# how weights are moved
+# --- optimizers and schedules ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_weight_decay_shrinks_kernels_alone(tmp_path):
     np.testing.assert_allclose(np.concatenate([share.ravel() for share in scales]), 1.0, rtol=1e-5)
 
 
-def test_clipping_in_two_ways_is_refused():
+def test_two_kinds_of_clipping_are_refused():
     with pytest.raises(SettingError, match="clip_norm"):
         TrainConfig(clip=0.5, clip_norm=1.0)
 
@@ -469,7 +469,7 @@ def test_what_devices_cannot_share_is_refused(changes, name):
         TrainConfig(devices=2, **changes)
 
 
-# what is shown
+# --- curves, previews and metrics ------------------------------------------------------------------
 
 
 of_keras = pytest.mark.filterwarnings(
@@ -500,7 +500,7 @@ def test_previews_are_of_the_images_own_size_and_a_strip_shows_the_epochs(shown)
     mask = read_mask(folder / "epoch-0004" / "00_valid_0__mask.png", threshold=128)
     assert mask.shape == (80, 80)
     assert read_image(folder / "00_valid_0_.png").shape == (80, 160, 3)
-    if shown.best_epoch == 4:  # the averaged weights, which are what is kept
+    if shown.best_epoch == 4:  # with the averaged weights, which are saved
         probs = tiled_predict(shown.segmenter, blobs(8, size=80)[0][0])[..., 0]
         assert np.mean((probs >= 0.5) == mask) > 0.999
 
@@ -551,11 +551,11 @@ def test_a_diagram_shows_every_layer(tmp_path, monkeypatch):
 def test_a_diagram_that_cannot_be_drawn_is_refused_before_there_is_a_folder(tmp_path, monkeypatch, missing):
     if missing == "pydot":
         monkeypatch.setitem(sys.modules, "pydot", None)
-        said = r'`pydot`.*pip install "tiledseg\[diagram\]"'
+        message = r'`pydot`.*pip install "tiledseg\[diagram\]"'
     else:
         monkeypatch.setenv("PATH", str(tmp_path))
-        said = "`diagram` needs Graphviz"
-    with pytest.raises(SettingError, match=said):
+        message = "`diagram` needs Graphviz"
+    with pytest.raises(SettingError, match=message):
         Trainer(settings(tmp_path, diagram=True)).fit(blobs(1), blobs(8), progress=False)
     assert not (tmp_path / "runs").exists()
 
@@ -606,9 +606,9 @@ def test_deep_supervision_trains_outputs_that_the_bundle_does_not_have(tmp_path)
 
     config = settings(tmp_path, network=network, epochs=1)
     result = Trainer(config).fit(blobs(1), blobs(8), progress=False, callbacks=[Look()])
-    kept = {variable.path for variable in result.segmenter.network.weights}
-    assert {path.split("/")[-2] for path in seen["trained"] - kept} == {"side_1_conv"}
-    assert kept <= seen["trained"]
+    saved = {variable.path for variable in result.segmenter.network.weights}
+    assert {path.split("/")[-2] for path in seen["trained"] - saved} == {"side_1_conv"}
+    assert saved <= seen["trained"]
     assert result.segmenter.architecture == config.network
     assert result.segmenter.network.output_shape == (None, None, None, 1)
 

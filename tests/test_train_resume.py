@@ -87,7 +87,7 @@ class Fail(keras.callbacks.Callback):
 
     def __init__(self, epoch):
         super().__init__()
-        self.when, self.seen, self.sums = {epoch}, [], [np.zeros(2)]  # a set is nothing that JSON holds
+        self.when, self.seen, self.sums = {epoch}, [], [np.zeros(2)]  # JSON has no sets: not saved
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch + 1 in self.when:
@@ -128,7 +128,7 @@ def copy(failed, tmp_path):
 
 
 def same(one, other):
-    """Compare all that two runs left."""
+    """Check that two runs left the same state and files."""
     first, second = (latest_checkpoint(run_dir / "checkpoints") for run_dir in (one, other))
     assert first.facts["history"] == second.facts["history"]
     own = [name for name in first.arrays if not name.startswith("callback")]
@@ -153,7 +153,7 @@ def changed(run_dir, before):
 
 
 def killed_again_and_again(folder, kills, rng):
-    """Run; kill in a write or at any moment; resume; and so on, until a run ends by itself."""
+    """Start a run, then kill it in a write or at a random moment and resume it, several times."""
     before = set((folder / "runs").iterdir())
     run_dir = None
     for number in range(kills):
@@ -203,7 +203,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(copy, unkill
     Trainer.resume(copy, progress=False, callbacks=[callback])
     assert "epoch-000003.ckpt` must be a checkpoint with the SHA-256 checksum" in caplog.text
     same(copy, unkilled.run_dir)
-    # the callback went on from the second epoch, as its attributes were then
+    # the callback resumed from the second epoch, with the attributes that it had then
     assert callback.seen == unkilled.history["val_loss"]
     assert callback.sums[0].tolist() == [sum(range(EPOCHS))] * 2
 
@@ -261,11 +261,11 @@ def test_images_that_become_nan_are_named_by_batch(folder, monkeypatch):
         Trainer(config_in(folder).changed(network=PLAIN)).fit(*pairs(folder), progress=False)
 
 
-# ending in order
+# --- stopping --------------------------------------------------------------------------------------
 
 
 def command(folder, **changes):
-    """Give the arguments of a small training run."""
+    """Return the arguments of a small training run."""
     options = {"epochs": 99_999, "steps-per-epoch": 2, **changes}
     data = [
         f"--{part}-{what}={folder}/{part}/{what}"

@@ -1,18 +1,16 @@
 """Plasma cells in whole bone-marrow smears: train on thumbnails, predict originals at their own size.
 
-The SegPC-2021 images (see the README beside this file for layout, source and licence) are
-2560 x 1920 and 2040 x 1536 px; cells are 250 to 500 px across, so a tile of a shrunk image shows
-more of them. This script trains a small U-Net at a tenth of the originals' size, holds
-out whole slides to choose the epoch by, scores the six originals of the other folder beside the
-predictions that the founding experiment published, and draws overlays. None of these six is used
-for training.
+The SegPC-2021 images (the README beside this file states layout, source and licence) have 2560 x 1920
+or 2040 x 1536 px. Cells are 250 to 500 px across, so a tile of a shrunk image shows more of them. This
+script trains a U-Net at 0.15 of the originals' size. It uses the images of some slides to choose the
+epoch, and not for training. It scores the six originals beside the predictions that the founding
+experiment published, and draws overlays. None of these six is used for training.
 
-    python examples/segpc/train.py --data FOLDER [--output runs/segpc] [--epochs 55]
+    python examples/segpc/train.py --data FOLDER [--output runs/segpc] [--epochs 30]
 
-``--start FOLDER`` starts from the best network of an earlier run, at about half the rate, with each image
-of the second camera, of which there are few, three times. The bundle in ``segpc-plasma`` was made by
-one run of 55 epochs and 55 more from its best. ``--best FOLDER`` takes the best network of an
-earlier run instead of training one, ``--bundle FOLDER`` only scores a finished bundle.
+``--start FOLDER`` starts from the best network of an earlier run, at 0.6 of the rate. ``--best FOLDER``
+uses the best network of an earlier run and does not train. ``--bundle FOLDER`` only scores a finished
+bundle. The README lists the commands that made the bundle in ``segpc-plasma``.
 """
 
 from __future__ import annotations
@@ -57,18 +55,18 @@ if TYPE_CHECKING:
 
 ORIGINAL_SCALE = 0.15  # of the originals: the size that the network gets
 THUMBNAIL_SCALE = 0.2  # of the originals: the size of the thumbnails
-CONTENT = slice(64, 448)  # rows of a 512 x 512 thumbnail that hold the image; the others are padding
+CONTENT = slice(64, 448)  # rows of the image in a 512 x 512 thumbnail; the others are padding
 WHOLE = (288, 384)  # px: an image at ORIGINAL_SCALE
 RUN_GAP = 5  # numbers at most this far apart are of one slide
-SECOND_CAMERA = range(300, 700)  # numbers of its images among the thumbnails
+SECOND_CAMERA = range(300, 700)  # numbers of its images
 TTA = "flips"  # test-time augmentation: the outputs for four mirrored tiles are averaged
 THRESHOLD = 0.4  # on held-out slides 0.4 to 0.6 score nearly the same; see the model card
 SMALLEST_CELL = 2000  # px of an original; smaller areas are not counted as cells
 SCORING = ts.EvaluateConfig(cell_px=SMALLEST_CELL)
-CARD = Path(__file__).with_name("card.md")  # what the model card states besides the settings
+CARD = Path(__file__).with_name("card.md")  # text that is added to the model card
 FOUNDING_TILE = 512  # px: the published predictions have tile borders at its multiples
 
-# Slides differ in stain and light more than within a slide: colours vary more than the default does.
+# Stain and light differ between slides, so colours vary more than in the default augmentation.
 AUGMENT = (
     FlipConfig(),
     RotateConfig(),
@@ -112,7 +110,7 @@ def main() -> int:
 
 
 def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -> Path:
-    """Train, and give the folder of the best network."""
+    """Train, and return the folder of the best network."""
     started = time.perf_counter()
     network = lite_unet(options.encoder) if options.encoder else small_unet()
     if options.start:
@@ -136,22 +134,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default=data, required=data is None, help="folder of the images")
     parser.add_argument("--output", default="runs/segpc", help="folder for runs")
     parser.add_argument("--epochs", type=int, default=30)
-    beginning = parser.add_mutually_exclusive_group()
-    beginning.add_argument("--encoder", help="start from these weights, written by lite0.py")
-    beginning.add_argument("--start", help="start from this network, a run's folder best")
+    initial = parser.add_mutually_exclusive_group()
+    initial.add_argument("--encoder", help="start from these weights, written by lite0.py")
+    initial.add_argument("--start", help="start from this network, the folder best of a run")
     parser.add_argument(
-        "--times", type=int, default=1, help="how often each image of the second camera counts"
+        "--times", type=int, default=1, help="number of copies of each image of the second camera"
     )
     parser.add_argument("--whole", action="store_true", help="train on whole images, not on crops")
     parser.add_argument(
-        "--best", help="finish and score this network, a run's folder best, instead of training"
+        "--best", help="do not train, but score and save this network, the folder best of a run"
     )
     parser.add_argument("--bundle", help="only score this finished bundle")
     return parser.parse_args()
 
 
 def by_slide(folder: Path) -> tuple[list[Pair], list[Pair]]:
-    """Read all thumbnails, and hold out a twelfth of them, slide by slide."""
+    """Read all thumbnails, and split them by slide: about a twelfth of them for validation."""
     pairs = [
         pair
         for part in ("train", "valid")  # the challenge's own partition divides slides
@@ -175,7 +173,7 @@ def thumbnail(pair: Pair) -> Pair:
 def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -> ts.TrainConfig:
     """Return settings with crops that show most of a smear."""
     batch_size, scale = 8, ORIGINAL_SCALE / THUMBNAIL_SCALE
-    pretrained = network.preprocessing  # of the px that a pretrained encoder expects
+    pretrained = network.preprocessing  # what a pretrained encoder expects, or None
     return ts.TrainConfig(
         network=network,
         preprocessing=(pretrained or PreprocessingConfig(mean=(0.5,), std=(0.25,))).changed(scale=scale),
@@ -192,7 +190,7 @@ def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -
         ema=0.998,
         precision="float32" if pretrained else "mixed_bfloat16",  # no gain for depthwise layers
         patience=None,
-        deterministic=False,  # repeats to rounding, not to the bit
+        deterministic=False,  # faster; repeated runs differ by rounding
         labels=("plasma cell",),
         tiling=ts.TilingConfig(tile_size=WHOLE, overlap=0.25),
         runs_dir=str(output),
@@ -200,14 +198,14 @@ def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -
 
 
 def small_unet() -> ts.UNetConfig:
-    """Choose a U-Net that is trained from scratch."""
+    """Return the settings of a U-Net that is trained from scratch."""
     return ts.UNetConfig(
         input_shape=(None, None, 3), levels=6, base_filters=8, base_kernel=3, norm="batch", dropout=0.05
     )
 
 
 def lite_unet(weights: str) -> EncoderUNetConfig:
-    """Choose a U-Net around an encoder, up to its fourth down-sampling, pretrained on photographs."""
+    """Return the settings of a U-Net around the first four levels of a pretrained encoder."""
     return EncoderUNetConfig(
         input_shape=(None, None, 3),
         encoder="efficientnet-lite0",
@@ -236,7 +234,7 @@ def for_originals(segmenter: ts.Segmenter) -> ts.Segmenter:
 
 
 def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> EvaluationResult:
-    """Score our maps beside the published ones, and draw both."""
+    """Score our maps beside the published ones, and draw ours and the truth."""
     pairs = find_pairs(folder / "images", folder / "masks")
 
     def draw(scored: ScoredImage) -> None:
@@ -274,7 +272,7 @@ def row(name: str, result: EvaluationResult) -> str:
 
 
 def published(pair: Pair, folder: Path) -> ImageScores:
-    """Score what the founding experiment published for an image."""
+    """Score the map that the founding experiment published for an image."""
     probs = read_image(folder / f"{pair.name}.jpg")
     probs = (probs if probs.ndim == 2 else probs[..., 0]) / 255.0
     borders = tuple(range(FOUNDING_TILE, length, FOUNDING_TILE) for length in probs.shape)
@@ -283,7 +281,7 @@ def published(pair: Pair, folder: Path) -> ImageScores:
 
 
 def table(ours: EvaluationResult, theirs: list[ImageScores]) -> str:
-    """Print both scores side by side."""
+    """Return a table of both scores."""
     scores = f"{'Dice':>8}{'IoU':>8}{'seams':>8}"
     lines = [f"{'':<8}{'ours':>33}   {'published':>24}", f"{'image':<8}{scores}{'seconds':>9}   {scores}"]
     for one, other in zip(ours.images, theirs, strict=True):
@@ -304,7 +302,7 @@ def table(ours: EvaluationResult, theirs: list[ImageScores]) -> str:
 
 
 def seams(ratio: float) -> str:
-    """Show a seam ratio; an image that is one tile has none."""
+    """Format a seam ratio; an image of one tile has none."""
     return f"{'-' if math.isnan(ratio) else format(ratio, '.2f'):>8}"
 
 
