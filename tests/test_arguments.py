@@ -422,6 +422,7 @@ EXTRAS = [
     ("distributed", lambda: ts.predict_files(net, "in", "out", client=5), "dask"),
     ("matplotlib", lambda: report.write_split_chart("x", data.statistics_of(RECORDS), RECORDS), "plot"),
     ("tensorboard", lambda: fit(config={"tensorboard": True}), "tensorboard"),
+    ("pandas", lambda: objects.label_objects(np.ones((2, 2), bool)).to_pandas(), "table"),
 ]
 
 

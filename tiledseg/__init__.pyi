@@ -2,6 +2,7 @@ from ._version import __version__
 from .config import (
     DataConfig,
     EvaluateConfig,
+    ObjectsConfig,
     PredictConfig,
     PreprocessingConfig,
     RunConfig,
@@ -22,6 +23,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "Evaluator",
+    "ObjectsConfig",
     "PredictConfig",
     "PreprocessingConfig",
     "RunConfig",

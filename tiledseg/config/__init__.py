@@ -63,6 +63,7 @@ from tiledseg.config.networks import (
     UNet3PlusConfig,
     UNetConfig,
 )
+from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.optimizer import (
     AdamConfig,
     AdamWConfig,
@@ -124,6 +125,7 @@ __all__ = [
     "MultiResUNetConfig",
     "NetworkConfig",
     "NoiseConfig",
+    "ObjectsConfig",
     "PadMode",
     "PlateauConfig",
     "Precision",

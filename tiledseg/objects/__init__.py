@@ -1,5 +1,6 @@
-"""The connected areas of a map of labels, with their outlines."""
+"""The objects of a map: labels, measurements, outlines."""
 
+from tiledseg.objects.labels import Objects, label_objects
 from tiledseg.objects.outlines import Cell, cells_of
 
-__all__ = ["Cell", "cells_of"]
+__all__ = ["Cell", "Objects", "cells_of", "label_objects"]

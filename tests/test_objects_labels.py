@@ -1,0 +1,160 @@
+"""Labels of objects: those of the whole map, however it arrives."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tiledseg import ObjectsConfig
+from tiledseg.errors import ArrayError, SettingError
+from tiledseg.objects import label_objects
+from tiledseg.objects.runs import RunJoiner
+
+masks = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 2))
+RING = np.array([[0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
+
+
+def whole(mask: np.ndarray, connectivity: int) -> np.ndarray:
+    """Label the connected areas of each class of a whole map, and number them in reading order."""
+    found = np.zeros(mask.shape, np.int64)
+    for label in np.unique(mask[mask > 0]):
+        ids = cv2.connectedComponents((mask == label).astype(np.uint8), connectivity=connectivity)[1]
+        found = np.where(ids > 0, ids + found.max(), found)
+    values, first = np.unique(found, return_index=True)
+    order = values[np.argsort(first)]
+    numbers = np.zeros(found.max() + 1, np.int64)
+    numbers[order[order > 0]] = np.arange(1, np.count_nonzero(order) + 1)
+    return numbers[found]
+
+
+def filled(mask: np.ndarray, connectivity: int) -> np.ndarray:
+    """Give each area of background that one object alone encloses to that object."""
+    labels = whole(mask, connectivity)
+    areas = whole((mask == 0).astype(np.uint8), 12 - connectivity)
+    result, inner = labels.copy(), np.pad(labels, 1, constant_values=-1)
+    for area in range(1, areas.max() + 1):
+        here = np.pad(areas == area, 1)
+        near = {n for shift in (1, -1) for axis in (0, 1) for n in inner[np.roll(here, shift, axis)].tolist()}
+        if len(near - {0}) == 1 and -1 not in near:
+            result[areas == area] = (near - {0}).pop()
+    return result
+
+
+@given(masks, st.sampled_from([4, 8]), st.lists(st.integers(1, 9), min_size=1))
+def test_labels_do_not_depend_on_bands(mask, connectivity, heights):
+    joiner, row = RunJoiner(mask.shape[1], connectivity), 0
+    while row < len(mask):
+        height = heights[row % len(heights)]
+        joiner.feed(mask[row : row + height])
+        row += height
+    runs = joiner.close()
+    numbers = np.arange(1, len(runs.label) + 1, dtype=np.uint32)
+    np.testing.assert_array_equal(runs.painted(0, len(mask), numbers), whole(mask, connectivity))
+
+
+@given(masks, st.sampled_from([4, 8]), st.integers(1, 9))
+def test_holes_do_not_depend_on_bands(mask, connectivity, height):
+    joiner = RunJoiner(mask.shape[1], connectivity, holes=True)
+    for row in range(0, len(mask), height):
+        joiner.feed(mask[row : row + height])
+    runs = joiner.close()
+    owner = np.where(runs.holes >= 0, runs.holes, np.arange(len(runs.label)))
+    numbers = np.where(runs.label > 0, np.cumsum(runs.label > 0), 0)[owner]
+    found = runs.painted(0, len(mask), numbers.astype(np.uint32))
+    np.testing.assert_array_equal(found, filled(mask, connectivity))
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
+def test_labels_of_a_map_of_several_bands(density, connectivity):
+    mask = (np.random.default_rng(1).random((700, 90)) < density).astype(np.uint8)
+    objects = label_objects(mask, {"connectivity": connectivity})
+    assert objects.labels.dtype == np.uint32
+    np.testing.assert_array_equal(objects.labels, whole(mask, connectivity))
+
+
+def test_a_spiral_is_one_object():
+    mask = np.zeros((601, 601), bool)
+    for inset in range(0, 300, 4):
+        mask[inset : 601 - inset, inset : 601 - inset] = True
+        mask[inset + 2 : 599 - inset, inset + 2 : 599 - inset] = False
+        mask[inset + 2 : inset + 4, inset + 1] = mask[inset + 2 : inset + 4, inset + 2] = True
+    np.testing.assert_array_equal(label_objects(mask).labels, whole(mask.astype(np.uint8), 4))
+
+
+def test_one_class_takes_the_threshold():
+    probs = np.array([[0.2, 0.6, 0.7]], np.float32)
+    assert label_objects(probs[..., None]).labels.tolist() == [[0, 1, 1]]
+    assert label_objects(probs, ObjectsConfig(threshold=0.65)).labels.tolist() == [[0, 0, 1]]
+
+
+def test_several_classes_take_the_largest_probability():
+    probs = np.array([[[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]], np.float32)
+    objects = label_objects(probs)
+    assert objects.labels.tolist() == [[0, 1, 2]]
+    assert objects.table["class"].tolist() == [1, 2]
+    np.testing.assert_allclose(objects.table["probability_mean"], [0.8, 0.6], rtol=1e-6)
+
+
+def test_a_hole_is_filled_where_asked():
+    assert label_objects(RING).table["area"].tolist() == [8]
+    assert label_objects(RING, {"fill_holes": True}).table["area"].tolist() == [9]
+
+
+def test_an_area_with_another_object_is_no_hole():
+    mask = np.pad(np.ones((5, 5), np.uint8), 1)
+    mask[2:5, 2:5] = 0
+    mask[3, 3] = 1
+    assert label_objects(mask, {"fill_holes": True}).table["area"].tolist() == [16, 1]
+
+
+def test_an_open_hole_is_not_filled():
+    assert label_objects(RING[:3], {"fill_holes": True}).table["area"].tolist() == [5]
+
+
+def test_objects_out_of_the_limits_are_left_out_and_the_rest_is_numbered_anew():
+    mask = np.array([[1, 0, 1, 1, 0, 1, 1, 1]])
+    assert label_objects(mask, {"min_area": 2}).labels.tolist() == [[0, 0, 1, 1, 0, 2, 2, 2]]
+    assert label_objects(mask, {"max_area": 2}).labels.tolist() == [[1, 0, 2, 2, 0, 0, 0, 0]]
+
+
+def test_objects_at_the_border_are_left_out_where_asked():
+    mask = np.zeros((5, 7), np.uint8)
+    mask[2, [0, 2, 4, 6]] = 1
+    assert label_objects(mask, {"keep_border": False}).labels[2].tolist() == [0, 0, 1, 0, 2, 0, 0]
+
+
+def test_a_map_without_objects_has_an_empty_table():
+    objects = label_objects(
+        np.zeros((5, 4)), image=np.zeros((5, 4, 3), np.uint8), config={"fill_holes": True}
+    )
+    assert len(objects) == 0
+    assert {len(column) for column in objects.table.values()} == {0}
+    assert not objects.labels.any()
+
+
+def test_labels_are_written_where_asked(tmp_path):
+    out = np.memmap(tmp_path / "labels", np.uint32, "w+", shape=(5, 5))
+    assert label_objects(RING, out=out).labels is out
+    np.testing.assert_array_equal(out, RING)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ArrayError, match=r"`out` must have shape \(5, 5\) and dtype uint32"):
+        label_objects(RING, out=np.zeros((5, 5)))
+    with pytest.raises(ArrayError, match=r"`image` must have the map's size"):
+        label_objects(RING, image=np.zeros((5, 6)))
+    with pytest.raises(ArrayError, match=r"probabilities in \[0, 1\]"):
+        label_objects(RING * 2.0)
+    with pytest.raises(ArrayError, match="finite"):
+        label_objects(RING * np.nan)
+    with pytest.raises(ArrayError, match="labels from 0 up"):
+        label_objects(-RING)
+    with pytest.raises(ArrayError, match=r"\(H, W\)"):
+        label_objects(np.zeros((5, 5, 3), np.uint8))
+    with pytest.raises(SettingError, match="max_area"):
+        ObjectsConfig(min_area=5, max_area=4)
