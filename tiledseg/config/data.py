@@ -84,7 +84,7 @@ class DataConfig(Config):
                 raise invalid(
                     SettingError,
                     name,
-                    must=f"be left out with layout={self.layout}, where it plays no part",
+                    must=f"be left out with layout={self.layout}, where it is not used",
                     got=getattr(self, name),
                     fix=f"Take it out, or choose a layout of {', '.join(_layouts_with(name))}.",
                 )
