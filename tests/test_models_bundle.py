@@ -355,7 +355,12 @@ segmenter.save(Path(bundle).with_name("other") if sys.argv[4] == "new" else bund
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "where"), [("fsync", 1, "new"), ("replace", 3, "new"), ("replace", 4, "over")]
+    ("name", "n", "where"),
+    [
+        pytest.param("fsync", 1, "new", marks=pytest.mark.slow),  # leaves what the next one leaves
+        ("replace", 3, "new"),
+        ("replace", 4, "over"),
+    ],
 )
 def test_killed_save_leaves_nothing_half_done(name, n, where, bundle):
     done = subprocess.run(
