@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiledseg.config import PreprocessingConfig
-from tiledseg.errors import ArrayError, SettingError
-from tiledseg.preprocess import prepare, shrunk
+from tiledseg.errors import ArrayError, SettingError, StitchError
+from tiledseg.preprocess import EnlargingSink, prepare, shrunk
 
 
 def noise(height=60, width=50, channels=3):
@@ -247,3 +247,22 @@ def test_saved_settings_without_the_newer_fields_still_load():
     assert (config.gamma, config.sharpen, config.colour) == (1.0, 0.0, "rgb")
     image = noise()
     np.testing.assert_allclose(np.asarray(prepare(image, config)), (image / 255 - 0.5) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("pieces", [[5], [1, 1, 1, 1, 1], [2, 3], [4, 1]])
+def test_enlarging_is_bilinear_for_any_pieces(pieces):
+    small = np.array([[0.0], [1.0], [0.0], [1.0], [1.0]], np.float32)[..., None]
+    out = np.zeros((10, 1, 1), np.float32)
+    sink, start = EnlargingSink(out, small.shape), 0
+    for piece in pieces:
+        sink[start : start + piece] = small[start : start + piece]
+        start += piece
+    by_hand = [0, 0.25, 0.75, 0.75, 0.25, 0.25, 0.75, 1, 1, 1]
+    np.testing.assert_allclose(out[:, 0, 0], by_hand, atol=1e-6)
+    assert sink.written_rows == 10
+
+
+def test_enlarging_refuses_rows_out_of_order():
+    sink = EnlargingSink(np.zeros((10, 4, 1), np.float32), (5, 2, 1))
+    with pytest.raises(StitchError, match="follow row 0; got row 1"):
+        sink[1:2] = np.zeros((1, 2, 1), np.float32)

@@ -7,7 +7,7 @@ import pytest
 
 from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
 from tiledseg.errors import ArrayError, SettingError, StitchError, TiledSegError
-from tiledseg.tiling import AxisGrid, Box, EnlargingSink, labels_of, stitch_block
+from tiledseg.tiling import AxisGrid, Box, labels_of, stitch_block
 
 
 def tiles_of(probs, **settings):
@@ -232,22 +232,3 @@ def test_broadcast_outputs_are_read_within_their_bounds(width, channels):
 def test_labels_of_ties():
     assert labels_of(np.array([[[0.5], [0.49]]], np.float32)).tolist() == [[1, 0]]
     assert labels_of(np.array([[[0.2, 0.4, 0.4]]], np.float32)).tolist() == [[1]]
-
-
-@pytest.mark.parametrize("pieces", [[5], [1, 1, 1, 1, 1], [2, 3], [4, 1]])
-def test_enlarging_is_bilinear_for_any_pieces(pieces):
-    small = np.array([[0.0], [1.0], [0.0], [1.0], [1.0]], np.float32)[..., None]
-    out = np.zeros((10, 1, 1), np.float32)
-    sink, start = EnlargingSink(out, small.shape), 0
-    for piece in pieces:
-        sink[start : start + piece] = small[start : start + piece]
-        start += piece
-    by_hand = [0, 0.25, 0.75, 0.75, 0.25, 0.25, 0.75, 1, 1, 1]
-    np.testing.assert_allclose(out[:, 0, 0], by_hand, atol=1e-6)
-    assert sink.written_rows == 10
-
-
-def test_enlarging_refuses_rows_out_of_order():
-    sink = EnlargingSink(np.zeros((10, 4, 1), np.float32), (5, 2, 1))
-    with pytest.raises(StitchError, match="follow row 0; got row 1"):
-        sink[1:2] = np.zeros((1, 2, 1), np.float32)

@@ -17,8 +17,8 @@ from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
 from tiledseg.io import open_image
 from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan
-from tiledseg.preprocess import prepare
-from tiledseg.tiling import EnlargingSink, OutputSink, Panels, Stitcher, map_dtype, map_shape
+from tiledseg.preprocess import EnlargingSink, prepare
+from tiledseg.tiling import OutputSink, Panels, Stitcher, map_dtype, map_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -2,9 +2,10 @@
 
 from tiledseg.preprocess.percentiles import Limits, percentiles_of
 from tiledseg.preprocess.prepare import Prepared, prepare, shrunk
-from tiledseg.preprocess.scale import blurred, scaled_length, sharpen_margin
+from tiledseg.preprocess.scale import EnlargingSink, blurred, scaled_length, sharpen_margin
 
 __all__ = [
+    "EnlargingSink",
     "Limits",
     "Prepared",
     "blurred",

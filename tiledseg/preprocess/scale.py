@@ -1,4 +1,4 @@
-"""An image shrunk by the mean of areas, and sharpened; both computed region by region."""
+"""An image shrunk by the mean of areas, and sharpened, region by region; and its map enlarged again."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._validate import check_finite, read_region, real_number, whole_number
+from tiledseg._validate import check_finite, invalid, read_region, real_number, whole_number
+from tiledseg.errors import StitchError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tiledseg._types import FloatArray, Source
+    from tiledseg._types import FloatArray, Sink, Source
     from tiledseg.config import PreprocessingConfig
 
 _ROWS_AT_ONCE = 128
+_LARGE_ROWS_AT_ONCE = 256
+_PARTS = 4096  # shares of neighbours are multiples of 1/4096, which float32 adds exactly
 _CHANNELS_AT_ONCE = 4  # OpenCV takes at most 128
 _SIGMAS = 4  # beyond this, a Gaussian changes an 8-bit value by less than half a level
 
@@ -130,3 +133,60 @@ def blurred(pixels: FloatArray, sigma: float, size: int = 0) -> FloatArray:
             part, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101
         ).reshape(part.shape)
     return smooth.reshape(pixels.shape)
+
+
+class EnlargingSink:
+    """Takes the rows of a small map in order, in pieces of any size, and writes those of the large map."""
+
+    def __init__(self, out: Sink, shape: tuple[int, int, int]) -> None:
+        self.out: Sink = out
+        self.shape: tuple[int, int, int] = shape
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
+        self._upper, self._lower, share = _neighbours(shape[0], out.shape[0])
+        self._left, self._right, across = _neighbours(shape[1], out.shape[1])
+        self._share, self._across = share[:, None, None], across[None, :, None]
+        self._held = np.empty((0, *shape[1:]), np.float32)
+        self._first = 0  # row of the small map at the start of `_held`
+        self.written_rows: int = 0  # of the large map, final
+
+    def __setitem__(self, rows: slice, probs: FloatArray) -> None:
+        if rows.start != self._first + len(self._held):
+            raise invalid(
+                StitchError,
+                "rows",
+                must=f"follow row {self._first + len(self._held)}",
+                got=f"row {rows.start}",
+                fix="Write the rows in order.",
+            )
+        self._held = np.concatenate([self._held, probs])
+        ready = int(np.searchsorted(self._lower, rows.stop))
+        for start in range(self.written_rows, ready, _LARGE_ROWS_AT_ONCE):
+            self._write(start, min(start + _LARGE_ROWS_AT_ONCE, ready))
+        self.written_rows = ready
+        if ready < len(self._upper):
+            drop = int(self._upper[ready]) - self._first
+            self._held, self._first = self._held[drop:].copy(), self._first + drop
+
+    def _write(self, start: int, stop: int) -> None:
+        first, last = int(self._upper[start]), int(self._lower[stop - 1]) + 1
+        rows = self._held[first - self._first : last - self._first]
+        wide = _mixed(rows[:, self._left], rows[:, self._right], self._across)
+        upper, lower = self._upper[start:stop] - first, self._lower[start:stop] - first
+        self.out[start:stop] = _mixed(wide[upper], wide[lower], self._share[start:stop])
+
+
+def _neighbours(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+    """Return, for each px of a large axis, the two nearest px of a small one and the share of the second."""
+    # Px centres are at halves, as in OpenCV and TensorFlow. Shares are multiples of 1/4096, so that the
+    # mixture of two values in [0, 1] stays there.
+    place = np.clip((np.arange(large) + 0.5) * (small / large) - 0.5, 0, small - 1)
+    first = np.floor(place).astype(np.intp)
+    share = np.rint((place - first) * _PARTS) / _PARTS
+    return first, np.minimum(first + 1, small - 1), share.astype(np.float32)
+
+
+def _mixed(one: FloatArray, other: FloatArray, share: FloatArray) -> FloatArray:
+    one *= 1 - share  # in place: both are copies already
+    other *= share
+    one += other
+    return one

@@ -1,12 +1,10 @@
 """Cutting an image into tiles, and stitching the outputs of tiles into one map."""
 
-from tiledseg.tiling.grid import AxisGrid, Box, Tile, TileGrid, check_multiple
-from tiledseg.tiling.panels import Panels
+from tiledseg.tiling.grid import AxisGrid, AxisWindow, Box, Tile, TileGrid, axis_windows, check_multiple
+from tiledseg.tiling.panels import Panels, stitch_block, touching_tiles
 from tiledseg.tiling.receptive_field import UNKNOWN, Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
-from tiledseg.tiling.sinks import EnlargingSink, Output, OutputSink, labels_of, map_dtype, map_shape
-from tiledseg.tiling.stitcher import Stitcher, stitch_block, touching_tiles
+from tiledseg.tiling.stitcher import Output, OutputSink, Stitcher, labels_of, map_dtype, map_shape
 from tiledseg.tiling.tiler import TileBatch, Tiler, default_tiling, padded_places
-from tiledseg.tiling.windows import AxisWindow, axis_windows
 
 __all__ = [
     "UNKNOWN",
@@ -14,7 +12,6 @@ __all__ = [
     "AxisGrid",
     "AxisWindow",
     "Box",
-    "EnlargingSink",
     "Grow",
     "Output",
     "OutputSink",

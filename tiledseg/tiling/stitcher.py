@@ -1,26 +1,33 @@
-"""One map from the outputs of tiles, accumulated in a band of rows that moves down the image."""
+"""One map from the outputs of tiles, accumulated in a band of rows that moves down the image.
+
+Finished rows go to a sink through `OutputSink`, which converts probabilities to what the map holds.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._validate import instance_of, invalid, items_of, real_number, whole_number
-from tiledseg.errors import StitchError
-from tiledseg.tiling.grid import Box, TileGrid
-from tiledseg.tiling.panels import Band, Panels, add_weighted, sums_dtype
-from tiledseg.tiling.sinks import Output, OutputSink, map_dtype, map_shape
-from tiledseg.tiling.windows import axis_windows
+from tiledseg._validate import fraction, instance_of, invalid, items_of, one_of, real_number, whole_number
+from tiledseg.errors import ArrayError, StitchError
+from tiledseg.tiling.grid import TileGrid
+from tiledseg.tiling.panels import Band, Panels, sums_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from tiledseg._types import AnyArray, FloatArray, Sink
 
+Output: TypeAlias = Literal["probabilities", "mask", "labels", "uint8"]
+"""Float32 probabilities, one label for each px (mask, labels), or probabilities times 255 as uint8."""
+
 _MOST_CHANNELS = 65536  # labels are 16 bits wide
+_TOLERANCE = 1e-3
+_THRESHOLD_FIX = "Use 0.5, for example."
+_MOST_BYTE_LABELS = 256
 
 
 class Stitcher:
@@ -269,36 +276,98 @@ def _whole(ids: Iterable[int]) -> list[int]:
     return [whole_number("ids", one, least=0) for one in items]
 
 
-def touching_tiles(grid: TileGrid, box: Box) -> list[int]:
-    """List the tiles whose weights in a block are not zero."""
-    instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
-    instance_of(Box, box, "box")
-    rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
-    down = [place for place, one in enumerate(rows) if one.start < box.y1 and one.stop > box.y0]
-    across = [place for place, one in enumerate(columns) if one.start < box.x1 and one.stop > box.x0]
-    return [row * len(columns) + column for row in down for column in across]
+def map_shape(shape: tuple[int, int, int], output: Output) -> tuple[int, ...]:
+    """Return the stored shape of a map of probabilities (H, W, K)."""
+    one_of("output", output, get_args(Output))
+    return shape[:2] if output in {"mask", "labels"} else shape
 
 
-def stitch_block(
-    grid: TileGrid, box: Box, outputs: Mapping[int, FloatArray], classes: int, fill_value: float = 0.0
-) -> FloatArray:
-    """Blend the tiles that touch a block; a tile without outputs has the fill value."""
-    ids, classes = touching_tiles(grid, box), whole_number("classes", classes)
-    fill_value = real_number("fill_value", fill_value)
-    rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)
-    sums = np.zeros((box.shape[0], box.shape[1] * classes), sums_dtype(rows, columns))
-    flat = np.broadcast_to(np.float32(fill_value), (*grid.tile_shape, classes))
-    for tile_id in ids:
-        if tile_id not in outputs and not fill_value:
-            continue
-        row, column = divmod(tile_id, len(columns))
-        down, across = rows[row], columns[column]
-        y0, y1 = max(down.start, box.y0), min(down.stop, box.y1)
-        x0, x1 = max(across.start, box.x0), min(across.stop, box.x1)
-        output = outputs.get(tile_id, flat)[down.in_tile, across.in_tile]
-        part = output[y0 - down.start : y1 - down.start, x0 - across.start : x1 - across.start]
-        wide = np.repeat(across.weights[x0 - across.start : x1 - across.start], classes)
-        weights = np.multiply.outer(down.weights[y0 - down.start : y1 - down.start], wide)
-        target = sums[y0 - box.y0 : y1 - box.y0, (x0 - box.x0) * classes : (x1 - box.x0) * classes]
-        add_weighted(target, np.ascontiguousarray(part.reshape(y1 - y0, -1)), weights)
-    return sums.astype(np.float32, copy=False).reshape(*box.shape, classes)
+def map_dtype(output: Output, n_channels: int) -> np.dtype[Any]:
+    """Return the stored dtype of a map."""
+    one_of("output", output, get_args(Output))
+    wide = n_channels > _MOST_BYTE_LABELS and output in {"mask", "labels"}
+    return np.dtype(np.float32 if output == "probabilities" else np.uint16 if wide else np.uint8)
+
+
+def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
+    """Return the label of each px: one channel is cut at the threshold, of several the largest counts."""
+    if getattr(probs, "ndim", 0) != 3:
+        got, fix = getattr(probs, "shape", probs), "Give one channel as probs[..., numpy.newaxis]."
+        raise invalid(ArrayError, "probs", must="be an array (H, W, K)", got=got, fix=fix)
+    if probs.shape[2] == 1:
+        cut = np.float32(fraction("threshold", threshold, _THRESHOLD_FIX))
+        return np.greater_equal(probs[..., 0], cut).astype(np.uint8)
+    labels: AnyArray = probs.argmax(axis=-1)
+    return labels.astype(map_dtype("labels", probs.shape[2]))
+
+
+class OutputSink:
+    """Takes rows of probabilities, and writes them to another sink in the form of the output."""
+
+    def __init__(
+        self,
+        out: Sink,
+        shape: tuple[int, int, int],
+        output: Output = "probabilities",
+        threshold: float = 0.5,
+    ) -> None:
+        wanted, dtype = map_shape(shape, output), map_dtype(output, shape[2])
+        threshold = fraction("threshold", threshold, _THRESHOLD_FIX)
+        self._axes = _check_out(out, wanted, output, dtype)
+        self.out: Sink = out
+        self.shape: tuple[int, int, int] = shape
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
+        self._output, self._threshold = output, threshold
+
+    def __setitem__(self, rows: slice, probs: FloatArray) -> None:
+        stored = self._stored(probs)
+        self.out[rows] = stored if stored.ndim == self._axes else stored.reshape(stored.shape[: self._axes])
+
+    def _stored(self, probs: FloatArray) -> AnyArray:
+        if self._output == "probabilities":
+            return probs
+        if self._output != "uint8":
+            return labels_of(probs, self._threshold)
+        low, high = float(probs.min()), float(probs.max())
+        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+            raise invalid(
+                ArrayError,
+                "outputs",
+                must="be in [0, 1] to be stored as uint8",
+                got=f"values from {low:.4g} to {high:.4g}",
+                fix="Let the network end in a sigmoid or softmax, or store probabilities.",
+            )
+        return np.rint(np.clip(probs, 0, 1) * 255).astype(np.uint8)
+
+
+def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dtype[Any]) -> int:
+    """Check that a sink can hold a map; return the number of its axes (2 are enough for one channel)."""
+    if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
+        raise invalid(
+            ArrayError,
+            "out",
+            must="be an array with shape, dtype and slice assignment",
+            got=type(out).__name__,
+            fix="Pass a NumPy array or a memmap, for example.",
+        )
+    found = tuple(out.shape)
+    if found != wanted and not (found == wanted[:2] and wanted[2:] == (1,)):
+        raise invalid(
+            ArrayError, "out", must=f"have shape {wanted}", got=found, fix="Allocate it with that shape."
+        )
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise invalid(
+            ArrayError, "out", must="be writable", got="a read-only array", fix="Pass a copy of it."
+        )
+    held = np.dtype(out.dtype)
+    known = held.kind in set("biuf" if output in {"mask", "labels"} else "iuf")
+    fits = held.kind == "f" if output == "probabilities" else known and np.can_cast(dtype, held, "safe")
+    if not fits:
+        raise invalid(
+            ArrayError,
+            "out",
+            must="hold probabilities" if output == "probabilities" else f"hold {dtype} values",
+            got=str(held),
+            fix=f"Use {dtype}, or another `output`.",
+        )
+    return len(found)
