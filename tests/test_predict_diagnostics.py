@@ -8,7 +8,7 @@ import pytest
 
 import tiledseg as ts
 from tests.test_engine_keras_graph import conv
-from tests.test_predict_layout import drawn_unet
+from tests.test_predict_exactness import drawn_unet
 from tiledseg.config import EvaluateConfig
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.predict import check_exact, seam_report

@@ -1,8 +1,7 @@
 """Models of any kind resolved into a Network, which runs on batches of tiles."""
 
-from tiledseg.engine.batching import available_memory
-from tiledseg.engine.callable import CallablePredictor, Predictor
 from tiledseg.engine.network import ModelReference, Network
+from tiledseg.engine.predictor import CallablePredictor, Predictor, available_memory
 from tiledseg.engine.tta import COPIES
 
 __all__ = [

@@ -12,9 +12,8 @@ import numpy as np
 
 from tiledseg._backend import check_process, keras, tf
 from tiledseg._validate import invalid, shown
-from tiledseg.engine.batching import is_out_of_memory
-from tiledseg.engine.callable import checked_outputs, failures_named
 from tiledseg.engine.keras_graph import read_graph
+from tiledseg.engine.predictor import checked_outputs, failures_named, is_out_of_memory
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import check_multiple
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.engine.callable import Predictor
+    from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], AnyArray]

@@ -14,8 +14,15 @@ import numpy as np
 
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, RuntimeConfig
-from tiledseg.engine.batching import Backoff, Batcher, allowed_memory, check_memory, fitting_batch, overlapped
-from tiledseg.engine.callable import CallablePredictor
+from tiledseg.engine.batching import Batcher
+from tiledseg.engine.predictor import (
+    Backoff,
+    CallablePredictor,
+    allowed_memory,
+    check_memory,
+    fitting_batch,
+    overlapped,
+)
 from tiledseg.engine.tta import COPIES, Augmented
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
@@ -28,8 +35,8 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import PreprocessingConfig, TilingConfig
     from tiledseg.engine import keras, openvino
-    from tiledseg.engine.callable import Predictor
     from tiledseg.engine.keras import KerasPredictor
+    from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField, TileBatch
 else:
     keras = lazy_loader.load("tiledseg.engine.keras", suppress_warning=True)

@@ -20,8 +20,8 @@ import numpy as np
 from tiledseg._backend import check_process, keras
 from tiledseg._storage import DiskCache, cache_folder
 from tiledseg._validate import invalid, shown
-from tiledseg.engine.callable import checked_outputs, failures_named
 from tiledseg.engine.keras import padded, ready_shape
+from tiledseg.engine.predictor import checked_outputs, failures_named
 from tiledseg.errors import FileError, ModelError
 
 if TYPE_CHECKING:

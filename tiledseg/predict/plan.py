@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from tiledseg._validate import check_image, check_shape, one_of, real_number, settings_of
+from tiledseg._validate import check_image, check_shape, invalid, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network
-from tiledseg.predict.layout import judge, lay_out
+from tiledseg.errors import SettingError
+from tiledseg.predict.exactness import best_tile, exact_overlap, judge
 from tiledseg.predict.roi import tiles_in
 from tiledseg.preprocess import scaled_length
-from tiledseg.tiling import Box, Output, Tile, Tiler, map_dtype, map_shape
+from tiledseg.tiling import UNKNOWN, Box, Output, Tile, Tiler, default_tiling, map_dtype, map_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import Source
-    from tiledseg.predict.layout import Verdict
+    from tiledseg.predict.exactness import Verdict
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import TileGrid
 
@@ -129,7 +130,7 @@ class Plan:
             one_of("tta", tta, get_args(TTA))
         size, scale = (shape[0], shape[1]), network.preprocessing.scale if network.preprocessing else 1.0
         seen = size if scale == 1 else (scaled_length(size[0], scale), scaled_length(size[1], scale))
-        chosen, grid = lay_out(network, seen, given, square=tta == "d4")
+        chosen, grid = _lay_out(network, seen, given, square=tta == "d4")
         in_roi = None if roi is None else tiles_in(grid, size, roi, image)
         n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
         return cls(
@@ -310,6 +311,47 @@ def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int,
     if len(shape) == 3:
         check_shape(shape, channels)
     return tuple(int(length) for length in shape)
+
+
+def _lay_out(
+    network: Network, shape: tuple[int, int], tiling: TilingConfig | None, *, square: bool = False
+) -> tuple[TilingConfig, TileGrid]:
+    """Fit a tiling to a network and an image; its tile is in px, and its overlap too in the grid."""
+    chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
+    if chosen.tile_size == "auto":
+        chosen = best_tile(chosen, network, shape)
+    _check_fixed(chosen, network)
+    in_px = chosen
+    if chosen.overlap == "exact":
+        in_px = chosen.changed(overlap=exact_overlap(chosen, network, shape))
+    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
+    # would reach into the whole of a small image.
+    keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
+    clip = (False, False) if keeps_context else _clipped(network, shape, square=square)
+    grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
+    network.check_tile(grid.tile_shape)
+    return chosen, grid
+
+
+def _check_fixed(tiling: TilingConfig, network: Network) -> None:
+    for axis, size, fixed in zip("yx", tiling.tile_shape, network.tile_size, strict=True):
+        if fixed not in {None, size}:
+            raise invalid(
+                SettingError,
+                "tile_size",
+                must=f"be {fixed} px along {axis}, the network's input",
+                got=size,
+                fix=f"Use tile_size={fixed}, or build the network for a free size.",
+            )
+
+
+def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
+    """Say along which axes a small image shortens the tile: padding would change what the network sees."""
+    # Of a callable it is not known whether it takes another size.
+    y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
+    if network.receptive_field == UNKNOWN or (square and y != x):
+        return False, False
+    return network.tile_size[0] is None, network.tile_size[1] is None
 
 
 def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:

@@ -1,4 +1,4 @@
-"""The layout of tiles that a network and an image get, and whether it makes tiled equal whole."""
+"""What only a network tells: the exact overlap, the best tile, and whether tiled equals whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
-from tiledseg.tiling import UNKNOWN, Tiler, default_tiling
+from tiledseg.tiling import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,55 +23,16 @@ Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
 _MOST_TRIED = 256  # tiles along an axis that are tried for tile_size="auto"
 
 
-def lay_out(
-    network: Network, shape: tuple[int, int], tiling: TilingConfig | None, *, square: bool = False
-) -> tuple[TilingConfig, TileGrid]:
-    """Fit a tiling to a network and an image; its tile is in px, and its overlap too in the grid."""
-    chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
-    if chosen.tile_size == "auto":
-        chosen = _best_tile(chosen, network, shape)
-    _check_fixed(chosen, network)
-    in_px = chosen if chosen.overlap != "exact" else chosen.changed(overlap=_exact(chosen, network, shape))
-    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
-    # would reach into the whole of a small image.
-    keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
-    clip = (False, False) if keeps_context else _clipped(network, shape, square=square)
-    grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
-    network.check_tile(grid.tile_shape)
-    return chosen, grid
-
-
-def _check_fixed(tiling: TilingConfig, network: Network) -> None:
-    for axis, size, fixed in zip("yx", tiling.tile_shape, network.tile_size, strict=True):
-        if fixed not in {None, size}:
-            raise invalid(
-                SettingError,
-                "tile_size",
-                must=f"be {fixed} px along {axis}, the network's input",
-                got=size,
-                fix=f"Use tile_size={fixed}, or build the network for a free size.",
-            )
-
-
-def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
-    """Say along which axes a small image shortens the tile: padding would change what the network sees."""
-    # Of a callable it is not known whether it takes another size.
-    y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
-    if network.receptive_field == UNKNOWN or (square and y != x):
-        return False, False
-    return network.tile_size[0] is None, network.tile_size[1] is None
-
-
-def _exact(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> tuple[int, int]:
+def exact_overlap(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> tuple[int, int]:
     """Give the overlap in px that makes tiled equal whole."""
     y, x = (
-        _exact_overlap(axis, tiling, network) if length > tile else 0
+        _exact_along(axis, tiling, network) if length > tile else 0
         for axis, (length, tile) in enumerate(zip(shape, tiling.tile_shape, strict=True))
     )
     return y, x
 
 
-def _exact_overlap(axis: int, tiling: TilingConfig, network: Network) -> int:
+def _exact_along(axis: int, tiling: TilingConfig, network: Network) -> int:
     needed = _overlap_px(axis, tiling, network, 0)
     least = _least_tile(needed, tiling.alignment_px[axis], network.stride[axis])
     tile, fixed = tiling.tile_shape[axis], network.tile_size[axis] is not None
@@ -124,7 +85,7 @@ class _Choice:
     count: int
 
 
-def _best_tile(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> TilingConfig:
+def best_tile(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> TilingConfig:
     """Choose the tile that fits in memory and computes the fewest px; of several that of the fewest tiles."""
     memory = network.memory
     rows, columns = (list(_choices(axis, tiling, network, shape[axis])) for axis in (0, 1))

@@ -1,0 +1,287 @@
+"""Predictor: what maps batches of tiles to outputs; its batch size, its memory, and how it is run.
+
+`fitting_batch` chooses a batch size by memory, `Backoff` makes it smaller where memory runs out, and
+`overlapped` runs a batch while the next one is read and the last one is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import psutil
+
+from tiledseg._validate import invalid, shown
+from tiledseg.errors import ModelError, SettingError, TiledSegError
+from tiledseg.tiling import UNKNOWN, ReceptiveField
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from tiledseg._types import AnyArray, FloatArray, TileCall
+
+    Call: TypeAlias = Callable[[AnyArray], FloatArray]
+
+_log = logging.getLogger("tiledseg")
+
+_PIXELS_PER_CALL = 512 * 512  # on a CPU, more per call was slower: the processor's cache overflows
+_SHARE = 0.5  # of the free memory that a network may use by default
+_CGROUP = Path("/sys/fs/cgroup")  # version 2
+
+
+class Predictor(Protocol):
+    """A network that can be called on batches of tiles."""
+
+    @property
+    def channels(self) -> int | None:
+        """Input channels C; None where any number is accepted or it is not known."""
+        ...
+
+    @property
+    def classes(self) -> int | None:
+        """Output channels K; None where not known before the first call."""
+        ...
+
+    @property
+    def tile_size(self) -> tuple[int | None, int | None]:
+        """Input height and width in px; None where free."""
+        ...
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Total stride (y, x) in px: input sizes and tile origins are multiples of it."""
+        ...
+
+    @property
+    def receptive_field(self) -> ReceptiveField:
+        """What an output px depends on."""
+        ...
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Estimate the memory in bytes that one tile needs inside the network."""
+        ...
+
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Raise a TiledSegError unless the network maps tiles of a size to maps of that size."""
+        ...
+
+    def __call__(self, tiles: AnyArray, /) -> FloatArray:
+        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
+        ...
+
+
+@contextmanager
+def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
+    """Turn an error of a network into a ModelError that states the shape of the tiles."""
+    try:
+        yield
+    except (TiledSegError, MemoryError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        text = f"The network failed on tiles of shape {shape}: {type(error).__name__}: {shown(lines[0])}"
+        raise ModelError(text) from error
+
+
+class CallablePredictor:
+    """A callable, of which nothing else is known; its stride is assumed to be 1."""
+
+    channels: int | None = None
+    tile_size: tuple[int | None, int | None] = (None, None)
+    stride: tuple[int, int] = (1, 1)
+    receptive_field: ReceptiveField = UNKNOWN
+
+    def __init__(self, call: TileCall) -> None:
+        self._call = call
+        self.classes: int | None = None
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Guess the memory that one tile needs: sixteen float32 maps of its size."""
+        return 16 * 4 * tile_size[0] * tile_size[1]
+
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Check nothing: a callable shows what it accepts only when it is called."""
+
+    def __call__(self, tiles: AnyArray, /) -> FloatArray:
+        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
+        with failures_named(tiles.shape):
+            returned = self._call(tiles.astype(np.float32, copy=False))
+        # A copy: a callable may use its buffer again while these outputs are stitched, or return a part of a
+        # larger array, which would stay in memory.
+        outputs = checked_outputs(returned, tiles.shape).copy()
+        if self.classes not in {None, outputs.shape[3]}:
+            raise invalid(
+                ModelError,
+                "outputs",
+                must=f"have {self.classes} channels, as in earlier batches",
+                got=outputs.shape,
+                fix="Let the callable return the same channels each time.",
+            )
+        self.classes = outputs.shape[3]
+        return outputs
+
+
+def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa: ANN401
+    """Check that outputs fit their tiles, and make them float32."""
+    try:
+        array = np.asarray(outputs)
+    except Exception as error:  # noqa: BLE001  arrays of other libraries raise any kind
+        raise ModelError(
+            f"The network's output cannot be converted to an array: {type(error).__name__}: {error}"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise invalid(
+            ModelError,
+            "outputs",
+            must="be one array of real numbers",
+            got=f"{type(outputs).__name__} of dtype {array.dtype}",
+            fix="Let the network return one map of shape (N, h, w, K).",
+        )
+    if array.ndim != 4 or array.shape[:3] != shape[:3]:
+        raise invalid(
+            ModelError,
+            "outputs",
+            must=f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}",
+            got=array.shape,
+            fix="Return a map of the tile's own size, channels last.",
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def available_memory() -> int:
+    """Return the bytes that this process can still allocate, within the limit of its container."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (int((_CGROUP / name).read_text("utf-8")) for name in ("memory.max", "memory.current"))
+        lines = (_CGROUP / "memory.stat").read_text("utf-8").splitlines()
+        reclaimable = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, ValueError, IndexError):  # no container, or no limit ("max")
+        return free
+    return min(free, max(0, limit - used + reclaimable))
+
+
+def allowed_memory(memory: int | None) -> int:
+    """Return the bytes that a network may use for its activations."""
+    return int(available_memory() * _SHARE) if memory is None else memory
+
+
+def fitting_batch(
+    predictor: Predictor, tile_size: tuple[int, int], n_tiles: int, memory: int | None = None
+) -> int:
+    """Choose a batch size: enough tiles to keep the processor busy, within the memory."""
+    check_memory(predictor, tile_size, 1, memory)
+    fitting = allowed_memory(memory) // max(1, predictor.bytes_per_tile(tile_size))
+    return max(1, min(fitting, n_tiles, _PIXELS_PER_CALL // (tile_size[0] * tile_size[1])))
+
+
+def check_memory(
+    predictor: Predictor, tile_size: tuple[int, int], batch_size: int, memory: int | None
+) -> None:
+    """Check that a batch fits into memory: the system may kill a process that runs out of it."""
+    need = batch_size * predictor.bytes_per_tile(tile_size)
+    limit = int(psutil.virtual_memory().total) if memory is None else memory
+    if need > limit:
+        available = "the machine has" if memory is None else "`memory` is"
+        raise SettingError(
+            f"{batch_size} tiles of {tile_size[0]}x{tile_size[1]} px need about {need} bytes; {available} "
+            f"{limit}. Use smaller tiles or a smaller batch, or allow more."
+        )
+
+
+_NAMES = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})  # TensorFlow's and PyTorch's
+_WORDS = ("resource_exhausted", "out of memory", "bad_alloc", "bad allocation", "can not allocate")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or one of its causes, means that memory ran out."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, MemoryError) or type(found).__name__ in _NAMES:
+            return True
+        if isinstance(found, RuntimeError) and any(word in str(found).lower() for word in _WORDS):
+            return True  # JAX and OpenVINO have no error type for it
+        found = found.__cause__
+    return False
+
+
+class Backoff:
+    """Out-of-memory backoff: halves the batch size of a network until a batch fits into memory."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._most: int | None = None  # tiles that fit, so that later batches do not fail first
+
+    def __call__(self, tiles: AnyArray) -> FloatArray:
+        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
+        parts: list[FloatArray] = []
+        first = 0
+        while first < len(tiles):
+            part = tiles[first : first + (self._most or len(tiles))]
+            try:
+                parts.append(self._predictor(part))
+            except (MemoryError, ModelError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._reduce(part.shape, error)
+            else:
+                first += len(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _reduce(self, shape: tuple[int, ...], error: Exception) -> None:
+        if shape[0] == 1:
+            text = f"Memory ran out on a single tile of {shape[1]}x{shape[2]} px. Use smaller tiles."
+            raise ModelError(text) from error
+        self._most = shape[0] // 2
+        _log.warning("Memory ran out on %d tiles at once; continuing with %d.", shape[0], self._most)
+
+
+_Tag = TypeVar("_Tag")
+_Tagged: TypeAlias = "tuple[_Tag, AnyArray] | None"
+
+
+def overlapped(
+    batches: Iterator[tuple[_Tag, AnyArray]], calls: Sequence[Call]
+) -> Generator[tuple[_Tag, FloatArray], None, None]:
+    """Run networks on batches while the next one is read and the caller uses the last one."""
+    # Each network runs one batch, one more batch is read, and the caller has one; no others are in memory. An
+    # error in any thread is raised here and ends all of them. A generator that is not exhausted must be
+    # closed: it then waits for the running calls, starts no others, and ends its threads.
+    idle: SimpleQueue[Call] = SimpleQueue()
+    for one in calls:
+        idle.put(one)
+    ended = threading.Event()
+
+    def run(reading: Future[_Tagged[_Tag]]) -> tuple[_Tag, FloatArray] | None:
+        read = reading.result()
+        if read is None or ended.is_set():
+            return None
+        call = idle.get()
+        try:
+            return read[0], call(read[1])
+        finally:
+            idle.put(call)
+
+    reader = ThreadPoolExecutor(1, "tiledseg-read")
+    runners = ThreadPoolExecutor(len(calls), "tiledseg-run")
+    coming: deque[Future[tuple[_Tag, FloatArray] | None]] = deque()
+    try:
+        for _ in range(len(calls) + 1):
+            coming.append(runners.submit(run, reader.submit(next, batches, None)))
+        while (done := coming.popleft().result()) is not None:
+            coming.append(runners.submit(run, reader.submit(next, batches, None)))
+            yield done
+            del done  # its memory is free while the next batch is awaited
+    finally:
+        ended.set()
+        for pool in (reader, runners):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (reader, runners):
+            pool.shutdown()
