@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -11,8 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from tiledseg import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.objects import label_objects
-from tiledseg.objects.runs import RunJoiner
+from tiledseg.objects import Objects, ObjectsSink, label_objects
 
 masks = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 2))
 RING = np.array([[0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
@@ -44,28 +45,40 @@ def filled(mask: np.ndarray, connectivity: int) -> np.ndarray:
     return result
 
 
+def fed(mask: np.ndarray, heights: list[int], config: dict[str, Any]) -> tuple[np.ndarray, Objects]:
+    """Feed a map to a sink in bands of rows."""
+    sink, row, number = ObjectsSink(mask.shape, mask.dtype, config), 0, 0
+    while row < len(mask):
+        height = heights[number % len(heights)]
+        sink[row : row + height] = mask[row : row + height]
+        row, number = row + height, number + 1
+    out = np.empty(mask.shape, np.uint32)
+    return out, sink.finish(out)
+
+
 @given(masks, st.sampled_from([4, 8]), st.lists(st.integers(1, 9), min_size=1))
 def test_labels_do_not_depend_on_bands(mask, connectivity, heights):
-    joiner, row = RunJoiner(mask.shape[1], connectivity), 0
-    while row < len(mask):
-        height = heights[row % len(heights)]
-        joiner.feed(mask[row : row + height])
-        row += height
-    runs = joiner.close()
-    numbers = np.arange(1, len(runs.label) + 1, dtype=np.uint32)
-    np.testing.assert_array_equal(runs.painted(0, len(mask), numbers), whole(mask, connectivity))
+    labels, _ = fed(mask, heights, {"connectivity": connectivity})
+    np.testing.assert_array_equal(labels, whole(mask, connectivity))
 
 
-@given(masks, st.sampled_from([4, 8]), st.integers(1, 9))
-def test_holes_do_not_depend_on_bands(mask, connectivity, height):
-    joiner = RunJoiner(mask.shape[1], connectivity, holes=True)
-    for row in range(0, len(mask), height):
-        joiner.feed(mask[row : row + height])
-    runs = joiner.close()
-    owner = np.where(runs.holes >= 0, runs.holes, np.arange(len(runs.label)))
-    numbers = np.where(runs.label > 0, np.cumsum(runs.label > 0), 0)[owner]
-    found = runs.painted(0, len(mask), numbers.astype(np.uint32))
-    np.testing.assert_array_equal(found, filled(mask, connectivity))
+@given(masks, st.sampled_from([4, 8]), st.lists(st.integers(1, 9), min_size=1))
+def test_holes_do_not_depend_on_bands(mask, connectivity, heights):
+    labels, _ = fed(mask, heights, {"connectivity": connectivity, "fill_holes": True})
+    np.testing.assert_array_equal(labels, filled(mask, connectivity))
+
+
+@given(masks, st.integers(1, 7), st.integers(1, 7), st.randoms(use_true_random=False))
+def test_blocks_may_arrive_in_any_order(mask, height, width, random):
+    corners = [(y, x) for y in range(0, mask.shape[0], height) for x in range(0, mask.shape[1], width)]
+    random.shuffle(corners)
+    sink = ObjectsSink(mask.shape, mask.dtype, {"fill_holes": True}, image=mask)
+    for y, x in corners:
+        sink[y : y + height, x : x + width] = mask[y : y + height, x : x + width]
+    table = sink.finish().table
+    wanted = label_objects(mask, {"fill_holes": True}, image=mask).table
+    for name, column in wanted.items():
+        np.testing.assert_array_equal(table[name], column, err_msg=name)
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])

@@ -22,6 +22,7 @@ NAMES = {
     "minor_axis": "axis_minor_length",
     "eccentricity": "eccentricity",
     "extent": "extent",
+    "solidity": "solidity",
 }
 VALUES = {"mean": "intensity_mean", "sd": "intensity_std", "min": "intensity_min", "max": "intensity_max"}
 

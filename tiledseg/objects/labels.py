@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._progress import progress_bar
 from tiledseg._validate import check_finite, check_image, check_labels, invalid, read_region, settings_of
 from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError
-from tiledseg.objects.measure import bands, geometry, values
-from tiledseg.objects.runs import RunJoiner, on_border
+from tiledseg.objects.arrival import Arrival
+from tiledseg.objects.collect import Collector
+from tiledseg.objects.measure import Values
+from tiledseg.objects.runs import RunJoiner
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
     from tiledseg._types import AnyArray, Sink, Source
-    from tiledseg.objects.measure import Table
-    from tiledseg.objects.runs import Runs
+    from tiledseg.objects.collect import ObjectBatch
+    from tiledseg.objects.runs import Components
+
+_BAND_PX = 1 << 21  # px of a map that are read at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +34,8 @@ class Objects:
     Attributes
     ----------
     labels : array
-        The number of the object that each px belongs to, (H, W) uint32, 0 for the background; `out`
-        where one was given.
+        The number of the object that each px belongs to, (H, W) uint32, 0 for the background; None where
+        no labels were asked for.
     table : dict of str to numpy.ndarray
         Columns by name, with a row for each object.
     """
@@ -56,6 +60,164 @@ class Objects:
             If pandas is not installed; the extra ``table`` installs it.
         """
         return extra("pandas", "table").DataFrame(self.table).set_index("label")
+
+
+class ObjectsSink:
+    """Takes the px of a map while it is computed, and makes objects of them.
+
+    It is a `Sink`: a prediction or anything else writes the map into it by slice assignment,
+    ``sink[y0:y1, x0:x1] = px``, each px once. Whole rows in order need the least memory; blocks, panels and
+    rows in another order wait in a temporary file until the rows above them are there. Of each row only the
+    runs of px of objects are kept, and the values of these px. `finish` then numbers the objects, measures
+    them and writes their labels, from the runs alone: neither the map nor the image is read again.
+
+    The result depends on the map alone, bit for bit: not on tiles, on the size of blocks or on their order.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the map, (H, W) or (H, W, K).
+    dtype : dtype
+        Dtype of the map: float for probabilities, boolean or integer for labels.
+    config : ObjectsConfig or dict, optional
+        Which areas are one object, and which of them count.
+    image : array or Source, optional
+        Image of the map's size whose channels are measured, (H, W) or (H, W, C). Each row is read once, in
+        order, when the map is complete down to it: rows that a prediction has read already can be passed
+        through a source that still holds them.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the map.
+    dtype : dtype
+        Dtype of the map.
+
+    Raises
+    ------
+    ArrayError
+        If map and image have different sizes. While px are written: if they are neither labels nor
+        probabilities in [0, 1].
+    SettingError
+        If a setting is unknown or out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sink = ObjectsSink((3, 4), np.uint8)
+    >>> sink[0:2] = np.array([[1, 0, 0, 1], [1, 0, 0, 1]])
+    >>> sink[2:3] = np.array([[1, 1, 1, 1]])
+    >>> objects = sink.finish()
+    >>> objects.table["area"].tolist(), objects.labels is None
+    ([8], True)
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: Any = np.float32,  # noqa: ANN401  anything that NumPy accepts as a dtype
+        config: ObjectsConfig | dict[str, Any] | None = None,
+        *,
+        image: Source | None = None,
+    ) -> None:
+        self.shape: tuple[int, ...] = tuple(shape)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._settings = settings_of(ObjectsConfig, config, "config")
+        self._image = image
+        if image is not None and check_image(image)[:2] != self.shape[:2]:
+            must = f"have the map's size, (H, W) = {self.shape[:2]}"
+            raise _unlike("image", must, image.shape)
+        self._joiner = RunJoiner(self.shape[1], self._settings.connectivity, holes=self._settings.fill_holes)
+        self._probs = self._probability()
+        channels = 0 if image is None else check_image(image)[2]
+        names = [f"channel_{channel}" for channel in range(channels)]
+        self._channels = None if image is None else Values(names, np.dtype(image.dtype))
+        self._arrival = Arrival(self.shape, self.dtype, self._take)
+
+    def __setitem__(self, region: Any, px: Any) -> None:  # noqa: ANN401  a slice or a tuple of them
+        """Take a region of the map."""
+        self._arrival.put(region, px)
+
+    def finish(
+        self,
+        out: Sink | None = None,
+        *,
+        each: Callable[[ObjectBatch], object] | None = None,
+        progress: bool = False,
+    ) -> Objects:
+        """Give each object its number and measure it, once all px were given.
+
+        Parameters
+        ----------
+        out : Sink, optional
+            Where the labels are written, in order, by whole rows: anything with shape (H, W), dtype uint32
+            and slice assignment. Without it, no labels are made.
+        each : callable, optional
+            Is called with an `ObjectBatch` of each group of objects as soon as it is measured, to write
+            outlines or rows of a table while the rest is still to come. An object comes once, after its last
+            row: batches, and objects in them, are the same whatever the tiling.
+        progress : bool
+            Whether to show progress, in rows of the map.
+
+        Returns
+        -------
+        Objects
+            ``labels``, which is `out`, and ``table``; see `label_objects`.
+
+        Raises
+        ------
+        ArrayError
+            If `out` does not fit the map, or px are missing.
+        """
+        size = self.shape[:2]
+        if out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
+            raise _unlike("out", f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}")
+        self._arrival.check_complete()
+        found = self._chosen(self._joiner.close())
+        values = [part for part in (self._probs, self._channels) if part is not None]
+        collector = Collector(found, values, each)
+        with progress_bar(size[0], "objects", shown=progress) as step:
+            return Objects(out, collector.run(out, step))
+
+    def _probability(self) -> Values | None:
+        """Make the place for the probability of each px; of all classes where a hole may get any of them."""
+        if self.dtype.kind != "f":
+            return None
+        classes = self.shape[2] if len(self.shape) == 3 else 1
+        if classes > 1 and self._settings.fill_holes:
+            return Values([str(one) for one in range(classes)], self.dtype, of_class=True)
+        return Values(["probability"], self.dtype)
+
+    def _take(self, first: int, rows: AnyArray) -> None:
+        """Take the next whole rows."""
+        step = max(1, _BAND_PX // rows[0].size)
+        for start in range(0, len(rows), step):
+            self._take_band(first + start, rows[start : start + step])
+
+    def _take_band(self, first: int, band: AnyArray) -> None:
+        check_finite(band, "map", (first, 0))
+        row, x0, x1 = self._joiner.feed(_classes(band, self._settings.threshold))
+        if self._probs is None and self._channels is None:
+            return
+        places = _places(row * self.shape[1] + x0, x1 - x0)
+        if self._probs is not None:
+            px = band.reshape(len(band) * self.shape[1], -1)[places]
+            self._probs.append(px if self._settings.fill_holes else px.max(axis=1, keepdims=True))
+        if self._image is not None and self._channels is not None:
+            rows = slice(first, first + len(band))
+            pixels = read_region(self._image, rows, slice(0, self.shape[1]))
+            check_finite(pixels, "image", (first, 0))
+            self._channels.append(pixels.reshape(len(band) * self.shape[1], -1)[places])
+
+    def _chosen(self, found: Components) -> Components:
+        """Leave out the objects that do not count."""
+        settings = self._settings
+        keep = found.area >= settings.min_area
+        if settings.max_area is not None:
+            keep &= found.area <= settings.max_area
+        if not settings.keep_border:
+            keep &= ~found.on_border()
+        return found.chosen(keep)
 
 
 def label_objects(
@@ -110,32 +272,20 @@ def label_objects(
     >>> objects.table["area"].tolist(), objects.table["class"].tolist()
     ([2, 3], [1, 2])
     """
-    settings = settings_of(ObjectsConfig, config, "config")
-    height, width, _ = check_image(map)
-    shape = (height, width)
-    if image is not None and check_image(image)[:2] != shape:
-        raise _unlike("image", f"have the map's size, (H, W) = {shape}", image.shape)
-    if out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (shape, np.uint32):
-        raise _unlike("out", f"have shape {shape} and dtype uint32", f"{tuple(out.shape)} {out.dtype}")
-    joiner = RunJoiner(width, settings.connectivity, holes=settings.fill_holes)
-    for first, last in bands(height):
-        joiner.feed(_classes(_rows(map, first, last), settings.threshold))
-    runs = _chosen(joiner.close(), height, settings)
-    labels: Any = np.empty(shape, np.uint32) if out is None else out
-    numbers = np.arange(1, len(runs.label) + 1, dtype=np.uint32)
-    for first, last in bands(height):
-        labels[first:last, :] = runs.painted(first, last, numbers)
-    return Objects(labels, _table(runs, map, image))
+    check_image(map)
+    size = (int(map.shape[0]), int(map.shape[1]))
+    if out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
+        raise _unlike("out", f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}")
+    sink = ObjectsSink(tuple(map.shape), map.dtype, config, image=image)
+    step = max(1, _BAND_PX // int(np.prod(map.shape[1:])))
+    for first in range(0, size[0], step):
+        rows = slice(first, min(first + step, size[0]))
+        sink[rows] = read_region(map, rows, slice(0, size[1]))
+    return sink.finish(np.empty(size, np.uint32) if out is None else out)
 
 
 def _unlike(name: str, must: str, got: object) -> ArrayError:
     return invalid(ArrayError, name, must=must, got=got, fix="Give one that belongs to the map.")
-
-
-def _rows(source: Source, first: int, last: int) -> AnyArray:
-    pixels = read_region(source, slice(first, last), slice(0, source.shape[1]))
-    check_finite(pixels, "map or image", (first, 0))
-    return pixels
 
 
 def _classes(band: AnyArray, threshold: float) -> AnyArray:
@@ -155,38 +305,9 @@ def _classes(band: AnyArray, threshold: float) -> AnyArray:
     return np.asarray(band.argmax(axis=2))
 
 
-def _chosen(runs: Runs, height: int, settings: ObjectsConfig) -> Runs:
-    """Fill holes, leave out what does not count, and number the rest anew."""
-    area_of = np.where(runs.holes >= 0, runs.holes, np.arange(len(runs.label)))
-    number = area_of[runs.number]
-    area = np.bincount(number, runs.length, len(runs.label))
-    keep: NDArray[np.bool_] = (runs.label > 0) & (area >= settings.min_area)
-    if settings.max_area is not None:
-        keep &= area <= settings.max_area
-    if not settings.keep_border:
-        keep &= ~on_border(runs, height)
-    stay = keep[number]
-    return replace(
-        runs,
-        start=runs.start[stay],
-        length=runs.length[stay],
-        number=(np.cumsum(keep) - 1)[number[stay]],
-        label=runs.label[keep],
-        holes=np.full(np.count_nonzero(keep), -1),
-    )
-
-
-def _table(runs: Runs, probs: Source, image: Source | None) -> Table:
-    height = probs.shape[0]
-    table: Table = {"label": np.arange(1, len(runs.label) + 1, dtype=np.uint32), "class": runs.label}
-    table |= geometry(runs, height)
-    if np.dtype(probs.dtype).kind == "f":
-        several = len(probs.shape) == 3 and probs.shape[2] > 1
-        of_class = values(runs, height, partial(_rows, probs), runs.label if several else 0)
-        table |= {f"probability_{name}": column for name, column in of_class.items()}
-    if image is None:
-        return table
-    for channel in range(check_image(image)[2]):
-        found = values(runs, height, partial(_rows, image), channel)
-        table |= {f"channel_{channel}_{name}": column for name, column in found.items()}
-    return table
+def _places(start: AnyArray, length: AnyArray) -> AnyArray:
+    """List the px of runs."""
+    begin = np.cumsum(length) - length
+    places = np.repeat(start - begin, length)
+    places += np.arange(len(places))
+    return places

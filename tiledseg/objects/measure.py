@@ -1,134 +1,101 @@
-"""Measurements of objects: geometry from their runs, values from the px of their runs."""
+"""Measurements of objects from their runs, and of their px."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import cv2
 import numpy as np
 
+from tiledseg.objects.atlas import Atlas, groups
+from tiledseg.objects.hull import convex_areas
+from tiledseg.objects.spool import Spool
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray
-    from tiledseg.objects.runs import Runs
 
 Table: TypeAlias = "dict[str, AnyArray]"
 """Columns by name, with a row for each object."""
 
 _Floats: TypeAlias = "NDArray[np.float64]"
-_BAND = 256  # rows at a time: a fixed number, so that no sum depends on how a map arrived
-_KIND_OF_PX = np.full(50, 3)  # a px of the outline by its neighbours on it: 2 for an edge, 10 for a corner
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+_NEIGHBOURS = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], np.float32)
+_KIND_OF_PX = np.full(50, 3, np.uint8)  # a px of the outline by its neighbours on it
 _KIND_OF_PX[[5, 7, 15, 17, 25, 27]] = 0
 _KIND_OF_PX[[21, 33]] = 1
 _KIND_OF_PX[[13, 23]] = 2
 _LENGTH_OF_KIND = (1.0, math.sqrt(2), (1 + math.sqrt(2)) / 2)
+_EXACT = (np.bool_, np.uint8, np.uint16)  # sums of their squares are exact in float64
 
 
-def bands(height: int) -> Iterator[tuple[int, int]]:
-    """Divide rows into bands."""
-    return ((first, min(first + _BAND, height)) for first in range(0, height, _BAND))
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouped:
+    """Runs sorted by object, and in reading order in each; px count from the corner of its box."""
+
+    of: NDArray[np.int64]  # object, from 0
+    y: NDArray[np.int64]
+    x0: NDArray[np.int64]
+    x1: NDArray[np.int64]
+    first: NDArray[np.int64]  # first run of each object
+    height: NDArray[np.int64]
+    width: NDArray[np.int64]
+
+    def part(self, first: int, last: int) -> Grouped:
+        """Select objects."""
+        begin = self.first[first]
+        end = self.first[last] if last < len(self.first) else len(self.of)
+        runs = slice(int(begin), int(end))
+        lines = self.of[runs] - first, self.y[runs], self.x0[runs], self.x1[runs]
+        return Grouped(
+            *lines, self.first[first:last] - begin, self.height[first:last], self.width[first:last]
+        )
 
 
-def geometry(runs: Runs, height: int) -> Table:
-    """Measure position, size and form of each component."""
-    n, of = len(runs.label), runs.number
-    y, x0 = np.divmod(runs.start, runs.width)
-    x1 = x0 + runs.length
-    box = _boxes(n, of, y, x0, x1)
-    rows, columns, length = y - box[of, 0], x0 - box[of, 1], runs.length.astype(np.int64)
-    area = _sums(n, of, length)
-    last = columns + length - 1
-    sum_x = length * (columns + last) / 2  # of whole numbers: exact
-    sum_xx = _squares(last) - _squares(columns - 1)
-    mean_y = _sums(n, of, rows * length) / area
-    mean_x = _sums(n, of, sum_x) / area
-    var_y = _sums(n, of, length * (rows - mean_y[of]) ** 2) / area
-    var_x = _sums(n, of, sum_xx) / area - mean_x**2
-    cov = _sums(n, of, (rows - mean_y[of]) * (sum_x - length * mean_x[of])) / area
-    perimeter = _perimeters(runs, height)
-    with np.errstate(divide="ignore"):
-        circularity = np.where(perimeter > 0, 4 * np.pi * area / perimeter**2, np.nan)
+def moments(runs: Grouped) -> tuple[AnyArray, ...]:
+    """Return n, Σy, Σx, Σyy, Σxx and Σxy of each object: whole numbers."""
+    n = runs.x1 - runs.x0
+    last = runs.x1 - 1
+    x = n * (runs.x0 + last) // 2
+    xx = _squares(last) - _squares(runs.x0 - 1)
+    y = runs.y
+    return tuple(np.add.reduceat(part, runs.first) for part in (n, y * n, x, y * y * n, xx, y * x))
+
+
+def shape_of(sums: tuple[AnyArray, ...], box: AnyArray, spacing: tuple[float, float] = (1, 1)) -> Table:
+    """Derive position and ellipse from sums; whole numbers of any size, of numpy or of Python."""
+    n, sum_y, sum_x, yy, xx, xy = sums
+    middle_y, middle_x = (2 * sum_y + n) // (2 * n), (2 * sum_x + n) // (2 * n)
+    off_y, off_x = sum_y - middle_y * n, sum_x - middle_x * n
+    # about a whole number near the mean: exact, and the rest is small
+    yy = yy - 2 * middle_y * sum_y + middle_y * middle_y * n
+    xx = xx - 2 * middle_x * sum_x + middle_x * middle_x * n
+    xy = xy - middle_y * sum_x - middle_x * sum_y + middle_y * middle_x * n
+    area, rest_y, rest_x, yy, xx, xy = (np.asarray(one, np.float64) for one in (n, off_y, off_x, yy, xx, xy))
+    rest_y, rest_x = rest_y / area, rest_x / area
     return {
-        "centroid_y": mean_y + box[:, 0],
-        "centroid_x": mean_x + box[:, 1],
-        "box_y0": box[:, 0],
-        "box_x0": box[:, 1],
-        "box_y1": box[:, 2],
-        "box_x1": box[:, 3],
-        "area": area.astype(np.int64),
-        "perimeter": perimeter,
-        "equivalent_diameter": np.sqrt(4 * area / np.pi),
-        **_ellipse(var_y, np.maximum(var_x, 0), cov),
-        "extent": area / ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])),
-        "circularity": circularity,
+        "centroid_y": np.asarray(middle_y, np.float64) + rest_y + box[:, 0],
+        "centroid_x": np.asarray(middle_x, np.float64) + rest_x + box[:, 1],
+        **_ellipse(yy / area - rest_y**2, xx / area - rest_x**2, xy / area - rest_y * rest_x, spacing),
     }
 
 
-def values(
-    runs: Runs, height: int, read: Callable[[int, int], AnyArray], channel: NDArray[np.int64] | int
-) -> Table:
-    """Measure mean, standard deviation, least and largest value of a channel in each component."""
-    n = len(runs.label)
-    origin, total, squares = (np.zeros(n) for _ in range(3))
-    least, most, area = np.full(n, np.inf), np.full(n, -np.inf), np.zeros(n)
-    for first, last in bands(height):
-        part = runs.between(first, last)
-        of, length = runs.number[part], runs.length[part]
-        if not len(of):
-            continue
-        begin = np.cumsum(length, dtype=np.int64) - length
-        places = np.repeat(runs.start[part] - first * runs.width - begin, length)
-        places += np.arange(len(places))
-        px = _picked(read(first, last), places, channel if isinstance(channel, int) else channel[of], length)
-        new = np.isinf(least)
-        np.minimum.at(least, of, np.minimum.reduceat(px, begin))
-        np.maximum.at(most, of, np.maximum.reduceat(px, begin))
-        origin[new] = np.where(np.isinf(least), 0, least)[new]  # near the values: squares stay small
-        off = px - np.repeat(origin[of], length)
-        area += _sums(n, of, length)
-        total += _sums(n, of, np.add.reduceat(off, begin))
-        squares += _sums(n, of, np.add.reduceat(off**2, begin))
-    shift = total / area
-    sd = np.sqrt(np.maximum(squares / area - shift**2, 0))
-    return {"mean": origin + shift, "sd": sd, "min": least, "max": most}
-
-
-def _picked(
-    band: AnyArray, places: NDArray[np.int64], channel: NDArray[np.int64] | int, length: AnyArray
-) -> _Floats:
-    flat = band.reshape(band.shape[0] * band.shape[1], -1)
-    wanted = channel if isinstance(channel, int) else np.repeat(channel, length)
-    return np.asarray(flat[places, wanted], np.float64)
-
-
-def _sums(n: int, of: AnyArray, amounts: AnyArray) -> _Floats:
-    return np.asarray(np.bincount(of, amounts, n), np.float64)
-
-
-def _squares(last: AnyArray) -> _Floats:
+def _squares(last: AnyArray) -> AnyArray:
     """Sum the squares of 0, 1, …, last."""
-    return np.asarray(last * (last + 1) * (2 * last + 1) / 6)
+    return np.asarray(last * (last + 1) * (2 * last + 1) // 6)
 
 
-def _boxes(n: int, of: AnyArray, y: AnyArray, x0: AnyArray, x1: AnyArray) -> NDArray[np.int64]:
-    box = np.zeros((n, 4), np.int64)
-    box[:, :2] = np.iinfo(np.int64).max
-    for column, along in ((0, y), (1, x0)):
-        np.minimum.at(box[:, column], of, along)
-    for column, along in ((2, y + 1), (3, x1)):
-        np.maximum.at(box[:, column], of, along)
-    return box
-
-
-def _ellipse(var_y: _Floats, var_x: _Floats, cov: _Floats) -> Table:
+def _ellipse(var_y: _Floats, var_x: _Floats, cov: _Floats, spacing: tuple[float, float]) -> Table:
     """Describe the ellipse of the same second moments."""
+    var_y, var_x, cov = var_y * spacing[0] ** 2, var_x * spacing[1] ** 2, cov * spacing[0] * spacing[1]
     middle, apart = (var_y + var_x) / 2, np.sqrt(((var_y - var_x) / 2) ** 2 + cov**2)
     larger, smaller = middle + apart, np.maximum(middle - apart, 0)
-    with np.errstate(invalid="ignore"):
-        ratio = np.where(larger > 0, smaller / larger, 1)
+    ratio = np.divide(smaller, larger, out=np.ones_like(larger), where=larger > 0)
     return {
         "major_axis": 4 * np.sqrt(larger),
         "minor_axis": 4 * np.sqrt(smaller),
@@ -137,30 +104,121 @@ def _ellipse(var_y: _Floats, var_x: _Floats, cov: _Floats) -> Table:
     }
 
 
-def _perimeters(runs: Runs, height: int) -> _Floats:
-    """Estimate the length of each outline through the centres of its px, as scikit-image does."""
-    n = len(runs.label)
-    counts = np.zeros((n + 1, 4), np.int64)
-    numbers = np.arange(1, n + 1, dtype=np.uint32)
-    for first, last in bands(height):
-        top, bottom = max(first - 2, 0), min(last + 2, height)
-        rows = np.pad(runs.painted(top, bottom, numbers), ((2 - (first - top), 2 - (bottom - last)), (1, 1)))
-        number, kind = _outline_px(rows)
-        counts += np.bincount(number * 4 + kind, minlength=4 * (n + 1)).reshape(-1, 4)
-    return np.asarray(counts[1:, :3] @ np.array(_LENGTH_OF_KIND))
+def extents(runs: Grouped) -> tuple[AnyArray, AnyArray]:
+    """Return the first and the last px of each row of each object."""
+    new = np.ones(len(runs.of), bool)
+    new[1:] = (runs.y[1:] != runs.y[:-1]) | (runs.of[1:] != runs.of[:-1])
+    first = np.flatnonzero(new)
+    return runs.x0[first], runs.x1[np.append(first[1:], len(new)) - 1] - 1
 
 
-def _outline_px(rows: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return number and kind of each outline px; two rows above and below only serve as neighbours."""
-    middle = rows[1:-1, 1:-1]
-    edge = rows[:-2, 1:-1] != middle
-    for other in (rows[2:, 1:-1], rows[1:-1, :-2], rows[1:-1, 2:]):
-        edge |= other != middle
-    outline = np.pad(np.where(edge, middle, 0), ((0, 0), (1, 1)))
-    width, flat = outline.shape[1], outline.ravel()
-    places = np.flatnonzero(outline[1:-1]) + width
-    number, sums = flat[places], np.ones(len(places), np.int64)
-    for step, weight in ((1, 2), (width, 2), (width - 1, 10), (width + 1, 10)):
-        for sign in (-step, step):
-            sums += weight * (flat[places + sign] == number)
-    return number.astype(np.int64), _KIND_OF_PX[sums]
+def outline_counts(runs: Grouped) -> NDArray[np.int64]:
+    """Count the px of each kind on the outline of each object, (n, 3)."""
+    counts = [_outline_counts(runs.part(*group)) for group in groups(runs.height, runs.width)]
+    return np.concatenate([np.empty((0, 3), np.int64), *counts])
+
+
+def _outline_counts(runs: Grouped) -> NDArray[np.int64]:
+    picture = Atlas.of(runs.height, runs.width).painted(runs.of, runs.y, runs.x0, runs.x1)
+    number, kind = outline_px(picture)
+    return np.bincount(number * 4 + kind, minlength=4 * len(runs.first) + 4).reshape(-1, 4)[1:, :3]
+
+
+def outline_px(picture: NDArray[np.int32], margin: int = 0) -> tuple[AnyArray, AnyArray]:
+    """Return number and kind of the outline px of objects that are apart; rows of a margin are neighbours."""
+    mask = (picture > 0).view(np.uint8)
+    edge = mask - cv2.erode(mask, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    kinds = cv2.filter2D(edge, cv2.CV_8U, _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT)
+    rows = slice(margin, len(picture) - margin)
+    places = np.flatnonzero(edge[rows])
+    return picture[rows].ravel()[places], _KIND_OF_PX[kinds[rows].ravel()[places]]
+
+
+def geometry(runs: Grouped, box: AnyArray) -> Table:
+    """Measure position, size and form of objects."""
+    sums = moments(runs)
+    hull = convex_areas(*extents(runs), runs.height)
+    return measured(sums, box, hull, outline_counts(runs))
+
+
+def measured(sums: tuple[AnyArray, ...], box: AnyArray, hull: AnyArray, outline: AnyArray) -> Table:
+    """Return the columns of the geometry."""
+    area = np.asarray(sums[0], np.int64)
+    perimeter = outline @ np.array(_LENGTH_OF_KIND)
+    height, width = (box[:, 2:] - box[:, :2]).astype(np.int64).T
+    table = shape_of(sums, box)
+    round_ = np.divide(4 * np.pi * area, perimeter**2, out=np.full(len(area), np.nan), where=perimeter > 0)
+    return {
+        "centroid_y": table.pop("centroid_y"),
+        "centroid_x": table.pop("centroid_x"),
+        **{name: box[:, place] for place, name in enumerate(("box_y0", "box_x0", "box_y1", "box_x1"))},
+        "area": area,
+        "perimeter": perimeter,
+        "equivalent_diameter": np.sqrt(4 * area / np.pi),
+        **table,
+        "solidity": area / hull,
+        "extent": area / (height * width),
+        "circularity": round_,
+    }
+
+
+class Values:
+    """The px of channels under stored runs, in the order of the runs."""
+
+    def __init__(self, names: Sequence[str], dtype: np.dtype[Any], *, of_class: bool = False) -> None:
+        self.names: tuple[str, ...] = ("probability",) if of_class else tuple(names)
+        self.dtype: np.dtype[Any] = dtype
+        self._of_class = of_class  # the channels are classes: an object has the values of its own
+        self._spool = Spool(dtype, (len(names),))
+
+    def append(self, px: AnyArray) -> None:
+        """Add the px of the next runs, (N, channels)."""
+        self._spool.append(px)
+
+    def read(self, px: tuple[int, int], label: AnyArray, length: AnyArray) -> list[AnyArray]:
+        """Return the values of px [first, last) by channel, for runs of objects of a class."""
+        found = self._spool.read(*px)
+        if self._of_class:
+            return [found[np.arange(len(found)), np.repeat(label, length)]]
+        return [np.ascontiguousarray(channel) for channel in found.T]
+
+
+class ValueSums:
+    """Mean, standard deviation, least and largest value of one channel in each of n objects."""
+
+    def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
+        self._exact = dtype.type in _EXACT
+        self._origin, self._total, self._squares, self._area = (np.zeros(n) for _ in range(4))
+        self._least, self._most = np.full(n, np.inf), np.full(n, -np.inf)
+
+    def add(self, of: AnyArray, px: AnyArray, first: AnyArray, length: AnyArray) -> None:
+        """Take the px of runs: the object of each run or -1, and where it begins in `px`."""
+        if not len(px):
+            return
+        own = of >= 0
+        mine = of[own]
+        np.minimum.at(self._least, mine, np.minimum.reduceat(px, first)[own].astype(np.float64))
+        np.maximum.at(self._most, mine, np.maximum.reduceat(px, first)[own].astype(np.float64))
+        if self._exact:
+            off = px.astype(np.int64)
+        else:
+            off = px.astype(np.float64)
+            new = mine[self._area[mine] == 0][::-1]
+            self._origin[new] = off[first[own][self._area[mine] == 0][::-1]]  # near the values: small squares
+            off -= np.repeat(self._origin[of], length)
+        np.add.at(self._area, mine, length[own].astype(np.float64))
+        np.add.at(self._total, mine, np.add.reduceat(off, first)[own].astype(np.float64))
+        np.add.at(self._squares, mine, np.add.reduceat(off * off, first)[own].astype(np.float64))
+
+    def of(self, objects: AnyArray) -> Table:
+        """Return the columns of some objects, all px of which were given."""
+        area = self._area[objects]
+        shift = self._total[objects] / area
+        variance = np.maximum(self._squares[objects] / area - shift**2, 0)
+        mean = self._origin[objects] + shift
+        return {
+            "mean": mean,
+            "sd": np.sqrt(variance),
+            "min": self._least[objects],
+            "max": self._most[objects],
+        }

@@ -7,98 +7,131 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tiledseg.objects.spool import RunSpool
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray
 
 _Ints: TypeAlias = "NDArray[np.int64]"
+_Band: TypeAlias = "tuple[AnyArray, AnyArray, AnyArray]"
+_CHUNK = 1 << 23  # px that are worked on at a time: parts of the map, so that no sum depends on bands
+
+
+def chunks(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Divide the rows of a map."""
+    step = max(1, _CHUNK // width)
+    return ((first, min(first + step, height)) for first in range(0, height, step))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Runs:
-    """Parts of rows in reading order, each with the number of its component."""
+class Components:
+    """Components of a map in reading order: their runs, and what is known without their px."""
 
-    width: int  # of the map
-    start: _Ints  # place of the first px in the flat map
-    length: NDArray[np.int32]
-    number: _Ints  # of the component, in reading order, from 0
-    label: _Ints  # of each component
-    holes: _Ints  # for each component the one that encloses it as a hole, or -1
+    shape: tuple[int, int]  # of the map
+    spool: RunSpool
+    number: NDArray[np.int64]  # component of each id in the spool, or -1
+    label: _Ints
+    area: _Ints
+    n_runs: _Ints
+    box: NDArray[np.int32]  # (n, 4): first row and column, and those after the last
 
-    def between(self, first: int, last: int) -> slice:
-        """Select the runs of rows [first, last)."""
-        low, high = np.searchsorted(self.start, (first * self.width, last * self.width))
-        return slice(int(low), int(high))
+    @classmethod
+    def of(cls, shape: tuple[int, int], spool: RunSpool, number: _Ints, label: _Ints) -> Components:
+        """Sum up what runs say of their components."""
+        n = len(label)
+        area, n_runs, box = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros((n, 4), np.int32)
+        box[:, :2] = np.iinfo(np.int32).max
+        for first, last in chunks(*shape):
+            y, x0, x1, ids = spool.rows(first, last)
+            of = number[ids]
+            if len(of) and of.min() < 0:
+                y, x0, x1, of = (values[of >= 0] for values in (y, x0, x1, of))
+            np.add.at(area, of, x1 - x0)
+            np.add.at(n_runs, of, 1)
+            np.minimum.at(box[:, 0], of, y)
+            np.minimum.at(box[:, 1], of, x0)
+            box[of, 2] = y + 1  # the last one stays
+            np.maximum.at(box[:, 3], of, x1)
+        return cls(shape, spool, number, label, area, n_runs, box)
 
-    def painted(self, first: int, last: int, values: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """Return rows [first, last) with a value for each component; the background is 0."""
-        part, width = self.between(first, last), self.width
-        start = self.start[part] - first * width
-        edges = np.empty(2 * len(start) + 2, np.int64)
-        edges[0], edges[-1] = 0, (last - first) * width
-        edges[1:-1:2], edges[2:-1:2] = start, start + self.length[part]
-        colours = np.zeros(len(edges) - 1, np.uint32)
-        colours[1::2] = values[self.number[part]]
-        return np.repeat(colours, np.diff(edges)).reshape(last - first, width)
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def chosen(self, keep: NDArray[np.bool_]) -> Components:
+        """Leave out components, and number the rest anew."""
+        if keep.all():
+            return self
+        new = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)  # -1 stays
+        label, area, n_runs, box = self.label[keep], self.area[keep], self.n_runs[keep], self.box[keep]
+        return Components(self.shape, self.spool, new[self.number], label, area, n_runs, box)
+
+    def on_border(self) -> NDArray[np.bool_]:
+        """Mark the components that touch the border of the map."""
+        y0, x0, y1, x1 = self.box.T
+        at_border: NDArray[np.bool_] = (y0 == 0) | (x0 == 0) | (y1 == self.shape[0]) | (x1 == self.shape[1])
+        return at_border
 
 
 class RunJoiner:
     """Joins the runs of a map to components, band by band."""
 
     def __init__(self, width: int, connectivity: int, *, holes: bool = False) -> None:
+        self.spool = RunSpool()
         self._width = width
         self._reach = {4: 0, 8: 1}[connectivity]
         self._holes = holes  # the background has runs of its own, by the other connectivity
         self._row = 0
-        self._last = _no_ints(), _no_ints(), _no_ints(), _no_ints()  # x0, x1, label, id of the last row
-        self._starts: list[_Ints] = []
-        self._lengths: list[NDArray[np.int32]] = []
-        self._ids: list[NDArray[np.int32]] = []
+        none = _no_ints()
+        self._last = none, none, none, none, np.zeros(0, bool)  # x0, x1, label, id, outside of the last row
         self._labels: list[_Ints] = []
         self._united: list[tuple[_Ints, _Ints]] = []
         self._touching: list[_Ints] = []  # (background, object) as one number
+        self._outside: list[_Ints] = []  # ids of background that reaches the border
         self._n_ids = 0
 
-    def feed(self, band: AnyArray) -> None:
-        """Take the next rows of a map of labels, (h, W)."""
+    def feed(self, band: AnyArray) -> _Band:
+        """Take the next rows of a map of labels, (h, W); return row, x0 and x1 of the runs that count."""
         start, length, label = _runs_of(band, background=self._holes)
         row, x = np.divmod(start, self._width)
         padded = self._width + 1  # a column of its own, so that no run ends where the next row starts
-        x0, x1, labels, ids = self._last
+        x0, x1, labels, ids, outside = self._last
         starts = np.concatenate([x0, (row + 1) * padded + x])
         ends = np.concatenate([x1, (row + 1) * padded + x + length])
         labels = np.concatenate([labels, label])
-        pairs = self._links(starts, ends, labels)
-        ids = self._numbered(ids, pairs, labels)
-        if self._holes:
-            self._meet(pairs.touching(starts, ends), ids, labels)
+        links = self._links(starts, ends, labels)
+        ids, root = self._numbered(ids, links, labels)
         n_before = len(x0)
-        self._starts.append(start + self._row * self._width)
-        self._lengths.append(length.astype(np.int32))
-        self._ids.append(ids[n_before:].astype(np.int32))
+        if self._holes:
+            outside = self._spread(outside, root, (row, x, x + length), label)
+            self._meet(links.touching(starts, ends), ids, labels, outside)
+        else:
+            outside = np.zeros(len(ids), bool)
+        counts = ~outside[n_before:]
+        found = row[counts], x[counts], (x + length)[counts]
+        self.spool.append(*found, ids[n_before:][counts], len(band))
         self._row += len(band)
         below = slice(int(np.searchsorted(starts, len(band) * padded)), None)
         shift = len(band) * padded
-        self._last = starts[below] - shift, ends[below] - shift, labels[below], ids[below]
+        self._last = starts[below] - shift, ends[below] - shift, labels[below], ids[below], outside[below]
+        return found
 
-    def close(self) -> Runs:
-        """Join what bands have in common, and number the components in reading order."""
+    def close(self) -> Components:
+        """Join what bands have in common, fill holes, and number the components in reading order."""
         later = np.concatenate([_no_ints(), *(ids for ids, _ in self._united)])
         earlier = np.concatenate([_no_ints(), *(ids for _, ids in self._united)])
         root = _least_of_component(self._n_ids, later, earlier)
         is_root = root == np.arange(self._n_ids)
         number = (np.cumsum(is_root) - 1)[root]
         label = np.concatenate([_no_ints(), *self._labels])[is_root]
-        start = np.concatenate([_no_ints(), *self._starts])
-        length = np.concatenate([np.empty(0, np.int32), *self._lengths])
-        of_run = number[np.concatenate([np.empty(0, np.int32), *self._ids])]
-        self._starts, self._lengths, self._ids = [], [], []
-        holes = np.full(len(label), -1, np.int64)
-        runs = Runs(self._width, start, length, of_run, label, holes)
         if self._holes:
-            holes[:] = self._enclosing(runs, number)
-        return runs
+            owner = self._owners(number, label)
+            new = np.append(np.where(label > 0, np.cumsum(label > 0) - 1, -1), -1)
+            number, label = new[owner[number]], label[label > 0]
+        return Components.of((self._row, self._width), self.spool, number, label)
 
     def _links(self, starts: _Ints, ends: _Ints, labels: _Ints) -> _Links:
         padded = self._width + 1
@@ -113,8 +146,8 @@ class RunJoiner:
         earlier = np.arange(len(later)) - first[later] + low[later]
         return _Links(later, earlier, padded, labels)
 
-    def _numbered(self, known: _Ints, links: _Links, labels: _Ints) -> _Ints:
-        """Return the id of each run of a band, and note which earlier ids are one."""
+    def _numbered(self, known: _Ints, links: _Links, labels: _Ints) -> tuple[_Ints, _Ints]:
+        """Return the id of each run of a band and its root in it, and note which earlier ids are one."""
         same = links.same_label()
         root = _least_of_component(len(labels), links.later[same], links.earlier[same])
         new = root == np.arange(len(labels))
@@ -127,26 +160,38 @@ class RunJoiner:
         above = root[: len(known)]
         united = known != known[above]
         self._united.append((known[united], known[above][united]))
-        return ids[root]
+        return ids[root], root
 
-    def _meet(self, touching: tuple[_Ints, _Ints], ids: _Ints, labels: _Ints) -> None:
-        """Note which areas of background touch which objects."""
+    def _spread(self, known: NDArray[np.bool_], root: _Ints, runs: _Band, label: _Ints) -> NDArray[np.bool_]:
+        """Mark the background that reaches the border, as far as it is known: it is no hole."""
+        row, x0, x1 = runs
+        at_border = (x0 == 0) | (x1 == self._width) | (row + self._row == 0)
+        marked = np.zeros(len(root), bool)
+        marked[root[np.concatenate([known, at_border & (label == 0)])]] = True
+        return marked[root]
+
+    def _meet(self, touching: tuple[_Ints, _Ints], ids: _Ints, labels: _Ints, outside: AnyArray) -> None:
+        """Note which areas of background touch which objects, and which reach the border."""
+        self._outside.append(np.unique(ids[outside]))
         a, b = (
             np.concatenate([side, swapped]) for side, swapped in zip(touching, touching[::-1], strict=True)
         )
-        mixed = (labels[a] == 0) & (labels[b] > 0)
+        mixed = (labels[a] == 0) & (labels[b] > 0) & ~outside[a]
         self._touching.append(np.unique((ids[a[mixed]] << 32) | ids[b[mixed]]))
 
-    def _enclosing(self, runs: Runs, number: _Ints) -> _Ints:
-        """Find the one object that an area of background touches; -1 where there is no such."""
+    def _owners(self, number: _Ints, label: _Ints) -> _Ints:
+        """Return the component that each belongs to: of a hole, the only object that it touches."""
         keys = np.concatenate([_no_ints(), *self._touching])
         area, neighbour = number[keys >> 32], number[keys & 0xFFFFFFFF]
-        n = len(runs.label)
+        n = len(label)
         least, most = np.full(n, n), np.full(n, -1)
         np.minimum.at(least, area, neighbour)
         np.maximum.at(most, area, neighbour)
-        inside = (runs.label == 0) & ~on_border(runs, self._row) & (least == most)
-        return np.where(inside, most, -1)
+        inside = (label == 0) & (least == most)
+        inside[number[np.concatenate([_no_ints(), *self._outside])]] = False
+        last = self._last
+        inside[number[last[3][last[2] == 0]]] = False  # the lower border
+        return np.where(inside, most, np.arange(n))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,13 +216,19 @@ class _Links:
         return later, np.concatenate([self.earlier[edge], beside])
 
 
-def on_border(runs: Runs, height: int) -> NDArray[np.bool_]:
-    """Mark the components that touch the border of a map of so many rows."""
-    row, x = np.divmod(runs.start, runs.width)
-    at_border = (row == 0) | (row == height - 1) | (x == 0) | (x + runs.length == runs.width)
-    marked = np.zeros(len(runs.label), bool)
-    marked[runs.number[at_border]] = True
-    return marked
+def painted(
+    first: int, last: int, width: int, runs: tuple[AnyArray, AnyArray, AnyArray], values: AnyArray
+) -> AnyArray:
+    """Return rows [first, last) with the value of each run (row, x0, x1); the background is 0."""
+    row, x0, x1 = runs
+    edges = np.empty(2 * len(row) + 2, np.int64)
+    edges[0], edges[-1] = 0, (last - first) * width
+    start = (row - first).astype(np.int64) * width
+    np.add(start, x0, out=edges[1:-1:2])
+    np.add(start, x1, out=edges[2:-1:2])
+    colours = np.zeros(len(edges) - 1, values.dtype)
+    colours[1::2] = values
+    return np.repeat(colours, np.diff(edges)).reshape(last - first, width)
 
 
 def _no_ints() -> _Ints:

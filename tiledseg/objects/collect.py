@@ -1,0 +1,239 @@
+"""The second pass: runs of final numbers become labels, and objects are measured when they are complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiledseg.objects.hull import convex_areas
+from tiledseg.objects.measure import (
+    Grouped,
+    ValueSums,
+    extents,
+    geometry,
+    measured,
+    moments,
+    outline_px,
+)
+from tiledseg.objects.runs import chunks, painted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, Sink
+    from tiledseg.objects.measure import Table, Values
+    from tiledseg.objects.runs import Components
+
+_LARGE_PX = 1 << 22  # an object with a larger box is measured row by row, not in an atlas
+_LARGE_SIDE = 1 << 16
+_STRIP_PX = 1 << 22
+_MOST_RUNS = 1 << 22  # an object of more runs is passed on without them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectBatch:
+    """Objects that are complete, with their rows of the table and their px as runs.
+
+    Attributes
+    ----------
+    table : dict of str to numpy.ndarray
+        Columns by name, with a row for each object, ascending by ``label``.
+    first : ndarray of int64, shape (n + 1,)
+        Where the runs of each object begin; the last entry is the number of runs.
+    y, x0, x1 : ndarray of int32
+        Row, first px and px after the last of each run, in reading order for each object.
+    """
+
+    table: Table
+    first: NDArray[np.int64]
+    y: NDArray[np.int32]
+    x0: NDArray[np.int32]
+    x1: NDArray[np.int32]
+
+
+class Collector:
+    """Measures objects from runs that arrive in reading order."""
+
+    def __init__(
+        self, found: Components, values: Sequence[Values], each: Callable[[ObjectBatch], object] | None
+    ) -> None:
+        self._found, self._values, self._each = found, values, each
+        self.table: Table = {}
+        self._sums = [[ValueSums(len(found), part.dtype) for _ in part.names] for part in values]
+        size = (found.box[:, 2:] - found.box[:, :2]).astype(np.int64)
+        self._is_large = (size.prod(axis=1) > _LARGE_PX) | (size.max(axis=1, initial=0) > _LARGE_SIDE)
+        self._large: dict[int, _Large] = {}
+        none = np.zeros(0, np.int32)
+        self._open: tuple[AnyArray, ...] = none, none, none, np.zeros(0, np.int64)  # y, x0, x1, object
+
+    def run(self, out: Sink | None, progress: Callable[[int], object]) -> Table:
+        """Go through all runs; write the labels where they are wanted."""
+        height, width = self._found.shape
+        for first, last in chunks(height, width):
+            y, x0, x1, ids = self._found.spool.rows(first, last)
+            number = self._found.number[ids]
+            if out is not None:
+                labels = (number + 1).astype(np.uint32)
+                out[first:last, :] = painted(first, last, width, (y, x0, x1), labels)
+            self._add_values(first, last, number, (x1 - x0).astype(np.int64))
+            self._add_runs(last, *_merged(y, x0, x1, number))
+            progress(last - first)
+        if not self.table:
+            self._put(np.zeros(0, np.int64), _no_rows(), np.zeros(1, np.int64), self._open[:3])
+        return self.table
+
+    def _add_values(self, first: int, last: int, number: AnyArray, length: AnyArray) -> None:
+        if not self._values:
+            return
+        where, starts = self._found.spool.px(first, last), np.cumsum(length) - length
+        label = np.append(self._found.label, 0)[number]
+        for part, sums in zip(self._values, self._sums, strict=True):
+            for one, px in zip(sums, part.read(where, label, length), strict=True):
+                one.add(number, px, starts, length)
+
+    def _add_runs(self, last: int, y: AnyArray, x0: AnyArray, x1: AnyArray, number: AnyArray) -> None:
+        large = self._is_large[number]
+        for one in np.unique(number[large]).tolist():
+            here = number == one
+            self._add_large(one, last, y[here], x0[here], x1[here])
+        small = ~large
+        new = (y[small], x0[small], x1[small], number[small])
+        runs = tuple(np.concatenate([old, more]) for old, more in zip(self._open, new, strict=True))
+        closed = self._found.box[runs[3], 2] <= last
+        self._open = tuple(part[~closed] for part in runs)
+        if closed.any():
+            self._finish(tuple(part[closed] for part in runs))
+
+    def _finish(self, runs: tuple[AnyArray, ...]) -> None:
+        """Measure complete objects."""
+        order = _stable_order(runs[3])
+        y, x0, x1, number = (part[order] for part in runs)
+        new = np.ones(len(number), bool)
+        new[1:] = number[1:] != number[:-1]
+        first = np.flatnonzero(new)
+        objects, of = number[first], np.cumsum(new) - 1
+        box = self._found.box[objects].astype(np.int64)
+        lines = y - box[of, 0], x0 - box[of, 1], x1 - box[of, 1]
+        grouped = Grouped(of, *lines, first, box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
+        self._put(objects, geometry(grouped, box), np.append(first, len(of)), (y, x0, x1))
+
+    def _add_large(self, one: int, last: int, y: AnyArray, x0: AnyArray, x1: AnyArray) -> None:
+        box = self._found.box[one].astype(np.int64)
+        if one not in self._large:
+            self._large[one] = _Large(box, keep_runs=self._each is not None)
+        large = self._large[one]
+        large.add(y, x0, x1)
+        if box[2] <= last:
+            runs = large.runs()
+            self._put(np.array([one]), large.measured(), np.array([0, len(runs[0])]), runs)
+            del self._large[one]
+
+    def _put(self, objects: AnyArray, form: Table, first: AnyArray, runs: tuple[AnyArray, ...]) -> None:
+        """Store rows of the table, and pass the batch on."""
+        numbers = (objects + 1).astype(np.uint32)
+        rows: Table = {"label": numbers, "class": self._found.label[objects], **form}
+        for part, sums in zip(self._values, self._sums, strict=True):
+            for name, one in zip(part.names, sums, strict=True):
+                rows |= {f"{name}_{key}": column for key, column in one.of(objects).items()}
+        for name, column in rows.items():
+            if name not in self.table:
+                self.table[name] = np.empty(len(self._found), column.dtype)
+            self.table[name][objects] = column
+        if self._each is not None and len(objects):
+            self._each(ObjectBatch(rows, first, *runs))
+
+
+def _merged(y: AnyArray, x0: AnyArray, x1: AnyArray, number: AnyArray) -> tuple[AnyArray, ...]:
+    """Leave out runs without an object, and join those that a filled hole lies between."""
+    own = number >= 0
+    if not own.all():
+        y, x0, x1, number = y[own], x0[own], x1[own], number[own]
+    new = np.ones(len(y), bool)
+    new[1:] = (x0[1:] != x1[:-1]) | (number[1:] != number[:-1]) | (y[1:] != y[:-1])
+    if new.all():
+        return y, x0, x1, number
+    last = np.append(new[1:], True)
+    return y[new], x0[new], x1[last], number[new]
+
+
+def _no_rows() -> Table:
+    """Return the columns of the geometry without an object: those of one px, emptied."""
+    zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
+    px = Grouped(zero, zero, zero, one, zero, one, one)
+    return {name: column[:0] for name, column in geometry(px, np.array([[0, 0, 1, 1]])).items()}
+
+
+def _stable_order(number: AnyArray) -> AnyArray:
+    """Sort by number; few numbers are sorted faster."""
+    least, most = number.min(), number.max()
+    if most - least < 1 << 16:
+        number = (number - least).astype(np.uint16)
+    return np.argsort(number, kind="stable")
+
+
+class _Large:
+    """One object that is too large for an atlas: sums over parts of it, exact at any size."""
+
+    def __init__(self, box: NDArray[np.int64], *, keep_runs: bool) -> None:
+        self._box, self._keep = box, keep_runs
+        height = int(box[2] - box[0])
+        self._sums: tuple[AnyArray, ...] = tuple(np.zeros(1, object) for _ in range(6))
+        self._outline = np.zeros(3, np.int64)
+        self._left, self._right = np.zeros(height, np.int64), np.zeros(height, np.int64)
+        none = np.zeros(0, np.int64)
+        self._tail = none, none, none  # the runs of rows that the next ones need
+        self._n_runs = 0
+        self._done = 0  # rows whose outline is counted
+        self._parts: list[tuple[AnyArray, ...]] = []
+
+    def add(self, y: AnyArray, x0: AnyArray, x1: AnyArray) -> None:
+        """Take the next runs, of whole rows."""
+        self._n_runs += len(y)
+        if self._keep and self._n_runs <= _MOST_RUNS:
+            self._parts.append((y, x0, x1))
+        else:
+            self._parts = []
+        box = self._box
+        lines = (y - box[0], x0 - box[1], x1 - box[1])
+        size = np.array([box[2] - box[0]]), np.array([box[3] - box[1]])
+        grouped = Grouped(np.zeros(len(y), np.int64), *lines, np.zeros(1, np.int64), *size)
+        found = moments(grouped)
+        self._sums = tuple(sum_ + part.astype(object) for sum_, part in zip(self._sums, found, strict=True))
+        rows = slice(int(lines[0][0]), int(lines[0][-1]) + 1)
+        self._left[rows], self._right[rows] = extents(grouped)
+        self._add_outline(*lines)
+
+    def _add_outline(self, *new: AnyArray) -> None:
+        y, x0, x1 = (np.concatenate(pair) for pair in zip(self._tail, new, strict=True))
+        last = int(y[-1]) + 1
+        final = last if last == len(self._left) else last - 2
+        width = int(self._box[3] - self._box[1])
+        step = max(1, _STRIP_PX // width)
+        for top in range(self._done, final, step):
+            bottom = min(top + step, final)
+            a, b = np.searchsorted(y, (top - 2, bottom + 2))
+            ones = np.ones(b - a, np.int32)
+            strip = painted(top - 2, bottom + 2, width + 2, (y[a:b], x0[a:b] + 1, x1[a:b] + 1), ones)
+            self._outline += _counts_inside(strip)
+        self._done = max(self._done, final)
+        stay = y >= self._done - 2
+        self._tail = y[stay], x0[stay], x1[stay]
+
+    def measured(self) -> Table:
+        """Return the columns of the geometry."""
+        hull = convex_areas(self._left, self._right, np.array([len(self._left)]))
+        return measured(self._sums, self._box[None], hull, self._outline[None])
+
+    def runs(self) -> tuple[AnyArray, ...]:
+        """Return the runs, where they are kept."""
+        none = (np.zeros(0, np.int32),) * 3
+        return tuple(np.concatenate(parts) for parts in zip(none, *self._parts, strict=True))
+
+
+def _counts_inside(strip: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Count the kinds of outline px, the two rows above and below left out."""
+    return np.bincount(outline_px(strip, margin=2)[1], minlength=4)[:3]
