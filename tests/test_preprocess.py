@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import ArrayError, SettingError, StitchError
-from tiledseg.preprocess import EnlargingSink, prepare, shrunk
+from tiledseg.preprocess import ResizingSink, prepare, shrunk
 
 
 def noise(height=60, width=50, channels=3):
@@ -253,7 +253,7 @@ def test_saved_settings_without_the_newer_fields_still_load():
 def test_enlarging_is_bilinear_for_any_pieces(pieces):
     small = np.array([[0.0], [1.0], [0.0], [1.0], [1.0]], np.float32)[..., None]
     out = np.zeros((10, 1, 1), np.float32)
-    sink, start = EnlargingSink(out, small.shape), 0
+    sink, start = ResizingSink(out, small.shape), 0
     for piece in pieces:
         sink[start : start + piece] = small[start : start + piece]
         start += piece
@@ -263,6 +263,6 @@ def test_enlarging_is_bilinear_for_any_pieces(pieces):
 
 
 def test_enlarging_refuses_rows_out_of_order():
-    sink = EnlargingSink(np.zeros((10, 4, 1), np.float32), (5, 2, 1))
+    sink = ResizingSink(np.zeros((10, 4, 1), np.float32), (5, 2, 1))
     with pytest.raises(StitchError, match="follow row 0; got row 1"):
         sink[1:2] = np.zeros((1, 2, 1), np.float32)

@@ -36,6 +36,9 @@ Trust: TypeAlias = Annotated[
 ]
 
 
+_PLANNED = ("pixel_size", "batch_size", "tta", "runtime")
+
+
 def check_model(model: str, *, trust: bool) -> None:
     """Check a model's path without Keras, which takes seconds to load."""
     path = models.model_path(model)
@@ -80,7 +83,9 @@ def tiling_for(model: object, settings: Settings, base: TilingConfig | None = No
     given = settings.given.get("tiling")
     if not given:
         return base
-    own = base or tiledseg.plan(model, (1, 1, channels_of(model))).tiling
+    preprocessing = lazy.engine.Network.of(model).preprocessing
+    size = None if preprocessing is None else preprocessing.pixel_size
+    own = base or tiledseg.plan(model, (1, 1, channels_of(model)), pixel_size=size).tiling
     return merged(own, given)
 
 
@@ -118,7 +123,7 @@ def _text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-@with_options(Table("predict", PredictConfig(), "Prediction", only=("batch_size", "tta", "runtime")), TILING)
+@with_options(Table("predict", PredictConfig(), "Prediction", only=_PLANNED), TILING)
 def plan(
     model: ModelPath,
     image: Annotated[str, Parameter(help="An image file, or height and width in px, for example 1920x2560.")],
@@ -137,7 +142,13 @@ def plan(
         shape = (*shape, channels_of(segmenter))
     tiling = tiling_for(segmenter, settings, config.tiling)
     plan = tiledseg.plan(
-        segmenter, shape, tiling, batch_size=config.batch_size, tta=config.tta, runtime=config.runtime
+        segmenter,
+        shape if _SHAPE.fullmatch(image) else image,
+        tiling,
+        batch_size=config.batch_size,
+        tta=config.tta,
+        runtime=config.runtime,
+        pixel_size=config.pixel_size,
     )
     sys.stdout.write(f"{plan}\n")
     return 0

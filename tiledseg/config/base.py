@@ -68,6 +68,9 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 """A number above 0."""
 
+Micrometres: TypeAlias = Annotated[Positive | tuple[Positive, Positive], as_numbers]
+"""Size of a px in µm: one number for both axes, or one for each, (y, x)."""
+
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 """A number from 0 up."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tiledseg.config.base import Config, Count, NotNegative, Regex
+from tiledseg.config.base import Config, Count, Micrometres, NotNegative, Regex
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 
@@ -26,6 +26,9 @@ class EvaluateConfig(Config):
     tta: TTA | None = None
     """Test-time augmentation: outputs of a tile and its mirror images are averaged; None for the
     segmenter's own."""
+    pixel_size: Micrometres | None = None
+    """Height and width in µm of a px of each image: one number, or two, (y, x), in place of what its file
+    states. Needed where the segmenter was trained at a px size and an image states none."""
     boundary_px: NotNegative | None = None
     """How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal."""
     cell_px: Count = 1

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, Names, as_tuple
+from tiledseg.config.base import Config, Count, Micrometres, Names, as_tuple
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
@@ -71,6 +71,10 @@ class PredictConfig(Config):
     """Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies."""
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
     """Channels of the image that are read, from 0, in that order; None for all."""
+    pixel_size: Micrometres | None = None
+    """Height and width in µm of a px of each image (of level 0): one number, or two, (y, x), in place of
+    what its file states; None for the file's. Needed where the segmenter was trained at a px size and a
+    file states none; outputs state it, too."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | AutoThreshold | None = None
     """Where probabilities of one class are cut, in (0, 1); None for the segmenter's own, or 0.5. Or how it
     is found for each image, on all its probabilities in 256 levels: every image is then split in two,

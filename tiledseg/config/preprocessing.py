@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, Positive, as_numbers
+from tiledseg.config.base import Config, Count, Micrometres, Positive, as_numbers
 from tiledseg.errors import SettingError
 
 
@@ -21,6 +21,10 @@ class PreprocessingConfig(Config):
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor in (0, 1] by which an image is shrunk (area average) before tiling; the probabilities are
     enlarged by as much after it."""
+    pixel_size: Micrometres | None = None
+    """Height and width in µm of a px of the training images (before `scale`): one number, or two, (y, x).
+    An image of another px size is brought to it, enlarged where it has to be. Sizes within 2 % count as
+    the same. None: px sizes do not count."""
     sharpen: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Unsharp masking of the shrunk image: as many times its difference from the blurred image is added to
     it; 0 for none. Integers stay in their range. Tiles of a tile set count as images."""

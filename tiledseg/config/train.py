@@ -48,7 +48,9 @@ class TrainConfig(Config):
     """Bundle whose weights training starts from, as `load_model` takes it; None for random ones."""
     preprocessing: PreprocessingConfig = Field(default_factory=_expected)
     """How pixels are prepared, the same in training and use; its ``scale`` is that of the training images.
-    What is not given is as the network's weights expect it."""
+    What is not given is as the network's weights expect it. Its ``pixel_size``: where it is given, images
+    that state another are brought to it, and images that state none count as having it; where it is None,
+    it is what all images state, and images that state different ones are refused."""
     crop_size: Pair | None = None
     """Height and width of the random crops in px after scaling; None for the network's input."""
     foreground_share: Share = 0.5

@@ -6,7 +6,16 @@ Light: nothing here loads Keras.
 from tiledseg.data.cache import PreparedPair, prepare_pair, prepare_pairs
 from tiledseg.data.crops import CropSampler, GridCrops, crops_to_cover
 from tiledseg.data.manifest import Manifest, check_disjoint, describe, write_manifest
-from tiledseg.data.pairs import Pair, PairLike, as_pairs, check_apart, check_mask, load_pair
+from tiledseg.data.pairs import (
+    Pair,
+    PairLike,
+    as_pairs,
+    check_apart,
+    check_mask,
+    load_pair,
+    pixel_size_of_pair,
+    with_pixel_size,
+)
 from tiledseg.data.split import group_of, split_records
 from tiledseg.data.statistics import DatasetStatistics, statistics_of
 from tiledseg.data.survey import Survey, find_pairs, pairs_of, survey
@@ -32,11 +41,13 @@ __all__ = [
     "group_of",
     "load_pair",
     "pairs_of",
+    "pixel_size_of_pair",
     "prepare_pair",
     "prepare_pairs",
     "split_records",
     "statistics_of",
     "survey",
+    "with_pixel_size",
     "write_manifest",
     "write_tiles",
 ]

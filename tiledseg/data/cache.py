@@ -143,7 +143,7 @@ def _prepared(pair: Pair, preprocessing: PreprocessingConfig, loaded: _Loaded, s
         dtype=pixels.dtype,
         extremes=(float(pixels.min()), float(pixels.max())),
         foreground=foreground.astype(np.uint32),
-        preprocessing=preprocessing.changed(scale=1.0, sharpen=0.0),
+        preprocessing=preprocessing.changed(scale=1.0, sharpen=0.0, pixel_size=None),
         store=store,
         limits=None if percentiles is None else percentiles_of(load_image(pair), percentiles),
     )
@@ -212,7 +212,7 @@ def _key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
         __version__,
         *(_digest(one) for one in (pair.image, *masks)),
         [pair.mask_threshold, pair.mask_parts, list(pair.class_values)],
-        [preprocessing.dtype, preprocessing.channels, preprocessing.scale],
+        [preprocessing.dtype, preprocessing.channels, preprocessing.scale, preprocessing.pixel_size],
         [preprocessing.sharpen, preprocessing.sharpen_sigma if preprocessing.sharpen else None],
     ]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:32]

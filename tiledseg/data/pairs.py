@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from tiledseg._validate import (
     whole_number,
 )
 from tiledseg.errors import ArrayError, SettingError, TiledSegError
-from tiledseg.io import read_image, read_mask, stem_of
-from tiledseg.preprocess import shrunk
+from tiledseg.io import read_image, read_mask, read_pixel_size, stem_of
+from tiledseg.preprocess import SAME_SIZE, pixel_size_from, shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.config import MaskParts, PreprocessingConfig
+    from tiledseg.io import PixelSize
 
+_log = logging.getLogger("tiledseg")
 _MOST_NAMES, _MOST_ERRORS, _MOST_VALUES = 20, 10, 5  # in one message
 _LARGEST_LABEL = 255
 _FIND = "Find some with tiledseg.data.find_pairs."
@@ -180,14 +183,49 @@ def load_image(pair: Pair) -> AnyArray:
     return pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image)
 
 
+def pixel_size_of_pair(pair: Pair) -> PixelSize | None:
+    """Read the px size that an image's file states; None where it is an array, or states none."""
+    return None if isinstance(pair.image, np.ndarray) else read_pixel_size(pair.image)
+
+
+def with_pixel_size(preprocessing: PreprocessingConfig, pairs: Sequence[Pair]) -> PreprocessingConfig:
+    """Add the px size that all images state, unless one is given; refuse images that state different ones."""
+    sizes = each_pair(pairs, pixel_size_of_pair)
+    known = [(pair.name, size) for pair, size in zip(pairs, sizes, strict=True) if size is not None]
+    stated, missing = preprocessing.pixel_size, len(pairs) - len(known)
+    if known and missing:
+        text = "%d of %d images do not state their px size: %s"
+        _log.warning(
+            text,
+            missing,
+            len(pairs),
+            "no px size is saved" if stated is None else f"they count as {stated} µm",
+        )
+    if stated is not None or not known or missing:
+        return preprocessing
+    first = known[0][1]
+    other = next((one for one in known if not first.is_near(one[1], SAME_SIZE)), None)
+    if other is not None:
+        raise invalid(
+            SettingError,
+            "preprocessing.pixel_size",
+            must="be given where the images state different px sizes",
+            got=f"{first} of {shown(known[0][0])}, {other[1]} of {shown(other[0])}",
+            fix="Give the µm per px to which all images are brought.",
+        )
+    return preprocessing.changed(pixel_size=first.y if first.y == first.x else (first.y, first.x))
+
+
 def load_shrunk(
     pair: Pair, preprocessing: PreprocessingConfig, classes: int
 ) -> tuple[AnyArray, NDArray[np.uint8]]:
-    """Read, check and shrink a pair."""
+    """Read and check a pair, and bring it to the px of the network."""
+    # An image that does not state its px size counts as one of the stated size.
     image, mask = load_pair(pair)
     check_mask(mask, image.shape, classes)
     check_finite(image, "image")
-    pixels = shrunk(image, preprocessing)
+    size = pixel_size_of_pair(pair) if preprocessing.pixel_size else None
+    pixels = shrunk(image, preprocessing, size or pixel_size_from(preprocessing.pixel_size))
     height, width = pixels.shape[:2]
     return pixels, mask if (height, width) == mask.shape else shrink_labels(mask, (height, width))
 

@@ -11,7 +11,7 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, invalid, items_of, settings_of, shown, whole_number, whole_pair
 from tiledseg.config import EvaluateConfig
-from tiledseg.data import as_pairs, check_apart, group_of, load_pair
+from tiledseg.data import as_pairs, check_apart, group_of, load_pair, pixel_size_of_pair
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
@@ -246,9 +246,10 @@ class _Run:
 
 def _loaded(index: int, pair: Pair) -> LoadedPair:
     image, mask = load_pair(pair)
+    size = pixel_size_of_pair(pair)
     if pair.mask_parts == "instances" and not isinstance(pair.mask, np.ndarray):
-        return LoadedPair(pair.name, index, image, (mask > 0).astype(np.uint8), mask)
-    return LoadedPair(pair.name, index, image, mask)
+        return LoadedPair(pair.name, index, image, (mask > 0).astype(np.uint8), mask, size)
+    return LoadedPair(pair.name, index, image, mask, pixel_size=size)
 
 
 def _failed(pair: Pair, error: Exception) -> FailedPair:

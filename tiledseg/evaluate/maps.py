@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tiledseg.data import Pair
     from tiledseg.engine import Network
     from tiledseg.evaluate.scores import ImageScores
+    from tiledseg.io import PixelSize
 
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
@@ -38,6 +39,7 @@ class LoadedPair:
     image: AnyArray  # (H, W) or (H, W, C)
     truth: AnyArray  # true labels (H, W)
     cells: AnyArray | None = None  # true cells (H, W), 0 or a number for each; None if they are not numbered
+    pixel_size: PixelSize | None = None  # that the image's file states
 
 
 class MapSource(Protocol):
@@ -82,7 +84,7 @@ class PredictedMaps:
 
     def check(self, pair: LoadedPair) -> None:
         """Plan the prediction, and check the mask's labels."""
-        job = self.plans[pair.index] = self._planned(pair.image)
+        job = self.plans[pair.index] = self._planned(pair)
         if pair.cells is not None and len(self.labels) > 1:
             raise invalid(
                 ArrayError,
@@ -97,7 +99,7 @@ class PredictedMaps:
         """Predict an image as planned."""
         job = self.plans.pop(pair.index, None)
         if job is None or job.shape != pair.image.shape[:2]:  # the file was changed meanwhile
-            job = self._planned(pair.image)
+            job = self._planned(pair)
         watch, started = SeamWatch(job), time.perf_counter()
         if job.classes is None:  # known only from the map
             probs = run_plan(job, pair.image, watch=watch.add)
@@ -110,9 +112,16 @@ class PredictedMaps:
         scores = replace(scores, tiles=len(job.grid), seconds=seconds, disagreement=disagreement)
         return scorer.labels, scores
 
-    def _planned(self, image: AnyArray) -> Plan:
+    def _planned(self, pair: LoadedPair) -> Plan:
         config = self.config
-        return Plan.of(self.network, image, config.tiling, batch_size=config.batch_size, tta=config.tta)
+        return Plan.of(
+            self.network,
+            pair.image,
+            config.tiling,
+            batch_size=config.batch_size,
+            tta=config.tta,
+            pixel_size=config.pixel_size or pair.pixel_size,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,16 @@ from tiledseg.io.find import SUFFIXES, find_images, stem_of
 from tiledseg.io.metadata import PixelSize
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.partial import check_identity
-from tiledseg.io.read import image_shape, read_image, read_mask, read_probs
+from tiledseg.io.read import image_shape, read_image, read_mask, read_pixel_size, read_probs
 from tiledseg.io.sink import ImageSink, create_image
-from tiledseg.io.source import ImageSource
+from tiledseg.io.source import CachedBlocks, ImageSource
 from tiledseg.io.write import write_image, write_mask, write_probs
 
 __all__ = [
     "MAX_PIXELS",
     "MAX_REGION_PIXELS",
     "SUFFIXES",
+    "CachedBlocks",
     "ImageSink",
     "ImageSource",
     "PixelSize",
@@ -28,6 +29,7 @@ __all__ = [
     "open_image",
     "read_image",
     "read_mask",
+    "read_pixel_size",
     "read_probs",
     "state_of",
     "stem_of",

@@ -59,6 +59,26 @@ class PixelSize:
         """
         return PixelSize(self.y * down, self.x * across)
 
+    def is_near(self, other: PixelSize, share: float) -> bool:
+        """Say whether another size differs by no more than a share.
+
+        Parameters
+        ----------
+        other : PixelSize
+            The other size.
+        share : float
+            The largest difference, for example 0.02.
+
+        Returns
+        -------
+        bool
+            Along both axes.
+        """
+        return all(abs(a / b - 1) <= share for a, b in ((self.y, other.y), (self.x, other.x)))
+
+    def __str__(self) -> str:
+        return f"{self.y:.4g} µm" if self.y == self.x else f"{self.y:.4g} x {self.x:.4g} µm"
+
 
 def ome_pixels(description: str) -> list[dict[str, str]]:
     """List the attributes of each OME ``Pixels`` element; no parser, since XML can exhaust memory."""

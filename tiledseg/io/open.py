@@ -7,7 +7,8 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from tiledseg.io.zarr import is_zarr, zarr_source
 if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.io.file import Alpha
+    from tiledseg.io.metadata import PixelSize
     from tiledseg.io.source import Regions
 
 MAX_REGION_PIXELS = 2**38
@@ -49,6 +51,7 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     page: int | None = None,
     max_pixels: int | None = None,
     alpha: Alpha = "refuse",
+    pixel_size: PixelSize | None = None,
 ) -> ImageSource:
     """Open an image of which only the slices that are indexed are read.
 
@@ -75,6 +78,8 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     alpha : {'refuse', 'drop', 'keep'}
         An alpha channel that is not opaque everywhere is an error, raised when the px are read, or it is
         ignored. ``"keep"`` returns it as the last channel.
+    pixel_size : PixelSize, optional
+        Height and width in µm of a px of level 0, in place of what the file states.
 
     Returns
     -------
@@ -111,6 +116,11 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     text = path_text(path)
     place = os.path.realpath(text)
     state = state_of(place)
+
+    def other(number: int) -> ImageSource:
+        options: dict[str, Any] = {"at": at, "page": page, "max_pixels": max_pixels, "alpha": alpha}
+        return open_image(place, level=number, channels=channels, pixel_size=pixel_size, **options)
+
     with ExitStack() as stack:
         if is_zarr(text):
             regions, facts = zarr_source(text, selection)
@@ -119,13 +129,22 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
             regions, facts = _of_file(file, request, selection, stack)
             status = os.fstat(file.handle.fileno())
             facts.identity.update(size=status.st_size, changed=status.st_mtime_ns)
+        facts = _of_px_size(facts, pixel_size)
         Reader(named(text), io.BytesIO(), 0).check_size(
             regions.shape[0], regions.shape[1], request.max_pixels
         )
         facts.identity.update(
             path=place, level=level, page=page, channels=selection.channels, at=dict(selection.at)
         )
-        return ImageSource(regions, facts, stack.pop_all(), (place, state))
+        return ImageSource(regions, facts, stack.pop_all(), (place, state), other)
+
+
+def _of_px_size(facts: Facts, pixel_size: PixelSize | None) -> Facts:
+    """Replace the px size that a file states."""
+    if pixel_size is None:
+        return facts
+    whole, read = facts.levels[0], facts.levels[facts.level]
+    return replace(facts, pixel_size=pixel_size.shrunk(whole[0] / read[0], whole[1] / read[1]))
 
 
 def _of_file(file: Reader, request: Request, selection: Selection, stack: ExitStack) -> tuple[Regions, Facts]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.io.file import Alpha, Palette
+    from tiledseg.io.metadata import PixelSize
 
 _LARGEST = 255
 
@@ -188,6 +189,16 @@ def image_shape(path: PathLike, *, page: int | None = None, max_pixels: int = MA
         if kind == "tiff":
             return tiff_shape(file, request)
         return raster_shape(file, kind, max_pixels)
+
+
+def read_pixel_size(path: PathLike, *, page: int | None = None) -> PixelSize | None:
+    """Read the px size that a file states, without decoding its pixels; None where it states none."""
+    if not is_zarr(path_text(path)):
+        with opened(path) as file:
+            if is_npy(file) or sniff(file) != "tiff":
+                return None
+    with open_image(path, page=page, alpha="drop") as image:
+        return image.pixel_size
 
 
 def _pixels(path: PathLike, request: Request) -> AnyArray:

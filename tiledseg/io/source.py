@@ -17,7 +17,7 @@ from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.file import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import ExitStack
     from types import TracebackType
 
@@ -260,7 +260,14 @@ class ImageSource:
         Whether all pixels are in memory, as those of a JPEG, PNG or BMP.
     """
 
-    def __init__(self, regions: Regions, facts: Facts, stack: ExitStack, at: tuple[str, list[int]]) -> None:
+    def __init__(
+        self,
+        regions: Regions,
+        facts: Facts,
+        stack: ExitStack,
+        at: tuple[str, list[int]],
+        other: Callable[[int], ImageSource],
+    ) -> None:
         self.shape: tuple[int, ...] = regions.shape
         self.dtype: np.dtype[Any] = regions.dtype
         self.block_shape: tuple[int, int] = regions.block_shape
@@ -272,6 +279,7 @@ class ImageSource:
         self.is_whole: bool = isinstance(regions, WholeImage)
         self._regions, self._stack = regions, stack
         self._place, self._state = at
+        self._other = other
 
     @property
     def ndim(self) -> int:
@@ -302,6 +310,27 @@ class ImageSource:
             raise FileError(
                 f"`{self.name}` changed while it was read. Start again when nothing writes to it."
             )
+
+    def at_level(self, level: int) -> ImageSource:
+        """Open another level of the same file, with the same channels and plane.
+
+        Parameters
+        ----------
+        level : int
+            0 for the image, 1 and up for its smaller copies.
+
+        Returns
+        -------
+        ImageSource
+            Of its own; to be closed.
+
+        Raises
+        ------
+        FileError
+            If there is no such level, or the file has changed since it was opened.
+        """
+        self.check_unchanged()
+        return self._other(level)
 
     def close(self) -> None:
         """Close the file; it cannot be read afterwards."""

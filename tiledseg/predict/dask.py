@@ -127,7 +127,7 @@ def _tile_outputs(
     try:
         window: Any = _Window(np.asarray(region), corner, shape)
         preprocessing = job.network.preprocessing
-        source = window if preprocessing is None else prepare(window, preprocessing)
+        source = window if preprocessing is None else prepare(window, preprocessing, shape=job.grid.shape)
         tile = job.tiler.read(source, box)
         call, lock = _ready(job, token)
         with lock:

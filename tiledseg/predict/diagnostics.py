@@ -12,12 +12,13 @@ import numpy as np
 from tiledseg._validate import invalid
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.predict.plan import Plan
-from tiledseg.predict.prediction import opened, prepared, run_plan
+from tiledseg.predict.prediction import at_level, opened, prepared, run_plan
 from tiledseg.tiling import Box
 
 if TYPE_CHECKING:
     from tiledseg._types import FloatArray, PathLike, Source
     from tiledseg.config import TTA, RuntimeConfig, TilingConfig
+    from tiledseg.io import PixelSize
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import AxisGrid, Tile
 
@@ -32,6 +33,7 @@ def check_exact(
     *,
     roi: Roi | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
 ) -> float:
     """Check on a few tiles that tiled equals whole.
 
@@ -51,6 +53,8 @@ def check_exact(
     roi : array_like or "tissue", optional
         Only tiles that it touches are compared.
     runtime : RuntimeConfig or dict, optional
+        As for `tiled_predict`.
+    pixel_size : PixelSize, float or tuple of float, optional
         As for `tiled_predict`.
 
     Returns
@@ -73,7 +77,7 @@ def check_exact(
     0.0
     """
     with opened(image) as found:
-        job = Plan.of(model, found, tiling, roi=roi, runtime=runtime)
+        job = Plan.of(model, found, tiling, roi=roi, runtime=runtime, pixel_size=pixel_size)
         wanted = [one for one in range(len(job.grid)) if job.in_roi is None or job.in_roi[one]]
         if len(job.grid) == 1 or not wanted:
             return 0.0
@@ -85,10 +89,11 @@ def check_exact(
                 got=f"an input of {job.network.tile_size} px",
                 fix="Build it with keras.Input((None, None, channels)) and set its weights.",
             )
-        source = prepared(found, job)
         middle = min(wanted, key=lambda one: _from_middle(job, job.grid[one]))
         compared = sorted({wanted[0], middle, wanted[-1]})
-        worst = max(_difference(job, source, job.grid[one]) for one in compared)
+        with at_level(found, job) as pixels:
+            source = prepared(pixels, job)
+            worst = max(_difference(job, source, job.grid[one]) for one in compared)
     _log.info("Tiled equals whole within %.1e of the outputs' range.", worst)
     return worst
 
@@ -139,6 +144,7 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
     roi: Roi | None = None,
     tta: TTA | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     progress: bool = False,
 ) -> SeamReport:
     """Say how far neighbouring tiles disagree where they overlap.
@@ -161,6 +167,8 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
         Test-time augmentation.
     runtime : RuntimeConfig or dict, optional
         Engine, precision, devices and memory.
+    pixel_size : PixelSize, float or tuple of float, optional
+        As for `tiled_predict`.
     progress : bool
         Whether to show a progress bar.
 
@@ -181,7 +189,8 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
     1 seams, mean disagreement 0.0000; the worst, 0.0000, between tiles 0 and 1 at (y, x) = (100, 0)
     """
     with opened(image) as found:
-        job = Plan.of(model, found, tiling, batch_size=batch_size, roi=roi, tta=tta, runtime=runtime)
+        options: dict[str, Any] = {"batch_size": batch_size, "roi": roi, "tta": tta, "runtime": runtime}
+        job = Plan.of(model, found, tiling, pixel_size=pixel_size, **options)
         watch = SeamWatch(job)
         run_plan(job, found, progress=progress, watch=watch.add)
     return watch.report()

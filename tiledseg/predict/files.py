@@ -33,6 +33,7 @@ from tiledseg.predict.products import (
     written_at_the_end,
 )
 from tiledseg.predict.resume import fingerprint_of, record_run
+from tiledseg.preprocess import pixel_size_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -193,7 +194,8 @@ def _network_for(model: object, config: PredictConfig, tiling: TilingConfig | No
     network = Network.of(model, config.runtime)
     network.fastest(0)
     if getattr(tiling or network.tiling, "tile_size", None) != "auto":
-        Plan.of(network, (1, 1), tiling)
+        own = None if network.preprocessing is None else network.preprocessing.pixel_size
+        Plan.of(network, (1, 1), tiling, pixel_size=own)
     return network
 
 
@@ -271,7 +273,8 @@ def _outcome(
     started = time.perf_counter()
     written: dict[Product, Path] = {}
     try:
-        with open_image(path, level=config.level, channels=config.channels) as image:
+        size = pixel_size_from(config.pixel_size)
+        with open_image(path, level=config.level, channels=config.channels, pixel_size=size) as image:
             check_size(image, targets, config)
             written |= _predicted(network, shared, image, targets, config, tiling)
     except Exception as error:  # noqa: BLE001  one file never ends the run for the others
@@ -307,7 +310,7 @@ def _predicted(
     provenance["tiling"] = job.tiling.model_dump_json()
     fingerprint = fingerprint_of(network, image.identity, config, tiling) if config.resume else None
     with sink.open(targets, config, provenance, fingerprint):
-        run_plan(job, pixels, sink)
+        run_plan(job, pixels if job.level in {None, image.level} else image, sink)
         image.check_unchanged()
     if sink.whole is None:
         return targets

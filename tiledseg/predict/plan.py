@@ -11,9 +11,10 @@ from tiledseg._validate import check_image, check_shape, invalid, one_of, real_n
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network
 from tiledseg.errors import SettingError
+from tiledseg.io import ImageSource
 from tiledseg.predict.exactness import best_tile, exact_overlap, judge
 from tiledseg.predict.roi import tiles_in
-from tiledseg.preprocess import scaled_length
+from tiledseg.preprocess import Sampling, pixel_size_from, sampling_of
 from tiledseg.tiling import UNKNOWN, Box, Output, Tile, Tiler, default_tiling, map_dtype, map_shape
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import Source
+    from tiledseg.io import PixelSize
     from tiledseg.predict.exactness import Verdict
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import TileGrid
@@ -57,6 +59,11 @@ class Plan:
         Test-time augmentation.
     in_roi : ndarray or None
         Whether each tile touches the region of interest, bool (tiles,); None for all of them.
+    level : int or None
+        Level of the file that is read, which has the px size nearest to the network's; None for the
+        image as it is.
+    pixel_size : PixelSize or None
+        Height and width of a px of the image in µm; None where it is not known or does not count.
     """
 
     network: Network
@@ -69,6 +76,8 @@ class Plan:
     fill_value: float = 0.0
     tta: TTA | None = None
     in_roi: NDArray[np.bool_] | None = None
+    level: int | None = None
+    pixel_size: PixelSize | None = None
 
     @classmethod
     def of(  # noqa: PLR0913  all that a prediction depends on
@@ -83,6 +92,7 @@ class Plan:
         output: Output = "probabilities",
         tta: TTA | None = None,
         runtime: RuntimeConfig | dict[str, Any] | None = None,
+        pixel_size: PixelSize | float | tuple[float, float] | None = None,
     ) -> Plan:
         """Decide all that predicting an image takes.
 
@@ -106,6 +116,8 @@ class Plan:
             Test-time augmentation.
         runtime : RuntimeConfig or dict, optional
             Engine, precision, devices and memory.
+        pixel_size : PixelSize, float or tuple of float, optional
+            Height and width of the image's px in µm, in place of what it states.
 
         Returns
         -------
@@ -119,7 +131,8 @@ class Plan:
         ModelError
             If `model` cannot be tiled.
         SettingError
-            If the tiling does not fit the network, or an option is out of its range.
+            If the tiling does not fit the network, an option is out of its range, or the network was
+            trained at a px size and that of the image is not known.
         """
         network = Network.of(model, runtime)
         shape = _shape_of(image, network.channels)
@@ -128,9 +141,9 @@ class Plan:
         tta = network.tta if tta is None else tta
         if tta is not None:
             one_of("tta", tta, get_args(TTA))
-        size, scale = (shape[0], shape[1]), network.preprocessing.scale if network.preprocessing else 1.0
-        seen = size if scale == 1 else (scaled_length(size[0], scale), scaled_length(size[1], scale))
-        chosen, grid = _lay_out(network, seen, given, square=tta == "d4")
+        size = (shape[0], shape[1])
+        sampling = _sampling(network, image, size, pixel_size)
+        chosen, grid = _lay_out(network, sampling.shape, given, square=tta == "d4")
         in_roi = None if roi is None else tiles_in(grid, size, roi, image)
         n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
         return cls(
@@ -144,12 +157,16 @@ class Plan:
             fill_value=real_number("fill_value", fill_value, "Use 0, for example."),
             tta=tta,
             in_roi=in_roi,
+            level=sampling.level,
+            pixel_size=sampling.pixel_size,
         )
 
     @property
     def scale(self) -> float:
-        """Factor by which the image is shrunk before it is tiled."""
-        return self.network.preprocessing.scale if self.network.preprocessing else 1.0
+        """Factor by which the image is resampled before it is tiled, along y."""
+        if self.pixel_size is None and self.network.preprocessing is not None:
+            return self.network.preprocessing.scale
+        return self.grid.shape[0] / self.shape[0]
 
     @property
     def is_scaled(self) -> bool:
@@ -276,15 +293,24 @@ class Plan:
         y0, y1, x0, x1 = (round(end) for end in ends)
         return Box(y0, y1, x0, x1)
 
+    def _scaled(self) -> str:
+        """Say from what px to what px the image is brought."""
+        size, seen = self.pixel_size, _size(self.grid.shape)
+        if size is None:
+            return f", scaled by {self.scale:g} to {seen}" if self.is_scaled else ""
+        now = size.shrunk(self.shape[0] / self.grid.shape[0], self.shape[1] / self.grid.shape[1])
+        level = f", level {self.level} read" if self.level else ""
+        brought = f", brought to {seen} of {now}" if self.is_scaled else ""
+        return f" of {size}{level}{brought}"
+
     def __str__(self) -> str:
         grid, verdict = self.grid, judge(self.grid, self.network)
         channels = "?" if self.classes is None else str(self.classes)
-        scaled = f", scaled by {self.scale:g} to {_size(grid.shape)}" if self.is_scaled else ""
         kind = f"{channels} channels, float32" if self.output == "probabilities" else self.output
         sides = {"field of view": self.receptive_field, "halo": self.halo}
         in_roi = "" if self.in_roi is None else f", {self.n_tiles} in the region of interest"
         rows = {
-            "image": f"{_size(self.shape)}{scaled}",
+            "image": f"{_size(self.shape)}{self._scaled()}",
             "tiles": f"{len(grid)} of {_size(grid.tile_shape)} "
             f"({len(grid.y.origins)} down, {len(grid.x.origins)} across){in_roi}",
             "overlap": f"at least {grid.y.overlap} px down, {grid.x.overlap} px across, {grid.blend}",
@@ -352,6 +378,18 @@ def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple
     if network.receptive_field == UNKNOWN or (square and y != x):
         return False, False
     return network.tile_size[0] is None, network.tile_size[1] is None
+
+
+def _sampling(
+    network: Network,
+    image: Source | Sequence[int],
+    size: tuple[int, int],
+    pixel_size: PixelSize | float | tuple[float, float] | None,
+) -> Sampling:
+    """Decide what the network gets of an image, by its px size and the levels of its file."""
+    known = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
+    levels = image.levels if isinstance(image, ImageSource) else ()
+    return sampling_of(size, network.preprocessing, known, levels)
 
 
 def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:

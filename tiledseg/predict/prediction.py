@@ -14,10 +14,10 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, check_finite, check_image, invalid
 from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
-from tiledseg.io import open_image
+from tiledseg.io import ImageSource, open_image
 from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan
-from tiledseg.preprocess import EnlargingSink, prepare
+from tiledseg.preprocess import ResizingSink, prepare
 from tiledseg.tiling import OutputSink, Panels, Stitcher, map_dtype, map_shape
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import FloatArray, PathLike, Source
     from tiledseg.config import TTA, RuntimeConfig, TilingConfig
+    from tiledseg.io import PixelSize
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import Output, Tile
 
@@ -43,6 +44,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     output: Output = "probabilities",
     tta: TTA | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
 ) -> Plan:
     """Say what `tiled_predict` will do with an image, without doing it.
 
@@ -64,6 +66,8 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
         Test-time augmentation.
     runtime : RuntimeConfig or dict, optional
         Engine, precision, devices and memory.
+    pixel_size : PixelSize, float or tuple of float, optional
+        Height and width of the image's px in µm, as for `tiled_predict`.
 
     Returns
     -------
@@ -79,7 +83,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     ModelError
         If `model` cannot be tiled.
     SettingError
-        If the tiling does not fit the network.
+        If the tiling does not fit the network, or a px size is not known that counts.
 
     Examples
     --------
@@ -96,7 +100,15 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     """
     with opened(image) as found:
         return Plan.of(
-            model, found, tiling, batch_size=batch_size, roi=roi, output=output, tta=tta, runtime=runtime
+            model,
+            found,
+            tiling,
+            batch_size=batch_size,
+            roi=roi,
+            output=output,
+            tta=tta,
+            runtime=runtime,
+            pixel_size=pixel_size,
         )
 
 
@@ -112,6 +124,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     output: Output = "probabilities",
     tta: TTA | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     progress: bool = False,
     callback: Callable[[Tile, int, int], bool | None] | None = None,
 ) -> Any:  # noqa: ANN401
@@ -162,6 +175,11 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         ``flips`` are 4, ``d4`` are 8 and take square tiles. A Segmenter's own where it is None.
     runtime : RuntimeConfig or dict, optional
         Engine, precision, devices and memory.
+    pixel_size : PixelSize, float or tuple of float, optional
+        Height and width of the image's px in µm, one number for both, in place of what its file states.
+        It counts where the Segmenter states the px size that it was trained at: the image is then
+        brought to that size, from the level of its file that is fine enough and nearest to it, and the
+        map comes back at the image's own size.
     progress : bool
         Whether to show a progress bar, or log lines where there is no terminal.
     callback : callable, optional
@@ -188,7 +206,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     StitchError
         If the network returns NaN or infinity; the message names the tile.
     SettingError
-        If the tiling does not fit the network, or an option is out of its range.
+        If the tiling does not fit the network, an option is out of its range, or the Segmenter states a
+        px size and that of the image is not known.
 
     Examples
     --------
@@ -211,6 +230,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
             output=output,
             tta=tta,
             runtime=runtime,
+            pixel_size=pixel_size,
         )
         if out is None and _is_dask(source):
             _check_lazy(callback)
@@ -228,7 +248,18 @@ def run_plan(
     watch: Callable[[int, FloatArray], None] | None = None,
 ) -> Any:  # noqa: ANN401
     """Predict one image as planned; `watch` is given the output of each tile."""
-    source = prepared(image, job, out)
+    with at_level(image, job) as pixels:
+        return _run(job, prepared(pixels, job, out), out, progress, callback, watch)
+
+
+def _run(
+    job: Plan,
+    source: Source,
+    out: Any,  # noqa: ANN401
+    progress: bool,  # noqa: FBT001
+    callback: Callable[[Tile, int, int], bool | None] | None,
+    watch: Callable[[int, FloatArray], None] | None,
+) -> Any:  # noqa: ANN401
     panels = Panels.of(job.grid, None if job.is_scaled else out)
     order = panels.order()
     wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
@@ -264,6 +295,16 @@ def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all librarie
         yield image
 
 
+@contextmanager
+def at_level(image: Source, job: Plan) -> Iterator[Source]:
+    """Open the level of a file that a plan reads; give anything else back."""
+    if job.level is None or not isinstance(image, ImageSource) or job.level == image.level:
+        yield image
+    else:
+        with image.at_level(job.level) as source:
+            yield source
+
+
 def prepared(image: Source, job: Plan, out: object = None) -> Source:
     """Check the image, and prepare it as the network wants it."""
     if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
@@ -277,7 +318,7 @@ def prepared(image: Source, job: Plan, out: object = None) -> Source:
     if isinstance(image, np.ndarray) and not isinstance(image, np.memmap):
         check_finite(image, "image")  # at once where it costs little; else tile by tile
     preprocessing = job.network.preprocessing
-    return image if preprocessing is None else prepare(image, preprocessing)
+    return image if preprocessing is None else prepare(image, preprocessing, shape=job.grid.shape)
 
 
 def _one_by_one(batches: Iterator[tuple[Any, FloatArray]], job: Plan) -> Iterator[tuple[int, FloatArray]]:
@@ -315,7 +356,7 @@ def _stitcher(job: Plan, panels: Panels, classes: int, out: Any) -> tuple[Stitch
         out = np.zeros(map_shape(shape, job.output), map_dtype(job.output, classes))
     if not job.is_scaled:
         return Stitcher(job.grid, classes, out, output=job.output, threshold=threshold, panels=panels), out
-    whole = EnlargingSink(OutputSink(out, shape, job.output, threshold), (*job.grid.shape, classes))
+    whole = ResizingSink(OutputSink(out, shape, job.output, threshold), (*job.grid.shape, classes))
     return Stitcher(job.grid, classes, whole, panels=panels), out
 
 

@@ -2,15 +2,27 @@
 
 from tiledseg.preprocess.percentiles import Limits, percentiles_of
 from tiledseg.preprocess.prepare import Prepared, prepare, shrunk
-from tiledseg.preprocess.scale import EnlargingSink, blurred, scaled_length, sharpen_margin
+from tiledseg.preprocess.scale import (
+    SAME_SIZE,
+    ResizingSink,
+    Sampling,
+    pixel_size_from,
+    sampling_of,
+    scaled_length,
+)
+from tiledseg.preprocess.sharpen import blurred, sharpen_margin
 
 __all__ = [
-    "EnlargingSink",
+    "SAME_SIZE",
     "Limits",
     "Prepared",
+    "ResizingSink",
+    "Sampling",
     "blurred",
     "percentiles_of",
+    "pixel_size_from",
     "prepare",
+    "sampling_of",
     "scaled_length",
     "sharpen_margin",
     "shrunk",

@@ -11,12 +11,14 @@ from tiledseg._validate import check_image, invalid, read_region, settings_of
 from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import ArrayError
 from tiledseg.preprocess.percentiles import percentiles_of
-from tiledseg.preprocess.scale import Sharpened, Shrunk, scaled_length
+from tiledseg.preprocess.scale import Resampled, sampling_of, scaled_length
+from tiledseg.preprocess.sharpen import Sharpened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tiledseg._types import AnyArray, FloatArray, Source
+    from tiledseg.io import PixelSize
     from tiledseg.preprocess.percentiles import Limits
 
 _LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
@@ -26,15 +28,19 @@ _LAB_LEAST = np.array([0, -128, -128], np.float32)
 
 
 def prepare(
-    image: Source, config: PreprocessingConfig | dict[str, Any], limits: Limits | None = None
+    image: Source,
+    config: PreprocessingConfig | dict[str, Any],
+    limits: Limits | None = None,
+    *,
+    shape: tuple[int, int] | None = None,
 ) -> Prepared:
-    """Prepare an image for a network: shrink and sharpen it, change its colours, bring its values into range.
+    """Prepare an image for a network: resample, sharpen, change colours, bring values into range.
 
     In this order: the image is shrunk, to the mean of the area that each new px covers, so that
-    nothing aliases; sharpened; integers are divided by the largest value of their dtype; gamma;
-    the colours are converted; two percentiles of the whole image become 0 and 1; the mean is
-    subtracted and the result divided by the standard deviation, per channel. A region is prepared
-    as it is in the whole image, whatever lies around it.
+    nothing aliases, or enlarged (bilinear); sharpened; integers are divided by the largest value of
+    their dtype; gamma; the colours are converted; two percentiles of the whole image become 0 and
+    1; the mean is subtracted and the result divided by the standard deviation, per channel. A
+    region is prepared as it is in the whole image, whatever lies around it.
 
     Parameters
     ----------
@@ -44,6 +50,8 @@ def prepare(
         What the network was trained with.
     limits : tuple of ndarray, optional
         The `percentiles_of` the whole image, where `image` is a part of it.
+    shape : tuple of int, optional
+        Height and width to which the image is brought; by ``config.scale`` where it is None.
 
     Returns
     -------
@@ -65,19 +73,24 @@ def prepare(
     >>> prepared.shape, round(float(prepared[0:1, 0:1].item()), 3)
     ((2, 3, 1), 0.2)
     """
-    return Prepared(image, config, limits)
+    return Prepared(image, config, limits, shape)
 
 
-def shrunk(image: Source, config: PreprocessingConfig) -> AnyArray:
-    """Shrink and sharpen an image, the first half of `prepare`; dtype and range stay the same."""
-    return Prepared(image, config).pixels()
+def shrunk(image: Source, config: PreprocessingConfig, pixel_size: PixelSize | None = None) -> AnyArray:
+    """Resample and sharpen an image, the first half of `prepare`; dtype and range stay the same."""
+    height, width, _ = check_image(image, config.channels)
+    return Prepared(image, config, None, sampling_of((height, width), config, pixel_size).shape).pixels()
 
 
 class Prepared:
     """A prepared image: float32 (h, w, C), computed where it is sliced."""
 
     def __init__(
-        self, image: Source, config: PreprocessingConfig | dict[str, Any], limits: Limits | None = None
+        self,
+        image: Source,
+        config: PreprocessingConfig | dict[str, Any],
+        limits: Limits | None = None,
+        shape: tuple[int, int] | None = None,
     ) -> None:
         config = settings_of(PreprocessingConfig, config, "config", optional=False)
         height, width, channels = check_image(image, config.channels)
@@ -92,12 +105,12 @@ class Prepared:
                 got=str(found),
                 fix="Convert its values to that dtype and range, or set another `preprocessing.dtype`.",
             )
-        small = (scaled_length(height, config.scale), scaled_length(width, config.scale))
-        self.shape: tuple[int, int, int] = (*small, channels)
+        seen = shape or (scaled_length(height, config.scale), scaled_length(width, config.scale))
+        self.shape: tuple[int, int, int] = (*seen, channels)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         self._image: Source = image
-        if small != (height, width):
-            self._image = Shrunk(image, self.shape)
+        if seen != (height, width):
+            self._image = Resampled(image, self.shape)
         largest = _LARGEST[config.dtype]
         if config.sharpen:
             limit = None if found.kind == "f" else largest

@@ -1,27 +1,32 @@
-"""An image shrunk by the mean of areas, and sharpened, region by region; and its map enlarged again."""
+"""An image brought to the px size of the network, region by region; and its map to the size of the image."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from tiledseg._validate import check_finite, invalid, read_region, real_number, whole_number
-from tiledseg.errors import StitchError
+from tiledseg.errors import SettingError, StitchError
+from tiledseg.io import CachedBlocks, PixelSize
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from tiledseg._types import FloatArray, Sink, Source
+    from tiledseg._types import AnyArray, FloatArray, Sink, Source
     from tiledseg.config import PreprocessingConfig
 
-_ROWS_AT_ONCE = 128
-_LARGE_ROWS_AT_ONCE = 256
-_PARTS = 4096  # shares of neighbours are multiples of 1/4096, which float32 adds exactly
-_CHANNELS_AT_ONCE = 4  # OpenCV takes at most 128
-_SIGMAS = 4  # beyond this, a Gaussian changes an 8-bit value by less than half a level
+SAME_SIZE = 0.02
+"""Px sizes that differ by no more than this share count as the same: such an image is not resampled."""
+
+_BLOCK = 128  # px of the resampled image
+_STRIPE = 16  # of them that one product computes
+_LONGEST = 2048  # px of the image for one block
+_VALUES_AT_ONCE = 1 << 20  # of a resized map
+_PARTS = 4096  # shares of px are multiples of 1/4096, which float32 adds exactly
 
 
 def scaled_length(length: int, scale: float) -> int:
@@ -29,125 +34,172 @@ def scaled_length(length: int, scale: float) -> int:
     return max(1, round(whole_number("length", length) * real_number("scale", scale)))
 
 
-class Shrunk:
-    """A shrunk image, computed in bands of rows; the last rows read are cached."""
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What the network gets of an image: a level of it, brought to a size."""
 
-    # Along x OpenCV averages whole rows; along y the band's rows are a product with the matrix of area
-    # shares, so that a px does not depend on the band that it was computed in.
+    shape: tuple[int, int]  # height and width that the network sees, in px
+    level: int | None = None  # of the file; None for the image as it is
+    pixel_size: PixelSize | None = None  # of the image, where it counts
+
+
+def sampling_of(
+    shape: tuple[int, int],
+    config: PreprocessingConfig | None,
+    pixel_size: PixelSize | None = None,
+    levels: Sequence[tuple[int, int]] = (),
+) -> Sampling:
+    """Decide which of the levels of the image's file is read, and to what size it is brought."""
+    # The coarsest that is fine enough; where none is, level 0 is enlarged.
+    if config is None or config.pixel_size is None:
+        scale = 1.0 if config is None else config.scale
+        return Sampling(
+            shape if scale == 1 else (scaled_length(shape[0], scale), scaled_length(shape[1], scale))
+        )
+    if pixel_size is None:
+        raise _unknown_size(config)
+    wanted = tuple(one / config.scale for one in pair_of(config.pixel_size))
+    choices = list(levels) or [shape]
+    ratios = [
+        tuple(
+            size * whole / length / target
+            for size, whole, length, target in zip(
+                (pixel_size.y, pixel_size.x), shape, one, wanted, strict=True
+            )
+        )
+        for one in choices
+    ]
+    fine = [place for place, ratio in enumerate(ratios) if max(ratio) <= 1 + SAME_SIZE]
+    chosen = fine[-1] if fine else 0
+    seen = [
+        length if abs(ratio - 1) <= SAME_SIZE else scaled_length(length, ratio)
+        for length, ratio in zip(choices[chosen], ratios[chosen], strict=True)
+    ]
+    return Sampling((seen[0], seen[1]), chosen if levels else None, pixel_size)
+
+
+def _unknown_size(config: PreprocessingConfig) -> SettingError:
+    y, x = pair_of(config.pixel_size or 1.0)
+    trained = f"{y:g}" if y == x else f"{y:g} x {x:g}"
+    return invalid(
+        SettingError,
+        "pixel_size",
+        must=f"be known, since the network was trained at {trained} µm per px",
+        got="an image that does not state it",
+        fix="Give the height and width of its px in µm, for example pixel_size=0.25 (--pixel-size 0.25).",
+    )
+
+
+def pair_of(value: float | tuple[float, float]) -> tuple[float, float]:
+    """Spell one number for both axes out."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def pixel_size_from(value: object) -> PixelSize | None:
+    """Read a px size in µm that a user gives: a PixelSize, one number, or two, (y, x)."""
+    if value is None or isinstance(value, PixelSize):
+        return value
+    must, fix = "be µm per px above 0: one number, or two for y and x", "Give 0.25, for example."
+    both = value if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2:
+        raise invalid(SettingError, "pixel_size", must=must, got=value, fix=fix)
+    y, x = (real_number("pixel_size", one, fix) for one in both)
+    if min(y, x) <= 0:
+        raise invalid(SettingError, "pixel_size", must=must, got=value, fix=fix)
+    return PixelSize(y, x)
+
+
+class Resampled:
+    """An image at another size: along each axis the mean of the area where it shrinks, else bilinear."""
+
+    # Blocks are fixed, so that a px does not depend on the region that was asked for; the last are cached.
 
     def __init__(self, image: Source, shape: tuple[int, int, int]) -> None:
-        self._image, self._shape = image, shape
-        self.shape, self.dtype = shape, np.dtype(np.float32)
-        self._start = 0
-        self._cached = np.empty((0, *shape[1:]), np.float32)
+        self._image = image
+        self.shape: tuple[int, ...] = shape
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+        sides = [
+            max(1, min(_BLOCK, _LONGEST * new // old)) for new, old in zip(shape, image.shape, strict=False)
+        ]
+        self.block_shape: tuple[int, int] = (sides[0], sides[1])
+        self._regions = CachedBlocks(self)
 
-    def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
-        rows, columns = key
-        start, stop, _ = rows.indices(self._shape[0])
-        if not self._start <= start <= self._start + len(self._cached):
-            self._start, self._cached = start, self._cached[:0]
-        self._cached, self._start = self._cached[start - self._start :], start
-        missing = range(start + len(self._cached), stop, _ROWS_AT_ONCE)
-        bands = [self._band(first, min(first + _ROWS_AT_ONCE, stop)) for first in missing]
-        if bands:
-            self._cached = np.concatenate([self._cached, *bands])
-        return self._cached[: stop - start, columns]
-
-    def _band(self, start: int, stop: int) -> FloatArray:
-        height, (small, width, channels) = self._image.shape[0], self._shape
-        first, shares = _area_shares(start, stop, small, height)
-        every = slice(0, self._image.shape[1])
-        pixels = read_region(self._image, slice(first, first + shares.shape[1]), every)
-        check_finite(pixels, "image", (first, 0))
-        pixels = pixels.astype(np.float32)
-        narrow = _narrowed(pixels.reshape(*pixels.shape[:2], -1), width)
-        return (shares @ narrow.reshape(len(pixels), -1)).reshape(stop - start, width, channels)
-
-
-def _narrowed(pixels: FloatArray, width: int) -> FloatArray:
-    """Average along x, a few channels at a time."""
-    height, _, channels = pixels.shape
-    narrow = np.empty((height, width, channels), np.float32)
-    for first in range(0, channels, _CHANNELS_AT_ONCE):
-        some = slice(first, first + _CHANNELS_AT_ONCE)
-        part = np.ascontiguousarray(pixels[..., some])
-        narrow[..., some] = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA).reshape(
-            height, width, -1
+    def __getitem__(self, key: tuple[slice, slice]) -> AnyArray:
+        rows, columns = (
+            slice(*one.indices(length)[:2]) for one, length in zip(key, self.shape, strict=False)
         )
-    return narrow
+        return self._regions.read(rows, columns)
+
+    def block(self, row: int, column: int) -> FloatArray:
+        """Compute a block, cut off at the end of the image."""
+        (rows, down), (columns, across) = (
+            _stripes(place * side, min((place + 1) * side, new), new, old)
+            for place, side, new, old in zip(
+                (row, column), self.block_shape, self.shape, self._image.shape, strict=False
+            )
+        )
+        pixels = read_region(self._image, rows, columns)
+        check_finite(pixels, "image", (rows.start, columns.start))
+        values = pixels.reshape(*pixels.shape[:2], self.shape[2]).astype(np.float32)
+        mixed = _mixed(_mixed(values, down).swapaxes(0, 1), across)
+        return np.ascontiguousarray(mixed.swapaxes(0, 1))
 
 
-def _area_shares(start: int, stop: int, small: int, large: int) -> tuple[int, NDArray[np.float32]]:
-    """Return the first large px, and the share of each large px in each small px."""
-    edges = np.arange(start, stop + 1) * (large / small)
-    first, last = int(edges[0]), min(large, int(np.ceil(edges[-1] - 1e-9)))
+_Stripes = list[tuple[slice, "NDArray[np.float32]"]]
+
+
+def _stripes(start: int, stop: int, new: int, old: int) -> tuple[slice, _Stripes]:
+    """Return which px a part of a resampled axis is made from, and the shares by which they are mixed."""
+    parts = [_shares(first, min(first + _STRIPE, stop), new, old) for first in range(start, stop, _STRIPE)]
+    begin = parts[0][0]
+    end = max(first + shares.shape[1] for first, shares in parts)
+    return slice(begin, end), [
+        (slice(first - begin, first - begin + shares.shape[1]), shares) for first, shares in parts
+    ]
+
+
+def _shares(start: int, stop: int, new: int, old: int) -> tuple[int, NDArray[np.float32]]:
+    """Return the first px of an axis, and the share of each in each px of the resampled axis."""
+    if new > old:
+        return _linear_shares(start, stop, new, old)
+    edges = np.arange(start, stop + 1) * (old / new)
+    first, last = int(edges[0]), min(old, int(np.ceil(edges[-1] - 1e-9)))
     place = np.arange(first, last)
     covered = np.minimum(edges[1:, None], place + 1) - np.maximum(edges[:-1, None], place)
     shares = np.clip(covered, 0, None)
     return first, (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def sharpen_margin(config: PreprocessingConfig) -> int:
-    """Return how many px around a region its sharpening depends on."""
-    return math.ceil(_SIGMAS * config.sharpen_sigma) if config.sharpen else 0
+def _linear_shares(start: int, stop: int, new: int, old: int) -> tuple[int, NDArray[np.float32]]:
+    """Mix the two nearest px; px centres are at halves."""
+    place = np.clip((np.arange(start, stop) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    first, last = int(place[0]), min(old, int(place[-1]) + 2)
+    distance = np.abs(place[:, None] - np.arange(first, last))
+    return first, np.clip(1 - distance, 0, None).astype(np.float32)
 
 
-class Sharpened:
-    """An image plus its difference from the blurred image, computed where it is sliced."""
-
-    # A margin is read around each region, so that regions join as in the whole image. At its edges the image
-    # is mirrored for the blur. Integers stay in the range of their dtype.
-
-    def __init__(self, image: Source, config: PreprocessingConfig, largest: float | None) -> None:
-        self.shape: tuple[int, ...] = tuple(image.shape)
-        self.dtype: np.dtype[Any] = np.dtype(np.float32)
-        self._image, self._largest = image, largest
-        self._amount, self._sigma, self._margin = config.sharpen, config.sharpen_sigma, sharpen_margin(config)
-
-    def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
-        regions = [
-            slice(max(0, one.start - self._margin), min(length, one.stop + self._margin))
-            for one, length in zip(key, self.shape, strict=False)
-        ]
-        around = read_region(self._image, regions[0], regions[1])
-        check_finite(around, "image", (regions[0].start, regions[1].start))
-        inside = tuple(
-            slice(one.start - region.start, one.stop - region.start)
-            for one, region in zip(key, regions, strict=True)
-        )
-        around = around.astype(np.float32)
-        smooth = blurred(around, self._sigma, 2 * self._margin + 1)[inside]
-        plain = around[inside]
-        sharp: FloatArray = plain + np.float32(self._amount) * (plain - smooth)
-        return sharp if self._largest is None else np.clip(sharp, 0, self._largest, out=sharp)
+def _mixed(pixels: FloatArray, stripes: _Stripes) -> FloatArray:
+    """Mix px along the first axis."""
+    flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+    mixed = np.concatenate([shares @ flat[part] for part, shares in stripes])
+    return mixed.reshape(-1, *pixels.shape[1:])
 
 
-def blurred(pixels: FloatArray, sigma: float, size: int = 0) -> FloatArray:
-    """Blur each channel with a Gaussian, mirrored at the edges; the size of its kernel follows from sigma."""
-    wide = pixels.reshape(*pixels.shape[:2], -1)
-    smooth = np.empty_like(wide)
-    for first in range(0, wide.shape[2], _CHANNELS_AT_ONCE):
-        some = slice(first, first + _CHANNELS_AT_ONCE)
-        part = np.ascontiguousarray(wide[..., some])
-        smooth[..., some] = cv2.GaussianBlur(
-            part, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101
-        ).reshape(part.shape)
-    return smooth.reshape(pixels.shape)
+class ResizingSink:
+    """Takes the rows of a map in order, in any pieces, and writes those of the map at another size."""
 
-
-class EnlargingSink:
-    """Takes the rows of a small map in order, in pieces of any size, and writes those of the large map."""
+    # An axis is enlarged bilinearly, and shrunk by the mean of the area.
 
     def __init__(self, out: Sink, shape: tuple[int, int, int]) -> None:
         self.out: Sink = out
         self.shape: tuple[int, int, int] = shape
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
-        self._upper, self._lower, share = _neighbours(shape[0], out.shape[0])
-        self._left, self._right, across = _neighbours(shape[1], out.shape[1])
-        self._share, self._across = share[:, None, None], across[None, :, None]
+        self._rows, self._down = _sources(shape[0], out.shape[0])
+        self._columns, self._across = _sources(shape[1], out.shape[1])
+        self._at_once = max(1, _VALUES_AT_ONCE // (out.shape[1] * shape[2]))
         self._held = np.empty((0, *shape[1:]), np.float32)
-        self._first = 0  # row of the small map at the start of `_held`
-        self.written_rows: int = 0  # of the large map, final
+        self._first = 0  # row of the given map at the start of `_held`
+        self.written_rows: int = 0  # of the resized map, final
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
         if rows.start != self._first + len(self._held):
@@ -159,34 +211,47 @@ class EnlargingSink:
                 fix="Write the rows in order.",
             )
         self._held = np.concatenate([self._held, probs])
-        ready = int(np.searchsorted(self._lower, rows.stop))
-        for start in range(self.written_rows, ready, _LARGE_ROWS_AT_ONCE):
-            self._write(start, min(start + _LARGE_ROWS_AT_ONCE, ready))
+        ready = int(np.searchsorted(self._rows[:, -1], rows.stop))
+        for start in range(self.written_rows, ready, self._at_once):
+            self._write(start, min(start + self._at_once, ready))
         self.written_rows = ready
-        if ready < len(self._upper):
-            drop = int(self._upper[ready]) - self._first
+        if ready < len(self._rows):
+            drop = int(self._rows[ready, 0]) - self._first
             self._held, self._first = self._held[drop:].copy(), self._first + drop
 
     def _write(self, start: int, stop: int) -> None:
-        first, last = int(self._upper[start]), int(self._lower[stop - 1]) + 1
-        rows = self._held[first - self._first : last - self._first]
-        wide = _mixed(rows[:, self._left], rows[:, self._right], self._across)
-        upper, lower = self._upper[start:stop] - first, self._lower[start:stop] - first
-        self.out[start:stop] = _mixed(wide[upper], wide[lower], self._share[start:stop])
+        first, last = int(self._rows[start, 0]), int(self._rows[stop - 1, -1]) + 1
+        held = self._held[first - self._first : last - self._first]
+        tall = _mix_of(held, self._rows[start:stop] - first, self._down[start:stop], axis=0)
+        self.out[start:stop] = _mix_of(tall, self._columns, self._across, axis=1)
 
 
-def _neighbours(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
-    """Return, for each px of a large axis, the two nearest px of a small one and the share of the second."""
-    # Px centres are at halves, as in OpenCV and TensorFlow. Shares are multiples of 1/4096, so that the
-    # mixture of two values in [0, 1] stays there.
-    place = np.clip((np.arange(large) + 0.5) * (small / large) - 0.5, 0, small - 1)
-    first = np.floor(place).astype(np.intp)
-    share = np.rint((place - first) * _PARTS) / _PARTS
-    return first, np.minimum(first + 1, small - 1), share.astype(np.float32)
+def _sources(given: int, wanted: int) -> tuple[NDArray[np.intp], FloatArray]:
+    """Return, for each px of a resized axis, the px that it is made from and their shares: (wanted, n)."""
+    # Shares are multiples of 1/4096 that sum to 1, so that the mixture of values in [0, 1] stays there.
+    if wanted >= given:  # px centres are at halves, as in OpenCV and TensorFlow
+        place = np.clip((np.arange(wanted) + 0.5) * (given / wanted) - 0.5, 0, given - 1)
+        first = np.floor(place).astype(np.intp)
+        share = np.rint((place - first) * _PARTS) / _PARTS
+        shares = np.stack([1 - share, share], axis=1)
+    else:
+        edges = np.arange(wanted + 1) * (given / wanted)
+        first = np.floor(edges[:-1]).astype(np.intp)
+        most = int((np.ceil(edges[1:]) - first).max())
+        ends = np.clip(first[:, None] + np.arange(most + 1), edges[:-1, None], edges[1:, None])
+        sums = np.rint((ends - edges[:-1, None]) * (_PARTS * wanted / given)) / _PARTS
+        shares = np.diff(sums, axis=1)
+    places = np.minimum(first[:, None] + np.arange(shares.shape[1]), given - 1)
+    return places, shares.astype(np.float32)
 
 
-def _mixed(one: FloatArray, other: FloatArray, share: FloatArray) -> FloatArray:
-    one *= 1 - share  # in place: both are copies already
-    other *= share
-    one += other
-    return one
+def _mix_of(values: FloatArray, places: NDArray[np.intp], shares: FloatArray, axis: int) -> FloatArray:
+    """Mix px of an axis."""
+    wide = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    mixed = values.take(places[:, 0], axis)
+    mixed *= shares[:, 0].reshape(wide)
+    for place, share in zip(places.T[1:], shares.T[1:], strict=True):
+        part = values.take(place, axis)
+        part *= share.reshape(wide)
+        mixed += part
+    return mixed

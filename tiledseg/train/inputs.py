@@ -11,7 +11,15 @@ import numpy as np
 
 from tiledseg._backend import keras
 from tiledseg._validate import invalid
-from tiledseg.data import CropSampler, GridCrops, as_pairs, check_apart, crops_to_cover, prepare_pairs
+from tiledseg.data import (
+    CropSampler,
+    GridCrops,
+    as_pairs,
+    check_apart,
+    crops_to_cover,
+    prepare_pairs,
+    with_pixel_size,
+)
 from tiledseg.errors import ArrayError, TiledSegError
 from tiledseg.train.run_folder import RunRecord
 
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tiledseg._types import FloatArray
-    from tiledseg.config import TrainConfig
+    from tiledseg.config import PreprocessingConfig, TrainConfig
     from tiledseg.data import Pair, PairLike, PreparedPair
 
 _Batch: TypeAlias = "tuple[FloatArray, FloatArray]"
@@ -33,13 +41,15 @@ class TrainingData:
     valid: GridCrops  # crops that cover each validation image
     valid_pairs: list[Pair]
     record: RunRecord  # the origin of all pairs
+    preprocessing: PreprocessingConfig  # with the px size that the images state
 
 
 def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequence[PairLike]) -> TrainingData:
     """Read and check the pairs of a run, and prepare their pixels."""
     train_pairs, valid_pairs = as_pairs(train, "train"), as_pairs(valid, "valid")
     check_apart(train_pairs, valid_pairs)
-    prepared = _prepared(config, [*train_pairs, *valid_pairs])
+    preprocessing = with_pixel_size(config.preprocessing, [*train_pairs, *valid_pairs])
+    prepared = _prepared(config, preprocessing, [*train_pairs, *valid_pairs])
     first, second = prepared[: len(train_pairs)], prepared[len(train_pairs) :]
     if not any(len(pair.foreground) for pair in first):
         fix = "Check the masks and `mask_threshold`."
@@ -47,18 +57,22 @@ def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequenc
     steps = config.steps_per_epoch or ceil(crops_to_cover(first, config.crop_shape) / config.batch_size)
     grid = GridCrops(second, config.crop_shape, classes=config.network.classes)
     record = RunRecord(train_pairs, valid_pairs)
-    return TrainingData(_sampler(config, first, steps), grid, valid_pairs, record)
+    return TrainingData(_sampler(config, first, steps), grid, valid_pairs, record, preprocessing)
 
 
 def sampler_of(config: TrainConfig, train: Sequence[PairLike], steps: int) -> CropSampler:
     """Read and check pairs, prepare their pixels, and return a sampler of their crops."""
-    return _sampler(config, _prepared(config, as_pairs(train, "train")), steps)
+    pairs = as_pairs(train, "train")
+    preprocessing = with_pixel_size(config.preprocessing, pairs)
+    return _sampler(config, _prepared(config, preprocessing, pairs), steps)
 
 
-def _prepared(config: TrainConfig, pairs: list[Pair]) -> list[PreparedPair]:
+def _prepared(
+    config: TrainConfig, preprocessing: PreprocessingConfig, pairs: list[Pair]
+) -> list[PreparedPair]:
     return prepare_pairs(
         pairs,
-        config.preprocessing,
+        preprocessing,
         classes=config.network.classes,
         memory=config.memory_mb * 10**6,
         cache_dir=config.cache_dir,

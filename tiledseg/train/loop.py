@@ -110,7 +110,7 @@ class TrainingLoop:
             network=network,
             architecture=config.network,
             labels=config.labels,
-            preprocessing=config.preprocessing,
+            preprocessing=self.data.preprocessing,
             threshold=config.threshold,
             tiling=config.tiling or TilingConfig(tile_size=config.crop_shape, overlap=0.25),
             provenance={

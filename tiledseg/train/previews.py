@@ -15,7 +15,7 @@ import numpy as np
 from tiledseg._backend import keras
 from tiledseg._extras import extra
 from tiledseg._storage import write_bytes, write_text
-from tiledseg.data import load_pair
+from tiledseg.data import load_pair, pixel_size_of_pair
 from tiledseg.engine import Network
 from tiledseg.errors import SettingError
 from tiledseg.io import read_image, write_image, write_mask
@@ -157,7 +157,10 @@ class Previews(keras.callbacks.Callback):
         folder = self._folder / f"epoch-{epoch + 1:04d}"
         for name, pair in self._pairs.items():
             image, _ = load_pair(pair)
-            labels = tiled_predict(self._segmenter, image, output="mask", runtime={"engine": "keras"})
+            size = pixel_size_of_pair(pair) or self._segmenter.preprocessing.pixel_size
+            labels = tiled_predict(
+                self._segmenter, image, output="mask", runtime={"engine": "keras"}, pixel_size=size
+            )
             white = 255 if len(self._segmenter.labels) == 1 else None
             write_mask(folder / f"{name}_mask.png", labels, foreground=white)
             write_image(folder / f"{name}.png", _shrunk(overlay(_rgb(image), labels), _PREVIEW_PX))
