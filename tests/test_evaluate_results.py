@@ -158,15 +158,13 @@ def test_a_px_near_a_border_of_either_axis_is_near():
     assert errors.px[:3] == (16 * 16 - 12 * 12, 12 * 12 - 8 * 8, 8 * 8)
 
 
-def test_values_beyond_0_to_1_are_no_probabilities():
+def test_values_beyond_0_to_1_are_not_scored():
     probs, truth = images(1)[0]
     assert score_map(probs, truth).probabilities is not None
-    result = Evaluator(EvaluateConfig(tiling=TILES)).evaluate(echo, [(probs * 2, truth)])
-    assert result.images[0].probabilities is None
-    assert result.threshold_curve() is None
-    assert math.isnan(result.summary()["calibration_error"])
-    with pytest.raises(SettingError, match="threshold"):
-        result.best_threshold()
+    with pytest.raises(ArrayError, match=r"in \[0, 1\]; got values from .* to .*sigmoid or softmax"):
+        score_map(probs * 2, truth)
+    with pytest.raises(ModelError, match="set activation to sigmoid or softmax"):
+        Evaluator(EvaluateConfig(tiling=TILES)).evaluate(lambda tiles: tiles * 2, [(probs, truth)])
 
 
 def test_several_classes_have_a_calibration_but_no_curve():

@@ -111,7 +111,7 @@ def refused(path, *words, error=BundleError, **options):
         ({"tiling": 64}, SettingError, "`tiling`"),
         ({"provenance": {"loss": float("nan")}}, SettingError, "`provenance`"),
         ({"provenance": {"made": object()}}, SettingError, "`provenance`"),
-        ({"architecture": CONFIG.changed(final_activation="linear")}, SettingError, "give probabilities"),
+        ({"architecture": CONFIG.changed(final_activation="linear")}, SettingError, "activation"),
         ({"network": "unet"}, SettingError, "`network`"),
         ({"architecture": CONFIG.changed(classes=2)}, ModelError, "input and output shapes"),
     ],

@@ -157,7 +157,7 @@ def test_a_mask_is_cut_at_the_segmenters_threshold_and_has_no_channel_axis():
 @pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (300, np.uint16)])
 def test_a_mask_of_several_classes_is_the_label_of_the_largest(output, classes, dtype):
     def network(tiles):
-        return np.concatenate([tiles, np.zeros((*tiles.shape[:3], classes - 3), np.float32)], axis=-1)
+        return np.concatenate([tiles / 255, np.zeros((*tiles.shape[:3], classes - 3), np.float32)], axis=-1)
 
     labels = ts.tiled_predict(network, noise(40, 30), {"tile_size": 32, "overlap": 0}, output=output)
     assert (labels.dtype, labels.shape) == (dtype, (40, 30))
@@ -237,7 +237,7 @@ def test_positions_are_px_of_the_image_that_was_given(scale):
 
 
 def test_logits_of_a_segmenter_are_refused():
-    with pytest.raises(ModelError, match="these look like logits"):
+    with pytest.raises(ModelError, match="activation to sigmoid or softmax"):
         ts.tiled_predict(segmenter(lambda tiles: tiles[..., :1] * 9 - 4), noise())
 
 

@@ -62,7 +62,7 @@ def test_outputs_rois_and_preprocessing_hold(output: str) -> None:
         network = staticmethod(lambda tiles: np.clip(tiles * 0.2 + 0.5, 0, 1))
         preprocessing = PreprocessingConfig(mean=(0.5,), std=(0.3,), sharpen=1.0, colour="hsv", gamma=1.2)
         labels = ("a", "b", "c")
-        threshold = 0.6
+        threshold = 0.5
         tiling = TILING
 
     mask = np.zeros((700, 900), bool)

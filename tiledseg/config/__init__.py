@@ -75,7 +75,7 @@ from tiledseg.config.optimizer import (
 from tiledseg.config.predict import AutoThreshold, PredictConfig, PredictJobConfig, Product, rgb_of
 from tiledseg.config.preprocessing import PreprocessingConfig
 from tiledseg.config.run import RunConfig
-from tiledseg.config.runtime import TTA, Engine, Precision, RuntimeConfig
+from tiledseg.config.runtime import TTA, Activation, Engine, Precision, RuntimeConfig
 from tiledseg.config.tiling import Blend, PadMode, TilingConfig
 from tiledseg.config.toml import meanings_of
 from tiledseg.config.train import TrainConfig
@@ -83,6 +83,7 @@ from tiledseg.config.train import TrainConfig
 __all__ = [
     "NEEDS_RGB",
     "TTA",
+    "Activation",
     "AdamConfig",
     "AdamWConfig",
     "ArchitectureConfig",

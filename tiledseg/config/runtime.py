@@ -14,6 +14,9 @@ Engine: TypeAlias = Literal["auto", "keras", "openvino"]
 Precision: TypeAlias = Literal["f32", "bf16"]
 """Numbers that a network multiplies; ``bf16`` is OpenVINO's alone."""
 
+Activation: TypeAlias = Literal["sigmoid", "softmax"]
+"""What turns logits into probabilities: a sigmoid for each channel, or a softmax over the channels."""
+
 TTA: TypeAlias = Literal["flips", "d4"]
 """Test-time augmentation: a tile and its mirror images along y, x and both; ``d4`` adds their transposes."""
 
@@ -31,6 +34,9 @@ class RuntimeConfig(Config):
     devices: Annotated[tuple[str, ...], as_tuple, Field(min_length=1)] | None = None
     """TensorFlow's names of the devices that run copies of a Keras network at the same time, for example
     ``("GPU:0", "GPU:1")``; None for all GPUs."""
+    activation: Activation | None = None
+    """What turns the network's outputs, which are logits then, into probabilities; None where they are
+    probabilities, and for a segmenter's own."""
     memory: Count | None = None
     """Bytes that the network may take for its activations; None for half of the free memory."""
 

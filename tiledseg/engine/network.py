@@ -13,7 +13,8 @@ import lazy_loader
 import numpy as np
 
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
-from tiledseg.config import TTA, RuntimeConfig
+from tiledseg.config import TTA, Activation, RuntimeConfig
+from tiledseg.engine.activation import Activated, activated
 from tiledseg.engine.batching import Batcher
 from tiledseg.engine.predictor import (
     Backoff,
@@ -110,18 +111,21 @@ class Network:
     threshold: float = 0.5  # of the probabilities of one class
     labels: tuple[str, ...] = ()  # name of each class; empty where not known
     tta: TTA | None = None  # a Segmenter's own test-time augmentation
+    activation: Activation | None = None  # of the outputs, which are logits then
 
     @classmethod
     def of(cls, model: object, runtime: RuntimeConfig | dict[str, Any] | None = None) -> Network:
         """Resolve a Segmenter, a keras.Model, a callable, a predictor or a reference to a bundle."""
         if isinstance(model, Network):
-            return model if runtime is None else replace(model, runtime=_runtime_of(runtime))
+            return model if runtime is None else model.changed(_runtime_of(runtime))
         settings = _runtime_of(runtime)
         reference = model if isinstance(model, ModelReference) else None
         found = model if reference is None else reference.load()
         if not isinstance(found, SegmenterLike):
-            return cls(found, _predictor_of(found), settings, reference)
-        return cls(
+            _check_activation(found, settings.activation)
+            bare = cls(found, _predictor_of(found), settings, reference)
+            return replace(bare, activation=settings.activation)
+        segmenter = cls(
             found.network,
             _predictor_of(found.network),
             settings,
@@ -131,11 +135,18 @@ class Network:
             found.threshold,
             found.labels,
             getattr(found, "tta", None),
+            getattr(found, "activation", None),
         )
+        return segmenter.changed(settings)
+
+    def changed(self, runtime: RuntimeConfig) -> Network:
+        """Copy this network for another runtime, whose activation goes before a Segmenter's own."""
+        _check_activation(self.model, runtime.activation)
+        return replace(self, runtime=runtime, activation=runtime.activation or self.activation)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and its settings; a bundle as its reference."""
-        parts = (self.preprocessing, self.tiling, self.threshold, self.labels, self.tta)
+        parts = (self.preprocessing, self.tiling, self.threshold, self.labels, self.tta, self.activation)
         return _restored, (self.reference or self.model, self.runtime, parts)
 
     @property
@@ -206,7 +217,7 @@ class Network:
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
-        return self.predictor(tiles)
+        return activated(self.predictor(tiles), self.activation)
 
     def batch_size(self, tile_size: tuple[int, int], n_tiles: int, given: int | None = None) -> int:
         """Check the given batch size against the memory, or choose one by memory."""
@@ -248,8 +259,10 @@ class Network:
             raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
         fastest = self.fastest(n_tiles * COPIES[tta] * tile_size[0] * tile_size[1])
         predictors = [fastest] if fastest is not self.predictor else self._replicas()
-        calls = [Backoff(one) for one in predictors]
-        return list(calls) if tta is None else [Augmented(one, tta, batch_size) for one in calls]
+        calls: list[Callable[[AnyArray], FloatArray]] = [Backoff(one) for one in predictors]
+        if self.activation is not None:
+            calls = [Activated(one, self.activation) for one in calls]
+        return calls if tta is None else [Augmented(one, tta, batch_size) for one in calls]
 
     def _replicas(self) -> Sequence[Predictor]:
         """Return the predictor, or copies of it on several devices."""
@@ -290,7 +303,18 @@ class Network:
 
     def shared(self, batcher: Batcher) -> Network:
         """Return a copy of this network for one of the images that share a batcher."""
-        return replace(self, predictor=batcher, runtime=RuntimeConfig(memory=self.runtime.memory), tta=None)
+        runtime = RuntimeConfig(memory=self.runtime.memory)
+        return replace(self, predictor=batcher, runtime=runtime, tta=None, activation=None)
+
+
+def _check_activation(model: object, activation: Activation | None) -> None:
+    """Refuse an activation for a Keras network that ends in one."""
+    layers = getattr(model, "layers", ()) if activation and _is_keras(model) else ()
+    layer = layers[-1] if layers else None
+    own = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__.lower())
+    if activation is not None and own in {"sigmoid", "softmax"}:
+        must, fix = f"be left out for a network that ends in a {own}", "Its outputs are probabilities."
+        raise invalid(SettingError, "activation", must=must, got=activation, fix=fix)
 
 
 def _restored(model: object, runtime: RuntimeConfig, parts: tuple[Any, ...]) -> Network:

@@ -18,6 +18,7 @@ from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair
+from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -115,7 +116,7 @@ class Evaluator:
             chosen = _Run(maps, self.config, maps.threshold).result(unseen, progress=progress)
             threshold = chosen.best_threshold(), f"chosen on {len(chosen.images)} validation images"
         elif isinstance(self.config.threshold, float):
-            threshold = self.config.threshold, "stated"
+            threshold = check_threshold(self.config.threshold, network.classes, stated=True), "stated"
         return _Run(maps, self.config, threshold).result(todo, progress=progress, callback=callback)
 
     def score_maps(
@@ -240,8 +241,18 @@ class _Run:
     def _scored(self, index: int, pair: Pair) -> ScoredImage:
         loaded = _loaded(index, pair)
         labels, scores = self._maps.score(loaded, self._threshold[0])
+        self._check_used(scores)
         whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells)
         return ScoredImage(loaded.image, loaded.truth, labels, whole)
+
+    def _check_used(self, scores: ImageScores) -> None:
+        """Refuse a stated threshold that the labels of a map do not depend on."""
+        if self._threshold[1] != "stated":
+            return
+        check_threshold(self._threshold[0], len(scores.counts), stated=True)
+        if scores.probabilities is None:
+            must, fix = "be left out for maps that hold labels", "Give probabilities, or leave it out."
+            raise invalid(SettingError, "threshold", must=must, got=self._threshold[0], fix=fix)
 
 
 def _loaded(index: int, pair: Pair) -> LoadedPair:

@@ -36,11 +36,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _ROWS_AT_ONCE = 256
+_TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
 _MOST_PX = 2**28  # outlines and cells of a whole image are found at once, with about 16 bytes per px
 
 
 class MapScorer:
     """A sink that scores the rows of a map, and stores only their labels."""
+
+    needs_probabilities: bool = True
 
     def __init__(
         self,
@@ -56,7 +59,6 @@ class MapScorer:
         self._truth, self._threshold = truth, threshold
         self._counts = (Counts(0, 0, 0, 0),) * max(classes, 2)
         self._probabilities: ProbabilityCounts | None = None
-        self._are_probabilities = True
         size, seen = self.shape[:2], any(map(len, borders))
         self._seams = SeamTally(size, *borders) if seen else None
         self._errors = SeamErrorTally(size, *borders) if seen else None
@@ -79,12 +81,8 @@ class MapScorer:
             self._errors.add(labels != truth)
 
     def _count_probabilities(self, probs: FloatArray, labels: AnyArray, truth: AnyArray) -> None:
-        """Compare probabilities with the truth, unless a value lies outside [0, 1]."""
-        self._are_probabilities &= bool(probs.min() >= 0 and probs.max() <= 1)
-        if not self._are_probabilities:
-            self._probabilities = None
-            return
-        one = probs.shape[2] == 1
+        """Compare probabilities with the truth."""
+        probs, one = np.clip(probs, 0, 1), probs.shape[2] == 1  # rounding may lead beyond [0, 1]
         counts = count_probabilities(
             probs[..., 0] if one else probs.max(axis=2), np.asarray((truth == 1) if one else truth == labels)
         )
@@ -236,6 +234,15 @@ def _check(prediction: AnyArray, truth: AnyArray) -> None:
             fix="Compare the map at the size of its image; resize neither.",
         )
     check_finite(prediction, "prediction")
+    low, high = (0, 1) if labelled else (float(prediction.min()), float(prediction.max()))
+    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        raise invalid(
+            ArrayError,
+            "prediction",
+            must="hold probabilities in [0, 1]",
+            got=f"values from {low:.4g} to {high:.4g}",
+            fix="Apply a sigmoid or softmax to logits, or give labels as integers.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ _FILES = frozenset({CONFIG, WEIGHTS, CARD})
 _FORMAT = 1
 _DESCRIBED = ("architecture", "labels", "preprocessing", "threshold", "tiling", "provenance")
 _KEYS = frozenset({"format", *_DESCRIBED, "written_with", "weights_sha256"})
-_OPTIONAL = frozenset({"tta"})
+_OPTIONAL = frozenset({"tta", "activation"})
 _LARGEST_CONFIG = 1_000_000  # bytes
 _LARGEST_HEADER = 10_000_000  # bytes
 

@@ -119,6 +119,7 @@ def _load_bundle(folder: Path) -> Segmenter:
             "threshold": entries["threshold"],
             "tiling": None if tiling is None else TilingConfig.model_validate(tiling),
             "tta": entries.get("tta"),
+            "activation": entries.get("activation"),
             "provenance": entries["provenance"],
         }
         network = read_network(folder, entries["weights_sha256"], builder)

@@ -41,6 +41,9 @@ class Segmenter:
         Tiling that suits the network; None leaves the choice to the caller.
     tta : {"flips", "d4"} or None
         Default test-time augmentation; see `tiledseg.tiled_predict`.
+    activation : {"sigmoid", "softmax"} or None
+        What turns the outputs of a network that ends in logits (``final_activation="linear"``) into
+        probabilities; None for a network that gives probabilities itself.
     provenance : mapping
         Origin of the segmenter: training facts, versions, licence of the data. Anything that JSON
         can represent.
@@ -60,6 +63,7 @@ class Segmenter:
     threshold: float = 0.5
     tiling: TilingConfig | None = None
     tta: Literal["flips", "d4"] | None = None
+    activation: Literal["sigmoid", "softmax"] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -161,6 +165,7 @@ class Segmenter:
             "threshold": self.threshold,
             "tiling": None if self.tiling is None else self.tiling.model_dump(mode="json"),
             **({} if self.tta is None else {"tta": self.tta}),
+            **({} if self.activation is None else {"activation": self.activation}),
             "provenance": self.provenance,
         }
         builder = builder_for(self.architecture)
@@ -192,14 +197,7 @@ def _check_types(segmenter: Segmenter) -> None:
 def _check_network(segmenter: Segmenter) -> None:
     network, settings = segmenter.network, segmenter.architecture
     shapes = (getattr(network, "input_shape", None), getattr(network, "output_shape", None))
-    if settings.final_activation == "linear":
-        raise invalid(
-            SettingError,
-            "architecture.final_activation",
-            must="give probabilities",
-            got="linear",
-            fix="Use sigmoid or softmax.",
-        )
+    _check_activation(segmenter)
     stated = ((None, *settings.input_shape), (None, *settings.input_shape[:2], settings.classes))
     if shapes != stated:
         raise invalid(
@@ -230,6 +228,23 @@ def _check_labels(segmenter: Segmenter) -> None:
             got=labels,
             fix="With one channel, name the foreground alone.",
         )
+
+
+def _check_activation(segmenter: Segmenter) -> None:
+    settings, activation = segmenter.architecture, segmenter.activation
+    if activation is not None:
+        one_of("activation", activation, ("sigmoid", "softmax"))
+    if (settings.final_activation == "linear") != (activation is not None):
+        raise invalid(
+            SettingError,
+            "activation",
+            must="be given for a network that ends in logits (final_activation linear), and for it alone",
+            got=f"{activation} with final_activation={settings.final_activation}",
+            fix="Set it to sigmoid or softmax for logits, and leave it out for probabilities.",
+        )
+    if activation == "softmax" and settings.classes == 1:
+        must, fix = "be sigmoid for one class", "Use sigmoid."
+        raise invalid(SettingError, "activation", must=must, got=activation, fix=fix)
 
 
 def _check_tta(segmenter: Segmenter) -> None:

@@ -16,6 +16,7 @@ from tiledseg._extras import extra
 from tiledseg._validate import instance_of, invalid, shown
 from tiledseg.engine import ModelReference
 from tiledseg.errors import ModelError, SettingError, TiledSegError
+from tiledseg.predict.plan import check_probabilities
 from tiledseg.preprocess import prepare, sharpen_margin
 from tiledseg.tiling import Box, OutputSink, map_dtype, map_shape, stitch_block, touching_tiles
 
@@ -135,6 +136,8 @@ def _tile_outputs(
     except Exception as error:
         text = str(error) if isinstance(error, TiledSegError) else f"{type(error).__name__}: {error}"
         raise ModelError(f"The network failed on {where}: {text}") from error
+    if job.needs_probabilities:
+        check_probabilities(outputs)
     if not np.isfinite(outputs).all():
         raise ModelError(
             f"The network returned NaN or infinity for {where}. Check its weights and its input."

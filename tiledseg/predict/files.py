@@ -34,6 +34,7 @@ from tiledseg.predict.products import (
 )
 from tiledseg.predict.resume import fingerprint_of, record_run
 from tiledseg.preprocess import pixel_size_from
+from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -193,6 +194,8 @@ def _network_for(model: object, config: PredictConfig, tiling: TilingConfig | No
     """Refuse at once what is not available, or does not fit the network whatever the image."""
     network = Network.of(model, config.runtime)
     network.fastest(0)
+    if isinstance(config.threshold, float):
+        check_threshold(config.threshold, network.classes, stated=True)
     if getattr(tiling or network.tiling, "tile_size", None) != "auto":
         own = None if network.preprocessing is None else network.preprocessing.pixel_size
         Plan.of(network, (1, 1), tiling, pixel_size=own)
@@ -305,7 +308,8 @@ def _predicted(
     threshold: float | AutoThreshold = config.threshold or network.threshold
     whole = not all(is_streamed(what, config) for what in targets)
     pixels = np.asarray(image) if whole else image
-    sink = ProductSink(image, job.classes or count_classes(job, image.dtype), threshold)
+    classes = job.classes or count_classes(job, image.dtype)
+    sink = ProductSink(image, classes, threshold, stated=config.threshold is not None)
     provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": str(threshold)}
     provenance["tiling"] = job.tiling.model_dump_json()
     fingerprint = fingerprint_of(network, image.identity, config, tiling) if config.resume else None

@@ -13,10 +13,10 @@ import numpy as np
 
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, check_finite, check_image, invalid
-from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError
+from tiledseg.errors import ArrayError, CancelledError, SettingError
 from tiledseg.io import ImageSource, open_image
 from tiledseg.predict.dask import lazy_map
-from tiledseg.predict.plan import Plan
+from tiledseg.predict.plan import Plan, check_probabilities
 from tiledseg.preprocess import ResizingSink, prepare
 from tiledseg.tiling import OutputSink, Panels, Stitcher, map_dtype, map_shape
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from tiledseg.tiling import Output, Tile
 
 _log = logging.getLogger("tiledseg")
-_TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
 _ROWS_AT_ONCE = 256
 
 
@@ -267,7 +266,8 @@ def _run(
     running = job.network.run(batches, job.grid.tile_shape, len(wanted), job.batch_size, job.tta)
     started = time.perf_counter()
     with closing(running), progress_bar(len(wanted), "tiles", shown=progress) as advance:
-        outputs, classes = _first_seen(_one_by_one(running, job), job)
+        checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)
+        outputs, classes = _first_seen(_one_by_one(running, checked=checked), job)
         stitcher, out = _stitcher(job, panels, classes, out)
         remaining = iter(order)
         for done, (tile_id, probs) in enumerate(outputs, 1):
@@ -321,13 +321,13 @@ def prepared(image: Source, job: Plan, out: object = None) -> Source:
     return image if preprocessing is None else prepare(image, preprocessing, shape=job.grid.shape)
 
 
-def _one_by_one(batches: Iterator[tuple[Any, FloatArray]], job: Plan) -> Iterator[tuple[int, FloatArray]]:
-    """Give the output of one tile after the other; the first ones of a Segmenter have to be probabilities."""
-    unchecked = job.network.has_settings
+def _one_by_one(
+    batches: Iterator[tuple[Any, FloatArray]], *, checked: bool
+) -> Iterator[tuple[int, FloatArray]]:
+    """Give the output of one tile after the other, if need be after a check that it holds probabilities."""
     for ids, outputs in batches:
-        if unchecked:
-            _check_probabilities(outputs)
-            unchecked = False
+        if checked:
+            check_probabilities(outputs)
         yield from zip(ids.tolist(), outputs, strict=True)
 
 
@@ -371,18 +371,6 @@ def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledE
             sink[start:stop] = np.full((stop - start, *shape[1:]), job.fill_value, np.float32)
     text = f"Cancelled after {done} tiles; the first {rows} rows are final."
     return CancelledError(text, result=out, finished_rows=rows)
-
-
-def _check_probabilities(outputs: FloatArray) -> None:
-    low, high = float(outputs.min()), float(outputs.max())
-    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-        raise invalid(
-            ModelError,
-            "network",
-            must="return probabilities in [0, 1]",
-            got=f"values from {low:.4g} to {high:.4g}",
-            fix="End it in a sigmoid or softmax; these look like logits.",
-        )
 
 
 def _is_dask(image: object) -> bool:

@@ -18,7 +18,7 @@ from tiledseg.errors import FileError, SettingError
 from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
 from tiledseg.plots import colourise, overlay
 from tiledseg.preprocess import blurred
-from tiledseg.tiling import labels_of, map_dtype
+from tiledseg.tiling import check_threshold, labels_of, map_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,8 +106,12 @@ def is_streamed(what: Product, config: PredictConfig) -> bool:
 class ProductSink:
     """A sink that takes probabilities, and hands them to all that is written of an image."""
 
-    def __init__(self, image: ImageSource, classes: int, threshold: float | AutoThreshold) -> None:
-        _check_findable(threshold, classes)
+    needs_probabilities: bool = True
+
+    def __init__(
+        self, image: ImageSource, classes: int, threshold: float | AutoThreshold, *, stated: bool
+    ) -> None:
+        _check_usable(threshold, classes, stated=stated)
         self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         self.block_shape: tuple[int, int] = (512, 512)
@@ -141,7 +145,8 @@ class ProductSink:
                 )
                 self._sinks[what] = stack.enter_context(sink)
                 if labels and isinstance(self._threshold, str):
-                    self._levels = stack.enter_context(_LevelMap(sink, self._threshold))
+                    white = _WHITE if self.shape[2] == 1 else 1
+                    self._levels = stack.enter_context(_LevelMap(sink, self._threshold, white))
             return stack.pop_all()
 
     def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401
@@ -198,10 +203,12 @@ def _labels(probs: FloatArray, threshold: float | AutoThreshold) -> AnyArray:
     return (levels > _level_of(counts, threshold)).astype(np.uint8)
 
 
-def _check_findable(threshold: float | AutoThreshold, classes: int) -> None:
-    if isinstance(threshold, str) and classes > 1:
-        fix = "Leave it out: of several classes the most probable counts."
-        must = "be found for one class alone"
+def _check_usable(threshold: float | AutoThreshold, classes: int, *, stated: bool) -> None:
+    if not isinstance(threshold, str):
+        check_threshold(threshold, classes, stated=stated)
+    elif classes > 2:
+        fix = "Leave it out: the most probable class of each px counts."
+        must = "be found for one class, or two with the background"
         raise invalid(SettingError, "threshold", must=must, got=f"{threshold} for {classes} classes", fix=fix)
 
 
@@ -231,7 +238,7 @@ def _limits(image: AnyArray) -> tuple[float, float] | None:
 
 def _levels_of(probs: FloatArray) -> NDArray[np.uint8]:
     """Give probabilities in 256 levels."""
-    return np.rint(np.clip(probs[..., 0], 0, 1) * _WHITE).astype(np.uint8)
+    return np.rint(np.clip(probs[..., -1], 0, 1) * _WHITE).astype(np.uint8)
 
 
 def _level_of(counts: NDArray[np.int64], method: AutoThreshold) -> int:
@@ -265,8 +272,8 @@ def _triangle(counts: NDArray[np.int64]) -> int:
 class _LevelMap:
     """A mask that is cut once all probabilities are there: until then they wait in a temporary file."""
 
-    def __init__(self, sink: ImageSink, method: AutoThreshold) -> None:
-        self._sink, self._method = sink, method
+    def __init__(self, sink: ImageSink, method: AutoThreshold, white: int) -> None:
+        self._sink, self._method, self._white = sink, method, white  # value of foreground
         self._height, self._width = sink.shape[:2]
 
     def __enter__(self) -> Self:
@@ -303,5 +310,5 @@ class _LevelMap:
         level = _level_of(counts, self._method)
         for y, x in corners:
             block = self._read(y, x)
-            mask = (block > level).astype(np.uint8) * np.uint8(_WHITE)
+            mask = (block > level).astype(np.uint8) * np.uint8(self._white)
             self._sink[y : y + block.shape[0], x : x + block.shape[1]] = mask

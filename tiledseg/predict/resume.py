@@ -28,7 +28,7 @@ def fingerprint_of(
 ) -> dict[str, Any]:
     """Say what a prediction of a file depends on, one entry for each part."""
     settings = {key: value for key, value in config.model_dump().items() if key not in _WITHOUT_EFFECT}
-    settings["runtime"] = {key: settings["runtime"][key] for key in ("engine", "precision")}
+    settings["runtime"] = {key: settings["runtime"][key] for key in ("engine", "precision", "activation")}
     parts: dict[str, Any] = {
         "model": network.digest,
         **{f"image {key}": value for key, value in image.items()},

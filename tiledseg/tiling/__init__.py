@@ -3,7 +3,15 @@
 from tiledseg.tiling.grid import AxisGrid, AxisWindow, Box, Tile, TileGrid, axis_windows, check_multiple
 from tiledseg.tiling.panels import Panels, stitch_block, touching_tiles
 from tiledseg.tiling.receptive_field import UNKNOWN, Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
-from tiledseg.tiling.stitcher import Output, OutputSink, Stitcher, labels_of, map_dtype, map_shape
+from tiledseg.tiling.stitcher import (
+    Output,
+    OutputSink,
+    Stitcher,
+    check_threshold,
+    labels_of,
+    map_dtype,
+    map_shape,
+)
 from tiledseg.tiling.tiler import TileBatch, Tiler, default_tiling, padded_places
 
 __all__ = [
@@ -28,6 +36,7 @@ __all__ = [
     "Windows",
     "axis_windows",
     "check_multiple",
+    "check_threshold",
     "default_tiling",
     "labels_of",
     "map_dtype",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from tiledseg._validate import fraction, instance_of, invalid, items_of, one_of, real_number, whole_number
-from tiledseg.errors import ArrayError, StitchError
+from tiledseg.errors import ArrayError, SettingError, StitchError
 from tiledseg.tiling.grid import TileGrid
 from tiledseg.tiling.panels import Band, Panels, sums_dtype
 
@@ -26,6 +26,7 @@ Output: TypeAlias = Literal["probabilities", "mask", "labels", "uint8"]
 
 _MOST_CHANNELS = 65536  # labels are 16 bits wide
 _TOLERANCE = 1e-3
+_EVEN = 0.5  # the threshold that two classes have without one
 _THRESHOLD_FIX = "Use 0.5, for example."
 _MOST_BYTE_LABELS = 256
 
@@ -290,15 +291,24 @@ def map_dtype(output: Output, n_channels: int) -> np.dtype[Any]:
 
 
 def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
-    """Return the label of each px: one channel is cut at the threshold, of several the largest counts."""
+    """Return the label of each px: the foreground is cut at the threshold, of several classes the largest."""
     if getattr(probs, "ndim", 0) != 3:
         got, fix = getattr(probs, "shape", probs), "Give one channel as probs[..., numpy.newaxis]."
         raise invalid(ArrayError, "probs", must="be an array (H, W, K)", got=got, fix=fix)
-    if probs.shape[2] == 1:
-        cut = np.float32(fraction("threshold", threshold, _THRESHOLD_FIX))
-        return np.greater_equal(probs[..., 0], cut).astype(np.uint8)
+    cut = np.float32(check_threshold(threshold, probs.shape[2]))
+    if probs.shape[2] == 1 or (probs.shape[2] == 2 and cut != _EVEN):
+        return np.greater_equal(probs[..., -1], cut).astype(np.uint8)
     labels: AnyArray = probs.argmax(axis=-1)
     return labels.astype(map_dtype("labels", probs.shape[2]))
+
+
+def check_threshold(threshold: float, classes: int | None, *, stated: bool = False) -> float:
+    """Check a threshold; of more than two classes the most probable counts, so that it cannot be used."""
+    threshold = fraction("threshold", threshold, _THRESHOLD_FIX)
+    if classes is not None and classes > 2 and (stated or threshold != _EVEN):
+        must, fix = f"be left out with {classes} classes", "The most probable class of each px counts."
+        raise invalid(SettingError, "threshold", must=must, got=threshold, fix=fix)
+    return threshold
 
 
 class OutputSink:
