@@ -13,7 +13,7 @@ import pytest
 from tiledseg.config import EvaluateConfig, TilingConfig
 from tiledseg.data import Pair
 from tiledseg.engine import CallablePredictor
-from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
 from tiledseg.evaluate import EvaluationResult, Evaluator, compare, find_maps, read_map, score_map
 from tiledseg.io import write_image, write_mask, write_probs
 from tiledseg.metrics import SEAM_DISTANCES

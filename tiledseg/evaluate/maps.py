@@ -15,12 +15,12 @@ from tiledseg.data import as_pairs, check_mask
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import find_images, image_shape, read_image, read_probs, stem_of
-from tiledseg.predict import Plan, SeamWatch, run_plan
+from tiledseg.predict import Plan, SeamWatch, check_probabilities, run_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from tiledseg._types import AnyArray, PathLike
+    from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.config import EvaluateConfig
     from tiledseg.data import Pair
     from tiledseg.engine import Network
@@ -102,7 +102,7 @@ class PredictedMaps:
             job = self._planned(pair)
         watch, started = SeamWatch(job), time.perf_counter()
         if job.classes is None:  # known only from the map
-            probs = run_plan(job, pair.image, watch=watch.add)
+            probs = run_plan(job, pair.image, watch=_checked(watch))
             scorer = scored_map(probs, pair.truth, 1, threshold, job.borders)
         else:
             scorer = MapScorer(pair.truth, job.classes, threshold, job.borders)
@@ -122,6 +122,16 @@ class PredictedMaps:
             tta=config.tta,
             pixel_size=config.pixel_size or pair.pixel_size,
         )
+
+
+def _checked(watch: SeamWatch) -> Callable[[int, FloatArray], None]:
+    """Check that tiles hold probabilities before they are watched."""
+
+    def add(tile_id: int, probs: FloatArray) -> None:
+        check_probabilities(probs)
+        watch.add(tile_id, probs)
+
+    return add
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from tiledseg.predict.diagnostics import Seam, SeamReport, SeamWatch, check_exact, seam_report
 from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
-from tiledseg.predict.plan import Plan
+from tiledseg.predict.plan import Plan, check_probabilities
 from tiledseg.predict.prediction import plan, run_plan, tiled_predict
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "SeamReport",
     "SeamWatch",
     "check_exact",
+    "check_probabilities",
     "plan",
     "predict_files",
     "run_plan",
