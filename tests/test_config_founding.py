@@ -166,7 +166,7 @@ CENTRES = ((0.3, 0.3), (0.7, 0.3), (0.5, 0.5), (0.3, 0.7), (0.7, 0.7))
 
 def outcome(text: str, key: str) -> tuple[str, str]:
     """Say what became of a key, and why."""
-    notes = {f"{note.entry.section}.{note.entry.key}": note for note in import_founding(text).notes}
+    notes = {f"{note.section}.{note.key}": note for note in import_founding(text).notes}
     return notes[key].outcome, notes[key].text
 
 
@@ -222,7 +222,7 @@ def test_every_key_is_accounted_for() -> None:
     done = import_founding(CONFIG)
     keys = [line for line in CONFIG.splitlines() if "=" in line and not line.startswith(";")]
     assert len(done.notes) == len(keys)
-    unusable = {f"{note.entry.section}.{note.entry.key}" for note in done.notes if note.outcome == "unusable"}
+    unusable = {f"{note.section}.{note.key}" for note in done.notes if note.outcome == "unusable"}
     assert unusable == UNUSABLE
     assert str(done).splitlines()[-1].endswith(f"{len(unusable)} unusable")
 
@@ -239,6 +239,8 @@ UNUSABLE = {
         ("[deformation]\nalpah = 1", "deformation.alpha", ("dropped", "no generator switches")),
         ("[model]\nnum_layers = 40", "model.num_layers", ("unusable", "less than or equal to 12")),
         ("[model]\nbase_kernels = (9,7)", "model.base_kernels", ("unusable", "must be alike")),
+        ("[model]\nbase_kernels = [{}]", "model.base_kernels", ("unusable", "unhashable")),
+        ("[deformation]\nalpah = 1\nalpha = 2", "deformation.alpha", ("dropped", "no generator switches")),
         ("[model]\nmodel = 'TensorflowFooNet'", "model.model", ("unusable", "no such architecture")),
         ("[model]\nmodel = 'TensorflowAttentionUNet'", "model.model", ("converted", "attention_unet")),
         ("[model]\nloss = 'basnet_hybrid_loss'", "model.loss", ("converted", "basnet")),

@@ -1,22 +1,11 @@
-"""The keys of the founding experiment's configuration: what each comes to here, or why it is not needed."""
+"""The keys of the founding experiment's configuration: what each becomes here, or why it is not needed."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from tiledseg.config.augment import (
-    BrightnessConfig,
-    ElasticConfig,
-    FlipConfig,
-    LensConfig,
-    RotateConfig,
-    SharpenConfig,
-    ShearConfig,
-    WarpConfig,
-    ZoomConfig,
-)
+from tiledseg.config.augment import FlipConfig, LensConfig, augmenting
 from tiledseg.config.networks import NetworkConfig
 from tiledseg.errors import SettingError
 
@@ -26,303 +15,212 @@ if TYPE_CHECKING:
     from tiledseg.config.augment import TransformConfig
 
 
-def _same(value: object) -> object:
-    return value
+class NotNeeded(Exception):
+    """A key has no effect in this file."""
 
 
-def _one_number(value: object) -> object:
-    """Take one number out of what may be a pair of the same two."""
+def _expect(fits: object, text: str) -> None:
+    if not fits:
+        raise ValueError(text)
+
+
+def _refuse(reason: str) -> Callable[[Any], object]:
+    return lambda _value: _expect(None, reason)
+
+
+def _unless_off(convert: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Convert a value unless it switches the key off."""
+
+    def converted(value: Any) -> object:  # noqa: ANN401
+        if value in (None, 0, "", "none", "None"):
+            raise NotNeeded("off here as there")
+        return convert(value)
+
+    return converted
+
+
+def _one_number(value: Any) -> object:  # noqa: ANN401
+    """Return the one number of a pair, whose two have to be equal."""
     parts = set(value) if isinstance(value, tuple | list) else {value}
-    if len(parts) != 1:
-        raise ValueError("the two axes must be alike here")
+    _expect(len(parts) == 1, "the two axes must be alike here")
     return parts.pop()
 
 
-def _real(value: object) -> object:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _switch(on: object, off: object) -> Callable[[object], object]:
+def _switch(on: object, off: object) -> Callable[[Any], object]:
     def convert(value: object) -> object:
-        if value in (True, False):
-            return on if value else off
-        raise ValueError("known are True, False")
+        _expect(value in (True, False), "known are True, False")
+        return on if value else off
 
     return convert
 
 
-def _lower(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("it must be text")  # noqa: TRY004  one more value that cannot be used
-    return value.lower()
+def _lower(value: Any) -> str:  # noqa: ANN401
+    _expect(isinstance(value, str), "it must be text")
+    return str(value).lower()
 
 
-def _loss(value: object) -> object:
+def _loss(value: object) -> str:
     name = _lower(value).removesuffix("_loss")
-    return {"basnet_hybrid": "basnet"}.get(name, name)
+    return "basnet" if name == "basnet_hybrid" else name
 
 
-def _metrics(value: object) -> object:
-    """Take names like ``val_iou_coef``; ``dice`` is always there, and ``val_`` as well."""
-    if not isinstance(value, list | tuple):
-        raise ValueError("it must be a list of names")  # noqa: TRY004  one more value that cannot be used
+def _metrics(value: Any) -> object:  # noqa: ANN401
+    """Return names like those of ``val_iou_coef``, each once."""
+    _expect(isinstance(value, list | tuple), "it must be a list of names")
     names = [_lower(one).removeprefix("val_").removesuffix("_coef") for one in value]
-    return tuple(dict.fromkeys({"binary_accuracy": "accuracy"}.get(name, name) for name in names))
+    return tuple(dict.fromkeys("accuracy" if name == "binary_accuracy" else name for name in names))
 
 
-def threshold_method(value: object) -> str:
-    """Turn OpenCV's name of a method that finds a threshold into ours."""
-    name = str(value).removeprefix("cv2.").removeprefix("THRESH_").lower()
-    if name not in {"otsu", "triangle"}:
-        raise ValueError("known are cv2.THRESH_OTSU and cv2.THRESH_TRIANGLE")
-    return name
-
-
-def _share_of_255(value: object) -> object:
+def _share_of_255(value: Any) -> object:  # noqa: ANN401
     if value is None:
         return None
-    if not isinstance(value, int | float) or not 0 < value < 255:
-        raise ValueError("it must lie between 0 and 255")
+    _expect(isinstance(value, int | float) and 0 < value < 255, "it must lie between 0 and 255")
     return round(value / 255, 6)
 
 
-def _network(value: object) -> object:
-    """Turn ``TensorflowAttentionUNet`` into ``attention_unet``: the name that has the same letters."""
+def _network(value: object) -> str:
+    """Return the name that has the same letters: ``TensorflowAttentionUNet`` is ``attention_unet``."""
     wanted = _lower(value).removeprefix("tensorflow")
     names = [str(one.model_fields["name"].default) for one in get_args(get_args(NetworkConfig)[0])]
-    for name in names:
-        if name.replace("_", "") == wanted:
-            return name
-    raise ValueError("there is no such architecture here")
+    found = [name for name in names if name.replace("_", "") == wanted]
+    _expect(found, "there is no such architecture here")
+    return found[0]
 
 
-def _inputs(value: object) -> object:
-    return (_lower(value) and value,)
+def _one_input(value: object) -> object:
+    _lower(value)
+    return (value,)
 
 
-def _overlap(value: object) -> object:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError("it must be a number of px")
+def _overlap(value: Any) -> object:  # noqa: ANN401
+    _expect(isinstance(value, int) and value >= 0, "it must be a number of px")
     return 2 * value
 
 
-def _colour(value: object) -> object:
-    """Turn OpenCV's name of a conversion from its own order of channels into ours."""
-    name = str(value).removeprefix("cv2.").upper()
-    colours = {"BGR2RGB": "rgb", "BGR2HSV": "hsv", "BGR2LAB": "lab", "BGR2GRAY": "grey3"}
-    known = {f"COLOR_{theirs}": ours for theirs, ours in colours.items()}
-    if name not in known:
-        raise ValueError(f"known are {', '.join(f'cv2.{one}' for one in known)}")
-    return known[name]
+def _opencv(prefix: str, known: dict[str, str]) -> Callable[[object], str]:
+    """Return our names of some of OpenCV's constants, with or without ``cv2.`` and their prefix."""
+
+    def convert(value: object) -> str:
+        name = str(value).removeprefix("cv2.").upper().removeprefix(prefix)
+        _expect(name in known, f"known are {', '.join(f'cv2.{prefix}{one}' for one in known)}")
+        return known[name]
+
+    return convert
 
 
-def _sharpen(value: object) -> object:
-    """Turn k of the kernel with 1 + 8k amid -k: 9k times the difference from the mean of 3 x 3 px."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("it must be a number")  # noqa: TRY004  one more value that cannot be used
+threshold_method = _opencv("THRESH_", {"OTSU": "otsu", "TRIANGLE": "triangle"})
+_colour = _opencv("COLOR_", {"BGR2RGB": "rgb", "BGR2HSV": "hsv", "BGR2LAB": "lab", "BGR2GRAY": "grey3"})
+
+
+def _sharpen(value: Any) -> object:  # noqa: ANN401
+    """Return the strength: 1 + 8k amid -k adds 9k times the difference from the mean of 3 x 3 px."""
+    _expect(type(value) in {int, float}, "it must be a number")
     return {"sharpen": 9.0 * value, "sharpen_sigma": round(math.sqrt(2 / 3), 3)}
 
 
-def _write(value: object) -> object:
-    return ("mask", "overlay") if value else ("mask",)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
+class To(NamedTuple):
     """Where the value of a key goes."""
 
     settings: str  # as in ``train.network.levels``; several are set apart by spaces
-    convert: Callable[[object], object] = _same  # a ValueError says why a value cannot be used
+    convert: Callable[[Any], object] = lambda value: value  # raises ValueError where a value cannot be used
     note: str = ""  # what else is to know
-    may_be_off: bool = False  # whether None, 0, False and "" switch it off, as it is without the setting
 
 
-_MASKS = " ".join(f"{table}.mask_threshold" for table in ("train_data", "valid_data", "test_data"))
-
-CONVERTED: dict[str, Place] = {
-    "model.model": Place("train.network.name", _network),
-    "model.num_classes": Place("train.network.classes", note="each class needs a name in train.labels"),
-    "model.base_filters": Place("train.network.base_filters"),
-    "model.base_kernels": Place("train.network.base_kernel", _one_number),
-    "model.num_layers": Place("train.network.levels"),
-    "model.dropout_rate": Place("train.network.dropout", _real, "of level i it is that times i, as there"),
-    "model.dilation": Place("train.network.dilation", _one_number),
-    "model.normalization": Place("train.network.norm", _switch("batch", "none")),
-    "model.activation": Place("train.network.activation", _lower),
-    "model.final_activation": Place("train.network.final_activation", _lower),
-    "model.learning_rate": Place("train.learning_rate", _real),
-    "model.clipvalue": Place("train.clip", _real),
-    "model.optimizer": Place("train.optimizer.name", _lower),
-    "model.loss": Place("train.loss.name", _loss),
-    "model.metrics": Place("train.metrics", _metrics),
-    "train.metrics": Place("train.metrics", _metrics),
-    "train.epochs": Place("train.epochs"),
-    "train.batch_size": Place("train.batch_size"),
-    "train.steps_per_epoch": Place("train.steps_per_epoch"),
-    "train.patience": Place("train.patience"),
-    "train.learning_rate_reducer": Place("train.schedule.name", _switch("plateau", "constant")),
-    "train.reducer_factor": Place("train.schedule.factor", _real),
-    "train.reducer_patience": Place("train.schedule.patience"),
-    "train.epoch_change_tiledinfer": Place("train.preview_every", _switch(1, None)),
-    "train.num_infer_images": Place("train.preview_images"),
-    "train.model_dir": Place("train.runs_dir", note="each run makes a new folder there"),
-    "train.image_datapath": Place("train_data.images"),
-    "train.mask_datapath": Place("train_data.masks"),
-    "eval.image_datapath": Place("valid_data.images"),
-    "eval.mask_datapath": Place("valid_data.masks"),
-    "valid.image_datapath": Place("valid_data.images"),
-    "valid.mask_datapath": Place("valid_data.masks"),
-    "test.image_datapath": Place("test_data.images"),
-    "test.mask_datapath": Place("test_data.masks"),
-    "mask.threshold": Place(_MASKS),
-    "tiledinfer.overlapping": Place(
+CONVERTED = {
+    "model.model": To("train.network.name", _network),
+    "model.num_classes": To("train.network.classes", note="each class needs a name in train.labels"),
+    "model.base_filters": To("train.network.base_filters"),
+    "model.base_kernels": To("train.network.base_kernel", _one_number),
+    "model.num_layers": To("train.network.levels"),
+    "model.dropout_rate": To("train.network.dropout", note="of level i it is that times i, as there"),
+    "model.dilation": To("train.network.dilation", _one_number),
+    "model.normalization": To("train.network.norm", _switch("batch", "none")),
+    "model.activation": To("train.network.activation", _lower),
+    "model.final_activation": To("train.network.final_activation", _lower),
+    "model.learning_rate": To("train.learning_rate"),
+    "model.clipvalue": To("train.clip"),
+    "model.optimizer": To("train.optimizer.name", _lower),
+    "model.loss": To("train.loss.name", _loss),
+    "model.metrics": To("train.metrics", _metrics),
+    "train.metrics": To("train.metrics", _metrics),
+    "train.epochs": To("train.epochs"),
+    "train.batch_size": To("train.batch_size"),
+    "train.steps_per_epoch": To("train.steps_per_epoch"),
+    "train.patience": To("train.patience"),
+    "train.learning_rate_reducer": To("train.schedule.name", _switch("plateau", "constant")),
+    "train.reducer_factor": To("train.schedule.factor"),
+    "train.reducer_patience": To("train.schedule.patience"),
+    "train.epoch_change_tiledinfer": To("train.preview_every", _switch(1, None)),
+    "train.num_infer_images": To("train.preview_images"),
+    "train.model_dir": To("train.runs_dir", note="each run makes a new folder there"),
+    "train.image_datapath": To("train_data.images"),
+    "train.mask_datapath": To("train_data.masks"),
+    "eval.image_datapath": To("valid_data.images"),
+    "eval.mask_datapath": To("valid_data.masks"),
+    "valid.image_datapath": To("valid_data.images"),
+    "valid.mask_datapath": To("valid_data.masks"),
+    "test.image_datapath": To("test_data.images"),
+    "test.mask_datapath": To("test_data.masks"),
+    "mask.threshold": To("train_data.mask_threshold valid_data.mask_threshold test_data.mask_threshold"),
+    "tiledinfer.overlapping": To(
         "predict.tiling.overlap train.tiling.overlap",
         _overlap,
         "a margin on each side is an overlap of twice as much",
     ),
-    "tiledinfer.images_dir": Place("predict.inputs", _inputs),
-    "tiledinfer.output_dir": Place("predict.output"),
-    "tiledinfer.merged_dir": Place("predict.write", _write, "below the output folder"),
-    "tiledinfer.threshold": Place("predict.threshold", _share_of_255, "of 255 there"),
-    "tiledinfer.algorithm": Place(
+    "tiledinfer.images_dir": To("predict.inputs", _one_input),
+    "tiledinfer.output_dir": To("predict.output"),
+    "tiledinfer.merged_dir": To(
+        "predict.write", lambda on: ("mask", "overlay") if on else ("mask",), "below the output folder"
+    ),
+    "tiledinfer.blur": To(
+        "", _unless_off(_refuse("how wide it was is not said there: set predict.blur, its sigma in px"))
+    ),
+    "tiledinfer.threshold": To("predict.threshold", _share_of_255, "of 255 there"),
+    "tiledinfer.algorithm": To(
         "predict.threshold",
-        threshold_method,
+        _unless_off(threshold_method),
         "found for each image; stands above tiledinfer.threshold",
-        may_be_off=True,
     ),
-    "image.color_converter": Place(
-        "train.preprocessing.colour",
-        _colour,
-        "comes after gamma; each in [0, 1], the hue too",
-        may_be_off=True,
+    "image.color_converter": To(
+        "train.preprocessing.colour", _unless_off(_colour), "comes after gamma; each in [0, 1], the hue too"
     ),
-    "image.gamma": Place("train.preprocessing.gamma", _real, may_be_off=True),
-    "image.sharpening": Place(
+    "image.gamma": To("train.preprocessing.gamma", _unless_off(lambda value: value)),
+    "image.sharpening": To(
         "train.preprocessing",
-        _sharpen,
+        _unless_off(_sharpen),
         "a Gaussian as wide as the mean of 3 x 3 px; comes before gamma and colour",
-        may_be_off=True,
     ),
 }
 """Keys that have a setting here."""
 
-_FOLDER = "what a run makes is in its own new folder"
-_FORMAT = "the first bytes of a file say what it is"
-_LABELS = "masks are labels: cut at the threshold, never blurred"
-_COLOURS = "masks are written as labels; predict.mask_colours paints them"
-_PREPARED = "prepared as in training"
-_NOTHING = "there is nothing to switch"
-_WHOLE = "a whole image is predicted in tiles; to see it shrunk, set train.preprocessing.scale"
-
-DROPPED: dict[str, str] = {
-    "model.show_summary": "each run writes it, as model.txt; train.diagram draws the network as well",
-    "model.input_normalize": "pixel values are always divided by the largest of their dtype",
-    "dataset.datasetclass": "images are paired by stem",
-    "dataset.datasets_class": "images are paired by stem",
-    "dataset.color_order": "images are RGB in training and in use",
-    "dataset.resize_interpolation": "images are cropped, not resized",
-    "dataset.image_format": _FORMAT,
-    "dataset.mask_format": _FORMAT,
-    "dataset.debug": _NOTHING,
-    "generator.debug": _NOTHING,
-    "train.validation_steps": "validation covers each image once",
-    "train.eval_dir": _FOLDER,
-    "train.create_backup": "nothing is overwritten",
-    "train.save_weights_only": "a bundle holds settings and weights",
-    "train.epoch_change_infer": _WHOLE,
-    "train.epoch_change_infer_dir": _WHOLE,
-    "train.epoch_change_tiledinfer_dir": _FOLDER,
-    "mask.blur": _LABELS,
-    "mask.blur_size": _LABELS,
-    "mask.blursize": _LABELS,
-    "mask.binarize": _LABELS,
-    "mask.algorithm": _LABELS,
-    "tiledinfer.binarize": "a mask is always cut; probabilities are written with predict.write",
-    "tiledinfer.background": _COLOURS,
-    "tiledinfer.mask_colorize": _COLOURS,
-    "tiledinfer.color_converter": _PREPARED,
-    "tiledinfer.gamma": _PREPARED,
-    "tiledinfer.sharpening": _PREPARED,
-    "segmentation.blursize": _COLOURS,
-    "distortion.gaussian_filter_sigma": "one smooth field is drawn, with one sigma",
-    "infer": _WHOLE,
+_REASONS = {
+    "each run writes it, as model.txt; train.diagram draws the network as well": "model.show_summary",
+    "pixel values are always divided by the largest of their dtype": "model.input_normalize",
+    "images are paired by stem": "dataset.datasetclass dataset.datasets_class",
+    "images are RGB in training and in use": "dataset.color_order",
+    "images are cropped, not resized": "dataset.resize_interpolation",
+    "the first bytes of a file say what it is": "dataset.image_format dataset.mask_format",
+    "there is nothing to switch": "dataset.debug generator.debug",
+    "validation covers each image once": "train.validation_steps",
+    "what a run makes is in its own new folder": "train.eval_dir train.epoch_change_tiledinfer_dir",
+    "nothing is overwritten": "train.create_backup",
+    "a bundle holds settings and weights": "train.save_weights_only",
+    "masks are labels: cut at the threshold, never blurred": "mask.blur mask.blur_size mask.blursize "
+    "mask.binarize mask.algorithm",
+    "a mask is always cut; probabilities are written with predict.write": "tiledinfer.binarize",
+    "masks are written as labels; predict.mask_colours paints them": "tiledinfer.background "
+    "tiledinfer.mask_colorize segmentation.blursize",
+    "prepared as in training": "tiledinfer.color_converter tiledinfer.gamma tiledinfer.sharpening",
+    "one smooth field is drawn, with one sigma": "distortion.gaussian_filter_sigma",
+    "a whole image is predicted in tiles; to see it shrunk, set train.preprocessing.scale": "infer "
+    "train.epoch_change_infer train.epoch_change_infer_dir",
 }
+DROPPED = {key: reason for reason, keys in _REASONS.items() for key in keys.split()}
 """Keys, and a section, that are not needed here, and why."""
 
-UNUSABLE: dict[str, str] = {
-    "tiledinfer.blur": "how wide it was is not said there: set predict.blur, its sigma in px",
-}
-"""Keys whose meaning is lost here, and why."""
-
-_CHANCE = 0.3  # the experiment made a sample of each transform; here one sample meets some of them
-_SIGMAS = ("deformation.sigmoid", "deformation.sigmoids", "deformation.sigma")
-_LENSES = {"barrdistortion": 1, "pincdistortion": -1}  # and the sign of the amount
-_AUGMENTOR = {
-    "augmentor": "hflip vflip rotation angles shrinks shears deformation distortion barrdistortion "
-    "pincdistortion sharpening brightening",
-    "deformation": "alpha sigma sigmoid sigmoids",
-    "distortion": "gaussian_filter_rsigma distortions",
-    "barrdistortion": "radius amount centers",
-    "pincdistortion": "radius amount centers",
-    "sharpening": "k",
-    "brightening": "alpha beta",
-}  # sections beside `augmentor` count where its switch of that name is on
-AUGMENTOR_KEYS = {f"{section}.{key}" for section, keys in _AUGMENTOR.items() for key in keys.split()}
-"""Keys that describe transforms."""
-
-
-def transforms_of(values: dict[str, Any]) -> tuple[list[TransformConfig], dict[str, str]]:
-    """Make the transforms that an augmentor switches on; say which of them cannot be made, and why."""
-    transforms: list[TransformConfig] = []
-    problems: dict[str, str] = {}
-    flips = [0.5 if values.get(f"augmentor.{key}") is True else 0.0 for key in ("hflip", "vflip")]
-    if any(flips):
-        transforms.append(FlipConfig(horizontal=flips[0], vertical=flips[1]))
-    for kind, make in _MAKERS.items():
-        if values.get(f"augmentor.{kind}"):
-            try:
-                transforms.append(make(values))
-            except (TypeError, ValueError, KeyError, IndexError, SettingError) as error:
-                problems[kind] = f"its values cannot be used ({type(error).__name__}: {error})"
-    return transforms, problems
-
-
-def _elastic(values: dict[str, Any]) -> TransformConfig:
-    sigma = next((_first(values[key]) for key in _SIGMAS if key in values), 8.0)
-    return ElasticConfig(alpha=float(values.get("deformation.alpha", 1300)), sigma=sigma, probability=_CHANCE)
-
-
-def _warp(values: dict[str, Any]) -> TransformConfig:
-    magnitude = _first(values.get("distortion.distortions", 0.02))
-    sigma = float(values.get("distortion.gaussian_filter_rsigma", 40))
-    return WarpConfig(magnitude=magnitude, sigma=sigma, probability=_CHANCE)
-
-
-def _lens(values: dict[str, Any], kind: str) -> TransformConfig:
-    amount = _LENSES[kind] * abs(float(values.get(f"{kind}.amount", 0.3)))
-    radius = float(values.get(f"{kind}.radius", 0.3))
-    lens = LensConfig(amounts=(amount, amount), radius=radius, probability=_CHANCE)
-    centres = values.get(f"{kind}.centers")
-    return lens if centres is None else lens.changed(centres=tuple(map(_floats, centres)))
-
-
-def _brightness(values: dict[str, Any]) -> TransformConfig:
-    gains = _range([values.get("brightening.alpha", 1.2)])
-    offsets = _range([values.get("brightening.beta", 10) / 255])
-    return BrightnessConfig(gains=gains, offsets=offsets, probability=_CHANCE)
-
-
-_MAKERS: dict[str, Callable[[dict[str, Any]], TransformConfig]] = {
-    "rotation": lambda v: RotateConfig(angles=_floats(v["augmentor.angles"]), probability=0.5),
-    "shrinks": lambda v: ZoomConfig(factors=_range(v["augmentor.shrinks"]), probability=_CHANCE),
-    "shears": lambda v: ShearConfig(degrees=_degrees(v["augmentor.shears"]), probability=_CHANCE),
-    "deformation": _elastic,
-    "distortion": _warp,
-    "barrdistortion": lambda v: _lens(v, "barrdistortion"),
-    "pincdistortion": lambda v: _lens(v, "pincdistortion"),
-    "sharpening": lambda v: SharpenConfig(amounts=_range([v.get("sharpening.k", 1.0)]), probability=_CHANCE),
-    "brightening": _brightness,
-}
+_KINDS = "rotation shrinks shears deformation distortion barrdistortion pincdistortion sharpening brightening"
+SWITCHES = {f"augmentor.{kind}": kind for kind in f"hflip vflip {_KINDS}".split()}
+"""Keys of the transforms; `augmenting` has them in this order, with the values of the experiment."""
 
 
 def _floats(values: Iterable[Any]) -> Any:  # noqa: ANN401  a tuple of as many floats
@@ -330,16 +228,64 @@ def _floats(values: Iterable[Any]) -> Any:  # noqa: ANN401  a tuple of as many f
 
 
 def _first(value: Any) -> float:  # noqa: ANN401
-    """Take a number, or the first of a list: this package draws one strength for all samples."""
+    """Return a number, or the first of a list: this package draws one strength for all samples."""
     return float(value[0] if isinstance(value, list | tuple) else value)
 
 
 def _range(values: Any) -> tuple[float, float]:  # noqa: ANN401
-    some = _floats(values)
-    return min(some), max(some)
+    return min(_floats(values)), max(_floats(values))
 
 
 def _degrees(values: Any) -> tuple[float, float]:  # noqa: ANN401
     """Turn the tangents of shears into degrees, to either side."""
     most = math.degrees(math.atan(max(map(abs, _floats(values)))))
     return -most, most
+
+
+def _points(values: Any) -> object:  # noqa: ANN401
+    return LensConfig().centres if values is None else tuple(map(_floats, values))
+
+
+PARAMETERS: dict[str, tuple[str, str, Callable[[Any], object]]] = {
+    "augmentor.angles": ("rotation", "angles", _floats),
+    "augmentor.shrinks": ("shrinks", "factors", _range),
+    "augmentor.shears": ("shears", "degrees", _degrees),
+    "deformation.alpha": ("deformation", "alpha", float),
+    "deformation.sigma": ("deformation", "sigma", _first),
+    "deformation.sigmoids": ("deformation", "sigma", _first),
+    "deformation.sigmoid": ("deformation", "sigma", _first),
+    "distortion.distortions": ("distortion", "magnitude", _first),
+    "distortion.gaussian_filter_rsigma": ("distortion", "sigma", float),
+    "barrdistortion.radius": ("barrdistortion", "radius", float),
+    "barrdistortion.amount": ("barrdistortion", "amounts", lambda value: (abs(float(value)),) * 2),
+    "barrdistortion.centers": ("barrdistortion", "centres", _points),
+    "pincdistortion.radius": ("pincdistortion", "radius", float),
+    "pincdistortion.amount": ("pincdistortion", "amounts", lambda value: (-abs(float(value)),) * 2),
+    "pincdistortion.centers": ("pincdistortion", "centres", _points),
+    "sharpening.k": ("sharpening", "amounts", lambda value: (float(value),) * 2),
+    "brightening.alpha": ("brightening", "gains", lambda value: (float(value),) * 2),
+    "brightening.beta": ("brightening", "offsets", lambda value: (value / 255,) * 2),
+}
+"""Keys that describe transforms: of which, into which of its settings, and how; of several the last one."""
+
+
+def transforms_of(values: dict[str, Any]) -> tuple[list[TransformConfig], dict[str, str]]:
+    """Make the transforms that an augmentor switches on; say which of them cannot be made, and why."""
+    flips = [0.5 if values.get(f"augmentor.{key}") is True else 0.0 for key in ("hflip", "vflip")]
+    made: list[TransformConfig] = [FlipConfig(horizontal=flips[0], vertical=flips[1])] if any(flips) else []
+    problems = {}
+    for kind, usual in zip(_KINDS.split(), augmenting("founding", channels=3)[1:], strict=True):
+        if values.get(f"augmentor.{kind}"):
+            try:
+                made.append(usual.changed(**_settings(kind, values)))
+            except (TypeError, ValueError, KeyError, IndexError, SettingError) as error:
+                problems[kind] = f"its values cannot be used ({type(error).__name__}: {error})"
+    return made, problems
+
+
+def _settings(kind: str, values: dict[str, Any]) -> dict[str, object]:
+    own = {key: one for key, one in PARAMETERS.items() if one[0] == kind and key in values}
+    if kind == "rotation" and not own:
+        raise KeyError("augmentor.angles")
+    last = {setting: (convert, values[key]) for key, (_, setting, convert) in own.items()}
+    return {setting: convert(value) for setting, (convert, value) in last.items()}
