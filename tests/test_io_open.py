@@ -453,7 +453,7 @@ def test_zarr_with_pickle_or_damaged_metadata_is_refused(tmp_path: Path) -> None
         open_image(path)
     group = zarr.create_group(tmp_path / "group.zarr")
     group.create_array("0", shape=(4, 4), dtype="u1", chunks=(4, 4))
-    with pytest.raises(FileError, match=r"hold an OME-Zarr image; got a group without one.*'0'"):
+    with pytest.raises(FileError, match=r"hold one OME-Zarr image; got a group without one.*'0'"):
         open_image(tmp_path / "group.zarr")
     ome_zarr(tmp_path / "ome.zarr", np.ones((1, 8, 8), np.uint8), "0.5")
     chunk = next(one for one in (tmp_path / "ome.zarr" / "0" / "c").rglob("*") if one.is_file())

@@ -6,10 +6,11 @@ before memory is allocated for it. A file that can be read in two ways is an err
 
 from tiledseg.io.file import MAX_PIXELS, state_of
 from tiledseg.io.find import SUFFIXES, find_images, stem_of
-from tiledseg.io.metadata import PixelSize
+from tiledseg.io.metadata import PixelSize, Placement
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.partial import check_identity
 from tiledseg.io.read import image_shape, read_image, read_mask, read_pixel_size, read_probs
+from tiledseg.io.remote import as_path
 from tiledseg.io.sink import ImageSink, create_image
 from tiledseg.io.source import CachedBlocks, ImageSource
 from tiledseg.io.write import write_image, write_mask, write_probs
@@ -22,6 +23,8 @@ __all__ = [
     "ImageSink",
     "ImageSource",
     "PixelSize",
+    "Placement",
+    "as_path",
     "check_identity",
     "create_image",
     "find_images",

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 import numpy as np
 
 from tiledseg._storage import open_regular, read_at
-from tiledseg._validate import invalid, named, whole_number
+from tiledseg._validate import invalid, named, path_text, whole_number
 from tiledseg.errors import FileError
+from tiledseg.io.remote import is_remote, open_remote, remote_state, shown_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +80,8 @@ class Reader:
     def at(self, offset: int, count: int) -> bytes:
         """Read `count` bytes at `offset`, as `take` does, from any thread."""
         try:
-            data = read_at(self.handle, offset, count)
+            own: Callable[[int, int], bytes] | None = getattr(self.handle, "read_at", None)
+            data = own(offset, count) if own else read_at(self.handle, offset, count)
         except OSError as error:
             raise self.bad("be readable", error.strerror or str(error), "Check the disk.") from error
         if len(data) != count:
@@ -118,6 +120,11 @@ class Reader:
 @contextmanager
 def opened(path: PathLike) -> Iterator[Reader]:
     """Open an image file for reading."""
+    text = path_text(path)
+    if is_remote(text):
+        handle, size = open_remote(text)
+        yield Reader(named(shown_address(text)), handle, size)
+        return
     with open_regular(path) as handle:
         size = os.fstat(handle.fileno()).st_size
         if not size:
@@ -135,7 +142,7 @@ def check_max_pixels(max_pixels: object) -> None:
 class Request:
     """How a file is to be read."""
 
-    page: int | None  # page of a TIFF
+    page: int | str | None  # page of a TIFF, or the name of an image beside the scan of a slide
     max_pixels: int  # limit on height times width
     alpha: Alpha = "refuse"  # for an alpha channel that is not opaque everywhere
     palette: Palette = "colour"  # for the px of a palette image: their index or their colour
@@ -157,9 +164,15 @@ def sniff(file: Reader) -> Kind:
 
 
 def check_page(page: object) -> None:
-    """Refuse a page number that is not a whole number from 0."""
-    if page is not None:
+    """Refuse a page that is neither a whole number from 0 nor a name."""
+    if page is not None and not (isinstance(page, str) and page):
         whole_number("page", page, least=0, fix="Count pages from 0.")
+
+
+def check_one_page(file: Reader, request: Request, what: str) -> None:
+    """Refuse another page than the only one."""
+    if request.page not in {None, 0}:
+        raise file.bad(f"have page {request.page!r}", f"{what}, which has one", "Leave `page` out.")
 
 
 def check_opaque(file: Reader, alpha: AnyArray, *, drop: bool, bits: int | None = None) -> None:
@@ -210,6 +223,8 @@ def upright(array: AnyArray, orientation: int) -> AnyArray:
 
 def state_of(path: str) -> list[int]:
     """Return size and time of change of a file; of a zarr, those of its metadata files."""
+    if is_remote(path):
+        return remote_state(path)
     folder = os.path.isdir(path)  # noqa: PTH112  of text
     marks = [Path(path, mark) for mark in MARKS] if folder else [Path(path)]
     states = [mark.stat() for mark in marks if mark.is_file()]

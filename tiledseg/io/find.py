@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tiledseg._validate import invalid, named, path_texts
 from tiledseg.errors import FileError
+from tiledseg.io.remote import as_path, is_remote
+from tiledseg.io.slides import SLIDE_SUFFIXES, dicom_series
 from tiledseg.io.zarr import is_zarr
 
 if TYPE_CHECKING:
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
 
 _AFTER_OME = {".tif", ".tiff", ".btf", ".tf2", ".tf8", ".zarr"}
-_SLIDES = (".bif", ".btf", ".ndpi", ".qptiff", ".scn", ".svs", ".tf2", ".tf8")
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp", *_SLIDES)
+_TIFFS = (".bif", ".btf", ".gtiff", ".lsm", ".ndpi", ".qptiff", ".scn", ".stk", ".svs", ".tf2", ".tf8")
+_RASTERS = (".bmp", ".dib", ".jfif", ".jpe", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (*_RASTERS, *_TIFFS, ".vsi", *SLIDE_SUFFIXES)
 """Suffixes of the images in a folder, in lower case; upper case counts as well."""
 
 
@@ -36,8 +39,10 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
 
     A given file is listed whatever its suffix, and a zarr folder counts as a file. Of a folder, the files
     with a suffix in ``SUFFIXES`` and the zarr folders are listed, without hidden ones, in natural order
-    (``a2`` before ``a10``). Links are followed; each folder is visited once, and each file is listed once. A
-    dead link or a pipe with such a suffix is listed; reading it raises an error that says what is wrong.
+    (``a2`` before ``a10``); of the files of a DICOM series, the first. An address, for example
+    ``https://host/slide.svs``, is listed as it is. Links are followed; each folder is visited once, and
+    each file is listed once. A dead link or a pipe with such a suffix is listed; reading it raises an
+    error that says what is wrong.
 
     Parameters
     ----------
@@ -60,7 +65,7 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
     found: dict[str, Path] = {}
     visited: set[tuple[int, int]] = set()
     for text in given:
-        for path in _images_of(Path(text), visited, recursive=recursive):
+        for path in _images_of(as_path(text), visited, recursive=recursive):
             found.setdefault(os.path.realpath(path), path)
     if not found:
         got = ", ".join(named(path) for path in given) or "no path"
@@ -71,18 +76,30 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
 
 
 def _images_of(path: Path, visited: set[tuple[int, int]], *, recursive: bool) -> Iterator[Path]:
-    entries = None if is_zarr(str(path)) else _entries(path, visited)
+    alone = is_remote(str(path)) or is_zarr(str(path))
+    entries = None if alone else _entries(path, visited)
     if entries is None:
         yield path
         return
+    series: set[str] = set()
     for entry in entries:
         if is_zarr(str(entry)):
             yield entry
         elif os.path.isdir(entry):  # noqa: PTH112  unlike Path.is_dir, False for a loop of links
             if recursive:
                 yield from _images_of(entry, visited, recursive=True)
-        elif entry.suffix.lower() in SUFFIXES:
+        elif entry.suffix.lower() in SUFFIXES and _is_new(entry, series):
             yield entry
+
+
+def _is_new(path: Path, series: set[str]) -> bool:
+    """Say whether a file is the first of its DICOM series, which are one slide; other files always are."""
+    found = dicom_series(path) if path.suffix.lower() == ".dcm" else None
+    if found is None:
+        return True
+    is_first = found not in series
+    series.add(found)
+    return is_first
 
 
 def _entries(path: Path, visited: set[tuple[int, int]]) -> list[Path] | None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy as np
 
 _MICROMETRES = {
     "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "μm": 1.0, "um": 1.0,
@@ -23,6 +23,12 @@ _MICROMETRES = {
 _OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "float"}
 _RESOLUTION_UNITS = {2: 25400.0, 3: 1e4}  # µm of an inch and of a centimetre, by ResolutionUnit
+_SCALE, _TIEPOINTS, _MATRIX, _GEO_KEYS = 33550, 33922, 34264, 34735
+_ASCII, _SHORT, _DOUBLE = 2, 3, 12  # types of TIFF
+GEO_TYPES = {_SCALE: _DOUBLE, _TIEPOINTS: _DOUBLE, _MATRIX: _DOUBLE, _GEO_KEYS: _SHORT, 34736: _DOUBLE}
+GEO_TYPES |= {34737: _ASCII}
+"""Types of the tags of a GeoTIFF by their codes."""
+_RASTER_TYPE, _IS_POINT = 1025, 2
 _PRINT = (71.5, 600.5)  # px per inch of a page to print; nothing to do with the scene
 
 
@@ -80,6 +86,23 @@ class PixelSize:
         return f"{self.y:.4g} µm" if self.y == self.x else f"{self.y:.4g} x {self.x:.4g} µm"
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an image is: on earth, or in the space of a larger one.
+
+    Attributes
+    ----------
+    origin : tuple of float or None
+        Where its first px begins, (y, x) in µm, as OME-Zarr states it by translations.
+    geo : tuple
+        The tags of a GeoTIFF that state its place on earth: code, type and values of each, for px of the
+        level that was read.
+    """
+
+    origin: tuple[float, float] | None = None
+    geo: tuple[tuple[int, int, str | tuple[float, ...]], ...] = ()
+
+
 def ome_pixels(description: str) -> list[dict[str, str]]:
     """List the attributes of each OME ``Pixels`` element; no parser, since XML can exhaust memory."""
     blocks = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", description)
@@ -105,15 +128,18 @@ def pixel_size_of(
     if description.startswith("Aperio") and aperio:
         factor = _aperio_factor(description)
         return _checked_size(_number(aperio[1]) * factor, _number(aperio[1]) * factor)
-    if min(resolution) <= 0:
-        return None
-    factor = _RESOLUTION_UNITS.get(unit, 0.0)
     if description.startswith("ImageJ="):
         named = re.search(r"^unit=(.*)$", description, re.MULTILINE)
-        factor = _micrometres(named[1]) if named else 0.0
-    elif factor and any(_is_print(one, factor) for one in resolution):
+        factor = micrometres(named[1]) if named else 0.0
+        return _checked_size(*(factor / one if one > 0 else 0.0 for one in resolution))
+    return pixel_size_of_density(resolution, _RESOLUTION_UNITS.get(unit, 0.0))
+
+
+def pixel_size_of_density(density: tuple[float, float], unit: float) -> PixelSize | None:
+    """Convert px per unit, of so many µm, to a px size; None where they are those of a print."""
+    if min(density) <= 0 or not unit or any(_is_print(one, unit) for one in density):
         return None
-    return _checked_size(factor / resolution[0], factor / resolution[1])
+    return _checked_size(unit / density[0], unit / density[1])
 
 
 def _is_print(resolution: float, unit: float) -> bool:
@@ -127,7 +153,7 @@ def _aperio_factor(description: str) -> float:
     return int(sizes[1]) / max(1, int(sizes[2])) if sizes else 1.0
 
 
-def _micrometres(unit: str) -> float:
+def micrometres(unit: str) -> float:
     """Find how many µm a unit has, in any spelling; 0 where it is no length."""
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit).strip()
     text = unicodedata.normalize("NFKC", text.replace("Â", "")).replace("&micro;", "μ")  # µ becomes μ
@@ -135,14 +161,42 @@ def _micrometres(unit: str) -> float:
     return _MICROMETRES.get(text, _MICROMETRES.get(text.removesuffix("s"), 0.0))
 
 
+def geo_tags(
+    tags: Mapping[int, Any], down: float, across: float
+) -> tuple[tuple[int, int, str | tuple[float, ...]], ...]:
+    """Collect the tags of a GeoTIFF, for a copy that is smaller by two factors (OGC 19-008r4, 1.1)."""
+    found = {code: tags[code] for code in GEO_TYPES if tags.get(code) is not None}
+    if _GEO_KEYS not in found or not {_SCALE, _MATRIX, _TIEPOINTS} & set(found):
+        return ()
+    keys = np.atleast_1d(found[_GEO_KEYS]).reshape(-1, 4)
+    points = any(int(key[0]) == _RASTER_TYPE and int(key[3]) == _IS_POINT for key in keys)
+    half = 0.5 if points else 0.0  # px (0, 0) is its centre, or its corner
+    factors, shift = np.array([across, down]), half * (np.array([across, down]) - 1)
+    if _SCALE in found:
+        found[_SCALE] = np.array(found[_SCALE], float) * [across, down, 1]
+    if _TIEPOINTS in found:
+        points_of = np.array(found[_TIEPOINTS], float).reshape(-1, 6)
+        points_of[:, :2] = (points_of[:, :2] - shift) / factors
+        found[_TIEPOINTS] = points_of.ravel()
+    if _MATRIX in found:
+        matrix = np.array(found[_MATRIX], float).reshape(4, 4)
+        matrix[:, 3] += matrix[:, 0] * shift[0] + matrix[:, 1] * shift[1]
+        matrix[:, :2] *= factors
+        found[_MATRIX] = matrix.ravel()
+    return tuple(
+        (code, GEO_TYPES[code], value if isinstance(value, str) else tuple(np.atleast_1d(value).tolist()))
+        for code, value in sorted(found.items())
+    )
+
+
 def pixel_size_of_scale(scale: tuple[float, float], units: tuple[str, str]) -> PixelSize | None:
     """Convert lengths with units to a px size."""
-    return _checked_size(scale[0] * _micrometres(units[0]), scale[1] * _micrometres(units[1]))
+    return _checked_size(scale[0] * micrometres(units[0]), scale[1] * micrometres(units[1]))
 
 
 def _of_ome(pixels: dict[str, str]) -> PixelSize | None:
     lengths = [
-        _number(pixels[f"PhysicalSize{axis}"]) * _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        _number(pixels[f"PhysicalSize{axis}"]) * micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "YX"
     ]
     return _checked_size(lengths[0], lengths[1])
@@ -169,6 +223,7 @@ class ImageMetadata:
     pixel_size: PixelSize | None  # None is written as unknown
     names: tuple[str, ...]  # name of each channel; may be empty
     provenance: Mapping[str, str]  # text by name
+    placement: Placement | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -219,8 +274,13 @@ class ImageMetadata:
         datasets = []
         for level, (height, width) in enumerate(self.levels):
             px = size.shrunk(self.levels[0][0] / height, self.levels[0][1] / width)
-            scale = {"type": "scale", "scale": [1.0] * len(self.channels) + [px.y, px.x]}
-            datasets.append({"path": str(level), "coordinateTransformations": [scale]})
+            others = len(self.channels)
+            steps = [{"type": "scale", "scale": [1.0] * others + [px.y, px.x]}]
+            if self.placement and self.placement.origin and self.pixel_size:
+                steps.append(
+                    {"type": "translation", "translation": [0.0] * others + [*self.placement.origin]}
+                )
+            datasets.append({"path": str(level), "coordinateTransformations": steps})
         image = {"name": "map", "axes": axes, "datasets": datasets}
         ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
         if self.names and self.channels:

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._validate import invalid, named, one_of, path_text, whole_number
+from tiledseg._validate import invalid, one_of, path_text, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.io.file import (
     MAX_PIXELS,
     Reader,
     Request,
     check_max_pixels,
+    check_one_page,
     check_page,
     opened,
     sniff,
     state_of,
 )
-from tiledseg.io.raster import read_raster
+from tiledseg.io.raster import raster_pixel_size, read_raster
+from tiledseg.io.remote import is_remote, shown_address
+from tiledseg.io.slides import is_slide, slide_source
 from tiledseg.io.source import CachedBlocks, Facts, ImageSource, RawRows, Selection, WholeImage
 from tiledseg.io.tiff import tiff_source
 from tiledseg.io.zarr import is_zarr, zarr_source
@@ -48,30 +51,32 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     level: int = 0,
     channels: int | Sequence[int] | None = None,
     at: Mapping[str, int] | None = None,
-    page: int | None = None,
+    page: int | str | None = None,
     max_pixels: int | None = None,
     alpha: Alpha = "refuse",
     pixel_size: PixelSize | None = None,
 ) -> ImageSource:
     """Open an image of which only the slices that are indexed are read.
 
-    TIFF, BigTIFF and OME-TIFF are read by their tiles or strips, zarr (2 and 3) and OME-Zarr (0.4 and 0.5,
-    extra ``zarr``) by their chunks, ``.npy`` by its rows; a JPEG, PNG or BMP is decoded whole. Axes come
-    from the metadata: OME, ImageJ, Aperio and others, ``dimension_names``. Otherwise the rules of
+    TIFF is read by its tiles or strips, zarr (2 and 3) and OME-Zarr (0.4 and 0.5, extra ``zarr``) by their
+    chunks, ``.npy`` by its rows, other slides (MIRAX, DICOM and what else OpenSlide opens, extra ``slides``)
+    by their tiles; a JPEG, PNG, BMP or WebP is decoded whole. At an address (extra ``remote``), the bytes of
+    a region are fetched. Axes, levels and px size come from the metadata. Otherwise the rules of
     `read_image` apply.
 
     Parameters
     ----------
     path : str or PathLike
-        A regular file, or a zarr folder.
+        A regular file, a zarr folder, or an address such as ``https://host/slide.svs``.
     level : int
         Which level of a pyramid: 0 for the image, 1 and up for its smaller copies.
     channels : int or sequence of int, optional
         The channels to read, from 0, in the order given; all where it is None.
     at : mapping, optional
         Position along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
-    page : int, optional
-        Which page of a TIFF, from 0; its metadata is not used then.
+    page : int or str, optional
+        Which page of a TIFF, from 0; or an image beside the scan of a slide, for example ``"label"`` or
+        ``"macro"``.
     max_pixels : int, optional
         Limit on the height times width that the file declares, in px. None means 2**38 where it is read by
         region, and 2**30 where it must be decoded whole.
@@ -114,7 +119,7 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     selection = Selection(whole_number("level", level, least=0), _channels(channels), _positions(at), whole)
     request = Request(page, MAX_REGION_PIXELS if max_pixels is None else max_pixels, alpha, purpose="source")
     text = path_text(path)
-    place = os.path.realpath(text)
+    place = text if is_remote(text) else os.path.realpath(text)
     state = state_of(place)
 
     def other(number: int) -> ImageSource:
@@ -123,18 +128,19 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
 
     with ExitStack() as stack:
         if is_zarr(text):
-            regions, facts = zarr_source(text, selection)
+            regions, facts = zarr_source(text, request, selection)
         else:
             file = stack.enter_context(opened(path))
-            regions, facts = _of_file(file, request, selection, stack)
-            status = os.fstat(file.handle.fileno())
-            facts.identity.update(size=status.st_size, changed=status.st_mtime_ns)
+            regions, facts = _of_file(file, text, request, selection, stack)
+            facts.identity.update(size=file.size, changed=state[1])
         facts = _of_px_size(facts, pixel_size)
-        Reader(named(text), io.BytesIO(), 0).check_size(
-            regions.shape[0], regions.shape[1], request.max_pixels
-        )
+        Reader(facts.name, io.BytesIO(), 0).check_size(regions.shape[0], regions.shape[1], request.max_pixels)
         facts.identity.update(
-            path=place, level=level, page=page, channels=selection.channels, at=dict(selection.at)
+            path=shown_address(place) if is_remote(text) else place,
+            level=level,
+            page=page,
+            channels=selection.channels,
+            at=dict(selection.at),
         )
         return ImageSource(regions, facts, stack.pop_all(), (place, state), other)
 
@@ -147,8 +153,13 @@ def _of_px_size(facts: Facts, pixel_size: PixelSize | None) -> Facts:
     return replace(facts, pixel_size=pixel_size.shrunk(whole[0] / read[0], whole[1] / read[1]))
 
 
-def _of_file(file: Reader, request: Request, selection: Selection, stack: ExitStack) -> tuple[Regions, Facts]:
+def _of_file(
+    file: Reader, text: str, request: Request, selection: Selection, stack: ExitStack
+) -> tuple[Regions, Facts]:
+    if is_slide(file, text):
+        return slide_source(file, text, request, selection, stack)
     if is_npy(file):
+        check_one_page(file, request, "an .npy")
         regions: Regions = _npy_regions(file, selection)
         return regions, Facts(file.name, None, (regions.shape[:2],), 0, {})  # type: ignore[arg-type]
     kind = sniff(file)
@@ -161,7 +172,8 @@ def _of_file(file: Reader, request: Request, selection: Selection, stack: ExitSt
     channels = selection.channels_of(file, pixels.shape[2] if pixels.ndim == 3 else 1)
     if channels is not None:
         pixels = pixels[..., channels] if len(channels) > 1 else pixels[..., channels[0]]
-    return WholeImage(pixels), Facts(file.name, None, (pixels.shape[:2],), 0, {})
+    size = raster_pixel_size(file, kind)
+    return WholeImage(pixels), Facts(file.name, size, (pixels.shape[:2],), 0, {})
 
 
 def _channels(channels: int | Sequence[int] | None) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP and WebP to pixels and back: the declared size is checked before the bytes are decoded."""
+"""PNG, JPEG, BMP and WebP to pixels: the declared size is checked before the bytes are decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import simplejpeg
 from PIL import BmpImagePlugin, JpegImagePlugin, WebPImagePlugin
 
 from tiledseg.io.bmp import bit_fields
-from tiledseg.io.file import check_opaque, exif_orientation, is_turned, rgb_of_cmyk, upright
+from tiledseg.io.file import check_one_page, check_opaque, exif_orientation, is_turned, rgb_of_cmyk, upright
+from tiledseg.io.metadata import pixel_size_of_density
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Kind, Reader, Request
+    from tiledseg.io.metadata import PixelSize
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {_GREY: 1, _COLOUR: 3, _PALETTE: 1, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}
 _DEPTHS = {1: {_GREY, _PALETTE}, 2: {_GREY, _PALETTE}, 4: {_GREY, _PALETTE}, 8: set(_SAMPLES)}
 _DEPTHS[16] = set(_SAMPLES) - {_PALETTE}
-_USED_BY_HEADER = {b"PLTE", b"tRNS", b"eXIf"}
+_METRE = 1  # the unit of pHYs
 _DEFLATE_RATIO = 1032  # the highest compression ratio of deflate
 _END_OF_JPEG, _SCAN_OF_JPEG = b"\xff\xd9", b"\xff\xda"
 _PROFILE = b"ICC_PROFILE\0"
@@ -71,6 +73,17 @@ def raster_shape(file: Reader, kind: Kind, max_pixels: int) -> tuple[int, ...]:
     return size if header.channels == 1 else (*size, 3)
 
 
+def raster_pixel_size(file: Reader, kind: Kind) -> PixelSize | None:
+    """Find the size of a px in the pHYs chunk of a PNG; other formats state print resolutions alone."""
+    if kind != "png":
+        return None
+    for name, at, length in _chunks(file):
+        if (name, length) == (b"pHYs", 9):
+            across, down, unit = struct.unpack(">IIB", file.take(at, length))
+            return pixel_size_of_density((down, across), 1e6) if unit == _METRE else None
+    return None
+
+
 def read_raster(file: Reader, kind: Kind, request: Request) -> AnyArray:
     """Read a PNG, JPEG, BMP or WebP."""
     file = file.whole(request.max_pixels)
@@ -84,9 +97,7 @@ def read_raster(file: Reader, kind: Kind, request: Request) -> AnyArray:
 
 def _check_request(file: Reader, header: _Header, request: Request) -> None:
     file.check_size(header.height, header.width, request.max_pixels)
-    if request.page:
-        got = f"a {_SHOWN[header.kind]}, which has one"
-        raise file.bad(f"have page {request.page}", got, "Leave `page` out.")
+    check_one_page(file, request, f"a {_SHOWN[header.kind]}")
     lossy = header.kind == "jpeg" or (header.kind == "webp" and file.take(12, 4) != b"VP8L")
     if request.purpose == "labels" and lossy:
         fix = "Export the labels as PNG or TIFF, or pass a threshold."
@@ -376,15 +387,3 @@ def _colours(data: bytes, order: str) -> AnyArray:
 
 _HEADERS = {"png": _png_header, "jpeg": _jpeg_header, "bmp": _bmp_header, "webp": _webp_header}
 _DECODERS = {"png": _decoded_png, "jpeg": _decoded_jpeg, "bmp": _decoded_bmp, "webp": _decoded_webp}
-
-
-def encode_png(pixels: AnyArray) -> bytes:
-    """Encode grey or RGB; raise a ValueError where OpenCV fails."""
-    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    try:
-        done, data = cv2.imencode(".png", ordered)
-    except cv2.error as error:
-        raise ValueError(error.err) from error
-    if not done or not data.size:
-        raise ValueError("nothing from OpenCV")
-    return data.tobytes()

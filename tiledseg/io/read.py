@@ -11,7 +11,8 @@ from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import MAX_PIXELS, Request, check_max_pixels, check_page, opened, sniff
 from tiledseg.io.open import is_npy, open_image
-from tiledseg.io.raster import raster_shape, read_raster
+from tiledseg.io.raster import raster_pixel_size, raster_shape, read_raster
+from tiledseg.io.slides import is_slide
 from tiledseg.io.tiff import read_tiff, tiff_shape
 from tiledseg.io.zarr import is_zarr
 
@@ -33,11 +34,11 @@ def read_image(  # noqa: PLR0913  what a file can hold several of
     level: int = 0,
     channels: int | Sequence[int] | None = None,
     at: Mapping[str, int] | None = None,
-    page: int | None = None,
+    page: int | str | None = None,
     max_pixels: int = MAX_PIXELS,
     alpha: Alpha = "refuse",
 ) -> npt.NDArray[np.generic]:
-    """Read an image from a PNG, JPEG, BMP, WebP, TIFF or ``.npy`` file, or a zarr.
+    """Read an image from a PNG, JPEG, BMP, WebP, TIFF or ``.npy`` file, a slide or a zarr.
 
     The format is recognised by the first bytes of the file, not by its suffix. The declared size is checked
     before memory is allocated for it. The orientation in Exif or in a TIFF tag is applied. A palette is
@@ -51,15 +52,16 @@ def read_image(  # noqa: PLR0913  what a file can hold several of
     Parameters
     ----------
     path : str or PathLike
-        A regular file.
+        A regular file, a zarr folder, or an address such as ``https://host/image.png``.
     level : int
         Which level of a pyramid: 0 for the image, 1 and up for its smaller copies.
     channels : int or sequence of int, optional
         The channels to read, from 0, in the order given; all where it is None.
     at : mapping, optional
         Place along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
-    page : int, optional
-        Which page of a TIFF to read, from 0; needed where there are several. Smaller copies of another page
+    page : int or str, optional
+        Which page of a TIFF to read, from 0; needed where there are several. Or an image beside the scan of
+        a slide, for example ``"label"`` or ``"macro"``. Smaller copies of another page
         (pyramids) do not count as images, but they are numbered too.
     max_pixels : int
         Limit on the height times width that the file declares, in px. Above 2**30, OpenCV's own limit, only
@@ -100,7 +102,7 @@ def read_mask(
     path: PathLike,
     threshold: float | None = 128,
     *,
-    page: int | None = None,
+    page: int | str | None = None,
     max_pixels: int = MAX_PIXELS,
     alpha: Alpha = "refuse",
     palette: Palette = "refuse",
@@ -116,7 +118,7 @@ def read_mask(
     threshold : float or None
         Stored values at or above it are foreground. None: the stored integers are the labels; a JPEG, which
         changes values, is then refused.
-    page : int, optional
+    page : int or str, optional
         Which page of a TIFF to read, from 0; needed where there are several.
     max_pixels : int
         Limit on the height times width that the file declares, in px.
@@ -176,7 +178,9 @@ def read_probs(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> FloatArray:
     return probs.reshape(*probs.shape[:2], -1)
 
 
-def image_shape(path: PathLike, *, page: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, ...]:
+def image_shape(
+    path: PathLike, *, page: int | str | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[int, ...]:
     """Read the shape of an image without decoding its pixels."""
     check_max_pixels(max_pixels)
     check_page(page)
@@ -191,12 +195,13 @@ def image_shape(path: PathLike, *, page: int | None = None, max_pixels: int = MA
         return raster_shape(file, kind, max_pixels)
 
 
-def read_pixel_size(path: PathLike, *, page: int | None = None) -> PixelSize | None:
+def read_pixel_size(path: PathLike, *, page: int | str | None = None) -> PixelSize | None:
     """Read the px size that a file states, without decoding its pixels; None where it states none."""
-    if not is_zarr(path_text(path)):
+    if not _is_array(path):
         with opened(path) as file:
-            if is_npy(file) or sniff(file) != "tiff":
-                return None
+            kind = sniff(file)
+            if kind != "tiff":
+                return raster_pixel_size(file, kind)
     with open_image(path, page=page, alpha="drop") as image:
         return image.pixel_size
 
@@ -213,11 +218,12 @@ def _pixels(path: PathLike, request: Request) -> AnyArray:
 
 
 def _is_array(path: PathLike) -> bool:
-    """Say whether a path is a zarr or an ``.npy``."""
-    if is_zarr(path_text(path)):
+    """Say whether a path is a zarr, an ``.npy`` or a slide, which are read by region."""
+    text = path_text(path)
+    if is_zarr(text):
         return True
     with opened(path) as file:
-        return is_npy(file)
+        return is_slide(file, text) or is_npy(file)
 
 
 def _array_pixels(path: PathLike, request: Request) -> AnyArray:

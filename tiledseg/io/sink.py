@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tiledseg._types import AnyArray, PathLike
-    from tiledseg.io.metadata import PixelSize
+    from tiledseg.io.metadata import PixelSize, Placement
     from tiledseg.io.partial import Partial
 
 _Part: TypeAlias = tuple[slice, slice]
@@ -45,6 +45,7 @@ def create_image(  # noqa: PLR0913  the metadata of a map
     *,
     labels: bool = False,
     pixel_size: PixelSize | None = None,
+    placement: Placement | None = None,
     names: Sequence[str] = (),
     provenance: Mapping[str, str] | None = None,
     fingerprint: Mapping[str, Any] | None = None,
@@ -68,6 +69,8 @@ def create_image(  # noqa: PLR0913  the metadata of a map
         Whether smaller levels take every second px (labels), or the mean of four.
     pixel_size : PixelSize, optional
         Height and width of a px of the map; None is written as unknown.
+    placement : Placement, optional
+        Where the map is; its tags of a GeoTIFF are written to a TIFF, its origin to an OME-Zarr.
     names : sequence of str
         Name of each channel.
     provenance : mapping, optional
@@ -117,7 +120,7 @@ def create_image(  # noqa: PLR0913  the metadata of a map
     levels = _level_shapes(whole[0], whole[1])
     levels = levels[:1] if kind is NpyStore else levels
     metadata = ImageMetadata(
-        levels, whole[2:], np.dtype(dtype), pixel_size, tuple(names), dict(provenance or {})
+        levels, whole[2:], np.dtype(dtype), pixel_size, tuple(names), dict(provenance or {}), placement
     )
     return ImageSink(path, metadata, kind, labels=labels, fingerprint=fingerprint)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Reader
-    from tiledseg.io.metadata import PixelSize
+    from tiledseg.io.metadata import PixelSize, Placement
 
 _CACHE_BYTES = 40 << 20
 _READ_BYTES = 1 << 20  # at once: more does not fit into the processor's cache
@@ -219,6 +219,7 @@ class Facts:
     levels: tuple[tuple[int, int], ...]  # height and width of the image and of its smaller copies
     level: int  # the level that is read
     identity: dict[str, Any]  # what `ImageSource.identity` shows
+    placement: Placement | None = None  # of the level that is read
 
 
 def region(key: object, shape: tuple[int, ...], fix: str) -> list[slice]:
@@ -252,6 +253,8 @@ class ImageSource:
         Height and width of the image and of its smaller copies.
     level : int
         The level that is read.
+    placement : Placement or None
+        Where the level is on earth, or in a larger space; None where the file does not state it.
     block_shape : tuple of int
         Height and width in px of a block that is decoded at once; (1, 1) where there are no blocks.
     identity : dict
@@ -273,6 +276,7 @@ class ImageSource:
         self.block_shape: tuple[int, int] = regions.block_shape
         self.name: str = facts.name
         self.pixel_size: PixelSize | None = facts.pixel_size
+        self.placement: Placement | None = facts.placement
         self.levels: tuple[tuple[int, int], ...] = facts.levels
         self.level: int = facts.level
         self.identity: dict[str, Any] = facts.identity

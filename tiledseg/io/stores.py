@@ -28,8 +28,8 @@ UNFINISHED = "tiledseg_unfinished"
 
 _DEFLATE_LEVEL = 4  # faster than any network, and maps are smooth
 _SAFE_CLASSIC = 4_000_000_000
-_ASCII, _SHORT, _LONG, _RATIONAL, _LONG8 = 2, 3, 4, 5, 16
-_SIZES = {_ASCII: 1, _SHORT: 2, _LONG: 4, _RATIONAL: 8, _LONG8: 8}
+_ASCII, _SHORT, _LONG, _RATIONAL, _DOUBLE, _LONG8 = 2, 3, 4, 5, 12, 16
+_SIZES = {_ASCII: 1, _SHORT: 2, _LONG: 4, _RATIONAL: 8, _DOUBLE: 8, _LONG8: 8}
 _DEFLATE, _BLACK_IS_ZERO, _REDUCED, _CENTIMETRE = 8, 1, 1, 3
 _FORMATS = {"u": 1, "i": 2, "f": 3}
 _UM_PER_CM = 10_000
@@ -202,6 +202,8 @@ class _TiffDirectories:
         }
         if plane == 0 and level == 0:
             tags[270] = (_ASCII, self._metadata.ome_xml() + b"\0")
+        if level == 0 and self._metadata.placement is not None:
+            tags |= {code: _values(kind, value) for code, kind, value in self._metadata.placement.geo}
         if subs:
             tags[330] = _numbers(pointer, subs)
         size = self._metadata.pixel_size
@@ -232,8 +234,14 @@ class _TiffDirectories:
 
 
 def _numbers(kind: int, values: object) -> tuple[int, bytes]:
-    form = {_SHORT: "<u2", _LONG: "<u4", _LONG8: "<u8"}[kind]
+    form = {_SHORT: "<u2", _LONG: "<u4", _LONG8: "<u8", _DOUBLE: "<f8"}[kind]
     return kind, np.asarray(values).astype(form).tobytes()
+
+
+def _values(kind: int, value: str | tuple[float, ...]) -> tuple[int, bytes]:
+    if isinstance(value, str):
+        return kind, value.encode("ascii", "replace") + b"\0"
+    return _numbers(kind, value)
 
 
 def _ratio(value: float) -> tuple[int, bytes]:

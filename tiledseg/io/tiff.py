@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ import tifffile
 from tiledseg._validate import listed
 from tiledseg.errors import FileError
 from tiledseg.io.file import is_turned, upright
-from tiledseg.io.metadata import PixelSize, is_ome, pixel_size_of
+from tiledseg.io.metadata import GEO_TYPES, PixelSize, Placement, geo_tags, is_ome, pixel_size_of
 from tiledseg.io.source import CachedBlocks, Facts, Selection, WholeImage, read_whole
 from tiledseg.io.tiff_checks import check_complete, check_metadata, check_page, directories_of, images_of
 from tiledseg.io.tiff_colours import colours_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tiledseg.io.file import Reader, Request
     from tiledseg.io.source import Regions
 
+_log = logging.getLogger("tiledseg")
 _LISTED = 8
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
 _SLIDES = {"svs", "ndpi", "scn", "bif", "philips", "avs", "qpi"}  # one series is the scan, the largest
@@ -45,8 +47,11 @@ def tiff_source(
         level = selection.level_of(file, len(sizes))
         size = image.pixel_size(sizes[0][0] / sizes[level][0], sizes[0][1] / sizes[level][1])
         turn = image.orientation(level)
+        place = image.placement(sizes[0][0] / sizes[level][0], sizes[0][1] / sizes[level][1])
         if turn == 1:
-            return image.regions(level), Facts(file.name, size, sizes, level, {})
+            return image.regions(level), Facts(file.name, size, sizes, level, {}, place)
+        if place is not None:
+            _log.warning("%s: its place on earth is left out, since the image is turned.", file.name)
         file.check_size(*sizes[level], selection.whole_pixels)
         pixels = upright(read_whole(image.regions(level)), turn)
         if is_turned(turn):
@@ -94,7 +99,10 @@ class _Image:
         opened = tifffile.TiffFile(file.handle, name="image", _multifile=False, is_ndtiff=False)
         self._tiff = stack.enter_context(opened)
         self._number: int | None = None  # of the image in the metadata
-        self.levels: list[list[Plane]] = self._of_series() if request.page is None else self._of_page()
+        page = request.page
+        self.levels: list[list[Plane]] = (
+            self._of_series(page) if page is None or isinstance(page, str) else self._of_page(page)
+        )
 
     def orientation(self, level: int) -> int:
         """Read the orientation tag of a level."""
@@ -108,6 +116,18 @@ class _Image:
         unit = int(page.tags.valueof(_RESOLUTION_UNIT, default=0) or 0)
         size = pixel_size_of(description, (resolution[0], resolution[1]), unit, self._number)
         return size and size.shrunk(down, across)
+
+    def placement(self, down: float, across: float) -> Placement | None:
+        """Read the place on earth, of a copy that is smaller by two factors."""
+        tags = self.levels[0][0].page.tags
+        try:
+            geo = geo_tags({code: tags.valueof(code) for code in GEO_TYPES}, down, across)
+        except (ValueError, TypeError):
+            _log.warning(
+                "%s: the tags of its place on earth cannot be read, and are left out.", self._file.name
+            )
+            return None
+        return Placement(geo=geo) if geo else None
 
     def regions(self, level: int) -> Regions:
         """Check the planes of a level, and open them for reading."""
@@ -131,9 +151,8 @@ class _Image:
             return raw
         return CachedBlocks(TiffBlocks(file, planes, colours[0], request, channels))
 
-    def _of_page(self) -> list[list[Plane]]:
+    def _of_page(self, number: int) -> list[list[Plane]]:
         """Find the page with the requested number, and its smaller copies."""
-        number = self._request.page or 0
         if number >= len(self._directories):
             fix = f"Pass page=0 to page={len(self._directories) - 1}."
             raise self._file.bad(f"have page {number}", f"{len(self._directories)} pages", fix)
@@ -159,9 +178,13 @@ class _Image:
             raise
         return list(self._tiff.series)
 
-    def _of_series(self) -> list[list[Plane]]:
+    def _of_series(self, name: str | None) -> list[list[Plane]]:
         """Find the requested planes by the metadata of their series."""
         series = self._series()
+        if name is not None:
+            image = self._named(name, series)
+            self._number = series.index(image)
+            return self._planes(image)
         images = [one for one in series if not _is_copy(one.keyframe)] or series
         if images[0].kind in _BY_SHAPE:
             pages = images_of(self._directories)
@@ -172,6 +195,15 @@ class _Image:
         image = self._scan(images)
         self._number = series.index(image)
         return self._planes(image)
+
+    def _named(self, name: str, series: list[tifffile.TiffPageSeries]) -> tifffile.TiffPageSeries:
+        """Find the image of a slide that has a name, as `label` or `macro`."""
+        word = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
+        found = [one for one in series if word.search(one.name)]
+        if len(found) != 1:
+            got = f"images named {[one.name for one in series]}"
+            raise self._file.bad(f"have one page {name!r}", got, "Pass the number of a page, from 0.")
+        return found[0]
 
     def _scan(self, images: list[tifffile.TiffPageSeries]) -> tifffile.TiffPageSeries:
         """Find the image of a slide; its label and its macro image are images, too."""

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import tifffile
 
 from tiledseg._storage import write_bytes
 from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError
-from tiledseg.io.raster import encode_png
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tiledseg._types import PathLike
+    from tiledseg._types import AnyArray, PathLike
+    from tiledseg.io.metadata import PixelSize, Placement
 
 _PNG, _TIFF = {".png"}, {".tif", ".tiff"}
+_UM_PER_CM = 10_000
+_METRE, _AFTER_HEADER = 1, 33  # of a PNG: the unit of pHYs, and the end of the first chunk
 _LOSSY = {".jpg", ".jpeg"}
 _LARGEST_PNG = 2**20  # OpenCV's
 
 
-def write_image(path: PathLike, image: npt.ArrayLike) -> None:
+def write_image(
+    path: PathLike,
+    image: npt.ArrayLike,
+    *,
+    pixel_size: PixelSize | None = None,
+    placement: Placement | None = None,
+) -> None:
     """Write an image as PNG or TIFF, by the suffix of the name; whole or not at all.
 
     Parameters
@@ -33,6 +44,10 @@ def write_image(path: PathLike, image: npt.ArrayLike) -> None:
         The target, ending in ``.png``, ``.tif`` or ``.tiff``. Missing folders are made.
     image : array_like
         (H, W) grey or (H, W, 3) RGB, uint8 or uint16.
+    pixel_size : PixelSize, optional
+        Height and width of a px in µm; where it is known, other programs read it from the file.
+    placement : Placement, optional
+        Where the image is on earth; written to a TIFF, as GeoTIFF.
 
     Raises
     ------
@@ -48,10 +63,17 @@ def write_image(path: PathLike, image: npt.ArrayLike) -> None:
     if pixels.size == 0 or (pixels.shape[2:] not in {(), (3,)} or pixels.ndim < 2):
         fix = "Write channels one by one, or three as RGB, channels last."
         raise invalid(ArrayError, "image", must="have shape (H, W) or (H, W, 3)", got=pixels.shape, fix=fix)
-    _write(path, pixels)
+    _write(path, pixels, pixel_size, placement)
 
 
-def write_mask(path: PathLike, labels: npt.ArrayLike, *, foreground: int | None = 255) -> None:
+def write_mask(
+    path: PathLike,
+    labels: npt.ArrayLike,
+    *,
+    foreground: int | None = 255,
+    pixel_size: PixelSize | None = None,
+    placement: Placement | None = None,
+) -> None:
     """Write labels as PNG or TIFF, by the suffix of the name; whole or not at all.
 
     Parameters
@@ -64,6 +86,10 @@ def write_mask(path: PathLike, labels: npt.ArrayLike, *, foreground: int | None 
         For masks of 0 and 1: the value from 1 to 255 that is stored for 1. With 255, other programs show the
         mask, and ``read_mask(path)`` reads it. None: the labels are stored unchanged;
         ``read_mask(path, threshold=None)`` reads them.
+    pixel_size : PixelSize, optional
+        Height and width of a px in µm; where it is known, other programs read it from the file.
+    placement : Placement, optional
+        Where the image is on earth; written to a TIFF, as GeoTIFF.
 
     Raises
     ------
@@ -88,13 +114,16 @@ def write_mask(path: PathLike, labels: npt.ArrayLike, *, foreground: int | None 
         must = f"be from 0 to {most} with foreground={foreground}"
         raise invalid(ArrayError, "labels", must=must, got=f"{lowest} to {highest}", fix=fix)
     stored = values.astype(np.uint8)
-    _write(path, stored if foreground is None else stored * np.uint8(foreground))
+    _write(path, stored if foreground is None else stored * np.uint8(foreground), pixel_size, placement)
 
 
 def write_probs(
     path: PathLike,
     probs: npt.ArrayLike,
     dtype: Literal["float16", "float32"] = "float16",
+    *,
+    pixel_size: PixelSize | None = None,
+    placement: Placement | None = None,
 ) -> None:
     """Write probabilities as a TIFF, compressed without loss; whole or not at all.
 
@@ -106,6 +135,10 @@ def write_probs(
         (H, W) or (H, W, K) floats, finite.
     dtype : {'float16', 'float32'}
         The stored dtype; float16 rounds probabilities by 0.00025 at most.
+    pixel_size : PixelSize, optional
+        Height and width of a px in µm; where it is known, other programs read it from the file.
+    placement : Placement, optional
+        Where the image is on earth; written to a TIFF, as GeoTIFF.
 
     Raises
     ------
@@ -133,7 +166,8 @@ def write_probs(
         fix = "Check the network's weights and inputs for NaN, or pass dtype='float32' for large values."
         raise invalid(ArrayError, "probs", must=f"be finite as {dtype}", got=got, fix=fix)
     _suffix(path, _TIFF)
-    write_bytes(path, _tiff(stored[..., 0] if stored.shape[2:] == (1,) else stored))
+    stored = stored[..., 0] if stored.shape[2:] == (1,) else stored
+    write_bytes(path, _tiff(stored, pixel_size, placement))
 
 
 def _suffix(path: PathLike, known: set[str]) -> str:
@@ -145,26 +179,36 @@ def _suffix(path: PathLike, known: set[str]) -> str:
     return suffix
 
 
-def _write(path: PathLike, pixels: npt.NDArray[Any]) -> None:
+def _write(path: PathLike, pixels: npt.NDArray[Any], size: PixelSize | None, place: Placement | None) -> None:
     suffix = _suffix(path, _PNG | _TIFF)
     native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-    write_bytes(path, _png(path, native) if suffix in _PNG else _tiff(native, predictor=2))
+    write_bytes(path, _png(path, native, size) if suffix in _PNG else _tiff(native, size, place, predictor=2))
 
 
-def _png(path: PathLike, pixels: npt.NDArray[Any]) -> bytes:
+def _png(path: PathLike, pixels: npt.NDArray[Any], size: PixelSize | None) -> bytes:
     if max(pixels.shape) > _LARGEST_PNG:
         must = f"have at most {_LARGEST_PNG} px along each axis as PNG"
         raise invalid(FileError, named(path), must=must, got=pixels.shape, fix="Write it as TIFF.")
     try:
-        return encode_png(pixels)
+        return _encoded_png(pixels, size)
     except ValueError as error:
         got, fix = str(error), "Write it as TIFF."
         raise invalid(FileError, named(path), must="be encoded as PNG", got=got, fix=fix) from None
 
 
-def _tiff(pixels: npt.NDArray[Any], *, predictor: int | None = None) -> memoryview:
+def _tiff(
+    pixels: npt.NDArray[Any],
+    size: PixelSize | None,
+    place: Placement | None,
+    *,
+    predictor: int | None = None,
+) -> memoryview:
     """Encode in memory, so that tifffile never writes to the disk itself."""
     buffer = io.BytesIO()
+    geo = [
+        (code, kind, 0 if isinstance(value, str) else len(value), value, True)
+        for code, kind, value in (place.geo if place else ())
+    ]
     tifffile.imwrite(
         buffer,
         pixels,
@@ -174,5 +218,25 @@ def _tiff(pixels: npt.NDArray[Any], *, predictor: int | None = None) -> memoryvi
         predictor=predictor,
         software="tiledseg",
         metadata=None,
+        extratags=geo,
+        resolution=None if size is None else (_UM_PER_CM / size.x, _UM_PER_CM / size.y),
+        resolutionunit=None if size is None else "CENTIMETER",
     )
     return buffer.getbuffer()
+
+
+def _encoded_png(pixels: AnyArray, size: PixelSize | None = None) -> bytes:
+    """Encode grey or RGB, with the size of a px; raise a ValueError where OpenCV fails."""
+    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    try:
+        done, data = cv2.imencode(".png", ordered)
+    except cv2.error as error:
+        raise ValueError(error.err) from error
+    if not done or not data.size:
+        raise ValueError("nothing from OpenCV")
+    encoded = data.tobytes()
+    if size is None or max(1e6 / size.x, 1e6 / size.y) >= 2**32 or min(1e6 / size.x, 1e6 / size.y) < 1:
+        return encoded
+    body = b"pHYs" + struct.pack(">IIB", round(1e6 / size.x), round(1e6 / size.y), _METRE)
+    chunk = struct.pack(">I", len(body) - 4) + body + zlib.crc32(body).to_bytes(4)
+    return encoded[:_AFTER_HEADER] + chunk + encoded[_AFTER_HEADER:]

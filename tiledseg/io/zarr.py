@@ -4,59 +4,76 @@ from __future__ import annotations
 
 import io
 import json
-from itertools import product
+from dataclasses import dataclass
+from itertools import product, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._validate import named
-from tiledseg.io.file import MARKS, Reader, state_of
-from tiledseg.io.metadata import pixel_size_of_scale
+from tiledseg.errors import TiledSegError
+from tiledseg.io.file import MARKS, Reader, check_one_page, state_of
+from tiledseg.io.metadata import Placement, micrometres, pixel_size_of_scale
+from tiledseg.io.remote import is_remote, is_remote_zarr, remote_store, shown_address
 from tiledseg.io.source import CachedBlocks, Facts
 from tiledseg.io.stores import UNFINISHED
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
+    from tiledseg.io.file import Request
     from tiledseg.io.metadata import PixelSize
     from tiledseg.io.source import Regions, Selection
 
 _LARGEST_CHUNK = 2**30
-_NAMES = {"y": "y", "height": "y", "row": "y", "x": "x", "width": "x", "column": "x"} | {
-    "c": "c", "s": "c", "channel": "c", "z": "z", "t": "t", "time": "t"
+_NAMES = {"y": "y", "height": "y", "row": "y", "rows": "y", "lat": "y", "latitude": "y", "northing": "y"} | {
+    "x": "x", "width": "x", "column": "x", "columns": "x", "col": "x", "lon": "x", "longitude": "x",
+    "easting": "x", "c": "c", "s": "c", "channel": "c", "channels": "c", "band": "c", "bands": "c",
+    "wavelength": "c", "z": "z", "depth": "z", "slice": "z", "t": "t", "time": "t",
 }  # fmt: skip
+_HOW = "Name its axes y, x and c (z, t) in dimension_names or the attribute _ARRAY_DIMENSIONS."
+_MOST_SERIES = 10_000
+_FEW = 4  # channels of a usual image
 
 
 def is_zarr(path: str) -> bool:
-    """Return whether a path is a folder that holds a zarr array or group."""
-    return any(Path(path, mark).is_file() for mark in MARKS)
+    """Return whether a path is a folder or an address that holds a zarr array or group."""
+    return is_remote_zarr(path) if is_remote(path) else any(Path(path, mark).is_file() for mark in MARKS)
 
 
-def zarr_source(path: str, selection: Selection) -> tuple[Regions, Facts]:
+def zarr_source(path: str, request: Request, selection: Selection) -> tuple[Regions, Facts]:
     """Open a zarr array, or a level of an OME-Zarr image."""
     zarr = extra("zarr", "zarr")
-    file = Reader(named(path), io.BytesIO(), 0)
+    file = Reader(named(shown_address(path)) if is_remote(path) else named(path), io.BytesIO(), 0)
+    check_one_page(file, request, "a zarr")
     try:
-        node = zarr.open(store=path, mode="r")
+        node = zarr.open(store=remote_store(path) if is_remote(path) else path, mode="r")
         attributes = dict(node.attrs)
+    except TiledSegError:
+        raise
+    except FileNotFoundError as error:
+        raise file.bad("exist", "no zarr metadata", "Check the address.") from error
     except Exception as error:  # zarr has no common error
         raise file.damaged(f"zarr metadata that cannot be read ({error})") from error
     if attributes.get(UNFINISHED):
         fix = "Resume the prediction that writes it, or delete it."
         raise file.bad("be finished", "an image that is still being written", fix)
     if isinstance(node, zarr.Array):
-        axes = _array_axes(file, node, attributes)
-        levels, size, level = [node], None, selection.level_of(file, 1)
+        image = _Multiscales(_array_axes(file, node, attributes), [node], [None], [None])
     else:
-        axes, levels, sizes_of_px = _multiscales(file, node, attributes)
-        level = selection.level_of(file, len(levels))
-        size = sizes_of_px[level]
-    y, x = axes.index("y"), axes.index("x")
-    sizes = tuple((int(array.shape[y]), int(array.shape[x])) for array in levels)
-    _check_array(file, levels[level])
-    blocks = _ZarrBlocks(file, Path(path, levels[level].path), levels[level], axes, selection)
-    return CachedBlocks(blocks), Facts(file.name, size, sizes, level, {"metadata": state_of(path)})
+        image = _multiscales(file, *_image_in(file, node, attributes))
+    level = selection.level_of(file, len(image.arrays))
+    y, x = image.axes.index("y"), image.axes.index("x")
+    sizes = tuple((int(array.shape[y]), int(array.shape[x])) for array in image.arrays)
+    _check_array(file, image.arrays[level])
+    folder = None if is_remote(path) else Path(path, image.arrays[level].path)
+    blocks = _ZarrBlocks(file, folder, image.arrays[level], image.axes, selection)
+    placement = image.origins[level] and Placement(origin=image.origins[level])
+    facts = Facts(
+        file.name, image.sizes[level], sizes, level, {"metadata": state_of(path)}, placement or None
+    )
+    return CachedBlocks(blocks), facts
 
 
 def _check_array(file: Reader, array: Any) -> None:  # noqa: ANN401
@@ -71,52 +88,158 @@ def _check_array(file: Reader, array: Any) -> None:  # noqa: ANN401
 
 
 def _array_axes(file: Reader, array: Any, attributes: dict[str, Any]) -> list[str]:  # noqa: ANN401
-    """Name the axes of a single array by its metadata, or else by its shape."""
+    """Name the axes of a single array by its metadata, or else by its shape where that is clear."""
     stated = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
-    if stated and len(stated) == array.ndim:
-        found = [_NAMES.get(str(name).lower(), "?") for name in stated]
-        if "y" in found and "x" in found and len(set(found)) == len(found) and "?" not in found:
-            return found
-    if array.ndim in {2, 3}:
-        return ["y", "x", "c"][: array.ndim]
-    fix = "Name its axes y, x and c (z, t) in dimension_names or _ARRAY_DIMENSIONS."
-    raise file.bad("have named axes y and x", f"axes {stated} of shape {array.shape}", fix)
+    stated = stated if isinstance(stated, list | tuple) and any(stated) else None
+    if stated is not None:
+        return _known_axes(file, [str(name) for name in stated], array.shape, _HOW)
+    if array.ndim == 2:
+        return ["y", "x"]
+    if array.ndim == 3:
+        first, *_, last = array.shape
+        if last <= _FEW < first or last < min(array.shape[:2]):
+            return ["y", "x", "c"]
+        got = f"shape {array.shape} without names, which could be (y, x, c) or (c, y, x)"
+        raise file.bad("have axes whose meaning is clear", got, _HOW)
+    raise file.bad("have named axes y and x", f"shape {array.shape} without names", _HOW)
 
 
-def _multiscales(
-    file: Reader,
-    group: Any,  # noqa: ANN401
-    attributes: dict[str, Any],
-) -> tuple[list[str], list[Any], list[PixelSize | None]]:
-    """Read the axes, arrays and px sizes of an OME-Zarr image."""
+def _known_axes(file: Reader, stated: list[str], shape: tuple[int, ...], fix: str) -> list[str]:
+    """Find what named axes are; another one may have one position only."""
+    found = [
+        _NAMES.get(name.lower(), f"?{name}" if length > 1 else name)
+        for name, length in zip(stated, shape, strict=False)
+    ]
+    unknown = any(name.startswith("?") for name in found)
+    clear = {"y", "x"} <= set(found) and len(set(found)) == len(found) == len(shape)
+    if unknown or not clear:
+        raise file.bad(
+            "have one axis y, one x, and others named c, z or t", f"axes {stated} of shape {shape}", fix
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Multiscales:
+    """An image: its axes, and array, px size and origin of each level."""
+
+    axes: list[str]
+    arrays: list[Any]
+    sizes: list[PixelSize | None]
+    origins: list[tuple[float, float] | None]  # (y, x) in µm
+
+
+def _image_in(file: Reader, group: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+    """Find the group of the one image, and its metadata of OME."""
     ome = attributes.get("ome", attributes)
-    images = ome.get("multiscales") if isinstance(ome, dict) else None
-    if not isinstance(images, list) or len(images) != 1:
-        got = "a group without one" if not images else f"{len(images)} of them"
-        fix = f"Name the array in it, one of {sorted(str(name) for name in group)[:8]}."
-        raise file.bad("hold an OME-Zarr image", got, fix)
+    ome = ome if isinstance(ome, dict) else {}
+    if ome.get("bioformats2raw.layout") and "multiscales" not in ome:
+        series = list(takewhile(group.__contains__, map(str, range(_MOST_SERIES))))
+        if len(series) != 1:
+            fix = f"Open one of them: {', '.join(f'{file.name}/{name}' for name in series[:4])}."
+            raise file.bad("hold one image", f"{len(series)} images", fix)
+        return _image_in(file, group[series[0]], dict(group[series[0]].attrs))
+    images = ome.get("multiscales")
+    if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], dict):
+        got = "a group without one" if not images else f"{images!r:.60}"
+        fix = f"Name the image in it, one of {_names_in(group)}."
+        raise file.bad("hold one OME-Zarr image", got, fix)
+    return group, images[0]
+
+
+def _names_in(group: Any) -> list[str]:  # noqa: ANN401
+    """List the first names in a group; a web server lists none."""
     try:
-        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in images[0]["axes"]]
-        names = [_NAMES.get(str(axis["name"]).lower(), "?") for axis in axes]
-        sets = images[0]["datasets"]
-        arrays = [group[str(one["path"])] for one in sets]
-        sizes = [_pixel_size(one, names, [str(axis.get("unit", "")) for axis in axes]) for one in sets]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return sorted(str(name) for name in group)[:8]
+    except Exception:  # noqa: BLE001  each store has its own errors
+        return []
+
+
+def _multiscales(file: Reader, group: Any, image: dict[str, Any]) -> _Multiscales:  # noqa: ANN401
+    """Read the axes, arrays, px sizes and origins of an OME-Zarr image."""
+    try:
+        stated = image.get("axes", ["t", "c", "z", "y", "x"])  # as up to version 0.2
+        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in stated]
+        units = [str(axis.get("unit", "")) for axis in axes]
+        arrays = [group[str(one["path"])] for one in image["datasets"]]
+        shape = arrays[0].shape if arrays else ()
+        names = _known_axes(file, [str(axis["name"]) for axis in axes], shape, "Correct its metadata.")
+        places = []
+        for one in image["datasets"]:
+            steps = [*one.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())]
+            places.append(_scale_and_translation(group, steps, len(names)))
+    except TiledSegError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise file.damaged(f"OME-Zarr metadata that cannot be read ({error!r})") from error
-    named_axes = "?" not in names and {"y", "x"} <= set(names)
-    if not arrays or not named_axes or any(array.ndim != len(names) for array in arrays):
+    if not arrays or any(getattr(array, "ndim", None) != len(names) for array in arrays):
         raise file.damaged(f"axes {names} for arrays of {[getattr(a, 'shape', '?') for a in arrays]}")
-    return names, arrays, sizes
+    plane = [names.index("y"), names.index("x")]
+    _check_levels(file, places, plane)
+    return _Multiscales(
+        names,
+        arrays,
+        [_pixel_size(place, plane, units) for place in places],
+        [_origin(place, plane, units) for place in places],
+    )
 
 
-def _pixel_size(dataset: dict[str, Any], axes: list[str], units: list[str]) -> PixelSize | None:
-    """Find the size of a px of a level in its scale."""
-    y, x = axes.index("y"), axes.index("x")
-    for transformation in dataset.get("coordinateTransformations", ()):
-        scale = transformation.get("scale", ()) if transformation.get("type") == "scale" else ()
-        if len(scale) == len(axes):
-            return pixel_size_of_scale((float(scale[y]), float(scale[x])), (units[y], units[x]))
-    return None
+_Place: TypeAlias = "tuple[AnyArray, AnyArray] | None"
+
+
+def _scale_and_translation(group: Any, steps: list[dict[str, Any]], count: int) -> _Place:  # noqa: ANN401
+    """Combine the transformations of a level, one after the other; None where a scale is not stated."""
+    scale, translation, known = np.ones(count), np.zeros(count), False
+    for step in steps:
+        kind = step["type"]
+        if kind == "identity":
+            continue
+        if kind not in {"scale", "translation"}:
+            return None  # a rotation, for example: a px has no height and width
+        values = np.asarray(step[kind] if kind in step else _vector(group[str(step["path"])], count), float)
+        if values.shape != (count,) or not np.isfinite(values).all():
+            raise ValueError(f"{kind} {values.tolist()} for {count} axes")
+        if kind == "scale":
+            scale, translation, known = scale * values, translation * values, True
+        else:
+            translation = translation + values
+    return (scale, translation) if known else None
+
+
+def _vector(array: Any, count: int) -> Any:  # noqa: ANN401
+    """Read the values of a transformation that are stored as an array."""
+    if tuple(array.shape) != (count,):
+        raise ValueError(f"a transformation of shape {array.shape} for {count} axes")
+    return array[:]
+
+
+def _check_levels(file: Reader, places: list[_Place], plane: list[int]) -> None:
+    """Refuse levels that begin elsewhere than the image, by more than one of their px."""
+    if places[0] is None:
+        return
+    for level, place in enumerate(places):
+        if place is None:
+            continue
+        apart = np.abs(place[1] - places[0][1])[plane]
+        if (apart > np.abs(place[0])[plane]).any():
+            got = f"level {level} at {place[1][plane].tolist()}, level 0 at {places[0][1][plane].tolist()}"
+            raise file.bad("have levels that begin at one place", got, "Correct the translations.")
+
+
+def _pixel_size(place: _Place, plane: list[int], units: list[str]) -> PixelSize | None:
+    if place is None:
+        return None
+    (y, x), (down, across) = place[0][plane], (units[axis] for axis in plane)
+    return pixel_size_of_scale((float(y), float(x)), (down, across))
+
+
+def _origin(place: _Place, plane: list[int], units: list[str]) -> tuple[float, float] | None:
+    """Find where a level begins, in µm; None where it begins at 0, or the unit is not known."""
+    lengths = [micrometres(units[axis]) for axis in plane]
+    if place is None or 0 in lengths or not place[1][plane].any():
+        return None
+    y, x = (float(place[1][axis]) * length for axis, length in zip(plane, lengths, strict=True))
+    return y, x
 
 
 class _ZarrBlocks:
@@ -125,15 +248,15 @@ class _ZarrBlocks:
     def __init__(
         self,
         file: Reader,
-        folder: Path,
+        folder: Path | None,
         array: Any,  # noqa: ANN401
         axes: list[str],
         selection: Selection,
     ) -> None:
         self._file, self._array, self._axes, self._folder = file, array, axes, folder
         lengths = dict(zip(axes, (int(length) for length in array.shape), strict=True))
-        others = {axis: length for axis, length in lengths.items() if axis not in {"y", "x", "c"}}
-        self._at = selection.plane_of(file, others)
+        others = {axis: length for axis, length in lengths.items() if axis in {"z", "t"}}
+        self._at = dict.fromkeys(set(axes) - set("yxczt"), 0) | selection.plane_of(file, others)
         self._channels = selection.channels_of(file, lengths.get("c", 1))
         count = lengths.get("c", 1) if self._channels is None else len(self._channels)
         self._drop = "c" in lengths and count == 1
@@ -150,7 +273,8 @@ class _ZarrBlocks:
             "x": slice(column * wide, min((column + 1) * wide, self.shape[1])),
         }
         key = tuple(where.get(axis, self._at.get(axis, slice(None))) for axis in self._axes)
-        self._check_files(key)
+        if self._folder is not None:
+            self._check_files(self._folder, key)
         try:
             found = np.asarray(self._array[key])
         except Exception as error:  # codecs and stores have no common error
@@ -164,7 +288,7 @@ class _ZarrBlocks:
             found = found[..., 0]
         return np.ascontiguousarray(found, self.dtype)
 
-    def _check_files(self, key: tuple[slice | int, ...]) -> None:
+    def _check_files(self, folder: Path, key: tuple[slice | int, ...]) -> None:
         """Refuse chunks that are pipes or devices, for which zarr would wait."""
         ranges = []
         sizes = self._array.shards or self._array.chunks
@@ -172,7 +296,7 @@ class _ZarrBlocks:
             start, stop = (part, part + 1) if isinstance(part, int) else part.indices(length)[:2]
             ranges.append(range(start // size, -(-stop // size)))
         for coordinates in product(*ranges):
-            chunk = self._folder / self._array.metadata.encode_chunk_key(coordinates)
+            chunk = folder / self._array.metadata.encode_chunk_key(coordinates)
             if chunk.exists() and not chunk.is_file():
                 got = f"{named(chunk)}, which is a folder, a pipe or a device"
                 raise self._file.bad("have regular files as chunks", got, "Copy or export it again.")

@@ -19,7 +19,7 @@ from tiledseg._version import __version__
 from tiledseg.config import PredictConfig, TilingConfig
 from tiledseg.engine import Network
 from tiledseg.errors import TiledSegError
-from tiledseg.io import find_images, open_image
+from tiledseg.io import as_path, find_images, open_image
 from tiledseg.predict.dask import check_client, count_classes, spread
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import run_plan
@@ -161,7 +161,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     """
     config = settings_of(PredictConfig, config, "config")
     tiling = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
-    roots, folder = [Path(one) for one in path_texts(inputs, "inputs")], Path(path_text(output, "output"))
+    roots, folder = [as_path(one) for one in path_texts(inputs, "inputs")], Path(path_text(output, "output"))
     files = find_images(roots, recursive=config.recursive)
     targets = {path: targets_of(path, roots, folder, config) for path in files}
     check_targets(targets, config)
@@ -318,4 +318,4 @@ def _predicted(
         image.check_unchanged()
     if sink.whole is None:
         return targets
-    return written_at_the_end(targets, np.asarray(pixels), sink.whole, threshold, config)
+    return written_at_the_end(targets, image, np.asarray(pixels), sink.whole, threshold, config)

@@ -140,6 +140,7 @@ class ProductSink:
                     map_dtype("labels", self.shape[2]) if labels else np.float32,
                     labels=labels,
                     pixel_size=self._image.pixel_size,
+                    placement=self._image.placement,
                     provenance=provenance,
                     fingerprint=None if fingerprint is None else {**fingerprint, "product": what},
                 )
@@ -170,6 +171,7 @@ class ProductSink:
 
 def written_at_the_end(
     targets: Mapping[Product, Path],
+    source: ImageSource,
     image: AnyArray,
     probs: FloatArray,
     threshold: float | AutoThreshold,
@@ -180,17 +182,18 @@ def written_at_the_end(
     if config.blur:
         probs = blurred(probs, config.blur)
     labels = _labels(probs, threshold)
+    place: dict[str, Any] = {"pixel_size": source.pixel_size, "placement": source.placement}
     for what, target in targets.items():
         if is_streamed(what, config):
             continue
         if what == "mask":
-            write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None)
+            write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None, **place)
         elif what == "probs":
-            write_probs(target, probs, dtype=config.probs_dtype)
+            write_probs(target, probs, dtype=config.probs_dtype, **place)
         elif what == "coloured":
-            write_image(target, _painted(labels, config))
+            write_image(target, _painted(labels, config), **place)
         else:
-            write_image(target, overlay(image, labels, limits=_limits(image)))
+            write_image(target, overlay(image, labels, limits=_limits(image)), **place)
         written[what] = target
     return written
 

@@ -1,0 +1,197 @@
+"""Zarr: axes by name, and the coordinate transformations of OME-NGFF."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tiledseg.errors import FileError
+from tiledseg.io import PixelSize, create_image, open_image, read_image
+
+zarr = pytest.importorskip("zarr")
+
+rng = np.random.default_rng(0)
+CUBE = rng.integers(0, 256, (5, 40, 60), np.uint8)
+
+
+def array(path, shape=CUBE.shape, names=None, zarr_format=3, pixels=CUBE):
+    options = {"dimension_names": names} if zarr_format == 3 else {}
+    made = zarr.create_array(
+        path,
+        shape=shape,
+        dtype="u1",
+        chunks=tuple(min(16, n) for n in shape),
+        zarr_format=zarr_format,
+        **options,
+    )
+    made[...] = pixels.reshape(shape)
+    return made
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("band", "y", "x"), ("c", "Y", "X"), ("channel", "row", "column"), ("bands", "latitude", "longitude")],
+)
+def test_named_axes_are_read_by_their_names(tmp_path, names):
+    array(tmp_path / "a.zarr", names=names)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.zarr"), np.moveaxis(CUBE, 0, 2))
+    made = array(tmp_path / "b.zarr", zarr_format=2)
+    made.attrs["_ARRAY_DIMENSIONS"] = list(names)  # as xarray writes it
+    np.testing.assert_array_equal(read_image(tmp_path / "b.zarr"), np.moveaxis(CUBE, 0, 2))
+
+
+def test_z_is_chosen_by_at_and_an_unknown_axis_of_one_position_is_left_out(tmp_path):
+    array(tmp_path / "a.zarr", names=("z", "y", "x"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.zarr", at={"z": 3}), CUBE[3])
+    with pytest.raises(FileError, match="5 positions along z"):
+        read_image(tmp_path / "a.zarr")
+    array(tmp_path / "b.zarr", shape=(1, *CUBE.shape), names=("scene", "z", "y", "x"))
+    np.testing.assert_array_equal(read_image(tmp_path / "b.zarr", at={"z": 3}), CUBE[3])
+
+
+@pytest.mark.parametrize(
+    "names", [("plane", "y", "x"), ("c", "y", "column2"), ("x", "y", "x"), ("a", "b", "c")]
+)
+def test_names_that_say_nothing_are_an_error_that_shows_them(tmp_path, names):
+    array(tmp_path / "a.zarr", names=names)
+    with pytest.raises(FileError, match=rf"{names[0]}.*shape \(5, 40, 60\).*dimension_names"):
+        open_image(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 40, 60), (3, 40, 100), (40, 5, 60), (20, 20, 30), (30, 20, 20), (4, 4, 750)]
+)
+def test_unnamed_axes_that_could_be_read_in_two_ways_name_both(tmp_path, shape):
+    array(tmp_path / "a.zarr", shape=shape, pixels=CUBE)
+    with pytest.raises(FileError, match=r"\(y, x, c\) or \(c, y, x\).*_ARRAY_DIMENSIONS"):
+        open_image(tmp_path / "a.zarr")
+    zarr.open_array(tmp_path / "a.zarr", mode="r+").attrs["_ARRAY_DIMENSIONS"] = ["c", "y", "x"]
+    assert read_image(tmp_path / "a.zarr").shape == (*shape[1:], shape[0])
+
+
+@pytest.mark.parametrize("shape", [(40, 60, 5), (100, 40, 3), (60, 100, 2), (3000, 4)])
+def test_unnamed_axes_that_are_clear_are_channels_last(tmp_path, shape):
+    array(tmp_path / "a.zarr", shape=shape, pixels=CUBE.ravel()[: int(np.prod(shape))])
+    assert read_image(tmp_path / "a.zarr").shape == shape
+
+
+def ome(path, datasets, *, overall=(), version="0.5", units=("micrometer", "micrometer"), sizes=((40, 60),)):
+    group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
+    listed = []
+    for level, (steps, size) in enumerate(zip(datasets, sizes, strict=True)):
+        names = {"dimension_names": ("y", "x")} if version == "0.5" else {}
+        group.create_array(str(level), data=CUBE[0][: size[0], : size[1]].copy(), chunks=(16, 16), **names)
+        listed.append({"path": str(level), "coordinateTransformations": steps})
+    axes = [
+        {"name": n, "type": "space"} | ({"unit": u} if u else {}) for n, u in zip("yx", units, strict=True)
+    ]
+    image = {"axes": axes, "datasets": listed, "version": version, "name": "a"}
+    image |= {"coordinateTransformations": list(overall)} if overall else {}
+    if version == "0.5":
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    else:
+        group.attrs["multiscales"] = [image]
+    return group
+
+
+def scale(y, x):
+    return {"type": "scale", "scale": [y, x]}
+
+
+def translation(y, x):
+    return {"type": "translation", "translation": [y, x]}
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize(
+    ("steps", "overall", "size", "origin"),
+    [
+        ([scale(0.5, 0.25)], [], (0.5, 0.25), None),
+        ([scale(0.5, 0.25)], [scale(2, 4)], (1.0, 1.0), None),
+        ([scale(0.5, 0.25), translation(10, 20)], [], (0.5, 0.25), (10, 20)),
+        ([scale(0.5, 0.25), translation(10, 20)], [scale(2, 2), translation(1, 0)], (1.0, 0.5), (21, 40)),
+        ([{"type": "identity"}, scale(3, 3)], [{"type": "identity"}], (3, 3), None),
+        ([scale(1, 1)], [{"type": "rotation", "angle": 3}], None, None),
+        ([{"type": "identity"}], [], None, None),
+    ],
+)
+def test_all_transformations_count_for_the_size_of_a_px(tmp_path, version, steps, overall, size, origin):
+    ome(tmp_path / "a.zarr", [steps], overall=overall, version=version)
+    with open_image(tmp_path / "a.zarr") as image:
+        assert image.pixel_size == (size and PixelSize(*size))
+        assert (image.placement and image.placement.origin) == origin
+
+
+def test_a_transformation_may_be_stored_as_an_array(tmp_path):
+    group = ome(tmp_path / "a.zarr", [[{"type": "scale", "path": "extra/scale"}]])
+    group.create_array("extra/scale", data=np.array([0.5, 0.25]))
+    with open_image(tmp_path / "a.zarr") as image:
+        assert image.pixel_size == PixelSize(0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("units", "size"),
+    [
+        (("nanometer", "millimeter"), (0.5e-3, 250.0)),
+        (("angstrom", "meter"), (0.5e-4, 0.25e6)),
+        ((None, None), None),
+    ],
+)
+def test_units_count(tmp_path, units, size):
+    ome(tmp_path / "a.zarr", [[scale(0.5, 0.25)]], units=units)
+    with open_image(tmp_path / "a.zarr") as image:
+        found = image.pixel_size
+        assert (found and (found.y, found.x)) == (size and pytest.approx(size))
+
+
+def test_levels_have_their_own_px_size_and_begin_where_the_image_begins(tmp_path):
+    steps = [[scale(0.5, 0.5)], [scale(1, 1), translation(0.25, 0.25)]]
+    ome(tmp_path / "a.zarr", steps, sizes=((40, 60), (20, 30)))
+    with open_image(tmp_path / "a.zarr", level=1) as image:
+        assert (image.levels, image.pixel_size) == (((40, 60), (20, 30)), PixelSize(1, 1))
+    steps[1][1] = translation(0, 7)
+    ome(tmp_path / "b.zarr", steps, sizes=((40, 60), (20, 30)))
+    with pytest.raises(FileError, match=r"level 1 at \[0.0, 7.0\], level 0 at \[0.0, 0.0\]"):
+        open_image(tmp_path / "b.zarr")
+
+
+@pytest.mark.parametrize(
+    "steps", [[{"type": "scale", "scale": [1]}], [{"scale": [1, 1]}], [scale(1, float("nan"))]]
+)
+def test_damaged_transformations_are_refused(tmp_path, steps):
+    ome(tmp_path / "a.zarr", [[scale(1, 1)]])
+    metadata = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())
+    image = metadata["attributes"]["ome"]["multiscales"][0]
+    image["datasets"][0]["coordinateTransformations"] = steps
+    (tmp_path / "a.zarr" / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(FileError, match="OME-Zarr metadata that cannot be read"):
+        open_image(tmp_path / "a.zarr")
+
+
+def test_the_origin_is_written_to_the_map(tmp_path):
+    ome(tmp_path / "a.zarr", [[scale(0.5, 0.25), translation(10, 20)]])
+    with open_image(tmp_path / "a.zarr") as image:
+        options = {"pixel_size": image.pixel_size, "placement": image.placement}
+    with create_image(tmp_path / "map.ome.zarr", (40, 60), np.uint8, labels=True, **options) as out:
+        out[:] = CUBE[0]
+    with open_image(tmp_path / "map.ome.zarr") as image:
+        assert image.pixel_size == PixelSize(0.5, 0.25)
+        assert image.placement.origin == (10, 20)
+
+
+def test_the_one_image_of_bioformats2raw_is_opened_and_several_are_named(tmp_path):
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    ome(tmp_path / "a.zarr" / "0", [[scale(0.5, 0.25)]], version="0.4")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.zarr"), CUBE[0])
+    ome(tmp_path / "a.zarr" / "1", [[scale(0.5, 0.25)]], version="0.4")
+    with pytest.raises(FileError, match=r"2 images.*a\.zarr/0, .*a\.zarr/1"):
+        open_image(tmp_path / "a.zarr")
+
+
+def test_a_zarr_has_one_page(tmp_path):
+    array(tmp_path / "a.zarr", shape=(40, 60), pixels=CUBE[0])
+    with pytest.raises(FileError, match="have page 1"):
+        open_image(tmp_path / "a.zarr", page=1)
