@@ -255,7 +255,6 @@ REPORT: list[Row] = [
     (lambda: report.mask_row("a", "", None, MASK, thumb_px=9), ArrayError, "numpy.asarray"),
     (lambda: report.mask_row("a", "", IMAGE, MASK[1:], thumb_px=9), ArrayError, "one label for each px"),
     (lambda: report.contact_sheet("a", 5), SettingError, "mask_row"),
-    (lambda: objects.cells_of(None), ArrayError, "numpy.asarray"),
     (lambda: export.write_geojson("x", None), ArrayError, "numpy.asarray"),
     (lambda: export.write_geojson("x", MASK, names=5), SettingError, "Pass str"),
     (lambda: export.write_geojson("x", MASK, names=[5]), SettingError, "Pass str"),

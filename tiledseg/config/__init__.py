@@ -34,7 +34,7 @@ from tiledseg.config.data import (
 )
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from tiledseg.config.evaluate import EvaluateConfig, EvaluateJobConfig
-from tiledseg.config.export import ExportConfig
+from tiledseg.config.export import ExportConfig, ExportFormat, ObjectType
 from tiledseg.config.founding import import_founding
 from tiledseg.config.losses import (
     BasnetConfig,
@@ -112,6 +112,7 @@ __all__ = [
     "EvaluateConfig",
     "EvaluateJobConfig",
     "ExportConfig",
+    "ExportFormat",
     "FlipConfig",
     "FocalConfig",
     "FocalTverskyConfig",
@@ -126,6 +127,7 @@ __all__ = [
     "MultiResUNetConfig",
     "NetworkConfig",
     "NoiseConfig",
+    "ObjectType",
     "ObjectsConfig",
     "PadMode",
     "PlateauConfig",

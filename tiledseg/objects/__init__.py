@@ -2,6 +2,15 @@
 
 from tiledseg.objects.collect import ObjectBatch
 from tiledseg.objects.labels import Objects, ObjectsSink, label_objects
-from tiledseg.objects.outlines import Cell, cells_of
+from tiledseg.objects.outlines import Corners, Outlines, Shapes, bands_of
 
-__all__ = ["Cell", "ObjectBatch", "Objects", "ObjectsSink", "cells_of", "label_objects"]
+__all__ = [
+    "Corners",
+    "ObjectBatch",
+    "Objects",
+    "ObjectsSink",
+    "Outlines",
+    "Shapes",
+    "bands_of",
+    "label_objects",
+]

@@ -107,7 +107,7 @@ class RunJoiner:
 
     def feed(self, band: AnyArray, marks: AnyArray | None = None) -> _Band:
         """Take the next rows of a map of labels, (h, W); return row, x0 and x1 of the runs that count."""
-        start, length, label = _runs_of(band, background=self._holes)
+        start, length, label = runs_of(band, background=self._holes)
         mark = label if marks is None else marks.ravel()[start]
         if self._joined:
             label = np.where(label > 0, self._joined, 0)
@@ -142,7 +142,7 @@ class RunJoiner:
         """Join what bands have in common, fill holes, and number the components in reading order."""
         later = np.concatenate([_no_ints(), *(ids for ids, _ in self._united)])
         earlier = np.concatenate([_no_ints(), *(ids for _, ids in self._united)])
-        root = _least_of_component(self._n_ids, later, earlier)
+        root = least_connected(self._n_ids, later, earlier)
         is_root = root == np.arange(self._n_ids)
         number = (np.cumsum(is_root) - 1)[root]
         label = np.concatenate([_no_ints(), *self._labels])[is_root]
@@ -168,7 +168,7 @@ class RunJoiner:
     def _numbered(self, known: _Ints, links: _Links, labels: _Ints) -> tuple[_Ints, _Ints]:
         """Return the id of each run of a band and its root in it, and note which earlier ids are one."""
         same = links.same_label()
-        root = _least_of_component(len(labels), links.later[same], links.earlier[same])
+        root = least_connected(len(labels), links.later[same], links.earlier[same])
         new = root == np.arange(len(labels))
         new[: len(known)] = False
         ids = np.empty(len(labels), np.int64)
@@ -260,7 +260,7 @@ def _no_ints() -> _Ints:
     return np.empty(0, np.int64)
 
 
-def _runs_of(band: AnyArray, *, background: bool) -> tuple[_Ints, _Ints, _Ints]:
+def runs_of(band: AnyArray, *, background: bool) -> tuple[_Ints, _Ints, _Ints]:
     """Return the place of the first px, the length and the label of each run."""
     changes = np.empty(band.shape, bool)
     changes[:, 0] = True
@@ -274,7 +274,7 @@ def _runs_of(band: AnyArray, *, background: bool) -> tuple[_Ints, _Ints, _Ints]:
     return start, length, label
 
 
-def _least_of_component(n: int, later: _Ints, earlier: _Ints) -> _Ints:
+def least_connected(n: int, later: _Ints, earlier: _Ints) -> _Ints:
     """Return the least node that each of n nodes is connected with."""
     # The least root hooks the larger ones, then each node points at its root: both for all nodes at once.
     parent = np.arange(n)
