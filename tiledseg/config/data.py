@@ -284,7 +284,8 @@ class Record(Config):
     @model_validator(mode="after")
     def _paths(self) -> Self:
         # tiles are written to folders and files of these names
-        check_component(self.name, "name", "Rename the file, or write the manifest again.")
+        for part in self.name.split("/"):  # of images in several folders
+            check_component(part, "name", "Rename the file, or write the manifest again.")
         if self.split:
             check_component(self.split, "split", "Name splits as in train, valid, test.")
         for path in (self.name, self.image, *self.masks):

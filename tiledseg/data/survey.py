@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from tiledseg.errors import FileError
 from tiledseg.io import find_images, image_shape, stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tiledseg._types import PathLike
     from tiledseg.data.pairs import ProblemKind
@@ -152,8 +153,27 @@ def _segpc(config: DataConfig) -> _Found:
 def _table(config: DataConfig) -> _Found:
     """Read a table with the columns image and mask; paths are relative to it."""
     path = Path(config.path or "")
+    rows = list(_named_files(path))
+    name_of = _path_name if len({Path(image).parent for image, _ in rows}) > 1 else stem_of
     pairs: dict[str, Pair] = {}
     problems: dict[str, Problem] = {}
+    for image, mask in rows:
+        name = name_of(image)
+        if name in pairs:
+            problems[name] = Problem("same stem", name, f"both {pairs[name].image} and {image}.")
+        pairs[name] = Pair(name, path.parent / image, path.parent / mask, **_reading(config))
+    return [pair for name, pair in pairs.items() if name not in problems], list(problems.values())
+
+
+def _path_name(image: str) -> str:
+    """Name an image by its path without suffix; images of several folders may share a stem."""
+    place = Path(os.path.normpath(image)).parent
+    folders = [part for part in place.parts if part not in {place.anchor, ".."}]
+    return "/".join([*folders, stem_of(image)])
+
+
+def _named_files(path: Path) -> Iterator[tuple[str, str]]:
+    """Iterate over image and mask of each row of a table."""
     for line, row in enumerate(_rows(path), 2):
         image, mask = row.get("image"), row.get("mask")
         if not image or not mask or None in row:
@@ -164,11 +184,7 @@ def _table(config: DataConfig) -> _Found:
                 got=",".join(str(value) for value in row.values()),
                 fix="Fill both columns; put names with commas in quotes.",
             )
-        stem = stem_of(image)
-        if stem in pairs:
-            problems[stem] = Problem("same stem", stem, f"both {pairs[stem].image} and {image}.")
-        pairs[stem] = Pair(stem, path.parent / image, path.parent / mask, **_reading(config))
-    return [pair for stem, pair in pairs.items() if stem not in problems], list(problems.values())
+        yield image, mask
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -168,11 +168,13 @@ class PrecomputedMaps:
 
 
 def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
-    """Find the map of each pair in a folder, by its name."""
+    """Find the map of each pair in a folder, by its name; in folders within it where names are paths."""
     wanted = as_pairs(pairs, "pairs")
+    deep = any("/" in pair.name for pair in wanted)
     files: dict[str, list[Path]] = {}
-    for path in find_images([folder]):
-        files.setdefault(stem_of(path), []).append(path)
+    for path in find_images([folder], recursive=deep):
+        place = path.parent.relative_to(path_text(folder)).parts if deep else ()
+        files.setdefault("/".join([*place, stem_of(path)]), []).append(path)
     for pair in wanted:
         found = files.get(pair.name, [])
         if len(found) != 1:
