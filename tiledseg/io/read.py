@@ -10,6 +10,7 @@ import numpy as np
 from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import MAX_PIXELS, Request, check_max_pixels, check_page, opened, sniff
+from tiledseg.io.ome_files import ome_files
 from tiledseg.io.open import is_npy, open_image
 from tiledseg.io.raster import raster_pixel_size, raster_shape, read_raster
 from tiledseg.io.slides import is_slide
@@ -185,7 +186,7 @@ def image_shape(
     check_max_pixels(max_pixels)
     check_page(page)
     request = Request(page, max_pixels, "drop")
-    if _is_array(path):
+    if _is_by_region(path, page):
         with open_image(path, page=page, max_pixels=max_pixels) as image:
             return image.shape
     with opened(path) as file:
@@ -197,7 +198,7 @@ def image_shape(
 
 def read_pixel_size(path: PathLike, *, page: int | str | None = None) -> PixelSize | None:
     """Read the px size that a file states, without decoding its pixels; None where it states none."""
-    if not _is_array(path):
+    if not _is_by_region(path, page):
         with opened(path) as file:
             kind = sniff(file)
             if kind != "tiff":
@@ -210,24 +211,25 @@ def _pixels(path: PathLike, request: Request) -> AnyArray:
     """Read a file as the request says."""
     check_max_pixels(request.max_pixels)
     check_page(request.page)
-    if _is_array(path):
+    if _is_by_region(path, request.page):
         return _array_pixels(path, request)
     with opened(path) as file:
         kind = sniff(file)
         return read_tiff(file, request) if kind == "tiff" else read_raster(file, kind, request)
 
 
-def _is_array(path: PathLike) -> bool:
-    """Say whether a path is a zarr, an ``.npy`` or a slide, which are read by region."""
+def _is_by_region(path: PathLike, page: int | str | None) -> bool:
+    """Say whether a path is an array, a slide or an image of several files, which are read by region."""
     text = path_text(path)
     if is_zarr(text):
         return True
     with opened(path) as file:
-        return is_slide(file, text) or is_npy(file)
+        several = page is None and ome_files(file, text) is not None
+        return several or is_slide(file, text) or is_npy(file)
 
 
 def _array_pixels(path: PathLike, request: Request) -> AnyArray:
-    with open_image(path, page=request.page, max_pixels=request.max_pixels) as image:
+    with open_image(path, page=request.page, max_pixels=request.max_pixels, alpha=request.alpha) as image:
         pixels = np.asarray(image)
     if request.purpose == "probs" and pixels.dtype.kind != "f":
         fix = "Read it with read_image."

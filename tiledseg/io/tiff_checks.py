@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MOST_PAGES = 2**16
 _MOST_TAGS = 4096
 _MOST_LEVELS = 64
+_DESCRIPTION, _ASCII, _MOST_TEXT = 270, 2, 1 << 26  # bytes
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _SUBIFDS = 254, 256, 257, 330
 _INLINE = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
 _REDUCED_OR_MASK = 0b101
@@ -135,6 +136,21 @@ def _tags(form: _Form, entries: bytes) -> Iterator[tuple[int, int, int]]:
     for at in range(0, len(entries), form.entry):
         tag, kind = struct.unpack_from(f"{form.order}HH", entries, at)
         yield tag, kind, at
+
+
+def first_description(file: Reader) -> str:
+    """Read the description of the first page; an empty text where there is none."""
+    form, offset = _form(file)
+    entries = _entries(file, form, offset)
+    wide = struct.calcsize(f"={form.offset}")
+    for tag, kind, at in _tags(form, entries):
+        if (tag, kind) == (_DESCRIPTION, _ASCII):
+            count, place = struct.unpack_from(f"{form.order}{form.offset * 2}", entries, at + 4)
+            if count > _MOST_TEXT:
+                raise file.damaged(f"a description of {count} bytes")
+            data = entries[at + form.value :][:count] if count <= wide else file.take(place, count)
+            return data.rstrip(b"\0").decode("utf-8", "replace")
+    return ""
 
 
 def check_complete(file: Reader, page: tifffile.TiffPage) -> None:
