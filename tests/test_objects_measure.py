@@ -83,13 +83,6 @@ def test_one_px_has_no_perimeter_and_no_circularity():
     assert np.isnan(table["circularity"]).all()
 
 
-def test_the_table_becomes_a_data_frame():
-    pytest.importorskip("pandas")
-    frame = label_objects(np.array([[1, 0, 2]])).to_pandas()
-    assert frame.index.tolist() == [1, 2]
-    assert frame["class"].tolist() == [1, 2]
-
-
 def test_columns_in_micrometres_equal_those_of_scikit_image_with_spacing():
     mask = blobs(3, 0.3)
     objects = label_objects(mask, pixel_size=PixelSize(0.5, 0.8))

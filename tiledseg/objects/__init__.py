@@ -1,8 +1,9 @@
 """The objects of a map: labels, measurements, outlines."""
 
 from tiledseg.objects.collect import ObjectBatch
-from tiledseg.objects.labels import Objects, ObjectsSink, label_objects
+from tiledseg.objects.labels import ObjectsSink, label_objects
 from tiledseg.objects.outlines import Corners, Outlines, Shapes, bands_of
+from tiledseg.objects.table import Objects
 
 __all__ = [
     "Corners",

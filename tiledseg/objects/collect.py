@@ -19,6 +19,7 @@ from tiledseg.objects.measure import (
     outline_px,
 )
 from tiledseg.objects.runs import chunks, painted
+from tiledseg.objects.spool import zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,7 +135,7 @@ class Collector:
                 rows |= {f"{name}_{key}": column for key, column in one.of(objects).items()}
         for name, column in rows.items():
             if name not in self.table:
-                self.table[name] = np.empty(len(self._found), column.dtype)
+                self.table[name] = zeros(len(self._found), column.dtype)
             self.table[name][objects] = column
         if self._each is not None and len(objects):
             self._each(ObjectBatch(rows, first, *runs))

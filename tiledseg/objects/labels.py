@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_finite, check_image, check_labels, invalid, read_region, settings_of
 from tiledseg.config import ObjectsConfig
@@ -21,6 +19,7 @@ from tiledseg.objects.collect import Collector
 from tiledseg.objects.measure import Values
 from tiledseg.objects.runs import RunJoiner
 from tiledseg.objects.split import by_distance, by_seeds, split
+from tiledseg.objects.table import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,47 +30,6 @@ if TYPE_CHECKING:
     from tiledseg.objects.runs import Components
 
 _BAND_PX = 1 << 21  # px of a map that are read at a time
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Objects:
-    """The objects of a map.
-
-    Attributes
-    ----------
-    labels : array
-        The number of the object that each px belongs to, (H, W) uint32, 0 for the background: an array, or
-        the path of the file where one was given; None where no labels were asked for.
-    table : dict of str to numpy.ndarray
-        Columns by name, with a row for each object.
-    n_unsplit : int
-        How many areas were to be split, but have larger boxes than ``split_max_px`` and stayed whole.
-    pixel_size : PixelSize or None
-        Size of a px of the map, where it is known.
-    """
-
-    labels: Any
-    table: dict[str, AnyArray]
-    n_unsplit: int = 0
-    pixel_size: PixelSize | None = None
-
-    def __len__(self) -> int:
-        return len(self.table["label"])
-
-    def to_pandas(self) -> Any:  # noqa: ANN401  pandas may be missing
-        """Return the table as a pandas.DataFrame.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row for each object, with its label as the index.
-
-        Raises
-        ------
-        SettingError
-            If pandas is not installed; the extra ``table`` installs it.
-        """
-        return extra("pandas", "table").DataFrame(self.table).set_index("label")
 
 
 class ObjectsSink:

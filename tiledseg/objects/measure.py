@@ -10,7 +10,7 @@ import numpy as np
 
 from tiledseg.objects.batches import Atlas, groups
 from tiledseg.objects.hull import convex_areas
-from tiledseg.objects.spool import Spool
+from tiledseg.objects.spool import Spool, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,8 +184,9 @@ class ValueSums:
 
     def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
         self._exact = dtype.type in _EXACT
-        self._origin, self._total, self._squares, self._area = (np.zeros(n) for _ in range(4))
-        self._least, self._most = np.full(n, np.inf), np.full(n, -np.inf)
+        self._origin, self._total, self._squares, self._area = (zeros(n, np.float64) for _ in range(4))
+        self._least, self._most = zeros(n, np.float64), zeros(n, np.float64)
+        self._least[:], self._most[:] = np.inf, -np.inf
 
     def add(self, of: AnyArray, px: AnyArray, first: AnyArray, length: AnyArray) -> None:
         """Take the px of runs: the object of each run or -1, and where it begins in `px`."""

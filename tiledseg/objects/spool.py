@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 _IN_MEMORY = 1 << 26  # bytes of a spool that stay in memory
 
 
+def zeros(n: int, dtype: object) -> AnyArray:
+    """Make a column of zeros; a long one lies in a temporary file, from which memory can be taken back."""
+    kind: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]
+    if n * kind.itemsize <= _IN_MEMORY:
+        return np.zeros(n, kind)
+    with tempfile.TemporaryFile() as file:  # it goes with the array
+        file.truncate(n * kind.itemsize)
+        return np.memmap(file, kind, "r+", shape=(n,))
+
+
 class Spool:
     """An array (N, ...) that grows at its end, and is read by ranges."""
 
