@@ -9,6 +9,7 @@ from tiledseg.io.find import SUFFIXES, find_images, stem_of
 from tiledseg.io.metadata import PixelSize, Placement
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.partial import check_identity
+from tiledseg.io.png import PngRows
 from tiledseg.io.read import image_shape, read_image, read_mask, read_pixel_size, read_probs
 from tiledseg.io.remote import as_path
 from tiledseg.io.sink import ImageSink, create_image
@@ -24,6 +25,7 @@ __all__ = [
     "ImageSource",
     "PixelSize",
     "Placement",
+    "PngRows",
     "as_path",
     "check_identity",
     "create_image",

@@ -24,8 +24,10 @@ SAME_SIZE = 0.02
 
 _BLOCK = 128  # px of the resampled image
 _STRIPE = 16  # of them that one product computes
-_LONGEST = 2048  # px of the image for one block
-_VALUES_AT_ONCE = 1 << 20  # of a resized map
+_LONGEST = 1024  # px of the image for one block
+_CACHED_ROWS = 1024  # of the resampled image, within these bytes
+_CACHE_BYTES = 32 << 20
+_VALUES_AT_ONCE = 1 << 19  # of a resized map
 _PARTS = 4096  # shares of px are multiples of 1/4096, which float32 adds exactly
 
 
@@ -122,7 +124,7 @@ class Resampled:
             max(1, min(_BLOCK, _LONGEST * new // old)) for new, old in zip(shape, image.shape, strict=False)
         ]
         self.block_shape: tuple[int, int] = (sides[0], sides[1])
-        self._regions = CachedBlocks(self)
+        self._regions = CachedBlocks(self, min(_CACHED_ROWS * 4 * shape[1] * shape[2], _CACHE_BYTES))
 
     def __getitem__(self, key: tuple[slice, slice]) -> AnyArray:
         rows, columns = (
