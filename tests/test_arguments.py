@@ -147,7 +147,6 @@ METRICS: list[Row] = [
     (lambda: metrics.bootstrap_interval([0.1, 0.2], groups=5), SettingError, "Give one group"),
     (lambda: metrics.bootstrap_interval([0.1, 0.2], groups=[[], []]), SettingError, "Give one group"),
     (lambda: metrics.bootstrap_interval(np.ones((3, 3))), SettingError, "with `statistic`"),
-    (lambda: metrics.dice(MASK), SettingError, "tiledseg.metrics.count"),
     (lambda: metrics.bootstrap_interval([0.1, 0.2], resamples=10**30), SettingError, "Use 1 to 1000000"),
 ]
 RENDER: list[Row] = [

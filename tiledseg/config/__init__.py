@@ -22,7 +22,7 @@ from tiledseg.config.augment import (
     ZoomConfig,
     augmenting,
 )
-from tiledseg.config.base import Config, by_name, laid_over
+from tiledseg.config.base import Config, by_name, laid_over, names_of
 from tiledseg.config.data import (
     DataConfig,
     MaskParts,
@@ -37,18 +37,13 @@ from tiledseg.config.evaluate import EvaluateConfig, EvaluateJobConfig
 from tiledseg.config.export import ExportConfig, ExportFormat, ObjectType
 from tiledseg.config.founding import import_founding
 from tiledseg.config.losses import (
-    BasnetConfig,
-    BceConfig,
-    BceDiceConfig,
-    BceIouConfig,
     BootstrapConfig,
     BoundaryConfig,
-    DiceConfig,
     FocalConfig,
     FocalTverskyConfig,
-    IouConfig,
     LossConfig,
     MissingLabelsConfig,
+    PlainLossConfig,
     TverskyConfig,
 )
 from tiledseg.config.networks import (
@@ -89,10 +84,6 @@ __all__ = [
     "ArchitectureConfig",
     "AttentionUNetConfig",
     "AutoThreshold",
-    "BasnetConfig",
-    "BceConfig",
-    "BceDiceConfig",
-    "BceIouConfig",
     "Blend",
     "BlurConfig",
     "BootstrapConfig",
@@ -104,7 +95,6 @@ __all__ = [
     "CosineConfig",
     "DataConfig",
     "DeepLabV3PlusConfig",
-    "DiceConfig",
     "EfficientUNetConfig",
     "ElasticConfig",
     "EncoderUNetConfig",
@@ -118,7 +108,6 @@ __all__ = [
     "FocalTverskyConfig",
     "GammaConfig",
     "HueConfig",
-    "IouConfig",
     "JpegConfig",
     "LensConfig",
     "LossConfig",
@@ -130,6 +119,7 @@ __all__ = [
     "ObjectType",
     "ObjectsConfig",
     "PadMode",
+    "PlainLossConfig",
     "PlateauConfig",
     "Precision",
     "PredictConfig",
@@ -166,5 +156,6 @@ __all__ = [
     "import_founding",
     "laid_over",
     "meanings_of",
+    "names_of",
     "rgb_of",
 ]

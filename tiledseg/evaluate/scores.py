@@ -14,16 +14,10 @@ from tiledseg.metrics import (
     InstanceCounts,
     ProbabilityCounts,
     SeamErrors,
-    accuracy,
     average_precision,
     boundary_f1,
     calibration_error,
-    dice,
-    iou,
     panoptic_quality,
-    precision,
-    recall,
-    specificity,
 )
 
 if TYPE_CHECKING:
@@ -32,13 +26,9 @@ if TYPE_CHECKING:
 _EQUAL_WITHIN = 1e-9
 _Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 
+_OF_PX = ("dice", "iou", "precision", "recall", "specificity", "accuracy")  # properties of `Counts`
 SCORES: _Parts = {
-    "dice": ("counts", dice),
-    "iou": ("counts", iou),
-    "precision": ("counts", precision),
-    "recall": ("counts", recall),
-    "specificity": ("counts", specificity),
-    "accuracy": ("counts", accuracy),
+    **{name: ("counts", operator.attrgetter(name)) for name in _OF_PX},
     "boundary_f1": ("boundary", boundary_f1),
     "average_precision": ("instances", average_precision),
     "panoptic_quality": ("instances", panoptic_quality),

@@ -9,8 +9,8 @@ import numpy as np
 
 from tiledseg._validate import check_image, check_shape, invalid, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
-from tiledseg.engine import COPIES, Network
-from tiledseg.errors import ModelError, SettingError
+from tiledseg.engine import COPIES, Network, check_fixed
+from tiledseg.errors import ModelError
 from tiledseg.io import ImageSource
 from tiledseg.predict.exactness import best_tile, exact_overlap, judge
 from tiledseg.predict.roi import tiles_in
@@ -365,7 +365,7 @@ def _lay_out(
     chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
     if chosen.tile_size == "auto":
         chosen = best_tile(chosen, network, shape)
-    _check_fixed(chosen, network)
+    check_fixed(chosen.tile_shape, network.tile_size)
     in_px = chosen
     if chosen.overlap == "exact":
         in_px = chosen.changed(overlap=exact_overlap(chosen, network, shape))
@@ -376,18 +376,6 @@ def _lay_out(
     grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
     network.check_tile(grid.tile_shape)
     return chosen, grid
-
-
-def _check_fixed(tiling: TilingConfig, network: Network) -> None:
-    for axis, size, fixed in zip("yx", tiling.tile_shape, network.tile_size, strict=True):
-        if fixed not in {None, size}:
-            raise invalid(
-                SettingError,
-                "tile_size",
-                must=f"be {fixed} px along {axis}, the network's input",
-                got=size,
-                fix=f"Use tile_size={fixed}, or build the network for a free size.",
-            )
 
 
 def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
