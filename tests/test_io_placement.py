@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -10,6 +12,7 @@ from PIL import Image
 import tiledseg as ts
 from tiledseg.errors import TiledSegError
 from tiledseg.io import PixelSize, create_image, open_image, read_image, write_image, write_mask, write_probs
+from tiledseg.report import write_evaluation
 
 SCAN = np.random.default_rng(0).integers(0, 256, (128, 192), np.uint8)
 SCALE, TIEPOINT, MATRIX, KEYS, DOUBLES, TEXTS = 33550, 33922, 34264, 34735, 34736, 34737
@@ -145,3 +148,19 @@ def test_every_output_states_the_size_of_a_px(tmp_path, formats, what):
     for one in what:
         with open_image(result.outcomes[0].written[one]) as image:
             assert (image.pixel_size.y, image.pixel_size.x) == pytest.approx((0.5, 0.25))
+
+
+def test_plan_and_report_state_the_size_of_a_px(tmp_path):
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(tmp_path / "a.ome.tif", SCAN, ome=True, metadata=metadata)
+    write_mask(tmp_path / "a.png", SCAN > 127)
+
+    def network(tiles):
+        return tiles / 255
+
+    assert re.search(r"image +128 x 192 px of 0\.25 µm\n", str(ts.plan(network, tmp_path / "a.ome.tif")))
+    assert "128 x 192 px\n" in str(ts.plan(network, SCAN))
+    result = ts.Evaluator().evaluate(network, [(tmp_path / "a.ome.tif", tmp_path / "a.png")])
+    assert result.images[0].pixel_size == PixelSize(0.25, 0.25)
+    write_evaluation(tmp_path / "report", title="A", result=result)
+    assert "0.25 µm" in (tmp_path / "report" / "report.html").read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair
+from tiledseg.preprocess import pixel_size_from
 from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
@@ -243,7 +244,8 @@ class _Run:
         labels, scores = self._maps.score(loaded, self._threshold[0])
         self._check_used(scores)
         whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells)
-        return ScoredImage(loaded.image, loaded.truth, labels, whole)
+        size = pixel_size_from(self._config.pixel_size) or loaded.pixel_size
+        return ScoredImage(loaded.image, loaded.truth, labels, replace(whole, pixel_size=size))
 
     def _check_used(self, scores: ImageScores) -> None:
         """Refuse a stated threshold that the labels of a map do not depend on."""

@@ -23,6 +23,8 @@ from tiledseg.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from tiledseg.io import PixelSize
+
 _EQUAL_WITHIN = 1e-9
 _Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 
@@ -71,6 +73,8 @@ class ImageScores:
         Wrong px by their distance from tile borders; None if there are no borders.
     disagreement : float
         Mean absolute difference of neighbouring tiles where they overlap; nan if no tiles overlap.
+    pixel_size : PixelSize or None
+        Height and width of a px of the image in µm; None where they are not known.
     """
 
     name: str
@@ -85,6 +89,7 @@ class ImageScores:
     probabilities: ProbabilityCounts | None = field(default=None, compare=False)
     seam_errors: SeamErrors | None = None
     disagreement: float = math.nan
+    pixel_size: PixelSize | None = None
 
     @property
     def dice(self) -> float:

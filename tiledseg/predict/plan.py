@@ -64,7 +64,7 @@ class Plan:
         Level of the file that is read, which has the px size nearest to the network's; None for the
         image as it is.
     pixel_size : PixelSize or None
-        Height and width of a px of the image in µm; None where it is not known or does not count.
+        Height and width of a px of the image in µm; None where it is not known.
     """
 
     network: Network
@@ -165,8 +165,9 @@ class Plan:
     @property
     def scale(self) -> float:
         """Factor by which the image is resampled before it is tiled, along y."""
-        if self.pixel_size is None and self.network.preprocessing is not None:
-            return self.network.preprocessing.scale
+        settings = self.network.preprocessing
+        if settings is not None and settings.pixel_size is None:
+            return settings.scale
         return self.grid.shape[0] / self.shape[0]
 
     @property
@@ -301,13 +302,15 @@ class Plan:
 
     def _scaled(self) -> str:
         """Say from what px to what px the image is brought."""
-        size, seen = self.pixel_size, _size(self.grid.shape)
-        if size is None:
-            return f", scaled by {self.scale:g} to {seen}" if self.is_scaled else ""
+        size, seen, settings = self.pixel_size, _size(self.grid.shape), self.network.preprocessing
+        own = "" if size is None else f" of {size}"
+        own += f", level {self.level} read" if self.level else ""
+        if not self.is_scaled:
+            return own
+        if size is None or settings is None or settings.pixel_size is None:
+            return f"{own}, scaled by {self.scale:g} to {seen}"
         now = size.shrunk(self.shape[0] / self.grid.shape[0], self.shape[1] / self.grid.shape[1])
-        level = f", level {self.level} read" if self.level else ""
-        brought = f", brought to {seen} of {now}" if self.is_scaled else ""
-        return f" of {size}{level}{brought}"
+        return f"{own}, brought to {seen} of {now}"
 
     def __str__(self) -> str:
         grid, verdict = self.grid, judge(self.grid, self.network)
