@@ -22,10 +22,9 @@ from tiledseg.config.augment import (
     ZoomConfig,
     augmenting,
 )
-from tiledseg.config.base import Config, by_name, laid_over, names_of
+from tiledseg.config.base import Config, by_name, laid_over
 from tiledseg.config.data import (
     DataConfig,
-    MaskParts,
     Record,
     SplitConfig,
     StatsConfig,
@@ -34,16 +33,22 @@ from tiledseg.config.data import (
 )
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from tiledseg.config.evaluate import EvaluateConfig, EvaluateJobConfig
-from tiledseg.config.export import ExportConfig, ExportFormat, ObjectType
+from tiledseg.config.export import ExportConfig
+from tiledseg.config.files import MaskConfig, MaskParts, ReadConfig, place_of
 from tiledseg.config.founding import import_founding
 from tiledseg.config.losses import (
+    BasnetConfig,
+    BceConfig,
+    BceDiceConfig,
+    BceIouConfig,
     BootstrapConfig,
     BoundaryConfig,
+    DiceConfig,
     FocalConfig,
     FocalTverskyConfig,
+    IouConfig,
     LossConfig,
     MissingLabelsConfig,
-    PlainLossConfig,
     TverskyConfig,
 )
 from tiledseg.config.networks import (
@@ -84,6 +89,10 @@ __all__ = [
     "ArchitectureConfig",
     "AttentionUNetConfig",
     "AutoThreshold",
+    "BasnetConfig",
+    "BceConfig",
+    "BceDiceConfig",
+    "BceIouConfig",
     "Blend",
     "BlurConfig",
     "BootstrapConfig",
@@ -95,6 +104,7 @@ __all__ = [
     "CosineConfig",
     "DataConfig",
     "DeepLabV3PlusConfig",
+    "DiceConfig",
     "EfficientUNetConfig",
     "ElasticConfig",
     "EncoderUNetConfig",
@@ -102,30 +112,30 @@ __all__ = [
     "EvaluateConfig",
     "EvaluateJobConfig",
     "ExportConfig",
-    "ExportFormat",
     "FlipConfig",
     "FocalConfig",
     "FocalTverskyConfig",
     "GammaConfig",
     "HueConfig",
+    "IouConfig",
     "JpegConfig",
     "LensConfig",
     "LossConfig",
+    "MaskConfig",
     "MaskParts",
     "MissingLabelsConfig",
     "MultiResUNetConfig",
     "NetworkConfig",
     "NoiseConfig",
-    "ObjectType",
     "ObjectsConfig",
     "PadMode",
-    "PlainLossConfig",
     "PlateauConfig",
     "Precision",
     "PredictConfig",
     "PredictJobConfig",
     "PreprocessingConfig",
     "Product",
+    "ReadConfig",
     "Record",
     "ResEncUNetConfig",
     "RotateConfig",
@@ -156,6 +166,6 @@ __all__ = [
     "import_founding",
     "laid_over",
     "meanings_of",
-    "names_of",
+    "place_of",
     "rgb_of",
 ]

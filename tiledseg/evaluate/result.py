@@ -49,6 +49,9 @@ from tiledseg.metrics import (
     bootstrap_interval,
     calibration_error,
     counts_at_thresholds,
+    dice,
+    precision,
+    recall,
     reliability,
 )
 
@@ -212,7 +215,7 @@ class EvaluationResult:
         if probabilities is None or len(self.counts) > 1:
             return None
         every = [
-            [counts.dice for counts in counts_at_thresholds(one.probabilities)]
+            [dice(counts) for counts in counts_at_thresholds(one.probabilities)]
             for one in self.images
             if one.probabilities is not None
         ]
@@ -220,7 +223,7 @@ class EvaluationResult:
         return ThresholdCurve(
             CURVE_THRESHOLDS,
             tuple(mean(column) for column in zip(*every, strict=True)),
-            *(tuple(getattr(one, name) for one in together) for name in ("dice", "precision", "recall")),
+            *(tuple(score(counts) for counts in together) for score in (dice, precision, recall)),
         )
 
     def best_threshold(self) -> float:

@@ -16,8 +16,14 @@ from tiledseg.metrics.boundary import (
 )
 from tiledseg.metrics.counts import (
     Counts,
+    accuracy,
     count,
     count_classes,
+    dice,
+    iou,
+    precision,
+    recall,
+    specificity,
 )
 from tiledseg.metrics.instances import (
     IOU_THRESHOLDS,
@@ -60,6 +66,7 @@ __all__ = [
     "SeamErrors",
     "SeamRatio",
     "SeamTally",
+    "accuracy",
     "average_precision",
     "bootstrap_interval",
     "boundary_f1",
@@ -70,10 +77,15 @@ __all__ = [
     "count_probabilities",
     "counts_at_thresholds",
     "default_tolerance",
+    "dice",
     "hausdorff95",
+    "iou",
     "match_instances",
     "outline_distances",
     "panoptic_quality",
+    "precision",
+    "recall",
     "reliability",
     "seam_ratio",
+    "specificity",
 ]
