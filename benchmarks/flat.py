@@ -28,7 +28,7 @@ from benchmarks._rows import Row
 from tiledseg import TilingConfig, tiled_predict
 from tiledseg.io import create_image, open_image
 
-__all__ = ["run"]
+__all__ = ["image_at", "run"]
 
 _MOST_GROWTH, _LEAST_SPEED = 1.15, 40.0
 _CHUNK = 512
@@ -43,7 +43,7 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
         peaks = []
         with tempfile.TemporaryDirectory() as folder:
             for size in sizes:
-                path = str(_image(Path(folder), kind, size))
+                path = str(image_at(Path(folder), kind, size))
                 found = call_fresh("benchmarks.flat:stream", path=path, out=f"{folder}/map.ome.tif")
                 peaks.append(found["peak"])
                 what = f"{size} x {size} px from {kind}"
@@ -91,7 +91,7 @@ def _chunk(place: int) -> np.ndarray[Any, Any]:
     return chunk
 
 
-def _image(folder: Path, kind: str, size: int) -> Path:
+def image_at(folder: Path, kind: str, size: int) -> Path:
     """Write an image of equal sides; its chunks repeat along each row."""
     count = size // _CHUNK
     chunks = [_chunk(place) for place in range(16)]

@@ -491,7 +491,7 @@ def test_export_writes_cells_for_other_programs(
     masks = sorted((samples / "masks").iterdir())
     (tmp_path / "broken.png").write_bytes(b"no picture")
     arguments = ["export", *masks, tmp_path / "broken.png", "--output", tmp_path / "cells"]
-    options = ["--write", "geojson,coco", "--names", "plasma cell", "--cell-px", "5"]
+    options = ["--write", "geojson,coco,roi", "--names", "plasma cell", "--cell-px", "5"]
     assert main(list(map(str, [*arguments, *options]))) == 1
     assert f"{len(masks)} masks, 1 failed" in capsys.readouterr().out
     instances = json.loads((tmp_path / "cells/coco.json").read_text(encoding="utf-8"))

@@ -102,7 +102,7 @@ def test_splits_that_overlap_are_refused(tmp_path, changes, what):
         (record("a").changed(name="b").model_dump_json().replace("images/", "/abs/"), "relative"),
         (record("a").model_dump_json().replace("images/", "C:/abs/"), "relative"),
         (record("a").model_dump_json().replace('"heigth"', '"height"').replace("height", "hight"), "hight"),
-        (record("a").model_dump_json().replace("[20,40]", "[20,70000]"), "class_values.*70000"),
+        (record("a").model_dump_json().replace("[20,40]", "[20,300]"), "class_values.*300"),
         ("", "at least one record"),
     ],
 )
@@ -115,7 +115,22 @@ def test_a_manifest_that_cannot_be_used_is_refused(tmp_path, line, found):
 @pytest.mark.parametrize("key", ["name", "split"])
 @pytest.mark.parametrize(
     "text",
-    ["..", ".", "../../x", "a/b", "/x", "a/", "..\\x", "a\\b", "C:", "C:x", "C:\\x", "\\\\host\\x", "a\0b"],
+    [
+        "..",
+        ".",
+        "../../x",
+        "a/../b",
+        "a//b",
+        "/x",
+        "a/",
+        "..\\x",
+        "a\\b",
+        "C:",
+        "C:x",
+        "C:\\x",
+        "\\\\host\\x",
+        "a\0b",
+    ],
 )
 def test_a_name_in_a_manifest_that_leads_elsewhere_is_refused(tmp_path, key, text):
     line = json.dumps(json.loads(record("a", split="train").model_dump_json()) | {key: text})

@@ -6,9 +6,19 @@ import cv2
 import numpy as np
 import pytest
 
-from tiledseg.config import DataConfig
-from tiledseg.data import Manifest, describe, find_pairs, load_pair, pairs_of, survey, write_manifest
-from tiledseg.errors import FileError, SettingError
+from tiledseg.config import DataConfig, TileSetConfig
+from tiledseg.data import (
+    Manifest,
+    describe,
+    find_pairs,
+    load_pair,
+    pairs_of,
+    survey,
+    write_manifest,
+    write_tiles,
+)
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.evaluate import find_maps
 
 
 def write(path, array):
@@ -146,7 +156,8 @@ def test_a_table_names_pairs_relative_to_itself(tmp_path):
         ("a.csv", "image,mask\nx.png\n", "line 2"),
         ("a.csv", "image,mask\nx.png,y,z\n", "line 2"),
         ("a.csv", 'image,mask\n"x.png,y\n', "be a table"),
-        ("a.csv", "image,mask\nx/a.png,y\nz/a.png,y\n", r"same stem: a"),
+        ("a.csv", "image,mask\nx/a.png,y\nx/a.tif,y\n", r"same stem: a"),
+        ("a.csv", "image,mask\nx/a.png,y\nz/a.png,y\nx/a.tif,y\n", r"same stem: x/a"),
         ("a.csv", "image,mask\nx/a.png,y\n", r"unreadable: .*does not exist"),
     ],
 )
@@ -154,6 +165,31 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path, name, text, found):
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(FileError, match=found):
         pairs_of(DataConfig(layout="list", path=str(tmp_path / name)))
+
+
+def test_images_of_several_folders_in_a_table_are_named_by_path(tmp_path):
+    for folder, value in (("p1", 90), ("p2", 30)):
+        write_pair(tmp_path / folder, "img", value=value)
+    rows = [f"{one}/images/img.png,{one}/masks/img.png" for one in ("./p2", "p1", "../here/p1/../p3")]
+    (tmp_path / "here").mkdir()
+    write_pair(tmp_path / "here" / "p3", "img")
+    (tmp_path / "p1").rename(tmp_path / "here" / "p1")
+    (tmp_path / "p2").rename(tmp_path / "here" / "p2")
+    table = tmp_path / "here" / "pairs.csv"
+    table.write_text("\n".join(["image,mask", *rows]))
+    pairs = pairs_of(DataConfig(layout="list", path=str(table)))
+    assert [one.name for one in pairs] == ["here/p3/images/img", "p1/images/img", "p2/images/img"]
+    records = describe(pairs, tmp_path)
+    write_manifest(tmp_path / "manifest.jsonl", records)
+    read = Manifest.read(tmp_path / "manifest.jsonl")
+    assert [load_pair(one)[0].max() for one in read.pairs()] == [90, 90, 30]
+    config = TileSetConfig(output=str(tmp_path / "tiles"), tile_size=32, overlap=0)
+    write_tiles(read, config)
+    assert (tmp_path / "tiles" / "images" / "p1" / "images" / "img_y00000_x00000.png").is_file()
+    maps = tmp_path / "maps"
+    for one in pairs:
+        write(maps / f"{one.name}.png", np.zeros((40, 50), np.uint8))
+    assert find_maps(maps, pairs) == [maps / f"{one.name}.png" for one in pairs]
 
 
 def test_segpc_pairs_images_with_the_masks_of_their_cells(segpc, caplog):
@@ -197,7 +233,7 @@ def test_nucleus_and_cytoplasm_are_classes_by_grey_value(segpc):
     (pair, _) = pairs_of(
         DataConfig(layout="segpc", path=str(segpc), mask_parts="classes", class_values=(40,))
     )
-    with pytest.raises(FileError, match=r"9_1\.bmp` must have only the grey values 0, 40; got 20"):
+    with pytest.raises(ArrayError, match=r"9_1\.bmp` must have only the grey values 0, 40; got 20"):
         load_pair(pair)
 
 
@@ -208,6 +244,7 @@ def test_nucleus_and_cytoplasm_are_classes_by_grey_value(segpc):
         {"layout": "manifest", "path": "a", "images": "b"},
         {"layout": "segpc", "path": "a", "split": "train"},
         {"path": "a"},
+        {"mask_parts": "instances"},
         {"class_values": (1, 1), "mask_parts": "classes"},
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiledseg.errors import FileError, TiledSegError
-from tiledseg.io import image_shape, read_image, read_mask, read_probs
+from tiledseg.io import PixelSize, image_shape, open_image, read_image, read_mask, read_probs
 
 rng = np.random.default_rng(5)
 GREY = rng.integers(0, 256, (40, 70), np.uint8)
@@ -140,20 +140,83 @@ def test_a_pyramid_is_one_image(put):
     np.testing.assert_array_equal(read_image(put(buffer.getvalue())), COLOUR)
 
 
-def test_a_part_of_an_ome_tiff_is_refused(put):
-    uuids = "".join(
-        f'<TiffData FirstC="{c}"><UUID FileName="part{c}.ome.tif">urn:uuid:{c}</UUID></TiffData>'
-        for c in range(3)
-    )
-    sizes = 'SizeC="3" SizeT="1" SizeZ="1"'
-    text = f'<?xml version="1.0"?><OME><Image><Pixels {sizes}>{uuids}</Pixels></Image></OME>'
-    path = put(tiff(GREY, description=text, metadata=None))
-    with pytest.raises(FileError, match="an OME-TIFF of 3 files"):
-        read_image(path)
-    np.testing.assert_array_equal(read_image(path, page=0), GREY)
+def ome_files(folder, planes, *, order="XYCZT", companion=None, grouped=False):
+    """Write an OME-TIFF of one file for each plane (c, z), or of two planes in each; give their names."""
+    channels, depth = planes.shape[:2]
+    height, width = planes.shape[2:]
+    sizes = f'SizeC="{channels}" SizeZ="{depth}" SizeT="1" SizeX="{width}" SizeY="{height}"'
+    sizes += f' DimensionOrder="{order}" PhysicalSizeX="0.5" PhysicalSizeY="0.25" Type="uint8"'
+    blocks, names = "", []
+    for c in range(channels):
+        for z in range(0, depth, 2 if grouped else 1):
+            names.append(f"part c{c} &amp; z{z}.ome.tif")
+            where = f'FirstC="{c}" FirstZ="{z}" FirstT="0"' + ("" if grouped else ' IFD="0"')
+            blocks += f'<TiffData {where}><UUID FileName="{names[-1]}">urn:uuid:{c}{z}</UUID></TiffData>'
+    whole = f'<OME><Image ID="Image:0"><Pixels {sizes}>{blocks}</Pixels></Image></OME>'
+    binary = f'<OME><BinaryOnly MetadataFile="{companion}" UUID="urn:uuid:1"/></OME>'
+    names = [name.replace("&amp;", "&") for name in names]
+    for number, name in enumerate(names):
+        c, z = divmod(number, depth // 2 if grouped else depth)
+        pages = planes[c, 2 * z : 2 * z + 2] if grouped else planes[c, z]
+        text = binary if companion and name != companion else whole
+        tifffile.imwrite(folder / name, pages, description=text, metadata=None, photometric="minisblack")
+    if companion and companion not in names:
+        (folder / companion).write_text(f'<?xml version="1.0" encoding="UTF-8"?>{whole}')
+    return names
+
+
+PLANES = rng.integers(0, 256, (3, 4, 20, 30), np.uint8)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("companion", [None, "all.companion.ome", "part c0 & z0.ome.tif"])
+def test_an_ome_tiff_of_several_files_is_one_image(tmp_path, companion, grouped):
+    order = "XYZCT" if grouped else "XYCZT"
+    names = ome_files(tmp_path, PLANES, order=order, companion=companion, grouped=grouped)
+    names += [companion] if companion and companion not in names else []
+    for name in (names[0], names[-1]):
+        expected = np.moveaxis(PLANES[:, 2], 0, 2)
+        np.testing.assert_array_equal(read_image(tmp_path / name, at={"z": 2}), expected)
+        with open_image(tmp_path / name, at={"z": 2}, channels=(2, 0)) as image:
+            assert image.pixel_size == PixelSize(0.25, 0.5)
+            np.testing.assert_array_equal(image[3:9, 4:8], expected[3:9, 4:8, [2, 0]])
+        with pytest.raises(FileError, match="4 positions along z"):
+            read_image(tmp_path / name)
+    np.testing.assert_array_equal(read_image(tmp_path / names[0], page=0), PLANES[0, 0])
+    assert image_shape(tmp_path / names[0], page=0) == (20, 30)
+
+
+def test_a_missing_part_of_an_ome_tiff_is_named(put, tmp_path):
+    names = ome_files(tmp_path, PLANES[:, :1])
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(
+        FileError, match=rf"OME-TIFF of several files, and {names[1]} cannot be read.*one folder"
+    ):
+        read_image(tmp_path / names[0])
+    np.testing.assert_array_equal(read_image(tmp_path / names[0], page=0), PLANES[0, 0])
     text = '<OME><BinaryOnly MetadataFile="m.ome" UUID="urn:uuid:1"/></OME>'
-    with pytest.raises(FileError, match="part of an OME-TIFF"):
+    with pytest.raises(FileError, match=r"m\.ome cannot be read"):
         read_image(put(tiff(GREY, description=text, metadata=None)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('FileName="part c1 &amp; z0.ome.tif"', 'FileName="../part.ome.tif"'),
+        ('FirstC="1"', 'FirstC="9"'),
+        ('SizeC="3"', 'SizeC="999999999"'),
+        ('SizeC="3"', 'SizeC="3e9"'),
+        ('FirstC="1"', 'FirstC="2"'),
+        ('"XYCZT"', '"XYCZZ"'),
+    ],
+)
+def test_harmful_metadata_of_several_files_are_refused(tmp_path, change):
+    name = ome_files(tmp_path, PLANES[:, :1])[0]
+    text = tifffile.tiffcomment(tmp_path / name)
+    assert change[0] in text
+    tifffile.imwrite(tmp_path / name, PLANES[0, 0], description=text.replace(*change), metadata=None)
+    with pytest.raises(FileError, match=r"undamaged|name of a file"):
+        read_image(tmp_path / name)
 
 
 def test_missing_ome_planes_are_refused(put):

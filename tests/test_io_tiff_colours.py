@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tiledseg.errors import FileError
 from tiledseg.io import image_shape, open_image, read_image, read_mask
@@ -223,6 +223,26 @@ def test_what_an_array_may_be_a_file_may_be(put, dtype, options):
     with open_image(path) as opened:
         assert opened.dtype == np.dtype(dtype)
         np.testing.assert_array_equal(opened[3:30, 5:60], image[3:30, 5:60])
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(("kind", "offset"), [("cielab", 0), ("icclab", 128)])
+def test_lab_becomes_rgb(put, bits, kind, offset):
+    if kind == "icclab" and bits == 16:
+        pytest.skip("its 16-bit form has two definitions, and is refused")
+    lab = np.array([[[100, 0, 0], [0, 0, 0], [50, 0, 0], [50, 40, -30], [70, 20, 50], [60, -40, 30]]], float)
+    unit = 2 ** (bits - 8)
+    sides = np.rint((lab[..., 1:] + offset) * unit).astype(int) % 2**bits
+    stored = np.dstack([np.rint(lab[..., :1] / 100 * (2**bits - 1)), sides]).astype(f"uint{bits}")
+    image = Image.fromarray(
+        np.dstack([np.rint(lab[..., :1] * 2.55), lab[..., 1:]]).astype(int).astype("u1"), "LAB"
+    )
+    oracle = ImageCms.buildTransform(
+        ImageCms.createProfile("LAB", 5000), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+    )
+    expected = np.asarray(ImageCms.applyTransform(image, oracle)).astype(float)
+    found = read_image(put(tiff(stored, photometric=kind))).astype(float) / (257 if bits == 16 else 1)
+    assert np.abs(found - expected).max() <= 2
 
 
 def test_complex_numbers_are_refused(put):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tiledseg import ObjectsConfig
-from tiledseg.errors import ArrayError, SettingError
-from tiledseg.objects import Objects, ObjectsSink, label_objects
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.io import PixelSize, open_image
+from tiledseg.objects import ObjectBatch, Objects, ObjectsSink, label_objects
 
 masks = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 2))
 RING = np.array([[0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
@@ -171,3 +172,61 @@ def test_what_does_not_fit_is_refused():
         label_objects(np.zeros((5, 5, 3), np.uint8))
     with pytest.raises(SettingError, match="max_area"):
         ObjectsConfig(min_area=5, max_area=4)
+
+
+def test_labels_are_written_to_a_file(tmp_path):
+    mask = (np.random.default_rng(2).random((600, 90)) < 0.4).astype(np.uint8)
+    wanted = label_objects(mask)
+    for name in ("labels.ome.tif", "labels.npy"):
+        found = label_objects(mask, out=tmp_path / name, pixel_size=PixelSize(0.5, 0.5))
+        assert found.labels == tmp_path / name
+        with open_image(tmp_path / name) as labels:
+            assert labels.dtype == np.uint32
+            np.testing.assert_array_equal(labels[:, :], wanted.labels)
+
+
+def test_an_interrupted_file_of_labels_is_resumed_for_the_same_objects_alone(tmp_path, monkeypatch):
+    mask = (np.random.default_rng(2).random((1200, 90)) < 0.4).astype(np.uint8)
+    path = tmp_path / "labels.ome.tif"
+    sink = ObjectsSink(mask.shape, mask.dtype)
+    sink[0:1200] = mask
+    monkeypatch.setattr("tiledseg.objects.runs._CHUNK", 512 * 90)
+
+    def stop(batch: ObjectBatch) -> None:
+        if batch.y.max() > 600:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sink.finish(path, each=stop)
+    assert not path.exists()
+    with pytest.raises(FileError, match="objects"):
+        label_objects(np.flipud(mask), out=path)
+    label_objects(mask, out=path)
+    with open_image(path) as labels:
+        np.testing.assert_array_equal(labels[:, :], label_objects(mask).labels)
+
+
+def test_areas_in_micrometres_need_the_size_of_a_px():
+    mask = np.array([[1, 0, 1, 1, 0, 1, 1, 1]])
+    config = {"min_area": 1, "max_area": 2.5, "area_unit": "um2"}
+    found = label_objects(mask, config, pixel_size=PixelSize(0.5, 2.0))
+    assert found.labels.tolist() == [[1, 0, 2, 2, 0, 0, 0, 0]]
+    assert found.table["area_um2"].tolist() == [1, 2]
+    with pytest.raises(SettingError, match="pixel_size"):
+        label_objects(mask, config)
+
+
+def test_each_class_may_have_its_threshold():
+    probs = np.array([[[0.4, 0.6, 0.0], [0.3, 0.0, 0.7], [0.1, 0.0, 0.9]]], np.float32)
+    assert label_objects(probs, {"threshold": (0.5, 0.8)}).labels.tolist() == [[1, 0, 2]]
+    with pytest.raises(SettingError, match="threshold"):
+        label_objects(probs, {"threshold": (0.5, 0.8, 0.9)})
+
+
+def test_px_that_are_missing_or_come_twice_are_refused():
+    sink = ObjectsSink((4, 4), np.uint8)
+    sink[0:2] = np.ones((2, 4), np.uint8)
+    with pytest.raises(ArrayError, match="row 2"):
+        sink.finish()
+    with pytest.raises(ArrayError, match="once"):
+        sink[1:3] = np.ones((2, 4), np.uint8)

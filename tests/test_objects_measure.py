@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tiledseg.objects import label_objects
+from tiledseg.io import PixelSize
+from tiledseg.objects import ObjectsSink, label_objects
 
 regionprops_table = pytest.importorskip("skimage.measure").regionprops_table
 NAMES = {
@@ -82,8 +83,47 @@ def test_one_px_has_no_perimeter_and_no_circularity():
     assert np.isnan(table["circularity"]).all()
 
 
-def test_the_table_becomes_a_data_frame():
-    pytest.importorskip("pandas")
-    frame = label_objects(np.array([[1, 0, 2]])).to_pandas()
-    assert frame.index.tolist() == [1, 2]
-    assert frame["class"].tolist() == [1, 2]
+def test_columns_in_micrometres_equal_those_of_scikit_image_with_spacing():
+    mask = blobs(3, 0.3)
+    objects = label_objects(mask, pixel_size=PixelSize(0.5, 0.8))
+    names = {
+        "area_um2": "area",
+        "centroid_y_um": "centroid-0",
+        "centroid_x_um": "centroid-1",
+        "major_axis_um": "axis_major_length",
+        "minor_axis_um": "axis_minor_length",
+    }
+    properties = ["area", "centroid", "axis_major_length", "axis_minor_length"]
+    wanted = regionprops_table(objects.labels.astype(np.int64), properties=properties, spacing=(0.5, 0.8))
+    for ours, theirs in names.items():
+        np.testing.assert_allclose(objects.table[ours], wanted[theirs], rtol=1e-5, atol=1e-6, err_msg=ours)
+    assert np.isnan(objects.table["perimeter_um"]).all()
+    square = label_objects(mask, pixel_size=PixelSize(0.5, 0.5)).table
+    np.testing.assert_allclose(square["perimeter_um"], square["perimeter"] / 2)
+
+
+def test_a_large_object_is_measured_like_others(monkeypatch):
+    mask = blobs(4, 0.7)
+    wanted = label_objects(mask, {"connectivity": 8}, image=mask).table
+    monkeypatch.setattr("tiledseg.objects.collect._LARGE_PX", 100)
+    monkeypatch.setattr("tiledseg.objects.collect._STRIP_PX", 300)
+    monkeypatch.setattr("tiledseg.objects.runs._CHUNK", 120 * 7)
+    table = label_objects(mask, {"connectivity": 8}, image=mask).table
+    assert (wanted["area"] > 10_000).any()
+    for name, column in wanted.items():
+        np.testing.assert_allclose(table[name], column, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_batches_have_the_px_and_the_rows_of_their_objects():
+    mask, batches = blobs(4, 0.3), []
+    sink = ObjectsSink(mask.shape, mask.dtype)
+    sink[:] = mask
+    labels = np.zeros(mask.shape, np.uint32)
+    table = sink.finish(labels, each=batches.append).table
+    painted = np.zeros(mask.shape, np.uint32)
+    for batch in batches:
+        of = np.repeat(batch.table["label"], np.diff(batch.first))
+        for label, y, x0, x1 in zip(of, batch.y, batch.x0, batch.x1, strict=True):
+            painted[y, x0:x1] = label
+        np.testing.assert_array_equal(table["area"][batch.table["label"] - 1], batch.table["area"])
+    np.testing.assert_array_equal(painted, labels)

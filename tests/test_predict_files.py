@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 try:
     import zarr
@@ -22,7 +23,7 @@ import tiledseg as ts
 from tiledseg._storage import folder_lock
 from tiledseg.config import PredictConfig, PreprocessingConfig
 from tiledseg.errors import FileError, ModelError, SettingError
-from tiledseg.io import read_image, read_mask, read_probs, write_image
+from tiledseg.io import PngRows, read_image, read_mask, read_probs, write_image
 
 
 def red(tiles):
@@ -339,3 +340,40 @@ def test_a_tiling_that_fits_no_image_is_refused_before_any(tmp_path, tiling):
     with pytest.raises(SettingError, match="til"):
         ts.predict_files(model, tmp_path / "in", tmp_path / "out", tiling=tiling)
     assert not list(tmp_path.glob("out/**/*.png"))
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 255), (np.uint16, 65535)])
+@pytest.mark.parametrize("pieces", [[40], [1, 39], [13, 13, 14]])
+def test_a_png_that_is_written_row_by_row_is_read_by_other_programs(tmp_path, dtype, most, pieces):
+    labels = np.random.default_rng(0).integers(0, most + 1, (40, 57)).astype(dtype)
+    path, start = tmp_path / "labels.png", 0
+    with PngRows(path, labels.shape, np.dtype(dtype)) as out:
+        for piece in pieces:
+            out[start : start + piece] = labels[start : start + piece]
+            start += piece
+    np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), labels)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), labels)
+
+
+def test_a_png_without_all_its_rows_is_not_written(tmp_path):
+    with pytest.raises(FileError, match=r"written whole.*got 3 of 5 rows"):  # noqa: SIM117
+        with PngRows(tmp_path / "labels.png", (5, 4), np.dtype(np.uint8)) as out:
+            out[0:3] = np.zeros((3, 4), np.uint8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_counts_the_tiles_of_an_image_and_says_how_long_it_takes(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    write_image(tmp_path / "a.png", np.zeros((600, 640, 3), np.uint8))
+    with caplog.at_level("INFO", "tiledseg"):
+        ts.predict_files(
+            lambda tiles: tiles[..., :1] / 255,
+            tmp_path / "a.png",
+            tmp_path / "out",
+            tiling={"tile_size": 128, "overlap": 0},
+            progress=True,
+        )
+    lines = [line for line in caplog.messages if line.startswith("images: ")]
+    assert len(lines) == 10
+    assert re.fullmatch(r"images: 12 % \(a\.png: tile 3 of 25\), \d+ s left", lines[0])
+    assert lines[-1] == "images: 100 % (1 of 1)"

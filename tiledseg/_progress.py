@@ -1,44 +1,106 @@
-"""Progress for people: a bar on a terminal or in a notebook, else one log line per 10 %."""
+"""Progress for people: a bar on a terminal or in a notebook, else log lines; with the time that is left."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import sys
+import threading
+import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 with warnings.catch_warnings():  # tqdm warns where the notebook widget is missing
     warnings.simplefilter("ignore")
     from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _log = logging.getLogger("tiledseg")
+_SECONDS = 60.0  # without a line, where a tenth of the work takes longer
+_NEARLY = 1e-6  # of a step: parts of a step add up to a whole one
+_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+class Advance(Protocol):
+    """Tells of the steps done since the last call, and of what is under way; from any thread."""
+
+    def __call__(self, steps: float, note: str = "") -> object:
+        """Count steps, or parts of one."""
+        ...
+
+
+def no_progress(steps: float, note: str = "") -> None:
+    """Show nothing."""
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Callable[[int], object]]:
-    """Show the progress of some work; the caller passes the steps done since the last call."""
+def whole_step(advance: Advance) -> Iterator[Advance]:
+    """Count one step by parts; what is missing at the end is counted then."""
+    done = 0.0
+
+    def part(steps: float, note: str = "") -> None:
+        nonlocal done
+        done += steps
+        advance(steps, note)
+
+    try:
+        yield part
+    finally:
+        advance(max(0.0, 1 - done))
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Advance]:
+    """Show the progress of some work."""
     if not shown:
-        yield lambda _steps: None
+        yield no_progress
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
-        with tqdm(total=total, desc=what, leave=False) as bar:
-            yield bar.update
+        with tqdm(total=total, desc=what, leave=False, bar_format=_FORMAT) as bar:
+            yield _Bar(bar)
     else:
         yield _Lines(total, what)
 
 
+class _Bar:
+    """Moves a bar of tqdm."""
+
+    def __init__(self, bar: tqdm[None]) -> None:
+        self._bar, self._lock = bar, threading.Lock()
+
+    def __call__(self, steps: float, note: str = "") -> None:
+        with self._lock:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(steps)
+
+
 class _Lines:
-    """Logs a line after each tenth of the work."""
+    """Logs a line after each tenth of the work, or after a minute."""
 
     def __init__(self, total: int, what: str) -> None:
-        self._total, self._what, self._done, self._tenths = total, what, 0, 0
+        self._total, self._what, self._done, self._tenths = max(total, 1), what, 0.0, 0
+        self._started = self._last = time.monotonic()
+        self._lock = threading.Lock()
 
-    def __call__(self, steps: int) -> None:
-        self._done += steps
-        tenths = 10 * self._done // max(self._total, 1)
-        if tenths > self._tenths:
-            self._tenths = tenths
-            _log.info("%s: %d %% (%d of %d)", self._what, 10 * tenths, self._done, self._total)
+    def __call__(self, steps: float, note: str = "") -> None:
+        with self._lock:
+            self._done += steps
+            share, now = min((self._done + _NEARLY) / self._total, 1), time.monotonic()
+            tenths = int(10 * share)
+            if tenths > self._tenths or now - self._last >= _SECONDS:
+                self._tenths, self._last = tenths, now
+                self._log(share, now - self._started, note)
+
+    def _log(self, share: float, seconds: float, note: str) -> None:
+        percent = int(100 * share)
+        where = note if note and percent < 100 else f"{int(self._done + _NEARLY)} of {self._total}"
+        left = f", {_time(seconds / share - seconds)} left" if 0 < percent < 100 else ""
+        _log.info("%s: %d %% (%s)%s", self._what, percent, where, left)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -53,10 +53,10 @@ RUNS-DIR. The best network so far is saved there as a bundle, even if the run is
 Prints a table. With --output, writes tables, pictures of the worst images and report.html. --against
 compares the model with another one on the same images. maps:FOLDER scores precomputed maps in place of a
 model.""",
-    "export:export": """Write the cells of masks for other programs.
+    "export:export": """Write the objects of masks for other programs.
 
-GeoJSON for QuPath is written to OUTPUT/geojson, COCO instances to OUTPUT/coco.json. A mask that cannot be
-read does not stop the others.""",
+GeoJSON for QuPath is written to OUTPUT/geojson, ImageJ regions to OUTPUT/roi, COCO instances to
+OUTPUT/coco.json. A mask that cannot be read does not stop the others.""",
     "settings:import_config": """Convert the founding experiment's configuration into a file of settings.
 
 Prints for each key whether it is converted, dropped (with the reason) or unusable. The exit code is 1 if a

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from cyclopts import Parameter
 
+from tiledseg._progress import progress_bar
 from tiledseg._storage import new_folder
-from tiledseg._validate import invalid, named
+from tiledseg._validate import invalid
 from tiledseg.cli.options import Table
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import ExportConfig
 from tiledseg.errors import ArrayError, FileError
-from tiledseg.export import write_coco, write_geojson
-from tiledseg.io import IGNORED, MaskRules, find_images, mask_of, mask_values
+from tiledseg.export import CocoWriter, GeoJsonWriter, RoiWriter, Style, pass_on
+from tiledseg.io import find_images, open_image, read_mask, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import Source
+    from tiledseg.export import ObjectWriter
 
 _log = logging.getLogger("tiledseg")
 
@@ -31,59 +33,75 @@ _log = logging.getLogger("tiledseg")
 def export(
     *inputs: Annotated[Path, Parameter(help="Mask files, or folders of masks.")], settings: Settings
 ) -> int:
-    """Write the cells of masks for other programs."""
+    """Write the objects of masks for other programs."""
     config = settings.over(settings.run.export, "export")
     files = inputs or tuple(map(Path, needed(config.inputs, "inputs", "export.inputs")))
     paths = find_images(files, recursive=config.recursive)
     _check_stems(paths)
-    failed: set[Path] = set()
-    names, cell_px, n_cells = config.names, config.cell_px, 0
-    with new_folder(needed(config.output, "--output", "export.output")) as folder:
-        if "geojson" in config.write:
-            for path, labels in _read(paths, config, failed):
-                file = folder / "geojson" / f"{path.stem}.geojson"
-                n_cells += write_geojson(file, labels, names=names, cell_px=cell_px, image=path.name)
+    n_failed = n_objects = 0
+    with ExitStack() as stack:
+        folder = stack.enter_context(new_folder(needed(config.output, "--output", "export.output")))
+        coco = None
         if "coco" in config.write:
-            images = ((path.name, labels) for path, labels in _read(paths, config, failed))
-            n_cells = write_coco(folder / "coco.json", images, names=names, cell_px=cell_px)
-    sys.stdout.write(f"{n_cells} cells of {len(paths) - len(failed)} masks, {len(failed)} failed\n")
-    return 1 if failed else 0
+            style = _style(config)
+            coco = stack.enter_context(CocoWriter(folder / "coco.json", style, config.coco_segmentation))
+        advance = stack.enter_context(progress_bar(len(paths), "masks", shown=settings.progress))
+        for path in paths:
+            try:
+                with _opened(path, config) as labels:
+                    n_objects += _export(path, labels, folder, config, coco)
+            except (FileError, ArrayError) as error:
+                n_failed += 1
+                _log.warning("%s", error)
+            advance(1)
+    sys.stdout.write(f"{n_objects} objects of {len(paths) - n_failed} masks, {n_failed} failed\n")
+    return 1 if n_failed else 0
+
+
+def _style(config: ExportConfig, image: str = "") -> Style:
+    return Style.of(config.names, image, config.tolerance, config.level_scale)
+
+
+def _export(path: Path, labels: Source, folder: Path, config: ExportConfig, coco: CocoWriter | None) -> int:
+    """Write the objects of one mask; it is read once for all formats."""
+    style, name = _style(config, path.name), stem_of(path)
+    shape = (labels.shape[0], labels.shape[1])
+    with ExitStack() as stack:
+        writers: list[ObjectWriter] = []
+        if "geojson" in config.write:
+            file = folder / "geojson" / f"{name}.geojson{'.gz' if config.compress else ''}"
+            writers.append(stack.enter_context(GeoJsonWriter(file, style, config.object_type)))
+        if "roi" in config.write:
+            writers.append(stack.enter_context(RoiWriter(folder / "roi" / f"{name}.zip", style, shape)))
+        if coco is not None:
+            stack.enter_context(coco.image(path.name, shape))
+            writers.append(coco)
+        return pass_on(labels, writers, instances=config.instances, cell_px=config.cell_px)
 
 
 def _check_stems(paths: Sequence[Path]) -> None:
     seen: dict[str, Path] = {}
     for path in paths:
-        if path.stem in seen:
+        if stem_of(path) in seen:
             raise invalid(
                 FileError,
                 str(path),
                 must="have a unique stem",
-                got=f"the stem of {seen[path.stem]}",
+                got=f"the stem of {seen[stem_of(path)]}",
                 fix="Rename one, or export them to different folders.",
             )
-        seen[path.stem] = path
+        seen[stem_of(path)] = path
 
 
-def _read(paths: Sequence[Path], config: ExportConfig, failed: set[Path]) -> Iterator[tuple[Path, AnyArray]]:
-    """Read masks one by one, and collect those that cannot be read."""
-    for path in paths:
-        if path not in failed:
-            try:
-                labels = _labels(path, config)
-            except (FileError, ArrayError) as error:
-                failed.add(path)
-                _log.warning("%s", error)
-            else:
-                yield path, labels
-
-
-def _labels(path: Path, config: ExportConfig) -> AnyArray:
-    """Read a mask; px that do not count are background."""
-    values, lossy = mask_values(
-        path, config.mask_threshold, page=config.page, alpha=config.alpha, palette=config.palette
-    )
-    rules = MaskRules(config.mask_threshold, config.mask_parts, ignore_label=config.ignore_label)
-    mask = mask_of(values, named(path), rules, lossy=lossy)
-    _log.info("%s: %s", named(path), mask.found)
-    ignored = (mask.labels == IGNORED) & (config.ignore_label is not None)
-    return np.where(ignored, 0, mask.labels) if ignored.any() else mask.labels
+@contextmanager
+def _opened(path: Path, config: ExportConfig) -> Iterator[Source]:
+    """Open a mask; one of instances is read by region, whatever its largest label."""
+    if not config.instances:
+        yield read_mask(path, threshold=config.mask_threshold)
+        return
+    with open_image(path) as image:
+        if len(image.shape) > 2 or image.dtype.kind not in "biu":
+            must, fix = "hold labels (H, W) for instances=True", "Convert it to one channel of integers."
+            raise invalid(FileError, image.name, must=must, got=f"{image.dtype} {image.shape}", fix=fix)
+        yield image
+        image.check_unchanged()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, U
 from annotated_types import Ge, Gt, Le, Lt
 from cyclopts import Group, Parameter
 
-from tiledseg.config import Config, by_name, laid_over, meanings_of
+from tiledseg.config import Config, by_name, laid_over, meanings_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +115,7 @@ def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[st
         default = getattr(base or model(), name)
         nested = [one for one in members_of(hint) if inspect.isclass(one) and issubclass(one, Config)]
         if by_name in info.metadata:
-            names: Hint = Literal[tuple(one.model_fields["name"].default for one in nested)]
+            names: Hint = Literal[tuple(names_of(hint))]
             yield Option(table, (*path, name), names, meanings[name], default.name)
         elif nested:
             yield from _of_any(table, nested, default, (*path, name))

@@ -22,9 +22,10 @@ from tiledseg.config.augment import (
     ZoomConfig,
     augmenting,
 )
-from tiledseg.config.base import Config, by_name, laid_over
+from tiledseg.config.base import Config, by_name, laid_over, names_of
 from tiledseg.config.data import (
     DataConfig,
+    MaskParts,
     Record,
     SplitConfig,
     StatsConfig,
@@ -33,22 +34,16 @@ from tiledseg.config.data import (
 )
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from tiledseg.config.evaluate import EvaluateConfig, EvaluateJobConfig
-from tiledseg.config.export import ExportConfig
-from tiledseg.config.files import MaskConfig, MaskParts, ReadConfig, place_of
+from tiledseg.config.export import ExportConfig, ExportFormat, ObjectType
 from tiledseg.config.founding import import_founding
 from tiledseg.config.losses import (
-    BasnetConfig,
-    BceConfig,
-    BceDiceConfig,
-    BceIouConfig,
     BootstrapConfig,
     BoundaryConfig,
-    DiceConfig,
     FocalConfig,
     FocalTverskyConfig,
-    IouConfig,
     LossConfig,
     MissingLabelsConfig,
+    PlainLossConfig,
     TverskyConfig,
 )
 from tiledseg.config.networks import (
@@ -89,10 +84,6 @@ __all__ = [
     "ArchitectureConfig",
     "AttentionUNetConfig",
     "AutoThreshold",
-    "BasnetConfig",
-    "BceConfig",
-    "BceDiceConfig",
-    "BceIouConfig",
     "Blend",
     "BlurConfig",
     "BootstrapConfig",
@@ -104,7 +95,6 @@ __all__ = [
     "CosineConfig",
     "DataConfig",
     "DeepLabV3PlusConfig",
-    "DiceConfig",
     "EfficientUNetConfig",
     "ElasticConfig",
     "EncoderUNetConfig",
@@ -112,30 +102,30 @@ __all__ = [
     "EvaluateConfig",
     "EvaluateJobConfig",
     "ExportConfig",
+    "ExportFormat",
     "FlipConfig",
     "FocalConfig",
     "FocalTverskyConfig",
     "GammaConfig",
     "HueConfig",
-    "IouConfig",
     "JpegConfig",
     "LensConfig",
     "LossConfig",
-    "MaskConfig",
     "MaskParts",
     "MissingLabelsConfig",
     "MultiResUNetConfig",
     "NetworkConfig",
     "NoiseConfig",
+    "ObjectType",
     "ObjectsConfig",
     "PadMode",
+    "PlainLossConfig",
     "PlateauConfig",
     "Precision",
     "PredictConfig",
     "PredictJobConfig",
     "PreprocessingConfig",
     "Product",
-    "ReadConfig",
     "Record",
     "ResEncUNetConfig",
     "RotateConfig",
@@ -166,6 +156,6 @@ __all__ = [
     "import_founding",
     "laid_over",
     "meanings_of",
-    "place_of",
+    "names_of",
     "rgb_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -81,10 +81,8 @@ Names: TypeAlias = Annotated[tuple[str, ...], as_tuple]
 """Names in order."""
 
 
-MaskThreshold: TypeAlias = (
-    Annotated[int, Field(ge=1, le=65535)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None
-)
-"""Value from which a px of a mask counts as foreground; None for masks that hold labels."""
+MaskThreshold: TypeAlias = Annotated[int, Field(ge=1, le=65535)] | None
+"""Grey value from which a px of a mask counts as foreground; None for masks that hold labels."""
 
 
 def _compiled(value: str, info: ValidationInfo) -> str:
@@ -131,11 +129,11 @@ def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
         raise invalid(SettingError, "settings", must=must, got=len(text), fix=fix)
 
 
-def _names(hint: object) -> list[str]:
+def names_of(hint: object) -> list[str]:
     """List what the field ``name`` may be, of all settings that a type hint allows."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return list(get_args(hint.model_fields["name"].annotation))
-    return [name for part in get_args(hint) for name in _names(part)]
+    return [name for part in get_args(hint) for name in names_of(part)]
 
 
 class Config(BaseModel):
@@ -207,7 +205,7 @@ class Config(BaseModel):
     def _unnamed(cls, line: ErrorDetails) -> str:
         """Say that settings which are chosen by their `name` have none that is known."""
         field = str(line["loc"][0])
-        names = _names(cls.model_fields[field].annotation)
+        names = names_of(cls.model_fields[field].annotation)
         tag = line["ctx"].get("tag", "nothing")
         return f"`{cls.__name__}.{field}.name` must be a known name; got {tag}. {did_you_mean(tag, names)}"
 

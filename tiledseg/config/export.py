@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from tiledseg.config.base import Config, Count, MaskThreshold, Names, as_tuple
+
+ExportFormat: TypeAlias = Literal["geojson", "coco", "roi"]
+"""A format of objects."""
+
+ObjectType: TypeAlias = Literal["detection", "annotation"]
+"""How QuPath shows an object."""
 
 
 class ExportConfig(Config):
@@ -16,25 +22,26 @@ class ExportConfig(Config):
     """Mask files, and folders of them."""
     output: str | None = None
     """New folder to write to."""
-    write: Annotated[tuple[Literal["geojson", "coco"], ...], as_tuple, Field(min_length=1)] = ("geojson",)
-    """What is written: ``geojson`` one file for each mask, as QuPath imports it; ``coco`` one file of
-    instances for all of them."""
+    write: Annotated[tuple[ExportFormat, ...], as_tuple, Field(min_length=1)] = ("geojson",)
+    """What is written: ``geojson`` one file for each mask, as QuPath imports it; ``roi`` a zip of ImageJ
+    regions for each mask (extra ``roi``); ``coco`` one file of instances for all of them."""
     names: Annotated[Names, Field(min_length=1)] = ("foreground",)
     """Name of the labels 1, 2, …."""
-    mask_threshold: MaskThreshold = "auto"
-    """Value from which a px counts as foreground; None for masks that hold labels of classes. ``auto``: the
-    values decide, and what could mean two things is an error that says what to set."""
-    mask_parts: Literal["merged", "instances"] = "merged"
-    """What values become: one foreground; cells with a number each (every value but 0 is a cell)."""
-    ignore_label: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
-    """Value of px that are left out; None where there is none."""
-    page: Annotated[int, Field(ge=0)] | None = None
-    """Page of a TIFF that is read, from 0; needed where there are several."""
-    alpha: Literal["refuse", "drop"] = "refuse"
-    """What to do about an alpha channel that is not opaque everywhere."""
-    palette: Literal["refuse", "index", "colour"] = "refuse"
-    """Value of a px of a mask with a palette: its index or its colour; by default a palette in which the two
-    differ is refused."""
+    instances: bool = False
+    """Whether each label of a mask is one object, of the first of the names; else labels are classes, and
+    each connected area is an object."""
+    object_type: ObjectType = "detection"
+    """How QuPath shows an object; it handles many detections better than many annotations."""
+    compress: bool = False
+    """Whether GeoJSON is written as ``.geojson.gz``."""
+    coco_segmentation: Literal["rle", "polygons"] = "rle"
+    """How px are stated in COCO. Objects with holes are always run lengths."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """By how many px a simplified outline may differ from that of the px; 0 keeps each corner."""
+    level_scale: Annotated[tuple[PositiveFloat, PositiveFloat], as_tuple] = (1.0, 1.0)
+    """Px of level 0 for each px of the masks, (y, x); for masks of a smaller level of the image."""
+    mask_threshold: MaskThreshold = 128
+    """Grey value from which a px counts as foreground; None for masks that hold labels."""
     cell_px: Count = 1
     """Smaller areas, in px, are left out."""
     recursive: bool = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiledseg.config.augment import FlipConfig, LensConfig, augmenting
+from tiledseg.config.base import names_of
 from tiledseg.config.networks import NetworkConfig
 from tiledseg.errors import SettingError
 
@@ -81,8 +82,7 @@ def _share_of_255(value: Any) -> object:  # noqa: ANN401
 def _network(value: object) -> str:
     """Return the name that has the same letters: ``TensorflowAttentionUNet`` is ``attention_unet``."""
     wanted = _lower(value).removeprefix("tensorflow")
-    names = [str(one.model_fields["name"].default) for one in get_args(get_args(NetworkConfig)[0])]
-    found = [name for name in names if name.replace("_", "") == wanted]
+    found = [name for name in names_of(NetworkConfig) if name.replace("_", "") == wanted]
     _expect(found, "there is no such architecture here")
     return found[0]
 

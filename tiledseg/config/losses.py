@@ -9,40 +9,15 @@ from pydantic import Field
 from tiledseg.config.base import Choice, Count, NotNegative, Positive, Share, by_name
 
 
-class BceConfig(Choice):
-    """Cross-entropy of every px and class."""
+class PlainLossConfig(Choice):
+    """A loss that has a name alone.
 
-    name: Literal["bce"] = "bce"
+    ``bce`` is the cross-entropy of every px and class, ``dice`` one minus the soft Dice coefficient, ``iou``
+    one minus the soft intersection over union; ``bce_dice`` and ``bce_iou`` are half the one and half the
+    other, ``basnet`` a third each of cross-entropy, 1 - SSIM and the IoU loss (BASNet, arXiv 2101.04704).
+    """
 
-
-class DiceConfig(Choice):
-    """One minus the soft Dice coefficient."""
-
-    name: Literal["dice"] = "dice"
-
-
-class IouConfig(Choice):
-    """One minus the soft intersection over union."""
-
-    name: Literal["iou"] = "iou"
-
-
-class BceDiceConfig(Choice):
-    """Half cross-entropy, half Dice loss."""
-
-    name: Literal["bce_dice"] = "bce_dice"
-
-
-class BceIouConfig(Choice):
-    """Half cross-entropy, half IoU loss."""
-
-    name: Literal["bce_iou"] = "bce_iou"
-
-
-class BasnetConfig(Choice):
-    """A third each of cross-entropy, 1 - SSIM and IoU loss (BASNet, arXiv 2101.04704)."""
-
-    name: Literal["basnet"] = "basnet"
+    name: Literal["bce", "dice", "iou", "bce_dice", "bce_iou", "basnet"] = "bce_dice"
 
 
 class FocalConfig(Choice):
@@ -113,12 +88,7 @@ class MissingLabelsConfig(_TverskyConfig):
 
 
 LossConfig: TypeAlias = Annotated[
-    BceConfig
-    | DiceConfig
-    | IouConfig
-    | BceDiceConfig
-    | BceIouConfig
-    | BasnetConfig
+    PlainLossConfig
     | FocalConfig
     | TverskyConfig
     | FocalTverskyConfig

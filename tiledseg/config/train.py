@@ -22,7 +22,7 @@ from tiledseg.config.base import (
     laid_over,
     pair_of,
 )
-from tiledseg.config.losses import BceDiceConfig, LossConfig
+from tiledseg.config.losses import LossConfig, PlainLossConfig
 from tiledseg.config.networks import NetworkConfig, UNetConfig
 from tiledseg.config.optimizer import AdamConfig, ConstantConfig, OptimizerConfig, ScheduleConfig
 from tiledseg.config.preprocessing import PreprocessingConfig
@@ -86,7 +86,7 @@ class TrainConfig(Config):
     validated and saved. None for the weights as they are."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """What the network computes in; weights stay in float32."""
-    loss: LossConfig = BceDiceConfig()
+    loss: LossConfig = PlainLossConfig()
     """What is minimised, with its parameters or by name: ``bce``, ``dice``, ``iou``, ``bce_dice``,
     ``bce_iou``, ``basnet``, ``focal``, ``tversky``, ``focal_tversky``, ``boundary``, ``bootstrap`` or
     ``missing_labels``."""

@@ -1,7 +1,7 @@
 """Models of any kind resolved into a Network, which runs on batches of tiles."""
 
 from tiledseg.engine.network import ModelReference, Network
-from tiledseg.engine.predictor import CallablePredictor, Predictor, available_memory
+from tiledseg.engine.predictor import CallablePredictor, Predictor, available_memory, check_fixed
 from tiledseg.engine.tta import COPIES
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "Network",
     "Predictor",
     "available_memory",
+    "check_fixed",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from tiledseg._backend import check_process, keras, tf
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.keras_graph import read_graph
-from tiledseg.engine.predictor import checked_outputs, failures_named, is_out_of_memory
+from tiledseg.engine.predictor import check_fixed, checked_outputs, failures_named, is_out_of_memory
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import check_multiple
 
@@ -84,15 +84,7 @@ class KerasPredictor:
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         _, height, width, channels = shape
-        for axis, fixed, size in zip("yx", self.tile_size, (height, width), strict=True):
-            if fixed not in {None, size}:
-                raise invalid(
-                    SettingError,
-                    "tile_size",
-                    must=f"be {fixed} px along {axis}, the network's input",
-                    got=size,
-                    fix=f"Use tile_size={fixed}, or build the network for a free size.",
-                )
+        check_fixed((height, width), self.tile_size)
         for size, step in zip((height, width), self.stride, strict=True):
             check_multiple(size, step)
         if channels != self.channels:

@@ -91,6 +91,19 @@ def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
         raise ModelError(text) from error
 
 
+def check_fixed(tile_size: tuple[int, int], fixed: tuple[int | None, int | None]) -> None:
+    """Check a tile against the input of a network of fixed size."""
+    for axis, size, wanted in zip("yx", tile_size, fixed, strict=True):
+        if wanted not in {None, size}:
+            raise invalid(
+                SettingError,
+                "tile_size",
+                must=f"be {wanted} px along {axis}, the network's input",
+                got=size,
+                fix=f"Use tile_size={wanted}, or build the network for a free size.",
+            )
+
+
 class CallablePredictor:
     """A callable, of which nothing else is known; its stride is assumed to be 1."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +11,14 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, invalid, items_of, settings_of, shown, whole_number, whole_pair
 from tiledseg.config import EvaluateConfig
-from tiledseg.data import as_pairs, check_apart, group_of, load_both, pixel_size_of_pair, tell_masks
+from tiledseg.data import as_pairs, check_apart, group_of, load_pair, pixel_size_of_pair
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair
-from tiledseg.io import IGNORED
+from tiledseg.preprocess import pixel_size_from
 from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
@@ -231,23 +231,21 @@ class _Run:
 
     def _failing(self, pairs: list[Pair]) -> dict[int, FailedPair]:
         """Read every pair once before any is predicted, and return those that do not fit."""
-        failed, found = {}, []
+        failed = {}
         for index, pair in enumerate(pairs):
             try:
-                loaded = _loaded(index, pair, self._maps.known_classes)
-                self._maps.check(loaded)
-                found.append(loaded.found)
+                self._maps.check(_loaded(index, pair))
             except _PAIR_ERRORS as error:
                 failed[index] = _failed(pair, error)
-        tell_masks(found)
         return failed
 
     def _scored(self, index: int, pair: Pair) -> ScoredImage:
-        loaded = _loaded(index, pair, self._maps.known_classes)
+        loaded = _loaded(index, pair)
         labels, scores = self._maps.score(loaded, self._threshold[0])
         self._check_used(scores)
-        whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells, loaded.ignored)
-        return ScoredImage(loaded.image, loaded.truth, labels, whole)
+        whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells)
+        size = pixel_size_from(self._config.pixel_size) or loaded.pixel_size
+        return ScoredImage(loaded.image, loaded.truth, labels, replace(whole, pixel_size=size))
 
     def _check_used(self, scores: ImageScores) -> None:
         """Refuse a stated threshold that the labels of a map do not depend on."""
@@ -259,14 +257,12 @@ class _Run:
             raise invalid(SettingError, "threshold", must=must, got=self._threshold[0], fix=fix)
 
 
-def _loaded(index: int, pair: Pair, classes: int | None) -> LoadedPair:
-    image, mask = load_both(pair, classes)
-    ignored = np.asarray(mask.labels == IGNORED) if pair.ignores else None
-    truth = mask.labels if ignored is None else np.where(ignored, np.uint8(0), mask.labels)
+def _loaded(index: int, pair: Pair) -> LoadedPair:
+    image, mask = load_pair(pair)
     size = pixel_size_of_pair(pair)
-    return LoadedPair(
-        pair.name, index, image, truth, mask.cells, pixel_size=size, ignored=ignored, found=mask.found
-    )
+    if pair.mask_parts == "instances" and not isinstance(pair.mask, np.ndarray):
+        return LoadedPair(pair.name, index, image, (mask > 0).astype(np.uint8), mask, size)
+    return LoadedPair(pair.name, index, image, mask, pixel_size=size)
 
 
 def _failed(pair: Pair, error: Exception) -> FailedPair:

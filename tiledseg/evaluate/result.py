@@ -49,9 +49,6 @@ from tiledseg.metrics import (
     bootstrap_interval,
     calibration_error,
     counts_at_thresholds,
-    dice,
-    precision,
-    recall,
     reliability,
 )
 
@@ -215,7 +212,7 @@ class EvaluationResult:
         if probabilities is None or len(self.counts) > 1:
             return None
         every = [
-            [dice(counts) for counts in counts_at_thresholds(one.probabilities)]
+            [counts.dice for counts in counts_at_thresholds(one.probabilities)]
             for one in self.images
             if one.probabilities is not None
         ]
@@ -223,7 +220,7 @@ class EvaluationResult:
         return ThresholdCurve(
             CURVE_THRESHOLDS,
             tuple(mean(column) for column in zip(*every, strict=True)),
-            *(tuple(score(counts) for counts in together) for score in (dice, precision, recall)),
+            *(tuple(getattr(one, name) for one in together) for name in ("dice", "precision", "recall")),
         )
 
     def best_threshold(self) -> float:

@@ -14,31 +14,23 @@ from tiledseg.metrics import (
     InstanceCounts,
     ProbabilityCounts,
     SeamErrors,
-    accuracy,
     average_precision,
     boundary_f1,
     calibration_error,
-    dice,
-    iou,
     panoptic_quality,
-    precision,
-    recall,
-    specificity,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from tiledseg.io import PixelSize
+
 _EQUAL_WITHIN = 1e-9
 _Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 
+_OF_PX = ("dice", "iou", "precision", "recall", "specificity", "accuracy")  # properties of `Counts`
 SCORES: _Parts = {
-    "dice": ("counts", dice),
-    "iou": ("counts", iou),
-    "precision": ("counts", precision),
-    "recall": ("counts", recall),
-    "specificity": ("counts", specificity),
-    "accuracy": ("counts", accuracy),
+    **{name: ("counts", operator.attrgetter(name)) for name in _OF_PX},
     "boundary_f1": ("boundary", boundary_f1),
     "average_precision": ("instances", average_precision),
     "panoptic_quality": ("instances", panoptic_quality),
@@ -81,6 +73,8 @@ class ImageScores:
         Wrong px by their distance from tile borders; None if there are no borders.
     disagreement : float
         Mean absolute difference of neighbouring tiles where they overlap; nan if no tiles overlap.
+    pixel_size : PixelSize or None
+        Height and width of a px of the image in µm; None where they are not known.
     """
 
     name: str
@@ -95,6 +89,7 @@ class ImageScores:
     probabilities: ProbabilityCounts | None = field(default=None, compare=False)
     seam_errors: SeamErrors | None = None
     disagreement: float = math.nan
+    pixel_size: PixelSize | None = None
 
     @property
     def dice(self) -> float:

@@ -1,6 +1,19 @@
-"""Cells for other programs: GeoJSON for QuPath, COCO instances."""
+"""Objects for other programs: GeoJSON for QuPath, COCO instances, ImageJ ROI."""
 
-from tiledseg.export.coco import write_coco
-from tiledseg.export.geojson import write_geojson
+from tiledseg.export.batches import ObjectWriter, Style, pass_on
+from tiledseg.export.coco import CocoWriter, Segmentation, write_coco
+from tiledseg.export.geojson import GeoJsonWriter, write_geojson
+from tiledseg.export.roi import RoiWriter, write_roi
 
-__all__ = ["write_coco", "write_geojson"]
+__all__ = [
+    "CocoWriter",
+    "GeoJsonWriter",
+    "ObjectWriter",
+    "RoiWriter",
+    "Segmentation",
+    "Style",
+    "pass_on",
+    "write_coco",
+    "write_geojson",
+    "write_roi",
+]

@@ -1,38 +1,53 @@
-"""Cells as COCO instances with compressed run-length encoding."""
+"""Objects as COCO instances: run lengths or polygons, areas, boxes."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._storage import write_text
-from tiledseg._validate import invalid, items_of
+from tiledseg._storage import atomic_write
+from tiledseg._validate import invalid, items_of, one_of
 from tiledseg.errors import SettingError
-from tiledseg.export.geojson import ascii_text, check_named, names_of
-from tiledseg.objects import cells_of
+from tiledseg.export.batches import Ordered, Style, ascii_text, pass_on, shape_of
+from tiledseg.export.simplify import simplified
+from tiledseg.objects import Corners, ObjectBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
 
-    from tiledseg._types import AnyArray, PathLike
-    from tiledseg.objects import Cell
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, PathLike, Source
+    from tiledseg.objects import Objects, Outlines
+
+Segmentation: TypeAlias = Literal["rle", "polygons"]
+"""How the px of an object are stated."""
 
 _ITEMS, _FIX = "be tuples of a file name and labels", 'Pass ("a.png", labels), for example.'
-_BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # format of COCO's compressed run lengths
+_MOST_PX = 1 << 32  # COCO's own library counts the px of an image in 32 bits
+_BITS, _MORE, _FIRST = 5, 32, 48  # format of COCO's compressed run lengths
 
 
-def write_coco(
+def write_coco(  # noqa: PLR0913  what COCO distinguishes
     path: PathLike,
-    images: Iterable[tuple[str, AnyArray]],
+    images: Iterable[tuple[str, Objects | Source]],
     *,
     names: Sequence[str] = ("foreground",),
+    instances: bool = False,
     cell_px: int = 1,
+    segmentation: Segmentation = "rle",
+    tolerance: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    progress: bool = False,
 ) -> int:
-    """Write the cells of many maps of labels as one COCO file of instances.
+    """Write the objects of many images as one COCO file of instances.
 
-    Each connected area is an annotation: ``segmentation`` in compressed run lengths, ``bbox``
+    Each object is an annotation: ``segmentation`` in compressed run lengths or as polygons, ``bbox``
     (x, y, width, height) and ``area`` in px.
 
     Parameters
@@ -40,87 +55,213 @@ def write_coco(
     path : path
         File to write, whole or not at all.
     images : iterable of tuple
-        File name and labels, (H, W), of each image; only one at a time is held in memory.
+        File name of each image, and its objects: what `segment` and `label_objects` return, or labels
+        (H, W), boolean or integer. Only one image at a time is held in memory.
     names : sequence of str
-        Names of the labels 1, 2, …, which are the ids of the categories.
+        Names of the classes 1, 2, …, which are the ids of the categories.
+    instances : bool
+        Whether each label of a map is one object, of the first class. By default labels are classes, and
+        each connected area is an object.
     cell_px : int
-        Smaller areas are left out.
+        Smaller objects are left out, in px of the map.
+    segmentation : {"rle", "polygons"}
+        How px are stated. Polygons of COCO have no holes: an object with holes is written as run lengths.
+    tolerance : float
+        By how many px a simplified polygon may differ from the outline of the px; 0 keeps each corner.
+    scale : tuple of float
+        Px of level 0 for each px of the map, (y, x).
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
     int
-        Number of cells that were written.
+        Number of objects that were written.
 
     Raises
     ------
     ArrayError
         If a map does not hold labels.
     SettingError
-        If a label has no name, `cell_px` is not a whole number of at least 1, or an argument is of another
-        type.
+        If a class has no name, an image has too many px for run lengths, or an argument is of another type
+        or out of its range.
     FileError
         If the file cannot be written.
     """
-    entries: list[dict[str, object]] = []
-    annotations: list[dict[str, object]] = []
-    known = names_of(names)
-    for number, item in enumerate(items_of(images, "images", _ITEMS, _FIX), start=1):
-        name, labels = _named(item, f"images[{number - 1}]")
-        cells = cells_of(labels, least_px=cell_px)
-        check_named(labels, known)
-        height, width = np.shape(labels)
-        entries.append({"id": number, "file_name": ascii_text(name), "height": height, "width": width})
-        for cell in cells:
-            entry = _annotation(cell, (height, width))
-            annotations.append({"id": len(annotations) + 1, "image_id": number, **entry})
-    categories = [{"id": label, "name": name} for label, name in enumerate(known, start=1)]
-    content = {"images": entries, "categories": categories, "annotations": annotations}
-    write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
-    return len(annotations)
+    style = Style.of(names, "", tolerance, scale)
+    with CocoWriter(path, style, segmentation) as writer:
+        for place, item in enumerate(items_of(images, "images", _ITEMS, _FIX)):
+            name, objects = _named(item, f"images[{place}]")
+            with writer.image(name, shape_of(objects)):
+                pass_on(objects, [writer], instances=instances, cell_px=cell_px, progress=progress)
+    return len(writer)
 
 
-def _named(item: object, place: str) -> tuple[str, AnyArray]:
+def _named(item: object, place: str) -> tuple[str, Objects | Source]:
     if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
         raise invalid(SettingError, place, must=_ITEMS, got=item, fix=_FIX)
     return item
 
 
-def _annotation(cell: Cell, shape: tuple[int, int]) -> dict[str, object]:
-    height, width = cell.mask.shape
-    return {
-        "category_id": cell.label,
-        "segmentation": {"size": list(shape), "counts": _compressed(_runs(cell, shape))},
-        "area": cell.area,
-        "bbox": [cell.x, cell.y, width, height],
-        "iscrowd": 0,
-    }
+class CocoWriter:
+    """Writes the objects of one image after the other, which come in batches in any order."""
+
+    def __init__(self, path: PathLike, style: Style, segmentation: Segmentation = "rle") -> None:
+        one_of("segmentation", segmentation, get_args(Segmentation))
+        self._path, self._style, self._segmentation = path, style, segmentation
+        self._images: list[dict[str, object]] = []
+        self._shape = (0, 0)
+
+    def __enter__(self) -> Self:
+        self._annotations = Ordered()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with closing(self._annotations):
+            if kind is None:
+                with atomic_write(self._path) as file:
+                    file.write(b'{"annotations":[')
+                    for number, (_, part) in enumerate(self._annotations.parts(), start=1):
+                        file.write(b'%s{"id":%d,' % (b",\n" if number > 1 else b"", number) + part)
+                    file.write(b"]," + self._rest()[1:])
+
+    def __len__(self) -> int:
+        return len(self._annotations)
+
+    def _rest(self) -> bytes:
+        categories = [{"id": label, "name": name} for label, name in enumerate(self._style.names, start=1)]
+        content = {"images": self._images, "categories": categories}
+        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+    @contextmanager
+    def image(self, name: str, shape: tuple[int, int]) -> Iterator[None]:
+        """Begin an image of a size in px of the map; an image that fails is left out."""
+        height, width = (round(px * factor) for px, factor in zip(shape, self._style.scale, strict=True))
+        if self._segmentation == "rle" and height * width >= _MOST_PX:
+            must, fix = "be polygons for an image of 2^32 px or more", "Pass segmentation='polygons'."
+            raise invalid(
+                SettingError, "segmentation", must=must, got=f"rle for {height} x {width} px", fix=fix
+            )
+        entry = {"id": len(self._images) + 1, "file_name": ascii_text(name), "height": height, "width": width}
+        self._images.append(entry)
+        self._shape = height, width
+        n_before = self._annotations.n_batches
+        try:
+            yield
+        except BaseException:
+            self._images.pop()
+            self._annotations.cut(n_before)
+            raise
+
+    def add(self, batch: ObjectBatch) -> None:
+        """Take some objects of the image."""
+        batch = _scaled(batch, self._style.scale)
+        corners = Corners.of(batch)
+        counts = _run_lengths(corners.columns(), len(batch.first) - 1, self._shape)
+        size = _list(self._shape)
+        shapes = [b'{"size":%s,"counts":"%s"}' % (size, text.replace(b"\\", b"\\\\")) for text in counts]
+        if self._segmentation == "polygons":
+            outlines = simplified(corners.rings(), self._style.tolerance)
+            polygons = _polygons(outlines, len(shapes))
+            shapes = [one or other for one, other in zip(polygons, shapes, strict=True)]
+        annotations = [
+            b'"image_id":%d,"category_id":%d,"segmentation":%s,"area":%d,"bbox":%s,"iscrowd":0}'
+            % (len(self._images), label, shape, area, _list(box))
+            for label, shape, area, box in zip(
+                self._style.classes_of(batch), shapes, *_sizes(batch), strict=True
+            )
+        ]
+        keys = (len(self._images) << 40) + np.asarray(batch.table["label"], np.int64)
+        self._annotations.add(keys, annotations)
 
 
-def _runs(cell: Cell, shape: tuple[int, int]) -> list[int]:
-    """Return the lengths of the runs of 0 and 1 in column order, beginning with 0."""
-    padded = np.pad(cell.mask.T, ((0, 0), (1, 1))).astype(np.int8)
-    steps = np.diff(padded, axis=1)
-    columns, starts = np.nonzero(steps == 1)
-    _, stops = np.nonzero(steps == -1)
-    first = (columns + cell.x) * shape[0] + cell.y
-    begins, ends = first + starts, first + stops
-    separate = begins[1:] != ends[:-1]  # a run may continue at the top of the next column
-    begins = begins[np.concatenate([[True], separate])]
-    ends = ends[np.concatenate([separate, [True]])]
+def _list(numbers: Sequence[int]) -> bytes:
+    return json.dumps(list(numbers), separators=(",", ":")).encode()
+
+
+def _sizes(batch: ObjectBatch) -> tuple[list[int], list[list[int]]]:
+    """Return the area of each object, and its box (x, y, width, height)."""
+    begins = batch.first[:-1]
+    areas = np.add.reduceat(batch.x1 - batch.x0, begins, dtype=np.int64)
+    x, right = np.minimum.reduceat(batch.x0, begins), np.maximum.reduceat(batch.x1, begins)
+    y, bottom = batch.y[begins], batch.y[batch.first[1:] - 1] + 1
+    return areas.tolist(), np.stack([x, y, right - x, bottom - y], axis=1).tolist()
+
+
+def _scaled(batch: ObjectBatch, scale: tuple[float, float]) -> ObjectBatch:
+    """Bring runs to px of level 0: each px of the map becomes the px that it covers, rounded."""
+    if scale == (1, 1):
+        return batch
+    top, bottom = (np.rint(rows * scale[0]).astype(np.int32) for rows in (batch.y, batch.y + 1))
+    left, right = (np.rint(ends * scale[1]).astype(np.int32) for ends in (batch.x0, batch.x1))
+    copies = bottom - top
+    y = np.repeat(top, copies) + _counted(copies)
+    begins = np.concatenate([[0], np.cumsum(copies)])[batch.first]
+    x0, x1 = np.repeat(left, copies), np.repeat(right, copies)
+    number = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
+    order = np.lexsort((x0, y, number))  # the copies of several runs of a row lie between one another
+    return ObjectBatch(batch.table, begins, y[order], x0[order], x1[order])
+
+
+def _counted(sizes: AnyArray) -> AnyArray:
+    """Count from 0 in each group."""
+    ends = np.cumsum(sizes)
+    n = int(ends[-1]) if len(ends) else 0
+    return np.asarray(np.arange(n) - np.repeat(ends - sizes, sizes))
+
+
+def _run_lengths(columns: tuple[AnyArray, ...], n: int, shape: tuple[int, int]) -> list[bytes]:
+    """Compress the runs of px along columns of each object."""
+    number, x, y0, y1 = columns
+    begins, ends = x * shape[0] + y0, x * shape[0] + y1
+    same = number[1:] == number[:-1]
+    separate = ~same | (begins[1:] != ends[:-1])  # a run may continue at the top of the next column
+    first, last = np.concatenate([[True], separate]), np.concatenate([separate, [True]])
+    number, begins, ends = number[first], begins[first], ends[last]
     changes = np.stack([begins, ends], axis=1).ravel()
-    runs = np.diff(changes, prepend=0).tolist()
-    rest = shape[0] * shape[1] - int(changes[-1])
-    return [*runs, rest] if rest else list(runs)
+    of = np.repeat(number, 2)
+    rest = np.full(n, shape[0] * shape[1])
+    whole = np.concatenate([changes, rest])
+    owner = np.concatenate([of, np.arange(n)])
+    order = np.argsort(owner, kind="stable")  # the end of the image after the last change
+    whole, owner = whole[order], owner[order]
+    new = np.concatenate([[True], owner[1:] != owner[:-1]])
+    runs = np.diff(whole, prepend=0)
+    runs[new] = whole[new]
+    stay = (runs > 0) | ~np.concatenate([new[1:], [True]])  # no last run of 0
+    return _compressed(runs[stay], owner[stay], n)
 
 
-def _compressed(runs: Sequence[int]) -> str:
+def _compressed(runs: NDArray[np.int64], owner: AnyArray, n: int) -> list[bytes]:
     """Compress runs as COCO does: differences to the run before the last one, 5 bits per letter."""
-    letters = []
-    for place, run in enumerate(runs):
-        value = run - runs[place - 2] if place > 2 else run
-        more = True
-        while more:
-            part, value = value & (_MORE - 1), value >> _BITS
-            more = value != (-1 if part & _SIGN else 0)
-            letters.append(chr(_FIRST + (part | _MORE if more else part)))
-    return "".join(letters)
+    first = np.searchsorted(owner, np.arange(n + 1))
+    place = np.arange(len(runs)) - first[owner]
+    values = runs.copy()
+    late = np.flatnonzero(place > 2)
+    values[late] -= runs[late - 2]
+    letters = np.ones(len(values), np.int64)
+    while (longer := (values >> (_BITS * letters - 1) != 0) & (values >> (_BITS * letters - 1) != -1)).any():
+        letters[longer] += 1
+    of = np.repeat(np.arange(len(values)), letters)
+    nth = _counted(letters)
+    part = (values[of] >> (_BITS * nth)) & (_MORE - 1)
+    part |= np.where(nth + 1 < letters[of], _MORE, 0)
+    text = (part + _FIRST).astype(np.uint8).tobytes()
+    ends = np.concatenate([[0], np.cumsum(letters)])[first].tolist()
+    return [text[begin:end] for begin, end in pairwise(ends)]
+
+
+def _polygons(outlines: Outlines, n: int) -> list[bytes]:
+    """Write the parts of each object as JSON; nothing for an object with holes."""
+    points = np.stack([outlines.x, outlines.y], axis=1).ravel()
+    starts = (2 * outlines.start).tolist()
+    of_ring = outlines.number[outlines.part]
+    holes = np.bincount(of_ring[np.diff(outlines.part, prepend=-1) == 0], minlength=n).tolist()
+    texts: list[list[bytes]] = [[] for _ in range(n)]
+    for place, (begin, end) in enumerate(pairwise(starts)):
+        own = int(of_ring[place])
+        if not holes[own]:
+            texts[own].append(_list(points[begin:end].tolist()))
+    return [b"[" + b",".join(parts) + b"]" if parts else b"" for parts in texts]

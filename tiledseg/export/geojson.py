@@ -1,113 +1,241 @@
-"""Cells as GeoJSON for QuPath."""
+"""Objects as GeoJSON for QuPath."""
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import uuid
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Self, cast, get_args
 
 import numpy as np
 
-from tiledseg._storage import write_text
-from tiledseg._validate import all_of, instance_of, invalid, shown
-from tiledseg.errors import SettingError
-from tiledseg.objects import cells_of
+from tiledseg._storage import atomic_write
+from tiledseg._validate import one_of, path_text
+from tiledseg.config import ObjectType
+from tiledseg.export.batches import Ordered, Style, ascii_text, pass_on
+from tiledseg.export.simplify import simplified
+from tiledseg.objects import Corners
 from tiledseg.plots import PALETTE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+    from typing import BinaryIO
 
-    from tiledseg._types import AnyArray, PathLike
-    from tiledseg.objects import Cell
+    from tiledseg._types import AnyArray, PathLike, Source
+    from tiledseg.objects import ObjectBatch, Objects, Outlines
 
 _NAMESPACE = uuid.UUID("9d6a4b5e-3c0f-5a3b-9a55-0d1c6d1b7f42")
+_MEASUREMENTS = {
+    "area": "Area px^2",
+    "perimeter": "Perimeter px",
+    "equivalent_diameter": "Equivalent diameter px",
+    "major_axis": "Major axis px",
+    "minor_axis": "Minor axis px",
+}
+_GZIP_LEVEL = 4  # 6 takes four times as long for files a sixth smaller
 
 
-def write_geojson(
+def write_geojson(  # noqa: PLR0913  what QuPath distinguishes
     path: PathLike,
-    labels: AnyArray,
+    objects: Objects | Source,
     *,
     names: Sequence[str] = ("foreground",),
+    instances: bool = False,
     cell_px: int = 1,
     image: str = "",
+    object_type: ObjectType = "detection",
+    tolerance: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    progress: bool = False,
 ) -> int:
-    """Write the cells of a map of labels as GeoJSON for QuPath.
+    """Write objects as GeoJSON for QuPath.
 
-    Each connected area is a feature: a polygon (x, y) with holes along the edges of its px, in px
-    of the image; ``id``, a UUID that is the same for the same cell of the same image; and
-    ``properties`` with ``objectType`` and ``classification`` (name and colour).
+    Each object is a feature: a polygon (x, y) with holes along the edges of its px, or a multipolygon of
+    several where its px are not 4-connected; ``id``, a UUID that is the same for the same object of the same
+    image; and ``properties`` with ``objectType``, ``classification`` (name and colour) and ``measurements``.
+    Memory does not grow with the area of the map.
 
     Parameters
     ----------
     path : path
-        File to write, whole or not at all.
-    labels : ndarray, shape (H, W)
-        Boolean or integer; 0 is the background.
+        File to write, whole or not at all; ``.geojson.gz`` is compressed.
+    objects : Objects or array
+        What `segment` and `label_objects` return; or labels (H, W), boolean or integer, where 0 is the
+        background: an array or anything that is read by slicing.
     names : sequence of str
-        Names of the labels 1, 2, ….
+        Names of the classes 1, 2, ….
+    instances : bool
+        Whether each label of a map is one object, of the first class. By default labels are classes, and
+        each connected area is an object.
     cell_px : int
-        Smaller areas are left out.
+        Smaller objects are left out, in px of the map.
     image : str
         Name of the image, from which the UUIDs are derived.
+    object_type : {"detection", "annotation"}
+        How QuPath shows the objects; it handles many detections better than many annotations.
+    tolerance : float
+        By how many px a simplified outline may differ from that of the px; 0 keeps each corner. An outline
+        that would cross itself or a hole keeps each corner too.
+    scale : tuple of float
+        Px of level 0 for each px of the map, (y, x).
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
     int
-        Number of cells that were written.
+        Number of objects that were written.
 
     Raises
     ------
     ArrayError
-        If `labels` is not an array of labels.
+        If `objects` is a map that does not hold labels.
     SettingError
-        If a label has no name, `cell_px` is not a whole number of at least 1, or an argument is of another
-        type.
+        If a class has no name, or an argument is of another type or out of its range.
     FileError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> write_geojson(getfixture("tmp_path") / "cells.geojson", np.array([[1, 1, 0, 2]]), instances=True)
+    2
     """
-    instance_of(str, image, "image", "Pass the name of the image.")
-    known, cells = names_of(names), cells_of(labels, least_px=cell_px)
-    check_named(labels, known)
-    features = [_feature(cell, known, image) for cell in cells]
-    content = {"type": "FeatureCollection", "features": features}
-    write_text(path, json.dumps(content, ensure_ascii=True, separators=(",", ":")) + "\n")
-    return len(features)
+    style = Style.of(names, image, tolerance, scale)
+    with GeoJsonWriter(path, style, object_type) as writer:
+        pass_on(objects, [writer], instances=instances, cell_px=cell_px, progress=progress)
+    return len(writer)
 
 
-def names_of(names: Sequence[str]) -> list[str]:
-    """Check the names of the labels."""
-    alone = isinstance(names, str)  # its letters would become names
-    return all_of(str, names, "names", f'Pass ("{shown(names)}",).' if alone else "Pass str.")
+class GeoJsonWriter:
+    """Writes objects that come in batches, in any order."""
+
+    def __init__(self, path: PathLike, style: Style, object_type: ObjectType = "detection") -> None:
+        one_of("object_type", object_type, get_args(ObjectType))
+        self._path, self._style = path, style
+        self._kinds = [_kind(object_type, place, name) for place, name in enumerate(style.names)]
+
+    def __enter__(self) -> Self:
+        self._features = Ordered()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with closing(self._features):
+            if kind is None:
+                with _opened(self._path) as file:
+                    file.write(b'{"type":"FeatureCollection","features":[')
+                    self._features.copy_to(file, b",\n")
+                    file.write(b"]}\n")
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def add(self, batch: ObjectBatch) -> None:
+        """Take some objects."""
+        outlines = simplified(Corners.of(batch).rings(), self._style.tolerance)
+        rings = _ring_texts(outlines, self._style.scale)
+        corner = np.stack([outlines.x, outlines.y], axis=1)[outlines.start[:-1]].tolist()
+        first_ring = np.searchsorted(outlines.part, np.arange(len(outlines.number) + 1)).tolist()
+        first_part = np.searchsorted(outlines.number, np.arange(len(batch.first))).tolist()
+        classes, areas = self._style.classes_of(batch), batch.table["area"].tolist()
+        features = []
+        for place, measured in enumerate(_measurements(batch)):
+            begin, end, label = first_part[place], first_part[place + 1], classes[place]
+            parts = [
+                b"[" + b",".join(rings[first_ring[one] : first_ring[one + 1]]) + b"]"
+                for one in range(begin, end)
+            ]
+            x, y = corner[first_ring[begin]]
+            spot = f"{ascii_text(self._style.image)}/{label}/({x}, {y})/{areas[place]}"
+            head = f'{{"type":"Feature","id":"{uuid.uuid5(_NAMESPACE, spot)}","geometry":'.encode()
+            tail = f',"properties":{{{self._kinds[label - 1]}{measured}}}}}'.encode()
+            features.append(head + _geometry(parts) + tail)
+        self._features.add(batch.table["label"], features)
 
 
-def check_named(labels: AnyArray, known: list[str]) -> None:
-    """Check that each label has a name."""
-    most = int(np.max(labels, initial=0))
-    if most > len(known):
-        raise invalid(
-            SettingError,
-            "names",
-            must=f"name the labels 1 to {most}",
-            got=tuple(known),
-            fix="Give one name for each class except the background.",
-        )
+@contextmanager
+def _opened(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a file to be written whole or not at all; compressed where its suffix says so."""
+    with ExitStack() as stack:
+        raw = stack.enter_context(atomic_write(path))
+        if not path_text(path).endswith(".gz"):
+            yield raw
+            return
+        packed = gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0)  # the same bytes each time
+        yield cast("BinaryIO", stack.enter_context(packed))
 
 
-def ascii_text(text: str) -> str:
-    """Escape bytes of a file name that are not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _kind(object_type: ObjectType, place: int, name: str) -> str:
+    """Write what QuPath needs to know of a class."""
+    classification = {"name": name, "color": list(PALETTE[place % len(PALETTE)])}
+    return f'"objectType":"{object_type}","classification":{json.dumps(classification)}'
 
 
-def _feature(cell: Cell, names: Sequence[str], image: str) -> dict[str, object]:
-    rings = cell.rings()
-    spot = f"{ascii_text(image)}/{cell.label}/{rings[0][0]}/{cell.area}"
-    colour = PALETTE[(cell.label - 1) % len(PALETTE)]
-    return {
-        "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, spot)),
-        "geometry": {"type": "Polygon", "coordinates": rings},
-        "properties": {
-            "objectType": "annotation",
-            "classification": {"name": names[cell.label - 1], "color": list(colour)},
-        },
+def _geometry(polygons: list[bytes]) -> bytes:
+    if len(polygons) == 1:
+        return b'{"type":"Polygon","coordinates":' + polygons[0] + b"}"
+    return b'{"type":"MultiPolygon","coordinates":[' + b",".join(polygons) + b"]}"
+
+
+def _measurements(batch: ObjectBatch) -> list[str]:
+    """Write the measurements of each object as JSON; those that are not defined are left out."""
+    columns = {
+        _MEASUREMENTS.get(name, name.replace("_", " ").capitalize()): np.asarray(column, np.float64)
+        for name, column in batch.table.items()
+        if name not in {"label", "class"} and not name.startswith("box_")
     }
+    rows = np.stack(list(columns.values()), axis=1)
+    whole = ",".join(f'"{name}":%.9g' for name in columns)
+    texts, finite = [], np.asarray(np.isfinite(rows).all(axis=1))
+    for row, is_finite in zip(rows.tolist(), finite.tolist(), strict=True):
+        known = zip(columns, row, strict=True)
+        text = whole % tuple(row) if is_finite else _finite(known)
+        texts.append(f',"measurements":{{{text}}}')
+    return texts
+
+
+def _finite(values: Iterable[tuple[str, float]]) -> str:
+    return ",".join(f'"{name}":{value:.9g}' for name, value in values if math.isfinite(value))
+
+
+def _ring_texts(outlines: Outlines, scale: tuple[float, float]) -> list[bytes]:
+    """Write each ring as JSON, its first corner again at the end."""
+    sizes = np.diff(outlines.start)
+    places = np.arange(len(outlines.x) + len(sizes)) - np.repeat(np.arange(len(sizes)), sizes + 1)
+    ends = np.cumsum(sizes + 1)
+    places[ends - 1] = outlines.start[:-1]
+    x, width_x = _numbers(outlines.x, scale[1])
+    y, width_y = _numbers(outlines.y, scale[0])
+    text = np.zeros((len(places), width_x + width_y + 4), np.uint8)
+    text[:, 0], text[:, -1] = ord("["), ord(",")
+    text[:, 1 : width_x + 1], text[:, width_x + 1] = x[places], ord(",")
+    text[:, width_x + 2 : -2], text[:, -2] = y[places], ord("]")
+    flat = text.reshape(-1)
+    used = flat != 0
+    stops = np.cumsum(np.count_nonzero(used.reshape(text.shape), axis=1))[ends - 1].tolist()
+    data = flat[used].tobytes()
+    begin, rings = 0, []
+    for stop in stops:
+        rings.append(b"[" + data[begin : stop - 1] + b"]")
+        begin = stop
+    return rings
+
+
+def _numbers(values: AnyArray, scale: float) -> tuple[AnyArray, int]:
+    """Write numbers as text, one in each row, padded by NUL."""
+    if scale != 1:
+        scaled = np.round(values * scale, 3)
+        if (scaled != np.rint(scaled)).any():
+            texts = np.array([f"{one:.10g}".encode() for one in scaled.tolist()])
+            return texts.view(np.uint8).reshape(len(texts), -1), texts.itemsize
+        values = scaled.astype(np.int64)
+    digits = len(str(int(values.max(initial=0))))
+    powers = 10 ** np.arange(digits - 1, -1, -1)
+    table = (values[:, None] // powers % 10 + ord("0")).astype(np.uint8)
+    table[:, :-1][values[:, None] < powers[:-1]] = 0
+    return table, digits

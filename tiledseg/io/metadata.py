@@ -105,9 +105,13 @@ class Placement:
 
 def ome_pixels(description: str) -> list[dict[str, str]]:
     """List the attributes of each OME ``Pixels`` element; no parser, since XML can exhaust memory."""
-    blocks = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", description)
-    found = [re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", block) for block in blocks]
-    return [{name: html.unescape(value) for name, value in block} for block in found]
+    return [attributes_of(block) for block in re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", description)]
+
+
+def attributes_of(element: str) -> dict[str, str]:
+    """Read the attributes of an XML element."""
+    found = re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", element)
+    return {name: html.unescape(value) for name, value in found}
 
 
 def is_ome(description: str) -> bool:

@@ -25,6 +25,7 @@ from tiledseg.io.file import (
     sniff,
     state_of,
 )
+from tiledseg.io.ome_files import ome_files, ome_files_source
 from tiledseg.io.raster import raster_pixel_size, read_raster
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
@@ -162,6 +163,9 @@ def _of_file(
         check_one_page(file, request, "an .npy")
         regions: Regions = _npy_regions(file, selection)
         return regions, Facts(file.name, None, (regions.shape[:2],), 0, {})  # type: ignore[arg-type]
+    several = ome_files(file, text) if request.page is None else None
+    if several is not None:
+        return ome_files_source(several, request, selection, stack)
     kind = sniff(file)
     if kind == "tiff":
         return tiff_source(file, request, selection, stack)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tiledseg.io.file import Reader
     from tiledseg.io.metadata import PixelSize, Placement
 
-_CACHE_BYTES = 40 << 20
+_CACHED_PX = 8 << 20  # of blocks that were decoded, within these bytes
+_CACHE_BYTES = (16 << 20, 40 << 20)
 _READ_BYTES = 1 << 20  # at once: more does not fit into the processor's cache
 _THREADS = min(8, os.cpu_count() or 1)
 _CACHED_ROWS = 1024  # for blocks as wide as the image: enough for a row of tiles
@@ -104,10 +105,13 @@ class CachedBlocks(Regions):
     # Tiles overlap, so that each block is needed several times; with the cache it is decoded once if the
     # tiles are read row by row, or panel by panel.
 
-    def __init__(self, blocks: Blocks, cache_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(self, blocks: Blocks, cache_bytes: int | None = None) -> None:
         super().__init__(blocks.shape, blocks.dtype, blocks.block_shape)
         self.blocks: Blocks = blocks
-        row_bytes = int(np.prod(blocks.shape[1:])) * blocks.dtype.itemsize
+        px_bytes = int(np.prod(blocks.shape[2:])) * blocks.dtype.itemsize
+        row_bytes = blocks.shape[1] * px_bytes
+        if cache_bytes is None:
+            cache_bytes = min(max(_CACHED_PX * px_bytes, _CACHE_BYTES[0]), _CACHE_BYTES[1])
         wide = blocks.block_shape[1] >= blocks.shape[1]
         self._most = max(cache_bytes, _CACHED_ROWS * row_bytes) if wide else cache_bytes
         self._cache: OrderedDict[tuple[int, int], AnyArray] = OrderedDict()

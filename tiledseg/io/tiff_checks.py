@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import invalid
-from tiledseg.io.file import LossyError
 from tiledseg.io.metadata import is_ome, ome_pixels
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 _MOST_PAGES = 2**16
 _MOST_TAGS = 4096
 _MOST_LEVELS = 64
+_DESCRIPTION, _ASCII, _MOST_TEXT = 270, 2, 1 << 26  # bytes
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _SUBIFDS = 254, 256, 257, 330
 _INLINE = {3: "H", 4: "I", 16: "Q"}  # SHORT, LONG, LONG8
 _REDUCED_OR_MASK = 0b101
@@ -41,7 +40,7 @@ _RATIOS = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}  # highest ratio of n
 _OTHER_RATIO = 2**20
 _WITHOUT_CODECS = {1, 8, 32946, 32773, 34925}  # none, deflate, PackBits, LZMA: tifffile decodes them itself
 _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
-_KINDS = {"image": "biuf", "source": "biuf", "mask": "biuf", "labels": "biuf", "values": "biuf", "probs": "f"}
+_KINDS = {"image": "biuf", "source": "biuf", "mask": "biuf", "labels": "biuf", "probs": "f"}
 _MOST_BYTES = 2**33  # of an image that is read whole, unless `max_pixels` allows more
 _LARGEST_TILE = 8192
 
@@ -139,6 +138,21 @@ def _tags(form: _Form, entries: bytes) -> Iterator[tuple[int, int, int]]:
         yield tag, kind, at
 
 
+def first_description(file: Reader) -> str:
+    """Read the description of the first page; an empty text where there is none."""
+    form, offset = _form(file)
+    entries = _entries(file, form, offset)
+    wide = struct.calcsize(f"={form.offset}")
+    for tag, kind, at in _tags(form, entries):
+        if (tag, kind) == (_DESCRIPTION, _ASCII):
+            count, place = struct.unpack_from(f"{form.order}{form.offset * 2}", entries, at + 4)
+            if count > _MOST_TEXT:
+                raise file.damaged(f"a description of {count} bytes")
+            data = entries[at + form.value :][:count] if count <= wide else file.take(place, count)
+            return data.rstrip(b"\0").decode("utf-8", "replace")
+    return ""
+
+
 def check_complete(file: Reader, page: tifffile.TiffPage) -> None:
     """Refuse a page with tags that tifffile could not read; tifffile only logs them."""
     form, _ = _form(file)
@@ -214,10 +228,9 @@ def _check_codec(file: Reader, page: tifffile.TiffPage, request: Request) -> Non
     if needed and find_spec("imagecodecs") is None:
         fix = 'Install it with `pip install "tiledseg[codecs]"`, or export the file uncompressed.'
         raise file.bad("be readable without imagecodecs", f"compression {name}", fix)
-    if request.is_stored and page.compression not in _LOSSLESS:
+    if request.purpose == "labels" and page.compression not in _LOSSLESS:
         fix = "Export the labels with deflate, LZW or no compression."
-        must = "be lossless to hold labels"
-        raise invalid(LossyError, file.name, must=must, got=f"compression {name}", fix=fix)
+        raise file.bad("be lossless to hold labels", f"compression {name}", fix)
 
 
 def _check_dtype(file: Reader, page: tifffile.TiffPage, request: Request) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,13 +20,23 @@ _CMYK, _INKS = 1, 4
 _BYTE = 8
 _JPEGS, _FAX = {6, 7}, {2, 3, 4, 32771}
 _MODEL_FREE = _FAX | {1, 5, 8, 32773, 32946, 34925, 50000}
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 _LEAST = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4}  # samples per px
+_LABS = {_CIELAB: (8, 16), _ICCLAB: (8,)}  # bits of a sample
 _NAMES = {2: "RGB", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab"}
 _NAMES |= {32803: "raw sensor data"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _APERIO_YCBCR = 33003  # JPEG 2000 without its own conversion
 _AS_IN_JPEG = {529: (0.299, 0.587, 0.114), 532: (0, 255, 128, 255, 128, 255)}  # tags of YCbCr
+_WHITE = np.array([0.9642, 1.0, 0.8251], np.float32)  # XYZ of D50
+_FROM_XYZ = np.array(  # of D50, adapted to sRGB by Bradford's transform (IEC 61966-2-1, ICC.1:2022)
+    [
+        [3.1338561, -1.6168667, -0.4906146],
+        [-0.9787684, 1.9161415, 0.0334540],
+        [0.0719453, -0.2289914, 1.4052427],
+    ],
+    np.float32,
+)
 _FROM_YCBCR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.float32)  # as in JPEG
 
 
@@ -36,7 +46,7 @@ class Colours:
 
     file: Reader
     request: Request
-    model: Literal["plain", "inverted", "cmyk", "ycbcr"]
+    model: Literal["plain", "inverted", "cmyk", "ycbcr", "cielab", "icclab"]
     samples: int  # per px, those of colour; alpha not counted
     alpha: bool  # whether one more sample follows
     bits: int  # of a sample
@@ -82,6 +92,8 @@ class Colours:
         samples = self._widened(samples)
         if self.model == "ycbcr":
             return _rgb_of_ycbcr(samples)
+        if self.model in {"cielab", "icclab"}:
+            return _rgb_of_lab(samples, signed=self.model == "cielab")
         return rgb_of_cmyk(samples, max(self.bits, _BYTE)) if self.model == "cmyk" else samples
 
     def _inverted(self, samples: AnyArray) -> AnyArray:
@@ -113,6 +125,20 @@ def _rgb_of_ycbcr(samples: AnyArray) -> AnyArray:
     return colours.clip(0, 255).astype(np.uint8)
 
 
+def _rgb_of_lab(samples: AnyArray, *, signed: bool) -> AnyArray:
+    """Convert L*a*b* of D50 to sRGB; a and b are stored as signed numbers, or with an offset."""
+    most, unit = np.iinfo(samples.dtype).max, 2 ** (8 * samples.dtype.itemsize - _BYTE)
+    sides = samples[..., 1:].view(samples.dtype.str.replace("u", "i")) if signed else samples[..., 1:]
+    a, b = np.moveaxis(sides.astype(np.float32) / unit - (0 if signed else 128), -1, 0)
+    y = (samples[..., 0].astype(np.float32) * (100 / most) + 16) / 116
+    roots = np.stack([y + a / 500, y, y - b / 200], axis=-1)
+    xyz = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * (3 * (6 / 29) ** 2)) * _WHITE
+    linear = (xyz @ _FROM_XYZ.T).clip(0, 1)
+    shown = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    colours: AnyArray = np.rint(shown * most)
+    return colours.astype(samples.dtype)
+
+
 def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours:
     """Read from the tags of a page what its samples mean."""
     kind, samples = _kind(file, page), int(page.samplesperpixel)
@@ -122,14 +148,11 @@ def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colou
     alpha = _has_alpha(page, kind, samples)
     colours = samples - alpha
     palette = _palette(file, page, request, colours) if kind == _PALETTE else None
-    model: Literal["plain", "inverted", "cmyk", "ycbcr"] = "inverted" if kind == _WHITE_IS_ZERO else "plain"
-    if kind == _SEPARATED and colours == _INKS:
-        model = "cmyk"
-    if kind == _YCBCR:
-        model = "ycbcr"
+    models = {_WHITE_IS_ZERO: "inverted", _YCBCR: "ycbcr", _CIELAB: "cielab", _ICCLAB: "icclab"}
+    model: Any = models.get(kind, "cmyk" if kind == _SEPARATED and colours == _INKS else "plain")
     bits = _BYTE if np.ndim(page.bitspersample) else page.bitspersample
     indices = kind == _PALETTE and palette is None
-    spread = not request.is_stored and not indices
+    spread = request.purpose != "labels" and not indices
     return Colours(file, request, model, colours, alpha, bits, spread, palette)
 
 
@@ -142,15 +165,23 @@ def _kind(file: Reader, page: tifffile.TiffPage) -> int:
         return _RGB  # the JPEG decoder converts
     if kind == _RGB and page.compression == _APERIO_YCBCR:
         kind = _YCBCR  # whatever the tag says
-    if kind == _YCBCR and samples == 3 and page.dtype == np.uint8 and _is_as_in_jpeg(page):
-        return _YCBCR
     if kind == _SEPARATED and (page.tags.valueof(_INK_SET, default=_CMYK) or _CMYK) != _CMYK:
         return _BLACK_IS_ZERO  # inks of their own are channels
-    is_real = kind == _SEPARATED and np.dtype(page.dtype).kind != "u"
-    if kind not in _LEAST or samples < _LEAST[kind] or is_real:
+    if not _is_convertible(page, kind):
         got = f"{_NAMES.get(kind, f'photometric interpretation {kind}')} of {samples} samples of {page.dtype}"
-        raise file.bad("be grey, RGB or CMYK", got, "Convert it to RGB in the program that made it.")
+        fix = "Convert it to RGB in the program that made it."
+        raise file.bad("be grey, RGB, CMYK, YCbCr or CIELab", got, fix)
     return kind
+
+
+def _is_convertible(page: tifffile.TiffPage, kind: int) -> bool:
+    """Say whether samples of a kind and a dtype can be converted to grey or RGB."""
+    samples, is_unsigned = page.samplesperpixel, np.dtype(page.dtype).kind == "u"
+    if kind == _YCBCR:
+        return bool(samples == 3 and page.dtype == np.uint8 and _is_as_in_jpeg(page))
+    if kind in _LABS:
+        return samples == 3 and is_unsigned and page.bitspersample in _LABS[kind]
+    return kind in _LEAST and samples >= _LEAST[kind] and (kind != _SEPARATED or is_unsigned)
 
 
 def _is_as_in_jpeg(page: tifffile.TiffPage) -> bool:

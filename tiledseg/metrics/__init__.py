@@ -16,14 +16,8 @@ from tiledseg.metrics.boundary import (
 )
 from tiledseg.metrics.counts import (
     Counts,
-    accuracy,
     count,
     count_classes,
-    dice,
-    iou,
-    precision,
-    recall,
-    specificity,
 )
 from tiledseg.metrics.instances import (
     IOU_THRESHOLDS,
@@ -66,7 +60,6 @@ __all__ = [
     "SeamErrors",
     "SeamRatio",
     "SeamTally",
-    "accuracy",
     "average_precision",
     "bootstrap_interval",
     "boundary_f1",
@@ -77,15 +70,10 @@ __all__ = [
     "count_probabilities",
     "counts_at_thresholds",
     "default_tolerance",
-    "dice",
     "hausdorff95",
-    "iou",
     "match_instances",
     "outline_distances",
     "panoptic_quality",
-    "precision",
-    "recall",
     "reliability",
     "seam_ratio",
-    "specificity",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tiledseg._validate import check_labels, instance_of, invalid, whole_number
+from tiledseg._validate import check_labels, invalid, whole_number
 from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:
@@ -39,16 +39,78 @@ def _sum(one: Any, other: Any) -> Any:  # noqa: ANN401
 
 @dataclass(frozen=True, slots=True)
 class Counts(Summable):
-    """How often two masks agree and disagree, in px."""
+    """How often two masks agree and disagree in px, and the scores that follow; the sum of several is pooled.
 
-    tp: int  # true positive
-    fp: int  # false positive
-    fn: int  # false negative
-    tn: int  # true negative
+    Attributes
+    ----------
+    tp, fp, fn, tn : int
+        True positive, false positive, false negative and true negative px.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @property
+    def dice(self) -> float:
+        """2 tp / (2 tp + fp + fn), known as F1 (Dice, Ecology 26, 1945); 1 where both masks are empty."""
+        return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn, nothing=1.0)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union, tp / (tp + fp + fn) (Jaccard, 1912); 1 where both masks are empty."""
+        return _share(self.tp, self.tp + self.fp + self.fn, nothing=1.0)
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted px that is right, tp / (tp + fp); nan where nothing is predicted."""
+        return _share(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of the true px that is found, tp / (tp + fn), the sensitivity; nan where there is none."""
+        return _share(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> float:
+        """Share of the background that is predicted as such, tn / (tn + fp); nan where there is none."""
+        return _share(self.tn, self.tn + self.fp)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all px that is right; nan where there is no px. Empty masks of rare cells score high."""
+        return _share(self.tp + self.tn, self.tp + self.fp + self.fn + self.tn)
+
+
+def _share(part: int, whole: int, nothing: float = math.nan) -> float:
+    """Divide, or return `nothing` if the divisor is 0: nan, so that it does not raise a mean."""
+    return part / whole if whole else nothing
 
 
 def count(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Counts:
-    """Compare a mask of the labels 0 and 1 with the truth, px by px."""
+    """Compare a mask of the labels 0 and 1 with the truth, px by px.
+
+    Parameters
+    ----------
+    truth, prediction : array_like
+        Masks (H, W) of the labels 0 and 1, boolean or integer.
+
+    Returns
+    -------
+    Counts
+        The counts of label 1, and scores in [0, 1].
+
+    Raises
+    ------
+    ArrayError
+        If a mask holds other values, or the two differ in shape.
+
+    Examples
+    --------
+    >>> count([[1, 1, 0]], [[1, 0, 0]]).dice
+    0.6666666666666666
+    """
     return count_classes(truth, prediction, 2)[1]
 
 
@@ -95,120 +157,3 @@ def label_pair(
 def binary_mask(name: str, mask: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Check a mask of the labels 0 and 1, and lay it out for OpenCV."""
     return np.ascontiguousarray(check_labels(mask, name, classes=2), np.uint8)
-
-
-def dice(counts: Counts) -> float:
-    """Score the overlap: 2 tp / (2 tp + fp + fn), also known as F1 (Dice, Ecology 26, 1945).
-
-    Parameters
-    ----------
-    counts : Counts
-        Of one image, or of several together.
-
-    Returns
-    -------
-    float
-        In [0, 1]; 1.0 if truth and prediction are both empty, because they agree.
-
-    Examples
-    --------
-    >>> from tiledseg.metrics import count
-    >>> dice(count([[1, 1, 0]], [[1, 0, 0]]))
-    0.6666666666666666
-    """
-    _check(counts)
-    return _share(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, nothing=1.0)
-
-
-def iou(counts: Counts) -> float:
-    """Score the overlap: tp / (tp + fp + fn), intersection over union (Jaccard, 1912).
-
-    Parameters
-    ----------
-    counts : Counts
-        Of one image, or of several together.
-
-    Returns
-    -------
-    float
-        In [0, 1]; 1.0 if truth and prediction are both empty, because they agree.
-    """
-    _check(counts)
-    return _share(counts.tp, counts.tp + counts.fp + counts.fn, nothing=1.0)
-
-
-def precision(counts: Counts) -> float:
-    """Compute the share of the predicted px that is right: tp / (tp + fp).
-
-    Parameters
-    ----------
-    counts : Counts
-        Of one image, or of several together.
-
-    Returns
-    -------
-    float
-        In [0, 1]; nan if nothing is predicted, so that an empty prediction does not raise a mean.
-    """
-    _check(counts)
-    return _share(counts.tp, counts.tp + counts.fp)
-
-
-def recall(counts: Counts) -> float:
-    """Compute the share of the true px that is found: tp / (tp + fn), also known as sensitivity.
-
-    Parameters
-    ----------
-    counts : Counts
-        Of one image, or of several together.
-
-    Returns
-    -------
-    float
-        In [0, 1]; nan if there is nothing to find.
-    """
-    _check(counts)
-    return _share(counts.tp, counts.tp + counts.fn)
-
-
-def specificity(counts: Counts) -> float:
-    """Compute the share of the background that is predicted as background: tn / (tn + fp).
-
-    Parameters
-    ----------
-    counts : Counts
-        Of one image, or of several together.
-
-    Returns
-    -------
-    float
-        In [0, 1]; nan if there is no background.
-    """
-    _check(counts)
-    return _share(counts.tn, counts.tn + counts.fp)
-
-
-def accuracy(counts: Counts) -> float:
-    """Compute the share of all px that is right: (tp + tn) / (tp + fp + fn + tn).
-
-    Parameters
-    ----------
-    counts : Counts
-        Of one image, or of several together.
-
-    Returns
-    -------
-    float
-        In [0, 1]; nan if there is no px. High for an empty prediction if cells are rare.
-    """
-    _check(counts)
-    return _share(counts.tp + counts.tn, counts.tp + counts.fp + counts.fn + counts.tn)
-
-
-def _check(counts: Counts) -> None:
-    instance_of(Counts, counts, "counts", "Make them with tiledseg.metrics.count.")
-
-
-def _share(part: int, whole: int, nothing: float = math.nan) -> float:
-    """Divide, or return `nothing` if the divisor is 0."""
-    return part / whole if whole else nothing

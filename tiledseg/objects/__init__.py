@@ -1,7 +1,17 @@
 """The objects of a map: labels, measurements, outlines."""
 
 from tiledseg.objects.collect import ObjectBatch
-from tiledseg.objects.labels import Objects, ObjectsSink, label_objects
-from tiledseg.objects.outlines import Cell, cells_of
+from tiledseg.objects.labels import ObjectsSink, label_objects
+from tiledseg.objects.outlines import Corners, Outlines, Shapes, bands_of
+from tiledseg.objects.table import Objects
 
-__all__ = ["Cell", "ObjectBatch", "Objects", "ObjectsSink", "cells_of", "label_objects"]
+__all__ = [
+    "Corners",
+    "ObjectBatch",
+    "Objects",
+    "ObjectsSink",
+    "Outlines",
+    "Shapes",
+    "bands_of",
+    "label_objects",
+]

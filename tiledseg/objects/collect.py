@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg.objects.batches import Grouped, OpenRuns
 from tiledseg.objects.hull import convex_areas
 from tiledseg.objects.measure import (
-    Grouped,
     ValueSums,
     extents,
     geometry,
+    in_um,
     measured,
     moments,
     outline_px,
 )
 from tiledseg.objects.runs import chunks, painted
+from tiledseg.objects.spool import zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, Sink
+    from tiledseg.io import PixelSize
     from tiledseg.objects.measure import Table, Values
     from tiledseg.objects.runs import Components
 
@@ -59,16 +62,19 @@ class Collector:
     """Measures objects from runs that arrive in reading order."""
 
     def __init__(
-        self, found: Components, values: Sequence[Values], each: Callable[[ObjectBatch], object] | None
+        self,
+        found: Components,
+        values: Sequence[Values],
+        pixel_size: PixelSize | None,
+        each: Callable[[ObjectBatch], object] | None,
     ) -> None:
-        self._found, self._values, self._each = found, values, each
+        self._found, self._values, self._pixel_size, self._each = found, values, pixel_size, each
         self.table: Table = {}
         self._sums = [[ValueSums(len(found), part.dtype) for _ in part.names] for part in values]
         size = (found.box[:, 2:] - found.box[:, :2]).astype(np.int64)
         self._is_large = (size.prod(axis=1) > _LARGE_PX) | (size.max(axis=1, initial=0) > _LARGE_SIDE)
         self._large: dict[int, _Large] = {}
-        none = np.zeros(0, np.int32)
-        self._open: tuple[AnyArray, ...] = none, none, none, np.zeros(0, np.int64)  # y, x0, x1, object
+        self._open = OpenRuns(found.box[:, 2])
 
     def run(self, out: Sink | None, progress: Callable[[int], object]) -> Table:
         """Go through all runs; write the labels where they are wanted."""
@@ -83,7 +89,7 @@ class Collector:
             self._add_runs(last, *_merged(y, x0, x1, number))
             progress(last - first)
         if not self.table:
-            self._put(np.zeros(0, np.int64), _no_rows(), np.zeros(1, np.int64), self._open[:3])
+            self._put(np.zeros(0, np.int64), _no_rows(), np.zeros(1, np.int64), ())
         return self.table
 
     def _add_values(self, first: int, last: int, number: AnyArray, length: AnyArray) -> None:
@@ -101,25 +107,11 @@ class Collector:
             here = number == one
             self._add_large(one, last, y[here], x0[here], x1[here])
         small = ~large
-        new = (y[small], x0[small], x1[small], number[small])
-        runs = tuple(np.concatenate([old, more]) for old, more in zip(self._open, new, strict=True))
-        closed = self._found.box[runs[3], 2] <= last
-        self._open = tuple(part[~closed] for part in runs)
-        if closed.any():
-            self._finish(tuple(part[closed] for part in runs))
-
-    def _finish(self, runs: tuple[AnyArray, ...]) -> None:
-        """Measure complete objects."""
-        order = _stable_order(runs[3])
-        y, x0, x1, number = (part[order] for part in runs)
-        new = np.ones(len(number), bool)
-        new[1:] = number[1:] != number[:-1]
-        first = np.flatnonzero(new)
-        objects, of = number[first], np.cumsum(new) - 1
-        box = self._found.box[objects].astype(np.int64)
-        lines = y - box[of, 0], x0 - box[of, 1], x1 - box[of, 1]
-        grouped = Grouped(of, *lines, first, box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
-        self._put(objects, geometry(grouped, box), np.append(first, len(of)), (y, x0, x1))
+        closed = self._open.closed(last, (y[small], x0[small], x1[small], number[small]))
+        if closed is not None:
+            grouped, objects, runs = Grouped.of_runs(closed, self._found.box)
+            form = geometry(grouped, self._found.box[objects].astype(np.int64))
+            self._put(objects, form, np.append(grouped.first, len(runs[0])), runs[:3])
 
     def _add_large(self, one: int, last: int, y: AnyArray, x0: AnyArray, x1: AnyArray) -> None:
         box = self._found.box[one].astype(np.int64)
@@ -136,12 +128,14 @@ class Collector:
         """Store rows of the table, and pass the batch on."""
         numbers = (objects + 1).astype(np.uint32)
         rows: Table = {"label": numbers, "class": self._found.label[objects], **form}
+        if self._pixel_size is not None:
+            rows |= in_um(rows, self._pixel_size)
         for part, sums in zip(self._values, self._sums, strict=True):
             for name, one in zip(part.names, sums, strict=True):
                 rows |= {f"{name}_{key}": column for key, column in one.of(objects).items()}
         for name, column in rows.items():
             if name not in self.table:
-                self.table[name] = np.empty(len(self._found), column.dtype)
+                self.table[name] = zeros(len(self._found), column.dtype)
             self.table[name][objects] = column
         if self._each is not None and len(objects):
             self._each(ObjectBatch(rows, first, *runs))
@@ -165,14 +159,6 @@ def _no_rows() -> Table:
     zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
     px = Grouped(zero, zero, zero, one, zero, one, one)
     return {name: column[:0] for name, column in geometry(px, np.array([[0, 0, 1, 1]])).items()}
-
-
-def _stable_order(number: AnyArray) -> AnyArray:
-    """Sort by number; few numbers are sorted faster."""
-    least, most = number.min(), number.max()
-    if most - least < 1 << 16:
-        number = (number - least).astype(np.uint16)
-    return np.argsort(number, kind="stable")
 
 
 class _Large:

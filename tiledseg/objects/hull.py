@@ -41,10 +41,14 @@ def _around(chain: _Chain) -> _Chain:
     of = np.concatenate(3 * [chain[0]])
     y = np.concatenate([chain[1] - 1, chain[1], chain[1] + 1])
     x = np.concatenate([chain[2], chain[2] + 1, chain[2]])
-    order = np.lexsort((x, y, of))
-    of, y, x = of[order], y[order], x[order]
-    farthest = np.append((of[1:] != of[:-1]) | (y[1:] != y[:-1]), True)[: len(of)]
-    return of[farthest], y[farthest], x[farthest]
+    least, span = int(x.min(initial=0)), int(y.max(initial=0)) + 2
+    wide = int(x.max(initial=0)) - least + 1
+    key = np.sort(((of * span + y + 1) * wide) + x - least)
+    place, x = np.divmod(key, wide)
+    farthest = np.ones(len(place), bool)
+    farthest[:-1] = place[1:] != place[:-1]
+    of, y = np.divmod(place[farthest], span)
+    return of, y - 1, x[farthest] + least
 
 
 def _outermost(chain: _Chain) -> _Chain:

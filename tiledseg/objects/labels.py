@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_finite, check_image, check_labels, invalid, read_region, settings_of
 from tiledseg.config import ObjectsConfig
-from tiledseg.errors import ArrayError
+from tiledseg.errors import ArrayError, SettingError
+from tiledseg.io import create_image
 from tiledseg.objects.arrival import Arrival
 from tiledseg.objects.collect import Collector
 from tiledseg.objects.measure import Values
 from tiledseg.objects.runs import RunJoiner
+from tiledseg.objects.split import by_distance, by_seeds, split
+from tiledseg.objects.table import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tiledseg._types import AnyArray, Sink, Source
+    from tiledseg._types import AnyArray, PathLike, Sink, Source
+    from tiledseg.io import ImageSink, PixelSize
     from tiledseg.objects.collect import ObjectBatch
     from tiledseg.objects.runs import Components
 
 _BAND_PX = 1 << 21  # px of a map that are read at a time
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Objects:
-    """The objects of a map.
-
-    Attributes
-    ----------
-    labels : array
-        The number of the object that each px belongs to, (H, W) uint32, 0 for the background; None where
-        no labels were asked for.
-    table : dict of str to numpy.ndarray
-        Columns by name, with a row for each object.
-    """
-
-    labels: Any
-    table: dict[str, AnyArray]
-
-    def __len__(self) -> int:
-        return len(self.table["label"])
-
-    def to_pandas(self) -> Any:  # noqa: ANN401  pandas may be missing
-        """Return the table as a pandas.DataFrame.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row for each object, with its label as the index.
-
-        Raises
-        ------
-        SettingError
-            If pandas is not installed; the extra ``table`` installs it.
-        """
-        return extra("pandas", "table").DataFrame(self.table).set_index("label")
 
 
 class ObjectsSink:
@@ -85,6 +55,9 @@ class ObjectsSink:
         Image of the map's size whose channels are measured, (H, W) or (H, W, C). Each row is read once, in
         order, when the map is complete down to it: rows that a prediction has read already can be passed
         through a source that still holds them.
+    pixel_size : PixelSize, optional
+        Height and width of a px, for columns in µm and limits in µm². By default that of the image, where it
+        states one.
 
     Attributes
     ----------
@@ -119,6 +92,7 @@ class ObjectsSink:
         config: ObjectsConfig | dict[str, Any] | None = None,
         *,
         image: Source | None = None,
+        pixel_size: PixelSize | None = None,
     ) -> None:
         self.shape: tuple[int, ...] = tuple(shape)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
@@ -127,7 +101,14 @@ class ObjectsSink:
         if image is not None and check_image(image)[:2] != self.shape[:2]:
             must = f"have the map's size, (H, W) = {self.shape[:2]}"
             raise _unlike("image", must, image.shape)
-        self._joiner = RunJoiner(self.shape[1], self._settings.connectivity, holes=self._settings.fill_holes)
+        self._pixel_size = pixel_size or getattr(image, "pixel_size", None)
+        self._limits = _limits(self._settings, self._pixel_size)
+        self._joiner = RunJoiner(
+            self.shape[1],
+            self._settings.connectivity,
+            holes=self._settings.fill_holes,
+            joined=_joined_class(self._settings),
+        )
         self._probs = self._probability()
         channels = 0 if image is None else check_image(image)[2]
         names = [f"channel_{channel}" for channel in range(channels)]
@@ -140,7 +121,7 @@ class ObjectsSink:
 
     def finish(
         self,
-        out: Sink | None = None,
+        out: Sink | PathLike | None = None,
         *,
         each: Callable[[ObjectBatch], object] | None = None,
         progress: bool = False,
@@ -149,9 +130,11 @@ class ObjectsSink:
 
         Parameters
         ----------
-        out : Sink, optional
+        out : Sink or path, optional
             Where the labels are written, in order, by whole rows: anything with shape (H, W), dtype uint32
-            and slice assignment. Without it, no labels are made.
+            and slice assignment; or the path of an ``.ome.tif``, ``.ome.zarr``, ``.zarr`` or ``.npy``, which
+            is written whole or not at all. If that is interrupted, the next call for the same objects
+            resumes it. Without `out`, no labels are made.
         each : callable, optional
             Is called with an `ObjectBatch` of each group of objects as soon as it is measured, to write
             outlines or rows of a table while the rest is still to come. An object comes once, after its last
@@ -168,16 +151,27 @@ class ObjectsSink:
         ------
         ArrayError
             If `out` does not fit the map, or px are missing.
+        FileError
+            If the file cannot be written.
         """
-        size = self.shape[:2]
-        if out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
-            raise _unlike("out", f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}")
+        size = (self.shape[0], self.shape[1])
+        _check_out(out, size)
         self._arrival.check_complete()
-        found = self._chosen(self._joiner.close())
+        found, n_unsplit = self._components()
         values = [part for part in (self._probs, self._channels) if part is not None]
-        collector = Collector(found, values, each)
-        with progress_bar(size[0], "objects", shown=progress) as step:
-            return Objects(out, collector.run(out, step))
+        collector = Collector(found, values, self._pixel_size, each)
+        with ExitStack() as stack:
+            step = stack.enter_context(progress_bar(size[0], "objects", shown=progress))
+            sink = stack.enter_context(self._file(out, found)) if isinstance(out, str | os.PathLike) else out
+            table = collector.run(sink, step)
+        return Objects(out, table, n_unsplit, self._pixel_size)
+
+    def _file(self, path: PathLike, found: Components) -> ImageSink:
+        """Create a file of labels, which resumes that of the same objects."""
+        fingerprint = {"objects": found.digest(), "settings": self._settings.model_dump(mode="json")}
+        return create_image(
+            path, found.shape, np.uint32, labels=True, pixel_size=self._pixel_size, fingerprint=fingerprint
+        )
 
     def _probability(self) -> Values | None:
         """Make the place for the probability of each px; of all classes where a hole may get any of them."""
@@ -196,7 +190,7 @@ class ObjectsSink:
 
     def _take_band(self, first: int, band: AnyArray) -> None:
         check_finite(band, "map", (first, 0))
-        row, x0, x1 = self._joiner.feed(_classes(band, self._settings.threshold))
+        row, x0, x1 = self._joiner.feed(*_classes(band, self._settings))
         if self._probs is None and self._channels is None:
             return
         places = _places(row * self.shape[1] + x0, x1 - x0)
@@ -209,15 +203,20 @@ class ObjectsSink:
             check_finite(pixels, "image", (first, 0))
             self._channels.append(pixels.reshape(len(band) * self.shape[1], -1)[places])
 
-    def _chosen(self, found: Components) -> Components:
-        """Leave out the objects that do not count."""
-        settings = self._settings
-        keep = found.area >= settings.min_area
-        if settings.max_area is not None:
-            keep &= found.area <= settings.max_area
+    def _components(self) -> tuple[Components, int]:
+        """Return the objects that count, and how many were too large to be split."""
+        settings, found, n_unsplit = self._settings, self._joiner.close(), 0
+        least, most = self._limits
+        if settings.split == "watershed":
+            found = found.chosen(found.area >= least)  # a part is not larger than the whole
+            partition = by_distance(settings.split_depth, settings.connectivity)
+            if _joined_class(settings):
+                partition = by_seeds(settings.connectivity, alone=settings.centre_class is not None)
+            found, n_unsplit = split(found, partition, settings.split_max_px)
+        keep = (found.area >= least) & (found.area <= most)
         if not settings.keep_border:
             keep &= ~found.on_border()
-        return found.chosen(keep)
+        return found.chosen(keep), n_unsplit
 
 
 def label_objects(
@@ -225,7 +224,9 @@ def label_objects(
     config: ObjectsConfig | dict[str, Any] | None = None,
     *,
     image: Source | None = None,
-    out: Sink | None = None,
+    pixel_size: PixelSize | None = None,
+    out: Sink | PathLike | None = None,
+    progress: bool = False,
 ) -> Objects:
     """Find the objects of a map, number them in reading order and measure them.
 
@@ -238,14 +239,19 @@ def label_objects(
     map : array or Source
         Labels, (H, W) boolean or integer, where 0 is the background and each other label is a class; or
         probabilities in [0, 1], (H, W), (H, W, 1) or (H, W, K), as `tiled_predict` returns them.
-        Probabilities are read twice.
     config : ObjectsConfig or dict, optional
         Which areas are one object, and which of them count.
     image : array or Source, optional
         Image whose channels are measured too, (H, W) or (H, W, C).
-    out : Sink, optional
+    pixel_size : PixelSize, optional
+        Height and width of a px, for columns in µm and limits in µm². By default that of the image or the
+        map, where one of them states it.
+    out : Sink or path, optional
         Where the labels are written, band by band: anything with shape (H, W), dtype uint32 and slice
-        assignment, for example a numpy.memmap or a zarr. By default it is a new array.
+        assignment, for example a numpy.memmap or a zarr; or the path of an ``.ome.tif``, ``.ome.zarr``,
+        ``.zarr`` or ``.npy``, see `ObjectsSink.finish`. By default it is a new array.
+    progress : bool
+        Whether to show progress, in rows of the map.
 
     Returns
     -------
@@ -253,10 +259,13 @@ def label_objects(
         ``labels`` and ``table``. Columns, in px and in the image's frame: ``label``, ``class``,
         ``centroid_y``, ``centroid_x``, ``box_y0``, ``box_x0``, ``box_y1``, ``box_x1`` (half-open),
         ``area``, ``perimeter``, ``equivalent_diameter``, ``major_axis``, ``minor_axis``, ``orientation``
-        (radians from the y axis), ``eccentricity``, ``extent``, ``circularity`` (NaN for an object
-        without perimeter, such as one px). ``probability_mean``, ``_sd``, ``_min`` and ``_max`` of the
-        object's class follow for a map of probabilities, and the same as ``channel_0_mean`` and so on for
-        each channel of the image. They are defined as in skimage.measure.regionprops.
+        (radians from the y axis), ``eccentricity``, ``solidity``, ``extent``, ``circularity`` (NaN for an
+        object without perimeter, such as one px). With the size of a px, also ``centroid_y_um``,
+        ``centroid_x_um``, ``area_um2``, ``perimeter_um`` (NaN where px are not square),
+        ``equivalent_diameter_um``, ``major_axis_um``, ``minor_axis_um``. ``probability_mean``, ``_sd``,
+        ``_min`` and ``_max`` of the object's class follow for a map of probabilities, and the same as
+        ``channel_0_mean`` and so on for each channel of the image. They are defined as in
+        skimage.measure.regionprops.
 
     Raises
     ------
@@ -274,24 +283,58 @@ def label_objects(
     """
     check_image(map)
     size = (int(map.shape[0]), int(map.shape[1]))
-    if out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
-        raise _unlike("out", f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}")
-    sink = ObjectsSink(tuple(map.shape), map.dtype, config, image=image)
+    _check_out(out, size)
+    pixel_size = pixel_size or getattr(image, "pixel_size", None) or getattr(map, "pixel_size", None)
+    sink = ObjectsSink(tuple(map.shape), map.dtype, config, image=image, pixel_size=pixel_size)
     step = max(1, _BAND_PX // int(np.prod(map.shape[1:])))
     for first in range(0, size[0], step):
         rows = slice(first, min(first + step, size[0]))
         sink[rows] = read_region(map, rows, slice(0, size[1]))
-    return sink.finish(np.empty(size, np.uint32) if out is None else out)
+    return sink.finish(np.empty(size, np.uint32) if out is None else out, progress=progress)
+
+
+def _check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
+    if out is None or isinstance(out, str | os.PathLike):
+        return
+    if (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
+        raise _unlike("out", f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}")
+
+
+def _limits(settings: ObjectsConfig, pixel_size: PixelSize | None) -> tuple[float, float]:
+    """Return the least and the largest area in px."""
+    most = math.inf if settings.max_area is None else settings.max_area
+    if settings.area_unit == "px":
+        return settings.min_area, most
+    if pixel_size is None:
+        fix = "Pass pixel_size=PixelSize(y, x) in µm, or give areas in px."
+        raise invalid(SettingError, "area_unit", must="be px without the size of a px", got="um2", fix=fix)
+    px = pixel_size.y * pixel_size.x
+    return settings.min_area / px, most / px
+
+
+def _joined_class(settings: ObjectsConfig) -> int:
+    """Return the class of objects that consist of several classes of the map; 0 where they have one."""
+    if settings.boundary_class is not None or settings.centre_class is not None:
+        return 2 if settings.centre_class == 1 else 1
+    return 0
 
 
 def _unlike(name: str, must: str, got: object) -> ArrayError:
     return invalid(ArrayError, name, must=must, got=got, fix="Give one that belongs to the map.")
 
 
-def _classes(band: AnyArray, threshold: float) -> AnyArray:
-    """Return the class of each px of a band of labels or probabilities."""
-    if band.dtype.kind != "f":
-        return check_labels(band, "map")
+def _classes(band: AnyArray, settings: ObjectsConfig) -> tuple[AnyArray, AnyArray | None]:
+    """Return the class of each px of a band of labels or probabilities, and the seeds that classes mark."""
+    classes = check_labels(band, "map") if band.dtype.kind != "f" else _likeliest(band, settings.threshold)
+    if settings.boundary_class is not None:
+        return classes, np.where(classes == settings.boundary_class, 0, classes)
+    if settings.centre_class is not None:
+        return classes, classes == settings.centre_class
+    return classes, None
+
+
+def _likeliest(band: AnyArray, threshold: float | tuple[float, ...]) -> AnyArray:
+    """Return the class of each px of a band of probabilities."""
     if band.min() < 0 or band.max() > 1:
         raise invalid(
             ArrayError,
@@ -300,9 +343,18 @@ def _classes(band: AnyArray, threshold: float) -> AnyArray:
             got=f"values in [{band.min():g}, {band.max():g}]",
             fix="Apply a sigmoid or softmax, or give labels as integers.",
         )
-    if band.ndim == 2 or band.shape[2] == 1:
-        return np.asarray(band.reshape(band.shape[:2]) >= threshold)
-    return np.asarray(band.argmax(axis=2))
+    classes = band.shape[2] if band.ndim == 3 else 1
+    least = threshold if isinstance(threshold, tuple) else (threshold,)
+    if isinstance(threshold, tuple) and len(least) != max(1, classes - 1):
+        must = f"have {max(1, classes - 1)} values for a map of {classes} channels"
+        fix = "Give one number, or one for each class but the background."
+        raise invalid(SettingError, "threshold", must=must, got=threshold, fix=fix)
+    if classes == 1:
+        return np.asarray(band.reshape(band.shape[:2]) >= least[0])
+    found = band.argmax(axis=2)
+    if isinstance(threshold, tuple):
+        found[band.max(axis=2) < np.array([0, *least])[found]] = 0
+    return np.asarray(found)
 
 
 def _places(start: AnyArray, length: AnyArray) -> AnyArray:

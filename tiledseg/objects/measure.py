@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
 
-from tiledseg.objects.atlas import Atlas, groups
+from tiledseg.objects.batches import Atlas, groups
 from tiledseg.objects.hull import convex_areas
-from tiledseg.objects.spool import Spool
+from tiledseg.objects.spool import Spool, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray
+    from tiledseg.io import PixelSize
+    from tiledseg.objects.batches import Grouped
 
 Table: TypeAlias = "dict[str, AnyArray]"
 """Columns by name, with a row for each object."""
@@ -34,29 +35,6 @@ _LENGTH_OF_KIND = (1.0, math.sqrt(2), (1 + math.sqrt(2)) / 2)
 _EXACT = (np.bool_, np.uint8, np.uint16)  # sums of their squares are exact in float64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Grouped:
-    """Runs sorted by object, and in reading order in each; px count from the corner of its box."""
-
-    of: NDArray[np.int64]  # object, from 0
-    y: NDArray[np.int64]
-    x0: NDArray[np.int64]
-    x1: NDArray[np.int64]
-    first: NDArray[np.int64]  # first run of each object
-    height: NDArray[np.int64]
-    width: NDArray[np.int64]
-
-    def part(self, first: int, last: int) -> Grouped:
-        """Select objects."""
-        begin = self.first[first]
-        end = self.first[last] if last < len(self.first) else len(self.of)
-        runs = slice(int(begin), int(end))
-        lines = self.of[runs] - first, self.y[runs], self.x0[runs], self.x1[runs]
-        return Grouped(
-            *lines, self.first[first:last] - begin, self.height[first:last], self.width[first:last]
-        )
-
-
 def moments(runs: Grouped) -> tuple[AnyArray, ...]:
     """Return n, Σy, Σx, Σyy, Σxx and Σxy of each object: whole numbers."""
     n = runs.x1 - runs.x0
@@ -67,7 +45,7 @@ def moments(runs: Grouped) -> tuple[AnyArray, ...]:
     return tuple(np.add.reduceat(part, runs.first) for part in (n, y * n, x, y * y * n, xx, y * x))
 
 
-def shape_of(sums: tuple[AnyArray, ...], box: AnyArray, spacing: tuple[float, float] = (1, 1)) -> Table:
+def shape_of(sums: tuple[AnyArray, ...], box: AnyArray) -> Table:
     """Derive position and ellipse from sums; whole numbers of any size, of numpy or of Python."""
     n, sum_y, sum_x, yy, xx, xy = sums
     middle_y, middle_x = (2 * sum_y + n) // (2 * n), (2 * sum_x + n) // (2 * n)
@@ -81,7 +59,7 @@ def shape_of(sums: tuple[AnyArray, ...], box: AnyArray, spacing: tuple[float, fl
     return {
         "centroid_y": np.asarray(middle_y, np.float64) + rest_y + box[:, 0],
         "centroid_x": np.asarray(middle_x, np.float64) + rest_x + box[:, 1],
-        **_ellipse(yy / area - rest_y**2, xx / area - rest_x**2, xy / area - rest_y * rest_x, spacing),
+        **_ellipse(yy / area - rest_y**2, xx / area - rest_x**2, xy / area - rest_y * rest_x),
     }
 
 
@@ -90,9 +68,8 @@ def _squares(last: AnyArray) -> AnyArray:
     return np.asarray(last * (last + 1) * (2 * last + 1) // 6)
 
 
-def _ellipse(var_y: _Floats, var_x: _Floats, cov: _Floats, spacing: tuple[float, float]) -> Table:
+def _ellipse(var_y: _Floats, var_x: _Floats, cov: _Floats) -> Table:
     """Describe the ellipse of the same second moments."""
-    var_y, var_x, cov = var_y * spacing[0] ** 2, var_x * spacing[1] ** 2, cov * spacing[0] * spacing[1]
     middle, apart = (var_y + var_x) / 2, np.sqrt(((var_y - var_x) / 2) ** 2 + cov**2)
     larger, smaller = middle + apart, np.maximum(middle - apart, 0)
     ratio = np.divide(smaller, larger, out=np.ones_like(larger), where=larger > 0)
@@ -119,7 +96,7 @@ def outline_counts(runs: Grouped) -> NDArray[np.int64]:
 
 
 def _outline_counts(runs: Grouped) -> NDArray[np.int64]:
-    picture = Atlas.of(runs.height, runs.width).painted(runs.of, runs.y, runs.x0, runs.x1)
+    picture = Atlas.of(runs.height, runs.width).painted(runs, runs.of + 1)
     number, kind = outline_px(picture)
     return np.bincount(number * 4 + kind, minlength=4 * len(runs.first) + 4).reshape(-1, 4)[1:, :3]
 
@@ -162,6 +139,25 @@ def measured(sums: tuple[AnyArray, ...], box: AnyArray, hull: AnyArray, outline:
     }
 
 
+def in_um(table: Table, size: PixelSize) -> Table:
+    """Return the columns in µm; the ellipse is that of the stretched object."""
+    larger, smaller = (table["major_axis"] / 4) ** 2, (table["minor_axis"] / 4) ** 2
+    cos, sin = np.cos(table["orientation"]), np.sin(table["orientation"])
+    var_y, var_x = larger * cos**2 + smaller * sin**2, larger * sin**2 + smaller * cos**2
+    cov = (larger - smaller) * sin * cos
+    axes = _ellipse(var_y * size.y**2, var_x * size.x**2, cov * size.y * size.x)
+    square = math.isclose(size.y, size.x, rel_tol=1e-6)
+    return {
+        "centroid_y_um": table["centroid_y"] * size.y,
+        "centroid_x_um": table["centroid_x"] * size.x,
+        "area_um2": table["area"] * (size.y * size.x),
+        "perimeter_um": table["perimeter"] * (size.x if square else math.nan),
+        "equivalent_diameter_um": table["equivalent_diameter"] * math.sqrt(size.y * size.x),
+        "major_axis_um": axes["major_axis"],
+        "minor_axis_um": axes["minor_axis"],
+    }
+
+
 class Values:
     """The px of channels under stored runs, in the order of the runs."""
 
@@ -188,8 +184,9 @@ class ValueSums:
 
     def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
         self._exact = dtype.type in _EXACT
-        self._origin, self._total, self._squares, self._area = (np.zeros(n) for _ in range(4))
-        self._least, self._most = np.full(n, np.inf), np.full(n, -np.inf)
+        self._origin, self._total, self._squares, self._area = (zeros(n, np.float64) for _ in range(4))
+        self._least, self._most = zeros(n, np.float64), zeros(n, np.float64)
+        self._least[:], self._most[:] = np.inf, -np.inf
 
     def add(self, of: AnyArray, px: AnyArray, first: AnyArray, length: AnyArray) -> None:
         """Take the px of runs: the object of each run or -1, and where it begins in `px`."""

@@ -1,106 +1,229 @@
-"""The connected areas of a map of labels, and their outlines along the edges of px."""
+"""Outlines of objects along the edges of px, and their columns, from the runs of many objects at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from tiledseg._validate import check_labels, whole_number
-from tiledseg.metrics import components
+from tiledseg._validate import check_labels, read_region
+from tiledseg.objects.collect import ObjectBatch
+from tiledseg.objects.runs import least_connected, runs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, Source
 
-Ring = list[tuple[int, int]]
-"""Corners (x, y) of a closed line, the first again at the end."""
+_Ints: TypeAlias = "NDArray[np.int64]"
+_Flags: TypeAlias = "NDArray[np.bool_]"
 
-_STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (y, x): right, down, left, up
+_BAND_PX = 1 << 22
+_RUNS_AT_ONCE = 1 << 15  # more do not fit into the processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cell:
-    """A connected area of one label."""
+class Shapes:
+    """The px of many objects as runs along rows, sorted by object."""
 
-    label: int
-    y: int  # first row of its bounding box
-    x: int  # first column of its bounding box
-    mask: NDArray[np.bool_]  # the px of the bounding box that belong to it
+    shape: tuple[int, int]  # of the map
+    label: _Ints  # of each object, ascending
+    first: _Ints  # run of each object, and the number of runs at the end
+    row: NDArray[np.int32]
+    x0: NDArray[np.int32]
+    x1: NDArray[np.int32]
 
-    @property
-    def area(self) -> int:
-        """Number of px."""
-        return int(np.count_nonzero(self.mask))
+    @classmethod
+    def of(cls, labels: Source, advance: Callable[[int], object] = lambda _rows: None) -> Shapes:
+        """Collect the runs of a map of labels, each of which is an object; the map is read in bands."""
+        height, width = labels.shape[:2]
+        parts = []
+        for top, band in bands_of(labels):
+            start, length, label = runs_of(band, background=False)
+            row, x0 = np.divmod(start, width)
+            parts.append((label, *(one.astype(np.int32) for one in (row + top, x0, x0 + length))))
+            advance(len(band))
+        label, row, x0, x1 = (np.concatenate(one) for one in zip(*parts, strict=True))
+        order = np.argsort(label, kind="stable")
+        label = label[order]
+        first = np.flatnonzero(np.diff(label, prepend=0))  # labels are above 0
+        ends = np.append(first, len(order))
+        return cls((height, width), label[first], ends, row[order], x0[order], x1[order])
 
-    def rings(self) -> list[Ring]:
-        """Trace its outline, then the outlines of its holes, along the edges of px."""
-        # Px (y, x) covers [x, x + 1] by [y, y + 1]: corners are whole numbers, and the polygon covers the
-        # same area. Where two px touch only at a corner, the line turns towards the background:
-        # no ring touches itself, and the polygon is valid.
-        edges, rings = _edges(self.mask), []
-        for row, column in np.argwhere(edges[0]).tolist():
-            if edges[0, row, column]:  # not part of an earlier ring
-                rings.append([(self.x + x, self.y + y) for x, y in _ring(edges, row, column)])
-        return rings  # the first edge in reading order belongs to the outline
+    def __len__(self) -> int:
+        return len(self.label)
 
+    def batches(self, table: Mapping[str, AnyArray]) -> Iterator[ObjectBatch]:
+        """Give some objects at a time, with their rows of a table."""
+        begin = 0
+        while begin < len(self):
+            end = int(np.searchsorted(self.first, self.first[begin] + _RUNS_AT_ONCE, side="right")) - 1
+            end = min(max(end, begin + 1), len(self))
+            runs, some = slice(int(self.first[begin]), int(self.first[end])), slice(begin, end)
+            first = self.first[begin : end + 1] - self.first[begin]
+            rows = {name: column[some] for name, column in table.items()}
+            yield ObjectBatch(rows, first, self.row[runs], self.x0[runs], self.x1[runs])
+            begin = end
 
-def cells_of(labels: AnyArray, *, least_px: int = 1) -> Iterator[Cell]:
-    """Find the connected areas of each label; px that touch only at a corner are separate."""
-    labels = check_labels(labels, "labels")
-    least = whole_number("least_px", least_px)
-    found = np.unique(labels[labels > 0]).tolist()
-    return chain.from_iterable(_of_label(int(one), components(labels == one, least)) for one in found)
+    def selected(self, keep: _Flags) -> Shapes:
+        """Leave out objects."""
+        sizes = np.diff(self.first)
+        stay = np.repeat(keep, sizes)
+        first = np.concatenate([[0], np.cumsum(sizes[keep])])
+        return Shapes(self.shape, self.label[keep], first, self.row[stay], self.x0[stay], self.x1[stay])
 
-
-def _of_label(label: int, ids: NDArray[np.int32]) -> Iterator[Cell]:
-    places = np.flatnonzero(ids)
-    numbers = ids.ravel()[places]
-    order = np.argsort(numbers, kind="stable")
-    places, numbers = places[order], numbers[order]
-    starts = np.flatnonzero(np.diff(numbers, prepend=0))
-    if not starts.size:
-        return
-    rows, columns = np.divmod(places, ids.shape[1])
-    boxes = zip(
-        *(np.minimum.reduceat(along, starts).tolist() for along in (rows, columns)),
-        *(np.maximum.reduceat(along, starts).tolist() for along in (rows, columns)),
-        strict=True,
-    )
-    for number, (top, left, bottom, right) in enumerate(boxes, start=1):
-        yield Cell(label, top, left, ids[top : bottom + 1, left : right + 1] == number)
-
-
-def _edges(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mark each edge that has the area on its right, by its direction and the corner where it starts."""
-    padded = np.pad(mask, 1)
-    here, above, left = padded[1:, 1:], padded[:-1, 1:], padded[1:, :-1]
-    edges = np.zeros((4, *here.shape), bool)
-    edges[0] = here & ~above
-    edges[1] = left & ~here
-    edges[2, :, 1:] = (above & ~here)[:, :-1]
-    edges[3, 1:] = (here & ~left)[:-1]
-    return edges
+    def areas(self) -> _Ints:
+        """Count the px of each object."""
+        before = np.concatenate([[0], np.cumsum(self.x1 - self.x0, dtype=np.int64)])
+        return np.asarray(before[self.first[1:]] - before[self.first[:-1]], np.int64)
 
 
-def _ring(edges: NDArray[np.bool_], row: int, column: int) -> Ring:
-    """Follow edges from one that leads to the right until the ring is closed, and remove them."""
-    first = (0, row, column)
-    passed, corners, heading = [first], [(column, row)], 0
-    while True:
-        row, column = row + _STEPS[heading][0], column + _STEPS[heading][1]
-        turns = (heading - 1, heading, heading + 1)  # left, straight on, right
-        turned = next(turn % 4 for turn in turns if edges[turn % 4, row, column])
-        if turned != heading:
-            corners.append((column, row))
-        if (turned, row, column) == first:
-            break
-        heading = turned
-        passed.append((heading, row, column))
-    edges[tuple(np.transpose(passed))] = False
-    return corners
+def bands_of(labels: Source) -> Iterator[tuple[int, AnyArray]]:
+    """Read a map of labels in bands of rows."""
+    height, width = labels.shape[:2]
+    rows = max(1, _BAND_PX // width)
+    for top in range(0, height, rows):
+        band = read_region(labels, slice(top, min(top + rows, height)), slice(0, width))
+        yield top, check_labels(band, "labels")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlines:
+    """Closed lines of many objects along the edges of px, whose corners are whole numbers."""
+
+    # Px (y, x) covers [x, x + 1] by [y, y + 1]. Parts of an object are its 4-connected areas. Where two px
+    # touch only at a corner, a line turns towards the background: no line touches itself, and the polygons
+    # are valid.
+
+    x: _Ints  # corners of all rings in order; the first one of a ring is not repeated
+    y: _Ints
+    start: _Ints  # of each ring, and the number of corners at the end
+    part: _Ints  # of each ring; the first ring of a part encloses it, the others are its holes
+    number: _Ints  # of each part: its object
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corners:
+    """Corners of the outlines of objects, by part, then in reading order."""
+
+    part: _Ints
+    number: _Ints  # of each part: its object
+    x: _Ints
+    y: _Ints
+    begins: _Flags  # whether the run at the corner begins or ends there
+    below: _Flags  # whether that run is below the corner or above
+
+    @classmethod
+    def of(cls, batch: ObjectBatch) -> Corners:
+        """Find the corners of the outlines; objects are counted from 0."""
+        number = np.repeat(np.arange(len(batch.first) - 1), np.diff(batch.first))
+        row, x0, x1 = (np.asarray(one, np.int64) for one in (batch.y, batch.x0, batch.x1))
+        part, of_part = _parts(row, x0, x1, number)
+        order = np.argsort(part, kind="stable")
+        row, x0, x1, part = row[order], x0[order], x1[order], part[order]
+        line, first_line = _lines(row, part, len(of_part))
+        wide = int(x1.max(initial=0)) + 1
+        below = np.empty(2 * len(row), np.int64)  # runs never touch: in order already
+        below[0::2], below[1::2] = (line * wide + x0) * 2, (line * wide + x1) * 2 + 1
+        keys = np.concatenate([below * 2 + 1, (below + 2 * wide) * 2])
+        keys.sort(kind="stable")
+        same = np.flatnonzero(keys[:-1] >> 1 == keys[1:] >> 1)  # an edge goes on: no corner
+        lone = np.ones(len(keys), bool)
+        lone[same] = lone[same + 1] = False
+        keys = keys[lone]
+        at, x = np.divmod(keys >> 2, wide)
+        own = np.searchsorted(first_line, at, side="right") - 1
+        top = row[np.searchsorted(part, np.arange(len(of_part)))]
+        y = at - first_line[own] + top[own]
+        return cls(own, of_part, x, y, (keys & 2) == 0, (keys & 1) == 1)
+
+    def rings(self) -> Outlines:
+        """Join the corners to rings."""
+        # From each corner an edge leads on. A left edge leads up and a right one down, so that the object is
+        # on the right of the line; corners of a row are the ends of horizontal edges in pairs.
+        n = len(self.x)
+        after = np.arange(n) ^ 1
+        down = self.begins ^ self.below  # the edge that leads on is vertical
+        after[down] = self._vertical()[down]
+        ring, place = _ordered(after)
+        sizes = np.bincount(ring)
+        start = np.concatenate([[0], np.cumsum(sizes)])
+        order = np.empty(n, np.int64)
+        order[start[ring] + place] = np.arange(n)
+        return Outlines(self.x[order], self.y[order], start, self.part[order[start[:-1]]], self.number)
+
+    def columns(self) -> tuple[_Ints, _Ints, _Ints, _Ints]:
+        """Return object, column, first row and end of each run of px along a column, by object and place."""
+        left, right = slice(0, None, 2), slice(1, None, 2)
+        length = self.x[right] - self.x[left]
+        begin = np.cumsum(length) - length
+        x = np.repeat(self.x[left] - begin, length) + np.arange(int(length.sum()))
+        y, number = np.repeat(self.y[left], length), np.repeat(self.number[self.part[left]], length)
+        top = np.repeat(self.begins[left] == self.below[left], length)
+        ends = []
+        for side in (top, ~top):
+            order = np.lexsort((y[side], x[side], number[side]))
+            ends.append((number[side][order], x[side][order], y[side][order]))
+        return (*ends[0], ends[1][2])
+
+    def _vertical(self) -> _Ints:
+        """Pair the ends of each vertical edge."""
+        least, most = _extremes(self.x, self.part, len(self.number))
+        first = np.cumsum(most - least + 1) - (most - least + 1)
+        column = (first - least)[self.part] + self.x
+        tall = int(self.y.max(initial=0)) + 1
+        order = np.argsort((column * 2 + self.begins) * tall + self.y, kind="stable")
+        partner = np.empty(len(order), np.int64)
+        partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
+        return partner
+
+
+def _parts(row: _Ints, x0: _Ints, x1: _Ints, number: AnyArray) -> tuple[_Ints, _Ints]:
+    """Return the 4-connected part of each run, and the object of each part."""
+    if not len(row):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    line, _ = _lines(row, np.cumsum(np.diff(number, prepend=number[0]) != 0), None)
+    wide = int(x1.max()) + 1
+    starts, ends = line * wide + x0, line * wide + x1
+    low = np.searchsorted(ends, starts - wide, side="right")
+    high = np.searchsorted(starts, ends - wide, side="left")
+    n_above = np.maximum(high - low, 0)
+    later = np.repeat(np.arange(len(row)), n_above)
+    earlier = np.arange(len(later)) - (np.cumsum(n_above) - n_above)[later] + low[later]
+    root = least_connected(len(row), later, earlier)
+    is_root = root == np.arange(len(row))
+    return (np.cumsum(is_root) - 1)[root], np.asarray(number)[is_root].astype(np.int64)
+
+
+def _lines(row: _Ints, group: _Ints, n_groups: int | None) -> tuple[_Ints, _Ints]:
+    """Return the line above each run, and the first one of each group: lines of groups do not overlap."""
+    n = int(group[-1]) + 1 if n_groups is None else n_groups
+    first = np.searchsorted(group, np.arange(n))
+    last = np.append(first[1:], len(row)) - 1
+    heights = row[last] - row[first] + 2
+    begin = np.cumsum(heights) - heights
+    return (begin - row[first])[group] + row, begin
+
+
+def _extremes(values: _Ints, group: _Ints, n: int) -> tuple[_Ints, _Ints]:
+    """Return least and largest value of each group; groups are in order."""
+    starts = np.searchsorted(group, np.arange(n))
+    return np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+
+
+def _ordered(after: _Ints) -> tuple[_Ints, _Ints]:
+    """Return the cycle of each member of a permutation, and its place in it from the first member."""
+    n = len(after)
+    first, jump = np.arange(n), after
+    while not np.array_equal(least := np.minimum(first, first[jump]), first):
+        first, jump = least, jump[jump]
+    is_first = first == np.arange(n)
+    jump, left = np.where(is_first, np.arange(n), after), (~is_first).astype(np.int64)
+    while not np.array_equal(further := jump[jump], jump):
+        left += left[jump]
+        jump = further
+    ring = (np.cumsum(is_first) - 1)[first]
+    return ring, np.where(is_first, 0, np.bincount(ring)[ring] - left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -69,6 +70,16 @@ class Components:
         label, area, n_runs, box = self.label[keep], self.area[keep], self.n_runs[keep], self.box[keep]
         return Components(self.shape, self.spool, new[self.number], label, area, n_runs, box)
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the labels, by their runs."""
+        digest = hashlib.sha256()
+        for first, last in chunks(*self.shape):
+            *runs, ids = self.spool.rows(first, last)
+            own = self.number[ids] >= 0
+            for part in (*runs, self.number[ids]):
+                digest.update(np.ascontiguousarray(part[own]).data)
+        return digest.hexdigest()
+
     def on_border(self) -> NDArray[np.bool_]:
         """Mark the components that touch the border of the map."""
         y0, x0, y1, x1 = self.box.T
@@ -79,7 +90,8 @@ class Components:
 class RunJoiner:
     """Joins the runs of a map to components, band by band."""
 
-    def __init__(self, width: int, connectivity: int, *, holes: bool = False) -> None:
+    def __init__(self, width: int, connectivity: int, *, holes: bool = False, joined: int = 0) -> None:
+        self._joined = joined  # the label of areas of any labels, whose runs keep their own as marks
         self.spool = RunSpool()
         self._width = width
         self._reach = {4: 0, 8: 1}[connectivity]
@@ -93,9 +105,12 @@ class RunJoiner:
         self._outside: list[_Ints] = []  # ids of background that reaches the border
         self._n_ids = 0
 
-    def feed(self, band: AnyArray) -> _Band:
+    def feed(self, band: AnyArray, marks: AnyArray | None = None) -> _Band:
         """Take the next rows of a map of labels, (h, W); return row, x0 and x1 of the runs that count."""
-        start, length, label = _runs_of(band, background=self._holes)
+        start, length, label = runs_of(band, background=self._holes)
+        mark = label if marks is None else marks.ravel()[start]
+        if self._joined:
+            label = np.where(label > 0, self._joined, 0)
         row, x = np.divmod(start, self._width)
         padded = self._width + 1  # a column of its own, so that no run ends where the next row starts
         x0, x1, labels, ids, outside = self._last
@@ -103,6 +118,8 @@ class RunJoiner:
         ends = np.concatenate([x1, (row + 1) * padded + x + length])
         labels = np.concatenate([labels, label])
         links = self._links(starts, ends, labels)
+        if self._joined:
+            links = links.with_neighbours(starts, ends)
         ids, root = self._numbered(ids, links, labels)
         n_before = len(x0)
         if self._holes:
@@ -113,6 +130,8 @@ class RunJoiner:
         counts = ~outside[n_before:]
         found = row[counts], x[counts], (x + length)[counts]
         self.spool.append(*found, ids[n_before:][counts], len(band))
+        if self._joined:
+            self.spool.marks.append(mark[counts])
         self._row += len(band)
         below = slice(int(np.searchsorted(starts, len(band) * padded)), None)
         shift = len(band) * padded
@@ -123,7 +142,7 @@ class RunJoiner:
         """Join what bands have in common, fill holes, and number the components in reading order."""
         later = np.concatenate([_no_ints(), *(ids for ids, _ in self._united)])
         earlier = np.concatenate([_no_ints(), *(ids for _, ids in self._united)])
-        root = _least_of_component(self._n_ids, later, earlier)
+        root = least_connected(self._n_ids, later, earlier)
         is_root = root == np.arange(self._n_ids)
         number = (np.cumsum(is_root) - 1)[root]
         label = np.concatenate([_no_ints(), *self._labels])[is_root]
@@ -149,7 +168,7 @@ class RunJoiner:
     def _numbered(self, known: _Ints, links: _Links, labels: _Ints) -> tuple[_Ints, _Ints]:
         """Return the id of each run of a band and its root in it, and note which earlier ids are one."""
         same = links.same_label()
-        root = _least_of_component(len(labels), links.later[same], links.earlier[same])
+        root = least_connected(len(labels), links.later[same], links.earlier[same])
         new = root == np.arange(len(labels))
         new[: len(known)] = False
         ids = np.empty(len(labels), np.int64)
@@ -203,6 +222,12 @@ class _Links:
     padded: int  # px from a row to the next
     labels: _Ints
 
+    def with_neighbours(self, starts: _Ints, ends: _Ints) -> _Links:
+        """Add the pairs that follow each other in a row."""
+        beside = np.flatnonzero(ends[:-1] == starts[1:])
+        later, earlier = np.append(self.later, beside + 1), np.append(self.earlier, beside)
+        return _Links(later, earlier, self.padded, self.labels)
+
     def same_label(self) -> NDArray[np.bool_]:
         """Mark the pairs that belong together."""
         return np.equal(self.labels[self.later], self.labels[self.earlier])
@@ -235,7 +260,7 @@ def _no_ints() -> _Ints:
     return np.empty(0, np.int64)
 
 
-def _runs_of(band: AnyArray, *, background: bool) -> tuple[_Ints, _Ints, _Ints]:
+def runs_of(band: AnyArray, *, background: bool) -> tuple[_Ints, _Ints, _Ints]:
     """Return the place of the first px, the length and the label of each run."""
     changes = np.empty(band.shape, bool)
     changes[:, 0] = True
@@ -249,7 +274,7 @@ def _runs_of(band: AnyArray, *, background: bool) -> tuple[_Ints, _Ints, _Ints]:
     return start, length, label
 
 
-def _least_of_component(n: int, later: _Ints, earlier: _Ints) -> _Ints:
+def least_connected(n: int, later: _Ints, earlier: _Ints) -> _Ints:
     """Return the least node that each of n nodes is connected with."""
     # The least root hooks the larger ones, then each node points at its root: both for all nodes at once.
     parent = np.arange(n)

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 _IN_MEMORY = 1 << 26  # bytes of a spool that stay in memory
 
 
+def zeros(n: int, dtype: object) -> AnyArray:
+    """Make a column of zeros; a long one lies in a temporary file, from which memory can be taken back."""
+    kind: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]
+    if n * kind.itemsize <= _IN_MEMORY:
+        return np.zeros(n, kind)
+    with tempfile.TemporaryFile() as file:  # it goes with the array
+        file.truncate(n * kind.itemsize)
+        return np.memmap(file, kind, "r+", shape=(n,))
+
+
 class Spool:
     """An array (N, ...) that grows at its end, and is read by ranges."""
 
@@ -48,6 +58,7 @@ class RunSpool:
 
     def __init__(self) -> None:
         self.x0, self.x1, self.ids = Spool(np.int32), Spool(np.int32), Spool(np.int32)
+        self.marks = Spool(np.int32)  # of each run, or of none
         self._first = [np.zeros(1, np.int64)]  # of each row: its first run
         self._first_px = [np.zeros(1, np.int64)]  # and the number of px before it
 
@@ -65,6 +76,11 @@ class RunSpool:
         row = np.repeat(np.arange(first, last, dtype=np.int32), np.diff(starts))
         a, b = int(starts[0]), int(starts[-1])
         return row, self.x0.read(a, b), self.x1.read(a, b), self.ids.read(a, b)
+
+    def marks_of(self, first: int, last: int) -> AnyArray:
+        """Return the mark of each run in rows [first, last); 0 where runs have none."""
+        a, b = self._joined(self._first)[[first, last]].tolist()
+        return self.marks.read(a, b) if len(self.marks) else np.zeros(b - a, np.int32)
 
     def px(self, first: int, last: int) -> tuple[int, int]:
         """Return how many px the runs above rows [first, last) have, and those up to their end."""

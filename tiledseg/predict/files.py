@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._extras import extra
-from tiledseg._progress import progress_bar
+from tiledseg._progress import no_progress, progress_bar, whole_step
 from tiledseg._storage import check_writable, folder_lock
 from tiledseg._validate import path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
@@ -28,7 +28,7 @@ from tiledseg.predict.products import (
     ProductSink,
     check_size,
     check_targets,
-    is_streamed,
+    needs_whole,
     targets_of,
     written_at_the_end,
 )
@@ -37,11 +37,13 @@ from tiledseg.preprocess import pixel_size_from
 from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from tiledseg._progress import Advance
     from tiledseg._types import PathLike
     from tiledseg.config import AutoThreshold, Product
     from tiledseg.io import ImageSource
+    from tiledseg.tiling import Tile
 
 _log = logging.getLogger("tiledseg")
 _PX_OF_A_FILE = 1 << 22  # a guess, for whether converting the network pays
@@ -207,22 +209,23 @@ def _local(
     targets: dict[Path, dict[Product, Path]],
     config: PredictConfig,
     tiling: TilingConfig | None,
-    advance: Callable[[int], object],
+    advance: Advance,
 ) -> FilesResult:
     """Predict files in this process, two at a time, or one more than there are devices."""
     network = Network.of(model, config.runtime)
     batcher = network.batcher(len(targets) * _PX_OF_A_FILE, config.batch_size, config.tta or network.tta)
     shared = network.shared(batcher)
 
-    def outcome(path: Path) -> FileOutcome:
-        return _outcome(network, shared, path, targets[path], config, tiling)
+    run = _Run(network, shared, config, tiling)
 
-    outcomes = []
+    def outcome(path: Path) -> FileOutcome:
+        with whole_step(advance) as part:
+            return run.outcome(path, targets[path], part)
+
     with ThreadPoolExecutor(network.n_devices + 1, "tiledseg-file") as pool:
         try:
-            for done in [pool.submit(outcome, path) for path in targets]:
-                outcomes.append(done.result())
-                advance(1)
+            under_way = [pool.submit(outcome, path) for path in targets]
+            outcomes = [done.result() for done in under_way]
         finally:  # an interrupt ends the images under way and begins no others
             batcher.close()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -235,7 +238,7 @@ def _spread(
     config: PredictConfig,
     tiling: TilingConfig | None,
     client: Any,  # noqa: ANN401  Dask has no types
-    advance: Callable[[int], object],
+    advance: Advance,
 ) -> FilesResult:
     """Predict each file on one of a cluster's workers."""
     paths = [path.absolute() for path in targets]
@@ -258,33 +261,62 @@ def _remote_outcome(
     tiling: TilingConfig | None,
 ) -> FileOutcome:
     """Predict a file on a worker, which loads the network once."""
-    (outcome,) = _local(model, {path: targets}, config, tiling, lambda _steps: None).outcomes
+    (outcome,) = _local(model, {path: targets}, config, tiling, no_progress).outcomes
     return outcome
 
 
-def _outcome(
-    network: Network,
-    shared: Network,
-    path: Path,
-    targets: dict[Product, Path],
-    config: PredictConfig,
-    tiling: TilingConfig | None,
-) -> FileOutcome:
-    skip = config.existing == "skip" or (config.resume and config.existing == "refuse")
-    if skip and all(target.exists() for target in targets.values()):
-        return FileOutcome(path, targets, skipped=True)
-    started = time.perf_counter()
-    written: dict[Product, Path] = {}
-    try:
-        size = pixel_size_from(config.pixel_size)
-        with open_image(path, level=config.level, channels=config.channels, pixel_size=size) as image:
-            check_size(image, targets, config)
-            written |= _predicted(network, shared, image, targets, config, tiling)
-    except Exception as error:  # noqa: BLE001  one file never ends the run for the others
-        text = _reason(error)
-        _log.warning("%s: %s", shown(str(path)), text)
-        return FileOutcome(path, written, time.perf_counter() - started, text)
-    return FileOutcome(path, targets, time.perf_counter() - started)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run over files."""
+
+    network: Network
+    shared: Network  # the same, for images that share its batches
+    config: PredictConfig
+    tiling: TilingConfig | None
+
+    def outcome(self, path: Path, targets: dict[Product, Path], advance: Advance) -> FileOutcome:
+        """Predict a file, and say what became of it."""
+        config = self.config
+        skip = config.existing == "skip" or (config.resume and config.existing == "refuse")
+        if skip and all(target.exists() for target in targets.values()):
+            return FileOutcome(path, targets, skipped=True)
+        started = time.perf_counter()
+        written: dict[Product, Path] = {}
+        try:
+            size = pixel_size_from(config.pixel_size)
+            with open_image(path, level=config.level, channels=config.channels, pixel_size=size) as image:
+                check_size(image, targets, config)
+                written |= self._predicted(image, targets, advance)
+        except Exception as error:  # noqa: BLE001  one file never ends the run for the others
+            text = _reason(error)
+            _log.warning("%s: %s", shown(str(path)), text)
+            return FileOutcome(path, written, time.perf_counter() - started, text)
+        return FileOutcome(path, targets, time.perf_counter() - started)
+
+    def _predicted(
+        self, image: ImageSource, targets: dict[Product, Path], advance: Advance
+    ) -> dict[Product, Path]:
+        """Predict one image, and write what is streamed on the way and the rest at the end."""
+        network, config, tiling = self.network, self.config, self.tiling
+        job = Plan.of(self.shared, image, tiling, batch_size=config.batch_size, roi=config.roi)
+        threshold: float | AutoThreshold = config.threshold or network.threshold
+        whole = any(needs_whole(what, config) for what in targets)
+        pixels = np.asarray(image) if whole else image
+        classes = job.classes or count_classes(job, image.dtype)
+        sink = ProductSink(image, classes, threshold, stated=config.threshold is not None)
+        provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": str(threshold)}
+        provenance["tiling"] = job.tiling.model_dump_json()
+        fingerprint = fingerprint_of(network, image.identity, config, tiling) if config.resume else None
+
+        def tell(_tile: Tile, done: int, total: int) -> None:
+            advance(1 / total, f"{Path(image.name).name}: tile {done} of {total}")
+
+        with sink.open(targets, config, provenance, fingerprint):
+            run_plan(job, pixels if job.level in {None, image.level} else image, sink, callback=tell)
+            image.check_unchanged()
+        if sink.whole is None:
+            return targets
+        return written_at_the_end(targets, image, np.asarray(pixels), sink.whole, threshold, config)
 
 
 def _reason(error: Exception) -> str:
@@ -293,29 +325,3 @@ def _reason(error: Exception) -> str:
         return str(error) or type(error).__name__
     _log.debug("An unexpected error", exc_info=error)
     return f"{type(error).__name__}: {error}"
-
-
-def _predicted(
-    network: Network,
-    shared: Network,
-    image: ImageSource,
-    targets: dict[Product, Path],
-    config: PredictConfig,
-    tiling: TilingConfig | None,
-) -> dict[Product, Path]:
-    """Predict one image, and write what is streamed on the way and the rest at the end."""
-    job = Plan.of(shared, image, tiling, batch_size=config.batch_size, roi=config.roi)
-    threshold: float | AutoThreshold = config.threshold or network.threshold
-    whole = not all(is_streamed(what, config) for what in targets)
-    pixels = np.asarray(image) if whole else image
-    classes = job.classes or count_classes(job, image.dtype)
-    sink = ProductSink(image, classes, threshold, stated=config.threshold is not None)
-    provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": str(threshold)}
-    provenance["tiling"] = job.tiling.model_dump_json()
-    fingerprint = fingerprint_of(network, image.identity, config, tiling) if config.resume else None
-    with sink.open(targets, config, provenance, fingerprint):
-        run_plan(job, pixels if job.level in {None, image.level} else image, sink)
-        image.check_unchanged()
-    if sink.whole is None:
-        return targets
-    return written_at_the_end(targets, image, np.asarray(pixels), sink.whole, threshold, config)

@@ -9,8 +9,8 @@ import numpy as np
 
 from tiledseg._validate import check_image, check_shape, invalid, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
-from tiledseg.engine import COPIES, Network
-from tiledseg.errors import ModelError, SettingError
+from tiledseg.engine import COPIES, Network, check_fixed
+from tiledseg.errors import ModelError
 from tiledseg.io import ImageSource
 from tiledseg.predict.exactness import best_tile, exact_overlap, judge
 from tiledseg.predict.roi import tiles_in
@@ -64,7 +64,7 @@ class Plan:
         Level of the file that is read, which has the px size nearest to the network's; None for the
         image as it is.
     pixel_size : PixelSize or None
-        Height and width of a px of the image in µm; None where it is not known or does not count.
+        Height and width of a px of the image in µm; None where it is not known.
     """
 
     network: Network
@@ -165,8 +165,9 @@ class Plan:
     @property
     def scale(self) -> float:
         """Factor by which the image is resampled before it is tiled, along y."""
-        if self.pixel_size is None and self.network.preprocessing is not None:
-            return self.network.preprocessing.scale
+        settings = self.network.preprocessing
+        if settings is not None and settings.pixel_size is None:
+            return settings.scale
         return self.grid.shape[0] / self.shape[0]
 
     @property
@@ -301,13 +302,15 @@ class Plan:
 
     def _scaled(self) -> str:
         """Say from what px to what px the image is brought."""
-        size, seen = self.pixel_size, _size(self.grid.shape)
-        if size is None:
-            return f", scaled by {self.scale:g} to {seen}" if self.is_scaled else ""
+        size, seen, settings = self.pixel_size, _size(self.grid.shape), self.network.preprocessing
+        own = "" if size is None else f" of {size}"
+        own += f", level {self.level} read" if self.level else ""
+        if not self.is_scaled:
+            return own
+        if size is None or settings is None or settings.pixel_size is None:
+            return f"{own}, scaled by {self.scale:g} to {seen}"
         now = size.shrunk(self.shape[0] / self.grid.shape[0], self.shape[1] / self.grid.shape[1])
-        level = f", level {self.level} read" if self.level else ""
-        brought = f", brought to {seen} of {now}" if self.is_scaled else ""
-        return f" of {size}{level}{brought}"
+        return f"{own}, brought to {seen} of {now}"
 
     def __str__(self) -> str:
         grid, verdict = self.grid, judge(self.grid, self.network)
@@ -365,7 +368,7 @@ def _lay_out(
     chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
     if chosen.tile_size == "auto":
         chosen = best_tile(chosen, network, shape)
-    _check_fixed(chosen, network)
+    check_fixed(chosen.tile_shape, network.tile_size)
     in_px = chosen
     if chosen.overlap == "exact":
         in_px = chosen.changed(overlap=exact_overlap(chosen, network, shape))
@@ -376,18 +379,6 @@ def _lay_out(
     grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
     network.check_tile(grid.tile_shape)
     return chosen, grid
-
-
-def _check_fixed(tiling: TilingConfig, network: Network) -> None:
-    for axis, size, fixed in zip("yx", tiling.tile_shape, network.tile_size, strict=True):
-        if fixed not in {None, size}:
-            raise invalid(
-                SettingError,
-                "tile_size",
-                must=f"be {fixed} px along {axis}, the network's input",
-                got=size,
-                fix=f"Use tile_size={fixed}, or build the network for a free size.",
-            )
 
 
 def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:

@@ -15,7 +15,7 @@ import numpy as np
 from tiledseg._validate import invalid, shown
 from tiledseg.config import rgb_of
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io import MAX_PIXELS, create_image, write_image, write_mask, write_probs
+from tiledseg.io import MAX_PIXELS, ImageSink, PngRows, create_image, write_image, write_mask, write_probs
 from tiledseg.plots import colourise, overlay
 from tiledseg.preprocess import blurred
 from tiledseg.tiling import check_threshold, labels_of, map_dtype
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import AutoThreshold, PredictConfig, Product
-    from tiledseg.io import ImageSink, ImageSource
+    from tiledseg.io import ImageSource
 
 FOLDERS: dict[Product, str] = {
     "mask": "masks",
@@ -103,6 +103,14 @@ def is_streamed(what: Product, config: PredictConfig) -> bool:
     return formats.get(what, "png") in _STREAMED
 
 
+def needs_whole(what: Product, config: PredictConfig) -> bool:
+    """Say whether a product takes the whole map at once; a PNG of a mask is written row by row."""
+    by_rows = what == "mask" and config.mask_format == "png"
+    return not is_streamed(what, config) and not (
+        by_rows and not config.blur and not isinstance(config.threshold, str)
+    )
+
+
 class ProductSink:
     """A sink that takes probabilities, and hands them to all that is written of an image."""
 
@@ -114,10 +122,10 @@ class ProductSink:
         _check_usable(threshold, classes, stated=stated)
         self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
-        self.block_shape: tuple[int, int] = (512, 512)
+        self.block_shape: tuple[int, int] | None = (512, 512)
         self.whole: FloatArray | None = None
         self._image, self._threshold = image, threshold
-        self._sinks: dict[Product, ImageSink] = {}
+        self._sinks: dict[Product, ImageSink | PngRows] = {}
         self._levels: _LevelMap | None = None
 
     def open(
@@ -130,10 +138,15 @@ class ProductSink:
         """Open the files."""
         with ExitStack() as stack:
             for what, path in targets.items():
-                if not is_streamed(what, config):
+                if needs_whole(what, config):
                     self.whole = np.zeros(self.shape, np.float32) if self.whole is None else self.whole
                     continue
                 labels = what == "mask"
+                if not is_streamed(what, config):
+                    rows = PngRows(path, self.shape[:2], map_dtype("labels", self.shape[2]))
+                    self._sinks[what] = stack.enter_context(rows)
+                    self.block_shape = None
+                    continue
                 sink = create_image(
                     path,
                     self.shape[:2] if labels else self.shape,
@@ -166,7 +179,10 @@ class ProductSink:
         """Count the rows from the top that all files have in some columns."""
         if self.whole is not None or self._levels is not None:
             return 0
-        return min(sink.finished_rows(start, stop) for sink in self._sinks.values())
+        return min(
+            sink.finished_rows(start, stop) if isinstance(sink, ImageSink) else 0
+            for sink in self._sinks.values()
+        )
 
 
 def written_at_the_end(
@@ -184,7 +200,7 @@ def written_at_the_end(
     labels = _labels(probs, threshold)
     place: dict[str, Any] = {"pixel_size": source.pixel_size, "placement": source.placement}
     for what, target in targets.items():
-        if is_streamed(what, config):
+        if not needs_whole(what, config):
             continue
         if what == "mask":
             write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None, **place)

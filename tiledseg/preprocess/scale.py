@@ -24,8 +24,10 @@ SAME_SIZE = 0.02
 
 _BLOCK = 128  # px of the resampled image
 _STRIPE = 16  # of them that one product computes
-_LONGEST = 2048  # px of the image for one block
-_VALUES_AT_ONCE = 1 << 20  # of a resized map
+_LONGEST = 1024  # px of the image for one block
+_CACHED_ROWS = 1024  # of the resampled image, within these bytes
+_CACHE_BYTES = 32 << 20
+_VALUES_AT_ONCE = 1 << 19  # of a resized map
 _PARTS = 4096  # shares of px are multiples of 1/4096, which float32 adds exactly
 
 
@@ -40,7 +42,7 @@ class Sampling:
 
     shape: tuple[int, int]  # height and width that the network sees, in px
     level: int | None = None  # of the file; None for the image as it is
-    pixel_size: PixelSize | None = None  # of the image, where it counts
+    pixel_size: PixelSize | None = None  # of the image, where it is known
 
 
 def sampling_of(
@@ -53,9 +55,8 @@ def sampling_of(
     # The coarsest that is fine enough; where none is, level 0 is enlarged.
     if config is None or config.pixel_size is None:
         scale = 1.0 if config is None else config.scale
-        return Sampling(
-            shape if scale == 1 else (scaled_length(shape[0], scale), scaled_length(shape[1], scale))
-        )
+        seen = shape if scale == 1 else (scaled_length(shape[0], scale), scaled_length(shape[1], scale))
+        return Sampling(seen, None, pixel_size)
     if pixel_size is None:
         raise _unknown_size(config)
     wanted = tuple(one / config.scale for one in pair_of(config.pixel_size))
@@ -71,11 +72,11 @@ def sampling_of(
     ]
     fine = [place for place, ratio in enumerate(ratios) if max(ratio) <= 1 + SAME_SIZE]
     chosen = fine[-1] if fine else 0
-    seen = [
+    lengths = [
         length if abs(ratio - 1) <= SAME_SIZE else scaled_length(length, ratio)
         for length, ratio in zip(choices[chosen], ratios[chosen], strict=True)
     ]
-    return Sampling((seen[0], seen[1]), chosen if levels else None, pixel_size)
+    return Sampling((lengths[0], lengths[1]), chosen if levels else None, pixel_size)
 
 
 def _unknown_size(config: PreprocessingConfig) -> SettingError:
@@ -122,7 +123,7 @@ class Resampled:
             max(1, min(_BLOCK, _LONGEST * new // old)) for new, old in zip(shape, image.shape, strict=False)
         ]
         self.block_shape: tuple[int, int] = (sides[0], sides[1])
-        self._regions = CachedBlocks(self)
+        self._regions = CachedBlocks(self, min(_CACHED_ROWS * 4 * shape[1] * shape[2], _CACHE_BYTES))
 
     def __getitem__(self, key: tuple[slice, slice]) -> AnyArray:
         rows, columns = (

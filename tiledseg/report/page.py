@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tiledseg._storage import new_folder, write_text
-from tiledseg._validate import all_of, instance_of
+from tiledseg._validate import all_of, instance_of, listed
 from tiledseg._version import __version__
 from tiledseg.evaluate import Comparison, EvaluationResult
 from tiledseg.io import write_image
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
     from tiledseg.config import EvaluateConfig
+    from tiledseg.evaluate import ImageScores
     from tiledseg.metrics import Interval
     from tiledseg.report.pictures import Picture
 
 _ERRORS = ("found", "false", "missed")
+_MOST_SIZES = 3  # shown
 _PACKAGES = ("keras", "tensorflow", "numpy", "opencv-python-headless")
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _THUMB_PX = 400
@@ -148,6 +150,7 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
     versions = {name: _version(name) for name in _PACKAGES}
     return {
         **{name: str(fact) for name, fact in facts.items()},
+        "Size of a px": listed(sorted({_size(one) for one in result.images}), _MOST_SIZES),
         "Threshold": f"{result.threshold:.4g}, {result.threshold_from}",
         "Outline tolerance": _tolerance(result.config),
         "Intervals": _resampling(result),
@@ -156,6 +159,10 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
         "Python": platform.python_version(),
         **{name: version for name, version in versions.items() if version},
     }
+
+
+def _size(scores: ImageScores) -> str:
+    return "not known" if scores.pixel_size is None else str(scores.pixel_size)
 
 
 def _version(package: str) -> str:

@@ -22,7 +22,7 @@ from tiledseg._storage import array_digest, file_digest, write_text
 from tiledseg._validate import invalid, shown
 from tiledseg._version import __version__
 from tiledseg.config import RunConfig
-from tiledseg.data import Pair
+from tiledseg.data import Pair, pixel_size_of_pair
 from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class RunRecord:
 
     def __init__(self, train: Sequence[Pair], valid: Sequence[Pair]) -> None:
         self.data = {"train": [_entry(pair) for pair in train], "valid": [_entry(pair) for pair in valid]}
+        sizes = {pair.name: pixel_size_of_pair(pair) for pair in [*train, *valid]}
+        self._sizes = {name: size and (size.y, size.x) for name, size in sizes.items()}
 
     @property
     def digest(self) -> str:
@@ -134,6 +136,7 @@ class RunRecord:
         write_text(run_dir / _SETTINGS, settings.to_toml())
         seed = settings.train.seed
         about = {"versions": versions(), "seed": seed, "data_digest": self.digest, "data": self.data}
+        about["um_per_px"] = self._sizes  # height and width by image
         write_text(run_dir / _RECORD, json.dumps(about, indent=1) + "\n")
 
     def check(self, run_dir: Path) -> None:

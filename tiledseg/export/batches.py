@@ -1,0 +1,219 @@
+"""What exports have in common: where objects come from, their classes, their order, px of level 0."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeGuard
+
+import numpy as np
+
+from tiledseg._progress import progress_bar
+from tiledseg._validate import (
+    all_of,
+    array_of,
+    invalid,
+    real_number,
+    real_pair,
+    shown,
+    whole_number,
+)
+from tiledseg.errors import ArrayError, SettingError
+from tiledseg.objects import ObjectBatch, Objects, ObjectsSink, Shapes, bands_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tiledseg._types import AnyArray, Source
+
+_log = logging.getLogger("tiledseg")
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How objects are written."""
+
+    names: tuple[str, ...] = ("foreground",)  # of the classes 1, 2, …
+    image: str = ""  # its name
+    tolerance: float = 0.0  # px of the map that a simplified outline may differ from that of the px
+    scale: tuple[float, float] = (1.0, 1.0)  # px of level 0 for each px of the map, (y, x)
+
+    @classmethod
+    def of(
+        cls, names: Sequence[str], image: object, tolerance: object = 0.0, scale: object = (1.0, 1.0)
+    ) -> Style:
+        """Check the arguments of an export."""
+        alone = isinstance(names, str)  # its letters would become names
+        known = all_of(str, names, "names", f'Pass ("{shown(names)}",).' if alone else "Pass str.")
+        if not isinstance(image, str):
+            raise invalid(
+                SettingError, "image", must="be of type str", got=image, fix="Pass the image's name."
+            )
+        most = real_number("tolerance", tolerance, "Use 0.5, for example.")
+        must, fix = "be two numbers above 0, (y, x)", "Use (1, 1), for example."
+        factors = real_pair("scale", scale, must, fix)
+        if min(factors) <= 0:
+            raise invalid(SettingError, "scale", must=must, got=scale, fix=fix)
+        if most < 0:
+            raise invalid(SettingError, "tolerance", must="be at least 0", got=tolerance, fix="Use 0.")
+        return cls(tuple(known), image, most, factors)
+
+    def classes_of(self, batch: ObjectBatch) -> list[int]:
+        """Return the class of each object, from 1; check that each has a name."""
+        classes = np.asarray(batch.table["class"], np.int64)
+        most = int(classes.max(initial=0))
+        if most > len(self.names):
+            fix = "Give one name for each class; where each label is one object, pass instances=True."
+            got = f"{len(self.names)} names: {', '.join(self.names)}"
+            raise invalid(SettingError, "names", must=f"name the labels 1 to {most}", got=got, fix=fix)
+        return [int(one) for one in classes]
+
+
+class ObjectWriter(Protocol):
+    """Takes objects in batches, to write them."""
+
+    def add(self, batch: ObjectBatch, /) -> None:
+        """Take some objects."""
+        ...
+
+
+def pass_on(
+    objects: Objects | Source,
+    writers: Sequence[ObjectWriter],
+    *,
+    instances: bool = False,
+    cell_px: int = 1,
+    progress: bool = False,
+) -> int:
+    """Pass on the objects of a result, of a map of classes, or of a map in which each label is an object."""
+    least = whole_number("cell_px", cell_px)
+    n_objects = 0
+
+    def each(batch: ObjectBatch) -> None:
+        nonlocal n_objects
+        batch = _with_runs(batch)
+        n_objects += len(batch.first) - 1
+        for writer in writers:
+            writer.add(batch)
+
+    if isinstance(objects, Objects) or instances:
+        _pass_on_labels(objects, each, least, progress=progress)
+        return n_objects
+    _check_labels(objects)
+    sink = ObjectsSink(tuple(objects.shape), objects.dtype, {"min_area": least})
+    with progress_bar(objects.shape[0], "rows", shown=progress) as advance:
+        for top, band in bands_of(objects):
+            sink[top : top + len(band)] = band
+            advance(len(band))
+    sink.finish(each=each, progress=progress)
+    return n_objects
+
+
+def _pass_on_labels(
+    objects: Objects | Source, each: Callable[[ObjectBatch], object], least: int, *, progress: bool
+) -> None:
+    labels: Source = objects.labels if isinstance(objects, Objects) else objects
+    _check_labels(labels)
+    with progress_bar(labels.shape[0], "rows", shown=progress) as advance:
+        shapes = Shapes.of(labels, advance)
+    areas = shapes.areas()
+    if isinstance(objects, Objects):
+        table = objects.table
+    else:
+        table = {"label": shapes.label, "class": np.ones(len(areas), np.int64), "area": areas}
+    keep = areas >= least
+    if not keep.all():
+        shapes, table = shapes.selected(keep), {name: column[keep] for name, column in table.items()}
+    for batch in shapes.batches(table):
+        each(batch)
+
+
+def _with_runs(batch: ObjectBatch) -> ObjectBatch:
+    """Leave out objects of so many runs that they came without them."""
+    known = np.diff(batch.first) > 0
+    if known.all():
+        return batch
+    for label in batch.table["label"][~known].tolist():
+        _log.warning("Object %d is too large to be outlined, and is left out.", label)
+    table = {name: column[known] for name, column in batch.table.items()}
+    first = np.append(batch.first[:-1][known], batch.first[-1])
+    return ObjectBatch(table, first, batch.y, batch.x0, batch.x1)
+
+
+def shape_of(objects: Objects | Source) -> tuple[int, int]:
+    """Return the size of the map that objects lie in."""
+    labels = objects.labels if isinstance(objects, Objects) else objects
+    _check_labels(labels)
+    return int(labels.shape[0]), int(labels.shape[1])
+
+
+def _check_labels(labels: object) -> None:
+    """Check that an argument can be a map of labels."""
+    if _is_source(labels) and len(labels.shape) == 2 and np.dtype(labels.dtype).kind in "biu":
+        return
+    must, fix = (
+        "be Objects, or labels of shape (H, W)",
+        "Cut probabilities first: probs[..., 0] >= 0.5.",
+    )
+    if labels is None:
+        raise SettingError("These objects were found without labels. Give `out` to keep labels.")
+    found = labels if _is_source(labels) else array_of(labels, "labels")
+    raise invalid(ArrayError, "labels", must=must, got=f"{found.dtype} {tuple(found.shape)}", fix=fix)
+
+
+def _is_source(labels: object) -> TypeGuard[Source]:
+    return all(hasattr(labels, name) for name in ("shape", "dtype", "__getitem__"))
+
+
+class Ordered:
+    """Bytes of objects that come in any order: they wait in a temporary file, and leave by their labels."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="tiledseg-")  # noqa: SIM115  closed below
+        self._labels: list[AnyArray] = []
+        self._sizes: list[AnyArray] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._labels))
+
+    @property
+    def n_batches(self) -> int:
+        """Number of times that objects were added."""
+        return len(self._sizes)
+
+    def add(self, labels: AnyArray, parts: Sequence[bytes]) -> None:
+        """Take the bytes of some objects."""
+        self._file.write(b"".join(parts))
+        self._labels.append(np.asarray(labels, np.int64))
+        self._sizes.append(np.fromiter(map(len, parts), np.int64, len(parts)))
+
+    def cut(self, n_batches: int) -> None:
+        """Forget all but the first batches."""
+        del self._labels[n_batches:], self._sizes[n_batches:]
+        self._file.seek(sum(int(sizes.sum()) for sizes in self._sizes))
+
+    def parts(self) -> Iterator[tuple[int, bytes]]:
+        """Give label and bytes of each object, ascending."""
+        labels, sizes = (np.concatenate([np.empty(0, np.int64), *one]) for one in (self._labels, self._sizes))
+        begins = np.cumsum(sizes) - sizes
+        order = np.argsort(labels, kind="stable")
+        for place in order.tolist():
+            self._file.seek(int(begins[place]))
+            yield int(labels[place]), self._file.read(int(sizes[place]))
+
+    def copy_to(self, file: BinaryIO, separator: bytes) -> None:
+        """Write the bytes of all objects in order."""
+        between = b""
+        for _, part in self.parts():
+            file.write(between + part)
+            between = separator
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._file.close()
+
+
+def ascii_text(text: str) -> str:
+    """Escape bytes of a file name that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

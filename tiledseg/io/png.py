@@ -1,0 +1,86 @@
+"""A grey PNG that is written row by row, whole or not at all."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from tiledseg._storage import atomic_write
+from tiledseg._validate import invalid, named
+from tiledseg.errors import FileError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from tiledseg._types import AnyArray, PathLike
+
+_MAGIC = b"\x89PNG\r\n\x1a\n"
+_UP = 2  # filter: the difference from the row above
+_LEVEL = 3
+_ROWS = 1 << 22  # values that are encoded at once
+
+
+class PngRows:
+    """Takes the rows of a map of uint8 or uint16 in order, and encodes them at once."""
+
+    def __init__(self, path: PathLike, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self.shape: tuple[int, ...] = shape
+        self.dtype: np.dtype[Any] = dtype
+        self._path = path
+        self._above: NDArray[np.uint8] = np.zeros(shape[1] * dtype.itemsize, np.uint8)
+        self._done = 0
+        self._packer = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._file = stack.enter_context(atomic_write(self._path))
+            height, width = self.shape
+            self._file.write(_MAGIC)
+            self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * self.dtype.itemsize, 0, 0, 0, 0))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as stack:
+            stack.push(self._stack)
+            if kind is not None:
+                stack.pop_all().__exit__(kind, error, trace)
+                return
+            if self._done != self.shape[0]:
+                got, fix = f"{self._done} of {self.shape[0]} rows", "Assign every row before the block ends."
+                raise invalid(FileError, named(self._path), must="be written whole", got=got, fix=fix)
+            self._chunk(b"IDAT", self._packer.flush())
+            self._chunk(b"IEND", b"")
+
+    def __setitem__(self, rows: slice, pixels: AnyArray) -> None:
+        start, stop, _ = rows.indices(self.shape[0])
+        if start != self._done or pixels.shape != (stop - start, self.shape[1]):
+            must, got = f"be rows from {self._done}", f"rows {start} to {stop} of shape {pixels.shape}"
+            raise invalid(FileError, named(self._path), must=must, got=got, fix="Write the rows in order.")
+        at_once = max(1, _ROWS // self.shape[1])
+        for first in range(0, stop - start, at_once):
+            self._encode(pixels[first : first + at_once])
+        self._done = stop
+
+    def _encode(self, pixels: AnyArray) -> None:
+        wide = np.ascontiguousarray(pixels, self.dtype.newbyteorder(">")).view(np.uint8)
+        lines = np.empty((len(wide), 1 + wide.shape[1]), np.uint8)
+        lines[:, 0] = _UP
+        lines[0, 1:] = wide[0] - self._above
+        np.subtract(wide[1:], wide[:-1], out=lines[1:, 1:])
+        self._above = wide[-1].copy()
+        self._chunk(b"IDAT", self._packer.compress(lines.data))
+
+    def _chunk(self, name: bytes, data: bytes) -> None:
+        if name == b"IDAT" and not data:
+            return
+        self._file.write(struct.pack(">I", len(data)) + name + data)
+        self._file.write(struct.pack(">I", zlib.crc32(name + data)))
