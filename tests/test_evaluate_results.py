@@ -72,8 +72,15 @@ def test_cells_and_outlines_of_a_map_counted_by_hand():
 def test_areas_smaller_than_cell_px_are_not_counted():
     found = boxes(5, 30)
     found[0, 0] = 1
-    assert score_map(found, boxes(5, 30)).cells.false == 1
+    assert score_map(found, boxes(5, 30), cell_px=1).cells.false == 1
     assert score_map(found, boxes(5, 30), cell_px=2).cells.false == 0
+    by_default = score_map(found, boxes(5, 30)).cells  # below a twentieth of the 100 px of a cell
+    assert (by_default.false, by_default.small_predicted, by_default.small_true) == (0, 1, 0)
+    without_cells = score_map(found, np.zeros_like(found)).cells
+    assert (without_cells.false, without_cells.small_predicted) == (2, 1)
+    result = EvaluationResult((score_map(found, boxes(5, 30)),))
+    assert "a twentieth of a typical cell: 1 predicted and 0 true areas" in str(result)
+    assert result.summary()["cells_left_out"] == 1
     assert Evaluator(EvaluateConfig(cell_px=2)).evaluate(
         echo, [(found.astype(np.float32), boxes(5, 30))]
     ).cells.false == 0  # fmt: skip
@@ -84,8 +91,10 @@ def test_true_cells_can_be_given():
     touching[5:15, 5:35] = 1
     cells = np.where(np.arange(40) < 20, 1, 2) * touching
     assert score_map(touching, touching).cells.true == 1
+    cells[:, 19] = touching[:, 19] * 2  # below and above the half of the area
     scores = score_map(touching, touching, cells=cells).cells
-    assert (scores.true, scores.found, scores.missed, scores.false) == (2, 0, 2, 1)
+    assert (scores.true, scores.found, scores.missed, scores.false) == (2, 1, 1, 0)
+    assert scores.merged == 1
 
 
 def test_masks_of_single_cells_give_the_true_cells(tmp_path):
@@ -99,7 +108,7 @@ def test_masks_of_single_cells_give_the_true_cells(tmp_path):
     pair = Pair("7", touching.astype(np.float32), files, mask_parts="instances")
     (one,) = Evaluator().evaluate(echo, [pair]).images
     assert one.dice == 1
-    assert (one.cells.true, one.cells.missed, one.cells.false) == (2, 2, 1)
+    assert (one.cells.true, one.cells.missed, one.cells.merged) == (2, 1, 1)
 
 
 def test_each_class_has_its_own_cells_and_outlines():

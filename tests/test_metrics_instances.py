@@ -19,6 +19,8 @@ from tiledseg.metrics import (
     match_instances,
     outline_distances,
     panoptic_quality,
+    typical_px,
+    without_small,
 )
 
 EMPTY, FULL = np.zeros((6, 7), np.uint8), np.ones((6, 7), np.uint8)
@@ -34,16 +36,54 @@ FOUND = np.array([[9, 9, 9, 0, 0, 5, 0, 2, 0, 7], [9, 9, 0, 0, 0, 5, 0, 2, 0, 0]
 def test_cells_matched_by_hand():
     counts = match_instances(CELLS, FOUND)
     assert (counts.true, counts.predicted) == (3, 4)
-    assert counts.matches == tuple(2 if threshold < 0.79 else 1 for threshold in IOU_THRESHOLDS)
+    assert counts.matches == tuple(2 if threshold <= 0.8 else 1 for threshold in IOU_THRESHOLDS)
     assert (counts.found, counts.missed, counts.false) == (2, 1, 2)
     assert counts.iou_sum == pytest.approx(4 / 5 + 1)
     assert counts.mean_dice == pytest.approx((8 / 9 + 1) / 2)
     assert panoptic_quality(counts) == pytest.approx(1.8 / (2 + 2 / 2 + 1 / 2))
-    assert average_precision(counts) == pytest.approx((6 * 2 / 5 + 4 * 1 / 6) / 10)
+    assert average_precision(counts) == pytest.approx((7 * 2 / 5 + 3 * 1 / 6) / 10)
 
 
-def test_half_is_no_match():
-    assert match_instances([[1, 1]], [[1, 0]]).found == 0  # its IoU is 0.5, which is not above it
+def test_half_is_a_match_and_of_two_halves_one_is():
+    assert match_instances([[1, 1]], [[1, 0]]).found == 1  # its IoU is 0.5
+    halves = match_instances([[1, 1, 3]], [[1, 2, 3]])
+    assert (halves.found, halves.false, halves.missed, halves.iou_sum) == (2, 1, 0, 1.5)
+    assert match_instances([[1, 2, 3]], [[1, 1, 3]]).missed == 1
+
+
+def test_merged_and_split_cells_are_counted():
+    merged = match_instances([[1, 1, 0, 2, 2, 0, 3]], [[1, 1, 1, 1, 1, 0, 2]])
+    assert (merged.merged, merged.split) == (1, 0)
+    split = match_instances([[1, 1, 1, 1, 1, 0, 3]], [[1, 1, 0, 2, 2, 0, 3]])
+    assert (split.merged, split.split) == (0, 1)
+
+
+def test_small_instances_are_left_out_and_counted():
+    ids = np.array([[5, 0, 7, 7, 0, 9, 9, 9]])
+    left, n = without_small(ids, 3)
+    assert (left.tolist(), n) == ([[0, 0, 0, 0, 0, 9, 9, 9]], 2)
+    assert typical_px(ids) == 2
+    assert typical_px(EMPTY) == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_matches_equal_those_of_an_assignment_of_all_pairs(seed):
+    optimize = pytest.importorskip("scipy.optimize")
+    rng = np.random.default_rng(seed)
+    truth, found = rng.integers(0, 9, (6, 7)), rng.integers(0, 9, (6, 7))
+    truth, found = (np.where(rng.random((6, 7)) < 0.6, truth, ids) for ids in (truth, found))
+    found = np.where(rng.random((6, 7)) < 0.8, truth, found)
+    one, other = (np.unique(ids[ids > 0]) for ids in (truth, found))
+    iou = np.array(
+        [
+            [((truth == a) & (found == b)).sum() / ((truth == a) | (found == b)).sum() for b in other]
+            for a in one
+        ]
+    )
+    counts = match_instances(truth, found)
+    for threshold, matches in zip(IOU_THRESHOLDS, counts.matches, strict=True):
+        pairs = optimize.linear_sum_assignment(-(iou >= threshold).astype(float))
+        assert matches == (iou[pairs] >= threshold).sum()
 
 
 @pytest.mark.parametrize(

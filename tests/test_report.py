@@ -76,7 +76,7 @@ def test_key_figures_are_those_of_the_result(tmp_path):
         ("Seconds per image", "12.3"),
     ]:
         assert texts[texts.index(name) + 1] == value
-    assert "2 missed, 1 false" in texts
+    assert "2 missed, 1 false, 0 merged, 0 split; 0 predicted and 0 true specks left out" in texts
     assert f"1 image of {SIZE} px, scored at full resolution; threshold 0.5, stated." in texts
 
 

@@ -31,8 +31,9 @@ class EvaluateConfig(Config):
     states. Needed where the segmenter was trained at a px size and an image states none."""
     boundary_px: NotNegative | None = None
     """How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal."""
-    cell_px: Count = 1
-    """Smaller areas, in px, count as no cells."""
+    cell_px: Count | None = None
+    """Smaller areas, in px, count as no cells, in truth and prediction; None for a twentieth of a typical
+    true cell of the image. The report says how many were left out."""
     group_regex: Regex | None = None
     """Regular expression that finds in an image's name what it shares with others, for example its slide; its
     first group, or all that it finds. Intervals then draw whole groups. None where each image stands

@@ -134,7 +134,10 @@ class EvaluationResult:
             ``panoptic_quality`` the score of all images together, the mean over the classes except
             the background; with ``_mean`` and ``_median`` those over the images.
             ``hausdorff95_median``: in px. ``cells``, ``cells_found``, ``cells_missed``,
-            ``cells_false``: their numbers; ``cells_dice``: mean Dice of those found.
+            ``cells_false``: their numbers; ``cells_dice``: mean Dice of those found;
+            ``cells_merged``: predicted cells that hold most of several true ones, ``cells_split``: true ones
+            that hold most of several predicted ones; ``cells_left_out``, ``true_cells_left_out``: smaller
+            than ``cell_px``.
             ``calibration_error``: of all px together. ``seam_ratio``: the median over the images
             that have tile borders; ``disagreement``: over those whose tiles overlap. ``seconds``
             and ``megapixels``: of all images; ``megapixels_per_second`` of the two. Unknown
@@ -149,6 +152,8 @@ class EvaluationResult:
         cells, probabilities = self.cells, self.probabilities
         sums |= {"cells": cells.true, "cells_found": cells.found, "cells_missed": cells.missed}
         sums |= {"cells_false": cells.false, "cells_dice": cells.mean_dice}
+        sums |= {"cells_merged": cells.merged, "cells_split": cells.split}
+        sums |= {"cells_left_out": cells.small_predicted, "true_cells_left_out": cells.small_true}
         sums["calibration_error"] = math.nan if probabilities is None else calibration_error(probabilities)
         sums["seam_ratio"] = _median([one.seam_ratio for one in self.images])
         sums["disagreement"] = _median([one.disagreement for one in self.images])
@@ -374,9 +379,19 @@ class EvaluationResult:
         return [
             f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
             f"threshold {self.threshold:g}, {self.threshold_from}",
+            *self._cell_notes(),
             *(classes if len(classes) > 1 else []),
             *failures,
         ]
+
+    def _cell_notes(self) -> list[str]:
+        """Say how many cells are merged or split, and how many areas count as none."""
+        cells, least = self.cells, self.config.cell_px
+        if not any(one.instances for one in self.images):
+            return []
+        limit = "a twentieth of a typical cell" if least is None else f"{least} px"
+        left_out = f"{cells.small_predicted} predicted and {cells.small_true} true areas"
+        return [f"cells: {cells.merged} merged, {cells.split} split; left out below {limit}: {left_out}"]
 
 
 def _median(values: list[float]) -> float:

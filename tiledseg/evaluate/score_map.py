@@ -25,6 +25,8 @@ from tiledseg.metrics import (
     hausdorff95,
     match_instances,
     outline_distances,
+    typical_px,
+    without_small,
 )
 from tiledseg.tiling import labels_of, map_dtype
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tiledseg")
 _ROWS_AT_ONCE = 256
 _TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
+_SPECK = 20  # times smaller than a typical cell: dust and specks of a network
+_SPECK_PX = 25  # where the truth has no cell
 _MOST_PX = 2**28  # outlines and cells of a whole image are found at once, with about 16 bytes per px
 
 
@@ -109,7 +113,7 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     threshold: float = 0.5,
     borders: tuple[Sequence[int], Sequence[int]] = ((), ()),
     boundary_px: float | None = None,
-    cell_px: int = 1,
+    cell_px: int | None = None,
     cells: AnyArray | None = None,
     tiles: int = 0,
     seconds: float = math.nan,
@@ -134,8 +138,9 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
         Tile borders along y and along x, in px of the map; see `tiledseg.metrics.seam_ratio`.
     boundary_px : float, optional
         Distance up to which outlines agree; by default 0.75 % of the image's diagonal.
-    cell_px : int
-        Smaller areas are not counted as cells.
+    cell_px : int, optional
+        Smaller areas are not counted as cells; their numbers stand in ``instances``. By default a twentieth
+        of a typical true cell, see `tiledseg.metrics.typical_px`, or 25 px without true cells.
     cells : ndarray, optional
         (H, W): the true cells, 0 or a number for each; by default the connected areas of `truth`.
     tiles : int
@@ -250,7 +255,7 @@ class ShapeScorer:
     """Scores outlines and cells."""
 
     boundary_px: float | None = None  # up to which outlines agree; None for 0.75 % of the diagonal
-    cell_px: int = 1  # smaller areas are not counted as cells
+    cell_px: int | None = None  # smaller areas are not counted as cells; None for a share of a typical one
 
     def scored(
         self, scores: ImageScores, truth: AnyArray, labels: AnyArray, cells: AnyArray | None = None
@@ -271,9 +276,12 @@ class ShapeScorer:
     ) -> tuple[BoundaryCounts, float, InstanceCounts]:
         tolerance = default_tolerance(truth.shape) if self.boundary_px is None else self.boundary_px
         outlines = outline_distances(truth, found)
-        true_cells = components(truth, self.cell_px) if cells is None else np.where(truth, cells, 0)
-        return (
-            outlines.within(tolerance),
-            hausdorff95(outlines),
-            match_instances(true_cells, components(found, self.cell_px)),
-        )
+        true_cells = components(truth) if cells is None else np.where(truth, cells, 0)
+        return outlines.within(tolerance), hausdorff95(outlines), self._matched(true_cells, components(found))
+
+    def _matched(self, truth: AnyArray, found: AnyArray) -> InstanceCounts:
+        least = self.cell_px
+        if least is None:
+            least = max(1, math.ceil(typical_px(truth) / _SPECK)) if truth.any() else _SPECK_PX
+        (truth, small_true), (found, small) = without_small(truth, least), without_small(found, least)
+        return replace(match_instances(truth, found), small_true=small_true, small_predicted=small)

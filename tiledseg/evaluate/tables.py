@@ -80,6 +80,8 @@ def row_of(scores: ImageScores) -> dict[str, object]:
         cells = scores.cells
         row |= {"cells": cells.true, "cells_found": cells.found, "cells_missed": cells.missed}
         row |= {"cells_false": cells.false, "cells_dice": _cell(cells.mean_dice)}
+        row |= {"cells_merged": cells.merged, "cells_split": cells.split}
+        row |= {"cells_left_out": cells.small_predicted, "true_cells_left_out": cells.small_true}
     return row | {
         "calibration_error": _cell(scores.calibration_error),
         "seam_ratio": _cell(scores.seam_ratio),

@@ -26,6 +26,8 @@ from tiledseg.metrics.instances import (
     components,
     match_instances,
     panoptic_quality,
+    typical_px,
+    without_small,
 )
 from tiledseg.metrics.probabilities import (
     CURVE_THRESHOLDS,
@@ -76,4 +78,6 @@ __all__ = [
     "panoptic_quality",
     "reliability",
     "seam_ratio",
+    "typical_px",
+    "without_small",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(percent / 100 for percent in range(50, 100, 5))
-"""Intersections over union above which two instances match: 0.5, 0.55, … 0.95."""
+"""Intersections over union from which two instances match: 0.5, 0.55, … 0.95."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,17 @@ class InstanceCounts(Summable):
 
     true: int = 0  # instances of the truth
     predicted: int = 0  # instances of the prediction
-    matches: tuple[int, ...] = (0,) * len(IOU_THRESHOLDS)  # pairs whose IoU lies above each threshold
-    iou_sum: float = 0.0  # sum of the IoU of the pairs that match above 0.5
+    matches: tuple[int, ...] = (0,) * len(IOU_THRESHOLDS)  # pairs whose IoU reaches each threshold
+    iou_sum: float = 0.0  # sum of the IoU of the pairs that match at 0.5
     dice_sum: float = 0.0  # sum of their Dice
+    merged: int = 0  # predicted instances that hold most of two or more true ones
+    split: int = 0  # true instances that hold most of two or more predicted ones
+    small_true: int = 0  # instances that were left out because of their size
+    small_predicted: int = 0
 
     @property
     def found(self) -> int:
-        """True instances that a predicted one covers, their intersection over union above 0.5."""
+        """True instances that a predicted one covers, their intersection over union at least 0.5."""
         return self.matches[0]
 
     @property
@@ -93,8 +97,29 @@ def components(mask: npt.ArrayLike, least_px: int = 1) -> npt.NDArray[np.int32]:
 
 
 def match_instances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> InstanceCounts:
-    """Pair true and predicted instances by intersection over union."""
-    # above 0.5 an instance has at most one partner, so no assignment has to be solved
+    """Pair true and predicted instances by intersection over union.
+
+    Parameters
+    ----------
+    truth, prediction : ndarray of int, shape (H, W)
+        0 for the background, and a number for each instance.
+
+    Returns
+    -------
+    InstanceCounts
+        How many instances match at each threshold, and how many were merged or split.
+
+    Raises
+    ------
+    ArrayError
+        If the two are no labels, or of different sizes.
+
+    Examples
+    --------
+    >>> counts = match_instances([[1, 1, 0, 2, 2]], [[1, 1, 1, 1, 1]])
+    >>> counts.found, counts.missed, counts.false, counts.merged
+    (0, 2, 1, 1)
+    """
     true, found = label_pair(truth, prediction, None)
     (true_ids, true_px), (found_ids, found_px) = _sizes(true), _sizes(found)
     both = (true > 0) & (found > 0)
@@ -103,13 +128,80 @@ def match_instances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Instance
     a, b = np.divmod(pairs, max(found_ids.size, 1))
     sums = true_px[a] + found_px[b]
     iou, dice = shared / (sums - shared), 2 * shared / sums
+    iou = np.where(_without_ties(a, b, iou), iou, 0)
+    matched = iou >= IOU_THRESHOLDS[0]
     return InstanceCounts(
         int(true_ids.size),
         int(found_ids.size),
-        tuple(int(np.count_nonzero(iou > threshold)) for threshold in IOU_THRESHOLDS),
-        float(iou[iou > IOU_THRESHOLDS[0]].sum()),
-        float(dice[iou > IOU_THRESHOLDS[0]].sum()),
+        tuple(int(np.count_nonzero(iou >= threshold)) for threshold in IOU_THRESHOLDS),
+        float(iou[matched].sum()),
+        float(dice[matched].sum()),
+        merged=_with_several(b[2 * shared > true_px[a]]),
+        split=_with_several(a[2 * shared > found_px[b]]),
     )
+
+
+def _without_ties(a: AnyArray, b: AnyArray, iou: AnyArray) -> npt.NDArray[np.bool_]:
+    """Mark pairs such that each instance has one partner at most."""
+    # above 0.5 it has one anyway; at exactly 0.5 two halves may share one partner, and one of them counts
+    first = np.ones(len(iou), bool)
+    half = np.flatnonzero(iou == IOU_THRESHOLDS[0])
+    for side in (a, b):
+        _, kept = np.unique(side[half], return_index=True)
+        first[half] = False
+        half = half[kept]
+        first[half] = True
+    return first
+
+
+def _with_several(ids: AnyArray) -> int:
+    """Count the ids that occur more than once."""
+    return int(np.count_nonzero(np.bincount(ids) > 1)) if ids.size else 0
+
+
+def typical_px(ids: npt.ArrayLike) -> float:
+    """Return a size such that half of the px of instances lie in instances of at least this size.
+
+    Parameters
+    ----------
+    ids : ndarray of int, shape (H, W)
+        0 for the background, and a number for each instance.
+
+    Returns
+    -------
+    float
+        Area in px, which specks hardly change; 0 without instances.
+
+    Examples
+    --------
+    >>> typical_px([[1, 0, 2, 0, 3, 3, 3, 3]])
+    4.0
+    """
+    _, px = _sizes(np.asarray(ids))
+    px = np.sort(px)
+    return float(px[np.searchsorted(np.cumsum(px), px.sum() / 2)]) if px.size else 0.0
+
+
+def without_small(ids: npt.NDArray[np.integer[Any]], least_px: int) -> tuple[AnyArray, int]:
+    """Leave out the instances with fewer px; also return how many these are.
+
+    Parameters
+    ----------
+    ids : ndarray of int, shape (H, W)
+        0 for the background, and a number for each instance.
+    least_px : int
+        Smaller instances are left out.
+
+    Returns
+    -------
+    ids : ndarray of int, shape (H, W)
+        The others, with their numbers.
+    n_left_out : int
+        The number of those left out.
+    """
+    numbers, px = _sizes(ids)
+    small = numbers[px < least_px]
+    return (np.where(np.isin(ids, small), 0, ids) if small.size else ids), int(small.size)
 
 
 def average_precision(counts: InstanceCounts) -> float:

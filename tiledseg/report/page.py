@@ -154,7 +154,7 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
         "Threshold": f"{result.threshold:.4g}, {result.threshold_from}",
         "Outline tolerance": _tolerance(result.config),
         "Intervals": _resampling(result),
-        "Cells": f"connected areas of at least {result.config.cell_px} px",
+        "Cells": f"connected areas of at least {_least_cell(result.config.cell_px)}",
         "tiledseg": __version__,
         "Python": platform.python_version(),
         **{name: version for name, version in versions.items() if version},
@@ -241,8 +241,13 @@ def verdict(comparison: Comparison) -> str:
 def _cells(result: EvaluationResult, sums: Mapping[str, float]) -> list[tuple[str, str, str]]:
     if not any(one.instances for one in result.images):
         return []
-    counts = f"{sums['cells_missed']} missed, {sums['cells_false']} false"
-    return [("Cells found", f"{sums['cells_found']} of {sums['cells']}", counts)]
+    counts = ", ".join(f"{sums[f'cells_{how}']} {how}" for how in ("missed", "false", "merged", "split"))
+    small = f"{sums['cells_left_out']} predicted and {sums['true_cells_left_out']} true specks left out"
+    return [("Cells found", f"{sums['cells_found']} of {sums['cells']}", f"{counts}; {small}")]
+
+
+def _least_cell(cell_px: int | None) -> str:
+    return "a twentieth of a typical true cell" if cell_px is None else f"{cell_px} px"
 
 
 def _px(value: float) -> str:
