@@ -91,6 +91,9 @@ class PredictConfig(Config):
     Otsu's threshold on a thumbnail; everything else counts as 0. None for everywhere."""
     recursive: bool = False
     """Whether folders inside the given folders are searched too."""
+    into_image: str | None = None
+    """Name under which masks are also written into the images' own OME-Zarr, as labels/NAME; None for no.
+    The image itself is not changed, and an existing name is refused."""
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
     """What to do where an output stands already: refuse before anything is computed, skip the image, or
     overwrite."""
@@ -109,6 +112,9 @@ class PredictConfig(Config):
         if self.resume and isinstance(self.threshold, str):
             must, fix = "be a number with resume, for it is known at the end alone", "State a threshold."
             raise self._invalid("threshold", must, fix)
+        if self.into_image is not None and ("mask" not in self.write or self.level):
+            must, fix = "be left out unless masks of level 0 are written", "Add mask to write, with level=0."
+            raise self._invalid("into_image", must, fix)
         streamed = {"mask": self.mask_format, "probs": self.probs_format}
         whole = [what for what in self.write if streamed.get(what, "png") in {"png", "tiff"}]
         if self.blur and len(whole) < len(self.write):

@@ -15,6 +15,7 @@ from tiledseg.io.remote import as_path
 from tiledseg.io.sink import ImageSink, create_image
 from tiledseg.io.source import CachedBlocks, ImageSource
 from tiledseg.io.write import write_image, write_mask, write_probs
+from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 
 __all__ = [
     "MAX_PIXELS",
@@ -28,8 +29,10 @@ __all__ = [
     "PngRows",
     "as_path",
     "check_identity",
+    "check_labels_writable",
     "create_image",
     "find_images",
+    "holds_labels",
     "image_shape",
     "open_image",
     "read_image",
@@ -39,6 +42,7 @@ __all__ = [
     "state_of",
     "stem_of",
     "write_image",
+    "write_labels",
     "write_mask",
     "write_probs",
 ]

@@ -19,12 +19,13 @@ from tiledseg._version import __version__
 from tiledseg.config import PredictConfig, TilingConfig
 from tiledseg.engine import Network
 from tiledseg.errors import TiledSegError
-from tiledseg.io import as_path, find_images, open_image
+from tiledseg.io import as_path, check_labels_writable, find_images, holds_labels, open_image, write_labels
 from tiledseg.predict.dask import check_client, count_classes, spread
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import run_plan
 from tiledseg.predict.products import (
     FOLDERS,
+    Foreground,
     ProductSink,
     check_size,
     check_targets,
@@ -169,6 +170,11 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     check_targets(targets, config)
     check_writable(folder, keep=False)
     _check_formats(config)
+    if config.into_image is not None:
+        for path in targets:
+            again = config.existing == "skip" or config.resume
+            if not (again and holds_labels(path, config.into_image)):
+                check_labels_writable(path, config.into_image)
     if client is not None:
         check_client(client, model)
     else:
@@ -278,20 +284,33 @@ class _Run:
         """Predict a file, and say what became of it."""
         config = self.config
         skip = config.existing == "skip" or (config.resume and config.existing == "refuse")
-        if skip and all(target.exists() for target in targets.values()):
-            return FileOutcome(path, targets, skipped=True)
         started = time.perf_counter()
         written: dict[Product, Path] = {}
         try:
+            if skip and all(target.exists() for target in targets.values()):
+                self._write_labels(path, targets)
+                return FileOutcome(path, targets, skipped=True)
             size = pixel_size_from(config.pixel_size)
             with open_image(path, level=config.level, channels=config.channels, pixel_size=size) as image:
                 check_size(image, targets, config)
                 written |= self._predicted(image, targets, advance)
+            self._write_labels(path, targets)
         except Exception as error:  # noqa: BLE001  one file never ends the run for the others
             text = _reason(error)
             _log.warning("%s: %s", shown(str(path)), text)
             return FileOutcome(path, written, time.perf_counter() - started, text)
         return FileOutcome(path, targets, time.perf_counter() - started)
+
+    def _write_labels(self, path: Path, targets: dict[Product, Path]) -> None:
+        """Write the mask into the image's own zarr, if that is asked for and not done yet."""
+        name = self.config.into_image
+        if name is None or holds_labels(path, name):
+            return
+        with open_image(path, channels=self.config.channels) as image, open_image(targets["mask"]) as mask:
+            classes = self.network.classes
+            if classes is None:
+                classes = count_classes(Plan.of(self.network, image, self.tiling), image.dtype)
+            write_labels(path, name, mask if classes > 1 else Foreground(mask))
 
     def _predicted(
         self, image: ImageSource, targets: dict[Product, Path], advance: Advance
