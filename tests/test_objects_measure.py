@@ -127,3 +127,16 @@ def test_batches_have_the_px_and_the_rows_of_their_objects():
             painted[y, x0:x1] = label
         np.testing.assert_array_equal(table["area"][batch.table["label"] - 1], batch.table["area"])
     np.testing.assert_array_equal(painted, labels)
+
+
+def test_without_measuring_the_table_has_areas_and_boxes():
+    mask, batches = blobs(4, 0.3), []
+    sink = ObjectsSink(mask.shape, mask.dtype, image=mask)
+    sink[:] = mask
+    known = sink.finish(each=batches.append, measure=False).table
+    table = label_objects(mask).table
+    assert list(known) == ["label", "class", "box_y0", "box_x0", "box_y1", "box_x1", "area"]
+    for name, column in known.items():
+        np.testing.assert_array_equal(column, table[name], err_msg=name)
+        parts = np.concatenate([batch.table[name] for batch in batches])
+        np.testing.assert_array_equal(np.sort(parts), np.sort(column))

@@ -11,6 +11,7 @@ from tiledseg.objects.batches import Grouped, OpenRuns
 from tiledseg.objects.hull import convex_areas
 from tiledseg.objects.measure import (
     ValueSums,
+    box_columns,
     extents,
     geometry,
     in_um,
@@ -18,7 +19,7 @@ from tiledseg.objects.measure import (
     moments,
     outline_px,
 )
-from tiledseg.objects.runs import chunks, painted
+from tiledseg.objects.runs import chunks, paint, painted
 from tiledseg.objects.spool import zeros
 
 if TYPE_CHECKING:
@@ -67,12 +68,18 @@ class Collector:
         values: Sequence[Values],
         pixel_size: PixelSize | None,
         each: Callable[[ObjectBatch], object] | None,
+        *,
+        measure: bool = True,
     ) -> None:
         self._found, self._values, self._pixel_size, self._each = found, values, pixel_size, each
+        self._measure = measure  # more than what the components know
         self.table: Table = {}
-        self._sums = [[ValueSums(len(found), part.dtype) for _ in part.names] for part in values]
+        if not measure:
+            self._values = []
+        self._sums = [[ValueSums(len(found), part.dtype) for _ in part.names] for part in self._values]
         size = (found.box[:, 2:] - found.box[:, :2]).astype(np.int64)
-        self._is_large = (size.prod(axis=1) > _LARGE_PX) | (size.max(axis=1, initial=0) > _LARGE_SIDE)
+        is_large = (size.prod(axis=1) > _LARGE_PX) | (size.max(axis=1, initial=0) > _LARGE_SIDE)
+        self._is_large = is_large & measure
         self._large: dict[int, _Large] = {}
         self._open = OpenRuns(found.box[:, 2])
 
@@ -83,14 +90,22 @@ class Collector:
             y, x0, x1, ids = self._found.spool.rows(first, last)
             number = self._found.number[ids]
             if out is not None:
-                labels = (number + 1).astype(np.uint32)
-                out[first:last, :] = painted(first, last, width, (y, x0, x1), labels)
+                paint(out, first, last, (y, x0, x1), (number + 1).astype(np.uint32))
             self._add_values(first, last, number, (x1 - x0).astype(np.int64))
-            self._add_runs(last, *_merged(y, x0, x1, number))
+            if self._measure or self._each is not None:
+                self._add_runs(last, *_merged(y, x0, x1, number))
             progress(last - first)
+        if not self._measure:
+            return self._known(np.arange(len(self._found)))
         if not self.table:
             self._put(np.zeros(0, np.int64), _no_rows(), np.zeros(1, np.int64), ())
         return self.table
+
+    def _known(self, objects: AnyArray) -> Table:
+        """Return what is known of objects without measuring them."""
+        found, box = self._found, self._found.box[objects].astype(np.int64)
+        known: Table = {"label": (objects + 1).astype(np.uint32), "class": found.label[objects]}
+        return known | box_columns(box) | {"area": found.area[objects]}
 
     def _add_values(self, first: int, last: int, number: AnyArray, length: AnyArray) -> None:
         if not self._values:
@@ -110,8 +125,12 @@ class Collector:
         closed = self._open.closed(last, (y[small], x0[small], x1[small], number[small]))
         if closed is not None:
             grouped, objects, runs = Grouped.of_runs(closed, self._found.box)
-            form = geometry(grouped, self._found.box[objects].astype(np.int64))
-            self._put(objects, form, np.append(grouped.first, len(runs[0])), runs[:3])
+            first = np.append(grouped.first, len(runs[0]))
+            if self._measure:
+                form = geometry(grouped, self._found.box[objects].astype(np.int64))
+                self._put(objects, form, first, runs[:3])
+            elif self._each is not None:
+                self._each(ObjectBatch(self._known(objects), first, *runs[:3]))
 
     def _add_large(self, one: int, last: int, y: AnyArray, x0: AnyArray, x1: AnyArray) -> None:
         box = self._found.box[one].astype(np.int64)

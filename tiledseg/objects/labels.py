@@ -124,6 +124,7 @@ class ObjectsSink:
         out: Sink | PathLike | None = None,
         *,
         each: Callable[[ObjectBatch], object] | None = None,
+        measure: bool = True,
         progress: bool = False,
     ) -> Objects:
         """Give each object its number and measure it, once all px were given.
@@ -139,6 +140,8 @@ class ObjectsSink:
             Is called with an `ObjectBatch` of each group of objects as soon as it is measured, to write
             outlines or rows of a table while the rest is still to come. An object comes once, after its last
             row: batches, and objects in them, are the same whatever the tiling.
+        measure : bool
+            Whether to measure more than the area and the bounding box.
         progress : bool
             Whether to show progress, in rows of the map.
 
@@ -159,7 +162,7 @@ class ObjectsSink:
         self._arrival.check_complete()
         found, n_unsplit = self._components()
         values = [part for part in (self._probs, self._channels) if part is not None]
-        collector = Collector(found, values, self._pixel_size, each)
+        collector = Collector(found, values, self._pixel_size, each, measure=measure)
         with ExitStack() as stack:
             step = stack.enter_context(progress_bar(size[0], "objects", shown=progress))
             sink = stack.enter_context(self._file(out, found)) if isinstance(out, str | os.PathLike) else out
@@ -219,13 +222,14 @@ class ObjectsSink:
         return found.chosen(keep), n_unsplit
 
 
-def label_objects(
+def label_objects(  # noqa: PLR0913  what is measured, and where labels go
     map: Source,  # noqa: A002  what the other functions call it
     config: ObjectsConfig | dict[str, Any] | None = None,
     *,
     image: Source | None = None,
     pixel_size: PixelSize | None = None,
     out: Sink | PathLike | None = None,
+    measure: bool = True,
     progress: bool = False,
 ) -> Objects:
     """Find the objects of a map, number them in reading order and measure them.
@@ -250,6 +254,8 @@ def label_objects(
         Where the labels are written, band by band: anything with shape (H, W), dtype uint32 and slice
         assignment, for example a numpy.memmap or a zarr; or the path of an ``.ome.tif``, ``.ome.zarr``,
         ``.zarr`` or ``.npy``, see `ObjectsSink.finish`. By default it is a new array.
+    measure : bool
+        Whether to measure more than the area and the bounding box.
     progress : bool
         Whether to show progress, in rows of the map.
 
@@ -290,7 +296,8 @@ def label_objects(
     for first in range(0, size[0], step):
         rows = slice(first, min(first + step, size[0]))
         sink[rows] = read_region(map, rows, slice(0, size[1]))
-    return sink.finish(np.empty(size, np.uint32) if out is None else out, progress=progress)
+    labels = np.empty(size, np.uint32) if out is None else out
+    return sink.finish(labels, measure=measure, progress=progress)
 
 
 def _check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:

@@ -118,6 +118,11 @@ def geometry(runs: Grouped, box: AnyArray) -> Table:
     return measured(sums, box, hull, outline_counts(runs))
 
 
+def box_columns(box: AnyArray) -> Table:
+    """Return the columns of bounding boxes."""
+    return {name: box[:, place] for place, name in enumerate(("box_y0", "box_x0", "box_y1", "box_x1"))}
+
+
 def measured(sums: tuple[AnyArray, ...], box: AnyArray, hull: AnyArray, outline: AnyArray) -> Table:
     """Return the columns of the geometry."""
     area = np.asarray(sums[0], np.int64)
@@ -128,7 +133,7 @@ def measured(sums: tuple[AnyArray, ...], box: AnyArray, hull: AnyArray, outline:
     return {
         "centroid_y": table.pop("centroid_y"),
         "centroid_x": table.pop("centroid_x"),
-        **{name: box[:, place] for place, name in enumerate(("box_y0", "box_x0", "box_y1", "box_x1"))},
+        **box_columns(box),
         "area": area,
         "perimeter": perimeter,
         "equivalent_diameter": np.sqrt(4 * area / np.pi),

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, Sink
 
 _Ints: TypeAlias = "NDArray[np.int64]"
 _Band: TypeAlias = "tuple[AnyArray, AnyArray, AnyArray]"
+_STRIP_PX = 1 << 18
 _CHUNK = 1 << 23  # px that are worked on at a time: parts of the map, so that no sum depends on bands
 
 
@@ -37,27 +38,26 @@ class Components:
     number: NDArray[np.int64]  # component of each id in the spool, or -1
     label: _Ints
     area: _Ints
-    n_runs: _Ints
     box: NDArray[np.int32]  # (n, 4): first row and column, and those after the last
 
     @classmethod
     def of(cls, shape: tuple[int, int], spool: RunSpool, number: _Ints, label: _Ints) -> Components:
         """Sum up what runs say of their components."""
         n = len(label)
-        area, n_runs, box = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros((n, 4), np.int32)
-        box[:, :2] = np.iinfo(np.int32).max
+        area, bottom, right = np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros(n, np.int32)
+        top, left = (np.full(n, np.iinfo(np.int32).max, np.int32) for _ in range(2))
         for first, last in chunks(*shape):
             y, x0, x1, ids = spool.rows(first, last)
             of = number[ids]
             if len(of) and of.min() < 0:
                 y, x0, x1, of = (values[of >= 0] for values in (y, x0, x1, of))
-            np.add.at(area, of, x1 - x0)
-            np.add.at(n_runs, of, 1)
-            np.minimum.at(box[:, 0], of, y)
-            np.minimum.at(box[:, 1], of, x0)
-            box[of, 2] = y + 1  # the last one stays
-            np.maximum.at(box[:, 3], of, x1)
-        return cls(shape, spool, number, label, area, n_runs, box)
+            np.add.at(area, of, (x1 - x0).astype(np.int64))
+            bottom[of] = y + 1  # of several values the last one stays
+            of_last = of[::-1]
+            top[of_last] = np.minimum(top[of_last], y[::-1])
+            np.minimum.at(left, of, x0)
+            np.maximum.at(right, of, x1)
+        return cls(shape, spool, number, label, area, np.stack([top, left, bottom, right], axis=1))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -67,8 +67,8 @@ class Components:
         if keep.all():
             return self
         new = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)  # -1 stays
-        label, area, n_runs, box = self.label[keep], self.area[keep], self.n_runs[keep], self.box[keep]
-        return Components(self.shape, self.spool, new[self.number], label, area, n_runs, box)
+        label, area, box = self.label[keep], self.area[keep], self.box[keep]
+        return Components(self.shape, self.spool, new[self.number], label, area, box)
 
     def digest(self) -> str:
         """Return the SHA-256 of the labels, by their runs."""
@@ -111,7 +111,7 @@ class RunJoiner:
         mark = label if marks is None else marks.ravel()[start]
         if self._joined:
             label = np.where(label > 0, self._joined, 0)
-        row, x = np.divmod(start, self._width)
+        row, x = _rows_of(start, band.shape)
         padded = self._width + 1  # a column of its own, so that no run ends where the next row starts
         x0, x1, labels, ids, outside = self._last
         starts = np.concatenate([x0, (row + 1) * padded + x])
@@ -254,6 +254,29 @@ def painted(
     colours = np.zeros(len(edges) - 1, values.dtype)
     colours[1::2] = values
     return np.repeat(colours, np.diff(edges)).reshape(last - first, width)
+
+
+def paint(
+    out: Sink, first: int, last: int, runs: tuple[AnyArray, AnyArray, AnyArray], values: AnyArray
+) -> None:
+    """Write rows [first, last) into a sink."""
+    width = out.shape[1]
+    # an array is painted in strips that stay in the processor's cache; a file takes more rows at a time
+    step = max(1, _STRIP_PX // width) if isinstance(out, np.ndarray) else last - first
+    tops = np.arange(first, last, step)
+    begin = [*np.searchsorted(runs[0], tops).tolist(), len(runs[0])]
+    for place, top in enumerate(tops.tolist()):
+        part = slice(begin[place], begin[place + 1])
+        bottom = min(top + step, last)
+        row, x0, x1 = (one[part] for one in runs)
+        out[top:bottom, :] = painted(top, bottom, width, (row, x0, x1), values[part])
+
+
+def _rows_of(start: _Ints, shape: tuple[int, ...]) -> tuple[_Ints, _Ints]:
+    """Return row and column of places in a flat map; places ascend."""
+    first = np.searchsorted(start, np.arange(shape[0] + 1) * shape[1])
+    row = np.repeat(np.arange(shape[0]), np.diff(first))
+    return row, start - row * shape[1]
 
 
 def _no_ints() -> _Ints:
