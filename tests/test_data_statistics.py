@@ -144,7 +144,8 @@ def test_split_stats_and_tile(capsys, dataset):
     manifest = dataset / "all.jsonl"
     code, out, _ = run(capsys, "split", *data, *how, "--split-manifest", manifest, "--quiet")
     assert code == 0
-    assert out.splitlines()[-1].split()[:3] == ["all", "6", "3"]
+    assert out.splitlines()[-2].split()[:3] == ["all", "6", "3"]
+    assert out.splitlines()[-1] == "masks: 6 of foreground (value 255)"
     assert {one.split for one in Manifest.read(manifest).records} == {"train", "valid", "test"}
     written = manifest.read_bytes()
     assert run(capsys, "split", *data, *how, "--split-manifest", manifest, "--quiet")[:2] == (0, out)
@@ -182,7 +183,7 @@ def test_data_is_split_only_when_asked(capsys, dataset):
     data = ["--images", dataset / "images", "--masks", dataset / "masks", "--quiet"]
     code, out, _ = run(capsys, "stats", *data, "--output", dataset / "stats", "--no-chart")
     assert code == 0
-    assert [line.split()[:2] for line in out.splitlines()[2:]] == [["all", "6"]]
+    assert [line.split()[:2] for line in out.splitlines()[2:-1]] == [["all", "6"]]
     saved = RunConfig.from_toml((dataset / "stats" / "run.toml").read_text(encoding="utf-8"))
     assert saved.split is None
     assert (dataset / "stats" / "sheet.png").exists()

@@ -164,7 +164,7 @@ def test_broken_pairs_are_reported_and_the_others_scored(tmp_path):
         Pair("seven", good, mask),
         (MAP, TRUTH[:1]),
         (MAP, TRUTH * 3),
-        (MAP, TRUTH.astype(np.float32)),
+        (MAP, TRUTH * np.float32(0.3)),
         (tmp_path / "none.png", mask),
         (good, mask),
     ]

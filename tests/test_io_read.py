@@ -498,7 +498,7 @@ def test_a_palette_mask_needs_the_option_palette(put, bits):
     np.testing.assert_array_equal(read_mask(path, None, palette="index"), [[0, 1]])
     np.testing.assert_array_equal(read_mask(path, 1, palette="index"), [[0, 1]])
     np.testing.assert_array_equal(read_mask(path, None, palette="colour"), [[0, 200]])
-    np.testing.assert_array_equal(read_mask(path, palette="colour"), [[0, 1]])
+    np.testing.assert_array_equal(read_mask(path, 128, palette="colour"), [[0, 1]])
 
 
 def test_a_palette_whose_entries_are_their_own_grey_is_unambiguous(put):
@@ -533,7 +533,7 @@ def test_compressed_bmp_is_refused(put):
 
 def test_values_at_or_above_the_threshold_are_foreground(put):
     path = put(encoded(".png", np.array([[0, 127, 128, 255]], np.uint8)))
-    labels = read_mask(path)
+    labels = read_mask(path, 128)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, [[0, 0, 1, 1]])
     np.testing.assert_array_equal(read_mask(path, 1), [[0, 1, 1, 1]])
@@ -543,7 +543,7 @@ def test_values_at_or_above_the_threshold_are_foreground(put):
 def test_a_mask_of_0_and_1_below_the_threshold_is_refused(put):
     path = put(encoded(".png", np.eye(4, dtype=np.uint8)))
     with pytest.raises(FileError, match=r"largest value of 1.*threshold=1;.*threshold=None"):
-        read_mask(path)
+        read_mask(path, 128)
     np.testing.assert_array_equal(read_mask(path, 1), np.eye(4))
     np.testing.assert_array_equal(read_mask(path, None), np.eye(4))
 
@@ -556,13 +556,12 @@ def test_a_16_bit_mask_needs_a_threshold_for_16_bits(put):
     values = np.array([[0, 300, 40_000, 65_535]], np.uint16)
     path = put(encoded(".png", values))
     with pytest.raises(FileError, match="threshold=32768"):
-        read_mask(path)
+        read_mask(path, 128)
     np.testing.assert_array_equal(read_mask(path, 32_768), [[0, 0, 1, 1]])
     np.testing.assert_array_equal(read_mask(path, 1), [[0, 1, 1, 1]])
+    np.testing.assert_array_equal(read_mask(path, None), values)
     two = put(encoded(".png", np.array([[0, 65_535]], np.uint16)))
     np.testing.assert_array_equal(read_mask(two), [[0, 1]])
-    with pytest.raises(FileError, match="labels from 0 to 65535"):
-        read_mask(path, None)
 
 
 def test_jpeg_cannot_hold_labels(put):
@@ -574,7 +573,7 @@ def test_jpeg_cannot_hold_labels(put):
 
 def test_a_colour_mask_counts_as_grey_where_its_channels_agree(put):
     same = np.repeat(GREY[..., None], 3, axis=2)
-    np.testing.assert_array_equal(read_mask(put(encoded(".png", same))), GREY >= 128)
+    np.testing.assert_array_equal(read_mask(put(encoded(".png", same)), 128), GREY >= 128)
     with pytest.raises(FileError, match="3 channels that differ"):
         read_mask(put(encoded(".png", COLOUR)))
 

@@ -131,8 +131,8 @@ def test_images_of_other_shapes_are_refused(tmp_path, shape):
     ("labels", "options", "error", "message"),
     [
         (np.full((3, 4), 2), {}, ArrayError, "foreground=None"),
-        (np.full((3, 4), 256), {"foreground": None}, ArrayError, "0 to 255"),
-        (np.full((3, 4), -1), {"foreground": None}, ArrayError, "0 to 255"),
+        (np.full((3, 4), 65536), {"foreground": None}, ArrayError, "0 to 65535"),
+        (np.full((3, 4), -1), {"foreground": None}, ArrayError, "0 to 65535"),
         (np.ones((3, 4)), {}, ArrayError, "integers"),
         (np.ones((3, 4, 1), int), {}, ArrayError, "integers"),
         (np.ones((3, 4), int), {"foreground": 0}, SettingError, "foreground"),

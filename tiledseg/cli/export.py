@@ -8,22 +8,23 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 from cyclopts import Parameter
 
 from tiledseg._progress import progress_bar
 from tiledseg._storage import new_folder
-from tiledseg._validate import invalid
+from tiledseg._validate import invalid, named
 from tiledseg.cli.options import Table
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import ExportConfig
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.export import CocoWriter, GeoJsonWriter, RoiWriter, Style, pass_on
-from tiledseg.io import find_images, open_image, read_mask, stem_of
+from tiledseg.io import IGNORED, OF_EXPORT, MaskRules, find_images, mask_of, mask_values, open_image, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tiledseg._types import Source
+    from tiledseg._types import AnyArray, Source
     from tiledseg.export import ObjectWriter
 
 _log = logging.getLogger("tiledseg")
@@ -48,8 +49,9 @@ def export(
         advance = stack.enter_context(progress_bar(len(paths), "masks", shown=settings.progress))
         for path in paths:
             try:
-                with _opened(path, config) as labels:
-                    n_objects += _export(path, labels, folder, config, coco)
+                with _opened(path, config) as (labels, instances):
+                    some = config.changed(instances=instances)
+                    n_objects += _export(path, labels, folder, some, coco)
             except (FileError, ArrayError) as error:
                 n_failed += 1
                 _log.warning("%s", error)
@@ -94,14 +96,32 @@ def _check_stems(paths: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _opened(path: Path, config: ExportConfig) -> Iterator[Source]:
-    """Open a mask; one of instances is read by region, whatever its largest label."""
-    if not config.instances:
-        yield read_mask(path, threshold=config.mask_threshold)
+def _opened(path: Path, config: ExportConfig) -> Iterator[tuple[Source, bool]]:
+    """Open a mask, and say whether each label is an object; then it is read by region."""
+    if not config.instances or config.ignore_label is not None:
+        yield _labels(path, config)
         return
-    with open_image(path) as image:
+    with open_image(path, page=config.page, alpha=config.alpha) as image:
         if len(image.shape) > 2 or image.dtype.kind not in "biu":
             must, fix = "hold labels (H, W) for instances=True", "Convert it to one channel of integers."
             raise invalid(FileError, image.name, must=must, got=f"{image.dtype} {image.shape}", fix=fix)
-        yield image
+        yield image, True
         image.check_unchanged()
+
+
+def _labels(path: Path, config: ExportConfig) -> tuple[AnyArray, bool]:
+    """Read a mask; px that do not count are background."""
+    threshold = None if config.instances else config.mask_threshold
+    values, lossy = mask_values(path, threshold, page=config.page, alpha=config.alpha, palette=config.palette)
+    rules = MaskRules(
+        threshold,
+        "instances" if config.instances else "merged",
+        ignore_label=config.ignore_label,
+        advice=OF_EXPORT,
+    )
+    mask = mask_of(values, named(path), rules, lossy=lossy)
+    _log.info("%s: %s", named(path), mask.found)
+    labels = mask.labels if mask.cells is None else mask.cells
+    if config.ignore_label is not None:
+        labels = np.where(mask.labels == IGNORED, 0, labels)
+    return labels, mask.cells is not None

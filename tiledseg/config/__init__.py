@@ -25,7 +25,6 @@ from tiledseg.config.augment import (
 from tiledseg.config.base import Config, by_name, laid_over, names_of
 from tiledseg.config.data import (
     DataConfig,
-    MaskParts,
     Record,
     SplitConfig,
     StatsConfig,
@@ -35,6 +34,7 @@ from tiledseg.config.data import (
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from tiledseg.config.evaluate import EvaluateConfig, EvaluateJobConfig
 from tiledseg.config.export import ExportConfig, ExportFormat, ObjectType
+from tiledseg.config.files import MaskConfig, MaskParts, ReadConfig, place_of
 from tiledseg.config.founding import import_founding
 from tiledseg.config.losses import (
     BootstrapConfig,
@@ -111,6 +111,7 @@ __all__ = [
     "JpegConfig",
     "LensConfig",
     "LossConfig",
+    "MaskConfig",
     "MaskParts",
     "MissingLabelsConfig",
     "MultiResUNetConfig",
@@ -126,6 +127,7 @@ __all__ = [
     "PredictJobConfig",
     "PreprocessingConfig",
     "Product",
+    "ReadConfig",
     "Record",
     "ResEncUNetConfig",
     "RotateConfig",
@@ -157,5 +159,6 @@ __all__ = [
     "laid_over",
     "meanings_of",
     "names_of",
+    "place_of",
     "rgb_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -81,8 +81,10 @@ Names: TypeAlias = Annotated[tuple[str, ...], as_tuple]
 """Names in order."""
 
 
-MaskThreshold: TypeAlias = Annotated[int, Field(ge=1, le=65535)] | None
-"""Grey value from which a px of a mask counts as foreground; None for masks that hold labels."""
+MaskThreshold: TypeAlias = (
+    Annotated[int, Field(ge=1, le=65535)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None
+)
+"""Value from which a px of a mask counts as foreground; None for masks that hold labels."""
 
 
 def _compiled(value: str, info: ValidationInfo) -> str:

@@ -11,7 +11,6 @@ from tiledseg._validate import check_component, invalid
 from tiledseg.config.base import (
     Config,
     Count,
-    MaskThreshold,
     Names,
     Pair,
     Positive,
@@ -20,27 +19,20 @@ from tiledseg.config.base import (
     Share,
     as_numbers,
 )
+from tiledseg.config.files import CLASS_VALUES, MaskConfig, ReadConfig
 from tiledseg.config.tiling import TilingConfig, _Fraction, _Pixels
 from tiledseg.errors import FileError, SettingError
 
-MaskParts: TypeAlias = Literal["merged", "instances", "classes"]
-"""What the masks of one image become."""
-
-ClassValues: TypeAlias = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=255)], ...], as_numbers, Field(min_length=1)
-]
-"""Grey values of the labels 1, 2, …."""
-
-_CLASS_VALUES = (20, 40)
+_READING = {*ReadConfig.model_fields, *MaskConfig.model_fields}
 _HONOURED = {
-    "folders": {"images", "masks", "mask_threshold", "mask_parts", "class_values"},
-    "segpc": {"path", "mask_threshold", "mask_parts", "class_values"},
-    "list": {"path", "mask_threshold", "mask_parts", "class_values"},
+    "folders": {"images", "masks"} | _READING,
+    "segpc": {"path"} | _READING,
+    "list": {"path"} | _READING,
     "manifest": {"path", "split", "verify"},
 }
 
 
-class DataConfig(Config):
+class DataConfig(ReadConfig, MaskConfig):
     """Where images and their masks are found."""
 
     layout: Literal["folders", "segpc", "list", "manifest"] = "folders"
@@ -49,7 +41,8 @@ class DataConfig(Config):
     images: str = "images"
     """Folder of images, for the layout ``folders``."""
     masks: str = "masks"
-    """Folder of masks, paired with the images by stem, for the layout ``folders``."""
+    """Folder of masks or outlines (GeoJSON, ImageJ ROI, COCO), paired with the images by stem; or one COCO
+    file of all images. For the layout ``folders``."""
     path: str | None = None
     """For the other layouts: the folder that holds ``x`` and ``y``; a ``.csv`` or ``.tsv`` file with the
     columns image and mask; the manifest."""
@@ -57,15 +50,6 @@ class DataConfig(Config):
     """Which split of a manifest is taken, as in ``train``; None for all."""
     verify: bool = True
     """Whether the files of a manifest are compared with the digests in it."""
-    mask_threshold: MaskThreshold = 128
-    """Grey value from which a mask's px counts as foreground; None for masks that hold labels. By default
-    128, and 1 for ``segpc``, whose masks are stored without loss."""
-    mask_parts: MaskParts = "merged"
-    """What the masks of an image's cells become: one foreground; a label for each cell in the order of
-    their numbers; a label for each of ``class_values``."""
-    class_values: ClassValues = _CLASS_VALUES
-    """Grey values of the labels 1, 2, …, for ``mask_parts="classes"``; those of cytoplasm and nucleus in
-    SegPC. Where the masks of two cells overlap, the higher label holds."""
     problems: Literal["refuse", "skip"] = "refuse"
     """What to do about files that cannot be used: refuse all, or leave them out with a warning."""
 
@@ -98,13 +82,7 @@ class DataConfig(Config):
         return self
 
     def _check_classes(self) -> None:
-        if self.mask_parts == "instances" and self.layout != "segpc":
-            raise self._invalid(
-                "mask_parts",
-                "be merged or classes where an image has one mask",
-                "For masks that hold a label per cell, leave it out and set mask_threshold to none.",
-            )
-        if self.mask_parts != "classes" and self.class_values != _CLASS_VALUES:
+        if self.mask_parts != "classes" and self.class_values != CLASS_VALUES:
             raise self._invalid(
                 "class_values", "be left out where mask_parts is not classes", "Set mask_parts to classes."
             )
@@ -112,6 +90,8 @@ class DataConfig(Config):
             raise self._invalid(
                 "class_values", "differ from each other", "Give each class a grey value of its own."
             )
+        if len(set(self.class_names)) < len(self.class_names):
+            raise self._invalid("class_names", "differ from each other", "Name each class once.")
 
 
 def _layouts_with(name: str) -> list[str]:
@@ -244,7 +224,7 @@ class TileOrigin(Config):
     """Whether the tile is the whole image."""
 
 
-class Record(Config):
+class Record(ReadConfig, MaskConfig):
     """An image and its masks in a manifest."""
 
     name: str
@@ -267,12 +247,10 @@ class Record(Config):
     """Digest of the image's file."""
     mask_digests: Annotated[tuple[Digest, ...], as_numbers]
     """Digests of the masks' files, in their order."""
-    mask_threshold: MaskThreshold = 128
-    """How the masks are read; see `DataConfig`."""
-    mask_parts: MaskParts = "merged"
-    """How the masks are read; see `DataConfig`."""
-    class_values: ClassValues = _CLASS_VALUES
-    """How the masks are read; see `DataConfig`."""
+    mask_found: str = ""
+    """What the values of the masks were taken for."""
+    ignored: Share = 0.0
+    """Share of the px that do not count, in [0, 1]."""
     origin: TileOrigin | None = None
     """Where it was cut from, if it is a tile."""
 

@@ -40,8 +40,18 @@ class ExportConfig(Config):
     """By how many px a simplified outline may differ from that of the px; 0 keeps each corner."""
     level_scale: Annotated[tuple[PositiveFloat, PositiveFloat], as_tuple] = (1.0, 1.0)
     """Px of level 0 for each px of the masks, (y, x); for masks of a smaller level of the image."""
-    mask_threshold: MaskThreshold = 128
-    """Grey value from which a px counts as foreground; None for masks that hold labels."""
+    mask_threshold: MaskThreshold = "auto"
+    """Value from which a px counts as foreground; None for masks that hold labels of classes. ``auto``: the
+    values decide, and what could mean two things is an error that says what to set."""
+    ignore_label: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
+    """Value of px that are left out; None where there is none."""
+    page: Annotated[int, Field(ge=0)] | None = None
+    """Page of a TIFF that is read, from 0; needed where there are several."""
+    alpha: Literal["refuse", "drop"] = "refuse"
+    """What to do about an alpha channel that is not opaque everywhere."""
+    palette: Literal["refuse", "index", "colour"] = "refuse"
+    """Value of a px of a mask with a palette: its index or its colour; by default a palette in which the two
+    differ is refused."""
     cell_px: Count = 1
     """Smaller areas, in px, are left out."""
     recursive: bool = False

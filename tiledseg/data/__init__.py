@@ -12,6 +12,7 @@ from tiledseg.data.pairs import (
     as_pairs,
     check_apart,
     check_mask,
+    load_both,
     load_pair,
     pixel_size_of_pair,
     with_pixel_size,
@@ -20,6 +21,7 @@ from tiledseg.data.split import group_of, split_records
 from tiledseg.data.statistics import DatasetStatistics, statistics_of
 from tiledseg.data.survey import Survey, find_pairs, pairs_of, survey
 from tiledseg.data.tiles import TileSet, write_tiles
+from tiledseg.data.truth import tell_masks
 
 __all__ = [
     "CropSampler",
@@ -39,6 +41,7 @@ __all__ = [
     "describe",
     "find_pairs",
     "group_of",
+    "load_both",
     "load_pair",
     "pairs_of",
     "pixel_size_of_pair",
@@ -47,6 +50,7 @@ __all__ = [
     "split_records",
     "statistics_of",
     "survey",
+    "tell_masks",
     "with_pixel_size",
     "write_manifest",
     "write_tiles",

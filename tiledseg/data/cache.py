@@ -14,10 +14,11 @@ import numpy as np
 from tiledseg._storage import DiskCache, array_digest, atomic_write, check_writable, file_digest
 from tiledseg._validate import instance_of, shown, whole_number
 from tiledseg._version import __version__
-from tiledseg.config import PreprocessingConfig
-from tiledseg.data.pairs import as_pair, as_pairs, each_pair, load_image, load_shrunk, mask_files
+from tiledseg.config import MaskConfig, PreprocessingConfig
+from tiledseg.data.pairs import as_pair, as_pairs, each_pair, load_image, load_shrunk
+from tiledseg.data.truth import mask_files, tell_masks
 from tiledseg.errors import ArrayError
-from tiledseg.io import open_image
+from tiledseg.io import IGNORED, is_outlines, open_image
 from tiledseg.preprocess import percentiles_of, prepare
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class PreparedPair:
     preprocessing: PreprocessingConfig  # the steps that are still to be applied
     store: _Store  # reads px
     limits: Limits | None = None  # percentiles of the whole image before shrinking, if needed
+    ignores: bool = False  # whether the label 255 marks px that do not count
+    counted: int | None = None  # px that count; None for all
 
     @property
     def image(self) -> FloatArray:
@@ -101,7 +104,8 @@ def prepare_pairs(
     instance_of(PreprocessingConfig, preprocessing, "preprocessing")
     left = math.inf if memory is None else whole_number("memory", memory, least=0)
     disk = None if cache_dir is None else DiskCache(check_writable(cache_dir))
-    load = partial(load_shrunk, preprocessing=preprocessing, classes=classes)
+    told: list[str] = []
+    load = partial(load_shrunk, preprocessing=preprocessing, classes=classes, told=told)
     recent = lru_cache(_MOST_RECENT)(load)  # safe for several threads
 
     def prepared(pair: Pair) -> PreparedPair:
@@ -117,7 +121,9 @@ def prepare_pairs(
             store = _OnDisk(*_files(folder or disk.keep(key, partial(_write, loaded=loaded))))
         return _prepared(pair, preprocessing, loaded, store)
 
-    return each_pair(found, prepared)
+    made = each_pair(found, prepared)
+    tell_masks(told)
+    return made
 
 
 def _bytes(pair: Pair, loaded: _Loaded) -> int:
@@ -131,7 +137,7 @@ def _bytes(pair: Pair, loaded: _Loaded) -> int:
 
 def _prepared(pair: Pair, preprocessing: PreprocessingConfig, loaded: _Loaded, store: _Store) -> PreparedPair:
     pixels, mask = loaded
-    foreground = np.flatnonzero(mask)
+    foreground = np.flatnonzero((mask > 0) & (mask != IGNORED) if pair.ignores else mask)
     if len(foreground) > _MOST_FOREGROUND:
         places = (2 * np.arange(_MOST_FOREGROUND) + 1) * len(foreground) // (2 * _MOST_FOREGROUND)
         foreground = foreground[places]
@@ -146,6 +152,8 @@ def _prepared(pair: Pair, preprocessing: PreprocessingConfig, loaded: _Loaded, s
         preprocessing=preprocessing.changed(scale=1.0, sharpen=0.0, pixel_size=None),
         store=store,
         limits=None if percentiles is None else percentiles_of(load_image(pair), percentiles),
+        ignores=pair.ignores,
+        counted=int(np.count_nonzero(mask != IGNORED)) if pair.ignores else None,
     )
 
 
@@ -211,7 +219,9 @@ def _key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
     made_from = [
         __version__,
         *(_digest(one) for one in (pair.image, *masks)),
-        [pair.mask_threshold, pair.mask_parts, list(pair.class_values)],
+        [getattr(pair, name) for name in MaskConfig.model_fields],
+        list(pair.reading.items()),
+        pair.name if any(is_outlines(one) for one in mask_files(pair)) else None,
         [preprocessing.dtype, preprocessing.channels, preprocessing.scale, preprocessing.pixel_size],
         [preprocessing.sharpen, preprocessing.sharpen_sigma if preprocessing.sharpen else None],
     ]

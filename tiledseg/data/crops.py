@@ -13,6 +13,7 @@ from tiledseg.config import Config, TilingConfig
 from tiledseg.data.augment import GEOMETRIC, IDENTITY, change_values, check_values, draw_map
 from tiledseg.data.cache import PreparedPair
 from tiledseg.errors import SettingError
+from tiledseg.io import IGNORED
 from tiledseg.tiling import Tiler, padded_places
 
 if TYPE_CHECKING:
@@ -28,14 +29,20 @@ if TYPE_CHECKING:
 _JITTER = 0.25  # largest distance of the foreground px from the crop's centre, as a share of the crop
 _CHANNELS_AT_ONCE = 4  # OpenCV's limit
 
-_Crop: TypeAlias = "tuple[AnyArray, NDArray[np.uint8]]"
+_Crop: TypeAlias = "tuple[AnyArray, NDArray[np.uint8], bool]"
+"""Px, labels, and whether the label 255 marks px that do not count."""
 _Warp: TypeAlias = "Callable[[AnyArray, int], AnyArray]"
 
 
 def crops_to_cover(pairs: Sequence[PreparedPair], crop_shape: tuple[int, int]) -> int:
     """Count the crops that have the same area as the images."""
     found, area = _checked_pairs(pairs), math.prod(whole_pair("crop_shape", crop_shape))
-    return sum(math.ceil(math.prod(pair.shape[:2]) / area) for pair in found)
+    return sum(math.ceil(_counted(pair) / area) for pair in found)
+
+
+def _counted(pair: PreparedPair) -> int:
+    """Count the px of a pair that count; at least one."""
+    return max(1, math.prod(pair.shape[:2]) if pair.counted is None else pair.counted)
 
 
 def _checked_pairs(pairs: Sequence[PreparedPair]) -> list[PreparedPair]:
@@ -70,7 +77,7 @@ class CropSampler:
         covering = crops_to_cover(self._pairs, self._shape)
         self._length = whole_number("length", covering if length is None else length)
         self._share = real_number("foreground_share", foreground_share, "Use 0.5, for example.")
-        areas = np.array([math.prod(pair.shape[:2]) for pair in self._pairs])
+        areas = np.array([_counted(pair) for pair in self._pairs])
         self._until = np.cumsum(areas) / areas.sum()
 
     def __len__(self) -> int:
@@ -95,7 +102,7 @@ class CropSampler:
         pair, origin = self._pairs[index], self._origin(index, rng)
         crop_map = draw_map(self._geometric, self._shape, rng)
         pixels, mask = _sampled(pair, crop_map, origin, self._shape)
-        return pair.prepared(change_values(pixels, self._photometric, rng)), mask
+        return pair.prepared(change_values(pixels, self._photometric, rng)), mask, pair.ignores
 
     def _origin(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the origin of a crop; an image that is smaller than the crop is centred in it."""
@@ -133,21 +140,26 @@ class GridCrops:
 
     def _crop(self, pair: PreparedPair, box: Box) -> _Crop:
         pixels, mask = _sampled(pair, IDENTITY, (box.y0, box.x0), self._shape)
-        return pair.prepared(pixels), mask
+        return pair.prepared(pixels), mask, pair.ignores
 
 
 def _stacked(crops: Sequence[_Crop], classes: int) -> tuple[FloatArray, FloatArray]:
-    images, masks = zip(*crops, strict=True)
-    return np.stack(images), np.stack([_channels(mask, classes) for mask in masks])
+    truths = [_channels(mask, classes, ignores=ignores) for _, mask, ignores in crops]
+    return np.stack([image for image, _, _ in crops]), np.stack(truths)
 
 
-def _channels(mask: NDArray[np.uint8], classes: int) -> FloatArray:
-    """Turn labels into one channel for each class; one class has only the foreground's channel."""
+def _channels(mask: NDArray[np.uint8], classes: int, *, ignores: bool) -> FloatArray:
+    """Turn labels into a channel for each class, or for one class alone; -1 where a px does not count."""
     labels = np.arange(classes) if classes > 1 else np.ones(1)
-    return np.asarray(mask[..., None] == labels, np.float32)
+    channels = np.asarray(mask[..., None] == labels, np.float32)
+    if ignores:
+        channels[mask == IGNORED] = -1
+    return channels
 
 
-def _sampled(pair: PreparedPair, crop_map: CropMap, origin: tuple[int, int], shape: tuple[int, int]) -> _Crop:
+def _sampled(
+    pair: PreparedPair, crop_map: CropMap, origin: tuple[int, int], shape: tuple[int, int]
+) -> tuple[AnyArray, NDArray[np.uint8]]:
     """Sample a crop of an image (bilinear) and of its mask (nearest px); edges are mirrored."""
     matrix = _matrix(crop_map, shape)
     places = None if crop_map.displacement is None else _places(crop_map.displacement, matrix)

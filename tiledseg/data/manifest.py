@@ -13,9 +13,11 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._storage import file_digest, open_regular, write_text
 from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
-from tiledseg.config import Record
-from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, load_pair, mask_files, natural
+from tiledseg.config import MaskConfig, Record
+from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, load_both, natural
+from tiledseg.data.truth import mask_files, tell_masks
 from tiledseg.errors import FileError, SettingError, TiledSegError
+from tiledseg.io import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,9 +149,8 @@ class Manifest:
             record.name,
             self.folder / record.image,
             masks[0] if len(masks) == 1 else masks,
-            record.mask_threshold,
-            record.mask_parts,
-            record.class_values,
+            **{name: getattr(record, name) for name in MaskConfig.model_fields},
+            **record.reading,
         )
 
     def _problem(self, record: Record) -> Problem | None:
@@ -261,28 +262,33 @@ def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False)
             step(1)
             return record
 
-        return each_pair(pairs, one)
+        records = each_pair(pairs, one)
+    tell_masks(record.mask_found for record in records)
+    return records
 
 
 def _described(pair: Pair, folder: Path) -> Record:
     if isinstance(pair.image, np.ndarray) or isinstance(pair.mask, np.ndarray):
         fix = "Write it with tiledseg.io.write_image and write_mask."
         raise invalid(FileError, pair.name, must="be files, not arrays", got="an array", fix=fix)
-    _, mask = load_pair(pair)
-    masks = mask_files(pair)
+    _, mask = load_both(pair)
+    labels, masks = mask.labels, mask_files(pair)
+    counted = labels[labels != IGNORED] if pair.ignores else labels
+    at = None if pair.at is None else ",".join(f"{axis}={place}" for axis, place in pair.at.items())
     return Record(
         name=pair.name,
         image=_relative(pair.image, folder),
         masks=tuple(_relative(path, folder) for path in masks),
         group=pair.name,
-        height=mask.shape[0],
-        width=mask.shape[1],
-        foreground=float(np.count_nonzero(mask) / mask.size),
+        height=labels.shape[0],
+        width=labels.shape[1],
+        foreground=float(np.count_nonzero(counted) / max(1, counted.size)),
         digest=file_digest(pair.image),
         mask_digests=tuple(file_digest(path) for path in masks),
-        mask_threshold=pair.mask_threshold,
-        mask_parts=pair.mask_parts,
-        class_values=pair.class_values,
+        mask_found=mask.found,
+        ignored=1 - counted.size / labels.size,
+        **{name: getattr(pair, name) for name in MaskConfig.model_fields},
+        **pair.reading | {"at": at},
     )
 
 

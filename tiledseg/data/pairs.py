@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,24 +22,26 @@ from tiledseg._validate import (
     shown,
     whole_number,
 )
-from tiledseg.errors import ArrayError, SettingError, TiledSegError
-from tiledseg.io import read_image, read_mask, read_pixel_size, stem_of
+from tiledseg.data.truth import load_mask
+from tiledseg.errors import SettingError, TiledSegError
+from tiledseg.io import IGNORED, image_shape, open_image, read_image, read_pixel_size, stem_of
 from tiledseg.preprocess import SAME_SIZE, pixel_size_from, shrunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.config import MaskParts, PreprocessingConfig
-    from tiledseg.io import PixelSize
+    from tiledseg.io import Mask, PixelSize
 
 _log = logging.getLogger("tiledseg")
-_MOST_NAMES, _MOST_ERRORS, _MOST_VALUES = 20, 10, 5  # in one message
-_LARGEST_LABEL = 255
+_MOST_NAMES, _MOST_ERRORS = 20, 10  # in one message
+_WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refuse"}
 _FIND = "Find some with tiledseg.data.find_pairs."
 _Result = TypeVar("_Result")
+_Number = TypeVar("_Number", bound=np.generic)
 
 ProblemKind: TypeAlias = Literal["unreadable", "changed", "same stem", "no mask", "no image", "size"]
 """A file cannot be read or has changed; a stem occurs twice; a partner is missing; sizes differ."""
@@ -59,22 +61,54 @@ class Pair:
         A file, or (H, W) or (H, W, C).
     mask : path, tuple of path or ndarray
         A file, several (one for each cell), or labels (H, W), boolean or integer.
-    mask_threshold : int or None
-        Grey value from which a px of a mask's file is foreground; None for a file that holds
-        labels. An array always holds labels.
+    mask_threshold : int, float, "auto" or None
+        Value from which a px of a mask is foreground; None for labels of classes. ``"auto"``: the values
+        decide, see `tiledseg.io.read_mask`.
     mask_parts : {"merged", "instances", "classes"}
-        What files become: one foreground; a label for each file; a label for each of
-        `class_values`.
+        What values become: one foreground; cells with a number each (every value but 0 is a cell, or
+        every file); a label for each of `class_values` or `class_names`.
     class_values : tuple of int
-        Grey values of the labels 1, 2, …, for ``mask_parts="classes"``.
+        Values of the labels 1, 2, …, for ``mask_parts="classes"``.
+    class_names : tuple of str
+        Names of the classes 1, 2, … in files of outlines.
+    ignore_label : int or None
+        Value of px that do not count.
+    annotated_class : str or None
+        Name of the outlines outside of which px do not count.
+    level, channels, at, page, alpha
+        Which part of the image's file is read; see `tiledseg.io.read_image`.
+    palette : {"refuse", "index", "colour"}
+        Value of a px of a mask with a palette.
+    mask_page : int or None
+        Page of a mask's TIFF.
     """
 
     name: str
     image: PathLike | AnyArray
     mask: PathLike | tuple[PathLike, ...] | AnyArray
-    mask_threshold: int | None = 128
+    mask_threshold: float | Literal["auto"] | None = "auto"
     mask_parts: MaskParts = "merged"
     class_values: tuple[int, ...] = (20, 40)
+    class_names: tuple[str, ...] = ()
+    ignore_label: int | None = None
+    annotated_class: str | None = None
+    level: int = 0
+    channels: tuple[int, ...] | None = None
+    at: Mapping[str, int] | None = None
+    page: int | str | None = None
+    alpha: Literal["refuse", "drop", "keep"] = "refuse"
+    palette: Literal["refuse", "index", "colour"] = "refuse"
+    mask_page: int | None = None
+
+    @property
+    def ignores(self) -> bool:
+        """Whether some px may not count: they have the label 255."""
+        return self.ignore_label is not None or self.annotated_class is not None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Which part of the image's file is read, as options of `tiledseg.io.read_image`."""
+        return {name: getattr(self, name) for name in ("level", "channels", "at", "page", "alpha")}
 
 
 PairLike: TypeAlias = "Pair | tuple[PathLike | AnyArray, PathLike | AnyArray]"
@@ -169,23 +203,44 @@ def listed_problems(problems: Sequence[Problem]) -> str:
     return " ".join(f"{kind}: {names[kind]} (the first: {firsts[kind]})." for kind in groups)
 
 
-def load_pair(pair: Pair) -> tuple[AnyArray, NDArray[np.uint8]]:
-    """Read an image and its mask."""
+def load_pair(pair: Pair, classes: int | None = None) -> tuple[AnyArray, AnyArray]:
+    """Read an image and its labels, 255 where px do not count; for instances the numbers of its cells."""
     pair = as_pair(pair, "pair")
+    image, mask = load_both(pair, classes)
+    return image, mask.cells if pair.mask_parts == "instances" and mask.cells is not None else mask.labels
+
+
+def load_both(pair: Pair, classes: int | None = None) -> tuple[AnyArray, Mask]:
+    """Read an image and its mask, with the numbers of its cells if it has them."""
     image = load_image(pair)
-    mask = pair.mask if isinstance(pair.mask, np.ndarray) else _read_labels(pair)
-    check_mask(mask, image.shape, 1 + _LARGEST_LABEL)
-    return image, mask.astype(np.uint8, copy=False)
+    mask = load_mask(pair, check_shape(image.shape)[:2], classes)
+    check_mask(mask.labels, image.shape, classes or 1 + IGNORED, ignores=pair.ignores)
+    return image, mask
 
 
 def load_image(pair: Pair) -> AnyArray:
     """Read an image."""
-    return pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image)
+    return pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image, **pair.reading)
+
+
+def shape_of_image(pair: Pair) -> tuple[int, ...]:
+    """Read the shape of an image without its px."""
+    if isinstance(pair.image, np.ndarray):
+        return pair.image.shape
+    if pair.reading == _WHOLE:
+        return image_shape(pair.image)
+    with open_image(pair.image, **pair.reading) as image:
+        return image.shape
 
 
 def pixel_size_of_pair(pair: Pair) -> PixelSize | None:
     """Read the px size that an image's file states; None where it is an array, or states none."""
-    return None if isinstance(pair.image, np.ndarray) else read_pixel_size(pair.image)
+    if isinstance(pair.image, np.ndarray):
+        return None
+    if pair.level == 0 and pair.at is None:
+        return read_pixel_size(pair.image, page=pair.page)
+    with open_image(pair.image, **pair.reading) as image:
+        return image.pixel_size
 
 
 def with_pixel_size(preprocessing: PreprocessingConfig, pairs: Sequence[Pair]) -> PreprocessingConfig:
@@ -217,12 +272,14 @@ def with_pixel_size(preprocessing: PreprocessingConfig, pairs: Sequence[Pair]) -
 
 
 def load_shrunk(
-    pair: Pair, preprocessing: PreprocessingConfig, classes: int
+    pair: Pair, preprocessing: PreprocessingConfig, classes: int, told: list[str] | None = None
 ) -> tuple[AnyArray, NDArray[np.uint8]]:
-    """Read and check a pair, and bring it to the px of the network."""
+    """Read and check a pair, and bring it to the px of the network; `told` collects what masks were."""
     # An image that does not state its px size counts as one of the stated size.
-    image, mask = load_pair(pair)
-    check_mask(mask, image.shape, classes)
+    image, whole = load_both(pair, classes)
+    mask = whole.labels
+    if told is not None:
+        told.append(whole.found)
     check_finite(image, "image")
     size = pixel_size_of_pair(pair) if preprocessing.pixel_size else None
     pixels = shrunk(image, preprocessing, size or pixel_size_from(preprocessing.pixel_size))
@@ -230,7 +287,7 @@ def load_shrunk(
     return pixels, mask if (height, width) == mask.shape else shrink_labels(mask, (height, width))
 
 
-def shrink_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+def shrink_labels(mask: NDArray[_Number], shape: tuple[int, int]) -> NDArray[_Number]:
     """Shrink a mask: each px takes the label at its centre."""
     rows, columns = (
         (2 * np.arange(small) + 1) * large // (2 * small)
@@ -239,56 +296,8 @@ def shrink_labels(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np
     return mask[np.ix_(rows, columns)]
 
 
-def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int) -> None:
+def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int, *, ignores: bool = False) -> None:
     """Check that a mask holds labels, fits its image, and has no label beyond the classes."""
     classes = max(2, whole_number("classes", classes))
-    check_labels(mask, "mask", check_shape(image_shape)[:2], classes)
-
-
-def mask_files(pair: Pair) -> list[PathLike]:
-    """List the files of a pair's mask."""
-    if isinstance(pair.mask, tuple):
-        return list(pair.mask)
-    return [] if isinstance(pair.mask, np.ndarray) else [pair.mask]
-
-
-def _read_labels(pair: Pair) -> NDArray[np.uint8]:
-    """Read the labels of a pair from its mask's files."""
-    files, instances = mask_files(pair), pair.mask_parts == "instances"
-    if instances and len(files) > _LARGEST_LABEL:
-        must, fix = f"have at most {_LARGEST_LABEL} cells with mask_parts=instances", "Use mask_parts=merged."
-        raise invalid(ArrayError, "mask", must=must, got=len(files), fix=fix)
-    labels: NDArray[np.uint8] | None = None
-    for number, part in enumerate(_parts(files, pair), 1):
-        labels = np.zeros_like(part) if labels is None else labels
-        if part.shape != labels.shape:
-            must = f"have the height and width of the image's first mask, {labels.shape}"
-            fix = "Export all masks of an image at its size."
-            raise invalid(ArrayError, os.fspath(files[number - 1]), must=must, got=part.shape, fix=fix)
-        if instances:
-            labels[(labels == 0) & (part > 0)] = number
-        else:
-            np.maximum(labels, part, out=labels)
-    if labels is None:
-        raise invalid(ArrayError, "mask", must="have at least one file", got="none", fix="Name one.")
-    return labels
-
-
-def _parts(files: Sequence[PathLike], pair: Pair) -> Iterator[NDArray[np.uint8]]:
-    for file in files:
-        if pair.mask_parts == "classes":
-            yield _class_labels(os.fspath(file), read_mask(file, threshold=None), pair.class_values)
-        else:
-            yield read_mask(file, threshold=pair.mask_threshold)
-
-
-def _class_labels(name: str, values: NDArray[np.uint8], known: Sequence[int]) -> NDArray[np.uint8]:
-    """Turn grey values into labels, 0 into 0, by a table of all 256."""
-    table = np.full(256, _LARGEST_LABEL, np.uint8)
-    table[[0, *known]] = np.arange(len(known) + 1)
-    unknown = np.setdiff1d(values, [0, *known])
-    if unknown.size:
-        must = f"have only the grey values 0, {', '.join(map(str, known))}"
-        fix = "Set class_values to the values of the classes."
-        raise invalid(ArrayError, name, must=must, got=listed(unknown, _MOST_VALUES), fix=fix)
-    return np.asarray(table[values], np.uint8)
+    counted = np.where(mask == IGNORED, 0, mask) if ignores else mask
+    check_labels(counted, "mask", check_shape(image_shape)[:2], classes)

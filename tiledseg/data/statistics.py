@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from tiledseg._storage import write_text
@@ -36,6 +36,8 @@ class SplitStatistics:
     foreground_most: float  # largest share of an image
     empty: int  # number of images without foreground
     sizes: dict[str, int]  # number of images by size, as in 1920x2560 (height first), most frequent first
+    ignored: float = 0.0  # share of all px that do not count, in [0, 1]
+    masks: dict[str, int] = field(default_factory=dict)  # what the values of masks were taken for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ class DatasetStatistics:
         rows = [titles, *(_cells(one) for one in self._rows())]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [_line(row, widths) for row in rows]
-        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        found = [f"masks: {_sizes(self.total.masks, _MOST_SIZES)}"] if self.total.masks else []
+        found += [f"ignored: {self.total.ignored:.2%} of the px"] if self.total.ignored else []
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *found])
 
     def to_json(self, path: PathLike) -> None:
         """Write all numbers as JSON.
@@ -89,7 +93,7 @@ class DatasetStatistics:
         FileError
             If it cannot be written.
         """
-        rows = [asdict(one) | {"sizes": _sizes(one.sizes, len(one.sizes))} for one in self._rows()]
+        rows = [_as_row(one) for one in self._rows()]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -129,18 +133,21 @@ def statistics_of(records: Sequence[Record]) -> DatasetStatistics:
 def _summed(split: str, records: Sequence[Record]) -> SplitStatistics:
     areas = [record.height * record.width for record in records]
     shares = [record.foreground for record in records]
+    counted = [area * (1 - record.ignored) for area, record in zip(areas, records, strict=True)]
     sizes = Counter(f"{record.height}x{record.width}" for record in records)
     return SplitStatistics(
         split=split or "all",
         images=len(records),
         groups=len({record.group for record in records}),
         pixels=sum(areas),
-        foreground=sum(area * share for area, share in zip(areas, shares, strict=True)) / sum(areas),
+        foreground=sum(px * share for px, share in zip(counted, shares, strict=True)) / max(1, sum(counted)),
         foreground_mean=sum(shares) / len(shares),
         foreground_least=min(shares),
         foreground_most=max(shares),
         empty=shares.count(0),
         sizes=dict(sizes.most_common()),
+        ignored=1 - sum(counted) / sum(areas),
+        masks=dict(Counter(record.mask_found for record in records if record.mask_found).most_common()),
     )
 
 
@@ -169,3 +176,8 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
         for index, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()
+
+
+def _as_row(one: SplitStatistics) -> dict[str, object]:
+    counts = {"sizes": one.sizes, "masks": one.masks}
+    return asdict(one) | {name: _sizes(values, len(values)) for name, values in counts.items()}

@@ -9,16 +9,17 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from tiledseg._validate import did_you_mean, invalid, settings_of
-from tiledseg.config import DataConfig
+from tiledseg.config import DataConfig, MaskConfig
 from tiledseg.data.manifest import Manifest, read_text
-from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural
+from tiledseg.data.pairs import Pair, Problem, listed_problems, natural, shape_of_image
+from tiledseg.data.truth import mask_files
 from tiledseg.errors import FileError
-from tiledseg.io import find_images, image_shape, stem_of
+from tiledseg.io import OUTLINE_SUFFIXES, coco_images, find_images, image_shape, is_outlines, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,7 +81,13 @@ def pairs_of(config: DataConfig) -> list[Pair]:
     return _usable(survey(config), skip=config.problems == "skip")
 
 
-def find_pairs(images_dir: PathLike, masks_dir: PathLike, *, mask_threshold: int | None = 128) -> list[Pair]:
+def find_pairs(
+    images_dir: PathLike,
+    masks_dir: PathLike,
+    *,
+    mask_threshold: float | Literal["auto"] | None = "auto",
+    **reading: Any,  # noqa: ANN401  each has its own type
+) -> list[Pair]:
     """Pair the images of one folder with the masks of another by stem.
 
     ``7.jpg`` is paired with ``7.png``; the order is natural: ``2`` before ``10``. Only the headers of
@@ -91,9 +98,13 @@ def find_pairs(images_dir: PathLike, masks_dir: PathLike, *, mask_threshold: int
     images_dir : path
         Folder of images.
     masks_dir : path
-        Folder of masks.
-    mask_threshold : int or None
-        Grey value from which a mask's px is foreground; None for masks that hold labels.
+        Folder of masks or outlines; or a COCO file.
+    mask_threshold : int, float, "auto" or None
+        Value from which a mask's px is foreground; None for masks that hold labels of classes. ``"auto"``:
+        the values decide, see `tiledseg.io.read_mask`.
+    **reading : object
+        Other settings of reading, by name, as in `DataConfig`: for example ``ignore_label=255``,
+        ``mask_parts="instances"`` or ``channels=(0, 2)``.
 
     Returns
     -------
@@ -105,9 +116,11 @@ def find_pairs(images_dir: PathLike, masks_dir: PathLike, *, mask_threshold: int
     FileError
         If a folder or a file cannot be read, two files of a folder share a stem, an image or a
         mask has no partner, or they differ in size; the message names all of it.
+    SettingError
+        If a setting of reading is unknown or has a wrong value.
     """
-    found = _by_folders(images_dir, masks_dir, {"mask_threshold": mask_threshold})
-    return _usable(_surveyed(*found), skip=False)
+    config = DataConfig(mask_threshold=mask_threshold, **reading)
+    return _usable(_surveyed(*_by_folders(images_dir, masks_dir, _reading(config))), skip=False)
 
 
 _Found = tuple[list[Pair], list[Problem]]
@@ -119,7 +132,7 @@ def _folders(config: DataConfig) -> _Found:
 
 def _by_folders(images_dir: PathLike, masks_dir: PathLike, reading: Mapping[str, Any]) -> _Found:
     images, same_images = _by_stem(images_dir)
-    masks, same_masks = _by_stem(masks_dir)
+    masks, same_masks = _masks_by_stem(masks_dir)
     problems = [*same_images, *same_masks]
     known = {problem.name for problem in problems}
     problems += _without_partner("no mask", images.keys() - masks.keys() - known, masks_dir)
@@ -222,12 +235,21 @@ _LAYOUTS: dict[str, Callable[[DataConfig], _Found]] = {
 
 
 def _reading(config: DataConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in ("mask_threshold", "mask_parts", "class_values")}
+    names = (name for name in MaskConfig.model_fields)
+    return {name: getattr(config, name) for name in names} | config.reading
 
 
-def _by_stem(folder: PathLike) -> tuple[dict[str, Path], list[Problem]]:
+def _masks_by_stem(masks: PathLike) -> tuple[dict[str, Path], list[Problem]]:
+    """Find the masks of a folder, outlines among them; or the images of one COCO file."""
+    path = Path(masks)
+    if is_outlines(path) and path.is_file() and (images := coco_images(path)):
+        return dict.fromkeys(images, path), []
+    return _by_stem(masks, OUTLINE_SUFFIXES)
+
+
+def _by_stem(folder: PathLike, also: Sequence[str] = ()) -> tuple[dict[str, Path], list[Problem]]:
     files: dict[str, list[Path]] = {}
-    for path in find_images([folder]):
+    for path in find_images([folder], also=also):
         files.setdefault(stem_of(path), []).append(path)
     problems = [
         Problem("same stem", stem, f"{', '.join(path.name for path in paths)} in {folder}.")
@@ -259,8 +281,9 @@ def _problem_of(pair: Pair) -> Problem | None:
     if isinstance(pair.image, np.ndarray):
         return None
     try:
-        image = image_shape(pair.image)[:2]
-        sizes = [(file, image_shape(file)[:2]) for file in mask_files(pair)]
+        image = shape_of_image(pair)[:2]
+        pages = [(file, pair.mask_page) for file in mask_files(pair) if not is_outlines(file)]
+        sizes = [(file, image_shape(file, page=page)[:2]) for file, page in pages]
     except FileError as error:
         return Problem("unreadable", pair.name, str(error))
     wrong = [f"{size[0]}x{size[1]} px in {file}" for file, size in sizes if size != image]

@@ -14,24 +14,24 @@ from tiledseg._storage import file_digest, new_folder
 from tiledseg._validate import instance_of, invalid, settings_of
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
 from tiledseg.data.manifest import Manifest, write_manifest
-from tiledseg.data.pairs import each_pair, load_pair, shrink_labels
+from tiledseg.data.pairs import each_pair, load_both, shrink_labels
 from tiledseg.data.split import random_rank
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io import write_image, write_mask
+from tiledseg.io import IGNORED, write_image, write_mask
 from tiledseg.preprocess import scaled_length, shrunk
 from tiledseg.tiling import Box, Tiler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
     from tiledseg._types import AnyArray
     from tiledseg.data.pairs import Pair
+    from tiledseg.io import Mask
 
 MANIFEST = "manifest.jsonl"
 """Name of a tile set's manifest in its folder."""
 
+_IGNORED_CELL = 65535
 _SUFFIXES = {"png": ".png", "tiff": ".tif"}
 
 
@@ -128,7 +128,13 @@ class _Tile:
     name: str
     origin: TileOrigin
     image: AnyArray
-    mask: NDArray[np.uint8]
+    mask: AnyArray  # labels, or numbers of cells
+    ignored: int | None  # the label of px that do not count
+
+    @property
+    def foreground(self) -> AnyArray:
+        """Which px are foreground."""
+        return np.asarray((self.mask != 0) & (self.mask != self.ignored) if self.ignored else self.mask != 0)
 
 
 @dataclass(slots=True)
@@ -149,7 +155,7 @@ class _Writer:
 
     def _chosen(self, tiles: list[_Tile], split: str) -> list[_Tile]:
         """Leave empty tiles out at random; the share of those written holds over all images of a split."""
-        empty = [tile for tile in tiles if not tile.mask.any()]
+        empty = [tile for tile in tiles if not tile.foreground.any()]
         if split not in {*self.config.empty_splits, ""} or not empty:
             return tiles
         self._empty[split] += len(empty)
@@ -161,11 +167,14 @@ class _Writer:
         return [tile for tile in tiles if tile.name not in left_out]
 
     def _written(self, tile: _Tile, source: Record) -> Record:
-        cut = source.mask_parts == "merged" and source.mask_threshold is not None
+        cells = source.mask_parts == "instances"
+        merged = source.mask_parts == "merged" and source.mask_threshold is not None
+        cut = merged and not source.class_names and tile.ignored is None
         file = tile.name + _SUFFIXES[self.config.image_format]
         image, mask = (f"{source.split}/{kind}/{file}".lstrip("/") for kind in ("images", "masks"))
         write_image(self.folder / image, tile.image)
         write_mask(self.folder / mask, tile.mask, foreground=255 if cut else None)
+        n_ignored = 0 if tile.ignored is None else int(np.count_nonzero(tile.mask == tile.ignored))
         return Record(
             name=tile.name,
             image=image,
@@ -174,16 +183,21 @@ class _Writer:
             split=source.split,
             height=tile.mask.shape[0],
             width=tile.mask.shape[1],
-            foreground=float(np.count_nonzero(tile.mask) / tile.mask.size),
+            foreground=float(np.count_nonzero(tile.foreground) / max(1, tile.mask.size - n_ignored)),
             digest=file_digest(self.folder / image),
             mask_digests=(file_digest(self.folder / mask),),
             mask_threshold=128 if cut else None,
+            mask_parts="instances" if cells else "merged",
+            mask_found=source.mask_found,
+            ignore_label=tile.ignored,
+            ignored=n_ignored / tile.mask.size,
             origin=tile.origin,
         )
 
 
 def _cut(record: Record, pair: Pair, config: TileSetConfig) -> Iterator[_Tile]:
-    image, mask = load_pair(pair)
+    image, truth = load_both(pair)
+    mask, ignored = _stored(truth, pair)
     if image.dtype.kind != "u":
         raise invalid(
             ArrayError,
@@ -198,23 +212,30 @@ def _cut(record: Record, pair: Pair, config: TileSetConfig) -> Iterator[_Tile]:
         box = tile.read_box
         origin = _origin(record, config.scale, box.y0, box.x0)
         name = f"{record.name}_y{box.y0:05d}_x{box.x0:05d}"
-        yield _Tile(name, origin, *_read(tiler, small, labels, box))
+        yield _Tile(name, origin, *_read(tiler, small, labels, box), ignored)
     if config.thumbnails:
         height, width = config.tiling.tile_shape
         scale = min(1.0, height / mask.shape[0], width / mask.shape[1])
         whole = Box(0, height, 0, width)
         thumbnail = _read(tiler, *_shrunk(image, mask, scale), whole)
-        yield _Tile(f"{record.name}_whole", _origin(record, scale, 0, 0, thumbnail=True), *thumbnail)
+        yield _Tile(f"{record.name}_whole", _origin(record, scale, 0, 0, thumbnail=True), *thumbnail, ignored)
 
 
-def _read(
-    tiler: Tiler, image: AnyArray, mask: NDArray[np.uint8], box: Box
-) -> tuple[AnyArray, NDArray[np.uint8]]:
+def _stored(truth: Mask, pair: Pair) -> tuple[AnyArray, int | None]:
+    """Give what the masks of tiles hold, and their label of px that do not count."""
+    mask, ignored = truth.labels, IGNORED
+    if pair.mask_parts == "instances" and truth.cells is not None:
+        mask, ignored = truth.cells.astype(np.int32), _IGNORED_CELL
+        mask[truth.labels == IGNORED] = _IGNORED_CELL
+    return mask, ignored if pair.ignores else None
+
+
+def _read(tiler: Tiler, image: AnyArray, mask: AnyArray, box: Box) -> tuple[AnyArray, AnyArray]:
     pixels = tiler.read(image, box)
     return pixels[..., 0] if image.ndim == 2 else pixels, tiler.read(mask, box)[..., 0]
 
 
-def _shrunk(image: AnyArray, mask: NDArray[np.uint8], scale: float) -> tuple[AnyArray, NDArray[np.uint8]]:
+def _shrunk(image: AnyArray, mask: AnyArray, scale: float) -> tuple[AnyArray, AnyArray]:
     """Shrink an image as for training, but keep its dtype; the mask takes the label at each centre."""
     shape = (scaled_length(image.shape[0], scale), scaled_length(image.shape[1], scale))
     if shape == image.shape[:2]:

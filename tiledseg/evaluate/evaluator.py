@@ -11,13 +11,14 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, invalid, items_of, settings_of, shown, whole_number, whole_pair
 from tiledseg.config import EvaluateConfig
-from tiledseg.data import as_pairs, check_apart, group_of, load_pair, pixel_size_of_pair
+from tiledseg.data import as_pairs, check_apart, group_of, load_both, pixel_size_of_pair, tell_masks
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair
+from tiledseg.io import IGNORED
 from tiledseg.preprocess import pixel_size_from
 from tiledseg.tiling import check_threshold
 
@@ -231,19 +232,22 @@ class _Run:
 
     def _failing(self, pairs: list[Pair]) -> dict[int, FailedPair]:
         """Read every pair once before any is predicted, and return those that do not fit."""
-        failed = {}
+        failed, found = {}, []
         for index, pair in enumerate(pairs):
             try:
-                self._maps.check(_loaded(index, pair))
+                loaded = _loaded(index, pair, self._maps.known_classes)
+                self._maps.check(loaded)
+                found.append(loaded.found)
             except _PAIR_ERRORS as error:
                 failed[index] = _failed(pair, error)
+        tell_masks(found)
         return failed
 
     def _scored(self, index: int, pair: Pair) -> ScoredImage:
-        loaded = _loaded(index, pair)
+        loaded = _loaded(index, pair, self._maps.known_classes)
         labels, scores = self._maps.score(loaded, self._threshold[0])
         self._check_used(scores)
-        whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells)
+        whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells, loaded.ignored)
         size = pixel_size_from(self._config.pixel_size) or loaded.pixel_size
         return ScoredImage(loaded.image, loaded.truth, labels, replace(whole, pixel_size=size))
 
@@ -257,12 +261,14 @@ class _Run:
             raise invalid(SettingError, "threshold", must=must, got=self._threshold[0], fix=fix)
 
 
-def _loaded(index: int, pair: Pair) -> LoadedPair:
-    image, mask = load_pair(pair)
+def _loaded(index: int, pair: Pair, classes: int | None) -> LoadedPair:
+    image, mask = load_both(pair, classes)
+    ignored = np.asarray(mask.labels == IGNORED) if pair.ignores else None
+    truth = mask.labels if ignored is None else np.where(ignored, np.uint8(0), mask.labels)
     size = pixel_size_of_pair(pair)
-    if pair.mask_parts == "instances" and not isinstance(pair.mask, np.ndarray):
-        return LoadedPair(pair.name, index, image, (mask > 0).astype(np.uint8), mask, size)
-    return LoadedPair(pair.name, index, image, mask, pixel_size=size)
+    return LoadedPair(
+        pair.name, index, image, truth, mask.cells, pixel_size=size, ignored=ignored, found=mask.found
+    )
 
 
 def _failed(pair: Pair, error: Exception) -> FailedPair:

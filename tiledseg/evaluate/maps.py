@@ -14,7 +14,13 @@ from tiledseg._validate import invalid, path_text
 from tiledseg.data import as_pairs, check_mask
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
-from tiledseg.io import find_images, image_shape, read_image, read_probs, stem_of
+from tiledseg.io import (
+    find_images,
+    image_shape,
+    read_image,
+    read_probs,
+    stem_of,
+)
 from tiledseg.predict import Plan, SeamWatch, check_probabilities, run_plan
 
 if TYPE_CHECKING:
@@ -39,6 +45,8 @@ class LoadedPair:
     image: AnyArray  # (H, W) or (H, W, C)
     truth: AnyArray  # true labels (H, W)
     cells: AnyArray | None = None  # true cells (H, W), 0 or a number for each; None if they are not numbered
+    ignored: AnyArray | None = None  # px that do not count (H, W); None where all count
+    found: str = ""  # what the values of the mask were taken for
     pixel_size: PixelSize | None = None  # that the image's file states
 
 
@@ -53,6 +61,11 @@ class MapSource(Protocol):
     @property
     def threshold(self) -> tuple[float, str]:
         """The threshold that is used if none is stated, and where it comes from."""
+        ...
+
+    @property
+    def known_classes(self) -> int | None:
+        """Number of classes, background included; None where it is not known before a map is."""
         ...
 
     def check(self, pair: LoadedPair) -> None:
@@ -82,10 +95,15 @@ class PredictedMaps:
         """The segmenter's own, else 0.5."""
         return self.network.threshold, "the segmenter's own" if self.network.has_settings else "the default"
 
+    @property
+    def known_classes(self) -> int | None:
+        """The network's own."""
+        return self.network.classes or len(self.labels) or None
+
     def check(self, pair: LoadedPair) -> None:
         """Plan the prediction, and check the mask's labels."""
         job = self.plans[pair.index] = self._planned(pair)
-        if pair.cells is not None and len(self.labels) > 1:
+        if pair.cells is not None and len(self.labels) > 2:
             raise invalid(
                 ArrayError,
                 "mask",
@@ -103,9 +121,10 @@ class PredictedMaps:
         watch, started = SeamWatch(job), time.perf_counter()
         if job.classes is None:  # known only from the map
             probs = run_plan(job, pair.image, watch=_checked(watch))
-            scorer = scored_map(probs, pair.truth, 1, threshold, job.borders)
+            _check_truth(pair.truth, max(2, probs.shape[2]))
+            scorer = scored_map(probs, pair.truth, 1, threshold, job.borders, pair.ignored)
         else:
-            scorer = MapScorer(pair.truth, job.classes, threshold, job.borders)
+            scorer = MapScorer(pair.truth, job.classes, threshold, job.borders, pair.ignored)
             run_plan(job, pair.image, scorer, watch=watch.add)
         seconds, seams = time.perf_counter() - started - scorer.seconds, watch.report()
         scores, disagreement = scorer.scores(pair.name), seams.score if seams.seams else math.nan
@@ -121,6 +140,19 @@ class PredictedMaps:
             batch_size=config.batch_size,
             tta=config.tta,
             pixel_size=config.pixel_size or pair.pixel_size,
+        )
+
+
+def _check_truth(truth: AnyArray, classes: int) -> None:
+    """Check that a mask has no label beyond the classes of a map."""
+    if int(truth.max(initial=0)) >= classes:
+        raise invalid(
+            ArrayError,
+            "mask",
+            must=f"hold labels in [0, {classes - 1}], since the map has {classes} classes",
+            got=f"labels up to {truth.max()}",
+            fix="Set mask_threshold=1 if every value but 0 is foreground, mask_parts=instances if each is "
+            "the number of a cell, and ignore_label if one does not count.",
         )
 
 
@@ -144,6 +176,11 @@ class PrecomputedMaps:
     labels: tuple[str, ...] = ()  # name of each class
     threshold: tuple[float, str] = (0.5, "the default")  # and where it comes from
 
+    @property
+    def known_classes(self) -> int | None:
+        """Those of maps that hold labels, where there are several."""
+        return self.classes if self.classes > 1 else None
+
     def check(self, pair: LoadedPair) -> None:
         """Compare sizes, without decoding a file."""
         ready = self.maps[pair.index]
@@ -163,7 +200,10 @@ class PrecomputedMaps:
         values = ready if isinstance(ready, np.ndarray) else read_map(ready)
         tiles = self.tile_px or pair.truth.shape
         borders = [range(tile, length, tile) for tile, length in zip(tiles, pair.truth.shape, strict=True)]
-        scorer = scored_map(values, pair.truth, self.classes, threshold, (borders[0], borders[1]))
+        _check_truth(pair.truth, max(2, values.shape[2] if values.ndim == 3 else self.classes))
+        scorer = scored_map(
+            values, pair.truth, self.classes, threshold, (borders[0], borders[1]), pair.ignored
+        )
         return scorer.labels, scorer.scores(pair.name)
 
 

@@ -55,12 +55,13 @@ class MapScorer:
         classes: int,
         threshold: float = 0.5,
         borders: tuple[Sequence[int], Sequence[int]] = ((), ()),
+        ignored: AnyArray | None = None,
     ) -> None:
         self.shape: tuple[int, int, int] = (truth.shape[0], truth.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         self.labels: AnyArray = np.zeros(truth.shape, map_dtype("labels", classes))
         self.seconds: float = 0.0
-        self._truth, self._threshold = truth, threshold
+        self._truth, self._threshold, self._ignored = truth, threshold, ignored
         self._counts = (Counts(0, 0, 0, 0),) * max(classes, 2)
         self._probabilities: ProbabilityCounts | None = None
         size, seen = self.shape[:2], any(map(len, borders))
@@ -69,27 +70,36 @@ class MapScorer:
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
         started = time.perf_counter()
-        labels, truth = labels_of(probs, self._threshold), self._truth[rows]
-        self._count_probabilities(probs, labels, truth)
+        labels = labels_of(probs, self._threshold)
+        self._count_probabilities(probs, labels, rows)
         self.add(rows, probs, labels)
         self.seconds += time.perf_counter() - started
 
     def add(self, rows: slice, values: AnyArray, labels: AnyArray) -> None:
         """Score the next rows."""
         truth = self._truth[rows]
-        counts = count_classes(truth, labels, len(self._counts))
+        counted = self._counted(rows, truth, labels)
+        counts = count_classes(counted[0], counted[1], len(self._counts))
         self._counts = tuple(one + two for one, two in zip(self._counts, counts, strict=True))
         self.labels[rows] = labels
         if self._seams is not None and self._errors is not None:
             self._seams.add(values)
-            self._errors.add(labels != truth)
+            wrong = labels != truth
+            self._errors.add(wrong if self._ignored is None else wrong & ~self._ignored[rows])
 
-    def _count_probabilities(self, probs: FloatArray, labels: AnyArray, truth: AnyArray) -> None:
+    def _counted(self, rows: slice, *parts: AnyArray) -> Sequence[AnyArray]:
+        """Leave px out that do not count; the others are in one row then."""
+        if self._ignored is None:
+            return parts
+        counted = ~self._ignored[rows]
+        return [part[counted][np.newaxis] for part in parts]
+
+    def _count_probabilities(self, probs: FloatArray, labels: AnyArray, rows: slice) -> None:
         """Compare probabilities with the truth."""
         probs, one = np.clip(probs, 0, 1), probs.shape[2] == 1  # rounding may lead beyond [0, 1]
-        counts = count_probabilities(
-            probs[..., 0] if one else probs.max(axis=2), np.asarray((truth == 1) if one else truth == labels)
-        )
+        truth = self._truth[rows]
+        hits = np.asarray((truth == 1) if one else truth == labels)
+        counts = count_probabilities(*self._counted(rows, probs[..., 0] if one else probs.max(axis=2), hits))
         self._probabilities = counts if self._probabilities is None else self._probabilities + counts
 
     def scores(self, name: str) -> ImageScores:
@@ -117,6 +127,7 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     cells: AnyArray | None = None,
     tiles: int = 0,
     seconds: float = math.nan,
+    ignore_label: int | None = None,
 ) -> ImageScores:
     """Score a finished map, of any origin.
 
@@ -147,6 +158,8 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
         Tiles that were computed.
     seconds : float
         Time of the prediction.
+    ignore_label : int, optional
+        Label of px of `truth` that do not count.
 
     Returns
     -------
@@ -170,11 +183,14 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     """
     prediction, truth = array_of(prediction, "prediction"), array_of(truth, "truth")
     threshold = real_number("threshold", threshold, "Use 0.5, for example.")
-    scorer = scored_map(prediction, truth, whole_number("classes", classes), threshold, _both(borders))
+    ignored = None if ignore_label is None else np.asarray(truth == ignore_label)
+    truth = truth if ignored is None else np.where(ignored, truth.dtype.type(0), truth)
+    classes = whole_number("classes", classes)
+    scorer = scored_map(prediction, truth, classes, threshold, _both(borders), ignored)
     if cells is not None:
         cells = _true_cells(cells, truth.shape)
     scores = replace(scorer.scores(name), tiles=whole_number("tiles", tiles, 0), seconds=seconds)
-    return ShapeScorer(boundary_px, cell_px).scored(scores, truth, scorer.labels, cells)
+    return ShapeScorer(boundary_px, cell_px).scored(scores, truth, scorer.labels, cells, ignored)
 
 
 def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list[int]]:
@@ -204,12 +220,13 @@ def scored_map(
     classes: int,
     threshold: float,
     borders: tuple[Sequence[int], Sequence[int]],
+    ignored: AnyArray | None = None,
 ) -> MapScorer:
     """Score all rows of a map; see `score_map`."""
     _check(prediction, truth)
     labelled = prediction.dtype.kind != "f"
     values = prediction if labelled or prediction.ndim == 3 else prediction[..., np.newaxis]
-    scorer = MapScorer(truth, classes if labelled else values.shape[2], threshold, borders)
+    scorer = MapScorer(truth, classes if labelled else values.shape[2], threshold, borders, ignored)
     for start in range(0, truth.shape[0], _ROWS_AT_ONCE):
         rows = slice(start, min(start + _ROWS_AT_ONCE, truth.shape[0]))
         if labelled:
@@ -258,26 +275,35 @@ class ShapeScorer:
     cell_px: int | None = None  # smaller areas are not counted as cells; None for a share of a typical one
 
     def scored(
-        self, scores: ImageScores, truth: AnyArray, labels: AnyArray, cells: AnyArray | None = None
+        self,
+        scores: ImageScores,
+        truth: AnyArray,
+        labels: AnyArray,
+        cells: AnyArray | None = None,
+        ignored: AnyArray | None = None,
     ) -> ImageScores:
-        """Add outlines and cells to the scores of an image."""
+        """Add outlines and cells to the scores of an image; px that do not count are `ignored`."""
         if truth.size > _MOST_PX:
             _log.warning("%s: too large for scores of outlines and cells", shown(scores.name))
             return scores
         parts = [
-            self._of_class(truth == label, labels == label, cells)
+            self._of_class(truth == label, labels == label, cells, ignored)
             for label in range(1, max(len(scores.counts), 2))
         ]
         boundary, distances, instances = zip(*parts, strict=True)
         return replace(scores, boundary=boundary, distances=distances, instances=instances)
 
     def _of_class(
-        self, truth: AnyArray, found: AnyArray, cells: AnyArray | None
+        self, truth: AnyArray, found: AnyArray, cells: AnyArray | None, ignored: AnyArray | None
     ) -> tuple[BoundaryCounts, float, InstanceCounts]:
         tolerance = default_tolerance(truth.shape) if self.boundary_px is None else self.boundary_px
+        found_cells = components(found)
+        if ignored is not None:
+            found_cells = _counted_cells(found_cells, ignored)
+            truth, found = truth & ~ignored, found & ~ignored
         outlines = outline_distances(truth, found)
         true_cells = components(truth) if cells is None else np.where(truth, cells, 0)
-        return outlines.within(tolerance), hausdorff95(outlines), self._matched(true_cells, components(found))
+        return outlines.within(tolerance), hausdorff95(outlines), self._matched(true_cells, found_cells)
 
     def _matched(self, truth: AnyArray, found: AnyArray) -> InstanceCounts:
         least = self.cell_px
@@ -285,3 +311,11 @@ class ShapeScorer:
             least = max(1, math.ceil(typical_px(truth) / _SPECK)) if truth.any() else _SPECK_PX
         (truth, small_true), (found, small) = without_small(truth, least), without_small(found, least)
         return replace(match_instances(truth, found), small_true=small_true, small_predicted=small)
+
+
+def _counted_cells(cells: AnyArray, ignored: AnyArray) -> AnyArray:
+    """Leave out cells of which more than half of the px do not count, and those px of the others."""
+    px = np.bincount(cells.ravel())
+    out = 2 * np.bincount(cells[ignored].ravel(), minlength=px.size) > px
+    out[0] = False
+    return np.where(out[cells] | ignored, 0, cells)

@@ -6,11 +6,21 @@ before memory is allocated for it. A file that can be read in two ways is an err
 
 from tiledseg.io.file import MAX_PIXELS, state_of
 from tiledseg.io.find import SUFFIXES, find_images, stem_of
+from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
+from tiledseg.io.outlines import (
+    OUTLINE_SUFFIXES,
+    Outline,
+    OutlineMask,
+    coco_images,
+    is_outlines,
+    painted,
+    read_outlines,
+)
 from tiledseg.io.partial import check_identity
 from tiledseg.io.png import PngRows
-from tiledseg.io.read import image_shape, read_image, read_mask, read_pixel_size, read_probs
+from tiledseg.io.read import image_shape, mask_values, read_image, read_mask, read_pixel_size, read_probs
 from tiledseg.io.remote import as_path
 from tiledseg.io.sink import ImageSink, create_image
 from tiledseg.io.source import CachedBlocks, ImageSource
@@ -18,25 +28,40 @@ from tiledseg.io.write import write_image, write_mask, write_probs
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 
 __all__ = [
+    "IGNORED",
     "MAX_PIXELS",
     "MAX_REGION_PIXELS",
+    "OF_ARRAYS",
+    "OF_EXPORT",
+    "OF_PAIRS",
+    "OUTLINE_SUFFIXES",
     "SUFFIXES",
     "CachedBlocks",
     "ImageSink",
     "ImageSource",
+    "Mask",
+    "MaskRules",
+    "Outline",
+    "OutlineMask",
     "PixelSize",
     "Placement",
     "PngRows",
     "as_path",
     "check_identity",
     "check_labels_writable",
+    "coco_images",
     "create_image",
     "find_images",
     "holds_labels",
     "image_shape",
+    "is_outlines",
+    "mask_of",
+    "mask_values",
     "open_image",
+    "painted",
     "read_image",
     "read_mask",
+    "read_outlines",
     "read_pixel_size",
     "read_probs",
     "state_of",

@@ -31,7 +31,7 @@ MARKS: tuple[str, ...] = ("zarr.json", ".zarray", ".zgroup")
 Kind: TypeAlias = Literal["png", "jpeg", "bmp", "webp", "tiff"]
 Alpha: TypeAlias = Literal["refuse", "drop", "keep"]
 Palette: TypeAlias = Literal["refuse", "index", "colour"]
-Purpose: TypeAlias = Literal["image", "mask", "labels", "probs", "source"]
+Purpose: TypeAlias = Literal["image", "mask", "labels", "values", "probs", "source"]
 
 _MAGIC: dict[bytes, Kind] = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -147,8 +147,18 @@ class Request:
     alpha: Alpha = "refuse"  # for an alpha channel that is not opaque everywhere
     palette: Palette = "colour"  # for the px of a palette image: their index or their colour
     # mask: a threshold is applied later; labels: values stay as stored, so that lossy files are refused and
-    # values of few bits are not scaled; probs and source: any number of channels; source: any integers
+    # values of few bits are not scaled; values: as labels, but of a BMP the grey levels;
+    # probs and source: any number of channels; source: any integers
     purpose: Purpose = "image"
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether values stay as they are stored."""
+        return self.purpose in {"labels", "values"}
+
+
+class LossyError(FileError):
+    """A file whose values a lossy codec has changed cannot hold labels."""
 
 
 def sniff(file: Reader) -> Kind:

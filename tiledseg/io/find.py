@@ -16,7 +16,7 @@ from tiledseg.io.slides import SLIDE_SUFFIXES, dicom_series
 from tiledseg.io.zarr import is_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tiledseg._types import PathLike
 
@@ -34,7 +34,9 @@ def stem_of(path: PathLike) -> str:
     return unicodedata.normalize("NFC", name.stem[:-4] if is_ome else name.stem)
 
 
-def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = False) -> list[Path]:
+def find_images(
+    inputs: PathLike | Iterable[PathLike], *, recursive: bool = False, also: Sequence[str] = ()
+) -> list[Path]:
     """List the images of paths and folders.
 
     A given file is listed whatever its suffix, and a zarr folder counts as a file. Of a folder, the files
@@ -50,6 +52,8 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
         Files and folders.
     recursive : bool
         Whether to look into folders within folders.
+    also : sequence of str
+        Suffixes of other files that are listed, too, in lower case.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
     found: dict[str, Path] = {}
     visited: set[tuple[int, int]] = set()
     for text in given:
-        for path in _images_of(as_path(text), visited, recursive=recursive):
+        for path in _images_of(as_path(text), visited, (*SUFFIXES, *also), recursive=recursive):
             found.setdefault(os.path.realpath(path), path)
     if not found:
         got = ", ".join(named(path) for path in given) or "no path"
@@ -75,7 +79,9 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, recursive: bool = Fals
     return list(found.values())
 
 
-def _images_of(path: Path, visited: set[tuple[int, int]], *, recursive: bool) -> Iterator[Path]:
+def _images_of(
+    path: Path, visited: set[tuple[int, int]], suffixes: Sequence[str], *, recursive: bool
+) -> Iterator[Path]:
     alone = is_remote(str(path)) or is_zarr(str(path))
     entries = None if alone else _entries(path, visited)
     if entries is None:
@@ -87,8 +93,8 @@ def _images_of(path: Path, visited: set[tuple[int, int]], *, recursive: bool) ->
             yield entry
         elif os.path.isdir(entry):  # noqa: PTH112  unlike Path.is_dir, False for a loop of links
             if recursive:
-                yield from _images_of(entry, visited, recursive=True)
-        elif entry.suffix.lower() in SUFFIXES and _is_new(entry, series):
+                yield from _images_of(entry, visited, suffixes, recursive=True)
+        elif entry.suffix.lower() in suffixes and _is_new(entry, series):
             yield entry
 
 

@@ -12,8 +12,17 @@ import numpy as np
 import simplejpeg
 from PIL import BmpImagePlugin, JpegImagePlugin, WebPImagePlugin
 
+from tiledseg._validate import invalid
 from tiledseg.io.bmp import bit_fields
-from tiledseg.io.file import check_one_page, check_opaque, exif_orientation, is_turned, rgb_of_cmyk, upright
+from tiledseg.io.file import (
+    LossyError,
+    check_one_page,
+    check_opaque,
+    exif_orientation,
+    is_turned,
+    rgb_of_cmyk,
+    upright,
+)
 from tiledseg.io.metadata import pixel_size_of_density
 
 if TYPE_CHECKING:
@@ -99,9 +108,10 @@ def _check_request(file: Reader, header: _Header, request: Request) -> None:
     file.check_size(header.height, header.width, request.max_pixels)
     check_one_page(file, request, f"a {_SHOWN[header.kind]}")
     lossy = header.kind == "jpeg" or (header.kind == "webp" and file.take(12, 4) != b"VP8L")
-    if request.purpose == "labels" and lossy:
+    if request.is_stored and lossy:
         fix = "Export the labels as PNG or TIFF, or pass a threshold."
-        raise file.bad("be lossless to hold labels", f"a {_SHOWN[header.kind]}", fix)
+        got = f"a {_SHOWN[header.kind]}"
+        raise invalid(LossyError, file.name, must="be lossless to hold labels", got=got, fix=fix)
     if request.palette == "refuse" and _is_ambiguous(header, request):
         fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
         raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
@@ -174,7 +184,7 @@ def _decoded_png(file: Reader, header: _Header, request: Request) -> AnyArray:
     pixels = _decoded(file, _png_payload(file, indices=indices), cv2.IMREAD_UNCHANGED if plane else flags)
     if plane:
         pixels = _without_alpha(file, pixels, request, grey=grey)
-    stored = indices or (header.channels == 1 and header.palette is None and request.purpose == "labels")
+    stored = indices or (header.channels == 1 and header.palette is None and request.is_stored)
     if header.bits < 8 and stored:
         pixels //= 255 // (2**header.bits - 1)  # OpenCV has scaled them to 0 to 255
     return pixels

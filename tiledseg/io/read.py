@@ -1,15 +1,18 @@
-"""read_image, read_mask, read_probs: whole files to arrays."""
+"""read_image, read_mask and read_probs: whole files to arrays."""
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import TYPE_CHECKING, Any, TypeGuard
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 
 from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io.file import MAX_PIXELS, Request, check_max_pixels, check_page, opened, sniff
+from tiledseg.io.file import MAX_PIXELS, LossyError, Request, check_max_pixels, check_page, opened, sniff
+from tiledseg.io.masks import OF_READ_MASK, MaskRules, mask_of
 from tiledseg.io.ome_files import ome_files
 from tiledseg.io.open import is_npy, open_image
 from tiledseg.io.raster import raster_pixel_size, raster_shape, read_raster
@@ -24,9 +27,11 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.io.file import Alpha, Palette
+    from tiledseg.io.masks import Threshold
     from tiledseg.io.metadata import PixelSize
 
-_LARGEST = 255
+_log = logging.getLogger("tiledseg")
+_LARGEST, _MOST_16 = 255, 65536
 
 
 def read_image(  # noqa: PLR0913  what a file can hold several of
@@ -91,38 +96,49 @@ def read_image(  # noqa: PLR0913  what a file can hold several of
     image_shape : Read the shape alone.
     """
     one_of("alpha", alpha, ("refuse", "drop", "keep"))
-    if level == 0 and channels is None and at is None:
-        return _pixels(path, Request(page, max_pixels, alpha))
-    check_max_pixels(max_pixels)
-    options: dict[str, Any] = {"level": level, "channels": channels, "at": at, "page": page}
-    with open_image(path, max_pixels=max_pixels, alpha=alpha, **options) as image:
-        return np.asarray(image)
+    request = Request(page, max_pixels, alpha)
+    return positions_read(path, request, level=level, channels=channels, at=at)
 
 
-def read_mask(
+def read_mask(  # noqa: PLR0913  what a file can hold several of
     path: PathLike,
-    threshold: float | None = 128,
+    threshold: Threshold = "auto",
     *,
+    ignore_label: int | None = None,
+    level: int = 0,
+    channels: int | Sequence[int] | None = None,
+    at: Mapping[str, int] | None = None,
     page: int | str | None = None,
     max_pixels: int = MAX_PIXELS,
     alpha: Alpha = "refuse",
     palette: Palette = "refuse",
-) -> npt.NDArray[np.uint8]:
+) -> AnyArray:
     """Read labels from any file that `read_image` reads; nothing is interpolated.
 
-    The rules of `read_image` apply, and these.
+    The rules of `read_image` apply, and these. By default the values decide: 0 and one of 1, 255 or 65535
+    are background and foreground; more than 20 values that can only be numbers of cells are foreground,
+    each of them; values of a lossy file that are nearly black and white are cut in the middle. What else
+    the values are is an error that names `threshold`.
 
     Parameters
     ----------
     path : str or PathLike
         A regular file: grey, or colour with three equal channels.
-    threshold : float or None
-        Stored values at or above it are foreground. None: the stored integers are the labels; a JPEG, which
-        changes values, is then refused.
+    threshold : float, "auto" or None
+        Stored values at or above it are foreground. None: the stored integers are labels of classes or
+        numbers of cells; a JPEG, which changes values, is then refused.
+    ignore_label : int, optional
+        Value of px that do not count; they are read as 255.
+    level : int
+        As for `read_image`.
+    channels : int or sequence of int, optional
+        As for `read_image`.
+    at : mapping, optional
+        As for `read_image`.
     page : int or str, optional
-        Which page of a TIFF to read, from 0; needed where there are several.
+        As for `read_image`.
     max_pixels : int
-        Limit on the height times width that the file declares, in px.
+        As for `read_image`.
     alpha : {'refuse', 'drop'}
         An alpha channel that is not opaque everywhere is an error, or is ignored.
     palette : {'refuse', 'index', 'colour'}
@@ -132,27 +148,64 @@ def read_mask(
     Returns
     -------
     ndarray
-        (H, W) uint8: 0 and 1, or, without a threshold, labels from 0 to 255.
+        (H, W) uint8: 0 and 1, or, with ``threshold=None``, the stored values, in a larger integer dtype
+        where one is above 255.
 
     Raises
     ------
     FileError
         If the file cannot be read or is not grey, or its values do not suit the threshold: all values other
         than 0 are below it (a mask of 0 and 1 with a threshold of 128 would be empty), or the values have 16
-        bits and the threshold is for 8 bits.
+        bits and the threshold is for 8 bits, or they could mean several things.
     SettingError
         If an option has an invalid value.
+
+    Examples
+    --------
+    >>> from tiledseg.io import write_mask
+    >>> path = getfixture("tmp_path") / "mask.png"
+    >>> write_mask(path, np.array([[0, 1], [1, 0]], np.uint8), foreground=255)
+    >>> read_mask(path).tolist()
+    [[0, 1], [1, 0]]
     """
+    _check_threshold(threshold)
+    rules = MaskRules(threshold, ignore_label=ignore_label, advice=OF_READ_MASK)
+    where: dict[str, Any] = {"level": level, "channels": channels, "at": at}
+    values, lossy = mask_values(
+        path, threshold, page=page, max_pixels=max_pixels, alpha=alpha, palette=palette, **where
+    )
+    if threshold is None and ignore_label is None and int(np.max(values, initial=0)) > _LARGEST:
+        rules = replace(rules, parts="instances")
+        cells = mask_of(values, named(path), rules).cells
+        return np.asarray(cells, np.uint16 if int(np.max(values)) < _MOST_16 else np.int32)
+    mask = mask_of(values, named(path), rules, lossy=lossy)
+    _log.debug("%s: %s", named(path), mask.found)
+    return mask.labels
+
+
+def mask_values(
+    path: PathLike,
+    threshold: Threshold,
+    *,
+    page: int | str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    alpha: Alpha = "refuse",
+    palette: Palette = "refuse",
+    **where: Any,  # noqa: ANN401  level, channels, at
+) -> tuple[AnyArray, bool]:
+    """Read the values that a mask's file stores, and say whether a lossy codec changed them."""
     one_of("alpha", alpha, ("refuse", "drop"))
     one_of("palette", palette, ("refuse", "index", "colour"))
-    _check_threshold(threshold)
-    request = Request(page, max_pixels, alpha, palette, "labels" if threshold is None else "mask")
-    values = _one_plane(named(path), _pixels(path, request))
-    return (
-        _as_labels(named(path), values)
-        if threshold is None
-        else _apply_threshold(named(path), values, threshold)
-    )
+    purpose: Literal["mask", "labels", "values"] = "mask"
+    if threshold is None or isinstance(threshold, str):
+        purpose = "labels" if threshold is None else "values"
+    request = Request(page, max_pixels, alpha, palette, purpose)
+    try:
+        return positions_read(path, request, **where), False
+    except LossyError:
+        if purpose == "labels":
+            raise
+        return positions_read(path, replace(request, purpose="mask"), **where), True
 
 
 def read_probs(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> FloatArray:
@@ -207,6 +260,23 @@ def read_pixel_size(path: PathLike, *, page: int | str | None = None) -> PixelSi
         return image.pixel_size
 
 
+def positions_read(
+    path: PathLike,
+    request: Request,
+    *,
+    level: int = 0,
+    channels: int | Sequence[int] | None = None,
+    at: Mapping[str, int] | None = None,
+) -> AnyArray:
+    """Read the px of a level, channels and a plane."""
+    if level == 0 and channels is None and not at:
+        return _pixels(path, request)
+    check_max_pixels(request.max_pixels)
+    options: dict[str, Any] = {"level": level, "channels": channels, "at": at, "page": request.page}
+    with open_image(path, max_pixels=request.max_pixels, alpha=request.alpha, **options) as image:
+        return np.asarray(image)
+
+
 def _pixels(path: PathLike, request: Request) -> AnyArray:
     """Read a file as the request says."""
     check_max_pixels(request.max_pixels)
@@ -235,68 +305,18 @@ def _array_pixels(path: PathLike, request: Request) -> AnyArray:
         fix = "Read it with read_image."
         raise invalid(FileError, named(path), must="hold real numbers", got=str(pixels.dtype), fix=fix)
     if pixels.dtype.kind == "b":
-        pixels = pixels * np.uint8(1 if request.purpose == "labels" else 255)
+        pixels = pixels * np.uint8(1 if request.is_stored else 255)
     return np.ascontiguousarray(pixels, np.float32) if request.purpose == "probs" else pixels
 
 
 def _check_threshold(threshold: object) -> None:
-    if threshold is None:
+    if threshold is None or (isinstance(threshold, str) and threshold == "auto"):
         return
     if not _is_number(threshold) or not 0 < threshold < math.inf:
-        fix = "Pass 128 for 8-bit masks, 1 for every value other than 0, or None for labels."
-        raise invalid(SettingError, "threshold", must="be a number above 0, or None", got=threshold, fix=fix)
+        fix = 'Pass 128 for 8-bit masks, 1 for every value other than 0, None for labels, or "auto".'
+        must = 'be a number above 0, None or "auto"'
+        raise invalid(SettingError, "threshold", must=must, got=threshold, fix=fix)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-
-
-def _one_plane(name: str, values: AnyArray) -> AnyArray:
-    if values.ndim == 2:
-        return values
-    if (values != values[..., :1]).any():
-        fix = "Convert it to one grey channel that holds the labels."
-        raise invalid(
-            FileError,
-            name,
-            must="be grey to be a mask",
-            got=f"{values.shape[2]} channels that differ",
-            fix=fix,
-        )
-    return values[..., 0]
-
-
-def _as_labels(name: str, values: AnyArray) -> npt.NDArray[np.uint8]:
-    if values.dtype.kind == "f":
-        fix = "Convert the labels to integers, or pass a threshold."
-        raise invalid(FileError, name, must="hold integers to be labels", got=str(values.dtype), fix=fix)
-    lowest, highest = int(values.min()), int(values.max())
-    if lowest < 0 or highest > _LARGEST:
-        got, fix = f"labels from {lowest} to {highest}", "Renumber them, or pass a threshold."
-        raise invalid(FileError, name, must=f"hold labels from 0 to {_LARGEST}", got=got, fix=fix)
-    return np.ascontiguousarray(values, np.uint8)
-
-
-def _apply_threshold(name: str, values: AnyArray, threshold: float) -> npt.NDArray[np.uint8]:
-    highest = values.max()
-    if np.isnan(highest):
-        raise invalid(FileError, name, must="be finite", got="NaN", fix="Export the mask again.")
-    if 0 < highest < threshold:
-        fix = (
-            "If every value other than 0 is foreground, pass threshold=1; if they are labels, pass "
-            "threshold=None; if they are grey values, pass a lower threshold."
-        )
-        must = f"have values of at least threshold={threshold}, or only 0"
-        raise invalid(FileError, name, must=must, got=f"a largest value of {highest}", fix=fix)
-    if values.dtype == np.uint16 and highest > _LARGEST and 1 < threshold <= _LARGEST:
-        _check_scale(name, values, threshold)
-    return (values >= threshold).astype(np.uint8)
-
-
-def _check_scale(name: str, values: AnyArray, threshold: float) -> None:
-    """Refuse a threshold for 8 bits on values of 16 bits, unless there are only two values."""
-    highest = values.max()
-    if ((values != 0) & (values != highest)).any():
-        fix = "Pass threshold=32768, the middle of 16 bits, 1 for all values but 0, or None for labels."
-        must = f"have 8-bit values for threshold={threshold}"
-        raise invalid(FileError, name, must=must, got=f"16-bit values up to {highest}", fix=fix)

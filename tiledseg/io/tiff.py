@@ -143,7 +143,7 @@ class _Image:
         if len(forms) > 1 or (len(planes) > 1 and colours[0].channels > 1):
             raise file.damaged("channels of different shapes")
         total = colours[0].channels * len(planes)
-        if request.purpose in {"mask", "labels"} and total not in {1, 3}:
+        if (request.is_stored or request.purpose == "mask") and total not in {1, 3}:
             fix = "Export the channel that holds the labels."
             raise file.bad("have 1 or 3 channels to be a mask", f"{total} channels", fix)
         channels = self._selection.channels_of(file, total)

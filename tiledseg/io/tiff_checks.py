@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._validate import invalid
+from tiledseg.io.file import LossyError
 from tiledseg.io.metadata import is_ome, ome_pixels
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ _RATIOS = {1: 1, 5: 4096, 8: 1032, 32946: 1032, 32773: 64}  # highest ratio of n
 _OTHER_RATIO = 2**20
 _WITHOUT_CODECS = {1, 8, 32946, 32773, 34925}  # none, deflate, PackBits, LZMA: tifffile decodes them itself
 _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
-_KINDS = {"image": "biuf", "source": "biuf", "mask": "biuf", "labels": "biuf", "probs": "f"}
+_KINDS = {"image": "biuf", "source": "biuf", "mask": "biuf", "labels": "biuf", "values": "biuf", "probs": "f"}
 _MOST_BYTES = 2**33  # of an image that is read whole, unless `max_pixels` allows more
 _LARGEST_TILE = 8192
 
@@ -228,9 +230,10 @@ def _check_codec(file: Reader, page: tifffile.TiffPage, request: Request) -> Non
     if needed and find_spec("imagecodecs") is None:
         fix = 'Install it with `pip install "tiledseg[codecs]"`, or export the file uncompressed.'
         raise file.bad("be readable without imagecodecs", f"compression {name}", fix)
-    if request.purpose == "labels" and page.compression not in _LOSSLESS:
+    if request.is_stored and page.compression not in _LOSSLESS:
         fix = "Export the labels with deflate, LZW or no compression."
-        raise file.bad("be lossless to hold labels", f"compression {name}", fix)
+        must = "be lossless to hold labels"
+        raise invalid(LossyError, file.name, must=must, got=f"compression {name}", fix=fix)
 
 
 def _check_dtype(file: Reader, page: tifffile.TiffPage, request: Request) -> None:

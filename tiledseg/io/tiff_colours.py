@@ -152,7 +152,7 @@ def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colou
     model: Any = models.get(kind, "cmyk" if kind == _SEPARATED and colours == _INKS else "plain")
     bits = _BYTE if np.ndim(page.bitspersample) else page.bitspersample
     indices = kind == _PALETTE and palette is None
-    spread = request.purpose != "labels" and not indices
+    spread = not request.is_stored and not indices
     return Colours(file, request, model, colours, alpha, bits, spread, palette)
 
 

@@ -81,7 +81,7 @@ def write_mask(
     path : str or PathLike
         The target, ending in ``.png``, ``.tif`` or ``.tiff``; never JPEG, which changes values.
     labels : array_like
-        (H, W) bool or integers from 0 to 255.
+        (H, W) bool or integers from 0 to 65535; 16 bits are stored where one is above 255.
     foreground : int or None
         For masks of 0 and 1: the value from 1 to 255 that is stored for 1. With 255, other programs show the
         mask, and ``read_mask(path)`` reads it. None: the labels are stored unchanged;
@@ -107,14 +107,14 @@ def write_mask(
         raise invalid(ArrayError, "labels", must="be bool or integers of shape (H, W)", got=got, fix=fix)
     if foreground is not None:
         whole_number("foreground", foreground, 1, 255, "Pass 255, or None to store labels unchanged.")
-    most = 255 if foreground is None else 1
+    most = 65535 if foreground is None else 1
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > most:
         fix = "Pass foreground=None to store labels as they are." if foreground else "Renumber the labels."
         must = f"be from 0 to {most} with foreground={foreground}"
         raise invalid(ArrayError, "labels", must=must, got=f"{lowest} to {highest}", fix=fix)
-    stored = values.astype(np.uint8)
-    _write(path, stored if foreground is None else stored * np.uint8(foreground), pixel_size, placement)
+    stored: AnyArray = values.astype(np.uint8 if highest <= 255 else np.uint16)
+    _write(path, stored if foreground is None else np.uint8(foreground) * stored, pixel_size, placement)
 
 
 def write_probs(

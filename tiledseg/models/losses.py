@@ -68,7 +68,7 @@ class SegmentationLoss(keras.losses.Loss):
         Parameters
         ----------
         y_true : tensor
-            (N, h, w, K) in [0, 1].
+            (N, h, w, K) in [0, 1]; -1 in all channels of a px that does not count.
         y_pred : tensor
             Probabilities (N, h, w, K).
 
@@ -83,7 +83,11 @@ class SegmentationLoss(keras.losses.Loss):
             If the two differ in shape.
         """
         _check_shapes(y_true, y_pred)
-        return _LOSSES[self.settings.name](self, y_true, y_pred)
+        counts = keras.ops.cast(y_true[..., :1] >= 0, y_pred.dtype)
+        share = keras.ops.mean(counts, axis=(1, 2, 3))
+        terms = _Terms(self.settings, self.class_weights, keras.ops.maximum(share, _TINY))
+        # where a px does not count, truth and prediction are both 0 in all channels
+        return _LOSSES[self.settings.name](terms, y_true * counts, y_pred * counts)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild the loss.
@@ -95,6 +99,15 @@ class SegmentationLoss(keras.losses.Loss):
         """
         config: dict[str, Any] = super().get_config()
         return config | {"settings": self.settings.model_dump(), "class_weights": self.class_weights}
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a loss is computed with besides truth and prediction."""
+
+    settings: Any  # of the loss
+    class_weights: tuple[float, ...] | None
+    share: Any  # of the px of each sample that count, (N,)
 
 
 def build_loss(
@@ -167,10 +180,10 @@ def _check_shapes(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
         )
 
 
-def _over_px(loss: SegmentationLoss, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401
+def _over_px(loss: _Terms, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401
     """Average (N, h, w, K) over px and classes, weighted by the class of each px in the truth `y`: (N,)."""
     of_class = 1.0 if loss.class_weights is None else _px_weights(y, loss.class_weights)
-    return keras.ops.mean(of_class * weights * values, axis=(1, 2, 3))
+    return keras.ops.mean(of_class * weights * values, axis=(1, 2, 3)) / loss.share
 
 
 def _px_weights(y: Any, weights: tuple[float, ...]) -> Any:  # noqa: ANN401
@@ -180,7 +193,7 @@ def _px_weights(y: Any, weights: tuple[float, ...]) -> Any:  # noqa: ANN401
     return keras.ops.sum(y * keras.ops.convert_to_tensor(weights, y.dtype), axis=-1, keepdims=True)
 
 
-def _over_classes(loss: SegmentationLoss, values: Any) -> Any:  # noqa: ANN401
+def _over_classes(loss: _Terms, values: Any) -> Any:  # noqa: ANN401
     """Average (N, K) over classes, weighted if there are several: (N,)."""
     if loss.class_weights is None or values.shape[-1] == 1:
         return keras.ops.mean(values, axis=-1)
@@ -225,11 +238,11 @@ def _tversky_index(counts: _SoftCounts, alpha: float, beta: float) -> Any:  # no
     return (counts.tp + half) / (counts.tp + wrong + half)
 
 
-def _bce(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _bce(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return _over_px(loss, keras.ops.binary_crossentropy(y, p), y)
 
 
-def _focal(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _focal(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     """Weight the cross-entropy of each px and class by its error."""
     gamma, alpha = loss.settings.gamma, loss.settings.alpha
     wrong = keras.ops.maximum(y + p - 2 * y * p, _TINY)  # 1 - p or p
@@ -237,35 +250,36 @@ def _focal(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
     return _over_px(loss, values if alpha is None else values * (alpha * y + (1 - alpha) * (1 - y)), y)
 
 
-def _dice(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _dice(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return 1 - _over_classes(loss, _dice_index(_soft_counts(y, p)))
 
 
-def _iou(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _iou(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return 1 - _over_classes(loss, _iou_index(_soft_counts(y, p)))
 
 
-def _bce_dice(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _bce_dice(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return (_bce(loss, y, p) + _dice(loss, y, p)) / 2
 
 
-def _bce_iou(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _bce_iou(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return (_bce(loss, y, p) + _iou(loss, y, p)) / 2
 
 
-def _tversky(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _tversky(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     settings = loss.settings
     return 1 - _over_classes(loss, _tversky_index(_soft_counts(y, p), settings.alpha, settings.beta))
 
 
-def _focal_tversky(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _focal_tversky(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     settings = loss.settings
     index = _tversky_index(_soft_counts(y, p), settings.alpha, settings.beta)
     return _over_classes(loss, keras.ops.power(keras.ops.maximum(1 - index, _TINY), 1 / settings.gamma))
 
 
-def _basnet(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
-    return (_bce(loss, y, p) + 1 - _over_classes(loss, _ssim(y, p)) + _iou(loss, y, p)) / 3
+def _basnet(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+    structure = (1 - _over_classes(loss, _ssim(y, p))) / loss.share
+    return (_bce(loss, y, p) + structure + _iou(loss, y, p)) / 3
 
 
 def _ssim(y: Any, p: Any) -> Any:  # noqa: ANN401
@@ -288,7 +302,7 @@ def _blurred(maps: Any) -> Any:  # noqa: ANN401
     return keras.ops.depthwise_conv(along_y, window[None, :, :, None], padding="same")
 
 
-def _boundary(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _boundary(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     weight = loss.settings.weight
     outline = 1 - _over_classes(loss, _outline_f1(y, p, loss.settings.width))
     return (1 - weight) * _bce_dice(loss, y, p) + weight * outline
@@ -316,7 +330,7 @@ def _dilated(maps: Any, px: int) -> Any:  # noqa: ANN401
     return keras.ops.max_pool(maps, 2 * px + 1, strides=1, padding="same")
 
 
-def _bootstrap(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _bootstrap(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     """Mix the labels with the network's own probabilities (Reed et al., arXiv 1412.6596, soft)."""
     trust = loss.settings.trust
     mixed = trust * y + (1 - trust) * p
@@ -325,7 +339,7 @@ def _bootstrap(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
     return (entropy + 1 - _over_classes(loss, _dice_index(counts))) / 2
 
 
-def _missing_labels(loss: SegmentationLoss, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _missing_labels(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     settings = loss.settings
     weights = _doubt_weights(y, p, settings.certain, settings.weight)
     index = _tversky_index(_soft_counts(y, p, weights), settings.alpha, settings.beta)
@@ -341,7 +355,7 @@ def _doubt_weights(y: Any, p: Any, certain: float, weight: float) -> Any:  # noq
     return keras.ops.stop_gradient(1 - (1 - weight) * doubtful)
 
 
-_LOSSES: dict[str, Callable[[SegmentationLoss, Any, Any], Any]] = {
+_LOSSES: dict[str, Callable[[_Terms, Any, Any], Any]] = {
     "bce": _bce,
     "dice": _dice,
     "iou": _iou,

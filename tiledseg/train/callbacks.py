@@ -235,14 +235,15 @@ class PooledScore(keras.metrics.Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # noqa: ANN401, ARG002
         """Add a batch of truth and probabilities, both (N, h, w, K)."""
-        truth = keras.ops.cast(y_true, "float32")
+        counts = keras.ops.cast(y_true >= 0, "float32")  # -1 where a px does not count
+        truth = keras.ops.cast(y_true, "float32") * counts
         if self._classes == 1:
             found = keras.ops.cast(y_pred >= self._threshold, "float32")
         else:
             found = keras.ops.one_hot(keras.ops.argmax(y_pred, axis=-1), self._classes)
         parts = (truth * found, (1 - truth) * found, truth * (1 - found), (1 - truth) * (1 - found))
         for count, part in zip(self._counts, parts, strict=True):
-            count.assign_add(keras.ops.sum(part, axis=(0, 1, 2)))
+            count.assign_add(keras.ops.sum(part * counts, axis=(0, 1, 2)))
 
     def result(self) -> Any:  # noqa: ANN401
         """Return the score of all batches since the last reset."""

@@ -1,0 +1,280 @@
+"""One reading of masks: what values mean, px that do not count, numbered cells."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import tiledseg as ts
+from tiledseg._backend import keras
+from tiledseg.cli import main
+from tiledseg.config import DataConfig, PreprocessingConfig, TileSetConfig
+from tiledseg.data import (
+    CropSampler,
+    Manifest,
+    Pair,
+    describe,
+    find_pairs,
+    load_pair,
+    pairs_of,
+    prepare_pairs,
+    statistics_of,
+    write_manifest,
+    write_tiles,
+)
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.evaluate import score_map
+from tiledseg.io import read_mask, write_image
+from tiledseg.models import build_loss
+from tiledseg.train.callbacks import PooledScore
+
+rng = np.random.default_rng(0)
+THREE = np.zeros((60, 60), np.uint8)  # three cells that touch
+THREE[10:30, 10:30], THREE[10:30, 30:50], THREE[30:40, 10:50] = 1, 2, 3
+CELLS = np.zeros((40, 60), np.int32)
+for number, (y, x) in enumerate(np.ndindex(10, 15), 1):
+    CELLS[4 * y : 4 * y + 3, 4 * x : 4 * x + 3] = number
+
+
+def file(folder, values, name="a.tif", **options):
+    folder.mkdir(exist_ok=True)
+    grey = {} if values.ndim == 3 else {"photometric": "minisblack"}  # which a boolean mask is not by itself
+    tifffile.imwrite(folder / name, values, **grey | options)
+    return folder / name
+
+
+def pair_of(folder, values, **options):
+    """Pair an image of noise with a mask's file."""
+    shape = values.shape[:2]
+    write_image(folder / "images" / "a.png", rng.integers(0, 256, (*shape, 3), np.uint8))
+    file(folder / "masks", values)
+    (pair,) = find_pairs(folder / "images", folder / "masks", **options)
+    return pair
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i1", "i2", "i4", "i8", "f4", "f8", "?"])
+def test_two_values_are_background_and_foreground_in_every_dtype(dtype, tmp_path):
+    wanted = np.eye(9, dtype=np.uint8)
+    np.testing.assert_array_equal(read_mask(file(tmp_path, wanted.astype(dtype))), wanted)
+    np.testing.assert_array_equal(load_pair(Pair("a", wanted, wanted.astype(dtype)))[1], wanted)
+    if np.dtype(dtype).kind == "u":
+        white = np.iinfo(dtype).max if np.dtype(dtype).itemsize < 4 else 65535
+        painted = (wanted.astype(int) * white).astype(dtype)
+        np.testing.assert_array_equal(read_mask(file(tmp_path, painted)), wanted)
+
+
+@pytest.mark.parametrize("factor", [1, 20, 400])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
+def test_numbers_of_many_cells_are_all_foreground(dtype, factor, tmp_path):
+    if factor > 1 and dtype == np.uint8:
+        pytest.skip("the numbers need more bits")
+    pair = pair_of(tmp_path, (CELLS * factor).astype(dtype))
+    np.testing.assert_array_equal(load_pair(pair)[1], CELLS > 0)
+    np.testing.assert_array_equal(read_mask(pair.mask), CELLS > 0)
+    (record,) = describe([pair], tmp_path)
+    assert record.mask_found == "cell numbers (150 cells)"
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ([0, 1, 2], 'mask_threshold=1 .* mask_threshold=None .* mask_parts="instances"'),
+        ([0, 2], "the values 0, 2"),
+        ([0, 127, 255], "ignore_label=127"),
+        ([0, 128, 255], "mask_threshold=128 if dark"),
+        ([0, 1, 255], "ignore_label=255"),
+        ([0, -1, 1], "ignore_label=-1"),
+        ([0.0, 0.25, 0.75], "for example 0.5"),
+        ([0, 70000], "the values 0, 70000"),
+    ],
+)
+def test_values_that_could_mean_two_things_are_an_error_that_names_the_settings(values, advice, tmp_path):
+    dtype = np.float32 if isinstance(values[1], float) else np.int32
+    mask = np.array(values, dtype)[np.arange(64).reshape(8, 8) % len(values)]
+    pair = pair_of(tmp_path, mask)
+    with pytest.raises(FileError, match=advice):
+        load_pair(pair)
+    with pytest.raises(FileError, match=advice):
+        describe([pair], tmp_path)
+    with pytest.raises(FileError, match="Set threshold"):
+        read_mask(pair.mask)
+
+
+def test_grey_pictures_are_no_masks(tmp_path):
+    gradient = np.tile(np.arange(256, dtype=np.uint8).repeat(4), (64, 1))
+    disc = cv2.circle(np.zeros((80, 80), np.uint8), (40, 40), 25, 255, -1, cv2.LINE_AA)
+    noise = rng.integers(0, 256, (64, 64), np.uint8)
+    for picture in (gradient, disc, noise, cv2.GaussianBlur(disc, (0, 0), 5)):
+        with pytest.raises(FileError, match="threshold=128 if dark"):
+            read_mask(file(tmp_path, picture))
+    np.testing.assert_array_equal(read_mask(file(tmp_path, disc), 128), disc >= 128)
+
+
+def test_a_lossy_mask_is_cut_in_the_middle_if_it_is_nearly_black_and_white(tmp_path):
+    disc = cv2.circle(np.zeros((80, 80), np.uint8), (40, 40), 25, 255, -1)
+    cv2.imwrite(str(tmp_path / "disc.jpg"), disc)
+    np.testing.assert_array_equal(read_mask(tmp_path / "disc.jpg"), disc > 0)
+    cv2.imwrite(str(tmp_path / "cells.jpg"), CELLS.astype(np.uint8))
+    with pytest.raises(FileError, match="be nearly black and white"):
+        read_mask(tmp_path / "cells.jpg")
+
+
+def test_three_equal_channels_and_palettes_are_read_where_masks_are(tmp_path):
+    pair = pair_of(tmp_path, np.repeat(np.eye(32, dtype=np.uint8)[..., None] * 255, 3, axis=2))
+    np.testing.assert_array_equal(load_pair(pair)[1], np.eye(32))
+    voc = Image.fromarray(np.eye(32, dtype=np.uint8), mode="P")
+    voc.putpalette([0, 0, 0, 128, 0, 0] + [0] * 750)
+    voc.save(tmp_path / "voc.png")
+    with pytest.raises(FileError, match="palette='index'"):
+        load_pair(Pair("a", pair.image, tmp_path / "voc.png"))
+    image, labels = load_pair(Pair("a", pair.image, tmp_path / "voc.png", palette="index"))
+    np.testing.assert_array_equal(labels, np.eye(32))
+    (found,) = pairs_of(
+        DataConfig(images=str(tmp_path / "images"), masks=str(tmp_path / "masks"), palette="index")
+    )
+    assert found.palette == "index"
+    assert image.shape == (32, 32, 3)
+
+
+def test_labels_of_classes_are_read_where_the_network_has_them():
+    truth = rng.integers(0, 3, (40, 40)).astype(np.uint8)
+    image = np.zeros((40, 40, 3), np.float32)
+    np.put_along_axis(image, truth[..., None].astype(int), 1, axis=2)
+    assert ts.Evaluator().evaluate(lambda tiles: tiles, [(image, truth)]).summary()["dice"] == 1
+    (prepared,) = prepare_pairs([Pair("a", image, truth)], PreprocessingConfig(dtype="float32"), classes=3)
+    np.testing.assert_array_equal(prepared.mask, truth)
+    with pytest.raises(ArrayError, match=r"arguments of tiledseg\.data\.Pair"):
+        prepare_pairs([Pair("a", image, truth)], PreprocessingConfig(dtype="float32"))
+
+
+def test_one_label_image_is_a_truth_for_counting_cells(tmp_path):
+    pair = pair_of(tmp_path, THREE, mask_parts="instances")
+    probs = (THREE > 0).astype(np.float32)
+    np.testing.assert_array_equal(load_pair(pair)[1], THREE)
+    for truth in (pair, Pair("a", np.zeros((60, 60)), THREE, mask_parts="instances")):
+        scores = ts.Evaluator().score_maps([probs], [truth]).images[0]
+        assert scores.dice == 1
+        assert (scores.cells.true, scores.cells.predicted) == (3, 1)
+    whole = ts.Evaluator().score_maps([CELLS > 0], [Pair("a", np.zeros((40, 60)), CELLS)]).images[0]
+    assert (whole.cells.found, whole.average_precision, whole.panoptic_quality) == (150, 1, 1)
+
+
+def test_training_takes_label_images_as_foreground(tmp_path):
+    pair = pair_of(tmp_path, THREE, mask_parts="instances")
+    (prepared,) = prepare_pairs([pair], PreprocessingConfig())
+    np.testing.assert_array_equal(prepared.mask, THREE > 0)
+
+
+def test_ignored_px_count_neither_in_scores_nor_in_sampling():
+    truth = np.zeros((64, 64), np.uint8)
+    truth[10:40, 10:40], truth[:, 50:] = 1, 255
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[10:40, 10:40] = image[:, 55:] = 255  # wrong where px are ignored alone
+    pair = Pair("a", image, truth, ignore_label=255)
+    result = ts.Evaluator().evaluate(lambda tiles: tiles[..., :1] / 255, [pair])
+    counts = result.images[0].counts[0]
+    assert (counts.tp, counts.fp, counts.fn, counts.tn) == (900, 0, 0, 64 * 50 - 900)
+    assert result.images[0].cells.predicted == 1
+    assert result.images[0].probabilities.px.sum() == 64 * 50
+    assert result.images[0].boundary_f1 == 1
+    alone = score_map(image[..., 0] / np.float32(255), truth, ignore_label=255)
+    assert (alone.dice, alone.cells.predicted) == (1, 1)
+    (prepared,) = prepare_pairs([pair], PreprocessingConfig())
+    assert (prepared.counted, len(prepared.foreground)) == (64 * 50, 900)
+    masks = CropSampler([prepared], (32, 32), length=8, foreground_share=1).batch(0, range(8))[1]
+    assert set(np.unique(masks)) <= {-1, 0, 1}
+
+
+LOSSES = ["bce", "dice", "iou", "bce_dice", "bce_iou", "basnet", "focal", "tversky", "focal_tversky"]
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "boundary", "bootstrap", "missing_labels"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_ignored_px_have_no_part_in_any_loss(name, classes):
+    labels = rng.integers(0, max(2, classes), (2, 32, 32))
+    truth = (labels[..., None] == (np.arange(classes) if classes > 1 else 1)).astype(np.float32)
+    truth[:, :, 20:] = -1
+    probs = rng.uniform(0.05, 0.95, truth.shape).astype(np.float32)
+    other = probs.copy()
+    other[:, :, 20:] = 1 - other[:, :, 20:]
+    loss = build_loss(name)
+    assert float(loss(truth, probs)) == float(loss(truth, other))
+    if name in {"bce", "focal", "dice", "iou", "tversky"}:  # those that do not look at neighbours
+        np.testing.assert_allclose(
+            float(loss(truth, probs)), float(loss(truth[:, :, :20], probs[:, :, :20])), rtol=1e-4
+        )
+    empty = float(loss(np.full_like(truth, -1), probs))
+    assert np.isfinite(empty)
+
+
+def test_ignored_px_have_no_part_in_the_metrics_of_training():
+    truth = np.array([1, 0, -1, -1], np.float32).reshape(1, 2, 2, 1)
+    probs = np.array([0.9, 0.1, 0.9, 0.1], np.float32).reshape(1, 2, 2, 1)
+    for name in ("dice", "accuracy"):
+        metric = PooledScore(name)
+        metric.update_state(keras.ops.convert_to_tensor(truth), keras.ops.convert_to_tensor(probs))
+        assert float(metric.result()) == pytest.approx(1)
+
+
+def test_statistics_and_tile_sets_say_what_masks_are_and_keep_it(tmp_path):
+    truth = np.zeros((64, 64), np.uint8)
+    truth[10:40, 10:40], truth[:, 48:] = 1, 255
+    pair = pair_of(tmp_path, truth, mask_threshold=None, ignore_label=255)
+    records = describe([pair], tmp_path)
+    numbers = statistics_of(records)
+    assert numbers.total.ignored == 0.25
+    assert numbers.total.foreground == pytest.approx(900 / (64 * 48))
+    assert "masks: 1 of labels (0 to 1)\nignored: 25.00% of the px" in str(numbers)
+    write_manifest(tmp_path / "m.jsonl", records)
+    config = TileSetConfig(tile_size=32, output=str(tmp_path / "tiles"))
+    write_tiles(Manifest.read(tmp_path / "m.jsonl"), config)
+    tiles = Manifest.read(tmp_path / "tiles" / "manifest.jsonl").pairs()
+    assert sum(int((load_pair(one)[1] == 255).sum()) for one in tiles) == 64 * 16
+    assert sum(int((load_pair(one)[1] == 1).sum()) for one in tiles) == 900
+
+
+def test_tile_sets_of_cells_hold_their_numbers(tmp_path):
+    pair = pair_of(tmp_path, CELLS[:32, :32] * 20, mask_parts="instances")
+    write_manifest(tmp_path / "m.jsonl", describe([pair], tmp_path))
+    write_tiles(
+        Manifest.read(tmp_path / "m.jsonl"), TileSetConfig(tile_size=32, output=str(tmp_path / "tiles"))
+    )
+    (tile,) = Manifest.read(tmp_path / "tiles" / "manifest.jsonl").pairs()
+    np.testing.assert_array_equal(load_pair(tile)[1], CELLS[:32, :32] * 20)
+
+
+def test_commands_take_the_settings_that_their_errors_name(tmp_path, capsys):
+    pair_of(tmp_path, THREE)
+    data = ["--images", str(tmp_path / "images"), "--masks", str(tmp_path / "masks"), "--quiet"]
+    assert main(["stats", *data]) == 2
+    assert 'mask_parts="instances"' in capsys.readouterr().err
+    assert main(["stats", *data, "--mask-parts", "instances"]) == 0
+    assert "cell numbers (3 cells)" in capsys.readouterr().out
+    assert main(["stats", *data, "--mask-threshold", "1"]) == 0
+    export = ["export", str(tmp_path / "masks"), "--output"]
+    assert main([*export, str(tmp_path / "a"), "--quiet"]) == 1
+    assert main([*export, str(tmp_path / "b"), "--mask-threshold", "1", "--quiet"]) == 0
+    assert json.loads((tmp_path / "b" / "geojson" / "a.geojson").read_text())["features"]
+
+
+def test_images_of_any_channels_are_chosen_as_for_prediction(tmp_path):
+    stack = rng.integers(0, 4096, (2, 5, 32, 32)).astype(np.uint16)
+    (tmp_path / "i").mkdir()
+    tifffile.imwrite(tmp_path / "i" / "a.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
+    file(tmp_path / "m", np.eye(32, dtype=np.uint8))
+    config = DataConfig(images=str(tmp_path / "i"), masks=str(tmp_path / "m"), channels=(4, 1), at={"z": 1})
+    assert DataConfig.from_toml(config.to_toml()) == config
+    (pair,) = pairs_of(config)
+    image, _ = load_pair(pair)
+    np.testing.assert_array_equal(image, stack[1, [4, 1]].transpose(1, 2, 0))
+    records = describe([pair], tmp_path)
+    write_manifest(tmp_path / "m.jsonl", records)
+    (again,) = Manifest.read(tmp_path / "m.jsonl").pairs()
+    np.testing.assert_array_equal(load_pair(again)[0], image)
+    with pytest.raises(SettingError, match="at"):
+        DataConfig(at="3")
