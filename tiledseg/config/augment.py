@@ -55,41 +55,41 @@ class FlipConfig(Choice):
 
     name: Literal["flip"] = "flip"
     horizontal: Share = 0.5
-    """Share of the crops whose left and right change places."""
+    """Share of the crops that are mirrored left to right."""
     vertical: Share = 0.5
-    """Share of the crops whose top and bottom change places."""
+    """Share of the crops that are mirrored top to bottom."""
 
 
 class RotateConfig(_ChanceConfig):
-    """Turn the crop about its middle.
+    """Rotate the crop about its centre.
 
-    What comes in at the corners is the image around the crop.
+    The corners show the image around the crop.
     """
 
     name: Literal["rotate"] = "rotate"
     angles: Annotated[tuple[float, ...], as_numbers] = ()
     """One of these is drawn, in degrees, anticlockwise; empty for any angle."""
     most: Annotated[float, Field(ge=0, le=180)] = 180.0
-    """Without `angles`, the largest angle either way, in degrees."""
+    """Without `angles`, the largest angle in either direction, in degrees."""
 
 
 class ZoomConfig(_ChanceConfig):
-    """Enlarge or shrink what the crop shows, about its middle."""
+    """Enlarge or shrink the content of the crop, about its centre."""
 
     name: Literal["zoom"] = "zoom"
     factors: Annotated[_Range, _within(0.1, 10)] = (0.8, 1.25)
-    """Least and largest factor; under 1 the crop shows more of the image, smaller. Drawn evenly by
-    logarithm."""
+    """Least and largest factor; below 1 the crop shows more of the image, at a smaller size. The
+    logarithm of the factor is drawn evenly."""
     stretch: Annotated[float, Field(ge=1, le=4)] = 1.0
-    """Largest ratio of the factors along y and x, either way; 1 for the same along both."""
+    """Largest ratio of the factors along y and x; 1 for the same factor along both."""
 
 
 class ShearConfig(_ChanceConfig):
-    """Slant the crop along y or x, whichever chance says."""
+    """Shear the crop along y or x, chosen at random."""
 
     name: Literal["shear"] = "shear"
     degrees: Annotated[_Range, _within(-60, 60)] = (-10.0, 10.0)
-    """Least and largest angle of the slant."""
+    """Smallest and largest angle of the shear, in degrees."""
 
 
 class ElasticConfig(_ChanceConfig):
@@ -105,26 +105,25 @@ class ElasticConfig(_ChanceConfig):
 
 
 class WarpConfig(_ChanceConfig):
-    """Move each px by a smooth random field of a given height."""
+    """Move each px by a smooth random displacement field of a given magnitude."""
 
     name: Literal["warp"] = "warp"
     magnitude: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """The height of the field, that is the largest shift along an axis, as a share of the crop's shorter
-    side."""
+    """The largest shift along an axis, as a share of the crop's shorter side."""
     sigma: Annotated[float, Field(ge=1, le=1e3)] = 40.0
     """Standard deviation of the smoothing in px."""
 
 
 class LensConfig(_ChanceConfig):
-    """Bulge or pinch a disc of the crop, as a lens lying on it does.
+    """Distort a disc of the crop like a lens.
 
-    A px at the distance r from the middle of a disc of radius R shows what was at
+    A px at the distance r from the centre of a disc of radius R shows what was at
     ``r * sin(pi * r / (2 * R)) ** amount``.
     """
 
     name: Literal["lens"] = "lens"
     amounts: Annotated[_Range, _within(-0.9, 0.9)] = (-0.3, 0.3)
-    """Least and largest amount; over 0 the middle is enlarged (barrel), under 0 it shrinks (pincushion)."""
+    """Smallest and largest amount: above 0 enlarges the centre (barrel), below 0 shrinks it (pincushion)."""
     radius: Annotated[float, Field(gt=0, le=2)] = 0.3
     """Radius of the disc as a share of the crop's shorter side."""
     centres: Annotated[tuple[_Centre, ...], as_numbers, Field(min_length=1)] = (
@@ -134,7 +133,7 @@ class LensConfig(_ChanceConfig):
         (0.7, 0.3),
         (0.7, 0.7),
     )
-    """One of these is drawn as the middle of the disc: (y, x) as shares of height and width."""
+    """One of these is drawn as the centre of the disc: (y, x) as shares of height and width."""
 
 
 _FLATTEST = 0.05  # volume that three unit vectors span: under it they are in one plane, or nearly
@@ -148,11 +147,11 @@ class BrightnessConfig(_ChanceConfig):
     gains: Annotated[_Range, _within(0, 10)] = (0.85, 1.15)
     """Least and largest factor."""
     offsets: Annotated[_Range, _within(-1, 1)] = (-0.05, 0.05)
-    """Least and largest share of white that is added."""
+    """Smallest and largest value that is added, as a share of white."""
 
 
 class ContrastConfig(_ChanceConfig):
-    """Spread or press the values about their mean, channel by channel."""
+    """Increase or reduce the contrast: scale the distance of values from their mean, channel by channel."""
 
     name: Literal["contrast"] = "contrast"
     factors: Annotated[_Range, _within(0, 10)] = (0.8, 1.25)
@@ -160,7 +159,7 @@ class ContrastConfig(_ChanceConfig):
 
 
 class GammaConfig(_ChanceConfig):
-    """Raise values to a power: over 1 darkens the mid-tones, under 1 lightens them."""
+    """Raise values to a power: above 1 the mid-tones become darker, below 1 lighter."""
 
     name: Literal["gamma"] = "gamma"
     gammas: Annotated[_Range, _within(0.1, 10)] = (0.75, 1.33)
@@ -168,7 +167,7 @@ class GammaConfig(_ChanceConfig):
 
 
 class HueConfig(_ChanceConfig):
-    """Turn the hues and change the saturation, the brightness kept; RGB alone."""
+    """Rotate the hues and change the saturation; the brightness stays. Only for RGB."""
 
     name: Literal["hue"] = "hue"
     degrees: Annotated[_Range, _within(-180, 180)] = (-8.0, 8.0)
@@ -178,7 +177,7 @@ class HueConfig(_ChanceConfig):
 
 
 class StainConfig(_ChanceConfig):
-    """Stain the slide another way: more or less of each stain, in optical density; RGB alone.
+    """Change the amount of each stain, in optical density. Only for RGB.
 
     The image is split into the share of each stain (Ruifrok and Johnston 2001), each share is
     multiplied and shifted, and the stains themselves change their colour a little (after Tellez
@@ -187,15 +186,15 @@ class StainConfig(_ChanceConfig):
 
     name: Literal["stain"] = "stain"
     stains: Annotated[tuple[_Stain, ...], as_numbers, Field(min_length=3, max_length=3)] = _HED
-    """Optical density (red, green, blue) of each of three stains, not in one plane; at first haematoxylin,
-    eosin and DAB."""
+    """Optical density (red, green, blue) of each of three stains, not in one plane; the default is
+    haematoxylin, eosin and DAB."""
     factors: Annotated[_Range, _within(0, 4)] = (0.8, 1.25)
     """Least and largest factor of a stain's amount, one drawn per stain."""
     shifts: Annotated[_Range, _within(-1, 1)] = (-0.03, 0.03)
     """Least and largest optical density (decadic) that a stain gains, one drawn per stain."""
     tilt: Annotated[float, Field(ge=0, le=0.5)] = 0.03
-    """Standard deviation of what is added to each element of the stains' unit vectors, so that each crop
-    has stains of its own colour."""
+    """Standard deviation of the noise that is added to each element of the stains' unit vectors, so that
+    stains have another colour in each crop."""
 
     @model_validator(mode="after")
     def _spans(self) -> Self:
@@ -232,7 +231,7 @@ class SharpenConfig(_ChanceConfig):
 
 
 class NoiseConfig(_ChanceConfig):
-    """Add normal noise, each px and channel by itself."""
+    """Add normal noise, independent in each px and channel."""
 
     name: Literal["noise"] = "noise"
     sigmas: Annotated[_Range, _within(0, 1)] = (0.005, 0.03)
@@ -241,7 +240,7 @@ class NoiseConfig(_ChanceConfig):
 
 
 class JpegConfig(_ChanceConfig):
-    """Compress as JPEG does and add what that changed, at 8 bits, to the image."""
+    """Compress as JPEG with 8 bits, and add the difference to the image."""
 
     name: Literal["jpeg"] = "jpeg"
     qualities: Annotated[tuple[Count, Count], as_numbers, AfterValidator(_in_order), _within(1, 100)] = (

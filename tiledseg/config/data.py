@@ -36,7 +36,7 @@ class DataConfig(ReadConfig, MaskConfig):
     """Where images and their masks are found."""
 
     layout: Literal["folders", "segpc", "list", "manifest"] = "folders"
-    """How the data lies: a folder of images and one of masks; ``x/NAME.bmp`` with one mask per cell in
+    """How the data is stored: a folder of images and one of masks; ``x/NAME.bmp`` with one mask per cell in
     ``y/NAME_1.bmp``, …; a table of pairs; a manifest that a split was written to."""
     images: str = "images"
     """Folder of images, for the layout ``folders``."""
@@ -116,7 +116,7 @@ class SplitConfig(Config):
     stratify: bool = True
     """Whether the splits get images of all foreground shares alike."""
     seed: Seed = 0
-    """Where chance comes from."""
+    """Seed of the random numbers."""
     manifest: str = "manifest.jsonl"
     """File that ``tiledseg split`` writes, JSON lines; paths in it are relative to its folder."""
 
@@ -155,12 +155,12 @@ class TileSetConfig(Config):
     pad_mode: Literal["reflect", "symmetric", "edge", "wrap"] = "reflect"
     """How an image smaller than a tile is padded, in NumPy's terms."""
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor in (0, 1] by which an image is shrunk (area average) before it is cut."""
+    """Factor in (0, 1] by which an image is shrunk (area average) before it is cut into tiles."""
     empty_share: Share = 1.0
     """Share of the tiles without foreground that is kept, in [0, 1]."""
     empty_splits: Names = ("train",)
-    """The splits in which this holds; in the others all are kept, so that what is found there wrongly is
-    scored. It holds for data that is not split."""
+    """The splits to which `empty_share` applies; the others keep all tiles, so that false positives there
+    are scored. It applies to data that is not split, too."""
     thumbnails: bool = False
     """Whether each whole image, shrunk into one tile, is added."""
     image_format: Literal["png", "tiff"] = "png"
@@ -192,7 +192,7 @@ class StatsConfig(Config):
     sheet_images: Annotated[int, Field(ge=0, le=1000)] = 24
     """Most images on the contact sheet of a split; 0 for no sheets."""
     sheet_columns: Annotated[int, Field(ge=1, le=20)] = 3
-    """Images beside each other on a contact sheet, each with its mask and both together."""
+    """Images in a row of a contact sheet, each with its mask and an overlay."""
     thumb_px: Annotated[int, Field(ge=32, le=2048)] = 256
     """Longer side of a picture on a contact sheet."""
 

@@ -15,7 +15,7 @@ class EvaluateConfig(Config):
     """How a segmenter is scored."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
-    """Where probabilities are cut, in (0, 1); ``"valid"`` for where the mean Dice of the validation images
+    """Threshold of probabilities, in (0, 1); ``"valid"`` for where the mean Dice of the validation images
     is highest; None for the segmenter's own."""
     tiling: TilingConfig | None = None
     """How images are tiled; None for the segmenter's own."""
@@ -32,7 +32,7 @@ class EvaluateConfig(Config):
     boundary_px: NotNegative | None = None
     """How near two outlines must be to agree, in px; None for 0.75 % of the image's diagonal."""
     cell_px: Count | None = None
-    """Smaller areas, in px, count as no cells, in truth and prediction; None for a twentieth of a typical
+    """Smaller areas, in px, do not count as cells, in truth and prediction; None for a twentieth of a typical
     true cell of the image. The report says how many were left out."""
     group_regex: Regex | None = None
     """Regular expression that finds in an image's name what it shares with others, for example its slide; its
@@ -44,9 +44,9 @@ class EvaluateJobConfig(EvaluateConfig):
     """What is scored, how, and what is written of it."""
 
     model: str | None = None
-    """Folder of a bundle, a .keras file, or ``maps:FOLDER`` for maps that are ready."""
+    """Folder of a bundle, a .keras file, or ``maps:FOLDER`` for maps that were computed before."""
     trust: bool = False
-    """Whether to load a .keras file: its maker is known."""
+    """Whether to load a .keras file, because you know who made it."""
     against: str | None = None
     """Another one, to compare with on the same images."""
     output: str | None = None
@@ -54,4 +54,4 @@ class EvaluateJobConfig(EvaluateConfig):
     pictures: Annotated[int, Field(ge=0, le=1000)] = 8
     """How many of the worst images are drawn, from 0."""
     tile_px: Count | None = None
-    """Px of the tiles that ready maps were pasted from, for the seam ratio; None for no ratio."""
+    """Tile size in px with which earlier maps were computed, for the seam ratio; None for no ratio."""

@@ -28,7 +28,7 @@ class ExportConfig(Config):
     names: Annotated[Names, Field(min_length=1)] = ("foreground",)
     """Name of the labels 1, 2, …."""
     instances: bool = False
-    """Whether each label of a mask is one object, of the first of the names; else labels are classes, and
+    """Whether each label of a mask is one object, named by the first name; otherwise labels are classes, and
     each connected area is an object."""
     object_type: ObjectType = "detection"
     """How QuPath shows an object; it handles many detections better than many annotations."""

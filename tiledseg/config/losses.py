@@ -21,7 +21,7 @@ class PlainLossConfig(Choice):
 
 
 class FocalConfig(Choice):
-    """Cross-entropy in which px that are right already count less (arXiv 1708.02002)."""
+    """Cross-entropy in which px that are already right count less (arXiv 1708.02002)."""
 
     name: Literal["focal"] = "focal"
     gamma: NotNegative = 2.0
@@ -50,17 +50,17 @@ class FocalTverskyConfig(_TverskyConfig):
 
     name: Literal["focal_tversky"] = "focal_tversky"
     gamma: Positive = 4 / 3
-    """The loss is raised to ``1 / gamma``; above 1 samples that are nearly right count more."""
+    """The loss is raised to ``1 / gamma``; above 1, samples that are nearly right count more."""
 
 
 class BoundaryConfig(Choice):
-    """Cross-entropy and Dice loss, and one minus the F1 score of the outlines (arXiv 1905.07852)."""
+    """Cross-entropy and Dice loss, and one minus the F1 score of outlines (arXiv 1905.07852)."""
 
     name: Literal["boundary"] = "boundary"
     weight: Share = 0.5
-    """Share of the outlines' part in [0, 1]; the rest is that of ``bce_dice``."""
+    """Weight of the outlines in [0, 1]; the rest is the weight of ``bce_dice``."""
     width: Count = 2
-    """Px by which an outline may be off."""
+    """Tolerance of an outline in px."""
 
 
 class BootstrapConfig(Choice):
@@ -72,19 +72,19 @@ class BootstrapConfig(Choice):
 
 
 class MissingLabelsConfig(_TverskyConfig):
-    """Cross-entropy and Tversky loss that bear objects which nobody labelled.
+    """Cross-entropy and Tversky loss that tolerate objects which nobody labelled.
 
     Background px that the network takes for foreground with a probability of `certain` or more
-    may be such objects; they count `weight`. Labelled foreground counts in full.
+    may be such objects; they have the weight `weight`. Labelled foreground counts in full.
     """
 
     name: Literal["missing_labels"] = "missing_labels"
     alpha: NotNegative = 0.5
     beta: NotNegative = 0.5
     certain: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    """Probability from which a background px is doubted, in (0, 1)."""
+    """Probability from which a background px may be such an object, in (0, 1)."""
     weight: Share = 0.1
-    """What such a px counts, in [0, 1]."""
+    """Weight of such a px, in [0, 1]."""
 
 
 LossConfig: TypeAlias = Annotated[

@@ -12,7 +12,7 @@ _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ObjectsConfig(Config):
-    """How objects are made of a map.
+    """How objects are extracted from a map.
 
     Examples
     --------
@@ -38,10 +38,10 @@ class ObjectsConfig(Config):
     boundary_class: Count | None = None
     """Class of the px between objects: areas of the other classes grow into it, each px to the nearest."""
     centre_class: Count | None = None
-    """Class of the middles of objects: each of its areas becomes an object, and grows into the other
+    """Class of the centres of objects: each of its areas becomes an object, and grows into the other
     classes. An area without a centre stays one object."""
     split_max_px: Count = 1 << 24
-    """Objects whose bounding box has more px stay whole; a log message tells how many."""
+    """Objects whose bounding box has more px are not split; a log message says how many."""
     keep_border: bool = True
     """Whether objects that touch the image's border count."""
     min_area: Annotated[float, as_numbers, Field(ge=0)] = 1

@@ -1,4 +1,4 @@
-"""Settings of how weights are moved: the optimizer and its learning rate over time."""
+"""Settings of the optimizer and of its learning rate over time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class _MomentsConfig(Choice):
     """Base of the settings of optimizers that keep the mean and the square of gradients."""
 
     beta_1: _Decay = 0.9
-    """How much of the mean of the gradients stays per step, in [0, 1)."""
+    """Decay per step of the mean of the gradients, in [0, 1)."""
     beta_2: _Decay = 0.999
-    """How much of the mean of their squares stays per step, in [0, 1)."""
+    """Decay per step of the mean of their squares, in [0, 1)."""
 
 
 class AdamConfig(_MomentsConfig):
@@ -31,8 +31,8 @@ class AdamWConfig(_MomentsConfig):
 
     name: Literal["adamw"] = "adamw"
     weight_decay: NotNegative = 0.01
-    """Times the learning rate, the share of each kernel that is taken off per step; biases and the
-    parameters of normalisation are left alone."""
+    """Share of each kernel that is subtracted per step, times the learning rate; biases and the parameters
+    of normalisation do not decay."""
 
 
 class SgdConfig(Choice):
@@ -40,9 +40,9 @@ class SgdConfig(Choice):
 
     name: Literal["sgd"] = "sgd"
     momentum: _Decay = 0.9
-    """Share of the last step that is taken again, in [0, 1)."""
+    """Share of the last step that is added to the next one, in [0, 1)."""
     nesterov: bool = True
-    """Whether the gradient is taken where the momentum leads (Sutskever et al., 2013)."""
+    """Whether the gradient is computed after the step of the momentum (Nesterov; Sutskever et al., 2013)."""
     weight_decay: NotNegative = 0.0
     """As of `AdamWConfig`."""
 
@@ -54,11 +54,11 @@ OptimizerConfig: TypeAlias = Annotated[
 
 
 class ConstantConfig(Choice):
-    """A learning rate that stays, after a warm-up."""
+    """A constant learning rate after a warm-up."""
 
     name: Literal["constant"] = "constant"
     warmup_epochs: NotNegative = 0.0
-    """Epochs in which the rate rises from nothing in a straight line, from 0."""
+    """Epochs in which the rate rises linearly from 0; none where it is 0."""
 
 
 class CosineConfig(Choice):
@@ -66,21 +66,21 @@ class CosineConfig(Choice):
 
     name: Literal["cosine"] = "cosine"
     warmup_epochs: NotNegative = 0.0
-    """Epochs in which the rate rises from nothing in a straight line, from 0."""
+    """Epochs in which the rate rises linearly from 0; none where it is 0."""
     final: Share = 0.0
     """Share of the learning rate that is left at the end of the last epoch, in [0, 1]."""
 
 
 class PlateauConfig(Choice):
-    """A learning rate that is lowered whenever the validation loss gets no better."""
+    """A learning rate that is reduced when the validation loss does not improve."""
 
     name: Literal["plateau"] = "plateau"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """What the rate is multiplied by, in (0, 1)."""
+    """Factor of the rate at each reduction, in (0, 1)."""
     patience: Count = 4
-    """Epochs without a better validation loss after which it is lowered."""
+    """Epochs without a better validation loss after which the rate is reduced."""
     least: NotNegative = 1e-7
-    """The rate never goes under this one."""
+    """Lower limit of the rate."""
 
 
 ScheduleConfig: TypeAlias = Annotated[

@@ -54,19 +54,19 @@ class PredictConfig(Config):
     masks painted in `mask_colours` into ``coloured/`` of the output folder; the last two are PNG, and
     take the whole map at once."""
     mask_format: Literal["png", "tiff", "ome-tiff", "ome-zarr", "npy"] = "png"
-    """Format of masks. The last three are written while they are computed, and take images of any size."""
+    """Format of masks. The last three are written while they are computed, so the image may have any size."""
     mask_colours: Annotated[tuple[ColourName, ...], as_tuple, Field(min_length=2, max_length=256)] | None = (
         None
     )
     """Colours of painted masks: of the background, then of each class, as ``"black"`` or ``"#00ff00"``;
     None for black and the palette of overlays."""
     blur: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Standard deviation in px of the map of a Gaussian that blurs probabilities before they are cut and
-    written; 0 for none. Takes the whole map at once."""
+    """Standard deviation in px of the map of a Gaussian that blurs probabilities before the threshold is
+    applied and before they are written; 0 for no blur. Takes the whole map at once."""
     probs_format: Literal["tiff", "ome-tiff", "ome-zarr", "npy"] = "tiff"
     """Format of probabilities."""
     probs_dtype: Literal["float16", "float32"] = "float16"
-    """Dtype of probabilities; float16 for TIFF alone."""
+    """Dtype of probabilities; float16 only for TIFF."""
     level: Annotated[int, Field(ge=0)] = 0
     """Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies."""
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
@@ -76,7 +76,7 @@ class PredictConfig(Config):
     what its file states; None for the file's. Needed where the segmenter was trained at a px size and a
     file states none; outputs state it, too."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | AutoThreshold | None = None
-    """Where probabilities of one class are cut, in (0, 1); None for the segmenter's own, or 0.5. Or how it
+    """Threshold of the probabilities of one class, in (0, 1); None for the segmenter's own, or 0.5. Or how it
     is found for each image, on all its probabilities in 256 levels: every image is then split in two,
     including one of background alone."""
     batch_size: Count | None = None
@@ -95,8 +95,8 @@ class PredictConfig(Config):
     """Name under which masks are also written into the images' own OME-Zarr, as labels/NAME; None for no.
     The image itself is not changed, and an existing name is refused."""
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
-    """What to do where an output stands already: refuse before anything is computed, skip the image, or
-    overwrite."""
+    """What to do where an output file exists: refuse before anything is computed, skip the image, or
+    overwrite the file."""
     resume: bool = False
     """Whether a killed run is resumed: its finished images are skipped, its unfinished maps completed.
     What this run writes stays if it is killed. For formats that are written while they are computed."""
@@ -139,10 +139,10 @@ class PredictJobConfig(PredictConfig):
     model: str | None = None
     """Folder of a bundle, or a .keras file."""
     trust: bool = False
-    """Whether to load a .keras file: its maker is known."""
+    """Whether to load a .keras file, because you know who made it."""
     inputs: Names = ()
     """Image files, and folders of them."""
     output: str | None = None
-    """Folder to write to; made where it is missing."""
+    """Folder to write to; it is created where it is missing."""
     tiling: TilingConfig | None = None
     """How images are tiled; None for the model's own."""

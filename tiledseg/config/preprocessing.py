@@ -20,14 +20,14 @@ class PreprocessingConfig(Config):
     """Channels of the images: 3 for RGB, 1 for grey."""
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor in (0, 1] by which an image is shrunk (area average) before tiling; the probabilities are
-    enlarged by as much after it."""
+    enlarged by the same factor afterwards."""
     pixel_size: Micrometres | None = None
     """Height and width in µm of a px of the training images (before `scale`): one number, or two, (y, x).
     An image of another px size is brought to it, enlarged where it has to be. Sizes within 2 % count as
     the same. None: px sizes do not count."""
     sharpen: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Unsharp masking of the shrunk image: as many times its difference from the blurred image is added to
-    it; 0 for none. Integers stay in their range. Tiles of a tile set count as images."""
+    """Unsharp masking of the shrunk image: its difference from the blurred image is added to it, times
+    this factor; 0 for none. Integers stay in their range. Tiles of a tile set count as images."""
     sharpen_sigma: Annotated[float, Field(gt=0, le=50)] = 1.0
     """Standard deviation of that blur in px of the shrunk image."""
     gamma: Annotated[float, Field(gt=0, le=100)] = 1.0

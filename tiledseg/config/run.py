@@ -16,11 +16,11 @@ class RunConfig(Config):
     data: DataConfig = DataConfig()
     """The whole dataset: what is split, cut into tiles and counted."""
     split: SplitConfig | None = None
-    """How it is split; None for data that stays in one, or that a manifest has split."""
+    """How it is split; None for data that is not split, or that a manifest has split."""
     tiles: TileSetConfig = TileSetConfig()
     """How it is cut into tiles on disk."""
     stats: StatsConfig = StatsConfig()
-    """What is shown of it."""
+    """What statistics of it are shown."""
     train_data: DataConfig = DataConfig()
     """Images and masks to train on."""
     valid_data: DataConfig = DataConfig()

@@ -35,8 +35,8 @@ class RuntimeConfig(Config):
     """TensorFlow's names of the devices that run copies of a Keras network at the same time, for example
     ``("GPU:0", "GPU:1")``; None for all GPUs."""
     activation: Activation | None = None
-    """What turns the network's outputs, which are logits then, into probabilities; None where they are
-    probabilities, and for a segmenter's own."""
+    """Function that turns the network's outputs, which are then logits, into probabilities; None where they
+    are probabilities, and for a segmenter's own."""
     memory: Count | None = None
     """Bytes that the network may take for its activations; None for half of the free memory."""
 

@@ -58,10 +58,10 @@ class TrainConfig(Config):
     augment: Transforms | AugmentSet = "default"
     """Transforms of the crops, those that move px for image and mask alike; or the name of a set."""
     memory_mb: Annotated[int, Field(ge=0)] = 4096
-    """Megabytes that shrunk images and masks may take in memory, those for validation included."""
+    """Memory in megabytes for shrunk images and masks, those for validation included."""
     cache_dir: str | None = None
-    """Folder for the images beyond that, shrunk once and read by region; None to read their files again
-    for every crop."""
+    """Folder for the images that need more memory than that; they are shrunk once and read by region; None
+    to read their files again for every crop."""
     epochs: Count = 30
     """Largest number of passes over the training data."""
     steps_per_epoch: Count | None = None
@@ -71,7 +71,7 @@ class TrainConfig(Config):
     accumulate: Count = 1
     """Batches whose gradients are averaged into one step of the optimizer."""
     optimizer: OptimizerConfig = AdamConfig()
-    """How weights are moved: ``adam``, ``adamw`` or ``sgd``, with its parameters or by name."""
+    """The optimizer: ``adam``, ``adamw`` or ``sgd``, with its parameters or by name."""
     learning_rate: Positive = 1e-3
     """The highest of the schedule, positive."""
     schedule: ScheduleConfig = ConstantConfig()
@@ -83,19 +83,19 @@ class TrainConfig(Config):
     """Largest length of the gradient of all weights together; None for no clipping."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay per step of a running average of the weights, in (0, 1), for example 0.99; the average is
-    validated and saved. None for the weights as they are."""
+    validated and saved. None for no average."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """What the network computes in; weights stay in float32."""
+    """Numbers that the network computes with; weights stay in float32."""
     loss: LossConfig = PlainLossConfig()
     """What is minimised, with its parameters or by name: ``bce``, ``dice``, ``iou``, ``bce_dice``,
     ``bce_iou``, ``basnet``, ``focal``, ``tversky``, ``focal_tversky``, ``boundary``, ``bootstrap`` or
     ``missing_labels``."""
     class_weights: Annotated[tuple[NotNegative, ...], as_numbers] | None = None
-    """What each class counts in the loss; with one channel, background and foreground."""
+    """Weight of each class in the loss; with one channel, background and foreground."""
     metrics: Annotated[
         tuple[Literal["dice", "iou", "sensitivity", "specificity", "accuracy"], ...], as_tuple
     ] = ()
-    """Shown and written down beside ``dice``, each over all px of an epoch: ``iou``, ``sensitivity``,
+    """Metrics besides ``dice``, shown and recorded, each over all px of an epoch: ``iou``, ``sensitivity``,
     ``specificity``, ``accuracy``."""
     curves: bool = True
     """Whether the history is drawn after each epoch; needs matplotlib."""
@@ -111,7 +111,7 @@ class TrainConfig(Config):
     patience: Count | None = 10
     """Epochs without a better validation loss after which training stops; None for never."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Where the trained segmenter cuts probabilities, in (0, 1)."""
+    """Threshold of the trained segmenter's probabilities, in (0, 1)."""
     tiling: TilingConfig | None = None
     """How the trained segmenter tiles; None for tiles of the crop size."""
     labels: Names = ("foreground",)

@@ -210,14 +210,14 @@ _SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 5}
 _SAME = (Slide(), Slide())
 
 _DECLARED: dict[str, Rules] = {"px": _SAME, "tile": "tile"}
-"""Values of `looks_at`, by which layers of this package declare their rule."""
+"""Values of `context`, by which layers of this package declare their rule."""
 
 
 def _rules_of(node: _Node, *, training: bool = False) -> Rules:
     """Return the rules of one use of a layer."""
     operation, name = node.operation, type(node.operation).__name__
     if _is_ours(type(operation)):
-        declared = getattr(operation, "looks_at", "")
+        declared = getattr(operation, "context", "")
         return declared if isinstance(declared, tuple) else _DECLARED.get(declared, "unknown")
     if not _is_keras(type(operation)) or getattr(operation, "data_format", None) == "channels_first":
         return "unknown"

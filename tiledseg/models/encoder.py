@@ -93,7 +93,7 @@ class Encoder:
 class ReversedChannels(keras.layers.Layer):
     """Reverses the order of the channels: RGB becomes BGR."""
 
-    looks_at = "px"
+    context = "px"
 
     def call(self, x: Any) -> Any:  # noqa: ANN401
         """Map x (N, h, w, C) to the same shape."""

@@ -18,7 +18,7 @@ Rules for a builder:
 - Each layer has a unique name, the same in each build: bundles store weights by these names.
   Operations of `keras.ops` cannot be named, so they are used inside layers.
 - A custom layer is registered with ``keras.saving.register_keras_serializable("tiledseg")``. Its
-  attribute ``looks_at`` states what an output px depends on: ``"px"`` for that px alone, ``"tile"``
+  attribute ``context`` states what an output px depends on: ``"px"`` for that px alone, ``"tile"``
   for the whole tile or the position in it, or a pair of the rules of tiling (`Slide`, `Grow`,
   `Windows`), along y and x. Without the attribute, `plan` reports an unknown receptive field.
 - It accepts any number of input channels and classes, and its output is float32 at any precision.

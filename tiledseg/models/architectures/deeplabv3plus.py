@@ -100,7 +100,7 @@ def _separable(x: Any, filters: int, rate: int, name: str) -> Any:  # noqa: ANN4
 class Spread(keras.layers.Layer):
     """Broadcasts one px to the size of a map."""
 
-    looks_at = "px"
+    context = "px"
 
     def call(self, inputs: Any) -> Any:  # noqa: ANN401
         """Map a px (N, 1, 1, F) and a map (N, h, w, C) to (N, h, w, F)."""

@@ -109,7 +109,7 @@ class SpaceToDepth(keras.layers.Layer):
         self.block = block
 
     @property
-    def looks_at(self) -> tuple[Slide, Slide]:
+    def context(self) -> tuple[Slide, Slide]:
         """The px of a block."""
         return Slide(self.block, self.block), Slide(self.block, self.block)
 
@@ -136,7 +136,7 @@ class DepthToSpace(keras.layers.Layer):
         self.block = block
 
     @property
-    def looks_at(self) -> tuple[Grow, Grow]:
+    def context(self) -> tuple[Grow, Grow]:
         """The one px from which a block is made."""
         return Grow(self.block, self.block), Grow(self.block, self.block)
 
@@ -167,7 +167,7 @@ class WindowAttention(keras.layers.Layer):
         self.heads, self.window, self.shift = heads, window, shift
 
     @property
-    def looks_at(self) -> tuple[Windows, Windows]:
+    def context(self) -> tuple[Windows, Windows]:
         """The px of a window, which depends on the position in the map."""
         return Windows(self.window, self.shift), Windows(self.window, self.shift)
 

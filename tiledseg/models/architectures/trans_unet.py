@@ -87,7 +87,7 @@ class StandardisedConv2D(keras.layers.Conv2D):
     """A convolution whose kernels are standardised per filter (arXiv 1903.10520)."""
 
     @property
-    def looks_at(self) -> tuple[Slide, Slide]:
+    def context(self) -> tuple[Slide, Slide]:
         """The px under the kernel."""
         y, x = (Slide(size, step, None) for size, step in zip(self.kernel_size, self.strides, strict=True))
         return y, x
@@ -103,7 +103,7 @@ class StandardisedConv2D(keras.layers.Conv2D):
 class Placed(keras.layers.Layer):
     """Adds a trained embedding of each position."""
 
-    looks_at = "tile"
+    context = "tile"
 
     def build(self, shape: Any) -> None:  # noqa: ANN401
         """Make the embedding for maps (N, h, w, C)."""
