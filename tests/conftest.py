@@ -9,15 +9,18 @@ import random
 import re
 import signal
 import sys
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import numpy as np
 import psutil
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # before TensorFlow loads
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,8 +35,18 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tiledseg")
 
 
-EXTRAS = ["dask", "distributed", "imagecodecs", "jax", "matplotlib", "ome_types", "openvino"]
-EXTRAS += ["pycocotools", "pydot", "shapely", "tensorboard", "zarr"]
+EXTRAS = ["aiohttp", "dask", "distributed", "fsspec", "imagecodecs", "jax", "matplotlib", "ome_types"]
+EXTRAS += [
+    "openslide",
+    "openvino",
+    "pycocotools",
+    "pydicom",
+    "pydot",
+    "s3fs",
+    "shapely",
+    "tensorboard",
+    "zarr",
+]
 MISSING = [name for name in EXTRAS if find_spec(name) is None]
 _NAME = f"({'|'.join(MISSING)})"
 _NEEDED = re.compile(
@@ -65,6 +78,64 @@ def _skipped_without_extra() -> Iterator[None]:
         pytest.skip(f"needs {found[found.lastindex]}, which is not installed")
 
 
+_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"alpha": "keep"},
+    {"alpha": "keep", "page": 0},
+    {"alpha": "drop", "at": {"z": 0}},
+    {"alpha": "keep", "at": {"t": 0}},
+)
+_MOST_BYTES, _MOST_FILES = 1 << 21, 6  # for each test: larger files take too long to read several times
+
+
+def read_alike(path: Path) -> int:
+    """Check that read_image and open_image give the same px, or refuse both; count what was read."""
+    from tiledseg.errors import TiledSegError  # noqa: PLC0415  tests of imports begin without it
+    from tiledseg.io import open_image, read_image  # noqa: PLC0415
+
+    def outcome(read: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any] | None:
+        try:
+            return read()
+        except TiledSegError:
+            return None
+
+    def by_region(**options: Any) -> np.ndarray[Any, Any]:
+        with open_image(path, **options) as image:
+            return image[:, :]
+
+    count = 0
+    for options in _OPTIONS:
+        whole = outcome(partial(read_image, path, **options))
+        region = outcome(partial(by_region, **options))
+        assert (whole is None) == (region is None), f"{path} {options}"
+        if whole is not None and region is not None:
+            assert whole.dtype == region.dtype, f"{path} {options}"
+            np.testing.assert_array_equal(whole, region, err_msg=f"{path} {options}")
+            count += 1
+    return count
+
+
+@pytest.fixture
+def alike() -> Callable[[Path], int]:
+    """Hand out the check that a file is read alike."""
+    return read_alike
+
+
+@pytest.fixture(autouse=True)
+def one_reader(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check that every file that a test of reading or writing made is read alike, whole and by region."""
+    made = request.path.name.startswith("test_io_") and "tmp_path" in request.fixturenames
+    folder = request.getfixturevalue("tmp_path") if made else None
+    yield
+    if folder is None or request.session.testsfailed:
+        return
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    zarrs = {path.parent for path in found if path.name in {"zarr.json", ".zarray", ".zgroup"}}
+    small = [path for path in found if path.stat().st_size <= _MOST_BYTES and not path.name.startswith(".")]
+    small = [path for path in small if not zarrs & {*path.parents}]
+    for path in [*sorted(zarrs), *small][:_MOST_FILES]:
+        read_alike(path)
+
+
 _GROWTH = 150 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each
 _cleaned: dict[str, int] = {"bytes": 0}
 
@@ -82,7 +153,11 @@ def bounded_memory() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept_at_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_kept_at_home(
+    one_reader: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Keep converted networks where the tests' other files are."""
     monkeypatch.setenv("TILEDSEG_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
 

@@ -281,3 +281,26 @@ def test_real_files_are_read_as_by_tifffile():
         equal += 1
     assert equal >= 80
     assert refused == ["tiff_wrong_bits_per_sample.tiff"]  # its strip ends beyond the end of the file
+
+
+@pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real files of TILEDSEG_DATA are missing")
+def test_planes_of_real_files_are_those_of_the_series_of_tifffile():
+    count = 0
+    for path in sorted(one for one in REAL_FILES.rglob("*") if one.suffix.lower() in {".tif", ".tiff"}):
+        try:
+            with tifffile.TiffFile(path) as opened:
+                axes, expected = opened.series[0].axes, opened.series[0].asarray()
+        except Exception:  # noqa: BLE001  what tifffile cannot read is no comparison
+            continue
+        if not {"Z", "T"} & set(axes) or not set(axes) <= set("TZCYXS"):
+            continue
+        for end in (0, -1):
+            lengths = dict(zip(axes, expected.shape, strict=True))
+            at = {axis.lower(): end % lengths[axis] for axis in axes if axis in "ZT"}
+            plane = expected[tuple(at.get(axis.lower(), slice(None)) for axis in axes)]
+            left = [axis for axis in axes if axis not in "ZT"]
+            plane = plane.transpose([left.index(axis) for axis in "YXCS" if axis in left])
+            found = read_image(path, at=at, alpha="keep")
+            np.testing.assert_array_equal(np.squeeze(found), np.squeeze(plane), err_msg=str(path))
+            count += 1
+    assert count >= 6
