@@ -20,6 +20,9 @@ _MICROMETRES = {
     "micron": 1.0, "micrometer": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
     "m": 1e6, "meter": 1e6, "in": 25400.0, "inch": 25400.0, "inche": 25400.0,
 }  # fmt: skip
+_SPACING = re.compile(  # mm down and across, of the first level
+    r"DICOM_PIXEL_SPACING\"[^>]*>(?:\s|\"|&quot;)*([0-9.eE+-]+)(?:\s|\"|&quot;)+([0-9.eE+-]+)"
+)
 _OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "float"}
 _RESOLUTION_UNITS = {2: 25400.0, 3: 1e4}  # µm of an inch and of a centimetre, by ResolutionUnit
@@ -132,6 +135,12 @@ def pixel_size_of(
     if description.startswith("Aperio") and aperio:
         factor = _aperio_factor(description)
         return _checked_size(_number(aperio[1]) * factor, _number(aperio[1]) * factor)
+    philips = _SPACING.search(description) if "<DataObject" in description else None
+    if philips:
+        return _checked_size(_number(philips[1]) * 1e3, _number(philips[2]) * 1e3)
+    ventana = re.search(r"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.]+)", description)
+    if ventana:
+        return _checked_size(_number(ventana[1]), _number(ventana[1]))
     if description.startswith("ImageJ="):
         named = re.search(r"^unit=(.*)$", description, re.MULTILINE)
         factor = micrometres(named[1]) if named else 0.0

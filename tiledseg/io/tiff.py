@@ -7,7 +7,7 @@ import math
 import re
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
@@ -17,7 +17,14 @@ from tiledseg.errors import FileError
 from tiledseg.io.file import is_turned, upright
 from tiledseg.io.metadata import GEO_TYPES, PixelSize, Placement, geo_tags, is_ome, pixel_size_of
 from tiledseg.io.source import CachedBlocks, Facts, Selection, WholeImage, read_whole
-from tiledseg.io.tiff_checks import check_complete, check_metadata, check_page, directories_of, images_of
+from tiledseg.io.tiff_checks import (
+    check_complete,
+    check_metadata,
+    check_page,
+    directories_of,
+    images_of,
+    is_ndpi,
+)
 from tiledseg.io.tiff_colours import colours_of
 from tiledseg.io.tiff_pixels import Plane, TiffBlocks, raw_rows
 
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _LISTED = 8
+_XMP, _MOST_XMP = 700, 1 << 20  # bytes
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
 _SLIDES = {"svs", "ndpi", "scn", "bif", "philips", "avs", "qpi"}  # one series is the scan, the largest
 _ASIDE = re.compile(r"\b(label|macro|overview|thumbnail|barcode)\b", re.IGNORECASE)  # names in OME
@@ -95,8 +103,9 @@ class _Image:
     def __init__(self, file: Reader, request: Request, selection: Selection, stack: ExitStack) -> None:
         self._file, self._request, self._selection = file, request, selection
         self._directories = directories_of(file)  # checked before tifffile reads them
+        layout: dict[str, Any] = {"is_ndpi": True} if is_ndpi(file) else {}
         file.handle.seek(0)
-        opened = tifffile.TiffFile(file.handle, name="image", _multifile=False, is_ndtiff=False)
+        opened = tifffile.TiffFile(file.handle, name="image", _multifile=False, is_ndtiff=False, **layout)
         self._tiff = stack.enter_context(opened)
         self._number: int | None = None  # of the image in the metadata
         page = request.page
@@ -112,10 +121,20 @@ class _Image:
         """Read the size of a px, of a copy that is smaller by two factors."""
         page, shared = self.levels[0][0].page, str(self._tiff.pages.first.description or "")
         description = shared if _is_shared(shared) else str(page.description or "")
+        if self._tiff.is_bif and "level=" in description:
+            description = self._scanner() or description
         resolution = [_ratio(page.tags.valueof(tag)) for tag in (_Y_RESOLUTION, _X_RESOLUTION)]
         unit = int(page.tags.valueof(_RESOLUTION_UNIT, default=0) or 0)
         size = pixel_size_of(description, (resolution[0], resolution[1]), unit, self._number)
         return size and size.shrunk(down, across)
+
+    def _scanner(self) -> str:
+        """Read what the scanner of a Ventana slide states, in the XMP of one of the first pages."""
+        for page in (self.levels[0][0].page, self._tiff.pages.first):
+            stated = page.tags.valueof(_XMP)
+            if isinstance(stated, bytes) and b"<iScan" in stated[:_MOST_XMP]:
+                return stated[:_MOST_XMP].decode("utf-8", "replace")
+        return ""
 
     def placement(self, down: float, across: float) -> Placement | None:
         """Read the place on earth, of a copy that is smaller by two factors."""

@@ -68,6 +68,12 @@ class _Form:
     count: str  # number of tags
     offset: str  # offset in the file
     entry: int  # bytes of an entry
+    link: str  # offset of the next directory
+
+    @property
+    def is_ndpi(self) -> bool:
+        """Whether it is that of Hamamatsu: TIFF with links of 64 bits, and high words behind them."""
+        return self.link != self.offset
 
     @property
     def value(self) -> int:
@@ -80,8 +86,27 @@ def _form(file: Reader) -> tuple[_Form, int]:
     start = file.take(0, 8)
     order = "<" if start[:2] == b"II" else ">"
     if start[2:4].strip(b"\0") == b"*":
-        return _Form(order, "H", "I", 12), struct.unpack(f"{order}I", start[4:])[0]
-    return _Form(order, "Q", "Q", 20), struct.unpack(f"{order}Q", file.take(8, 8))[0]
+        first = _ndpi_start(file)
+        if first is not None:
+            return _Form(order, "H", "I", 12, "Q"), first
+        return _Form(order, "H", "I", 12, "I"), struct.unpack(f"{order}I", start[4:])[0]
+    return _Form(order, "Q", "Q", 20, "Q"), struct.unpack(f"{order}Q", file.take(8, 8))[0]
+
+
+def _ndpi_start(file: Reader) -> int | None:
+    """Find the first directory of an NDPI, whose offset has 64 bits; None where the file is none."""
+    if not file.name.lower().endswith(".ndpi") or file.size < 12 or file.take(0, 2) != b"II":
+        return None
+    (first,) = struct.unpack("<Q", file.take(4, 8))
+    if not 0 < first < file.size - 2:
+        return None
+    (count,) = struct.unpack("<H", file.take(first, 2))
+    return first if 1 <= count <= _MOST_TAGS and first + 2 + 12 * count < file.size else None
+
+
+def is_ndpi(file: Reader) -> bool:
+    """Say whether a file has the layout of an NDPI."""
+    return _form(file)[0].is_ndpi
 
 
 def directories_of(file: Reader) -> list[Directory]:
@@ -110,7 +135,7 @@ def images_of(directories: list[Directory]) -> list[Directory]:
 def _directory(file: Reader, form: _Form, offset: int, index: int) -> tuple[Directory, int]:
     entries = _entries(file, form, offset)
     following = file.take(
-        offset + struct.calcsize(f"={form.count}") + len(entries), struct.calcsize(f"={form.offset}")
+        offset + struct.calcsize(f"={form.count}") + len(entries), struct.calcsize(f"={form.link}")
     )
     tags = {}
     for tag, kind, at in _tags(form, entries):
@@ -122,7 +147,7 @@ def _directory(file: Reader, form: _Form, offset: int, index: int) -> tuple[Dire
                 raise file.damaged(f"page {index} with {copies} smaller copies")
     extra = bool(tags.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK)
     directory = Directory(index, tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0), extra)
-    return directory, struct.unpack(f"{form.order}{form.offset}", following)[0]
+    return directory, struct.unpack(f"{form.order}{form.link}", following)[0]
 
 
 def _entries(file: Reader, form: _Form, offset: int) -> bytes:
@@ -143,6 +168,8 @@ def _tags(form: _Form, entries: bytes) -> Iterator[tuple[int, int, int]]:
 def first_description(file: Reader) -> str:
     """Read the description of the first page; an empty text where there is none."""
     form, offset = _form(file)
+    if form.is_ndpi:
+        return ""
     entries = _entries(file, form, offset)
     wide = struct.calcsize(f"={form.offset}")
     for tag, kind, at in _tags(form, entries):
