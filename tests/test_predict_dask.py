@@ -183,16 +183,19 @@ def test_a_folder_is_spread_and_killed_workers_change_nothing(
         write_image(tmp_path / "in" / f"{place}.png", IMAGE[: 200 + 40 * place, :300])
     (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     (tmp_path / "kills").mkdir()
-    result = ts.predict_files(
-        killing(tmp_path / "kills", kills), tmp_path / "in", tmp_path / "out", tiling=TILING, client=client
-    )
+    network, write = killing(tmp_path / "kills", kills), {"write": ("mask", "labels", "objects", "geojson")}
+    result = ts.predict_files(network, tmp_path / "in", tmp_path / "out", write, tiling=TILING, client=client)
     assert str(result).splitlines()[0] == "5 predicted, 0 skipped, 1 failed"
     assert result.failed[0].path.name == "broken.png"
     assert len(list((tmp_path / "kills").iterdir())) == kills
-    ts.predict_files(mean, sorted((tmp_path / "in").glob("[0-9]*")), tmp_path / "local", tiling=TILING)
+    files = sorted((tmp_path / "in").glob("[0-9]*"))
+    ts.predict_files(mean, files, tmp_path / "local", write, tiling=TILING)
     for place in range(5):
-        a, b = (read_image(tmp_path / where / "masks" / f"{place}.png") for where in ("out", "local"))
-        np.testing.assert_array_equal(a, b)
+        for name in (f"masks/{place}.png", f"labels/{place}.ome.tif"):
+            a, b = (read_image(tmp_path / where / name) for where in ("out", "local"))
+            np.testing.assert_array_equal(a, b)
+        for name in (f"objects/{place}.csv", f"geojson/{place}.geojson"):
+            assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from .errors import TiledSegError
 from .evaluate import Evaluator
 from .io import open_image, read_image
 from .models import Segmenter, UNetBuilder, build_model, load_model
-from .predict import plan, predict_files, tiled_predict
+from .predict import plan, predict_files, segment, tiled_predict
 from .tiling import Stitcher, TileGrid, Tiler
 from .train import Trainer
 
@@ -45,5 +45,6 @@ __all__ = [
     "plan",
     "predict_files",
     "read_image",
+    "segment",
     "tiled_predict",
 ]

@@ -26,8 +26,8 @@ _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
 _COMMANDS = {  # by module and function, which are imported when the command is called
     "predict:predict": """Segment image files.
 
-Masks are written to OUTPUT/masks, probabilities to OUTPUT/probs and overlays to OUTPUT/overlays. A file
-that cannot be read does not stop the others. Put -- before file names that start with a hyphen.""",
+Masks are written to OUTPUT/masks, and each other product of --write to a folder of its own. A file that
+cannot be read does not stop the others. Put -- before file names that start with a hyphen.""",
     "predict:plan": """Show how an image would be predicted, without predicting it.
 
 Prints the tiles, their overlap, the calls of the network and the memory.""",

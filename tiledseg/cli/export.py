@@ -45,7 +45,9 @@ def export(
         coco = None
         if "coco" in config.write:
             style = _style(config)
-            coco = stack.enter_context(CocoWriter(folder / "coco.json", style, config.coco_segmentation))
+            coco = stack.enter_context(
+                CocoWriter(folder / "coco.json", style, config.formats.coco_segmentation)
+            )
         advance = stack.enter_context(progress_bar(len(paths), "masks", shown=settings.progress))
         for path in paths:
             try:
@@ -61,7 +63,7 @@ def export(
 
 
 def _style(config: ExportConfig, image: str = "") -> Style:
-    return Style.of(config.names, image, config.tolerance, config.level_scale)
+    return Style.of(config.names, image, config.formats.tolerance, config.level_scale)
 
 
 def _export(path: Path, labels: Source, folder: Path, config: ExportConfig, coco: CocoWriter | None) -> int:
@@ -71,8 +73,8 @@ def _export(path: Path, labels: Source, folder: Path, config: ExportConfig, coco
     with ExitStack() as stack:
         writers: list[ObjectWriter] = []
         if "geojson" in config.write:
-            file = folder / "geojson" / f"{name}.geojson{'.gz' if config.compress else ''}"
-            writers.append(stack.enter_context(GeoJsonWriter(file, style, config.object_type)))
+            file = folder / "geojson" / f"{name}.geojson{'.gz' if config.formats.compress else ''}"
+            writers.append(stack.enter_context(GeoJsonWriter(file, style, config.formats.object_type)))
         if "roi" in config.write:
             writers.append(stack.enter_context(RoiWriter(folder / "roi" / f"{name}.zip", style, shape)))
         if coco is not None:

@@ -33,7 +33,7 @@ from tiledseg.config.data import (
 )
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from tiledseg.config.evaluate import EvaluateConfig, EvaluateJobConfig
-from tiledseg.config.export import ExportConfig, ExportFormat, ObjectType
+from tiledseg.config.export import ExportConfig, ExportFormat, ObjectFormats, ObjectType
 from tiledseg.config.files import MaskConfig, MaskParts, ReadConfig, place_of
 from tiledseg.config.founding import import_founding
 from tiledseg.config.losses import (
@@ -67,7 +67,14 @@ from tiledseg.config.optimizer import (
     PlateauConfig,
     SgdConfig,
 )
-from tiledseg.config.predict import AutoThreshold, PredictConfig, PredictJobConfig, Product, rgb_of
+from tiledseg.config.predict import (
+    OBJECT_PRODUCTS,
+    AutoThreshold,
+    PredictConfig,
+    PredictJobConfig,
+    Product,
+    rgb_of,
+)
 from tiledseg.config.preprocessing import PreprocessingConfig
 from tiledseg.config.run import RunConfig
 from tiledseg.config.runtime import TTA, Activation, Engine, Precision, RuntimeConfig
@@ -77,6 +84,7 @@ from tiledseg.config.train import TrainConfig
 
 __all__ = [
     "NEEDS_RGB",
+    "OBJECT_PRODUCTS",
     "TTA",
     "Activation",
     "AdamConfig",
@@ -117,6 +125,7 @@ __all__ = [
     "MultiResUNetConfig",
     "NetworkConfig",
     "NoiseConfig",
+    "ObjectFormats",
     "ObjectType",
     "ObjectsConfig",
     "PadMode",

@@ -15,8 +15,21 @@ ObjectType: TypeAlias = Literal["detection", "annotation"]
 """How QuPath shows an object."""
 
 
+class ObjectFormats(Config):
+    """How objects are written for other programs."""
+
+    object_type: ObjectType = "detection"
+    """How QuPath shows an object; it handles many detections better than many annotations."""
+    compress: bool = False
+    """Whether GeoJSON is written as ``.geojson.gz``."""
+    coco_segmentation: Literal["rle", "polygons"] = "rle"
+    """How px are stated in COCO. Objects with holes are always run lengths."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """By how many px a simplified outline may differ from that of the px; 0 keeps each corner."""
+
+
 class ExportConfig(Config):
-    """How the cells of masks are written for other programs."""
+    """How the objects of masks are written for other programs."""
 
     inputs: Names = ()
     """Mask files, and folders of them."""
@@ -30,14 +43,8 @@ class ExportConfig(Config):
     instances: bool = False
     """Whether each label of a mask is one object, named by the first name; otherwise labels are classes, and
     each connected area is an object."""
-    object_type: ObjectType = "detection"
-    """How QuPath shows an object; it handles many detections better than many annotations."""
-    compress: bool = False
-    """Whether GeoJSON is written as ``.geojson.gz``."""
-    coco_segmentation: Literal["rle", "polygons"] = "rle"
-    """How px are stated in COCO. Objects with holes are always run lengths."""
-    tolerance: Annotated[float, Field(ge=0)] = 0.0
-    """By how many px a simplified outline may differ from that of the px; 0 keeps each corner."""
+    formats: ObjectFormats = ObjectFormats()
+    """How the formats are written."""
     level_scale: Annotated[tuple[PositiveFloat, PositiveFloat], as_tuple] = (1.0, 1.0)
     """Px of level 0 for each px of the masks, (y, x); for masks of a smaller level of the image."""
     mask_threshold: MaskThreshold = "auto"

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tiledseg._validate import invalid
 from tiledseg.config.base import Config, Count, Micrometres, Names, as_tuple
+from tiledseg.config.export import ObjectFormats
+from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
@@ -42,17 +44,23 @@ ColourName: TypeAlias = Annotated[str, AfterValidator(_known)]
 AutoThreshold: TypeAlias = Literal["otsu", "triangle"]
 """How a threshold is found on the histogram of an image's own probabilities."""
 
-Product: TypeAlias = Literal["mask", "probs", "overlay", "coloured"]
+Product: TypeAlias = Literal[
+    "mask", "probs", "overlay", "coloured", "labels", "objects", "geojson", "coco", "roi"
+]
 """What is written for an image."""
+
+OBJECT_PRODUCTS: tuple[Product, ...] = ("labels", "objects", "geojson", "coco", "roi")
+"""What is made of the objects of an image."""
 
 
 class PredictConfig(Config):
     """What is written for each image, and how."""
 
     write: Annotated[tuple[Product, ...], as_tuple, Field(min_length=1)] = ("mask",)
-    """What is written: masks into ``masks/``, probabilities into ``probs/``, overlays into ``overlays/``,
-    masks painted in `mask_colours` into ``coloured/`` of the output folder; the last two are PNG, and
-    take the whole map at once."""
+    """What is written, each into a folder of its own: ``mask``, ``probs``, ``overlay``; ``coloured``, masks
+    in `mask_colours`; ``labels``, the number of the object of each px; ``objects``, a table of measurements;
+    ``geojson`` for QuPath; ``coco``, instances; ``roi``, ImageJ regions (extra ``roi``). All are written in
+    the one pass over the image. Overlays and coloured masks are PNG, and take the whole map at once."""
     mask_format: Literal["png", "tiff", "ome-tiff", "ome-zarr", "npy"] = "png"
     """Format of masks. The last three are written while they are computed, so the image may have any size."""
     mask_colours: Annotated[tuple[ColourName, ...], as_tuple, Field(min_length=2, max_length=256)] | None = (
@@ -67,6 +75,15 @@ class PredictConfig(Config):
     """Format of probabilities."""
     probs_dtype: Literal["float16", "float32"] = "float16"
     """Dtype of probabilities; float16 only for TIFF."""
+    objects: ObjectsConfig = ObjectsConfig()
+    """Which areas are one object, and which of them count. Where it states no threshold, that of the mask
+    is used."""
+    labels_format: Literal["ome-tiff", "ome-zarr", "npy"] = "ome-tiff"
+    """Format of labels."""
+    table_format: Literal["csv", "parquet"] = "csv"
+    """Format of tables of objects; Parquet needs the extra ``table``."""
+    formats: ObjectFormats = ObjectFormats()
+    """How outlines of objects are written for other programs."""
     level: Annotated[int, Field(ge=0)] = 0
     """Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies."""
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
@@ -116,13 +133,18 @@ class PredictConfig(Config):
             must, fix = "be left out unless masks of level 0 are written", "Add mask to write, with level=0."
             raise self._invalid("into_image", must, fix)
         streamed = {"mask": self.mask_format, "probs": self.probs_format}
-        whole = [what for what in self.write if streamed.get(what, "png") in {"png", "tiff"}]
-        if self.blur and len(whole) < len(self.write):
+        maps = [what for what in self.write if what not in OBJECT_PRODUCTS]
+        whole = [what for what in maps if streamed.get(what, "png") in {"png", "tiff"}]
+        if self.blur and len(whole) < len(maps):
             must, fix = (
                 "be 0 where a map is streamed",
                 "Write masks as png, probs as tiff.",
             )
             raise self._invalid("blur", must, fix)
+        if self.resume and len(maps) < len(self.write) and "probs" not in self.write:
+            must = "hold probs to resume objects, which are made of the finished map"
+            fix = "Add probs, with probs_format ome-tiff, ome-zarr or npy."
+            raise self._invalid("write", must, fix)
         if self.resume and whole:
             raise self._invalid(
                 "resume",

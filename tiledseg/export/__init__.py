@@ -1,6 +1,6 @@
 """Objects for other programs: GeoJSON for QuPath, COCO instances, ImageJ ROI."""
 
-from tiledseg.export.batches import ObjectWriter, Style, pass_on
+from tiledseg.export.batches import ObjectWriter, Style, pass_on, with_runs
 from tiledseg.export.coco import CocoWriter, Segmentation, write_coco
 from tiledseg.export.geojson import GeoJsonWriter, write_geojson
 from tiledseg.export.roi import RoiWriter, write_roi
@@ -13,6 +13,7 @@ __all__ = [
     "Segmentation",
     "Style",
     "pass_on",
+    "with_runs",
     "write_coco",
     "write_geojson",
     "write_roi",

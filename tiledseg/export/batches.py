@@ -92,7 +92,7 @@ def pass_on(
 
     def each(batch: ObjectBatch) -> None:
         nonlocal n_objects
-        batch = _with_runs(batch)
+        batch = with_runs(batch)
         n_objects += len(batch.first) - 1
         for writer in writers:
             writer.add(batch)
@@ -129,7 +129,7 @@ def _pass_on_labels(
         each(batch)
 
 
-def _with_runs(batch: ObjectBatch) -> ObjectBatch:
+def with_runs(batch: ObjectBatch) -> ObjectBatch:
     """Leave out objects of so many runs that they came without them."""
     known = np.diff(batch.first) > 0
     if known.all():

@@ -13,12 +13,13 @@ from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConf
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models.bundle import write_bundle
 from tiledseg.models.registry import builder_for
-from tiledseg.predict import tiled_predict
+from tiledseg.predict import segment, tiled_predict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tiledseg._types import PathLike, Source
+    from tiledseg.predict import Segmentation
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -128,6 +129,35 @@ class Segmenter:
             As `tiledseg.tiled_predict`.
         """
         return tiled_predict(self, image, tiling, **options)
+
+    def segment(
+        self,
+        image: Source | PathLike,
+        tiling: TilingConfig | dict[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401  each has its own type
+    ) -> Segmentation:
+        """Find the objects of an image: ``tiledseg.segment(self, image, tiling, **options)``.
+
+        Parameters
+        ----------
+        image : array_like or path
+            (H, W) or (H, W, C), or a file.
+        tiling : TilingConfig or dict, optional
+            None uses the segmenter's own.
+        **options : object
+            As for `tiledseg.segment`.
+
+        Returns
+        -------
+        Segmentation
+            Labels, objects and how they were found.
+
+        Raises
+        ------
+        TiledSegError
+            As `tiledseg.segment`.
+        """
+        return segment(self, image, tiling, **options)
 
     def save(self, folder: PathLike, *, overwrite: bool = False) -> Path:
         """Write a bundle: a folder of ``config.json``, ``model.safetensors`` and ``README.md``.

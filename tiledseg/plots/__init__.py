@@ -9,6 +9,7 @@ from tiledseg.plots.render import (
     as_rgb,
     colourise,
     error_overlay,
+    outlined,
     overlay,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "colourise",
     "error_overlay",
     "new_figure",
+    "outlined",
     "overlay",
     "png_of",
 ]

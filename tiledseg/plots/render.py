@@ -280,6 +280,19 @@ def _outline(
     return np.asarray(cv2.bitwise_and(edge, edge, mask=numbers), np.uint8)
 
 
+def outlined(picture: Rgb, labels: AnyArray, colours: npt.NDArray[np.uint8]) -> Rgb:
+    """Draw a line along the inner edge of each object, in the colour of its label."""
+    edge = np.zeros(labels.shape, bool)
+    for one, other in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+        edge[one] |= labels[one] != labels[other]
+        edge[:, one] |= labels[:, one] != labels[:, other]
+    thick = max(1, round(min(labels.shape) / _OUTLINES_PER_SIDE))
+    edge = cv2.dilate(edge.astype(np.uint8), np.ones((thick, thick), np.uint8)).astype(bool) & (labels > 0)
+    drawn = picture.copy()
+    drawn[edge] = colours[labels[edge]]
+    return drawn
+
+
 def error_overlay(
     image: AnyArray, predicted: AnyArray, truth: AnyArray, *, limits: tuple[float, float] | None = None
 ) -> Rgb:

@@ -4,6 +4,8 @@ from tiledseg.predict.diagnostics import Seam, SeamReport, SeamWatch, check_exac
 from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
 from tiledseg.predict.plan import Plan, check_probabilities
 from tiledseg.predict.prediction import plan, run_plan, tiled_predict
+from tiledseg.predict.segment import segment
+from tiledseg.predict.segmentation import Segmentation
 
 __all__ = [
     "FileOutcome",
@@ -12,11 +14,13 @@ __all__ = [
     "Seam",
     "SeamReport",
     "SeamWatch",
+    "Segmentation",
     "check_exact",
     "check_probabilities",
     "plan",
     "predict_files",
     "run_plan",
     "seam_report",
+    "segment",
     "tiled_predict",
 ]

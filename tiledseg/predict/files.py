@@ -6,6 +6,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ from tiledseg._progress import no_progress, progress_bar, whole_step
 from tiledseg._storage import check_writable, folder_lock
 from tiledseg._validate import path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
-from tiledseg.config import PredictConfig, TilingConfig
+from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
 from tiledseg.engine import Network
 from tiledseg.errors import TiledSegError
 from tiledseg.io import as_path, check_labels_writable, find_images, holds_labels, open_image, write_labels
 from tiledseg.predict.dask import check_client, count_classes, spread
+from tiledseg.predict.object_files import channels_in, feed_file, object_writers, write_objects
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import run_plan
 from tiledseg.predict.products import (
@@ -29,20 +31,24 @@ from tiledseg.predict.products import (
     ProductSink,
     check_size,
     check_targets,
+    cut_of,
+    format_of,
+    is_streamed,
     needs_whole,
     targets_of,
     written_at_the_end,
 )
 from tiledseg.predict.resume import fingerprint_of, record_run
-from tiledseg.preprocess import pixel_size_from
+from tiledseg.predict.segment import MapSink, class_names
+from tiledseg.preprocess import blurred, pixel_size_from
 from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tiledseg._progress import Advance
-    from tiledseg._types import PathLike
-    from tiledseg.config import AutoThreshold, Product
+    from tiledseg._types import PathLike, Source
+    from tiledseg.config import Product
     from tiledseg.io import ImageSource
     from tiledseg.tiling import Tile
 
@@ -193,9 +199,14 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
 
 
 def _check_formats(config: PredictConfig) -> None:
-    formats = {"mask": config.mask_format, "probs": config.probs_format}
-    if any(formats.get(what) == "ome-zarr" for what in config.write):
-        extra("zarr", "zarr")
+    formats = {format_of(what, config) for what in config.write}
+    for kind, module, name in (
+        ("ome-zarr", "zarr", "zarr"),
+        ("parquet", "pyarrow", "table"),
+        ("roi", "roifile", "roi"),
+    ):
+        if kind in formats:
+            extra(module, name)
 
 
 def _network_for(model: object, config: PredictConfig, tiling: TilingConfig | None) -> Network:
@@ -312,30 +323,69 @@ class _Run:
                 classes = count_classes(Plan.of(self.network, image, self.tiling), image.dtype)
             write_labels(path, name, mask if classes > 1 else Foreground(mask))
 
+    def _is_computed(self, targets: dict[Product, Path]) -> bool:
+        """Say whether the maps of a run that is resumed are there, from which objects are made."""
+        maps = [path for what, path in targets.items() if what not in OBJECT_PRODUCTS]
+        resumed = self.config.resume and self.config.existing != "overwrite"
+        return resumed and len(maps) < len(targets) and all(path.exists() for path in maps)
+
     def _predicted(
         self, image: ImageSource, targets: dict[Product, Path], advance: Advance
     ) -> dict[Product, Path]:
         """Predict one image, and write what is streamed on the way and the rest at the end."""
-        network, config, tiling = self.network, self.config, self.tiling
-        job = Plan.of(self.shared, image, tiling, batch_size=config.batch_size, roi=config.roi)
-        threshold: float | AutoThreshold = config.threshold or network.threshold
+        network, config = self.network, self.config
+        plan = Plan.of(self.shared, image, self.tiling, batch_size=config.batch_size, roi=config.roi)
+        threshold: Any = config.threshold or network.threshold
         whole = any(needs_whole(what, config) for what in targets)
         pixels = np.asarray(image) if whole else image
-        classes = job.classes or count_classes(job, image.dtype)
-        sink = ProductSink(image, classes, threshold, stated=config.threshold is not None)
-        provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": str(threshold)}
-        provenance["tiling"] = job.tiling.model_dump_json()
-        fingerprint = fingerprint_of(network, image.identity, config, tiling) if config.resume else None
+        computed = self._is_computed(targets)
+        classes = plan.classes or (channels_in(targets["probs"]) if computed else None)
+        classes = classes or count_classes(plan, image.dtype)
+        make = partial(MapSink, pixels, classes, settings=config.objects, pixel_size=image.pixel_size)
+        objects, wanted = None, any(what in OBJECT_PRODUCTS for what in targets)
+        if wanted and not config.resume and is_streamed("labels", config):
+            objects = make(threshold=threshold)
+        sink = ProductSink(image, classes, threshold, objects, stated=config.threshold is not None)
+        with object_writers(targets, image, class_names(network, classes), config) as writers:
+            if not computed:
+                self._run(plan, image, pixels, sink, targets, advance)
+            written = targets
+            if sink.whole is not None:
+                probs = blurred(sink.whole, config.blur) if config.blur else sink.whole
+                written = written_at_the_end(targets, image, np.asarray(pixels), probs, threshold, config)
+                if objects is None and wanted:
+                    objects = make(threshold=cut_of(probs, threshold))
+                    objects[0 : len(probs)] = probs
+            elif objects is None and wanted:
+                objects = make(threshold=threshold)
+                feed_file(objects, targets["probs"])
+            if objects is not None:
+                write_objects(objects, targets, writers)
+        return written
+
+    def _run(
+        self,
+        plan: Plan,
+        image: ImageSource,
+        pixels: Source,
+        sink: ProductSink,
+        targets: dict[Product, Path],
+        advance: Advance,
+    ) -> None:
+        """Run the network over an image."""
+        config, fingerprint = self.config, None
+        threshold = str(config.threshold or self.network.threshold)
+        provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": threshold}
+        provenance["tiling"] = plan.tiling.model_dump_json()
+        if config.resume:
+            fingerprint = fingerprint_of(self.network, image.identity, config, self.tiling)
 
         def tell(_tile: Tile, done: int, total: int) -> None:
             advance(1 / total, f"{Path(image.name).name}: tile {done} of {total}")
 
         with sink.open(targets, config, provenance, fingerprint):
-            run_plan(job, pixels if job.level in {None, image.level} else image, sink, callback=tell)
+            run_plan(plan, pixels if plan.level in {None, image.level} else image, sink, callback=tell)
             image.check_unchanged()
-        if sink.whole is None:
-            return targets
-        return written_at_the_end(targets, image, np.asarray(pixels), sink.whole, threshold, config)
 
 
 def _reason(error: Exception) -> str:

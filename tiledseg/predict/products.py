@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tiledseg._validate import invalid, shown
-from tiledseg.config import rgb_of
+from tiledseg.config import OBJECT_PRODUCTS, rgb_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import MAX_PIXELS, ImageSink, PngRows, create_image, write_image, write_mask, write_probs
 from tiledseg.plots import colourise, overlay
-from tiledseg.preprocess import blurred
 from tiledseg.tiling import check_threshold, labels_of, map_dtype
 
 if TYPE_CHECKING:
@@ -30,12 +29,18 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import AutoThreshold, PredictConfig, Product
     from tiledseg.io import ImageSource
+    from tiledseg.predict.segment import MapSink
 
 FOLDERS: dict[Product, str] = {
     "mask": "masks",
     "probs": "probs",
     "overlay": "overlays",
     "coloured": "coloured",
+    "labels": "labels",
+    "objects": "objects",
+    "geojson": "geojson",
+    "coco": "coco",
+    "roi": "roi",
 }
 """Folder of each product."""
 
@@ -45,6 +50,11 @@ _SUFFIXES = {
     "ome-tiff": ".ome.tif",
     "ome-zarr": ".ome.zarr",
     "npy": ".npy",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "geojson": ".geojson",
+    "coco": ".json",
+    "roi": ".zip",
 }
 _STREAMED = ("ome-tiff", "ome-zarr", "npy")
 _OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
@@ -57,8 +67,9 @@ def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfi
     root = next((root for root in roots if root.is_dir() and path.is_relative_to(root)), path.parent)
     place = path.relative_to(root).parent
     name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
-    formats: dict[str, str] = {"mask": config.mask_format, "probs": config.probs_format}
-    ends = {what: _SUFFIXES[formats.get(what, "png")] for what in config.write}
+    ends = {what: _SUFFIXES[format_of(what, config)] for what in config.write}
+    if config.formats.compress and "geojson" in ends:
+        ends["geojson"] += ".gz"
     return {what: output / FOLDERS[what] / place / (name + end) for what, end in ends.items()}
 
 
@@ -97,10 +108,22 @@ def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfi
         )
 
 
+def format_of(what: Product, config: PredictConfig) -> str:
+    """Return the format of a product."""
+    formats: dict[str, str] = {
+        "mask": config.mask_format,
+        "probs": config.probs_format,
+        "labels": config.labels_format,
+        "objects": config.table_format,
+    }
+    return formats.get(what, what if what in OBJECT_PRODUCTS else "png")
+
+
 def is_streamed(what: Product, config: PredictConfig) -> bool:
-    """Say whether a product is written while it is computed."""
-    formats = {"mask": config.mask_format, "probs": config.probs_format}
-    return formats.get(what, "png") in _STREAMED
+    """Say whether a product is written, or its objects are found, while the map is computed."""
+    if what in OBJECT_PRODUCTS:
+        return not config.blur and not isinstance(config.threshold, str)
+    return format_of(what, config) in _STREAMED
 
 
 class Foreground:
@@ -129,16 +152,23 @@ class ProductSink:
     needs_probabilities: bool = True
 
     def __init__(
-        self, image: ImageSource, classes: int, threshold: float | AutoThreshold, *, stated: bool
+        self,
+        image: ImageSource,
+        classes: int,
+        threshold: float | AutoThreshold,
+        objects: MapSink | None = None,
+        *,
+        stated: bool,
     ) -> None:
         _check_usable(threshold, classes, stated=stated)
         self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
-        self.block_shape: tuple[int, int] | None = (512, 512)
+        self.block_shape: tuple[int, int] | None = (512, 512) if objects is None else None  # whole rows
         self.whole: FloatArray | None = None
         self._image, self._threshold = image, threshold
         self._sinks: dict[Product, ImageSink | PngRows] = {}
         self._levels: _LevelMap | None = None
+        self._objects = objects
 
     def open(
         self,
@@ -152,6 +182,8 @@ class ProductSink:
             for what, path in targets.items():
                 if needs_whole(what, config):
                     self.whole = np.zeros(self.shape, np.float32) if self.whole is None else self.whole
+                    continue
+                if what in OBJECT_PRODUCTS:
                     continue
                 labels = what == "mask"
                 if not is_streamed(what, config):
@@ -178,6 +210,8 @@ class ProductSink:
     def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401
         if self.whole is not None:
             self.whole[key] = probs
+        if self._objects is not None:
+            self._objects[key] = probs
         for what, sink in self._sinks.items():
             if what == "mask" and self._levels is not None:
                 self._levels[key] = probs
@@ -189,7 +223,7 @@ class ProductSink:
 
     def finished_rows(self, start: int, stop: int) -> int:
         """Count the rows from the top that all files have in some columns."""
-        if self.whole is not None or self._levels is not None:
+        if self.whole is not None or self._levels is not None or self._objects is not None:
             return 0
         return min(
             sink.finished_rows(start, stop) if isinstance(sink, ImageSink) else 0
@@ -207,12 +241,10 @@ def written_at_the_end(
 ) -> dict[Product, Path]:
     """Write what takes the whole map at once."""
     written: dict[Product, Path] = {}
-    if config.blur:
-        probs = blurred(probs, config.blur)
     labels = _labels(probs, threshold)
     place: dict[str, Any] = {"pixel_size": source.pixel_size, "placement": source.placement}
     for what, target in targets.items():
-        if not needs_whole(what, config):
+        if not needs_whole(what, config) or what in OBJECT_PRODUCTS:
             continue
         if what == "mask":
             write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None, **place)
@@ -229,9 +261,16 @@ def written_at_the_end(
 def _labels(probs: FloatArray, threshold: float | AutoThreshold) -> AnyArray:
     if not isinstance(threshold, str):
         return labels_of(probs, threshold)
-    levels = _levels_of(probs)
-    counts = np.bincount(levels.ravel(), minlength=256)
-    return (levels > _level_of(counts, threshold)).astype(np.uint8)
+    return (_levels_of(probs) > _level_in(probs, threshold)).astype(np.uint8)
+
+
+def cut_of(probs: FloatArray, threshold: float | AutoThreshold) -> float:
+    """Return the probability at which a mask is cut."""
+    return (_level_in(probs, threshold) + 0.5) / _WHITE if isinstance(threshold, str) else threshold
+
+
+def _level_in(probs: FloatArray, method: AutoThreshold) -> int:
+    return _level_of(np.bincount(_levels_of(probs).ravel(), minlength=256), method)
 
 
 def _check_usable(threshold: float | AutoThreshold, classes: int, *, stated: bool) -> None:

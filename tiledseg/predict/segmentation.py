@@ -1,0 +1,261 @@
+"""One image to objects: labels, a table, outlines; as a result that shows, plots and saves itself."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from tiledseg._extras import extra
+from tiledseg._storage import new_folder, write_text
+from tiledseg._validate import read_region
+from tiledseg.export import write_geojson
+from tiledseg.io import create_image, open_image, write_image
+from tiledseg.objects import bands_of
+from tiledseg.plots import PALETTE, as_rgb, outlined
+from tiledseg.predict.prediction import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tiledseg._types import AnyArray, FloatArray, PathLike, Source
+    from tiledseg.io import PixelSize
+    from tiledseg.objects import Objects
+    from tiledseg.plots import Rgb
+    from tiledseg.predict.diagnostics import SeamReport
+    from tiledseg.predict.plan import Plan
+
+_NOTEBOOK_SIDE, _PLOT_SIDE, _FILE_SIDE = 900, 2048, 4096  # px of the longer side of a picture
+_ROWS_SHOWN = 5
+_COLUMNS_SHOWN = ("class", "centroid_y", "centroid_x", "area", "perimeter", "circularity", "probability_mean")
+_EVEN = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Segmentation:
+    """The objects of an image, and how they were found.
+
+    In a notebook it shows the image with outlines, the number of objects and the first rows of the table.
+
+    Attributes
+    ----------
+    objects : Objects
+        ``objects.table`` has a row for each object; ``objects.to_pandas()`` returns it as a data frame.
+    map : ndarray or None
+        The network's outputs, (H, W, K) float32, where they were asked for.
+    plan : Plan
+        How the image was tiled.
+    seams : SeamReport or None
+        How far neighbouring tiles disagree, where that was asked for.
+    classes : tuple of str
+        Names of the classes 1, 2, … of the objects.
+    pixel_size : PixelSize or None
+        Height and width of a px in µm, where it is known.
+    provenance : dict
+        Where the result comes from: software, image, model, settings.
+    image : array or path
+        The image, as it was given.
+    """
+
+    objects: Objects
+    map: FloatArray | None
+    plan: Plan
+    seams: SeamReport | None
+    classes: tuple[str, ...]
+    pixel_size: PixelSize | None
+    provenance: dict[str, Any]
+    image: Any
+
+    @property
+    def labels(self) -> Any:  # noqa: ANN401  an array, or whatever `out` was
+        """The number of the object that each px belongs to, (H, W) uint32; `out` where one was given."""
+        return self.objects.labels
+
+    def counts(self) -> dict[str, int]:
+        """Count the objects of each class.
+
+        Returns
+        -------
+        dict
+            Number of objects by the name of their class.
+        """
+        found = np.bincount(np.asarray(self.objects.table["class"], int), minlength=len(self.classes) + 1)
+        return {name: int(found[number]) for number, name in enumerate(self.classes, start=1)}
+
+    def picture(self, longest: int = _FILE_SIDE) -> Rgb:
+        """Draw the outlines of the objects over the image, in the colours of their classes.
+
+        Parameters
+        ----------
+        longest : int
+            Px of the longer side; a larger image is shown by every n-th px.
+
+        Returns
+        -------
+        ndarray of uint8, shape (h, w, 3)
+            The picture.
+        """
+        step = -(-max(self.plan.shape) // longest)
+        with opened(self.image) as image:
+            shown = _every(image, step)
+        with _opened_labels(self.labels) as labels:
+            numbers = _every(labels, step)
+        kinds = np.concatenate([[0], np.asarray(self.objects.table["class"], int)])
+        colours = np.array([(0, 0, 0), *PALETTE], np.uint8)[1 + (kinds - 1) % len(PALETTE)]
+        return outlined(_as_picture(shown), numbers, colours)
+
+    def plot(self, ax: Any = None) -> Any:  # noqa: ANN401  matplotlib may be missing
+        """Draw the image with the outlines of the objects.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where it is drawn; axes of a new figure by default.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes, in px of the image.
+
+        Raises
+        ------
+        SettingError
+            If matplotlib is not installed; the extra ``plot`` installs it.
+        """
+        if ax is None:
+            ax = extra("matplotlib.pyplot", "plot").subplots(figsize=(8, 8), layout="constrained")[1]
+        height, width = self.plan.shape
+        ax.imshow(self.picture(_PLOT_SIDE), extent=(0, width, height, 0))
+        ax.set_title(", ".join(f"{number} {name}" for name, number in self.counts().items()))
+        ax.set_axis_off()
+        return ax
+
+    def save(self, folder: PathLike) -> Path:
+        """Write everything into a new folder, whole or not at all.
+
+        The files are ``mask.ome.tif`` (the class of each px), ``labels.ome.tif``, ``objects.csv``,
+        ``objects.geojson``, ``overlay.png`` (at most 4096 px a side), ``run.json``, and ``map.npy`` where the
+        map was asked for.
+
+        Parameters
+        ----------
+        folder : path
+            A new or empty folder.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        FileError
+            If the folder has files, or cannot be written.
+        """
+        with new_folder(folder) as place, _opened_labels(self.labels) as labels:
+            self._write_maps(place, labels)
+            self.objects.write_table(place / "objects.csv")
+            name = str(self.provenance.get("image", ""))
+            write_geojson(place / "objects.geojson", self.objects, names=self.classes, image=name)
+            write_image(place / "overlay.png", self.picture())
+            write_text(place / "run.json", json.dumps(self._facts(), indent=2, default=str) + "\n")
+        return Path(os.fspath(folder))
+
+    def _write_maps(self, place: Path, labels: Source) -> None:
+        """Write labels and classes band by band, and the map where there is one."""
+        kinds = np.concatenate([[0], np.asarray(self.objects.table["class"], int)])
+        text = {name: str(value) for name, value in self.provenance.items()}
+        options: dict[str, Any] = {"labels": True, "pixel_size": self.pixel_size, "provenance": text}
+        small = np.uint8 if len(self.classes) < 256 else np.uint16
+        with (
+            create_image(place / "labels.ome.tif", self.plan.shape, np.uint32, **options) as numbers,
+            create_image(place / "mask.ome.tif", self.plan.shape, small, **options) as mask,
+        ):
+            for top, band in bands_of(labels):
+                numbers[top : top + len(band)] = band
+                mask[top : top + len(band)] = kinds[band].astype(small)
+        if self.map is not None:
+            with create_image(place / "map.npy", self.map.shape, np.float32) as file:
+                file[0 : len(self.map)] = self.map
+
+    def _facts(self) -> dict[str, Any]:
+        size = self.pixel_size
+        return {
+            **self.provenance,
+            "shape": self.plan.shape,
+            "pixel_size_um": None if size is None else [size.y, size.x],
+            "objects": len(self.objects),
+            "counts": self.counts(),
+            "plan": str(self.plan).splitlines(),
+            "seams": None if self.seams is None else str(self.seams),
+        }
+
+    def __repr__(self) -> str:
+        height, width = self.plan.shape
+        size = self.pixel_size
+        px = "" if size is None else f", px of {size.y:g} x {size.x:g} µm"
+        counts = ", ".join(f"{number} {name}" for name, number in self.counts().items())
+        return f"Segmentation({len(self.objects)} objects in {height} x {width} px{px}: {counts})"
+
+    def _repr_html_(self) -> str:
+        png = cv2.imencode(".png", cv2.cvtColor(self.picture(_NOTEBOOK_SIDE), cv2.COLOR_RGB2BGR))[1]
+        source = base64.b64encode(png.tobytes()).decode()
+        columns = [name for name in _COLUMNS_SHOWN if name in self.objects.table]
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("label", *columns))
+        rows = "".join(map(self._row, range(min(len(self.objects), _ROWS_SHOWN)), [columns] * _ROWS_SHOWN))
+        more = max(len(self.objects) - _ROWS_SHOWN, 0)
+        seams = "" if self.seams is None else f"<p>{html.escape(str(self.seams))}</p>"
+        return (
+            f"<p>{html.escape(repr(self))}</p>"
+            f'<img style="max-width:100%" alt="outlines" src="data:image/png;base64,{source}"/>'
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<p>{more} more rows</p>{seams}"
+        )
+
+    def _row(self, place: int, columns: list[str]) -> str:
+        table = self.objects.table
+        cells = [str(table["label"][place])]
+        for name in columns:
+            value = table[name][place]
+            cells.append(self.classes[value - 1] if name == "class" else f"{value:.4g}")
+        return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+@contextmanager
+def _opened_labels(labels: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Open labels that lie in a file."""
+    if not isinstance(labels, str | os.PathLike):
+        yield labels
+        return
+    with open_image(os.fspath(labels)) as source:
+        yield source
+
+
+def _every(source: Source, step: int) -> AnyArray:
+    """Read every n-th px."""
+    height, width = source.shape[:2]
+    rows = max(1, 1024 // step) * step
+    parts = [
+        read_region(source, slice(top, min(top + rows, height)), slice(0, width))[::step, ::step]
+        for top in range(0, height, rows)
+    ]
+    return np.concatenate(parts)
+
+
+def _as_picture(pixels: AnyArray) -> Rgb:
+    """Show any image: three channels as RGB, else the first one; other dtypes than uint8 by their range."""
+    shown = (
+        pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
+    )
+    if shown.dtype == np.uint8:
+        return as_rgb(shown)
+    low, high = float(shown.min()), float(shown.max())
+    return as_rgb(shown, (low, high if high > low else low + 1))
