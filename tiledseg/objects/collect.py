@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _LARGE_PX = 1 << 22  # an object with a larger box is measured row by row, not in an atlas
 _LARGE_SIDE = 1 << 16
 _STRIP_PX = 1 << 22
+_VALUES = 1 << 17  # px whose values are summed up at a time
 _MOST_RUNS = 1 << 22  # an object of more runs is passed on without them
 
 
@@ -110,11 +111,18 @@ class Collector:
     def _add_values(self, first: int, last: int, number: AnyArray, length: AnyArray) -> None:
         if not self._values:
             return
-        where, starts = self._found.spool.px(first, last), np.cumsum(length) - length
+        begin, ends = self._found.spool.px(first, last)[0], np.cumsum(length)
         label = np.append(self._found.label, 0)[number]
-        for part, sums in zip(self._values, self._sums, strict=True):
-            for one, px in zip(sums, part.read(where, label, length), strict=True):
-                one.add(number, px, starts, length)
+        low = 0
+        while low < len(ends):  # a part at a time, which stays in the cache
+            before = int(ends[low - 1]) if low else 0
+            high = max(low + 1, int(np.searchsorted(ends, before + _VALUES)))
+            runs, where = slice(low, high), (begin + before, begin + int(ends[high - 1]))
+            starts = ends[runs] - length[runs] - before
+            for part, sums in zip(self._values, self._sums, strict=True):
+                for one, px in zip(sums, part.read(where, label[runs], length[runs]), strict=True):
+                    one.add(number[runs], px, starts, length[runs])
+            low = high
 
     def _add_runs(self, last: int, y: AnyArray, x0: AnyArray, x1: AnyArray, number: AnyArray) -> None:
         large = self._is_large[number]

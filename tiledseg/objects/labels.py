@@ -192,19 +192,22 @@ class ObjectsSink:
             self._take_band(first + start, rows[start : start + step])
 
     def _take_band(self, first: int, band: AnyArray) -> None:
-        check_finite(band, "map", (first, 0))
+        if band.dtype.kind == "f" and not np.isfinite(band.max() + band.min()):  # faster than to look at each
+            check_finite(band, "map", (first, 0))
         row, x0, x1 = self._joiner.feed(*_classes(band, self._settings))
         if self._probs is None and self._channels is None:
             return
         places = _places(row * self.shape[1] + x0, x1 - x0)
         if self._probs is not None:
-            px = band.reshape(len(band) * self.shape[1], -1)[places]
-            self._probs.append(px if self._settings.fill_holes else px.max(axis=1, keepdims=True))
+            px = np.take(band.reshape(len(band) * self.shape[1], -1), places, axis=0)
+            one = px.shape[1] == 1 or self._settings.fill_holes
+            self._probs.append(px if one else px.max(axis=1, keepdims=True))
         if self._image is not None and self._channels is not None:
             rows = slice(first, first + len(band))
             pixels = read_region(self._image, rows, slice(0, self.shape[1]))
             check_finite(pixels, "image", (first, 0))
-            self._channels.append(pixels.reshape(len(band) * self.shape[1], -1)[places])
+            channels = pixels.reshape(len(band) * self.shape[1], -1)
+            self._channels.append(np.take(channels, places, axis=0))
 
     def _components(self) -> tuple[Components, int]:
         """Return the objects that count, and how many were too large to be split."""
