@@ -146,4 +146,4 @@ def flop_rate(precision: Precision, timed: Callable[[Callable[[], object]], floa
 
 def _by_openvino(model: Any, precision: Precision) -> Predictor:
     """Return the network alone, run by OpenVINO."""
-    return Network.of(model, RuntimeConfig(engine="openvino", precision=precision)).fastest(1)
+    return Network.of(model, RuntimeConfig(engine="openvino", precision=precision)).fastest()

@@ -232,7 +232,7 @@ def test_a_network_may_call_tiled_predict():
 
 
 def batcher(network, batch_size=8, tta=None):
-    return Network.of(network).batcher(0, batch_size, tta)
+    return Network.of(network).batcher(batch_size, tta)
 
 
 def together(calls):

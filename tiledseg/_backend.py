@@ -1,4 +1,4 @@
-"""The one place that loads Keras and TensorFlow: importing this module loads Keras.
+"""The one place that loads Keras and TensorFlow: ``from tiledseg._backend import keras`` loads Keras.
 
 TensorFlow itself loads only when one of its names is first used, so that the JAX and PyTorch
 backends of Keras work without it.
@@ -6,20 +6,75 @@ backends of Keras work without it.
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import sys
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
 from tiledseg.errors import ModelError
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import, or TensorFlow prints its banner
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-import keras
-
-tf = lazy_loader.load("tensorflow")
+    import keras
+    import tensorflow as tf
 
 __all__ = ["check_process", "keras", "tf"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  a module
+    """Load Keras when it is first imported from here; TensorFlow when it is first used."""
+    if name == "tf":
+        return lazy_loader.load("tensorflow")
+    if name != "keras":
+        raise AttributeError(name)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import; 2 shows that it found no GPU
+    with _without_notices():
+        globals()[name] = module = importlib.import_module(name)
+    return module
+
+
+# Lines of TensorFlow, absl and XLA: "2026-01-31 12:00:00.123456: I file.cc:1] ...", "I0131 12:00:00 ...",
+# "I0000 00:00:1795889234.926951 4013 file.cc:1] ...", and the one that announces these.
+_NOTICE = re.compile(
+    rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWEF] |[IWEF]\d{4} \d\d:\d\d:[\d.]+ "
+    rb"|WARNING: All log messages before absl|To enable the following instructions: "
+)
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Leave out the notices that TensorFlow prints when it is imported, whatever its settings are."""
+    # It writes them to the file of standard error, not to `sys.stderr`. After an error all of it is shown.
+    try:
+        own, buffer = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115  closed below
+    except OSError:  # no standard error, or no place for a temporary file
+        yield
+        return
+    everything = True
+    try:
+        _flush_stderr()
+        os.dup2(buffer.fileno(), 2)
+        yield
+        everything = False
+    finally:
+        _flush_stderr()
+        os.dup2(own, 2)
+        with buffer:
+            buffer.seek(0)
+            lines = buffer.read().splitlines(keepends=True)
+        os.write(own, b"".join(line for line in lines if everything or not _NOTICE.match(line)))
+        os.close(own)
+
+
+def _flush_stderr() -> None:
+    if sys.stderr is not None:  # there is none without a console on Windows
+        sys.stderr.flush()
 
 
 class _Process:

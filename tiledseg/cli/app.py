@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import signal
 import sys
-import tempfile
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
@@ -86,7 +84,6 @@ class _TerminatedError(SystemExit):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     tokens = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's information messages
     for stream in (sys.stdout, sys.stderr):
         _escape_unprintable(stream)
     try:
@@ -159,27 +156,3 @@ class _Lines(logging.Handler):
         """Write a record."""
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         tqdm.write(f"{level}{record.getMessage()}", file=sys.stderr)
-
-
-def load_keras() -> None:
-    """Load Keras; the messages of its backend are shown only if loading fails."""
-    with _stderr_buffered():
-        importlib.import_module("tiledseg._backend")
-
-
-@contextmanager
-def _stderr_buffered() -> Iterator[None]:
-    """Buffer standard error, also of compiled code, which bypasses ``sys.stderr``; show it after an error."""
-    sys.stderr.flush()
-    own = os.dup(2)
-    with tempfile.TemporaryFile() as buffer:
-        os.dup2(buffer.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            buffer.seek(0)
-            os.write(own, buffer.read())
-            raise
-        finally:
-            os.dup2(own, 2)
-            os.close(own)

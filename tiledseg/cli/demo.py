@@ -18,7 +18,6 @@ import tiledseg
 from tiledseg._progress import progress_bar
 from tiledseg._storage import check_writable, write_text
 from tiledseg._validate import invalid, path_text, whole_number
-from tiledseg.cli.app import load_keras
 from tiledseg.cli.settings import Settings, with_options
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
@@ -170,7 +169,7 @@ def _facts(segmenter: Segmenter, shape: tuple[int, ...]) -> dict[str, str]:
     (height, width), tiling = plan.grid.shape, plan.tiling
     made = segmenter.provenance
     return {
-        "Network": f"{segmenter.architecture.name}, {segmenter.network.count_params():,} weights",
+        "Network": f"{segmenter.architecture.name}, {segmenter.runnable.count_params():,} weights",
         "Trained on": f"{made['train_images']} generated smears with other stain, light and cells",
         "Best epoch": str(made["best_epoch"]),
         "Scale": f"{plan.scale:g}: the network sees {height} x {width} px",
@@ -205,6 +204,5 @@ def demo(
 ) -> int:
     """Segment and score a generated image."""
     prepare_folder(output)
-    load_keras()
     sys.stdout.write(f"{run_demo(output, seed=seed, train=train, progress=settings.progress)}\n")
     return 0

@@ -14,7 +14,6 @@ import tiledseg
 from tiledseg import models
 from tiledseg._validate import invalid, named
 from tiledseg.cli import lazy
-from tiledseg.cli.app import load_keras
 from tiledseg.cli.options import Table, merged
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import PredictConfig, RunConfig, TilingConfig
@@ -68,7 +67,6 @@ def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> N
 
 def load(path: str, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a keras.Model, which has no type
     """Load a model; see `tiledseg.load_model`."""
-    load_keras()
     return tiledseg.load_model(path, trust=trust)
 
 

@@ -11,7 +11,6 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg.cli import lazy
-from tiledseg.cli.app import load_keras
 from tiledseg.cli.options import COMMON, Table
 from tiledseg.cli.settings import Settings, read_run, with_options
 from tiledseg.config import RunConfig, TilingConfig, TrainConfig
@@ -44,7 +43,6 @@ def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings)
     else:
         config = _config(settings)
         pairs, unseen = _pairs(settings, "train_data"), _pairs(settings, "valid_data")
-        load_keras()
         whole = settings.whole(train=config)
         result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress, settings=whole)
     sys.stdout.write(_summary(result))
@@ -58,7 +56,6 @@ def _resumed(run_dir: Path, settings: Settings) -> TrainingResult:
         settings = replace(settings, run=read_run(run_dir / "run.toml"))
     config = _config(settings)
     pairs = [_pairs(settings, name) if named else None for name in ("train_data", "valid_data")]
-    load_keras()
     return tiledseg.Trainer.resume(run_dir, *pairs, config=config, progress=settings.progress)
 
 

@@ -57,6 +57,7 @@ from tiledseg.config.networks import (
     U2NetConfig,
     UNet3PlusConfig,
     UNetConfig,
+    architecture_of,
 )
 from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.optimizer import (
@@ -162,6 +163,7 @@ __all__ = [
     "UNetConfig",
     "WarpConfig",
     "ZoomConfig",
+    "architecture_of",
     "augmenting",
     "by_name",
     "import_founding",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
+from tiledseg._validate import did_you_mean, invalid
 from tiledseg.config.architecture import (
     ArchitectureConfig,
     ConvolutionsConfig,
@@ -15,6 +17,7 @@ from tiledseg.config.architecture import (
 )
 from tiledseg.config.base import Count, Positive, as_numbers
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
+from tiledseg.errors import SettingError
 
 _Counts = Annotated[tuple[Count, ...], Field(min_length=1, max_length=6), as_numbers]
 
@@ -339,3 +342,26 @@ NetworkConfig: TypeAlias = Annotated[
     Field(discriminator="name"),
 ]
 """Settings of any architecture; ``name`` says of which."""
+
+_CLASSES: dict[str, type[ArchitectureConfig]] = {
+    kind.model_fields["name"].default: kind for kind in get_args(get_args(NetworkConfig)[0])
+}
+
+
+def architecture_of(config: ArchitectureConfig | Mapping[str, object]) -> Any:  # noqa: ANN401  any of them
+    """Return the settings of an architecture, for themselves or for a mapping of them."""
+    if isinstance(config, ArchitectureConfig):
+        return config
+    if not isinstance(config, Mapping):
+        raise invalid(
+            SettingError,
+            "config",
+            must="be settings of an architecture, or a mapping of them",
+            got=type(config).__name__,
+            fix='Use {"name": "unet"}, for example.',
+        )
+    name = config.get("name")
+    if not isinstance(name, str) or name not in _CLASSES:
+        fix = did_you_mean(str(name), _CLASSES)
+        raise invalid(SettingError, "name", must="be an architecture", got=name, fix=fix)
+    return _CLASSES[name].model_validate(dict(config))

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from tiledseg.config.base import Config, Count, as_tuple
 
 Engine: TypeAlias = Literal["auto", "keras", "openvino"]
-"""What runs a Keras network; ``auto`` takes OpenVINO where that pays."""
+"""What runs a Keras network; ``auto`` takes OpenVINO where it can."""
 
 Precision: TypeAlias = Literal["f32", "bf16"]
 """Numbers that a network multiplies; ``bf16`` is OpenVINO's alone."""
@@ -25,12 +25,11 @@ class RuntimeConfig(Config):
     """How a network is run."""
 
     engine: Engine = "auto"
-    """What runs a Keras network. ``auto`` takes OpenVINO (``pip install 'tiledseg[fast]'``) on a processor
-    without GPU where the work is worth a conversion, which is cached on disk, and where its first batch
-    agrees with Keras within 1e-4 of the largest output, or 1e-4."""
+    """What runs a network. ``auto`` takes OpenVINO on a machine without GPU where it knows all layers of the
+    network, and agrees with Keras on a test tile within 1e-4 of the largest output; Keras elsewhere."""
     precision: Precision = "f32"
-    """Numbers that the network multiplies; ``bf16`` takes OpenVINO, and 99.9 % of its first batch have to
-    agree with Keras within 0.05 of the largest output, or 0.05."""
+    """Numbers that the network multiplies. ``bf16`` is faster and less accurate. It takes OpenVINO, and 99.9
+    % of a test tile has to agree with Keras within 0.05 of the largest output, or 0.05."""
     devices: Annotated[tuple[str, ...], as_tuple, Field(min_length=1)] | None = None
     """TensorFlow's names of the devices that run copies of a Keras network at the same time, for example
     ``("GPU:0", "GPU:1")``; None for all GPUs."""

@@ -1,15 +1,20 @@
 """Models of any kind resolved into a Network, which runs on batches of tiles."""
 
+from tiledseg.engine.layers import Layers
 from tiledseg.engine.network import ModelReference, Network
 from tiledseg.engine.predictor import CallablePredictor, Predictor, available_memory, check_fixed
+from tiledseg.engine.stored import StoredNetwork, stored_record
 from tiledseg.engine.tta import COPIES
 
 __all__ = [
     "COPIES",
     "CallablePredictor",
+    "Layers",
     "ModelReference",
     "Network",
     "Predictor",
+    "StoredNetwork",
     "available_memory",
     "check_fixed",
+    "stored_record",
 ]

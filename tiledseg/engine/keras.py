@@ -13,14 +13,23 @@ import numpy as np
 from tiledseg._backend import check_process, keras, tf
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.keras_graph import read_graph
-from tiledseg.engine.predictor import check_fixed, checked_outputs, failures_named, is_out_of_memory
+from tiledseg.engine.layers import read_layers
+from tiledseg.engine.predictor import (
+    checked_outputs,
+    failures_named,
+    is_out_of_memory,
+    padded,
+    ready_shape,
+)
+from tiledseg.engine.stored import Probe
 from tiledseg.errors import ModelError, SettingError
-from tiledseg.tiling import check_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.engine.graph import Graph
+    from tiledseg.engine.layers import Layers
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField
 
@@ -29,7 +38,6 @@ if TYPE_CHECKING:
 _Model: TypeAlias = Any  # Keras has no types
 _log = logging.getLogger("tiledseg")
 
-_ALIVE = 0.6  # share of the feature maps in memory at once; measured: Keras 0.11 to 0.40, OpenVINO up to 0.47
 _COMPILED: weakref.WeakKeyDictionary[_Model, dict[tuple[int, ...], _Call]] = weakref.WeakKeyDictionary()
 """Compiled functions by network. They outlive a Predictor, so that a second image needs no compilation. They
 hold no reference to their network, so that its memory can be freed."""
@@ -49,17 +57,34 @@ class KerasPredictor:
         self.tile_size: tuple[int | None, int | None] = (height, width)
         self.classes: int | None = _classes(model, height, width)
         self.fingerprint: bytes = _weight_sums(model)
-        self._graph = read_graph(model)
-        self.stride: tuple[int, int] = self._graph.stride
-        self.receptive_field: ReceptiveField = self._graph.receptive_field
-
-    def work(self, n_px: int) -> float:
-        """Estimate the number of multiplications."""
-        return self._graph.products_per_px * n_px
+        self.graph: Graph = read_graph(model, (height, width, self.channels), self.classes)
+        self.stride: tuple[int, int] = self.graph.stride
+        self.receptive_field: ReceptiveField = self.graph.receptive_field
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate an upper bound of the memory that one tile needs."""
-        return int(_ALIVE * 4 * self._graph.floats_per_px * tile_size[0] * tile_size[1])
+        return self.graph.bytes_per_tile(tile_size)
+
+    def by_keras(self) -> KerasPredictor:
+        """Return the network as Keras runs it."""
+        return self
+
+    def layers(self) -> Layers:
+        """Read the layers; raise UnsupportedError where one cannot be recorded."""
+        return read_layers(self.model)
+
+    def weights(self) -> dict[str, FloatArray]:
+        """Copy the weights by their paths."""
+        return {variable.path: np.array(variable.numpy()) for variable in self.model.weights}
+
+    def probe(self) -> Probe:
+        """Return the outputs of Keras for a tile."""
+        return Probe.of(self._at_once, self.graph)
+
+    def _at_once(self, tiles: FloatArray) -> AnyArray:
+        """Run one batch without a compilation."""
+        outputs = self.model(keras.ops.convert_to_tensor(tiles), training=False)
+        return keras.ops.convert_to_numpy(outputs)  # type: ignore[no-any-return]
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
@@ -83,35 +108,10 @@ class KerasPredictor:
         self._check_size((1, *tile_size, self.channels or 1))
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
+        self.graph.check_tiles(shape)
         _, height, width, channels = shape
-        check_fixed((height, width), self.tile_size)
-        for size, step in zip((height, width), self.stride, strict=True):
-            check_multiple(size, step)
-        if channels != self.channels:
-            raise invalid(
-                ModelError,
-                "tiles",
-                must=f"have {self.channels} channels",
-                got=shape,
-                fix="Give the image the channels that the network expects.",
-            )
         if None in self.tile_size:
             _check_output(self.model, height, width, channels)
-
-
-def ready_shape(shapes: Iterable[tuple[int, ...]], wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """Choose the shape that a batch is padded to."""
-    ready = [shape for shape in list(shapes) if shape[1:] == wanted[1:] and shape[0] >= wanted[0]]
-    return min(ready, default=wanted)
-
-
-def padded(tiles: AnyArray, size: int) -> FloatArray:
-    """Pad a batch with zero tiles."""
-    if len(tiles) == size:
-        return np.ascontiguousarray(tiles, np.float32)
-    batch = np.zeros((size, *tiles.shape[1:]), np.float32)
-    batch[: len(tiles)] = tiles
-    return batch
 
 
 def _input_shape(model: _Model) -> tuple[int | None, int | None, int]:

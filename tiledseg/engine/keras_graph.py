@@ -8,6 +8,7 @@ from fractions import Fraction
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from tiledseg.engine.graph import Graph
 from tiledseg.tiling import Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
 
 if TYPE_CHECKING:
@@ -17,16 +18,6 @@ _Model: TypeAlias = Any  # Keras has no types
 _Operation: TypeAlias = Any  # a layer or an operation of ``keras.ops``
 _Node: TypeAlias = Any  # one use of an operation
 _Tensor: TypeAlias = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The properties of a graph."""
-
-    stride: tuple[int, int]  # total stride (y, x) in px
-    floats_per_px: float  # values in all feature maps together, per px of the input
-    products_per_px: float  # multiplications by a weight, per px of the input
-    receptive_field: ReceptiveField
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +44,26 @@ class _Walk:
     unknown: dict[str, None] = field(default_factory=dict)
 
 
-def read_graph(model: _Model) -> Graph:
+def read_graph(model: _Model, input_shape: tuple[int | None, int | None, int], classes: int | None) -> Graph:
     """Walk through a functional Keras graph and the graphs nested in it."""
+    height, width, channels = input_shape
     walk, output = _Walk(), None
-    graph = _graph_of(model)
+    graph = graph_of(model)
     if graph is None:
         walk.unknown[f"{type(model).__name__} {model.name!r}"] = None
     else:
         output = _walk(graph, [_INPUT], walk, training=False)[0]
     # Sizes and origins that are multiples of all scales pass every pooling without a remainder.
     y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
-    return Graph((y, x), walk.floats or 64.0, walk.products, _receptive_field(walk, output, (y, x)))
+    return Graph(
+        tile_size=(height, width),
+        channels=channels,
+        classes=classes,
+        stride=(y, x),
+        floats_per_px=walk.floats or 64.0,
+        products_per_px=walk.products,
+        receptive_field=_receptive_field(walk, output, (y, x)),
+    )
 
 
 def _receptive_field(walk: _Walk, output: _Map | None, stride: tuple[int, int]) -> ReceptiveField:
@@ -77,10 +77,10 @@ def _receptive_field(walk: _Walk, output: _Map | None, stride: tuple[int, int]) 
     return ReceptiveField(None, tuple(walk.tile_dependent), tuple(walk.unknown))
 
 
-def _graph_of(operation: _Operation) -> _Model:
+def graph_of(operation: _Operation) -> _Model:
     """Return the graph that a network runs; None where it has none, or has a call of its own."""
     graph = getattr(operation, "_functional", None) or operation
-    own = _is_keras(getattr(type(operation), "call", None))
+    own = is_keras(getattr(type(operation), "call", None))
     return graph if own and hasattr(graph, "_nodes_by_depth") else None
 
 
@@ -97,7 +97,7 @@ def _walk(graph: _Model, incoming: list[_Map | None], walk: _Walk, *, training: 
 
 
 def _after(node: _Node, before: list[_Map | None], walk: _Walk, *, training: bool) -> list[_Map | None]:
-    inner = _graph_of(node.operation)
+    inner = graph_of(node.operation)
     if inner is not None:
         return _walk(inner, before, walk, training=node.arguments.kwargs.get("training", training) is True)
     rules = _rules_of(node, training=training)
@@ -216,15 +216,15 @@ _DECLARED: dict[str, Rules] = {"px": _SAME, "tile": "tile"}
 def _rules_of(node: _Node, *, training: bool = False) -> Rules:
     """Return the rules of one use of a layer."""
     operation, name = node.operation, type(node.operation).__name__
-    if _is_ours(type(operation)):
+    if is_ours(type(operation)):
         declared = getattr(operation, "context", "")
         return declared if isinstance(declared, tuple) else _DECLARED.get(declared, "unknown")
-    if not _is_keras(type(operation)) or getattr(operation, "data_format", None) == "channels_first":
+    if not is_keras(type(operation)) or getattr(operation, "data_format", None) == "channels_first":
         return "unknown"
     training = node.arguments.kwargs.get("training", training) is True
     if name in _TILE or (training and name in _TRAINED) or _has_positions(node):
         return "tile"
-    if not _has_pointwise_extras(operation) or any(len(one.shape) != 4 for one in node.outputs):
+    if not is_pointwise(operation) or any(len(one.shape) != 4 for one in node.outputs):
         return "unknown"
     if name in _POINTWISE:
         return _SAME
@@ -232,23 +232,24 @@ def _rules_of(node: _Node, *, training: bool = False) -> Rules:
     return rule(node) if rule else "unknown"
 
 
-def _is_keras(kind: Any) -> bool:  # noqa: ANN401
+def is_keras(kind: Any) -> bool:  # noqa: ANN401
     """Return whether a class or function is Keras' own; subclasses are not, since their call is unknown."""
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
 
 
-def _is_ours(kind: Any) -> bool:  # noqa: ANN401
+def is_ours(kind: Any) -> bool:  # noqa: ANN401
+    """Return whether a class is of this package."""
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "tiledseg"
 
 
-def _has_pointwise_extras(operation: _Operation) -> bool:
+def is_pointwise(operation: _Operation) -> bool:
     """Return whether the activation and quantization of a layer are pointwise."""
     if getattr(operation, "quantization_mode", None) is not None:  # its scales may depend on the tile
         return False
     activation = getattr(operation, "activation", None)
     if activation is None or isfunction(activation):
-        return activation is None or _is_keras(activation)
-    return _is_keras(type(activation)) and type(activation).__name__ in _POINTWISE
+        return activation is None or is_keras(activation)
+    return is_keras(type(activation)) and type(activation).__name__ in _POINTWISE
 
 
 def _has_positions(node: _Node) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 import lazy_loader
@@ -24,7 +26,8 @@ from tiledseg.engine.predictor import (
     fitting_batch,
     overlapped,
 )
-from tiledseg.engine.tta import COPIES, Augmented
+from tiledseg.engine.stored import Convertible, StoredNetwork, StoredPredictor
+from tiledseg.engine.tta import Augmented
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import PreprocessingConfig, TilingConfig
     from tiledseg.engine import keras, openvino
-    from tiledseg.engine.keras import KerasPredictor
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField, TileBatch
 else:
@@ -44,19 +46,14 @@ else:
     openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
 
 _log = logging.getLogger("tiledseg")
-_WORTH = 1e12  # multiplications, about 10 s on two cores: a conversion to OpenVINO takes a few seconds
 _MANY = 1 << 30  # tiles: more than any image has
-_FIX = "OpenVINO needs a Keras network, the TensorFlow backend, and `pip install 'tiledseg[fast]'`."
+_FIX = "OpenVINO needs a Keras network or a bundle, and `pip install openvino`."
+_GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and those of Windows in WSL
 
 
 @runtime_checkable
 class SegmenterLike(Protocol):
-    """A keras.Model with settings of its own: preprocessing, tiling, threshold, labels."""
-
-    @property
-    def network(self) -> Any:  # noqa: ANN401  Keras has no types
-        """The keras.Model."""
-        ...
+    """A network with settings of its own: preprocessing, tiling, threshold, labels."""
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
@@ -102,7 +99,7 @@ class ModelReference(Protocol):
 class Network:
     """A model of any kind, resolved once: its inputs, outputs and settings, and how to run it."""
 
-    model: Any  # a keras.Model, a callable or a predictor
+    model: Any  # a keras.Model, a StoredNetwork, a callable or a predictor
     predictor: Predictor  # the model, ready to be called
     runtime: RuntimeConfig
     reference: ModelReference | None = None  # the bundle that it was loaded from, where known
@@ -125,9 +122,10 @@ class Network:
             _check_activation(found, settings.activation)
             bare = cls(found, _predictor_of(found), settings, reference)
             return replace(bare, activation=settings.activation)
+        runnable = _runnable(found)
         segmenter = cls(
-            found.network,
-            _predictor_of(found.network),
+            runnable,
+            _predictor_of(runnable),
             settings,
             reference,
             found.preprocessing,
@@ -187,7 +185,9 @@ class Network:
     @property
     def n_devices(self) -> int:
         """Number of devices that run it by default."""
-        return keras.n_devices() if _is_keras_predictor(self.predictor) else 1
+        if not isinstance(self.predictor, Convertible):
+            return 1
+        return keras.n_devices() if _n_gpus() > 1 else 1
 
     @property
     def digest(self) -> str:
@@ -228,28 +228,36 @@ class Network:
         check_memory(self.predictor, tile_size, min(size, n_tiles), memory)
         return size
 
-    def fastest(self, n_px: int) -> Predictor:
-        """Return the predictor of the configured engine, or of the fastest for a number of px."""
+    def fastest(self) -> Predictor:
+        """Return the predictor of the configured engine, or of the fastest."""
         engine, precision = self.runtime.engine, self.runtime.precision
-        if engine == "keras" or (self.runtime.devices is not None and engine == "auto"):
-            return self.predictor
         asked = engine == "openvino" or precision == "bf16"
-        obstacle = _obstacle(self.predictor)
-        if obstacle is not None and not asked:
-            return self.predictor
-        if obstacle is not None:
+        obstacle = self._obstacle(asked=asked)
+        if asked and obstacle:
             setting = "engine='openvino'" if engine == "openvino" else "precision='bf16'"
             raise ModelError(f"`{setting}` cannot be used: {obstacle}. {_FIX}")
-        original: KerasPredictor = self.predictor  # type: ignore[assignment]
-        if not asked and (keras.n_gpus() or original.work(n_px) < _WORTH):
+        original = self.predictor
+        if not isinstance(original, Convertible) or engine == "keras":
+            return original
+        if obstacle:
             return original
         if precision == "bf16" and not openvino.computes_bf16():
             _log.warning("This processor has no bf16 multiplication: f32 is used.")
             precision = "f32"
         return openvino.OpenVinoPredictor(original, precision, must=asked)
 
+    def _obstacle(self, *, asked: bool) -> str | None:
+        """Return why OpenVINO does not run the network; None where it does."""
+        if not isinstance(self.predictor, Convertible):
+            return f"the model is a {type(self.predictor).__name__}, not a Keras network"
+        if find_spec("openvino") is None:
+            return "OpenVINO is not installed"
+        if not asked and (self.runtime.devices is not None or _n_gpus()):
+            return "TensorFlow runs it on other devices"
+        return None
+
     def ready(
-        self, tile_size: tuple[int, int], n_tiles: int, batch_size: int, tta: TTA | None = None
+        self, tile_size: tuple[int, int], batch_size: int, tta: TTA | None = None
     ) -> list[Callable[[AnyArray], FloatArray]]:
         """Return a callable for each device, for tiles of a size."""
         if tta is not None:
@@ -257,7 +265,7 @@ class Network:
         if tta == "d4" and tile_size[0] != tile_size[1]:
             must = "be flips for tiles that are not square"
             raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
-        fastest = self.fastest(n_tiles * COPIES[tta] * tile_size[0] * tile_size[1])
+        fastest = self.fastest()
         predictors = [fastest] if fastest is not self.predictor else self._replicas()
         calls: list[Callable[[AnyArray], FloatArray]] = [Backoff(one) for one in predictors]
         if self.activation is not None:
@@ -267,9 +275,8 @@ class Network:
     def _replicas(self) -> Sequence[Predictor]:
         """Return the predictor, or copies of it on several devices."""
         devices = self.runtime.devices
-        if _is_keras_predictor(self.predictor):
-            original: KerasPredictor = self.predictor  # type: ignore[assignment]
-            return keras.replicas(original, devices)
+        if isinstance(self.predictor, Convertible):
+            return keras.replicas(self.predictor.by_keras(), devices)
         if devices is not None:
             raise invalid(
                 ModelError,
@@ -284,20 +291,19 @@ class Network:
         self,
         batches: Iterable[TileBatch],
         tile_size: tuple[int, int],
-        n_tiles: int,
         batch_size: int,
         tta: TTA | None = None,
     ) -> Generator[tuple[NDArray[np.int64], FloatArray], None, None]:
         """Yield ids and outputs of batches while later batches are read and run; close it at the end."""
-        calls = self.ready(tile_size, n_tiles, batch_size, tta)
+        calls = self.ready(tile_size, batch_size, tta)
         return overlapped(((batch.ids, batch.tiles) for batch in batches), calls)
 
-    def batcher(self, n_px: int, batch_size: int | None, tta: TTA | None) -> Batcher:
-        """Make a batcher, by which several images of `n_px` px in total share this network."""
+    def batcher(self, batch_size: int | None, tta: TTA | None) -> Batcher:
+        """Make a batcher, by which several images share this network."""
 
         def prepare(tile_size: tuple[int, int]) -> tuple[int, list[Callable[[AnyArray], FloatArray]]]:
             size = batch_size or self.batch_size(tile_size, _MANY)
-            return size, self.ready(tile_size, n_px // (tile_size[0] * tile_size[1]), size, tta)
+            return size, self.ready(tile_size, size, tta)
 
         return Batcher(self.predictor, prepare)
 
@@ -309,9 +315,12 @@ class Network:
 
 def _check_activation(model: object, activation: Activation | None) -> None:
     """Refuse an activation for a Keras network that ends in one."""
-    layers = getattr(model, "layers", ()) if activation and _is_keras(model) else ()
-    layer = layers[-1] if layers else None
-    own = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__.lower())
+    if isinstance(model, StoredNetwork):
+        own = model.final_activation
+    else:
+        layers = getattr(model, "layers", ()) if activation and _is_keras(model) else ()
+        layer = layers[-1] if layers else None
+        own = getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__.lower())
     if activation is not None and own in {"sigmoid", "softmax"}:
         must, fix = f"be left out for a network that ends in a {own}", "Its outputs are probabilities."
         raise invalid(SettingError, "activation", must=must, got=activation, fix=fix)
@@ -331,6 +340,8 @@ def _runtime_of(runtime: RuntimeConfig | dict[str, Any] | None) -> RuntimeConfig
 
 
 def _predictor_of(model: object) -> Predictor:
+    if isinstance(model, StoredNetwork):
+        return StoredPredictor(model)
     if _is_keras(model):
         return keras.KerasPredictor(model)
     if all(hasattr(model, name) for name in ("channels", "classes", "tile_size", "stride", "bytes_per_tile")):
@@ -349,20 +360,16 @@ def _predictor_of(model: object) -> Predictor:
     return CallablePredictor(model)
 
 
-def _obstacle(predictor: Predictor) -> str | None:
-    """Return why OpenVINO cannot run a network; None where it may."""
-    if not _is_keras_predictor(predictor):
-        return f"the model is a {type(predictor).__name__}, not a Keras network"
-    if find_spec("openvino") is None:
-        return "OpenVINO is not installed"
-    if keras.backend() != "tensorflow":
-        return f"Keras uses the {keras.backend()} backend"
-    return None
+def _n_gpus() -> int:
+    """Count the GPUs of TensorFlow; it is not loaded on a machine that has none."""
+    loaded = "tensorflow.python" in sys.modules
+    plugins = find_spec("tensorflow-plugins") is not None  # of macOS, for example
+    return keras.n_gpus() if loaded or plugins or any(Path("/dev", name).exists() for name in _GPUS) else 0
 
 
-def _is_keras_predictor(predictor: Predictor) -> bool:
-    """Recognise a KerasPredictor without loading Keras."""
-    return type(predictor).__module__ == "tiledseg.engine.keras"
+def _runnable(segmenter: Any) -> Any:  # noqa: ANN401
+    """Return a segmenter's network, or a stored network, which Keras need not build."""
+    return segmenter.runnable if hasattr(segmenter, "runnable") else segmenter.network
 
 
 def _is_keras(model: object) -> bool:

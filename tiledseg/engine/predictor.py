@@ -23,7 +23,7 @@ from tiledseg.errors import ModelError, SettingError, TiledSegError
 from tiledseg.tiling import UNKNOWN, ReceptiveField
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from tiledseg._types import AnyArray, FloatArray, TileCall
@@ -298,3 +298,18 @@ def overlapped(
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in (reader, runners):
             pool.shutdown()
+
+
+def ready_shape(shapes: Iterable[tuple[int, ...]], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Choose the shape that a batch is padded to."""
+    ready = [shape for shape in list(shapes) if shape[1:] == wanted[1:] and shape[0] >= wanted[0]]
+    return min(ready, default=wanted)
+
+
+def padded(tiles: AnyArray, size: int) -> FloatArray:
+    """Pad a batch with zero tiles."""
+    if len(tiles) == size:
+        return np.ascontiguousarray(tiles, np.float32)
+    batch = np.zeros((size, *tiles.shape[1:]), np.float32)
+    batch[: len(tiles)] = tiles
+    return batch

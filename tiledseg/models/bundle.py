@@ -1,4 +1,4 @@
-"""A bundle: a folder of ``config.json``, ``model.safetensors`` and a model card, written whole or not at all.
+"""A bundle: a folder of settings, weights, the graph and a model card, written whole or not at all.
 
 Reading a bundle executes nothing. This module does not import Keras: its callers pass the network.
 """
@@ -8,36 +8,49 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import contextmanager
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lazy_loader
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from tiledseg._storage import new_folder, sha256, sync_file, write_bytes
 from tiledseg._validate import did_you_mean, invalid, path_text
 from tiledseg._version import __version__
+from tiledseg.engine import stored_record
 from tiledseg.errors import BundleError, FileError, ModelError, SettingError
+from tiledseg.models.weights import (
+    GRAPH,
+    WEIGHTS,
+    damaged,
+    describe_finite,
+    filled,
+    is_finite,
+    refuse_constant,
+    regular,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
+    from tiledseg import _backend
     from tiledseg._backend import keras
     from tiledseg._types import FloatArray, PathLike
+    from tiledseg.engine import StoredNetwork
     from tiledseg.models.builder import NetworkBuilder
+else:
+    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-_FILES = frozenset({CONFIG, WEIGHTS, CARD})
+CONFIG, CARD = "config.json", "README.md"
+_FILES = frozenset({CONFIG, WEIGHTS, CARD, GRAPH})
 _FORMAT = 1
 _DESCRIBED = ("architecture", "labels", "preprocessing", "threshold", "tiling", "provenance")
 _KEYS = frozenset({"format", *_DESCRIBED, "written_with", "weights_sha256"})
-_OPTIONAL = frozenset({"tta", "activation"})
+_OPTIONAL = frozenset({"tta", "activation", "graph_sha256"})
 _LARGEST_CONFIG = 1_000_000  # bytes
-_LARGEST_HEADER = 10_000_000  # bytes
 
 # Settings of layers that do not change the outputs of a trained network.
 _TRAINING_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
@@ -53,13 +66,35 @@ def write_bundle(
     overwrite: bool,
 ) -> Path:
     """Write a network and the entries that describe it; all checks come before the first write."""
+
+    def content() -> tuple[dict[str, FloatArray], dict[str, Any] | None]:
+        weights, rebuilt = _weights_of(network, builder)
+        return weights, stored_record(filled(rebuilt, weights))
+
+    return _write(folder, content, entries, overwrite=overwrite)
+
+
+def write_stored(
+    folder: PathLike, network: StoredNetwork, entries: Mapping[str, Any], *, overwrite: bool
+) -> Path:
+    """Write the network of another bundle, without Keras."""
+    return _write(folder, lambda: (network.weights, network.to_record()), entries, overwrite=overwrite)
+
+
+def _write(
+    folder: PathLike,
+    content: Callable[[], tuple[Mapping[str, FloatArray], dict[str, Any] | None]],
+    entries: Mapping[str, Any],
+    *,
+    overwrite: bool,
+) -> Path:
     try:
         target = Path(path_text(folder, "folder")).resolve()
         _check_target(target, overwrite=overwrite)
-        weights = _weights_of(network, builder)
+        weights, graph = content()
         target.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(target, replace=_FILES if overwrite else ()) as partial:
-            _fill(partial, weights, entries)
+            _fill(partial, weights, graph, entries)
     except (OSError, ValueError, RuntimeError) as error:  # for example a loop of links
         raise invalid(
             FileError,
@@ -82,17 +117,27 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         raise invalid(FileError, str(target), must=must, got="other files", fix=fix)
 
 
-def _fill(partial: Path, weights: Mapping[str, FloatArray], entries: Mapping[str, Any]) -> None:
+def _fill(
+    partial: Path,
+    weights: Mapping[str, FloatArray],
+    graph: dict[str, Any] | None,
+    entries: Mapping[str, Any],
+) -> None:
     try:
         save_file(dict(weights), partial / WEIGHTS)
     except SafetensorError as error:
         fix = "Free some space."
         raise invalid(FileError, str(partial), must="be writable", got=str(error), fix=fix) from None
+    if graph is not None:
+        shapes = {path: values.shape for path, values in weights.items()}
+        record = {"architecture": entries["architecture"], "shapes": shapes, **graph}
+        write_bytes(partial / GRAPH, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
     config = {
         "format": _FORMAT,
         **entries,
         "written_with": {"tiledseg": __version__, "keras": version("keras")},
         "weights_sha256": sha256(partial / WEIGHTS),
+        **({} if graph is None else {"graph_sha256": sha256(partial / GRAPH)}),
     }
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False).encode()
     if len(text) > _LARGEST_CONFIG:
@@ -129,7 +174,7 @@ probs = tiledseg.tiled_predict(segmenter, image)  # image (H, W, C) -> probs (H,
 ```
 
 Loading executes no code: `config.json` contains settings and the SHA-256 of `model.safetensors`, which
-contains the weights.
+contains the weights. `graph.json` contains the layers, so that a prediction need not load Keras.
 
 ## Preprocessing
 
@@ -179,26 +224,13 @@ def _indented(settings: object) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def damaged(what: object, *, must: str, got: object) -> BundleError:
-    """Return the error for a damaged file of a bundle."""
-    fix = "Copy the bundle again from its source."
-    return invalid(BundleError, str(what), must=must, got=got, fix=fix)
-
-
-def _regular(path: Path) -> Path:
-    """Refuse pipes and devices: reading one could block forever."""
-    if not path.is_file():
-        raise damaged(path, must="be a file", got="something else" if path.exists() else "nothing")
-    return path
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json`` and check its format and the names of its entries, not yet their values."""
-    path = _regular(folder / CONFIG)
+    path = regular(folder / CONFIG)
     if path.stat().st_size > _LARGEST_CONFIG:
         raise damaged(path, must=f"have at most {_LARGEST_CONFIG} bytes", got=path.stat().st_size)
     try:
-        entries = json.loads(path.read_bytes(), parse_constant=_refuse, object_pairs_hook=_unique)
+        entries = json.loads(path.read_bytes(), parse_constant=refuse_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise damaged(path, must="be JSON", got=str(error)) from None
     if not isinstance(entries, dict):
@@ -214,93 +246,37 @@ def read_config(folder: Path) -> dict[str, Any]:
     return entries
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number in JSON")
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) != len(pairs):
         raise ValueError(f"a key occurs twice among {[key for key, _ in pairs]}")
     return dict(pairs)
 
 
-def read_network(folder: Path, digest: object, builder: NetworkBuilder[Any]) -> keras.Model:
-    """Build a network and read its weights; digest and sizes are compared before anything is allocated."""
-    path = _regular(folder / WEIGHTS)
-    found = sha256(path)
-    if digest != found:
-        raise damaged(path, must=f"have the digest {digest}", got=found)
-    with _opened(path) as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        declared = sum(prod(shape) for shape in shapes.values())
-        if declared != builder.count():
-            must = f"contain {builder.count()} parameters, as its architecture does"
-            raise damaged(path, must=must, got=declared)
-        network = builder.build(blank=True)
-        _check_names(shapes, network, path)
-        for variable in network.weights:
-            variable.assign(_weights_for(file.get_tensor(variable.path), variable, path))
-    return network
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > min(_LARGEST_HEADER, path.stat().st_size):
-        raise damaged(path, must=f"have a header of at most {_LARGEST_HEADER} bytes", got=length)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise damaged(path, must="be a whole safetensors file", got=str(error)) from None
-
-
-def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path: Path) -> None:
-    wanted = {variable.path: tuple(variable.shape) for variable in network.weights}
-    for name in sorted(wanted.keys() | shapes.keys()):
-        if wanted.get(name) != shapes.get(name):
-            must = f"have the shape {wanted[name]}" if name in wanted else "not be present"
-            raise damaged(f"{path}: {name}", must=must, got=shapes.get(name, "no such weight"))
-
-
-def _weights_for(values: Any, variable: Any, path: Path) -> FloatArray:  # noqa: ANN401
-    if variable.dtype != "float32":
-        raise invalid(
-            ModelError,
-            "keras.config.dtype_policy()",
-            must="keep weights in float32",
-            got=variable.dtype,
-            fix='Set "float32" or a mixed precision before loading.',
-        )
-    if values.dtype != np.float32 or not np.isfinite(values).all():
-        got = f"{values.dtype}, {_not_finite(values)}"
-        raise damaged(f"{path}: {variable.path}", must="be finite and float32", got=got)
-    return values  # type: ignore[no-any-return]
-
-
-def _not_finite(values: Any) -> str:  # noqa: ANN401
-    return f"{np.count_nonzero(~np.isfinite(values))} of {values.size} not finite"
-
-
-def _weights_of(network: keras.Model, builder: NetworkBuilder[Any]) -> dict[str, FloatArray]:
-    """Return all weights of a network, including those that are not trained."""
-    _check_rebuilds(network, builder)
+def _weights_of(
+    network: keras.Model, builder: NetworkBuilder[Any]
+) -> tuple[dict[str, FloatArray], keras.Model]:
+    """Return all weights of a network, including those that are not trained, and it as it is rebuilt."""
+    rebuilt = _check_rebuilds(network, builder)
     weights = {variable.path: np.ascontiguousarray(variable.numpy()) for variable in network.weights}
     for path, values in weights.items():
         if values.dtype != np.float32:
             fix = "Use a mixed precision, which keeps the weights in float32."
             raise invalid(ModelError, path, must="have float32 weights", got=str(values.dtype), fix=fix)
-        if not np.isfinite(values).all():
+        if not is_finite(values):
             fix = "Training diverged: go back to an earlier checkpoint."
-            raise invalid(ModelError, path, must="have finite weights", got=_not_finite(values), fix=fix)
-    return weights
+            raise invalid(ModelError, path, must="have finite weights", got=describe_finite(values), fix=fix)
+    return weights, rebuilt
 
 
-def _check_rebuilds(network: keras.Model, builder: NetworkBuilder[Any]) -> None:
-    """Check that the settings would build the same network again."""
+def _check_rebuilds(network: keras.Model, builder: NetworkBuilder[Any]) -> keras.Model:
+    """Check that the settings build the same network again, and return it, its weights zero."""
     fix = "Give the settings that the network was built with."
-    rebuilt = builder.build(blank=True)
+    policy = _backend.keras.config.dtype_policy()
+    _backend.keras.config.set_dtype_policy("float32")  # as it is after loading
+    try:
+        rebuilt = builder.build(blank=True)
+    finally:
+        _backend.keras.config.set_dtype_policy(policy)
     if not isinstance(network, type(rebuilt)):
         raise invalid(
             ModelError,
@@ -317,6 +293,7 @@ def _check_rebuilds(network: keras.Model, builder: NetworkBuilder[Any]) -> None:
     if len(found) != len(wanted):
         must = f"have the {len(wanted)} layers of its architecture"
         raise invalid(ModelError, "network", must=must, got=len(found), fix=fix)
+    return rebuilt
 
 
 def _compared(value: Any) -> Any:  # noqa: ANN401

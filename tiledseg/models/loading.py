@@ -15,9 +15,10 @@ import lazy_loader
 
 from tiledseg._storage import sha256
 from tiledseg._validate import invalid, path_text
-from tiledseg.config import PreprocessingConfig, TilingConfig
+from tiledseg.config import PreprocessingConfig, TilingConfig, architecture_of
 from tiledseg.errors import BundleError, FileError, SettingError
-from tiledseg.models.bundle import CONFIG, WEIGHTS, damaged, read_config, read_network
+from tiledseg.models.bundle import CONFIG, read_config
+from tiledseg.models.weights import WEIGHTS, damaged, read_network, read_stored
 
 if TYPE_CHECKING:
     from tiledseg import _backend
@@ -111,9 +112,9 @@ def _load_bundle(folder: Path) -> Segmenter:
     entries = read_config(folder)
     labels, tiling = entries["labels"], entries["tiling"]
     try:
-        builder = registry.builder_for(entries["architecture"])
+        architecture = architecture_of(entries["architecture"])
         parts: dict[str, Any] = {
-            "architecture": builder.config,
+            "architecture": architecture,
             "labels": tuple(labels) if isinstance(labels, list) else labels,
             "preprocessing": PreprocessingConfig.model_validate(entries["preprocessing"]),
             "threshold": entries["threshold"],
@@ -122,7 +123,10 @@ def _load_bundle(folder: Path) -> Segmenter:
             "activation": entries.get("activation"),
             "provenance": entries["provenance"],
         }
-        network = read_network(folder, entries["weights_sha256"], builder)
+        network = read_stored(folder, entries)
+        if network is None:
+            builder = registry.builder_for(architecture)
+            network = read_network(folder, entries["weights_sha256"], builder)
         return segmenter.Segmenter(network=network, **parts)
     except SettingError as error:
         raise BundleError(f"{folder / CONFIG}: {error}") from None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
-from tiledseg._validate import did_you_mean, instance_of, invalid
+from tiledseg._validate import instance_of
 from tiledseg.config import (
     ArchitectureConfig,
     AttentionUNetConfig,
@@ -21,8 +20,8 @@ from tiledseg.config import (
     U2NetConfig,
     UNet3PlusConfig,
     UNetConfig,
+    architecture_of,
 )
-from tiledseg.errors import SettingError
 from tiledseg.models.architectures.attention_unet import AttentionUNetBuilder
 from tiledseg.models.architectures.deeplabv3plus import DeepLabV3PlusBuilder
 from tiledseg.models.architectures.encoder_unet import EncoderUNetBuilder
@@ -36,6 +35,8 @@ from tiledseg.models.architectures.unet import UNetBuilder
 from tiledseg.models.architectures.unet3plus import UNet3PlusBuilder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tiledseg.config import NetworkConfig
     from tiledseg.models.builder import NetworkBuilder
 
@@ -53,7 +54,6 @@ _BUILDERS: dict[type[ArchitectureConfig], type[NetworkBuilder[Any]]] = {
     SwinUNetConfig: SwinUNetBuilder,
     TransUNetConfig: TransUNetBuilder,
 }
-_SETTINGS = {settings.model_fields["name"].default: settings for settings in _BUILDERS}
 
 
 def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
@@ -84,17 +84,7 @@ def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
 
 def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[Any]:
     """Return the builder for the settings of an architecture."""
-    if isinstance(config, ArchitectureConfig):
-        return _BUILDERS[type(config)](config)
-    if not isinstance(config, Mapping):
-        raise invalid(
-            SettingError,
-            "config",
-            must="be settings of an architecture, or a mapping of them",
-            got=type(config).__name__,
-            fix='Use {"name": "unet"}, for example.',
-        )
-    settings = _settings_class(config.get("name")).model_validate(dict(config))
+    settings = architecture_of(config)
     return _BUILDERS[type(settings)](settings)
 
 
@@ -103,10 +93,3 @@ def training_network(network: keras.Model, architecture: NetworkConfig) -> keras
     # Prediction does not need side outputs: the saved network does not contain them.
     instance_of(keras.Model, network, "network", "Build it with build_model.")
     return builder_for(architecture).training_network(network)
-
-
-def _settings_class(name: object) -> type[ArchitectureConfig]:
-    if not isinstance(name, str) or name not in _SETTINGS:
-        fix = did_you_mean(str(name), _SETTINGS)
-        raise invalid(SettingError, "name", must="be an architecture", got=name, fix=fix)
-    return _SETTINGS[name]

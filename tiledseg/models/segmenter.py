@@ -7,29 +7,50 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tiledseg._backend import keras
+import lazy_loader
+
 from tiledseg._validate import fraction, invalid, one_of, settings_of
 from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TilingConfig
+from tiledseg.engine import StoredNetwork
 from tiledseg.errors import ModelError, SettingError
-from tiledseg.models.bundle import write_bundle
-from tiledseg.models.registry import builder_for
+from tiledseg.models.bundle import write_bundle, write_stored
 from tiledseg.predict import segment, tiled_predict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tiledseg import _backend
+    from tiledseg._backend import keras
     from tiledseg._types import PathLike, Source
+    from tiledseg.models import registry
     from tiledseg.predict import Segmentation
+else:
+    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
+    registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class _Network:
+    """The field `network`, whose value Keras builds when it is first read."""
+
+    def __get__(self, segmenter: Segmenter | None, owner: type | None = None) -> Any:  # noqa: ANN401
+        if segmenter is None:
+            return self
+        runnable = segmenter.runnable
+        return runnable.model if isinstance(runnable, StoredNetwork) else runnable
+
+    def __set__(self, segmenter: Segmenter, network: Any) -> None:  # noqa: ANN401
+        segmenter.__dict__["network"] = network
+
+
+@dataclass(frozen=True, eq=False)
 class Segmenter:
     """A network with its architecture, its preprocessing, its labels and its tiling.
 
     Attributes
     ----------
     network : keras.Model
-        Maps preprocessed tiles (N, h, w, C) to probabilities (N, h, w, K).
+        Maps preprocessed tiles (N, h, w, C) to probabilities (N, h, w, K). The network of a bundle
+        is built when this is first read: a prediction need not load Keras.
     architecture : NetworkConfig
         Settings that build the same network again.
     labels : tuple of str
@@ -99,7 +120,13 @@ class Segmenter:
         SettingError
             If a part has a wrong value or does not fit the others.
         """
-        return replace(self, **changes)
+        return replace(self, **{"network": self.__dict__["network"], **changes})
+
+    @property
+    def runnable(self) -> Any:  # noqa: ANN401  Keras has no types
+        """The network, or the layers and weights of a bundle whose network has not been built."""
+        network = self.__dict__["network"]
+        return network.runnable if isinstance(network, StoredNetwork) else network
 
     def predict(
         self,
@@ -160,7 +187,7 @@ class Segmenter:
         return segment(self, image, tiling, **options)
 
     def save(self, folder: PathLike, *, overwrite: bool = False) -> Path:
-        """Write a bundle: a folder of ``config.json``, ``model.safetensors`` and ``README.md``.
+        """Write a bundle: ``config.json``, ``model.safetensors``, ``graph.json`` and ``README.md``.
 
         The files are written to a hidden folder beside the target, ``.tiledseg-*.part``, which is
         then renamed to the target. A save that is killed may leave that folder, and does not change
@@ -188,7 +215,7 @@ class Segmenter:
         SettingError
             If the settings and the provenance together are larger than 1 MB.
         """
-        entries = {
+        entries: dict[str, Any] = {
             "architecture": self.architecture.portable(),
             "labels": self.labels,
             "preprocessing": self.preprocessing.model_dump(mode="json"),
@@ -198,13 +225,20 @@ class Segmenter:
             **({} if self.activation is None else {"activation": self.activation}),
             "provenance": self.provenance,
         }
-        builder = builder_for(self.architecture)
+        network, architecture = self.runnable, _as_json(entries["architecture"])
+        if isinstance(network, StoredNetwork) and network.architecture == architecture:
+            return write_stored(folder, network, entries, overwrite=overwrite)
+        builder = registry.builder_for(self.architecture)
         return write_bundle(folder, self.network, builder, entries, overwrite=overwrite)
 
 
+Segmenter.network = _Network()
+
+
 def _check_types(segmenter: Segmenter) -> None:
+    network = segmenter.runnable
     wanted = {
-        "network": keras.Model,
+        "network": StoredNetwork if isinstance(network, StoredNetwork) else _backend.keras.Model,
         "architecture": ArchitectureConfig,
         "labels": tuple,
         "preprocessing": PreprocessingConfig,
@@ -213,7 +247,7 @@ def _check_types(segmenter: Segmenter) -> None:
         "provenance": Mapping,
     }
     for name, kind in wanted.items():
-        value = getattr(segmenter, name)
+        value = network if name == "network" else getattr(segmenter, name)
         if not isinstance(value, kind):
             raise invalid(
                 SettingError,
@@ -225,7 +259,7 @@ def _check_types(segmenter: Segmenter) -> None:
 
 
 def _check_network(segmenter: Segmenter) -> None:
-    network, settings = segmenter.network, segmenter.architecture
+    network, settings = segmenter.runnable, segmenter.architecture
     shapes = (getattr(network, "input_shape", None), getattr(network, "output_shape", None))
     _check_activation(segmenter)
     stated = ((None, *settings.input_shape), (None, *settings.input_shape[:2], settings.classes))
@@ -311,7 +345,7 @@ def _check_tiling(segmenter: Segmenter) -> None:
 
 
 def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert provenance to JSON and back, so that it is the same before and after saving."""
+    """Convert values to JSON and back, so that they are the same before and after saving."""
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(provenance), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:

@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from tiledseg.tiling import Tile
 
 _log = logging.getLogger("tiledseg")
-_PX_OF_A_FILE = 1 << 22  # a guess, for whether converting the network pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +211,7 @@ def _check_formats(config: PredictConfig) -> None:
 def _network_for(model: object, config: PredictConfig, tiling: TilingConfig | None) -> Network:
     """Refuse at once what is not available, or does not fit the network whatever the image."""
     network = Network.of(model, config.runtime)
-    network.fastest(0)
+    network.fastest()
     if isinstance(config.threshold, float):
         check_threshold(config.threshold, network.classes, stated=True)
     if getattr(tiling or network.tiling, "tile_size", None) != "auto":
@@ -230,7 +229,7 @@ def _local(
 ) -> FilesResult:
     """Predict files in this process, two at a time, or one more than there are devices."""
     network = Network.of(model, config.runtime)
-    batcher = network.batcher(len(targets) * _PX_OF_A_FILE, config.batch_size, config.tta or network.tta)
+    batcher = network.batcher(config.batch_size, config.tta or network.tta)
     shared = network.shared(batcher)
 
     run = _Run(network, shared, config, tiling)

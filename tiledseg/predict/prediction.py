@@ -263,7 +263,7 @@ def _run(
     order = panels.order()
     wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
     batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted)
-    running = job.network.run(batches, job.grid.tile_shape, len(wanted), job.batch_size, job.tta)
+    running = job.network.run(batches, job.grid.tile_shape, job.batch_size, job.tta)
     started = time.perf_counter()
     with closing(running), progress_bar(len(wanted), "tiles", shown=progress) as advance:
         checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)

@@ -1,0 +1,216 @@
+"""The network of OpenVINO that a network's layers describe: a function for each kind of layer.
+
+Maps (N, h, w, C) of Keras are (N, C, h, w) here; arrays of other ranks are as in Keras. A function takes
+every setting and every weight of its layer: one that is left over, or has a value that no function knows,
+is an UnsupportedError, since a layer that is run but half understood would be wrong without a word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+import numpy as np
+
+from tiledseg.engine.layers import UnsupportedError
+from tiledseg.engine.openvino import activations, windows
+from tiledseg.engine.openvino.attention import ATTENTION
+from tiledseg.engine.openvino.use import CHANNELS, Use, along_channels, channels, constant, rank, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import openvino
+    from openvino import opset13 as ops
+
+    from tiledseg._types import FloatArray
+    from tiledseg.engine.layers import Layer, Layers
+    from tiledseg.engine.openvino.use import Output
+else:
+    openvino = lazy_loader.load("openvino")
+    ops = lazy_loader.load("openvino.opset13", suppress_warning=True)
+
+
+def _scaled(use: Use, x: Output) -> Output:
+    """Multiply by gamma and add beta, where the layer has them."""
+    if use.one_of("scale", True, False):  # noqa: FBT003
+        x = ops.multiply(x, along_channels(use.weight("gamma", channels(x)), x))
+    if use.one_of("center", True, False):  # noqa: FBT003
+        x = ops.add(x, along_channels(use.weight("beta", channels(x)), x))
+    return x
+
+
+def _batch_normalised(use: Use) -> Output:
+    x = use.input(2, 4)
+    use.one_of("axis", -1, rank(x) - 1)
+    names = ("moving_stddev", "renorm_mean", "renorm_stddev")
+    for name in names if use.take("renorm") else ():
+        use.weight(name, channels(x))  # of training
+    use.ignore("momentum", "renorm_clipping", "renorm_momentum", "synchronized")
+    variance = use.weight("moving_variance", channels(x)).astype(np.float64)
+    scale = 1 / np.sqrt(variance + use.number("epsilon"))
+    if use.one_of("scale", True, False):  # noqa: FBT003
+        scale = scale * use.weight("gamma", channels(x))
+    offset = -scale * use.weight("moving_mean", channels(x))
+    if use.one_of("center", True, False):  # noqa: FBT003
+        offset = offset + use.weight("beta", channels(x))
+    return ops.add(ops.multiply(x, along_channels(scale, x)), along_channels(offset, x))
+
+
+def _layer_normalised(use: Use) -> Output:
+    x = use.input()
+    use.one_of("axis", [-1], [3])
+    use.one_of("rms_scaling", False)  # noqa: FBT003
+    return _scaled(use, _mean_variance(x, [CHANNELS], use.number("epsilon")))
+
+
+def _mean_variance(x: Output, axes: list[int], epsilon: float) -> Output:
+    return ops.mvn(x, np.array(axes, np.int64), True, epsilon, "inside_sqrt")  # noqa: FBT003
+
+
+def _group_normalised(use: Use) -> Output:
+    x, groups = use.input(), int(use.number("groups"))
+    use.one_of("axis", -1, 3)
+    n, channels, height, width = shape(x)
+    groups = channels if groups == -1 else groups
+    inside = channels // groups * height * width
+    # OpenVINO's own GroupNormalization with one channel per group crashes the process where an addition
+    # follows (2026.4): the mean and variance along an axis do not.
+    y = ops.reshape(x, np.array([n, groups, inside]), special_zero=False)
+    y = _mean_variance(y, [2], use.number("epsilon"))
+    return _scaled(use, ops.reshape(y, np.array([n, channels, height, width]), special_zero=False))
+
+
+# Merging, arithmetic, and what does nothing.
+
+
+def _folded(join: Callable[[Output, Output], Output], many: int = 1 << 30) -> Callable[[Use], Output]:
+    """Join maps one after the other, which are broadcast as in Keras."""
+
+    def folded(use: Use) -> Output:
+        first, *others = use.inputs(4) if use.kind.startswith("layers.") else use.operands()
+        if not 0 < len(others) < many:
+            raise use.refuse(f"{len(others) + 1} inputs")
+        for other in others:
+            first = join(first, other)
+        return first
+
+    return folded
+
+
+def _average(use: Use) -> Output:
+    maps = use.inputs(4)
+    total = maps[0]
+    for one in maps[1:]:
+        total = ops.add(total, one)
+    return ops.multiply(total, constant(1 / len(maps)))
+
+
+def _concatenated(use: Use) -> Output:
+    axis = use.one_of("axis", -1, 1, 2, 3)
+    return ops.concat(use.inputs(4), {1: 2, 2: 3}.get(axis, CHANNELS))
+
+
+def _unchanged(use: Use) -> Output:
+    use.ignore("rate", "noise_shape", "stddev", "l1", "l2", "data_format")
+    return use.input(2, 4)
+
+
+def _rescaled(use: Use) -> Output:
+    x = ops.multiply(use.input(), constant(use.number("scale")))
+    return ops.add(x, constant(use.number("offset")))
+
+
+def _scaled_sum(use: Use) -> Output:
+    x, y = use.inputs(4)
+    return ops.add(x, ops.multiply(y, constant(use.number("scale"))))
+
+
+def _layer_scaled(use: Use) -> Output:
+    x = use.input()
+    use.ignore("init_values", "projection_dim")
+    return ops.multiply(x, along_channels(use.weight("variable", channels(x)), x))
+
+
+_FUNCTIONS: dict[str, Callable[[Use], Output]] = {
+    **ATTENTION,
+    "layers.Activation": activations.activation,
+    "layers.Add": _folded(ops.add),
+    "layers.Average": _average,
+    "layers.AveragePooling2D": windows.average_pooled,
+    "layers.BatchNormalization": _batch_normalised,
+    "layers.Concatenate": _concatenated,
+    "layers.Conv2D": windows.convolution,
+    "layers.Conv2DTranspose": windows.transposed,
+    "layers.Cropping2D": windows.cropped,
+    "layers.Dense": windows.dense,
+    "layers.DepthwiseConv2D": windows.depthwise,
+    "layers.ELU": lambda use: ops.elu(use.input(2, 4), use.number("alpha")),
+    "layers.GlobalAveragePooling2D": windows.global_pooled(ops.reduce_mean),
+    "layers.GlobalMaxPooling2D": windows.global_pooled(ops.reduce_max),
+    "layers.GroupNormalization": _group_normalised,
+    "layers.LayerNormalization": _layer_normalised,
+    "layers.LeakyReLU": lambda use: activations.leaky(use.input(2, 4), use.number("negative_slope")),
+    "layers.MaxPooling2D": windows.max_pooled,
+    "layers.Maximum": _folded(ops.maximum),
+    "layers.Minimum": _folded(ops.minimum),
+    "layers.Multiply": _folded(ops.multiply),
+    "layers.PReLU": activations.prelu,
+    "layers.ReLU": activations.relu,
+    "layers.Rescaling": _rescaled,
+    "layers.Reshape": windows.reshaped,
+    "layers.SeparableConv2D": windows.separable,
+    "layers.Softmax": activations.softmax_layer,
+    "layers.Subtract": _folded(ops.subtract, 2),
+    "layers.UpSampling2D": windows.upsampled,
+    "layers.ZeroPadding2D": windows.padded,
+    **dict.fromkeys(
+        ("layers.Dropout", "layers.GaussianDropout", "layers.GaussianNoise", "layers.Identity"), _unchanged
+    ),
+    **dict.fromkeys(("layers.SpatialDropout2D", "layers.ActivityRegularization"), _unchanged),
+    "ops.Add": _folded(ops.add),
+    "ops.Divide": _folded(ops.divide),
+    "ops.Maximum": _folded(ops.maximum),
+    "ops.Minimum": _folded(ops.minimum),
+    "ops.Multiply": _folded(ops.multiply),
+    "ops.Subtract": _folded(ops.subtract),
+    "ops.TrueDivide": _folded(ops.divide),
+    "ops.Relu": activations.activation_op("relu"),
+    "ops.Relu6": activations.activation_op("relu6"),
+    "ops.Sigmoid": activations.activation_op("sigmoid"),
+    "ops.Silu": activations.activation_op("silu"),
+    "ops.Tanh": activations.activation_op("tanh"),
+    "applications.CustomScaleLayer": _scaled_sum,
+    "applications.LayerScale": _layer_scaled,
+    "tiledseg.DepthToSpace": windows.blocks(ops.depth_to_space),
+    "tiledseg.SpaceToDepth": windows.blocks(ops.space_to_depth),
+    "tiledseg.StandardisedConv2D": windows.standardised,
+}
+"""By the kind of layer."""
+
+
+def build(layers: Layers, weights: Mapping[str, FloatArray], size: tuple[int, ...]) -> openvino.Model:
+    """Build the network for tiles of a shape (N, h, w, C); raise UnsupportedError for an unknown layer."""
+    tiles = ops.parameter(list(size), np.float32)
+    maps = {0: ops.transpose(tiles, [0, 3, 1, 2])}
+    for layer in layers.layers:
+        maps[layer.output] = _built(layer, maps, weights)
+    output = maps[layers.output]
+    if rank(output) != 4:
+        raise UnsupportedError(f"the output has {rank(output)} axes")
+    return openvino.Model([ops.transpose(output, [0, 2, 3, 1])], [tiles], "network")
+
+
+def _built(layer: Layer, maps: Mapping[int, Output], weights: Mapping[str, FloatArray]) -> Output:
+    function = _FUNCTIONS.get(layer.kind)
+    if function is None:
+        raise UnsupportedError(f"{layer.kind} is not known")
+    use = Use(layer, maps, weights)
+    try:
+        output = function(use)
+    except (RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
+        if isinstance(error, UnsupportedError):
+            raise
+        raise UnsupportedError(f"{layer.kind}: {error}") from error
+    use.check_finished()
+    return output

@@ -1,0 +1,196 @@
+"""A network run by OpenVINO: built from its layers, used if it agrees with Keras."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from dataclasses import dataclass, field
+from functools import cache
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import lazy_loader
+import numpy as np
+
+from tiledseg._backend import check_process
+from tiledseg._validate import invalid, shown
+from tiledseg.engine.layers import UnsupportedError
+from tiledseg.engine.openvino.layers import build
+from tiledseg.engine.predictor import (
+    checked_outputs,
+    failures_named,
+    is_out_of_memory,
+    padded,
+    ready_shape,
+)
+from tiledseg.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    import openvino
+
+    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.config import Precision
+    from tiledseg.engine.stored import Convertible
+    from tiledseg.tiling import ReceptiveField
+
+    _Call: TypeAlias = Callable[[FloatArray], FloatArray]
+else:
+    openvino = lazy_loader.load("openvino")  # what looks through all modules may load this one without it
+
+_log = logging.getLogger("tiledseg")
+_TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the largest output, or of the least one below
+_LEAST = {"f32": 1e-3, "bf16": 1.0}
+_SHARE = {"f32": 1.0, "bf16": 0.999}  # of the outputs that must be within the tolerance
+
+
+@dataclass(slots=True)
+class _Compiled:
+    """The compiled functions of a network with certain weights."""
+
+    fingerprint: bytes
+    refused: dict[str, str] = field(default_factory=dict)  # why Keras runs it, by precision; "" where not
+    calls: dict[tuple[str, tuple[int, ...]], _Call] = field(default_factory=dict)
+
+
+_COMPILED: weakref.WeakKeyDictionary[Any, _Compiled] = weakref.WeakKeyDictionary()
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@cache
+def _core() -> openvino.Core:
+    """Give the one core of the process."""
+    return openvino.Core()
+
+
+"""The only core of this process. Each further core would install an alternate stack for signal handlers, and
+remove it with its last network; unless these are removed in reverse order, Python loses its own stack, and
+the next Ctrl-C corrupts memory or ends the process."""
+
+
+class OpenVinoPredictor:
+    """A network run by OpenVINO, with the weights of the time of its creation."""
+
+    # Its outputs for a probe are compared with those of Keras: when it is first called, or for a bundle with
+    # those that the bundle holds. Where they differ by more than the tolerance, or a layer is not known,
+    # Keras runs the network; with `must`, that is an error.
+
+    def __init__(self, original: Convertible, precision: Precision, *, must: bool) -> None:
+        self._original, self._precision, self._must = original, precision, must
+        self.channels: int | None = original.channels
+        self.classes: int | None = original.classes
+        self.tile_size: tuple[int | None, int | None] = original.tile_size
+        self.stride: tuple[int, int] = original.stride
+        self.receptive_field: ReceptiveField = original.receptive_field
+        with _ONE_AT_A_TIME:
+            found = _COMPILED.get(original.model)
+            if found is None or found.fingerprint != original.fingerprint:
+                found = _COMPILED[original.model] = _Compiled(original.fingerprint)
+        self._compiled = found
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Estimate the memory that one tile needs, as for Keras."""
+        return self._original.bytes_per_tile(tile_size)
+
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Check that the network maps tiles of a size to maps of that size."""
+        self._original.check_tile(tile_size)
+
+    def __call__(self, tiles: AnyArray, /) -> FloatArray:
+        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
+        check_process()
+        ready = [shape for precision, shape in self._compiled.calls if precision == self._precision]
+        shape = ready_shape(ready, tiles.shape)
+        if not self._agrees():
+            return self._original(tiles)
+        with failures_named(tiles.shape):
+            outputs = self._call_for(shape)(padded(tiles, shape[0]))
+        return checked_outputs(outputs, shape)[: len(tiles)]
+
+    def _call_for(self, shape: tuple[int, ...]) -> _Call:
+        """Return the function that is compiled for a shape."""
+        key = (self._precision, shape)
+        with _ONE_AT_A_TIME:
+            if key not in self._compiled.calls:
+                self._original.graph.check_tiles(shape)
+                self._compiled.calls[key] = self._compile(shape)
+            return self._compiled.calls[key]
+
+    def _compile(self, shape: tuple[int, ...]) -> _Call:
+        return compiled(build(self._original.layers(), self._original.weights(), shape), self._precision)
+
+    def _agrees(self) -> bool:
+        """Compare the network with Keras once; return whether OpenVINO runs it."""
+        reason = self.objection()
+        if reason and self._must:
+            raise invalid(
+                ModelError,
+                "engine",
+                must=f"agree with Keras within {_TOLERANCE[self._precision]:g} of the largest output "
+                f"in {self._precision}",
+                got=reason,
+                fix="Use engine='keras'.",
+            )
+        return not reason
+
+    def objection(self) -> str:
+        """Return why OpenVINO does not run the network; empty where it does."""
+        with _ONE_AT_A_TIME:
+            refused = self._compiled.refused
+            if self._precision not in refused:
+                refused[self._precision] = self._compared()
+            return refused[self._precision]
+
+    def _compared(self) -> str:
+        try:
+            difference = self._difference()
+        except UnsupportedError as error:
+            _log.debug("Keras runs the network instead of OpenVINO: %s", error)
+            return str(error)
+        except Exception as error:  # OpenVINO raises many kinds
+            if is_out_of_memory(error):
+                raise
+            reason = shown(f"{type(error).__name__}: {error}")
+        else:
+            if difference <= _TOLERANCE[self._precision]:
+                _log.debug("OpenVINO %s agrees with Keras within %.1e.", self._precision, difference)
+                return ""
+            reason = f"a difference of {difference:.2g} of the largest output"
+        if not self._must:
+            _log.warning("Keras runs the network instead of OpenVINO: %s", reason)
+        return reason
+
+    def _difference(self) -> float:
+        """Return by how much the outputs for a probe differ."""
+        self._original.layers()  # before Keras runs the probe in vain
+        probe = self._original.probe()
+        call = self._compile(probe.shape)
+        return probe.difference(call, _SHARE[self._precision], _LEAST[self._precision])
+
+
+def computes_bf16() -> bool:
+    """Return whether this processor multiplies bfloat16."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def compiled(network: openvino.Model, precision: Precision) -> _Call:
+    """Compile for this processor, all cores for one batch; several threads may call the result."""
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    compiled = _core().compile_model(network, "CPU", hints)
+    idle: SimpleQueue[Any] = SimpleQueue()
+
+    def call(tiles: FloatArray) -> FloatArray:
+        try:
+            request = idle.get_nowait()
+        except Empty:
+            request = compiled.create_infer_request()
+        try:
+            found = request.infer({0: tiles}, share_inputs=True, share_outputs=True)
+            return np.array(found[0], np.float32)  # a copy: the request uses its memory again
+        finally:
+            idle.put(request)
+
+    return call

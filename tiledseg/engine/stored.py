@@ -1,0 +1,276 @@
+"""A network as a bundle stores it: layers, weights and properties, which run without Keras."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import lazy_loader
+import numpy as np
+
+from tiledseg.engine.graph import Graph
+from tiledseg.engine.layers import Layers, UnsupportedError
+from tiledseg.engine.predictor import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.engine import keras, openvino
+    from tiledseg.engine.keras import KerasPredictor
+    from tiledseg.tiling import ReceptiveField
+else:
+    keras = lazy_loader.load("tiledseg.engine.keras", suppress_warning=True)
+    openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
+
+_log = logging.getLogger("tiledseg")
+
+_LEAST_PX = 64  # of a probe's side
+_MOST_VALUES = 1024  # of a probe's outputs
+_SCALES = (2.0, 16.0, 128.0)  # of a probe's px: prepared px are near 1, those of an image up to 255
+_VARIED = 1e-2  # standard deviation of outputs that tell networks apart
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A tile that is computed from its shape, and what a network returns for it."""
+
+    shape: tuple[int, int, int, int]  # of the tile, (1, h, w, C)
+    scale: float  # of its px
+    outputs: FloatArray  # values spread evenly over the output
+
+    @classmethod
+    def of(cls, call: Callable[[FloatArray], AnyArray], graph: Graph) -> Probe:
+        """Run a network on a tile for which its outputs vary."""
+        sizes = zip(graph.tile_size, graph.stride, strict=True)
+        height, width = (fixed or -(-_LEAST_PX // step) * step for fixed, step in sizes)
+        shape, probes = (1, height, width, graph.channels), list[Probe]()
+        for scale in _SCALES:
+            probes.append(cls(shape, scale, _spread(call(_tile(shape, scale)))))
+            if probes[-1].outputs.std() > _VARIED:
+                break
+        return max(probes, key=lambda one: float(one.outputs.std()))
+
+    def difference(self, call: Callable[[FloatArray], AnyArray], share: float, least: float) -> float:
+        """Return the quantile of the differences at a share, over the largest output or `least`."""
+        found = _spread(call(_tile(self.shape, self.scale)))
+        differences = np.abs(found - self.outputs)
+        place = round(share * (differences.size - 1))
+        return float(np.sort(differences)[place]) / max(least, float(np.abs(self.outputs).max()))
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the probe as values of JSON."""
+        outputs = [float(f"{value:.9g}") for value in self.outputs.tolist()]
+        return {"shape": list(self.shape), "scale": self.scale, "outputs": outputs}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], graph: Graph) -> Probe:
+        """Read what `to_record` returned; raise ValueError, TypeError or KeyError for anything else."""
+        shape, outputs = tuple(record["shape"]), np.array(record["outputs"], np.float32)
+        _, height, width, _ = shape
+        graph.check_tiles(shape)
+        if not 0 < outputs.size <= _MOST_VALUES or outputs.ndim != 1 or max(height, width) > 1 << 14:
+            raise ValueError(f"a probe of {shape} and {outputs.shape}")
+        return cls(shape, float(record["scale"]), outputs)
+
+
+def _tile(shape: tuple[int, ...], scale: float) -> FloatArray:
+    """Make noise on waves, in [-scale / 2, scale / 2], the same on any machine."""
+    place = np.arange(np.prod(shape), dtype=np.uint32).reshape(shape)
+    mixed = (place ^ (place >> np.uint32(7))) * np.uint32(2654435761)  # Knuth's multiplicative hash
+    noise = ((mixed >> np.uint32(16)) & np.uint32(255)).astype(np.float32) / 256
+    y, x = (np.arange(length, dtype=np.int64) for length in shape[1:3])
+    waves = ((y[:, None] + 2 * x) % 64).astype(np.float32) / 64
+    return ((noise + waves[None, :, :, None] - 1) * (scale / 2)).astype(np.float32)
+
+
+def _spread(outputs: AnyArray) -> FloatArray:
+    """Take values that are spread evenly over an output."""
+    flat = np.asarray(outputs, np.float32).reshape(-1)
+    return flat[np.linspace(0, flat.size - 1, min(flat.size, _MOST_VALUES)).astype(np.int64)]
+
+
+@runtime_checkable
+class Convertible(Predictor, Protocol):
+    """A Predictor of a Keras network, which another engine can run as well."""
+
+    @property
+    def model(self) -> Any:  # noqa: ANN401  Keras has no types
+        """The keras.Model, or the stored network."""
+        ...
+
+    @property
+    def graph(self) -> Graph:
+        """The properties of the network."""
+        ...
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Digest by which new weights are noticed."""
+        ...
+
+    def by_keras(self) -> KerasPredictor:
+        """Return the network as Keras runs it."""
+        ...
+
+    def layers(self) -> Layers:
+        """Return the layers; raise UnsupportedError where one cannot be recorded."""
+        ...
+
+    def weights(self) -> Mapping[str, FloatArray]:
+        """Return the weights by their paths."""
+        ...
+
+    def probe(self) -> Probe:
+        """Return the outputs of Keras for a tile."""
+        ...
+
+
+@dataclass(eq=False)
+class StoredNetwork:
+    """Layers, weights and properties of a network; Keras builds it when somebody asks for it."""
+
+    graph: Graph
+    layers: Layers
+    probe: Probe
+    weights: Mapping[str, FloatArray]  # by the path of the variable
+    architecture: dict[str, Any]  # the settings that build it
+    # makes the keras.Model of an architecture and weights; it can be pickled
+    build: Callable[[dict[str, Any], Mapping[str, FloatArray]], Any]
+    _built: list[Any] = field(default_factory=list, repr=False)  # the keras.Model, once it is built
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def to_record(self) -> dict[str, Any]:
+        """Return all but the weights and the architecture as values of JSON."""
+        return _record(self.graph, self.layers, self.probe)
+
+    @classmethod
+    def from_record(
+        cls,
+        record: dict[str, Any],
+        weights: Mapping[str, FloatArray],
+        architecture: dict[str, Any],
+        build: Callable[[dict[str, Any], Mapping[str, FloatArray]], Any],
+    ) -> StoredNetwork:
+        """Read what `to_record` returned; raise ValueError, TypeError or KeyError for anything else."""
+        graph = Graph.from_record(record["graph"])
+        probe = Probe.from_record(record["probe"], graph)
+        return cls(graph, Layers.from_record(record), probe, weights, architecture, build)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made from."""
+        return StoredNetwork, (
+            self.graph,
+            self.layers,
+            self.probe,
+            self.weights,
+            self.architecture,
+            self.build,
+        )
+
+    @property
+    def model(self) -> Any:  # noqa: ANN401  Keras has no types
+        """The keras.Model, built when it is first asked for."""
+        with self._lock:
+            if not self._built:
+                self._built.append(self.build(self.architecture, self.weights))
+            return self._built[0]
+
+    @property
+    def runnable(self) -> Any:  # noqa: ANN401
+        """The keras.Model once it is built, since its weights may have been changed; else this."""
+        return self._built[0] if self._built else self
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of its input, (None, h, w, C), as of a keras.Model."""
+        return (None, *self.graph.tile_size, self.graph.channels)
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Shape of its output, (None, h, w, K), as of a keras.Model."""
+        return (None, *self.graph.tile_size, self.graph.classes)
+
+    @property
+    def final_activation(self) -> str:
+        """Name of the activation of its last layer, or of that layer."""
+        last = self.layers.layers[-1]
+        return str(last.config.get("activation", last.kind.partition(".")[2].lower()))
+
+    def count_params(self) -> int:
+        """Count the parameters, as a keras.Model does."""
+        return sum(values.size for values in self.weights.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the layers and the weights."""
+        digest = hashlib.sha256(json.dumps(self.layers.to_record(), sort_keys=True).encode())
+        for path in sorted(self.weights):
+            digest.update(path.encode())
+            digest.update(np.ascontiguousarray(self.weights[path]).data)
+        return digest.hexdigest()
+
+
+def stored_record(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    """Describe a keras.Model, so that it runs without Keras; None where OpenVINO disagrees."""
+    predictor = keras.KerasPredictor(model)
+    try:
+        layers = predictor.layers()
+    except UnsupportedError as error:
+        _log.debug("The bundle needs Keras: %s", error)
+        return None
+    if find_spec("openvino") is not None:
+        objection = openvino.OpenVinoPredictor(predictor, "f32", must=False).objection()
+        if objection:
+            return None
+    return _record(predictor.graph, layers, predictor.probe())
+
+
+def _record(graph: Graph, layers: Layers, probe: Probe) -> dict[str, Any]:
+    return {"graph": graph.to_record(), **layers.to_record(), "probe": probe.to_record()}
+
+
+class StoredPredictor:
+    """A stored network as a Predictor: its properties are known, and Keras runs it if it is called."""
+
+    def __init__(self, model: StoredNetwork) -> None:
+        self.model, self.graph = model, model.graph
+        self.fingerprint = b"stored"  # its weights do not change
+        self.channels: int | None = self.graph.channels
+        self.classes: int | None = self.graph.classes
+        self.tile_size: tuple[int | None, int | None] = self.graph.tile_size
+        self.stride: tuple[int, int] = self.graph.stride
+        self.receptive_field: ReceptiveField = self.graph.receptive_field
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Estimate an upper bound of the memory that one tile needs."""
+        return self.graph.bytes_per_tile(tile_size)
+
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Check that the network maps tiles of a size to maps of that size."""
+        self.graph.check_tiles((1, *tile_size, self.graph.channels))
+
+    def by_keras(self) -> KerasPredictor:
+        """Return the network as Keras runs it."""
+        return keras.KerasPredictor(self.model.model)
+
+    def __call__(self, tiles: AnyArray, /) -> FloatArray:
+        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
+        return self.by_keras()(tiles)
+
+    def layers(self) -> Layers:
+        """Return the layers."""
+        return self.model.layers
+
+    def weights(self) -> Mapping[str, FloatArray]:
+        """Return the weights by their paths."""
+        return self.model.weights
+
+    def probe(self) -> Probe:
+        """Return the outputs of Keras for a tile."""
+        return self.model.probe
