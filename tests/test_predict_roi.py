@@ -55,5 +55,5 @@ def test_a_large_slide_is_looked_at_in_bands():
 
     ts.tiled_predict(red, Watched(), ts.TilingConfig(tile_size=500), roi="tissue")
     assert max(Watched.rows) <= 500
-    with pytest.raises(SettingError, match='an array or "tissue"'):
+    with pytest.raises(SettingError, match='an array, "tissue", or the path'):
         ts.tiled_predict(red, IMAGE, roi="cells")

@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, Micrometres, Names, as_tuple
+from tiledseg.config.base import Count, Micrometres, Names, as_tuple
 from tiledseg.config.export import ObjectFormats
+from tiledseg.config.files import ReadConfig
 from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
@@ -53,7 +54,7 @@ OBJECT_PRODUCTS: tuple[Product, ...] = ("labels", "objects", "geojson", "coco", 
 """What is made of the objects of an image."""
 
 
-class PredictConfig(Config):
+class PredictConfig(ReadConfig):
     """What is written for each image, and how."""
 
     write: Annotated[tuple[Product, ...], as_tuple, Field(min_length=1)] = ("mask",)
@@ -84,10 +85,6 @@ class PredictConfig(Config):
     """Format of tables of objects; Parquet needs the extra ``table``."""
     formats: ObjectFormats = ObjectFormats()
     """How outlines of objects are written for other programs."""
-    level: Annotated[int, Field(ge=0)] = 0
-    """Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies."""
-    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
-    """Channels of the image that are read, from 0, in that order; None for all."""
     pixel_size: Micrometres | None = None
     """Height and width in µm of a px of each image (of level 0): one number, or two, (y, x), in place of
     what its file states; None for the file's. Needed where the segmenter was trained at a px size and a
@@ -103,9 +100,10 @@ class PredictConfig(Config):
     tta: TTA | None = None
     """Test-time augmentation: outputs of a tile and its mirror images are averaged; None for the
     segmenter's own."""
-    roi: Literal["tissue"] | None = None
-    """Where to predict: only tiles with tissue are computed, which is more saturated, or darker, than
-    Otsu's threshold on a thumbnail; everything else counts as 0. None for everywhere."""
+    roi: str | None = None
+    """Where to predict; tiles elsewhere are not computed and count as 0. ``tissue`` finds the tissue of a
+    bright-field image on a thumbnail. A file of outlines (GeoJSON of QuPath, ImageJ ROI, COCO) or a mask; or
+    a folder of them, named as the images. None for everywhere."""
     recursive: bool = False
     """Whether folders inside the given folders are searched too."""
     into_image: str | None = None

@@ -1,5 +1,6 @@
 """Models of any kind resolved into a Network, which runs on batches of tiles."""
 
+from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
 from tiledseg.engine.network import ModelReference, Network
 from tiledseg.engine.predictor import CallablePredictor, Predictor, available_memory, check_fixed
@@ -16,5 +17,6 @@ __all__ = [
     "StoredNetwork",
     "available_memory",
     "check_fixed",
+    "check_probabilities",
     "stored_record",
 ]

@@ -173,7 +173,23 @@ def _classes(model: _Model, height: int | None, width: int | None) -> int | None
     return shape[3]
 
 
+def _check_channels_last(model: _Model) -> None:
+    """Refuse a network whose layers take channels first, as many that were exported from PyTorch."""
+    layers = getattr(model, "layers", ())
+    first = [one.name for one in layers if getattr(one, "data_format", None) == "channels_first"]
+    if first:
+        raise invalid(
+            ModelError,
+            "model",
+            must="take channels last, (N, h, w, C)",
+            got=f"an input of shape {model.input_shape}, whose layer {first[0]} takes channels first",
+            fix="Pass a callable that moves the axis before and after it: "
+            "lambda tiles: numpy.moveaxis(model(numpy.moveaxis(tiles, -1, 1)), 1, -1).",
+        )
+
+
 def _check_output(model: _Model, height: int, width: int, channels: int) -> None:
+    _check_channels_last(model)
     try:
         spec = model.compute_output_spec(keras.KerasTensor((1, height, width, channels)))
     except Exception as error:  # noqa: BLE001  Keras and its backends raise many kinds

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tiledseg._validate import invalid, path_text
+from tiledseg._validate import invalid, listed, path_text
 from tiledseg.data import as_pairs, check_mask
+from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import (
@@ -21,7 +22,7 @@ from tiledseg.io import (
     read_probs,
     stem_of,
 )
-from tiledseg.predict import Plan, SeamWatch, check_probabilities, run_plan
+from tiledseg.predict import Plan, SeamWatch, run_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tiledseg.evaluate.scores import ImageScores
     from tiledseg.io import PixelSize
 
+_FEW, _SHOWN = 20, 6  # up to so many dark values are no probabilities
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
@@ -229,7 +231,7 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
 
 
 def read_map(path: PathLike) -> AnyArray:
-    """Read a map of probabilities from a file."""
+    """Read a map from a file: probabilities (real numbers or grey values), or a mask as 0.0 and 1.0."""
     if Path(path_text(path)).suffix.lower() in {".tif", ".tiff"}:
         try:
             return read_probs(path)
@@ -237,12 +239,31 @@ def read_map(path: PathLike) -> AnyArray:
             pass
     picture = read_image(path)
     grey = picture if picture.ndim == 2 else picture[..., 0]
+    if picture.dtype.kind == "f":
+        return picture.astype(np.float32)
     if grey.dtype not in _WHITE or (picture.ndim == 3 and (picture != picture[..., :1]).any()):
         raise invalid(
             FileError,
             str(path),
             must="hold probabilities as real numbers or grey values",
             got=f"{picture.dtype} of shape {picture.shape}",
-            fix="Save the map before it is coloured.",
+            fix="Save the map before it is coloured, or pass an array of tiledseg.read_image.",
         )
-    return grey.astype(np.float32) / np.float32(_WHITE[grey.dtype])
+    white = _WHITE[grey.dtype]
+    if _is_mask(grey, white):
+        return np.asarray(np.not_equal(grey, 0), np.float32)
+    if int(grey.max()) <= white // 2 and len(np.unique(grey)) <= _FEW:
+        raise invalid(
+            FileError,
+            str(path),
+            must=f"hold 0 and {white}, 0 and 1, or grey values up to {white} as probabilities",
+            got=f"the values {listed(np.unique(grey), _SHOWN)}",
+            fix="If they are labels, pass an array of tiledseg.io.read_mask, and `classes`.",
+        )
+    return grey.astype(np.float32) / np.float32(white)
+
+
+def _is_mask(grey: AnyArray, white: int) -> bool:
+    """Say whether grey values are those of a mask: 0 and one of 1, 255 and the largest."""
+    present = [value for value in np.unique(grey).tolist() if value]
+    return not present or (len(present) == 1 and present[0] in {1, 255, white})

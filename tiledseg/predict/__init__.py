@@ -2,7 +2,7 @@
 
 from tiledseg.predict.diagnostics import Seam, SeamReport, SeamWatch, check_exact, seam_report
 from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
-from tiledseg.predict.plan import Plan, check_probabilities
+from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import plan, run_plan, tiled_predict
 from tiledseg.predict.segment import segment
 from tiledseg.predict.segmentation import Segmentation
@@ -16,7 +16,6 @@ __all__ = [
     "SeamWatch",
     "Segmentation",
     "check_exact",
-    "check_probabilities",
     "plan",
     "predict_files",
     "run_plan",

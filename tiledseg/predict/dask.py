@@ -14,9 +14,8 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._validate import instance_of, invalid, shown
-from tiledseg.engine import ModelReference
+from tiledseg.engine import ModelReference, check_probabilities
 from tiledseg.errors import ModelError, SettingError, TiledSegError
-from tiledseg.predict.plan import check_probabilities
 from tiledseg.preprocess import prepare, sharpen_margin
 from tiledseg.tiling import Box, OutputSink, map_dtype, map_shape, stitch_block, touching_tiles
 

@@ -39,6 +39,7 @@ from tiledseg.predict.products import (
     written_at_the_end,
 )
 from tiledseg.predict.resume import fingerprint_of, record_run
+from tiledseg.predict.roi import roi_of_file
 from tiledseg.predict.segment import MapSink, class_names
 from tiledseg.preprocess import blurred, pixel_size_from
 from tiledseg.tiling import check_threshold
@@ -301,7 +302,7 @@ class _Run:
                 self._write_labels(path, targets)
                 return FileOutcome(path, targets, skipped=True)
             size = pixel_size_from(config.pixel_size)
-            with open_image(path, level=config.level, channels=config.channels, pixel_size=size) as image:
+            with open_image(path, pixel_size=size, **config.reading) as image:
                 check_size(image, targets, config)
                 written |= self._predicted(image, targets, advance)
             self._write_labels(path, targets)
@@ -316,7 +317,10 @@ class _Run:
         name = self.config.into_image
         if name is None or holds_labels(path, name):
             return
-        with open_image(path, channels=self.config.channels) as image, open_image(targets["mask"]) as mask:
+        with (
+            open_image(path, **self.config.reading | {"level": 0}) as image,
+            open_image(targets["mask"]) as mask,
+        ):
             classes = self.network.classes
             if classes is None:
                 classes = count_classes(Plan.of(self.network, image, self.tiling), image.dtype)
@@ -333,7 +337,8 @@ class _Run:
     ) -> dict[Product, Path]:
         """Predict one image, and write what is streamed on the way and the rest at the end."""
         network, config = self.network, self.config
-        plan = Plan.of(self.shared, image, self.tiling, batch_size=config.batch_size, roi=config.roi)
+        roi = roi_of_file(config.roi, Path(image.identity["path"]))
+        plan = Plan.of(self.shared, image, self.tiling, batch_size=config.batch_size, roi=roi)
         threshold: Any = config.threshold or network.threshold
         whole = any(needs_whole(what, config) for what in targets)
         pixels = np.asarray(image) if whole else image

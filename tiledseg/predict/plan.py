@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from tiledseg._validate import check_image, check_shape, invalid, one_of, real_number, settings_of
+from tiledseg._validate import check_image, check_shape, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network, check_fixed
-from tiledseg.errors import ModelError
 from tiledseg.io import ImageSource
 from tiledseg.predict.exactness import best_tile, exact_overlap, judge
 from tiledseg.predict.roi import tiles_in
@@ -22,14 +21,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import FloatArray, Source
+    from tiledseg._types import Source
     from tiledseg.io import PixelSize
     from tiledseg.predict.exactness import Verdict
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import TileGrid
 
 _MIB = 1 << 20
-_TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -107,7 +105,7 @@ class Plan:
             As for `tiled_predict`.
         batch_size : int, optional
             Tiles per call; chosen by memory where it is None.
-        roi : array_like or "tissue", optional
+        roi : array_like, "tissue" or path, optional
             Where to predict.
         fill_value : float
             Output of the tiles that `roi` leaves out.
@@ -335,19 +333,6 @@ class Plan:
         return "\n".join(f"{name:<14} {text}" for name, text in rows.items())
 
     __repr__ = __str__
-
-
-def check_probabilities(outputs: FloatArray) -> None:
-    """Refuse outputs outside [0, 1] where a mask, scores or files are made of them."""
-    low, high = float(outputs.min(initial=0)), float(outputs.max(initial=0))
-    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-        raise invalid(
-            ModelError,
-            "network",
-            must="return probabilities in [0, 1]",
-            got=f"values from {low:.4g} to {high:.4g}",
-            fix="For logits, set activation to sigmoid or softmax, in RuntimeConfig or as --activation.",
-        )
 
 
 def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from contextlib import closing, contextmanager
 from itertools import chain, takewhile
@@ -13,10 +14,11 @@ import numpy as np
 
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, check_finite, check_image, invalid
-from tiledseg.errors import ArrayError, CancelledError, SettingError
+from tiledseg.engine import check_probabilities
+from tiledseg.errors import ArrayError, CancelledError, FileError, SettingError
 from tiledseg.io import ImageSource, open_image
 from tiledseg.predict.dask import lazy_map
-from tiledseg.predict.plan import Plan, check_probabilities
+from tiledseg.predict.plan import Plan
 from tiledseg.preprocess import ResizingSink, prepare
 from tiledseg.tiling import OutputSink, Panels, Stitcher, map_dtype, map_shape
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tiledseg.tiling import Output, Tile
 
 _log = logging.getLogger("tiledseg")
+_ADVICE = re.compile(r"\b(page|at|alpha|level|channels)=|`page`")  # options of open_image in an error
 _ROWS_AT_ONCE = 256
 
 
@@ -57,7 +60,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
         How the image is tiled; as for `tiled_predict` where it is None.
     batch_size : int, optional
         Tiles per call of the network; chosen by memory where it is None.
-    roi : array_like or "tissue", optional
+    roi : array_like, "tissue" or path, optional
         Where to predict, as for `tiled_predict`; ``"tissue"`` needs an image.
     output : {"probabilities", "mask", "labels", "uint8"}
         What the map holds.
@@ -153,10 +156,11 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         that it was trained with, and small images are padded to it.
     batch_size : int, optional
         Tiles per call of the network; chosen by memory where it is None.
-    roi : array_like or "tissue", optional
+    roi : array_like, "tissue" or path, optional
         (H, W), boolean or integer: where to predict. Tiles that it leaves out altogether are
         not computed and count as ones whose output is `fill_value`. ``"tissue"`` finds it on a
-        thumbnail of a bright-field image, by Otsu's threshold of the saturation (RGB) or darkness.
+        thumbnail of a bright-field image. A path is that of outlines (GeoJSON of QuPath, ImageJ
+        ROI, COCO; in px of level 0), or of a mask.
     fill_value : float
         Output of the tiles that `roi` leaves out.
     out : array_like, optional
@@ -288,11 +292,23 @@ def _run(
 def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all libraries, shapes and paths
     """Open an image that is given as a path, to be read by region; give anything else back."""
     if isinstance(image, str | os.PathLike):
-        with open_image(cast("str", image)) as source:
+        with _advised(), open_image(cast("str", image)) as source:
             yield source
             source.check_unchanged()
     else:
         yield image
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Say of an error that advises an option where that option is."""
+    try:
+        yield
+    except FileError as error:
+        if not _ADVICE.search(str(error)):
+            raise
+        text = f"{error} Open it with tiledseg.open_image, which takes this, and pass what it returns."
+        raise FileError(text) from error
 
 
 @contextmanager

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
 
-from tiledseg._types import Source
 from tiledseg._validate import check_finite, invalid, read_region
-from tiledseg.errors import ArrayError, SettingError
+from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.io import (
+    OUTLINE_SUFFIXES,
+    SUFFIXES,
+    OutlineMask,
+    is_outlines,
+    read_mask,
+    read_outlines,
+    stem_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, PathLike, Source
     from tiledseg.tiling import Tile, TileGrid
 
-Roi: TypeAlias = Source | Literal["tissue"]
-"""Where to predict: a mask, or how to find one."""
+Roi: TypeAlias = "Source | Literal['tissue'] | PathLike"
+"""Where to predict: a mask, how to find one, or its file."""
 
 _THUMBNAIL = 1024  # px of the longer side
 _ROWS_AT_ONCE = 256
@@ -40,11 +50,11 @@ def tiles_in(grid: TileGrid, shape: tuple[int, int], roi: Roi, image: Any) -> ND
 
 
 def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: ANN401
+    if isinstance(roi, str | os.PathLike) and roi != "tissue":
+        return _mask_in(roi, shape, image)
     if not isinstance(roi, str):
         _check_mask(roi, shape)
         return roi
-    if roi != "tissue":
-        raise invalid(SettingError, "roi", must='be an array or "tissue"', got=roi, fix="Pass one of these.")
     if not hasattr(image, "dtype"):
         raise invalid(
             SettingError,
@@ -54,6 +64,37 @@ def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: A
             fix="Pass an image.",
         )
     return tissue_of(image)
+
+
+def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # noqa: ANN401
+    """Read a region of interest from a file of outlines or a mask."""
+    if not Path(roi).is_file() and not is_outlines(roi):
+        must = 'be an array, "tissue", or the path of outlines or of a mask'
+        raise invalid(SettingError, "roi", must=must, got=str(roi), fix="Check the path.")
+    if not is_outlines(roi):
+        mask = read_mask(roi)
+        _check_mask(mask, shape)
+        return mask
+    name = getattr(image, "name", None)
+    levels = getattr(image, "levels", None)  # outlines are in px of level 0
+    outlines = read_outlines(roi, None if name is None else stem_of(name))
+    return OutlineMask(outlines, levels[0] if levels else shape)
+
+
+def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
+    """Find the region of interest of an image: the same for all, or its own in a folder."""
+    if roi is None or roi == "tissue" or not Path(roi).is_dir():
+        return roi
+    suffixes = {*OUTLINE_SUFFIXES, *SUFFIXES}
+    found = [
+        one
+        for one in sorted(Path(roi).iterdir())
+        if one.suffix.lower() in suffixes and stem_of(one) == stem_of(image)
+    ]
+    if len(found) != 1:
+        must, fix = f"hold one file named as {stem_of(image)}", "Add one, or leave the image out."
+        raise invalid(FileError, str(roi), must=must, got=[one.name for one in found] or "none", fix=fix)
+    return found[0]
 
 
 def tissue_of(image: Source) -> NDArray[np.bool_]:

@@ -1,0 +1,229 @@
+"""Outlines: px inside polygons, as shapely says; GeoJSON, ImageJ ROI and COCO as truth and as region."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import roifile
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+from skimage.draw import polygon2mask
+
+import tiledseg as ts
+from tiledseg.config import DataConfig, PredictConfig
+from tiledseg.data import Pair, find_pairs, load_pair, pairs_of
+from tiledseg.errors import FileError, SettingError
+from tiledseg.io import OutlineMask, read_image, read_outlines, write_image
+
+SHAPE = (40, 50)
+ALL = (slice(0, 40), slice(0, 50))
+IMAGE = np.zeros((*SHAPE, 3), np.uint8)
+
+
+def feature(*polygons, name=None, kind="Polygon"):
+    properties = {"objectType": "annotation"}
+    if name is not None:
+        properties["classification"] = {"name": name, "color": [1, 2, 3]}
+    coordinates = polygons[0] if kind == "Polygon" else list(polygons)
+    return {
+        "type": "Feature",
+        "geometry": {"type": kind, "coordinates": coordinates},
+        "properties": properties,
+    }
+
+
+def square(x0, y0, x1, y1):
+    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+
+
+def written(folder, *features, name="a.geojson"):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps({"type": "FeatureCollection", "features": list(features)}))
+    return folder / name
+
+
+def by_shapely(polygon):
+    y, x = np.mgrid[:40, :50] + 0.5
+    return shapely.contains_xy(polygon, x, y)
+
+
+def inside(path, image=None):
+    return OutlineMask(read_outlines(path, image), SHAPE)[ALL]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(-5, 55), st.floats(-5, 45)), min_size=3, max_size=12))
+def test_px_are_inside_where_their_centre_is(tmp_path_factory, points):
+    points = [(round(x, 2) + 0.003, round(y, 2) + 0.003) for x, y in points]  # no centre lies on an edge
+    ring = shapely.Polygon(points)
+    path = written(tmp_path_factory.mktemp("o"), feature([[*map(list, points)]]))
+    y, x = np.mgrid[:40, :50] + 0.5
+    near = shapely.distance(ring.boundary, shapely.points(x, y)) < 1e-6
+    if ring.is_valid:
+        np.testing.assert_array_equal((inside(path) == by_shapely(ring)) | near, True)
+
+
+def test_holes_parts_and_edges_of_px(tmp_path):
+    ring = feature([square(5, 5, 30, 30), square(10, 10, 20, 20)])
+    wanted = np.zeros(SHAPE, bool)
+    wanted[5:30, 5:30] = True
+    wanted[10:20, 10:20] = False
+    np.testing.assert_array_equal(inside(written(tmp_path, ring)), wanted)
+    both = feature([square(0, 0, 3, 3)], [square(40, 30, 60, 50)], kind="MultiPolygon")
+    wanted = np.zeros(SHAPE, bool)
+    wanted[:3, :3] = wanted[30:, 40:] = True
+    np.testing.assert_array_equal(inside(written(tmp_path, both)), wanted)
+    half = inside(written(tmp_path, feature([square(1.5, 1.5, 3.5, 3.5)])))  # centres on the edges
+    assert (half[1:3, 1:3].all(), half.sum()) == (True, 4)
+
+
+def test_a_circle_has_the_px_of_scikit_image(tmp_path):
+    turn = np.linspace(0, 2 * np.pi, 100, endpoint=False)
+    points = np.stack([25.2 + 15 * np.cos(turn), 20.3 + 12 * np.sin(turn)], axis=1)
+    found = inside(written(tmp_path, feature([points.tolist()])))
+    np.testing.assert_array_equal(found, polygon2mask(SHAPE, points[:, ::-1] - 0.5))
+
+
+def test_roi_of_imagej_have_the_same_px(tmp_path):
+    points = np.array([(5, 5), (30, 8), (20, 35)], np.float32)
+    roi = roifile.ImagejRoi.frompoints(points)
+    roi.roitype, roi.name = roifile.ROI_TYPE.POLYGON, "tumour"
+    roi.tofile(tmp_path / "a.roi")
+    wanted = by_shapely(shapely.Polygon(points))
+    np.testing.assert_array_equal(inside(tmp_path / "a.roi"), wanted)
+    assert read_outlines(tmp_path / "a.roi")[0].name == "tumour"
+    box = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, left=2, top=3, right=10, bottom=7)
+    roifile.roiwrite(tmp_path / "both.zip", [roi, box], name=["one", "two"])
+    wanted[3:7, 2:10] = True
+    np.testing.assert_array_equal(inside(tmp_path / "both.zip"), wanted)
+    oval = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.OVAL, left=5, top=5, right=35, bottom=25)
+    oval.tofile(tmp_path / "oval.roi")
+    y, x = np.mgrid[:40, :50] + 0.5
+    ellipse = ((x - 20) / 15) ** 2 + ((y - 15) / 10) ** 2 < 1
+    assert (inside(tmp_path / "oval.roi") != ellipse).sum() <= 2
+    line = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.LINE)
+    line.tofile(tmp_path / "line.roi")
+    with pytest.raises(FileError, match="a ROI of type LINE"):
+        read_outlines(tmp_path / "line.roi")
+
+
+@pytest.mark.parametrize("form", ["polygon", "counts", "compressed"])
+def test_coco_is_read_for_one_image(form, tmp_path):
+    wanted = np.zeros(SHAPE, np.uint8)
+    wanted[4:20, 6:31] = 1
+    packed = coco_mask.encode(np.asfortranarray(wanted))
+    area = {
+        "polygon": [[6, 4, 31, 4, 31, 20, 6, 20]],
+        "counts": {"size": [40, 50], "counts": _runs(wanted)},
+        "compressed": {"size": [40, 50], "counts": packed["counts"].decode()},
+    }[form]
+    images = [{"id": n, "file_name": f"{name}.png", "height": 40, "width": 50} for n, name in enumerate("ab")]
+    annotation = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": area, "iscrowd": 0}
+    content = {"images": images, "categories": [{"id": 7, "name": "cell"}], "annotations": [annotation]}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    np.testing.assert_array_equal(inside(tmp_path / "all.json", "b"), wanted)
+    assert not inside(tmp_path / "all.json", "a").any()
+    for name in "ab":
+        write_image(tmp_path / "i" / f"{name}.png", IMAGE)
+    pairs = find_pairs(tmp_path / "i", tmp_path / "all.json")
+    assert [int(load_pair(pair)[1].sum()) for pair in pairs] == [0, wanted.sum()]
+
+
+def _runs(mask):
+    flat = mask.T.ravel()
+    cuts = np.flatnonzero(np.diff(flat)) + 1
+    return [0] * int(flat[0]) + np.diff([0, *cuts, flat.size]).tolist()
+
+
+def test_classes_are_told_by_their_names(tmp_path):
+    path = written(
+        tmp_path / "m",
+        feature([square(0, 0, 20, 20)], name="tumour"),
+        feature([square(10, 10, 30, 30)], name="stroma"),
+        feature([square(5, 5, 12, 12)], name="tumour"),
+    )
+    with pytest.raises(FileError, match=r"class_names .*'stroma', 'tumour'.* mask_threshold=1"):
+        load_pair(Pair("a", IMAGE, path))
+    labels = load_pair(Pair("a", IMAGE, path, class_names=("tumour", "stroma")))[1]
+    assert [(labels == one).sum() for one in (1, 2)] == [300, 400]  # stroma, the later class, holds
+    with pytest.raises(FileError, match="have outlines of the classes tumour; got stroma"):
+        load_pair(Pair("a", IMAGE, path, class_names=("tumour",)))
+    assert load_pair(Pair("a", IMAGE, path, 1))[1].sum() == 700
+    write_image(tmp_path / "i" / "a.png", IMAGE)
+    config = DataConfig(
+        images=str(tmp_path / "i"), masks=str(tmp_path / "m"), class_names=("tumour", "stroma")
+    )
+    np.testing.assert_array_equal(load_pair(pairs_of(config)[0])[1], labels)
+
+
+def test_outlines_number_cells_that_touch(tmp_path):
+    path = written(tmp_path, *(feature([square(x, 0, x + 10, 10)]) for x in (0, 10, 20)))
+    pair = Pair("a", IMAGE, path, mask_parts="instances")
+    assert np.unique(load_pair(pair)[1]).tolist() == [0, 1, 2, 3]
+    scores = ts.Evaluator().score_maps([(load_pair(pair)[1] > 0).astype(np.float32)], [pair]).images[0]
+    assert scores.cells.true == 3
+
+
+def test_px_outside_annotated_regions_do_not_count(tmp_path):
+    path = written(
+        tmp_path,
+        feature([square(0, 0, 25, 40)], name="Region*"),
+        feature([square(5, 5, 15, 15)], name="cell"),
+    )
+    pair = Pair("a", IMAGE, path, annotated_class="Region*")
+    labels = load_pair(pair)[1]
+    assert (labels[:, 25:] == 255).all()
+    assert (labels[:, :25].sum(), labels[5:15, 5:15].min()) == (100, 1)
+    found = np.zeros(SHAPE, np.float32)
+    found[5:15, 5:15] = found[:, 30:] = 1
+    assert ts.Evaluator().score_maps([found], [pair]).summary()["dice"] == 1
+
+
+@pytest.mark.parametrize("kind", ["array", "geojson", "png"])
+def test_a_file_says_where_to_predict(kind, tmp_path):
+    image = np.full((256, 256, 3), 200, np.uint8)
+    region = np.zeros((256, 256), np.uint8)
+    region[70:100, 140:200] = 1
+    geojson = written(tmp_path, feature([square(140, 70, 200, 100)]))
+    write_image(tmp_path / "mask.png", region * 255)
+    roi = {"array": region, "geojson": geojson, "png": str(tmp_path / "mask.png")}[kind]
+    tiling = {"tile_size": 64, "overlap": 0}
+    plan = ts.plan(lambda tiles: tiles[..., :1] / 255, image, tiling, roi=roi)
+    assert plan.n_tiles == 2
+    probs = ts.tiled_predict(lambda tiles: tiles[..., :1] / 255, image, tiling, roi=roi)
+    assert (probs[70:100, 140:200] > 0.7).all()
+    with pytest.raises(SettingError, match="Check the path"):
+        ts.plan(lambda tiles: tiles, image, roi="tisue")
+
+
+def test_a_folder_has_the_regions_of_many_images(tmp_path):
+    for name in "ab":
+        write_image(tmp_path / "i" / f"{name}.png", np.full((128, 128, 3), 255, np.uint8))
+    written(tmp_path / "roi", feature([square(0, 0, 10, 10)]))
+    config = PredictConfig(roi=str(tmp_path / "roi"))
+    model, tiling = (lambda tiles: tiles[..., :1] / 255), {"tile_size": 64, "overlap": 0}
+    result = ts.predict_files(model, tmp_path / "i", tmp_path / "out", config, tiling=tiling)
+    assert "hold one file named as b" in result.failed[0].error
+    mask = read_image(tmp_path / "out" / "masks" / "a.png")
+    assert (mask[:64, :64].all(), mask.sum()) == (True, 255 * 64 * 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "be GeoJSON or COCO"),
+        ('{"type": "FeatureCollection"}', "be GeoJSON of polygons"),
+        ('{"type": "Point", "coordinates": [1, 2]}', "hold polygons; got a Point"),
+        ('{"type": "Polygon", "coordinates": [[[1, 2], [NaN, 3], [4, 5]]]}', "have finite points"),
+        ('{"type": "Polygon", "coordinates": [[]]}', "points"),
+        ('{"type": "Polygon", "coordinates": 3}', "be GeoJSON of polygons"),
+    ],
+)
+def test_a_file_that_holds_no_areas_is_refused(text, message, tmp_path):
+    (tmp_path / "a.geojson").write_text(text)
+    with pytest.raises(FileError, match=message):
+        read_outlines(tmp_path / "a.geojson")
