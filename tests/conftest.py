@@ -10,6 +10,8 @@ import re
 import signal
 import sys
 from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +23,12 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import ModuleType
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # before TensorFlow loads
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow's own allocator keeps all memory of the largest network.
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 hypothesis.settings.register_profile(
@@ -35,15 +40,31 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tiledseg")
 
 
+class JaxIsNotLoaded(Loader, MetaPathFinder):
+    """TensorFlow Lite loads JAX if it can, which takes 100 MB; tests of JAX have processes of their own."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name == "jax" else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise ImportError(f"`{module.__name__}` is not loaded in this process")
+
+
+if find_spec("jax"):
+    sys.meta_path.insert(0, JaxIsNotLoaded())
+
+
 EXTRAS = ["aiohttp", "dask", "distributed", "fsspec", "imagecodecs", "jax", "matplotlib", "ome_types"]
 EXTRAS += [
     "openslide",
     "openvino",
+    "pandas",
     "pycocotools",
     "pydicom",
     "pydot",
     "s3fs",
     "shapely",
+    "skimage",
     "tensorboard",
     "zarr",
 ]

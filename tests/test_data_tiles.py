@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 
-import tiledseg
 from tiledseg.config import DataConfig, PreprocessingConfig, SplitConfig, TileSetConfig
 from tiledseg.data import (
     Manifest,
@@ -207,7 +203,9 @@ def test_no_tile_is_written_outside_the_folder(tmp_path, key):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_set(tmp_path, number):
-    dataset(tmp_path / "data", [(256, 256)] * 12)
+    for kind, write in (("images", write_image), ("masks", write_mask)):
+        for place in range(2):
+            write(tmp_path / "data" / kind / f"{place}.png", np.zeros((4096, 4096), np.uint8))
     code = (
         "import sys; from pathlib import Path; from tiledseg.config import *; from tiledseg.data import *;"
         "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143));"
@@ -216,12 +214,11 @@ def test_an_interrupted_run_leaves_no_set(tmp_path, number):
         "config = TileSetConfig(tile_size=16, output=str(root / 'tiles'));"
         "write_tiles(Manifest(d, tuple(describe(pairs, d))), config)"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(tiledseg.__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", code], env=env)
-    while not list(tmp_path.glob(".tiledseg-*.part/images/*.png")) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(number)
-    assert process.wait() != 0
+    with warm_python.start(code) as process:
+        while not any(tmp_path.glob(".tiledseg-*.part/images/*.png")) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)  # a hundred thousand tiles are still to be written
+        assert process.wait() == {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[number]
     assert not (tmp_path / "tiles").exists()
     left = list(tmp_path.glob(".tiledseg-*.part"))
     assert len(left) == (number == signal.SIGKILL)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import warm_python
 
 import tiledseg
 
@@ -58,7 +59,7 @@ def run_pycon(block: Block, page: str, names: dict[str, object]) -> None:
 def run_console(block: Block, page: str, names: dict[str, object]) -> None:
     """Run the lines after ``$``; where output is shown, it is what came."""
     del names
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    path = os.pathsep.join([warm_python.programs(), sysconfig.get_path("scripts"), os.environ["PATH"]])
     for part in re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]:
         command = _COMMAND.match(part)[0]
         shown = part.removeprefix(command)

@@ -2,13 +2,13 @@
 
 import gc
 import re
-import subprocess
 import sys
 import weakref
 
 import keras
 import numpy as np
 import pytest
+import warm_python
 
 import tiledseg as ts
 from tiledseg.config import RuntimeConfig
@@ -268,12 +268,10 @@ def child(*arguments):
     queue = context.SimpleQueue()
     process = context.Process(target=job, args=(queue, *arguments))
     process.start()
-    process.join(60)
+    process.join(600)
     print("hangs" if process.exitcode is None else queue.get())
     process.kill()
-child()
-import keras
-child()  # importing starts no threads
+child()  # Keras is loaded: importing starts no threads
 model = make()
 child(model)  # the weights were made by TensorFlow
 predicted(model)
@@ -284,9 +282,8 @@ child()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork")
 def test_a_fork_is_refused_after_the_backend_has_computed():
-    run = [sys.executable, "-W", "ignore", "-c", FORK]
-    shown = subprocess.run(run, capture_output=True, text=True, check=True).stdout
-    *allowed, built, used, new = shown.splitlines()
-    assert allowed == ["(40, 40, 1)"] * 2
+    done = warm_python.run(FORK)
+    allowed, built, used, new = done.stdout.splitlines()
+    assert allowed == "(40, 40, 1)"
     for line in (built, used, new):
         assert re.match("ModelError: .*spawn", line)

@@ -1,7 +1,5 @@
 """OpenVINO as an engine: the outputs of Keras, built from the layers, Keras where they differ."""
 
-import subprocess
-import sys
 import threading
 from importlib import import_module
 
@@ -9,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm_python
 
 import tiledseg as ts
 from tests.fuzz_openvino import outcomes
@@ -105,8 +104,7 @@ except KeyboardInterrupt:
 
 
 def test_control_c_works_after_networks_are_freed_in_any_order(request):
-    command = [sys.executable, "-c", FREED, str(request.path.parent)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm_python.run(FREED, request.path.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("interrupted\n")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+import warm_python
 
 try:
     import ome_types
@@ -33,6 +32,7 @@ from tiledseg.io import ImageSink, PixelSize, create_image, open_image
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from subprocess import CompletedProcess
 
 rng = np.random.default_rng(0)
 LABELS = (rng.random((30, 43)) > 0.5).astype(np.uint8).repeat(50, 0).repeat(50, 1)[:1450, :2111]
@@ -273,9 +273,8 @@ with create_image(path, pixels.shape, np.uint8, fingerprint={"seed": seed}) as o
 """
 
 
-def run_writer(path: Path, seed: int, kill_at: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(seed), str(kill_at)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run_writer(path: Path, seed: int, kill_at: int) -> CompletedProcess[str]:
+    return warm_python.run(textwrap.dedent(WRITER), path, seed, kill_at)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import resource
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import FrozenInstanceError
@@ -16,6 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import warm_python
 from safetensors.numpy import load_file, save_file
 
 import tiledseg
@@ -190,7 +190,7 @@ def test_statistics_are_saved_and_seeds_are_not(bundle):
 
 def test_trained_network_can_be_saved(tmp_path):
     segmenter = make(CONFIG.changed(input_shape=(8, 8, 3)))
-    segmenter.network.compile("adam", "binary_crossentropy")
+    segmenter.network.compile("adam", "binary_crossentropy", run_eagerly=True)
     segmenter.network.fit(np.ones((2, 8, 8, 3)), np.ones((2, 8, 8, 1)), verbose=0)
     segmenter.network.trainable = False
     again = load_model(segmenter.save(tmp_path / "bundle"))
@@ -362,18 +362,13 @@ segmenter.save(Path(bundle).with_name("other") if sys.argv[4] == "new" else bund
 @pytest.mark.parametrize(
     ("name", "n", "where"),
     [
-        pytest.param("fsync", 1, "new", marks=pytest.mark.slow),  # leaves what the next one leaves
+        ("fsync", 1, "new"),
         ("replace", 4, "new"),
         ("replace", 5, "over"),
     ],
 )
 def test_killed_save_leaves_nothing_half_done(name, n, where, bundle):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, name, str(n), str(bundle), where],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = warm_python.run(KILLED, name, n, bundle, where)
     assert done.returncode == -9, done.stderr
     assert not (bundle.parent / "other").exists()
     if where == "new":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -55,6 +56,17 @@ COUNTS = {
 QUICK = {"efficientnet-lite0", "mobilenet", "mobilenetv3-small", "resnet50v2", "vgg16", "xception"}
 
 
+def without_weights(settings: dict) -> keras.Model:
+    """Build a network whose variables never get a value."""
+
+    def build() -> keras.Model:
+        with keras.StatelessScope(initialize_variables=False):
+            return build_model(settings)
+
+    with ThreadPoolExecutor(1) as thread:  # the next network of this thread would give them values
+        return thread.submit(build).result()
+
+
 def encoder_of(settings: dict, **changes):
     return build_model(settings | {"input_shape": (None, None, 3)} | changes).get_layer("encoder")
 
@@ -67,8 +79,7 @@ def image(size=(64, 96), channels=3, n=1):
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ENCODERS]
 )
 def test_every_encoder_is_tapped_at_the_last_map_of_each_size(name):
-    with keras.StatelessScope(initialize_variables=False):
-        network = build_model({"name": "encoder_unet", "encoder": name, "input_shape": (64, 96, 1)})
+    network = without_weights({"name": "encoder_unet", "encoder": name, "input_shape": (64, 96, 1)})
     assert network.output_shape == (None, 64, 96, 1)
     encoder = network.get_layer("encoder")
     sizes = [tuple(one.shape[1:3]) for one in encoder.outputs]
@@ -86,15 +97,13 @@ def test_every_encoder_is_tapped_at_the_last_map_of_each_size(name):
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in COUNTS]
 )
 def test_encoder_has_the_parameters_of_the_published_one(name):
-    with keras.StatelessScope(initialize_variables=False):
-        network = build_model({"name": "encoder_unet", "encoder": name, "input_shape": (None, None, 3)})
+    network = without_weights({"name": "encoder_unet", "encoder": name, "input_shape": (None, None, 3)})
     assert network.get_layer("encoder").count_params() == COUNTS[name]
 
 
 def test_lite_encoder_has_no_global_pooling():
     lite = {"name": "encoder_unet", "encoder": "efficientnet-lite0", "input_shape": (None, None, 3)}
-    with keras.StatelessScope(initialize_variables=False):
-        network = build_model(lite | {"decoder_filters": (8, 8, 8, 8)})
+    network = without_weights(lite | {"decoder_filters": (8, 8, 8, 8)})
     layers = network.get_layer("encoder").layers
     assert not [one.name for one in layers if isinstance(one, keras.layers.GlobalAveragePooling2D)]
     used = {one.activation.__name__ for one in layers if isinstance(one, keras.layers.Activation)}

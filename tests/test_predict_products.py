@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
+import warm_python
 
 try:
     import zarr
@@ -25,6 +24,7 @@ from tiledseg.io import PixelSize, open_image, read_image
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from subprocess import CompletedProcess
 
 rng = np.random.default_rng(0)
 IMAGE = rng.integers(0, 256, (20, 60, 3), np.uint8).repeat(40, 0).repeat(90, 1)[:700, :5300]
@@ -151,16 +151,15 @@ def network(tiles):
 
 network.fingerprint = version
 formats = {"mask_format": form, "probs_format": form, "probs_dtype": "float32"}
-config = PredictConfig(write=("mask", "probs"), resume=True, **formats)
+config = PredictConfig(write=("mask", "probs"), resume=True, batch_size=4, **formats)  # not by free memory
 result = ts.predict_files(network, source, output, config, tiling=ts.TilingConfig(tile_size=256, overlap=64))
 print(result)
 print("calls", calls)
 """
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*arguments: object) -> CompletedProcess[str]:
+    return warm_python.run(SCRIPT, *arguments)
 
 
 @pytest.mark.parametrize("form", ["ome-tiff", "ome-zarr"])

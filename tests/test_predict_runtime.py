@@ -1,10 +1,8 @@
 """How a prediction is run: test-time augmentation, and several devices."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+import warm_python
 
 import tiledseg as ts
 from tiledseg.errors import ModelError, SettingError
@@ -114,7 +112,8 @@ else:
 
 
 def test_two_devices_share_the_tiles_of_an_image():
-    subprocess.run([sys.executable, "-c", _ON_TWO], check=True)
+    done = warm_python.run(_ON_TWO)
+    assert done.returncode == 0, done.stderr
 
 
 def test_devices_are_refused_for_a_callable():
