@@ -97,3 +97,16 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(FileError, match="Permission denied"):
         find_images(tmp_path)
+
+
+def test_all_that_can_be_opened_is_found(tmp_path):
+    known = "bif bmp btf czi dcm jpeg jpg lsm mrxs ndpi npy ome.tif png qptiff scn stk svs tif tiff vsi webp"
+    make(
+        tmp_path,
+        *(f"{suffix}/a.{suffix}" for suffix in known.split()),
+        "t/a.txt",
+        "ome.zarr/a.ome.zarr/zarr.json",
+    )
+    make(tmp_path, "old/a.zarr/.zarray", "x/a.SVS")
+    found = {path.name for path in find_images(tmp_path, recursive=True)}
+    assert found == {*(f"a.{suffix}" for suffix in known.split()), "a.ome.zarr", "a.zarr", "a.SVS"}

@@ -10,6 +10,8 @@ import tifffile
 from PIL import Image
 
 import tiledseg as ts
+from tiledseg.config import TileSetConfig
+from tiledseg.data import Manifest, describe, find_pairs, write_tiles
 from tiledseg.errors import TiledSegError
 from tiledseg.io import PixelSize, create_image, open_image, read_image, write_image, write_mask, write_probs
 from tiledseg.report import write_evaluation
@@ -164,3 +166,16 @@ def test_plan_and_report_state_the_size_of_a_px(tmp_path):
     assert result.images[0].pixel_size == PixelSize(0.25, 0.25)
     write_evaluation(tmp_path / "report", title="A", result=result)
     assert "0.25 µm" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_tiles_of_a_set_state_the_size_of_a_px(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    write_image(tmp_path / "images" / "a.tif", SCAN, pixel_size=PixelSize(0.25, 0.5))
+    write_mask(tmp_path / "masks" / "a.png", SCAN > 127)
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    source = Manifest(tmp_path, tuple(describe(pairs, tmp_path)))
+    write_tiles(source, TileSetConfig(output=str(tmp_path / "t"), tile_size=32, overlap=0, scale=0.5))
+    for kind in ("images", "masks"):
+        with open_image(min((tmp_path / "t" / kind).iterdir())) as image:
+            assert image.pixel_size == PixelSize(0.5, 1.0)

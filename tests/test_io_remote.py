@@ -186,7 +186,7 @@ def test_png_and_masks_are_read_whole(serve, tmp_path):
     address, _ = serve()
     cv2.imwrite(str(tmp_path / "a.png"), GREY)
     np.testing.assert_array_equal(read_image(f"{address}/a.png"), GREY)
-    np.testing.assert_array_equal(read_mask(f"{address}/a.png"), GREY >= 128)
+    np.testing.assert_array_equal(read_mask(f"{address}/a.png", 128), GREY >= 128)
     np.save(tmp_path / "a.npy", GREY)
     np.testing.assert_array_equal(read_image(f"{address}/a.npy?token=secret"), GREY)
 

@@ -14,7 +14,7 @@ from tiledseg._storage import file_digest, new_folder
 from tiledseg._validate import instance_of, invalid, settings_of
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
 from tiledseg.data.manifest import Manifest, write_manifest
-from tiledseg.data.pairs import each_pair, load_both, shrink_labels
+from tiledseg.data.pairs import each_pair, load_both, pixel_size_of_pair, shrink_labels
 from tiledseg.data.split import random_rank
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io import IGNORED, write_image, write_mask
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
     from tiledseg.data.pairs import Pair
-    from tiledseg.io import Mask
+    from tiledseg.io import Mask, PixelSize
 
 MANIFEST = "manifest.jsonl"
 """Name of a tile set's manifest in its folder."""
@@ -130,6 +130,7 @@ class _Tile:
     image: AnyArray
     mask: AnyArray  # labels, or numbers of cells
     ignored: int | None  # the label of px that do not count
+    pixel_size: PixelSize | None
 
     @property
     def foreground(self) -> AnyArray:
@@ -172,8 +173,8 @@ class _Writer:
         cut = merged and not source.class_names and tile.ignored is None
         file = tile.name + _SUFFIXES[self.config.image_format]
         image, mask = (f"{source.split}/{kind}/{file}".lstrip("/") for kind in ("images", "masks"))
-        write_image(self.folder / image, tile.image)
-        write_mask(self.folder / mask, tile.mask, foreground=255 if cut else None)
+        write_image(self.folder / image, tile.image, pixel_size=tile.pixel_size)
+        write_mask(self.folder / mask, tile.mask, foreground=255 if cut else None, pixel_size=tile.pixel_size)
         n_ignored = 0 if tile.ignored is None else int(np.count_nonzero(tile.mask == tile.ignored))
         return Record(
             name=tile.name,
@@ -206,19 +207,20 @@ def _cut(record: Record, pair: Pair, config: TileSetConfig) -> Iterator[_Tile]:
             got=str(image.dtype),
             fix="Convert it; training crops from the images themselves and needs no tiles.",
         )
-    tiler = Tiler(config.tiling)
+    tiler, size = Tiler(config.tiling), pixel_size_of_pair(pair)
     small, labels = _shrunk(image, mask, config.scale)
     for tile in tiler.grid(labels.shape):
         box = tile.read_box
         origin = _origin(record, config.scale, box.y0, box.x0)
         name = f"{record.name}_y{box.y0:05d}_x{box.x0:05d}"
-        yield _Tile(name, origin, *_read(tiler, small, labels, box), ignored)
+        yield _Tile(name, origin, *_read(tiler, small, labels, box), ignored, _shrunk_px(size, mask, labels))
     if config.thumbnails:
         height, width = config.tiling.tile_shape
         scale = min(1.0, height / mask.shape[0], width / mask.shape[1])
         whole = Box(0, height, 0, width)
-        thumbnail = _read(tiler, *_shrunk(image, mask, scale), whole)
-        yield _Tile(f"{record.name}_whole", _origin(record, scale, 0, 0, thumbnail=True), *thumbnail, ignored)
+        small, labels = _shrunk(image, mask, scale)
+        px, origin = _shrunk_px(size, mask, labels), _origin(record, scale, 0, 0, thumbnail=True)
+        yield _Tile(f"{record.name}_whole", origin, *_read(tiler, small, labels, whole), ignored, px)
 
 
 def _stored(truth: Mask, pair: Pair) -> tuple[AnyArray, int | None]:
@@ -246,6 +248,11 @@ def _shrunk(image: AnyArray, mask: AnyArray, scale: float) -> tuple[AnyArray, An
     )
     small = shrunk(image, settings)
     return small[..., 0] if image.ndim == 2 else small, shrink_labels(mask, shape)
+
+
+def _shrunk_px(size: PixelSize | None, mask: AnyArray, small: AnyArray) -> PixelSize | None:
+    """Find the size of a px of a smaller copy."""
+    return size and size.shrunk(mask.shape[0] / small.shape[0], mask.shape[1] / small.shape[1])
 
 
 def _origin(record: Record, scale: float, y: int, x: int, *, thumbnail: bool = False) -> TileOrigin:

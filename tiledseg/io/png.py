@@ -19,20 +19,41 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, PathLike
+    from tiledseg.io.metadata import PixelSize
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _UP = 2  # filter: the difference from the row above
 _LEVEL = 3
+_METRE, _UM_PER_M = 1, 1e6  # the unit of pHYs
 _ROWS = 1 << 22  # values that are encoded at once
+
+
+def _framed(name: bytes, data: bytes) -> bytes:
+    """Frame the data of a chunk by its length, name and checksum."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def density_chunk(size: PixelSize | None) -> bytes:
+    """Make the chunk that states the size of a px; nothing where it is not known, or cannot be stated."""
+    across, down = (round(_UM_PER_M / one) for one in (size.x, size.y)) if size else (0, 0)
+    if not (0 < across < 2**31 and 0 < down < 2**31):
+        return b""
+    return _framed(b"pHYs", struct.pack(">IIB", across, down, _METRE))
 
 
 class PngRows:
     """Takes the rows of a map of uint8 or uint16 in order, and encodes them at once."""
 
-    def __init__(self, path: PathLike, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        path: PathLike,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        pixel_size: PixelSize | None = None,
+    ) -> None:
         self.shape: tuple[int, ...] = shape
         self.dtype: np.dtype[Any] = dtype
-        self._path = path
+        self._path, self._density = path, density_chunk(pixel_size)
         self._above: NDArray[np.uint8] = np.zeros(shape[1] * dtype.itemsize, np.uint8)
         self._done = 0
         self._packer = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
@@ -43,6 +64,7 @@ class PngRows:
             height, width = self.shape
             self._file.write(_MAGIC)
             self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * self.dtype.itemsize, 0, 0, 0, 0))
+            self._file.write(self._density)
             self._stack = stack.pop_all()
         return self
 
@@ -82,5 +104,4 @@ class PngRows:
     def _chunk(self, name: bytes, data: bytes) -> None:
         if name == b"IDAT" and not data:
             return
-        self._file.write(struct.pack(">I", len(data)) + name + data)
-        self._file.write(struct.pack(">I", zlib.crc32(name + data)))
+        self._file.write(_framed(name, data))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +13,7 @@ import tifffile
 from tiledseg._storage import write_bytes
 from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError
+from tiledseg.io.png import density_chunk
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 _PNG, _TIFF = {".png"}, {".tif", ".tiff"}
 _UM_PER_CM = 10_000
-_METRE, _AFTER_HEADER = 1, 33  # of a PNG: the unit of pHYs, and the end of the first chunk
+_AFTER_HEADER = 33  # of a PNG: the end of the first chunk
 _LOSSY = {".jpg", ".jpeg"}
 _LARGEST_PNG = 2**20  # OpenCV's
 
@@ -235,8 +234,4 @@ def _encoded_png(pixels: AnyArray, size: PixelSize | None = None) -> bytes:
     if not done or not data.size:
         raise ValueError("nothing from OpenCV")
     encoded = data.tobytes()
-    if size is None or max(1e6 / size.x, 1e6 / size.y) >= 2**32 or min(1e6 / size.x, 1e6 / size.y) < 1:
-        return encoded
-    body = b"pHYs" + struct.pack(">IIB", round(1e6 / size.x), round(1e6 / size.y), _METRE)
-    chunk = struct.pack(">I", len(body) - 4) + body + zlib.crc32(body).to_bytes(4)
-    return encoded[:_AFTER_HEADER] + chunk + encoded[_AFTER_HEADER:]
+    return encoded[:_AFTER_HEADER] + density_chunk(size) + encoded[_AFTER_HEADER:]

@@ -187,7 +187,8 @@ class ProductSink:
                     continue
                 labels = what == "mask"
                 if not is_streamed(what, config):
-                    rows = PngRows(path, self.shape[:2], map_dtype("labels", self.shape[2]))
+                    dtype = map_dtype("labels", self.shape[2])
+                    rows = PngRows(path, self.shape[:2], dtype, self._image.pixel_size)
                     self._sinks[what] = stack.enter_context(rows)
                     self.block_shape = None
                     continue
