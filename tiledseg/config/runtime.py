@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tiledseg.config.base import Config, Count, as_tuple
 
-Engine: TypeAlias = Literal["auto", "keras", "openvino"]
+Engine: TypeAlias = Literal["auto", "keras", "openvino", "onnxruntime"]
 """What runs a Keras network; ``auto`` takes OpenVINO where it can."""
 
 Precision: TypeAlias = Literal["f32", "bf16"]

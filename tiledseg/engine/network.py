@@ -27,6 +27,7 @@ from tiledseg.engine.predictor import (
     overlapped,
 )
 from tiledseg.engine.stored import Convertible, StoredNetwork, StoredPredictor
+from tiledseg.engine.torch import TorchPredictor, is_module
 from tiledseg.engine.tta import Augmented
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
@@ -37,12 +38,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.config import PreprocessingConfig, TilingConfig
-    from tiledseg.engine import keras, openvino
+    from tiledseg.config import Engine, Precision, PreprocessingConfig, TilingConfig
+    from tiledseg.engine import keras, onnx, openvino
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField, TileBatch
 else:
     keras = lazy_loader.load("tiledseg.engine.keras", suppress_warning=True)
+    onnx = lazy_loader.load("tiledseg.engine.onnx", suppress_warning=True)
     openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
 
 _log = logging.getLogger("tiledseg")
@@ -92,6 +94,15 @@ class ModelReference(Protocol):
 
     def load(self) -> SegmenterLike:
         """Load it, once in each process."""
+        ...
+
+
+@runtime_checkable
+class EngineChooser(Protocol):
+    """A network that names the engines that run it."""
+
+    def by_engine(self, engine: Engine, precision: Precision) -> Predictor:
+        """Return the network as an engine runs it."""
         ...
 
 
@@ -231,6 +242,8 @@ class Network:
     def fastest(self) -> Predictor:
         """Return the predictor of the configured engine, or of the fastest."""
         engine, precision = self.runtime.engine, self.runtime.precision
+        if isinstance(self.predictor, EngineChooser):
+            return self.predictor.by_engine(engine, precision)
         asked = engine == "openvino" or precision == "bf16"
         obstacle = self._obstacle(asked=asked)
         if asked and obstacle:
@@ -342,6 +355,10 @@ def _runtime_of(runtime: RuntimeConfig | dict[str, Any] | None) -> RuntimeConfig
 def _predictor_of(model: object) -> Predictor:
     if isinstance(model, StoredNetwork):
         return StoredPredictor(model)
+    if isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx":
+        return onnx.OnnxNetwork(model)
+    if is_module(model):
+        return TorchPredictor(model)
     if _is_keras(model):
         return keras.KerasPredictor(model)
     if all(hasattr(model, name) for name in ("channels", "classes", "tile_size", "stride", "bytes_per_tile")):
@@ -351,7 +368,7 @@ def _predictor_of(model: object) -> Predictor:
         raise invalid(
             ModelError,
             "model",
-            must="be a Segmenter, a keras.Model or a callable",
+            must="be a Segmenter, a keras.Model, an ONNX file, a PyTorch module or a callable",
             got=type(model).__name__,
             fix="Load a saved one with tiledseg.load_model."
             if isinstance(model, str)

@@ -2,7 +2,17 @@
 
 from tiledseg.tiling.grid import AxisGrid, AxisWindow, Box, Tile, TileGrid, axis_windows, check_multiple
 from tiledseg.tiling.panels import Panels, stitch_block, touching_tiles
-from tiledseg.tiling.receptive_field import UNKNOWN, Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
+from tiledseg.tiling.receptive_field import (
+    UNKNOWN,
+    Axis,
+    Grow,
+    ReceptiveField,
+    Rule,
+    Sample,
+    Slide,
+    Step,
+    Windows,
+)
 from tiledseg.tiling.stitcher import (
     Output,
     OutputSink,
@@ -26,6 +36,7 @@ __all__ = [
     "Panels",
     "ReceptiveField",
     "Rule",
+    "Sample",
     "Slide",
     "Step",
     "Stitcher",

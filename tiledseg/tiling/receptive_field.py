@@ -11,6 +11,7 @@ is the same in the tile and in the whole image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -97,6 +98,22 @@ class Grow:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """Output px i takes the input px from (step i - before) / factor up to (step i + after) / factor."""
+
+    step: int = 1
+    factor: int = 1
+    before: int = 0
+    after: int = 0
+    added: Fraction = Fraction(0)  # px of the output beyond factor / step of the input's
+
+    def places(self, size: int) -> _Places:
+        """Return which input px the output px take, for an input of a size."""
+        out = int(size * Fraction(self.factor, self.step) + self.added)
+        return _Places(out, self.step, self.factor, self.before, self.after)
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
     """A grid of attention windows without overlap; an output px takes all px of its window."""
 
@@ -116,7 +133,7 @@ class Windows:
         return _Gridded(size, self.size, self.shift % self.size)
 
 
-Rule: TypeAlias = Slide | Grow | Windows
+Rule: TypeAlias = Slide | Grow | Sample | Windows
 """Which input px the output px of a layer take, along one axis."""
 
 

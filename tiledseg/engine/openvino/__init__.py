@@ -1,5 +1,5 @@
 """OpenVINO as an engine: the graph that layers describe, compiled, and compared with Keras."""
 
-from tiledseg.engine.openvino.predictor import OpenVinoPredictor, computes_bf16
+from tiledseg.engine.openvino.predictor import OpenVinoPredictor, compiled, computes_bf16, core
 
-__all__ = ["OpenVinoPredictor", "computes_bf16"]
+__all__ = ["OpenVinoPredictor", "compiled", "computes_bf16", "core"]

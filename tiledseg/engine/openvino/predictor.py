@@ -61,7 +61,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 @cache
-def _core() -> openvino.Core:
+def core() -> openvino.Core:
     """Give the one core of the process."""
     return openvino.Core()
 
@@ -173,23 +173,24 @@ class OpenVinoPredictor:
 
 def computes_bf16() -> bool:
     """Return whether this processor multiplies bfloat16."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def compiled(network: openvino.Model, precision: Precision) -> _Call:
+def compiled(network: openvino.Model, precision: Precision, output: int | str = 0) -> _Call:
     """Compile for this processor, all cores for one batch; several threads may call the result."""
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    compiled = _core().compile_model(network, "CPU", hints)
+    ready = core().compile_model(network, "CPU", hints)
+    port = ready.output(output)
     idle: SimpleQueue[Any] = SimpleQueue()
 
     def call(tiles: FloatArray) -> FloatArray:
         try:
             request = idle.get_nowait()
         except Empty:
-            request = compiled.create_infer_request()
+            request = ready.create_infer_request()
         try:
             found = request.infer({0: tiles}, share_inputs=True, share_outputs=True)
-            return np.array(found[0], np.float32)  # a copy: the request uses its memory again
+            return np.array(found[port], np.float32)  # a copy: the request uses its memory again
         finally:
             idle.put(request)
 

@@ -1,0 +1,436 @@
+"""ONNX networks: receptive fields against ONNX Runtime, engines, files that are refused."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from tiledseg.engine.onnx.file import read_onnx  # noqa: E402
+from tiledseg.engine.onnx.graph import read_graph, size_at  # noqa: E402
+from tiledseg.errors import BundleError  # noqa: E402
+
+FLOAT = TensorProto.FLOAT
+
+
+def saved(path, nodes, constants=(), *, opset=17, shape=("n", 3, "h", "w"), outputs=("y",), kind=FLOAT):
+    """Save a graph whose input is `x`."""
+    ports = [helper.make_tensor_value_info(name, FLOAT, [None] * 4) for name in outputs]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        ports,
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in constants],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+class Chain:
+    """A graph that grows by one operation at a time."""
+
+    def __init__(self, rng, opset):
+        self.rng, self.opset, self.nodes, self.constants, self.channels = rng, opset, [], [], 3
+        self.name = "x"
+
+    def add(self, kind, *more, **attributes):
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, [self.name, *more], [name], **attributes))
+        self.name = name
+
+    def constant(self, values):
+        name = f"k{len(self.constants)}"
+        self.constants.append((name, values))
+        return name
+
+    def weights(self, *shape):
+        return self.constant(self.rng.normal(0, 1, shape).astype(np.float32))
+
+
+def conv(chain, pick):
+    kernel, step, apart = pick(1, 5), pick(1, 3), pick(1, 2)
+    pads = [pick(0, 3) for _ in range(4)]
+    weights = chain.weights(2, chain.channels, kernel, kernel)
+    chain.add("Conv", weights, strides=[step] * 2, dilations=[apart] * 2, pads=pads)
+    chain.channels = 2
+
+
+def same_conv(chain, pick):
+    auto = pick.one(["SAME_UPPER", "SAME_LOWER"])
+    kernel, step = pick(1, 5), pick(1, 2)
+    chain.add("Conv", chain.weights(2, chain.channels, kernel, kernel), strides=[step] * 2, auto_pad=auto)
+    chain.channels = 2
+
+
+def transposed(chain, pick):
+    kernel, step = pick(1, 4), pick(1, 3)
+    added = pick(0, step - 1)
+    pads = [pick(0, kernel // 2) for _ in range(4)]
+    weights = chain.weights(chain.channels, 2, kernel, kernel)
+    chain.add("ConvTranspose", weights, strides=[step] * 2, pads=pads, output_padding=[added] * 2)
+    chain.channels = 2
+
+
+def pool(chain, pick):
+    kind = pick.one(["MaxPool", "AveragePool"])
+    kernel, step = pick(1, 4), pick(1, 3)
+    pads = [pick(0, kernel // 2) for _ in range(4)]
+    ceil = pick(0, 1)
+    chain.add(kind, kernel_shape=[kernel] * 2, strides=[step] * 2, pads=pads, ceil_mode=int(ceil))
+
+
+def resize(chain, pick):
+    mode = pick.one(["nearest", "linear", "cubic"])
+    places = pick.one(["half_pixel", "pytorch_half_pixel", "asymmetric"])
+    rounding = pick.one(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+    scale = pick.one([0.25, 0.5, 1.0, 2.0, 3.0])
+    scales = chain.constant(np.array([1, 1, scale, scale], np.float32))
+    options = {"mode": mode, "coordinate_transformation_mode": places}
+    if mode == "nearest":
+        options["nearest_mode"] = rounding
+    chain.add("Resize", "", scales, **options)
+
+
+def pad(chain, pick):
+    pads = [0, 0, *(pick(0, 3) for _ in range(2)), 0, 0, *(pick(0, 3) for _ in range(2))]
+    chain.add("Pad", chain.constant(np.array(pads)), mode=pick.one(["constant", "reflect", "edge"]))
+
+
+def crop(chain, pick):
+    start, stop, step = pick(0, 3), pick(-3, -1), pick(1, 2)
+    parts = [np.array([start] * 2), np.array([stop] * 2), np.array([2, 3]), np.array([step] * 2)]
+    chain.add("Slice", *(chain.constant(part) for part in parts))
+
+
+def shuffle(chain, pick):
+    """Bring channels to px, by the operator or by reshapes as PyTorch exports them."""
+    chain.add("Conv", chain.weights(8, chain.channels, 1, 1))
+    if pick(0, 1):
+        chain.add("DepthToSpace", blocksize=2, mode=pick.one(["DCR", "CRD"]))
+        chain.channels = 2
+        return
+    source, tag = chain.name, f"u{len(chain.nodes)}"
+
+    def aside(kind, inputs, name, **attributes):
+        chain.nodes.append(helper.make_node(kind, inputs, [tag + name], **attributes))
+        return tag + name
+
+    shape, two = aside("Shape", [source], "s"), chain.constant(np.array([2]))
+    n, h, w = (
+        aside("Gather", [shape, chain.constant(np.array([place]))], f"s{place}") for place in (0, 2, 3)
+    )
+    six = aside("Concat", [n, two, two, two, h, w], "six", axis=0)
+    sizes = [aside("Mul", [one, two], f"m{place}") for place, one in enumerate((h, w))]
+    four = aside("Concat", [n, two, *sizes], "four", axis=0)
+    chain.add("Reshape", six)
+    chain.add("Transpose", perm=[0, 1, 4, 2, 5, 3])
+    chain.add("Reshape", four)
+    chain.channels = 2
+
+
+def unshuffle(chain, pick):
+    chain.add("SpaceToDepth", blocksize=2)
+    chain.channels *= 4
+
+
+def pointwise(chain, pick):
+    chain.add(pick.one(["Relu", "Sigmoid", "Erf", "HardSwish"]))
+
+
+def normalized(chain, pick):
+    parts = [chain.constant(chain.rng.uniform(0.5, 1.5, chain.channels).astype(np.float32)) for _ in range(4)]
+    chain.add("BatchNormalization", *parts)
+
+
+def layer_normalized(chain, pick):
+    parts = [chain.constant(chain.rng.uniform(0.5, 1.5, chain.channels).astype(np.float32)) for _ in range(2)]
+    chain.add("Transpose", perm=[0, 2, 3, 1])
+    chain.add("LayerNormalization", *parts)
+    chain.add("Transpose", perm=[0, 3, 1, 2])
+
+
+def softmax(chain, pick):
+    chain.add("Softmax", axis=1)
+
+
+OPERATIONS = [
+    *(conv, same_conv, transposed, pool, resize, pad, crop, shuffle, unshuffle),
+    *(pointwise, normalized, layer_normalized, softmax),
+]
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class Pick:
+    """Random choices."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, low, high):
+        return int(self.rng.integers(low, high + 1))
+
+    def one(self, options):
+        return options[self(0, len(options) - 1)]
+
+
+def difference(path):
+    """Return how much a tile's middle differs from the whole; None where the verdict is not exact."""
+    file = read_onnx(path)
+    graph = read_graph(file, "y", channels_last=False)
+    field, stride = graph.receptive_field, graph.stride
+    tile = [
+        -(-(sum(ends) + 8) // step) * step + step
+        for ends, step in zip(field.halo or (), stride, strict=False)
+    ]
+    if not tile or max(tile) > 400:
+        return None
+    (top, bottom), (left, right) = field.halo
+    run = session(path)
+    whole = [size + 3 * step for size, step in zip(tile, stride, strict=True)]
+    image = np.random.default_rng(1).normal(0, 1, (2, 3, *whole)).astype(np.float32)
+    (y, x), (height, width) = stride, tile
+    expected = run.run(["y"], {"x": image})[0]
+    found = run.run(["y"], {"x": np.ascontiguousarray(image[:, :, y : y + height, x : x + width])})[0]
+    assert expected.shape[2:] == tuple(whole)
+    part = expected[:, :, y : y + height, x : x + width]
+    inner = np.s_[:, :, top : height - bottom, left : width - right]
+    return float(np.abs(found[inner] - part[inner]).max() / max(1.0, np.abs(expected).max()))
+
+
+def full_size(chain, path):
+    """Bring a map back to the size of the input, where a few operations can."""
+    file = read_onnx(
+        saved(path, [*chain.nodes, helper.make_node("Identity", [chain.name], ["y"])], chain.constants)
+    )
+    sizes = [size_at(file, "y", (one, one), channels_last=False) for one in (7200, 14400)]
+    if None in sizes:
+        return False
+    ratio = Fraction(sizes[1][0] - sizes[0][0], 7200)
+    if ratio.numerator == 1 and ratio.denominator > 1:
+        scales = chain.constant(np.array([1, 1, ratio.denominator, ratio.denominator], np.float32))
+        chain.add(
+            "Resize",
+            "",
+            scales,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+    elif ratio.denominator == 1 and ratio.numerator > 1:
+        chain.add("AveragePool", kernel_shape=[1, 1], strides=[ratio.numerator] * 2)
+    y, x = (7200 - -(-one // ratio) if ratio >= 1 else 7200 - one / ratio for one in sizes[0])
+    chain.add("Pad", chain.constant(np.array([0, 0, 0, 0, 0, 0, int(y), int(x)])))
+    return True
+
+
+def random_graph(seed, folder):
+    pick = Pick(seed)
+    chain = Chain(pick.rng, 17)
+    for _ in range(pick(1, 4)):
+        pick.one(OPERATIONS)(chain, pick)
+    path = str(folder / "net.onnx")
+    if not full_size(chain, path):
+        return None
+    chain.add("Identity")
+    chain.nodes[-1].output[0] = "y"
+    return saved(path, chain.nodes, chain.constants)
+
+
+def test_a_graph_called_exact_is_equal_to_the_whole_in_the_middle_of_a_tile(tmp_path):
+    exact = 0
+    for seed in range(150):
+        path = random_graph(seed, tmp_path)
+        found = path and difference(path)
+        exact += found is not None
+        assert found is None or found <= 1e-5, seed
+    assert exact > 50
+
+
+def node(kind, inputs, outputs, **attributes):
+    return helper.make_node(kind, inputs, outputs, **attributes)
+
+
+def refused(path, match):
+    with pytest.raises(BundleError, match=match):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "options", "match"),
+    [
+        ([node("Relu", ["x"], ["y"], domain="com.example")], (), {}, "com.example::Relu"),
+        ([node("Relu", ["x"], ["y"])], (), {"opset": 7}, "operator set"),
+        ([node("Relu", ["x"], ["y"])], (), {"opset": 999}, "999"),
+        ([node("Relu", ["z"], ["y"])], (), {}, "checks of `onnx`"),
+        ([node("Relu", ["x"], [f"t{place}"]) for place in range(20_001)], (), {}, "20000 nodes"),
+    ],
+    ids=["domain", "old", "new", "missing", "many"],
+)
+def test_a_graph_that_cannot_be_checked_is_refused(tmp_path, nodes, constants, options, match):
+    refused(saved(str(tmp_path / "net.onnx"), nodes, constants, **options), match)
+
+
+def test_loops_are_refused_also_within_branches(tmp_path):
+    empty = helper.make_graph([], "body", [], [])
+    loop = node("Loop", ["", "c"], ["l"], body=empty)
+    branch = helper.make_graph([loop], "branch", [], [helper.make_tensor_value_info("l", FLOAT, None)])
+    choice = node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    path = saved(str(tmp_path / "net.onnx"), [choice], [("c", np.array(True))])
+    refused(path, "Loop")
+
+
+def test_functions_that_call_each_other_many_times_are_refused_at_once(tmp_path):
+    path = saved(str(tmp_path / "net.onnx"), [node("f0", ["x"], ["y"], domain="bomb")])
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("bomb", 1))
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("bomb", 1)]
+    for place in range(27):
+        kind, domain = (f"f{place + 1}", "bomb") if place < 26 else ("Relu", "")
+        inner = [node(kind, ["x"], ["a"], domain=domain), node(kind, ["a"], ["y"], domain=domain)]
+        model.functions.append(helper.make_function("bomb", f"f{place}", ["x"], ["y"], inner, imports))
+    onnx.save(model, path)
+    refused(path, "1000 times")
+
+
+@pytest.mark.parametrize("name", ["../weights.bin", "/etc/hostname", "link.bin", "missing.bin"])
+def test_weights_stored_elsewhere_are_refused(tmp_path, name):
+    (tmp_path / "weights.bin").write_bytes(bytes(4 * 12))
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "weights.bin")
+    path = saved(
+        str(folder / "net.onnx"), [node("Conv", ["x", "w"], ["y"])], [("w", np.ones((1, 3, 2, 2), "f4"))]
+    )
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=name)
+    onnx.save(model, path)
+    refused(path, "beside it")
+
+
+def test_several_inputs_are_refused(tmp_path):
+    path = saved(str(tmp_path / "net.onnx"), [node("Add", ["x", "z"], ["y"])])
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("z", FLOAT, ["n", 3, "h", "w"]))
+    onnx.save(model, path)
+    refused(path, "one input")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network", bytes(1000)])
+def test_a_file_that_is_no_network_is_refused(tmp_path, content):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    refused(path, "net.onnx")
+
+
+def field(path, nodes, constants=(), **options):
+    graph = read_graph(
+        read_onnx(saved(str(path / "net.onnx"), nodes, constants, **options)), "y", channels_last=False
+    )
+    return graph.receptive_field
+
+
+def test_a_window_larger_than_its_input_is_read_without_a_crash(tmp_path):
+    weights = np.ones((1, 3, 9, 9), "f4")
+    cut = [("w", weights), ("a", np.array([0])), ("b", np.array([1])), ("c", np.array([2]))]
+    nodes = [node("Conv", ["x", "w"], ["t"]), node("Slice", ["t", "a", "b", "c"], ["y"])]
+    found = field(tmp_path, nodes, cut, shape=(1, 3, 4, 4))
+    assert found.axes is None
+    assert "Conv" in found.unknown[0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "name"),
+    [
+        ([node("GlobalAveragePool", ["x"], ["p"]), node("Mul", ["x", "p"], ["y"])], (), "GlobalAveragePool"),
+        (
+            [node("InstanceNormalization", ["x", "s", "s"], ["y"])],
+            [("s", np.ones(3, "f4"))],
+            "InstanceNormalization",
+        ),
+        (
+            [
+                node(
+                    "Resize",
+                    ["x", "", "s"],
+                    ["y"],
+                    mode="linear",
+                    coordinate_transformation_mode="align_corners",
+                )
+            ],
+            [("s", np.array([1, 1, 2, 2], "f4"))],
+            "align_corners=False",
+        ),
+        ([node("Softmax", ["x"], ["y"], axis=3)], (), "Softmax"),
+        ([node("ReduceMax", ["x"], ["p"], axes=[2, 3]), node("Sub", ["x", "p"], ["y"])], (), "ReduceMax"),
+        (
+            [node("Add", ["x", "k"], ["y"])],
+            [("k", np.arange(64, dtype="f4").reshape(1, 1, 8, 8))],
+            "place to place",
+        ),
+    ],
+    ids=["squeeze", "instance", "corners", "softmax", "max", "positions"],
+)
+def test_what_depends_on_the_whole_tile_is_named(tmp_path, nodes, constants, name):
+    shape = (1, 3, 8, 8) if "place" in name else ("n", 3, "h", "w")
+    found = field(tmp_path, nodes, constants, shape=shape)
+    assert any(name in one for one in found.tile_dependent)
+
+
+def test_softmax_of_old_operator_sets_takes_all_axes_from_its_own_on(tmp_path):
+    assert field(tmp_path, [node("Softmax", ["x"], ["y"], axis=1)]).axes
+    assert "Softmax" in field(tmp_path, [node("Softmax", ["x"], ["y"], axis=1)], opset=11).tile_dependent[0]
+
+
+def test_windows_of_attention_are_derived_from_reshapes(tmp_path):
+    rng = np.random.default_rng(0)
+    constants = [
+        ("w", rng.normal(0, 1, (3, 3)).astype("f4")),
+        *((name, np.array(value)) for name, value in (("i0", [0]), ("i2", [2]), ("i3", [3]), ("four", [4]))),
+        *((name, np.array(value)) for name, value in (("three", [3]), ("minus", [-1]), ("sixteen", [16]))),
+    ]
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        *(node("Gather", ["s", f"i{place}"], [name]) for place, name in ((0, "n"), (2, "h"), (3, "v"))),
+        node("Div", ["h", "four"], ["h4"]),
+        node("Div", ["v", "four"], ["v4"]),
+        node("Concat", ["n", "three", "h4", "four", "v4", "four"], ["s6"], axis=0),
+        node("Reshape", ["x", "s6"], ["r"]),
+        node("Transpose", ["r"], ["p"], perm=[0, 2, 4, 3, 5, 1]),
+        node("Concat", ["minus", "sixteen", "three"], ["s3"], axis=0),
+        node("Reshape", ["p", "s3"], ["tokens"]),
+        node("MatMul", ["tokens", "w"], ["q"]),
+        node("Transpose", ["tokens"], ["k"], perm=[0, 2, 1]),
+        node("MatMul", ["q", "k"], ["scores"]),
+        node("Softmax", ["scores"], ["share"], axis=-1),
+        node("MatMul", ["share", "tokens"], ["out"]),
+        node("Concat", ["n", "h4", "v4", "four", "four", "three"], ["b6"], axis=0),
+        node("Reshape", ["out", "b6"], ["b"]),
+        node("Transpose", ["b"], ["c"], perm=[0, 5, 1, 3, 2, 4]),
+        node("Concat", ["n", "three", "h", "v"], ["s4"], axis=0),
+        node("Reshape", ["c", "s4"], ["y"]),
+    ]
+    path = saved(str(tmp_path / "net.onnx"), nodes, constants)
+    graph = read_graph(read_onnx(path), "y", channels_last=False)
+    assert graph.stride == (4, 4)
+    assert graph.receptive_field.extent == ((3, 3), (3, 3))
+    assert difference(path) <= 1e-6
+
+
+def test_sizes_that_are_fixed_inside_a_graph_of_free_size_are_noticed(tmp_path):
+    constants = [("s", np.array([1, 3, 64, 64])), ("k", np.ones((3, 3, 3, 3), "f4"))]
+    nodes = [node("Reshape", ["x", "s"], ["t"]), node("Conv", ["t", "k"], ["y"], pads=[1, 1, 1, 1])]
+    assert "Reshape" in field(tmp_path, nodes, constants).unknown[0]

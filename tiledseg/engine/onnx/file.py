@@ -1,0 +1,247 @@
+"""ONNX files, checked before anything evaluates them, and read into plain nodes and constants.
+
+A file of a few nodes can end the process, hang, or fill the memory in libraries that infer shapes or inline
+functions. So nothing of that kind is called before the file has passed the checks of this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg._extras import extra
+from tiledseg._storage import sha256
+from tiledseg._validate import invalid, path_text, shown
+from tiledseg.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tiledseg._types import AnyArray, PathLike
+
+_OLDEST = 9  # of the operator sets; before it, scales of `Upsample` are attributes
+_MOST_NODES = 20_000
+_MOST_CALLS = 1_000  # of local functions, after expansion
+_MOST_BYTES = 2 << 30  # protobuf holds no more
+_REFUSED = frozenset({"Loop", "Scan", "SequenceMap"})
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    10: "float16",
+    11: "float64",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation of a graph."""
+
+    kind: str  # name of the operator
+    name: str  # of the node; of its first output where it has none
+    inputs: tuple[str, ...]  # empty text for an input that is left out
+    outputs: tuple[str, ...]
+    attributes: dict[
+        str, Any
+    ]  # numbers, texts, arrays, lists of them; a tuple of nodes and outputs for a graph
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A constant of a file."""
+
+    shape: tuple[int, ...]
+    values: AnyArray | None  # None for those that are stored beside the file
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or an output of a graph."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]  # None where free
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFile:
+    """An ONNX file that passed all checks."""
+
+    path: Path
+    digest: str  # SHA-256 of the file and of what is stored beside it
+    opset: int
+    nodes: tuple[Node, ...]
+    constants: dict[str, Constant]
+    input: Port
+    outputs: tuple[Port, ...]
+
+
+def read_onnx(path: PathLike) -> OnnxFile:
+    """Check and read an ONNX file; nothing of it is evaluated."""
+    file = Path(path_text(path, error=BundleError))
+    if not file.is_file() or file.stat().st_size > _MOST_BYTES:
+        got = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
+        raise _refused(file, f"be a file of at most {_MOST_BYTES} bytes", got, "Check the path.")
+    onnx = extra("onnx", "onnx")
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+    except Exception as error:  # protobuf raises many kinds
+        raise _refused(file, "be an ONNX file", _first_line(error), "Export the network again.") from error
+    beside = _stored_beside(model, file)
+    _check_operators(model, file)
+    try:
+        onnx.checker.check_model(str(file))
+        model = onnx.inliner.inline_local_functions(model) if model.functions else model
+    except Exception as error:
+        raise _refused(file, "pass the checks of `onnx`", _first_line(error), "Export it again.") from error
+    _check_operators(model, file)
+    graph = model.graph
+    constants = {one.name: _constant(one) for one in graph.initializer}
+    inputs = [_port(one) for one in graph.input if one.name not in constants]
+    if len(inputs) != 1:
+        fix = "Export a network that takes one image."
+        raise _refused(file, "have one input", f"{len(inputs)}: {[one.name for one in inputs]}", fix)
+    digest = "".join(sha256(one) for one in (file, *beside))
+    return OnnxFile(
+        file, digest, _opset(model), _nodes(graph), constants, inputs[0], tuple(map(_port, graph.output))
+    )
+
+
+def _refused(file: Path, must: str, got: object, fix: str) -> BundleError:
+    return invalid(BundleError, str(file), must=must, got=got, fix=fix)
+
+
+def _first_line(error: Exception) -> str:
+    return shown(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+
+
+def _opset(model: Any) -> int:  # noqa: ANN401  protobuf has no types
+    return next((one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), 0)
+
+
+def _check_operators(model: Any, file: Path) -> None:  # noqa: ANN401
+    """Refuse versions, domains, operators and sizes that this library does not know or that could hang."""
+    newest = extra("onnx.defs", "onnx").onnx_opset_version()
+    if not _OLDEST <= _opset(model) <= newest:
+        fix = "Export it with another `opset_version`."
+        raise _refused(file, f"use an operator set from {_OLDEST} to {newest}", _opset(model), fix)
+    functions = {(one.domain, one.name): one for one in model.functions}
+    nodes = list(_all_nodes(model.graph.node))
+    count = len(nodes) + sum(len(list(_all_nodes(one.node))) for one in functions.values())
+    if count > _MOST_NODES:
+        fix = "Simplify it, for example with onnxslim."
+        raise _refused(file, f"have at most {_MOST_NODES} nodes", count, fix)
+    if functions:
+        _check_calls(nodes, functions, file)
+    for node in [*nodes, *(inner for one in functions.values() for inner in _all_nodes(one.node))]:
+        known = node.domain in {"", "ai.onnx"} or (node.domain, node.op_type) in functions
+        if not known or node.op_type in _REFUSED:
+            what = f"{node.domain or 'ai.onnx'}::{node.op_type}"
+            fix = "Export it with operators of ONNX alone, without loops."
+            raise _refused(file, "use operators that this library can check", what, fix)
+
+
+def _check_calls(nodes: Iterable[Any], functions: dict[tuple[str, str], Any], file: Path) -> None:
+    """Count the calls of local functions after expansion, without expanding them."""
+    counts: dict[tuple[str, str], int] = {}
+
+    def calls(inside: Iterable[Any], callers: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for key in ((node.domain, node.op_type) for node in inside):
+            if key not in functions:
+                continue
+            if key in callers:
+                fix = "Export it again."
+                raise _refused(file, "have functions that do not call themselves", key[1], fix)
+            if key not in counts:
+                counts[key] = 1 + calls(_all_nodes(functions[key].node), (*callers, key))
+            total += counts[key]
+        return total
+
+    found = calls(nodes, ())
+    if found > _MOST_CALLS:
+        fix = "Export it with its functions inlined."
+        raise _refused(file, f"call local functions at most {_MOST_CALLS} times", found, fix)
+
+
+def _all_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield nodes, and those of the graphs in their attributes."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                waiting += graph.node
+
+
+def _stored_beside(model: Any, file: Path) -> list[Path]:  # noqa: ANN401
+    """Return the files of weights beside a file; any other place, and links, are refused."""
+    found = {}
+    for tensor in _all_tensors(model):
+        if tensor.data_location != 1:
+            continue
+        name = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        path = file.parent / name
+        if Path(name).name != name or name in {"", ".", ".."} or path.is_symlink() or not path.is_file():
+            fix = "Put the file of weights beside it, under the name that it states."
+            raise _refused(file, "keep its weights in a plain file beside it", name, fix)
+        found[name] = path
+    return [found[name] for name in sorted(found)]
+
+
+def _all_tensors(model: Any) -> Iterator[Any]:  # noqa: ANN401
+    graphs = [model.graph]
+    nodes = [*_all_nodes(model.graph.node), *(n for one in model.functions for n in _all_nodes(one.node))]
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            graphs += [attribute.g, *attribute.graphs]
+    for graph in graphs:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+
+
+def _constant(tensor: Any) -> Constant:  # noqa: ANN401
+    shape = tuple(tensor.dims)
+    if tensor.data_location == 1:
+        return Constant(shape, None)
+    return Constant(shape, np.asarray(extra("onnx.numpy_helper", "onnx").to_array(tensor)))
+
+
+def _port(value: Any) -> Port:  # noqa: ANN401
+    kind = value.type.tensor_type
+    shape = tuple(one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim)
+    return Port(value.name, _DTYPES.get(kind.elem_type, f"type {kind.elem_type}"), shape)
+
+
+def _nodes(graph: Any) -> tuple[Node, ...]:  # noqa: ANN401
+    return tuple(
+        Node(
+            node.op_type,
+            node.name or next(iter(node.output), ""),
+            tuple(node.input),
+            tuple(node.output),
+            {one.name: _attribute(one) for one in node.attribute},
+        )
+        for node in graph.node
+    )
+
+
+def _attribute(attribute: Any) -> Any:  # noqa: ANN401
+    values = extra("onnx.helper", "onnx").get_attribute_value(attribute)
+    if isinstance(values, bytes):
+        return values.decode("utf-8", "replace")
+    if attribute.type == attribute.TENSOR:
+        return _constant(values)
+    if attribute.type == attribute.GRAPH:
+        constants = {one.name: _constant(one) for one in values.initializer}
+        return _nodes(values), constants, tuple(one.name for one in values.output)
+    return values

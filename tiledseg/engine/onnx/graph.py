@@ -1,0 +1,272 @@
+"""Properties of an ONNX graph: total stride, receptive field, size of its feature maps.
+
+The graph is walked at three sizes of the input. What depends on constants and shapes alone is evaluated.
+The receptive field is known only if the walks at all sizes agree.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tiledseg.engine.onnx import axes, windows
+from tiledseg.engine.onnx.constants import evaluated
+from tiledseg.engine.onnx.tensors import LOST, UntrackedError, Value, Walk, name_of
+from tiledseg.tiling import Axis, ReceptiveField, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tiledseg.engine.onnx.file import Constant, Node, OnnxFile
+    from tiledseg.engine.onnx.tensors import Inputs, Layout
+
+_FIRST = (13_440, 26_880)  # px: multiples of most strides
+_LEAST = 1_500  # px of the other sizes
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxGraph:
+    """The properties of a graph and of one of its outputs."""
+
+    stride: tuple[int, int]  # total stride (y, x) in px
+    floats_per_px: float  # numbers in the feature maps that are in memory at once, per px of the input
+    products_per_px: float  # multiplications by a weight, per px of the input
+    receptive_field: ReceptiveField
+    output: Layout | None  # layout of the output; None where not known
+    batch: int | None  # tiles per call; None where free
+
+
+def read_graph(file: OnnxFile, output: str, *, channels_last: bool) -> OnnxGraph:
+    """Walk through a graph at three sizes, or at its own where that is fixed."""
+    batch = file.input.shape[0]
+    found = _read(file, output, batch or 2, channels_last=channels_last)
+    if batch is None and found.output is None:  # it may be that its batch is fixed where it is not seen
+        alone = _read(file, output, 1, channels_last=channels_last)
+        return replace(alone if alone.output is not None else found, batch=1)
+    return replace(found, batch=batch)
+
+
+def _read(file: OnnxFile, output: str, batch: int, *, channels_last: bool) -> OnnxGraph:
+    fixed = file.input.shape[1:3] if channels_last else file.input.shape[2:4]
+
+    def walked(height: int, width: int) -> tuple[Walk, Value]:
+        size = (fixed[0] or height, fixed[1] or width)
+        return walk_at(file, output, size, channels_last=channels_last, batch=batch)
+
+    first, value = walked(*_FIRST)
+    y, x = stride = _stride(first)
+    many = [-(-_LEAST // step) for step in stride]
+    others = (
+        walked(y * (many[0] + 1), x * (many[1] + 2)),
+        walked(y * (many[0] + 2), x * (many[1] + 5)),
+    )
+    size = (fixed[0] or _FIRST[0]) * (fixed[1] or _FIRST[1])
+    if all(_same(first, value, *other) for other in others):
+        field_ = _receptive_field(first, value, stride)
+    else:
+        names = dict.fromkeys(name for walk, _ in others for name in walk.unknown)
+        field_ = ReceptiveField(None, (), tuple(names) or ("shapes that do not follow the input's size",))
+        value = LOST if any(other.lost for _, other in others) else value
+    if field_.axes is None and (y > 4096 or x > 4096):  # from a graph that was not understood
+        stride = _plain_stride(file)
+    floats = _alive(file.nodes, first.floats) / batch / size
+    return OnnxGraph(stride, floats, first.products / batch / size, field_, value.layout, None)
+
+
+def _same(walk: Walk, value: Value, other: Walk, found: Value) -> bool:
+    def kinds(layout: Layout | None) -> Any:  # noqa: ANN401  tuples of tuples
+        return layout and tuple(tuple(kind for kind, _ in axis) for axis in layout)
+
+    pairs = ((walk.steps, other.steps), (walk.facts, other.facts), (kinds(value.layout), kinds(found.layout)))
+    return all(one == two for one, two in pairs) and walk.unknown == other.unknown
+
+
+def _stride(walk: Walk) -> tuple[int, int]:
+    y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
+    return y, x
+
+
+def _plain_stride(file: OnnxFile) -> tuple[int, int]:
+    """Return the product of the strides of convolutions and poolings."""
+    strides = [
+        node.attributes["strides"]
+        for node in file.nodes
+        if node.kind in {"Conv", "MaxPool", "AveragePool"} and len(node.attributes.get("strides", ())) == 2
+    ]
+    return math.prod(one[0] for one in strides), math.prod(one[1] for one in strides)
+
+
+def _receptive_field(walk: Walk, value: Value, stride: tuple[int, int]) -> ReceptiveField:
+    if not walk.tile_dependent and not walk.unknown and value.layout is not None:
+        steps = tuple(_needed(list(one), value.number) for one in walk.steps)
+        y, x = (Axis(one, value.number, step) for one, step in zip(steps, stride, strict=True))
+        if y.fits and x.fits:
+            return ReceptiveField((y, x))
+        walk.unknown["operations whose maps differ in size"] = None
+    return ReceptiveField(None, tuple(walk.tile_dependent), tuple(walk.unknown))
+
+
+def _needed(steps: list[Step], output: int) -> tuple[Step, ...]:
+    """Leave out the steps that an output does not depend on."""
+    needed, kept = {output}, []
+    for step in reversed(steps):
+        if step.output in needed:
+            needed.update(step.inputs)
+            kept.append(step)
+    return tuple(reversed(kept))
+
+
+def _alive(nodes: tuple[Node, ...], floats: dict[str, int]) -> int:
+    """Return the most numbers that feature maps have together at any time of the computation."""
+    last = {name: place for place, node in enumerate(nodes) for name in node.inputs}
+    alive = most = 0
+    for place, node in enumerate(nodes):
+        alive += sum(floats.get(name, 0) for name in node.outputs)
+        most = max(most, alive)
+        alive -= sum(floats.get(name, 0) for name in set(node.inputs) if last[name] == place)
+        alive -= sum(floats.get(name, 0) for name in node.outputs if name not in last)
+    return most
+
+
+def walk_at(
+    file: OnnxFile, output: str, size: tuple[int, int], *, channels_last: bool, batch: int
+) -> tuple[Walk, Value]:
+    """Walk through a graph at one size of the input; return the walk and the output."""
+    walk = Walk(file.opset)
+    places = (("y", size[0]), ("x", size[1]))
+    channels = file.input.shape[3 if channels_last else 1] or 1
+    rest = (*places, ("c", channels)) if channels_last else (("c", channels), *places)
+    factors = (("n", batch), *rest)
+    shape = tuple(length for _, length in factors)
+    values = _constants(file.constants)
+    layout = tuple(() if factor in {("n", 1), ("c", 1)} else (factor,) for factor in factors)
+    values[file.input.name] = Value(shape, layout)
+    _walk(walk, file.nodes, values)
+    return walk, values.get(output, LOST)
+
+
+def _constants(constants: dict[str, Constant]) -> dict[str, Value]:
+    return {name: Value(one.shape, data=one.values) for name, one in constants.items()}
+
+
+def _walk(walk: Walk, nodes: Sequence[Node], values: dict[str, Value]) -> None:
+    for node in nodes:
+        inputs = [values.get(name, LOST) if name else None for name in node.inputs]
+        outputs = _branch(walk, node, inputs, values) if node.kind == "If" else _after(walk, node, inputs)
+        for name, value in zip(node.outputs, outputs, strict=False):
+            values[name] = value
+            if value.layout is not None and value.shape is not None:
+                walk.floats[name] = math.prod(value.shape)
+
+
+def _branch(walk: Walk, node: Node, inputs: Inputs, values: dict[str, Value]) -> list[Value]:
+    """Walk through the branch of a known condition."""
+    condition = inputs[0].data if inputs[0] else None
+    if condition is None:
+        walk.unknown[name_of(node)] = None
+        return [LOST for _ in node.outputs]
+    nodes, constants, outputs = node.attributes["then_branch" if condition.all() else "else_branch"]
+    inner = values | _constants(constants)
+    _walk(walk, nodes, inner)
+    return [inner.get(name, LOST) for name in outputs]
+
+
+def _after(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
+    if node.kind in {"Shape", "Size"} and inputs[0] and inputs[0].shape is not None:
+        return [_shape_of(node, inputs[0].shape)]
+    if any(one.lost for one in inputs if one):
+        return [LOST for _ in node.outputs]
+    if all(one.layout is None for one in inputs if one):
+        return _constant_outputs(node, inputs)
+    rule = _RULES.get(node.kind)
+    try:
+        outputs = rule(walk, node, inputs) if rule else None
+    except (UntrackedError, LookupError, TypeError, ValueError, ZeroDivisionError):
+        outputs = None
+    if outputs is None:
+        walk.unknown[name_of(node)] = None
+        return [LOST for _ in node.outputs]
+    return outputs
+
+
+def _shape_of(node: Node, shape: tuple[int, ...]) -> Value:
+    if node.kind == "Size":
+        return Value((), data=np.array(math.prod(shape)), from_size=True)
+    part = shape[slice(node.attributes.get("start"), node.attributes.get("end"))]
+    return Value((len(part),), data=np.array(part, np.int64), from_size=True)
+
+
+def _constant_outputs(node: Node, inputs: Inputs) -> list[Value]:
+    """Evaluate an operation on constants, where it is a small one."""
+    found = None
+    if all(one is None or one.data is not None for one in inputs):
+        found = evaluated(node, [one.data if one else None for one in inputs])
+    from_size = any(one.from_size for one in inputs if one)
+    if found is None:
+        return [Value(None) for _ in node.outputs]
+    return [Value(one.shape, data=one, from_size=from_size) for one in found]
+
+
+def size_at(
+    file: OnnxFile, output: str, size: tuple[int, int], *, channels_last: bool
+) -> tuple[int, int] | None:
+    """Return the size of the output for a size of the input; None where it cannot be derived."""
+    _, value = walk_at(file, output, size, channels_last=channels_last, batch=file.input.shape[0] or 1)
+    lengths = dict(factor for axis in value.layout or () for factor in axis)
+    return (lengths["y"], lengths["x"]) if {"y", "x"} <= lengths.keys() else None
+
+
+_POINTWISE = """
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil
+    Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
+    Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow
+    Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan
+    Tanh ThresholdedRelu Where Xor
+""".split()  # noqa: SIM905  a list of names is read as one
+
+_WHOLE = """
+    Attention CumSum GroupNormalization MeanVarianceNormalization NonMaxSuppression NonZero TopK
+    DynamicQuantizeLinear
+""".split()  # noqa: SIM905
+
+_REDUCING = """
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+    ReduceSumSquare
+""".split()  # noqa: SIM905
+
+_RULES: dict[str, Callable[[Walk, Node, Inputs], list[Value]]] = {
+    **dict.fromkeys(_POINTWISE, axes.pointwise),
+    **dict.fromkeys(_WHOLE, axes.whole),
+    **dict.fromkeys(_REDUCING, axes.reduced),
+    **dict.fromkeys(("ArgMax", "ArgMin"), axes.largest),
+    **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), windows.pooled),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"), axes.global_pooled),
+    **dict.fromkeys(("Hardmax", "LogSoftmax", "Softmax"), axes.softmax),
+    **dict.fromkeys(("LayerNormalization", "LpNormalization", "RMSNormalization"), axes.normalized),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), axes.first_pointwise),
+    **dict.fromkeys(("Expand", "Tile"), axes.repeated),
+    **dict.fromkeys(("Resize", "Upsample"), windows.resize),
+    "BatchNormalization": axes.batch_normalized,
+    "Concat": axes.concatenated,
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transposed,
+    "DepthToSpace": windows.depth_to_space,
+    "Dropout": axes.dropped,
+    "Flatten": axes.flattened,
+    "Gather": axes.gathered,
+    "Gemm": axes.gemm,
+    "InstanceNormalization": axes.instance_normalized,
+    "LRN": axes.across_channels,
+    "MatMul": axes.multiplied,
+    "Pad": windows.pad,
+    "Reshape": axes.reshape,
+    "Slice": windows.sliced,
+    "SpaceToDepth": windows.space_to_depth,
+    "Split": axes.parted,
+    "Squeeze": axes.squeezed,
+    "Transpose": axes.transposed,
+    "Unsqueeze": axes.unsqueezed_,
+}
