@@ -1,6 +1,6 @@
 """Settings: pydantic models, checked when they are made."""
 
-from tiledseg.config.architecture import ArchitectureConfig
+from tiledseg.config.architecture import ArchitectureConfig, OnnxConfig
 from tiledseg.config.augment import (
     NEEDS_RGB,
     BlurConfig,
@@ -129,6 +129,7 @@ __all__ = [
     "ObjectFormats",
     "ObjectType",
     "ObjectsConfig",
+    "OnnxConfig",
     "PadMode",
     "PlainLossConfig",
     "PlateauConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
@@ -122,6 +123,27 @@ class ArchitectureConfig(Choice):
                 must = f"be a multiple of {self.stride} along {axis}{reason}"
                 raise self._invalid("input_shape", must, fix, got=size)
         return self
+
+
+class OnnxConfig(ArchitectureConfig):
+    """What is known of a network in an ONNX file: it cannot be trained here, and is never built anew."""
+
+    name: Literal["onnx"] = "onnx"
+    strides: Annotated[tuple[Count, Count], as_numbers] = (1, 1)
+    """Total stride along y and x in px."""
+    output: str
+    """Name of the output."""
+    layout: Literal["channels_first", "channels_last"]
+    """Where the input has its channels."""
+
+    @property
+    def stride(self) -> int:
+        """Total stride in px; input sizes are multiples of it."""
+        return math.lcm(*self.strides)
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> Self:
+        return self  # the file says what it takes
 
 
 class LevelsConfig(ArchitectureConfig):

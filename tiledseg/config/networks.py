@@ -14,6 +14,7 @@ from tiledseg.config.architecture import (
     Dropout,
     LevelsConfig,
     Norm,
+    OnnxConfig,
 )
 from tiledseg.config.base import Count, Positive, as_numbers
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
@@ -361,6 +362,8 @@ def architecture_of(config: ArchitectureConfig | Mapping[str, object]) -> Any:  
             fix='Use {"name": "unet"}, for example.',
         )
     name = config.get("name")
+    if name == "onnx":
+        return OnnxConfig.model_validate(dict(config))
     if not isinstance(name, str) or name not in _CLASSES:
         fix = did_you_mean(str(name), _CLASSES)
         raise invalid(SettingError, "name", must="be an architecture", got=name, fix=fix)

@@ -3,6 +3,7 @@
 from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
 from tiledseg.engine.network import ModelReference, Network
+from tiledseg.engine.onnx import OnnxNetwork
 from tiledseg.engine.predictor import CallablePredictor, Predictor, available_memory, check_fixed
 from tiledseg.engine.stored import StoredNetwork, stored_record
 from tiledseg.engine.tta import COPIES
@@ -13,6 +14,7 @@ __all__ = [
     "Layers",
     "ModelReference",
     "Network",
+    "OnnxNetwork",
     "Predictor",
     "StoredNetwork",
     "available_memory",

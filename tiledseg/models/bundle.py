@@ -24,6 +24,7 @@ from tiledseg.engine import stored_record
 from tiledseg.errors import BundleError, FileError, ModelError, SettingError
 from tiledseg.models.weights import (
     GRAPH,
+    ONNX,
     WEIGHTS,
     damaged,
     describe_finite,
@@ -39,13 +40,13 @@ if TYPE_CHECKING:
     from tiledseg import _backend
     from tiledseg._backend import keras
     from tiledseg._types import FloatArray, PathLike
-    from tiledseg.engine import StoredNetwork
+    from tiledseg.engine import OnnxNetwork, StoredNetwork
     from tiledseg.models.builder import NetworkBuilder
 else:
     _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
 
 CONFIG, CARD = "config.json", "README.md"
-_FILES = frozenset({CONFIG, WEIGHTS, CARD, GRAPH})
+_FILES = frozenset({CONFIG, WEIGHTS, CARD, GRAPH, ONNX})
 _FORMAT = 1
 _DESCRIBED = ("architecture", "labels", "preprocessing", "threshold", "tiling", "provenance")
 _KEYS = frozenset({"format", *_DESCRIBED, "written_with", "weights_sha256"})
@@ -81,9 +82,16 @@ def write_stored(
     return _write(folder, lambda: (network.weights, network.to_record()), entries, overwrite=overwrite)
 
 
+def write_onnx(
+    folder: PathLike, network: OnnxNetwork, entries: Mapping[str, Any], *, overwrite: bool
+) -> Path:
+    """Write a network of an ONNX file, in one file with its weights."""
+    return _write(folder, network.content, entries, overwrite=overwrite)
+
+
 def _write(
     folder: PathLike,
-    content: Callable[[], tuple[Mapping[str, FloatArray], dict[str, Any] | None]],
+    content: Callable[[], bytes | tuple[Mapping[str, FloatArray], dict[str, Any] | None]],
     entries: Mapping[str, Any],
     *,
     overwrite: bool,
@@ -91,10 +99,14 @@ def _write(
     try:
         target = Path(path_text(folder, "folder")).resolve()
         _check_target(target, overwrite=overwrite)
-        weights, graph = content()
+        found = content()
         target.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(target, replace=_FILES if overwrite else ()) as partial:
-            _fill(partial, weights, graph, entries)
+            if isinstance(found, bytes):
+                write_bytes(partial / ONNX, found)
+                _describe(partial, entries, {"weights_sha256": sha256(partial / ONNX)}, None)
+            else:
+                _fill(partial, *found, entries)
     except (OSError, ValueError, RuntimeError) as error:  # for example a loop of links
         raise invalid(
             FileError,
@@ -132,22 +144,30 @@ def _fill(
         shapes = {path: values.shape for path, values in weights.items()}
         record = {"architecture": entries["architecture"], "shapes": shapes, **graph}
         write_bytes(partial / GRAPH, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
+    digests = {"weights_sha256": sha256(partial / WEIGHTS)}
+    if graph is not None:
+        digests["graph_sha256"] = sha256(partial / GRAPH)
+    _describe(partial, entries, digests, sum(values.size for values in weights.values()))
+    shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors makes it private to its owner
+    sync_file(partial / WEIGHTS)
+
+
+def _describe(
+    partial: Path, entries: Mapping[str, Any], digests: dict[str, str], parameters: int | None
+) -> None:
+    """Write the settings and the model card."""
     config = {
         "format": _FORMAT,
         **entries,
         "written_with": {"tiledseg": __version__, "keras": version("keras")},
-        "weights_sha256": sha256(partial / WEIGHTS),
-        **({} if graph is None else {"graph_sha256": sha256(partial / GRAPH)}),
+        **digests,
     }
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False).encode()
     if len(text) > _LARGEST_CONFIG:
         must = f"keep {CONFIG} under {_LARGEST_CONFIG} bytes"
         raise invalid(SettingError, "provenance", must=must, got=len(text), fix="Shorten it.")
     write_bytes(partial / CONFIG, text)
-    parameters = sum(values.size for values in weights.values())
     write_bytes(partial / CARD, _card(entries, parameters).encode())
-    shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors makes it private to its owner
-    sync_file(partial / WEIGHTS)
 
 
 _CARD = """\
@@ -157,7 +177,7 @@ A network that segments images of any size, tile by tile, saved by `tiledseg`.
 
 | | |
 |---|---|
-| architecture | `{name}`, {parameters:,} parameters |
+| architecture | `{name}`{parameters} |
 | input | {channels} channel(s), {dtype}; tiles of {tile} |
 | output | {classes} channel(s): {labels} |
 | threshold | {threshold} |
@@ -173,8 +193,7 @@ segmenter = tiledseg.load_model("this folder")
 probs = tiledseg.tiled_predict(segmenter, image)  # image (H, W, C) -> probs (H, W, K)
 ```
 
-Loading executes no code: `config.json` contains settings and the SHA-256 of `model.safetensors`, which
-contains the weights. `graph.json` contains the layers, so that a prediction need not load Keras.
+Loading executes no code. {files}
 
 ## Preprocessing
 
@@ -190,7 +209,17 @@ contains the weights. `graph.json` contains the layers, so that a prediction nee
 """
 
 
-def _card(entries: Mapping[str, Any], parameters: int) -> str:
+_KERAS_FILES = (
+    "`config.json` contains settings and the SHA-256 of `model.safetensors`, which\n"
+    "contains the weights. `graph.json` contains the layers, so that a prediction need not load Keras."
+)
+_ONNX_FILES = (
+    "`config.json` contains settings and the SHA-256 of `model.onnx`, which contains the\n"
+    "network. It is checked before an engine reads it."
+)
+
+
+def _card(entries: Mapping[str, Any], parameters: int | None) -> str:
     """Write the model card from the entries of ``config.json``."""
     architecture, preprocessing, tiling = (
         entries[name] for name in ("architecture", "preprocessing", "tiling")
@@ -199,7 +228,8 @@ def _card(entries: Mapping[str, Any], parameters: int) -> str:
     return _CARD.format(
         labels=", ".join(_escaped(label) for label in entries["labels"]),
         name=architecture["name"],
-        parameters=parameters,
+        parameters="" if parameters is None else f", {parameters:,} parameters",
+        files=_ONNX_FILES if architecture["name"] == "onnx" else _KERAS_FILES,
         channels=channels,
         dtype=preprocessing["dtype"],
         tile=f"{height or 'any'} x {width or 'any'} px" if height or width else "any size",

@@ -9,16 +9,17 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import lazy_loader
 
 from tiledseg._storage import sha256
 from tiledseg._validate import invalid, path_text
 from tiledseg.config import PreprocessingConfig, TilingConfig, architecture_of
+from tiledseg.engine import OnnxNetwork
 from tiledseg.errors import BundleError, FileError, SettingError
 from tiledseg.models.bundle import CONFIG, read_config
-from tiledseg.models.weights import WEIGHTS, damaged, read_network, read_stored
+from tiledseg.models.weights import ONNX, WEIGHTS, damaged, read_network, read_onnx_network, read_stored
 
 if TYPE_CHECKING:
     from tiledseg import _backend
@@ -44,22 +45,34 @@ _LOADED: dict[str, Segmenter] = {}  # by digest
 _LOADING = threading.Lock()
 
 
-def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Model:
-    """Load a segmenter from its bundle, or a network from a ``.keras`` file.
+def load_model(
+    path: PathLike,
+    *,
+    trust: bool = False,
+    output: str | None = None,
+    layout: Literal["channels_first", "channels_last"] | None = None,
+) -> Segmenter | keras.Model:
+    """Load a segmenter from its bundle, or a network from an ONNX or ``.keras`` file.
 
     Parameters
     ----------
     path : path
-        A bundle's folder, a ``.keras`` file, or the name of a model that comes with the package:
-        ``"demo"``, which finds the plasma cells of `tiledseg.samples`.
+        A bundle's folder, an ``.onnx`` or ``.keras`` file, or the name of a model that comes with the
+        package: ``"demo"``, which finds the plasma cells of `tiledseg.samples`.
     trust : bool
         Whether a ``.keras`` file may be loaded. Keras checks such a file for code, but cannot
-        guarantee that it is safe. A bundle needs no trust: it contains settings and arrays.
+        guarantee that it is safe. A bundle needs no trust: it contains settings and arrays. An ONNX
+        file needs none: it is checked before an engine reads it.
+    output : str, optional
+        Name of the output of an ONNX network that has several.
+    layout : {"channels_first", "channels_last"}, optional
+        Where the input of an ONNX network has its channels, if its shape does not show that.
 
     Returns
     -------
-    Segmenter or keras.Model
-        A `Segmenter` from a bundle; a bare ``keras.Model``, not compiled, from a ``.keras`` file.
+    Segmenter, keras.Model or OnnxNetwork
+        A `Segmenter` from a bundle; a bare ``keras.Model``, not compiled, from a ``.keras`` file; an
+        OnnxNetwork, which takes px as they are, from an ONNX file.
 
     Raises
     ------
@@ -67,8 +80,16 @@ def load_model(path: PathLike, *, trust: bool = False) -> Segmenter | keras.Mode
         If the path does not exist, or the file is damaged, of an unknown kind or not trusted.
     ModelError
         If Keras is set to a precision whose weights are not float32.
+    SettingError
+        If `output` or `layout` has to be given, or is given for another kind of model.
     """
     path = model_path(path)
+    if path.suffix.lower() == ".onnx" and not path.is_dir():
+        return OnnxNetwork(path, output, layout)
+    if output is not None or layout is not None:
+        must, got = "be left out for any model but an ONNX file", str(path)
+        fix = "A bundle states them itself."
+        raise invalid(SettingError, "output" if output else "layout", must=must, got=got, fix=fix)
     must = "be a bundle's folder"
     try:
         if path.is_dir():
@@ -123,6 +144,8 @@ def _load_bundle(folder: Path) -> Segmenter:
             "activation": entries.get("activation"),
             "provenance": entries["provenance"],
         }
+        if architecture.name == "onnx":
+            return segmenter.Segmenter(network=read_onnx_network(folder, entries), **parts)
         network = read_stored(folder, entries)
         if network is None:
             builder = registry.builder_for(architecture)
@@ -232,7 +255,8 @@ class BundleReference:
 
 def _digest_of(folder: Path) -> str:
     try:
-        parts = [bytes.fromhex(sha256(folder / name)) for name in (CONFIG, WEIGHTS)]
+        weights = ONNX if (folder / ONNX).exists() else WEIGHTS
+        parts = [bytes.fromhex(sha256(folder / name)) for name in (CONFIG, weights)]
     except FileError as error:
         fix = "Give a bundle's folder."
         raise invalid(

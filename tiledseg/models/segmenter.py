@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import lazy_loader
 
 from tiledseg._validate import fraction, invalid, one_of, settings_of
-from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConfig, TilingConfig
-from tiledseg.engine import StoredNetwork
+from tiledseg.config import ArchitectureConfig, PreprocessingConfig, TilingConfig
+from tiledseg.engine import OnnxNetwork, StoredNetwork
 from tiledseg.errors import ModelError, SettingError
-from tiledseg.models.bundle import write_bundle, write_stored
+from tiledseg.models.bundle import write_bundle, write_onnx, write_stored
 from tiledseg.predict import segment, tiled_predict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tiledseg import _backend
-    from tiledseg._backend import keras
     from tiledseg._types import PathLike, Source
     from tiledseg.models import registry
     from tiledseg.predict import Segmentation
@@ -48,11 +47,12 @@ class Segmenter:
 
     Attributes
     ----------
-    network : keras.Model
+    network : keras.Model or OnnxNetwork
         Maps preprocessed tiles (N, h, w, C) to probabilities (N, h, w, K). The network of a bundle
-        is built when this is first read: a prediction need not load Keras.
-    architecture : NetworkConfig
-        Settings that build the same network again.
+        is built when this is first read: a prediction need not load Keras. An OnnxNetwork is what
+        `tiledseg.load_model` returns for an ONNX file.
+    architecture : NetworkConfig or OnnxConfig
+        Settings that build the same network again; left out for an ONNX network.
     labels : tuple of str
         One name per output channel; with one channel the name of the foreground.
     preprocessing : PreprocessingConfig
@@ -78,9 +78,9 @@ class Segmenter:
         If the network does not have the shapes that its architecture states.
     """
 
-    network: keras.Model
-    architecture: NetworkConfig
-    labels: tuple[str, ...]
+    network: Any  # a keras.Model or an OnnxNetwork
+    architecture: Any = None  # a NetworkConfig; an OnnxConfig, which the network states
+    labels: tuple[str, ...] = ()
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     threshold: float = 0.5
     tiling: TilingConfig | None = None
@@ -93,6 +93,8 @@ class Segmenter:
         for name, kind in (("preprocessing", PreprocessingConfig), ("tiling", TilingConfig)):
             if isinstance(getattr(self, name), dict):
                 object.__setattr__(self, name, settings_of(kind, getattr(self, name), name))
+        if self.architecture is None and isinstance(self.runnable, OnnxNetwork):
+            object.__setattr__(self, "architecture", self.runnable.architecture)
         _check_types(self)
         _check_network(self)
         _check_labels(self)
@@ -226,6 +228,8 @@ class Segmenter:
             "provenance": self.provenance,
         }
         network, architecture = self.runnable, _as_json(entries["architecture"])
+        if isinstance(network, OnnxNetwork):
+            return write_onnx(folder, network, entries, overwrite=overwrite)
         if isinstance(network, StoredNetwork) and network.architecture == architecture:
             return write_stored(folder, network, entries, overwrite=overwrite)
         builder = registry.builder_for(self.architecture)
@@ -237,8 +241,9 @@ Segmenter.network = _Network()
 
 def _check_types(segmenter: Segmenter) -> None:
     network = segmenter.runnable
+    without_keras = isinstance(network, StoredNetwork | OnnxNetwork)
     wanted = {
-        "network": StoredNetwork if isinstance(network, StoredNetwork) else _backend.keras.Model,
+        "network": type(network) if without_keras else _backend.keras.Model,
         "architecture": ArchitectureConfig,
         "labels": tuple,
         "preprocessing": PreprocessingConfig,
@@ -298,7 +303,8 @@ def _check_activation(segmenter: Segmenter) -> None:
     settings, activation = segmenter.architecture, segmenter.activation
     if activation is not None:
         one_of("activation", activation, ("sigmoid", "softmax"))
-    if (settings.final_activation == "linear") != (activation is not None):
+    known = settings.name != "onnx" or settings.final_activation is not None
+    if known and (settings.final_activation == "linear") != (activation is not None):
         raise invalid(
             SettingError,
             "activation",

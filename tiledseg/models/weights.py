@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from tiledseg._storage import sha256
 from tiledseg._validate import invalid, shown
-from tiledseg.engine import Layers, StoredNetwork
+from tiledseg.engine import Layers, OnnxNetwork, StoredNetwork
 from tiledseg.errors import BundleError, ModelError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ else:
     registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
 
 WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"  # in place of the weights
 GRAPH = "graph.json"  # layers, properties and a probe of the network, by which it runs without Keras
 _LARGEST_HEADER = 10_000_000  # bytes
 _LARGEST_GRAPH = 50_000_000  # bytes
@@ -69,6 +70,13 @@ def read_stored(folder: Path, entries: Mapping[str, Any]) -> StoredNetwork | Non
         return StoredNetwork.from_record(record, weights, entries["architecture"], build_stored)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise damaged(path, must="describe a network", got=shown(str(error))) from None
+
+
+def read_onnx_network(folder: Path, entries: Mapping[str, Any]) -> OnnxNetwork:
+    """Read the ONNX network of a bundle."""
+    path, architecture = regular(folder / ONNX), entries["architecture"]
+    _check_digest(path, entries["weights_sha256"])
+    return OnnxNetwork(path, architecture.get("output"), architecture.get("layout"))
 
 
 def build_stored(architecture: dict[str, Any], weights: Mapping[str, FloatArray]) -> keras.Model:

@@ -178,6 +178,13 @@ def initial_network(config: TrainConfig) -> keras.Model:
         return build_model(config.network)
     network = builder_for(config.network).build(blank=True)  # without the file of `encoder_weights`
     start = load_model(config.start_from)
+    if not isinstance(start, Segmenter) or start.architecture.name == "onnx":
+        must, fix = (
+            "be a bundle with a network of Keras",
+            "Give the folder of a bundle that was trained here.",
+        )
+        got = "another kind of model"
+        raise invalid(SettingError, "start_from", must=must, got=got, fix=fix)
     both = ((start.architecture.name, start.network), (config.network.name, network))
     found, wanted = ((name, [tuple(weight.shape) for weight in one.weights]) for name, one in both)
     if found != wanted:

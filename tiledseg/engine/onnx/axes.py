@@ -218,7 +218,8 @@ def gemm(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _permuted(value: Value, order: Sequence[int]) -> Value:
-    shape, layout = (tuple(part[axis] for axis in order) for part in (shape_of(value), layout_of(value)))
+    shape = tuple(shape_of(value)[axis] for axis in order)
+    layout = tuple(layout_of(value)[axis] for axis in order)
     return Value(shape, layout if value.layout is not None else None, value.number, value.scale)
 
 

@@ -176,7 +176,7 @@ _EVALUATED: dict[str, Callable[..., Any]] = {
     "Not": _plain(np.logical_not),
     "Or": _plain(np.logical_or),
     "Pow": lambda _, a, b: np.power(a, b).astype(a.dtype),
-    "Range": _plain(lambda start, limit, delta: np.arange(start, limit, delta, start.dtype)),
+    "Range": lambda _, start, limit, delta: np.arange(start, limit, delta).astype(start.dtype),
     "Reciprocal": _plain(np.reciprocal),
     "ReduceMax": _reduced(np.max),
     "ReduceMin": _reduced(np.min),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class OnnxGraph:
     receptive_field: ReceptiveField
     output: Layout | None  # layout of the output; None where not known
     batch: int | None  # tiles per call; None where free
+    final_activation: Literal["sigmoid", "softmax"] | None  # of the output; None for any other operation
 
 
 def read_graph(file: OnnxFile, output: str, *, channels_last: bool) -> OnnxGraph:
@@ -73,7 +74,15 @@ def _read(file: OnnxFile, output: str, batch: int, *, channels_last: bool) -> On
     if field_.axes is None and (y > 4096 or x > 4096):  # from a graph that was not understood
         stride = _plain_stride(file)
     floats = _alive(file.nodes, first.floats) / batch / size
-    return OnnxGraph(stride, floats, first.products / batch / size, field_, value.layout, None)
+    return OnnxGraph(
+        stride, floats, first.products / batch / size, field_, value.layout, None, _activation(file, output)
+    )
+
+
+def _activation(file: OnnxFile, output: str) -> Literal["sigmoid", "softmax"] | None:
+    """Return the activation that makes an output."""
+    kind = next((node.kind for node in file.nodes if output in node.outputs), "")
+    return {"Sigmoid": "sigmoid", "Softmax": "softmax"}.get(kind)  # type: ignore[return-value]
 
 
 def _same(walk: Walk, value: Value, other: Walk, found: Value) -> bool:

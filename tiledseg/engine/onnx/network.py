@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
+import lazy_loader
 import numpy as np
 
-from tiledseg._backend import check_process
 from tiledseg._extras import extra
 from tiledseg._validate import invalid, one_of
-from tiledseg.engine import openvino
+from tiledseg.config import OnnxConfig
 from tiledseg.engine.onnx.file import read_onnx
 from tiledseg.engine.onnx.graph import read_graph, size_at
 from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from tiledseg import _backend
     from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.config import Engine, Precision
+    from tiledseg.engine import openvino
     from tiledseg.engine.onnx.file import OnnxFile, Port
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[AnyArray], AnyArray]
+else:
+    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
+    openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
 
 _log = logging.getLogger("tiledseg")
 _ALIVE = {"openvino": 1.7, "onnxruntime": 3.5}  # memory over that of the maps alive at once; measured
@@ -73,7 +79,7 @@ class OnnxNetwork:
         shape = self.file.input.shape
         self.channels: int | None = shape[3] if last else shape[1]
         self.tile_size: tuple[int | None, int | None] = shape[1:3] if last else shape[2:4]  # type: ignore[assignment]
-        self.classes: int | None = _classes(self._graph.output)
+        self.classes: int | None = _classes(self._graph.output) or _stated(self.file, self.output, last=last)
         self.stride: tuple[int, int] = self._graph.stride
         self.receptive_field: ReceptiveField = self._graph.receptive_field
         self.batch: int | None = self._graph.batch  # tiles per call; None where free
@@ -82,6 +88,63 @@ class OnnxNetwork:
         self._checked: set[tuple[int, int]] = set()
         self._default: OnnxPredictor | None = None
         self._session: Any = None
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of its input, (None, h, w, C), as of a keras.Model."""
+        return (None, *self.tile_size, self.channels)
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Shape of its output, (None, h, w, K), as of a keras.Model."""
+        return (None, *self.tile_size, self.classes)
+
+    @property
+    def architecture(self) -> OnnxConfig:
+        """What a bundle says of it.
+
+        Raises
+        ------
+        ModelError
+            If the file leaves the number of channels or classes open.
+        """
+        for name, number in (("channels", self.channels), ("classes", self.classes)):
+            if number is None:
+                must, fix = f"state its {name}", "Export it with that axis fixed."
+                raise invalid(ModelError, str(self.file.path), must=must, got="a free axis", fix=fix)
+        return OnnxConfig(
+            input_shape=(*self.tile_size, self.channels or 0),
+            classes=self.classes or 0,
+            final_activation=self._graph.final_activation,
+            strides=self.stride,
+            output=self.output,
+            layout=self.layout,
+        )
+
+    def content(self) -> bytes:
+        """Return the file with what is stored beside it.
+
+        Returns
+        -------
+        bytes
+            One ONNX file.
+        """
+        model = extra("onnx", "onnx").load(str(self.file.path))
+        for tensor in model.graph.initializer:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+        found: bytes = model.SerializeToString(deterministic=True)
+        return found
+
+    def count_params(self) -> int:
+        """Count the parameters.
+
+        Returns
+        -------
+        int
+            Numbers in all constants of the file.
+        """
+        return sum(math.prod(one.shape) for one in self.file.constants.values())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path: each process reads the file for itself."""
@@ -146,23 +209,7 @@ class OnnxNetwork:
         self._checked.add(tile_size)
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
-        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32.
-
-        Parameters
-        ----------
-        tiles : ndarray
-            (N, h, w, C) of any real dtype; cast to the dtype of the file's input.
-
-        Returns
-        -------
-        ndarray
-            (N, h, w, K) float32.
-
-        Raises
-        ------
-        ModelError
-            If the engine fails, or the output is no map of the tile's size.
-        """
+        """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
         if self._default is None:
             self._default = OnnxPredictor(self, "auto", "f32")
         return self._default(tiles)
@@ -262,6 +309,12 @@ def _classes(layout: Any) -> int | None:  # noqa: ANN401
     return lengths[0] if lengths else 1
 
 
+def _stated(file: OnnxFile, output: str, *, last: bool) -> int | None:
+    """Return the channels of the output as the file states them."""
+    shape = next(one.shape for one in file.outputs if one.name == output)
+    return None if len(shape) != 4 else shape[3 if last else 1]
+
+
 def _engines(engine: Engine) -> list[str]:
     """Return the engines that may run a network, the likely fastest first."""
     known = ("openvino", "onnxruntime") if engine == "auto" else (engine,)
@@ -280,7 +333,7 @@ class OnnxPredictor:
             got = f"engine={engine!r} and precision={precision!r}"
             fix = "Use engine='auto'."
             raise invalid(ModelError, "runtime", must="suit an ONNX network", got=got, fix=fix)
-        check_process()
+        _backend.check_process()
         self.network, self._precision = network, precision
         self._engines = _engines("openvino" if precision == "bf16" else engine)
         self.channels, self.classes, self.tile_size = network.channels, network.classes, network.tile_size
@@ -291,7 +344,7 @@ class OnnxPredictor:
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
-        check_process()
+        _backend.check_process()
         if self.channels not in {None, tiles.shape[3]}:
             must, fix = (
                 f"have {self.channels} channels",

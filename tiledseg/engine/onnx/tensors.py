@@ -105,7 +105,7 @@ class Walk:
 
 
 def _shrinking(rule: Rule) -> Fraction:
-    return Fraction(rule.step, getattr(rule, "factor", 1))
+    return Fraction(getattr(rule, "step", 1), getattr(rule, "factor", 1))
 
 
 def _grid(rule: Rule) -> int:

@@ -1,0 +1,40 @@
+"""PyTorch modules as models; PyTorch is no dependency of the tests."""
+
+import numpy as np
+import pytest
+
+import tiledseg
+from tiledseg.errors import ModelError
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+IMAGE = np.random.default_rng(0).random((150, 130, 3), np.float32)
+TILING = {"tile_size": 64, "overlap": 16, "blend": "crop"}
+
+
+def module():
+    layers = [torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3, padding=1)]
+    return torch.nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+def test_a_module_is_run_with_its_channels_first(scripted):
+    one = module()
+    with torch.no_grad():
+        whole = one(torch.from_numpy(IMAGE.transpose(2, 0, 1)[None])).numpy()[0].transpose(1, 2, 0)
+    found = tiledseg.tiled_predict(torch.jit.script(one) if scripted else one, IMAGE, TILING)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+def test_a_module_in_training_mode_is_refused():
+    with pytest.raises(ModelError, match=r"eval\(\)"):
+        tiledseg.tiled_predict(module().train(), IMAGE, TILING)
+
+
+def test_several_outputs_are_refused_with_the_way_to_export():
+    class Several(torch.nn.Module):
+        def forward(self, x):
+            return {"out": x, "aux": x}
+
+    with pytest.raises(ModelError, match=r"torch\.onnx\.export"):
+        tiledseg.tiled_predict(Several().eval(), IMAGE, TILING)
