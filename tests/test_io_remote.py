@@ -17,6 +17,9 @@ import pytest
 import tifffile
 
 import tiledseg as ts
+from tiledseg.cli import main
+from tiledseg.config import DataConfig
+from tiledseg.data import load_pair, pairs_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image, read_mask, remote
 
@@ -206,6 +209,18 @@ def test_a_remote_image_is_predicted(serve, tiff, tmp_path):
         read_mask(tmp_path / "out" / "masks" / "scan.png"), SCAN[..., 0] / np.float32(255) >= 0.5
     )
     assert [str(path) for path in find_images(f"{address}/scan.tif?a=b")] == [f"{address}/scan.tif?a=b"]
+
+
+def test_commands_and_tables_take_addresses(serve, tiff, tmp_path, capsys):
+    address, _ = serve()
+    small = SCAN[:256, :256].copy()
+    tifffile.imwrite(tmp_path / "a.tif", small, photometric="rgb")
+    assert main(["predict", "demo", f"{address}/a.tif", "--output", str(tmp_path / "out"), "--quiet"]) == 0
+    assert read_mask(tmp_path / "out" / "masks" / "a.png").shape == (256, 256)
+    (tmp_path / "t.csv").write_text(f"image,mask\n{address}/a.tif,{address}/out/masks/a.png\n")
+    (pair,) = pairs_of(DataConfig(layout="list", path=str(tmp_path / "t.csv")))
+    assert pair.name == "a"
+    np.testing.assert_array_equal(load_pair(pair)[0], small)
 
 
 def test_a_server_without_ranges_gives_small_files_only(serve, tiff, monkeypatch):

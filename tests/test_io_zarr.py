@@ -146,6 +146,19 @@ def test_units_count(tmp_path, units, size):
         assert (found and (found.y, found.x)) == (size and pytest.approx(size))
 
 
+def test_an_axis_of_another_name_counts_by_its_type(tmp_path):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array("0", data=CUBE, chunks=(1, 16, 16))
+    axes = [
+        {"name": "stain", "type": "channel"},
+        {"name": "y", "type": "space"},
+        {"name": "x", "type": "space"},
+    ]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1]}]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    np.testing.assert_array_equal(read_image(tmp_path / "a.zarr"), np.moveaxis(CUBE, 0, 2))
+
+
 def test_levels_have_their_own_px_size_and_begin_where_the_image_begins(tmp_path):
     steps = [[scale(0.5, 0.5)], [scale(1, 1), translation(0.25, 0.25)]]
     ome(tmp_path / "a.zarr", steps, sizes=((40, 60), (20, 30)))

@@ -93,13 +93,13 @@ def tiling_for(model: object, settings: Settings, base: TilingConfig | None = No
 def predict(
     model: OptionalModel = None,
     /,
-    *inputs: Annotated[Path, Parameter(help="Image files, or folders of images.")],
+    *inputs: Annotated[str, Parameter(help="Image files, folders of images, or addresses.")],
     settings: Settings,
 ) -> int:
     """Segment image files."""
     config = settings.over(settings.run.predict, "predict")
     name = model or needed(config.model, "model", "predict.model")
-    files = inputs or tuple(map(Path, needed(config.inputs, "inputs", "predict.inputs")))
+    files = inputs or needed(config.inputs, "inputs", "predict.inputs")
     output = Path(needed(config.output, "--output", "predict.output"))
     check_model(name, trust=config.trust)
     check_tiling(name, settings, config.tiling)

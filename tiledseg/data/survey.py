@@ -19,7 +19,7 @@ from tiledseg.data.manifest import Manifest, read_text
 from tiledseg.data.pairs import Pair, Problem, listed_problems, natural, shape_of_image
 from tiledseg.data.truth import mask_files
 from tiledseg.errors import FileError
-from tiledseg.io import OUTLINE_SUFFIXES, coco_images, find_images, image_shape, is_outlines, stem_of
+from tiledseg.io import OUTLINE_SUFFIXES, as_path, coco_images, find_images, image_shape, is_outlines, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -174,8 +174,13 @@ def _table(config: DataConfig) -> _Found:
         name = name_of(image)
         if name in pairs:
             problems[name] = Problem("same stem", name, f"both {pairs[name].image} and {image}.")
-        pairs[name] = Pair(name, path.parent / image, path.parent / mask, **_reading(config))
+        pairs[name] = Pair(name, _beside(path, image), _beside(path, mask), **_reading(config))
     return [pair for name, pair in pairs.items() if name not in problems], list(problems.values())
+
+
+def _beside(table: Path, name: str) -> Path:
+    """Find a file of a table: relative to it, or at an address."""
+    return as_path(name) if "://" in name else table.parent / name
 
 
 def _path_name(image: str) -> str:

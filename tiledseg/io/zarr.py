@@ -32,6 +32,7 @@ _NAMES = {"y": "y", "height": "y", "row": "y", "rows": "y", "lat": "y", "latitud
     "easting": "x", "c": "c", "s": "c", "channel": "c", "channels": "c", "band": "c", "bands": "c",
     "wavelength": "c", "z": "z", "depth": "z", "slice": "z", "t": "t", "time": "t",
 }  # fmt: skip
+_TYPES = {"channel": "c", "time": "t"}
 _HOW = "Name its axes y, x and c (z, t) in dimension_names or the attribute _ARRAY_DIMENSIONS."
 _MOST_SERIES = 10_000
 _FEW = 4  # channels of a usual image
@@ -163,7 +164,7 @@ def _multiscales(file: Reader, group: Any, image: dict[str, Any]) -> _Multiscale
         units = [str(axis.get("unit", "")) for axis in axes]
         arrays = [group[str(one["path"])] for one in image["datasets"]]
         shape = arrays[0].shape if arrays else ()
-        names = _known_axes(file, [str(axis["name"]) for axis in axes], shape, "Correct its metadata.")
+        names = _known_axes(file, [_axis_name(axis) for axis in axes], shape, "Correct its metadata.")
         places = []
         for one in image["datasets"]:
             steps = [*one.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())]
@@ -182,6 +183,12 @@ def _multiscales(file: Reader, group: Any, image: dict[str, Any]) -> _Multiscale
         [_pixel_size(place, plane, units) for place in places],
         [_origin(place, plane, units) for place in places],
     )
+
+
+def _axis_name(axis: dict[str, Any]) -> str:
+    """Name an axis of OME-Zarr: by its type, where its name says nothing."""
+    name = str(axis["name"])
+    return name if name.lower() in _NAMES else _TYPES.get(str(axis.get("type")), name)
 
 
 _Place: TypeAlias = "tuple[AnyArray, AnyArray] | None"
