@@ -21,6 +21,7 @@ _NAMES = (
     "memory",
     "streaming",
     "flat",
+    "objects",
     "scaling",
     "augmentation",
     "exactness",

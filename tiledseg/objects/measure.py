@@ -195,10 +195,10 @@ class ValueSums:
 
     def add(self, of: AnyArray, px: AnyArray, first: AnyArray, length: AnyArray) -> None:
         """Take the px of runs: the object of each run or -1, and where it begins in `px`."""
-        if not len(px):
-            return
         own = of >= 0
         mine = of[own]
+        if not len(mine):
+            return
         np.minimum.at(self._least, mine, np.minimum.reduceat(px, first)[own].astype(np.float64))
         np.maximum.at(self._most, mine, np.maximum.reduceat(px, first)[own].astype(np.float64))
         if self._exact:
