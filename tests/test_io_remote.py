@@ -245,6 +245,8 @@ def test_errors_name_the_address_without_its_signature(serve, tiff, tmp_path):
         open_image(f"{address}/gone.zarr")
     with pytest.raises(FileError, match=r"pathlib.Path turns // into /"):
         open_image(Path(f"{address}/scan.tif"))
+    with pytest.raises(FileError, match="Leave file:// out"):
+        open_image(f"file://{tiff}")
     with pytest.raises(FileError, match=r"be an address; got .*https://, s3://"):
         open_image("nonsense://a/b.tif")
     with open_image(f"{address}/scan.tif") as image:

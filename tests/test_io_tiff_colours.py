@@ -204,7 +204,7 @@ def test_a_grey_palette_is_grey(put):
     path = put(tiff(GREY, photometric="palette", colormap=ramp))
     np.testing.assert_array_equal(read_image(path), GREY)
     assert image_shape(path) == GREY.shape
-    np.testing.assert_array_equal(read_mask(path), GREY >= 128)
+    np.testing.assert_array_equal(read_mask(path, 128), GREY >= 128)
     np.testing.assert_array_equal(read_mask(path, None), GREY)
     path = put(tiff(GREY, photometric="palette", colormap=ramp[:, ::-1].copy()))
     np.testing.assert_array_equal(read_image(path), 255 - GREY)
@@ -223,6 +223,23 @@ def test_what_an_array_may_be_a_file_may_be(put, dtype, options):
     with open_image(path) as opened:
         assert opened.dtype == np.dtype(dtype)
         np.testing.assert_array_equal(opened[3:30, 5:60], image[3:30, 5:60])
+
+
+def test_cmyk_of_real_numbers_becomes_rgb(put):
+    inks = rng.random((5, 6, 4)).astype(np.float32)
+    found = read_image(put(tiff(inks, photometric="separated")))
+    np.testing.assert_allclose(found, (1 - inks[..., :3]) * (1 - inks[..., 3:]))
+
+
+def test_cmyk_of_32_bits_becomes_rgb_and_that_of_64_bits_is_refused(put):
+    inks = rng.integers(0, 2**32, (5, 6, 4), np.uint32)
+    most = 2**32 - 1
+    expected = (most - inks[..., :3].astype(float)) * (most - inks[..., 3:].astype(float)) / most
+    np.testing.assert_allclose(
+        read_image(put(tiff(inks, photometric="separated"))), expected, rtol=1e-6, atol=1
+    )
+    with pytest.raises(FileError, match="CMYK of 4 samples of uint64"):
+        read_image(put(tiff(inks.astype(np.uint64), photometric="separated")))
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -197,6 +197,9 @@ def check_opaque(file: Reader, alpha: AnyArray, *, drop: bool, bits: int | None 
 
 def rgb_of_cmyk(inks: AnyArray, bits: int) -> AnyArray:
     """Multiply what the inks leave of white: (m - c) (m - k) / m, rounded; no profile is applied."""
+    if inks.dtype.kind == "f":  # of which 1 is all
+        left: AnyArray = 1 - inks
+        return left[..., :3] * left[..., 3:]
     most = 2**bits - 1
     paper = most - np.minimum(inks, most).astype(np.uint64)
     colours: AnyArray = (paper[..., :3] * paper[..., 3:] + most // 2) // most

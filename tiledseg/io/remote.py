@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_LOCAL = ("file://", "local://")  # which would be opened without the checks of local files
 _COLLAPSED = re.compile(r"(https?|s3|gs|gcs|az|abfs|ftp|sftp|memory):/[^/]")  # by pathlib
 _BLOCK = 1 << 17  # bytes of a request at least: a few tiles
 _CACHE = 1 << 26  # bytes
@@ -33,6 +34,8 @@ def is_remote(text: str) -> bool:
     if _COLLAPSED.match(text):
         fix = "Give it as text: a pathlib.Path turns // into /."
         raise invalid(FileError, named(text), must="be a whole address", got="one slash", fix=fix)
+    if text.startswith(_LOCAL):
+        raise invalid(FileError, named(text), must="be a path", got="an address", fix="Leave file:// out.")
     return bool(_ADDRESS.match(text))
 
 

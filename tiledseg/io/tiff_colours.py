@@ -181,7 +181,11 @@ def _is_convertible(page: tifffile.TiffPage, kind: int) -> bool:
         return bool(samples == 3 and page.dtype == np.uint8 and _is_as_in_jpeg(page))
     if kind in _LABS:
         return samples == 3 and is_unsigned and page.bitspersample in _LABS[kind]
-    return kind in _LEAST and samples >= _LEAST[kind] and (kind != _SEPARATED or is_unsigned)
+    if kind == _SEPARATED and not (
+        np.dtype(page.dtype).kind == "f" or (is_unsigned and page.bitspersample <= 32)
+    ):
+        return False
+    return kind in _LEAST and samples >= _LEAST[kind]
 
 
 def _is_as_in_jpeg(page: tifffile.TiffPage) -> bool:
