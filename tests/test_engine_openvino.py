@@ -10,13 +10,13 @@ import tensorflow as tf
 import warm_python
 
 import tiledseg as ts
-from tests.fuzz_openvino import outcomes
 from tiledseg.config import RuntimeConfig
 from tiledseg.engine import Network
 from tiledseg.errors import ModelError, SettingError
 
 openvino = pytest.importorskip("openvino")
 openvino_engine = pytest.importorskip("tiledseg.engine.openvino.layers")
+outcomes = pytest.importorskip("tests.fuzz_openvino").outcomes
 layers = keras.layers
 WRONG = ("differs", "failed", "crash", "started")
 TILES = np.random.default_rng(0).random((2, 32, 48, 3), np.float32)
