@@ -48,7 +48,7 @@ class Style:
         known = all_of(str, names, "names", f'Pass ("{shown(names)}",).' if alone else "Pass str.")
         if not isinstance(image, str):
             raise invalid(
-                SettingError, "image", must="be of type str", got=image, fix="Pass the image's name."
+                SettingError, "image", must="be of type str", got=image, fix="Pass the name of the image."
             )
         most = real_number("tolerance", tolerance, "Use 0.5, for example.")
         must, fix = "be two numbers above 0, (y, x)", "Use (1, 1), for example."
@@ -113,8 +113,7 @@ def pass_on(
 def _pass_on_labels(
     objects: Objects | Source, each: Callable[[ObjectBatch], object], least: int, *, progress: bool
 ) -> None:
-    labels: Source = objects.labels if isinstance(objects, Objects) else objects
-    _check_labels(labels)
+    labels = _labels_of(objects)
     with progress_bar(labels.shape[0], "rows", shown=progress) as advance:
         shapes = Shapes.of(labels, advance)
     areas = shapes.areas()
@@ -143,9 +142,17 @@ def with_runs(batch: ObjectBatch) -> ObjectBatch:
 
 def shape_of(objects: Objects | Source) -> tuple[int, int]:
     """Return the size of the map that objects lie in."""
-    labels = objects.labels if isinstance(objects, Objects) else objects
-    _check_labels(labels)
+    labels = _labels_of(objects)
     return int(labels.shape[0]), int(labels.shape[1])
+
+
+def _labels_of(objects: Objects | Source) -> Source:
+    """Return the map of labels that objects lie in, checked."""
+    labels: Source = objects.labels if isinstance(objects, Objects) else objects
+    if labels is None and isinstance(objects, Objects):
+        raise SettingError("These objects were found without labels. Give `out` to keep labels.")
+    _check_labels(labels)
+    return labels
 
 
 def _check_labels(labels: object) -> None:
@@ -156,8 +163,6 @@ def _check_labels(labels: object) -> None:
         "be Objects, or labels of shape (H, W)",
         "Cut probabilities first: probs[..., 0] >= 0.5.",
     )
-    if labels is None:
-        raise SettingError("These objects were found without labels. Give `out` to keep labels.")
     found = labels if _is_source(labels) else array_of(labels, "labels")
     raise invalid(ArrayError, "labels", must=must, got=f"{found.dtype} {tuple(found.shape)}", fix=fix)
 
