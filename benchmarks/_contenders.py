@@ -3,29 +3,29 @@
 All cut an image (H, W, 3) uint8 into 512 px tiles with 128 px of overlap, call a predictor that
 returns a tile's first channel, and blend. The map must equal the image's first channel; `wrong_by`
 measures this. ``prepare(image)`` makes the input of a contender, and its time is not counted; the
-function that it returns is timed.
+function that it returns is timed. Each contender runs in a process of its own, and loads its library
+itself.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tiler
-import torch
-from monai.inferers import sliding_window_inference
 
 from tiledseg import TilingConfig, tiled_predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
+
     from tiledseg._types import AnyArray
 
 __all__ = ["CONTENDERS", "wrong_by"]
 
 _TILE, _OVERLAP = 512, 128
-_CORES = torch.get_num_threads()  # PyTorch's default
 
 
 def _ours(image: AnyArray, blend: str) -> Callable[[], AnyArray]:
@@ -35,6 +35,7 @@ def _ours(image: AnyArray, blend: str) -> Callable[[], AnyArray]:
 
 def _tensor(image: AnyArray) -> torch.Tensor:
     """Make the batch of one float32 image, channels first and contiguous, that MONAI works on."""
+    torch = import_module("torch")
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32))[None]
 
 
@@ -44,26 +45,28 @@ def _monai(tensor: torch.Tensor, mode: str, windows_per_call: int) -> AnyArray:
         return windows[:, :1].clone() if windows_per_call == 1 else windows[:, :1]
 
     size, overlap = (_TILE, _TILE), _OVERLAP / _TILE
-    return sliding_window_inference(tensor, size, windows_per_call, first_channel, overlap, mode).numpy()
+    infer = import_module("monai.inferers").sliding_window_inference
+    return infer(tensor, size, windows_per_call, first_channel, overlap, mode).numpy()
 
 
 def _monai_ready(
-    image: AnyArray, mode: str, *, windows_per_call: int = 1, threads: int = _CORES
+    image: AnyArray, mode: str, *, windows_per_call: int = 1, threads: int | None = None
 ) -> Callable[[], AnyArray]:
+    if threads is not None:
+        import_module("torch").set_num_threads(threads)
     tensor = _tensor(image)
+    return lambda: _monai(tensor, mode, windows_per_call)
 
-    def run() -> AnyArray:
-        torch.set_num_threads(threads)
-        try:
-            return _monai(tensor, mode, windows_per_call)
-        finally:
-            torch.set_num_threads(_CORES)
 
-    return run
+def _monai_from_array(image: AnyArray, mode: str, threads: int | None = None) -> Callable[[], AnyArray]:
+    if threads is not None:
+        import_module("torch").set_num_threads(threads)
+    return lambda: _monai(_tensor(image), mode, 1)
 
 
 def _tiler(image: AnyArray, batch: int, *, visits: bool) -> Callable[[], AnyArray]:
     """Use tiler with our gaussian: tiler has none, and its hann is zero at the image's border."""
+    tiler = import_module("tiler")
     height, width, channels = image.shape
     place = (np.arange(_TILE) + 0.5 - _TILE / 2) / (_TILE / 8)
     bell = np.exp(-0.5 * np.square(place))
@@ -88,10 +91,11 @@ CONTENDERS: dict[str, Callable[[AnyArray], Callable[[], AnyArray]]] = {
     "MONAI gaussian, from its tensor, 4 windows per call": lambda image: _monai_ready(
         image, "gaussian", windows_per_call=4
     ),
-    "MONAI gaussian, from the array": lambda image: lambda: _monai(_tensor(image), "gaussian", 1),
+    "MONAI gaussian, from the array": lambda image: _monai_from_array(image, "gaussian"),
+    "MONAI gaussian, from the array, 1 thread": lambda image: _monai_from_array(image, "gaussian", 1),
     "MONAI constant, from its tensor, 1 thread": lambda image: _monai_ready(image, "constant", threads=1),
     "MONAI constant, from its tensor": lambda image: _monai_ready(image, "constant"),
-    "MONAI constant, from the array": lambda image: lambda: _monai(_tensor(image), "constant", 1),
+    "MONAI constant, from the array": lambda image: _monai_from_array(image, "constant"),
     "tiler, 4 tiles per batch, no visits": lambda image: _tiler(image, 4, visits=False),
     "tiler, default settings": lambda image: _tiler(image, 1, visits=True),
 }

@@ -27,7 +27,7 @@ from tiledseg.engine.predictor import (
     overlapped,
 )
 from tiledseg.engine.stored import Convertible, StoredNetwork, StoredPredictor
-from tiledseg.engine.torch import TorchPredictor, is_module
+from tiledseg.engine.torch import TorchPredictor
 from tiledseg.engine.tta import Augmented
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
@@ -48,6 +48,7 @@ else:
     openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
 
 _log = logging.getLogger("tiledseg")
+_DEFAULT = RuntimeConfig()
 _MANY = 1 << 30  # tiles: more than any image has
 _FIX = "OpenVINO needs a Keras network or a bundle, and `pip install openvino`."
 _GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and those of Windows in WSL
@@ -345,9 +346,6 @@ def _restored(model: object, runtime: RuntimeConfig, parts: tuple[Any, ...]) -> 
     return Network(model, _predictor_of(model), runtime, None, *parts)
 
 
-_DEFAULT = RuntimeConfig()
-
-
 def _runtime_of(runtime: RuntimeConfig | dict[str, Any] | None) -> RuntimeConfig:
     return _DEFAULT if runtime is None else settings_of(RuntimeConfig, runtime, "runtime")
 
@@ -357,7 +355,7 @@ def _predictor_of(model: object) -> Predictor:
         return StoredPredictor(model)
     if isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx":
         return onnx.OnnxNetwork(model)
-    if is_module(model):
+    if _is_torch(model):
         return TorchPredictor(model)
     if _is_keras(model):
         return keras.KerasPredictor(model)
@@ -395,3 +393,8 @@ def _is_keras(model: object) -> bool:
         kind.__name__ == "Model" and kind.__module__.partition(".")[0] == "keras"
         for kind in type(model).__mro__
     )
+
+
+def _is_torch(model: object) -> bool:
+    """Recognize a torch.nn.Module, TorchScript included, without loading PyTorch."""
+    return "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module)

@@ -21,11 +21,6 @@ _EXPORT = (
 )
 
 
-def is_module(model: object) -> bool:
-    """Recognize a torch.nn.Module, TorchScript included, without loading PyTorch."""
-    return "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module)
-
-
 class TorchPredictor(CallablePredictor):
     """A PyTorch module (N, C, h, w) -> (N, K, h, w)."""
 

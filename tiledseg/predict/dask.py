@@ -33,12 +33,13 @@ _READY: OrderedDict[str, tuple[Callable[[AnyArray], FloatArray], threading.Lock]
 _MAKING = threading.Lock()
 
 
-def lazy_map(job: Plan, image: Any) -> Any:  # noqa: ANN401
+def lazy_map(job: Plan, image: Any, callback: object = None) -> Any:  # noqa: ANN401
     """Build the graph of a map: a task for each tile, and one for each chunk of the map."""
     # A tile's task takes the px that it needs, halo included, out of whatever chunks of the image contain
     # them, and is keyed by the tile's place; no tile is computed twice.
     array, dask = extra("dask.array", "dask"), extra("dask", "dask")
     delayed, tokenize = dask.delayed, dask.base.tokenize
+    _check_lazy(callback)
     _check(job)
     network, grid = job.network, job.grid
     name = network.reference.digest if network.reference else tokenize(network.model)
@@ -72,6 +73,18 @@ def lazy_map(job: Plan, image: Any) -> Any:  # noqa: ANN401
         for rows in _borders(grid.y)
     ]
     return array.concatenate(lines, axis=0)
+
+
+def _check_lazy(callback: object) -> None:
+    """Refuse what takes an answer at once where there is none yet."""
+    if callback is not None:
+        raise invalid(
+            SettingError,
+            "callback",
+            must="be left out for a Dask array, which is computed later",
+            got=callback,
+            fix="Pass `out`, which is filled at once.",
+        )
 
 
 def _check(job: Plan) -> None:

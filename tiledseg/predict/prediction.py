@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +15,7 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, check_finite, check_image, invalid
 from tiledseg.engine import check_probabilities
-from tiledseg.errors import ArrayError, CancelledError, FileError, SettingError
+from tiledseg.errors import ArrayError, CancelledError, FileError
 from tiledseg.io import ImageSource, open_image
 from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan
@@ -236,8 +236,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
             pixel_size=pixel_size,
         )
         if out is None and _is_dask(source):
-            _check_lazy(callback)
-            return lazy_map(job, source)
+            return lazy_map(job, source, callback)
         return run_plan(job, source, out, progress=progress, callback=callback)
 
 
@@ -269,7 +268,8 @@ def _run(
     batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted)
     running = job.network.run(batches, job.grid.tile_shape, job.batch_size, job.tta)
     started = time.perf_counter()
-    with closing(running), progress_bar(len(wanted), "tiles", shown=progress) as advance:
+    bar = progress_bar(len(wanted), "tiles", shown=True) if progress else nullcontext()
+    with closing(running), bar as advance:
         checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)
         outputs, classes = _first_seen(_one_by_one(running, checked=checked), job)
         stitcher, out = _stitcher(job, panels, classes, out)
@@ -279,7 +279,8 @@ def _run(
             stitcher.add([tile_id], probs[None])
             if watch is not None:
                 watch(tile_id, probs)
-            advance(1)
+            if advance is not None:
+                advance(1)
             if callback is not None and callback(job.tile(tile_id), done, len(wanted)) is False:
                 raise _cancelled(job, out, stitcher, f"{done} of {len(wanted)}")
         stitcher.skip(list(remaining), job.fill_value)
@@ -392,15 +393,3 @@ def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledE
 def _is_dask(image: object) -> bool:
     """Recognise a Dask array without loading Dask."""
     return any(kind.__module__.startswith("dask.array") for kind in type(image).__mro__)
-
-
-def _check_lazy(callback: object) -> None:
-    """Refuse what takes an answer at once where there is none yet."""
-    if callback is not None:
-        raise invalid(
-            SettingError,
-            "callback",
-            must="be left out for a Dask array, which is computed later",
-            got=callback,
-            fix="Pass `out`, which is filled at once.",
-        )
