@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import cv2
 import numpy as np
 
-from tiledseg._validate import check_finite, invalid, read_region
+from tiledseg._validate import invalid
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (
     OUTLINE_SUFFIXES,
@@ -20,19 +19,16 @@ from tiledseg.io import (
     read_outlines,
     stem_of,
 )
+from tiledseg.predict.tissue import tissue_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, PathLike, Source
+    from tiledseg._types import PathLike, Source
     from tiledseg.tiling import Tile, TileGrid
 
 Roi: TypeAlias = "Source | Literal['tissue'] | PathLike"
 """Where to predict: a mask, how to find one, or its file."""
-
-_THUMBNAIL = 1024  # px of the longer side
-_ROWS_AT_ONCE = 256
-_LEAST_CONTRAST = 0.05  # of the range: background and tissue differ by at least this, or all is tissue
 
 
 def tiles_in(grid: TileGrid, shape: tuple[int, int], roi: Roi, image: Any) -> NDArray[np.bool_]:  # noqa: ANN401
@@ -95,40 +91,6 @@ def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
         must, fix = f"hold one file named as {stem_of(image)}", "Add one, or leave the image out."
         raise invalid(FileError, str(roi), must=must, got=[one.name for one in found] or "none", fix=fix)
     return found[0]
-
-
-def tissue_of(image: Source) -> NDArray[np.bool_]:
-    """Find the tissue of a bright-field image on a thumbnail of it."""
-    # Tissue is what is more saturated (RGB), or darker (any other number of channels), than Otsu's
-    # threshold, with a px of the thumbnail around it. Where the two sides of the threshold differ by less
-    # than 5 % of the range there is no background, and all is tissue.
-    step = -(-max(image.shape[:2]) // _THUMBNAIL)
-    band = step * -(-_ROWS_AT_ONCE // step)
-    every = slice(0, image.shape[1])
-    parts = []
-    for start in range(0, image.shape[0], band):
-        rows = read_region(image, slice(start, min(start + band, image.shape[0])), every)[::step, ::step]
-        check_finite(rows, "image", (start, 0))
-        parts.append(_marked(rows))
-    levels = cv2.medianBlur(np.concatenate(parts), 3)
-    threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    above = levels > threshold
-    if above.all() or not above.any() or levels[above].mean() - levels[~above].mean() < 255 * _LEAST_CONTRAST:
-        return np.ones(levels.shape, np.bool_)
-    return cv2.dilate(above.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
-
-
-def _marked(pixels: AnyArray) -> NDArray[np.uint8]:
-    """Give how much each px looks like tissue, in 256 levels."""
-    largest = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
-    values = np.clip(pixels.reshape(*pixels.shape[:2], -1).astype(np.float32) / largest, 0, 1)
-    high = values.max(axis=-1)
-    if values.shape[2] == 3:
-        marked = (high - values.min(axis=-1)) / np.maximum(high, 1e-6)
-    else:
-        marked = 1 - values.mean(axis=-1)
-    levels: NDArray[np.uint8] = (marked * 255).astype(np.uint8)
-    return levels
 
 
 def _check_mask(roi: Source, shape: tuple[int, int]) -> None:

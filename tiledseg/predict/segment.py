@@ -68,7 +68,7 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
         Segmenter is used.
     batch_size : int, optional
         Tiles per call of the network; chosen by memory where it is None.
-    roi : array_like or "tissue", optional
+    roi : array_like, "tissue" or path, optional
         Where to predict, as for `tiled_predict`; everywhere else is background.
     out : Sink or path, optional
         Where the labels are written: an array (H, W) uint32, or the path of an ``.ome.tif``, ``.ome.zarr``,
