@@ -71,7 +71,7 @@ EXTRAS += [
 MISSING = [name for name in EXTRAS if find_spec(name) is None]
 _NAME = f"({'|'.join(MISSING)})"
 _NEEDED = re.compile(
-    rf"\b{_NAME}\b.*pip install .tiledseg|(?:No module named|requires the) '{_NAME}\b"
+    rf"\b{_NAME}\b.*pip install|(?:No module named|requires the) '{_NAME}\b"
     rf"|module '{_NAME}' has no attribute",
     re.DOTALL | re.IGNORECASE,
 )

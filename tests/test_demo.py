@@ -73,7 +73,7 @@ def test_shipped_model_is_small_and_loads_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = list(shipped_folder("demo").iterdir())
-    assert {file.name for file in files} == {"README.md", "config.json", "model.safetensors"}
+    assert {file.name for file in files} == {"README.md", "config.json", "graph.json", "model.safetensors"}
     assert sum(file.stat().st_size for file in files) < 1e6
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()  # what `tiledseg demo` leaves here is no bundle
