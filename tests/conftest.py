@@ -174,16 +174,6 @@ def bounded_memory() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept_at_home(
-    one_reader: None,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Keep converted networks where the tests' other files are."""
-    monkeypatch.setenv("TILEDSEG_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@pytest.fixture(autouse=True)
 def same_random_numbers() -> None:
     """Seed whatever draws from a global generator; Keras only where the test's module has loaded it."""
     random.seed(0)

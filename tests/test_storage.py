@@ -136,15 +136,6 @@ def test_a_damaged_folder_of_a_cache_is_dropped(tmp_path, caplog, name, data):
     assert cache.find("key") == folder
 
 
-def test_a_full_cache_drops_the_least_recently_used(tmp_path):
-    cache = DiskCache(tmp_path, most_bytes=2500)
-    for place, key in enumerate(("a", "b", "c")):
-        folder = cache.keep(key, lambda where: (where / "data").write_bytes(bytes(1000)))
-        os.utime(folder, (place, place))
-    cache.keep("d", lambda where: (where / "data").write_bytes(bytes(1000)))
-    assert [key for key in "abcd" if cache.find(key)] == ["c", "d"]
-
-
 def test_a_writer_that_fails_leaves_nothing_in_the_cache(tmp_path):
     def fail(where):
         (where / "data").write_bytes(b"half")

@@ -1,6 +1,6 @@
 """Files and folders on disk: written whole or not at all, identified by digests, cached, locked."""
 
-from tiledseg._storage.cache import DiskCache, array_digest, cache_folder, file_digest, sha256
+from tiledseg._storage.cache import DiskCache, array_digest, file_digest, sha256
 from tiledseg._storage.files import (
     atomic_write,
     check_new_folder,
@@ -22,7 +22,6 @@ __all__ = [
     "DiskCache",
     "array_digest",
     "atomic_write",
-    "cache_folder",
     "check_new_folder",
     "check_writable",
     "file_digest",

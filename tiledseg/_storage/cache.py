@@ -6,24 +6,20 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import lazy_loader
 
 from tiledseg._storage.files import new_folder, open_regular, write_text
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
 
     from tiledseg._types import PathLike
 
-platformdirs = lazy_loader.load("platformdirs", suppress_warning=True)
 _log = logging.getLogger("tiledseg")
 
 
@@ -46,19 +42,13 @@ def array_digest(values: np.ndarray[Any, Any]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def cache_folder() -> Path:
-    """Return the folder for caches: ``TILEDSEG_CACHE_DIR``, or the system's own."""
-    given = os.environ.get("TILEDSEG_CACHE_DIR")
-    return Path(given or platformdirs.user_cache_dir("tiledseg", appauthor=False, opinion=False))
-
-
 class DiskCache:
     """Folders of files by key: written whole or not at all, checked by their digests when read."""
 
     _SEAL = "sha256.json"
 
-    def __init__(self, root: Path, most_bytes: int | None = None) -> None:
-        self._root, self._most_bytes = root, most_bytes
+    def __init__(self, root: Path) -> None:
+        self._root = root
 
     def find(self, key: str) -> Path | None:
         """Find the folder of a key; None where there is none, or a damaged one."""
@@ -71,7 +61,6 @@ class DiskCache:
             seal = None
         with contextlib.suppress(OSError, AttributeError, FileError):
             if all(sha256(folder / name) == digest for name, digest in seal.items()):
-                os.utime(folder)  # `_prune` drops the oldest
                 return folder
         _log.warning("%s is damaged; it is removed and made again.", folder)
         self.drop(key)
@@ -88,24 +77,8 @@ class DiskCache:
         except FileError:
             if not (folder / self._SEAL).is_file():
                 raise
-        self._prune()
         return folder
 
     def drop(self, key: str) -> None:
         """Remove the folder of a key."""
         shutil.rmtree(self._root / key, ignore_errors=True)
-
-    def _prune(self) -> None:
-        """Remove the least recently used folders until the rest is within the limit."""
-        if self._most_bytes is None:
-            return
-        sized = []
-        for folder in self._root.iterdir():
-            if (folder / self._SEAL).is_file():
-                size = sum(path.stat().st_size for path in folder.iterdir())
-                sized.append((folder.stat().st_mtime, size, folder))
-        total = 0
-        for _, size, folder in sorted(sized, reverse=True):
-            total += size
-            if total > self._most_bytes:
-                shutil.rmtree(folder, ignore_errors=True)

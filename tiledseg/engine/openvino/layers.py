@@ -129,7 +129,7 @@ def _scaled_sum(use: Use) -> Output:
 def _layer_scaled(use: Use) -> Output:
     x = use.input()
     use.ignore("init_values", "projection_dim")
-    return ops.multiply(x, along_channels(use.weight("variable", channels(x)), x))
+    return ops.multiply(x, along_channels(use.only_weight(channels(x)), x))
 
 
 _FUNCTIONS: dict[str, Callable[[Use], Output]] = {

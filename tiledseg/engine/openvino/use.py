@@ -97,6 +97,12 @@ class Use:
             raise self.refuse(f"{name} of shape {values.shape} in place of {shape}")
         return values
 
+    def only_weight(self, *shape: int) -> FloatArray:
+        """Take the one weight of a layer that gives it no name."""
+        if len(self._paths) != 1:
+            raise self.refuse(f"a layer of {len(self._paths)} weights")
+        return self.weight(next(iter(self._paths)), *shape)
+
     def inputs(self, *ranks: int) -> list[Output]:
         """Take all arguments, which are maps, or one list of maps."""
         args = self._args[0] if len(self._args) == 1 and isinstance(self._args[0], list) else self._args
