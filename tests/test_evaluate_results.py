@@ -7,6 +7,7 @@ import math
 import tracemalloc
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -95,6 +96,19 @@ def test_true_cells_can_be_given():
     scores = score_map(touching, touching, cells=cells).cells
     assert (scores.true, scores.found, scores.missed, scores.false) == (2, 1, 1, 0)
     assert scores.merged == 1
+
+
+def test_predicted_cells_may_be_split():
+    truth = np.zeros((40, 60), np.int32)
+    cv2.circle(truth, (20, 20), 11, 1, -1)
+    cv2.circle(truth, (38, 20), 9, 2, -1)
+    mask = (truth > 0).astype(np.uint8)
+    assert score_map(mask, mask, cells=truth).cells.merged == 1
+    split = score_map(mask, mask, cells=truth, objects={"split": "watershed"}).cells
+    assert (split.found, split.missed, split.false, split.merged) == (2, 0, 0, 0)
+    config = EvaluateConfig(objects={"split": "watershed"})
+    probs = mask.astype(np.float32)
+    assert Evaluator(config).evaluate(echo, [(probs, mask)]).cells.predicted == 2
 
 
 def test_masks_of_single_cells_give_the_true_cells(tmp_path):

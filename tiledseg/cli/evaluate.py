@@ -28,7 +28,7 @@ _RUN = RunConfig()
 _MAPS = "maps:"
 _DATA = Table("test_data", _RUN.test_data, "Data")
 _VALID = Table("valid_data", _RUN.valid_data, "Validation data, to choose the threshold", prefix="valid-")
-_SCORING = Table("evaluate", _RUN.evaluate, "Evaluation", without=("model", "tiling"))
+_SCORING = Table("evaluate", _RUN.evaluate, "Evaluation", without=("model", "tiling", "objects"))
 
 _Model: TypeAlias = Annotated[
     str | None,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tiledseg.config.base import Config, Count, Micrometres, NotNegative, Regex
+from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 
@@ -34,6 +35,9 @@ class EvaluateConfig(Config):
     cell_px: Count | None = None
     """Smaller areas, in px, do not count as cells, in truth and prediction; None for a twentieth of a typical
     true cell of the image. The report says how many were left out."""
+    objects: ObjectsConfig | None = None
+    """How predicted cells are made of the labels of a map, for example split; None for its connected
+    areas."""
     group_regex: Regex | None = None
     """Regular expression that finds in an image's name what it shares with others, for example its slide; its
     first group, or all that it finds. Intervals then draw whole groups. None where each image stands

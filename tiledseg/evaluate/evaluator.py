@@ -203,7 +203,7 @@ class _Run:
 
     def __init__(self, maps: MapSource, config: EvaluateConfig, threshold: tuple[float, str]) -> None:
         self._maps, self._config, self._threshold = maps, config, threshold
-        self._shapes = ShapeScorer(config.boundary_px, config.cell_px)
+        self._shapes = ShapeScorer(config.boundary_px, config.cell_px, config.objects)
 
     def result(
         self,

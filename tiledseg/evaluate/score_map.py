@@ -6,11 +6,21 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._validate import array_of, check_finite, invalid, items_of, real_number, shown, whole_number
+from tiledseg._validate import (
+    array_of,
+    check_finite,
+    invalid,
+    items_of,
+    real_number,
+    settings_of,
+    shown,
+    whole_number,
+)
+from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.evaluate.scores import ImageScores
 from tiledseg.metrics import (
@@ -28,10 +38,11 @@ from tiledseg.metrics import (
     typical_px,
     without_small,
 )
+from tiledseg.objects import label_objects
 from tiledseg.tiling import labels_of, map_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.metrics import BoundaryCounts, InstanceCounts
@@ -125,6 +136,7 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     boundary_px: float | None = None,
     cell_px: int | None = None,
     cells: AnyArray | None = None,
+    objects: ObjectsConfig | dict[str, Any] | None = None,
     tiles: int = 0,
     seconds: float = math.nan,
     ignore_label: int | None = None,
@@ -154,6 +166,8 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
         of a typical true cell, see `tiledseg.metrics.typical_px`, or 25 px without true cells.
     cells : ndarray, optional
         (H, W): the true cells, 0 or a number for each; by default the connected areas of `truth`.
+    objects : ObjectsConfig or dict, optional
+        How predicted cells are made of the map, for example split; by default its connected areas.
     tiles : int
         Tiles that were computed.
     seconds : float
@@ -189,8 +203,9 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     scorer = scored_map(prediction, truth, classes, threshold, _both(borders), ignored)
     if cells is not None:
         cells = _true_cells(cells, truth.shape)
+    settings = None if objects is None else settings_of(ObjectsConfig, objects, "objects")
     scores = replace(scorer.scores(name), tiles=whole_number("tiles", tiles, 0), seconds=seconds)
-    return ShapeScorer(boundary_px, cell_px).scored(scores, truth, scorer.labels, cells, ignored)
+    return ShapeScorer(boundary_px, cell_px, settings).scored(scores, truth, scorer.labels, cells, ignored)
 
 
 def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list[int]]:
@@ -273,6 +288,7 @@ class ShapeScorer:
 
     boundary_px: float | None = None  # up to which outlines agree; None for 0.75 % of the diagonal
     cell_px: int | None = None  # smaller areas are not counted as cells; None for a share of a typical one
+    objects: ObjectsConfig | None = None  # how cells are made of the map; None for its connected areas
 
     def scored(
         self,
@@ -287,17 +303,30 @@ class ShapeScorer:
             _log.warning("%s: too large for scores of outlines and cells", shown(scores.name))
             return scores
         parts = [
-            self._of_class(truth == label, labels == label, cells, ignored)
-            for label in range(1, max(len(scores.counts), 2))
+            self._of_class((truth == label, labels == label), found, cells, ignored)
+            for label, found in enumerate(self._found(labels, max(len(scores.counts), 2)), start=1)
         ]
         boundary, distances, instances = zip(*parts, strict=True)
         return replace(scores, boundary=boundary, distances=distances, instances=instances)
 
+    def _found(self, labels: AnyArray, classes: int) -> Iterator[AnyArray]:
+        """Give the predicted cells of each class."""
+        if self.objects is None:
+            yield from (components(labels == label) for label in range(1, classes))
+            return
+        objects = label_objects(labels, self.objects, measure=False)
+        own = np.append(0, objects.table["class"])
+        yield from (np.where(own[objects.labels] == label, objects.labels, 0) for label in range(1, classes))
+
     def _of_class(
-        self, truth: AnyArray, found: AnyArray, cells: AnyArray | None, ignored: AnyArray | None
+        self,
+        masks: tuple[AnyArray, AnyArray],
+        found_cells: AnyArray,
+        cells: AnyArray | None,
+        ignored: AnyArray | None,
     ) -> tuple[BoundaryCounts, float, InstanceCounts]:
+        truth, found = masks
         tolerance = default_tolerance(truth.shape) if self.boundary_px is None else self.boundary_px
-        found_cells = components(found)
         if ignored is not None:
             found_cells = _counted_cells(found_cells, ignored)
             truth, found = truth & ~ignored, found & ~ignored
