@@ -1,12 +1,15 @@
 """The objects of a map: labels, measurements, outlines."""
 
 from tiledseg.objects.collect import ObjectBatch
+from tiledseg.objects.instances import Instances
 from tiledseg.objects.labels import ObjectsSink, label_objects
 from tiledseg.objects.outlines import Corners, Outlines, Shapes, bands_of
 from tiledseg.objects.table import Objects
+from tiledseg.objects.tiled import tiled_objects
 
 __all__ = [
     "Corners",
+    "Instances",
     "ObjectBatch",
     "Objects",
     "ObjectsSink",
@@ -14,4 +17,5 @@ __all__ = [
     "Shapes",
     "bands_of",
     "label_objects",
+    "tiled_objects",
 ]

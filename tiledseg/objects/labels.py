@@ -22,11 +22,12 @@ from tiledseg.objects.split import by_distance, by_seeds, split
 from tiledseg.objects.table import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tiledseg._types import AnyArray, PathLike, Sink, Source
-    from tiledseg.io import ImageSink, PixelSize
+    from tiledseg.io import PixelSize
     from tiledseg.objects.collect import ObjectBatch
+    from tiledseg.objects.measure import Table
     from tiledseg.objects.runs import Components
 
 _BAND_PX = 1 << 21  # px of a map that are read at a time
@@ -158,23 +159,14 @@ class ObjectsSink:
             If the file cannot be written.
         """
         size = (self.shape[0], self.shape[1])
-        _check_out(out, size)
+        check_out(out, size)
         self._arrival.check_complete()
         found, n_unsplit = self._components()
         values = [part for part in (self._probs, self._channels) if part is not None]
-        collector = Collector(found, values, self._pixel_size, each, measure=measure)
-        with ExitStack() as stack:
-            step = stack.enter_context(progress_bar(size[0], "objects", shown=progress))
-            sink = stack.enter_context(self._file(out, found)) if isinstance(out, str | os.PathLike) else out
-            table = collector.run(sink, step)
+        settings = self._settings.model_dump(mode="json")
+        options: dict[str, Any] = {"each": each, "measure": measure, "progress": progress}
+        table = collected(found, values, self._pixel_size, out, settings, **options)
         return Objects(out, table, n_unsplit, self._pixel_size)
-
-    def _file(self, path: PathLike, found: Components) -> ImageSink:
-        """Create a file of labels, which resumes that of the same objects."""
-        fingerprint = {"objects": found.digest(), "settings": self._settings.model_dump(mode="json")}
-        return create_image(
-            path, found.shape, np.uint32, labels=True, pixel_size=self._pixel_size, fingerprint=fingerprint
-        )
 
     def _probability(self) -> Values | None:
         """Make the place for the probability of each px; of all classes where a hole may get any of them."""
@@ -197,7 +189,7 @@ class ObjectsSink:
         row, x0, x1 = self._joiner.feed(*_classes(band, self._settings))
         if self._probs is None and self._channels is None:
             return
-        places = _places(row * self.shape[1] + x0, x1 - x0)
+        places = px_of(row * self.shape[1] + x0, x1 - x0)
         if self._probs is not None:
             px = np.take(band.reshape(len(band) * self.shape[1], -1), places, axis=0)
             one = px.shape[1] == 1 or self._settings.fill_holes
@@ -223,6 +215,30 @@ class ObjectsSink:
         if not settings.keep_border:
             keep &= ~found.on_border()
         return found.chosen(keep), n_unsplit
+
+
+def collected(  # noqa: PLR0913  what is measured, and where it goes
+    found: Components,
+    values: Sequence[Values],
+    pixel_size: PixelSize | None,
+    out: Sink | PathLike | None,
+    settings: dict[str, Any],
+    *,
+    each: Callable[[ObjectBatch], object] | None,
+    measure: bool,
+    progress: bool,
+) -> Table:
+    """Measure objects and write their labels; a file of labels resumes that of the same objects."""
+    collector = Collector(found, values, pixel_size, each, measure=measure)
+    with ExitStack() as stack:
+        step = stack.enter_context(progress_bar(found.shape[0], "objects", shown=progress))
+        if not isinstance(out, str | os.PathLike):
+            return collector.run(out, step)
+        fingerprint = {"objects": found.digest(), "settings": settings}
+        file = create_image(
+            out, found.shape, np.uint32, labels=True, pixel_size=pixel_size, fingerprint=fingerprint
+        )
+        return collector.run(stack.enter_context(file), step)
 
 
 def label_objects(  # noqa: PLR0913  what is measured, and where labels go
@@ -292,7 +308,7 @@ def label_objects(  # noqa: PLR0913  what is measured, and where labels go
     """
     check_image(map)
     size = (int(map.shape[0]), int(map.shape[1]))
-    _check_out(out, size)
+    check_out(out, size)
     pixel_size = pixel_size or getattr(image, "pixel_size", None) or getattr(map, "pixel_size", None)
     sink = ObjectsSink(tuple(map.shape), map.dtype, config, image=image, pixel_size=pixel_size)
     step = max(1, _BAND_PX // int(np.prod(map.shape[1:])))
@@ -303,7 +319,8 @@ def label_objects(  # noqa: PLR0913  what is measured, and where labels go
     return sink.finish(labels, measure=measure, progress=progress)
 
 
-def _check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
+def check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
+    """Check that labels can be written."""
     if out is None or isinstance(out, str | os.PathLike):
         return
     if (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
@@ -367,7 +384,7 @@ def _likeliest(band: AnyArray, threshold: float | tuple[float, ...]) -> AnyArray
     return np.asarray(found)
 
 
-def _places(start: AnyArray, length: AnyArray) -> AnyArray:
+def px_of(start: AnyArray, length: AnyArray) -> AnyArray:
     """List the px of runs."""
     begin = np.cumsum(length) - length
     places = np.repeat(start - begin, length)
