@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import tiledseg
-from tiledseg.cli.demo import prepare_folder, run_demo
+from tiledseg.cli.demo import prepare_folder, run_demo, training_settings
 from tiledseg.errors import BundleError, FileError, SettingError
 from tiledseg.io import read_image, read_mask
 from tiledseg.models import shipped_folder
@@ -17,6 +17,8 @@ from tiledseg.samples import smear
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tiledseg.config import TrainConfig
 
 FILES = [
     "agreement.png",
@@ -33,7 +35,13 @@ FILES = [
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_small_demo_writes_everything(tmp_path: Path, *, train: bool) -> None:
+def test_small_demo_writes_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, train: bool
+) -> None:
+    def shorter(*arguments: Any) -> TrainConfig:
+        return training_settings(*arguments).changed(steps_per_epoch=3)
+
+    monkeypatch.setattr("tiledseg.cli.demo.training_settings", shorter)
     result = run_demo(
         tmp_path / "demo", height=300, width=400, train=train, n_images=4, epochs=1, progress=False
     )

@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import keras
 import numpy as np
@@ -22,6 +22,9 @@ from tiledseg.config import ArchitectureConfig, NetworkConfig, PreprocessingConf
 from tiledseg.engine import Network
 from tiledseg.errors import SettingError
 from tiledseg.models import Segmenter, build_loss, build_model, builder_for, load_model, training_network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"levels": 3, "base_filters": 4, "base_kernel": 5, "dropout": 0.0},
@@ -276,6 +279,13 @@ def built(entry: str, channels: int = 3, classes: int = 1) -> keras.Model:
     """Build the network of an entry once for all tests; its weights may be any."""
     size = SIZE if entry.split(maxsplit=1)[0] in FIXED else None
     return build_model(small(entry, input_shape=(size, size, channels), classes=classes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_freed() -> Iterator[None]:
+    """Let the networks go that the tests of this module share."""
+    yield
+    built.cache_clear()
 
 
 def images(config: ArchitectureConfig, n: int = 2, size: int = SIZE) -> np.ndarray:
