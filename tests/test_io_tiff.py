@@ -295,7 +295,7 @@ def test_labels_of_any_integer_dtype_are_read(put, dtype):
 def test_labels_out_of_range_or_not_integers_are_refused(put):
     with pytest.raises(FileError, match=r"labels from 0 to 255; got labels from -1"):
         read_mask(put(tiff(np.array([[-1, 2]], np.int16))), None)
-    with pytest.raises(FileError, match="integers|whole"):
+    with pytest.raises(FileError, match=r"integers|whole"):
         read_mask(put(tiff(np.full((3, 3), 1.5, np.float32))), None)
     with pytest.raises(FileError, match="NaN"):
         read_mask(put(tiff(np.full((3, 3), np.nan, np.float32))), 0.5)
