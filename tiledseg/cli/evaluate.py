@@ -29,6 +29,7 @@ _MAPS = "maps:"
 _DATA = Table("test_data", _RUN.test_data, "Data")
 _VALID = Table("valid_data", _RUN.valid_data, "Validation data, to choose the threshold", prefix="valid-")
 _SCORING = Table("evaluate", _RUN.evaluate, "Evaluation", without=("model", "tiling", "objects"))
+_CELLS = Table("evaluate", _RUN.evaluate, "Predicted cells", prefix="objects-", only=("objects",))
 
 _Model: TypeAlias = Annotated[
     str | None,
@@ -69,7 +70,7 @@ class _Task:
         )
 
 
-@with_options(_DATA, _VALID, _SCORING, TILING)
+@with_options(_DATA, _VALID, _SCORING, _CELLS, TILING)
 def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     """Score a segmenter on images whose masks are known; print a table."""
     config = settings.over(settings.run.evaluate, "evaluate")

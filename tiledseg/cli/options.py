@@ -52,7 +52,7 @@ class Option:
     def name(self) -> str:
         """The option as it is typed."""
         last = self.path[-1] if self.path[-1] != "name" else self.path[-2]
-        if len(self.path) > 1 and last in type(self.table.settings).model_fields:
+        if len(self.path) > 1 and last in (self.table.only or type(self.table.settings).model_fields):
             last = f"{self.path[-2]}_{last}"  # the table has an option of this name
         return f"--{self.table.prefix}{last.replace('_', '-')}"
 
