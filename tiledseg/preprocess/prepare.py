@@ -79,6 +79,7 @@ def prepare(
 def shrunk(image: Source, config: PreprocessingConfig, pixel_size: PixelSize | None = None) -> AnyArray:
     """Resample and sharpen an image, the first half of `prepare`; dtype and range stay the same."""
     config = settings_of(PreprocessingConfig, config, "config", optional=False)
+    config = settings_of(PreprocessingConfig, config, "config", optional=False)
     height, width, _ = check_image(image, config.channels)
     return Prepared(image, config, None, sampling_of((height, width), config, pixel_size).shape).pixels()
 
