@@ -260,7 +260,13 @@ def test_plan_takes_a_shape_or_a_file(
     assert main(["plan", str(bundle), "64x96"]) == 0
     of_shape = capsys.readouterr().out
     assert main(["plan", str(bundle), str(samples / "images" / "smear_0005.png")]) == 0
-    assert capsys.readouterr().out == of_shape
+    of_file = capsys.readouterr().out
+    assert [one for one in of_file.splitlines() if not one.startswith("memory")] == [
+        one for one in of_shape.splitlines() if not one.startswith("memory")
+    ]
+    assert "mask, 0.0 MiB, written while it is computed" in of_shape
+    main(["plan", str(bundle), "64x96", "--write", "mask,overlay"])
+    assert "computed\n" not in capsys.readouterr().out.partition("memory")[0].partition("output")[2]
     assert "of 32 x 32 px" in of_shape
     assert "at least 8 px down, 8 px across, linear" in of_shape
 

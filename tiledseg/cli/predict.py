@@ -35,7 +35,17 @@ Trust: TypeAlias = Annotated[
 ]
 
 
-_PLANNED = ("pixel_size", "batch_size", "tta", "runtime")
+_PLANNED = (
+    "write",
+    "mask_format",
+    "probs_format",
+    "probs_dtype",
+    "blur",
+    "pixel_size",
+    "batch_size",
+    "tta",
+    "runtime",
+)
 
 
 def check_model(model: str, *, trust: bool) -> None:
@@ -134,7 +144,7 @@ def plan(
     config = settings.over(settings.run.predict, "predict")
     check_model(model, trust=trust)
     check_tiling(model, settings, config.tiling)
-    shape = _shape(image)
+    shape, dtype = _shape(image)
     segmenter = load(model, trust=trust)
     if len(shape) == 2 and _SHAPE.fullmatch(image):
         shape = (*shape, channels_of(segmenter))
@@ -148,15 +158,16 @@ def plan(
         runtime=config.runtime,
         pixel_size=config.pixel_size,
     )
-    sys.stdout.write(f"{plan}\n")
+    sys.stdout.write(f"{lazy.predict.as_files(plan, config, dtype)}\n")
     return 0
 
 
-def _shape(image: str) -> tuple[int, ...]:
+def _shape(image: str) -> tuple[tuple[int, ...], Any]:
+    """Read a shape, or that of a file, and the dtype."""
     sizes = _SHAPE.fullmatch(image)
     if sizes is None:
         with lazy.io.open_image(image) as source:
-            return source.shape
+            return source.shape, source.dtype
     if Path(image).exists():
         raise invalid(
             SettingError,
@@ -165,4 +176,4 @@ def _shape(image: str) -> tuple[int, ...]:
             got="a shape that is also a file name",
             fix=f"Write ./{image} for the file, or run the command in another folder for the shape.",
         )
-    return tuple(int(size) for size in sizes.groups() if size is not None)
+    return tuple(int(size) for size in sizes.groups() if size is not None), "uint8"

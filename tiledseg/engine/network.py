@@ -54,6 +54,10 @@ _FIX = "OpenVINO needs a Keras network or a bundle, and `pip install openvino`."
 _GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and those of Windows in WSL
 
 
+_LIBRARY_BYTES = {"tensorflow": 750 << 20, "openvino": 40 << 20}
+_FIRST_BYTES = {"tensorflow": 60 << 20, "openvino": 10 << 20}  # of the first call
+
+
 @runtime_checkable
 class SegmenterLike(Protocol):
     """A network with settings of its own: preprocessing, tiling, threshold, labels."""
@@ -218,6 +222,17 @@ class Network:
             digest.update(f"{weight.path} {values.shape} {values.dtype}".encode())
             digest.update(values.data)
         return digest.hexdigest()
+
+    @property
+    def engine_bytes(self) -> int:
+        """Estimate what its engine adds to the memory of the process: libraries, copies of weights."""
+        if not isinstance(self.predictor, Convertible):
+            return 0
+        weights = 4 * int(self.predictor.model.count_params())
+        asked = self.runtime.engine == "openvino" or self.runtime.precision == "bf16"
+        by_keras = self.runtime.engine == "keras" or self._obstacle(asked=asked) is not None
+        library = "tensorflow" if by_keras else "openvino"
+        return weights + (0 if library in sys.modules else _LIBRARY_BYTES[library]) + _FIRST_BYTES[library]
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs inside the network."""

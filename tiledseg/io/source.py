@@ -113,7 +113,7 @@ class CachedBlocks(Regions):
         if cache_bytes is None:
             cache_bytes = min(max(_CACHED_PX * px_bytes, _CACHE_BYTES[0]), _CACHE_BYTES[1])
         wide = blocks.block_shape[1] >= blocks.shape[1]
-        self._most = max(cache_bytes, _CACHED_ROWS * row_bytes) if wide else cache_bytes
+        self.most_bytes: int = max(cache_bytes, _CACHED_ROWS * row_bytes) if wide else cache_bytes
         self._cache: OrderedDict[tuple[int, int], AnyArray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -145,7 +145,7 @@ class CachedBlocks(Regions):
             if (row, column) not in self._cache:
                 self._cache[row, column] = block
                 self._bytes += block.nbytes
-            while self._bytes > self._most and len(self._cache) > 1:
+            while self._bytes > self.most_bytes and len(self._cache) > 1:
                 self._bytes -= self._cache.popitem(last=False)[1].nbytes
         return block
 
@@ -288,6 +288,11 @@ class ImageSource:
         self._regions, self._stack = regions, stack
         self._place, self._state = at
         self._other = other
+
+    @property
+    def cache_bytes(self) -> int:
+        """Most bytes of decoded blocks that are cached."""
+        return self._regions.most_bytes if isinstance(self._regions, CachedBlocks) else 0
 
     @property
     def ndim(self) -> int:

@@ -2,6 +2,7 @@
 
 from tiledseg.predict.diagnostics import Seam, SeamReport, SeamWatch, check_exact, seam_report
 from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
+from tiledseg.predict.memory import as_files
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import plan, run_plan, tiled_predict
 from tiledseg.predict.segment import segment
@@ -15,6 +16,7 @@ __all__ = [
     "SeamReport",
     "SeamWatch",
     "Segmentation",
+    "as_files",
     "check_exact",
     "plan",
     "predict_files",

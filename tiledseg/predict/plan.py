@@ -12,6 +12,7 @@ from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network, check_fixed
 from tiledseg.io import ImageSource
 from tiledseg.predict.exactness import best_tile, exact_overlap, judge
+from tiledseg.predict.memory import memory_of, source_bytes
 from tiledseg.predict.roi import tiles_in
 from tiledseg.preprocess import Sampling, pixel_size_from, sampling_of
 from tiledseg.tiling import UNKNOWN, Box, Output, Tile, Tiler, default_tiling, map_dtype, map_shape
@@ -77,6 +78,9 @@ class Plan:
     in_roi: NDArray[np.bool_] | None = None
     level: int | None = None
     pixel_size: PixelSize | None = None
+    streamed: bool = False
+    source_bytes: int = 0
+    files_bytes: int = 0
 
     @classmethod
     def of(  # noqa: PLR0913  all that a prediction depends on
@@ -158,6 +162,7 @@ class Plan:
             in_roi=in_roi,
             level=sampling.level,
             pixel_size=sampling.pixel_size,
+            source_bytes=source_bytes(image),
         )
 
     @property
@@ -244,14 +249,14 @@ class Plan:
         return int(np.prod(shape)) * dtype.itemsize
 
     @property
-    def band_bytes(self) -> int:
-        """Memory of the rows that the stitcher holds."""
-        return 4 * (self.classes or 1) * min(self.grid.y.tile, self.grid.shape[0]) * self.grid.shape[1]
+    def memory(self) -> dict[str, int]:
+        """Memory in bytes: what the process has ``now``, and what each part of the prediction adds."""
+        return memory_of(self)
 
     @property
     def total_bytes(self) -> int:
-        """Memory beside the image: network, output and band."""
-        return self.network_bytes + self.output_bytes + self.band_bytes
+        """Memory that the prediction adds to what the process has now."""
+        return sum(size for part, size in self.memory.items() if part != "now")
 
     @property
     def borders(self) -> tuple[list[int], list[int]]:
@@ -314,6 +319,7 @@ class Plan:
         grid, verdict = self.grid, judge(self.grid, self.network)
         channels = "?" if self.classes is None else str(self.classes)
         kind = f"{channels} channels, float32" if self.output == "probabilities" else self.output
+        memory, kept = self.memory, ", written while it is computed" if self.streamed else ""
         sides = {"field of view": self.receptive_field, "halo": self.halo}
         in_roi = "" if self.in_roi is None else f", {self.n_tiles} in the region of interest"
         rows = {
@@ -324,9 +330,9 @@ class Plan:
             "alignment": f"{grid.y.alignment} px down, {grid.x.alignment} px across",
             "redundancy": f"{grid.redundancy:.2f} px computed per image px",
             "network calls": f"{self.calls} of {self.batch_size} tiles",
-            "output": f"{_size(self.shape)}, {kind}, {_mib(self.output_bytes)}",
-            "memory": f"about {_mib(self.total_bytes)} beside the image "
-            f"(network {_mib(self.network_bytes)}, band of rows {_mib(self.band_bytes)})",
+            "output": f"{_size(self.shape)}, {kind}, {_mib(self.output_bytes)}{kept}",
+            "memory": f"about {_mib(sum(memory.values()))} of the process at its peak: "
+            + ", ".join(f"{part} {_mib(size)}" for part, size in memory.items() if size),
             **{name: _sides(px) for name, px in sides.items() if px},
             "verdict": f"{verdict[0]}: {verdict[1]}",
         }

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,6 +48,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     tta: TTA | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
     pixel_size: PixelSize | float | tuple[float, float] | None = None,
+    streamed: bool = False,
 ) -> Plan:
     """Say what `tiled_predict` will do with an image, without doing it.
 
@@ -70,6 +72,9 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
         Engine, precision, devices and memory.
     pixel_size : PixelSize, float or tuple of float, optional
         Height and width of the image's px in µm, as for `tiled_predict`.
+    streamed : bool
+        Whether the map is written while it is computed (`out` of `tiled_predict`), and not held in
+        memory.
 
     Returns
     -------
@@ -89,7 +94,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
 
     Examples
     --------
-    >>> print(plan(lambda tiles: tiles, (1920, 2560, 3), batch_size=4))
+    >>> print(plan(lambda tiles: tiles, (1920, 2560, 3), batch_size=4))  # doctest: +ELLIPSIS
     image          1920 x 2560 px
     tiles          35 of 512 x 512 px (5 down, 7 across)
     overlap        at least 128 px down, 128 px across, gaussian
@@ -97,11 +102,11 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     redundancy     1.87 px computed per image px
     network calls  9 of 4 tiles
     output         1920 x 2560 px, ? channels, float32, 18.8 MiB
-    memory         about 87.8 MiB beside the image (network 64.0 MiB, band of rows 5.0 MiB)
+    memory         about ... MiB of the process at its peak: now ..., network 64.0 MiB, reading 48.0 MiB, ...
     verdict        approximate: the receptive field of a callable is not known
     """
     with opened(image) as found:
-        return Plan.of(
+        job = Plan.of(
             model,
             found,
             tiling,
@@ -112,6 +117,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
             runtime=runtime,
             pixel_size=pixel_size,
         )
+    return replace(job, streamed=streamed)
 
 
 def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
