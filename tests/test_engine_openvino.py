@@ -13,6 +13,7 @@ import tiledseg as ts
 from tiledseg.config import RuntimeConfig
 from tiledseg.engine import Network
 from tiledseg.errors import ModelError, SettingError
+from tiledseg.evaluate import Evaluator
 
 openvino = pytest.importorskip("openvino")
 openvino_engine = pytest.importorskip("tiledseg.engine.openvino.layers")
@@ -55,6 +56,37 @@ def test_bf16_is_close_to_f32_and_used_on_request_only():
     exact, near = Network.of(model)(TILES), by_openvino(model, "bf16")(TILES)
     assert 1e-5 < np.abs(near - exact).max() < 0.05
     np.testing.assert_allclose(by_openvino(model)(TILES), exact, atol=1e-5)
+
+
+@pytest.mark.skipif(not CAN_BF16, reason="this processor has no bf16")
+def test_an_evaluation_in_bf16_says_what_it_costs():
+    image = np.random.default_rng(2).integers(0, 256, (64, 96, 3), np.uint8)
+    model, wanted = network(classes=1), image.mean(axis=2) > 127
+    result = Evaluator({"runtime": {"precision": "bf16"}}).evaluate(model, [(image, wanted)])
+    (cost,) = result.precision_costs
+    masks = [
+        ts.tiled_predict(model, image, output="mask", runtime={"precision": one}) for one in ("f32", "bf16")
+    ]
+    assert cost.foreground_px == masks[0].sum()
+    assert cost.changed_px == (masks[0] != masks[1]).sum()
+    assert cost.dice_f32 == Evaluator().evaluate(model, [(image, wanted)]).images[0].dice
+    assert cost.dice_bf16 == result.images[0].dice
+    assert f"bf16 in place of f32: mean dice {cost.dice_f32:.4f} -> {cost.dice_bf16:.4f}" in str(result)
+    assert not Evaluator().evaluate(model, [(image, wanted)]).precision_costs
+
+
+def test_bf16_is_replaced_where_it_is_emulated_and_never_called_exact(monkeypatch, caplog):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+    model, runtime = network(), {"precision": "bf16"}
+    np.testing.assert_allclose(
+        Network.of(model, runtime).fastest()(TILES), Network.of(model)(TILES), atol=1e-5
+    )
+    assert "does not multiply bf16" in caplog.text
+    tiling = ts.TilingConfig(tile_size=64, overlap="exact", blend="crop")
+    assert ts.plan(model, (200, 200, 3), tiling).verdict == "exact"
+    plan = ts.plan(model, (200, 200, 3), tiling, runtime=runtime)
+    assert plan.verdict == "approximate"
+    assert "bf16" in plan.reason
 
 
 def test_predictions_in_several_threads_equal_those_of_keras():

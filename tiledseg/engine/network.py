@@ -271,7 +271,7 @@ class Network:
         if obstacle:
             return original
         if precision == "bf16" and not openvino.computes_bf16():
-            _log.warning("This processor has no bf16 multiplication: f32 is used.")
+            _log.warning("This processor does not multiply bf16, and emulating it is slower: f32 is used.")
             precision = "f32"
         return openvino.OpenVinoPredictor(original, precision, must=asked)
 

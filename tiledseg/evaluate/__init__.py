@@ -8,7 +8,7 @@ from tiledseg.evaluate.evaluator import Evaluator, ScoredImage
 from tiledseg.evaluate.maps import find_maps, read_map
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import score_map
-from tiledseg.evaluate.scores import FailedPair, ImageScores, ThresholdCurve
+from tiledseg.evaluate.scores import FailedPair, ImageScores, PrecisionCost, ThresholdCurve
 
 __all__ = [
     "Comparison",
@@ -17,6 +17,7 @@ __all__ = [
     "Evaluator",
     "FailedPair",
     "ImageScores",
+    "PrecisionCost",
     "ScoredImage",
     "ThresholdCurve",
     "compare",

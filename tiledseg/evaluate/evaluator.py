@@ -17,7 +17,7 @@ from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
-from tiledseg.evaluate.scores import FailedPair
+from tiledseg.evaluate.scores import FailedPair, PrecisionCost
 from tiledseg.io import IGNORED
 from tiledseg.preprocess import pixel_size_from
 from tiledseg.tiling import check_threshold
@@ -52,7 +52,8 @@ class Evaluator:
     Parameters
     ----------
     config : EvaluateConfig or dict, optional
-        Threshold, tiling, batch size, and how outlines and cells are compared.
+        Threshold, tiling, batch size, and how outlines and cells are compared. With the precision
+        bf16 each image is predicted in float32 as well, and the result says what bf16 costs.
 
     Examples
     --------
@@ -119,7 +120,9 @@ class Evaluator:
             threshold = chosen.best_threshold(), f"chosen on {len(chosen.images)} validation images"
         elif isinstance(self.config.threshold, float):
             threshold = check_threshold(self.config.threshold, network.classes, stated=True), "stated"
-        return _Run(maps, self.config, threshold).result(todo, progress=progress, callback=callback)
+        in_f32 = maps.in_f32() if self.config.runtime.precision == "bf16" else None
+        run = _Run(maps, self.config, threshold, in_f32)
+        return run.result(todo, progress=progress, callback=callback)
 
     def score_maps(
         self,
@@ -201,8 +204,16 @@ class Evaluator:
 class _Run:
     """One evaluation in progress."""
 
-    def __init__(self, maps: MapSource, config: EvaluateConfig, threshold: tuple[float, str]) -> None:
+    def __init__(
+        self,
+        maps: MapSource,
+        config: EvaluateConfig,
+        threshold: tuple[float, str],
+        in_f32: PredictedMaps | None = None,
+    ) -> None:
         self._maps, self._config, self._threshold = maps, config, threshold
+        self._in_f32 = in_f32  # the same maps in float32, for what bf16 costs
+        self._costs: list[PrecisionCost] = []
         self._shapes = ShapeScorer(config.boundary_px, config.cell_px, config.objects)
 
     def result(
@@ -228,7 +239,8 @@ class _Run:
                             callback(scored)
                 advance(1)
         failures = tuple(failed[index] for index in sorted(failed))
-        return EvaluationResult(tuple(images), failures, self._maps.labels, *self._threshold, self._config)
+        labels, costs = self._maps.labels, tuple(self._costs)
+        return EvaluationResult(tuple(images), failures, labels, *self._threshold, self._config, costs)
 
     def _failing(self, pairs: list[Pair]) -> dict[int, FailedPair]:
         """Read every pair once before any is predicted, and return those that do not fit."""
@@ -247,9 +259,19 @@ class _Run:
         loaded = _loaded(index, pair, self._maps.known_classes)
         labels, scores = self._maps.score(loaded, self._threshold[0])
         self._check_used(scores)
+        if self._in_f32 is not None:
+            self._costs.append(self._cost(self._in_f32, loaded, labels, scores))
         whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells, loaded.ignored)
         size = pixel_size_from(self._config.pixel_size) or loaded.pixel_size
         return ScoredImage(loaded.image, loaded.truth, labels, replace(whole, pixel_size=size))
+
+    def _cost(
+        self, in_f32: PredictedMaps, loaded: LoadedPair, labels: AnyArray, scores: ImageScores
+    ) -> PrecisionCost:
+        """Compare an image's labels with those of float32."""
+        wanted, f32 = in_f32.score(loaded, self._threshold[0])
+        foreground, changed = np.count_nonzero(wanted), np.count_nonzero(wanted != labels)
+        return PrecisionCost(loaded.name, f32.dice, scores.dice, int(foreground), int(changed))
 
     def _check_used(self, scores: ImageScores) -> None:
         """Refuse a stated threshold that the labels of a map do not depend on."""

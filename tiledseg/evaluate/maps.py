@@ -102,6 +102,11 @@ class PredictedMaps:
         """The network's own."""
         return self.network.classes or len(self.labels) or None
 
+    def in_f32(self) -> PredictedMaps:
+        """Return the maps of the same network in float32."""
+        config = self.config.changed(runtime=self.config.runtime.changed(precision="f32"))
+        return PredictedMaps(self.network.changed(config.runtime), config)
+
     def check(self, pair: LoadedPair) -> None:
         """Plan the prediction, and check the mask's labels."""
         job = self.plans[pair.index] = self._planned(pair)

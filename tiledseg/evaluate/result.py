@@ -20,6 +20,7 @@ from tiledseg.evaluate.scores import (
     SCORES,
     FailedPair,
     ImageScores,
+    PrecisionCost,
     ThresholdCurve,
     added,
     mean,
@@ -33,6 +34,8 @@ from tiledseg.evaluate.tables import (
     as_json,
     as_markdown,
     as_text,
+    cell_notes,
+    cost_notes,
     listed,
     number,
     plain,
@@ -76,6 +79,8 @@ class EvaluationResult:
         Where the threshold comes from.
     config : EvaluateConfig
         The settings, such as how outlines and cells were compared.
+    precision_costs : tuple of PrecisionCost
+        What bf16 changes in each image; empty unless it was predicted in bf16.
     """
 
     images: tuple[ImageScores, ...]
@@ -84,6 +89,7 @@ class EvaluationResult:
     threshold: float = 0.5
     threshold_from: str = "stated"
     config: EvaluateConfig = field(default_factory=EvaluateConfig)
+    precision_costs: tuple[PrecisionCost, ...] = ()
 
     @property
     def counts(self) -> tuple[Counts, ...]:
@@ -346,6 +352,7 @@ class EvaluationResult:
             if seams is None
             else {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
             "images": [row_of(one) for one in self.images],
+            "precision_costs": [dataclasses.asdict(one) for one in self.precision_costs],
             "failed": [{"name": plain(one.name), "error": plain(one.error)} for one in self.failed],
             "settings": self.config.model_dump(mode="json"),
         }
@@ -375,23 +382,16 @@ class EvaluationResult:
             f"{label}: dice {number(one['dice'])}, iou {number(one['iou'])}"
             for label, one in self.by_class().items()
         ]
+        has_cells = any(one.instances for one in self.images)
         failures = [f"failed: {shown(one.name)}: {shown(one.error)}" for one in self.failed]
         return [
             f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
             f"threshold {self.threshold:g}, {self.threshold_from}",
-            *self._cell_notes(),
+            *(cell_notes(self.cells, self.config.cell_px) if has_cells else []),
+            *cost_notes(self.precision_costs),
             *(classes if len(classes) > 1 else []),
             *failures,
         ]
-
-    def _cell_notes(self) -> list[str]:
-        """Say how many cells are merged or split, and how many areas count as none."""
-        cells, least = self.cells, self.config.cell_px
-        if not any(one.instances for one in self.images):
-            return []
-        limit = "a twentieth of a typical cell" if least is None else f"{least} px"
-        left_out = f"{cells.small_predicted} predicted and {cells.small_true} true areas"
-        return [f"cells: {cells.merged} merged, {cells.split} split; left out below {limit}: {left_out}"]
 
 
 def _median(values: list[float]) -> float:

@@ -166,6 +166,31 @@ class FailedPair:
 
 
 @dataclass(frozen=True, slots=True)
+class PrecisionCost:
+    """What bf16 changes in the labels of an image.
+
+    Attributes
+    ----------
+    name : str
+        Name of the image.
+    dice_f32 : float
+        Dice with float32, in [0, 1].
+    dice_bf16 : float
+        Dice with bfloat16, in [0, 1].
+    foreground_px : int
+        Foreground px with float32.
+    changed_px : int
+        Px whose label differs between the two.
+    """
+
+    name: str
+    dice_f32: float
+    dice_bf16: float
+    foreground_px: int
+    changed_px: int
+
+
+@dataclass(frozen=True, slots=True)
 class ThresholdCurve:
     """Scores of one class at 255 thresholds.
 

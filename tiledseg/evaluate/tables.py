@@ -15,7 +15,8 @@ from tiledseg.evaluate.scores import SCORES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tiledseg.evaluate.scores import FailedPair, ImageScores
+    from tiledseg.evaluate.scores import FailedPair, ImageScores, PrecisionCost
+    from tiledseg.metrics import InstanceCounts
 
 _LONGEST_NAME = 32
 SHOWN = ("dice", "iou", "precision", "recall", "boundary_f1", "panoptic_quality")
@@ -147,3 +148,24 @@ def _aligned(rows: Rows) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def cost_notes(costs: Sequence[PrecisionCost]) -> list[str]:
+    """Say what bf16 changes."""
+    if not costs:
+        return []
+    f32 = math.fsum(one.dice_f32 for one in costs) / len(costs)
+    bf16 = math.fsum(one.dice_bf16 for one in costs) / len(costs)
+    worst = max(costs, key=lambda one: abs(one.dice_bf16 - one.dice_f32))
+    foreground = sum(one.foreground_px for one in costs)
+    share = sum(one.changed_px for one in costs) / foreground if foreground else math.nan
+    text = f"bf16 in place of f32: mean dice {f32:.4f} -> {bf16:.4f}; most in one image: "
+    text += f"{worst.dice_f32:.4f} -> {worst.dice_bf16:.4f} ({shown(worst.name)}); "
+    return [f"{text}changed px: {share:.2%} of the foreground"]
+
+
+def cell_notes(cells: InstanceCounts, least: int | None) -> list[str]:
+    """Say how many cells are merged or split, and how many areas count as none."""
+    limit = "a twentieth of a typical cell" if least is None else f"{least} px"
+    left_out = f"{cells.small_predicted} predicted and {cells.small_true} true areas"
+    return [f"cells: {cells.merged} merged, {cells.split} split; left out below {limit}: {left_out}"]

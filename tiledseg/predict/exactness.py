@@ -142,6 +142,13 @@ def _count(tile: int, overlap: int, align: int, length: int) -> int:
 
 def judge(grid: TileGrid, network: Network) -> tuple[Verdict, str]:
     """Say whether a grid of tiles gives what the whole image would, with the padding that the grid adds."""
+    verdict, reason = _judged(grid, network)
+    if verdict == "exact" and network.runtime.precision == "bf16":
+        return "approximate", "bf16 keeps 8 bits of a number; f32 would be exact"
+    return verdict, reason
+
+
+def _judged(grid: TileGrid, network: Network) -> tuple[Verdict, str]:
     # It does where each px that the blend takes from a tile lies outside the network's halo at those ends
     # of the tile that are not the padded image's; ``crop`` takes the core, every other blend the whole
     # tile.

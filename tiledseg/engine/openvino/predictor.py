@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import weakref
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,8 @@ else:
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the largest output, or of the least one below
 _LEAST = {"f32": 1e-3, "bf16": 1.0}
+_ISA_WITH_BF16 = ("BF16", "FP16", "AMX", "AVX10", "VNNI_2")  # of x86
+_FLAGS_OF_BF16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # the last one is of ARM
 _SHARE = {"f32": 1.0, "bf16": 0.999}  # of the outputs that must be within the tolerance
 
 
@@ -132,7 +136,7 @@ class OpenVinoPredictor:
                 must=f"agree with Keras within {_TOLERANCE[self._precision]:g} of the largest output "
                 f"in {self._precision}",
                 got=reason,
-                fix="Use engine='keras'.",
+                fix="Use engine='keras'." if self._precision == "f32" else "Use precision='f32'.",
             )
         return not reason
 
@@ -172,8 +176,23 @@ class OpenVinoPredictor:
 
 
 def computes_bf16() -> bool:
-    """Return whether this processor multiplies bfloat16."""
-    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Return whether this processor multiplies bfloat16: where it is emulated, it is slower than float32."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # a setting of OpenVINO's kernels
+    if limit not in {"", "ALL", "DEFAULT"} and not any(name in limit for name in _ISA_WITH_BF16):
+        return False
+    if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return False
+    flags = _processor_flags()
+    return not flags or not flags.isdisjoint(_FLAGS_OF_BF16)
+
+
+def _processor_flags() -> set[str]:
+    """Return what Linux says of the processor; nothing on other systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.startswith(("flags", "Features"))), set())
 
 
 def compiled(network: openvino.Model, precision: Precision, output: int | str = 0) -> _Call:
