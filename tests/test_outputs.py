@@ -132,3 +132,10 @@ def test_scores_of_two_classes_use_the_threshold():
     truth = np.eye(4, dtype=np.uint8)
     assert score_map(probs, truth, threshold=0.6).dice == 1
     assert score_map(probs, truth * 0, threshold=0.8).dice == 1
+
+
+def test_a_network_that_takes_channels_first_is_told():
+    inputs = keras.Input((3, 64, 64))
+    model = keras.Model(inputs, keras.layers.Conv2D(1, 1, data_format="channels_first")(inputs))
+    with pytest.raises(ModelError, match=r"takes channels first.*moveaxis"):
+        Network.of(model)

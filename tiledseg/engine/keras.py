@@ -53,6 +53,7 @@ class KerasPredictor:
         check_process()
         self._device = device
         self.model: _Model = model
+        _check_channels_last(model)
         height, width, self.channels = _input_shape(model)
         self.tile_size: tuple[int | None, int | None] = (height, width)
         self.classes: int | None = _classes(model, height, width)
@@ -189,7 +190,6 @@ def _check_channels_last(model: _Model) -> None:
 
 
 def _check_output(model: _Model, height: int, width: int, channels: int) -> None:
-    _check_channels_last(model)
     try:
         spec = model.compute_output_spec(keras.KerasTensor((1, height, width, channels)))
     except Exception as error:  # noqa: BLE001  Keras and its backends raise many kinds
