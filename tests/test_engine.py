@@ -145,7 +145,7 @@ class _Unbuilt(keras.Model):
         (_broken, "finite weights; got NaN or infinity in conv2d"),
         (_Unbuilt, "have an input shape"),
         (lambda: "bundle/", "tiledseg.load_model"),
-        (lambda: None, "a Segmenter, a keras.Model or a callable; got NoneType"),
+        (lambda: None, "or a callable; got NoneType"),
     ],
 )
 def test_networks_that_cannot_be_tiled_are_refused(make, message):
