@@ -22,6 +22,7 @@ _NAMES = (
     "streaming",
     "flat",
     "objects",
+    "exports",
     "scaling",
     "augmentation",
     "exactness",

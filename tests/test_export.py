@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -246,6 +247,19 @@ def test_files_that_are_read_by_slicing_are_exported(tmp_path):
     stored[0, 0] = 3
     assert write_geojson(tmp_path / "a.geojson", stored, instances=True) == 2
     assert polygon(features(tmp_path / "a.geojson")[1]).bounds == (7, 1000, 8, 2999)
+
+
+def test_objects_whose_labels_lie_in_a_file_are_exported_and_instances_are_measured(tmp_path):
+    mask = smear(120, 160, seed=1).mask
+    stored = label_objects(mask, out=tmp_path / "labels.npy")
+    write_geojson(tmp_path / "a.geojson", stored)
+    write_geojson(tmp_path / "b.geojson", label_objects(mask))
+    assert (tmp_path / "a.geojson").read_bytes() == (tmp_path / "b.geojson").read_bytes()
+    labels = np.load(tmp_path / "labels.npy")
+    write_geojson(tmp_path / "c.geojson", labels * 5, instances=True)
+    assert (tmp_path / "c.geojson").read_bytes() == (tmp_path / "a.geojson").read_bytes()  # with measurements
+    with pytest.raises(SettingError, match="without labels"):
+        write_geojson(tmp_path / "d.geojson", replace(stored, labels=None))
 
 
 def test_small_areas_are_left_out(tmp_path):

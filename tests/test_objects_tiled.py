@@ -99,6 +99,16 @@ def test_labels_go_to_a_file_and_the_px_size_into_the_table(tmp_path):
     np.testing.assert_allclose(found.table["area_um2"], whole.table["area"] / 4)
 
 
+def test_an_object_of_parts_with_empty_rows_between_has_no_solidity():
+    image = np.zeros((40, 30), np.uint8)
+    image[5:10, 4:8] = image[20:30, 4:8] = 3
+    image[3:9, 20:26] = 2
+    found = tiled_objects(lambda part: part.astype(int), image)
+    assert found.table["area"].tolist() == [36, 60]
+    assert found.table["solidity"][0] == 1
+    assert np.isnan(found.table["solidity"][1])
+
+
 def test_what_is_no_label_of_its_part_is_refused():
     image = np.zeros((50, 60), np.uint8)
     with pytest.raises(ModelError, match=r"tile 0 at \(y, x\) = \(0, 0\).*got float64"):

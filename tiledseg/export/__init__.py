@@ -1,6 +1,6 @@
 """Objects for other programs: GeoJSON for QuPath, COCO instances, ImageJ ROI."""
 
-from tiledseg.export.batches import ObjectWriter, Style, pass_on, with_runs
+from tiledseg.export.batches import ObjectWriter, Style, labels_of_result, pass_on, with_runs
 from tiledseg.export.coco import CocoWriter, Segmentation, write_coco
 from tiledseg.export.geojson import GeoJsonWriter, write_geojson
 from tiledseg.export.roi import RoiWriter, write_roi
@@ -12,6 +12,7 @@ __all__ = [
     "RoiWriter",
     "Segmentation",
     "Style",
+    "labels_of_result",
     "pass_on",
     "with_runs",
     "write_coco",

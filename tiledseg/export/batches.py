@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeGuard
 
@@ -20,7 +22,8 @@ from tiledseg._validate import (
     whole_number,
 )
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.objects import ObjectBatch, Objects, ObjectsSink, Shapes, bands_of
+from tiledseg.io import open_image
+from tiledseg.objects import Instances, ObjectBatch, Objects, ObjectsSink, Shapes, bands_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -93,35 +96,53 @@ def pass_on(
     def each(batch: ObjectBatch) -> None:
         nonlocal n_objects
         batch = with_runs(batch)
+        if len(batch.first) == 1:  # all of them were left out
+            return
         n_objects += len(batch.first) - 1
         for writer in writers:
             writer.add(batch)
 
-    if isinstance(objects, Objects) or instances:
-        _pass_on_labels(objects, each, least, progress=progress)
+    if isinstance(objects, Objects):
+        _pass_on_result(objects, each, least, progress=progress)
         return n_objects
-    _check_labels(objects)
-    sink = ObjectsSink(tuple(objects.shape), objects.dtype, {"min_area": least})
-    with progress_bar(objects.shape[0], "rows", shown=progress) as advance:
-        for top, band in bands_of(objects):
+    labels = _checked(objects)
+    shape = (labels.shape[0], labels.shape[1])
+    kind = {"pixel_size": getattr(labels, "pixel_size", None)}
+    numbered = Instances(shape, **kind) if instances else None
+    sink = ObjectsSink(shape, labels.dtype, {"min_area": least}, **kind) if numbered is None else numbered
+    with progress_bar(shape[0], "rows", shown=progress) as advance:
+        for top, band in bands_of(labels):
             sink[top : top + len(band)] = band
             advance(len(band))
-    sink.finish(each=each, progress=progress)
+    if numbered is None:
+        sink.finish(each=each, progress=progress)
+    else:
+        own = numbered.labels
+        numbered.finish(each=lambda batch: each(_as_labelled(batch, own, least)), progress=progress)
     return n_objects
 
 
-def _pass_on_labels(
-    objects: Objects | Source, each: Callable[[ObjectBatch], object], least: int, *, progress: bool
+def _as_labelled(batch: ObjectBatch, labels: AnyArray, least: int) -> ObjectBatch:
+    """Give objects the labels that they have in their map, and leave out small ones."""
+    keep = batch.table["area"] >= least
+    table = batch.table | {"label": labels[batch.table["label"].astype(np.int64) - 1]}
+    sizes = np.diff(batch.first)
+    stay = np.repeat(keep, sizes)
+    first = np.concatenate([[0], np.cumsum(sizes[keep])])
+    rows = {name: column[keep] for name, column in table.items()}
+    return ObjectBatch(rows, first, batch.y[stay], batch.x0[stay], batch.x1[stay])
+
+
+def _pass_on_result(
+    objects: Objects, each: Callable[[ObjectBatch], object], least: int, *, progress: bool
 ) -> None:
-    labels = _labels_of(objects)
-    with progress_bar(labels.shape[0], "rows", shown=progress) as advance:
+    with (
+        labels_of_result(objects) as labels,
+        progress_bar(labels.shape[0], "rows", shown=progress) as advance,
+    ):
         shapes = Shapes.of(labels, advance)
-    areas = shapes.areas()
-    if isinstance(objects, Objects):
-        table = objects.table
-    else:
-        table = {"label": shapes.label, "class": np.ones(len(areas), np.int64), "area": areas}
-    keep = areas >= least
+    table = objects.table
+    keep = shapes.areas() >= least
     if not keep.all():
         shapes, table = shapes.selected(keep), {name: column[keep] for name, column in table.items()}
     for batch in shapes.batches(table):
@@ -142,23 +163,29 @@ def with_runs(batch: ObjectBatch) -> ObjectBatch:
 
 def shape_of(objects: Objects | Source) -> tuple[int, int]:
     """Return the size of the map that objects lie in."""
-    labels = _labels_of(objects)
-    return int(labels.shape[0]), int(labels.shape[1])
+    if isinstance(objects, Objects):
+        with labels_of_result(objects) as labels:
+            return int(labels.shape[0]), int(labels.shape[1])
+    checked = _checked(objects)
+    return int(checked.shape[0]), int(checked.shape[1])
 
 
-def _labels_of(objects: Objects | Source) -> Source:
-    """Return the map of labels that objects lie in, checked."""
-    labels: Source = objects.labels if isinstance(objects, Objects) else objects
-    if labels is None and isinstance(objects, Objects):
+@contextmanager
+def labels_of_result(objects: Objects) -> Iterator[Source]:
+    """Open the labels of a result, which may lie in a file."""
+    if objects.labels is None:
         raise SettingError("These objects were found without labels. Give `out` to keep labels.")
-    _check_labels(labels)
-    return labels
+    if not isinstance(objects.labels, str | os.PathLike):
+        yield objects.labels
+        return
+    with open_image(os.fspath(objects.labels)) as labels:
+        yield labels
 
 
-def _check_labels(labels: object) -> None:
+def _checked(labels: object) -> Source:
     """Check that an argument can be a map of labels."""
     if _is_source(labels) and len(labels.shape) == 2 and np.dtype(labels.dtype).kind in "biu":
-        return
+        return labels
     must, fix = (
         "be Objects, or labels of shape (H, W)",
         "Cut probabilities first: probs[..., 0] >= 0.5.",

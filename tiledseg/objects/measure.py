@@ -113,9 +113,21 @@ def outline_px(picture: NDArray[np.int32], margin: int = 0) -> tuple[AnyArray, A
 
 def geometry(runs: Grouped, box: AnyArray) -> Table:
     """Measure position, size and form of objects."""
-    sums = moments(runs)
-    hull = convex_areas(*extents(runs), runs.height)
-    return measured(sums, box, hull, outline_counts(runs))
+    return measured(moments(runs), box, _hulls(runs), outline_counts(runs))
+
+
+def _hulls(runs: Grouped) -> AnyArray:
+    """Return the areas of the convex hulls; NaN for a label with empty rows between its parts."""
+    left, right = extents(runs)
+    new = np.ones(len(runs.of), bool)
+    new[1:] = (runs.y[1:] != runs.y[:-1]) | (runs.of[1:] != runs.of[:-1])
+    of = runs.of[new]
+    whole = np.bincount(of, minlength=len(runs.height)) == runs.height
+    if whole.all():
+        return convex_areas(left, right, runs.height)
+    hull = np.full(len(runs.height), np.nan)
+    hull[whole] = convex_areas(left[whole[of]], right[whole[of]], runs.height[whole])
+    return hull
 
 
 def box_columns(box: AnyArray) -> Table:

@@ -50,8 +50,9 @@ def write_objects(sink: MapSink, targets: Mapping[Product, Path], writers: Seque
     """Write the objects of a whole map, numbered and measured."""
 
     def each(batch: ObjectBatch) -> None:
-        for writer in writers:
-            writer.add(with_runs(batch))
+        batch = with_runs(batch)
+        for writer in writers if len(batch.first) > 1 else ():
+            writer.add(batch)
 
     found = sink.objects.finish(targets.get("labels"), each=each)
     if "objects" in targets:

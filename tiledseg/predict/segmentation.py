@@ -6,7 +6,6 @@ import base64
 import html
 import json
 import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +16,13 @@ import numpy as np
 from tiledseg._extras import extra
 from tiledseg._storage import new_folder, write_text
 from tiledseg._validate import read_region
-from tiledseg.export import write_geojson
-from tiledseg.io import create_image, open_image, write_image
+from tiledseg.export import labels_of_result, write_geojson
+from tiledseg.io import create_image, write_image
 from tiledseg.objects import bands_of
 from tiledseg.plots import PALETTE, as_rgb, outlined
 from tiledseg.predict.prediction import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tiledseg._types import AnyArray, FloatArray, PathLike, Source
     from tiledseg.io import PixelSize
     from tiledseg.objects import Objects
@@ -106,7 +103,7 @@ class Segmentation:
         step = -(-max(self.plan.shape) // longest)
         with opened(self.image) as image:
             shown = _every(image, step)
-        with _opened_labels(self.labels) as labels:
+        with labels_of_result(self.objects) as labels:
             numbers = _every(labels, step)
         kinds = np.concatenate([[0], np.asarray(self.objects.table["class"], int)])
         colours = np.array([(0, 0, 0), *PALETTE], np.uint8)[1 + (kinds - 1) % len(PALETTE)]
@@ -160,7 +157,7 @@ class Segmentation:
         FileError
             If the folder has files, or cannot be written.
         """
-        with new_folder(folder) as place, _opened_labels(self.labels) as labels:
+        with new_folder(folder) as place, labels_of_result(self.objects) as labels:
             self._write_maps(place, labels)
             self.objects.write_table(place / "objects.csv")
             name = str(self.provenance.get("image", ""))
@@ -227,16 +224,6 @@ class Segmentation:
             value = table[name][place]
             cells.append(self.classes[value - 1] if name == "class" else f"{value:.4g}")
         return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-
-
-@contextmanager
-def _opened_labels(labels: Any) -> Iterator[Any]:  # noqa: ANN401
-    """Open labels that lie in a file."""
-    if not isinstance(labels, str | os.PathLike):
-        yield labels
-        return
-    with open_image(os.fspath(labels)) as source:
-        yield source
 
 
 def _every(source: Source, step: int) -> AnyArray:
