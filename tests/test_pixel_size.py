@@ -11,7 +11,7 @@ import tiledseg as ts
 from tests.test_predict import segmenter
 from tiledseg.config import EvaluateConfig, PredictConfig, PreprocessingConfig, TrainConfig
 from tiledseg.data import Pair, with_pixel_size
-from tiledseg.errors import SettingError
+from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io import PixelSize, open_image, read_image
 from tiledseg.predict import check_exact, seam_report
 
@@ -19,6 +19,10 @@ SCENE = cv2.GaussianBlur(
     np.random.default_rng(0).integers(0, 256, (512, 640, 3), np.uint8).astype(np.float32), (0, 0), 12
 )
 SCENE = np.clip((SCENE - 127.5) * 20 + 127.5, 0, 255).astype(np.uint8)  # of 0.25 µm per px
+
+
+def sized(image, px):
+    return open_image(image, pixel_size=px)
 
 
 def shrunk(image, factor):
@@ -44,7 +48,7 @@ def dice(one, other):
 def test_a_scene_is_segmented_alike_at_every_px_size(trained):
     model, maps = segmenter(pixel_size=trained), []
     for factor in (1, 2, 4):
-        mask = ts.tiled_predict(model, shrunk(SCENE, factor), output="mask", pixel_size=0.25 * factor)
+        mask = ts.tiled_predict(model, sized(shrunk(SCENE, factor), 0.25 * factor), output="mask")
         assert mask.shape == (512 // factor, 640 // factor)
         maps.append(cv2.resize(mask, (640, 512), interpolation=cv2.INTER_NEAREST) > 0)
     truth = SCENE[..., 0] >= 127.5
@@ -61,15 +65,16 @@ def test_a_scene_is_segmented_alike_at_every_px_size(trained):
 )  # fmt: skip
 def test_an_image_is_brought_to_the_px_size_along_each_axis(px, seen):
     image, model = shrunk(SCENE, 4)[:96, :80], segmenter(pixel_size=0.25)
-    assert ts.plan(model, image, pixel_size=px).grid.shape == seen
-    probs = ts.tiled_predict(model, image, pixel_size=px)
+    assert ts.plan(model, image.shape, pixel_size=px).grid.shape == seen
+    probs = ts.tiled_predict(model, sized(image, px))
+    assert ts.plan(model, sized(image, px)).grid.shape == seen
     assert probs.shape == (96, 80, 1)
     assert np.abs(probs[..., 0] - image[..., 0] / 255).mean() < (0.2 if 48 in seen or 40 in seen else 0.1)
 
 
 def test_the_map_of_an_enlarged_image_is_the_mean_of_the_area():
     image = SCENE[:64, :48]
-    probs = ts.tiled_predict(segmenter(pixel_size=0.25), image, pixel_size=0.5)[..., 0]
+    probs = ts.tiled_predict(segmenter(pixel_size=0.25), sized(image, 0.5))[..., 0]
     large = cv2.resize(image[..., 0] / np.float32(255), (96, 128), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(probs, cv2.resize(large, (48, 64), interpolation=cv2.INTER_AREA), atol=1e-5)
 
@@ -83,7 +88,7 @@ def test_the_nearest_finer_level_of_a_file_is_read(tmp_path, trained, level, see
     path, model = write_pyramid(tmp_path / "scene.ome.tif", levels, 0.25), segmenter(pixel_size=trained)
     plan = ts.plan(model, path)
     assert (plan.level, plan.grid.shape, plan.shape) == (level, seen, (512, 640))
-    read = ts.tiled_predict(model, levels[level], pixel_size=0.25 * 2**level)[..., 0]
+    read = ts.tiled_predict(model, sized(levels[level], 0.25 * 2**level))[..., 0]
     found = ts.tiled_predict(model, path)[..., 0]
     assert found.shape == (512, 640)
     enlarged = cv2.resize(read, (640, 512), interpolation=cv2.INTER_LINEAR)
@@ -98,16 +103,16 @@ def test_a_px_size_within_2_per_cent_is_not_resampled():
     image = SCENE[:50, :40]
     for px in (0.2451, 0.2549):
         np.testing.assert_array_equal(
-            ts.tiled_predict(model, image, pixel_size=px), ts.tiled_predict(segmenter(), image)
+            ts.tiled_predict(model, sized(image, px)), ts.tiled_predict(segmenter(), image)
         )
-    assert ts.plan(model, image, pixel_size=0.256).is_scaled
+    assert ts.plan(model, sized(image, 0.256)).is_scaled
 
 
 def test_scale_follows_the_px_size():
     model = segmenter(pixel_size=0.25, scale=0.5)  # the network sees px of 0.5 µm
-    assert ts.plan(model, SCENE, pixel_size=0.25).grid.shape == (256, 320)
-    assert ts.plan(model, SCENE, pixel_size=0.5).grid.shape == (512, 640)
-    assert not ts.plan(model, SCENE, pixel_size=0.5).is_scaled
+    assert ts.plan(model, sized(SCENE, 0.25)).grid.shape == (256, 320)
+    assert ts.plan(model, sized(SCENE, 0.5)).grid.shape == (512, 640)
+    assert not ts.plan(model, sized(SCENE, 0.5)).is_scaled
 
 
 def test_values_in_the_unit_interval_stay_there_at_any_size():
@@ -115,17 +120,17 @@ def test_values_in_the_unit_interval_stay_there_at_any_size():
     cut = segmenter(lambda tiles: (tiles[..., :1] > 0.5).astype(np.float32), pixel_size=0.25)
     for px in rng.uniform(0.05, 2, 8):
         image = (rng.random((67, 45, 3)) < 0.5).astype(np.uint8) * 255
-        probs = ts.tiled_predict(cut, image, pixel_size=(px, 0.3 / px))
+        probs = ts.tiled_predict(cut, sized(image, (px, 0.3 / px)))
         assert probs.min() >= 0
         assert probs.max() <= 1
-        assert (ts.tiled_predict(cut, np.full_like(image, 255), pixel_size=px) == 1).all()
+        assert (ts.tiled_predict(cut, sized(np.full_like(image, 255), px)) == 1).all()
 
 
 def test_an_unknown_px_size_is_refused_wherever_it_counts(tmp_path):
     model, image = segmenter(pixel_size=0.5), SCENE[:64, :64]
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), image)
-    hint = r"pixel_size.*trained at 0\.5 µm.*pixel_size=0\.25"
+    hint = r"pixel_size.*trained at 0\.5 µm.*open_image\(image, pixel_size=0\.25\)"
     for call in (
         lambda: ts.tiled_predict(model, image),
         lambda: ts.tiled_predict(model, path),
@@ -143,20 +148,47 @@ def test_an_unknown_px_size_is_refused_wherever_it_counts(tmp_path):
     np.testing.assert_array_equal(read_image(done[0].written["mask"]) > 0, image[..., 2] >= 127.5)
     scored = ts.Evaluator(EvaluateConfig(pixel_size=0.5)).evaluate(model, [(image, image[..., 0] >= 127.5)])
     assert scored.summary()["dice"] == 1
-    assert check_exact(model, SCENE, pixel_size=0.25) == 0
+    assert check_exact(model, sized(SCENE, 0.25)) == 0
 
 
 def test_a_network_without_a_px_size_takes_any_image():
     np.testing.assert_array_equal(
-        ts.tiled_predict(segmenter(), SCENE[:40, :40], pixel_size=7.0),
+        ts.tiled_predict(segmenter(), sized(SCENE[:40, :40], 7.0)),
         ts.tiled_predict(segmenter(), SCENE[:40, :40]),
     )
+
+
+def test_an_array_is_opened_to_state_its_px_size():
+    image = SCENE[:40, :50]
+    source = open_image(image, pixel_size=(0.25, 0.5))
+    assert (source.shape, source.dtype, source.levels) == (image.shape, image.dtype, ((40, 50),))
+    np.testing.assert_array_equal(source[3:9, 4:8], image[3:9, 4:8])
+    np.testing.assert_array_equal(open_image(image[..., 0].astype(">u2"))[:, :], image[..., 0])
+    source.check_unchanged()
+    with pytest.raises(ArrayError, match="out"):
+        ts.tiled_predict(lambda tiles: tiles, open_image(ones := np.ones((40, 50, 1), np.float32)), out=ones)
+    with pytest.raises(SettingError, match="Slice"):
+        open_image(image, channels=0)
+    with pytest.raises(ArrayError, match="where it is opened"):
+        open_image(source, pixel_size=1)
+    with pytest.raises(ArrayError, match="dtype"):
+        open_image(image.astype(complex))
+    with pytest.raises(ArrayError, match="shape"):
+        open_image([1, 2])
+
+
+def test_a_dask_array_of_the_px_size_of_the_network_gives_a_dask_array():
+    array = pytest.importorskip("dask.array")
+    image = array.from_array(SCENE[:128, :96], chunks=(64, 64, 3))
+    lazy = ts.tiled_predict(segmenter(pixel_size=0.25), sized(image, 0.25))
+    assert isinstance(lazy, array.Array)
+    np.testing.assert_array_equal(lazy.compute(), ts.tiled_predict(segmenter(), SCENE[:128, :96]))
 
 
 @pytest.mark.parametrize("size", [0, -1.0, float("nan"), (0.25,), "0.25", (0.25, None)])
 def test_impossible_px_sizes_are_refused(size):
     with pytest.raises(SettingError, match="pixel_size"):
-        ts.tiled_predict(segmenter(pixel_size=0.25), SCENE[:40, :40], pixel_size=size)
+        open_image(SCENE[:40, :40], pixel_size=size)
     with pytest.raises(SettingError, match="pixel_size"):
         PreprocessingConfig(pixel_size=size)
 

@@ -89,7 +89,7 @@ def test_the_result_shows_itself_and_escapes_names() -> None:
         threshold = 0.5
         tiling = ts.TilingConfig(**TILING)
 
-    result = ts.segment(Segmenter(), IMAGE, seams=True, pixel_size=0.5)
+    result = ts.segment(Segmenter(), ts.open_image(IMAGE, pixel_size=0.5), seams=True)
     n = len(result.objects)
     assert repr(result) == f"Segmentation({n} objects in 300 x 410 px, px of 0.5 x 0.5 µm: {n} <b>cell)"
     text = result._repr_html_()
@@ -113,7 +113,7 @@ def test_plot_draws_on_given_axes() -> None:
 
 
 def test_save_writes_a_folder_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = ts.segment(bright, IMAGE, TILING, keep_map=True, pixel_size=(0.5, 0.25))
+    result = ts.segment(bright, ts.open_image(IMAGE, pixel_size=(0.5, 0.25)), TILING, keep_map=True)
     folder = result.save(tmp_path / "out")
     names = ["labels.ome.tif", "map.npy", "mask.ome.tif", "objects.csv", "objects.geojson", "overlay.png"]
     assert sorted(path.name for path in folder.iterdir()) == [*names, "run.json"]

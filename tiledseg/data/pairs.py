@@ -24,8 +24,16 @@ from tiledseg._validate import (
 )
 from tiledseg.data.truth import load_mask
 from tiledseg.errors import SettingError, TiledSegError
-from tiledseg.io import IGNORED, image_shape, open_image, read_image, read_pixel_size, stem_of
-from tiledseg.preprocess import SAME_SIZE, pixel_size_from, shrunk
+from tiledseg.io import (
+    IGNORED,
+    image_shape,
+    open_image,
+    pixel_size_from,
+    read_image,
+    read_pixel_size,
+    stem_of,
+)
+from tiledseg.preprocess import SAME_SIZE, shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

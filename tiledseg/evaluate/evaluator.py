@@ -18,8 +18,7 @@ from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair, PrecisionCost
-from tiledseg.io import IGNORED
-from tiledseg.preprocess import pixel_size_from
+from tiledseg.io import IGNORED, pixel_size_from
 from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:

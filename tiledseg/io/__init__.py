@@ -7,7 +7,7 @@ before memory is allocated for it. A file that can be read in two ways is an err
 from tiledseg.io.file import MAX_PIXELS, state_of
 from tiledseg.io.find import SUFFIXES, find_images, stem_of
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, Mask, MaskRules, mask_of
-from tiledseg.io.metadata import PixelSize, Placement
+from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.outlines import (
     OUTLINE_SUFFIXES,
@@ -59,6 +59,7 @@ __all__ = [
     "mask_values",
     "open_image",
     "painted",
+    "pixel_size_from",
     "read_image",
     "read_mask",
     "read_outlines",

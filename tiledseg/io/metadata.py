@@ -12,6 +12,9 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
+from tiledseg._validate import invalid, real_number
+from tiledseg.errors import SettingError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -87,6 +90,20 @@ class PixelSize:
 
     def __str__(self) -> str:
         return f"{self.y:.4g} µm" if self.y == self.x else f"{self.y:.4g} x {self.x:.4g} µm"
+
+
+def pixel_size_from(value: object) -> PixelSize | None:
+    """Read a px size in µm that a user gives: a PixelSize, one number, or two, (y, x)."""
+    if value is None or isinstance(value, PixelSize):
+        return value
+    must, fix = "be µm per px above 0: one number, or two for y and x", "Give 0.25, for example."
+    both = value if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2:
+        raise invalid(SettingError, "pixel_size", must=must, got=value, fix=fix)
+    y, x = (real_number("pixel_size", one, fix) for one in both)
+    if min(y, x) <= 0:
+        raise invalid(SettingError, "pixel_size", must=must, got=value, fix=fix)
+    return PixelSize(y, x)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._validate import invalid, one_of, path_text, whole_number
-from tiledseg.errors import SettingError
+from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io.file import (
     MAX_PIXELS,
     Reader,
@@ -25,16 +25,17 @@ from tiledseg.io.file import (
     sniff,
     state_of,
 )
+from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.ome_files import ome_files, ome_files_source
 from tiledseg.io.raster import raster_pixel_size, read_raster
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
-from tiledseg.io.source import CachedBlocks, Facts, ImageSource, RawRows, Selection, WholeImage
+from tiledseg.io.source import CachedBlocks, Facts, ImageSource, RawRows, Selection, WholeImage, array_source
 from tiledseg.io.tiff import tiff_source
 from tiledseg.io.zarr import is_zarr, zarr_source
 
 if TYPE_CHECKING:
-    from tiledseg._types import PathLike
+    from tiledseg._types import PathLike, Source
     from tiledseg.io.file import Alpha
     from tiledseg.io.metadata import PixelSize
     from tiledseg.io.source import Regions
@@ -47,7 +48,7 @@ _MOST_HEADER = 10_000  # bytes of an .npy
 
 
 def open_image(  # noqa: PLR0913  one for each thing that a file can hold several of
-    path: PathLike,
+    image: PathLike | Source,
     *,
     level: int = 0,
     channels: int | Sequence[int] | None = None,
@@ -55,7 +56,7 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     page: int | str | None = None,
     max_pixels: int | None = None,
     alpha: Alpha = "refuse",
-    pixel_size: PixelSize | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
 ) -> ImageSource:
     """Open an image of which only the slices that are indexed are read.
 
@@ -67,8 +68,9 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
 
     Parameters
     ----------
-    path : str or PathLike
-        A regular file, a zarr folder, or an address such as ``https://host/slide.svs``.
+    image : path or array_like
+        A regular file, a zarr folder, or an address such as ``https://host/slide.svs``. An array, (H, W) or
+        (H, W, C), is opened to state its `pixel_size`; no other option applies to it.
     level : int
         Which level of a pyramid: 0 for the image, 1 and up for its smaller copies.
     channels : int or sequence of int, optional
@@ -84,8 +86,9 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     alpha : {'refuse', 'drop', 'keep'}
         An alpha channel that is not opaque everywhere is an error, raised when the px are read, or it is
         ignored. ``"keep"`` returns it as the last channel.
-    pixel_size : PixelSize, optional
-        Height and width in µm of a px of level 0, in place of what the file states.
+    pixel_size : PixelSize, float or tuple of float, optional
+        Height and width in µm of a px of level 0, in place of what the file states; one number for both, or
+        two, (y, x).
 
     Returns
     -------
@@ -94,10 +97,13 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
 
     Raises
     ------
+    ArrayError
+        If an array cannot be an image.
     FileError
         If the file cannot be read, is damaged, is larger than the limit, or is ambiguous.
     SettingError
-        If an option has an invalid value, or the library that reads the format is not installed.
+        If an option has an invalid value or does not apply, or the library that reads the format is not
+        installed.
 
     See Also
     --------
@@ -111,6 +117,8 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     >>> with open_image(path) as image:
     ...     image.shape, image[1:3, 1:3].tolist()
     ((3, 4), [[5, 6], [9, 10]])
+    >>> open_image(np.zeros((3, 4)), pixel_size=0.25).pixel_size
+    PixelSize(y=0.25, x=0.25)
     """
     one_of("alpha", alpha, ("refuse", "drop", "keep"))
     check_page(page)
@@ -118,23 +126,27 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
         check_max_pixels(max_pixels)
     whole = MAX_PIXELS if max_pixels is None else max_pixels
     selection = Selection(whole_number("level", level, least=0), _channels(channels), _positions(at), whole)
+    size = pixel_size_from(pixel_size)
+    if not isinstance(image, str | os.PathLike):
+        _check_array(image, (level, channels, at, page, max_pixels, alpha))
+        return array_source(image, size)
     request = Request(page, MAX_REGION_PIXELS if max_pixels is None else max_pixels, alpha, purpose="source")
-    text = path_text(path)
+    text = path_text(image)
     place = text if is_remote(text) else os.path.realpath(text)
     state = state_of(place)
 
     def other(number: int) -> ImageSource:
         options: dict[str, Any] = {"at": at, "page": page, "max_pixels": max_pixels, "alpha": alpha}
-        return open_image(place, level=number, channels=channels, pixel_size=pixel_size, **options)
+        return open_image(place, level=number, channels=channels, pixel_size=size, **options)
 
     with ExitStack() as stack:
         if is_zarr(text):
             regions, facts = zarr_source(text, request, selection)
         else:
-            file = stack.enter_context(opened(path))
+            file = stack.enter_context(opened(image))
             regions, facts = _of_file(file, text, request, selection, stack)
             facts.identity.update(size=file.size, changed=state[1])
-        facts = _of_px_size(facts, pixel_size)
+        facts = _of_px_size(facts, size)
         Reader(facts.name, io.BytesIO(), 0).check_size(regions.shape[0], regions.shape[1], request.max_pixels)
         facts.identity.update(
             path=shown_address(place) if is_remote(text) else place,
@@ -144,6 +156,16 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
             at=dict(selection.at),
         )
         return ImageSource(regions, facts, stack.pop_all(), (place, state), other)
+
+
+def _check_array(image: object, options: tuple[object, ...]) -> None:
+    """Check what is opened in place of a file."""
+    if isinstance(image, ImageSource):
+        fix = "Pass pixel_size where it is opened."
+        raise invalid(ArrayError, "image", must="be a path or an array", got="an open image", fix=fix)
+    if hasattr(image, "shape") and options != (0, None, None, None, None, "refuse"):
+        must, fix = "be a path, where an option besides pixel_size is given", "Slice the array."
+        raise invalid(SettingError, "image", must=must, got="an array", fix=fix)
 
 
 def _of_px_size(facts: Facts, pixel_size: PixelSize | None) -> Facts:

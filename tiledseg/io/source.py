@@ -7,21 +7,21 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from tiledseg._validate import invalid
+from tiledseg._validate import check_image, invalid, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.file import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import ExitStack
     from types import TracebackType
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, Source
     from tiledseg.io.file import Reader
     from tiledseg.io.metadata import PixelSize, Placement
 
@@ -203,15 +203,15 @@ class RawRows(Regions):
 
 
 class WholeImage(Regions):
-    """An image that is decoded whole."""
+    """An image that is decoded whole, or an array."""
 
-    def __init__(self, pixels: AnyArray) -> None:
-        super().__init__(pixels.shape, pixels.dtype)
-        self._pixels = pixels
+    def __init__(self, pixels: Source) -> None:
+        super().__init__(tuple(pixels.shape), np.dtype(pixels.dtype))
+        self.pixels: Source = pixels
 
     def read(self, rows: slice, columns: slice) -> AnyArray:
         """Read a rectangle."""
-        return self._pixels[rows, columns]
+        return np.asarray(self.pixels[rows, columns], self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +265,8 @@ class ImageSource:
         Path, size and time of change of the file, and the part of it that is read.
     is_whole : bool
         Whether all pixels are in memory, as those of a JPEG, PNG or BMP.
+    array : array_like or None
+        The array that was opened in place of a file.
     """
 
     def __init__(
@@ -272,7 +274,7 @@ class ImageSource:
         regions: Regions,
         facts: Facts,
         stack: ExitStack,
-        at: tuple[str, list[int]],
+        at: tuple[str, list[int]] | None,
         other: Callable[[int], ImageSource],
     ) -> None:
         self.shape: tuple[int, ...] = regions.shape
@@ -286,7 +288,8 @@ class ImageSource:
         self.identity: dict[str, Any] = facts.identity
         self.is_whole: bool = isinstance(regions, WholeImage)
         self._regions, self._stack = regions, stack
-        self._place, self._state = at
+        self.array: Source | None = regions.pixels if at is None and isinstance(regions, WholeImage) else None
+        self._at = at
         self._other = other
 
     @property
@@ -319,7 +322,7 @@ class ImageSource:
         FileError
             If it was changed, replaced or removed.
         """
-        if state_of(self._place) != self._state:
+        if self._at is not None and state_of(self._at[0]) != self._at[1]:
             raise FileError(
                 f"`{self.name}` changed while it was read. Start again when nothing writes to it."
             )
@@ -356,3 +359,15 @@ class ImageSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def array_source(image: Source, size: PixelSize | None) -> ImageSource:
+    """Open an array, to state the size of its px."""
+    height, width, _ = check_image(image)
+
+    def other(level: int) -> ImageSource:
+        whole_number("level", level, 0, 0, "An array has level 0 alone.")
+        return array_source(image, size)
+
+    facts = Facts("image", size, ((height, width),), 0, {})
+    return ImageSource(WholeImage(image), facts, ExitStack(), None, other)

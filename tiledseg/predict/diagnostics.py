@@ -18,7 +18,6 @@ from tiledseg.tiling import Box
 if TYPE_CHECKING:
     from tiledseg._types import FloatArray, PathLike, Source
     from tiledseg.config import TTA, RuntimeConfig, TilingConfig
-    from tiledseg.io import PixelSize
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import AxisGrid, Tile
 
@@ -33,7 +32,6 @@ def check_exact(
     *,
     roi: Roi | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
-    pixel_size: PixelSize | float | tuple[float, float] | None = None,
 ) -> float:
     """Check on a few tiles that tiled equals whole.
 
@@ -53,8 +51,6 @@ def check_exact(
     roi : array_like or "tissue", optional
         Only tiles that it touches are compared.
     runtime : RuntimeConfig or dict, optional
-        As for `tiled_predict`.
-    pixel_size : PixelSize, float or tuple of float, optional
         As for `tiled_predict`.
 
     Returns
@@ -77,7 +73,7 @@ def check_exact(
     0.0
     """
     with opened(image) as found:
-        job = Plan.of(model, found, tiling, roi=roi, runtime=runtime, pixel_size=pixel_size)
+        job = Plan.of(model, found, tiling, roi=roi, runtime=runtime)
         wanted = [one for one in range(len(job.grid)) if job.in_roi is None or job.in_roi[one]]
         if len(job.grid) == 1 or not wanted:
             return 0.0
@@ -144,7 +140,6 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
     roi: Roi | None = None,
     tta: TTA | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
-    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     progress: bool = False,
 ) -> SeamReport:
     """Say how far neighbouring tiles disagree where they overlap.
@@ -167,8 +162,6 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
         Test-time augmentation.
     runtime : RuntimeConfig or dict, optional
         Engine, precision, devices and memory.
-    pixel_size : PixelSize, float or tuple of float, optional
-        As for `tiled_predict`.
     progress : bool
         Whether to show a progress bar.
 
@@ -190,7 +183,7 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
     """
     with opened(image) as found:
         options: dict[str, Any] = {"batch_size": batch_size, "roi": roi, "tta": tta, "runtime": runtime}
-        job = Plan.of(model, found, tiling, pixel_size=pixel_size, **options)
+        job = Plan.of(model, found, tiling, **options)
         watch = SeamWatch(job)
         run_plan(job, found, progress=progress, watch=watch.add)
     return watch.report()

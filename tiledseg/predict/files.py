@@ -41,7 +41,7 @@ from tiledseg.predict.products import (
 from tiledseg.predict.resume import fingerprint_of, record_run
 from tiledseg.predict.roi import roi_of_file
 from tiledseg.predict.segment import MapSink, class_names
-from tiledseg.preprocess import blurred, pixel_size_from
+from tiledseg.preprocess import blurred
 from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
@@ -301,8 +301,7 @@ class _Run:
             if skip and all(target.exists() for target in targets.values()):
                 self._write_labels(path, targets)
                 return FileOutcome(path, targets, skipped=True)
-            size = pixel_size_from(config.pixel_size)
-            with open_image(path, pixel_size=size, **config.reading) as image:
+            with open_image(path, pixel_size=config.pixel_size, **config.reading) as image:
                 check_size(image, targets, config)
                 written |= self._predicted(image, targets, advance)
             self._write_labels(path, targets)

@@ -10,11 +10,11 @@ import numpy as np
 from tiledseg._validate import check_image, check_shape, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network, check_fixed
-from tiledseg.io import ImageSource
+from tiledseg.io import ImageSource, pixel_size_from
 from tiledseg.predict.exactness import best_tile, exact_overlap, judge
 from tiledseg.predict.memory import memory_of, source_bytes
 from tiledseg.predict.roi import tiles_in
-from tiledseg.preprocess import Sampling, pixel_size_from, sampling_of
+from tiledseg.preprocess import Sampling, sampling_of
 from tiledseg.tiling import UNKNOWN, Box, Output, Tile, Tiler, default_tiling, map_dtype, map_shape
 
 if TYPE_CHECKING:

@@ -71,7 +71,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     runtime : RuntimeConfig or dict, optional
         Engine, precision, devices and memory.
     pixel_size : PixelSize, float or tuple of float, optional
-        Height and width of the image's px in µm, as for `tiled_predict`.
+        Height and width of a px in µm, where `image` is a shape, which does not state it.
     streamed : bool
         Whether the map is written while it is computed (`out` of `tiled_predict`), and not held in
         memory.
@@ -132,7 +132,6 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     output: Output = "probabilities",
     tta: TTA | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
-    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     progress: bool = False,
     callback: Callable[[Tile, int, int], bool | None] | None = None,
 ) -> Any:  # noqa: ANN401
@@ -153,7 +152,10 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         Dask array, or anything with ``shape``, ``dtype`` and slicing; or a file, as for
         `open_image`. It is read region by region and never changed. Of a Dask array without `out`
         the map is a Dask array as well: computed when it is asked for, tile by tile, wherever Dask
-        runs.
+        runs. Where the Segmenter states the px size that it was trained at, the image is brought to
+        that size, from the level of its file that is fine enough and nearest to it, and the map comes
+        back at the image's own size; ``open_image(image, pixel_size=0.25)`` states the px size of an
+        array or of a file that does not.
     tiling : TilingConfig or dict, optional
         Where it is None: the Segmenter's own tiling, else tiles of the network's fixed input
         size, else of 512 px, with a quarter of the tile as overlap, or what the stride leaves of
@@ -184,11 +186,6 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         ``flips`` are 4, ``d4`` are 8 and take square tiles. A Segmenter's own where it is None.
     runtime : RuntimeConfig or dict, optional
         Engine, precision, devices and memory.
-    pixel_size : PixelSize, float or tuple of float, optional
-        Height and width of the image's px in µm, one number for both, in place of what its file states.
-        It counts where the Segmenter states the px size that it was trained at: the image is then
-        brought to that size, from the level of its file that is fine enough and nearest to it, and the
-        map comes back at the image's own size.
     progress : bool
         Whether to show a progress bar, or log lines where there is no terminal.
     callback : callable, optional
@@ -239,10 +236,10 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
             output=output,
             tta=tta,
             runtime=runtime,
-            pixel_size=pixel_size,
         )
-        if out is None and _is_dask(source):
-            return lazy_map(job, source, callback)
+        array = source.array if isinstance(source, ImageSource) else source
+        if out is None and _is_dask(array):
+            return lazy_map(job, array, callback)
         return run_plan(job, source, out, progress=progress, callback=callback)
 
 
@@ -320,8 +317,10 @@ def _advised() -> Iterator[None]:
 
 @contextmanager
 def at_level(image: Source, job: Plan) -> Iterator[Source]:
-    """Open the level of a file that a plan reads; give anything else back."""
-    if job.level is None or not isinstance(image, ImageSource) or job.level == image.level:
+    """Open the level of a file that a plan reads; give an array, or anything else, back."""
+    if isinstance(image, ImageSource) and image.array is not None:
+        yield image.array
+    elif job.level is None or not isinstance(image, ImageSource) or job.level == image.level:
         yield image
     else:
         with image.at_level(job.level) as source:

@@ -17,7 +17,6 @@ from tiledseg.predict.diagnostics import SeamWatch
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import opened, run_plan
 from tiledseg.predict.segmentation import Segmentation
-from tiledseg.preprocess import pixel_size_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +44,6 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     seams: bool = False,
     tta: TTA | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
-    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     progress: bool = False,
     callback: Callable[[Tile, int, int], bool | None] | None = None,
 ) -> Segmentation:
@@ -60,7 +58,8 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     model : Segmenter, keras.Model, callable or BundleReference
         As for `tiled_predict`; its outputs are probabilities in [0, 1].
     image : array_like or path
-        As for `tiled_predict`; of a Dask array the result is computed at once.
+        As for `tiled_predict`; of a Dask array the result is computed at once. With a px size, stated by the
+        file or by ``open_image(image, pixel_size=0.25)``, the table has columns in µm.
     tiling : TilingConfig or dict, optional
         As for `tiled_predict`.
     objects : ObjectsConfig or dict, optional
@@ -81,8 +80,6 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
         Test-time augmentation.
     runtime : RuntimeConfig or dict, optional
         Engine, precision, devices and memory.
-    pixel_size : PixelSize, float or tuple of float, optional
-        Height and width of a px in µm, (y, x); by default that of the image, where it states one.
     progress : bool
         Whether to show a progress bar.
     callback : callable, optional
@@ -117,10 +114,9 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
             roi=roi,
             tta=tta,
             runtime=runtime,
-            pixel_size=pixel_size,
         )
         classes = job.classes or count_classes(job, source.dtype)
-        size = pixel_size_from(pixel_size) or getattr(source, "pixel_size", None)
+        size = getattr(source, "pixel_size", None)
         sink = MapSink(source, classes, job.network.threshold, settings, size, keep_map=keep_map)
         watch = SeamWatch(job) if seams else None
         run_plan(

@@ -6,7 +6,6 @@ from tiledseg.preprocess.scale import (
     SAME_SIZE,
     ResizingSink,
     Sampling,
-    pixel_size_from,
     sampling_of,
     scaled_length,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "Sampling",
     "blurred",
     "percentiles_of",
-    "pixel_size_from",
     "prepare",
     "sampling_of",
     "scaled_length",

@@ -9,7 +9,7 @@ import numpy as np
 
 from tiledseg._validate import check_finite, invalid, read_region, real_number, whole_number
 from tiledseg.errors import SettingError, StitchError
-from tiledseg.io import CachedBlocks, PixelSize
+from tiledseg.io import CachedBlocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray, Sink, Source
     from tiledseg.config import PreprocessingConfig
+    from tiledseg.io import PixelSize
 
 SAME_SIZE = 0.02
 """Px sizes that differ by no more than this share count as the same: such an image is not resampled."""
@@ -87,27 +88,14 @@ def _unknown_size(config: PreprocessingConfig) -> SettingError:
         "pixel_size",
         must=f"be known, since the network was trained at {trained} µm per px",
         got="an image that does not state it",
-        fix="Give the height and width of its px in µm, for example pixel_size=0.25 (--pixel-size 0.25).",
+        fix="State µm per px: tiledseg.open_image(image, pixel_size=0.25); where the call has settings, "
+        "pixel_size=0.25 (--pixel-size 0.25).",
     )
 
 
 def pair_of(value: float | tuple[float, float]) -> tuple[float, float]:
     """Spell one number for both axes out."""
     return value if isinstance(value, tuple) else (value, value)
-
-
-def pixel_size_from(value: object) -> PixelSize | None:
-    """Read a px size in µm that a user gives: a PixelSize, one number, or two, (y, x)."""
-    if value is None or isinstance(value, PixelSize):
-        return value
-    must, fix = "be µm per px above 0: one number, or two for y and x", "Give 0.25, for example."
-    both = value if isinstance(value, tuple | list) else (value, value)
-    if len(both) != 2:
-        raise invalid(SettingError, "pixel_size", must=must, got=value, fix=fix)
-    y, x = (real_number("pixel_size", one, fix) for one in both)
-    if min(y, x) <= 0:
-        raise invalid(SettingError, "pixel_size", must=must, got=value, fix=fix)
-    return PixelSize(y, x)
 
 
 class Resampled:

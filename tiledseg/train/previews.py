@@ -18,7 +18,7 @@ from tiledseg._storage import write_bytes, write_text
 from tiledseg.data import load_pair, pixel_size_of_pair
 from tiledseg.engine import Network
 from tiledseg.errors import SettingError
-from tiledseg.io import read_image, write_image, write_mask
+from tiledseg.io import open_image, read_image, write_image, write_mask
 from tiledseg.plots import as_rgb, new_figure, overlay, png_of
 from tiledseg.predict import tiled_predict
 
@@ -158,9 +158,8 @@ class Previews(keras.callbacks.Callback):
         for name, pair in self._pairs.items():
             image, _ = load_pair(pair)
             size = pixel_size_of_pair(pair) or self._segmenter.preprocessing.pixel_size
-            labels = tiled_predict(
-                self._segmenter, image, output="mask", runtime={"engine": "keras"}, pixel_size=size
-            )
+            source = open_image(image, pixel_size=size)
+            labels = tiled_predict(self._segmenter, source, output="mask", runtime={"engine": "keras"})
             white = 255 if len(self._segmenter.labels) == 1 else None
             write_mask(folder / f"{name}_mask.png", labels, foreground=white)
             write_image(folder / f"{name}.png", _shrunk(overlay(_rgb(image), labels), _PREVIEW_PX))
