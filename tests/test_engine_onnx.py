@@ -580,3 +580,5 @@ def test_options_of_onnx_are_refused_for_other_models(tmp_path):
         tiledseg.load_model("demo", output="y")
     with pytest.raises(ModelError, match="ONNX"):
         tiledseg.tiled_predict(small_network(tmp_path), IMAGE, runtime={"engine": "keras"})
+    with pytest.raises(ModelError, match="onnxruntime"):
+        tiledseg.tiled_predict(lambda tiles: tiles[..., :1], IMAGE, runtime={"engine": "onnxruntime"})

@@ -260,6 +260,10 @@ class Network:
         engine, precision = self.runtime.engine, self.runtime.precision
         if isinstance(self.predictor, EngineChooser):
             return self.predictor.by_engine(engine, precision)
+        if engine == "onnxruntime":
+            got = type(self.predictor).__name__
+            must, fix = "be left out for any model but an ONNX file", 'Use engine="auto".'
+            raise invalid(ModelError, "engine='onnxruntime'", must=must, got=got, fix=fix)
         asked = engine == "openvino" or precision == "bf16"
         obstacle = self._obstacle(asked=asked)
         if asked and obstacle:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._storage import sha256
-from tiledseg._validate import invalid, path_text, shown
-from tiledseg.errors import BundleError
+from tiledseg._validate import invalid, one_of, path_text, shown
+from tiledseg.errors import BundleError, ModelError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -245,3 +245,58 @@ def _attribute(attribute: Any) -> Any:  # noqa: ANN401
         constants = {one.name: _constant(one) for one in values.initializer}
         return _nodes(values), constants, tuple(one.name for one in values.output)
     return values
+
+
+def layout_of(file: OnnxFile, given: str | None) -> Literal["channels_first", "channels_last"]:
+    """Return which axis of the input the channels are: the one of a few channels, where that is clear."""
+    if given is not None:
+        one_of("layout", given, ("channels_first", "channels_last"))
+    shape = file.input.shape
+    if len(shape) != 4:
+        fix = "Export a network that takes one batch of images."
+        raise invalid(ModelError, f"input {file.input.name!r}", must="have four axes", got=shape, fix=fix)
+    if given is not None:
+        return given  # type: ignore[return-value]
+    few = [size is not None and size <= 4 for size in (shape[1], shape[3])]
+    if few[0] != few[1]:
+        return "channels_first" if few[0] else "channels_last"
+    named = [size is not None for size in (shape[1], shape[3])]
+    if named[0] != named[1]:
+        return "channels_first" if named[0] else "channels_last"
+    raise invalid(
+        SettingError,
+        "layout",
+        must="be given where the input's shape does not show which axis holds the channels",
+        got=f"input {shape}",
+        fix="Pass layout='channels_first' or layout='channels_last' to load_model.",
+    )
+
+
+def output_of(file: OnnxFile, given: str | None) -> str:
+    """Return the name of the output: the one that is given, or the only one."""
+    ports: dict[str, Port] = {one.name: one for one in file.outputs}
+    if given is None and len(ports) == 1:
+        given = next(iter(ports))
+    if given not in ports:
+        raise invalid(
+            SettingError,
+            "output",
+            must=f"name one of {list(ports)}",
+            got=given,
+            fix=f'Pass output="{next(iter(ports))}" to load_model, for example.',
+        )
+    if ports[given].dtype not in {"float16", "float32", "float64"}:
+        raise invalid(
+            ModelError,
+            f"output {given!r}",
+            must="be probabilities or logits",
+            got=f"numbers of {ports[given].dtype}, which cannot be blended",
+            fix="Export the network without its final ArgMax.",
+        )
+    return given
+
+
+def stated_classes(file: OnnxFile, output: str, *, last: bool) -> int | None:
+    """Return the channels of the output as the file states them."""
+    shape = next(one.shape for one in file.outputs if one.name == output)
+    return None if len(shape) != 4 else shape[3 if last else 1]

@@ -13,9 +13,9 @@ import lazy_loader
 import numpy as np
 
 from tiledseg._extras import extra
-from tiledseg._validate import invalid, one_of
+from tiledseg._validate import invalid
 from tiledseg.config import OnnxConfig
-from tiledseg.engine.onnx.file import read_onnx
+from tiledseg.engine.onnx.file import layout_of, output_of, read_onnx, stated_classes
 from tiledseg.engine.onnx.graph import read_graph, size_at
 from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
 from tiledseg.errors import ModelError, SettingError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.config import Engine, Precision
     from tiledseg.engine import openvino
-    from tiledseg.engine.onnx.file import OnnxFile, Port
+    from tiledseg.engine.onnx.file import OnnxFile
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[AnyArray], AnyArray]
@@ -72,14 +72,16 @@ class OnnxNetwork:
         layout: Literal["channels_first", "channels_last"] | None = None,
     ) -> None:
         self.file: OnnxFile = read_onnx(path)
-        self.layout = _layout(self.file, layout)
-        self.output: str = _output(self.file, output)
+        self.layout = layout_of(self.file, layout)
+        self.output: str = output_of(self.file, output)
         last = self.layout == "channels_last"
         self._graph = read_graph(self.file, self.output, channels_last=last)
         shape = self.file.input.shape
         self.channels: int | None = shape[3] if last else shape[1]
         self.tile_size: tuple[int | None, int | None] = shape[1:3] if last else shape[2:4]  # type: ignore[assignment]
-        self.classes: int | None = _classes(self._graph.output) or _stated(self.file, self.output, last=last)
+        self.classes: int | None = _classes(self._graph.output) or stated_classes(
+            self.file, self.output, last=last
+        )
         self.stride: tuple[int, int] = self._graph.stride
         self.receptive_field: ReceptiveField = self._graph.receptive_field
         self.batch: int | None = self._graph.batch  # tiles per call; None where free
@@ -254,65 +256,11 @@ def _read_again(
     return network
 
 
-def _layout(file: OnnxFile, given: str | None) -> Literal["channels_first", "channels_last"]:
-    """Return which axis of the input the channels are: the one of a few channels, where that is clear."""
-    if given is not None:
-        one_of("layout", given, ("channels_first", "channels_last"))
-    shape = file.input.shape
-    if len(shape) != 4:
-        fix = "Export a network that takes one batch of images."
-        raise invalid(ModelError, f"input {file.input.name!r}", must="have four axes", got=shape, fix=fix)
-    if given is not None:
-        return given  # type: ignore[return-value]
-    few = [size is not None and size <= 4 for size in (shape[1], shape[3])]
-    if few[0] != few[1]:
-        return "channels_first" if few[0] else "channels_last"
-    named = [size is not None for size in (shape[1], shape[3])]
-    if named[0] != named[1]:
-        return "channels_first" if named[0] else "channels_last"
-    raise invalid(
-        SettingError,
-        "layout",
-        must="be given where the input's shape does not show which axis holds the channels",
-        got=f"input {shape}",
-        fix="Pass layout='channels_first' or layout='channels_last' to load_model.",
-    )
-
-
-def _output(file: OnnxFile, given: str | None) -> str:
-    ports: dict[str, Port] = {one.name: one for one in file.outputs}
-    if given is None and len(ports) == 1:
-        given = next(iter(ports))
-    if given not in ports:
-        raise invalid(
-            SettingError,
-            "output",
-            must=f"name one of {list(ports)}",
-            got=given,
-            fix=f'Pass output="{next(iter(ports))}" to load_model, for example.',
-        )
-    if ports[given].dtype not in {"float16", "float32", "float64"}:
-        raise invalid(
-            ModelError,
-            f"output {given!r}",
-            must="be probabilities or logits",
-            got=f"numbers of {ports[given].dtype}, which cannot be blended",
-            fix="Export the network without its final ArgMax.",
-        )
-    return given
-
-
 def _classes(layout: Any) -> int | None:  # noqa: ANN401
     if layout is None:
         return None
     lengths = [length for axis in layout for kind, length in axis if kind == "c"]
     return lengths[0] if lengths else 1
-
-
-def _stated(file: OnnxFile, output: str, *, last: bool) -> int | None:
-    """Return the channels of the output as the file states them."""
-    shape = next(one.shape for one in file.outputs if one.name == output)
-    return None if len(shape) != 4 else shape[3 if last else 1]
 
 
 def _engines(engine: Engine) -> list[str]:
@@ -329,6 +277,9 @@ class OnnxPredictor:
     """A network of an ONNX file, ready to be called; see `OnnxNetwork`."""
 
     def __init__(self, network: OnnxNetwork, engine: Engine, precision: Precision) -> None:
+        if precision == "bf16" and not openvino.computes_bf16():
+            _log.warning("This processor does not multiply bf16, and emulating it is slower: f32 is used.")
+            precision = "f32"
         if engine == "keras" or (engine == "onnxruntime" and precision != "f32"):
             got = f"engine={engine!r} and precision={precision!r}"
             fix = "Use engine='auto'."
@@ -346,10 +297,7 @@ class OnnxPredictor:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
         _backend.check_process()
         if self.channels not in {None, tiles.shape[3]}:
-            must, fix = (
-                f"have {self.channels} channels",
-                "Give the image the channels that the network expects.",
-            )
+            must, fix = f"have {self.channels} channels", "Give the image these channels."
             raise invalid(ModelError, "tiles", must=must, got=tiles.shape, fix=fix)
         batch = self.network.batch
         if batch is None:
