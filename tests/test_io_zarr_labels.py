@@ -4,12 +4,11 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import warm_python
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig, PreprocessingConfig
@@ -146,8 +145,8 @@ write_labels(sys.argv[1], "cells", Labels())
 def test_a_kill_in_the_middle_harms_nothing_and_its_rest_is_removed(tmp_path):
     path = image_05(tmp_path / "image.ome.zarr")
     before = state_of(path)
-    done = subprocess.run([sys.executable, "-c", _KILLED, path], check=False)
-    assert done.returncode == -signal.SIGKILL
+    done = warm_python.run(_KILLED, path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert state_of(path) == before
     assert not (path / "labels" / "cells").exists()
     assert len(list((path / "labels").glob(".tiledseg-*.part"))) == 1
