@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import tiledseg
+from tiledseg.cli import main
+from tiledseg.config import PredictConfig
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.export import write_coco, write_geojson, write_roi
 from tiledseg.objects import label_objects
@@ -292,3 +296,21 @@ def test_a_single_str_is_refused_as_names(tmp_path):
     with pytest.raises(SettingError, match=r'`names` must be a sequence.*Pass \("cell",\)'):
         write_geojson(tmp_path / "a.geojson", np.ones((4, 4), np.uint8), names="cell")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["png", "ome-tiff", "ome-zarr"])
+def test_what_is_computed_on_a_level_is_exported_in_px_of_level_0(tmp_path, form):
+    slide = np.zeros((512, 512, 3), np.uint8)
+    slide[200:400, 200:400] = 255
+    with tifffile.TiffWriter(tmp_path / "slide.tif") as writer:
+        options = {"tile": (64, 64), "photometric": "rgb"}
+        writer.write(slide, subifds=1, **options)
+        writer.write(slide[::2, ::2], subfiletype=1, **options)
+    config = PredictConfig(level=1, mask_format=form)
+    tiledseg.predict_files(
+        lambda tiles: tiles[..., :1] / 255, tmp_path / "slide.tif", tmp_path / "out", config
+    )
+    assert main(["export", str(tmp_path / "out" / "masks"), "--output", str(tmp_path / "objects")]) == 0
+    (found,) = json.loads((tmp_path / "objects" / "geojson" / "slide.geojson").read_text())["features"]
+    assert np.ptp(found["geometry"]["coordinates"][0], axis=0).tolist() == [200, 200]
+    assert np.min(found["geometry"]["coordinates"][0], axis=0).tolist() == [200, 200]

@@ -19,7 +19,17 @@ from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import ExportConfig
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.export import CocoWriter, GeoJsonWriter, RoiWriter, Style, pass_on
-from tiledseg.io import IGNORED, OF_EXPORT, MaskRules, find_images, mask_of, mask_values, open_image, stem_of
+from tiledseg.io import (
+    IGNORED,
+    OF_EXPORT,
+    MaskRules,
+    find_images,
+    level_scale_of,
+    mask_of,
+    mask_values,
+    open_image,
+    stem_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +54,7 @@ def export(
         folder = stack.enter_context(new_folder(needed(config.output, "--output", "export.output")))
         coco = None
         if "coco" in config.write:
-            style = _style(config)
+            style = _style(config, _scale_of_all(paths, config))
             coco = stack.enter_context(
                 CocoWriter(folder / "coco.json", style, config.formats.coco_segmentation)
             )
@@ -62,13 +72,23 @@ def export(
     return 1 if n_failed else 0
 
 
-def _style(config: ExportConfig, image: str = "") -> Style:
-    return Style.of(config.names, image, config.formats.tolerance, config.level_scale)
+def _style(config: ExportConfig, scale: tuple[float, float], image: str = "") -> Style:
+    return Style.of(config.names, image, config.formats.tolerance, scale)
+
+
+def _scale_of_all(paths: Sequence[Path], config: ExportConfig) -> tuple[float, float]:
+    """Find the one scale of all masks: a file of COCO has no scale for each image."""
+    scales = {config.level_scale or level_scale_of(path) for path in paths}
+    if len(scales) > 1:
+        must, fix = "be of one level for coco", "Export the masks of each level to a folder of its own."
+        raise invalid(ArrayError, "masks", must=must, got=f"scales {sorted(scales)}", fix=fix)
+    return scales.pop()
 
 
 def _export(path: Path, labels: Source, folder: Path, config: ExportConfig, coco: CocoWriter | None) -> int:
     """Write the objects of one mask; it is read once for all formats."""
-    style, name = _style(config, path.name), stem_of(path)
+    scale = config.level_scale or level_scale_of(path)
+    style, name = _style(config, scale, path.name), stem_of(path)
     shape = (labels.shape[0], labels.shape[1])
     with ExitStack() as stack:
         writers: list[ObjectWriter] = []

@@ -19,7 +19,7 @@ from tiledseg.io.outlines import (
     read_outlines,
 )
 from tiledseg.io.partial import check_identity
-from tiledseg.io.png import PngRows
+from tiledseg.io.png import LEVEL_SCALE, PngRows, level_scale_of
 from tiledseg.io.read import image_shape, mask_values, read_image, read_mask, read_pixel_size, read_probs
 from tiledseg.io.remote import as_path
 from tiledseg.io.sink import ImageSink, create_image
@@ -29,6 +29,7 @@ from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_l
 
 __all__ = [
     "IGNORED",
+    "LEVEL_SCALE",
     "MAX_PIXELS",
     "MAX_REGION_PIXELS",
     "OF_ARRAYS",
@@ -55,6 +56,7 @@ __all__ = [
     "holds_labels",
     "image_shape",
     "is_outlines",
+    "level_scale_of",
     "mask_of",
     "mask_values",
     "open_image",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import tifffile
+from PIL import Image
 
 from tiledseg._storage import atomic_write
-from tiledseg._validate import invalid, named
+from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -50,10 +56,11 @@ class PngRows:
         shape: tuple[int, int],
         dtype: np.dtype[Any],
         pixel_size: PixelSize | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self.shape: tuple[int, ...] = shape
         self.dtype: np.dtype[Any] = dtype
-        self._path, self._density = path, density_chunk(pixel_size)
+        self._path, self._density, self._notes = path, density_chunk(pixel_size), dict(notes or {})
         self._above: NDArray[np.uint8] = np.zeros(shape[1] * dtype.itemsize, np.uint8)
         self._done = 0
         self._packer = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
@@ -65,6 +72,8 @@ class PngRows:
             self._file.write(_MAGIC)
             self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * self.dtype.itemsize, 0, 0, 0, 0))
             self._file.write(self._density)
+            for name, text in self._notes.items():
+                self._chunk(b"tEXt", f"{name}\0{text}".encode("latin-1", "replace"))
             self._stack = stack.pop_all()
         return self
 
@@ -105,3 +114,25 @@ class PngRows:
         if name == b"IDAT" and not data:
             return
         self._file.write(_framed(name, data))
+
+
+LEVEL_SCALE = "level_scale"
+"""Name of the note that says how many px of level 0 a px of a map has, along y and x."""
+
+
+def level_scale_of(path: PathLike) -> tuple[float, float]:
+    """Read how many px of level 0 a px of a map of ours has; (1, 1) where the file says nothing."""
+    place, text = Path(path_text(path)), ""
+    with suppress(OSError, ValueError, SyntaxError):
+        if place.suffix.lower() == ".png":
+            with Image.open(place) as image:
+                text = str(image.info.get(LEVEL_SCALE, ""))
+        elif (place / "zarr.json").is_file():
+            group = json.loads((place / "zarr.json").read_text("utf-8"))
+            text = str(group["attributes"].get("tiledseg", {}).get(LEVEL_SCALE, ""))
+        elif place.suffix.lower() in {".tif", ".tiff"}:
+            with tifffile.TiffFile(place) as tiff:
+                found = re.search(f'K="{LEVEL_SCALE}">([0-9. ]+)<', tiff.pages.first.description)
+                text = found[1] if found else ""
+    parts = text.split()
+    return (float(parts[0]), float(parts[1])) if len(parts) == 2 else (1.0, 1.0)

@@ -20,7 +20,15 @@ from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
 from tiledseg.engine import Network
 from tiledseg.errors import TiledSegError
-from tiledseg.io import as_path, check_labels_writable, find_images, holds_labels, open_image, write_labels
+from tiledseg.io import (
+    LEVEL_SCALE,
+    as_path,
+    check_labels_writable,
+    find_images,
+    holds_labels,
+    open_image,
+    write_labels,
+)
 from tiledseg.predict.dask import check_client, count_classes, spread
 from tiledseg.predict.object_files import channels_in, feed_file, object_writers, write_objects
 from tiledseg.predict.plan import Plan
@@ -380,6 +388,9 @@ class _Run:
         threshold = str(config.threshold or self.network.threshold)
         provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": threshold}
         provenance["tiling"] = plan.tiling.model_dump_json()
+        if image.level:
+            factors = (whole / one for whole, one in zip(image.levels[0], image.shape, strict=False))
+            provenance[LEVEL_SCALE] = " ".join(f"{one:g}" for one in factors)
         if config.resume:
             fingerprint = fingerprint_of(self.network, image.identity, config, self.tiling)
 

@@ -15,7 +15,16 @@ import numpy as np
 from tiledseg._validate import invalid, shown
 from tiledseg.config import OBJECT_PRODUCTS, rgb_of
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io import MAX_PIXELS, ImageSink, PngRows, create_image, write_image, write_mask, write_probs
+from tiledseg.io import (
+    LEVEL_SCALE,
+    MAX_PIXELS,
+    ImageSink,
+    PngRows,
+    create_image,
+    write_image,
+    write_mask,
+    write_probs,
+)
 from tiledseg.plots import colourise, overlay
 from tiledseg.tiling import check_threshold, labels_of, map_dtype
 
@@ -188,7 +197,8 @@ class ProductSink:
                 labels = what == "mask"
                 if not is_streamed(what, config):
                     dtype = map_dtype("labels", self.shape[2])
-                    rows = PngRows(path, self.shape[:2], dtype, self._image.pixel_size)
+                    notes = {name: text for name, text in provenance.items() if name == LEVEL_SCALE}
+                    rows = PngRows(path, self.shape[:2], dtype, self._image.pixel_size, notes)
                     self._sinks[what] = stack.enter_context(rows)
                     self.block_shape = None
                     continue
