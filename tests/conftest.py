@@ -157,7 +157,7 @@ def one_reader(request: pytest.FixtureRequest) -> Iterator[None]:
         read_alike(path)
 
 
-_GROWTH = 150 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each
+_GROWTH = 100 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each
 _cleaned: dict[str, int] = {"bytes": 0}
 
 
