@@ -171,7 +171,8 @@ class OpenVinoPredictor:
         """Return by how much the outputs for a probe differ."""
         self._original.layers()  # before Keras runs the probe in vain
         probe = self._original.probe()
-        call = self._compile(probe.shape)
+        fixed = None not in self.tile_size  # then tiles have the probe's shape; else it would be kept in vain
+        call = self._call_for(probe.shape) if fixed else self._compile(probe.shape)
         return probe.difference(call, _SHARE[self._precision], _LEAST[self._precision])
 
 
