@@ -160,7 +160,9 @@ def _missing_fix(path: Path) -> str:
     renamed = sorted(path.parent.glob(f".{path.name}.*.old")) if path.parent.is_dir() else []
     if renamed:
         return f"Saving was interrupted; the earlier bundle is in {renamed[-1]}: rename it to {path.name}."
-    return "Check the path."
+    if path.suffix or len(path.parts) > 1:
+        return "Check the path."
+    return f"Give a path; the models that come with tiledseg are: {', '.join(_SHIPPED)}."
 
 
 def model_path(path: PathLike) -> Path:
