@@ -76,7 +76,7 @@ def test_arrays_that_need_no_shrinking_take_no_memory():
 def test_a_cache_serves_without_decoding(tmp_path, monkeypatch):
     pairs = write_pairs(tmp_path)
     expected = crops(prepare_pairs(pairs, SMALL, memory=0, cache_dir=tmp_path / "cache"))
-    monkeypatch.setattr("tiledseg.data.pairs.read_image", None)  # whoever decodes now fails
+    monkeypatch.setattr("tiledseg.data.load.read_image", None)  # whoever decodes now fails
     assert same(crops(prepare_pairs(pairs, SMALL, memory=0, cache_dir=tmp_path / "cache")), expected)
     assert same(crops(prepare_pairs(pairs, SMALL, cache_dir=tmp_path / "cache")), expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import pkgutil
@@ -14,6 +15,7 @@ import pytest
 
 import tiledseg
 import tiledseg.errors
+from benchmarks.shape import circles_of, imports_of, modules_of
 from tiledseg._validate import invalid
 from tiledseg.errors import FileError, SettingError
 
@@ -48,6 +50,25 @@ def test_the_probe_sees_keras() -> None:
 @pytest.mark.parametrize("package", LIGHT_PACKAGES)
 def test_a_light_package_does_not_load_keras(package: str) -> None:
     assert not loaded_by(f"import tiledseg.{package}") & HEAVY
+
+
+def imports_among(root: Path) -> dict[str, set[str]]:
+    """List what each module of a package imports of it, for typing alone as well."""
+    names = modules_of(root)
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in names.items()}
+    return {name: imports_of(tree, set(names)) - {name} for name, tree in trees.items()}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circles_of(imports_among(Path(tiledseg.__file__).parents[1])) == []
+
+
+def test_a_circle_of_imports_is_seen_inside_a_package_and_for_typing(tmp_path: Path) -> None:
+    (tmp_path / "tiledseg" / "io").mkdir(parents=True)
+    (tmp_path / "tiledseg" / "io" / "a.py").write_text("from tiledseg.io.b import x\n")
+    typing = "if TYPE_CHECKING:\n    from tiledseg.io import a\n"
+    (tmp_path / "tiledseg" / "io" / "b.py").write_text(typing)
+    assert circles_of(imports_among(tmp_path)) == [["tiledseg.io.a", "tiledseg.io.b"]]
 
 
 def test_version_is_the_installed_one() -> None:

@@ -5,23 +5,20 @@ Light: nothing here loads Keras.
 
 from tiledseg.data.cache import PreparedPair, prepare_pair, prepare_pairs
 from tiledseg.data.crops import CropSampler, GridCrops, crops_to_cover
-from tiledseg.data.manifest import Manifest, check_disjoint, describe, write_manifest
-from tiledseg.data.pairs import (
-    Pair,
-    PairLike,
-    as_pairs,
-    check_apart,
+from tiledseg.data.load import (
     check_mask,
     load_both,
     load_pair,
     pixel_size_of_pair,
+    tell_masks,
     with_pixel_size,
 )
+from tiledseg.data.manifest import Manifest, check_disjoint, describe, write_manifest
+from tiledseg.data.pairs import Pair, PairLike, as_pairs, check_apart
 from tiledseg.data.split import group_of, split_records
 from tiledseg.data.statistics import DatasetStatistics, statistics_of
 from tiledseg.data.survey import Survey, find_pairs, pairs_of, survey
 from tiledseg.data.tiles import TileSet, write_tiles
-from tiledseg.data.truth import tell_masks
 
 __all__ = [
     "CropSampler",

@@ -14,8 +14,8 @@ from tiledseg._progress import progress_bar
 from tiledseg._storage import file_digest, open_regular, write_text
 from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
 from tiledseg.config import MaskConfig, Record
-from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, load_both, natural
-from tiledseg.data.truth import mask_files, tell_masks
+from tiledseg.data.load import load_both, mask_files, tell_masks
+from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, natural
 from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import IGNORED
 

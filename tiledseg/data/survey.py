@@ -15,9 +15,9 @@ import numpy as np
 
 from tiledseg._validate import did_you_mean, invalid, settings_of
 from tiledseg.config import DataConfig, MaskConfig
+from tiledseg.data.load import mask_files, shape_of_image
 from tiledseg.data.manifest import Manifest, read_text
-from tiledseg.data.pairs import Pair, Problem, listed_problems, natural, shape_of_image
-from tiledseg.data.truth import mask_files
+from tiledseg.data.pairs import Pair, Problem, listed_problems, natural
 from tiledseg.errors import FileError
 from tiledseg.io import OUTLINE_SUFFIXES, as_path, coco_images, find_images, image_shape, is_outlines, stem_of
 

@@ -13,8 +13,9 @@ from tiledseg._progress import progress_bar
 from tiledseg._storage import file_digest, new_folder
 from tiledseg._validate import instance_of, invalid, settings_of
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
+from tiledseg.data.load import load_both, pixel_size_of_pair, shrink_labels
 from tiledseg.data.manifest import Manifest, write_manifest
-from tiledseg.data.pairs import each_pair, load_both, pixel_size_of_pair, shrink_labels
+from tiledseg.data.pairs import each_pair
 from tiledseg.data.split import random_rank
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io import IGNORED, write_image, write_mask

@@ -21,7 +21,7 @@ from tiledseg.engine.predictor import (
     padded,
     ready_shape,
 )
-from tiledseg.engine.stored import Probe
+from tiledseg.engine.probe import Probe
 from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:

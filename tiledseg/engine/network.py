@@ -26,7 +26,8 @@ from tiledseg.engine.predictor import (
     fitting_batch,
     overlapped,
 )
-from tiledseg.engine.stored import Convertible, StoredNetwork, StoredPredictor
+from tiledseg.engine.probe import Convertible
+from tiledseg.engine.stored import StoredNetwork, StoredPredictor
 from tiledseg.engine.torch import TorchPredictor
 from tiledseg.engine.tta import Augmented
 from tiledseg.errors import ModelError, SettingError

@@ -293,9 +293,12 @@ class ImageSource:
         self._other = other
 
     @property
-    def cache_bytes(self) -> int:
-        """Most bytes of decoded blocks that are cached."""
-        return self._regions.most_bytes if isinstance(self._regions, CachedBlocks) else 0
+    def memory_bytes(self) -> int:
+        """Most bytes that reading takes: the cached blocks, or the whole image where it is decoded whole."""
+        whole = 0 if self.array is not None else int(np.prod(self.shape)) * self.dtype.itemsize
+        if self.is_whole:
+            return whole
+        return min(whole, self._regions.most_bytes) if isinstance(self._regions, CachedBlocks) else 0
 
     @property
     def ndim(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import cv2
 import numpy as np
 
-from tiledseg.samples.slide import blurred, texture
+from tiledseg.samples.slide import softened, texture
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
@@ -58,7 +58,7 @@ def paint_cell(rng: np.random.Generator, dyes: FloatArray, labels: AnyArray, cel
     middle = _nucleus_centre(rng, cell)
     nucleus = body if cell.look.nucleus >= 1 else _filled(_nucleus(rng, cell, middle), half) * body
     soft = 0.007 * cell.diameter
-    cover, core = blurred(body, soft), blurred(nucleus, soft)
+    cover, core = softened(body, soft), softened(nucleus, soft)
     around = _cytoplasm(rng, cell, body, middle)[..., None] * np.array(cell.look.cytoplasm, np.float32)
     inside = _chromatin(rng, cell, nucleus)
     layer = around * (cover - np.minimum(core, cover))[..., None] + inside * core[..., None]
@@ -80,10 +80,10 @@ def paint_red(
     dent = np.exp(-(((0.5 - depth) / rng.uniform(0.15, 0.35)) ** 2)) * rng.uniform(0.1, 0.6)
     rim = np.exp(-depth / rng.uniform(0.025, 0.06))
     soft = max(blur, 0.012 * diameter)
-    cover = blurred(body, soft)
-    glow = np.clip(blurred(body, 3.5 * soft) - cover, 0, 1)  # the bright line that refraction draws outside
-    eosin = blurred(body * (1 - dent + 0.4 * rim), soft) * rng.uniform(0.75, 1.1)
-    layer = np.stack([0.11 * blurred(body * rim, soft), 0.02 * eosin, eosin], axis=-1)
+    cover = softened(body, soft)
+    glow = np.clip(softened(body, 3.5 * soft) - cover, 0, 1)  # the bright line that refraction draws outside
+    eosin = softened(body * (1 - dent + 0.4 * rim), soft) * rng.uniform(0.75, 1.1)
+    layer = np.stack([0.11 * softened(body * rim, soft), 0.02 * eosin, eosin], axis=-1)
     under = 1 - 0.7 * cover - 1.2 * np.minimum(glow, 0.5)
     dyes[here] = dyes[here] * under[there][..., None] + layer[there]
 

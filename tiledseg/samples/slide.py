@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from tiledseg.preprocess import blurred
+
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
 
@@ -75,14 +77,14 @@ def developed(rng: np.random.Generator, dyes: FloatArray, stain: Stain, cell_px:
     passed = np.asarray(cv2.exp(cv2.transform(dyes, -stain.density.T)), np.float32)
     np.multiply(passed, _light(rng, dyes.shape[:2], stain.fall_off)[..., None], out=passed)
     np.multiply(passed, stain.light, out=passed)
-    passed = blurred(passed, stain.defocus * cell_px)
+    passed = softened(passed, stain.defocus * cell_px)
     passed += 1.3 * rng.standard_normal(passed.shape, dtype=np.float32)
     return np.asarray(cv2.convertScaleAbs(np.maximum(passed, 0, out=passed)))
 
 
 def _soft(cover: AnyArray, sigma: float) -> FloatArray:
     """Turn a drawing in [0, 255] into a blurred cover in [0, 1]."""
-    return blurred(cover.astype(np.float32) / np.float32(255), sigma)
+    return softened(cover.astype(np.float32) / np.float32(255), sigma)
 
 
 def _specks(
@@ -126,6 +128,6 @@ def texture(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> F
     return np.asarray(smooth / 0.31, np.float32)  # the blur leaves 0.31 of a standard deviation of 1
 
 
-def blurred(array: AnyArray, sigma: float) -> FloatArray:
-    """Blur an array, unless sigma is very small."""
-    return np.asarray(cv2.GaussianBlur(array, (0, 0), sigma) if sigma > 0.25 else array, np.float32)
+def softened(array: AnyArray, sigma: float) -> FloatArray:
+    """Blur a drawing, unless sigma is very small."""
+    return np.asarray(blurred(array, sigma) if sigma > 0.25 else array, np.float32)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import Precision
-    from tiledseg.engine.stored import Convertible
+    from tiledseg.engine.probe import Convertible
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]

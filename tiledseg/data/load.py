@@ -1,16 +1,27 @@
-"""The truth of a pair: its mask from an array, from files of px, or from outlines."""
+"""Pairs read: the image, and the mask from an array, from files of px, or from outlines."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from tiledseg._validate import array_of, invalid, listed, named, shown
-from tiledseg.errors import ArrayError, FileError
+from tiledseg._validate import (
+    array_of,
+    check_finite,
+    check_labels,
+    check_shape,
+    invalid,
+    listed,
+    named,
+    shown,
+    whole_number,
+)
+from tiledseg.data.pairs import as_pair, each_pair
+from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (
     IGNORED,
     OF_ARRAYS,
@@ -18,23 +29,134 @@ from tiledseg.io import (
     Mask,
     MaskRules,
     OutlineMask,
+    image_shape,
     is_outlines,
     mask_of,
     mask_values,
+    open_image,
     painted,
+    pixel_size_from,
+    read_image,
     read_outlines,
+    read_pixel_size,
     stem_of,
 )
+from tiledseg.preprocess import SAME_SIZE, shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from tiledseg._types import AnyArray, PathLike
+    from tiledseg.config import PreprocessingConfig
     from tiledseg.data.pairs import Pair
-    from tiledseg.io import Outline
+    from tiledseg.io import Outline, PixelSize
 
 _log = logging.getLogger("tiledseg")
 _SHOWN = 8
+_WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refuse"}
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+def load_pair(pair: Pair, classes: int | None = None) -> tuple[AnyArray, AnyArray]:
+    """Read an image and its labels, 255 where px do not count; for instances the numbers of its cells."""
+    pair = as_pair(pair, "pair")
+    image, mask = load_both(pair, classes)
+    return image, mask.cells if pair.mask_parts == "instances" and mask.cells is not None else mask.labels
+
+
+def load_both(pair: Pair, classes: int | None = None) -> tuple[AnyArray, Mask]:
+    """Read an image and its mask, with the numbers of its cells if it has them."""
+    image = load_image(pair)
+    mask = load_mask(pair, check_shape(image.shape)[:2], classes)
+    check_mask(mask.labels, image.shape, classes or 1 + IGNORED, ignores=pair.ignores)
+    return image, mask
+
+
+def load_image(pair: Pair) -> AnyArray:
+    """Read an image."""
+    return pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image, **pair.reading)
+
+
+def shape_of_image(pair: Pair) -> tuple[int, ...]:
+    """Read the shape of an image without its px."""
+    if isinstance(pair.image, np.ndarray):
+        return pair.image.shape
+    if pair.reading == _WHOLE:
+        return image_shape(pair.image)
+    with open_image(pair.image, **pair.reading) as image:
+        return image.shape
+
+
+def pixel_size_of_pair(pair: Pair) -> PixelSize | None:
+    """Read the px size that an image's file states; None where it is an array, or states none."""
+    if isinstance(pair.image, np.ndarray):
+        return None
+    if pair.level == 0 and pair.at is None:
+        return read_pixel_size(pair.image, page=pair.page)
+    with open_image(pair.image, **pair.reading) as image:
+        return image.pixel_size
+
+
+def with_pixel_size(preprocessing: PreprocessingConfig, pairs: Sequence[Pair]) -> PreprocessingConfig:
+    """Add the px size that all images state, unless one is given; refuse images that state different ones."""
+    sizes = each_pair(pairs, pixel_size_of_pair)
+    known = [(pair.name, size) for pair, size in zip(pairs, sizes, strict=True) if size is not None]
+    stated, missing = preprocessing.pixel_size, len(pairs) - len(known)
+    if known and missing:
+        text = "%d of %d images do not state their px size: %s"
+        _log.warning(
+            text,
+            missing,
+            len(pairs),
+            "no px size is saved" if stated is None else f"they count as {stated} µm",
+        )
+    if stated is not None or not known or missing:
+        return preprocessing
+    first = known[0][1]
+    other = next((one for one in known if not first.is_near(one[1], SAME_SIZE)), None)
+    if other is not None:
+        raise invalid(
+            SettingError,
+            "preprocessing.pixel_size",
+            must="be given where the images state different px sizes",
+            got=f"{first} of {shown(known[0][0])}, {other[1]} of {shown(other[0])}",
+            fix="Give the µm per px to which all images are brought.",
+        )
+    return preprocessing.changed(pixel_size=first.y if first.y == first.x else (first.y, first.x))
+
+
+def load_shrunk(
+    pair: Pair, preprocessing: PreprocessingConfig, classes: int, told: list[str] | None = None
+) -> tuple[AnyArray, NDArray[np.uint8]]:
+    """Read and check a pair, and bring it to the px of the network; `told` collects what masks were."""
+    # An image that does not state its px size counts as one of the stated size.
+    image, whole = load_both(pair, classes)
+    mask = whole.labels
+    if told is not None:
+        told.append(whole.found)
+    check_finite(image, "image")
+    size = pixel_size_of_pair(pair) if preprocessing.pixel_size else None
+    pixels = shrunk(image, preprocessing, size or pixel_size_from(preprocessing.pixel_size))
+    height, width = pixels.shape[:2]
+    return pixels, mask if (height, width) == mask.shape else shrink_labels(mask, (height, width))
+
+
+def shrink_labels(mask: NDArray[_Number], shape: tuple[int, int]) -> NDArray[_Number]:
+    """Shrink a mask: each px takes the label at its centre."""
+    rows, columns = (
+        (2 * np.arange(small) + 1) * large // (2 * small)
+        for small, large in zip(shape, mask.shape, strict=True)
+    )
+    return mask[np.ix_(rows, columns)]
+
+
+def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int, *, ignores: bool = False) -> None:
+    """Check that a mask holds labels, fits its image, and has no label beyond the classes."""
+    classes = max(2, whole_number("classes", classes))
+    counted = np.where(mask == IGNORED, 0, mask) if ignores else mask
+    check_labels(counted, "mask", check_shape(image_shape)[:2], classes)
 
 
 def load_mask(pair: Pair, shape: tuple[int, int], classes: int | None = None) -> Mask:
