@@ -228,7 +228,7 @@ def test_a_server_without_ranges_gives_small_files_only(serve, tiff, monkeypatch
     np.testing.assert_array_equal(read_image(f"{address}/scan.tif"), SCAN)
     monkeypatch.setattr(remote, "_MOST_WITHOUT_RANGES", 1 << 20)
     server.sent = 0
-    with pytest.raises(FileError, match=r"gives ranges of bytes; got \d+ bytes .*Download it"):
+    with pytest.raises(FileError, match=r"supports ranges of bytes; got \d+ bytes .*Download it"):
         open_image(f"{address}/scan.tif")
 
 

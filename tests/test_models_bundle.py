@@ -94,7 +94,7 @@ def refused(path, *words, error=BundleError, **options):
     ("parts", "error", "message"),
     [
         ({"labels": ("a", "b")}, SettingError, "be 1 different names"),
-        ({"labels": ()}, SettingError, "name the foreground alone"),
+        ({"labels": ()}, SettingError, "name only the foreground"),
         ({"labels": ["cell"]}, SettingError, "`labels` must be of type tuple; got list"),
         ({"labels": (" ",)}, SettingError, "not empty"),
         ({"labels": (1,)}, SettingError, "not empty"),

@@ -298,7 +298,7 @@ def test_a_threshold_is_not_found_for_several_classes_nor_before_the_end(folder,
     result = ts.predict_files(lambda tiles: tiles / 765, folder, tmp_path / "out", config)
     assert all("got otsu for 3 classes" in one.error for one in result.failed)
     assert len(result.failed) == 2
-    with pytest.raises(SettingError, match="known at the end alone"):
+    with pytest.raises(SettingError, match="known only at the end"):
         PredictConfig(threshold="otsu", resume=True, mask_format="npy")
 
 

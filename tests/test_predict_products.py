@@ -221,7 +221,7 @@ def test_results_of_a_run_without_resume_are_not_resumed(tmp_path: Path) -> None
     np.save(tmp_path / "a.npy", TALL[:100])
     plain = PredictConfig(mask_format="npy")
     ts.predict_files(named, tmp_path / "a.npy", tmp_path / "out", plain, tiling=TILING)
-    with pytest.raises(FileError, match=r"a run with resume alone; got others, the first .*a\.npy"):
+    with pytest.raises(FileError, match=r"runs with resume; got others, the first .*a\.npy"):
         ts.predict_files(
             named, tmp_path / "a.npy", tmp_path / "out", plain.changed(resume=True), tiling=TILING
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone has it, and lacks the next
+_BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and lacks the next
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _SEEKING = threading.Lock()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # the file system cannot sync folders

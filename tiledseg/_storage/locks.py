@@ -39,7 +39,7 @@ def folder_lock(folder: PathLike) -> Iterator[None]:
 
 @contextmanager
 def file_lock(lock: Path, what: PathLike) -> Iterator[None]:
-    """Hold a lock file; messages name `what` it locks, and a file that is no lock is left alone."""
+    """Hold a lock file; messages name `what` it locks, and a file that is no lock stays as it is."""
     holder = _holder(lock)  # before the file is touched
     handle = filelock.FileLock(
         lock, blocking=False, thread_local=False, fallback_to_soft=False, on_acquired=_sign

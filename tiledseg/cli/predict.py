@@ -24,7 +24,9 @@ TILING = Table(
     "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")
 )
 
-_HELP = "Folder of a bundle, the name of an included bundle (demo), or a .keras file with --trust."
+_HELP = (
+    "Folder of a bundle, the name of an included bundle (demo), an .onnx file, or a .keras file with --trust."
+)
 ModelPath: TypeAlias = Annotated[str, Parameter(help=_HELP)]
 OptionalModel: TypeAlias = Annotated[str | None, Parameter(help=_HELP, negative_none=())]
 Trust: TypeAlias = Annotated[

@@ -252,7 +252,7 @@ class JpegConfig(_ChanceConfig):
 
 
 NEEDS_RGB = frozenset({"hue", "stain"})
-"""Names of the transforms that take RGB alone."""
+"""Names of the transforms that take only RGB."""
 
 
 GeometricConfig: TypeAlias = (

@@ -105,7 +105,7 @@ def _named(value: object) -> object:
 
 
 by_name: BeforeValidator = BeforeValidator(_named)
-"""Marks settings of several kinds of which a name alone means the kind with its defaults."""
+"""Marks settings of several kinds for which a name without settings means the kind with its defaults."""
 
 
 def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:

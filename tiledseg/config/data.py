@@ -47,7 +47,7 @@ class DataConfig(ReadConfig, MaskConfig):
     """For the other layouts: the folder that holds ``x`` and ``y``; a ``.csv`` or ``.tsv`` file with the
     columns image and mask; the manifest."""
     split: str | None = None
-    """Which split of a manifest is taken, as in ``train``; None for all."""
+    """Which split of a manifest is taken, for example ``train``; None for all."""
     verify: bool = True
     """Whether the files of a manifest are compared with the digests in it."""
     problems: Literal["refuse", "skip"] = "refuse"
@@ -135,7 +135,7 @@ class SplitConfig(Config):
         if (self.group_by == "regex") != (self.group_regex is not None):
             raise self._invalid(
                 "group_regex",
-                "be given with group_by=regex, and with it alone",
+                "be given with group_by=regex, and only then",
                 r"Set both, as in group_by=regex and group_regex=^slide(\d+).",
             )
         return self
@@ -166,7 +166,7 @@ class TileSetConfig(Config):
     image_format: Literal["png", "tiff"] = "png"
     """Format of the tiles; both are lossless."""
     seed: Seed = 0
-    """Of the choice among empty tiles."""
+    """Seed of the random choice among empty tiles."""
     output: str = "tiles"
     """Folder that the tiles are written to: a new or an empty one."""
 
@@ -185,8 +185,8 @@ class StatsConfig(Config):
     """What is shown of a dataset."""
 
     output: str | None = None
-    """Folder for the numbers (JSON, CSV), the chart and the sheets (PNG), new or empty; None to print a
-    table alone."""
+    """Folder for the numbers (JSON, CSV), the chart and the sheets (PNG), new or empty; None to only
+    print a table."""
     chart: bool = True
     """Whether a bar chart of the counts per split is drawn; needs matplotlib."""
     sheet_images: Annotated[int, Field(ge=0, le=1000)] = 24
@@ -228,13 +228,13 @@ class Record(ReadConfig, MaskConfig):
     """An image and its masks in a manifest."""
 
     name: str
-    """What messages call it, and tiles of it are named after: one plain component of a path."""
+    """Its name in messages and in the names of its tiles: one plain component of a path."""
     image: str
     """Path of the image, relative to the manifest, with ``/``."""
     masks: Annotated[Names, Field(min_length=1)]
     """Paths of its masks, likewise."""
     group: str
-    """What it stays together with."""
+    """Its group: images of one group are in one split."""
     split: str = ""
     """The split that it belongs to, one plain component of a path; empty before there is one."""
     height: Count
@@ -271,7 +271,7 @@ class Record(ReadConfig, MaskConfig):
                 raise invalid(
                     FileError,
                     self.name,
-                    must="be a name in UTF-8 to stand in a manifest",
+                    must="be a name in UTF-8",
                     got=path,
                     fix="Rename the file.",
                 )

@@ -16,8 +16,8 @@ class EvaluateConfig(Config):
     """How a segmenter is scored."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
-    """Threshold of probabilities, in (0, 1); ``"valid"`` for where the mean Dice of the validation images
-    is highest; None for the segmenter's own."""
+    """Threshold of probabilities, in (0, 1); ``"valid"`` for the one with the highest mean Dice
+    on the validation images; None for the segmenter's own."""
     tiling: TilingConfig | None = None
     """How images are tiled; None for the segmenter's own."""
     batch_size: Count | None = None
@@ -40,8 +40,8 @@ class EvaluateConfig(Config):
     areas."""
     group_regex: Regex | None = None
     """Regular expression that finds in an image's name what it shares with others, for example its slide; its
-    first group, or all that it finds. Intervals then draw whole groups. None where each image stands
-    alone."""
+    first group, or all that it finds. Intervals then draw whole groups. None where each image is its
+    own group."""
 
 
 class EvaluateJobConfig(EvaluateConfig):
@@ -52,9 +52,9 @@ class EvaluateJobConfig(EvaluateConfig):
     trust: bool = False
     """Whether to load a .keras file, because you know who made it."""
     against: str | None = None
-    """Another one, to compare with on the same images."""
+    """A second model, which is compared with the first on the same images."""
     output: str | None = None
-    """New folder for tables, pictures and ``report.html``; None to print a table alone."""
+    """New folder for tables, pictures and ``report.html``; None to only print a table."""
     pictures: Annotated[int, Field(ge=0, le=1000)] = 8
     """How many of the worst images are drawn, from 0."""
     tile_px: Count | None = None

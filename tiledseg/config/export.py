@@ -47,7 +47,7 @@ class ExportConfig(Config):
     """How the formats are written."""
     level_scale: Annotated[tuple[PositiveFloat, PositiveFloat], as_tuple] | None = None
     """Px of level 0 for each px of the masks, (y, x); for masks of a smaller level of the image. None for
-    what masks of ours say, else 1."""
+    what is recorded beside masks that tiledseg wrote, else 1."""
     mask_threshold: MaskThreshold = "auto"
     """Value from which a px counts as foreground; None for masks that hold labels of classes. ``auto``: the
     values decide, and what could mean two things is an error that says what to set."""

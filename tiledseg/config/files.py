@@ -30,7 +30,7 @@ def _position_text(value: object) -> object:
 Position: TypeAlias = Annotated[
     str, BeforeValidator(_position_text), Field(pattern=r"^[A-Za-z]+=\d+(,[A-Za-z]+=\d+)*$")
 ]
-"""Place along axes other than y, x and the channels, as in ``z=3,t=0``."""
+"""Position along axes other than y, x and the channels, for example ``z=3,t=0``."""
 
 
 class ReadConfig(Config):
@@ -41,7 +41,8 @@ class ReadConfig(Config):
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
     """Channels of the image that are read, from 0, in that order; None for all."""
     at: Position | None = None
-    """Place along the other axes of an image, as in ``z=3`` or ``z=3,t=0``; needed where it has several."""
+    """Position along the other axes of an image, for example ``z=3`` or ``z=3,t=0``; needed where it has
+    several."""
     page: Annotated[int, Field(ge=0)] | str | None = None
     """Page of a TIFF that is read, from 0; needed where there are several. Or the name of an image of a
     slide, for example ``macro``."""
@@ -57,7 +58,7 @@ class ReadConfig(Config):
 
 
 def place_of(text: str | None) -> dict[str, int] | None:
-    """Read a place along axes."""
+    """Read a position along axes."""
     if text is None:
         return None
     return {axis: int(place) for axis, _, place in (part.partition("=") for part in text.split(","))}
@@ -81,8 +82,8 @@ class MaskConfig(Config):
     """Names of the classes 1, 2, … in masks that are outlines (GeoJSON, ImageJ ROI, COCO); where two overlap,
     the later class holds. Empty where every outline is foreground."""
     ignore_label: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
-    """Value of px that do not count, neither in the loss nor in scores nor in the choice of crops, for
-    example 255; None where all count."""
+    """Value of px that do not count in the loss, in scores and in the choice of crops, for example 255; None
+    where all count."""
     annotated_class: str | None = None
     """Name of the outlines inside which everything was annotated; px outside all of them do not count. None
     where whole images were."""

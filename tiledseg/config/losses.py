@@ -10,7 +10,7 @@ from tiledseg.config.base import Choice, Count, NotNegative, Positive, Share, by
 
 
 class PlainLossConfig(Choice):
-    """A loss that has a name alone.
+    """A loss that has only a name.
 
     ``bce`` is the cross-entropy of every px and class, ``dice`` one minus the soft Dice coefficient, ``iou``
     one minus the soft intersection over union; ``bce_dice`` and ``bce_iou`` are half the one and half the
@@ -98,4 +98,4 @@ LossConfig: TypeAlias = Annotated[
     Field(discriminator="name"),
     by_name,
 ]
-"""A loss with its parameters, or its name alone."""
+"""A loss with its parameters, or only its name."""

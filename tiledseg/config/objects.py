@@ -27,14 +27,14 @@ class ObjectsConfig(Config):
     connectivity: Annotated[Literal[4, 8], as_numbers] = 4
     """With 4, px that touch only at a corner belong to different objects; with 8, to the same one."""
     fill_holes: bool = False
-    """Whether areas of background that touch one object alone, and not the image's border, become part
-    of that object. An area that holds other objects is not a hole."""
+    """Whether areas of background that touch only one object, and not the image's border, become part of
+    that object. An area that holds other objects is not a hole."""
     split: Literal["none", "watershed"] = "none"
     """Whether objects that touch are split: by the distance to the background, or by a class of the
     network (`boundary_class`, `centre_class`)."""
     split_depth: Annotated[float, Field(gt=0)] = 1.0
     """How far, in px, the distance to the background must rise from the neck between two parts to the lower
-    of their peaks, so that they are split. The larger, the fewer parts."""
+    of their peaks, so that they are split. A larger value gives fewer parts."""
     boundary_class: Count | None = None
     """Class of the px between objects: areas of the other classes grow into it, each px to the nearest."""
     centre_class: Count | None = None

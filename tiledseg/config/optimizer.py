@@ -50,7 +50,7 @@ class SgdConfig(Choice):
 OptimizerConfig: TypeAlias = Annotated[
     AdamConfig | AdamWConfig | SgdConfig, Field(discriminator="name"), by_name
 ]
-"""An optimizer with its parameters, or its name alone."""
+"""An optimizer with its parameters, or only its name."""
 
 
 class ConstantConfig(Choice):
@@ -86,4 +86,4 @@ class PlateauConfig(Choice):
 ScheduleConfig: TypeAlias = Annotated[
     ConstantConfig | CosineConfig | PlateauConfig, Field(discriminator="name"), by_name
 ]
-"""A learning rate over time with its parameters, or its name alone."""
+"""A learning rate over time with its parameters, or only its name."""

@@ -61,7 +61,7 @@ class PredictConfig(ReadConfig):
     """What is written, each into a folder of its own: ``mask``, ``probs``, ``overlay``; ``coloured``, masks
     in `mask_colours`; ``labels``, the number of the object of each px; ``objects``, a table of measurements;
     ``geojson`` for QuPath; ``coco``, instances; ``roi``, ImageJ regions (extra ``roi``). All are written in
-    the one pass over the image. Overlays and coloured masks are PNG, and take the whole map at once."""
+    one pass over the image. Overlays and coloured masks are PNG, and need the whole map in memory."""
     mask_format: Literal["png", "tiff", "ome-tiff", "ome-zarr", "npy"] = "png"
     """Format of masks. The last three are written while they are computed, so the image may have any size."""
     mask_colours: Annotated[tuple[ColourName, ...], as_tuple, Field(min_length=2, max_length=256)] | None = (
@@ -70,8 +70,8 @@ class PredictConfig(ReadConfig):
     """Colours of painted masks: of the background, then of each class, as ``"black"`` or ``"#00ff00"``;
     None for black and the palette of overlays."""
     blur: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Standard deviation in px of the map of a Gaussian that blurs probabilities before the threshold is
-    applied and before they are written; 0 for no blur. Takes the whole map at once."""
+    """Standard deviation, in px of the map, of the Gaussian that blurs probabilities before they are
+    thresholded and written; 0 for no blur. Needs the whole map in memory."""
     probs_format: Literal["tiff", "ome-tiff", "ome-zarr", "npy"] = "tiff"
     """Format of probabilities."""
     probs_dtype: Literal["float16", "float32"] = "float16"
@@ -90,9 +90,9 @@ class PredictConfig(ReadConfig):
     what its file states; None for the file's. Needed where the segmenter was trained at a px size and a
     file states none; outputs state it, too."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | AutoThreshold | None = None
-    """Threshold of the probabilities of one class, in (0, 1); None for the segmenter's own, or 0.5. Or how it
-    is found for each image, on all its probabilities in 256 levels: every image is then split in two,
-    including one of background alone."""
+    """Threshold of the probabilities of one class, in (0, 1); None for the segmenter's own, or 0.5.
+    ``otsu`` and ``triangle`` compute it for each image from all its probabilities, in 256 levels: every image
+    is then divided in two, even one that shows only background."""
     batch_size: Count | None = None
     """Tiles per call of the network; None to choose by memory."""
     runtime: RuntimeConfig = RuntimeConfig()
@@ -102,13 +102,13 @@ class PredictConfig(ReadConfig):
     segmenter's own."""
     roi: str | None = None
     """Where to predict; tiles elsewhere are not computed and count as 0. ``tissue`` finds the tissue of a
-    bright-field image on a thumbnail. A file of outlines (GeoJSON of QuPath, ImageJ ROI, COCO) or a mask; or
-    a folder of them, named as the images. None for everywhere."""
+    bright-field image on a thumbnail. Otherwise a file of outlines (GeoJSON of QuPath, ImageJ ROI, COCO) or
+    a mask, or a folder of them, named like the images. None for everywhere."""
     recursive: bool = False
     """Whether folders inside the given folders are searched too."""
     into_image: str | None = None
-    """Name under which masks are also written into the images' own OME-Zarr, as labels/NAME; None for no.
-    The image itself is not changed, and an existing name is refused."""
+    """Name under which masks are also written into the images' own OME-Zarr, as labels/NAME; None to leave
+    them unchanged. The image itself is not changed, and an existing name is refused."""
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
     """What to do where an output file exists: refuse before anything is computed, skip the image, or
     overwrite the file."""
@@ -125,7 +125,10 @@ class PredictConfig(ReadConfig):
                 "Set probs_dtype to float32, or probs_format to tiff.",
             )
         if self.resume and isinstance(self.threshold, str):
-            must, fix = "be a number with resume, for it is known at the end alone", "State a threshold."
+            must, fix = (
+                "be a number with resume: the others are known only at the end",
+                "State a threshold.",
+            )
             raise self._invalid("threshold", must, fix)
         if self.into_image is not None and ("mask" not in self.write or self.level):
             must, fix = "be left out unless masks of level 0 are written", "Add mask to write, with level=0."

@@ -32,7 +32,7 @@ class PreprocessingConfig(Config):
     """Standard deviation of that blur in px of the shrunk image."""
     gamma: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Power of the shares of white (values divided by the largest of the dtype; floats as they are) after
-    that; 1 for none, over 1 darkens."""
+    that; 1 changes nothing, more than 1 darkens."""
     colour: Literal["rgb", "bgr", "hsv", "lab", "grey3"] = "rgb"
     """What RGB is converted to after that. ``hsv``: hue as a share of the circle. ``lab``: CIELAB of sRGB,
     L / 100, (a + 128) / 255 and (b + 128) / 255. ``grey3``: the luma of Rec. 601, three times."""
@@ -41,9 +41,9 @@ class PreprocessingConfig(Config):
     nothing is cut off. Of the image as it is read, after `gamma`. For uint8 and uint16. Tiles of a tile
     set count as images."""
     mean: Annotated[tuple[float, ...], as_numbers] = (0.0,)
-    """Subtracted per channel after that; one for all channels, or one for each."""
+    """Value that is subtracted from each channel after that; one for all channels, or one for each."""
     std: Annotated[tuple[Positive, ...], as_numbers] = (1.0,)
-    """Divided by per channel after that; one for all channels, or one for each; positive."""
+    """Value by which each channel is divided after that; one for all channels, or one for each; positive."""
 
     @model_validator(mode="after")
     def _per_channel(self) -> Self:
@@ -68,7 +68,7 @@ class PreprocessingConfig(Config):
             raise self._invalid(
                 "percentiles",
                 "be left out with dtype=float32, for which they are not exact",
-                "Scale floats into their range yourself.",
+                "Scale floats to their range yourself.",
             )
         return self
 

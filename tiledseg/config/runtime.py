@@ -12,7 +12,7 @@ Engine: TypeAlias = Literal["auto", "keras", "openvino", "onnxruntime"]
 """What runs a Keras network; ``auto`` takes OpenVINO where it can."""
 
 Precision: TypeAlias = Literal["f32", "bf16"]
-"""Numbers that a network multiplies; ``bf16`` is OpenVINO's alone."""
+"""Numbers that a network multiplies; only OpenVINO has ``bf16``."""
 
 Activation: TypeAlias = Literal["sigmoid", "softmax"]
 """What turns logits into probabilities: a sigmoid for each channel, or a softmax over the channels."""
@@ -25,17 +25,17 @@ class RuntimeConfig(Config):
     """How a network is run."""
 
     engine: Engine = "auto"
-    """What runs a network. ``auto`` takes OpenVINO on a machine without GPU where it knows all layers of the
-    network, and agrees with Keras on a test tile within 1e-4 of the largest output; Keras elsewhere."""
+    """What runs a network. ``auto`` takes OpenVINO on a machine without a GPU, if it knows all layers of the
+    network and agrees with Keras on a test tile within 1e-4 of the largest output; otherwise Keras."""
     precision: Precision = "f32"
-    """Numbers that the network multiplies. ``bf16`` is faster and less accurate. It takes OpenVINO, and 99.9
-    % of a test tile has to agree with Keras within 0.05 of the largest output, or 0.05."""
+    """Numbers that the network multiplies. ``bf16`` is faster and less accurate. It needs OpenVINO, and 99.9
+    % of a test tile must agree with Keras within 0.05 of the largest output, or 0.05."""
     devices: Annotated[tuple[str, ...], as_tuple, Field(min_length=1)] | None = None
     """TensorFlow's names of the devices that run copies of a Keras network at the same time, for example
     ``("GPU:0", "GPU:1")``; None for all GPUs."""
     activation: Activation | None = None
-    """Function that turns the network's outputs, which are then logits, into probabilities; None where they
-    are probabilities, and for a segmenter's own."""
+    """Function that turns the network's outputs into probabilities, where they are logits; None where they
+    are probabilities, or for the segmenter's own."""
     memory: Count | None = None
     """Bytes that the network may take for its activations; None for half of the free memory."""
 

@@ -46,22 +46,21 @@ class TilingConfig(Config):
     """
 
     tile_size: Annotated[Count | tuple[Count, Count] | Literal["auto"], as_numbers] = 512
-    """Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text; ``"auto"`` is the
-    tile that fits into memory and computes the fewest px, which is known once there are a network and
-    an image."""
+    """Tile height and width in px, (y, x); one number for both; ``"256x384"`` as text; ``"auto"`` takes
+    the tile that fits into memory and computes the fewest px; it needs a network and an image."""
     overlap: Annotated[
         _Pixels | _Fraction | tuple[_Pixels, _Pixels] | Literal["exact"], BeforeValidator(_overlap)
     ] = 0.25
     """Least overlap of neighbours: whole numbers are px, in [0, tile); a float is a fraction of the tile
-    in [0, 1); ``"exact"`` is the least that makes the tiled result equal to that of the whole image,
-    which is known once there is a network. The default is a quarter of the tile, and 64 px with
+    in [0, 1); ``"exact"`` is the least that makes the tiled result equal to that of the whole image;
+    it needs a network. The default is a quarter of the tile, and 64 px with
     ``tile_size="auto"``."""
     blend: Blend = "gaussian"
-    """Blending window; ``crop`` takes each pixel from one tile alone. The default is ``gaussian``, and
+    """Blending window; ``crop`` takes each px from only one tile. The default is ``gaussian``, and
     ``crop`` with ``overlap="exact"``, which allows no other."""
     alignment: Pair = 1
     """Tile origins are multiples of this many px, (y, x). The total stride of a network is taken into
-    account besides."""
+    account, too."""
     pad_mode: PadMode = "reflect"
     """How an image smaller than a tile is padded, in NumPy's terms."""
     pad_value: float = 0.0

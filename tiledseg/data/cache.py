@@ -104,8 +104,8 @@ def prepare_pairs(
     instance_of(PreprocessingConfig, preprocessing, "preprocessing")
     left = math.inf if memory is None else whole_number("memory", memory, least=0)
     disk = None if cache_dir is None else DiskCache(check_writable(cache_dir))
-    told: list[str] = []
-    load = partial(load_shrunk, preprocessing=preprocessing, classes=classes, told=told)
+    meanings: list[str] = []
+    load = partial(load_shrunk, preprocessing=preprocessing, classes=classes, meanings=meanings)
     recent = lru_cache(_MOST_RECENT)(load)  # safe for several threads
 
     def prepared(pair: Pair) -> PreparedPair:
@@ -122,7 +122,7 @@ def prepare_pairs(
         return _prepared(pair, preprocessing, loaded, store)
 
     made = each_pair(found, prepared)
-    tell_masks(told)
+    tell_masks(meanings)
     return made
 
 

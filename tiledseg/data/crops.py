@@ -149,7 +149,7 @@ def _stacked(crops: Sequence[_Crop], classes: int) -> tuple[FloatArray, FloatArr
 
 
 def _channels(mask: NDArray[np.uint8], classes: int, *, ignores: bool) -> FloatArray:
-    """Turn labels into a channel for each class, or for one class alone; -1 where a px does not count."""
+    """Turn labels into a channel for each class, or for only one class; -1 where a px does not count."""
     labels = np.arange(classes) if classes > 1 else np.ones(1)
     channels = np.asarray(mask[..., None] == labels, np.float32)
     if ignores:

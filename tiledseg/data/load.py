@@ -128,14 +128,14 @@ def with_pixel_size(preprocessing: PreprocessingConfig, pairs: Sequence[Pair]) -
 
 
 def load_shrunk(
-    pair: Pair, preprocessing: PreprocessingConfig, classes: int, told: list[str] | None = None
+    pair: Pair, preprocessing: PreprocessingConfig, classes: int, meanings: list[str] | None = None
 ) -> tuple[AnyArray, NDArray[np.uint8]]:
-    """Read and check a pair, and bring it to the px of the network; `told` collects what masks were."""
+    """Read and check a pair, and bring it to the px of the network; `meanings` collects what masks were."""
     # An image that does not state its px size counts as one of the stated size.
     image, whole = load_both(pair, classes)
     mask = whole.labels
-    if told is not None:
-        told.append(whole.found)
+    if meanings is not None:
+        meanings.append(whole.found)
     check_finite(image, "image")
     size = pixel_size_of_pair(pair) if preprocessing.pixel_size else None
     pixels = shrunk(image, preprocessing, size or pixel_size_from(preprocessing.pixel_size))
@@ -259,7 +259,7 @@ def _labels_of(pair: Pair, outlines: Sequence[Outline], where: str) -> list[int]
             raise invalid(FileError, where, must=must, got=listed(unknown, _SHOWN), fix=fix)
         return [pair.class_names.index(one.name) + 1 for one in outlines]
     if len(found) > 1 and pair.mask_threshold == "auto":
-        must = "have outlines of one class, or be said what the classes mean"
+        must = "have outlines of one class, unless a setting says what the classes mean"
         fix = (
             f"Set class_names to those of the labels 1, 2, …, as in {tuple(found)}, or mask_threshold=1 if "
             'all outlines are foreground, or mask_parts="instances" if each is a cell.'

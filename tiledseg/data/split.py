@@ -211,7 +211,7 @@ def _ordered(groups: Sequence[_Group], config: SplitConfig) -> list[_Group]:
 
 
 def _greedy(groups: Sequence[_Group], quotas: Sequence[int]) -> list[int]:
-    """Assign each group in turn to the split that has room for it and is furthest behind its quota."""
+    """Assign each group in turn to the split that still takes it and is furthest below its share."""
     counts, total, done = [0] * len(quotas), sum(quotas), 0
     places: list[int] = []
     for left, group in zip(range(len(groups), 0, -1), groups, strict=True):

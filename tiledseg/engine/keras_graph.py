@@ -179,7 +179,7 @@ _POINTWISE = frozenset(
     Square Squareplus StopGradient Subtract Tanh TrueDivide Where
     """.split()  # noqa: SIM905  a list of names is read as one
 )
-"""Layers and ``keras.ops`` whose output px depends on the same input px alone."""
+"""Layers and ``keras.ops`` whose output px depends only on the same input px."""
 
 _ALONG_AXIS = frozenset(
     """

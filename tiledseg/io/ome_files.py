@@ -90,7 +90,7 @@ def _text_of(found: OmeFiles, name: str) -> str:
 
 def _missing(found: OmeFiles, name: str) -> FileError:
     must, got = "hold the whole image", f"a part of an OME-TIFF of several files, and {name} cannot be read"
-    fix = "Copy all of its files into one folder, or pass `page` to take one page of this file alone."
+    fix = "Copy all of its files into one folder, or pass `page` to read one page of this file."
     return found.file.bad(must, got, fix)
 
 
@@ -143,7 +143,7 @@ def _chosen(found: OmeFiles) -> tuple[int, _Image]:
     ]
     numbers = own or list(range(len(images)))
     if len(numbers) != 1:
-        fix = "Open a TIFF of one of them, or pass `page` to take one page of this file alone."
+        fix = "Open a TIFF of one of them, or pass `page` to read one page of this file."
         raise found.file.bad("describe one image", f"{len(images)} images", fix)
     return numbers[0], images[numbers[0]]
 

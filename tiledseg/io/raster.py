@@ -83,7 +83,7 @@ def raster_shape(file: Reader, kind: Kind, max_pixels: int) -> tuple[int, ...]:
 
 
 def raster_pixel_size(file: Reader, kind: Kind) -> PixelSize | None:
-    """Find the size of a px in the pHYs chunk of a PNG; other formats state print resolutions alone."""
+    """Find the size of a px in the pHYs chunk of a PNG; other formats state only resolutions for printing."""
     if kind != "png":
         return None
     for name, at, length in _chunks(file):

@@ -64,7 +64,7 @@ def read_image(  # noqa: PLR0913  what a file can hold several of
     channels : int or sequence of int, optional
         The channels to read, from 0, in the order given; all where it is None.
     at : mapping, optional
-        Place along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
+        Position along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
     page : int or str, optional
         Which page of a TIFF to read, from 0; needed where there are several. Or an image beside the scan of
         a slide, for example ``"label"`` or ``"macro"``. Smaller copies of another page
@@ -93,7 +93,7 @@ def read_image(  # noqa: PLR0913  what a file can hold several of
     See Also
     --------
     read_mask : Read labels.
-    image_shape : Read the shape alone.
+    image_shape : Read only the shape.
     """
     one_of("alpha", alpha, ("refuse", "drop", "keep"))
     request = Request(page, max_pixels, alpha)

@@ -116,7 +116,9 @@ def _asked(text: str, question: Callable[[Any, str], Any]) -> Any:  # noqa: ANN4
         system, path = fsspec.core.url_to_fs(text)
     except ImportError as error:
         fix = f'Run `pip install "tiledseg[remote]"`. ({error})'
-        raise invalid(FileError, name, must="be of an installed file system", got="none", fix=fix) from None
+        raise invalid(
+            FileError, name, must="have a protocol that is installed", got="none", fix=fix
+        ) from None
     except ValueError as error:
         fix = "Use https://, s3:// or another one that fsspec opens."
         raise invalid(FileError, name, must="be an address", got=str(error), fix=fix) from None
@@ -124,7 +126,7 @@ def _asked(text: str, question: Callable[[Any, str], Any]) -> Any:  # noqa: ANN4
         try:
             return question(system, path)
         except FileNotFoundError:
-            fix = "Check the address, and that the server is reached."
+            fix = "Check the address, and that the server can be reached."
             raise invalid(FileError, name, must="exist", got="nothing there", fix=fix) from None
         except FileError:
             raise
@@ -159,7 +161,7 @@ def open_remote(text: str) -> tuple[Any, int]:
 
 def _without_ranges(name: str, got: str) -> FileError:
     fix = "Download it, and open the copy."
-    return invalid(FileError, name, must="be on a server that gives ranges of bytes", got=got, fix=fix)
+    return invalid(FileError, name, must="be on a server that supports ranges of bytes", got=got, fix=fix)
 
 
 def _gives_ranges(system: Any, path: str) -> bool:  # noqa: ANN401

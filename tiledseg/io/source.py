@@ -369,7 +369,7 @@ def array_source(image: Source, size: PixelSize | None) -> ImageSource:
     height, width, _ = check_image(image)
 
     def other(level: int) -> ImageSource:
-        whole_number("level", level, 0, 0, "An array has level 0 alone.")
+        whole_number("level", level, 0, 0, "An array has only level 0.")
         return array_source(image, size)
 
     facts = Facts("image", size, ((height, width),), 0, {})

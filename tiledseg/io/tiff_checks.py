@@ -210,7 +210,7 @@ def _check_ome(file: Reader, description: str, directories: list[Directory], sam
         return
     others = set(re.findall(r"\bFileName\s*=\s*[\"']([^\"']*)[\"']", description))
     if len(others) > 1 or re.search(r"<(?:\w+:)?BinaryOnly\b", description):
-        fix = "Export it as one file, or pass `page` to take one page of this file alone."
+        fix = "Export it as one file, or pass `page` to read one page of this file."
         raise file.bad("hold the whole image", f"a part of an OME-TIFF of {len(others)} files", fix)
     pages = len(images_of(directories))
     planes = [_planes(image, samples) for image in ome_pixels(description)]

@@ -204,7 +204,7 @@ def _is_as_in_jpeg(page: tifffile.TiffPage) -> bool:
 
 def _inferred(file: Reader, page: tifffile.TiffPage) -> int:
     """Infer the missing tag as libtiff does."""
-    if page.compression not in _MODEL_FREE:  # other decoders need to be told
+    if page.compression not in _MODEL_FREE:  # other decoders need it
         raise file.damaged(f"missing tags [{_PHOTOMETRIC}] on page {page.index}")
     if page.samplesperpixel >= _LEAST[_RGB]:
         return _RGB

@@ -204,7 +204,7 @@ class _TrainingNetwork(keras.Model):
         return loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ANN401
-        """Compute the metrics of the map alone."""
+        """Compute the metrics of only the map."""
         metrics: dict[str, Any] = super().compute_metrics(x, y, y_pred[0], sample_weight)
         return metrics
 

@@ -118,7 +118,7 @@ def build_loss(
     Parameters
     ----------
     settings : LossConfig, mapping or str
-        Which loss: its settings, a mapping of them with a ``name``, or the name alone. Labels of
+        Which loss: its settings, a mapping of them with a ``name``, or only the name. Labels of
         several classes are given one-hot.
     class_weights : sequence of float, optional
         One per class; with one channel those of background and foreground.

@@ -295,7 +295,7 @@ def _check_labels(segmenter: Segmenter) -> None:
             "labels",
             must=f"be {classes} different names, one per output channel",
             got=labels,
-            fix="With one channel, name the foreground alone.",
+            fix="With one channel, name only the foreground.",
         )
 
 
@@ -308,7 +308,7 @@ def _check_activation(segmenter: Segmenter) -> None:
         raise invalid(
             SettingError,
             "activation",
-            must="be given for a network that ends in logits (final_activation linear), and for it alone",
+            must="be given if the network ends in logits (final_activation linear), and only then",
             got=f"{activation} with final_activation={settings.final_activation}",
             fix="Set it to sigmoid or softmax for logits, and leave it out for probabilities.",
         )

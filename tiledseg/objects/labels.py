@@ -40,9 +40,9 @@ class ObjectsSink:
     ``sink[y0:y1, x0:x1] = px``, each px once. Whole rows in order need the least memory; blocks, panels and
     rows in another order wait in a temporary file until the rows above them are there. Of each row only the
     runs of px of objects are kept, and the values of these px. `finish` then numbers the objects, measures
-    them and writes their labels, from the runs alone: neither the map nor the image is read again.
+    them and writes their labels, only from the runs: neither the map nor the image is read again.
 
-    The result depends on the map alone, bit for bit: not on tiles, on the size of blocks or on their order.
+    The result depends only on the map, bit for bit: not on tiles, or on the size or order of blocks.
 
     Parameters
     ----------

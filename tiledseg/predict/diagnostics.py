@@ -64,7 +64,7 @@ def check_exact(
     ModelError
         If a px differs from the whole by more than 1e-5, or 1e-5 of the largest output.
     SettingError
-        If the network takes tiles of one size alone.
+        If the network takes only tiles of one size.
 
     Examples
     --------

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tiledseg.tiling import AxisGrid, ReceptiveField, TileGrid
 
 Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
-"""``exact``: tiled equals whole; ``approximate``: it need not; ``impossible``: no tiling would make it."""
+"""``exact``: tiled equals whole; ``approximate``: it may differ; ``impossible``: with no tiling."""
 
 _MOST_TRIED = 256  # tiles along an axis that are tried for tile_size="auto"
 
@@ -92,7 +92,7 @@ def _overlap_px(axis: int, tiling: TilingConfig, network: Network, tile: int) ->
             "overlap",
             must="be in px, or a fraction, for this network",
             got="exact",
-            fix=f"Tiled need not equal whole: {_obstacle(network.receptive_field)}.",
+            fix=f"Tiled may differ from whole: {_obstacle(network.receptive_field)}.",
         )
     return _least_overlap(halo[axis])
 

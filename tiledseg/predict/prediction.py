@@ -145,8 +145,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     model : Segmenter, keras.Model, callable or BundleReference
         A Segmenter prepares the image first; a bare network or a callable, which maps tiles
         (N, h, w, C) float32 to outputs (N, h, w, K), gets the pixel values as they are, cast to
-        float32. It is called in a thread of its own, one call at a time: what holds for the
-        calling thread alone, as ``torch.no_grad()`` does, belongs inside the callable.
+        float32. It is called in a thread of its own, one call at a time: what holds only for
+        the calling thread, as ``torch.no_grad()`` does, belongs inside the callable.
     image : array_like or path
         (H, W) or (H, W, C), any boolean, integer or real dtype: a NumPy array, memmap, zarr or
         Dask array, or anything with ``shape``, ``dtype`` and slicing; or a file, as for

@@ -61,7 +61,7 @@ def record_run(
         raise invalid(
             FileError,
             "output",
-            must="hold results of a run with resume alone",
+            must="hold only results of runs with resume",
             got=f"others, the first {shown(str(first))}",
             fix="Choose another folder, or set existing to skip or overwrite.",
         )

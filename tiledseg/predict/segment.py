@@ -158,7 +158,7 @@ class MapSink:
         self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         own = "threshold" not in settings.model_fields_set
-        # of two classes with another threshold than 0.5, the second alone says where the foreground is
+        # of two classes with another threshold than 0.5, only the second says where the foreground is
         self._last = own and classes == 2 and threshold != _EVEN
         self.settings: ObjectsConfig = settings.changed(threshold=threshold) if own else settings
         shape = (*self.shape[:2], 1 if self._last else classes)

@@ -63,7 +63,7 @@ class FiniteGuard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Check the validation loss and every weight."""
-        # The loss alone does not show it: a ReLU can hide the NaN of a weight.
+        # The loss does not always show it: a ReLU can hide the NaN of a weight.
         for variable in self.model.weights:
             values = variable.numpy()
             if not np.isfinite(values).all():

@@ -53,7 +53,7 @@ def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequenc
     first, second = prepared[: len(train_pairs)], prepared[len(train_pairs) :]
     if not any(len(pair.foreground) for pair in first):
         fix = "Check the masks and `mask_threshold`."
-        raise invalid(ArrayError, "train", must="have foreground in some mask", got="label 0 alone", fix=fix)
+        raise invalid(ArrayError, "train", must="have foreground in some mask", got="only label 0", fix=fix)
     steps = config.steps_per_epoch or ceil(crops_to_cover(first, config.crop_shape) / config.batch_size)
     grid = GridCrops(second, config.crop_shape, classes=config.network.classes)
     record = RunRecord(train_pairs, valid_pairs)

@@ -1,4 +1,4 @@
-"""Constants of an ONNX graph: what depends on constants and shapes alone is evaluated, where it is small."""
+"""Constants of an ONNX graph: what depends only on constants and shapes is evaluated, where it is small."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _check_operators(model: Any, file: Path) -> None:  # noqa: ANN401
         known = node.domain in {"", "ai.onnx"} or (node.domain, node.op_type) in functions
         if not known or node.op_type in _REFUSED:
             what = f"{node.domain or 'ai.onnx'}::{node.op_type}"
-            fix = "Export it with operators of ONNX alone, without loops."
+            fix = "Export it with only ONNX's own operators, without loops."
             raise _refused(file, "use operators that this library can check", what, fix)
 
 

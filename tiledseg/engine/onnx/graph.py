@@ -1,6 +1,6 @@
 """Properties of an ONNX graph: total stride, receptive field, size of its feature maps.
 
-The graph is walked at three sizes of the input. What depends on constants and shapes alone is evaluated.
+The graph is walked at three sizes of the input. What depends only on constants and shapes is evaluated.
 The receptive field is known only if the walks at all sizes agree.
 """
 

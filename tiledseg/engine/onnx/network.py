@@ -224,7 +224,7 @@ class OnnxNetwork:
         engine : {"auto", "openvino", "onnxruntime"}
             ``auto`` takes the faster one of those that are installed, by the first batch.
         precision : {"f32", "bf16"}
-            ``bf16`` is OpenVINO's alone.
+            only OpenVINO has ``bf16``.
 
         Returns
         -------
@@ -387,7 +387,7 @@ def _by_onnxruntime(network: OnnxNetwork, shape: tuple[int, ...], precision: Pre
 def _session(network: OnnxNetwork) -> Any:  # noqa: ANN401
     runtime = extra("onnxruntime", "onnx")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors alone
+    options.log_severity_level = 3  # only errors
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that spin slow others
     providers = [one for one in _PROVIDERS if one in runtime.get_available_providers()]
     return runtime.InferenceSession(str(network.file.path), options, providers=providers)

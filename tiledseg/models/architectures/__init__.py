@@ -14,11 +14,11 @@ To add an architecture:
 
 Rules for a builder:
 
-- It uses Keras 3 alone (`keras.layers`, `keras.ops`), so that it runs on each backend.
+- It uses only Keras 3 (`keras.layers`, `keras.ops`), so that it runs on each backend.
 - Each layer has a unique name, the same in each build: bundles store weights by these names.
   Operations of `keras.ops` cannot be named, so they are used inside layers.
 - A custom layer is registered with ``keras.saving.register_keras_serializable("tiledseg")``. Its
-  attribute ``context`` states what an output px depends on: ``"px"`` for that px alone, ``"tile"``
+  attribute ``context`` states what an output px depends on: ``"px"`` for only that px, ``"tile"``
   for the whole tile or the position in it, or a pair of the rules of tiling (`Slide`, `Grow`,
   `Windows`), along y and x. Without the attribute, `plan` reports an unknown receptive field.
 - It accepts any number of input channels and classes, and its output is float32 at any precision.
