@@ -21,7 +21,7 @@ except ModuleNotFoundError:  # tests that need them are skipped
     zarr = ModuleType("zarr")
 
 from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.io import PixelSize, open_image, read_image, write_image
+from tiledseg.io import PixelSize, open_image, read_image, read_mask, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,8 +194,10 @@ def test_planes_behind_one_directory_are_found(axes: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(np.asarray(image), stack[tuple(at.values())])
     with pytest.raises(FileError, match=r"position 300 along z; got \d positions"):
         open_image(path, at=at | {"z": 300})
-    with pytest.raises(FileError, match=f"hold one image; got axes {axes}.*open_image"):
+    with pytest.raises(FileError, match=r"hold one plane; .*Pass at=\{'"):
         read_image(path)
+    with pytest.raises(FileError, match=f"hold one image; got axes {axes}.*read_mask"):
+        read_mask(path)
 
 
 def test_a_position_along_a_missing_axis_is_refused(tmp_path: Path) -> None:
@@ -347,7 +349,16 @@ def test_encoded_files_are_decoded_whole_within_limits(suffix: str, tmp_path: Pa
         open_image(path, max_pixels=1000)
 
 
-@pytest.mark.parametrize("pixels", [RGB, GREY16.astype(">u2"), np.ones((150, 230, 2), np.float32)])
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        RGB,
+        GREY16.astype(">u2"),
+        np.ones((150, 230, 2), np.float32),
+        np.asfortranarray(RGB),
+        np.asfortranarray(GREY16),
+    ],
+)
 def test_npy_is_read_by_rows(pixels: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", pixels)
     check_regions(tmp_path / "a.npy", pixels.astype(pixels.dtype.newbyteorder("=")))
@@ -356,9 +367,19 @@ def test_npy_is_read_by_rows(pixels: np.ndarray, tmp_path: Path) -> None:
         check_regions(tmp_path / "a.npy", np.ascontiguousarray(pixels[..., 1]), channels=1)
 
 
+def test_half_floats_of_arrays_become_float32_and_their_planes_are_counted(tmp_path: Path) -> None:
+    half = np.arange(600).reshape(20, 30).astype(np.float16)
+    np.save(tmp_path / "a.npy", half)
+    zarr.create_array(tmp_path / "a.zarr", data=half, chunks=(10, 10))
+    for name in ("a.npy", "a.zarr"):
+        check_regions(tmp_path / name, half.astype(np.float32))
+        with pytest.raises(FileError, match=r"position 3 along z.*Leave 'z' out"):
+            open_image(tmp_path / name, at={"z": 3})
+
+
 def test_npy_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     cases = {
-        "Fortran": np.asfortranarray(RGB),
+        r"\(C, H, W\). Move them": np.ascontiguousarray(np.moveaxis(RGB, -1, 0)),
         r"shape \(H, W\)": np.zeros(5),
         "complex": np.zeros((3, 3), complex),
     }

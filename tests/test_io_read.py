@@ -137,6 +137,14 @@ def test_webp_with_alpha(put):
     np.testing.assert_array_equal(read_image(path, alpha="keep"), image)
 
 
+def test_png_that_is_a_film_is_refused(put):
+    buffer = io.BytesIO()
+    frame = Image.fromarray(COLOUR)
+    frame.save(buffer, "PNG", save_all=True, append_images=[Image.fromarray(255 - COLOUR)])
+    with pytest.raises(FileError, match=r"2 frames\. Export one"):
+        read_image(put(buffer.getvalue()))
+
+
 def test_webp_that_is_a_film_cut_off_or_too_large_is_refused(put, monkeypatch):
     frames = [Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)]
     buffer = io.BytesIO()
@@ -179,7 +187,8 @@ def test_npy_is_read_as_other_files(tmp_path, dtype):
     values = (GREY > 99).astype(dtype)
     np.save(tmp_path / "a.npy", values)
     read = read_image(tmp_path / "a.npy")
-    np.testing.assert_array_equal(read, values * 255 if dtype == "bool" else values)
+    np.testing.assert_array_equal(read, values)
+    assert read.dtype == dtype
     assert image_shape(tmp_path / "a.npy") == GREY.shape
     np.testing.assert_array_equal(read_mask(tmp_path / "a.npy", 1), values != 0)
     if dtype == "float32":

@@ -116,8 +116,10 @@ def test_three_channels_on_three_pages_are_one_image(put, options):
 def test_several_pages_need_a_page(put, options):
     stack = np.stack([GREY, GREY + 1, GREY + 2])
     path = put(tiff(stack, **options))
+    pages, planes = r"3 pages: 0 \(40x70 px\), 1 .*Pass `page`", r"hold one plane; got 3 .*Pass at=\{'"
     for read in (read_image, image_shape, read_mask):
-        with pytest.raises(FileError, match=r"3 pages: 0 \(40x70 px\), 1 .*Pass `page`"):
+        by_page = read is read_mask or "metadata" not in options
+        with pytest.raises(FileError, match=pages if by_page else planes):
             read(path)
     np.testing.assert_array_equal(read_image(path, page=2), GREY + 2)
     assert image_shape(path, page=2) == GREY.shape
@@ -266,12 +268,45 @@ def test_a_palette_is_expanded_for_images_and_needs_an_option_for_masks(put):
     np.testing.assert_array_equal(read_mask(path, None, palette="index"), labels)
 
 
-def test_inverted_grey_is_inverted_for_images_and_refused_as_a_mask(put):
+def test_inverted_grey_is_inverted_for_images_and_as_a_mask_read_as_stored_or_as_shown(put):
     path = put(tiff(GREY, photometric="miniswhite"))
     np.testing.assert_array_equal(read_image(path), 255 - GREY)
     for threshold in (128, None):
-        with pytest.raises(FileError, match="0 is white"):
+        with pytest.raises(FileError, match=r"0 is white.*palette='index'.*palette='colour'"):
             read_mask(path, threshold)
+    np.testing.assert_array_equal(read_mask(path, None, palette="index"), GREY)
+    np.testing.assert_array_equal(read_mask(path, None, palette="colour"), 255 - GREY)
+    bits = put(tiff(GREY > 99))  # tifffile's default for booleans is that 0 is white
+    np.testing.assert_array_equal(read_mask(bits, palette="index"), GREY > 99)
+
+
+@pytest.mark.parametrize("where", [{"level": 1}, {"at": {"z": 0}}, {"channels": 0}])
+def test_a_mask_of_which_a_part_is_read_is_read_as_a_whole_one(where, tmp_path):
+    labels = np.kron(np.array([[0, 1], [1, 0]], np.uint8), np.ones((32, 32), np.uint8))
+    path = tmp_path / "mask.tif"
+    for photometric in ("palette", "miniswhite"):
+        colours = np.zeros((3, 256), np.uint16)
+        colours[:, 0] = 65535  # shown, 0 is white
+        options = {"photometric": photometric, "tile": (16, 16)}
+        options |= {"colormap": colours} if photometric == "palette" else {}
+        with tifffile.TiffWriter(path) as writer:
+            stored = labels if photometric == "palette" else labels * 255
+            writer.write(stored, subifds=1, **options)
+            writer.write(stored[::2, ::2], subfiletype=1, **options)
+        wanted = labels[::2, ::2] if "level" in where else labels
+        with pytest.raises(FileError, match="palette='index'"):
+            read_mask(path, **where)
+        np.testing.assert_array_equal(read_mask(path, palette="index", **where), wanted)
+        np.testing.assert_array_equal(read_mask(path, palette="colour", **where), 1 - wanted)
+
+
+def test_planes_of_a_lossy_mask_are_refused_as_labels(tmp_path):
+    foreground = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((16, 16), np.uint8))
+    options = {"compression": "jpeg", "tile": (16, 16), "photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "m.ome.tif", np.stack([foreground] * 2), metadata={"axes": "ZYX"}, **options)
+    with pytest.raises(FileError, match="lossless to hold labels; got compression JPEG"):
+        read_mask(tmp_path / "m.ome.tif", None, at={"z": 1})
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.ome.tif", at={"z": 1}), foreground > 0)
 
 
 def test_bits_become_0_and_255(put):

@@ -287,10 +287,15 @@ def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
     return whole
 
 
+def looks_channels_first(shape: Sequence[int]) -> bool:
+    """Say whether a shape is that of an image with its channels first."""
+    return len(shape) == 3 and shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE
+
+
 def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
     found = shape[2] if len(shape) == 3 else 1
     if channels is None:
-        if len(shape) == 3 and shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE:
+        if looks_channels_first(shape):
             raise _image_error(
                 "be channels last, (H, W, C)",
                 f"{shape}, which looks like (C, H, W)",

@@ -69,7 +69,7 @@ class Pair:
     level, channels, at, page, alpha
         Which part of the image's file is read; see `tiledseg.io.read_image`.
     palette : {"refuse", "index", "colour"}
-        Value of a px of a mask with a palette.
+        Value of a px of a mask with a palette, or in which 0 is white: as stored, or as shown.
     mask_page : int or None
         Page of a mask's TIFF.
     """

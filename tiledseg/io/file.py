@@ -156,6 +156,11 @@ class Request:
         """Whether values stay as they are stored."""
         return self.purpose in {"labels", "values"}
 
+    @property
+    def is_mask(self) -> bool:
+        """Whether the values say which px are foreground, or of which class."""
+        return self.is_stored or self.purpose == "mask"
+
 
 class LossyError(FileError):
     """A file whose values a lossy codec has changed cannot hold labels."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _MICROMETRES = {
     "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4, "nm": 1e-3, "nanometer": 1e-3, "μm": 1.0, "um": 1.0,
     "micron": 1.0, "micrometer": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4,
-    "m": 1e6, "meter": 1e6, "in": 25400.0, "inch": 25400.0, "inche": 25400.0,
+    "m": 1e6, "meter": 1e6, "in": 25400.0, "inch": 25400.0, "inche": 25400.0, "picometer": 1e-6,
+    "dm": 1e5, "decimeter": 1e5, "thou": 25.4, "ft": 304800.0, "foot": 304800.0, "yard": 914400.0,
 }  # fmt: skip
 _SPACING = re.compile(  # mm down and across, of the first level
     r"DICOM_PIXEL_SPACING\"[^>]*>(?:\s|\"|&quot;)*([0-9.eE+-]+)(?:\s|\"|&quot;)+([0-9.eE+-]+)"
@@ -158,11 +159,13 @@ def pixel_size_of(
     ventana = re.search(r"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.]+)", description)
     if ventana:
         return _checked_size(_number(ventana[1]), _number(ventana[1]))
+    factor = _RESOLUTION_UNITS.get(unit, 0.0)
     if description.startswith("ImageJ="):
         named = re.search(r"^unit=(.*)$", description, re.MULTILINE)
         factor = micrometres(named[1]) if named else 0.0
-        return _checked_size(*(factor / one if one > 0 else 0.0 for one in resolution))
-    return pixel_size_of_density(resolution, _RESOLUTION_UNITS.get(unit, 0.0))
+        if factor not in _RESOLUTION_UNITS.values():  # in which a print may be stated
+            return _checked_size(*(factor / one if one > 0 else 0.0 for one in resolution))
+    return pixel_size_of_density(resolution, factor)
 
 
 def pixel_size_of_density(density: tuple[float, float], unit: float) -> PixelSize | None:

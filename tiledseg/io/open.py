@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import math
 import operator
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import invalid, one_of, path_text, whole_number
+from tiledseg._validate import invalid, looks_channels_first, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io.file import (
     MAX_PIXELS,
@@ -30,7 +31,16 @@ from tiledseg.io.ome_files import ome_files, ome_files_source
 from tiledseg.io.raster import raster_pixel_size, read_raster
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
-from tiledseg.io.source import CachedBlocks, Facts, ImageSource, RawRows, Selection, WholeImage, array_source
+from tiledseg.io.source import (
+    CachedBlocks,
+    Facts,
+    ImageSource,
+    RawRows,
+    Regions,
+    Selection,
+    WholeImage,
+    array_source,
+)
 from tiledseg.io.tiff import tiff_source
 from tiledseg.io.zarr import is_zarr, zarr_source
 
@@ -38,7 +48,6 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike, Source
     from tiledseg.io.file import Alpha
     from tiledseg.io.metadata import PixelSize
-    from tiledseg.io.source import Regions
 
 MAX_REGION_PIXELS = 2**38
 """Default limit on height times width of an image that is read by region, in px."""
@@ -125,33 +134,44 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     if max_pixels is not None:
         check_max_pixels(max_pixels)
     whole = MAX_PIXELS if max_pixels is None else max_pixels
-    selection = Selection(whole_number("level", level, least=0), _channels(channels), _positions(at), whole)
+    selection = selection_of(level, channels, at, whole)
     size = pixel_size_from(pixel_size)
     if not isinstance(image, str | os.PathLike):
         _check_array(image, (level, channels, at, page, max_pixels, alpha))
         return array_source(image, size)
-    request = Request(page, MAX_REGION_PIXELS if max_pixels is None else max_pixels, alpha, purpose="source")
-    text = path_text(image)
+    most = MAX_REGION_PIXELS if max_pixels is None else max_pixels
+    return part_of(image, Request(page, most, alpha, purpose="source"), selection, size)
+
+
+def selection_of(level: int, channels: object, at: object, whole_pixels: int) -> Selection:
+    """Check which level, channels and plane are chosen."""
+    return Selection(whole_number("level", level, least=0), _channels(channels), _positions(at), whole_pixels)
+
+
+def part_of(
+    path: PathLike, request: Request, selection: Selection, size: PixelSize | None = None
+) -> ImageSource:
+    """Open a part of a file; the request says whether it is an image or a mask."""
+    text = path_text(path)
     place = text if is_remote(text) else os.path.realpath(text)
     state = state_of(place)
 
     def other(number: int) -> ImageSource:
-        options: dict[str, Any] = {"at": at, "page": page, "max_pixels": max_pixels, "alpha": alpha}
-        return open_image(place, level=number, channels=channels, pixel_size=size, **options)
+        return part_of(place, request, replace(selection, level=whole_number("level", number, least=0)), size)
 
     with ExitStack() as stack:
         if is_zarr(text):
             regions, facts = zarr_source(text, request, selection)
         else:
-            file = stack.enter_context(opened(image))
+            file = stack.enter_context(opened(path))
             regions, facts = _of_file(file, text, request, selection, stack)
             facts.identity.update(size=file.size, changed=state[1])
         facts = _of_px_size(facts, size)
         Reader(facts.name, io.BytesIO(), 0).check_size(regions.shape[0], regions.shape[1], request.max_pixels)
         facts.identity.update(
             path=shown_address(place) if is_remote(text) else place,
-            level=level,
-            page=page,
+            level=selection.level,
+            page=request.page,
             channels=selection.channels,
             at=dict(selection.at),
         )
@@ -193,8 +213,8 @@ def _of_file(
         return tiff_source(file, request, selection, stack)
     selection.level_of(file, 1)
     selection.plane_of(file, {})
-    whole = Request(request.page, selection.whole_pixels, request.alpha)
-    pixels = read_raster(file, kind, whole)
+    purpose = "image" if request.purpose == "source" else request.purpose
+    pixels = read_raster(file, kind, replace(request, max_pixels=selection.whole_pixels, purpose=purpose))
     channels = selection.channels_of(file, pixels.shape[2] if pixels.ndim == 3 else 1)
     if channels is not None:
         pixels = pixels[..., channels] if len(channels) > 1 else pixels[..., channels[0]]
@@ -202,7 +222,7 @@ def _of_file(
     return WholeImage(pixels), Facts(file.name, size, (pixels.shape[:2],), 0, {})
 
 
-def _channels(channels: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def _channels(channels: object) -> tuple[int, ...] | None:
     if channels is None:
         return None
     given = channels if isinstance(channels, Sequence) and not isinstance(channels, str) else [channels]
@@ -217,7 +237,7 @@ def _positions(at: object) -> dict[str, int]:
     if at is None:
         return {}
     if not isinstance(at, Mapping) or not set(at) <= {"z", "t"}:
-        fix = 'For example, pass {"z": 0}.'
+        fix = 'For example, pass {"z": 0}. Planes along other axes of a TIFF are chosen by page.'
         raise invalid(SettingError, "at", must="map z and t to positions", got=at, fix=fix)
     return {
         str(axis): whole_number(f"at[{axis!r}]", operator.index(place), least=0) for axis, place in at.items()
@@ -232,18 +252,28 @@ def is_npy(file: Reader) -> bool:
 def _npy_regions(file: Reader, selection: Selection) -> Regions:
     """Open an array of shape (H, W) or (H, W, C)."""
     selection.level_of(file, 1)
-    shape, dtype, start = _npy_header(file)
+    selection.plane_of(file, {})
+    shape, fortran, dtype, start = _npy_header(file)
     if len(shape) not in {2, 3} or min(shape) < 1 or dtype.kind not in "biuf":
         got = f"{dtype} of shape {shape}"
         raise file.bad("hold numbers of shape (H, W) or (H, W, C)", got, "Save the image, channels last.")
+    if looks_channels_first(shape):
+        got = f"shape {shape}, which could be (H, W, C) or (C, H, W)"
+        raise file.bad("have channels last", got, "Move them there with numpy.moveaxis(image, 0, -1).")
     if file.size < start + int(np.prod(shape, dtype=object)) * dtype.itemsize:
         raise file.damaged(f"{file.size} bytes for {shape} of {dtype}")
-    rows = RawRows(file, shape, dtype, (start,), shape[0])
+    rows: Regions = RawRows(file, shape, dtype, (start,), shape[0])
+    if fortran:
+        height, width, *others = shape
+        rows = _Columns(
+            RawRows(file, (math.prod(others) * width, height), dtype, (start,), math.prod(others) * width),
+            shape,
+        )
     channels = selection.channels_of(file, shape[2] if len(shape) == 3 else 1)
     return rows if channels is None else CachedBlocks(_PickedChannels(rows, channels))
 
 
-def _npy_header(file: Reader) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
+def _npy_header(file: Reader) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
     head = io.BytesIO(file.take(0, min(file.size, _MOST_HEADER)))
     with suppress(ValueError, EOFError, TypeError):
         version = np.lib.format.read_magic(head)
@@ -251,17 +281,30 @@ def _npy_header(file: Reader) -> tuple[tuple[int, ...], np.dtype[np.generic], in
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
         shape, fortran, dtype = read(head, max_header_size=_MOST_HEADER)
-        if fortran and len(shape) > 1:
-            fix = "Save it with numpy.ascontiguousarray."
-            raise file.bad("be stored row by row", "Fortran order", fix)
-        return tuple(shape), np.dtype(dtype), head.tell()
+        return tuple(shape), bool(fortran), np.dtype(dtype), head.tell()
     raise file.damaged("an .npy header that NumPy cannot read")
+
+
+class _Columns(Regions):
+    """An array in Fortran order: the columns of a channel are rows in the file."""
+
+    def __init__(self, columns: RawRows, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, columns.dtype)
+        self._columns = columns
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+        """Read a rectangle."""
+        starts = range(0, self._columns.shape[0], self.shape[1])
+        parts = [
+            self._columns.read(slice(start + columns.start, start + columns.stop), rows).T for start in starts
+        ]
+        return np.stack(parts, axis=-1) if len(self.shape) == 3 else np.ascontiguousarray(parts[0])
 
 
 class _PickedChannels:
     """Some channels of raw rows, in blocks."""
 
-    def __init__(self, rows: RawRows, channels: list[int]) -> None:
+    def __init__(self, rows: Regions, channels: list[int]) -> None:
         count = (len(channels),) if len(channels) > 1 else ()
         self.shape: tuple[int, ...] = (*rows.shape[:2], *count)
         self.dtype: np.dtype[np.generic] = rows.dtype

@@ -146,9 +146,11 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
     stored = sum(length for name, _, length in chunks if name == b"IDAT")
     if height * (1 + (width * _SAMPLES[colour] * bits + 7) // 8) > stored * _DEFLATE_RATIO + 1024:
         raise file.damaged(f"{stored} bytes of data for {height}x{width} px")
-    extra = {
-        name: file.take(at, length) for name, at, length in chunks if name in {b"PLTE", b"tRNS", b"eXIf"}
-    }
+    kept = {b"PLTE", b"tRNS", b"eXIf", b"acTL"}
+    extra = {name: file.take(at, length) for name, at, length in chunks if name in kept}
+    frames = int.from_bytes(extra.get(b"acTL", b"")[:4], "big")
+    if frames > 1:
+        raise file.bad("hold one image", f"a film of {frames} frames", "Export one frame as PNG.")
     opacity = extra.get(b"tRNS", b"")
     key = bool(opacity) and (colour != _PALETTE or opacity.count(255) < len(opacity))
     palette = _colours(extra.get(b"PLTE", b""), "RGB") if colour == _PALETTE else None

@@ -14,7 +14,7 @@ from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import MAX_PIXELS, LossyError, Request, check_max_pixels, check_page, opened, sniff
 from tiledseg.io.masks import OF_READ_MASK, MaskRules, mask_of
 from tiledseg.io.ome_files import ome_files
-from tiledseg.io.open import is_npy, open_image
+from tiledseg.io.open import is_npy, open_image, part_of, selection_of
 from tiledseg.io.raster import raster_pixel_size, raster_shape, read_raster
 from tiledseg.io.slides import is_slide
 from tiledseg.io.tiff import read_tiff, tiff_shape
@@ -142,8 +142,9 @@ def read_mask(  # noqa: PLR0913  what a file can hold several of
     alpha : {'refuse', 'drop'}
         An alpha channel that is not opaque everywhere is an error, or is ignored.
     palette : {'refuse', 'index', 'colour'}
-        The value of a pixel of a palette image: its index or its colour. By default, a palette whose indices
-        and colours differ is refused. A BMP with a palette of grey colours counts as grey.
+        The value of a pixel of a palette image: its index or its colour; of a TIFF in which 0 is white: what
+        is stored or what is shown. By default, both are refused, if index and colour differ. A BMP with a
+        palette of grey colours counts as grey.
 
     Returns
     -------
@@ -272,8 +273,8 @@ def positions_read(
     if level == 0 and channels is None and not at:
         return _pixels(path, request)
     check_max_pixels(request.max_pixels)
-    options: dict[str, Any] = {"level": level, "channels": channels, "at": at, "page": request.page}
-    with open_image(path, max_pixels=request.max_pixels, alpha=request.alpha, **options) as image:
+    check_page(request.page)
+    with part_of(path, request, selection_of(level, channels, at, request.max_pixels)) as image:
         return np.asarray(image)
 
 
@@ -304,8 +305,6 @@ def _array_pixels(path: PathLike, request: Request) -> AnyArray:
     if request.purpose == "probs" and pixels.dtype.kind != "f":
         fix = "Read it with read_image."
         raise invalid(FileError, named(path), must="hold real numbers", got=str(pixels.dtype), fix=fix)
-    if pixels.dtype.kind == "b":
-        pixels = pixels * np.uint8(1 if request.is_stored else 255)
     return np.ascontiguousarray(pixels, np.float32) if request.purpose == "probs" else pixels
 
 

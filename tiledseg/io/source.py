@@ -79,7 +79,7 @@ class Regions(ABC):
         self, shape: tuple[int, ...], dtype: np.dtype[Any], block_shape: tuple[int, int] = (1, 1)
     ) -> None:
         self.shape: tuple[int, ...] = shape
-        self.dtype: np.dtype[Any] = dtype.newbyteorder("=")
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
         self.block_shape: tuple[int, int] = block_shape  # of what is decoded at once, in px
 
     @abstractmethod

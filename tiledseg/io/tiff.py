@@ -162,10 +162,11 @@ class _Image:
         if len(forms) > 1 or (len(planes) > 1 and colours[0].channels > 1):
             raise file.damaged("channels of different shapes")
         total = colours[0].channels * len(planes)
-        if (request.is_stored or request.purpose == "mask") and total not in {1, 3}:
-            fix = "Export the channel that holds the labels."
-            raise file.bad("have 1 or 3 channels to be a mask", f"{total} channels", fix)
         channels = self._selection.channels_of(file, total)
+        count = total if channels is None else len(channels)
+        if request.is_mask and count not in {1, 3}:
+            fix = "Export the channel that holds the labels."
+            raise file.bad("have 1 or 3 channels to be a mask", f"{count} channels", fix)
         if channels is None and (raw := raw_rows(file, planes, colours[0], total)) is not None:
             return raw
         return CachedBlocks(TiffBlocks(file, planes, colours[0], request, channels))
@@ -257,7 +258,7 @@ class _Image:
         count, channels = math.prod(axes.values()), axes.get("C", 1)
         if not set(axes) <= set("CZT"):
             raise self._several()
-        if self._request.purpose != "source" and count > channels:
+        if self._request.is_mask and not self._selection.at and count > channels:
             raise self._several()
         others = {axis.lower(): length for axis, length in axes.items() if axis != "C"}
         place = self._selection.plane_of(self._file, others)
@@ -272,7 +273,7 @@ class _Image:
         pages = images_of(self._directories)
         if len(pages) == 1:
             series = self._tiff.series[0]
-            fix = "Choose a plane with the `at` of read_image or open_image."
+            fix = "Choose a plane with the `at` of read_image, read_mask or open_image."
             return self._file.bad("hold one image", f"axes {series.axes} of shape {series.shape}", fix)
         sizes = listed([f"{page.index} ({page.height}x{page.width} px)" for page in pages], _LISTED)
         return self._file.bad(

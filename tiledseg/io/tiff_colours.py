@@ -142,9 +142,8 @@ def _rgb_of_lab(samples: AnyArray, *, signed: bool) -> AnyArray:
 def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours:
     """Read from the tags of a page what its samples mean."""
     kind, samples = _kind(file, page), int(page.samplesperpixel)
-    if kind == _WHITE_IS_ZERO and request.purpose not in {"image", "source"}:
-        fix = "Export it with 0 as black: programs differ on whether stored 0 or white is the background."
-        raise file.bad("be unambiguous", "grey values stored inverted (0 is white)", fix)
+    if kind == _WHITE_IS_ZERO and request.is_mask:
+        kind = _of_inverted(file, request)
     alpha = _has_alpha(page, kind, samples)
     colours = samples - alpha
     palette = _palette(file, page, request, colours) if kind == _PALETTE else None
@@ -154,6 +153,17 @@ def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colou
     indices = kind == _PALETTE and palette is None
     spread = not request.is_stored and not indices
     return Colours(file, request, model, colours, alpha, bits, spread, palette)
+
+
+def _of_inverted(file: Reader, request: Request) -> int:
+    """Say whether a mask of which 0 is white is read as it is stored, or as it is shown."""
+    if request.palette == "refuse":
+        fix = (
+            "Pass palette='index' to read the stored values, or palette='colour' to read the colours that "
+            "are shown, in which white is foreground."
+        )
+        raise file.bad("be unambiguous", "grey values stored inverted (0 is white)", fix)
+    return _BLACK_IS_ZERO if request.palette == "index" else _WHITE_IS_ZERO
 
 
 def _kind(file: Reader, page: tifffile.TiffPage) -> int:

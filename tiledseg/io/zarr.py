@@ -267,7 +267,8 @@ class _ZarrBlocks:
         self._channels = selection.channels_of(file, lengths.get("c", 1))
         count = lengths.get("c", 1) if self._channels is None else len(self._channels)
         self._drop = "c" in lengths and count == 1
-        self.dtype: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
+        stored = np.dtype(array.dtype)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if stored == np.float16 else stored.newbyteorder("=")
         self.shape: tuple[int, ...] = (lengths["y"], lengths["x"]) + ((count,) if count > 1 else ())
         down, across = (int(array.chunks[axes.index(axis)]) for axis in "yx")
         self.block_shape: tuple[int, int] = (down, across)
