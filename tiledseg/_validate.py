@@ -54,6 +54,11 @@ def listed(values: Iterable[object], most: int) -> str:
     return ", ".join(texts[:most]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggest the known word that is closest to a wrong one."""
     words = sorted(known)

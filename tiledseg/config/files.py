@@ -86,7 +86,7 @@ class MaskConfig(Config):
     where all count."""
     annotated_class: str | None = None
     """Name of the outlines inside which everything was annotated; px outside all of them do not count. None
-    where whole images were."""
+    where whole images were annotated."""
     palette: Literal["refuse", "index", "colour"] = "refuse"
     """Value of a px of a mask with a palette: its index or its colour; by default a palette in which the two
     differ is refused."""

@@ -146,10 +146,10 @@ class UNet3PlusConfig(ConvolutionsConfig):
     skip_filters: Count = 64
     """Filters that each scale has in each level of the decoder."""
     deep_supervision: bool = False
-    """Whether training has the loss of an output of each coarser level besides."""
+    """Whether training adds a loss at an output of each coarser level."""
     classification_guided: bool = False
-    """Whether a branch says which classes an image has at all; the map of one that it has not is set to 0.
-    It looks at the whole tile, and needs a sigmoid at the end."""
+    """Whether a branch decides which classes an image contains; the map of a class that it does not contain
+    is set to 0. It looks at the whole tile, and needs a sigmoid at the end."""
 
     @property
     def stride(self) -> int:
@@ -174,11 +174,11 @@ class U2NetConfig(ConvolutionsConfig):
 
     name: Literal["u2net"] = "u2net"
     size: Literal["full", "lite"] = "full"
-    """The paper's larger network, or its smaller one (with a dagger there)."""
+    """The paper's larger network, or its smaller one (with a dagger in the paper)."""
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of all filters, in (0, 1]; 1 is the paper's."""
     deep_supervision: bool = True
-    """Whether training has the losses of the six outputs that are fused besides, as the paper does."""
+    """Whether training adds losses at the six outputs that are fused, as in the paper."""
 
     @property
     def stride(self) -> int:
@@ -203,8 +203,8 @@ class ResEncUNetConfig(LevelsConfig):
     """Normalisation after each convolution. ``instance`` is nnU-Net's; it looks at the whole tile, so that
     tiling cannot be exact."""
     deep_supervision: bool = True
-    """Whether training has losses of the coarser levels besides, each half of the next finer one's, as
-    nnU-Net does."""
+    """Whether training adds losses of the coarser levels, each with half the weight of the next finer one, as
+    in nnU-Net."""
 
     @property
     def blocks_per_level(self) -> tuple[int, ...]:
@@ -237,8 +237,8 @@ class SwinUNetConfig(ArchitectureConfig):
     embedding: Count = 96
     """Channels of the first level; doubled at each deeper one."""
     depths: _Counts = (2, 2, 2, 2)
-    """Blocks of each level of the encoder, every second one with shifted windows; those of the decoder are
-    the same but for the deepest level, which it does not have. Their number is the number of levels."""
+    """Blocks of each level of the encoder, every second one with shifted windows; the decoder has the
+    same, without the deepest level. Their number is the number of levels."""
     heads: _Counts = (3, 6, 12, 24)
     """Heads of the attention at each level; they divide its channels."""
     mlp_ratio: Count = 4

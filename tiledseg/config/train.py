@@ -56,7 +56,7 @@ class TrainConfig(Config):
     foreground_share: Share = 0.5
     """Share of the crops that are centred on a foreground px, in [0, 1]."""
     augment: Transforms | AugmentSet = "default"
-    """Transforms of the crops, those that move px for image and mask alike; or the name of a set."""
+    """Transforms of the crops, or the name of a set of them; those that move px change image and mask."""
     memory_mb: Annotated[int, Field(ge=0)] = 4096
     """Memory in megabytes for shrunk images and masks, those for validation included."""
     cache_dir: str | None = None
@@ -73,7 +73,7 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = AdamConfig()
     """The optimizer: ``adam``, ``adamw`` or ``sgd``, with its parameters or by name."""
     learning_rate: Positive = 1e-3
-    """The highest of the schedule, positive."""
+    """Learning rate, the highest of the schedule; positive."""
     schedule: ScheduleConfig = ConstantConfig()
     """How the learning rate changes: ``constant``, ``cosine`` or ``plateau``, with its parameters or by
     name."""
@@ -117,12 +117,12 @@ class TrainConfig(Config):
     labels: Names = ("foreground",)
     """Name of each class; one name for one class against background."""
     seed: Seed = 0
-    """Of weights, crops and dropout; the same seed and machine give the same run."""
+    """Seed of weights, crops and dropout; the same seed and machine give the same run."""
     devices: Count | Literal["all"] = 1
     """Devices that share each batch: accelerators where there are any, else processors."""
     deterministic: bool = True
-    """Whether the backend has to compute the same bits each time, which exact resumption needs; it
-    holds for the rest of the process, and some losses have no such form on a GPU."""
+    """Whether the backend must give the same bits each time, as an exact resume needs; this holds for the
+    rest of the process, and some losses cannot do it on a GPU."""
     feed_threads: Count = 2
     """Threads that cut crops while the network computes."""
     runs_dir: str = "runs"

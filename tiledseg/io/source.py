@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from tiledseg._validate import check_image, invalid, whole_number
+from tiledseg._validate import check_image, counted, invalid, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.file import state_of
 
@@ -44,7 +44,7 @@ class Selection:
     def level_of(self, file: Reader, count: int) -> int:
         """Check that the file has the level."""
         if self.level >= count:
-            got = f"{count} level{'s' if count > 1 else ''}"
+            got = counted(count, "level")
             raise file.bad(f"have level {self.level}", got, f"Pass level=0 to level={count - 1}.")
         return self.level
 
@@ -67,7 +67,7 @@ class Selection:
                 fix = f"Pass at={{{axis!r}: 0}} to at={{{axis!r}: {length - 1}}}."
                 if length == 1:
                     fix = f"Leave {axis!r} out of `at`."
-                raise file.bad(must, f"{length} position{'s' if length > 1 else ''} along {axis}", fix)
+                raise file.bad(must, f"{counted(length, 'position')} along {axis}", fix)
             plane[axis] = index
         return plane
 

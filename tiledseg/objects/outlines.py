@@ -130,7 +130,7 @@ class Corners:
         below[0::2], below[1::2] = (line * wide + x0) * 2, (line * wide + x1) * 2 + 1
         keys = np.concatenate([below * 2 + 1, (below + 2 * wide) * 2])
         keys.sort(kind="stable")
-        same = np.flatnonzero(keys[:-1] >> 1 == keys[1:] >> 1)  # an edge goes on: no corner
+        same = np.flatnonzero(keys[:-1] >> 1 == keys[1:] >> 1)  # an edge continues: no corner
         lone = np.ones(len(keys), bool)
         lone[same] = lone[same + 1] = False
         keys = keys[lone]

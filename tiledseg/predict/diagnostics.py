@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._validate import invalid
+from tiledseg._validate import counted, invalid
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import at_level, opened, prepared, run_plan
@@ -179,7 +179,7 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
     --------
     >>> image = np.zeros((300, 200), np.float32)
     >>> print(seam_report(lambda tiles: tiles, image, {"tile_size": 200, "overlap": 32}))
-    1 seams, mean disagreement 0.0000; the worst, 0.0000, between tiles 0 and 1 at (y, x) = (100, 0)
+    1 seam, mean disagreement 0.0000; the worst, 0.0000, between tiles 0 and 1 at (y, x) = (100, 0)
     """
     with opened(image) as found:
         options: dict[str, Any] = {"batch_size": batch_size, "roi": roi, "tta": tta, "runtime": runtime}
@@ -242,7 +242,8 @@ class SeamReport:
             return "no tiles overlap"
         where = f"(y, x) = ({self.worst.box.y0}, {self.worst.box.x0})"
         return (
-            f"{len(self.seams)} seams, mean disagreement {self.score:.4f}; the worst, {self.worst.mean:.4f}, "
+            f"{counted(len(self.seams), 'seam')}, mean disagreement {self.score:.4f}; "
+            f"the worst, {self.worst.mean:.4f}, "
             f"between tiles {self.worst.tiles[0]} and {self.worst.tiles[1]} at {where}"
         )
 

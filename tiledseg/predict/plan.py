@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import psutil
 
-from tiledseg._validate import check_image, check_shape, one_of, real_number, settings_of
+from tiledseg._validate import check_image, check_shape, counted, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network
 from tiledseg.io import ImageSource, pixel_size_from
@@ -323,8 +323,8 @@ class Plan:
 
     def __str__(self) -> str:
         grid, verdict = self.grid, judge(self.grid, self.network)
-        channels = "?" if self.classes is None else str(self.classes)
-        kind = f"{channels} channels, float32" if self.output == "probabilities" else self.output
+        channels = "? channels" if self.classes is None else counted(self.classes, "channel")
+        kind = f"{channels}, float32" if self.output == "probabilities" else self.output
         memory, kept = self.memory, ", written while it is computed" if self.streamed else ""
         sides = {"field of view": self.receptive_field, "halo": self.halo}
         in_roi = "" if self.in_roi is None else f", {self.n_tiles} in the region of interest"

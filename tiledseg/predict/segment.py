@@ -100,7 +100,7 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     >>> image = np.zeros((300, 200), np.float32)
     >>> image[90:110, 50:60] = 1
     >>> segment(lambda tiles: tiles, image, {"tile_size": 128, "overlap": 32})
-    Segmentation(1 objects in 300 x 200 px: 1 foreground)
+    Segmentation(1 object in 300 x 200 px: 1 foreground)
     """
     check_callable("callback", callback)
     settings = settings_of(ObjectsConfig, objects, "objects")

@@ -15,7 +15,7 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._storage import new_folder, write_text
-from tiledseg._validate import read_region
+from tiledseg._validate import counted, read_region
 from tiledseg.export import labels_of_result, write_geojson
 from tiledseg.io import create_image, write_image
 from tiledseg.objects import bands_of
@@ -200,7 +200,7 @@ class Segmentation:
         size = self.pixel_size
         px = "" if size is None else f", px of {size.y:g} x {size.x:g} µm"
         counts = ", ".join(f"{number} {name}" for name, number in self.counts().items())
-        return f"Segmentation({len(self.objects)} objects in {height} x {width} px{px}: {counts})"
+        return f"Segmentation({counted(len(self.objects), 'object')} in {height} x {width} px{px}: {counts})"
 
     def _repr_html_(self) -> str:
         png = cv2.imencode(".png", cv2.cvtColor(self.picture(_NOTEBOOK_SIDE), cv2.COLOR_RGB2BGR))[1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tiledseg._storage import new_folder, write_text
-from tiledseg._validate import all_of, instance_of, listed
+from tiledseg._validate import all_of, counted, instance_of, listed
 from tiledseg._version import __version__
 from tiledseg.evaluate import Comparison, EvaluationResult
 from tiledseg.io import write_image
@@ -266,7 +266,7 @@ def _common(texts: Iterable[str]) -> str:
 
 def _counted(result: EvaluationResult, size: str) -> str:
     n_images, n_failed = len(result.images), len(result.failed)
-    text = f"{n_images} image{'' if n_images == 1 else 's'}{size}"
+    text = f"{counted(n_images, 'image')}{size}"
     return f"{text}, {n_failed} failed" if n_failed else text
 
 
