@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
@@ -19,6 +21,10 @@ from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import PredictConfig, RunConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
 
+if TYPE_CHECKING:
+    from tiledseg.predict import Plan
+
+_FILE_PX = {"overlay": 14, "coloured": 8, "mask": 3, "probs": 4}  # bytes per px of files made of a whole map
 _SHAPE = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
 TILING = Table(
     "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")
@@ -146,7 +152,7 @@ def plan(
     config = settings.over(settings.run.predict, "predict")
     check_model(model, trust=trust)
     check_tiling(model, settings, config.tiling)
-    shape, dtype = _shape(image)
+    shape, sample_bytes = _shape(image)
     segmenter = load(model, trust=trust)
     if len(shape) == 2 and _SHAPE.fullmatch(image):
         shape = (*shape, channels_of(segmenter))
@@ -160,16 +166,16 @@ def plan(
         runtime=config.runtime,
         pixel_size=config.pixel_size,
     )
-    sys.stdout.write(f"{lazy.predict.as_files(plan, config, dtype)}\n")
+    sys.stdout.write(f"{_as_files(plan, config, sample_bytes)}\n")
     return 0
 
 
-def _shape(image: str) -> tuple[tuple[int, ...], Any]:
-    """Read a shape, or that of a file, and the dtype."""
+def _shape(image: str) -> tuple[tuple[int, ...], int]:
+    """Read a shape, or that of a file, and the bytes of a sample."""
     sizes = _SHAPE.fullmatch(image)
     if sizes is None:
         with lazy.io.open_image(image) as source:
-            return source.shape, source.dtype
+            return source.shape, source.dtype.itemsize
     if Path(image).exists():
         raise invalid(
             SettingError,
@@ -178,4 +184,15 @@ def _shape(image: str) -> tuple[tuple[int, ...], Any]:
             got="a shape that is also a file name",
             fix=f"Write ./{image} for the file, or run the command in another folder for the shape.",
         )
-    return tuple(int(size) for size in sizes.groups() if size is not None), "uint8"
+    return tuple(int(size) for size in sizes.groups() if size is not None), 1
+
+
+def _as_files(plan: Plan, config: PredictConfig, sample_bytes: int) -> Plan:
+    """Plan for the files that `predict_files` writes, of an image whose samples take so many bytes."""
+    whole = [what for what in config.write if lazy.predict.needs_whole(what, config)]
+    if whole:
+        largest = max(_FILE_PX.get(what, 0) for what in whole) * math.prod(plan.shape)
+        image = math.prod(plan.shape) * (plan.channels or 1) * sample_bytes
+        size = max(image, plan.source_bytes)
+        return replace(plan, output="probabilities", source_bytes=size, files_bytes=largest)
+    return replace(plan, output="mask" if set(config.write) == {"mask"} else "probabilities", streamed=True)

@@ -2,9 +2,9 @@
 
 from tiledseg.predict.diagnostics import Seam, SeamReport, SeamWatch, check_exact, seam_report
 from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
-from tiledseg.predict.memory import as_files
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import plan, run_plan, tiled_predict
+from tiledseg.predict.products import needs_whole
 from tiledseg.predict.segment import segment
 from tiledseg.predict.segmentation import Segmentation
 
@@ -16,8 +16,8 @@ __all__ = [
     "SeamReport",
     "SeamWatch",
     "Segmentation",
-    "as_files",
     "check_exact",
+    "needs_whole",
     "plan",
     "predict_files",
     "run_plan",

@@ -1,4 +1,4 @@
-"""The layout of tiles for a network: exact overlap, best tile, and whether tiled equals whole."""
+"""What only a network tells: exact overlap, best tile, and whether tiled equals whole."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from math import lcm
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tiledseg._validate import invalid
-from tiledseg.engine import check_fixed
 from tiledseg.errors import SettingError
-from tiledseg.tiling import UNKNOWN, Tiler, default_tiling
+from tiledseg.tiling import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,35 +21,6 @@ Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
 """``exact``: tiled equals whole; ``approximate``: it may differ; ``impossible``: with no tiling."""
 
 _MOST_TRIED = 256  # tiles along an axis that are tried for tile_size="auto"
-
-
-def lay_out(
-    network: Network, shape: tuple[int, int], tiling: TilingConfig | None, *, square: bool = False
-) -> tuple[TilingConfig, TileGrid]:
-    """Fit a tiling to a network and an image; its tile is in px, and its overlap too in the grid."""
-    chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
-    if chosen.tile_size == "auto":
-        chosen = best_tile(chosen, network, shape)
-    check_fixed(chosen.tile_shape, network.tile_size)
-    in_px = chosen
-    if chosen.overlap == "exact":
-        in_px = chosen.changed(overlap=exact_overlap(chosen, network, shape))
-    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
-    # would reach into the whole of a small image.
-    keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
-    clip = (False, False) if keeps_context else _clipped(network, shape, square=square)
-    grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
-    network.check_tile(grid.tile_shape)
-    return chosen, grid
-
-
-def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
-    """Say along which axes a small image shortens the tile: padding would change what the network sees."""
-    # Of a callable it is not known whether it takes another size.
-    y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
-    if network.receptive_field == UNKNOWN or (square and y != x):
-        return False, False
-    return network.tile_size[0] is None, network.tile_size[1] is None
 
 
 def exact_overlap(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> tuple[int, int]:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import psutil
 
 from tiledseg._validate import check_image, check_shape, counted, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
-from tiledseg.engine import COPIES, Network
+from tiledseg.engine import COPIES, Network, check_fixed
 from tiledseg.io import ImageSource, pixel_size_from
-from tiledseg.predict.exactness import judge, lay_out
+from tiledseg.predict.exactness import best_tile, exact_overlap, judge
+from tiledseg.predict.memory import memory_of
 from tiledseg.predict.roi import tiles_in
 from tiledseg.preprocess import Sampling, sampling_of
-from tiledseg.tiling import Box, Output, Tile, Tiler, map_dtype, map_shape
+from tiledseg.tiling import UNKNOWN, Box, Output, Tile, Tiler, default_tiling, map_dtype, map_shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from tiledseg.tiling import TileGrid
 
 _MIB = 1 << 20
-_BATCHES = 4  # of tiles: read, waiting, run, stitched
-_RESAMPLED = (1024, 32 * _MIB, 27 * _MIB)  # rows of the cache, its limit, and a block with its source
-_USED = 0.6  # of the upper bound of a network's activations
-_LIBRARIES = 30 * _MIB  # that write files
-_TILE_ROWS = 2 * 512  # of a pyramid, all levels together
-_PANEL = 5120  # px: width of a panel with what its last tiles extend beyond it
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -152,7 +146,7 @@ class Plan:
             one_of("tta", tta, get_args(TTA))
         size = (shape[0], shape[1])
         sampling = _sampling(network, image, size, pixel_size)
-        chosen, grid = lay_out(network, sampling.shape, given, square=tta == "d4")
+        chosen, grid = _lay_out(network, sampling.shape, given, square=tta == "d4")
         in_roi = None if roi is None else tiles_in(grid, size, roi, image)
         n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
         return cls(
@@ -257,7 +251,7 @@ class Plan:
     @property
     def memory(self) -> dict[str, int]:
         """Memory in bytes: what the process has ``now``, and what each part of the prediction adds."""
-        return _memory_of(self)
+        return memory_of(self)
 
     @property
     def total_bytes(self) -> int:
@@ -358,6 +352,35 @@ def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int,
     return tuple(int(length) for length in shape)
 
 
+def _lay_out(
+    network: Network, shape: tuple[int, int], tiling: TilingConfig | None, *, square: bool = False
+) -> tuple[TilingConfig, TileGrid]:
+    """Fit a tiling to a network and an image; its tile is in px, and its overlap too in the grid."""
+    chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
+    if chosen.tile_size == "auto":
+        chosen = best_tile(chosen, network, shape)
+    check_fixed(chosen.tile_shape, network.tile_size)
+    in_px = chosen
+    if chosen.overlap == "exact":
+        in_px = chosen.changed(overlap=exact_overlap(chosen, network, shape))
+    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
+    # would reach into the whole of a small image.
+    keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
+    clip = (False, False) if keeps_context else _clipped(network, shape, square=square)
+    grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
+    network.check_tile(grid.tile_shape)
+    return chosen, grid
+
+
+def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
+    """Say along which axes a small image shortens the tile: padding would change what the network sees."""
+    # Of a callable it is not known whether it takes another size.
+    y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
+    if network.receptive_field == UNKNOWN or (square and y != x):
+        return False, False
+    return network.tile_size[0] is None, network.tile_size[1] is None
+
+
 def _sampling(
     network: Network,
     image: Source | Sequence[int],
@@ -365,36 +388,9 @@ def _sampling(
     pixel_size: PixelSize | float | tuple[float, float] | None,
 ) -> Sampling:
     """Decide what the network gets of an image, by its px size and the levels of its file."""
-    known = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
+    known = getattr(image, "pixel_size", None) if pixel_size is None else pixel_size_from(pixel_size)
     levels = image.levels if isinstance(image, ImageSource) else ()
     return sampling_of(size, network.preprocessing, known, levels)
-
-
-def _memory_of(plan: Plan) -> dict[str, int]:
-    """Estimate the bytes of each part of a prediction, and those that the process has now."""
-    classes = plan.classes or 1
-    tile = int(np.prod(plan.grid.tile_shape)) * (plan.channels or 1) * 4
-    reading = plan.source_bytes + _BATCHES * min(plan.batch_size, plan.n_tiles) * tile
-    if plan.is_scaled:
-        rows, most, block = _RESAMPLED
-        reading += min(rows * 4 * plan.grid.shape[1] * (plan.channels or 1), most) + block
-    return {
-        "now": psutil.Process().memory_info().rss,
-        "engine": plan.network.engine_bytes,
-        "network": int(_USED * plan.network_bytes),
-        "reading": reading,
-        "band of rows": 4 * classes * min(plan.grid.y.tile, plan.grid.shape[0]) * plan.grid.shape[1],
-        "files": plan.files_bytes,
-        "map": _written_bytes(plan, classes) if plan.streamed else plan.output_bytes,
-    }
-
-
-def _written_bytes(plan: Plan, classes: int) -> int:
-    """Estimate what a map takes that is written while it is computed."""
-    width = plan.shape[1] if plan.is_scaled else min(plan.shape[1], _PANEL)
-    row = map_shape((1, width, classes), plan.output)
-    whole = _TILE_ROWS * int(np.prod(row)) * map_dtype(plan.output, classes).itemsize
-    return _LIBRARIES + min(whole, plan.output_bytes)
 
 
 def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:

@@ -102,7 +102,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     redundancy     1.87 px computed per image px
     network calls  9 of 4 tiles
     output         1920 x 2560 px, ? channels, float32, 18.8 MiB
-    memory         about ... MiB of the process at its peak: now ..., network 64.0 MiB, reading 48.0 MiB, ...
+    memory         about ... MiB of the process at its peak: now ..., network 38.4 MiB, reading 48.0 MiB, ...
     verdict        approximate: the receptive field of a callable is not known
     """
     with opened(image) as found:
