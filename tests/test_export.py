@@ -196,11 +196,36 @@ def test_geopandas_reads_valid_polygons_of_the_same_areas(tmp_path):
     np.testing.assert_array_equal(frame.area, objects.table["area"])
 
 
+def test_measurements_on_a_level_are_those_of_its_px_in_level_0(tmp_path):
+    small = SPECKS[:40, :40] > 0
+    write_geojson(tmp_path / "small.geojson", small, scale=(2, 2))
+    write_geojson(tmp_path / "large.geojson", small.repeat(2, axis=0).repeat(2, axis=1))
+    for one, other in zip(
+        *map(features, (tmp_path / "small.geojson", tmp_path / "large.geojson")), strict=True
+    ):
+        found, wanted = (feature["properties"]["measurements"] for feature in (one, other))
+        assert one["geometry"] == other["geometry"]
+        for name in ("Area px^2", "Centroid y", "Centroid x", "Equivalent diameter px", "Solidity"):
+            assert found[name] == pytest.approx(wanted[name], rel=1e-2 if name == "Solidity" else 1e-8)
+
+
+def test_objects_that_cover_no_px_of_level_0_are_left_out(tmp_path):
+    labels = np.zeros((10, 20), np.uint8)
+    labels[4:9, 4:9] = labels[2, 2] = 1
+    assert write_coco(tmp_path / "a.json", [("a", labels)], scale=(0.4, 0.4)) == 1
+    (one,) = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["annotations"]
+    assert decoded(one).sum() == one["area"] == 4
+
+
 def test_what_was_found_on_a_level_is_written_in_px_of_level_0(tmp_path):
     labels = np.zeros((10, 20), np.uint8)
     labels[2:4, 5:9] = 1
     write_geojson(tmp_path / "a.geojson", labels, scale=(2, 2.5))
-    assert polygon(features(tmp_path / "a.geojson")[0]).bounds == (12.5, 4, 22.5, 8)
+    (feature,) = features(tmp_path / "a.geojson")
+    assert polygon(feature).bounds == (12.5, 4, 22.5, 8)
+    values = feature["properties"]["measurements"]
+    assert (values["Area px^2"], values["Centroid y"], values["Centroid x"]) == (40, 5.5, 17)
+    assert "Perimeter px" not in values  # of px that are not square
     write_coco(tmp_path / "a.json", [("a", labels)], scale=(2, 2.5))
     content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert (content["images"][0]["height"], content["images"][0]["width"]) == (20, 50)

@@ -181,6 +181,18 @@ def test_masks_go_into_the_image_on_request_alone(tmp_path, form):
         PredictConfig(into_image="cells", level=1)
 
 
+def test_labels_of_objects_go_into_the_image_where_no_masks_are_written(tmp_path):
+    path = image_05(tmp_path / "image.ome.zarr")
+    config = PredictConfig(write=("labels",), into_image="cells", threshold=0.9)
+    tiling = {"tile_size": 256, "overlap": 0}
+    (outcome,) = ts.predict_files(
+        lambda tiles: tiles[..., :1] / 255, path, tmp_path / "out", config, tiling=tiling
+    ).done
+    found = read_image(path / "labels" / "cells")
+    assert found.dtype == np.uint32
+    np.testing.assert_array_equal(found, read_image(outcome.written["labels"]))
+
+
 def test_metadata_of_other_programs_in_labels_stay(tmp_path):
     path = image_05(tmp_path / "image.ome.zarr")
     write_labels(path, "cells", LABELS)

@@ -172,6 +172,14 @@ def test_what_does_not_fit_is_refused():
         label_objects(np.zeros((5, 5, 3), np.uint8))
     with pytest.raises(SettingError, match="max_area"):
         ObjectsConfig(min_area=5, max_area=4)
+    with pytest.raises(ArrayError, match="`map` must be an array"):
+        label_objects("map.png")
+    with pytest.raises(ArrayError, match=r"`map` must hold labels below 2\^63"):
+        label_objects(RING.astype(np.uint64) << np.uint64(63))
+    for size in (0, (0.5, -1), PixelSize(0, 1)):
+        with pytest.raises(SettingError, match="`pixel_size` must be µm per px above 0"):
+            label_objects(RING, pixel_size=size)
+    assert label_objects(RING, pixel_size=0.5).table["area_um2"][0] == RING.sum() / 4
 
 
 def test_labels_are_written_to_a_file(tmp_path):

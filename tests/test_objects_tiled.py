@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tiledseg.errors import ModelError, SettingError
-from tiledseg.io import PixelSize
+from tiledseg.errors import ArrayError, ModelError, SettingError
+from tiledseg.io import PixelSize, write_image
 from tiledseg.objects import label_objects, tiled_objects
 
 measure = pytest.importorskip("skimage.measure")
@@ -117,3 +117,35 @@ def test_what_is_no_label_of_its_part_is_refused():
         tiled_objects(lambda part: np.zeros((2, 2), int), image)
     with pytest.raises(SettingError, match="`overlap` must be at least 1 px"):
         tiled_objects(lambda part: part, image, {"tile_size": 20, "overlap": 0})
+    with pytest.raises(ModelError, match=r"got bool.*components"):
+        tiled_objects(lambda part: part > 0, image)
+    with pytest.raises(ModelError, match=r"got tuple.*predict_instances\(tile\)\[0\]"):
+        tiled_objects(lambda part: (part, {}), image)
+    with pytest.raises(ArrayError, match=r"below 2\^63"):
+        tiled_objects(lambda part: part + np.uint64(1 << 63), image)
+
+
+def test_out_is_refused_before_a_tile_is_labelled():
+    def never(_part: np.ndarray) -> np.ndarray:
+        raise AssertionError
+
+    with pytest.raises(SettingError, match=r"labels\.png"):
+        tiled_objects(never, np.zeros((9, 9), np.uint8), out="labels.png")
+
+
+def test_a_function_may_change_its_part_and_the_image_may_be_a_file(tmp_path):
+    image = np.zeros((40, 50, 3), np.uint8)
+    image[5:15, 30:40] = 7
+    write_image(tmp_path / "image.png", image)
+
+    def in_place(part: np.ndarray) -> np.ndarray:
+        labels = (part[..., 0] > 0).astype(int)
+        part[:] = 1
+        return labels
+
+    tiling = {"tile_size": 32, "overlap": 16}
+    found = tiled_objects(in_place, image, tiling, pixel_size=(0.5, 0.25))
+    assert found.table["area_um2"].tolist() == [12.5]
+    assert image.max() == 7
+    read = tiled_objects(in_place, tmp_path / "image.png", tiling)
+    np.testing.assert_array_equal(read.labels, found.labels)

@@ -24,6 +24,7 @@ else:
 
 _LONGEST = 120
 _LONGEST_NAME = 100
+_MOST_LABEL = (1 << 63) - 1  # what int64 holds
 _MOST_LABELS = 5  # listed in one message
 _Error = TypeVar("_Error", bound=TiledSegError)
 
@@ -226,42 +227,49 @@ def array_of(values: object, name: str) -> AnyArray:
     return array
 
 
-def _image_error(must: str, got: object, fix: str) -> ArrayError:
-    return invalid(ArrayError, "image", must=must, got=got, fix=fix)
+def _image_error(must: str, got: object, fix: str, name: str = "image") -> ArrayError:
+    return invalid(ArrayError, name, must=must, got=got, fix=fix)
 
 
-def check_image(image: Source, channels: int | None = None) -> tuple[int, int, int]:
+def check_image(image: Source, channels: int | None = None, name: str = "image") -> tuple[int, int, int]:
     """Check that an array can be an image, and return its height, width and channels."""
-    if not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")):
+    if not all(hasattr(image, one) for one in ("shape", "dtype", "__getitem__")):
         raise _image_error(
             "be an array with shape and dtype",
             type(image).__name__,
             "Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
+            name,
         )
     if isinstance(image, np.ma.MaskedArray):
         raise ArrayError(
-            "`image` must not be a masked array. Fill it with image.filled(value); to predict a part of it, "
-            "pass `roi`."
+            f"`{name}` must not be a masked array. Fill it with {name}.filled(value); to predict a part of "
+            "an image, pass `roi`."
         )
     if _kind(image.dtype) not in set("biuf"):
         raise _image_error(
             "have a boolean, integer or real dtype",
             str(image.dtype),
-            "Convert it with image.astype(numpy.float32).",
+            f"Convert it with {name}.astype(numpy.float32).",
+            name,
         )
-    return check_shape(image.shape, channels)
+    return check_shape(image.shape, channels, name)
 
 
-def check_shape(shape: Sequence[int], channels: int | None = None) -> tuple[int, int, int]:
+def check_shape(
+    shape: Sequence[int], channels: int | None = None, name: str = "image"
+) -> tuple[int, int, int]:
     """Check the shape of an image, and return its height, width and channels."""
     shape = _whole(shape)
     if len(shape) not in {2, 3}:
         raise _image_error(
-            "have shape (H, W) or (H, W, C)", shape, "Give one image at a time, channels last."
+            "have shape (H, W) or (H, W, C)", shape, "Give one image at a time, channels last.", name
         )
     if min(shape) < 1:
         raise _image_error(
-            "have at least 1 px and 1 channel", shape, "Check how it was read: an empty image has no map."
+            "have at least 1 px and 1 channel",
+            shape,
+            "Check how it was read: an empty image has no map.",
+            name,
         )
     _check_channels(shape, channels)
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
@@ -343,6 +351,9 @@ def check_labels(
         if classes == 2 and array.max() == 255:
             fix = "It looks like a picture of a mask: apply a threshold, as in mask >= 128."
         raise invalid(ArrayError, name, must=must, got=got, fix=fix)
+    if array.dtype == np.uint64 and array.size and array.max() > _MOST_LABEL:
+        fix = "Number them anew, for example with numpy.unique(mask, return_inverse=True)."
+        raise invalid(ArrayError, name, must="hold labels below 2^63", got=str(array.max()), fix=fix)
     return array
 
 

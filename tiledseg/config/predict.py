@@ -107,8 +107,9 @@ class PredictConfig(ReadConfig):
     recursive: bool = False
     """Whether folders inside the given folders are searched too."""
     into_image: str | None = None
-    """Name under which masks are also written into the images' own OME-Zarr, as labels/NAME; None to leave
-    them unchanged. The image itself is not changed, and an existing name is refused."""
+    """Name under which masks, or labels where no masks are written, also go into the images' own OME-Zarr,
+    as labels/NAME; None to leave them unchanged. The image itself is not changed, and an existing name is
+    refused."""
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
     """What to do where an output file exists: refuse before anything is computed, skip the image, or
     overwrite the file."""
@@ -130,8 +131,9 @@ class PredictConfig(ReadConfig):
                 "State a threshold.",
             )
             raise self._invalid("threshold", must, fix)
-        if self.into_image is not None and ("mask" not in self.write or self.level):
-            must, fix = "be left out unless masks of level 0 are written", "Add mask to write, with level=0."
+        if self.into_image is not None and (not {"mask", "labels"} & set(self.write) or self.level):
+            must = "be left out unless masks or labels of level 0 are written"
+            fix = "Add mask or labels to write, with level=0."
             raise self._invalid("into_image", must, fix)
         streamed = {"mask": self.mask_format, "probs": self.probs_format}
         maps = [what for what in self.write if what not in OBJECT_PRODUCTS]

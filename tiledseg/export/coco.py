@@ -158,6 +158,8 @@ class CocoWriter:
     def add(self, batch: ObjectBatch) -> None:
         """Take some objects of the image."""
         batch = _scaled(batch, self._style.scale)
+        if len(batch.first) == 1:
+            return
         corners = Corners.of(batch)
         counts = _run_lengths(corners.columns(), len(batch.first) - 1, self._shape)
         size = _list(self._shape)
@@ -191,18 +193,20 @@ def _sizes(batch: ObjectBatch) -> tuple[list[int], list[list[int]]]:
 
 
 def _scaled(batch: ObjectBatch, scale: tuple[float, float]) -> ObjectBatch:
-    """Bring runs to px of level 0: each px of the map becomes the px that it covers, rounded."""
+    """Bring runs to px of level 0, each px to those that it covers, rounded; leave out empty objects."""
     if scale == (1, 1):
         return batch
     top, bottom = (np.rint(rows * scale[0]).astype(np.int32) for rows in (batch.y, batch.y + 1))
     left, right = (np.rint(ends * scale[1]).astype(np.int32) for ends in (batch.x0, batch.x1))
-    copies = bottom - top
+    number = np.repeat(np.arange(len(batch.first) - 1), np.diff(batch.first))
+    copies = np.where(right > left, bottom - top, 0)
     y = np.repeat(top, copies) + _counted(copies)
-    begins = np.concatenate([[0], np.cumsum(copies)])[batch.first]
-    x0, x1 = np.repeat(left, copies), np.repeat(right, copies)
-    number = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
+    x0, x1, number = (np.repeat(values, copies) for values in (left, right, number))
     order = np.lexsort((x0, y, number))  # the copies of several runs of a row lie between one another
-    return ObjectBatch(batch.table, begins, y[order], x0[order], x1[order])
+    sizes = np.bincount(number, minlength=len(batch.first) - 1)
+    table = {name: column[sizes > 0] for name, column in batch.table.items()}
+    first = np.concatenate([[0], np.cumsum(sizes[sizes > 0])])
+    return ObjectBatch(table, first, y[order], x0[order], x1[order])
 
 
 def _counted(sizes: AnyArray) -> AnyArray:

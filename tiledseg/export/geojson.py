@@ -16,7 +16,7 @@ from tiledseg._validate import one_of, path_text
 from tiledseg.config import ObjectType
 from tiledseg.export.batches import Ordered, Style, ascii_text, pass_on
 from tiledseg.export.simplify import simplified
-from tiledseg.objects import Corners
+from tiledseg.objects import Corners, stretched
 from tiledseg.plots import PALETTE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from tiledseg._types import AnyArray, PathLike, Source
-    from tiledseg.objects import ObjectBatch, Objects, Outlines
+    from tiledseg.objects import ObjectBatch, Objects, Outlines, Table
 
 _NAMESPACE = uuid.UUID("9d6a4b5e-3c0f-5a3b-9a55-0d1c6d1b7f42")
 _MEASUREMENTS = {
@@ -144,7 +144,7 @@ class GeoJsonWriter:
         first_part = np.searchsorted(outlines.number, np.arange(len(batch.first))).tolist()
         classes, areas = self._style.classes_of(batch), batch.table["area"].tolist()
         features = []
-        for place, measured in enumerate(_measurements(batch)):
+        for place, measured in enumerate(_measurements(_in_level_0(batch.table, self._style.scale))):
             begin, end, label = first_part[place], first_part[place + 1], classes[place]
             parts = [
                 b"[" + b",".join(rings[first_ring[one] : first_ring[one + 1]]) + b"]"
@@ -182,11 +182,24 @@ def _geometry(polygons: list[bytes]) -> bytes:
     return b'{"type":"MultiPolygon","coordinates":[' + b",".join(polygons) + b"]}"
 
 
-def _measurements(batch: ObjectBatch) -> list[str]:
+def _in_level_0(table: Table, scale: tuple[float, float]) -> Table:
+    """Bring measurements in px of the map to px of level 0, as the outlines."""
+    if scale == (1, 1):
+        return table
+    if "orientation" not in table:
+        return {**table, "area": table["area"] * (scale[0] * scale[1])}
+    moved = stretched(table, *scale)
+    for name, factor in zip(("centroid_y", "centroid_x"), scale, strict=True):
+        moved[name] = moved[name] + (factor - 1) / 2  # px count from the middle of the first one
+    round_ = np.where(np.isfinite(moved["perimeter"]), table["circularity"], np.nan)
+    return {**table, **moved, "circularity": round_}
+
+
+def _measurements(table: Table) -> list[str]:
     """Write the measurements of each object as JSON; those that are not defined are left out."""
     columns = {
         _MEASUREMENTS.get(name, name.replace("_", " ").capitalize()): np.asarray(column, np.float64)
-        for name, column in batch.table.items()
+        for name, column in table.items()
         if name not in {"label", "class"} and not name.startswith("box_")
     }
     rows = np.stack(list(columns.values()), axis=1)

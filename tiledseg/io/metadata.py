@@ -95,10 +95,11 @@ class PixelSize:
 
 def pixel_size_from(value: object) -> PixelSize | None:
     """Read a px size in µm that a user gives: a PixelSize, one number, or two, (y, x)."""
-    if value is None or isinstance(value, PixelSize):
+    if value is None:
         return value
     must, fix = "be µm per px above 0: one number, or two for y and x", "Give 0.25, for example."
     both = value if isinstance(value, tuple | list) else (value, value)
+    both = (value.y, value.x) if isinstance(value, PixelSize) else both
     if len(both) != 2:
         raise invalid(SettingError, "pixel_size", must=must, got=value, fix=fix)
     y, x = (real_number("pixel_size", one, fix) for one in both)

@@ -1,8 +1,9 @@
 """The objects of a map: labels, measurements, outlines."""
 
-from tiledseg.objects.collect import ObjectBatch
+from tiledseg.objects.collect import ObjectBatch, check_out
 from tiledseg.objects.instances import Instances
 from tiledseg.objects.labels import ObjectsSink, label_objects
+from tiledseg.objects.measure import Table, stretched
 from tiledseg.objects.outlines import Corners, Outlines, Shapes, bands_of
 from tiledseg.objects.table import Objects
 from tiledseg.objects.tiled import tiled_objects
@@ -15,7 +16,10 @@ __all__ = [
     "ObjectsSink",
     "Outlines",
     "Shapes",
+    "Table",
     "bands_of",
+    "check_out",
     "label_objects",
+    "stretched",
     "tiled_objects",
 ]

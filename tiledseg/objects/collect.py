@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._progress import progress_bar
+from tiledseg._storage import check_writable
+from tiledseg._validate import invalid, path_text
+from tiledseg.errors import ArrayError
+from tiledseg.io import create_image
 from tiledseg.objects.batches import Grouped, OpenRuns
 from tiledseg.objects.hull import convex_areas
 from tiledseg.objects.measure import (
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, Sink
+    from tiledseg._types import AnyArray, PathLike, Sink
     from tiledseg.io import PixelSize
     from tiledseg.objects.measure import Table, Values
     from tiledseg.objects.runs import Components
@@ -166,6 +174,40 @@ class Collector:
             self.table[name][objects] = column
         if self._each is not None and len(objects):
             self._each(ObjectBatch(rows, first, *runs))
+
+
+def collected(  # noqa: PLR0913  what is measured, and where it goes
+    found: Components,
+    values: Sequence[Values],
+    pixel_size: PixelSize | None,
+    out: Sink | PathLike | None,
+    settings: dict[str, Any],
+    *,
+    each: Callable[[ObjectBatch], object] | None,
+    measure: bool,
+    progress: bool,
+) -> Table:
+    """Measure objects and write their labels; a file of labels resumes that of the same objects."""
+    collector = Collector(found, values, pixel_size, each, measure=measure)
+    with ExitStack() as stack:
+        step = stack.enter_context(progress_bar(found.shape[0], "objects", shown=progress))
+        if not isinstance(out, str | os.PathLike):
+            return collector.run(out, step)
+        fingerprint = {"objects": found.digest(), "settings": settings}
+        file = create_image(
+            out, found.shape, np.uint32, labels=True, pixel_size=pixel_size, fingerprint=fingerprint
+        )
+        return collector.run(stack.enter_context(file), step)
+
+
+def check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
+    """Check, before anything is computed, that labels can be written."""
+    if isinstance(out, str | os.PathLike):
+        create_image(out, size, np.uint32, labels=True)  # nothing is opened yet
+        check_writable(Path(path_text(out)).parent, keep=False)
+    elif out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
+        must, got = f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}"
+        raise invalid(ArrayError, "out", must=must, got=got, fix="Give one that belongs to the map.")
 
 
 def _merged(y: AnyArray, x0: AnyArray, x1: AnyArray, number: AnyArray) -> tuple[AnyArray, ...]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._validate import check_finite, check_image, read_region
-from tiledseg.objects.labels import check_out, collected, px_of
+from tiledseg.io import pixel_size_from
+from tiledseg.objects.collect import check_out, collected
+from tiledseg.objects.labels import px_of
 from tiledseg.objects.measure import Values
 from tiledseg.objects.runs import Components, runs_of
 from tiledseg.objects.spool import RunSpool
@@ -27,10 +29,15 @@ class Instances:
     """Takes rows of a map of instances in order, and makes objects of them."""
 
     def __init__(
-        self, shape: tuple[int, int], *, image: Source | None = None, pixel_size: PixelSize | None = None
+        self,
+        shape: tuple[int, int],
+        *,
+        image: Source | None = None,
+        pixel_size: PixelSize | float | tuple[float, float] | None = None,
     ) -> None:
         self.shape: tuple[int, int] = (int(shape[0]), int(shape[1]))
-        self._image, self._pixel_size = image, pixel_size or getattr(image, "pixel_size", None)
+        self._image = image
+        self._pixel_size = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
         self._spool = RunSpool()
         self._labels = np.empty(0, np.int64)  # ascending, and the number of each in reading order
         self._numbers = np.empty(0, np.int64)

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._progress import progress_bar
 from tiledseg._validate import check_finite, check_image, check_labels, invalid, read_region, settings_of
 from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io import create_image
+from tiledseg.io import pixel_size_from
 from tiledseg.objects.arrival import Arrival
-from tiledseg.objects.collect import Collector
+from tiledseg.objects.collect import check_out, collected
 from tiledseg.objects.measure import Values
 from tiledseg.objects.runs import RunJoiner
 from tiledseg.objects.split import by_distance, by_seeds, split
 from tiledseg.objects.table import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tiledseg._types import AnyArray, PathLike, Sink, Source
     from tiledseg.io import PixelSize
     from tiledseg.objects.collect import ObjectBatch
-    from tiledseg.objects.measure import Table
     from tiledseg.objects.runs import Components
 
 _BAND_PX = 1 << 21  # px of a map that are read at a time
@@ -56,9 +52,9 @@ class ObjectsSink:
         Image of the map's size whose channels are measured, (H, W) or (H, W, C). Each row is read once, in
         order, when the map is complete down to it: rows that a prediction has read already can be passed
         through a source that still holds them.
-    pixel_size : PixelSize, optional
-        Height and width of a px, for columns in µm and limits in µm². By default that of the image, where it
-        states one.
+    pixel_size : PixelSize, float or tuple of float, optional
+        Height and width of a px in µm, for columns in µm and limits in µm². By default that of the image,
+        where it states one.
 
     Attributes
     ----------
@@ -93,7 +89,7 @@ class ObjectsSink:
         config: ObjectsConfig | dict[str, Any] | None = None,
         *,
         image: Source | None = None,
-        pixel_size: PixelSize | None = None,
+        pixel_size: PixelSize | float | tuple[float, float] | None = None,
     ) -> None:
         self.shape: tuple[int, ...] = tuple(shape)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
@@ -102,7 +98,7 @@ class ObjectsSink:
         if image is not None and check_image(image)[:2] != self.shape[:2]:
             must = f"have the map's size, (H, W) = {self.shape[:2]}"
             raise _unlike("image", must, image.shape)
-        self._pixel_size = pixel_size or getattr(image, "pixel_size", None)
+        self._pixel_size = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
         self._limits = _limits(self._settings, self._pixel_size)
         self._joiner = RunJoiner(
             self.shape[1],
@@ -217,36 +213,12 @@ class ObjectsSink:
         return found.chosen(keep), n_unsplit
 
 
-def collected(  # noqa: PLR0913  what is measured, and where it goes
-    found: Components,
-    values: Sequence[Values],
-    pixel_size: PixelSize | None,
-    out: Sink | PathLike | None,
-    settings: dict[str, Any],
-    *,
-    each: Callable[[ObjectBatch], object] | None,
-    measure: bool,
-    progress: bool,
-) -> Table:
-    """Measure objects and write their labels; a file of labels resumes that of the same objects."""
-    collector = Collector(found, values, pixel_size, each, measure=measure)
-    with ExitStack() as stack:
-        step = stack.enter_context(progress_bar(found.shape[0], "objects", shown=progress))
-        if not isinstance(out, str | os.PathLike):
-            return collector.run(out, step)
-        fingerprint = {"objects": found.digest(), "settings": settings}
-        file = create_image(
-            out, found.shape, np.uint32, labels=True, pixel_size=pixel_size, fingerprint=fingerprint
-        )
-        return collector.run(stack.enter_context(file), step)
-
-
 def label_objects(  # noqa: PLR0913  what is measured, and where labels go
     map: Source,  # noqa: A002  what the other functions call it
     config: ObjectsConfig | dict[str, Any] | None = None,
     *,
     image: Source | None = None,
-    pixel_size: PixelSize | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     out: Sink | PathLike | None = None,
     measure: bool = True,
     progress: bool = False,
@@ -266,9 +238,9 @@ def label_objects(  # noqa: PLR0913  what is measured, and where labels go
         Which areas are one object, and which of them count.
     image : array or Source, optional
         Image whose channels are measured too, (H, W) or (H, W, C).
-    pixel_size : PixelSize, optional
-        Height and width of a px, for columns in µm and limits in µm². By default that of the image or the
-        map, where one of them states it.
+    pixel_size : PixelSize, float or tuple of float, optional
+        Height and width of a px in µm, for columns in µm and limits in µm². By default that of the image or
+        the map, where one of them states it.
     out : Sink or path, optional
         Where the labels are written, band by band: anything with shape (H, W), dtype uint32 and slice
         assignment, for example a numpy.memmap or a zarr; or the path of an ``.ome.tif``, ``.ome.zarr``,
@@ -306,25 +278,19 @@ def label_objects(  # noqa: PLR0913  what is measured, and where labels go
     >>> objects.table["area"].tolist(), objects.table["class"].tolist()
     ([2, 3], [1, 2])
     """
-    check_image(map)
+    check_image(map, name="map")
     size = (int(map.shape[0]), int(map.shape[1]))
     check_out(out, size)
-    pixel_size = pixel_size or getattr(image, "pixel_size", None) or getattr(map, "pixel_size", None)
-    sink = ObjectsSink(tuple(map.shape), map.dtype, config, image=image, pixel_size=pixel_size)
+    own = getattr(image, "pixel_size", None) or getattr(map, "pixel_size", None)
+    sink = ObjectsSink(
+        tuple(map.shape), map.dtype, config, image=image, pixel_size=own if pixel_size is None else pixel_size
+    )
     step = max(1, _BAND_PX // int(np.prod(map.shape[1:])))
     for first in range(0, size[0], step):
         rows = slice(first, min(first + step, size[0]))
         sink[rows] = read_region(map, rows, slice(0, size[1]))
     labels = np.empty(size, np.uint32) if out is None else out
     return sink.finish(labels, measure=measure, progress=progress)
-
-
-def check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
-    """Check that labels can be written."""
-    if out is None or isinstance(out, str | os.PathLike):
-        return
-    if (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
-        raise _unlike("out", f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}")
 
 
 def _limits(settings: ObjectsConfig, pixel_size: PixelSize | None) -> tuple[float, float]:

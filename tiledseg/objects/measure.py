@@ -32,6 +32,8 @@ _KIND_OF_PX[[5, 7, 15, 17, 25, 27]] = 0
 _KIND_OF_PX[[21, 33]] = 1
 _KIND_OF_PX[[13, 23]] = 2
 _LENGTH_OF_KIND = (1.0, math.sqrt(2), (1 + math.sqrt(2)) / 2)
+_LENGTHS = ("centroid_y", "centroid_x", "perimeter", "equivalent_diameter", "major_axis", "minor_axis")
+_SQUARE = 5e-3  # levels of a pyramid have whole numbers of px: theirs are nearly square
 _EXACT = (np.bool_, np.uint8, np.uint16)  # sums of their squares are exact in float64
 
 
@@ -156,23 +158,27 @@ def measured(sums: tuple[AnyArray, ...], box: AnyArray, hull: AnyArray, outline:
     }
 
 
-def in_um(table: Table, size: PixelSize) -> Table:
-    """Return the columns in µm; the ellipse is that of the stretched object."""
+def stretched(table: Table, y: float, x: float) -> Table:
+    """Return the columns of positions and sizes of objects whose px become y by x large."""
     larger, smaller = (table["major_axis"] / 4) ** 2, (table["minor_axis"] / 4) ** 2
     cos, sin = np.cos(table["orientation"]), np.sin(table["orientation"])
     var_y, var_x = larger * cos**2 + smaller * sin**2, larger * sin**2 + smaller * cos**2
-    cov = (larger - smaller) * sin * cos
-    axes = _ellipse(var_y * size.y**2, var_x * size.x**2, cov * size.y * size.x)
-    square = math.isclose(size.y, size.x, rel_tol=1e-6)
+    mean = math.sqrt(y * x)
     return {
-        "centroid_y_um": table["centroid_y"] * size.y,
-        "centroid_x_um": table["centroid_x"] * size.x,
-        "area_um2": table["area"] * (size.y * size.x),
-        "perimeter_um": table["perimeter"] * (size.x if square else math.nan),
-        "equivalent_diameter_um": table["equivalent_diameter"] * math.sqrt(size.y * size.x),
-        "major_axis_um": axes["major_axis"],
-        "minor_axis_um": axes["minor_axis"],
+        "centroid_y": table["centroid_y"] * y,
+        "centroid_x": table["centroid_x"] * x,
+        "area": table["area"] * (y * x),
+        "perimeter": table["perimeter"] * (mean if math.isclose(y, x, rel_tol=_SQUARE) else math.nan),
+        "equivalent_diameter": table["equivalent_diameter"] * mean,
+        **_ellipse(var_y * y**2, var_x * x**2, (larger - smaller) * sin * cos * y * x),
     }
+
+
+def in_um(table: Table, size: PixelSize) -> Table:
+    """Return the columns in µm; the ellipse is that of the stretched object."""
+    shown = {name: f"{name}_um" for name in _LENGTHS} | {"area": "area_um2"}
+    columns = stretched(table, size.y, size.x)
+    return {shown[name]: column for name, column in columns.items() if name in shown}
 
 
 class Values:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from tiledseg._progress import progress_bar
-from tiledseg._validate import check_callable, check_image, check_labels, invalid, read_region, settings_of
+from tiledseg._validate import (
+    array_of,
+    check_callable,
+    check_image,
+    check_labels,
+    invalid,
+    read_region,
+    settings_of,
+)
 from tiledseg.config import TilingConfig
 from tiledseg.errors import ModelError, SettingError
+from tiledseg.io import open_image
+from tiledseg.objects.collect import check_out
 from tiledseg.objects.instances import Instances
 from tiledseg.objects.runs import least_connected, runs_of
 from tiledseg.tiling import Box, Tiler
@@ -33,12 +44,12 @@ _BAND_PX = 1 << 21
 
 def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
     fn: Callable[[AnyArray], AnyArray],
-    image: Source,
+    image: Source | PathLike,
     tiling: TilingConfig | dict[str, Any] | None = None,
     *,
     out: Sink | PathLike | None = None,
     measure: bool = True,
-    pixel_size: PixelSize | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     progress: bool = False,
 ) -> Objects:
     """Find the objects of an image with a function that labels one tile: StarDist, Cellpose, any other.
@@ -57,8 +68,8 @@ def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
     fn : callable
         Maps a part of the image, (h, w) or (h, w, C) in its own dtype, to labels (h, w), integers, where 0 is
         the background and each other label is one object. Parts at the image's border end with the image.
-    image : array or Source
-        (H, W) or (H, W, C).
+    image : array, Source or path
+        (H, W) or (H, W, C); a file is read by region.
     tiling : TilingConfig or dict, optional
         Tile size and overlap, by default 512 and 128 px. Overlap by at least the size of an object and of
         what the network sees around it.
@@ -66,8 +77,8 @@ def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
         Where the labels are written, as for `label_objects`; a new array by default.
     measure : bool
         Whether to measure more than area and bounding box.
-    pixel_size : PixelSize, optional
-        Height and width of a px; by default that of the image, where it states one.
+    pixel_size : PixelSize, float or tuple of float, optional
+        Height and width of a px in µm; by default that of the image, where it states one.
     progress : bool
         Whether to show progress, in tiles.
 
@@ -79,7 +90,7 @@ def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
     Raises
     ------
     ArrayError
-        If `image` or `out` cannot be used.
+        If `image` or `out` cannot be used, or a label is negative.
     ModelError
         If `fn` returns something else than labels of its part.
     SettingError
@@ -95,14 +106,19 @@ def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
     [500]
     """
     check_callable("fn", fn)
+    if isinstance(image, str | os.PathLike):
+        options: dict[str, Any] = {"out": out, "measure": measure, "pixel_size": pixel_size}
+        with open_image(os.fspath(image)) as source:
+            return tiled_objects(fn, source, tiling, **options, progress=progress)
     shape = check_image(image)[:2]
+    check_out(out, shape)
+    instances = Instances(shape, image=image, pixel_size=pixel_size)
     grid = _grid(shape, settings_of(TilingConfig, tiling, "tiling") if tiling else None)
     found = _Candidates(grid)
     with progress_bar(len(grid), "tiles", shown=progress) as advance:
         for tile in grid:
             found.add(tile, _labelled(fn, image, tile))
             advance(1)
-    instances = Instances(shape, image=image, pixel_size=pixel_size)
     for first, rows in found.bands():
         instances[first : first + len(rows)] = rows
     return instances.finish(np.empty(shape, np.uint32) if out is None else out, measure=measure)
@@ -123,12 +139,18 @@ def _grid(shape: tuple[int, int], tiling: TilingConfig | None) -> TileGrid:
 def _labelled(fn: Callable[[AnyArray], AnyArray], image: Source, tile: Tile) -> _Ints:
     """Label the part of a tile that lies in the image."""
     box = _inside(tile.read_box, (image.shape[0], image.shape[1]))
-    labels = np.asarray(fn(read_region(image, *box.slices)))
+    found: Any = fn(read_region(image, *box.slices).copy())  # which may be changed in place
     place = f"the labels of tile {tile.id} at (y, x) = ({box.y0}, {box.x0})"
-    if labels.shape != box.shape or labels.dtype.kind not in "biu":
+    must, fix = f"be integers of shape {box.shape}", "Let fn return one label for each px of its part."
+    if found is None or isinstance(found, tuple):  # of labels and details, as StarDist returns it
+        fix = "Let fn return the labels alone, as in model.predict_instances(tile)[0]."
+        raise invalid(ModelError, place, must=must, got=type(found).__name__, fix=fix)
+    labels = array_of(found, place)
+    if labels.dtype.kind == "b":
+        fix = "Number the areas of a mask with tiledseg.metrics.components."
+    if labels.shape != box.shape or labels.dtype.kind not in "iu":
         got = f"{labels.dtype} of shape {labels.shape}"
-        fix = "Let fn return one label for each px of its part."
-        raise invalid(ModelError, place, must=f"be integers of shape {box.shape}", got=got, fix=fix)
+        raise invalid(ModelError, place, must=must, got=got, fix=fix)
     return check_labels(labels, place).astype(np.int64)
 
 

@@ -320,9 +320,13 @@ class _Run:
         return FileOutcome(path, targets, time.perf_counter() - started)
 
     def _write_labels(self, path: Path, targets: dict[Product, Path]) -> None:
-        """Write the mask into the image's own zarr, if that is asked for and not done yet."""
+        """Write the mask or the labels into the image's own zarr, if that is asked for and not done yet."""
         name = self.config.into_image
         if name is None or holds_labels(path, name):
+            return
+        if "mask" not in targets:
+            with open_image(targets["labels"]) as labels:
+                write_labels(path, name, labels)
             return
         with (
             open_image(path, **self.config.reading | {"level": 0}) as image,

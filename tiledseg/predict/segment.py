@@ -11,7 +11,7 @@ import numpy as np
 from tiledseg._validate import check_callable, check_image, settings_of
 from tiledseg._version import __version__
 from tiledseg.config import ObjectsConfig
-from tiledseg.objects import ObjectsSink
+from tiledseg.objects import ObjectsSink, check_out
 from tiledseg.predict.dask import count_classes
 from tiledseg.predict.diagnostics import SeamWatch
 from tiledseg.predict.plan import Plan
@@ -115,6 +115,7 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
             tta=tta,
             runtime=runtime,
         )
+        check_out(out, job.shape)
         classes = job.classes or count_classes(job, source.dtype)
         size = getattr(source, "pixel_size", None)
         sink = MapSink(source, classes, job.network.threshold, settings, size, keep_map=keep_map)
@@ -187,7 +188,7 @@ def provenance_of(job: Plan, image: object, settings: ObjectsConfig) -> dict[str
         "software": f"tiledseg {__version__}",
         "image": Path(image).name if isinstance(image, str | os.PathLike) else "",
         "model": getattr(network.reference, "digest", None) or type(network.model).__name__,
-        "tiling": job.tiling.model_dump_json(),
-        "threshold": str(settings.threshold),
-        "objects": settings.model_dump_json(),
+        "tiling": job.tiling.model_dump(mode="json"),
+        "threshold": settings.threshold,
+        "settings": settings.model_dump(mode="json"),  # of the objects
     }

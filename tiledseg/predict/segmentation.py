@@ -16,6 +16,7 @@ import numpy as np
 from tiledseg._extras import extra
 from tiledseg._storage import new_folder, write_text
 from tiledseg._validate import counted, read_region
+from tiledseg.errors import SettingError
 from tiledseg.export import labels_of_result, write_geojson
 from tiledseg.io import create_image, write_image
 from tiledseg.objects import bands_of
@@ -24,6 +25,7 @@ from tiledseg.predict.prediction import opened
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, PathLike, Source
+    from tiledseg.engine import Network
     from tiledseg.io import PixelSize
     from tiledseg.objects import Objects
     from tiledseg.plots import Rgb
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from tiledseg.predict.plan import Plan
 
 _NOTEBOOK_SIDE, _PLOT_SIDE, _FILE_SIDE = 900, 2048, 4096  # px of the longer side of a picture
-_ROWS_SHOWN = 5
+_ROWS_SHOWN, _CLASSES_SHOWN = 5, 8
 _COLUMNS_SHOWN = ("class", "centroid_y", "centroid_x", "area", "perimeter", "circularity", "probability_mean")
 _EVEN = 0.5
 
@@ -131,7 +133,7 @@ class Segmentation:
             ax = extra("matplotlib.pyplot", "plot").subplots(figsize=(8, 8), layout="constrained")[1]
         height, width = self.plan.shape
         ax.imshow(self.picture(_PLOT_SIDE), extent=(0, width, height, 0))
-        ax.set_title(", ".join(f"{number} {name}" for name, number in self.counts().items()))
+        ax.set_title(self._counted())
         ax.set_axis_off()
         return ax
 
@@ -169,7 +171,10 @@ class Segmentation:
     def _write_maps(self, place: Path, labels: Source) -> None:
         """Write labels and classes band by band, and the map where there is one."""
         kinds = np.concatenate([[0], np.asarray(self.objects.table["class"], int)])
-        text = {name: str(value) for name, value in self.provenance.items()}
+        text = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in self.provenance.items()
+        }
         options: dict[str, Any] = {"labels": True, "pixel_size": self.pixel_size, "provenance": text}
         small = np.uint8 if len(self.classes) < 256 else np.uint16
         with (
@@ -187,6 +192,7 @@ class Segmentation:
         size = self.pixel_size
         return {
             **self.provenance,
+            "model_digest": _digest_of(self.plan.network),
             "shape": self.plan.shape,
             "pixel_size_um": None if size is None else [size.y, size.x],
             "objects": len(self.objects),
@@ -199,8 +205,14 @@ class Segmentation:
         height, width = self.plan.shape
         size = self.pixel_size
         px = "" if size is None else f", px of {size.y:g} x {size.x:g} µm"
-        counts = ", ".join(f"{number} {name}" for name, number in self.counts().items())
-        return f"Segmentation({counted(len(self.objects), 'object')} in {height} x {width} px{px}: {counts})"
+        n_objects = counted(len(self.objects), "object")
+        return f"Segmentation({n_objects} in {height} x {width} px{px}: {self._counted()})"
+
+    def _counted(self) -> str:
+        """Say how many objects there are of each class; of many classes, of those that have any."""
+        counts = self.counts()
+        shown = [name for name, number in counts.items() if number or len(counts) <= _CLASSES_SHOWN]
+        return ", ".join(f"{counts[name]} {name}" for name in shown) or "none"
 
     def _repr_html_(self) -> str:
         png = cv2.imencode(".png", cv2.cvtColor(self.picture(_NOTEBOOK_SIDE), cv2.COLOR_RGB2BGR))[1]
@@ -209,12 +221,13 @@ class Segmentation:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in ("label", *columns))
         rows = "".join(map(self._row, range(min(len(self.objects), _ROWS_SHOWN)), [columns] * _ROWS_SHOWN))
         more = max(len(self.objects) - _ROWS_SHOWN, 0)
+        rest = f"<p>{more} more rows</p>" if more else ""
         seams = "" if self.seams is None else f"<p>{html.escape(str(self.seams))}</p>"
         return (
             f"<p>{html.escape(repr(self))}</p>"
             f'<img style="max-width:100%" alt="outlines" src="data:image/png;base64,{source}"/>'
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<p>{more} more rows</p>{seams}"
+            f"{rest}{seams}"
         )
 
     def _row(self, place: int, columns: list[str]) -> str:
@@ -222,7 +235,8 @@ class Segmentation:
         cells = [str(table["label"][place])]
         for name in columns:
             value = table[name][place]
-            cells.append(self.classes[value - 1] if name == "class" else f"{value:.4g}")
+            text = str(value) if name == "area" else f"{value:.4g}"
+            cells.append(self.classes[value - 1] if name == "class" else text)
         return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
@@ -235,6 +249,14 @@ def _every(source: Source, step: int) -> AnyArray:
         for top in range(0, height, rows)
     ]
     return np.concatenate(parts)
+
+
+def _digest_of(network: Network) -> str | None:
+    """Return the digest of architecture and weights; None for a function that states none."""
+    try:
+        return network.digest
+    except SettingError:
+        return None
 
 
 def _as_picture(pixels: AnyArray) -> Rgb:
