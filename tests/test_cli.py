@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import warm_python
@@ -269,6 +270,15 @@ def test_plan_takes_a_shape_or_a_file(
     assert "computed\n" not in capsys.readouterr().out.partition("memory")[0].partition("output")[2]
     assert "of 32 x 32 px" in of_shape
     assert "at least 8 px down, 8 px across, linear" in of_shape
+
+
+def test_plan_takes_the_part_of_a_file_that_predict_takes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path, bundle: Path
+) -> None:
+    image = cv2.imread(str(samples / "images" / "smear_0005.png"))
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([image, np.full(image.shape[:2], 9, np.uint8)]))
+    assert "alpha='drop'" in fail(capsys, "plan", bundle, tmp_path / "a.png")
+    assert main(["plan", str(bundle), str(tmp_path / "a.png"), "--alpha", "drop"]) == 0
 
 
 def test_an_option_changes_only_its_part_of_the_models_tiling(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -278,3 +279,24 @@ def test_images_of_any_channels_are_chosen_as_for_prediction(tmp_path):
     np.testing.assert_array_equal(load_pair(again)[0], image)
     with pytest.raises(SettingError, match="at"):
         DataConfig(at="3")
+
+
+def test_the_error_about_a_mask_of_several_pages_names_the_setting_of_the_function(tmp_path, capsys):
+    stack = file(tmp_path, np.stack([THREE, THREE * 0]), metadata=None)
+    image = np.zeros((60, 60, 3), np.uint8)
+    with pytest.raises(FileError, match=r"Pass `page`.*tiledseg\.data\.Pair.*mask_page"):
+        load_pair(Pair("a", image, stack, mask_parts="instances"))
+    assert load_pair(Pair("a", image, stack, mask_parts="instances", mask_page=0))[1].max() == 3
+    with pytest.raises(FileError, match=r"Pass `page`.*read_mask.*write_mask or pass it\.$"):
+        ts.tiled_predict(lambda tiles: tiles[..., :1], image, roi=stack)
+    maps = file(tmp_path, np.stack([THREE / 3] * 2), "map.ome.tif", metadata={"axes": "ZYX"})
+    failed = ts.Evaluator().score_maps([maps], [Pair("a", image, THREE > 0)]).failed
+    assert re.search(r"at=\{'z': 1\}.*read_image, which takes this, and pass the array", failed[0].error)
+
+
+def test_a_plane_or_a_channel_of_a_mask_is_exported_on_request(tmp_path):
+    for axis, choice in (("Z", ["--at", "z=1"]), ("C", ["--channels", "1"])):
+        path = file(tmp_path, np.stack([THREE * 0, THREE]), "a.ome.tif", metadata={"axes": f"{axis}YX"})
+        out = tmp_path / axis
+        assert main(["export", str(path), "--output", str(out), "--instances", *choice]) == 0
+        assert len(json.loads((out / "geojson" / "a.geojson").read_text())["features"]) == 3

@@ -123,7 +123,7 @@ def _opened(path: Path, config: ExportConfig) -> Iterator[tuple[Source, bool]]:
     if not config.instances or config.ignore_label is not None:
         yield _labels(path, config)
         return
-    with open_image(path, page=config.page, alpha=config.alpha) as image:
+    with open_image(path, **config.reading) as image:
         if len(image.shape) > 2 or image.dtype.kind not in "biu":
             must, fix = "hold labels (H, W) for instances=True", "Convert it to one channel of integers."
             raise invalid(FileError, image.name, must=must, got=f"{image.dtype} {image.shape}", fix=fix)
@@ -134,7 +134,7 @@ def _opened(path: Path, config: ExportConfig) -> Iterator[tuple[Source, bool]]:
 def _labels(path: Path, config: ExportConfig) -> tuple[AnyArray, bool]:
     """Read a mask; px that do not count are background."""
     threshold = None if config.instances else config.mask_threshold
-    values, lossy = mask_values(path, threshold, page=config.page, alpha=config.alpha, palette=config.palette)
+    values, lossy = mask_values(path, threshold, palette=config.palette, **config.reading)
     rules = MaskRules(
         threshold,
         "instances" if config.instances else "merged",

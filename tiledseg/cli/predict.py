@@ -44,6 +44,11 @@ Trust: TypeAlias = Annotated[
 
 
 _PLANNED = (
+    "level",
+    "channels",
+    "at",
+    "page",
+    "alpha",
     "write",
     "mask_format",
     "probs_format",
@@ -152,29 +157,26 @@ def plan(
     config = settings.over(settings.run.predict, "predict")
     check_model(model, trust=trust)
     check_tiling(model, settings, config.tiling)
-    shape, sample_bytes = _shape(image)
+    shape, sample_bytes = _shape(image, config)
     segmenter = load(model, trust=trust)
     if len(shape) == 2 and _SHAPE.fullmatch(image):
         shape = (*shape, channels_of(segmenter))
     tiling = tiling_for(segmenter, settings, config.tiling)
-    plan = tiledseg.plan(
-        segmenter,
-        shape if _SHAPE.fullmatch(image) else image,
-        tiling,
-        batch_size=config.batch_size,
-        tta=config.tta,
-        runtime=config.runtime,
-        pixel_size=config.pixel_size,
-    )
+    options: dict[str, Any] = {name: getattr(config, name) for name in ("batch_size", "tta", "runtime")}
+    if _SHAPE.fullmatch(image):
+        plan = tiledseg.plan(segmenter, shape, tiling, pixel_size=config.pixel_size, **options)
+    else:
+        with lazy.io.open_image(image, pixel_size=config.pixel_size, **config.reading) as source:
+            plan = tiledseg.plan(segmenter, source, tiling, **options)
     sys.stdout.write(f"{_as_files(plan, config, sample_bytes)}\n")
     return 0
 
 
-def _shape(image: str) -> tuple[tuple[int, ...], int]:
+def _shape(image: str, config: PredictConfig) -> tuple[tuple[int, ...], int]:
     """Read a shape, or that of a file, and the bytes of a sample."""
     sizes = _SHAPE.fullmatch(image)
     if sizes is None:
-        with lazy.io.open_image(image) as source:
+        with lazy.io.open_image(image, **config.reading) as source:
             return source.shape, source.dtype.itemsize
     if Path(image).exists():
         raise invalid(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, PositiveFloat
 
 from tiledseg.config.base import Config, Count, MaskThreshold, Names, as_tuple
+from tiledseg.config.files import Position, place_of
 
 ExportFormat: TypeAlias = Literal["geojson", "coco", "roi"]
 """A format of objects."""
@@ -53,6 +54,10 @@ class ExportConfig(Config):
     values decide, and what could mean two things is an error that says what to set."""
     ignore_label: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
     """Value of px that are left out; None where there is none."""
+    at: Position | None = None
+    """Place along the other axes of a mask, as in ``z=3`` or ``z=3,t=0``; needed where it has several."""
+    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
+    """Channel that holds the labels, from 0; needed where there are several."""
     page: Annotated[int, Field(ge=0)] | None = None
     """Page of a TIFF that is read, from 0; needed where there are several."""
     alpha: Literal["refuse", "drop"] = "refuse"
@@ -64,3 +69,8 @@ class ExportConfig(Config):
     """Smaller areas, in px, are left out."""
     recursive: bool = False
     """Whether folders inside the given folders are searched too."""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """These settings as options of `open_image`."""
+        return {"page": self.page, "alpha": self.alpha, "channels": self.channels, "at": place_of(self.at)}

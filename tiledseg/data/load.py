@@ -29,6 +29,7 @@ from tiledseg.io import (
     Mask,
     MaskRules,
     OutlineMask,
+    advised,
     image_shape,
     is_outlines,
     mask_of,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from tiledseg.io import Outline, PixelSize
 
 _log = logging.getLogger("tiledseg")
+_WHERE = "It is a setting of DataConfig, tiledseg.data.Pair and the commands."
+_OF_MASKS = f"{_WHERE} The page of a mask is mask_page."
 _SHOWN = 8
 _WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refuse"}
 _Number = TypeVar("_Number", bound=np.generic)
@@ -76,7 +79,10 @@ def load_both(pair: Pair, classes: int | None = None) -> tuple[AnyArray, Mask]:
 
 def load_image(pair: Pair) -> AnyArray:
     """Read an image."""
-    return pair.image if isinstance(pair.image, np.ndarray) else read_image(pair.image, **pair.reading)
+    if isinstance(pair.image, np.ndarray):
+        return pair.image
+    with advised(_WHERE):
+        return read_image(pair.image, **pair.reading)
 
 
 def shape_of_image(pair: Pair) -> tuple[int, ...]:
@@ -224,7 +230,10 @@ def _masks(pair: Pair, files: Sequence[PathLike], classes: int | None) -> Iterat
     threshold = rules.threshold if rules.parts == "merged" else None
     alpha: Literal["refuse", "drop"] = "drop" if pair.alpha == "drop" else "refuse"
     for path in files:
-        values, lossy = mask_values(path, threshold, page=pair.mask_page, alpha=alpha, palette=pair.palette)
+        with advised(_OF_MASKS):
+            values, lossy = mask_values(
+                path, threshold, page=pair.mask_page, alpha=alpha, palette=pair.palette
+            )
         yield mask_of(values, named(path), rules, lossy=lossy)
 
 

@@ -16,6 +16,7 @@ from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import (
+    advised,
     find_images,
     image_shape,
     read_image,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tiledseg.io import PixelSize
 
 _FEW, _SHOWN = 20, 6  # up to so many dark values are no probabilities
+_WHERE = "Read the map with tiledseg.read_image, which takes this, and pass the array."
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
@@ -191,7 +193,8 @@ class PrecomputedMaps:
     def check(self, pair: LoadedPair) -> None:
         """Compare sizes, without decoding a file."""
         ready = self.maps[pair.index]
-        size = tuple((ready.shape if isinstance(ready, np.ndarray) else image_shape(ready))[:2])
+        with advised(_WHERE):
+            size = tuple((ready.shape if isinstance(ready, np.ndarray) else image_shape(ready))[:2])
         if size != pair.truth.shape:
             raise invalid(
                 ArrayError,
@@ -242,7 +245,8 @@ def read_map(path: PathLike) -> AnyArray:
             return read_probs(path)
         except FileError:  # it may hold grey values
             pass
-    picture = read_image(path)
+    with advised(_WHERE):
+        picture = read_image(path)
     grey = picture if picture.ndim == 2 else picture[..., 0]
     if picture.dtype.kind == "f":
         return picture.astype(np.float32)

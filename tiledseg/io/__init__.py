@@ -4,7 +4,7 @@ Python opens the files; OpenCV and tifffile only decode and encode. The size tha
 before memory is allocated for it. A file that can be read in two ways is an error that names both.
 """
 
-from tiledseg.io.file import MAX_PIXELS, state_of
+from tiledseg.io.file import MAX_PIXELS, advised, state_of
 from tiledseg.io.find import SUFFIXES, find_images, stem_of
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
@@ -47,6 +47,7 @@ __all__ = [
     "PixelSize",
     "Placement",
     "PngRows",
+    "advised",
     "as_path",
     "check_identity",
     "check_labels_writable",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -160,6 +161,21 @@ class Request:
     def is_mask(self) -> bool:
         """Whether the values say which px are foreground, or of which class."""
         return self.is_stored or self.purpose == "mask"
+
+
+_ADVICE = re.compile(r"\b(page|at|alpha|level|channels|palette|threshold)=|`page`")  # options in an error
+
+
+@contextmanager
+def advised(where: str) -> Iterator[None]:
+    """Say of an error about a file that advises an option where that option is."""
+    try:
+        yield
+    except FileError as error:
+        advised_before = isinstance(error.__cause__, FileError)
+        if advised_before or not _ADVICE.search(str(error)):
+            raise
+        raise type(error)(f"{error} {where}") from error
 
 
 class LossyError(FileError):

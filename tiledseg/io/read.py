@@ -11,7 +11,16 @@ import numpy as np
 
 from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io.file import MAX_PIXELS, LossyError, Request, check_max_pixels, check_page, opened, sniff
+from tiledseg.io.file import (
+    MAX_PIXELS,
+    LossyError,
+    Request,
+    advised,
+    check_max_pixels,
+    check_page,
+    opened,
+    sniff,
+)
 from tiledseg.io.masks import OF_READ_MASK, MaskRules, mask_of
 from tiledseg.io.ome_files import ome_files
 from tiledseg.io.open import is_npy, open_image, part_of, selection_of
@@ -229,7 +238,8 @@ def read_probs(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> FloatArray:
     FileError
         If the file cannot be read, or holds integers.
     """
-    probs = _pixels(path, Request(None, max_pixels, purpose="probs"))
+    with advised("Read it with tiledseg.read_image, which takes this."):
+        probs = _pixels(path, Request(None, max_pixels, purpose="probs"))
     return probs.reshape(*probs.shape[:2], -1)
 
 

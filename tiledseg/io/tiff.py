@@ -165,7 +165,7 @@ class _Image:
         channels = self._selection.channels_of(file, total)
         count = total if channels is None else len(channels)
         if request.is_mask and count not in {1, 3}:
-            fix = "Export the channel that holds the labels."
+            fix = "Export the channel that holds the labels, or choose it by `channels`."
             raise file.bad("have 1 or 3 channels to be a mask", f"{count} channels", fix)
         if channels is None and (raw := raw_rows(file, planes, colours[0], total)) is not None:
             return raw

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -16,8 +15,8 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import check_callable, check_finite, check_image, invalid
 from tiledseg.engine import check_probabilities
-from tiledseg.errors import ArrayError, CancelledError, FileError
-from tiledseg.io import ImageSource, open_image
+from tiledseg.errors import ArrayError, CancelledError
+from tiledseg.io import ImageSource, advised, open_image
 from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan
 from tiledseg.preprocess import ResizingSink, prepare
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from tiledseg.tiling import Output, Tile
 
 _log = logging.getLogger("tiledseg")
-_ADVICE = re.compile(r"\b(page|at|alpha|level|channels)=|`page`")  # options of open_image in an error
+_WHERE = "Open it with tiledseg.open_image, which takes this, and pass what it returns."
 _ROWS_AT_ONCE = 256
 
 
@@ -296,23 +295,11 @@ def _run(
 def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all libraries, shapes and paths
     """Open an image that is given as a path, to be read by region; give anything else back."""
     if isinstance(image, str | os.PathLike):
-        with _advised(), open_image(cast("str", image)) as source:
+        with advised(_WHERE), open_image(cast("str", image)) as source:
             yield source
             source.check_unchanged()
     else:
         yield image
-
-
-@contextmanager
-def _advised() -> Iterator[None]:
-    """Say of an error that advises an option where that option is."""
-    try:
-        yield
-    except FileError as error:
-        if not _ADVICE.search(str(error)):
-            raise
-        text = f"{error} Open it with tiledseg.open_image, which takes this, and pass what it returns."
-        raise FileError(text) from error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from tiledseg.io import (
     OUTLINE_SUFFIXES,
     SUFFIXES,
     OutlineMask,
+    advised,
     is_outlines,
     read_mask,
     read_outlines,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike, Source
     from tiledseg.tiling import Tile, TileGrid
+
+_WHERE = "Read it with tiledseg.io.read_mask, which takes this, and write it with write_mask or pass it."
 
 Roi: TypeAlias = "Source | Literal['tissue'] | PathLike"
 """Where to predict: a mask, how to find one, or its file."""
@@ -68,7 +71,8 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
         must = 'be an array, "tissue", or the path of outlines or of a mask'
         raise invalid(SettingError, "roi", must=must, got=str(roi), fix="Check the path.")
     if not is_outlines(roi):
-        mask = read_mask(roi)
+        with advised(_WHERE):
+            mask = read_mask(roi)
         _check_mask(mask, shape)
         return mask
     name = getattr(image, "name", None)
