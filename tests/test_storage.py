@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tiledseg._storage import (
     DiskCache,
     array_digest,
+    atomic_write,
+    check_writable,
     file_digest,
     file_lock,
     folder_lock,
     new_folder,
     read_at,
     sha256,
+    write_bytes,
 )
 from tiledseg.errors import FileError
+from tiledseg.io import create_image
 
 LOCK = ".tiledseg.lock"
 
@@ -27,6 +33,36 @@ LOCK = ".tiledseg.lock"
 def refused(context, message):
     with pytest.raises(FileError, match=message), context:
         pass
+
+
+def test_no_file_is_removed_or_renamed_while_it_is_open(tmp_path, monkeypatch):
+    seen = []
+
+    def watched(name):
+        original = getattr(Path, name)
+
+        def call(path, *arguments, **options):
+            opened = {one.path for one in psutil.Process().open_files()}
+            inside = [one for one in opened if Path(one).is_relative_to(path.absolute())]
+            seen.append((name, path.name, inside))
+            return original(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, call)
+
+    for name in ("unlink", "replace"):
+        watched(name)
+    check_writable(tmp_path)
+    write_bytes(tmp_path / "a.bin", b"a")
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "b.bin"):
+        _ = 1 / 0
+    for name, options in (("c.ome.tif", {}), ("d.npy", {"fingerprint": {"a": 1}})):
+        with create_image(tmp_path / name, (64, 64), np.uint8, labels=True, **options) as out:
+            out[:] = np.zeros((64, 64), np.uint8)
+    with new_folder(tmp_path / "new") as folder:
+        (folder / "one").write_text("one")
+    assert {name for name, *_ in seen} == {"unlink", "replace"}
+    locks = "lock"  # are removed while they are held, except on Windows
+    assert [one for one in seen if one[2] and not one[1].endswith(locks)] == []
 
 
 def test_a_second_run_is_refused_and_the_lock_leaves_no_file(tmp_path):

@@ -173,12 +173,12 @@ def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
             missing = list(takewhile(lambda one: not one.exists(), (path, *path.parents)))
         path.mkdir(parents=True, exist_ok=True)
         trial = _beside(path / "trial")
-        with _created(trial, None) as handle:
-            try:
+        try:
+            with _created(trial, None) as handle:
                 handle.write(b"trial")
                 _flush(handle)
-            finally:
-                trial.unlink()
+        finally:
+            trial.unlink(missing_ok=True)  # closed: Windows removes no open file
     except FileExistsError:
         raise invalid(
             FileError, named(path), must="be a folder", got="a file", fix="Name a folder."

@@ -49,9 +49,9 @@ class Partial:
 
     def close(self, *, remove: bool) -> None:
         """Close the journal."""
+        self._journal.close()  # first: Windows removes no open file
         if remove:
             self._journal_path.unlink(missing_ok=True)
-        self._journal.close()
 
 
 def _notes(data: bytes) -> tuple[list[Any], int]:
