@@ -425,7 +425,7 @@ EXTRAS = [
 
 
 @pytest.mark.parametrize(("library", "call", "extra"), EXTRAS)
-def test_a_library_that_is_missing_is_told_with_the_command_that_installs_it(
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
     library: str,
     call: Callable[[], object],
     extra: str,

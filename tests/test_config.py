@@ -80,7 +80,7 @@ def test_sizes_may_be_pairs_text_or_numpys():
         ({"tile_size": 64, "overlap": 32, "alignment": 48}, "leave a step of at least alignment=48"),
     ],
 )
-def test_tilings_that_cannot_be_are_refused(settings, message):
+def test_impossible_tilings_are_refused(settings, message):
     with pytest.raises(SettingError, match=message):
         TilingConfig(**settings)
 
@@ -98,7 +98,7 @@ def test_tilings_that_cannot_be_are_refused(settings, message):
         ({"activation": "__import__('os').system('true')"}, "`UNetConfig.activation`"),
     ],
 )
-def test_networks_that_cannot_be_are_refused(settings, message):
+def test_impossible_networks_are_refused(settings, message):
     with pytest.raises(SettingError, match=message):
         UNetConfig(**settings)
 
@@ -114,7 +114,7 @@ def test_networks_that_cannot_be_are_refused(settings, message):
         ({"network": {"levels": "many"}}, "`UNetConfig.levels`"),
     ],
 )
-def test_trainings_that_cannot_be_are_refused(settings, message):
+def test_impossible_trainings_are_refused(settings, message):
     with pytest.raises(SettingError, match=message):
         TrainConfig(**settings)
 
@@ -261,7 +261,7 @@ def test_settings_are_written_where_there_is_no_source(tmp_path: Path) -> None:
         ({"memory_mb": "8"}, "`TrainConfig.memory_mb` must be a valid integer; got 8. Give a whole number."),
     ],
 )
-def test_every_complaint_says_how_to_fix_it(given, message):
+def test_every_error_says_how_to_fix_it(given, message):
     with pytest.raises(SettingError, match=re.escape(message)):
         TrainConfig(**given)
 

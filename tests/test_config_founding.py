@@ -283,7 +283,7 @@ def test_each_key_is_converted_dropped_or_unusable(text: str, key: str, found: t
     assert (kind, found[1] in why) == (found[0], True), why
 
 
-def test_pixels_are_prepared_as_there() -> None:
+def test_pixels_are_prepared_as_in_the_experiment() -> None:
     text = "[image]\ngamma = 2\nsharpening = 0.5\ncolor_converter = cv2.COLOR_BGR2HSV\n"
     preprocessing = import_founding(text).run.train.preprocessing
     assert (preprocessing.gamma, preprocessing.sharpen, preprocessing.colour) == (2.0, 4.5, "hsv")

@@ -163,7 +163,7 @@ def test_thumbnails_show_the_whole_image(tmp_path):
     assert np.array_equal(found[16:31], found[14::-1])
 
 
-def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
+def test_a_folder_that_holds_anything_is_refused_and_not_changed(tmp_path):
     source = dataset(tmp_path / "data", [(32, 32)])
     (tmp_path / "tiles").mkdir()
     (tmp_path / "tiles" / "mine").write_text("x", encoding="utf-8")

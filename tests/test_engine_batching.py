@@ -187,7 +187,7 @@ class ResourceExhaustedError(Exception):
 @pytest.mark.parametrize(
     "error", [MemoryError(), ResourceExhaustedError("OOM"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")]
 )
-def test_a_batch_too_large_for_the_memory_is_halved_and_no_other_is_repeated(error):
+def test_a_batch_too_large_for_the_memory_is_divided_and_no_other_is_repeated(error):
     sizes = []
 
     def network(tiles):

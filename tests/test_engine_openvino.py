@@ -171,7 +171,7 @@ class Foreign(layers.Layer):
         return doubled
 
 
-def test_keras_runs_what_it_does_not_know_without_a_word(caplog):
+def test_keras_runs_what_it_does_not_know_and_nothing_is_logged(caplog):
     model = network(extra=Foreign())
     np.testing.assert_array_equal(Network.of(model).fastest()(TILES), Network.of(model)(TILES))
     assert not caplog.text

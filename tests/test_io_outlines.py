@@ -139,7 +139,7 @@ def _runs(mask):
     return [0] * int(flat[0]) + np.diff([0, *cuts, flat.size]).tolist()
 
 
-def test_classes_are_told_by_their_names(tmp_path):
+def test_classes_differ_by_their_names(tmp_path):
     path = written(
         tmp_path / "m",
         feature([square(0, 0, 20, 20)], name="tumour"),

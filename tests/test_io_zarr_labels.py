@@ -156,7 +156,7 @@ def test_a_kill_in_the_middle_harms_nothing_and_its_rest_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["png", "ome-zarr"])
-def test_masks_go_into_the_image_on_request_alone(tmp_path, form):
+def test_masks_go_into_the_image_only_on_request(tmp_path, form):
     path = image_05(tmp_path / "image.ome.zarr")
     model = SimpleNamespace(
         network=lambda tiles: tiles[..., :1],

@@ -588,7 +588,7 @@ def test_unknown_or_unsuitable_test_time_augmentation_is_refused():
         make(tta="d4", tiling=TilingConfig(tile_size=(64, 32), overlap=4))
 
 
-def test_a_name_that_is_no_model_says_which_there_are(tmp_path, monkeypatch):
+def test_an_unknown_model_name_lists_the_known_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match="come with tiledseg are: demo"):
         load_model("segpc")

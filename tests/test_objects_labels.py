@@ -130,7 +130,7 @@ def test_an_open_hole_is_not_filled():
     assert label_objects(RING[:3], {"fill_holes": True}).table["area"].tolist() == [5]
 
 
-def test_objects_out_of_the_limits_are_left_out_and_the_rest_is_numbered_anew():
+def test_objects_out_of_the_limits_are_left_out_and_the_rest_is_numbered_again():
     mask = np.array([[1, 0, 1, 1, 0, 1, 1, 1]])
     assert label_objects(mask, {"min_area": 2}).labels.tolist() == [[0, 0, 1, 1, 0, 2, 2, 2]]
     assert label_objects(mask, {"max_area": 2}).labels.tolist() == [[1, 0, 2, 2, 0, 0, 0, 0]]
@@ -193,7 +193,7 @@ def test_labels_are_written_to_a_file(tmp_path):
             np.testing.assert_array_equal(labels[:, :], wanted.labels)
 
 
-def test_an_interrupted_file_of_labels_is_resumed_for_the_same_objects_alone(tmp_path, monkeypatch):
+def test_an_interrupted_file_of_labels_is_resumed_only_for_the_same_objects(tmp_path, monkeypatch):
     mask = (np.random.default_rng(2).random((1200, 90)) < 0.4).astype(np.uint8)
     path = tmp_path / "labels.ome.tif"
     sink = ObjectsSink(mask.shape, mask.dtype)

@@ -111,7 +111,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert drawn == set(tiledseg.errors.__all__)
 
 
-def test_message_says_what_must_be_what_was_found_and_how_to_fix_it() -> None:
+def test_a_message_says_what_was_expected_what_was_found_and_the_fix() -> None:
     error = invalid(SettingError, "overlap", must="be in [0, 64)", got=64, fix="Use at most 63.")
     assert str(error) == "`overlap` must be in [0, 64); got 64. Use at most 63."
 

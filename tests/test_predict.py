@@ -448,7 +448,7 @@ def test_a_cancelled_map_is_reduced_to_its_end():
 
 
 @pytest.mark.parametrize("shape", [(-5, 100), (100.7, 100), (True, True), (5, 5, -1), None, 7])
-def test_shapes_that_cannot_be_are_refused(shape):
+def test_impossible_shapes_are_refused(shape):
     with pytest.raises(ArrayError, match="px"):
         ts.plan(pointwise, shape)
 

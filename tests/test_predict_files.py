@@ -82,7 +82,7 @@ def test_a_broken_file_is_reported_and_stops_none_of_the_others(folder, tmp_path
     assert "a2.png" in str(result)
 
 
-def test_whatever_one_file_raises_is_its_own_outcome(folder, tmp_path):
+def test_the_error_of_one_file_is_its_own_outcome(folder, tmp_path):
     damaged = folder / "z.zarr"
     zarr.create_array(damaged, shape=(64, 64, 3), chunks=(32, 32, 3), dtype="u1")[:] = 7
     facts = json.loads((damaged / "zarr.json").read_text())
@@ -122,7 +122,7 @@ def test_standing_results_are_refused_skipped_or_overwritten(folder, tmp_path):
     assert mask.read_bytes() != before
 
 
-def test_what_cannot_end_well_is_refused_before_anything_is_computed(folder, tmp_path):
+def test_a_run_that_would_fail_at_its_end_is_refused_before_anything_is_computed(folder, tmp_path):
     write_image(folder / "a.tif", np.zeros((5, 5, 3), np.uint8))
     with pytest.raises(FileError, match=r"have a name of its own; got the output name of .*a\."):
         ts.predict_files(SEGMENTER, folder, tmp_path / "out")
@@ -214,7 +214,7 @@ def test_a_folder_takes_one_run_at_a_time_and_the_lock_of_a_killed_one_is_taken_
     assert [path.name for path in out.iterdir()] == ["masks"]
 
 
-def test_a_run_that_fails_lets_go_of_its_folder(folder, tmp_path):
+def test_a_run_that_fails_releases_its_folder(folder, tmp_path):
     def fail():
         with folder_lock(tmp_path / "out"):
             with pytest.raises(FileError, match=f"process {os.getpid()}"):

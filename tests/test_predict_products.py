@@ -124,7 +124,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         PredictConfig(resume=True)
 
 
-def test_a_callable_that_nothing_tells_from_others_cannot_resume(slides: Path, tmp_path: Path) -> None:
+def test_a_callable_without_a_fingerprint_cannot_resume(slides: Path, tmp_path: Path) -> None:
     config = PredictConfig(mask_format="ome-tiff", resume=True)
     with pytest.raises(SettingError, match="attribute `fingerprint`"):
         ts.predict_files(red, slides / "a.ome.tif", tmp_path, config, tiling=TILING)

@@ -45,7 +45,7 @@ def test_where_there_is_no_background_all_is_computed(image):
     assert sum(calls) == len(ts.plan(red, image.shape, TILING).grid)
 
 
-def test_a_large_slide_is_looked_at_in_bands():
+def test_a_large_slide_is_read_in_bands():
     class Watched:
         shape, dtype, rows = (5000, 3000), np.dtype("uint8"), []
 

@@ -82,7 +82,7 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_a_file_named_lock_is_left_alone(tmp_path):
+def test_a_file_named_lock_is_not_changed(tmp_path):
     (tmp_path / "lock").write_text("my own notes")
     with folder_lock(tmp_path):
         pass
@@ -90,13 +90,13 @@ def test_a_file_named_lock_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"x", b"my own notes", b"\0tiledseg lock, process 5\n" * 9])
-def test_a_file_under_the_name_of_the_lock_is_refused_and_left_alone(tmp_path, data):
+def test_a_file_under_the_name_of_the_lock_is_refused_and_not_changed(tmp_path, data):
     (tmp_path / LOCK).write_bytes(data)
     refused(folder_lock(tmp_path), "must be a lock of tiledseg")
     assert (tmp_path / LOCK).read_bytes() == data
 
 
-def test_a_file_that_appears_just_before_the_lock_is_left_alone(tmp_path, monkeypatch):
+def test_a_file_that_appears_just_before_the_lock_is_not_changed(tmp_path, monkeypatch):
     monkeypatch.setattr("tiledseg._storage.locks._holder", lambda path: "")
     (tmp_path / LOCK).write_text("my own notes")
     refused(folder_lock(tmp_path), "must be a lock of tiledseg")

@@ -315,7 +315,7 @@ def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine(tmp_path):
     assert result.history["learning_rate"][-1] == pytest.approx(1e-3)
 
 
-def test_the_learning_rate_is_lowered_where_nothing_gets_better(tmp_path):
+def test_the_learning_rate_is_lowered_when_the_loss_does_not_improve(tmp_path):
     plateau = {"name": "plateau", "factor": 0.5, "patience": 2, "least": 3e-3}
     config = settings(tmp_path, epochs=8, schedule=plateau, patience=None)
     result = Trainer(config).fit(blobs(1), blobs(9), progress=False, callbacks=[Spoil(2, -3.0)])
@@ -367,7 +367,7 @@ def test_training_continues_from_the_weights_and_not_from_their_average(averaged
         assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_weight_decay_shrinks_kernels_alone(tmp_path):
+def test_weight_decay_shrinks_only_kernels(tmp_path):
     moved = {}
 
     class Freeze(keras.callbacks.Callback):
