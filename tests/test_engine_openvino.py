@@ -179,6 +179,14 @@ def test_keras_runs_what_it_does_not_know_and_nothing_is_logged(caplog):
         by_openvino(model)(TILES)
 
 
+def pooled(x):
+    return layers.MaxPooling2D(3, 1, "same")(layers.Conv2D(4, 3, padding="same")(x))
+
+
+def gated(x):
+    return x * keras.ops.sigmoid(x)
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -187,6 +195,11 @@ def test_keras_runs_what_it_does_not_know_and_nothing_is_logged(caplog):
         layers.ReLU(threshold=0.1),
         lambda x: x + np.ones(4, np.float32),
         lambda x: layers.Dropout(0.5)(x, training=True),
+        # OpenVINO would compute these in front of the pooling.
+        lambda x: layers.Activation("silu")(pooled(x)),
+        lambda x: layers.Activation("gelu")(layers.Activation("tanh")(pooled(x))),
+        lambda x: gated(pooled(x)),
+        lambda x: layers.ELU(-0.5)(pooled(x)),
     ],
 )
 def test_an_argument_that_it_does_not_know_goes_to_keras(extra):

@@ -83,6 +83,14 @@ def relu(use: Use) -> Output:
     return leaky(x, slope) if slope else ops.relu(x)
 
 
+def elu(use: Use) -> Output:
+    """Build an ELU layer that never falls."""
+    alpha = use.number("alpha")
+    if alpha < 0:
+        raise use.refuse(f"alpha={alpha}")
+    return ops.elu(use.input(2, 4), alpha)
+
+
 def prelu(use: Use) -> Output:
     """Build a PReLU layer with a slope per channel."""
     x = use.input()

@@ -145,7 +145,7 @@ _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
     "layers.Cropping2D": windows.cropped,
     "layers.Dense": windows.dense,
     "layers.DepthwiseConv2D": windows.depthwise,
-    "layers.ELU": lambda use: ops.elu(use.input(2, 4), use.number("alpha")),
+    "layers.ELU": activations.elu,
     "layers.GlobalAveragePooling2D": windows.global_pooled(ops.reduce_mean),
     "layers.GlobalMaxPooling2D": windows.global_pooled(ops.reduce_max),
     "layers.GroupNormalization": _group_normalised,
@@ -198,7 +198,28 @@ def build(layers: Layers, weights: Mapping[str, FloatArray], size: tuple[int, ..
     output = maps[layers.output]
     if rank(output) != 4:
         raise UnsupportedError(f"the output has {rank(output)} axes")
-    return openvino.Model([ops.transpose(output, [0, 2, 3, 1])], [tiles], "network")
+    network = openvino.Model([ops.transpose(output, [0, 2, 3, 1])], [tiles], "network")
+    for node in network.get_ops():
+        if node.get_type_name() == "MaxPool":
+            _check_pooled(node)
+    return network
+
+
+# OpenVINO 2026.4 moves an activation in front of a max pooling that follows a convolution, which is right
+# only for a function that never falls. It makes SiLU and its like from a product of a map and its activation.
+_RISING = {"Clamp", "Elu", "Exp", "PRelu", "Relu", "Selu", "Sigmoid", "SoftPlus", "Tanh"}
+_FALLING = {"Gelu", "HSwish", "Mish", "Swish"}
+
+
+def _check_pooled(node: openvino.Node) -> None:
+    """Refuse a max pooling, or a rising activation after one, before an activation that falls somewhere."""
+    users = [one.get_node() for one in node.output(0).get_target_inputs()]
+    kinds = {one.get_type_name() for one in users}
+    if kinds & _FALLING or ("Multiply" in kinds and kinds & (_RISING | {"Add"})):
+        raise UnsupportedError(f"max pooling before {', '.join(sorted(kinds))} is not known")
+    for one in users:
+        if one.get_type_name() in _RISING:
+            _check_pooled(one)
 
 
 def _built(layer: Layer, maps: Mapping[int, Output], weights: Mapping[str, FloatArray]) -> Output:
