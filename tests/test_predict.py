@@ -176,7 +176,9 @@ def test_a_path_is_predicted_as_its_array(suffix, tmp_path):
     wanted = ts.tiled_predict(segmenter(), image)
     np.testing.assert_array_equal(ts.tiled_predict(segmenter(), path), wanted)
     np.testing.assert_array_equal(ts.tiled_predict(segmenter(), str(path)), wanted)
-    assert str(ts.plan(segmenter(), path)) == str(ts.plan(segmenter(), image))
+    plans = [str(ts.plan(segmenter(), one)).splitlines() for one in (path, image)]
+    found, expected = ([line for line in lines if not line.startswith("memory")] for lines in plans)
+    assert found == expected  # the memory contains that of this process
     with pytest.raises(FileError, match="missing"):
         ts.tiled_predict(segmenter(), tmp_path / "missing.png")
 
