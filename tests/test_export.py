@@ -152,6 +152,18 @@ def test_simplified_outlines_stay_valid_and_within_the_tolerance(folder, noise, 
         assert exact["id"] == fewer["id"]
 
 
+def test_simplified_parts_of_an_object_do_not_meet(tmp_path):
+    labels = np.zeros((30, 20), np.uint8)
+    labels[2:13, 2:7] = 1
+    labels[7, 5:7] = 0  # a notch, which a speck in front of it may not fill
+    labels[7, 7] = 1
+    labels[20:26, 2:8] = 1  # another part, far away
+    write_geojson(tmp_path / "a.geojson", labels, instances=True, tolerance=2.5)
+    (feature,) = features(tmp_path / "a.geojson")
+    assert polygon(feature).is_valid
+    assert polygon(feature).area == np.count_nonzero(labels)
+
+
 def test_a_disk_is_simplified_to_few_corners(folder):
     y, x = np.mgrid[:101, :101]
     disk = (y - 50) ** 2 + (x - 50) ** 2 <= 40**2

@@ -78,7 +78,7 @@ def write_geojson(  # noqa: PLR0913  what QuPath distinguishes
         How QuPath shows the objects; it handles many detections better than many annotations.
     tolerance : float
         By how many px a simplified outline may differ from that of the px; 0 keeps each corner. An outline
-        that would cross itself or a hole keeps each corner too.
+        that would cross itself, a hole or another part of its object keeps each corner too.
     scale : tuple of float
         Px of level 0 for each px of the map, (y, x).
     progress : bool

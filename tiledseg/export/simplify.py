@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
 
+_MOST_PARTS = 1000  # of an object: their boxes are compared in pairs
 _MOST_CORNERS = 2000  # of a part: its edges are compared in pairs; one with more keeps its corners
 
 
@@ -25,6 +26,7 @@ def simplified(outlines: Outlines, tolerance: float) -> Outlines:
     kept = _kept(corners, outlines.start, tolerance)
     ring = np.repeat(np.arange(len(outlines.part)), np.diff(outlines.start))
     valid = _are_valid(corners[kept], ring[kept], outlines.part, len(outlines.number))
+    valid &= ~_are_crowded(outlines)
     kept |= ~valid[outlines.part[ring]]
     start = np.concatenate([[0], np.cumsum(np.bincount(ring[kept], minlength=len(outlines.part)))])
     x, y = corners[kept].T
@@ -96,8 +98,24 @@ def _are_valid(corners: AnyArray, ring: AnyArray, part: AnyArray, n_parts: int) 
     return valid
 
 
+def _are_crowded(outlines: Outlines) -> NDArray[np.bool_]:
+    """Mark the parts whose box meets that of another part of their object: simplified, they might cross."""
+    begin = outlines.start[np.searchsorted(outlines.part, np.arange(len(outlines.number)))]
+    low, high = (
+        np.stack([extreme.reduceat(values, begin) for values in (outlines.x, outlines.y)], axis=1)
+        for extreme in (np.minimum, np.maximum)
+    )
+    few = np.bincount(outlines.number) <= _MOST_PARTS
+    crowded = ~few[outlines.number]
+    one, other = _pairs(outlines.number, few)
+    gap = np.maximum(low[one], low[other]) - np.minimum(high[one], high[other])
+    meet = (gap <= 0).all(axis=1) & (gap < 0).any(axis=1)  # not at a corner alone
+    crowded[one[meet]] = crowded[other[meet]] = True
+    return crowded
+
+
 def _pairs(of_edge: AnyArray, valid: NDArray[np.bool_]) -> tuple[AnyArray, AnyArray]:
-    """Pair each edge with the later ones of its part."""
+    """Pair each edge with the later ones of its part, or each part with those of its object."""
     last = np.searchsorted(of_edge, of_edge, side="right")
     count = np.where(valid[of_edge], last - np.arange(len(of_edge)) - 1, 0)
     one = np.repeat(np.arange(len(of_edge)), count)
