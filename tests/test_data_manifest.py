@@ -223,3 +223,17 @@ def test_a_manifest_is_never_cut_short(dataset, monkeypatch):
     path.write_bytes(path.read_bytes()[:100] + b"\xff")
     with pytest.raises(FileError, match="UTF-8"):
         Manifest.read(path)
+
+
+def test_images_in_zarr_stand_in_a_manifest_and_a_change_of_their_px_is_found(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    image = np.arange(32 * 40 * 3, dtype=np.uint8).reshape(32, 40, 3)
+    array = zarr.create_array(tmp_path / "images" / "a.zarr", data=image, chunks=(16, 16, 3))
+    write(tmp_path / "masks" / "a.png", np.eye(32, 40, dtype=np.uint8) * 255)
+    write_manifest(tmp_path / "all.jsonl", describe(pairs_of(folders(tmp_path)), tmp_path))
+    config = DataConfig(layout="manifest", path=str(tmp_path / "all.jsonl"))
+    (pair,) = pairs_of(config)
+    np.testing.assert_array_equal(load_pair(pair)[0], image)
+    array[0, 0] = 77
+    with pytest.raises(TiledSegError, match="changed"):
+        pairs_of(config)

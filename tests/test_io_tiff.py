@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiledseg.errors import FileError, TiledSegError
-from tiledseg.io import PixelSize, image_shape, open_image, read_image, read_mask, read_probs
+from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image, read_mask, read_probs
 
 rng = np.random.default_rng(5)
 GREY = rng.integers(0, 256, (40, 70), np.uint8)
@@ -186,6 +186,11 @@ def test_an_ome_tiff_of_several_files_is_one_image(tmp_path, companion, grouped)
             read_image(tmp_path / name)
     np.testing.assert_array_equal(read_image(tmp_path / names[0], page=0), PLANES[0, 0])
     assert image_shape(tmp_path / names[0], page=0) == (20, 30)
+    (tmp_path / "other").mkdir()
+    ome_files(tmp_path / "other", PLANES, order=order, companion=companion, grouped=grouped)
+    tifffile.imwrite(tmp_path / "whole.ome.tif", GREY)
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path, recursive=True)]
+    assert sorted(found) == ["other/part c0 & z0.ome.tif", "part c0 & z0.ome.tif", "whole.ome.tif"]
 
 
 def test_a_missing_part_of_an_ome_tiff_is_named(put, tmp_path):

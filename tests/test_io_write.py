@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -121,9 +122,19 @@ def test_the_suffix_of_a_lossy_format_is_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 4, 1), (3, 4, 4), (3, 4, 3, 1), (0, 4), ()])
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_tiff_of_any_number_of_channels_is_read_back(tmp_path, channels):
+    image = np.random.default_rng(0).integers(0, 65536, (9, 12, channels)).astype(np.uint16)
+    write_image(tmp_path / "a.tif", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), image)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), image)
+    with pytest.raises(ArrayError, match=r"to be a PNG.*\.tif \(image_format=tiff"):
+        write_image(tmp_path / "a.png", image)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4, 1), (3, 4, 3, 1), (0, 4), ()])
 def test_images_of_other_shapes_are_refused(tmp_path, shape):
-    with pytest.raises(ArrayError, match=r"\(H, W\) or \(H, W, 3\)"):
+    with pytest.raises(ArrayError, match=r"\(H, W\) or \(H, W, C\)"):
         write_image(tmp_path / "image.png", np.zeros(shape, np.uint8))
 
 

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._storage.files import new_folder, open_regular, write_text
@@ -14,7 +16,6 @@ from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import numpy as np
 
@@ -30,8 +31,23 @@ def sha256(path: PathLike) -> str:
 
 
 def file_digest(path: PathLike) -> str:
-    """Compute the SHA-256 of a file in the form of records: ``sha256:`` and the digits."""
-    return f"sha256:{sha256(path)}"
+    """Compute the SHA-256 of a file, or of the files of a zarr, in the form of records."""
+    return f"sha256:{_folder_sha256(Path(path)) if Path(path).is_dir() else sha256(path)}"
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Compute the SHA-256 of the names and contents of the files of a zarr, without its label maps."""
+    digest = hashlib.sha256()
+    for place, folders, files in os.walk(folder):
+        if Path(place) == folder and "labels" in folders:
+            folders.remove("labels")
+        folders.sort()
+        for name in sorted(files):
+            path = Path(place, name)
+            digest.update(
+                f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\0".encode(errors="surrogateescape")
+            )
+    return digest.hexdigest()
 
 
 def array_digest(values: np.ndarray[Any, Any]) -> str:

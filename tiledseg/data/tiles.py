@@ -92,8 +92,8 @@ def write_tiles(
     FileError
         If the folder holds anything, or a file cannot be read or written.
     ArrayError
-        If an image is neither grey nor RGB of 8 or 16 bits, or a mask does not fit; the message
-        names all of them.
+        If an image does not have 8 or 16 bits, or is neither grey nor RGB where tiles are PNG, or a mask
+        does not fit; the message names all of them.
     """
     instance_of(Manifest, source, "source", "Read one with tiledseg.data.Manifest.read.")
     config = settings_of(TileSetConfig, config, "config", optional=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tiledseg._validate import invalid, named, path_texts
 from tiledseg.errors import FileError
+from tiledseg.io.ome_files import ome_set
 from tiledseg.io.remote import as_path, is_remote
 from tiledseg.io.slides import SLIDE_SUFFIXES, dicom_series
 from tiledseg.io.zarr import is_zarr
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
 
 _AFTER_OME = {".tif", ".tiff", ".btf", ".tf2", ".tf8", ".zarr"}
+_OME_TIFF = re.compile(r"\.ome\.(tiff?|btf|tf2|tf8)$", re.IGNORECASE)
 _TIFFS = (".bif", ".btf", ".gtiff", ".lsm", ".ndpi", ".qptiff", ".scn", ".stk", ".svs", ".tf2", ".tf8")
 _RASTERS = (".bmp", ".dib", ".jfif", ".jpe", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 SUFFIXES = (*_RASTERS, *_TIFFS, ".vsi", *SLIDE_SUFFIXES)
@@ -41,10 +43,10 @@ def find_images(
 
     A given file is listed whatever its suffix, and a zarr folder counts as a file. Of a folder, the files
     with a suffix in ``SUFFIXES`` and the zarr folders are listed, without hidden ones, in natural order
-    (``a2`` before ``a10``); of the files of a DICOM series, the first. An address, for example
-    ``https://host/slide.svs``, is listed as it is. Links are followed; each folder is visited once, and
-    each file is listed once. A dead link or a pipe with such a suffix is listed; reading it raises an
-    error that says what is wrong.
+    (``a2`` before ``a10``); of the files of a DICOM series, or of an OME-TIFF of several files, the
+    first. An address, for example ``https://host/slide.svs``, is listed as it is. Links are followed;
+    each folder is visited once, and each file is listed once. A dead link or a pipe with such a suffix is
+    listed; reading it raises an error that says what is wrong.
 
     Parameters
     ----------
@@ -99,8 +101,10 @@ def _images_of(
 
 
 def _is_new(path: Path, series: set[str]) -> bool:
-    """Say whether a file is the first of its DICOM series, which are one slide; other files always are."""
+    """Say whether a file is whole, or the first of a DICOM series or an OME-TIFF of several files."""
     found = dicom_series(path) if path.suffix.lower() == ".dcm" else None
+    if _OME_TIFF.search(path.name):
+        found = ome_set(path)
     if found is None:
         return True
     is_first = found not in series

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import check_component, listed
+from tiledseg._validate import check_component, listed, path_text
 from tiledseg.errors import FileError
 from tiledseg.io.file import opened, state_of
 from tiledseg.io.metadata import attributes_of, is_ome, pixel_size_of
@@ -20,7 +21,7 @@ from tiledseg.io.tiff_checks import directories_of, first_description, images_of
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, PathLike
     from tiledseg.io.file import Reader, Request
 
 _MOST_TEXT = 1 << 26  # bytes of metadata
@@ -74,6 +75,18 @@ def ome_files(file: Reader, path: str) -> OmeFiles | None:
         return OmeFiles(file, path, _text_of(found, name))
     names = set(re.findall(r"\bFileName\s*=\s*[\"']([^\"']*)[\"']", text))
     return found if len(names) > 1 or start[:2] not in _TIFFS else None
+
+
+def ome_set(path: PathLike) -> str | None:
+    """Name the files of the image that a file is a part of; None where it is whole, or cannot be read."""
+    try:
+        with opened(path) as file:
+            found = ome_files(file, path_text(path))
+            planes = {} if found is None else _chosen(found)[1].planes
+    except (FileError, OSError):
+        return None
+    names = sorted({name for name, _ in planes.values()})
+    return "/".join([os.path.dirname(path_text(path)), *names]) if len(names) > 1 else None  # noqa: PTH120
 
 
 def _text_of(found: OmeFiles, name: str) -> str:

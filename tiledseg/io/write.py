@@ -42,7 +42,7 @@ def write_image(
     path : str or PathLike
         The target, ending in ``.png``, ``.tif`` or ``.tiff``. Missing folders are made.
     image : array_like
-        (H, W) grey or (H, W, 3) RGB, uint8 or uint16.
+        (H, W) grey or (H, W, 3) RGB, uint8 or uint16; a TIFF holds any number of channels from 2, (H, W, C).
     pixel_size : PixelSize, optional
         Height and width of a px in µm; where it is known, other programs read it from the file.
     placement : Placement, optional
@@ -59,9 +59,13 @@ def write_image(
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         fix = "Convert it to uint8 or uint16, or write it with `write_probs`."
         raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(pixels.dtype), fix=fix)
-    if pixels.size == 0 or (pixels.shape[2:] not in {(), (3,)} or pixels.ndim < 2):
-        fix = "Write channels one by one, or three as RGB, channels last."
-        raise invalid(ArrayError, "image", must="have shape (H, W) or (H, W, 3)", got=pixels.shape, fix=fix)
+    if pixels.size == 0 or pixels.ndim not in {2, 3} or pixels.shape[2:] == (1,):
+        fix = "Write one channel as (H, W), several with channels last."
+        raise invalid(ArrayError, "image", must="have shape (H, W) or (H, W, C)", got=pixels.shape, fix=fix)
+    if _suffix(path, _PNG | _TIFF) in _PNG and pixels.shape[2:] not in {(), (3,)}:
+        fix = "Write it as TIFF, with a name that ends in .tif (image_format=tiff for tiles)."
+        must = "have shape (H, W) or (H, W, 3) to be a PNG"
+        raise invalid(ArrayError, "image", must=must, got=pixels.shape, fix=fix)
     _write(path, pixels, pixel_size, placement)
 
 
