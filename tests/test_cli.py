@@ -495,11 +495,13 @@ def test_export_writes_cells_for_other_programs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path
 ) -> None:
     masks = sorted((samples / "masks").iterdir())
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    arguments = ["export", *masks, tmp_path / "broken.png", "--output", tmp_path / "cells"]
+    np.save(tmp_path / "negative.npy", np.full((4, 4), -1))
+    arguments = ["export", *masks, tmp_path / "negative.npy", "--output", tmp_path / "cells"]
     options = ["--write", "geojson,coco,roi", "--names", "plasma cell", "--cell-px", "5"]
     assert main(list(map(str, [*arguments, *options]))) == 1
-    assert f"{len(masks)} masks, 1 failed" in capsys.readouterr().out
+    written = capsys.readouterr()
+    assert f"{len(masks)} masks, 1 failed" in written.out
+    assert "negative.npy: `" in written.err
     instances = json.loads((tmp_path / "cells/coco.json").read_text(encoding="utf-8"))
     files = sorted((tmp_path / "cells/geojson").iterdir())
     assert [path.stem for path in files] == [path.stem for path in masks]

@@ -83,3 +83,8 @@ def test_a_missing_library_is_named(objects, monkeypatch):
         objects.to_anndata()
     with pytest.raises(SettingError, match=r"tiledseg\[table\]"):
         objects.to_arrow()
+
+
+def test_objects_are_shown_in_a_line():
+    objects = label_objects(np.array([[1, 0, 1]]), measure=False)
+    assert repr(objects) == "Objects(2 objects, 7 columns)"

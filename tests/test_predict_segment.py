@@ -12,7 +12,7 @@ import tifffile
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig
-from tiledseg.errors import CancelledError, FileError, SettingError
+from tiledseg.errors import ArrayError, CancelledError, FileError, SettingError
 from tiledseg.io import PixelSize, open_image, read_image, write_image
 from tiledseg.objects import label_objects
 
@@ -142,8 +142,14 @@ def test_wrong_arguments_are_refused_before_anything_is_computed() -> None:
 
     with pytest.raises(SettingError, match="Did you mean `min_area`"):
         ts.segment(never, IMAGE, TILING, objects={"min_aera": 3})
+    with pytest.raises(SettingError, match=r"suffix.*labels\.png"):
+        ts.segment(never, IMAGE, TILING, out="labels.png")
+    with pytest.raises(ArrayError, match="`out` must have shape"):
+        ts.segment(never, IMAGE, TILING, out=np.zeros((3, 3), np.uint32))
     with pytest.raises(SettingError, match="area_unit"):
         ts.segment(bright, IMAGE, TILING, objects={"area_unit": "um2"})
+    with pytest.raises(SettingError, match="`threshold` must have 1 value"):
+        ts.segment(bright, IMAGE, TILING, objects={"threshold": (0.5, 0.5)})
     with pytest.raises(CancelledError):
         ts.segment(bright, IMAGE, TILING, callback=lambda *_: False)
 

@@ -66,7 +66,7 @@ def export(
                     n_objects += _export(path, labels, folder, some, coco)
             except (FileError, ArrayError) as error:
                 n_failed += 1
-                _log.warning("%s", error)
+                _log.warning("%s: %s", named(path), error)
             advance(1)
     sys.stdout.write(f"{n_objects} objects of {len(paths) - n_failed} masks, {n_failed} failed\n")
     return 1 if n_failed else 0

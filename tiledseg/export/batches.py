@@ -106,6 +106,12 @@ def pass_on(
         _pass_on_result(objects, each, least, progress=progress)
         return n_objects
     labels = _checked(objects)
+    if instances and np.dtype(labels.dtype).kind == "b":
+        must, fix = (
+            "be integers, a number for each object",
+            "Leave instances out: areas of a mask are objects.",
+        )
+        raise invalid(ArrayError, "labels", must=must, got="bool with instances=True", fix=fix)
     shape = (labels.shape[0], labels.shape[1])
     kind = {"pixel_size": getattr(labels, "pixel_size", None)}
     numbered = Instances(shape, **kind) if instances else None

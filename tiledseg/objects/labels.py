@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._validate import check_finite, check_image, check_labels, invalid, read_region, settings_of
+from tiledseg._validate import (
+    check_finite,
+    check_image,
+    check_labels,
+    counted,
+    invalid,
+    read_region,
+    settings_of,
+)
 from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io import pixel_size_from
@@ -100,6 +108,8 @@ class ObjectsSink:
             raise _unlike("image", must, image.shape)
         self._pixel_size = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
         self._limits = _limits(self._settings, self._pixel_size)
+        if self.dtype.kind == "f":
+            _check_thresholds(self._settings.threshold, self.shape)
         self._joiner = RunJoiner(
             self.shape[1],
             self._settings.connectivity,
@@ -299,10 +309,18 @@ def _limits(settings: ObjectsConfig, pixel_size: PixelSize | None) -> tuple[floa
     if settings.area_unit == "px":
         return settings.min_area, most
     if pixel_size is None:
-        fix = "Pass pixel_size=PixelSize(y, x) in µm, or give areas in px."
+        fix = "State the µm of a px as pixel_size, for example 0.25, where the image is opened or predicted."
         raise invalid(SettingError, "area_unit", must="be px without the size of a px", got="um2", fix=fix)
     px = pixel_size.y * pixel_size.x
     return settings.min_area / px, most / px
+
+
+def _check_thresholds(threshold: float | tuple[float, ...], shape: tuple[int, ...]) -> None:
+    """Check that there is a threshold for each class but the background."""
+    wanted = max(1, shape[2] - 1) if len(shape) == 3 else 1
+    if isinstance(threshold, tuple) and len(threshold) != wanted:
+        must = f"have {counted(wanted, 'value')}, one for each class but the background"
+        raise invalid(SettingError, "threshold", must=must, got=threshold, fix="Or give one number for all.")
 
 
 def _joined_class(settings: ObjectsConfig) -> int:
@@ -336,13 +354,8 @@ def _likeliest(band: AnyArray, threshold: float | tuple[float, ...]) -> AnyArray
             got=f"values in [{band.min():g}, {band.max():g}]",
             fix="Apply a sigmoid or softmax, or give labels as integers.",
         )
-    classes = band.shape[2] if band.ndim == 3 else 1
     least = threshold if isinstance(threshold, tuple) else (threshold,)
-    if isinstance(threshold, tuple) and len(least) != max(1, classes - 1):
-        must = f"have {max(1, classes - 1)} values for a map of {classes} channels"
-        fix = "Give one number, or one for each class but the background."
-        raise invalid(SettingError, "threshold", must=must, got=threshold, fix=fix)
-    if classes == 1:
+    if band.ndim == 2 or band.shape[2] == 1:
         return np.asarray(band.reshape(band.shape[:2]) >= least[0])
     found = band.argmax(axis=2)
     if isinstance(threshold, tuple):

@@ -11,7 +11,7 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._storage import atomic_write
-from tiledseg._validate import invalid, named, path_text
+from tiledseg._validate import counted, invalid, named, path_text
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _NOT_MEASURED = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Objects:
     """The objects of a map.
 
@@ -53,6 +53,9 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self.table["label"])
+
+    def __repr__(self) -> str:
+        return f"Objects({counted(len(self), 'object')}, {counted(len(self.table), 'column')})"
 
     def to_pandas(self) -> Any:  # noqa: ANN401  pandas may be missing
         """Return the table as a pandas.DataFrame.
