@@ -367,6 +367,18 @@ def test_npy_is_read_by_rows(pixels: np.ndarray, tmp_path: Path) -> None:
         check_regions(tmp_path / "a.npy", np.ascontiguousarray(pixels[..., 1]), channels=1)
 
 
+def test_channels_may_be_read_several_times(tmp_path: Path) -> None:
+    grey = GREY16[:90, :80]
+    np.save(tmp_path / "a.npy", grey)
+    cv2.imwrite(str(tmp_path / "a.png"), grey)
+    tifffile.imwrite(tmp_path / "a.tif", grey, tile=(16, 16))
+    for name in ("a.npy", "a.png", "a.tif"):
+        check_regions(tmp_path / name, np.stack([grey] * 3, axis=2), channels=(0, 0, 0))
+        np.testing.assert_array_equal(read_image(tmp_path / name, channels=(0, 0)), np.stack([grey] * 2, 2))
+    tifffile.imwrite(tmp_path / "rgb.tif", RGB, photometric="rgb")
+    check_regions(tmp_path / "rgb.tif", np.ascontiguousarray(RGB[..., [2, 0, 2]]), channels=(2, 0, 2))
+
+
 def test_half_floats_of_arrays_become_float32_and_their_planes_are_counted(tmp_path: Path) -> None:
     half = np.arange(600).reshape(20, 30).astype(np.float16)
     np.save(tmp_path / "a.npy", half)
@@ -503,7 +515,7 @@ def test_invalid_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="`level` must be a whole number"):
         open_image(tmp_path / "a.png", level=-1)
     with pytest.raises(SettingError, match=r"`channels` .*for example"):
-        open_image(tmp_path / "a.png", channels=(1, 1))
+        open_image(tmp_path / "a.png", channels=())
     with pytest.raises(FileError, match="have channels"):
         open_image(tmp_path / "a.png", channels=3)
     with pytest.raises(SettingError, match=r"`at` .*z and t"):

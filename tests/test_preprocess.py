@@ -73,7 +73,7 @@ def test_the_hint_for_grey_images_works():
     grey = noise()[..., 0]
     with pytest.raises(ArrayError) as error:
         prepare(grey, PreprocessingConfig())
-    hint = str(error.value).partition("with ")[2].rstrip(".")
+    hint = str(error.value).partition("with ")[2].partition(". ")[0]
     colour = eval(hint, {"numpy": np, "image": grey})
     assert prepare(colour, PreprocessingConfig()).shape == (60, 50, 3)
 

@@ -323,6 +323,7 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
     elif found == 1 and channels == 3:
         fix = "Repeat the grey channel with numpy.repeat(image.reshape(*shape, 1), 3, axis=2)."
         fix = fix.replace("*shape", f"{shape[0]}, {shape[1]}")
+        fix += " Read a file with channels=(0, 0, 0), or --channels 0,0,0."
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
     raise _image_error(f"have {channels} channels, as the network expects", shape, fix)

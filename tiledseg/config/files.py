@@ -39,7 +39,8 @@ class ReadConfig(Config):
     level: Annotated[int, Field(ge=0)] = 0
     """Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies."""
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
-    """Channels of the image that are read, from 0, in that order; None for all."""
+    """Channels of the image that are read, from 0, in that order; None for all. ``(0, 0, 0)`` gives a grey
+    image to a network of RGB."""
     at: Position | None = None
     """Position along the other axes of an image, for example ``z=3`` or ``z=3,t=0``; needed where it has
     several."""

@@ -37,6 +37,7 @@ from tiledseg.io.source import (
     ImageSource,
     RawRows,
     Regions,
+    RepeatedChannels,
     Selection,
     WholeImage,
     array_source,
@@ -83,7 +84,8 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     level : int
         Which level of a pyramid: 0 for the image, 1 and up for its smaller copies.
     channels : int or sequence of int, optional
-        The channels to read, from 0, in the order given; all where it is None.
+        The channels to read, from 0, in the order given; all where it is None. ``(0, 0, 0)`` gives a grey
+        image to a network of RGB.
     at : mapping, optional
         Position along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
     page : int or str, optional
@@ -152,6 +154,8 @@ def part_of(
     path: PathLike, request: Request, selection: Selection, size: PixelSize | None = None
 ) -> ImageSource:
     """Open a part of a file; the request says whether it is an image or a mask."""
+    once = tuple(dict.fromkeys(selection.channels or ())) or None
+    single = replace(selection, channels=once)
     text = path_text(path)
     place = text if is_remote(text) else os.path.realpath(text)
     state = state_of(place)
@@ -161,11 +165,13 @@ def part_of(
 
     with ExitStack() as stack:
         if is_zarr(text):
-            regions, facts = zarr_source(text, request, selection)
+            regions, facts = zarr_source(text, request, single)
         else:
             file = stack.enter_context(opened(path))
-            regions, facts = _of_file(file, text, request, selection, stack)
+            regions, facts = _of_file(file, text, request, single, stack)
             facts.identity.update(size=file.size, changed=state[1])
+        if once is not None and selection.channels is not None and once != selection.channels:
+            regions = RepeatedChannels(regions, [once.index(one) for one in selection.channels])
         facts = _of_px_size(facts, size)
         Reader(facts.name, io.BytesIO(), 0).check_size(regions.shape[0], regions.shape[1], request.max_pixels)
         facts.identity.update(
@@ -227,8 +233,8 @@ def _channels(channels: object) -> tuple[int, ...] | None:
         return None
     given = channels if isinstance(channels, Sequence) and not isinstance(channels, str) else [channels]
     numbers = tuple(whole_number("channels", one, least=0) for one in given)
-    if not numbers or len(set(numbers)) != len(numbers):
-        fix = "List each channel once, for example (0, 2)."
+    if not numbers:
+        fix = "List their numbers, for example (0, 2)."
         raise invalid(SettingError, "channels", must="list channels", got=channels, fix=fix)
     return numbers
 

@@ -71,7 +71,8 @@ def read_image(  # noqa: PLR0913  what a file can hold several of
     level : int
         Which level of a pyramid: 0 for the image, 1 and up for its smaller copies.
     channels : int or sequence of int, optional
-        The channels to read, from 0, in the order given; all where it is None.
+        The channels to read, from 0, in the order given; all where it is None. ``(0, 0, 0)`` makes a grey
+        image RGB.
     at : mapping, optional
         Position along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
     page : int or str, optional

@@ -214,6 +214,20 @@ class WholeImage(Regions):
         return np.asarray(self.pixels[rows, columns], self.dtype)
 
 
+class RepeatedChannels(Regions):
+    """Channels of other regions, some of them several times: a grey image for a network of RGB."""
+
+    def __init__(self, regions: Regions, places: list[int]) -> None:
+        super().__init__((*regions.shape[:2], len(places)), regions.dtype, regions.block_shape)
+        self.regions: Regions = regions
+        self._places = places
+
+    def read(self, rows: slice, columns: slice) -> AnyArray:
+        """Read a rectangle."""
+        pixels = self.regions.read(rows, columns)
+        return np.take(pixels if pixels.ndim == 3 else pixels[..., None], self._places, axis=2)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """The properties of a source besides its pixels."""
@@ -298,7 +312,8 @@ class ImageSource:
         whole = 0 if self.array is not None else int(np.prod(self.shape)) * self.dtype.itemsize
         if self.is_whole:
             return whole
-        return min(whole, self._regions.most_bytes) if isinstance(self._regions, CachedBlocks) else 0
+        regions = self._regions.regions if isinstance(self._regions, RepeatedChannels) else self._regions
+        return min(whole, regions.most_bytes) if isinstance(regions, CachedBlocks) else 0
 
     @property
     def ndim(self) -> int:
