@@ -27,15 +27,20 @@ MOST = 1e-5  # of the largest output
 CHUNK = 250  # seeds of one process
 
 
-def outcomes(first: int, stop: int) -> dict[int, str]:
+def _run(code: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | env, check=False
+    )
+
+
+def outcomes(first: int, stop: int, run=_run) -> dict[int, str]:
     """Return the outcome of each seed: ``equal``, ``refused: why``, ``differs: what`` or ``crash``."""
     found: dict[int, str] = {}
     start = first
     while start < stop:
         end = min(start + CHUNK, stop)
-        command = [sys.executable, "-m", "tests.fuzz_openvino", "--worker", str(start), str(end)]
-        quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(command, capture_output=True, text=True, env=quiet, check=False)
+        code = f"from tests.fuzz_openvino import work; work({start}, {end})"
+        done = run(code, env={"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""})
         for line in done.stdout.splitlines():
             seed, _, text = line.partition("\t")
             found[int(seed)] = text
@@ -53,7 +58,7 @@ def _say(seed: int, text: str) -> None:
     sys.stdout.flush()
 
 
-def _work(first: int, stop: int) -> None:
+def work(first: int, stop: int) -> None:
     """Compare the networks of some seeds, and print one line when each starts and when it ends."""
 
     for seed in range(first, stop):
@@ -341,12 +346,9 @@ _LAYERS = [*_COMMON, _edges, _own, _norm, _transposed, _activated]
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--worker":
-        _work(int(sys.argv[2]), int(sys.argv[3]))
-    else:
-        everything = outcomes(int(sys.argv[1]), int(sys.argv[2]))
-        counts = collections.Counter(text.partition(":")[0] for text in everything.values())
-        sys.stdout.write(f"{dict(counts)}\n")
-        for seed, text in everything.items():
-            if not text.startswith(("equal", "not built", "refused")):
-                _say(seed, text)
+    everything = outcomes(int(sys.argv[1]), int(sys.argv[2]))
+    counts = collections.Counter(text.partition(":")[0] for text in everything.values())
+    sys.stdout.write(f"{dict(counts)}\n")
+    for seed, text in everything.items():
+        if not text.startswith(("equal", "not built", "refused")):
+            _say(seed, text)
