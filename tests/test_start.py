@@ -110,7 +110,9 @@ def test_the_map_of_a_bundle_equals_that_of_its_keras_network(segmenter: Segment
     wanted = ts.tiled_predict(segmenter, IMAGE, runtime={"engine": "keras"})
     assert wanted.std() > 0.01
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert str(ts.plan(loaded, IMAGE)) == str(ts.plan(segmenter, IMAGE))
+    plans = [str(ts.plan(one, IMAGE)).splitlines() for one in (loaded, segmenter)]
+    found_plan, wanted_plan = ([line for line in plan if not line.startswith("memory")] for plan in plans)
+    assert found_plan == wanted_plan  # the memory is that of the process now
     np.testing.assert_array_equal(ts.tiled_predict(loaded, IMAGE, runtime={"engine": "keras"}), wanted)
 
 
