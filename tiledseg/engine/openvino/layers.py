@@ -61,6 +61,8 @@ def _layer_normalised(use: Use) -> Output:
     x = use.input()
     use.one_of("axis", [-1], [3])
     use.one_of("rms_scaling", False)  # noqa: FBT003
+    if channels(x) < _FEW:  # their variance may be near 0: Keras' rounding is then that of the largest input
+        raise UnsupportedError(f"a layer normalisation over {channels(x)} channels")
     return _scaled(use, _mean_variance(x, [CHANNELS], use.number("epsilon")))
 
 
@@ -131,6 +133,8 @@ def _layer_scaled(use: Use) -> Output:
     use.ignore("init_values", "projection_dim")
     return ops.multiply(x, along_channels(use.only_weight(channels(x)), x))
 
+
+_FEW = 8  # channels
 
 _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
     **ATTENTION,
