@@ -56,7 +56,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _WHERE = "It is a setting of DataConfig, tiledseg.data.Pair and the commands."
-_OF_MASKS = f"{_WHERE} The page of a mask is mask_page."
+_OF_MASKS = (
+    "For masks, DataConfig, tiledseg.data.Pair and the commands have mask_page, palette and alpha. Save any "
+    "other part of a mask as a file of its own, with tiledseg.io.read_mask and write_mask."
+)
 _SHOWN = 8
 _WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refuse"}
 _Number = TypeVar("_Number", bound=np.generic)

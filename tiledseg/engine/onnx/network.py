@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tiledseg.config import Engine, Precision
     from tiledseg.engine import openvino
     from tiledseg.engine.onnx.file import OnnxFile
+    from tiledseg.engine.onnx.graph import OnnxGraph
+    from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[AnyArray], AnyArray]
@@ -72,10 +74,10 @@ class OnnxNetwork:
         layout: Literal["channels_first", "channels_last"] | None = None,
     ) -> None:
         self.file: OnnxFile = read_onnx(path)
-        self.layout = layout_of(self.file, layout)
+        self.layout: Literal["channels_first", "channels_last"] = layout_of(self.file, layout)
         self.output: str = output_of(self.file, output)
         last = self.layout == "channels_last"
-        self._graph = read_graph(self.file, self.output, channels_last=last)
+        self._graph: OnnxGraph = read_graph(self.file, self.output, channels_last=last)
         shape = self.file.input.shape
         self.channels: int | None = shape[3] if last else shape[1]
         self.tile_size: tuple[int | None, int | None] = shape[1:3] if last else shape[2:4]  # type: ignore[assignment]
@@ -216,7 +218,7 @@ class OnnxNetwork:
             self._default = OnnxPredictor(self, "auto", "f32")
         return self._default(tiles)
 
-    def by_engine(self, engine: Engine, precision: Precision) -> OnnxPredictor:
+    def by_engine(self, engine: Engine, precision: Precision) -> Predictor:
         """Return a predictor for an engine and a precision.
 
         Parameters
@@ -228,7 +230,7 @@ class OnnxNetwork:
 
         Returns
         -------
-        OnnxPredictor
+        Predictor
             Runs the network.
 
         Raises
