@@ -282,10 +282,11 @@ def skimage_split(folder: str) -> dict[str, float]:
     return {"seconds": time.process_time() - started, "objects": int(parts.max())}
 
 
-def worst(kind: str) -> dict[str, float]:
+def worst(folder: str, kind: str) -> dict[str, float]:
     """Label and measure a comb of 33 million runs, 10 million specks, or one object over 65,536 px."""
     from tiledseg.objects import ObjectsSink  # noqa: PLC0415
 
+    del folder  # nothing is read
     size = {"comb": 8192, "specks": 16_384, "full": 65_536}[kind]
     started = time.process_time()
     sink = ObjectsSink((size, size), np.uint8)
