@@ -106,28 +106,15 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     settings = settings_of(ObjectsConfig, objects, "objects")
     with opened(image) as source:
         check_image(source)
-        job = Plan.of(
-            model,
-            source,
-            tiling,
-            batch_size=batch_size,
-            roi=roi,
-            tta=tta,
-            runtime=runtime,
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "roi": roi, "tta": tta, "runtime": runtime}
+        job = Plan.of(model, source, tiling, **options)
         check_out(out, job.shape)
         classes = job.classes or count_classes(job, source.dtype)
         size = getattr(source, "pixel_size", None)
         sink = MapSink(source, classes, job.network.threshold, settings, size, keep_map=keep_map)
         watch = SeamWatch(job) if seams else None
-        run_plan(
-            job,
-            source,
-            sink,
-            progress=progress,
-            callback=callback,
-            watch=None if watch is None else watch.add,
-        )
+        add = None if watch is None else watch.add
+        run_plan(job, source, sink, progress=progress, callback=callback, watch=add)
         found = sink.objects.finish(np.empty(job.shape, np.uint32) if out is None else out, progress=progress)
     return Segmentation(
         found,
