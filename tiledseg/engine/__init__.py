@@ -2,9 +2,15 @@
 
 from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
-from tiledseg.engine.network import ModelReference, Network
+from tiledseg.engine.network import Network
 from tiledseg.engine.onnx import OnnxNetwork
-from tiledseg.engine.predictor import CallablePredictor, Predictor, available_memory, check_fixed
+from tiledseg.engine.predictor import (
+    CallablePredictor,
+    ModelReference,
+    Predictor,
+    available_memory,
+    check_fixed,
+)
 from tiledseg.engine.stored import StoredNetwork, stored_record
 from tiledseg.engine.tta import COPIES
 

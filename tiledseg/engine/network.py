@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, get_args
 
 import lazy_loader
 import numpy as np
@@ -21,6 +21,9 @@ from tiledseg.engine.batching import Batcher
 from tiledseg.engine.predictor import (
     Backoff,
     CallablePredictor,
+    EngineChooser,
+    ModelReference,
+    SegmenterLike,
     allowed_memory,
     check_memory,
     fitting_batch,
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.config import Engine, Precision, PreprocessingConfig, TilingConfig
+    from tiledseg.config import PreprocessingConfig, TilingConfig
     from tiledseg.engine import keras, onnx, openvino
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField, TileBatch
@@ -57,59 +60,6 @@ _GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and 
 
 _LIBRARY_BYTES = {"tensorflow": 750 << 20, "openvino": 40 << 20}
 _FIRST_BYTES = {"tensorflow": 60 << 20, "openvino": 10 << 20}  # of the first call
-
-
-@runtime_checkable
-class SegmenterLike(Protocol):
-    """A network with settings of its own: preprocessing, tiling, threshold, labels."""
-
-    @property
-    def preprocessing(self) -> PreprocessingConfig:
-        """How images are prepared."""
-        ...
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Name of each class."""
-        ...
-
-    @property
-    def threshold(self) -> float:
-        """Threshold of probabilities, in (0, 1)."""
-        ...
-
-    @property
-    def tiling(self) -> TilingConfig | None:
-        """How images are tiled; None for the default."""
-        ...
-
-
-@runtime_checkable
-class ModelReference(Protocol):
-    """A segmenter that each process loads for itself."""
-
-    @property
-    def path(self) -> str:
-        """The bundle's folder."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """Digest of the bundle."""
-        ...
-
-    def load(self) -> SegmenterLike:
-        """Load it, once in each process."""
-        ...
-
-
-@runtime_checkable
-class EngineChooser(Protocol):
-    """A network that names the engines that run it."""
-
-    def by_engine(self, engine: Engine, precision: Precision) -> Predictor:
-        """Return the network as an engine runs it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import psutil
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from tiledseg._types import AnyArray, FloatArray, TileCall
+    from tiledseg.config import Engine, Precision, PreprocessingConfig, TilingConfig
 
     Call: TypeAlias = Callable[[AnyArray], FloatArray]
 
@@ -75,6 +76,59 @@ class Predictor(Protocol):
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
+        ...
+
+
+@runtime_checkable
+class SegmenterLike(Protocol):
+    """A network with settings of its own: preprocessing, tiling, threshold, labels."""
+
+    @property
+    def preprocessing(self) -> PreprocessingConfig:
+        """How images are prepared."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Name of each class."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Threshold of probabilities, in (0, 1)."""
+        ...
+
+    @property
+    def tiling(self) -> TilingConfig | None:
+        """How images are tiled; None for the default."""
+        ...
+
+
+@runtime_checkable
+class ModelReference(Protocol):
+    """A segmenter that each process loads for itself."""
+
+    @property
+    def path(self) -> str:
+        """The bundle's folder."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of the bundle."""
+        ...
+
+    def load(self) -> SegmenterLike:
+        """Load it, once in each process."""
+        ...
+
+
+@runtime_checkable
+class EngineChooser(Protocol):
+    """A network that names the engines that run it."""
+
+    def by_engine(self, engine: Engine, precision: Precision) -> Predictor:
+        """Return the network as an engine runs it."""
         ...
 
 
