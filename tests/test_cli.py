@@ -277,7 +277,7 @@ def test_plan_takes_the_part_of_a_file_that_predict_takes(
 ) -> None:
     image = cv2.imread(str(samples / "images" / "smear_0005.png"))
     cv2.imwrite(str(tmp_path / "a.png"), np.dstack([image, np.full(image.shape[:2], 9, np.uint8)]))
-    assert "alpha='drop'" in fail(capsys, "plan", bundle, tmp_path / "a.png")
+    assert "--alpha drop" in fail(capsys, "plan", bundle, tmp_path / "a.png")
     assert main(["plan", str(bundle), str(tmp_path / "a.png"), "--alpha", "drop"]) == 0
 
 

@@ -253,7 +253,7 @@ def test_commands_take_the_settings_that_their_errors_name(tmp_path, capsys):
     pair_of(tmp_path, THREE)
     data = ["--images", str(tmp_path / "images"), "--masks", str(tmp_path / "masks"), "--quiet"]
     assert main(["stats", *data]) == 2
-    assert 'mask_parts="instances"' in capsys.readouterr().err
+    assert "--mask-parts instances" in capsys.readouterr().err
     assert main(["stats", *data, "--mask-parts", "instances"]) == 0
     assert "cell numbers (3 cells)" in capsys.readouterr().out
     assert main(["stats", *data, "--mask-threshold", "1"]) == 0
@@ -284,7 +284,7 @@ def test_images_of_any_channels_are_chosen_as_for_prediction(tmp_path):
 def test_the_error_about_a_mask_of_several_pages_names_the_setting_of_the_function(tmp_path, capsys):
     stack = file(tmp_path, np.stack([THREE, THREE * 0]), metadata=None)
     image = np.zeros((60, 60, 3), np.uint8)
-    with pytest.raises(FileError, match=r"Pass `page`.*tiledseg\.data\.Pair.*mask_page"):
+    with pytest.raises(FileError, match=r"Pass `mask_page`.*tiledseg\.data\.Pair"):
         load_pair(Pair("a", image, stack, mask_parts="instances"))
     assert load_pair(Pair("a", image, stack, mask_parts="instances", mask_page=0))[1].max() == 3
     with pytest.raises(FileError, match=r"Pass `page`.*read_mask.*write_mask or pass it\.$"):
@@ -292,6 +292,39 @@ def test_the_error_about_a_mask_of_several_pages_names_the_setting_of_the_functi
     maps = file(tmp_path, np.stack([THREE / 3] * 2), "map.ome.tif", metadata={"axes": "ZYX"})
     failed = ts.Evaluator().score_maps([maps], [Pair("a", image, THREE > 0)]).failed
     assert re.search(r"at=\{'z': 1\}.*read_image, which takes this, and pass the array", failed[0].error)
+
+
+@pytest.mark.parametrize(
+    ("axes", "part", "fix", "option"),
+    [
+        ("ZYX", {"mask_at": {"z": 1}}, r"mask_at=\{'z': 1\}", "--mask-at z=1"),
+        ("CYX", {"mask_channels": (1,)}, "mask_channels=0 to mask_channels=1", "--mask-channels 1"),
+    ],
+)
+def test_any_part_of_the_file_of_a_mask_is_the_truth_of_a_pair(tmp_path, axes, part, fix, option):
+    cells = np.zeros((32, 32), np.uint8)
+    cells[4:9, 5:9] = 1
+    masks, images = tmp_path / "m", tmp_path / "i"
+    masks.mkdir(), images.mkdir()
+    file(masks, np.stack([cells * 0 + 7, cells]), "a.ome.tif", metadata={"axes": axes})
+    write_image(images / "a.png", cells * 255)
+    config = DataConfig(images=str(images), masks=str(masks), **part)
+    assert DataConfig.from_toml(config.to_toml()) == config
+    with pytest.raises(FileError, match=fix):
+        load_pair(Pair("a", images / "a.png", masks / "a.ome.tif"))
+    (pair,) = pairs_of(config)
+    np.testing.assert_array_equal(load_pair(pair)[1], cells)
+    write_manifest(tmp_path / "m.jsonl", describe([pair], tmp_path))
+    (again,) = Manifest.read(tmp_path / "m.jsonl").pairs()
+    np.testing.assert_array_equal(load_pair(again)[1], cells)
+    assert main(["stats", "--images", str(images), "--masks", str(masks), *option.split()]) == 0
+
+
+def test_a_command_advises_its_own_options(tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    file(tmp_path / "masks", np.stack([THREE] * 3), "a.ome.tif", metadata={"axes": "ZYX"})
+    assert main(["export", str(tmp_path / "masks"), "--output", str(tmp_path / "out")]) == 1
+    assert "Pass --at z=0 to --at z=2." in capsys.readouterr().err
 
 
 def test_a_plane_or_a_channel_of_a_mask_is_exported_on_request(tmp_path):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tifffile
 
 import tiledseg as ts
-from tiledseg.errors import SettingError
+from tiledseg.errors import ArrayError, SettingError
 
 TILING = ts.TilingConfig(tile_size=32, overlap=8)
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
@@ -57,3 +58,19 @@ def test_a_large_slide_is_read_in_bands():
     assert max(Watched.rows) <= 500
     with pytest.raises(SettingError, match='an array, "tissue", or the path'):
         ts.tiled_predict(red, IMAGE, roi="cells")
+
+
+def test_the_px_above_0_of_a_file_are_where_to_predict_as_of_an_array(tmp_path):
+    cells = np.zeros(IMAGE.shape[:2], np.int16)
+    cells[:40, :40], cells[:40, -40:] = np.arange(40) % 6, -1
+    tifffile.imwrite(tmp_path / "cells.tif", cells)
+    planned = [
+        ts.plan(red, IMAGE, {"tile_size": 32, "overlap": 0}, roi=one).in_roi
+        for one in (tmp_path / "cells.tif", cells)
+    ]
+    assert planned[0].sum() == 4
+    np.testing.assert_array_equal(*planned)
+    tifffile.imwrite(tmp_path / "real.tif", cells.astype(np.float32) / 5)
+    for one in (tmp_path / "real.tif", cells / 5):
+        with pytest.raises(ArrayError, match=r"roi > 0\.5"):
+            ts.plan(red, IMAGE, roi=one)

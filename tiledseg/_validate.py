@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 else:
     np = lazy_loader.load("numpy", suppress_warning=True)  # help and settings do not need it
 
+ELSEWHERE = "which takes this"
+"""Says in an error that another function than the one that was called takes the option."""
+
 _LONGEST = 120
 _LONGEST_NAME = 100
 _MOST_LABEL = (1 << 63) - 1  # what int64 holds

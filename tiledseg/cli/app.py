@@ -17,7 +17,7 @@ from tiledseg._version import __version__
 from tiledseg.errors import TiledSegError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
 _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
@@ -136,9 +136,9 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def logging_shown(*, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Show the package's log on standard error inside the context."""
-    logger, handler = logging.getLogger("tiledseg"), _Lines()
+def logging_shown(*, quiet: bool, verbose: bool, told: Callable[[str], str] = str) -> Iterator[None]:
+    """Show the package's log on standard error inside the context; `told` words its records."""
+    logger, handler = logging.getLogger("tiledseg"), _Lines(told)
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
@@ -152,7 +152,11 @@ def logging_shown(*, quiet: bool, verbose: bool) -> Iterator[None]:
 class _Lines(logging.Handler):
     """Writes each record on its own line, above a progress bar."""
 
+    def __init__(self, told: Callable[[str], str]) -> None:
+        super().__init__()
+        self._told = told
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(f"{level}{record.getMessage()}", file=sys.stderr)
+        tqdm.write(f"{level}{self._told(record.getMessage())}", file=sys.stderr)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, U
 from annotated_types import Ge, Gt, Le, Lt
 from cyclopts import Group, Parameter
 
+from tiledseg._validate import ELSEWHERE
 from tiledseg.config import Config, by_name, laid_over, meanings_of, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _Settings = TypeVar("_Settings", bound=Config)
 COMMON = Group("Common", sort_key=1000)
@@ -106,6 +107,41 @@ def options_of(table: Table) -> list[Option]:
 def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
     """Replace values of settings, and check the result."""
     return type(settings).model_validate(laid_over(settings.model_dump(exclude_unset=True), given))
+
+
+_VALUE = r"""\{[^{}]*\}|\([^()]*\)|"[^"]*"|'[^']*'|-?\d+(?:\.\d+)?|[A-Za-z][\w.-]*\w|\w"""
+_SETTING = re.compile(rf"`([a-z_]+)`|(?<![\w./`-])([a-z_]+)=({_VALUE})")
+
+
+def in_options(text: str, options: Iterable[Option]) -> str:
+    """Write the settings that a message names, and their values, as a command takes them."""
+    if ELSEWHERE in text:
+        return text
+    names: dict[str, list[str]] = {}
+    for option in sorted(options, key=lambda option: len(option.path)):
+        same = names.setdefault(option.path[-1], [])
+        if not same or len(option.path) == 1:  # an outer setting is meant rather than a nested one
+            same.append(option.name)
+
+    def typed(found: re.Match[str]) -> str:
+        known, value = names.get(found[1] or found[2], []), found[3]
+        if not known:
+            return found[0]
+        if value is None:
+            return f"`{' or '.join(known)}`"
+        return " or ".join(f"{name}{_as_typed(value)}" for name in known)
+
+    return _SETTING.sub(typed, text)
+
+
+def _as_typed(value: str) -> str:
+    """Write a value of Python as it is typed after an option."""
+    if value in {"True", "None"}:
+        return "" if value == "True" else " none"
+    parts = re.findall(r"[\w.-]+", value)
+    if value[0] == "{":
+        parts = [f"{axis}={place}" for axis, place in zip(parts[::2], parts[1::2], strict=True)]
+    return f" {','.join(parts)}"
 
 
 def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[str, ...]) -> Iterator[Option]:

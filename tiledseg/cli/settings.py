@@ -14,9 +14,9 @@ from cyclopts import Group, Parameter
 from tiledseg._validate import invalid, shown
 from tiledseg.cli import lazy
 from tiledseg.cli.app import logging_shown
-from tiledseg.cli.options import COMMON, merged, options_of
+from tiledseg.cli.options import COMMON, in_options, merged, options_of
 from tiledseg.config import Config, RunConfig, import_founding
-from tiledseg.errors import FileError, SettingError
+from tiledseg.errors import FileError, SettingError, TiledSegError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,16 +66,20 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
     titles = dict.fromkeys(option.title for option in options)
     groups = {title: Group(title, sort_key=place) for place, title in enumerate(titles)}
     parameters = [option.parameter(groups[option.title]) for option in options] + _common(file=file)
+    told = functools.partial(in_options, options=options)
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(command)
         def run(*args: Any, **kwargs: Any) -> int:  # noqa: ANN401
             taken = {parameter.name: kwargs.pop(parameter.name, None) for parameter in parameters}
             quiet, verbose = bool(taken["quiet"]), bool(taken["verbose"])
-            with logging_shown(quiet=quiet, verbose=verbose):
+            with logging_shown(quiet=quiet, verbose=verbose, told=told):
                 file = taken.get("config")
                 settings = Settings(read_run(file), _given(options, taken), not quiet, file)
-                return command(*args, **kwargs, settings=settings)
+                try:
+                    return command(*args, **kwargs, settings=settings)
+                except TiledSegError as error:
+                    raise type(error)(told(str(error))) from error
 
         own = inspect.signature(command, eval_str=True)
         kept = [parameter for name, parameter in own.parameters.items() if name != "settings"]

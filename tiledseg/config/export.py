@@ -54,6 +54,8 @@ class ExportConfig(Config):
     values decide, and what could mean two things is an error that says what to set."""
     ignore_label: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
     """Value of px that are left out; None where there is none."""
+    level: Annotated[int, Field(ge=0)] = 0
+    """Level of a mask's pyramid that is read: 0 for the mask, 1 and up for its smaller copies."""
     at: Position | None = None
     """Place along the other axes of a mask, as in ``z=3`` or ``z=3,t=0``; needed where it has several."""
     channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
@@ -73,4 +75,5 @@ class ExportConfig(Config):
     @property
     def reading(self) -> dict[str, Any]:
         """These settings as options of `open_image`."""
-        return {"page": self.page, "alpha": self.alpha, "channels": self.channels, "at": place_of(self.at)}
+        names = ("level", "channels", "page", "alpha")
+        return {name: getattr(self, name) for name in names} | {"at": place_of(self.at)}

@@ -91,5 +91,17 @@ class MaskConfig(Config):
     palette: Literal["refuse", "index", "colour"] = "refuse"
     """Value of a px of a mask with a palette: its index or its colour; by default a palette in which the two
     differ is refused."""
-    mask_page: Annotated[int, Field(ge=0)] | None = None
+    mask_level: Annotated[int, Field(ge=0)] = 0
+    """Level of a mask's pyramid: 0 for the mask, 1 and up for its smaller copies."""
+    mask_channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
+    """Channel of a mask's file that holds the labels, from 0; needed where there are several that differ."""
+    mask_at: Position | None = None
+    """Position along the other axes of a mask's file, for example ``z=3``; needed where it has several."""
+    mask_page: Annotated[int, Field(ge=0)] | str | None = None
     """Page of a mask's TIFF, from 0; needed where there are several."""
+
+    @property
+    def masking(self) -> dict[str, Any]:
+        """These settings as arguments of `tiledseg.data.Pair`."""
+        given = {name: getattr(self, name) for name in MaskConfig.model_fields}
+        return given | {"mask_at": place_of(self.mask_at)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -56,10 +56,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _WHERE = "It is a setting of DataConfig, tiledseg.data.Pair and the commands."
-_OF_MASKS = (
-    "For masks, DataConfig, tiledseg.data.Pair and the commands have mask_page, palette and alpha. Save any "
-    "other part of a mask as a file of its own, with tiledseg.io.read_mask and write_mask."
-)
 _SHOWN = 8
 _WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refuse"}
 _Number = TypeVar("_Number", bound=np.generic)
@@ -96,6 +92,15 @@ def shape_of_image(pair: Pair) -> tuple[int, ...]:
         return image_shape(pair.image)
     with open_image(pair.image, **pair.reading) as image:
         return image.shape
+
+
+def shape_of_mask(pair: Pair, path: PathLike) -> tuple[int, ...]:
+    """Read the shape of a mask's file without its px."""
+    part = {name: pair.mask_reading[name] for name in _WHOLE}
+    if part | {"page": None, "alpha": "refuse"} == _WHOLE:
+        return image_shape(path, page=pair.mask_page)
+    with advised(_WHERE, "mask_"), open_image(path, **part) as mask:
+        return mask.shape
 
 
 def pixel_size_of_pair(pair: Pair) -> PixelSize | None:
@@ -231,12 +236,9 @@ def _masks(pair: Pair, files: Sequence[PathLike], classes: int | None) -> Iterat
     if pair.mask_parts == "instances" and len(files) > 1:  # each file is the foreground of one cell
         rules = MaskRules(pair.mask_threshold, ignore_label=pair.ignore_label)
     threshold = rules.threshold if rules.parts == "merged" else None
-    alpha: Literal["refuse", "drop"] = "drop" if pair.alpha == "drop" else "refuse"
     for path in files:
-        with advised(_OF_MASKS):
-            values, lossy = mask_values(
-                path, threshold, page=pair.mask_page, alpha=alpha, palette=pair.palette
-            )
+        with advised(_WHERE, "mask_"):
+            values, lossy = mask_values(path, threshold, **pair.mask_reading)
         yield mask_of(values, named(path), rules, lossy=lossy)
 
 

@@ -149,7 +149,7 @@ class Manifest:
             record.name,
             self.folder / record.image,
             masks[0] if len(masks) == 1 else masks,
-            **{name: getattr(record, name) for name in MaskConfig.model_fields},
+            **record.masking,
             **record.reading,
         )
 
@@ -274,7 +274,6 @@ def _described(pair: Pair, folder: Path) -> Record:
     _, mask = load_both(pair)
     labels, masks = mask.labels, mask_files(pair)
     counted = labels[labels != IGNORED] if pair.ignores else labels
-    at = None if pair.at is None else ",".join(f"{axis}={place}" for axis, place in pair.at.items())
     return Record(
         name=pair.name,
         image=_relative(pair.image, folder),
@@ -288,7 +287,7 @@ def _described(pair: Pair, folder: Path) -> Record:
         mask_found=mask.found,
         ignored=1 - counted.size / labels.size,
         **{name: getattr(pair, name) for name in MaskConfig.model_fields},
-        **pair.reading | {"at": at},
+        **pair.reading,
     )
 
 

@@ -70,8 +70,8 @@ class Pair:
         Which part of the image's file is read; see `tiledseg.io.read_image`.
     palette : {"refuse", "index", "colour"}
         Value of a px of a mask with a palette, or in which 0 is white: as stored, or as shown.
-    mask_page : int or None
-        Page of a mask's TIFF.
+    mask_level, mask_channels, mask_at, mask_page
+        Which part of a mask's file is read; see `tiledseg.io.read_mask`.
     """
 
     name: str
@@ -89,7 +89,10 @@ class Pair:
     page: int | str | None = None
     alpha: Literal["refuse", "drop", "keep"] = "refuse"
     palette: Literal["refuse", "index", "colour"] = "refuse"
-    mask_page: int | None = None
+    mask_level: int = 0
+    mask_channels: tuple[int, ...] | None = None
+    mask_at: Mapping[str, int] | None = None
+    mask_page: int | str | None = None
 
     @property
     def ignores(self) -> bool:
@@ -100,6 +103,12 @@ class Pair:
     def reading(self) -> dict[str, Any]:
         """Which part of the image's file is read, as options of `tiledseg.io.read_image`."""
         return {name: getattr(self, name) for name in ("level", "channels", "at", "page", "alpha")}
+
+    @property
+    def mask_reading(self) -> dict[str, Any]:
+        """Which part of a mask's file is read, as options of `tiledseg.io.read_mask`."""
+        part = {name: getattr(self, f"mask_{name}") for name in ("level", "channels", "at", "page")}
+        return part | {"alpha": "drop" if self.alpha == "drop" else "refuse", "palette": self.palette}
 
 
 PairLike: TypeAlias = "Pair | tuple[PathLike | AnyArray, PathLike | AnyArray]"

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tiledseg._validate import did_you_mean, invalid, settings_of
-from tiledseg.config import DataConfig, MaskConfig
-from tiledseg.data.load import mask_files, shape_of_image
+from tiledseg.config import DataConfig
+from tiledseg.data.load import mask_files, shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
 from tiledseg.data.pairs import Pair, Problem, listed_problems, natural
 from tiledseg.errors import FileError
-from tiledseg.io import OUTLINE_SUFFIXES, as_path, coco_images, find_images, image_shape, is_outlines, stem_of
+from tiledseg.io import OUTLINE_SUFFIXES, as_path, coco_images, find_images, is_outlines, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -240,8 +240,7 @@ _LAYOUTS: dict[str, Callable[[DataConfig], _Found]] = {
 
 
 def _reading(config: DataConfig) -> dict[str, Any]:
-    names = (name for name in MaskConfig.model_fields)
-    return {name: getattr(config, name) for name in names} | config.reading
+    return config.masking | config.reading
 
 
 def _masks_by_stem(masks: PathLike) -> tuple[dict[str, Path], list[Problem]]:
@@ -287,8 +286,7 @@ def _problem_of(pair: Pair) -> Problem | None:
         return None
     try:
         image = shape_of_image(pair)[:2]
-        pages = [(file, pair.mask_page) for file in mask_files(pair) if not is_outlines(file)]
-        sizes = [(file, image_shape(file, page=page)[:2]) for file, page in pages]
+        sizes = [(file, shape_of_mask(pair, file)[:2]) for file in mask_files(pair) if not is_outlines(file)]
     except FileError as error:
         return Problem("unreadable", pair.name, str(error))
     wrong = [f"{size[0]}x{size[1]} px in {file}" for file, size in sizes if size != image]

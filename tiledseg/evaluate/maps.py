@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tiledseg._validate import invalid, listed, path_text
+from tiledseg._validate import ELSEWHERE, invalid, listed, path_text
 from tiledseg.data import as_pairs, check_mask
 from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, FileError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tiledseg.io import PixelSize
 
 _FEW, _SHOWN = 20, 6  # up to so many dark values are no probabilities
-_WHERE = "Read the map with tiledseg.read_image, which takes this, and pass the array."
+_WHERE = f"Read the map with tiledseg.read_image, {ELSEWHERE}, and pass the array."
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 

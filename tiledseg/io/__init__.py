@@ -6,7 +6,7 @@ before memory is allocated for it. A file that can be read in two ways is an err
 
 from tiledseg.io.file import MAX_PIXELS, advised, state_of
 from tiledseg.io.find import SUFFIXES, find_images, stem_of
-from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, Mask, MaskRules, mask_of
+from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.outlines import (
@@ -35,6 +35,7 @@ __all__ = [
     "OF_ARRAYS",
     "OF_EXPORT",
     "OF_PAIRS",
+    "OF_READ_MASK",
     "OUTLINE_SUFFIXES",
     "SUFFIXES",
     "CachedBlocks",

@@ -164,18 +164,20 @@ class Request:
 
 
 _ADVICE = re.compile(r"\b(page|at|alpha|level|channels|palette|threshold)=|`page`")  # options in an error
+_PART = re.compile(r"\b(page|at|level|channels)(?==)|(?<=`)(page|at)(?=`)")  # of which masks have their own
 
 
 @contextmanager
-def advised(where: str) -> Iterator[None]:
-    """Say of an error about a file that advises an option where that option is."""
+def advised(where: str, prefix: str = "") -> Iterator[None]:
+    """Say of an error about a file that advises an option where that is; its name may have a prefix."""
     try:
         yield
     except FileError as error:
         advised_before = isinstance(error.__cause__, FileError)
         if advised_before or not _ADVICE.search(str(error)):
             raise
-        raise type(error)(f"{error} {where}") from error
+        text = _PART.sub(lambda found: f"{prefix}{found[0]}", str(error)) if prefix else str(error)
+        raise type(error)(f"{text} {where}") from error
 
 
 class LossyError(FileError):

@@ -44,15 +44,15 @@ class Advice:
     threshold: str  # name of the setting
     instances: str  # how to say that values number cells
     ignore: str = ""  # name of the setting; empty where there is none
+    channels: str = ""  # likewise
     where: str = ""  # where the settings are, if that is not clear
 
 
-OF_PAIRS = Advice("mask_threshold", 'mask_parts="instances"', "ignore_label")
-OF_ARRAYS = Advice(
-    "mask_threshold", 'mask_parts="instances"', "ignore_label", " These are arguments of tiledseg.data.Pair."
-)
-OF_EXPORT = Advice("mask_threshold", "instances=True", "ignore_label")
-OF_READ_MASK = Advice("threshold", "threshold=None, too,", "ignore_label")
+_OF_PAIR = " These are arguments of tiledseg.data.Pair."
+OF_PAIRS = Advice("mask_threshold", 'mask_parts="instances"', "ignore_label", "mask_channels")
+OF_ARRAYS = Advice("mask_threshold", 'mask_parts="instances"', "ignore_label", where=_OF_PAIR)
+OF_EXPORT = Advice("mask_threshold", "instances=True", "ignore_label", "channels")
+OF_READ_MASK = Advice("threshold", "threshold=None, too,", "ignore_label", "channels")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +107,9 @@ def _one_plane(values: AnyArray, name: str, rules: MaskRules) -> AnyArray:
     if values.ndim == 2:
         return values
     if (values != values[..., :1]).any():
-        fix = "Convert it to one grey channel that holds the labels."
+        setting = rules.advice.channels
+        choice = f", or choose the channel that holds them, as in {setting}=0" if setting else ""
+        fix = f"Convert it to one grey channel that holds the labels{choice}."
         raise rules.bad(name, "be grey to be a mask", f"{values.shape[2]} channels that differ", fix)
     return np.ascontiguousarray(values[..., 0])
 

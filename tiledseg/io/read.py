@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 
-from tiledseg._validate import invalid, named, one_of, path_text
+from tiledseg._validate import ELSEWHERE, invalid, named, one_of, path_text
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import (
     MAX_PIXELS,
@@ -239,7 +239,7 @@ def read_probs(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> FloatArray:
     FileError
         If the file cannot be read, or holds integers.
     """
-    with advised("Read it with tiledseg.read_image, which takes this."):
+    with advised(f"Read it with tiledseg.read_image, {ELSEWHERE}."):
         probs = _pixels(path, Request(None, max_pixels, purpose="probs"))
     return probs.reshape(*probs.shape[:2], -1)
 

@@ -165,7 +165,7 @@ class _Image:
         channels = self._selection.channels_of(file, total)
         count = total if channels is None else len(channels)
         if request.is_mask and count not in {1, 3}:
-            fix = "Export the channel that holds the labels, or choose it by `channels`."
+            fix = f"Choose the channel that holds the labels by channels=0 to channels={count - 1}."
             raise file.bad("have 1 or 3 channels to be a mask", f"{count} channels", fix)
         if channels is None and (raw := raw_rows(file, planes, colours[0], total)) is not None:
             return raw
@@ -257,8 +257,6 @@ class _Image:
         axes = {axis: length for axis, length in axes.items() if length > 1}
         count, channels = math.prod(axes.values()), axes.get("C", 1)
         if not set(axes) <= set("CZT"):
-            raise self._several()
-        if self._request.is_mask and not self._selection.at and count > channels:
             raise self._several()
         others = {axis.lower(): length for axis, length in axes.items() if axis != "C"}
         place = self._selection.plane_of(self._file, others)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from tiledseg._progress import progress_bar
-from tiledseg._validate import check_callable, check_finite, check_image, invalid
+from tiledseg._validate import ELSEWHERE, check_callable, check_finite, check_image, invalid
 from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, CancelledError
 from tiledseg.io import ImageSource, advised, open_image
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tiledseg.tiling import Output, Tile
 
 _log = logging.getLogger("tiledseg")
-_WHERE = "Open it with tiledseg.open_image, which takes this, and pass what it returns."
+_WHERE = f"Open it with tiledseg.open_image, {ELSEWHERE}, and pass what it returns."
 _ROWS_AT_ONCE = 256
 
 
@@ -164,10 +164,10 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     batch_size : int, optional
         Tiles per call of the network; chosen by memory where it is None.
     roi : array_like, "tissue" or path, optional
-        (H, W), boolean or integer: where to predict. Tiles that it leaves out altogether are
-        not computed and count as ones whose output is `fill_value`. ``"tissue"`` finds it on a
-        thumbnail of a bright-field image. A path is that of outlines (GeoJSON of QuPath, ImageJ
-        ROI, COCO; in px of level 0), or of a mask.
+        (H, W), boolean or integer: where to predict, which is where it is above 0. Tiles that it
+        leaves out altogether are not computed and count as ones whose output is `fill_value`.
+        ``"tissue"`` finds it on a thumbnail of a bright-field image. A path is that of outlines
+        (GeoJSON of QuPath, ImageJ ROI, COCO; in px of level 0), or of a mask.
     fill_value : float
         Output of the tiles that `roi` leaves out.
     out : array_like, optional

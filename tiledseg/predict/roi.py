@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from tiledseg._validate import invalid
+from tiledseg._validate import ELSEWHERE, invalid, named
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (
+    OF_READ_MASK,
     OUTLINE_SUFFIXES,
     SUFFIXES,
+    MaskRules,
     OutlineMask,
     advised,
     is_outlines,
-    read_mask,
+    mask_of,
+    mask_values,
     read_outlines,
     stem_of,
 )
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike, Source
     from tiledseg.tiling import Tile, TileGrid
 
-_WHERE = "Read it with tiledseg.io.read_mask, which takes this, and write it with write_mask or pass it."
+_WHERE = f"Read it with tiledseg.io.read_mask, {ELSEWHERE}, and write it with write_mask or pass it."
 
 Roi: TypeAlias = "Source | Literal['tissue'] | PathLike"
 """Where to predict: a mask, how to find one, or its file."""
@@ -43,7 +46,7 @@ def tiles_in(grid: TileGrid, shape: tuple[int, int], roi: Roi, image: Any) -> ND
         box = tile.read_box
         rows = slice(int(box.y0 * down), int(np.ceil(box.y1 * down)))
         columns = slice(int(box.x0 * across), int(np.ceil(box.x1 * across)))
-        return bool(np.asarray(found[rows, columns]).any())
+        return bool((np.asarray(found[rows, columns]) > 0).any())
 
     return np.fromiter(map(touched, grid), np.bool_, len(grid))
 
@@ -72,7 +75,11 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
         raise invalid(SettingError, "roi", must=must, got=str(roi), fix="Check the path.")
     if not is_outlines(roi):
         with advised(_WHERE):
-            mask = read_mask(roi)
+            values, lossy = mask_values(roi, "auto")
+        if not lossy:
+            _check_dtype(values)
+            values = values > 0
+        mask = mask_of(values, named(roi), MaskRules(advice=OF_READ_MASK), lossy=lossy).labels
         _check_mask(mask, shape)
         return mask
     name = getattr(image, "name", None)
@@ -114,6 +121,10 @@ def _check_mask(roi: Source, shape: tuple[int, int]) -> None:
             got=tuple(roi.shape),
             fix="Resize it with nearest-neighbour interpolation.",
         )
+    _check_dtype(roi)
+
+
+def _check_dtype(roi: Source) -> None:
     if np.dtype(roi.dtype).kind not in "biu":
         raise invalid(
             ArrayError, "roi", must="be boolean or integer", got=str(roi.dtype), fix="Use roi > 0.5."
