@@ -269,3 +269,8 @@ def test_every_error_says_how_to_fix_it(given, message):
 def test_what_is_missing_is_named():
     with pytest.raises(SettingError, match=r"`TileOrigin.image` must be given; got nothing\. Give it"):
         tiledseg.config.TileOrigin(digest="sha256:" + "0" * 64, height=1, width=1, scale=1.0, y=0, x=0)
+
+
+def test_paths_are_settings_as_text(tmp_path):
+    made = DataConfig(images=tmp_path / "images", masks=str(tmp_path / "masks"))
+    assert made.images == str(tmp_path / "images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from tiledseg._notebook import facts
 from tiledseg._validate import did_you_mean, invalid, shown
 from tiledseg.config.toml import read_toml, write_toml
 from tiledseg.errors import SettingError
@@ -170,6 +172,7 @@ class Config(BaseModel):
         """Put what is given of nested settings over the field's default, not over their class's."""
         if not isinstance(data, dict):
             return data
+        data = {name: _without_paths(value) for name, value in data.items()}
         given = {
             name: laid_over(field.default.model_dump(exclude_unset=True), data[name])
             for name, field in cls.model_fields.items()
@@ -233,6 +236,10 @@ class Config(BaseModel):
             got="a deletion",
             fix="Settings are frozen: make a copy with settings.changed().",
         )
+
+    def _repr_html_(self) -> str:
+        rows = {name: getattr(self, name) for name in type(self).model_fields}
+        return facts(rows, type(self).__name__)
 
     def changed(self, **changes: object) -> Self:
         """Copy these settings with some changed, all of them checked again.
@@ -332,6 +339,13 @@ class Config(BaseModel):
         ...
         """
         return write_toml(self)
+
+
+def _without_paths(value: object) -> object:
+    """Write pathlib's paths as text, which is what settings hold."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_without_paths, value)) if type(value) in {list, tuple} else value
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 _FIXES = {

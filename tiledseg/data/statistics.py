@@ -9,8 +9,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from tiledseg._notebook import paragraph, table
 from tiledseg._storage import write_text
-from tiledseg._validate import listed, shown
+from tiledseg._validate import counted, listed, shown
 from tiledseg.data.manifest import as_records
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tiledseg.config import Record
 
 _MOST_SIZES = 4
+_TITLES = ("split", "images", "groups", "Mpx", "foreground", "per image", "empty", "sizes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class SplitStatistics:
     masks: dict[str, int] = field(default_factory=dict)  # what the values of masks were taken for
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class DatasetStatistics:
     """Statistics of a dataset.
 
@@ -55,14 +57,23 @@ class DatasetStatistics:
     splits: tuple[SplitStatistics, ...]
     total: SplitStatistics
 
+    def __repr__(self) -> str:
+        images, groups = counted(self.total.images, "image"), counted(self.total.groups, "group")
+        return f"DatasetStatistics({images}, {groups}, {len(self.splits)} splits)"
+
+    def _repr_html_(self) -> str:
+        return table(_TITLES, (_cells(one) for one in self._rows())) + "".join(map(paragraph, self._notes()))
+
     def __str__(self) -> str:
-        titles = ("split", "images", "groups", "Mpx", "foreground", "per image", "empty", "sizes")
-        rows = [titles, *(_cells(one) for one in self._rows())]
+        rows = [_TITLES, *(_cells(one) for one in self._rows())]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [_line(row, widths) for row in rows]
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """Say what masks were taken for, and how many px do not count."""
         found = [f"masks: {_sizes(self.total.masks, _MOST_SIZES)}"] if self.total.masks else []
-        found += [f"ignored: {self.total.ignored:.2%} of the px"] if self.total.ignored else []
-        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *found])
+        return found + ([f"ignored: {self.total.ignored:.2%} of the px"] if self.total.ignored else [])
 
     def to_json(self, path: PathLike) -> None:
         """Write all numbers as JSON.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tiledseg._validate import did_you_mean, invalid, settings_of
+from tiledseg._notebook import paragraph, table
+from tiledseg._validate import counted, did_you_mean, invalid, settings_of
 from tiledseg.config import DataConfig
 from tiledseg.data.load import mask_files, shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
+_PAIRS_SHOWN = 5  # in a notebook
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Survey:
     """Pairs and problems of a dataset.
 
@@ -46,6 +48,15 @@ class Survey:
 
     pairs: tuple[Pair, ...]
     problems: tuple[Problem, ...]
+
+    def __repr__(self) -> str:
+        return f"Survey({counted(len(self.pairs), 'pair')}, {counted(len(self.problems), 'problem')})"
+
+    def _repr_html_(self) -> str:
+        rows = [(one.name, one.image, one.mask) for one in self.pairs[:_PAIRS_SHOWN]]
+        more = len(self.pairs) - len(rows)
+        parts = [paragraph(self), table(("name", "image", "mask"), rows) if rows else ""]
+        return "".join([*parts, paragraph(f"{more} more pairs") if more else ""])
 
     def __str__(self) -> str:
         counts = f"{len(self.pairs)} pairs, {len(self.problems)} problems"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg._notebook import paragraph, table
 from tiledseg._storage import write_text
-from tiledseg._validate import invalid, shown, whole_number
+from tiledseg._validate import counted, invalid, shown, whole_number
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import group_of
 from tiledseg.errors import SettingError
@@ -40,6 +41,7 @@ from tiledseg.evaluate.tables import (
     number,
     plain,
     row_of,
+    table_of,
 )
 from tiledseg.metrics import (
     CURVE_THRESHOLDS,
@@ -61,7 +63,7 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class EvaluationResult:
     """How well the maps of many images agree with their masks; ``print`` shows it as a table.
 
@@ -333,6 +335,15 @@ class EvaluationResult:
             If it cannot be written.
         """
         write_text(path, as_markdown(self.images, self._foot(), self._notes()))
+
+    def __repr__(self) -> str:
+        sums = self.summary()
+        scored = f"{counted(len(self.images), 'image')}, {len(self.failed)} failed"
+        return f"EvaluationResult({scored}: mean dice {number(sums['dice_mean'])})"
+
+    def _repr_html_(self) -> str:
+        rows, notes = table_of(self.images, self._foot()), self._notes()
+        return table(rows[0], rows[1:]) + "".join(map(paragraph, notes))
 
     def __str__(self) -> str:
         return as_text(self.images, self._foot(), self._notes())

@@ -55,9 +55,14 @@ def as_json(content: Mapping[str, object]) -> str:
     return json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def table_of(images: Sequence[ImageScores], foot: Rows) -> Rows:
+    """Return the heading, one row per image, and the rows below them."""
+    return [_HEADING, *(_cells(one, "") for one in images), *foot]
+
+
 def as_text(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
     """Write the table for the terminal: one line per image, a summary and notes."""
-    heading, *lines = _aligned([_HEADING, *(_cells(one, "") for one in images), *foot])
+    heading, *lines = _aligned(table_of(images, foot))
     rule = "-" * len(heading)
     return "\n".join([heading, rule, *lines[: len(images)], rule, *lines[len(images) :], "", *notes])
 

@@ -21,9 +21,10 @@ from tiledseg.io.outlines import (
 from tiledseg.io.partial import check_identity
 from tiledseg.io.png import LEVEL_SCALE, PngRows, level_scale_of
 from tiledseg.io.read import image_shape, mask_values, read_image, read_mask, read_pixel_size, read_probs
+from tiledseg.io.regions import CachedBlocks
 from tiledseg.io.remote import as_path
 from tiledseg.io.sink import ImageSink, create_image
-from tiledseg.io.source import CachedBlocks, ImageSource
+from tiledseg.io.source import ImageSource
 from tiledseg.io.write import write_image, write_mask, write_probs
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 

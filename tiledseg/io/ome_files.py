@@ -14,7 +14,8 @@ from tiledseg._validate import check_component, listed, path_text
 from tiledseg.errors import FileError
 from tiledseg.io.file import opened, state_of
 from tiledseg.io.metadata import attributes_of, is_ome, pixel_size_of
-from tiledseg.io.source import Facts, Regions, Selection
+from tiledseg.io.regions import Regions
+from tiledseg.io.source import Facts, Selection
 from tiledseg.io.tiff import tiff_source
 from tiledseg.io.tiff_checks import directories_of, first_description, images_of
 

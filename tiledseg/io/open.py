@@ -29,19 +29,10 @@ from tiledseg.io.file import (
 from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.ome_files import ome_files, ome_files_source
 from tiledseg.io.raster import raster_pixel_size, read_raster
+from tiledseg.io.regions import CachedBlocks, RawRows, Regions, RepeatedChannels, WholeImage
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
-from tiledseg.io.source import (
-    CachedBlocks,
-    Facts,
-    ImageSource,
-    RawRows,
-    Regions,
-    RepeatedChannels,
-    Selection,
-    WholeImage,
-    array_source,
-)
+from tiledseg.io.source import Facts, ImageSource, Selection, array_source
 from tiledseg.io.tiff import tiff_source
 from tiledseg.io.zarr import is_zarr, zarr_source
 

@@ -15,8 +15,9 @@ from tiledseg._storage import open_regular
 from tiledseg._validate import did_you_mean, named
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.metadata import pixel_size_of_scale
+from tiledseg.io.regions import CachedBlocks, WholeImage
 from tiledseg.io.remote import is_remote
-from tiledseg.io.source import CachedBlocks, Facts, WholeImage
+from tiledseg.io.source import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Reader, Request
-from tiledseg.io.source import Regions, Selection
+from tiledseg.io.regions import Regions
+from tiledseg.io.source import Selection
 
 SLIDE_SUFFIXES: tuple[str, ...] = (".czi", ".dcm", ".mrxs", ".svslide", ".vms", ".vmu")
 """Suffixes of slides that OpenSlide opens, and no other reader here."""

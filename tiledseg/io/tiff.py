@@ -16,7 +16,8 @@ from tiledseg._validate import listed
 from tiledseg.errors import FileError
 from tiledseg.io.file import is_turned, upright
 from tiledseg.io.metadata import GEO_TYPES, PixelSize, Placement, geo_tags, is_ome, pixel_size_of
-from tiledseg.io.source import CachedBlocks, Facts, Selection, WholeImage, read_whole
+from tiledseg.io.regions import CachedBlocks, WholeImage, read_whole
+from tiledseg.io.source import Facts, Selection
 from tiledseg.io.tiff_checks import (
     check_complete,
     check_metadata,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Reader, Request
-    from tiledseg.io.source import Regions
+    from tiledseg.io.regions import Regions
 
 _log = logging.getLogger("tiledseg")
 _LISTED = 8

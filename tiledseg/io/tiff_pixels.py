@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg.io.source import RawRows
+from tiledseg.io.regions import RawRows
 from tiledseg.io.tiff_checks import EMPTY
 
 if TYPE_CHECKING:

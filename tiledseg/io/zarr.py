@@ -16,15 +16,17 @@ from tiledseg._validate import named
 from tiledseg.errors import TiledSegError
 from tiledseg.io.file import MARKS, Reader, check_one_page, state_of
 from tiledseg.io.metadata import Placement, micrometres, pixel_size_of_scale
+from tiledseg.io.regions import CachedBlocks
 from tiledseg.io.remote import is_remote, is_remote_zarr, remote_store, shown_address
-from tiledseg.io.source import CachedBlocks, Facts
+from tiledseg.io.source import Facts
 from tiledseg.io.stores import UNFINISHED
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Request
     from tiledseg.io.metadata import PixelSize
-    from tiledseg.io.source import Regions, Selection
+    from tiledseg.io.regions import Regions
+    from tiledseg.io.source import Selection
 
 _LARGEST_CHUNK = 2**30
 _NAMES = {"y": "y", "height": "y", "row": "y", "rows": "y", "lat": "y", "latitude": "y", "northing": "y"} | {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import lazy_loader
 
+from tiledseg._notebook import facts
 from tiledseg._validate import fraction, invalid, one_of, settings_of
 from tiledseg.config import ArchitectureConfig, PreprocessingConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork, StoredNetwork
@@ -41,7 +42,7 @@ class _Network:
         segmenter.__dict__["network"] = network
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmenter:
     """A network with its architecture, its preprocessing, its labels and its tiling.
 
@@ -103,6 +104,36 @@ class Segmenter:
         _check_tta(self)
         _check_tiling(self)
         object.__setattr__(self, "provenance", _as_json(self.provenance))
+
+    def _facts(self) -> dict[str, object]:
+        """Say what the segmenter is, by the name of each part."""
+        settings, given = self.architecture, self.provenance
+        height, width, channels = (str(size or "any") for size in settings.input_shape)
+        preparation = self.preprocessing.model_dump(exclude_defaults=True, exclude={"channels"})
+        tiling = self.tiling
+        scores = {name: given[name] for name in ("val_dice", "dice") if isinstance(given.get(name), float)}
+        rows = {
+            "architecture": settings.name,
+            "input": f"{height} x {width} px, {channels} channels, {self.preprocessing.dtype}",
+            "outputs": ", ".join(self.labels),
+            "px size": self.preprocessing.pixel_size,
+            "preprocessing": ", ".join(f"{name} {value}" for name, value in preparation.items()),
+            "tiling": tiling and f"tiles of {tiling.tile_size} px, overlap {tiling.overlap}, {tiling.blend}",
+            "threshold": f"{self.threshold:g}" if len(self.labels) == 1 else None,
+            "test-time augmentation": self.tta,
+            "activation": self.activation,
+            "licence": given.get("license", given.get("licence")),
+            "data": given.get("data"),
+            "scores": ", ".join(f"{name} {value:.4f}" for name, value in scores.items()),
+        }
+        return {name: value for name, value in rows.items() if value}
+
+    def __repr__(self) -> str:
+        rows = self._facts()
+        return f"Segmenter({rows['architecture']}: {rows['input']} -> {rows['outputs']})"
+
+    def _repr_html_(self) -> str:
+        return facts(self._facts(), "Segmenter")
 
     def changed(self, **changes: Any) -> Self:  # noqa: ANN401  each field has its own type
         """Copy this segmenter with some parts changed, all checked again.

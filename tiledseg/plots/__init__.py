@@ -1,28 +1,64 @@
 """Pictures: labels and overlays as arrays, and figures of matplotlib as PNG."""
 
-from tiledseg.plots.figures import new_figure, png_of
+from tiledseg.plots.axes import plot_labels, plot_overlay, plot_probabilities, plot_seams, plot_tiles
+from tiledseg.plots.chart import Chart, Line, curves, known, quarters, round_up
+from tiledseg.plots.figures import (
+    new_figure,
+    plot_calibration,
+    plot_histogram,
+    plot_history,
+    plot_thresholds,
+    plot_worst,
+    png_of,
+)
 from tiledseg.plots.render import (
     ERROR_COLOURS,
     PALETTE,
     Colour,
     Rgb,
+    as_picture,
+    as_png,
     as_rgb,
     colourise,
     error_overlay,
+    every_nth,
+    heat,
     outlined,
     overlay,
+    thumbnail,
 )
 
 __all__ = [
     "ERROR_COLOURS",
     "PALETTE",
+    "Chart",
     "Colour",
+    "Line",
     "Rgb",
+    "as_picture",
+    "as_png",
     "as_rgb",
     "colourise",
+    "curves",
     "error_overlay",
+    "every_nth",
+    "heat",
+    "known",
     "new_figure",
     "outlined",
     "overlay",
+    "plot_calibration",
+    "plot_histogram",
+    "plot_history",
+    "plot_labels",
+    "plot_overlay",
+    "plot_probabilities",
+    "plot_seams",
+    "plot_thresholds",
+    "plot_tiles",
+    "plot_worst",
     "png_of",
+    "quarters",
+    "round_up",
+    "thumbnail",
 ]

@@ -14,6 +14,7 @@ from tiledseg._validate import (
     check_labels,
     invalid,
     items_of,
+    read_region,
     real_number,
     real_pair,
     whole_number,
@@ -23,7 +24,7 @@ from tiledseg.errors import ArrayError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, Source
 
 Colour: TypeAlias = tuple[int, int, int]
 """Red, green and blue, each in [0, 255]."""
@@ -92,6 +93,44 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
     check_finite(image, "image")
     grey = _to_bytes(image, limits).reshape(*image.shape[:2], channels)
     return np.repeat(grey, 3, axis=2) if channels == 1 else np.asarray(grey, np.uint8)
+
+
+def as_picture(pixels: AnyArray) -> Rgb:
+    """Show any image: three channels as RGB, else the first one; other dtypes than uint8 by their range."""
+    shown = (
+        pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
+    )
+    if shown.dtype == np.uint8:
+        return as_rgb(shown)
+    low, high = float(shown.min()), float(shown.max())
+    return as_rgb(shown, (low, high if high > low else low + 1))
+
+
+def every_nth(source: Source, step: int) -> AnyArray:
+    """Read every n-th px."""
+    height, width = source.shape[:2]
+    rows = max(1, 1024 // step) * step
+    parts = [
+        read_region(source, slice(top, min(top + rows, height)), slice(0, width))[::step, ::step]
+        for top in range(0, height, rows)
+    ]
+    return np.concatenate(parts)
+
+
+def thumbnail(source: Source, longest: int) -> Rgb:
+    """Show an open image as a picture of at most so many px a side: every n-th px of it."""
+    return as_picture(every_nth(source, -(-max(source.shape[:2]) // longest)))
+
+
+def heat(picture: Rgb) -> Rgb:
+    """Colour a grey picture from dark blue over green to yellow."""
+    coloured = cv2.applyColorMap(picture[..., 0], cv2.COLORMAP_VIRIDIS)
+    return np.asarray(cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def as_png(picture: Rgb) -> bytes:
+    """Encode a picture as PNG."""
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def _to_bytes(image: AnyArray, limits: tuple[float, float] | None) -> Rgb:

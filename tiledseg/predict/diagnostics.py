@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from tiledseg._notebook import paragraph, picture
 from tiledseg._validate import counted, invalid
 from tiledseg.errors import ModelError, SettingError
+from tiledseg.plots import as_png, heat, thumbnail
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import at_level, opened, prepared, run_plan
 from tiledseg.tiling import Box
@@ -189,6 +191,9 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
     return watch.report()
 
 
+_NOTEBOOK_SIDE = 480  # px of the longer side of the picture of seams
+
+
 @dataclass(frozen=True, slots=True)
 class Seam:
     """How far two neighbouring tiles disagree where they overlap.
@@ -209,7 +214,7 @@ class Seam:
     largest: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SeamReport:
     """How far overlapping tiles disagree.
 
@@ -236,6 +241,13 @@ class SeamReport:
     def worst(self) -> Seam | None:
         """The seam with the largest mean; None where there is none."""
         return max(self.seams, key=lambda seam: seam.mean, default=None)
+
+    def __repr__(self) -> str:
+        return f"SeamReport({self})"
+
+    def _repr_html_(self) -> str:
+        shown = heat(thumbnail(self.disagreement, _NOTEBOOK_SIDE))
+        return paragraph(self) + picture(as_png(shown), "disagreement of neighbouring tiles")
 
     def __str__(self) -> str:
         if self.worst is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from tiledseg._notebook import facts, side_by_side
 from tiledseg._validate import check_image, check_shape, counted, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network, check_fixed
@@ -15,7 +16,17 @@ from tiledseg.predict.exactness import best_tile, exact_overlap, judge
 from tiledseg.predict.memory import memory_of
 from tiledseg.predict.roi import tiles_in
 from tiledseg.preprocess import Sampling, sampling_of
-from tiledseg.tiling import UNKNOWN, Box, Output, Tile, Tiler, default_tiling, map_dtype, map_shape
+from tiledseg.tiling import (
+    UNKNOWN,
+    Box,
+    Output,
+    Tile,
+    Tiler,
+    default_tiling,
+    drawing_of,
+    map_dtype,
+    map_shape,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
     from tiledseg.tiling import TileGrid
 
 _MIB = 1 << 20
+_MOST_COVERED = 4096  # tiles that a region of interest may leave out to be drawn
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -316,13 +328,25 @@ class Plan:
         return f"{own}, brought to {seen} of {now}"
 
     def __str__(self) -> str:
+        return "\n".join(f"{name:<14} {text}" for name, text in self._rows().items())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        in_roi = None if len(self.grid) > _MOST_COVERED else self.in_roi
+        left_out = () if in_roi is None else np.flatnonzero(~in_roi)
+        covered = [self.grid[int(number)].core_box for number in left_out]
+        return side_by_side(drawing_of(self.grid, covered), facts(self._rows()))
+
+    def _rows(self) -> dict[str, str]:
+        """Say what is planned, by the name of each part."""
         grid, verdict = self.grid, judge(self.grid, self.network)
         channels = "? channels" if self.classes is None else counted(self.classes, "channel")
         kind = f"{channels}, float32" if self.output == "probabilities" else self.output
         memory, kept = self.memory, ", written while it is computed" if self.streamed else ""
         sides = {"field of view": self.receptive_field, "halo": self.halo}
         in_roi = "" if self.in_roi is None else f", {self.n_tiles} in the region of interest"
-        rows = {
+        return {
             "image": f"{_size(self.shape)}{self._scaled()}",
             "tiles": f"{len(grid)} of {_size(grid.tile_shape)} "
             f"({len(grid.y.origins)} down, {len(grid.x.origins)} across){in_roi}",
@@ -336,9 +360,6 @@ class Plan:
             **{name: _sides(px) for name, px in sides.items() if px},
             "verdict": f"{verdict[0]}: {verdict[1]}",
         }
-        return "\n".join(f"{name:<14} {text}" for name, text in rows.items())
-
-    __repr__ = __str__
 
 
 def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._notebook import paragraph, picture, table
 from tiledseg._storage import new_folder, write_text
-from tiledseg._validate import counted, read_region
+from tiledseg._validate import counted
 from tiledseg.errors import SettingError
 from tiledseg.export import labels_of_result, write_geojson
 from tiledseg.io import create_image, write_image
 from tiledseg.objects import bands_of
-from tiledseg.plots import PALETTE, as_rgb, outlined
+from tiledseg.plots import PALETTE, as_picture, as_png, every_nth, outlined
 from tiledseg.predict.prediction import opened
 
 if TYPE_CHECKING:
-    from tiledseg._types import AnyArray, FloatArray, PathLike, Source
+    from tiledseg._types import FloatArray, PathLike, Source
     from tiledseg.engine import Network
     from tiledseg.io import PixelSize
     from tiledseg.objects import Objects
@@ -104,12 +102,12 @@ class Segmentation:
         """
         step = -(-max(self.plan.shape) // longest)
         with opened(self.image) as image:
-            shown = _every(image, step)
+            shown = every_nth(image, step)
         with labels_of_result(self.objects) as labels:
-            numbers = _every(labels, step)
+            numbers = every_nth(labels, step)
         kinds = np.concatenate([[0], np.asarray(self.objects.table["class"], int)])
         colours = np.array([(0, 0, 0), *PALETTE], np.uint8)[1 + (kinds - 1) % len(PALETTE)]
-        return outlined(_as_picture(shown), numbers, colours)
+        return outlined(as_picture(shown), numbers, colours)
 
     def plot(self, ax: Any = None) -> Any:  # noqa: ANN401  matplotlib may be missing
         """Draw the image with the outlines of the objects.
@@ -215,40 +213,26 @@ class Segmentation:
         return ", ".join(f"{counts[name]} {name}" for name in shown) or "none"
 
     def _repr_html_(self) -> str:
-        png = cv2.imencode(".png", cv2.cvtColor(self.picture(_NOTEBOOK_SIDE), cv2.COLOR_RGB2BGR))[1]
-        source = base64.b64encode(png.tobytes()).decode()
         columns = [name for name in _COLUMNS_SHOWN if name in self.objects.table]
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("label", *columns))
-        rows = "".join(map(self._row, range(min(len(self.objects), _ROWS_SHOWN)), [columns] * _ROWS_SHOWN))
-        more = max(len(self.objects) - _ROWS_SHOWN, 0)
-        rest = f"<p>{more} more rows</p>" if more else ""
-        seams = "" if self.seams is None else f"<p>{html.escape(str(self.seams))}</p>"
-        return (
-            f"<p>{html.escape(repr(self))}</p>"
-            f'<img style="max-width:100%" alt="outlines" src="data:image/png;base64,{source}"/>'
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"{rest}{seams}"
-        )
+        shown = min(len(self.objects), _ROWS_SHOWN)
+        more = len(self.objects) - shown
+        parts = [
+            paragraph(repr(self)),
+            picture(as_png(self.picture(_NOTEBOOK_SIDE)), "outlines"),
+            table(("label", *columns), (self._row(place, columns) for place in range(shown))),
+            paragraph(f"{more} more rows") if more else "",
+            "" if self.seams is None else paragraph(self.seams),
+        ]
+        return "".join(parts)
 
-    def _row(self, place: int, columns: list[str]) -> str:
-        table = self.objects.table
-        cells = [str(table["label"][place])]
+    def _row(self, place: int, columns: list[str]) -> list[str]:
+        measured = self.objects.table
+        cells = [str(measured["label"][place])]
         for name in columns:
-            value = table[name][place]
+            value = measured[name][place]
             text = str(value) if name == "area" else f"{value:.4g}"
             cells.append(self.classes[value - 1] if name == "class" else text)
-        return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-
-
-def _every(source: Source, step: int) -> AnyArray:
-    """Read every n-th px."""
-    height, width = source.shape[:2]
-    rows = max(1, 1024 // step) * step
-    parts = [
-        read_region(source, slice(top, min(top + rows, height)), slice(0, width))[::step, ::step]
-        for top in range(0, height, rows)
-    ]
-    return np.concatenate(parts)
+        return cells
 
 
 def _digest_of(network: Network) -> str | None:
@@ -257,14 +241,3 @@ def _digest_of(network: Network) -> str | None:
         return network.digest
     except SettingError:
         return None
-
-
-def _as_picture(pixels: AnyArray) -> Rgb:
-    """Show any image: three channels as RGB, else the first one; other dtypes than uint8 by their range."""
-    shown = (
-        pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
-    )
-    if shown.dtype == np.uint8:
-        return as_rgb(shown)
-    low, high = float(shown.min()), float(shown.max())
-    return as_rgb(shown, (low, high if high > low else low + 1))

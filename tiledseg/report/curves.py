@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tiledseg._storage import write_bytes
@@ -11,7 +10,7 @@ from tiledseg._validate import all_of, instance_of
 from tiledseg.config import Record
 from tiledseg.data import DatasetStatistics
 from tiledseg.metrics import SEAM_DISTANCES, reliability
-from tiledseg.plots import new_figure, png_of
+from tiledseg.plots import Chart, Line, known, new_figure, png_of, quarters, round_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,57 +19,9 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.evaluate import Comparison, EvaluationResult
 
-_WIDTH, _HEIGHT = 420, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 46
 _SHARES = tuple((tick / 4, f"{tick / 4:g}") for tick in range(5))
 _MOST_MARKS = 500
 _IMAGES, _GROUPS, _DOTS = "#0072b2", "#9fc9e3", "#d55e00"
-
-_Points = tuple[tuple[float, float], ...]
-_Ticks = tuple[tuple[float, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line, or marks, in a chart."""
-
-    name: str  # in the legend; empty for no entry
-    kind: str  # style: ``first``, ``second``, ``third``, ``ideal`` or ``marks``
-    points: _Points  # (x, y) in units of the axes
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A chart: its content, and the position of each number in the drawing."""
-
-    title: str
-    note: str  # how to read it
-    x_label: str
-    y_label: str
-    x_ticks: _Ticks  # the first and the last are the ends of the axis
-    y_ticks: _Ticks
-    lines: tuple[Line, ...] = ()
-    bars: tuple[tuple[float, float, float, str], ...] = ()  # left, right and upper edge, and tooltip
-    guide: tuple[float, str] | None = None  # a vertical line, and the text beside it
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the drawing."""
-        return _WIDTH, _HEIGHT
-
-    def x(self, value: float) -> float:
-        """Return the x coordinate of a number in the drawing."""
-        low, high = self.x_ticks[0][0], self.x_ticks[-1][0]
-        return round(_LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
-
-    def y(self, value: float) -> float:
-        """Return the y coordinate of a number in the drawing."""
-        low, high = self.y_ticks[0][0], self.y_ticks[-1][0]
-        return round(_HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM), 1)
-
-    def path(self, line: Line) -> str:
-        """Format the points of a line for SVG."""
-        return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in line.points)
 
 
 def charts_of(result: EvaluationResult) -> list[Chart]:
@@ -107,7 +58,7 @@ def _thresholds(result: EvaluationResult) -> Chart | None:
         _SHARES,
         _SHARES,
         tuple(
-            Line(name, kind, _known(curve.thresholds, column))
+            Line(name, kind, known(curve.thresholds, column))
             for name, kind, column in (*columns, ("recall", "third", curve.recall))
         ),
         guide=(result.threshold, f"used: {result.threshold:.3g}"),
@@ -119,7 +70,7 @@ def _reliability(result: EvaluationResult) -> Chart | None:
     if probabilities is None or not probabilities.px.sum():
         return None
     table, n_bins = reliability(probabilities), 16
-    points = _known(table.predicted.tolist(), table.observed.tolist())
+    points = known(table.predicted.tolist(), table.observed.tolist())
     shares = (table.px / table.px.sum()).tolist()
     bars = tuple(
         (index / n_bins, (index + 1) / n_bins, share, f"{share:.2%} of the px")
@@ -143,7 +94,7 @@ def _seams(result: EvaluationResult) -> Chart | None:
     if errors is None:
         return None
     known = [(index, share) for index, share in enumerate(errors.shares) if not math.isnan(share)]
-    top = _round_up(max((share for _, share in known), default=0.0))
+    top = round_up(max((share for _, share in known), default=0.0))
     ends = [*(str(start) for start in SEAM_DISTANCES), ""]
     n_bins = known[-1][0] + 1
     return Chart(
@@ -153,21 +104,9 @@ def _seams(result: EvaluationResult) -> Chart | None:
         "distance from the nearest tile border in px, from",
         "wrong px",
         tuple((index, ends[index]) for index in range(n_bins + 1)),
-        tuple((top * tick / 4, f"{top * tick / 4:.3g}") for tick in range(5)),
+        quarters(top),
         bars=tuple((index + 0.06, index + 0.94, share, f"{share:.3%}") for index, share in known),
     )
-
-
-def _known(xs: Sequence[float], ys: Sequence[float]) -> _Points:
-    return tuple((x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y))
-
-
-def _round_up(value: float) -> float:
-    """Round up to a number that is easy to divide by four."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value)
 
 
 def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Sequence[Record]) -> None:

@@ -1,6 +1,15 @@
 """Cutting an image into tiles, and stitching the outputs of tiles into one map."""
 
-from tiledseg.tiling.grid import AxisGrid, AxisWindow, Box, Tile, TileGrid, axis_windows, check_multiple
+from tiledseg.tiling.grid import (
+    AxisGrid,
+    AxisWindow,
+    Box,
+    Tile,
+    TileGrid,
+    axis_windows,
+    check_multiple,
+    drawing_of,
+)
 from tiledseg.tiling.panels import Panels, stitch_block, touching_tiles
 from tiledseg.tiling.receptive_field import (
     UNKNOWN,
@@ -49,6 +58,7 @@ __all__ = [
     "check_multiple",
     "check_threshold",
     "default_tiling",
+    "drawing_of",
     "labels_of",
     "map_dtype",
     "map_shape",

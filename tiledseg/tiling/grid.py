@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, get_args, overload
 
 import numpy as np
 
+from tiledseg._notebook import facts, side_by_side, tiles
 from tiledseg._validate import instance_of, invalid, one_of, whole_number
 from tiledseg.config import Blend
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -158,6 +159,12 @@ class AxisGrid:
         return tuple(start for start, _ in self.cores[1:])
 
     @property
+    def shared(self) -> tuple[tuple[int, int], ...]:
+        """The px that neighbours share, (start, stop) of each pair."""
+        pairs = zip(self.origins, self.origins[1:], strict=False)
+        return tuple((right, left + self.tile) for left, right in pairs if left + self.tile > right)
+
+    @property
     def padded_length(self) -> int:
         """Length in px from 0 to the end of the last tile."""
         return max(self.origins[-1] + self.tile, self.length)
@@ -250,6 +257,18 @@ class TileGrid:
     def __len__(self) -> int:
         return len(self.y.origins) * len(self.x.origins)
 
+    def _repr_html_(self) -> str:
+        (height, width), (down, across) = self.shape, self.tile_shape
+        n_down, n_across = len(self.y.origins), len(self.x.origins)
+        rows = {
+            "image": f"{height} x {width} px",
+            "tiles": f"{len(self)} of {down} x {across} px: {n_down} down, {n_across} across",
+            "overlap": f"at least {self.y.overlap} px down, {self.x.overlap} px across",
+            "window": self.blend,
+            "redundancy": f"{self.redundancy:.2f} px computed per image px",
+        }
+        return side_by_side(drawing_of(self), facts(rows))
+
     @overload
     def __getitem__(self, tile_id: int) -> Tile: ...
     @overload
@@ -272,6 +291,13 @@ class TileGrid:
             read_box=Box(y, y + self.y.tile, x, x + self.x.tile),
             core_box=Box(*self.y.cores[row], *self.x.cores[column]),
         )
+
+
+def drawing_of(grid: TileGrid, covered: Sequence[Box] = ()) -> str:
+    """Draw the tiles in an empty frame, as SVG; boxes of the image that are left out are covered."""
+    shared, borders = (grid.y.shared, grid.x.shared), (grid.y.borders, grid.x.borders)
+    boxes = [(box.y0, box.y1, box.x0, box.x1) for box in covered]
+    return tiles(grid.shape, grid.tile_shape, shared, borders, boxes)
 
 
 # A tile's weight in the image is the outer product of its two windows. The windows of one axis sum to one

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import check_process, keras
 from tiledseg._extras import extra
+from tiledseg._notebook import paragraph, side_by_side
 from tiledseg._storage import check_writable
-from tiledseg._validate import all_of, path_text, settings_of
+from tiledseg._validate import all_of, counted, path_text, settings_of
 from tiledseg.config import RunConfig, TrainConfig
+from tiledseg.plots import curves
 from tiledseg.train.inputs import training_data
 from tiledseg.train.loop import TrainingLoop, check_devices, initial_network
 from tiledseg.train.previews import check_drawable
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from tiledseg.models import Segmenter
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TrainingResult:
     """The result of a run.
 
@@ -46,6 +48,17 @@ class TrainingResult:
     history: dict[str, list[float]]
     best_epoch: int
     run_dir: Path
+
+    def __repr__(self) -> str:
+        score = self.history["val_dice"][self.history["epoch"].index(self.best_epoch)]
+        epochs, best = counted(len(self.history["epoch"]), "epoch"), f"best {self.best_epoch}"
+        return f"TrainingResult({epochs}, {best} with val_dice {score:.4f}, in {self.run_dir})"
+
+    def _repr_html_(self) -> str:
+        epochs = self.history["epoch"]
+        both = [{name: self.history[name] for name in (kind, f"val_{kind}")} for kind in ("loss", "dice")]
+        charts = (curves(next(iter(columns)), "epoch", epochs, columns) for columns in both)
+        return paragraph(self) + side_by_side(*(chart.figure() for chart in charts))
 
 
 class Trainer:

@@ -1,0 +1,164 @@
+"""What public objects show of themselves in a notebook, and the pictures on matplotlib's axes."""
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+import tiledseg as ts
+from tiledseg import plots
+from tiledseg.config import TilingConfig
+from tiledseg.data import describe, statistics_of, survey
+from tiledseg.metrics import reliability
+from tiledseg.samples import smear, write_samples
+from tiledseg.train import TrainingResult
+
+SAMPLE = smear(height=480, width=640, seed=1, cell_px=(120, 200))
+EPOCHS = [1, 2, 3]
+HISTORY = {name: [0.5, 0.25, 0.125] for name in ("loss", "val_loss", "dice", "val_dice")} | {"epoch": EPOCHS}
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return ts.load_model("demo")
+
+
+@pytest.fixture(scope="module")
+def result(demo):
+    return ts.segment(demo, SAMPLE.image, {"tile_size": 64, "overlap": 32}, seams=True)
+
+
+@pytest.fixture(scope="module")
+def scores(demo):
+    return ts.Evaluator().evaluate(demo, [(SAMPLE.image, SAMPLE.mask)])
+
+
+def shown(thing: object) -> ET.Element:
+    """Parse what an object shows: a wrong tag or a character that is not escaped raises an error."""
+    text = thing._repr_html_().replace("&nbsp;", " ").replace("<br>", "<br/>")
+    assert len(repr(thing)) < 1500
+    return ET.fromstring(f"<div>{text}</div>")
+
+
+def text_of(thing: object) -> str:
+    return " ".join(shown(thing).itertext())
+
+
+def test_a_plan_shows_its_tiles_and_its_rows(demo):
+    plan = ts.plan(demo, (4000, 3000, 3), {"tile_size": 128, "overlap": 32})
+    drawn = shown(plan)
+    svg = drawn.find(".//svg")
+    grid = plan.grid
+    assert svg.get("viewBox") == f"0 0 {grid.shape[1]} {grid.shape[0]}"
+    (lines,) = svg.findall("path")
+    assert lines.get("d").count("H") == len(grid.y.origins) - 1
+    assert lines.get("d").count("V") == len(grid.x.origins) - 1
+    names = [cell.text for cell in drawn.findall(".//th")]
+    assert {"image", "tiles", "verdict"} <= set(names)
+    assert names == [line.split("  ")[0].strip() for line in str(plan).splitlines()]
+
+
+def test_tiles_that_a_region_leaves_out_are_covered(demo):
+    roi = np.zeros(SAMPLE.mask.shape, bool)
+    roi[:100, :100] = True
+    plan = ts.plan(demo, SAMPLE.image, {"tile_size": 32, "overlap": 8}, roi=roi)
+    covered = [one for one in shown(plan).findall(".//rect") if one.get("style") == "fill:#8888"]
+    assert len(covered) == len(plan.grid) - plan.n_tiles > 0
+
+
+def test_a_grid_of_many_tiles_stays_small():
+    grid = ts.Tiler(TilingConfig(tile_size=64, overlap=16)).grid((100_000, 100_000))
+    assert len(grid._repr_html_()) < 60_000
+    assert f"{len(grid)} of 64 x 64 px" in text_of(grid)
+
+
+def test_a_segmenter_says_what_it_is(demo):
+    assert repr(demo) == "Segmenter(unet: any x any px, 3 channels, uint8 -> plasma cell)"
+    assert "plasma cell" in text_of(demo)
+
+
+def test_a_result_shows_outlines_rows_and_seams(result):
+    assert f"{len(result.objects)} object" in text_of(result)
+    assert shown(result).find(".//img").get("src").startswith("data:image/png;base64,")
+    assert "mean disagreement" in text_of(result.seams)
+    assert repr(result.seams).startswith("SeamReport(")
+
+
+def test_an_evaluation_has_a_short_repr_and_a_table(scores):
+    assert len(repr(scores)) < 100
+    assert "all together" in text_of(scores)
+
+
+def test_a_training_shows_its_curves(demo):
+    run = TrainingResult(demo, HISTORY, 3, Path("runs/<1>"))
+    assert repr(run) == f"TrainingResult(3 epochs, best 3 with val_dice 0.1250, in {Path('runs/<1>')})"
+    labels = [one.get("aria-label") for one in shown(run).findall(".//svg")]
+    assert labels == ["loss", "dice"]
+
+
+def test_an_open_image_shows_a_thumbnail_and_its_facts():
+    with ts.open_image(SAMPLE.image, pixel_size=0.25) as image:
+        assert "0.25 µm" in text_of(image)
+        assert shown(image).find(".//img") is not None
+        assert "480 x 640 px" in repr(image)
+
+
+def test_datasets_show_pairs_and_numbers(tmp_path):
+    write_samples(tmp_path, n_images=2, height=64, width=96)
+    found = survey({"images": tmp_path / "images", "masks": tmp_path / "masks"})
+    assert repr(found) == "Survey(2 pairs, 0 problems)"
+    assert "smear_0000" in text_of(found)
+    assert "foreground" in text_of(statistics_of([describe(one, tmp_path) for one in found.pairs]))
+
+
+def test_settings_show_each_value():
+    assert "gaussian" in text_of(TilingConfig())
+
+
+def test_text_is_escaped(demo):
+    other = demo.changed(labels=("<script>alert(1)</script>",))
+    assert "<script>" not in other._repr_html_()
+
+
+# matplotlib
+
+
+def test_every_picture_returns_the_axes_it_drew_on(demo, result, scores):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    figure, axes = pyplot.subplots(2, 5)
+    probabilities = demo.predict(SAMPLE.image)
+    draws = (
+        lambda ax: plots.plot_overlay(SAMPLE.image, SAMPLE.mask, ax=ax),
+        lambda ax: plots.plot_labels(result.labels, ax=ax),
+        lambda ax: plots.plot_probabilities(probabilities, ax=ax),
+        lambda ax: plots.plot_tiles(result.plan, SAMPLE.image, ax=ax),
+        lambda ax: plots.plot_seams(result.seams, ax=ax),
+        lambda ax: plots.plot_history(HISTORY, ax=ax),
+        lambda ax: plots.plot_thresholds(scores.threshold_curve(), ax=ax),
+        lambda ax: plots.plot_calibration(reliability(scores.probabilities), ax=ax),
+        lambda ax: plots.plot_worst(scores.images, ax=ax),
+        lambda ax: plots.plot_histogram(result.objects.table, ax=ax),
+    )
+    for draw, ax in zip(draws, axes.ravel(), strict=True):
+        assert draw(ax) is ax
+        assert ax.has_data()
+    figure.canvas.draw()
+    pyplot.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("draw", "match"),
+    [
+        (lambda: plots.plot_overlay(SAMPLE.image, SAMPLE.mask[:-1]), "479"),
+        (lambda: plots.plot_labels(np.zeros((4, 4))), "labels.*float64"),
+        (lambda: plots.plot_probabilities(np.zeros((4, 4)), 1), "channel.*1"),
+        (lambda: plots.plot_history(HISTORY, ("lost",)), "lost"),
+        (lambda: plots.plot_thresholds(None), "ThresholdCurve"),
+        (lambda: plots.plot_histogram({"area": [1]}, "ara"), "ara"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(draw, match):
+    with pytest.raises(ts.TiledSegError, match=match):
+        draw()
