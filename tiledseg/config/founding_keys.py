@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+import operator
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from tiledseg.config.augment import FlipConfig, LensConfig, augmenting
+from tiledseg.config.augment import FlipConfig, augmenting
 from tiledseg.config.base import names_of
 from tiledseg.config.networks import NetworkConfig
-from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from tiledseg.config.augment import TransformConfig
+
+_Values: TypeAlias = dict[str, Any]  # by section and key, or by setting as in ``train.network.levels``
+_Convert: TypeAlias = "Callable[[Any], object]"
+
+_ALIASES = {name.replace("_", ""): name for name in names_of(NetworkConfig)} | {
+    "basnet_hybrid": "basnet",
+    "binary_crossentropy": "bce",
+    "binary_accuracy": "accuracy",
+    "bgr2rgb": "rgb",
+    "bgr2hsv": "hsv",
+    "bgr2lab": "lab",
+    "bgr2gray": "grey3",
+}
+_AROUND = re.compile(r"^(tensorflow|val_|cv2\.thresh_|cv2\.color_|thresh_|color_)|_(loss|coef)$")
 
 
 class NotNeeded(Exception):
     """A key has no effect in this file."""
+
+
+class Rule(NamedTuple):
+    """What some keys become together."""
+
+    keys: tuple[str, ...]
+    convert: Callable[[_Values], _Values]  # all values of the file to settings; NotNeeded, ValueError
+    note: str = ""  # what else a user needs to know
 
 
 def _expect(fits: object, text: str) -> None:
@@ -25,19 +48,10 @@ def _expect(fits: object, text: str) -> None:
         raise ValueError(text)
 
 
-def _refuse(reason: str) -> Callable[[Any], object]:
-    return lambda _value: _expect(None, reason)
-
-
-def _unless_off(convert: Callable[[Any], object]) -> Callable[[Any], object]:
-    """Convert a value unless it switches the key off."""
-
-    def converted(value: Any) -> object:  # noqa: ANN401
-        if value in (None, 0, "", "none", "None"):
-            raise NotNeeded("off here as there")
-        return convert(value)
-
-    return converted
+def _name(value: object) -> str:
+    """Return our name: ``TensorflowAttentionUNet`` is ``attention_unet``, ``val_iou_coef`` is ``iou``."""
+    bare = _AROUND.sub("", str(value).lower())
+    return _ALIASES.get(bare, bare)
 
 
 def _one_number(value: Any) -> object:  # noqa: ANN401
@@ -47,7 +61,7 @@ def _one_number(value: Any) -> object:  # noqa: ANN401
     return parts.pop()
 
 
-def _switch(on: object, off: object) -> Callable[[Any], object]:
+def _switch(on: object, off: object) -> _Convert:
     def convert(value: object) -> object:
         _expect(value in (True, False), "known are True, False")
         return on if value else off
@@ -55,143 +69,230 @@ def _switch(on: object, off: object) -> Callable[[Any], object]:
     return convert
 
 
-def _lower(value: Any) -> str:  # noqa: ANN401
-    _expect(isinstance(value, str), "it must be text")
-    return str(value).lower()
-
-
-def _loss(value: object) -> str:
-    name = _lower(value).removesuffix("_loss")
-    return "basnet" if name == "basnet_hybrid" else name
-
-
-def _metrics(value: Any) -> object:  # noqa: ANN401
-    """Return names like those of ``val_iou_coef``, each once."""
+def _names(value: Any) -> object:  # noqa: ANN401
     _expect(isinstance(value, list | tuple), "it must be a list of names")
-    names = [_lower(one).removeprefix("val_").removesuffix("_coef") for one in value]
-    return tuple(dict.fromkeys("accuracy" if name == "binary_accuracy" else name for name in names))
+    return tuple(dict.fromkeys(map(_name, value)))
 
 
-def _share_of_255(value: Any) -> object:  # noqa: ANN401
-    if value is None:
-        return None
-    _expect(isinstance(value, int | float) and 0 < value < 255, "it must lie between 0 and 255")
-    return round(value / 255, 6)
+def _unless_off(convert: _Convert = lambda value: value) -> _Convert:
+    """Convert a value unless it switches the key off."""
+
+    def converted(value: Any) -> object:  # noqa: ANN401
+        if value in (None, 0, "", "none", "None"):
+            raise NotNeeded("it is off")
+        return convert(value)
+
+    return converted
 
 
-def _network(value: object) -> str:
-    """Return the name that has the same letters: ``TensorflowAttentionUNet`` is ``attention_unet``."""
-    wanted = _lower(value).removeprefix("tensorflow")
-    found = [name for name in names_of(NetworkConfig) if name.replace("_", "") == wanted]
-    _expect(found, "there is no such architecture here")
-    return found[0]
+def _to(key: str, settings: str, convert: _Convert = lambda value: value, note: str = "") -> Rule:
+    """Give the value of one key to one setting or several, whose names stand apart by spaces."""
+    return Rule((key,), lambda values: dict.fromkeys(settings.split(), convert(values[key])), note)
 
 
-def _one_input(value: object) -> object:
-    _lower(value)
-    return (value,)
+def _reducer(key: str, setting: str) -> Rule:
+    def convert(values: _Values) -> _Values:
+        if values.get("train.learning_rate_reducer") is not True:
+            raise NotNeeded("train.learning_rate_reducer does not switch it on")
+        return {setting: values[key]}
+
+    return Rule((key,), convert)
 
 
-def _overlap(value: Any) -> object:  # noqa: ANN401
-    _expect(isinstance(value, int) and value >= 0, "it must be a number of px")
-    return 2 * value
+def _size(values: _Values) -> _Values:
+    _expect(all(key in values for key in _SIZE), f"all of {', '.join(_SIZE)} are needed")
+    height, width, channels = (values[key] for key in _SIZE)
+    tiles = dict.fromkeys(("train.tiling.tile_size", "predict.tiling.tile_size"), (height, width))
+    shape = {"train.network.input_shape": (height, width, channels)}
+    return {**shape, **tiles, "train.preprocessing.channels": channels}
 
 
-def _opencv(prefix: str, known: dict[str, str]) -> Callable[[object], str]:
-    """Return our names of some of OpenCV's constants, with or without ``cv2.`` and their prefix."""
-
-    def convert(value: object) -> str:
-        name = str(value).removeprefix("cv2.").upper().removeprefix(prefix)
-        _expect(name in known, f"known are {', '.join(f'cv2.{prefix}{one}' for one in known)}")
-        return known[name]
-
-    return convert
+def _classes(values: _Values) -> _Values:
+    classes = values["model.num_classes"]
+    several = isinstance(classes, int) and 1 < classes < 256
+    labels = {"train.labels": tuple(f"class {number}" for number in range(classes))} if several else {}
+    return {"train.network.classes": classes} | labels
 
 
-threshold_method = _opencv("THRESH_", {"OTSU": "otsu", "TRIANGLE": "triangle"})
-_colour = _opencv("COLOR_", {"BGR2RGB": "rgb", "BGR2HSV": "hsv", "BGR2LAB": "lab", "BGR2GRAY": "grey3"})
+def _threshold(values: _Values) -> _Values:
+    value = values["tiledinfer.threshold"]
+    if _name(values.get("tiledinfer.algorithm")) in {"otsu", "triangle"}:
+        raise NotNeeded("tiledinfer.algorithm finds one")
+    return {"predict.threshold": None if value is None else round(value / 255, 6)}
 
 
-def _sharpen(value: Any) -> object:  # noqa: ANN401
-    """Return the strength: 1 + 8k amid -k adds 9k times the difference from the mean of 3 x 3 px."""
+def _blur(value: object) -> None:
+    raise ValueError(f"{value} does not say its width; set predict.blur, the sigma in px")
+
+
+def _sharpen(values: _Values) -> _Values:
+    """Convert the strength: 1 + 8k amid -k adds 9k times the difference from the mean of 3 x 3 px."""
+    value: Any = _unless_off()(values["image.sharpening"])
     _expect(type(value) in {int, float}, "it must be a number")
-    return {"sharpen": 9.0 * value, "sharpen_sigma": round(math.sqrt(2 / 3), 3)}
+    table = "train.preprocessing."
+    return {f"{table}sharpen": 9.0 * value, f"{table}sharpen_sigma": round(math.sqrt(2 / 3), 3)}
 
 
-class To(NamedTuple):
-    """Where the value of a key goes."""
-
-    settings: str  # as in ``train.network.levels``; several are set apart by spaces
-    convert: Callable[[Any], object] = lambda value: value  # raises ValueError where a value cannot be used
-    note: str = ""  # what else is to know
+def _written(values: _Values) -> _Values:
+    overlay = ("overlay",) if values.get("tiledinfer.merged_dir") else ()
+    coloured = ("coloured",) if values.get("segmentation.colorize") is True else ()
+    return {"predict.write": ("mask", *overlay, *coloured)}
 
 
-CONVERTED = {
-    "model.model": To("train.network.name", _network),
-    "model.num_classes": To("train.network.classes", note="each class needs a name in train.labels"),
-    "model.base_filters": To("train.network.base_filters"),
-    "model.base_kernels": To("train.network.base_kernel", _one_number),
-    "model.num_layers": To("train.network.levels"),
-    "model.dropout_rate": To("train.network.dropout", note="of level i it is that times i, as there"),
-    "model.dilation": To("train.network.dilation", _one_number),
-    "model.normalization": To("train.network.norm", _switch("batch", "none")),
-    "model.activation": To("train.network.activation", _lower),
-    "model.final_activation": To("train.network.final_activation", _lower),
-    "model.learning_rate": To("train.learning_rate"),
-    "model.clipvalue": To("train.clip"),
-    "model.optimizer": To("train.optimizer.name", _lower),
-    "model.loss": To("train.loss.name", _loss),
-    "model.metrics": To("train.metrics", _metrics),
-    "train.metrics": To("train.metrics", _metrics),
-    "train.epochs": To("train.epochs"),
-    "train.batch_size": To("train.batch_size"),
-    "train.steps_per_epoch": To("train.steps_per_epoch"),
-    "train.patience": To("train.patience"),
-    "train.learning_rate_reducer": To("train.schedule.name", _switch("plateau", "constant")),
-    "train.reducer_factor": To("train.schedule.factor"),
-    "train.reducer_patience": To("train.schedule.patience"),
-    "train.epoch_change_tiledinfer": To("train.preview_every", _switch(1, None)),
-    "train.num_infer_images": To("train.preview_images"),
-    "train.model_dir": To("train.runs_dir", note="each run makes a new folder there"),
-    "train.image_datapath": To("train_data.images"),
-    "train.mask_datapath": To("train_data.masks"),
-    "eval.image_datapath": To("valid_data.images"),
-    "eval.mask_datapath": To("valid_data.masks"),
-    "valid.image_datapath": To("valid_data.images"),
-    "valid.mask_datapath": To("valid_data.masks"),
-    "test.image_datapath": To("test_data.images"),
-    "test.mask_datapath": To("test_data.masks"),
-    "mask.threshold": To("train_data.mask_threshold valid_data.mask_threshold test_data.mask_threshold"),
-    "tiledinfer.overlapping": To(
-        "predict.tiling.overlap train.tiling.overlap",
-        _overlap,
-        "a margin on each side is an overlap of twice as much",
-    ),
-    "tiledinfer.images_dir": To("predict.inputs", _one_input),
-    "tiledinfer.output_dir": To("predict.output"),
-    "tiledinfer.merged_dir": To(
-        "predict.write", lambda on: ("mask", "overlay") if on else ("mask",), "below the output folder"
-    ),
-    "tiledinfer.blur": To(
-        "", _unless_off(_refuse("how wide it was is not said there: set predict.blur, its sigma in px"))
-    ),
-    "tiledinfer.threshold": To("predict.threshold", _share_of_255, "of 255 there"),
-    "tiledinfer.algorithm": To(
-        "predict.threshold",
-        _unless_off(threshold_method),
-        "found for each image; stands above tiledinfer.threshold",
-    ),
-    "image.color_converter": To(
-        "train.preprocessing.colour", _unless_off(_colour), "comes after gamma; each in [0, 1], the hue too"
-    ),
-    "image.gamma": To("train.preprocessing.gamma", _unless_off(lambda value: value)),
-    "image.sharpening": To(
-        "train.preprocessing",
-        _unless_off(_sharpen),
-        "a Gaussian as wide as the mean of 3 x 3 px; comes before gamma and colour",
-    ),
+def _colours(values: _Values) -> _Values:
+    if values.get("segmentation.colorize") is not True:
+        raise NotNeeded("segmentation.colorize does not switch it on")
+    colours = (values.get("segmentation.black") or "black", values.get("segmentation.white") or "white")
+    return _written(values) | {"predict.mask_colours": colours}
+
+
+def _is_augmented(values: _Values) -> bool:
+    switches = [values[key] for key in _SWITCHES if key in values]
+    return bool(switches) and all(value is True for value in switches)
+
+
+def _augmented(kind: str) -> Rule:
+    """Make the rule of all keys of one transform."""
+    switches = [f"augmentor.{name}" for name in kind.split()]
+    parameters, usual = _PARAMETERS[kind], _TRANSFORMS[kind]
+
+    def convert(values: _Values) -> _Values:
+        if not _is_augmented(values):
+            raise NotNeeded("no generator switches augmentation on")
+        if not any(map(values.get, switches)):
+            raise NotNeeded(f"{' and '.join(switches)} is off")
+        stated = {key: way for key, way in parameters.items() if values.get(key) is not None}
+        _expect(stated or kind != "rotation", "augmentor.angles is needed")
+        # of several keys for one setting, the last one counts
+        given = {name: convert(values[key]) for key, (name, convert) in stated.items()}
+        return {"train.augment": (usual.changed(**given),)}
+
+    return Rule(tuple(dict.fromkeys([*switches, *parameters])), convert)
+
+
+def _twice(value: Any) -> int:  # noqa: ANN401
+    return 2 * operator.index(value)
+
+
+def _share(value: object) -> float:
+    return 0.5 * bool(value)
+
+
+def _floats(values: Any) -> Any:  # noqa: ANN401  a tuple of as many floats
+    return tuple(map(float, values))
+
+
+def _first(value: Any) -> float:  # noqa: ANN401
+    """Return a number, or the first of a list: this package draws one strength for all samples."""
+    return float(value[0] if isinstance(value, list | tuple) else value)
+
+
+def _degrees(values: Any) -> tuple[float, float]:  # noqa: ANN401
+    """Turn the tangents of shears into degrees, to either side."""
+    most = math.degrees(math.atan(max(map(abs, _floats(values)))))
+    return -most, most
+
+
+_SIZE = ("model.image_height", "model.image_width", "model.image_channels")
+_SWITCHES = ("generator.augmentation", "generator.generator", "model.generator", "train.generator")
+_SIDES = "a margin on each side is an overlap of twice as much"
+_PAINT = ("segmentation.colorize", "segmentation.black", "segmentation.white")
+
+_PARAMETERS: dict[str, dict[str, tuple[str, _Convert]]] = {
+    "hflip vflip": {"augmentor.hflip": ("horizontal", _share), "augmentor.vflip": ("vertical", _share)},
+    "rotation": {"augmentor.angles": ("angles", _floats)},
+    "shrinks": {"augmentor.shrinks": ("factors", lambda value: (min(_floats(value)), max(_floats(value))))},
+    "shears": {"augmentor.shears": ("degrees", _degrees)},
+    "deformation": {
+        "deformation.alpha": ("alpha", float),
+        "deformation.sigma": ("sigma", _first),
+        "deformation.sigmoids": ("sigma", _first),
+        "deformation.sigmoid": ("sigma", _first),
+    },
+    "distortion": {
+        "distortion.distortions": ("magnitude", _first),
+        "distortion.gaussian_filter_rsigma": ("sigma", float),
+    },
+    "barrdistortion": {
+        "barrdistortion.radius": ("radius", float),
+        "barrdistortion.amount": ("amounts", lambda value: (abs(float(value)),) * 2),
+        "barrdistortion.centers": ("centres", lambda value: tuple(map(_floats, value))),
+    },
+    "pincdistortion": {
+        "pincdistortion.radius": ("radius", float),
+        "pincdistortion.amount": ("amounts", lambda value: (-abs(float(value)),) * 2),
+        "pincdistortion.centers": ("centres", lambda value: tuple(map(_floats, value))),
+    },
+    "sharpening": {"sharpening.k": ("amounts", lambda value: (float(value),) * 2)},
+    "brightening": {
+        "brightening.alpha": ("gains", lambda value: (float(value),) * 2),
+        "brightening.beta": ("offsets", lambda value: (value / 255,) * 2),
+    },
 }
-"""Keys that have a setting here."""
+"""The transforms in their order, and the keys that describe each: into which of its settings, and how."""
+
+_OFF = FlipConfig(horizontal=0.0, vertical=0.0)
+_TRANSFORMS: dict[str, TransformConfig] = dict(
+    zip(_PARAMETERS, (_OFF, *augmenting("founding", channels=3)[1:]), strict=True)
+)
+
+_RULES = [
+    _to("model.model", "train.network.name", _name),
+    Rule(("model.num_classes",), _classes, "train.labels names the classes"),
+    _to("model.loss", "train.loss.name", _name),
+    _to("model.base_filters", "train.network.base_filters"),
+    _to("model.base_kernels", "train.network.base_kernel", _one_number),
+    _to("model.num_layers", "train.network.levels"),
+    _to("model.dropout_rate", "train.network.dropout", note="at level i it is that times i, as there"),
+    _to("model.dilation", "train.network.dilation", _one_number),
+    _to("model.normalization", "train.network.norm", _switch("batch", "none")),
+    _to("model.activation", "train.network.activation", _name),
+    _to("model.final_activation", "train.network.final_activation", _name),
+    Rule(_SIZE, _size),
+    _to("model.learning_rate", "train.learning_rate"),
+    _to("model.clipvalue", "train.clip"),
+    _to("model.optimizer", "train.optimizer.name", _name),
+    _to("model.metrics", "train.metrics", _names),
+    _to("train.metrics", "train.metrics", _names),
+    *(_to(f"train.{key}", f"train.{key}") for key in ("epochs", "batch_size", "steps_per_epoch", "patience")),
+    _to("train.learning_rate_reducer", "train.schedule.name", _switch("plateau", "constant")),
+    _reducer("train.reducer_factor", "train.schedule.factor"),
+    _reducer("train.reducer_patience", "train.schedule.patience"),
+    _to("train.epoch_change_tiledinfer", "train.preview_every", _switch(1, None)),
+    _to("train.num_infer_images", "train.preview_images"),
+    _to("train.model_dir", "train.runs_dir", note="each run makes a new folder there"),
+    *(
+        _to(f"{section}.{kind}_datapath", f"{table}_data.{kind}s")
+        for section, table in (("train", "train"), ("eval", "valid"), ("valid", "valid"), ("test", "test"))
+        for kind in ("image", "mask")
+    ),
+    _to("mask.threshold", " ".join(f"{table}_data.mask_threshold" for table in ("train", "valid", "test"))),
+    _to(
+        "tiledinfer.overlapping",
+        "predict.tiling.overlap train.tiling.overlap",
+        lambda value: 2 * operator.index(value),
+        _SIDES,
+    ),
+    _to("tiledinfer.images_dir", "predict.inputs", lambda value: (value,)),
+    _to("tiledinfer.output_dir", "predict.output"),
+    Rule(("tiledinfer.merged_dir",), _written, "below the output folder"),
+    Rule(("tiledinfer.threshold",), _threshold, "of 255 there"),
+    _to("tiledinfer.algorithm", "predict.threshold", _unless_off(_name), "found for each image"),
+    _to("tiledinfer.blur", "predict.blur", _unless_off(_blur)),
+    Rule(_PAINT, _colours),
+    _to(
+        "image.color_converter",
+        "train.preprocessing.colour",
+        _unless_off(_name),
+        "after gamma; all in [0, 1]",
+    ),
+    _to("image.gamma", "train.preprocessing.gamma", _unless_off()),
+    Rule(("image.sharpening",), _sharpen, "before gamma and colour; a Gaussian as wide as 3 x 3 px"),
+    Rule(_SWITCHES, lambda _: {}, "transforms are used where all of these are True"),
+    *map(_augmented, _TRANSFORMS),
+]
+RULES = {key: rule for rule in _RULES for key in rule.keys}
+"""The rule of each key, in the order in which they are fitted: a network before its settings."""
 
 _REASONS = {
     "each run writes it, as model.txt; train.diagram draws the network as well": "model.show_summary",
@@ -217,75 +318,3 @@ _REASONS = {
 }
 DROPPED = {key: reason for reason, keys in _REASONS.items() for key in keys.split()}
 """Keys, and a section, that are not needed here, and why."""
-
-_KINDS = "rotation shrinks shears deformation distortion barrdistortion pincdistortion sharpening brightening"
-SWITCHES = {f"augmentor.{kind}": kind for kind in f"hflip vflip {_KINDS}".split()}
-"""Keys of the transforms; `augmenting` has them in this order, with the values of the experiment."""
-
-
-def _floats(values: Iterable[Any]) -> Any:  # noqa: ANN401  a tuple of as many floats
-    return tuple(float(value) for value in values)
-
-
-def _first(value: Any) -> float:  # noqa: ANN401
-    """Return a number, or the first of a list: this package draws one strength for all samples."""
-    return float(value[0] if isinstance(value, list | tuple) else value)
-
-
-def _range(values: Any) -> tuple[float, float]:  # noqa: ANN401
-    return min(_floats(values)), max(_floats(values))
-
-
-def _degrees(values: Any) -> tuple[float, float]:  # noqa: ANN401
-    """Turn the tangents of shears into degrees, to either side."""
-    most = math.degrees(math.atan(max(map(abs, _floats(values)))))
-    return -most, most
-
-
-def _points(values: Any) -> object:  # noqa: ANN401
-    return LensConfig().centres if values is None else tuple(map(_floats, values))
-
-
-PARAMETERS: dict[str, tuple[str, str, Callable[[Any], object]]] = {
-    "augmentor.angles": ("rotation", "angles", _floats),
-    "augmentor.shrinks": ("shrinks", "factors", _range),
-    "augmentor.shears": ("shears", "degrees", _degrees),
-    "deformation.alpha": ("deformation", "alpha", float),
-    "deformation.sigma": ("deformation", "sigma", _first),
-    "deformation.sigmoids": ("deformation", "sigma", _first),
-    "deformation.sigmoid": ("deformation", "sigma", _first),
-    "distortion.distortions": ("distortion", "magnitude", _first),
-    "distortion.gaussian_filter_rsigma": ("distortion", "sigma", float),
-    "barrdistortion.radius": ("barrdistortion", "radius", float),
-    "barrdistortion.amount": ("barrdistortion", "amounts", lambda value: (abs(float(value)),) * 2),
-    "barrdistortion.centers": ("barrdistortion", "centres", _points),
-    "pincdistortion.radius": ("pincdistortion", "radius", float),
-    "pincdistortion.amount": ("pincdistortion", "amounts", lambda value: (-abs(float(value)),) * 2),
-    "pincdistortion.centers": ("pincdistortion", "centres", _points),
-    "sharpening.k": ("sharpening", "amounts", lambda value: (float(value),) * 2),
-    "brightening.alpha": ("brightening", "gains", lambda value: (float(value),) * 2),
-    "brightening.beta": ("brightening", "offsets", lambda value: (value / 255,) * 2),
-}
-"""Keys that describe transforms: of which, into which of its settings, and how; of several the last one."""
-
-
-def transforms_of(values: dict[str, Any]) -> tuple[list[TransformConfig], dict[str, str]]:
-    """Make the transforms that an augmentor switches on; say which of them cannot be made, and why."""
-    flips = [0.5 if values.get(f"augmentor.{key}") is True else 0.0 for key in ("hflip", "vflip")]
-    made: list[TransformConfig] = [FlipConfig(horizontal=flips[0], vertical=flips[1])] if any(flips) else []
-    problems = {}
-    for kind, usual in zip(_KINDS.split(), augmenting("founding", channels=3)[1:], strict=True):
-        if values.get(f"augmentor.{kind}"):
-            try:
-                made.append(usual.changed(**_settings(kind, values)))
-            except (TypeError, ValueError, KeyError, IndexError, SettingError) as error:
-                problems[kind] = f"its values cannot be used ({type(error).__name__}: {error})"
-    return made, problems
-
-
-def _settings(kind: str, values: dict[str, Any]) -> dict[str, object]:
-    own = {key: one for key, one in PARAMETERS.items() if one[0] == kind and key in values}
-    if kind == "rotation" and not own:
-        raise KeyError("augmentor.angles")
-    last = {setting: (convert, values[key]) for key, (_, setting, convert) in own.items()}
-    return {setting: convert(value) for setting, (convert, value) in last.items()}
