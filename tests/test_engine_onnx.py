@@ -1,6 +1,7 @@
 """ONNX networks: receptive fields against ONNX Runtime, engines, files that are refused."""
 
 import pickle
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +13,8 @@ ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 import tiledseg  # noqa: E402
+import tiledseg.engine.onnx.predictor as onnx_predictor  # noqa: E402
+from tiledseg.engine import openvino  # noqa: E402
 from tiledseg.engine.onnx.file import read_onnx  # noqa: E402
 from tiledseg.engine.onnx.graph import read_graph, size_at  # noqa: E402
 from tiledseg.errors import BundleError, ModelError, SettingError  # noqa: E402
@@ -582,3 +585,108 @@ def test_options_of_onnx_are_refused_for_other_models(tmp_path):
         tiledseg.tiled_predict(small_network(tmp_path), IMAGE, runtime={"engine": "keras"})
     with pytest.raises(ModelError, match="onnxruntime"):
         tiledseg.tiled_predict(lambda tiles: tiles[..., :1], IMAGE, runtime={"engine": "onnxruntime"})
+
+
+def slowed(function, seconds, *, plus=0.0):
+    """Return a maker of calls that take longer, or that give other numbers."""
+
+    def made(*arguments, **options):
+        call = function(*arguments, **options)
+
+        def slow(*given):
+            time.sleep(seconds)
+            return call(*given) + plus
+
+        return slow
+
+    return made
+
+
+def engine_after(path, monkeypatch, part, change):
+    """Return which engine is taken after one call, where a part of the library is changed."""
+    monkeypatch.setattr(*part, change)
+    predictor = tiledseg.load_model(path).by_engine("auto", "f32")
+    expected = whole(path, IMAGE[:64, :64])
+    np.testing.assert_allclose(predictor(IMAGE[np.newaxis, :64, :64])[0], expected, atol=1e-5)
+    return predictor.engine
+
+
+COMPILED, SESSION = (openvino, "compiled"), (onnx_predictor, "_session")
+
+
+def test_the_engine_that_is_faster_on_the_first_batch_is_taken(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    path = small_network(tmp_path)
+    slow = slowed(openvino.compiled, 0.2)
+    assert engine_after(path, monkeypatch, COMPILED, slow) == "onnxruntime"
+    monkeypatch.undo()
+
+    opened = []
+
+    def open_slowly(path):
+        opened.append(path)
+        inner = session(path)
+
+        class Session:
+            get_providers = inner.get_providers
+
+            def run(self, *given):
+                time.sleep(0.2)
+                return inner.run(*given)
+
+        return Session()
+
+    assert engine_after(path, monkeypatch, SESSION, open_slowly) == "openvino"
+    assert len(opened) == 1
+
+
+def test_an_engine_that_fails_or_differs_is_not_taken(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("openvino")
+
+    def fails(*_, **__):
+        raise RuntimeError("not supported")
+
+    path = small_network(tmp_path)
+    assert engine_after(path, monkeypatch, COMPILED, fails) == "onnxruntime"
+    monkeypatch.undo()
+    assert engine_after(path, monkeypatch, COMPILED, slowed(openvino.compiled, 0, plus=1)) == "onnxruntime"
+    assert "differs from ONNX Runtime" in caplog.text
+    monkeypatch.undo()
+    assert engine_after(path, monkeypatch, SESSION, fails) == "openvino"
+
+
+@pytest.mark.parametrize("name", ["CUDAExecutionProvider", "DmlExecutionProvider", "CoreMLExecutionProvider"])
+def test_onnx_runtime_runs_on_the_gpu_that_it_has(tmp_path, monkeypatch, name):
+    asked, path = [], small_network(tmp_path)
+    ready = session(path)
+
+    class Session:
+        def __init__(self, path, options, providers):
+            asked.append((providers, options.enable_mem_pattern))
+            self.inner = ready
+
+        def run(self, *given):
+            return self.inner.run(*given)
+
+        def get_providers(self):
+            return [name, "CPUExecutionProvider"]
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["Other", "CPUExecutionProvider", name])
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    network = tiledseg.load_model(path)
+    found = network.by_engine("onnxruntime", "f32")(IMAGE[np.newaxis, :64, :64])
+    monkeypatch.undo()
+    np.testing.assert_allclose(found[0], whole(path, IMAGE[:64, :64]), atol=1e-5)
+    [(providers, pattern)] = asked
+    assert [one for one, _ in providers] == [name, "CPUExecutionProvider"]
+    assert not pattern
+    assert name != "CUDAExecutionProvider" or providers[0][1] == {"use_tf32": "0"}
+
+
+def test_a_network_is_compiled_once_for_many_calls(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(*SESSION, lambda path: opened.append(path) or session(path))
+    network = tiledseg.load_model(small_network(tmp_path))
+    for _ in range(3):
+        tiledseg.tiled_predict(network, IMAGE, EXACT, runtime={"engine": "onnxruntime"})
+    assert len(opened) == 1

@@ -185,9 +185,14 @@ class Network:
         library = "tensorflow" if by_keras else "openvino"
         return weights + (0 if library in sys.modules else _LIBRARY_BYTES[library]) + _FIRST_BYTES[library]
 
+    @property
+    def _sized(self) -> Predictor:
+        """The predictor whose memory counts: that of the engine, where engines differ."""
+        return self.fastest() if isinstance(self.predictor, EngineChooser) else self.predictor
+
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs inside the network."""
-        return self.predictor.bytes_per_tile(tile_size)
+        return self._sized.bytes_per_tile(tile_size)
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
         """Raise a TiledSegError unless the network maps tiles of a size to maps of that size."""
@@ -201,9 +206,9 @@ class Network:
         """Check the given batch size against the memory, or choose one by memory."""
         n_tiles, memory = max(n_tiles, 1), self.runtime.memory
         if given is None:
-            return fitting_batch(self.predictor, tile_size, n_tiles, memory)
+            return fitting_batch(self._sized, tile_size, n_tiles, memory)
         size = whole_number("batch_size", given)
-        check_memory(self.predictor, tile_size, min(size, n_tiles), memory)
+        check_memory(self._sized, tile_size, min(size, n_tiles), memory)
         return size
 
     def fastest(self) -> Predictor:

@@ -10,7 +10,7 @@ from tiledseg._validate import invalid
 from tiledseg.config import OnnxConfig
 from tiledseg.engine.onnx.file import layout_of, output_of, read_onnx, stated_classes
 from tiledseg.engine.onnx.graph import read_graph, size_at
-from tiledseg.engine.onnx.predictor import ALIVE, OnnxPredictor, installed
+from tiledseg.engine.onnx.predictor import OnnxPredictor
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import check_multiple
 
@@ -51,6 +51,7 @@ class OnnxNetwork:
         self.output: str = output_of(self.file, output)
         last = self.layout == "channels_last"
         self._graph: OnnxGraph = read_graph(self.file, self.output, channels_last=last)
+        self.floats_per_px: float = self._graph.floats_per_px  # of the maps alive at once
         shape = self.file.input.shape
         self.channels: int | None = shape[3] if last else shape[1]
         self.tile_size: tuple[int | None, int | None] = shape[1:3] if last else shape[2:4]  # type: ignore[assignment]
@@ -63,8 +64,7 @@ class OnnxNetwork:
         self.output_axes: str | None = _axes(self._graph.output)
         self.fingerprint: str = f"{self.file.digest}-{self.output}-{self.layout}"
         self._checked: set[tuple[int, int]] = set()
-        self._default: OnnxPredictor | None = None
-        self._session: Any = None
+        self._predictors: dict[tuple[str, str], OnnxPredictor] = {}  # with what they have compiled
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -142,9 +142,9 @@ class OnnxNetwork:
         Returns
         -------
         int
-            Bytes of the maps that are in memory at once, as the engine arranges them.
+            Bytes of the maps that are in memory at once, as the engines that may run it arrange them.
         """
-        return int(ALIVE[installed("auto")[0]] * 4 * self._graph.floats_per_px * tile_size[0] * tile_size[1])
+        return self.by_engine("auto", "f32").bytes_per_tile(tile_size)
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
         """Check that the network maps tiles of a size to maps of that size.
@@ -187,9 +187,7 @@ class OnnxNetwork:
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
-        if self._default is None:
-            self._default = OnnxPredictor(self, "auto", "f32")
-        return self._default(tiles)
+        return self.by_engine("auto", "f32")(tiles)
 
     def by_engine(self, engine: Engine, precision: Precision) -> Predictor:
         """Return a predictor for an engine and a precision.
@@ -211,7 +209,10 @@ class OnnxNetwork:
         SettingError
             If the engine is not installed.
         """
-        return OnnxPredictor(self, engine, precision)
+        key = (engine, precision)
+        if key not in self._predictors:
+            self._predictors[key] = OnnxPredictor(self, engine, precision)
+        return self._predictors[key]
 
 
 def _axes(layout: Any) -> str | None:  # noqa: ANN401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,19 @@ import lazy_loader
 import numpy as np
 
 from tiledseg._extras import extra
-from tiledseg._validate import invalid
-from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
+from tiledseg._validate import invalid, shown
+from tiledseg.engine.predictor import (
+    checked_outputs,
+    failures_named,
+    is_out_of_memory,
+    padded,
+    ready_shape,
+)
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from typing import TypeAlias
 
     from tiledseg import _backend
@@ -27,20 +35,22 @@ if TYPE_CHECKING:
 
     OnnxNetwork: TypeAlias = Any  # its module imports this one
     _Call: TypeAlias = Callable[[AnyArray], AnyArray]
+    _Trial: TypeAlias = tuple[float, str, AnyArray, _Call | None]  # seconds, engine, outputs, its call
 else:
     _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
     openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
 
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = 1e-4  # of the largest output, between the two engines
-_PROVIDERS = (
-    "CUDAExecutionProvider",
-    "DmlExecutionProvider",
-    "CoreMLExecutionProvider",
-    "CPUExecutionProvider",
-)
-ALIVE = {"openvino": 1.7, "onnxruntime": 3.5}
-"""Memory of each engine, over that of the maps alive at once; measured."""
+_LEAST = 1e-3  # of the largest output: below it, rounding is not compared
+_MOST_SHAPES = 8  # of tiles, for which calls are ready: each compiled network has weights of its own
+_ALIVE = {"openvino": 1.0, "onnxruntime": 1.6}  # memory, over that of the maps alive at once; measured
+_PROVIDERS: dict[str, dict[str, str]] = {
+    "CUDAExecutionProvider": {"use_tf32": "0"},  # it has 10 bits of mantissa: tiled would not equal whole
+    "DmlExecutionProvider": {},
+    "CoreMLExecutionProvider": {},
+    "CPUExecutionProvider": {},
+}
 
 
 def installed(engine: Engine) -> list[str]:
@@ -67,9 +77,10 @@ class OnnxPredictor:
         _backend.check_process()
         self.network, self._precision = network, precision
         self._engines = installed("openvino" if precision == "bf16" else engine)
+        self._session: Any = None  # of ONNX Runtime
         self.channels, self.classes, self.tile_size = network.channels, network.classes, network.tile_size
         self.stride, self.receptive_field = network.stride, network.receptive_field
-        self.bytes_per_tile, self.check_tile = network.bytes_per_tile, network.check_tile
+        self.check_tile = network.check_tile
         self._calls: dict[tuple[int, ...], _Call] = {}
         self._lock = threading.Lock()
 
@@ -92,11 +103,7 @@ class OnnxPredictor:
         ready = ready if last else np.ascontiguousarray(ready.transpose(0, 3, 1, 2))
         ready = self._cast(ready)
         with failures_named(tiles.shape):
-            if shape not in self._calls:
-                with self._lock:
-                    if shape not in self._calls:
-                        self._calls[shape] = self._made(ready)
-            outputs = np.asarray(self._calls[shape](ready))
+            outputs = np.asarray(self._call_for(shape, ready)(ready))
         outputs = self._channels_last(outputs, shape)
         self.classes = self.network.classes = outputs.shape[3]
         return checked_outputs(outputs, shape)[: len(tiles)].astype(np.float32, copy=False)
@@ -122,58 +129,94 @@ class OnnxPredictor:
         )
         return outputs if kinds == "nyxc" else np.ascontiguousarray(outputs.transpose(0, 2, 3, 1))
 
+    @property
+    def engine(self) -> str:
+        """Name of the engine that runs it, or that is tried first."""
+        return self._engines[0]
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Estimate the memory in bytes that one tile needs, with the engine of the largest need."""
+        factor = max(_ALIVE[engine] for engine in self._engines)
+        return int(factor * 4 * self.network.floats_per_px * tile_size[0] * tile_size[1])
+
+    def _call_for(self, shape: tuple[int, ...], batch: AnyArray) -> _Call:
+        """Return the call for a shape of tiles, made with the first batch of that shape."""
+        with self._lock:
+            if shape not in self._calls:
+                while len(self._calls) >= _MOST_SHAPES:
+                    self._calls.pop(next(iter(self._calls)))
+                self._calls[shape] = self._made(batch)
+            return self._calls[shape]
+
     def _made(self, batch: AnyArray) -> _Call:
-        """Return the faster one of the engines; both are asked for the same outputs."""
-        calls = [_MAKERS[engine](self.network, batch.shape, self._precision) for engine in self._engines]
-        if len(calls) == 1:
-            return calls[0]
-        first, second = (np.asarray(call(batch)) for call in calls)
-        worst = float(np.abs(first - second).max()) / max(1.0, float(np.abs(second).max()))
-        seconds = [_seconds(call, batch) for call in calls]
-        taken = 1 if worst > _TOLERANCE or seconds[1] < seconds[0] else 0
+        """Return the call of the faster engine, if both have the same outputs."""
+        if len(self._engines) == 1:
+            return self._call_of(self.engine, batch)
+        tried = [one for one in (self._tried(engine, batch) for engine in reversed(self._engines)) if one]
+        if not tried:  # none runs it: the error of one is shown
+            return self._call_of(self._engines[-1], batch)
+        call, engine = _chosen(tried)
+        self._engines = [engine]
+        _log.debug("%s runs %s.", engine, self.network)
+        return call or self._call_of(engine, batch)
+
+    def _tried(self, engine: str, batch: AnyArray) -> _Trial | None:
+        """Try an engine; return None where it fails."""
+        try:
+            call = self._call_of(engine, batch)
+            outputs = np.array(call(batch))
+            start = time.perf_counter()
+            call(batch)
+            seconds = time.perf_counter() - start
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            _log.debug("%s does not run %s: %s", engine, self.network, shown(str(error)))
+            return None
+        finally:
+            self._session = None  # its memory is free while the other engine is tried
+        return seconds, engine, outputs, call if engine == "openvino" else None
+
+    def _call_of(self, engine: str, batch: AnyArray) -> _Call:
+        """Return the call of an engine for batches of a shape."""
+        network = self.network
+        if engine == "openvino":
+            model = openvino.core().read_model(network.file.path)
+            model.reshape({network.file.input.name: list(batch.shape)})
+            return openvino.compiled(model, self._precision, network.output)
+        session = self._session = self._session or _session(str(network.file.path))
+        alone = "DmlExecutionProvider" in session.get_providers()  # it takes one call at a time
+        turn: AbstractContextManager[Any] = threading.Lock() if alone else nullcontext()
+
+        def call(tiles: AnyArray) -> AnyArray:
+            with turn:
+                found: AnyArray = session.run([network.output], {network.file.input.name: tiles})[0]
+            return found
+
+        return call
+
+
+def _chosen(tried: list[_Trial]) -> tuple[_Call | None, str]:
+    """Return the faster engine; ONNX Runtime where the outputs differ."""
+    tried = sorted(tried, key=lambda one: one[0])
+    if len(tried) > 1:
+        expected, found = (outputs for _, _, outputs, _ in sorted(tried, key=lambda one: one[1]))
+        worst = float(np.abs(expected - found).max()) / max(_LEAST, float(np.abs(expected).max()))
         if worst > _TOLERANCE:
-            _log.warning(
-                "OpenVINO differs from ONNX Runtime by %.2g of the largest output: it is not used.", worst
-            )
-        self._engines = [self._engines[taken]]
-        return calls[taken]
+            text = "OpenVINO differs from ONNX Runtime by %.2g of the largest output: it is not used."
+            _log.warning(text, worst)
+            return None, "onnxruntime"
+    _, engine, _, call = tried[0]
+    return call, engine
 
 
-def _seconds(call: _Call, batch: AnyArray) -> float:
-    start = time.perf_counter()
-    call(batch)
-    return time.perf_counter() - start
-
-
-def _by_openvino(network: OnnxNetwork, shape: tuple[int, ...], precision: Precision) -> _Call:
-    core = openvino.core()
-    model = core.read_model(network.file.path)
-    model.reshape({network.file.input.name: list(shape)})
-    return openvino.compiled(model, precision, network.output)
-
-
-def _by_onnxruntime(network: OnnxNetwork, shape: tuple[int, ...], precision: Precision) -> _Call:
-    del shape, precision  # one session runs all shapes, in the numbers of the file
-    session = network._session = network._session or _session(network)
-    name = network.file.input.name
-
-    def call(batch: AnyArray) -> AnyArray:
-        found: AnyArray = session.run([network.output], {name: batch})[0]
-        return found
-
-    return call
-
-
-def _session(network: OnnxNetwork) -> Any:  # noqa: ANN401
+def _session(path: str) -> Any:  # noqa: ANN401
+    """Open a file with ONNX Runtime, on a GPU where it has one."""
     runtime = extra("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # only errors
+    options.enable_mem_pattern = False  # it takes twice the memory and is no faster; DirectML refuses it
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that spin slow others
-    providers = [one for one in _PROVIDERS if one in runtime.get_available_providers()]
-    return runtime.InferenceSession(str(network.file.path), options, providers=providers)
-
-
-_MAKERS: dict[str, Callable[[OnnxNetwork, tuple[int, ...], Precision], _Call]] = {
-    "openvino": _by_openvino,
-    "onnxruntime": _by_onnxruntime,
-}
+    available = runtime.get_available_providers()
+    providers = [(name, settings) for name, settings in _PROVIDERS.items() if name in available]
+    return runtime.InferenceSession(path, options, providers=providers)
