@@ -23,6 +23,7 @@ _NAMES = (
     "flat",
     "objects",
     "exports",
+    "stardist",
     "scaling",
     "augmentation",
     "exactness",

@@ -70,6 +70,21 @@ def test_the_tile_in_whose_middle_an_object_lies_decides():
     np.testing.assert_array_equal(found.labels, image)
 
 
+def test_what_tiles_see_only_at_their_borders_is_no_object():
+    image = np.zeros((100, 100), np.uint8)
+    image[10:20, 44:52] = 1
+    image[48:52, 38:42] = 2  # whole in the two tiles of the right, that agree on it
+    image[48:52, 60:64] = 3  # cut by the border of the two tiles of the left
+
+    def seen_at_borders(part: np.ndarray) -> np.ndarray:
+        labels = part.astype(int)
+        labels[:, 8:-4][part[:, 8:-4] > 1] = 0
+        return labels
+
+    found = tiled_objects(seen_at_borders, image, {"tile_size": 64, "overlap": 28})
+    np.testing.assert_array_equal(found.labels, image == 1)
+
+
 def test_an_object_longer_than_tiles_is_joined_and_what_two_tiles_disagree_on_is_one():
     image = np.zeros((30, 300), np.uint8)
     image[12:15] = 1

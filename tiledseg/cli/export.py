@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tiledseg._types import AnyArray, Source
-    from tiledseg.export import ObjectWriter
+    from tiledseg.export import ObjectFile
 
 _log = logging.getLogger("tiledseg")
 
@@ -91,7 +91,7 @@ def _export(path: Path, labels: Source, folder: Path, config: ExportConfig, coco
     style, name = _style(config, scale, path.name), stem_of(path)
     shape = (labels.shape[0], labels.shape[1])
     with ExitStack() as stack:
-        writers: list[ObjectWriter] = []
+        writers: list[ObjectFile] = []
         if "geojson" in config.write:
             file = folder / "geojson" / f"{name}.geojson{'.gz' if config.formats.compress else ''}"
             writers.append(stack.enter_context(GeoJsonWriter(file, style, config.formats.object_type)))

@@ -1,6 +1,6 @@
 """Objects for other programs: GeoJSON for QuPath, COCO instances, ImageJ ROI."""
 
-from tiledseg.export.batches import ObjectWriter, Style, labels_of_result, pass_on, with_runs
+from tiledseg.export.batches import ObjectFile, Style, labels_of_result, pass_on, with_runs
 from tiledseg.export.coco import CocoWriter, Segmentation, write_coco
 from tiledseg.export.geojson import GeoJsonWriter, write_geojson
 from tiledseg.export.roi import RoiWriter, write_roi
@@ -8,7 +8,7 @@ from tiledseg.export.roi import RoiWriter, write_roi
 __all__ = [
     "CocoWriter",
     "GeoJsonWriter",
-    "ObjectWriter",
+    "ObjectFile",
     "RoiWriter",
     "Segmentation",
     "Style",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeGuard
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeGuard
 
 import numpy as np
 
 from tiledseg._progress import progress_bar
+from tiledseg._storage import atomic_write
 from tiledseg._validate import (
     all_of,
     array_of,
@@ -27,8 +29,9 @@ from tiledseg.objects import Instances, ObjectBatch, Objects, ObjectsSink, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
 
-    from tiledseg._types import AnyArray, Source
+    from tiledseg._types import AnyArray, PathLike, Source
 
 _log = logging.getLogger("tiledseg")
 
@@ -73,17 +76,9 @@ class Style:
         return [int(one) for one in classes]
 
 
-class ObjectWriter(Protocol):
-    """Takes objects in batches, to write them."""
-
-    def add(self, batch: ObjectBatch, /) -> None:
-        """Take some objects."""
-        ...
-
-
 def pass_on(
     objects: Objects | Source,
-    writers: Sequence[ObjectWriter],
+    writers: Sequence[ObjectFile],
     *,
     instances: bool = False,
     cell_px: int = 1,
@@ -250,6 +245,36 @@ class Ordered:
     def close(self) -> None:
         """Remove the temporary file."""
         self._file.close()
+
+
+class ObjectFile(ABC):
+    """A file of objects that come in batches, in any order; it is written at the end, whole or not at all."""
+
+    def __init__(self, path: PathLike, style: Style) -> None:
+        self._path, self._style = path, style
+
+    def __enter__(self) -> Self:
+        self._objects = Ordered()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with closing(self._objects):
+            if kind is None:
+                with atomic_write(self._path) as file:
+                    self._write(file)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    @abstractmethod
+    def add(self, batch: ObjectBatch) -> None:
+        """Take some objects."""
+
+    @abstractmethod
+    def _write(self, file: BinaryIO) -> None:
+        """Write all objects in order."""
 
 
 def ascii_text(text: str) -> str:

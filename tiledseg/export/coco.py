@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._storage import atomic_write
 from tiledseg._validate import invalid, items_of, one_of
 from tiledseg.errors import SettingError
-from tiledseg.export.batches import Ordered, Style, ascii_text, pass_on, shape_of
+from tiledseg.export.batches import ObjectFile, Style, ascii_text, pass_on, shape_of
 from tiledseg.export.simplify import simplified
 from tiledseg.objects import Corners, ObjectBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -103,32 +101,22 @@ def _named(item: object, place: str) -> tuple[str, Objects | Source]:
     return item
 
 
-class CocoWriter:
+class CocoWriter(ObjectFile):
     """Writes the objects of one image after the other, which come in batches in any order."""
 
     def __init__(self, path: PathLike, style: Style, segmentation: Segmentation = "rle") -> None:
         one_of("segmentation", segmentation, get_args(Segmentation))
-        self._path, self._style, self._segmentation = path, style, segmentation
+        super().__init__(path, style)
+        self._segmentation = segmentation
         self._images: list[dict[str, object]] = []
         self._shape = (0, 0)
 
-    def __enter__(self) -> Self:
-        self._annotations = Ordered()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with closing(self._annotations):
-            if kind is None:
-                with atomic_write(self._path) as file:
-                    file.write(b'{"annotations":[')
-                    for number, (_, part) in enumerate(self._annotations.parts(), start=1):
-                        file.write(b'%s{"id":%d,' % (b",\n" if number > 1 else b"", number) + part)
-                    file.write(b"]," + self._rest()[1:])
-
-    def __len__(self) -> int:
-        return len(self._annotations)
+    def _write(self, file: BinaryIO) -> None:
+        file.write(b'{"annotations":[')
+        for number, (_, part) in enumerate(self._objects.parts(), start=1):
+            between = b",\n" if number > 1 else b""
+            file.write(b'%s{"id":%d,' % (between, number) + part)
+        file.write(b"]," + self._rest()[1:])
 
     def _rest(self) -> bytes:
         categories = [{"id": label, "name": name} for label, name in enumerate(self._style.names, start=1)]
@@ -147,12 +135,12 @@ class CocoWriter:
         entry = {"id": len(self._images) + 1, "file_name": ascii_text(name), "height": height, "width": width}
         self._images.append(entry)
         self._shape = height, width
-        n_before = self._annotations.n_batches
+        n_before = self._objects.n_batches
         try:
             yield
         except BaseException:
             self._images.pop()
-            self._annotations.cut(n_before)
+            self._objects.cut(n_before)
             raise
 
     def add(self, batch: ObjectBatch) -> None:
@@ -176,7 +164,7 @@ class CocoWriter:
             )
         ]
         keys = (len(self._images) << 40) + np.asarray(batch.table["label"], np.int64)
-        self._annotations.add(keys, annotations)
+        self._objects.add(keys, annotations)
 
 
 def _list(numbers: Sequence[int]) -> bytes:

@@ -6,23 +6,19 @@ import gzip
 import json
 import math
 import uuid
-from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Self, cast, get_args
+from typing import TYPE_CHECKING, BinaryIO, cast, get_args
 
 import numpy as np
 
-from tiledseg._storage import atomic_write
 from tiledseg._validate import one_of, path_text
 from tiledseg.config import ObjectType
-from tiledseg.export.batches import Ordered, Style, ascii_text, pass_on
+from tiledseg.export.batches import ObjectFile, Style, ascii_text, pass_on
 from tiledseg.export.simplify import simplified
 from tiledseg.objects import Corners, stretched
 from tiledseg.plots import PALETTE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
-    from typing import BinaryIO
+    from collections.abc import Iterable, Sequence
 
     from tiledseg._types import AnyArray, PathLike, Source
     from tiledseg.objects import ObjectBatch, Objects, Outlines, Table
@@ -110,30 +106,13 @@ def write_geojson(  # noqa: PLR0913  what QuPath distinguishes
     return len(writer)
 
 
-class GeoJsonWriter:
-    """Writes objects that come in batches, in any order."""
+class GeoJsonWriter(ObjectFile):
+    """Writes objects as features; compressed where the suffix says so."""
 
     def __init__(self, path: PathLike, style: Style, object_type: ObjectType = "detection") -> None:
         one_of("object_type", object_type, get_args(ObjectType))
-        self._path, self._style = path, style
+        super().__init__(path, style)
         self._kinds = [_kind(object_type, place, name) for place, name in enumerate(style.names)]
-
-    def __enter__(self) -> Self:
-        self._features = Ordered()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with closing(self._features):
-            if kind is None:
-                with _opened(self._path) as file:
-                    file.write(b'{"type":"FeatureCollection","features":[')
-                    self._features.copy_to(file, b",\n")
-                    file.write(b"]}\n")
-
-    def __len__(self) -> int:
-        return len(self._features)
 
     def add(self, batch: ObjectBatch) -> None:
         """Take some objects."""
@@ -155,19 +134,19 @@ class GeoJsonWriter:
             head = f'{{"type":"Feature","id":"{uuid.uuid5(_NAMESPACE, spot)}","geometry":'.encode()
             tail = f',"properties":{{{self._kinds[label - 1]}{measured}}}}}'.encode()
             features.append(head + _geometry(parts) + tail)
-        self._features.add(batch.table["label"], features)
+        self._objects.add(batch.table["label"], features)
 
-
-@contextmanager
-def _opened(path: PathLike) -> Iterator[BinaryIO]:
-    """Open a file to be written whole or not at all; compressed where its suffix says so."""
-    with ExitStack() as stack:
-        raw = stack.enter_context(atomic_write(path))
-        if not path_text(path).endswith(".gz"):
-            yield raw
+    def _write(self, file: BinaryIO) -> None:
+        if not path_text(self._path).endswith(".gz"):
+            self._write_features(file)
             return
-        packed = gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0)  # the same bytes each time
-        yield cast("BinaryIO", stack.enter_context(packed))
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:  # the same bytes each time
+            self._write_features(cast("BinaryIO", packed))
+
+    def _write_features(self, file: BinaryIO) -> None:
+        file.write(b'{"type":"FeatureCollection","features":[')
+        self._objects.copy_to(file, b",\n")
+        file.write(b"]}\n")
 
 
 def _kind(object_type: ObjectType, place: int, name: str) -> str:

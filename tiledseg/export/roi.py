@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import zipfile
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from tiledseg._extras import extra
-from tiledseg._storage import atomic_write
 from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
-from tiledseg.export.batches import Ordered, Style, pass_on, shape_of
+from tiledseg.export.batches import ObjectFile, Style, pass_on, shape_of
 from tiledseg.export.simplify import simplified
 from tiledseg.objects import Corners
 from tiledseg.plots import PALETTE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from tiledseg._types import AnyArray, PathLike, Source
     from tiledseg.objects import ObjectBatch, Objects
@@ -88,36 +85,18 @@ def write_roi(  # noqa: PLR0913  what all exports have in common
     return len(writer)
 
 
-class RoiWriter:
-    """Writes objects that come in batches, in any order."""
+class RoiWriter(ObjectFile):
+    """Writes objects as a zip of regions."""
 
     def __init__(self, path: PathLike, style: Style, shape: tuple[int, int]) -> None:
         self._roifile = extra("roifile", "roi")
-        self._path, self._style = path, style
+        super().__init__(path, style)
         longest = max(px * factor for px, factor in zip(shape, style.scale, strict=True))
         if longest > _LARGEST:
             fix = "Write GeoJSON."
             raise invalid(
                 SettingError, "roi", must=f"have at most {_LARGEST} px a side", got=longest, fix=fix
             )
-
-    def __enter__(self) -> Self:
-        self._regions = Ordered()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with closing(self._regions):
-            if kind is None:
-                with atomic_write(self._path) as file, zipfile.ZipFile(file, "w") as archive:
-                    for _, part in self._regions.parts():
-                        name, _, region = part.partition(b"\0")
-                        entry = zipfile.ZipInfo(f"{name.decode()}.roi", _DATE)
-                        archive.writestr(entry, region, zipfile.ZIP_DEFLATED, 1)
-
-    def __len__(self) -> int:
-        return len(self._regions)
 
     def add(self, batch: ObjectBatch) -> None:
         """Take some objects."""
@@ -134,7 +113,14 @@ class RoiWriter:
             rings = [points[starts[one] : starts[one + 1]] for one in range(first[place], first[place + 1])]
             name = f"{_safe(self._style.names[kind - 1])}-{label:06d}"
             parts.append(name.encode() + b"\0" + self._region(rings, name, kind).tobytes())
-        self._regions.add(labels, parts)
+        self._objects.add(labels, parts)
+
+    def _write(self, file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for _, part in self._objects.parts():
+                name, _, region = part.partition(b"\0")
+                entry = zipfile.ZipInfo(f"{name.decode()}.roi", _DATE)
+                archive.writestr(entry, region, zipfile.ZIP_DEFLATED, 1)
 
     def _region(self, rings: list[AnyArray], name: str, kind: int) -> Any:  # noqa: ANN401  roifile has no types here
         kinds = self._roifile

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike, Sink, Source
     from tiledseg.io import PixelSize
     from tiledseg.objects.table import Objects
-    from tiledseg.tiling import Tile, TileGrid
+    from tiledseg.tiling import AxisGrid, Tile, TileGrid
 
 _Ints: TypeAlias = "NDArray[np.int64]"
 _SAME = 0.5  # share of the smaller of two objects that they have in common, above which they are one
@@ -55,7 +55,8 @@ def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
     """Find the objects of an image with a function that labels one tile: StarDist, Cellpose, any other.
 
     An object is whole in a tile if it does not touch a border of the tile inside the image. Where several
-    tiles hold the same object whole, the tile in whose middle it lies decides. An object that no tile holds
+    tiles hold the same object whole, the tile in whose middle it lies decides: also that there is none, where
+    others have one near their borders. An object that no tile holds
     whole is joined of its parts: of those that continue one another at the borders of tiles. Where the
     function gives for a tile what it gives there for the whole image, the labels equal those of the whole
     image, whatever the tiling.
@@ -71,8 +72,8 @@ def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
     image : array, Source or path
         (H, W) or (H, W, C); a file is read by region.
     tiling : TilingConfig or dict, optional
-        Tile size and overlap, by default 512 and 128 px. Overlap by at least the size of an object and of
-        what the network sees around it.
+        Tile size and overlap, by default 512 and 128 px. Overlap by at least the size of an object plus
+        twice the px around it that its label depends on; for StarDist, state ``alignment=16`` too.
     out : Sink or path, optional
         Where the labels are written, as for `label_objects`; a new array by default.
     measure : bool
@@ -175,7 +176,8 @@ class _Candidates:
         self._shape = grid.shape
         self._alive: list[_Labelled] = []
         self._n = 0
-        self._known: list[_Ints] = []  # area, margin, whether it lies in the core: (3, n) of each tile
+        self._grid = grid
+        self._known: list[_Ints] = []  # area, margin, in core, tile, middle tile, its margin: (6, n)
         self._runs: list[_Ints] = []  # row, x0, x1, candidate: (4, n) of each tile
         self._pairs: list[_Ints] = []  # two candidates and the px that they share: (3, n)
         self._links: list[_Ints] = []  # two candidates that continue one another: (2, n)
@@ -197,20 +199,15 @@ class _Candidates:
         row, x0 = np.divmod(start, box.shape[1])
         of, x1 = number - 1, x0 + length
         area = np.bincount(of, length, n).astype(np.int64)
-        margin = np.full(n, _FAR)
-        height, width = self._shape
-        for inner, distance in (
-            (box.y0 > 0, row),
-            (box.y1 < height, box.shape[0] - 1 - row),
-            (box.x0 > 0, x0),
-            (box.x1 < width, box.shape[1] - x1),
-        ):
-            if inner:
-                np.minimum.at(margin, of, distance)
+        down = _margins(self._grid.y, *_extent(of, n, row + box.y0, row + box.y0 + 1))
+        across = _margins(self._grid.x, *_extent(of, n, x0 + box.x0, x1 + box.x0))
+        margin = np.minimum(down[:, tile.row], across[:, tile.column])
+        middle = down.argmax(axis=1) * across.shape[1] + across.argmax(axis=1)
+        widest = np.minimum(down.max(axis=1), across.max(axis=1))
         core, y, x = tile.core_box, box.y0, box.x0
         central = labels[core.y0 - y : core.y1 - y, core.x0 - x : core.x1 - x]
         in_core = np.bincount(central.ravel(), minlength=n + 1)[1:] * 2 > area
-        self._known.append(np.stack([area, margin, in_core]))
+        self._known.append(np.stack([area, margin, in_core, np.full(n, tile.id), middle, widest]))
         self._runs.append(np.stack([row + y, x0 + x, x1 + x, of + self._n]))
 
     def _compare(self, new: _Labelled, old: _Labelled) -> None:
@@ -255,17 +252,15 @@ class _Candidates:
 
     def _decided(self) -> tuple[_Ints, _Ints]:
         """Return the object of each candidate, or -1, and its rank among candidates: 0 is the best."""
-        area, margin, central = np.concatenate([np.empty((3, 0), np.int64), *self._known], axis=1)
+        area, margin, central, *_ = known = np.concatenate([np.empty((6, 0), np.int64), *self._known], axis=1)
         one, other, count = np.concatenate([np.empty((3, 0), np.int64), *self._pairs], axis=1)
         same = count > _SAME * np.minimum(area[one], area[other])
         one, other = one[same], other[same]
         rank = np.empty(self._n, np.int64)
         rank[np.argsort(-margin, kind="stable")] = np.arange(self._n)
-        alone = np.ones(self._n, bool)
-        alone[one] = alone[other] = False
-        whole = _best(margin > 0, rank, one, other)
-        whole &= ~alone | (central > 0)
-        cut = margin == 0
+        absent = _absent(known, one, other)
+        whole = _best((margin > 0) & ~absent, rank, one, other)
+        cut = (margin == 0) & ~absent
         cut[one[whole[other]]] = cut[other[whole[one]]] = False
         a, b = np.concatenate([np.empty((2, 0), np.int64), *self._links], axis=1)
         both = cut[a] & cut[b]
@@ -275,6 +270,31 @@ class _Candidates:
         cut &= joined | (central > 0)
         root = least_connected(self._n, np.maximum(a, b), np.minimum(a, b))
         return np.where(whole | cut, root, -1), rank
+
+
+def _extent(of: _Ints, n: int, begin: _Ints, end: _Ints) -> tuple[_Ints, _Ints]:
+    """Return where the runs of each of n objects begin and end along an axis."""
+    first, last = np.full(n, _FAR), np.zeros(n, np.int64)
+    np.minimum.at(first, of, begin)
+    np.maximum.at(last, of, end)
+    return first, last
+
+
+def _margins(axis: AxisGrid, first: _Ints, last: _Ints) -> _Ints:
+    """Return how far [first, last) lies from the borders of each tile inside the image, (n, tiles)."""
+    begin = np.array(axis.origins)
+    end = begin + axis.tile
+    before = np.where(begin > 0, first[:, None] - begin, _FAR)
+    return np.minimum(before, np.where(end < axis.length, end - last[:, None], _FAR))
+
+
+def _absent(known: _Ints, one: _Ints, other: _Ints) -> NDArray[np.bool_]:
+    """Mark candidates that the tile in whose middle they lie does not have."""
+    _, margin, _, tile, middle, widest = known
+    absent: NDArray[np.bool_] = margin < widest
+    for a, b in ((one, other), (other, one)):
+        absent[a[middle[a] == tile[b]]] = False
+    return absent
 
 
 def _dense(labels: _Ints) -> tuple[_Ints, int]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tiledseg.config import PredictConfig, Product
-    from tiledseg.export import ObjectWriter
+    from tiledseg.export import ObjectFile
     from tiledseg.io import ImageSource
     from tiledseg.objects import ObjectBatch
     from tiledseg.predict.segment import MapSink
@@ -25,14 +25,14 @@ _BAND_PX = 1 << 21
 @contextmanager
 def object_writers(
     targets: Mapping[Product, Path], image: ImageSource, names: Sequence[str], config: PredictConfig
-) -> Iterator[list[ObjectWriter]]:
+) -> Iterator[list[ObjectFile]]:
     """Open what takes objects in batches; the files are written at the end, each whole or not at all."""
     full, shape = image.levels[0], (image.shape[0], image.shape[1])
     scale = (full[0] / shape[0], full[1] / shape[1]) if image.level else (1.0, 1.0)
     name = Path(image.name).name
     style = Style.of(names, name, config.formats.tolerance, scale)
     with ExitStack() as stack:
-        writers: list[ObjectWriter] = []
+        writers: list[ObjectFile] = []
         if "geojson" in targets:
             writers.append(
                 stack.enter_context(GeoJsonWriter(targets["geojson"], style, config.formats.object_type))
@@ -46,7 +46,7 @@ def object_writers(
         yield writers
 
 
-def write_objects(sink: MapSink, targets: Mapping[Product, Path], writers: Sequence[ObjectWriter]) -> None:
+def write_objects(sink: MapSink, targets: Mapping[Product, Path], writers: Sequence[ObjectFile]) -> None:
     """Write the objects of a whole map, numbered and measured."""
 
     def each(batch: ObjectBatch) -> None:
