@@ -258,7 +258,10 @@ def test_settings_are_written_where_there_is_no_source(tmp_path: Path) -> None:
         ({"learning_rate": float("nan")}, "got nan. Give a number that is neither infinite nor NaN."),
         ({"runs_dir": 3}, "`TrainConfig.runs_dir` must be a valid string; got 3. Give text."),
         ({"precision": "f8"}, "got f8. Use one of these."),
-        ({"memory_mb": "8"}, "`TrainConfig.memory_mb` must be a valid integer; got 8. Give a whole number."),
+        (
+            {"memory_mb": "8"},
+            "`TrainConfig.memory_mb` must be a valid integer; got the text '8'. Give a whole number.",
+        ),
     ],
 )
 def test_every_error_says_how_to_fix_it(given, message):

@@ -109,7 +109,7 @@ def test_datasets_show_pairs_and_numbers(tmp_path):
     found = survey({"images": tmp_path / "images", "masks": tmp_path / "masks"})
     assert repr(found) == "Survey(2 pairs, 0 problems)"
     assert "smear_0000" in text_of(found)
-    assert "foreground" in text_of(statistics_of([describe(one, tmp_path) for one in found.pairs]))
+    assert "foreground" in text_of(statistics_of(describe(found.pairs, tmp_path)))
 
 
 def test_settings_show_each_value():
@@ -162,3 +162,52 @@ def test_every_picture_returns_the_axes_it_drew_on(demo, result, scores):
 def test_what_cannot_be_drawn_is_named(draw, match):
     with pytest.raises(ts.TiledSegError, match=match):
         draw()
+
+
+# images and settings as people hand them over
+
+
+def test_images_of_other_libraries_give_the_same_map(demo):
+    image, wanted = SAMPLE.image, demo.predict(SAMPLE.image)
+    pillow = pytest.importorskip("PIL.Image").fromarray(image)
+    assert np.array_equal(demo.predict(pillow), wanted)
+    with pytest.raises(ts.TiledSegError, match=r"mode P.*convert"):
+        demo.predict(pillow.convert("P"))
+
+
+class DataArray:
+    """What xarray.DataArray has of names and axes."""
+
+    def __init__(self, data, dims):
+        self.data, self.dims, self.sizes = data, dims, dict(zip(dims, data.shape, strict=True))
+        self.shape, self.dtype = data.shape, data.dtype
+
+    def isel(self, chosen):
+        index = tuple(chosen.get(axis, slice(None)) for axis in self.dims)
+        return DataArray(self.data[index], tuple(axis for axis in self.dims if axis not in chosen))
+
+    def transpose(self, *order):
+        return DataArray(self.data.transpose([self.dims.index(axis) for axis in order]), order)
+
+
+DataArray.__module__ = "xarray.core.dataarray"
+
+
+def test_axes_of_xarray_are_taken_by_name(demo):
+    moved = DataArray(np.moveaxis(SAMPLE.image, -1, 0)[None], ("time", "band", "y", "x"))
+    assert np.array_equal(demo.predict(moved), demo.predict(SAMPLE.image))
+    with pytest.raises(ts.TiledSegError, match=r"dimensions y, x.*'a': 480"):
+        demo.predict(DataArray(SAMPLE.mask, ("a", "b")))
+
+
+@pytest.mark.parametrize("call", [ts.tiled_predict, ts.segment, ts.plan])
+def test_a_setting_in_the_wrong_place_is_named_with_its_place(demo, call):
+    with pytest.raises(ts.TiledSegError, match=r"tiling=\{'tile_size': 256\}"):
+        call(demo, SAMPLE.image, tile_size=256)
+    with pytest.raises(ts.TiledSegError, match=r"`roy`.*`roi`"):
+        call(demo, SAMPLE.image, roy=None)
+
+
+def test_text_in_place_of_a_number_is_shown_as_text():
+    with pytest.raises(ts.TiledSegError, match="the text '5'"):
+        ts.TrainConfig(epochs="5")

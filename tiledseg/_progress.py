@@ -63,6 +63,13 @@ def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Advance]:
         yield _Lines(total, what)
 
 
+def say(text: str, *, shown: bool) -> None:
+    """Log a line; where progress is shown and nothing shows the log, write it beside the bar."""
+    _log.info(text)
+    if shown and not (_log.isEnabledFor(logging.INFO) and _log.hasHandlers()):
+        tqdm.write(text, file=sys.stdout if "ipykernel" in sys.modules else sys.stderr)
+
+
 class _Bar:
     """Moves a bar of tqdm."""
 

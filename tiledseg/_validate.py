@@ -14,7 +14,7 @@ import lazy_loader
 from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -68,6 +68,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     near = get_close_matches(shown(word), words, n=1)  # `word` may be any object
     return f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(words)}."
+
+
+def check_arguments(unknown: Mapping[str, object], known: Iterable[str], **tables: Any) -> None:  # noqa: ANN401
+    """Refuse arguments that a call does not have; `tables` are settings that may have them."""
+    for name, value in unknown.items():
+        home = next((argument for argument, kind in tables.items() if name in kind.model_fields), None)
+        if home is not None:
+            text = f"`{name}` is a setting of `{home}`. Pass {home}={{{name!r}: {shown(value)}}}."
+            raise SettingError(text)
+        raise SettingError(f"`{name}` is no argument of this call. {did_you_mean(name, known)}")
 
 
 def whole_number(name: str, value: object, least: int = 1, most: int | None = None, fix: str = "") -> int:
@@ -249,12 +259,8 @@ def check_image(image: Source, channels: int | None = None, name: str = "image")
             "an image, pass `roi`."
         )
     if _kind(image.dtype) not in set("biuf"):
-        raise _image_error(
-            "have a boolean, integer or real dtype",
-            str(image.dtype),
-            f"Convert it with {name}.astype(numpy.float32).",
-            name,
-        )
+        fix = f"Convert it with {name}.astype(numpy.float32)."
+        raise _image_error("have a boolean, integer or real dtype", str(image.dtype), fix, name)
     return check_shape(image.shape, channels, name)
 
 
@@ -268,12 +274,8 @@ def check_shape(
             "have shape (H, W) or (H, W, C)", shape, "Give one image at a time, channels last.", name
         )
     if min(shape) < 1:
-        raise _image_error(
-            "have at least 1 px and 1 channel",
-            shape,
-            "Check how it was read: an empty image has no map.",
-            name,
-        )
+        must, fix = "have at least 1 px and 1 channel", "Check how it was read: an empty image has no map."
+        raise _image_error(must, shape, fix, name)
     _check_channels(shape, channels)
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
 

@@ -377,7 +377,10 @@ def complaint(where: str, line: ErrorDetails) -> str:
     text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
     for what in ("Tuple", "List", "String", "Data", "Value"):
         text = text.replace(f"{what} should", "must")
-    found = "nothing" if line["type"] == "missing" else shown(line["input"])
+    given = line["input"]
+    found = "nothing" if line["type"] == "missing" else shown(given)
+    if isinstance(given, str) and line["type"].endswith("_type"):
+        found = f"the text {found!r}"
     return f"`{where}` {text}; got {found}. {_fix(line)}"
 
 

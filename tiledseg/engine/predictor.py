@@ -142,6 +142,8 @@ def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         text = f"The network failed on tiles of shape {shape}: {type(error).__name__}: {shown(lines[0])}"
+        if isinstance(error, TypeError) and "ndarray" in str(error):
+            text += " Tiles are NumPy arrays (N, h, w, C); pass a PyTorch module itself."
         raise ModelError(text) from error
 
 

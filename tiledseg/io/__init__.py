@@ -4,6 +4,7 @@ Python opens the files; OpenCV and tifffile only decode and encode. The size tha
 before memory is allocated for it. A file that can be read in two ways is an error that names both.
 """
 
+from tiledseg.io.arrays import as_array
 from tiledseg.io.file import MAX_PIXELS, advised, state_of
 from tiledseg.io.find import SUFFIXES, find_images, stem_of
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
@@ -50,6 +51,7 @@ __all__ = [
     "Placement",
     "PngRows",
     "advised",
+    "as_array",
     "as_path",
     "check_identity",
     "check_labels_writable",

@@ -15,6 +15,7 @@ import numpy as np
 
 from tiledseg._validate import invalid, looks_channels_first, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, SettingError
+from tiledseg.io.arrays import as_array
 from tiledseg.io.file import (
     MAX_PIXELS,
     Reader,
@@ -131,7 +132,7 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
     size = pixel_size_from(pixel_size)
     if not isinstance(image, str | os.PathLike):
         _check_array(image, (level, channels, at, page, max_pixels, alpha))
-        return array_source(image, size)
+        return array_source(as_array(image), size)
     most = MAX_REGION_PIXELS if max_pixels is None else max_pixels
     return part_of(image, Request(page, most, alpha, purpose="source"), selection, size)
 

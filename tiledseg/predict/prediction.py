@@ -7,16 +7,18 @@ import os
 import time
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from inspect import signature
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Never, cast
 
 import numpy as np
 
 from tiledseg._progress import progress_bar
-from tiledseg._validate import ELSEWHERE, check_callable, check_finite, check_image, invalid
+from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, check_finite, check_image, invalid
+from tiledseg.config import RuntimeConfig, TilingConfig
 from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, CancelledError
-from tiledseg.io import ImageSource, advised, open_image
+from tiledseg.io import ImageSource, advised, as_array, open_image
 from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan
 from tiledseg.preprocess import ResizingSink, prepare
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tiledseg._types import FloatArray, PathLike, Source
-    from tiledseg.config import TTA, RuntimeConfig, TilingConfig
+    from tiledseg.config import TTA
     from tiledseg.io import PixelSize
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import Output, Tile
@@ -48,6 +50,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     runtime: RuntimeConfig | dict[str, Any] | None = None,
     pixel_size: PixelSize | float | tuple[float, float] | None = None,
     streamed: bool = False,
+    **unknown: Never,
 ) -> Plan:
     """Say what `tiled_predict` will do with an image, without doing it.
 
@@ -74,6 +77,8 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     streamed : bool
         Whether the map is written while it is computed (`out` of `tiled_predict`), and not held in
         memory.
+    **unknown : Never
+        None is accepted; the error names the argument that has it, such as ``tiling`` for ``tile_size``.
 
     Returns
     -------
@@ -104,6 +109,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     memory         about ... MiB of the process at its peak: now ..., network 38.4 MiB, reading 48.0 MiB, ...
     verdict        approximate: the receptive field of a callable is not known
     """
+    check_arguments(unknown, signature(plan).parameters, tiling=TilingConfig, runtime=RuntimeConfig)
     with opened(image) as found:
         job = Plan.of(
             model,
@@ -133,6 +139,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     runtime: RuntimeConfig | dict[str, Any] | None = None,
     progress: bool = False,
     callback: Callable[[Tile, int, int], bool | None] | None = None,
+    **unknown: Never,
 ) -> Any:  # noqa: ANN401
     """Run a network over an image of any size, and blend its outputs into one map.
 
@@ -148,9 +155,10 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         the calling thread, as ``torch.no_grad()`` does, belongs inside the callable.
     image : array_like or path
         (H, W) or (H, W, C), any boolean, integer or real dtype: a NumPy array, memmap, zarr or
-        Dask array, or anything with ``shape``, ``dtype`` and slicing; or a file, as for
-        `open_image`. It is read region by region and never changed. Of a Dask array without `out`
-        the map is a Dask array as well: computed when it is asked for, tile by tile, wherever Dask
+        Dask array, or anything with ``shape``, ``dtype`` and slicing; an image of Pillow or xarray, a
+        tensor of PyTorch, JAX or TensorFlow; or a file, as for `open_image`. It is read region by
+        region and never changed. Of a Dask array without `out` the map is a Dask array as well:
+        computed when it is asked for, tile by tile, wherever Dask
         runs. Where the Segmenter states the px size that it was trained at, the image is brought to
         that size, from the level of its file that is fine enough and nearest to it, and the map comes
         back at the image's own size; ``open_image(image, pixel_size=0.25)`` states the px size of an
@@ -190,6 +198,8 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     callback : callable, optional
         Called in the calling thread as ``callback(tile, done, total)`` after each tile, a `Tile`
         in px of `image`; what it returns is ignored except for False, which cancels.
+    **unknown : Never
+        None is accepted; the error names the argument that has it, such as ``tiling`` for ``tile_size``.
 
     Returns
     -------
@@ -222,6 +232,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     >>> probs.shape, probs.dtype, bool(np.allclose(probs[..., 0], image.mean(axis=-1) / 255))
     ((700, 900, 1), dtype('float32'), True)
     """
+    check_arguments(unknown, signature(tiled_predict).parameters, tiling=TilingConfig, runtime=RuntimeConfig)
     check_callable("callback", callback)
     with opened(image) as source:
         check_image(source)
@@ -293,13 +304,13 @@ def _run(
 
 @contextmanager
 def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all libraries, shapes and paths
-    """Open an image that is given as a path, to be read by region; give anything else back."""
+    """Open an image that is given as a path, to be read by region; give an array as such."""
     if isinstance(image, str | os.PathLike):
         with advised(_WHERE), open_image(cast("str", image)) as source:
             yield source
             source.check_unchanged()
     else:
-        yield image
+        yield as_array(image)
 
 
 @contextmanager

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 
-from tiledseg._validate import check_callable, check_image, settings_of
+from tiledseg._validate import check_arguments, check_callable, check_image, settings_of
 from tiledseg._version import __version__
-from tiledseg.config import ObjectsConfig
+from tiledseg.config import ObjectsConfig, RuntimeConfig, TilingConfig
 from tiledseg.objects import ObjectsSink, check_out
 from tiledseg.predict.dask import count_classes
 from tiledseg.predict.diagnostics import SeamWatch
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tiledseg._types import FloatArray, PathLike, Sink, Source
-    from tiledseg.config import TTA, RuntimeConfig, TilingConfig
+    from tiledseg.config import TTA
     from tiledseg.engine import Network
     from tiledseg.io import PixelSize
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import Tile
 
 _EVEN = 0.5
+_TABLES = {"tiling": TilingConfig, "objects": ObjectsConfig, "runtime": RuntimeConfig}
 
 
 def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
@@ -46,6 +48,7 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     runtime: RuntimeConfig | dict[str, Any] | None = None,
     progress: bool = False,
     callback: Callable[[Tile, int, int], bool | None] | None = None,
+    **unknown: Never,
 ) -> Segmentation:
     """Find and measure the objects of an image of any size.
 
@@ -84,6 +87,8 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
         Whether to show a progress bar.
     callback : callable, optional
         As for `tiled_predict`.
+    **unknown : Never
+        None is accepted; the error names the argument that has it, such as ``tiling`` for ``tile_size``.
 
     Returns
     -------
@@ -102,6 +107,7 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     >>> segment(lambda tiles: tiles, image, {"tile_size": 128, "overlap": 32})
     Segmentation(1 object in 300 x 200 px: 1 foreground)
     """
+    check_arguments(unknown, signature(segment).parameters, **_TABLES)
     check_callable("callback", callback)
     settings = settings_of(ObjectsConfig, objects, "objects")
     with opened(image) as source:

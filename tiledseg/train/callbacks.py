@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tiledseg._backend import keras
+from tiledseg._progress import say
 from tiledseg._validate import invalid
 from tiledseg.errors import ModelError
 from tiledseg.train.optimizer import rate_of
@@ -81,8 +82,11 @@ class FiniteGuard(keras.callbacks.Callback):
 class BestNetwork(keras.callbacks.Callback):
     """Records each epoch, saves the best network, and stops when the loss no longer improves."""
 
-    def __init__(self, segmenter: Segmenter, folder: Path, history: History, patience: int | None) -> None:
+    def __init__(
+        self, segmenter: Segmenter, folder: Path, history: History, patience: int | None, *, shown: bool
+    ) -> None:
         super().__init__()
+        self._shown = shown
         self._segmenter, self._folder, self._history, self._patience = segmenter, folder, history, patience
         self._least, self.best_epoch = math.inf, 0
 
@@ -97,7 +101,8 @@ class BestNetwork(keras.callbacks.Callback):
             self._least, self.best_epoch = values["val_loss"], epoch + 1
         self._history.add(epoch + 1, values)
         text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        _log.info("epoch %d of %d: %s%s", epoch + 1, self.params["epochs"], text, ", best" if better else "")
+        line = f"epoch {epoch + 1} of {self.params['epochs']}: {text}{', best' if better else ''}"
+        say(line, shown=self._shown)
         if self._patience is not None and epoch + 1 - self.best_epoch >= self._patience:
             self.model.stop_training = True
 

@@ -83,7 +83,7 @@ class TrainingLoop:
             segmenter = self._segmenter(network)
             write_overview(self.run_dir, network, diagram=config.diagram)
             network = training_network(network, config.network)
-        stateful = self._stateful(segmenter, history, callbacks)
+        stateful = self._stateful(segmenter, history, callbacks, progress=progress)
         with ExitStack() as stack:
             train, valid = (
                 Feed(source, config.batch_size, config.feed_threads)
@@ -123,11 +123,16 @@ class TrainingLoop:
         )
 
     def _stateful(
-        self, segmenter: Segmenter, history: History, callbacks: Sequence[keras.callbacks.Callback]
+        self,
+        segmenter: Segmenter,
+        history: History,
+        callbacks: Sequence[keras.callbacks.Callback],
+        *,
+        progress: bool,
     ) -> list[Any]:
         """List the callbacks whose state is in the checkpoint, in the order of their calls."""
         best, schedule = self.run_dir / _BEST, self.config.schedule
-        best_network = BestNetwork(segmenter, best, history, self.config.patience)
+        best_network = BestNetwork(segmenter, best, history, self.config.patience, shown=progress)
         averages = [] if self.config.ema is None else [WeightAverage(self.config.ema)]
         plateaus = [Plateau(schedule)] if isinstance(schedule, PlateauConfig) else []
         return [FiniteGuard(best), best_network, *callbacks, *averages, *plateaus]

@@ -101,7 +101,8 @@ class Trainer:
         valid : sequence of Pair or tuple
             Pairs to choose the best epoch by; none of them may be in `train`.
         progress : bool
-            Whether to show a progress bar. Each epoch's losses go to the logger ``tiledseg``.
+            Whether to show a progress bar, and a line for each epoch. The line goes to the logger
+            ``tiledseg``; where nothing shows that, it is written beside the bar.
         callbacks : sequence of keras.callbacks.Callback
             Called after the trainer's own callbacks. The checkpoint contains those of their
             attributes that JSON can represent, and lists of arrays.
