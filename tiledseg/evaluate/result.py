@@ -29,7 +29,6 @@ from tiledseg.evaluate.scores import (
     pooled,
 )
 from tiledseg.evaluate.tables import (
-    SHOWN,
     Rows,
     as_csv,
     as_json,
@@ -37,6 +36,7 @@ from tiledseg.evaluate.tables import (
     as_text,
     cell_notes,
     cost_notes,
+    foot_of,
     listed,
     number,
     plain,
@@ -369,19 +369,7 @@ class EvaluationResult:
         }
 
     def _foot(self) -> Rows:
-        """Return the rows below the images: means, intervals, medians, pooled scores."""
-        sums, bounds = self.summary(), self.intervals()
-        distance = number(sums["hausdorff95_median"], 1)
-        foot = [
-            ("mean", *(number(sums[f"{name}_mean"]) for name in SHOWN), *[""] * 6),
-            ("  95 % from", *(number(bounds[f"{name}_mean"].low) for name in SHOWN), *[""] * 6),
-            ("  95 % to", *(number(bounds[f"{name}_mean"].high) for name in SHOWN), *[""] * 6),
-            ("median", *(number(sums[f"{name}_median"]) for name in SHOWN), distance, *[""] * 5),
-        ]
-        known = any(one.instances for one in self.images)
-        cells = (str(int(sums[f"cells_{how}"])) if known else "-" for how in ("found", "missed", "false"))
-        together = (*(number(sums[name]) for name in SHOWN), "", *cells, "", "")
-        return [*foot, ("all together", *together)]
+        return foot_of(self.summary(), self.intervals(), cells=any(one.instances for one in self.images))
 
     def _notes(self) -> list[str]:
         """Return the lines below the table."""
@@ -389,19 +377,16 @@ class EvaluationResult:
         scored = f"{len(self.images)} scored, {len(self.failed)} failed"
         seams, speed = number(sums["seam_ratio"]), number(sums["megapixels_per_second"])
         calibration = f"calibration error {number(sums['calibration_error'])}"
-        classes = [
-            f"{label}: dice {number(one['dice'])}, iou {number(one['iou'])}"
-            for label, one in self.by_class().items()
-        ]
+        each = self.by_class().items()
+        classes = [f"{label}: dice {number(one['dice'])}, iou {number(one['iou'])}" for label, one in each]
         has_cells = any(one.instances for one in self.images)
-        failures = [f"failed: {shown(one.name)}: {shown(one.error)}" for one in self.failed]
         return [
             f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
             f"threshold {self.threshold:g}, {self.threshold_from}",
             *(cell_notes(self.cells, self.config.cell_px) if has_cells else []),
             *cost_notes(self.precision_costs),
             *(classes if len(classes) > 1 else []),
-            *failures,
+            *(f"failed: {shown(one.name)}: {shown(one.error)}" for one in self.failed),
         ]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tiledseg.evaluate.scores import FailedPair, ImageScores, PrecisionCost
-    from tiledseg.metrics import InstanceCounts
+    from tiledseg.metrics import InstanceCounts, Interval
 
 _LONGEST_NAME = 32
 SHOWN = ("dice", "iou", "precision", "recall", "boundary_f1", "panoptic_quality")
@@ -53,6 +53,22 @@ def as_csv(images: Iterable[ImageScores], failed: Iterable[FailedPair]) -> str:
 def as_json(content: Mapping[str, object]) -> str:
     """Write content as JSON, with null for nan and infinite numbers."""
     return json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def foot_of(sums: Mapping[str, float], bounds: Mapping[str, Interval], *, cells: bool) -> Rows:
+    """Return the rows below the images: means, intervals, medians, scores of all together."""
+    ends = [
+        (f"  95 % {side}", *(number(getattr(bounds[f"{name}_mean"], end)) for name in SHOWN), *[""] * 6)
+        for side, end in (("from", "low"), ("to", "high"))
+    ]
+    distance = number(sums["hausdorff95_median"], 1)
+    found = (str(int(sums[f"cells_{how}"])) if cells else "-" for how in ("found", "missed", "false"))
+    return [
+        ("mean", *(number(sums[f"{name}_mean"]) for name in SHOWN), *[""] * 6),
+        *ends,
+        ("median", *(number(sums[f"{name}_median"]) for name in SHOWN), distance, *[""] * 5),
+        ("all together", *(number(sums[name]) for name in SHOWN), "", *found, "", ""),
+    ]
 
 
 def table_of(images: Sequence[ImageScores], foot: Rows) -> Rows:

@@ -27,15 +27,19 @@ from tiledseg.io import (
     find_images,
     holds_labels,
     open_image,
-    write_labels,
 )
 from tiledseg.predict.dask import check_client, count_classes, spread
-from tiledseg.predict.object_files import channels_in, feed_file, object_writers, write_objects
+from tiledseg.predict.object_files import (
+    channels_in,
+    feed_file,
+    object_writers,
+    write_into_image,
+    write_objects,
+)
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import run_plan
 from tiledseg.predict.products import (
     FOLDERS,
-    Foreground,
     ProductSink,
     check_size,
     check_targets,
@@ -307,35 +311,17 @@ class _Run:
         written: dict[Product, Path] = {}
         try:
             if skip and all(target.exists() for target in targets.values()):
-                self._write_labels(path, targets)
+                write_into_image(path, targets, self.network, config, self.tiling)
                 return FileOutcome(path, targets, skipped=True)
             with open_image(path, pixel_size=config.pixel_size, **config.reading) as image:
                 check_size(image, targets, config)
                 written |= self._predicted(image, targets, advance)
-            self._write_labels(path, targets)
+            write_into_image(path, targets, self.network, config, self.tiling)
         except Exception as error:  # noqa: BLE001  one file never ends the run for the others
             text = _reason(error)
             _log.warning("%s: %s", shown(str(path)), text)
             return FileOutcome(path, written, time.perf_counter() - started, text)
         return FileOutcome(path, targets, time.perf_counter() - started)
-
-    def _write_labels(self, path: Path, targets: dict[Product, Path]) -> None:
-        """Write the mask or the labels into the image's own zarr, if that is asked for and not done yet."""
-        name = self.config.into_image
-        if name is None or holds_labels(path, name):
-            return
-        if "mask" not in targets:
-            with open_image(targets["labels"]) as labels:
-                write_labels(path, name, labels)
-            return
-        with (
-            open_image(path, **self.config.reading | {"level": 0}) as image,
-            open_image(targets["mask"]) as mask,
-        ):
-            classes = self.network.classes
-            if classes is None:
-                classes = count_classes(Plan.of(self.network, image, self.tiling), image.dtype)
-            write_labels(path, name, mask if classes > 1 else Foreground(mask))
 
     def _is_computed(self, targets: dict[Product, Path]) -> bool:
         """Say whether the maps of a run that is resumed are there, from which objects are made."""

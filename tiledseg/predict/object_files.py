@@ -1,19 +1,25 @@
-"""What is written of the objects of an image: labels, table, outlines for other programs."""
+"""What is written of the objects of an image: labels, table, outlines; labels in the image's own zarr."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tiledseg._validate import read_region
 from tiledseg.export import CocoWriter, GeoJsonWriter, RoiWriter, Style, with_runs
-from tiledseg.io import open_image
+from tiledseg.io import holds_labels, open_image, write_labels
+from tiledseg.predict.dask import count_classes
+from tiledseg.predict.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tiledseg.config import PredictConfig, Product
+    from tiledseg._types import AnyArray
+    from tiledseg.config import PredictConfig, Product, TilingConfig
+    from tiledseg.engine import Network
     from tiledseg.export import ObjectFile
     from tiledseg.io import ImageSource
     from tiledseg.objects import ObjectBatch
@@ -73,3 +79,37 @@ def feed_file(sink: MapSink, path: Path) -> None:
         for top in range(0, height, rows):
             band = read_region(probs, slice(top, min(top + rows, height)), slice(0, width))
             sink[top : top + len(band)] = band.reshape(*band.shape[:2], -1)
+
+
+def write_into_image(
+    path: Path,
+    targets: Mapping[Product, Path],
+    network: Network,
+    config: PredictConfig,
+    tiling: TilingConfig | None,
+) -> None:
+    """Write the mask or the labels into the image's own zarr, if that is asked for and not done yet."""
+    name = config.into_image
+    if name is None or holds_labels(path, name):
+        return
+    if "mask" not in targets:
+        with open_image(targets["labels"]) as labels:
+            write_labels(path, name, labels)
+        return
+    with open_image(path, **config.reading | {"level": 0}) as image, open_image(targets["mask"]) as mask:
+        classes = network.classes
+        if classes is None:
+            classes = count_classes(Plan.of(network, image, tiling), image.dtype)
+        write_labels(path, name, mask if classes > 1 else _Foreground(mask))
+
+
+class _Foreground:
+    """A mask of 0 and 255 as labels 0 and 1."""
+
+    def __init__(self, mask: ImageSource) -> None:
+        self.shape: tuple[int, ...] = mask.shape
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self._mask = mask
+
+    def __getitem__(self, key: Any) -> AnyArray:  # noqa: ANN401
+        return (self._mask[key] > 0).astype(np.uint8)

@@ -6,23 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+import psutil
 
 from tiledseg._notebook import facts, side_by_side
-from tiledseg._validate import check_image, check_shape, counted, one_of, real_number, settings_of
+from tiledseg._validate import counted, one_of, real_number, settings_of
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
-from tiledseg.engine import COPIES, Network, check_fixed
-from tiledseg.io import ImageSource, pixel_size_from
-from tiledseg.predict.exactness import best_tile, exact_overlap, judge
-from tiledseg.predict.memory import memory_of
+from tiledseg.engine import COPIES, Network
+from tiledseg.io import ImageSource
+from tiledseg.predict.layout import judge, lay_out, sampling_for, shape_of
 from tiledseg.predict.roi import tiles_in
-from tiledseg.preprocess import Sampling, sampling_of
 from tiledseg.tiling import (
-    UNKNOWN,
     Box,
     Output,
     Tile,
     Tiler,
-    default_tiling,
     drawing_of,
     map_dtype,
     map_shape,
@@ -35,11 +32,17 @@ if TYPE_CHECKING:
 
     from tiledseg._types import Source
     from tiledseg.io import PixelSize
-    from tiledseg.predict.exactness import Verdict
+    from tiledseg.predict.layout import Verdict
     from tiledseg.predict.roi import Roi
     from tiledseg.tiling import TileGrid
 
 _MIB = 1 << 20
+_BATCHES = 4  # of tiles: read, waiting, run, stitched
+_RESAMPLED = (1024, 32 * _MIB, 27 * _MIB)  # rows of the cache, its limit, and a block with its source
+_USED = 0.6  # of the upper bound of a network's activations
+_LIBRARIES = 30 * _MIB  # that write files
+_TILE_ROWS = 2 * 512  # of a pyramid, all levels together
+_PANEL = 5120  # px: width of a panel with what its last tiles extend beyond it
 _MOST_COVERED = 4096  # tiles that a region of interest may leave out to be drawn
 
 
@@ -150,15 +153,15 @@ class Plan:
             trained at a px size and that of the image is not known.
         """
         network = Network.of(model, runtime)
-        shape = _shape_of(image, network.channels)
+        shape = shape_of(image, network.channels)
         given = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
         one_of("output", output, get_args(Output))
         tta = network.tta if tta is None else tta
         if tta is not None:
             one_of("tta", tta, get_args(TTA))
         size = (shape[0], shape[1])
-        sampling = _sampling(network, image, size, pixel_size)
-        chosen, grid = _lay_out(network, sampling.shape, given, square=tta == "d4")
+        sampling = sampling_for(network, image, size, pixel_size)
+        chosen, grid = lay_out(network, sampling.shape, given, square=tta == "d4")
         in_roi = None if roi is None else tiles_in(grid, size, roi, image)
         n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
         return cls(
@@ -263,7 +266,28 @@ class Plan:
     @property
     def memory(self) -> dict[str, int]:
         """Memory in bytes: what the process has ``now``, and what each part of the prediction adds."""
-        return memory_of(self)
+        classes = self.classes or 1
+        tile = int(np.prod(self.grid.tile_shape)) * (self.channels or 1) * 4
+        reading = self.source_bytes + _BATCHES * min(self.batch_size, self.n_tiles) * tile
+        if self.is_scaled:
+            rows, most, block = _RESAMPLED
+            reading += min(rows * 4 * self.grid.shape[1] * (self.channels or 1), most) + block
+        return {
+            "now": psutil.Process().memory_info().rss,
+            "engine": self.network.engine_bytes,
+            "network": int(_USED * self.network_bytes),
+            "reading": reading,
+            "band of rows": 4 * classes * min(self.grid.y.tile, self.grid.shape[0]) * self.grid.shape[1],
+            "files": self.files_bytes,
+            "map": self._written_bytes(classes) if self.streamed else self.output_bytes,
+        }
+
+    def _written_bytes(self, classes: int) -> int:
+        """Estimate what a map takes that is written while it is computed."""
+        width = self.shape[1] if self.is_scaled else min(self.shape[1], _PANEL)
+        row = map_shape((1, width, classes), self.output)
+        whole = _TILE_ROWS * int(np.prod(row)) * map_dtype(self.output, classes).itemsize
+        return _LIBRARIES + min(whole, int(self.output_bytes))
 
     @property
     def total_bytes(self) -> int:
@@ -360,58 +384,6 @@ class Plan:
             **{name: _sides(px) for name, px in sides.items() if px},
             "verdict": f"{verdict[0]}: {verdict[1]}",
         }
-
-
-def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:
-    if hasattr(image, "shape") and hasattr(image, "dtype"):
-        check_image(image, channels)
-        return tuple(image.shape)
-    shape: Any = image
-    check_shape(shape)
-    if len(shape) == 3:
-        check_shape(shape, channels)
-    return tuple(int(length) for length in shape)
-
-
-def _lay_out(
-    network: Network, shape: tuple[int, int], tiling: TilingConfig | None, *, square: bool = False
-) -> tuple[TilingConfig, TileGrid]:
-    """Fit a tiling to a network and an image; its tile is in px, and its overlap too in the grid."""
-    chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
-    if chosen.tile_size == "auto":
-        chosen = best_tile(chosen, network, shape)
-    check_fixed(chosen.tile_shape, network.tile_size)
-    in_px = chosen
-    if chosen.overlap == "exact":
-        in_px = chosen.changed(overlap=exact_overlap(chosen, network, shape))
-    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
-    # would reach into the whole of a small image.
-    keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
-    clip = (False, False) if keeps_context else _clipped(network, shape, square=square)
-    grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
-    network.check_tile(grid.tile_shape)
-    return chosen, grid
-
-
-def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
-    """Say along which axes a small image shortens the tile: padding would change what the network sees."""
-    # Of a callable it is not known whether it takes another size.
-    y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
-    if network.receptive_field == UNKNOWN or (square and y != x):
-        return False, False
-    return network.tile_size[0] is None, network.tile_size[1] is None
-
-
-def _sampling(
-    network: Network,
-    image: Source | Sequence[int],
-    size: tuple[int, int],
-    pixel_size: PixelSize | float | tuple[float, float] | None,
-) -> Sampling:
-    """Decide what the network gets of an image, by its px size and the levels of its file."""
-    known = getattr(image, "pixel_size", None) if pixel_size is None else pixel_size_from(pixel_size)
-    levels = image.levels if isinstance(image, ImageSource) else ()
-    return sampling_of(size, network.preprocessing, known, levels)
 
 
 def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:

@@ -135,18 +135,6 @@ def is_streamed(what: Product, config: PredictConfig) -> bool:
     return format_of(what, config) in _STREAMED
 
 
-class Foreground:
-    """A mask of 0 and 255 as labels 0 and 1."""
-
-    def __init__(self, mask: ImageSource) -> None:
-        self.shape: tuple[int, ...] = mask.shape
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
-        self._mask = mask
-
-    def __getitem__(self, key: Any) -> AnyArray:  # noqa: ANN401
-        return (self._mask[key] > 0).astype(np.uint8)
-
-
 def needs_whole(what: Product, config: PredictConfig) -> bool:
     """Say whether a product takes the whole map at once; a PNG of a mask is written row by row."""
     by_rows = what == "mask" and config.mask_format == "png"

@@ -1,7 +1,14 @@
 """The preparation of pixels, the same in training and prediction."""
 
-from tiledseg.preprocess.percentiles import Limits, percentiles_of
-from tiledseg.preprocess.prepare import Prepared, prepare, shrunk
+from tiledseg.preprocess.prepare import (
+    Limits,
+    Prepared,
+    blurred,
+    percentiles_of,
+    prepare,
+    sharpen_margin,
+    shrunk,
+)
 from tiledseg.preprocess.scale import (
     SAME_SIZE,
     ResizingSink,
@@ -9,7 +16,6 @@ from tiledseg.preprocess.scale import (
     sampling_of,
     scaled_length,
 )
-from tiledseg.preprocess.sharpen import blurred, sharpen_margin
 
 __all__ = [
     "SAME_SIZE",

@@ -1,25 +1,31 @@
-"""The preparation of pixels, the same in training and prediction: colours and range of values."""
+"""The preparation of pixels, the same in training and prediction: sharpening, colours, range of values."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from tiledseg._validate import check_image, invalid, read_region, settings_of
+from tiledseg._validate import check_finite, check_image, invalid, read_region, real_pair, settings_of
 from tiledseg.config import PreprocessingConfig
-from tiledseg.errors import ArrayError
-from tiledseg.preprocess.percentiles import percentiles_of
+from tiledseg.errors import ArrayError, SettingError
 from tiledseg.preprocess.scale import Resampled, sampling_of, scaled_length
-from tiledseg.preprocess.sharpen import Sharpened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tiledseg._types import AnyArray, FloatArray, Source
     from tiledseg.io import PixelSize
-    from tiledseg.preprocess.percentiles import Limits
+
+Limits: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""The lower and the upper percentile of each channel, float64 (C,) each."""
+
+_HISTOGRAM_BLOCK = (512, 4096)
+_CHANNELS_AT_ONCE = 4  # OpenCV takes at most 128
+_SIGMAS = 4  # beyond this, a Gaussian changes an 8-bit value by less than half a level
 
 _LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
@@ -78,7 +84,6 @@ def prepare(
 
 def shrunk(image: Source, config: PreprocessingConfig, pixel_size: PixelSize | None = None) -> AnyArray:
     """Resample and sharpen an image, the first half of `prepare`; dtype and range stay the same."""
-    config = settings_of(PreprocessingConfig, config, "config", optional=False)
     config = settings_of(PreprocessingConfig, config, "config", optional=False)
     height, width, _ = check_image(image, config.channels)
     return Prepared(image, config, None, sampling_of((height, width), config, pixel_size).shape).pixels()
@@ -192,3 +197,113 @@ _CONVERSIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "lab": _lab,
     "grey3": _grey,
 }
+
+
+def sharpen_margin(config: PreprocessingConfig) -> int:
+    """Return how many px around a region its sharpening depends on."""
+    return math.ceil(_SIGMAS * config.sharpen_sigma) if config.sharpen else 0
+
+
+class Sharpened:
+    """An image plus its difference from the blurred image, computed where it is sliced."""
+
+    # A margin is read around each region, so that regions join as in the whole image. At its edges the image
+    # is mirrored for the blur. Integers stay in the range of their dtype.
+
+    def __init__(self, image: Source, config: PreprocessingConfig, largest: float | None) -> None:
+        self.shape: tuple[int, ...] = tuple(image.shape)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+        self._image, self._largest = image, largest
+        self._amount, self._sigma, self._margin = config.sharpen, config.sharpen_sigma, sharpen_margin(config)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
+        regions = [
+            slice(max(0, one.start - self._margin), min(length, one.stop + self._margin))
+            for one, length in zip(key, self.shape, strict=False)
+        ]
+        around = read_region(self._image, regions[0], regions[1])
+        check_finite(around, "image", (regions[0].start, regions[1].start))
+        inside = tuple(
+            slice(one.start - region.start, one.stop - region.start)
+            for one, region in zip(key, regions, strict=True)
+        )
+        around = around.astype(np.float32)
+        smooth = blurred(around, self._sigma, 2 * self._margin + 1)[inside]
+        plain = around[inside]
+        sharp: FloatArray = plain + np.float32(self._amount) * (plain - smooth)
+        return sharp if self._largest is None else np.clip(sharp, 0, self._largest, out=sharp)
+
+
+def blurred(pixels: FloatArray, sigma: float, size: int = 0) -> FloatArray:
+    """Blur each channel with a Gaussian, mirrored at the edges; the size of its kernel follows from sigma."""
+    wide = pixels.reshape(*pixels.shape[:2], -1)
+    smooth = np.empty_like(wide)
+    for first in range(0, wide.shape[2], _CHANNELS_AT_ONCE):
+        some = slice(first, first + _CHANNELS_AT_ONCE)
+        part = np.ascontiguousarray(wide[..., some])
+        smooth[..., some] = cv2.GaussianBlur(
+            part, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101
+        ).reshape(part.shape)
+    return smooth.reshape(pixels.shape)
+
+
+def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
+    """Find two percentiles of each channel of a whole image, exactly, by its histogram.
+
+    A percentile q is the least value that at least q per cent of the px do not exceed.
+
+    Parameters
+    ----------
+    image : array_like
+        (H, W) or (H, W, C) uint8 or uint16; read block by block.
+    percentiles : sequence of float
+        Two of them, in [0, 100].
+
+    Returns
+    -------
+    ndarray
+        float64 (C,): the lower.
+    ndarray
+        float64 (C,): the upper.
+
+    Raises
+    ------
+    ArrayError
+        If `image` is not an image of uint8 or uint16.
+    SettingError
+        If `percentiles` are not two numbers in [0, 100].
+
+    Examples
+    --------
+    >>> image = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    >>> [values.tolist() for values in percentiles_of(image, (1, 99))]
+    [[0.0], [98.0]]
+    """
+    height, width, channels = check_image(image)
+    dtype = np.dtype(image.dtype)
+    if dtype.kind != "u" or dtype.itemsize > 2:
+        fix = "Convert it to integers first."
+        raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(dtype), fix=fix)
+    limits = _checked_percentiles(percentiles)
+    counts = np.zeros((channels, 1 << 8 * dtype.itemsize), np.int64)
+    for y in range(0, height, _HISTOGRAM_BLOCK[0]):
+        for x in range(0, width, _HISTOGRAM_BLOCK[1]):
+            rows = slice(y, min(y + _HISTOGRAM_BLOCK[0], height))
+            columns = slice(x, min(x + _HISTOGRAM_BLOCK[1], width))
+            block = read_region(image, rows, columns).reshape(-1, channels)
+            for channel in range(channels):
+                counts[channel] += np.bincount(block[:, channel], minlength=counts.shape[1])
+    sums = counts.cumsum(axis=1)
+    ranks = [np.ceil(np.float64(one) / 100 * height * width) for one in limits]
+    low, high = (
+        np.array([np.searchsorted(line, max(rank, 1)) for line in sums], np.float64) for rank in ranks
+    )
+    return low, high
+
+
+def _checked_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
+    must, fix = "be two numbers in [0, 100]", "Give (1.0, 99.0), for example."
+    values = real_pair("percentiles", percentiles, must, fix)
+    if not all(0 <= value <= 100 for value in values):
+        raise invalid(SettingError, "percentiles", must=must, got=percentiles, fix=fix)
+    return values

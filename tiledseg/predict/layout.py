@@ -1,20 +1,26 @@
-"""What only a network tells: exact overlap, best tile, and whether tiled equals whole."""
+"""The layout of tiles for a network and an image: tile, overlap, and whether tiled equals whole."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import lcm
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tiledseg._validate import invalid
+from tiledseg._validate import check_image, check_shape, invalid
+from tiledseg.engine import check_fixed
 from tiledseg.errors import SettingError
-from tiledseg.tiling import UNKNOWN
+from tiledseg.io import ImageSource, pixel_size_from
+from tiledseg.preprocess import sampling_of
+from tiledseg.tiling import UNKNOWN, Tiler, default_tiling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from tiledseg._types import Source
     from tiledseg.config import TilingConfig
     from tiledseg.engine import Network
+    from tiledseg.io import PixelSize
+    from tiledseg.preprocess import Sampling
     from tiledseg.tiling import AxisGrid, ReceptiveField, TileGrid
 
 Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
@@ -23,7 +29,60 @@ Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
 _MOST_TRIED = 256  # tiles along an axis that are tried for tile_size="auto"
 
 
-def exact_overlap(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> tuple[int, int]:
+def shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:
+    """Return the shape of an image, or the shape that was given, checked."""
+    if hasattr(image, "shape") and hasattr(image, "dtype"):
+        check_image(image, channels)
+        return tuple(image.shape)
+    shape: Any = image
+    check_shape(shape)
+    if len(shape) == 3:
+        check_shape(shape, channels)
+    return tuple(int(length) for length in shape)
+
+
+def sampling_for(
+    network: Network,
+    image: Source | Sequence[int],
+    size: tuple[int, int],
+    pixel_size: PixelSize | float | tuple[float, float] | None,
+) -> Sampling:
+    """Decide what the network gets of an image, by its px size and the levels of its file."""
+    known = getattr(image, "pixel_size", None) if pixel_size is None else pixel_size_from(pixel_size)
+    levels = image.levels if isinstance(image, ImageSource) else ()
+    return sampling_of(size, network.preprocessing, known, levels)
+
+
+def lay_out(
+    network: Network, shape: tuple[int, int], tiling: TilingConfig | None, *, square: bool = False
+) -> tuple[TilingConfig, TileGrid]:
+    """Fit a tiling to a network and an image; its tile is in px, and its overlap too in the grid."""
+    chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
+    if chosen.tile_size == "auto":
+        chosen = _best_tile(chosen, network, shape)
+    check_fixed(chosen.tile_shape, network.tile_size)
+    in_px = chosen
+    if chosen.overlap == "exact":
+        in_px = chosen.changed(overlap=_exact_overlap(chosen, network, shape))
+    # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
+    # would reach into the whole of a small image.
+    keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
+    clip = (False, False) if keeps_context else _clipped(network, shape, square=square)
+    grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
+    network.check_tile(grid.tile_shape)
+    return chosen, grid
+
+
+def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
+    """Say along which axes a small image shortens the tile: padding would change what the network sees."""
+    # Of a callable it is not known whether it takes another size.
+    y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
+    if network.receptive_field == UNKNOWN or (square and y != x):
+        return False, False
+    return network.tile_size[0] is None, network.tile_size[1] is None
+
+
+def _exact_overlap(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> tuple[int, int]:
     """Give the overlap in px that makes tiled equal whole."""
     y, x = (
         _exact_along(axis, tiling, network) if length > tile else 0
@@ -85,7 +144,7 @@ class _Choice:
     count: int
 
 
-def best_tile(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> TilingConfig:
+def _best_tile(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> TilingConfig:
     """Choose the tile that fits in memory and computes the fewest px; of several that of the fewest tiles."""
     memory = network.memory
     rows, columns = (list(_choices(axis, tiling, network, shape[axis])) for axis in (0, 1))
