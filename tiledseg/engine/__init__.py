@@ -3,7 +3,7 @@
 from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
 from tiledseg.engine.network import Network
-from tiledseg.engine.onnx import OnnxNetwork
+from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, to_onnx
 from tiledseg.engine.predictor import (
     CallablePredictor,
     ModelReference,
@@ -23,8 +23,10 @@ __all__ = [
     "OnnxNetwork",
     "Predictor",
     "StoredNetwork",
+    "WrittenOnnx",
     "available_memory",
     "check_fixed",
     "check_probabilities",
     "stored_record",
+    "to_onnx",
 ]

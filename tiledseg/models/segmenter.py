@@ -15,6 +15,7 @@ from tiledseg.config import ArchitectureConfig, PreprocessingConfig, TilingConfi
 from tiledseg.engine import OnnxNetwork, StoredNetwork
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models.bundle import write_bundle, write_onnx, write_stored
+from tiledseg.models.formats import Format, export_model
 from tiledseg.predict import segment, tiled_predict
 
 if TYPE_CHECKING:
@@ -265,6 +266,37 @@ class Segmenter:
             return write_stored(folder, network, entries, overwrite=overwrite)
         builder = registry.builder_for(self.architecture)
         return write_bundle(folder, self.network, builder, entries, overwrite=overwrite)
+
+    def export(self, path: PathLike, to: Format) -> Path:
+        """Write the network for other programs.
+
+        What is written is run first, and compared with the engine that runs the segmenter here: outputs
+        may differ by 1e-5 of the largest one. Height and width are free where the network allows it.
+        Where it does not, they are those of the architecture or of `tiling`, and the log says so.
+
+        Parameters
+        ----------
+        path : path
+            The new file.
+        to : {"onnx", "openvino"}
+            ``onnx``: one file, ``.onnx``, channels first. ``openvino``: ``.xml`` and ``.bin``, channels
+            first, float32. Both hold the network alone, from prepared px to its own outputs.
+
+        Returns
+        -------
+        Path
+            The file's absolute path.
+
+        Raises
+        ------
+        FileError
+            If the file exists, or cannot be written.
+        ModelError
+            If a layer cannot be exported, or the outputs differ.
+        SettingError
+            If `to` is not a format, or the extra that it needs is not installed.
+        """
+        return export_model(self, path, to)
 
 
 Segmenter.network = _Network()

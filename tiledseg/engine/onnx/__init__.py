@@ -1,5 +1,6 @@
 """ONNX networks: files that are checked, their receptive field, and their engines."""
 
 from tiledseg.engine.onnx.network import OnnxNetwork
+from tiledseg.engine.onnx.writer import WrittenOnnx, to_onnx
 
-__all__ = ["OnnxNetwork"]
+__all__ = ["OnnxNetwork", "WrittenOnnx", "to_onnx"]

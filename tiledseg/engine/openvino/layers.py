@@ -194,19 +194,24 @@ _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
 
 
 def build(layers: Layers, weights: Mapping[str, FloatArray], size: tuple[int, ...]) -> openvino.Model:
-    """Build the network for tiles of a shape (N, h, w, C); raise UnsupportedError for an unknown layer."""
-    tiles = ops.parameter(list(size), np.float32)
-    maps = {0: ops.transpose(tiles, [0, 3, 1, 2])}
-    for layer in layers.layers:
-        maps[layer.output] = _built(layer, maps, weights)
-    output = maps[layers.output]
-    if rank(output) != 4:
-        raise UnsupportedError(f"the output has {rank(output)} axes")
-    network = openvino.Model([ops.transpose(output, [0, 2, 3, 1])], [tiles], "network")
+    """Build what OpenVINO runs rightly; raise UnsupportedError for anything else."""
+    network = built(layers, weights, size)
     for node in network.get_ops():
         if node.get_type_name() == "MaxPool":
             _check_pooled(node)
     return network
+
+
+def built(layers: Layers, weights: Mapping[str, FloatArray], size: tuple[int, ...]) -> openvino.Model:
+    """Build the network for tiles of a shape (N, h, w, C); raise UnsupportedError for an unknown layer."""
+    tiles = ops.parameter(list(size), np.float32)
+    maps = {0: ops.transpose(tiles, [0, 3, 1, 2])}
+    for layer in layers.layers:
+        maps[layer.output] = _output_of(layer, maps, weights)
+    output = maps[layers.output]
+    if rank(output) != 4:
+        raise UnsupportedError(f"the output has {rank(output)} axes")
+    return openvino.Model([ops.transpose(output, [0, 2, 3, 1])], [tiles], "network")
 
 
 # OpenVINO 2026.4 moves an activation in front of a max pooling that follows a convolution, which is right
@@ -226,7 +231,7 @@ def _check_pooled(node: openvino.Node) -> None:
             _check_pooled(one)
 
 
-def _built(layer: Layer, maps: Mapping[int, Output], weights: Mapping[str, FloatArray]) -> Output:
+def _output_of(layer: Layer, maps: Mapping[int, Output], weights: Mapping[str, FloatArray]) -> Output:
     function = _FUNCTIONS.get(layer.kind)
     if function is None:
         raise UnsupportedError(f"{layer.kind} is not known")
