@@ -324,3 +324,28 @@ def test_the_table_lists_what_is_tested():
     cells = re.findall(r"^\| ([^|]+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
     names = [re.split(r" \(|, ", cell)[0] for cell in cells]
     assert sorted(names) == sorted(["format", *FORMATS, *ELSEWHERE])
+
+
+@pytest.mark.parametrize(
+    ("start", "found", "fix"),
+    [
+        (b"\xda\xce\xbe\n", "an ND2", "bfconvert"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5", "h5py"),
+        (b"PK\x03\x04", "zip", "Unpack"),
+        (b"GIF89a", "GIF", "PNG or TIFF"),
+        (b"version https://git-lfs", "Git LFS", "git lfs pull"),
+        (b"<!DOCTYPE html>", "<!DOCTYPE", "PNG or TIFF"),
+    ],
+)
+def test_formats_that_are_not_read_are_named_with_what_to_do(tmp_path, start, found, fix):
+    (tmp_path / "a.png").write_bytes(start + b"\0" * 200)
+    with pytest.raises(FileError, match=f"got .*{found}.*{fix}"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_jpeg_of_12_bits_is_not_called_damaged(tmp_path):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg8_encode(pixels, bitspersample=12))
+    with pytest.raises(FileError, match=r"have a layout.*12-bit"):
+        read_image(tmp_path / "a.jpg")

@@ -106,17 +106,43 @@ def test_labels_that_do_not_fit_leave_no_trace(tmp_path, labels, hint):
     yaozarrs.validate_zarr_store(str(path))
 
 
-def test_other_folders_files_and_consolidated_images_are_refused(tmp_path):
+def test_other_folders_and_files_are_refused(tmp_path):
     path = image_05(tmp_path / "image.ome.zarr")
     write_labels(path, "cells", LABELS)
     with pytest.raises(FileError, match="got a label map"):
         write_labels(path / "labels" / "cells", "again", LABELS)
     with pytest.raises(FileError, match="got another file"):
         write_labels(tmp_path, "cells", LABELS)
-    other = image_04(tmp_path / "other.zarr")
-    zarr.consolidate_metadata(other)
-    with pytest.raises(FileError, match="consolidate again"):
-        write_labels(other, "cells", LABELS)
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+@pytest.mark.parametrize("make", [image_05, image_04])
+def test_labels_are_listed_in_consolidated_metadata_and_the_rest_of_them_stays(tmp_path, make):
+    path = make(tmp_path / "image.zarr")
+    zarr.consolidate_metadata(path)
+    before, shown = state_of(path), zarr.open_consolidated(path).tree()
+    whole = zarr.open_group(path, mode="r", use_consolidated=False)["0"][:]
+    write_labels(path, "cells", LABELS)
+    write_labels(path, "nuclei", LABELS > 9)
+    changed = {one.name for one, digest in state_of(path).items() if before[one] != digest}
+    assert changed == {".zmetadata" if (path / ".zmetadata").exists() else "zarr.json"}
+    group = zarr.open_consolidated(path)
+    assert str(shown) != str(group.tree())
+    assert sorted(group["labels"]) == ["cells", "nuclei"]
+    np.testing.assert_array_equal(group["labels/cells/0"][:], LABELS)
+    np.testing.assert_array_equal(group["0"][:], whole)
+    kept = dict(group.attrs)
+    assert kept == dict(zarr.open_group(path, mode="r", use_consolidated=False).attrs)
+    yaozarrs.validate_zarr_store(str(path))
+
+
+@pytest.mark.parametrize("text", ["[]", '{"metadata": 3}', "{"])
+def test_consolidated_metadata_that_cannot_be_read_are_refused_before_anything_is_written(tmp_path, text):
+    path = image_04(tmp_path / "image.zarr")
+    (path / ".zmetadata").write_text(text)
+    with pytest.raises(FileError, match="readable metadata"):
+        write_labels(path, "cells", LABELS)
+    assert not (path / "labels").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anything")

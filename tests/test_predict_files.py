@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -364,6 +365,8 @@ def test_a_png_without_all_its_rows_is_not_written(tmp_path):
 
 def test_progress_counts_the_tiles_of_an_image_and_says_how_long_it_takes(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    clock = count(0.0, 4.0)  # each look at it takes 4 s
+    monkeypatch.setattr("tiledseg._progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
     write_image(tmp_path / "a.png", np.zeros((600, 640, 3), np.uint8))
     with caplog.at_level("INFO", "tiledseg"):
         ts.predict_files(
@@ -374,6 +377,17 @@ def test_progress_counts_the_tiles_of_an_image_and_says_how_long_it_takes(tmp_pa
             progress=True,
         )
     lines = [line for line in caplog.messages if line.startswith("images: ")]
-    assert len(lines) == 10
-    assert re.fullmatch(r"images: 12 % \(a\.png: tile 3 of 25\), \d+ s left", lines[0])
+    assert len(lines) == 4
+    assert lines[0] == "images: 12 % (a.png: tile 3 of 25), 88 s left"
     assert lines[-1] == "images: 100 % (1 of 1)"
+
+
+def test_a_short_job_logs_its_last_line_only(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    write_image(tmp_path / "a.png", np.zeros((600, 640, 3), np.uint8))
+    with caplog.at_level("INFO", "tiledseg"):
+        ts.predict_files(
+            lambda tiles: tiles[..., :1] / 255, tmp_path / "a.png", tmp_path / "out", progress=True
+        )
+    assert [line for line in caplog.messages if ": " in line][-1] == "images: 100 % (1 of 1)"
+    assert sum(line.startswith("images: ") for line in caplog.messages) == 1

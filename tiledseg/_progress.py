@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _log = logging.getLogger("tiledseg")
-_SECONDS = 60.0  # without a line, where a tenth of the work takes longer
+_FIRST, _SECONDS = 10.0, 30.0  # until the first line, and between two: a short job has only its last line
+_SHARE = 0.05  # of the time so far, between two lines of a job of hours
 _NEARLY = 1e-6  # of a step: parts of a step add up to a whole one
-_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_FORMAT = "{{desc}}: {{percentage:3.0f}}%|{bar}| [{{elapsed}}<{{remaining}}{{postfix}}]"
+_LONGEST_NAME = 16  # of a file, in a bar: the line has to fit into a terminal
 
 
 class Advance(Protocol):
@@ -57,8 +59,9 @@ def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Advance]:
     if not shown:
         yield no_progress
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
-        with tqdm(total=total, desc=what, leave=False, bar_format=_FORMAT) as bar:
-            yield _Bar(bar)
+        form = _FORMAT.format(bar="{bar:10}" if sys.stderr.isatty() else "{bar}")  # notebooks draw their own
+        with tqdm(total=total, desc=f"{what} 0/{total}", leave=False, bar_format=form) as bar:
+            yield _Bar(bar, what)
     else:
         yield _Lines(total, what)
 
@@ -73,32 +76,42 @@ def say(text: str, *, shown: bool) -> None:
 class _Bar:
     """Moves a bar of tqdm."""
 
-    def __init__(self, bar: tqdm[None]) -> None:
-        self._bar, self._lock = bar, threading.Lock()
+    def __init__(self, bar: tqdm[None], what: str) -> None:
+        self._bar, self._what, self._lock = bar, what, threading.Lock()
 
     def __call__(self, steps: float, note: str = "") -> None:
         with self._lock:
+            done = int(self._bar.n + steps + _NEARLY)
+            self._bar.set_description_str(f"{self._what} {done}/{self._bar.total}", refresh=False)
             if note:
-                self._bar.set_postfix_str(note, refresh=False)
+                self._bar.set_postfix_str(_shortened(note), refresh=False)
             self._bar.update(steps)
 
 
+def _shortened(note: str) -> str:
+    """Cut a long file name at its beginning."""
+    name, colon, rest = note.rpartition(": ")
+    return f"…{name[1 - _LONGEST_NAME :]}{colon}{rest}" if len(name) > _LONGEST_NAME else note
+
+
 class _Lines:
-    """Logs a line after each tenth of the work, or after a minute."""
+    """Logs a line from time to time, and one at the end."""
 
     def __init__(self, total: int, what: str) -> None:
-        self._total, self._what, self._done, self._tenths = max(total, 1), what, 0.0, 0
-        self._started = self._last = time.monotonic()
+        self._total, self._what, self._done = max(total, 1), what, 0.0
+        self._started = time.monotonic()
+        self._next, self._ended = self._started + _FIRST, False
         self._lock = threading.Lock()
 
     def __call__(self, steps: float, note: str = "") -> None:
         with self._lock:
             self._done += steps
             share, now = min((self._done + _NEARLY) / self._total, 1), time.monotonic()
-            tenths = int(10 * share)
-            if tenths > self._tenths or now - self._last >= _SECONDS:
-                self._tenths, self._last = tenths, now
-                self._log(share, now - self._started, note)
+            ends = share == 1 and not self._ended
+            if ends or (share < 1 and now >= self._next):
+                elapsed = now - self._started
+                self._next, self._ended = now + max(_SECONDS, elapsed * _SHARE), ends
+                self._log(share, elapsed, note)
 
     def _log(self, share: float, seconds: float, note: str) -> None:
         percent = int(100 * share)

@@ -44,6 +44,21 @@ _MAGIC: dict[bytes, Kind] = {
     b"MM\0+": "tiff",
 }
 _LONGEST_MAGIC = 12
+_CONVERT = "Convert it to OME-TIFF, for example with bfconvert of Bio-Formats."
+_EXPORT = "Export the image as PNG or TIFF."
+_FOREIGN = {  # first bytes of files that are not read: what they are, and what to do
+    b"ZISRAWFILE": ("a CZI without its suffix .czi", _CONVERT),
+    b"\xda\xce\xbe\n": ("an ND2", _CONVERT),
+    b"p\0\0\0": ("a LIF", _CONVERT),
+    b"\x89HDF": ("an HDF5 file", "Read the array with h5py, and pass it or save it as .npy."),
+    b"PK\x03\x04": ("a zip archive", "Unpack it. Of an .npz, save the one array as .npy."),
+    b"\x1f\x8b": ("a gzip archive", "Unpack it."),
+    b"GIF8": ("a GIF", _EXPORT),
+    b"\0\0\0\x0cjP  ": ("a JPEG 2000", _EXPORT),
+    b"\xff\x4f\xff\x51": ("a JPEG 2000", _EXPORT),
+    b"\0\0\0\x0cJXL ": ("a JPEG XL", _EXPORT),
+    b"version http": ("a pointer of Git LFS in place of the file", "Fetch the file with `git lfs pull`."),
+}
 
 _METADATA_BYTES = 2**26
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
@@ -192,8 +207,9 @@ def sniff(file: Reader) -> Kind:
             return kind
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
         return "webp"
-    fix = "Export the image as PNG or TIFF."
-    raise file.bad("be a PNG, JPEG, BMP, WebP or TIFF", f"a file that begins with {start!r}", fix)
+    found = next((known for magic, known in _FOREIGN.items() if start.startswith(magic)), None)
+    what, fix = found or (f"a file that begins with {start!r}", _EXPORT)
+    raise file.bad("be a PNG, JPEG, BMP, WebP or TIFF", what, fix)
 
 
 def check_page(page: object) -> None:

@@ -374,7 +374,7 @@ def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # noqa: AN
         return plugin(file.handle)
     except _PILLOW_ERRORS as error:
         got = f"Pillow's error {str(error) or type(error).__name__}"
-        if "nsupported" in got:
+        if "nsupported" in got or "cannot handle" in got:
             raise file.bad("have a layout that Pillow reads", got, "Export it as PNG.") from None
         raise file.damaged(got) from None
 

@@ -40,7 +40,8 @@ class Selection:
         """Check that the file has the level."""
         if self.level >= count:
             got = counted(count, "level")
-            raise file.bad(f"have level {self.level}", got, f"Pass level=0 to level={count - 1}.")
+            fix = "Leave `level` out." if count == 1 else f"Pass level=0 to level={count - 1}."
+            raise file.bad(f"have level {self.level}", got, fix)
         return self.level
 
     def channels_of(self, file: Reader, count: int) -> list[int] | None:

@@ -160,8 +160,11 @@ class _Image:
             (plane.page.imagelength, plane.page.imagewidth, str(plane.page.dtype), one.form)
             for plane, one in zip(planes, colours, strict=True)
         }
-        if len(forms) > 1 or (len(planes) > 1 and colours[0].channels > 1):
+        if len(forms) > 1:
             raise file.damaged("channels of different shapes")
+        if len(planes) > 1 and colours[0].channels > 1:
+            got = f"{len(planes)} channels of {colours[0].channels} samples each"
+            raise file.bad("have channels of one sample", got, "Pass `page`, counted from 0.")
         total = colours[0].channels * len(planes)
         channels = self._selection.channels_of(file, total)
         count = total if channels is None else len(channels)

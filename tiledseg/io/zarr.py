@@ -139,13 +139,15 @@ def _image_in(file: Reader, group: Any, attributes: dict[str, Any]) -> tuple[Any
     if ome.get("bioformats2raw.layout") and "multiscales" not in ome:
         series = list(takewhile(group.__contains__, map(str, range(_MOST_SERIES))))
         if len(series) != 1:
-            fix = f"Open one of them: {', '.join(f'{file.name}/{name}' for name in series[:4])}."
+            names = ", ".join(f"{file.name}/{name}" for name in series[:4])
+            fix = f"Open one of them: {names}." if series else "Copy or export it again."
             raise file.bad("hold one image", f"{len(series)} images", fix)
         return _image_in(file, group[series[0]], dict(group[series[0]].attrs))
     images = ome.get("multiscales")
     if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], dict):
         got = "a group without one" if not images else f"{images!r:.60}"
-        fix = f"Name the image in it, one of {_names_in(group)}."
+        known = _names_in(group)
+        fix = f"Name the image in it, one of {known}." if known else "Copy or export it again."
         raise file.bad("hold one OME-Zarr image", got, fix)
     return group, images[0]
 

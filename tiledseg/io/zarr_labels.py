@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._extras import extra
-from tiledseg._storage import check_writable, file_lock, new_folder, raise_unwritable, sync_folder, write_text
+from tiledseg._storage import (
+    check_writable,
+    file_lock,
+    new_folder,
+    open_regular,
+    raise_unwritable,
+    sync_folder,
+    write_text,
+)
 from tiledseg._validate import invalid, named, path_text, read_region
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.open import open_image
@@ -33,10 +41,11 @@ _RESERVED = {"zarr.json"}
 def write_labels(path: PathLike, name: str, labels: Source) -> Path:
     """Write a label map into the OME-Zarr of its own image, as ``labels/NAME``.
 
-    The image itself is not changed: no file of it is opened for writing. The map is written under a hidden
-    name, gets its own when it is whole, and is then listed in the metadata of ``labels``. It has as many
-    levels as the image, of the same sizes; a smaller level takes the label at the centre of each px. It is of
-    OME-Zarr 0.5 or 0.4, as the image is.
+    The image itself is not changed: no file of its px is opened for writing. Where the metadata of all its
+    nodes are consolidated in one file, that file is replaced by one that lists the map, too. The map is
+    written under a hidden name, gets its own when it is whole, and is then listed in the metadata of
+    ``labels``. It has as many levels as the image, of the same sizes; a smaller level takes the label at the
+    centre of each px. It is of OME-Zarr 0.5 or 0.4, as the image is.
 
     Parameters
     ----------
@@ -95,6 +104,7 @@ def write_labels(path: PathLike, name: str, labels: Source) -> Path:
         with new_folder(target) as part:
             _write(part, name, labels, image, sizes)
         _list(folder, name, _format_of(image))
+        _consolidate(image)
         sync_folder(folder)
     return target
 
@@ -120,7 +130,7 @@ def holds_labels(path: PathLike, name: str) -> bool:
     folder = Path(os.path.realpath(path_text(path))) / _FOLDER
     if not (folder / name).is_dir():
         return False
-    attributes, _ = _attributes(folder)
+    attributes = _attributes(folder)
     return name in attributes.get("ome", attributes).get("labels", [])
 
 
@@ -128,7 +138,7 @@ def _check_image(image: Path, name: str) -> None:
     if not is_zarr(str(image)):
         fix = "Write the map to a file of its own with mask_format=ome-zarr."
         raise invalid(FileError, name, must="be an OME-Zarr on a local disk", got="another file", fix=fix)
-    attributes, more = _attributes(image)
+    attributes = _attributes(image)
     ome = attributes.get("ome", attributes)
     if not isinstance(ome, dict) or "multiscales" not in ome:
         fix = "Name the image in it, for example its folder 0."
@@ -136,25 +146,34 @@ def _check_image(image: Path, name: str) -> None:
     if "image-label" in ome:
         fix = "Name the image that it belongs to."
         raise invalid(FileError, name, must="be an image", got="a label map", fix=fix)
-    if more.get("consolidated_metadata") or (image / ".zmetadata").exists():
-        fix = "Remove the consolidated metadata, and consolidate again afterwards."
-        got = "consolidated metadata, in which the new map would be missing"
-        raise invalid(FileError, name, must="have metadata in each folder", got=got, fix=fix)
+    _consolidated(image)
 
 
-def _attributes(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the attributes of a group, and all that stands beside them."""
+def _attributes(folder: Path) -> dict[str, Any]:
+    """Read the attributes of a group."""
+    if (folder / "zarr.json").is_file():
+        found: Any = _metadata_in(folder / "zarr.json").get("attributes", {})
+    else:
+        found = _metadata_in(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
+    if not isinstance(found, dict):
+        raise _unreadable(folder, f"attributes of type {type(found).__name__}")
+    return found
+
+
+def _metadata_in(path: Path) -> dict[str, Any]:
     try:
-        if (folder / "zarr.json").is_file():
-            more = json.loads((folder / "zarr.json").read_text("utf-8"))
-            return more.get("attributes", {}), more
-        attributes = folder / ".zattrs"
-        return (json.loads(attributes.read_text("utf-8")) if attributes.is_file() else {}), {}
-    except (OSError, ValueError, AttributeError) as error:
-        fix = "Copy or export it again."
-        raise invalid(
-            FileError, named(folder), must="have readable metadata", got=str(error), fix=fix
-        ) from error
+        with open_regular(path) as file:
+            found = json.loads(file.read())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path.parent, error) from error
+    if not isinstance(found, dict):
+        raise _unreadable(path.parent, f"{path.name} with a {type(found).__name__}")
+    return found
+
+
+def _unreadable(folder: Path, got: object) -> FileError:
+    fix = "Copy or export it again."
+    return invalid(FileError, named(folder), must="have readable metadata", got=str(got), fix=fix)
 
 
 def _format_of(image: Path) -> int:
@@ -258,7 +277,55 @@ def _write_attributes(folder: Path, version: int, attributes: dict[str, Any]) ->
 
 def _list(folder: Path, name: str, version: int) -> None:
     """Add a label map to the list of an image's label maps."""
-    attributes, _ = _attributes(folder)
+    attributes = _attributes(folder)
     ome = attributes.setdefault("ome", {"version": "0.5"}) if version == 3 else attributes
     ome["labels"] = [*ome.get("labels", []), name]
     _write_attributes(folder, version, attributes)
+
+
+def _consolidated(image: Path) -> tuple[Path, dict[str, Any], dict[str, Any]] | None:
+    """Read the metadata of all nodes that stand in one file of an image: the file, all of it, the nodes."""
+    if _format_of(image) == 3:
+        path, key = image / "zarr.json", "consolidated_metadata"
+    else:
+        path, key = image / ".zmetadata", ""
+    if not path.exists():
+        return None
+    whole = _metadata_in(path)
+    stated = whole.get(key) if key else whole
+    if stated is None:
+        return None
+    nodes = stated.get("metadata") if isinstance(stated, dict) else None
+    if not isinstance(nodes, dict):
+        raise _unreadable(image, "consolidated metadata without a list of nodes")
+    return path, whole, nodes
+
+
+def _consolidate(image: Path) -> None:
+    """Copy the metadata of all label maps to where those of the whole image are consolidated."""
+    found = _consolidated(image)
+    if found is None:
+        return
+    path, whole, nodes = found
+    for name in [name for name in nodes if name.split("/")[0] == _FOLDER]:
+        del nodes[name]
+    version = _format_of(image)
+    for folder in _nodes(image / _FOLDER):
+        place = folder.relative_to(image).as_posix()
+        if version == 3:
+            nodes[place] = _metadata_in(folder / "zarr.json")
+            continue
+        for part in (".zgroup", ".zarray", ".zattrs"):
+            if (folder / part).is_file():
+                nodes[f"{place}/{part}"] = _metadata_in(folder / part)
+    write_text(path, json.dumps(whole, indent=2))
+
+
+def _nodes(folder: Path) -> Iterator[Path]:
+    """List a group, and the groups and arrays in it."""
+    yield folder
+    if (folder / ".zarray").exists():
+        return
+    for inner in sorted(folder.iterdir()):
+        if not inner.name.startswith(".") and not inner.is_symlink() and is_zarr(str(inner)):
+            yield from _nodes(inner)
