@@ -10,8 +10,10 @@ environment of its own.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,8 @@ def compared(folder: str, quick: bool) -> dict[str, Any]:  # noqa: FBT001  JSON
     from tiledseg.objects import tiled_objects  # noqa: PLC0415
 
     started = time.perf_counter()
-    model = _trained(folder, quick=quick)
+    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):  # the progress of each batch
+        model = _trained(folder, quick=quick)
     image, _ = _cells(256 if quick else 1024, seed=20)
 
     def label(part: Any) -> Any:

@@ -65,6 +65,26 @@ def test_no_file_is_removed_or_renamed_while_it_is_open(tmp_path, monkeypatch):
     assert [one for one in seen if one[2] and not one[1].endswith(locks)] == []
 
 
+def test_parts_of_killed_processes_are_removed_and_those_in_use_are_not(tmp_path):
+    left = tmp_path / f".tiledseg-{0:016x}.part"
+    left.write_bytes(b"left")
+    (tmp_path / f".tiledseg-{1:016x}.part").mkdir()
+    foreign = tmp_path / f".tiledseg-{2:016x}.part.txt"
+    foreign.touch()
+    zarr = create_image(tmp_path / "d.ome.zarr", (9, 9), np.uint8)
+    with (
+        atomic_write(tmp_path / "a.bin") as file,
+        new_folder(tmp_path / "b") as folder,
+        create_image(tmp_path / "c.npy", (9, 9), np.uint8) as array,
+        zarr as image,
+    ):
+        check_writable(tmp_path)
+        file.write(b"a")
+        (folder / "one").touch()
+        image[:] = array[:] = np.zeros((9, 9), np.uint8)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.bin", "b", "c.npy", "d.ome.zarr", foreign.name}
+
+
 def test_a_second_run_is_refused_and_the_lock_leaves_no_file(tmp_path):
     with folder_lock(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [LOCK]

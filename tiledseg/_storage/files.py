@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
+import sys
 import threading
 from contextlib import contextmanager
 from itertools import takewhile
@@ -17,8 +19,11 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 from tiledseg._validate import instance_of, invalid, named, path_text
 from tiledseg.errors import FileError
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from io import BufferedReader
 
     from tiledseg._types import PathLike
@@ -27,6 +32,7 @@ _BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and lacks the next
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _SEEKING = threading.Lock()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # the file system cannot sync folders
+_PART = re.compile(r"\.tiledseg-[0-9a-f]{16}\.part")
 _FIXES = {
     errno.ENOSPC: "Free some space, or write elsewhere.",
     errno.EDQUOT: "Free some of your quota, or write elsewhere.",
@@ -42,13 +48,14 @@ _FIXES = {
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
     """Open a temporary file beside the target; it replaces the target at the end, or is removed."""
     # A process that is killed leaves the target as it was, and at most a hidden file `.tiledseg-*.part`
-    # beside it. A link is followed: the file that it points to is replaced. The rights stay the same.
+    # beside it, which the next run in this folder removes. A link is followed: the file that it points to is
+    # replaced. The rights stay the same.
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))
         mode = target_mode(name, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(target)
+        temporary = part_beside(target)
         handle = _created(temporary, mode)
     except OSError as error:
         raise_unwritable(name, error)
@@ -84,8 +91,7 @@ def target_mode(name: str, target: Path) -> int | None:
 
 
 def _created(temporary: Path, mode: int | None) -> BinaryIO:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY
-    descriptor = os.open(temporary, flags, 0o666)
+    descriptor = open_part(temporary, os.O_RDWR | os.O_EXCL)
     try:
         if mode is not None and hasattr(os, "fchmod"):
             with contextlib.suppress(PermissionError):  # some network file systems know no rights
@@ -97,8 +103,63 @@ def _created(temporary: Path, mode: int | None) -> BinaryIO:
         raise
 
 
-def _beside(target: Path) -> Path:
+def part_beside(target: Path) -> Path:
+    """Name a hidden part of a file or folder that is being written."""
     return target.with_name(f".tiledseg-{secrets.token_hex(8)}.part")
+
+
+def open_part(path: Path, flags: int) -> int:
+    """Open a file that is a part, and mark it as being written until it is closed or the process ends."""
+    return _marked(path, lambda: os.open(path, flags | os.O_CREAT | _BINARY, 0o666))
+
+
+def open_part_folder(path: Path) -> int | None:
+    """Make a folder that is a part, and mark it likewise; None on Windows, which opens no folders."""
+    path.mkdir(parents=True, exist_ok=True)
+    return None if sys.platform == "win32" else _marked(path, lambda: os.open(path, os.O_RDONLY))
+
+
+def _marked(path: Path, make: Callable[[], int]) -> int:
+    """Open a part, once more if it was taken for a rest before it had its mark."""
+    while True:
+        descriptor = make()
+        if sys.platform == "win32":  # there, an open file cannot be removed
+            return descriptor
+        with contextlib.suppress(OSError):  # some network drives have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if not _is_gone(path):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the hidden parts that killed processes left in a folder: nobody writes one without a mark."""
+    with contextlib.suppress(OSError):
+        for path in [path for path in folder.iterdir() if _PART.fullmatch(path.name)]:
+            with contextlib.suppress(OSError):
+                _remove_unmarked(path)
+
+
+def _remove_unmarked(path: Path) -> None:
+    mode = path.lstat().st_mode
+    if sys.platform == "win32":
+        if stat.S_ISREG(mode):
+            path.unlink()
+    elif stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path) if stat.S_ISDIR(mode) else path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _flush(handle: BinaryIO) -> None:
@@ -172,7 +233,8 @@ def check_writable(folder: PathLike, *, keep: bool = True) -> Path:
         if not keep:
             missing = list(takewhile(lambda one: not one.exists(), (path, *path.parents)))
         path.mkdir(parents=True, exist_ok=True)
-        trial = _beside(path / "trial")
+        remove_parts(path)
+        trial = part_beside(path / "trial")
         try:
             with _created(trial, None) as handle:
                 handle.write(b"trial")
@@ -217,11 +279,13 @@ def check_new_folder(path: PathLike, replace: Collection[str] = ()) -> Path:
 def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
     """Make a hidden folder beside the target; it replaces the target at the end, or is removed."""
     # `replace` lists the files that an earlier run of ours may have left there; only they are removed.
-    # A process that is killed leaves at most hidden folders `.tiledseg-*.part` and `.NAME.*.old`.
+    # A process that is killed leaves at most hidden folders `.tiledseg-*.part`, which the next run in this
+    # folder removes, and `.NAME.*.old`.
     target = check_new_folder(path, replace)
-    filling = _beside(target.absolute())
+    filling = part_beside(target.absolute())
+    opened = None
     try:
-        filling.mkdir(parents=True)
+        opened = open_part_folder(filling)
         try:
             yield filling
             check_new_folder(target, replace)
@@ -238,6 +302,9 @@ def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
         sync_folder(target.absolute().parent)
     except OSError as error:
         raise_unwritable(named(target), error)
+    finally:
+        if opened is not None:
+            os.close(opened)
 
 
 @contextmanager

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._storage import file_lock, move_into_place, raise_unwritable, sync_folder, target_mode
+from tiledseg._storage import (
+    file_lock,
+    move_into_place,
+    part_beside,
+    raise_unwritable,
+    sync_folder,
+    target_mode,
+)
 from tiledseg._validate import named, path_text, shown
 from tiledseg.errors import FileError
 
@@ -99,7 +105,7 @@ def _parts(
 ) -> Iterator[tuple[Path, Partial | None]]:
     done = False
     journal = None
-    part = target.with_name(f".tiledseg-{secrets.token_hex(8)}.part")
+    part = part_beside(target)
     try:
         if fingerprint is not None:
             journal = Partial(target, fingerprint)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._storage import open_part, open_part_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,12 +61,9 @@ class TileStore(ABC):
     def finish(self) -> None:
         """Complete the file, and flush it to the disk."""
 
-    def close(self) -> None:  # noqa: B027  zarr holds no file open
+    @abstractmethod
+    def close(self) -> None:
         """Close it."""
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
 
 
 def _write(descriptor: int, data: Any, offset: int) -> None:  # noqa: ANN401
@@ -88,7 +86,7 @@ class TiffStore(TileStore):
 
     def __init__(self, path: Path, metadata: ImageMetadata) -> None:
         self._metadata, self._layout = metadata, _TiffDirectories(metadata)
-        self._file = _open(path)
+        self._file = open_part(path, os.O_RDWR)
         self._end = self._layout.start
         self._whole_end = self._end
 
@@ -256,7 +254,7 @@ class NpyStore(TileStore):
 
     def __init__(self, path: Path, metadata: ImageMetadata) -> None:
         self._metadata = metadata
-        self._file = _open(path)
+        self._file = open_part(path, os.O_RDWR)
         head = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(metadata.dtype)
         fields = {"descr": descr, "fortran_order": False, "shape": metadata.shape}
@@ -313,6 +311,7 @@ class ZarrStore(TileStore):
     def __init__(self, path: Path, metadata: ImageMetadata) -> None:
         zarr = extra("zarr", "zarr")
         self._metadata = metadata
+        self._folder = open_part_folder(path)
         self._group = zarr.open_group(store=str(path), mode="a", zarr_format=3)
         self._group.attrs[UNFINISHED] = True
         axes = [axis for axis, _ in metadata.axes]
@@ -360,3 +359,8 @@ class ZarrStore(TileStore):
     def finish(self) -> None:
         """Replace the mark of an unfinished image by the metadata of an image."""
         self._group.attrs.put(self._metadata.ome_zarr())
+
+    def close(self) -> None:
+        """Let the folder go."""
+        if self._folder is not None:
+            os.close(self._folder)

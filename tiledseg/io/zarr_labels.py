@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 _FOLDER = "labels"
 _NAME = re.compile(r"(?!__)[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-_PART = re.compile(r"\.tiledseg-[0-9a-f]{16}\.part")
 _RESERVED = {"zarr.json"}
 
 
@@ -99,7 +97,6 @@ def write_labels(path: PathLike, name: str, labels: Source) -> Path:
     folder = image / _FOLDER
     target = folder / name
     with file_lock(_lock_of(folder), target):
-        _remove_parts(folder)
         check_labels_writable(path, name)
         with new_folder(target) as part:
             _write(part, name, labels, image, sizes)
@@ -196,13 +193,6 @@ def _check_labels(labels: Source, shape: tuple[int, ...]) -> None:
     if kind.kind not in "biu":
         fix = "Convert them, for example with astype(numpy.uint32)."
         raise invalid(ArrayError, "labels", must="be integers", got=str(kind), fix=fix)
-
-
-def _remove_parts(folder: Path) -> None:
-    """Remove what killed runs left; the lock is held, so that no other run writes here."""
-    for path in folder.iterdir():
-        if _PART.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
 
 
 def _write(part: Path, name: str, labels: Source, image: Path, levels: list[Any]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._progress import no_progress, progress_bar, whole_step
-from tiledseg._storage import check_writable, folder_lock
+from tiledseg._storage import check_writable, folder_lock, remove_parts
 from tiledseg._validate import path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
@@ -202,12 +202,19 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
             record_run(folder, model, targets, config, tiling)
         else:
             check_targets(targets, config)  # of a run that ended just now, for example
-        for what in config.write:
-            check_writable(folder / FOLDERS[what])
+        _check_folders(folder, targets, config)
         with progress_bar(len(files), "images", shown=progress) as advance:
             if client is not None:
                 return _spread(model, targets, config, tiling, client, advance)
             return _local(model, targets, config, tiling, advance)
+
+
+def _check_folders(folder: Path, targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
+    """Check that products can be written; remove the parts of files that a killed run left."""
+    for what in config.write:
+        check_writable(folder / FOLDERS[what])
+    for place in {target.parent for products in targets.values() for target in products.values()}:
+        remove_parts(place)
 
 
 def _check_formats(config: PredictConfig) -> None:
