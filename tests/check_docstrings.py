@@ -54,7 +54,7 @@ def public() -> Iterator[tuple[str, Any]]:
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:
     """List the public methods and properties that a class defines itself."""
-    for key, value in vars(kind).items():
+    for key, value in list(vars(kind).items()):  # pydantic may add to them
         thing = getattr(value, "__func__", value)
         if not key.startswith("_") and (inspect.isfunction(thing) or isinstance(thing, PROPERTIES)):
             yield f"{kind.__module__}.{kind.__qualname__}.{key}", thing

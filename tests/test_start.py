@@ -21,7 +21,8 @@ from tiledseg.models import Segmenter, load_model
 from tiledseg.samples import smear
 
 pytest.importorskip("openvino")
-LOADED = "print({'keras', 'tensorflow'} & set(sys.modules))"
+NOT_NEEDED = "keras tensorflow openvino.tools.ovc asyncio tifffile scipy pandas dask tiledseg.config.train"
+LOADED = f"{set(NOT_NEEDED.split())} & set(sys.modules)"
 CONFIG = ts.UNetConfig(
     input_shape=(None, None, 3), levels=3, base_filters=4, base_kernel=3, dropout=0.1, norm="batch"
 )
@@ -71,27 +72,48 @@ def edit(bundle: Path, change: object) -> None:
     (bundle / "config.json").write_text(json.dumps(config))
 
 
-def test_predicting_loads_no_keras_and_neither_that_nor_keras_prints_anything(tmp_path: Path) -> None:
+def test_predicting_prints_nothing_and_loads_only_what_it_needs(tmp_path: Path) -> None:
     write_image(tmp_path / "one.png", smear(240, 320, seed=1).image)
     probe = (
         "import logging, os, sys; os.chdir(sys.argv[1]);"
         "from tiledseg.cli import main; import tiledseg as ts;"
         "code = main(['predict', 'demo', 'one.png', '--output', 'out', '--quiet']);"
+        f"print({LOADED});"
         "code += main(['plan', 'demo', 'one.png']);"
         "i = ts.read_image('one.png');"
         "s = ts.load_model('demo'); m = ts.tiled_predict(s, i, output='mask');"
         "s.save('again'); ts.load_model('again');"
-        f"print(code, m.shape, end=' '); {LOADED};"
-        "s.network;"
+        "print(code, m.shape, {'keras', 'tensorflow'} & set(sys.modules), logging.getLogger().handlers)"
+    )
+    out, err = run(probe, tmp_path)
+    assert out[:2] == ["1 predicted, 0 skipped, 0 failed", "set()"]
+    assert out[-1] == "0 (240, 320) set() []"
+    assert err == ""
+    assert (tmp_path / "out" / "masks" / "one.png").is_file()
+
+
+@pytest.mark.slow
+def test_keras_prints_nothing_and_adds_no_handler_to_the_log() -> None:
+    probe = (
+        "import logging; import numpy as np; import tiledseg as ts;"
+        "ts.load_model('demo').network;"
         "m = ts.build_model({'name': 'unet', 'levels': 2, 'input_shape': (None, None, 3)});"
-        "i, t = i[:64, :64], {'tile_size': 32, 'overlap': 8};"
+        "i, t = np.zeros((64, 64, 3), np.uint8), {'tile_size': 32, 'overlap': 8};"
         "ts.tiled_predict(m, i, t, runtime={'engine': 'keras'}); ts.tiled_predict(m, i, t);"
         "print(logging.getLogger().handlers)"
     )
-    out, err = run(probe, tmp_path)
-    assert out[-2:] == ["0 (240, 320) set()", "[]"]
-    assert err == ""
-    assert (tmp_path / "out" / "masks" / "one.png").is_file()
+    assert run(probe) == (["[]"], "")
+
+
+def test_notices_of_tensorflow_are_left_out_and_other_lines_are_not(tmp_path: Path) -> None:
+    notices = (
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n"
+        "I0000 00:00:1795889234.926951 4013 port.cc:153] oneDNN custom operations are on.\\n"
+        "2026-01-31 12:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN\\n"
+    )
+    (tmp_path / "keras.py").write_text(f"import os; os.write(2, b'{notices}why\\n')")
+    probe = "import sys; sys.path.insert(0, sys.argv[1])\nfrom tiledseg._backend import keras"
+    assert run(probe, tmp_path) == ([], "why\n")
 
 
 def test_an_error_while_keras_loads_is_shown(tmp_path: Path) -> None:

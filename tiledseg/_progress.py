@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import sys
 import threading
@@ -10,12 +11,10 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Protocol
 
-with warnings.catch_warnings():  # tqdm warns where the notebook widget is missing
-    warnings.simplefilter("ignore")
-    from tqdm.auto import tqdm
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tqdm import tqdm
 
 _log = logging.getLogger("tiledseg")
 _FIRST, _SECONDS = 10.0, 30.0  # until the first line, and between two: a short job has only its last line
@@ -60,7 +59,7 @@ def progress_bar(total: int, what: str, *, shown: bool) -> Iterator[Advance]:
         yield no_progress
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
         form = _FORMAT.format(bar="{bar:10}" if sys.stderr.isatty() else "{bar}")  # notebooks draw their own
-        with tqdm(total=total, desc=f"{what} 0/{total}", leave=False, bar_format=form) as bar:
+        with _tqdm()(total=total, desc=f"{what} 0/{total}", leave=False, bar_format=form) as bar:
             yield _Bar(bar, what)
     else:
         yield _Lines(total, what)
@@ -70,7 +69,16 @@ def say(text: str, *, shown: bool) -> None:
     """Log a line; where progress is shown and nothing shows the log, write it beside the bar."""
     _log.info(text)
     if shown and not (_log.isEnabledFor(logging.INFO) and _log.hasHandlers()):
-        tqdm.write(text, file=sys.stdout if "ipykernel" in sys.modules else sys.stderr)
+        _tqdm().write(text, file=sys.stdout if "ipykernel" in sys.modules else sys.stderr)
+
+
+def _tqdm() -> type[tqdm[None]]:
+    """Load the bar of a terminal, or that of a notebook, which takes longer."""
+    with warnings.catch_warnings():  # tqdm warns where the notebook's widget is missing
+        warnings.simplefilter("ignore")
+        module = importlib.import_module("tqdm.auto" if "ipykernel" in sys.modules else "tqdm")
+    bar: type[tqdm[None]] = module.tqdm
+    return bar
 
 
 class _Bar:

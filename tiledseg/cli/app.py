@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -10,8 +11,8 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+import lazy_loader
 from cyclopts import App, CycloptsError
-from tqdm import tqdm
 
 from tiledseg._version import __version__
 from tiledseg.errors import TiledSegError
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
+    import tqdm
+else:
+    tqdm = lazy_loader.load("tqdm")
+
+_OBJECTS = 50_000  # that are made before unreachable ones are searched for
 _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
 _COMMANDS = {  # by module and function, which are imported when the command is called
     "predict:predict": """Segment image files.
@@ -81,12 +87,20 @@ for _place, (_where, _help) in enumerate(_COMMANDS.items()):
     app.command(f"tiledseg.cli.{_where}", name=_name, help=_help, sort_key=_place)
 
 
+def _quicken() -> None:
+    """Set what shortens a start by a fifth, and is the process's to choose."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy: they spin for longer than they compute
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looks through all installed packages
+    gc.set_threshold(_OBJECTS)  # the default is 700, and imports make hundreds of thousands
+
+
 class _TerminatedError(SystemExit):
     """The process received SIGTERM."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
+    _quicken()
     tokens = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         _escape_unprintable(stream)
@@ -163,4 +177,8 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(f"{level}{self._told(record.getMessage())}", file=sys.stderr)
+        line = f"{level}{self._told(record.getMessage())}"
+        if "tqdm" in sys.modules:  # a bar may be shown
+            tqdm.tqdm.write(line, file=sys.stderr)
+        else:
+            sys.stderr.write(f"{line}\n")

@@ -99,7 +99,7 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
             comparison=comparison,
             facts=facts,
         )
-        settings.keep(output, evaluate=config)
+        settings.keep(output, evaluate=config, tiling=None)
         sys.stdout.write(f"\n{output / 'report.html'}\n")
     return 1 if result.failed or (other and other.failed) else 0
 

@@ -8,11 +8,11 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from tiledseg import _storage as storage
-    from tiledseg import data, engine, evaluate, io, plots, predict, report
+    from tiledseg import config, data, engine, evaluate, io, plots, predict, report
 else:
-    data, engine, evaluate, io, plots, predict, report, storage = (
+    config, data, engine, evaluate, io, plots, predict, report, storage = (
         lazy_loader.load(f"tiledseg.{name}", suppress_warning=True)
-        for name in ("data", "engine", "evaluate", "io", "plots", "predict", "report", "_storage")
+        for name in ("config", "data", "engine", "evaluate", "io", "plots", "predict", "report", "_storage")
     )
 
-__all__ = ["data", "engine", "evaluate", "io", "plots", "predict", "report", "storage"]
+__all__ = ["config", "data", "engine", "evaluate", "io", "plots", "predict", "report", "storage"]

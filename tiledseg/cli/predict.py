@@ -18,7 +18,7 @@ from tiledseg._validate import invalid, named
 from tiledseg.cli import lazy
 from tiledseg.cli.options import Table, merged
 from tiledseg.cli.settings import Settings, needed, with_options
-from tiledseg.config import PredictConfig, RunConfig, TilingConfig
+from tiledseg.config import PredictConfig, PredictJobConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def tiling_for(model: object, settings: Settings, base: TilingConfig | None = No
 
 
 @with_options(
-    Table("predict", RunConfig().predict, "Prediction", without=("model", "inputs", "tiling")), TILING
+    Table("predict", PredictJobConfig(), "Prediction", without=("model", "inputs", "tiling")), TILING
 )
 def predict(
     model: OptionalModel = None,
@@ -120,7 +120,7 @@ def predict(
     settings: Settings,
 ) -> int:
     """Segment image files."""
-    config = settings.over(settings.run.predict, "predict")
+    config = settings.over(settings.own("predict", PredictJobConfig()), "predict")
     name = model or needed(config.model, "model", "predict.model")
     files = inputs or needed(config.inputs, "inputs", "predict.inputs")
     output = Path(needed(config.output, "--output", "predict.output"))
@@ -134,7 +134,7 @@ def predict(
         segmenter, files, output, config, tiling=tiling, progress=settings.progress
     )
     done = config.changed(model=_text(name), inputs=tuple(map(_text, files)), tiling=tiling)
-    settings.keep(output, predict=done)
+    settings.keep(output, predict=done, tiling=None)
     sys.stdout.write(f"{str(result).splitlines()[0]}\n")
     return 1 if result.failed else 0
 
@@ -154,7 +154,7 @@ def plan(
     settings: Settings,
 ) -> int:
     """Show how an image would be predicted."""
-    config = settings.over(settings.run.predict, "predict")
+    config = settings.over(settings.own("predict", PredictJobConfig()), "predict")
     check_model(model, trust=trust)
     check_tiling(model, settings, config.tiling)
     shape, sample_bytes = _shape(image, config)

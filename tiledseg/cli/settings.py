@@ -15,15 +15,15 @@ from tiledseg._validate import invalid, shown
 from tiledseg.cli import lazy
 from tiledseg.cli.app import logging_shown
 from tiledseg.cli.options import COMMON, in_options, merged, options_of
-from tiledseg.config import Config, RunConfig, import_founding
 from tiledseg.errors import FileError, SettingError, TiledSegError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tiledseg.cli.options import Option, Table
+    from tiledseg.config import Config, RunConfig
 
-_Settings = TypeVar("_Settings", bound=Config)
+_Settings = TypeVar("_Settings", bound="Config")
 _Value = TypeVar("_Value")
 _LARGEST = 1_000_000  # bytes of a settings file
 
@@ -32,10 +32,20 @@ _LARGEST = 1_000_000  # bytes of a settings file
 class Settings:
     """The settings of the file and of the command line."""
 
-    run: RunConfig = field(default_factory=RunConfig)  # settings of the file; the defaults without a file
+    read: RunConfig | None = None  # settings of the file
     given: dict[str, dict[str, Any]] = field(default_factory=dict)  # values of the command line by table
     progress: bool = True  # whether to show progress bars
     file: Path | None = None
+    tables: Mapping[str, Config] = field(default_factory=dict)  # that the command has options of
+
+    @property
+    def run(self) -> RunConfig:
+        """Settings of the file; the defaults without a file."""
+        return self.read or lazy.config.RunConfig()
+
+    def own(self, table: str, default: _Settings) -> _Settings:
+        """Return a table of the file; the default, which needs no other tables, without a file."""
+        return default if self.read is None else getattr(self.read, table)
 
     def over(self, base: _Settings, table: str) -> _Settings:
         """Replace settings by the values of the command line for a table."""
@@ -43,15 +53,16 @@ class Settings:
 
     def whole(self, **tables: Config | None) -> RunConfig:
         """Replace settings of the file by all values of the command line, and by the given tables."""
-        known = {name: getattr(self.run, name) for name in self.given if name in RunConfig.model_fields}
+        fields = lazy.config.RunConfig.model_fields
+        known = {name: getattr(self.run, name) for name in self.given if name in fields}
         made = {name: self.over(base, name) for name, base in known.items() if base is not None}
         made |= {name: table for name, table in tables.items() if table is not None}
         return self.run.changed(**made)
 
     def keep(self, folder: Path, name: str = "run.toml", **tables: Config | None) -> None:
-        """Write the settings that the command used into its output folder."""
+        """Write the tables of the file, and those that the command used, into its output folder."""
         # the user's own file is never replaced
-        target, text = folder / name, self.whole(**tables).to_toml()
+        target, text = folder / name, lazy.config.write_tables(self._used(tables))
         if target.exists():
             with target.open("rb") as file:
                 ours = file.readline() == text.encode().splitlines(keepends=True)[0]
@@ -59,9 +70,20 @@ class Settings:
                 return
         lazy.storage.write_text(target, text)
 
+    def _used(self, tables: dict[str, Config | None]) -> dict[str, Config]:
+        """Return the settings of all tables that the file or the command has."""
+        names = () if self.read is None else self.read.model_fields_set
+        bases = {**self.tables, **{name: getattr(self.read, name) for name in names}, **tables}
+        return {
+            name: base if name in tables else self.over(base, name)
+            for name, base in bases.items()
+            if base is not None
+        }
+
 
 def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Add the options of tables, and those that all commands have, to a command."""
+    defaults = {table.name: table.settings for table in tables}
     options = [option for table in tables for option in options_of(table)]
     titles = dict.fromkeys(option.title for option in options)
     groups = {title: Group(title, sort_key=place) for place, title in enumerate(titles)}
@@ -75,7 +97,8 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
             quiet, verbose = bool(taken["quiet"]), bool(taken["verbose"])
             with logging_shown(quiet=quiet, verbose=verbose, told=told):
                 file = taken.get("config")
-                settings = Settings(read_run(file), _given(options, taken), not quiet, file)
+                read = None if file is None else read_run(file)
+                settings = Settings(read, _given(options, taken), not quiet, file, defaults)
                 try:
                     return command(*args, **kwargs, settings=settings)
                 except TiledSegError as error:
@@ -101,14 +124,12 @@ def _given(options: list[Option], taken: dict[str, Any]) -> dict[str, dict[str, 
     return given
 
 
-def read_run(path: Path | None) -> RunConfig:
+def read_run(path: Path) -> RunConfig:
     """Read a settings file."""
-    if path is None:
-        return RunConfig()
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
-        return RunConfig.from_toml(data.decode("utf-8"))
+        return lazy.config.RunConfig.from_toml(data.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise invalid(
             FileError, str(path), must="be a TOML file in UTF-8", got=str(error), fix="Check the path."
@@ -145,8 +166,7 @@ def _flag(name: str, text: str) -> inspect.Parameter:
 
 def _file() -> inspect.Parameter:
     look = Parameter(
-        help=f"TOML file with the tables {', '.join(RunConfig.model_fields)}; "
-        "options of the command line replace its values.",
+        help="TOML file of settings, for example a run.toml; options of the command line replace its values.",
         group=COMMON,
         metavar="FILE",
         negative_none=(),
@@ -178,7 +198,7 @@ def import_config(
         raise invalid(
             FileError, str(source), must="be a text file in UTF-8", got=str(error), fix=fix
         ) from None
-    done = import_founding(text)
+    done = lazy.config.import_founding(text)
     lazy.storage.write_text(target, done.run.to_toml())
     sys.stdout.write(f"{done}\n{target}\n")
     return 1 if any(note.outcome == "unusable" for note in done.notes) else 0

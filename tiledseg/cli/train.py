@@ -53,7 +53,7 @@ def _resumed(run_dir: Path, settings: Settings) -> TrainingResult:
     """Resume a run; settings and data that are given must equal those of the run."""
     named = settings.file is not None or bool(settings.given.keys() & {"train_data", "valid_data"})
     if settings.file is None:
-        settings = replace(settings, run=read_run(run_dir / "run.toml"))
+        settings = replace(settings, read=read_run(run_dir / "run.toml"))
     config = _config(settings)
     pairs = [_pairs(settings, name) if named else None for name in ("train_data", "valid_data")]
     return tiledseg.Trainer.resume(run_dir, *pairs, config=config, progress=settings.progress)

@@ -155,6 +155,7 @@ class Config(BaseModel):
         frozen=True,
         allow_inf_nan=False,
         validate_default=True,
+        defer_build=True,
     )
 
     @model_validator(mode="wrap")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import itertools
 import re
@@ -13,15 +12,22 @@ from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
-import tomlkit
+import lazy_loader
 from pydantic import BaseModel
 
 from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
+    import ast
+    from collections.abc import Mapping
+
+    import tomlkit
     from tomlkit.container import Container
     from tomlkit.items import Table
+else:
+    ast = lazy_loader.load("ast")
+    tomlkit = lazy_loader.load("tomlkit")
 
 _WIDTH = 96
 _DEEP = re.compile(
@@ -35,6 +41,17 @@ def write_toml(settings: BaseModel) -> str:
     document = tomlkit.document()
     _comment(document, f'{summary_of(type(settings))} "none" stands for no value.')
     _fill(document, settings)
+    return _LOOSE.sub(r"\1", tomlkit.dumps(document))
+
+
+def write_tables(tables: Mapping[str, BaseModel]) -> str:
+    """Write some tables of a file of settings."""
+    document = tomlkit.document()
+    _comment(document, 'Settings that a command of tiledseg used. "none" stands for no value.')
+    for name, settings in tables.items():
+        document.add(tomlkit.nl())
+        _comment(document, summary_of(type(settings)))
+        document.add(name, _table(settings))
     return _LOOSE.sub(r"\1", tomlkit.dumps(document))
 
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import lazy_loader
 import numpy as np
-import tifffile
 from PIL import Image
 
 from tiledseg._storage import atomic_write
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    import tifffile
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.io.metadata import PixelSize
+else:
+    tifffile = lazy_loader.load("tifffile")
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _UP = 2  # filter: the difference from the row above

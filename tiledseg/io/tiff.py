@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+import lazy_loader
 import numpy as np
-import tifffile
 
 from tiledseg._validate import listed
 from tiledseg.errors import FileError
@@ -32,9 +32,13 @@ from tiledseg.io.tiff_pixels import Plane, TiffBlocks, raw_rows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import tifffile
+
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Reader, Request
     from tiledseg.io.regions import Regions
+else:
+    tifffile = lazy_loader.load("tifffile")
 
 _log = logging.getLogger("tiledseg")
 _LISTED = 8

@@ -7,8 +7,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
+import lazy_loader
 import numpy as np
-import tifffile
 
 from tiledseg._storage import write_bytes
 from tiledseg._validate import invalid, named, one_of, path_text, whole_number
@@ -17,9 +17,12 @@ from tiledseg.io.png import density_chunk
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import tifffile
 
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.io.metadata import PixelSize, Placement
+else:
+    tifffile = lazy_loader.load("tifffile")
 
 _PNG, _TIFF = {".png"}, {".tif", ".tiff"}
 _UM_PER_CM = 10_000

@@ -148,7 +148,7 @@ def rank(x: Output) -> int:
 
 def constant(values: Any) -> Output:  # noqa: ANN401
     """Make a constant of float32."""
-    return ops.constant(np.asarray(values, np.float32, order="C"))
+    return ops.constant(np.asarray(values, np.float32, order="C"), shared_memory=True)
 
 
 def along_channels(values: AnyArray, x: Output) -> Output:
