@@ -39,29 +39,23 @@ def _tensor(image: AnyArray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32))[None]
 
 
-def _monai(tensor: torch.Tensor, mode: str, windows_per_call: int) -> AnyArray:
-    def first_channel(windows: torch.Tensor) -> torch.Tensor:
-        # One window alone is a view of the image, and MONAI multiplies what is returned in place.
-        return windows[:, :1].clone() if windows_per_call == 1 else windows[:, :1]
-
+def _monai(tensor: torch.Tensor) -> AnyArray:
     size, overlap = (_TILE, _TILE), _OVERLAP / _TILE
     infer = import_module("monai.inferers").sliding_window_inference
-    return infer(tensor, size, windows_per_call, first_channel, overlap, mode).numpy()
+    # A window is a view of the image, and MONAI multiplies what is returned in place.
+    return infer(tensor, size, 1, lambda windows: windows[:, :1].clone(), overlap, "gaussian").numpy()
 
 
-def _monai_ready(
-    image: AnyArray, mode: str, *, windows_per_call: int = 1, threads: int | None = None
-) -> Callable[[], AnyArray]:
-    if threads is not None:
-        import_module("torch").set_num_threads(threads)
+def _monai_ready(image: AnyArray) -> Callable[[], AnyArray]:
+    import_module("torch").set_num_threads(1)
     tensor = _tensor(image)
-    return lambda: _monai(tensor, mode, windows_per_call)
+    return lambda: _monai(tensor)
 
 
-def _monai_from_array(image: AnyArray, mode: str, threads: int | None = None) -> Callable[[], AnyArray]:
+def _monai_from_array(image: AnyArray, threads: int | None = None) -> Callable[[], AnyArray]:
     if threads is not None:
         import_module("torch").set_num_threads(threads)
-    return lambda: _monai(_tensor(image), mode, 1)
+    return lambda: _monai(_tensor(image))
 
 
 def _tiler(image: AnyArray, batch: int, *, visits: bool) -> Callable[[], AnyArray]:
@@ -86,16 +80,9 @@ def _tiler(image: AnyArray, batch: int, *, visits: bool) -> Callable[[], AnyArra
 
 CONTENDERS: dict[str, Callable[[AnyArray], Callable[[], AnyArray]]] = {
     "tiledseg gaussian": lambda image: _ours(image, "gaussian"),
-    "MONAI gaussian, from its tensor, 1 thread": lambda image: _monai_ready(image, "gaussian", threads=1),
-    "MONAI gaussian, from its tensor": lambda image: _monai_ready(image, "gaussian"),
-    "MONAI gaussian, from its tensor, 4 windows per call": lambda image: _monai_ready(
-        image, "gaussian", windows_per_call=4
-    ),
-    "MONAI gaussian, from the array": lambda image: _monai_from_array(image, "gaussian"),
-    "MONAI gaussian, from the array, 1 thread": lambda image: _monai_from_array(image, "gaussian", 1),
-    "MONAI constant, from its tensor, 1 thread": lambda image: _monai_ready(image, "constant", threads=1),
-    "MONAI constant, from its tensor": lambda image: _monai_ready(image, "constant"),
-    "MONAI constant, from the array": lambda image: _monai_from_array(image, "constant"),
+    "MONAI gaussian, from its tensor, 1 thread": _monai_ready,
+    "MONAI gaussian, from the array": _monai_from_array,
+    "MONAI gaussian, from the array, 1 thread": lambda image: _monai_from_array(image, 1),
     "tiler, 4 tiles per batch, no visits": lambda image: _tiler(image, 4, visits=False),
     "tiler, default settings": lambda image: _tiler(image, 1, visits=True),
 }

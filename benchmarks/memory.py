@@ -23,7 +23,6 @@ _AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 _OURS, *_OTHERS = (
     "tiledseg gaussian",
     "MONAI gaussian, from the array",
-    "MONAI constant, from the array",
     "tiler, 4 tiles per batch, no visits",
 )
 

@@ -2,13 +2,13 @@
 
 What: a 4096 x 4096 RGB uint8 image through 512 px tiles with 128 px of overlap, 121 of them,
 gaussian, with a predictor that returns the first channel. How: each contender in a process of its own,
-because the threads of one library that wait for work slow the others down; all contenders in turn, five
+because the threads of one library that wait for work slow the others down; all contenders in turn, three
 rounds. A process warms up once and runs three times; its fastest run counts. Medians over the rounds; a
 ratio is the median of the rounds' ratios. Rates are per second of the clock and, in rows that say so, per
 second of processor time, which other programs on the machine change less. Ours is timed from the uint8
 array to the float32 map. MONAI is timed from the same array, which it needs as a float32 tensor with
-channels first, and, in other rows, from a tensor made beforehand; with one window per call, where it was
-fastest, except in one row; on all cores, except in rows with "1 thread". tiler is timed from the uint8
+channels first, and, in another row, from a tensor made beforehand; with one window per call, where it was
+fastest; on all cores, except in rows with "1 thread". tiler is timed from the uint8
 array, which it need not convert for this predictor, with its fastest and with its default settings. Each
 map is checked against the image. Target: 50 Mpx/s, and twice as fast as MONAI from the same array.
 """
@@ -36,7 +36,7 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     """Measure."""
     size = 2048 if quick else 4096
     found: dict[str, list[list[float]]] = {name: [] for name in CONTENDERS}
-    for _ in range(2 if quick else 5):
+    for _ in range(1 if quick else 3):
         for name, samples in found.items():
             samples.append(call_fresh("benchmarks.stitching:rates", name=name, size=size))
     clock = {name: [wall for wall, _ in samples] for name, samples in found.items()}
