@@ -42,6 +42,16 @@ RECORDS = [
 ]
 
 
+def test_classes_have_shares_and_splits_their_usual_order():
+    two = RECORDS[0].changed(split="test", class_shares=(0.25, 0.5), foreground=0.75)
+    found = statistics_of([two, *RECORDS])
+    assert [one.split for one in found.splits] == ["train", "valid", "test"]
+    assert found.splits[2].class_shares == (0.25, 0.5)
+    assert found.total.class_shares == pytest.approx(((50 + 100 + 60) / 1400, 100 / 1400))
+    assert "classes of test: 1: 25.00%, 2: 50.00%" in str(found)
+    assert statistics_of(RECORDS).total.class_shares == ()
+
+
 def test_statistics_are_those_worked_out_by_hand(tmp_path):
     found = statistics_of(RECORDS)
     train, valid = found.splits

@@ -122,7 +122,7 @@ def test_failures_are_listed(tmp_path):
 def test_facts_and_versions_are_listed(tmp_path):
     texts = page_of(tmp_path, facts={"Tiling": "512 px"}).texts
     assert texts[texts.index("Tiling") + 1] == "512 px"
-    assert texts[texts.index("Threshold") + 1] == "0.5, stated"
+    assert texts[texts.index("Decision") + 1] == "threshold 0.5, stated"
     assert texts[texts.index("Outline tolerance") + 1] == "0.75 % of the image's diagonal"
     assert re.match(r"\d+\.", texts[texts.index("numpy") + 1])
 

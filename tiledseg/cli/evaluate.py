@@ -114,9 +114,15 @@ def _check(model: str, settings: Settings, config: EvaluateJobConfig) -> None:
 def _names(model: str, against: str | None) -> tuple[str, str]:
     """Name each after its folder, or after its path if both folders have the same name."""
     if against is None:
-        return Path(model).name, ""
-    short = Path(model).name, Path(against).name
+        return _name(model), ""
+    short = _name(model), _name(against)
     return short if short[0] != short[1] else (model, against)
+
+
+def _name(model: str) -> str:
+    """Name a model after its folder; the best one of a training after the run's folder."""
+    path = Path(model)
+    return f"{path.parent.name}/best" if path.name == "best" and path.parent.name else path.name
 
 
 def _test_pairs(settings: Settings) -> list[Pair]:

@@ -251,6 +251,8 @@ class Record(ReadConfig, MaskConfig):
     """What the values of the masks were taken for."""
     ignored: Share = 0.0
     """Share of the px that do not count, in [0, 1]."""
+    class_shares: Annotated[tuple[Share, ...], as_numbers] = ()
+    """Share of the px of each class from 1 on, in [0, 1]; empty where the mask has one class."""
     origin: TileOrigin | None = None
     """Where it was cut from, if it is a tile."""
 

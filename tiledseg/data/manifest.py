@@ -22,7 +22,7 @@ from tiledseg.io import IGNORED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tiledseg._types import PathLike
+    from tiledseg._types import AnyArray, PathLike
 
 _LARGEST = 2**30  # bytes
 
@@ -73,9 +73,9 @@ class Manifest:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits, the largest first."""
+        """Names of the splits: train, valid and test, then others, the largest first."""
         counts = Counter(record.split for record in self.records)
-        return tuple(sorted(counts, key=lambda split: (-counts[split], split)))
+        return tuple(sorted(counts, key=lambda split: (rank_of(split), -counts[split], split)))
 
     def of(self, split: str | None) -> list[Record]:
         """List the records of a split.
@@ -267,6 +267,12 @@ def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False)
     return records
 
 
+def rank_of(split: str) -> int:
+    """Order the usual names of splits before others."""
+    usual = ("train", "valid", "test")
+    return usual.index(split) if split in usual else len(usual)
+
+
 def _described(pair: Pair, folder: Path) -> Record:
     if isinstance(pair.image, np.ndarray) or isinstance(pair.mask, np.ndarray):
         fix = "Write it with tiledseg.io.write_image and write_mask."
@@ -286,9 +292,16 @@ def _described(pair: Pair, folder: Path) -> Record:
         mask_digests=tuple(file_digest(path) for path in masks),
         mask_found=mask.found,
         ignored=1 - counted.size / labels.size,
+        class_shares=_class_shares(counted),
         **{name: getattr(pair, name) for name in MaskConfig.model_fields},
         **pair.reading,
     )
+
+
+def _class_shares(labels: AnyArray) -> tuple[float, ...]:
+    """Return the share of each class from 1 on; nothing where there is one class."""
+    counts = np.bincount(labels.ravel())[1:]
+    return tuple((counts / max(1, labels.size)).tolist()) if len(counts) > 1 else ()
 
 
 def _relative(path: PathLike, folder: PathLike) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tiledseg._notebook import paragraph, table
 from tiledseg._storage import write_text
 from tiledseg._validate import counted, listed, shown
-from tiledseg.data.manifest import as_records
+from tiledseg.data.manifest import as_records, rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ class SplitStatistics:
     sizes: dict[str, int]  # number of images by size, as in 1920x2560 (height first), most frequent first
     ignored: float = 0.0  # share of all px that do not count, in [0, 1]
     masks: dict[str, int] = field(default_factory=dict)  # what the values of masks were taken for
+    class_shares: tuple[float, ...] = ()  # share of all px of each class from 1 on; empty of one class
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -49,7 +50,7 @@ class DatasetStatistics:
     Attributes
     ----------
     splits : tuple of SplitStatistics
-        One for each split, the largest first.
+        One for each split: train, valid and test, then others, the largest first.
     total : SplitStatistics
         All together.
     """
@@ -73,6 +74,9 @@ class DatasetStatistics:
     def _notes(self) -> list[str]:
         """Say what masks were taken for, and how many px do not count."""
         found = [f"masks: {_sizes(self.total.masks, _MOST_SIZES)}"] if self.total.masks else []
+        for one in self._rows() if self.total.class_shares else ():
+            shares = ", ".join(f"{label}: {share:.2%}" for label, share in enumerate(one.class_shares, 1))
+            found.append(f"classes of {shown(one.split)}: {shares}")
         return found + ([f"ignored: {self.total.ignored:.2%} of the px"] if self.total.ignored else [])
 
     def to_json(self, path: PathLike) -> None:
@@ -137,7 +141,7 @@ def statistics_of(records: Sequence[Record]) -> DatasetStatistics:
     splits: dict[str, list[Record]] = {}
     for record in known:
         splits.setdefault(record.split, []).append(record)
-    ordered = sorted(splits, key=lambda split: (-len(splits[split]), split))
+    ordered = sorted(splits, key=lambda split: (rank_of(split), -len(splits[split]), split))
     return DatasetStatistics(tuple(_summed(split, splits[split]) for split in ordered), _summed("all", known))
 
 
@@ -158,8 +162,22 @@ def _summed(split: str, records: Sequence[Record]) -> SplitStatistics:
         empty=shares.count(0),
         sizes=dict(sizes.most_common()),
         ignored=1 - sum(counted) / sum(areas),
+        class_shares=_class_shares(counted, records),
         masks=dict(Counter(record.mask_found for record in records if record.mask_found).most_common()),
     )
+
+
+def _class_shares(areas: Sequence[float], records: Sequence[Record]) -> tuple[float, ...]:
+    """Return the share of each class in all px that count; a record of one class has its foreground."""
+    shares = [one.class_shares or (one.foreground,) for one in records]
+    n_classes = max(map(len, shares))
+    if n_classes < 2:
+        return ()
+    sums = [0.0] * n_classes
+    for area, found in zip(areas, shares, strict=True):
+        for label, share in enumerate(found):
+            sums[label] += area * share
+    return tuple(px / max(1, sum(areas)) for px in sums)
 
 
 def _cells(one: SplitStatistics) -> tuple[str, ...]:

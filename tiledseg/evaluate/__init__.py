@@ -9,6 +9,7 @@ from tiledseg.evaluate.maps import find_maps, read_map
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import score_map
 from tiledseg.evaluate.scores import FailedPair, ImageScores, PrecisionCost, ThresholdCurve
+from tiledseg.evaluate.tables import decision_of
 
 __all__ = [
     "Comparison",
@@ -21,6 +22,7 @@ __all__ = [
     "ScoredImage",
     "ThresholdCurve",
     "compare",
+    "decision_of",
     "find_maps",
     "read_map",
     "score_map",

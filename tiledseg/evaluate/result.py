@@ -36,6 +36,7 @@ from tiledseg.evaluate.tables import (
     as_text,
     cell_notes,
     cost_notes,
+    decision_of,
     foot_of,
     listed,
     number,
@@ -382,7 +383,7 @@ class EvaluationResult:
         has_cells = any(one.instances for one in self.images)
         return [
             f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
-            f"threshold {self.threshold:g}, {self.threshold_from}",
+            decision_of(len(self.counts), self.threshold, self.threshold_from),
             *(cell_notes(self.cells, self.config.cell_px) if has_cells else []),
             *cost_notes(self.precision_costs),
             *(classes if len(classes) > 1 else []),

@@ -71,6 +71,13 @@ def foot_of(sums: Mapping[str, float], bounds: Mapping[str, Interval], *, cells:
     ]
 
 
+def decision_of(n_classes: int, threshold: float, threshold_from: str) -> str:
+    """Say what makes a px foreground: the threshold and its origin; of several classes the largest output."""
+    if n_classes > 1:
+        return "each px has the class of its largest output"
+    return f"threshold {threshold:.4g}, {threshold_from}"
+
+
 def table_of(images: Sequence[ImageScores], foot: Rows) -> Rows:
     """Return the heading, one row per image, and the rows below them."""
     return [_HEADING, *(_cells(one, "") for one in images), *foot]

@@ -258,6 +258,7 @@ class ImageMetadata:
     names: tuple[str, ...]  # name of each channel; may be empty
     provenance: Mapping[str, str]  # text by name
     placement: Placement | None = None
+    title: str = "map"  # of the image, where a viewer shows it
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -280,7 +281,7 @@ class ImageMetadata:
         count = self.channels[0] if self.channels else 1
         height, width = self.levels[0]
         root = ET.Element("OME", {"xmlns": _OME_NAMESPACE, "Creator": "tiledseg"})
-        image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": "map"})
+        image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": _printable(self.title)})
         sizes = {"SizeX": width, "SizeY": height, "SizeC": count, "SizeZ": 1, "SizeT": 1}
         attributes = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": _OME_TYPES[self.dtype.name]}
         attributes |= {"BigEndian": "false"} | {name: str(size) for name, size in sizes.items()}
@@ -315,7 +316,7 @@ class ImageMetadata:
                     {"type": "translation", "translation": [0.0] * others + [*self.placement.origin]}
                 )
             datasets.append({"path": str(level), "coordinateTransformations": steps})
-        image = {"name": "map", "axes": axes, "datasets": datasets}
+        image = {"name": _printable(self.title), "axes": axes, "datasets": datasets}
         ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
         if self.names and self.channels:
             ome["omero"] = {"channels": [{"label": name, "active": True} for name in self.names]}

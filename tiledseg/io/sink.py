@@ -12,6 +12,7 @@ import numpy as np
 
 from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.io.find import stem_of
 from tiledseg.io.metadata import ImageMetadata
 from tiledseg.io.partial import partial
 from tiledseg.io.source import region
@@ -120,7 +121,14 @@ def create_image(  # noqa: PLR0913  the metadata of a map
     levels = _level_shapes(whole[0], whole[1])
     levels = levels[:1] if kind is NpyStore else levels
     metadata = ImageMetadata(
-        levels, whole[2:], np.dtype(dtype), pixel_size, tuple(names), dict(provenance or {}), placement
+        levels,
+        whole[2:],
+        np.dtype(dtype),
+        pixel_size,
+        tuple(names),
+        dict(provenance or {}),
+        placement,
+        stem_of(text),
     )
     return ImageSink(path, metadata, kind, labels=labels, fingerprint=fingerprint)
 

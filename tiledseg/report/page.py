@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tiledseg._storage import new_folder, write_text
 from tiledseg._validate import all_of, counted, instance_of, listed
 from tiledseg._version import __version__
-from tiledseg.evaluate import Comparison, EvaluationResult
+from tiledseg.evaluate import Comparison, EvaluationResult, decision_of
 from tiledseg.io import write_image
 from tiledseg.plots import ERROR_COLOURS, PALETTE
 from tiledseg.report.curves import charts_of, pairs_chart
@@ -151,7 +151,7 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
     return {
         **{name: str(fact) for name, fact in facts.items()},
         "Size of a px": listed(sorted({_size(one) for one in result.images}), _MOST_SIZES),
-        "Threshold": f"{result.threshold:.4g}, {result.threshold_from}",
+        "Decision": decision_of(len(result.counts), result.threshold, result.threshold_from),
         "Outline tolerance": _tolerance(result.config),
         "Intervals": _resampling(result),
         "Cells": f"connected areas of at least {_least_cell(result.config.cell_px)}",
@@ -205,8 +205,8 @@ def key_figures(
 def lead(result: EvaluationResult) -> str:
     """Describe in one sentence what was scored."""
     size = _common(f" of {one.shape[0]} {_TIMES} {one.shape[1]} px" for one in result.images)
-    threshold = f"threshold {result.threshold:.4g}, {result.threshold_from}"
-    return f"{_counted(result, size)}, scored at full resolution; {threshold}."
+    decision = decision_of(len(result.counts), result.threshold, result.threshold_from)
+    return f"{_counted(result, size)}, scored at full resolution; {decision}."
 
 
 def signed(value: float) -> str:
