@@ -31,7 +31,8 @@ TILING = Table(
 )
 
 _HELP = (
-    "Folder of a bundle, the name of an included bundle (demo), an .onnx file, or a .keras file with --trust."
+    "Folder of a bundle, the name of an included bundle (demo), the address of one on a hub "
+    "(hf://owner/name@revision), an .onnx file, or a .keras file with --trust."
 )
 ModelPath: TypeAlias = Annotated[str, Parameter(help=_HELP)]
 OptionalModel: TypeAlias = Annotated[str | None, Parameter(help=_HELP, negative_none=())]
@@ -65,9 +66,8 @@ def check_model(model: str, *, trust: bool) -> None:
     """Check a model's path without Keras, which takes seconds to load."""
     path = models.model_path(model)
     if not path.exists():
-        raise invalid(
-            BundleError, str(path), must="be a bundle's folder", got="no such folder", fix="Check the path."
-        )
+        must, fix = "be a bundle's folder", models.missing_fix(path)
+        raise invalid(BundleError, str(path), must=must, got="no such folder", fix=fix)
     if path.is_file() and path.suffix.lower() == ".keras" and not trust:
         raise BundleError(
             f"`{named(path)}` is a .keras file, which can run code when it is loaded. "

@@ -1,7 +1,7 @@
 from .architectures.unet import UNetBuilder
 from .builder import NetworkBuilder
 from .bundle import read_config
-from .loading import BundleReference, load_model, model_path, shipped_folder
+from .loading import BundleReference, load_model, missing_fix, model_path, shipped_folder
 from .losses import SegmentationLoss, build_loss
 from .registry import build_model, builder_for, training_network
 from .segmenter import Segmenter
@@ -16,6 +16,7 @@ __all__ = [
     "build_model",
     "builder_for",
     "load_model",
+    "missing_fix",
     "model_path",
     "read_config",
     "shipped_folder",

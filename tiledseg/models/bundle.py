@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +47,7 @@ else:
     _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
 
 CONFIG, CARD = "config.json", "README.md"
-_FILES = frozenset({CONFIG, WEIGHTS, CARD, GRAPH, ONNX})
+FILES = frozenset({CONFIG, WEIGHTS, CARD, GRAPH, ONNX})
 _FORMAT = 1
 _DESCRIBED = ("architecture", "labels", "preprocessing", "threshold", "tiling", "provenance")
 _KEYS = frozenset({"format", *_DESCRIBED, "written_with", "weights_sha256"})
@@ -101,7 +102,7 @@ def _write(
         _check_target(target, overwrite=overwrite)
         found = content()
         target.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(target, replace=_FILES if overwrite else ()) as partial:
+        with new_folder(target, replace=FILES if overwrite else ()) as partial:
             if isinstance(found, bytes):
                 write_bytes(partial / ONNX, found)
                 _describe(partial, entries, {"weights_sha256": sha256(partial / ONNX)}, None)
@@ -124,7 +125,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     if not overwrite:
         fix = "Choose another name, or pass overwrite=True to replace the bundle there."
         raise invalid(FileError, str(target), must="not exist yet", got="an existing path", fix=fix)
-    if not target.is_dir() or not {path.name for path in target.iterdir()} <= _FILES:
+    if not target.is_dir() or not {path.name for path in target.iterdir()} <= FILES:
         must, fix = "be a bundle and nothing else", "Choose another name, or move the other files away."
         raise invalid(FileError, str(target), must=must, got="other files", fix=fix)
 
@@ -171,6 +172,16 @@ def _describe(
 
 
 _CARD = """\
+---
+library_name: tiledseg
+pipeline_tag: image-segmentation
+{licence}
+tags:
+- tiledseg
+- {name}
+- microscopy
+---
+
 # Segmenter of {labels}
 
 A network that segments images of any size, tile by tile, saved by `tiledseg`.
@@ -189,7 +200,7 @@ A network that segments images of any size, tile by tile, saved by `tiledseg`.
 ```python
 import tiledseg
 
-segmenter = tiledseg.load_model("this folder")
+segmenter = tiledseg.load_model("this folder")  # or "hf://owner/name" on a hub
 probs = tiledseg.tiled_predict(segmenter, image)  # image (H, W, C) -> probs (H, W, K)
 ```
 
@@ -227,6 +238,7 @@ def _card(entries: Mapping[str, Any], parameters: int | None) -> str:
     height, width, channels = architecture["input_shape"]
     return _CARD.format(
         labels=", ".join(_escaped(label) for label in entries["labels"]),
+        licence=_licence(entries["provenance"]),
         name=architecture["name"],
         parameters="" if parameters is None else f", {parameters:,} parameters",
         files=_ONNX_FILES if architecture["name"] == "onnx" else _KERAS_FILES,
@@ -241,6 +253,16 @@ def _card(entries: Mapping[str, Any], parameters: int | None) -> str:
         architecture=_indented(architecture),
         provenance=_indented(entries["provenance"]) if entries["provenance"] else "Not stated.",
     )
+
+
+def _licence(provenance: Mapping[str, Any]) -> str:
+    """Write the licence as the head of a card has it: a short name that hubs know, or any other text."""
+    stated = provenance.get("licence", provenance.get("license"))
+    if not isinstance(stated, str) or not stated.strip():
+        return "license: unknown"
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9.+-]*", stated):
+        return f"license: {stated.lower()}"
+    return f"license: other\nlicense_name: {json.dumps(stated)}"
 
 
 def _escaped(label: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,6 +19,7 @@ from tiledseg._validate import invalid, path_text
 from tiledseg.config import PreprocessingConfig, TilingConfig, architecture_of
 from tiledseg.engine import OnnxNetwork
 from tiledseg.errors import BundleError, FileError, SettingError
+from tiledseg.models import hub
 from tiledseg.models.bundle import CONFIG, read_config
 from tiledseg.models.weights import ONNX, WEIGHTS, damaged, read_network, read_onnx_network, read_stored
 
@@ -57,8 +59,10 @@ def load_model(
     Parameters
     ----------
     path : path
-        A bundle's folder, an ``.onnx`` or ``.keras`` file, or the name of a model that comes with the
-        package: ``"demo"``, which finds the plasma cells of `tiledseg.samples`.
+        A bundle's folder, an ``.onnx`` or ``.keras`` file, the name of a model that comes with the
+        package: ``"demo"``, which finds the plasma cells of `tiledseg.samples`; or the address of a
+        bundle of a hub, ``"hf://owner/name@revision"``. A commit as revision always means the same
+        files, which are downloaded once; a branch or a tag means its present commit, which is logged.
     trust : bool
         Whether a ``.keras`` file may be loaded. Keras checks such a file for code, but cannot
         guarantee that it is safe. A bundle needs no trust: it contains settings and arrays. An ONNX
@@ -78,6 +82,8 @@ def load_model(
     ------
     BundleError
         If the path does not exist, or the file is damaged, of an unknown kind or not trusted.
+    FileError
+        If a hub cannot be reached, and the model has not been downloaded before.
     ModelError
         If Keras is set to a precision whose weights are not float32.
     SettingError
@@ -95,7 +101,7 @@ def load_model(
         if path.is_dir():
             return _load_bundle(path)
         if not path.is_file():
-            raise invalid(BundleError, str(path), must=must, got="no such folder", fix=_missing_fix(path))
+            raise invalid(BundleError, str(path), must=must, got="no such folder", fix=missing_fix(path))
     except (OSError, ValueError) as error:
         raise damaged(path, must="be a bundle that can be read", got=str(error)) from error
     if path.suffix.lower() != ".keras":
@@ -155,18 +161,37 @@ def _load_bundle(folder: Path) -> Segmenter:
         raise BundleError(f"{folder / CONFIG}: {error}") from None
 
 
-def _missing_fix(path: Path) -> str:
+def missing_fix(path: Path) -> str:
     """Return the fix for a missing bundle: an interrupted save may have renamed it."""
     renamed = sorted(path.parent.glob(f".{path.name}.*.old")) if path.parent.is_dir() else []
     if renamed:
         return f"Saving was interrupted; the earlier bundle is in {renamed[-1]}: rename it to {path.name}."
+    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
+        return f'Check the path; a model of a hub is "hf://{path.as_posix()}".'
+    near = get_close_matches(path.name, [*_SHIPPED, *_models_in(path.parent)], n=1)
+    if near:
+        return f"Did you mean {str(path.with_name(near[0]))!r}?"
     if path.suffix or len(path.parts) > 1:
         return "Check the path."
-    return f"Give a path; the models that come with tiledseg are: {', '.join(_SHIPPED)}."
+    known = ", ".join(_SHIPPED)
+    return (
+        f"Give a path; the models that come with tiledseg are: {known}. "
+        f"A model of a hub is hf://owner/{path.name}."
+    )
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Name the bundles and files of networks in a folder."""
+    if not folder.is_dir():
+        return []
+    names = sorted(folder.iterdir())[:1000]
+    return [one.name for one in names if one.suffix in {".onnx", ".keras"} or (one / CONFIG).is_file()]
 
 
 def model_path(path: PathLike) -> Path:
-    """Return the folder of a shipped model for its name; return any other path unchanged."""
+    """Return the folder of a shipped model for its name, or of one of a hub; any other path unchanged."""
+    if hub.is_hub_address(path):
+        return hub.fetched(str(path))
     if not isinstance(path, str) or path not in _SHIPPED:  # Path("demo") and "./demo" are not names
         return Path(path_text(path, error=BundleError))
     if (Path(path) / CONFIG).exists():
@@ -224,7 +249,7 @@ class BundleReference:
         BundleError
             If the folder is not a bundle.
         """
-        folder = Path(path_text(path, error=BundleError)).resolve()
+        folder = model_path(path).resolve()
         return cls(str(folder), _digest_of(folder))
 
     def load(self) -> Segmenter:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import lazy_loader
 
 from tiledseg._notebook import facts
-from tiledseg._validate import fraction, invalid, one_of, settings_of
-from tiledseg.config import ArchitectureConfig, PreprocessingConfig, TilingConfig
+from tiledseg._validate import fraction, invalid, settings_of
+from tiledseg.config import PreprocessingConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork, StoredNetwork
-from tiledseg.errors import ModelError, SettingError
+from tiledseg.errors import SettingError
+from tiledseg.models import hub
 from tiledseg.models.bundle import write_bundle, write_onnx, write_stored
+from tiledseg.models.checks import check_parts, check_use
 from tiledseg.models.formats import Format, export_model
 from tiledseg.predict import segment, tiled_predict
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from tiledseg import _backend
     from tiledseg._types import PathLike, Source
@@ -97,13 +100,10 @@ class Segmenter:
                 object.__setattr__(self, name, settings_of(kind, getattr(self, name), name))
         if self.architecture is None and isinstance(self.runnable, OnnxNetwork):
             object.__setattr__(self, "architecture", self.runnable.architecture)
-        _check_types(self)
-        _check_network(self)
-        _check_labels(self)
+        check_parts(self)
         self.architecture.check_preprocessing(self.preprocessing)
         fraction("threshold", self.threshold, "Try 0.5.")
-        _check_tta(self)
-        _check_tiling(self)
+        check_use(self)
         object.__setattr__(self, "provenance", _as_json(self.provenance))
 
     def _facts(self) -> dict[str, object]:
@@ -298,119 +298,42 @@ class Segmenter:
         """
         return export_model(self, path, to)
 
+    def push(self, address: str, *, private: bool = False, message: str = "Upload a segmenter") -> str:
+        """Upload this segmenter as a bundle to a hub.
+
+        Files of an earlier bundle there are replaced in one commit; other files stay.
+
+        Parameters
+        ----------
+        address : str
+            ``"hf://owner/name"``, with ``@branch`` for another branch than main. The repository is
+            created if there is none.
+        private : bool
+            Whether a new repository is private.
+        message : str
+            Message of the commit.
+
+        Returns
+        -------
+        str
+            Its address with the new commit, for `tiledseg.load_model`: it will always mean this bundle.
+
+        Raises
+        ------
+        BundleError
+            If the hub refuses: the token (``hf auth login``, or HF_TOKEN) may not write there.
+        FileError
+            If the hub cannot be reached.
+        SettingError
+            If `address` is not one with a branch, or huggingface_hub is not installed.
+        """
+        hub.HubName.of(address)
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = self.save(Path(folder, "bundle"))
+            return hub.pushed(bundle, address, private=private, message=message)
+
 
 Segmenter.network = _Network()
-
-
-def _check_types(segmenter: Segmenter) -> None:
-    network = segmenter.runnable
-    without_keras = isinstance(network, StoredNetwork | OnnxNetwork)
-    wanted = {
-        "network": type(network) if without_keras else _backend.keras.Model,
-        "architecture": ArchitectureConfig,
-        "labels": tuple,
-        "preprocessing": PreprocessingConfig,
-        "threshold": float,
-        "tiling": TilingConfig | None,
-        "provenance": Mapping,
-    }
-    for name, kind in wanted.items():
-        value = network if name == "network" else getattr(segmenter, name)
-        if not isinstance(value, kind):
-            raise invalid(
-                SettingError,
-                name,
-                must=f"be of type {getattr(kind, '__name__', kind)}",
-                got=type(value).__name__,
-                fix="See `Segmenter` for its fields.",
-            )
-
-
-def _check_network(segmenter: Segmenter) -> None:
-    network, settings = segmenter.runnable, segmenter.architecture
-    shapes = (getattr(network, "input_shape", None), getattr(network, "output_shape", None))
-    _check_activation(segmenter)
-    stated = ((None, *settings.input_shape), (None, *settings.input_shape[:2], settings.classes))
-    if shapes != stated:
-        raise invalid(
-            ModelError,
-            "network",
-            must=f"have its architecture's input and output shapes {stated}",
-            got=shapes,
-            fix="Give the settings that it was built with.",
-        )
-
-
-def _check_labels(segmenter: Segmenter) -> None:
-    labels: tuple[object, ...] = segmenter.labels
-    classes = segmenter.architecture.classes
-    if not all(isinstance(label, str) and label.strip() for label in labels):
-        raise invalid(
-            SettingError,
-            "labels",
-            must="be names that are not empty",
-            got=labels,
-            fix='Use ("cell",), for example.',
-        )
-    if len(labels) != classes or len(set(labels)) != classes:
-        raise invalid(
-            SettingError,
-            "labels",
-            must=f"be {classes} different names, one per output channel",
-            got=labels,
-            fix="With one channel, name only the foreground.",
-        )
-
-
-def _check_activation(segmenter: Segmenter) -> None:
-    settings, activation = segmenter.architecture, segmenter.activation
-    if activation is not None:
-        one_of("activation", activation, ("sigmoid", "softmax"))
-    known = settings.name != "onnx" or settings.final_activation is not None
-    if known and (settings.final_activation == "linear") != (activation is not None):
-        raise invalid(
-            SettingError,
-            "activation",
-            must="be given if the network ends in logits (final_activation linear), and only then",
-            got=f"{activation} with final_activation={settings.final_activation}",
-            fix="Set it to sigmoid or softmax for logits, and leave it out for probabilities.",
-        )
-    if activation == "softmax" and settings.classes == 1:
-        must, fix = "be sigmoid for one class", "Use sigmoid."
-        raise invalid(SettingError, "activation", must=must, got=activation, fix=fix)
-
-
-def _check_tta(segmenter: Segmenter) -> None:
-    tta, tiling = segmenter.tta, segmenter.tiling
-    if tta is not None:
-        one_of("tta", tta, ("flips", "d4"))
-    if tta == "d4" and tiling and tiling.tile_size != "auto" and len(set(tiling.tile_shape)) > 1:
-        must = "be flips for tiles that are not square"
-        raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
-
-
-def _check_tiling(segmenter: Segmenter) -> None:
-    if segmenter.tiling is None or segmenter.tiling.tile_size == "auto":
-        return
-    settings = segmenter.architecture
-    for axis, tile, size in zip("yx", segmenter.tiling.tile_shape, settings.input_shape[:2], strict=True):
-        if size is not None and tile != size:
-            raise invalid(
-                SettingError,
-                "tiling.tile_size",
-                must=f"be {size} along {axis}, as the network's input",
-                got=tile,
-                fix=f"Use {size}, or a network of free size.",
-            )
-        if tile % settings.stride:
-            low = tile // settings.stride * settings.stride
-            raise invalid(
-                SettingError,
-                "tiling.tile_size",
-                must=f"be a multiple of the network's stride {settings.stride} along {axis}",
-                got=tile,
-                fix=f"Use {f'{low} or ' if low else ''}{low + settings.stride}.",
-            )
 
 
 def _as_json(provenance: Mapping[str, Any]) -> dict[str, Any]:
