@@ -9,7 +9,8 @@ import random
 import re
 import signal
 import sys
-from functools import partial
+from functools import partial, partialmethod
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -171,6 +172,15 @@ def bounded_memory() -> Iterator[None]:
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)  # or what was freed stays with the process
         _cleaned["bytes"] = psutil.Process().memory_info().rss
+
+
+@pytest.fixture(scope="module")
+def eager() -> Iterator[None]:
+    """Let the networks of a module run step by step: making the graph of a step takes longer than a few."""
+    model = import_module("keras").Model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "compile", partialmethod(model.compile, run_eagerly=True))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -84,6 +84,7 @@ def run_page(text: str, page: str) -> None:
             runners[block.tag](block, page, names)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

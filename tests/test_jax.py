@@ -1,6 +1,6 @@
 """Keras on JAX: what it predicts and learns, on one device and on two, and what it refuses.
 
-Each script runs in a process of its own, where JAX sees two processors.
+The script runs in a process of its own, where JAX sees two processors.
 """
 
 from __future__ import annotations
@@ -25,86 +25,45 @@ pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX")
 FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"  # soon compiled
 
 
-def on_jax(script, *arguments):
-    """Run a script, and return the last line that it printed, which is JSON."""
-    env = {
-        **os.environ,
-        "KERAS_BACKEND": "jax",
-        "XLA_FLAGS": FLAGS,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-PREDICTED = """
+SCRIPT = """
 import json, sys
 import numpy as np
+from test_train import TINY, Trainer, blobs, keras, settings
 from tiledseg.errors import TiledSegError
 from tiledseg.models import load_model
 from tiledseg.predict import tiled_predict
 
-def refused(**how):
-    try:
-        tiled_predict(segmenter, image, runtime=how)
-    except TiledSegError as error:
-        return str(error)
+bundle, image, by_default, by_keras, folder = sys.argv[1:]
 
-bundle, image = sys.argv[1], np.load(sys.argv[2])
-segmenter = load_model(bundle)
-np.save(sys.argv[3], tiled_predict(segmenter, image, progress=False))
-segmenter.save(bundle + "-again")
-segmenter.network
-np.save(sys.argv[4], tiled_predict(segmenter, image, runtime={"engine": "keras"}, progress=False))
-print(json.dumps([refused(devices=["CPU:0"])]))
-"""
-
-
-def test_a_bundle_gives_the_same_map_on_jax_and_comes_back_as_it_was(tmp_path):
-    config = UNetConfig(
-        input_shape=(None, None, 3), levels=3, base_filters=4, base_kernel=3, dropout=0.0, norm="batch"
-    )
-    segmenter = Segmenter(UNetBuilder(config).build(), config, ("cell",), PreprocessingConfig(mean=(0.4,)))
-    image = np.random.default_rng(0).integers(0, 255, (150, 170, 3), dtype=np.uint8)
-    np.save(tmp_path / "image.npy", image)
-    bundle = segmenter.save(tmp_path / "bundle")
-    maps = tmp_path / "map.npy", tmp_path / "by_keras.npy"
-    (on_devices,) = on_jax(PREDICTED, bundle, tmp_path / "image.npy", *maps)
-    expected = tiled_predict(segmenter, image, runtime={"engine": "keras"}, progress=False)
-    for path in maps:
-        np.testing.assert_allclose(np.load(path), expected, atol=1e-5)
-    again = load_model(f"{bundle}-again").network
-    for one, other in zip(segmenter.network.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert "`devices` must be None unless Keras uses TensorFlow; got jax." in on_devices
-
-
-TRAINED = """
-import json, sys
-import numpy as np
-from test_train import SettingError, TINY, Trainer, blobs, keras, settings
+def predicted(**how):
+    return tiled_predict(segmenter, np.load(image), runtime=how, progress=False)
 
 def trained(**changes):
     common = {"epochs": 2, "batch_size": 6, "augment": "none", "optimizer": "adamw", "ema": 0.9}
-    config = settings(sys.argv[1], network=TINY.changed(norm="batch"), **(common | changes))
+    config = settings(folder, network=TINY.changed(norm="batch"), **(common | changes))
     return Trainer(config).fit(blobs(1, 2), blobs(9, size=96), progress=False)  # 9 crops: 3, then 6
 
-def refused(**changes):
+def refused(call, **changes):
     try:
-        trained(**changes)
-    except SettingError as error:
+        call(**changes)
+    except TiledSegError as error:
         return str(error)
+
+segmenter = load_model(bundle)
+np.save(by_default, predicted())
+segmenter.save(bundle + "-again")
+segmenter.network
+np.save(by_keras, predicted(engine="keras"))
+refusals = [refused(predicted, devices=["CPU:0"])]
 
 one, two = trained(), trained(devices=2)
 pairs = zip(one.segmenter.network.weights, two.segmenter.network.weights)
 differs = max(float(np.abs(a.numpy() - b.numpy()).max()) for a, b in pairs)
 sorted((two.run_dir / "checkpoints").iterdir())[-1].unlink()
 again = Trainer.resume(two.run_dir, blobs(1, 2), blobs(9, size=96), progress=False)
-refusals = [refused(devices=3), refused(devices="all", batch_size=5)]
+refusals += [refused(trained, devices=3), refused(trained, devices="all", batch_size=5)]
 keras.distribution.list_devices = lambda: ["gpu:0"]  # there is none here
-refusals.append(refused())
+refusals.append(refused(trained))
 print(json.dumps({
     "best": str(one.run_dir / "best"),
     "histories": [result.history for result in (one, two, again)],
@@ -114,15 +73,60 @@ print(json.dumps({
 """
 
 
-def test_one_device_and_two_learn_the_same_and_resume_bit_for_bit(tmp_path):
-    found = on_jax(TRAINED, tmp_path)
+@pytest.fixture(scope="module")
+def segmenter():
+    config = UNetConfig(
+        input_shape=(None, None, 3), levels=3, base_filters=4, base_kernel=3, dropout=0.0, norm="batch"
+    )
+    return Segmenter(UNetBuilder(config).build(), config, ("cell",), PreprocessingConfig(mean=(0.4,)))
+
+
+@pytest.fixture(scope="module")
+def folder(segmenter, tmp_path_factory):
+    """The folder of the script: what it reads, and what it writes."""
+    made = tmp_path_factory.mktemp("jax")
+    image = np.random.default_rng(0).integers(0, 255, (150, 170, 3), dtype=np.uint8)
+    np.save(made / "image.npy", image)
+    segmenter.save(made / "bundle")
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    """What the script printed in its last line."""
+    names = ("bundle", "image.npy", "by_default.npy", "by_keras.npy", "")
+    env = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": FLAGS,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-c", SCRIPT, *(str(folder / name) for name in names)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_bundle_gives_the_same_map_on_jax_and_comes_back_as_it_was(segmenter, folder, found):
+    image = np.load(folder / "image.npy")
+    expected = tiled_predict(segmenter, image, runtime={"engine": "keras"}, progress=False)
+    for name in ("by_default.npy", "by_keras.npy"):
+        np.testing.assert_allclose(np.load(folder / name), expected, atol=1e-5)
+    again = load_model(folder / "bundle-again").network
+    for one, other in zip(segmenter.network.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    refusal = found["refusals"][0]
+    assert "`devices` must be None unless Keras uses TensorFlow; got jax." in refusal
+
+
+def test_one_device_and_two_learn_the_same_and_resume_bit_for_bit(found):
     one, two, again = found["histories"]
     assert one["loss"][1] < one["loss"][0]
     for name, values in one.items():
         np.testing.assert_allclose(values, two[name], rtol=1e-3)
     assert found["differs"] < 1e-4
     assert again == two
-    too_many, uneven, on_gpu = found["refusals"]
+    _, too_many, uneven, on_gpu = found["refusals"]
     assert "`devices` must be at most 2" in too_many
     assert "`batch_size` must be a multiple of the 2 devices that share it; got 5. Use 6" in uneven
     assert "Set XLA_FLAGS=--xla_gpu_deterministic_ops=true before Python starts" in on_gpu

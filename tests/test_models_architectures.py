@@ -252,7 +252,8 @@ FIXED: frozenset[str] = frozenset({"trans_unet"})
 COMPUTED: frozenset[str] = frozenset({"swin_unet", "trans_unet"})
 """Architectures with layers that compute with the size of the image."""
 
-LARGE = frozenset({"efficient_unet"})
+LARGEST = "efficient_unet"
+LARGE = frozenset({LARGEST, "u2net"})
 """Architectures that are large even with small settings: most of their tests are slow."""
 
 NAMES = sorted(SMALL)
@@ -260,6 +261,7 @@ PLAIN = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name f
 """One entry per architecture, for tests in which further entries make no difference."""
 
 CASES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES]
+TRAINED = [pytest.param(name, marks=pytest.mark.slow) if name == LARGEST else name for name in NAMES]
 SIZE = 64
 
 
@@ -308,27 +310,56 @@ def test_every_architecture_has_its_entry():
 # --- shapes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize(("channels", "classes"), [(3, 1), (4, 5)])
-def test_output_has_size_range_and_dtype(name, channels, classes):
-    config = small(name, input_shape=(SIZE, SIZE, channels), classes=classes)
-    network = built(name) if (channels, classes) == (3, 1) else build_model(config)
+def check_probabilities(network: keras.Model, config: ArchitectureConfig) -> None:
     probs = np.asarray(network(images(config)))
-    assert probs.shape == (2, SIZE, SIZE, classes)
+    assert probs.shape == (2, SIZE, SIZE, config.classes)
     assert probs.dtype == np.float32
     assert probs.min() >= 0
     assert probs.max() <= 1
-    if classes > 1 and config.final_activation is None:
+    if config.classes > 1 and config.final_activation is None:
         np.testing.assert_allclose(probs.sum(axis=-1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in COUNTS if name not in FIXED | LARGE])
-def test_free_size_gives_what_the_fixed_size_gives(name):
+@pytest.mark.parametrize("name", PLAIN)
+def test_output_has_size_range_and_dtype(name):
+    check_probabilities(built(name), small(name))
+
+
+@pytest.fixture
+def mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_several_channels_and_classes_in_mixed_precision_keep_weights_and_output_in_float32(
+    name, mixed_precision
+):
+    config = small(name, input_shape=(SIZE, SIZE, 4), classes=5)
+    network = build_model(config)
+    assert {str(variable.dtype) for variable in network.trainable_weights} == {"float32"}
+    assert "bfloat16" in {layer.compute_dtype for layer in network.layers}
+    check_probabilities(network, config)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_blank_network_of_fixed_size_has_the_same_paths_and_gives_the_same(name):
     config, free = small(name), built(name)
-    fixed = builder_for(config.changed(input_shape=(SIZE, SIZE, 3))).build(blank=True)
+    builder = builder_for(config.changed(input_shape=(SIZE, SIZE, 3)))
+    fixed = builder.build(blank=True)
+    paths = [variable.path for variable in free.weights]
+    assert len(set(paths)) == len(paths)
+    assert paths == [variable.path for variable in fixed.weights]
+    assert [layer.name for layer in free.layers] == [layer.name for layer in fixed.layers]
+    assert not any(np.asarray(variable).any() for variable in fixed.weights)
+    assert builder.count() == free.count_params()
     fixed.set_weights(free.get_weights())
-    assert free.input_shape == (None, None, None, 3)
     np.testing.assert_allclose(free(images(config)), fixed(images(config)), atol=1e-6)
+    if name in FIXED:
+        return
+    assert free.input_shape == (None, None, None, 3)
     stride = config.stride
     for size in [(stride, stride), (3 * stride, 2 * stride)]:
         assert free(np.zeros((1, *size, 3), np.float32)).shape == (1, *size, 1)
@@ -351,25 +382,6 @@ def test_softmax_of_one_class_is_refused(name):
         small(name, final_activation="softmax")
 
 
-@pytest.fixture
-def mixed_precision():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(before)
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_mixed_precision_keeps_weights_and_output_in_float32(name, mixed_precision):
-    config = small(name)
-    network = build_model(config)
-    assert {str(variable.dtype) for variable in network.trainable_weights} == {"float32"}
-    assert "bfloat16" in {layer.compute_dtype for layer in network.layers}
-    probs = np.asarray(network(images(config)))
-    assert probs.dtype == np.float32
-    assert np.isfinite(probs).all()
-
-
 # --- parameters and settings -----------------------------------------------------------------------
 
 
@@ -382,18 +394,6 @@ def test_parameters_are_as_many_as_stated(name):
         else:
             weights = without_weights(builder).trainable_weights
             assert sum(int(np.prod(weight.shape)) for weight in weights) == count
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_weights_have_the_same_paths_in_each_build_and_each_only_once(name):
-    builder = builder_for(small(name))
-    first, blank = built(name), builder.build(blank=True)
-    paths = [variable.path for variable in first.weights]
-    assert len(set(paths)) == len(paths)
-    assert paths == [variable.path for variable in blank.weights]
-    assert [layer.name for layer in first.layers] == [layer.name for layer in blank.layers]
-    assert not any(np.asarray(variable).any() for variable in blank.weights)
-    assert builder.count() == first.count_params()
 
 
 def changes(name: str, field: str, config: ArchitectureConfig) -> list[dict[str, Any]]:
@@ -433,7 +433,7 @@ def description(config: ArchitectureConfig) -> str:
 
 
 SETTINGS = [
-    pytest.param(name, field, marks=pytest.mark.slow if name in LARGE else ())
+    pytest.param(name, field, marks=pytest.mark.slow if name == LARGEST else ())
     for name in COUNTS
     for field in settings_of(name).model_fields
     if field not in {"name", "input_shape", "classes"}
@@ -469,7 +469,7 @@ def test_a_settings_file_selects_it(name):
 # --- training --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_trainable_weight_has_a_gradient(name):
     config = small(name)
     training = training_network(built(name), config)
@@ -593,13 +593,22 @@ def segmenter_of(config: ArchitectureConfig, network: keras.Model | None = None)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_loaded_network_gives_the_same_bits(name, tmp_path):
+def test_a_loaded_network_gives_the_same_bits_and_is_tiled_on_an_image_of_any_size(name, tmp_path):
     segmenter = segmenter_of(small(name), built(name))
     again = load_model(segmenter.save(tmp_path / "bundle"))
     assert again.architecture == segmenter.architecture
     assert again.preprocessing == segmenter.preprocessing
-    image = images(segmenter.architecture)
-    np.testing.assert_array_equal(again.network(image), segmenter.network(image))
+    tiles = images(segmenter.architecture)
+    np.testing.assert_array_equal(again.network(tiles), segmenter.network(tiles))
+    image = np.random.default_rng(0).integers(0, 256, (150, 190, 3), np.uint8)
+    tiling = ts.TilingConfig(tile_size=SIZE if segmenter.architecture.name in FIXED else 128, overlap=0.125)
+    plan = ts.plan(again, image.shape, tiling)
+    assert plan.verdict in {"exact", "approximate", "impossible"}
+    assert plan.stride == (segmenter.architecture.stride,) * 2
+    probs = ts.tiled_predict(again, image, tiling)
+    assert probs.shape == (150, 190, 1)
+    assert probs.dtype == np.float32
+    assert 0 <= probs.min() <= probs.max() <= 1
 
 
 ELSEWHERE = """
@@ -749,18 +758,3 @@ def check_halo(network: keras.Model, stride: int, halo: tuple[int, int]) -> None
     spoiled = np.flatnonzero(differs(got, want)[0])
     left, right = spoiled[spoiled < tile // 2], spoiled[spoiled >= tile // 2]
     assert (max(left, default=-1) + 1, tile - min(right, default=tile)) == halo
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_it_is_planned_and_tiled_on_an_image_of_any_size(name):
-    config = small(name)
-    segmenter = segmenter_of(config, built(name))
-    image = np.random.default_rng(0).integers(0, 256, (210, 330, 3), np.uint8)
-    tiling = ts.TilingConfig(tile_size=SIZE if name in FIXED else 128, overlap=0.125)
-    plan = ts.plan(segmenter, image.shape, tiling)
-    assert plan.verdict in {"exact", "approximate", "impossible"}
-    assert plan.stride == (config.stride, config.stride)
-    probs = ts.tiled_predict(segmenter, image, tiling)
-    assert probs.shape == (210, 330, 1)
-    assert probs.dtype == np.float32
-    assert 0 <= probs.min() <= probs.max() <= 1

