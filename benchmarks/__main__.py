@@ -18,6 +18,7 @@ from benchmarks._rows import Row, show
 _NAMES = (
     "stitching",
     "fast",
+    "onnx",
     "memory",
     "streaming",
     "flat",
@@ -30,6 +31,7 @@ _NAMES = (
     "architectures",
     "training",
     "imports",
+    "gpu",
 )
 _HERE = Path(__file__).parent
 

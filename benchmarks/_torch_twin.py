@@ -23,8 +23,9 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 class TorchTwin(torch.nn.Module):
     """Maps (N, C, h, w) to (N, K, h, w) as the Keras network maps (N, h, w, C) to (N, h, w, K)."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, device: str = "cpu") -> None:
         super().__init__()
+        torch.set_default_device(device)  # of the weights, which the steps keep
         self._steps: list[tuple[Callable[..., torch.Tensor], list[int], int]] = []
         self._input, self._output = id(model.inputs[0]), id(model.outputs[0])
         for layer in model.layers:
@@ -48,7 +49,8 @@ class TorchTwin(torch.nn.Module):
 
 def _tensor(weight: Any, *order: int) -> torch.Tensor:
     array = np.asarray(weight.numpy())
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(order) if order else array))
+    values = np.ascontiguousarray(array.transpose(order) if order else array)
+    return torch.from_numpy(values).to(torch.get_default_device())
 
 
 def _conv(layer: Any) -> Callable[..., torch.Tensor]:
