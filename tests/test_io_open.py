@@ -506,7 +506,7 @@ def test_a_chunk_that_is_a_pipe_is_refused(version: int, tmp_path: Path) -> None
     os.mkfifo(chunk)
     with open_image(path) as image:
         assert (image[:32] == 7).all()
-        with pytest.raises(FileError, match=r"regular files as chunks.*a pipe"):
+        with pytest.raises(FileError, match=r"consist of regular files.*a pipe"):
             image[32:]
 
 
@@ -543,3 +543,12 @@ def test_several_threads_can_read_one_source(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("head", [b"{'descr': (", b"{'descr': '|u1', 'shape': (1,", b'{"""', b"nan", b"f(3)"])
+def test_an_npy_header_that_is_no_python_is_damage(tmp_path, head):
+    (tmp_path / "a.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(90)
+    )
+    with pytest.raises(FileError, match="npy header"):
+        read_image(tmp_path / "a.npy")

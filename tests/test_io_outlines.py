@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -227,3 +228,30 @@ def test_a_file_that_holds_no_areas_is_refused(text, message, tmp_path):
     (tmp_path / "a.geojson").write_text(text)
     with pytest.raises(FileError, match=message):
         read_outlines(tmp_path / "a.geojson")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"images": [{"id": 1, "file_name": "a.png", "height": 1e999, "width": 4}], "annotations": []}',
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a", "height": 4, "width": 4}],
+                "annotations": [{"image_id": 1, "segmentation": [[0, 0, float("nan"), 3, 4, 4]]}],
+            }
+        ),
+        '{"type": "FeatureCollection", "features": 3}',
+        "[" * 900 + "3" + "]" * 900,
+    ],
+)
+def test_content_that_is_not_what_its_format_says_is_an_error_of_the_file(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(FileError, match=r"a\.json"):
+        read_outlines(tmp_path / "a.json", "a")
+
+
+def test_a_zip_of_rois_that_inflates_too_far_is_refused_before_it_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.roi", bytes(1 << 25))
+    with pytest.raises(FileError, match="at most 16 MiB each"):
+        read_outlines(tmp_path / "a.zip")

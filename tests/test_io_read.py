@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
 import threading
 import zlib
 from pathlib import Path
 
 import cv2
+import fuzz_files
 import numpy as np
 import pytest
 import simplejpeg
@@ -686,6 +688,13 @@ def test_every_kind_of_bmp_is_read_as_by_pillow(put, mode):
     assert (found == (expected[..., 0] if mode in "1L" else expected)).all()
     with pytest.raises(FileError, match="bytes where"):
         read_image(put(made.getvalue()[:-40], ".bmp"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in /proc")
+@pytest.mark.parametrize("form", fuzz_files.FORMATS)
+@pytest.mark.slow
+def test_damaged_files_give_results_or_typed_errors_within_time_and_memory(form):
+    assert fuzz_files.attack(form, 300) == []
 
 
 FILES = Path(os.environ.get("TILEDSEG_DATA", "/nowhere")) / "files"

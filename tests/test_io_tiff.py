@@ -476,3 +476,21 @@ def test_a_tiff_made_by_hand_is_read(put):
     start = 8 + 2 + 12 * 9 + 4
     data = by_hand(grey_page(3, 2, t273=start), data=bytes(range(6)))
     np.testing.assert_array_equal(read_image(put(data)), [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr", "minisblack"])
+@pytest.mark.parametrize("damage", [b"\xff\xd9", b"\0" * 3000])
+def test_a_jpeg_tile_that_its_decoder_would_repair_is_damage(put, photometric, damage):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    assert imagecodecs.JPEG8.available
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    pixels = noise[..., 0] if photometric == "minisblack" else noise
+    whole = tiff(pixels, photometric=photometric, compression="jpeg", tile=(64, 64))
+    np.testing.assert_array_equal(read_image(put(whole)), tifffile.imread(io.BytesIO(whole)))
+    with tifffile.TiffFile(io.BytesIO(whole)) as file:
+        (start,), (length,) = file.pages[0].dataoffsets, file.pages[0].databytecounts
+    middle = start + length // 2
+    cut = bytearray(whole)
+    cut[middle : middle + len(damage)] = damage[: start + length - middle]
+    with pytest.raises(FileError, match="tile 0 at y=0, x=0 px corrupt"):
+        read_image(put(bytes(cut)))

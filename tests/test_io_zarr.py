@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 
 import numpy as np
 import pytest
@@ -208,3 +210,44 @@ def test_a_zarr_has_one_page(tmp_path):
     array(tmp_path / "a.zarr", shape=(40, 60), pixels=CUBE[0])
     with pytest.raises(FileError, match="have page 1"):
         open_image(tmp_path / "a.zarr", page=1)
+
+
+BOMB = np.zeros(1 << 26, np.uint8)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "blosc", "shard"])
+def test_a_chunk_that_inflates_beyond_its_shape_is_refused_before_it_is_decoded(tmp_path, codec, version):
+    numcodecs = pytest.importorskip("numcodecs")
+    crc = pytest.importorskip("google_crc32c")
+    encoder = {"gzip": numcodecs.GZip(), "blosc": numcodecs.Blosc()}.get(codec, numcodecs.Zstd())
+    names = {"gzip": "GzipCodec", "blosc": "BloscCodec"}
+    options: dict = {"shape": (64, 64), "chunks": (32, 64), "dtype": "u1", "zarr_format": version}
+    if codec == "shard":
+        options |= {"shards": (64, 64), "zarr_format": 3}
+    used = encoder if options["zarr_format"] == 2 else getattr(zarr.codecs, names.get(codec, "ZstdCodec"))()
+    array = zarr.create_array(tmp_path / "a.zarr", compressors=used, **options)
+    array[:] = np.arange(64, dtype=np.uint8)[:, None] + np.zeros((1, 64), np.uint8)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.zarr"), array[:])
+    bomb = bytes(encoder.encode(BOMB)) + bytes(1 << 18 if codec == "gzip" else 0)
+    if codec == "shard":
+        index = struct.pack("<QQQQ", 0, len(bomb), 2**64 - 1, 2**64 - 1)
+        bomb += index + struct.pack("<I", crc.value(index))
+    (chunk, *_) = sorted(path for path in (tmp_path / "a.zarr").rglob("*0") if path.is_file())
+    chunk.write_bytes(bomb)
+    with pytest.raises(FileError, match="inflates beyond the 2048 bytes of its shape"):
+        read_image(tmp_path / "a.zarr")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
+def test_only_regular_files_are_opened_inside_a_zarr(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(8, 8), dtype="u1", zarr_format=2)
+    (tmp_path / "a.zarr" / ".zattrs").unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "a.zarr" / ".zattrs")
+    with pytest.raises(FileError, match="consist of regular files"):
+        read_image(tmp_path / "a.zarr")
+    (tmp_path / "b.zarr").mkdir()
+    with (tmp_path / "b.zarr" / "zarr.json").open("wb") as file:
+        file.truncate(1 << 27)
+    with pytest.raises(FileError, match="metadata of at most"):
+        read_image(tmp_path / "b.zarr")

@@ -1,4 +1,4 @@
-"""BMP whose colours are bit fields of a word: any masks, of which Pillow knows a few."""
+"""BMP whose colours are bit fields of a word, of which Pillow knows a few; palettes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from PIL import ImageFile
+
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Reader
 
@@ -78,3 +80,20 @@ def _is_run(mask: int, bits: int) -> bool:
     """Say whether the bits of a mask are neighbours within a word."""
     low = mask & -mask
     return mask.bit_length() <= bits and ((mask + low) & mask) == 0
+
+
+def palette_of(image: ImageFile.ImageFile) -> AnyArray | None:
+    """Read the palette of a BMP; None where it has none."""
+    if image.mode == "1":
+        return np.array([[0] * 3, [255] * 3], np.uint8)
+    if image.mode == "L":
+        return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    if image.palette is None:
+        return None
+    return palette_colours(bytes(image.palette.palette), image.palette.rawmode or "RGB")
+
+
+def palette_colours(data: bytes, order: str) -> AnyArray:
+    """Return the entries of a palette as RGB; `order` is the order of their bytes, for example BGRX."""
+    entries = np.frombuffer(data[: len(data) // len(order) * len(order)], np.uint8)
+    return entries.reshape(-1, len(order))[:, [order.index(colour) for colour in "RGB"]]

@@ -273,7 +273,7 @@ def _npy_regions(file: Reader, selection: Selection) -> Regions:
 
 def _npy_header(file: Reader) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
     head = io.BytesIO(file.take(0, min(file.size, _MOST_HEADER)))
-    with suppress(ValueError, EOFError, TypeError):
+    with suppress(Exception):  # NumPy parses it as Python: its tokens, syntax, names and numbers can all fail
         version = np.lib.format.read_magic(head)
         read = (
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ OUTLINE_SUFFIXES: tuple[str, ...] = (".geojson", ".json", ".roi", ".zip")
 """What files of outlines end in."""
 
 _LARGEST = 2**30  # bytes of a file
+_LARGEST_ROI = 1 << 24
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
+"""Errors of content that is not what its format says."""
 _SHOWN = 8
 _BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # format of COCO's compressed run lengths
 _OVAL_POINTS = 360
@@ -129,7 +133,7 @@ def read_outlines(path: PathLike, image: str | None = None) -> list[Outline]:
         return _of_coco(content, name, image)
     try:
         return [one for feature in _features(content) for one in _of_feature(feature, name)]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except _WRONG as error:
         raise _bad(name, "be GeoJSON of polygons", repr(error), "Export it from QuPath again.") from error
 
 
@@ -196,6 +200,7 @@ def _ring(points: Any, name: str) -> NDArray[np.float64]:  # noqa: ANN401
 def _of_imagej(path: PathLike, name: str) -> list[Outline]:
     roifile = extra("roifile", "roi")
     try:
+        _check_archive(path, name)
         found = roifile.roiread(path_text(path))
         rois = found if isinstance(found, list) else [found]
         return [_of_roi(roi, name) for roi in rois]
@@ -203,6 +208,17 @@ def _of_imagej(path: PathLike, name: str) -> list[Outline]:
         raise
     except Exception as error:  # roifile has no common error
         raise _bad(name, "be ROI of ImageJ", f"{type(error).__name__}: {error}", "Save it again.") from error
+
+
+def _check_archive(path: PathLike, name: str) -> None:
+    """Refuse a zip whose files would take too much memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        sizes = [one.file_size for one in archive.infolist()]
+    if max(sizes, default=0) > _LARGEST_ROI or sum(sizes) > _LARGEST:
+        must = f"hold ROI of at most {_LARGEST_ROI >> 20} MiB each, {_LARGEST >> 20} MiB together"
+        raise _bad(name, must, f"{sum(sizes)} bytes of {len(sizes)} files", "Split it into several files.")
 
 
 def _of_roi(roi: Any, name: str) -> Outline:  # noqa: ANN401
@@ -233,7 +249,7 @@ def _of_coco(content: dict[str, Any], name: str, image: str | None) -> list[Outl
         names = {one["id"]: str(one["name"]) for one in content.get("categories", ())}
         of_image = [one for one in content["annotations"] if one["image_id"] == images[0]["id"]]
         return [_of_annotation(one, names, shape, name) for one in of_image]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _WRONG as error:
         raise _bad(name, "be COCO instances", repr(error), "Export it again.") from error
 
 
@@ -245,7 +261,10 @@ def coco_images(path: PathLike) -> list[str]:
     """List the stems of the images of a COCO file; empty for any other file."""
     content = _json(path, named(path))
     found = content.get("images") if isinstance(content, dict) and "annotations" in content else None
-    return [stem_of(str(one["file_name"])) for one in found or ()]
+    try:
+        return [stem_of(str(one["file_name"])) for one in found or ()]
+    except _WRONG as error:
+        raise _bad(named(path), "be COCO instances", repr(error), "Export it again.") from error
 
 
 def _of_annotation(
@@ -261,7 +280,7 @@ def _of_annotation(
             raise _bad(name, f"have run lengths of {shape} px", f"{sum(runs)} of {size}", "Export it again.")
         flat = np.repeat(np.arange(len(runs)) % 2, runs).astype(np.bool_)
         return Outline(kind, (), flat.reshape(shape[::-1]).T, crowd)
-    rings = [np.array(flat, np.float64).reshape(-1, 2) for flat in area]
+    rings = [_ring(np.array(flat, np.float64).reshape(-1, 2), name) for flat in area]
     return Outline(kind, tuple((ring,) for ring in rings), crowd=crowd)
 
 

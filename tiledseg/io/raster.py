@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import simplejpeg
 from PIL import BmpImagePlugin, JpegImagePlugin, WebPImagePlugin
+from PIL.Image import DecompressionBombError
 
 from tiledseg._validate import invalid
-from tiledseg.io.bmp import bit_fields
+from tiledseg.io.bmp import bit_fields, palette_colours, palette_of
 from tiledseg.io.file import (
     LossyError,
     check_one_page,
@@ -153,7 +154,7 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
         raise file.bad("hold one image", f"a film of {frames} frames", "Export one frame as PNG.")
     opacity = extra.get(b"tRNS", b"")
     key = bool(opacity) and (colour != _PALETTE or opacity.count(255) < len(opacity))
-    palette = _colours(extra.get(b"PLTE", b""), "RGB") if colour == _PALETTE else None
+    palette = palette_colours(extra.get(b"PLTE", b""), "RGB") if colour == _PALETTE else None
     return _Header(
         kind="png",
         height=height,
@@ -292,20 +293,10 @@ def _bmp_header(file: Reader, max_pixels: int) -> _Header:
     end = tile.offset + height * tile.args[1]
     if end > file.size:
         raise file.damaged(f"{file.size} bytes where {end} are declared")
-    palette = _bmp_palette(image)
+    palette = palette_of(image)
     grey = _is_grey(palette)
     alpha: Literal["plane", "none"] = "plane" if image.mode == "RGBA" else "none"
     return _Header("bmp", height, width, 1 if grey else 3, alpha=alpha, palette=palette)
-
-
-def _bmp_palette(image: ImageFile.ImageFile) -> AnyArray | None:
-    if image.mode == "1":
-        return np.array([[0] * 3, [255] * 3], np.uint8)
-    if image.mode == "L":
-        return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    if image.palette is None:
-        return None
-    return _colours(bytes(image.palette.palette), image.palette.rawmode or "RGB")
 
 
 def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
@@ -372,6 +363,8 @@ def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # noqa: AN
     file.handle.seek(0)
     try:
         return plugin(file.handle)
+    except DecompressionBombError as error:
+        raise file.bad("be smaller in this format", str(error), "Export it as TIFF.") from None
     except _PILLOW_ERRORS as error:
         got = f"Pillow's error {str(error) or type(error).__name__}"
         if "nsupported" in got or "cannot handle" in got:
@@ -389,12 +382,6 @@ def _opaque(file: Reader, pixels: AnyArray, header: _Header, request: Request) -
 
 def _is_grey(palette: AnyArray | None) -> bool:
     return palette is not None and bool((palette == palette[:, :1]).all())
-
-
-def _colours(data: bytes, order: str) -> AnyArray:
-    """Return the entries of a palette as RGB; `order` is the order of their bytes, for example BGRX."""
-    entries = np.frombuffer(data[: len(data) // len(order) * len(order)], np.uint8)
-    return entries.reshape(-1, len(order))[:, [order.index(colour) for colour in "RGB"]]
 
 
 _HEADERS = {"png": _png_header, "jpeg": _jpeg_header, "bmp": _bmp_header, "webp": _webp_header}

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import simplejpeg
 
 from tiledseg.io.regions import RawRows
 from tiledseg.io.tiff_checks import EMPTY
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 _LARGEST_BLOCK = 2**30
 _UNCHECKED: dict[Alpha, Alpha] = {"refuse": "drop", "drop": "drop", "keep": "keep"}
+
+
+_JPEG, _JPEG_2000 = {7, 33007}, {33003, 33004, 33005, 34712}  # compressions
+_END = b"\xff\xd9"
+_LARGER = 2  # times the size of a tile or strip, which its JPEG may have at most
+_COLOURS = {(1, 0): "Gray", (1, 1): "Gray", (3, 2): "RGB", (3, 6): "YCbCr"}
+"""Colours of a JPEG by samples and photometric interpretation, where libjpeg gives what is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class TiffBlocks:
             one.offset: partial(one.decode, jpegtables=one.jpegtables, jpegheader=one.jpegheader)
             for one in (plane.page for plane in planes)
         }
+        self._tables = {one.page.offset: _jpeg_tables(one.page) for one in planes}
         sample = np.zeros((1, 1, page.samplesperpixel), page.dtype)
         trial = replace(colours, request=replace(request, alpha=_UNCHECKED[request.alpha])).pixels(sample)
         self.dtype: np.dtype[Any] = trial.dtype
@@ -121,14 +130,43 @@ class TiffBlocks:
             return np.full((*self.block_shape, self._each), page.nodata, page.dtype)
         data = self._file.at(page.dataoffsets[index] + plane.shift, page.databytecounts[index])
         try:
-            found, *_ = self._decoders[page.offset](data, index)
-            pixels: AnyArray = np.asarray(found)[0].astype(page.dtype, copy=False)  # fax bits are uint8
+            pixels = self._strictly(data, page)
+            if pixels is None:
+                found, *_ = self._decoders[page.offset](data, index)
+                pixels = np.asarray(found)[0].astype(page.dtype, copy=False)  # fax bits are uint8
         except Exception as error:  # codecs have no common error
             raise self._file.damaged(f"{self._name(index)} corrupt ({error})") from error
         return pixels
+
+    def _strictly(self, data: bytes, page: tifffile.TiffPage) -> AnyArray | None:
+        """Refuse what decoders repair without a word; decode a JPEG whose colours are as stated."""
+        if page.compression in _JPEG_2000 and not data.rstrip(b"\0").endswith(_END):
+            raise ValueError("no end marker")
+        tables = self._tables[page.offset]
+        if tables is None:
+            return None
+        whole = data[:2] + tables[2:-2] + data[2:]
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(whole)
+        if height > _LARGER * (self.block_shape[0] + 8) or width > _LARGER * (self.block_shape[1] + 8):
+            raise ValueError(f"a JPEG of {height}x{width} px")
+        if (height, width) == self.block_shape and colours == _COLOURS.get((self._each, page.photometric)):
+            pixels: AnyArray = simplejpeg.decode_jpeg(whole, "GRAY" if self._each == 1 else "RGB")
+            return pixels
+        most = "CMYK" if colours in {"CMYK", "YCCK"} else "GRAY"
+        simplejpeg.decode_jpeg(whole, most, min_height=1, min_width=1, min_factor=8)
+        return None
 
     def _name(self, index: int) -> str:
         """Describe a tile or strip with its position."""
         y = index // self._across % self._down * self.block_shape[0]
         x = index % self._across * self.block_shape[1]
         return f"{'tile' if self._planes[0].page.is_tiled else 'strip'} {index} at y={y}, x={x} px"
+
+
+def _jpeg_tables(page: tifffile.TiffPage) -> bytes | None:
+    """Return the tables that the JPEGs of a page share; None for other pages, and for slides in one JPEG."""
+    each = page.samplesperpixel if page.planarconfig == 1 else 1
+    known = page.compression in _JPEG and page.bitspersample == 8 and each in {1, 3, 4}
+    if not known or page.jpegheader is not None:
+        return None
+    return page.jpegtables or b"\xff\xd8\xff\xd9"

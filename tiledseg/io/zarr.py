@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from itertools import product, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +20,7 @@ from tiledseg.io.regions import CachedBlocks
 from tiledseg.io.remote import is_remote, is_remote_zarr, remote_store, shown_address
 from tiledseg.io.source import Facts
 from tiledseg.io.stores import UNFINISHED
+from tiledseg.io.zarr_files import ChunkFiles, local_store
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray
@@ -51,7 +52,7 @@ def zarr_source(path: str, request: Request, selection: Selection) -> tuple[Regi
     file = Reader(named(shown_address(path)) if is_remote(path) else named(path), io.BytesIO(), 0)
     check_one_page(file, request, "a zarr")
     try:
-        node = zarr.open(store=remote_store(path) if is_remote(path) else path, mode="r")
+        node = zarr.open(store=remote_store(path) if is_remote(path) else local_store(path), mode="r")
         attributes = dict(node.attrs)
     except TiledSegError:
         raise
@@ -264,7 +265,8 @@ class _ZarrBlocks:
         axes: list[str],
         selection: Selection,
     ) -> None:
-        self._file, self._array, self._axes, self._folder = file, array, axes, folder
+        self._file, self._array, self._axes = file, array, axes
+        self._files = None if folder is None else ChunkFiles(file, folder, array)
         lengths = dict(zip(axes, (int(length) for length in array.shape), strict=True))
         others = {axis: length for axis, length in lengths.items() if axis in {"z", "t"}}
         self._at = dict.fromkeys(set(axes) - set("yxczt"), 0) | selection.plane_of(file, others)
@@ -285,10 +287,12 @@ class _ZarrBlocks:
             "x": slice(column * wide, min((column + 1) * wide, self.shape[1])),
         }
         key = tuple(where.get(axis, self._at.get(axis, slice(None))) for axis in self._axes)
-        if self._folder is not None:
-            self._check_files(self._folder, key)
+        if self._files is not None:
+            self._files.check(key)
         try:
             found = np.asarray(self._array[key])
+        except TiledSegError:
+            raise
         except Exception as error:  # codecs and stores have no common error
             where_px = f"y={row * high}, x={column * wide} px"
             raise self._file.damaged(f"a chunk at {where_px} corrupt ({error})") from error
@@ -299,16 +303,3 @@ class _ZarrBlocks:
         if self._drop:
             found = found[..., 0]
         return np.ascontiguousarray(found, self.dtype)
-
-    def _check_files(self, folder: Path, key: tuple[slice | int, ...]) -> None:
-        """Refuse chunks that are pipes or devices, for which zarr would wait."""
-        ranges = []
-        sizes = self._array.shards or self._array.chunks
-        for part, length, size in zip(key, self._array.shape, sizes, strict=True):
-            start, stop = (part, part + 1) if isinstance(part, int) else part.indices(length)[:2]
-            ranges.append(range(start // size, -(-stop // size)))
-        for coordinates in product(*ranges):
-            chunk = folder / self._array.metadata.encode_chunk_key(coordinates)
-            if chunk.exists() and not chunk.is_file():
-                got = f"{named(chunk)}, which is a folder, a pipe or a device"
-                raise self._file.bad("have regular files as chunks", got, "Copy or export it again.")
