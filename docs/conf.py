@@ -18,7 +18,7 @@ copyright = author
 version = release = tiledseg.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -34,6 +34,9 @@ numpydoc_show_class_members = False  # autodoc shows them
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+nb_execution_mode = "auto"  # those without outputs run, which are all
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
 
 html_theme = "furo"
 html_title = f"tiledseg {version}"

@@ -27,7 +27,7 @@ except ModuleNotFoundError:  # a test that needs it is skipped
     zarr = ModuleType("zarr")
 
 from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
-from tiledseg.io import ImageSink, PixelSize, create_image, open_image
+from tiledseg.io import ImageSink, PixelSize, create_image, open_image, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -349,3 +349,13 @@ def test_targets_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="still being written"):  # noqa: SIM117
         with create_image(tmp_path / "b.ome.zarr", (4, 4), np.uint8):
             open_image(next(one for one in tmp_path.iterdir() if one.name.startswith(".tiledseg")))
+
+
+def test_a_px_size_may_be_numbers(tmp_path):
+    with create_image(tmp_path / "a.ome.tif", (4, 4), np.uint8, pixel_size=(0.5, 0.25)) as out:
+        out[0:4] = np.zeros((4, 4), np.uint8)
+    write_image(tmp_path / "b.tif", np.zeros((4, 4), np.uint8), pixel_size=0.5)
+    assert str(open_image(tmp_path / "a.ome.tif").pixel_size) == "0.5 x 0.25 µm"
+    assert str(open_image(tmp_path / "b.tif").pixel_size) == "0.5 µm"
+    with pytest.raises(SettingError, match=r"pixel_size.*above 0"):
+        create_image(tmp_path / "c.ome.tif", (4, 4), np.uint8, pixel_size=0)

@@ -13,7 +13,7 @@ import numpy as np
 from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.find import stem_of
-from tiledseg.io.metadata import ImageMetadata
+from tiledseg.io.metadata import ImageMetadata, pixel_size_from
 from tiledseg.io.partial import partial
 from tiledseg.io.source import region
 from tiledseg.io.stores import TILE, NpyStore, TiffStore, TileStore, ZarrStore
@@ -45,7 +45,7 @@ def create_image(  # noqa: PLR0913  the metadata of a map
     dtype: Any,  # noqa: ANN401  anything that NumPy accepts as a dtype
     *,
     labels: bool = False,
-    pixel_size: PixelSize | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     placement: Placement | None = None,
     names: Sequence[str] = (),
     provenance: Mapping[str, str] | None = None,
@@ -68,7 +68,7 @@ def create_image(  # noqa: PLR0913  the metadata of a map
         One of uint8, uint16, uint32 and float32.
     labels : bool
         Whether smaller levels take every second px (labels), or the mean of four.
-    pixel_size : PixelSize, optional
+    pixel_size : PixelSize, float or tuple of float, optional
         Height and width of a px of the map; None is written as unknown.
     placement : Placement, optional
         Where the map is; its tags of a GeoTIFF are written to a TIFF, its origin to an OME-Zarr.
@@ -124,7 +124,7 @@ def create_image(  # noqa: PLR0913  the metadata of a map
         levels,
         whole[2:],
         np.dtype(dtype),
-        pixel_size,
+        pixel_size_from(pixel_size),
         tuple(names),
         dict(provenance or {}),
         placement,

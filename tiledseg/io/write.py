@@ -13,6 +13,7 @@ import numpy as np
 from tiledseg._storage import write_bytes
 from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError
+from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.png import density_chunk
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def write_image(
     path: PathLike,
     image: npt.ArrayLike,
     *,
-    pixel_size: PixelSize | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     placement: Placement | None = None,
 ) -> None:
     """Write an image as PNG or TIFF, by the suffix of the name; whole or not at all.
@@ -46,7 +47,7 @@ def write_image(
         The target, ending in ``.png``, ``.tif`` or ``.tiff``. Missing folders are made.
     image : array_like
         (H, W) grey or (H, W, 3) RGB, uint8 or uint16; a TIFF holds any number of channels from 2, (H, W, C).
-    pixel_size : PixelSize, optional
+    pixel_size : PixelSize, float or tuple of float, optional
         Height and width of a px in µm; where it is known, other programs read it from the file.
     placement : Placement, optional
         Where the image is on earth; written to a TIFF, as GeoTIFF.
@@ -69,7 +70,7 @@ def write_image(
         fix = "Write it as TIFF, with a name that ends in .tif (image_format=tiff for tiles)."
         must = "have shape (H, W) or (H, W, 3) to be a PNG"
         raise invalid(ArrayError, "image", must=must, got=pixels.shape, fix=fix)
-    _write(path, pixels, pixel_size, placement)
+    _write(path, pixels, pixel_size_from(pixel_size), placement)
 
 
 def write_mask(
@@ -77,7 +78,7 @@ def write_mask(
     labels: npt.ArrayLike,
     *,
     foreground: int | None = 255,
-    pixel_size: PixelSize | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     placement: Placement | None = None,
 ) -> None:
     """Write labels as PNG or TIFF, by the suffix of the name; whole or not at all.
@@ -92,7 +93,7 @@ def write_mask(
         For masks of 0 and 1: the value from 1 to 255 that is stored for 1. With 255, other programs show the
         mask, and ``read_mask(path)`` reads it. None: the labels are stored unchanged;
         ``read_mask(path, threshold=None)`` reads them.
-    pixel_size : PixelSize, optional
+    pixel_size : PixelSize, float or tuple of float, optional
         Height and width of a px in µm; where it is known, other programs read it from the file.
     placement : Placement, optional
         Where the image is on earth; written to a TIFF, as GeoTIFF.
@@ -120,7 +121,12 @@ def write_mask(
         must = f"be from 0 to {most} with foreground={foreground}"
         raise invalid(ArrayError, "labels", must=must, got=f"{lowest} to {highest}", fix=fix)
     stored: AnyArray = values.astype(np.uint8 if highest <= 255 else np.uint16)
-    _write(path, stored if foreground is None else np.uint8(foreground) * stored, pixel_size, placement)
+    _write(
+        path,
+        stored if foreground is None else np.uint8(foreground) * stored,
+        pixel_size_from(pixel_size),
+        placement,
+    )
 
 
 def write_probs(
@@ -128,7 +134,7 @@ def write_probs(
     probs: npt.ArrayLike,
     dtype: Literal["float16", "float32"] = "float16",
     *,
-    pixel_size: PixelSize | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
     placement: Placement | None = None,
 ) -> None:
     """Write probabilities as a TIFF, compressed without loss; whole or not at all.
@@ -141,7 +147,7 @@ def write_probs(
         (H, W) or (H, W, K) floats, finite.
     dtype : {'float16', 'float32'}
         The stored dtype; float16 rounds probabilities by 0.00025 at most.
-    pixel_size : PixelSize, optional
+    pixel_size : PixelSize, float or tuple of float, optional
         Height and width of a px in µm; where it is known, other programs read it from the file.
     placement : Placement, optional
         Where the image is on earth; written to a TIFF, as GeoTIFF.
@@ -173,7 +179,7 @@ def write_probs(
         raise invalid(ArrayError, "probs", must=f"be finite as {dtype}", got=got, fix=fix)
     _suffix(path, _TIFF)
     stored = stored[..., 0] if stored.shape[2:] == (1,) else stored
-    write_bytes(path, _tiff(stored, pixel_size, placement))
+    write_bytes(path, _tiff(stored, pixel_size_from(pixel_size), placement))
 
 
 def _suffix(path: PathLike, known: set[str]) -> str:
