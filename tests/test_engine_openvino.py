@@ -78,10 +78,11 @@ def test_an_evaluation_in_bf16_says_what_it_costs():
 def test_bf16_is_replaced_where_it_is_emulated_and_never_called_exact(monkeypatch, caplog):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
     model, runtime = network(), {"precision": "bf16"}
+    Network.of(model, runtime).fastest()
     np.testing.assert_allclose(
         Network.of(model, runtime).fastest()(TILES), Network.of(model)(TILES), atol=1e-5
     )
-    assert "does not multiply bf16" in caplog.text
+    assert caplog.text.count("does not multiply bf16") == 1
     tiling = ts.TilingConfig(tile_size=64, overlap="exact", blend="crop")
     assert ts.plan(model, (200, 200, 3), tiling).verdict == "exact"
     plan = ts.plan(model, (200, 200, 3), tiling, runtime=runtime)

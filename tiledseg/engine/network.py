@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sys
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -51,7 +50,6 @@ else:
     onnx = lazy_loader.load("tiledseg.engine.onnx", suppress_warning=True)
     openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
 
-_log = logging.getLogger("tiledseg")
 _DEFAULT = RuntimeConfig()
 _MANY = 1 << 30  # tiles: more than any image has
 _FIX = "OpenVINO needs a Keras network or a bundle, and `pip install openvino`."
@@ -230,9 +228,7 @@ class Network:
             return original
         if obstacle:
             return original
-        if precision == "bf16" and not openvino.computes_bf16():
-            _log.warning("This processor does not multiply bf16, and emulating it is slower: f32 is used.")
-            precision = "f32"
+        precision = openvino.usable(precision, original.model)
         return openvino.OpenVinoPredictor(original, precision, must=asked)
 
     def _obstacle(self, *, asked: bool) -> str | None:

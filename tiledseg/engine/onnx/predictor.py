@@ -67,9 +67,7 @@ class OnnxPredictor:
     """A network of an ONNX file, ready to be called; see `OnnxNetwork`."""
 
     def __init__(self, network: OnnxNetwork, engine: Engine, precision: Precision) -> None:
-        if precision == "bf16" and not openvino.computes_bf16():
-            _log.warning("This processor does not multiply bf16, and emulating it is slower: f32 is used.")
-            precision = "f32"
+        precision = openvino.usable(precision, network)
         if engine == "keras" or (engine == "onnxruntime" and precision != "f32"):
             got = f"engine={engine!r} and precision={precision!r}"
             fix = "Use engine='auto'."

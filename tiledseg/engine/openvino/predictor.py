@@ -61,6 +61,7 @@ class _Compiled:
 
 
 _COMPILED: weakref.WeakKeyDictionary[Any, _Compiled] = weakref.WeakKeyDictionary()
+_REPLACED: weakref.WeakSet[Any] = weakref.WeakSet()  # models that were to run in bf16
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -174,6 +175,16 @@ class OpenVinoPredictor:
         fixed = None not in self.tile_size  # then tiles have the probe's shape; else it would be kept in vain
         call = self._call_for(probe.shape) if fixed else self._compile(probe.shape)
         return probe.difference(call, _SHARE[self._precision], _LEAST[self._precision])
+
+
+def usable(precision: Precision, model: object) -> Precision:
+    """Replace bf16 by f32 where it is emulated, and say so once of each model."""
+    if precision != "bf16" or computes_bf16():
+        return precision
+    if model not in _REPLACED:
+        _REPLACED.add(model)
+        _log.warning("This processor does not multiply bf16, and emulating it is slower: f32 is used.")
+    return "f32"
 
 
 def computes_bf16() -> bool:
