@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import keras
@@ -90,6 +91,7 @@ def test_predicting_prints_nothing_and_loads_only_what_it_needs(tmp_path: Path) 
     assert out[-1] == "0 (240, 320) set() []"
     assert err == ""
     assert (tmp_path / "out" / "masks" / "one.png").is_file()
+    assert tomllib.loads((tmp_path / "out" / "run.toml").read_text(encoding="utf-8")).keys() == {"predict"}
 
 
 @pytest.mark.slow
