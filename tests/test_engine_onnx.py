@@ -327,6 +327,44 @@ def test_weights_stored_elsewhere_are_refused(tmp_path, name):
     refused(path, "beside it")
 
 
+def test_constants_that_are_cut_off_are_refused(tmp_path):
+    nodes = [node("Slice", ["x", "a", "b", "c"], ["y"])]
+    constants = [(name, np.array([2, 3])) for name in "abc"]
+    path = saved(str(tmp_path / "net.onnx"), nodes, constants)
+    model = onnx.load(path)
+    model.graph.initializer[0].raw_data += bytes(8)
+    onnx.save(model, path)
+    refused(path, "constants|raw_data")
+
+
+def test_a_graph_without_an_output_is_refused(tmp_path):
+    refused(saved(str(tmp_path / "net.onnx"), [node("Relu", ["x"], ["y"])], outputs=()), "output")
+
+
+@pytest.mark.parametrize("name", ["Größe/été ▲.1", "a b\nc", "../../etc/x", "'; drop", "x" * 3000])
+def test_names_of_any_characters_are_only_names(tmp_path, name):
+    path = saved(str(tmp_path / "net.onnx"), [node("Relu", ["x"], [name])], outputs=(name,))
+    network = tiledseg.load_model(path, output=name)
+    np.testing.assert_array_equal(network(IMAGE[np.newaxis]), IMAGE[np.newaxis])
+
+
+@pytest.mark.parametrize(
+    ("dims", "data"),
+    [((1 << 40, 3, 3, 3), b""), ((1, 3, 1 << 31, 1 << 31), b"1234"), ((-1, 3, 1, 1), bytes(12))],
+)
+def test_constants_of_huge_dimensions_are_refused_before_they_are_allocated(tmp_path, dims, data):
+    path = saved(
+        str(tmp_path / "net.onnx"), [node("Conv", ["x", "w"], ["y"])], [("w", np.ones((1, 3, 1, 1), "f4"))]
+    )
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    del tensor.dims[:]
+    tensor.dims.extend(dims)
+    tensor.raw_data = data
+    onnx.save(model, path)
+    refused(path, "net.onnx")
+
+
 def test_several_inputs_are_refused(tmp_path):
     path = saved(str(tmp_path / "net.onnx"), [node("Add", ["x", "z"], ["y"])])
     model = onnx.load(path)
@@ -661,7 +699,7 @@ def test_onnx_runtime_runs_on_the_gpu_that_it_has(tmp_path, monkeypatch, name):
     ready = session(path)
 
     class Session:
-        def __init__(self, path, options, providers):
+        def __init__(self, path, options, providers, enable_fallback):
             asked.append((providers, options.enable_mem_pattern))
             self.inner = ready
 
@@ -690,3 +728,24 @@ def test_a_network_is_compiled_once_for_many_calls(tmp_path, monkeypatch):
     for _ in range(3):
         tiledseg.tiled_predict(network, IMAGE, EXACT, runtime={"engine": "onnxruntime"})
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("opset", range(11, onnx.defs.onnx_opset_version() + 1))
+def test_operator_sets_from_11_to_the_newest_are_read_and_run(tmp_path, opset):
+    path = small_network(tmp_path)
+    model, expected = onnx.load(path), whole(path, IMAGE[:64, :64])
+    model.opset_import[0].version = opset
+    model.ir_version = helper.find_min_ir_version_for(model.opset_import)
+    onnx.save(model, path)
+    network = tiledseg.load_model(path)
+    np.testing.assert_allclose(network(IMAGE[np.newaxis, :64, :64])[0], expected, atol=1e-5)
+    assert network.file.opset == opset
+    assert tiledseg.plan(network, IMAGE, EXACT).verdict == "exact"
+
+
+def test_an_unknown_operator_makes_the_verdict_approximate_and_is_named(tmp_path):
+    nodes = [node("Conv", ["x", "k"], ["a"]), node("GridSample", ["a", "g"], ["y"])]
+    constants = [("k", np.ones((1, 3, 1, 1), "f4")), ("g", np.zeros((1, 64, 64, 2), "f4"))]
+    plan = tiledseg.plan(saved(str(tmp_path / "net.onnx"), nodes, constants), IMAGE, {"tile_size": 64})
+    assert plan.verdict == "approximate"
+    assert "GridSample" in plan.reason

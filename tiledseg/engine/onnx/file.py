@@ -102,15 +102,18 @@ def read_onnx(path: PathLike) -> OnnxFile:
         raise _refused(file, "pass the checks of `onnx`", _first_line(error), "Export it again.") from error
     _check_operators(model, file)
     graph = model.graph
-    constants = {one.name: _constant(one) for one in graph.initializer}
+    try:
+        constants, nodes = {one.name: _constant(one) for one in graph.initializer}, _nodes(graph)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _refused(file, "have whole constants", _first_line(error), "Export it again.") from error
     inputs = [_port(one) for one in graph.input if one.name not in constants]
-    if len(inputs) != 1:
+    if len(inputs) != 1 or not graph.output:
+        got = f"{len(inputs)} inputs {[one.name for one in inputs]} and {len(graph.output)} outputs"
         fix = "Export a network that takes one image."
-        raise _refused(file, "have one input", f"{len(inputs)}: {[one.name for one in inputs]}", fix)
+        raise _refused(file, "have one input and an output", shown(got), fix)
     digest = "".join(sha256(one) for one in (file, *beside))
-    return OnnxFile(
-        file, digest, _opset(model), _nodes(graph), constants, inputs[0], tuple(map(_port, graph.output))
-    )
+    outputs = tuple(map(_port, graph.output))
+    return OnnxFile(file, digest, _opset(model), nodes, constants, inputs[0], outputs)
 
 
 def _refused(file: Path, must: str, got: object, fix: str) -> BundleError:

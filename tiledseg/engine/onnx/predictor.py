@@ -217,4 +217,5 @@ def _session(path: str) -> Any:  # noqa: ANN401
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads that spin slow others
     available = runtime.get_available_providers()
     providers = [(name, settings) for name, settings in _PROVIDERS.items() if name in available]
-    return runtime.InferenceSession(path, options, providers=providers)
+    retry = len(providers) > 1  # without the GPU; else it would only try the same again
+    return runtime.InferenceSession(path, options, providers=providers, enable_fallback=retry)
