@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all check docs bench clean lint imports types docstrings doctests eager package
+.PHONY: help demo test test-all check docs bench scorecard clean lint imports types docstrings doctests eager package
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ docs: $(VENV)/.docs  ## build the documentation; see docs/_build/html/index.html
 
 bench: $(VENV)/.bench  ## measure, side by side with other libraries
 	$(BIN)/python -m benchmarks
+
+scorecard: $(VENV)/.dev  ## measure what is survived: kills, damage, hostile files
+	$(BIN)/python -m scorecard
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build dist demo docs/_build docs/api .*_cache .hypothesis

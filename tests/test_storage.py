@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import logging
 import os
@@ -16,6 +17,7 @@ from tiledseg._storage import (
     array_digest,
     atomic_write,
     check_writable,
+    csv_text,
     file_digest,
     file_lock,
     folder_lock,
@@ -83,6 +85,15 @@ def test_parts_of_killed_processes_are_removed_and_those_in_use_are_not(tmp_path
         (folder / "one").touch()
         image[:] = array[:] = np.zeros((9, 9), np.uint8)
     assert {path.name for path in tmp_path.iterdir()} == {"a.bin", "b", "c.npy", "d.ome.zarr", foreign.name}
+
+
+def test_no_spreadsheet_runs_what_a_table_holds():
+    names = ["=1+1", "+1", "-a", "@a", 'a,"b', "2 - 1"]
+    rows = list(
+        csv.reader(csv_text(["name", "score"], [{"name": one, "score": -0.5} for one in names]).splitlines())
+    )
+    assert [name for name, _ in rows[1:]] == ["'=1+1", "'+1", "'-a", "'@a", 'a,"b', "2 - 1"]
+    assert {score for _, score in rows[1:]} == {"-0.5"}
 
 
 def test_a_second_run_is_refused_and_the_lock_leaves_no_file(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import re
 import secrets
@@ -23,7 +25,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from io import BufferedReader
 
     from tiledseg._types import PathLike
@@ -33,6 +35,7 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _SEEKING = threading.Lock()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # the file system cannot sync folders
 _PART = re.compile(r"\.tiledseg-[0-9a-f]{16}\.part")
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _FIXES = {
     errno.ENOSPC: "Free some space, or write elsewhere.",
     errno.EDQUOT: "Free some of your quota, or write elsewhere.",
@@ -208,6 +211,20 @@ def write_text(path: PathLike, text: str) -> None:
     r"""Write text to a file as UTF-8, whole or not at all; ``\n`` stays ``\n`` on every system."""
     instance_of(str, text, "text", "Give text; bytes are written by write_bytes.")
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Write rows as CSV; text that a spreadsheet would run as a formula begins with an apostrophe."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _inert(value) for name, value in row.items()})
+    return table.getvalue()
+
+
+def _inert(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def move_into_place(part: Path, target: Path) -> Path | None:

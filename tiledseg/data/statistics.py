@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from tiledseg._notebook import paragraph, table
-from tiledseg._storage import write_text
+from tiledseg._storage import csv_text, write_text
 from tiledseg._validate import counted, listed, shown
 from tiledseg.data.manifest import as_records, rank_of
 
@@ -109,11 +107,7 @@ class DatasetStatistics:
             If it cannot be written.
         """
         rows = [_as_row(one) for one in self._rows()]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(path, text.getvalue())
+        write_text(path, csv_text(rows[0], rows))
 
     def _rows(self) -> tuple[SplitStatistics, ...]:
         return (*self.splits, self.total) if len(self.splits) > 1 else self.splits

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from typing import TYPE_CHECKING
 
+from tiledseg._storage import csv_text
 from tiledseg._validate import shown
 from tiledseg.evaluate.scores import SCORES
 
@@ -43,11 +42,7 @@ def as_csv(images: Iterable[ImageScores], failed: Iterable[FailedPair]) -> str:
     rows = [row_of(one) for one in images]
     rows += [{"name": plain(one.name), "error": plain(one.error)} for one in failed]
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "error"))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, [*columns, "error"], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
+    return csv_text([*columns, "error"], rows)
 
 
 def as_json(content: Mapping[str, object]) -> str:

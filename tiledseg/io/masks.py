@@ -32,6 +32,7 @@ _FEW = 20  # up to so many values may be classes, and with more they may be cell
 _LEAST_CELL, _LARGEST_CELL = 4, 0.5  # px of the median cell, and share of the foreground of the largest
 _WITHIN_CELLS, _SMOOTH = 0.5, 0.9  # shares of neighbours with one value, and of others that differ by 1 or 2
 _DARK, _LOW, _HIGH, _BETWEEN = 16, 64, 192, 0.2  # of 8-bit values in lossy files
+_PART = 1 << 22  # px that are counted at a time
 _MIDDLE = (127, 128)
 _VOID = (*_MIDDLE, 255, 65535)  # values that often mark px which do not count
 _SHOWN = 6
@@ -277,8 +278,18 @@ def _advised_ignore(present: AnyArray, rules: MaskRules) -> str:
 def _counted(values: AnyArray) -> npt.NDArray[np.intp]:
     """Count the px of each value from 0, or of each that occurs where values are large."""
     if values.size and int(values.max()) < _TABLE:
-        return np.bincount(values.ravel().astype(np.uint16, copy=False))
+        return _histogram(values)
     counts: npt.NDArray[np.intp] = np.unique(values, return_counts=True)[1]
+    return counts
+
+
+def _histogram(values: AnyArray) -> npt.NDArray[np.intp]:
+    """Count the px of each value from 0, a part at a time: NumPy counts copies in 64 bits."""
+    flat = values.reshape(-1)
+    counts = np.zeros(int(values.max()) + 1, np.intp)
+    for first in range(0, flat.size, _PART):
+        part = flat[first : first + _PART].astype(np.uint16, copy=False)
+        counts += np.bincount(part, minlength=len(counts))
     return counts
 
 
@@ -291,7 +302,7 @@ def _present(values: AnyArray) -> AnyArray:
         return np.unique(values)
     shifted = values.astype(np.int64) - lowest if lowest < 0 or highest >= _TABLE else values
     return (
-        np.flatnonzero(np.bincount(shifted.ravel().astype(np.uint16, copy=False)))
+        np.flatnonzero(_histogram(shifted))
         + min(lowest, 0)
         + (lowest if lowest >= 0 and highest >= _TABLE else 0)
     )

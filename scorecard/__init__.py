@@ -1,0 +1,1 @@
+"""The scorecard: one command that measures what the library survives; ``python -m scorecard --list``."""
