@@ -66,6 +66,7 @@ from .optimizer import (
     PlateauConfig,
     SgdConfig,
 )
+from .package import PackageConfig
 from .predict import (
     OBJECT_PRODUCTS,
     AutoThreshold,
@@ -128,6 +129,7 @@ __all__ = [
     "ObjectType",
     "ObjectsConfig",
     "OnnxConfig",
+    "PackageConfig",
     "PadMode",
     "PlainLossConfig",
     "PlateauConfig",

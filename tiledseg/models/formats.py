@@ -78,7 +78,7 @@ def onnx_of(segmenter: Segmenter, *, channels_last: bool = False) -> WrittenOnnx
         return to_onnx(
             predictor.layers(),
             predictor.weights(),
-            _tile_of(segmenter),
+            tile_of(segmenter),
             predictor.stride,
             channels=predictor.channels,
             channels_last=channels_last,
@@ -88,7 +88,7 @@ def onnx_of(segmenter: Segmenter, *, channels_last: bool = False) -> WrittenOnnx
         raise invalid(ModelError, "network", must=must, got=str(error), fix=fix) from error
 
 
-def _tile_of(segmenter: Segmenter) -> tuple[int, int]:
+def tile_of(segmenter: Segmenter) -> tuple[int, int]:
     """Return a size of tile that the network takes: its own, that of its tiling, or a usual one."""
     settings, tiling = segmenter.architecture, segmenter.tiling
     given = (None, None) if tiling is None or tiling.tile_size == "auto" else tiling.tile_shape
@@ -120,7 +120,7 @@ def outputs_of(segmenter: Segmenter, tiles: FloatArray) -> FloatArray:
 
 def noise(segmenter: Segmenter) -> FloatArray:
     """Make a tile (1, h, w, C) in the range of prepared px."""
-    shape = (1, *_tile_of(segmenter), segmenter.preprocessing.channels)
+    shape = (1, *tile_of(segmenter), segmenter.preprocessing.channels)
     return np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)
 
 
@@ -193,7 +193,7 @@ def _report(segmenter: Segmenter, written: WrittenOnnx, target: Path) -> None:
     if written.fixed_by is None:
         size = f"any height and width that are multiples of {stride}"
     else:
-        height, width = _tile_of(segmenter)
+        height, width = tile_of(segmenter)
         size = f"only {height} x {width} px, because of {written.fixed_by}"
     kind = f"logits: apply a {segmenter.activation}" if segmenter.activation else "probabilities"
     _log.info("%s: takes %s; its outputs are %s.", named(target), size, kind)

@@ -18,7 +18,6 @@ from tiledseg.errors import SettingError
 from tiledseg.models import hub
 from tiledseg.models.bundle import write_bundle, write_onnx, write_stored
 from tiledseg.models.checks import check_parts, check_use
-from tiledseg.models.formats import Format, export_model
 from tiledseg.predict import segment, tiled_predict
 
 if TYPE_CHECKING:
@@ -26,9 +25,12 @@ if TYPE_CHECKING:
 
     from tiledseg import _backend
     from tiledseg._types import PathLike, Source
-    from tiledseg.models import registry
+    from tiledseg.config import PackageConfig
+    from tiledseg.models import bioimageio, formats, registry
     from tiledseg.predict import Segmentation
 else:
+    bioimageio = lazy_loader.load("tiledseg.models.bioimageio", suppress_warning=True)
+    formats = lazy_loader.load("tiledseg.models.formats", suppress_warning=True)
     _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
     registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
 
@@ -267,36 +269,45 @@ class Segmenter:
         builder = registry.builder_for(self.architecture)
         return write_bundle(folder, self.network, builder, entries, overwrite=overwrite)
 
-    def export(self, path: PathLike, to: Format) -> Path:
+    def export(
+        self,
+        path: PathLike,
+        to: Literal["onnx", "openvino", "bioimageio"],
+        about: PackageConfig | dict[str, Any] | None = None,
+    ) -> Path:
         """Write the network for other programs.
 
-        What is written is run first, and compared with the engine that runs the segmenter here: outputs
-        may differ by 1e-5 of the largest one. Height and width are free where the network allows it.
-        Where it does not, they are those of the architecture or of `tiling`, and the log says so.
+        It is run first, and compared with the engine that runs the segmenter here: outputs may differ
+        by 1e-5 of the largest one. Height and width are free where the network allows it. Where it does
+        not, they are those of the architecture or of `tiling`, and the log says so.
 
         Parameters
         ----------
         path : path
-            The new file.
-        to : {"onnx", "openvino"}
-            ``onnx``: one file, ``.onnx``, channels first. ``openvino``: ``.xml`` and ``.bin``, channels
-            first, float32. Both hold the network alone, from prepared px to its own outputs.
+            The new file; for ``"bioimageio"`` a zip or a new folder.
+        to : {"onnx", "openvino", "bioimageio"}
+            ``onnx``: one file, ``.onnx``. ``openvino``: ``.xml`` and ``.bin``, float32. Both take
+            prepared px, channels first. ``bioimageio``: a package that describes the preparation too.
+        about : PackageConfig or dict, optional
+            Authors, licence and the like; for ``"bioimageio"``, which needs it.
 
         Returns
         -------
         Path
-            The file's absolute path.
+            The absolute path.
 
         Raises
         ------
         FileError
-            If the file exists, or cannot be written.
+            If the path exists, or cannot be written.
         ModelError
             If a layer cannot be exported, or the outputs differ.
         SettingError
-            If `to` is not a format, or the extra that it needs is not installed.
+            If an argument is wrong, a preparation of px cannot be described, or an extra is missing.
         """
-        return export_model(self, path, to)
+        if to == "bioimageio":
+            return bioimageio.write_package(self, path, about)
+        return formats.export_model(self, path, to)
 
     def push(self, address: str, *, private: bool = False, message: str = "Upload a segmenter") -> str:
         """Upload this segmenter as a bundle to a hub.
