@@ -63,8 +63,9 @@ GeoJSON for QuPath is written to OUTPUT/geojson, ImageJ regions to OUTPUT/roi, C
 OUTPUT/coco.json. A mask that cannot be read does not stop the others.""",
     "export_model:export_model": """Write a model for other programs.
 
-onnx writes one file for ONNX Runtime and other engines, openvino writes model files of OpenVINO. The outputs
-are compared with those of this library before anything is written.""",
+onnx writes one file for ONNX Runtime and other engines, openvino writes model files of OpenVINO, bioimageio
+writes a package of the BioImage Model Zoo. The outputs are compared with those of this library before
+anything is written.""",
     "settings:import_config": """Convert the founding experiment's configuration into a file of settings.
 
 Prints for each key whether it is converted, dropped (with the reason) or unusable. The exit code is 1 if a

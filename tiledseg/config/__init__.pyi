@@ -66,7 +66,7 @@ from .optimizer import (
     PlateauConfig,
     SgdConfig,
 )
-from .package import PackageConfig
+from .package import PackageConfig, PixelStep, StepsConfig
 from .predict import (
     OBJECT_PRODUCTS,
     AutoThreshold,
@@ -131,6 +131,7 @@ __all__ = [
     "OnnxConfig",
     "PackageConfig",
     "PadMode",
+    "PixelStep",
     "PlainLossConfig",
     "PlateauConfig",
     "Precision",
@@ -151,6 +152,7 @@ __all__ = [
     "SplitConfig",
     "StainConfig",
     "StatsConfig",
+    "StepsConfig",
     "SwinUNetConfig",
     "TileOrigin",
     "TileSetConfig",

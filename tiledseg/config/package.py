@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tiledseg.config.base import Config, Names
+from tiledseg.config.base import Config, Names, as_numbers, as_tuple
+from tiledseg.config.preprocessing import PreprocessingConfig
 
 
 class PackageConfig(Config):
@@ -26,3 +27,27 @@ class PackageConfig(Config):
     """Words by which it is found."""
     documentation: Annotated[str, Field(max_length=1_000_000)] = ""
     """Text in Markdown: training data, limits, how it was validated."""
+
+
+class PixelStep(Config):
+    """One step of a preparation of px, as a BioImage.IO package states it."""
+
+    op: Literal["cast", "linear", "clip", "binarize", "standardize", "range", "sigmoid", "softmax"]
+    """``linear``: times `gain` plus `offset`. ``standardize``: minus the mean, over the standard deviation.
+    ``range``: two percentiles become 0 and 1. Statistics are those of the whole image as it is read."""
+    gain: Annotated[tuple[float, ...], as_numbers] = (1.0,)
+    offset: Annotated[tuple[float, ...], as_numbers] = (0.0,)
+    least: float | None = None
+    most: float | None = None
+    threshold: Annotated[tuple[float, ...], as_numbers] = (0.5,)
+    percentiles: Annotated[tuple[float, ...], as_numbers] = (0.0, 100.0)
+    per_channel: bool = False
+    eps: float = 1e-6
+    dtype: str = "float32"
+
+
+class StepsConfig(PreprocessingConfig):
+    """A preparation of px in steps, for networks of other libraries; it takes px of any dtype."""
+
+    steps: Annotated[tuple[PixelStep, ...], as_tuple] = ()
+    """What is done, in this order."""

@@ -3,7 +3,7 @@
 from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
 from tiledseg.engine.network import Network
-from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, to_onnx
+from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, read_onnx, to_onnx
 from tiledseg.engine.predictor import (
     CallablePredictor,
     ModelReference,
@@ -27,6 +27,7 @@ __all__ = [
     "available_memory",
     "check_fixed",
     "check_probabilities",
+    "read_onnx",
     "stored_record",
     "to_onnx",
 ]

@@ -21,7 +21,7 @@ from tiledseg._extras import extra
 from tiledseg._storage import atomic_write, new_folder, sha256, write_bytes, write_text
 from tiledseg._validate import invalid, named, path_text, settings_of
 from tiledseg._version import __version__
-from tiledseg.config import PackageConfig, PreprocessingConfig
+from tiledseg.config import PackageConfig, PreprocessingConfig, StepsConfig
 from tiledseg.engine import Network, OnnxNetwork
 from tiledseg.errors import FileError, SettingError
 from tiledseg.models.formats import check_equal, onnx_of, outputs_of, session_of, tile_of
@@ -74,6 +74,9 @@ def write_package(segmenter: Segmenter, path: PathLike, about: PackageConfig | d
 
 def _check_steps(config: PreprocessingConfig) -> None:
     """Refuse a preparation of px that a package cannot describe."""
+    if isinstance(config, StepsConfig):
+        must, fix = "be a PreprocessingConfig without steps", "Share the package that it came from."
+        raise invalid(SettingError, "preprocessing", must=must, got="steps of a package", fix=fix)
     default = PreprocessingConfig()
     for name in _NOT_STATED:
         if getattr(config, name) != getattr(default, name):
@@ -104,6 +107,7 @@ def _fill(folder: Path, segmenter: Segmenter, about: PackageConfig, citations: l
             "onnx": weights["onnx"] | {"parent": "keras_v3"},
         }
     record = _described(package, folder) | {"cite": citations, "weights": weights}
+    record = json.loads(json.dumps(record))  # YAML would write what occurs twice as a reference
     text = extra("yaml", "bioimageio").safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
     write_text(folder / RDF, text)
     _validate(folder)
@@ -275,13 +279,16 @@ def _steps(config: PreprocessingConfig) -> list[dict[str, Any]]:
         np.broadcast_to(one, max(len(config.mean), len(config.std))) for one in (config.mean, config.std)
     )
     gain, offset = (1 / (largest * stds)).tolist(), (-means / stds + 0.0).tolist()
-    steps: list[dict[str, Any]] = [{"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}]
-    if len(gain) > 1:
-        kwargs = {"axis": "channel", "gain": gain, "offset": offset}
-        steps.append({"id": "scale_linear", "kwargs": kwargs})
-    elif (gain[0], offset[0]) != (1.0, 0.0):
-        steps.append({"id": "scale_linear", "kwargs": {"gain": gain[0], "offset": offset[0]}})
-    return steps
+    as_float = {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
+    if len(gain) == 1 and (gain[0], offset[0]) == (1.0, 0.0):
+        return [as_float]
+    kwargs = (
+        {"gain": gain[0], "offset": offset[0]}
+        if len(gain) == 1
+        else {"axis": "channel", "gain": gain, "offset": offset}
+    )
+    # without the last step readers would cast to the dtype of the image again
+    return [as_float, {"id": "scale_linear", "kwargs": kwargs}, as_float]
 
 
 def _output(package: _Package, folder: Path) -> dict[str, Any]:

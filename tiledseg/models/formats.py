@@ -88,6 +88,23 @@ def onnx_of(segmenter: Segmenter, *, channels_last: bool = False) -> WrittenOnnx
         raise invalid(ModelError, "network", must=must, got=str(error), fix=fix) from error
 
 
+def onnx_of_keras(model: Any, *, channels_last: bool) -> WrittenOnnx:  # noqa: ANN401
+    """Convert a keras.Model."""
+    predictor: Any = Network.of(model).predictor
+    tile = [
+        one or -(-_LEAST // step) * step
+        for one, step in zip(predictor.tile_size, predictor.stride, strict=True)
+    ]
+    return to_onnx(
+        predictor.layers(),
+        predictor.weights(),
+        (tile[0], tile[1]),
+        predictor.stride,
+        channels=predictor.channels,
+        channels_last=channels_last,
+    )
+
+
 def tile_of(segmenter: Segmenter) -> tuple[int, int]:
     """Return a size of tile that the network takes: its own, that of its tiling, or a usual one."""
     settings, tiling = segmenter.architecture, segmenter.tiling

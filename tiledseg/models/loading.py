@@ -16,7 +16,7 @@ import lazy_loader
 
 from tiledseg._storage import sha256
 from tiledseg._validate import invalid, path_text
-from tiledseg.config import PreprocessingConfig, TilingConfig, architecture_of
+from tiledseg.config import PreprocessingConfig, StepsConfig, TilingConfig, architecture_of
 from tiledseg.engine import OnnxNetwork
 from tiledseg.errors import BundleError, FileError, SettingError
 from tiledseg.models import hub
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from tiledseg import _backend
     from tiledseg._backend import keras
     from tiledseg._types import PathLike
-    from tiledseg.models import registry, segmenter
+    from tiledseg.models import packages, registry, segmenter
     from tiledseg.models.segmenter import Segmenter
 else:
     _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
+    packages = lazy_loader.load("tiledseg.models.packages", suppress_warning=True)
     registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
     segmenter = lazy_loader.load("tiledseg.models.segmenter", suppress_warning=True)
 
+_RDFS = ("rdf.yaml", "bioimageio.yaml")
 _SHIPPED = ("demo",)
 _SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 _FOREIGN = {
@@ -54,13 +56,14 @@ def load_model(
     output: str | None = None,
     layout: Literal["channels_first", "channels_last"] | None = None,
 ) -> Segmenter | keras.Model:
-    """Load a segmenter from its bundle, or a network from an ONNX or ``.keras`` file.
+    """Load a segmenter from its bundle or package, or a network from an ONNX or ``.keras`` file.
 
     Parameters
     ----------
     path : path
-        A bundle's folder, an ``.onnx`` or ``.keras`` file, the name of a model that comes with the
-        package: ``"demo"``, which finds the plasma cells of `tiledseg.samples`; or the address of a
+        A bundle's folder; a BioImage.IO package (a zip, a folder or its ``rdf.yaml``); an ``.onnx``
+        or ``.keras`` file; the name of a model that comes with the package: ``"demo"``, which finds
+        the plasma cells of `tiledseg.samples`; or the address of a
         bundle of a hub, ``"hf://owner/name@revision"``. A commit as revision always means the same
         files, which are downloaded once; a branch or a tag means its present commit, which is logged.
     trust : bool
@@ -68,7 +71,7 @@ def load_model(
         guarantee that it is safe. A bundle needs no trust: it contains settings and arrays. An ONNX
         file needs none: it is checked before an engine reads it.
     output : str, optional
-        Name of the output of an ONNX network that has several.
+        Name of the output of an ONNX network or of a package that has several.
     layout : {"channels_first", "channels_last"}, optional
         Where the input of an ONNX network has its channels, if its shape does not show that.
 
@@ -92,6 +95,8 @@ def load_model(
     path = model_path(path)
     if path.suffix.lower() == ".onnx" and not path.is_dir():
         return OnnxNetwork(path, output, layout)
+    if _is_package(path):
+        return _load_package(path, trust=trust, output=output)
     if output is not None or layout is not None:
         must, got = "be left out for any model but an ONNX file", str(path)
         fix = "A bundle states them itself."
@@ -108,6 +113,26 @@ def load_model(
         kind = _FOREIGN.get(path.suffix.lower(), "a file")
         raise invalid(BundleError, str(path), must=must, got=kind, fix=_REBUILD)
     return _load_keras_file(path, trust=trust)
+
+
+def _is_package(path: Path) -> bool:
+    """Say whether a path is a package: a zip, a description, or a folder that has one."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in _RDFS) and not (path / CONFIG).exists()
+    return path.is_file() and (path.suffix.lower() == ".zip" or path.name in _RDFS)
+
+
+def _load_package(path: Path, *, trust: bool, output: str | None) -> Segmenter:
+    """Load a package of the BioImage Model Zoo."""
+    found = packages.read_package(path, trust=trust, output=output)
+    return segmenter.Segmenter(
+        network=found.network,
+        labels=found.labels,
+        preprocessing=found.preprocessing,
+        threshold=found.threshold,
+        tiling=found.tiling,
+        provenance=found.provenance,
+    )
 
 
 def _load_keras_file(path: Path, *, trust: bool) -> keras.Model:
@@ -132,6 +157,11 @@ def _load_keras_file(path: Path, *, trust: bool) -> keras.Model:
         ) from error
 
 
+def _preparation(entries: Any) -> PreprocessingConfig:  # noqa: ANN401  a file may hold anything
+    stepped = isinstance(entries, dict) and "steps" in entries
+    return (StepsConfig if stepped else PreprocessingConfig).model_validate(entries)
+
+
 def _load_bundle(folder: Path) -> Segmenter:
     if not (folder / CONFIG).exists():
         kind = _FOREIGN[".pb"] if (folder / "saved_model.pb").exists() else f"a folder without {CONFIG}"
@@ -143,7 +173,7 @@ def _load_bundle(folder: Path) -> Segmenter:
         parts: dict[str, Any] = {
             "architecture": architecture,
             "labels": tuple(labels) if isinstance(labels, list) else labels,
-            "preprocessing": PreprocessingConfig.model_validate(entries["preprocessing"]),
+            "preprocessing": _preparation(entries["preprocessing"]),
             "threshold": entries["threshold"],
             "tiling": None if tiling is None else TilingConfig.model_validate(tiling),
             "tta": entries.get("tta"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from tiledseg._extras import extra
 from tiledseg._validate import instance_of, invalid, shown
+from tiledseg.config import StepsConfig
 from tiledseg.engine import ModelReference, check_probabilities
 from tiledseg.errors import ModelError, SettingError, TiledSegError
 from tiledseg.preprocess import prepare, sharpen_margin
@@ -89,7 +90,11 @@ def _check_lazy(callback: object) -> None:
 
 def _check(job: Plan) -> None:
     preprocessing = job.network.preprocessing
-    if job.is_scaled or (preprocessing and preprocessing.percentiles):
+    if (
+        job.is_scaled
+        or isinstance(preprocessing, StepsConfig)
+        or (preprocessing and preprocessing.percentiles)
+    ):
         raise invalid(
             SettingError,
             "image",

@@ -15,13 +15,13 @@ import numpy as np
 
 from tiledseg._progress import progress_bar
 from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, check_finite, check_image, invalid
-from tiledseg.config import RuntimeConfig, TilingConfig
+from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig
 from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, CancelledError
 from tiledseg.io import ImageSource, advised, as_array, open_image
 from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan
-from tiledseg.preprocess import ResizingSink, prepare
+from tiledseg.preprocess import ResizingSink, Stepped, prepare
 from tiledseg.tiling import OutputSink, Panels, Stitcher, map_dtype, map_shape
 
 if TYPE_CHECKING:
@@ -338,6 +338,8 @@ def prepared(image: Source, job: Plan, out: object = None) -> Source:
     if isinstance(image, np.ndarray) and not isinstance(image, np.memmap):
         check_finite(image, "image")  # at once where it costs little; else tile by tile
     preprocessing = job.network.preprocessing
+    if isinstance(preprocessing, StepsConfig):
+        return Stepped(image, preprocessing)
     return image if preprocessing is None else prepare(image, preprocessing, shape=job.grid.shape)
 
 

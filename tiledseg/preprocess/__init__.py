@@ -16,6 +16,7 @@ from tiledseg.preprocess.scale import (
     sampling_of,
     scaled_length,
 )
+from tiledseg.preprocess.steps import Stepped
 
 __all__ = [
     "SAME_SIZE",
@@ -23,6 +24,7 @@ __all__ = [
     "Prepared",
     "ResizingSink",
     "Sampling",
+    "Stepped",
     "blurred",
     "percentiles_of",
     "prepare",

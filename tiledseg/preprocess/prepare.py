@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiledseg._validate import check_finite, check_image, invalid, read_region, real_pair, settings_of
-from tiledseg.config import PreprocessingConfig
+from tiledseg.config import PreprocessingConfig, StepsConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.preprocess.scale import Resampled, sampling_of, scaled_length
 
@@ -100,6 +100,12 @@ class Prepared:
         shape: tuple[int, int] | None = None,
     ) -> None:
         config = settings_of(PreprocessingConfig, config, "config", optional=False)
+        if isinstance(config, StepsConfig):
+            must, fix = (
+                "be a PreprocessingConfig without steps",
+                "Predict an array in memory or a file with it.",
+            )
+            raise invalid(SettingError, "preprocessing", must=must, got="steps of a package", fix=fix)
         height, width, channels = check_image(image, config.channels)
         found = np.dtype(image.dtype)
         if (found.kind == "f") != (config.dtype == "float32") or (
