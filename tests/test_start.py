@@ -22,7 +22,7 @@ from tiledseg.models import Segmenter, load_model
 from tiledseg.samples import smear
 
 pytest.importorskip("openvino")
-NOT_NEEDED = "keras tensorflow openvino.tools.ovc asyncio tifffile scipy pandas dask tiledseg.config.train"
+NOT_NEEDED = "keras tensorflow openvino.tools.ovc asyncio tifffile.tifffile scipy dask tiledseg.config.train"
 LOADED = f"{set(NOT_NEEDED.split())} & set(sys.modules)"
 CONFIG = ts.UNetConfig(
     input_shape=(None, None, 3), levels=3, base_filters=4, base_kernel=3, dropout=0.1, norm="batch"

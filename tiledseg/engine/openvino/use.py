@@ -146,9 +146,9 @@ def rank(x: Output) -> int:
     return len(shape(x))
 
 
-def constant(values: Any) -> Output:  # noqa: ANN401
-    """Make a constant of float32."""
-    return ops.constant(np.asarray(values, np.float32, order="C"), shared_memory=True)
+def constant(values: Any, *, owned: bool = False) -> Output:  # noqa: ANN401
+    """Make a constant of float32; of an array that nothing else uses, without a copy."""
+    return ops.constant(np.asarray(values, np.float32, order="C"), shared_memory=owned)
 
 
 def along_channels(values: AnyArray, x: Output) -> Output:

@@ -73,10 +73,10 @@ def _convolved(use: Use, changed: Callable[[FloatArray], FloatArray]) -> Output:
     options = _window(use, x, (height, width), dilation) | {"dilations": list(dilation)}
     kernel = _reversed(kernel)
     if groups == 1:
-        x = ops.convolution(x, constant(kernel), **options)
+        x = ops.convolution(x, constant(kernel, owned=True), **options)
     else:
         kernel = kernel.reshape(groups, filters // groups, *kernel.shape[1:])
-        x = ops.group_convolution(x, constant(kernel), **options)
+        x = ops.group_convolution(x, constant(kernel, owned=True), **options)
     return _biased(use, x, filters)
 
 
@@ -152,7 +152,7 @@ def transposed(use: Use) -> Output:
     kernel = _reversed(use.weight("kernel", *size, filters, channels(x)))
     x = ops.convolution_backprop_data(
         x,
-        constant(kernel),
+        constant(kernel, owned=True),
         list(step),
         pads_begin=[one // 2 for one in cut],
         pads_end=[one - one // 2 for one in cut],
