@@ -43,13 +43,25 @@ def test_the_probe_sees_what_a_name_loads() -> None:
     assert {"pydantic"} <= loaded_by("import tiledseg; tiledseg.TilingConfig")
 
 
-def test_the_probe_sees_keras() -> None:
-    assert {"keras"} <= loaded_by("from tiledseg._backend import keras")
+@pytest.fixture(scope="module")
+def loaded_in_order() -> dict[str, set[str]]:
+    """Name what each light package loads besides those before it, in one fresh interpreter."""
+    loop = "for name in sys.argv[1:]:\n    importlib.import_module(name)\n    print(*sys.modules)"
+    probe = f"import importlib, sys\n{loop}"
+    names = [f"tiledseg.{package}" for package in LIGHT_PACKAGES]
+    done = subprocess.run([sys.executable, "-c", probe, *names], capture_output=True, text=True, check=True)
+    lines = [{name.partition(".")[0] for name in line.split()} for line in done.stdout.splitlines()]
+    new = [later - before for before, later in zip([set(), *lines], lines, strict=False)]
+    return dict(zip(LIGHT_PACKAGES, new, strict=True))
 
 
 @pytest.mark.parametrize("package", LIGHT_PACKAGES)
-def test_a_light_package_does_not_load_keras(package: str) -> None:
-    assert not loaded_by(f"import tiledseg.{package}") & HEAVY
+def test_a_light_package_does_not_load_keras(package: str, loaded_in_order: dict[str, set[str]]) -> None:
+    assert not loaded_in_order[package] & HEAVY
+
+
+def test_what_the_light_packages_load_is_seen(loaded_in_order: dict[str, set[str]]) -> None:
+    assert {"numpy", "pydantic"} <= set().union(*loaded_in_order.values())
 
 
 def imports_among(root: Path) -> dict[str, set[str]]:

@@ -64,9 +64,9 @@ def read(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("form", "suffix"), [("ome-tiff", ".ome.tif"), ("ome-zarr", ".ome.zarr"), ("npy", ".npy")]
+    ("form", "suffix", "network"),
+    [("ome-tiff", ".ome.tif", two), ("ome-zarr", ".ome.zarr", red), ("npy", ".npy", two)],
 )
-@pytest.mark.parametrize("network", [red, two])
 def test_streamed_maps_are_those_of_the_whole_image(
     form: str, suffix: str, network: object, slides: Path, tmp_path: Path
 ) -> None:
