@@ -58,6 +58,7 @@ _GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and 
 
 _LIBRARY_BYTES = {"tensorflow": 750 << 20, "openvino": 40 << 20}
 _FIRST_BYTES = {"tensorflow": 60 << 20, "openvino": 10 << 20}  # of the first call
+_COMPARED_BYTES = 320 << 20  # of TensorFlow, which first runs a Keras network on a test tile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,7 +182,10 @@ class Network:
         asked = self.runtime.engine == "openvino" or self.runtime.precision == "bf16"
         by_keras = self.runtime.engine == "keras" or self._obstacle(asked=asked) is not None
         library = "tensorflow" if by_keras else "openvino"
-        return weights + (0 if library in sys.modules else _LIBRARY_BYTES[library]) + _FIRST_BYTES[library]
+        own = (0 if library in sys.modules else _LIBRARY_BYTES[library]) + _FIRST_BYTES[library]
+        if by_keras or isinstance(self.predictor.model, StoredNetwork):
+            return weights + own
+        return 2 * weights + own + _COMPARED_BYTES  # the weights are copied, and Keras runs a test tile
 
     @property
     def _sized(self) -> Predictor:
