@@ -18,8 +18,8 @@ import tifffile
 
 import tiledseg as ts
 from tiledseg.cli import main
-from tiledseg.config import DataConfig
-from tiledseg.data import load_pair, pairs_of
+from tiledseg.config import DataConfig, PreprocessingConfig
+from tiledseg.data import Pair, describe, load_pair, pairs_of, prepare_pairs
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image, read_mask, remote
 
@@ -221,6 +221,22 @@ def test_commands_and_tables_take_addresses(serve, tiff, tmp_path, capsys):
     (pair,) = pairs_of(DataConfig(layout="list", path=str(tmp_path / "t.csv")))
     assert pair.name == "a"
     np.testing.assert_array_equal(load_pair(pair)[0], small)
+
+
+def test_pairs_at_an_address_are_prepared_for_training_and_no_manifest_is_made_of_them(serve, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), GREY)
+    cv2.imwrite(str(tmp_path / "m.png"), np.where(GREY > 99, 255, 0).astype(np.uint8))
+    address, _ = serve()
+    pair = Pair("a", f"{address}/a.png", f"{address}/m.png")
+    preprocessing = PreprocessingConfig(channels=1)
+    (prepared,) = prepare_pairs([pair], preprocessing, cache_dir=tmp_path / "cache")
+    (again,) = prepare_pairs([pair], preprocessing, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(prepared.mask, GREY > 99)
+    np.testing.assert_array_equal(again.mask, prepared.mask)
+    with pytest.raises(FileError, match="layout=list"):
+        describe([pair], tmp_path)
+    plans = [ts.plan(lambda tiles: tiles, GREY, roi=where) for where in (pair.mask, tmp_path / "m.png")]
+    np.testing.assert_array_equal(plans[0].in_roi, plans[1].in_roi)
 
 
 def test_a_server_without_ranges_gives_small_files_only(serve, tiff, monkeypatch):

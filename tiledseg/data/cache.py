@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from tiledseg._storage import DiskCache, array_digest, atomic_write, check_writable, file_digest
+from tiledseg._storage import DiskCache, array_digest, atomic_write, check_writable
 from tiledseg._validate import instance_of, shown, whole_number
 from tiledseg._version import __version__
 from tiledseg.config import MaskConfig, PreprocessingConfig
 from tiledseg.data.load import load_image, load_shrunk, mask_files, tell_masks
 from tiledseg.data.pairs import as_pair, as_pairs, each_pair
 from tiledseg.errors import ArrayError
-from tiledseg.io import IGNORED, is_outlines, open_image
+from tiledseg.io import IGNORED, content_digest, is_outlines, open_image
 from tiledseg.preprocess import percentiles_of, prepare
 
 if TYPE_CHECKING:
@@ -229,4 +229,4 @@ def _key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
 
 
 def _digest(part: PathLike | AnyArray) -> str:
-    return array_digest(part) if isinstance(part, np.ndarray) else file_digest(part)
+    return array_digest(part) if isinstance(part, np.ndarray) else content_digest(part)

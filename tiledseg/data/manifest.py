@@ -17,7 +17,7 @@ from tiledseg.config import MaskConfig, Record
 from tiledseg.data.load import load_both, mask_files, tell_masks
 from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, natural
 from tiledseg.errors import FileError, SettingError, TiledSegError
-from tiledseg.io import IGNORED
+from tiledseg.io import IGNORED, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -277,6 +277,9 @@ def _described(pair: Pair, folder: Path) -> Record:
     if isinstance(pair.image, np.ndarray) or isinstance(pair.mask, np.ndarray):
         fix = "Write it with tiledseg.io.write_image and write_mask."
         raise invalid(FileError, pair.name, must="be files, not arrays", got="an array", fix=fix)
+    if any(is_remote(path_text(path)) for path in (pair.image, *mask_files(pair))):
+        fix = "Copy them there, or list them in a table, with layout=list."
+        raise invalid(FileError, pair.name, must="be files beside the manifest", got="addresses", fix=fix)
     _, mask = load_both(pair)
     labels, masks = mask.labels, mask_files(pair)
     counted = labels[labels != IGNORED] if pair.ignores else labels

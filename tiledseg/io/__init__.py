@@ -5,7 +5,7 @@ before memory is allocated for it. A file that can be read in two ways is an err
 """
 
 from tiledseg.io.arrays import as_array
-from tiledseg.io.file import MAX_PIXELS, advised, state_of
+from tiledseg.io.file import MAX_PIXELS, advised, content_digest, state_of
 from tiledseg.io.find import SUFFIXES, find_images, stem_of
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
@@ -23,7 +23,7 @@ from tiledseg.io.partial import check_identity
 from tiledseg.io.png import LEVEL_SCALE, PngRows, level_scale_of
 from tiledseg.io.read import image_shape, mask_values, read_image, read_mask, read_pixel_size, read_probs
 from tiledseg.io.regions import CachedBlocks
-from tiledseg.io.remote import as_path
+from tiledseg.io.remote import as_path, is_remote
 from tiledseg.io.sink import ImageSink, create_image
 from tiledseg.io.source import ImageSource
 from tiledseg.io.write import write_image, write_mask, write_probs
@@ -56,11 +56,13 @@ __all__ = [
     "check_identity",
     "check_labels_writable",
     "coco_images",
+    "content_digest",
     "create_image",
     "find_images",
     "holds_labels",
     "image_shape",
     "is_outlines",
+    "is_remote",
     "level_scale_of",
     "mask_of",
     "mask_values",

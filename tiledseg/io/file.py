@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
-from tiledseg._storage import open_regular, read_at
+from tiledseg._storage import file_digest, open_regular, read_at
 from tiledseg._validate import invalid, named, path_text, whole_number
 from tiledseg.errors import FileError
-from tiledseg.io.remote import is_remote, open_remote, remote_state, shown_address
+from tiledseg.io.remote import is_remote, is_remote_zarr, open_remote, remote_state, shown_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ _MAGIC: dict[bytes, Kind] = {
     b"MM\0+": "tiff",
 }
 _LONGEST_MAGIC = 12
+_STEP = 1 << 20  # bytes that are read at once
 _CONVERT = "Convert it to OME-TIFF, for example with bfconvert of Bio-Formats."
 _EXPORT = "Export the image as PNG or TIFF."
 _FOREIGN = {  # first bytes of files that are not read: what they are, and what to do
@@ -147,6 +149,20 @@ def opened(path: PathLike) -> Iterator[Reader]:
             fix = "Copy or export it again."
             raise invalid(FileError, named(path), must="hold an image", got="an empty file", fix=fix)
         yield Reader(named(path), handle, size)
+
+
+def content_digest(path: PathLike) -> str:
+    """Compute the SHA-256 of a file's bytes, at an address too; of a zarr at an address, of that address."""
+    text = path_text(path)
+    if not is_remote(text):
+        return file_digest(text)
+    if is_remote_zarr(text):
+        return f"sha256:{hashlib.sha256(shown_address(text).encode()).hexdigest()}"
+    digest = hashlib.sha256()
+    with opened(path) as file:
+        for at in range(0, file.size, _STEP):
+            digest.update(file.take(at, min(_STEP, file.size - at)))
+    return f"sha256:{digest.hexdigest()}"
 
 
 def check_max_pixels(max_pixels: object) -> None:

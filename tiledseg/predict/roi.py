@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import cv2
 import numpy as np
 
-from tiledseg._validate import ELSEWHERE, check_finite, invalid, named, read_region
+from tiledseg._validate import ELSEWHERE, check_finite, invalid, named, path_text, read_region
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (
     OF_READ_MASK,
@@ -19,6 +19,7 @@ from tiledseg.io import (
     OutlineMask,
     advised,
     is_outlines,
+    is_remote,
     mask_of,
     mask_values,
     read_outlines,
@@ -83,7 +84,7 @@ def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: A
 
 def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # noqa: ANN401
     """Read a region of interest from a file of outlines or a mask."""
-    if not Path(roi).is_file() and not is_outlines(roi):
+    if not is_remote(path_text(roi)) and not Path(roi).is_file() and not is_outlines(roi):
         must = 'be an array, "tissue", or the path of outlines or of a mask'
         raise invalid(SettingError, "roi", must=must, got=str(roi), fix="Check the path.")
     if not is_outlines(roi):

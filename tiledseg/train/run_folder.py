@@ -18,12 +18,13 @@ import cv2
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._storage import array_digest, file_digest, write_text
+from tiledseg._storage import array_digest, write_text
 from tiledseg._validate import invalid, shown
 from tiledseg._version import __version__
 from tiledseg.config import RunConfig
 from tiledseg.data import Pair, pixel_size_of_pair
 from tiledseg.errors import FileError, SettingError
+from tiledseg.io import content_digest, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -210,13 +211,14 @@ def _entry(pair: Pair) -> dict[str, Any]:
             entry[field.name] = array_digest(value)
         else:
             paths = [_absolute(one) for one in (value if isinstance(value, tuple) else [value])]
-            entry[field.name] = [file_digest(path) for path in paths]
+            entry[field.name] = [content_digest(path) for path in paths]
             entry["files"][field.name] = paths if isinstance(value, tuple) else paths[0]
     return entry
 
 
 def _absolute(path: PathLike) -> str:
-    return str(Path(os.fsdecode(path)).absolute())
+    text = os.fsdecode(path)
+    return text if is_remote(text) else str(Path(text).absolute())
 
 
 def _pair(entry: dict[str, Any]) -> Pair:
