@@ -149,9 +149,9 @@ def built(name: str) -> nn.Module:
     return network
 
 
-def exported(name: str, exporter: str) -> Path:
+def exported(name: str, exporter: str, folder: Path = _FOLDER) -> Path:
     """Export a network, its height and width free; an earlier export is taken."""
-    path = _FOLDER / f"{name.replace(', ', ' ').replace(' ', '_').lower()}_{exporter}.onnx"
+    path = folder / f"{name.replace(', ', ' ').replace(' ', '_').lower()}_{exporter}.onnx"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import pickle
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -749,3 +750,27 @@ def test_an_unknown_operator_makes_the_verdict_approximate_and_is_named(tmp_path
     plan = tiledseg.plan(saved(str(tmp_path / "net.onnx"), nodes, constants), IMAGE, {"tile_size": 64})
     assert plan.verdict == "approximate"
     assert "GridSample" in plan.reason
+
+
+@pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
+@pytest.mark.parametrize("name", ["monai_unet", "monai_segresnet", "nnunet_plain"])
+def test_networks_that_pytorch_exported_are_exact(name, exporter):
+    path = str(Path(__file__).parent / "networks" / f"{name}_{exporter}.onnx")
+    network = tiledseg.load_model(path)
+    (top, bottom), _ = network.receptive_field.halo
+    tile = -(-(2 * max(top, bottom) + 8) // 4) * 4
+    image = np.random.default_rng(0).random((tile + 16, tile + 24, 3), np.float32)
+    tiling = {"tile_size": tile, "overlap": "exact"}
+    assert tiledseg.plan(network, image, tiling).verdict == "exact"
+    run = session(path)
+    [expected] = run.run(None, {run.get_inputs()[0].name: image.transpose(2, 0, 1)[np.newaxis]})
+    found = tiledseg.tiled_predict(network, image, tiling, runtime={"engine": "onnxruntime"})
+    np.testing.assert_allclose(found, expected[0].transpose(1, 2, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
+def test_instance_normalization_that_pytorch_exported_is_named(exporter):
+    network = tiledseg.load_model(Path(__file__).parent / "networks" / f"monai_unet_instance_{exporter}.onnx")
+    plan = tiledseg.plan(network, IMAGE, {"tile_size": 64})
+    assert plan.verdict == "impossible"
+    assert "InstanceNormalization" in plan.reason
