@@ -19,6 +19,7 @@ import warm_python
 import tiledseg
 from tiledseg.cli import main
 from tiledseg.config import EvaluateJobConfig, PredictJobConfig, RunConfig, TilingConfig, UNetConfig, by_name
+from tiledseg.data import Manifest
 from tiledseg.io import read_image, read_mask, write_mask
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
@@ -441,6 +442,47 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path,
         assert written.predict.changed(tiling=None) == one_file.predict
     assert (tmp_path / "maps" / "masks" / "smear_0009.png").exists()
     assert "smear_0009" in (tmp_path / "again" / "scores.csv").read_text(encoding="utf-8")
+
+
+def test_train_sets_a_part_of_the_images_apart_and_records_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_samples(tmp_path / "all", n_images=5, height=64, width=64, seed=9)
+    data = ["--images", tmp_path / "all/images", "--masks", tmp_path / "all/masks", "--quiet"]
+    small = [
+        "--levels",
+        "2",
+        "--base-filters",
+        "2",
+        "--crop-size",
+        "32",
+        "--epochs",
+        "1",
+        "--steps-per-epoch",
+        "1",
+    ]
+    more = [
+        "--split-group-by",
+        "regex",
+        "--split-group-regex",
+        r"smear_(\d+)",
+        "--runs-dir",
+        tmp_path / "runs",
+    ]
+    assert main(list(map(str, ["train", *data, *small, *more]))) == 0
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    manifest = Manifest.read(run_dir / "split.jsonl")
+    assert (len(manifest.of("train")), len(manifest.of("valid"))) == (4, 1)
+    assert manifest.changed() == []  # its paths lead from the run's folder to the files
+    used = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["data"]
+    for part in ("train", "valid"):
+        assert [one["name"] for one in used[part]] == [one.name for one in manifest.of(part)]
+    assert RunConfig.from_toml((run_dir / "run.toml").read_text(encoding="utf-8")).split.group_by == "regex"
+    again = [*data, "--valid-images", "x", "--split-seed", "1"]
+    assert "nothing is set apart" in fail(capsys, "train", *again)
+    resumed = ["--resume", run_dir, "--quiet"]
+    assert main(list(map(str, ["train", *resumed, *data]))) == 0
+    assert main(list(map(str, ["train", *resumed]))) == 0
 
 
 def test_required_values_are_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:

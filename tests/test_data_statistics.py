@@ -150,17 +150,17 @@ def run(capsys, *arguments):
 
 def test_split_stats_and_tile(capsys, dataset):
     data = ["--images", dataset / "images", "--masks", dataset / "masks"]
-    how = ["--split-group-by", "regex", "--split-group-regex", r"slide(\d)", "--split-shares", "2,1,1"]
+    how = ["--group-by", "regex", "--group-regex", r"slide(\d)", "--shares", "2,1,1"]
     manifest = dataset / "all.jsonl"
-    code, out, _ = run(capsys, "split", *data, *how, "--split-manifest", manifest, "--quiet")
+    code, out, _ = run(capsys, "split", *data, *how, "--manifest", manifest, "--quiet")
     assert code == 0
     assert out.splitlines()[-2].split()[:3] == ["all", "6", "3"]
     assert out.splitlines()[-1] == "masks: 6 of foreground (value 255)"
     assert {one.split for one in Manifest.read(manifest).records} == {"train", "valid", "test"}
     written = manifest.read_bytes()
-    assert run(capsys, "split", *data, *how, "--split-manifest", manifest, "--quiet")[:2] == (0, out)
+    assert run(capsys, "split", *data, *how, "--manifest", manifest, "--quiet")[:2] == (0, out)
     other = [*how[:-1], "1,2,1"]
-    code, _, err = run(capsys, "split", *data, *other, "--split-manifest", manifest, "--quiet")
+    code, _, err = run(capsys, "split", *data, *other, "--manifest", manifest, "--quiet")
     assert code == 2
     assert "hold these records already" in " ".join(err.split())
     assert manifest.read_bytes() == written
@@ -177,6 +177,7 @@ def test_split_stats_and_tile(capsys, dataset):
         "statistics.csv",
         "statistics.json",
     ]
+    how = [one.replace("--", "--split-") for one in how]
     code, straight, _ = run(capsys, "stats", *data, *how, "--quiet")
     assert (code, straight) == (0, out)
 
@@ -197,10 +198,7 @@ def test_data_is_split_only_when_asked(capsys, dataset):
     saved = RunConfig.from_toml((dataset / "stats" / "run.toml").read_text(encoding="utf-8"))
     assert saved.split is None
     assert (dataset / "stats" / "sheet.png").exists()
-    assert (
-        run(capsys, "split", *data, "--split-manifest", dataset / "m.jsonl", "--split-shares", "2,1,1")[0]
-        == 0
-    )
+    assert run(capsys, "split", *data, "--manifest", dataset / "m.jsonl", "--shares", "2,1,1")[0] == 0
     source = ["--layout", "manifest", "--path", dataset / "m.jsonl", "--split-seed", "1"]
     code, _, err = run(capsys, "stats", *source)
     assert (code, "manifest is split already" in err) == (2, True)
@@ -222,7 +220,7 @@ def test_a_settings_file_gives_the_same_result(capsys, dataset, monkeypatch):
     assert (saved.tiles.tile_size, saved.split.group_regex) == ((40, 60), "slide(.)")
     assert RunConfig.from_toml(Path("lists/all.toml").read_text(encoding="utf-8")).split == saved.split
     before = Path("run.toml").read_text(encoding="utf-8")
-    assert run(capsys, "split", "--config", "run.toml", "--split-manifest", "run.jsonl", "--quiet")[0] == 0
+    assert run(capsys, "split", "--config", "run.toml", "--manifest", "run.jsonl", "--quiet")[0] == 0
     assert Path("run.toml").read_text(encoding="utf-8") == before  # the user's own
 
 

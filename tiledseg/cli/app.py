@@ -42,16 +42,18 @@ with a chart of the splits and contact sheets of images and masks. Options that 
 data first.""",
     "data:split": """Split a dataset by image or by group, and write a manifest.
 
-The same images get the same splits on any machine. To train on a split, use: train --train-layout manifest
---train-path manifest.jsonl --train-split train.""",
+The same images get the same splits on any machine. To train on a split, use:
+train --layout manifest --path manifest.jsonl.""",
     "data:tile": """Cut a dataset into a set of tiles on disk.
 
 Training does not need tiles: it takes crops from the images. Tiles are lossless. Their names hold the image
 and the position, and a manifest lists them. Options that begin with --split- split the data first.""",
     "train:train": """Train a network on images and their masks.
 
-Each image needs a mask with the same file name, apart from the suffix. Each run makes a new folder in
-RUNS-DIR. The best network so far is saved there as a bundle, even if the run is interrupted.""",
+Each image needs a mask with the same file name, apart from the suffix. Where no --valid- option says which
+images choose the best epoch, a fifth of the images is set apart (--split- options say how), and split.jsonl
+in the run's folder lists them. Each run makes a new folder in RUNS-DIR. The best network so far is saved
+there as a bundle, even if the run is interrupted.""",
     "evaluate:evaluate": """Score a segmenter on images whose masks are known.
 
 Prints a table. With --output, writes tables, pictures of the worst images and report.html. --against

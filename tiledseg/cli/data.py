@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._validate import invalid
 from tiledseg.cli import lazy
 from tiledseg.cli.options import Table
 from tiledseg.cli.settings import Settings, with_options
@@ -34,12 +33,9 @@ def dataset(settings: Settings, folder: Path, split: SplitConfig | None) -> Mani
     """Find a dataset, describe its files, and split it."""
     data = settings.over(settings.run.data, "data")
     if data.layout == "manifest" and "split" in settings.given:
-        raise invalid(
-            SettingError,
-            "--split-...",
-            must="be left out with --layout manifest, because a manifest is split already",
-            got=", ".join(settings.given["split"]),
-            fix="To split the data in another way, run tiledseg split on its folders.",
+        raise SettingError(
+            f"A manifest is split already; got {', '.join(settings.given['split'])} as well. "
+            "To split the data in another way, run tiledseg split on its folders."
         )
     pairs = lazy.data.pairs_of(data)
     if data.layout == "manifest":
@@ -101,7 +97,7 @@ def _sheet(found: Manifest, split: str, config: StatsConfig) -> Rgb:
     return lazy.report.contact_sheet(title, rows, columns=config.sheet_columns)
 
 
-@with_options(DATA, Table("split", SplitConfig(), "Split", prefix="split-"))
+@with_options(DATA, Table("split", SplitConfig(), "Split"))
 def split(*, settings: Settings) -> int:
     """Split a dataset, and write a manifest."""
     config = split_of(settings) or SplitConfig()

@@ -36,6 +36,7 @@ class Table:
     without: tuple[str, ...] = ()  # fields that become no option
     required: bool = False  # whether fields of text must be given
     defaults: Mapping[str, str] = field(default_factory=dict)  # shown in the help, by field
+    reserved: tuple[str, ...] = ()  # names of options of other tables, which nested fields leave to them
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class Option:
     def name(self) -> str:
         """The option as it is typed."""
         last = self.path[-1] if self.path[-1] != "name" else self.path[-2]
-        if len(self.path) > 1 and last in (self.table.only or type(self.table.settings).model_fields):
-            last = f"{self.path[-2]}_{last}"  # the table has an option of this name
+        outer = (*(self.table.only or type(self.table.settings).model_fields), *self.table.reserved)
+        if len(self.path) > 1 and last in outer:
+            last = f"{self.path[-2]}_{last}"  # an outer setting has this name
         return f"--{self.table.prefix}{last.replace('_', '-')}"
 
     @property

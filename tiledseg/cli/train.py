@@ -13,7 +13,8 @@ import tiledseg
 from tiledseg.cli import lazy
 from tiledseg.cli.options import COMMON, Table
 from tiledseg.cli.settings import Settings, read_run, with_options
-from tiledseg.config import RunConfig, TilingConfig, TrainConfig
+from tiledseg.config import TRAIN_AND_VALID, DataConfig, RunConfig, SplitConfig, TilingConfig, TrainConfig
+from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from tiledseg.data import Pair
@@ -29,9 +30,12 @@ _RESUME = Parameter(
 
 
 @with_options(
-    Table("train_data", _RUN.train_data, "Training data", prefix="train-"),
-    Table("valid_data", _RUN.valid_data, "Validation data, to choose the best epoch", prefix="valid-"),
-    Table("train", _RUN.train, "Training", without=("tiling",)),
+    Table("train_data", _RUN.train_data, "Data"),
+    Table(
+        "valid_data", _RUN.valid_data, "Validation data, or a part of the data is set apart", prefix="valid-"
+    ),
+    Table("split", TRAIN_AND_VALID, "Part that is set apart", prefix="split-", without=("manifest", "names")),
+    Table("train", _RUN.train, "Training", without=("tiling",), reserved=tuple(DataConfig.model_fields)),
     Table(
         "tiling", TilingConfig(), "Tiling of the trained segmenter", defaults={"tile_size": "the crop size"}
     ),
@@ -42,8 +46,8 @@ def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings)
         result = _resumed(resume, settings)
     else:
         config = _config(settings)
-        pairs, unseen = _pairs(settings, "train_data"), _pairs(settings, "valid_data")
-        whole = settings.whole(train=config)
+        pairs, unseen = _data(settings)
+        whole = settings.whole(train=config, split=_split(settings))
         result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress, settings=whole)
     sys.stdout.write(_summary(result))
     return 0
@@ -55,8 +59,31 @@ def _resumed(run_dir: Path, settings: Settings) -> TrainingResult:
     if settings.file is None:
         settings = replace(settings, read=read_run(run_dir / "run.toml"))
     config = _config(settings)
-    pairs = [_pairs(settings, name) if named else None for name in ("train_data", "valid_data")]
-    return tiledseg.Trainer.resume(run_dir, *pairs, config=config, progress=settings.progress)
+    pairs, unseen = _data(settings) if named else (None, None)
+    if pairs is not None and unseen is None:
+        how = (_split(settings), run_dir, config.network.classes)
+        pairs, unseen, _ = lazy.data.split_pairs(pairs, *how, progress=settings.progress)
+    return tiledseg.Trainer.resume(run_dir, pairs, unseen, config=config, progress=settings.progress)
+
+
+def _data(settings: Settings) -> tuple[list[Pair], list[Pair] | None]:
+    """Find the pairs to learn from and to choose the best epoch by; None for a part of the first."""
+    data = settings.over(settings.run.train_data, "train_data")
+    if "valid_data" in settings.given or settings.run.valid_data != DataConfig():
+        if "split" in settings.given:
+            fix = "Leave the options that begin with --split- out, or those that begin with --valid-."
+            raise SettingError(f"Validation data is given, so nothing is set apart. {fix}")
+        return lazy.data.pairs_of(data), _pairs(settings, "valid_data")
+    if data.layout == "manifest" and data.split is None:
+        first, second = (data.changed(split=name) for name in TRAIN_AND_VALID.names)
+        return lazy.data.pairs_of(first), lazy.data.pairs_of(second)
+    return lazy.data.pairs_of(data), None
+
+
+def _split(settings: Settings) -> SplitConfig | None:
+    if "split" not in settings.given:
+        return settings.run.split
+    return settings.over(settings.run.split or TRAIN_AND_VALID, "split")
 
 
 def _pairs(settings: Settings, name: str) -> list[Pair]:

@@ -22,6 +22,7 @@ from .augment import (
 )
 from .base import Config, by_name, laid_over, names_of
 from .data import (
+    TRAIN_AND_VALID,
     DataConfig,
     Record,
     SplitConfig,
@@ -85,6 +86,7 @@ from .train import TrainConfig
 __all__ = [
     "NEEDS_RGB",
     "OBJECT_PRODUCTS",
+    "TRAIN_AND_VALID",
     "TTA",
     "Activation",
     "AdamConfig",

@@ -181,6 +181,10 @@ class TileSetConfig(Config):
         return self
 
 
+TRAIN_AND_VALID = SplitConfig(names=("train", "valid"), shares=(80, 20))
+"""How data is split for training where no validation data is given."""
+
+
 class StatsConfig(Config):
     """What is shown of a dataset."""
 

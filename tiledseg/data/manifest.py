@@ -252,13 +252,15 @@ def _repeated(what: str, value: str, must: str) -> FileError:
     return invalid(FileError, what, must=f"occur in {must}", got=value, fix=fix)
 
 
-def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False) -> list[Record]:
+def describe(
+    pairs: Sequence[Pair], folder: PathLike, classes: int | None = None, *, progress: bool = False
+) -> list[Record]:
     """Read all files of pairs, and make their records, with paths relative to a folder."""
     pairs, target = as_pairs(pairs, "pairs"), Path(path_text(folder, "folder"))
     with progress_bar(len(pairs), "images", shown=progress) as step:
 
         def one(pair: Pair) -> Record:
-            record = _described(pair, target)
+            record = _described(pair, target, classes)
             step(1)
             return record
 
@@ -273,14 +275,14 @@ def rank_of(split: str) -> int:
     return usual.index(split) if split in usual else len(usual)
 
 
-def _described(pair: Pair, folder: Path) -> Record:
+def _described(pair: Pair, folder: Path, classes: int | None) -> Record:
     if isinstance(pair.image, np.ndarray) or isinstance(pair.mask, np.ndarray):
         fix = "Write it with tiledseg.io.write_image and write_mask."
         raise invalid(FileError, pair.name, must="be files, not arrays", got="an array", fix=fix)
     if any(is_remote(path_text(path)) for path in (pair.image, *mask_files(pair))):
         fix = "Copy them there, or list them in a table, with layout=list."
         raise invalid(FileError, pair.name, must="be files beside the manifest", got="addresses", fix=fix)
-    _, mask = load_both(pair)
+    _, mask = load_both(pair, classes)
     labels, masks = mask.labels, mask_files(pair)
     counted = labels[labels != IGNORED] if pair.ignores else labels
     return Record(

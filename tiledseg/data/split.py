@@ -10,15 +10,17 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._validate import invalid, settings_of, shown
-from tiledseg.config import SplitConfig
-from tiledseg.data.manifest import as_records
-from tiledseg.data.pairs import natural
+from tiledseg.config import TRAIN_AND_VALID, SplitConfig
+from tiledseg.data.manifest import as_records, describe
+from tiledseg.data.pairs import as_pairs, natural
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from tiledseg._types import PathLike
     from tiledseg.config import Record
+    from tiledseg.data.pairs import Pair, PairLike
 
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
 _MOST_TRIED = 300  # groups: all pairs of more take too long, and more groups even out by themselves
@@ -88,6 +90,29 @@ def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any
         places = _LocalSearch(ordered, places, quotas, stratify=config.stratify).improved()
     splits = {group.name: config.names[index] for group, index in zip(ordered, places, strict=True)}
     return [record.changed(split=splits[record.group]) for record in with_groups]
+
+
+def split_pairs(
+    pairs: Sequence[PairLike],
+    config: SplitConfig | None,
+    folder: PathLike,
+    classes: int | None = None,
+    *,
+    progress: bool = False,
+) -> tuple[list[Pair], list[Pair], list[Record]]:
+    """Split pairs for training into those to learn from and those to choose the best epoch by."""
+    config = config or TRAIN_AND_VALID
+    known = as_pairs(pairs, "train")
+    missing = [name for name in TRAIN_AND_VALID.names if name not in config.names]
+    if missing:
+        fix = "Name them so, or give the validation data."
+        must = "have the splits train and valid to train without validation data"
+        raise invalid(SettingError, "names", must=must, got=", ".join(config.names), fix=fix)
+    records = split_records(describe(known, folder, classes, progress=progress), config)
+    both = zip(known, records, strict=True)
+    split = [(pair, record.split) for pair, record in both]
+    train, valid = ([pair for pair, name in split if name == wanted] for wanted in TRAIN_AND_VALID.names)
+    return train, valid, records
 
 
 def _grouped(records: Sequence[Record], config: SplitConfig) -> list[Record]:

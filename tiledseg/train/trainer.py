@@ -11,7 +11,8 @@ from tiledseg._extras import extra
 from tiledseg._notebook import paragraph, side_by_side
 from tiledseg._storage import check_writable
 from tiledseg._validate import all_of, counted, path_text, settings_of
-from tiledseg.config import RunConfig, TrainConfig
+from tiledseg.config import TRAIN_AND_VALID, RunConfig, TrainConfig
+from tiledseg.data import split_pairs, write_manifest
 from tiledseg.plots import curves
 from tiledseg.train.inputs import training_data
 from tiledseg.train.loop import TrainingLoop, check_devices, initial_network
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tiledseg._types import PathLike
+    from tiledseg.config import Record
     from tiledseg.data import PairLike
     from tiledseg.models import Segmenter
 
@@ -86,11 +88,11 @@ class Trainer:
     def fit(
         self,
         train: Sequence[PairLike],
-        valid: Sequence[PairLike],
+        valid: Sequence[PairLike] | None = None,
         *,
         progress: bool = True,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        settings: RunConfig | None = None,
+        settings: RunConfig | dict[str, Any] | None = None,
     ) -> TrainingResult:
         """Train a network, and save the best one.
 
@@ -98,15 +100,17 @@ class Trainer:
         ----------
         train : sequence of Pair or tuple
             Pairs to learn from; a tuple is (image, mask), each an array or a path.
-        valid : sequence of Pair or tuple
-            Pairs to choose the best epoch by; none of them may be in `train`.
+        valid : sequence of Pair or tuple, optional
+            Pairs to choose the best epoch by; none of them may be in `train`. Where it is None, a part of
+            `train` is set apart, which has to be files: a fifth, or by the ``split`` of `settings`. The
+            run's ``split.jsonl`` lists which image is in which part.
         progress : bool
             Whether to show a progress bar, and a line for each epoch. The line goes to the logger
             ``tiledseg``; where nothing shows that, it is written beside the bar.
         callbacks : sequence of keras.callbacks.Callback
             Called after the trainer's own callbacks. The checkpoint contains those of their
             attributes that JSON can represent, and lists of arrays.
-        settings : RunConfig, optional
+        settings : RunConfig or dict, optional
             Other contents of the run's ``run.toml``: where the data is from, how it was split.
 
         Returns
@@ -135,9 +139,17 @@ class Trainer:
         if self.config.start_from is not None:
             initial_network(self.config)  # a wrong one is refused before all images are read
         check_writable(self.config.runs_dir, keep=False)
+        records: list[Record] = []
+        if valid is None:
+            beside = Path(self.config.runs_dir).resolve() / "run"  # paths are the same from any run's folder
+            classes = self.config.network.classes
+            train, valid, records = split_pairs(train, run.split, beside, classes, progress=progress)
+            run = run.changed(split=run.split or TRAIN_AND_VALID)
         data = training_data(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
         data.record.write(run_dir, run)
+        if records:
+            write_manifest(run_dir / "split.jsonl", records)
         return _result(TrainingLoop(self.config, data, run_dir), checked, progress=progress)
 
     @classmethod
