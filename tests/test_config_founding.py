@@ -335,5 +335,7 @@ def test_the_command_writes_a_new_file(capsys: pytest.CaptureFixture[str], tmp_p
     assert main(["import-config", str(source), str(target)]) == 2
     assert "must be a new file" in capsys.readouterr().err
     source.write_text("[model]\nnum_layers = 5\n", encoding="utf-8")
-    assert main(["import-config", str(source), str(tmp_path / "b.toml")]) == 0
+    capsys.readouterr()
+    assert main(["import-config", str(source), str(tmp_path / "b.toml"), "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
     assert main(["import-config", str(tmp_path / "nowhere"), str(tmp_path / "c.toml")]) == 2

@@ -184,7 +184,7 @@ def import_config(
     ),
     /,
     *,
-    settings: Settings,  # noqa: ARG001  all commands take it
+    settings: Settings,
 ) -> int:
     """Convert the founding experiment's configuration into a file of settings."""
     if target.exists():
@@ -200,5 +200,7 @@ def import_config(
         ) from None
     done = lazy.config.import_founding(text)
     lazy.storage.write_text(target, done.run.to_toml())
-    sys.stdout.write(f"{done}\n{target}\n")
-    return 1 if any(note.outcome == "unusable" for note in done.notes) else 0
+    unusable = [str(note) for note in done.notes if note.outcome == "unusable"]
+    lines = [str(done), str(target)] if settings.progress else unusable
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 1 if unusable else 0

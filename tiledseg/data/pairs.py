@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tiledseg.config import MaskParts
 
 _log = logging.getLogger("tiledseg")
-_MOST_NAMES, _MOST_ERRORS = 20, 10  # in one message
+_MOST_NAMES, _MOST_ERRORS = 20, 3  # in one message
 _FIND = "Find some with tiledseg.data.find_pairs."
 _Result = TypeVar("_Result")
 
