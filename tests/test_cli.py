@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from tiledseg.io import read_image, read_mask, write_mask
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
 
-COMMANDS = ("predict", "plan", "stats", "split", "tile", "train", "evaluate", "export", "demo")
+COMMANDS = ("predict", "plan", "stats", "split", "tile", "train", "evaluate", "export", "doctor", "demo")
 COMMAND = "import sys; from tiledseg.cli import main; sys.exit(main())"
 
 
@@ -476,6 +477,23 @@ def test_train_sets_a_part_of_the_images_apart_and_records_it(
     again = [*data, "--valid-images", "x", "--split-seed", "1"]
     assert "nothing is set apart" in fail(capsys, "train", *again)
     assert main(list(map(str, ["train", "--resume", run_dir, *data]))) == 0
+
+
+def test_doctor_reports_the_installation(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = main(["doctor", "--json", "--no-test"])
+    report = json.loads(capsys.readouterr().out)
+    assert (report["versions"]["tiledseg"], report["versions"]["numpy"]) == (
+        tiledseg.__version__,
+        np.__version__,
+    )
+    assert code == (1 if report["problems"] else 0)
+    known = importlib.metadata.version
+    twice = {"opencv-python": "4.9", "opencv-python-headless": "4.9"}
+    monkeypatch.setattr("importlib.metadata.version", lambda name: twice.get(name) or known(name))
+    assert main(["doctor", "--no-test"]) == 1
+    assert "problem: opencv-python-headless and opencv-python are both installed" in capsys.readouterr().out
 
 
 def test_required_values_are_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:

@@ -72,6 +72,10 @@ anything is written.""",
 
 Prints for each key whether it is converted, dropped (with the reason) or unusable. The exit code is 1 if a
 key is unusable.""",
+    "doctor:doctor": """Check the installation.
+
+Prints versions, libraries that are missing, cores and memory, segments a generated image and measures the
+speed. The exit code is 1 if something is wrong. Example: tiledseg doctor --json""",
     "demo:demo": """Segment and score a generated image.
 
 Segments a large generated bone-marrow smear with the included model, and writes OUTPUT/report.html, pictures
@@ -88,6 +92,9 @@ app = App(
 for _place, (_where, _help) in enumerate(_COMMANDS.items()):
     _name = _where.partition(":")[2].replace("_", "-")
     app.command(f"tiledseg.cli.{_where}", name=_name, help=_help, sort_key=_place)
+app.register_install_completion_command(
+    help="Let the shell (bash, zsh, fish) complete commands and options, by a script in your home folder."
+)
 
 
 def _quicken() -> None:
