@@ -214,6 +214,7 @@ REFUSED = {
     "an old version": (lambda r: r.update(format_version="0.4.9"), r"0\.4\.9"),
     "another type": (lambda r: r.update(type="dataset"), "dataset"),
     "no axes": (lambda r: r["inputs"][0].pop("axes"), "axes"),
+    "a type that is a mapping": (lambda r: r["inputs"][0]["axes"][0].update(type={}), "right types"),
     "a smaller map": (lambda r: r["outputs"][0]["axes"][2]["size"].update(offset=-8), "offset"),
 }
 
@@ -226,10 +227,14 @@ def test_what_cannot_be_followed_is_refused_by_its_name(case, tmp_path):
     assert not list(tmp_path.glob("cache/**/*.onnx"))
 
 
+BOMB = "a0: &a0 [1]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(30))
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("a: &x [1]\nb: [*x, *x]", "alias"),
+        (BOMB, "references"),
+        ("a: &x [*x]", "references"),
         ("a: !!python/object/apply:os.system [ls]", "YAML"),
         ("- 1", "list"),
         ("a: [", "YAML"),
@@ -277,6 +282,15 @@ def test_links_in_a_folder_are_refused(tmp_path):
         pytest.skip("this system makes no links")
     with pytest.raises(BundleError, match="link"):
         ts.load_model(folder)
+
+
+def test_references_of_yaml_are_followed(tmp_path):
+    text = json.dumps(described((), [step("sigmoid")])).replace(
+        '"preprocessing": []',
+        '"preprocessing": [&cast {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}, *cast ]',
+    )
+    assert "*cast" in text
+    assert ts.load_model(package(tmp_path / "a.zip", text)).labels == ("k0", "k1")
 
 
 def test_one_of_several_outputs_is_chosen_by_its_name(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import stat
 import zipfile
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from tiledseg._storage import DiskCache, open_regular
 from tiledseg._validate import invalid, shown
 from tiledseg.config import StepsConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork
-from tiledseg.errors import SettingError
+from tiledseg.errors import SettingError, TiledSegError
 from tiledseg.models.hub import cache_folder
 from tiledseg.models.package_steps import refused, steps_of
 from tiledseg.models.package_weights import write_weights
@@ -32,6 +33,7 @@ _log = logging.getLogger("tiledseg")
 RDFS = ("rdf.yaml", "bioimageio.yaml")
 _LARGEST_RDF = 1_000_000  # bytes
 _MOST_FILES = 10_000
+_MOST_PARTS = 100_000  # of a description
 _MOST_RATIO = 200  # of a file to its compressed form, from 10 MB up
 _CHUNK = 1 << 20
 
@@ -135,7 +137,12 @@ def _read(files: _Folder | _Zip, *, trust: bool, output: str | None) -> Package:
     text = bytearray()
     files.copy(files.rdf, _LARGEST_RDF, text.extend)
     record = _parsed(bytes(text), f"{files.name}: {files.rdf}")
-    described = _Described(record, files.name, output)
+    try:
+        described = _Described(record, files.name, output)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        if isinstance(error, TiledSegError):
+            raise
+        raise refused(f"{files.name}: {files.rdf}", "have values of the right types", str(error)) from error
     weights = described.weights(trust=trust)
     key = hashlib.sha256(bytes(text) + f"{weights} {described.place}".encode()).hexdigest()
     cache = DiskCache(cache_folder() / "packages")
@@ -145,17 +152,29 @@ def _read(files: _Folder | _Zip, *, trust: bool, output: str | None) -> Package:
 
 
 def _parsed(text: bytes, where: str) -> dict[str, Any]:
-    """Parse YAML without tags and references, by which a small file could become a large one."""
+    """Parse YAML without tags; references are followed as long as the whole stays small."""
     yaml = extra("yaml", "bioimageio")
     try:
-        if any(isinstance(one, yaml.AliasEvent) for one in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise refused(where, "have no references", "an alias (*)")
+        n_parts = _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {})
+        if n_parts > _MOST_PARTS:
+            raise refused(where, f"have at most {_MOST_PARTS} entries", f"{n_parts:g}, by references (*)")
         record = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise refused(where, "be YAML", str(error).replace("\n", " ")) from None
     if not isinstance(record, dict):
         raise refused(where, "be a mapping", type(record).__name__)
     return record
+
+
+def _expanded(node: Any, known: dict[int, float]) -> float:  # noqa: ANN401  of YAML
+    """Count the entries of a node with all its references; infinite where it contains itself."""
+    if node is None or isinstance(node.value, str):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = (part for one in node.value for part in (one if isinstance(one, tuple) else (one,)))
+        known[id(node)] = 1 + sum(_expanded(one, known) for one in parts)
+    return known[id(node)]
 
 
 class _Described:
