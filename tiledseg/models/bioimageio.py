@@ -152,8 +152,10 @@ class _Package:
 
 def _halo(network: Network) -> tuple[int, int]:
     """Return the px at the ends of a tile that differ from the whole, along y and x; 0 where not known."""
-    y, x = network.receptive_field.halo or ((0, 0), (0, 0))
-    return max(y), max(x)
+    # Readers add it to both ends of an image, whose size then has to be a multiple of the stride again.
+    found = network.receptive_field.halo or ((0, 0), (0, 0))
+    y, x = (-(-max(px) // step) * step for px, step in zip(found, network.stride, strict=True))
+    return y, x
 
 
 def _drawn(size: tuple[int, int], config: PreprocessingConfig) -> AnyArray:
