@@ -63,15 +63,15 @@ def run_each(code: str, cases: Sequence[Path], seconds: float = 60) -> Iterator[
             yield left.pop(0), f"ended with {code_}", text[-300:]
 
 
-def kill_after(process: subprocess.Popen[str], seconds: float, number: int) -> int:
-    """Send a signal after a time, wait for the end, and return the exit code."""
+def kill_after(process: subprocess.Popen[str], seconds: float, number: int) -> tuple[int, str]:
+    """Send a signal after a time, wait for the end; return the exit code and what was printed."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
     if process.poll() is None:
         process.send_signal(number)
-    process.communicate(timeout=120)
-    return process.returncode
+    text, _ = process.communicate(timeout=120)
+    return process.returncode, text
 
 
 def digests(folder: Path, *patterns: str) -> dict[str, str]:

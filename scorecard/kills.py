@@ -83,7 +83,7 @@ _PRODUCTS = "mask,probs,labels,objects,geojson"
 
 
 def _predict(folder: Path, out: str, *more: str) -> subprocess.Popen[str]:
-    formats = ("--mask-format", "png", "--probs-format", "ome-zarr", "--probs-dtype", "float32")
+    formats = ("--mask-format", "ome-tiff", "--probs-format", "ome-zarr", "--probs-dtype", "float32")
     options = (*formats, "--pixel-size", "0.25", "--resume", *more)
     return command(
         "predict", "demo", folder / "images", "--output", folder / out, "--write", _PRODUCTS, *options
@@ -157,7 +157,7 @@ def interrupted(trial: Trial) -> Iterator[Figure]:
         name = list(jobs)[attempt % len(jobs)]
         number, before = rng.choice([signal.SIGINT, signal.SIGTERM]), set(psutil.pids())
         process = jobs[name](attempt)
-        code = kill_after(process, rng.uniform(1.2, 3.5), number)
+        code, text = kill_after(process, rng.uniform(1.2, 3.5), number)
         out = folder / f"{name}-{attempt}"
         orphans = [
             one for one in psutil.process_iter() if one.pid not in before and _is_child(one, process.pid)
@@ -167,7 +167,7 @@ def interrupted(trial: Trial) -> Iterator[Figure]:
             if out.exists()
             else []
         )
-        fault = f"exit code {code}" if code not in {0, 128 + number, -number} else None
+        fault = f"exit code {code}, {text[-200:]}" if code not in {0, 128 + number, -number} else None
         fault = f"processes left: {orphans}" if orphans else f"files left: {left}" if left else fault
         faults.append(fault and f"{name}, {number.name}: {fault}")
     yield good("clean stops", faults)

@@ -96,7 +96,7 @@ def same_bytes(trial: Trial) -> Iterator[Figure]:
         ).communicate()
         results = {name: one for name, one in digests(out).items() if name != "run.toml"}
         digest = hashlib.sha256(json.dumps(results or text, sort_keys=True).encode()).hexdigest()
-        found.setdefault(digest, f"{changes}: {len(results)} results")
+        found.setdefault(digest, f"{changes}: {len(results)} results: {text[-300:]}")
     yield Figure("digests", len(found), most=1, faults=tuple(found.values()))
 
 
