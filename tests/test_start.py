@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import tiledseg as ts
+from tiledseg._lazy import lazy
 from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import BundleError
 from tiledseg.io import write_image
@@ -213,3 +215,12 @@ def test_a_graph_with_a_wrong_digest_is_refused(bundle: Path) -> None:
     (bundle / "graph.json").write_bytes((bundle / "graph.json").read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(BundleError, match=r"graph\.json` must have the digest"):
         load_model(bundle)
+
+
+def test_a_module_that_is_loaded_when_it_is_first_used_is_complete_for_all_threads(tmp_path, monkeypatch):
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.1)\nanswer = 42\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = lazy("slow_module")
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: module.answer, range(8))) == [42] * 8
+    del sys.modules["slow_module"]

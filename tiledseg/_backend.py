@@ -14,8 +14,7 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
-
+from tiledseg._lazy import lazy
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ __all__ = ["check_process", "keras", "tf"]
 def __getattr__(name: str) -> Any:  # noqa: ANN401  a module
     """Load Keras when it is first imported from here; TensorFlow when it is first used."""
     if name == "tf":
-        return lazy_loader.load("tensorflow")
+        return lazy("tensorflow")
     if name != "keras":
         raise AttributeError(name)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import; 2 shows that it found no GPU

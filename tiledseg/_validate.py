@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import lazy_loader
-
+from tiledseg._lazy import lazy
 from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, Source
 else:
-    np = lazy_loader.load("numpy", suppress_warning=True)  # help and settings do not need it
+    np = lazy("numpy")  # help and settings do not need it
 
 ELSEWHERE = "which takes this"
 """Says in an error that another function than the one that was called takes the option."""

@@ -8,8 +8,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import lazy_loader
-
+from tiledseg._lazy import lazy
 from tiledseg._storage.files import check_writable, raise_unwritable
 from tiledseg._validate import invalid, named
 from tiledseg.errors import FileError
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
-filelock = lazy_loader.load("filelock", suppress_warning=True)  # its import takes 0.1 s
+filelock = lazy("filelock")  # its import takes 0.1 s
 
 _NAME = ".tiledseg.lock"
 _TEXT = b"tiledseg lock, process "

@@ -11,9 +11,9 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-import lazy_loader
 from cyclopts import App, CycloptsError
 
+from tiledseg._lazy import lazy
 from tiledseg._version import __version__
 from tiledseg.errors import TiledSegError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import tqdm
 else:
-    tqdm = lazy_loader.load("tqdm")
+    tqdm = lazy("tqdm")
 
 _OBJECTS = 50_000  # that are made before unreachable ones are searched for
 _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import lazy_loader
+from tiledseg._lazy import lazy
 
 if TYPE_CHECKING:
     from tiledseg import _storage as storage
     from tiledseg import config, data, engine, evaluate, io, plots, predict, report
 else:
     config, data, engine, evaluate, io, plots, predict, report, storage = (
-        lazy_loader.load(f"tiledseg.{name}", suppress_warning=True)
+        lazy(f"tiledseg.{name}")
         for name in ("config", "data", "engine", "evaluate", "io", "plots", "predict", "report", "_storage")
     )
 

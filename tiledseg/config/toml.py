@@ -12,9 +12,9 @@ from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
-import lazy_loader
 from pydantic import BaseModel
 
+from tiledseg._lazy import lazy
 from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tomlkit.container import Container
     from tomlkit.items import Table
 else:
-    ast = lazy_loader.load("ast")
-    tomlkit = lazy_loader.load("tomlkit")
+    ast = lazy("ast")
+    tomlkit = lazy("tomlkit")
 
 _WIDTH = 96
 _DEEP = re.compile(

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, Activation, RuntimeConfig
 from tiledseg.engine.activation import Activated, activated
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField, TileBatch
 else:
-    keras = lazy_loader.load("tiledseg.engine.keras", suppress_warning=True)
-    onnx = lazy_loader.load("tiledseg.engine.onnx", suppress_warning=True)
-    openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
+    keras = lazy("tiledseg.engine.keras")
+    onnx = lazy("tiledseg.engine.onnx")
+    openvino = lazy("tiledseg.engine.openvino")
 
 _DEFAULT = RuntimeConfig()
 _MANY = 1 << 30  # tiles: more than any image has

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg.engine.graph import Graph
 from tiledseg.engine.layers import Layers, UnsupportedError
 from tiledseg.engine.probe import Probe
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tiledseg.engine.keras import KerasPredictor
     from tiledseg.tiling import ReceptiveField
 else:
-    keras = lazy_loader.load("tiledseg.engine.keras", suppress_warning=True)
-    openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
+    keras = lazy("tiledseg.engine.keras")
+    openvino = lazy("tiledseg.engine.openvino")
 
 _log = logging.getLogger("tiledseg")
 

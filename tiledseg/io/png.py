@@ -10,10 +10,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import lazy_loader
 import numpy as np
 from PIL import Image
 
+from tiledseg._lazy import lazy
 from tiledseg._storage import atomic_write
 from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import FileError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.io.metadata import PixelSize
 else:
-    tifffile = lazy_loader.load("tifffile")
+    tifffile = lazy("tifffile")
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _UP = 2  # filter: the difference from the row above

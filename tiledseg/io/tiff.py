@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg._validate import listed
 from tiledseg.errors import FileError
 from tiledseg.io.file import is_turned, upright
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tiledseg.io.file import Reader, Request
     from tiledseg.io.regions import Regions
 else:
-    tifffile = lazy_loader.load("tifffile")
+    tifffile = lazy("tifffile")
 
 _log = logging.getLogger("tiledseg")
 _LISTED = 8

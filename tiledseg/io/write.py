@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg._storage import write_bytes
 from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.io.metadata import PixelSize, Placement
 else:
-    tifffile = lazy_loader.load("tifffile")
+    tifffile = lazy("tifffile")
 
 _PNG, _TIFF = {".png"}, {".tif", ".tiff"}
 _UM_PER_CM = 10_000

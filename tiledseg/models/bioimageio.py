@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._lazy import lazy
 from tiledseg._storage import atomic_write, new_folder, sha256, write_bytes, write_text
 from tiledseg._validate import invalid, named, path_text, settings_of
 from tiledseg._version import __version__
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Segmenter: TypeAlias = Any  # its module imports this one
 else:
-    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
+    _backend = lazy("tiledseg._backend")
 
 _log = logging.getLogger("tiledseg")
 _VERSION = "0.5.12"

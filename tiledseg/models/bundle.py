@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from tiledseg._lazy import lazy
 from tiledseg._storage import new_folder, sha256, sync_file, write_bytes
 from tiledseg._validate import did_you_mean, invalid, path_text
 from tiledseg._version import __version__
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tiledseg.engine import OnnxNetwork, StoredNetwork
     from tiledseg.models.builder import NetworkBuilder
 else:
-    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
+    _backend = lazy("tiledseg._backend")
 
 CONFIG, CARD = "config.json", "README.md"
 FILES = frozenset({CONFIG, WEIGHTS, CARD, GRAPH, ONNX})

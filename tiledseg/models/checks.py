@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
-
+from tiledseg._lazy import lazy
 from tiledseg._validate import invalid, one_of
 from tiledseg.config import ArchitectureConfig, PreprocessingConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork, StoredNetwork
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     Segmenter: TypeAlias = Any  # its module imports this one
 else:
-    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
+    _backend = lazy("tiledseg._backend")
 
 
 def check_parts(segmenter: Segmenter) -> None:

@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import lazy_loader
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._lazy import lazy
 from tiledseg._storage import atomic_write, write_bytes
 from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.engine import Network, OnnxNetwork, WrittenOnnx, to_onnx
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Segmenter: TypeAlias = Any  # its module imports this one
 else:
-    openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
+    openvino = lazy("tiledseg.engine.openvino")
 
 _log = logging.getLogger("tiledseg")
 Format = Literal["onnx", "openvino"]

@@ -12,8 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import lazy_loader
-
+from tiledseg._lazy import lazy
 from tiledseg._storage import sha256
 from tiledseg._validate import invalid, path_text
 from tiledseg.config import PreprocessingConfig, StepsConfig, TilingConfig, architecture_of
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
     from tiledseg.models import packages, registry, segmenter
     from tiledseg.models.segmenter import Segmenter
 else:
-    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
-    packages = lazy_loader.load("tiledseg.models.packages", suppress_warning=True)
-    registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
-    segmenter = lazy_loader.load("tiledseg.models.segmenter", suppress_warning=True)
+    _backend = lazy("tiledseg._backend")
+    packages = lazy("tiledseg.models.packages")
+    registry = lazy("tiledseg.models.registry")
+    segmenter = lazy("tiledseg.models.segmenter")
 
 _RDFS = ("rdf.yaml", "bioimageio.yaml")
 _SHIPPED = ("demo",)

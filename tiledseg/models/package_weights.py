@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-import lazy_loader
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._lazy import lazy
 from tiledseg._storage import write_bytes
 from tiledseg._validate import invalid
 from tiledseg.engine import read_onnx
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tiledseg import _backend
     from tiledseg.config import PixelStep
 else:
-    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
+    _backend = lazy("tiledseg._backend")
 
 MODEL = "model.onnx"
 _LARGEST = 2 << 30  # bytes

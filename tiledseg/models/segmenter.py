@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import lazy_loader
-
+from tiledseg._lazy import lazy
 from tiledseg._notebook import facts
 from tiledseg._validate import fraction, invalid, settings_of
 from tiledseg.config import PreprocessingConfig, TilingConfig
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
     from tiledseg.models import bioimageio, formats, registry
     from tiledseg.predict import Segmentation
 else:
-    bioimageio = lazy_loader.load("tiledseg.models.bioimageio", suppress_warning=True)
-    formats = lazy_loader.load("tiledseg.models.formats", suppress_warning=True)
-    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
-    registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
+    bioimageio = lazy("tiledseg.models.bioimageio")
+    formats = lazy("tiledseg.models.formats")
+    _backend = lazy("tiledseg._backend")
+    registry = lazy("tiledseg.models.registry")
 
 
 class _Network:

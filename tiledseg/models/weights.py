@@ -11,10 +11,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from tiledseg._lazy import lazy
 from tiledseg._storage import sha256
 from tiledseg._validate import invalid, shown
 from tiledseg.engine import Layers, OnnxNetwork, StoredNetwork
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tiledseg.models import registry
     from tiledseg.models.builder import NetworkBuilder
 else:
-    registry = lazy_loader.load("tiledseg.models.registry", suppress_warning=True)
+    registry = lazy("tiledseg.models.registry")
 
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"  # in place of the weights

@@ -9,10 +9,10 @@ from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._lazy import lazy
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.predictor import (
     checked_outputs,
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     _Call: TypeAlias = Callable[[AnyArray], AnyArray]
     _Trial: TypeAlias = tuple[float, str, AnyArray, _Call | None]  # seconds, engine, outputs, its call
 else:
-    _backend = lazy_loader.load("tiledseg._backend", suppress_warning=True)
-    openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
+    _backend = lazy("tiledseg._backend")
+    openvino = lazy("tiledseg.engine.openvino")
 
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = 1e-4  # of the largest output, between the two engines

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-import lazy_loader
 import numpy as np
 
 from tiledseg._extras import extra
+from tiledseg._lazy import lazy
 from tiledseg._version import __version__
 from tiledseg.engine.layers import UnsupportedError
 from tiledseg.engine.onnx.nodes import INPUT, OUTPUT, FixedError, OnnxWriter, Operation
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tiledseg.engine import openvino
     from tiledseg.engine.layers import Layers
 else:
-    openvino = lazy_loader.load("tiledseg.engine.openvino", suppress_warning=True)
+    openvino = lazy("tiledseg.engine.openvino")
 
 _OPSET, _IR = 17, 8  # which every ONNX Runtime since 1.12 reads
 _LEAST = 224  # px of a side of the sizes at which the network is built

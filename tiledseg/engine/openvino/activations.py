@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg.engine.openvino.use import CHANNELS, Use, along_channels, channels, constant, rank
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tiledseg.engine.openvino.use import Output
 else:
-    ops = lazy_loader.load("openvino.opset13", suppress_warning=True)
+    ops = lazy("openvino.opset13")
 
 
 def activated(x: Output, activation: Any, use: Use) -> Output:  # noqa: ANN401

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg.engine.openvino.use import CHANNELS, channels, constant, shape
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tiledseg._types import FloatArray
     from tiledseg.engine.openvino.use import Output, Use
 else:
-    ops = lazy_loader.load("openvino.opset13", suppress_warning=True)
+    ops = lazy("openvino.opset13")
 
 _MASKED = -100.0  # added to the logits of px that are not neighbours
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg.engine.layers import UnsupportedError
 from tiledseg.engine.openvino import activations, windows
 from tiledseg.engine.openvino.attention import ATTENTION
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tiledseg.engine.layers import Layer, Layers
     from tiledseg.engine.openvino.use import Output
 else:
-    openvino = lazy_loader.load("openvino")
-    ops = lazy_loader.load("openvino.opset13", suppress_warning=True)
+    openvino = lazy("openvino")
+    ops = lazy("openvino.opset13")
 
 
 def _scaled(use: Use, x: Output) -> Output:

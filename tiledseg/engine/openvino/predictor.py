@@ -12,10 +12,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 
 from tiledseg._backend import check_process
+from tiledseg._lazy import lazy
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.layers import UnsupportedError
 from tiledseg.engine.openvino.layers import build
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]
 else:
-    openvino = lazy_loader.load("openvino")  # what looks through all modules may load this one without it
+    openvino = lazy("openvino")  # what looks through all modules may load this one without it
 
 _log = logging.getLogger("tiledseg")
 _TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the largest output, or of the least one below

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg.engine.layers import UnsupportedError, maps_in
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Output: TypeAlias = Any  # of an operation; OpenVINO has few types
 else:
-    ops = lazy_loader.load("openvino.opset13", suppress_warning=True)
+    ops = lazy("openvino.opset13")
 
 CHANNELS = 1  # axis of (N, C, h, w)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import lazy_loader
 import numpy as np
 
+from tiledseg._lazy import lazy
 from tiledseg.engine.openvino.activations import activated
 from tiledseg.engine.openvino.use import Use, along_channels, channels, constant, rank, shape
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tiledseg._types import FloatArray
     from tiledseg.engine.openvino.use import Output
 else:
-    ops = lazy_loader.load("openvino.opset13", suppress_warning=True)
+    ops = lazy("openvino.opset13")
 
 
 _AT_ONCE = 32  # outputs of a kernel

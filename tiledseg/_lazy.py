@@ -1,0 +1,32 @@
+"""Modules that are loaded when they are first used, from any thread."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+class _Lazy:
+    """A module that is loaded when it is first used: by one thread, while others wait for it."""
+
+    # The lazy modules of Python below 3.11.9 and 3.12.3 give another thread a module that is not complete.
+    __slots__ = ("_module",)
+
+    def __init__(self, module: str) -> None:
+        object.__setattr__(self, "_module", module)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name == "__wrapped__":  # what looks through all modules, as doctest does, loads nothing
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self._module), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(importlib.import_module(self._module), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(importlib.import_module(self._module), name)
+
+
+def lazy(module: str) -> Any:  # noqa: ANN401  modules have no common type
+    """Return a module that is loaded when it is first used, from any thread."""
+    return _Lazy(module)
