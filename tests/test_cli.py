@@ -21,11 +21,24 @@ import tiledseg
 from tiledseg.cli import main
 from tiledseg.config import EvaluateJobConfig, PredictJobConfig, RunConfig, TilingConfig, UNetConfig, by_name
 from tiledseg.data import Manifest
-from tiledseg.io import read_image, read_mask, write_mask
+from tiledseg.io import read_image, read_mask, write_image, write_mask
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
 
-COMMANDS = ("predict", "plan", "stats", "split", "tile", "train", "evaluate", "export", "doctor", "demo")
+COMMANDS = (
+    "predict",
+    "plan",
+    "init",
+    "stats",
+    "split",
+    "tile",
+    "train",
+    "evaluate",
+    "export",
+    "info",
+    "doctor",
+    "demo",
+)
 COMMAND = "import sys; from tiledseg.cli import main; sys.exit(main())"
 
 
@@ -494,6 +507,46 @@ def test_doctor_reports_the_installation(
     monkeypatch.setattr("importlib.metadata.version", lambda name: twice.get(name) or known(name))
     assert main(["doctor", "--no-test"]) == 1
     assert "problem: opencv-python-headless and opencv-python are both installed" in capsys.readouterr().out
+
+
+def test_init_looks_at_a_dataset_and_writes_settings_that_train_takes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_samples(tmp_path, n_images=4, height=96, width=128)
+    (tmp_path / "images" / "lone.png").write_bytes((tmp_path / "images" / "smear_0000.png").read_bytes())
+    project = tmp_path / "project"
+    given = (tmp_path / "images", tmp_path / "masks", "--output", project)
+    assert main(list(map(str, ["init", *given]))) == 0
+    text = capsys.readouterr().out
+    assert "4 pairs, 1 problem" in text
+    assert "lone" in text
+    assert "tiledseg train --config" in text
+    run = RunConfig.from_toml((project / "run.toml").read_text(encoding="utf-8"))
+    assert (run.train.crop_shape, run.train.preprocessing.dtype, run.train_data.problems) == (
+        (96, 96),
+        "uint8",
+        "skip",
+    )
+    assert (project / "sheet.png").stat().st_size > 1000
+    short = ["--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "1", "--runs-dir", tmp_path / "runs"]
+    assert main(list(map(str, ["train", "--config", project / "run.toml", *short]))) == 0
+    capsys.readouterr()
+    assert "project" in fail(capsys, "init", *given)  # it is there already
+
+
+def test_info_says_what_is_in_files(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.tif", np.zeros((30, 40, 3), np.uint8), pixel_size=0.25)
+    assert main(["info", str(tmp_path / "a.tif"), str(bundle)]) == 0
+    text = capsys.readouterr().out
+    assert "30 x 40 px, 3 channels, uint8" in text
+    assert "0.25 µm" in text
+    assert "field of view" in text
+    assert main(["info", "--json", "demo", str(tmp_path / "b.tif")]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["demo"]["outputs"] == "plasma cell"
+    assert found["demo"]["stride"] == "8 x 8 px"
+    assert "b.tif" in found[str(tmp_path / "b.tif")]["error"]
+    assert "at least one file" in fail(capsys, "info")
 
 
 def test_required_values_are_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:

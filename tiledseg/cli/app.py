@@ -35,6 +35,11 @@ cannot be read does not stop the others. Put -- before file names that start wit
     "predict:plan": """Show how an image would be predicted, without predicting it.
 
 Prints the tiles, their overlap, the calls of the network and the memory.""",
+    "data:init": """Look at a dataset, and write settings for it.
+
+Pairs the files of IMAGES and MASKS, says what is wrong and what the values of the masks were taken for, and
+writes OUTPUT/run.toml, with a comment for each setting, and OUTPUT/sheet.png, some images with their masks.
+Example: tiledseg init images/ masks/ --output project""",
     "data:stats": """Show statistics of a dataset.
 
 Prints the images, groups, foreground and sizes of each split. With --output, writes them as JSON and CSV,
@@ -72,6 +77,10 @@ anything is written.""",
 
 Prints for each key whether it is converted, dropped (with the reason) or unusable. The exit code is 1 if a
 key is unusable.""",
+    "info:info": """Say what is in image files, slides, bundles and ONNX files.
+
+Prints size, dtype, levels and px size of an image; architecture, input, classes, tiling, stride and field of
+view of a model. Nothing is predicted. Example: tiledseg info slide.svs bundle/ net.onnx --json""",
     "doctor:doctor": """Check the installation.
 
 Prints versions, libraries that are missing, cores and memory, segments a generated image and measures the

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from cyclopts import Parameter
+
+from tiledseg._validate import counted, invalid
 from tiledseg.cli import lazy
 from tiledseg.cli.options import Table
 from tiledseg.cli.settings import Settings, with_options
 from tiledseg.config import DataConfig, RunConfig, SplitConfig
-from tiledseg.errors import SettingError
+from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
-    from tiledseg.config import StatsConfig
-    from tiledseg.data import DatasetStatistics, Manifest
+    from tiledseg.config import StatsConfig, TrainConfig
+    from tiledseg.data import DatasetStatistics, Manifest, Pair, Survey
     from tiledseg.plots import Rgb
 
 _RUN = RunConfig()
@@ -121,3 +124,70 @@ def tile(*, settings: Settings) -> int:
     settings.keep(tiles.folder, split=split)
     sys.stdout.write(f"{tiles}\n")
     return 0
+
+
+_READING = Table(
+    "data", _RUN.data, "Data", without=("images", "masks", "layout", "path", "split", "problems")
+)
+_PROBLEMS_SHOWN, _STRIDE, _LARGEST_CROP, _SMALLEST_CROP = 3, 16, 512, 64
+
+_Images = Annotated[str, Parameter(help="Folder of images.")]
+_Masks = Annotated[str, Parameter(help="Folder of masks with the same names, or a COCO file.")]
+_Output = Annotated[str, Parameter(help="New folder for run.toml and sheet.png.")]
+
+
+@with_options(_READING, file=False)
+def init(images: _Images, masks: _Masks, /, *, output: _Output = "project", settings: Settings) -> int:
+    """Look at a dataset, and write settings for it."""
+    lazy.storage.check_new_folder(output)
+    places = {"images": str(Path(images).resolve()), "masks": str(Path(masks).resolve())}
+    data = settings.over(_RUN.data, "data").changed(**places)
+    found = lazy.data.survey(data)
+    sys.stdout.write(_problems_of(found))
+    if not found.pairs:
+        fix = "Give folders whose files have the same names, apart from the suffix."
+        raise invalid(FileError, images, must="hold images with masks", got="no pair", fix=fix)
+    records = lazy.data.describe(found.pairs, Path(), progress=settings.progress)
+    numbers = lazy.data.statistics_of(records)
+    sys.stdout.write(f"{numbers}\n")
+    data = data.changed(problems="skip" if found.problems else "refuse")
+    parts = SplitConfig(names=("train", "valid"), shares=(80, 20))
+    run = RunConfig(train_data=data, split=parts, train=_training_of(found.pairs, numbers))
+    with lazy.storage.new_folder(output) as folder:
+        lazy.storage.write_text(folder / "run.toml", run.to_toml())
+        manifest = lazy.data.Manifest(Path(), tuple(records))
+        lazy.io.write_image(folder / "sheet.png", _sheet(manifest, "", run.stats))
+    sys.stdout.write(f"\nLook at {output}/sheet.png, and edit {output}/run.toml. Then:\n")
+    sys.stdout.write(f"tiledseg train --config {output}/run.toml\n")
+    return 0
+
+
+def _problems_of(found: Survey) -> str:
+    """Say how many pairs there are, and what is wrong with the first files that have none."""
+    lines = [f"{counted(len(found.pairs), 'pair')}, {counted(len(found.problems), 'problem')}"]
+    lines += [f"  {problem}" for problem in found.problems[:_PROBLEMS_SHOWN]]
+    more = len(found.problems) - _PROBLEMS_SHOWN
+    return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else []), ""])
+
+
+def _training_of(pairs: tuple[Pair, ...], numbers: DatasetStatistics) -> TrainConfig:
+    """Choose a network and crops that suit the first image, the sizes and the classes of a dataset."""
+    with lazy.io.open_image(pairs[0].image, **pairs[0].reading) as image:
+        channels, dtype = (*image.shape, 1)[2], cast("Any", image.dtype.name)  # checked by the settings
+    sides = [int(side) for size in numbers.total.sizes for side in size.split("x")]
+    crop = max(min(_LARGEST_CROP, *sides) // _STRIDE * _STRIDE, _SMALLEST_CROP)
+    n_classes = len(numbers.total.class_shares)
+    names = ("background", *(f"class {number}" for number in range(1, n_classes + 1)))
+    settings = lazy.config
+    return settings.TrainConfig(
+        network=settings.UNetConfig(
+            input_shape=(None, None, channels),
+            classes=len(names) if n_classes else 1,
+            levels=5,
+            base_filters=16,
+            base_kernel=3,
+        ),
+        preprocessing=settings.PreprocessingConfig(dtype=dtype, channels=channels),
+        labels=names if n_classes else ("foreground",),
+        crop_size=crop,
+    )

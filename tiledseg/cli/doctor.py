@@ -26,13 +26,13 @@ _NEEDED = (
     "keras",
     "tensorflow",
     "numpy",
+    *(() if platform.machine() == "aarch64" else ("openvino",)),
     "opencv-python-headless",
     "pydantic",
     "tifffile",
     "pillow",
 )
 _OPTIONAL = {  # library: the extra that installs it
-    "openvino": "fast",
     "onnxruntime": "onnx",
     "zarr": "zarr",
     "dask": "dask",

@@ -206,8 +206,14 @@ class ImageSource:
         self.check_unchanged()
         return self._other(level)
 
-    def _facts(self) -> dict[str, str]:
-        """Say what the image is, by the name of each part."""
+    def facts(self) -> dict[str, str]:
+        """Say what the image is, by the name of each part.
+
+        Returns
+        -------
+        dict
+            Text by name, such as ``size``, ``px size`` and ``levels``.
+        """
         height, width = self.shape[:2]
         channels = counted(self.shape[2], "channel") if self.ndim == 3 else "no channel axis"
         levels = ", ".join(f"{down} x {across}" for down, across in self.levels)
@@ -222,11 +228,11 @@ class ImageSource:
         return rows
 
     def __repr__(self) -> str:
-        rows = "; ".join(f"{name} {text}" for name, text in self._facts().items() if name != "size")
-        return f"ImageSource({self.name}: {self._facts()['size']}; {rows})"
+        rows = "; ".join(f"{name} {text}" for name, text in self.facts().items() if name != "size")
+        return f"ImageSource({self.name}: {self.facts()['size']}; {rows})"
 
     def _repr_html_(self) -> str:
-        return side_by_side(self._thumbnail(), facts(self._facts(), self.name))
+        return side_by_side(self._thumbnail(), facts(self.facts(), self.name))
 
     def _thumbnail(self) -> str:
         """Show the smallest level that fills a thumbnail; nothing where that is too much to read."""

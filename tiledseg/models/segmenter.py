@@ -107,8 +107,14 @@ class Segmenter:
         check_use(self)
         object.__setattr__(self, "provenance", _as_json(self.provenance))
 
-    def _facts(self) -> dict[str, object]:
-        """Say what the segmenter is, by the name of each part."""
+    def facts(self) -> dict[str, object]:
+        """Say what the segmenter is, by the name of each part.
+
+        Returns
+        -------
+        dict
+            Text by name, such as ``architecture``, ``input`` and ``outputs``; what is not set is left out.
+        """
         settings, given = self.architecture, self.provenance
         height, width, channels = (str(size or "any") for size in settings.input_shape)
         preparation = self.preprocessing.model_dump(exclude_defaults=True, exclude={"channels"})
@@ -131,11 +137,11 @@ class Segmenter:
         return {name: value for name, value in rows.items() if value}
 
     def __repr__(self) -> str:
-        rows = self._facts()
+        rows = self.facts()
         return f"Segmenter({rows['architecture']}: {rows['input']} -> {rows['outputs']})"
 
     def _repr_html_(self) -> str:
-        return facts(self._facts(), "Segmenter")
+        return facts(self.facts(), "Segmenter")
 
     def changed(self, **changes: Any) -> Self:  # noqa: ANN401  each field has its own type
         """Copy this segmenter with some parts changed, all checked again.

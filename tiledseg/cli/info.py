@@ -1,0 +1,80 @@
+"""``tiledseg info``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+import tiledseg
+from tiledseg._validate import invalid
+from tiledseg.cli import lazy
+from tiledseg.cli.settings import Settings, with_options
+from tiledseg.errors import SettingError, TiledSegError
+
+_MODELS = {".onnx", ".keras", ".zip", ".yaml", ".yml"}
+_FILES = ("config.json", "rdf.yaml")  # in the folder of a model
+
+_Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=(), show_default=False)]
+_Paths = Annotated[str, Parameter(help="Image files, bundles, ONNX files, packages, or names of models.")]
+
+
+@with_options(file=False)
+def info(*paths: _Paths, as_json: _Json = False, settings: Settings) -> int:  # noqa: ARG001
+    """Say what is in files."""
+    if not paths:
+        fix = "Name files: tiledseg info slide.svs bundle/"
+        raise invalid(SettingError, "paths", must="name at least one file", got="none", fix=fix)
+    found, failed = {}, False
+    for path in paths:
+        try:
+            found[path] = _of_model(path) if _is_model(path) else _of_image(path)
+        except TiledSegError as error:
+            found[path], failed = {"error": str(error)}, True
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else _text(found))
+    return int(failed)
+
+
+def _is_model(path: str) -> bool:
+    """Tell a model from an image by its name, or by what its folder holds."""
+    place = Path(path)
+    if path == "demo" or path.startswith("hf://") or place.suffix.lower() in _MODELS:
+        return True
+    return any((place / name).is_file() for name in _FILES)
+
+
+def _of_image(path: str) -> dict[str, str]:
+    with tiledseg.open_image(path) as image:
+        return image.facts()
+
+
+def _of_model(path: str) -> dict[str, str]:
+    """Say what a model is, its stride, and how far its outputs see."""
+    model = tiledseg.load_model(path)
+    network = lazy.engine.Network.of(model)
+    rows = model.facts() if isinstance(model, tiledseg.Segmenter) else {"input channels": network.channels}
+    field, halo = network.receptive_field.extent, network.receptive_field.halo
+    more = {
+        "classes": network.classes,
+        "stride": " x ".join(map(str, network.stride)) + " px",
+        "field of view": "not known" if field is None else _sides(field),
+        "halo": "not known" if halo is None else _sides(halo),
+    }
+    return {name: str(value) for name, value in {**rows, **more}.items()}
+
+
+def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:
+    (above, below), (left, right) = px
+    return f"{above} px above, {below} below, {left} left, {right} right"
+
+
+def _text(found: dict[str, dict[str, str]]) -> str:
+    width = max(len(name) for rows in found.values() for name in rows)
+    parts = [
+        "".join([f"{path}\n", *(f"  {name:<{width}}  {value}\n" for name, value in rows.items())])
+        for path, rows in found.items()
+    ]
+    return "\n".join(parts)
