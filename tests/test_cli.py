@@ -177,7 +177,7 @@ def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     [
         ("--threshold", "7", "got 7"),
         ("--threshold", "nan", "got nan"),
-        ("--batch-size", "four", "got four"),
+        ("--batch-size", "four", "text 'four'"),
         ("--batch-size", "2.5", "got 2.5"),
         ("--write", "mask,ovelay", "got ovelay"),
         ("--mask-format", "jpeg", '"jpeg"'),

@@ -77,7 +77,7 @@ def pairs(folder):
             (path, path.parents[1] / "masks" / path.name)
             for path in sorted(Path(folder, part, "images").iterdir())
         ]
-        for part in ("train", "valid")
+        for part, prefix in (("train", ""), ("valid", "valid-"))
     ]
 
 
@@ -244,8 +244,8 @@ def command(folder, **changes):
     """Return the arguments of a small training run."""
     options = {"epochs": 99_999, "steps-per-epoch": 2, **changes}
     data = [
-        f"--{part}-{what}={folder}/{part}/{what}"
-        for part in ("train", "valid")
+        f"--{prefix}{what}={folder}/{part}/{what}"
+        for part, prefix in (("train", ""), ("valid", "valid-"))
         for what in ("images", "masks")
     ]
     small = ["--levels=1", "--base-filters=2", "--crop-size=32", "--patience=none", "--no-curves"]

@@ -36,14 +36,23 @@ class PixelStep(Config):
     """``linear``: times `gain` plus `offset`. ``standardize``: minus the mean, over the standard deviation.
     ``range``: two percentiles become 0 and 1. Statistics are those of the whole image as it is read."""
     gain: Annotated[tuple[float, ...], as_numbers] = (1.0,)
+    """What px are multiplied by in ``linear``: one number, or one for each channel."""
     offset: Annotated[tuple[float, ...], as_numbers] = (0.0,)
+    """What is added in ``linear``: one number, or one for each channel."""
     least: float | None = None
+    """Lower bound of ``clip``."""
     most: float | None = None
+    """Upper bound of ``clip``."""
     threshold: Annotated[tuple[float, ...], as_numbers] = (0.5,)
+    """Px above it become 1 in ``binarize``: one number, or one for each channel."""
     percentiles: Annotated[tuple[float, ...], as_numbers] = (0.0, 100.0)
+    """Percentiles that become 0 and 1 in ``range``, in [0, 100]."""
     per_channel: bool = False
+    """Whether statistics are those of each channel, or of all channels together."""
     eps: float = 1e-6
+    """What is added to a divisor."""
     dtype: str = "float32"
+    """NumPy's name of the dtype that ``cast`` gives."""
 
 
 class StepsConfig(PreprocessingConfig):
