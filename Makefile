@@ -28,7 +28,7 @@ bench: $(VENV)/.bench  ## measure, side by side with other libraries
 	$(BIN)/python -m benchmarks
 
 scorecard: $(VENV)/.dev  ## measure what is survived: kills, damage, hostile files
-	$(BIN)/python -m scorecard
+	$(BIN)/python -m benchmarks.scorecard
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build dist demo docs/_build docs/api .*_cache .hypothesis

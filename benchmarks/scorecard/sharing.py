@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 
 import tiledseg as ts
-from scorecard._processes import command, digests, run_script
-from scorecard._rows import Figure, Trial, good, row
+from benchmarks.scorecard._processes import command, digests, run_script
+from benchmarks.scorecard._rows import Figure, Trial, good, row
 from tiledseg.samples import write_samples
 
 if TYPE_CHECKING:

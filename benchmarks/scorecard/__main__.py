@@ -1,4 +1,4 @@
-"""The command: ``python -m scorecard [--quick] [--seed N] [--list] [number ...]``."""
+"""The command: ``python -m benchmarks.scorecard [--quick] [--seed N] [--list] [number ...]``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from scorecard import damage, hostile, kills, sharing  # noqa: F401  they register their rows
-from scorecard._rows import ROWS, Figure, Row, Trial
+from benchmarks.scorecard import damage, hostile, kills, sharing  # noqa: F401  they register their rows
+from benchmarks.scorecard._rows import ROWS, Figure, Row, Trial
 
+_COMMAND = "python -m benchmarks.scorecard"
 _QUICK = 0.02
 _HERE = Path(__file__).parent
 
@@ -42,7 +43,7 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m scorecard", description="Measure what is survived.")
+    parser = argparse.ArgumentParser(prog=_COMMAND, description="Measure what is survived.")
     parser.add_argument("numbers", nargs="*", type=int, metavar="number", help="rows; all by default")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--size", type=float, default=1.0, help="share of the attempts (default 1)")
@@ -69,7 +70,7 @@ def measured(one: Row, seed: int, size: float) -> list[Figure]:
 
 def replay(number: int, seed: int, size: float) -> str:
     """Return the command that measures a row again."""
-    return f"python -m scorecard {number} --seed {seed}" + ("" if size == 1 else f" --size {size:g}")
+    return f"{_COMMAND} {number} --seed {seed}" + ("" if size == 1 else f" --size {size:g}")
 
 
 def _show(figures: dict[int, list[Figure]], seed: int, size: float) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import tifffile
 
 import tiledseg as ts
-from scorecard._processes import run_each
-from scorecard._rows import Figure, Trial, good, row
+from benchmarks.scorecard._processes import run_each
+from benchmarks.scorecard._rows import Figure, Trial, good, row
 from tiledseg.config import EvaluateConfig
 from tiledseg.errors import TiledSegError
 from tiledseg.io import create_image, write_labels

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from scorecard._processes import command, digests, kill_after, parts_in, results_of, run_script, start
-from scorecard._rows import Figure, Trial, good, row
+from benchmarks.scorecard._processes import (
+    command,
+    digests,
+    kill_after,
+    parts_in,
+    results_of,
+    run_script,
+    start,
+)
+from benchmarks.scorecard._rows import Figure, Trial, good, row
 from tiledseg.samples import write_samples
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "digests", "kill_after", "parts_in", "results_of", "run_each", "run_script", "start"]
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(_ROOT)}
 
 

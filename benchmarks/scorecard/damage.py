@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 import tiledseg as ts
-from scorecard._rows import Figure, Trial, good, row
+from benchmarks.scorecard._rows import Figure, Trial, good, row
 from tiledseg._storage import DiskCache, array_digest
 from tiledseg.errors import FileError, TiledSegError
 from tiledseg.models import load_model, shipped_folder

@@ -1,0 +1,1 @@
+"""The scorecard: a command that measures what the library survives; see ``--list``."""

@@ -1,1 +1,0 @@
-"""The scorecard: one command that measures what the library survives; ``python -m scorecard --list``."""
