@@ -36,6 +36,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "auto"  # those without outputs run, which are all
 nb_execution_timeout = 600
+nb_merge_streams = True
 nb_execution_raise_on_error = True
 
 html_theme = "furo"
