@@ -76,3 +76,10 @@ class CancelledError(TiledSegError):
         super().__init__(message)
         self.result = result
         self.finished_rows = finished_rows
+
+
+def reason_of(error: Exception) -> str:
+    """Say why something failed; with the kind of an error that is not our own."""
+    if isinstance(error, TiledSegError | MemoryError | OSError):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ import tiledseg
 from tiledseg import samples
 from tiledseg._validate import counted
 from tiledseg.cli import lazy
-from tiledseg.cli.settings import Settings, with_options
+from tiledseg.cli.settings import AsJson, Settings, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,12 +50,11 @@ _OPENCV = (
 )
 _SIDE, _LEAST_DICE, _MIB = 1024, 0.5, 1 << 20
 
-_Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=(), show_default=False)]
 _Test = Annotated[bool, Parameter(help="Segment and score a generated image with the included model.")]
 
 
 @with_options(file=False)
-def doctor(*, as_json: _Json = False, test: _Test = True, settings: Settings) -> int:  # noqa: ARG001
+def doctor(*, as_json: AsJson = False, test: _Test = True, settings: Settings) -> int:  # noqa: ARG001
     """Check the installation."""
     report = {"versions": _versions((*_NEEDED, *_OPENCV)), "extras": _extras(), "machine": _machine()}
     problems = _problems()

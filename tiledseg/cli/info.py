@@ -12,18 +12,18 @@ from cyclopts import Parameter
 import tiledseg
 from tiledseg._validate import invalid
 from tiledseg.cli import lazy
-from tiledseg.cli.settings import Settings, with_options
+from tiledseg.cli.settings import AsJson, Settings, with_options
 from tiledseg.errors import SettingError, TiledSegError
+from tiledseg.tiling import sides_of
 
 _MODELS = {".onnx", ".keras", ".zip", ".yaml", ".yml"}
 _FILES = ("config.json", "rdf.yaml")  # in the folder of a model
 
-_Json = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=(), show_default=False)]
 _Paths = Annotated[str, Parameter(help="Image files, bundles, ONNX files, packages, or names of models.")]
 
 
 @with_options(file=False)
-def info(*paths: _Paths, as_json: _Json = False, settings: Settings) -> int:  # noqa: ARG001
+def info(*paths: _Paths, as_json: AsJson = False, settings: Settings) -> int:  # noqa: ARG001
     """Say what is in files."""
     if not paths:
         fix = "Name files: tiledseg info slide.svs bundle/"
@@ -60,15 +60,10 @@ def _of_model(path: str) -> dict[str, str]:
     more = {
         "classes": network.classes,
         "stride": " x ".join(map(str, network.stride)) + " px",
-        "field of view": "not known" if field is None else _sides(field),
-        "halo": "not known" if halo is None else _sides(halo),
+        "field of view": "not known" if field is None else sides_of(field),
+        "halo": "not known" if halo is None else sides_of(halo),
     }
     return {name: str(value) for name, value in {**rows, **more}.items()}
-
-
-def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:
-    (above, below), (left, right) = px
-    return f"{above} px above, {below} below, {left} left, {right} right"
 
 
 def _text(found: dict[str, dict[str, str]]) -> str:

@@ -28,6 +28,10 @@ _Value = TypeVar("_Value")
 _LARGEST = 1_000_000  # bytes of a settings file
 
 
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=(), show_default=False)]
+"""The option of commands that print for programs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of the file and of the command line."""

@@ -3,6 +3,7 @@
 from tiledseg.plots.axes import plot_labels, plot_overlay, plot_probabilities, plot_seams, plot_tiles
 from tiledseg.plots.chart import Chart, Line, curves, known, quarters, round_up
 from tiledseg.plots.figures import (
+    axes_of,
     new_figure,
     plot_calibration,
     plot_histogram,
@@ -38,6 +39,7 @@ __all__ = [
     "as_picture",
     "as_png",
     "as_rgb",
+    "axes_of",
     "colourise",
     "curves",
     "error_overlay",

@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, Source
     from tiledseg.plots.figures import Axes
 
+    class _Box(Protocol):  # the ends of a Box
+        y1: int
+        x1: int
+
+    class _Tile(Protocol):  # what a Tile has
+        read_box: _Box
+
     class _Plan(Protocol):  # what a Plan has
         shape: tuple[int, int]
         n_tiles: int
 
         @property
         def borders(self) -> tuple[Sequence[int], Sequence[int]]: ...
-        def tile(self, tile_id: int) -> Axes: ...
+        def tile(self, tile_id: int) -> _Tile: ...
 
     class _Seams(Protocol):  # what a SeamReport has
         disagreement: AnyArray

@@ -118,7 +118,7 @@ def every_nth(source: Source, step: int) -> AnyArray:
 
 
 def thumbnail(source: Source, longest: int) -> Rgb:
-    """Show an open image as a picture of at most so many px a side: every n-th px of it."""
+    """Draw an image small enough for `longest` px a side, from every n-th px."""
     return as_picture(every_nth(source, -(-max(source.shape[:2]) // longest)))
 
 

@@ -19,7 +19,7 @@ from tiledseg._validate import path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
 from tiledseg.engine import Network
-from tiledseg.errors import TiledSegError
+from tiledseg.errors import reason_of
 from tiledseg.io import (
     LEVEL_SCALE,
     as_path,
@@ -325,7 +325,7 @@ class _Run:
                 written |= self._predicted(image, targets, advance)
             write_into_image(path, targets, self.network, config, self.tiling)
         except Exception as error:  # noqa: BLE001  one file never ends the run for the others
-            text = _reason(error)
+            text = reason_of(error)
             _log.warning("%s: %s", shown(str(path)), text)
             return FileOutcome(path, written, time.perf_counter() - started, text)
         return FileOutcome(path, targets, time.perf_counter() - started)
@@ -397,11 +397,3 @@ class _Run:
         with sink.open(targets, config, provenance, fingerprint):
             run_plan(plan, pixels if plan.level in {None, image.level} else image, sink, callback=tell)
             image.check_unchanged()
-
-
-def _reason(error: Exception) -> str:
-    """Say why a file failed; with the kind of an error that is not our own."""
-    if isinstance(error, TiledSegError | MemoryError | OSError):
-        return str(error) or type(error).__name__
-    _log.debug("An unexpected error", exc_info=error)
-    return f"{type(error).__name__}: {error}"

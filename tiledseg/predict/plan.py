@@ -23,6 +23,7 @@ from tiledseg.tiling import (
     drawing_of,
     map_dtype,
     map_shape,
+    sides_of,
 )
 
 if TYPE_CHECKING:
@@ -381,14 +382,9 @@ class Plan:
             "output": f"{_size(self.shape)}, {kind}, {_mib(self.output_bytes)}{kept}",
             "memory": f"about {_mib(sum(memory.values()))} of the process at its peak: "
             + ", ".join(f"{part} {_mib(size)}" for part, size in memory.items() if size),
-            **{name: _sides(px) for name, px in sides.items() if px},
+            **{name: sides_of(px) for name, px in sides.items() if px},
             "verdict": f"{verdict[0]}: {verdict[1]}",
         }
-
-
-def _sides(px: tuple[tuple[int, int], tuple[int, int]]) -> str:
-    (above, below), (left, right) = px
-    return f"{above} px above, {below} below, {left} left, {right} right"
 
 
 def _size(shape: tuple[int, int]) -> str:

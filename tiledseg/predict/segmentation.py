@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
 from tiledseg._notebook import paragraph, picture, table
 from tiledseg._storage import new_folder, write_text
 from tiledseg._validate import counted
@@ -18,7 +17,7 @@ from tiledseg.errors import SettingError
 from tiledseg.export import labels_of_result, write_geojson
 from tiledseg.io import create_image, write_image
 from tiledseg.objects import bands_of
-from tiledseg.plots import PALETTE, as_picture, as_png, every_nth, outlined
+from tiledseg.plots import PALETTE, as_picture, as_png, axes_of, every_nth, outlined
 from tiledseg.predict.prediction import opened
 
 if TYPE_CHECKING:
@@ -127,8 +126,7 @@ class Segmentation:
         SettingError
             If matplotlib is not installed; the extra ``plot`` installs it.
         """
-        if ax is None:
-            ax = extra("matplotlib.pyplot", "plot").subplots(figsize=(8, 8), layout="constrained")[1]
+        ax = axes_of(ax)
         height, width = self.plan.shape
         ax.imshow(self.picture(_PLOT_SIDE), extent=(0, width, height, 0))
         ax.set_title(self._counted())

@@ -89,6 +89,22 @@ def shrunk(image: Source, config: PreprocessingConfig, pixel_size: PixelSize | N
     return Prepared(image, config, None, sampling_of((height, width), config, pixel_size).shape).pixels()
 
 
+def _checked_dtype(image: Source, config: PreprocessingConfig) -> np.dtype[Any]:
+    """Check that an image has the dtype that the network was trained on."""
+    found: np.dtype[Any] = np.dtype(image.dtype)
+    if (found.kind == "f") != (config.dtype == "float32") or (
+        found.kind != "f" and found.newbyteorder("=") != np.dtype(config.dtype)
+    ):
+        raise invalid(
+            ArrayError,
+            "image",
+            must=f"have dtype {config.dtype}, as the network was trained on",
+            got=str(found),
+            fix="Convert its values to that dtype and range, or set another `preprocessing.dtype`.",
+        )
+    return found
+
+
 class Prepared:
     """A prepared image: float32 (h, w, C), computed where it is sliced."""
 
@@ -107,17 +123,7 @@ class Prepared:
             )
             raise invalid(SettingError, "preprocessing", must=must, got="steps of a package", fix=fix)
         height, width, channels = check_image(image, config.channels)
-        found = np.dtype(image.dtype)
-        if (found.kind == "f") != (config.dtype == "float32") or (
-            found.kind != "f" and found.newbyteorder("=") != np.dtype(config.dtype)
-        ):
-            raise invalid(
-                ArrayError,
-                "image",
-                must=f"have dtype {config.dtype}, as the network was trained on",
-                got=str(found),
-                fix="Convert its values to that dtype and range, or set another `preprocessing.dtype`.",
-            )
+        found = _checked_dtype(image, config)
         seen = shape or (scaled_length(height, config.scale), scaled_length(width, config.scale))
         self.shape: tuple[int, int, int] = (*seen, channels)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)

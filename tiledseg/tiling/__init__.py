@@ -21,6 +21,7 @@ from tiledseg.tiling.receptive_field import (
     Slide,
     Step,
     Windows,
+    sides_of,
 )
 from tiledseg.tiling.stitcher import (
     Output,
@@ -63,6 +64,7 @@ __all__ = [
     "map_dtype",
     "map_shape",
     "padded_places",
+    "sides_of",
     "stitch_block",
     "touching_tiles",
 ]
