@@ -8,11 +8,11 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiledseg.config import Record, SplitConfig
-from tiledseg.data import check_disjoint, split_records
+from tiledseg.data import check_disjoint, split_folds, split_records
 from tiledseg.errors import SettingError
 
 
@@ -166,7 +166,7 @@ def test_neighbouring_numbers_are_one_group():
         (SplitConfig(group_by="regex", group_regex=r"^\d"), "every name; got x"),
         (
             SplitConfig(group_by="regex", group_regex=".", shares=(2, 1, 1)),
-            "at least one group for each of the 3 splits; got 1",
+            "at least one group for each of the 3 parts; got 1",
         ),
         (SplitConfig(shares=(80, 15, 1)), "at least one image; got none for test of 4"),
     ],
@@ -191,3 +191,41 @@ def test_an_impossible_split_is_refused(config, found):
 def test_impossible_split_settings_are_refused(settings):
     with pytest.raises(SettingError, match=r"names|shares|group_regex"):
         SplitConfig(**settings)
+
+
+@settings(max_examples=25)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=2, max_size=12),
+    folds=st.integers(2, 6),
+    seed=st.integers(0, 9),
+)
+def test_each_image_is_valid_in_one_fold_and_groups_stay_together(sizes, folds, seed):
+    records = [record(f"g{group}_{one}") for group, size in enumerate(sizes) for one in range(size)]
+    config = SplitConfig(folds=folds, group_by="regex", group_regex=r"^(g\d+)_", seed=seed)
+    if folds > len(sizes):
+        with pytest.raises(SettingError, match=f"{folds} parts.* {len(sizes)} groups.*fewer splits or folds"):
+            split_folds(records, config)
+        return
+    done = split_folds(records, config)
+    valid = [{one.name for one in fold if one.split == "valid"} for fold in done]
+    assert sorted(itertools.chain(*valid)) == sorted(one.name for one in records)
+    assert all(abs(len(some) - len(records) / folds) < max(sizes) + 1 for some in valid)
+    for number, fold in enumerate(done, start=1):
+        assert {one.split for one in fold} == {"train", "valid"}
+        check_disjoint(fold)  # no group is in both
+        assert split_records(records, config.changed(fold=number)) == fold
+
+
+def test_folds_take_the_place_of_shares():
+    records = [record(str(n)) for n in range(4)]
+    with pytest.raises(SettingError, match=r"fold.*folds=2.*None.*split_folds"):
+        split_records(records, SplitConfig(folds=2))
+    with pytest.raises(SettingError, match=r"folds.*given for cross-validation"):
+        split_folds(records, SplitConfig())
+    with pytest.raises(SettingError, match=r"shares.*left out with folds=2"):
+        SplitConfig(folds=2, shares=(1, 1, 1))
+    for fold in (3, 0):
+        with pytest.raises(SettingError, match="fold"):
+            SplitConfig(folds=2, fold=fold)
+    with pytest.raises(SettingError, match=r"fold.*one of the folds.*folds=5"):
+        SplitConfig(fold=1)

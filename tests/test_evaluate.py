@@ -339,6 +339,7 @@ all together                      0.571  0.400      0.500   0.667    0.750  0.66
 
 2 scored, 1 failed; seam ratio 1.000, calibration error -, - Mpx/s
 threshold 0.5, stated
+cells: AP at IoU 0.5 0.500, at 0.75 0.000, Dice of those found 1.000
 cells: 0 merged, 0 split; left out below a twentieth of a typical cell: 0 predicted and 0 true areas
 failed: b\\n: cannot be read"""  # noqa: E501
 

@@ -17,7 +17,7 @@ from tiledseg.engine import CallablePredictor
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
 from tiledseg.evaluate import EvaluationResult, Evaluator, compare, find_maps, read_map, score_map
 from tiledseg.io import write_image, write_mask, write_probs
-from tiledseg.metrics import SEAM_DISTANCES
+from tiledseg.metrics import SEAM_DISTANCES, InstanceCounts, average_precision
 from tiledseg.samples import smear
 
 TILES = TilingConfig(tile_size=32, overlap=0, blend="crop")
@@ -68,6 +68,34 @@ def test_cells_and_outlines_of_a_map_counted_by_hand():
     # outlines have 36 px each; those of the box moved by 1 px stay within 1 px, the third lies far off
     assert scores.boundary_f1 == pytest.approx(2 * (2 / 3) / (1 + 2 / 3))
     assert scores.hausdorff95 == 16  # 10 of its px, at its lower side; 5 of 108 px may lie further off
+
+
+def test_cells_of_all_images_are_scored_together_with_intervals():
+    truth = boxes(5, 30)
+    maps = [truth, boxes(5, 31), boxes(5, 33), boxes(5), boxes(5, 30, 50), np.zeros_like(truth)]
+    result = EvaluationResult(tuple(score_map(one, truth, name=str(n)) for n, one in enumerate(maps)))
+    sums, bounds = result.summary(), result.intervals(resamples=4000)
+    # 12 true and 10 predicted cells; IoU 1 for 7 of them, 9/11 for one, and 7/13 for another
+    assert sums["cells_ap50"] == pytest.approx(9 / (12 + 10 - 9))
+    assert sums["cells_ap75"] == pytest.approx(8 / (12 + 10 - 8))
+    assert sums["cells_dice"] == pytest.approx((7 + 0.9 + 0.7) / 9)
+    for name in ("cells_ap50", "cells_ap75", "cells_dice"):
+        assert bounds[name].value == pytest.approx(sums[name])
+    rng = np.random.default_rng(5)  # the same by another way: cells added up draw by draw
+    drawn = [rng.integers(0, 6, 6) for _ in range(4000)]
+    counts = [one.cells for one in result.images]
+    scores = [sum((counts[n] for n in some), InstanceCounts()) for some in drawn]
+    low, high = np.quantile([average_precision(one, 0.75) for one in scores], (0.025, 0.975))
+    assert (bounds["cells_ap75"].low, bounds["cells_ap75"].high) == pytest.approx((low, high), abs=0.04)
+    assert f"AP at IoU 0.5 {sums['cells_ap50']:.3f} (" in str(result)
+
+
+def test_one_image_or_none_has_no_intervals_of_cells():
+    alone = EvaluationResult((score_map(boxes(), boxes()),))
+    assert alone.summary()["cells_ap50"] == 1  # nothing is there, and nothing is predicted
+    assert math.isnan(alone.summary()["cells_dice"])
+    assert math.isnan(alone.intervals()["cells_ap50"].low)
+    assert math.isnan(EvaluationResult(()).intervals()["cells_ap50"].value)
 
 
 def test_areas_smaller_than_cell_px_are_not_counted():

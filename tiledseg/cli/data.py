@@ -12,11 +12,11 @@ from tiledseg._validate import counted, invalid
 from tiledseg.cli import lazy
 from tiledseg.cli.options import Table
 from tiledseg.cli.settings import Settings, with_options
-from tiledseg.config import DataConfig, RunConfig, SplitConfig
+from tiledseg.config import TRAIN_AND_VALID, DataConfig, RunConfig, SplitConfig
 from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
-    from tiledseg.config import StatsConfig, TrainConfig
+    from tiledseg.config import Record, StatsConfig, TrainConfig
     from tiledseg.data import DatasetStatistics, Manifest, Pair, Survey
     from tiledseg.plots import Rgb
 
@@ -102,15 +102,29 @@ def _sheet(found: Manifest, split: str, config: StatsConfig) -> Rgb:
 
 @with_options(DATA, Table("split", SplitConfig(), "Split"))
 def split(*, settings: Settings) -> int:
-    """Split a dataset, and write a manifest."""
+    """Split a dataset, and write a manifest, or one for each fold of a cross-validation."""
     config = split_of(settings) or SplitConfig()
     target = Path(config.manifest)
     folder = lazy.storage.check_writable(target.parent, keep=False)
-    records = dataset(settings, folder, config).records
-    lazy.data.write_manifest(target, records)
+    each = config.folds is not None and config.fold is None
+    records = list(dataset(settings, folder, None if each else config).records)
+    if each:
+        records = _write_folds(target, lazy.data.split_folds(records, config))
+    else:
+        lazy.data.write_manifest(target, records)
     settings.keep(folder, f"{target.stem}.toml", split=config)
     sys.stdout.write(f"{lazy.data.statistics_of(records)}\n")
     return 0
+
+
+def _write_folds(target: Path, folds: list[list[Record]]) -> list[Record]:
+    """Write a manifest for each fold; return the records that are valid in it, for a table of folds."""
+    parts = []
+    for number, records in enumerate(folds, start=1):
+        lazy.data.write_manifest(target.with_stem(f"{target.stem}_{number}"), records)
+        unseen = [one for one in records if one.split == TRAIN_AND_VALID.names[1]]
+        parts += [one.changed(split=f"fold_{number}") for one in unseen]
+    return parts
 
 
 @with_options(DATA, SPLIT, Table("tiles", RunConfig().tiles, "Tiles"))

@@ -98,12 +98,16 @@ def _layouts_with(name: str) -> list[str]:
     return [layout for layout, honoured in _HONOURED.items() if name in honoured]
 
 
+_THREE: tuple[tuple[str, ...], tuple[float, ...]] = (("train", "valid", "test"), (80, 15, 5))
+_TWO: tuple[tuple[str, ...], tuple[float, ...]] = (("train", "valid"), (80, 20))
+
+
 class SplitConfig(Config):
     """How a dataset is split: by source image, or by groups of them that stay together."""
 
-    names: Names = ("train", "valid", "test")
+    names: Names = _THREE[0]
     """Names of the splits."""
-    shares: Annotated[tuple[Positive, ...], as_numbers] = (80, 15, 5)
+    shares: Annotated[tuple[Positive, ...], as_numbers] = _THREE[1]
     """Share of the images that goes into each split; they are divided by their sum."""
     group_by: Literal["image", "regex", "run"] = "image"
     """What stays together: nothing but an image; images in whose names ``group_regex`` finds the same
@@ -113,12 +117,18 @@ class SplitConfig(Config):
     finds, names the group."""
     run_gap: Count = 1
     """For ``group_by="run"``: numbers at most this far apart belong to one run."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """For cross-validation: number of equal parts, in place of `names` and `shares`. One of them is the
+    split valid, the others are train. None for splits of those shares."""
+    fold: Count | None = None
+    """Which of the `folds` is valid, from 1; None for each in turn, which ``tiledseg split`` does."""
     stratify: bool = True
     """Whether the splits get images of all foreground shares alike."""
     seed: Seed = 0
     """Seed of the random numbers."""
     manifest: str = "manifest.jsonl"
-    """File that ``tiledseg split`` writes, JSON lines; paths in it are relative to its folder."""
+    """File that ``tiledseg split`` writes, JSON lines; paths in it are relative to its folder. With `folds`
+    one for each fold, as in ``manifest_1.jsonl``."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -138,7 +148,17 @@ class SplitConfig(Config):
                 "be given with group_by=regex, and only then",
                 r"Set both, as in group_by=regex and group_regex=^slide(\d+).",
             )
+        self._check_folds()
         return self
+
+    def _check_folds(self) -> None:
+        """Check that a fold is one of the folds, which take the place of shares."""
+        if self.fold is not None and not self.fold <= (self.folds or 0):
+            must, fix = "be one of the folds, whose number is `folds`", "Set for example folds=5 and fold=1."
+            raise self._invalid("fold", must, fix)
+        if self.folds is not None and (self.names, self.shares) not in (_THREE, _TWO):
+            fix = "Leave them out, or leave folds out."
+            raise self._invalid("shares", f"be left out with folds={self.folds}, as names must", fix)
 
 
 def _is_name(name: str) -> bool:
@@ -181,7 +201,7 @@ class TileSetConfig(Config):
         return self
 
 
-TRAIN_AND_VALID = SplitConfig(names=("train", "valid"), shares=(80, 20))
+TRAIN_AND_VALID = SplitConfig(names=_TWO[0], shares=_TWO[1])
 """How data is split for training where no validation data is given."""
 
 

@@ -15,7 +15,7 @@ from tiledseg.data.load import (
 )
 from tiledseg.data.manifest import Manifest, check_disjoint, describe, write_manifest
 from tiledseg.data.pairs import Pair, PairLike, as_pairs, check_apart
-from tiledseg.data.split import group_of, split_pairs, split_records
+from tiledseg.data.split import group_of, split_folds, split_pairs, split_records
 from tiledseg.data.statistics import DatasetStatistics, statistics_of
 from tiledseg.data.survey import Survey, find_pairs, pairs_of, survey
 from tiledseg.data.tiles import TileSet, write_tiles
@@ -44,6 +44,7 @@ __all__ = [
     "pixel_size_of_pair",
     "prepare_pair",
     "prepare_pairs",
+    "split_folds",
     "split_pairs",
     "split_records",
     "statistics_of",

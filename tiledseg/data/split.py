@@ -55,7 +55,7 @@ def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any
     records : sequence of Record
         The records; their present groups and splits are ignored.
     config : SplitConfig or dict
-        Names and shares of the splits, what stays together, and the seed.
+        Names and shares of the splits, or a fold of a cross-validation, what stays together, and the seed.
 
     Returns
     -------
@@ -65,7 +65,8 @@ def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any
     Raises
     ------
     SettingError
-        If a split would get no image, there are fewer groups than splits, or an argument is of another type.
+        If ``folds`` are given without a ``fold``, a split would get no image, there are fewer groups
+        than splits, or an argument is of another type.
 
     Notes
     -----
@@ -73,17 +74,61 @@ def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any
     copies, and the settings; not on order, paths, locale or a generator of random numbers.
     """
     config = settings_of(SplitConfig, config, "config", optional=False)
-    with_groups = _grouped(as_records(records), config)
+    if config.folds is None:
+        return _split(as_records(records), config)
+    if config.fold is None:
+        must, fix = f"be given with folds={config.folds}", "Set fold=1, or call split_folds for all of them."
+        raise invalid(SettingError, "fold", must=must, got=None, fix=fix)
+    return split_folds(records, config)[config.fold - 1]
+
+
+def split_folds(records: Sequence[Record], config: SplitConfig | dict[str, Any]) -> list[list[Record]]:
+    """Split records for cross-validation: each image is in the split valid of one fold.
+
+    The folds are equal shares of the images, made as by `split_records`: groups are never divided.
+
+    Parameters
+    ----------
+    records : sequence of Record
+        The records; their present groups and splits are ignored.
+    config : SplitConfig or dict
+        How many ``folds``, what stays together, and the seed.
+
+    Returns
+    -------
+    list of list of Record
+        For each fold all records, in their order: those of the fold are in the split valid, the
+        others in the split train.
+
+    Raises
+    ------
+    SettingError
+        If ``folds`` is missing or larger than the number of groups, or an argument is of another type.
+    """
+    config = settings_of(SplitConfig, config, "config", optional=False)
+    if config.folds is None:
+        fix = "Set for example folds=5."
+        raise invalid(SettingError, "folds", must="be given for cross-validation", got=None, fix=fix)
+    names = tuple(f"fold_{number}" for number in range(1, config.folds + 1))
+    parts = config.changed(names=names, shares=(1,) * config.folds, folds=None, fold=None)
+    placed = _split(as_records(records), parts)
+    train, valid = TRAIN_AND_VALID.names
+    return [[one.changed(split=valid if one.split == name else train) for one in placed] for name in names]
+
+
+def _split(records: Sequence[Record], config: SplitConfig) -> list[Record]:
+    """Split records by their shares."""
+    with_groups = _grouped(records, config)
     groups = _groups(with_groups, config.seed)
-    quotas = _quotas(len(with_groups), config)
-    if len(groups) < len(quotas):
+    if len(groups) < len(config.names):
         raise invalid(
             SettingError,
             "group_by",
-            must=f"leave at least one group for each of the {len(quotas)} splits",
+            must=f"leave at least one group for each of the {len(config.names)} parts",
             got=f"{len(groups)} groups of {len(with_groups)} images",
-            fix="Group more finely, or use fewer splits.",
+            fix="Group more finely, or use fewer splits or folds.",
         )
+    quotas = _quotas(len(with_groups), config)
     ordered = _ordered(groups, config)
     places = _greedy(ordered, quotas)
     if any(group.size > 1 for group in groups) and len(groups) <= _MOST_TRIED:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tiledseg._notebook import paragraph, table
 from tiledseg._storage import write_text
@@ -24,7 +21,11 @@ from tiledseg.evaluate.scores import (
     PrecisionCost,
     ThresholdCurve,
     added,
+    cell_intervals,
+    cell_scores,
     mean,
+    median,
+    medians,
     of_classes,
     pooled,
 )
@@ -59,8 +60,6 @@ from tiledseg.metrics import (
 )
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from tiledseg._types import PathLike
 
 
@@ -143,10 +142,10 @@ class EvaluationResult:
             ``panoptic_quality`` the score of all images together, the mean over the classes except
             the background; with ``_mean`` and ``_median`` those over the images.
             ``hausdorff95_median``: in px. ``cells``, ``cells_found``, ``cells_missed``,
-            ``cells_false``: their numbers; ``cells_dice``: mean Dice of those found;
-            ``cells_merged``: predicted cells that hold most of several true ones, ``cells_split``: true ones
-            that hold most of several predicted ones; ``cells_left_out``, ``true_cells_left_out``: smaller
-            than ``cell_px``.
+            ``cells_false``: their numbers; ``cells_dice``: mean Dice of those found; ``cells_ap50``,
+            ``cells_ap75``: tp / (tp + fp + fn) at IoU 0.5 and 0.75; ``cells_merged``: predicted cells that
+            hold most of several true ones, ``cells_split``: true ones that hold most of several predicted
+            ones; ``cells_left_out``, ``true_cells_left_out``: smaller than ``cell_px``.
             ``calibration_error``: of all px together. ``seam_ratio``: the median over the images
             that have tile borders; ``disagreement``: over those whose tiles overlap. ``seconds``
             and ``megapixels``: of all images; ``megapixels_per_second`` of the two. Unknown
@@ -156,16 +155,16 @@ class EvaluationResult:
         for name in SCORES:
             values = [getattr(one, name) for one in self.images]
             sums[name] = pooled(name, self.images)
-            sums[f"{name}_mean"], sums[f"{name}_median"] = mean(values), _median(values)
-        sums["hausdorff95_median"] = _median([one.hausdorff95 for one in self.images])
+            sums[f"{name}_mean"], sums[f"{name}_median"] = mean(values), median(values)
+        sums["hausdorff95_median"] = median([one.hausdorff95 for one in self.images])
         cells, probabilities = self.cells, self.probabilities
         sums |= {"cells": cells.true, "cells_found": cells.found, "cells_missed": cells.missed}
-        sums |= {"cells_false": cells.false, "cells_dice": cells.mean_dice}
+        sums |= {"cells_false": cells.false} | cell_scores(self.images)
         sums |= {"cells_merged": cells.merged, "cells_split": cells.split}
         sums |= {"cells_left_out": cells.small_predicted, "true_cells_left_out": cells.small_true}
         sums["calibration_error"] = math.nan if probabilities is None else calibration_error(probabilities)
-        sums["seam_ratio"] = _median([one.seam_ratio for one in self.images])
-        sums["disagreement"] = _median([one.disagreement for one in self.images])
+        sums["seam_ratio"] = median([one.seam_ratio for one in self.images])
+        sums["disagreement"] = median([one.disagreement for one in self.images])
         sums["seconds"] = sum(one.seconds for one in self.images) if self.images else math.nan
         sums["megapixels"] = sum(one.megapixels for one in self.images)
         known = sums["seconds"] > 0
@@ -184,8 +183,8 @@ class EvaluationResult:
         Returns
         -------
         dict
-            For each score the interval of its mean over the images, as ``dice_mean``, and
-            ``hausdorff95_median``.
+            For each score the interval of its mean over the images, as ``dice_mean``;
+            ``hausdorff95_median``; ``cells_ap50``, ``cells_ap75``, ``cells_dice`` of all cells together.
 
         Raises
         ------
@@ -197,7 +196,8 @@ class EvaluationResult:
         )
         found = {f"{name}_mean": interval([getattr(one, name) for one in self.images]) for name in SCORES}
         distances = [one.hausdorff95 for one in self.images]
-        return found | {"hausdorff95_median": interval(distances, _medians)}
+        found |= cell_intervals(self.images, interval)
+        return found | {"hausdorff95_median": interval(distances, medians)}
 
     def by_class(self) -> dict[str, dict[str, float]]:
         """Score each class except the background over all images together.
@@ -335,7 +335,7 @@ class EvaluationResult:
         FileError
             If it cannot be written.
         """
-        write_text(path, as_markdown(self.images, self._foot(), self._notes()))
+        write_text(path, as_markdown(self.images, *self._below()))
 
     def __repr__(self) -> str:
         sums = self.summary()
@@ -343,11 +343,12 @@ class EvaluationResult:
         return f"EvaluationResult({scored}: mean dice {number(sums['dice_mean'])})"
 
     def _repr_html_(self) -> str:
-        rows, notes = table_of(self.images, self._foot()), self._notes()
+        foot, notes = self._below()
+        rows = table_of(self.images, foot)
         return table(rows[0], rows[1:]) + "".join(map(paragraph, notes))
 
     def __str__(self) -> str:
-        return as_text(self.images, self._foot(), self._notes())
+        return as_text(self.images, *self._below())
 
     def _content(self) -> dict[str, object]:
         """Collect the content of the JSON file."""
@@ -369,32 +370,22 @@ class EvaluationResult:
             "settings": self.config.model_dump(mode="json"),
         }
 
-    def _foot(self) -> Rows:
-        return foot_of(self.summary(), self.intervals(), cells=any(one.instances for one in self.images))
-
-    def _notes(self) -> list[str]:
-        """Return the lines below the table."""
-        sums = self.summary()
-        scored = f"{len(self.images)} scored, {len(self.failed)} failed"
+    def _below(self) -> tuple[Rows, list[str]]:
+        """Return the rows and the lines below the images of the table."""
+        sums, bounds, has_cells = self.summary(), self.intervals(), any(one.instances for one in self.images)
         seams, speed = number(sums["seam_ratio"]), number(sums["megapixels_per_second"])
         calibration = f"calibration error {number(sums['calibration_error'])}"
-        each = self.by_class().items()
-        classes = [f"{label}: dice {number(one['dice'])}, iou {number(one['iou'])}" for label, one in each]
-        has_cells = any(one.instances for one in self.images)
-        return [
+        classes = [
+            f"{label}: dice {number(one['dice'])}, iou {number(one['iou'])}"
+            for label, one in self.by_class().items()
+        ]
+        scored = f"{len(self.images)} scored, {len(self.failed)} failed"
+        notes = [
             f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
             decision_of(len(self.counts), self.threshold, self.threshold_from),
-            *(cell_notes(self.cells, self.config.cell_px) if has_cells else []),
+            *(cell_notes(self.cells, self.config.cell_px, bounds) if has_cells else []),
             *cost_notes(self.precision_costs),
             *(classes if len(classes) > 1 else []),
             *(f"failed: {shown(one.name)}: {shown(one.error)}" for one in self.failed),
         ]
-
-
-def _median(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return statistics.median(known) if known else math.nan
-
-
-def _medians(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(np.median(rows, axis=1), np.float64)
+        return foot_of(sums, bounds, cells=has_cells), notes

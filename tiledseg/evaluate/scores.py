@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import statistics
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from tiledseg.metrics import (
+    IOU_THRESHOLDS,
     BoundaryCounts,
     Counts,
     InstanceCounts,
@@ -23,9 +27,14 @@ from tiledseg.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy.typing as npt
+
     from tiledseg.io import PixelSize
+    from tiledseg.metrics import Interval
 
 _EQUAL_WITHIN = 1e-9
+_CELL_IOUS = (0.5, 0.75)  # of AP50 and AP75
+_Numbers: TypeAlias = "npt.NDArray[np.float64]"
 _Parts = dict[str, tuple[str, "Callable[[Any], float]"]]
 
 _OF_PX = ("dice", "iou", "precision", "recall", "specificity", "accuracy")  # properties of `Counts`
@@ -224,10 +233,62 @@ def mean(values: Iterable[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+def median(values: Iterable[float]) -> float:
+    """Return the median of the numbers that are not nan; nan if there are none."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.median(known) if known else math.nan
+
+
+def medians(rows: _Numbers) -> _Numbers:
+    """Return the median of each row."""
+    return np.asarray(np.median(rows, axis=1), np.float64)
+
+
 def added(images: Sequence[ImageScores], part: str) -> tuple[Any, ...]:
     """Add up the counts of images, class by class; images without them are left out."""
     known = [counted for one in images if (counted := getattr(one, part))]
     return tuple(functools.reduce(operator.add, of_class) for of_class in zip(*known, strict=True))
+
+
+def cell_scores(images: Sequence[ImageScores]) -> dict[str, float]:
+    """Score the cells of all images and classes together; nan where none were counted."""
+    cells = sum((one.cells for one in images), InstanceCounts())
+    counted = any(one.instances for one in images)
+    at_50, at_75 = (average_precision(cells, iou) if counted else math.nan for iou in _CELL_IOUS)
+    return {"cells_ap50": at_50, "cells_ap75": at_75, "cells_dice": cells.mean_dice}
+
+
+def cell_intervals(images: Sequence[ImageScores], interval: Callable[..., Interval]) -> dict[str, Interval]:
+    """Find the intervals of `cell_scores`: the cells of the images of a resample are scored together."""
+    rows = np.array([_row_of(one) for one in images], np.float64).reshape(-1, 4)
+    return {
+        "cells_ap50": interval(rows[:, :2], lambda drawn: _ap(*_sums(drawn))),
+        "cells_ap75": interval(rows[:, [0, 2]], lambda drawn: _ap(*_sums(drawn))),
+        "cells_dice": interval(rows[:, [3, 1]], lambda drawn: _quotient(*_sums(drawn))),
+    }
+
+
+def _row_of(scores: ImageScores) -> tuple[float, ...]:
+    """Return what scores of cells are computed from; nan where cells were not counted."""
+    if not scores.instances:
+        return (math.nan,) * 4
+    cells = scores.cells
+    at_50, at_75 = (cells.matches[IOU_THRESHOLDS.index(iou)] for iou in _CELL_IOUS)
+    return cells.true + cells.predicted, at_50, at_75, cells.dice_sum
+
+
+def _sums(drawn: _Numbers) -> _Numbers:
+    """Add up the rows of each resample; one column for each number."""
+    return np.asarray(drawn.sum(axis=1).T, np.float64)
+
+
+def _ap(either: _Numbers, matched: _Numbers) -> _Numbers:
+    return np.asarray(np.where(either > 0, _quotient(matched, either - matched), 1.0))
+
+
+def _quotient(sums: _Numbers, numbers: _Numbers) -> _Numbers:
+    """Divide; nan where nothing was counted."""
+    return np.divide(sums, numbers, out=np.full_like(sums, math.nan), where=numbers > 0)
 
 
 def of_classes(name: str, images: Sequence[ImageScores]) -> list[float]:

@@ -187,8 +187,19 @@ def cost_notes(costs: Sequence[PrecisionCost]) -> list[str]:
     return [f"{text}changed px: {share:.2%} of the foreground"]
 
 
-def cell_notes(cells: InstanceCounts, least: int | None) -> list[str]:
-    """Say how many cells are merged or split, and how many areas count as none."""
+def cell_notes(cells: InstanceCounts, least: int | None, bounds: Mapping[str, Interval]) -> list[str]:
+    """Score single cells, say how many are merged or split, and how many areas count as none."""
     limit = "a twentieth of a typical cell" if least is None else f"{least} px"
     left_out = f"{cells.small_predicted} predicted and {cells.small_true} true areas"
-    return [f"cells: {cells.merged} merged, {cells.split} split; left out below {limit}: {left_out}"]
+    names = {"cells_ap50": "AP at IoU 0.5", "cells_ap75": "at 0.75", "cells_dice": "Dice of those found"}
+    scores = ", ".join(f"{text} {between(bounds[name])}" for name, text in names.items())
+    return [
+        f"cells: {scores}",
+        f"cells: {cells.merged} merged, {cells.split} split; left out below {limit}: {left_out}",
+    ]
+
+
+def between(interval: Interval) -> str:
+    """Write a number with the bounds of its interval."""
+    bounds = "" if math.isnan(interval.low) else f" ({number(interval.low)} to {number(interval.high)})"
+    return f"{number(interval.value)}{bounds}"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._validate import whole_number
+from tiledseg._validate import invalid, whole_number
+from tiledseg.errors import SettingError
 from tiledseg.metrics.counts import Summable, binary_mask, label_pair
 
 if TYPE_CHECKING:
@@ -204,23 +205,39 @@ def without_small(ids: npt.NDArray[np.integer[Any]], least_px: int) -> tuple[Any
     return (np.where(np.isin(ids, small), 0, ids) if small.size else ids), int(small.size)
 
 
-def average_precision(counts: InstanceCounts) -> float:
-    """Average tp / (tp + fp + fn) over `IOU_THRESHOLDS`, as for the Data Science Bowl of 2018.
+def average_precision(counts: InstanceCounts, iou: float | None = None) -> float:
+    """Compute tp / (tp + fp + fn) of instances, as for the Data Science Bowl of 2018.
 
     Parameters
     ----------
     counts : InstanceCounts
         Of one image, or of several together.
+    iou : float, optional
+        From which intersection over union two instances match, one of `IOU_THRESHOLDS`: 0.75 for
+        AP75. By default the mean over all of them.
 
     Returns
     -------
     float
         In [0, 1]; 1.0 if there is no instance and none is predicted, because they agree.
+
+    Raises
+    ------
+    SettingError
+        If `iou` is not one of `IOU_THRESHOLDS`.
+
+    Examples
+    --------
+    >>> counts = match_instances([[1, 1, 1, 1, 0, 2, 2]], [[1, 1, 1, 0, 0, 0, 2]])
+    >>> average_precision(counts, 0.5), average_precision(counts, 0.75)
+    (1.0, 0.3333333333333333)
     """
     either = counts.true + counts.predicted
-    if not either:
-        return 1.0
-    return sum(tp / (either - tp) for tp in counts.matches) / len(counts.matches)
+    if iou is not None and iou not in IOU_THRESHOLDS:
+        must, fix = f"be one of {', '.join(map(str, IOU_THRESHOLDS))}", "Use 0.5 or 0.75, for example."
+        raise invalid(SettingError, "iou", must=must, got=iou, fix=fix)
+    matches = counts.matches if iou is None else (counts.matches[IOU_THRESHOLDS.index(iou)],)
+    return sum(tp / (either - tp) for tp in matches) / len(matches) if either else 1.0
 
 
 def panoptic_quality(counts: InstanceCounts) -> float:

@@ -185,7 +185,7 @@ def key_figures(
             _number(sums["dice_mean"]),
             _range(bounds["dice_mean"]) or f"IoU {_number(sums['iou_mean'])}",
         ),
-        *_cells(result, sums),
+        *_cells(result, sums, bounds),
         (
             "Outline F1",
             _number(sums["boundary_f1_mean"]),
@@ -238,12 +238,19 @@ def verdict(comparison: Comparison) -> str:
     )
 
 
-def _cells(result: EvaluationResult, sums: Mapping[str, float]) -> list[tuple[str, str, str]]:
+def _cells(
+    result: EvaluationResult, sums: Mapping[str, float], bounds: Mapping[str, Interval]
+) -> list[tuple[str, str, str]]:
     if not any(one.instances for one in result.images):
         return []
     counts = ", ".join(f"{sums[f'cells_{how}']} {how}" for how in ("missed", "false", "merged", "split"))
     small = f"{sums['cells_left_out']} predicted and {sums['true_cells_left_out']} true specks left out"
-    return [("Cells found", f"{sums['cells_found']} of {sums['cells']}", f"{counts}; {small}")]
+    at_75 = f"at 0.75: {_number(sums['cells_ap75'])}"
+    between = "; ".join(filter(None, (_range(bounds["cells_ap50"]), at_75)))
+    return [
+        ("Cells found", f"{sums['cells_found']} of {sums['cells']}", f"{counts}; {small}"),
+        ("AP of cells at IoU 0.5", _number(sums["cells_ap50"]), between),
+    ]
 
 
 def _least_cell(cell_px: int | None) -> str:
