@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -575,9 +576,26 @@ def test_evaluate_compares_with_precomputed_maps_and_chooses_a_threshold(
     assert re.search(r"^mean +1\.000", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_evaluate_shows_several_models_and_their_mean_side_by_side(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path, samples: Path
+) -> None:
+    for name in ("second", "third"):
+        shutil.copytree(bundle, tmp_path / name)
+    data = ["--images", samples / "images", "--masks", samples / "masks", "--output", tmp_path / "scores"]
+    others = ["--against", f"{tmp_path}/second,{tmp_path}/third", "--ensemble"]
+    assert main(list(map(str, ["evaluate", bundle, *data, *others]))) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.split("\n\n")[-2].splitlines()]
+    assert [row[0] for row in rows] == ["dice", bundle.name, "second", "third", "ensemble"]
+    assert len({tuple(row[1:-1]) for row in rows[1:]}) == 1  # the same network each time
+    page = (tmp_path / "scores" / "report.html").read_text(encoding="utf-8")
+    assert all(f"{bundle.name} and {name}" in page for name in ("second", "third", "ensemble"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--ensemble"], "--ensemble` must have two models or more"),
         (["--valid-images", "x"], "--threshold` must be valid"),
         (["--threshold", "valid"], "--valid-images` must be given"),
         (["--threshold", "2"], "threshold"),

@@ -15,7 +15,15 @@ from tiledseg.config import EvaluateConfig, TilingConfig
 from tiledseg.data import Pair
 from tiledseg.engine import CallablePredictor
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
-from tiledseg.evaluate import EvaluationResult, Evaluator, compare, find_maps, read_map, score_map
+from tiledseg.evaluate import (
+    EvaluationResult,
+    Evaluator,
+    compare,
+    find_maps,
+    read_map,
+    score_map,
+    side_by_side,
+)
 from tiledseg.io import write_image, write_mask, write_probs
 from tiledseg.metrics import SEAM_DISTANCES, InstanceCounts, average_precision
 from tiledseg.samples import smear
@@ -88,6 +96,25 @@ def test_cells_of_all_images_are_scored_together_with_intervals():
     low, high = np.quantile([average_precision(one, 0.75) for one in scores], (0.025, 0.975))
     assert (bounds["cells_ap75"].low, bounds["cells_ap75"].high) == pytest.approx((low, high), abs=0.04)
     assert f"AP at IoU 0.5 {sums['cells_ap50']:.3f} (" in str(result)
+
+
+def test_several_segmenters_are_scored_by_their_mean_map():
+    pairs = images(3)
+    squared = lambda tiles: tiles**2  # noqa: E731
+    config = EvaluateConfig(tiling=TILES, threshold=0.4)
+    both = Evaluator(config).evaluate([echo, squared], pairs)
+    wanted = [score_map((probs + probs**2) / 2, truth, threshold=0.4) for probs, truth in pairs]
+    assert [one.counts for one in both.images] == [one.counts for one in wanted]
+    assert [one.cells for one in both.images] == [one.cells for one in wanted]
+    alone = Evaluator(config).evaluate(echo, pairs)
+    assert Evaluator(config).evaluate((echo,), pairs).images[0].counts == alone.images[0].counts
+    table = side_by_side({"echo": alone, "both": both}).splitlines()
+    assert [line.split()[0] for line in table] == ["dice", "echo", "both"]
+    assert f"{both.summary()['dice_mean']:.3f}" in table[2]
+    with pytest.raises(ModelError, match="must be a segmenter, or several; got none"):
+        Evaluator(config).evaluate([], pairs)
+    with pytest.raises(ModelError, match=r"segmenters\[1\].*classes of the first"):
+        Evaluator(config).evaluate([by_nearness(2), by_nearness(3)], pairs)
 
 
 def test_one_image_or_none_has_no_intervals_of_cells():

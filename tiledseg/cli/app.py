@@ -62,8 +62,8 @@ there as a bundle, even if the run is interrupted.""",
     "evaluate:evaluate": """Score a segmenter on images whose masks are known.
 
 Prints a table. With --output, writes tables, pictures of the worst images and report.html. --against
-compares the model with another one on the same images. maps:FOLDER scores precomputed maps in place of a
-model.""",
+compares the model with others on the same images, and --ensemble with the mean of all their maps.
+maps:FOLDER scores precomputed maps in place of a model.""",
     "export:export": """Write the objects of masks for other programs.
 
 GeoJSON for QuPath is written to OUTPUT/geojson, ImageJ regions to OUTPUT/roi, COCO instances to

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from tiledseg.config import EvaluateConfig, EvaluateJobConfig
     from tiledseg.data import Pair
     from tiledseg.evaluate import EvaluationResult, ScoredImage
+    from tiledseg.report import WorstCases
 
 _RUN = RunConfig()
-_MAPS = "maps:"
+_MAPS, _ENSEMBLE = "maps:", "ensemble"
 _DATA = Table("test_data", _RUN.test_data, "Data")
 _VALID = Table("valid_data", _RUN.valid_data, "Validation data, to choose the threshold", prefix="valid-")
 _SCORING = Table("evaluate", _RUN.evaluate, "Evaluation", without=("model", "tiling", "objects"))
@@ -56,7 +57,7 @@ class _Task:
         return load(model, trust=self.config.trust)
 
     def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:  # noqa: ANN401
-        """Score a loaded model, or maps."""
+        """Score a loaded model, maps as a list, or the mean of several models as a tuple."""
         if isinstance(model, list):
             px = self.config.tile_px
             tiles = None if px is None else (px, px)
@@ -64,7 +65,8 @@ class _Task:
             return lazy.evaluate.Evaluator(config).score_maps(
                 model, self.pairs, tile_px=tiles, callback=callback
             )
-        config = self.config.changed(tiling=tiling_for(model, self.settings, self.config.tiling))
+        first = model[0] if isinstance(model, tuple) else model
+        config = self.config.changed(tiling=tiling_for(first, self.settings, self.config.tiling))
         return lazy.evaluate.Evaluator(config).evaluate(
             model, self.pairs, valid=self.valid, progress=self.settings.progress, callback=callback
         )
@@ -75,33 +77,56 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     """Score a segmenter on images whose masks are known; print a table."""
     config = settings.over(settings.run.evaluate, "evaluate")
     config = config.changed(model=needed(model or config.model, "model", "evaluate.model"))
-    for one in filter(None, (config.model, config.against)):
+    models = (config.model or "", *config.against)
+    names = _names(models, config)
+    for one in models:
         _check(one, settings, config)
     if config.output is not None:
         lazy.storage.check_new_folder(config.output)
     task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings)
     worst = lazy.report.WorstCases(config.pictures if config.output is not None else 0)
-    result = task.scored(task.loaded(config.model or ""), worst)
-    sys.stdout.write(f"{result}\n")
-    names, other, comparison = _names(config.model or "", config.against), None, None
-    if config.against is not None:
-        other = task.scored(task.loaded(config.against), lambda one: worst.add_other(one, names[1]))
-        comparison = lazy.evaluate.compare(result, other, names=names)
-        sys.stdout.write(f"\n{names[1]}\n\n{other}\n\n{comparison}\n")
+    results = _results(task, dict(zip(names, models, strict=False)), worst)
+    first, *others = results.items()
+    compared = [lazy.evaluate.compare(first[1], other, names=(first[0], name)) for name, other in others]
+    if others:
+        sys.stdout.write(
+            "\n".join(["", *(f"{one}\n" for one in compared), f"{lazy.evaluate.side_by_side(results)}\n"])
+        )
     if config.output is not None:
         output = Path(config.output)
-        facts = {"Model": config.model} | ({"Compared with": config.against} if config.against else {})
+        facts = {"Model": config.model} | ({"Compared with": ", ".join(names[1:])} if others else {})
         lazy.report.write_evaluation(
             output,
             title=f"Evaluation of {names[0]}",
-            result=result,
+            result=first[1],
             pictures=worst.rows,
-            comparison=comparison,
+            comparison=compared,
             facts=facts,
         )
         settings.keep(output, evaluate=config, tiling=None)
         sys.stdout.write(f"\n{output / 'report.html'}\n")
-    return 1 if result.failed or (other and other.failed) else 0
+    return 1 if any(one.failed for one in results.values()) else 0
+
+
+def _results(task: _Task, models: dict[str, str], worst: WorstCases) -> dict[str, EvaluationResult]:
+    """Score each model, and the mean of their maps where it is wanted; print the tables."""
+    results: dict[str, EvaluationResult] = {}
+    loaded = []
+
+    def add(name: str, model: Any) -> None:  # noqa: ANN401
+        def draw(one: ScoredImage) -> None:
+            worst.add_other(one, name) if results else worst(one)
+
+        result = task.scored(model, draw)
+        sys.stdout.write(f"\n{name}\n\n{result}\n" if results else f"{result}\n")
+        results[name] = result
+
+    for name, path in models.items():
+        loaded.append(task.loaded(path))
+        add(name, loaded[-1])
+    if task.config.ensemble:
+        add(_ENSEMBLE, tuple(loaded))
+    return results
 
 
 def _check(model: str, settings: Settings, config: EvaluateJobConfig) -> None:
@@ -111,12 +136,18 @@ def _check(model: str, settings: Settings, config: EvaluateJobConfig) -> None:
         check_tiling(model, settings, config.tiling)
 
 
-def _names(model: str, against: str | None) -> tuple[str, str]:
-    """Name each after its folder, or after its path if both folders have the same name."""
-    if against is None:
-        return _name(model), ""
-    short = _name(model), _name(against)
-    return short if short[0] != short[1] else (model, against)
+def _names(models: tuple[str, ...], config: EvaluateJobConfig) -> list[str]:
+    """Name each after its folder, or after its path if several folders have the same name."""
+    twice = [one for one in models if models.count(one) > 1]
+    if twice:
+        fix = "Leave it out of --against."
+        raise invalid(SettingError, "--against", must="name other models", got=twice[0], fix=fix)
+    if config.ensemble and (len(models) < 2 or any(one.startswith(_MAPS) for one in models)):
+        must, fix = "have two models or more, and no maps", "Add --against with other bundles."
+        raise invalid(SettingError, "--ensemble", must=must, got=", ".join(models), fix=fix)
+    short = [*map(_name, models), *([_ENSEMBLE] if config.ensemble else [])]
+    named = [name if short.count(name) == 1 else model for name, model in zip(short, models, strict=False)]
+    return named + short[len(models) :]
 
 
 def _name(model: str) -> str:

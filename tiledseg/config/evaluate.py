@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tiledseg.config.base import Config, Count, Micrometres, NotNegative, Regex
 from tiledseg.config.objects import ObjectsConfig
@@ -44,6 +44,11 @@ class EvaluateConfig(Config):
     own group."""
 
 
+def _several(value: object) -> object:
+    """Turn one name, and a list of names, into a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value or ()
+
+
 class EvaluateJobConfig(EvaluateConfig):
     """What is scored, how, and what is written of it."""
 
@@ -51,8 +56,10 @@ class EvaluateJobConfig(EvaluateConfig):
     """Folder of a bundle, a .keras file, or ``maps:FOLDER`` for maps that were computed before."""
     trust: bool = False
     """Whether to load a .keras file, because you know who made it."""
-    against: str | None = None
-    """A second model, which is compared with the first on the same images."""
+    against: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    """Other models, which are compared with the first on the same images."""
+    ensemble: bool = False
+    """Whether the mean of the maps of all these models is scored as well."""
     output: str | None = None
     """New folder for tables, pictures and ``report.html``; None to only print a table."""
     pictures: Annotated[int, Field(ge=0, le=1000)] = 8

@@ -3,7 +3,7 @@
 Light: nothing here loads Keras; only a segmenter does.
 """
 
-from tiledseg.evaluate.compare import Comparison, Difference, compare
+from tiledseg.evaluate.compare import Comparison, Difference, compare, side_by_side
 from tiledseg.evaluate.evaluator import Evaluator, ScoredImage
 from tiledseg.evaluate.maps import find_maps, read_map
 from tiledseg.evaluate.result import EvaluationResult
@@ -26,4 +26,5 @@ __all__ = [
     "find_maps",
     "read_map",
     "score_map",
+    "side_by_side",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,29 @@ from tiledseg.data import group_of
 from tiledseg.errors import SettingError
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.scores import SCORES, mean
+from tiledseg.evaluate.tables import aligned, number
 from tiledseg.metrics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tiledseg.evaluate.scores import ImageScores
+
+
+_COLUMNS = (
+    "",
+    "dice",
+    "95 %",
+    "iou",
+    "outline",
+    "ap50",
+    "ap75",
+    "cell dice",
+    "found",
+    "missed",
+    "false",
+    "s/image",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +153,50 @@ def compare(
     }
     left_out = tuple(sorted((ours.keys() | theirs.keys()) - set(shared)))
     return Comparison((called[0], called[1]), pairs, left_out, differences)
+
+
+def side_by_side(results: Mapping[str, EvaluationResult]) -> str:
+    """Write several evaluations of the same images as a table, one row for each.
+
+    Parameters
+    ----------
+    results : mapping of str to EvaluationResult
+        The results by name.
+
+    Returns
+    -------
+    str
+        For each result mean Dice with its 95 % interval, mean IoU and outline F1 of the images; AP at
+        IoU 0.5 and 0.75, Dice and numbers of the cells; and the seconds per image.
+
+    Raises
+    ------
+    SettingError
+        If `results` is not a mapping of results.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tiledseg.evaluate import EvaluationResult, score_map
+    >>> truth = np.array([[1, 1, 0, 0]])
+    >>> print(side_by_side({"a": EvaluationResult((score_map(truth, truth),))}))
+        dice  95 %    iou  outline   ap50   ap75  cell dice  found  missed  false  s/image
+    a  1.000        1.000    1.000  1.000  1.000      1.000      1       0      0        -
+    """
+    fix = "Pass for example {'first': result, 'second': other}."
+    instance_of(Mapping, results, "results", fix)  # type: ignore[type-abstract]
+    all_of(EvaluationResult, list(results.values()), "results", fix)
+    return "\n".join(aligned([_COLUMNS, *(_row(str(name), one) for name, one in results.items())]))
+
+
+def _row(name: str, result: EvaluationResult) -> tuple[str, ...]:
+    sums, dice = result.summary(), result.intervals()["dice_mean"]
+    scores = (sums[one] for one in ("iou_mean", "boundary_f1_mean", "cells_ap50", "cells_ap75", "cells_dice"))
+    known = any(one.instances for one in result.images)
+    counts = (str(sums[f"cells_{how}"]) if known else "-" for how in ("found", "missed", "false"))
+    bounds = "" if math.isnan(dice.low) else f"{dice.low:.3f} to {dice.high:.3f}"
+    seconds = mean(one.seconds for one in result.images)
+    return name, number(dice.value), bounds, *map(number, scores), *counts, number(seconds, 2)
 
 
 def _by_name(which: str, result: EvaluationResult) -> dict[str, ImageScores]:

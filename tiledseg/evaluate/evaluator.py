@@ -13,8 +13,8 @@ from tiledseg._validate import check_callable, invalid, items_of, settings_of, s
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, group_of, load_both, pixel_size_of_pair, tell_masks
 from tiledseg.engine import Network
-from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.evaluate.maps import LoadedPair, PrecomputedMaps, PredictedMaps
+from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
+from tiledseg.evaluate.maps import LoadedPair, MeanMaps, PrecomputedMaps, PredictedMaps
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair, PrecisionCost
@@ -80,8 +80,8 @@ class Evaluator:
 
         Parameters
         ----------
-        segmenter : Segmenter, keras.Model or callable
-            As for `tiled_predict`.
+        segmenter : Segmenter, keras.Model, callable, or list of them
+            As for `tiled_predict`; of several, the mean of their maps is scored.
         pairs : iterable of Pair or tuple
             Images with their masks, or tuples of the two, each an array or a path.
         valid : iterable of Pair or tuple, optional
@@ -100,7 +100,8 @@ class Evaluator:
         Raises
         ------
         ModelError
-            If `segmenter` cannot be tiled, or returns something else than a map.
+            If `segmenter` cannot be tiled, returns something else than a map, or several have different
+            classes.
         SettingError
             If there is no pair, the tiling does not fit the network, an image is in both lists, or
             the threshold cannot be chosen: it is stated, `valid` is missing, or there are several
@@ -109,8 +110,7 @@ class Evaluator:
             If the map is not finite.
         """
         check_callable("callback", callback)
-        network = Network.of(segmenter, self.config.runtime)
-        maps, todo = PredictedMaps(network, self.config), as_pairs(pairs, "pairs")
+        maps, todo = self._maps(segmenter), as_pairs(pairs, "pairs")
         unseen = None if valid is None else as_pairs(valid, "valid")
         self._check_choice(todo, unseen)
         threshold = maps.threshold
@@ -118,7 +118,7 @@ class Evaluator:
             chosen = _Run(maps, self.config, maps.threshold).result(unseen, progress=progress)
             threshold = chosen.best_threshold(), f"chosen on {len(chosen.images)} validation images"
         elif isinstance(self.config.threshold, float):
-            threshold = check_threshold(self.config.threshold, network.classes, stated=True), "stated"
+            threshold = check_threshold(self.config.threshold, maps.known_classes, stated=True), "stated"
         in_f32 = maps.in_f32() if self.config.runtime.precision == "bf16" else None
         run = _Run(maps, self.config, threshold, in_f32)
         return run.result(todo, progress=progress, callback=callback)
@@ -178,6 +178,16 @@ class Evaluator:
         threshold = (stated, "stated") if isinstance(stated, float) else source.threshold
         return _Run(source, self.config, threshold).result(todo, callback=callback)
 
+    def _maps(self, segmenter: object) -> PredictedMaps | MeanMaps:
+        """Resolve a model, or several, whose maps are averaged."""
+        if not isinstance(segmenter, list | tuple):
+            return PredictedMaps(Network.of(segmenter, self.config.runtime), self.config)
+        if not segmenter:
+            fix = "Give at least one."
+            raise invalid(ModelError, "segmenter", must="be a segmenter, or several", got="none", fix=fix)
+        networks = [Network.of(one, self.config.runtime) for one in segmenter]
+        return MeanMaps.of([PredictedMaps(one, self.config) for one in networks])
+
     def _check_choice(self, pairs: Sequence[Pair], valid: Sequence[Pair] | None) -> None:
         stated = self.config.threshold
         if valid is None and stated == "valid":
@@ -208,7 +218,7 @@ class _Run:
         maps: MapSource,
         config: EvaluateConfig,
         threshold: tuple[float, str],
-        in_f32: PredictedMaps | None = None,
+        in_f32: PredictedMaps | MeanMaps | None = None,
     ) -> None:
         self._maps, self._config, self._threshold = maps, config, threshold
         self._in_f32 = in_f32  # the same maps in float32, for what bf16 costs
@@ -265,7 +275,7 @@ class _Run:
         return ScoredImage(loaded.image, loaded.truth, labels, replace(whole, pixel_size=size))
 
     def _cost(
-        self, in_f32: PredictedMaps, loaded: LoadedPair, labels: AnyArray, scores: ImageScores
+        self, in_f32: PredictedMaps | MeanMaps, loaded: LoadedPair, labels: AnyArray, scores: ImageScores
     ) -> PrecisionCost:
         """Compare an image's labels with those of float32."""
         wanted, f32 = in_f32.score(loaded, self._threshold[0])

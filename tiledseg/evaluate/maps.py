@@ -13,7 +13,7 @@ import numpy as np
 from tiledseg._validate import ELSEWHERE, invalid, listed, path_text
 from tiledseg.data import as_pairs, check_mask
 from tiledseg.engine import check_probabilities
-from tiledseg.errors import ArrayError, FileError
+from tiledseg.errors import ArrayError, FileError, ModelError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import (
     advised,
@@ -111,7 +111,7 @@ class PredictedMaps:
 
     def check(self, pair: LoadedPair) -> None:
         """Plan the prediction, and check the mask's labels."""
-        job = self.plans[pair.index] = self._planned(pair)
+        job = self.plans[pair.index] = self._plan(pair)
         if pair.cells is not None and len(self.labels) > 2:
             raise invalid(
                 ArrayError,
@@ -124,9 +124,7 @@ class PredictedMaps:
 
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
         """Predict an image as planned."""
-        job = self.plans.pop(pair.index, None)
-        if job is None or job.shape != pair.image.shape[:2]:  # the file was changed meanwhile
-            job = self._planned(pair)
+        job = self.planned(pair)
         watch, started = SeamWatch(job), time.perf_counter()
         if job.classes is None:  # known only from the map
             probs = run_plan(job, pair.image, watch=_checked(watch))
@@ -140,7 +138,12 @@ class PredictedMaps:
         scores = replace(scores, tiles=len(job.grid), seconds=seconds, disagreement=disagreement)
         return scorer.labels, scores
 
-    def _planned(self, pair: LoadedPair) -> Plan:
+    def planned(self, pair: LoadedPair) -> Plan:
+        """Return the plan of a checked pair; make another where its file has changed meanwhile."""
+        job = self.plans.pop(pair.index, None)
+        return job if job is not None and job.shape == pair.image.shape[:2] else self._plan(pair)
+
+    def _plan(self, pair: LoadedPair) -> Plan:
         config = self.config
         return Plan.of(
             self.network,
@@ -150,6 +153,70 @@ class PredictedMaps:
             tta=config.tta,
             pixel_size=config.pixel_size or pair.pixel_size,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MeanMaps:
+    """The mean of the maps that several networks predict: an ensemble."""
+
+    parts: tuple[PredictedMaps, ...]  # one for each network
+
+    @classmethod
+    def of(cls, parts: Sequence[PredictedMaps]) -> MeanMaps:
+        """Check that the networks have the same classes."""
+        for number, part in enumerate(parts):
+            if part.known_classes != parts[0].known_classes or part.labels != parts[0].labels:
+                raise invalid(
+                    ModelError,
+                    f"segmenters[{number}]",
+                    must=f"have the classes of the first, {_classes(parts[0])}",
+                    got=_classes(part),
+                    fix="Average only segmenters of the same classes.",
+                )
+        return cls(tuple(parts))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.parts[0].labels
+
+    @property
+    def threshold(self) -> tuple[float, str]:
+        """The mean of the segmenters' own."""
+        return math.fsum(one.threshold[0] for one in self.parts) / len(
+            self.parts
+        ), "the mean of the segmenters' own"
+
+    @property
+    def known_classes(self) -> int | None:
+        """Those of the networks."""
+        return self.parts[0].known_classes
+
+    def in_f32(self) -> MeanMaps:
+        """Return the maps of the same networks in float32."""
+        return MeanMaps(tuple(one.in_f32() for one in self.parts))
+
+    def check(self, pair: LoadedPair) -> None:
+        """Plan the predictions, and check the mask's labels."""
+        for one in self.parts:
+            one.check(pair)
+
+    def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
+        """Predict an image with each network, and average the maps at the image's size."""
+        started, jobs = time.perf_counter(), [one.planned(pair) for one in self.parts]
+        probs = run_plan(jobs[0], pair.image)
+        for job in jobs[1:]:
+            probs += run_plan(job, pair.image)
+        probs /= np.float32(len(jobs))
+        seconds = time.perf_counter() - started
+        _check_truth(pair.truth, max(2, probs.shape[2]))
+        scorer = scored_map(probs, pair.truth, 1, threshold, jobs[0].borders, pair.ignored)
+        scores = replace(scorer.scores(pair.name), tiles=sum(len(job.grid) for job in jobs), seconds=seconds)
+        return scorer.labels, scores
+
+
+def _classes(part: PredictedMaps) -> str:
+    return ", ".join(part.labels) or f"{part.known_classes} without names"
 
 
 def _check_truth(truth: AnyArray, classes: int) -> None:

@@ -80,7 +80,7 @@ def table_of(images: Sequence[ImageScores], foot: Rows) -> Rows:
 
 def as_text(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
     """Write the table for the terminal: one line per image, a summary and notes."""
-    heading, *lines = _aligned(table_of(images, foot))
+    heading, *lines = aligned(table_of(images, foot))
     rule = "-" * len(heading)
     return "\n".join([heading, rule, *lines[: len(images)], rule, *lines[len(images) :], "", *notes])
 
@@ -161,7 +161,7 @@ def number(value: float, digits: int = 3) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _aligned(rows: Rows) -> list[str]:
+def aligned(rows: Rows) -> list[str]:
     """Align the first cell to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

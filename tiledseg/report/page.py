@@ -60,7 +60,7 @@ def write_report(
     title: str,
     result: EvaluationResult,
     pictures: Sequence[PictureRow] = (),
-    comparison: Comparison | None = None,
+    comparison: Comparison | Sequence[Comparison] | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> None:
     """Write an evaluation as one self-contained HTML file.
@@ -75,8 +75,8 @@ def write_report(
         The scores.
     pictures : sequence of PictureRow
         Pictures of some of the images; see `picture_row`.
-    comparison : Comparison, optional
-        Comparison of another result with this one; see `tiledseg.evaluate.compare`.
+    comparison : Comparison or sequence of Comparison, optional
+        Comparison of another result, or of several, with this one; see `tiledseg.evaluate.compare`.
     facts : mapping, optional
         Facts about the run, such as network, tiling and data. Versions are added.
 
@@ -89,8 +89,7 @@ def write_report(
     """
     instance_of(EvaluationResult, result, "result", "Pass what Evaluator.evaluate returns.")
     pictures = all_of(PictureRow, pictures, "pictures", "Pass the rows of WorstCases, or leave it out.")
-    if comparison is not None:
-        instance_of(Comparison, comparison, "comparison", "Pass what tiledseg.evaluate.compare returns.")
+    compared = comparisons(comparison)
     instance_of(Mapping, {} if facts is None else facts, "facts", "Pass a dict, or leave it out.")  # type: ignore[type-abstract]
     pages = Environment(
         loader=PackageLoader("tiledseg.report", "."),
@@ -112,9 +111,7 @@ def write_report(
         sizes_differ=len({one.shape for one in result.images}) > 1,
         figures=key_figures(result, sums, bounds),
         charts=charts_of(result),
-        comparison=comparison,
-        verdict=verdict(comparison) if comparison else "",
-        pairs=pairs_chart(comparison) if comparison else None,
+        comparisons=[(one, verdict(one), pairs_chart(one)) for one in compared],
         names=SCORE_NAMES,
         pictures=pictures,
         classes=_legend(result),
@@ -122,6 +119,12 @@ def write_report(
         facts=_facts(result, facts or {}),
     )
     write_text(path, page.encode("utf-8", "backslashreplace").decode())
+
+
+def comparisons(given: Comparison | Sequence[Comparison] | None) -> list[Comparison]:
+    """Return one comparison, several or none as a list."""
+    found = [given] if isinstance(given, Comparison) else given or []
+    return all_of(Comparison, found, "comparison", "Pass what tiledseg.evaluate.compare returns.")
 
 
 def _number(value: float, digits: int = 3) -> str:
@@ -283,7 +286,7 @@ def write_evaluation(
     title: str,
     result: EvaluationResult,
     pictures: Sequence[PictureRow] = (),
-    comparison: Comparison | None = None,
+    comparison: Comparison | Sequence[Comparison] | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> None:
     """Write an evaluation into a new folder, whole or not at all.
@@ -301,8 +304,8 @@ def write_evaluation(
         The scores.
     pictures : sequence of PictureRow
         Pictures of the worst images, such as the rows of `WorstCases`.
-    comparison : Comparison, optional
-        Comparison of another result with this one.
+    comparison : Comparison or sequence of Comparison, optional
+        Comparison of another result, or of several, with this one.
     facts : mapping, optional
         As for `write_report`.
 
@@ -325,8 +328,8 @@ def write_evaluation(
         result.to_csv(part / "scores.csv")
         result.to_json(part / "scores.json")
         result.to_markdown(part / "scores.md")
-        if comparison is not None:
-            write_text(part / "comparison.txt", f"{comparison}\n")
+        if compared := comparisons(comparison):
+            write_text(part / "comparison.txt", "\n".join(f"{one}\n" for one in compared))
         if pictures:
             _write_sheet(part / "worst.png", pictures)
 
