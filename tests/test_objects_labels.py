@@ -214,6 +214,17 @@ def test_an_interrupted_file_of_labels_is_resumed_only_for_the_same_objects(tmp_
         np.testing.assert_array_equal(labels[:, :], label_objects(mask).labels)
 
 
+def test_a_file_of_labels_that_fails_leaves_nothing(tmp_path):
+    def fail(batch: ObjectBatch) -> None:
+        raise ValueError("on purpose")
+
+    sink = ObjectsSink((60, 50), np.uint8)
+    sink[0:60] = np.ones((60, 50), np.uint8)
+    with pytest.raises(ValueError, match="on purpose"):
+        sink.finish(tmp_path / "labels.ome.tif", each=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_areas_in_micrometres_need_the_size_of_a_px():
     mask = np.array([[1, 0, 1, 1, 0, 1, 1, 1]])
     config = {"min_area": 1, "max_area": 2.5, "area_unit": "um2"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import hashlib
 import logging
 import os
@@ -14,6 +16,7 @@ import pytest
 
 from tiledseg._storage import (
     DiskCache,
+    ScratchFile,
     array_digest,
     atomic_write,
     check_writable,
@@ -23,6 +26,7 @@ from tiledseg._storage import (
     folder_lock,
     new_folder,
     read_at,
+    scratch_array,
     sha256,
     write_bytes,
 )
@@ -234,3 +238,65 @@ def test_a_file_that_appears_in_a_folder_while_it_is_replaced_stays(tmp_path):
             (target / "notes").write_text("mine")
     assert (target / "a").read_text() == "first"
     assert (target / "notes").read_text() == "mine"
+
+
+def failing(kind):
+    """Return a call that fails as on a broken disk."""
+
+    def call(*arguments, **options):
+        raise OSError(errno.EIO, f"{kind} is made to fail")
+
+    return call
+
+
+def test_a_lock_that_cannot_be_signed_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "ftruncate", failing("ftruncate"))
+    with pytest.raises(FileError, match="ftruncate is made to fail"), folder_lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_closed_hides_no_result(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, folder_lock(tmp_path):
+        patch.setattr("filelock.FileLock.release", failing("close"))
+    with folder_lock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("nth", [2, 3, 4])  # the first is of a part that is looked at
+def test_a_close_that_fails_is_a_typed_error_and_leaves_no_half_folder(nth, tmp_path, monkeypatch):
+    calls = []
+
+    def close(descriptor):
+        closed(descriptor)
+        calls.append(descriptor)
+        if len(calls) == nth:
+            raise OSError(errno.EIO, "close is made to fail")
+
+    closed = os.close
+    refused(made_in(tmp_path, lambda: monkeypatch.setattr(os, "close", close)), "close is made to fail")
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["new"])
+
+
+@contextlib.contextmanager
+def made_in(folder, break_it):
+    with new_folder(folder / "new") as part:
+        (part / "a").write_text("a")
+        break_it()
+        yield
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space cannot be reserved here")
+def test_a_full_disk_is_an_error_before_memory_is_mapped_to_it(monkeypatch):
+    assert scratch_array((3, 2), np.dtype(np.int16)).tolist() == [[0, 0]] * 3
+    monkeypatch.setattr(os, "posix_fallocate", failing("fallocate"))
+    with pytest.raises(FileError, match=r"fallocate is made to fail.*TMPDIR"):
+        scratch_array((3, 2), np.dtype(np.int16))
+
+
+def test_a_temporary_file_keeps_what_is_written_at_an_offset():
+    for in_memory in (0, 100):
+        file = ScratchFile(in_memory)
+        file.write(3, b"abc")
+        assert file.read(0, 9) == b"\0\0\0abc"
+        file.close()

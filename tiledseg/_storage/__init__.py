@@ -1,4 +1,4 @@
-"""Files and folders on disk: written whole or not at all, identified by digests, cached, locked."""
+"""Files and folders: written whole or not at all, identified by digests, cached, locked, temporary."""
 
 from tiledseg._storage.cache import DiskCache, array_digest, file_digest, sha256
 from tiledseg._storage.files import (
@@ -22,9 +22,11 @@ from tiledseg._storage.files import (
     write_text,
 )
 from tiledseg._storage.locks import file_lock, folder_lock
+from tiledseg._storage.scratch import ScratchFile, scratch_array
 
 __all__ = [
     "DiskCache",
+    "ScratchFile",
     "array_digest",
     "atomic_write",
     "check_new_folder",
@@ -42,6 +44,7 @@ __all__ = [
     "raise_unwritable",
     "read_at",
     "remove_parts",
+    "scratch_array",
     "sha256",
     "sync_file",
     "sync_folder",

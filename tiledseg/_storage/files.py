@@ -300,17 +300,12 @@ def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
     # folder removes, and `.NAME.*.old`.
     target = check_new_folder(path, replace)
     filling = part_beside(target.absolute())
-    opened = None
     try:
-        opened = open_part_folder(filling)
-        try:
+        with _part_folder(filling):
             yield filling
             check_new_folder(target, replace)
             sync_folder(filling)
             aside = move_into_place(filling, target.absolute())
-        except BaseException:
-            shutil.rmtree(filling, ignore_errors=True)
-            raise
         if aside is not None:
             with contextlib.suppress(OSError):  # a folder with other files stays
                 for name in replace:
@@ -319,6 +314,17 @@ def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
         sync_folder(target.absolute().parent)
     except OSError as error:
         raise_unwritable(named(target), error)
+
+
+@contextmanager
+def _part_folder(filling: Path) -> Iterator[None]:
+    """Make a folder that is a part, marked in the block; it is removed if the block fails."""
+    opened = open_part_folder(filling)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(filling, ignore_errors=True)
+        raise
     finally:
         if opened is not None:
             os.close(opened)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tiledseg._lazy import lazy
@@ -41,7 +43,7 @@ def file_lock(lock: Path, what: PathLike) -> Iterator[None]:
     """Hold a lock file; messages name `what` it locks, and a file that is no lock stays as it is."""
     holder = _holder(lock)  # before the file is touched
     handle = filelock.FileLock(
-        lock, blocking=False, thread_local=False, fallback_to_soft=False, on_acquired=_sign
+        lock, blocking=False, thread_local=False, fallback_to_soft=False, on_acquired=partial(_sign, lock)
     )
     try:
         handle.acquire()
@@ -58,20 +60,25 @@ def file_lock(lock: Path, what: PathLike) -> Iterator[None]:
         yield
     finally:
         if handle.is_locked:
-            _remove(lock)
-            handle.release()
+            with contextlib.suppress(OSError):  # the work is done, and the lock ends with the process
+                _remove(lock)
+                handle.release()
 
 
 class _NotOursError(Exception):
     """The file is no lock of tiledseg."""
 
 
-def _sign(descriptor: int) -> None:
+def _sign(lock: Path, descriptor: int) -> None:
     """Write the process id into the locked file, unless the file is no lock of tiledseg."""
     _read_holder(descriptor)
-    os.ftruncate(descriptor, 0)
-    os.lseek(descriptor, _SIGNED_AT, os.SEEK_SET)
-    os.write(descriptor, _TEXT + f"{os.getpid()}\n".encode())
+    try:
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, _SIGNED_AT, os.SEEK_SET)
+        os.write(descriptor, _TEXT + f"{os.getpid()}\n".encode())
+    except OSError:
+        _remove(lock)
+        raise
 
 
 def _holder(lock: Path) -> str:
@@ -86,11 +93,12 @@ def _holder(lock: Path) -> str:
     except OSError as error:
         raise _not_ours(lock) from error
     try:
-        return _read_holder(descriptor)
+        with os.fdopen(descriptor, "rb"):  # which closes it
+            return _read_holder(descriptor)
     except _NotOursError:
         raise _not_ours(lock) from None
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise_unwritable(named(lock), error)
 
 
 def _read_holder(descriptor: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from abc import ABC, abstractmethod
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, TypeGuard
 import numpy as np
 
 from tiledseg._progress import progress_bar
-from tiledseg._storage import atomic_write
+from tiledseg._storage import ScratchFile, atomic_write
 from tiledseg._validate import (
     all_of,
     array_of,
@@ -203,7 +202,8 @@ class Ordered:
     """Bytes of objects that come in any order: they wait in a temporary file, and leave by their labels."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="tiledseg-")  # noqa: SIM115  closed below
+        self._file = ScratchFile()
+        self._end = 0  # bytes
         self._labels: list[AnyArray] = []
         self._sizes: list[AnyArray] = []
 
@@ -217,14 +217,16 @@ class Ordered:
 
     def add(self, labels: AnyArray, parts: Sequence[bytes]) -> None:
         """Take the bytes of some objects."""
-        self._file.write(b"".join(parts))
+        data = b"".join(parts)
+        self._file.write(self._end, data)
+        self._end += len(data)
         self._labels.append(np.asarray(labels, np.int64))
         self._sizes.append(np.fromiter(map(len, parts), np.int64, len(parts)))
 
     def cut(self, n_batches: int) -> None:
         """Forget all but the first batches."""
         del self._labels[n_batches:], self._sizes[n_batches:]
-        self._file.seek(sum(int(sizes.sum()) for sizes in self._sizes))
+        self._end = sum(int(sizes.sum()) for sizes in self._sizes)
 
     def parts(self) -> Iterator[tuple[int, bytes]]:
         """Give label and bytes of each object, ascending."""
@@ -232,8 +234,7 @@ class Ordered:
         begins = np.cumsum(sizes) - sizes
         order = np.argsort(labels, kind="stable")
         for place in order.tolist():
-            self._file.seek(int(begins[place]))
-            yield int(labels[place]), self._file.read(int(sizes[place]))
+            yield int(labels[place]), self._file.read(int(begins[place]), int(sizes[place]))
 
     def copy_to(self, file: BinaryIO, separator: bytes) -> None:
         """Write the bytes of all objects in order."""

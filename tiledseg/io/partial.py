@@ -35,9 +35,10 @@ class Partial:
         self._journal_path = target.with_name(f".{target.name}.tiledseg-journal")
         descriptor = os.open(self._journal_path, os.O_RDWR | os.O_CREAT, 0o666)
         self._journal = os.fdopen(descriptor, "r+b", buffering=0)
+        self.resumed: bool = True  # until it is known better
         try:
             notes, length = _notes(self._journal.read())
-            self.resumed: bool = bool(notes) and self.path.exists()
+            self.resumed = bool(notes) and self.path.exists()
             if self.resumed:
                 check_identity(named(str(self._journal_path)), notes[0]["fingerprint"], fingerprint)
             self.records: list[Any] = [note for note in notes if "pid" not in note] if self.resumed else []
@@ -45,7 +46,7 @@ class Partial:
             self._journal.seek(0, os.SEEK_END)
             self.note({"pid": os.getpid(), "fingerprint": dict(fingerprint)})
         except BaseException:
-            self._journal.close()
+            self.close(remove=not self.resumed)
             raise
 
     def note(self, record: Any) -> None:  # noqa: ANN401  any JSON
@@ -55,7 +56,8 @@ class Partial:
 
     def close(self, *, remove: bool) -> None:
         """Close the journal."""
-        self._journal.close()  # first: Windows removes no open file
+        with contextlib.suppress(OSError):  # of a journal, nothing is written at its end
+            self._journal.close()  # first: Windows removes no open file
         if remove:
             self._journal_path.unlink(missing_ok=True)
 
@@ -84,8 +86,11 @@ def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any])
 
 
 @contextlib.contextmanager
-def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[tuple[Path, Partial | None]]:
+def partial(
+    path: PathLike, fingerprint: Mapping[str, Any] | None, *, keep_failed: bool = True
+) -> Iterator[tuple[Path, Partial | None]]:
     """Write a file or folder whole or not at all; with a fingerprint, an interrupted part can be resumed."""
+    # After an error, such as a full disk, it stays only with `keep_failed`.
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))
@@ -97,13 +102,13 @@ def partial(path: PathLike, fingerprint: Mapping[str, Any] | None) -> Iterator[t
     with contextlib.ExitStack() as stack:
         if fingerprint is not None:
             stack.enter_context(file_lock(target.with_name(f".{target.name}.tiledseg-lock"), target))
-        yield from _parts(name, target, fingerprint)
+        yield from _parts(name, target, fingerprint, keep_failed=keep_failed)
 
 
 def _parts(
-    name: str, target: Path, fingerprint: Mapping[str, Any] | None
+    name: str, target: Path, fingerprint: Mapping[str, Any] | None, *, keep_failed: bool
 ) -> Iterator[tuple[Path, Partial | None]]:
-    done = False
+    done = failed = False
     journal = None
     part = part_beside(target)
     try:
@@ -116,12 +121,15 @@ def _parts(
         if aside is not None:
             _remove(aside)
         sync_folder(target.parent)
-    except OSError as error:
-        raise_unwritable(name, error)
+    except Exception as error:
+        failed = not (done or keep_failed)
+        if isinstance(error, OSError):
+            raise_unwritable(name, error)
+        raise
     finally:
         if journal is not None:
-            journal.close(remove=done)
-        elif not done:
+            journal.close(remove=done or failed)
+        if failed or (journal is None and not done):
             with contextlib.suppress(OSError):
                 _remove(part)
 

@@ -146,6 +146,9 @@ class ImageSink:
         Height and width of a stored tile in px; regions aligned with it need no memory.
     resumed : bool
         Whether an earlier run wrote a part of it.
+    keep_failed : bool
+        Whether what is written so far stays after an error, to be resumed; true unless it is set to false
+        before the ``with`` block. It stays after a kill and after Ctrl-C in any case.
     """
 
     def __init__(
@@ -161,6 +164,7 @@ class ImageSink:
         self.dtype: np.dtype[Any] = metadata.dtype
         self.block_shape: tuple[int, int] = (TILE, TILE)
         self.resumed: bool = False
+        self.keep_failed: bool = True
         self._path, self._metadata, self._kind = path, metadata, store
         self._labels, self._fingerprint = labels, fingerprint
         self._stack = ExitStack()
@@ -169,7 +173,8 @@ class ImageSink:
     def __enter__(self) -> Self:
         text = path_text(self._path)
         with ExitStack() as stack:
-            part, self._journal = stack.enter_context(partial(self._path, self._fingerprint))
+            unfinished = partial(self._path, self._fingerprint, keep_failed=self.keep_failed)
+            part, self._journal = stack.enter_context(unfinished)
             _check_folder(text, zarr=self._kind is ZarrStore)
             self._store: TileStore = self._kind(part, self._metadata)
             stack.callback(self._store.close)

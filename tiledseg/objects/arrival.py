@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._storage import scratch_array
 from tiledseg._validate import invalid
 from tiledseg.errors import ArrayError
 
@@ -67,9 +67,7 @@ class Arrival:
 
     def _wait(self) -> AnyArray:
         if self._waiting is None:
-            with tempfile.TemporaryFile() as file:  # it goes with the array that is mapped to it
-                file.truncate(int(np.prod(self._shape, dtype=int)) * self._dtype.itemsize)
-                self._waiting = np.memmap(file, self._dtype, "r+", shape=self._shape)
+            self._waiting = scratch_array(self._shape, self._dtype)
         return self._waiting
 
     def _pass_on(self) -> None:

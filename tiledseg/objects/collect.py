@@ -197,6 +197,7 @@ def collected(  # noqa: PLR0913  what is measured, and where it goes
         file = create_image(
             out, found.shape, np.uint32, labels=True, pixel_size=pixel_size, fingerprint=fingerprint
         )
+        file.keep_failed = False  # nobody asked to resume it; a kill leaves it
         return collector.run(stack.enter_context(file), step)
 
 

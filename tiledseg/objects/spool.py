@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tiledseg._storage import ScratchFile, scratch_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,9 +21,7 @@ def zeros(n: int, dtype: object) -> AnyArray:
     kind: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]
     if n * kind.itemsize <= _IN_MEMORY:
         return np.zeros(n, kind)
-    with tempfile.TemporaryFile() as file:  # it goes with the array
-        file.truncate(n * kind.itemsize)
-        return np.memmap(file, kind, "r+", shape=(n,))
+    return scratch_array(n, kind)
 
 
 class Spool:
@@ -33,8 +31,7 @@ class Spool:
         self.dtype: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]
         self._item = item
         self._bytes = self.dtype.itemsize * int(np.prod(item, dtype=int))
-        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed with the spool
-        weakref.finalize(self, self._file.close)
+        self._file = ScratchFile(_IN_MEMORY)
         self._length = 0
 
     def __len__(self) -> int:
@@ -42,14 +39,13 @@ class Spool:
 
     def append(self, values: AnyArray) -> None:
         """Add items at the end."""
-        self._file.seek(self._length * self._bytes)
-        self._file.write(np.ascontiguousarray(values, self.dtype).reshape(-1).view(np.uint8).data)
+        data = np.ascontiguousarray(values, self.dtype).reshape(-1).view(np.uint8).data
+        self._file.write(self._length * self._bytes, data)
         self._length += len(values)
 
     def read(self, first: int, last: int) -> AnyArray:
         """Return items [first, last)."""
-        self._file.seek(first * self._bytes)
-        data = self._file.read((last - first) * self._bytes)
+        data = self._file.read(first * self._bytes, (last - first) * self._bytes)
         return np.frombuffer(data, self.dtype).reshape(last - first, *self._item)
 
 

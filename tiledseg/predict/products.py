@@ -6,12 +6,12 @@ A product is written while its map is computed where its format allows it, else 
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from tiledseg._storage import ScratchFile
 from tiledseg._validate import invalid, shown
 from tiledseg.config import OBJECT_PRODUCTS, rgb_of
 from tiledseg.errors import FileError, SettingError
@@ -346,13 +346,13 @@ class _LevelMap:
         self._height, self._width = sink.shape[:2]
 
     def __enter__(self) -> Self:
-        self._file = tempfile.TemporaryFile()
+        self._file = ScratchFile()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file:
+        with closing(self._file):
             if kind is None:
                 self._cut()
 
@@ -360,15 +360,13 @@ class _LevelMap:
         rows, columns = key if isinstance(key, tuple) else (key, slice(None))
         top, left = rows.indices(self._height)[0], columns.indices(self._width)[0]
         for row, line in enumerate(_levels_of(probs), top):
-            self._file.seek(row * self._width + left)
-            self._file.write(line.tobytes())
+            self._file.write(row * self._width + left, line.tobytes())
 
     def _read(self, y: int, x: int) -> NDArray[np.uint8]:
         rows, columns = range(y, min(y + _ROWS, self._height)), min(_COLUMNS, self._width - x)
         block = np.empty((len(rows), columns), np.uint8)
         for row in rows:
-            self._file.seek(row * self._width + x)
-            block[row - y] = np.frombuffer(self._file.read(columns), np.uint8)
+            block[row - y] = np.frombuffer(self._file.read(row * self._width + x, columns), np.uint8)
         return block
 
     def _cut(self) -> None:

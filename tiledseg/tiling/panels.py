@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import tempfile
-import weakref
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._validate import instance_of, invalid, real_number, whole_number
-from tiledseg.errors import StitchError
+from tiledseg._storage import ScratchFile
+from tiledseg._validate import instance_of, real_number, whole_number
 from tiledseg.tiling.grid import Box, TileGrid, axis_windows
 
 if TYPE_CHECKING:
@@ -143,32 +141,22 @@ class Carry:
     def __init__(self, floats: int, dtype: np.dtype[Any]) -> None:
         self.floats: int = floats
         self._dtype = dtype
-        self._file = tempfile.TemporaryFile(prefix="tiledseg-", buffering=0)  # noqa: SIM115  closed below
-        self._close = weakref.finalize(self, self._file.close)
+        self._file = ScratchFile()
 
     def write(self, row: int, sums: AnyArray) -> None:
         """Store rows."""
-        try:
-            self._file.seek(row * self.floats * self._dtype.itemsize)
-            left = np.ascontiguousarray(sums, self._dtype).data.cast("B")
-            while left:
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            fix = "Free some space, or let TMPDIR name a folder that has some."
-            got = error.strerror or str(error)
-            raise invalid(StitchError, tempfile.gettempdir(), must="be writable", got=got, fix=fix) from error
+        data = np.ascontiguousarray(sums, self._dtype).data.cast("B")
+        self._file.write(row * self.floats * self._dtype.itemsize, data)
 
     def read(self, row: int, count: int) -> AnyArray:
         """Read rows; zeros where none was stored."""
         size = count * self.floats * self._dtype.itemsize
-        self._file.seek(row * self.floats * self._dtype.itemsize)
-        data = bytearray(size)
-        self._file.readinto(data)
-        return np.frombuffer(data, self._dtype).reshape(count, self.floats)
+        data = self._file.read(row * self.floats * self._dtype.itemsize, size)
+        return np.frombuffer(data.ljust(size, b"\0"), self._dtype).reshape(count, self.floats)
 
     def close(self) -> None:
         """Remove the file."""
-        self._close()
+        self._file.close()
 
 
 _FLOATS_PER_WRITE = 1 << 20  # to a sink: what it makes of them takes memory as well
