@@ -30,6 +30,7 @@ _NAMES = (
     "exactness",
     "architectures",
     "training",
+    "steps",
     "imports",
     "gpu",
 )
