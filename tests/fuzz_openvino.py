@@ -110,6 +110,8 @@ def drawn(rng):
         shape, low = variable.shape, 0.3
         positive = any(word in variable.path for word in ("variance", "stddev", "gamma"))
         values = rng.uniform(low, 2, shape) if positive else rng.normal(0, 1, shape)
+        if "gamma" in variable.path and values.flat[0] < 1:  # of some layers a part is negative
+            values = np.where(values < 0.8, -values, values)
         if len(shape) > 1:
             values = values / np.sqrt(np.prod(shape[:-1]))
         variable.assign(values.astype(np.float32))

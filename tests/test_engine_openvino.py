@@ -50,6 +50,41 @@ def test_its_outputs_equal_those_of_keras_for_any_batch():
     )
 
 
+def test_a_normalisation_after_any_convolution_equals_that_of_keras():
+    inputs = keras.Input((None, None, 3))
+    norm, gates = layers.BatchNormalization, []
+    x = norm()(inputs)
+    for layer in (
+        layers.Conv2D(6, 3, padding="same"),
+        layers.Conv2D(6, 11, padding="same", activation="relu", use_bias=False),
+        layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, activation="relu"),
+        layers.SeparableConv2D(70, 3, padding="same", use_bias=False),
+        layers.Conv2DTranspose(5, 2, strides=2),
+        layers.Dense(4, activation="relu"),
+        layers.Conv2D(6, 3, strides=2, padding="same", groups=2, activation="tanh"),
+    ):
+        y = layer(x)
+        x = norm()(y)
+        gates.append(layers.GlobalAveragePooling2D(keepdims=True)(y) if len(gates) in {0, 2} else None)
+    x = layers.Concatenate()([layers.Multiply()([x, gates[0]]), norm(center=False)(layers.Conv2D(2, 1)(x))])
+    model = keras.Model(inputs, x)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        size = np.prod(variable.shape[:-1]) if len(variable.shape) == 4 else 1
+        drawn = rng.uniform(0.3, 2, variable.shape) if "moving" in variable.path else None
+        variable.assign(rng.normal(0, size**-0.5, variable.shape) if drawn is None else drawn)
+    wanted = Network.of(model)(TILES)
+    np.testing.assert_allclose(by_openvino(model)(TILES), wanted, atol=1e-5 * np.abs(wanted).max())
+    for variable in model.weights:  # as in a network that is not trained
+        if "beta" in variable.path or "moving_mean" in variable.path:
+            variable.assign(np.zeros(variable.shape))
+        elif "gamma" in variable.path:
+            variable.assign(np.ones(variable.shape))
+    wanted = Network.of(model)(TILES)
+    np.testing.assert_allclose(by_openvino(model)(TILES), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
 @pytest.mark.skipif(not CAN_BF16, reason="this processor has no bf16")
 def test_bf16_is_close_to_f32_and_used_on_request_only():
     model = network()

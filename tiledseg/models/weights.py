@@ -5,7 +5,9 @@ Reading executes nothing. Digests and sizes are compared before anything is allo
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -15,13 +17,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tiledseg._lazy import lazy
-from tiledseg._storage import sha256
+from tiledseg._storage import open_regular, sha256
 from tiledseg._validate import invalid, shown
 from tiledseg.engine import Layers, OnnxNetwork, StoredNetwork
 from tiledseg.errors import BundleError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
 
     from tiledseg._backend import keras
     from tiledseg._types import FloatArray
@@ -33,6 +37,7 @@ else:
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"  # in place of the weights
 GRAPH = "graph.json"  # layers, properties and a probe of the network, by which it runs without Keras
+_AT_ONCE = 1 << 20  # bytes that are read, and are still in the processor when their digest is computed
 _LARGEST_HEADER = 10_000_000  # bytes
 _LARGEST_GRAPH = 50_000_000  # bytes
 
@@ -94,7 +99,7 @@ def read_network(folder: Path, digest: object, builder: NetworkBuilder[Any]) -> 
         if declared != builder.count():
             must = f"contain {builder.count()} parameters, as its architecture does"
             raise damaged(path, must=must, got=declared)
-        return filled(builder.build(blank=True), _finite(file, path), path)
+        return filled(builder.build(blank=True), _finite(file, _read_whole(path)[0], path), path)
 
 
 def _check_digest(path: Path, digest: object) -> None:
@@ -105,20 +110,40 @@ def _check_digest(path: Path, digest: object) -> None:
 
 def _read_weights(folder: Path, digest: object) -> dict[str, FloatArray]:
     path = regular(folder / WEIGHTS)
-    _check_digest(path, digest)
+    content, found = _read_whole(path)
+    if digest != found:
+        raise damaged(path, must=f"have the digest {digest}", got=found)
     with _opened(path) as file:
-        return _finite(file, path)
+        return _finite(file, content, path)
 
 
-def _finite(file: Any, path: Path) -> dict[str, FloatArray]:  # noqa: ANN401
-    """Read all weights of an open file, which are finite and float32."""
-    weights = {}
-    for name in file.keys():  # noqa: SIM118  it is no mapping
-        values = file.get_tensor(name)
-        if values.dtype != np.float32 or not is_finite(values):
-            got = f"{values.dtype}, {describe_finite(values)}"
+def _read_whole(path: Path) -> tuple[NDArray[np.uint8], str]:
+    """Read a file and compute its SHA-256 on the way: large ones take most of the time of a start."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        content = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
+        for start in range(0, len(content), _AT_ONCE):
+            part = content[start : start + _AT_ONCE]
+            if file.readinto(part.data) != len(part):
+                raise damaged(path, must="stay as it is while it is read", got="a shorter file")
+            digest.update(part.data)
+    return content, digest.hexdigest()
+
+
+def _finite(file: Any, content: NDArray[np.uint8], path: Path) -> dict[str, FloatArray]:  # noqa: ANN401
+    """Take all weights of an open file from its content; they are finite and float32."""
+    names = file.offset_keys()  # in the order in which they fill the file to its end
+    shapes = [file.get_slice(name).get_shape() for name in names]
+    weights, start = {}, len(content) - 4 * sum(map(prod, shapes))
+    for name, shape in zip(names, shapes, strict=True):
+        if file.get_slice(name).get_dtype() != "F32":
+            got = file.get_tensor(name).dtype
             raise damaged(f"{path}: {name}", must="be finite and float32", got=got)
-        weights[name] = values
+        stop = start + 4 * prod(shape)
+        values = np.require(content[start:stop].view(np.float32), requirements="A").reshape(shape)
+        if not is_finite(values):
+            raise damaged(f"{path}: {name}", must="be finite and float32", got=describe_finite(values))
+        weights[name], start = values, stop
     return weights
 
 

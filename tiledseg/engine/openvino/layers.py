@@ -7,25 +7,26 @@ is an UnsupportedError, since a layer that is run but half understood would be w
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tiledseg._lazy import lazy
-from tiledseg.engine.layers import UnsupportedError
+from tiledseg.engine.layers import Layer, UnsupportedError, maps_in
 from tiledseg.engine.openvino import activations, windows
 from tiledseg.engine.openvino.attention import ATTENTION
 from tiledseg.engine.openvino.use import CHANNELS, Use, along_channels, channels, constant, rank, shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import openvino
     from openvino import opset13 as ops
 
     from tiledseg._types import FloatArray
-    from tiledseg.engine.layers import Layer, Layers
-    from tiledseg.engine.openvino.use import Output
+    from tiledseg.engine.layers import Layers
+    from tiledseg.engine.openvino.use import Norm, Output
 else:
     openvino = lazy("openvino")
     ops = lazy("openvino.opset13")
@@ -40,21 +41,31 @@ def _scaled(use: Use, x: Output) -> Output:
     return x
 
 
+def _scale_and_offset(use: Use, count: int = -1) -> Norm:
+    """Take the settings and weights of a batch normalisation: x * scale + offset."""
+    names = ("moving_stddev", "renorm_mean", "renorm_stddev")
+    for name in names if use.take("renorm") else ():
+        use.weight(name, count)  # of training
+    use.ignore("momentum", "renorm_clipping", "renorm_momentum", "synchronized")
+    variance = use.weight("moving_variance", count).astype(np.float64)
+    scale = 1 / np.sqrt(variance + use.number("epsilon"))
+    if use.one_of("scale", True, False):  # noqa: FBT003
+        scale = scale * use.weight("gamma", count)
+    offset = -scale * use.weight("moving_mean", count)
+    if use.one_of("center", True, False):  # noqa: FBT003
+        offset = offset + use.weight("beta", count)
+    return scale, offset
+
+
 def _batch_normalised(use: Use) -> Output:
     x = use.input(2, 4)
     use.one_of("axis", -1, rank(x) - 1)
-    names = ("moving_stddev", "renorm_mean", "renorm_stddev")
-    for name in names if use.take("renorm") else ():
-        use.weight(name, channels(x))  # of training
-    use.ignore("momentum", "renorm_clipping", "renorm_momentum", "synchronized")
-    variance = use.weight("moving_variance", channels(x)).astype(np.float64)
-    scale = 1 / np.sqrt(variance + use.number("epsilon"))
-    if use.one_of("scale", True, False):  # noqa: FBT003
-        scale = scale * use.weight("gamma", channels(x))
-    offset = -scale * use.weight("moving_mean", channels(x))
-    if use.one_of("center", True, False):  # noqa: FBT003
-        offset = offset + use.weight("beta", channels(x))
-    return ops.add(ops.multiply(x, along_channels(scale, x)), along_channels(offset, x))
+    scale, offset = _scale_and_offset(use, channels(x))
+    if use.norm is not None:  # a convolution before it has done a part
+        scale, offset = use.norm
+    if (scale != 1).any():
+        x = ops.multiply(x, along_channels(scale, x))
+    return ops.add(x, along_channels(offset, x)) if offset.any() else x
 
 
 def _layer_normalised(use: Use) -> Output:
@@ -135,6 +146,10 @@ def _layer_scaled(use: Use) -> Output:
 
 
 _FEW = 8  # channels
+_CONVOLUTIONS = {
+    *("layers.Conv2D", "layers.Conv2DTranspose", "layers.Dense", "layers.DepthwiseConv2D"),
+    *("layers.SeparableConv2D", "tiledseg.StandardisedConv2D"),
+}
 
 _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
     **ATTENTION,
@@ -206,8 +221,9 @@ def built(layers: Layers, weights: Mapping[str, FloatArray], size: tuple[int, ..
     """Build the network for tiles of a shape (N, h, w, C); raise UnsupportedError for an unknown layer."""
     tiles = ops.parameter(list(size), np.float32)
     maps = {0: ops.transpose(tiles, [0, 3, 1, 2])}
+    norms = _norms(layers, weights)
     for layer in layers.layers:
-        maps[layer.output] = _output_of(layer, maps, weights)
+        maps[layer.output] = _output_of(Use(layer, maps, weights, norms.get(layer.output)))
     output = maps[layers.output]
     if rank(output) != 4:
         raise UnsupportedError(f"the output has {rank(output)} axes")
@@ -231,16 +247,46 @@ def _check_pooled(node: openvino.Node) -> None:
             _check_pooled(one)
 
 
-def _output_of(layer: Layer, maps: Mapping[int, Output], weights: Mapping[str, FloatArray]) -> Output:
-    function = _FUNCTIONS.get(layer.kind)
-    if function is None:
-        raise UnsupportedError(f"{layer.kind} is not known")
-    use = Use(layer, maps, weights)
+def _norms(layers: Layers, weights: Mapping[str, FloatArray]) -> dict[int, Norm]:
+    """Find what a convolution does of the batch normalisation that alone follows it, and what is left of it.
+
+    OpenVINO would do so as well, but its multiplication of kernels takes seconds for a large network.
+    """
+    users: dict[int, list[Layer | None]] = {layers.output: [None]}
+    for layer in layers.layers:
+        for number in maps_in([layer.args, layer.kwargs]):
+            users.setdefault(number, []).append(layer)
+    found: dict[int, Norm] = {}
+    for layer in layers.layers:
+        activation = layer.config.get("activation") if layer.kind in _CONVOLUTIONS else None
+        match users.get(layer.output):
+            case [Layer(kind="layers.BatchNormalization") as norm] if activation in {"linear", "relu"}:
+                with _refused(norm):
+                    scale, offset = _scale_and_offset(Use(norm, {}, weights))
+                one, none = np.ones_like(scale), np.zeros_like(scale)
+                if activation == "linear":
+                    found[layer.output], found[norm.output] = (scale, offset), (one, none)
+                elif (scale >= 0).all():  # then the ReLU of the product is the product of the ReLU
+                    found[layer.output], found[norm.output] = (scale, none), (one, offset)
+    return found
+
+
+@contextmanager
+def _refused(layer: Layer | Use) -> Iterator[None]:
+    """Turn whatever a layer of unknown content raises into an UnsupportedError."""
     try:
-        output = function(use)
+        yield
+    except UnsupportedError:
+        raise
     except (RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
-        if isinstance(error, UnsupportedError):
-            raise
         raise UnsupportedError(f"{layer.kind}: {error}") from error
+
+
+def _output_of(use: Use) -> Output:
+    function = _FUNCTIONS.get(use.kind)
+    if function is None:
+        raise UnsupportedError(f"{use.kind} is not known")
+    with _refused(use):
+        output = function(use)
     use.check_finished()
     return output

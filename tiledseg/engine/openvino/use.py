@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
+    from numpy.typing import NDArray
     from openvino import opset13 as ops
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.engine.layers import Layer
 
     Output: TypeAlias = Any  # of an operation; OpenVINO has few types
+    Norm: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]  # scale and offset of each channel
 else:
     ops = lazy("openvino.opset13")
 
@@ -29,8 +31,14 @@ CHANNELS = 1  # axis of (N, C, h, w)
 class Use:
     """One use of a layer: it notes which settings, arguments and weights have been taken."""
 
-    def __init__(self, layer: Layer, maps: Mapping[int, Output], weights: Mapping[str, FloatArray]) -> None:
-        self.kind = layer.kind
+    def __init__(
+        self,
+        layer: Layer,
+        maps: Mapping[int, Output],
+        weights: Mapping[str, FloatArray],
+        norm: Norm | None = None,
+    ) -> None:
+        self.kind, self.norm = layer.kind, norm  # the batch normalisation that this convolution does as well
         self._settings = dict(layer.config)
         self._args, self._kwargs = list(layer.args), dict(layer.kwargs)
         self._paths, self._weights, self._maps = dict(layer.weights), weights, maps

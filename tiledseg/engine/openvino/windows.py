@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
     from openvino import opset13 as ops
 
-    from tiledseg._types import FloatArray
-    from tiledseg.engine.openvino.use import Output
+    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.engine.openvino.use import Norm, Output
 else:
     ops = lazy("openvino.opset13")
 
 
-_AT_ONCE = 32  # outputs of a kernel
+_AT_ONCE = 64  # outputs of a kernel
+_MOST_PX = 64  # of a kernel whose px OpenCV joins
 
 
 def _same(size: Sequence[int], kernel: Sequence[int], step: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -71,7 +72,7 @@ def _convolved(use: Use, changed: Callable[[FloatArray], FloatArray]) -> Output:
     )
     kernel = changed(use.weight("kernel", height, width, channels(x) // groups, filters))
     options = _window(use, x, (height, width), dilation) | {"dilations": list(dilation)}
-    kernel = _reversed(kernel)
+    kernel = _reversed(kernel, use.norm)
     if groups == 1:
         x = ops.convolution(x, constant(kernel, owned=True), **options)
     else:
@@ -80,22 +81,40 @@ def _convolved(use: Use, changed: Callable[[FloatArray], FloatArray]) -> Output:
     return _biased(use, x, filters)
 
 
-def _reversed(kernel: FloatArray) -> FloatArray:
-    """Bring a kernel (h, w, in, out) to (out, in, h, w), which takes NumPy four times as long in one step."""
+def _reversed(kernel: FloatArray, norm: Norm | None = None) -> FloatArray:
+    """Bring a kernel (h, w, in, out) to (out, in, h, w), scaled; NumPy takes four times as long."""
     height, width, before, last = kernel.shape
-    lines, found = kernel.reshape(-1, last), np.empty((last, before, height * width), np.float32)
-    for start in range(0, last, _AT_ONCE):  # few, so that memory is used again: new memory takes longer
-        some = np.ascontiguousarray(lines[:, start : start + _AT_ONCE])
-        found[start : start + _AT_ONCE] = (
-            cv2.transpose(some).reshape(-1, height * width, before).swapaxes(1, 2)
-        )
+    px = kernel.reshape(height * width, before, last)
+    found = np.empty((last, before, len(px)), np.float32)
+    space = np.empty((len(px), _AT_ONCE, before), np.float32)  # new memory would take longer
+    for start in range(0, last, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        some = space[:, : last - start]
+        for one, turned in zip(px, some, strict=True):
+            cv2.transpose(one[:, part], dst=turned)
+        if norm is not None:
+            some *= norm[0][part, None].astype(np.float32)
+        if len(px) <= _MOST_PX:
+            cv2.merge(list(some), dst=found[part])
+        else:
+            found[part] = some.transpose(1, 2, 0)
     return found.reshape(last, before, height, width)
 
 
+def _scaled(kernel: FloatArray, norm: Norm | None, *shape: int) -> FloatArray:
+    """Multiply a kernel by the scale of the normalisation that follows, laid along some of its axes."""
+    return kernel if norm is None else (kernel * norm[0].reshape(shape)).astype(np.float32)
+
+
 def _biased(use: Use, x: Output, filters: int) -> Output:
-    """Add the bias, and apply the activation."""
+    """Add the bias, with what a normalisation adds to it, and apply the activation."""
+    bias: AnyArray = np.zeros(1)
     if use.one_of("use_bias", True, False):  # noqa: FBT003
-        x = ops.add(x, along_channels(use.weight("bias", filters), x))
+        bias = use.weight("bias", filters)
+    if use.norm is not None:
+        bias = bias * use.norm[0] + use.norm[1]
+    if bias.any():
+        x = ops.add(x, along_channels(bias, x))
     return activated(x, use.take("activation"), use)
 
 
@@ -110,6 +129,7 @@ def depthwise(use: Use) -> Output:
     dilation = use.pair("dilation_rate")
     kernel = use.weight("kernel", *size, channels(x), many)
     options = _window(use, x, size, dilation) | {"dilations": list(dilation)}
+    kernel = _scaled(kernel, use.norm, channels(x), many)
     return _biased(use, _by_depth(x, kernel, options), channels(x) * many)
 
 
@@ -121,7 +141,8 @@ def separable(use: Use) -> Output:
     depthwise = use.weight("depthwise_kernel", *size, channels(x), many)
     pointwise = use.weight("pointwise_kernel", 1, 1, channels(x) * many, filters)
     options = _window(use, x, size, dilation) | {"dilations": list(dilation)}
-    return _biased(use, _pointwise(_by_depth(x, depthwise, options), pointwise[0, 0]), filters)
+    pointwise = _scaled(pointwise[0, 0], use.norm, filters)
+    return _biased(use, _pointwise(_by_depth(x, depthwise, options), pointwise), filters)
 
 
 def _pointwise(x: Output, matrix: FloatArray) -> Output:
@@ -136,7 +157,8 @@ def dense(use: Use) -> Output:
     """Build a Dense layer."""
     x, units = use.input(2, 4), int(use.number("units"))
     use.one_of("quantization_config", None)
-    return _biased(use, _pointwise(x, use.weight("kernel", channels(x), units)), units)
+    matrix = _scaled(use.weight("kernel", channels(x), units), use.norm, units)
+    return _biased(use, _pointwise(x, matrix), units)
 
 
 def transposed(use: Use) -> Output:
@@ -149,7 +171,7 @@ def transposed(use: Use) -> Output:
         raise use.refuse("dilation")
     over = [kernel - stride for kernel, stride in zip(size, step, strict=True)]
     cut = [max(one, 0) if same else 0 for one in over]
-    kernel = _reversed(use.weight("kernel", *size, filters, channels(x)))
+    kernel = _reversed(_scaled(use.weight("kernel", *size, filters, channels(x)), use.norm, filters, 1))
     x = ops.convolution_backprop_data(
         x,
         constant(kernel, owned=True),
