@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 from difflib import get_close_matches
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -252,7 +253,7 @@ def check_image(image: Source, channels: int | None = None, name: str = "image")
             "Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
             name,
         )
-    if isinstance(image, np.ma.MaskedArray):
+    if "numpy.ma" in sys.modules and isinstance(image, np.ma.MaskedArray):  # its import takes a while
         raise ArrayError(
             f"`{name}` must not be a masked array. Fill it with {name}.filled(value); to predict a part of "
             "an image, pass `roi`."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 else:
     tqdm = lazy("tqdm")
 
-_OBJECTS = 50_000  # that are made before unreachable ones are searched for
+_OBJECTS = 150_000  # that are made before unreachable ones are searched for; a start makes 100,000
 _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
 _COMMANDS = {  # by module and function, which are imported when the command is called
     "predict:predict": """Segment image files.
@@ -110,7 +111,8 @@ def _quicken() -> None:
     """Set what shortens a start by a fifth, and is the process's to choose."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of NumPy: they spin for longer than they compute
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looks through all installed packages
-    gc.set_threshold(_OBJECTS)  # the default is 700, and imports make hundreds of thousands
+    gc.set_threshold(_OBJECTS)  # the default is 700
+    atexit.register(gc.freeze)  # else Python looks through all objects once more at its end
 
 
 class _TerminatedError(SystemExit):

@@ -374,10 +374,11 @@ def _first_seen(
 def _stitcher(job: Plan, panels: Panels, classes: int, out: Any) -> tuple[Stitcher, Any]:  # noqa: ANN401
     """Make what blends the tiles into the map, enlarged where the network saw fewer px; and the map."""
     shape, threshold = (*job.shape, classes), job.network.threshold
+    if not job.is_scaled:
+        made = Stitcher(job.grid, classes, out, output=job.output, threshold=threshold, panels=panels)
+        return made, made.out
     if out is None:
         out = np.zeros(map_shape(shape, job.output), map_dtype(job.output, classes))
-    if not job.is_scaled:
-        return Stitcher(job.grid, classes, out, output=job.output, threshold=threshold, panels=panels), out
     whole = ResizingSink(OutputSink(out, shape, job.output, threshold), (*job.grid.shape, classes))
     return Stitcher(job.grid, classes, whole, panels=panels), out
 

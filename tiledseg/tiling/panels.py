@@ -170,14 +170,15 @@ class Band:
         self,
         plan: PanelPlan,
         rows: list[AxisWindow],
-        height: int,
         channels: int,
         dtype: np.dtype[Any],
         left: Band | None,
+        whole: FloatArray | None = None,
     ) -> None:
         self.plan: PanelPlan = plan
         self.top: int = plan.top
-        self._rows, self._height, self._channels, self._dtype = rows, height, channels, dtype
+        self._whole = whole  # a map of zeros in memory, in which tiles are summed up at once
+        self._rows, self._height, self._channels, self._dtype = rows, rows[-1].stop, channels, dtype
         self._left = left
         self._carry = Carry((plan.end - plan.stop) * channels, dtype) if plan.end > plan.stop else None
         self._sums: AnyArray = np.zeros((0, (plan.end - plan.start) * channels), dtype)
@@ -185,10 +186,12 @@ class Band:
     def blend(self, down: AxisWindow, across: AxisWindow, weights: FloatArray, output: FloatArray) -> None:
         """Add a weighted tile."""
         k, skipped = self._channels, max(0, self.top - down.start)
-        self._grow(down.stop)
+        if self._whole is None:
+            self._grow(down.stop)
         pixels = output[down.in_tile, across.in_tile].reshape(len(down.weights), -1)[skipped:]
-        first_row, first = down.start + skipped - self.top, (across.start - self.plan.start) * k
-        target = self._sums[first_row : down.stop - self.top, first : first + pixels.shape[1]]
+        first = (across.start - self.plan.start) * k
+        sums, top = (self._sums, self.top) if self._whole is None else (self._whole, 0)
+        target = sums[down.start + skipped - top : down.stop - top, first : first + pixels.shape[1]]
         step = max(1, _FLOATS_AT_ONCE // target.shape[1])
         for start in range(0, len(pixels), step):
             some = slice(start, start + step)
@@ -211,6 +214,9 @@ class Band:
             stop -= stop % self.plan.step
         if stop <= self.top:
             return False
+        if self._whole is not None:
+            self.top = stop
+            return True
         self._grow(stop)
         done = stop - self.top
         sums = self._sums[:done]

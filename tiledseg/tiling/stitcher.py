@@ -37,6 +37,7 @@ class Stitcher:
     Tiles are weighted by windows whose sum is exactly one, so that no division is needed and
     outputs in [0, 1] stay there. They accumulate in a band of rows, in float32 (in float64 where
     more than 32 tiles lie on one px); once no missing tile can touch a row, it goes to the sink.
+    A new array of probabilities is its own band.
     Tiles in the grid's order need a band as high as one tile; any other order gives the same map
     with a higher band. `add` and
     `skip` may be called from several threads.
@@ -93,8 +94,8 @@ class Stitcher:
     ) -> None:
         instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
         n_channels = whole_number("n_channels", n_channels, most=_MOST_CHANNELS)
-        shape = (*grid.shape, n_channels)
-        if out is None:
+        shape, is_new = (*grid.shape, n_channels), out is None
+        if is_new:
             out = np.zeros(map_shape(shape, output), map_dtype(output, n_channels))
         self.grid: TileGrid = grid
         self.n_channels: int = n_channels
@@ -105,10 +106,12 @@ class Stitcher:
         self._across = [np.repeat(window.weights, n_channels) for window in self._columns]
         precise = sums_dtype(self._rows, self._columns)
         self._seen = ~panels.needed
+        in_place = is_new and output == "probabilities" and precise == np.float32
+        whole = out.reshape(grid.shape[0], -1) if in_place else None
         self._bands: list[Band] = []
         for plan in plans:
             left = self._bands[-1] if self._bands else None
-            self._bands.append(Band(plan, self._rows, grid.shape[0], n_channels, precise, left))
+            self._bands.append(Band(plan, self._rows, n_channels, precise, left, whole))
         self._panel_of = [place for place, plan in enumerate(plans) for _ in plan.columns]
         self._first_open = [0] * len(plans)  # of each panel: the first row of tiles that lacks one
         self._lock = threading.Lock()
