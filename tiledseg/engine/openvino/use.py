@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
+    import openvino
     from numpy.typing import NDArray
-    from openvino import opset13 as ops
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.engine.layers import Layer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Output: TypeAlias = Any  # of an operation; OpenVINO has few types
     Norm: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]  # scale and offset of each channel
 else:
-    ops = lazy("openvino.opset13")
+    openvino = lazy("openvino")
 
 CHANNELS = 1  # axis of (N, C, h, w)
 
@@ -156,7 +156,7 @@ def rank(x: Output) -> int:
 
 def constant(values: Any, *, owned: bool = False) -> Output:  # noqa: ANN401
     """Make a constant of float32; of an array that nothing else uses, without a copy."""
-    return ops.constant(np.asarray(values, np.float32, order="C"), shared_memory=owned)
+    return openvino.op.Constant(np.asarray(values, np.float32, order="C"), shared_memory=owned)
 
 
 def along_channels(values: AnyArray, x: Output) -> Output:
