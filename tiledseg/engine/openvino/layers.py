@@ -248,10 +248,8 @@ def _check_pooled(node: openvino.Node) -> None:
 
 
 def _norms(layers: Layers, weights: Mapping[str, FloatArray]) -> dict[int, Norm]:
-    """Find what a convolution does of the batch normalisation that alone follows it, and what is left of it.
-
-    OpenVINO would do so as well, but its multiplication of kernels takes seconds for a large network.
-    """
+    """Find what a convolution does of the batch normalisation that alone follows it, and what is left of it."""
+    # OpenVINO would do so as well, but its multiplication of kernels takes seconds for a large network.
     users: dict[int, list[Layer | None]] = {layers.output: [None]}
     for layer in layers.layers:
         for number in maps_in([layer.args, layer.kwargs]):
