@@ -248,7 +248,7 @@ def _check_pooled(node: openvino.Node) -> None:
 
 
 def _norms(layers: Layers, weights: Mapping[str, FloatArray]) -> dict[int, Norm]:
-    """Find what a convolution does of the batch normalisation that alone follows it, and what is left of it."""
+    """Divide each batch normalisation between the convolution that it alone follows, and itself."""
     # OpenVINO would do so as well, but its multiplication of kernels takes seconds for a large network.
     users: dict[int, list[Layer | None]] = {layers.output: [None]}
     for layer in layers.layers:
