@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import csv
+import shlex
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,9 +26,8 @@ from tiledseg.config import (
     import_founding,
 )
 from tiledseg.errors import SettingError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tiledseg.io import read_image
+from tiledseg.samples import write_samples
 
 CONFIG = """\
 ; train_eval_infer.config
@@ -161,6 +162,7 @@ alpha          = 1.2
 beta           = 10
 """
 
+MINI_TEST = "--images mini_test/images --masks MASKS --triples --output triples"
 CENTRES = ((0.3, 0.3), (0.7, 0.3), (0.5, 0.5), (0.3, 0.7), (0.7, 0.7))
 
 
@@ -183,7 +185,8 @@ def test_the_file_becomes_the_founding_settings() -> None:
     assert train.optimizer == AdamConfig()
     assert train.schedule == PlateauConfig(factor=0.5, patience=4)
     assert train.runs_dir == "./models"
-    assert (train.preview_every, train.preview_images, train.metrics) == (1, 6, ("dice",))
+    assert (train.preview_every, train.preview_count, train.metrics) == (1, 6, ("dice",))
+    assert train.preview_images == ("./mini_test/images/",)
     assert run.train_data.images == "../dataset/train/images/"
     assert run.valid_data.masks == "../dataset/valid/masks/"
     assert run.test_data.mask_threshold == 128
@@ -331,6 +334,15 @@ def test_the_command_writes_a_new_file(capsys: pytest.CaptureFixture[str], tmp_p
     assert main(["import-config", str(source), str(target)]) == 1  # some keys are unusable
     out = capsys.readouterr().out
     assert "dropped    train.create_backup = False: nothing is overwritten" in out
+    best, config = "models/RUN/best", f"--config {target}"
+    assert out.splitlines()[-6:] == [
+        "Next, where RUN is the folder that training makes:",
+        f"  tiledseg stats {config} --output statistics",
+        f"  tiledseg train {config}",
+        f"  tiledseg evaluate {best} {config} --output evaluation",
+        f"  tiledseg predict {best} {config}",
+        f"  tiledseg evaluate maps:tiled_mini_test_output/masks {config} {MINI_TEST}",
+    ]
     assert RunConfig.from_toml(target.read_text(encoding="utf-8")).train.epochs == 100
     assert main(["import-config", str(source), str(target)]) == 2
     assert "must be a new file" in capsys.readouterr().err
@@ -339,3 +351,71 @@ def test_the_command_writes_a_new_file(capsys: pytest.CaptureFixture[str], tmp_p
     assert main(["import-config", str(source), str(tmp_path / "b.toml"), "--quiet"]) == 0
     assert capsys.readouterr().out == ""
     assert main(["import-config", str(tmp_path / "nowhere"), str(tmp_path / "c.toml")]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eager")
+def test_every_command_that_follows_runs_and_writes_what_the_experiment_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, (name, n_images) in enumerate({"train": 2, "valid": 1, "test": 2, "mini_test": 2}.items()):
+        size = {"height": 100, "width": 140} if name == "mini_test" else {"height": 64, "width": 64}
+        write_samples(name, n_images=n_images, seed=10 * place, **size)
+    (tmp_path / "old.config").write_text(SHRUNKEN, encoding="utf-8")
+    assert main(["import-config", "old.config"]) == 0
+    lines = [one for one in capsys.readouterr().out.splitlines() if one.startswith("  tiledseg ")]
+    for line in lines:
+        (run, *_) = [*tmp_path.glob("models/*"), tmp_path / "none"]
+        assert main(shlex.split(line.replace("RUN", run.name))[1:]) == 0, line
+    out = capsys.readouterr().out
+    assert "loss (bce_dice)" in out
+    wanted = """statistics/splits.png statistics/sheet_train.png statistics/sheet_valid.png
+        statistics/sheet_test.png models/RUN/history.csv models/RUN/history.json models/RUN/model.txt
+        models/RUN/run.toml models/RUN/best/model.safetensors models/RUN/previews/sheet.png
+        models/RUN/previews/epoch-0002/00_smear_0030.png evaluation/scores.csv evaluation/summary.csv
+        predicted/masks/smear_0031.png predicted/overlays/smear_0031.png triples/sheet.png
+        triples/triples/smear_0030.png"""
+    missing = [name for name in wanted.split() if not Path(name.replace("RUN", run.name)).is_file()]
+    assert missing == []
+    rows = dict(csv.reader(Path("evaluation/summary.csv").read_text(encoding="utf-8").splitlines()))
+    table = csv.DictReader(Path("evaluation/scores.csv").read_text(encoding="utf-8").splitlines())
+    losses = [float(one["loss"]) for one in table]
+    assert float(rows["loss"]) == pytest.approx(sum(losses) / 2)
+    assert read_image("triples/sheet.png").shape[1] == 3 * 140 + 2 * 4 + 2 * 20
+
+
+SHRUNKEN = """\
+[model]
+model = "TensorflowUNet"
+image_width = 64
+image_height = 64
+image_channels = 3
+num_layers = 2
+base_filters = 4
+base_kernels = (3,3)
+loss = "bce_dice_loss"
+[train]
+epochs = 2
+batch_size = 1
+steps_per_epoch = 1
+model_dir = "./models"
+image_datapath = "./train/images/"
+mask_datapath = "./train/masks/"
+epoch_change_tiledinfer = True
+num_infer_images = 2
+[eval]
+image_datapath = "./valid/images/"
+mask_datapath = "./valid/masks/"
+[test]
+image_datapath = "./test/images/"
+mask_datapath = "./test/masks/"
+[tiledinfer]
+overlapping = 8
+images_dir = "./mini_test/images/"
+output_dir = "./predicted"
+merged_dir = "./merged"
+threshold = 127
+[mask]
+threshold = 128
+"""

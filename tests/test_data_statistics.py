@@ -231,3 +231,13 @@ def test_nothing_is_read_if_the_output_folder_is_not_empty(capsys, dataset):
         code, out, err = run(capsys, command, "--images", "nowhere", "--output", dataset / "stats")
         assert (code, out) == (2, "")
         assert "mine in it" in err
+
+
+def test_statistics_show_the_splits_of_a_settings_file(capsys, dataset, tmp_path):
+    parts = {"images": str(dataset / "images"), "masks": str(dataset / "masks"), "mask_threshold": 1}
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(RunConfig(train_data=parts, test_data=parts).to_toml(), encoding="utf-8")
+    code, out, _ = run(capsys, "stats", "--config", run_file, "--output", tmp_path / "stats", "--quiet")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == ["train", "test", "all"]
+    assert {"sheet_train.png", "sheet_test.png"} <= {path.name for path in (tmp_path / "stats").iterdir()}

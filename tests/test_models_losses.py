@@ -11,6 +11,7 @@ import pytest
 from tiledseg._backend import tf
 from tiledseg.config import LossConfig, TrainConfig, TverskyConfig, names_of
 from tiledseg.errors import ArrayError, SettingError
+from tiledseg.metrics import LossTally
 from tiledseg.models import build_loss
 
 NAMES = [
@@ -244,3 +245,20 @@ def test_a_loss_is_set_by_name_or_with_parameters():
 def test_class_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(SettingError, match="class_weights"):
         TrainConfig(class_weights=weights)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("classes", "weights"), [(1, None), (1, (0.5, 2.0)), (3, None), (3, (1.0, 2.0, 4.0))]
+)
+def test_the_loss_of_a_map_that_comes_in_rows_is_that_of_training(name, classes, weights):
+    truth, probs = random_maps((1, 29, 23, classes))
+    ignored = np.random.default_rng(1).random((29, 23)) > 0.8
+    labels = truth[0, ..., 0] if classes == 1 else truth[0].argmax(axis=2)
+    hidden = np.where(ignored[None, ..., None], -1, truth)
+    settings = build_loss(name).settings
+    tally = LossTally((29, 23, classes), settings, weights)
+    for start, stop in ((0, 2), (2, 4), (4, 20), (20, 29)):
+        tally.add(labels[start:stop].astype(np.uint8), probs[0, start:stop], ignored[start:stop])
+    expected = float(build_loss(settings, weights)(hidden, probs))
+    assert tally.value == pytest.approx(expected, rel=1e-5, abs=1e-6)

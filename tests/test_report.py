@@ -13,11 +13,28 @@ import numpy as np
 import pytest
 
 from tiledseg.errors import ArrayError, FileError
-from tiledseg.evaluate import EvaluationResult, FailedPair, ImageScores, ScoredImage, compare, score_map
+from tiledseg.evaluate import (
+    EvaluationResult,
+    Evaluator,
+    FailedPair,
+    ImageScores,
+    ScoredImage,
+    compare,
+    score_map,
+)
 from tiledseg.io import read_image
 from tiledseg.metrics import BoundaryCounts, Counts, InstanceCounts
 from tiledseg.plots import ERROR_COLOURS, PALETTE
-from tiledseg.report import Picture, PictureRow, WorstCases, picture_row, write_evaluation, write_report
+from tiledseg.report import (
+    Picture,
+    PictureRow,
+    Triples,
+    WorstCases,
+    picture_row,
+    write_evaluation,
+    write_report,
+)
+from tiledseg.report.page import key_figures
 
 NASTY = '<script>alert("1")</script>\' onerror=x \udcff\n'
 SIZE = "1920 \N{MULTIPLICATION SIGN} 2560"
@@ -319,7 +336,7 @@ def test_folder_holds_tables_page_and_sheet(tmp_path):
     options = {"title": "Smears", "result": result, "pictures": worst.rows}
     write_evaluation(folder, **options, comparison=compare(result, result))
     assert sorted(path.name for path in folder.iterdir()) == [
-        "comparison.txt", "report.html", "scores.csv", "scores.json", "scores.md", "worst.png"
+        "comparison.txt", "report.html", "scores.csv", "scores.json", "scores.md", "summary.csv", "worst.png"
     ]  # fmt: skip
     assert read_image(folder / "worst.png").ndim == 3
     with pytest.raises(FileError, match="new or empty"):
@@ -330,3 +347,39 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="file"):
         write_report(tmp_path / "file" / "report.html", title="", result=RESULT)
+
+
+def test_triples_show_input_truth_and_prediction_of_every_image(tmp_path):
+    with Triples(thumb_px=40) as triples:
+        triples(scored(60, 80))
+        write_evaluation(tmp_path / "out", title="Smears", result=RESULT, triples=triples)
+    head, line = 26 + 10, 26  # of the title, and of the name
+    picture = read_image(tmp_path / "out" / "triples" / "7.png")
+    assert picture.shape[1] == 20 + 3 * 80 + 2 * 4 + 20
+    truth, predicted = (picture[head + line :, 20 + place * 84 :][:60, :80].any(axis=2) for place in (1, 2))
+    assert truth[:, :40].all()
+    assert not truth[:, 40:].any()
+    assert predicted[:30].all()
+    assert not predicted[30:].any()
+    assert read_image(tmp_path / "out" / "sheet.png").shape[1] == 20 + 3 * 40 + 2 * 4 + 20
+
+
+def test_the_loss_stands_beside_the_scores_in_each_table(tmp_path):
+    truth = np.array([[1, 0], [0, 0]], np.uint8)
+    probs = np.array([[0.5, 0.5], [0.0, 0.0]], np.float32)
+    pairs = [(np.zeros((2, 2), np.uint8), truth)] * 2
+    result = Evaluator({"loss": "bce_dice"}).score_maps([probs, probs], pairs)
+    entropy, dice = -2 * np.log(0.5) / 4, 1 - (2 * 0.5 + 1) / (1 + 1 + 1)
+    expected = (entropy + dice) / 2
+    assert result.summary()["loss"] == pytest.approx(expected, rel=1e-5)
+    assert str(result).split()[:2] == ["image", "loss"]
+    assert f"loss (bce_dice) {expected:.4f}, the mean over the images" in str(result)
+    assert ("Loss", f"{expected:.4f}", "bce_dice") in key_figures(
+        result, result.summary(), result.intervals()
+    )
+    write_evaluation(tmp_path / "out", title="Smears", result=result)
+    rows = (tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()
+    assert float(dict(row.split(",") for row in rows[1:])["loss"]) == result.summary()["loss"]
+    assert (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8").split(",")[3] == "loss"
+    without = Evaluator().score_maps([probs, probs], pairs)
+    assert str(without).split()[:2] == ["image", "dice"]

@@ -21,14 +21,15 @@ from tiledseg._backend import keras
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
 from tiledseg.data import Pair
 from tiledseg.engine import Network
-from tiledseg.errors import ArrayError, BundleError, FileError, ModelError, SettingError
-from tiledseg.io import read_image, read_mask
+from tiledseg.errors import ArrayError, BundleError, FileError, ModelError, SettingError, TiledSegError
+from tiledseg.io import read_image, read_mask, write_image
 from tiledseg.models import Segmenter, UNetBuilder, build_loss, load_model
 from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
-from tiledseg.samples import smear
+from tiledseg.samples import smear, write_samples
 from tiledseg.tiling import Tiler
 from tiledseg.train import Trainer, find_learning_rate, overfit_one_batch
+from tiledseg.train.previews import previewed
 
 TINY = UNetConfig(  # what a test costs is the graph of a step, which grows with the layers
     input_shape=(None, None, 3), levels=1, base_filters=4, base_kernel=3, dropout=0.0, norm="none"
@@ -486,14 +487,17 @@ of_keras = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """A run with curves, previews and a log."""
+    """A run with curves, previews of a larger image and a log."""
+    folder = tmp_path_factory.mktemp("shown")
+    write_samples(folder / "full", n_images=2, height=96, width=128)
     config = settings(
-        tmp_path_factory.mktemp("shown"),
+        folder,
         epochs=2,
         steps_per_epoch=2,
         curves=True,
         preview_every=1,
-        preview_images=1,
+        preview_images=(str(folder / "full" / "images"),),
+        preview_count=1,
         tensorboard=True,
         metrics=("iou", "sensitivity", "specificity", "accuracy"),
         ema=0.5,
@@ -502,15 +506,35 @@ def shown(tmp_path_factory):
 
 
 @of_keras
-def test_previews_are_of_the_images_own_size_and_a_strip_shows_the_epochs(shown):
+def test_previews_show_chosen_images_at_their_own_size_and_a_sheet_shows_the_epochs(shown):
     folder = shown.run_dir / "previews"
-    assert sorted(path.name for path in folder.iterdir()) == ["00_valid_0_.png", "epoch-0001", "epoch-0002"]
-    mask = read_mask(folder / "epoch-0002" / "00_valid_0__mask.png", threshold=128)
-    assert mask.shape == (80, 80)
-    assert read_image(folder / "00_valid_0_.png").shape == (80, 160, 3)
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch-0001", "epoch-0002", "sheet.png"]
+    (name,) = (path.stem for path in (folder / "epoch-0001").glob("*_mask.png"))
+    assert name == "00_smear_0000_mask"
+    mask = read_mask(folder / "epoch-0002" / f"{name}.png", threshold=128)
+    assert mask.shape == (96, 128)
+    height, width, _ = read_image(folder / "sheet.png").shape
+    assert (height > 2 * 96, width) == (True, 128 + 2 * 20)  # a row for each epoch
     if shown.best_epoch == 2:  # with the averaged weights, which are saved
-        probs = tiled_predict(shown.segmenter, blobs(8, size=80)[0][0])[..., 0]
+        full = shown.run_dir.parents[1] / "full" / "images" / "smear_0000.png"
+        probs = tiled_predict(shown.segmenter, full)[..., 0]
         assert np.mean((probs >= 0.5) == mask) > 0.999
+
+
+def test_previews_are_of_the_first_validation_images_where_none_are_named(tmp_path):
+    config = settings(tmp_path, preview_every=1, preview_count=1)
+    pairs = [Pair(name, np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)) for name in "ab"]
+    assert [pair.name for pair in previewed(config, pairs)] == ["a"]
+    assert previewed(config.changed(preview_every=None), pairs) == []
+
+
+def test_wrong_previews_are_refused_before_there_is_a_folder(tmp_path):
+    write_image(tmp_path / "grey.png", np.zeros((40, 40), np.uint8))
+    for wrong, message in (("grey.png", "must have 3 channels.*got 1"), ("none", "must be a readable file")):
+        config = settings(tmp_path, preview_every=1, preview_images=(str(tmp_path / wrong),))
+        with pytest.raises(TiledSegError, match=message):
+            Trainer(config).fit(blobs(1), blobs(8), progress=False)
+    assert not (tmp_path / "runs").exists()
 
 
 @of_keras

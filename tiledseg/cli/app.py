@@ -45,7 +45,8 @@ Example: tiledseg init images/ masks/ --output project""",
 
 Prints the images, groups, foreground and sizes of each split. With --output, writes them as JSON and CSV,
 with a chart of the splits and contact sheets of images and masks. Options that begin with --split- split the
-data first.""",
+data first. Where the file of --config names data for training, validation and test, and no whole dataset,
+these three are shown.""",
     "data:split": """Split a dataset by image or by group, and write a manifest.
 
 The same images get the same splits on any machine. To train on a split, use:
@@ -62,9 +63,10 @@ in the run's folder lists them. Each run makes a new folder in RUNS-DIR. The bes
 there as a bundle, even if the run is interrupted.""",
     "evaluate:evaluate": """Score a segmenter on images whose masks are known.
 
-Prints a table. With --output, writes tables, pictures of the worst images and report.html. --against
-compares the model with others on the same images, and --ensemble with the mean of all their maps.
-maps:FOLDER scores precomputed maps in place of a model.""",
+Prints a table. With --output, writes tables, pictures of the worst images and report.html; with --triples
+also input, truth and prediction of every image. --against compares the model with others on the same
+images, and --ensemble with the mean of all their maps. maps:FOLDER scores precomputed maps in place of a
+model.""",
     "export:export": """Write the objects of masks for other programs.
 
 GeoJSON for QuPath is written to OUTPUT/geojson, ImageJ regions to OUTPUT/roi, COCO instances to
@@ -76,8 +78,8 @@ writes a package of the BioImage Model Zoo. The outputs are compared with those 
 anything is written.""",
     "settings:import_config": """Convert the founding experiment's configuration into a file of settings.
 
-Prints for each key whether it is converted, dropped (with the reason) or unusable. The exit code is 1 if a
-key is unusable.""",
+Prints for each key whether it is converted, dropped (with the reason) or unusable, then the commands that go
+on from there. The exit code is 1 if a key is unusable.""",
     "info:info": """Say what is in image files, slides, bundles and ONNX files.
 
 Prints size, dtype, levels and px size of an image; architecture, input, classes, tiling, stride and field of

@@ -64,7 +64,7 @@ def stats(*, settings: Settings) -> int:
         if config.chart:
             lazy.plots.new_figure(1, 1)  # raises an error if matplotlib is missing, before files are read
     split = split_of(settings)
-    found = dataset(settings, Path(), split)
+    found = _parts(settings) or dataset(settings, Path(), split)
     numbers = lazy.data.statistics_of(found.records)
     sys.stdout.write(f"{numbers}\n")
     if config.output is not None:
@@ -72,6 +72,21 @@ def stats(*, settings: Settings) -> int:
             _write(folder, found, numbers, config)
             settings.keep(folder, split=split)
     return 0
+
+
+def _parts(settings: Settings) -> Manifest | None:
+    """Describe the data of training, validation and test, where the file names these and no whole dataset."""
+    run, whole = settings.run, DataConfig()
+    parts = {"train": run.train_data, "valid": run.valid_data, "test": run.test_data}
+    parts = {name: data for name, data in parts.items() if data != whole}
+    if settings.given.keys() & {"data", "split"} or run.data != whole or run.split is not None or not parts:
+        return None
+    records = []
+    for name, data in parts.items():
+        pairs = lazy.data.pairs_of(data)
+        found = lazy.data.describe(pairs, Path(), progress=settings.progress)
+        records += [record.changed(split=name) for record in found]
+    return lazy.data.Manifest(Path(), tuple(records))
 
 
 def _write(folder: Path, found: Manifest, numbers: DatasetStatistics, config: StatsConfig) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tiledseg.config import EvaluateConfig, EvaluateJobConfig
     from tiledseg.data import Pair
     from tiledseg.evaluate import EvaluationResult, ScoredImage
-    from tiledseg.report import WorstCases
+    from tiledseg.report import Triples, WorstCases
 
 _RUN = RunConfig()
 _MAPS, _ENSEMBLE = "maps:", "ensemble"
@@ -83,32 +83,39 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
         _check(one, settings, config)
     if config.output is not None:
         lazy.storage.check_new_folder(config.output)
+    elif config.triples:
+        fix = "Add --output FOLDER, or leave --triples out."
+        raise invalid(SettingError, "--output", must="be given with --triples", got="nothing", fix=fix)
     task = _Task(_test_pairs(settings), _valid_pairs(settings, config), config, settings)
     worst = lazy.report.WorstCases(config.pictures if config.output is not None else 0)
-    results = _results(task, dict(zip(names, models, strict=False)), worst)
-    first, *others = results.items()
-    compared = [lazy.evaluate.compare(first[1], other, names=(first[0], name)) for name, other in others]
-    if others:
-        sys.stdout.write(
-            "\n".join(["", *(f"{one}\n" for one in compared), f"{lazy.evaluate.side_by_side(results)}\n"])
-        )
-    if config.output is not None:
-        output = Path(config.output)
-        facts = {"Model": config.model} | ({"Compared with": ", ".join(names[1:])} if others else {})
-        lazy.report.write_evaluation(
-            output,
-            title=f"Evaluation of {names[0]}",
-            result=first[1],
-            pictures=worst.rows,
-            comparison=compared,
-            facts=facts,
-        )
-        settings.keep(output, evaluate=config, tiling=None)
-        sys.stdout.write(f"\n{output / 'report.html'}\n")
+    with lazy.report.Triples() as triples:
+        results = _results(task, dict(zip(names, models, strict=False)), worst, triples)
+        first, *others = results.items()
+        compared = [lazy.evaluate.compare(first[1], other, names=(first[0], name)) for name, other in others]
+        if others:
+            sys.stdout.write(
+                "\n".join(["", *(f"{one}\n" for one in compared), f"{lazy.evaluate.side_by_side(results)}\n"])
+            )
+        if config.output is not None:
+            output = Path(config.output)
+            facts = {"Model": config.model} | ({"Compared with": ", ".join(names[1:])} if others else {})
+            lazy.report.write_evaluation(
+                output,
+                title=f"Evaluation of {names[0]}",
+                result=first[1],
+                pictures=worst.rows,
+                comparison=compared,
+                facts=facts,
+                triples=triples,
+            )
+            settings.keep(output, evaluate=config, tiling=None)
+            sys.stdout.write(f"\n{output / 'report.html'}\n")
     return 1 if any(one.failed for one in results.values()) else 0
 
 
-def _results(task: _Task, models: dict[str, str], worst: WorstCases) -> dict[str, EvaluationResult]:
+def _results(
+    task: _Task, models: dict[str, str], worst: WorstCases, triples: Triples
+) -> dict[str, EvaluationResult]:
     """Score each model, and the mean of their maps where it is wanted; print the tables."""
     results: dict[str, EvaluationResult] = {}
     loaded = []
@@ -116,6 +123,8 @@ def _results(task: _Task, models: dict[str, str], worst: WorstCases) -> dict[str
     def add(name: str, model: Any) -> None:  # noqa: ANN401
         def draw(one: ScoredImage) -> None:
             worst.add_other(one, name) if results else worst(one)
+            if task.config.triples and not results:
+                triples(one)
 
         result = task.scored(model, draw)
         sys.stdout.write(f"\n{name}\n\n{result}\n" if results else f"{result}\n")

@@ -156,7 +156,7 @@ def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[st
         nested = [one for one in members_of(hint) if inspect.isclass(one) and issubclass(one, Config)]
         if by_name in info.metadata:
             names: Hint = Literal[tuple(names_of(hint))]
-            yield Option(table, (*path, name), names, meanings[name], default.name)
+            yield Option(table, (*path, name), names, meanings[name], getattr(default, "name", None))
         elif nested:
             yield from _of_any(table, nested, default, (*path, name))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,6 +206,29 @@ def import_config(
     done = lazy.config.import_founding(text)
     lazy.storage.write_text(target, done.run.to_toml())
     unusable = [str(note) for note in done.notes if note.outcome == "unusable"]
-    lines = [str(done), str(target)] if settings.progress else unusable
+    lines = [str(done), *_next_commands(done.run, target)] if settings.progress else unusable
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 1 if unusable else 0
+
+
+def _next_commands(run: RunConfig, file: Path) -> list[str]:
+    """List the commands that go on from converted settings; RUN is the folder that training makes."""
+    unset = lazy.config.DataConfig()
+    best, predict = f"{Path(run.train.runs_dir)}/RUN/best", run.predict
+    steps = [("stats", "--output statistics"), ("train", "")] if run.train_data != unset else []
+    steps += [(f"evaluate {best}", "--output evaluation")] if run.test_data != unset else []
+    if predict.inputs:
+        output = predict.output or "predicted"
+        steps.append((f"predict {best}", "" if predict.output else f"--output {output}"))
+        images = Path(predict.inputs[0])
+        beside = images.parent / "masks"
+        masks = shlex.quote(str(beside)) if images.name == "images" and beside.is_dir() else "MASKS"
+        pairs = f"--images {shlex.quote(str(images))} --masks {masks}"
+        maps = shlex.quote(f"maps:{Path(output) / 'masks'}")
+        steps.append((f"evaluate {maps}", f"{pairs} --triples --output triples"))
+    name = shlex.quote(str(file))
+    lines = [f"  tiledseg {one} --config {name} {more}".rstrip() for one, more in steps]
+    return [
+        f"Settings: {file}",
+        *(["Next, where RUN is the folder that training makes:", *lines] if lines else []),
+    ]

@@ -44,6 +44,7 @@ from .losses import (
     MissingLabelsConfig,
     PlainLossConfig,
     TverskyConfig,
+    recorded_loss,
 )
 from .networks import (
     AttentionUNetConfig,
@@ -176,6 +177,7 @@ __all__ = [
     "meanings_of",
     "names_of",
     "place_of",
+    "recorded_loss",
     "rgb_of",
     "write_tables",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from tiledseg.config.base import Config, Count, Micrometres, NotNegative, Regex
+from tiledseg.config.losses import AnyLossConfig
 from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
@@ -38,6 +39,9 @@ class EvaluateConfig(Config):
     objects: ObjectsConfig | None = None
     """How predicted cells are made of the labels of a map, for example split; None for its connected
     areas."""
+    loss: AnyLossConfig = None
+    """Loss that is computed beside the scores, of each stitched map as one sample: its settings or its name;
+    None for the one that the segmenter was trained with, with its class weights."""
     group_regex: Regex | None = None
     """Regular expression that finds in an image's name what it shares with others, for example its slide; its
     first group, or all that it finds. Intervals then draw whole groups. None where each image is its
@@ -64,5 +68,8 @@ class EvaluateJobConfig(EvaluateConfig):
     """New folder for tables, pictures and ``report.html``; None to only print a table."""
     pictures: Annotated[int, Field(ge=0, le=1000)] = 8
     """How many of the worst images are drawn, from 0."""
+    triples: bool = False
+    """Whether input, truth and prediction of every image are drawn: all on ``sheet.png``, and each enlarged
+    in ``triples/``. Needs `output`."""
     tile_px: Count | None = None
     """Tile size in px with which earlier maps were computed, for the seam ratio; None for no ratio."""

@@ -259,7 +259,7 @@ _RULES = [
     _reducer("train.reducer_factor", "train.schedule.factor"),
     _reducer("train.reducer_patience", "train.schedule.patience"),
     _to("train.epoch_change_tiledinfer", "train.preview_every", _switch(1, None)),
-    _to("train.num_infer_images", "train.preview_images"),
+    _to("train.num_infer_images", "train.preview_count"),
     _to("train.model_dir", "train.runs_dir", note="each run makes a new folder there"),
     *(
         _to(f"{section}.{kind}_datapath", f"{table}_data.{kind}s")
@@ -273,7 +273,7 @@ _RULES = [
         lambda value: 2 * operator.index(value),
         _SIDES,
     ),
-    _to("tiledinfer.images_dir", "predict.inputs", lambda value: (value,)),
+    _to("tiledinfer.images_dir", "predict.inputs train.preview_images", lambda value: (value,)),
     _to("tiledinfer.output_dir", "predict.output"),
     Rule(("tiledinfer.merged_dir",), _written, "below the output folder"),
     Rule(("tiledinfer.threshold",), _threshold, "of 255 there"),

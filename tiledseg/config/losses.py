@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from tiledseg.config.base import Choice, Count, NotNegative, Positive, Share, by_name
+from tiledseg.errors import SettingError
 
 
 class PlainLossConfig(Choice):
@@ -99,3 +100,17 @@ LossConfig: TypeAlias = Annotated[
     by_name,
 ]
 """A loss with its parameters, or only its name."""
+
+AnyLossConfig: TypeAlias = Annotated[LossConfig | None, by_name]
+"""A loss, or None."""
+
+
+def recorded_loss(settings: object) -> tuple[LossConfig | None, tuple[float, ...] | None]:
+    """Return the loss and the class weights of recorded training settings; None for what is not there."""
+    found: Any = settings if isinstance(settings, dict) else {}
+    weights = found.get("class_weights")
+    try:
+        loss: LossConfig | None = TypeAdapter(AnyLossConfig).validate_python(found.get("loss"))
+    except (ValueError, SettingError):  # of another version, for example
+        return None, None
+    return loss, tuple(map(float, weights)) if isinstance(weights, list | tuple) else None

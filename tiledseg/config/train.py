@@ -100,10 +100,12 @@ class TrainConfig(Config):
     curves: bool = True
     """Whether the history is drawn after each epoch; needs matplotlib."""
     preview_every: Count | None = None
-    """Epochs from one preview to the next, in which whole validation images are predicted; None for no
-    previews."""
-    preview_images: Count = 6
-    """How many images a preview takes."""
+    """Epochs from one preview to the next, in which whole images are predicted; None for no previews."""
+    preview_images: Names = ()
+    """Images of any size that are previewed: files, and folders of them, read as the validation images are;
+    empty for the validation images themselves."""
+    preview_count: Count = 6
+    """Largest number of images in a preview, the first ones."""
     diagram: bool = False
     """Whether the network is drawn as ``model.png``, too; needs pydot and Graphviz."""
     tensorboard: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -36,7 +36,7 @@ from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -75,6 +75,7 @@ class Network:
     labels: tuple[str, ...] = ()  # name of each class; empty where not known
     tta: TTA | None = None  # a Segmenter's own test-time augmentation
     activation: Activation | None = None  # of the outputs, which are logits then
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # of a Segmenter: how it was trained
 
     @classmethod
     def of(cls, model: object, runtime: RuntimeConfig | dict[str, Any] | None = None) -> Network:
@@ -100,6 +101,7 @@ class Network:
             found.labels,
             getattr(found, "tta", None),
             getattr(found, "activation", None),
+            getattr(found, "provenance", {}),
         )
         return segmenter.changed(settings)
 
@@ -110,7 +112,15 @@ class Network:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and its settings; a bundle as its reference."""
-        parts = (self.preprocessing, self.tiling, self.threshold, self.labels, self.tta, self.activation)
+        parts: tuple[Any, ...] = (
+            self.preprocessing,
+            self.tiling,
+            self.threshold,
+            self.labels,
+            self.tta,
+            self.activation,
+        )
+        parts += (self.provenance,)
         return _restored, (self.reference or self.model, self.runtime, parts)
 
     @property

@@ -173,7 +173,8 @@ class Evaluator:
             )
         self._check_choice(todo, None)
         tile_px = None if tile_px is None else whole_pair("tile_px", tile_px)
-        source = PrecomputedMaps(ready, whole_number("classes", classes), tile_px)
+        loss = None if self.config.loss is None else (self.config.loss, None)
+        source = PrecomputedMaps(ready, whole_number("classes", classes), tile_px, loss=loss)
         stated = self.config.threshold
         threshold = (stated, "stated") if isinstance(stated, float) else source.threshold
         return _Run(source, self.config, threshold).result(todo, callback=callback)
@@ -248,8 +249,8 @@ class _Run:
                             callback(scored)
                 advance(1)
         failures = tuple(failed[index] for index in sorted(failed))
-        labels, costs = self._maps.labels, tuple(self._costs)
-        return EvaluationResult(tuple(images), failures, labels, *self._threshold, self._config, costs)
+        labels, costs, loss = self._maps.labels, tuple(self._costs), (self._maps.loss or (None,))[0]
+        return EvaluationResult(tuple(images), failures, labels, *self._threshold, self._config, costs, loss)
 
     def _failing(self, pairs: list[Pair]) -> dict[int, FailedPair]:
         """Read every pair once before any is predicted, and return those that do not fit."""

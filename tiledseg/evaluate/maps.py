@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from tiledseg._validate import ELSEWHERE, invalid, listed, path_text
+from tiledseg.config import recorded_loss
 from tiledseg.data import as_pairs, check_mask
 from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, FileError, ModelError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tiledseg.config import EvaluateConfig
     from tiledseg.data import Pair
     from tiledseg.engine import Network
+    from tiledseg.evaluate.score_map import Loss
     from tiledseg.evaluate.scores import ImageScores
     from tiledseg.io import PixelSize
 
@@ -72,6 +74,11 @@ class MapSource(Protocol):
         """Number of classes, background included; None where it is not known before a map is."""
         ...
 
+    @property
+    def loss(self) -> Loss | None:
+        """The loss that is computed, with its class weights."""
+        ...
+
     def check(self, pair: LoadedPair) -> None:
         """Raise a TiledSegError if a pair cannot be scored."""
         ...
@@ -104,6 +111,15 @@ class PredictedMaps:
         """The network's own."""
         return self.network.classes or len(self.labels) or None
 
+    @property
+    def loss(self) -> Loss | None:
+        """The stated one, else that of the segmenter's training."""
+        if self.config.loss is not None:
+            return self.config.loss, None
+        loss, weights = recorded_loss(self.network.provenance.get("settings"))
+        fits = weights is None or len(weights) == max(2, len(self.labels))
+        return None if loss is None or not fits else (loss, weights)
+
     def in_f32(self) -> PredictedMaps:
         """Return the maps of the same network in float32."""
         config = self.config.changed(runtime=self.config.runtime.changed(precision="f32"))
@@ -129,9 +145,9 @@ class PredictedMaps:
         if job.classes is None:  # known only from the map
             probs = run_plan(job, pair.image, watch=_checked(watch))
             _check_truth(pair.truth, max(2, probs.shape[2]))
-            scorer = scored_map(probs, pair.truth, 1, threshold, job.borders, pair.ignored)
+            scorer = scored_map(probs, pair.truth, 1, threshold, job.borders, pair.ignored, self.loss)
         else:
-            scorer = MapScorer(pair.truth, job.classes, threshold, job.borders, pair.ignored)
+            scorer = MapScorer(pair.truth, job.classes, threshold, job.borders, pair.ignored, self.loss)
             run_plan(job, pair.image, scorer, watch=watch.add)
         seconds, seams = time.perf_counter() - started - scorer.seconds, watch.report()
         scores, disagreement = scorer.scores(pair.name), seams.score if seams.seams else math.nan
@@ -192,6 +208,12 @@ class MeanMaps:
         """Those of the networks."""
         return self.parts[0].known_classes
 
+    @property
+    def loss(self) -> Loss | None:
+        """The one of all networks; None where they were trained with different ones."""
+        first, *others = (one.loss for one in self.parts)
+        return first if all(one == first for one in others) else None
+
     def in_f32(self) -> MeanMaps:
         """Return the maps of the same networks in float32."""
         return MeanMaps(tuple(one.in_f32() for one in self.parts))
@@ -210,7 +232,7 @@ class MeanMaps:
         probs /= np.float32(len(jobs))
         seconds = time.perf_counter() - started
         _check_truth(pair.truth, max(2, probs.shape[2]))
-        scorer = scored_map(probs, pair.truth, 1, threshold, jobs[0].borders, pair.ignored)
+        scorer = scored_map(probs, pair.truth, 1, threshold, jobs[0].borders, pair.ignored, self.loss)
         scores = replace(scorer.scores(pair.name), tiles=sum(len(job.grid) for job in jobs), seconds=seconds)
         return scorer.labels, scores
 
@@ -251,6 +273,7 @@ class PrecomputedMaps:
     tile_px: tuple[int, int] | None = None  # size of the tiles, without overlap, that the maps consist of
     labels: tuple[str, ...] = ()  # name of each class
     threshold: tuple[float, str] = (0.5, "the default")  # and where it comes from
+    loss: Loss | None = None  # that is computed
 
     @property
     def known_classes(self) -> int | None:
@@ -279,7 +302,7 @@ class PrecomputedMaps:
         borders = [range(tile, length, tile) for tile, length in zip(tiles, pair.truth.shape, strict=True)]
         _check_truth(pair.truth, max(2, values.shape[2] if values.ndim == 3 else self.classes))
         scorer = scored_map(
-            values, pair.truth, self.classes, threshold, (borders[0], borders[1]), pair.ignored
+            values, pair.truth, self.classes, threshold, (borders[0], borders[1]), pair.ignored, self.loss
         )
         return scorer.labels, scorer.scores(pair.name)
 

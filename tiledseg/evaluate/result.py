@@ -40,6 +40,7 @@ from tiledseg.evaluate.tables import (
     decision_of,
     foot_of,
     listed,
+    loss_notes,
     number,
     plain,
     row_of,
@@ -61,6 +62,7 @@ from tiledseg.metrics import (
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike
+    from tiledseg.config import LossConfig
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -83,6 +85,8 @@ class EvaluationResult:
         The settings, such as how outlines and cells were compared.
     precision_costs : tuple of PrecisionCost
         What bf16 changes in each image; empty unless it was predicted in bf16.
+    loss : LossConfig or None
+        The loss that the images have; None if they have none.
     """
 
     images: tuple[ImageScores, ...]
@@ -92,6 +96,7 @@ class EvaluationResult:
     threshold_from: str = "stated"
     config: EvaluateConfig = field(default_factory=EvaluateConfig)
     precision_costs: tuple[PrecisionCost, ...] = ()
+    loss: LossConfig | None = None
 
     @property
     def counts(self) -> tuple[Counts, ...]:
@@ -141,6 +146,7 @@ class EvaluationResult:
             ``recall``, ``specificity``, ``accuracy``, ``boundary_f1``, ``average_precision`` and
             ``panoptic_quality`` the score of all images together, the mean over the classes except
             the background; with ``_mean`` and ``_median`` those over the images.
+            ``loss``: the mean over the images, each map as one sample.
             ``hausdorff95_median``: in px. ``cells``, ``cells_found``, ``cells_missed``,
             ``cells_false``: their numbers; ``cells_dice``: mean Dice of those found; ``cells_ap50``,
             ``cells_ap75``: tp / (tp + fp + fn) at IoU 0.5 and 0.75; ``cells_merged``: predicted cells that
@@ -157,6 +163,7 @@ class EvaluationResult:
             sums[name] = pooled(name, self.images)
             sums[f"{name}_mean"], sums[f"{name}_median"] = mean(values), median(values)
         sums["hausdorff95_median"] = median([one.hausdorff95 for one in self.images])
+        sums["loss"] = mean([one.loss for one in self.images])
         cells, probabilities = self.cells, self.probabilities
         sums |= {"cells": cells.true, "cells_found": cells.found, "cells_missed": cells.missed}
         sums |= {"cells_false": cells.false} | cell_scores(self.images)
@@ -287,8 +294,8 @@ class EvaluationResult:
     def to_csv(self, path: PathLike) -> None:
         """Write one line per image as CSV.
 
-        Columns: ``name``, ``height``, ``width``, the scores, ``hausdorff95`` in px, ``tp``,
-        ``fp``, ``fn`` and ``tn`` (with several classes once for each, as ``tp_0``), ``cells`` and
+        Columns: ``name``, ``height``, ``width``, ``loss`` if known, the scores, ``hausdorff95`` in px,
+        ``tp``, ``fp``, ``fn`` and ``tn`` (with several classes once for each, as ``tp_0``), ``cells`` and
         the numbers found, missed and false, ``seam_ratio``, ``disagreement``, ``tiles``,
         ``seconds`` and ``error``. Numbers are written in full; the cell of an unknown number is empty.
 
@@ -383,6 +390,7 @@ class EvaluationResult:
         notes = [
             f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
             decision_of(len(self.counts), self.threshold, self.threshold_from),
+            *loss_notes(self.loss, sums["loss"]),
             *(cell_notes(self.cells, self.config.cell_px, bounds) if has_cells else []),
             *cost_notes(self.precision_costs),
             *(classes if len(classes) > 1 else []),

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from tiledseg.errors import ArrayError, SettingError
 from tiledseg.evaluate.scores import ImageScores
 from tiledseg.metrics import (
     Counts,
+    LossTally,
     ProbabilityCounts,
     SeamErrorTally,
     SeamTally,
@@ -45,7 +46,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.config import LossConfig
     from tiledseg.metrics import BoundaryCounts, InstanceCounts
+
+    Loss: TypeAlias = tuple[LossConfig, tuple[float, ...] | None]
+    """A loss with its class weights."""
 
 _log = logging.getLogger("tiledseg")
 _ROWS_AT_ONCE = 256
@@ -67,6 +72,7 @@ class MapScorer:
         threshold: float = 0.5,
         borders: tuple[Sequence[int], Sequence[int]] = ((), ()),
         ignored: AnyArray | None = None,
+        loss: Loss | None = None,
     ) -> None:
         self.shape: tuple[int, int, int] = (truth.shape[0], truth.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
@@ -78,11 +84,14 @@ class MapScorer:
         size, seen = self.shape[:2], any(map(len, borders))
         self._seams = SeamTally(size, *borders) if seen else None
         self._errors = SeamErrorTally(size, *borders) if seen else None
+        self._loss = None if loss is None else LossTally(self.shape, *loss)
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
         started = time.perf_counter()
         labels = labels_of(probs, self._threshold)
         self._count_probabilities(probs, labels, rows)
+        if self._loss is not None:
+            self._loss.add(self._truth[rows], probs, None if self._ignored is None else self._ignored[rows])
         self.add(rows, probs, labels)
         self.seconds += time.perf_counter() - started
 
@@ -122,6 +131,7 @@ class MapScorer:
             math.nan if self._seams is None else self._seams.ratio.both,
             probabilities=self._probabilities,
             seam_errors=None if self._errors is None else self._errors.errors,
+            loss=math.nan if self._loss is None else self._loss.value,
         )
 
 
@@ -229,19 +239,20 @@ def _true_cells(cells: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     return found
 
 
-def scored_map(
+def scored_map(  # noqa: PLR0913, PLR0917  two arrays and facts about them
     prediction: AnyArray,
     truth: AnyArray,
     classes: int,
     threshold: float,
     borders: tuple[Sequence[int], Sequence[int]],
     ignored: AnyArray | None = None,
+    loss: Loss | None = None,
 ) -> MapScorer:
     """Score all rows of a map; see `score_map`."""
     _check(prediction, truth)
     labelled = prediction.dtype.kind != "f"
     values = prediction if labelled or prediction.ndim == 3 else prediction[..., np.newaxis]
-    scorer = MapScorer(truth, classes if labelled else values.shape[2], threshold, borders, ignored)
+    scorer = MapScorer(truth, classes if labelled else values.shape[2], threshold, borders, ignored, loss)
     for start in range(0, truth.shape[0], _ROWS_AT_ONCE):
         rows = slice(start, min(start + _ROWS_AT_ONCE, truth.shape[0]))
         if labelled:

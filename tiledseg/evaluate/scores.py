@@ -84,6 +84,8 @@ class ImageScores:
         Mean absolute difference of neighbouring tiles where they overlap; nan if no tiles overlap.
     pixel_size : PixelSize or None
         Height and width of a px of the image in µm; None where they are not known.
+    loss : float
+        Loss of the map as one sample; nan if none was computed, or the map holds labels.
     """
 
     name: str
@@ -99,6 +101,7 @@ class ImageScores:
     seam_errors: SeamErrors | None = None
     disagreement: float = math.nan
     pixel_size: PixelSize | None = None
+    loss: float = math.nan
 
     @property
     def dice(self) -> float:

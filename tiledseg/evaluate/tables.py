@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import statistics
 from typing import TYPE_CHECKING
 
 from tiledseg._storage import csv_text
@@ -14,6 +15,7 @@ from tiledseg.evaluate.scores import SCORES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from tiledseg.config import LossConfig
     from tiledseg.evaluate.scores import FailedPair, ImageScores, PrecisionCost
     from tiledseg.metrics import InstanceCounts, Interval
 
@@ -73,9 +75,16 @@ def decision_of(n_classes: int, threshold: float, threshold_from: str) -> str:
     return f"threshold {threshold:.4g}, {threshold_from}"
 
 
-def table_of(images: Sequence[ImageScores], foot: Rows) -> Rows:
-    """Return the heading, one row per image, and the rows below them."""
-    return [_HEADING, *(_cells(one, "") for one in images), *foot]
+def table_of(images: Sequence[ImageScores], foot: Rows, escape: str = "") -> Rows:
+    """Return the heading, one row per image, and the rows below them; a column of losses where known."""
+    rows = [_HEADING, *(_cells(one, escape) for one in images), *foot]
+    losses = [one.loss for one in images if not math.isnan(one.loss)]
+    if not losses:
+        return rows
+    ends = {"mean": math.fsum(losses) / len(losses), "median": statistics.median(losses)}
+    below = (number(ends[row[0]], 4) if row[0] in ends else "" for row in foot)
+    column = ["loss", *(number(one.loss, 4) for one in images), *below]
+    return [(row[0], cell, *row[1:]) for row, cell in zip(rows, column, strict=True)]
 
 
 def as_text(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
@@ -87,8 +96,8 @@ def as_text(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> 
 
 def as_markdown(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
     """Write the same table as Markdown."""
-    rows = [_HEADING, ("---", *["---:"] * (len(_HEADING) - 1))]
-    rows += [*(_cells(one, "|*_`<>[]\\") for one in images), *foot]
+    heading, *rows = table_of(images, foot, "|*_`<>[]\\")
+    rows = [heading, ("---", *["---:"] * (len(heading) - 1)), *rows]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, "", *(f"- {_escaped(note, '*_`<>[]')}" for note in notes), ""])
 
@@ -96,6 +105,7 @@ def as_markdown(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str])
 def row_of(scores: ImageScores) -> dict[str, object]:
     """Return the scores of an image by column."""
     row: dict[str, object] = {"name": plain(scores.name), "height": scores.shape[0], "width": scores.shape[1]}
+    row |= {} if math.isnan(scores.loss) else {"loss": scores.loss}
     row |= {name: _cell(getattr(scores, name)) for name in (*SCORES, "hausdorff95")}
     for label, counts in enumerate(scores.counts):
         suffix = f"_{label}" if len(scores.counts) > 1 else ""
@@ -171,6 +181,11 @@ def aligned(rows: Rows) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def loss_notes(loss: LossConfig | None, value: float) -> list[str]:
+    """Say which loss was computed."""
+    return [] if loss is None else [f"loss ({loss.name}) {number(value, 4)}, the mean over the images"]
 
 
 def cost_notes(costs: Sequence[PrecisionCost]) -> list[str]:

@@ -29,6 +29,7 @@ from tiledseg.metrics.instances import (
     typical_px,
     without_small,
 )
+from tiledseg.metrics.loss import LossTally
 from tiledseg.metrics.probabilities import (
     CURVE_THRESHOLDS,
     ProbabilityCounts,
@@ -55,6 +56,7 @@ __all__ = [
     "Counts",
     "InstanceCounts",
     "Interval",
+    "LossTally",
     "OutlineDistances",
     "ProbabilityCounts",
     "Reliability",

@@ -28,6 +28,7 @@ from tiledseg.plots.render import (
     overlay,
     thumbnail,
 )
+from tiledseg.plots.sheet import Picture, PictureRow, contact_sheet, shrunk
 
 __all__ = [
     "ERROR_COLOURS",
@@ -35,12 +36,15 @@ __all__ = [
     "Chart",
     "Colour",
     "Line",
+    "Picture",
+    "PictureRow",
     "Rgb",
     "as_picture",
     "as_png",
     "as_rgb",
     "axes_of",
     "colourise",
+    "contact_sheet",
     "curves",
     "error_overlay",
     "every_nth",
@@ -62,5 +66,6 @@ __all__ = [
     "png_of",
     "quarters",
     "round_up",
+    "shrunk",
     "thumbnail",
 ]

@@ -1,13 +1,15 @@
 """Reports of an evaluation or a dataset: HTML pages, contact sheets and charts."""
 
+from tiledseg.plots import Picture, PictureRow, contact_sheet
 from tiledseg.report.curves import write_split_chart
 from tiledseg.report.page import write_evaluation, write_report
-from tiledseg.report.pictures import Picture, PictureRow, WorstCases, picture_row
-from tiledseg.report.sheet import contact_sheet, mask_row
+from tiledseg.report.pictures import Triples, WorstCases, picture_row
+from tiledseg.report.sheet import mask_row
 
 __all__ = [
     "Picture",
     "PictureRow",
+    "Triples",
     "WorstCases",
     "contact_sheet",
     "mask_row",

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tiledseg._storage import new_folder, write_text
+from tiledseg._storage import csv_text, new_folder, write_text
 from tiledseg._validate import all_of, counted, instance_of, listed
 from tiledseg._version import __version__
 from tiledseg.evaluate import Comparison, EvaluationResult, decision_of
 from tiledseg.io import write_image
-from tiledseg.plots import ERROR_COLOURS, PALETTE
+from tiledseg.plots import ERROR_COLOURS, PALETTE, PictureRow, contact_sheet, shrunk
 from tiledseg.report.curves import charts_of, pairs_chart
-from tiledseg.report.pictures import PictureRow, as_data_url, shrunk
-from tiledseg.report.sheet import contact_sheet
+from tiledseg.report.pictures import Triples, as_data_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from tiledseg.config import EvaluateConfig
     from tiledseg.evaluate import ImageScores
     from tiledseg.metrics import Interval
-    from tiledseg.report.pictures import Picture
+    from tiledseg.plots import Picture
 
 _ERRORS = ("found", "false", "missed")
 _MOST_SIZES = 3  # shown
@@ -195,6 +194,7 @@ def key_figures(
             f"95 % Hausdorff {_px(sums['hausdorff95_median'])}",
         ),
         ("Calibration error", _number(sums["calibration_error"]), "0 if probabilities match frequencies"),
+        ("Loss", _number(sums["loss"], 4), result.loss.name if result.loss else ""),
         ("Seam ratio", _number(sums["seam_ratio"], 2), "1 if tile borders cannot be seen"),
         (
             "Seconds per image",
@@ -280,7 +280,7 @@ def _counted(result: EvaluationResult, size: str) -> str:
     return f"{text}, {n_failed} failed" if n_failed else text
 
 
-def write_evaluation(
+def write_evaluation(  # noqa: PLR0913  all that a folder holds
     folder: PathLike,
     *,
     title: str,
@@ -288,11 +288,14 @@ def write_evaluation(
     pictures: Sequence[PictureRow] = (),
     comparison: Comparison | Sequence[Comparison] | None = None,
     facts: Mapping[str, object] | None = None,
+    triples: Triples | None = None,
 ) -> None:
     """Write an evaluation into a new folder, whole or not at all.
 
-    The files are ``scores.csv``, ``scores.json``, ``scores.md`` and ``report.html``; with pictures
-    also ``worst.png``, with a comparison also ``comparison.txt``.
+    The files are ``scores.csv`` (a line for each image), ``summary.csv`` (a line for each score of all
+    images), ``scores.json``, ``scores.md`` and ``report.html``; with pictures
+    also ``worst.png``, with a comparison also ``comparison.txt``, with triples also ``sheet.png`` and
+    ``triples/``.
 
     Parameters
     ----------
@@ -308,6 +311,8 @@ def write_evaluation(
         Comparison of another result, or of several, with this one.
     facts : mapping, optional
         As for `write_report`.
+    triples : Triples, optional
+        Input, truth and prediction of all images.
 
     Raises
     ------
@@ -326,10 +331,15 @@ def write_evaluation(
             facts=facts,
         )
         result.to_csv(part / "scores.csv")
+        sums = {name: value for name, value in result.summary().items() if not math.isnan(value)}
+        rows = [{"score": name, "value": value} for name, value in sums.items()]
+        write_text(part / "summary.csv", csv_text(("score", "value"), rows))
         result.to_json(part / "scores.json")
         result.to_markdown(part / "scores.md")
         if compared := comparisons(comparison):
             write_text(part / "comparison.txt", "\n".join(f"{one}\n" for one in compared))
+        if triples is not None:
+            triples.write(part)
         if pictures:
             _write_sheet(part / "worst.png", pictures)
 

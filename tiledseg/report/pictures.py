@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import base64
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
 
-from tiledseg._validate import instance_of, real_pair, shown, whole_number
+from tiledseg._validate import instance_of, path_text, real_pair, shown, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.evaluate import ScoredImage
-from tiledseg.plots import as_rgb, error_overlay, overlay
+from tiledseg.io import write_image
+from tiledseg.plots import (
+    Picture,
+    PictureRow,
+    as_rgb,
+    colourise,
+    contact_sheet,
+    error_overlay,
+    overlay,
+    shrunk,
+)
 
 if TYPE_CHECKING:
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, PathLike
     from tiledseg.plots import Rgb
 
 _log = logging.getLogger("tiledseg")
 LONGEST_PX = 1280
 _QUALITY = 88
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A picture with its title."""
-
-    title: str
-    pixels: Rgb
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PictureRow:
-    """The pictures of one image."""
-
-    name: str  # of the image
-    note: str  # shown beside the name
-    pictures: tuple[Picture, ...]  # all of one size
+_FEW = 6  # images in one column of a sheet
 
 
 def picture_row(
@@ -55,16 +52,6 @@ def picture_row(
         Picture("Agreement", error_overlay(image, predicted, truth)),
     )
     return PictureRow(scored.scores.name, f"Dice {scored.scores.dice:.3f}", pictures)
-
-
-def shrunk(picture: Rgb, longest_px: int) -> Rgb:
-    """Shrink a picture by averaging areas."""
-    height, width = picture.shape[:2]
-    factor = min(1.0, longest_px / max(height, width))
-    if factor == 1:
-        return picture
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def nearest_labels(labels: AnyArray, picture: Rgb) -> AnyArray:
@@ -121,3 +108,60 @@ class WorstCases:
                 pictures = [replace(one, title=f"{one.title} of {title}") for one in other.pictures[2:]]
                 note = f"{row.note}, {title}: {other.note}"
                 self._rows[index] = dice, replace(row, note=note, pictures=(*row.pictures, *pictures))
+
+
+class Triples:
+    """A callback of the Evaluator that draws input, truth and prediction of every image."""
+
+    def __init__(
+        self, *, longest_px: int = LONGEST_PX, thumb_px: int = 400, limits: tuple[float, float] | None = None
+    ) -> None:
+        self._sizes = whole_number("longest_px", longest_px), whole_number("thumb_px", thumb_px)
+        self._limits = limits
+        self._folder = tempfile.TemporaryDirectory(prefix="tiledseg-")  # the pictures of many images
+        self._rows: list[PictureRow] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def __call__(self, scored: ScoredImage) -> None:
+        """Draw an image."""
+        instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
+        try:
+            large, small = (self._row(scored, size) for size in self._sizes)
+        except ArrayError as error:
+            _log.warning("%s: no picture: %s", shown(scored.scores.name), error)
+            return
+        title = "Input, truth, prediction"
+        write_image(Path(self._folder.name, f"{large.name}.png"), contact_sheet(title, [large], columns=1))
+        self._rows.append(small)
+
+    def _row(self, scored: ScoredImage, longest_px: int) -> PictureRow:
+        image = shrunk(as_rgb(scored.image, self._limits), longest_px)
+        masks = (colourise(nearest_labels(one, image)) for one in (scored.truth, scored.predicted))
+        titles = ("Input", "Truth", "Prediction")
+        pictures = (Picture(title, one) for title, one in zip(titles, (image, *masks), strict=True))
+        return PictureRow(scored.scores.name, f"Dice {scored.scores.dice:.3f}", tuple(pictures))
+
+    def write(self, folder: PathLike) -> None:
+        """Write ``sheet.png`` and ``triples/NAME.png`` into a folder.
+
+        Parameters
+        ----------
+        folder : path
+            A folder that has neither.
+
+        Raises
+        ------
+        FileError
+            If a file cannot be written.
+        """
+        if not self._rows:
+            return
+        columns = 1 if len(self._rows) <= _FEW else 2
+        sheet = contact_sheet("Input, truth, prediction", self._rows, columns=columns)
+        write_image(Path(path_text(folder), "sheet.png"), sheet)
+        shutil.copytree(self._folder.name, Path(path_text(folder), "triples"))

@@ -30,7 +30,7 @@ from tiledseg.train.callbacks import (
 from tiledseg.train.checkpoint import Checkpointer, Restorer, latest_checkpoint, restore_variables
 from tiledseg.train.inputs import Feed
 from tiledseg.train.optimizer import Plateau, build_optimizer, scheduled_rate
-from tiledseg.train.previews import Curves, Previews, write_overview
+from tiledseg.train.previews import Curves, Previews, previewed, write_overview
 from tiledseg.train.run_folder import History, remove_leftovers, versions
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class TrainingLoop:
         if config.curves:
             found.append(Curves(self.run_dir, history))
         if config.preview_every:
-            pairs = self.data.valid_pairs[: config.preview_images]
+            pairs = previewed(config, self.data.valid_pairs)
             found.append(Previews(self.run_dir, segmenter, pairs, config.preview_every))
         if config.tensorboard:
             found.append(keras.callbacks.TensorBoard(str(self.run_dir / "tensorboard")))

@@ -6,20 +6,28 @@ import logging
 import math
 import re
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-
-import cv2
-import numpy as np
 
 from tiledseg._backend import keras
 from tiledseg._extras import extra
 from tiledseg._storage import write_bytes, write_text
-from tiledseg.data import load_pair, pixel_size_of_pair
+from tiledseg._validate import invalid
+from tiledseg.data import load_image, pixel_size_of_pair, shape_of_image
 from tiledseg.engine import Network
-from tiledseg.errors import SettingError
-from tiledseg.io import open_image, read_image, write_image, write_mask
-from tiledseg.plots import as_rgb, new_figure, overlay, png_of
+from tiledseg.errors import ArrayError, SettingError
+from tiledseg.io import find_images, open_image, read_image, stem_of, write_image, write_mask
+from tiledseg.plots import (
+    Picture,
+    PictureRow,
+    as_rgb,
+    contact_sheet,
+    new_figure,
+    overlay,
+    png_of,
+    shrunk,
+)
 from tiledseg.predict import tiled_predict
 
 if TYPE_CHECKING:
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tiledseg._types import AnyArray
+    from tiledseg.config import TrainConfig
     from tiledseg.data import Pair
     from tiledseg.models import Segmenter
     from tiledseg.plots import Rgb
@@ -34,7 +43,7 @@ if TYPE_CHECKING:
     from tiledseg.train.run_folder import History
 
 _log = logging.getLogger("tiledseg")
-_PREVIEW_PX, _STRIP_PX = 1024, 256  # longest side of a preview, and of one in a strip
+_PREVIEW_PX, _SHEET_PX = 1024, 256  # longest side of a preview, and of one on the sheet
 _VALID = "val_"
 _HEAD = ("layer", "type", "output", "parameters", "inputs")
 _DPI = 96
@@ -139,16 +148,34 @@ class Curves(keras.callbacks.Callback):
         write_bytes(self._path, png_of(figure))
 
 
+def previewed(config: TrainConfig, valid: Sequence[Pair]) -> list[Pair]:
+    """List the images of a preview, and check that the network takes them; their masks are not read."""
+    if not config.preview_every:
+        return []
+    if not config.preview_images:
+        return list(valid[: config.preview_count])
+    paths = find_images(config.preview_images)[: config.preview_count]
+    pairs = [replace(valid[0], name=stem_of(path), image=path) for path in paths]
+    for pair in pairs:
+        shape = shape_of_image(pair)
+        found, wanted = shape[2] if len(shape) == 3 else 1, config.preprocessing.channels
+        if found != wanted:
+            must, fix = f"have {wanted} channels, as the training images", "Leave it out, or convert it."
+            raise invalid(ArrayError, f"preview_images: {pair.name}", must=must, got=found, fix=fix)
+    return pairs
+
+
 class Previews(keras.callbacks.Callback):
-    """Predicts a few whole images every few epochs, and joins the previews of each image in a strip."""
+    """Predicts a few whole images every few epochs, and shows all epochs so far on one sheet."""
 
     # An epoch writes ``previews/epoch-0004/NAME.png``, an overlay, and ``NAME_mask.png`` of the
-    # image's own size; ``previews/NAME.png`` is the strip.
+    # image's own size; ``previews/sheet.png`` has a row for each epoch.
 
     def __init__(self, folder: Path, segmenter: Segmenter, pairs: Sequence[Pair], every: int) -> None:
         super().__init__()
         self._folder, self._segmenter, self._every = folder / "previews", segmenter, every
         self._pairs = {f"{place:02d}_{_plain(pair.name)}": pair for place, pair in enumerate(pairs)}
+        self._rows: dict[Path, PictureRow] = {}
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
         """Predict the images, if the epoch is a multiple of `every`."""
@@ -156,21 +183,31 @@ class Previews(keras.callbacks.Callback):
             return
         folder = self._folder / f"epoch-{epoch + 1:04d}"
         for name, pair in self._pairs.items():
-            image, _ = load_pair(pair)
+            image = load_image(pair)
             size = pixel_size_of_pair(pair) or self._segmenter.preprocessing.pixel_size
             source = open_image(image, pixel_size=size)
             labels = tiled_predict(self._segmenter, source, output="mask", runtime={"engine": "keras"})
             white = 255 if len(self._segmenter.labels) == 1 else None
             write_mask(folder / f"{name}_mask.png", labels, foreground=white)
-            write_image(folder / f"{name}.png", _shrunk(overlay(_rgb(image), labels), _PREVIEW_PX))
-            self._write_strip(name, epoch + 1)
+            write_image(folder / f"{name}.png", shrunk(overlay(_rgb(image), labels), _PREVIEW_PX))
+        self._write_sheet(epoch + 1)
 
-    def _write_strip(self, name: str, until: int) -> None:
-        """Join the previews of an image from all epochs so far."""
-        folders = sorted(self._folder.glob("epoch-*"))
-        paths = [one / f"{name}.png" for one in folders if int(one.name.partition("-")[2]) <= until]
-        small = [_shrunk(as_rgb(read_image(path)), _STRIP_PX) for path in paths if path.exists()]
-        write_image(self._folder / f"{name}.png", np.concatenate(small, axis=1))
+    def _write_sheet(self, until: int) -> None:
+        """Draw all epochs so far, also those of before the run was resumed; a later one may be a leftover."""
+        folders = [one for one in sorted(self._folder.glob("epoch-*")) if _number(one) <= until]
+        for folder in folders:
+            if folder not in self._rows:
+                paths = [folder / f"{name}.png" for name in self._pairs]
+                pictures = [shrunk(as_rgb(read_image(path)), _SHEET_PX) for path in paths if path.exists()]
+                shown = (Picture(path.stem, one) for path, one in zip(paths, pictures, strict=False))
+                self._rows[folder] = PictureRow(f"epoch {_number(folder)}", "", tuple(shown))
+        rows = [self._rows[one] for one in folders if len(self._rows[one].pictures) == len(self._pairs)]
+        title = ", ".join(pair.name for pair in self._pairs.values())
+        write_image(self._folder / "sheet.png", contact_sheet(title, rows, columns=1))
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.partition("-")[2])
 
 
 def _plain(name: str) -> str:
@@ -184,11 +221,3 @@ def _rgb(image: AnyArray) -> Rgb:
         return as_rgb(flat)
     low, high = float(flat.min()), float(flat.max())
     return as_rgb(flat, (low, high if high > low else low + 1))
-
-
-def _shrunk(picture: Rgb, longest_px: int) -> Rgb:
-    factor = longest_px / max(picture.shape[:2])
-    if factor >= 1:
-        return picture
-    size = [max(1, round(factor * length)) for length in picture.shape[1::-1]]
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

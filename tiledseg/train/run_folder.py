@@ -42,6 +42,7 @@ _MAY_CHANGE = {  # settings that do not change the trained network
     "curves",
     "preview_every",
     "preview_images",
+    "preview_count",
     "diagram",
     "tensorboard",
 }

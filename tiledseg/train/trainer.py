@@ -12,11 +12,11 @@ from tiledseg._notebook import paragraph, side_by_side
 from tiledseg._storage import check_writable
 from tiledseg._validate import all_of, counted, path_text, settings_of
 from tiledseg.config import TRAIN_AND_VALID, RunConfig, TrainConfig
-from tiledseg.data import split_pairs, write_manifest
+from tiledseg.data import as_pairs, split_pairs, write_manifest
 from tiledseg.plots import curves
 from tiledseg.train.inputs import training_data
 from tiledseg.train.loop import TrainingLoop, check_devices, initial_network
-from tiledseg.train.previews import check_drawable
+from tiledseg.train.previews import check_drawable, previewed
 from tiledseg.train.run_folder import check_settings, new_run_dir, read_settings, recorded_pairs
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class Trainer:
             classes = self.config.network.classes
             train, valid, records = split_pairs(train, run.split, beside, classes, progress=progress)
             run = run.changed(split=run.split or TRAIN_AND_VALID)
+        previewed(self.config, as_pairs(valid, "valid"))  # wrong ones are refused before all images are read
         data = training_data(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
         data.record.write(run_dir, run)
