@@ -277,3 +277,8 @@ def test_what_is_missing_is_named():
 def test_paths_are_settings_as_text(tmp_path):
     made = DataConfig(images=tmp_path / "images", masks=str(tmp_path / "masks"))
     assert made.images == str(tmp_path / "images")
+
+
+def test_something_else_than_nested_settings_is_named_by_its_field():
+    with pytest.raises(SettingError, match=r"EvaluateConfig\.tiling.*got nan.*TilingConfig\(\.\.\.\)"):
+        EvaluateConfig(tiling=float("nan"))

@@ -366,6 +366,16 @@ def test_constants_of_huge_dimensions_are_refused_before_they_are_allocated(tmp_
     refused(path, "net.onnx")
 
 
+def test_an_input_of_text_and_an_output_without_axes_are_refused(tmp_path):
+    path = saved(str(tmp_path / "text.onnx"), [node("Identity", ["x"], ["y"])], kind=TensorProto.STRING)
+    image = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(ModelError, match=r"'x'.*numbers; got type 8.*float32"):
+        tiledseg.tiled_predict(path, image)
+    path = saved(str(tmp_path / "one.onnx"), [node("ReduceMean", ["x"], ["y"], keepdims=0)])
+    with pytest.raises(ModelError, match=r"outputs.*\(\).*one map for each tile"):
+        tiledseg.tiled_predict(path, image, {"tile_size": 32, "overlap": 0})
+
+
 def test_several_inputs_are_refused(tmp_path):
     path = saved(str(tmp_path / "net.onnx"), [node("Add", ["x", "z"], ["y"])])
     model = onnx.load(path)

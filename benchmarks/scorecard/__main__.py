@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.scorecard import damage, disk, hostile, kills, sharing  # noqa: F401  they register their rows
+from benchmarks.scorecard import bad_input, damage, disk, hostile, kills, sharing  # noqa: F401  they register their rows
 from benchmarks.scorecard._rows import ROWS, Figure, Row, Trial
 
 _COMMAND = "python -m benchmarks.scorecard"

@@ -61,6 +61,7 @@ class Row:
     measure: Callable[[Trial], Iterable[Figure]]
 
 
+MOST_FAULTS = 5  # that are told
 ROWS: dict[int, Row] = {}
 
 
@@ -78,4 +79,4 @@ def good(what: str, faults: Iterable[str | None]) -> Figure:
     """Count the attempts without a fault, of which all should be without."""
     found = list(faults)
     bad = [one for one in found if one is not None]
-    return Figure(what, len(found) - len(bad), least=len(found), faults=tuple(bad[:5]))
+    return Figure(what, len(found) - len(bad), least=len(found), faults=tuple(bad[:MOST_FAULTS]))

@@ -6,6 +6,7 @@ import json
 import operator
 import os
 import re
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
@@ -26,6 +27,7 @@ from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 _LONGEST_TEXT = 100_000
@@ -140,6 +142,13 @@ def names_of(hint: object) -> list[str]:
     return [name for part in get_args(hint) for name in names_of(part)]
 
 
+def nested_of(field: FieldInfo) -> type[Config] | None:
+    """Return the class of the settings that a field holds, unless it takes other things as well."""
+    kinds = [one for one in get_args(field.annotation) or (field.annotation,) if one is not NoneType]
+    plain = len(kinds) == 1 and isinstance(kinds[0], type) and not field.metadata
+    return kinds[0] if plain and issubclass(kinds[0], Config) else None
+
+
 class Config(BaseModel):
     """Base of all settings: unknown keys, wrong types and NaN are errors; values never change.
 
@@ -174,12 +183,22 @@ class Config(BaseModel):
         if not isinstance(data, dict):
             return data
         data = {name: _without_paths(value) for name, value in data.items()}
+        for name, field in cls.model_fields.items():
+            cls._check_table(name, nested_of(field), data)
         given = {
             name: laid_over(field.default.model_dump(exclude_unset=True), data[name])
             for name, field in cls.model_fields.items()
             if isinstance(field.default, Config) and isinstance(data.get(name), dict)
         }
         return data | given
+
+    @classmethod
+    def _check_table(cls, name: str, kind: type[Config] | None, data: dict[str, Any]) -> None:
+        """Name the field to which something else than settings is given: its class alone does not say it."""
+        if kind is not None and not isinstance(data.get(name), dict | kind | None):
+            fix = f"Pass {kind.__name__}(...), or a dict of some of its settings."
+            must = f"be a table of settings, {kind.__name__}"
+            raise invalid(SettingError, f"{cls.__name__}.{name}", must=must, got=data[name], fix=fix)
 
     @classmethod
     def _sentences(cls, lines: list[ErrorDetails]) -> list[str]:

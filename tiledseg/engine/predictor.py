@@ -143,7 +143,9 @@ def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
         lines = str(error).strip().splitlines() or [""]
         text = f"The network failed on tiles of shape {shape}: {type(error).__name__}: {shown(lines[0])}"
         if isinstance(error, TypeError) and "ndarray" in str(error):
-            text += " Tiles are NumPy arrays (N, h, w, C); pass a PyTorch module itself."
+            text += ". Tiles are NumPy arrays (N, h, w, C); pass a PyTorch module itself."
+        else:
+            text += ". Correct it: it gets tiles (N, h, w, C) and returns one map (N, h, w, K)."
         raise ModelError(text) from error
 
 
@@ -204,7 +206,8 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
         array = np.asarray(outputs)
     except Exception as error:  # noqa: BLE001  arrays of other libraries raise any kind
         raise ModelError(
-            f"The network's output cannot be converted to an array: {type(error).__name__}: {error}"
+            f"The network's output cannot be converted to an array: {type(error).__name__}: {error}. "
+            "Let the network return one map of shape (N, h, w, K)."
         ) from None
     if array.dtype.kind not in "biuf":
         raise invalid(

@@ -258,6 +258,12 @@ def layout_of(file: OnnxFile, given: str | None) -> Literal["channels_first", "c
     if len(shape) != 4:
         fix = "Export a network that takes one batch of images."
         raise invalid(ModelError, f"input {file.input.name!r}", must="have four axes", got=shape, fix=fix)
+    if file.input.dtype not in _DTYPES.values():
+        fix = "Export a network that takes numbers, such as float32."
+        got = file.input.dtype
+        raise invalid(
+            ModelError, f"input {file.input.name!r}", must="be an array of numbers", got=got, fix=fix
+        )
     if given is not None:
         return given  # type: ignore[return-value]
     few = [size is not None and size <= 4 for size in (shape[1], shape[3])]

@@ -122,6 +122,10 @@ class OnnxPredictor:
         """Return outputs (N, h, w, K)."""
         if outputs.ndim == 3:
             return outputs[..., np.newaxis]
+        if outputs.ndim != 4:
+            fix = "Export a network that gives one map for each tile."
+            must = "be a map of shape (N, K, h, w) or (N, h, w, K)"
+            raise invalid(ModelError, "outputs", must=must, got=outputs.shape, fix=fix)
         kinds = self.network.output_axes or (
             "nyxc" if self.network.layout == "channels_last" and outputs.shape[1:3] == shape[1:3] else "ncyx"
         )
