@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all check docs bench scorecard clean lint imports types docstrings doctests eager package
+.PHONY: help demo test test-all test-programs check docs bench scorecard clean lint imports types docstrings doctests eager package
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -19,6 +19,10 @@ test: $(VENV)/.dev  ## run the tests that take seconds, and the examples in docs
 test-all: $(VENV)/.dev  ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
+test-programs: $(VENV)-programs/.programs  ## run the examples, and the plugin in napari (xvfb-run where there is no display)
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(if $(DISPLAY),,xvfb-run -a) $(VENV)-programs/bin/python -m pytest -m "" \
+		tests/test_examples.py tests/test_napari.py
+
 check: lint imports types docstrings doctests eager package  ## run every gate but the tests
 
 docs: $(VENV)/.docs  ## build the documentation; see docs/_build/html/index.html
@@ -31,7 +35,7 @@ scorecard: $(VENV)/.dev  ## measure what is survived: kills, damage, hostile fil
 	$(BIN)/python -m benchmarks.scorecard
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) build dist demo docs/_build docs/api .*_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-programs build dist demo docs/_build docs/api .*_cache .hypothesis
 
 # The gates, one by one.
 
@@ -65,6 +69,12 @@ $(VENV)/.package: pyproject.toml tiledseg/_version.py
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable .
 	$(BIN)/python -m compileall -q tiledseg  # as pip does for what it copies; else the first command does it
+	touch $@
+
+$(VENV)-programs/.programs: pyproject.toml  # of its own: Qt, and pins of MLflow and Snakemake
+	$(PYTHON) -m venv $(VENV)-programs
+	$(VENV)-programs/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-programs/bin/python -m pip install --quiet --editable . --group programs
 	touch $@
 
 $(VENV)/.%: $(VENV)/.package

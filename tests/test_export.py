@@ -198,6 +198,36 @@ def test_geojson_has_the_properties_that_qupath_reads(tmp_path):
     assert {one["properties"]["objectType"] for one in others} == {"annotation"}
 
 
+def read_as_qupath(path):
+    """Read objects by the rules of QuPath 0.4 to 0.6; a ring that JTS refuses is an error there."""
+    found = json.loads(path.read_bytes().decode("ascii"), parse_constant=pytest.fail)
+    assert found["type"] == "FeatureCollection"
+    for one in found["features"]:
+        assert str(uuid.UUID(one["id"])) == one["id"]
+        kind, coordinates = one["geometry"]["type"], one["geometry"]["coordinates"]
+        parts = {"Polygon": [coordinates], "MultiPolygon": coordinates}[kind]
+        for ring in (ring for part in parts for ring in part):
+            assert len(ring) >= 4
+            assert ring[0] == ring[-1]
+            assert all(len(corner) == 2 for corner in ring)
+        properties = one["properties"]
+        assert properties["objectType"] in {"detection", "annotation"}
+        assert len(properties["classification"]["color"]) == 3
+        yield one["geometry"], properties["classification"]["name"], properties["measurements"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(masks)
+def test_qupath_reads_what_is_written(folder, labels):
+    objects = label_objects(labels)
+    write_geojson(folder / "a.geojson", objects, names=("Zelle, groß", "b"), image="ß.png")
+    found = list(read_as_qupath(folder / "a.geojson"))
+    assert [shapely.geometry.shape(one).area for one, _, _ in found] == objects.table["area"].tolist()
+    assert {name for _, name, _ in found} <= {"Zelle, groß", "b"}
+    for _, _, measured in found:
+        assert all(type(value) in {int, float} for value in measured.values())
+
+
 @pytest.mark.filterwarnings("ignore")  # geopandas', about px as degrees
 def test_geopandas_reads_valid_polygons_of_the_same_areas(tmp_path):
     geopandas = pytest.importorskip("geopandas")
