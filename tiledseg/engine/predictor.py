@@ -165,6 +165,7 @@ def check_fixed(tile_size: tuple[int, int], fixed: tuple[int | None, int | None]
 class CallablePredictor:
     """A callable, of which nothing else is known; its stride is assumed to be 1."""
 
+    tile_dtype = np.float32  # of the tiles that it is given, which are best cut as such
     channels: int | None = None
     tile_size: tuple[int | None, int | None] = (None, None)
     stride: tuple[int, int] = (1, 1)

@@ -27,7 +27,7 @@ from tiledseg.tiling.grid import AxisGrid, Box, TileGrid, check_multiple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from tiledseg._types import AnyArray, Source
     from tiledseg.config import PadMode
@@ -149,6 +149,7 @@ class Tiler:
         *,
         grid: TileGrid | None = None,
         ids: Iterable[int] | None = None,
+        dtype: DTypeLike | None = None,
     ) -> Iterator[TileBatch]:
         """Cut an image into batches of tiles, row by row.
 
@@ -163,6 +164,8 @@ class Tiler:
             The grid; that of the image's own shape where it is None.
         ids : iterable of int, optional
             The tiles to cut, in order; all of them where it is None.
+        dtype : dtype, optional
+            Of the tiles, to which px are converted as they are cut; that of the image where it is None.
 
         Returns
         -------
@@ -198,13 +201,19 @@ class Tiler:
                     got=tile_id,
                     fix="Use the grid's ids.",
                 )
-        return self._batches(image, size, grid, some, channels)
+        held = np.dtype(image.dtype if dtype is None else dtype).newbyteorder("=")
+        return self._batches(image, size, grid, some, channels, held)
 
     def _batches(
-        self, image: Source, batch_size: int, grid: TileGrid, ids: list[int], channels: int
+        self,
+        image: Source,
+        batch_size: int,
+        grid: TileGrid,
+        ids: list[int],
+        channels: int,
+        dtype: np.dtype[Any],
     ) -> Iterator[TileBatch]:
-        dtype = np.dtype(image.dtype).newbyteorder("=")
-        fill = _padding_value(self.config, dtype)
+        fill = _padding_value(self.config, np.dtype(image.dtype))
         for first in range(0, len(ids), batch_size):
             some = ids[first : first + batch_size]
             tiles = np.empty((len(some), *grid.tile_shape, channels), dtype)
