@@ -66,7 +66,7 @@ package: $(VENV)/.dev
 
 $(VENV)/.package: pyproject.toml tiledseg/_version.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools  # those that Python brings have known faults
 	$(BIN)/python -m pip install --quiet --editable .
 	$(BIN)/python -m compileall -q tiledseg  # as pip does for what it copies; else the first command does it
 	touch $@

@@ -14,7 +14,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.scorecard import bad_input, damage, disk, hostile, kills, sharing  # noqa: F401  they register their rows
+from benchmarks.scorecard import (  # noqa: F401  they register their rows
+    bad_input,
+    damage,
+    disk,
+    drawn,
+    environment,
+    finite,
+    hostile,
+    kills,
+    sharing,
+)
 from benchmarks.scorecard._rows import ROWS, Figure, Row, Trial
 
 _COMMAND = "python -m benchmarks.scorecard"

@@ -48,14 +48,16 @@ def run_script(code: str, *arguments: object, seconds: float = 120, **changes: s
     return process.returncode, text
 
 
-def run_each(code: str, cases: Sequence[Path], seconds: float = 60) -> Iterator[tuple[Path, str, str]]:
+def run_each(
+    code: str, cases: Sequence[Path], seconds: float = 60, **changes: str
+) -> Iterator[tuple[Path, str, str]]:
     """Run a script over cases; give what it prints of each, and the rest if it died or did not end.
 
     The script takes the cases as arguments, and prints a line FOUND for each as soon as it is done.
     """
     left = list(cases)
     while left:
-        code_, text = run_script(code, *left, seconds=seconds * len(left))
+        code_, text = run_script(code, *left, seconds=seconds * len(left), **changes)
         found = [line.removeprefix("FOUND ") for line in text.splitlines() if line.startswith("FOUND ")]
         yield from ((path, one, "") for path, one in zip(left, found, strict=False))
         left = left[len(found) :]

@@ -63,6 +63,30 @@ class Row:
 
 MOST_FAULTS = 5  # that are told
 ROWS: dict[int, Row] = {}
+_HERE = "test_scorecard.py::test_a_short_version_meets_its_targets"
+SHORT: dict[int, str] = {  # the test in tests/ that is the short version of a row
+    1: "test_train_resume.py::test_a_killed_run_is_resumed_bit_for_bit_without_its_damaged_checkpoint",
+    2: _HERE,
+    3: "test_predict_products.py::test_killed_predictions_are_resumed_bit_for_bit",
+    4: "test_io_sink.py::test_a_full_disk_is_an_error_and_leaves_nothing",
+    5: "test_models_bundle.py::test_flipped_bit_in_the_weights_is_refused",
+    6: "test_predict_files.py::test_a_broken_file_is_reported_and_stops_none_of_the_others",
+    7: _HERE,
+    8: "test_io_open.py::test_decompression_bombs_are_refused_before_memory_is_allocated",
+    9: "test_models_bundle.py::test_pickle_is_not_run",
+    10: "test_data_tiles.py::test_no_tile_is_written_outside_the_folder",
+    11: "test_scorecard.py::test_the_corpus_of_each_harness_is_read_without_a_foreign_error",
+    12: _HERE,
+    13: "test_engine_onnx.py::test_a_graph_called_exact_is_equal_to_the_whole_in_the_middle_of_a_tile",
+    14: _HERE,
+    15: "test_scorecard.py::test_memory_that_runs_out_outside_the_network_is_a_typed_error",
+    16: "test_train.py::test_a_nan_that_the_loss_does_not_show_is_found",
+    17: "test_engine_openvino.py::test_predictions_in_several_threads_equal_those_of_keras",
+    18: "test_tiling_panels.py::test_a_resumed_run_gives_the_same_map_bit_for_bit",
+    19: "test_train_resume.py::test_sigterm_ends_the_command_after_an_epoch_with_its_own_exit_code",
+    20: "test_scorecard.py::test_mutants_differ_from_the_code_in_one_place",
+    21: _HERE,
+}
 
 
 def row(number: int, name: str) -> Callable[[Callable[[Trial], Iterable[Figure]]], Any]:
