@@ -74,8 +74,8 @@ def outputs(segmenter):
 
 
 def edit(bundle, **changes):
-    """Change entries of config.json; ... removes one."""
-    entries = json.loads((bundle / "config.json").read_text()) | changes
+    """Change entries of config.json; ... removes one, as the seal, which would no longer be right."""
+    entries = json.loads((bundle / "config.json").read_text()) | {"config_sha256": ...} | changes
     remaining = {key: value for key, value in entries.items() if value is not ...}
     (bundle / "config.json").write_text(json.dumps(remaining))
 
@@ -444,6 +444,14 @@ def test_flipped_bit_in_the_weights_is_refused(bundle):
 def test_changed_settings_are_refused(changes, message, bundle):
     edit(bundle, **changes)
     refused(bundle, message)
+
+
+def test_settings_are_sealed_however_they_are_laid_out(bundle):
+    entries = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps(entries, indent=1, sort_keys=True))
+    assert load_model(bundle).threshold == entries["threshold"]
+    (bundle / "config.json").write_text(json.dumps(entries | {"threshold": 0.26}))
+    refused(bundle, "config.json", "config_sha256")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Reading a bundle executes nothing. This module does not import Keras: its caller
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -51,7 +52,8 @@ FILES = frozenset({CONFIG, WEIGHTS, CARD, GRAPH, ONNX})
 _FORMAT = 1
 _DESCRIBED = ("architecture", "labels", "preprocessing", "threshold", "tiling", "provenance")
 _KEYS = frozenset({"format", *_DESCRIBED, "written_with", "weights_sha256"})
-_OPTIONAL = frozenset({"tta", "activation", "graph_sha256"})
+_SEAL = "config_sha256"  # of all other entries
+_OPTIONAL = frozenset({"tta", "activation", "graph_sha256", _SEAL})
 _LARGEST_CONFIG = 1_000_000  # bytes
 
 # Settings of layers that do not change the outputs of a trained network.
@@ -163,6 +165,7 @@ def _describe(
         "written_with": {"tiledseg": __version__, "keras": version("keras")},
         **digests,
     }
+    config[_SEAL] = _seal_of(config)
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False).encode()
     if len(text) > _LARGEST_CONFIG:
         must = f"keep {CONFIG} under {_LARGEST_CONFIG} bytes"
@@ -221,11 +224,11 @@ Loading executes no code. {files}
 
 
 _KERAS_FILES = (
-    "`config.json` contains settings and the SHA-256 of `model.safetensors`, which\n"
+    "`config.json` contains settings, the SHA-256 of them, and that of `model.safetensors`, which\n"
     "contains the weights. `graph.json` contains the layers, so that a prediction need not load Keras."
 )
 _ONNX_FILES = (
-    "`config.json` contains settings and the SHA-256 of `model.onnx`, which contains the\n"
+    "`config.json` contains settings, the SHA-256 of them, and that of `model.onnx`, which contains the\n"
     "network. It is checked before an engine reads it."
 )
 
@@ -295,7 +298,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         must, got = ("be present", "nothing") if key in _KEYS else ("not be present", "an entry")
         fix = did_you_mean(key, _KEYS | _OPTIONAL)
         raise invalid(BundleError, f"{path}: {key}", must=must, got=got, fix=fix)
+    if _SEAL in entries and entries[_SEAL] != _seal_of(entries):
+        raise damaged(path, must=f"have the entries whose digest {_SEAL} states", got="other entries")
     return entries
+
+
+def _seal_of(entries: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all entries but the seal, however they are laid out as text."""
+    sealed = {key: value for key, value in entries.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
