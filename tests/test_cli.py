@@ -550,6 +550,52 @@ def test_info_says_what_is_in_files(capsys: pytest.CaptureFixture[str], bundle: 
     assert "at least one file" in fail(capsys, "info")
 
 
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("plan demo 96x128", "verdict"),
+        ("stats --images images --masks masks", "total"),
+        ("split --images images --masks masks --names train,test --shares 50,50", "splits"),
+        ("tile --images images --masks masks --output tiles --tile-size 64", "tiles"),
+        ("export masks --output objects --write geojson", "objects"),
+        ("predict demo images --output predicted", "files"),
+        ("evaluate demo --images images --masks masks --output scores", "models"),
+        ("init images masks", "pairs"),
+    ],
+)
+def test_commands_print_json_for_programs(
+    command: str,
+    key: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_samples(tmp_path, n_images=2, height=96, width=128)
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), "--json"]) == 0
+    assert key in json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+
+
+def test_the_help_of_each_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("predict", "plan", "init", "stats", "split", "tile", "train", "evaluate", "export", "demo"):
+        main([name, "--help"])
+        assert f"Example: tiledseg {name}" in capsys.readouterr().out
+
+
+def test_many_warnings_of_a_kind_are_three_and_a_number(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_samples(tmp_path, n_images=6, height=64, width=64)
+    given = ("--images", tmp_path / "images", "--masks", tmp_path / "images")
+    assert main(list(map(str, ["evaluate", "demo", *given]))) == 1
+    text = capsys.readouterr()
+    assert text.err.count("must be grey") == 3
+    assert "3 more" in text.err
+    assert text.out.count("must be grey") == 3
+    assert "3 more failed" in text.out
+    assert "mean" not in text.out.splitlines()[0]  # no empty table
+
+
 def test_required_values_are_named(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:
     assert "predict.model in the file" in fail(capsys, "predict", "--output", "out")
     assert "predict.inputs in the file" in fail(capsys, "predict", bundle, "--output", "out")

@@ -113,7 +113,7 @@ def test_standing_results_are_refused_skipped_or_overwritten(folder, tmp_path):
         calls.append(len(tiles))
         return 1 - red(tiles) / 255
 
-    with pytest.raises(FileError, match="Set existing to skip or overwrite"):
+    with pytest.raises(FileError, match='existing="skip"'):
         ts.predict_files(counting, folder, tmp_path / "out")
     assert not calls
     result = ts.predict_files(counting, folder, tmp_path / "out", PredictConfig(existing="skip"))

@@ -6,9 +6,11 @@ import atexit
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,72 +28,107 @@ if TYPE_CHECKING:
 else:
     tqdm = lazy("tqdm")
 
+_OF_A_KIND = 3  # warnings that are shown
+_NAMES = re.compile(r"^[^:]+: |`[^`]*`|\d+|\S+[./]\S+")
 _OBJECTS = 150_000  # that are made before unreachable ones are searched for; a start makes 100,000
 _CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
 _COMMANDS = {  # by module and function, which are imported when the command is called
     "predict:predict": """Segment image files.
 
 Masks are written to OUTPUT/masks, and each other product of --write to a folder of its own. A file that
-cannot be read does not stop the others. Put -- before file names that start with a hyphen.""",
+cannot be read does not stop the others. Put -- before file names that start with a hyphen.
+
+Example: tiledseg predict demo images/ --output results
+
+Example: tiledseg predict bundle slide.svs --output results --write labels,objects,geojson --roi tissue""",
     "predict:plan": """Show how an image would be predicted, without predicting it.
 
-Prints the tiles, their overlap, the calls of the network and the memory.""",
+Prints the tiles, their overlap, the calls of the network and the memory.
+
+Example: tiledseg plan demo 1920x2560
+
+Example: tiledseg plan bundle slide.svs --json""",
     "data:init": """Look at a dataset, and write settings for it.
 
 Pairs the files of IMAGES and MASKS, says what is wrong and what the values of the masks were taken for, and
 writes OUTPUT/run.toml, with a comment for each setting, and OUTPUT/sheet.png, some images with their masks.
+
 Example: tiledseg init images/ masks/ --output project""",
     "data:stats": """Show statistics of a dataset.
 
 Prints the images, groups, foreground and sizes of each split. With --output, writes them as JSON and CSV,
 with a chart of the splits and contact sheets of images and masks. Options that begin with --split- split the
 data first. Where the file of --config names data for training, validation and test, and no whole dataset,
-these three are shown.""",
+these three are shown.
+
+Example: tiledseg stats --images images --masks masks --output statistics""",
     "data:split": """Split a dataset by image or by group, and write a manifest.
 
 The same images get the same splits on any machine. To train on a split, use:
-train --layout manifest --path manifest.jsonl.""",
+train --layout manifest --path manifest.jsonl.
+
+Example: tiledseg split --images images --masks masks --shares 70,15,15 --manifest manifest.jsonl""",
     "data:tile": """Cut a dataset into a set of tiles on disk.
 
 Training does not need tiles: it takes crops from the images. Tiles are lossless. Their names hold the image
-and the position, and a manifest lists them. Options that begin with --split- split the data first.""",
+and the position, and a manifest lists them. Options that begin with --split- split the data first.
+
+Example: tiledseg tile --images images --masks masks --output tiles --tile-size 512""",
     "train:train": """Train a network on images and their masks.
 
 Each image needs a mask with the same file name, apart from the suffix. Where no --valid- option says which
 images choose the best epoch, a fifth of the images is set apart (--split- options say how), and split.jsonl
 in the run's folder lists them. Each run makes a new folder in RUNS-DIR. The best network so far is saved
-there as a bundle, even if the run is interrupted.""",
+there as a bundle, even if the run is interrupted.
+
+Example: tiledseg train --images images --masks masks --epochs 50
+
+Example: tiledseg train --resume runs/RUN""",
     "evaluate:evaluate": """Score a segmenter on images whose masks are known.
 
 Prints a table. With --output, writes tables, pictures of the worst images and report.html; with --triples
 also input, truth and prediction of every image. --against compares the model with others on the same
 images, and --ensemble with the mean of all their maps. maps:FOLDER scores precomputed maps in place of a
-model.""",
+model.
+
+Example: tiledseg evaluate bundle --images images --masks masks --output scores""",
     "export:export": """Write the objects of masks for other programs.
 
 GeoJSON for QuPath is written to OUTPUT/geojson, ImageJ regions to OUTPUT/roi, COCO instances to
-OUTPUT/coco.json. A mask that cannot be read does not stop the others.""",
+OUTPUT/coco.json. A mask that cannot be read does not stop the others.
+
+Example: tiledseg export results/masks --output objects --write geojson,coco""",
     "export_model:export_model": """Write a model for other programs.
 
 onnx writes one file for ONNX Runtime and other engines, openvino writes model files of OpenVINO, bioimageio
 writes a package of the BioImage Model Zoo. The outputs are compared with those of this library before
-anything is written.""",
+anything is written.
+
+Example: tiledseg export-model bundle network.onnx --to onnx""",
     "settings:import_config": """Convert the founding experiment's configuration into a file of settings.
 
 Prints for each key whether it is converted, dropped (with the reason) or unusable, then the commands that go
-on from there. The exit code is 1 if a key is unusable.""",
+on from there. The exit code is 1 if a key is unusable.
+
+Example: tiledseg import-config train_eval_infer.config run.toml""",
     "info:info": """Say what is in image files, slides, bundles and ONNX files.
 
 Prints size, dtype, levels and px size of an image; architecture, input, classes, tiling, stride and field of
-view of a model. Nothing is predicted. Example: tiledseg info slide.svs bundle/ net.onnx --json""",
+view of a model. Nothing is predicted.
+
+Example: tiledseg info slide.svs bundle/ net.onnx --json""",
     "doctor:doctor": """Check the installation.
 
 Prints versions, libraries that are missing, cores and memory, segments a generated image and measures the
-speed. The exit code is 1 if something is wrong. Example: tiledseg doctor --json""",
+speed. The exit code is 1 if something is wrong.
+
+Example: tiledseg doctor --json""",
     "demo:demo": """Segment and score a generated image.
 
 Segments a large generated bone-marrow smear with the included model, and writes OUTPUT/report.html, pictures
-and the bundle. With --train, trains a small network first. Needs no download.""",
+and the bundle. With --train, trains a small network first. Needs no download.
+
+Example: tiledseg demo --output demo""",
 }
 
 app = App(
@@ -186,21 +223,44 @@ def logging_shown(*, quiet: bool, verbose: bool, told: Callable[[str], str] = st
     try:
         yield
     finally:
+        handler.close()
         logger.removeHandler(handler)
         logger.setLevel(before)
 
 
+def _is_verbose() -> bool:
+    return logging.getLogger("tiledseg").isEnabledFor(logging.DEBUG)
+
+
 class _Lines(logging.Handler):
-    """Writes each record on its own line, above a progress bar."""
+    """Writes each record on a line, above a progress bar; of many warnings of a kind the first three."""
 
     def __init__(self, told: Callable[[str], str]) -> None:
         super().__init__()
         self._told = told
+        self._seen: Counter[str] = Counter()  # warnings by their text without names and numbers
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
-        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        line = f"{level}{self._told(record.getMessage())}"
+        warns, text = record.levelno >= logging.WARNING, self._told(record.getMessage())
+        if warns and self._is_repeated(text):
+            return
+        self._write(f"{record.levelname.lower()}: {text}" if warns else text)
+
+    def close(self) -> None:
+        """Say how many warnings were not written."""
+        more = sum(max(0, count - _OF_A_KIND) for count in self._seen.values())
+        if more and not _is_verbose():
+            self._write(f"warning: {more} more of these kinds; --verbose shows all")
+        self._seen.clear()
+        super().close()
+
+    def _is_repeated(self, text: str) -> bool:
+        kind = _NAMES.sub("", text)
+        self._seen[kind] += 1
+        return self._seen[kind] > _OF_A_KIND and not _is_verbose()
+
+    def _write(self, line: str) -> None:
         if "tqdm" in sys.modules:  # a bar may be shown
             tqdm.tqdm.write(line, file=sys.stderr)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -66,7 +65,8 @@ def stats(*, settings: Settings) -> int:
     split = split_of(settings)
     found = _parts(settings) or dataset(settings, Path(), split)
     numbers = lazy.data.statistics_of(found.records)
-    sys.stdout.write(f"{numbers}\n")
+    settings.say(numbers)
+    settings.give(**numbers.to_dict(), output=config.output)
     if config.output is not None:
         with lazy.storage.new_folder(config.output) as folder:
             _write(folder, found, numbers, config)
@@ -128,7 +128,9 @@ def split(*, settings: Settings) -> int:
     else:
         lazy.data.write_manifest(target, records)
     settings.keep(folder, f"{target.stem}.toml", split=config)
-    sys.stdout.write(f"{lazy.data.statistics_of(records)}\n")
+    numbers = lazy.data.statistics_of(records)
+    settings.say(numbers)
+    settings.give(**numbers.to_dict(), manifest=target, folds=config.folds if each else None)
     return 0
 
 
@@ -151,7 +153,8 @@ def tile(*, settings: Settings) -> int:
     source = dataset(settings, Path(), split)
     tiles = lazy.data.write_tiles(source, config, progress=settings.progress)
     settings.keep(tiles.folder, split=split)
-    sys.stdout.write(f"{tiles}\n")
+    settings.say(tiles)
+    settings.give(folder=tiles.folder, tiles=tiles.tiles, dropped=tiles.dropped)
     return 0
 
 
@@ -172,13 +175,13 @@ def init(images: _Images, masks: _Masks, /, *, output: _Output = "project", sett
     places = {"images": str(Path(images).resolve()), "masks": str(Path(masks).resolve())}
     data = settings.over(_RUN.data, "data").changed(**places)
     found = lazy.data.survey(data)
-    sys.stdout.write(_problems_of(found))
+    settings.say(_problems_of(found))
     if not found.pairs:
         fix = "Give folders whose files have the same names, apart from the suffix."
         raise invalid(FileError, images, must="hold images with masks", got="no pair", fix=fix)
     records = lazy.data.describe(found.pairs, Path(), progress=settings.progress)
     numbers = lazy.data.statistics_of(records)
-    sys.stdout.write(f"{numbers}\n")
+    settings.say(numbers)
     data = data.changed(problems="skip" if found.problems else "refuse")
     parts = SplitConfig(names=("train", "valid"), shares=(80, 20))
     run = RunConfig(train_data=data, split=parts, train=_training_of(found.pairs, numbers))
@@ -186,8 +189,10 @@ def init(images: _Images, masks: _Masks, /, *, output: _Output = "project", sett
         lazy.storage.write_text(folder / "run.toml", run.to_toml())
         manifest = lazy.data.Manifest(Path(), tuple(records))
         lazy.io.write_image(folder / "sheet.png", _sheet(manifest, "", run.stats))
-    sys.stdout.write(f"\nLook at {output}/sheet.png, and edit {output}/run.toml. Then:\n")
-    sys.stdout.write(f"tiledseg train --config {output}/run.toml\n")
+    settings.say(f"\nLook at {output}/sheet.png, and edit {output}/run.toml. Then:")
+    settings.say(f"tiledseg train --config {output}/run.toml")
+    problems = [str(one) for one in found.problems]
+    settings.give(**numbers.to_dict(), pairs=len(found.pairs), problems=problems, output=output)
     return 0
 
 
@@ -196,7 +201,7 @@ def _problems_of(found: Survey) -> str:
     lines = [f"{counted(len(found.pairs), 'pair')}, {counted(len(found.problems), 'problem')}"]
     lines += [f"  {problem}" for problem in found.problems[:_PROBLEMS_SHOWN]]
     more = len(found.problems) - _PROBLEMS_SHOWN
-    return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else []), ""])
+    return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else [])])
 
 
 def _training_of(pairs: tuple[Pair, ...], numbers: DatasetStatistics) -> TrainConfig:

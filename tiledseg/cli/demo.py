@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -204,5 +203,7 @@ def demo(
 ) -> int:
     """Segment and score a generated image."""
     prepare_folder(output)
-    sys.stdout.write(f"{run_demo(output, seed=seed, train=train, progress=settings.progress)}\n")
+    done = run_demo(output, seed=seed, train=train, progress=settings.progress)
+    settings.say(done)
+    settings.give(**asdict(done), report=done.folder / "report.html")
     return 0

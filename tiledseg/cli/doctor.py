@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata as packages
-import json
 import os
 import platform
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +14,7 @@ import tiledseg
 from tiledseg import samples
 from tiledseg._validate import counted
 from tiledseg.cli import lazy
-from tiledseg.cli.settings import AsJson, Settings, with_options
+from tiledseg.cli.settings import Settings, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,18 +52,16 @@ _Test = Annotated[bool, Parameter(help="Segment and score a generated image with
 
 
 @with_options(file=False)
-def doctor(*, as_json: AsJson = False, test: _Test = True, settings: Settings) -> int:  # noqa: ARG001
+def doctor(*, test: _Test = True, settings: Settings) -> int:
     """Check the installation."""
     report = {"versions": _versions((*_NEEDED, *_OPENCV)), "extras": _extras(), "machine": _machine()}
     problems = _problems()
     if test:
         report["test"], failures = _tested()
         problems += failures
-    if as_json:
-        sys.stdout.write(json.dumps({**report, "problems": problems}, indent=2) + "\n")
-    else:
-        sys.stdout.write("".join(_lines(report)) + "\n")
-        sys.stdout.write("".join(f"problem: {text}\n" for text in problems) or "No problem found.\n")
+    settings.say("".join(_lines(report)))
+    settings.say("\n".join(f"problem: {text}" for text in problems) or "No problem found.")
+    settings.give(**report, problems=problems)
     return 1 if problems else 0
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -93,9 +92,8 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
         first, *others = results.items()
         compared = [lazy.evaluate.compare(first[1], other, names=(first[0], name)) for name, other in others]
         if others:
-            sys.stdout.write(
-                "\n".join(["", *(f"{one}\n" for one in compared), f"{lazy.evaluate.side_by_side(results)}\n"])
-            )
+            tables = [*(f"{one}\n" for one in compared), lazy.evaluate.side_by_side(results)]
+            settings.say("\n".join(["", *map(str, tables)]))
         if config.output is not None:
             output = Path(config.output)
             facts = {"Model": config.model} | ({"Compared with": ", ".join(names[1:])} if others else {})
@@ -109,7 +107,12 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
                 triples=triples,
             )
             settings.keep(output, evaluate=config, tiling=None)
-            sys.stdout.write(f"\n{output / 'report.html'}\n")
+            settings.say(f"\n{output / 'report.html'}")
+    differences = {
+        one.names[1]: {name: asdict(part) for name, part in one.differences.items()} for one in compared
+    }
+    models_scored = {name: one.to_dict() for name, one in results.items()}
+    settings.give(models=models_scored, against=differences, output=config.output)
     return 1 if any(one.failed for one in results.values()) else 0
 
 
@@ -127,7 +130,7 @@ def _results(
                 triples(one)
 
         result = task.scored(model, draw)
-        sys.stdout.write(f"\n{name}\n\n{result}\n" if results else f"{result}\n")
+        task.settings.say(f"\n{name}\n\n{result}" if results else result)
         results[name] = result
 
     for name, path in models.items():

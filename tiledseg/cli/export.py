@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -68,7 +67,8 @@ def export(
                 n_failed += 1
                 _log.warning("%s: %s", named(path), error)
             advance(1)
-    sys.stdout.write(f"{n_objects} objects of {len(paths) - n_failed} masks, {n_failed} failed\n")
+    settings.say(f"{n_objects} objects of {len(paths) - n_failed} masks, {n_failed} failed")
+    settings.give(objects=n_objects, masks=len(paths) - n_failed, failed=n_failed)
     return 1 if n_failed else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path  # noqa: TC003  cyclopts reads it
 from typing import Annotated, Literal
 
@@ -39,5 +38,7 @@ def export_model(
         fix = "Save it as a bundle first, with `Segmenter(...).save(folder)`."
         raise invalid(SettingError, model, must="be a bundle", got=type(segmenter).__name__, fix=fix)
     about = settings.given.get("package") if to == "bioimageio" else None
-    sys.stdout.write(f"{segmenter.export(output, to, about)}\n")
+    written = segmenter.export(output, to, about)
+    settings.say(written)
+    settings.give(written=written, format=to)
     return 0

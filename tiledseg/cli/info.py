@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +10,7 @@ from cyclopts import Parameter
 import tiledseg
 from tiledseg._validate import invalid
 from tiledseg.cli import lazy
-from tiledseg.cli.settings import AsJson, Settings, with_options
+from tiledseg.cli.settings import Settings, with_options
 from tiledseg.errors import SettingError, TiledSegError
 from tiledseg.tiling import sides_of
 
@@ -23,7 +21,7 @@ _Paths = Annotated[str, Parameter(help="Image files, bundles, ONNX files, packag
 
 
 @with_options(file=False)
-def info(*paths: _Paths, as_json: AsJson = False, settings: Settings) -> int:  # noqa: ARG001
+def info(*paths: _Paths, settings: Settings) -> int:
     """Say what is in files."""
     if not paths:
         fix = "Name files: tiledseg info slide.svs bundle/"
@@ -34,7 +32,8 @@ def info(*paths: _Paths, as_json: AsJson = False, settings: Settings) -> int:  #
             found[path] = _of_model(path) if _is_model(path) else _of_image(path)
         except TiledSegError as error:
             found[path], failed = {"error": str(error)}, True
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else _text(found))
+    settings.say(_text(found))
+    settings.give(**found)
     return int(failed)
 
 
@@ -69,7 +68,7 @@ def _of_model(path: str) -> dict[str, str]:
 def _text(found: dict[str, dict[str, str]]) -> str:
     width = max(len(name) for rows in found.values() for name in rows)
     parts = [
-        "".join([f"{path}\n", *(f"  {name:<{width}}  {value}\n" for name, value in rows.items())])
+        "\n".join([path, *(f"  {name:<{width}}  {value}" for name, value in rows.items())])
         for path, rows in found.items()
     ]
-    return "\n".join(parts)
+    return "\n\n".join(parts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -22,7 +21,7 @@ from tiledseg.config import PredictConfig, PredictJobConfig, TilingConfig
 from tiledseg.errors import BundleError, SettingError
 
 if TYPE_CHECKING:
-    from tiledseg.predict import Plan
+    from tiledseg.predict import FileOutcome, Plan
 
 _FILE_PX = {"overlay": 14, "coloured": 8, "mask": 3, "probs": 4}  # bytes per px of files made of a whole map
 _SHAPE = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
@@ -135,8 +134,16 @@ def predict(
     )
     done = config.changed(model=_text(name), inputs=tuple(map(_text, files)), tiling=tiling)
     settings.keep(output, predict=done, tiling=None)
-    sys.stdout.write(f"{str(result).splitlines()[0]}\n")
+    settings.say(str(result).splitlines()[0])
+    settings.give(files=[_of_file(one) for one in result.outcomes], output=output)
     return 1 if result.failed else 0
+
+
+def _of_file(one: FileOutcome) -> dict[str, object]:
+    """Say for programs what became of a file."""
+    written = {product: str(path) for product, path in one.written.items()}
+    facts = {"image": str(one.path), "written": written, "seconds": one.seconds}
+    return {**facts, "skipped": one.skipped, "error": one.error}
 
 
 def _text(path: Path | str) -> str:
@@ -168,8 +175,21 @@ def plan(
     else:
         with lazy.io.open_image(image, pixel_size=config.pixel_size, **config.reading) as source:
             plan = tiledseg.plan(segmenter, source, tiling, **options)
-    sys.stdout.write(f"{_as_files(plan, config, sample_bytes)}\n")
+    plan = _as_files(plan, config, sample_bytes)
+    settings.say(plan)
+    settings.give(**_of_plan(plan))
     return 0
+
+
+def _of_plan(plan: Plan) -> dict[str, object]:
+    """Say for programs what is planned; sizes are (height, width) in px, memory is in bytes."""
+    grid = plan.grid
+    overlap = (grid.y.overlap, grid.x.overlap)
+    tiles = {"tiles": plan.n_tiles, "tile": grid.tile_shape, "overlap": overlap, "blend": grid.blend}
+    work = {"redundancy": grid.redundancy, "batch_size": plan.batch_size, "calls": plan.calls}
+    sizes = {"classes": plan.classes, "memory": plan.memory, "peak": sum(plan.memory.values())}
+    verdict = {"verdict": plan.verdict, "reason": plan.reason}
+    return {"image": plan.shape, "scale": plan.scale, **tiles, **work, **sizes, **verdict}
 
 
 def _shape(image: str, config: PredictConfig) -> tuple[tuple[int, ...], int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import math
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -29,10 +31,6 @@ _Value = TypeVar("_Value")
 _LARGEST = 1_000_000  # bytes of a settings file
 
 
-AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=(), show_default=False)]
-"""The option of commands that print for programs."""
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of the file and of the command line."""
@@ -42,11 +40,22 @@ class Settings:
     progress: bool = True  # whether to show progress bars
     file: Path | None = None
     tables: Mapping[str, Config] = field(default_factory=dict)  # that the command has options of
+    as_json: bool = False  # whether results are printed for programs
 
     @property
     def run(self) -> RunConfig:
         """Settings of the file; the defaults without a file."""
         return self.read or lazy.config.RunConfig()
+
+    def say(self, text: object) -> None:
+        """Print a result for people; nothing where it is printed for programs."""
+        if not self.as_json:
+            sys.stdout.write(f"{text}\n")
+
+    def give(self, **content: object) -> None:
+        """Print a result for programs, where that is wanted, as one object; nan and infinity are null."""
+        if self.as_json:
+            sys.stdout.write(f"{json.dumps(_plain(content), indent=2)}\n")
 
     def own(self, table: str, default: _Settings) -> _Settings:
         """Return a table of the file; the default, which needs no other tables, without a file."""
@@ -103,7 +112,8 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
             with logging_shown(quiet=quiet, verbose=verbose, told=told):
                 file = taken.get("config")
                 read = None if file is None else read_run(file)
-                settings = Settings(read, _given(options, taken), not quiet, file, defaults)
+                for_programs = bool(taken["json"])
+                settings = Settings(read, _given(options, taken), not quiet, file, defaults, for_programs)
                 try:
                     return command(*args, **kwargs, settings=settings)
                 except TiledSegError as error:
@@ -143,6 +153,18 @@ def read_run(path: Path) -> RunConfig:
         raise SettingError(f"{shown(str(path))}: {error}") from None
 
 
+def _plain(value: object) -> object:
+    """Bring values to what JSON has; paths and the like become text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    value = value.item() if hasattr(value, "item") else value  # a number of NumPy
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
 def needed(value: _Value | None, option: str, where: str) -> _Value:
     """Return a value, or raise an error if neither the command line nor the file gives it."""
     if value is None or value == ():
@@ -154,6 +176,7 @@ def needed(value: _Value | None, option: str, where: str) -> _Value:
 def _common(*, file: bool) -> list[inspect.Parameter]:
     """Return the options that all commands have."""
     texts = {
+        "json": "Print the result as JSON, for programs; messages go to standard error.",
         "quiet": "Show only warnings and errors.",
         "verbose": "Show more messages.",
         "debug": "Show the traceback of an error.",
@@ -207,7 +230,10 @@ def import_config(
     lazy.storage.write_text(target, done.run.to_toml())
     unusable = [str(note) for note in done.notes if note.outcome == "unusable"]
     lines = [str(done), *_next_commands(done.run, target)] if settings.progress else unusable
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    if lines:
+        settings.say("\n".join(lines))
+    keys = {note.name: {"outcome": note.outcome, "text": note.text} for note in done.notes}
+    settings.give(settings=target, keys=keys)
     return 1 if unusable else 0
 
 

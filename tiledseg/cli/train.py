@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path  # noqa: TC003  cyclopts reads it
 from typing import TYPE_CHECKING, Annotated
@@ -49,7 +48,10 @@ def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings)
         pairs, unseen = _data(settings)
         whole = settings.whole(train=config, split=_split(settings))
         result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress, settings=whole)
-    sys.stdout.write(_summary(result))
+    best = _best(result)
+    settings.say(_summary(result, best))
+    facts = {"run": result.run_dir, "bundle": result.run_dir / "best", "epochs": len(result.history["epoch"])}
+    settings.give(**facts, best_epoch=result.best_epoch, scores=best)
     return 0
 
 
@@ -98,13 +100,17 @@ def _config(settings: Settings) -> TrainConfig:
     return config.changed(tiling=settings.over(own, "tiling"))
 
 
-def _summary(result: TrainingResult) -> str:
-    history = result.history
-    best = history["epoch"].index(result.best_epoch)
-    values = ", ".join(f"{name} {column[best]:.4f}" for name, column in history.items() if name != "epoch")
+def _best(result: TrainingResult) -> dict[str, float]:
+    """Return the numbers of the best epoch."""
+    place = result.history["epoch"].index(result.best_epoch)
+    return {name: column[place] for name, column in result.history.items() if name != "epoch"}
+
+
+def _summary(result: TrainingResult, best: dict[str, float]) -> str:
+    values = ", ".join(f"{name} {value:.4f}" for name, value in best.items())
     rows = {
-        "epochs": str(len(history["epoch"])),
+        "epochs": str(len(result.history["epoch"])),
         "best": f"epoch {result.best_epoch}: {values}",
         "bundle": str(result.run_dir / "best"),
     }
-    return "".join(f"{name:<8}{text}\n" for name, text in rows.items())
+    return "\n".join(f"{name:<8}{text}" for name, text in rows.items())

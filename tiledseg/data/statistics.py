@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiledseg._notebook import paragraph, table
 from tiledseg._storage import csv_text, write_text
@@ -77,6 +77,16 @@ class DatasetStatistics:
             found.append(f"classes of {shown(one.split)}: {shares}")
         return found + ([f"ignored: {self.total.ignored:.2%} of the px"] if self.total.ignored else [])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers, as they are written as JSON.
+
+        Returns
+        -------
+        dict
+            ``splits``, a list with the numbers of each split, and ``total``.
+        """
+        return {"splits": [asdict(one) for one in self.splits], "total": asdict(self.total)}
+
     def to_json(self, path: PathLike) -> None:
         """Write all numbers as JSON.
 
@@ -90,8 +100,7 @@ class DatasetStatistics:
         FileError
             If it cannot be written.
         """
-        rows = {"splits": [asdict(one) for one in self.splits], "total": asdict(self.total)}
-        write_text(path, json.dumps(rows, indent=2) + "\n")
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     def to_csv(self, path: PathLike) -> None:
         """Write one line per split, and one for all, as CSV.

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiledseg._notebook import paragraph, table
 from tiledseg._storage import write_text
@@ -63,6 +63,8 @@ from tiledseg.metrics import (
 if TYPE_CHECKING:
     from tiledseg._types import PathLike
     from tiledseg.config import LossConfig
+
+_FAILED_SHOWN = 3  # in the printed table
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -311,6 +313,32 @@ class EvaluationResult:
         """
         write_text(path, as_csv(self.images, self.failed))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as numbers, text, lists and dicts: what `to_json` writes.
+
+        Returns
+        -------
+        dict
+            With the keys of `to_json`; unknown numbers are nan.
+        """
+        curve, probabilities, seams = self.threshold_curve(), self.probabilities, self.seam_errors
+        return {
+            "summary": self.summary(),
+            "intervals": {name: dataclasses.asdict(one) for name, one in self.intervals().items()},
+            "classes": self.by_class(),
+            "threshold": self.threshold,
+            "threshold_from": self.threshold_from,
+            "threshold_curve": None if curve is None else dataclasses.asdict(curve),
+            "reliability": None if probabilities is None else listed(reliability(probabilities)),
+            "seam_errors": None
+            if seams is None
+            else {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
+            "images": [row_of(one) for one in self.images],
+            "precision_costs": [dataclasses.asdict(one) for one in self.precision_costs],
+            "failed": [{"name": plain(one.name), "error": plain(one.error)} for one in self.failed],
+            "settings": self.config.model_dump(mode="json"),
+        }
+
     def to_json(self, path: PathLike) -> None:
         """Write everything as JSON.
 
@@ -327,7 +355,7 @@ class EvaluationResult:
         FileError
             If it cannot be written.
         """
-        write_text(path, as_json(self._content()))
+        write_text(path, as_json(self.to_dict()))
 
     def to_markdown(self, path: PathLike) -> None:
         """Write the table that ``print`` shows as Markdown.
@@ -357,26 +385,6 @@ class EvaluationResult:
     def __str__(self) -> str:
         return as_text(self.images, *self._below())
 
-    def _content(self) -> dict[str, object]:
-        """Collect the content of the JSON file."""
-        curve, probabilities, seams = self.threshold_curve(), self.probabilities, self.seam_errors
-        return {
-            "summary": self.summary(),
-            "intervals": {name: dataclasses.asdict(one) for name, one in self.intervals().items()},
-            "classes": self.by_class(),
-            "threshold": self.threshold,
-            "threshold_from": self.threshold_from,
-            "threshold_curve": None if curve is None else dataclasses.asdict(curve),
-            "reliability": None if probabilities is None else listed(reliability(probabilities)),
-            "seam_errors": None
-            if seams is None
-            else {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
-            "images": [row_of(one) for one in self.images],
-            "precision_costs": [dataclasses.asdict(one) for one in self.precision_costs],
-            "failed": [{"name": plain(one.name), "error": plain(one.error)} for one in self.failed],
-            "settings": self.config.model_dump(mode="json"),
-        }
-
     def _below(self) -> tuple[Rows, list[str]]:
         """Return the rows and the lines below the images of the table."""
         sums, bounds, has_cells = self.summary(), self.intervals(), any(one.instances for one in self.images)
@@ -387,6 +395,7 @@ class EvaluationResult:
             for label, one in self.by_class().items()
         ]
         scored = f"{len(self.images)} scored, {len(self.failed)} failed"
+        more = len(self.failed) - _FAILED_SHOWN
         notes = [
             f"{scored}; seam ratio {seams}, {calibration}, {speed} Mpx/s",
             decision_of(len(self.counts), self.threshold, self.threshold_from),
@@ -394,6 +403,7 @@ class EvaluationResult:
             *(cell_notes(self.cells, self.config.cell_px, bounds) if has_cells else []),
             *cost_notes(self.precision_costs),
             *(classes if len(classes) > 1 else []),
-            *(f"failed: {shown(one.name)}: {shown(one.error)}" for one in self.failed),
+            *(f"failed: {shown(one.name)}: {shown(one.error)}" for one in self.failed[:_FAILED_SHOWN]),
+            *([f"and {more} more failed; the CSV and JSON files list them"] if more > 0 else []),
         ]
         return foot_of(sums, bounds, cells=has_cells), notes

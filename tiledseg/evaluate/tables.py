@@ -88,7 +88,9 @@ def table_of(images: Sequence[ImageScores], foot: Rows, escape: str = "") -> Row
 
 
 def as_text(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str]) -> str:
-    """Write the table for the terminal: one line per image, a summary and notes."""
+    """Write the table for the terminal: one line per image, a summary and notes; notes alone of no image."""
+    if not images:
+        return "\n".join(notes)
     heading, *lines = aligned(table_of(images, foot))
     rule = "-" * len(heading)
     return "\n".join([heading, rule, *lines[: len(images)], rule, *lines[len(images) :], "", *notes])

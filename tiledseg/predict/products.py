@@ -113,7 +113,7 @@ def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfi
             "output",
             must="not hold results already",
             got=f"{len(standing)} of them, the first {shown(str(standing[0]))}",
-            fix="Set existing to skip or overwrite, or choose another folder.",
+            fix='Set existing="skip" or existing="overwrite", or choose another folder.',
         )
 
 

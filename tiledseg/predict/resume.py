@@ -63,7 +63,7 @@ def record_run(
             "output",
             must="hold only results of runs with resume",
             got=f"others, the first {shown(str(first))}",
-            fix="Choose another folder, or set existing to skip or overwrite.",
+            fix='Choose another folder, or set existing="skip" or existing="overwrite".',
         )
     images: dict[str, Any] = {} if known is None else known["images"]
     if known is not None:
