@@ -22,6 +22,20 @@ def test_tiles_have_the_dtype_of_the_image_and_their_own_memory():
     assert image.max() == 63
 
 
+@pytest.mark.parametrize("kept", [lambda tiles: tiles, lambda tiles: tiles[:, 1:], lambda tiles: tiles.data])
+def test_what_is_kept_of_a_batch_is_not_overwritten_by_later_ones(kept):
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    tiler = Tiler(TilingConfig(tile_size=8, overlap=2))
+    some, wanted = [], []
+    for number, batch in enumerate(tiler.batches(image, 3)):
+        if number % 3 == 1:
+            some.append(kept(batch.tiles))
+            wanted.append(np.array(some[-1]))
+    assert len(some) > 3
+    for one, two in zip(some, wanted, strict=True):
+        np.testing.assert_array_equal(np.array(one), two)
+
+
 def test_batches_follow_the_given_ids():
     image = np.arange(64).reshape(8, 8)
     batches = list(Tiler(TilingConfig(tile_size=4, overlap=0)).batches(image, 2, ids=[3, 0, 2]))

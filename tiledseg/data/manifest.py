@@ -255,6 +255,15 @@ def _repeated(what: str, value: str, must: str) -> FileError:
 def describe(
     pairs: Sequence[Pair], folder: PathLike, classes: int | None = None, *, progress: bool = False
 ) -> list[Record]:
+    """Read all files of pairs, make their records, with paths relative to a folder, and tell of the masks."""
+    records = read_records(pairs, folder, classes, progress=progress)
+    tell_masks(record.mask_found for record in records)
+    return records
+
+
+def read_records(
+    pairs: Sequence[Pair], folder: PathLike, classes: int | None = None, *, progress: bool = False
+) -> list[Record]:
     """Read all files of pairs, and make their records, with paths relative to a folder."""
     pairs, target = as_pairs(pairs, "pairs"), Path(path_text(folder, "folder"))
     with progress_bar(len(pairs), "images", shown=progress) as step:
@@ -264,9 +273,7 @@ def describe(
             step(1)
             return record
 
-        records = each_pair(pairs, one)
-    tell_masks(record.mask_found for record in records)
-    return records
+        return each_pair(pairs, one)
 
 
 def rank_of(split: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiledseg._validate import invalid, settings_of, shown
 from tiledseg.config import TRAIN_AND_VALID, SplitConfig
-from tiledseg.data.manifest import as_records, describe
+from tiledseg.data.manifest import as_records, read_records
 from tiledseg.data.pairs import as_pairs, natural
 from tiledseg.errors import SettingError
 
@@ -153,7 +153,8 @@ def split_pairs(
         fix = "Name them so, or give the validation data."
         must = "have the splits train and valid to train without validation data"
         raise invalid(SettingError, "names", must=must, got=", ".join(config.names), fix=fix)
-    records = split_records(describe(known, folder, classes, progress=progress), config)
+    records = read_records(known, folder, classes, progress=progress)  # the training tells of the masks
+    records = split_records(records, config)
     both = zip(known, records, strict=True)
     split = [(pair, record.split) for pair, record in both]
     train, valid = ([pair for pair, name in split if name == wanted] for wanted in TRAIN_AND_VALID.names)

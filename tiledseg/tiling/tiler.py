@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, Source
     from tiledseg.config import PadMode
 
+_MOST_KEPT = 3  # batches
 _DEFAULT_TILE = 512  # px; for a network of free size
 _MAKE = "Make it with Tiler.grid(image.shape)."
 
@@ -214,9 +216,10 @@ class Tiler:
         dtype: np.dtype[Any],
     ) -> Iterator[TileBatch]:
         fill = _padding_value(self.config, np.dtype(image.dtype))
+        made: list[AnyArray] = []
         for first in range(0, len(ids), batch_size):
             some = ids[first : first + batch_size]
-            tiles = np.empty((len(some), *grid.tile_shape, channels), dtype)
+            tiles = _memory(made, (len(some), *grid.tile_shape, channels), dtype)
             for tile, tile_id in zip(tiles, some, strict=True):
                 self._read(image, grid[tile_id].read_box, tile, fill)
             yield TileBatch(np.array(some, np.int64), tiles)
@@ -273,6 +276,16 @@ def _axis_grid(length: int, tile: int, overlap: int, alignment: int, stride: int
     if clip and least < tile:
         return AxisGrid(length, least, 0, stride)
     return AxisGrid(length, tile, overlap, math.lcm(alignment, stride))
+
+
+def _memory(made: list[AnyArray], shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
+    """Return the memory of an earlier batch that nothing else refers to; else new memory, which is slower."""
+    counts = [sys.getrefcount(one) for one in [*made, object()]]  # the last one is in this list only
+    for tiles, count in zip(made, counts[:-1], strict=True):
+        if count == counts[-1] + 1 and tiles.shape == shape:
+            return tiles
+    made[:] = [*made[-_MOST_KEPT:], np.empty(shape, dtype)]
+    return made[-1]
 
 
 def _padding_value(config: TilingConfig, dtype: np.dtype[Any]) -> float:
