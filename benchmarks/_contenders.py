@@ -79,8 +79,8 @@ def _tiler(image: AnyArray, batch: int, *, visits: bool) -> Callable[[], AnyArra
 
 
 CONTENDERS: dict[str, Callable[[AnyArray], Callable[[], AnyArray]]] = {
-    "tiledseg gaussian, 8 tiles per call": lambda image: _ours(image, 8),
     "tiledseg gaussian": _ours,
+    "tiledseg gaussian, 8 tiles per call": lambda image: _ours(image, 8),
     "MONAI gaussian, from its tensor, 1 thread": _monai_ready,
     "MONAI gaussian, from the array": _monai_from_array,
     "MONAI gaussian, from the array, 1 thread": lambda image: _monai_from_array(image, 1),

@@ -10,8 +10,8 @@ array to the float32 map. MONAI is timed from the same array, which it needs as 
 channels first, and, in another row, from a tensor made beforehand; with one window per call, where it was
 fastest; on all cores, except in rows with "1 thread". tiler is timed from the uint8
 array, which it need not convert for this predictor, with its fastest and with its default settings. Each
-map is checked against the image. Ours is timed with 8 tiles per call, where it is fastest, and with its
-default. Target: 50 Mpx/s, and twice as fast as MONAI from the same array.
+map is checked against the image. Ours is timed with its default, one tile per call, and with 8. Target:
+50 Mpx/s, and twice as fast as MONAI from the same array.
 """
 
 from __future__ import annotations
