@@ -49,7 +49,7 @@ def main() -> int:
     results = {}
     for name in options.names:
         with Bystanders() as others:
-            results[name] = _rows(name, quick=options.quick)
+            results[name] = _rows(name, options)
         about["others_cores"][name] = round(others.cores, 2)
     about["load_after"] = load()
     ran = {name: rows for name, rows in results.items() if rows}
@@ -62,11 +62,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, side by side.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"all, or some of {', '.join(_NAMES)}")
     parser.add_argument("--quick", action="store_true", help="less data, fewer rounds: a test that it runs")
+    parser.add_argument("--only", metavar="PATTERN", help="of `onnx`: the networks of these names, as smp*")
+    parser.add_argument("--resume", action="store_true", help="of `onnx`: take what an earlier run finished")
     parser.add_argument("--list", action="store_true", help="say what is measured, how, and the targets")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in _NAMES]
     if unknown:
         parser.error(f"no benchmark called {', '.join(unknown)}; there are {', '.join(_NAMES)}")
+    if (options.only or options.resume) and options.names != ["onnx"]:
+        parser.error("--only and --resume are options of onnx: python -m benchmarks onnx --only 'smp*'")
     options.names = options.names or list(_NAMES)
     return options
 
@@ -76,11 +80,13 @@ def _docstring(name: str) -> str | None:
     return ast.get_docstring(ast.parse((_HERE / f"{name}.py").read_text()))
 
 
-def _rows(name: str, *, quick: bool) -> list[Row]:
+def _rows(name: str, options: argparse.Namespace) -> list[Row]:
     """Run one benchmark; return no rows if it failed: its traceback is on the console."""
     print(f"{name} ...", file=sys.stderr, flush=True)
+    more = {"resume": options.resume, "only": options.only or "*"} if name == "onnx" else {}
     try:
-        return [Row.from_dict(row) for row in call_fresh(f"benchmarks.{name}:run", quick=quick)]
+        rows = call_fresh(f"benchmarks.{name}:run", quick=options.quick, **more)
+        return [Row.from_dict(row) for row in rows]
     except subprocess.CalledProcessError:
         return []
 

@@ -1,23 +1,28 @@
 """Networks of the libraries of PyTorch, exported to ONNX by both exporters.
 
 What: networks of segmentation_models_pytorch, MONAI, torchvision and nnU-Net with random weights. For each
-exported file: the verdict of ``plan``, which must be that of its architecture; where it says exact, an image
-of a few tiles is predicted with ``overlap="exact"`` and compared with the whole, run at once by ONNX Runtime
-(target: 1e-5 of the largest output). Beside it stands how far MONAI's ``sliding_window_inference`` is from
-the whole, with the very network in PyTorch and the same tiles. Then the times: an image of 960 x 1408 px in
-6 tiles of 512 px with 64 px of overlap, gaussian, one tile per call, by ``tiled_predict``, by bare calls of
-the engine that it took on tiles that were cut beforehand, and by MONAI. How: each network in a process of its
-own, each contender once to warm up, then in turn, three rounds; a ratio is the median of the rounds' ratios.
-Processor time counts all threads; MONAI's is that on one thread, because PyTorch's threads count while they
-wait. Targets: MONAI takes 1.5 times as long for smp's and MONAI's U-Net; at most 1.03 times the bare calls
-for all. An exporter that fails, fails with this network: its row says so.
+exported file: the verdict of ``plan``, which must be that of its architecture; where it says exact, an
+image of a few tiles is predicted with ``overlap="exact"`` and compared with the whole, run at once by ONNX
+Runtime (target: 1e-5 of the largest output); of the others a small image is compared. Beside it stands how far
+MONAI's ``sliding_window_inference`` is from the whole, with the very network in PyTorch and the same tiles.
+Then the times: an image of 960 x 960 px in 4 tiles of 512 px with 64 px of overlap, gaussian, one tile per
+call, by ``tiled_predict``, by bare calls of the engine that it took on tiles that were cut beforehand, and by
+MONAI. How: each file and each measurement of times in a process of its own with a time limit; each contender
+once to warm up, then in turn, three rounds; a ratio is the median of the rounds' ratios. Processor time counts
+all threads; MONAI's is that on one thread, because PyTorch's threads count while they wait. Targets: MONAI
+takes 1.5 times as long for smp's and MONAI's U-Net; at most 1.03 times the bare calls for all. An exporter
+that fails, fails with this network: its row says so. ``--only "smp*"`` chooses networks, ``--resume`` takes
+what an earlier run has finished. All results are also in ``benchmarks/results/onnx.md``, as a table.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,38 +41,138 @@ if TYPE_CHECKING:
 
 __all__ = ["compared", "run", "timed"]
 
+_RESULTS = Path(__file__).parent / "results" / "onnx"
 _TILE, _OVERLAP = 512, 64
-_SHAPE = (960, 1408)
+_SHAPE = (960, 960)
+_SMALL = 256  # px of tiles, where no tiling is exact
+_LIMIT = 900  # seconds of each process
 _FEW = ("smp Unet", "MONAI UNet, batch norm", "MONAI UNet")
 _FASTER = {"smp Unet": 1.5, "MONAI UNet, batch norm": 1.5}
 _OURS, _BARE, _MONAI, _ONE = "tiled_predict", "bare calls", "MONAI, PyTorch", "MONAI, PyTorch, 1 thread"
+_PARTS = ("legacy", "dynamo", "times")
 
 
-def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
-    """Measure."""
-    names = call_fresh("benchmarks.onnx:names")
-    rows: list[Row] = []
-    for name in names if not quick else _FEW:
-        files = [_row("compared", name=name, exporter=exporter) for exporter in ("legacy", "dynamo")]
-        rows += [row for found in files for row in found]
-        rows += _row("timed", name=name, rounds=1 if quick else 3)
+def run(quick: bool = False, only: str = "*", resume: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
+    """Measure the networks of a pattern, the verdicts before the times."""
+    known = names()
+    chosen = [name for name in (known if not quick else _FEW) if fnmatch(name, only)]
+    if not chosen:
+        raise SystemExit(f"no network is called {only!r}; there are {', '.join(known)}")
+    jobs = [(name, part) for name in chosen for part in _PARTS[:2]]
+    jobs += [(name, "times") for name in chosen]
+    rows = [row for name, part in jobs for row in _rows(name, part, _found(name, part, quick, resume))]
+    _RESULTS.with_suffix(".md").write_text(_table(known))
     return rows
 
 
 def names() -> list[str]:
+    """Name the networks; PyTorch is loaded in another process."""
+    found: list[str] = call_fresh("benchmarks.onnx:known")
+    return found
+
+
+def known() -> list[str]:
     """Name the networks; this loads PyTorch."""
     from benchmarks._networks import NETWORKS  # noqa: PLC0415
 
     return list(NETWORKS)
 
 
-def _row(function: str, **arguments: Any) -> list[Row]:
+def _file(name: str, part: str) -> Path:
+    return _RESULTS / f"{name.replace(', ', ' ').replace(' ', '_').lower()}_{part}.json"
+
+
+def _found(name: str, part: str, quick: bool, resume: bool) -> dict[str, Any]:  # noqa: FBT001
+    """Measure one part in a process of its own, or take what an earlier run has stored."""
+    file = _file(name, part)
+    if resume and file.is_file():
+        stored: dict[str, Any] = json.loads(file.read_text())
+        return stored
     try:
-        found = call_fresh(f"benchmarks.onnx:{function}", **arguments)
-    except subprocess.CalledProcessError:
-        found = [Row(f"{arguments}: failed, see the console", float("nan")).as_dict()]
-    print(*(f"{row['what']}: {row['value']:.3g} {row['beside']}" for row in found), sep="\n", file=sys.stderr)
-    return [Row.from_dict(row) for row in found]
+        if part == "times":
+            found = call_fresh("benchmarks.onnx:timed", limit=_LIMIT, name=name, rounds=1 if quick else 3)
+        else:
+            found = call_fresh("benchmarks.onnx:compared", limit=_LIMIT, name=name, exporter=part)
+    except subprocess.SubprocessError as error:
+        return {"failed": _how(error)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found))
+    return dict(found)
+
+
+def _how(error: subprocess.SubprocessError) -> str:
+    """Say how a process ended."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"took more than {_LIMIT} s"
+    return f"ended with code {getattr(error, 'returncode', '?')}, see the console"
+
+
+def _rows(name: str, part: str, found: dict[str, Any]) -> list[Row]:
+    what = name if part == "times" else f"{name}, {part}"
+    if "failed" in found:
+        rows = [Row(f"{what}: {found['failed']}", float("nan"))]
+    else:
+        rows = _of_times(name, found) if part == "times" else _of_verdict(what, found)
+    print(
+        *(f"{row.what}: {row.value:.3g} {row.beside}" for row in rows), sep="\n", file=sys.stderr, flush=True
+    )
+    return rows
+
+
+def _of_verdict(what: str, found: dict[str, Any]) -> list[Row]:
+    beside = f"verdict {found['verdict']}; MONAI with the same tiles {_number(found.get('monai'))}"
+    limit = 1e-5 if found["stated"] == "exact" else None
+    right = float(found["verdict"] == found["stated"])
+    return [
+        Row(f"{what}: verdict as by its architecture", right, at_least=1),
+        Row(f"{what}: tiled - whole", found["ours"], "of largest", at_most=limit, beside=beside),
+    ]
+
+
+def _of_times(name: str, found: dict[str, Any]) -> list[Row]:
+    clock, processor, engine = found["clock"], found["processor"], found["engine"]
+    rows = [of_samples(f"{name}: {what}", clock[what], "s", beside=engine) for what in clock]
+    rows += [of_samples(f"{name}: {what}, processor time", processor[what], "s") for what in processor]
+    target = _FASTER.get(name)
+    slower, work, over = _ratios(found)
+    rows.append(of_samples(f"{name}: {_MONAI} over {_OURS}", slower, "times", at_least=target))
+    rows.append(of_samples(f"{name}: the same of processor time, 1 thread", work, "times", at_least=target))
+    rows.append(of_samples(f"{name}: {_OURS} over {_BARE}, processor time", over, at_most=1.03))
+    return rows
+
+
+def _ratios(found: dict[str, Any]) -> tuple[list[float], list[float], list[float]]:
+    clock, processor = found["clock"], found["processor"]
+    return (
+        ratios(clock[_MONAI], clock[_OURS]),
+        ratios(processor[_ONE], processor[_OURS]),
+        ratios(processor[_OURS], processor[_BARE]),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _table(known: list[str]) -> str:
+    """Write all results that are stored as a table of Markdown."""
+    columns = ["network", "verdict", "tiled - whole", "MONAI - whole", "MONAI / ours, clock"]
+    columns += ["the same, processor, 1 thread", "ours / bare calls", "engine"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name in known:
+        parts = {part: _file(name, part) for part in _PARTS}
+        found = {part: json.loads(file.read_text()) for part, file in parts.items() if file.is_file()}
+        files = [found.get(part, {"failed": "not run"}) for part in ("legacy", "dynamo")]
+        cells = [" and ".join(dict.fromkeys(one.get("failed") or one["verdict"] for one in files))]
+        cells.append(", ".join(dict.fromkeys(_number(one.get("ours")) for one in files)))
+        cells.append(_number(files[0].get("monai")))
+        times = found.get("times", {"failed": ""})
+        if "failed" in times:
+            cells += ["-"] * 4
+        else:
+            cells += [f"{np.median(one):.2f}" for one in _ratios(times)] + [times["engine"]]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _image(height: int, width: int) -> FloatArray:
@@ -79,33 +184,39 @@ def _loaded(path: Any) -> OnnxNetwork:
     return network
 
 
-def compared(name: str, exporter: str) -> list[Row]:
+def compared(name: str, exporter: str) -> dict[str, Any]:
     """Compare the verdict of one file with that of its architecture, and tiles with the whole."""
-    from benchmarks._networks import NETWORKS, built, exported  # noqa: PLC0415
+    from benchmarks._networks import NETWORKS, exported  # noqa: PLC0415
 
     warnings.filterwarnings("ignore")
-    what = f"{name}, {exporter}"
     try:
         path = exported(name, exporter)
     except Exception as error:  # noqa: BLE001  exporters raise any kind
-        return [Row(f"{what}: cannot be exported, {type(error).__name__}", float("nan"))]
+        return {"failed": f"cannot be exported, {type(error).__name__}"}
     network = _loaded(path)
     stated = NETWORKS[name][0]
-    exact = stated == "exact"
-    tile, overlap = _tiling(network) if exact else (_TILE, _OVERLAP)
-    size = tile + (tile - (overlap if overlap != "exact" else 0) if not exact else 4 * network.stride[0])
+    tile, overlap = _tiling(network) if stated == "exact" else (_SMALL, _OVERLAP)
+    size = tile + (4 * network.stride[0] if isinstance(overlap, str) else tile - overlap)
     image = _image(size, size)
     tiling = {"tile_size": tile, "overlap": overlap}
     plan = ts.plan(network, image, tiling)
     whole = _whole(network, image)
-    scale = float(np.abs(whole).max())
-    ours = float(np.abs(ts.tiled_predict(network, image, tiling) - whole).max()) / scale
-    monai = float(np.abs(_by_monai(built(name), image, tile)() - whole).max()) / scale
-    beside = f"verdict {plan.verdict}; MONAI with the same tiles {monai:.1e}"
-    return [
-        Row(f"{what}: verdict as by its architecture", float(plan.verdict == stated), at_least=1),
-        Row(f"{what}: tiled - whole", ours, "of largest", at_most=1e-5 if exact else None, beside=beside),
-    ]
+    found = {"stated": stated, "verdict": plan.verdict, "tile": tile}
+    found["ours"] = _apart(ts.tiled_predict(network, image, tiling), whole)
+    if exporter == "legacy":  # the network is the same for both
+        found["monai"] = _monai_apart(name, image, tile, whole)
+    return found
+
+
+def _monai_apart(name: str, image: FloatArray, tile: int, whole: FloatArray) -> float:
+    from benchmarks._networks import built  # noqa: PLC0415
+
+    return _apart(_by_monai(built(name), image, tile)(), whole)
+
+
+def _apart(found: FloatArray, whole: FloatArray) -> float:
+    """Return the largest difference, over the largest output."""
+    return float(np.abs(found - whole).max() / np.abs(whole).max())
 
 
 def _tiling(network: OnnxNetwork) -> tuple[int, str]:
@@ -152,8 +263,8 @@ def _by_monai(
     return call
 
 
-def timed(name: str, rounds: int) -> list[Row]:
-    """Measure the processor time of one network, by us, by the bare engine and by MONAI."""
+def timed(name: str, rounds: int) -> dict[str, Any]:
+    """Measure the time of one network, by us, by the bare engine and by MONAI."""
     from benchmarks._networks import EXPORTERS, built, exported  # noqa: PLC0415
 
     warnings.filterwarnings("ignore")
@@ -179,19 +290,12 @@ def timed(name: str, rounds: int) -> list[Row]:
         _MONAI: _by_monai(module, image, _TILE),
         _ONE: _by_monai(module, image, _TILE, threads=1),
     }
-    for call in contenders.values():
-        call()
+    contenders[_OURS]()
+    bare(batches[0])
+    _by_monai(module, image[:_TILE, :_TILE], _TILE)()
     found = _in_turn(contenders, rounds)
     clock, processor = ({what: [one[place] for one in found[what]] for what in found} for place in (0, 1))
-    rows = [of_samples(f"{name}: {what}", clock[what], "s", beside=engine) for what in found]
-    rows += [of_samples(f"{name}: {what}, processor time", processor[what], "s") for what in found]
-    target = _FASTER.get(name)
-    slower, work = ratios(clock[_MONAI], clock[_OURS]), ratios(processor[_ONE], processor[_OURS])
-    rows.append(of_samples(f"{name}: {_MONAI} over {_OURS}", slower, "times", at_least=target))
-    rows.append(of_samples(f"{name}: the same of processor time, 1 thread", work, "times", at_least=target))
-    over = ratios(processor[_OURS], processor[_BARE])
-    rows.append(of_samples(f"{name}: {_OURS} over {_BARE}, processor time", over, at_most=1.03))
-    return rows
+    return {"engine": engine, "clock": clock, "processor": processor}
 
 
 def _in_turn(

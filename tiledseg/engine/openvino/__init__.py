@@ -31,6 +31,13 @@ if "openvino" not in sys.modules and find_spec("openvino") is not None:
     _load()
 
 from tiledseg.engine.openvino.layers import built  # noqa: E402
-from tiledseg.engine.openvino.predictor import OpenVinoPredictor, compiled, computes_bf16, core, usable  # noqa: E402
+from tiledseg.engine.openvino.predictor import (  # noqa: E402
+    OpenVinoPredictor,
+    channels_last,
+    compiled,
+    computes_bf16,
+    core,
+    usable,
+)
 
-__all__ = ["OpenVinoPredictor", "built", "compiled", "computes_bf16", "core", "usable"]
+__all__ = ["OpenVinoPredictor", "built", "channels_last", "compiled", "computes_bf16", "core", "usable"]

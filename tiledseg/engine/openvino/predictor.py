@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import openvino
+    from openvino import preprocess
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import Precision
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]
 else:
+    preprocess = lazy("openvino.preprocess")
     openvino = lazy("openvino")  # what looks through all modules may load this one without it
 
 _log = logging.getLogger("tiledseg")
@@ -207,11 +209,22 @@ def _processor_flags() -> set[str]:
     return next((set(line.split()) for line in lines if line.startswith(("flags", "Features"))), set())
 
 
+def channels_last(network: openvino.Model, output: str | None) -> openvino.Model:
+    """Let a network (N, C, h, w) take tiles (N, h, w, C), and return one of its outputs so."""
+    steps = preprocess.PrePostProcessor(network)
+    ports = [steps.input()] if output is None else [steps.input(), steps.output(output)]
+    for port in ports:
+        port.tensor().set_layout(openvino.Layout("NHWC"))
+        port.model().set_layout(openvino.Layout("NCHW"))
+    return steps.build()
+
+
 def compiled(network: openvino.Model, precision: Precision, output: int | str = 0) -> _Call:
     """Compile for this processor, all cores for one batch; several threads may call the result."""
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     ready = core().compile_model(network, "CPU", hints)
     port = ready.output(output)
+    known = port.get_partial_shape().is_static and port.get_element_type() == openvino.Type.f32
     idle: SimpleQueue[Any] = SimpleQueue()
 
     def call(tiles: FloatArray) -> FloatArray:
@@ -220,6 +233,11 @@ def compiled(network: openvino.Model, precision: Precision, output: int | str = 
         except Empty:
             request = ready.create_infer_request()
         try:
+            if known:  # it writes into memory that is the caller's own
+                outputs = np.empty(tuple(port.shape), np.float32)
+                request.set_tensor(port, openvino.Tensor(outputs, shared_memory=True))
+                request.infer({0: tiles}, share_inputs=True, share_outputs=True)
+                return outputs
             found = request.infer({0: tiles}, share_inputs=True, share_outputs=True)
             return np.array(found[port], np.float32)  # a copy: the request uses its memory again
         finally:
