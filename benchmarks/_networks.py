@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,13 +15,12 @@ from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-__all__ = ["EXPORTERS", "NETWORKS", "built", "exported"]
+__all__ = ["NETWORKS", "built", "export"]
 
-_FOLDER = Path(__file__).parent / "results" / "networks"  # exports of minutes are kept from run to run
 _EXAMPLE = (1, 3, 128, 192)
 _WIDTHS = (16, 32, 64, 128, 256)
-EXPORTERS = ("legacy", "dynamo")
 _TORCHVISION_OPERATORS = """
     nms qnms roi_align _roi_align_backward ps_roi_align _ps_roi_align_backward roi_pool _roi_pool_backward
     ps_roi_pool _ps_roi_pool_backward deform_conv2d _deform_conv2d_backward
@@ -99,47 +97,35 @@ def _nnunet(name: str, norm: type[nn.Module], **options: Any) -> Callable[[], nn
 
 
 _UNET: dict[str, Any] = {"num_res_units": 2}
-NETWORKS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
-    "smp Unet": ("exact", _smp("Unet")),
-    "smp UnetPlusPlus": ("exact", _smp("UnetPlusPlus")),
-    "smp Linknet": ("exact", _smp("Linknet")),
-    "smp Unet, MobileNetV2": ("exact", _smp("Unet", "mobilenet_v2")),
-    "smp Unet, EfficientNet": ("impossible", _smp("Unet", "efficientnet-b0")),
-    "smp FPN": ("impossible", _smp("FPN")),
-    "smp DeepLabV3Plus": ("impossible", _smp("DeepLabV3Plus")),
-    "smp Segformer": ("impossible", _smp("Segformer")),
-    "MONAI UNet, batch norm": ("exact", _monai("UNet", 2, 3, 2, _WIDTHS, (2,) * 4, **_UNET, norm="batch")),
-    "MONAI UNet": ("impossible", _monai("UNet", 2, 3, 2, _WIDTHS, (2,) * 4, **_UNET)),
-    "MONAI BasicUNet, batch norm": ("exact", _monai("BasicUNet", 2, 3, 2, norm="batch")),
-    "MONAI BasicUNet, pixel shuffle": (
-        "exact",
-        _monai("BasicUNet", 2, 3, 2, norm="batch", upsample="pixelshuffle"),
-    ),
-    "MONAI SegResNet, batch norm": (
-        "exact",
-        _monai("SegResNet", 2, in_channels=3, out_channels=2, norm="batch"),
-    ),
-    "MONAI AttentionUnet": ("impossible", _monai("AttentionUnet", 2, 3, 2, (16, 32, 64), (2, 2))),
-    "torchvision FCN": ("exact", _torchvision("fcn_resnet50")),
-    "torchvision DeepLabV3": ("impossible", _torchvision("deeplabv3_resnet50")),
-    "torchvision LR-ASPP": ("impossible", _torchvision("lraspp_mobilenet_v3_large")),
-    "nnU-Net plain, batch norm": (
-        "exact",
-        _nnunet("PlainConvUNet", nn.BatchNorm2d, n_conv_per_stage=2),
-    ),
-    "nnU-Net residual, batch norm": (
-        "exact",
-        _nnunet("ResidualEncoderUNet", nn.BatchNorm2d, n_blocks_per_stage=2),
-    ),
-    "nnU-Net plain": ("impossible", _nnunet("PlainConvUNet", nn.InstanceNorm2d, n_conv_per_stage=2)),
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "smp Unet": _smp("Unet"),
+    "smp UnetPlusPlus": _smp("UnetPlusPlus"),
+    "smp Linknet": _smp("Linknet"),
+    "smp Unet, MobileNetV2": _smp("Unet", "mobilenet_v2"),
+    "smp Unet, EfficientNet": _smp("Unet", "efficientnet-b0"),
+    "smp FPN": _smp("FPN"),
+    "smp DeepLabV3Plus": _smp("DeepLabV3Plus"),
+    "smp Segformer": _smp("Segformer"),
+    "MONAI UNet, batch norm": _monai("UNet", 2, 3, 2, _WIDTHS, (2,) * 4, **_UNET, norm="batch"),
+    "MONAI UNet": _monai("UNet", 2, 3, 2, _WIDTHS, (2,) * 4, **_UNET),
+    "MONAI BasicUNet, batch norm": _monai("BasicUNet", 2, 3, 2, norm="batch"),
+    "MONAI BasicUNet, pixel shuffle": _monai("BasicUNet", 2, 3, 2, norm="batch", upsample="pixelshuffle"),
+    "MONAI SegResNet, batch norm": _monai("SegResNet", 2, in_channels=3, out_channels=2, norm="batch"),
+    "MONAI AttentionUnet": _monai("AttentionUnet", 2, 3, 2, (16, 32, 64), (2, 2)),
+    "torchvision FCN": _torchvision("fcn_resnet50"),
+    "torchvision DeepLabV3": _torchvision("deeplabv3_resnet50"),
+    "torchvision LR-ASPP": _torchvision("lraspp_mobilenet_v3_large"),
+    "nnU-Net plain, batch norm": _nnunet("PlainConvUNet", nn.BatchNorm2d, n_conv_per_stage=2),
+    "nnU-Net residual, batch norm": _nnunet("ResidualEncoderUNet", nn.BatchNorm2d, n_blocks_per_stage=2),
+    "nnU-Net plain": _nnunet("PlainConvUNet", nn.InstanceNorm2d, n_conv_per_stage=2),
 }
-"""The verdict that each has by its architecture, and how it is built."""
+"""How each is built."""
 
 
 def built(name: str) -> nn.Module:
     """Build a network with random weights, the same each time."""
     torch.manual_seed(0)
-    network = NETWORKS[name][1]().eval()
+    network = NETWORKS[name]().eval()
     for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.normal_(0, 0.1)
@@ -149,11 +135,8 @@ def built(name: str) -> nn.Module:
     return network
 
 
-def exported(name: str, exporter: str, folder: Path = _FOLDER) -> Path:
-    """Export a network, its height and width free; an earlier export is taken."""
-    path = folder / f"{name.replace(', ', ' ').replace(' ', '_').lower()}_{exporter}.onnx"
-    if path.exists():
-        return path
+def export(name: str, exporter: str, path: Path) -> None:
+    """Export a network, its height and width free."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     example, free = torch.zeros(_EXAMPLE), torch.export.Dim.DYNAMIC
@@ -179,4 +162,4 @@ def exported(name: str, exporter: str, folder: Path = _FOLDER) -> Path:
             external_data=False,
             verbose=False,
         )
-    return unfinished.rename(path)
+    unfinished.rename(path)

@@ -107,7 +107,7 @@ def _onnxruntime(image: FloatArray, device: str) -> Callable[[], FloatArray]:
         runtime.preload_dlls()
         if "CUDAExecutionProvider" not in runtime.get_available_providers():
             raise ModuleNotFoundError("ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
-    path = import_module("benchmarks._networks").exported(_NAME, "legacy")
+    path = import_module("benchmarks.onnx").exported(_NAME, "legacy")
     return _ours(ts.load_model(path), image, engine="onnxruntime")
 
 

@@ -3,16 +3,17 @@
 What: networks of segmentation_models_pytorch, MONAI, torchvision and nnU-Net with random weights. For each
 exported file: the verdict of ``plan``, which must be that of its architecture; where it says exact, an
 image of a few tiles is predicted with ``overlap="exact"`` and compared with the whole, run at once by ONNX
-Runtime (target: 1e-5 of the largest output); of the others a small image is compared. Beside it stands how far
-MONAI's ``sliding_window_inference`` is from the whole, with the very network in PyTorch and the same tiles.
-Then the times: an image of 960 x 960 px in 4 tiles of 512 px with 64 px of overlap, gaussian, one tile per
-call, by ``tiled_predict``, by bare calls of the engine that it took on tiles that were cut beforehand, and by
-MONAI. How: each file and each measurement of times in a process of its own with a time limit; each contender
-once to warm up, then in turn, three rounds; a ratio is the median of the rounds' ratios. Processor time counts
-all threads; MONAI's is that on one thread, because PyTorch's threads count while they wait. Targets: MONAI
-takes 1.5 times as long for smp's and MONAI's U-Net; at most 1.03 times the bare calls for all. An exporter
-that fails, fails with this network: its row says so. ``--only "smp*"`` chooses networks, ``--resume`` takes
-what an earlier run has finished. All results are also in ``benchmarks/results/onnx.md``, as a table.
+Runtime (target: 1e-5 of the largest output); of the others a small image is compared. Beside the times stands
+how far MONAI's ``sliding_window_inference`` is from the whole, with the very network in PyTorch and the same
+tiles. Then the times: an image of 960 x 960 px in 4 tiles of 512 px with 64 px of overlap, gaussian, one
+tile per call, by ``tiled_predict``, by bare calls of the engine that it took on tiles that were cut
+beforehand, and by MONAI. How: each file and each measurement of times in a process of its own with a time
+limit; each contender once to warm up, then in turn, three rounds; a ratio is the median of the rounds'
+ratios. Processor time counts all threads; MONAI's is that on one thread, because PyTorch's threads count
+while they wait. Targets: MONAI takes 1.5 times as long for smp's and MONAI's U-Net; at most 1.03 times the
+bare calls for all. An exporter that fails, fails with this network: its row says so. ``--only "smp*"``
+chooses networks, ``--resume`` takes what an earlier run has finished. All results are also in
+``benchmarks/results/onnx.md``, as a table.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
     from tiledseg._types import FloatArray
     from tiledseg.engine import OnnxNetwork
 
-__all__ = ["compared", "run", "timed"]
+__all__ = ["compared", "exported", "run", "timed"]
 
 _RESULTS = Path(__file__).parent / "results" / "onnx"
+_FILES = _RESULTS.with_name("networks")  # exports of minutes are kept from run to run
 _TILE, _OVERLAP = 512, 64
 _SHAPE = (960, 960)
 _SMALL = 256  # px of tiles, where no tiling is exact
@@ -49,33 +51,42 @@ _LIMIT = 900  # seconds of each process
 _FEW = ("smp Unet", "MONAI UNet, batch norm", "MONAI UNet")
 _FASTER = {"smp Unet": 1.5, "MONAI UNet, batch norm": 1.5}
 _OURS, _BARE, _MONAI, _ONE = "tiled_predict", "bare calls", "MONAI, PyTorch", "MONAI, PyTorch, 1 thread"
-_PARTS = ("legacy", "dynamo", "times")
+_EXPORTERS = ("legacy", "dynamo")
+_STATED = {
+    "smp Unet": "exact",
+    "smp UnetPlusPlus": "exact",
+    "smp Linknet": "exact",
+    "smp Unet, MobileNetV2": "exact",
+    "smp Unet, EfficientNet": "impossible",
+    "smp FPN": "impossible",
+    "smp DeepLabV3Plus": "impossible",
+    "smp Segformer": "impossible",
+    "MONAI UNet, batch norm": "exact",
+    "MONAI UNet": "impossible",
+    "MONAI BasicUNet, batch norm": "exact",
+    "MONAI BasicUNet, pixel shuffle": "exact",
+    "MONAI SegResNet, batch norm": "exact",
+    "MONAI AttentionUnet": "impossible",
+    "torchvision FCN": "exact",
+    "torchvision DeepLabV3": "impossible",
+    "torchvision LR-ASPP": "impossible",
+    "nnU-Net plain, batch norm": "exact",
+    "nnU-Net residual, batch norm": "exact",
+    "nnU-Net plain": "impossible",
+}
+"""The verdict that each network has by its architecture."""
 
 
 def run(quick: bool = False, only: str = "*", resume: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     """Measure the networks of a pattern, the verdicts before the times."""
-    known = names()
-    chosen = [name for name in (known if not quick else _FEW) if fnmatch(name, only)]
+    chosen = [name for name in (_STATED if not quick else _FEW) if fnmatch(name, only)]
     if not chosen:
-        raise SystemExit(f"no network is called {only!r}; there are {', '.join(known)}")
-    jobs = [(name, part) for name in chosen for part in _PARTS[:2]]
+        raise SystemExit(f"no network is called {only!r}; there are {', '.join(_STATED)}")
+    jobs = [(name, part) for name in chosen for part in _EXPORTERS]
     jobs += [(name, "times") for name in chosen]
     rows = [row for name, part in jobs for row in _rows(name, part, _found(name, part, quick, resume))]
-    _RESULTS.with_suffix(".md").write_text(_table(known))
+    _RESULTS.with_suffix(".md").write_text(_table())
     return rows
-
-
-def names() -> list[str]:
-    """Name the networks; PyTorch is loaded in another process."""
-    found: list[str] = call_fresh("benchmarks.onnx:known")
-    return found
-
-
-def known() -> list[str]:
-    """Name the networks; this loads PyTorch."""
-    from benchmarks._networks import NETWORKS  # noqa: PLC0415
-
-    return list(NETWORKS)
 
 
 def _file(name: str, part: str) -> Path:
@@ -120,7 +131,7 @@ def _rows(name: str, part: str, found: dict[str, Any]) -> list[Row]:
 
 
 def _of_verdict(what: str, found: dict[str, Any]) -> list[Row]:
-    beside = f"verdict {found['verdict']}; MONAI with the same tiles {_number(found.get('monai'))}"
+    beside = f"verdict {found['verdict']}, tiles of {found['tile']} px"
     limit = 1e-5 if found["stated"] == "exact" else None
     right = float(found["verdict"] == found["stated"])
     return [
@@ -135,6 +146,8 @@ def _of_times(name: str, found: dict[str, Any]) -> list[Row]:
     rows += [of_samples(f"{name}: {what}, processor time", processor[what], "s") for what in processor]
     target = _FASTER.get(name)
     slower, work, over = _ratios(found)
+    beside = f"tiled_predict with these tiles {found['ours']:.1e}"
+    rows.append(Row(f"{name}: MONAI - whole", found["monai"], "of largest", beside=beside))
     rows.append(of_samples(f"{name}: {_MONAI} over {_OURS}", slower, "times", at_least=target))
     rows.append(of_samples(f"{name}: the same of processor time, 1 thread", work, "times", at_least=target))
     rows.append(of_samples(f"{name}: {_OURS} over {_BARE}, processor time", over, at_most=1.03))
@@ -154,22 +167,22 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
 
 
-def _table(known: list[str]) -> str:
+def _table() -> str:
     """Write all results that are stored as a table of Markdown."""
     columns = ["network", "verdict", "tiled - whole", "MONAI - whole", "MONAI / ours, clock"]
     columns += ["the same, processor, 1 thread", "ours / bare calls", "engine"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name in known:
-        parts = {part: _file(name, part) for part in _PARTS}
+    for name in _STATED:
+        parts = {part: _file(name, part) for part in (*_EXPORTERS, "times")}
         found = {part: json.loads(file.read_text()) for part, file in parts.items() if file.is_file()}
-        files = [found.get(part, {"failed": "not run"}) for part in ("legacy", "dynamo")]
+        files = [found.get(part, {"failed": "not run"}) for part in _EXPORTERS]
         cells = [" and ".join(dict.fromkeys(one.get("failed") or one["verdict"] for one in files))]
         cells.append(", ".join(dict.fromkeys(_number(one.get("ours")) for one in files)))
-        cells.append(_number(files[0].get("monai")))
         times = found.get("times", {"failed": ""})
         if "failed" in times:
-            cells += ["-"] * 4
+            cells += ["-"] * 5
         else:
+            cells.append(_number(times["monai"]))
             cells += [f"{np.median(one):.2f}" for one in _ratios(times)] + [times["engine"]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -184,34 +197,33 @@ def _loaded(path: Any) -> OnnxNetwork:
     return network
 
 
+def exported(name: str, exporter: str) -> Path:
+    """Export a network, or take an earlier export; PyTorch is loaded only where it must be."""
+    path = _FILES / _file(name, exporter).with_suffix(".onnx").name
+    if not path.exists():
+        from benchmarks._networks import export  # noqa: PLC0415
+
+        export(name, exporter, path)
+    return path
+
+
 def compared(name: str, exporter: str) -> dict[str, Any]:
     """Compare the verdict of one file with that of its architecture, and tiles with the whole."""
-    from benchmarks._networks import NETWORKS, exported  # noqa: PLC0415
-
     warnings.filterwarnings("ignore")
     try:
         path = exported(name, exporter)
     except Exception as error:  # noqa: BLE001  exporters raise any kind
         return {"failed": f"cannot be exported, {type(error).__name__}"}
     network = _loaded(path)
-    stated = NETWORKS[name][0]
+    stated = _STATED[name]
     tile, overlap = _tiling(network) if stated == "exact" else (_SMALL, _OVERLAP)
     size = tile + (4 * network.stride[0] if isinstance(overlap, str) else tile - overlap)
     image = _image(size, size)
     tiling = {"tile_size": tile, "overlap": overlap}
     plan = ts.plan(network, image, tiling)
-    whole = _whole(network, image)
-    found = {"stated": stated, "verdict": plan.verdict, "tile": tile}
-    found["ours"] = _apart(ts.tiled_predict(network, image, tiling), whole)
-    if exporter == "legacy":  # the network is the same for both
-        found["monai"] = _monai_apart(name, image, tile, whole)
-    return found
-
-
-def _monai_apart(name: str, image: FloatArray, tile: int, whole: FloatArray) -> float:
-    from benchmarks._networks import built  # noqa: PLC0415
-
-    return _apart(_by_monai(built(name), image, tile)(), whole)
+    ours = ts.tiled_predict(network, image, tiling, runtime={"engine": "openvino"})
+    apart = _apart(ours, _whole(network, image))
+    return {"stated": stated, "verdict": plan.verdict, "tile": tile, "ours": apart}
 
 
 def _apart(found: FloatArray, whole: FloatArray) -> float:
@@ -265,10 +277,10 @@ def _by_monai(
 
 def timed(name: str, rounds: int) -> dict[str, Any]:
     """Measure the time of one network, by us, by the bare engine and by MONAI."""
-    from benchmarks._networks import EXPORTERS, built, exported  # noqa: PLC0415
+    from benchmarks._networks import built  # noqa: PLC0415
 
     warnings.filterwarnings("ignore")
-    path = next(path for path in (_exported(exported, name, one) for one in EXPORTERS) if path)
+    path = next(path for path in (_or_none(name, one) for one in _EXPORTERS) if path)
     network, image = _loaded(path), _image(*_SHAPE)
     tiling = {"tile_size": _TILE, "overlap": _OVERLAP, "blend": "gaussian"}
     plan = ts.plan(network, image, tiling, batch_size=1)
@@ -290,12 +302,13 @@ def timed(name: str, rounds: int) -> dict[str, Any]:
         _MONAI: _by_monai(module, image, _TILE),
         _ONE: _by_monai(module, image, _TILE, threads=1),
     }
-    contenders[_OURS]()
     bare(batches[0])
-    _by_monai(module, image[:_TILE, :_TILE], _TILE)()
+    maps = [contenders[one]() for one in (_OURS, _MONAI)]  # this warms up as well
+    whole = _whole(network, image)
+    ours, monai = (_apart(np.asarray(one), whole) for one in maps)
     found = _in_turn(contenders, rounds)
     clock, processor = ({what: [one[place] for one in found[what]] for what in found} for place in (0, 1))
-    return {"engine": engine, "clock": clock, "processor": processor}
+    return {"engine": engine, "ours": ours, "monai": monai, "clock": clock, "processor": processor}
 
 
 def _in_turn(
@@ -309,9 +322,9 @@ def _in_turn(
     return times
 
 
-def _exported(export: Callable[[str, str], Any], name: str, exporter: str) -> Any:
+def _or_none(name: str, exporter: str) -> Path | None:
     try:
-        return export(name, exporter)
+        return exported(name, exporter)
     except Exception:  # noqa: BLE001  exporters raise any kind
         return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from torch import nn
 
-from benchmarks._networks import NETWORKS, exported
+from benchmarks._networks import NETWORKS, export
 
 _FOLDER = Path(__file__).parents[1] / "tests" / "networks"
 _FEW = (2, 4, 4)
@@ -54,9 +54,10 @@ _SMALL = {
 def main() -> None:
     """Export all of them by both exporters."""
     for name, build in _SMALL.items():
-        NETWORKS[name] = ("", build)
+        NETWORKS[name] = build
         for exporter in ("legacy", "dynamo"):
-            path = exported(name, exporter, _FOLDER)
+            path = _FOLDER / f"{name}_{exporter}.onnx"
+            export(name, exporter, path)
             _strip(path)
             print(path, path.stat().st_size)
 
