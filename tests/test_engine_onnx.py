@@ -754,6 +754,13 @@ def test_operator_sets_from_11_to_the_newest_are_read_and_run(tmp_path, opset):
     assert tiledseg.plan(network, IMAGE, EXACT).verdict == "exact"
 
 
+def test_a_plan_states_the_memory_of_the_engines_and_of_their_first_tile(tmp_path):
+    plan = tiledseg.plan(small_network(tmp_path), IMAGE, EXACT, batch_size=1)
+    alive = 4 * (3 + 4) * 64 * 64  # bytes: the input and the map after the first convolution
+    assert alive < plan.memory["network"] == plan.network_bytes
+    assert plan.memory["engine"] > 10 << 20
+
+
 def test_an_unknown_operator_makes_the_verdict_approximate_and_is_named(tmp_path):
     nodes = [node("Conv", ["x", "k"], ["a"]), node("GridSample", ["a", "g"], ["y"])]
     constants = [("k", np.ones((1, 3, 1, 1), "f4")), ("g", np.zeros((1, 64, 64, 2), "f4"))]

@@ -56,6 +56,7 @@ _FIX = "OpenVINO needs a Keras network or a bundle, and `pip install openvino`."
 _GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and those of Windows in WSL
 
 
+_USED = 0.6  # of the upper bound of a network's activations
 _LIBRARY_BYTES = {"tensorflow": 750 << 20, "openvino": 40 << 20}
 _FIRST_BYTES = {"tensorflow": 60 << 20, "openvino": 10 << 20}  # of the first call
 _COMPARED_BYTES = 320 << 20  # of TensorFlow, which first runs a Keras network on a test tile
@@ -187,7 +188,7 @@ class Network:
     def engine_bytes(self) -> int:
         """Estimate what its engine adds to the memory of the process: libraries, copies of weights."""
         if not isinstance(self.predictor, Convertible):
-            return 0
+            return int(getattr(self._sized, "engine_bytes", 0))
         weights = 4 * int(self.predictor.model.count_params())
         asked = self.runtime.engine == "openvino" or self.runtime.precision == "bf16"
         by_keras = self.runtime.engine == "keras" or self._obstacle(asked=asked) is not None
@@ -205,6 +206,11 @@ class Network:
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs inside the network."""
         return self._sized.bytes_per_tile(tile_size)
+
+    def usual_bytes(self, tile_size: tuple[int, int]) -> int:
+        """Estimate what is used of `bytes_per_tile`, which is an upper bound but for ONNX files."""
+        share = 1.0 if isinstance(self.predictor, EngineChooser) else _USED
+        return int(share * self.bytes_per_tile(tile_size))
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
         """Raise a TiledSegError unless the network maps tiles of a size to maps of that size."""

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 _BATCHES = 4  # of tiles: read, waiting, run, stitched
 _RESAMPLED = (1024, 32 * _MIB, 27 * _MIB)  # rows of the cache, its limit, and a block with its source
-_USED = 0.6  # of the upper bound of a network's activations
 _LIBRARIES = 30 * _MIB  # that write files
 _TILE_ROWS = 2 * 512  # of a pyramid, all levels together
 _PANEL = 5120  # px: width of a panel with what its last tiles extend beyond it
@@ -276,7 +275,7 @@ class Plan:
         return {
             "now": psutil.Process().memory_info().rss,
             "engine": self.network.engine_bytes,
-            "network": int(_USED * self.network_bytes),
+            "network": self.batch_size * self.network.usual_bytes(self.grid.tile_shape),
             "reading": reading,
             "band of rows": 4 * classes * min(self.grid.y.tile, self.grid.shape[0]) * self.grid.shape[1],
             "files": self.files_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -45,7 +46,12 @@ _TOLERANCE = 1e-4  # of the largest output, between the two engines
 _LEAST = 1e-3  # of the largest output: below it, rounding is not compared
 _MOST_TIMED, _LONG = 3, 0.25  # calls by which engines are compared, and seconds that are enough for one
 _MOST_SHAPES = 8  # of tiles, for which calls are ready: each compiled network has weights of its own
-_ALIVE = {"openvino": 1.0, "onnxruntime": 1.6}  # memory, over that of the maps alive at once; measured
+_MIB = 1 << 20
+_ALIVE = {"openvino": (0.95, 5 * _MIB), "onnxruntime": (1.5, 10 * _MIB)}
+"""Memory of a tile over that of the maps alive at once, and bytes of any first call; measured."""
+_OPENED = {"openvino": (2.5, 45 * _MIB), "onnxruntime": (3.0, 11 * _MIB)}
+"""Memory of a network that is ready over that of its weights, and bytes of any network; measured."""
+_LIBRARY_BYTES = 40 * _MIB  # of either engine, when it is imported
 _PROVIDERS: dict[str, dict[str, str]] = {
     "CUDAExecutionProvider": {"use_tf32": "0"},  # it has 10 bits of mantissa: tiled would not equal whole
     "DmlExecutionProvider": {},
@@ -142,8 +148,19 @@ class OnnxPredictor:
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs, with the engine of the largest need."""
-        factor = max(_ALIVE[engine] for engine in self._engines)
-        return int(factor * 4 * self.network.floats_per_px * tile_size[0] * tile_size[1])
+        alive = 4 * self.network.floats_per_px * tile_size[0] * tile_size[1]
+        needs = [_ALIVE[engine] for engine in self._engines]
+        return max(int(factor * alive) + first for factor, first in needs)
+
+    @property
+    def engine_bytes(self) -> int:
+        """Estimate the memory of the engines that are imported for it, and of the larger one's network."""
+        imported = sum(_LIBRARY_BYTES for engine in self._engines if engine not in sys.modules)
+        if self._calls:
+            return imported
+        weights = 4 * self.network.count_params()
+        needs = [_OPENED[engine] for engine in self._engines]
+        return imported + max(int(factor * weights) + first for factor, first in needs)
 
     def _call_for(self, shape: tuple[int, ...], batch: AnyArray) -> _Call:
         """Return the call for a shape of tiles, made with the first batch of that shape."""
