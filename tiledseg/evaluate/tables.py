@@ -198,10 +198,11 @@ def cost_notes(costs: Sequence[PrecisionCost]) -> list[str]:
     bf16 = math.fsum(one.dice_bf16 for one in costs) / len(costs)
     worst = max(costs, key=lambda one: abs(one.dice_bf16 - one.dice_f32))
     foreground = sum(one.foreground_px for one in costs)
-    share = sum(one.changed_px for one in costs) / foreground if foreground else math.nan
+    changed = sum(one.changed_px for one in costs)
+    share = f"{changed / foreground:.2%} of the foreground" if foreground else f"{changed}; f32 finds nothing"
     text = f"bf16 in place of f32: mean dice {f32:.4f} -> {bf16:.4f}; most in one image: "
     text += f"{worst.dice_f32:.4f} -> {worst.dice_bf16:.4f} ({shown(worst.name)}); "
-    return [f"{text}changed px: {share:.2%} of the foreground"]
+    return [f"{text}changed px: {share}"]
 
 
 def cell_notes(cells: InstanceCounts, least: int | None, bounds: Mapping[str, Interval]) -> list[str]:
