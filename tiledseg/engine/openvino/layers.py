@@ -256,7 +256,7 @@ def _norms(layers: Layers, weights: Mapping[str, FloatArray]) -> dict[int, Norm]
             users.setdefault(number, []).append(layer)
     found: dict[int, Norm] = {}
     for layer in layers.layers:
-        activation = layer.config.get("activation") if layer.kind in _CONVOLUTIONS else None
+        activation = str(layer.config.get("activation") if layer.kind in _CONVOLUTIONS else None)
         match users.get(layer.output):
             case [Layer(kind="layers.BatchNormalization") as norm] if activation in {"linear", "relu"}:
                 with _refused(norm):
