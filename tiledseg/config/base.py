@@ -380,6 +380,7 @@ _FIXES = {
     "tuple_type": "Give a list.",
     "literal_error": "Use one of these.",
     "model_type": "Give a table of settings.",
+    "model_attributes_type": 'Give them by name, as in {"name": "unet", "levels": 5}.',
     "too_short": "Give more values.",
     "too_long": "Give fewer values.",
     "string_pattern_mismatch": "Write it in that form.",
@@ -395,6 +396,7 @@ _LIMITS = {
 def complaint(where: str, line: ErrorDetails) -> str:
     """Say what is wrong with one value."""
     text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
+    text = text.replace("a valid dictionary or object to extract fields from", "settings")
     for what in ("Tuple", "List", "String", "Data", "Value"):
         text = text.replace(f"{what} should", "must")
     given = line["input"]

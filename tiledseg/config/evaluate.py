@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from tiledseg.config.base import Config, Count, Micrometres, NotNegative, Regex
+from tiledseg.config.given import Given, Named, or_else
 from tiledseg.config.losses import AnyLossConfig
 from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig
@@ -19,11 +20,11 @@ class EvaluateConfig(Config):
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["valid"] | None = None
     """Threshold of probabilities, in (0, 1); ``"valid"`` for the one with the highest mean Dice
     on the validation images; None for the segmenter's own."""
-    tiling: TilingConfig | None = None
+    tiling: Given[TilingConfig | None] = or_else(None)
     """How images are tiled; None for the segmenter's own."""
     batch_size: Count | None = None
     """Tiles per call of the network; None to choose by memory."""
-    runtime: RuntimeConfig = RuntimeConfig()
+    runtime: Given[RuntimeConfig] = or_else(RuntimeConfig())
     """Engine, precision, devices and memory."""
     tta: TTA | None = None
     """Test-time augmentation: outputs of a tile and its mirror images are averaged; None for the
@@ -36,10 +37,10 @@ class EvaluateConfig(Config):
     cell_px: Count | None = None
     """Smaller areas, in px, do not count as cells, in truth and prediction; None for a twentieth of a typical
     true cell of the image. The report says how many were left out."""
-    objects: ObjectsConfig | None = None
+    objects: Given[ObjectsConfig | None] = or_else(None)
     """How predicted cells are made of the labels of a map, for example split; None for its connected
     areas."""
-    loss: AnyLossConfig = None
+    loss: Named[AnyLossConfig] = or_else(None)
     """Loss that is computed beside the scores, of each stitched map as one sample: its settings or its name;
     None for the one that the segmenter was trained with, with its class weights."""
     group_regex: Regex | None = None

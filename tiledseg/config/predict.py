@@ -11,6 +11,7 @@ from tiledseg._validate import invalid
 from tiledseg.config.base import Count, Micrometres, Names, as_tuple
 from tiledseg.config.export import ObjectFormats
 from tiledseg.config.files import ReadConfig
+from tiledseg.config.given import Given, or_else
 from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
@@ -76,7 +77,7 @@ class PredictConfig(ReadConfig):
     """Format of probabilities."""
     probs_dtype: Literal["float16", "float32"] = "float16"
     """Dtype of probabilities; float16 only for TIFF."""
-    objects: ObjectsConfig = ObjectsConfig()
+    objects: Given[ObjectsConfig] = or_else(ObjectsConfig())
     """Which areas are one object, and which of them count. Where it states no threshold, that of the mask
     is used."""
     labels_format: Literal["ome-tiff", "ome-zarr", "npy"] = "ome-tiff"
@@ -95,7 +96,7 @@ class PredictConfig(ReadConfig):
     is then divided in two, even one that shows only background."""
     batch_size: Count | None = None
     """Tiles per call of the network; None to choose by memory."""
-    runtime: RuntimeConfig = RuntimeConfig()
+    runtime: Given[RuntimeConfig] = or_else(RuntimeConfig())
     """Engine, precision, devices and memory."""
     tta: TTA | None = None
     """Test-time augmentation: outputs of a tile and its mirror images are averaged; None for the
@@ -169,5 +170,5 @@ class PredictJobConfig(PredictConfig):
     """Image files, and folders of them."""
     output: str | None = None
     """Folder to write to; it is created where it is missing."""
-    tiling: TilingConfig | None = None
+    tiling: Given[TilingConfig | None] = or_else(None)
     """How images are tiled; None for the model's own."""

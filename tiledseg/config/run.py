@@ -6,6 +6,7 @@ from tiledseg.config.base import Config
 from tiledseg.config.data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
 from tiledseg.config.evaluate import EvaluateJobConfig
 from tiledseg.config.export import ExportConfig
+from tiledseg.config.given import Given, or_else
 from tiledseg.config.predict import PredictJobConfig
 from tiledseg.config.train import TrainConfig
 
@@ -13,25 +14,25 @@ from tiledseg.config.train import TrainConfig
 class RunConfig(Config):
     """All settings of a run, as a TOML file holds them."""
 
-    data: DataConfig = DataConfig()
+    data: Given[DataConfig] = or_else(DataConfig())
     """The whole dataset: what is split, cut into tiles and counted."""
-    split: SplitConfig | None = None
+    split: Given[SplitConfig | None] = or_else(None)
     """How it is split; None for data that is not split, or that a manifest has split."""
-    tiles: TileSetConfig = TileSetConfig()
+    tiles: Given[TileSetConfig] = or_else(TileSetConfig())
     """How it is cut into tiles on disk."""
-    stats: StatsConfig = StatsConfig()
+    stats: Given[StatsConfig] = or_else(StatsConfig())
     """What statistics of it are shown."""
-    train_data: DataConfig = DataConfig()
+    train_data: Given[DataConfig] = or_else(DataConfig())
     """Images and masks to train on."""
-    valid_data: DataConfig = DataConfig()
+    valid_data: Given[DataConfig] = or_else(DataConfig())
     """Images and masks to choose the best epoch by."""
-    train: TrainConfig = TrainConfig()
+    train: Given[TrainConfig] = or_else(TrainConfig())
     """How the network is built and trained."""
-    test_data: DataConfig = DataConfig()
+    test_data: Given[DataConfig] = or_else(DataConfig())
     """Images and masks to score a trained network on."""
-    evaluate: EvaluateJobConfig = EvaluateJobConfig()
+    evaluate: Given[EvaluateJobConfig] = or_else(EvaluateJobConfig())
     """What is scored, and how."""
-    predict: PredictJobConfig = PredictJobConfig()
+    predict: Given[PredictJobConfig] = or_else(PredictJobConfig())
     """What is predicted, and what is written for each image."""
-    export: ExportConfig = ExportConfig()
+    export: Given[ExportConfig] = or_else(ExportConfig())
     """How cells are written for other programs."""

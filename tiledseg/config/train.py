@@ -22,6 +22,7 @@ from tiledseg.config.base import (
     laid_over,
     pair_of,
 )
+from tiledseg.config.given import Given, Named, or_else, or_made
 from tiledseg.config.losses import LossConfig, PlainLossConfig
 from tiledseg.config.networks import NetworkConfig, UNetConfig
 from tiledseg.config.optimizer import AdamConfig, ConstantConfig, OptimizerConfig, ScheduleConfig
@@ -40,13 +41,13 @@ def _expected(before: dict[str, Any]) -> PreprocessingConfig:
 class TrainConfig(Config):
     """How a network is built and trained."""
 
-    network: NetworkConfig = UNetConfig(
-        input_shape=(None, None, 3), levels=5, base_filters=16, base_kernel=3, dropout=0.0
+    network: Given[NetworkConfig] = or_else(
+        UNetConfig(input_shape=(None, None, 3), levels=5, base_filters=16, base_kernel=3, dropout=0.0)
     )
     """The architecture, chosen by its ``name``, and its settings."""
     start_from: str | None = None
     """Bundle whose weights training starts from, as `load_model` takes it; None for random ones."""
-    preprocessing: PreprocessingConfig = Field(default_factory=_expected)
+    preprocessing: Given[PreprocessingConfig] = or_made(_expected)
     """How pixels are prepared, the same in training and use; its ``scale`` is that of the training images.
     What is not given is as the network's weights expect it. Its ``pixel_size``: where it is given, images
     that state another are brought to it, and images that state none count as having it; where it is None,
@@ -70,11 +71,11 @@ class TrainConfig(Config):
     """Crops per batch."""
     accumulate: Count = 1
     """Batches whose gradients are averaged into one step of the optimizer."""
-    optimizer: OptimizerConfig = AdamConfig()
+    optimizer: Named[OptimizerConfig] = or_else(AdamConfig())
     """The optimizer: ``adam``, ``adamw`` or ``sgd``, with its parameters or by name."""
     learning_rate: Positive = 1e-3
     """Learning rate, the highest of the schedule; positive."""
-    schedule: ScheduleConfig = ConstantConfig()
+    schedule: Named[ScheduleConfig] = or_else(ConstantConfig())
     """How the learning rate changes: ``constant``, ``cosine`` or ``plateau``, with its parameters or by
     name."""
     clip: Positive | None = None
@@ -86,7 +87,7 @@ class TrainConfig(Config):
     validated and saved. None for no average."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Numbers that the network computes with; weights stay in float32."""
-    loss: LossConfig = PlainLossConfig()
+    loss: Named[LossConfig] = or_else(PlainLossConfig())
     """What is minimised, with its parameters or by name: ``bce``, ``dice``, ``iou``, ``bce_dice``,
     ``bce_iou``, ``basnet``, ``focal``, ``tversky``, ``focal_tversky``, ``boundary``, ``bootstrap`` or
     ``missing_labels``."""
@@ -114,7 +115,7 @@ class TrainConfig(Config):
     """Epochs without a better validation loss after which training stops; None for never."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Threshold of the trained segmenter's probabilities, in (0, 1)."""
-    tiling: TilingConfig | None = None
+    tiling: Given[TilingConfig | None] = or_else(None)
     """How the trained segmenter tiles; None for tiles of the crop size."""
     labels: Names = ("foreground",)
     """Name of each class; one name for one class against background."""

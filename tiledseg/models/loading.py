@@ -54,7 +54,7 @@ def load_model(
     trust: bool = False,
     output: str | None = None,
     layout: Literal["channels_first", "channels_last"] | None = None,
-) -> Segmenter | keras.Model:
+) -> Segmenter | Any:  # noqa: ANN401  or a keras.Model, which has no types, or an OnnxNetwork
     """Load a segmenter from its bundle or package, or a network from an ONNX or ``.keras`` file.
 
     Parameters

@@ -19,23 +19,27 @@ if TYPE_CHECKING:
     from tiledseg.plots.figures import Axes
 
     class _Box(Protocol):  # the ends of a Box
-        y1: int
-        x1: int
+        @property
+        def y1(self) -> int: ...
+        @property
+        def x1(self) -> int: ...
 
     class _Tile(Protocol):  # what a Tile has
-        read_box: _Box
+        @property
+        def read_box(self) -> _Box: ...
 
     class _Plan(Protocol):  # what a Plan has
-        shape: tuple[int, int]
-        n_tiles: int
-
+        @property
+        def shape(self) -> tuple[int, int]: ...
+        @property
+        def n_tiles(self) -> int: ...
         @property
         def borders(self) -> tuple[Sequence[int], Sequence[int]]: ...
         def tile(self, tile_id: int) -> _Tile: ...
 
     class _Seams(Protocol):  # what a SeamReport has
-        disagreement: AnyArray
-
+        @property
+        def disagreement(self) -> AnyArray: ...
         @property
         def score(self) -> float: ...
 
@@ -108,7 +112,7 @@ def plot_labels(labels: AnyArray, *, ax: Axes = None) -> Axes:
     return _picture(colourise(np.where(shown > 0, shown * 5 % 7 + 1, 0)), labels.shape, ax)
 
 
-def plot_probabilities(probabilities: AnyArray, channel: int = 0, *, ax: Axes = None) -> Axes:
+def plot_probabilities(probabilities: AnyArray | None, channel: int = 0, *, ax: Axes = None) -> Axes:
     """Draw a channel of a map with a colour bar from 0 to 1.
 
     Parameters
@@ -132,6 +136,9 @@ def plot_probabilities(probabilities: AnyArray, channel: int = 0, *, ax: Axes = 
     SettingError
         If there is no such channel, or matplotlib is not installed; the extra ``plot`` installs it.
     """
+    if probabilities is None:
+        fix = "Ask for it: segment(..., keep_map=True)."
+        raise invalid(ArrayError, "probabilities", must="be a map", got="None", fix=fix)
     height, width, channels = check_image(probabilities)
     whole_number("channel", channel, 0, channels - 1, f"Count channels from 0 to {channels - 1}.")
     step = _step((height, width))

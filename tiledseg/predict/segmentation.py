@@ -136,9 +136,9 @@ class Segmentation:
     def save(self, folder: PathLike) -> Path:
         """Write everything into a new folder, whole or not at all.
 
-        The files are ``mask.ome.tif`` (the class of each px), ``labels.ome.tif``, ``objects.csv``,
-        ``objects.geojson``, ``overlay.png`` (at most 4096 px a side), ``run.json``, and ``map.npy`` where the
-        map was asked for.
+        The files are ``mask.ome.tif`` (0 and 255; of several classes the class of each px),
+        ``labels.ome.tif``, ``objects.csv``, ``objects.geojson``, ``overlay.png`` (at most 4096 px a side),
+        ``run.json``, and ``map.npy`` where the map was asked for.
 
         Parameters
         ----------
@@ -172,6 +172,7 @@ class Segmentation:
             for name, value in self.provenance.items()
         }
         options: dict[str, Any] = {"labels": True, "pixel_size": self.pixel_size, "provenance": text}
+        shown = kinds * 255 if len(self.classes) == 1 else kinds  # as all mask files of one class
         small = np.uint8 if len(self.classes) < 256 else np.uint16
         with (
             create_image(place / "labels.ome.tif", self.plan.shape, np.uint32, **options) as numbers,
@@ -179,7 +180,7 @@ class Segmentation:
         ):
             for top, band in bands_of(labels):
                 numbers[top : top + len(band)] = band
-                mask[top : top + len(band)] = kinds[band].astype(small)
+                mask[top : top + len(band)] = shown[band].astype(small)
         if self.map is not None:
             with create_image(place / "map.npy", self.map.shape, np.float32) as file:
                 file[0 : len(self.map)] = self.map
