@@ -31,7 +31,7 @@ docs: $(VENV)/.docs  ## build the documentation; see docs/_build/html/index.html
 bench: $(VENV)/.bench  ## measure, side by side with other libraries
 	$(BIN)/python -m benchmarks
 
-scorecard: $(VENV)/.dev  ## measure what is survived: kills, damage, hostile files
+scorecard: $(VENV)/.dev $(VENV)/.scorecard  ## measure what is survived: kills, damage, hostile files
 	$(BIN)/python -m benchmarks.scorecard
 
 clean:  ## remove what the other targets made

@@ -21,8 +21,10 @@ from benchmarks.scorecard import (  # noqa: F401  they register their rows
     drawn,
     environment,
     finite,
+    fuzzing,
     hostile,
     kills,
+    mutation,
     sharing,
 )
 from benchmarks.scorecard._rows import ROWS, Figure, Row, Trial
