@@ -221,7 +221,7 @@ def compared(name: str, exporter: str) -> dict[str, Any]:
     image = _image(size, size)
     tiling = {"tile_size": tile, "overlap": overlap}
     plan = ts.plan(network, image, tiling)
-    ours = ts.tiled_predict(network, image, tiling, runtime={"engine": "openvino"})
+    ours = ts.tiled_predict(network, image, tiling, runtime={"engine": "onnxruntime"})
     apart = _apart(ours, _whole(network, image))
     return {"stated": stated, "verdict": plan.verdict, "tile": tile, "ours": apart}
 

@@ -376,6 +376,89 @@ def test_an_input_of_text_and_an_output_without_axes_are_refused(tmp_path):
         tiledseg.tiled_predict(path, image, {"tile_size": 32, "overlap": 0})
 
 
+def beside(path, content, **stated):
+    """Save a graph whose weights are in a file beside it."""
+    path = saved(path, [node("Conv", ["x", "k"], ["y"])], [("k", np.ones((1, 3, 1, 1), "f4"))])
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = 1
+    for key, value in {"location": "weights.bin", **stated}.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    onnx.save(model, path)
+    Path(path).with_name("weights.bin").write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "stated"),
+    [(11, {}), (12, {"offset": "4"}), (12, {"offset": "-4", "length": "12"}), (12, {"length": "8"})],
+)
+def test_files_of_weights_that_are_too_short_are_refused(tmp_path, size, stated):
+    refused(
+        beside(str(tmp_path / "net.onnx"), bytes(size), **stated), r"weights\.bin; got 1\d bytes where 12"
+    )
+
+
+def test_local_functions_are_read_and_run(tmp_path):
+    opsets = [helper.make_opsetid("", 17)]
+    own = helper.make_function("my", "F", ["a"], ["b"], [node("Relu", ["a"], ["b"])], opsets)
+    path = saved(str(tmp_path / "net.onnx"), [node("F", ["x"], ["y"], domain="my")])
+    model = onnx.load(path)
+    model.functions.append(own)
+    model.opset_import.append(helper.make_opsetid("my", 1))
+    onnx.save(model, path)
+    image = IMAGE - 0.5
+    np.testing.assert_array_equal(tiledseg.tiled_predict(path, image, EXACT), np.maximum(image, 0))
+
+
+def test_sparse_constants_are_read_and_run(tmp_path):
+    dense = np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype("f4")
+    dense[0, 1] = 0
+    places = np.flatnonzero(dense)
+    values = helper.make_tensor("k", FLOAT, [len(places)], dense.ravel()[places])
+    indices = helper.make_tensor("i", TensorProto.INT64, [len(places)], places)
+    path = saved(str(tmp_path / "net.onnx"), [node("Conv", ["x", "k"], ["y"])])
+    model = onnx.load(path)
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, dense.shape))
+    onnx.save(model, path)
+    found = tiledseg.tiled_predict(path, IMAGE, EXACT)
+    np.testing.assert_allclose(found, IMAGE @ dense[:, :, 0, 0].T, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "match"),
+    [
+        ([node("Range", ["a", "b", "c"], ["r"])], [("a", 0.0), ("b", 1e10), ("c", 1.0)], "1e\\+10"),
+        ([node("ConstantOfShape", ["s"], ["r"])], [("s", np.array([10**6, 10**6]))], "1e\\+12"),
+    ],
+    ids=["range", "filled"],
+)
+def test_constants_that_an_engine_would_compute_for_long_are_refused(tmp_path, nodes, constants, match):
+    last = [node("ReduceSum", ["r"], ["m"], keepdims=0), node("Add", ["x", "m"], ["y"])]
+    constants = [(name, np.asarray(value)) for name, value in constants]
+    path = saved(str(tmp_path / "net.onnx"), [*nodes, *last], constants)
+    with pytest.raises(BundleError, match=match):
+        tiledseg.load_model(path)
+
+
+def test_maps_of_too_many_numbers_are_refused_before_they_are_computed(tmp_path):
+    doubled = [node("Concat", [f"t{n}"] * 2, [f"t{n + 1}"], axis=1) for n in range(30)]
+    first, last = node("Relu", ["x"], ["t0"]), node("ReduceMean", ["t30"], ["y"], axes=[1])
+    path = saved(str(tmp_path / "net.onnx"), [first, *doubled, last])
+    with pytest.raises(ModelError, match="smaller tiles"):
+        tiledseg.plan(path, IMAGE, {"tile_size": 64})
+
+
+def test_a_free_size_may_be_written_as_a_negative_number(tmp_path):
+    network = tiledseg.load_model(small_network(tmp_path, shape=(-1, 3, -1, -1)))
+    assert (network.tile_size, network.batch) == ((None, None), None)
+    np.testing.assert_allclose(
+        tiledseg.tiled_predict(network, IMAGE, EXACT), whole(small_network(tmp_path)), atol=1e-5
+    )
+
+
 def test_several_inputs_are_refused(tmp_path):
     path = saved(str(tmp_path / "net.onnx"), [node("Add", ["x", "z"], ["y"])])
     model = onnx.load(path)
@@ -566,6 +649,15 @@ def test_outputs_of_another_size_and_class_numbers_are_refused(tmp_path):
     onnx.save(model, str(tmp_path / "labels.onnx"))
     with pytest.raises(ModelError, match="ArgMax"):
         tiledseg.load_model(str(tmp_path / "labels.onnx"))
+    last = [node("ArgMax", ["y"], ["label"], axis=1), node("Cast", ["label"], ["z"], to=FLOAT)]
+    with pytest.raises(ModelError, match="class numbers"):
+        tiledseg.load_model(small_network(tmp_path, last=last, outputs=("z",)))
+    pooled = [node("GlobalAveragePool", ["y"], ["p"]), node("Flatten", ["p"], ["z"])]
+    model = onnx.load(small_network(tmp_path, last=pooled, outputs=("z",)))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", FLOAT, ["n", 2]))
+    onnx.save(model, str(tmp_path / "classes.onnx"))
+    with pytest.raises(ModelError, match="three or four axes"):
+        tiledseg.load_model(str(tmp_path / "classes.onnx"))
 
 
 def test_the_layout_is_asked_for_where_the_shape_does_not_show_it(tmp_path):
@@ -636,6 +728,13 @@ def test_options_of_onnx_are_refused_for_other_models(tmp_path):
         tiledseg.tiled_predict(lambda tiles: tiles[..., :1], IMAGE, runtime={"engine": "onnxruntime"})
 
 
+def busy(seconds):
+    """Use the processor for some time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 def slowed(function, seconds, *, plus=0.0):
     """Return a maker of calls that take longer, or that give other numbers."""
 
@@ -643,7 +742,7 @@ def slowed(function, seconds, *, plus=0.0):
         call = function(*arguments, **options)
 
         def slow(*given):
-            time.sleep(seconds)
+            busy(seconds)
             return call(*given) + plus
 
         return slow
@@ -666,7 +765,7 @@ COMPILED, SESSION = (openvino, "compiled"), (onnx_predictor, "_session")
 def test_the_engine_that_is_faster_on_the_first_batch_is_taken(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     path = small_network(tmp_path)
-    slow = slowed(openvino.compiled, 0.2)
+    slow = slowed(openvino.compiled, 0.1)
     assert engine_after(path, monkeypatch, COMPILED, slow) == "onnxruntime"
     monkeypatch.undo()
 
@@ -680,7 +779,7 @@ def test_the_engine_that_is_faster_on_the_first_batch_is_taken(tmp_path, monkeyp
             get_providers = inner.get_providers
 
             def run(self, *given):
-                time.sleep(0.2)
+                busy(0.1)
                 return inner.run(*given)
 
         return Session()

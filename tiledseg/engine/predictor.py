@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 
+_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ ")  # of its messages
 _PIXELS_PER_CALL = 512 * 512  # on a CPU, more per call was slower: the processor's cache overflows
 _SHARE = 0.5  # of the free memory that a network may use by default
 _CGROUP = Path("/sys/fs/cgroup")  # version 2
@@ -133,19 +135,22 @@ class EngineChooser(Protocol):
 
 
 @contextmanager
-def failures_named(shape: tuple[int, ...]) -> Iterator[None]:
+def failures_named(
+    shape: tuple[int, ...],
+    fix: str = "Correct it: it gets tiles (N, h, w, C) and returns one map (N, h, w, K).",
+) -> Iterator[None]:
     """Turn an error of a network into a ModelError that states the shape of the tiles."""
     try:
         yield
     except (TiledSegError, MemoryError):
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
+        lines = _NOISE.sub("", str(error)).strip().splitlines() or [""]
         text = f"The network failed on tiles of shape {shape}: {type(error).__name__}: {shown(lines[0])}"
         if isinstance(error, TypeError) and "ndarray" in str(error):
             text += ". Tiles are NumPy arrays (N, h, w, C); pass a PyTorch module itself."
         else:
-            text += ". Correct it: it gets tiles (N, h, w, C) and returns one map (N, h, w, K)."
+            text += f". {fix}"
         raise ModelError(text) from error
 
 

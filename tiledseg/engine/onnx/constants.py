@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._validate import invalid
 from tiledseg.engine.onnx.tensors import UntrackedError
+from tiledseg.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.engine.onnx.file import Node
 
+_MOST_MADE = 1 << 28  # numbers of a constant that an engine computes
 _MOST = 65_536  # numbers of a constant that is computed
 
 
@@ -54,6 +57,25 @@ def _size_of(node: Node, data: list[AnyArray | None]) -> float:
     if node.kind == "Tile":
         return float(np.prod(values[1]) * values[0].size)
     return float(np.prod(values[-1])) * (values[0].size if node.kind == "Expand" else 1)
+
+
+def check_made(node: Node, data: list[AnyArray | None]) -> None:
+    """Refuse an operation that makes far too much of small constants: engines would compute it."""
+    if node.kind not in _GROWING or any(one is None for one in data):
+        return
+    try:
+        with np.errstate(all="ignore"):
+            size = _size_of(node, data)
+    except (ValueError, IndexError):
+        return
+    if size > _MOST_MADE:
+        raise invalid(
+            BundleError,
+            f"{node.kind} {node.name!r}",
+            must=f"make a constant of at most {_MOST_MADE} numbers",
+            got=f"{size:.3g}",
+            fix="Do not run this file: no exporter writes such a constant.",
+        )
 
 
 def _axes(node: Node, more: tuple[AnyArray, ...]) -> tuple[int, ...] | None:

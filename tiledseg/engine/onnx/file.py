@@ -6,6 +6,7 @@ functions. So nothing of that kind is called before the file has passed the chec
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 _OLDEST = 9  # of the operator sets; before it, scales of `Upsample` are attributes
 _MOST_NODES = 20_000
 _MOST_CALLS = 1_000  # of local functions, after expansion
+_MOST_DENSE = 1 << 24  # numbers of a sparse constant
+_PACKED = frozenset({21, 22, 23, 25, 26})  # dtypes of less than a byte
+_CLASS_NUMBERS = frozenset({"ArgMax", "ArgMin"})
+_KEEPING = frozenset("Cast Identity Reshape Squeeze Transpose Unsqueeze".split())  # noqa: SIM905
 _MOST_BYTES = 2 << 30  # protobuf holds no more
 _REFUSED = frozenset({"Loop", "Scan", "SequenceMap"})
 _DTYPES = {
@@ -97,14 +102,14 @@ def read_onnx(path: PathLike) -> OnnxFile:
     _check_operators(model, file)
     try:
         onnx.checker.check_model(str(file))
-        model = onnx.inliner.inline_local_functions(model) if model.functions else model
+        model = extra("onnx.inliner", "onnx").inline_local_functions(model) if model.functions else model
     except Exception as error:
         raise _refused(file, "pass the checks of `onnx`", _first_line(error), "Export it again.") from error
     _check_operators(model, file)
     graph = model.graph
     try:
-        constants, nodes = {one.name: _constant(one) for one in graph.initializer}, _nodes(graph)
-    except (ValueError, TypeError, KeyError) as error:
+        constants, nodes = _constants(graph), _nodes(graph)
+    except (ValueError, TypeError, LookupError) as error:
         raise _refused(file, "have whole constants", _first_line(error), "Export it again.") from error
     inputs = [_port(one) for one in graph.input if one.name not in constants]
     if len(inputs) != 1 or not graph.output:
@@ -190,13 +195,28 @@ def _stored_beside(model: Any, file: Path) -> list[Path]:  # noqa: ANN401
     for tensor in _all_tensors(model):
         if tensor.data_location != 1:
             continue
-        name = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        stated = {entry.key: entry.value for entry in tensor.external_data}
+        name = stated.get("location", "")
         path = file.parent / name
         if Path(name).name != name or name in {"", ".", ".."} or path.is_symlink() or not path.is_file():
             fix = "Put the file of weights beside it, under the name that it states."
             raise _refused(file, "keep its weights in a plain file beside it", name, fix)
+        _check_part(tensor, stated, path, file)
         found[name] = path
     return [found[name] for name in sorted(found)]
+
+
+def _check_part(tensor: Any, stated: dict[str, str], path: Path, file: Path) -> None:  # noqa: ANN401
+    """Check that a file of weights has the bytes of a tensor where it is stated to be."""
+    size, texts = path.stat().st_size, [stated.get(key) for key in ("offset", "length")]
+    dtype = extra("onnx.helper", "onnx").tensor_dtype_to_np_dtype(tensor.data_type)
+    need = 0 if tensor.data_type in _PACKED else math.prod(tensor.dims) * dtype.itemsize
+    if all(text is None or (text.isascii() and text.isdecimal()) for text in texts):
+        offset, length = (None if text is None else int(text) for text in texts)
+        if (offset or 0) + max(need, length or 0) <= size and (length is None or length >= need):
+            return
+    got = f"{size} bytes where {need} are needed for {tensor.name!r}, with {shown(str(stated))}"
+    raise _refused(file, f"find its weights in {path.name}", got, "Put the whole file of weights beside it.")
 
 
 def _all_tensors(model: Any) -> Iterator[Any]:  # noqa: ANN401
@@ -219,9 +239,27 @@ def _constant(tensor: Any) -> Constant:  # noqa: ANN401
     return Constant(shape, np.asarray(extra("onnx.numpy_helper", "onnx").to_array(tensor)))
 
 
+def _constants(graph: Any) -> dict[str, Constant]:  # noqa: ANN401
+    sparse = {one.values.name: _dense(one) for one in graph.sparse_initializer}
+    return {one.name: _constant(one) for one in graph.initializer} | sparse
+
+
+def _dense(tensor: Any) -> Constant:  # noqa: ANN401
+    """Write out a sparse constant, where it is not large."""
+    shape = tuple(tensor.dims)
+    values, places = _constant(tensor.values).values, _constant(tensor.indices).values
+    if values is None or places is None or math.prod(shape) > _MOST_DENSE:
+        return Constant(shape, None)
+    dense = np.zeros(math.prod(shape), values.dtype)
+    dense[places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), shape)] = values
+    return Constant(shape, dense.reshape(shape))
+
+
 def _port(value: Any) -> Port:  # noqa: ANN401
     kind = value.type.tensor_type
-    shape = tuple(one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim)
+    shape: tuple[int | None, ...] = (None,) * 4
+    if kind.HasField("shape"):  # some exporters write -1 or 0 for what is free
+        shape = tuple(one.dim_value if one.dim_value > 0 else None for one in kind.shape.dim)
     return Port(value.name, _DTYPES.get(kind.elem_type, f"type {kind.elem_type}"), shape)
 
 
@@ -294,15 +332,29 @@ def output_of(file: OnnxFile, given: str | None) -> str:
             got=given,
             fix=f'Pass output="{next(iter(ports))}" to load_model, for example.',
         )
-    if ports[given].dtype not in {"float16", "float32", "float64"}:
-        raise invalid(
-            ModelError,
-            f"output {given!r}",
-            must="be probabilities or logits",
-            got=f"numbers of {ports[given].dtype}, which cannot be blended",
-            fix="Export the network without its final ArgMax.",
-        )
+    _check_output(file, ports[given])
     return given
+
+
+def _check_output(file: OnnxFile, port: Port) -> None:
+    """Refuse an output that is no map, or one of class numbers."""
+    what, must = f"output {port.name!r}", "be probabilities or logits"
+    if len(port.shape) not in {3, 4}:
+        fix = "Export a network that returns a map, or name another of its outputs."
+        raise invalid(ModelError, what, must="be a map with three or four axes", got=port.shape, fix=fix)
+    if port.dtype not in {"float16", "float32", "float64"} or _made_by(file, port.name) in _CLASS_NUMBERS:
+        numbers = "class numbers" if port.dtype.startswith("float") else f"numbers of {port.dtype}"
+        fix = "Export the network without its final ArgMax."
+        raise invalid(ModelError, what, must=must, got=f"{numbers}, which cannot be blended", fix=fix)
+
+
+def _made_by(file: OnnxFile, output: str) -> str:
+    """Return the operator whose numbers an output has, arranged anew or cast."""
+    made = {name: node for node in file.nodes for name in node.outputs}
+    node = made.get(output)
+    while node is not None and node.kind in _KEEPING and node.inputs:
+        node = made.get(node.inputs[0])
+    return "" if node is None else node.kind
 
 
 def stated_classes(file: OnnxFile, output: str, *, last: bool) -> int | None:

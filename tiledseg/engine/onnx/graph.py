@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tiledseg._validate import invalid
 from tiledseg.engine.onnx import axes, windows
-from tiledseg.engine.onnx.constants import evaluated
+from tiledseg.engine.onnx.constants import check_made, evaluated
 from tiledseg.engine.onnx.tensors import LOST, UntrackedError, Value, Walk, name_of
+from tiledseg.errors import ModelError
 from tiledseg.tiling import Axis, ReceptiveField, Step
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tiledseg.engine.onnx.tensors import Inputs, Layout
 
 _FIRST = (13_440, 26_880)  # px: multiples of most strides
+_MOST_NUMBERS = 1 << 31  # of one feature map of a tile
 _LEAST = 1_500  # px of the other sizes
 
 
@@ -212,10 +215,12 @@ def _shape_of(node: Node, shape: tuple[int, ...]) -> Value:
 
 def _constant_outputs(node: Node, inputs: Inputs) -> list[Value]:
     """Evaluate an operation on constants, where it is a small one."""
-    found = None
-    if all(one is None or one.data is not None for one in inputs):
-        found = evaluated(node, [one.data if one else None for one in inputs])
+    found, data = None, [one.data if one else None for one in inputs]
     from_size = any(one.from_size for one in inputs if one)
+    if not from_size:
+        check_made(node, data)
+    if all(one is None or one.data is not None for one in inputs):
+        found = evaluated(node, data)
     if found is None:
         return [Value(None) for _ in node.outputs]
     return [Value(one.shape, data=one, from_size=from_size) for one in found]
@@ -228,6 +233,19 @@ def size_at(
     _, value = walk_at(file, output, size, channels_last=channels_last, batch=file.input.shape[0] or 1)
     lengths = dict(factor for axis in value.layout or () for factor in axis)
     return (lengths["y"], lengths["x"]) if {"y", "x"} <= lengths.keys() else None
+
+
+def check_maps(file: OnnxFile, output: str, size: tuple[int, int], *, channels_last: bool) -> None:
+    """Refuse tiles of a size at which a map has far more numbers than any engine computes."""
+    walk, _ = walk_at(file, output, size, channels_last=channels_last, batch=file.input.shape[0] or 1)
+    if walk.largest > _MOST_NUMBERS:
+        raise invalid(
+            ModelError,
+            str(file.path),
+            must=f"have feature maps of at most {_MOST_NUMBERS} numbers",
+            got=f"one of {walk.largest:.3g} for tiles of {size[0]} x {size[1]} px",
+            fix="Use smaller tiles.",
+        )
 
 
 _POINTWISE = """

@@ -9,7 +9,7 @@ from tiledseg._extras import extra
 from tiledseg._validate import invalid
 from tiledseg.config import OnnxConfig
 from tiledseg.engine.onnx.file import layout_of, output_of, read_onnx, stated_classes
-from tiledseg.engine.onnx.graph import read_graph, size_at
+from tiledseg.engine.onnx.graph import check_maps, read_graph, size_at
 from tiledseg.engine.onnx.predictor import OnnxPredictor
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import check_multiple
@@ -174,7 +174,9 @@ class OnnxNetwork:
                 )
         for size, step in zip(tile_size, self.stride, strict=True):
             check_multiple(size, step)
-        found = size_at(self.file, self.output, tile_size, channels_last=self.layout == "channels_last")
+        last = self.layout == "channels_last"
+        check_maps(self.file, self.output, tile_size, channels_last=last)
+        found = size_at(self.file, self.output, tile_size, channels_last=last)
         if found not in {None, tile_size}:
             raise invalid(
                 ModelError,

@@ -64,6 +64,7 @@ class Walk:
     tile_dependent: dict[str, None] = field(default_factory=dict)
     unknown: dict[str, None] = field(default_factory=dict)
     floats: dict[str, int] = field(default_factory=dict)  # numbers in each feature map, by name
+    largest: int = 0  # numbers of the largest map, also where it is too large to go on
     products: float = 0.0  # multiplications by weights
     maps: int = 1
 
@@ -71,6 +72,7 @@ class Walk:
         self, inputs: Sequence[Value], shape: tuple[int, ...], layout: Layout, y: Rule, x: Rule
     ) -> Value:
         """Add an operation, and return its output."""
+        self.largest = max(self.largest, math.prod(shape))
         if min(shape, default=1) < 1 or math.prod(shape) > 1 << 40:
             raise UntrackedError
         numbers = tuple(dict.fromkeys(one.number for one in inputs))
