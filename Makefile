@@ -35,7 +35,7 @@ scorecard: $(VENV)/.dev $(VENV)/.scorecard  ## measure what is survived: kills, 
 	$(BIN)/python -m benchmarks.scorecard
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(VENV)-programs build dist demo docs/_build docs/api .*_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-programs build dist demo docs/_build docs/api docs/examples .*_cache .hypothesis
 
 # The gates, one by one.
 

@@ -103,8 +103,9 @@ def body_lines(node: _Definition) -> int:
 
 def public_names(root: Path) -> set[str]:
     """List the names in the reference, without their package."""
-    page = (root / "docs" / "reference.md").read_text(encoding="utf-8")
-    return {name.rpartition(".")[2] for name in re.findall(r"^   ([\w.]+)$", page, re.MULTILINE)}
+    pages = [root / "docs" / "reference.md", *(root / "docs" / "reference").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    return {name.rpartition(".")[2] for name in re.findall(r"^   ([\w.]+)$", text, re.MULTILINE)}
 
 
 def internal_docstrings(tree: ast.Module, public: set[str]) -> int:

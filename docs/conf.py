@@ -24,8 +24,9 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery", "examples/*.ipynb"]
 templates_path = ["_templates"]
 
 autodoc_member_order = "bysource"
@@ -38,6 +39,17 @@ nb_execution_mode = "auto"  # those without outputs run, which are all
 nb_execution_timeout = 600
 nb_merge_streams = True
 nb_execution_raise_on_error = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "examples",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "min_reported_time": 3600,  # the machine that builds the pages says nothing about the reader's
+    "reset_modules": ("matplotlib",),
+    "show_signature": False,
+    "write_computation_times": False,
+}
 
 html_theme = "furo"
 html_title = f"tiledseg {version}"

@@ -1,6 +1,6 @@
 """Check that public names have full docstrings, and internal ones a line at most.
 
-Public are the names of docs/reference.md, with the methods and properties of the classes among them.
+Public are the names of docs/reference/, with the methods and properties of the classes among them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ HELP = "tiledseg.cli"  # docstrings of commands are their help
 
 def names() -> list[str]:
     """Read the public names: a name without a package is importable as ``tiledseg.<name>``."""
-    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    pages = sorted((ROOT / "docs" / "reference").glob("*.md"))
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"\.\. autosummary::\n.*?\n\n(.*?)```", text, re.DOTALL)
     return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
 

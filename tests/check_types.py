@@ -1,6 +1,6 @@
 """Check the types of what is public and of what is documented: ``python -m tests.check_types``.
 
-Pyright knows the type of every public symbol, which is what docs/reference.md lists; internal classes that
+Pyright knows the type of every public symbol, which is what docs/reference/ lists; internal classes that
 derive from Keras have no known type. Pyright and mypy, both strict, accept how the Python code of README and
 docs calls the library; what pages leave without types of their own does not count.
 """

@@ -15,6 +15,7 @@ import pytest
 import warm_python
 
 import tiledseg
+from tiledseg import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -104,15 +105,25 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def reference() -> str:
+    """Return the pages of the reference as one text."""
+    return "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
+
+
+def test_the_errors_have_a_heading_each() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == [*sorted(errors.__all__), "Attributes"]
+    tree = page.partition("```text")[2].partition("```")[0]
+    assert errors.__doc__.partition("::")[2].split() == tree.split()
+
+
 def test_the_reference_lists_every_public_name() -> None:
-    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^   (\w+)$", page, re.MULTILINE)
+    listed = re.findall(r"^   (\w+)$", reference(), re.MULTILINE)
     assert sorted([*listed, "TiledSegError", "__version__"]) == sorted(tiledseg.__all__)
 
 
 def test_the_reference_names_what_the_packages_list() -> None:
-    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    listed = [name.split(".") for name in re.findall(r"^   (\w+\.\w+)$", page, re.MULTILINE)]
+    listed = [name.split(".") for name in re.findall(r"^   (\w+\.\w+)$", reference(), re.MULTILINE)]
     packages = {package: importlib.import_module(f"tiledseg.{package}") for package, _ in listed}
     assert [f"{package}.{name}" for package, name in listed if name not in packages[package].__all__] == []
 

@@ -24,8 +24,10 @@ LOADED_LATER = HEAVY | {"numpy", "pydantic", "cv2"}
 KERAS_PACKAGES = {"_backend", "cli", "models", "train"}
 PACKAGES = sorted(package.name for package in pkgutil.iter_modules(tiledseg.__path__))
 LIGHT_PACKAGES = sorted(set(PACKAGES) - KERAS_PACKAGES)
-REFERENCE = Path(__file__).parents[1] / "docs" / "reference.md"
-PROMISED = re.findall(r"^   ([\w.]+)$", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+REFERENCE = (Path(__file__).parents[1] / "docs" / "reference").glob("*.md")
+PROMISED = re.findall(
+    r"^   ([\w.]+)$", "".join(page.read_text(encoding="utf-8") for page in REFERENCE), re.MULTILINE
+)
 
 
 def loaded_by(statement: str) -> set[str]:
