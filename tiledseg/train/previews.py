@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tiledseg.train.run_folder import History
 
 _log = logging.getLogger("tiledseg")
-_PREVIEW_PX, _SHEET_PX = 1024, 256  # longest side of a preview, and of one on the sheet
+_PREVIEW_PX, _SHEET_PX = 1024, 400  # longest side of a preview, and of one on the sheet
 _VALID = "val_"
 _HEAD = ("layer", "type", "output", "parameters", "inputs")
 _DPI = 96
@@ -144,7 +144,9 @@ class Curves(keras.callbacks.Callback):
                 if key in columns:
                     axes.plot(columns["epoch"], columns[key], label=label, marker=".")
             axes.set(title=name.replace("_", " "), xlabel="epoch")
-            axes.legend()
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            if len(axes.lines) > 1:
+                axes.legend()
         write_bytes(self._path, png_of(figure))
 
 
