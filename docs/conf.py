@@ -44,6 +44,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "examples",
     "abort_on_example_error": True,
+    "capture_repr": (),
     "download_all_examples": False,
     "min_reported_time": 3600,  # the machine that builds the pages says nothing about the reader's
     "reset_modules": ("matplotlib",),
