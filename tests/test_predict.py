@@ -389,12 +389,27 @@ def test_a_plan_for_what_is_no_image_is_refused(shape, message):
         ts.plan(segmenter(keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(1, 1)])), shape)
 
 
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("Can't call numpy() on Tensor that requires grad.", "no_grad.*inside the function"),
+        ("weight of size [4, 3], expected input[1, 8, 8, 3] to have 3 channels", r"permute them to \(N, C"),
+    ],
+)
+def test_usual_mistakes_about_pytorch_are_named(said, advice):
+    def network(tiles):
+        raise RuntimeError(said)
+
+    with pytest.raises(ModelError, match=advice):
+        ts.tiled_predict(network, np.zeros((8, 8, 3), np.uint8))
+
+
 def test_a_network_that_fails_is_named():
     def broken_network(_tiles):
         raise RuntimeError("no such device\nat line 3")
 
     with pytest.raises(
-        ModelError, match=r"failed on tiles of shape \(\d+, 512, 512, 3\): RuntimeError: no such device$"
+        ModelError, match=r"failed on tiles of shape \(\d+, 512, 512, 3\): RuntimeError: no such device\. Correct it"
     ):
         ts.tiled_predict(broken_network, noise())
 

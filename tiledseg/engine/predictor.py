@@ -147,11 +147,25 @@ def failures_named(
     except Exception as error:
         lines = _NOISE.sub("", str(error)).strip().splitlines() or [""]
         text = f"The network failed on tiles of shape {shape}: {type(error).__name__}: {shown(lines[0])}"
-        if isinstance(error, TypeError) and "ndarray" in str(error):
-            text += ". Tiles are NumPy arrays (N, h, w, C); pass a PyTorch module itself."
-        else:
-            text += f". {fix}"
-        raise ModelError(text) from error
+        raise ModelError(f"{text.rstrip('.')}. {_fix_of(error) or fix}") from error
+
+
+def _fix_of(error: Exception) -> str:
+    """Say what to do about the usual mistakes with PyTorch; nothing about others."""
+    text = str(error)
+    if isinstance(error, TypeError) and "ndarray" in text:
+        return "Tiles are NumPy arrays (N, h, w, C); pass a PyTorch module itself."
+    if "requires grad" in text:
+        return (
+            "Put `with torch.no_grad():` inside the function, which is called in a thread of its own; "
+            "or pass the PyTorch module itself."
+        )
+    if "expected input" in text and "channels" in text:
+        return (
+            "Tiles are channels last, (N, h, w, C): permute them to (N, C, h, w) and the map back; "
+            "or pass the PyTorch module itself, for which this is done."
+        )
+    return ""
 
 
 def check_fixed(tile_size: tuple[int, int], fixed: tuple[int | None, int | None]) -> None:
