@@ -409,7 +409,7 @@ def test_a_network_that_fails_is_named():
         raise RuntimeError("no such device\nat line 3")
 
     with pytest.raises(
-        ModelError, match=r"failed on tiles of shape \(\d+, 512, 512, 3\): RuntimeError: no such device\. Correct it"
+        ModelError, match=r"shape \(\d+, 512, 512, 3\): RuntimeError: no such device\. Correct it"
     ):
         ts.tiled_predict(broken_network, noise())
 
