@@ -17,7 +17,7 @@ import tiledseg  # noqa: E402
 import tiledseg.engine.onnx.predictor as onnx_predictor  # noqa: E402
 from tiledseg.engine import openvino  # noqa: E402
 from tiledseg.engine.onnx.file import read_onnx  # noqa: E402
-from tiledseg.engine.onnx.graph import read_graph, size_at  # noqa: E402
+from tiledseg.engine.onnx.graph import at_size, read_graph  # noqa: E402
 from tiledseg.errors import BundleError, ModelError, SettingError  # noqa: E402
 
 FLOAT = TensorProto.FLOAT
@@ -219,7 +219,7 @@ def full_size(chain, path):
     file = read_onnx(
         saved(path, [*chain.nodes, helper.make_node("Identity", [chain.name], ["y"])], chain.constants)
     )
-    sizes = [size_at(file, "y", (one, one), channels_last=False) for one in (7200, 14400)]
+    sizes = [at_size(file, "y", (one, one), channels_last=False).output for one in (7200, 14400)]
     if None in sizes:
         return False
     ratio = Fraction(sizes[1][0] - sizes[0][0], 7200)

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tiledseg._validate import invalid
 from tiledseg.engine.onnx import axes, windows
 from tiledseg.engine.onnx.constants import check_made, evaluated
 from tiledseg.engine.onnx.tensors import LOST, UntrackedError, Value, Walk, name_of
-from tiledseg.errors import ModelError
 from tiledseg.tiling import Axis, ReceptiveField, Step
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from tiledseg.engine.onnx.tensors import Inputs, Layout
 
 _FIRST = (13_440, 26_880)  # px: multiples of most strides
-_MOST_NUMBERS = 1 << 31  # of one feature map of a tile
 _LEAST = 1_500  # px of the other sizes
 
 
@@ -35,7 +32,6 @@ class OnnxGraph:
     """The properties of a graph and of one of its outputs."""
 
     stride: tuple[int, int]  # total stride (y, x) in px
-    floats_per_px: float  # numbers in the feature maps that are in memory at once, per px of the input
     products_per_px: float  # multiplications by a weight, per px of the input
     receptive_field: ReceptiveField
     output: Layout | None  # layout of the output; None where not known
@@ -76,9 +72,8 @@ def _read(file: OnnxFile, output: str, batch: int, *, channels_last: bool) -> On
         value = LOST if any(other.lost for _, other in others) else value
     if field_.axes is None and (y > 4096 or x > 4096):  # from a graph that was not understood
         stride = _plain_stride(file)
-    floats = _alive(file.nodes, first.floats) / batch / size
     return OnnxGraph(
-        stride, floats, first.products / batch / size, field_, value.layout, None, _activation(file, output)
+        stride, first.products / batch / size, field_, value.layout, None, _activation(file, output)
     )
 
 
@@ -226,26 +221,22 @@ def _constant_outputs(node: Node, inputs: Inputs) -> list[Value]:
     return [Value(one.shape, data=one, from_size=from_size) for one in found]
 
 
-def size_at(
-    file: OnnxFile, output: str, size: tuple[int, int], *, channels_last: bool
-) -> tuple[int, int] | None:
-    """Return the size of the output for a size of the input; None where it cannot be derived."""
-    _, value = walk_at(file, output, size, channels_last=channels_last, batch=file.input.shape[0] or 1)
+@dataclass(frozen=True, slots=True)
+class AtSize:
+    """What a graph computes of one tile of a size."""
+
+    output: tuple[int, int] | None  # size of the output; None where it cannot be derived
+    largest: int  # numbers of the largest map
+    alive: float  # numbers of the maps that are in memory at once
+
+
+def at_size(file: OnnxFile, output: str, size: tuple[int, int], *, channels_last: bool) -> AtSize:
+    """Walk through a graph at one size of the input."""
+    batch = file.input.shape[0] or 1
+    walk, value = walk_at(file, output, size, channels_last=channels_last, batch=batch)
     lengths = dict(factor for axis in value.layout or () for factor in axis)
-    return (lengths["y"], lengths["x"]) if {"y", "x"} <= lengths.keys() else None
-
-
-def check_maps(file: OnnxFile, output: str, size: tuple[int, int], *, channels_last: bool) -> None:
-    """Refuse tiles of a size at which a map has far more numbers than any engine computes."""
-    walk, _ = walk_at(file, output, size, channels_last=channels_last, batch=file.input.shape[0] or 1)
-    if walk.largest > _MOST_NUMBERS:
-        raise invalid(
-            ModelError,
-            str(file.path),
-            must=f"have feature maps of at most {_MOST_NUMBERS} numbers",
-            got=f"one of {walk.largest:.3g} for tiles of {size[0]} x {size[1]} px",
-            fix="Use smaller tiles.",
-        )
+    found = (lengths["y"], lengths["x"]) if {"y", "x"} <= lengths.keys() else None
+    return AtSize(found, walk.largest, _alive(file.nodes, walk.floats) / batch)
 
 
 _POINTWISE = """

@@ -9,7 +9,7 @@ from tiledseg._extras import extra
 from tiledseg._validate import invalid
 from tiledseg.config import OnnxConfig
 from tiledseg.engine.onnx.file import layout_of, output_of, read_onnx, stated_classes
-from tiledseg.engine.onnx.graph import check_maps, read_graph, size_at
+from tiledseg.engine.onnx.graph import at_size, read_graph
 from tiledseg.engine.onnx.predictor import OnnxPredictor
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import check_multiple
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray, PathLike
     from tiledseg.config import Engine, Precision
     from tiledseg.engine.onnx.file import OnnxFile
-    from tiledseg.engine.onnx.graph import OnnxGraph
+    from tiledseg.engine.onnx.graph import AtSize, OnnxGraph
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField
+
+_MOST_NUMBERS = 1 << 31  # of one feature map of a tile
 
 
 class OnnxNetwork:
@@ -51,7 +53,6 @@ class OnnxNetwork:
         self.output: str = output_of(self.file, output)
         last = self.layout == "channels_last"
         self._graph: OnnxGraph = read_graph(self.file, self.output, channels_last=last)
-        self.floats_per_px: float = self._graph.floats_per_px  # of the maps alive at once
         shape = self.file.input.shape
         self.channels: int | None = shape[3] if last else shape[1]
         self.tile_size: tuple[int | None, int | None] = shape[1:3] if last else shape[2:4]  # type: ignore[assignment]
@@ -64,6 +65,7 @@ class OnnxNetwork:
         self.output_axes: str | None = _axes(self._graph.output)
         self.fingerprint: str = f"{self.file.digest}-{self.output}-{self.layout}"
         self._checked: set[tuple[int, int]] = set()
+        self._sizes: dict[tuple[int, int], AtSize] = {}
         self._predictors: dict[tuple[str, str], OnnxPredictor] = {}  # with what they have compiled
 
     @property
@@ -174,9 +176,8 @@ class OnnxNetwork:
                 )
         for size, step in zip(tile_size, self.stride, strict=True):
             check_multiple(size, step)
-        last = self.layout == "channels_last"
-        check_maps(self.file, self.output, tile_size, channels_last=last)
-        found = size_at(self.file, self.output, tile_size, channels_last=last)
+        found = self.at(tile_size).output
+        self._check_maps(tile_size)
         if found not in {None, tile_size}:
             raise invalid(
                 ModelError,
@@ -186,6 +187,25 @@ class OnnxNetwork:
                 fix="Choose another output, or export the network with a resize at its end.",
             )
         self._checked.add(tile_size)
+
+    def at(self, tile_size: tuple[int, int]) -> AtSize:
+        """Return what its graph computes of one tile of a size."""
+        if tile_size not in self._sizes:
+            last = self.layout == "channels_last"
+            self._sizes[tile_size] = at_size(self.file, self.output, tile_size, channels_last=last)
+        return self._sizes[tile_size]
+
+    def _check_maps(self, tile_size: tuple[int, int]) -> None:
+        """Refuse a size at which a map has far more numbers than any engine computes."""
+        largest = self.at(tile_size).largest
+        if largest > _MOST_NUMBERS:
+            raise invalid(
+                ModelError,
+                str(self.file.path),
+                must=f"have feature maps of at most {_MOST_NUMBERS} numbers",
+                got=f"one of {largest:.3g} for tiles of {tile_size[0]} x {tile_size[1]} px",
+                fix="Use smaller tiles.",
+            )
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
