@@ -189,7 +189,18 @@ class OnnxNetwork:
         self._checked.add(tile_size)
 
     def at(self, tile_size: tuple[int, int]) -> AtSize:
-        """Return what its graph computes of one tile of a size."""
+        """Return what its graph computes of one tile of a size.
+
+        Parameters
+        ----------
+        tile_size : tuple of int
+            Height and width in px.
+
+        Returns
+        -------
+        AtSize
+            Size of the output, numbers of the largest map and of those that are in memory at once.
+        """
         if tile_size not in self._sizes:
             last = self.layout == "channels_last"
             self._sizes[tile_size] = at_size(self.file, self.output, tile_size, channels_last=last)
