@@ -24,6 +24,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
+
 import tiledseg as ts
 from tiledseg.config import (
     AdamWConfig,
@@ -39,13 +42,14 @@ from tiledseg.config import (
     NoiseConfig,
     PreprocessingConfig,
     RotateConfig,
+    SharpenConfig,
     ShearConfig,
     SplitConfig,
     StainConfig,
     ZoomConfig,
 )
 from tiledseg.data import Pair, describe, find_pairs, split_records
-from tiledseg.evaluate import ScoredImage, score_map
+from tiledseg.evaluate import ScoredImage, score_map, side_by_side
 from tiledseg.io import read_image, read_mask, write_image
 from tiledseg.plots import overlay
 
@@ -53,16 +57,17 @@ if TYPE_CHECKING:
     from tiledseg.config import NetworkConfig
     from tiledseg.evaluate import EvaluationResult, ImageScores
 
-ORIGINAL_SCALE = 0.15  # of the originals: the size that the network gets
 THUMBNAIL_SCALE = 0.2  # of the originals: the size of the thumbnails
 CONTENT = slice(64, 448)  # rows of the image in a 512 x 512 thumbnail; the others are padding
-WHOLE = (288, 384)  # px: an image at ORIGINAL_SCALE
+THUMBNAIL = (384, 512)  # px: height and width of the content of a thumbnail
 RUN_GAP = 5  # numbers at most this far apart are of one slide
 SECOND_CAMERA = range(300, 700)  # numbers of its images
 TTA = "flips"  # test-time augmentation: the outputs for four mirrored tiles are averaged
 THRESHOLD = 0.4  # on held-out slides 0.4 to 0.6 score nearly the same; see the model card
 SMALLEST_CELL = 2000  # px of an original; smaller areas are not counted as cells
 SCORING = ts.EvaluateConfig(cell_px=SMALLEST_CELL)
+SCORING_THUMBNAILS = ts.EvaluateConfig(cell_px=round(SMALLEST_CELL * THUMBNAIL_SCALE**2))
+LICENCE = "CC-BY-NC-SA-4.0"  # of the images, and so of the weights
 CARD = Path(__file__).with_name("card.md")  # text that is added to the model card
 FOUNDING_TILE = 512  # px: the published predictions have tile borders at its multiples
 
@@ -82,6 +87,13 @@ AUGMENT = (
     JpegConfig(probability=0.2),
 )
 
+# More for originals, whose thumbnails were shrunk without smoothing.
+SHARPER = (
+    SharpenConfig(probability=0.3),
+    StainConfig(factors=(0.5, 1.8), shifts=(-0.05, 0.05), tilt=0.1, probability=0.3),
+    JpegConfig(probability=0.3),
+)
+
 MOVING = (RotateConfig, ZoomConfig, ShearConfig)  # these would move an image's border
 
 
@@ -91,22 +103,23 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     data, output = Path(options.data), Path(options.output)
     if options.bundle:
-        segmenter = ts.load_model(options.bundle)
-        return int(bool(compare(segmenter, data / "full_2560x1920", output / "overlays").failed))
+        results = on_originals(ts.load_model(options.bundle), data, output)
+        return int(any(one.failed for one in results.values()))
     train, valid = by_slide(data / "letterbox_512")
     print(f"{len(train)} images to train on, {len(valid)} of other slides to choose the epoch by")
     folder = Path(options.best) if options.best else trained(train, valid, options)
-    best = ts.load_model(folder)
-    best = best.changed(tta=TTA, threshold=THRESHOLD)
-    held_out = ts.Evaluator(SCORING).evaluate(best, valid)
+    best = ts.load_model(folder).changed(tta=TTA, threshold=THRESHOLD)
+    thumbnails = scaled(best, options.scale / THUMBNAIL_SCALE)
+    held_out = ts.Evaluator(SCORING_THUMBNAILS).evaluate(thumbnails, valid)
     print(held_out)
-    segmenter = for_originals(best)
-    originals = compare(segmenter, data / "full_2560x1920", output / "overlays")
+    segmenter = scaled(best, options.scale)
+    segmenter = segmenter.changed(provenance={**segmenter.provenance, "licence": LICENCE})
+    results = {"thumbnails, 5 held-out slides": held_out, **on_originals(segmenter, data, output)}
     bundle = segmenter.save(output / "segpc-plasma", overwrite=True)
     text = (bundle / "README.md").read_text(encoding="utf-8")
-    (bundle / "README.md").write_text(with_card(text, held_out, originals), "utf-8")
-    print(f"bundle: {bundle}")
-    return int(bool(originals.failed or held_out.failed))
+    (bundle / "README.md").write_text(with_card(text, results), "utf-8")
+    print(f"{side_by_side(results)}\nbundle: {bundle}")
+    return int(any(one.failed for one in results.values()))
 
 
 def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -> Path:
@@ -115,12 +128,15 @@ def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -
     network = lite_unet(options.encoder) if options.encoder else small_unet()
     if options.start:
         network = ts.load_model(options.start).architecture
-    settings = training(options.epochs, len(train), Path(options.output), network)
+    settings = training(len(train), network, options)
     if options.start:
         settings = from_earlier_run(settings, options.start)
     if options.whole:
         settings = on_whole_images(settings)
     train = [pair for pair in train for _ in range(options.times if int(pair.name) in SECOND_CAMERA else 1)]
+    if options.originals:
+        train += [shrunk_original(pair) for pair in originals_of(Path(options.data))]
+        settings = settings.changed(augment=(*settings.augment, *SHARPER), learning_rate=3e-4)
     result = ts.Trainer(settings).fit(train, valid)
     minutes = (time.perf_counter() - started) / 60
     print(f"trained for {minutes:.1f} minutes, best epoch {result.best_epoch}, {result.run_dir}")
@@ -141,6 +157,10 @@ def _options() -> argparse.Namespace:
         "--times", type=int, default=1, help="number of copies of each image of the second camera"
     )
     parser.add_argument("--whole", action="store_true", help="train on whole images, not on crops")
+    parser.add_argument("--scale", type=float, default=0.15, help="of originals 2560 px wide")
+    parser.add_argument("--batch", type=int, default=8, help="images of a batch")
+    parser.add_argument("--originals", action="store_true", help="train on originals of 2040 x 1536 px, too")
+    parser.add_argument("--steps", type=int, help="steps of an epoch, in place of one pass over the images")
     parser.add_argument(
         "--best", help="do not train, but score and save this network, the folder best of a run"
     )
@@ -170,19 +190,25 @@ def thumbnail(pair: Pair) -> Pair:
     return Pair(pair.name, read_image(pair.image)[CONTENT], mask[CONTENT])
 
 
-def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -> ts.TrainConfig:
+def whole(scale: float) -> tuple[int, int]:
+    """Return height and width of an image in px, at a scale of originals 2560 px wide."""
+    height, width = (round(side * scale / THUMBNAIL_SCALE) for side in THUMBNAIL)
+    return height, width
+
+
+def training(n_images: int, network: NetworkConfig, options: argparse.Namespace) -> ts.TrainConfig:
     """Return settings with crops that show most of a smear."""
-    batch_size, scale = 8, ORIGINAL_SCALE / THUMBNAIL_SCALE
+    scale = options.scale / THUMBNAIL_SCALE
     pretrained = network.preprocessing  # what a pretrained encoder expects, or None
     return ts.TrainConfig(
         network=network,
         preprocessing=(pretrained or PreprocessingConfig(mean=(0.5,), std=(0.25,))).changed(scale=scale),
-        crop_size=288,
+        crop_size=whole(options.scale)[0],
         foreground_share=0.3,
         augment=AUGMENT,
-        epochs=epochs,
-        steps_per_epoch=n_images // batch_size,
-        batch_size=batch_size,
+        epochs=options.epochs,
+        steps_per_epoch=options.steps or n_images // options.batch,
+        batch_size=options.batch,
         optimizer=AdamWConfig(weight_decay=0.01),
         learning_rate=1e-3 if pretrained else 1.5e-3,
         schedule=CosineConfig(warmup_epochs=2 if pretrained else 4, final=0.005),
@@ -192,8 +218,8 @@ def training(epochs: int, n_images: int, output: Path, network: NetworkConfig) -
         patience=None,
         deterministic=False,  # faster; repeated runs differ by rounding
         labels=("plasma cell",),
-        tiling=ts.TilingConfig(tile_size=WHOLE, overlap=0.25),
-        runs_dir=str(output),
+        tiling=ts.TilingConfig(tile_size=whole(options.scale), overlap=0.25),
+        runs_dir=options.output,
     )
 
 
@@ -225,12 +251,40 @@ def from_earlier_run(settings: ts.TrainConfig, start: str) -> ts.TrainConfig:
 def on_whole_images(settings: ts.TrainConfig) -> ts.TrainConfig:
     """Train on whole images: the annotators omitted most of the cells that the border cuts."""
     still = tuple(one for one in AUGMENT if not isinstance(one, MOVING))
-    return settings.changed(crop_size=WHOLE, augment=still, learning_rate=5e-4)
+    return settings.changed(crop_size=settings.tiling.tile_size, augment=still, learning_rate=5e-4)
 
 
-def for_originals(segmenter: ts.Segmenter) -> ts.Segmenter:
-    """Set the segmenter's scale for originals, not for thumbnails."""
-    return segmenter.changed(preprocessing=segmenter.preprocessing.changed(scale=ORIGINAL_SCALE))
+def scaled(segmenter: ts.Segmenter, scale: float) -> ts.Segmenter:
+    """Set the scale at which a segmenter gets images."""
+    return segmenter.changed(preprocessing=segmenter.preprocessing.changed(scale=scale))
+
+
+def on_originals(segmenter: ts.Segmenter, data: Path, output: Path) -> dict[str, EvaluationResult]:
+    """Score the originals of both cameras; those of the first show slides that training images show."""
+    results = {
+        "originals of 2560 x 1920 px": compare(segmenter, data / "full_2560x1920", output / "overlays")
+    }
+    if pairs := originals_of(data):
+        # as large as the training images, which were shrunk to the same width from both cameras
+        scale = segmenter.preprocessing.scale * 1920 / 1536
+        seen = ts.Evaluator(SCORING).evaluate(scaled(segmenter, scale), pairs)
+        print(seen)
+        results["originals of 2040 x 1536 px, slides of training images"] = seen
+    return results
+
+
+def originals_of(data: Path) -> list[Pair]:
+    """Find the originals of the first camera, if there are any."""
+    folder = data / "full_2040x1536"
+    return find_pairs(folder / "images", folder / "masks") if folder.is_dir() else []
+
+
+def shrunk_original(pair: Pair) -> Pair:
+    """Read an original and its mask at the size of a thumbnail, by area averaging."""
+    image, mask = read_image(pair.image), read_mask(pair.mask, threshold=128)
+    size = THUMBNAIL[::-1]
+    small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+    return Pair(f"{pair.name}_original", cv2.resize(image, size, interpolation=cv2.INTER_AREA), small)
 
 
 def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> EvaluationResult:
@@ -248,15 +302,9 @@ def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> Evaluation
     return ours
 
 
-def with_card(text: str, held_out: EvaluationResult, originals: EvaluationResult) -> str:
+def with_card(text: str, results: dict[str, EvaluationResult]) -> str:
     """Add data, licence, training and scores to a bundle's model card."""
-    rows = "\n".join(
-        row(name, result)
-        for name, result in (
-            ("thumbnails, held-out slides", held_out),
-            ("2560 x 1920 originals", originals),
-        )
-    )
+    rows = "\n".join(row(name, result) for name, result in results.items())
     return f"{text}\n{CARD.read_text(encoding='utf-8').format(rows=rows)}"
 
 
@@ -264,8 +312,8 @@ def row(name: str, result: EvaluationResult) -> str:
     """Describe an evaluation in one line of the table."""
     sums, between = result.summary(), result.intervals()
     scores = " | ".join(
-        f"{sums[score]:.3f} ({between[score].low:.3f} to {between[score].high:.3f})"
-        for score in ("dice_mean", "iou_mean")
+        f"{between[score].value:.3f} ({between[score].low:.3f} to {between[score].high:.3f})"
+        for score in ("dice_mean", "cells_ap50", "cells_ap75", "cells_dice")
     )
     cells = " | ".join(f"{sums[count]:.0f}" for count in ("cells_found", "cells_missed", "cells_false"))
     return f"| {name} ({len(result.images)}) | {scores} | {cells} |"

@@ -77,7 +77,10 @@ def split_records(records: Sequence[Record], config: SplitConfig | dict[str, Any
     if config.folds is None:
         return _split(as_records(records), config)
     if config.fold is None:
-        must, fix = f"be given with folds={config.folds}", "Set fold=1, or call split_folds for all of them."
+        must, fix = (
+            f"be given with folds={config.folds}",
+            "Set fold=1, for example; tiledseg split and split_folds make all of them.",
+        )
         raise invalid(SettingError, "fold", must=must, got=None, fix=fix)
     return split_folds(records, config)[config.fold - 1]
 
