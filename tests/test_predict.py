@@ -481,3 +481,26 @@ def test_many_channels_can_be_scaled():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 130), np.uint8)
     prepared = np.asarray(prepare(image, PreprocessingConfig(channels=130, scale=0.5)))
     np.testing.assert_allclose(prepared, image.reshape(10, 2, 15, 2, 130).mean(axis=(1, 3)) / 255, atol=1e-6)
+
+
+def test_an_error_of_a_source_or_of_an_error_itself_is_a_typed_error():
+    class Broken:
+        shape, dtype = (40, 50, 3), np.dtype(np.uint8)
+
+        def __getitem__(self, key):
+            raise ValueError("on purpose")
+
+    class Quiet(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def fail(tiles):
+        raise Quiet
+
+    tiling = {"tile_size": 16, "overlap": 4}
+    with pytest.raises(ArrayError, match=r"\(y, x\) = \(0, 0\): ValueError: on purpose. Correct the source"):
+        ts.tiled_predict(lambda tiles: tiles, Broken(), tiling)
+    with pytest.raises(ModelError, match=r"failed on tiles.*Quiet"):
+        ts.tiled_predict(fail, np.zeros((40, 50, 3), np.uint8), tiling)
+    with pytest.raises(ModelError, match=r"MaskedArray.*without masked values"):
+        ts.tiled_predict(lambda tiles: np.ma.masked_equal(tiles, 0), np.zeros((40, 50, 3)), tiling)

@@ -33,9 +33,18 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  a module
     if name != "keras":
         raise AttributeError(name)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the import; 2 shows that it found no GPU
-    with _without_notices():
-        globals()[name] = module = importlib.import_module(name)
+    try:
+        with _without_notices():
+            globals()[name] = module = importlib.import_module(name)
+    except ImportError as error:
+        if not any(word in str(error).lower() for word in _NO_MEMORY):
+            raise
+        fix = "Free memory, or raise the limit of this process."
+        raise ModelError(f"Memory ran out when Keras was loaded: {error}. {fix}") from error
     return module
+
+
+_NO_MEMORY = ("failed to map segment", "cannot allocate memory")  # in errors of the system's loader
 
 
 # Lines of TensorFlow, absl and XLA: "2026-01-31 12:00:00.123456: I file.cc:1] ...", "I0131 12:00:00 ...",

@@ -11,7 +11,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tiledseg._lazy import lazy
-from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
+from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -199,6 +199,11 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
         raise invalid(error, name, must="be a path as text", got=repr(path), fix=fix)
     if "\0" in text:
         raise invalid(error, name, must="not contain a NUL character", got=repr(text), fix="Rename the file.")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        must, fix = "be a name that this system can write", "Check the text."
+        raise invalid(error, name, must=must, got=ascii(text), fix=fix) from None
     return text
 
 
@@ -230,13 +235,12 @@ def array_of(values: object, name: str) -> AnyArray:
     except (TypeError, ValueError):  # rows of different lengths
         array = np.empty(0, object)
     if array.dtype.kind not in "biuf":
-        raise invalid(
-            ArrayError,
-            name,
-            must="have a boolean, integer or real dtype",
-            got=type(values).__name__ if array.dtype.kind == "O" else str(array.dtype),
-            fix="Read or convert it first, for example with numpy.asarray.",
+        must, fix = (
+            "have a boolean, integer or real dtype",
+            "Read or convert it first, for example with numpy.asarray.",
         )
+        got = type(values).__name__ if array.dtype.kind == "O" else str(array.dtype)
+        raise invalid(ArrayError, name, must=must, got=got, fix=fix)
     return array
 
 
@@ -295,13 +299,8 @@ def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
         lengths = [None]
     whole = tuple(one for one in lengths if one is not None)
     if len(whole) < len(lengths):
-        raise invalid(
-            ArrayError,
-            "shape",
-            must="hold whole numbers of px, (H, W) or (H, W, C)",
-            got=shape,
-            fix="Pass image.shape.",
-        )
+        must = "hold whole numbers of px, (H, W) or (H, W, C)"
+        raise invalid(ArrayError, "shape", must=must, got=shape, fix="Pass image.shape.")
     return whole
 
 
@@ -385,14 +384,17 @@ def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) 
 
 def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:
     """Read a region, and check that it has the shape and dtype that the source states."""
-    pixels = np.asarray(image[rows, columns])
+    where = f"at (y, x) = ({rows.start}, {columns.start})"
+    try:
+        pixels = np.asarray(image[rows, columns])
+    except (TiledSegError, MemoryError):
+        raise
+    except Exception as error:
+        fix = "Correct the source, or read it first."
+        raise ArrayError(f"`image` cannot be read {where}: {shown(reason_of(error))}. {fix}") from error
     wanted = (rows.stop - rows.start, columns.stop - columns.start, *tuple(image.shape)[2:])
     if pixels.shape != wanted or not np.can_cast(pixels.dtype, np.dtype(image.dtype), "safe"):
-        raise invalid(
-            ArrayError,
-            "image",
-            must=f"give {wanted} px of {image.dtype} at (y, x) = ({rows.start}, {columns.start})",
-            got=f"{pixels.shape} px of {pixels.dtype}",
-            fix="Correct the source: a slice of it must have the shape and dtype that it states.",
-        )
+        must = f"give {wanted} px of {image.dtype} {where}"
+        fix = "Correct the source: a slice of it must have the shape and dtype that it states."
+        raise invalid(ArrayError, "image", must=must, got=f"{pixels.shape} px of {pixels.dtype}", fix=fix)
     return pixels

@@ -80,6 +80,10 @@ class CancelledError(TiledSegError):
 
 def reason_of(error: Exception) -> str:
     """Say why something failed; with the kind of an error that is not our own."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  of a class that is not ours
+        text = ""
     if isinstance(error, TiledSegError | MemoryError | OSError):
-        return str(error) or type(error).__name__
-    return f"{type(error).__name__}: {error}"
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text}"

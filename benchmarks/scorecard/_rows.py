@@ -75,7 +75,7 @@ SHORT: dict[int, str] = {  # the test in tests/ that is the short version of a r
     8: "test_io_open.py::test_decompression_bombs_are_refused_before_memory_is_allocated",
     9: "test_models_bundle.py::test_pickle_is_not_run",
     10: "test_data_tiles.py::test_no_tile_is_written_outside_the_folder",
-    11: "test_scorecard.py::test_the_corpus_of_each_harness_is_read_without_a_foreign_error",
+    11: "test_scorecard.py::test_the_corpus_of_each_target_is_read_without_a_foreign_error",
     12: _HERE,
     13: "test_engine_onnx.py::test_a_graph_called_exact_is_equal_to_the_whole_in_the_middle_of_a_tile",
     14: _HERE,
@@ -84,8 +84,8 @@ SHORT: dict[int, str] = {  # the test in tests/ that is the short version of a r
     17: "test_engine_openvino.py::test_predictions_in_several_threads_equal_those_of_keras",
     18: "test_tiling_panels.py::test_a_resumed_run_gives_the_same_map_bit_for_bit",
     19: "test_train_resume.py::test_sigterm_ends_the_command_after_an_epoch_with_its_own_exit_code",
-    20: "test_scorecard.py::test_mutants_differ_from_the_code_in_one_place",
-    21: _HERE,
+    20: "test_scorecard.py::test_each_mutation_changes_the_code_in_one_place",
+    21: "test_scorecard.py::test_every_requirement_has_a_floor_without_a_known_vulnerability",
 }
 
 

@@ -10,6 +10,7 @@ from tiledseg.engine.predictor import (
     Predictor,
     available_memory,
     check_fixed,
+    memory_named,
 )
 from tiledseg.engine.stored import StoredNetwork, stored_record
 from tiledseg.engine.tta import COPIES
@@ -27,6 +28,7 @@ __all__ = [
     "available_memory",
     "check_fixed",
     "check_probabilities",
+    "memory_named",
     "read_onnx",
     "stored_record",
     "to_onnx",

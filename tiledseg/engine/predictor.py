@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from tiledseg._validate import invalid, shown
-from tiledseg.errors import ModelError, SettingError, TiledSegError
+from tiledseg.errors import ModelError, SettingError, TiledSegError, reason_of
 from tiledseg.tiling import UNKNOWN, ReceptiveField
 
 if TYPE_CHECKING:
@@ -145,14 +145,14 @@ def failures_named(
     except (TiledSegError, MemoryError):
         raise
     except Exception as error:
-        lines = _NOISE.sub("", str(error)).strip().splitlines() or [""]
-        text = f"The network failed on tiles of shape {shape}: {type(error).__name__}: {shown(lines[0])}"
+        lines = _NOISE.sub("", reason_of(error)).strip().splitlines()
+        text = f"The network failed on tiles of shape {shape}: {shown(lines[0])}"
         raise ModelError(f"{text.rstrip('.')}. {_fix_of(error) or fix}") from error
 
 
 def _fix_of(error: Exception) -> str:
     """Say what to do about the usual mistakes with PyTorch; nothing about others."""
-    text = str(error)
+    text = reason_of(error)
     if isinstance(error, TypeError) and "ndarray" in text:
         return "Tiles are NumPy arrays (N, h, w, C); pass a PyTorch module itself."
     if "requires grad" in text:
@@ -229,14 +229,10 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
             f"The network's output cannot be converted to an array: {type(error).__name__}: {error}. "
             "Let the network return one map of shape (N, h, w, K)."
         ) from None
-    if array.dtype.kind not in "biuf":
-        raise invalid(
-            ModelError,
-            "outputs",
-            must="be one array of real numbers",
-            got=f"{type(outputs).__name__} of dtype {array.dtype}",
-            fix="Let the network return one map of shape (N, h, w, K).",
-        )
+    if array.dtype.kind not in "biuf" or isinstance(outputs, np.ma.MaskedArray):
+        must, got = "be one array of real numbers", f"{type(outputs).__name__} of dtype {array.dtype}"
+        fix = "Let the network return one map of shape (N, h, w, K), without masked values."
+        raise invalid(ModelError, "outputs", must=must, got=got, fix=fix)
     if array.ndim != 4 or array.shape[:3] != shape[:3]:
         raise invalid(
             ModelError,
@@ -289,7 +285,11 @@ def check_memory(
 
 
 _NAMES = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})  # TensorFlow's and PyTorch's
-_WORDS = ("resource_exhausted", "out of memory", "bad_alloc", "bad allocation", "can not allocate")
+_WORDS = (
+    *("resource_exhausted", "out of memory", "bad_alloc", "bad allocation", "can not allocate"),
+    *("cannot allocate memory", "failed to map segment", "resource temporarily unavailable"),  # the system's
+    *("can't alloc", "check 'ptr' failed"),  # of OpenVINO's plugin
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -298,10 +298,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     while found is not None:
         if isinstance(found, MemoryError) or type(found).__name__ in _NAMES:
             return True
-        if isinstance(found, RuntimeError) and any(word in str(found).lower() for word in _WORDS):
-            return True  # JAX and OpenVINO have no error type for it
+        kinds = RuntimeError | ImportError | OSError  # JAX, OpenVINO and libraries that load have none for it
+        if isinstance(found, kinds) and any(word in reason_of(found).lower() for word in _WORDS):
+            return True
         found = found.__cause__
     return False
+
+
+@contextmanager
+def memory_named() -> Iterator[None]:
+    """Turn memory that runs out beside the network into a typed error that says what takes less."""
+    try:
+        yield
+    except TiledSegError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = "Give `out` the path of a file, use smaller tiles or batch_size=1, or free memory."
+        text = f"Memory ran out in a prediction: {shown(reason_of(error))}. {fix}"
+        raise ModelError(text) from error
 
 
 class Backoff:

@@ -33,8 +33,15 @@ class Partial:
     def __init__(self, target: Path, fingerprint: Mapping[str, Any]) -> None:
         self.path: Path = target.with_name(f".{target.name}.tiledseg-part")
         self._journal_path = target.with_name(f".{target.name}.tiledseg-journal")
+        known = self._journal_path.exists()
         descriptor = os.open(self._journal_path, os.O_RDWR | os.O_CREAT, 0o666)
-        self._journal = os.fdopen(descriptor, "r+b", buffering=0)
+        try:
+            self._journal = os.fdopen(descriptor, "r+b", buffering=0)
+        except OSError:
+            os.close(descriptor)
+            if not known:
+                self._journal_path.unlink()
+            raise
         self.resumed: bool = True  # until it is known better
         try:
             notes, length = _notes(self._journal.read())

@@ -11,7 +11,7 @@ import numpy as np
 
 from tiledseg._lazy import lazy
 from tiledseg._storage import write_bytes
-from tiledseg._validate import invalid, named, one_of, path_text, whole_number
+from tiledseg._validate import array_of, invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.png import density_chunk
@@ -107,7 +107,7 @@ def write_mask(
     SettingError
         If `foreground` is out of range.
     """
-    values = np.asarray(labels)
+    values = array_of(labels, "labels")
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "bui":
         got = f"{values.dtype} of shape {values.shape}"
         fix = "Convert the labels to integers first."
@@ -164,7 +164,7 @@ def write_probs(
     read_probs : Read them back as (H, W, K) float32.
     """
     one_of("dtype", dtype, ("float16", "float32"))
-    values = np.asarray(probs)
+    values = array_of(probs, "probs")
     if values.dtype.kind != "f" or values.ndim not in {2, 3} or values.size == 0:
         got = f"{values.dtype} of shape {values.shape}"
         must = "be floats of shape (H, W) or (H, W, K)"

@@ -300,6 +300,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise invalid(BundleError, f"{path}: {key}", must=must, got=got, fix=fix)
     if _SEAL in entries and entries[_SEAL] != _seal_of(entries):
         raise damaged(path, must=f"have the entries whose digest {_SEAL} states", got="other entries")
+    if not isinstance(entries["written_with"], dict):
+        must, got = "be a table of versions", entries["written_with"]
+        raise invalid(BundleError, f"{path}: written_with", must=must, got=got, fix="Save the bundle again.")
     return entries
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tiledseg._progress import progress_bar
 from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, check_finite, check_image, invalid
 from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig
-from tiledseg.engine import check_probabilities
+from tiledseg.engine import check_probabilities, memory_named
 from tiledseg.errors import ArrayError, CancelledError
 from tiledseg.io import ImageSource, advised, as_array, open_image
 from tiledseg.predict.dask import lazy_map
@@ -263,7 +263,7 @@ def run_plan(
     watch: Callable[[int, FloatArray], None] | None = None,
 ) -> Any:  # noqa: ANN401
     """Predict one image as planned; `watch` is given the output of each tile."""
-    with at_level(image, job) as pixels:
+    with memory_named(), at_level(image, job) as pixels:
         return _run(job, prepared(pixels, job, out), out, progress, callback, watch)
 
 

@@ -45,6 +45,7 @@ _TYPES = {  # the names of safetensors
     "U8": "|u1",
     "BOOL": "|b1",
 }
+_UNLIKE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError)
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 
@@ -121,6 +122,10 @@ def _read(path: Path) -> Checkpoint:
     except OSError as error:
         fix = "Check its permissions and the disk."
         raise invalid(FileError, str(path), must="be readable", got=str(error), fix=fix) from error
+    except _UNLIKE as error:  # the seal is a checksum: anybody can put it on anything
+        must, got = "hold what a checkpoint of tiledseg holds", f"{type(error).__name__}: {error}"
+        fix = "Another program wrote it; remove it."
+        raise invalid(FileError, str(path), must=must, got=got, fix=fix) from error
 
 
 def _check_seal(file: BufferedReader, path: Path) -> None:
