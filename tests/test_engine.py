@@ -35,6 +35,12 @@ def test_a_keras_network_states_channels_sizes_and_stride():
     assert Network.of(network()).tile_size == (None, None)
 
 
+def test_the_memory_of_a_network_is_that_of_the_maps_that_are_alive_at_once():
+    known = Network.of(network())
+    # The input (3 channels), the enlarged map (4) and what joins them (7) are in memory together.
+    assert known.predictor.graph.floats_per_px == 3 + 4 + 7
+
+
 def test_strides_of_nested_sequential_and_uneven_networks():
     inner = network(classes=3)
     inputs = keras.Input((None, None, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,69 @@ def ventana(path):
         for level, px in enumerate((SCAN, SMALL)):
             text = f"level={level} mag={20 / 2**level} quality=95"
             writer.write(px, tile=(64, 64), description=text, **options)
+
+
+def joined(path, overlap):
+    """Write a Ventana slide whose tiles overlap by so many px; its rows are numbered from below."""
+    down, across = SCAN.shape[0] // 64, SCAN.shape[1] // 64
+
+    def number(row, column):
+        above = down - 1 - row
+        return above * across + (across - 1 - column if above % 2 else column) + 1
+
+    def joint(direction, first, second, y, x):
+        return (
+            f'<TileJointInfo FlagJoined="1" Confidence="98" Direction="{direction}" Tile1="{number(*first)}" '
+            f'Tile2="{number(*second)}" OverlapX="{x}" OverlapY="{y}"/>'
+        )
+
+    places = [(row, column) for row in range(down) for column in range(across)]
+    joints = [joint("RIGHT", (y, x), (y, x + 1), 0, overlap) for y, x in places if x + 1 < across]
+    joints += [joint("UP", (y + 1, x), (y, x), overlap, 0) for y, x in places if y + 1 < down]
+    image = (
+        f'<ImageInfo AOIScanned="1" AOIIndex="0" NumRows="{down}" NumCols="{across}" Width="64" Height="64" '
+    )
+    image += f'Pos-X="0" Pos-Y="0">{"".join(joints)}</ImageInfo>'
+    text = f'<EncodeInfo Ver="2"><SlideStitchInfo>{image}</SlideStitchInfo>'
+    text += '<AoiOrigin><AOI0 OriginX="0" OriginY="0"/></AoiOrigin></EncodeInfo>'
+    stated = b'<Metadata><iScan Magnification="20" ScanRes="0.5" Z-layers="1"/></Metadata>'
+    options = {"photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        tag = [(700, 1, len(stated), stated, True)]
+        writer.write(LABEL, description="Label Image", extratags=tag, **options)
+        for level, px in enumerate((SCAN, SMALL)):
+            tag = [] if level else [(700, 1, len(text), text.encode(), True)]
+            name = f"level={level} mag={20 >> level} quality=95"
+            options |= {"description": name, "tile": (64, 64), "compression": "jpeg", "extratags": tag}
+            writer.write(px, **options)
+
+
+def zeiss(path):
+    """Write an LSM: the tag that states its axes and px size, and a thumbnail after the image."""
+    stated = bytearray(512)
+    numbers = (0x0400494C, 512, SCAN.shape[1], SCAN.shape[0], 1, 3, 1, 1, 128, 128)
+    struct.pack_into("<10i3d", stated, 0, *numbers, 5e-7, 5e-7, 1e-6)
+    options = {"photometric": "rgb", "metadata": None}
+    tags = [(34412, 1, 512, bytes(stated), True)]
+    with tifffile.TiffWriter(path, bigtiff=False, byteorder="<") as writer:
+        writer.write(np.moveaxis(SCAN, 2, 0), planarconfig="separate", extratags=tags, **options)
+        writer.write(LABEL, subfiletype=1, **options)
+
+
+def stack(path, planes):
+    """Write an STK of MetaMorph: one directory, the planes behind one another."""
+    count, (height, width) = len(planes), planes.shape[1:]
+    first = 8 + planes.nbytes
+    beyond = first + 2 + 12 * 12 + 4
+    times = struct.pack("<6I", 0, 1, 2450000, 0, 2450000, 0) * count
+    entries = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    waves, spatial = struct.pack("<2I", 500, 1) * count, struct.pack("<2I", 4, 0)
+    after = beyond + len(times)
+    entries |= {279: planes.nbytes // count, 33628: after + len(waves), 33629: beyond, 33630: after}
+    kinds = {33629: (5, count), 33630: (5, count)}
+    listed = [struct.pack("<HHII", tag, *kinds.get(tag, (4, 1)), value) for tag, value in entries.items()]
+    start = b"II*\0" + struct.pack("<I", first) + planes.astype("<u2").tobytes()
+    path.write_bytes(start + struct.pack("<H", 12) + b"".join(listed) + bytes(4) + times + waves + spatial)
 
 
 def leica(path):
@@ -265,6 +329,7 @@ FORMATS = {
     "Hamamatsu": (".ndpi", hamamatsu, [with_tifffile, with_openslide], 2, HALF),
     "Leica": (".scn", leica, [stored], 2, HALF),
     "Ventana": (".bif", ventana, [with_tifffile, stored], 2, HALF),
+    "Zeiss LSM": (".lsm", zeiss, [stored], 1, HALF),
     "Akoya": (".qptiff", akoya, [with_tifffile, stored], 2, HALF),
     "zarr": (".zarr", zarr_array, [stored], 1, None),
     "OME-Zarr": (".ome.zarr", ome_zarr, [stored], 2, HALF),
@@ -310,6 +375,30 @@ def test_images_beside_the_scan_are_chosen_by_name(tmp_path, name, page):
     assert found.shape == LABEL.shape
     with pytest.raises(FileError, match="have one page 'barcode'"):
         read_image(tmp_path / f"a{suffix}", page="barcode")
+
+
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_overlapping_tiles_of_a_ventana_slide_are_stitched(tmp_path, overlap):
+    joined(tmp_path / "a.bif", overlap)
+    found = read_image(tmp_path / "a.bif", level=1)
+    assert found.shape == ((256 - 3 * overlap) // 2, (512 - 7 * overlap) // 2, 3)
+    np.testing.assert_array_equal(found, with_openslide(tmp_path / "a.bif", 1))
+
+
+def test_overlapping_tiles_are_not_read_without_openslide(tmp_path, monkeypatch):
+    joined(tmp_path / "a.bif", 8)
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(FileError, match="slides"):
+        read_image(tmp_path / "a.bif")
+
+
+def test_the_planes_of_an_stk_are_chosen_by_time(tmp_path):
+    planes = rng.integers(0, 4000, (3, 40, 56), np.uint16)
+    stack(tmp_path / "a.stk", planes)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.stk"), planes)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.stk", at={"t": 2}), planes[2])
+    with pytest.raises(FileError, match="3 positions along t"):
+        read_image(tmp_path / "a.stk")
 
 
 def test_an_ndpi_beyond_4_gb_is_read(tmp_path):

@@ -141,6 +141,19 @@ def test_a_pyramid_is_one_image(put):
     np.testing.assert_array_equal(read_image(put(buffer.getvalue())), COLOUR)
 
 
+def test_images_of_a_plate_in_one_file_are_chosen_by_number_or_name(tmp_path):
+    wells = np.random.default_rng(0).integers(0, 256, (3, 2, 20, 30), np.uint8)
+    path = tmp_path / "plate.ome.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for number, well in enumerate(wells):
+            writer.write(well, metadata={"axes": "CYX", "Name": f"Well {number}"}, contiguous=False)
+    with pytest.raises(FileError, match=r"3 images: 0 \('Well 0', CYX.*page='image 2'"):
+        read_image(path)
+    for page in ("image 2", "Well 2"):
+        np.testing.assert_array_equal(read_image(path, page=page), np.moveaxis(wells[2], 0, -1))
+    np.testing.assert_array_equal(read_image(path, page=3), wells[1, 1])
+
+
 def ome_files(folder, planes, *, order="XYCZT", companion=None, grouped=False):
     """Write an OME-TIFF of one file for each plane (c, z), or of two planes in each; give their names."""
     channels, depth = planes.shape[:2]

@@ -126,6 +126,12 @@ def test_all_transformations_count_for_the_size_of_a_px(tmp_path, version, steps
         assert (image.placement and image.placement.origin) == origin
 
 
+def test_levels_that_begin_with_a_smaller_one_are_refused(tmp_path):
+    ome(tmp_path / "a.zarr", [[scale(2, 2)], [scale(1, 1)]], sizes=((20, 30), (40, 60)))
+    with pytest.raises(FileError, match=r"20x30, 40x60 px.*largest to the smallest"):
+        read_image(tmp_path / "a.zarr")
+
+
 def test_a_transformation_may_be_stored_as_an_array(tmp_path):
     group = ome(tmp_path / "a.zarr", [[{"type": "scale", "path": "extra/scale"}]])
     group.create_array("extra/scale", data=np.array([0.5, 0.25]))

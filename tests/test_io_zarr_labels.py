@@ -137,6 +137,22 @@ def test_labels_are_listed_in_consolidated_metadata_and_the_rest_of_them_stays(t
     yaozarrs.validate_zarr_store(str(path))
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+@pytest.mark.parametrize("make", [image_05, image_04])
+def test_labels_are_listed_where_a_group_around_the_image_is_consolidated(tmp_path, make):
+    plate = tmp_path / "plate.zarr"
+    kind = 3 if make is image_05 else 2
+    zarr.open_group(plate, mode="w", zarr_format=kind).create_group("A").create_group("1")
+    image, other = make(plate / "A" / "1" / "0.zarr"), make(plate / "A" / "1" / "1.zarr")
+    zarr.consolidate_metadata(plate)
+    write_labels(image, "cells", LABELS)
+    group = zarr.open_consolidated(plate)
+    np.testing.assert_array_equal(group["A/1/0.zarr/labels/cells/0"][:], LABELS)
+    assert "labels" not in group[f"A/1/{other.name}"]
+    write_labels(image, "nuclei", LABELS)
+    assert sorted(zarr.open_consolidated(plate)["A/1/0.zarr/labels"]) == ["cells", "nuclei"]
+
+
 @pytest.mark.parametrize("text", ["[]", '{"metadata": 3}', "{"])
 def test_consolidated_metadata_that_cannot_be_read_are_refused_before_anything_is_written(tmp_path, text):
     path = image_04(tmp_path / "image.zarr")

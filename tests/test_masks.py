@@ -49,6 +49,13 @@ def file(folder, values, name="a.tif", **options):
     return folder / name
 
 
+def test_signed_masks_are_never_read_as_empty(tmp_path):
+    signed = file(tmp_path, -(THREE > 0).astype(np.int8))  # 255, saved as signed
+    for threshold in ("auto", 1, None):
+        with pytest.raises(FileError, match="-1 is 255"):
+            read_mask(signed, threshold=threshold)
+
+
 def pair_of(folder, values, **options):
     """Pair an image of noise with a mask's file."""
     shape = values.shape[:2]

@@ -13,7 +13,7 @@ from tiledseg.tiling import Axis, Grow, ReceptiveField, Slide, Step, Windows, ch
 if TYPE_CHECKING:
     from tiledseg.tiling import Rule
 
-_ALIVE = 0.6  # share of the feature maps in memory at once; measured: Keras 0.11 to 0.40, OpenVINO up to 0.47
+_ALIVE = 2.4  # memory, over that of the maps alive at once; measured: Keras 0.3 to 2.4, OpenVINO 1.2 to 2.4
 _RULES = {"slide": Slide, "grow": Grow, "windows": Windows}
 _LARGEST = 1 << 20  # of a number in a record
 
@@ -26,7 +26,7 @@ class Graph:
     channels: int
     classes: int | None
     stride: tuple[int, int]  # total stride (y, x) in px
-    floats_per_px: float  # values in all feature maps together, per px of the input
+    floats_per_px: float  # numbers in the feature maps that are alive at once, per px of the input
     products_per_px: float  # multiplications by a weight, per px of the input
     receptive_field: ReceptiveField
 
@@ -57,7 +57,7 @@ class Graph:
             "channels": self.channels,
             "classes": self.classes,
             "stride": list(self.stride),
-            "floats_per_px": self.floats_per_px,
+            "floats_at_once_per_px": self.floats_per_px,
             "products_per_px": self.products_per_px,
             "receptive_field": field.axes and [_axis_record(axis) for axis in field.axes],
             "tile_dependent": list(field.tile_dependent),
@@ -80,10 +80,17 @@ class Graph:
             _size(record["channels"]),
             _size(record["classes"], None),
             (_size(y), _size(x)),
-            float(record["floats_per_px"]),
+            _floats(record),
             float(record["products_per_px"]),
             field,
         )
+
+
+def _floats(record: dict[str, Any]) -> float:
+    """Read the size of the maps alive at once; a quarter of all maps where an older record has those."""
+    if "floats_at_once_per_px" in record:
+        return float(record["floats_at_once_per_px"])
+    return float(record["floats_per_px"]) / 4
 
 
 def _axis_record(axis: Axis) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class _Walk:
 
     steps: tuple[list[Step], list[Step]] = field(default_factory=lambda: ([], []))
     scales: list[tuple[Fraction, Fraction]] = field(default_factory=list)
-    floats: float = 0.0
+    floats: list[float] = field(default_factory=list)  # of each map, per px of the input
     products: float = 0.0
     maps: int = 1
     tile_dependent: dict[str, None] = field(default_factory=dict)
@@ -60,10 +60,22 @@ def read_graph(model: _Model, input_shape: tuple[int | None, int | None, int], c
         channels=channels,
         classes=classes,
         stride=(y, x),
-        floats_per_px=walk.floats or 64.0,
+        floats_per_px=_alive(walk, channels) or 16.0,
         products_per_px=walk.products,
         receptive_field=_receptive_field(walk, output, (y, x)),
     )
+
+
+def _alive(walk: _Walk, channels: int) -> float:
+    """Return the most numbers that maps have together at any time of the computation, per px of the input."""
+    floats, steps = [float(channels), *walk.floats], walk.steps[0]
+    last = {number: place for place, step in enumerate(steps) for number in step.inputs}
+    alive = most = floats[0]
+    for place, step in enumerate(steps):
+        alive += floats[step.output]
+        most = max(most, alive)
+        alive -= sum(floats[number] for number in set(step.inputs) if last[number] == place)
+    return most
 
 
 def _receptive_field(walk: _Walk, output: _Map | None, stride: tuple[int, int]) -> ReceptiveField:
@@ -125,7 +137,7 @@ def _add_step(tensor: _Tensor, inputs: list[_Map], rules: tuple[Rule, Rule], wal
         steps.append(Step(tuple(one.number for one in inputs), made.number, rule))
     walk.maps += 1
     walk.scales.append((scale[0] * _grid(rules[0]), scale[1] * _grid(rules[1])))
-    walk.floats += (tensor.shape[3] or 1) / float(scale[0] * scale[1])
+    walk.floats.append((tensor.shape[3] or 1) / float(scale[0] * scale[1]))
     return made
 
 

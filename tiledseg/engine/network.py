@@ -194,9 +194,11 @@ class Network:
         by_keras = self.runtime.engine == "keras" or self._obstacle(asked=asked) is not None
         library = "tensorflow" if by_keras else "openvino"
         own = (0 if library in sys.modules else _LIBRARY_BYTES[library]) + _FIRST_BYTES[library]
-        if by_keras or isinstance(self.predictor.model, StoredNetwork):
+        if by_keras:
             return weights + own
-        return 2 * weights + own + _COMPARED_BYTES  # the weights are copied, and Keras runs a test tile
+        # The graph has a copy of the weights, and its kernels have another in their own order.
+        compared = 0 if isinstance(self.predictor.model, StoredNetwork) else _COMPARED_BYTES
+        return 2 * weights + own + compared
 
     @property
     def _sized(self) -> Predictor:

@@ -50,6 +50,7 @@ class Advice:
 
 
 _OF_PAIR = " These are arguments of tiledseg.data.Pair."
+_SIGNED = "Convert them to numbers from 0: if 8 bits were saved as signed, -1 is 255."
 OF_PAIRS = Advice("mask_threshold", 'mask_parts="instances"', "ignore_label", "mask_channels")
 OF_ARRAYS = Advice("mask_threshold", 'mask_parts="instances"', "ignore_label", where=_OF_PAIR)
 OF_EXPORT = Advice("mask_threshold", "instances=True", "ignore_label", "channels")
@@ -160,6 +161,8 @@ def _check_labels(values: AnyArray, name: str, rules: MaskRules, what: str, most
     lowest, highest = int(values.min(initial=0)), int(values.max(initial=0))
     if lowest < 0 or highest > most:
         fix = f"Renumber them, or set {advice.threshold} to 1 if every value but 0 is foreground."
+        if lowest < 0:
+            fix = _SIGNED
         if lowest < 0 and advice.ignore:
             fix += f" Set {advice.ignore} to {lowest} if its px do not count."
         must = f"hold {what} from 0" + (f" to {most}" if most == _LARGEST else "")
@@ -252,7 +255,9 @@ def _as_cells(one: AnyArray, other: AnyArray) -> bool:
 def _unclear(present: AnyArray, name: str, rules: MaskRules) -> TiledSegError:
     """Build the error for values that could mean several things."""
     name_of, whole = rules.advice.threshold, present.dtype.kind != "f"
-    if whole:
+    if whole and present[0] < 0:
+        fix = f"{_SIGNED} Set {name_of} to the least value of foreground.{_advised_ignore(present, rules)}"
+    elif whole:
         fix = (
             f"Set {name_of}=1 if every value but 0 is foreground, {name_of}=128 if dark ones are not, "
             f"{name_of}=None if these are labels of classes, and {rules.advice.instances} if each is the "
@@ -310,10 +315,15 @@ def _present(values: AnyArray) -> AnyArray:
 
 def _check_threshold_fits(values: AnyArray, name: str, rules: MaskRules, threshold: float) -> None:
     highest, setting = values.max(initial=0), rules.advice.threshold
-    if 0 < highest < threshold:
+    lowest = values.min(initial=0)
+    if highest < threshold and (highest > 0 or lowest < 0):
         fix = (
-            f"If every value other than 0 is foreground, set {setting}=1; if they are labels, "
-            f"{setting}=None; if they are grey values, a lower {setting}."
+            _SIGNED
+            if lowest < 0
+            else (
+                f"If every value other than 0 is foreground, set {setting}=1; if they are labels, "
+                f"{setting}=None; if they are grey values, a lower {setting}."
+            )
         )
         must = f"have values of at least {setting}={threshold:g}, or only 0"
         raise rules.bad(name, must, f"a largest value of {highest}", fix)

@@ -77,8 +77,9 @@ def read_image(  # noqa: PLR0913  what a file can hold several of
         Position along ``z`` and ``t``, for example ``{"z": 3}``; needed where a file has several.
     page : int or str, optional
         Which page of a TIFF to read, from 0; needed where there are several. Or an image beside the scan of
-        a slide, for example ``"label"`` or ``"macro"``. Smaller copies of another page
-        (pyramids) do not count as images, but they are numbered too.
+        a slide, for example ``"label"`` or ``"macro"``; or ``"image 2"``, the third image of the metadata
+        with all its channels. Smaller copies of another page (pyramids) do not count as images, but they
+        are numbered too.
     max_pixels : int
         Limit on the height times width that the file declares, in px. Above 2**30, OpenCV's own limit, only
         TIFF can be read.

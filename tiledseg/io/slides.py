@@ -18,6 +18,7 @@ from tiledseg.io.metadata import pixel_size_of_scale
 from tiledseg.io.regions import CachedBlocks, WholeImage
 from tiledseg.io.remote import is_remote
 from tiledseg.io.source import Facts
+from tiledseg.io.tiff import has_overlapping_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,8 @@ _WHITE = "ffffff"
 def is_slide(file: Reader, path: str) -> bool:
     """Say whether a file is one for OpenSlide: by its suffix, or the mark of DICOM."""
     if path.lower().endswith(SLIDE_SUFFIXES) or _has_its_scan_elsewhere(path):
+        return True
+    if path.lower().endswith(".bif") and has_overlapping_tiles(file):
         return True
     end = _DICOM_OFFSET + len(_DICOM_MARK)
     return file.size >= end and file.take(_DICOM_OFFSET, len(_DICOM_MARK)) == _DICOM_MARK

@@ -15,7 +15,15 @@ from tiledseg._lazy import lazy
 from tiledseg._validate import listed
 from tiledseg.errors import FileError
 from tiledseg.io.file import is_turned, upright
-from tiledseg.io.metadata import GEO_TYPES, PixelSize, Placement, geo_tags, is_ome, pixel_size_of
+from tiledseg.io.metadata import (
+    GEO_TYPES,
+    PixelSize,
+    Placement,
+    geo_tags,
+    is_ome,
+    pixel_size_of,
+    pixel_size_of_scale,
+)
 from tiledseg.io.regions import CachedBlocks, WholeImage, read_whole
 from tiledseg.io.source import Facts, Selection
 from tiledseg.io.tiff_checks import (
@@ -43,9 +51,11 @@ else:
 _log = logging.getLogger("tiledseg")
 _LISTED = 8
 _XMP, _MOST_XMP = 700, 1 << 20  # bytes
+_OVERLAP = re.compile(rb'<TileJointInfo\b[^>]*\bOverlap[XY]="-?0*[1-9]')  # of neighbouring tiles, in px
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
 _SLIDES = {"svs", "ndpi", "scn", "bif", "philips", "avs", "qpi"}  # one series is the scan, the largest
 _ASIDE = re.compile(r"\b(label|macro|overview|thumbnail|barcode)\b", re.IGNORECASE)  # names in OME
+_IMAGE_NUMBER = re.compile(r"image (\d{1,6})", re.IGNORECASE)  # of the metadata, from 0
 _BY_SHAPE = {"generic", "uniform"}  # series without metadata on how the pages are related
 _RATIO_TOLERANCE = 0.02  # of height to width, between the image and a smaller copy of it
 
@@ -71,6 +81,18 @@ def tiff_source(
             sizes = tuple((width, height) for height, width in sizes)
             size = size and PixelSize(size.x, size.y)
         return WholeImage(pixels), Facts(file.name, size, sizes, level, {})
+
+
+def has_overlapping_tiles(file: Reader) -> bool:
+    """Say whether a Ventana slide states that its tiles overlap: only stitching puts them in place."""
+    with _decoding(file):
+        directories_of(file)  # checked before tifffile reads them
+        file.handle.seek(0)
+        with tifffile.TiffFile(file.handle, name="image", _multifile=False, is_ndtiff=False) as tiff:
+            pages = [tiff.pages[number] for number in range(min(8, len(tiff.pages)))]
+            stated = [page.tags.valueof(_XMP) for page in pages if isinstance(page, tifffile.TiffPage)]
+            overlaps = [_OVERLAP.search(one) for one in stated if isinstance(one, bytes)]
+            return bool(tiff.is_bif) and any(overlaps)
 
 
 def read_tiff(file: Reader, request: Request) -> AnyArray:
@@ -128,10 +150,23 @@ class _Image:
         description = shared if _is_shared(shared) else str(page.description or "")
         if self._tiff.is_bif and "level=" in description:
             description = self._scanner() or description
+        if self._tiff.is_lsm or self._tiff.is_stk:
+            size = self._of_microscope()
+            return size and size.shrunk(down, across)
         resolution = [_ratio(page.tags.valueof(tag)) for tag in (_Y_RESOLUTION, _X_RESOLUTION)]
         unit = int(page.tags.valueof(_RESOLUTION_UNIT, default=0) or 0)
         size = pixel_size_of(description, (resolution[0], resolution[1]), unit, self._number)
         return size and size.shrunk(down, across)
+
+    def _of_microscope(self) -> PixelSize | None:
+        """Read the px size that an LSM or STK states."""
+        if self._tiff.is_lsm:
+            stated, names, unit = self._tiff.lsm_metadata or {}, ("VoxelSizeY", "VoxelSizeX"), "m"
+        else:
+            stated, names = self._tiff.stk_metadata or {}, ("YCalibration", "XCalibration")
+            unit = str(stated.get("CalibrationUnits", ""))
+        y, x = (float(stated.get(name, 0)) for name in names)
+        return pixel_size_of_scale((y, x), (unit, unit))
 
     def _scanner(self) -> str:
         """Read what the scanner of a Ventana slide states, in the XMP of one of the first pages."""
@@ -226,11 +261,16 @@ class _Image:
 
     def _named(self, name: str, series: list[tifffile.TiffPageSeries]) -> tifffile.TiffPageSeries:
         """Find the image of a slide that has a name, as `label` or `macro`."""
+        number = _IMAGE_NUMBER.fullmatch(name)
+        if number and int(number[1]) < len(series):
+            return series[int(number[1])]
         word = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
-        found = [one for one in series if word.search(one.name)]
+        same = [one for one in series if one.name == name]
+        found = same or [one for one in series if word.search(one.name)]
         if len(found) != 1:
-            got = f"images named {[one.name for one in series]}"
-            raise self._file.bad(f"have one page {name!r}", got, "Pass the number of a page, from 0.")
+            got = f"images named {listed([one.name for one in series], _LISTED)}"
+            fix = f"Pass the number of a page, from 0, or page='image 0' to page='image {len(series) - 1}'."
+            raise self._file.bad(f"have one page {name!r}", got, fix)
         return found[0]
 
     def _scan(self, images: list[tifffile.TiffPageSeries]) -> tifffile.TiffPageSeries:
@@ -258,7 +298,9 @@ class _Image:
 
     def _numbers(self, series: tifffile.TiffPageSeries) -> tuple[list[int], int]:
         """List the numbers of the chosen planes, channel by channel, and count all planes."""
-        axes = {axis: n for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXS"}
+        # The planes of an STK that states neither distances nor times were taken one after the other.
+        names = series.axes.replace("I", "T") if series.kind == "stk" else series.axes
+        axes = {axis: n for axis, n in zip(names, series.shape, strict=True) if axis not in "YXS"}
         page = series.keyframe
         if page.planarconfig != 1 and page.samplesperpixel > 1 and axes.get("C") == page.samplesperpixel:
             del axes["C"]  # its planes are those of one page
@@ -281,6 +323,12 @@ class _Image:
             series = self._tiff.series[0]
             fix = "Choose a plane with the `at` of read_image, read_mask or open_image."
             return self._file.bad("hold one image", f"axes {series.axes} of shape {series.shape}", fix)
+        images = self._tiff.series
+        if images[0].kind not in _BY_SHAPE and len(images) > 1 < max(map(len, images)):
+            names = [f"{n} ({one.name!r}, {one.axes} {one.shape})" for n, one in enumerate(images)]
+            fix = f"Pass page='image 0' to page='image {len(images) - 1}', or a name."
+            got = f"{len(images)} images: {listed(names, _LISTED)}"
+            return self._file.bad("hold one image", got, fix)
         sizes = listed([f"{page.index} ({page.height}x{page.width} px)" for page in pages], _LISTED)
         return self._file.bad(
             "hold one image", f"{len(pages)} pages: {sizes}", "Pass `page`, counted from 0."

@@ -181,6 +181,7 @@ def _multiscales(file: Reader, group: Any, image: dict[str, Any]) -> _Multiscale
     if not arrays or any(getattr(array, "ndim", None) != len(names) for array in arrays):
         raise file.damaged(f"axes {names} for arrays of {[getattr(a, 'shape', '?') for a in arrays]}")
     plane = [names.index("y"), names.index("x")]
+    _check_order(file, [(array.shape[plane[0]], array.shape[plane[1]]) for array in arrays])
     _check_levels(file, places, plane)
     return _Multiscales(
         names,
@@ -223,6 +224,14 @@ def _vector(array: Any, count: int) -> Any:  # noqa: ANN401
     if tuple(array.shape) != (count,):
         raise ValueError(f"a transformation of shape {array.shape} for {count} axes")
     return array[:]
+
+
+def _check_order(file: Reader, sizes: list[tuple[int, int]]) -> None:
+    """Refuse levels that do not begin with the largest, as OME-Zarr demands: the first is the image."""
+    if any(y * x > sizes[0][0] * sizes[0][1] for y, x in sizes):
+        got = f"levels of {', '.join(f'{y}x{x}' for y, x in sizes)} px"
+        fix = "List its `datasets` from the largest to the smallest."
+        raise file.bad("have the largest level first", got, fix)
 
 
 def _check_levels(file: Reader, places: list[_Place], plane: list[int]) -> None:

@@ -143,7 +143,8 @@ def _check_image(image: Path, name: str) -> None:
     if "image-label" in ome:
         fix = "Name the image that it belongs to."
         raise invalid(FileError, name, must="be an image", got="a label map", fix=fix)
-    _consolidated(image)
+    for group in _groups_of(image):
+        _consolidated(group)
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
@@ -273,12 +274,22 @@ def _list(folder: Path, name: str, version: int) -> None:
     _write_attributes(folder, version, attributes)
 
 
-def _consolidated(image: Path) -> tuple[Path, dict[str, Any], dict[str, Any]] | None:
-    """Read the metadata of all nodes that stand in one file of an image: the file, all of it, the nodes."""
-    if _format_of(image) == 3:
-        path, key = image / "zarr.json", "consolidated_metadata"
+def _groups_of(image: Path) -> Iterator[Path]:
+    """List an image and the groups that it lies in, as in a plate; each may have consolidated metadata."""
+    folder = image.absolute()
+    yield folder
+    for group in folder.parents:
+        if not is_zarr(str(group)):
+            return
+        yield group
+
+
+def _consolidated(group: Path) -> tuple[Path, dict[str, Any], dict[str, Any]] | None:
+    """Read the metadata of all nodes that stand in one file of a group: the file, all of it, the nodes."""
+    if _format_of(group) == 3:
+        path, key = group / "zarr.json", "consolidated_metadata"
     else:
-        path, key = image / ".zmetadata", ""
+        path, key = group / ".zmetadata", ""
     if not path.exists():
         return None
     whole = _metadata_in(path)
@@ -287,21 +298,28 @@ def _consolidated(image: Path) -> tuple[Path, dict[str, Any], dict[str, Any]] | 
         return None
     nodes = stated.get("metadata") if isinstance(stated, dict) else None
     if not isinstance(nodes, dict):
-        raise _unreadable(image, "consolidated metadata without a list of nodes")
+        raise _unreadable(group, "consolidated metadata without a list of nodes")
     return path, whole, nodes
 
 
 def _consolidate(image: Path) -> None:
     """Copy the metadata of all label maps to where those of the whole image are consolidated."""
-    found = _consolidated(image)
-    if found is None:
-        return
-    path, whole, nodes = found
-    for name in [name for name in nodes if name.split("/")[0] == _FOLDER]:
+    for group in _groups_of(image):
+        found = _consolidated(group)
+        if found is not None:
+            _consolidate_in(group, image.absolute() / _FOLDER, *found)
+
+
+def _consolidate_in(
+    group: Path, labels: Path, path: Path, whole: dict[str, Any], nodes: dict[str, Any]
+) -> None:
+    """Replace the metadata of an image's label maps among the consolidated ones of a group."""
+    start = labels.relative_to(group).as_posix()
+    for name in [name for name in nodes if f"{name}/".startswith(f"{start}/")]:
         del nodes[name]
-    version = _format_of(image)
-    for folder in _nodes(image / _FOLDER):
-        place = folder.relative_to(image).as_posix()
+    version = _format_of(group)
+    for folder in _nodes(labels):
+        place = folder.relative_to(group).as_posix()
         if version == 3:
             nodes[place] = _metadata_in(folder / "zarr.json")
             continue

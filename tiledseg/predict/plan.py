@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _BATCHES = 4  # of tiles: read, waiting, run, stitched
-_RESAMPLED = (1024, 32 * _MIB, 27 * _MIB)  # rows of the cache, its limit, and a block with its source
+_RESAMPLED = (1024, 32 * _MIB, 18 * _MIB)  # rows of the cache, its limit, and a block with its source
 _LIBRARIES = 30 * _MIB  # that write files
 _TILE_ROWS = 2 * 512  # of a pyramid, all levels together
 _PANEL = 5120  # px: width of a panel with what its last tiles extend beyond it
@@ -94,6 +94,7 @@ class Plan:
     level: int | None = None
     pixel_size: PixelSize | None = None
     streamed: bool = False
+    process_bytes: int = 0
     source_bytes: int = 0
     files_bytes: int = 0
 
@@ -177,7 +178,9 @@ class Plan:
             in_roi=in_roi,
             level=sampling.level,
             pixel_size=sampling.pixel_size,
-            source_bytes=image.memory_bytes if isinstance(image, ImageSource) else 0,
+            process_bytes=psutil.Process().memory_info().rss,
+            # What is decoded whole is in the memory of the process already.
+            source_bytes=image.memory_bytes if isinstance(image, ImageSource) and not image.is_whole else 0,
         )
 
     @property
@@ -265,7 +268,7 @@ class Plan:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Memory in bytes: what the process has ``now``, and what each part of the prediction adds."""
+        """Memory in bytes: what the process had when this was planned (``now``), and what each part adds."""
         classes = self.classes or 1
         tile = int(np.prod(self.grid.tile_shape)) * (self.channels or 1) * 4
         reading = self.source_bytes + _BATCHES * min(self.batch_size, self.n_tiles) * tile
@@ -273,7 +276,7 @@ class Plan:
             rows, most, block = _RESAMPLED
             reading += min(rows * 4 * self.grid.shape[1] * (self.channels or 1), most) + block
         return {
-            "now": psutil.Process().memory_info().rss,
+            "now": self.process_bytes,
             "engine": self.network.engine_bytes,
             "network": self.batch_size * self.network.usual_bytes(self.grid.tile_shape),
             "reading": reading,
@@ -291,7 +294,7 @@ class Plan:
 
     @property
     def total_bytes(self) -> int:
-        """Memory that the prediction adds to what the process has now."""
+        """Memory that the prediction adds to what the process had when it was planned."""
         return sum(size for part, size in self.memory.items() if part != "now")
 
     @property
