@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
+import os
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,7 +21,7 @@ import numpy as np
 
 from tiledseg._backend import keras
 from tiledseg._storage import atomic_write
-from tiledseg._validate import invalid, path_text
+from tiledseg._validate import invalid, path_text, shown
 from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
@@ -115,10 +117,13 @@ def _read(path: Path) -> Checkpoint:
     try:
         with path.open("rb") as file:
             _check_seal(file, path)
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _MAX_HEADER)))
-            facts = json.loads(header.pop("__metadata__")["facts"])
-            return Checkpoint({name: _array(file, one) for name, one in header.items()}, facts)
+            return _content(file)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        must, fix = (
+            "hold arrays and facts of a run",
+            "Another program sealed it; use a checkpoint of the run.",
+        )
+        raise invalid(FileError, str(path), must=must, got=shown(str(error)), fix=fix) from error
     except OSError as error:
         fix = "Check its permissions and the disk."
         raise invalid(FileError, str(path), must="be readable", got=str(error), fix=fix) from error
@@ -126,6 +131,16 @@ def _read(path: Path) -> Checkpoint:
         must, got = "hold what a checkpoint of tiledseg holds", f"{type(error).__name__}: {error}"
         fix = "Another program wrote it; remove it."
         raise invalid(FileError, str(path), must=must, got=got, fix=fix) from error
+
+
+def _content(file: BinaryIO) -> Checkpoint:
+    """Read what stands behind the seal."""
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(min(length, _MAX_HEADER)))
+    facts = json.loads(header.pop("__metadata__")["facts"])
+    if not isinstance(facts, dict):
+        raise TypeError("the facts are no mapping")
+    return Checkpoint({name: _array(file, one) for name, one in header.items()}, facts)
 
 
 def _check_seal(file: BufferedReader, path: Path) -> None:
@@ -144,7 +159,12 @@ def _check_seal(file: BufferedReader, path: Path) -> None:
 def _array(file: BinaryIO, entry: Mapping[str, Any]) -> np.ndarray[Any, Any]:
     """Read the next array; arrays are in the order of the header."""
     start, end = entry["data_offsets"]
-    values = np.frombuffer(file.read(end - start), _TYPES[entry["dtype"]])
+    dtype = np.dtype(_TYPES[entry["dtype"]])
+    if end - start != math.prod(entry["shape"]) * dtype.itemsize:
+        raise ValueError("an array has another size than its shape")
+    if not 0 <= end - start <= os.fstat(file.fileno()).st_size:
+        raise ValueError("an array is larger than the file")
+    values = np.frombuffer(file.read(end - start), dtype)
     return values.reshape(entry["shape"])
 
 
