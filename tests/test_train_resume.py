@@ -367,5 +367,5 @@ def sealed_header(header: dict[str, object]) -> bytes:
 def test_a_file_that_another_program_sealed_is_refused(content: bytes, tmp_path: Path) -> None:
     seal = f"tiledseg checkpoint 1 sha256:{hashlib.sha256(content).hexdigest()}\n"
     (tmp_path / "epoch-000001.ckpt").write_bytes(seal.encode() + content)
-    with pytest.raises(FileError, match=r"epoch-000001\.ckpt.* must hold arrays"):
+    with pytest.raises(FileError, match=r"epoch-000001\.ckpt.* must hold what a checkpoint"):
         latest_checkpoint(tmp_path)

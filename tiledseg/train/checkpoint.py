@@ -21,7 +21,7 @@ import numpy as np
 
 from tiledseg._backend import keras
 from tiledseg._storage import atomic_write
-from tiledseg._validate import invalid, path_text, shown
+from tiledseg._validate import invalid, path_text
 from tiledseg.errors import FileError, SettingError
 
 if TYPE_CHECKING:
@@ -118,12 +118,6 @@ def _read(path: Path) -> Checkpoint:
         with path.open("rb") as file:
             _check_seal(file, path)
             return _content(file)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        must, fix = (
-            "hold arrays and facts of a run",
-            "Another program sealed it; use a checkpoint of the run.",
-        )
-        raise invalid(FileError, str(path), must=must, got=shown(str(error)), fix=fix) from error
     except OSError as error:
         fix = "Check its permissions and the disk."
         raise invalid(FileError, str(path), must="be readable", got=str(error), fix=fix) from error
