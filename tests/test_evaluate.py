@@ -173,7 +173,8 @@ def test_broken_pairs_are_reported_and_the_others_scored(tmp_path):
     assert [one.counts for one in result.images] == [(COUNTS,), (COUNTS,)]
     assert [one.name for one in result.failed] == ["bad", "pairs[2]", "pairs[3]", "pairs[4]", "none"]
     assert "(2, 4)" in result.failed[1].error
-    assert "failed: none: " in str(result)
+    assert "failed: bad: " in str(result)
+    assert "and 2 more failed" in str(result)
     assert result.summary()["failed"] == 5
 
 

@@ -50,10 +50,12 @@ def letterboxed(folder, number):
     write_mask(folder / "masks" / f"{number}.png", mask > 0)
 
 
-def test_script_prepares_pixels_as_its_network_expects_them(tmp_path):
+def test_script_prepares_pixels_as_its_network_expects_them(tmp_path, monkeypatch):
     train = script()
-    unet = train.training(30, 435, tmp_path, train.small_unet())
-    lite = train.training(20, 435, tmp_path, train.lite_unet("lite0.safetensors"))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "data", "--output", str(tmp_path)])
+    options = train._options()
+    unet = train.training(435, train.small_unet(), options)
+    lite = train.training(435, train.lite_unet("lite0.safetensors"), options)
     assert unet.preprocessing.mean == (0.5,)
     assert unet.preprocessing.scale == lite.preprocessing.scale == pytest.approx(0.75)
     assert lite.preprocessing.mean == pytest.approx((127 / 255,))
@@ -99,6 +101,6 @@ def test_script_trains_scores_and_writes_a_bundle_with_its_card(tmp_path, monkey
     assert "of other slides" in printed
     assert "published" in printed
     card = (output / "segpc-plasma" / "README.md").read_text(encoding="utf-8")
-    assert "| 2560 x 1920 originals (1) |" in card
+    assert "| originals of 2560 x 1920 px (1) |" in card
     segmenter = tiledseg.load_model(output / "segpc-plasma")
-    assert (segmenter.tta, segmenter.preprocessing.scale) == ("flips", train.ORIGINAL_SCALE)
+    assert (segmenter.tta, segmenter.preprocessing.scale) == ("flips", 0.15)
