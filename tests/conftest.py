@@ -31,11 +31,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow's own allocator keeps all memory of the largest network.
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-if (
-    sys.platform == "linux"
-):  # the allocator keeps less of what was freed: few arenas, large blocks by themselves
-    ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
-    ctypes.CDLL(None).mallopt(-3, 1 << 17)  # M_MMAP_THRESHOLD
+if sys.platform == "linux":
+    ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX: the allocator keeps less of what was freed
 
 hypothesis.settings.register_profile(
     "tiledseg",

@@ -34,7 +34,7 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_small_demo_writes_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, train: bool
 ) -> None:

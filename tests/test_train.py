@@ -439,6 +439,7 @@ except SettingError as error:
 """
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one_does(tmp_path, request):
     done = warm_python.run(DEVICES, request.path.parent, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
