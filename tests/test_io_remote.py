@@ -223,15 +223,11 @@ def test_commands_and_tables_take_addresses(serve, tiff, tmp_path, capsys):
     np.testing.assert_array_equal(load_pair(pair)[0], small)
 
 
-@pytest.mark.parametrize("kind", ["https", "s3"])
-def test_pairs_at_an_address_are_prepared_for_training_and_no_manifest_is_made_of_them(
-    kind, request, serve, tmp_path
-):
-    (tmp_path / "lab").mkdir()
-    cv2.imwrite(str(tmp_path / "lab" / "a.png"), GREY)
-    cv2.imwrite(str(tmp_path / "lab" / "m.png"), np.where(GREY > 99, 255, 0).astype(np.uint8))
-    address, _ = request.getfixturevalue("bucket") if kind == "s3" else serve()
-    pair = Pair("a", f"{address}/lab/a.png", f"{address}/lab/m.png")
+def test_pairs_at_an_address_are_prepared_for_training_and_no_manifest_is_made_of_them(serve, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), GREY)
+    cv2.imwrite(str(tmp_path / "m.png"), np.where(GREY > 99, 255, 0).astype(np.uint8))
+    address, _ = serve()
+    pair = Pair("a", f"{address}/a.png", f"{address}/m.png")
     preprocessing = PreprocessingConfig(channels=1)
     (prepared,) = prepare_pairs([pair], preprocessing, cache_dir=tmp_path / "cache")
     (again,) = prepare_pairs([pair], preprocessing, cache_dir=tmp_path / "cache")
@@ -239,9 +235,7 @@ def test_pairs_at_an_address_are_prepared_for_training_and_no_manifest_is_made_o
     np.testing.assert_array_equal(again.mask, prepared.mask)
     with pytest.raises(FileError, match="layout=list"):
         describe([pair], tmp_path)
-    plans = [
-        ts.plan(lambda tiles: tiles, GREY, roi=where) for where in (pair.mask, tmp_path / "lab" / "m.png")
-    ]
+    plans = [ts.plan(lambda tiles: tiles, GREY, roi=where) for where in (pair.mask, tmp_path / "m.png")]
     np.testing.assert_array_equal(plans[0].in_roi, plans[1].in_roi)
 
 
