@@ -244,7 +244,7 @@ def test_the_batch_size_depends_on_tile_size_tiles_and_memory():
 def test_available_memory_is_within_the_limit_of_a_container(tmp_path, monkeypatch):
     machine = available_memory()
     assert machine > 2**27
-    monkeypatch.setattr("tiledseg.engine.predictor._CGROUP", tmp_path)
+    monkeypatch.setattr("tiledseg.engine.memory._CGROUP", tmp_path)
     assert available_memory() > 2**27
     for name, text in (
         ("memory.max", "67108864\n"),

@@ -23,7 +23,7 @@ from tiledseg.data import Pair, describe, load_pair, pairs_of, prepare_pairs
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image, read_mask, remote
 
-pytest.importorskip("fsspec")
+fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")
 zarr = pytest.importorskip("zarr")
 
@@ -123,7 +123,7 @@ def tiff(tmp_path):
 def bucket(serve, monkeypatch):
     pytest.importorskip("s3fs")
     address, kind = serve()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": address})  # a variable would be read once
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -223,11 +223,15 @@ def test_commands_and_tables_take_addresses(serve, tiff, tmp_path, capsys):
     np.testing.assert_array_equal(load_pair(pair)[0], small)
 
 
-def test_pairs_at_an_address_are_prepared_for_training_and_no_manifest_is_made_of_them(serve, tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), GREY)
-    cv2.imwrite(str(tmp_path / "m.png"), np.where(GREY > 99, 255, 0).astype(np.uint8))
-    address, _ = serve()
-    pair = Pair("a", f"{address}/a.png", f"{address}/m.png")
+@pytest.mark.parametrize("kind", ["https", "s3"])
+def test_pairs_at_an_address_are_prepared_for_training_and_no_manifest_is_made_of_them(
+    kind, request, serve, tmp_path
+):
+    (tmp_path / "lab").mkdir()
+    cv2.imwrite(str(tmp_path / "lab" / "a.png"), GREY)
+    cv2.imwrite(str(tmp_path / "lab" / "m.png"), np.where(GREY > 99, 255, 0).astype(np.uint8))
+    address, _ = request.getfixturevalue("bucket") if kind == "s3" else serve()
+    pair = Pair("a", f"{address}/lab/a.png", f"{address}/lab/m.png")
     preprocessing = PreprocessingConfig(channels=1)
     (prepared,) = prepare_pairs([pair], preprocessing, cache_dir=tmp_path / "cache")
     (again,) = prepare_pairs([pair], preprocessing, cache_dir=tmp_path / "cache")
@@ -235,7 +239,9 @@ def test_pairs_at_an_address_are_prepared_for_training_and_no_manifest_is_made_o
     np.testing.assert_array_equal(again.mask, prepared.mask)
     with pytest.raises(FileError, match="layout=list"):
         describe([pair], tmp_path)
-    plans = [ts.plan(lambda tiles: tiles, GREY, roi=where) for where in (pair.mask, tmp_path / "m.png")]
+    plans = [
+        ts.plan(lambda tiles: tiles, GREY, roi=where) for where in (pair.mask, tmp_path / "lab" / "m.png")
+    ]
     np.testing.assert_array_equal(plans[0].in_roi, plans[1].in_roi)
 
 

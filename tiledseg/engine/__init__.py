@@ -2,16 +2,10 @@
 
 from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
+from tiledseg.engine.memory import available_memory, memory_named
 from tiledseg.engine.network import Network
 from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, read_onnx, to_onnx
-from tiledseg.engine.predictor import (
-    CallablePredictor,
-    ModelReference,
-    Predictor,
-    available_memory,
-    check_fixed,
-    memory_named,
-)
+from tiledseg.engine.predictor import CallablePredictor, ModelReference, Predictor, check_fixed
 from tiledseg.engine.stored import StoredNetwork, stored_record
 from tiledseg.engine.tta import COPIES
 

@@ -17,15 +17,12 @@ from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, Activation, RuntimeConfig
 from tiledseg.engine.activation import Activated, activated
 from tiledseg.engine.batching import Batcher
+from tiledseg.engine.memory import Backoff, allowed_memory, check_memory, fitting_batch
 from tiledseg.engine.predictor import (
-    Backoff,
     CallablePredictor,
     EngineChooser,
     ModelReference,
     SegmenterLike,
-    allowed_memory,
-    check_memory,
-    fitting_batch,
     overlapped,
 )
 from tiledseg.engine.probe import Convertible

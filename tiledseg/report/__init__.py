@@ -3,8 +3,7 @@
 from tiledseg.plots import Picture, PictureRow, contact_sheet
 from tiledseg.report.curves import write_split_chart
 from tiledseg.report.page import write_evaluation, write_report
-from tiledseg.report.pictures import Triples, WorstCases, picture_row
-from tiledseg.report.sheet import mask_row
+from tiledseg.report.pictures import Triples, WorstCases, mask_row, picture_row
 
 __all__ = [
     "Picture",

@@ -1,4 +1,4 @@
-"""Pictures of scored images, small enough to embed in a page."""
+"""Pictures of images with their masks and of scored images, small enough to embed in a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Self
 import cv2
 import numpy as np
 
-from tiledseg._validate import instance_of, path_text, real_pair, shown, whole_number
+from tiledseg._validate import array_of, instance_of, path_text, real_pair, shown, whole_number
+from tiledseg.data import check_mask
 from tiledseg.errors import ArrayError
 from tiledseg.evaluate import ScoredImage
 from tiledseg.io import write_image
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tiledseg")
 LONGEST_PX = 1280
 _QUALITY = 88
+_MOST_LABELS = 65536
 _FEW = 6  # images in one column of a sheet
 
 
@@ -165,3 +167,21 @@ class Triples:
         sheet = contact_sheet("Input, truth, prediction", self._rows, columns=columns)
         write_image(Path(path_text(folder), "sheet.png"), sheet)
         shutil.copytree(self._folder.name, Path(path_text(folder), "triples"))
+
+
+def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px: int) -> PictureRow:
+    """Draw thumbnails of an image, its mask, and both together."""
+    image, thumb_px = array_of(image, "image"), whole_number("thumb_px", thumb_px)
+    check_mask(mask, image.shape, _MOST_LABELS)
+    limits = None
+    if image.dtype.kind == "f":
+        low, high = float(image.min()), float(image.max())
+        limits = (low, high if high > low else low + 1)
+    small = shrunk(as_rgb(image, limits), thumb_px)
+    labels = nearest_labels(mask, small)
+    pictures = (
+        Picture("Image", small),
+        Picture("Mask", colourise(labels, background=(235, 235, 235))),
+        Picture("Both", overlay(small, labels)),
+    )
+    return PictureRow(name, note, pictures)

@@ -15,13 +15,8 @@ import numpy as np
 from tiledseg._extras import extra
 from tiledseg._lazy import lazy
 from tiledseg._validate import invalid, shown
-from tiledseg.engine.predictor import (
-    checked_outputs,
-    failures_named,
-    is_out_of_memory,
-    padded,
-    ready_shape,
-)
+from tiledseg.engine.memory import is_out_of_memory
+from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:

@@ -18,14 +18,9 @@ from tiledseg._backend import check_process
 from tiledseg._lazy import lazy
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.layers import UnsupportedError
+from tiledseg.engine.memory import is_out_of_memory
 from tiledseg.engine.openvino.layers import build
-from tiledseg.engine.predictor import (
-    checked_outputs,
-    failures_named,
-    is_out_of_memory,
-    padded,
-    ready_shape,
-)
+from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
