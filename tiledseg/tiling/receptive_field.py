@@ -192,13 +192,13 @@ UNKNOWN = ReceptiveField(None, unknown=("a callable",))
 """The receptive field of a callable."""
 
 
-@lru_cache(maxsize=32)
 def sides_of(px: tuple[tuple[int, int], tuple[int, int]]) -> str:
     """Say how far something extends, along y and x."""
     (above, below), (left, right) = px
     return f"{above} px above, {below} below, {left} left, {right} right"
 
 
+@lru_cache(maxsize=32)
 def _halo(axis: Axis) -> tuple[int, int]:
     sizes, ends = {0: axis.stride * _STRIDES}, {0: (0, 0)}
     for step in axis.steps:
