@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from tiledseg.errors import FileError
-from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image
+from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image, read_pixel_size
 
 rng = np.random.default_rng(0)
 SCAN = np.kron(rng.integers(0, 256, (8, 16, 3)), np.ones((32, 32, 1))).astype(np.uint8)
@@ -161,17 +161,19 @@ def zeiss(path):
         writer.write(LABEL, subfiletype=1, **options)
 
 
-def stack(path, planes):
-    """Write an STK of MetaMorph: one directory, the planes behind one another."""
+def stack(path, planes, calibrated=1):
+    """Write an STK of MetaMorph: one directory, the planes behind one another; px of 0.25 x 0.5 µm."""
     count, (height, width) = len(planes), planes.shape[1:]
     first = 8 + planes.nbytes
     beyond = first + 2 + 12 * 12 + 4
     times = struct.pack("<6I", 0, 1, 2450000, 0, 2450000, 0) * count
     entries = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
-    waves, spatial = struct.pack("<2I", 500, 1) * count, struct.pack("<2I", 4, 0)
     after = beyond + len(times)
+    waves, sizes = struct.pack("<2I", 500, 1) * count, after + 8 * count + 32
+    spatial = struct.pack("<8I", 3, calibrated, 4, sizes, 5, sizes + 8, 6, sizes + 16)
+    spatial += struct.pack("<5I", 1, 2, 1, 4, 3) + b"um\0"
     entries |= {279: planes.nbytes // count, 33628: after + len(waves), 33629: beyond, 33630: after}
-    kinds = {33629: (5, count), 33630: (5, count)}
+    kinds = {33628: (4, 4), 33629: (5, count), 33630: (5, count)}
     listed = [struct.pack("<HHII", tag, *kinds.get(tag, (4, 1)), value) for tag, value in entries.items()]
     start = b"II*\0" + struct.pack("<I", first) + planes.astype("<u2").tobytes()
     path.write_bytes(start + struct.pack("<H", 12) + b"".join(listed) + bytes(4) + times + waves + spatial)
@@ -397,8 +399,21 @@ def test_the_planes_of_an_stk_are_chosen_by_time(tmp_path):
     stack(tmp_path / "a.stk", planes)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.stk"), planes)
     np.testing.assert_array_equal(read_image(tmp_path / "a.stk", at={"t": 2}), planes[2])
+    with open_image(tmp_path / "a.stk", at={"t": 0}) as image:
+        assert image.pixel_size == PixelSize(0.25, 0.5)
     with pytest.raises(FileError, match="3 positions along t"):
         read_image(tmp_path / "a.stk")
+    stack(tmp_path / "off.stk", planes, calibrated=0)
+    with open_image(tmp_path / "off.stk", at={"t": 0}) as image:
+        assert image.pixel_size is None
+
+
+def test_an_ome_tiff_with_damaged_tags_of_metamorph_is_read(tmp_path):
+    tags = [(33628, 4, 2, (0, 0), True), (33629, 5, 3, (0,) * 6, True)]  # 0 / 0, of which NumPy warns
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "a.ome.tif", LABEL[..., 0], ome=True, metadata=metadata, extratags=tags)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.ome.tif"), LABEL[..., 0])
+    assert read_pixel_size(tmp_path / "a.ome.tif") == PixelSize(0.5, 0.5)
 
 
 def test_an_ndpi_beyond_4_gb_is_read(tmp_path):

@@ -38,7 +38,7 @@ from tiledseg.io.tiff_colours import colours_of
 from tiledseg.io.tiff_pixels import Plane, TiffBlocks, raw_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import tifffile
 
@@ -51,6 +51,7 @@ else:
 _log = logging.getLogger("tiledseg")
 _LISTED = 8
 _XMP, _MOST_XMP = 700, 1 << 20  # bytes
+_LSM_INFO, _UIC = 34412, (33628, 33631)  # what microscopes state in LSM and STK
 _OVERLAP = re.compile(rb'<TileJointInfo\b[^>]*\bOverlap[XY]="-?0*[1-9]')  # of neighbouring tiles, in px
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
 _SLIDES = {"svs", "ndpi", "scn", "bif", "philips", "avs", "qpi"}  # one series is the scan, the largest
@@ -150,7 +151,7 @@ class _Image:
         description = shared if _is_shared(shared) else str(page.description or "")
         if self._tiff.is_bif and "level=" in description:
             description = self._scanner() or description
-        if self._tiff.is_lsm or self._tiff.is_stk:
+        if (self._tiff.is_lsm or self._tiff.is_stk) and not self._tiff.is_ome:  # OME states it by itself
             size = self._of_microscope()
             return size and size.shrunk(down, across)
         resolution = [_ratio(page.tags.valueof(tag)) for tag in (_Y_RESOLUTION, _X_RESOLUTION)]
@@ -160,12 +161,18 @@ class _Image:
 
     def _of_microscope(self) -> PixelSize | None:
         """Read the px size that an LSM or STK states."""
+        tags = self._tiff.pages.first.tags
         if self._tiff.is_lsm:
-            stated, names, unit = self._tiff.lsm_metadata or {}, ("VoxelSizeY", "VoxelSizeX"), "m"
-        else:
-            stated, names = self._tiff.stk_metadata or {}, ("YCalibration", "XCalibration")
-            unit = str(stated.get("CalibrationUnits", ""))
-        y, x = (float(stated.get(name, 0)) for name in names)
+            stated, names = _mapping(tags.valueof(_LSM_INFO)), ("VoxelSizeY", "VoxelSizeX")
+            unit = "m"
+        else:  # the later tag overrides the first one
+            stated = {key: value for tag in _UIC for key, value in _mapping(tags.valueof(tag)).items()}
+            names, unit = ("YCalibration", "XCalibration"), str(stated.get("CalibrationUnits", ""))
+            stated = stated if stated.get("SpatialCalibration", 1) else {}  # 0: it is switched off
+        try:
+            y, x = (float(stated.get(name, 0)) for name in names)
+        except (TypeError, ValueError):  # damaged: the px are whole, their size is not known
+            return None
         return pixel_size_of_scale((y, x), (unit, unit))
 
     def _scanner(self) -> str:
@@ -373,6 +380,10 @@ def _is_shared(description: str) -> bool:
 def _is_copy(page: tifffile.TiffPage) -> bool:
     """Return whether a page is a smaller copy or a transparency mask of another."""
     return bool(page.is_subifd or int(page.subfiletype) & 0b101)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _ratio(value: object) -> float:
