@@ -56,7 +56,9 @@ class Chain:
         return name
 
     def weights(self, *shape):
-        return self.constant(self.rng.normal(0, 1, shape).astype(np.float32))
+        """Draw weights that keep the size of the numbers: sums that cancel would show rounding alone."""
+        spread = np.prod(shape[1:]) ** -0.5
+        return self.constant(self.rng.normal(0, spread, shape).astype(np.float32))
 
 
 def conv(chain, pick):
@@ -155,6 +157,9 @@ def normalized(chain, pick):
 
 
 def layer_normalized(chain, pick):
+    """Normalize several channels: the spread of 3 may be next to nothing, which it would be divided by."""
+    chain.add("Conv", chain.weights(8, chain.channels, 1, 1))
+    chain.channels = 8
     parts = [chain.constant(chain.rng.uniform(0.5, 1.5, chain.channels).astype(np.float32)) for _ in range(2)]
     chain.add("Transpose", perm=[0, 2, 3, 1])
     chain.add("LayerNormalization", *parts)
@@ -479,6 +484,41 @@ def field(path, nodes, constants=(), **options):
         read_onnx(saved(str(path / "net.onnx"), nodes, constants, **options)), "y", channels_last=False
     )
     return graph.receptive_field
+
+
+def f4(*shape):
+    return np.ones(shape, "f4")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "attributes", "match"),
+    [
+        ("Conv", [f4(2, 3, 3, 3)], {"strides": [0, 1]}, r"Conv 'y'.*strides.*\[0, 1\]"),
+        ("Conv", [f4(2, 3, 3, 3)], {"dilations": [1, -1]}, "dilations"),
+        ("Conv", [f4(2, 4, 3, 3)], {}, r"3 channels of its input.*\(2, 4, 3, 3\) for 4"),
+        ("Conv", [f4(2, 3, 3, 3), f4(3)], {}, r"bias of shape \(2,\)"),
+        ("Conv", [f4(2, 3, 3, 3)], {"group": 0}, "group"),
+        ("Conv", [f4(2, 3, 3, 3)], {"kernel_shape": [5, 5]}, r"kernel_shape.*\[5, 5\]"),
+        ("ConvTranspose", [f4(4, 2, 2, 2)], {"strides": [2, 2]}, "for 4 channels"),
+        ("MaxPool", [], {"kernel_shape": [0, 2]}, "kernel_shape"),
+        ("BatchNormalization", [f4(3), f4(3), f4(4), f4(3)], {}, r"shape \(3,\).*\(4,\)"),
+        ("InstanceNormalization", [f4(2), f4(2)], {}, r"shape \(3,\)"),
+        ("Resize", [f4(0), np.array([1, 1, 1e6, 1e6], "f4")], {}, "scale in.*1e\\+06"),
+        ("Resize", [f4(0), f4(0), np.array([1, 3, 1 << 20, 1 << 20])], {}, "maps of at most 2147483648"),
+        ("Resize", [f4(0), f4(0), np.array([1, 3, 0, 64])], {}, "at least 1"),
+        ("MatMul", [f4(5, 2)], {"perm": [0, 2, 3, 1]}, "inner lengths"),
+    ],
+)  # fmt: skip
+def test_what_no_size_of_the_input_cures_is_refused_when_the_file_is_loaded(
+    tmp_path, kind, values, attributes, match
+):
+    source, nodes = "x", []
+    if perm := attributes.pop("perm", None):
+        source, nodes = "t", [node("Transpose", ["x"], ["t"], perm=perm)]
+    names = [f"k{place}" for place in range(len(values))]
+    nodes.append(node(kind, [source, *names], ["y"], **attributes))
+    with pytest.raises(BundleError, match=match):
+        tiledseg.load_model(saved(str(tmp_path / "net.onnx"), nodes, zip(names, values, strict=True)))
 
 
 def test_a_window_larger_than_its_input_is_read_without_a_crash(tmp_path):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 
 import tiledseg as ts
 from benchmarks.scorecard._rows import Figure, Trial, good, row
@@ -119,15 +118,15 @@ def _checked(check: Draw, rng: np.random.Generator) -> str | None:
 
 def _onnx_fault(seed: int, folder: Path) -> str | None:
     """Draw a graph; None where tiled equals whole, `other` where the verdict is not exact."""
-    from tests.test_engine_onnx import random_graph  # noqa: PLC0415
+    from tests.test_engine_onnx import random_graph, session  # noqa: PLC0415
 
     path = random_graph(seed, folder)
     if path is None:
         return "other"
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    run = session(path).run
     return _tiled_fault(
         path,
-        lambda image: session.run(["y"], {"x": image.transpose(0, 3, 1, 2)})[0].transpose(0, 2, 3, 1),
+        lambda image: run(["y"], {"x": image.transpose(0, 3, 1, 2)})[0].transpose(0, 2, 3, 1),
         seed,
     )
 

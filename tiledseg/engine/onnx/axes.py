@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tiledseg.engine.onnx.checks import check_channels, check_product
 from tiledseg.engine.onnx.constants import resolved, unsqueezed
 from tiledseg.engine.onnx.tensors import (
     SAME,
@@ -138,6 +139,7 @@ def batch_normalized(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     """Normalize by constants."""
     if node.attributes.get("training_mode"):
         raise UntrackedError
+    check_channels(walk, node, inputs)
     return across_channels(walk, node, inputs)
 
 
@@ -171,6 +173,7 @@ def global_pooled(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
 def instance_normalized(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     """Normalize by the whole map."""
     value = first_map(inputs)
+    check_channels(walk, node, inputs)
     y, x = _along(walk, node, value, range(2, len(shape_of(value))))
     return [walk.step([value], shape_of(value), layout_of(value), y, x)]
 
@@ -184,6 +187,7 @@ def multiplied(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _product(walk: Walk, node: Node, a: Value, b: Value) -> Value:
+    check_product(walk, node, a, b)
     (left, right), (shape_a, shape_b) = (layout_of(a), layout_of(b)), (shape_of(a), shape_of(b))
     leading = [
         Value(one.shape[:-2], one.layout and one.layout[:-2]) for one in (a, b) if one.shape is not None

@@ -14,7 +14,7 @@ import numpy as np
 
 from tiledseg.engine.onnx import axes, windows
 from tiledseg.engine.onnx.constants import check_made, evaluated
-from tiledseg.engine.onnx.tensors import LOST, UntrackedError, Value, Walk, name_of
+from tiledseg.engine.onnx.tensors import LOST, UntrackedError, Value, Walk, joined, name_of
 from tiledseg.tiling import Axis, ReceptiveField, Step
 
 if TYPE_CHECKING:
@@ -144,9 +144,9 @@ def walk_at(
     file: OnnxFile, output: str, size: tuple[int, int], *, channels_last: bool, batch: int
 ) -> tuple[Walk, Value]:
     """Walk through a graph at one size of the input; return the walk and the output."""
-    walk = Walk(file.opset)
+    stated = file.input.shape[3 if channels_last else 1]
+    walk, channels = Walk(file.opset, stated is not None), stated or 1
     places = (("y", size[0]), ("x", size[1]))
-    channels = file.input.shape[3 if channels_last else 1] or 1
     rest = (*places, ("c", channels)) if channels_last else (("c", channels), *places)
     factors = (("n", batch), *rest)
     shape = tuple(length for _, length in factors)
@@ -167,7 +167,7 @@ def _walk(walk: Walk, nodes: Sequence[Node], values: dict[str, Value]) -> None:
         outputs = _branch(walk, node, inputs, values) if node.kind == "If" else _after(walk, node, inputs)
         for name, value in zip(node.outputs, outputs, strict=False):
             values[name] = value
-            if value.layout is not None and value.shape is not None:
+            if (value.layout is not None or value.lost) and value.shape is not None:
                 walk.floats[name] = math.prod(value.shape)
 
 
@@ -187,18 +187,41 @@ def _after(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     if node.kind in {"Shape", "Size"} and inputs[0] and inputs[0].shape is not None:
         return [_shape_of(node, inputs[0].shape)]
     if any(one.lost for one in inputs if one):
-        return [LOST for _ in node.outputs]
+        return _shapes_alone(walk, node, inputs)
     if all(one.layout is None for one in inputs if one):
         return _constant_outputs(node, inputs)
-    rule = _RULES.get(node.kind)
-    try:
-        outputs = rule(walk, node, inputs) if rule else None
-    except (UntrackedError, LookupError, TypeError, ValueError, ZeroDivisionError):
-        outputs = None
+    outputs = _by_rule(walk, node, inputs)
     if outputs is None:
         walk.unknown[name_of(node)] = None
-        return [LOST for _ in node.outputs]
+        return _shapes_alone(walk, node, inputs)
     return outputs
+
+
+def _by_rule(walk: Walk, node: Node, inputs: Inputs) -> list[Value] | None:
+    """Apply the rule of an operator; return None where it does not know the operation."""
+    rule = _RULES.get(node.kind)
+    try:
+        return rule(walk, node, inputs) if rule else None
+    except (UntrackedError, LookupError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _shapes_alone(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
+    """Go on with shapes where the px are lost: the memory depends on them."""
+    aside = Walk(walk.opset, knows_channels=False)
+    known = all(one is None or one.shape is not None for one in inputs)
+    found = _by_rule(aside, node, [one and _anew(node, one) for one in inputs]) if known else None
+    walk.largest = max(walk.largest, aside.largest)
+    return [Value(one.shape, lost=True) for one in found] if found else [LOST for _ in node.outputs]
+
+
+def _anew(node: Node, value: Value) -> Value:
+    """Lay out a map by its shape, with px only where an operator takes them along its last two axes."""
+    if value.layout is None and not value.lost:
+        return value
+    shape = value.shape or ()
+    kinds = "ncyx" if node.kind in _OVER_PX and len(shape) == 4 else "c" * len(shape)
+    return Value(shape, tuple(joined((factor,)) for factor in zip(kinds, shape, strict=True)))
 
 
 def _shape_of(node: Node, shape: tuple[int, ...]) -> Value:
@@ -250,6 +273,11 @@ _POINTWISE = """
 _WHOLE = """
     Attention CumSum GroupNormalization MeanVarianceNormalization NonMaxSuppression NonZero TopK
     DynamicQuantizeLinear
+""".split()  # noqa: SIM905
+
+_OVER_PX = """
+    AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool GlobalLpPool
+    GlobalMaxPool GroupNormalization InstanceNormalization LRN LpPool MaxPool Pad Resize SpaceToDepth Upsample
 """.split()  # noqa: SIM905
 
 _REDUCING = """

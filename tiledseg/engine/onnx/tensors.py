@@ -58,6 +58,7 @@ class Walk:
     """A walk through a graph at one size of the input."""
 
     opset: int
+    knows_channels: bool = True  # of the input; else they are taken as one
     steps: tuple[list[Step], list[Step]] = field(default_factory=lambda: ([], []))
     scales: list[tuple[Fraction, Fraction]] = field(default_factory=list)
     facts: list[bytes] = field(default_factory=list)  # computed from the size, and used on maps

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from tiledseg.engine.onnx.checks import check_conv, check_scales, check_sizes, check_steps
 from tiledseg.engine.onnx.constants import slices
 from tiledseg.engine.onnx.tensors import (
     SAME,
@@ -76,6 +77,7 @@ def _padding(node: Node, kernel: list[int], strides: list[int], size: Sequence[i
 
 def _spread(node: Node, kernel: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return the length of the kernel with its dilation, and the strides."""
+    check_steps(node, kernel)
     if len(kernel) != 2:
         raise UntrackedError
     dilations, strides = (node.attributes.get(name, [1, 1]) for name in ("dilations", "strides"))
@@ -113,6 +115,7 @@ def conv(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     if any(one and one.layout is not None for one in inputs[1:]):
         raise UntrackedError
     shape = shape_of(weights)
+    check_conv(walk, node, inputs, shape[1] * node.attributes.get("group", 1), shape[0])
     out = _slid(walk, node, value, shape[2:], shape[0])
     walk.products += math.prod(shape) * math.prod(shape_of(out)[i] for i in (0, 2, 3))
     return [out]
@@ -124,6 +127,8 @@ def conv_transposed(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     if any(one and one.layout is not None for one in inputs[1:]):
         raise UntrackedError
     shape, size = shape_of(weights), _image(value)
+    channels = shape[1] * node.attributes.get("group", 1)
+    check_conv(walk, node, inputs, shape[0], channels)
     spread, strides = _spread(node, shape[2:])
     added = node.attributes.get("output_padding", [0, 0])
     wanted = node.attributes.get("output_shape")
@@ -143,7 +148,7 @@ def conv_transposed(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
         outs.append(out)
         rules.append(sampled(spread[axis] - 1 - left, left, out, size[axis], 1, strides[axis]))
     walk.products += math.prod(shape) * math.prod(size) * shape_of(value)[0]
-    return [_resized(walk, value, shape[1] * node.attributes.get("group", 1), outs, rules)]
+    return [_resized(walk, value, channels, outs, rules)]
 
 
 def pooled(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
@@ -165,10 +170,13 @@ def _scale(
     if wanted is not None and shape_of(wanted) != (0,):
         if node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
             raise UntrackedError
+        if not wanted.from_size:
+            check_sizes(node, data_of(wanted).tolist())
         for axis, size in zip(axes, data_of(wanted), strict=True):
             scales[axis], sizes[axis] = None, int(size)
     else:
         values = node.attributes["scales"] if stated is None else data_of(stated)
+        check_scales(node, [float(one) for one in values])
         for axis, scale in zip(axes, values, strict=True):
             scales[axis] = Fraction(float(scale)).limit_denominator(_FINEST)
             if abs(float(scales[axis] or 0) - float(scale)) > 1e-6 * float(scale):
