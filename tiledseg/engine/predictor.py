@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -223,7 +224,8 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
             f"The network's output cannot be converted to an array: {type(error).__name__}: {error}. "
             "Let the network return one map of shape (N, h, w, K)."
         ) from None
-    if array.dtype.kind not in "biuf" or isinstance(outputs, np.ma.MaskedArray):
+    masked = "numpy.ma" in sys.modules and isinstance(outputs, np.ma.MaskedArray)  # its import takes a while
+    if array.dtype.kind not in "biuf" or masked:
         must, got = "be one array of real numbers", f"{type(outputs).__name__} of dtype {array.dtype}"
         fix = "Let the network return one map of shape (N, h, w, K), without masked values."
         raise invalid(ModelError, "outputs", must=must, got=got, fix=fix)

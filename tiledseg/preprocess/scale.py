@@ -129,8 +129,8 @@ class Resampled:
         )
         pixels = read_region(self._image, rows, columns)
         check_finite(pixels, "image", (rows.start, columns.start))
-        values = pixels.reshape(*pixels.shape[:2], self.shape[2]).astype(np.float32)
-        mixed = _mixed(_mixed(values, down).swapaxes(0, 1), across)
+        pixels = pixels.reshape(*pixels.shape[:2], self.shape[2])
+        mixed = _mixed(_mixed(pixels, down).swapaxes(0, 1), across)
         return np.ascontiguousarray(mixed.swapaxes(0, 1))
 
 
@@ -167,11 +167,12 @@ def _linear_shares(start: int, stop: int, new: int, old: int) -> tuple[int, NDAr
     return first, np.clip(1 - distance, 0, None).astype(np.float32)
 
 
-def _mixed(pixels: FloatArray, stripes: _Stripes) -> FloatArray:
+def _mixed(pixels: AnyArray, stripes: _Stripes) -> FloatArray:
     """Mix px along the first axis."""
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     # No `@`: the threads of BLAS would spin after each product, for longer than the product takes.
-    mixed = np.concatenate([np.einsum("ij,jk->ik", shares, flat[part]) for part, shares in stripes])
+    parts = ((shares, flat[part].astype(np.float32, copy=False)) for part, shares in stripes)
+    mixed = np.concatenate([np.einsum("ij,jk->ik", *part) for part in parts])
     return mixed.reshape(-1, *pixels.shape[1:])
 
 

@@ -12,10 +12,13 @@ import numpy as np
 from tiledseg.preprocess import blurred
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tiledseg._types import AnyArray, FloatArray
 
 # Optical density (natural logarithm) of red, green and blue per unit of azure, blue and eosin dye.
 _DENSITY = np.array([[0.79, 1.32, 0.31], [0.60, 0.47, 0.09], [0.115, 0.17, 0.175]])
+_CACHED_PX = 1 << 16
 _DUST = np.array([0.6, 1.3, 6.5], np.float32)  # dyes that together look black
 
 
@@ -61,7 +64,8 @@ def scatter_debris(rng: np.random.Generator, dyes: FloatArray, cell_px: float) -
     area = shape[0] * shape[1] / cell_px**2  # in cells
     fat = np.zeros(shape, np.uint8)
     _specks(rng, fat, rng.poisson(rng.exponential(0.03) * area), (0.1, 0.5), cell_px)
-    dyes *= 1 - 0.85 * _soft(fat, 0.01 * cell_px)[..., None]
+    if fat.any():
+        dyes *= thrice(1 - 0.85 * _soft(fat, 0.01 * cell_px))
     grains = np.zeros(shape, np.uint8)
     _specks(rng, grains, rng.poisson(rng.uniform(1, 6) * area), (0.006, 0.014), cell_px)
     for _ in range(rng.poisson(0.12 * area)):
@@ -69,17 +73,34 @@ def scatter_debris(rng: np.random.Generator, dyes: FloatArray, cell_px: float) -
     dyes[..., :2] += 0.45 * _soft(grains, 0.006 * cell_px)[..., None]
     dust = np.zeros(shape, np.uint8)
     _specks(rng, dust, rng.poisson(0.04 * area), (0.015, 0.03), cell_px)
-    dyes += _soft(dust, 0.006 * cell_px)[..., None] * _DUST
+    if dust.any():
+        dyes += thrice(_soft(dust, 0.006 * cell_px)) * _DUST
 
 
 def developed(rng: np.random.Generator, dyes: FloatArray, stain: Stain, cell_px: float) -> AnyArray:
     """Compute the photograph of the dyes: absorption, light, blur and noise."""
-    passed = np.asarray(cv2.exp(cv2.transform(dyes, -stain.density.T)), np.float32)
-    np.multiply(passed, _light(rng, dyes.shape[:2], stain.fall_off)[..., None], out=passed)
-    np.multiply(passed, stain.light, out=passed)
+    passed = np.empty_like(dyes)
+    light, colours = _light(rng, dyes.shape[:2], stain.fall_off), np.tile(stain.light, dyes.shape[1])
+    for rows in _bands(dyes.shape):
+        band = cv2.exp(cv2.transform(dyes[rows], -stain.density.T)) * thrice(light[rows])
+        np.multiply(band.reshape(len(band), -1), colours, out=passed[rows].reshape(len(band), -1))
     passed = softened(passed, stain.defocus * cell_px)
-    passed += 1.3 * rng.standard_normal(passed.shape, dtype=np.float32)
-    return np.asarray(cv2.convertScaleAbs(np.maximum(passed, 0, out=passed)))
+    image = np.empty(passed.shape, np.uint8)
+    for rows in _bands(dyes.shape):
+        band = passed[rows] + 1.3 * rng.standard_normal(passed[rows].shape, dtype=np.float32)
+        image[rows] = cv2.convertScaleAbs(np.maximum(band, 0, out=band))
+    return image
+
+
+def _bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Split an image into rows that the processor's cache holds; new memory takes longer than the sums."""
+    rows = max(1, _CACHED_PX // shape[1])
+    return (slice(start, start + rows) for start in range(0, shape[0], rows))
+
+
+def thrice(values: AnyArray) -> FloatArray:
+    """Repeat values (h, w) for three dyes or colours; broadcasting a short axis takes longer."""
+    return np.asarray(cv2.merge([values] * 3), np.float32)
 
 
 def _soft(cover: AnyArray, sigma: float) -> FloatArray:
