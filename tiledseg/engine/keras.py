@@ -221,16 +221,13 @@ def _wrong_output(axis: str, size: int, out: int) -> ModelError:
 
 def _weight_sums(model: _Model) -> bytes:
     """Return a digest of sums of the weights, so that new weights are noticed; refuse NaN and infinity."""
-    # The backend computes the sums without a copy. They are along the last axis: a change of weights hardly
-    # ever leaves all of them equal.
+    # They are along the last axis: a change of weights hardly ever leaves all of them equal.
     sums = hashlib.sha256()
     for variable in model.weights:
         if not keras.backend.is_float_dtype(variable.dtype):
             sums.update(np.ascontiguousarray(variable.numpy()).data)
             continue
-        flat = len(variable.shape) < 2
-        part = variable.numpy() if flat else keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1))
-        part = np.ascontiguousarray(part, np.float32)
+        part = np.ascontiguousarray(_sums_of(variable), np.float32)
         if not np.isfinite(part).all() and not np.isfinite(variable.numpy()).all():  # no overflow of the sum
             raise invalid(
                 ModelError,
@@ -241,6 +238,18 @@ def _weight_sums(model: _Model) -> bytes:
             )
         sums.update(part.data)
     return sums.digest()
+
+
+def _sums_of(variable: Any) -> AnyArray:  # noqa: ANN401  Keras has no types
+    """Sum a weight along its last axis, unless it has only one."""
+    held = getattr(variable.value, "handle", None)  # by TensorFlow
+    if held is not None and "CPU" in variable.value.device:  # neither a copy nor the checks of an operation
+        values = np.asarray(tf.raw_ops.ReadVariableOp(resource=held, dtype=variable.value.dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return values if values.ndim < 2 else values.sum(axis=-1, dtype=np.float32)
+    if len(variable.shape) < 2:
+        return variable.numpy()  # type: ignore[no-any-return]
+    return keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1))  # type: ignore[no-any-return]
 
 
 def _compiled(model: _Model, shape: tuple[int, ...], device: str | None) -> _Call:
