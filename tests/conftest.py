@@ -81,6 +81,18 @@ _NEEDED = re.compile(
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Keep what stays to the end out of every later search for garbage: a tenth of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Iterator[None]:
     """Skip a test whose fixtures need an extra that is not installed."""
     yield from _skipped_without_extra()
@@ -160,7 +172,7 @@ def one_reader(request: pytest.FixtureRequest) -> Iterator[None]:
         read_alike(path)
 
 
-_GROWTH = 100 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each
+_GROWTH = 50 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each
 _cleaned: dict[str, int] = {"bytes": 0}
 
 

@@ -530,6 +530,7 @@ def test_init_looks_at_a_dataset_and_writes_settings_that_train_takes(
     )
     assert (project / "sheet.png").stat().st_size > 1000
     short = ["--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "1", "--runs-dir", tmp_path / "runs"]
+    short += ["--levels", "2", "--base-filters", "2"]
     assert main(list(map(str, ["train", "--config", project / "run.toml", *short]))) == 0
     capsys.readouterr()
     assert "project" in fail(capsys, "init", *given)  # it is there already

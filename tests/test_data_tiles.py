@@ -204,7 +204,7 @@ def test_no_tile_is_written_outside_the_folder(tmp_path, key):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_set(tmp_path, number):
     for kind, write in (("images", write_image), ("masks", write_mask)):
-        write(tmp_path / "data" / kind / "0.png", np.zeros((4096, 4096), np.uint8))
+        write(tmp_path / "data" / kind / "0.png", np.zeros((2048, 2048), np.uint8))
     code = (
         "import sys; from pathlib import Path; from tiledseg.config import *; from tiledseg.data import *;"
         "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143));"
@@ -216,7 +216,7 @@ def test_an_interrupted_run_leaves_no_set(tmp_path, number):
     with warm_python.start(code) as process:
         while not any(tmp_path.glob(".tiledseg-*.part/images/*.png")) and process.poll() is None:
             time.sleep(0.01)
-        process.send_signal(number)  # tens of thousands of tiles are still to be written
+        process.send_signal(number)  # ten thousand tiles are still to be written
         assert process.wait() == {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[number]
     assert not (tmp_path / "tiles").exists()
     left = list(tmp_path.glob(".tiledseg-*.part"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from test_models_architectures import without_weights
 
 from tiledseg.config import UNetConfig
 from tiledseg.errors import SettingError
@@ -29,7 +30,7 @@ def layer_names(network):
 
 
 def test_founding_network_has_the_published_number_of_parameters():
-    network = UNetBuilder().build(blank=True)
+    network = without_weights(UNetBuilder())
     assert network.count_params() == 125_045_745
     assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == 125_021_297
     assert network.input_shape == (None, 512, 512, 3)

@@ -166,7 +166,8 @@ def killing(folder: Path, kills: int, seconds: float = 0.0) -> object:
     return network
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 3])
 def test_killed_workers_change_nothing(kills: int, client: distributed.Client, tmp_path: Path) -> None:
     image = da.from_array(IMAGE, chunks=(200, 300, 3))
     straight = ts.tiled_predict(mean, image, TILING).compute(scheduler="synchronous")
