@@ -52,7 +52,7 @@ def test_every_requirement_has_a_floor_without_a_known_vulnerability(tmp_path):
 @pytest.mark.parametrize("target", fuzzing.TARGETS)
 def test_the_corpus_of_each_target_is_read_without_a_foreign_error(target, tmp_path):
     (tmp_path / "corpus").mkdir()
-    read = fuzzing._reader(target, tmp_path)
+    read = fuzzing._reader(target, tmp_path, tmp_path / "corpus")
     for data in [path.read_bytes() for path in sorted((fuzzing._CORPUS / target).iterdir())]:
         with contextlib.suppress(TiledSegError):
             read(data)
