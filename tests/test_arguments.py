@@ -86,6 +86,16 @@ def refused(call: Callable[[], object], error: type[TiledSegError], fix: str) ->
     assert fix in (how if found else what)
 
 
+SINKS: list[Row] = [
+    (lambda: io.write_image("x.png", [[1], [2, 3]]), ArrayError, "numpy.asarray"),
+    (lambda: io.create_image("x.ome.tif", ("4", 4), np.uint8), SettingError, "channels last"),
+    (lambda: io.create_image("x.ome.tif", (4.5, 4), np.uint8), SettingError, "channels last"),
+    (lambda: io.create_image("x.ome.tif", 4, np.uint8), SettingError, "channels last"),
+    (lambda: io.create_image("x.ome.tif", (4, 4), "no dtype"), SettingError, "uint8 for masks"),
+    (lambda: io.create_image("x.ome.tif", (4, 4), np.uint8, names=5), SettingError, "for each channel"),
+    (lambda: io.create_image("x.ome.tif", (4, 4), np.uint8, names=[5]), SettingError, "for each channel"),
+    (lambda: io.create_image("x.ome.tif", (4, 4), np.uint8, provenance=[1]), SettingError, "text by name"),
+]
 GRIDS: list[Row] = [
     (lambda: TileGrid(None, AXIS), SettingError, "AxisGrid(...)"),
     (lambda: TileGrid(AXIS, AXIS.origins), SettingError, "AxisGrid(...)"),
@@ -137,6 +147,13 @@ METRICS: list[Row] = [
     (lambda: metrics.count_classes(MASK, MASK, np.ones(2)), SettingError, "Count the background"),
     (lambda: metrics.count_classes(MASK, MASK, 10**30), SettingError, "Count the background"),
     (lambda: metrics.count_probabilities("x", True), ArrayError, "numpy.asarray"),
+    (lambda: metrics.average_precision([[1], [2]]), SettingError, "match_instances"),
+    (lambda: metrics.panoptic_quality(None), SettingError, "match_instances"),
+    (lambda: metrics.boundary_f1(MASK), SettingError, "outline_distances"),
+    (lambda: metrics.hausdorff95(MASK), SettingError, "outline_distances"),
+    (lambda: metrics.calibration_error(0.5), SettingError, "count_probabilities"),
+    (lambda: metrics.typical_px([[1], [2, 3]]), ArrayError, "numpy.asarray"),
+    (lambda: metrics.without_small("x", 3), ArrayError, "numpy.asarray"),
     (lambda: metrics.seam_ratio(PROBS, None, [10]), SettingError, "Take the borders of the grid"),
     (lambda: metrics.seam_ratio(PROBS, [None], []), SettingError, "Take the borders of the grid"),
     (lambda: metrics.SeamTally(5, [], []), SettingError, "one for each axis"),
@@ -371,6 +388,7 @@ ROWS = {
     "plots": RENDER,
     "preprocess": PREPROCESS,
     "io": FILES,
+    "sinks": SINKS,
     "data": DATA,
     "predict": PREDICT,
     "evaluate": EVALUATE,

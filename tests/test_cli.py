@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -374,6 +375,36 @@ def test_name_that_starts_with_a_hyphen_needs_two_hyphens_before_it(
     Path("-x.png").write_bytes((samples / "images" / "smear_0005.png").read_bytes())
     assert main(["predict", str(bundle), "--output", "out", "--", "-x.png"]) == 0
     assert Path("out/masks/-x.png").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("turned", [lambda: 1, lambda: int("a library's own error")])
+def test_an_interruption_that_a_library_turns_into_its_own_is_one(monkeypatch, capsys, number, code, turned):
+    def command(*_: object, **__: object) -> int:
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(number)
+        return turned()
+
+    handler = signal.getsignal(number)
+    monkeypatch.setattr("tiledseg.cli.app.app", command)
+    assert main(["info", "a.png"]) == code
+    assert re.fullmatch(r"tiledseg: (Interrupted|Terminated)\.\n", capsys.readouterr().err)
+    assert signal.getsignal(number) == handler
+
+
+@pytest.mark.parametrize("command", ["tile", "export"])
+def test_an_interrupted_command_says_what_was_not_written(tmp_path, samples, monkeypatch, capsys, command):
+    def stopped(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("tiledseg.data.tiles.write_image", stopped)
+    monkeypatch.setattr("tiledseg.cli.export.pass_on", stopped)
+    images, masks, out = samples / "images", samples / "masks", tmp_path / "out"
+    given = [masks] if command == "export" else ["--images", images, "--masks", masks]
+    assert main([command, *map(str, given), "--output", str(out)]) == 143
+    assert "Terminated; nothing was written to `" in (told := capsys.readouterr().err)
+    assert str(out) in told
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

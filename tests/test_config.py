@@ -77,6 +77,7 @@ def test_sizes_may_be_pairs_text_or_numpys():
         ({"tile_size": (1, 2, 3)}, "`TilingConfig.tile_size`"),
         ({"blend": "gauss"}, "'hann' or 'gaussian'; got gauss"),
         ({"pad_value": float("inf")}, "`TilingConfig.pad_value` must be a finite number"),
+        ({"pad_value": 1e39}, r"`TilingConfig.pad_value` must be less than .*Use at most 3.4e\+38"),
         ({"tile_size": 64, "overlap": 32, "alignment": 48}, "leave a step of at least alignment=48"),
     ],
 )

@@ -143,8 +143,10 @@ def test_png_that_is_a_film_is_refused(put):
     buffer = io.BytesIO()
     frame = Image.fromarray(COLOUR)
     frame.save(buffer, "PNG", save_all=True, append_images=[Image.fromarray(255 - COLOUR)])
-    with pytest.raises(FileError, match=r"2 frames\. Export one"):
-        read_image(put(buffer.getvalue()))
+    film = buffer.getvalue()
+    for data in (film, film.replace(b"acTL", b"zzTL"), film.replace(b"acTL\0\0\0\2", b"acTL\0\0\0\1")):
+        with pytest.raises(FileError, match=r"2 frames\. Export one"):
+            read_image(put(data))
 
 
 def test_webp_that_is_a_film_cut_off_or_too_large_is_refused(put, monkeypatch):

@@ -257,3 +257,28 @@ def test_only_regular_files_are_opened_inside_a_zarr(tmp_path):
         file.truncate(1 << 27)
     with pytest.raises(FileError, match="metadata of at most"):
         read_image(tmp_path / "b.zarr")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes links for administrators only")
+@pytest.mark.parametrize("target", ["", "nothing"])
+def test_links_in_a_circle_or_to_nothing_inside_a_zarr_are_refused(tmp_path, target):
+    with create_image(tmp_path / "a.ome.zarr", (8, 8), np.uint8) as out:
+        out[:] = np.full((8, 8), 7, np.uint8)
+    for name in ("c/0/0", "zarr.json"):
+        path = tmp_path / "a.ome.zarr" / "0" / name
+        path.unlink()
+        path.symlink_to(target or path.name)
+        with pytest.raises(FileError, match="consist of regular files"):
+            read_image(tmp_path / "a.ome.zarr")
+
+
+@pytest.mark.parametrize("compressors", [None, "auto"])
+def test_a_chunk_that_is_far_larger_than_its_shape_is_refused_before_it_is_read(tmp_path, compressors):
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(8, 8), dtype="u1", chunks=(8, 8), compressors=compressors
+    )
+    array[:] = 7
+    with (tmp_path / "a.zarr" / "c" / "0" / "0").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FileError, match=r"0/0 of 1099511627776 bytes, beyond those of its shape"):
+        read_image(tmp_path / "a.zarr")

@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiledseg as ts
+from tiledseg import metrics
 from tiledseg.config import Blend, PreprocessingConfig
 from tiledseg.errors import ArrayError, CancelledError, FileError, ModelError, SettingError
+from tiledseg.export import write_geojson
 from tiledseg.io import write_image
+from tiledseg.objects import label_objects, tiled_objects
 from tiledseg.predict import seam_report
 from tiledseg.preprocess import prepare
 
@@ -476,12 +479,37 @@ def test_endless_grids_and_masked_arrays_are_refused():
         ts.plan(pointwise, (10**12, 10**12, 3))
     with pytest.raises(ArrayError, match=r"masked array.*`roi`"):
         ts.tiled_predict(pointwise, np.ma.masked_array(noise()))
+    for refused in (
+        lambda: ts.tiled_predict(pointwise, noise(), out=np.ma.zeros((90, 70, 2), np.float32)),
+        lambda: ts.tiled_predict(pointwise, noise(), roi=np.ma.masked_array(noise()[..., 0])),
+        lambda: label_objects(noise()[..., 0], out=np.ma.zeros((90, 70), np.uint32)),
+        lambda: tiled_objects(lambda part: np.ma.masked_array(part[..., 0]), noise()),
+        lambda: write_image("a.png", np.ma.masked_array(noise())),
+        lambda: write_geojson("a.json", np.ma.masked_array(noise()[..., 0])),
+        lambda: metrics.count(np.ma.masked_array(noise()[..., 0] > 9), noise()[..., 0] > 9),
+    ):
+        with pytest.raises(ArrayError, match=r"must not be a masked array"):
+            refused()
 
 
 def test_many_channels_can_be_scaled():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 130), np.uint8)
     prepared = np.asarray(prepare(image, PreprocessingConfig(channels=130, scale=0.5)))
     np.testing.assert_allclose(prepared, image.reshape(10, 2, 15, 2, 130).mean(axis=(1, 3)) / 255, atol=1e-6)
+
+
+def test_an_error_of_the_array_that_is_filled_is_a_typed_error():
+    class Full(np.ndarray):
+        def __setitem__(self, key, values):
+            raise OSError(28, "No space left on device")
+
+    probs, labels = np.zeros((90, 70, 2), np.float32).view(Full), np.zeros((90, 70), np.uint32).view(Full)
+    with pytest.raises(ArrayError, match=r"`out` cannot be written: .*No space left"):
+        ts.tiled_predict(pointwise, noise(), {"tile_size": 16, "overlap": 4}, out=probs)
+    with pytest.raises(ArrayError, match=r"`out` cannot be written: .*No space left"):
+        label_objects(noise()[..., 0], out=labels)
+    with pytest.raises(ModelError, match=r"`fn` failed on a part of shape \(90, 70, 3\): KeyError: 3"):
+        tiled_objects(lambda part: {}[part.ndim], noise())
 
 
 def test_an_error_of_a_source_or_of_an_error_itself_is_a_typed_error():
@@ -503,5 +531,7 @@ def test_an_error_of_a_source_or_of_an_error_itself_is_a_typed_error():
         ts.tiled_predict(lambda tiles: tiles, Broken(), tiling)
     with pytest.raises(ModelError, match=r"failed on tiles.*Quiet"):
         ts.tiled_predict(fail, np.zeros((40, 50, 3), np.uint8), tiling)
+    with pytest.raises(SettingError, match=r"`callback` failed: Quiet. .*returns False to stop"):
+        ts.tiled_predict(pointwise, noise(), tiling, callback=lambda *_: fail(0))
     with pytest.raises(ModelError, match=r"MaskedArray.*without masked values"):
         ts.tiled_predict(lambda tiles: np.ma.masked_equal(tiles, 0), np.zeros((40, 50, 3)), tiling)

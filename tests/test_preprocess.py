@@ -118,6 +118,23 @@ def test_percentiles_of_the_whole_image_become_0_and_1(dtype, channels):
     np.testing.assert_array_equal(prepared[505:515, 90:95], np.asarray(prepared)[505:515, 90:95])
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"mean": (1e38,)}, "mean"),
+        ({"mean": (0.5, -1e8, 0.5)}, "mean"),
+        ({"mean": (1e38,), "std": (1e38,)}, "mean"),
+        ({"mean": (1e20,), "std": (1e3,), "dtype": "float32"}, "mean"),
+        ({"std": (1e-38,)}, "std"),
+        ({"std": (1e39,)}, "std"),
+    ],
+)
+def test_numbers_that_leave_nothing_of_an_image_in_float32_are_refused(settings, name):
+    with pytest.raises(SettingError, match=rf"`{name}` must .*float32.*of the images' values"):
+        PreprocessingConfig(**settings)
+    PreprocessingConfig(mean=(30000.0,), std=(5000.0,), dtype="float32")
+
+
 def test_percentiles_are_applied_before_mean_and_std_and_a_flat_channel_works():
     image = np.full((20, 30, 1), 7, np.uint8)
     config = PreprocessingConfig(channels=1, percentiles=(0.0, 100.0), mean=(0.5,), std=(2.0,))

@@ -29,7 +29,7 @@ class Blocks:
     def __setitem__(self, key: tuple[slice, slice] | slice, values: np.ndarray) -> None:
         self.keys.append(key)
         if self.most is not None and len(self.keys) > self.most:
-            raise InterruptedError
+            raise KeyboardInterrupt
         self.pixels[key] = values
 
     def finished_rows(self, start: int, stop: int) -> int:
@@ -107,7 +107,7 @@ def test_a_resumed_run_gives_the_same_map_bit_for_bit(
         before = np.isfinite(parts.pixels).mean()
         try:
             ids = stitched(image, tiling, parts)
-        except InterruptedError:
+        except KeyboardInterrupt:
             continue
         assert before == 0 or len(ids) <= len(everything)
         assert before < 1 or not ids

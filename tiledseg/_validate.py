@@ -11,7 +11,7 @@ from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tiledseg._lazy import lazy
-from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError, reason_of
+from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError, failing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +26,7 @@ ELSEWHERE = "which takes this"
 """Says in an error that another function than the one that was called takes the option."""
 
 _LONGEST = 120
+_LARGEST_32 = 3.4028234e38  # of float32, in which maps are computed
 _LONGEST_NAME = 100
 _MOST_LABEL = (1 << 63) - 1  # what int64 holds
 _MOST_LABELS = 5  # listed in one message
@@ -94,7 +95,7 @@ def whole_number(name: str, value: object, least: int = 1, most: int | None = No
 
 
 def real_number(name: str, value: object, fix: str = "Give a number.") -> float:
-    """Check that an option is a finite real number."""
+    """Check that an option is a real number that is finite as float32."""
     if isinstance(value, bool | str | bytes | complex) or getattr(value, "shape", ()) != ():
         number = math.nan
     else:
@@ -102,8 +103,8 @@ def real_number(name: str, value: object, fix: str = "Give a number.") -> float:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-    if not math.isfinite(number):
-        raise invalid(SettingError, name, must="be a finite number", got=value, fix=fix)
+    if not abs(number) <= _LARGEST_32:
+        raise invalid(SettingError, name, must="be a finite number, as float32", got=value, fix=fix)
     return number
 
 
@@ -228,17 +229,23 @@ _CHANNELS_FIRST = {1, 3, 4}  # a first axis of this length may be that of the ch
 _LEAST_IMAGE = 16  # if the other two have at least this length
 
 
+def check_unmasked(values: object, name: str) -> None:
+    """Refuse an array with a mask of its own, which NumPy would drop without a word."""
+    if "numpy.ma" in sys.modules and isinstance(values, np.ma.MaskedArray):  # its import takes a while
+        fix = f"Fill it with {name}.filled(value); to predict a part of an image, pass `roi`."
+        raise ArrayError(f"`{name}` must not be a masked array. {fix}")
+
+
 def array_of(values: object, name: str) -> AnyArray:
     """Convert numbers to an array; refuse what cannot be converted."""
+    check_unmasked(values, name)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError):  # rows of different lengths
         array = np.empty(0, object)
     if array.dtype.kind not in "biuf":
-        must, fix = (
-            "have a boolean, integer or real dtype",
-            "Read or convert it first, for example with numpy.asarray.",
-        )
+        must = "have a boolean, integer or real dtype"
+        fix = "Read or convert it first, for example with numpy.asarray."
         got = type(values).__name__ if array.dtype.kind == "O" else str(array.dtype)
         raise invalid(ArrayError, name, must=must, got=got, fix=fix)
     return array
@@ -257,11 +264,7 @@ def check_image(image: Source, channels: int | None = None, name: str = "image")
             "Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
             name,
         )
-    if "numpy.ma" in sys.modules and isinstance(image, np.ma.MaskedArray):  # its import takes a while
-        raise ArrayError(
-            f"`{name}` must not be a masked array. Fill it with {name}.filled(value); to predict a part of "
-            "an image, pass `roi`."
-        )
+    check_unmasked(image, name)
     if _kind(image.dtype) not in set("biuf"):
         fix = f"Convert it with {name}.astype(numpy.float32)."
         raise _image_error("have a boolean, integer or real dtype", str(image.dtype), fix, name)
@@ -385,13 +388,9 @@ def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) 
 def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:
     """Read a region, and check that it has the shape and dtype that the source states."""
     where = f"at (y, x) = ({rows.start}, {columns.start})"
-    try:
-        pixels = np.asarray(image[rows, columns])
-    except (TiledSegError, MemoryError):
-        raise
-    except Exception as error:
-        fix = "Correct the source, or read it first."
-        raise ArrayError(f"`image` cannot be read {where}: {shown(reason_of(error))}. {fix}") from error
+    with failing(ArrayError, f"`image` cannot be read {where}", "Correct the source, or read it first."):
+        pixels = np.asarray(found := image[rows, columns])
+    check_unmasked(found, "image")
     wanted = (rows.stop - rows.start, columns.stop - columns.start, *tuple(image.shape)[2:])
     if pixels.shape != wanted or not np.can_cast(pixels.dtype, np.dtype(image.dtype), "safe"):
         must = f"give {wanted} px of {image.dtype} {where}"

@@ -14,7 +14,13 @@ The tree::
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LONGEST = 300  # characters of a reason
 
 __all__ = [
     "ArrayError",
@@ -87,3 +93,15 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, TiledSegError | MemoryError | OSError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def failing(kind: type[TiledSegError], what: str, fix: str) -> Iterator[None]:
+    """Turn an error of code that is not ours into one that says what failed, why, and what to do."""
+    try:
+        yield
+    except (TiledSegError, MemoryError):
+        raise
+    except Exception as error:
+        lines = reason_of(error).strip().splitlines() or [""]
+        raise kind(f"{what}: {lines[0][:_LONGEST].rstrip('.: ')}. {fix}") from error

@@ -302,7 +302,11 @@ def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
     filling = part_beside(target.absolute())
     try:
         with _part_folder(filling):
-            yield filling
+            try:
+                yield filling
+            except (KeyboardInterrupt, SystemExit) as stop:
+                stop.add_note(f"nothing was written to `{named(target)}`")
+                raise
             check_new_folder(target, replace)
             sync_folder(filling)
             aside = move_into_place(filling, target.absolute())

@@ -31,7 +31,8 @@ else:
 _OF_A_KIND = 3  # warnings that are shown
 _NAMES = re.compile(r"^[^:]+: |`[^`]*`|\d+|\S+[./]\S+")
 _OBJECTS = 150_000  # that are made before unreachable ones are searched for; a start makes 100,000
-_CANNOT_START, _INTERRUPTED, _PIPE_CLOSED, _TERMINATED = 2, 130, 141, 143
+_CANNOT_START, _PIPE_CLOSED, _TERMINATED = 2, 141, 143
+_SAVING = {"predict", "train"}  # commands that save each result as soon as it is finished
 _COMMANDS = {  # by module and function, which are imported when the command is called
     "predict:predict": """Segment image files.
 
@@ -154,29 +155,23 @@ def _quicken() -> None:
     atexit.register(gc.freeze)  # else Python looks through all objects once more at its end
 
 
-class _TerminatedError(SystemExit):
-    """The process received SIGTERM."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     _quicken()
     tokens = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         _escape_unprintable(stream)
+    received: list[int] = []
     try:
-        with _terminable():
+        with _stoppable(received):
             code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
-    except (CycloptsError, TiledSegError) as error:
+        if code and received:  # an interruption may have been taken for a failure of one file
+            return _stopped(received[0], tokens, KeyboardInterrupt())
+    except BaseException as error:  # noqa: BLE001  a library may have turned an interruption into another
+        if received or isinstance(error, KeyboardInterrupt):
+            return _stopped((received or [signal.SIGINT])[0], tokens, error)
         return _fail(error, debug="--debug" in tokens)
-    except KeyboardInterrupt:
-        return _stopped("Interrupted", _INTERRUPTED)
-    except _TerminatedError:
-        return _stopped("Terminated", _TERMINATED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush fails again
-        return _PIPE_CLOSED
     return code or 0
 
 
@@ -186,31 +181,43 @@ def _escape_unprintable(stream: TextIO | object) -> None:
         stream.reconfigure(errors="backslashreplace")
 
 
-def _fail(error: Exception, *, debug: bool) -> int:
+def _fail(error: BaseException, *, debug: bool) -> int:
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush fails again
+        return _PIPE_CLOSED
+    if not isinstance(error, CycloptsError | TiledSegError):
+        raise error
     if debug:
         traceback.print_exception(error)
     sys.stderr.write(f"tiledseg: {error}\n")
     return _CANNOT_START
 
 
-def _stopped(how: str, code: int) -> int:
-    sys.stderr.write(f"tiledseg: {how}; finished results are saved.\n")
-    return code
+def _stopped(number: int, tokens: Sequence[str], error: BaseException) -> int:
+    """Say that the command was stopped, and what is there; return the exit code."""
+    notes = getattr(error, "__notes__", [])
+    if not notes and tokens[0] in _SAVING:
+        notes = ["finished results are saved"]
+    how = "Interrupted" if number == signal.SIGINT else "Terminated"
+    sys.stderr.write(f"tiledseg: {'; '.join([how, *notes])}.\n")
+    return 128 + number
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Shut down cleanly at the first SIGTERM, immediately at the second."""
+def _stoppable(received: list[int]) -> Iterator[None]:
+    """Shut down cleanly at the first SIGINT or SIGTERM, which is noted; at once at the second SIGTERM."""
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
+    def leave(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise _TerminatedError(_TERMINATED)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(_TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -72,6 +72,9 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 """A number above 0."""
 
+Real32: TypeAlias = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
+"""A number that is finite as float32."""
+
 Micrometres: TypeAlias = Annotated[Positive | tuple[Positive, Positive], as_numbers]
 """Size of a px in µm: one number for both axes, or one for each, (y, x)."""
 

@@ -10,6 +10,9 @@ from tiledseg._validate import invalid
 from tiledseg.config.base import Config, Count, Micrometres, Positive, as_numbers
 from tiledseg.errors import SettingError
 
+_MOST_STEPS = 2**24  # whole numbers that float32 holds
+_MOST_STD = 1e30
+
 
 class PreprocessingConfig(Config):
     """The one preparation of pixels, the same in training and prediction."""
@@ -56,6 +59,19 @@ class PreprocessingConfig(Config):
                     got=values,
                     fix="Give one value for all channels, or one for each.",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        """Refuse what leaves of the values of an image none that float32 can tell apart."""
+        for mean in self.mean:
+            least = min(self.std) if self.dtype == "float32" else min(*self.std, 1.0)
+            if abs(mean) > _MOST_STEPS * least:
+                must = f"be at most {_MOST_STEPS} times std, or float32 cannot tell values apart"
+                raise self._invalid("mean", must, "Give the mean of the images' values, from 0 to 1.")
+        if not 1 / _MOST_STD <= min(self.std) <= max(self.std) <= _MOST_STD:
+            fix = "Give the standard deviation of the images' values, from 0 to 1."
+            raise self._invalid("std", f"be from {1 / _MOST_STD:g} to {_MOST_STD:g}, for float32", fix)
         return self
 
     @model_validator(mode="after")

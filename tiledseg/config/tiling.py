@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, Pair, as_numbers, numbers_of, pair_of
+from tiledseg.config.base import Config, Count, Pair, Real32, as_numbers, numbers_of, pair_of
 from tiledseg.errors import SettingError
 
 Blend: TypeAlias = Literal["crop", "constant", "linear", "hann", "gaussian"]
@@ -63,7 +63,7 @@ class TilingConfig(Config):
     account, too."""
     pad_mode: PadMode = "reflect"
     """How an image smaller than a tile is padded, in NumPy's terms."""
-    pad_value: float = 0.0
+    pad_value: Real32 = 0.0
     """Value of the padding for ``pad_mode="constant"``, in the range of what is tiled: pixel values as
     they are for a bare network, prepared ones for a segmenter."""
 

@@ -150,8 +150,8 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
     kept = {b"PLTE", b"tRNS", b"eXIf", b"acTL"}
     extra = {name: file.take(at, length) for name, at, length in chunks if name in kept}
     frames = int.from_bytes(extra.get(b"acTL", b"")[:4], "big")
-    if frames > 1:
-        raise file.bad("hold one image", f"a film of {frames} frames", "Export one frame as PNG.")
+    if frames > 1 or any(name == b"fdAT" for name, _, _ in chunks):  # the data of further frames
+        raise file.bad("hold one image", f"a film of {max(frames, 2)} frames", "Export one frame as PNG.")
     opacity = extra.get(b"tRNS", b"")
     key = bool(opacity) and (colour != _PALETTE or opacity.count(255) < len(opacity))
     palette = palette_colours(extra.get(b"PLTE", b""), "RGB") if colour == _PALETTE else None

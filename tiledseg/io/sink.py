@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
-from tiledseg._validate import invalid, named, path_text
+from tiledseg._validate import all_of, invalid, items_of, named, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.find import stem_of
 from tiledseg.io.metadata import ImageMetadata, pixel_size_from
@@ -20,7 +21,7 @@ from tiledseg.io.stores import TILE, NpyStore, TiffStore, TileStore, ZarrStore
 from tiledseg.io.zarr import is_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
     from types import TracebackType
 
@@ -111,22 +112,19 @@ def create_image(  # noqa: PLR0913  the metadata of a map
         raise invalid(
             SettingError, "path", must="have the suffix of a format for streaming", got=named(text), fix=fix
         )
-    whole = tuple(int(length) for length in shape)
-    if len(whole) not in {2, 3} or min(whole) < 1:
-        fix = "Give px, channels last."
-        raise invalid(SettingError, "shape", must="be (H, W) or (H, W, K)", got=shape, fix=fix)
-    if np.dtype(dtype).name not in _DTYPES:
-        fix = "Use uint8 for masks, float32 for probabilities."
-        raise invalid(SettingError, "dtype", must=f"be one of {sorted(_DTYPES)}", got=str(dtype), fix=fix)
+    must, fix = "be (H, W) or (H, W, K)", "Give px, channels last."
+    whole = tuple(whole_number("shape", length, fix=fix) for length in items_of(shape, "shape", must, fix))
+    if len(whole) not in {2, 3}:
+        raise invalid(SettingError, "shape", must=must, got=shape, fix=fix)
     levels = _level_shapes(whole[0], whole[1])
     levels = levels[:1] if kind is NpyStore else levels
     metadata = ImageMetadata(
         levels,
         whole[2:],
-        np.dtype(dtype),
+        _dtype_of(dtype),
         pixel_size_from(pixel_size),
-        tuple(names),
-        dict(provenance or {}),
+        tuple(all_of(str, names, "names", "Give one name for each channel.")),
+        _texts_of(provenance or {}),
         placement,
         stem_of(text),
     )
@@ -275,6 +273,24 @@ def _check_folder(text: str, *, zarr: bool) -> None:
         raise invalid(FileError, named(text), must="not exist, or be a result of tiledseg", got=got, fix=fix)
     if zarr and target.exists() and not target.is_dir():
         raise invalid(FileError, named(text), must="not exist, or be a folder", got="a file", fix=fix)
+
+
+def _texts_of(provenance: object) -> dict[str, str]:
+    if not isinstance(provenance, Mapping):
+        must, fix = "be a mapping", "Give text by name."
+        raise invalid(SettingError, "provenance", must=must, got=provenance, fix=fix)
+    return dict(provenance)
+
+
+def _dtype_of(dtype: Any) -> np.dtype[np.generic]:  # noqa: ANN401
+    try:
+        found: np.dtype[np.generic] = np.dtype(dtype)
+    except Exception:  # noqa: BLE001  NumPy raises what the object raises
+        found = np.dtype(object)
+    if found.name not in _DTYPES:
+        fix = "Use uint8 for masks, float32 for probabilities."
+        raise invalid(SettingError, "dtype", must=f"be one of {sorted(_DTYPES)}", got=repr(dtype), fix=fix)
+    return found
 
 
 def _level_shapes(height: int, width: int) -> list[tuple[int, int]]:

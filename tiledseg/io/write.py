@@ -59,7 +59,7 @@ def write_image(
     ArrayError
         If the array is of another shape or dtype.
     """
-    pixels = np.asarray(image)
+    pixels = array_of(image, "image")
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         fix = "Convert it to uint8 or uint16, or write it with `write_probs`."
         raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(pixels.dtype), fix=fix)

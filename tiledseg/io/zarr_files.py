@@ -6,6 +6,7 @@ import bz2
 import io
 import lzma
 import math
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def _store_class() -> Any:  # noqa: ANN401  made of a class of zarr, which may n
 
         async def get(self, key: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
             path = self.root / key
-            if path.exists():
+            if os.path.lexists(path):  # also a link that leads nowhere, or in a circle
                 _check_file(Reader(named(self.root), io.BytesIO(), 0), path, key)
             return await super().get(key, *args, **options)
 
@@ -96,9 +97,11 @@ class ChunkFiles:
         for place in product(*ranges):
             of_file = tuple(number // ratio for number, ratio in zip(place, ratios, strict=True))
             path = self.folder / self.array.metadata.encode_chunk_key(of_file)
-            if not path.exists():
+            if not os.path.lexists(path):
                 continue
             _check_file(self.file, path, path.relative_to(self.folder).as_posix())
+            if path.stat().st_size > _WIDENED * math.prod(outer) * self.array.dtype.itemsize + _LEAST:
+                raise self._damaged(path, f"of {path.stat().st_size} bytes, beyond those of its shape")
             if compressors:
                 inside = [number % ratio for number, ratio in zip(place, ratios, strict=True)]
                 self._check_size(path, compressors[0], inside, ratios)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tiledseg._validate import invalid, real_number, whole_pair
+from tiledseg._validate import instance_of, invalid, real_number, whole_pair
 from tiledseg.errors import SettingError
 from tiledseg.metrics.counts import Summable, label_pair
 
@@ -75,6 +75,7 @@ def boundary_f1(counts: BoundaryCounts) -> float:
     >>> boundary_f1(distances.within(1)), boundary_f1(distances.within(2))
     (0.0, 1.0)
     """
+    instance_of(BoundaryCounts, counts, "counts", "Make them with outline_distances(...).within(px).")
     if not counts.true or not counts.found:
         return 0.0 if counts.true or counts.found else 1.0
     precision, recall = counts.found_near / counts.found, counts.true_near / counts.true
@@ -99,6 +100,7 @@ def hausdorff95(distances: OutlineDistances) -> float:
     >>> hausdorff95(outline_distances([[1, 0, 0, 0]], [[0, 0, 1, 0]]))
     2.0
     """
+    instance_of(OutlineDistances, distances, "distances", "Make them with outline_distances.")
     if not distances.true.size or not distances.found.size:
         return math.inf if distances.true.size or distances.found.size else 0.0
     return max(float(np.percentile(one, 95)) for one in (distances.true, distances.found))

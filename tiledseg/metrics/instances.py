@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._validate import invalid, whole_number
+from tiledseg._validate import check_labels, instance_of, invalid, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.metrics.counts import Summable, binary_mask, label_pair
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(percent / 100 for percent in range(50, 100, 5))
 """Intersections over union from which two instances match: 0.5, 0.55, … 0.95."""
+
+
+_MAKE = "Make them with match_instances."
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ def typical_px(ids: npt.ArrayLike) -> float:
     >>> typical_px([[1, 0, 2, 0, 3, 3, 3, 3]])
     4.0
     """
-    _, px = _sizes(np.asarray(ids))
+    _, px = _sizes(check_labels(ids, "ids"))
     px = np.sort(px)
     return float(px[np.searchsorted(np.cumsum(px), px.sum() / 2)]) if px.size else 0.0
 
@@ -200,6 +203,7 @@ def without_small(ids: npt.NDArray[np.integer[Any]], least_px: int) -> tuple[Any
     n_left_out : int
         The number of those left out.
     """
+    ids = check_labels(ids, "ids")
     numbers, px = _sizes(ids)
     small = numbers[px < least_px]
     return (np.where(np.isin(ids, small), 0, ids) if small.size else ids), int(small.size)
@@ -232,7 +236,7 @@ def average_precision(counts: InstanceCounts, iou: float | None = None) -> float
     >>> average_precision(counts, 0.5), average_precision(counts, 0.75)
     (1.0, 0.3333333333333333)
     """
-    either = counts.true + counts.predicted
+    either = instance_of(InstanceCounts, counts, "counts", _MAKE).true + counts.predicted
     if iou is not None and iou not in IOU_THRESHOLDS:
         must, fix = f"be one of {', '.join(map(str, IOU_THRESHOLDS))}", "Use 0.5 or 0.75, for example."
         raise invalid(SettingError, "iou", must=must, got=iou, fix=fix)
@@ -253,7 +257,7 @@ def panoptic_quality(counts: InstanceCounts) -> float:
     float
         In [0, 1]; 1.0 if there is no instance and none is predicted, because they agree.
     """
-    either = counts.true + counts.predicted
+    either = instance_of(InstanceCounts, counts, "counts", _MAKE).true + counts.predicted
     return counts.iou_sum / (either / 2) if either else 1.0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import array_of, invalid
+from tiledseg._validate import array_of, instance_of, invalid
 from tiledseg.errors import ArrayError
 from tiledseg.metrics.counts import Counts, Summable
 
@@ -105,6 +105,7 @@ def calibration_error(counts: ProbabilityCounts) -> float:
     >>> calibration_error(count_probabilities([0.75, 0.75, 0.75, 0.75], [True, True, True, False]))
     0.0
     """
+    instance_of(ProbabilityCounts, counts, "counts", "Make them with count_probabilities.")
     px, hits, total = (_merged(one) for one in (counts.px, counts.hits, counts.total))
     n_px = int(px.sum())
     return float(np.abs(hits - total).sum() / n_px) if n_px else math.nan

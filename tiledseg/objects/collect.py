@@ -12,7 +12,7 @@ import numpy as np
 
 from tiledseg._progress import progress_bar
 from tiledseg._storage import check_writable
-from tiledseg._validate import invalid, path_text
+from tiledseg._validate import check_unmasked, invalid, path_text
 from tiledseg.errors import ArrayError
 from tiledseg.io import create_image
 from tiledseg.objects.batches import Grouped, OpenRuns
@@ -206,7 +206,9 @@ def check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
     if isinstance(out, str | os.PathLike):
         create_image(out, size, np.uint32, labels=True)  # nothing is opened yet
         check_writable(Path(path_text(out)).parent, keep=False)
-    elif out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
+        return
+    check_unmasked(out, "out")
+    if out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
         must, got = f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}"
         raise invalid(ArrayError, "out", must=must, got=got, fix="Give one that belongs to the map.")
 

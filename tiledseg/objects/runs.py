@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tiledseg.errors import ArrayError, failing
 from tiledseg.objects.spool import RunSpool
 
 if TYPE_CHECKING:
@@ -269,7 +270,9 @@ def paint(
         part = slice(begin[place], begin[place + 1])
         bottom = min(top + step, last)
         row, x0, x1 = (one[part] for one in runs)
-        out[top:bottom, :] = painted(top, bottom, width, (row, x0, x1), values[part])
+        rows = painted(top, bottom, width, (row, x0, x1), values[part])
+        with failing(ArrayError, "`out` cannot be written", "Correct it, or give it more space."):
+            out[top:bottom, :] = rows
 
 
 def _rows_of(start: _Ints, shape: tuple[int, ...]) -> tuple[_Ints, _Ints]:

@@ -19,7 +19,7 @@ from tiledseg._validate import (
     settings_of,
 )
 from tiledseg.config import TilingConfig
-from tiledseg.errors import ModelError, SettingError
+from tiledseg.errors import ModelError, SettingError, failing
 from tiledseg.io import open_image
 from tiledseg.objects.collect import check_out
 from tiledseg.objects.instances import Instances
@@ -140,7 +140,9 @@ def _grid(shape: tuple[int, int], tiling: TilingConfig | None) -> TileGrid:
 def _labelled(fn: Callable[[AnyArray], AnyArray], image: Source, tile: Tile) -> _Ints:
     """Label the part of a tile that lies in the image."""
     box = _inside(tile.read_box, (image.shape[0], image.shape[1]))
-    found: Any = fn(read_region(image, *box.slices).copy())  # which may be changed in place
+    pixels = read_region(image, *box.slices).copy()  # which may be changed in place
+    with failing(ModelError, f"`fn` failed on a part of shape {pixels.shape}", "Correct it."):
+        found: Any = fn(pixels)
     place = f"the labels of tile {tile.id} at (y, x) = ({box.y0}, {box.x0})"
     must, fix = f"be integers of shape {box.shape}", "Let fn return one label for each px of its part."
     if found is None or isinstance(found, tuple):  # of labels and details, as StarDist returns it

@@ -17,7 +17,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, check_finite, check_image, invalid
 from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig
 from tiledseg.engine import check_probabilities, memory_named
-from tiledseg.errors import ArrayError, CancelledError
+from tiledseg.errors import ArrayError, CancelledError, SettingError, failing
 from tiledseg.io import ImageSource, advised, as_array, open_image
 from tiledseg.predict.dask import lazy_map
 from tiledseg.predict.plan import Plan
@@ -295,7 +295,9 @@ def _run(
                 watch(tile_id, probs)
             if advance is not None:
                 advance(1)
-            if callback is not None and callback(job.tile(tile_id), done, len(wanted)) is False:
+            with failing(SettingError, "`callback` failed", "Correct it; it returns False to stop."):
+                stopped = callback is not None and callback(job.tile(tile_id), done, len(wanted)) is False
+            if stopped:
                 raise _cancelled(job, out, stitcher, f"{done} of {len(wanted)}")
         stitcher.skip(list(remaining), job.fill_value)
         stitcher.merge()

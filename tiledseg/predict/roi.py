@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import cv2
 import numpy as np
 
-from tiledseg._validate import ELSEWHERE, check_finite, invalid, named, path_text, read_region
+from tiledseg._validate import (
+    ELSEWHERE,
+    check_finite,
+    check_unmasked,
+    invalid,
+    named,
+    path_text,
+    read_region,
+)
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (
     OF_READ_MASK,
@@ -119,6 +127,7 @@ def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
 
 
 def _check_mask(roi: Source, shape: tuple[int, int]) -> None:
+    check_unmasked(roi, "roi")
     if not all(hasattr(roi, name) for name in ("shape", "dtype", "__getitem__")):
         raise invalid(
             ArrayError,

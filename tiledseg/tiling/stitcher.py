@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._validate import fraction, instance_of, invalid, items_of, one_of, real_number, whole_number
-from tiledseg.errors import ArrayError, SettingError, StitchError
+from tiledseg._validate import (
+    check_unmasked,
+    fraction,
+    instance_of,
+    invalid,
+    items_of,
+    one_of,
+    real_number,
+    whole_number,
+)
+from tiledseg.errors import ArrayError, SettingError, StitchError, failing
 from tiledseg.tiling.grid import TileGrid
 from tiledseg.tiling.panels import Band, Panels, sums_dtype
 
@@ -140,6 +149,7 @@ class Stitcher:
             the grid, or an output is NaN or infinite.
         """
         ids = _whole(ids)
+        check_unmasked(outputs, "outputs")
         outputs = np.asarray(outputs)
         wanted = (len(ids), *self.grid.tile_shape, self.n_channels)
         if outputs.shape != wanted:
@@ -334,7 +344,9 @@ class OutputSink:
 
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
         stored = self._stored(probs)
-        self.out[rows] = stored if stored.ndim == self._axes else stored.reshape(stored.shape[: self._axes])
+        stored = stored if stored.ndim == self._axes else stored.reshape(stored.shape[: self._axes])
+        with failing(ArrayError, "`out` cannot be written", "Correct it, or give it more space."):
+            self.out[rows] = stored
 
     def _stored(self, probs: FloatArray) -> AnyArray:
         if self._output == "probabilities":
@@ -355,6 +367,7 @@ class OutputSink:
 
 def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dtype[Any]) -> int:
     """Check that a sink can hold a map; return the number of its axes (2 are enough for one channel)."""
+    check_unmasked(out, "out")
     if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
         raise invalid(
             ArrayError,
