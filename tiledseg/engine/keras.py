@@ -37,6 +37,9 @@ _COMPILED: weakref.WeakKeyDictionary[_Model, dict[tuple[int, ...], _Call]] = wea
 """Compiled functions by network. They outlive a Predictor, so that a second image needs no compilation. They
 hold no reference to their network, so that its memory can be freed."""
 
+_GRAPHS: weakref.WeakKeyDictionary[_Model, Graph] = weakref.WeakKeyDictionary()
+"""Properties by network."""
+
 
 class KerasPredictor:
     """A Keras network, compiled once per batch shape, in inference mode."""
@@ -53,7 +56,9 @@ class KerasPredictor:
         self.tile_size: tuple[int | None, int | None] = (height, width)
         self.classes: int | None = _classes(model, height, width)
         self.fingerprint: bytes = _weight_sums(model)
-        self.graph: Graph = read_graph(model, (height, width, self.channels), self.classes)
+        if model not in _GRAPHS:
+            _GRAPHS[model] = read_graph(model, (height, width, self.channels), self.classes)
+        self.graph: Graph = _GRAPHS[model]
         self.stride: tuple[int, int] = self.graph.stride
         self.receptive_field: ReceptiveField = self.graph.receptive_field
 
