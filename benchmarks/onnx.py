@@ -2,18 +2,18 @@
 
 What: networks of segmentation_models_pytorch, MONAI, torchvision and nnU-Net with random weights. For each
 exported file: the verdict of ``plan``, which must be that of its architecture; where it says exact, an
-image of a few tiles is predicted with ``overlap="exact"`` and compared with the whole, run at once by ONNX
-Runtime (target: 1e-5 of the largest output); of the others a small image is compared. Beside the times stands
-how far MONAI's ``sliding_window_inference`` is from the whole, with the very network in PyTorch and the same
-tiles. Then the times: an image of 960 x 960 px in 4 tiles of 512 px with 64 px of overlap, gaussian, one
-tile per call, by ``tiled_predict``, by bare calls of the engine that it took on tiles that were cut
-beforehand, and by MONAI. How: each file and each measurement of times in a process of its own with a time
-limit; each contender once to warm up, then in turn, three rounds; a ratio is the median of the rounds'
-ratios. Processor time counts all threads; MONAI's is that on one thread, because PyTorch's threads count
-while they wait. Targets: MONAI takes 1.5 times as long for smp's and MONAI's U-Net; at most 1.03 times the
-bare calls for all. An exporter that fails, fails with this network: its row says so. ``--only "smp*"``
-chooses networks, ``--resume`` takes what an earlier run has finished. All results are also in
-``benchmarks/results/onnx.md``, as a table.
+image of a few tiles is predicted with ``overlap="exact"`` and compared with the whole, run at once by the
+same engine, ONNX Runtime and OpenVINO (target: 1e-5 of the largest output); of the others a small image is
+compared. Beside the times stands how far MONAI's ``sliding_window_inference`` is from the whole, with the
+very network in PyTorch and the same tiles. Then the times: an image of 960 x 960 px in 4 tiles of 512 px
+with 64 px of overlap, gaussian, by ``tiled_predict``, by bare calls of the engine that it took on tiles that
+were cut beforehand (OpenVINO with as many streams), and by MONAI, one tile per call. How: each file and each
+measurement of times in a process of its own with a time limit; each contender once to warm up, then in turn,
+three rounds; a ratio is the median of the rounds' ratios. Processor time counts all threads; MONAI's is that
+on one thread, because PyTorch's threads count while they wait. Targets: MONAI takes 1.5 times as long for
+smp's and MONAI's U-Net; at most 1.03 times the bare calls for all. An exporter that fails, fails with this
+network: its row says so. ``--only "smp*"`` chooses networks, ``--resume`` takes what an earlier run has
+finished. All results are also in ``benchmarks/results/onnx.md``, as a table.
 """
 
 from __future__ import annotations
@@ -136,7 +136,10 @@ def _of_verdict(what: str, found: dict[str, Any]) -> list[Row]:
     right = float(found["verdict"] == found["stated"])
     return [
         Row(f"{what}: verdict as by its architecture", right, at_least=1),
-        Row(f"{what}: tiled - whole", found["ours"], "of largest", at_most=limit, beside=beside),
+        Row(
+            f"{what}: tiled - whole, ONNX Runtime", found["ours"], "of largest", at_most=limit, beside=beside
+        ),
+        Row(f"{what}: tiled - whole, OpenVINO", found["openvino"], "of largest", at_most=limit),
     ]
 
 
@@ -169,15 +172,16 @@ def _number(value: float | None) -> str:
 
 def _table() -> str:
     """Write all results that are stored as a table of Markdown."""
-    columns = ["network", "verdict", "tiled - whole", "MONAI - whole", "MONAI / ours, clock"]
-    columns += ["the same, processor, 1 thread", "ours / bare calls", "engine"]
+    columns = ["network", "verdict", "tiled - whole", "by OpenVINO", "MONAI - whole"]
+    columns += ["MONAI / ours, clock", "the same, processor, 1 thread", "ours / bare calls", "engine"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name in _STATED:
         parts = {part: _file(name, part) for part in (*_EXPORTERS, "times")}
         found = {part: json.loads(file.read_text()) for part, file in parts.items() if file.is_file()}
         files = [found.get(part, {"failed": "not run"}) for part in _EXPORTERS]
         cells = [" and ".join(dict.fromkeys(one.get("failed") or one["verdict"] for one in files))]
-        cells.append(", ".join(dict.fromkeys(_number(one.get("ours")) for one in files)))
+        apart = [[_number(one.get(engine)) for one in files] for engine in ("ours", "openvino")]
+        cells += [", ".join(dict.fromkeys(numbers)) for numbers in apart]
         times = found.get("times", {"failed": ""})
         if "failed" in times:
             cells += ["-"] * 5
@@ -221,9 +225,11 @@ def compared(name: str, exporter: str) -> dict[str, Any]:
     image = _image(size, size)
     tiling = {"tile_size": tile, "overlap": overlap}
     plan = ts.plan(network, image, tiling)
-    ours = ts.tiled_predict(network, image, tiling, runtime={"engine": "onnxruntime"})
-    apart = _apart(ours, _whole(network, image))
-    return {"stated": stated, "verdict": plan.verdict, "tile": tile, "ours": apart}
+    found = {"stated": stated, "verdict": plan.verdict, "tile": tile}
+    for engine, key in (("onnxruntime", "ours"), ("openvino", "openvino")):
+        ours = ts.tiled_predict(network, image, tiling, runtime={"engine": engine})
+        found[key] = _apart(ours, _whole(network, image, engine))
+    return found
 
 
 def _apart(found: FloatArray, whole: FloatArray) -> float:
@@ -239,7 +245,7 @@ def _tiling(network: OnnxNetwork) -> tuple[int, str]:
 
 
 def _session(network: OnnxNetwork) -> Callable[[FloatArray], FloatArray]:
-    """Return a bare call of ONNX Runtime for tiles (N, C, h, w)."""
+    """Return a bare call of ONNX Runtime for a tile (1, C, h, w)."""
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
@@ -249,8 +255,12 @@ def _session(network: OnnxNetwork) -> Callable[[FloatArray], FloatArray]:
     return lambda x: session.run([network.output], {network.file.input.name: x})[0]
 
 
-def _whole(network: OnnxNetwork, image: FloatArray) -> FloatArray:
-    return _session(network)(_first(image))[0].transpose(1, 2, 0)
+def _whole(network: OnnxNetwork, image: FloatArray, engine: str = "onnxruntime") -> FloatArray:
+    if engine == "onnxruntime":
+        return _session(network)(_first(image))[0].transpose(1, 2, 0)
+    call = _compiled(network, image.shape[:2])
+    found: FloatArray = call([_first(image)])[network.output]
+    return found[0].transpose(1, 2, 0)
 
 
 def _first(image: FloatArray) -> FloatArray:
@@ -283,26 +293,21 @@ def timed(name: str, rounds: int) -> dict[str, Any]:
     path = next(path for path in (_or_none(name, one) for one in _EXPORTERS) if path)
     network, image = _loaded(path), _image(*_SHAPE)
     tiling = {"tile_size": _TILE, "overlap": _OVERLAP, "blend": "gaussian"}
-    plan = ts.plan(network, image, tiling, batch_size=1)
+    plan = ts.plan(network, image, tiling)
     taken = network.by_engine("auto", "f32")
     tiles = [_tile_of(image, plan.tile(number).read_box) for number in range(plan.n_tiles)]
-    taken(tiles[0])  # both engines are compared, and one is taken
+    taken(np.concatenate(tiles[: plan.batch_size]))  # both engines are compared, and one is taken
     engine = taken.engine
-    bare = _bare(network, engine)
     batches = [_first(tile[0]) for tile in tiles]
-
-    def calls() -> None:
-        for batch in batches:
-            bare(batch)
-
+    calls = _bare(network, engine, batches, plan.batch_size)
     runtime, module = {"engine": engine}, built(name)
     contenders: dict[str, Callable[[], object]] = {
-        _OURS: lambda: ts.tiled_predict(network, image, tiling, batch_size=1, runtime=runtime),
+        _OURS: lambda: ts.tiled_predict(network, image, tiling, runtime=runtime),
         _BARE: calls,
         _MONAI: _by_monai(module, image, _TILE),
         _ONE: _by_monai(module, image, _TILE, threads=1),
     }
-    bare(batches[0])
+    calls()
     maps = [contenders[one]() for one in (_OURS, _MONAI)]  # this warms up as well
     whole = _whole(network, image)
     ours, monai = (_apart(np.asarray(one), whole) for one in maps)
@@ -333,15 +338,29 @@ def _tile_of(image: FloatArray, box: Any) -> FloatArray:
     return image[box.y0 : box.y1, box.x0 : box.x1][np.newaxis]
 
 
-def _bare(network: OnnxNetwork, engine: str) -> Callable[[FloatArray], object]:
-    """Return a bare call of the engine that was taken, as it is set up there."""
-    if engine == "onnxruntime":
-        return _session(network)
+def _compiled(network: OnnxNetwork, size: tuple[int, ...], **hints: Any) -> Any:
+    """Compile with OpenVINO for one tile per call."""
     import openvino  # noqa: PLC0415
 
     model = openvino.Core().read_model(network.file.path)
-    model.reshape({network.file.input.name: [1, 3, _TILE, _TILE]})
-    compiled = openvino.compile_model(
-        model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    )
-    return lambda x: compiled([x])[network.output]
+    model.reshape({network.file.input.name: [1, 3, *size]})
+    hints = hints or {"PERFORMANCE_HINT": "LATENCY"}
+    return openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **hints})
+
+
+def _bare(network: OnnxNetwork, engine: str, tiles: list[FloatArray], at_once: int) -> Callable[[], None]:
+    """Return bare calls of the engine that was taken, as it is set up there."""
+    if engine == "onnxruntime":
+        call = _session(network)
+        return lambda: [call(tile) for tile in tiles] and None
+    import openvino  # noqa: PLC0415
+
+    hints = {"NUM_STREAMS": at_once, "ENABLE_CPU_PINNING": False} if at_once > 1 else {}
+    queue = openvino.AsyncInferQueue(_compiled(network, (_TILE, _TILE), **hints), at_once)
+
+    def calls() -> None:
+        for tile in tiles:
+            queue.start_async({0: tile}, share_inputs=True)
+        queue.wait_all()
+
+    return calls

@@ -880,6 +880,48 @@ def test_a_network_is_compiled_once_for_many_calls(tmp_path, monkeypatch):
     assert len(opened) == 1
 
 
+@pytest.mark.parametrize(("n_tiles", "parts"), [(1, 1), (4, 4), (5, 1), (6, 3)])
+def test_tiles_of_a_batch_run_at_the_same_time(tmp_path, monkeypatch, n_tiles, parts):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino, "n_streams", lambda: 4)
+    sizes = []
+
+    def noted(network, precision, output, streams):
+        sizes.append((network.inputs[0].shape[0], streams))
+        return compiled(network, precision, output, streams)
+
+    compiled = openvino.compiled
+    monkeypatch.setattr(openvino, "compiled", noted)
+    predictor = tiledseg.load_model(small_network(tmp_path)).by_engine("openvino", "f32")
+    tiles = np.random.default_rng(0).random((n_tiles, 32, 32, 3), np.float32)
+    found = predictor(tiles)
+    expected = np.stack([whole(small_network(tmp_path), tile) for tile in tiles])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(predictor(tiles[:1]), found[:1])
+    assert sizes == [(n_tiles // parts, parts)]
+
+
+def test_as_many_tiles_as_run_at_once_are_a_batch(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino, "n_streams", lambda: 4)
+    network, large = small_network(tmp_path), np.zeros((1024, 1536, 3), np.uint8)
+    assert tiledseg.plan(network, large, {"tile_size": 512, "overlap": 0}).batch_size == 4
+
+
+def test_the_memory_of_maps_counts_also_behind_an_operator_without_a_rule(tmp_path):
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]),
+        node("Reshape", ["t", "s"], ["a"]),  # mixes px and channels
+        node("Conv", ["a", "k"], ["b"]),
+        node("Conv", ["b", "l"], ["y"]),
+    ]
+    constants = [("k", np.ones((64, 3, 1, 1), "f4")), ("l", np.ones((1, 64, 1, 1), "f4"))]
+    network = tiledseg.load_model(saved(str(tmp_path / "net.onnx"), nodes, constants))
+    assert network.receptive_field.unknown
+    assert network.at((64, 64)).alive >= 64 * 64 * 64
+
+
 @pytest.mark.parametrize("opset", range(11, onnx.defs.onnx_opset_version() + 1))
 def test_operator_sets_from_11_to_the_newest_are_read_and_run(tmp_path, opset):
     path = small_network(tmp_path)

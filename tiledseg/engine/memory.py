@@ -49,7 +49,9 @@ def fitting_batch(
     """Choose a batch size: enough tiles to keep the processor busy, within the memory."""
     check_memory(predictor, tile_size, 1, memory)
     fitting = allowed_memory(memory) // max(1, predictor.bytes_per_tile(tile_size))
-    return max(1, min(fitting, n_tiles, _PIXELS_PER_CALL // (tile_size[0] * tile_size[1])))
+    at_once: int = getattr(predictor, "tiles_at_once", 1)  # each of them by some of the cores
+    best = at_once * max(1, _PIXELS_PER_CALL // (tile_size[0] * tile_size[1]))
+    return max(1, min(fitting, n_tiles, best))
 
 
 def check_memory(

@@ -220,6 +220,8 @@ def _anew(node: Node, value: Value) -> Value:
     if value.layout is None and not value.lost:
         return value
     shape = value.shape or ()
+    if node.kind == "Reshape":  # of one factor, which any shape divides
+        return Value(shape, (joined((("c", math.prod(shape)),)), *((),) * (len(shape) - 1)))
     kinds = "ncyx" if node.kind in _OVER_PX and len(shape) == 4 else "c" * len(shape)
     return Value(shape, tuple(joined((factor,)) for factor in zip(kinds, shape, strict=True)))
 

@@ -83,7 +83,9 @@ class OnnxPredictor:
         self.channels, self.classes, self.tile_size = network.channels, network.classes, network.tile_size
         self.stride, self.receptive_field = network.stride, network.receptive_field
         self.check_tile = network.check_tile
-        self._calls: dict[tuple[int, ...], _Call] = {}
+        self._calls: dict[
+            tuple[int, ...], tuple[_Call, int]
+        ] = {}  # with the tiles that it takes a multiple of
         self._lock = threading.Lock()
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
@@ -100,10 +102,11 @@ class OnnxPredictor:
 
     def _run(self, tiles: AnyArray, batch: int | None = None) -> FloatArray:
         shape = (batch, *tiles.shape[1:]) if batch else ready_shape(self._calls, tiles.shape)
-        ready = self._cast(padded(tiles, shape[0]))
         with failures_named(tiles.shape, _FIX):
-            outputs = np.asarray(self._call_for(shape, ready)(ready))
-        outputs = checked_outputs(outputs, shape)
+            call, part = self._call_for(shape, tiles)
+            ready = self._cast(padded(tiles, -(-len(tiles) // part) * part))
+            outputs = np.asarray(call(ready))
+        outputs = checked_outputs(outputs, ready.shape)
         self.classes = self.network.classes = outputs.shape[3]
         return outputs[: len(tiles)]
 
@@ -158,14 +161,25 @@ class OnnxPredictor:
         needs = [_OPENED[engine] for engine in self._engines]
         return imported + max(int(factor * weights) + first for factor, first in needs)
 
-    def _call_for(self, shape: tuple[int, ...], batch: AnyArray) -> _Call:
+    @property
+    def tiles_at_once(self) -> int:
+        """Tiles that are best run at the same time."""
+        return openvino.n_streams() if self.engine == "openvino" and self.network.batch is None else 1
+
+    def _call_for(self, shape: tuple[int, ...], tiles: AnyArray) -> tuple[_Call, int]:
         """Return the call for a shape of tiles, made with the first batch of that shape."""
         with self._lock:
             if shape not in self._calls:
                 while len(self._calls) >= _MOST_SHAPES:
                     self._calls.pop(next(iter(self._calls)))
-                self._calls[shape] = self._made(batch)
+                call = self._made(self._cast(padded(tiles, shape[0])))
+                part = shape[0] // self._streams(shape[0]) if self.engine == "openvino" else shape[0]
+                self._calls[shape] = call, part
             return self._calls[shape]
+
+    def _streams(self, n_tiles: int) -> int:
+        """Return into how many equal parts a batch is divided, which run at the same time."""
+        return max(one for one in range(1, self.tiles_at_once + 1) if n_tiles % one == 0)
 
     def _made(self, batch: AnyArray) -> _Call:
         """Return the call of the faster engine, if both have the same outputs."""
@@ -201,12 +215,14 @@ class OnnxPredictor:
     def _by_openvino(self, batch: AnyArray) -> _Call:
         network, first = self.network, self.network.layout == "channels_first"
         model = openvino.core().read_model(network.file.path)
-        shape = [len(batch), batch.shape[3], *batch.shape[1:3]] if first else list(batch.shape)
-        model.reshape({network.file.input.name: shape})
+        streams = self._streams(len(batch))
+        height, width, channels = batch.shape[1:]
+        shape = [channels, height, width] if first else [height, width, channels]
+        model.reshape({network.file.input.name: [len(batch) // streams, *shape]})
         both = network.output_axes == "ncyx"
         if first:  # it moves the channels itself, with its first and its last layer
             model = openvino.channels_last(model, network.output if both else None)
-        call = openvino.compiled(model, self._precision, network.output)
+        call = openvino.compiled(model, self._precision, network.output, streams)
         return call if first and both else lambda tiles: self._channels_last(call(tiles), tiles.shape)
 
     def _by_runtime(self) -> _Call:

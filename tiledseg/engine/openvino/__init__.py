@@ -37,7 +37,17 @@ from tiledseg.engine.openvino.predictor import (  # noqa: E402
     compiled,
     computes_bf16,
     core,
+    n_streams,
     usable,
 )
 
-__all__ = ["OpenVinoPredictor", "built", "channels_last", "compiled", "computes_bf16", "core", "usable"]
+__all__ = [
+    "OpenVinoPredictor",
+    "built",
+    "channels_last",
+    "compiled",
+    "computes_bf16",
+    "core",
+    "n_streams",
+    "usable",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -24,7 +25,7 @@ from tiledseg.engine.predictor import checked_outputs, failures_named, padded, r
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     import openvino
@@ -45,6 +46,7 @@ _TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the largest output, or of the lea
 _LEAST = {"f32": 1e-3, "bf16": 1.0}
 _ISA_WITH_BF16 = ("BF16", "FP16", "AMX", "AVX10", "VNNI_2")  # of x86
 _FLAGS_OF_BF16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # the last one is of ARM
+_MOST_STREAMS = 4
 _SHARE = {"f32": 1.0, "bf16": 0.999}  # of the outputs that must be within the tolerance
 
 
@@ -214,28 +216,54 @@ def channels_last(network: openvino.Model, output: str | None) -> openvino.Model
     return steps.build()
 
 
-def compiled(network: openvino.Model, precision: Precision, output: int | str = 0) -> _Call:
-    """Compile for this processor, all cores for one batch; several threads may call the result."""
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    ready = core().compile_model(network, "CPU", hints)
+def n_streams() -> int:
+    """Return how many tiles are best run at the same time, each by some of the cores."""
+    return min(_MOST_STREAMS, int(core().get_property("CPU", "RANGE_FOR_STREAMS")[1]))
+
+
+def compiled(network: openvino.Model, precision: Precision, output: int | str = 0, streams: int = 1) -> _Call:
+    """Compile for this processor; several threads may call the result.
+
+    All cores run one batch. With `streams`, tiles are divided into batches of the network's own size, and so
+    many of these run at the same time: cores wait less for each other.
+    """
+    divided = {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}  # pinned cores may be another program's
+    hints = divided if streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
+    ready = core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": precision, **hints})
     port = ready.output(output)
     known = port.get_partial_shape().is_static and port.get_element_type() == openvino.Type.f32
     idle: SimpleQueue[Any] = SimpleQueue()
 
-    def call(tiles: FloatArray) -> FloatArray:
+    def started(tiles: FloatArray, outputs: FloatArray | None) -> Any:  # noqa: ANN401  a request
         try:
             request = idle.get_nowait()
         except Empty:
             request = ready.create_infer_request()
+        if outputs is not None:  # it writes into memory that is the caller's own
+            request.set_tensor(port, openvino.Tensor(outputs, shared_memory=True))
+        request.start_async({0: tiles}, share_inputs=True)
+        return request
+
+    def call(tiles: FloatArray) -> FloatArray:
+        size = len(tiles) if streams == 1 else int(ready.input(0).shape[0])
+        parts = [slice(start, start + size) for start in range(0, len(tiles), size)]
+        outputs = np.empty((len(tiles), *tuple(port.shape)[1:]), np.float32) if known else None
+        running: list[Any] = []
         try:
-            if known:  # it writes into memory that is the caller's own
-                outputs = np.empty(tuple(port.shape), np.float32)
-                request.set_tensor(port, openvino.Tensor(outputs, shared_memory=True))
-                request.infer({0: tiles}, share_inputs=True, share_outputs=True)
-                return outputs
-            found = request.infer({0: tiles}, share_inputs=True, share_outputs=True)
-            return np.array(found[port], np.float32)  # a copy: the request uses its memory again
+            running.extend(started(tiles[part], None if outputs is None else outputs[part]) for part in parts)
         finally:
-            idle.put(request)
+            _finish(running)
+        if outputs is None:  # a copy: the requests use their memory again
+            outputs = np.concatenate([np.array(one.get_tensor(port).data, np.float32) for one in running])
+        for one in running:
+            idle.put(one)
+        return outputs
 
     return call
+
+
+def _finish(requests: Sequence[Any]) -> None:
+    """Wait for all requests: the first error is raised when none runs any more."""
+    with contextlib.ExitStack() as stack:
+        for one in requests:
+            stack.callback(one.wait)
