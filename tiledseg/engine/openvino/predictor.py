@@ -223,8 +223,8 @@ def n_streams() -> int:
 
 def compiled(network: openvino.Model, precision: Precision, output: int | str = 0, streams: int = 1) -> _Call:
     """Compile for this processor; several threads may call the result."""
-    # All cores run one batch. With `streams`, tiles are divided into batches of the network's own size, and so
-    # many of these run at the same time: cores wait less for each other.
+    # All cores run one batch. With `streams`, tiles are divided into batches of the network's own size, and
+    # so many of these run at the same time: cores wait less for each other.
     divided = {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}  # pinned cores may be another program's
     hints = divided if streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
     ready = core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": precision, **hints})
