@@ -165,6 +165,7 @@ def test_split_stats_and_tile(capsys, dataset):
     assert "hold these records already" in " ".join(err.split())
     assert manifest.read_bytes() == written
 
+    pytest.importorskip("matplotlib")
     source = ["--layout", "manifest", "--path", manifest]
     code, again, _ = run(capsys, "stats", *source, "--output", dataset / "stats", "--quiet")
     assert (code, again) == (0, out)
@@ -234,6 +235,7 @@ def test_nothing_is_read_if_the_output_folder_is_not_empty(capsys, dataset):
 
 
 def test_statistics_show_the_splits_of_a_settings_file(capsys, dataset, tmp_path):
+    pytest.importorskip("matplotlib")
     parts = {"images": str(dataset / "images"), "masks": str(dataset / "masks"), "mask_threshold": 1}
     run_file = tmp_path / "run.toml"
     run_file.write_text(RunConfig(train_data=parts, test_data=parts).to_toml(), encoding="utf-8")

@@ -131,7 +131,7 @@ def test_a_callable_without_a_fingerprint_cannot_resume(slides: Path, tmp_path: 
 
 
 SCRIPT = """
-import os, signal, sys, time
+import os, signal, sys
 from pathlib import Path
 import numpy as np
 import tiledseg as ts
@@ -143,9 +143,7 @@ calls = 0
 def network(tiles):
     global calls
     calls += 1
-    if calls == int(kill_at):
-        while awaited and not list(Path(output).glob(awaited[0])):
-            time.sleep(0.01)
+    if any(Path(output).glob(awaited[0])) if awaited else calls == int(kill_at):
         os.kill(os.getpid(), signal.SIGKILL)
     return tiles[..., :1] / 255
 
@@ -164,6 +162,8 @@ def run(*arguments: object) -> CompletedProcess[str]:
 
 @pytest.mark.parametrize("form", ["ome-tiff", "ome-zarr"])
 def test_killed_predictions_are_resumed_bit_for_bit(form: str, tmp_path: Path) -> None:
+    if form == "ome-zarr":
+        pytest.importorskip("zarr")
     source = tmp_path / "a.tif"
     tifffile.imwrite(source, TALL, tile=(256, 256), photometric="rgb")
     straight = run(source, tmp_path / "straight", 0, "v1", form)
@@ -194,9 +194,8 @@ def test_a_killed_folder_is_resumed_and_its_finished_images_are_skipped(tmp_path
     (tmp_path / "in").mkdir()
     for name in "abc":
         tifffile.imwrite(tmp_path / "in" / f"{name}.tif", TALL[:600], photometric="rgb")
-    straight = run(tmp_path / "in", tmp_path / "straight", 0, "v1", "npy")
-    calls = int(straight.stdout.split()[-1])
-    killed = run(tmp_path / "in", tmp_path / "out", calls - 2, "v1", "npy", "masks/a.npy")
+    run(tmp_path / "in", tmp_path / "straight", 0, "v1", "npy")
+    killed = run(tmp_path / "in", tmp_path / "out", 0, "v1", "npy", "masks/[!.]*")  # once there is a mask
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     masks = tmp_path / "out" / "masks"
     finished = {path.name: path.stat().st_mtime_ns for path in masks.glob("[!.]*")}
