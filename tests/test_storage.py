@@ -29,6 +29,7 @@ from tiledseg._storage import (
     scratch_array,
     sha256,
     write_bytes,
+    write_text,
 )
 from tiledseg.errors import FileError
 from tiledseg.io import create_image
@@ -98,6 +99,17 @@ def test_no_spreadsheet_runs_what_a_table_holds():
     )
     assert [name for name, _ in rows[1:]] == ["'=1+1", "'+1", "'-a", "'@a", 'a,"b', "2 - 1"]
     assert {score for _, score in rows[1:]} == {"-0.5"}
+
+
+@pytest.mark.parametrize("name", ["a\r=1+1", "\r=1+1", "\n=1+1", "a\r\n=1+1", "\uff1d1+1", "\uff0b1", "\t=1"])
+def test_no_line_or_cell_of_a_csv_begins_a_formula(tmp_path, name):
+    write_text(tmp_path / "a.csv", csv_text([name, "score"], [{name: name, "score": 1}]))
+    with (tmp_path / "a.csv").open(
+        newline="", encoding="utf-8"
+    ) as file:
+        rows = list(csv.reader(file))
+    assert [len(row) for row in rows] == [2, 2]
+    assert not any(cell[:1] in "=+-@\t\r\n\uff1d\uff0b" for row in rows for cell in row)
 
 
 def test_a_second_run_is_refused_and_the_lock_leaves_no_file(tmp_path):

@@ -35,7 +35,7 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _SEEKING = threading.Lock()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # the file system cannot sync folders
 _PART = re.compile(r"\.tiledseg-[0-9a-f]{16}\.part")
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
 _FIXES = {
     errno.ENOSPC: "Free some space, or write elsewhere.",
     errno.EDQUOT: "Free some of your quota, or write elsewhere.",
@@ -217,14 +217,16 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> st
     """Write rows as CSV; text that a spreadsheet would run as a formula begins with an apostrophe."""
     table = io.StringIO()
     writer = csv.DictWriter(table, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
+    for row in (dict(zip(writer.fieldnames, writer.fieldnames, strict=True)), *rows):
         writer.writerow({name: _inert(value) for name, value in row.items()})
     return table.getvalue()
 
 
 def _inert(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # the writer quotes no \r, which begins a new line
+    return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
 def move_into_place(part: Path, target: Path) -> Path | None:
