@@ -139,6 +139,72 @@ def test_webp_with_alpha(put):
     np.testing.assert_array_equal(read_image(path, alpha="keep"), image)
 
 
+FORMS = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8)]
+FORMS += [(4, 8), (4, 16), (6, 8), (6, 16)]
+
+
+def banded_png(colour, bits, *, filters=5, height=23, width=19, seed=5) -> bytes:
+    """Make a PNG of any kind: random bytes under random filters, in several IDAT chunks."""
+    random = np.random.default_rng(seed)
+    row = (width * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour] * bits + 7) // 8
+    lines = random.integers(0, 256, (height, 1 + row), np.uint8)
+    lines[:, 0] = random.choice(filters, height)
+    data = zlib.compress(lines.tobytes())
+    parts = [chunk(b"IDAT", data[at : at + 100]) for at in range(0, len(data), 100)]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    palette = chunk(b"PLTE", random.bytes(3 * 2**bits)) if colour == 3 else b""
+    return b"\x89PNG\r\n\x1a\n" + header + palette + b"".join(parts) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("colour", "bits", "filters"), [(*one, 5) for one in FORMS] + [(2, 8, [0]), (2, 8, [2])]
+)
+def test_a_png_that_is_decoded_by_bands_is_equal_to_the_whole_one(put, monkeypatch, colour, bits, filters):
+    path = put(banded_png(colour, bits, filters=filters))
+    ways = [lambda: read_image(path, alpha="drop"), lambda: read_image(path, alpha="keep")]
+    ways += [lambda: read_mask(path, None, palette="index", alpha="drop")] if colour in {0, 3, 4} else []
+    whole = [way() for way in ways]
+    monkeypatch.setattr("tiledseg.io.png_bands.LARGE", 0)
+    monkeypatch.setattr("tiledseg.io.png_bands._BAND_BYTES", 4 * len(whole[0][0].tobytes()))
+    for way, wanted in zip(ways, whole, strict=True):
+        np.testing.assert_array_equal(way(), wanted, strict=True)
+    with open_image(path, alpha="keep") as image:
+        for rows in (slice(20, 23), slice(0, 5), slice(9, 15)):
+            np.testing.assert_array_equal(image[rows, 3:9], whole[1][rows, 3:9], strict=True)
+    if colour in {4, 6}:
+        with pytest.raises(FileError, match="alpha or extra channel"):
+            read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-60], "more are declared"),
+        (lambda data: data[:-40] + bytes([data[-40] ^ 4]) + data[-39:], "wrong checksum in its IDAT"),
+        (lambda data: data.replace(b"\0\0\0\x17\x08", b"\0\0\0\x18\x08"), "checksum in its IHDR"),
+    ],
+)
+def test_a_damaged_png_is_refused_band_by_band(put, monkeypatch, change, message):
+    monkeypatch.setattr("tiledseg.io.png_bands.LARGE", 0)
+    with pytest.raises(FileError, match=message):
+        read_image(put(change(banded_png(2, 8))))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (bytes(6 * 3), "data for less than the 4 rows declared"),
+        (bytes(6 * 5), "data that do not end with the 4 rows"),
+        (bytes(6 * 3) + b"\5" * 6, "a row with the filter 5"),
+    ],
+)
+def test_bands_of_another_size_than_declared_are_refused(put, monkeypatch, lines, message):
+    monkeypatch.setattr("tiledseg.io.png_bands.LARGE", 0)
+    path = put(png(5, 4, 8, 0, [], data=zlib.compress(lines)))
+    with pytest.raises(FileError, match=message):
+        read_image(path)
+
+
 def test_png_that_is_a_film_is_refused(put):
     buffer = io.BytesIO()
     frame = Image.fromarray(COLOUR)

@@ -104,9 +104,7 @@ def test_no_spreadsheet_runs_what_a_table_holds():
 @pytest.mark.parametrize("name", ["a\r=1+1", "\r=1+1", "\n=1+1", "a\r\n=1+1", "\uff1d1+1", "\uff0b1", "\t=1"])
 def test_no_line_or_cell_of_a_csv_begins_a_formula(tmp_path, name):
     write_text(tmp_path / "a.csv", csv_text([name, "score"], [{name: name, "score": 1}]))
-    with (tmp_path / "a.csv").open(
-        newline="", encoding="utf-8"
-    ) as file:
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert [len(row) for row in rows] == [2, 2]
     assert not any(cell[:1] in "=+-@\t\r\n\uff1d\uff0b" for row in rows for cell in row)

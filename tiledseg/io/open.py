@@ -29,7 +29,7 @@ from tiledseg.io.file import (
 )
 from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.ome_files import ome_files, ome_files_source
-from tiledseg.io.raster import raster_pixel_size, read_raster
+from tiledseg.io.raster import png_bands, raster_pixel_size, read_raster
 from tiledseg.io.regions import CachedBlocks, RawRows, Regions, RepeatedChannels, WholeImage
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
@@ -39,7 +39,7 @@ from tiledseg.io.zarr import is_zarr, zarr_source
 
 if TYPE_CHECKING:
     from tiledseg._types import PathLike, Source
-    from tiledseg.io.file import Alpha
+    from tiledseg.io.file import Alpha, Kind
     from tiledseg.io.metadata import PixelSize
 
 MAX_REGION_PIXELS = 2**38
@@ -64,8 +64,9 @@ def open_image(  # noqa: PLR0913  one for each thing that a file can hold severa
 
     TIFF is read by its tiles or strips, zarr (2 and 3) and OME-Zarr (0.4 and 0.5, extra ``zarr``) by their
     chunks, ``.npy`` by its rows, other slides (MIRAX, DICOM and what else OpenSlide opens, extra ``slides``)
-    by their tiles; a JPEG, PNG, BMP or WebP is decoded whole. At an address (extra ``remote``), the bytes of
-    a region are fetched. Axes, levels and px size come from the metadata. Otherwise the rules of
+    by their tiles, a PNG of more than 64 MiB that is not interlaced by bands of rows; another PNG, a JPEG,
+    BMP or WebP is decoded whole. At an address (extra ``remote``), the bytes of a region are fetched. Axes,
+    levels and px size come from the metadata. Otherwise the rules of
     `read_image` apply.
 
     Parameters
@@ -211,13 +212,23 @@ def _of_file(
         return tiff_source(file, request, selection, stack)
     selection.level_of(file, 1)
     selection.plane_of(file, {})
-    purpose = "image" if request.purpose == "source" else request.purpose
-    pixels = read_raster(file, kind, replace(request, max_pixels=selection.whole_pixels, purpose=purpose))
+    request = replace(request, purpose="image" if request.purpose == "source" else request.purpose)
+    regions = _raster_regions(file, kind, request, selection)
+    size = raster_pixel_size(file, kind)
+    return regions, Facts(file.name, size, ((regions.shape[0], regions.shape[1]),), 0, {})
+
+
+def _raster_regions(file: Reader, kind: Kind, request: Request, selection: Selection) -> Regions:
+    bands = png_bands(file, kind, request)
+    if bands is not None:
+        rows: Regions = CachedBlocks(bands)
+        channels = selection.channels_of(file, bands.shape[2] if len(bands.shape) == 3 else 1)
+        return rows if channels is None else CachedBlocks(_PickedChannels(rows, channels))
+    pixels = read_raster(file, kind, replace(request, max_pixels=selection.whole_pixels))
     channels = selection.channels_of(file, pixels.shape[2] if pixels.ndim == 3 else 1)
     if channels is not None:
         pixels = pixels[..., channels] if len(channels) > 1 else pixels[..., channels[0]]
-    size = raster_pixel_size(file, kind)
-    return WholeImage(pixels), Facts(file.name, size, (pixels.shape[:2],), 0, {})
+    return WholeImage(pixels)
 
 
 def _channels(channels: object) -> tuple[int, ...] | None:

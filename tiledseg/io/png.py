@@ -42,6 +42,12 @@ def _framed(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
+def png_of(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:
+    """Make a PNG of compressed rows."""
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return _MAGIC + _framed(b"IHDR", head) + _framed(b"IDAT", data) + _framed(b"IEND", b"")
+
+
 def density_chunk(size: PixelSize | None) -> bytes:
     """Make the chunk that states the size of a px; nothing where it is not known, or cannot be stated."""
     across, down = (round(_UM_PER_M / one) for one in (size.x, size.y)) if size else (0, 0)

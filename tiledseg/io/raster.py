@@ -25,10 +25,9 @@ from tiledseg.io.file import (
     upright,
 )
 from tiledseg.io.metadata import pixel_size_of_density
+from tiledseg.io.png_bands import PngBands, fits_bands, png_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from PIL import ImageFile
 
     from tiledseg._types import AnyArray
@@ -87,7 +86,7 @@ def raster_pixel_size(file: Reader, kind: Kind) -> PixelSize | None:
     """Find the size of a px in the pHYs chunk of a PNG; other formats state only resolutions for printing."""
     if kind != "png":
         return None
-    for name, at, length in _chunks(file):
+    for name, at, length in png_chunks(file):
         if (name, length) == (b"pHYs", 9):
             across, down, unit = struct.unpack(">IIB", file.take(at, length))
             return pixel_size_of_density((down, across), 1e6) if unit == _METRE else None
@@ -96,6 +95,9 @@ def raster_pixel_size(file: Reader, kind: Kind) -> PixelSize | None:
 
 def read_raster(file: Reader, kind: Kind, request: Request) -> AnyArray:
     """Read a PNG, JPEG, BMP or WebP."""
+    bands = png_bands(file, kind, request)
+    if bands is not None:
+        return bands.whole()
     file = file.whole(request.max_pixels)
     header = _HEADERS[kind](file, request.max_pixels)
     _check_request(file, header, request)
@@ -143,7 +145,7 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
     if kind != b"IHDR" or colour not in _DEPTHS.get(bits, ()):
         raise file.damaged("a PNG without a valid IHDR chunk")
     file.check_size(height, width, max_pixels)
-    chunks = list(_chunks(file))
+    chunks = list(png_chunks(file))
     stored = sum(length for name, _, length in chunks if name == b"IDAT")
     if height * (1 + (width * _SAMPLES[colour] * bits + 7) // 8) > stored * _DEFLATE_RATIO + 1024:
         raise file.damaged(f"{stored} bytes of data for {height}x{width} px")
@@ -167,15 +169,23 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
     )
 
 
-def _chunks(file: Reader) -> Iterator[tuple[bytes, int, int]]:
-    """Iterate over the kind, data offset and data length of each chunk."""
-    offset, kind = len(_PNG_SIGNATURE), b""
-    while kind != b"IEND":
-        length, kind = struct.unpack(">I4s", file.take(offset, 8))
-        if offset + 12 + length > file.size:
-            raise file.damaged(f"{file.size} bytes where {offset + 12 + length} or more are declared")
-        yield kind, offset + 8, length
-        offset += 12 + length
+def png_bands(file: Reader, kind: Kind, request: Request) -> PngBands | None:
+    """Open a large PNG, to be decoded band by band; None for what is decoded whole."""
+    if kind != "png":
+        return None
+    header = _png_header(file, request.max_pixels)
+    _, colour, _, _, interlaced = file.take(24, 5)
+    size, samples = (header.height, header.width), _SAMPLES[colour]
+    if interlaced or header.orientation != 1 or not fits_bands(*size, samples, header.bits):
+        return None
+    _check_request(file, header, request)
+    palette = None
+    if header.palette is not None and not _wants_indices(header, request):
+        palette = np.zeros((256, header.channels), np.uint8)  # an index without a colour is black
+        palette[: len(header.palette)] = header.palette[:, : header.channels]
+    alpha = request.alpha if header.alpha == "plane" else None
+    scaled = header.palette is None and not request.is_stored
+    return PngBands(file, size, (samples, header.bits), palette=palette, alpha=alpha, scaled=scaled)
 
 
 def _decoded_png(file: Reader, header: _Header, request: Request) -> AnyArray:
@@ -204,7 +214,7 @@ def _without_alpha(file: Reader, pixels: AnyArray, request: Request, *, grey: bo
 def _png_payload(file: Reader, *, indices: bool) -> bytes:
     """Check every checksum, and return the chunks of the pixels; indices as if they were grey."""
     parts = [_PNG_SIGNATURE]
-    for kind, at, length in _chunks(file):
+    for kind, at, length in png_chunks(file):
         raw = file.take(at - 8, length + 12)
         if zlib.crc32(memoryview(raw)[4:-4]) != int.from_bytes(raw[-4:]):
             raise file.damaged(f"a wrong checksum in its {kind.decode('latin-1')} chunk")
