@@ -170,6 +170,25 @@ def test_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str], bu
     assert "Did you mean --overlap?" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("demo train", r"`train` is one argument too many\. See tiledseg demo --help"),
+        ("init images", r"`MASKS` must be given; .* See tiledseg init --help"),
+        ("plan demo 100", r"`image` must be an image file, or height and width .*got 100\. .*1920x2560"),
+        ("predict demo a.png --output o --write foo", r"`--write` must be 'mask', .*got foo"),
+        ("predict demo a.png --output o --threshold 2", r"`--threshold` must be less than 1; got 2"),
+        ("stats --images nosuch", r"`--images` must be a folder that exists; got nosuch"),
+        ("train --images . --masks nosuch", r"`--masks` or `--valid-masks` must be .* exists; got nosuch"),
+        ("train --network unett", r"--network\..*Did you mean \"unet\""),
+    ],
+)
+def test_a_message_names_what_is_wrong_as_it_is_typed(
+    capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    assert re.search(message, fail(capsys, *arguments.split()))
+
+
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'Did you mean "predict"?' in fail(capsys, "pedict", "a.png")
 

@@ -283,3 +283,24 @@ def test_paths_are_settings_as_text(tmp_path):
 def test_something_else_than_nested_settings_is_named_by_its_field():
     with pytest.raises(SettingError, match=r"EvaluateConfig\.tiling.*got nan.*TilingConfig\(\.\.\.\)"):
         EvaluateConfig(tiling=float("nan"))
+
+
+def test_settings_that_are_chosen_by_name_take_the_name_alone() -> None:
+    for name, kind in {
+        "network": "unet",
+        "loss": "tversky",
+        "optimizer": "sgd",
+        "schedule": "cosine",
+    }.items():
+        assert TrainConfig(**{name: kind}) == TrainConfig(**{name: {"name": kind}})
+    assert TrainConfig(augment=("flip",)) == TrainConfig(augment=({"name": "flip"},))
+    assert TrainConfig.from_toml('network = "unet3plus"').network.name == "unet3plus"
+    with pytest.raises(SettingError, match=r"network\.name.*got unett.*Did you mean `unet`"):
+        TrainConfig(network="unett")
+
+
+def test_a_wrong_choice_shows_those_of_all_branches_once() -> None:
+    with pytest.raises(
+        SettingError, match=r"'efficientnet-b7', 'resnet50'.* or '\w+'; got resnet5\..*`resnet50`"
+    ):
+        TrainConfig(network={"name": "encoder_unet", "encoder": "resnet5"})

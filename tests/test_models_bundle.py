@@ -523,10 +523,15 @@ def test_weights_in_another_precision_are_refused(bundle):
 # --- what is no bundle -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a.h5", "a.HDF5", "a.pkl", "a.pt", "a.safetensors", "a.png"])
+@pytest.mark.parametrize("name", ["a.h5", "a.HDF5", "a.pkl", "a.safetensors", "a.png"])
 def test_foreign_file_is_refused_with_a_hint(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     refused(tmp_path / name, name, "build_model", trust=True)
+
+
+def test_weights_of_pytorch_name_the_two_ways_to_use_them(tmp_path):
+    (tmp_path / "net.pth").write_bytes(b"PK")
+    refused(tmp_path / "net.pth", "PyTorch", "`tiled_predict`", "torch.onnx.export", trust=True)
 
 
 def test_pickle_is_not_run(tmp_path):

@@ -2,7 +2,7 @@
 //
 // Takes what `tiledseg predict --write geojson,labels` and `Segmentation.save` write: .geojson, .geojson.gz, and
 // label images (.tif) of any size and type. Set FILE, or leave it empty to be asked. In a batch over a project,
-// set it to a folder: then the file of the same name as the image is taken.
+// set it to the folder of results: then the file of the same name as the image is taken.
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.file.Files
@@ -11,22 +11,26 @@ import loci.formats.FormatTools
 import loci.formats.ImageReader
 import qupath.lib.analysis.images.ContourTracing
 import qupath.lib.analysis.images.SimpleImages
+import qupath.lib.common.GeneralTools
 import qupath.lib.io.PathIO
 import qupath.lib.objects.PathObjects
 import qupath.lib.objects.classes.PathClass
 import qupath.lib.regions.RegionRequest
 import qupath.lib.roi.RoiTools
 
-def FILE = ''          // '/data/results/geojson', '/data/results/geojson/slide.geojson', '/data/labels.ome.tif'
+def FILE = ''          // '/data/results', '/data/results/geojson/slide.geojson', '/data/labels.ome.tif'
 def CLASS = 'cell'     // of the objects of a label image, which states no class
 def REPLACE = true     // whether detections that are there already are removed
 def SIDE = 4096        // px of a label image that are read at a time
 
 def server = getCurrentServer()
 def name = GeneralTools.stripExtension(server.getMetadata().getName())
-def file = FILE.isEmpty() ? FileChoosers.promptForFile() : new File(FILE)
-if (file != null && file.isDirectory())
-    file = ['.geojson', '.geojson.gz', '.tif', '.ome.tif'].collect { new File(file, name + it) }.find { it.exists() }
+def file = FILE.isEmpty() ? promptForFile(null as String[]) : new File(FILE)
+if (file != null && file.isDirectory()) {
+    def folders = ['geojson', 'labels'].collect { new File(file, it) } + [file]
+    def suffixes = ['.geojson', '.geojson.gz', '.ome.tif', '.tif']
+    file = [folders, suffixes].combinations { folder, suffix -> new File(folder, name + suffix) }.find { it.exists() }
+}
 if (file == null || !file.exists()) {
     println "No file of objects for ${name}"
     return

@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from tiledseg._lazy import lazy
 from tiledseg._version import __version__
@@ -189,8 +189,20 @@ def _fail(error: BaseException, *, debug: bool) -> int:
         raise error
     if debug:
         traceback.print_exception(error)
-    sys.stderr.write(f"tiledseg: {error}\n")
+    sys.stderr.write(f"tiledseg: {_told(error)}\n")
     return _CANNOT_START
+
+
+def _told(error: BaseException) -> str:
+    """Say what the parser did not understand as the other messages do."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        problem = f"`{error.unused_tokens[0]}` is one argument too many."
+    elif isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
+        problem = f"`{error.argument.name}` must be given; got nothing."
+    else:
+        return str(error)
+    command = " ".join(["tiledseg", *(error.command_chain or ())])
+    return f"{problem} See {command} --help."
 
 
 def _stopped(number: int, tokens: Sequence[str], error: BaseException) -> int:

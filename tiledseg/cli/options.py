@@ -55,7 +55,7 @@ class Option:
         """The option as it is typed."""
         last = self.path[-1] if self.path[-1] != "name" else self.path[-2]
         outer = (*(self.table.only or type(self.table.settings).model_fields), *self.table.reserved)
-        if len(self.path) > 1 and last in outer:
+        if len(self.path) > 1 and last in outer and last != self.path[0]:
             last = f"{self.path[-2]}_{last}"  # an outer setting has this name
         return f"--{self.table.prefix}{last.replace('_', '-')}"
 
@@ -112,7 +112,9 @@ def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
 
 
 _VALUE = r"""\{[^{}]*\}|\([^()]*\)|"[^"]*"|'[^']*'|-?\d+(?:\.\d+)?|[A-Za-z][\w.-]*\w|\w"""
-_SETTING = re.compile(rf"`([a-z_]+)`|(?<![\w./`-])([a-z_]+)=({_VALUE})")
+_SETTING = re.compile(
+    rf"`(?:[A-Z]\w+\.)?(?:[a-z_]+\.)*?([a-z_]+?)(?:\.name)?`|(?<![\w./`-])([a-z_]+)=({_VALUE})"
+)
 
 
 def in_options(text: str, options: Iterable[Option]) -> str:
@@ -130,7 +132,7 @@ def in_options(text: str, options: Iterable[Option]) -> str:
         if not known:
             return found[0]
         if value is None:
-            return f"`{' or '.join(known)}`"
+            return f"`{'` or `'.join(known)}`"
         return " or ".join(f"{name}{_as_typed(value)}" for name in known)
 
     return _SETTING.sub(typed, text)

@@ -51,6 +51,7 @@ _PLANNED = (
     "alpha",
     "write",
     "mask_format",
+    "labels_format",
     "probs_format",
     "probs_dtype",
     "blur",
@@ -195,6 +196,9 @@ def _of_plan(plan: Plan) -> dict[str, object]:
 def _shape(image: str, config: PredictConfig) -> tuple[tuple[int, ...], int]:
     """Read a shape, or that of a file, and the bytes of a sample."""
     sizes = _SHAPE.fullmatch(image)
+    if sizes is None and re.fullmatch(r"[\dx]+", image) and not Path(image).exists():
+        must, fix = "be an image file, or height and width in px", "Write them as in 1920x2560."
+        raise invalid(SettingError, "image", must=must, got=image, fix=fix)
     if sizes is None:
         with lazy.io.open_image(image, **config.reading) as source:
             return source.shape, source.dtype.itemsize

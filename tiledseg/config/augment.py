@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, TypeAlias, TypeVar
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Choice, Count, Share, as_numbers, as_tuple
+from tiledseg.config.base import Choice, Count, Share, as_numbers, as_tuple, by_name
 from tiledseg.errors import SettingError
 
 _Number = TypeVar("_Number", int, float)
@@ -273,8 +273,10 @@ PhotometricConfig: TypeAlias = (
 )
 """Settings of a transform that changes values."""
 
-TransformConfig: TypeAlias = Annotated[GeometricConfig | PhotometricConfig, Field(discriminator="name")]
-"""Settings of any transform; ``name`` says of which."""
+TransformConfig: TypeAlias = Annotated[
+    GeometricConfig | PhotometricConfig, Field(discriminator="name"), by_name
+]
+"""A transform with its settings, or only its name."""
 
 Transforms: TypeAlias = Annotated[tuple[TransformConfig, ...], as_tuple]
 """Transforms in order."""

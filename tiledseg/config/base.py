@@ -186,6 +186,7 @@ class Config(BaseModel):
         if not isinstance(data, dict):
             return data
         data = {name: _without_paths(value) for name, value in data.items()}
+        data |= {name: _named(data[name]) for name in data.keys() & cls._chosen()}
         for name, field in cls.model_fields.items():
             cls._check_table(name, nested_of(field), data)
         given = {
@@ -194,6 +195,11 @@ class Config(BaseModel):
             if isinstance(field.default, Config) and isinstance(data.get(name), dict)
         }
         return data | given
+
+    @classmethod
+    def _chosen(cls) -> set[str]:
+        """List the fields whose settings are chosen by a name, which may be given alone."""
+        return {name for name, field in cls.model_fields.items() if isinstance(field.default, Choice)}
 
     @classmethod
     def _check_table(cls, name: str, kind: type[Config] | None, data: dict[str, Any]) -> None:
@@ -207,7 +213,7 @@ class Config(BaseModel):
     def _sentences(cls, lines: list[ErrorDetails]) -> list[str]:
         """Say each wrong setting once: of a union's complaints that of the branch whose type fits."""
         best: dict[object, ErrorDetails] = {}
-        for line in lines:
+        for line in _joined(lines):
             if line["type"] == "default_factory_not_called":  # for the sake of another line
                 continue
             known = best.setdefault(line["loc"][:1], line)
@@ -396,6 +402,26 @@ _LIMITS = {
 }
 
 
+def _joined(lines: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Join the choices of several branches of a union into one line."""
+    choices: dict[object, list[str]] = {}
+    for line in lines:
+        if line["type"] == "literal_error":
+            choices.setdefault(line["loc"][:1], []).append(line["ctx"]["expected"])
+    return [
+        line | {"msg": f"Input should be {_or(choices[line['loc'][:1]])}"}
+        if line["type"] == "literal_error"
+        else line
+        for line in lines
+    ]
+
+
+def _or(choices: list[str]) -> str:
+    """Write choices, of which each text holds one or several in quotes, as one list."""
+    names = [f"'{name}'" for text in choices for name in re.findall(r"'([^']*)'", text)]
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else " or ".join(choices)
+
+
 def complaint(where: str, line: ErrorDetails) -> str:
     """Say what is wrong with one value."""
     text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
@@ -413,6 +439,9 @@ def _fix(line: ErrorDetails) -> str:
     if line["type"] in _LIMITS:
         key, words = _LIMITS[line["type"]]
         return f"Use {words} {line['ctx'][key]}."
+    if line["type"] == "literal_error":
+        near = did_you_mean(str(line["input"]), re.findall(r"'([^']*)'", line["msg"]))
+        return near if near.startswith("Did") else _FIXES["literal_error"]
     return _FIXES.get(line["type"], "See the class's docstring.")
 
 

@@ -349,15 +349,16 @@ _CLASSES: dict[str, type[ArchitectureConfig]] = {
 }
 
 
-def architecture_of(config: ArchitectureConfig | Mapping[str, object]) -> Any:  # noqa: ANN401  any of them
-    """Return the settings of an architecture, for themselves or for a mapping of them."""
+def architecture_of(config: ArchitectureConfig | Mapping[str, object] | str) -> Any:  # noqa: ANN401  any of them
+    """Return the settings of an architecture, for themselves, for a mapping of them, or for its name."""
     if isinstance(config, ArchitectureConfig):
         return config
+    config = {"name": config} if isinstance(config, str) else config
     if not isinstance(config, Mapping):
         raise invalid(
             SettingError,
             "config",
-            must="be settings of an architecture, or a mapping of them",
+            must="be settings of an architecture, a mapping of them, or its name",
             got=type(config).__name__,
             fix='Use {"name": "unet"}, for example.',
         )

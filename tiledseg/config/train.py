@@ -41,10 +41,10 @@ def _expected(before: dict[str, Any]) -> PreprocessingConfig:
 class TrainConfig(Config):
     """How a network is built and trained."""
 
-    network: Given[NetworkConfig] = or_else(
+    network: Named[NetworkConfig] = or_else(
         UNetConfig(input_shape=(None, None, 3), levels=5, base_filters=16, base_kernel=3, dropout=0.0)
     )
-    """The architecture, chosen by its ``name``, and its settings."""
+    """The architecture with its settings, or only its name."""
     start_from: str | None = None
     """Bundle whose weights training starts from, as `load_model` takes it; None for random ones."""
     preprocessing: Given[PreprocessingConfig] = or_made(_expected)

@@ -138,6 +138,11 @@ _Found = tuple[list[Pair], list[Problem]]
 
 
 def _folders(config: DataConfig) -> _Found:
+    for name, kind in (("images", "folder"), ("masks", "folder or file")):
+        folder = getattr(config, name)
+        if not as_path(folder).exists():
+            fix = "Check the path." if name in config.model_fields_set else f"Give the folder of {name}."
+            raise invalid(FileError, name, must=f"be a {kind} that exists", got=folder, fix=fix)
     return _by_folders(config.images, config.masks, _reading(config))
 
 

@@ -286,8 +286,8 @@ class Network:
                 ModelError,
                 "devices",
                 must="be None for any model but a Keras network",
-                got=type(self.predictor).__name__,
-                fix="Choose the device within the callable.",
+                got=devices,
+                fix='Choose the device within the callable; move a PyTorch module there, model.to("cuda").',
             )
         return [self.predictor]
 

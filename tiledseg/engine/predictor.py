@@ -157,8 +157,9 @@ def _fix_of(error: Exception) -> str:
         )
     if "expected input" in text and "channels" in text:
         return (
-            "Tiles are channels last, (N, h, w, C): permute them to (N, C, h, w) and the map back; "
-            "or pass the PyTorch module itself, for which this is done."
+            "If the image has as many channels as the network takes, permute its tiles, which are channels "
+            "last, to (N, C, h, w) and the map back, or pass the PyTorch module itself. Otherwise choose or "
+            "repeat channels of the image."
         )
     return ""
 

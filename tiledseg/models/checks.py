@@ -34,6 +34,9 @@ def check_use(segmenter: Segmenter) -> None:
     _check_tiling(segmenter)
 
 
+_ONNX = "Write the PyTorch module by `torch.onnx.export`, and pass tiledseg.load_model of the .onnx file."
+
+
 def _check_types(segmenter: Segmenter) -> None:
     network = segmenter.runnable
     without_keras = isinstance(network, StoredNetwork | OnnxNetwork)
@@ -54,7 +57,7 @@ def _check_types(segmenter: Segmenter) -> None:
                 name,
                 must=f"be of type {getattr(kind, '__name__', kind)}",
                 got=type(value).__name__,
-                fix="See `Segmenter` for its fields.",
+                fix=_ONNX if hasattr(value, "state_dict") else "See `Segmenter` for its fields.",
             )
 
 

@@ -39,10 +39,15 @@ _SHIPPED = ("demo",)
 _SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 _FOREIGN = {
     **dict.fromkeys((".h5", ".hdf5"), "an HDF5 file, which can contain code"),
-    **dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".pth"), "a pickle, which is code"),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), "a pickle, which is code"),
+    **dict.fromkeys((".pt", ".pth", ".ckpt"), "a file of PyTorch"),
     ".pb": "a SavedModel, which can contain code",
     ".safetensors": "weights without their settings",
 }
+_TORCH = (
+    "Build its module in PyTorch, load the weights into it, and call model.eval(). Then pass the module to "
+    "`tiled_predict`, or write it by `torch.onnx.export` and load the .onnx file."
+)
 _REBUILD = "If you trust it, copy its weights into a network of `build_model` and save that as a `Segmenter`."
 _LOADED: dict[str, Segmenter] = {}  # by digest
 _LOADING = threading.Lock()
@@ -110,7 +115,9 @@ def load_model(
         raise damaged(path, must="be a bundle that can be read", got=str(error)) from error
     if path.suffix.lower() != ".keras":
         kind = _FOREIGN.get(path.suffix.lower(), "a file")
-        raise invalid(BundleError, str(path), must=must, got=kind, fix=_REBUILD)
+        raise invalid(
+            BundleError, str(path), must=must, got=kind, fix=_TORCH if "PyTorch" in kind else _REBUILD
+        )
     return _load_keras_file(path, trust=trust)
 
 

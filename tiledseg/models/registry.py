@@ -56,13 +56,14 @@ _BUILDERS: dict[type[ArchitectureConfig], type[NetworkBuilder[Any]]] = {
 }
 
 
-def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
+def build_model(config: NetworkConfig | Mapping[str, object] | str) -> keras.Model:
     """Build a network by its settings.
 
     Parameters
     ----------
-    config : NetworkConfig or mapping
-        Settings of an architecture; a mapping contains its ``name`` and any of its settings.
+    config : NetworkConfig, mapping or str
+        Settings of an architecture; a mapping contains its ``name`` and any of its settings. A name alone
+        means the architecture with its defaults.
 
     Returns
     -------
@@ -82,7 +83,7 @@ def build_model(config: NetworkConfig | Mapping[str, object]) -> keras.Model:
     return builder_for(config).build()
 
 
-def builder_for(config: NetworkConfig | Mapping[str, object]) -> NetworkBuilder[Any]:
+def builder_for(config: NetworkConfig | Mapping[str, object] | str) -> NetworkBuilder[Any]:
     """Return the builder for the settings of an architecture."""
     settings = architecture_of(config)
     return _BUILDERS[type(settings)](settings)

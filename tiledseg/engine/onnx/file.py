@@ -90,9 +90,7 @@ class OnnxFile:
 def read_onnx(path: PathLike) -> OnnxFile:
     """Check and read an ONNX file; nothing of it is evaluated."""
     file = Path(path_text(path, error=BundleError))
-    if not file.is_file() or file.stat().st_size > _MOST_BYTES:
-        got = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
-        raise _refused(file, f"be a file of at most {_MOST_BYTES} bytes", got, "Check the path.")
+    _check_file(file)
     onnx = extra("onnx", "onnx")
     try:
         model = onnx.load(str(file), load_external_data=False)
@@ -119,6 +117,14 @@ def read_onnx(path: PathLike) -> OnnxFile:
     digest = "".join(sha256(one) for one in (file, *beside))
     outputs = tuple(map(_port, graph.output))
     return OnnxFile(file, digest, _opset(model), nodes, constants, inputs[0], outputs)
+
+
+def _check_file(file: Path) -> None:
+    if not file.is_file():
+        raise _refused(file, "be an ONNX file", "no such file", "Check the path.")
+    if file.stat().st_size > _MOST_BYTES:
+        fix = "Export the network with its weights in a file of their own."
+        raise _refused(file, f"be a file of at most {_MOST_BYTES} bytes", f"{file.stat().st_size} bytes", fix)
 
 
 def _refused(file: Path, must: str, got: object, fix: str) -> BundleError:
