@@ -12,11 +12,13 @@ import warm_python
 import tiledseg as ts
 from tiledseg.config import RuntimeConfig
 from tiledseg.engine import Network
+from tiledseg.engine.layers import read_layers
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.evaluate import Evaluator
 
 openvino = pytest.importorskip("openvino")
 openvino_engine = pytest.importorskip("tiledseg.engine.openvino.layers")
+compiled = pytest.importorskip("tiledseg.engine.openvino.predictor").compiled
 outcomes = pytest.importorskip("tests.fuzz_openvino").outcomes
 layers = keras.layers
 WRONG = ("differs", "failed", "crash", "started")
@@ -83,6 +85,33 @@ def test_a_normalisation_after_any_convolution_equals_that_of_keras():
             variable.assign(np.ones(variable.shape))
     wanted = Network.of(model)(TILES)
     np.testing.assert_allclose(by_openvino(model)(TILES), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("settings", "copies"),
+    [
+        ({"kernel_size": 3, "padding": "same", "activation": "relu"}, 0),
+        ({"kernel_size": (2, 5), "padding": "same", "strides": 2, "use_bias": False}, 0),
+        ({"kernel_size": 3, "padding": "same", "dilation_rate": 2}, 0),
+        ({"kernel_size": 1}, 1),
+        ({"kernel_size": 3, "padding": "same", "groups": 2}, 1),
+    ],
+)
+def test_a_convolution_takes_two_maps_without_a_copy_of_both(settings, copies):
+    inputs = keras.Input((None, None, 3))
+    one = layers.Conv2D(16, 3, padding="same", activation="tanh")(inputs)
+    other = layers.Conv2D(32, 1, activation="tanh")(inputs)
+    x = layers.BatchNormalization()(layers.Conv2D(6, **settings)(layers.Concatenate()([one, other])))
+    model = keras.Model(inputs, x)
+    for variable in model.weights:
+        if "moving" in variable.path or "gamma" in variable.path:
+            variable.assign(np.random.default_rng(1).uniform(0.5, 2, variable.shape))
+    weights = {variable.path: variable.numpy() for variable in model.weights}
+    built = openvino_engine.build(read_layers(model), weights, (2, 32, 48, 3))
+    assert sum(node.get_type_name() == "Concat" for node in built.get_ops()) == copies
+    found, wanted = compiled(built, "f32")(TILES), model(TILES, training=False).numpy()
+    assert wanted.std() > 0.05
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.skipif(not CAN_BF16, reason="this processor has no bf16")
