@@ -13,7 +13,7 @@ from tiledseg.tiling import Axis, Grow, ReceptiveField, Slide, Step, Windows, ch
 if TYPE_CHECKING:
     from tiledseg.tiling import Rule
 
-_ALIVE = 2.4  # memory, over that of the maps alive at once; measured: Keras 0.3 to 2.4, OpenVINO 1.2 to 2.4
+_ALIVE = 2.4  # memory, over that of the maps alive at once; measured: Keras 0.3 to 2.4, OpenVINO 1.0 to 2.4
 _RULES = {"slide": Slide, "grow": Grow, "windows": Windows}
 _LARGEST = 1 << 20  # of a number in a record
 
