@@ -14,6 +14,7 @@ from __future__ import annotations
 import subprocess
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
     """Measure."""
     device = call_fresh("benchmarks.gpu:device_name")
     if not device:
-        return [Row("no GPU that PyTorch can use: nothing is measured", 0.0)]
+        return [Row("no PyTorch with a GPU: nothing is measured", 0.0)]
     rows, firsts = [], {}
     for what, (network, _) in CONTENDERS.items():
         try:
@@ -58,7 +59,9 @@ def run(quick: bool = False) -> list[Row]:  # noqa: FBT001, FBT002
 
 
 def device_name() -> str:
-    """Return the name of the GPU that PyTorch sees; empty where there is none."""
+    """Return the name of the GPU that PyTorch sees; empty where there is none, or no PyTorch."""
+    if find_spec("torch") is None:
+        return ""
     cuda = import_module("torch").cuda
     return cuda.get_device_name() if cuda.is_available() else ""
 

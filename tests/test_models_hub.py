@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -152,6 +153,18 @@ def test_a_branch_is_resolved_to_its_commit_which_is_stated(hub, caplog):
     assert "cannot be reached" in caplog.text
     with pytest.raises(FileError, match="HF_HUB_OFFLINE"):
         load_model("hf://owner/net@v1")
+
+
+def test_without_a_hub_a_branch_is_as_it_was_and_others_cannot_be_reached(hub, monkeypatch, caplog):
+    segmenter = load_model("hf://owner/net@v1")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert load_model("hf://owner/net@v1").threshold == segmenter.threshold
+        assert "as it was at the last time" in caplog.text
+        for ask in (lambda: load_model("hf://owner/net"), lambda: segmenter.push("hf://owner/net")):
+            with pytest.raises(FileError, match=r"must be reachable.*refused.*HF_ENDPOINT"):
+                ask()
 
 
 def test_a_downloaded_model_that_is_damaged_is_downloaded_again(hub, tmp_path):

@@ -183,16 +183,21 @@ def _asked(model: HubName, ask: Callable[[Any], Any]) -> Any:  # noqa: ANN401
     except errors.RevisionNotFoundError as error:
         fix = "Check the revision: a commit of 40 digits, a tag or a branch."
         raise _refused(model, "have this revision", error, fix) from error
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
+    except ValueError as error:
+        raise _refused(model, "be an address that the hub accepts", error, _FORM) from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not _is_of_transport(error):
+            raise
+        status = getattr(getattr(error, "response", None), "status_code", None)
         if status is not None and status < 500:
             fix = "Check the rights of the token: `hf auth login`, or HF_TOKEN."
             raise _refused(model, "accept this request", error, fix) from error
         raise _UnreachableError(_line(error)) from error
-    except ValueError as error:
-        raise _refused(model, "be an address that the hub accepts", error, _FORM) from error
-    except (OSError, extra("httpx", "hub").TransportError) as error:
-        raise _UnreachableError(_line(error)) from error
+
+
+def _is_of_transport(error: Exception) -> bool:
+    """Recognize an error of httpx or httpx2: which of them the hub's library uses depends on its version."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
 
 def _refused(model: HubName, must: str, error: Exception, fix: str) -> BundleError:
@@ -200,7 +205,7 @@ def _refused(model: HubName, must: str, error: Exception, fix: str) -> BundleErr
 
 
 def _line(error: Exception) -> str:
-    return shown(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+    return shown(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}".rstrip("."))
 
 
 def pushed(folder: Path, address: str, *, private: bool, message: str) -> str:
