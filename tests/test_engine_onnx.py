@@ -666,6 +666,8 @@ def test_channels_last_and_fixed_sizes_and_batches_are_taken_from_the_file(tmp_p
         str(tmp_path / "first.onnx"), [node("Conv", ["x", "k"], ["y"], pads=[1] * 4)], [("k", weights)]
     )
     np.testing.assert_allclose(found, whole(first), atol=1e-5)
+    np.testing.assert_array_equal(tiledseg.tiled_predict(network, IMAGE, {"overlap": "exact"}), found)
+    assert tiledseg.plan(network, IMAGE, {"blend": "crop"}).grid.tile_shape == (64, 64)
     with pytest.raises(SettingError, match="tile_size=64"):
         tiledseg.tiled_predict(network, IMAGE, {"tile_size": 128})
 
@@ -725,6 +727,9 @@ def test_half_precision_weights_run_in_the_numbers_of_the_file(tmp_path):
     onnx.save(model, path)
     found = tiledseg.tiled_predict(path, IMAGE)
     np.testing.assert_allclose(found[..., 0], IMAGE.sum(2) / 2, atol=2e-3)
+    plan = tiledseg.plan(path, IMAGE, EXACT)
+    assert plan.verdict == "approximate"
+    assert "float16" in plan.reason
 
 
 def test_a_bundle_holds_the_network_with_its_preprocessing(tmp_path):

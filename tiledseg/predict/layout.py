@@ -58,6 +58,7 @@ def lay_out(
 ) -> tuple[TilingConfig, TileGrid]:
     """Fit a tiling to a network and an image; its tile is in px, and its overlap too in the grid."""
     chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
+    chosen = _with_tile(chosen, network)
     if chosen.tile_size == "auto":
         chosen = _best_tile(chosen, network, shape)
     check_fixed(chosen.tile_shape, network.tile_size)
@@ -71,6 +72,15 @@ def lay_out(
     grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
     network.check_tile(grid.tile_shape)
     return chosen, grid
+
+
+def _with_tile(tiling: TilingConfig, network: Network) -> TilingConfig:
+    """Give a tiling that states no tile the one that fits the network."""
+    if "tile_size" in tiling.model_fields_set:
+        return tiling
+    fitting = default_tiling(network.tile_size, network.stride)
+    overlap = tiling.overlap if "overlap" in tiling.model_fields_set else fitting.overlap
+    return tiling.changed(tile_size=fitting.tile_size, overlap=overlap)
 
 
 def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
@@ -204,6 +214,8 @@ def judge(grid: TileGrid, network: Network) -> tuple[Verdict, str]:
     verdict, reason = _judged(grid, network)
     if verdict == "exact" and network.runtime.precision == "bf16":
         return "approximate", "bf16 keeps 8 bits of a number; f32 would be exact"
+    if verdict == "exact" and getattr(network.predictor, "computes_half", False):
+        return "approximate", "float16 keeps 11 bits of a number; exported in float32 it would be exact"
     return verdict, reason
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField
 
+_FLOAT16 = 10  # in ONNX
 _MOST_NUMBERS = 1 << 31  # of one feature map of a tile
 
 
@@ -132,6 +133,12 @@ class OnnxNetwork:
     def __repr__(self) -> str:
         """Name the file."""
         return f"OnnxNetwork({str(self.file.path)!r}, output={self.output!r})"
+
+    @property
+    def computes_half(self) -> bool:
+        """Whether maps are float16 somewhere, as an engine may compute them."""
+        casts = any(one.kind == "Cast" and one.attributes.get("to") == _FLOAT16 for one in self.file.nodes)
+        return casts or self.file.input.dtype == "float16"
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs.
