@@ -58,14 +58,28 @@ if find_spec("jax"):
     sys.meta_path.insert(0, JaxIsNotLoaded())
 
 
-EXTRAS = ["aiohttp", "dask", "distributed", "fsspec", "imagecodecs", "jax", "matplotlib", "ome_types"]
-EXTRAS += [
+EXTRAS = [
+    "aiohttp",
+    "anndata",
+    "dask",
+    "distributed",
+    "fsspec",
+    "geopandas",
+    "huggingface_hub",
+    "imagecodecs",
+    "jax",
+    "matplotlib",
+    "ome_types",
+    "onnx",
+    "onnxruntime",
     "openslide",
     "openvino",
     "pandas",
+    "pyarrow",
     "pycocotools",
     "pydicom",
     "pydot",
+    "roifile",
     "s3fs",
     "shapely",
     "skimage",

@@ -715,6 +715,7 @@ def test_evaluate_names_a_missing_option(
 def test_export_writes_cells_for_other_programs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path
 ) -> None:
+    pytest.importorskip("roifile")
     masks = sorted((samples / "masks").iterdir())
     np.save(tmp_path / "negative.npy", np.full((4, 4), -1))
     arguments = ["export", *masks, tmp_path / "negative.npy", "--output", tmp_path / "cells"]
