@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 
 import tiledseg as ts
-from benchmarks.scorecard import fuzzing
+from benchmarks.scorecard import fuzzing, hostile
+from benchmarks.scorecard._processes import digests
 from benchmarks.scorecard._rows import ROWS, SHORT, Trial
 from benchmarks.scorecard.mutation import sites
 from tiledseg.errors import ModelError, TiledSegError
+from tiledseg.samples import write_samples
 
 importlib.import_module("benchmarks.scorecard.__main__")  # it registers the rows
 ROOT = Path(__file__).parent.parent
+COMMAND = "import sys; from tiledseg.cli import main; sys.exit(main())"
 HERE = [number for number, test in SHORT.items() if "a_short_version" in test]
 
 
@@ -56,6 +60,33 @@ def test_the_corpus_of_each_target_is_read_without_a_foreign_error(target, tmp_p
     for data in [path.read_bytes() for path in sorted((fuzzing._CORPUS / target).iterdir())]:
         with contextlib.suppress(TiledSegError):
             read(data)
+
+
+def test_hostile_models_do_nothing_before_they_are_refused(tmp_path):
+    secret, folder = tmp_path / "SECRET.h5", tmp_path / "models"
+    secret.write_bytes(b"secret")
+    folder.mkdir()
+    models = list(hostile._hostile_models(folder, secret))
+    done = warm_python.run(hostile._LOAD, *models)
+    assert done.stdout.splitlines() == ["FOUND refused | "] * len(models), done.stderr
+    assert len(models) > 20
+
+
+def test_results_have_the_same_bytes_in_other_surroundings(tmp_path):
+    write_samples(tmp_path, n_images=1, height=64, width=64, seed=0)
+    write = ["--write", "mask,probs,objects,geojson,coco", "--pixel-size", "0.25"]
+    found = []
+    for number, changes in enumerate(
+        ({}, {"TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8"}, {"LC_ALL": "C"})
+    ):
+        out = tmp_path / f"out-{number}"
+        done = warm_python.run(
+            COMMAND, "predict", "demo", tmp_path / "images", "--output", out, *write, env=changes
+        )
+        assert done.returncode == 0, done.stderr
+        found.append({name: one for name, one in digests(out).items() if name != "run.toml"})
+    assert found[0] == found[1]
+    assert len(found[0]) == 5
 
 
 def test_memory_that_runs_out_outside_the_network_is_a_typed_error(monkeypatch):

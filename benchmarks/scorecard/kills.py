@@ -151,7 +151,23 @@ def _jobs(folder: Path) -> dict[str, Callable[[int], subprocess.Popen[str]]]:
             64,
         ),
         "export": lambda n: command("export", masks, "--output", folder / f"export-{n}"),
-        "train": lambda n: start(_TRAINING, folder, f"train-{n}"),
+        "train": lambda n: command(
+            "train",
+            "--images",
+            folder / "images",
+            "--masks",
+            masks,
+            "--runs-dir",
+            folder / f"train-{n}",
+            "--epochs",
+            4,
+            "--steps-per-epoch",
+            4,
+            "--crop-size",
+            32,
+            "--batch-size",
+            2,
+        ),
     }
 
 
@@ -160,12 +176,13 @@ def interrupted(trial: Trial) -> Iterator[Figure]:
     rng, folder, count = random.Random(trial.seed), trial.folder, trial.count(40, 4)
     write_samples(folder, n_images=60, height=160, width=224, seed=trial.seed)
     faults: list[str | None] = []
-    jobs = {name: job for name, job in _jobs(folder).items() if name != "train"}
+    jobs = _jobs(folder)
+    seconds = {name: _undisturbed(job) for name, job in jobs.items()}
     for attempt in range(count):
         name = list(jobs)[attempt % len(jobs)]
         number, before = rng.choice([signal.SIGINT, signal.SIGTERM]), set(psutil.pids())
         process = jobs[name](attempt)
-        code, text = kill_after(process, rng.uniform(1.2, 3.5), number)
+        code, text = kill_after(process, rng.uniform(0.1, 1) * seconds[name], number)
         out = folder / f"{name}-{attempt}"
         orphans = [
             one for one in psutil.process_iter() if one.pid not in before and _is_child(one, process.pid)
@@ -179,6 +196,16 @@ def interrupted(trial: Trial) -> Iterator[Figure]:
         fault = f"processes left: {orphans}" if orphans else f"files left: {left}" if left else fault
         faults.append(fault and f"{name}, {number.name}: {fault}")
     yield good("clean stops", faults)
+
+
+def _undisturbed(job: Callable[[int], subprocess.Popen[str]]) -> float:
+    """Measure how long a command takes."""
+    started = time.monotonic()
+    process = job(-1)
+    text, _ = process.communicate(timeout=600)
+    if process.returncode:
+        raise RuntimeError(text)
+    return time.monotonic() - started
 
 
 def _is_child(process: Any, parent: int) -> bool:

@@ -82,7 +82,7 @@ def read_image(  # noqa: PLR0913  what a file can hold several of
         are numbered too.
     max_pixels : int
         Limit on the height times width that the file declares, in px. Above 2**30, OpenCV's own limit, only
-        TIFF can be read.
+        TIFF and PNG that is not interlaced can be read.
     alpha : {'refuse', 'drop', 'keep'}
         An alpha channel that is opaque everywhere is ignored, and another one is an error. ``"drop"`` ignores
         both, ``"keep"`` returns both as the last channel.
