@@ -75,6 +75,12 @@ def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options
     return True if name in FIELDS and not (inspect.isroutine(obj) or isinstance(obj, property)) else None
 
 
+def hide_unknown(*given: Any) -> tuple[str | None, str | None]:  # noqa: ANN401
+    """Leave out of a signature what only serves to name a wrong argument."""
+    signature, returns = given[-2:]
+    return signature and signature.replace(", **unknown", ""), returns
+
+
 MODELS = [one for one in vars(tiledseg.config).values() if inspect.isclass(one) and issubclass(one, Config)]
 FIELDS = {"model_config"}.union(*(model.model_fields for model in MODELS))
 
@@ -83,3 +89,4 @@ def setup(app: Sphinx) -> None:
     """Show settings as numpydoc shows attributes; it works at the priority 500."""
     app.connect("autodoc-process-docstring", list_fields, priority=400)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-signature", hide_unknown)

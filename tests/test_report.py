@@ -381,5 +381,9 @@ def test_the_loss_stands_beside_the_scores_in_each_table(tmp_path):
     rows = (tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()
     assert float(dict(row.split(",") for row in rows[1:])["loss"]) == result.summary()["loss"]
     assert (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8").split(",")[3] == "loss"
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    table = next(part for part in page.split("<table>") if "Outline F1" in part and "Image</th>" in part)
+    assert table.count('<th scope="col">Loss</th>') == 1
+    assert {row.split("</tr>")[0].count("<t") for row in table.split("<tr>")[1:]} == {14}
     without = Evaluator().score_maps([probs, probs], pairs)
     assert str(without).split()[:2] == ["image", "dice"]
