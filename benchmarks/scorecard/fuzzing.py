@@ -1,9 +1,9 @@
 """Coverage-guided fuzzing with atheris, of everything that reads what others wrote.
 
 The row gives each target its turn, some minutes of processor time at once, until each has had its hour.
-It can be stopped at any moment and started again: ``results/fuzzing/TARGET`` keeps the inputs that reached
-new code (``corpus``), the processor time so far (``spent.json``), and an input that fails (``crash-...``),
-which is tried again first.
+It can be stopped at any moment and started again, also several times at once: ``results/fuzzing/TARGET``
+keeps the inputs that reached new code (``corpus``), the processor time so far (``spent.json``), and an input
+that fails (``crash-...``), which is tried again first.
 ``python -m benchmarks.scorecard.fuzzing TARGET FOLDER SECONDS SEED`` gives one target one turn.
 """
 
@@ -20,7 +20,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from benchmarks.scorecard._rows import Figure, Trial, row
 
@@ -58,9 +58,13 @@ def fuzzing(trial: Trial) -> Iterator[Figure]:
         _prepare(target, folder)
     while left := [one for one in TARGETS if one not in faults and _spent(folders[one])[0] < seconds]:
         for target in left:
-            turn = min(_TURN, seconds - _spent(folders[target])[0])
-            fault = _turn(target, folders[target], turn, trial.seed)
-            faults |= {target: fault} if fault else {}
+            with (folders[target] / "busy").open("a") as busy:
+                if not _held(busy):  # by another process that runs this row
+                    time.sleep(1)
+                    continue
+                turn = min(_TURN, seconds - _spent(folders[target])[0])
+                fault = _turn(target, folders[target], turn, trial.seed) if turn > 0 else ""
+                faults |= {target: fault} if fault else {}
     for target, folder in folders.items():
         spent, inputs = _spent(folder)
         fault = (faults[target],) if target in faults else ()
@@ -68,6 +72,17 @@ def fuzzing(trial: Trial) -> Iterator[Figure]:
             f"{target}: faults in {spent:.0f} s, {inputs:,} inputs", len(fault), most=0, faults=fault
         )
         yield Figure(f"{target}: seconds of processor time", round(spent), least=seconds)
+
+
+def _held(busy: IO[str]) -> bool:
+    """Hold a target, unless another process does."""
+    import fcntl  # noqa: PLC0415  Linux alone has atheris
+
+    try:
+        fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _prepare(target: str, folder: Path) -> None:
