@@ -40,6 +40,16 @@ def test_every_bad_pair_is_named():
         prepare_pairs(pairs, PLAIN)
 
 
+def test_what_is_wrong_with_many_pairs_is_said_once():
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    pairs = [pair(image, mask + 2 + number % 2, f"n{number}") for number in range(6)]
+    with pytest.raises(
+        TiledSegError, match=r"6 of 6 .* n0: .* The same with n1, n2, n3 and 2 more\.$"
+    ) as caught:
+        prepare_pairs(pairs, PLAIN)
+    assert str(caught.value).count("labels") == 1
+
+
 def test_an_image_with_nan_is_refused():
     image = np.zeros((8, 8, 3), np.float32)
     image[2, 3] = np.nan

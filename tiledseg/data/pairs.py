@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _MOST_NAMES, _MOST_ERRORS = 20, 3  # in one message
+_FOUND = re.compile(r"^`[^`]*`(.*?); got .*?\. ")  # the file and the value that a message names
 _FIND = "Find some with tiledseg.data.find_pairs."
 _Result = TypeVar("_Result")
 
@@ -165,6 +166,19 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
+def _said_once(errors: Sequence[tuple[str, TiledSegError]]) -> str:
+    """Write errors of pairs, each that differs in no more than the file and the value found only once."""
+    groups: dict[str, list[tuple[str, TiledSegError]]] = {}
+    for name, error in errors:
+        groups.setdefault(_FOUND.sub(r"\1", str(error)), []).append((name, error))
+    texts = []
+    for (name, error), *others in list(groups.values())[:_MOST_ERRORS]:
+        same = f" The same with {listed([other for other, _ in others], _MOST_ERRORS)}." if others else ""
+        texts.append(f"{shown(name)}: {error}{same}")
+    more = sum(len(group) for group in list(groups.values())[_MOST_ERRORS:])
+    return " ".join([*texts, f"… and {more} more."] if more else texts)
+
+
 def each_pair(pairs: Sequence[Pair], function: Callable[[Pair], _Result]) -> list[_Result]:
     """Apply a function to each pair, and raise one error that names all pairs for which it failed."""
     results, errors = [], []
@@ -174,9 +188,7 @@ def each_pair(pairs: Sequence[Pair], function: Callable[[Pair], _Result]) -> lis
         except TiledSegError as error:
             errors.append((pair.name, error))
     if errors:
-        texts = [f"{shown(name)}: {error}" for name, error in errors[:_MOST_ERRORS]]
-        more = f" … and {len(errors) - _MOST_ERRORS} more." if len(errors) > _MOST_ERRORS else ""
-        text = f"{len(errors)} of {len(pairs)} pairs cannot be used. {' '.join(texts)}{more}"
+        text = f"{len(errors)} of {len(pairs)} pairs cannot be used. {_said_once(errors)}"
         raise type(errors[0][1])(text) from errors[0][1]
     return results
 
