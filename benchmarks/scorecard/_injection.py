@@ -113,11 +113,15 @@ class Calls:
 class Disk:
     """A small file system in memory, seen by this process alone; its size changes at will."""
 
+    _apart = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder).encode()
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._check(self._libc.unshare(_NEW_NAMESPACE))
-        self._check(self._libc.mount(b"none", b"/", None, _PRIVATE, None))
+        if not Disk._apart:  # once: threads that run already would stay in the namespace before
+            self._check(self._libc.unshare(_NEW_NAMESPACE))
+            self._check(self._libc.mount(b"none", b"/", None, _PRIVATE, None))
+            Disk._apart = True
         self._check(self._libc.mount(b"tmpfs", self._folder, b"tmpfs", 0, b"size=1g"))
 
     def leave(self, pages: int | None) -> None:
