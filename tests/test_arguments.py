@@ -488,3 +488,18 @@ def test_an_output_that_cannot_be_written_is_named(
         write(tmp_path / "file" / "below")
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_source_that_cannot_say_its_shape_is_named() -> None:
+    class Source:
+        dtype = np.dtype(np.uint8)
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            raise OSError("the disk is gone")
+
+        def __getitem__(self, box: object) -> np.ndarray:
+            raise NotImplementedError
+
+    with pytest.raises(ArrayError, match="`image` does not say its shape and dtype: the disk is gone"):
+        ts.tiled_predict(lambda tiles: tiles[..., :1], Source())

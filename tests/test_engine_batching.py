@@ -127,7 +127,13 @@ class FullSink(np.ndarray):
     [
         (lambda t: t[..., :1], Broken(0), None, (OSError, ArrayError), "the disk is gone"),
         (_fails_late(), IMAGE, None, ModelError, "the device is gone"),
-        (lambda t: t[..., :1], IMAGE, np.zeros((300, 120, 1), "f4").view(FullSink), OSError, "is full"),
+        (
+            lambda t: t[..., :1],
+            IMAGE,
+            np.zeros((300, 120, 1), "f4").view(FullSink),
+            ArrayError,
+            "`out`.*is full",
+        ),
     ],
     ids=["reading", "running", "writing"],
 )

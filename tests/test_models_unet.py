@@ -264,7 +264,8 @@ def test_build_model_takes_a_mapping_or_settings():
         ({"name": 3}, "`name` must be an architecture; got 3"),
         ({"name": "unet", "level": 2}, "Did you mean `levels`?"),
         ({"name": "unet", "levels": "two"}, "levels"),
-        ("unet", "or a mapping of them; got str"),
+        ("umet", "Did you mean `unet`?"),
+        (3, "settings of an architecture, a mapping of them, or its name; got int"),
     ],
 )
 def test_build_model_refuses_what_it_does_not_know(config, message):

@@ -257,18 +257,17 @@ def _image_error(must: str, got: object, fix: str, name: str = "image") -> Array
 
 def check_image(image: Source, channels: int | None = None, name: str = "image") -> tuple[int, int, int]:
     """Check that an array can be an image, and return its height, width and channels."""
-    if not all(hasattr(image, one) for one in ("shape", "dtype", "__getitem__")):
-        raise _image_error(
-            "be an array with shape and dtype",
-            type(image).__name__,
-            "Read a file with tiledseg.io.read_image, or convert with numpy.asarray.",
-            name,
-        )
+    with failing(ArrayError, f"`{name}` does not say its shape and dtype", "See the object's own code."):
+        described = all(hasattr(image, one) for one in ("shape", "dtype", "__getitem__"))
+        shape, dtype = (image.shape, image.dtype) if described else ((), None)
+    if not described:
+        fix = "Read a file with tiledseg.io.read_image, or convert with numpy.asarray."
+        raise _image_error("be an array with shape and dtype", type(image).__name__, fix, name)
     check_unmasked(image, name)
-    if _kind(image.dtype) not in set("biuf"):
+    if _kind(dtype) not in set("biuf"):
         fix = f"Convert it with {name}.astype(numpy.float32)."
-        raise _image_error("have a boolean, integer or real dtype", str(image.dtype), fix, name)
-    return check_shape(image.shape, channels, name)
+        raise _image_error("have a boolean, integer or real dtype", str(dtype), fix, name)
+    return check_shape(shape, channels, name)
 
 
 def check_shape(
