@@ -179,7 +179,7 @@ def test_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str], bu
         ("predict demo a.png --output o --write foo", r"`--write` must be 'mask', .*got foo"),
         ("predict demo a.png --output o --threshold 2", r"`--threshold` must be less than 1; got 2"),
         ("stats --images nosuch", r"`--images` must be a folder that exists; got nosuch"),
-        ("train --images . --masks nosuch", r"`--masks` or `--valid-masks` must be .* exists; got nosuch"),
+        ("train --images . --masks nosuch", r"`--masks` must be .* exists; got nosuch"),
         ("train --network unett", r"--network\..*Did you mean \"unet\""),
     ],
 )

@@ -110,7 +110,7 @@ def test_impossible_networks_are_refused(settings, message):
         ({"crop_size": 100}, "multiple of 16 px along y; got 100. Use 96 or 112"),
         ({"network": UNetConfig(), "crop_size": 256}, "be 512 px along y, the network's input"),
         ({"preprocessing": PreprocessingConfig(channels=1)}, "be 3, the network's input channels"),
-        ({"labels": ("a", "b")}, "name 1 classes"),
+        ({"labels": ("a", "b")}, "as many classes as the network has, 1"),
         ({"learning_rate": 0.0}, "`TrainConfig.learning_rate`"),
         ({"network": {"levels": "many"}}, "`UNetConfig.levels`"),
     ],

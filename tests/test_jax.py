@@ -104,6 +104,7 @@ def segmenter():
     return Segmenter(UNetBuilder(config).build(), config, ("cell",), PreprocessingConfig(mean=(0.4,)))
 
 
+@pytest.mark.slow
 def test_a_bundle_gives_the_same_map_on_jax_and_comes_back_as_it_was(segmenter, tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (150, 170, 3), dtype=np.uint8)
     np.save(tmp_path / "image.npy", image)

@@ -252,8 +252,7 @@ FIXED: frozenset[str] = frozenset({"trans_unet"})
 COMPUTED: frozenset[str] = frozenset({"swin_unet", "trans_unet"})
 """Architectures with layers that compute with the size of the image."""
 
-LARGEST = "efficient_unet"
-LARGE = frozenset({LARGEST, "u2net"})
+LARGE = frozenset({"efficient_unet", "encoder_unet", "u2net"})
 """Architectures that are large even with small settings: most of their tests are slow."""
 
 NAMES = sorted(SMALL)
@@ -261,7 +260,6 @@ PLAIN = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name f
 """One entry per architecture, for tests in which further entries make no difference."""
 
 CASES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES]
-TRAINED = [pytest.param(name, marks=pytest.mark.slow) if name == LARGEST else name for name in NAMES]
 SIZE = 64
 
 
@@ -433,7 +431,7 @@ def description(config: ArchitectureConfig) -> str:
 
 
 SETTINGS = [
-    pytest.param(name, field, marks=pytest.mark.slow if name == LARGEST else ())
+    pytest.param(name, field, marks=pytest.mark.slow if name in LARGE else ())
     for name in COUNTS
     for field in settings_of(name).model_fields
     if field not in {"name", "input_shape", "classes"}
@@ -469,7 +467,7 @@ def test_a_settings_file_selects_it(name):
 # --- training --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", CASES)
 def test_every_trainable_weight_has_a_gradient(name):
     config = small(name)
     training = training_network(built(name), config)

@@ -15,7 +15,7 @@ from tiledseg._validate import ELSEWHERE
 from tiledseg.config import Config, by_name, laid_over, meanings_of, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _Settings = TypeVar("_Settings", bound=Config)
 COMMON = Group("Common", sort_key=1000)
@@ -117,20 +117,24 @@ _SETTING = re.compile(
 )
 
 
-def in_options(text: str, options: Iterable[Option]) -> str:
-    """Write the settings that a message names, and their values, as a command takes them."""
+def in_options(text: str, options: Iterable[Option], used: Collection[str] = ()) -> str:
+    """Write the settings that a message names, and their values, as a command takes them.
+
+    Of options of several tables with one name, those of the tables are meant of which something is used.
+    """
     if ELSEWHERE in text:
         return text
-    names: dict[str, list[str]] = {}
+    names: dict[str, list[Option]] = {}
     for option in sorted(options, key=lambda option: len(option.path)):
         same = names.setdefault(option.path[-1], [])
         if not same or len(option.path) == 1:  # an outer setting is meant rather than a nested one
-            same.append(option.name)
+            same.append(option)
 
     def typed(found: re.Match[str]) -> str:
-        known, value = names.get(found[1] or found[2], []), found[3]
-        if not known:
+        same, value = names.get(found[1] or found[2], []), found[3]
+        if not same:
             return found[0]
+        known = [option.name for option in same if option.table.name in used] or [one.name for one in same]
         if value is None:
             return f"`{'` or `'.join(known)}`"
         return " or ".join(f"{name}{_as_typed(value)}" for name in known)

@@ -102,18 +102,21 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
     titles = dict.fromkeys(option.title for option in options)
     groups = {title: Group(title, sort_key=place) for place, title in enumerate(titles)}
     parameters = [option.parameter(groups[option.title]) for option in options] + _common(file=file)
-    told = functools.partial(in_options, options=options)
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(command)
         def run(*args: Any, **kwargs: Any) -> int:  # noqa: ANN401
             taken = {parameter.name: kwargs.pop(parameter.name, None) for parameter in parameters}
             quiet, verbose = bool(taken["quiet"]), bool(taken["verbose"])
+            given = _given(options, taken)
+            told = functools.partial(
+                in_options, options=options, used=given if taken.get("config") is None else ()
+            )
             with logging_shown(quiet=quiet, verbose=verbose, told=told):
                 file = taken.get("config")
                 read = None if file is None else read_run(file)
                 for_programs = bool(taken["json"])
-                settings = Settings(read, _given(options, taken), not quiet, file, defaults, for_programs)
+                settings = Settings(read, given, not quiet, file, defaults, for_programs)
                 try:
                     return command(*args, **kwargs, settings=settings)
                 except TiledSegError as error:

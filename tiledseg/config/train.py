@@ -179,7 +179,9 @@ class TrainConfig(Config):
         self.network.check_preprocessing(self.preprocessing)
         if len(self.labels) != self.network.classes:
             raise self._invalid(
-                "labels", f"name {self.network.classes} classes", "Give one name for each class."
+                "labels",
+                f"name as many classes as the network has, {self.network.classes}",
+                f"Set classes={len(self.labels)} of the network, or give one name for each class.",
             )
         self._check_gradients()
         return self
