@@ -449,7 +449,8 @@ def test_each_setting_is_honoured_or_refused(name, field):
 
 
 def test_settings_of_one_architecture_are_refused_by_another():
-    with pytest.raises(SettingError, match="`base_kernel` is not a setting of AttentionUNetConfig"):
+    others = "`base_kernel` is not a setting of AttentionUNetConfig. Networks that have it: unet"
+    with pytest.raises(SettingError, match=others):
         build_model({"name": "attention_unet", "base_kernel": 5})
     with pytest.raises(SettingError, match=r"must be a known name; got attention_net\. Did you mean `att"):
         TrainConfig(network={"name": "attention_net"})

@@ -34,6 +34,13 @@ def multiples(step: int, near: int) -> str:
     return f"{low} or {low + step}" if low else str(step)
 
 
+def _kinds(base: type[ArchitectureConfig] | None = None) -> list[type[ArchitectureConfig]]:
+    """List the settings of all architectures."""
+    below = (base or ArchitectureConfig).__subclasses__()
+    own = [kind for kind in below if "name" in kind.__annotations__]
+    return [*own, *(one for kind in below for one in _kinds(kind))]
+
+
 class ArchitectureConfig(Choice):
     """Base of the settings of an architecture.
 
@@ -106,6 +113,11 @@ class ArchitectureConfig(Choice):
                     got=getattr(given, part),
                     fix="Leave it out, or take no pretrained weights.",
                 )
+
+    @classmethod
+    def _instead_of(cls, key: str) -> str:
+        names = sorted({kind.model_fields["name"].default for kind in _kinds() if key in kind.model_fields})
+        return f"Networks that have it: {', '.join(names)}." if names else super()._instead_of(key)
 
     def _because(self) -> tuple[str, str]:
         """Say what the stride follows from, and what else to change than the size."""

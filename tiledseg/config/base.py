@@ -228,12 +228,17 @@ class Config(BaseModel):
         )
         if line["type"] == "extra_forbidden":
             key = str(line["loc"][-1])
-            return f"`{key}` is not a setting of {cls.__name__}. {did_you_mean(key, cls.model_fields)}"
+            return f"`{key}` is not a setting of {cls.__name__}. {cls._instead_of(key)}"
         if line["type"].startswith("union_tag"):
             return cls._unnamed(line)
         if line["type"] == "value_error":  # a rule of ours between several fields: its text is whole
             return str(line["ctx"]["error"])
         return complaint(where, line)
+
+    @classmethod
+    def _instead_of(cls, key: str) -> str:
+        """Say what could be meant by a setting that is not known."""
+        return did_you_mean(key, cls.model_fields)
 
     @classmethod
     def _unnamed(cls, line: ErrorDetails) -> str:
