@@ -357,8 +357,8 @@ def _predictor_of(model: object) -> Predictor:
             ModelError,
             "model",
             must="be a Segmenter, a keras.Model, an ONNX file, a PyTorch module or a callable",
-            got=type(model).__name__,
-            fix="Load a saved one with tiledseg.load_model."
+            got=f"the text {model!r}" if isinstance(model, str) else type(model).__name__,
+            fix=f"Load a saved one with tiledseg.load_model({model!r})."
             if isinstance(model, str)
             else "Pass the network itself.",
         )
