@@ -437,6 +437,20 @@ def test_a_loop_of_pages_is_an_error(put):
                 read(put(data))
 
 
+@pytest.mark.parametrize("tag", ["StripOffsets", "StripByteCounts"])
+def test_places_of_strips_that_are_no_integers_are_damage(tag, tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((30, 40), np.uint8), metadata=None)
+    with tifffile.TiffFile(path) as file:
+        at = file.pages[0].tags[tag].offset
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<HIf", data, at + 2, 11, 1, 300.5)  # FLOAT
+    path.write_bytes(data)
+    for read in (read_image, lambda path: open_image(path)[:5, :5]):
+        with pytest.raises(FileError, match="undamaged image; got strips at"):
+            read(path)
+
+
 def test_a_long_chain_of_overlapping_pages_is_an_error(put):
     count = 2**16 + 2  # each page begins 18 bytes after the last: a long chain in a short file
     page = bytearray(b"II*\0\x08\0\0\0" + b"\0" * (count * 18 + 18))

@@ -19,7 +19,7 @@ from tiledseg.io.file import LossyError
 from tiledseg.io.metadata import is_ome, ome_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import tifffile
 
@@ -273,6 +273,18 @@ def _check_dtype(file: Reader, page: tifffile.TiffPage, request: Request) -> Non
         raise file.damaged(f"{page.bitspersample}-bit samples of {page.dtype}")
 
 
+def _places(
+    file: Reader, page: tifffile.TiffPage, what: str, expected: int
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return where tiles or strips begin, and how many bytes each has."""
+    offsets, counts = page.dataoffsets, page.databytecounts
+    if len(offsets) < expected or len(counts) < expected:
+        raise file.damaged(f"{min(len(offsets), len(counts))} {what}s where {expected} are declared")
+    if not all(isinstance(one[0], int) for one in (offsets, counts)):  # of a tag of floats
+        raise file.damaged(f"{what}s at {offsets[0]}, of {counts[0]} bytes")
+    return offsets, counts
+
+
 def _check_segments(file: Reader, page: tifffile.TiffPage, request: Request, shift: int) -> None:
     """Check that all tiles or strips are inside the file, and large enough for the declared size."""
     what = "tile" if page.is_tiled else "strip"
@@ -281,10 +293,8 @@ def _check_segments(file: Reader, page: tifffile.TiffPage, request: Request, shi
         raise file.damaged(f"tiles of {page.tilelength}x{page.tilewidth} px")
     if page.samplesperpixel > 1 and page.planarconfig not in {1, 2}:
         raise file.damaged(f"planar configuration {int(page.planarconfig)}")
-    offsets, counts = page.dataoffsets, page.databytecounts
     expected = int(np.prod(page.chunked))
-    if len(offsets) < expected or len(counts) < expected:
-        raise file.damaged(f"{min(len(offsets), len(counts))} {what}s where {expected} are declared")
+    offsets, counts = _places(file, page, what, expected)
     stored = [one for one in zip(offsets[:expected], counts[:expected], strict=True) if one != EMPTY]
     for index, (offset, count) in enumerate(zip(offsets[:expected], counts[:expected], strict=True)):
         if (offset, count) != EMPTY and (count < 1 or offset + shift + count > file.size):
