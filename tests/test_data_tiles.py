@@ -205,14 +205,9 @@ def test_no_tile_is_written_outside_the_folder(tmp_path, key):
 def test_an_interrupted_run_leaves_no_set(tmp_path, number):
     for kind, write in (("images", write_image), ("masks", write_mask)):
         write(tmp_path / "data" / kind / "0.png", np.zeros((2048, 2048), np.uint8))
-    code = (
-        "import sys; from pathlib import Path; from tiledseg.config import *; from tiledseg.data import *;"
-        "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143));"
-        f"root = Path({str(tmp_path)!r}); d = root / 'data';"
-        "pairs = pairs_of(DataConfig(images=str(d / 'images'), masks=str(d / 'masks')));"
-        "config = TileSetConfig(tile_size=16, output=str(root / 'tiles'));"
-        "write_tiles(Manifest(d, tuple(describe(pairs, d))), config)"
-    )
+    data = ["--images", tmp_path / "data" / "images", "--masks", tmp_path / "data" / "masks"]
+    command = ["tile", *data, "--tile-size", 16, "--output", tmp_path / "tiles", "--quiet"]
+    code = f"import sys; from tiledseg.cli import main; sys.exit(main({list(map(str, command))!r}))"
     with warm_python.start(code) as process:
         while not any(tmp_path.glob(".tiledseg-*.part/images/*.png")) and process.poll() is None:
             time.sleep(0.01)
