@@ -352,7 +352,12 @@ def _bare(network: OnnxNetwork, engine: str, tiles: list[FloatArray], at_once: i
     """Return bare calls of the engine that was taken, as it is set up there."""
     if engine == "onnxruntime":
         call = _session(network)
-        return lambda: [call(tile) for tile in tiles] and None
+
+        def one_by_one() -> None:
+            for tile in tiles:
+                call(tile)
+
+        return one_by_one
     import openvino  # noqa: PLC0415
 
     hints = {"NUM_STREAMS": at_once, "ENABLE_CPU_PINNING": False} if at_once > 1 else {}

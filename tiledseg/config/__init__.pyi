@@ -20,7 +20,7 @@ from .augment import (
     ZoomConfig,
     augmenting,
 )
-from .base import Config, by_name, laid_over, names_of
+from .base import Config, laid_over, names_of
 from .data import (
     TRAIN_AND_VALID,
     DataConfig,
@@ -33,6 +33,7 @@ from .data import (
 from .encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from .evaluate import EvaluateConfig, EvaluateJobConfig
 from .export import ExportConfig, ExportFormat, ObjectFormats, ObjectType
+from .fields import by_name
 from .files import MaskConfig, MaskParts, ReadConfig, place_of
 from .founding import import_founding
 from .losses import (

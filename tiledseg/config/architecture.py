@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Choice, Count, as_numbers
+from tiledseg.config.base import Choice
+from tiledseg.config.fields import Count, as_numbers
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -34,11 +35,10 @@ def multiples(step: int, near: int) -> str:
     return f"{low} or {low + step}" if low else str(step)
 
 
-def _kinds(base: type[ArchitectureConfig] | None = None) -> list[type[ArchitectureConfig]]:
-    """List the settings of all architectures."""
-    below = (base or ArchitectureConfig).__subclasses__()
-    own = [kind for kind in below if "name" in kind.__annotations__]
-    return [*own, *(one for kind in below for one in _kinds(kind))]
+def _kinds(base: type[ArchitectureConfig]) -> list[type[ArchitectureConfig]]:
+    """List the settings of all architectures that are derived from some."""
+    below = base.__subclasses__()
+    return [*below, *(one for kind in below for one in _kinds(kind))]
 
 
 class ArchitectureConfig(Choice):
@@ -116,7 +116,8 @@ class ArchitectureConfig(Choice):
 
     @classmethod
     def _instead_of(cls, key: str) -> str:
-        names = sorted({kind.model_fields["name"].default for kind in _kinds() if key in kind.model_fields})
+        fields = (kind.model_fields for kind in _kinds(ArchitectureConfig) if key in kind.model_fields)
+        names = sorted({one["name"].default for one in fields if not one["name"].is_required()})
         return f"Networks that have it: {', '.join(names)}." if names else super()._instead_of(key)
 
     def _because(self) -> tuple[str, str]:

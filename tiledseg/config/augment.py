@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self, TypeAlias, TypeVar
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Choice, Count, Share, as_numbers, as_tuple, by_name
+from tiledseg.config.base import Choice
+from tiledseg.config.fields import Count, Share, as_numbers, as_tuple, by_name
 from tiledseg.errors import SettingError
 
 _Number = TypeVar("_Number", int, float)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import operator
 import os
 import re
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
-    Field,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 
 from tiledseg._notebook import facts
 from tiledseg._validate import did_you_mean, invalid, shown
+from tiledseg.config.fields import named
 from tiledseg.config.toml import read_toml, write_toml
 from tiledseg.errors import SettingError
 
@@ -31,93 +27,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_TEXT = 100_000
-
-
-def numbers_of(value: object) -> object:
-    """Turn NumPy's integers, lists and ``"256x384"`` into what the strict types accept."""
-    if isinstance(value, str):
-        parts = value.lower().split("x")
-        pair = len(parts) == 2 and all(part.isascii() and part.isdecimal() for part in parts)
-        return tuple(int(part) for part in parts) if pair else value
-    if isinstance(value, list | tuple):
-        return tuple(numbers_of(part) for part in value)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        return value
-    try:
-        return operator.index(value)
-    except TypeError:  # for example an array
-        return value
-
-
-def _tupled(value: object) -> object:
-    """Turn a list, which is what JSON and TOML have, into a tuple."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-as_numbers: BeforeValidator = BeforeValidator(numbers_of)
-"""Marks numbers and tuples of them, which may be given as text, lists or NumPy's."""
-
-as_tuple: BeforeValidator = BeforeValidator(_tupled)
-"""Marks tuples, which may be given as lists."""
-
-Count: TypeAlias = Annotated[int, as_numbers, Field(ge=1)]
-"""A positive whole number."""
-
-Pair: TypeAlias = Annotated[Count | tuple[Count, Count], as_numbers]
-"""One positive number for both axes, or one for each: (y, x)."""
-
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-"""A fraction in [0, 1]."""
-
-Positive: TypeAlias = Annotated[float, Field(gt=0)]
-"""A number above 0."""
-
-Real32: TypeAlias = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
-"""A number that is finite as float32."""
-
-Micrometres: TypeAlias = Annotated[Positive | tuple[Positive, Positive], as_numbers]
-"""Size of a px in µm: one number for both axes, or one for each, (y, x)."""
-
-NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
-"""A number from 0 up."""
-
-Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
-"""What random numbers are derived from."""
-
-Names: TypeAlias = Annotated[tuple[str, ...], as_tuple]
-"""Names in order."""
-
-
-MaskThreshold: TypeAlias = (
-    Annotated[int, Field(ge=1, le=65535)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None
-)
-"""Value from which a px of a mask counts as foreground; None for masks that hold labels."""
-
-
-def _compiled(value: str, info: ValidationInfo) -> str:
-    try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError) as error:
-        must, fix = f"be a regular expression ({error})", "See Python's documentation of `re`."
-        raise invalid(SettingError, str(info.field_name), must=must, got=value, fix=fix) from None
-    return value
-
-
-Regex: TypeAlias = Annotated[str, AfterValidator(_compiled)]
-"""A regular expression."""
-
-
-def _named(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
-by_name: BeforeValidator = BeforeValidator(_named)
-"""Marks settings of several kinds for which a name without settings means the kind with its defaults."""
-
-
-def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
-    """Spell one number for both axes out."""
-    return (value, value) if isinstance(value, int) else value
 
 
 def laid_over(below: object, above: object) -> object:
@@ -186,7 +95,7 @@ class Config(BaseModel):
         if not isinstance(data, dict):
             return data
         data = {name: _without_paths(value) for name, value in data.items()}
-        data |= {name: _named(data[name]) for name in data.keys() & cls._chosen()}
+        data |= {name: named(data[name]) for name in data.keys() & cls._chosen()}
         for name, field in cls.model_fields.items():
             cls._check_table(name, nested_of(field), data)
         given = {

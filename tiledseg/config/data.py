@@ -8,17 +8,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from tiledseg._validate import check_component, invalid
-from tiledseg.config.base import (
-    Config,
-    Count,
-    Names,
-    Pair,
-    Positive,
-    Regex,
-    Seed,
-    Share,
-    as_numbers,
-)
+from tiledseg.config.base import Config
+from tiledseg.config.fields import Count, Names, Pair, Positive, Regex, Seed, Share, as_numbers
 from tiledseg.config.files import CLASS_VALUES, MaskConfig, ReadConfig
 from tiledseg.config.tiling import TilingConfig, _Fraction, _Pixels
 from tiledseg.errors import FileError, SettingError

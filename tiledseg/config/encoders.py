@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from tiledseg.config.architecture import Activation, ArchitectureConfig, Dropout, InputShape, Norm
-from tiledseg.config.base import Count, as_numbers
+from tiledseg.config.fields import Count, as_numbers
 from tiledseg.config.preprocessing import PreprocessingConfig
 
 EfficientNet: TypeAlias = Literal[

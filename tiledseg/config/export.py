@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, PositiveFloat
 
-from tiledseg.config.base import Config, Count, MaskThreshold, Names, as_tuple
+from tiledseg.config.base import Config
+from tiledseg.config.fields import Count, MaskThreshold, Names, as_tuple
 from tiledseg.config.files import Position, place_of
 
 ExportFormat: TypeAlias = Literal["geojson", "coco", "roi"]

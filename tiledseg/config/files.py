@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from tiledseg.config.base import Config, MaskThreshold, Names, as_numbers, as_tuple
+from tiledseg.config.base import Config
+from tiledseg.config.fields import MaskThreshold, Names, as_numbers, as_tuple
 
 MaskParts: TypeAlias = Literal["merged", "instances", "classes"]
 """What the values of a mask, or the masks of one image, become."""

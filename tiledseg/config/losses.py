@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
-from tiledseg.config.base import Choice, Count, NotNegative, Positive, Share, by_name
+from tiledseg.config.base import Choice
+from tiledseg.config.fields import Count, NotNegative, Positive, Share, by_name
 from tiledseg.errors import SettingError
 
 

@@ -16,8 +16,8 @@ from tiledseg.config.architecture import (
     Norm,
     OnnxConfig,
 )
-from tiledseg.config.base import Count, Positive, as_numbers
 from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
+from tiledseg.config.fields import Count, Positive, as_numbers
 from tiledseg.errors import SettingError
 
 _Counts = Annotated[tuple[Count, ...], Field(min_length=1, max_length=6), as_numbers]

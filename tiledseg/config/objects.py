@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tiledseg.config.base import Config, Count, as_numbers, as_tuple
+from tiledseg.config.base import Config
+from tiledseg.config.fields import Count, as_numbers, as_tuple
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
 

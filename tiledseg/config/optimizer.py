@@ -6,7 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from tiledseg.config.base import Choice, Count, NotNegative, Share, by_name
+from tiledseg.config.base import Choice
+from tiledseg.config.fields import Count, NotNegative, Share, by_name
 
 _Decay: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 

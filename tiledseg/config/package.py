@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tiledseg.config.base import Config, Names, as_numbers, as_tuple
+from tiledseg.config.base import Config
+from tiledseg.config.fields import Names, as_numbers, as_tuple
 from tiledseg.config.preprocessing import PreprocessingConfig
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Count, Micrometres, Names, as_tuple
 from tiledseg.config.export import ObjectFormats
+from tiledseg.config.fields import Count, Micrometres, Names, as_tuple
 from tiledseg.config.files import ReadConfig
 from tiledseg.config.given import Given, or_else
 from tiledseg.config.objects import ObjectsConfig

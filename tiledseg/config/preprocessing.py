@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.base import Config, Count, Micrometres, Positive, as_numbers
+from tiledseg.config.base import Config
+from tiledseg.config.fields import Count, Micrometres, Positive, as_numbers
 from tiledseg.errors import SettingError
 
 _MOST_STEPS = 2**24  # whole numbers that float32 holds

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from tiledseg.config.base import Config, Count, as_tuple
+from tiledseg.config.base import Config
+from tiledseg.config.fields import Count, as_tuple
 
 Engine: TypeAlias = Literal["auto", "keras", "openvino", "onnxruntime"]
 """What runs a Keras network; ``auto`` takes OpenVINO where it can."""

@@ -8,8 +8,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tiledseg.config.architecture import ArchitectureConfig, multiples
 from tiledseg.config.augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
-from tiledseg.config.base import (
-    Config,
+from tiledseg.config.base import Config, laid_over
+from tiledseg.config.fields import (
     Count,
     Names,
     NotNegative,
@@ -19,7 +19,6 @@ from tiledseg.config.base import (
     Share,
     as_numbers,
     as_tuple,
-    laid_over,
     pair_of,
 )
 from tiledseg.config.given import Given, Named, or_else, or_made

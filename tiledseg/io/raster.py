@@ -173,10 +173,12 @@ def png_bands(file: Reader, kind: Kind, request: Request) -> PngBands | None:
     """Open a large PNG, to be decoded band by band; None for what is decoded whole."""
     if kind != "png":
         return None
+    width, height, bits, colour, interlaced = struct.unpack(">IIBB2xB", file.take(16, 13))
+    samples = _SAMPLES.get(colour, 0)
+    if interlaced or not fits_bands(height, width, samples, bits):
+        return None  # before all chunks are looked at
     header = _png_header(file, request.max_pixels)
-    _, colour, _, _, interlaced = file.take(24, 5)
-    size, samples = (header.height, header.width), _SAMPLES[colour]
-    if interlaced or header.orientation != 1 or not fits_bands(*size, samples, header.bits):
+    if header.orientation != 1:
         return None
     _check_request(file, header, request)
     palette = None
@@ -185,7 +187,9 @@ def png_bands(file: Reader, kind: Kind, request: Request) -> PngBands | None:
         palette[: len(header.palette)] = header.palette[:, : header.channels]
     alpha = request.alpha if header.alpha == "plane" else None
     scaled = header.palette is None and not request.is_stored
-    return PngBands(file, size, (samples, header.bits), palette=palette, alpha=alpha, scaled=scaled)
+    return PngBands(
+        file, (header.height, header.width), (samples, bits), palette=palette, alpha=alpha, scaled=scaled
+    )
 
 
 def _decoded_png(file: Reader, header: _Header, request: Request) -> AnyArray:

@@ -83,9 +83,8 @@ class OnnxPredictor:
         self.channels, self.classes, self.tile_size = network.channels, network.classes, network.tile_size
         self.stride, self.receptive_field = network.stride, network.receptive_field
         self.check_tile = network.check_tile
-        self._calls: dict[
-            tuple[int, ...], tuple[_Call, int]
-        ] = {}  # with the tiles that it takes a multiple of
+        # By shape, with the number of tiles of which a call takes multiples.
+        self._calls: dict[tuple[int, ...], tuple[_Call, int]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:

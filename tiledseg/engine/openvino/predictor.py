@@ -252,7 +252,8 @@ def compiled(network: openvino.Model, precision: Precision, output: int | str = 
         finally:
             _finish(running)
         if outputs is None:  # a copy: the requests use their memory again
-            outputs = np.concatenate([np.array(one.get_tensor(port).data, np.float32) for one in running])
+            outputs = np.concatenate([one.get_tensor(port).data for one in running])
+            outputs = outputs.astype(np.float32, copy=False)
         for one in running:
             idle.put(one)
         return outputs
