@@ -1,9 +1,11 @@
-"""Modules that are loaded when they are first used, from any thread."""
+"""Modules that are loaded when they are first used, from any thread; among them optional libraries."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+from tiledseg.errors import SettingError
 
 
 class _Lazy:
@@ -30,3 +32,15 @@ class _Lazy:
 def lazy(module: str) -> Any:  # noqa: ANN401  modules have no common type
     """Return a module that is loaded when it is first used, from any thread."""
     return _Lazy(module)
+
+
+def extra(module: str, name: str) -> Any:  # noqa: ANN401  modules have no common type
+    """Load a module of a library that the extra `name` of this package installs."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        library = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != library:
+            raise
+        text = f'This needs `{library}`, which is not installed. Run `pip install "tiledseg[{name}]"`.'
+        raise SettingError(text) from None

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from tiledseg.config.base import Config
-from tiledseg.config.fields import Count, Micrometres, NotNegative, Regex
-from tiledseg.config.given import Given, Named, or_else
+from tiledseg.config.fields import Count, Given, Micrometres, Named, NotNegative, Regex, or_else
 from tiledseg.config.losses import AnyLossConfig
 from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig

@@ -1,15 +1,20 @@
-"""Types of fields: numbers with their ranges, and the other forms in which a value may be given."""
+"""Types of fields: numbers with their ranges, settings, and the forms in which they may be given."""
 
 from __future__ import annotations
 
 import operator
 import re
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_Held = TypeVar("_Held")
 
 
 def numbers_of(value: object) -> object:
@@ -98,3 +103,38 @@ by_name: BeforeValidator = BeforeValidator(named)
 def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
     """Spell one number for both axes out."""
     return (value, value) if isinstance(value, int) else value
+
+
+if TYPE_CHECKING:  # to a type checker a descriptor, whose setter says what a class of settings takes
+
+    class Given(Generic[_Held]):
+        """A field that holds settings, and takes them as a dict as well."""
+
+        def __get__(self, owner: object, kind: type | None = None) -> _Held: ...
+        def __set__(self, owner: object, value: _Held | Mapping[str, Any]) -> None: ...
+
+    class Named(Generic[_Held]):
+        """A field that takes the name of one of several kinds, too."""
+
+        def __get__(self, owner: object, kind: type | None = None) -> _Held: ...
+        def __set__(self, owner: object, value: _Held | Mapping[str, Any] | str) -> None: ...
+
+else:
+
+    class Given:
+        """To pydantic, the settings themselves."""
+
+        def __class_getitem__(cls, held: Any) -> Any:  # noqa: ANN401
+            return held
+
+    Named = Given
+
+
+def or_else(default: object) -> Any:  # noqa: ANN401  whatever the field holds
+    """Give a field its default."""
+    return Field(default=default)
+
+
+def or_made(make: Callable[..., object]) -> Any:  # noqa: ANN401
+    """Give a field a default that is made of the fields before it."""
+    return Field(default_factory=make)

@@ -9,9 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tiledseg._validate import invalid
 from tiledseg.config.export import ObjectFormats
-from tiledseg.config.fields import Count, Micrometres, Names, as_tuple
+from tiledseg.config.fields import Count, Given, Micrometres, Names, as_tuple, or_else
 from tiledseg.config.files import ReadConfig
-from tiledseg.config.given import Given, or_else
 from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig

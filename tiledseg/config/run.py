@@ -6,7 +6,7 @@ from tiledseg.config.base import Config
 from tiledseg.config.data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
 from tiledseg.config.evaluate import EvaluateJobConfig
 from tiledseg.config.export import ExportConfig
-from tiledseg.config.given import Given, or_else
+from tiledseg.config.fields import Given, or_else
 from tiledseg.config.predict import PredictJobConfig
 from tiledseg.config.train import TrainConfig
 

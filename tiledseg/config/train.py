@@ -11,6 +11,8 @@ from tiledseg.config.augment import NEEDS_RGB, AugmentSet, TransformConfig, Tran
 from tiledseg.config.base import Config, laid_over
 from tiledseg.config.fields import (
     Count,
+    Given,
+    Named,
     Names,
     NotNegative,
     Pair,
@@ -19,9 +21,10 @@ from tiledseg.config.fields import (
     Share,
     as_numbers,
     as_tuple,
+    or_else,
+    or_made,
     pair_of,
 )
-from tiledseg.config.given import Given, Named, or_else, or_made
 from tiledseg.config.losses import LossConfig, PlainLossConfig
 from tiledseg.config.networks import NetworkConfig, UNetConfig
 from tiledseg.config.optimizer import AdamConfig, ConstantConfig, OptimizerConfig, ScheduleConfig

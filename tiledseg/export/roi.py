@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 from tiledseg.export.batches import ObjectFile, Style, pass_on, shape_of

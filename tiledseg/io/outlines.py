@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._storage import open_regular
 from tiledseg._validate import invalid, listed, named, path_text
 from tiledseg.errors import FileError

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._validate import invalid, named
 from tiledseg.errors import FileError
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._validate import named
 from tiledseg.errors import TiledSegError
 from tiledseg.io.file import MARKS, Reader, check_one_page, state_of

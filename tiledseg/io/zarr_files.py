@@ -14,7 +14,7 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._storage import open_regular
 from tiledseg._validate import named
 from tiledseg.io.file import Reader

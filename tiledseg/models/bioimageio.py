@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
-from tiledseg._lazy import lazy
+from tiledseg._lazy import extra, lazy
 from tiledseg._storage import atomic_write, new_folder, sha256, write_bytes, write_text
 from tiledseg._validate import invalid, named, path_text, settings_of
 from tiledseg._version import __version__

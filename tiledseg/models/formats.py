@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tiledseg._extras import extra
-from tiledseg._lazy import lazy
+from tiledseg._lazy import extra, lazy
 from tiledseg._storage import atomic_write, write_bytes
 from tiledseg._validate import invalid, named, one_of, path_text
 from tiledseg.engine import Network, OnnxNetwork, WrittenOnnx, to_onnx

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._storage import DiskCache, write_text
 from tiledseg._validate import invalid, named, shown
 from tiledseg.errors import BundleError, FileError, SettingError

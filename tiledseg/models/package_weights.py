@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tiledseg._extras import extra
-from tiledseg._lazy import lazy
+from tiledseg._lazy import extra, lazy
 from tiledseg._storage import write_bytes
 from tiledseg._validate import invalid
 from tiledseg.engine import read_onnx

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._storage import DiskCache, open_regular
 from tiledseg._validate import invalid, shown
 from tiledseg.config import StepsConfig, TilingConfig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._storage import atomic_write
 from tiledseg._validate import counted, invalid, named, path_text
 from tiledseg.errors import SettingError

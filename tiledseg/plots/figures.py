@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._validate import invalid, one_of, whole_number
 from tiledseg.errors import SettingError
 

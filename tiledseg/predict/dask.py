@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._validate import instance_of, invalid, shown
 from tiledseg.config import StepsConfig
 from tiledseg.engine import ModelReference, check_probabilities

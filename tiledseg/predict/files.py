@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._progress import no_progress, progress_bar, whole_step
 from tiledseg._storage import check_writable, folder_lock, remove_parts
 from tiledseg._validate import path_text, path_texts, settings_of, shown

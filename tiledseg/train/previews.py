@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._storage import write_bytes, write_text
 from tiledseg._validate import invalid
 from tiledseg.data import load_image, pixel_size_of_pair, shape_of_image

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import check_process, keras
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._notebook import paragraph, side_by_side
 from tiledseg._storage import check_writable
 from tiledseg._validate import all_of, counted, path_text, settings_of

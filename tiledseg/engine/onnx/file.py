@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._storage import sha256
 from tiledseg._validate import invalid, one_of, path_text, shown
 from tiledseg.errors import BundleError, ModelError, SettingError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 from tiledseg._validate import invalid
 from tiledseg.config import OnnxConfig
 from tiledseg.engine.onnx.file import layout_of, output_of, read_onnx, stated_classes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._extras import extra
+from tiledseg._lazy import extra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

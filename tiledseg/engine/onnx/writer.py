@@ -13,8 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
-from tiledseg._extras import extra
-from tiledseg._lazy import lazy
+from tiledseg._lazy import extra, lazy
 from tiledseg._version import __version__
 from tiledseg.engine.layers import UnsupportedError
 from tiledseg.engine.onnx.nodes import INPUT, OUTPUT, FixedError, OnnxWriter, Operation
