@@ -404,7 +404,7 @@ def test_npy_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
         open_image(tmp_path / "a.npy")
     np.save(tmp_path / "a.npy", RGB)
     os.truncate(tmp_path / "a.npy", 5000)
-    with pytest.raises(FileError, match="5000 bytes for"):
+    with pytest.raises(FileError, match="5000 bytes where"):
         open_image(tmp_path / "a.npy")
 
 

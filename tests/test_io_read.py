@@ -205,6 +205,31 @@ def test_bands_of_another_size_than_declared_are_refused(put, monkeypatch, lines
         read_image(path)
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ((b"ABCD", b""), "critical chunk b'ABCD'"),
+        ((b"PLTE", bytes(4)), "PLTE chunk of 4 bytes"),
+        ((b"IDAT", b""), None),
+    ],
+)
+def test_chunks_of_a_png_that_are_out_of_place_are_refused(put, extra, message):
+    good = png(20, 12, 8, 0, [row.tobytes() for row in GREY])
+    start, end = good.index(b"IDAT") - 4, good.index(b"IEND") - 4
+    before = put(good[:start] + chunk(*extra) + good[start:])
+    if message is None:
+        np.testing.assert_array_equal(read_image(before), GREY)
+        message = "out of order"
+        good = good[:end] + chunk(b"tEXt", b"a\0b") + good[end:]
+        end = good.index(b"IEND") - 4
+    else:
+        with pytest.raises(FileError, match=message):
+            read_image(before)
+        message = message if extra[0] == b"ABCD" else "out of order"
+    with pytest.raises(FileError, match=message):
+        read_image(put(good[:end] + chunk(*extra) + good[end:]))
+
+
 def test_png_that_is_a_film_is_refused(put):
     buffer = io.BytesIO()
     frame = Image.fromarray(COLOUR)
@@ -213,6 +238,24 @@ def test_png_that_is_a_film_is_refused(put):
     for data in (film, film.replace(b"acTL", b"zzTL"), film.replace(b"acTL\0\0\0\2", b"acTL\0\0\0\1")):
         with pytest.raises(FileError, match=r"2 frames\. Export one"):
             read_image(put(data))
+
+
+def test_a_further_image_behind_the_first_is_refused(put):
+    small = encoded(".jpg", COLOUR[:5, :9])
+    whole = {suffix: encoded(suffix, COLOUR) for suffix in (".png", ".jpg", ".bmp", ".webp")}
+    for suffix, data in whole.items():
+        for behind in (data, bytes(3) + data) + ((small,) if suffix == ".jpg" else ()):
+            with pytest.raises(FileError, match=r"one image; got .*several images"):
+                read_image(put(data + behind, suffix))
+        assert read_image(put(data + b"a note", suffix)).shape == COLOUR.shape
+    films = {}
+    for further in (COLOUR, COLOUR[:5, :9]):  # of a film, or a preview and the like
+        buffer = io.BytesIO()
+        Image.fromarray(COLOUR).save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(further)])
+        films[further.shape] = buffer.getvalue()
+    assert read_image(put(films[5, 9, 3], ".jpg")).shape == COLOUR.shape
+    with pytest.raises(FileError, match="several images"):
+        read_image(put(films[COLOUR.shape], ".jpg"))
 
 
 def test_webp_that_is_a_film_cut_off_or_too_large_is_refused(put, monkeypatch):
@@ -732,6 +775,14 @@ def test_a_damaged_colour_profile_is_ignored(put):
     assert (read_image(with_profile) == read_image(put(whole, ".jpg"))).all()
 
 
+def test_a_progressive_jpeg_without_its_last_scans_is_refused(put):
+    whole = jpeg(progressive=True)
+    starts = [place for place in range(len(whole)) if whole[place : place + 2] == b"\xff\xda"]
+    for place in starts[1:]:  # else libjpeg makes up what is missing, without a word
+        with pytest.raises(FileError, match="without some of its scans"):
+            read_image(put(whole[:place] + b"\xff\xd9", ".jpg"))
+
+
 @pytest.mark.parametrize("scans", [10, 40, 160])
 def test_many_scans_of_a_progressive_jpeg_are_refused(put, scans):
     made = io.BytesIO()
@@ -742,7 +793,7 @@ def test_many_scans_of_a_progressive_jpeg_are_refused(put, scans):
     head[size + 5 : size + 9] = struct.pack(">HH", 1000, 1000)
     scan = data[first : first + 2 + struct.unpack(">H", data[first + 2 : first + 4])[0]] + b"\0\0"
     head[2:2] = b"\xff\xfe\x10\x02" + bytes(4096)  # enough bytes for the declared size
-    words = "at most 50 scans as a JPEG; got 160" if scans > 50 else "libjpeg's warning"
+    words = "at most 50 scans as a JPEG; got 160" if scans > 50 else "without some of its scans"
     with pytest.raises(FileError, match=words):
         read_image(put(bytes(head) + scan * scans + b"\xff\xd9", ".jpg"))
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import random
 import shutil
-import subprocess
-import sys
+from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.scorecard._processes import _ROOT as ROOT
 from benchmarks.scorecard._rows import Figure, Trial, row
+from benchmarks.scorecard._tests import COVERED, CoveringTests, Runner, measure_coverage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
 AREAS = {
     "tiling": (
@@ -31,7 +33,8 @@ AREAS = {
 }
 """Modules that are changed, and the tests that have to notice; each area's own tests, and what uses it."""
 
-_SECONDS = 300  # of the tests of one change, which may make a loop endless
+_SECONDS, _START = 120, 0.02  # of the tests of one change; for the setup of each
+_FOLDER = Path(__file__).with_name("results") / "mutation"
 _OTHER: dict[type, type] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -61,6 +64,7 @@ _TEXT = {"invalid", "damaged", "counted", "warning", "info", "debug"}  # calls t
 class Site(NamedTuple):
     """A place that can be changed, and how."""
 
+    line: int
     text: str
     change: Callable[[], None]
 
@@ -88,24 +92,24 @@ def _here(node: ast.AST) -> Iterator[Site]:
     if isinstance(node, ast.Compare):
         for place, operator in enumerate(node.ops):
             other = _OTHER[type(operator)]
-            text = f"line {line}: {type(operator).__name__} becomes {other.__name__}"
-            yield Site(text, partial(node.ops.__setitem__, place, other()))
+            text = f"{type(operator).__name__} becomes {other.__name__}"
+            yield Site(line, text, partial(node.ops.__setitem__, place, other()))
     elif isinstance(node, ast.BinOp | ast.BoolOp | ast.AugAssign) and type(node.op) in _OTHER:
         other = _OTHER[type(node.op)]
-        text = f"line {line}: {type(node.op).__name__} becomes {other.__name__}"
-        yield Site(text, partial(setattr, node, "op", other()))
+        text = f"{type(node.op).__name__} becomes {other.__name__}"
+        yield Site(line, text, partial(setattr, node, "op", other()))
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
         value = not node.value if isinstance(node.value, bool) else node.value + 1
-        yield Site(f"line {line}: {node.value} becomes {value}", partial(setattr, node, "value", value))
+        yield Site(line, f"{node.value} becomes {value}", partial(setattr, node, "value", value))
     elif isinstance(node, ast.Name) and node.id in _NAMES and isinstance(node.ctx, ast.Load):
         yield Site(
-            f"line {line}: {node.id} becomes {_NAMES[node.id]}", partial(setattr, node, "id", _NAMES[node.id])
+            line, f"{node.id} becomes {_NAMES[node.id]}", partial(setattr, node, "id", _NAMES[node.id])
         )
     elif isinstance(node, ast.If | ast.IfExp | ast.While) and not isinstance(
         node.test, ast.Compare | ast.BoolOp
     ):
         negated = ast.UnaryOp(ast.Not(), node.test)
-        yield Site(f"line {line}: the condition is negated", partial(setattr, node, "test", negated))
+        yield Site(line, "the condition is negated", partial(setattr, node, "test", negated))
 
 
 def _name(function: ast.expr) -> str:
@@ -113,82 +117,166 @@ def _name(function: ast.expr) -> str:
 
 
 def copied(folder: Path) -> Path:
-    """Copy the package and its tests."""
-    for name in ("tiledseg", "tests", "docs", "examples"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
-    for name in ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, folder)
+    """Copy the package, its tests, and what they read."""
+    unwanted = shutil.ignore_patterns("__pycache__", "_build", "results")
+    for name in ("tiledseg", "tests", "docs", "examples", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy2(path, folder)
     return folder
 
 
-def run_tests(
-    folder: Path, tests: list[str], *more: str, seconds: float | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run tests of a copy; the numbers that they draw are the same each time."""
-    found = [str(path.relative_to(folder)) for pattern in tests for path in sorted(folder.glob(pattern))]
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *more, *found],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder), "TF_CPP_MIN_LOG_LEVEL": "3", "CI": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
+class _Found:
+    """Which mutations were noticed: kept in a file, so that a stopped row goes on where it was."""
+
+    def __init__(self, path: Path, tests: str) -> None:
+        self._path, self._tests = path, tests
+        self._known: dict[str, str | None] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+    def by(self, mutation: Mutation) -> str | None:
+        """Return the test that notices a mutation; of one that none noticed, only if no test has changed."""
+        return self._known.get(mutation.key) or self._known.get(mutation.key + self._tests, "")
+
+    def keep(self, mutation: Mutation, test: str | None) -> None:
+        """Keep the test that notices a mutation, or that none does."""
+        self._known[mutation.key + ("" if test else self._tests)] = test
+        self._path.write_text(json.dumps(self._known, indent=0), "utf-8")
 
 
-def _survivor(folder: Path, path: Path, number: int, tests: list[str]) -> str | None:
-    """Change one place; say which if no test fails."""
-    source = path.read_text(encoding="utf-8")
-    tree = ast.parse(source)
-    site = list(sites(tree))[number]
-    site.change()
-    path.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
-    try:
-        failed = run_tests(folder, tests, "-x", seconds=_SECONDS).returncode != 0
-    except subprocess.TimeoutExpired:
-        failed = True
-    finally:
-        path.write_text(source, encoding="utf-8")
-    return None if failed else f"{path.relative_to(folder)} {site.text}"
+class Mutation(NamedTuple):
+    """One change of one module."""
+
+    path: Path  # in the copy
+    name: str  # from the root
+    number: int  # of the site
+
+    def changed(self) -> tuple[ast.Module, Site]:
+        """Return the module with the change, and the change."""
+        tree = ast.parse(self.path.read_text("utf-8"))
+        site = list(sites(tree))[self.number]
+        site.change()
+        return ast.fix_missing_locations(tree), site
+
+    @property
+    def text(self) -> str:
+        """Where it is, and what it does."""
+        site = self.changed()[1]
+        return f"{self.name} line {site.line}: {site.text}"
+
+    @property
+    def key(self) -> str:
+        """The function or class as it is with the change: other parts of the module may change."""
+        tree, site = self.changed()
+        around = max((one for one in tree.body if one.lineno <= site.line), key=lambda one: one.lineno)
+        return f"{self.name} {hashlib.sha256(ast.unparse(around).encode()).hexdigest()[:16]} "
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """Change the module in the block."""
+        source, status = self.path.read_text("utf-8"), self.path.stat()
+        self.path.write_text(ast.unparse(self.changed()[0]), "utf-8")
+        try:
+            yield
+        finally:
+            self.path.write_text(source, "utf-8")
+            os.utime(self.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def mutations_in(folder: Path, patterns: Sequence[str]) -> list[Mutation]:
+    """List the mutations of modules."""
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    return [
+        Mutation(path, path.relative_to(folder).as_posix(), number)
+        for path in paths
+        for number, _ in enumerate(sites(ast.parse(path.read_text("utf-8"))))
+    ]
+
+
+class _Hunt:
+    """Looks for the test that notices a mutation, among those that run its line."""
+
+    def __init__(self, covering: CoveringTests) -> None:
+        self._covering = covering
+        self._broken: dict[str, bool] = {}  # tests that fail without a change, here
+
+    def noticed(self, runner: Runner, mutation: Mutation, files: Sequence[str]) -> str | None:
+        """Return the test that notices a mutation: first among those of the area's own files."""
+        covering = self._covering.of_line(mutation.name, mutation.changed()[1].line)
+        own = [one for one in covering if one.partition("::")[0] in files]
+        other = [one for one in covering if one not in own]
+        for tests in (own, other):
+            found = self._first(runner, mutation, self._affordable(tests))
+            if found:
+                return found
+        return None
+
+    def _affordable(self, tests: Sequence[str]) -> list[str]:
+        """Take the quickest tests, as many as the time allows."""
+        ends = accumulate(self._covering.seconds[one] + _START for one in tests)
+        return [one for one, end in zip(tests, ends, strict=True) if end < _SECONDS]
+
+    def _first(self, runner: Runner, mutation: Mutation, tests: list[str]) -> str | None:
+        """Return the first test that fails with the change, and passes without it."""
+        tests = [one for one in tests if not self._broken.get(one)]
+        while tests:
+            seconds = sum(self._covering.seconds[one] for one in tests)
+            with mutation.made():
+                failed = runner.failed(tests, seconds)
+            if not failed:
+                return None
+            name = failed[0]
+            if name not in tests:  # the process died, or nothing could be collected
+                return name
+            if name not in self._broken:
+                self._broken[name] = bool(runner.failed([name], seconds))
+            if not self._broken[name]:
+                return name
+            tests.remove(name)
+        return None
 
 
 @row(20, "mutations that the tests notice, and branch coverage")
 def mutations(trial: Trial) -> Iterator[Figure]:
-    """Change 500 places of tiling, objects, metrics, checkpoint and storage; measure branch coverage."""
+    """Change 100 places each of tiling, objects, metrics, storage, all of checkpoint; measure coverage."""
     folder = copied(trial.folder / "copy")
-    draw = random.Random(trial.seed)
-    for area, (modules, tests) in AREAS.items():
-        first = run_tests(folder, tests)
-        if first.returncode:
-            raise RuntimeError(f"the tests of {area} fail without a change: {first.stdout[-2000:]}")
-        paths = [path for pattern in modules for path in sorted(folder.glob(pattern))]
-        places = [(path, number) for path in paths for number in range(_count(path))]
-        drawn = draw.sample(places, min(len(places), trial.count(100)))
-        left = [_survivor(folder, path, number, tests) for path, number in drawn]
-        survivors = [one for one in left if one]
+    covering = CoveringTests(_covered(folder, trial.size))
+    found = _Found(_FOLDER / "found.json", _digest(folder, "tests"))
+    hunt, draw = _Hunt(covering), random.Random(trial.seed)
+    for area, (modules, patterns) in AREAS.items():
+        files = [str(path.relative_to(folder)) for one in patterns for path in sorted(folder.glob(one))]
+        places = mutations_in(folder, modules)
+        drawn = draw.sample(places, len(places))[: trial.count(100)]
+        survivors = []
+        with Runner(folder, files) as runner:
+            for one in drawn:
+                test = found.by(one)
+                if test == "":
+                    test = hunt.noticed(runner, one, files)
+                    found.keep(one, test)
+                survivors += [] if test else [one.text]
         noticed = 100 * (1 - len(survivors) / len(drawn))
-        yield Figure(
-            f"{area}: % of {len(drawn)} mutations noticed",
-            round(noticed, 1),
-            least=90,
-            faults=tuple(survivors),
-        )
-    yield _coverage(folder, trial)
+        what = f"{area}: % of {len(drawn)} mutations noticed, drawn of {len(places)}"
+        yield Figure(what, round(noticed, 1), least=90, faults=tuple(survivors))
+    for what in ("branches", "statements"):
+        share = covering.totals[f"percent_{what}_covered"]
+        yield Figure(f"% of {what} covered", round(share, 1), least=95)
 
 
-def _count(path: Path) -> int:
-    return sum(1 for _ in sites(ast.parse(path.read_text(encoding="utf-8"))))
+def _digest(folder: Path, *names: str) -> str:
+    """Compute the SHA-256 of the Python files in folders."""
+    digest = hashlib.sha256()
+    for path in [path for name in names for path in sorted((folder / name).rglob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
-def _coverage(folder: Path, trial: Trial) -> Figure:
-    """Run all tests, or those of the areas in a short trial, and measure the branches that ran."""
-    whole = trial.size >= 1
-    tests = ["tests/test_*.py"] if whole else [one for _, some in list(AREAS.values())[:3] for one in some]
-    measured = ["tiledseg"] if whole else ["tiledseg/tiling", "tiledseg/objects", "tiledseg/metrics"]
-    report = folder / "coverage.json"
-    options = [*(f"--cov={one}" for one in measured), "--cov-branch", f"--cov-report=json:{report}"]
-    run_tests(folder, tests, *options)
-    totals = json.loads(report.read_text(encoding="utf-8"))["totals"]
-    what = "% of lines and branches covered" + ("" if whole else ": tiling, objects, metrics")
-    return Figure(what, round(totals["percent_covered"], 1), least=95)
+def _covered(folder: Path, size: float) -> Path:
+    """Run the tests once to see what they cover, unless they have run; the areas' own in a short trial."""
+    own = [one for _, some in AREAS.values() for one in some]
+    tests = [] if size >= 1 else [str(path) for one in own for path in sorted(folder.glob(one))]
+    place = _FOLDER / f"{_digest(folder, 'tiledseg', 'tests')}-{'all' if size >= 1 else 'own'}"
+    if not all((place / name).is_file() for name in COVERED):
+        place.mkdir(parents=True, exist_ok=True)
+        measure_coverage(folder, place, tests)
+    return place

@@ -63,6 +63,7 @@ _FOREIGN = {  # first bytes of files that are not read: what they are, and what 
 }
 
 _METADATA_BYTES = 2**26
+_BEHIND = 4096  # bytes behind an image in which another is looked for
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
 _ORIENTATION = 0x0112
 _SHORT = 3
@@ -122,6 +123,11 @@ class Reader:
     def damaged(self, got: str) -> FileError:
         """Build the error for a file that is cut off or corrupt."""
         return self.bad("be a whole, undamaged image", got, "Copy or export it again.")
+
+    def check_alone(self, end: int, magic: bytes) -> None:
+        """Refuse a file in which another image follows the end of the first."""
+        if self.take(end, min(_BEHIND, max(0, self.size - end))).lstrip(b"\0").startswith(magic):
+            raise self.bad("hold one image", "several images, one after the other", "Divide the file.")
 
     def check_size(self, height: int, width: int, max_pixels: int) -> None:
         """Refuse a declared size of 0 px, or of more than the limit."""

@@ -269,8 +269,10 @@ def _npy_regions(file: Reader, selection: Selection) -> Regions:
     if looks_channels_first(shape):
         got = f"shape {shape}, which could be (H, W, C) or (C, H, W)"
         raise file.bad("have channels last", got, "Move them there with numpy.moveaxis(image, 0, -1).")
-    if file.size < start + int(np.prod(shape, dtype=object)) * dtype.itemsize:
-        raise file.damaged(f"{file.size} bytes for {shape} of {dtype}")
+    end = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if file.size != end:
+        got = f"{file.size} bytes where {shape} of {dtype} takes {end}"
+        raise file.bad("be one whole array", got, "Copy it again, or save each array in a file of its own.")
     rows: Regions = RawRows(file, shape, dtype, (start,), shape[0])
     if fortran:
         height, width, *others = shape

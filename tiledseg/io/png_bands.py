@@ -186,6 +186,22 @@ def png_chunks(file: Reader) -> Iterator[tuple[bytes, int, int]]:
         offset += 12 + length
 
 
+def check_chunks(file: Reader, chunks: list[tuple[bytes, int, int]]) -> None:
+    """Refuse chunks that are out of place: decoders skip them with a warning, or without one."""
+    names = [name for name, _, _ in chunks]
+    unknown = {name for name in names if not name[:1].islower()} - {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+    if unknown:
+        raise file.damaged(f"a critical chunk {min(unknown)!r}, which no standard defines")
+    at = [number for number, name in enumerate(names) if name == b"IDAT"]
+    palettes = [number for number, name in enumerate(names) if name == b"PLTE"]
+    if not at or at[-1] - at[0] >= len(at) or len(palettes) > 1 or max(palettes, default=0) > at[0]:
+        raise file.damaged("chunks out of order, or without IDAT")
+    for name, _, length in chunks:
+        if (name == b"PLTE" and (length % 3 or not 0 < length <= 768)) or (name == b"IEND" and length):
+            raise file.damaged(f"a {name.decode()} chunk of {length} bytes")
+    file.check_alone(chunks[-1][1] + 4, b"\x89PNG")
+
+
 def _checked_chunks(file: Reader) -> list[tuple[bytes, int, int]]:
     """List the chunks, and check their checksums part by part."""
     chunks = list(png_chunks(file))

@@ -24,8 +24,9 @@ from tiledseg.io.file import (
     rgb_of_cmyk,
     upright,
 )
+from tiledseg.io.jpeg import checked_jpeg
 from tiledseg.io.metadata import pixel_size_of_density
-from tiledseg.io.png_bands import PngBands, fits_bands, png_chunks
+from tiledseg.io.png_bands import PngBands, check_chunks, fits_bands, png_chunks
 
 if TYPE_CHECKING:
     from PIL import ImageFile
@@ -41,10 +42,7 @@ _DEPTHS = {1: {_GREY, _PALETTE}, 2: {_GREY, _PALETTE}, 4: {_GREY, _PALETTE}, 8: 
 _DEPTHS[16] = set(_SAMPLES) - {_PALETTE}
 _METRE = 1  # the unit of pHYs
 _DEFLATE_RATIO = 1032  # the highest compression ratio of deflate
-_END_OF_JPEG, _SCAN_OF_JPEG = b"\xff\xd9", b"\xff\xda"
-_PROFILE = b"ICC_PROFILE\0"
 _PIXELS_PER_BYTE = 1024  # of a JPEG; one bit per block of 64 px would be 512
-_MOST_SCANS = 50  # of a JPEG: each scan takes time for every px; encoders write about 10
 _Bmp = BmpImagePlugin.BmpImageFile
 _JPEG_COLOURS = {"L": "GRAY", "CMYK": "CMYK"}
 _SHOWN = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WebP"}
@@ -146,6 +144,7 @@ def _png_header(file: Reader, max_pixels: int) -> _Header:
         raise file.damaged("a PNG without a valid IHDR chunk")
     file.check_size(height, width, max_pixels)
     chunks = list(png_chunks(file))
+    check_chunks(file, chunks)
     stored = sum(length for name, _, length in chunks if name == b"IDAT")
     if height * (1 + (width * _SAMPLES[colour] * bits + 7) // 8) > stored * _DEFLATE_RATIO + 1024:
         raise file.damaged(f"{stored} bytes of data for {height}x{width} px")
@@ -265,18 +264,8 @@ def _jpeg_header(file: Reader, max_pixels: int) -> _Header:
 
 
 def _decoded_jpeg(file: Reader, header: _Header, request: Request) -> AnyArray:  # noqa: ARG001
-    data = file.take(0, file.size)
     image = _probed(file, _JpegFile)
-    start = image.fp.tell()  # of the first scan's data
-    end = data.find(_END_OF_JPEG, start)
-    if end < 0:
-        raise file.damaged(f"a JPEG of {file.size} bytes without its end-of-image marker")
-    scans = 1 + data.count(_SCAN_OF_JPEG, start, end)
-    if scans > _MOST_SCANS:
-        fix = "Save it as a baseline JPEG, or as PNG."
-        raise file.bad(f"have at most {_MOST_SCANS} scans as a JPEG", scans, fix)
-    if _PROFILE in data[:start]:  # colour profiles are not applied; libjpeg warns of a damaged one
-        data = data[:start].replace(_PROFILE, _PROFILE.lower()) + data[start:]
+    data = checked_jpeg(file, image.fp.tell(), (header.height, header.width))
     try:  # strict: otherwise libjpeg repairs damaged data and only warns
         colours = _JPEG_COLOURS.get(image.mode, "RGB")
         pixels: AnyArray = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
@@ -294,8 +283,7 @@ def _bmp_header(file: Reader, max_pixels: int) -> _Header:
     fields = bit_fields(file)
     if fields is not None:
         file.check_size(fields.height, fields.width, max_pixels)
-        if fields.end > file.size:
-            raise file.damaged(f"{file.size} bytes where {fields.end} are declared")
+        _check_bmp(file, fields.offset, fields.end)
         alphas: Literal["plane", "none"] = "plane" if len(fields.masks) > 3 else "none"
         return _Header("bmp", fields.height, fields.width, 3, alpha=alphas)
     image = _probed(file, _Bmp)
@@ -305,12 +293,19 @@ def _bmp_header(file: Reader, max_pixels: int) -> _Header:
     if tile.codec_name != "raw":
         raise file.bad("be uncompressed as a BMP", "a run-length code", "Export it as PNG.")
     end = tile.offset + height * tile.args[1]
-    if end > file.size:
-        raise file.damaged(f"{file.size} bytes where {end} are declared")
+    _check_bmp(file, tile.offset, end)
     palette = palette_of(image)
     grey = _is_grey(palette)
     alpha: Literal["plane", "none"] = "plane" if image.mode == "RGBA" else "none"
     return _Header("bmp", height, width, 1 if grey else 3, alpha=alpha, palette=palette)
+
+
+def _check_bmp(file: Reader, start: int, end: int) -> None:
+    if start < 14 + int.from_bytes(file.take(14, 4), "little"):
+        raise file.damaged(f"pixels at byte {start}, within the header")
+    if end > file.size:
+        raise file.damaged(f"{file.size} bytes where {end} are declared")
+    file.check_alone(end, b"BM")
 
 
 def _decoded_bmp(file: Reader, header: _Header, request: Request) -> AnyArray:
@@ -337,6 +332,7 @@ def _webp_header(file: Reader, max_pixels: int) -> _Header:
     declared = int.from_bytes(file.take(4, 4), "little") + 8
     if declared > file.size:
         raise file.damaged(f"{file.size} bytes where {declared} are declared")
+    file.check_alone(declared, b"RIFF")
     height, width = _webp_size(file.take(12, 18))
     file.check_size(height, width, max_pixels)  # before Pillow takes memory for all of them
     image = _probed(file, WebPImagePlugin.WebPImageFile)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -185,8 +186,11 @@ def first_description(file: Reader) -> str:
 def check_complete(file: Reader, page: tifffile.TiffPage) -> None:
     """Refuse a page with tags that tifffile could not read; tifffile only logs them."""
     form, _ = _form(file)
-    declared = {tag for tag, _, _ in _tags(form, _entries(file, form, page.offset))}
-    lost = sorted(declared & _DECISIVE - set(page.tags.keys()))
+    declared = Counter(tag for tag, _, _ in _tags(form, _entries(file, form, page.offset)))
+    twice = sorted(tag for tag, count in declared.items() if count > 1 and tag in _DECISIVE)
+    if twice:
+        raise file.damaged(f"tags {twice} twice on page {page.index}")
+    lost = sorted(declared.keys() & _DECISIVE - set(page.tags.keys()))
     if lost:
         raise file.damaged(f"unreadable or missing tags {lost} on page {page.index}")
 
