@@ -24,6 +24,7 @@ from tiledseg.config import PredictConfig, PreprocessingConfig, TilingConfig, UN
 from tiledseg.errors import BundleError, FileError, ModelError, SettingError
 from tiledseg.io import read_image, write_image
 from tiledseg.models import Segmenter, UNetBuilder, build_model, load_model
+from tiledseg.models.bundle import _seal_of
 
 saved_by_keras = pytest.mark.filterwarnings(  # Keras' own way of reading its variables
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
@@ -74,9 +75,11 @@ def outputs(segmenter):
 
 
 def edit(bundle, **changes):
-    """Change entries of config.json; ... removes one, as the seal, which would no longer be right."""
-    entries = json.loads((bundle / "config.json").read_text()) | {"config_sha256": ...} | changes
+    """Change entries of config.json, and seal them again; ... removes one."""
+    entries = json.loads((bundle / "config.json").read_text()) | changes
     remaining = {key: value for key, value in entries.items() if value is not ...}
+    if "config_sha256" not in changes:
+        remaining["config_sha256"] = _seal_of(remaining)
     (bundle / "config.json").write_text(json.dumps(remaining))
 
 
@@ -452,6 +455,8 @@ def test_settings_are_sealed_however_they_are_laid_out(bundle):
     assert load_model(bundle).threshold == entries["threshold"]
     (bundle / "config.json").write_text(json.dumps(entries | {"threshold": 0.26}))
     refused(bundle, "config.json", "config_sha256")
+    edit(bundle, threshold=0.26, config_sha256=...)
+    refused(bundle, "config.json", "config_sha256", "be present")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tiledseg.config import PreprocessingConfig
 from tiledseg.errors import BundleError
 from tiledseg.io import write_image
 from tiledseg.models import Segmenter, load_model
+from tiledseg.models.bundle import _seal_of
 from tiledseg.samples import smear
 
 pytest.importorskip("openvino")
@@ -71,8 +72,12 @@ def edit(bundle: Path, change: object) -> None:
     change(record)  # type: ignore[operator]
     (bundle / "graph.json").write_text(json.dumps(record))
     config = json.loads((bundle / "config.json").read_text())
-    config.pop("config_sha256", None)
     config["graph_sha256"] = ts._storage.sha256(bundle / "graph.json")
+    write_sealed(bundle, config)
+
+
+def write_sealed(bundle: Path, config: dict[str, object]) -> None:
+    config["config_sha256"] = _seal_of(config)
     (bundle / "config.json").write_text(json.dumps(config))
 
 
@@ -163,15 +168,14 @@ def test_a_bundle_outlives_its_folder(segmenter: Segmenter, bundle: Path) -> Non
 
 def test_a_bundle_without_a_graph_or_of_edited_settings_is_built_by_keras(bundle: Path) -> None:
     config = json.loads((bundle / "config.json").read_text())
-    config.pop("config_sha256", None)
     config["architecture"]["activation"] = "elu"
-    (bundle / "config.json").write_text(json.dumps(config))
+    write_sealed(bundle, config)
     edited = load_model(bundle)
     assert isinstance(edited.runnable, keras.Model)
     assert "elu" in str(edited.network.get_config())
     del config["graph_sha256"]
     config["architecture"]["activation"] = "relu"
-    (bundle / "config.json").write_text(json.dumps(config))
+    write_sealed(bundle, config)
     (bundle / "graph.json").unlink()
     assert isinstance(load_model(bundle).runnable, keras.Model)
 

@@ -25,6 +25,7 @@ from tiledseg.config.base import Config
 from tiledseg.errors import TiledSegError
 from tiledseg.io import open_image, read_image, read_mask, write_mask, write_probs
 from tiledseg.models import load_model, shipped_folder
+from tiledseg.models.bundle import _seal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -285,7 +286,9 @@ def bundles(folder: Path) -> Iterator[Case]:
     for number, (key, value) in enumerate(changes.items()):
         bundle = folder / f"bundle-{number}"
         shutil.copytree(shipped_folder("demo"), bundle)
-        (bundle / "config.json").write_text(json.dumps(whole | {key: value}))
+        changed = whole | {key: value}
+        seal = {} if key == "config_sha256" else {"config_sha256": _seal_of(changed)}
+        (bundle / "config.json").write_text(json.dumps(changed | seal))
         yield f"a bundle with {key}={value}", partial(load_model, bundle), bundle.name
     for number, text in enumerate(("", "[]", "{}", "null", "{", '{"a": 1}', "NaN", "[" * 9999)):
         bundle = folder / f"text-{number}"

@@ -198,6 +198,7 @@ def _image(folder: Path) -> Callable[[bytes], object]:
 def _bundle(folder: Path, corpus: Path) -> Callable[[bytes], object]:
     """Give a bundle other settings or another graph, with the right digests, as an attacker would."""
     from tiledseg.models import load_model, shipped_folder  # noqa: PLC0415
+    from tiledseg.models.bundle import _SEAL, _seal_of  # noqa: PLC0415
 
     good = folder / "good"
     shutil.copytree(shipped_folder("demo"), good)
@@ -211,8 +212,8 @@ def _bundle(folder: Path, corpus: Path) -> Callable[[bytes], object]:
         (bundle / name).write_bytes(data[1:])
         with contextlib.suppress(ValueError, RecursionError, AttributeError, UnicodeDecodeError):
             config = json.loads((bundle / "config.json").read_bytes())
-            config.pop("config_sha256", None)
             config["graph_sha256"] = hashlib.sha256((bundle / "graph.json").read_bytes()).hexdigest()
+            config[_SEAL] = _seal_of(config)
             (bundle / "config.json").write_text(json.dumps(config))
         return load_model(bundle)
 

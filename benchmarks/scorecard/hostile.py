@@ -25,6 +25,7 @@ from tiledseg.config import EvaluateConfig
 from tiledseg.errors import TiledSegError
 from tiledseg.io import create_image, write_labels
 from tiledseg.models import shipped_folder
+from tiledseg.models.bundle import _seal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -282,8 +283,8 @@ def _hostile_bundles(folder: Path, secret: Path) -> Iterator[Path]:
             config["weights"] = f"../{secret.name}"
         else:
             (bundle / "config.json").write_text("[" * 100_000)
-        if number in {2, 3, 4}:
-            (bundle / "config.json").write_text(json.dumps(config))
+        if number in {2, 3, 4}:  # with its right digest, as an attacker would
+            (bundle / "config.json").write_text(json.dumps(config | {"config_sha256": _seal_of(config)}))
         yield bundle
 
 

@@ -51,9 +51,9 @@ CONFIG, CARD = "config.json", "README.md"
 FILES = frozenset({CONFIG, WEIGHTS, CARD, GRAPH, ONNX})
 _FORMAT = 1
 _DESCRIBED = ("architecture", "labels", "preprocessing", "threshold", "tiling", "provenance")
-_KEYS = frozenset({"format", *_DESCRIBED, "written_with", "weights_sha256"})
 _SEAL = "config_sha256"  # of all other entries
-_OPTIONAL = frozenset({"tta", "activation", "graph_sha256", _SEAL})
+_KEYS = frozenset({"format", *_DESCRIBED, "written_with", "weights_sha256", _SEAL})
+_OPTIONAL = frozenset({"tta", "activation", "graph_sha256"})
 _LARGEST_CONFIG = 1_000_000  # bytes
 
 # Settings of layers that do not change the outputs of a trained network.
@@ -298,7 +298,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         must, got = ("be present", "nothing") if key in _KEYS else ("not be present", "an entry")
         fix = did_you_mean(key, _KEYS | _OPTIONAL)
         raise invalid(BundleError, f"{path}: {key}", must=must, got=got, fix=fix)
-    if _SEAL in entries and entries[_SEAL] != _seal_of(entries):
+    if entries[_SEAL] != _seal_of(entries):
         raise damaged(path, must=f"have the entries whose digest {_SEAL} states", got="other entries")
     if not isinstance(entries["written_with"], dict):
         must, got = "be a table of versions", entries["written_with"]
