@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import doctest
 import gc
@@ -193,6 +194,34 @@ def one_reader(request: pytest.FixtureRequest) -> Iterator[None]:
     small = [path for path in small if not zarrs & {*path.parents}]
     for path in [*sorted(zarrs), *small][:_MOST_FILES]:
         read_alike(path)
+
+
+@contextlib.contextmanager
+def closed_folder(folder: Path, mode: int = 0) -> Iterator[None]:
+    """Let this process not enter a folder, or not write into it; root may, so that it becomes nobody."""
+    root = os.geteuid() == 0
+    above = [one for one in folder.parents if root and "pytest-of-" in str(one)]
+    before = [(one, one.stat().st_mode) for one in (folder, *above)]
+    for one in above:
+        one.chmod(0o755)
+    folder.chmod(mode)
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for one, old in before:
+            one.chmod(old)
+
+
+@pytest.fixture
+def closed() -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """Hand out the context in which a folder is closed."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("the system knows no rights")
+    return closed_folder
 
 
 _GROWTH = 50 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from tiledseg.errors import FileError
-from tiledseg.io import find_images, read_image
+from tiledseg.io import create_image, find_images, image_shape, open_image, read_image, write_image
+from tiledseg.models import load_model
+
+PIXELS = np.ones((8, 9), np.uint8)
 
 
 def make(folder, *names):
@@ -110,3 +114,31 @@ def test_all_that_can_be_opened_is_found(tmp_path):
     make(tmp_path, "old/a.zarr/.zarray", "x/a.SVS")
     found = {path.name for path in find_images(tmp_path, recursive=True)}
     assert found == {*(f"a.{suffix}" for suffix in known.split()), "a.ome.zarr", "a.zarr", "a.SVS"}
+
+
+def test_what_may_not_be_entered_is_named_and_hides_nothing_else(tmp_path, closed):
+    write_image(tmp_path / "a.png", PIXELS)
+    make(tmp_path, "inner/b.png", "c.zarr/zarr.json")
+    inner, zarr = tmp_path / "inner", tmp_path / "c.zarr"
+    with closed(inner):
+        assert names(find_images(tmp_path), tmp_path) == ["a.png", "c.zarr"]
+        for read in (read_image, image_shape, open_image, find_images, load_model):
+            with pytest.raises(FileError, match=r"inner.* must be .*readable.*; got Permission denied"):
+                read(inner)
+        with pytest.raises(FileError, match="inner"):
+            find_images(tmp_path, recursive=True)
+    with closed(zarr):
+        assert names(find_images(tmp_path), tmp_path) == ["a.png", "c.zarr"]
+        with pytest.raises(FileError, match=r"c.zarr.* must be readable; got Permission denied"):
+            read_image(zarr)
+    with create_image(tmp_path / "d.ome.zarr", PIXELS.shape, PIXELS.dtype) as sink:
+        sink[:] = PIXELS
+    level = tmp_path / "d.ome.zarr" / "0"
+    with (
+        closed(level),
+        pytest.raises(FileError, match=r"d.ome.zarr.* must be readable; got Permission denied"),
+    ):
+        read_image(level.parent)
+    with closed(tmp_path, 0o555), pytest.raises(FileError, match=r"must be writable; got Permission denied"):
+        write_image(tmp_path / "new.png", PIXELS)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "inner", "c.zarr", "d.ome.zarr"}

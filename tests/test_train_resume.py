@@ -41,6 +41,13 @@ CONFIG = TrainConfig(
     schedule={"name": "plateau", "patience": 1},
 )
 
+
+def test_checkpoints_that_may_not_be_looked_at_are_not_taken_for_none(tmp_path, closed):
+    assert latest_checkpoint(tmp_path) is latest_checkpoint(tmp_path / "missing") is None
+    with closed(tmp_path), pytest.raises(FileError, match=r"must be readable; got .*Permission denied"):
+        latest_checkpoint(tmp_path)
+
+
 SCRIPT = """
 import os, pathlib, signal, sys
 folder, run_dir, writes, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])

@@ -36,6 +36,7 @@ _SEEKING = threading.Lock()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # the file system cannot sync folders
 _PART = re.compile(r"\.tiledseg-[0-9a-f]{16}\.part")
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
+_RIGHTS = "Check the file and its rights."
 _FIXES = {
     errno.ENOSPC: "Free some space, or write elsewhere.",
     errno.EDQUOT: "Free some of your quota, or write elsewhere.",
@@ -336,6 +337,31 @@ def _part_folder(filling: Path) -> Iterator[None]:
             os.close(opened)
 
 
+def is_file(path: PathLike) -> bool:
+    """Say whether a path is a regular file; refuse what may not be looked at."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: PathLike) -> bool:
+    """Say whether a path is a folder; refuse what may not be looked at."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def exists(path: PathLike) -> bool:
+    """Say whether something is at a path; refuse what may not be looked at."""
+    return bool(_mode(path))
+
+
+def _mode(path: PathLike) -> int:
+    """Read the kind and the rights of what is at a path; 0 where nothing is, or can be."""
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116  of text, too
+    except PermissionError as error:
+        raise invalid(FileError, named(path), must="be readable", got=error.strerror, fix=_RIGHTS) from error
+    except (OSError, ValueError):
+        return 0
+
+
 @contextmanager
 def open_regular(path: PathLike) -> Iterator[BufferedReader]:
     """Open a regular file for reading; never wait for a pipe or a device."""
@@ -353,8 +379,7 @@ def open_regular(path: PathLike) -> Iterator[BufferedReader]:
         raise FileError(f"`{name}` does not exist. Check the path.") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        fix = "Check the file and its rights."
-        raise invalid(FileError, name, must="be readable", got=reason, fix=fix) from error
+        raise invalid(FileError, name, must="be readable", got=reason, fix=_RIGHTS) from error
 
 
 def read_at(handle: BinaryIO, offset: int, count: int) -> bytes:

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg._progress import progress_bar
-from tiledseg._storage import check_writable, write_text
+from tiledseg._storage import check_writable, is_file, is_folder, write_text
 from tiledseg._validate import invalid, path_text, whole_number
 from tiledseg.cli.settings import Settings, with_options
 from tiledseg.config import PreprocessingConfig, RunConfig, TilingConfig, TrainConfig, UNetConfig
@@ -94,7 +94,7 @@ def run_demo(  # noqa: PLR0913  settings of a smaller demo
 def prepare_folder(output: PathLike) -> Path:
     """Make the folder of a demo, or use that of an earlier one; refuse a folder with other files."""
     folder = Path(path_text(output, "output"))
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARKER).is_file():
+    if is_folder(folder) and any(folder.iterdir()) and not is_file(folder / _MARKER):
         raise invalid(
             FileError,
             str(folder),

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import tiledseg
+from tiledseg._storage import is_file
 from tiledseg._validate import invalid
 from tiledseg.cli import lazy
 from tiledseg.cli.settings import Settings, with_options
@@ -42,7 +43,7 @@ def _is_model(path: str) -> bool:
     place = Path(path)
     if path == "demo" or path.startswith("hf://") or place.suffix.lower() in _MODELS:
         return True
-    return any((place / name).is_file() for name in _FILES)
+    return any(is_file(place / name) for name in _FILES)
 
 
 def _of_image(path: str) -> dict[str, str]:

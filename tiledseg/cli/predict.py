@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg import models
+from tiledseg._storage import exists, is_file, is_folder
 from tiledseg._validate import invalid, named
 from tiledseg.cli import lazy
 from tiledseg.cli.options import Table, merged
@@ -65,10 +66,10 @@ _PLANNED = (
 def check_model(model: str, *, trust: bool) -> None:
     """Check a model's path without Keras, which takes seconds to load."""
     path = models.model_path(model)
-    if not path.exists():
+    if not exists(path):
         must, fix = "be a bundle's folder", models.missing_fix(path)
         raise invalid(BundleError, str(path), must=must, got="no such folder", fix=fix)
-    if path.is_file() and path.suffix.lower() == ".keras" and not trust:
+    if is_file(path) and path.suffix.lower() == ".keras" and not trust:
         raise BundleError(
             f"`{named(path)}` is a .keras file, which can run code when it is loaded. "
             "Add --trust if you know its author."
@@ -80,7 +81,7 @@ def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> N
     given, path = settings.given.get("tiling"), models.model_path(model)
     if given and base is not None:
         merged(base, given)
-    elif given and path.is_dir():
+    elif given and is_folder(path):
         try:
             tiling = TilingConfig.model_validate(models.read_config(path)["tiling"])
         except (OSError, BundleError, SettingError):  # loading reports the error
@@ -196,13 +197,13 @@ def _of_plan(plan: Plan) -> dict[str, object]:
 def _shape(image: str, config: PredictConfig) -> tuple[tuple[int, ...], int]:
     """Read a shape, or that of a file, and the bytes of a sample."""
     sizes = _SHAPE.fullmatch(image)
-    if sizes is None and re.fullmatch(r"[\dx]+", image) and not Path(image).exists():
+    if sizes is None and re.fullmatch(r"[\dx]+", image) and not exists(Path(image)):
         must, fix = "be an image file, or height and width in px", "Write them as in 1920x2560."
         raise invalid(SettingError, "image", must=must, got=image, fix=fix)
     if sizes is None:
         with lazy.io.open_image(image, **config.reading) as source:
             return source.shape, source.dtype.itemsize
-    if Path(image).exists():
+    if exists(Path(image)):
         raise invalid(
             SettingError,
             image,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
 
+from tiledseg._storage import exists, is_folder
 from tiledseg._validate import invalid, shown
 from tiledseg.cli import lazy
 from tiledseg.cli.app import logging_shown
@@ -77,7 +78,7 @@ class Settings:
         """Write the tables of the file, and those that the command used, into its output folder."""
         # the user's own file is never replaced
         target, text = folder / name, lazy.config.write_tables(self._used(tables))
-        if target.exists():
+        if exists(target):
             with target.open("rb") as file:
                 ours = file.readline() == text.encode().splitlines(keepends=True)[0]
             if not ours or (self.file is not None and target.samefile(self.file)):
@@ -218,7 +219,7 @@ def import_config(
     settings: Settings,
 ) -> int:
     """Convert the founding experiment's configuration into a file of settings."""
-    if target.exists():
+    if exists(target):
         fix = "Choose another name; no file is overwritten."
         raise invalid(FileError, str(target), must="be a new file", got="one that exists", fix=fix)
     try:
@@ -251,7 +252,7 @@ def _next_commands(run: RunConfig, file: Path) -> list[str]:
         steps.append((f"predict {best}", "" if predict.output else f"--output {output}"))
         images = Path(predict.inputs[0])
         beside = images.parent / "masks"
-        masks = shlex.quote(str(beside)) if images.name == "images" and beside.is_dir() else "MASKS"
+        masks = shlex.quote(str(beside)) if images.name == "images" and is_folder(beside) else "MASKS"
         pairs = f"--images {shlex.quote(str(images))} --masks {masks}"
         maps = shlex.quote(f"maps:{Path(output) / 'masks'}")
         steps.append((f"evaluate {maps}", f"{pairs} --triples --output triples"))

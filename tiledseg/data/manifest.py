@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiledseg._progress import progress_bar
-from tiledseg._storage import file_digest, open_regular, write_text
+from tiledseg._storage import file_digest, is_file, open_regular, write_text
 from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
 from tiledseg.config import MaskConfig, Record
 from tiledseg.data.load import load_both, mask_files, tell_masks
@@ -211,7 +211,7 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
     ordered = sorted(known, key=lambda record: natural(record.name))
     text = "".join(f"{record.model_dump_json(exclude_defaults=True)}\n" for record in ordered)
     target = Path(path_text(path))
-    if target.is_file() and not overwrite and target.read_bytes() != text.encode():
+    if is_file(target) and not overwrite and target.read_bytes() != text.encode():
         raise invalid(
             FileError,
             str(path),

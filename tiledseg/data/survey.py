@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tiledseg._notebook import paragraph, table
+from tiledseg._storage import exists, is_file
 from tiledseg._validate import counted, did_you_mean, invalid, settings_of
 from tiledseg.config import DataConfig
 from tiledseg.data.load import mask_files, shape_of_image, shape_of_mask
@@ -140,7 +141,7 @@ _Found = tuple[list[Pair], list[Problem]]
 def _folders(config: DataConfig) -> _Found:
     for name, kind in (("images", "folder"), ("masks", "folder or file")):
         folder = getattr(config, name)
-        if not as_path(folder).exists():
+        if not exists(as_path(folder)):
             fix = "Check the path." if name in config.model_fields_set else f"Give the folder of {name}."
             raise invalid(FileError, name, must=f"be a {kind} that exists", got=folder, fix=fix)
     return _by_folders(config.images, config.masks, _reading(config))
@@ -262,7 +263,7 @@ def _reading(config: DataConfig) -> dict[str, Any]:
 def _masks_by_stem(masks: PathLike) -> tuple[dict[str, Path], list[Problem]]:
     """Find the masks of a folder, outlines among them; or the images of one COCO file."""
     path = Path(masks)
-    if is_outlines(path) and path.is_file() and (images := coco_images(path)):
+    if is_outlines(path) and is_file(path) and (images := coco_images(path)):
         return dict.fromkeys(images, path), []
     return _by_stem(masks, OUTLINE_SUFFIXES)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from tiledseg._lazy import lazy
+from tiledseg._storage import exists
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, Activation, RuntimeConfig
 from tiledseg.engine.activation import Activated, activated
@@ -369,7 +370,7 @@ def _n_gpus() -> int:
     """Count the GPUs of TensorFlow; it is not loaded on a machine that has none."""
     loaded = "tensorflow.python" in sys.modules
     plugins = find_spec("tensorflow-plugins") is not None  # of macOS, for example
-    return keras.n_gpus() if loaded or plugins or any(Path("/dev", name).exists() for name in _GPUS) else 0
+    return keras.n_gpus() if loaded or plugins or any(exists(Path("/dev", name)) for name in _GPUS) else 0
 
 
 def _runnable(segmenter: Any) -> Any:  # noqa: ANN401

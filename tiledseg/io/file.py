@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
-from tiledseg._storage import file_digest, open_regular, read_at
+from tiledseg._storage import file_digest, is_file, open_regular, read_at
 from tiledseg._validate import invalid, named, path_text, whole_number
 from tiledseg.errors import FileError
 from tiledseg.io.remote import is_remote, is_remote_zarr, open_remote, remote_state, shown_address
@@ -301,5 +301,5 @@ def state_of(path: str) -> list[int]:
         return remote_state(path)
     folder = os.path.isdir(path)  # noqa: PTH112  of text
     marks = [Path(path, mark) for mark in MARKS] if folder else [Path(path)]
-    states = [mark.stat() for mark in marks if mark.is_file()]
+    states = [mark.stat() for mark in marks if is_file(mark)]
     return [number for state in states for number in (state.st_size, state.st_mtime_ns)]

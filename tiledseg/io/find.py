@@ -91,13 +91,21 @@ def _images_of(
         return
     series: set[str] = set()
     for entry in entries:
-        if is_zarr(str(entry)):
+        if _is_image_folder(entry):
             yield entry
         elif os.path.isdir(entry):  # noqa: PTH112  unlike Path.is_dir, False for a loop of links
             if recursive:
                 yield from _images_of(entry, visited, suffixes, recursive=True)
         elif entry.suffix.lower() in suffixes and _is_new(entry, series):
             yield entry
+
+
+def _is_image_folder(path: Path) -> bool:
+    """Say whether a path is a zarr; of a folder that may not be entered, by its name."""
+    try:
+        return is_zarr(str(path))
+    except FileError:  # which the reader then states
+        return path.suffix.lower() == ".zarr"
 
 
 def _is_new(path: Path, series: set[str]) -> bool:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._storage import (
+    exists,
     file_lock,
+    is_folder,
     move_into_place,
     part_beside,
     raise_unwritable,
@@ -33,7 +35,7 @@ class Partial:
     def __init__(self, target: Path, fingerprint: Mapping[str, Any]) -> None:
         self.path: Path = target.with_name(f".{target.name}.tiledseg-part")
         self._journal_path = target.with_name(f".{target.name}.tiledseg-journal")
-        known = self._journal_path.exists()
+        known = exists(self._journal_path)
         descriptor = os.open(self._journal_path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._journal = os.fdopen(descriptor, "r+b", buffering=0)
@@ -45,7 +47,7 @@ class Partial:
         self.resumed: bool = True  # until it is known better
         try:
             notes, length = _notes(self._journal.read())
-            self.resumed = bool(notes) and self.path.exists()
+            self.resumed = bool(notes) and exists(self.path)
             if self.resumed:
                 check_identity(named(str(self._journal_path)), notes[0]["fingerprint"], fingerprint)
             self.records: list[Any] = [note for note in notes if "pid" not in note] if self.resumed else []
@@ -101,7 +103,7 @@ def partial(
     name = named(path_text(path))
     try:
         target = Path(os.path.realpath(path_text(path)))
-        if not target.is_dir():
+        if not is_folder(target):
             target_mode(name, target)
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -142,7 +144,7 @@ def _parts(
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if is_folder(path) and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

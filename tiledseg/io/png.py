@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tiledseg._lazy import lazy
-from tiledseg._storage import atomic_write
+from tiledseg._storage import atomic_write, is_file
 from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import FileError
 
@@ -136,7 +136,7 @@ def level_scale_of(path: PathLike) -> tuple[float, float]:
         if place.suffix.lower() == ".png":
             with Image.open(place) as image:
                 text = str(image.info.get(LEVEL_SCALE, ""))
-        elif (place / "zarr.json").is_file():
+        elif is_file(place / "zarr.json"):
             group = json.loads((place / "zarr.json").read_text("utf-8"))
             text = str(group["attributes"].get("tiledseg", {}).get(LEVEL_SCALE, ""))
         elif place.suffix.lower() in {".tif", ".tiff"}:

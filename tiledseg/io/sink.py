@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
+from tiledseg._storage import exists, is_folder
 from tiledseg._validate import all_of, invalid, items_of, named, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.find import stem_of
@@ -268,10 +269,10 @@ class ImageSink:
 def _check_folder(text: str, *, zarr: bool) -> None:
     """Refuse to replace a folder, unless a zarr replaces a zarr."""
     target, fix = Path(text), "Choose another name."
-    if target.is_dir() and not (zarr and is_zarr(text)):
+    if is_folder(target) and not (zarr and is_zarr(text)):
         got = "a folder that is not a zarr" if zarr else "a folder"
         raise invalid(FileError, named(text), must="not exist, or be a result of tiledseg", got=got, fix=fix)
-    if zarr and target.exists() and not target.is_dir():
+    if zarr and exists(target) and not is_folder(target):
         raise invalid(FileError, named(text), must="not exist, or be a folder", got="a file", fix=fix)
 
 

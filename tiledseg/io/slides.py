@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._lazy import extra
-from tiledseg._storage import open_regular
+from tiledseg._storage import exists, is_file, is_folder, open_regular
 from tiledseg._validate import did_you_mean, named
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.metadata import pixel_size_of_scale
@@ -52,7 +52,7 @@ def is_slide(file: Reader, path: str) -> bool:
 def _has_its_scan_elsewhere(path: str) -> bool:
     """Say whether a file is a VSI that keeps its scan in a folder beside it; its own px are an overview."""
     place = Path(path)
-    return place.suffix.lower() == ".vsi" and place.with_name(f"_{place.stem}_").is_dir()
+    return place.suffix.lower() == ".vsi" and is_folder(place.with_name(f"_{place.stem}_"))
 
 
 def dicom_series(path: Path) -> str | None:
@@ -120,9 +120,9 @@ def _errors(file: Reader) -> Iterator[None]:
 def _check_companions(file: Reader, path: Path) -> None:
     """Refuse pipes and devices among the files that OpenSlide would open beside this one."""
     beside = path.with_suffix("")
-    folder = beside if path.suffix.lower() == ".mrxs" and beside.is_dir() else path.absolute().parent
+    folder = beside if path.suffix.lower() == ".mrxs" and is_folder(beside) else path.absolute().parent
     for entry in folder.iterdir():
-        if entry.exists() and not (entry.is_file() or entry.is_dir()):
+        if exists(entry) and not (is_file(entry) or is_folder(entry)):
             got = f"{named(entry)}, a pipe or a device"
             raise file.bad("have regular files beside it", got, "Copy the slide to a folder of its own.")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tiledseg._lazy import extra
+from tiledseg._storage import is_file
 from tiledseg._validate import named
 from tiledseg.errors import TiledSegError
 from tiledseg.io.file import MARKS, Reader, check_one_page, state_of
@@ -43,21 +44,30 @@ _FEW = 4  # channels of a usual image
 
 def is_zarr(path: str) -> bool:
     """Return whether a path is a folder or an address that holds a zarr array or group."""
-    return is_remote_zarr(path) if is_remote(path) else any(Path(path, mark).is_file() for mark in MARKS)
+    return is_remote_zarr(path) if is_remote(path) else any(is_file(Path(path, mark)) for mark in MARKS)
 
 
 def zarr_source(path: str, request: Request, selection: Selection) -> tuple[Regions, Facts]:
     """Open a zarr array, or a level of an OME-Zarr image."""
-    zarr = extra("zarr", "zarr")
     file = Reader(named(shown_address(path)) if is_remote(path) else named(path), io.BytesIO(), 0)
     check_one_page(file, request, "a zarr")
     try:
+        return _opened(file, path, selection)
+    except OSError as error:  # of an array in the group
+        raise file.bad(
+            "be readable", error.strerror or str(error), "Check its files and their rights."
+        ) from error
+
+
+def _opened(file: Reader, path: str, selection: Selection) -> tuple[Regions, Facts]:
+    zarr = extra("zarr", "zarr")
+    try:
         node = zarr.open(store=remote_store(path) if is_remote(path) else local_store(path), mode="r")
         attributes = dict(node.attrs)
-    except TiledSegError:
-        raise
     except FileNotFoundError as error:
         raise file.bad("exist", "no zarr metadata", "Check the address.") from error
+    except (TiledSegError, OSError):
+        raise
     except Exception as error:  # zarr has no common error
         raise file.damaged(f"zarr metadata that cannot be read ({error})") from error
     if attributes.get(UNFINISHED):

@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from tiledseg._lazy import extra
-from tiledseg._storage import open_regular
+from tiledseg._storage import is_file, open_regular
 from tiledseg._validate import named
 from tiledseg.io.file import Reader
 
@@ -55,7 +55,7 @@ def local_store(folder: str) -> Any:  # noqa: ANN401  a store of zarr
 
 def _check_file(file: Reader, path: Path, name: str) -> None:
     """Refuse pipes and devices, and metadata that take too much memory."""
-    if not path.is_file():
+    if not is_file(path):
         got = f"{named(name)}, which is a folder, a pipe or a device"
         raise file.bad("consist of regular files", got, "Copy or export it again.")
     if path.name in _METADATA and path.stat().st_size > _MOST_METADATA:

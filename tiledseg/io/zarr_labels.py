@@ -13,7 +13,10 @@ import numpy as np
 from tiledseg._lazy import extra
 from tiledseg._storage import (
     check_writable,
+    exists,
     file_lock,
+    is_file,
+    is_folder,
     new_folder,
     open_regular,
     raise_unwritable,
@@ -118,14 +121,14 @@ def check_labels_writable(path: PathLike, name: str) -> Path:
     if os.path.lexists(target):
         fix = "Choose another name: what an image holds is never replaced."
         raise invalid(FileError, named(path), must=f"not hold {_FOLDER}/{name} yet", got="one", fix=fix)
-    check_writable(image / _FOLDER if (image / _FOLDER).exists() else image, keep=True)
+    check_writable(image / _FOLDER if exists(image / _FOLDER) else image, keep=True)
     return image
 
 
 def holds_labels(path: PathLike, name: str) -> bool:
     """Say whether an image lists a whole label map of a name."""
     folder = Path(os.path.realpath(path_text(path))) / _FOLDER
-    if not (folder / name).is_dir():
+    if not is_folder(folder / name):
         return False
     attributes = _attributes(folder)
     return name in attributes.get("ome", attributes).get("labels", [])
@@ -149,10 +152,10 @@ def _check_image(image: Path, name: str) -> None:
 
 def _attributes(folder: Path) -> dict[str, Any]:
     """Read the attributes of a group."""
-    if (folder / "zarr.json").is_file():
+    if is_file(folder / "zarr.json"):
         found: Any = _metadata_in(folder / "zarr.json").get("attributes", {})
     else:
-        found = _metadata_in(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
+        found = _metadata_in(folder / ".zattrs") if is_file(folder / ".zattrs") else {}
     if not isinstance(found, dict):
         raise _unreadable(folder, f"attributes of type {type(found).__name__}")
     return found
@@ -175,7 +178,7 @@ def _unreadable(folder: Path, got: object) -> FileError:
 
 
 def _format_of(image: Path) -> int:
-    return 3 if (image / "zarr.json").is_file() else 2
+    return 3 if is_file(image / "zarr.json") else 2
 
 
 def _lock_of(folder: Path) -> Path:
@@ -261,7 +264,7 @@ def _write_attributes(folder: Path, version: int, attributes: dict[str, Any]) ->
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         write_text(folder / "zarr.json", json.dumps(group, indent=2))
         return
-    if not (folder / ".zgroup").exists():
+    if not exists(folder / ".zgroup"):
         write_text(folder / ".zgroup", json.dumps({"zarr_format": 2}))
     write_text(folder / ".zattrs", json.dumps(attributes, indent=2))
 
@@ -290,7 +293,7 @@ def _consolidated(group: Path) -> tuple[Path, dict[str, Any], dict[str, Any]] | 
         path, key = group / "zarr.json", "consolidated_metadata"
     else:
         path, key = group / ".zmetadata", ""
-    if not path.exists():
+    if not exists(path):
         return None
     whole = _metadata_in(path)
     stated = whole.get(key) if key else whole
@@ -324,7 +327,7 @@ def _consolidate_in(
             nodes[place] = _metadata_in(folder / "zarr.json")
             continue
         for part in (".zgroup", ".zarray", ".zattrs"):
-            if (folder / part).is_file():
+            if is_file(folder / part):
                 nodes[f"{place}/{part}"] = _metadata_in(folder / part)
     write_text(path, json.dumps(whole, indent=2))
 
@@ -332,7 +335,7 @@ def _consolidate_in(
 def _nodes(folder: Path) -> Iterator[Path]:
     """List a group, and the groups and arrays in it."""
     yield folder
-    if (folder / ".zarray").exists():
+    if exists(folder / ".zarray"):
         return
     for inner in sorted(folder.iterdir()):
         if not inner.name.startswith(".") and not inner.is_symlink() and is_zarr(str(inner)):

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from tiledseg._lazy import lazy
-from tiledseg._storage import new_folder, sha256, sync_file, write_bytes
+from tiledseg._storage import is_folder, new_folder, sha256, sync_file, write_bytes
 from tiledseg._validate import did_you_mean, invalid, path_text
 from tiledseg._version import __version__
 from tiledseg.engine import stored_record
@@ -127,7 +127,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     if not overwrite:
         fix = "Choose another name, or pass overwrite=True to replace the bundle there."
         raise invalid(FileError, str(target), must="not exist yet", got="an existing path", fix=fix)
-    if not target.is_dir() or not {path.name for path in target.iterdir()} <= FILES:
+    if not is_folder(target) or not {path.name for path in target.iterdir()} <= FILES:
         must, fix = "be a bundle and nothing else", "Choose another name, or move the other files away."
         raise invalid(FileError, str(target), must=must, got="other files", fix=fix)
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from tiledseg._backend import keras
+from tiledseg._storage import exists, is_file
 from tiledseg._validate import invalid
 from tiledseg.errors import FileError
 from tiledseg.models.backbones import (
@@ -167,8 +168,8 @@ def _check_normalisation(layer: Any, weights: str) -> None:  # noqa: ANN401
 
 def _file(weights: str) -> Path:
     path = Path(weights).expanduser()
-    if not path.is_file():
-        raise _unsuitable(weights, must="be a file", got="something else" if path.exists() else "nothing")
+    if not is_file(path):
+        raise _unsuitable(weights, must="be a file", got="something else" if exists(path) else "nothing")
     return path
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tiledseg._lazy import lazy
-from tiledseg._storage import sha256
+from tiledseg._storage import exists, is_file, is_folder, sha256
 from tiledseg._validate import invalid, path_text
 from tiledseg.config import PreprocessingConfig, StepsConfig, TilingConfig, architecture_of
 from tiledseg.engine import OnnxNetwork
@@ -97,7 +97,7 @@ def load_model(
         If `output` or `layout` has to be given, or is given for another kind of model.
     """
     path = model_path(path)
-    if path.suffix.lower() == ".onnx" and not path.is_dir():
+    if path.suffix.lower() == ".onnx" and not is_folder(path):
         return OnnxNetwork(path, output, layout)
     if _is_package(path):
         return _load_package(path, trust=trust, output=output)
@@ -107,9 +107,9 @@ def load_model(
         raise invalid(SettingError, "output" if output else "layout", must=must, got=got, fix=fix)
     must = "be a bundle's folder"
     try:
-        if path.is_dir():
+        if is_folder(path):
             return _load_bundle(path)
-        if not path.is_file():
+        if not is_file(path):
             raise invalid(BundleError, str(path), must=must, got="no such folder", fix=missing_fix(path))
     except (OSError, ValueError) as error:
         raise damaged(path, must="be a bundle that can be read", got=str(error)) from error
@@ -123,9 +123,9 @@ def load_model(
 
 def _is_package(path: Path) -> bool:
     """Say whether a path is a package: a zip, a description, or a folder that has one."""
-    if path.is_dir():
-        return any((path / name).is_file() for name in _RDFS) and not (path / CONFIG).exists()
-    return path.is_file() and (path.suffix.lower() == ".zip" or path.name in _RDFS)
+    if is_folder(path):
+        return any(is_file(path / name) for name in _RDFS) and not exists(path / CONFIG)
+    return is_file(path) and (path.suffix.lower() == ".zip" or path.name in _RDFS)
 
 
 def _load_package(path: Path, *, trust: bool, output: str | None) -> Segmenter:
@@ -169,8 +169,8 @@ def _preparation(entries: Any) -> PreprocessingConfig:  # noqa: ANN401  a file m
 
 
 def _load_bundle(folder: Path) -> Segmenter:
-    if not (folder / CONFIG).exists():
-        kind = _FOREIGN[".pb"] if (folder / "saved_model.pb").exists() else f"a folder without {CONFIG}"
+    if not exists(folder / CONFIG):
+        kind = _FOREIGN[".pb"] if exists(folder / "saved_model.pb") else f"a folder without {CONFIG}"
         raise invalid(BundleError, str(folder), must="be a bundle's folder", got=kind, fix=_REBUILD)
     entries = read_config(folder)
     labels, tiling = entries["labels"], entries["tiling"]
@@ -199,10 +199,10 @@ def _load_bundle(folder: Path) -> Segmenter:
 
 def missing_fix(path: Path) -> str:
     """Return the fix for a missing bundle: an interrupted save may have renamed it."""
-    renamed = sorted(path.parent.glob(f".{path.name}.*.old")) if path.parent.is_dir() else []
+    renamed = sorted(path.parent.glob(f".{path.name}.*.old")) if is_folder(path.parent) else []
     if renamed:
         return f"Saving was interrupted; the earlier bundle is in {renamed[-1]}: rename it to {path.name}."
-    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
+    if len(path.parts) == 2 and not path.is_absolute() and not exists(path.parent):
         return f'Check the path; a model of a hub is "hf://{path.as_posix()}".'
     near = get_close_matches(path.name, [*_SHIPPED, *_models_in(path.parent)], n=1)
     if near:
@@ -218,10 +218,10 @@ def missing_fix(path: Path) -> str:
 
 def _models_in(folder: Path) -> list[str]:
     """Name the bundles and files of networks in a folder."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
     names = sorted(folder.iterdir())[:1000]
-    return [one.name for one in names if one.suffix in {".onnx", ".keras"} or (one / CONFIG).is_file()]
+    return [one.name for one in names if one.suffix in {".onnx", ".keras"} or is_file(one / CONFIG)]
 
 
 def model_path(path: PathLike) -> Path:
@@ -230,7 +230,7 @@ def model_path(path: PathLike) -> Path:
         return hub.fetched(str(path))
     if not isinstance(path, str) or path not in _SHIPPED:  # Path("demo") and "./demo" are not names
         return Path(path_text(path, error=BundleError))
-    if (Path(path) / CONFIG).exists():
+    if exists(Path(path) / CONFIG):
         raise invalid(
             BundleError,
             path,
@@ -318,7 +318,7 @@ class BundleReference:
 
 def _digest_of(folder: Path) -> str:
     try:
-        weights = ONNX if (folder / ONNX).exists() else WEIGHTS
+        weights = ONNX if exists(folder / ONNX) else WEIGHTS
         parts = [bytes.fromhex(sha256(folder / name)) for name in (CONFIG, weights)]
     except FileError as error:
         fix = "Give a bundle's folder."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._lazy import extra
-from tiledseg._storage import DiskCache, open_regular
+from tiledseg._storage import DiskCache, is_file, is_folder, open_regular
 from tiledseg._validate import invalid, shown
 from tiledseg.config import StepsConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork
@@ -53,7 +53,7 @@ class Package:
 def read_package(path: Path, *, trust: bool, output: str | None) -> Package:
     """Read a package; every part that this library cannot follow is refused by its name."""
     try:
-        if path.is_dir() or path.name in RDFS:
+        if is_folder(path) or path.name in RDFS:
             return _read(_Folder(path), trust=trust, output=output)
         with zipfile.ZipFile(path) as archive:
             return _read(_Zip(path, archive), trust=trust, output=output)
@@ -66,8 +66,8 @@ class _Folder:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self._folder = path if path.is_dir() else path.parent
-        self.rdf = path.name if path.is_file() else next(one for one in RDFS if (path / one).is_file())
+        self._folder = path if is_folder(path) else path.parent
+        self.rdf = path.name if is_file(path) else next(one for one in RDFS if is_file(path / one))
 
     def copy(self, name: str, most: int, write: Callable[[bytes], object]) -> None:
         """Pass a file on in parts."""

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tiledseg._lazy import lazy
-from tiledseg._storage import open_regular, sha256
+from tiledseg._storage import exists, is_file, open_regular, sha256
 from tiledseg._validate import invalid, shown
 from tiledseg.engine import Layers, OnnxNetwork, StoredNetwork
 from tiledseg.errors import BundleError, ModelError
@@ -50,8 +50,8 @@ def damaged(what: object, *, must: str, got: object) -> BundleError:
 
 def regular(path: Path) -> Path:
     """Refuse pipes and devices: reading one could block forever."""
-    if not path.is_file():
-        raise damaged(path, must="be a file", got="something else" if path.exists() else "nothing")
+    if not is_file(path):
+        raise damaged(path, must="be a file", got="something else" if exists(path) else "nothing")
     return path
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tiledseg._lazy import extra
 from tiledseg._progress import no_progress, progress_bar, whole_step
-from tiledseg._storage import check_writable, folder_lock, remove_parts
+from tiledseg._storage import check_writable, exists, folder_lock, remove_parts
 from tiledseg._validate import path_text, path_texts, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
@@ -317,7 +317,7 @@ class _Run:
         started = time.perf_counter()
         written: dict[Product, Path] = {}
         try:
-            if skip and all(target.exists() for target in targets.values()):
+            if skip and all(exists(target) for target in targets.values()):
                 write_into_image(path, targets, self.network, config, self.tiling)
                 return FileOutcome(path, targets, skipped=True)
             with open_image(path, pixel_size=config.pixel_size, **config.reading) as image:
@@ -334,7 +334,7 @@ class _Run:
         """Say whether the maps of a run that is resumed are there, from which objects are made."""
         maps = [path for what, path in targets.items() if what not in OBJECT_PRODUCTS]
         resumed = self.config.resume and self.config.existing != "overwrite"
-        return resumed and len(maps) < len(targets) and all(path.exists() for path in maps)
+        return resumed and len(maps) < len(targets) and all(exists(path) for path in maps)
 
     def _predicted(
         self, image: ImageSource, targets: dict[Product, Path], advance: Advance

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tiledseg._storage import ScratchFile
+from tiledseg._storage import ScratchFile, is_folder
 from tiledseg._validate import invalid, shown
 from tiledseg.config import OBJECT_PRODUCTS, rgb_of
 from tiledseg.errors import FileError, SettingError
@@ -73,7 +73,7 @@ _ROWS, _COLUMNS = 512, 4096
 
 def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfig) -> dict[Product, Path]:
     """Name the files to be written for an image."""
-    root = next((root for root in roots if root.is_dir() and path.is_relative_to(root)), path.parent)
+    root = next((root for root in roots if is_folder(root) and path.is_relative_to(root)), path.parent)
     place = path.relative_to(root).parent
     name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
     ends = {what: _SUFFIXES[format_of(what, config)] for what in config.write}

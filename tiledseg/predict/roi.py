@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import cv2
 import numpy as np
 
+from tiledseg._storage import is_file, is_folder
 from tiledseg._validate import (
     ELSEWHERE,
     check_finite,
@@ -92,7 +93,7 @@ def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: A
 
 def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # noqa: ANN401
     """Read a region of interest from a file of outlines or a mask."""
-    if not is_remote(path_text(roi)) and not Path(roi).is_file() and not is_outlines(roi):
+    if not is_remote(path_text(roi)) and not is_file(Path(roi)) and not is_outlines(roi):
         must = 'be an array, "tissue", or the path of outlines or of a mask'
         raise invalid(SettingError, "roi", must=must, got=str(roi), fix="Check the path.")
     if not is_outlines(roi):
@@ -112,7 +113,7 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
 
 def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
     """Find the region of interest of an image: the same for all, or its own in a folder."""
-    if roi is None or roi == "tissue" or not Path(roi).is_dir():
+    if roi is None or roi == "tissue" or not is_folder(Path(roi)):
         return roi
     suffixes = {*OUTLINE_SUFFIXES, *SUFFIXES}
     found = [

@@ -12,6 +12,7 @@ import numpy as np
 
 from tiledseg._backend import keras
 from tiledseg._progress import say
+from tiledseg._storage import exists
 from tiledseg._validate import invalid
 from tiledseg.errors import ModelError
 from tiledseg.train.optimizer import rate_of
@@ -73,7 +74,7 @@ class FiniteGuard(keras.callbacks.Callback):
 
     def _check(self, what: str, value: float) -> None:
         if not math.isfinite(value):
-            best = f"in {self._folder}" if self._folder.exists() else "none"
+            best = f"in {self._folder}" if exists(self._folder) else "none"
             got = f"{value} in epoch {self._epoch}"
             fix = f"Lower `learning_rate`, or set `clip`. Best network so far: {best}."
             raise invalid(ModelError, what, must="stay finite in training", got=got, fix=fix)
@@ -200,7 +201,7 @@ class Stopper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
         """Stop training if that was requested."""
-        if self._file.exists():
+        if exists(self._file):
             _log.info("found %s: the run stops, and can be resumed", self._file)
             self._file.unlink()
             self.model.stop_training = True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
 from tiledseg._lazy import extra
-from tiledseg._storage import write_bytes, write_text
+from tiledseg._storage import exists, write_bytes, write_text
 from tiledseg._validate import invalid
 from tiledseg.data import load_image, pixel_size_of_pair, shape_of_image
 from tiledseg.engine import Network
@@ -200,7 +200,7 @@ class Previews(keras.callbacks.Callback):
         for folder in folders:
             if folder not in self._rows:
                 paths = [folder / f"{name}.png" for name in self._pairs]
-                pictures = [shrunk(as_rgb(read_image(path)), _SHEET_PX) for path in paths if path.exists()]
+                pictures = [shrunk(as_rgb(read_image(path)), _SHEET_PX) for path in paths if exists(path)]
                 shown = (Picture(path.stem, one) for path, one in zip(paths, pictures, strict=False))
                 self._rows[folder] = PictureRow(f"epoch {_number(folder)}", "", tuple(shown))
         rows = [self._rows[one] for one in folders if len(self._rows[one].pictures) == len(self._pairs)]

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._storage import array_digest, write_text
+from tiledseg._storage import array_digest, is_folder, write_text
 from tiledseg._validate import invalid, shown
 from tiledseg._version import __version__
 from tiledseg.config import RunConfig
@@ -79,7 +79,7 @@ def remove_leftovers(run_dir: Path) -> None:
     """Remove the hidden files of a run that was killed while writing."""
     for pattern in _LEFTOVERS:
         for path in run_dir.glob(pattern):
-            if path.is_dir():
+            if is_folder(path):
                 shutil.rmtree(path)
             else:
                 path.unlink()

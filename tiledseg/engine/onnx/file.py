@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tiledseg._lazy import extra
-from tiledseg._storage import sha256
+from tiledseg._storage import is_file, open_regular, sha256
 from tiledseg._validate import invalid, one_of, path_text, shown
 from tiledseg.errors import BundleError, ModelError, SettingError
 
@@ -120,11 +120,13 @@ def read_onnx(path: PathLike) -> OnnxFile:
 
 
 def _check_file(file: Path) -> None:
-    if not file.is_file():
+    if not is_file(file):
         raise _refused(file, "be an ONNX file", "no such file", "Check the path.")
     if file.stat().st_size > _MOST_BYTES:
         fix = "Export the network with its weights in a file of their own."
         raise _refused(file, f"be a file of at most {_MOST_BYTES} bytes", f"{file.stat().st_size} bytes", fix)
+    with open_regular(file):  # which says why where that fails
+        pass
 
 
 def _refused(file: Path, must: str, got: object, fix: str) -> BundleError:
@@ -204,7 +206,7 @@ def _stored_beside(model: Any, file: Path) -> list[Path]:  # noqa: ANN401
         stated = {entry.key: entry.value for entry in tensor.external_data}
         name = stated.get("location", "")
         path = file.parent / name
-        if Path(name).name != name or name in {"", ".", ".."} or path.is_symlink() or not path.is_file():
+        if Path(name).name != name or name in {"", ".", ".."} or path.is_symlink() or not is_file(path):
             fix = "Put the file of weights beside it, under the name that it states."
             raise _refused(file, "keep its weights in a plain file beside it", name, fix)
         _check_part(tensor, stated, path, file)
