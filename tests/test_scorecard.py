@@ -96,7 +96,7 @@ def test_memory_that_runs_out_outside_the_network_is_a_typed_error(monkeypatch):
         def __getitem__(self, key):
             raise MemoryError("Unable to allocate 9 GiB")
 
-    with pytest.raises(ModelError, match=r"9 GiB.*Give `out` the path of a file"):
+    with pytest.raises(ModelError, match=r"9 GiB.*Let `out` be on disk"):
         ts.tiled_predict(lambda tiles: tiles / 255, Large(), {"tile_size": 16, "overlap": 4})
 
     def load(name):

@@ -99,7 +99,7 @@ def memory_named() -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        fix = "Give `out` the path of a file, use smaller tiles or batch_size=1, or free memory."
+        fix = "Let `out` be on disk, use smaller tiles or batch_size=1, or free memory."
         text = f"Memory ran out in a prediction: {shown(reason_of(error))}. {fix}"
         raise ModelError(text) from error
 
