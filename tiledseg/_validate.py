@@ -16,15 +16,17 @@ from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError, 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    import cv2
     import numpy as np
 
     from tiledseg._types import AnyArray, Source
 else:
-    np = lazy("numpy")  # help and settings do not need it
+    cv2, np = lazy("cv2"), lazy("numpy")  # help and settings do not need them
 
 ELSEWHERE = "which takes this"
 """Says in an error that another function than the one that was called takes the option."""
 
+_AT_ONCE = 1 << 24  # numbers
 _LONGEST = 120
 _LARGEST_32 = 3.4028234e38  # of float32, in which maps are computed
 _LONGEST_NAME = 100
@@ -366,11 +368,20 @@ def check_labels(
     return array
 
 
+def is_finite(pixels: AnyArray) -> bool:
+    """Return whether a float32 array, of 2 axes or more, has no NaN and no infinity."""
+    if not pixels.size:
+        return True
+    rows = pixels if pixels.ndim == 2 else pixels.reshape(math.prod(pixels.shape[:-2]), -1)
+    few = max(1, _AT_ONCE // rows.shape[1])  # OpenCV sums in float64, which holds it, but fails above 2^31
+    return all(math.isfinite(cv2.sumElems(rows[top : top + few])[0]) for top in range(0, len(rows), few))
+
+
 def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) -> None:
     """Check that an array has no NaN and no infinity."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if pixels.dtype.kind != "f" or (pixels.dtype == np.float32 and math.isfinite(pixels.sum())):
-            return  # after one pass
+    if pixels.dtype.kind != "f" or (pixels.dtype == np.float32 and is_finite(pixels)):
+        return
+    with np.errstate(over="ignore"):
         bad = ~np.isfinite(pixels.astype(np.float32, copy=False))
     if bad.any():
         y, x = (int(place) for place in np.argwhere(bad)[0][:2])

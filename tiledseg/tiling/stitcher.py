@@ -5,7 +5,6 @@ Finished rows go to a sink through `OutputSink`, which converts probabilities to
 
 from __future__ import annotations
 
-import math
 import threading
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -16,6 +15,7 @@ from tiledseg._validate import (
     fraction,
     instance_of,
     invalid,
+    is_finite,
     items_of,
     one_of,
     real_number,
@@ -223,12 +223,11 @@ class Stitcher:
                 got=str(outputs.dtype),
                 fix="Let the network return probabilities.",
             )
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore"):
             outputs = np.ascontiguousarray(outputs, np.float32)
-            if not math.isfinite(float(outputs.sum())):  # one pass; a finite sum needs no further check
-                for tile_id, output in zip(ids, outputs, strict=True):
-                    if not np.isfinite(output).all():
-                        self._refuse(tile_id, output)
+        for tile_id, output in zip(ids, outputs, strict=True):
+            if not is_finite(output):
+                self._refuse(tile_id, output)
         return outputs
 
     def _check(self, ids: list[int]) -> None:
