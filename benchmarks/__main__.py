@@ -20,6 +20,7 @@ _NAMES = (
     "fast",
     "onnx",
     "memory",
+    "tile_memory",
     "streaming",
     "flat",
     "objects",

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import tiledseg
-from tiledseg.errors import ModelError
+from tiledseg.errors import ModelError, SettingError
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 IMAGE = np.random.default_rng(0).random((150, 130, 3), np.float32)
-TILING = {"tile_size": 64, "overlap": 16, "blend": "crop"}
+TILING = {"tile_size": 64, "overlap": 16, "blend": "crop", "alignment": 1}
 
 
 def module():
@@ -17,6 +17,7 @@ def module():
     return torch.nn.Sequential(*layers).eval()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("scripted", [False, True])
 def test_a_module_is_run_with_its_channels_first(scripted):
     one = module()
@@ -24,6 +25,17 @@ def test_a_module_is_run_with_its_channels_first(scripted):
         whole = one(torch.from_numpy(IMAGE.transpose(2, 0, 1)[None])).numpy()[0].transpose(1, 2, 0)
     found = tiledseg.tiled_predict(torch.jit.script(one) if scripted else one, IMAGE, TILING)
     np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+def test_tiles_of_a_module_start_at_multiples_of_what_most_strides_divide():
+    pooled = torch.nn.Sequential(torch.nn.MaxPool2d(32), torch.nn.Upsample(scale_factor=32)).eval()
+    image = np.random.default_rng(0).random((900, 1100, 1), np.float32)
+    whole = tiledseg.tiled_predict(pooled, image, {"tile_size": (928, 1120), "overlap": 0})
+    found = tiledseg.tiled_predict(pooled, image, {"tile_size": 256, "overlap": 50, "blend": "crop"})
+    np.testing.assert_array_equal(found[:896, :1088], whole[:896, :1088])  # no px beyond the image
+    assert tiledseg.plan(pooled, image, {"alignment": 1}).grid.y.alignment == 1
+    with pytest.raises(SettingError, match=r"`alignment` must be stated .* got 14 px"):
+        tiledseg.plan(pooled, image, {"tile_size": 64, "overlap": 50})
 
 
 def test_a_module_in_training_mode_is_refused():

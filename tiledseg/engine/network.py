@@ -54,7 +54,7 @@ _FIX = "OpenVINO needs a Keras network or a bundle, and `pip install openvino`."
 _GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and those of Windows in WSL
 
 
-_USED = 0.6  # of the upper bound of a network's activations
+_USED = {"tensorflow": 0.6, "openvino": 0.39}  # of the upper bound of a network's activations; measured
 _LIBRARY_BYTES = {"tensorflow": 750 << 20, "openvino": 40 << 20}
 _FIRST_BYTES = {"tensorflow": 60 << 20, "openvino": 10 << 20}  # of the first call
 _COMPARED_BYTES = 320 << 20  # of TensorFlow, which first runs a Keras network on a test tile
@@ -148,6 +148,11 @@ class Network:
         return self.predictor.stride
 
     @property
+    def likely_stride(self) -> int:
+        """A multiple of the stride of most networks of its kind, where it is not known; else 1."""
+        return int(getattr(self.predictor, "likely_stride", 1))
+
+    @property
     def receptive_field(self) -> ReceptiveField:
         """What an output px depends on."""
         return getattr(self.predictor, "receptive_field", UNKNOWN)
@@ -188,15 +193,20 @@ class Network:
         if not isinstance(self.predictor, Convertible):
             return int(getattr(self._sized, "engine_bytes", 0))
         weights = 4 * int(self.predictor.model.count_params())
-        asked = self.runtime.engine == "openvino" or self.runtime.precision == "bf16"
-        by_keras = self.runtime.engine == "keras" or self._obstacle(asked=asked) is not None
-        library = "tensorflow" if by_keras else "openvino"
+        library = self._library
         own = (0 if library in sys.modules else _LIBRARY_BYTES[library]) + _FIRST_BYTES[library]
-        if by_keras:
+        if library == "tensorflow":
             return weights + own
         # The graph has a copy of the weights, and its kernels have another in their own order.
         compared = 0 if isinstance(self.predictor.model, StoredNetwork) else _COMPARED_BYTES
         return 2 * weights + own + compared
+
+    @property
+    def _library(self) -> str:
+        """Name of the library that runs a Keras network."""
+        asked = self.runtime.engine == "openvino" or self.runtime.precision == "bf16"
+        by_keras = self.runtime.engine == "keras" or self._obstacle(asked=asked) is not None
+        return "tensorflow" if by_keras else "openvino"
 
     @property
     def _sized(self) -> Predictor:
@@ -209,7 +219,7 @@ class Network:
 
     def usual_bytes(self, tile_size: tuple[int, int]) -> int:
         """Estimate what is used of `bytes_per_tile`, which is an upper bound but for ONNX files."""
-        share = 1.0 if isinstance(self.predictor, EngineChooser) else _USED
+        share = 1.0 if isinstance(self.predictor, EngineChooser) else _USED[self._library]
         return int(share * self.bytes_per_tile(tile_size))
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:

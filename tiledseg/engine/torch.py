@@ -24,6 +24,8 @@ _EXPORT = (
 class TorchPredictor(CallablePredictor):
     """A PyTorch module (N, C, h, w) -> (N, K, h, w)."""
 
+    likely_stride = 64  # px; its graph cannot be read
+
     def __init__(self, module: Any) -> None:  # noqa: ANN401
         if module.training:
             fix = "Call model.eval() first: batch normalization and dropout behave differently in training."

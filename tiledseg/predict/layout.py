@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
 """``exact``: tiled equals whole; ``approximate``: it may differ; ``impossible``: with no tiling."""
 
+_MOST_STRIDES = 32  # px: the stride of most networks divides it
 _MOST_TRIED = 256  # tiles along an axis that are tried for tile_size="auto"
 
 
@@ -62,7 +63,7 @@ def lay_out(
     if chosen.tile_size == "auto":
         chosen = _best_tile(chosen, network, shape)
     check_fixed(chosen.tile_shape, network.tile_size)
-    in_px = chosen
+    chosen = in_px = _aligned(chosen, network)
     if chosen.overlap == "exact":
         in_px = chosen.changed(overlap=_exact_overlap(chosen, network, shape))
     # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
@@ -81,6 +82,20 @@ def _with_tile(tiling: TilingConfig, network: Network) -> TilingConfig:
     fitting = default_tiling(network.tile_size, network.stride)
     overlap = tiling.overlap if "overlap" in tiling.model_fields_set else fitting.overlap
     return tiling.changed(tile_size=fitting.tile_size, overlap=overlap)
+
+
+def _aligned(tiling: TilingConfig, network: Network) -> TilingConfig:
+    """Let tiles start where they suit most networks, if neither stride nor alignment is stated."""
+    likely = network.likely_stride
+    if likely == 1 or "alignment" in tiling.model_fields_set or tiling.overlap == "exact":
+        return tiling
+    steps = [tile - shared for tile, shared in zip(tiling.tile_shape, tiling.overlap_px, strict=True)]
+    if min(steps) < _MOST_STRIDES:
+        must = f"be stated for tiles less than {_MOST_STRIDES} px apart: the network's stride is not known"
+        fix = "Set it to the stride, such as 16 for 4 poolings, or 1 for none; or use a smaller overlap."
+        raise invalid(SettingError, "alignment", must=must, got=f"{min(steps)} px without it", fix=fix)
+    y, x = (min(likely, 1 << step.bit_length() - 1) for step in steps)
+    return tiling.changed(alignment=(y, x))
 
 
 def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:

@@ -43,7 +43,7 @@ _LEAST = 1e-3  # of the largest output: below it, rounding is not compared
 _MOST_TIMED, _LONG = 3, 0.25  # calls by which engines are compared, and seconds that are enough for one
 _MOST_SHAPES = 8  # of tiles, for which calls are ready: each compiled network has weights of its own
 _MIB = 1 << 20
-_ALIVE = {"openvino": (0.95, 5 * _MIB), "onnxruntime": (1.31, 13 * _MIB)}
+_ALIVE = {"openvino": (0.95, 5 * _MIB), "onnxruntime": (1.85, 8 * _MIB)}
 """Memory of a tile over that of the maps alive at once, and bytes of any first call; measured."""
 _OPENED = {"openvino": (2.5, 45 * _MIB), "onnxruntime": (3.0, 11 * _MIB)}
 """Memory of a network that is ready over that of its weights, and bytes of any network; measured."""
