@@ -22,7 +22,7 @@ import warm_python
 import tiledseg
 from tiledseg.cli import main
 from tiledseg.config import EvaluateJobConfig, PredictJobConfig, RunConfig, TilingConfig, UNetConfig, by_name
-from tiledseg.data import Manifest
+from tiledseg.data import Manifest, Pair
 from tiledseg.io import read_image, read_mask, write_image, write_mask
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
@@ -540,7 +540,31 @@ def test_train_sets_a_part_of_the_images_apart_and_records_it(
     assert RunConfig.from_toml((run_dir / "run.toml").read_text(encoding="utf-8")).split.group_by == "regex"
     again = [*data, "--valid-images", "x", "--split-seed", "1"]
     assert "nothing is set apart" in fail(capsys, "train", *again)
+    assert "no image is set apart" in fail(capsys, "train", *again, "--no-validation")
     assert main(list(map(str, ["train", "--resume", run_dir, *data]))) == 0
+
+
+def test_without_validation_the_splits_train_and_valid_are_learnt_from_and_test_is_not(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samples(tmp_path, n_images=4, height=64, width=64, seed=9)
+    data = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--quiet"]
+    split = ["split", *data, "--shares", "2,1,1", "--manifest", tmp_path / "split.jsonl"]
+    assert main(list(map(str, split))) == 0
+    capsys.readouterr()
+    given = []
+
+    def fit(trainer: tiledseg.Trainer, train: list[Pair], valid: list[Pair] | None, **_: object) -> None:
+        given.append((trainer.config.validation, [pair.name for pair in train], valid))
+        raise tiledseg.TiledSegError("enough")
+
+    monkeypatch.setattr(tiledseg.Trainer, "fit", fit)
+    all_of = ["--layout", "manifest", "--path", tmp_path / "split.jsonl", "--no-validation"]
+    assert "enough" in fail(capsys, "train", *all_of)
+    manifest = Manifest.read(tmp_path / "split.jsonl")
+    learnt = [one.name for name in ("train", "valid") for one in manifest.of(name)]
+    assert given == [(False, learnt, None)]
+    assert len(learnt) == 3
 
 
 def test_doctor_reports_the_installation(

@@ -370,6 +370,42 @@ def test_the_average_of_the_weights_is_validated_and_saved(averaged):
     assert float(loss) == pytest.approx(result.history["val_loss"][result.best_epoch - 1], rel=1e-5)
 
 
+def test_without_validation_the_average_of_the_last_epoch_is_kept(averaged, tmp_path):
+    config, validated, _, ends = averaged
+    config = config.changed(validation=False, runs_dir=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config).fit(blobs(1), progress=False, callbacks=[Interrupt()])
+    (run_dir,) = tmp_path.iterdir()
+    result = Trainer.resume(run_dir, blobs(1), progress=False, callbacks=[Interrupt()])
+    assert result.history == {
+        name: values for name, values in validated.history.items() if not name.startswith("val_")
+    }
+    average = ends[0]
+    for weights in ends[1:]:
+        average = [0.8 * a + 0.2 * w for a, w in zip(average, weights, strict=True)]
+    for variable, expected in zip(result.segmenter.network.trainable_variables, average, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-6)
+    facts = result.segmenter.provenance
+    assert (facts["train_images"], facts["valid_images"]) == (1, 0)
+    assert f"best 2 with dice {result.history['dice'][1]:.4f}" in repr(result)
+    assert "<svg" in result._repr_html_()
+
+
+def test_without_validation_the_training_loss_stops_a_run_and_lowers_the_rate(tmp_path):
+    config = settings(tmp_path, validation=False, epochs=4, patience=2, preview_every=9, ema=0.5)
+    config = config.changed(schedule={"name": "plateau", "patience": 1, "factor": 0.5})
+    result = Trainer(config).fit(blobs(1), progress=False, callbacks=[Spoil(2, 9.0)])
+    assert result.best_epoch == 3  # the last one, though its loss is larger
+    assert result.history["loss"][0] < min(result.history["loss"][1:])
+    assert result.history["learning_rate"] == pytest.approx([1e-2, 1e-2, 1e-2 / 2])  # before it is lowered
+
+
+def test_validation_data_is_refused_where_nothing_is_validated(tmp_path):
+    with pytest.raises(SettingError, match=r"`valid` must be None.*got list.*validation=True"):
+        Trainer(settings(tmp_path, validation=False)).fit(blobs(1), blobs(8), progress=False)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_training_continues_from_the_weights_and_not_from_their_average(averaged):
     _, _, starts, ends = averaged
     for before, after in zip(ends[:-1], starts[1:], strict=True):

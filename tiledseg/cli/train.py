@@ -45,7 +45,7 @@ def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings)
         result = _resumed(resume, settings)
     else:
         config = _config(settings)
-        pairs, unseen = _data(settings)
+        pairs, unseen = _data(settings, config)
         whole = settings.whole(train=config, split=_split(settings))
         result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress, settings=whole)
     best = _best(result)
@@ -61,24 +61,28 @@ def _resumed(run_dir: Path, settings: Settings) -> TrainingResult:
     if settings.file is None:
         settings = replace(settings, read=read_run(run_dir / "run.toml"))
     config = _config(settings)
-    pairs, unseen = _data(settings) if named else (None, None)
-    if pairs is not None and unseen is None:
+    pairs, unseen = _data(settings, config) if named else (None, None)
+    if pairs is not None and unseen is None and config.validation:
         how = (_split(settings), run_dir, config.network.classes)
         pairs, unseen, _ = lazy.data.split_pairs(pairs, *how, progress=settings.progress)
     return tiledseg.Trainer.resume(run_dir, pairs, unseen, config=config, progress=settings.progress)
 
 
-def _data(settings: Settings) -> tuple[list[Pair], list[Pair] | None]:
-    """Find the pairs to learn from and to choose the best epoch by; None for a part of the first."""
+def _data(settings: Settings, config: TrainConfig) -> tuple[list[Pair], list[Pair] | None]:
+    """Find the pairs to learn from and to choose the best epoch by; None for a part of the first, or none."""
     data = settings.over(settings.run.train_data, "train_data")
-    if "valid_data" in settings.given or settings.run.valid_data != DataConfig():
+    apart = "valid_data" in settings.given or settings.run.valid_data != DataConfig()
+    if not config.validation and (apart or "split" in settings.given):
+        fix = "Leave out the options that begin with --split- and --valid- and the table valid_data."
+        raise SettingError(f"Without validation no image is set apart. {fix}")
+    if apart:
         if "split" in settings.given:
             fix = "Leave the options that begin with --split- out, or those that begin with --valid-."
             raise SettingError(f"Validation data is given, so nothing is set apart. {fix}")
         return lazy.data.pairs_of(data), _pairs(settings, "valid_data")
     if data.layout == "manifest" and data.split is None:
-        first, second = (data.changed(split=name) for name in TRAIN_AND_VALID.names)
-        return lazy.data.pairs_of(first), lazy.data.pairs_of(second)
+        first, second = (lazy.data.pairs_of(data.changed(split=name)) for name in TRAIN_AND_VALID.names)
+        return (first, second) if config.validation else ([*first, *second], None)
     return lazy.data.pairs_of(data), None
 
 

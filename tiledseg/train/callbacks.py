@@ -64,13 +64,14 @@ class FiniteGuard(keras.callbacks.Callback):
         self._check("loss", float(logs["loss"]))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Check the validation loss and every weight."""
+        """Check the validation loss, if there is one, and every weight."""
         # The loss does not always show it: a ReLU can hide the NaN of a weight.
         for variable in self.model.weights:
             values = variable.numpy()
             if not np.isfinite(values).all():
                 self._check(variable.path, math.nan)
-        self._check("val_loss", float(logs["val_loss"]))
+        if "val_loss" in logs:
+            self._check("val_loss", float(logs["val_loss"]))
 
     def _check(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -82,6 +83,9 @@ class FiniteGuard(keras.callbacks.Callback):
 
 class BestNetwork(keras.callbacks.Callback):
     """Records each epoch, saves the best network, and stops when the loss no longer improves."""
+
+    # Without validation the training loss decides when to stop, and the last network is saved: that
+    # loss is one of other crops in each epoch, and of weights that changed from step to step.
 
     def __init__(
         self, segmenter: Segmenter, folder: Path, history: History, patience: int | None, *, shown: bool
@@ -95,15 +99,18 @@ class BestNetwork(keras.callbacks.Callback):
         """Save, record, and stop."""
         values = {name: float(value) for name, value in logs.items()}
         values["learning_rate"] = rate_of(self.model)
-        better = values["val_loss"] < self._least
-        if better:
+        validated = "val_loss" in values
+        loss = values["val_loss" if validated else "loss"]
+        better = loss < self._least
+        if better or not validated:
             facts = {**self._segmenter.provenance, "best_epoch": epoch + 1, **values}
             self._segmenter.changed(provenance=facts).save(self._folder, overwrite=True)
-            self._least, self.best_epoch = values["val_loss"], epoch + 1
+        if better:
+            self._least, self.best_epoch = loss, epoch + 1
         self._history.add(epoch + 1, values)
         text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        line = f"epoch {epoch + 1} of {self.params['epochs']}: {text}{', best' if better else ''}"
-        say(line, shown=self._shown)
+        best = ", best" if better and validated else ""
+        say(f"epoch {epoch + 1} of {self.params['epochs']}: {text}{best}", shown=self._shown)
         if self._patience is not None and epoch + 1 - self.best_epoch >= self._patience:
             self.model.stop_training = True
 
@@ -147,7 +154,7 @@ class WeightAverage(keras.callbacks.Callback):
             np.add(average, (1 - self._momentum) * (one - average), out=average)
 
     def on_test_begin(self, logs: object = None) -> None:  # noqa: ARG002
-        """Assign the averages."""
+        """Assign the averages; without validation, `EpochEnd` calls this."""
         variables = (*self.model.trainable_variables, *self._statistics)
         self._latest = [variable.numpy() for variable in variables]
         trained = (average.numpy() for average in self._optimizer_averages())
@@ -171,6 +178,18 @@ class WeightAverage(keras.callbacks.Callback):
             optimizer = optimizer.inner_optimizer
         # Keras has no public name for the averages.
         return optimizer._model_variables_moving_average  # type: ignore[no-any-return]
+
+
+class EpochEnd(keras.callbacks.Callback):
+    """Assigns the averages at the end of an epoch that no validation ends; comes before other callbacks."""
+
+    def __init__(self, average: WeightAverage) -> None:
+        super().__init__()
+        self._average = average
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+        """Assign them."""
+        self._average.on_test_begin()
 
 
 class Stopper(keras.callbacks.Callback):

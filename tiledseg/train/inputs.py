@@ -38,15 +38,16 @@ class TrainingData:
     """The data of a run."""
 
     train: CropSampler  # random crops
-    valid: GridCrops  # crops that cover each validation image
-    valid_pairs: list[Pair]
+    valid: GridCrops | None  # crops that cover each validation image
+    previewed: list[Pair]  # the validation images, or without any those to learn from
     record: RunRecord  # the origin of all pairs
     preprocessing: PreprocessingConfig  # with the px size that the images state
 
 
 def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequence[PairLike]) -> TrainingData:
-    """Read and check the pairs of a run, and prepare their pixels."""
-    train_pairs, valid_pairs = as_pairs(train, "train"), as_pairs(valid, "valid")
+    """Read and check the pairs of a run, and prepare their pixels; `valid` is not read without validation."""
+    train_pairs = as_pairs(train, "train")
+    valid_pairs = as_pairs(valid, "valid") if config.validation else []
     check_apart(train_pairs, valid_pairs)
     preprocessing = with_pixel_size(config.preprocessing, [*train_pairs, *valid_pairs])
     prepared = _prepared(config, preprocessing, [*train_pairs, *valid_pairs])
@@ -55,9 +56,10 @@ def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequenc
         fix = "Check the masks and `mask_threshold`."
         raise invalid(ArrayError, "train", must="have foreground in some mask", got="only label 0", fix=fix)
     steps = config.steps_per_epoch or ceil(crops_to_cover(first, config.crop_shape) / config.batch_size)
-    grid = GridCrops(second, config.crop_shape, classes=config.network.classes)
+    grid = GridCrops(second, config.crop_shape, classes=config.network.classes) if second else None
     record = RunRecord(train_pairs, valid_pairs)
-    return TrainingData(_sampler(config, first, steps), grid, valid_pairs, record, preprocessing)
+    shown = valid_pairs or train_pairs
+    return TrainingData(_sampler(config, first, steps), grid, shown, record, preprocessing)
 
 
 def sampler_of(config: TrainConfig, train: Sequence[PairLike], steps: int) -> CropSampler:

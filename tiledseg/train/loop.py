@@ -21,6 +21,7 @@ from tiledseg.errors import SettingError
 from tiledseg.models import Segmenter, build_loss, build_model, builder_for, load_model, training_network
 from tiledseg.train.callbacks import (
     BestNetwork,
+    EpochEnd,
     EpochProgress,
     FiniteGuard,
     Stopper,
@@ -85,12 +86,14 @@ class TrainingLoop:
             network = training_network(network, config.network)
         stateful = self._stateful(segmenter, history, callbacks, progress=progress)
         with ExitStack() as stack:
-            train, valid = (
+            train, *others = (
                 Feed(source, config.batch_size, config.feed_threads)
                 for source in (self.data.train, self.data.valid)
+                if source is not None
             )
-            stack.callback(train.close)
-            stack.callback(valid.close)
+            valid = others[0] if others else None
+            for feed in (train, *others):
+                stack.callback(feed.close)
             compiled(network, config, scheduled_rate(config, len(train)), config.metrics)
             done = 0
             last: list[Any] = [Checkpointer(self.run_dir / _CHECKPOINTS, history, stateful), stopper]
@@ -101,7 +104,9 @@ class TrainingLoop:
             batches = (config.epochs - done) * len(train)
             advance = stack.enter_context(progress_bar(batches, "batches", shown=progress))
             previews = self._previews(segmenter, history)
-            order = [EpochProgress(train, advance), *stateful[:2], *previews, *stateful[2:], *last]
+            averages = [one for one in stateful if isinstance(one, WeightAverage) and valid is None]
+            first = [EpochProgress(train, advance), *map(EpochEnd, averages)]
+            order = [*first, *stateful[:2], *previews, *stateful[2:], *last]
             self._fit(network, train, valid, done, order)
 
     def _segmenter(self, network: keras.Model) -> Segmenter:
@@ -143,13 +148,15 @@ class TrainingLoop:
         if config.curves:
             found.append(Curves(self.run_dir, history))
         if config.preview_every:
-            pairs = previewed(config, self.data.valid_pairs)
+            pairs = previewed(config, self.data.previewed)
             found.append(Previews(self.run_dir, segmenter, pairs, config.preview_every))
         if config.tensorboard:
             found.append(keras.callbacks.TensorBoard(str(self.run_dir / "tensorboard")))
         return found
 
-    def _fit(self, network: keras.Model, train: Feed, valid: Feed, done: int, callbacks: list[Any]) -> None:
+    def _fit(
+        self, network: keras.Model, train: Feed, valid: Feed | None, done: int, callbacks: list[Any]
+    ) -> None:
         try:
             network.fit(
                 train,
@@ -161,7 +168,7 @@ class TrainingLoop:
                 verbose=0,
             )
         except Exception:
-            error = train.error or valid.error
+            error = train.error or (valid and valid.error)
             if error:
                 raise error from None
             raise

@@ -85,7 +85,7 @@ class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Plateau(keras.callbacks.Callback):
-    """Lowers the learning rate when the validation loss has not improved for some epochs."""
+    """Lowers the learning rate when the loss has not improved for some epochs."""
 
     def __init__(self, settings: PlateauConfig) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Plateau(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Lower the rate if the loss has not improved."""
-        loss = float(logs["val_loss"])
+        loss = float(logs.get("val_loss", logs["loss"]))
         self.waited = 0 if loss < self.least_loss else self.waited + 1
         self.least_loss = min(loss, self.least_loss)
         if self.waited >= self._settings.patience:

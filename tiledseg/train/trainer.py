@@ -10,9 +10,10 @@ from tiledseg._backend import check_process, keras
 from tiledseg._lazy import extra
 from tiledseg._notebook import paragraph, side_by_side
 from tiledseg._storage import check_writable
-from tiledseg._validate import all_of, counted, path_text, settings_of
+from tiledseg._validate import all_of, counted, invalid, path_text, settings_of
 from tiledseg.config import TRAIN_AND_VALID, RunConfig, TrainConfig
 from tiledseg.data import as_pairs, split_pairs, write_manifest
+from tiledseg.errors import SettingError
 from tiledseg.plots import curves
 from tiledseg.train.inputs import training_data
 from tiledseg.train.loop import TrainingLoop, check_devices, initial_network
@@ -35,12 +36,13 @@ class TrainingResult:
     Attributes
     ----------
     segmenter : Segmenter
-        The segmenter with the weights of the best epoch: the bundle ``best`` in the run's folder.
+        The segmenter with the weights of the best epoch, or without validation of the last one: the
+        bundle ``best`` in the run's folder.
     history : dict of str to list of float
         ``epoch`` (from 1), ``loss``, ``dice``, ``val_loss``, ``val_dice`` and ``learning_rate`` (of
-        the next step), one value per epoch.
+        the next step), one value per epoch. Without validation, those that begin with ``val_`` are absent.
     best_epoch : int
-        The epoch with the least validation loss, from 1.
+        The epoch with the least validation loss, from 1; without validation the last one.
     run_dir : Path
         The run's folder: ``run.toml``, ``run.json``, ``model.txt``, ``history.csv``,
         ``history.json``, ``checkpoints/`` and ``best/``.
@@ -52,13 +54,17 @@ class TrainingResult:
     run_dir: Path
 
     def __repr__(self) -> str:
-        score = self.history["val_dice"][self.history["epoch"].index(self.best_epoch)]
+        dice = "val_dice" if "val_dice" in self.history else "dice"
+        score = self.history[dice][self.history["epoch"].index(self.best_epoch)]
         epochs, best = counted(len(self.history["epoch"]), "epoch"), f"best {self.best_epoch}"
-        return f"TrainingResult({epochs}, {best} with val_dice {score:.4f}, in {self.run_dir})"
+        return f"TrainingResult({epochs}, {best} with {dice} {score:.4f}, in {self.run_dir})"
 
     def _repr_html_(self) -> str:
         epochs = self.history["epoch"]
-        both = [{name: self.history[name] for name in (kind, f"val_{kind}")} for kind in ("loss", "dice")]
+        both = [
+            {name: self.history[name] for name in (kind, f"val_{kind}") if name in self.history}
+            for kind in ("loss", "dice")
+        ]
         charts = (curves(next(iter(columns)), "epoch", epochs, columns) for columns in both)
         return paragraph(self) + side_by_side(*(chart.figure() for chart in charts))
 
@@ -103,7 +109,8 @@ class Trainer:
         valid : sequence of Pair or tuple, optional
             Pairs to choose the best epoch by; none of them may be in `train`. Where it is None, a part of
             `train` is set apart, which has to be files: a fifth, or by the ``split`` of `settings`. The
-            run's ``split.jsonl`` lists which image is in which part.
+            run's ``split.jsonl`` lists which image is in which part. With ``validation=False`` of the
+            settings it must be None, and all of `train` is learnt from.
         progress : bool
             Whether to show a progress bar, and a line for each epoch. The line goes to the logger
             ``tiledseg``; where nothing shows that, it is written beside the bar.
@@ -121,7 +128,8 @@ class Trainer:
         Raises
         ------
         SettingError
-            If there are no pairs, an image is in both sets, `callbacks` contains anything else,
+            If there are no pairs, an image is in both sets, `valid` is given although the settings
+            do without validation, `callbacks` contains anything else,
             ``start_from`` contains weights for another network, or a package that a setting needs
             is not installed.
         FileError
@@ -140,12 +148,16 @@ class Trainer:
             initial_network(self.config)  # a wrong one is refused before all images are read
         check_writable(self.config.runs_dir, keep=False)
         records: list[Record] = []
-        if valid is None:
+        if not self.config.validation:
+            _check_absent(valid)
+            valid = ()
+        elif valid is None:
             beside = Path(self.config.runs_dir).resolve() / "run"  # paths are the same from any run's folder
             classes = self.config.network.classes
             train, valid, records = split_pairs(train, run.split, beside, classes, progress=progress)
             run = run.changed(split=run.split or TRAIN_AND_VALID)
-        previewed(self.config, as_pairs(valid, "valid"))  # wrong ones are refused before all images are read
+        shown = as_pairs(valid, "valid") if self.config.validation else as_pairs(train, "train")
+        previewed(self.config, shown)  # wrong ones are refused before all images are read
         data = training_data(self.config, train, valid)
         run_dir = new_run_dir(self.config.runs_dir)
         data.record.write(run_dir, run)
@@ -205,6 +217,9 @@ class Trainer:
             check_settings(known, wanted)
             known = wanted
         checked = _checked_callbacks(known, callbacks)
+        if not known.validation:
+            _check_absent(valid)
+            valid = ()
         if train is None or valid is None:
             recorded = recorded_pairs(folder)
             train = recorded[0] if train is None else train
@@ -212,6 +227,14 @@ class Trainer:
         data = training_data(known, train, valid)
         data.record.check(folder)
         return _result(TrainingLoop(known, data, folder), checked, progress=progress)
+
+
+def _check_absent(valid: object) -> None:
+    """Check that no validation data is given, where the settings do without it."""
+    if valid is not None:
+        fix = "Leave `valid` out, or set validation=True."
+        must = "be None with validation=False"
+        raise invalid(SettingError, "valid", must=must, got=type(valid).__name__, fix=fix)
 
 
 def _checked_callbacks(
@@ -232,6 +255,6 @@ def _result(
     loop: TrainingLoop, callbacks: Sequence[keras.callbacks.Callback], *, progress: bool
 ) -> TrainingResult:
     segmenter, history = loop.run(callbacks, progress=progress)
-    losses = history["val_loss"]
-    best_epoch = int(history["epoch"][losses.index(min(losses))])
+    losses = history.get("val_loss")
+    best_epoch = int(history["epoch"][losses.index(min(losses)) if losses else -1])
     return TrainingResult(segmenter, history, best_epoch, loop.run_dir)
