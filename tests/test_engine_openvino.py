@@ -114,6 +114,28 @@ def test_a_convolution_takes_two_maps_without_a_copy_of_both(settings, copies):
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize(
+    ("step", "kernel", "joined"),
+    [((2, 2), 3, [4, 4]), ((2, 2), (2, 5), [3, 6]), ((3, 2), 4, [6, 5]), ((2, 2), 1, [2, 2])],
+)
+@pytest.mark.parametrize("bias", [0.0, 0.7])
+def test_a_transposed_convolution_and_the_next_one_are_one(step, kernel, joined, bias, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "_WORTH", 0)  # small tiles are enough
+    inputs = keras.Input((None, None, 3))
+    small = layers.Conv2D(32, 3, step, padding="same", activation="tanh")(inputs)
+    large = layers.Conv2DTranspose(16, step, step, bias_initializer=keras.initializers.Constant(bias))(small)
+    skip = layers.Conv2D(16, 1, activation="tanh")(inputs)
+    x = layers.Conv2D(16, kernel, padding="same", activation="relu")(layers.Concatenate()([large, skip]))
+    model, tiles = keras.Model(inputs, x), TILES[:, :30]
+    weights = {variable.path: variable.numpy() for variable in model.weights}
+    built = openvino_engine.build(read_layers(model), weights, tiles.shape)
+    grown = [node for node in built.get_ops() if node.get_type_name() == "ConvolutionBackpropData"]
+    assert [list(node.input_value(1).get_shape())[2:] for node in grown] == [joined]
+    found, wanted = compiled(built, "f32")(tiles), model(tiles, training=False).numpy()
+    assert wanted.std() > 0.05
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
 @pytest.mark.skipif(not CAN_BF16, reason="this processor has no bf16")
 def test_bf16_is_close_to_f32_and_used_on_request_only():
     model = network()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import keras
@@ -30,6 +31,7 @@ LOADED = f"{set(NOT_NEEDED.split())} & set(sys.modules)"
 CONFIG = ts.UNetConfig(
     input_shape=(None, None, 3), levels=3, base_filters=4, base_kernel=3, dropout=0.1, norm="batch"
 )
+TILE = (64, 96)
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
 
 
@@ -52,7 +54,7 @@ def segmenter() -> Segmenter:
     rng = np.random.default_rng(0)
     network.set_weights([one * rng.uniform(0.7, 1.3, one.shape) for one in network.get_weights()])
     return Segmenter(
-        network, CONFIG, ("cell",), PreprocessingConfig(mean=(0.5,)), tiling=ts.TilingConfig(tile_size=64)
+        network, CONFIG, ("cell",), PreprocessingConfig(mean=(0.5,)), tiling=ts.TilingConfig(tile_size=TILE)
     )
 
 
@@ -79,6 +81,16 @@ def edit(bundle: Path, change: object) -> None:
 def write_sealed(bundle: Path, config: dict[str, object]) -> None:
     config["config_sha256"] = _seal_of(config)
     (bundle / "config.json").write_text(json.dumps(config))
+
+
+def test_tiles_of_the_usual_size_are_compiled_for_once(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, shapes = import_module("tiledseg.engine.openvino.predictor"), []
+    build = module.build
+    monkeypatch.setattr(module, "build", lambda *args: shapes.append(args[2]) or build(*args))
+    probs = ts.tiled_predict(load_model(saved), IMAGE, batch_size=2)
+    assert probs.std() > 0.001
+    assert {shape[1:3] for shape in shapes} == {TILE}
+    assert len(shapes) == 1
 
 
 def test_predicting_prints_nothing_and_loads_only_what_it_needs(tmp_path: Path) -> None:

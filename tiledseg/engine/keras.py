@@ -78,9 +78,9 @@ class KerasPredictor:
         """Copy the weights by their paths."""
         return {variable.path: np.array(variable.numpy()) for variable in self.model.weights}
 
-    def probe(self) -> Probe:
-        """Return the outputs of Keras for a tile."""
-        return Probe.of(self._at_once, self.graph)
+    def probe(self, usual: tuple[int, int] | None = None) -> Probe:
+        """Return the outputs of Keras for a tile, of the usual size where one is given."""
+        return Probe.of(self._at_once, self.graph, usual)
 
     def _at_once(self, tiles: FloatArray) -> AnyArray:
         """Run one batch without a compilation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tiledseg.engine.layers import Layers
 
 _LEAST_PX = 64  # of a probe's side
+_MOST_PX = 512 * 512  # of a probe of the usual tile's size
 _MOST_VALUES = 1024  # of a probe's outputs
 _SCALES = (2.0, 16.0, 128.0)  # of a probe's px: prepared px are near 1, those of an image up to 255
 _VARIED = 1e-2  # standard deviation of outputs that tell networks apart
@@ -31,10 +33,13 @@ class Probe:
     outputs: FloatArray  # values spread evenly over the output
 
     @classmethod
-    def of(cls, call: Callable[[FloatArray], AnyArray], graph: Graph) -> Probe:
-        """Run a network on a tile for which its outputs vary."""
-        sizes = zip(graph.tile_size, graph.stride, strict=True)
-        height, width = (fixed or -(-_LEAST_PX // step) * step for fixed, step in sizes)
+    def of(
+        cls, call: Callable[[FloatArray], AnyArray], graph: Graph, usual: tuple[int, int] | None = None
+    ) -> Probe:
+        """Run a network on a tile for which its outputs vary: one of the usual size needs no network more."""
+        free = usual if usual is not None and prod(usual) <= _MOST_PX else (_LEAST_PX, _LEAST_PX)
+        sizes = zip(graph.tile_size, free, graph.stride, strict=True)
+        height, width = (fixed or -(-size // step) * step for fixed, size, step in sizes)
         shape, probes = (1, height, width, graph.channels), list[Probe]()
         for scale in _SCALES:
             probes.append(cls(shape, scale, _spread(call(_tile(shape, scale)))))

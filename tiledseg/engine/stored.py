@@ -116,7 +116,7 @@ class StoredNetwork:
         return digest.hexdigest()
 
 
-def stored_record(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
+def stored_record(model: Any, usual: tuple[int, int] | None) -> dict[str, Any] | None:  # noqa: ANN401
     """Describe a keras.Model, so that it runs without Keras; None where OpenVINO disagrees."""
     predictor = keras.KerasPredictor(model)
     try:
@@ -128,7 +128,7 @@ def stored_record(model: Any) -> dict[str, Any] | None:  # noqa: ANN401
         objection = openvino.OpenVinoPredictor(predictor, "f32", must=False).objection()
         if objection:
             return None
-    return _record(predictor.graph, layers, predictor.probe())
+    return _record(predictor.graph, layers, predictor.probe(usual))
 
 
 def _record(graph: Graph, layers: Layers, probe: Probe) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tiledseg._lazy import lazy
 from tiledseg._storage import is_folder, new_folder, sha256, sync_file, write_bytes
 from tiledseg._validate import did_you_mean, invalid, path_text
 from tiledseg._version import __version__
+from tiledseg.config import TilingConfig
 from tiledseg.engine import stored_record
 from tiledseg.errors import BundleError, FileError, ModelError, SettingError
 from tiledseg.models.weights import (
@@ -73,7 +74,10 @@ def write_bundle(
 
     def content() -> tuple[dict[str, FloatArray], dict[str, Any] | None]:
         weights, rebuilt = _weights_of(network, builder)
-        return weights, stored_record(filled(rebuilt, weights))
+        tiling = entries["tiling"]
+        free = tiling is None or tiling["tile_size"] == "auto"
+        usual = None if free else TilingConfig(**tiling).tile_shape
+        return weights, stored_record(filled(rebuilt, weights), usual)
 
     return _write(folder, content, entries, overwrite=overwrite)
 

@@ -24,7 +24,7 @@ SAME_SIZE = 0.02
 """Px sizes that differ by no more than this share count as the same: such an image is not resampled."""
 
 _BLOCK = 128  # px of the resampled image
-_STRIPE = 16  # of them that one product computes
+_STRIPE = 8  # of them that one product computes
 _LONGEST = 1024  # px of the image for one block
 _CACHED_ROWS = 1024  # of the resampled image, within these bytes
 _CACHE_BYTES = 32 << 20

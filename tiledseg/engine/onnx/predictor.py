@@ -171,13 +171,8 @@ class OnnxPredictor:
                 while len(self._calls) >= _MOST_SHAPES:
                     self._calls.pop(next(iter(self._calls)))
                 call = self._made(self._cast(padded(tiles, shape[0])))
-                part = shape[0] // self._streams(shape[0]) if self.engine == "openvino" else shape[0]
-                self._calls[shape] = call, part
+                self._calls[shape] = call, openvino.divided(shape[0], self.tiles_at_once)[0]
             return self._calls[shape]
-
-    def _streams(self, n_tiles: int) -> int:
-        """Return into how many equal parts a batch is divided, which run at the same time."""
-        return max(one for one in range(1, self.tiles_at_once + 1) if n_tiles % one == 0)
 
     def _made(self, batch: AnyArray) -> _Call:
         """Return the call of the faster engine, if both have the same outputs."""
@@ -213,10 +208,10 @@ class OnnxPredictor:
     def _by_openvino(self, batch: AnyArray) -> _Call:
         network, first = self.network, self.network.layout == "channels_first"
         model = openvino.core().read_model(network.file.path)
-        streams = self._streams(len(batch))
+        part, streams = openvino.divided(len(batch), self.tiles_at_once)
         height, width, channels = batch.shape[1:]
         shape = [channels, height, width] if first else [height, width, channels]
-        model.reshape({network.file.input.name: [len(batch) // streams, *shape]})
+        model.reshape({network.file.input.name: [part, *shape]})
         both = network.output_axes == "ncyx"
         if first:  # it moves the channels itself, with its first and its last layer
             model = openvino.channels_last(model, network.output if both else None)

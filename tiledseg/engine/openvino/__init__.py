@@ -37,6 +37,7 @@ from tiledseg.engine.openvino.predictor import (  # noqa: E402
     compiled,
     computes_bf16,
     core,
+    divided,
     n_streams,
     usable,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "compiled",
     "computes_bf16",
     "core",
+    "divided",
     "n_streams",
     "usable",
 ]

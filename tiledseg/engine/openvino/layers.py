@@ -7,8 +7,9 @@ is an UnsupportedError, since a layer that is run but half understood would be w
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import openvino
     from openvino import opset13 as ops
 
-    from tiledseg._types import FloatArray
+    from tiledseg._types import AnyArray, FloatArray
     from tiledseg.engine.layers import Layers
     from tiledseg.engine.openvino.use import Norm, Output
 else:
@@ -252,13 +253,69 @@ def _divide(node: openvino.Node) -> None:
     parts = values[:, : counts[0]], values[:, counts[0] :]
     names = ("strides", "pads_begin", "pads_end", "dilations")
     options = {name: node.get_attributes()[name] for name in names}
-    first, second = (
-        ops.convolution(one, constant(np.ascontiguousarray(part), owned=True), **options)
-        for one, part in zip(maps, parts, strict=True)
-    )
+    first, second = (_convolved(one, part, options) for one, part in zip(maps, parts, strict=True))
     total = ops.add(first, second)
     for user in node.output(0).get_target_inputs():
         user.replace_source_output(total.output(0))
+
+
+_PADS = ("pads_begin", "pads_end")
+_WORTH = 1e8  # multiplications less: other kernels take 30 ms to compile
+
+
+def _convolved(x: Output, kernel: FloatArray, options: dict[str, Any]) -> Output:
+    """Convolve a map; together with the transposed convolution that made it, where that multiplies less."""
+    grown = _grown(x) if {*options["strides"], *options["dilations"]} == {1} else None
+    n, _, height, width = shape(x)
+    if grown is None or n * height * width * _saved(grown[1], kernel) < _WORTH:
+        return ops.convolution(x, constant(np.ascontiguousarray(kernel), owned=True), **options)
+    small, first, bias = grown
+    if bias.any():  # that of a channel of ones: beyond the border there is no bias
+        n, _, height, width = shape(small)
+        small = ops.concat([small, constant(np.ones((n, 1, height, width)))], CHANNELS)
+        first = np.concatenate([first, np.broadcast_to(bias[None], (1, *first.shape[1:]))])
+    begin, end = (np.subtract(kernel.shape[2:], 1) - options[name] for name in _PADS)
+    return ops.convolution_backprop_data(
+        small,
+        constant(_joined(first, kernel), owned=True),
+        list(first.shape[2:]),
+        pads_begin=list(begin),
+        pads_end=list(end),
+        dilations=[1, 1],
+        output_padding=[0, 0],
+    )
+
+
+def _grown(x: Output) -> tuple[Output, FloatArray, FloatArray] | None:
+    """Return input, kernel (in, out, h, w) and bias of a transposed convolution without overlap."""
+    node, bias = x.get_node(), np.zeros((1, 1, 1), np.float32)
+    if node.get_type_name() == "Add" and node.input_value(1).get_node().get_type_name() == "Constant":
+        node, bias = node.input_value(0).get_node(), node.input_value(1).get_node().data
+    if node.get_type_name() != "ConvolutionBackpropData" or len(x.get_target_inputs()) != 1:
+        return None
+    kernel, settings = node.input_value(1).get_node().data, node.get_attributes()
+    cut = any(any(settings[name]) for name in (*_PADS, "output_padding"))
+    return (
+        None if cut or list(kernel.shape[2:]) != settings["strides"] else (node.input_value(0), kernel, bias)
+    )
+
+
+def _saved(first: FloatArray, kernel: FloatArray) -> int:
+    """Return how many multiplications less a px takes in one step."""
+    pairs = zip(first.shape[2:], kernel.shape[2:], strict=True)
+    taps = math.prod(-(-(step + length - 1) // step) for step, length in pairs)
+    return int(kernel.size + len(first) * (first.shape[1] - taps * len(kernel)))
+
+
+def _joined(first: FloatArray, kernel: FloatArray) -> AnyArray:
+    """Return the kernel (in, out, h, w) of a transposed convolution and a convolution after it."""
+    height, width = kernel.shape[2:]
+    sizes = (step + length - 1 for step, length in zip(first.shape[2:], (height, width), strict=True))
+    both = np.zeros((len(first), len(kernel), *sizes))
+    for y, x in np.ndindex(*first.shape[2:]):
+        part = np.tensordot(first[:, :, y, x].astype(np.float64), kernel[:, :, ::-1, ::-1], (1, 1))
+        both[:, :, y : y + height, x : x + width] += part
+    return both
 
 
 # OpenVINO 2026.4 moves an activation in front of a max pooling that follows a convolution, which is right

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import Precision
-    from tiledseg.engine.probe import Convertible
+    from tiledseg.engine.probe import Convertible, Probe
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]
@@ -56,7 +56,8 @@ class _Compiled:
 
     fingerprint: bytes
     refused: dict[str, str] = field(default_factory=dict)  # why Keras runs it, by precision; "" where not
-    calls: dict[tuple[str, tuple[int, ...]], _Call] = field(default_factory=dict)
+    # by precision and shape, with the number of tiles of which a call takes multiples
+    calls: dict[tuple[str, tuple[int, ...]], tuple[_Call, int]] = field(default_factory=dict)
 
 
 _COMPILED: weakref.WeakKeyDictionary[Any, _Compiled] = weakref.WeakKeyDictionary()
@@ -108,27 +109,30 @@ class OpenVinoPredictor:
         check_process()
         ready = [shape for precision, shape in self._compiled.calls if precision == self._precision]
         shape = ready_shape(ready, tiles.shape)
-        if not self._agrees():
+        if not self._agrees(shape):
             return self._original(tiles)
         with failures_named(tiles.shape):
-            outputs = self._call_for(shape)(padded(tiles, shape[0]))
-        return checked_outputs(outputs, shape)[: len(tiles)]
+            outputs = self._run(tiles, shape)
+        return checked_outputs(outputs, tiles.shape)
 
-    def _call_for(self, shape: tuple[int, ...]) -> _Call:
-        """Return the function that is compiled for a shape."""
+    def _run(self, tiles: AnyArray, shape: tuple[int, ...]) -> FloatArray:
+        """Run what is compiled for a shape, which is compiled once."""
         key = (self._precision, shape)
         with _ONE_AT_A_TIME:
             if key not in self._compiled.calls:
                 self._original.graph.check_tiles(shape)
                 self._compiled.calls[key] = self._compile(shape)
-            return self._compiled.calls[key]
+            call, part = self._compiled.calls[key]
+        return call(padded(tiles, -(-len(tiles) // part) * part))[: len(tiles)]
 
-    def _compile(self, shape: tuple[int, ...]) -> _Call:
-        return compiled(build(self._original.layers(), self._original.weights(), shape), self._precision)
+    def _compile(self, shape: tuple[int, ...]) -> tuple[_Call, int]:
+        part, streams = divided(shape[0], n_streams())
+        network = build(self._original.layers(), self._original.weights(), (part, *shape[1:]))
+        return compiled(network, self._precision, streams=streams), part
 
-    def _agrees(self) -> bool:
+    def _agrees(self, shape: tuple[int, ...]) -> bool:
         """Compare the network with Keras once; return whether OpenVINO runs it."""
-        reason = self.objection()
+        reason = self.objection(shape)
         if reason and self._must:
             raise invalid(
                 ModelError,
@@ -140,17 +144,17 @@ class OpenVinoPredictor:
             )
         return not reason
 
-    def objection(self) -> str:
-        """Return why OpenVINO does not run the network; empty where it does."""
+    def objection(self, shape: tuple[int, ...] | None = None) -> str:
+        """Return why OpenVINO does not run the network; empty where it does. `shape` will be run first."""
         with _ONE_AT_A_TIME:
             refused = self._compiled.refused
             if self._precision not in refused:
-                refused[self._precision] = self._compared()
+                refused[self._precision] = self._compared(shape)
             return refused[self._precision]
 
-    def _compared(self) -> str:
+    def _compared(self, shape: tuple[int, ...] | None) -> str:
         try:
-            difference = self._difference()
+            difference = self._difference(shape)
         except UnsupportedError as error:
             _log.debug("Keras runs the network instead of OpenVINO: %s", error)
             return str(error)
@@ -167,12 +171,15 @@ class OpenVinoPredictor:
             _log.warning("Keras runs the network instead of OpenVINO: %s", reason)
         return reason
 
-    def _difference(self) -> float:
+    def _difference(self, shape: tuple[int, ...] | None) -> float:
         """Return by how much the outputs for a probe differ."""
         self._original.layers()  # before Keras runs the probe in vain
         probe = self._original.probe()
-        fixed = None not in self.tile_size  # then tiles have the probe's shape; else it would be kept in vain
-        call = self._call_for(probe.shape) if fixed else self._compile(probe.shape)
+        if shape is not None and shape[1:] == probe.shape[1:]:  # compiled once for both
+            return self._differing(probe, lambda tile: self._run(tile, shape))
+        return self._differing(probe, self._compile(probe.shape)[0])
+
+    def _differing(self, probe: Probe, call: _Call) -> float:
         return probe.difference(call, _SHARE[self._precision], _LEAST[self._precision])
 
 
@@ -221,12 +228,24 @@ def n_streams() -> int:
     return min(_MOST_STREAMS, int(core().get_property("CPU", "RANGE_FOR_STREAMS")[1]))
 
 
+def divided(n_tiles: int, most: int) -> tuple[int, int]:
+    """Divide a batch into equal parts, which run at the same time; return tiles in each, and their number."""
+    streams = max(one for one in range(1, most + 1) if n_tiles % one == 0)
+    return n_tiles // streams, streams
+
+
+def _shared_work() -> dict[str, Any]:
+    """Let a core take over work of another one that other programs use, where OpenVINO can."""
+    name = "TBB_PARTITIONER"
+    return {name: "AUTO"} if name in core().get_property("CPU", "SUPPORTED_PROPERTIES") else {}
+
+
 def compiled(network: openvino.Model, precision: Precision, output: int | str = 0, streams: int = 1) -> _Call:
     """Compile for this processor; several threads may call the result."""
     # All cores run one batch. With `streams`, tiles are divided into batches of the network's own size, and
     # so many of these run at the same time: cores wait less for each other.
-    divided = {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}  # pinned cores may be another program's
-    hints = divided if streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
+    spread = {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}  # pinned cores may be another program's
+    hints = spread if streams > 1 else {"PERFORMANCE_HINT": "LATENCY", **_shared_work()}
     ready = core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": precision, **hints})
     port = ready.output(output)
     known = port.get_partial_shape().is_static and port.get_element_type() == openvino.Type.f32
