@@ -503,3 +503,46 @@ def test_a_source_that_cannot_say_its_shape_is_named() -> None:
 
     with pytest.raises(ArrayError, match="`image` does not say its shape and dtype: the disk is gone"):
         ts.tiled_predict(lambda tiles: tiles[..., :1], Source())
+
+
+class Broken:
+    """An object whose every conversion raises an error of its own."""
+
+    def _fail(self, *arguments):
+        raise RuntimeError("broken")
+
+    __repr__ = __str__ = __iter__ = __fspath__ = __array__ = __len__ = __eq__ = _fail
+    __hash__ = None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        io.read_image,
+        lambda one: ts.TilingConfig(tile_size=one),
+        lambda one: ts.ObjectsConfig(split=one),
+        lambda one: ts.UNetConfig(activation=one),
+        lambda one: metrics.count(one, np.ones((3, 3))),
+        lambda one: ts.TileGrid(one, one, one),
+        plots.plot_history,
+        lambda one: plots.plot_history({"epoch": [1], "loss": [1]}, ("loss",), ax=one),
+        plots.plot_thresholds,
+        plots.plot_calibration,
+        lambda one: plots.plot_worst([], one),
+        plots.plot_histogram,
+        plots.plot_tiles,
+        plots.plot_seams,
+        lambda one: objects.ObjectsSink((3, 3), one),
+        objects.ObjectsSink,
+        lambda one: objects.label_objects(np.ones((3, 3, 1), np.float32), out=one),
+        lambda one: io.write_labels(one, "cells", np.ones((3, 3), int)),
+        lambda one: io.write_labels("a.ome.zarr", one, np.ones((3, 3), int)),
+        lambda one: io.read_image("a.png", level=one),
+        lambda one: io.read_image("a.png", at=one),
+        lambda one: evaluate.score_map(np.ones((3, 3)), np.ones((3, 3), int), ignore_label=one),
+    ],
+)
+@pytest.mark.parametrize("value", [Broken(), b"a.png"], ids=["broken", "bytes"])
+def test_no_argument_ends_in_a_bare_error(call, value):
+    with pytest.raises(ts.TiledSegError, match=r"must .*; got|does not exist"):
+        call(value)

@@ -7,7 +7,6 @@ import operator
 import os
 import sys
 from difflib import get_close_matches
-from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tiledseg._lazy import lazy
@@ -42,7 +41,10 @@ def invalid(error: type[_Error], what: str, *, must: str, got: object, fix: str)
 
 def shown(value: object) -> str:
     """Show a value on one short line, control characters escaped."""
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001  of a class of the user's
+        text = f"an object of the class {type(value).__name__}, which cannot be shown"
     text = text.encode("utf-8", "backslashreplace").decode()
     text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
@@ -133,7 +135,7 @@ def whole_pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
 def _two(name: str, value: Any, must: str, fix: str) -> tuple[object, object]:  # noqa: ANN401
     try:
         first, second = value
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  of a class of the user's
         raise invalid(SettingError, name, must=must, got=value, fix=fix) from None
     return first, second
 
@@ -174,7 +176,7 @@ def items_of(
     """Iterate over an argument that must be a sequence; a text is refused, since its letters are no items."""
     try:
         found = None if isinstance(values, str | bytes) else iter(values)  # type: ignore[call-overload]
-    except TypeError:
+    except Exception:  # noqa: BLE001  of a class of the user's
         found = None
     if found is None:
         raise invalid(error, name, must=must, got=values, fix=fix)
@@ -194,12 +196,21 @@ def check_callable(name: str, value: object) -> None:
         raise invalid(SettingError, name, must="be a callable or None", got=value, fix=fix)
 
 
+def text_of_path(path: object) -> str | None:
+    """Return a path as text; None for what is none."""
+    try:
+        text = os.fspath(path)  # type: ignore[call-overload]
+    except Exception:  # noqa: BLE001  of a class of the user's
+        return None
+    return text if isinstance(text, str) else None
+
+
 def path_text(path: object, name: str = "path", error: type[TiledSegError] = FileError) -> str:
     """Return a path as text; refuse what cannot be a path."""
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(text, str) or not text:
-        fix = "Pass a str or a pathlib.Path."
-        raise invalid(error, name, must="be a path as text", got=repr(path), fix=fix)
+    text = text_of_path(path)
+    if not text:
+        got = "''" if text == "" else path
+        raise invalid(error, name, must="be a path as text", got=got, fix="Pass a str or a pathlib.Path.")
     if "\0" in text:
         raise invalid(error, name, must="not contain a NUL character", got=repr(text), fix="Rename the file.")
     try:
@@ -208,14 +219,6 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
         must, fix = "be a name that this system can write", "Check the text."
         raise invalid(error, name, must=must, got=ascii(text), fix=fix) from None
     return text
-
-
-def check_component(text: str, name: str, fix: str) -> None:
-    """Check that a text from a file is one component of a path, on every system."""
-    plain = PureWindowsPath(text).name == text  # it knows /, \\ and drives
-    if text in {"", ".."} or "\0" in text or not plain:
-        must = "be the name of a file or a folder, without /, \\, a drive or .."
-        raise invalid(FileError, name, must=must, got=repr(text), fix=fix)
 
 
 def path_texts(paths: object, name: str) -> list[str]:
@@ -243,7 +246,7 @@ def array_of(values: object, name: str) -> AnyArray:
     check_unmasked(values, name)
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError):  # rows of different lengths
+    except Exception:  # noqa: BLE001  rows of different lengths, or a class of the user's
         array = np.empty(0, object)
     if array.dtype.kind not in "biuf":
         must = "have a boolean, integer or real dtype"
@@ -299,7 +302,7 @@ def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
     """Return the lengths of a shape as ints."""
     try:
         lengths = [None if isinstance(one, bool) else operator.index(one) for one in shape]
-    except TypeError:
+    except Exception:  # noqa: BLE001  of a class of the user's
         lengths = [None]
     whole = tuple(one for one in lengths if one is not None)
     if len(whole) < len(lengths):

@@ -3,6 +3,7 @@
 from tiledseg._storage.cache import DiskCache, array_digest, file_digest, sha256
 from tiledseg._storage.files import (
     atomic_write,
+    check_component,
     check_new_folder,
     check_writable,
     csv_text,
@@ -32,6 +33,7 @@ __all__ = [
     "ScratchFile",
     "array_digest",
     "atomic_write",
+    "check_component",
     "check_new_folder",
     "check_writable",
     "csv_text",

@@ -15,7 +15,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from tiledseg._validate import instance_of, invalid, named, path_text
@@ -335,6 +335,13 @@ def _part_folder(filling: Path) -> Iterator[None]:
     finally:
         if opened is not None:
             os.close(opened)
+
+
+def check_component(text: str, name: str, fix: str) -> None:
+    """Check that a text from a file is one component of a path, on every system."""
+    if text in {"", ".."} or "\0" in text or PureWindowsPath(text).name != text:  # it knows /, \\ and drives
+        must = "be the name of a file or a folder, without /, \\, a drive or .."
+        raise invalid(FileError, name, must=must, got=repr(text), fix=fix)
 
 
 def is_file(path: PathLike) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
@@ -16,7 +15,7 @@ from pydantic import (
 )
 
 from tiledseg._notebook import facts
-from tiledseg._validate import did_you_mean, invalid, shown
+from tiledseg._validate import did_you_mean, invalid, shown, text_of_path
 from tiledseg.config.fields import named
 from tiledseg.config.toml import read_toml, write_toml
 from tiledseg.errors import SettingError
@@ -288,7 +287,7 @@ def _without_paths(value: object) -> object:
     """Write pathlib's paths as text, which is what settings hold."""
     if isinstance(value, list | tuple):
         return type(value)(map(_without_paths, value)) if type(value) in {list, tuple} else value
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    return value if isinstance(value, str) else text_of_path(value) or value
 
 
 _FIXES = {
@@ -354,7 +353,7 @@ def _fix(line: ErrorDetails) -> str:
         key, words = _LIMITS[line["type"]]
         return f"Use {words} {line['ctx'][key]}."
     if line["type"] == "literal_error":
-        near = did_you_mean(str(line["input"]), re.findall(r"'([^']*)'", line["msg"]))
+        near = did_you_mean(shown(line["input"]), re.findall(r"'([^']*)'", line["msg"]))
         return near if near.startswith("Did") else _FIXES["literal_error"]
     return _FIXES.get(line["type"], "See the class's docstring.")
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from tiledseg._validate import check_component, invalid
+from tiledseg._storage import check_component
+from tiledseg._validate import invalid
 from tiledseg.config.base import Config
 from tiledseg.config.fields import Count, Names, Pair, Positive, Regex, Seed, Share, as_numbers
 from tiledseg.config.files import CLASS_VALUES, MaskConfig, ReadConfig

@@ -102,9 +102,11 @@ class TilingConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:  # noqa: ANN401
-        if isinstance(data, dict) and data.get("overlap") == "exact" and "blend" not in data:
+        given = data.items() if isinstance(data, dict) else ()
+        words = {key: word for key, word in given if isinstance(word, str)}
+        if words.get("overlap") == "exact" and "blend" not in data:
             data = data | {"blend": "crop"}
-        if isinstance(data, dict) and data.get("tile_size") == "auto" and "overlap" not in data:
+        if words.get("tile_size") == "auto" and "overlap" not in data:
             data = data | {"overlap": _PIXELS_WITH_AUTO}
         return data
 

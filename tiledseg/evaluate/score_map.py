@@ -207,7 +207,8 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     """
     prediction, truth = array_of(prediction, "prediction"), array_of(truth, "truth")
     threshold = real_number("threshold", threshold, "Use 0.5, for example.")
-    ignored = None if ignore_label is None else np.asarray(truth == ignore_label)
+    void = None if ignore_label is None else whole_number("ignore_label", ignore_label, least=-(1 << 63))
+    ignored = None if void is None else np.asarray(truth == void)
     truth = truth if ignored is None else np.where(ignored, truth.dtype.type(0), truth)
     classes = whole_number("classes", classes)
     scorer = scored_map(prediction, truth, classes, threshold, _both(borders), ignored)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import check_component, listed, path_text
+from tiledseg._storage import check_component
+from tiledseg._validate import listed, path_text
 from tiledseg.errors import FileError
 from tiledseg.io.file import opened, state_of
 from tiledseg.io.metadata import attributes_of, is_ome, pixel_size_of

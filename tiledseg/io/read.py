@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 
-from tiledseg._validate import ELSEWHERE, invalid, named, one_of, path_text
+from tiledseg._validate import ELSEWHERE, invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import (
     MAX_PIXELS,
@@ -282,7 +282,7 @@ def positions_read(
     at: Mapping[str, int] | None = None,
 ) -> AnyArray:
     """Read the px of a level, channels and a plane."""
-    if level == 0 and channels is None and not at:
+    if whole_number("level", level, least=0) == 0 and channels is None and at is None:
         return _pixels(path, request)
     check_max_pixels(request.max_pixels)
     check_page(request.page)

@@ -23,7 +23,7 @@ from tiledseg._storage import (
     sync_folder,
     write_text,
 )
-from tiledseg._validate import invalid, named, path_text, read_region
+from tiledseg._validate import instance_of, invalid, named, path_text, read_region
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.open import open_image
 from tiledseg.io.stores import TILE
@@ -112,6 +112,7 @@ def write_labels(path: PathLike, name: str, labels: Source) -> Path:
 def check_labels_writable(path: PathLike, name: str) -> Path:
     """Check, before anything is computed, that a label map of a name can be written into an image."""
     extra("zarr", "zarr")
+    instance_of(str, name, "name", 'Use "cells", for example.')
     if not _NAME.fullmatch(name) or name in _RESERVED:
         must = "be letters, digits, _, - and ."
         raise invalid(SettingError, "name", must=must, got=repr(name), fix='Use "cells", for example.')

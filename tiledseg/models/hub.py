@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiledseg._lazy import extra
 from tiledseg._storage import DiskCache, write_text
-from tiledseg._validate import invalid, named, shown
+from tiledseg._validate import instance_of, invalid, named, shown
 from tiledseg.errors import BundleError, FileError, SettingError
 from tiledseg.models.bundle import CONFIG, FILES
 from tiledseg.models.weights import ONNX, WEIGHTS
@@ -41,7 +41,7 @@ class HubName:
     @classmethod
     def of(cls, text: str) -> HubName:
         """Read an address such as ``hf://owner/name@revision``."""
-        found = _ADDRESS.fullmatch(text)
+        found = _ADDRESS.fullmatch(instance_of(str, text, "path", _FORM))
         parts = found["name"].split("/") if found else []
         if found is None or any(part.strip(".") == "" or ".." in part for part in parts):
             raise invalid(SettingError, "path", must="be the address of a model", got=text, fix=_FORM)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from tiledseg._backend import keras
-from tiledseg._validate import did_you_mean, invalid, items_of, real_number
+from tiledseg._validate import did_you_mean, invalid, items_of, one_of, real_number
 from tiledseg.config import LossConfig
 from tiledseg.errors import ArrayError, SettingError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _LOSS_CONFIG: TypeAdapter[Any] = TypeAdapter(LossConfig)
+_REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none")
 _SMOOTHING = 1.0  # of soft counts
 _WINDOW, _SIGMA = 11, 1.5  # of the Gaussian window of Wang et al. (2004)
 _C1, _C2 = 0.01**2, 0.03**2  # of the same paper
@@ -42,7 +43,7 @@ class SegmentationLoss(keras.losses.Loss):
         over px weight each px, the others weight each class.
     name : str
         Name of the loss.
-    reduction : str
+    reduction : str, optional
         Keras name of the reduction over samples.
 
     Raises
@@ -56,8 +57,10 @@ class SegmentationLoss(keras.losses.Loss):
         settings: LossConfig | Mapping[str, Any],
         class_weights: Sequence[float] | None = None,
         name: str = "loss",
-        reduction: str = "sum_over_batch_size",
+        reduction: str | None = "sum_over_batch_size",
     ) -> None:
+        if reduction is not None:  # as Keras takes it
+            one_of("reduction", reduction, _REDUCTIONS)
         super().__init__(name=name, reduction=reduction)
         self.settings = _validated(settings)
         self.class_weights = None if class_weights is None else _checked_weights(class_weights)

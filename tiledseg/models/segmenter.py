@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tiledseg._lazy import lazy
 from tiledseg._notebook import facts
-from tiledseg._validate import fraction, invalid, settings_of
+from tiledseg._validate import fraction, instance_of, invalid, settings_of
 from tiledseg.config import PreprocessingConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork, StoredNetwork
 from tiledseg.errors import SettingError
@@ -310,6 +310,7 @@ class Segmenter:
         SettingError
             If an argument is wrong, a preparation of px cannot be described, or an extra is missing.
         """
+        instance_of(str, to, "to", "Name a format, for example onnx.")
         if to == "bioimageio":
             return bioimageio.write_package(self, path, about)
         return formats.export_model(self, path, to)

@@ -208,6 +208,9 @@ def check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
         check_writable(Path(path_text(out)).parent, keep=False)
         return
     check_unmasked(out, "out")
+    if out is not None and not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
+        must, fix = "be an array with shape, dtype and slice assignment", "Pass a NumPy array, or a path."
+        raise invalid(ArrayError, "out", must=must, got=out, fix=fix)
     if out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
         must, got = f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}"
         raise invalid(ArrayError, "out", must=must, got=got, fix="Give one that belongs to the map.")

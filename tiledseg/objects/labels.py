@@ -11,6 +11,7 @@ from tiledseg._validate import (
     check_finite,
     check_image,
     check_labels,
+    check_shape,
     counted,
     invalid,
     read_region,
@@ -99,8 +100,13 @@ class ObjectsSink:
         image: Source | None = None,
         pixel_size: PixelSize | float | tuple[float, float] | None = None,
     ) -> None:
-        self.shape: tuple[int, ...] = tuple(shape)
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        check_shape(shape, name="shape")
+        self.shape: tuple[int, ...] = tuple(map(int, shape))
+        try:
+            self.dtype: np.dtype[Any] = np.dtype(dtype)
+        except Exception:  # noqa: BLE001  of a class of the user's
+            must, fix = "be a dtype of NumPy", "Pass the dtype of the map, for example float32."
+            raise invalid(SettingError, "dtype", must=must, got=dtype, fix=fix) from None
         self._settings = settings_of(ObjectsConfig, config, "config")
         self._image = image
         if image is not None and check_image(image)[:2] != self.shape[:2]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tiledseg._validate import check_image, check_labels, counted, invalid, whole_number
 from tiledseg.errors import ArrayError
-from tiledseg.plots.figures import COLOURS, axes_of
+from tiledseg.plots.figures import COLOURS, axes_of, check_has
 from tiledseg.plots.render import as_picture, colourise, every_nth, overlay
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def plot_tiles(plan: _Plan, image: Source | None = None, *, ax: Axes = None) -> 
     SettingError
         If matplotlib is not installed; the extra ``plot`` installs it.
     """
+    check_has(plan, "borders", "plan", "a Plan", "Make one with tiledseg.plan.")
     height, width = plan.shape
     if image is not None and tuple(image.shape[:2]) != (height, width):
         fix = "Pass the image that the plan was made for."
@@ -213,6 +214,7 @@ def plot_seams(report: _Seams, *, ax: Axes = None) -> Axes:
     SettingError
         If matplotlib is not installed; the extra ``plot`` installs it.
     """
+    check_has(report, "disagreement", "report", "a SeamReport", "Pass result.seams.")
     shown = report.disagreement
     step = _step(shown.shape)
     ax = axes_of(ax)

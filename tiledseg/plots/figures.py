@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tiledseg._lazy import extra
-from tiledseg._validate import invalid, one_of, whole_number
+from tiledseg._validate import instance_of, invalid, items_of, one_of, whole_number
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -52,9 +52,16 @@ def png_of(figure: Any) -> bytes:  # noqa: ANN401
     return buffer.getvalue()
 
 
+def check_has(value: object, attribute: str, name: str, what: str, fix: str) -> None:
+    """Refuse what lacks an attribute of the class that is wanted."""
+    if not hasattr(value, attribute):
+        raise invalid(SettingError, name, must=f"be {what}", got=value, fix=fix)
+
+
 def axes_of(ax: Axes) -> Axes:
     """Return the axes, or those of a new figure."""
     if ax is not None:
+        check_has(ax, "imshow", "ax", "axes of matplotlib", "Leave it out to draw a new figure.")
         return ax
     return extra("matplotlib.pyplot", "plot").subplots(figsize=(6, 5), layout="constrained")[1]
 
@@ -86,7 +93,8 @@ def plot_history(
     SettingError
         If there is no such column, or matplotlib is not installed; the extra ``plot`` installs it.
     """
-    for name in columns:
+    check_has(history, "keys", "history", "a mapping of columns", "Pass result.history.")
+    for name in items_of(columns, "columns", "list names", "Use ('loss',), for example."):
         one_of("columns", name, tuple(history))
     ax = axes_of(ax)
     for colour, name in zip(COLOURS * len(columns), columns, strict=False):
@@ -117,9 +125,8 @@ def plot_thresholds(curve: _Curve, *, ax: Axes = None) -> Axes:
     SettingError
         If there is no curve, or matplotlib is not installed; the extra ``plot`` installs it.
     """
-    if curve is None:
-        fix = "Evaluate a model of one output channel by its probabilities."
-        raise invalid(SettingError, "curve", must="be a ThresholdCurve", got=None, fix=fix)
+    fix = "Evaluate a model of one output channel by its probabilities."
+    check_has(curve, "dice_mean", "curve", "a ThresholdCurve", fix)
     ax = axes_of(ax)
     columns = {"mean Dice": curve.dice_mean, "precision": curve.precision, "recall": curve.recall}
     for colour, (name, values) in zip(COLOURS, columns.items(), strict=False):
@@ -150,6 +157,7 @@ def plot_calibration(calibration: _Calibration, *, ax: Axes = None) -> Axes:
     SettingError
         If matplotlib is not installed; the extra ``plot`` installs it.
     """
+    check_has(calibration, "predicted", "calibration", "a Reliability", "Pass result.reliability.")
     ax = axes_of(ax)
     ax.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
     ax.plot(calibration.predicted, calibration.observed, "o-", color=COLOURS[0])
@@ -182,6 +190,8 @@ def plot_worst(images: Sequence[Any], score: str = "dice", n: int = 10, *, ax: A
         If there is no such score, or matplotlib is not installed; the extra ``plot`` installs it.
     """
     whole_number("n", n, 1, 1000, "Use 10, for example.")
+    instance_of(str, score, "score", "Use dice, for example.")
+    images = list(items_of(images, "images", "list scores of images", "Pass result.images."))
     known = [one for one in images if getattr(one, score, None) is not None]
     if len(known) < len(images):
         fix = "Use dice, iou, precision, recall or boundary_f1, for example."
@@ -220,6 +230,7 @@ def plot_histogram(
     SettingError
         If there is no such column, or matplotlib is not installed; the extra ``plot`` installs it.
     """
+    check_has(table, "keys", "table", "a mapping of columns", "Pass result.objects.table.")
     one_of("column", column, tuple(table))
     whole_number("bins", bins, 1, 1000, "Use 40, for example.")
     values = np.asarray(table[column], np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 
 from tiledseg._notebook import facts, side_by_side
-from tiledseg._validate import counted, one_of, real_number, settings_of
+from tiledseg._validate import counted, instance_of, one_of, real_number, settings_of, whole_number
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network
 from tiledseg.io import ImageSource
@@ -318,7 +318,7 @@ class Plan:
         Tile
             What it covers, and the px that it is nearest to.
         """
-        tile = self.grid[tile_id]
+        tile = self.grid[whole_number("tile_id", tile_id, least=0, most=len(self.grid) - 1)]
         if not self.is_scaled:
             return tile
         read, core = self.box(tile.read_box), self.box(tile.core_box)
@@ -337,6 +337,7 @@ class Plan:
         Box
             The same place in the image.
         """
+        instance_of(Box, box, "box")
         down, across = (long / short for long, short in zip(self.shape, self.grid.shape, strict=True))
         ends = (box.y0 * down, box.y1 * down, box.x0 * across, box.x1 * across)
         y0, y1, x0, x1 = (round(end) for end in ends)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tiledseg._notebook import paragraph, picture, table
 from tiledseg._storage import new_folder, write_text
-from tiledseg._validate import counted
+from tiledseg._validate import counted, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.export import labels_of_result, write_geojson
 from tiledseg.io import create_image, write_image
@@ -99,7 +99,7 @@ class Segmentation:
         ndarray of uint8, shape (h, w, 3)
             The picture.
         """
-        step = -(-max(self.plan.shape) // longest)
+        step = -(-max(self.plan.shape) // whole_number("longest", longest))
         with opened(self.image) as image:
             shown = every_nth(image, step)
         with labels_of_result(self.objects) as labels:
