@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tiledseg.errors import SettingError
 from tiledseg.metrics import (
     BoundaryCounts,
+    OutlineDistances,
     boundary_f1,
     default_tolerance,
     hausdorff95,
@@ -49,6 +50,12 @@ def test_distances_of_a_box_inside_another_differ_by_direction():
     counts = distances.within(5)
     assert (counts.true_near, counts.found_near) == (4, 1)
     assert boundary_f1(counts) == pytest.approx(2 * (4 / 40) / (1 + 4 / 40))
+
+
+def test_the_95th_percentile_lies_between_two_ranks():
+    up = np.arange(101, dtype=np.float32)  # rank 95 of 0 to 100
+    assert hausdorff95(OutlineDistances(up, up / 2)) == hausdorff95(OutlineDistances(up / 2, up)) == 95
+    assert hausdorff95(OutlineDistances(up[:2], up[:1])) == pytest.approx(0.95)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def test_areas_that_touch_at_a_corner_are_separate():
     mask = np.array([[1, 0, 1, 1], [0, 1, 0, 1]])
     assert components(mask).tolist() == [[1, 0, 2, 2], [0, 3, 0, 2]]
     assert components(mask, least_px=2).tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
+    assert components([[1, 0, 1, 1]], least_px=2).tolist() == [[0, 0, 1, 1]]  # the first alone is small
     assert components(EMPTY).max() == 0
     assert components(np.zeros((0, 3), bool)).shape == (0, 3)
 

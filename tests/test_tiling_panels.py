@@ -12,9 +12,20 @@ from hypothesis import strategies as st
 from tests.test_tiling_grid import axes
 from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
 from tiledseg.config import Blend
-from tiledseg.tiling import AxisGrid, Box, Panels, stitch_block
+from tiledseg.tiling import AxisGrid, Box, Panels, axis_windows, stitch_block
+from tiledseg.tiling.panels import plan_panels
 
 rng = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("width", [1, 700, 3001])
+def test_each_column_of_tiles_begins_in_one_panel(width: int) -> None:
+    grid = Tiler(TilingConfig(tile_size=64, overlap=16)).grid((70, width))
+    windows = axis_windows(grid.x, grid.blend)
+    plans = plan_panels(grid, windows, Blocks((70, width, 1), step=32))
+    assert [column for plan in plans for column in plan.columns] == list(range(len(windows)))
+    for plan in plans:
+        assert all(plan.start <= windows[column].start < plan.stop for column in plan.columns)
 
 
 class Blocks:

@@ -7,7 +7,7 @@ import pytest
 
 from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
 from tiledseg.errors import ArrayError, SettingError, StitchError, TiledSegError
-from tiledseg.tiling import AxisGrid, Box, labels_of, stitch_block
+from tiledseg.tiling import AxisGrid, Box, labels_of, stitch_block, touching_tiles
 
 
 def tiles_of(probs, **settings):
@@ -55,6 +55,28 @@ def test_an_unknown_tile_is_an_error(tile_id):
     grid, batches = tiles_of(probs())
     with pytest.raises(TiledSegError, match=r"`ids` must be "):
         Stitcher(grid, 1).add([tile_id], batches[0].tiles[:1])
+
+
+def test_the_first_id_behind_the_grid_is_unknown():
+    grid, batches = tiles_of(probs())
+    with pytest.raises(StitchError, match=rf"in \[0, {len(grid)}\); got {len(grid)}"):
+        Stitcher(grid, 1).add([len(grid)], batches[0].tiles[:1])
+
+
+@pytest.mark.parametrize("blend", ["constant", "linear", "crop"])
+def test_a_tile_touches_a_block_where_it_has_weight_in_it(blend):
+    grid = Tiler(TilingConfig(tile_size=8, overlap=4, blend=blend)).grid((22, 19))
+    ones = np.ones((8, 8, 1), np.float32)
+    for y in range(0, 21, 2):
+        box = Box(y, y + 2, 5, 9)
+        alone = [stitch_block(grid, box, {one: ones}, 1).any() for one in range(len(grid))]
+        assert touching_tiles(grid, box) == np.flatnonzero(alone).tolist()
+
+
+def test_labels_of_two_classes_are_cut_at_the_threshold_of_the_second():
+    two = np.array([[[0.7, 0.3], [0.4, 0.6], [0.75, 0.25]]], np.float32)
+    assert labels_of(two, 0.3).tolist() == [[1, 1, 0]]
+    assert labels_of(two).tolist() == [[0, 1, 0]]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])

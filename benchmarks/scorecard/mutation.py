@@ -21,15 +21,12 @@ from benchmarks.scorecard._tests import COVERED, CoveringTests, Runner, measure_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-AREAS = {
-    "tiling": (
-        ["tiledseg/tiling/*.py"],
-        ["tests/test_tiling_*.py", "tests/test_predict.py", "tests/test_engine_keras_graph.py"],
-    ),
-    "objects": (["tiledseg/objects/*.py"], ["tests/test_objects_*.py", "tests/test_export.py"]),
-    "metrics": (["tiledseg/metrics/*.py"], ["tests/test_metrics_*.py", "tests/test_evaluate_results.py"]),
-    "checkpoint": (["tiledseg/train/checkpoint.py"], ["tests/test_train_resume.py"]),
-    "storage": (["tiledseg/_storage/*.py"], ["tests/test_storage.py", "tests/test_models_bundle.py"]),
+AREAS: dict[str, tuple[list[str], list[str]]] = {
+    "tiling": (["tiledseg/tiling/*.py"], ["tiling_*", "predict", "engine_keras_graph", "models_swin_unet"]),
+    "objects": (["tiledseg/objects/*.py"], ["objects_*", "export"]),
+    "metrics": (["tiledseg/metrics/*.py"], ["metrics_*", "evaluate_results", "models_losses"]),
+    "checkpoint": (["tiledseg/train/checkpoint.py"], ["train_resume"]),
+    "storage": (["tiledseg/_storage/*.py"], ["storage", "io_write", "models_bundle"]),
 }
 """Modules that are changed, and the tests that have to notice; each area's own tests, and what uses it."""
 
@@ -244,7 +241,7 @@ def mutations(trial: Trial) -> Iterator[Figure]:
     found = _Found(_FOLDER / "found.json", _digest(folder, "tests"))
     hunt, draw = _Hunt(covering), random.Random(trial.seed)
     for area, (modules, patterns) in AREAS.items():
-        files = [str(path.relative_to(folder)) for one in patterns for path in sorted(folder.glob(one))]
+        files = [str(path.relative_to(folder)) for one in patterns for path in _named(folder, one)]
         places = mutations_in(folder, modules)
         drawn = draw.sample(places, len(places))[: trial.count(100)]
         survivors = []
@@ -263,6 +260,10 @@ def mutations(trial: Trial) -> Iterator[Figure]:
         yield Figure(f"% of {what} covered", round(share, 1), least=95)
 
 
+def _named(folder: Path, name: str) -> list[Path]:
+    return sorted(folder.glob(f"tests/test_{name}.py"))
+
+
 def _digest(folder: Path, *names: str) -> str:
     """Compute the SHA-256 of the Python files in folders."""
     digest = hashlib.sha256()
@@ -274,7 +275,7 @@ def _digest(folder: Path, *names: str) -> str:
 def _covered(folder: Path, size: float) -> Path:
     """Run the tests once to see what they cover, unless they have run; the areas' own in a short trial."""
     own = [one for _, some in AREAS.values() for one in some]
-    tests = [] if size >= 1 else [str(path) for one in own for path in sorted(folder.glob(one))]
+    tests = [] if size >= 1 else [str(path) for one in own for path in _named(folder, one)]
     place = _FOLDER / f"{_digest(folder, 'tiledseg', 'tests')}-{'all' if size >= 1 else 'own'}"
     if not all((place / name).is_file() for name in COVERED):
         place.mkdir(parents=True, exist_ok=True)
