@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import weakref
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -227,31 +228,44 @@ def _wrong_output(axis: str, size: int, out: int) -> ModelError:
 def _weight_sums(model: _Model) -> bytes:
     """Return a digest of sums of the weights, so that new weights are noticed; refuse NaN and infinity."""
     # They are along the last axis: a change of weights hardly ever leaves all of them equal.
-    sums = hashlib.sha256()
-    for variable in model.weights:
-        if not keras.backend.is_float_dtype(variable.dtype):
-            sums.update(np.ascontiguousarray(variable.numpy()).data)
-            continue
-        part = np.ascontiguousarray(_sums_of(variable), np.float32)
-        if not np.isfinite(part).all() and not np.isfinite(variable.numpy()).all():  # no overflow of the sum
-            raise invalid(
-                ModelError,
-                "model",
-                must="have finite weights",
-                got=f"NaN or infinity in {variable.path}",
-                fix="Train it again, or load an earlier checkpoint.",
-            )
-        sums.update(part.data)
-    return sums.digest()
+    digest, sums = hashlib.sha256(), [np.zeros(0, np.float32)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for variable in model.weights:
+            if keras.backend.is_float_dtype(variable.dtype):
+                sums.append(np.asarray(_sums_of(variable), np.float32).reshape(-1))
+            else:
+                digest.update(np.ascontiguousarray(variable.numpy()).data)
+    total = np.concatenate(sums)
+    if not np.isfinite(total).all():  # or a sum overflows
+        for variable in model.weights:
+            _check_weight(variable)
+    digest.update(total.data)
+    return digest.digest()
+
+
+def _check_weight(variable: Any) -> None:  # noqa: ANN401  Keras has no types
+    if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(variable.numpy()).all():
+        raise invalid(
+            ModelError,
+            "model",
+            must="have finite weights",
+            got=f"NaN or infinity in {variable.path}",
+            fix="Train it again, or load an earlier checkpoint.",
+        )
+
+
+@cache
+def _read_op() -> Any:  # noqa: ANN401  TensorFlow has no types
+    return tf.raw_ops.ReadVariableOp  # looked up once, since there are hundreds of weights
 
 
 def _sums_of(variable: Any) -> AnyArray:  # noqa: ANN401  Keras has no types
     """Sum a weight along its last axis, unless it has only one."""
-    held = getattr(variable.value, "handle", None)  # by TensorFlow
-    if held is not None and "CPU" in variable.value.device:  # neither a copy nor the checks of an operation
-        values = np.asarray(tf.raw_ops.ReadVariableOp(resource=held, dtype=variable.value.dtype))
-        with np.errstate(over="ignore", invalid="ignore"):
-            return values if values.ndim < 2 else values.sum(axis=-1, dtype=np.float32)
+    value = variable.value
+    held = getattr(value, "handle", None)  # by TensorFlow
+    if held is not None and "CPU" in value.device:  # neither a copy nor the checks of an operation
+        values = np.asarray(_read_op()(resource=held, dtype=value.dtype))
+        return values if values.ndim < 2 else values.sum(axis=-1, dtype=np.float32)
     if len(variable.shape) < 2:
         return variable.numpy()  # type: ignore[no-any-return]
     return keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1))  # type: ignore[no-any-return]
