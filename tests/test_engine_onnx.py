@@ -559,13 +559,92 @@ def test_a_window_larger_than_its_input_is_read_without_a_crash(tmp_path):
             [("k", np.arange(64, dtype="f4").reshape(1, 1, 8, 8))],
             "place to place",
         ),
+        (
+            [node("Pad", ["x", "k"], ["p"], mode="wrap"), node("Conv", ["p", "w"], ["y"])],
+            [("k", np.array([0, 0, 1, 1, 0, 0, 1, 1])), ("w", np.ones((2, 3, 3, 3), "f4"))],
+            "other end",
+        ),
+        ([node("MeanVarianceNormalization", ["x"], ["y"], axes=[2, 3])], (), "MeanVariance"),
+        ([node("CumSum", ["x", "k"], ["y"])], [("k", np.array(3))], "CumSum"),
+        ([node("TopK", ["x", "k"], ["y", "i"], axis=2)], [("k", np.array([2]))], "TopK"),
+        ([node("NonZero", ["x"], ["i"]), node("Add", ["x", "i"], ["y"])], (), "NonZero"),
     ],
-    ids=["squeeze", "instance", "corners", "softmax", "max", "positions"],
+    ids=[
+        *("squeeze", "instance", "corners", "softmax", "max", "positions"),
+        *("wrap", "variance", "sum", "largest", "places"),
+    ],
 )
 def test_what_depends_on_the_whole_tile_is_named(tmp_path, nodes, constants, name):
     shape = (1, 3, 8, 8) if "place" in name else ("n", 3, "h", "w")
-    found = field(tmp_path, nodes, constants, shape=shape)
+    opset = 19 if name == "other end" else 17  # since then padding wraps
+    found = field(tmp_path, nodes, constants, shape=shape, opset=opset)
     assert any(name in one for one in found.tile_dependent)
+
+
+def conv_3(source, weights):
+    return node("Conv", [source, weights], ["y"], pads=[1] * 4)
+
+
+STEPS = [("s", np.float32(0.02)), ("z", np.uint8(128)), ("f", np.full(2, 0.01, "f4"))]
+INTEGERS = np.random.default_rng(5).integers(-99, 99, (2, 3, 3, 3)).astype(np.int8)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([node("CumSum", ["x", "k"], ["t"]), conv_3("t", "w")], [("k", np.array(1))]),
+        ([node("MeanVarianceNormalization", ["x"], ["t"], axes=[1]), conv_3("t", "w")], []),
+        (
+            [node("TopK", ["x", "k"], ["t", "r"], axis=1), node("Concat", ["t", "x"], ["u"], axis=1),
+             conv_3("u", "v")],
+            [("k", np.array([2])), ("v", np.random.default_rng(4).normal(0, 1, (2, 5, 3, 3)).astype("f4"))],
+        ),
+        (
+            [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["t"]),
+             node("DequantizeLinear", ["i", "f"], ["u"], axis=0), conv_3("t", "u")],
+            STEPS,
+        ),
+        (
+            [node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+             node("QLinearConv", ["q", "s", "z", "i", "s", "o", "s", "z"], ["t"], pads=[1] * 4),
+             node("DequantizeLinear", ["t", "s", "z"], ["y"])],
+            [*STEPS, ("o", np.int8(0))],
+        ),
+        (
+            [node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+             node("ConvInteger", ["q", "i", "z"], ["t"], pads=[1] * 4),
+             node("Cast", ["t"], ["y"], to=FLOAT)],
+            STEPS,
+        ),
+    ],
+    ids=["sum", "variance", "largest", "quantized", "integers", "products"],
+)  # fmt: skip
+def test_operations_along_channels_and_on_integers_are_exact(tmp_path, nodes, constants):
+    weights = [("w", np.random.default_rng(3).normal(0, 1, (2, 3, 3, 3)).astype("f4")), ("i", INTEGERS)]
+    path = saved(str(tmp_path / "net.onnx"), nodes, [*constants, *weights])
+    assert difference(path) == 0
+
+
+def test_a_branch_that_another_tile_does_not_take_is_noticed(tmp_path):
+    def branch(kind):
+        return helper.make_graph(
+            [node(kind, ["x"], ["b"])], kind, [], [helper.make_tensor_value_info("b", FLOAT, None)]
+        )
+
+    chosen = {"then_branch": branch("Relu"), "else_branch": branch("Sigmoid")}
+    nodes = [node("Shape", ["x"], ["s"], start=2, end=3), node("Greater", ["s", "k"], ["c"])]
+    nodes.append(node("If", ["c"], ["y"], **chosen))
+    network = tiledseg.load_model(saved(str(tmp_path / "net.onnx"), nodes, [("k", np.array([400]))]))
+    assert tiledseg.plan(network, (2000, 2000, 3), {"tile_size": 512, "overlap": "exact"}).verdict == "exact"
+    with pytest.raises(ModelError, match=r"another branch.*128 x 128 px.*larger tiles"):
+        tiledseg.plan(network, (2000, 2000, 3), {"tile_size": 128})
+
+
+def test_places_in_the_whole_map_are_not_known(tmp_path):
+    sizes = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    nodes = [node("MaxPool", ["x"], ["p", "i"], **sizes), node("MaxUnpool", ["p", "i"], ["y"], **sizes)]
+    plan = tiledseg.plan(saved(str(tmp_path / "net.onnx"), nodes), IMAGE, {"tile_size": 64})
+    assert "receptive field of MaxUnpool" in str(plan)
 
 
 def test_softmax_of_old_operator_sets_takes_all_axes_from_its_own_on(tmp_path):
@@ -844,6 +923,8 @@ def test_an_engine_that_fails_or_differs_is_not_taken(tmp_path, monkeypatch, cap
     monkeypatch.undo()
     assert engine_after(path, monkeypatch, COMPILED, slowed(openvino.compiled, 0, plus=1)) == "onnxruntime"
     assert "differs from ONNX Runtime" in caplog.text
+    with pytest.raises(ModelError, match=r"agree with ONNX Runtime.*Use engine='auto'"):
+        tiledseg.tiled_predict(path, IMAGE, runtime={"engine": "openvino"})
     monkeypatch.undo()
     assert engine_after(path, monkeypatch, SESSION, fails) == "openvino"
 

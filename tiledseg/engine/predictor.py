@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tiledseg")
 
 _NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ ")  # of its messages
+_TELLING = ("not supported", "Unsupported", "No conversion rule")
+_EMPTY = ("Exception from ", "Check '", "Loading input model")  # how messages of OpenVINO begin
 
 
 class Predictor(Protocol):
@@ -141,8 +143,15 @@ def failures_named(
         raise
     except Exception as error:
         lines = _NOISE.sub("", reason_of(error)).strip().splitlines()
-        text = f"The network failed on tiles of shape {shape}: {shown(lines[0])}"
+        text = f"The network failed on tiles of shape {shape}: {shown(_telling(lines))}"
         raise ModelError(f"{text.rstrip('.')}. {_fix_of(error) or fix}") from error
+
+
+def _telling(lines: list[str]) -> str:
+    """Return the line that says most: engines begin with places in their own code."""
+    named = (line for line in lines if any(word in line for word in _TELLING))
+    later = (line for line in lines if not any(word in line for word in _EMPTY))
+    return next(named, next(later, lines[0])).lstrip("- ")
 
 
 def _fix_of(error: Exception) -> str:

@@ -23,7 +23,7 @@ from tiledseg.engine.onnx.tensors import (
     shape_of,
     split,
 )
-from tiledseg.engine.onnx.windows import sampled
+from tiledseg.engine.onnx.windows import picked, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,10 +158,23 @@ def dropped(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     return first_pointwise(walk, node, inputs)
 
 
-def whole(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
-    """Note an operation that takes the whole map; its output has the layout of the input."""
-    walk.tile(node)
-    return [first_map(inputs)]
+def accumulated(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
+    """Sum up, or normalize, along the axes that are stated."""
+    value = first_map(inputs)
+    if node.kind == "CumSum":
+        axes = [int(one) for one in data_of(inputs[1]).reshape(-1)]
+    else:
+        axes = node.attributes.get("axes", [0, 2, 3])
+    return [walk.step([value], shape_of(value), layout_of(value), *_along(walk, node, value, axes))]
+
+
+def sorted_out(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
+    """Take the largest numbers along an axis, and their places."""
+    value, count = first_map(inputs), int(data_of(inputs[1]).reshape(-1)[0])
+    axis = node.attributes.get("axis", -1) % len(shape_of(value))
+    if kinds_of(value.layout, [axis]) - {"c"}:
+        return picked(walk, node, inputs)
+    return [_at(value, axis, count) for _ in node.outputs]
 
 
 def global_pooled(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:

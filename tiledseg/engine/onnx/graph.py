@@ -37,6 +37,7 @@ class OnnxGraph:
     output: Layout | None  # layout of the output; None where not known
     batch: int | None  # tiles per call; None where free
     final_activation: Literal["sigmoid", "softmax"] | None  # of the output; None for any other operation
+    facts: tuple[bytes, ...] = ()  # computed from the size, and used on maps, the same at all sizes
 
 
 def read_graph(file: OnnxFile, output: str, *, channels_last: bool) -> OnnxGraph:
@@ -72,9 +73,8 @@ def _read(file: OnnxFile, output: str, batch: int, *, channels_last: bool) -> On
         value = LOST if any(other.lost for _, other in others) else value
     if field_.axes is None and (y > 4096 or x > 4096):  # from a graph that was not understood
         stride = _plain_stride(file)
-    return OnnxGraph(
-        stride, first.products / batch / size, field_, value.layout, None, _activation(file, output)
-    )
+    products, last = first.products / batch / size, _activation(file, output)
+    return OnnxGraph(stride, products, field_, value.layout, None, last, tuple(first.facts))
 
 
 def _activation(file: OnnxFile, output: str) -> Literal["sigmoid", "softmax"] | None:
@@ -177,7 +177,10 @@ def _branch(walk: Walk, node: Node, inputs: Inputs, values: dict[str, Value]) ->
     if condition is None:
         walk.unknown[name_of(node)] = None
         return [LOST for _ in node.outputs]
-    nodes, constants, outputs = node.attributes["then_branch" if condition.all() else "else_branch"]
+    branch = "then_branch" if condition.all() else "else_branch"
+    if inputs[0] and inputs[0].from_size:
+        walk.facts.append(branch.encode())
+    nodes, constants, outputs = node.attributes[branch]
     inner = values | _constants(constants)
     _walk(walk, nodes, inner)
     return [inner.get(name, LOST) for name in outputs]
@@ -187,6 +190,8 @@ def _after(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     if node.kind in {"Shape", "Size"} and inputs[0] and inputs[0].shape is not None:
         return [_shape_of(node, inputs[0].shape)]
     if any(one.lost for one in inputs if one):
+        if not walk.unknown and not walk.tile_dependent:  # it takes places in the whole map
+            walk.unknown[name_of(node)] = None
         return _shapes_alone(walk, node, inputs)
     if all(one.layout is None for one in inputs if one):
         return _constant_outputs(node, inputs)
@@ -242,7 +247,8 @@ def _constant_outputs(node: Node, inputs: Inputs) -> list[Value]:
     if all(one is None or one.data is not None for one in inputs):
         found = evaluated(node, data)
     if found is None:
-        return [Value(None) for _ in node.outputs]
+        kept = inputs[0].shape if node.kind in _KEEPING and inputs[0] else None
+        return [Value(kept) for _ in node.outputs]
     return [Value(one.shape, data=one, from_size=from_size) for one in found]
 
 
@@ -253,6 +259,7 @@ class AtSize:
     output: tuple[int, int] | None  # size of the output; None where it cannot be derived
     largest: int  # numbers of the largest map
     alive: float  # numbers of the maps that are in memory at once
+    facts: tuple[bytes, ...]  # computed from the size, and used on maps
 
 
 def at_size(file: OnnxFile, output: str, size: tuple[int, int], *, channels_last: bool) -> AtSize:
@@ -261,8 +268,10 @@ def at_size(file: OnnxFile, output: str, size: tuple[int, int], *, channels_last
     walk, value = walk_at(file, output, size, channels_last=channels_last, batch=batch)
     lengths = dict(factor for axis in value.layout or () for factor in axis)
     found = (lengths["y"], lengths["x"]) if {"y", "x"} <= lengths.keys() else None
-    return AtSize(found, walk.largest, _alive(file.nodes, walk.floats) / batch)
+    return AtSize(found, walk.largest, _alive(file.nodes, walk.floats) / batch, tuple(walk.facts))
 
+
+_KEEPING = frozenset({"Cast", "DequantizeLinear", "QuantizeLinear"})  # the shape of large constants
 
 _POINTWISE = """
     Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil
@@ -273,8 +282,7 @@ _POINTWISE = """
 """.split()  # noqa: SIM905  a list of names is read as one
 
 _WHOLE = """
-    Attention CumSum GroupNormalization MeanVarianceNormalization NonMaxSuppression NonZero TopK
-    DynamicQuantizeLinear
+    Attention DynamicQuantizeLinear GroupNormalization
 """.split()  # noqa: SIM905
 
 _OVER_PX = """
@@ -289,7 +297,7 @@ _REDUCING = """
 
 _RULES: dict[str, Callable[[Walk, Node, Inputs], list[Value]]] = {
     **dict.fromkeys(_POINTWISE, axes.pointwise),
-    **dict.fromkeys(_WHOLE, axes.whole),
+    **dict.fromkeys(_WHOLE, windows.whole),
     **dict.fromkeys(_REDUCING, axes.reduced),
     **dict.fromkeys(("ArgMax", "ArgMin"), axes.largest),
     **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), windows.pooled),
@@ -298,6 +306,9 @@ _RULES: dict[str, Callable[[Walk, Node, Inputs], list[Value]]] = {
     **dict.fromkeys(("LayerNormalization", "LpNormalization", "RMSNormalization"), axes.normalized),
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), axes.first_pointwise),
     **dict.fromkeys(("Expand", "Tile"), axes.repeated),
+    **dict.fromkeys(("ConvInteger", "QLinearConv"), windows.conv_quantized),
+    **dict.fromkeys(("CumSum", "MeanVarianceNormalization"), axes.accumulated),
+    **dict.fromkeys(("NonMaxSuppression", "NonZero"), windows.picked),
     **dict.fromkeys(("Resize", "Upsample"), windows.resize),
     "BatchNormalization": axes.batch_normalized,
     "Concat": axes.concatenated,
@@ -317,6 +328,7 @@ _RULES: dict[str, Callable[[Walk, Node, Inputs], list[Value]]] = {
     "SpaceToDepth": windows.space_to_depth,
     "Split": axes.parted,
     "Squeeze": axes.squeezed,
+    "TopK": axes.sorted_out,
     "Transpose": axes.transposed,
     "Unsqueeze": axes.unsqueezed_,
 }

@@ -185,6 +185,7 @@ class OnnxNetwork:
             check_multiple(size, step)
         found = self.at(tile_size).output
         self._check_maps(tile_size)
+        self._check_facts(tile_size)
         if found not in {None, tile_size}:
             raise invalid(
                 ModelError,
@@ -224,6 +225,15 @@ class OnnxNetwork:
                 got=f"one of {largest:.3g} for tiles of {tile_size[0]} x {tile_size[1]} px",
                 fix="Use smaller tiles.",
             )
+
+    def _check_facts(self, tile_size: tuple[int, int]) -> None:
+        """Refuse a size at which the graph computes otherwise than at large ones, which its verdict is of."""
+        if self.receptive_field.axes is None or self.at(tile_size).facts == self._graph.facts:
+            return
+        got = f"another branch or constant for {tile_size[0]} x {tile_size[1]} px"
+        fix = "Use larger tiles, or export it without conditions on the size."
+        must = "compute tiles as it computes larger images"
+        raise invalid(ModelError, str(self.file.path), must=must, got=got, fix=fix)
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""

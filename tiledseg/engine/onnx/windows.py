@@ -6,9 +6,12 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tiledseg.engine.onnx.checks import check_conv, check_scales, check_sizes, check_steps
 from tiledseg.engine.onnx.constants import slices
 from tiledseg.engine.onnx.tensors import (
+    LOST,
     SAME,
     UntrackedError,
     Value,
@@ -121,6 +124,14 @@ def conv(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     return [out]
 
 
+def conv_quantized(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
+    """Convolve integers; scales and zero points stand between the map, the weights and the bias."""
+    places = (0, 1) if node.kind == "ConvInteger" else (0, 3, 8)
+    if any(one and one.layout is not None for one in inputs[1:]):
+        raise UntrackedError
+    return conv(walk, node, [inputs[place] for place in places if place < len(inputs)])
+
+
 def conv_transposed(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     """Convolve transposed, with constant weights."""
     value, weights = first_map(inputs), inputs[1]
@@ -193,6 +204,8 @@ def resize(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     places = node.attributes.get("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
     rounding = node.attributes.get("nearest_mode", "floor" if old else "round_prefer_floor")
     rules, axes = {"y": SAME, "x": SAME}, list(layout)
+    if places == "tf_crop_and_resize":  # also where no size changes
+        raise UntrackedError
     scales, sizes = _scale(node, inputs, len(shape), walk.opset)
     for axis, (scale, size) in enumerate(zip(scales, sizes, strict=True)):
         length = shape[axis]
@@ -238,8 +251,10 @@ def _interpolated(
 
 
 def pad(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
-    """Pad along y and x, in any mode: the added px count as spoiled."""
+    """Pad along y and x: the added px count as spoiled; those of the other end depend on the whole map."""
     value = first_map(inputs)
+    if len(inputs) > 1 and inputs[1] and inputs[1].from_size:
+        walk.facts.append(data_of(inputs[1]).astype(np.int64).tobytes())
     pads = [int(one) for one in (data_of(inputs[1]) if len(inputs) > 1 else node.attributes["pads"])]
     shape, layout = list(shape_of(value)), list(layout_of(value))
     given = optional(inputs, 3)
@@ -251,6 +266,8 @@ def pad(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
         out, kinds = shape[axis] + left + right, tuple(kind for kind, _ in layout[axis])
         if kinds in {("y",), ("x",)}:
             rules[kinds[0]] = sampled(left, -left, out, shape[axis])
+            if node.attributes.get("mode") == "wrap":
+                walk.tile(node, "px of the other end: export it with another padding")
         elif set(kinds) - {"c"}:
             raise UntrackedError
         layout[axis] = joined(((kinds[0] if kinds else "c", out),))
@@ -296,3 +313,16 @@ def space_to_depth(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
         raise UntrackedError
     rules = [sampled(0, block - 1, one // block, one, block) for one in size]
     return [_resized(walk, value, channels * block**2, [one // block for one in size], rules)]
+
+
+def whole(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
+    """Note an operation that takes the whole map; its output has the layout of the input."""
+    walk.tile(node)
+    return [first_map(inputs)]
+
+
+def picked(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
+    """Note an operation that picks px of the whole map; how many depends on their values."""
+    first_map(inputs)
+    walk.tile(node)
+    return [LOST for _ in node.outputs]
