@@ -759,6 +759,12 @@ def test_one_of_several_outputs_is_chosen_by_name(tmp_path):
     np.testing.assert_allclose(found, whole(path, output="p"), atol=1e-5)
 
 
+def test_an_output_with_its_columns_first_is_refused(tmp_path):
+    last = [node("Transpose", ["y"], ["z"], perm=[0, 1, 3, 2])]
+    with pytest.raises(ModelError, match=r"output 'z'.*rows before columns"):
+        tiledseg.load_model(small_network(tmp_path, last=last, outputs=("z",)))
+
+
 def test_outputs_of_another_size_and_class_numbers_are_refused(tmp_path):
     half = node("MaxPool", ["y"], ["half"], kernel_shape=[2, 2], strides=[2, 2])
     path = small_network(tmp_path, last=[half], outputs=("y", "half"))

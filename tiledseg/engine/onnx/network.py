@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField
 
-_FLOAT16 = 10  # in ONNX
+_HALF = frozenset({10, 16})  # float16 and bfloat16 in ONNX
 _MOST_NUMBERS = 1 << 31  # of one feature map of a tile
 
 
@@ -63,7 +63,7 @@ class OnnxNetwork:
         self.stride: tuple[int, int] = self._graph.stride
         self.receptive_field: ReceptiveField = self._graph.receptive_field
         self.batch: int | None = self._graph.batch  # tiles per call; None where free
-        self.output_axes: str | None = _axes(self._graph.output)
+        self.output_axes: str | None = _axes(self._graph.output, self.output)
         self.fingerprint: str = f"{self.file.digest}-{self.output}-{self.layout}"
         self._checked: set[tuple[int, int]] = set()
         self._sizes: dict[tuple[int, int], AtSize] = {}
@@ -136,9 +136,9 @@ class OnnxNetwork:
 
     @property
     def computes_half(self) -> bool:
-        """Whether maps are float16 somewhere, as an engine may compute them."""
-        casts = any(one.kind == "Cast" and one.attributes.get("to") == _FLOAT16 for one in self.file.nodes)
-        return casts or self.file.input.dtype == "float16"
+        """Whether maps have 16 bits somewhere, as an engine may compute them."""
+        casts = any(one.kind == "Cast" and one.attributes.get("to") in _HALF for one in self.file.nodes)
+        return casts or self.file.input.dtype in {"float16", "bfloat16"}
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs.
@@ -265,8 +265,14 @@ class OnnxNetwork:
         return self._predictors[key]
 
 
-def _axes(layout: Any) -> str | None:  # noqa: ANN401
+def _axes(layout: Any, output: str) -> str | None:  # noqa: ANN401
     """Return the kinds of the output's axes, as in ncyx; None where not known."""
+    places = [kind for axis in layout or () for kind, _ in axis if kind in "yx"]
+    if places == ["x", "y"]:
+        must, got = "have rows before columns", "columns before rows"
+        raise invalid(
+            ModelError, f"output {output!r}", must=must, got=got, fix="Leave out its transposition."
+        )
     if layout is None or len(layout) != 4 or "y" not in {kind for axis in layout for kind, _ in axis}:
         return None
     return "nyxc" if [kind for kind, _ in layout[1]] == ["y"] else "ncyx"

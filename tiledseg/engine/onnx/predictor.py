@@ -154,11 +154,12 @@ class OnnxPredictor:
     @property
     def engine_bytes(self) -> int:
         """Estimate the memory of the engines that are imported for it, and of the larger one's network."""
-        imported = sum(_LIBRARY_BYTES for engine in self._engines if engine not in sys.modules)
+        engines = [*self._engines, "onnxruntime"] if self._unchecked else self._engines
+        imported = sum(_LIBRARY_BYTES for engine in engines if engine not in sys.modules)
         if self._calls:
             return imported
         weights = 4 * self.network.count_params()
-        needs = [_OPENED[engine] for engine in self._engines]
+        needs = [_OPENED[engine] for engine in engines]
         return imported + max(int(factor * weights) + first for factor, first in needs)
 
     @property
