@@ -72,6 +72,27 @@ def test_script_prepares_pixels_as_its_network_expects_them(tmp_path, monkeypatc
     }
 
 
+def test_originals_are_added_by_name_and_no_longer_scored(tmp_path, monkeypatch, capsys):
+    train = script()
+    for name in ("102", "207"):
+        one = smear(192, 256, seed=int(name))
+        write_image(tmp_path / "full_2560x1920" / "images" / f"{name}.png", one.image)
+        write_mask(tmp_path / "full_2560x1920" / "masks" / f"{name}.png", one.mask)
+    argv = ["train.py", "--data", str(tmp_path), "--times", "2", "--add"]
+    monkeypatch.setattr(sys, "argv", [*argv, "207"])
+    pairs = train.added(tmp_path, train._options())
+    assert [pair.name for pair in pairs] == ["207_original"] * 4
+    assert (pairs[0].image.shape, pairs[0].mask.shape) == ((384, 512, 3), (384, 512))
+    scored = []
+    monkeypatch.setattr(train, "compare", lambda _, pairs, *more: scored.extend(pairs))
+    train.on_originals(None, tmp_path, tmp_path, ("207",))
+    assert [pair.name for pair in scored] == ["102"]
+    monkeypatch.setattr(sys, "argv", [*argv, "207,208"])
+    with pytest.raises(SystemExit):
+        train._options()
+    assert "there is no original 208" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_script_trains_scores_and_writes_a_bundle_with_its_card(tmp_path, monkeypatch, capsys):
     data, output = tmp_path / "data", tmp_path / "out"

@@ -4,13 +4,14 @@ The SegPC-2021 images (the README beside this file states layout, source and lic
 or 2040 x 1536 px. Cells are 250 to 500 px across, so a tile of a shrunk image shows more of them. This
 script trains a U-Net at 0.15 of the originals' size. It uses the images of some slides to choose the
 epoch, and not for training. It scores the six originals beside the predictions that the founding
-experiment published, and draws overlays. None of these six is used for training.
+experiment published, and draws overlays. None of these six is used for training, unless ``--add`` says so.
 
     python examples/segpc/train.py --data FOLDER [--output runs/segpc] [--epochs 30]
 
 ``--start FOLDER`` starts from the best network of an earlier run, at 0.6 of the rate. ``--best FOLDER``
 uses the best network of an earlier run and does not train. ``--bundle FOLDER`` only scores a finished
-bundle. The README lists the commands that made the bundle in ``segpc-plasma``.
+bundle. ``--add 207,212,303`` trains on these originals as well, and scores the others. The README lists
+the commands that made the bundle in ``segpc-plasma``.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ from tiledseg.io import read_image, read_mask, write_image
 from tiledseg.plots import overlay
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tiledseg.config import NetworkConfig
     from tiledseg.evaluate import EvaluationResult, ImageScores
 
@@ -94,6 +97,8 @@ SHARPER = (
     JpegConfig(probability=0.3),
 )
 
+ZOOM = ZoomConfig(factors=(0.87, 1.25), stretch=1.08, probability=0.5)  # of half of the whole images
+
 MOVING = (RotateConfig, ZoomConfig, ShearConfig)  # these would move an image's border
 
 
@@ -103,7 +108,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     data, output = Path(options.data), Path(options.output)
     if options.bundle:
-        results = on_originals(ts.load_model(options.bundle), data, output)
+        results = on_originals(ts.load_model(options.bundle), data, output, options.add)
         return int(any(one.failed for one in results.values()))
     train, valid = by_slide(data / "letterbox_512")
     print(f"{len(train)} images to train on, {len(valid)} of other slides to choose the epoch by")
@@ -114,7 +119,8 @@ def main() -> int:
     print(held_out)
     segmenter = scaled(best, options.scale)
     segmenter = segmenter.changed(provenance={**segmenter.provenance, "licence": LICENCE})
-    results = {"thumbnails, 5 held-out slides": held_out, **on_originals(segmenter, data, output)}
+    originals = on_originals(segmenter, data, output, options.add)
+    results = {"thumbnails, 5 held-out slides": held_out, **originals}
     bundle = segmenter.save(output / "segpc-plasma", overwrite=True)
     text = (bundle / "README.md").read_text(encoding="utf-8")
     (bundle / "README.md").write_text(with_card(text, results), "utf-8")
@@ -137,10 +143,23 @@ def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -
     if options.originals:
         train += [shrunk_original(pair) for pair in originals_of(Path(options.data))]
         settings = settings.changed(augment=(*settings.augment, *SHARPER), learning_rate=3e-4)
-    result = ts.Trainer(settings).fit(train, valid)
+    if options.zoom:
+        settings = settings.changed(augment=(*settings.augment, ZOOM), learning_rate=5e-4, ema=0.995)
+    if options.add:
+        train += added(Path(options.data), options)
+        settings = settings.changed(validation=False, learning_rate=2e-4, ema=0.98)
+    result = ts.Trainer(settings).fit(train, None if options.add else valid)
     minutes = (time.perf_counter() - started) / 60
     print(f"trained for {minutes:.1f} minutes, best epoch {result.best_epoch}, {result.run_dir}")
     return result.run_dir / "best"
+
+
+def added(data: Path, options: argparse.Namespace) -> list[Pair]:
+    """Read the originals to add: those of the first camera, and many copies of those of the second."""
+    first = [] if options.originals else originals_of(data)
+    second = [pair for pair in scored_originals(data) if pair.name in options.add]
+    small = [shrunk_original(pair) for pair in second]
+    return [*map(shrunk_original, first), *(pair for pair in small for _ in range(2 * options.times))]
 
 
 def _options() -> argparse.Namespace:
@@ -160,12 +179,23 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=0.15, help="of originals 2560 px wide")
     parser.add_argument("--batch", type=int, default=8, help="images of a batch")
     parser.add_argument("--originals", action="store_true", help="train on originals of 2040 x 1536 px, too")
+    parser.add_argument("--zoom", action="store_true", help="zoom half of the images, also whole ones")
+    parser.add_argument(
+        "--add",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        help="without validation, train on these originals of 2560 x 1920 px and all of 2040 x 1536 px, too",
+    )
     parser.add_argument("--steps", type=int, help="steps of an epoch, in place of one pass over the images")
     parser.add_argument(
         "--best", help="do not train, but score and save this network, the folder best of a run"
     )
     parser.add_argument("--bundle", help="only score this finished bundle")
-    return parser.parse_args()
+    options = parser.parse_args()
+    known = {pair.name for pair in scored_originals(Path(options.data))} if options.add else set()
+    if unknown := set(options.add) - known:
+        parser.error(f"--add: there is no original {', '.join(sorted(unknown))}")
+    return options
 
 
 def by_slide(folder: Path) -> tuple[list[Pair], list[Pair]]:
@@ -259,17 +289,20 @@ def scaled(segmenter: ts.Segmenter, scale: float) -> ts.Segmenter:
     return segmenter.changed(preprocessing=segmenter.preprocessing.changed(scale=scale))
 
 
-def on_originals(segmenter: ts.Segmenter, data: Path, output: Path) -> dict[str, EvaluationResult]:
+def on_originals(
+    segmenter: ts.Segmenter, data: Path, output: Path, seen: Collection[str] = ()
+) -> dict[str, EvaluationResult]:
     """Score the originals of both cameras; those of the first show slides that training images show."""
-    results = {
-        "originals of 2560 x 1920 px": compare(segmenter, data / "full_2560x1920", output / "overlays")
-    }
+    pairs = [pair for pair in scored_originals(data) if pair.name not in seen]
+    results = {}
+    if pairs:
+        results["originals of 2560 x 1920 px"] = compare(segmenter, pairs, data, output / "overlays")
     if pairs := originals_of(data):
         # as large as the training images, which were shrunk to the same width from both cameras
         scale = segmenter.preprocessing.scale * 1920 / 1536
-        seen = ts.Evaluator(SCORING).evaluate(scaled(segmenter, scale), pairs)
-        print(seen)
-        results["originals of 2040 x 1536 px, slides of training images"] = seen
+        first = ts.Evaluator(SCORING).evaluate(scaled(segmenter, scale), pairs)
+        print(first)
+        results["originals of 2040 x 1536 px, slides of training images"] = first
     return results
 
 
@@ -277,6 +310,11 @@ def originals_of(data: Path) -> list[Pair]:
     """Find the originals of the first camera, if there are any."""
     folder = data / "full_2040x1536"
     return find_pairs(folder / "images", folder / "masks") if folder.is_dir() else []
+
+
+def scored_originals(data: Path) -> list[Pair]:
+    """Find the originals of the second camera."""
+    return find_pairs(data / "full_2560x1920" / "images", data / "full_2560x1920" / "masks")
 
 
 def shrunk_original(pair: Pair) -> Pair:
@@ -287,9 +325,9 @@ def shrunk_original(pair: Pair) -> Pair:
     return Pair(f"{pair.name}_original", cv2.resize(image, size, interpolation=cv2.INTER_AREA), small)
 
 
-def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> EvaluationResult:
+def compare(segmenter: ts.Segmenter, pairs: list[Pair], data: Path, overlays: Path) -> EvaluationResult:
     """Score our maps beside the published ones, and draw ours and the truth."""
-    pairs = find_pairs(folder / "images", folder / "masks")
+    theirs = data / "full_2560x1920" / "published_predictions"
 
     def draw(scored: ScoredImage) -> None:
         write_image(overlays / f"{scored.scores.name}.png", overlay(scored.image, scored.predicted))
@@ -297,7 +335,7 @@ def compare(segmenter: ts.Segmenter, folder: Path, overlays: Path) -> Evaluation
 
     ours = ts.Evaluator(SCORING).evaluate(segmenter, pairs, callback=draw)
     print(ours)
-    print(table(ours, [published(pair, folder / "published_predictions") for pair in pairs]))
+    print(table(ours, [published(pair, theirs) for pair in pairs]))
     print(f"overlays: {overlays}")
     return ours
 
