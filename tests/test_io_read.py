@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import BmpImagePlugin, Image, ImageOps
 
 from tiledseg.errors import FileError, SettingError, TiledSegError
-from tiledseg.io import image_shape, open_image, read_image, read_mask, read_probs
+from tiledseg.io import create_image, image_shape, open_image, read_image, read_mask, read_probs, write_image
 from tiledseg.samples import smear
 
 rng = np.random.default_rng(3)
@@ -272,6 +272,56 @@ def test_webp_that_is_a_film_cut_off_or_too_large_is_refused(put, monkeypatch):
     for data in (whole, webp(COLOUR), webp(COLOUR, exif=b"Exif\0\0")):
         with pytest.raises(FileError, match="max_pixels=99"):
             read_image(put(data), max_pixels=99)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_px_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(put, monkeypatch, suffix):
+    path = put(encoded(suffix, COLOUR), suffix)
+    monkeypatch.setattr("tiledseg.io.file._MUCH", 0)
+    assert read_image(path).shape == COLOUR.shape
+    monkeypatch.setattr("tiledseg.io.file.available_memory", lambda: 100)
+    for read in (read_image, open_image):
+        with pytest.raises(FileError, match=r"fit into the 0 MiB .* needs\. Free memory.*open_image"):
+            read(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif", ".npy", ".ome.zarr"])
+def test_memory_that_runs_out_while_a_file_is_read_is_no_damage(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".ome.zarr":
+        with create_image(path, COLOUR.shape, COLOUR.dtype) as sink:
+            sink[:] = COLOUR
+    elif suffix == ".npy":
+        np.save(path, COLOUR)
+    elif suffix == ".tif":
+        write_image(path, COLOUR)
+    else:
+        path.write_bytes(encoded(suffix, COLOUR))
+
+    def never(*arguments, **options):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    def without_memory(*arguments):
+        raise cv2.error("Failed to allocate 9 bytes")
+
+    monkeypatch.setattr(cv2.error, "code", -4, raising=False)
+    monkeypatch.setattr(cv2.error, "err", "Unable to allocate 9 GiB", raising=False)
+    monkeypatch.setattr(cv2, "imdecode", without_memory)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", never)
+    monkeypatch.setattr(np, "array", never)
+    monkeypatch.setattr(np, "empty", never)
+    with pytest.raises(FileError, match=r"fit into memory; got Unable to allocate 9 GiB\. Free memory"):
+        read_image(path)
+
+
+def test_a_cmyk_image_is_converted_in_few_rows_at_once(put, monkeypatch):
+    inks = rng.integers(0, 256, (150, 7, 4), np.uint8)
+    made = io.BytesIO()
+    Image.fromarray(inks, "CMYK").save(made, "JPEG", quality=95)
+    path = put(made.getvalue(), ".jpg")
+    whole = read_image(path)
+    monkeypatch.setattr("tiledseg.io.file._ROWS", 1000)
+    np.testing.assert_array_equal(read_image(path), whole)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])

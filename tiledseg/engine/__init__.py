@@ -2,7 +2,7 @@
 
 from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
-from tiledseg.engine.memory import available_memory, memory_named
+from tiledseg.engine.memory import memory_named
 from tiledseg.engine.network import Network
 from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, read_onnx, to_onnx
 from tiledseg.engine.predictor import CallablePredictor, ModelReference, Predictor, check_fixed
@@ -19,7 +19,6 @@ __all__ = [
     "Predictor",
     "StoredNetwork",
     "WrittenOnnx",
-    "available_memory",
     "check_fixed",
     "check_probabilities",
     "memory_named",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ import psutil
 
 from tiledseg._validate import shown
 from tiledseg.errors import ModelError, SettingError, TiledSegError, reason_of
+from tiledseg.io import available_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,19 +23,6 @@ _log = logging.getLogger("tiledseg")
 
 _PIXELS_PER_CALL = 512 * 512  # on a CPU, more per call was slower: the processor's cache overflows
 _SHARE = 0.5  # of the free memory that a network may use by default
-_CGROUP = Path("/sys/fs/cgroup")  # version 2
-
-
-def available_memory() -> int:
-    """Return the bytes that this process can still allocate, within the limit of its container."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit, used = (int((_CGROUP / name).read_text("utf-8")) for name in ("memory.max", "memory.current"))
-        lines = (_CGROUP / "memory.stat").read_text("utf-8").splitlines()
-        reclaimable = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-    except (OSError, ValueError, IndexError):  # no container, or no limit ("max")
-        return free
-    return min(free, max(0, limit - used + reclaimable))
 
 
 def allowed_memory(memory: int | None) -> int:

@@ -7,17 +7,22 @@ import io
 import os
 import re
 import struct
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import numpy as np
+import psutil
 
 from tiledseg._storage import file_digest, is_file, open_regular, read_at
 from tiledseg._validate import invalid, named, path_text, whole_number
 from tiledseg.errors import FileError
 from tiledseg.io.remote import is_remote, is_remote_zarr, open_remote, remote_state, shown_address
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +51,7 @@ _MAGIC: dict[bytes, Kind] = {
 }
 _LONGEST_MAGIC = 12
 _STEP = 1 << 20  # bytes that are read at once
+_ROWS = 64  # that are converted at once
 _CONVERT = "Convert it to OME-TIFF, for example with bfconvert of Bio-Formats."
 _EXPORT = "Export the image as PNG or TIFF."
 _FOREIGN = {  # first bytes of files that are not read: what they are, and what to do
@@ -62,6 +68,9 @@ _FOREIGN = {  # first bytes of files that are not read: what they are, and what 
     b"version http": ("a pointer of Git LFS in place of the file", "Fetch the file with `git lfs pull`."),
 }
 
+_CGROUP = Path("/sys/fs/cgroup")  # version 2
+_MUCH = 64 << 20  # bytes, below which nobody asks how many are free
+_LESS = "Free memory, or convert it to a TIFF of tiles and read it by region with open_image."
 _METADATA_BYTES = 2**26
 _BEHIND = 4096  # bytes behind an image in which another is looked for
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
@@ -129,6 +138,12 @@ class Reader:
         if self.take(end, min(_BEHIND, max(0, self.size - end))).lstrip(b"\0").startswith(magic):
             raise self.bad("hold one image", "several images, one after the other", "Divide the file.")
 
+    def check_memory(self, count: int) -> None:
+        """Refuse px whose decoder needs more bytes than there are, before it takes them."""
+        if count > _MUCH and count > (free := available_memory()):
+            got = f"about {count >> 20} MiB that its decoder needs"
+            raise self.bad(f"fit into the {max(0, free) >> 20} MiB of memory that are free", got, _LESS)
+
     def check_size(self, height: int, width: int, max_pixels: int) -> None:
         """Refuse a declared size of 0 px, or of more than the limit."""
         if height < 1 or width < 1:
@@ -147,14 +162,47 @@ def opened(path: PathLike) -> Iterator[Reader]:
     text = path_text(path)
     if is_remote(text):
         handle, size = open_remote(text)
-        yield Reader(named(shown_address(text)), handle, size)
+        name = named(shown_address(text))
+        with within_memory(name):
+            yield Reader(name, handle, size)
         return
     with open_regular(path) as handle:
         size = os.fstat(handle.fileno()).st_size
         if not size:
             fix = "Copy or export it again."
             raise invalid(FileError, named(path), must="hold an image", got="an empty file", fix=fix)
-        yield Reader(named(path), handle, size)
+        with within_memory(named(path)):
+            yield Reader(named(path), handle, size)
+
+
+def available_memory() -> int:
+    """Return the bytes that this process can still allocate, within the limit of its container."""
+    free = _addresses_left(int(psutil.virtual_memory().available))
+    try:
+        limit, used = (int((_CGROUP / name).read_text("utf-8")) for name in ("memory.max", "memory.current"))
+        lines = (_CGROUP / "memory.stat").read_text("utf-8").splitlines()
+        reclaimable = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, ValueError, IndexError):  # no container, or no limit ("max")
+        return free
+    return min(free, max(0, limit - used + reclaimable))
+
+
+def _addresses_left(free: int) -> int:
+    """Return what a limit on the addresses of this process leaves of some bytes."""
+    if sys.platform == "win32":
+        return free
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return free if limit == resource.RLIM_INFINITY else min(free, limit - psutil.Process().memory_info().vms)
+
+
+@contextmanager
+def within_memory(name: str) -> Iterator[None]:
+    """Name a file whose px do not fit into memory."""
+    try:
+        yield
+    except MemoryError as error:
+        must, fix = "fit into memory", _LESS
+        raise invalid(FileError, name, must=must, got=str(error) or "too many px", fix=fix) from error
 
 
 def content_digest(path: PathLike) -> str:
@@ -262,9 +310,11 @@ def rgb_of_cmyk(inks: AnyArray, bits: int) -> AnyArray:
         left: AnyArray = 1 - inks
         return left[..., :3] * left[..., 3:]
     most = 2**bits - 1
-    paper = most - np.minimum(inks, most).astype(np.uint64)
-    colours: AnyArray = (paper[..., :3] * paper[..., 3:] + most // 2) // most
-    return colours.astype(inks.dtype)
+    colours: AnyArray = np.empty((*inks.shape[:-1], 3), inks.dtype)
+    for top in range(0, len(inks), _ROWS):  # the products take several times the memory
+        paper = most - np.minimum(inks[top : top + _ROWS], most).astype(np.uint64)
+        colours[top : top + _ROWS] = (paper[..., :3] * paper[..., 3:] + most // 2) // most
+    return colours
 
 
 def exif_orientation(exif: bytes) -> int:

@@ -40,12 +40,12 @@ _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {_GREY: 1, _COLOUR: 3, _PALETTE: 1, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}
 _DEPTHS = {1: {_GREY, _PALETTE}, 2: {_GREY, _PALETTE}, 4: {_GREY, _PALETTE}, 8: set(_SAMPLES)}
 _DEPTHS[16] = set(_SAMPLES) - {_PALETTE}
-_METRE = 1  # the unit of pHYs
-_DEFLATE_RATIO = 1032  # the highest compression ratio of deflate
+_METRE, _DEFLATE_RATIO = 1, 1032  # the unit of pHYs; the highest compression ratio of deflate
 _PIXELS_PER_BYTE = 1024  # of a JPEG; one bit per block of 64 px would be 512
 _Bmp = BmpImagePlugin.BmpImageFile
 _JPEG_COLOURS = {"L": "GRAY", "CMYK": "CMYK"}
 _SHOWN = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WebP"}
+_TIMES = {"png": 2, "jpeg": 1, "bmp": 4, "webp": 6}  # the bytes of the px that a decoder takes
 _PILLOW_ERRORS = (SyntaxError, OSError, ValueError, OverflowError, EOFError, IndexError, struct.error)
 
 
@@ -75,8 +75,7 @@ class _Header:
 def raster_shape(file: Reader, kind: Kind, max_pixels: int) -> tuple[int, ...]:
     """Read the shape of the image that a file declares."""
     header = _HEADERS[kind](file, max_pixels)
-    size = (header.height, header.width)
-    size = size[::-1] if is_turned(header.orientation) else size
+    size = (header.height, header.width)[:: -1 if is_turned(header.orientation) else 1]
     return size if header.channels == 1 else (*size, 3)
 
 
@@ -99,6 +98,7 @@ def read_raster(file: Reader, kind: Kind, request: Request) -> AnyArray:
     file = file.whole(request.max_pixels)
     header = _HEADERS[kind](file, request.max_pixels)
     _check_request(file, header, request)
+    file.check_memory(header.height * header.width * header.channels * header.bits // 8 * _TIMES[kind])
     pixels = _DECODERS[kind](file, header, request)
     if pixels.shape[:2] != (header.height, header.width):
         raise file.damaged(f"{pixels.shape[:2]} px decoded of {(header.height, header.width)} declared")
@@ -233,6 +233,8 @@ def _decoded(file: Reader, payload: bytes, flags: int) -> AnyArray:
     try:
         pixels: AnyArray | None = cv2.imdecode(np.frombuffer(payload, np.uint8), flags)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(error.err) from None
         raise file.damaged(f"OpenCV's error {error.err!r}") from None
     if pixels is None:
         raise file.damaged("a PNG that OpenCV cannot decode")

@@ -20,6 +20,7 @@ from tiledseg.io.file import (
     check_page,
     opened,
     sniff,
+    within_memory,
 )
 from tiledseg.io.masks import OF_READ_MASK, MaskRules, mask_of
 from tiledseg.io.ome_files import ome_files
@@ -286,7 +287,8 @@ def positions_read(
         return _pixels(path, request)
     check_max_pixels(request.max_pixels)
     check_page(request.page)
-    with part_of(path, request, selection_of(level, channels, at, request.max_pixels)) as image:
+    selection = selection_of(level, channels, at, request.max_pixels)
+    with within_memory(named(path)), part_of(path, request, selection) as image:
         return np.asarray(image)
 
 
@@ -312,7 +314,8 @@ def _is_by_region(path: PathLike, page: int | str | None) -> bool:
 
 
 def _array_pixels(path: PathLike, request: Request) -> AnyArray:
-    with open_image(path, page=request.page, max_pixels=request.max_pixels, alpha=request.alpha) as image:
+    how: dict[str, Any] = {"page": request.page, "max_pixels": request.max_pixels, "alpha": request.alpha}
+    with within_memory(named(path)), open_image(path, **how) as image:
         pixels = np.asarray(image)
     if request.purpose == "probs" and pixels.dtype.kind != "f":
         fix = "Read it with read_image."

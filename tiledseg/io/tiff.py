@@ -116,7 +116,7 @@ def _decoding(file: Reader) -> Iterator[None]:
     """Turn an error of tifffile into a FileError."""
     try:
         yield
-    except (FileError, OSError):
+    except (FileError, OSError, MemoryError):
         raise
     except Exception as error:  # tifffile has no common error, and struct, zlib and NumPy raise through it
         if "imagecodecs" in str(error):

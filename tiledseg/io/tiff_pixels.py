@@ -134,6 +134,8 @@ class TiffBlocks:
             if pixels is None:
                 found, *_ = self._decoders[page.offset](data, index)
                 pixels = np.asarray(found)[0].astype(page.dtype, copy=False)  # fax bits are uint8
+        except MemoryError:
+            raise
         except Exception as error:  # codecs have no common error
             raise self._file.damaged(f"{self._name(index)} corrupt ({error})") from error
         return pixels
