@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -451,6 +452,10 @@ def test_two_evaluations_are_compared_image_by_image():
     assert one.difference.low == one.difference.value == one.difference.high == pytest.approx(1 / 3)
     assert (one.better, one.worse) == (3, 0)
     assert "dice" in str(compared)
+    paths = ("runs/segpc/20260101-120000/best", "runs/segpc/20260101-130000/best")  # they begin alike
+    heading, _, *lines = str(replace(compared, names=paths)).splitlines()
+    assert all(path in heading for path in paths)
+    assert {len(line) for line in lines} == {len(heading)}
 
 
 def test_paired_interval_is_narrower_than_those_of_the_means():

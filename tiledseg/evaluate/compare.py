@@ -71,17 +71,19 @@ class Comparison:
     differences: dict[str, Difference]
 
     def __str__(self) -> str:
-        first, second = (f"{name:>14.14}" for name in self.names)
+        widths = tuple(max(14, 2 + len(name)) for name in self.names)  # whole: paths often begin alike
+        first, second = (f"{name:>{width}}" for name, width in zip(self.names, widths, strict=True))
         heading = (
             f"{'mean of images':<18}{first}{second}{'difference':>12}{'95 %':>18}{'better':>8}{'worse':>7}"
         )
-        return "\n".join([heading, "-" * len(heading), *map(_line, self.differences.items())])
+        lines = (_line(name, one, widths) for name, one in self.differences.items())
+        return "\n".join([heading, "-" * len(heading), *lines])
 
 
-def _line(item: tuple[str, Difference]) -> str:
-    name, one = item
+def _line(name: str, one: Difference, widths: tuple[int, ...]) -> str:
     bounds = f"{one.difference.low:+.3f} to {one.difference.high:+.3f}"
-    scores = f"{one.first:>14.3f}{one.second:>14.3f}{one.difference.value:>+12.3f}"
+    means = zip((one.first, one.second), widths, strict=True)
+    scores = "".join(f"{value:>{width}.3f}" for value, width in means) + f"{one.difference.value:>+12.3f}"
     return f"{name:<18}{scores}{bounds:>18}{one.better:>8}{one.worse:>7}"
 
 
