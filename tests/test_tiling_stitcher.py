@@ -57,6 +57,17 @@ def test_an_unknown_tile_is_an_error(tile_id):
         Stitcher(grid, 1).add([tile_id], batches[0].tiles[:1])
 
 
+def test_a_sink_has_a_shape_a_dtype_and_slice_assignment():
+    image = probs()
+    for lacking in ("shape", "dtype"):
+        facts = {"shape": image.shape, "dtype": image.dtype}
+        del facts[lacking]
+        with pytest.raises(ArrayError, match="`out` must be an array with shape, dtype and slice assignment"):
+            merged(image, type("Sink", (), {**facts, "__setitem__": None})())
+    with pytest.raises(ArrayError, match="slice assignment"):
+        merged(image, type("Sink", (), {"shape": image.shape, "dtype": image.dtype})())
+
+
 def test_the_first_id_behind_the_grid_is_unknown():
     grid, batches = tiles_of(probs())
     with pytest.raises(StitchError, match=rf"in \[0, {len(grid)}\); got {len(grid)}"):
@@ -67,8 +78,9 @@ def test_the_first_id_behind_the_grid_is_unknown():
 def test_a_tile_touches_a_block_where_it_has_weight_in_it(blend):
     grid = Tiler(TilingConfig(tile_size=8, overlap=4, blend=blend)).grid((22, 19))
     ones = np.ones((8, 8, 1), np.float32)
-    for y in range(0, 21, 2):
-        box = Box(y, y + 2, 5, 9)
+    for place in range(0, 18, 2):
+        y, x = place + 2, place
+        box = Box(y, y + 2, x, x + 1)
         alone = [stitch_block(grid, box, {one: ones}, 1).any() for one in range(len(grid))]
         assert touching_tiles(grid, box) == np.flatnonzero(alone).tolist()
 

@@ -139,6 +139,7 @@ def test_the_default_tiling_fits_every_tile_and_stride(length, stride, times):
 
 def test_the_default_overlap_shrinks_to_leave_a_step():
     assert default_tiling().tile_shape == (512, 512)
+    assert default_tiling((33, 35)) == default_tiling((33, 35), (1, 1))
     assert default_tiling((256, 128), (256, 32)).overlap_px == (0, 32)
     assert default_tiling((256, 256), (224, 32)).overlap_px == (32, 64)
 
@@ -155,6 +156,7 @@ def test_the_default_overlap_shrinks_to_leave_a_step():
 )
 def test_a_tile_is_clipped_to_the_image_rounded_up_to_the_stride(shape, clip, tiles):
     tiler = Tiler(TilingConfig(tile_size=512, overlap=64, alignment=64))
+    assert tiler.grid(shape).tile_shape == (512, 512)  # by default, no axis is clipped
     grid = tiler.grid(shape, (32, 32), clip=clip)
     assert grid.tile_shape == tiles
     assert grid.y.origins == (0,)

@@ -75,10 +75,18 @@ class CoveringTests:
         from coverage import CoverageData  # noqa: PLC0415  a dependency of the scorecard alone
 
         data, report, times = (place / name for name in COVERED)
-        self.totals = json.loads(report.read_text("utf-8"))["totals"]
+        self._report = json.loads(report.read_text("utf-8"))["files"]
         self.seconds = dict(_passed(times))
         self._data = CoverageData(basename=str(data))
         self._data.read()
+
+    def share(self, parts: tuple[str, str], folders: Sequence[str]) -> float:
+        """Return what part in % of the branches, or the statements, of some folders ran."""
+        files = [
+            one for name, one in self._report.items() if any(f"/{part}" in f"/{name}" for part in folders)
+        ]
+        covered, count = (sum(one["summary"][part] for one in files) for part in parts)
+        return round(100 * covered / count, 1)
 
     def of_line(self, path: str, line: int) -> list[str]:
         """List the tests that run a line, or the start of its statement; else all that run the file."""

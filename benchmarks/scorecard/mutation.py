@@ -30,6 +30,10 @@ AREAS: dict[str, tuple[list[str], list[str]]] = {
 }
 """Modules that are changed, and the tests that have to notice; each area's own tests, and what uses it."""
 
+_COUNTS = {
+    "branches": ("covered_branches", "num_branches"),
+    "statements": ("covered_lines", "num_statements"),
+}
 _SECONDS, _START = 40, 0.02  # of the tests of one change; for the setup of each
 _FOLDER = Path(__file__).with_name("results") / "mutation"
 _OTHER: dict[type, type] = {
@@ -255,9 +259,11 @@ def mutations(trial: Trial) -> Iterator[Figure]:
         noticed = 100 * (1 - len(survivors) / len(drawn))
         what = f"{area}: % of {len(drawn)} mutations noticed, drawn of {len(places)}"
         yield Figure(what, round(noticed, 1), least=90, faults=tuple(survivors))
-    for what in ("branches", "statements"):
-        share = covering.totals[f"percent_{what}_covered"]
-        yield Figure(f"% of {what} covered", round(share, 1), least=95)
+    whole = trial.size >= 1
+    folders = ["tiledseg"] if whole else [patterns[0].partition("*")[0] for patterns, _ in AREAS.values()]
+    for what, parts in _COUNTS.items():
+        share = covering.share(parts, folders)
+        yield Figure(f"% of {what} covered, of {'the package' if whole else 'the areas'}", share, least=95)
 
 
 def _named(folder: Path, name: str) -> list[Path]:
