@@ -110,7 +110,9 @@ def test_a_layer_that_onnx_cannot_express_is_named(tmp_path):
 
 def test_the_command_writes_a_model(tmp_path, capsys):
     assert main(["export-model", "demo", str(tmp_path / "net.onnx"), "--to", "onnx"]) == 0
-    assert "multiples of 8" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "multiples of 8" in said
+    assert "PreprocessingConfig(scale=0.125, mean=(0.6,), std=(0.2,))" in said
     assert main(["export-model", str(tmp_path / "net.onnx"), str(tmp_path / "b.onnx")]) == 2
     assert "bundle" in capsys.readouterr().err
 

@@ -204,12 +204,16 @@ def _write_openvino(segmenter: Segmenter, content: bytes, target: Path) -> None:
 
 
 def _report(segmenter: Segmenter, written: WrittenOnnx, target: Path) -> None:
-    """Say what size the written network takes, and what its outputs are."""
+    """Say what size and what px the written network takes, and what its outputs are."""
     stride = segmenter.architecture.stride
     if written.fixed_by is None:
         size = f"any height and width that are multiples of {stride}"
     else:
         height, width = tile_of(segmenter)
         size = f"only {height} x {width} px, because of {written.fixed_by}"
+    config, pixels = segmenter.preprocessing, "as they are"
+    if config is not None:
+        given = (f"{name}={value}" for name, value in config.model_dump(exclude_defaults=True).items())
+        pixels = f"prepared by {type(config).__name__}({', '.join(given)})"
     kind = f"logits: apply a {segmenter.activation}" if segmenter.activation else "probabilities"
-    _log.info("%s: takes %s; its outputs are %s.", named(target), size, kind)
+    _log.info("%s: takes %s, px %s; its outputs are %s.", named(target), size, pixels, kind)
