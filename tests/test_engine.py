@@ -11,10 +11,10 @@ import pytest
 import warm_python
 
 import tiledseg as ts
+from tiledseg._memory import available_memory
 from tiledseg.config import RuntimeConfig
 from tiledseg.engine import Network
 from tiledseg.errors import ModelError, SettingError
-from tiledseg.io import available_memory
 
 layers = keras.layers
 
@@ -245,7 +245,7 @@ def test_the_batch_size_depends_on_tile_size_tiles_and_memory():
 def test_available_memory_is_within_the_limit_of_a_container(tmp_path, monkeypatch):
     machine = available_memory()
     assert machine > 2**27
-    monkeypatch.setattr("tiledseg.io.file._CGROUP", tmp_path)
+    monkeypatch.setattr("tiledseg._memory._CGROUP", tmp_path)
     assert available_memory() > 2**27
     for name, text in (
         ("memory.max", "67108864\n"),

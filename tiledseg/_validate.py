@@ -221,15 +221,6 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
     return text
 
 
-def path_texts(paths: object, name: str) -> list[str]:
-    """Return one path or several as a list of texts."""
-    if isinstance(paths, str | os.PathLike):
-        return [path_text(paths, name)]
-    must, fix = "be a path or a sequence of paths", "Pass str or pathlib.Path."
-    items = items_of(paths, name, must, fix, FileError)
-    return [path_text(one, f"{name}[{place}]") for place, one in enumerate(items)]
-
-
 _CHANNELS_FIRST = {1, 3, 4}  # a first axis of this length may be that of the channels,
 _LEAST_IMAGE = 16  # if the other two have at least this length
 
@@ -281,9 +272,8 @@ def check_shape(
     """Check the shape of an image, and return its height, width and channels."""
     shape = _whole(shape)
     if len(shape) not in {2, 3}:
-        raise _image_error(
-            "have shape (H, W) or (H, W, C)", shape, "Give one image at a time, channels last.", name
-        )
+        fix = "Give one image at a time, channels last."
+        raise _image_error("have shape (H, W) or (H, W, C)", shape, fix, name)
     if min(shape) < 1:
         must, fix = "have at least 1 px and 1 channel", "Check how it was read: an empty image has no map."
         raise _image_error(must, shape, fix, name)
@@ -320,11 +310,8 @@ def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
     found = shape[2] if len(shape) == 3 else 1
     if channels is None:
         if looks_channels_first(shape):
-            raise _image_error(
-                "be channels last, (H, W, C)",
-                f"{shape}, which looks like (C, H, W)",
-                "Move the axis with numpy.moveaxis(image, 0, -1).",
-            )
+            fix = "Move the axis with numpy.moveaxis(image, 0, -1)."
+            raise _image_error("be channels last, (H, W, C)", f"{shape}, which looks like (C, H, W)", fix)
         return
     if found == channels:
         return
@@ -349,11 +336,9 @@ def check_labels(
         must, fix = "hold labels: be boolean or integer", "Apply a threshold first, as in probs >= 0.5."
         raise invalid(ArrayError, name, must=must, got=str(array.dtype), fix=fix)
     if array.ndim != 2 or (shape is not None and array.shape != tuple(shape)):
-        must = (
-            "have shape (H, W)" if shape is None else f"have the size of its image, (H, W) = {tuple(shape)}"
-        )
+        size = "shape (H, W)" if shape is None else f"the size of its image, (H, W) = {tuple(shape)}"
         fix = "Give one label for each px; remove an axis of one channel with mask[..., 0]."
-        raise invalid(ArrayError, name, must=must, got=array.shape, fix=fix)
+        raise invalid(ArrayError, name, must=f"have {size}", got=array.shape, fix=fix)
     most = math.inf if classes is None else classes - 1
     if array.size and array.dtype.kind != "b" and not 0 <= array.min() <= array.max() <= most:
         must = "hold labels from 0 up" if classes is None else f"hold labels in [0, {classes - 1}]"
@@ -387,15 +372,10 @@ def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) 
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(pixels.astype(np.float32, copy=False))
     if bad.any():
-        y, x = (int(place) for place in np.argwhere(bad)[0][:2])
-        raise invalid(
-            ArrayError,
-            name,
-            must="be finite as float32",
-            got=f"{int(bad.sum())} NaN or infinite values, the first at (y, x) = "
-            f"({origin[0] + y}, {origin[1] + x})",
-            fix="Replace them, for example with numpy.nan_to_num.",
-        )
+        y, x = (start + int(place) for start, place in zip(origin, np.argwhere(bad)[0], strict=False))
+        got = f"{int(bad.sum())} NaN or infinite values, the first at (y, x) = ({y}, {x})"
+        fix = "Replace them, for example with numpy.nan_to_num."
+        raise invalid(ArrayError, name, must="be finite as float32", got=got, fix=fix)
 
 
 def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:

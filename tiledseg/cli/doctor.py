@@ -87,7 +87,7 @@ def _machine() -> dict[str, str]:
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": f"{usable} of {os.cpu_count()}",
-        "memory": f"{lazy.io.available_memory() // _MIB} MiB free",
+        "memory": f"{lazy.memory.available_memory() // _MIB} MiB free",
         "Keras backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
     }
 

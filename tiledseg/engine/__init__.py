@@ -2,7 +2,6 @@
 
 from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
-from tiledseg.engine.memory import memory_named
 from tiledseg.engine.network import Network
 from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, read_onnx, to_onnx
 from tiledseg.engine.predictor import CallablePredictor, ModelReference, Predictor, check_fixed
@@ -21,7 +20,6 @@ __all__ = [
     "WrittenOnnx",
     "check_fixed",
     "check_probabilities",
-    "memory_named",
     "read_onnx",
     "stored_record",
     "to_onnx",

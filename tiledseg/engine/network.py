@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from tiledseg._lazy import lazy
+from tiledseg._memory import allowed_memory
 from tiledseg._storage import exists
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, Activation, RuntimeConfig
 from tiledseg.engine.activation import Activated, activated
 from tiledseg.engine.batching import Batcher
-from tiledseg.engine.memory import Backoff, allowed_memory, check_memory, fitting_batch
 from tiledseg.engine.predictor import (
+    Backoff,
     CallablePredictor,
     EngineChooser,
     ModelReference,
     SegmenterLike,
+    check_memory,
+    fitting_batch,
     overlapped,
 )
 from tiledseg.engine.probe import Convertible
@@ -52,8 +55,6 @@ _DEFAULT = RuntimeConfig()
 _MANY = 1 << 30  # tiles: more than any image has
 _FIX = "OpenVINO needs a Keras network or a bundle, and `pip install openvino`."
 _GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and those of Windows in WSL
-
-
 _USED = {"tensorflow": 0.6, "openvino": 0.39}  # of the upper bound of a network's activations; measured
 _LIBRARY_BYTES = {"tensorflow": 750 << 20, "openvino": 40 << 20}
 _FIRST_BYTES = {"tensorflow": 60 << 20, "openvino": 10 << 20}  # of the first call
@@ -118,8 +119,8 @@ class Network:
             self.labels,
             self.tta,
             self.activation,
+            self.provenance,
         )
-        parts += (self.provenance,)
         return _restored, (self.reference or self.model, self.runtime, parts)
 
     @property
@@ -254,9 +255,7 @@ class Network:
             setting = "engine='openvino'" if engine == "openvino" else "precision='bf16'"
             raise ModelError(f"`{setting}` cannot be used: {obstacle}. {_FIX}")
         original = self.predictor
-        if not isinstance(original, Convertible) or engine == "keras":
-            return original
-        if obstacle:
+        if obstacle or not isinstance(original, Convertible) or engine == "keras":
             return original
         precision = openvino.usable(precision, original.model)
         return openvino.OpenVinoPredictor(original, precision, must=asked)

@@ -16,7 +16,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
+import psutil
 
+from tiledseg._memory import allowed_memory, is_out_of_memory
 from tiledseg._validate import invalid, shown
 from tiledseg.errors import ModelError, SettingError, TiledSegError, reason_of
 from tiledseg.tiling import UNKNOWN, ReceptiveField
@@ -34,6 +36,7 @@ _log = logging.getLogger("tiledseg")
 
 _NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ ")  # of its messages
 _TELLING = ("not supported", "Unsupported", "No conversion rule")
+_PIXELS_PER_CALL = 512 * 512  # on a CPU, more per call was slower: the processor's cache overflows
 _EMPTY = ("Exception from ", "Check '", "Loading input model")  # how messages of OpenVINO begin
 
 
@@ -248,6 +251,62 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
             fix="Return a map of the tile's own size, channels last.",
         )
     return array.astype(np.float32, copy=False)
+
+
+def fitting_batch(
+    predictor: Predictor, tile_size: tuple[int, int], n_tiles: int, memory: int | None = None
+) -> int:
+    """Choose a batch size: enough tiles to keep the processor busy, within the memory."""
+    check_memory(predictor, tile_size, 1, memory)
+    fitting = allowed_memory(memory) // max(1, predictor.bytes_per_tile(tile_size))
+    at_once: int = getattr(predictor, "tiles_at_once", 1)  # each of them by some of the cores
+    best = at_once * max(1, _PIXELS_PER_CALL // (tile_size[0] * tile_size[1]))
+    return max(1, min(fitting, n_tiles, best))
+
+
+def check_memory(
+    predictor: Predictor, tile_size: tuple[int, int], batch_size: int, memory: int | None
+) -> None:
+    """Check that a batch fits into memory: the system may kill a process that runs out of it."""
+    need = batch_size * predictor.bytes_per_tile(tile_size)
+    limit = int(psutil.virtual_memory().total) if memory is None else memory
+    if need > limit:
+        available = "the machine has" if memory is None else "`memory` is"
+        raise SettingError(
+            f"{batch_size} tiles of {tile_size[0]}x{tile_size[1]} px need about {need} bytes; {available} "
+            f"{limit}. Use smaller tiles or a smaller batch, or allow more."
+        )
+
+
+class Backoff:
+    """Out-of-memory backoff: halves the batch size of a network until a batch fits into memory."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._most: int | None = None  # tiles that fit, so that later batches do not fail first
+
+    def __call__(self, tiles: AnyArray) -> FloatArray:
+        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
+        parts: list[FloatArray] = []
+        first = 0
+        while first < len(tiles):
+            part = tiles[first : first + (self._most or len(tiles))]
+            try:
+                parts.append(self._predictor(part))
+            except (MemoryError, ModelError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._reduce(part.shape, error)
+            else:
+                first += len(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _reduce(self, shape: tuple[int, ...], error: Exception) -> None:
+        if shape[0] == 1:
+            text = f"Memory ran out on a single tile of {shape[1]}x{shape[2]} px. Use smaller tiles."
+            raise ModelError(text) from error
+        self._most = shape[0] // 2
+        _log.warning("Memory ran out on %d tiles at once; continuing with %d.", shape[0], self._most)
 
 
 _Tag = TypeVar("_Tag")

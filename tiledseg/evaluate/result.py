@@ -234,11 +234,8 @@ class EvaluationResult:
         probabilities = self.probabilities
         if probabilities is None or len(self.counts) > 1:
             return None
-        every = [
-            [counts.dice for counts in counts_at_thresholds(one.probabilities)]
-            for one in self.images
-            if one.probabilities is not None
-        ]
+        known = [one.probabilities for one in self.images if one.probabilities is not None]
+        every = [[counts.dice for counts in counts_at_thresholds(one)] for one in known]
         together = counts_at_thresholds(probabilities)
         return ThresholdCurve(
             CURVE_THRESHOLDS,
@@ -263,13 +260,9 @@ class EvaluationResult:
         """
         curve = self.threshold_curve()
         if curve is None:
-            raise invalid(
-                SettingError,
-                "threshold",
-                must="be chosen on probabilities of one class",
-                got=f"{len(self.images)} images, {len(self.counts)} classes",
-                fix="State it, or leave it out.",
-            )
+            must, fix = "be chosen on probabilities of one class", "State it, or leave it out."
+            got = f"{len(self.images)} images, {len(self.counts)} classes"
+            raise invalid(SettingError, "threshold", must=must, got=got, fix=fix)
         return curve.best
 
     def worst(self, n_images: int) -> tuple[ImageScores, ...]:
@@ -330,9 +323,7 @@ class EvaluationResult:
             "threshold_from": self.threshold_from,
             "threshold_curve": None if curve is None else dataclasses.asdict(curve),
             "reliability": None if probabilities is None else listed(reliability(probabilities)),
-            "seam_errors": None
-            if seams is None
-            else {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
+            "seam_errors": seams and {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
             "images": [row_of(one) for one in self.images],
             "precision_costs": [dataclasses.asdict(one) for one in self.precision_costs],
             "failed": [{"name": plain(one.name), "error": plain(one.error)} for one in self.failed],

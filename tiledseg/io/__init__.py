@@ -5,8 +5,8 @@ before memory is allocated for it. A file that can be read in two ways is an err
 """
 
 from tiledseg.io.arrays import as_array
-from tiledseg.io.file import MAX_PIXELS, advised, available_memory, content_digest, state_of
-from tiledseg.io.find import SUFFIXES, find_images, stem_of
+from tiledseg.io.file import MAX_PIXELS, advised, content_digest, state_of
+from tiledseg.io.find import SUFFIXES, find_images, path_texts, stem_of
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
@@ -53,7 +53,6 @@ __all__ = [
     "advised",
     "as_array",
     "as_path",
-    "available_memory",
     "check_identity",
     "check_labels_writable",
     "coco_images",
@@ -69,6 +68,7 @@ __all__ = [
     "mask_values",
     "open_image",
     "painted",
+    "path_texts",
     "pixel_size_from",
     "read_image",
     "read_mask",

@@ -7,22 +7,18 @@ import io
 import os
 import re
 import struct
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import numpy as np
-import psutil
 
+from tiledseg._memory import available_memory
 from tiledseg._storage import file_digest, is_file, open_regular, read_at
 from tiledseg._validate import invalid, named, path_text, whole_number
 from tiledseg.errors import FileError
 from tiledseg.io.remote import is_remote, is_remote_zarr, open_remote, remote_state, shown_address
-
-if sys.platform != "win32":
-    import resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +64,6 @@ _FOREIGN = {  # first bytes of files that are not read: what they are, and what 
     b"version http": ("a pointer of Git LFS in place of the file", "Fetch the file with `git lfs pull`."),
 }
 
-_CGROUP = Path("/sys/fs/cgroup")  # version 2
 _MUCH = 64 << 20  # bytes, below which nobody asks how many are free
 _LESS = "Free memory, or convert it to a TIFF of tiles and read it by region with open_image."
 _METADATA_BYTES = 2**26
@@ -173,26 +168,6 @@ def opened(path: PathLike) -> Iterator[Reader]:
             raise invalid(FileError, named(path), must="hold an image", got="an empty file", fix=fix)
         with within_memory(named(path)):
             yield Reader(named(path), handle, size)
-
-
-def available_memory() -> int:
-    """Return the bytes that this process can still allocate, within the limit of its container."""
-    free = _addresses_left(int(psutil.virtual_memory().available))
-    try:
-        limit, used = (int((_CGROUP / name).read_text("utf-8")) for name in ("memory.max", "memory.current"))
-        lines = (_CGROUP / "memory.stat").read_text("utf-8").splitlines()
-        reclaimable = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-    except (OSError, ValueError, IndexError):  # no container, or no limit ("max")
-        return free
-    return min(free, max(0, limit - used + reclaimable))
-
-
-def _addresses_left(free: int) -> int:
-    """Return what a limit on the addresses of this process leaves of some bytes."""
-    if sys.platform == "win32":
-        return free
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return free if limit == resource.RLIM_INFINITY else min(free, limit - psutil.Process().memory_info().vms)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tiledseg._validate import invalid, named, path_texts
+from tiledseg._validate import invalid, items_of, named, path_text
 from tiledseg.errors import FileError
 from tiledseg.io.ome_files import ome_set
 from tiledseg.io.remote import as_path, is_remote
@@ -34,6 +34,15 @@ def stem_of(path: PathLike) -> str:
     name = Path(path)
     is_ome = name.suffix.lower() in _AFTER_OME and name.stem.lower().endswith(".ome")
     return unicodedata.normalize("NFC", name.stem[:-4] if is_ome else name.stem)
+
+
+def path_texts(paths: object, name: str) -> list[str]:
+    """Return one path or several as a list of texts."""
+    if isinstance(paths, str | os.PathLike):
+        return [path_text(paths, name)]
+    must, fix = "be a path or a sequence of paths", "Pass str or pathlib.Path."
+    items = items_of(paths, name, must, fix, FileError)
+    return [path_text(one, f"{name}[{place}]") for place, one in enumerate(items)]
 
 
 def find_images(

@@ -34,6 +34,11 @@ _READY: OrderedDict[str, tuple[Callable[[AnyArray], FloatArray], threading.Lock]
 _MAKING = threading.Lock()
 
 
+def is_dask(image: object) -> bool:
+    """Recognise a Dask array without loading Dask."""
+    return any(kind.__module__.startswith("dask.array") for kind in type(image).__mro__)
+
+
 def lazy_map(job: Plan, image: Any, callback: object = None) -> Any:  # noqa: ANN401
     """Build the graph of a map: a task for each tile, and one for each chunk of the map."""
     # A tile's task takes the px that it needs, halo included, out of whatever chunks of the image contain

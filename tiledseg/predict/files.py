@@ -15,7 +15,7 @@ import numpy as np
 from tiledseg._lazy import extra
 from tiledseg._progress import no_progress, progress_bar, whole_step
 from tiledseg._storage import check_writable, exists, folder_lock, remove_parts
-from tiledseg._validate import path_text, path_texts, settings_of, shown
+from tiledseg._validate import path_text, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
 from tiledseg.engine import Network
@@ -27,6 +27,7 @@ from tiledseg.io import (
     find_images,
     holds_labels,
     open_image,
+    path_texts,
 )
 from tiledseg.predict.dask import check_client, count_classes, spread
 from tiledseg.predict.object_files import (

@@ -10,7 +10,7 @@ from tiledseg._validate import check_image, check_shape, invalid
 from tiledseg.engine import check_fixed
 from tiledseg.errors import SettingError
 from tiledseg.io import ImageSource, pixel_size_from
-from tiledseg.preprocess import sampling_of
+from tiledseg.preprocess import Sampling, sampling_of
 from tiledseg.tiling import UNKNOWN, Tiler, default_tiling
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tiledseg.config import TilingConfig
     from tiledseg.engine import Network
     from tiledseg.io import PixelSize
-    from tiledseg.preprocess import Sampling
     from tiledseg.tiling import AxisGrid, ReceptiveField, TileGrid
 
 Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
@@ -50,6 +49,8 @@ def sampling_for(
 ) -> Sampling:
     """Decide what the network gets of an image, by its px size and the levels of its file."""
     known = getattr(image, "pixel_size", None) if pixel_size is None else pixel_size_from(pixel_size)
+    if network.preprocessing is None:
+        return Sampling(size, None, known)
     levels = image.levels if isinstance(image, ImageSource) else ()
     return sampling_of(size, network.preprocessing, known, levels)
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Never, cast
 
 import numpy as np
 
+from tiledseg._memory import memory_named
 from tiledseg._progress import progress_bar
 from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, check_finite, check_image, invalid
 from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig
-from tiledseg.engine import check_probabilities, memory_named
+from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, CancelledError, SettingError, failing
 from tiledseg.io import ImageSource, advised, as_array, open_image
-from tiledseg.predict.dask import lazy_map
+from tiledseg.predict.dask import is_dask, lazy_map
 from tiledseg.predict.plan import Plan
 from tiledseg.preprocess import ResizingSink, Stepped, prepare
 from tiledseg.tiling import OutputSink, Panels, Stitcher, map_dtype, map_shape
@@ -248,7 +249,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
             runtime=runtime,
         )
         array = source.array if isinstance(source, ImageSource) else source
-        if out is None and _is_dask(array):
+        if out is None and not isinstance(array, np.ndarray) and is_dask(array):
             return lazy_map(job, array, callback)
         return run_plan(job, source, out, progress=progress, callback=callback)
 
@@ -313,7 +314,7 @@ def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all librarie
             yield source
             source.check_unchanged()
     else:
-        yield as_array(image)
+        yield image if isinstance(image, np.ndarray) else as_array(image)
 
 
 @contextmanager
@@ -397,8 +398,3 @@ def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledE
             sink[start:stop] = np.full((stop - start, *shape[1:]), job.fill_value, np.float32)
     text = f"Cancelled after {done} tiles; the first {rows} rows are final."
     return CancelledError(text, result=out, finished_rows=rows)
-
-
-def _is_dask(image: object) -> bool:
-    """Recognise a Dask array without loading Dask."""
-    return any(kind.__module__.startswith("dask.array") for kind in type(image).__mro__)

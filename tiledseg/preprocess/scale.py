@@ -48,14 +48,14 @@ class Sampling:
 
 def sampling_of(
     shape: tuple[int, int],
-    config: PreprocessingConfig | None,
+    config: PreprocessingConfig,
     pixel_size: PixelSize | None = None,
     levels: Sequence[tuple[int, int]] = (),
 ) -> Sampling:
     """Decide which of the levels of the image's file is read, and to what size it is brought."""
     # The coarsest that is fine enough; where none is, level 0 is enlarged.
-    if config is None or config.pixel_size is None:
-        scale = 1.0 if config is None else config.scale
+    if config.pixel_size is None:
+        scale = config.scale
         seen = shape if scale == 1 else (scaled_length(shape[0], scale), scaled_length(shape[1], scale))
         return Sampling(seen, None, pixel_size)
     if pixel_size is None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._lazy import extra, lazy
+from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
-from tiledseg.engine.memory import is_out_of_memory
 from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
 from tiledseg.errors import ModelError
 

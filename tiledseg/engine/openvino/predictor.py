@@ -17,9 +17,9 @@ import numpy as np
 
 from tiledseg._backend import check_process
 from tiledseg._lazy import lazy
+from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.layers import UnsupportedError
-from tiledseg.engine.memory import is_out_of_memory
 from tiledseg.engine.openvino.layers import build
 from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
 from tiledseg.errors import ModelError
