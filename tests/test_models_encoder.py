@@ -366,6 +366,7 @@ def test_pixels_are_prepared_as_the_networks_own_layers_do(name, build):
     np.testing.assert_allclose(got, np.asarray(stem(rgb[None].astype(np.float32)))[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_published_weights_of_resnet_get_bgr_of_an_rgb_image(tmp_path):
     theirs = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
     theirs.save_weights(tmp_path / "pretrained.weights.h5")
