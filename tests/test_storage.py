@@ -8,6 +8,8 @@ import errno
 import hashlib
 import logging
 import os
+import stat
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,9 @@ from tiledseg._storage import (
     file_lock,
     folder_lock,
     new_folder,
+    open_regular,
+    part_beside,
+    raise_unwritable,
     read_at,
     scratch_array,
     sha256,
@@ -92,6 +97,13 @@ def test_parts_of_killed_processes_are_removed_and_those_in_use_are_not(tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"a.bin", "b", "c.npy", "d.ome.zarr", foreign.name}
 
 
+def test_the_part_of_a_killed_process_is_known_by_its_name(tmp_path):
+    part_beside(tmp_path / "a.bin").touch()
+    part_beside(tmp_path / "b").mkdir()
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_spreadsheet_runs_what_a_table_holds():
     names = ["=1+1", "+1", "-a", "@a", 'a,"b', "2 - 1"]
     rows = list(
@@ -148,6 +160,25 @@ def test_a_file_that_appears_just_before_the_lock_is_not_changed(tmp_path, monke
     assert (tmp_path / LOCK).read_text() == "my own notes"
 
 
+def test_a_lock_may_be_released_by_another_thread(tmp_path):
+    lock = folder_lock(tmp_path)
+    lock.__enter__()
+    thread = threading.Thread(target=lock.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+def test_a_drive_without_locks_is_used_without_and_any_other_failure_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", failing("flock", errno.ENOSYS))
+    with folder_lock(tmp_path):
+        (tmp_path / "a").touch()
+    monkeypatch.setattr("fcntl.flock", failing("flock", errno.EIO))
+    refused(folder_lock(tmp_path), "flock is made to fail")
+    assert (tmp_path / "a").exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 @pytest.mark.parametrize("target", ["thesis.txt", "missing.txt"])
 def test_a_link_is_not_followed(tmp_path, target):
@@ -182,6 +213,52 @@ def test_digests_depend_on_bytes_shape_and_dtype(tmp_path):
     assert len(digests) == 4
 
 
+def test_the_digest_of_a_zarr_counts_names_and_contents_but_not_its_label_maps(tmp_path):
+    for name in ("b", "a/labels/0", "labels/cells/0"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    parts = [f"{name}\0{hashlib.sha256(name.encode()).hexdigest()}\0" for name in ("b", "a/labels/0")]
+    assert file_digest(tmp_path) == f"sha256:{hashlib.sha256(''.join(parts).encode()).hexdigest()}"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes there")
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    refused(open_regular(tmp_path / "pipe"), "got a pipe, a socket or a device")
+    refused(open_regular(tmp_path), "got a folder")
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (OSError(errno.ENOSPC, "full"), "got full. Free some space"),
+        (OSError("odd"), "got odd. Check the folder and its rights"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_an_error_with_its_own_fix(error, fix):
+    with pytest.raises(FileError, match=fix):
+        raise_unwritable("a.bin", error)
+
+
+def test_a_trial_that_cannot_be_made_is_an_error_with_its_own_fix(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "open", failing("open", errno.ENOSPC))
+    with pytest.raises(FileError, match="Free some space"):
+        check_writable(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be opened there")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_folder_that_cannot_be_synced_matters_where_its_drive_could(tmp_path, monkeypatch, number):
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, "fsync is made to fail")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(FileError, match="made to fail") if number == errno.EIO else contextlib.nullcontext():
+        write_bytes(tmp_path / "a.bin", b"a")
+    assert (tmp_path / "a.bin").read_bytes() == b"a"
+
+
 def test_bytes_are_read_at_an_offset_without_pread(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"0123456789")
     with (tmp_path / "a").open("rb") as file:
@@ -198,8 +275,9 @@ def test_a_cache_returns_what_was_written_first(tmp_path):
     assert cache.find("key") == folder
     assert cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"other")) == folder
     assert (folder / "a.npy").read_bytes() == b"data"
-    cache.drop("key")
-    assert cache.find("key") is None
+    for _ in range(2):
+        cache.drop("key")
+        assert cache.find("key") is None
 
 
 @pytest.mark.parametrize("name", ["a.npy", "sha256.json"])
@@ -230,12 +308,21 @@ def test_a_writer_that_fails_leaves_nothing_in_the_cache(tmp_path):
 def test_a_new_folder_replaces_only_the_names_given(tmp_path):
     target = tmp_path / "out"
     for text in ("first", "second"):
-        with new_folder(target, replace={"a"}) as part:
+        with new_folder(target, replace=("missing", "a")) as part:
             (part / "a").write_text(text)
     assert (target / "a").read_text() == "second"
     (target / "notes").write_text("mine")
     refused(new_folder(target, replace={"a"}), "notes in it")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_new_folder_is_made_with_those_above_it_or_none_is(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "a" / "b") as part:
+        _ = 1 / 0
+    assert not part.exists()
+    with new_folder(tmp_path / "c" / "d") as part:
+        (part / "one").touch()
+    assert (tmp_path / "c" / "d" / "one").exists()
 
 
 def test_a_file_that_appears_in_a_folder_while_it_is_replaced_stays(tmp_path):
@@ -250,11 +337,11 @@ def test_a_file_that_appears_in_a_folder_while_it_is_replaced_stays(tmp_path):
     assert (target / "notes").read_text() == "mine"
 
 
-def failing(kind):
+def failing(kind, number=errno.EIO):
     """Return a call that fails as on a broken disk."""
 
     def call(*arguments, **options):
-        raise OSError(errno.EIO, f"{kind} is made to fail")
+        raise OSError(number, f"{kind} is made to fail")
 
     return call
 
@@ -299,9 +386,40 @@ def made_in(folder, break_it):
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space cannot be reserved here")
 def test_a_full_disk_is_an_error_before_memory_is_mapped_to_it(monkeypatch):
     assert scratch_array((3, 2), np.dtype(np.int16)).tolist() == [[0, 0]] * 3
+    taken = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda descriptor, *range_: taken.append(range_))
+    scratch_array((3, 2), np.dtype(np.int16))
+    assert taken == [(0, 12)]
     monkeypatch.setattr(os, "posix_fallocate", failing("fallocate"))
     with pytest.raises(FileError, match=r"fallocate is made to fail.*TMPDIR"):
         scratch_array((3, 2), np.dtype(np.int16))
+
+
+def test_space_is_taken_by_writing_where_it_cannot_be_reserved(monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr("tiledseg._storage.scratch._ZEROS", 8)
+    array = scratch_array((5, 2), np.dtype(np.int16))
+    assert array.tolist() == [[0, 0]] * 5
+    monkeypatch.setattr("tempfile.TemporaryFile", FullFile)
+    with pytest.raises(FileError, match="full at 16"):
+        scratch_array((5, 2), np.dtype(np.int16))
+
+
+class FullFile(contextlib.AbstractContextManager):
+    """A file on a disk that has 16 bytes left."""
+
+    left = 16
+
+    def write(self, data):
+        self.left -= len(data)
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "full at 16")
+
+    def flush(self):
+        raise AssertionError("the file is larger than its disk")
+
+    def __exit__(self, *error):
+        return None
 
 
 def test_a_temporary_file_keeps_what_is_written_at_an_offset():

@@ -1,5 +1,6 @@
 """Geometry of tiles: one axis, the product of two, and windows, which are partitions of unity."""
 
+import itertools
 from typing import get_args
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_there_are_as_few_tiles_as_possible(axis):
     while end < axis.length:
         fewest, end = fewest + 1, end + step
     assert len(axis.origins) == fewest
+
+
+@given(axes())
+def test_neighbours_share_the_px_that_lie_in_both(axis):
+    tiles = [range(origin, origin + axis.tile) for origin in axis.origins]
+    both = [sorted(set(one) & set(two)) for one, two in itertools.pairwise(tiles)]
+    assert axis.shared == tuple((px[0], px[-1] + 1) for px in both if px)
 
 
 @given(axes())

@@ -88,11 +88,11 @@ class CoveringTests:
         covered, count = (sum(one["summary"][part] for one in files) for part in parts)
         return round(100 * covered / count, 1)
 
-    def of_line(self, path: str, line: int) -> list[str]:
-        """List the tests that run a line, or the start of its statement; else all that run the file."""
+    def of_lines(self, path: str, run: Iterable[int]) -> list[str]:
+        """List the tests that run one of some lines; where none is known to, all that run the file."""
         lines = self._lines(path)
-        near = [found for one in range(line, max(0, line - 6), -1) if (found := lines.get(one))]
-        return self._quickest(near[0] if near else {test for found in lines.values() for test in found})
+        found = {test for one in run for test in lines.get(one, ())}
+        return self._quickest(found or {test for tests in lines.values() for test in tests})
 
     def _quickest(self, tests: Iterable[str]) -> list[str]:
         return sorted((one for one in tests if one in self.seconds), key=self.seconds.__getitem__)
@@ -182,7 +182,8 @@ def _run(asked: dict[str, Any]) -> list[str]:
     files = dict.fromkeys(one.partition("::")[0] for one in asked["tests"])
     options = ["-x"] if asked["first"] else []
     code = pytest.main(["-q", "-p", "no:cacheprovider", *options, *files], plugins=[chosen])
-    return chosen.failed or ([] if code == 0 else [f"pytest ends with {int(code)}"])
+    nothing_failed = code in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
+    return chosen.failed or ([] if nothing_failed else [f"pytest ends with {int(code)}"])
 
 
 def _forked(work: Any, seconds: float = 3600) -> list[str]:

@@ -25,7 +25,7 @@ AREAS: dict[str, tuple[list[str], list[str]]] = {
     "tiling": (["tiledseg/tiling/*.py"], ["tiling_*", "predict", "engine_keras_graph", "models_swin_unet"]),
     "objects": (["tiledseg/objects/*.py"], ["objects_*", "export"]),
     "metrics": (["tiledseg/metrics/*.py"], ["metrics_*", "evaluate_results", "models_losses"]),
-    "checkpoint": (["tiledseg/train/checkpoint.py"], ["train_resume"]),
+    "checkpoint": (["tiledseg/train/checkpoint.py"], ["train_checkpoint", "train_resume"]),
     "storage": (["tiledseg/_storage/*.py"], ["storage", "io_write", "models_bundle"]),
 }
 """Modules that are changed, and the tests that have to notice; each area's own tests, and what uses it."""
@@ -60,17 +60,20 @@ _OTHER: dict[type, type] = {
 }
 _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _TEXT = {"invalid", "damaged", "counted", "warning", "info", "debug"}  # calls that only make a message
+# Keywords that change no result: a check of what is equal anyway (zip), memory (astype, lru_cache)
+_UNSEEN = {"strict", "copy", "maxsize"}
 
 
 class Site(NamedTuple):
     """A place that can be changed, and how."""
 
     line: int
+    begin: int  # first line of the statement that runs it; of a default, of the function's body
     text: str
     change: Callable[[], None]
 
 
-def sites(node: ast.AST) -> Iterator[Site]:
+def sites(node: ast.AST, begin: int = 0) -> Iterator[Site]:
     """Find what can be changed in a module: operators, numbers, truth values, min and max, conditions."""
     if isinstance(node, ast.Module):
         for one in node.body:
@@ -79,38 +82,44 @@ def sites(node: ast.AST) -> Iterator[Site]:
         return
     if isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and _name(node.func) in _TEXT):
         return
-    yield from _here(node)
+    if isinstance(node, ast.stmt):
+        begin = _body(node).lineno if isinstance(node, ast.FunctionDef) else node.lineno
+    yield from _here(node, begin)
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list", "type_comment"}:
             continue
         for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, ast.AST):
-                yield from sites(one)
+            if isinstance(one, ast.AST) and not (isinstance(one, ast.keyword) and one.arg in _UNSEEN):
+                yield from sites(one, begin)
 
 
-def _here(node: ast.AST) -> Iterator[Site]:
+def _body(function: ast.FunctionDef) -> ast.stmt:
+    """Return the first statement that runs."""
+    return function.body[1 if ast.get_docstring(function) and len(function.body) > 1 else 0]
+
+
+def _here(node: ast.AST, begin: int) -> Iterator[Site]:
     line = getattr(node, "lineno", 0)
     if isinstance(node, ast.Compare):
         for place, operator in enumerate(node.ops):
             other = _OTHER[type(operator)]
             text = f"{type(operator).__name__} becomes {other.__name__}"
-            yield Site(line, text, partial(node.ops.__setitem__, place, other()))
+            yield Site(line, begin, text, partial(node.ops.__setitem__, place, other()))
     elif isinstance(node, ast.BinOp | ast.BoolOp | ast.AugAssign) and type(node.op) in _OTHER:
         other = _OTHER[type(node.op)]
         text = f"{type(node.op).__name__} becomes {other.__name__}"
-        yield Site(line, text, partial(setattr, node, "op", other()))
+        yield Site(line, begin, text, partial(setattr, node, "op", other()))
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
         value = not node.value if isinstance(node.value, bool) else node.value + 1
-        yield Site(line, f"{node.value} becomes {value}", partial(setattr, node, "value", value))
+        yield Site(line, begin, f"{node.value} becomes {value}", partial(setattr, node, "value", value))
     elif isinstance(node, ast.Name) and node.id in _NAMES and isinstance(node.ctx, ast.Load):
-        yield Site(
-            line, f"{node.id} becomes {_NAMES[node.id]}", partial(setattr, node, "id", _NAMES[node.id])
-        )
+        other_name = _NAMES[node.id]
+        yield Site(line, begin, f"{node.id} becomes {other_name}", partial(setattr, node, "id", other_name))
     elif isinstance(node, ast.If | ast.IfExp | ast.While) and not isinstance(
         node.test, ast.Compare | ast.BoolOp
     ):
         negated = ast.UnaryOp(ast.Not(), node.test)
-        yield Site(line, "the condition is negated", partial(setattr, node, "test", negated))
+        yield Site(line, begin, "the condition is negated", partial(setattr, node, "test", negated))
 
 
 def _name(function: ast.expr) -> str:
@@ -203,7 +212,8 @@ class _Hunt:
 
     def noticed(self, runner: Runner, mutation: Mutation, files: Sequence[str]) -> str | None:
         """Return the test that notices a mutation: first among those of the area's own files."""
-        covering = self._covering.of_line(mutation.name, mutation.changed()[1].line)
+        site = mutation.changed()[1]
+        covering = self._covering.of_lines(mutation.name, range(site.begin, max(site.begin, site.line) + 1))
         own = [one for one in covering if one.partition("::")[0] in files]
         other = [one for one in covering if one not in own]
         for tests in (own, other):

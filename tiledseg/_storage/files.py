@@ -376,12 +376,15 @@ def open_regular(path: PathLike) -> Iterator[BufferedReader]:
     name = named(text)
     try:
         descriptor = os.open(text, os.O_RDONLY | _NO_WAIT | _BINARY)
-        with os.fdopen(descriptor, "rb") as handle:
+        try:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
                 got = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
                 raise invalid(FileError, name, must="be a regular file", got=got, fix="Name a file.")
-            yield handle
+            with os.fdopen(descriptor, "rb", closefd=False) as handle:
+                yield handle
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise FileError(f"`{name}` does not exist. Check the path.") from None
     except OSError as error:

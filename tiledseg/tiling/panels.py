@@ -61,8 +61,8 @@ def plan_panels(grid: TileGrid, columns: list[AxisWindow], out: Any) -> list[Pan
         before = [window.stop for window in columns if window.start < stop]
         end = max(stop, *before)
         done = out.finished_rows(start, stop) if hasattr(out, "finished_rows") else 0
-        carried = _carry_start(plans[0], plans[1:], end) if plans and end > stop else height
-        top = min(done, carried) if end > stop else done
+        carried = _carry_start(plans[0], plans[1:], end) if end > stop else height
+        top = min(done, carried)
         plans.insert(0, PanelPlan(start, stop, end, _range(own), step, done, carried, top))
     return plans
 
@@ -273,7 +273,7 @@ def _memory(size: int) -> mmap.mmap:
 
 def add_weighted(target: AnyArray, pixels: FloatArray, weights: FloatArray) -> None:
     """Add pixels times weights to a part of the band, in place; all are (h, w * K)."""
-    if pixels.strides[1] != pixels.itemsize or pixels.strides[0] < pixels.shape[1] * pixels.itemsize:
+    if 0 in pixels.strides:
         pixels = pixels.copy()  # OpenCV reads beyond the end of a broadcast view
     if target.dtype == np.float32:
         cv2.accumulateProduct(pixels, weights, target)  # one pass over memory; NumPy needs two
