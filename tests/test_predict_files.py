@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import unicodedata
 from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -113,14 +114,68 @@ def test_standing_results_are_refused_skipped_or_overwritten(folder, tmp_path):
         calls.append(len(tiles))
         return 1 - red(tiles) / 255
 
+    other = SimpleNamespace(**vars(SEGMENTER) | {"network": counting})
     with pytest.raises(FileError, match='existing="skip"'):
-        ts.predict_files(counting, folder, tmp_path / "out")
+        ts.predict_files(other, folder, tmp_path / "out")
     assert not calls
-    result = ts.predict_files(counting, folder, tmp_path / "out", PredictConfig(existing="skip"))
+    result = ts.predict_files(other, folder, tmp_path / "out", PredictConfig(existing="skip"))
     assert [outcome.skipped for outcome in result.outcomes] == [True, False]
     assert mask.read_bytes() == before
-    ts.predict_files(counting, folder, tmp_path / "out", PredictConfig(existing="overwrite"))
+    ts.predict_files(other, folder, tmp_path / "out", PredictConfig(existing="overwrite"))
     assert mask.read_bytes() != before
+
+
+def _predict(folder, out, version="v1", **settings):
+    def network(tiles):
+        return red(tiles) / 255
+
+    network.fingerprint = version
+    return ts.predict_files(network, folder, out, settings, tiling={"tile_size": 32})
+
+
+def test_results_of_another_model_setting_or_image_are_not_skipped(folder, tmp_path, caplog):
+    out, again = tmp_path / "out", {"existing": "skip"}
+    _predict(folder, out)
+    with pytest.raises(
+        FileError, match=r"a\.png` was made with another `threshold`: `threshold` None -> 0\.7"
+    ):
+        _predict(folder, out, **again, threshold=0.7)
+    with pytest.raises(FileError, match="another model: model v1 -> v2"):
+        _predict(folder, out, "v2", **again)
+    _predict(folder / "a.png", out, existing="overwrite", threshold=0.7)  # of one of them
+    with pytest.raises(
+        FileError, match=r"a\.png` was made with another `threshold`: `threshold` 0\.7 -> None"
+    ):
+        _predict(folder, out, **again)
+    assert len(_predict(folder / "b.tif", out, **again).done) == 1
+    write_image(folder / "b.tif", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(FileError, match=r"b\.tif.*one that changed since\. Delete .*b\.png"):
+        _predict(folder / "b.tif", out, **again)
+    assert not caplog.records
+    (out / ".tiledseg-resume.json").unlink()
+    assert all(one.skipped for one in _predict(folder, out, **again).outcomes)
+    assert "2 results" in caplog.text
+
+
+def test_a_killed_run_that_overwrites_leaves_no_result_under_its_own_name(folder, tmp_path):
+    def killed(tiles):
+        raise KeyboardInterrupt
+
+    _predict(folder, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        ts.predict_files(killed, folder, tmp_path / "out", {"existing": "overwrite", "threshold": 0.7})
+    record = json.loads((tmp_path / "out" / ".tiledseg-resume.json").read_text())
+    assert record["results"] == {}
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 9999, '{"runs": {}, "results": {"a": 1}}', "{", "notes"])
+def test_a_file_in_the_place_of_the_record_stays(text, folder, tmp_path):
+    record = tmp_path / "out" / ".tiledseg-resume.json"
+    record.parent.mkdir()
+    record.write_text(text)
+    with pytest.raises(FileError, match=r"resume\.json` must be a record of results; got"):
+        _predict(folder, tmp_path / "out")
+    assert record.read_text() == text
 
 
 def test_a_run_that_would_fail_at_its_end_is_refused_before_anything_is_computed(folder, tmp_path):
@@ -143,6 +198,65 @@ def test_an_output_that_is_an_input_is_refused(tmp_path):
     with pytest.raises(FileError, match="not overwrite an input"):
         ts.predict_files(SEGMENTER, tmp_path / "masks", tmp_path, config)
     assert read_image(tmp_path / "masks" / "a.png").shape == (5, 5, 3)
+
+
+def test_an_output_that_is_an_input_under_another_name_is_refused(folder, tmp_path):
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    os.link(folder / "a.png", tmp_path / "out" / "masks" / "a.png")  # as where a folder is mounted twice
+    with pytest.raises(FileError, match="not overwrite an input"):
+        _predict(folder / "a.png", tmp_path / "out", existing="overwrite")
+
+
+def test_results_are_not_taken_for_images(folder, tmp_path):
+    out = folder / "out"
+    assert len(_predict(folder, out, recursive=True).done) == 3
+    with pytest.raises(FileError, match=r"lead to no results.*out/masks/a\.png\. Choose an output"):
+        _predict(folder, out, recursive=True, existing="skip")
+    assert len(_predict(folder, out, existing="skip").done) == 2
+
+
+@pytest.mark.parametrize("other", ["A.png", "\u00c9.png", "e\u0301.png"])
+def test_names_that_a_file_system_takes_for_one_are_refused(other, tmp_path, monkeypatch):
+    names = ["a.png" if other == "A.png" else "\u00e9.png", other]
+    for place, name in enumerate(names):
+        write_image(tmp_path / str(place) / name, np.zeros((5, 5, 3), np.uint8))
+    inputs = [tmp_path / "0", tmp_path / "1"]
+    assert len(_predict(inputs, tmp_path / "out").done) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".tiledseg-resume.json", "masks"]
+    touch = Path.touch
+
+    def insensitive(path, *args, **kwargs):
+        folded = unicodedata.normalize("NFC", path.name).casefold()
+        touch(path.with_name(folded), *args, **kwargs)
+
+    monkeypatch.setattr(Path, "touch", insensitive)
+    with pytest.raises(FileError, match="have a name of its own; got the output name of"):
+        _predict(inputs, tmp_path / "other")
+
+
+@pytest.mark.parametrize("form", ["npy", "ome-tiff"])
+def test_names_as_long_as_can_be_are_resumed(form, tmp_path):
+    name = "n" * (255 - len(".ome.tif")) + ".png"
+    write_image(tmp_path / "a.png", np.zeros((5, 5, 3), np.uint8))
+    (tmp_path / "a.png").rename(tmp_path / name)
+    done = _predict(tmp_path / name, tmp_path / "out", mask_format=form, resume=True)
+    assert str(done) == "1 predicted, 0 skipped, 0 failed"
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 1
+
+
+@pytest.mark.parametrize("what", ["journal", "part"])
+def test_a_file_in_the_place_of_an_unfinished_map_stays(what, folder, tmp_path):
+    place = tmp_path / "out" / "masks" / f".a.npy.tiledseg-{what}"
+    place.parent.mkdir(parents=True)
+    (tmp_path / "thesis.txt").write_text("a thesis")
+    place.symlink_to(tmp_path / "thesis.txt")
+    done = _predict(folder / "a.png", tmp_path / "out", mask_format="npy", resume=True)
+    assert f"tiledseg-{what}` must be of an earlier run" in done.failed[0].error
+    place.unlink()
+    (place.parent / ".a.npy.tiledseg-journal").write_text("a thesis, too")
+    assert _predict(folder / "a.png", tmp_path / "out", mask_format="npy", resume=True).failed
+    assert (place.parent / ".a.npy.tiledseg-journal").read_text() == "a thesis, too"
+    assert (tmp_path / "thesis.txt").read_text() == "a thesis"
 
 
 def test_names_that_are_hard_to_write_work(tmp_path):
@@ -212,7 +326,7 @@ def test_a_folder_takes_one_run_at_a_time_and_the_lock_of_a_killed_one_is_taken_
         holder.communicate()
     assert f"process {holder.pid}\n" in (out / ".tiledseg.lock").read_text()
     assert not ts.predict_files(SEGMENTER, folder, out).failed
-    assert [path.name for path in out.iterdir()] == ["masks"]
+    assert sorted(path.name for path in out.iterdir()) == [".tiledseg-resume.json", "masks"]
 
 
 def test_a_run_that_fails_releases_its_folder(folder, tmp_path):

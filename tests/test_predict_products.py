@@ -212,7 +212,7 @@ def test_a_killed_folder_is_resumed_and_its_finished_images_are_skipped(tmp_path
     assert "changed since" in run(tmp_path / "in", tmp_path / "out", 0, "v1", "npy").stderr
 
 
-def test_results_of_a_run_without_resume_are_not_resumed(tmp_path: Path) -> None:
+def test_results_without_a_record_are_not_resumed(tmp_path: Path) -> None:
     def named(tiles: np.ndarray) -> np.ndarray:
         return red(tiles)
 
@@ -220,7 +220,12 @@ def test_results_of_a_run_without_resume_are_not_resumed(tmp_path: Path) -> None
     np.save(tmp_path / "a.npy", TALL[:100])
     plain = PredictConfig(mask_format="npy")
     ts.predict_files(named, tmp_path / "a.npy", tmp_path / "out", plain, tiling=TILING)
-    with pytest.raises(FileError, match=r"runs with resume; got others, the first .*a\.npy"):
-        ts.predict_files(
-            named, tmp_path / "a.npy", tmp_path / "out", plain.changed(resume=True), tiling=TILING
-        )
+    again = plain.changed(resume=True)
+    assert (
+        ts.predict_files(named, tmp_path / "a.npy", tmp_path / "out", again, tiling=TILING)
+        .outcomes[0]
+        .skipped
+    )
+    (tmp_path / "out" / ".tiledseg-resume.json").unlink()
+    with pytest.raises(FileError, match=r"what they come from; got others, the first .*a\.npy"):
+        ts.predict_files(named, tmp_path / "a.npy", tmp_path / "out", again, tiling=TILING)

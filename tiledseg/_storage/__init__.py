@@ -3,21 +3,15 @@
 from tiledseg._storage.cache import DiskCache, array_digest, file_digest, sha256
 from tiledseg._storage.files import (
     atomic_write,
-    check_component,
     check_new_folder,
     check_writable,
     csv_text,
-    exists,
-    is_file,
-    is_folder,
     move_into_place,
     new_folder,
     open_part,
     open_part_folder,
-    open_regular,
     part_beside,
     raise_unwritable,
-    read_at,
     remove_parts,
     sync_file,
     sync_folder,
@@ -26,6 +20,15 @@ from tiledseg._storage.files import (
     write_text,
 )
 from tiledseg._storage.locks import file_lock, folder_lock
+from tiledseg._storage.paths import (
+    beside,
+    check_component,
+    exists,
+    is_file,
+    is_folder,
+    open_regular,
+    read_at,
+)
 from tiledseg._storage.scratch import ScratchFile, scratch_array
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "ScratchFile",
     "array_digest",
     "atomic_write",
+    "beside",
     "check_component",
     "check_new_folder",
     "check_writable",

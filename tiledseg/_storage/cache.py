@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._storage.files import new_folder, open_regular, write_text
+from tiledseg._storage.files import new_folder, write_text
+from tiledseg._storage.paths import open_regular
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all; regular files opened without waiting."""
+"""Files and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import secrets
 import shutil
 import stat
 import sys
-import threading
 from contextlib import contextmanager
 from itertools import takewhile
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
+from tiledseg._storage.paths import BINARY, beside
 from tiledseg._validate import instance_of, invalid, named, path_text
 from tiledseg.errors import FileError
 
@@ -26,17 +26,12 @@ if sys.platform != "win32":
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-    from io import BufferedReader
 
     from tiledseg._types import PathLike
 
-_BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and lacks the next
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
-_SEEKING = threading.Lock()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # the file system cannot sync folders
 _PART = re.compile(r"\.tiledseg-[0-9a-f]{16}\.part")
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
-_RIGHTS = "Check the file and its rights."
 _FIXES = {
     errno.ENOSPC: "Free some space, or write elsewhere.",
     errno.EDQUOT: "Free some of your quota, or write elsewhere.",
@@ -114,7 +109,7 @@ def part_beside(target: Path) -> Path:
 
 def open_part(path: Path, flags: int) -> int:
     """Open a file that is a part, and mark it as being written until it is closed or the process ends."""
-    return _marked(path, lambda: os.open(path, flags | os.O_CREAT | _BINARY, 0o666))
+    return _marked(path, lambda: os.open(path, flags | os.O_CREAT | BINARY, 0o666))
 
 
 def open_part_folder(path: Path) -> int | None:
@@ -235,7 +230,7 @@ def move_into_place(part: Path, target: Path) -> Path | None:
     if not (part.is_dir() and target.exists()):
         part.replace(target)
         return None
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    aside = beside(target, f".{secrets.token_hex(4)}.old")
     target.replace(aside)
     try:
         part.replace(target)
@@ -335,67 +330,3 @@ def _part_folder(filling: Path) -> Iterator[None]:
     finally:
         if opened is not None:
             os.close(opened)
-
-
-def check_component(text: str, name: str, fix: str) -> None:
-    """Check that a text from a file is one component of a path, on every system."""
-    if text in {"", ".."} or "\0" in text or PureWindowsPath(text).name != text:  # it knows /, \\ and drives
-        must = "be the name of a file or a folder, without /, \\, a drive or .."
-        raise invalid(FileError, name, must=must, got=repr(text), fix=fix)
-
-
-def is_file(path: PathLike) -> bool:
-    """Say whether a path is a regular file; refuse what may not be looked at."""
-    return stat.S_ISREG(_mode(path))
-
-
-def is_folder(path: PathLike) -> bool:
-    """Say whether a path is a folder; refuse what may not be looked at."""
-    return stat.S_ISDIR(_mode(path))
-
-
-def exists(path: PathLike) -> bool:
-    """Say whether something is at a path; refuse what may not be looked at."""
-    return bool(_mode(path))
-
-
-def _mode(path: PathLike) -> int:
-    """Read the kind and the rights of what is at a path; 0 where nothing is, or can be."""
-    try:
-        return os.stat(path).st_mode  # noqa: PTH116  of text, too
-    except PermissionError as error:
-        raise invalid(FileError, named(path), must="be readable", got=error.strerror, fix=_RIGHTS) from error
-    except (OSError, ValueError):
-        return 0
-
-
-@contextmanager
-def open_regular(path: PathLike) -> Iterator[BufferedReader]:
-    """Open a regular file for reading; never wait for a pipe or a device."""
-    text = path_text(path)
-    name = named(text)
-    try:
-        descriptor = os.open(text, os.O_RDONLY | _NO_WAIT | _BINARY)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                got = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-                raise invalid(FileError, name, must="be a regular file", got=got, fix="Name a file.")
-            with os.fdopen(descriptor, "rb", closefd=False) as handle:
-                yield handle
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise FileError(f"`{name}` does not exist. Check the path.") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise invalid(FileError, name, must="be readable", got=reason, fix=_RIGHTS) from error
-
-
-def read_at(handle: BinaryIO, offset: int, count: int) -> bytes:
-    """Read bytes at an offset, from any thread."""
-    if hasattr(os, "pread"):
-        return os.pread(handle.fileno(), count, offset)
-    with _SEEKING:
-        handle.seek(offset)
-        return handle.read(count)

@@ -28,6 +28,7 @@ _TEXT = b"tiledseg lock, process "
 _MOST = 64  # bytes of a lock file
 _SIGNED_AT = 1  # Windows locks byte 0, so that no other process can read it
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # some network drives have none
+_NO_FILE = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENODEV, errno.EISDIR}  # a link, a socket, a device
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def _sign(lock: Path, descriptor: int) -> None:
 
 def _holder(lock: Path) -> str:
     """Read the process id of the last holder; refuse a file that is no lock of tiledseg."""
-    if lock.is_symlink():  # Windows cannot refuse it by a flag
+    if os.path.islink(lock):  # noqa: PTH114  Windows cannot refuse it by a flag; of any length
         raise _not_ours(lock)
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
@@ -91,6 +92,8 @@ def _holder(lock: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise_unwritable(named(lock), error)
         raise _not_ours(lock) from error
     try:
         with os.fdopen(descriptor, "rb"):  # which closes it

@@ -76,7 +76,7 @@ class DataConfig(ReadConfig, MaskConfig):
     def _check_classes(self) -> None:
         if self.mask_parts != "classes" and self.class_values != CLASS_VALUES:
             raise self._invalid(
-                "class_values", "be left out where mask_parts is not classes", "Set mask_parts to classes."
+                "class_values", "be left out where mask_parts is not classes", "Set `mask_parts` to classes."
             )
         if len(set(self.class_values)) < len(self.class_values):
             raise self._invalid(

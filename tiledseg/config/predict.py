@@ -111,8 +111,8 @@ class PredictConfig(ReadConfig):
     as labels/NAME; None to leave them unchanged. The image itself is not changed, and an existing name is
     refused."""
     existing: Literal["refuse", "skip", "overwrite"] = "refuse"
-    """What to do where an output file exists: refuse before anything is computed, skip the image, or
-    overwrite the file."""
+    """What to do where an output file exists: refuse before anything is computed; skip the image, unless its
+    results are known to come from another model, setting or state of it; or overwrite the file."""
     resume: bool = False
     """Whether a killed run is resumed: its finished images are skipped, its unfinished maps completed.
     What this run writes stays if it is killed. For formats that are written while they are computed."""
@@ -123,7 +123,7 @@ class PredictConfig(ReadConfig):
             raise self._invalid(
                 "probs_dtype",
                 f"be float32 with probs_format={self.probs_format}",
-                "Set probs_dtype to float32, or probs_format to tiff.",
+                "Set `probs_dtype` to float32, or `probs_format` to tiff.",
             )
         if self.resume and isinstance(self.threshold, str):
             must, fix = (
@@ -146,13 +146,13 @@ class PredictConfig(ReadConfig):
             raise self._invalid("blur", must, fix)
         if self.resume and len(maps) < len(self.write) and "probs" not in self.write:
             must = "hold probs to resume objects, which are made of the finished map"
-            fix = "Add probs, with probs_format ome-tiff, ome-zarr or npy."
+            fix = "Add probs, with `probs_format` ome-tiff, ome-zarr or npy."
             raise self._invalid("write", must, fix)
         if self.resume and whole:
             raise self._invalid(
                 "resume",
                 "be off unless every output is written while it is computed",
-                "Set mask_format and probs_format to ome-tiff, ome-zarr or npy, without overlays.",
+                "Set `mask_format` and `probs_format` to ome-tiff, ome-zarr or npy, without overlays.",
                 got=f"{whole[0]} as {streamed.get(whole[0], 'png')}",
             )
         return self

@@ -275,7 +275,7 @@ def _labels_of(pair: Pair, outlines: Sequence[Outline], where: str) -> list[int]
     if len(found) > 1 and pair.mask_threshold == "auto":
         must = "have outlines of one class, unless a setting says what the classes mean"
         fix = (
-            f"Set class_names to those of the labels 1, 2, …, as in {tuple(found)}, or mask_threshold=1 if "
+            f"Set `class_names` to those of the labels 1, 2, …, as in {tuple(found)}, or mask_threshold=1 if "
             'all outlines are foreground, or mask_parts="instances" if each is a cell.'
         )
         raise invalid(

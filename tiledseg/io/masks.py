@@ -176,7 +176,7 @@ def _chosen_classes(values: AnyArray, name: str, rules: MaskRules) -> Mask:
     unknown = np.setdiff1d(present, [0, *known])
     if unknown.size:
         must = f"have only the grey values 0, {', '.join(map(str, known))}"
-        fix = "Set class_values to the values of the classes, or ignore_label to one that does not count."
+        fix = "Set `class_values` to the values of the classes, or `ignore_label` to one that does not count."
         raise rules.bad(name, must, listed(unknown, _SHOWN), fix)
     labels = np.zeros(values.shape, np.uint8)
     for label, value in enumerate(known, 1):

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._storage import (
+    beside,
     exists,
     file_lock,
     is_folder,
     move_into_place,
+    open_regular,
     part_beside,
     raise_unwritable,
     sync_folder,
     target_mode,
 )
-from tiledseg._validate import named, path_text, shown
+from tiledseg._validate import invalid, named, path_text, shown
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
@@ -28,14 +31,19 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
+_BEGINS = re.compile(rb"[0-9a-f]{0,8}\Z|[0-9a-f]{8} (\{|\Z)")  # of a journal; a full disk cuts it off
+_BEGINNING = 10  # bytes
+_NO_SETTINGS = {"model", "preprocessing", "product", "tiledseg"}  # of what maps depend on
+
 
 class Partial:
     """An unfinished file or folder, and the journal of its stored parts."""
 
     def __init__(self, target: Path, fingerprint: Mapping[str, Any]) -> None:
-        self.path: Path = target.with_name(f".{target.name}.tiledseg-part")
-        self._journal_path = target.with_name(f".{target.name}.tiledseg-journal")
+        self.path: Path = beside(target, ".tiledseg-part")
+        self._journal_path = beside(target, ".tiledseg-journal")
         known = exists(self._journal_path)
+        _check_ours(self.path, self._journal_path)
         descriptor = os.open(self._journal_path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._journal = os.fdopen(descriptor, "r+b", buffering=0)
@@ -47,10 +55,13 @@ class Partial:
         self.resumed: bool = True  # until it is known better
         try:
             notes, length = _notes(self._journal.read())
-            self.resumed = bool(notes) and exists(self.path)
-            if self.resumed:
-                check_identity(named(str(self._journal_path)), notes[0]["fingerprint"], fingerprint)
-            self.records: list[Any] = [note for note in notes if "pid" not in note] if self.resumed else []
+            begun = notes[0].get("fingerprint") if notes and isinstance(notes[0], dict) else None
+            self.resumed = isinstance(begun, dict) and exists(self.path)
+            if isinstance(begun, dict) and self.resumed:
+                check_identity(named(str(self._journal_path)), begun, fingerprint)
+            self.records: list[Any] = (
+                [note for note in notes if isinstance(note, list)] if self.resumed else []
+            )
             self._journal.truncate(length if self.resumed else 0)
             self._journal.seek(0, os.SEEK_END)
             self.note({"pid": os.getpid(), "fingerprint": dict(fingerprint)})
@@ -71,6 +82,17 @@ class Partial:
             self._journal_path.unlink(missing_ok=True)
 
 
+def _check_ours(part: Path, journal: Path) -> None:
+    """Refuse what stands where the part and its journal belong, and was not written by an earlier run."""
+    foreign = next((path for path in (part, journal) if path.is_symlink()), None)
+    if foreign is None and os.path.lexists(journal):
+        with open_regular(journal) as file:
+            foreign = None if _BEGINS.match(file.read(_BEGINNING)) else journal
+    if foreign is not None:
+        must, fix = "be of an earlier run, or not exist", "Move it away, or write elsewhere."
+        raise invalid(FileError, named(foreign), must=must, got="a link or another file", fix=fix)
+
+
 def _notes(data: bytes) -> tuple[list[Any], int]:
     """Read the notes before the first incomplete line, and return where they end."""
     notes, length = [], 0
@@ -78,19 +100,29 @@ def _notes(data: bytes) -> tuple[list[Any], int]:
         checksum, _, text = line.partition(b" ")
         if checksum != b"%08x" % zlib.crc32(text):
             break
-        notes.append(json.loads(text))
+        try:
+            notes.append(json.loads(text))
+        except (ValueError, RecursionError):
+            break
         length += len(line) + 1
     return notes, length
 
 
-def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume with other inputs or settings than those of the first run."""
+def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any], fix: str = "") -> None:
+    """Refuse to resume or to keep what other inputs or settings made."""
     now = json.loads(json.dumps(now))
-    differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    differing = {
+        (f"`{key}`" if key.replace("_", "").isalpha() and key not in _NO_SETTINGS else key): key
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    }
     if differing:
-        changes = [f"{key} {shown(str(before.get(key)))} -> {shown(str(now.get(key)))}" for key in differing]
-        fix = "Use those of the first run, or delete it and its part to start again."
-        text = f"`{name}` was started with another {', '.join(differing)}: {'; '.join(changes[:3])}. {fix}"
+        fix = fix or "Use those of the first run, or delete it and its part to start again."
+        changes = [
+            f"{term} {shown(str(before.get(key)))} -> {shown(str(now.get(key)))}"
+            for term, key in differing.items()
+        ]
+        text = f"`{name}` was made with another {', '.join(differing)}: {'; '.join(changes[:3])}. {fix}"
         raise FileError(text)
 
 
@@ -110,7 +142,7 @@ def partial(
         raise_unwritable(name, error)
     with contextlib.ExitStack() as stack:
         if fingerprint is not None:
-            stack.enter_context(file_lock(target.with_name(f".{target.name}.tiledseg-lock"), target))
+            stack.enter_context(file_lock(beside(target, ".tiledseg-lock"), target))
         yield from _parts(name, target, fingerprint, keep_failed=keep_failed)
 
 

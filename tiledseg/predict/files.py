@@ -14,7 +14,7 @@ import numpy as np
 
 from tiledseg._lazy import extra
 from tiledseg._progress import no_progress, progress_bar, whole_step
-from tiledseg._storage import check_writable, exists, folder_lock, remove_parts
+from tiledseg._storage import check_writable, exists, folder_lock
 from tiledseg._validate import path_text, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
@@ -40,20 +40,24 @@ from tiledseg.predict.object_files import (
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import run_plan
 from tiledseg.predict.products import (
-    FOLDERS,
     ProductSink,
     check_size,
-    check_targets,
     cut_of,
-    format_of,
     is_streamed,
     needs_whole,
-    targets_of,
     written_at_the_end,
 )
-from tiledseg.predict.resume import fingerprint_of, record_run
+from tiledseg.predict.resume import RunRecord, fingerprint_of
 from tiledseg.predict.roi import roi_of_file
 from tiledseg.predict.segment import MapSink, class_names
+from tiledseg.predict.targets import (
+    check_folders,
+    check_inputs,
+    check_spellings,
+    check_targets,
+    format_of,
+    targets_of,
+)
 from tiledseg.preprocess import blurred
 from tiledseg.tiling import check_threshold
 
@@ -173,9 +177,10 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     ------
     FileError
         Before anything is computed: if there is no image, two images would be written under one
-        name, an output exists already (see ``PredictConfig.existing``) or is one of the inputs,
-        or the output folder cannot be written to, or another run writes to it; with
-        ``PredictConfig(resume=True)`` also if results there come from another model, image or setting.
+        name, an output exists already (see ``PredictConfig.existing``) or is one of the inputs, the
+        inputs include results of earlier runs, the output folder cannot be written to, or another
+        run writes to it; with `resume` or ``existing="skip"`` also if results there come from
+        another model, image or setting.
     ModelError
         If `model` cannot be tiled.
     SettingError
@@ -185,6 +190,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     tiling = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
     roots, folder = [as_path(one) for one in path_texts(inputs, "inputs")], Path(path_text(output, "output"))
     files = find_images(roots, recursive=config.recursive)
+    check_inputs(files, roots, folder, config)
     targets = {path: targets_of(path, roots, folder, config) for path in files}
     check_targets(targets, config)
     check_writable(folder, keep=False)
@@ -199,23 +205,18 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     else:
         model = _network_for(model, config, tiling)
     with folder_lock(folder):
-        if config.resume:
-            record_run(folder, model, targets, config, tiling)
-        else:
-            check_targets(targets, config)  # of a run that ended just now, for example
-        _check_folders(folder, targets, config)
+        check_targets(targets, config)  # again: of a run that ended just now, for example
+        check_folders(folder, targets, config)
+        check_spellings(folder, targets)
+        record = RunRecord(folder)
+        record.begin(Network.of(model), targets, config, tiling)
         with progress_bar(len(files), "images", shown=progress) as advance:
             if client is not None:
-                return _spread(model, targets, config, tiling, client, advance)
-            return _local(model, targets, config, tiling, advance)
-
-
-def _check_folders(folder: Path, targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
-    """Check that products can be written; remove the parts of files that a killed run left."""
-    for what in config.write:
-        check_writable(folder / FOLDERS[what])
-    for place in {target.parent for products in targets.values() for target in products.values()}:
-        remove_parts(place)
+                result = _spread(model, targets, config, tiling, client, advance)
+            else:
+                result = _local(model, targets, config, tiling, advance)
+        record.finish((one.path, one.written.values()) for one in result.outcomes if not one.skipped)
+    return result
 
 
 def _check_formats(config: PredictConfig) -> None:

@@ -5,14 +5,13 @@ A product is written while its map is computed where its format allows it, else 
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tiledseg._storage import ScratchFile, is_folder
-from tiledseg._validate import invalid, shown
+from tiledseg._storage import ScratchFile
+from tiledseg._validate import invalid
 from tiledseg.config import OBJECT_PRODUCTS, rgb_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io import (
@@ -26,6 +25,7 @@ from tiledseg.io import (
     write_probs,
 )
 from tiledseg.plots import colourise, overlay
+from tiledseg.predict.targets import format_of
 from tiledseg.tiling import check_threshold, labels_of, map_dtype
 
 if TYPE_CHECKING:
@@ -40,92 +40,9 @@ if TYPE_CHECKING:
     from tiledseg.io import ImageSource
     from tiledseg.predict.segment import MapSink
 
-FOLDERS: dict[Product, str] = {
-    "mask": "masks",
-    "probs": "probs",
-    "overlay": "overlays",
-    "coloured": "coloured",
-    "labels": "labels",
-    "objects": "objects",
-    "geojson": "geojson",
-    "coco": "coco",
-    "roi": "roi",
-}
-"""Folder of each product."""
-
-_SUFFIXES = {
-    "png": ".png",
-    "tiff": ".tif",
-    "ome-tiff": ".ome.tif",
-    "ome-zarr": ".ome.zarr",
-    "npy": ".npy",
-    "csv": ".csv",
-    "parquet": ".parquet",
-    "geojson": ".geojson",
-    "coco": ".json",
-    "roi": ".zip",
-}
 _STREAMED = ("ome-tiff", "ome-zarr", "npy")
-_OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
 _WHITE = 255
 _ROWS, _COLUMNS = 512, 4096
-
-
-def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfig) -> dict[Product, Path]:
-    """Name the files to be written for an image."""
-    root = next((root for root in roots if is_folder(root) and path.is_relative_to(root)), path.parent)
-    place = path.relative_to(root).parent
-    name = path.stem.removesuffix(".ome") if path.suffix.lower() in _OME else path.stem
-    ends = {what: _SUFFIXES[format_of(what, config)] for what in config.write}
-    if config.formats.compress and "geojson" in ends:
-        ends["geojson"] += ".gz"
-    return {what: output / FOLDERS[what] / place / (name + end) for what, end in ends.items()}
-
-
-def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
-    """Check that outputs meet neither one another, nor an input, nor an output of before."""
-    inputs = {os.path.realpath(path) for path in targets}
-    owner: dict[Path, Path] = {}
-    standing = []
-    for path, products in targets.items():
-        for target in products.values():
-            if target in owner:
-                raise invalid(
-                    FileError,
-                    str(path),
-                    must="have a name of its own",
-                    got=f"the output name of {shown(str(owner[target]))}",
-                    fix="Rename one of them, or predict them into two folders.",
-                )
-            if os.path.realpath(target) in inputs:
-                raise invalid(
-                    FileError,
-                    str(target),
-                    must="not overwrite an input",
-                    got="an image of the same name there",
-                    fix="Choose another output folder.",
-                )
-            owner[target] = path
-            standing += [target] if os.path.lexists(target) else []
-    if standing and config.existing == "refuse" and not config.resume:
-        raise invalid(
-            FileError,
-            "output",
-            must="not hold results already",
-            got=f"{len(standing)} of them, the first {shown(str(standing[0]))}",
-            fix='Set existing="skip" or existing="overwrite", or choose another folder.',
-        )
-
-
-def format_of(what: Product, config: PredictConfig) -> str:
-    """Return the format of a product."""
-    formats: dict[str, str] = {
-        "mask": config.mask_format,
-        "probs": config.probs_format,
-        "labels": config.labels_format,
-        "objects": config.table_format,
-    }
-    return formats.get(what, what if what in OBJECT_PRODUCTS else "png")
 
 
 def is_streamed(what: Product, config: PredictConfig) -> bool:
@@ -292,7 +209,7 @@ def check_size(image: ImageSource, targets: Mapping[Product, Path], config: Pred
     """Refuse to hold in memory what should be streamed."""
     whole = [what for what in targets if not is_streamed(what, config)]
     if whole and image.shape[0] * image.shape[1] > MAX_PIXELS:
-        fix = "Set mask_format and probs_format to ome-tiff or ome-zarr, and leave overlays out."
+        fix = "Set `mask_format` and `probs_format` to ome-tiff or ome-zarr, and leave overlays out."
         must = f"have at most {MAX_PIXELS} px for a {whole[0]} that is not streamed"
         raise invalid(
             FileError, image.name, must=must, got=f"{image.shape[0]} x {image.shape[1]} px", fix=fix
