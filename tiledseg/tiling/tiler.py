@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,7 @@ class _Span:
     in_tile: slice
 
 
+@cache
 def default_tiling(
     tile_size: tuple[int | None, int | None] = (None, None), stride: tuple[int, int] = (1, 1)
 ) -> TilingConfig:
