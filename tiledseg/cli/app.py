@@ -99,7 +99,7 @@ GeoJSON for QuPath is written to OUTPUT/geojson, ImageJ regions to OUTPUT/roi, C
 OUTPUT/coco.json. A mask that cannot be read does not stop the others.
 
 Example: tiledseg export results/masks --output objects --write geojson,coco""",
-    "export_model:export_model": """Write a model for other programs.
+    "export:export_model": """Write a model for other programs.
 
 onnx writes one file for ONNX Runtime and other engines, openvino writes model files of OpenVINO, bioimageio
 writes a package of the BioImage Model Zoo. The outputs are compared with those of this library before

@@ -1,22 +1,23 @@
-"""``tiledseg export``."""
+"""``tiledseg export`` and ``tiledseg export-model``: objects and models for other programs."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from cyclopts import Parameter
 
+import tiledseg
 from tiledseg._progress import progress_bar
 from tiledseg._storage import new_folder
 from tiledseg._validate import invalid, named
 from tiledseg.cli.options import Table
 from tiledseg.cli.settings import Settings, needed, with_options
-from tiledseg.config import ExportConfig
-from tiledseg.errors import ArrayError, FileError
+from tiledseg.config import ExportConfig, PackageConfig
+from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.export import CocoWriter, GeoJsonWriter, RoiWriter, Style, pass_on
 from tiledseg.io import (
     IGNORED,
@@ -147,3 +148,32 @@ def _labels(path: Path, config: ExportConfig) -> tuple[AnyArray, bool]:
     if config.ignore_label is not None:
         labels = np.where(mask.labels == IGNORED, 0, labels)
     return labels, mask.cells is not None
+
+
+_PACKAGE = Table(
+    "package",
+    PackageConfig(authors=("?",), license="?"),
+    "Package of BioImage.IO",
+    defaults=dict.fromkeys(("authors", "license"), "needed"),
+)
+
+
+@with_options(_PACKAGE, file=False)
+def export_model(
+    model: Annotated[str, Parameter(help="Folder of a bundle, or the name of an included one (demo).")],
+    output: Annotated[Path, Parameter(help="The new file; for bioimageio a .zip or a folder.")],
+    /,
+    *,
+    to: Annotated[Literal["onnx", "openvino", "bioimageio"], Parameter(help="Format.")] = "onnx",
+    settings: Settings,
+) -> int:
+    """Write a model for other programs."""
+    segmenter = tiledseg.load_model(model)
+    if not isinstance(segmenter, tiledseg.Segmenter):
+        fix = "Save it as a bundle first, with `Segmenter(...).save(folder)`."
+        raise invalid(SettingError, model, must="be a bundle", got=type(segmenter).__name__, fix=fix)
+    about = settings.given.get("package") if to == "bioimageio" else None
+    written = segmenter.export(output, to, about)
+    settings.say(written)
+    settings.give(written=written, format=to)
+    return 0

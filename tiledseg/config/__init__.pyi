@@ -32,7 +32,7 @@ from .data import (
 )
 from .encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from .evaluate import EvaluateConfig, EvaluateJobConfig
-from .export import ExportConfig, ExportFormat, ObjectFormats, ObjectType
+from .export import ExportConfig, ExportFormat, ObjectFormats, ObjectType, PackageConfig
 from .fields import by_name
 from .files import MaskConfig, MaskParts, ReadConfig, place_of
 from .founding import import_founding
@@ -61,15 +61,6 @@ from .networks import (
     architecture_of,
 )
 from .objects import ObjectsConfig
-from .optimizer import (
-    AdamConfig,
-    AdamWConfig,
-    ConstantConfig,
-    CosineConfig,
-    PlateauConfig,
-    SgdConfig,
-)
-from .package import PackageConfig, PixelStep, StepsConfig
 from .predict import (
     OBJECT_PRODUCTS,
     AutoThreshold,
@@ -78,12 +69,20 @@ from .predict import (
     Product,
     rgb_of,
 )
-from .preprocessing import PreprocessingConfig
+from .preprocessing import PixelStep, PreprocessingConfig, StepsConfig
 from .run import RunConfig
 from .runtime import TTA, Activation, Engine, Precision, RuntimeConfig
 from .tiling import Blend, PadMode, TilingConfig
 from .toml import meanings_of, write_tables
-from .train import TrainConfig
+from .train import (
+    AdamConfig,
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    PlateauConfig,
+    SgdConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "NEEDS_RGB",

@@ -1,4 +1,4 @@
-"""Settings of exports."""
+"""Settings of exports: objects and models for other programs."""
 
 from __future__ import annotations
 
@@ -78,3 +78,22 @@ class ExportConfig(Config):
         """These settings as options of `open_image`."""
         names = ("level", "channels", "page", "alpha")
         return {name: getattr(self, name) for name in names} | {"at": place_of(self.at)}
+
+
+class PackageConfig(Config):
+    """What a BioImage.IO package says of its model: who made it, and how it may be used."""
+
+    title: Annotated[str, Field(max_length=128, pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_+\- ()]*$")] = "segmenter"
+    """Name of the model: letters, digits, spaces and ``_+-()``."""
+    description: Annotated[str, Field(max_length=1024)] = ""
+    """What it segments; made from the labels where it is left out."""
+    authors: Annotated[Names, Field(min_length=1)]
+    """Names of the authors."""
+    license: Annotated[str, Field(min_length=1, max_length=100)]
+    """Licence of the weights as an SPDX identifier, for example ``CC-BY-4.0``."""
+    cite: Names = ()
+    """Publications to cite, each ending in its DOI or URL: ``"Author (2026). Title. 10.1234/5678"``."""
+    tags: Names = ()
+    """Words by which it is found."""
+    documentation: Annotated[str, Field(max_length=1_000_000)] = ""
+    """Text in Markdown: training data, limits, how it was validated."""

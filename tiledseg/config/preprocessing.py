@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tiledseg._validate import invalid
 from tiledseg.config.base import Config
-from tiledseg.config.fields import Count, Micrometres, Positive, as_numbers
+from tiledseg.config.fields import Count, Micrometres, Positive, as_numbers, as_tuple
 from tiledseg.errors import SettingError
 
 _MOST_STEPS = 2**24  # whole numbers that float32 holds
@@ -108,3 +108,36 @@ class PreprocessingConfig(Config):
         else:
             return self
         raise invalid(SettingError, "colour", must=must, got=got, fix=fix)
+
+
+class PixelStep(Config):
+    """One step of a preparation of px, as a BioImage.IO package states it."""
+
+    op: Literal["cast", "linear", "clip", "binarize", "standardize", "range", "sigmoid", "softmax"]
+    """``linear``: times `gain` plus `offset`. ``standardize``: minus the mean, over the standard deviation.
+    ``range``: two percentiles become 0 and 1. Statistics are those of the whole image as it is read."""
+    gain: Annotated[tuple[float, ...], as_numbers] = (1.0,)
+    """What px are multiplied by in ``linear``: one number, or one for each channel."""
+    offset: Annotated[tuple[float, ...], as_numbers] = (0.0,)
+    """What is added in ``linear``: one number, or one for each channel."""
+    least: float | None = None
+    """Lower bound of ``clip``."""
+    most: float | None = None
+    """Upper bound of ``clip``."""
+    threshold: Annotated[tuple[float, ...], as_numbers] = (0.5,)
+    """Px above it become 1 in ``binarize``: one number, or one for each channel."""
+    percentiles: Annotated[tuple[float, ...], as_numbers] = (0.0, 100.0)
+    """Percentiles that become 0 and 1 in ``range``, in [0, 100]."""
+    per_channel: bool = False
+    """Whether statistics are those of each channel, or of all channels together."""
+    eps: float = 1e-6
+    """What is added to a divisor."""
+    dtype: str = "float32"
+    """NumPy's name of the dtype that ``cast`` gives."""
+
+
+class StepsConfig(PreprocessingConfig):
+    """A preparation of px in steps, for networks of other libraries; it takes px of any dtype."""
+
+    steps: Annotated[tuple[PixelStep, ...], as_tuple] = ()
+    """What is done, in this order."""

@@ -4,7 +4,6 @@ Python opens the files; OpenCV and tifffile only decode and encode. The size tha
 before memory is allocated for it. A file that can be read in two ways is an error that names both.
 """
 
-from tiledseg.io.arrays import as_array
 from tiledseg.io.file import MAX_PIXELS, advised, content_digest, state_of
 from tiledseg.io.find import SUFFIXES, find_images, path_texts, stem_of
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
@@ -25,7 +24,7 @@ from tiledseg.io.read import image_shape, mask_values, read_image, read_mask, re
 from tiledseg.io.regions import CachedBlocks
 from tiledseg.io.remote import as_path, is_remote
 from tiledseg.io.sink import ImageSink, create_image
-from tiledseg.io.source import ImageSource
+from tiledseg.io.source import ImageSource, as_array
 from tiledseg.io.write import write_image, write_mask, write_probs
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 

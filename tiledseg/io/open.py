@@ -15,7 +15,6 @@ import numpy as np
 
 from tiledseg._validate import invalid, looks_channels_first, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io.arrays import as_array
 from tiledseg.io.file import (
     MAX_PIXELS,
     Reader,
@@ -33,7 +32,7 @@ from tiledseg.io.raster import png_bands, raster_pixel_size, read_raster
 from tiledseg.io.regions import CachedBlocks, RawRows, Regions, RepeatedChannels, WholeImage
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
-from tiledseg.io.source import Facts, ImageSource, Selection, array_source
+from tiledseg.io.source import Facts, ImageSource, Selection, array_source, as_array
 from tiledseg.io.tiff import tiff_source
 from tiledseg.io.zarr import is_zarr, zarr_source
 

@@ -16,10 +16,10 @@ from tiledseg._validate import check_unmasked, invalid, path_text
 from tiledseg.errors import ArrayError
 from tiledseg.io import create_image
 from tiledseg.objects.batches import Grouped, OpenRuns
-from tiledseg.objects.hull import convex_areas
 from tiledseg.objects.measure import (
     ValueSums,
     box_columns,
+    convex_areas,
     extents,
     geometry,
     in_um,

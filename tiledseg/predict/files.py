@@ -252,9 +252,7 @@ def _local(
     """Predict files in this process, two at a time, or one more than there are devices."""
     network = Network.of(model, config.runtime)
     batcher = network.batcher(config.batch_size, config.tta or network.tta)
-    shared = network.shared(batcher)
-
-    run = _Run(network, shared, config, tiling)
+    run = _Run(network, network.shared(batcher), config, tiling)
 
     def outcome(path: Path) -> FileOutcome:
         with whole_step(advance) as part:
