@@ -9,11 +9,12 @@ import logging
 import re
 import sys
 import threading
+import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import psutil
@@ -25,7 +26,6 @@ from tiledseg.tiling import UNKNOWN, ReceptiveField
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
 
     from tiledseg._types import AnyArray, FloatArray, TileCall
     from tiledseg.config import Engine, Precision, PreprocessingConfig, TilingConfig
@@ -310,7 +310,61 @@ class Backoff:
 
 
 _Tag = TypeVar("_Tag")
-_Tagged: TypeAlias = "tuple[_Tag, AnyArray] | None"
+_Done: TypeAlias = "Future[tuple[_Tag, FloatArray] | None]"
+_Read: TypeAlias = "tuple[_Done[_Tag], tuple[_Tag, AnyArray] | None]"
+_LONG = 1e-3  # s of a call, during which another thread reads: to hand over a batch takes 0.2 ms
+
+
+class _Threads(Generic[_Tag]):
+    """One for each network, which runs it on batches, and one that reads the next batch during long calls."""
+
+    def __init__(self, batches: Iterator[tuple[_Tag, AnyArray]], calls: Sequence[Call]) -> None:
+        self._batches, self._n_calls = batches, len(calls)
+        self._wanted: SimpleQueue[_Done[_Tag]] = SimpleQueue()
+        self._ahead: list[Future[_Read[_Tag]]] = []  # one at most
+        self._turn, self._ended = threading.Lock(), threading.Event()
+        self._pool = ThreadPoolExecutor(len(calls) + 1, "tiledseg-run")
+        self._pool.map(self._run, calls)
+
+    def ask(self) -> _Done[_Tag]:
+        """Ask for the outputs of one more batch; None after the last one."""
+        done: _Done[_Tag] = Future()
+        self._wanted.put(done)
+        return done
+
+    def close(self) -> None:
+        """Wait for the running calls, start no others, and end the threads."""
+        self._ended.set()
+        for _ in range(self._n_calls):
+            self.ask()  # a thread may wait for it
+        self._pool.shutdown()
+
+    def _run(self, call: Call) -> None:
+        is_long = True
+        while True:
+            with self._turn:
+                done, batch = self._ahead.pop().result() if self._ahead else self._read()
+                if batch is None or self._ended.is_set():
+                    return
+                if is_long:
+                    self._ahead.append(self._pool.submit(self._read))
+            started = time.perf_counter()
+            try:
+                done.set_result((batch[0], call(batch[1])))
+            except BaseException as error:  # noqa: BLE001  it is raised in the caller's thread
+                done.set_exception(error)
+            is_long = time.perf_counter() - started > _LONG
+            del done, batch  # their memory is free while the next batch is awaited
+
+    def _read(self) -> _Read[_Tag]:
+        done, batch = self._wanted.get(), None
+        try:
+            batch = None if self._ended.is_set() else next(self._batches, None)
+            if batch is None:
+                done.set_result(None)
+        except BaseException as error:  # noqa: BLE001
+            done.set_exception(error)
+        return done, batch
 
 
 def overlapped(
@@ -320,37 +374,15 @@ def overlapped(
     # Each network runs one batch, one more batch is read, and the caller has one; no others are in memory. An
     # error in any thread is raised here and ends all of them. A generator that is not exhausted must be
     # closed: it then waits for the running calls, starts no others, and ends its threads.
-    idle: SimpleQueue[Call] = SimpleQueue()
-    for one in calls:
-        idle.put(one)
-    ended = threading.Event()
-
-    def run(reading: Future[_Tagged[_Tag]]) -> tuple[_Tag, FloatArray] | None:
-        read = reading.result()
-        if read is None or ended.is_set():
-            return None
-        call = idle.get()
-        try:
-            return read[0], call(read[1])
-        finally:
-            idle.put(call)
-
-    reader = ThreadPoolExecutor(1, "tiledseg-read")
-    runners = ThreadPoolExecutor(len(calls), "tiledseg-run")
-    coming: deque[Future[tuple[_Tag, FloatArray] | None]] = deque()
+    threads = _Threads(batches, calls)
+    coming = deque(threads.ask() for _ in range(len(calls) + 1))
     try:
-        for _ in range(len(calls) + 1):
-            coming.append(runners.submit(run, reader.submit(next, batches, None)))
-        while (done := coming.popleft().result()) is not None:
-            coming.append(runners.submit(run, reader.submit(next, batches, None)))
-            yield done
-            del done  # its memory is free while the next batch is awaited
+        while (outputs := coming.popleft().result()) is not None:
+            coming.append(threads.ask())
+            yield outputs
+            del outputs  # its memory is free while the next one is awaited
     finally:
-        ended.set()
-        for pool in (reader, runners):
-            pool.shutdown(wait=False, cancel_futures=True)
-        for pool in (reader, runners):
-            pool.shutdown()
+        threads.close()
 
 
 def ready_shape(shapes: Iterable[tuple[int, ...]], wanted: tuple[int, ...]) -> tuple[int, ...]:

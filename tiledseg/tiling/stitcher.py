@@ -183,6 +183,8 @@ class Stitcher:
         """
         ids = _whole(ids)
         fill_value = real_number("fill_value", fill_value, "Use 0, for example.")
+        if not ids:
+            return
         output = np.broadcast_to(np.float32(fill_value), (*self.grid.tile_shape, self.n_channels))
         with self._lock:
             self._check(ids)
