@@ -58,6 +58,16 @@ def test_merged_and_split_cells_are_counted():
     assert (split.merged, split.split) == (0, 1)
 
 
+@pytest.mark.parametrize(("of_each", "several"), [(2, 0), (3, 1)])
+def test_a_cell_is_in_another_with_more_than_half_of_its_px(of_each, several):
+    cells = np.repeat([[1, 2, 3]], [5, 5, 4], axis=1)
+    other = np.zeros_like(cells)
+    other[0, 5 - of_each : 5 + of_each] = 7
+    other[0, 12:] = 7  # half of cell 3
+    assert match_instances(cells, other).merged == match_instances(other, cells).split == several
+    assert match_instances(cells, other).split == match_instances(other, cells).merged == 0
+
+
 def test_small_instances_are_left_out_and_counted():
     ids = np.array([[5, 0, 7, 7, 0, 9, 9, 9]])
     left, n = without_small(ids, 3)

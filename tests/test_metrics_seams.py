@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.metrics import SeamRatio, SeamTally, seam_ratio
+from tiledseg.metrics import SeamErrorTally, SeamRatio, SeamTally, seam_ratio
 
 
 def stepped(length: int, borders: list[int], jump: float) -> np.ndarray:
@@ -51,6 +51,14 @@ def test_grey_values_and_channels_are_taken():
     assert seam_ratio(grey, [], [10]).x == math.inf  # flat but for the border; no wrap-around
     two = np.stack([grey, np.zeros_like(grey)], axis=-1)
     assert seam_ratio(two, [], [15]).x == 0.0
+
+
+def test_an_axis_without_borders_is_far_from_all():
+    tally = SeamErrorTally((200, 3), [10], [])
+    tally.add(np.arange(600).reshape(200, 3) >= 597)
+    # rows 9 and 10 have distance 0, and from row 138 on it is 128 or more
+    assert tally.errors.px == tuple(3 * rows for rows in (4, 4, 8, 10, 16, 32, 64, 62))
+    assert tally.errors.wrong == (0, 0, 0, 0, 0, 0, 0, 3)
 
 
 def test_no_borders_or_a_flat_map_have_no_ratio():

@@ -190,6 +190,23 @@ def test_class_weights_weigh_px_by_their_own_class():
     assert value("bce", truth, probs, (1.0, 3.0)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_loss_of_a_map_of_two_classes_weighs_px_by_their_class():
+    tally = LossTally((1, 4, 2), build_loss("bce").settings, (1.0, 3.0))
+    sure = np.array([[0.75, 0.5, 0.5, 1.0]])
+    tally.add(np.array([[0, 0, 1, 0]]), np.stack([sure, 1 - sure], axis=2))
+    assert tally.value == pytest.approx((-math.log(0.75) + 4 * math.log(2)) / 4, rel=1e-5)
+
+
+def test_the_loss_of_a_map_takes_what_rounding_leads_beyond_1_as_1():
+    losses = []
+    for highest in (1.0, 1.0005):
+        tally = LossTally((1, 2, 1), build_loss("dice").settings, None)
+        tally.add(np.array([[0, 1]]), np.array([[[highest - 1]], [[highest]]]).reshape(1, 2, 1))
+        losses.append(tally.value)
+    assert losses[0] == 0
+    assert 0 < losses[1] < 0.0005
+
+
 def test_class_weights_weigh_classes_of_region_losses():
     truth, probs = (np.concatenate([both[:1], both[1:]], -1) for both in (TRUTH, PROBS))
     first, second = 1 - 4 / 5, 1 - 1 / 2

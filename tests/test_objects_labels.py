@@ -240,6 +240,10 @@ def test_each_class_may_have_its_threshold():
     assert label_objects(probs, {"threshold": (0.5, 0.8)}).labels.tolist() == [[1, 0, 2]]
     with pytest.raises(SettingError, match="threshold"):
         label_objects(probs, {"threshold": (0.5, 0.8, 0.9)})
+    for one in (probs[..., 1], probs[..., 1:2]):
+        assert label_objects(one, {"threshold": (0.5,)}).labels.tolist() == [[1, 0, 0]]
+        with pytest.raises(SettingError, match="must have 1 value"):
+            label_objects(one, {"threshold": (0.5, 0.8)})
 
 
 def test_px_that_are_missing_or_come_twice_are_refused():

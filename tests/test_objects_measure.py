@@ -103,7 +103,7 @@ def test_columns_in_micrometres_equal_those_of_scikit_image_with_spacing():
 
 
 def test_a_large_object_is_measured_like_others(monkeypatch):
-    mask = blobs(4, 0.7)
+    mask = np.pad(blobs(4, 0.7), ((3, 2), (5, 4)))
     wanted = label_objects(mask, {"connectivity": 8}, image=mask).table
     monkeypatch.setattr("tiledseg.objects.collect._LARGE_PX", 100)
     monkeypatch.setattr("tiledseg.objects.collect._STRIP_PX", 300)
@@ -114,7 +114,9 @@ def test_a_large_object_is_measured_like_others(monkeypatch):
         np.testing.assert_allclose(table[name], column, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
-def test_batches_have_the_px_and_the_rows_of_their_objects():
+@pytest.mark.parametrize("large", [1 << 22, 100])  # px, from which on an object is measured row by row
+def test_batches_have_the_px_and_the_rows_of_their_objects(large, monkeypatch):
+    monkeypatch.setattr("tiledseg.objects.collect._LARGE_PX", large)
     mask, batches = blobs(4, 0.3), []
     sink = ObjectsSink(mask.shape, mask.dtype)
     sink[:] = mask

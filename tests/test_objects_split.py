@@ -66,7 +66,7 @@ def test_there_is_a_part_for_each_peak_that_rises_enough(seed, connectivity):
 
 
 @pytest.mark.parametrize("config", [{}, {"connectivity": 8}, {"fill_holes": True}, {"min_area": 40}])
-def test_parts_do_not_depend_on_bands_and_place(config):
+def test_parts_do_not_depend_on_bands_and_place(config, monkeypatch):
     mask, config = drawn(7), {"split": "watershed", **config}
     probs = np.where(mask, 0.5 + np.random.default_rng(1).random(mask.shape) / 2, 0.2).astype(np.float32)
     whole = label_objects(probs, config)
@@ -80,6 +80,7 @@ def test_parts_do_not_depend_on_bands_and_place(config):
             np.testing.assert_array_equal(table[name], column, err_msg=name)
     moved = np.zeros((99, 101), np.float32)
     moved[11:81, 13:83] = probs
+    monkeypatch.setattr("tiledseg.objects.runs._CHUNK", 9 * 101)  # rows are worked on by nines
     np.testing.assert_array_equal(label_objects(moved, config).labels[11:81, 13:83], whole.labels)
 
 
@@ -92,6 +93,14 @@ def test_parts_are_numbered_and_measured_like_other_objects():
     assert found.table["area"].tolist() == np.bincount(found.labels.ravel())[1:].tolist()
     assert (found.table["channel_0_mean"] == 1).all()
     np.testing.assert_allclose(found.table["centroid_x"][:2], [20, 36], atol=1)
+
+
+@pytest.mark.parametrize(("depth", "n"), [(1, 2), (1.01, 1)])
+def test_a_peak_is_split_off_if_it_rises_by_the_depth_or_more(depth, n):
+    mask = np.zeros((9, 19), np.uint8)
+    mask[2:7, 2:7] = mask[2:7, 12:17] = 1  # the middle of a square lies 3 px from the background
+    mask[3:6, 7:12] = 1  # and that of the neck 2 px
+    assert len(label_objects(mask, {"split": "watershed", "split_depth": depth})) == n
 
 
 def test_a_shallow_neck_splits_nothing():

@@ -110,6 +110,8 @@ def test_memory_that_runs_out_outside_the_network_is_a_typed_error(monkeypatch):
 
 def test_each_mutation_changes_the_code_in_one_place():
     text = "def f(x: int) -> int:\n    if x < 2 and not x:\n        raise ValueError(1)\n    return x + 5\n"
+    unseen = "def f(x):\n    return list(zip(x.astype(int, copy=True).reshape(-1), x, strict=True))\n"
+    assert list(sites(ast.parse(unseen))) == []
     found = set()
     for place in range(len(list(sites(ast.parse(text))))):
         tree = ast.parse(text)

@@ -28,6 +28,20 @@ def test_each_column_of_tiles_begins_in_one_panel(width: int) -> None:
         assert all(plan.start <= windows[column].start < plan.stop for column in plan.columns)
 
 
+def test_rows_are_finished_once_all_panels_have_them() -> None:
+    grid = Tiler(TilingConfig(tile_size=16, overlap=4)).grid((30, 50))
+    stitcher = Stitcher(grid, 1, Blocks((30, 50, 1)))
+    first, *others = Panels.of(grid, Blocks((30, 50, 1))).plans
+    order = [
+        row * len(grid.x.origins) + column for row in range(len(grid.y.origins)) for column in first.columns
+    ]
+    stitcher.skip(order)
+    assert others
+    assert stitcher.finished_rows == 0
+    stitcher.skip(set(range(len(grid))) - set(order))
+    assert stitcher.finished_rows == 30
+
+
 class Blocks:
     """A sink that takes blocks and counts its finished rows."""
 

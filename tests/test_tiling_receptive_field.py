@@ -110,6 +110,16 @@ NETWORKS = {
     "sampling up": chain(2, POOL, Sample(1, 2, 1, 2), CONV),
     "sampling down": chain(3, Sample(3, 1, 2, 4), Slide(2, 1, None), Sample(1, 3, 0, 5)),
     "sampling with a px more": chain(2, Slide(4, 2, 1, 1), Sample(1, 2, 3, 0, Fraction(1)), Slide(2)),
+    "branches": Axis(
+        (
+            Step((0,), 1, Slide(9, 1, 8, 0)),
+            Step((0,), 2, Slide(9, 1, 0, 8)),
+            Step((0,), 3, CONV),
+            Step((1, 2, 3), 4, Slide()),
+        ),
+        4,
+        1,
+    ),
     "windows": chain(4, CONV, Windows(4)),
     "shifted windows": chain(4, Windows(4), Windows(4, 1), Slide(2, 1, None)),
     "windows shifted by more": chain(4, Windows(4, 6), Windows(2, -1)),
@@ -144,7 +154,7 @@ def test_halo_and_extent_are_those_of_the_layers_px_by_px(name):
         *(Slide(3, 2, None), Slide(4, 3, None), Slide(1, 3, None)),
         *(Slide(3, 2, 1, 0), Slide(2, 2), Slide(1, 1, -2, 1)),
         *(Grow(3, 2), Grow(5, 2, 1, 2), Grow(2, 3, 0, -1)),
-        *(Sample(2, 3, 1, 2), Sample(5, 2, 3, 1, Fraction(1, 2))),
+        *(Sample(2, 3, 1, 2), Sample(5, 2, 3, 1, Fraction(1, 2)), Sample()),
     ],
 )
 @pytest.mark.parametrize("size", [9, 10, 11])

@@ -6,7 +6,6 @@ import ast
 import hashlib
 import json
 import os
-import random
 import shutil
 from contextlib import contextmanager
 from functools import partial
@@ -89,8 +88,15 @@ def sites(node: ast.AST, begin: int = 0) -> Iterator[Site]:
         if name in {"annotation", "returns", "decorator_list", "type_comment"}:
             continue
         for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, ast.AST) and not (isinstance(one, ast.keyword) and one.arg in _UNSEEN):
+            if isinstance(one, ast.AST) and not _is_unseen(one, node):
                 yield from sites(one, begin)
+
+
+def _is_unseen(node: ast.AST, parent: ast.AST) -> bool:
+    """Say whether a change changes no result: keywords, and any negative number in `reshape`."""
+    if isinstance(node, ast.keyword):
+        return node.arg in _UNSEEN
+    return isinstance(node, ast.UnaryOp) and isinstance(parent, ast.Call) and _name(parent.func) == "reshape"
 
 
 def _body(function: ast.FunctionDef) -> ast.stmt:
@@ -160,6 +166,7 @@ class Mutation(NamedTuple):
     path: Path  # in the copy
     name: str  # from the root
     number: int  # of the site
+    place: str  # function or class, and the number of the site in it: a change elsewhere leaves it
 
     def changed(self) -> tuple[ast.Module, Site]:
         """Return the module with the change, and the change."""
@@ -195,12 +202,18 @@ class Mutation(NamedTuple):
 
 def mutations_in(folder: Path, patterns: Sequence[str]) -> list[Mutation]:
     """List the mutations of modules."""
-    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
-    return [
-        Mutation(path, path.relative_to(folder).as_posix(), number)
-        for path in paths
-        for number, _ in enumerate(sites(ast.parse(path.read_text("utf-8"))))
-    ]
+    found = []
+    for path in [path for pattern in patterns for path in sorted(folder.glob(pattern))]:
+        tree, name = ast.parse(path.read_text("utf-8")), path.relative_to(folder).as_posix()
+        owners = [one for one in tree.body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+        places = [f"{name} {one.name} {place}" for one in owners for place, _ in enumerate(sites(one))]
+        found += [Mutation(path, name, number, place) for number, place in enumerate(places)]
+    return found
+
+
+def drawn_of(places: Sequence[Mutation], count: int, seed: int) -> list[Mutation]:
+    """Draw mutations; most are drawn again after a change of the code."""
+    return sorted(places, key=lambda one: hashlib.sha256(f"{seed} {one.place}".encode()).digest())[:count]
 
 
 class _Hunt:
@@ -253,11 +266,11 @@ def mutations(trial: Trial) -> Iterator[Figure]:
     folder = copied(trial.folder / "copy")
     covering = CoveringTests(_covered(folder, trial.size))
     found = _Found(_FOLDER / "found.json", _digest(folder, "tests"))
-    hunt, draw = _Hunt(covering), random.Random(trial.seed)
+    hunt = _Hunt(covering)
     for area, (modules, patterns) in AREAS.items():
         files = [str(path.relative_to(folder)) for one in patterns for path in _named(folder, one)]
         places = mutations_in(folder, modules)
-        drawn = draw.sample(places, len(places))[: trial.count(100)]
+        drawn = drawn_of(places, trial.count(100), trial.seed)
         survivors = []
         with Runner(folder, files) as runner:
             for one in drawn:

@@ -115,6 +115,8 @@ class _Parts:
 
     def emit(self, last: int) -> None:
         """Store the runs above a row: no other will come there."""
+        if last == self._next_row:  # an object reaches over all rows that were worked on
+            return
         place, x0, x1, key = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
         ready = place < last * self._shape[1]
         self._waiting = [(place[~ready], x0[~ready], x1[~ready], key[~ready])]

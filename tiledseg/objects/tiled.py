@@ -305,7 +305,7 @@ def _dense(labels: _Ints) -> tuple[_Ints, int]:
     if most > 8 * labels.size:  # numbers of a whole slide, for example
         known = np.unique(labels[labels > 0])
         return np.where(labels > 0, np.searchsorted(known, labels) + 1, 0), len(known)
-    present = np.bincount(labels.ravel(), minlength=1) > 0
+    present = np.bincount(labels.ravel()) > 0
     present[0] = False
     return np.asarray((np.cumsum(present) * present)[labels], np.int64), int(present.sum())
 

@@ -306,7 +306,7 @@ def map_dtype(output: Output, n_channels: int) -> np.dtype[Any]:
 
 def labels_of(probs: FloatArray, threshold: float = 0.5) -> AnyArray:
     """Return the label of each px: the foreground is cut at the threshold, of several classes the largest."""
-    if getattr(probs, "ndim", 0) != 3:
+    if getattr(probs, "ndim", None) != 3:
         got, fix = getattr(probs, "shape", probs), "Give one channel as probs[..., numpy.newaxis]."
         raise invalid(ArrayError, "probs", must="be an array (H, W, K)", got=got, fix=fix)
     cut = np.float32(check_threshold(threshold, probs.shape[2]))
@@ -363,7 +363,7 @@ class OutputSink:
                 got=f"values from {low:.4g} to {high:.4g}",
                 fix="Let the network end in a sigmoid or softmax, or store probabilities.",
             )
-        return np.rint(np.clip(probs, 0, 1) * 255).astype(np.uint8)
+        return np.rint(probs * 255).astype(np.uint8)  # the tolerance is less than half a step
 
 
 def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dtype[Any]) -> int:
