@@ -146,6 +146,7 @@ def test_settings_never_change_and_copies_are_checked():
         ("tile_size = 'x'", "`TilingConfig.tile_size`"),
         ("overlap = nan", "`TilingConfig.overlap`"),
         ("tile_size = 1979-05-27", "`TilingConfig.tile_size`"),
+        (f"tile_size = {'9' * 5000}", "not valid TOML"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused(text, message):
@@ -156,6 +157,9 @@ def test_files_that_cannot_be_used_are_refused(text, message):
 def test_text_that_is_no_json_or_too_long_is_refused():
     with pytest.raises(SettingError, match="not valid JSON"):
         TilingConfig.from_json("{")
+    with pytest.raises(SettingError, match="the key overlap occurs twice"):
+        TilingConfig.from_json('{"overlap": 3, "overlap": 4}')
+    assert TilingConfig.from_toml("\ufeffoverlap = 3").overlap == 3  # as Windows writes it
     with pytest.raises(SettingError, match="at most 100000 characters"):
         TilingConfig.from_json(" " * 2_000_000)
     with pytest.raises(SettingError, match="at most 100000 characters"):

@@ -152,6 +152,7 @@ def test_a_table_names_pairs_relative_to_itself(tmp_path):
         ("a.txt", "image,mask\n", r"end in \.csv or \.tsv; got \.txt"),
         ("a.csv", "img,mask\na,b\n", "column image; got img, mask"),
         ("a.csv", "", "column image; got nothing"),
+        ("a.csv", "image,mask,image\na.png,m.png,b.png\n", "different columns; got image twice"),
         ("a.csv", "image,mask\nx.png,\n", "line 2` must name an image and a mask"),
         ("a.csv", "image,mask\nx.png\n", "line 2"),
         ("a.csv", "image,mask\nx.png,y,z\n", "line 2"),

@@ -18,7 +18,7 @@ import tiledseg as ts
 from tiledseg.config import DataConfig, PredictConfig
 from tiledseg.data import Pair, find_pairs, load_pair, pairs_of
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io import OutlineMask, read_image, read_outlines, write_image
+from tiledseg.io import OutlineMask, create_image, read_image, read_outlines, write_image
 
 SHAPE = (40, 50)
 ALL = (slice(0, 40), slice(0, 50))
@@ -147,7 +147,7 @@ def test_classes_differ_by_their_names(tmp_path):
         feature([square(10, 10, 30, 30)], name="stroma"),
         feature([square(5, 5, 12, 12)], name="tumour"),
     )
-    with pytest.raises(FileError, match=r"class_names .*'stroma', 'tumour'.* mask_threshold=1"):
+    with pytest.raises(FileError, match=r"class_names`? .*'stroma', 'tumour'.* mask_threshold=1"):
         load_pair(Pair("a", IMAGE, path))
     labels = load_pair(Pair("a", IMAGE, path, class_names=("tumour", "stroma")))[1]
     assert [(labels == one).sum() for one in (1, 2)] == [300, 400]  # stroma, the later class, holds
@@ -255,3 +255,69 @@ def test_a_zip_of_rois_that_inflates_too_far_is_refused_before_it_is_read(tmp_pa
         file.writestr("a.roi", bytes(1 << 25))
     with pytest.raises(FileError, match="at most 16 MiB each"):
         read_outlines(tmp_path / "a.zip")
+
+
+def coco(folder, **changes):
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 50}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 10, 0, 10, 10, 0, 10]]}],
+    }
+    (folder / "a.json").write_text(json.dumps(content | changes))
+    return Pair("a", IMAGE, folder / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"images": [{"id": 1, "file_name": "a.png", "height": 80, "width": 100}]},
+            r"\(40, 50\); got \(80, 100",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": f"{n}.png", "height": 40, "width": 50} for n in "ab"]},
+            "id 1 twice",
+        ),
+        ({"categories": [{"id": 1, "name": "cell"}, {"id": 1, "name": "dirt"}]}, "categories .* id 1 twice"),
+    ],
+)
+def test_coco_of_another_size_or_with_numbers_twice_is_refused(changes, message, tmp_path):
+    assert load_pair(coco(tmp_path))[1].sum() == 100
+    with pytest.raises(FileError, match=message):
+        load_pair(coco(tmp_path, **changes))
+
+
+def test_run_lengths_of_an_absurd_size_take_no_memory(tmp_path):
+    area = {"size": [100_000, 100_000], "counts": [0, 10**10]}
+    image = {"id": 1, "file_name": "a.png", "height": 100_000, "width": 100_000}
+    coco(tmp_path, images=[image], annotations=[{"image_id": 1, "segmentation": area}])
+    with pytest.raises(FileError, match="have at most"):
+        read_outlines(tmp_path / "a.json", "a")
+
+
+def test_a_key_twice_is_refused(tmp_path):
+    ring = json.dumps([square(0, 0, 9, 9)])
+    (tmp_path / "a.geojson").write_text(
+        f'{{"type": "Polygon", "coordinates": {ring}, "coordinates": {ring}}}'
+    )
+    with pytest.raises(FileError, match="the key coordinates occurs twice"):
+        read_outlines(tmp_path / "a.geojson")
+
+
+def test_an_area_without_rings_covers_nothing(tmp_path):
+    path = written(tmp_path, feature([], name="a"), feature([square(0, 0, 3, 3)], name="a"))
+    assert load_pair(Pair("a", IMAGE, path))[1].sum() == 9
+
+
+def test_class_names_count_by_their_text_not_by_their_bytes(tmp_path):
+    path = written(tmp_path, feature([square(0, 0, 3, 3)], name="e\u0301"))
+    assert load_pair(Pair("a", IMAGE, path, class_names=("x", "\u00e9")))[1].max() == 2
+
+
+def test_outlines_are_in_px_of_level_0_whatever_level_is_read(tmp_path):
+    with create_image(tmp_path / "a.ome.tif", (1200, 1000), np.uint8) as out:
+        out[0:1200] = np.zeros((1200, 1000), np.uint8)
+    path = written(tmp_path, feature([square(100, 200, 300, 600)]))
+    whole, smaller = (load_pair(Pair("a", tmp_path / "a.ome.tif", path, level=level))[1] for level in (0, 1))
+    assert whole.shape == (1200, 1000)
+    np.testing.assert_array_equal(smaller, whole[::2, ::2])

@@ -19,10 +19,20 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image, PngImagePlugin
 
 from tiledseg._storage import atomic_write, check_writable, write_bytes, write_text
 from tiledseg.errors import ArrayError, FileError, SettingError
-from tiledseg.io import image_shape, read_image, read_mask, read_probs, write_image, write_mask, write_probs
+from tiledseg.io import (
+    image_shape,
+    level_scale_of,
+    read_image,
+    read_mask,
+    read_probs,
+    write_image,
+    write_mask,
+    write_probs,
+)
 
 ROOT = Path(__file__).parents[1]
 as_root = pytest.mark.skipif(
@@ -450,3 +460,17 @@ def test_check_writable_finds_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(FileError, match="space"):
         check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["a b", "nan nan", "0 0", "-1 2", "1e400 1", "2"])
+def test_a_scale_that_is_none_is_left_out(text, tmp_path):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("level_scale", text)
+    Image.new("L", (4, 3)).save(tmp_path / "a.png", pnginfo=notes)
+    assert level_scale_of(tmp_path / "a.png") == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["{}", "[" * 9999, '{"attributes": 5}', '{"attributes": {"tiledseg": 5}}'])
+def test_a_zarr_without_a_scale_has_none(text, tmp_path):
+    (tmp_path / "zarr.json").write_text(text)
+    assert level_scale_of(tmp_path) == (1, 1)

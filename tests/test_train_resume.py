@@ -216,6 +216,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         Trainer.resume(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 9999, '{"data": 5}', '{"data": {"train": [3]}}'])
+def test_a_record_that_describes_no_run_is_refused(text, copy):
+    (copy / "run.json").write_text(text)
+    with pytest.raises(FileError, match=r"run\.json` must describe a run"):
+        Trainer.resume(copy)
+
+
 def test_settings_seed_and_data_of_a_run_are_recorded(unkilled):
     about = json.loads((unkilled.run_dir / "run.json").read_text())
     assert about["versions"]["keras"] == keras.__version__

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._storage.files import new_folder, write_text
+from tiledseg._storage.files import json_of, new_folder, write_text
 from tiledseg._storage.paths import open_regular
 from tiledseg.errors import FileError
 
@@ -71,7 +71,7 @@ class DiskCache:
         """Find the folder of a key; None where there is none, or a damaged one."""
         folder = self._root / key
         try:
-            seal = json.loads((folder / self._SEAL).read_text("utf-8"))
+            seal = json_of((folder / self._SEAL).read_bytes())
         except (OSError, ValueError):
             if not folder.exists():
                 return None

@@ -6,19 +6,21 @@ import contextlib
 import csv
 import errno
 import io
+import json
 import os
 import re
 import secrets
 import shutil
 import stat
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from tiledseg._storage.paths import BINARY, beside
-from tiledseg._validate import instance_of, invalid, named, path_text
+from tiledseg._validate import instance_of, invalid, named, path_text, shown
 from tiledseg.errors import FileError
 
 if sys.platform != "win32":
@@ -207,6 +209,26 @@ def write_text(path: PathLike, text: str) -> None:
     r"""Write text to a file as UTF-8, whole or not at all; ``\n`` stays ``\n`` on every system."""
     instance_of(str, text, "text", "Give text; bytes are written by write_bytes.")
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def json_of(data: str | bytes, *, nan: bool = False) -> Any:  # noqa: ANN401  any JSON
+    """Read JSON; a ValueError says what it must not have: a key twice, endless nesting, NaN without `nan`."""
+    try:
+        return json.loads(data, object_pairs_hook=_unique, parse_constant=float if nan else _no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {shown(key)} occurs twice in one object")
+    return found
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from tiledseg._notebook import facts
+from tiledseg._storage import json_of
 from tiledseg._validate import did_you_mean, invalid, shown, text_of_path
 from tiledseg.config.fields import named
 from tiledseg.config.toml import read_toml, write_toml
@@ -235,10 +236,13 @@ class Config(BaseModel):
         """
         _check_text(text, (str, bytes))
         try:
+            json_of(text, nan=True)  # pydantic takes the last of two values for a key
             return cls.model_validate_json(text)
         except ValidationError as error:  # not JSON at all: `_explain` was never reached
             reason = error.errors()[0]["msg"]
             raise SettingError(f"The settings are not valid JSON: {reason}. Correct the text.") from None
+        except ValueError as error:
+            raise SettingError(f"The settings are not valid JSON: {error}. Correct the text.") from None
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

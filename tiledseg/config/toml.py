@@ -66,8 +66,8 @@ def read_toml(text: str, model: type[BaseModel]) -> dict[str, Any]:
             fix="Put quotes around a key that has dots in it.",
         )
     try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        table = tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # an integer may have too many digits
         raise SettingError(f"The settings are not valid TOML: {error}. Correct the file.") from None
     return {name: _with_none(value, _hint(model, name)) for name, value in table.items()}
 

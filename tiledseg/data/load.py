@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ from tiledseg.io import (
     MaskRules,
     OutlineMask,
     advised,
+    class_text,
     image_shape,
     is_outlines,
     mask_of,
@@ -245,8 +247,10 @@ def _masks(pair: Pair, files: Sequence[PathLike], classes: int | None) -> Iterat
 def _of_outlines(pair: Pair, files: Sequence[PathLike], shape: tuple[int, int]) -> Mask:
     """Paint the outlines of an image."""
     image = pair.name if isinstance(pair.image, np.ndarray) else stem_of(pair.image)
-    outlines = [one for path in files for one in read_outlines(path, image)]
-    counted = [one for one in outlines if one.name != pair.annotated_class and not one.crowd]
+    full = _whole_size(pair, shape)
+    outlines = [_at_level(one, full, shape) for path in files for one in read_outlines(path, image, full)]
+    annotated = class_text(pair.annotated_class) or None
+    counted = [one for one in outlines if one.name != annotated and not one.crowd]
     where = named(files[0])
     cells = None
     if pair.mask_parts == "instances":
@@ -262,16 +266,35 @@ def _of_outlines(pair: Pair, files: Sequence[PathLike], shape: tuple[int, int]) 
     return Mask(labels, cells, found)
 
 
+def _whole_size(pair: Pair, shape: tuple[int, int]) -> tuple[int, int]:
+    """Find the size of level 0, in whose px outlines are."""
+    if isinstance(pair.image, np.ndarray) or not pair.level:
+        return shape
+    with open_image(pair.image, **pair.reading) as image:
+        return image.levels[0][0], image.levels[0][1]
+
+
+def _at_level(outline: Outline, full: tuple[int, int], shape: tuple[int, int]) -> Outline:
+    """Bring an outline from px of level 0 to those of the level that is read."""
+    if shape == full:
+        return outline
+    factors = (shape[1] / full[1], shape[0] / full[0])  # of x and y
+    parts = tuple(tuple(ring * factors for ring in rings) for rings in outline.parts)
+    mask = None if outline.mask is None else shrink_labels(outline.mask, shape)
+    return replace(outline, parts=parts, mask=mask)
+
+
 def _labels_of(pair: Pair, outlines: Sequence[Outline], where: str) -> list[int]:
     """Give each outline the number of its class."""
     found = sorted({one.name for one in outlines})
     if pair.class_names:
-        unknown = [name or "no name" for name in found if name not in pair.class_names]
+        known = [class_text(name) for name in pair.class_names]
+        unknown = [name or "no name" for name in found if name not in known]
         if unknown:
             must = f"have outlines of the classes {', '.join(pair.class_names)}"
             fix = "Add the others to class_names, or set annotated_class to what bounds the annotated region."
             raise invalid(FileError, where, must=must, got=listed(unknown, _SHOWN), fix=fix)
-        return [pair.class_names.index(one.name) + 1 for one in outlines]
+        return [known.index(one.name) + 1 for one in outlines]
     if len(found) > 1 and pair.mask_threshold == "auto":
         must = "have outlines of one class, unless a setting says what the classes mean"
         fix = (
@@ -293,7 +316,7 @@ def _ignored(pair: Pair, outlines: Sequence[Outline], shape: tuple[int, int], wh
         raise invalid(FileError, where, must="outline each object", got="crowds (iscrowd)", fix=fix)
     if pair.annotated_class is None:
         return crowds
-    regions = [one for one in outlines if one.name == pair.annotated_class]
+    regions = [one for one in outlines if one.name == class_text(pair.annotated_class)]
     if not regions:
         known = listed(sorted({one.name for one in outlines}), _SHOWN)
         _log.warning("%s: no outline of %s (of %s): no px counts", where, shown(pair.annotated_class), known)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tiledseg._notebook import paragraph, table
 from tiledseg._storage import exists, is_file
-from tiledseg._validate import counted, did_you_mean, invalid, settings_of
+from tiledseg._validate import counted, did_you_mean, invalid, listed, settings_of
 from tiledseg.config import DataConfig
 from tiledseg.data.load import mask_files, shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tiledseg")
 _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
 _PAIRS_SHOWN = 5  # in a notebook
+_LISTED = 5  # columns in a message
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -235,6 +236,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
         fix = "Check the quotes."
         raise invalid(FileError, str(path), must="be a table", got=str(error), fix=fix) from error
     found = list(reader.fieldnames or [])
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        fix = "Rename or remove the others: it is not clear which one counts."
+        got = listed([name or "no name" for name in twice], _LISTED) + " twice"
+        raise invalid(FileError, str(path), must="have different columns", got=got, fix=fix)
     for wanted in ("image", "mask"):
         if wanted not in found:
             fix = f"Give the first line the columns image and mask. {did_you_mean(wanted, found)}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import unicodedata
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._lazy import extra
-from tiledseg._storage import open_regular
+from tiledseg._storage import json_of, open_regular
 from tiledseg._validate import invalid, listed, named, path_text
 from tiledseg.errors import FileError
+from tiledseg.io.file import MAX_PIXELS
 from tiledseg.io.find import stem_of
 
 if TYPE_CHECKING:
@@ -63,9 +65,12 @@ class Outline:
 
     def box(self, shape: tuple[int, int]) -> tuple[slice, slice]:
         """Return the rows and columns of an image that it lies in."""
-        if self.mask is not None or not self.parts:
-            return slice(0, shape[0] if self.parts or self.mask is not None else 0), slice(0, shape[1])
-        points = np.concatenate([ring for rings in self.parts for ring in rings])
+        if self.mask is not None:
+            return slice(0, shape[0]), slice(0, shape[1])
+        rings_of_all = [ring for rings in self.parts for ring in rings]
+        if not rings_of_all:
+            return slice(0, 0), slice(0, 0)
+        points = np.concatenate(rings_of_all)
         (x0, y0), (x1, y1) = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
         rows, columns = np.clip([y0, y1 + 1], 0, shape[0]), np.clip([x0, x1 + 1], 0, shape[1])
         return slice(int(rows[0]), int(rows[1])), slice(int(columns[0]), int(columns[1]))
@@ -123,14 +128,17 @@ def is_outlines(path: PathLike) -> bool:
     return Path(path_text(path)).suffix.lower() in OUTLINE_SUFFIXES
 
 
-def read_outlines(path: PathLike, image: str | None = None) -> list[Outline]:
+def read_outlines(
+    path: PathLike, image: str | None = None, shape: tuple[int, int] | None = None
+) -> list[Outline]:
     """Read GeoJSON (QuPath), ROI (ImageJ) or COCO, in px of level 0; `image` names one of a COCO file."""
+    # `shape` is the size of the image, with which COCO must agree: it states one of its own.
     name, suffix = named(path), Path(path_text(path)).suffix.lower()
     if suffix in {".roi", ".zip"}:
         return _of_imagej(path, name)
     content = _json(path, name)
     if isinstance(content, dict) and "annotations" in content and "images" in content:
-        return _of_coco(content, name, image)
+        return _of_coco(content, name, image, shape)
     try:
         return [one for feature in _features(content) for one in _of_feature(feature, name)]
     except _WRONG as error:
@@ -149,8 +157,8 @@ def _json(path: PathLike, name: str) -> Any:  # noqa: ANN401
             name, f"have at most {_LARGEST >> 20} MiB", "more", "Split it into one file for each image."
         )
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return json_of(data, nan=True)  # QuPath writes measurements that are NaN
+    except ValueError as error:
         raise _bad(name, "be GeoJSON or COCO", str(error), "Export it again.") from error
 
 
@@ -187,7 +195,12 @@ def _class_of(properties: dict[str, Any]) -> str:
     if isinstance(found, dict):
         names = found.get("names")
         found = found.get("name") or (": ".join(names) if isinstance(names, list) else "")
-    return str(found or "")
+    return class_text(found)
+
+
+def class_text(found: object) -> str:
+    """Bring the name of a class to one Unicode form; empty where it has none."""
+    return unicodedata.normalize("NFC", str(found or ""))
 
 
 def _ring(points: Any, name: str) -> NDArray[np.float64]:  # noqa: ANN401
@@ -221,36 +234,54 @@ def _check_archive(path: PathLike, name: str) -> None:
         raise _bad(name, must, f"{sum(sizes)} bytes of {len(sizes)} files", "Split it into several files.")
 
 
-def _of_roi(roi: Any, name: str) -> Outline:  # noqa: ANN401
-    kind = roi.roitype.name
+def _of_roi(roi: Any, file: str) -> Outline:  # noqa: ANN401
+    kind, name = roi.roitype.name, class_text(roi.name)
     if roi.composite:
         rings = tuple(np.asarray(ring, np.float64) for ring in roi.coordinates(multi=True))
-        return Outline(roi.name or "", (rings,))
+        return Outline(name, (rings,))
     if kind == "RECT":
         y0, x0, y1, x1 = roi.top, roi.left, roi.bottom, roi.right
-        return Outline(roi.name or "", ((np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64),),))
+        return Outline(
+            class_text(roi.name), ((np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64),),)
+        )
     if kind == "OVAL":
         turn = np.linspace(0, 2 * np.pi, _OVAL_POINTS, endpoint=False)
         half = np.array([roi.right - roi.left, roi.bottom - roi.top]) / 2
         middle = np.array([roi.right + roi.left, roi.bottom + roi.top]) / 2
-        return Outline(roi.name or "", ((middle + half * np.stack([np.cos(turn), np.sin(turn)], axis=1),),))
+        return Outline(
+            class_text(roi.name), ((middle + half * np.stack([np.cos(turn), np.sin(turn)], axis=1),),)
+        )
     if kind not in {"POLYGON", "FREEHAND", "TRACED"}:
-        raise _bad(name, "hold areas", f"a ROI of type {kind}", "Remove it, or draw the area as a polygon.")
-    return Outline(roi.name or "", ((np.asarray(roi.coordinates(), np.float64),),))
+        raise _bad(file, "hold areas", f"a ROI of type {kind}", "Remove it, or draw the area as a polygon.")
+    return Outline(name, ((np.asarray(roi.coordinates(), np.float64),),))
 
 
-def _of_coco(content: dict[str, Any], name: str, image: str | None) -> list[Outline]:
+def _of_coco(
+    content: dict[str, Any], name: str, image: str | None, wanted: tuple[int, int] | None
+) -> list[Outline]:
     try:
+        for kind in ("images", "categories"):
+            _check_numbers([one["id"] for one in content.get(kind, ())], kind, name)
         images = [one for one in content["images"] if image is None or _is_named(one["file_name"], image)]
         if len(images) != 1:
             known = listed([str(one["file_name"]) for one in content["images"]], _SHOWN)
             raise _bad(name, f"hold one image {image or ''}", known, "Name the images as in the COCO file.")
         shape = (int(images[0]["height"]), int(images[0]["width"]))
-        names = {one["id"]: str(one["name"]) for one in content.get("categories", ())}
+        if shape != (wanted or shape) or shape[0] * shape[1] > MAX_PIXELS:
+            must = f"state the size of its image, {wanted}" if wanted else f"have at most {MAX_PIXELS} px"
+            raise _bad(name, must, shape, "Export it again, for the image as it is.")
+        names = {one["id"]: class_text(one["name"]) for one in content.get("categories", ())}
         of_image = [one for one in content["annotations"] if one["image_id"] == images[0]["id"]]
         return [_of_annotation(one, names, shape, name) for one in of_image]
     except _WRONG as error:
         raise _bad(name, "be COCO instances", repr(error), "Export it again.") from error
+
+
+def _check_numbers(numbers: list[Any], kind: str, name: str) -> None:
+    counts = Counter(numbers)
+    if len(counts) < len(numbers):
+        twice = counts.most_common(1)[0][0]
+        raise _bad(name, f"have {kind} with different ids", f"the id {twice} twice", "Export it again.")
 
 
 def _is_named(file_name: str, image: str) -> bool:
@@ -278,7 +309,7 @@ def _of_annotation(
         runs = _decompressed(counts) if isinstance(counts, str) else [int(one) for one in counts]
         if size != shape or sum(runs) != shape[0] * shape[1] or min(runs, default=0) < 0:
             raise _bad(name, f"have run lengths of {shape} px", f"{sum(runs)} of {size}", "Export it again.")
-        flat = np.repeat(np.arange(len(runs)) % 2, runs).astype(np.bool_)
+        flat = np.repeat((np.arange(len(runs)) % 2).astype(np.bool_), runs)
         return Outline(kind, (), flat.reshape(shape[::-1]).T, crowd)
     rings = [_ring(np.array(flat, np.float64).reshape(-1, 2), name) for flat in area]
     return Outline(kind, tuple((ring,) for ring in rings), crowd=crowd)

@@ -16,6 +16,7 @@ from tiledseg._storage import (
     exists,
     file_lock,
     is_folder,
+    json_of,
     move_into_place,
     open_regular,
     part_beside,
@@ -101,8 +102,8 @@ def _notes(data: bytes) -> tuple[list[Any], int]:
         if checksum != b"%08x" % zlib.crc32(text):
             break
         try:
-            notes.append(json.loads(text))
-        except (ValueError, RecursionError):
+            notes.append(json_of(text, nan=True))
+        except ValueError:
             break
         length += len(line) + 1
     return notes, length

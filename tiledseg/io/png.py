@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import struct
 import zlib
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tiledseg._lazy import lazy
-from tiledseg._storage import atomic_write, is_file
+from tiledseg._storage import atomic_write, is_file, json_of
 from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import FileError
 
@@ -132,16 +132,24 @@ LEVEL_SCALE = "level_scale"
 def level_scale_of(path: PathLike) -> tuple[float, float]:
     """Read how many px of level 0 a px of a map of ours has; (1, 1) where the file says nothing."""
     place, text = Path(path_text(path)), ""
-    with suppress(OSError, ValueError, SyntaxError):
+    with suppress(OSError, ValueError, SyntaxError, TypeError, LookupError, AttributeError):
         if place.suffix.lower() == ".png":
             with Image.open(place) as image:
                 text = str(image.info.get(LEVEL_SCALE, ""))
         elif is_file(place / "zarr.json"):
-            group = json.loads((place / "zarr.json").read_text("utf-8"))
+            group = json_of((place / "zarr.json").read_bytes(), nan=True)
             text = str(group["attributes"].get("tiledseg", {}).get(LEVEL_SCALE, ""))
         elif place.suffix.lower() in {".tif", ".tiff"}:
             with tifffile.TiffFile(place) as tiff:
                 found = re.search(f'K="{LEVEL_SCALE}">([0-9. ]+)<', tiff.pages.first.description)
                 text = found[1] if found else ""
+    return _scales_in(text)
+
+
+def _scales_in(text: str) -> tuple[float, float]:
     parts = text.split()
-    return (float(parts[0]), float(parts[1])) if len(parts) == 2 else (1.0, 1.0)
+    with suppress(ValueError):
+        y, x = map(float, parts)
+        if 0 < y < math.inf and 0 < x < math.inf:
+            return y, x
+    return 1.0, 1.0

@@ -17,6 +17,7 @@ from tiledseg._storage import (
     file_lock,
     is_file,
     is_folder,
+    json_of,
     new_folder,
     open_regular,
     raise_unwritable,
@@ -165,8 +166,8 @@ def _attributes(folder: Path) -> dict[str, Any]:
 def _metadata_in(path: Path) -> dict[str, Any]:
     try:
         with open_regular(path) as file:
-            found = json.loads(file.read())
-    except (OSError, ValueError, RecursionError) as error:
+            found = json_of(file.read(), nan=True)
+    except (OSError, ValueError) as error:
         raise _unreadable(path.parent, error) from error
     if not isinstance(found, dict):
         raise _unreadable(path.parent, f"{path.name} with a {type(found).__name__}")

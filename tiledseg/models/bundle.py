@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from tiledseg._lazy import lazy
-from tiledseg._storage import is_folder, new_folder, sha256, sync_file, write_bytes
+from tiledseg._storage import is_folder, json_of, new_folder, sha256, sync_file, write_bytes
 from tiledseg._validate import did_you_mean, invalid, path_text
 from tiledseg._version import __version__
 from tiledseg.config import TilingConfig
@@ -33,7 +33,6 @@ from tiledseg.models.weights import (
     describe_finite,
     filled,
     is_finite,
-    refuse_constant,
     regular,
 )
 
@@ -289,8 +288,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if path.stat().st_size > _LARGEST_CONFIG:
         raise damaged(path, must=f"have at most {_LARGEST_CONFIG} bytes", got=path.stat().st_size)
     try:
-        entries = json.loads(path.read_bytes(), parse_constant=refuse_constant, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        entries = json_of(path.read_bytes())
+    except ValueError as error:
         raise damaged(path, must="be JSON", got=str(error)) from None
     if not isinstance(entries, dict):
         raise damaged(path, must="be a mapping", got=type(entries).__name__)
@@ -314,12 +313,6 @@ def _seal_of(entries: Mapping[str, Any]) -> str:
     """Return the SHA-256 of all entries but the seal, however they are laid out as text."""
     sealed = {key: value for key, value in entries.items() if key != _SEAL}
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs]}")
-    return dict(pairs)
 
 
 def _weights_of(

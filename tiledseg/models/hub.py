@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._lazy import extra
-from tiledseg._storage import DiskCache, write_text
+from tiledseg._storage import DiskCache, json_of, write_text
 from tiledseg._validate import instance_of, invalid, named, shown
 from tiledseg.errors import BundleError, FileError, SettingError
 from tiledseg.models.bundle import CONFIG, FILES
@@ -90,7 +90,7 @@ def fetched(address: str) -> Path:
 
 def _recorded(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json_of(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

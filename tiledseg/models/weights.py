@@ -6,7 +6,6 @@ Reading executes nothing. Digests and sizes are compared before anything is allo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import contextmanager
 from math import prod
@@ -17,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tiledseg._lazy import lazy
-from tiledseg._storage import exists, is_file, open_regular, sha256
+from tiledseg._storage import exists, is_file, json_of, open_regular, sha256
 from tiledseg._validate import invalid, shown
 from tiledseg.engine import Layers, OnnxNetwork, StoredNetwork
 from tiledseg.errors import BundleError, ModelError
@@ -64,7 +63,7 @@ def read_stored(folder: Path, entries: Mapping[str, Any]) -> StoredNetwork | Non
         raise damaged(path, must=f"have at most {_LARGEST_GRAPH} bytes", got=path.stat().st_size)
     _check_digest(path, entries["graph_sha256"])
     try:
-        record = json.loads(path.read_bytes(), parse_constant=refuse_constant)
+        record = json_of(path.read_bytes())
         if record.pop("architecture") != entries["architecture"]:
             return None  # the settings have been edited: they say what the network is
         layers = Layers.from_record(record)
@@ -195,8 +194,3 @@ def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path:
 def describe_finite(values: Any) -> str:  # noqa: ANN401
     """Say how many values are not finite."""
     return f"{np.count_nonzero(~np.isfinite(values))} of {values.size} not finite"
-
-
-def refuse_constant(constant: str) -> None:
-    """Refuse NaN and Infinity, which JSON does not have."""
-    raise ValueError(f"{constant} is not a number in JSON")

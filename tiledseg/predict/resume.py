@@ -8,7 +8,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._storage import exists, open_regular, write_text
+from tiledseg._storage import exists, json_of, open_regular, write_text
 from tiledseg._validate import invalid, named, shown
 from tiledseg._version import __version__
 from tiledseg.errors import FileError, SettingError
@@ -157,13 +157,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
     try:
         with open_regular(path) as file:
-            record = json.loads(file.read())
+            record = json_of(file.read())
         runs, results = dict(record["runs"]), {name: (*one,) for name, one in record["results"].items()}
         whole = all(isinstance(run, dict) for run in runs.values())
         if whole and all(len(one) == 3 and isinstance(one[2], str) for one in results.values()):
             return runs, {name: list(one) for name, one in results.items()}
         got = "other entries"
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         got = f"{type(error).__name__}: {error}"
     fix = 'Delete it; results beside it are then kept only with existing="skip".'
     raise invalid(FileError, named(str(path)), must="be a record of results", got=got, fix=fix)

@@ -107,8 +107,8 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
         return mask
     name = getattr(image, "name", None)
     levels = getattr(image, "levels", None)  # outlines are in px of level 0
-    outlines = read_outlines(roi, None if name is None else stem_of(name))
-    return OutlineMask(outlines, levels[0] if levels else shape)
+    full: tuple[int, int] = levels[0][:2] if levels else shape
+    return OutlineMask(read_outlines(roi, None if name is None else stem_of(name), full), full)
 
 
 def roi_of_file(roi: str | None, image: Path) -> str | Path | None:

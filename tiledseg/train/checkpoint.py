@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._storage import atomic_write
+from tiledseg._storage import atomic_write, json_of
 from tiledseg._validate import invalid, path_text
 from tiledseg.errors import FileError, SettingError
 
@@ -141,8 +141,8 @@ def _read(path: Path) -> Checkpoint:
 def _content(file: BinaryIO) -> Checkpoint:
     """Read what stands behind the seal."""
     length = int.from_bytes(file.read(8), "little")
-    header = json.loads(file.read(min(length, _MAX_HEADER)))
-    facts = json.loads(header.pop("__metadata__")["facts"])
+    header = json_of(file.read(min(length, _MAX_HEADER)))
+    facts = json_of(header.pop("__metadata__")["facts"], nan=True)
     if not isinstance(facts, dict):
         raise TypeError("the facts are no mapping")
     return Checkpoint({name: _array(file, one) for name, one in header.items()}, facts)

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import shutil
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
 from itertools import count
@@ -18,8 +19,8 @@ import cv2
 import numpy as np
 
 from tiledseg._backend import keras
-from tiledseg._storage import array_digest, is_folder, write_text
-from tiledseg._validate import invalid, shown
+from tiledseg._storage import array_digest, is_folder, json_of, write_text
+from tiledseg._validate import invalid, named, shown
 from tiledseg._version import __version__
 from tiledseg.config import RunConfig
 from tiledseg.data import Pair, pixel_size_of_pair
@@ -27,7 +28,7 @@ from tiledseg.errors import FileError, SettingError
 from tiledseg.io import content_digest, is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tiledseg._types import PathLike
     from tiledseg.config import TrainConfig
@@ -143,7 +144,10 @@ class RunRecord:
 
     def check(self, run_dir: Path) -> None:
         """Check that a run is resumed with the same data, and warn of other versions."""
-        before = _read_record(run_dir)
+        with _described(run_dir):
+            self._compare(_read_record(run_dir))
+
+    def _compare(self, before: dict[str, Any]) -> None:
         if before["data_digest"] != self.digest:
             changed = [
                 entry["name"]
@@ -170,9 +174,10 @@ class RunRecord:
 
 def recorded_pairs(run_dir: Path) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs from the start of a run, if all of them are files."""
-    data = _read_record(run_dir)["data"]
-    train, valid = ([_pair(entry) for entry in data[part]] for part in ("train", "valid"))
-    return train, valid
+    with _described(run_dir):
+        data = _read_record(run_dir)["data"]
+        train, valid = ([_pair(entry) for entry in data[part]] for part in ("train", "valid"))
+        return train, valid
 
 
 def read_settings(run_dir: Path) -> TrainConfig:
@@ -235,8 +240,19 @@ def _pair(entry: dict[str, Any]) -> Pair:
 
 
 def _read_record(run_dir: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(_text(run_dir / _RECORD))
+    record: dict[str, Any] = json_of(_text(run_dir / _RECORD), nan=True)
     return record
+
+
+@contextmanager
+def _described(run_dir: Path) -> Iterator[None]:
+    """Turn the errors of a record that is none into one of its file."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        got, fix = f"{type(error).__name__}: {error}", "Restore it, or start a new run."
+        name = named(run_dir / _RECORD)
+        raise invalid(FileError, name, must="describe a run", got=got, fix=fix) from error
 
 
 def _text(path: Path) -> str:
