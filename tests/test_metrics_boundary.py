@@ -103,6 +103,12 @@ def test_outlines_of_two_images_count_together():
     assert boundary_f1(one + two) == pytest.approx(7 / 13)
 
 
+def test_masks_without_px_have_no_outline():
+    distances = outline_distances(np.zeros((0, 3), int), np.zeros((0, 3), int))
+    assert distances.true.size == distances.found.size == 0
+    assert (boundary_f1(distances.within(1)), hausdorff95(distances)) == (1.0, 0.0)
+
+
 def test_tolerance_is_proportional_to_the_size():
     assert default_tolerance((300, 400)) == pytest.approx(3.75)
 

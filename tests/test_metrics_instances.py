@@ -68,6 +68,13 @@ def test_a_cell_is_in_another_with_more_than_half_of_its_px(of_each, several):
     assert match_instances(cells, other).split == match_instances(other, cells).merged == 0
 
 
+def test_a_precision_is_that_of_one_of_the_thresholds():
+    counts = match_instances(CELLS, FOUND)
+    assert [average_precision(counts, iou) for iou in (0.5, 0.95)] == pytest.approx([2 / 5, 1 / 6])
+    with pytest.raises(SettingError, match=r"`iou` must be one of 0.5, .*; got 0.51"):
+        average_precision(counts, 0.51)
+
+
 def test_small_instances_are_left_out_and_counted():
     ids = np.array([[5, 0, 7, 7, 0, 9, 9, 9]])
     left, n = without_small(ids, 3)

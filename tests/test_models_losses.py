@@ -197,6 +197,12 @@ def test_the_loss_of_a_map_of_two_classes_weighs_px_by_their_class():
     assert tally.value == pytest.approx((-math.log(0.75) + 4 * math.log(2)) / 4, rel=1e-5)
 
 
+def test_a_map_of_px_that_do_not_count_has_no_loss():
+    tally = LossTally((1, 2, 1), build_loss("dice").settings, None)
+    tally.add(np.ones((1, 2), int), np.ones((1, 2, 1)), np.ones((1, 2), bool))
+    assert math.isnan(tally.value)
+
+
 def test_the_loss_of_a_map_takes_what_rounding_leads_beyond_1_as_1():
     losses = []
     for highest in (1.0, 1.0005):

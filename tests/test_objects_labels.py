@@ -119,6 +119,16 @@ def test_a_hole_is_filled_where_asked():
     assert label_objects(RING, {"fill_holes": True}).table["area"].tolist() == [9]
 
 
+def test_a_filled_hole_counts_with_the_probability_of_the_objects_class():
+    probs = np.zeros((3, 3, 3), np.float32)
+    probs[..., 2] = 0.9
+    probs[1, 1] = (0.5, 0.3, 0.2)
+    table = label_objects(probs, {"fill_holes": True}).table
+    assert (table["area"].tolist(), table["class"].tolist()) == ([9], [2])
+    np.testing.assert_allclose(table["probability_mean"], (8 * 0.9 + 0.2) / 9, rtol=1e-6)
+    np.testing.assert_allclose(table["probability_min"], 0.2, rtol=1e-6)
+
+
 def test_an_area_with_another_object_is_no_hole():
     mask = np.pad(np.ones((5, 5), np.uint8), 1)
     mask[2:5, 2:5] = 0
@@ -180,6 +190,20 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(SettingError, match="`pixel_size` must be µm per px above 0"):
             label_objects(RING, pixel_size=size)
     assert label_objects(RING, pixel_size=0.5).table["area_um2"][0] == RING.sum() / 4
+
+
+def test_out_is_an_array_or_a_path():
+    with pytest.raises(ArrayError, match="`out` must be an array with shape, dtype and slice assignment"):
+        label_objects(RING, out=[])
+
+
+def test_objects_of_more_numbers_than_two_bytes_hold_are_told_apart():
+    mask = np.zeros((2, 140_000), np.uint8)
+    mask[:, ::2] = 1
+    table = label_objects(mask).table
+    assert (table["box_x0"] == np.arange(0, 140_000, 2)).all()
+    assert (table["centroid_x"] == table["box_x0"]).all()
+    assert (table["area"] == 2).all()
 
 
 def test_labels_are_written_to_a_file(tmp_path):
@@ -253,3 +277,6 @@ def test_px_that_are_missing_or_come_twice_are_refused():
         sink.finish()
     with pytest.raises(ArrayError, match="once"):
         sink[1:3] = np.ones((2, 4), np.uint8)
+    sink[2:2] = np.ones((0, 4), np.uint8)
+    with pytest.raises(ArrayError, match=r"`px` must have shape \(1, 4\); got \(4, 2\)"):
+        sink[2:3] = np.ones((4, 2), np.uint8)

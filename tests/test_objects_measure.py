@@ -131,6 +131,26 @@ def test_batches_have_the_px_and_the_rows_of_their_objects(large, monkeypatch):
     np.testing.assert_array_equal(painted, labels)
 
 
+def test_an_object_of_very_many_runs_is_passed_on_without_them(monkeypatch):
+    monkeypatch.setattr("tiledseg.objects.collect._LARGE_PX", 10)
+    monkeypatch.setattr("tiledseg.objects.collect._MOST_RUNS", 4)
+    mask, batches = np.zeros((9, 9), np.uint8), []
+    mask[:4, :4] = mask[4:, 5:] = 1
+    sink = ObjectsSink(mask.shape, mask.dtype)
+    sink[:] = mask
+    sink.finish(each=batches.append)
+    assert [(batch.table["area"].tolist(), len(batch.y)) for batch in batches] == [([16], 4), ([20], 0)]
+
+
+def test_columns_that_lie_in_a_file_are_those_in_memory(monkeypatch):
+    mask = blobs(4, 0.3)
+    wanted = label_objects(mask, image=mask).table
+    monkeypatch.setattr("tiledseg.objects.spool._IN_MEMORY", 64)
+    table = label_objects(mask, image=mask).table
+    for name, column in wanted.items():
+        np.testing.assert_array_equal(table[name], column, err_msg=name)
+
+
 def test_without_measuring_the_table_has_areas_and_boxes():
     mask, batches = blobs(4, 0.3), []
     sink = ObjectsSink(mask.shape, mask.dtype, image=mask)

@@ -57,6 +57,16 @@ def test_touching_cells_of_a_known_answer_are_found_again(tile, overlap):
     np.testing.assert_allclose(found.table["channel_0_mean"], wanted["mean_intensity"])
 
 
+@pytest.mark.parametrize("numbers", [1, 10**9])  # of a whole slide, for example
+def test_very_many_objects_of_a_tile_are_told_apart(numbers):
+    image = np.zeros((70, 140), np.uint8)
+    image[::2, ::2] = 1
+    found = tiled_objects(
+        lambda part: numbers * measure.label(part), image, {"tile_size": 68, "overlap": 20}, measure=False
+    )
+    assert found.table["area"].tolist() == [1] * (35 * 70)
+
+
 def test_the_tile_in_whose_middle_an_object_lies_decides():
     image = np.zeros((40, 100), np.uint8)
     image[10:20, 44:52] = 1

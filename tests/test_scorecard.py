@@ -16,7 +16,7 @@ import tiledseg as ts
 from benchmarks.scorecard import fuzzing, hostile
 from benchmarks.scorecard._processes import digests
 from benchmarks.scorecard._rows import ROWS, SHORT, Trial
-from benchmarks.scorecard.mutation import sites
+from benchmarks.scorecard.mutation import Equal, sites
 from tiledseg.errors import ModelError, TiledSegError
 from tiledseg.samples import write_samples
 
@@ -120,3 +120,9 @@ def test_each_mutation_changes_the_code_in_one_place():
     wanted = ["x <= 2 and", "x < 3 and", "or not x", "x - 5", "x + 6"]
     assert len(found) == len(wanted)
     assert all(sum(part in one for one in found) == 1 for part in wanted)
+
+
+def test_each_change_that_is_called_equal_stands_in_its_module():
+    for one in Equal.known():
+        assert one.places((ROOT / one.module).read_text("utf-8")), one
+        assert re.match(r"(time|memory|precision|runs on other systems)\b", one.why), one

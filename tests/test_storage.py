@@ -295,6 +295,12 @@ def test_a_damaged_folder_of_a_cache_is_dropped(tmp_path, caplog, name, data):
     assert cache.find("key") == folder
 
 
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="file"):
+        DiskCache(tmp_path / "file").keep("key", lambda where: (where / "a").touch())
+
+
 def test_a_writer_that_fails_leaves_nothing_in_the_cache(tmp_path):
     def fail(where):
         (where / "data").write_bytes(b"half")

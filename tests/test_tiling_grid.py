@@ -114,11 +114,13 @@ def test_redundancy_of_the_founding_image():
         ({"length": 4, "tile": 4, "overlap": -1}, "`overlap` .*Use 0 to 3"),
         ({"length": 4, "tile": 4, "overlap": 2, "alignment": 3}, "`alignment` .*2 px; got 3"),
         ({"length": 4, "tile": 4, "alignment": 0}, "`alignment`"),
+        ({"length": 1_000_001, "tile": 2, "overlap": 1}, "at most 1000000 tiles along an axis of 1000001 px"),
     ],
 )
 def test_impossible_axes_are_refused(setting, fix):
     with pytest.raises(SettingError, match=fix):
         AxisGrid(**setting)
+    assert AxisGrid(1_000_000, 2, 1).length == 1_000_000
 
 
 @pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), True, None, "8"])

@@ -7,7 +7,7 @@ import pytest
 
 from tiledseg import Stitcher, TileGrid, Tiler, TilingConfig
 from tiledseg.errors import ArrayError, SettingError, StitchError, TiledSegError
-from tiledseg.tiling import AxisGrid, Box, labels_of, stitch_block, touching_tiles
+from tiledseg.tiling import AxisGrid, Box, check_threshold, labels_of, stitch_block, touching_tiles
 
 
 def tiles_of(probs, **settings):
@@ -261,6 +261,20 @@ def test_broadcast_outputs_are_read_within_their_bounds(width, channels):
     block = stitch_block(grid, Box(3, 100, 0, 1), {}, channels, fill_value=0.75)
     for found in (skipped.merge(), added.merge(), block):
         assert (found == 0.75).all()
+
+
+def test_labels_are_made_of_probabilities_of_classes_along_the_last_axis():
+    for wrong in (np.zeros((2, 2)), [[[0.5]]]):
+        with pytest.raises(ArrayError, match=r"`probs` must be an array \(H, W, K\)"):
+            labels_of(wrong)
+
+
+def test_a_threshold_is_for_one_class_or_two():
+    assert check_threshold(0.25, None) == check_threshold(0.25, 2) == 0.25
+    assert check_threshold(0.5, 3) == 0.5
+    for threshold, stated in ((0.25, False), (0.5, True)):
+        with pytest.raises(SettingError, match="`threshold` must be left out with 3 classes"):
+            check_threshold(threshold, 3, stated=stated)
 
 
 def test_labels_of_ties():

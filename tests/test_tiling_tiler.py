@@ -42,6 +42,9 @@ def test_batches_follow_the_given_ids():
     assert [batch.ids.tolist() for batch in batches] == [[3, 0], [2]]
     assert batches[0].tiles[0, 0, 0, 0] == image[4, 4]
     assert len(batches[1]) == 1
+    for ids in ([4], [-1], [0, 1.0]):
+        with pytest.raises(SettingError, match="`ids`"):
+            Tiler(TilingConfig(tile_size=4, overlap=0)).batches(image, ids=ids)
 
 
 def test_only_the_regions_of_the_tiles_are_read():

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tomllib
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
@@ -35,6 +36,7 @@ _COUNTS = {
 }
 _SECONDS, _START = 40, 0.02  # of the tests of one change; for the setup of each
 _FOLDER = Path(__file__).with_name("results") / "mutation"
+_EQUAL = Path(__file__).with_name("equal.toml")
 _OTHER: dict[type, type] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -200,14 +202,42 @@ class Mutation(NamedTuple):
             os.utime(self.path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+class Equal(NamedTuple):
+    """Changes that were read and found to change no result, such as the size of a buffer."""
+
+    module: str
+    line: str  # as it stands in the module
+    change: str
+    why: str
+    nth: int = 0  # of equal changes in the line, from 1; 0 for all
+
+    @classmethod
+    def known(cls) -> list[Equal]:
+        """Read the list."""
+        return [cls(**one) for one in tomllib.loads(_EQUAL.read_text("utf-8"))["equal"]]
+
+    def places(self, text: str) -> set[int]:
+        """Number the sites in the text of the module that are meant."""
+        lines = text.splitlines()
+        here = [
+            number
+            for number, one in enumerate(sites(ast.parse(text)))
+            if one.text == self.change and lines[one.line - 1].strip() == self.line
+        ]
+        return set(here if not self.nth else here[self.nth - 1 : self.nth])
+
+
 def mutations_in(folder: Path, patterns: Sequence[str]) -> list[Mutation]:
-    """List the mutations of modules."""
-    found = []
+    """List the mutations of modules, without those that change no result."""
+    found, known = [], Equal.known()
     for path in [path for pattern in patterns for path in sorted(folder.glob(pattern))]:
-        tree, name = ast.parse(path.read_text("utf-8")), path.relative_to(folder).as_posix()
-        owners = [one for one in tree.body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+        text, name = path.read_text("utf-8"), path.relative_to(folder).as_posix()
+        owners = [one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
         places = [f"{name} {one.name} {place}" for one in owners for place, _ in enumerate(sites(one))]
-        found += [Mutation(path, name, number, place) for number, place in enumerate(places)]
+        equal = set().union(*(one.places(text) for one in known if one.module == name))
+        found += [
+            Mutation(path, name, number, place) for number, place in enumerate(places) if number not in equal
+        ]
     return found
 
 

@@ -38,6 +38,8 @@ class Arrival:
             raise invalid(
                 ArrayError, "px", must=f"have shape {wanted}", got=block.shape, fix="Check the region."
             )
+        if not block.size:
+            return
         block = block.reshape(wanted)
         self._arrived[rows] += wanted[1]
         if (self._arrived[rows] > self._shape[1]).any() or rows.start < self._next:
@@ -46,7 +48,7 @@ class Arrival:
         if rows.start == self._next and wanted[1] == self._shape[1]:
             self._take(rows.start, block)
             self._next = rows.stop
-        elif wanted[0]:
+        else:
             self._wait()[rows, columns] = block
         self._pass_on()
 

@@ -216,9 +216,8 @@ def _extent(axis: Axis) -> tuple[int, int]:
         places = step.rule.places(sizes[step.inputs[0]])
         sizes[step.output] = places.size
         walk.append((step, places))
-    middle = axis.stride * (_STRIDES // 2)
     before = after = 0
-    for place in range(middle, middle + axis.stride):
+    for place in range(axis.stride):  # the same in each total stride
         first, last = _sources(walk[::-1], axis.output, place)
         before, after = max(before, place - first), max(after, last - place)
     return before, after
