@@ -435,6 +435,23 @@ def test_numbers_that_float32_cannot_hold_are_refused():
         ts.tiled_predict(pointwise, image)
 
 
+def test_out_may_not_be_what_is_read(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((70, 80), np.float32))
+    image, out = (np.load(tmp_path / "a.npy", mmap_mode=mode) for mode in ("r", "r+"))
+    for source in (image, image[:], tmp_path / "a.npy"):
+        with pytest.raises(ArrayError, match=r"memory of its own; got the image's file, .*a\.npy"):
+            ts.tiled_predict(lambda tiles: tiles + 1, source, out=out[:])
+    assert not np.load(tmp_path / "a.npy").any()
+    repeated = np.lib.stride_tricks.as_strided(np.zeros(80, np.float32), (70, 80), (0, 4))
+    with pytest.raises(ArrayError, match="px share a place"):
+        ts.tiled_predict(lambda tiles: tiles, image, out=repeated)
+
+
+def test_a_fill_value_must_fit_the_output():
+    with pytest.raises(SettingError, match=r"`fill_value` must be in \[0, 1\] .* got 3"):
+        ts.tiled_predict(lambda tiles: tiles, np.zeros((9, 9), np.float32), output="uint8", fill_value=3)
+
+
 def test_out_may_not_be_the_images_memory():
     image = noise(dtype=np.float32)
     with pytest.raises(ArrayError, match="have memory of its own"):

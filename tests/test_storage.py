@@ -319,6 +319,11 @@ def test_a_new_folder_replaces_only_the_names_given(tmp_path):
     assert (target / "a").read_text() == "second"
     (target / "notes").write_text("mine")
     refused(new_folder(target, replace={"a"}), "notes in it")
+    for name in ("a", "notes"):
+        (target / name).unlink()
+    (target / "a").mkdir()
+    (target / "a" / "notes").write_text("mine")
+    refused(new_folder(target, replace={"a"}), "a in it")  # a folder of somebody's, with that name
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

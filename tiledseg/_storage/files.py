@@ -295,11 +295,11 @@ def check_new_folder(path: PathLike, replace: Collection[str] = ()) -> Path:
     """Check that a folder can be made, or holds nothing but the names to be replaced."""
     target = Path(path_text(path))
     try:
-        names = [entry.name for entry in target.iterdir()] if os.path.lexists(target) else []
+        entries = list(target.iterdir()) if os.path.lexists(target) else []
     except OSError as error:
         got = error.strerror or str(error)
         raise invalid(FileError, named(target), must="be a folder", got=got, fix="Name a new one.") from error
-    foreign = next((name for name in names if name not in replace), None)
+    foreign = next((one.name for one in entries if one.name not in replace or one.is_dir()), None)
     if foreign is not None:
         raise invalid(
             FileError,

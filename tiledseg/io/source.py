@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tiledseg._notebook import facts, picture, side_by_side
-from tiledseg._validate import check_image, counted, invalid, whole_number
+from tiledseg._validate import check_image, counted, invalid, named, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.file import state_of
 from tiledseg.io.regions import CachedBlocks, RepeatedChannels, WholeImage
@@ -275,6 +276,34 @@ def array_source(image: Source, size: PixelSize | None) -> ImageSource:
 
     facts = Facts("image", size, ((height, width),), 0, {})
     return ImageSource(WholeImage(image), facts, ExitStack(), None, other)
+
+
+def check_own_memory(out: object, image: object) -> None:
+    """Refuse to write to the memory or the mapped file of an image, or several px to one place."""
+    got, fix = "", "Pass a new array: rows are written while others are still to be read."
+    if out is not None and out is image:
+        got = "the image itself"
+    elif isinstance(out, np.ndarray):
+        files = [file for file in map(_mapped_file, (out, image)) if file is not None]
+        if isinstance(image, np.ndarray) and np.may_share_memory(image, out):
+            got = "some of the image's"
+        elif len(files) == 2 and os.path.exists(files[1]) and os.path.samefile(*files):  # noqa: PTH110, PTH121
+            got = f"the image's file, {named(files[1])}"
+        elif any(step == 0 and length > 1 for step, length in zip(out.strides, out.shape, strict=True)):
+            got, fix = "an array in which px share a place", "Pass a copy of it."
+    if got:
+        raise invalid(ArrayError, "out", must="have memory of its own", got=got, fix=fix)
+
+
+def _mapped_file(values: object) -> str | None:
+    """Find the file that an array is a view of, or an image is read from."""
+    if isinstance(values, ImageSource):
+        return str(values.identity.get("path", "")) or None
+    while isinstance(values, np.ndarray):
+        if isinstance(values, np.memmap) and values.filename is not None:
+            return str(values.filename)
+        values = values.base
+    return None
 
 
 def as_array(image: Any) -> Any:  # noqa: ANN401  arrays of all libraries

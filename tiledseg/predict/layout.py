@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import lcm
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tiledseg._validate import check_image, check_shape, invalid
+from tiledseg._validate import check_image, check_shape, invalid, real_number
 from tiledseg.engine import check_fixed
 from tiledseg.errors import SettingError
 from tiledseg.io import ImageSource, pixel_size_from
@@ -53,6 +53,15 @@ def sampling_for(
         return Sampling(size, None, known)
     levels = image.levels if isinstance(image, ImageSource) else ()
     return sampling_of(size, network.preprocessing, known, levels)
+
+
+def fill_of(value: object, output: str) -> float:
+    """Check what px count as that no tile was computed for."""
+    number = real_number("fill_value", value, "Use 0, for example.")
+    if output == "uint8" and not 0 <= number <= 1:
+        must, fix = "be in [0, 1] with output=uint8, as probabilities are", "Use 0, for example."
+        raise invalid(SettingError, "fill_value", must=must, got=value, fix=fix)
+    return number
 
 
 def lay_out(

@@ -9,11 +9,11 @@ import numpy as np
 import psutil
 
 from tiledseg._notebook import facts, side_by_side
-from tiledseg._validate import counted, instance_of, one_of, real_number, settings_of, whole_number
+from tiledseg._validate import counted, instance_of, one_of, settings_of, whole_number
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network
 from tiledseg.io import ImageSource
-from tiledseg.predict.layout import judge, lay_out, sampling_for, shape_of
+from tiledseg.predict.layout import fill_of, judge, lay_out, sampling_for, shape_of
 from tiledseg.predict.roi import tiles_in
 from tiledseg.tiling import (
     Box,
@@ -173,7 +173,7 @@ class Plan:
             grid=grid,
             batch_size=network.batch_size(grid.tile_shape, n_tiles * COPIES[tta], batch_size),
             output=output,
-            fill_value=real_number("fill_value", fill_value, "Use 0, for example."),
+            fill_value=fill_of(fill_value, output),
             tta=tta,
             in_roi=in_roi,
             level=sampling.level,

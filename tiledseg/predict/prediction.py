@@ -19,7 +19,7 @@ from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, check
 from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig
 from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, CancelledError, SettingError, failing
-from tiledseg.io import ImageSource, advised, as_array, open_image
+from tiledseg.io import ImageSource, advised, as_array, check_own_memory, open_image
 from tiledseg.predict.dask import is_dask, lazy_map
 from tiledseg.predict.plan import Plan
 from tiledseg.preprocess import ResizingSink, Stepped, prepare
@@ -331,14 +331,7 @@ def at_level(image: Source, job: Plan) -> Iterator[Source]:
 
 def prepared(image: Source, job: Plan, out: object = None) -> Source:
     """Check the image, and prepare it as the network wants it."""
-    if isinstance(image, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(image, out):
-        raise invalid(
-            ArrayError,
-            "out",
-            must="have memory of its own",
-            got="some of the image's",
-            fix="Pass a new array: rows are written while others are still to be read.",
-        )
+    check_own_memory(out, image)
     if isinstance(image, np.ndarray) and not isinstance(image, np.memmap):
         check_finite(image, "image")  # at once where it costs little; else tile by tile
     preprocessing = job.network.preprocessing
