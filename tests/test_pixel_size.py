@@ -12,8 +12,9 @@ from tests.test_predict import segmenter
 from tiledseg.config import EvaluateConfig, PredictConfig, PreprocessingConfig, TrainConfig
 from tiledseg.data import Pair, with_pixel_size
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io import PixelSize, open_image, read_image
+from tiledseg.io import PixelSize, open_image, pixel_size_from, read_image
 from tiledseg.predict import check_exact, seam_report
+from tiledseg.preprocess import sampling_of
 
 SCENE = cv2.GaussianBlur(
     np.random.default_rng(0).integers(0, 256, (512, 640, 3), np.uint8).astype(np.float32), (0, 0), 12
@@ -237,3 +238,12 @@ def test_images_of_mixed_px_sizes_are_trained_at_the_stated_one(tmp_path):
     for pair in prepared:
         assert np.abs(pair.image - first).mean() < 0.02
         assert dice(pair.mask, prepared[1].mask) > 0.97
+
+
+@pytest.mark.parametrize("size", [0.0005, 500.0, (0.5, 500.0)])
+def test_a_px_size_in_another_unit_is_refused(size):
+    config = PreprocessingConfig(pixel_size=0.5)
+    with pytest.raises(
+        SettingError, match=r"within 500 times that of the network, 0\.5 x 0\.5 µm; got "
+    ):
+        sampling_of((100, 120), config, pixel_size_from(size))

@@ -29,6 +29,7 @@ _LONGEST = 1024  # px of the image for one block
 _CACHED_ROWS = 1024  # of the resampled image, within these bytes
 _CACHE_BYTES = 32 << 20
 _VALUES_AT_ONCE = 1 << 19  # of a resized map
+_MOST_TIMES = 500  # nm and mm are 1,000 times smaller and larger
 _PARTS = 4096  # shares of px are multiples of 1/4096, which float32 adds exactly
 
 
@@ -60,6 +61,7 @@ def sampling_of(
         return Sampling(seen, None, pixel_size)
     if pixel_size is None:
         raise _unknown_size(config)
+    _check_unit(config, pixel_size)
     wanted = tuple(one / config.scale for one in pair_of(config.pixel_size))
     choices = list(levels) or [shape]
     ratios = [
@@ -78,6 +80,18 @@ def sampling_of(
         for length, ratio in zip(choices[chosen], ratios[chosen], strict=True)
     ]
     return Sampling((lengths[0], lengths[1]), chosen if levels else None, pixel_size)
+
+
+def _check_unit(config: PreprocessingConfig, size: PixelSize) -> None:
+    """Refuse a px size in another unit: the image would be shrunk to a few px without a word."""
+    trained = pair_of(config.pixel_size or 1.0)
+    if not all(
+        1 / _MOST_TIMES <= one / own <= _MOST_TIMES
+        for one, own in zip((size.y, size.x), trained, strict=True)
+    ):
+        must = f"be within {_MOST_TIMES} times that of the network, {trained[0]:g} x {trained[1]:g} µm"
+        fix = "State it in µm: tiledseg.open_image(image, pixel_size=0.25), or --pixel-size 0.25."
+        raise invalid(SettingError, "pixel_size", must=must, got=f"{size.y:g} x {size.x:g} µm", fix=fix)
 
 
 def _unknown_size(config: PreprocessingConfig) -> SettingError:
