@@ -243,7 +243,5 @@ def test_images_of_mixed_px_sizes_are_trained_at_the_stated_one(tmp_path):
 @pytest.mark.parametrize("size", [0.0005, 500.0, (0.5, 500.0)])
 def test_a_px_size_in_another_unit_is_refused(size):
     config = PreprocessingConfig(pixel_size=0.5)
-    with pytest.raises(
-        SettingError, match=r"within 500 times that of the network, 0\.5 x 0\.5 µm; got "
-    ):
+    with pytest.raises(SettingError, match=r"within 500 times that of the network, 0\.5 x 0\.5 µm; got "):
         sampling_of((100, 120), config, pixel_size_from(size))

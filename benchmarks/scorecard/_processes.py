@@ -76,13 +76,19 @@ def kill_after(process: subprocess.Popen[str], seconds: float, number: int) -> t
     return process.returncode, text
 
 
+RECORD = ".tiledseg-resume.json"
+"""The file of a folder that says from which images and settings its results come."""
+
+_ABOUT_RUNS = {"run.toml", RECORD}
+
+
 def digests(folder: Path, *patterns: str) -> dict[str, str]:
-    """Return the SHA-256 of the files in a folder, by their names."""
+    """Return the SHA-256 of the results in a folder, by their names."""
     files = [path for pattern in patterns or ("*",) for path in sorted(folder.rglob(pattern))]
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
-        if path.is_file()
+        if path.is_file() and path.name not in _ABOUT_RUNS
     }
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 import tiledseg as ts
 from benchmarks.scorecard._injection import WRITING, Calls, Disk, fail, kill
-from benchmarks.scorecard._processes import run_each
+from benchmarks.scorecard._processes import RECORD, run_each
 from benchmarks.scorecard._rows import Figure, Trial, good, row
 from tiledseg._storage import DiskCache, file_digest
 from tiledseg.config import TileSetConfig
@@ -166,7 +166,7 @@ def _tree(folder: Path) -> dict[str, str]:
     for place, folders, files in os.walk(folder):
         zarrs = [name for name in folders if name.endswith(".zarr")]
         folders[:] = [name for name in folders if name not in zarrs]
-        for name in (*zarrs, *files):
+        for name in [*zarrs, *(name for name in files if name != RECORD)]:
             path = Path(place, name)
             digest = _without_digits(path) if name in _CHANGING else file_digest(path)
             found[path.relative_to(folder).as_posix()] = digest
