@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import psutil
@@ -21,6 +22,7 @@ from tiledseg._storage import (
     ScratchFile,
     array_digest,
     atomic_write,
+    check_new_folder,
     check_writable,
     csv_text,
     file_digest,
@@ -160,6 +162,14 @@ def test_a_file_that_appears_just_before_the_lock_is_not_changed(tmp_path, monke
     assert (tmp_path / LOCK).read_text() == "my own notes"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no open file is removed there")
+def test_a_lock_that_was_removed_is_released(tmp_path):
+    before = psutil.Process().num_fds()
+    with folder_lock(tmp_path):
+        (tmp_path / LOCK).unlink()
+    assert psutil.Process().num_fds() == before
+
+
 def test_a_lock_may_be_released_by_another_thread(tmp_path):
     lock = folder_lock(tmp_path)
     lock.__enter__()
@@ -171,6 +181,9 @@ def test_a_lock_may_be_released_by_another_thread(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
 def test_a_drive_without_locks_is_used_without_and_any_other_failure_is_an_error(tmp_path, monkeypatch):
+    with folder_lock(tmp_path):
+        left = (tmp_path / LOCK).read_bytes()
+    (tmp_path / LOCK).write_bytes(left)  # of a killed run
     monkeypatch.setattr("fcntl.flock", failing("flock", errno.ENOSYS))
     with folder_lock(tmp_path):
         (tmp_path / "a").touch()
@@ -331,6 +344,11 @@ def test_a_new_folder_is_made_with_those_above_it_or_none_is(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "a" / "b") as part:
         _ = 1 / 0
     assert not part.exists()
+    assert check_new_folder(tmp_path / "e" / "f") == tmp_path / "e" / "f"
+    assert not (tmp_path / "e").exists()
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "a") as part:  # noqa: PT012
+        part.rmdir()
+        _ = 1 / 0
     with new_folder(tmp_path / "c" / "d") as part:
         (part / "one").touch()
     assert (tmp_path / "c" / "d" / "one").exists()
@@ -414,16 +432,17 @@ def test_space_is_taken_by_writing_where_it_cannot_be_reserved(monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", FullFile)
     with pytest.raises(FileError, match="full at 16"):
         scratch_array((5, 2), np.dtype(np.int16))
+    assert FullFile.written == [8, 8, 4]
 
 
 class FullFile(contextlib.AbstractContextManager):
     """A file on a disk that has 16 bytes left."""
 
-    left = 16
+    written: ClassVar[list[int]] = []
 
     def write(self, data):
-        self.left -= len(data)
-        if self.left < 0:
+        self.written.append(len(data))
+        if sum(self.written) > 16:
             raise OSError(errno.ENOSPC, "full at 16")
 
     def flush(self):

@@ -97,6 +97,10 @@ def test_nan_is_refused_with_its_position():
 def test_a_padding_value_that_the_dtype_cannot_hold_is_refused():
     with pytest.raises(SettingError, match=r"whole number in \[0, 255\]"):
         first_tiles(np.zeros((3, 3), np.uint8), pad_mode="constant", pad_value=300.0)
+    for value in (-1.0, 2.0, 0.5):
+        with pytest.raises(SettingError, match=r"whole number in \[0, 1\] for bool"):
+            first_tiles(np.zeros((3, 3), bool), pad_mode="constant", pad_value=value)
+    assert first_tiles(np.zeros((3, 3), bool), pad_mode="constant", pad_value=1.0).tiles.sum() == 16 - 9
 
 
 def test_a_tile_that_is_no_multiple_of_the_stride_is_refused():

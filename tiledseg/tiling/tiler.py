@@ -313,7 +313,7 @@ def _spans(start: int, end: int, length: int, mode: PadMode) -> list[_Span]:
         return [inside]
     index = padded_places(np.arange(stop, end), length, mode)
     low = int(index.min())
-    return [inside, _Span(slice(low, int(index.max()) + 1), index - low, slice(stop - start, end - start))]
+    return [inside, _Span(slice(low, int(index.max()) + 1), index - low, slice(stop - start, None))]
 
 
 def padded_places(place: NDArray[np.intp], length: int, mode: PadMode) -> NDArray[np.intp]:
