@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import unicodedata
 from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -215,10 +214,8 @@ def test_results_are_not_taken_for_images(folder, tmp_path):
     assert len(_predict(folder, out, existing="skip").done) == 2
 
 
-@pytest.mark.parametrize("other", ["A.png", "\u00c9.png", "e\u0301.png"])
-def test_names_that_a_file_system_takes_for_one_are_refused(other, tmp_path, monkeypatch):
-    names = ["a.png" if other == "A.png" else "\u00e9.png", other]
-    for place, name in enumerate(names):
+def test_names_that_a_file_system_takes_for_one_are_refused(tmp_path, monkeypatch):
+    for place, name in enumerate(["a.png", "A.png"]):
         write_image(tmp_path / str(place) / name, np.zeros((5, 5, 3), np.uint8))
     inputs = [tmp_path / "0", tmp_path / "1"]
     assert len(_predict(inputs, tmp_path / "out").done) == 2
@@ -226,8 +223,7 @@ def test_names_that_a_file_system_takes_for_one_are_refused(other, tmp_path, mon
     touch = Path.touch
 
     def insensitive(path, *args, **kwargs):
-        folded = unicodedata.normalize("NFC", path.name).casefold()
-        touch(path.with_name(folded), *args, **kwargs)
+        touch(path.with_name(path.name.casefold()), *args, **kwargs)
 
     monkeypatch.setattr(Path, "touch", insensitive)
     with pytest.raises(FileError, match="have a name of its own; got the output name of"):

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import threading
+import unicodedata
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,6 +28,7 @@ from tiledseg._storage import (
     csv_text,
     file_digest,
     file_lock,
+    first_alike,
     folder_lock,
     new_folder,
     open_regular,
@@ -322,6 +324,21 @@ def test_a_writer_that_fails_leaves_nothing_in_the_cache(tmp_path):
     with pytest.raises(RuntimeError, match="on purpose"):
         DiskCache(tmp_path).keep("key", fail)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("other", ["A.png", "\u00c9.png", "e\u0301.png", "deep/B.png"])
+def test_names_that_a_file_system_takes_for_one_are_found(other, tmp_path, monkeypatch):
+    names = ["a.png", "\u00e9.png", "deep/b.png", other]
+    assert first_alike(tmp_path, names) is None  # here they differ
+    assert not list(tmp_path.iterdir())
+    touch = Path.touch
+
+    def insensitive(path, *args, **kwargs):
+        touch(path.with_name(unicodedata.normalize("NFC", path.name).casefold()), *args, **kwargs)
+
+    monkeypatch.setattr(Path, "touch", insensitive)
+    assert first_alike(tmp_path, names)[1] == other
+    assert first_alike(tmp_path, names[:3]) is None
 
 
 def test_a_new_folder_replaces_only_the_names_given(tmp_path):

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 import sys
+import unicodedata
 from collections import Counter
 from contextlib import contextmanager
 from itertools import takewhile
@@ -209,6 +210,36 @@ def write_text(path: PathLike, text: str) -> None:
     r"""Write text to a file as UTF-8, whole or not at all; ``\n`` stays ``\n`` on every system."""
     instance_of(str, text, "text", "Give text; bytes are written by write_bytes.")
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def first_alike(folder: Path, names: Iterable[str]) -> tuple[str, str] | None:
+    """Find two names that the file system of a folder takes for one, for example A.png and a.png."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        alike.setdefault(folded, []).append(name)
+    groups = [group for group in alike.values() if len(group) > 1]
+    if not groups:
+        return None
+    trial = part_beside(folder.absolute() / "trial")
+    try:
+        return next(filter(None, (_taken_for_one(trial, group) for group in groups)), None)
+    except OSError as error:
+        raise_unwritable(named(folder), error)
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+
+
+def _taken_for_one(trial: Path, names: list[str]) -> tuple[str, str] | None:
+    """Try names out in a folder of their own."""
+    for name in names:
+        place = trial / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place.touch(exist_ok=False)
+        except FileExistsError:
+            return names[0], name
+    return None
 
 
 def json_of(data: str | bytes, *, nan: bool = False) -> Any:  # noqa: ANN401  any JSON

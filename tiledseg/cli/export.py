@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg._progress import progress_bar
-from tiledseg._storage import new_folder
+from tiledseg._storage import first_alike, new_folder
 from tiledseg._validate import invalid, named
 from tiledseg.cli.options import Table
 from tiledseg.cli.settings import Settings, needed, with_options
@@ -52,6 +52,7 @@ def export(
     n_failed = n_objects = 0
     with ExitStack() as stack:
         folder = stack.enter_context(new_folder(needed(config.output, "--output", "export.output")))
+        _check_spellings(folder, {stem_of(path): path for path in paths})
         coco = None
         if "coco" in config.write:
             style = _style(config, _scale_of_all(paths, config))
@@ -108,14 +109,19 @@ def _check_stems(paths: Sequence[Path]) -> None:
     seen: dict[str, Path] = {}
     for path in paths:
         if stem_of(path) in seen:
-            raise invalid(
-                FileError,
-                str(path),
-                must="have a unique stem",
-                got=f"the stem of {seen[stem_of(path)]}",
-                fix="Rename one, or export them to different folders.",
-            )
+            raise _same_stem(path, seen[stem_of(path)])
         seen[stem_of(path)] = path
+
+
+def _check_spellings(folder: Path, stems: dict[str, Path]) -> None:
+    """Refuse stems that the file system of the output folder takes for one."""
+    if (found := first_alike(folder, stems)) is not None:
+        raise _same_stem(stems[found[1]], stems[found[0]])
+
+
+def _same_stem(path: Path, other: Path) -> FileError:
+    fix = "Rename one, or export them to different folders."
+    return invalid(FileError, str(path), must="have a unique stem", got=f"the stem of {other}", fix=fix)
 
 
 @contextmanager

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._progress import progress_bar
-from tiledseg._storage import file_digest, new_folder
+from tiledseg._storage import file_digest, first_alike, new_folder
 from tiledseg._validate import instance_of, invalid, settings_of
 from tiledseg.config import PreprocessingConfig, Record, TileOrigin, TileSetConfig
 from tiledseg.data.load import load_both, pixel_size_of_pair, shrink_labels
 from tiledseg.data.manifest import Manifest, write_manifest
 from tiledseg.data.pairs import each_pair
 from tiledseg.data.split import random_rank
-from tiledseg.errors import ArrayError, SettingError
+from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import IGNORED, write_image, write_mask
 from tiledseg.preprocess import scaled_length, shrunk
 from tiledseg.tiling import Box, Tiler
@@ -109,6 +109,7 @@ def write_tiles(
         new_folder(config.output) as folder,
         progress_bar(len(source.records), "images", shown=progress) as step,
     ):
+        _check_spellings(folder, source)
         writer = _Writer(folder, config)
         records = {record.name: record for record in source.records}
 
@@ -120,6 +121,13 @@ def write_tiles(
         write_manifest(folder / MANIFEST, writer.records)
     counts = Counter(record.split for record in writer.records)
     return TileSet(Path(config.output), {split: counts[split] for split in source.splits}, writer.dropped)
+
+
+def _check_spellings(folder: Path, source: Manifest) -> None:
+    """Refuse names of images whose tiles the file system of the folder would take for the same."""
+    if (found := first_alike(folder, [record.name for record in source.records])) is not None:
+        fix = "Rename one of them, and split the data again."
+        raise invalid(FileError, found[1], must="have a name of its own", got=f"that of {found[0]}", fix=fix)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

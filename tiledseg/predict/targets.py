@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import unicodedata
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tiledseg._storage import check_writable, is_folder, part_beside, remove_parts
+from tiledseg._storage import check_writable, first_alike, is_folder, remove_parts
 from tiledseg._validate import invalid, shown
 from tiledseg.config import OBJECT_PRODUCTS
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
     from tiledseg.config import PredictConfig, Product
@@ -125,35 +123,14 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def check_spellings(folder: Path, targets: dict[Path, dict[Product, Path]]) -> None:
-    """Refuse names that the file system of the output folder takes for one, for example A.png and a.png."""
-    alike: dict[str, list[tuple[Path, Path]]] = {}
-    for path, products in targets.items():
-        for target in products.values():
-            name = target.relative_to(folder)
-            folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(name)).casefold())
-            alike.setdefault(folded, []).append((name, path))
-    groups = [group for group in alike.values() if len(group) > 1]
-    if not groups:
-        return
-    trial = part_beside(folder.absolute() / "trial")
-    try:
-        for group in groups:
-            _check_apart(trial, group)
-    finally:
-        shutil.rmtree(trial, ignore_errors=True)
-
-
-def _check_apart(trial: Path, group: Collection[tuple[Path, Path]]) -> None:
-    """Try names out in a folder of their own."""
-    written: list[Path] = []
-    for name, path in group:
-        place = trial / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            place.touch(exist_ok=False)
-        except FileExistsError:
-            raise _same_name(path, written[-1]) from None
-        written.append(path)
+    """Refuse names that the file system of the output folder takes for one."""
+    owner = {
+        str(target.relative_to(folder)): path
+        for path, products in targets.items()
+        for target in products.values()
+    }
+    if (found := first_alike(folder, owner)) is not None:
+        raise _same_name(owner[found[1]], owner[found[0]])
 
 
 def check_folders(folder: Path, targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
