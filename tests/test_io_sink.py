@@ -288,7 +288,7 @@ def test_after_a_kill_the_next_run_resumes(name: str, tmp_path: Path) -> None:
         assert not (tmp_path / name).exists()
     refused = run_writer(tmp_path / name, 2, 0)
     assert refused.returncode == 1
-    assert "another seed: seed 1 -> 2" in refused.stderr
+    assert "another `seed`: `seed` 1 -> 2" in refused.stderr
     done = run_writer(tmp_path / name, 1, 0)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("resumed True ")
