@@ -442,6 +442,9 @@ def test_out_may_not_be_what_is_read(tmp_path):
         with pytest.raises(ArrayError, match=r"memory of its own; got the image's file, .*a\.npy"):
             ts.tiled_predict(lambda tiles: tiles + 1, source, out=out[:])
     assert not np.load(tmp_path / "a.npy").any()
+    out = np.lib.format.open_memmap(tmp_path / "gone.npy", "w+", np.float32, (70, 80))
+    (tmp_path / "gone.npy").unlink()  # as of a temporary file
+    assert (ts.tiled_predict(lambda tiles: tiles + 1, image, out=out) == 1).all()
     repeated = np.lib.stride_tricks.as_strided(np.zeros(80, np.float32), (70, 80), (0, 4))
     with pytest.raises(ArrayError, match="px share a place"):
         ts.tiled_predict(lambda tiles: tiles, image, out=repeated)

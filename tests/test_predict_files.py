@@ -156,6 +156,15 @@ def test_results_of_another_model_setting_or_image_are_not_skipped(folder, tmp_p
     assert "2 results" in caplog.text
 
 
+def test_images_of_another_drive_are_recorded_by_their_whole_path(folder, tmp_path, monkeypatch):
+    def apart(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")  # as on Windows
+
+    monkeypatch.setattr("tiledseg.predict.resume.os.path.relpath", apart)
+    assert len(_predict(folder, tmp_path / "out").done) == 2
+    assert all(one.skipped for one in _predict(folder, tmp_path / "out", existing="skip").outcomes)
+
+
 def test_a_killed_run_that_overwrites_leaves_no_result_under_its_own_name(folder, tmp_path):
     def killed(tiles):
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tiledseg._notebook import facts, picture, side_by_side
+from tiledseg._storage import exists
 from tiledseg._validate import check_image, counted, invalid, named, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.file import state_of
@@ -287,7 +288,7 @@ def check_own_memory(out: object, image: object) -> None:
         files = [file for file in map(_mapped_file, (out, image)) if file is not None]
         if isinstance(image, np.ndarray) and np.may_share_memory(image, out):
             got = "some of the image's"
-        elif len(files) == 2 and os.path.exists(files[1]) and os.path.samefile(*files):  # noqa: PTH110, PTH121
+        elif len(files) == 2 and all(map(exists, files)) and os.path.samefile(*files):  # noqa: PTH121
             got = f"the image's file, {named(files[1])}"
         elif any(step == 0 and length > 1 for step, length in zip(out.strides, out.shape, strict=True)):
             got, fix = "an array in which px share a place", "Pass a copy of it."

@@ -141,7 +141,10 @@ class RunRecord:
         write_text(self._path, json.dumps({"runs": runs, "results": self._results}))
 
     def _name(self, path: Path) -> str:
-        return os.path.relpath(path, self._folder)
+        try:
+            return os.path.relpath(path, self._folder)
+        except ValueError:  # on another drive of Windows
+            return str(path.absolute())
 
     def _state_of(self, image: Path) -> list[Any]:
         """Tell an image from what it may become; an unreadable one fails later, by itself."""
