@@ -194,7 +194,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(copy):
 
 def test_other_settings_are_refused_with_what_differs(copy):
     other = RunConfig.from_toml((copy / "run.toml").read_text()).train.changed(loss="dice", ema=0.5)
-    with pytest.raises(SettingError, match=r"ema 0\.8 -> 0\.5; loss\.name bce_dice -> dice"):
+    with pytest.raises(SettingError, match=r"`ema` 0\.8 -> 0\.5; `loss\.name` bce_dice -> dice"):
         Trainer.resume(copy, progress=False, config=other)
 
 

@@ -190,7 +190,7 @@ def check_settings(before: TrainConfig, now: TrainConfig) -> None:
     one, other = (_flat(config.model_dump(mode="json", exclude=_MAY_CHANGE)) for config in (before, now))
     differ = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
     if differ:
-        lines = [f"{name} {one.get(name)} -> {other.get(name)}" for name in differ]
+        lines = [f"`{name}` {one.get(name)} -> {other.get(name)}" for name in differ]
         text = "; ".join(lines[:_MAX_SHOWN]) + ("; …" if len(lines) > _MAX_SHOWN else "")
         raise SettingError(
             f"`config` must be that of the run to resume it; got other settings: {text}. "
