@@ -347,6 +347,8 @@ def test_invalid_labels_and_names_are_refused(tmp_path):
         write_geojson(tmp_path / "a.geojson", np.array([[0.5]]))
     with pytest.raises(ArrayError, match="labels"):
         write_coco(tmp_path / "a.json", [("a", np.array([[-1]]))])
+    with pytest.raises(ArrayError, match=r"\(H, W\)"):
+        write_geojson(tmp_path / "a.geojson", np.ones((4, 4, 1), np.uint8))
     with pytest.raises(SettingError, match=r"`object_type` must be one of.*cell"):
         write_geojson(tmp_path / "a.geojson", SPECKS, object_type="cell")
     with pytest.raises(SettingError, match="`scale` must be two numbers above 0"):

@@ -70,6 +70,19 @@ def test_whole_groups_are_drawn():
     assert uneven.value == 0.75
 
 
+@pytest.mark.parametrize("at_once", [1 << 20, 7])  # numbers
+def test_the_interval_leaves_out_the_same_share_of_the_resamples_at_both_ends(at_once, monkeypatch):
+    monkeypatch.setattr("tiledseg.metrics.bootstrap._AT_ONCE", at_once)
+    scores = iter(range(-1, 101))  # of the rows as they are, and of each resample
+
+    def measure(rows):
+        return np.array([next(scores) for _ in rows], float)
+
+    interval = bootstrap_interval([1.0, 2.0], measure, resamples=101, level=0.5)
+    assert interval == Interval(-1.0, 25.0, 75.0)
+    assert next(scores, None) is None
+
+
 def test_an_infinite_distance_stays_one():
     interval = bootstrap_interval([1.0, 2.0, math.inf], lambda rows: np.median(rows, axis=1))
     assert interval == Interval(2.0, 1.0, math.inf)

@@ -51,6 +51,12 @@ def test_parts_add_up_to_the_whole(probs, true, row):
     assert parts.total == pytest.approx(whole.total)
 
 
+def test_a_probability_of_1_is_in_the_last_bin():
+    counts = count_probabilities([0.0, 1 / 256, 255 / 256, 1.0], [False, False, True, True])
+    assert np.flatnonzero(counts.px).tolist() == [0, 1, 255]
+    assert (len(counts.px), counts.px[255], counts.hits[255], counts.total[255]) == (256, 2, 2, 511 / 256)
+
+
 def test_reliability_and_its_error_worked_out_by_hand():
     probs = np.array([0.9, 0.9, 0.9, 0.9, 0.1, 0.1], np.float32)
     counts = count_probabilities(probs, np.array([True, True, True, False, False, False]))

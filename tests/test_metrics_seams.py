@@ -41,6 +41,12 @@ def test_only_eight_steps_on_each_side_count():
     assert seam_ratio(np.tile(row, (4, 1)), [], [30]).x == 0.5
 
 
+def test_the_first_and_the_last_step_of_a_map_count():
+    for place in (1, 11):
+        row = stepped(12, [place], 11.0)  # mean beside is (9 + 11) / 10
+        assert seam_ratio(np.tile(row, (4, 1)), [], [5]).x == 0.5
+
+
 def test_a_border_near_another_is_not_beside_it():
     row = stepped(40, [20, 24], 5.0)
     assert seam_ratio(np.tile(row, (4, 1)), [], [24, 20, 20]).x == 5.0

@@ -197,6 +197,14 @@ def test_the_loss_of_a_map_of_two_classes_weighs_px_by_their_class():
     assert tally.value == pytest.approx((-math.log(0.75) + 4 * math.log(2)) / 4, rel=1e-5)
 
 
+def test_the_focal_loss_of_a_map_weighs_the_foreground_as_training_does():
+    settings = build_loss({"name": "focal", "alpha": 0.25, "gamma": 2.0}).settings
+    tally = LossTally((1, 2, 1), settings, None)
+    tally.add(np.array([[1, 0]]), np.array([[[0.5], [0.75]]]))
+    by_hand = (0.25 * 0.5**2 * math.log(2) + 0.75 * 0.75**2 * math.log(4)) / 2
+    assert tally.value == pytest.approx(by_hand, rel=1e-5)
+
+
 def test_a_map_of_px_that_do_not_count_has_no_loss():
     tally = LossTally((1, 2, 1), build_loss("dice").settings, None)
     tally.add(np.ones((1, 2), int), np.ones((1, 2, 1)), np.ones((1, 2), bool))

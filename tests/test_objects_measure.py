@@ -142,11 +142,13 @@ def test_an_object_of_very_many_runs_is_passed_on_without_them(monkeypatch):
     assert [(batch.table["area"].tolist(), len(batch.y)) for batch in batches] == [([16], 4), ([20], 0)]
 
 
-def test_columns_that_lie_in_a_file_are_those_in_memory(monkeypatch):
+@pytest.mark.parametrize("limit", ["spool._IN_MEMORY", "collect._VALUES", "batches._PX"])
+def test_columns_do_not_depend_on_where_they_lie_and_how_much_is_measured_at_once(limit, monkeypatch):
     mask = blobs(4, 0.3)
-    wanted = label_objects(mask, image=mask).table
-    monkeypatch.setattr("tiledseg.objects.spool._IN_MEMORY", 64)
-    table = label_objects(mask, image=mask).table
+    image = np.random.default_rng(0).integers(0, 256, mask.shape, np.uint8)
+    wanted = label_objects(mask, image=image).table
+    monkeypatch.setattr(f"tiledseg.objects.{limit}", 64)
+    table = label_objects(mask, image=image).table
     for name, column in wanted.items():
         np.testing.assert_array_equal(table[name], column, err_msg=name)
 

@@ -79,6 +79,7 @@ class Owner(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
         self.rate, self.seen, self.none, self.open = np.float64(0.5), [1, 2], [], {1, 2}
+        self.mixed = [np.zeros(1), 2]  # is not saved
         self.sums = [np.arange(3.0), np.zeros((0, 2), np.float32), np.array(True)]
 
 
