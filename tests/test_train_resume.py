@@ -288,7 +288,7 @@ def test_control_c_ends_the_epoch_and_the_run_can_be_resumed(folder, tmp_path, c
     assert load_model(run_dir / "best").provenance["best_epoch"] <= done
     (run_dir / "stop").touch()
     assert main(["train", "--resume", str(run_dir), "--batch-size", "3"]) == 2
-    assert "batch_size 4 -> 3" in capsys.readouterr().err
+    assert "`--batch-size` 4 -> 3" in capsys.readouterr().err
     assert main(["train", "--resume", str(run_dir), "--feed-threads", "1"]) == 0
     assert f"epochs  {done + 1}" in capsys.readouterr().out
     assert not (run_dir / "stop").exists()
