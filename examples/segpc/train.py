@@ -147,7 +147,7 @@ def trained(train: list[Pair], valid: list[Pair], options: argparse.Namespace) -
         settings = settings.changed(augment=(*settings.augment, ZOOM), learning_rate=5e-4, ema=0.995)
     if options.add:
         train += added(Path(options.data), options)
-        settings = settings.changed(validation=False, learning_rate=2e-4, ema=0.98)
+        settings = settings.changed(validation=False, learning_rate=4e-4, ema=0.99)
     result = ts.Trainer(settings).fit(train, None if options.add else valid)
     minutes = (time.perf_counter() - started) / 60
     print(f"trained for {minutes:.1f} minutes, best epoch {result.best_epoch}, {result.run_dir}")
