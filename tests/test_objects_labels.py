@@ -119,7 +119,9 @@ def test_a_hole_is_filled_where_asked():
     assert label_objects(RING, {"fill_holes": True}).table["area"].tolist() == [9]
 
 
-def test_a_filled_hole_counts_with_the_probability_of_the_objects_class():
+@pytest.mark.parametrize("at_once", [1 << 17, 2])  # px
+def test_a_filled_hole_counts_with_the_probability_of_the_objects_class(at_once, monkeypatch):
+    monkeypatch.setattr("tiledseg.objects.collect._VALUES", at_once)
     probs = np.zeros((3, 3, 3), np.float32)
     probs[..., 2] = 0.9
     probs[1, 1] = (0.5, 0.3, 0.2)

@@ -168,6 +168,12 @@ def test_sizes_and_inputs_are_those_of_the_layer_for_sizes_of_any_remainder(rule
                 assert places.sources(low, high) == (wanted[low][0], wanted[high][-1])
 
 
+def test_a_layer_without_settings_takes_each_px_as_it_is():
+    for rule in (Slide(), Sample()):
+        places = rule.places(9)
+        assert (places.size, places.sources(2, 5), places.spoiled(9, 1, 2)) == (9, (2, 5), (1, 2))
+
+
 @pytest.mark.parametrize("axis", [chain(2, POOL), chain(1, Slide(3)), Axis((), 1, 1)])
 def test_a_network_with_an_output_of_another_size_does_not_fit(axis):
     assert not axis.fits
