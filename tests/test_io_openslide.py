@@ -192,6 +192,32 @@ def test_other_dicom_and_damaged_slides_are_refused(tmp_path):
         read_image(slide)
 
 
+def test_a_tiff_with_the_mark_of_dicom_is_never_given_to_openslide(tmp_path):
+    # OpenSlide would end the process where such a file declares more px than there is memory.
+    grey = LABEL[..., 0]
+    tags = {256: 30, 257: 40, 258: 8, 259: 1, 262: 1, 273: 400, 277: 1, 278: 40, 279: 1200}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    start = b"II*\0" + struct.pack("<I", 200) + bytes(120) + b"DICM"
+    data = start.ljust(200, b"\0") + directory.ljust(200, b"\0") + grey.tobytes()
+    for name in ("a.tif", "a.dcm", "a.mrxs"):
+        (tmp_path / name).write_bytes(data)
+        np.testing.assert_array_equal(read_image(tmp_path / name), grey)
+
+
+def test_a_tile_of_a_slide_is_bounded(tmp_path):
+    tiles = np.zeros((64, 64, 3), np.uint8)
+    joint = '<EncodeInfo><TileJointInfo OverlapX="-8" OverlapY="0"/></EncodeInfo>'
+    with tifffile.TiffWriter(tmp_path / "a.bif") as writer:
+        writer.write(tiles, tile=(64, 64), metadata=None, extratags=[(700, 1, None, joint.encode(), True)])
+    data = (tmp_path / "a.bif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.bif") as file:
+        place = file.pages[0].tags["TileLength"].valueoffset
+    (tmp_path / "a.bif").write_bytes(data[:place] + struct.pack("<H", 65520) + data[place + 2 :])
+    with pytest.raises(FileError, match="tile"):
+        open_image(tmp_path / "a.bif")
+
+
 def test_a_vsi_whose_scan_is_elsewhere_is_refused_and_its_overview_not_taken_for_it(tmp_path):
     tifffile.imwrite(tmp_path / "a.vsi", LABEL)
     np.testing.assert_array_equal(read_image(tmp_path / "a.vsi"), LABEL)

@@ -210,7 +210,7 @@ def _bundle(folder: Path, corpus: Path) -> Callable[[bytes], object]:
         shutil.copytree(good, bundle, dirs_exist_ok=True)
         name = ("config.json", "graph.json")[data[0] % 2 if data else 0]
         (bundle / name).write_bytes(data[1:])
-        with contextlib.suppress(ValueError, RecursionError, AttributeError, UnicodeDecodeError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError, AttributeError, UnicodeDecodeError):
             config = json.loads((bundle / "config.json").read_bytes())
             config["graph_sha256"] = hashlib.sha256((bundle / "graph.json").read_bytes()).hexdigest()
             config[_SEAL] = _seal_of(config)

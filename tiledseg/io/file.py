@@ -244,6 +244,11 @@ class LossyError(FileError):
     """A file whose values a lossy codec has changed cannot hold labels."""
 
 
+def is_tiff(file: Reader) -> bool:
+    """Say whether a file begins as a TIFF does."""
+    return _MAGIC.get(file.take(0, min(4, file.size))) == "tiff"
+
+
 def sniff(file: Reader) -> Kind:
     """Recognise the format by the first bytes, whatever the suffix."""
     start = file.take(0, min(_LONGEST_MAGIC, file.size))

@@ -14,6 +14,7 @@ from tiledseg._lazy import extra
 from tiledseg._storage import exists, is_file, is_folder, open_regular
 from tiledseg._validate import did_you_mean, named
 from tiledseg.errors import FileError, SettingError
+from tiledseg.io.file import is_tiff
 from tiledseg.io.metadata import pixel_size_of_scale
 from tiledseg.io.regions import CachedBlocks, WholeImage
 from tiledseg.io.remote import is_remote
@@ -41,9 +42,13 @@ _WHITE = "ffffff"
 
 def is_slide(file: Reader, path: str) -> bool:
     """Say whether a file is one for OpenSlide: by its suffix, or the mark of DICOM."""
-    if path.lower().endswith(SLIDE_SUFFIXES) or _has_its_scan_elsewhere(path):
+    if _has_its_scan_elsewhere(path):
         return True
-    if path.lower().endswith(".bif") and has_overlapping_tiles(file):
+    if is_tiff(
+        file
+    ):  # OpenSlide takes any memory that a TIFF asks for, and ends the process where there is none
+        return path.lower().endswith(".bif") and has_overlapping_tiles(file)
+    if path.lower().endswith(SLIDE_SUFFIXES):
         return True
     end = _DICOM_OFFSET + len(_DICOM_MARK)
     return file.size >= end and file.take(_DICOM_OFFSET, len(_DICOM_MARK)) == _DICOM_MARK

@@ -51,6 +51,7 @@ else:
 _log = logging.getLogger("tiledseg")
 _LISTED = 8
 _XMP, _MOST_XMP = 700, 1 << 20  # bytes
+_MOST_TILE = 1 << 26  # px of a tile: OpenSlide takes any memory
 _LSM_INFO, _UIC = 34412, (33628, 33631)  # what microscopes state in LSM and STK
 _OVERLAP = re.compile(rb'<TileJointInfo\b[^>]*\bOverlap[XY]="-?0*[1-9]')  # of neighbouring tiles, in px
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
@@ -90,8 +91,11 @@ def has_overlapping_tiles(file: Reader) -> bool:
         directories_of(file)  # checked before tifffile reads them
         file.handle.seek(0)
         with tifffile.TiffFile(file.handle, name="image", _multifile=False, is_ndtiff=False) as tiff:
-            pages = [tiff.pages[number] for number in range(min(8, len(tiff.pages)))]
-            stated = [page.tags.valueof(_XMP) for page in pages if isinstance(page, tifffile.TiffPage)]
+            found = [tiff.pages[number] for number in range(min(8, len(tiff.pages)))]
+            pages = [page for page in found if isinstance(page, tifffile.TiffPage)]
+            if any(page.tilewidth * page.tilelength > _MOST_TILE for page in pages):
+                raise file.damaged("a tile larger than any slide has")
+            stated = [page.tags.valueof(_XMP) for page in pages]
             overlaps = [_OVERLAP.search(one) for one in stated if isinstance(one, bytes)]
             return bool(tiff.is_bif) and any(overlaps)
 
