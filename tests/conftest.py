@@ -85,6 +85,7 @@ EXTRAS = [
     "shapely",
     "skimage",
     "tensorboard",
+    "xmlschema",
     "zarr",
 ]
 MISSING = [name for name in EXTRAS if find_spec(name) is None]
