@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 import tiledseg
 from tiledseg.config import PredictConfig, PreprocessingConfig, TilingConfig, UNetConfig
+from tiledseg.engine import Network
 from tiledseg.errors import BundleError, FileError, ModelError, SettingError
 from tiledseg.io import read_image, write_image
 from tiledseg.models import Segmenter, UNetBuilder, build_model, load_model
@@ -205,6 +206,18 @@ def test_trained_network_can_be_saved(tmp_path):
     again = load_model(segmenter.save(tmp_path / "bundle"))
     np.testing.assert_array_equal(outputs(again), outputs(segmenter))
     assert again.network.trainable
+
+
+def test_a_network_has_one_digest_however_it_is_run(segmenter, bundle, tmp_path):
+    again = load_model(bundle)
+    before = Network.of(again).digest
+    assert before == Network.of(segmenter).digest
+    assert again.network.count_params()  # builds it with Keras
+    assert Network.of(again).digest == before
+    assert Network.of(load_model(again.save(tmp_path / "again"))).digest == before
+    bias = again.network.get_layer("bridge_conv_a").bias
+    bias.assign(bias + 1)
+    assert Network.of(again).digest != before
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,34 @@ def test_results_of_another_model_setting_or_image_are_not_skipped(folder, tmp_p
     (out / ".tiledseg-resume.json").unlink()
     assert all(one.skipped for one in _predict(folder, out, **again).outcomes)
     assert "2 results" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [{}, {"mask_format": "ome-tiff", "resume": True}])
+def test_an_image_is_known_again_by_its_contents(settings, folder, tmp_path):
+    out, image = tmp_path / "out", folder / "b.tif"
+    _predict(folder, out, **settings)
+    again = settings | ({} if settings else {"existing": "skip"})
+    shutil.copyfile(image, tmp_path / "copy")
+    (tmp_path / "copy").replace(image)
+    assert all(one.skipped for one in _predict(folder, out, **again).outcomes)
+    stamp, pixels = image.stat(), image.read_bytes()
+    image.write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 255]))  # of the same size, at the same time
+    os.utime(image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(FileError, match=r"b\.tif.*one that changed since"):
+        _predict(folder, out, **again)
+    image.write_bytes(pixels)
+    assert all(one.skipped for one in _predict(folder, out, **again).outcomes)
+
+
+def test_results_of_another_region_of_interest_are_not_skipped(folder, tmp_path):
+    area = tmp_path / "area.png"
+    write_image(area, np.full((9, 9), 255, np.uint8))
+    write_image(folder / "a.png", np.zeros((9, 9, 3), np.uint8))
+    _predict(folder / "a.png", tmp_path / "out", roi=str(area))
+    assert _predict(folder / "a.png", tmp_path / "out", roi=str(area), existing="skip").outcomes[0].skipped
+    write_image(area, np.eye(9, dtype=np.uint8))
+    with pytest.raises(FileError, match=r"another image or region of interest.*Delete"):
+        _predict(folder / "a.png", tmp_path / "out", roi=str(area), existing="skip")
 
 
 def test_images_of_another_drive_are_recorded_by_their_whole_path(folder, tmp_path, monkeypatch):

@@ -187,7 +187,7 @@ def test_an_image_that_changed_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", TALL)
     assert run(tmp_path / "a.npy", tmp_path / "out", 15, "v1", "npy").returncode == -signal.SIGKILL
     np.save(tmp_path / "a.npy", TALL[:, ::-1].copy())
-    assert "another image changed" in run(tmp_path / "a.npy", tmp_path / "out", 0, "v1", "npy").stdout
+    assert "another image contents" in run(tmp_path / "a.npy", tmp_path / "out", 0, "v1", "npy").stdout
 
 
 def test_a_killed_folder_is_resumed_and_its_finished_images_are_skipped(tmp_path: Path) -> None:

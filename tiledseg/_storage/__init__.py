@@ -1,6 +1,6 @@
 """Files and folders: written whole or not at all, identified by digests, cached, locked, temporary."""
 
-from tiledseg._storage.cache import DiskCache, array_digest, file_digest, sha256
+from tiledseg._storage.cache import DiskCache, array_digest, file_digest, sha256, zarr_files
 from tiledseg._storage.files import (
     atomic_write,
     check_new_folder,
@@ -67,4 +67,5 @@ __all__ = [
     "target_mode",
     "write_bytes",
     "write_text",
+    "zarr_files",
 ]

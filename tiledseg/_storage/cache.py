@@ -16,7 +16,7 @@ from tiledseg._storage.paths import open_regular
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
 
@@ -36,18 +36,21 @@ def file_digest(path: PathLike) -> str:
     return f"sha256:{_folder_sha256(Path(path)) if Path(path).is_dir() else sha256(path)}"
 
 
-def _folder_sha256(folder: Path) -> str:
-    """Compute the SHA-256 of the names and contents of the files of a zarr, without its label maps."""
-    digest = hashlib.sha256()
+def zarr_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a zarr in a fixed order, without its label maps."""
     for place, folders, files in os.walk(folder):
         if Path(place) == folder and "labels" in folders:
             folders.remove("labels")
         folders.sort()
-        for name in sorted(files):
-            path = Path(place, name)
-            digest.update(
-                f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\0".encode(errors="surrogateescape")
-            )
+        yield from (Path(place, name) for name in sorted(files))
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Compute the SHA-256 of the names and contents of the files of a zarr."""
+    digest = hashlib.sha256()
+    for path in zarr_files(folder):
+        entry = f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\0"
+        digest.update(entry.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

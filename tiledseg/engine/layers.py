@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tiledseg.engine.keras_graph import graph_of, is_keras, is_ours, is_pointwise
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from tiledseg._types import AnyArray
 
 _FLOAT32 = frozenset({"float32"})
 _TRAINING = frozenset({"name", "trainable", "dtype", "build_config", "seed", "autocast"})
@@ -68,6 +74,27 @@ class Layers:
     def weights(self) -> set[str]:
         """The paths of all weights."""
         return {path for layer in self.layers for path in layer.weights.values()}
+
+    def digest(self, weights: Mapping[str, AnyArray]) -> str:
+        """Digest what the layers compute with weights by their paths, which Keras numbers as it likes."""
+        digest = hashlib.sha256(str(self.output).encode())
+        for one in self.layers:
+            own = sorted(one.weights)
+            computed = [one.kind, one.config, one.args, one.kwargs, one.output, own]
+            digest.update(json.dumps(computed, sort_keys=True).encode())
+            for name in own:
+                digest.update(np.ascontiguousarray(weights[one.weights[name]]).data)
+        return digest.hexdigest()
+
+
+def config_digest(model: Any) -> str:  # noqa: ANN401  Keras has no types
+    """Digest a Keras network whose layers cannot be recorded."""
+    digest = hashlib.sha256(json.dumps(model.get_config(), sort_keys=True, default=str).encode())
+    for weight in model.weights:
+        values = np.ascontiguousarray(weight)
+        digest.update(f"{weight.path} {values.shape} {values.dtype}".encode())
+        digest.update(values.data)
+    return digest.hexdigest()
 
 
 def maps_in(value: Any) -> Iterator[int]:  # noqa: ANN401

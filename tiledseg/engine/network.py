@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import sys
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
-
-import numpy as np
 
 from tiledseg._lazy import lazy
 from tiledseg._memory import allowed_memory
@@ -19,6 +16,7 @@ from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, Activation, RuntimeConfig
 from tiledseg.engine.activation import Activated, activated
 from tiledseg.engine.batching import Batcher
+from tiledseg.engine.layers import UnsupportedError, config_digest
 from tiledseg.engine.predictor import (
     Backoff,
     CallablePredictor,
@@ -39,6 +37,7 @@ from tiledseg.tiling import UNKNOWN
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray
@@ -176,17 +175,15 @@ class Network:
         stated = getattr(self.model, "fingerprint", None)
         if isinstance(stated, str) and stated:
             return stated
+        if isinstance(self.predictor, Convertible):
+            with contextlib.suppress(UnsupportedError):
+                return self.predictor.layers().digest(self.predictor.weights())
         if not hasattr(self.model, "weights") or not hasattr(self.model, "get_config"):
             raise SettingError(
                 f"A {type(self.model).__name__} has no fingerprint, by which `resume` recognises a model. "
                 'Give the callable an attribute `fingerprint`, as in `predict.fingerprint = "v1"`.'
             )
-        digest = hashlib.sha256(json.dumps(self.model.get_config(), sort_keys=True, default=str).encode())
-        for weight in self.model.weights:
-            values = np.ascontiguousarray(weight)
-            digest.update(f"{weight.path} {values.shape} {values.dtype}".encode())
-            digest.update(values.data)
-        return digest.hexdigest()
+        return config_digest(self.model)
 
     @property
     def engine_bytes(self) -> int:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import threading
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tiledseg._lazy import lazy
 from tiledseg.engine.graph import Graph
@@ -105,15 +101,6 @@ class StoredNetwork:
     def count_params(self) -> int:
         """Count the parameters, as a keras.Model does."""
         return sum(values.size for values in self.weights.values())
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the layers and the weights."""
-        digest = hashlib.sha256(json.dumps(self.layers.to_record(), sort_keys=True).encode())
-        for path in sorted(self.weights):
-            digest.update(path.encode())
-            digest.update(np.ascontiguousarray(self.weights[path]).data)
-        return digest.hexdigest()
 
 
 def stored_record(model: Any, usual: tuple[int, int] | None) -> dict[str, Any] | None:  # noqa: ANN401

@@ -62,7 +62,7 @@ from tiledseg.preprocess import blurred
 from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tiledseg._progress import Advance
     from tiledseg._types import PathLike, Source
@@ -177,10 +177,9 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     ------
     FileError
         Before anything is computed: if there is no image, two images would be written under one
-        name, an output exists already (see ``PredictConfig.existing``) or is one of the inputs, the
-        inputs include results of earlier runs, the output folder cannot be written to, or another
-        run writes to it; with `resume` or ``existing="skip"`` also if results there come from
-        another model, image or setting.
+        name, an output exists already (see ``PredictConfig.existing``) or is one of the inputs, the inputs
+        include results of earlier runs, the output folder cannot be written, or another run writes to
+        it; with `resume` or ``existing="skip"`` also if results come from another model, image or setting.
     ModelError
         If `model` cannot be tiled.
     SettingError
@@ -194,16 +193,11 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     targets = {path: targets_of(path, roots, folder, config) for path in files}
     check_targets(targets, config)
     check_writable(folder, keep=False)
-    _check_formats(config)
-    if config.into_image is not None:
-        for path in targets:
-            again = config.existing == "skip" or config.resume
-            if not (again and holds_labels(path, config.into_image)):
-                check_labels_writable(path, config.into_image)
-    if client is not None:
-        check_client(client, model)
-    else:
+    _check_formats(targets, config)
+    if client is None:
         model = _network_for(model, config, tiling)
+    else:
+        check_client(client, model)
     with folder_lock(folder):
         check_targets(targets, config)  # again: of a run that ended just now, for example
         check_folders(folder, targets, config)
@@ -213,13 +207,14 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
         with progress_bar(len(files), "images", shown=progress) as advance:
             if client is not None:
                 result = _spread(model, targets, config, tiling, client, advance)
+                record.add_all((one.path, one.written) for one in result.outcomes if not one.skipped)
             else:
-                result = _local(model, targets, config, tiling, advance)
-        record.finish((one.path, one.written.values()) for one in result.outcomes if not one.skipped)
+                result = _local(model, targets, config, tiling, advance, record)
+        record.save()
     return result
 
 
-def _check_formats(config: PredictConfig) -> None:
+def _check_formats(images: Iterable[Path], config: PredictConfig) -> None:
     formats = {format_of(what, config) for what in config.write}
     for kind, module, name in (
         ("ome-zarr", "zarr", "zarr"),
@@ -228,6 +223,10 @@ def _check_formats(config: PredictConfig) -> None:
     ):
         if kind in formats:
             extra(module, name)
+    label, again = config.into_image, config.existing == "skip" or config.resume
+    for path in images:
+        if label is not None and not (again and holds_labels(path, label)):
+            check_labels_writable(path, label)
 
 
 def _network_for(model: object, config: PredictConfig, tiling: TilingConfig | None) -> Network:
@@ -248,6 +247,7 @@ def _local(
     config: PredictConfig,
     tiling: TilingConfig | None,
     advance: Advance,
+    record: RunRecord | None = None,
 ) -> FilesResult:
     """Predict files in this process, two at a time, or one more than there are devices."""
     network = Network.of(model, config.runtime)
@@ -256,12 +256,14 @@ def _local(
 
     def outcome(path: Path) -> FileOutcome:
         with whole_step(advance) as part:
-            return run.outcome(path, targets[path], part)
+            done = run.outcome(path, targets[path], part)
+        if record is not None:
+            record.add(path, {} if done.skipped else done.written)
+        return done
 
     with ThreadPoolExecutor(network.n_devices + 1, "tiledseg-file") as pool:
         try:
-            under_way = [pool.submit(outcome, path) for path in targets]
-            outcomes = [done.result() for done in under_way]
+            outcomes = [done.result() for done in [pool.submit(outcome, path) for path in targets]]
         finally:  # an interrupt ends the images under way and begins no others
             batcher.close()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -344,8 +346,7 @@ class _Run:
         roi = roi_of_file(config.roi, Path(image.identity["path"]))
         plan = Plan.of(self.shared, image, self.tiling, batch_size=config.batch_size, roi=roi)
         threshold: Any = config.threshold or network.threshold
-        whole = any(needs_whole(what, config) for what in targets)
-        pixels = np.asarray(image) if whole else image
+        pixels = np.asarray(image) if any(needs_whole(what, config) for what in targets) else image
         computed = self._is_computed(targets)
         classes = plan.classes or (channels_in(targets["probs"]) if computed else None)
         classes = classes or count_classes(plan, image.dtype)

@@ -6,17 +6,20 @@ import hashlib
 import json
 import logging
 import os
+import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._storage import exists, json_of, open_regular, write_text
+from tiledseg._storage import exists, is_folder, json_of, open_regular, write_text, zarr_files
 from tiledseg._validate import invalid, named, shown
 from tiledseg._version import __version__
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io import check_identity, state_of
+from tiledseg.io import check_identity, content_digest, is_remote, state_of
+from tiledseg.predict.roi import roi_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from tiledseg.config import PredictConfig, Product, TilingConfig
     from tiledseg.engine import Network
@@ -25,6 +28,7 @@ _log = logging.getLogger("tiledseg")
 
 _RECORD = ".tiledseg-resume.json"
 _WITHOUT_EFFECT = {"batch_size", "recursive", "existing", "resume", "write", "into_image"}
+_SAVED_EVERY = 10  # seconds, while images are predicted
 _IN_NAMES = {"mask_format", "probs_format", "labels_format", "table_format"}  # of results, by their suffixes
 
 
@@ -35,15 +39,28 @@ def fingerprint_of(
     settings = {key: value for key, value in config.model_dump().items() if key not in _WITHOUT_EFFECT}
     settings["runtime"] = {key: settings["runtime"][key] for key in ("engine", "precision", "activation")}
     parts: dict[str, Any] = {"model": _digest_of(network, config)}
-    parts |= {f"image {key}": value for key, value in image.items()}
+    identity = _content_of(image, config.roi) if image else {}
+    parts |= {f"image {key}": value for key, value in identity.items()}
     parts |= settings | {"tiling": None if tiling is None else tiling.model_dump(), "tiledseg": __version__}
     if network.preprocessing is not None:
         parts["preprocessing"] = network.preprocessing.model_dump()
         parts["own tiling"] = None if network.tiling is None else network.tiling.model_dump()
         parts["own threshold"] = network.threshold
         parts["own tta"] = network.tta
+        parts["own activation"] = network.activation
     readable: dict[str, Any] = json.loads(json.dumps(parts, default=str))
     return readable
+
+
+def _content_of(identity: Mapping[str, Any], roi: str | None) -> dict[str, Any]:
+    """Identify an image by its contents instead of its time of change, which copying and touching renew."""
+    path = str(identity["path"])
+    area = roi_of_file(roi, Path(path))
+    own = {} if area in {None, "tissue"} else {"roi contents": content_digest(str(area))}
+    if is_remote(path):
+        return {**identity, **own}
+    kept = {key: value for key, value in identity.items() if key not in {"changed", "metadata"}}
+    return {**kept, **own, "contents": content_digest(path)}
 
 
 def _digest_of(network: Network, config: PredictConfig) -> str | None:
@@ -59,10 +76,15 @@ def _digest_of(network: Network, config: PredictConfig) -> str | None:
 class RunRecord:
     """Which run made each result of a folder, from which state of its image."""
 
+    # Of each result: its image, the key of its run, and state and digest of the image and of its region of
+    # interest. A state that has changed is no fault where the digest has not, as of a copied folder.
+
     def __init__(self, folder: Path) -> None:
         self._folder, self._path = folder, folder / _RECORD
         self._runs, self._results = _read(self._path)
         self._key = ""
+        self._roi: str | None = None
+        self._saved, self._lock = time.monotonic(), threading.Lock()
 
     def begin(
         self,
@@ -75,6 +97,7 @@ class RunRecord:
         parts = fingerprint_of(network, {}, config, tiling)
         run = {key: value for key, value in parts.items() if key not in _IN_NAMES}
         self._key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
+        self._roi = config.roi
         places = [(image, target) for image, products in targets.items() for target in products.values()]
         standing = {target for _, target in places if os.path.lexists(target)}
         if config.existing == "overwrite":
@@ -83,17 +106,31 @@ class RunRecord:
         else:
             self._check(run, [place for place in places if place[1] in standing], config)
         self._runs[self._key] = run
-        self._note(place for place in places if place[1] not in standing)
+        for image, target in places:
+            if target not in standing:
+                self._note(image, target, self._state_of(image), None)
         self._write()
 
-    def finish(self, written: Iterable[tuple[Path, Iterable[Path]]]) -> None:
-        """Note results that were replaced; the work is done, whether or not that can be written."""
-        places = [(image, target) for image, results in written for target in results]
-        if self._note(places):
-            try:
-                self._write()
-            except FileError as error:
-                _log.warning("%s", error)
+    def add_all(self, done: Iterable[tuple[Path, Mapping[Product, Path]]]) -> None:
+        """Note the contents of images whose results were written."""
+        for image, results in done:
+            self.add(image, results)
+
+    def add(self, image: Path, results: Mapping[Product, Path]) -> None:
+        """Note the contents of an image whose results were written."""
+        state, digest = self._state_of(image), self._digest_of(image) if results else None
+        with self._lock:
+            for target in results.values():
+                self._note(image, target, state, digest)
+            if time.monotonic() - self._saved > _SAVED_EVERY:
+                self.save()
+
+    def save(self) -> None:
+        """Write what is noted; the work is done, whether or not that can be written."""
+        try:
+            self._write()
+        except FileError as error:
+            _log.warning("%s", error)
 
     def _check(self, run: dict[str, Any], standing: list[tuple[Path, Path]], config: PredictConfig) -> None:
         unknown = [target for _, target in standing if self._name(target) not in self._results]
@@ -113,32 +150,33 @@ class RunRecord:
                 self._check_one(run, image, target, config)
 
     def _check_one(self, run: dict[str, Any], image: Path, target: Path, config: PredictConfig) -> None:
-        name, state, key = self._results[self._name(target)]
+        name, key, state, digest = self._results[self._name(target)]
         before = self._runs.get(key, {})
         if config.existing == "skip":  # a later version may keep what an earlier one made
             before = before | {"tiledseg": run["tiledseg"]}
         fix = 'Use those of that run, choose another folder, or set existing="overwrite".'
         check_identity(named(str(target)), before, run, fix)
-        if [name, state] != self._state_of(image):
+        now = self._state_of(image)
+        if name == self._name(image) and now == state:
+            return
+        if name != self._name(image) or digest is None or digest != self._digest_of(image):
             raise invalid(
                 FileError,
                 named(str(image)),
                 must="be as it was when its result was written",
-                got="another image, or one that changed since",
+                got="another image or region of interest, or one that changed since",
                 fix=f"Delete {shown(str(target))} to predict it again.",
             )
+        self._results[self._name(target)][2] = now
 
-    def _note(self, places: Iterable[tuple[Path, Path]]) -> bool:
-        """Note what this run makes; say whether anything is new."""
-        new = {self._name(target): [*self._state_of(image), self._key] for image, target in places}
-        changed = any(self._results.get(name) != entry for name, entry in new.items())
-        self._results |= new
-        return changed
+    def _note(self, image: Path, target: Path, state: list[Any], digest: list[str] | None) -> None:
+        self._results[self._name(target)] = [self._name(image), self._key, state, digest]
 
     def _write(self) -> None:
-        used = {key for _, _, key in self._results.values()} | {self._key}
+        used = {key for _, key, *_ in self._results.values()} | {self._key}
         runs = {key: run for key, run in self._runs.items() if key in used}
         write_text(self._path, json.dumps({"runs": runs, "results": self._results}))
+        self._saved = time.monotonic()
 
     def _name(self, path: Path) -> str:
         try:
@@ -146,12 +184,32 @@ class RunRecord:
         except ValueError:  # on another drive of Windows
             return str(path.absolute())
 
+    def _sources(self, image: Path) -> list[str]:
+        """Name the files that a result depends on."""
+        area = roi_of_file(self._roi, image)
+        return [str(image)] if area in {None, "tissue"} else [str(image), str(area)]
+
     def _state_of(self, image: Path) -> list[Any]:
         """Tell an image from what it may become; an unreadable one fails later, by itself."""
         try:
-            return [self._name(image), state_of(str(image))]
-        except OSError:
-            return [self._name(image), []]
+            return [[*state_of(path), *_stamps(path)] for path in self._sources(image)]
+        except (OSError, FileError):
+            return []
+
+    def _digest_of(self, image: Path) -> list[str] | None:
+        try:
+            paths = self._sources(image)
+            return None if any(map(is_remote, paths)) else [content_digest(path) for path in paths]
+        except (OSError, FileError):
+            return None
+
+
+def _stamps(path: str) -> list[int]:
+    """Return number and size of the files of an image, and when the last was really written."""
+    if is_remote(path):
+        return []
+    states = [one.stat() for one in (zarr_files(Path(path)) if is_folder(path) else [Path(path)])]
+    return [len(states), sum(one.st_size for one in states), max(one.st_ctime_ns for one in states)]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -161,10 +219,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with open_regular(path) as file:
             record = json_of(file.read())
-        runs, results = dict(record["runs"]), {name: (*one,) for name, one in record["results"].items()}
+        runs, results = dict(record["runs"]), {name: [*one] for name, one in record["results"].items()}
         whole = all(isinstance(run, dict) for run in runs.values())
-        if whole and all(len(one) == 3 and isinstance(one[2], str) for one in results.values()):
-            return runs, {name: list(one) for name, one in results.items()}
+        if whole and all(len(one) == 4 and isinstance(one[1], str) for one in results.values()):
+            return runs, results
         got = "other entries"
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         got = f"{type(error).__name__}: {error}"
