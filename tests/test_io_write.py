@@ -257,6 +257,14 @@ def test_rights_are_respected(tmp_path):
             write()
 
 
+def test_a_read_only_file_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    (tmp_path / "old.bin").write_bytes(b"old")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write it
+    with pytest.raises(FileError, match=r"got a read-only file. Change the rights"):
+        write_bytes(tmp_path / "old.bin", b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("old.bin", b"old")]
+
+
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, OSError])
 def test_an_error_in_the_block_leaves_the_old_file(tmp_path, kind):
     path = tmp_path / "a.bin"

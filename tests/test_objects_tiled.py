@@ -112,6 +112,33 @@ def test_an_object_longer_than_tiles_is_joined_and_what_two_tiles_disagree_on_is
     assert found.table["box_x1"].tolist() == [300, 110]
 
 
+# Of three tiles at x = 0, 44 and 88: rows and columns of each object, by the tile that sees it, and px joined
+SEEN = {
+    "joined at one border of two": ({0: [(0, 10, 30, 64)], 1: [(2, 12, 44, 60)]}, 10 * 34 + 2 * 16),
+    "side by side within both tiles": (
+        {0: [(0, 11, 50, 64)], 1: [(0, 1, 44, 64), (1, 11, 50, 108)], 2: [(1, 11, 88, 120)]},
+        10 * 70 + 14,
+    ),
+}
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("seen", SEEN)
+def test_parts_are_joined_where_they_continue_one_another_at_a_border(seen, turns):
+    by_tile, px = SEEN[seen]
+
+    def label(part: np.ndarray) -> np.ndarray:
+        tile = int(part.min()) // 44
+        labels = np.zeros((16, 64), int)
+        for number, (y0, y1, x0, x1) in enumerate(by_tile.get(tile, ()), 1):
+            labels[y0:y1, x0 - 44 * tile : x1 - 44 * tile] = number
+        return np.rot90(labels, turns)
+
+    places = np.tile(np.arange(152, dtype=np.uint8), (16, 1))
+    found = tiled_objects(label, np.rot90(places, turns), {"tile_size": 64, "overlap": 20}, measure=False)
+    assert found.table["area"].tolist() == [px]
+
+
 def test_labels_go_to_a_file_and_the_px_size_into_the_table(tmp_path):
     image = rng.random((90, 120)) < 0.5
     out = tmp_path / "labels.npy"

@@ -33,6 +33,7 @@ from tiledseg._storage import (
     folder_lock,
     json_of,
     new_folder,
+    open_part,
     open_part_folder,
     open_regular,
     part_beside,
@@ -45,6 +46,9 @@ from tiledseg._storage import (
 )
 from tiledseg.errors import FileError
 from tiledseg.io import create_image
+
+if os.name != "nt":
+    import fcntl
 
 LOCK = ".tiledseg.lock"
 
@@ -117,6 +121,30 @@ def test_a_part_that_is_there_already_is_marked_again(tmp_path):
         if marked is not None:
             os.close(marked)
     assert (tmp_path / "a" / "part").is_dir()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file stays there, and there are no pipes")
+def test_a_part_that_is_taken_for_a_rest_before_it_is_marked_is_made_again(tmp_path, monkeypatch):
+    part, flock, taken = part_beside(tmp_path / "a"), fcntl.flock, []
+
+    def taken_first(descriptor, kind):
+        if not taken:
+            taken.append(part.unlink())
+        flock(descriptor, kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", taken_first)
+        descriptor = open_part(part, os.O_RDWR)
+    assert os.fstat(descriptor).st_ino == part.stat().st_ino
+    os.close(descriptor)
+    assert taken
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes there")
+def test_what_is_neither_file_nor_folder_is_no_part(tmp_path):
+    os.mkfifo(part_beside(tmp_path / "a"))
+    check_writable(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("text", ["", "..", "a/b", "a\\b", "/a", "C:a", "a\0"])
@@ -202,6 +230,12 @@ def test_a_lock_that_cannot_be_opened_is_told_from_a_file_that_is_none(tmp_path,
         with monkeypatch.context() as patch:
             patch.setattr("tiledseg._storage.locks.os.open", failing("open", number))
             refused(file_lock(tmp_path / LOCK, tmp_path), message)
+
+
+def test_a_lock_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / LOCK).touch()
+    monkeypatch.setattr("tiledseg._storage.locks.os.read", failing("read"))
+    refused(folder_lock(tmp_path), "must be writable; got read is made")
 
 
 def test_a_file_that_appears_just_before_the_lock_is_not_changed(tmp_path, monkeypatch):
@@ -374,8 +408,16 @@ def test_a_writer_that_fails_leaves_nothing_in_the_cache(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("other", ["A.png", "\u00c9.png", "e\u0301.png", "deep/B.png"])
-def test_names_that_a_file_system_takes_for_one_are_found(other, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ("a.png", "A.png"),
+        ("\u00e9.png", "\u00c9.png"),
+        ("\u00e9.png", "e\u0301.png"),
+        ("deep/b.png", "deep/B.png"),
+    ],
+)
+def test_names_that_a_file_system_takes_for_one_are_found(first, other, tmp_path, monkeypatch):
     names = ["a.png", "\u00e9.png", "deep/b.png", other]
     assert first_alike(tmp_path, names) is None  # here they differ
     assert not list(tmp_path.iterdir())
@@ -385,8 +427,17 @@ def test_names_that_a_file_system_takes_for_one_are_found(other, tmp_path, monke
         touch(path.with_name(unicodedata.normalize("NFC", path.name).casefold()), *args, **kwargs)
 
     monkeypatch.setattr(Path, "touch", insensitive)
-    assert first_alike(tmp_path, names)[1] == other
+    assert first_alike(tmp_path, names) == (first, other)
     assert first_alike(tmp_path, names[:3]) is None
+
+
+def test_a_file_is_no_place_for_names_or_a_new_folder(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(FileError, match="file` must be writable"):
+        first_alike(file, ["a.png", "A.png"])
+    refused(new_folder(file), "file` must be a folder; got Not a directory")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_new_folder_replaces_only_the_names_given(tmp_path):
