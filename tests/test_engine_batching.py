@@ -46,7 +46,7 @@ def no_thread_is_left():
 
 
 class Meeting(Slow):
-    """The third read, the second call and the first use wait for one another; calls are long."""
+    """The third read, the second call and the first use wait for one another; reads and calls are long."""
 
     def __init__(self):
         super().__init__(0)
@@ -59,6 +59,7 @@ class Meeting(Slow):
 
     def __getitem__(self, key):
         self.begin("read", 3)
+        time.sleep(0.001)
         return IMAGE[key]
 
     def __call__(self, tiles):

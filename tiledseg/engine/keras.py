@@ -231,7 +231,7 @@ def _weight_sums(model: _Model) -> bytes:
     digest, sums = hashlib.sha256(), [np.zeros(0, np.float32)]
     with np.errstate(over="ignore", invalid="ignore"):
         for variable in model.weights:
-            if keras.backend.is_float_dtype(variable.dtype):
+            if _is_float(variable.dtype):
                 sums.append(np.asarray(_sums_of(variable), np.float32).reshape(-1))
             else:
                 digest.update(np.ascontiguousarray(variable.numpy()).data)
@@ -244,7 +244,7 @@ def _weight_sums(model: _Model) -> bytes:
 
 
 def _check_weight(variable: Any) -> None:  # noqa: ANN401  Keras has no types
-    if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(variable.numpy()).all():
+    if _is_float(variable.dtype) and not np.isfinite(variable.numpy()).all():
         raise invalid(
             ModelError,
             "model",
@@ -252,6 +252,11 @@ def _check_weight(variable: Any) -> None:  # noqa: ANN401  Keras has no types
             got=f"NaN or infinity in {variable.path}",
             fix="Train it again, or load an earlier checkpoint.",
         )
+
+
+@cache
+def _is_float(dtype: str) -> bool:
+    return bool(keras.backend.is_float_dtype(dtype))
 
 
 @cache

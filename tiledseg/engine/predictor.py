@@ -311,12 +311,13 @@ class Backoff:
 
 _Tag = TypeVar("_Tag")
 _Done: TypeAlias = "Future[tuple[_Tag, FloatArray] | None]"
-_Read: TypeAlias = "tuple[_Done[_Tag], tuple[_Tag, AnyArray] | None]"
+_Read: TypeAlias = "tuple[_Done[_Tag], tuple[_Tag, AnyArray] | None, float]"  # with the seconds it took
 _LONG = 1e-3  # s of a call, during which another thread reads: to hand over a batch takes 0.2 ms
+_SHORT = 0.01  # of a call: what is read in less time delays a network that uses all cores by more
 
 
 class _Threads(Generic[_Tag]):
-    """One for each network, which runs it on batches, and one that reads the next batch during long calls."""
+    """One for each network, which runs it on batches, and one that reads ahead what takes a while."""
 
     def __init__(self, batches: Iterator[tuple[_Tag, AnyArray]], calls: Sequence[Call]) -> None:
         self._batches, self._n_calls = batches, len(calls)
@@ -340,40 +341,39 @@ class _Threads(Generic[_Tag]):
         self._pool.shutdown()
 
     def _run(self, call: Call) -> None:
-        is_long = True
+        took = 1.0  # s, until the first call is over
         while True:
             with self._turn:
-                done, batch = self._ahead.pop().result() if self._ahead else self._read()
+                done, batch, read = self._ahead.pop().result() if self._ahead else self._read()
                 if batch is None or self._ended.is_set():
                     return
-                if is_long:
+                if took > _LONG and read > _SHORT * took:
                     self._ahead.append(self._pool.submit(self._read))
             started = time.perf_counter()
             try:
                 done.set_result((batch[0], call(batch[1])))
             except BaseException as error:  # noqa: BLE001  it is raised in the caller's thread
                 done.set_exception(error)
-            is_long = time.perf_counter() - started > _LONG
+            took = time.perf_counter() - started
             del done, batch  # their memory is free while the next batch is awaited
 
     def _read(self) -> _Read[_Tag]:
-        done, batch = self._wanted.get(), None
+        done, batch, started = self._wanted.get(), None, time.perf_counter()
         try:
             batch = None if self._ended.is_set() else next(self._batches, None)
             if batch is None:
                 done.set_result(None)
         except BaseException as error:  # noqa: BLE001
             done.set_exception(error)
-        return done, batch
+        return done, batch, time.perf_counter() - started
 
 
 def overlapped(
     batches: Iterator[tuple[_Tag, AnyArray]], calls: Sequence[Call]
 ) -> Generator[tuple[_Tag, FloatArray], None, None]:
     """Run networks on batches while the next one is read and the caller uses the last one."""
-    # Each network runs one batch, one more batch is read, and the caller has one; no others are in memory. An
-    # error in any thread is raised here and ends all of them. A generator that is not exhausted must be
-    # closed: it then waits for the running calls, starts no others, and ends its threads.
+    # Each network runs one batch, one more is read, and the caller has one; no others are in memory. An error
+    # in any thread is raised here and ends all. Close it if it is not exhausted: it waits for running calls.
     threads = _Threads(batches, calls)
     coming = deque(threads.ask() for _ in range(len(calls) + 1))
     try:

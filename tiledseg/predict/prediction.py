@@ -332,12 +332,14 @@ def at_level(image: Source, job: Plan) -> Iterator[Source]:
 def prepared(image: Source, job: Plan, out: object = None) -> Source:
     """Check the image, and prepare it as the network wants it."""
     check_own_memory(out, image)
+    preprocessing = job.network.preprocessing
+    if preprocessing is None:
+        return image  # the Tiler checks it
     if isinstance(image, np.ndarray) and not isinstance(image, np.memmap):
         check_finite(image, "image")  # at once where it costs little; else tile by tile
-    preprocessing = job.network.preprocessing
     if isinstance(preprocessing, StepsConfig):
         return Stepped(image, preprocessing)
-    return image if preprocessing is None else prepare(image, preprocessing, shape=job.grid.shape)
+    return prepare(image, preprocessing, shape=job.grid.shape)
 
 
 def _one_by_one(
