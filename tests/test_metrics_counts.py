@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.metrics import Counts, count, count_classes
+from tiledseg.metrics import Counts, count, count_classes, match_instances
 
 # 3x4 px:  tp at 2 px, fp at 1, fn at 3, tn at 6
 TRUTH = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], np.uint8)
@@ -104,3 +104,16 @@ def test_truth_is_checked_like_the_prediction():
 def test_one_class_is_refused():
     with pytest.raises(SettingError, match=r"`classes` must be a whole number of at least 2.*; got 1"):
         count_classes(TRUTH, FOUND, 1)
+
+
+def test_counts_add_up_by_sum_and_never_overflow():
+    once = count([[1, 1]], [[1, 0]])
+    assert sum([once, once, once]) == Counts(3, 0, 3, 0)
+    assert Counts(*np.array([200, 200, 0, 0], np.uint8)).dice == pytest.approx(2 / 3)
+    with pytest.raises(TypeError, match="Counts"):
+        once + match_instances([[1]], [[1]])
+
+
+def test_where_no_px_counts_there_is_no_score():
+    assert np.isnan([Counts(0, 0, 0, 0).dice, Counts(0, 0, 0, 0).iou]).all()
+    assert (Counts(0, 0, 0, 1).dice, Counts(0, 0, 0, 1).iou) == (1, 1)

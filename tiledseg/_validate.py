@@ -222,7 +222,9 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
 
 
 _CHANNELS_FIRST = {1, 3, 4}  # a first axis of this length may be that of the channels,
-_LEAST_IMAGE = 16  # if the other two have at least this length
+_LEAST_IMAGE = 16  # if the other two have at least this length;
+_MOST_CHANNELS = 16  # and one of up to this length, of maps of classes and of fluorescence,
+_LEAST_SIDE = 64  # if the other two have at least this length
 
 
 def check_unmasked(values: object, name: str) -> None:
@@ -261,7 +263,8 @@ def check_image(image: Source, channels: int | None = None, name: str = "image")
         raise _image_error("be an array with shape and dtype", type(image).__name__, fix, name)
     check_unmasked(image, name)
     if _kind(dtype) not in set("biuf"):
-        fix = f"Convert it with {name}.astype(numpy.float32)."
+        known = isinstance(dtype, np.dtype)
+        fix = f"Convert it with {name}.astype(numpy.float32)." if known else "Convert it with numpy.asarray."
         raise _image_error("have a boolean, integer or real dtype", str(dtype), fix, name)
     return check_shape(shape, channels, name)
 
@@ -277,7 +280,7 @@ def check_shape(
     if min(shape) < 1:
         must, fix = "have at least 1 px and 1 channel", "Check how it was read: an empty image has no map."
         raise _image_error(must, shape, fix, name)
-    _check_channels(shape, channels)
+    _check_channels(shape, channels, name)
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
 
 
@@ -303,15 +306,20 @@ def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
 
 def looks_channels_first(shape: Sequence[int]) -> bool:
     """Say whether a shape is that of an image with its channels first."""
-    return len(shape) == 3 and shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE
+    if len(shape) != 3:
+        return False
+    usual = shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE
+    return usual or (shape[0] <= _MOST_CHANNELS and min(shape[1:]) >= _LEAST_SIDE)
 
 
-def _check_channels(shape: tuple[int, ...], channels: int | None) -> None:
+def _check_channels(shape: tuple[int, ...], channels: int | None, name: str) -> None:
     found = shape[2] if len(shape) == 3 else 1
     if channels is None:
         if looks_channels_first(shape):
-            fix = "Move the axis with numpy.moveaxis(image, 0, -1)."
-            raise _image_error("be channels last, (H, W, C)", f"{shape}, which looks like (C, H, W)", fix)
+            fix = f"Move the axis with numpy.moveaxis({name}, 0, -1)."
+            raise _image_error(
+                "be channels last, (H, W, C)", f"{shape}, which looks like (C, H, W)", fix, name
+            )
         return
     if found == channels:
         return

@@ -13,8 +13,10 @@ import numpy as np
 from tiledseg._validate import (
     array_of,
     check_finite,
+    instance_of,
     invalid,
     items_of,
+    listed,
     real_number,
     settings_of,
     shown,
@@ -40,7 +42,7 @@ from tiledseg.metrics import (
     without_small,
 )
 from tiledseg.objects import label_objects
-from tiledseg.tiling import labels_of, map_dtype
+from tiledseg.tiling import check_threshold, labels_of, map_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +59,7 @@ _ROWS_AT_ONCE = 256
 _TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
 _SPECK = 20  # times smaller than a typical cell: dust and specks of a network
 _SPECK_PX = 25  # where the truth has no cell
+_SHOWN = 6  # cells in a message
 _MOST_PX = 2**28  # outlines and cells of a whole image are found at once, with about 16 bytes per px
 
 
@@ -166,7 +169,7 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
         Used if `prediction` holds labels: 1 for the labels 0 and 1, else the number of labels,
         background included. Probabilities have one channel per class.
     threshold : float
-        For probabilities of one class: a px with at least this is foreground.
+        For probabilities of one or two classes, in (0, 1): a px with at least this is foreground.
     borders : tuple of sequence of int
         Tile borders along y and along x, in px of the map; see `tiledseg.metrics.seam_ratio`.
     boundary_px : float, optional
@@ -196,7 +199,8 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
         If `prediction` is neither probabilities nor labels, its size is not that of `truth`, or a
         label is out of range; or `cells` do not fit.
     SettingError
-        If a border does not lie inside the map, or a number is out of its range.
+        If a border does not lie inside the map, a number is out of its range, or `ignore_label` is the
+        label of a class.
 
     Examples
     --------
@@ -206,17 +210,31 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     (0.5, 0.3333333333333333)
     """
     prediction, truth = array_of(prediction, "prediction"), array_of(truth, "truth")
-    threshold = real_number("threshold", threshold, "Use 0.5, for example.")
-    void = None if ignore_label is None else whole_number("ignore_label", ignore_label, least=-(1 << 63))
-    ignored = None if void is None else np.asarray(truth == void)
-    truth = truth if ignored is None else np.where(ignored, truth.dtype.type(0), truth)
     classes = whole_number("classes", classes)
+    ignored = _ignored(prediction, truth, classes, ignore_label)
+    truth = truth if ignored is None else np.where(ignored, truth.dtype.type(0), truth)
+    instance_of(str, name, "name", "Name the image.")
+    seconds = math.nan if str(seconds) == "nan" else real_number("seconds", seconds)
+    if cell_px is not None:
+        cell_px = whole_number("cell_px", cell_px)
     scorer = scored_map(prediction, truth, classes, threshold, _both(borders), ignored)
     if cells is not None:
-        cells = _true_cells(cells, truth.shape)
+        cells = _true_cells(cells, truth if ignored is None else truth + ignored)
     settings = None if objects is None else settings_of(ObjectsConfig, objects, "objects")
     scores = replace(scorer.scores(name), tiles=whole_number("tiles", tiles, 0), seconds=seconds)
     return ShapeScorer(boundary_px, cell_px, settings).scored(scores, truth, scorer.labels, cells, ignored)
+
+
+def _ignored(prediction: AnyArray, truth: AnyArray, classes: int, label: int | None) -> AnyArray | None:
+    """Mark the px that do not count; their label must be none of the classes."""
+    if label is None:
+        return None
+    void = whole_number("ignore_label", label, least=-(1 << 63))
+    known = prediction.shape[2] if prediction.ndim == 3 and prediction.dtype.kind == "f" else classes
+    if 0 <= void < max(known, 2):
+        must = f"be none of the labels of the classes, 0 to {max(known, 2) - 1}"
+        raise invalid(SettingError, "ignore_label", must=must, got=void, fix="Use 255, for example.")
+    return np.asarray(truth == void)
 
 
 def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list[int]]:
@@ -227,16 +245,21 @@ def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list
     return both[0], both[1]
 
 
-def _true_cells(cells: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+def _true_cells(cells: AnyArray, truth: AnyArray) -> AnyArray:
     found = array_of(cells, "cells")
-    if found.dtype.kind not in "biu" or found.shape != shape:
+    if found.dtype.kind not in "iu" or found.shape != truth.shape:
         raise invalid(
             ArrayError,
             "cells",
-            must=f"be boolean or integer of shape {shape}",
+            must=f"hold integers of shape {truth.shape}",
             got=f"{found.dtype} of shape {found.shape}",
-            fix="Give 0 or a number for each cell, at the size of `truth`.",
+            fix="Give 0 or a number for each cell, at the size of `truth`, or leave it out.",
         )
+    outside = (found != 0) & (truth == 0)
+    lost = np.setdiff1d(found[outside], found[truth != 0]) if outside.any() else found[:0]
+    if lost.size:
+        must, fix = "have px of each cell in the foreground of `truth`", "Give both of the same image."
+        raise invalid(ArrayError, "cells", must=must, got=f"none of {listed(lost, _SHOWN)}", fix=fix)
     return found
 
 
@@ -252,6 +275,7 @@ def scored_map(  # noqa: PLR0913, PLR0917  two arrays and facts about them
     """Score all rows of a map; see `score_map`."""
     _check(prediction, truth)
     labelled = prediction.dtype.kind != "f"
+    check_threshold(threshold, None if labelled or prediction.ndim == 2 else prediction.shape[2])
     values = prediction if labelled or prediction.ndim == 3 else prediction[..., np.newaxis]
     scorer = MapScorer(truth, classes if labelled else values.shape[2], threshold, borders, ignored, loss)
     for start in range(0, truth.shape[0], _ROWS_AT_ONCE):
@@ -282,6 +306,9 @@ def _check(prediction: AnyArray, truth: AnyArray) -> None:
             got=truth.shape,
             fix="Compare the map at the size of its image; resize neither.",
         )
+    if not prediction.size:
+        must, fix = "have at least 1 px and 1 class", "Check how it was read."
+        raise invalid(ArrayError, "prediction", must=must, got=prediction.shape, fix=fix)
     check_finite(prediction, "prediction")
     low, high = (0, 1) if labelled else (float(prediction.min()), float(prediction.max()))
     if low < -_TOLERANCE or high > 1 + _TOLERANCE:

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._storage import ScratchFile, atomic_write
 from tiledseg._validate import (
     all_of,
-    array_of,
+    check_image,
     invalid,
     real_number,
     real_pair,
@@ -184,18 +184,12 @@ def labels_of_result(objects: Objects) -> Iterator[Source]:
 
 def _checked(labels: object) -> Source:
     """Check that an argument can be a map of labels."""
-    if _is_source(labels) and len(labels.shape) == 2 and np.dtype(labels.dtype).kind in "biu":
-        return labels
-    must, fix = (
-        "be Objects, or labels of shape (H, W)",
-        "Cut probabilities first: probs[..., 0] >= 0.5.",
-    )
-    found = labels if _is_source(labels) else array_of(labels, "labels")
-    raise invalid(ArrayError, "labels", must=must, got=f"{found.dtype} {tuple(found.shape)}", fix=fix)
-
-
-def _is_source(labels: object) -> TypeGuard[Source]:
-    return all(hasattr(labels, name) for name in ("shape", "dtype", "__getitem__"))
+    source: Any = labels
+    check_image(source, name="labels")
+    if len(source.shape) == 2 and np.dtype(source.dtype).kind in "biu":
+        return source  # type: ignore[no-any-return]
+    must, fix = "be Objects, or labels of shape (H, W)", "Cut probabilities first: probs[..., 0] >= 0.5."
+    raise invalid(ArrayError, "labels", must=must, got=f"{source.dtype} {tuple(source.shape)}", fix=fix)
 
 
 class Ordered:

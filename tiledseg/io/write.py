@@ -11,7 +11,7 @@ import numpy as np
 
 from tiledseg._lazy import lazy
 from tiledseg._storage import write_bytes
-from tiledseg._validate import array_of, invalid, named, one_of, path_text, whole_number
+from tiledseg._validate import array_of, check_shape, invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.png import density_chunk
@@ -169,6 +169,7 @@ def write_probs(
         got = f"{values.dtype} of shape {values.shape}"
         must = "be floats of shape (H, W) or (H, W, K)"
         raise invalid(ArrayError, "probs", must=must, got=got, fix="Write labels with `write_mask`.")
+    check_shape(values.shape, name="probs")
     with np.errstate(over="ignore"):
         stored = values.astype(dtype)
     bad = ~np.isfinite(stored)

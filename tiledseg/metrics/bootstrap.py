@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import all_of, array_of, check_callable, fraction, invalid, whole_number
-from tiledseg.errors import SettingError
+from tiledseg._validate import all_of, array_of, check_callable, counted, fraction, invalid, whole_number
+from tiledseg.errors import SettingError, failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,8 @@ def bootstrap_interval(
     ArrayError
         If `values` are not numbers.
     SettingError
-        If `level`, `resamples` or `seed` is out of its range, or `values` has another shape.
+        If `level`, `resamples` or `seed` is out of its range, `values` has another shape, or `statistic`
+        fails or returns something else.
 
     Examples
     --------
@@ -82,7 +84,7 @@ def bootstrap_interval(
     times = whole_number("resamples", resamples, most=_MOST_RESAMPLES)
     first = whole_number("seed", seed, 0)
     rows, together = _rows_and_groups(values, groups, statistic)
-    measure = statistic or _mean
+    measure = _mean if statistic is None else partial(_measured, statistic)
     if not len(rows):
         return Interval(math.nan, math.nan, math.nan)
     value = float(measure(rows[np.newaxis])[0])
@@ -101,6 +103,21 @@ def bootstrap_interval(
     # no interpolation between two resamples: a distance may be infinite
     low = float(np.quantile(scores, half, method="lower"))
     return Interval(value, low, float(np.quantile(scores, 1 - half, method="higher")))
+
+
+def _measured(
+    statistic: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]], rows: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Call a statistic of the user's, and check that it gives a score for each resample."""
+    fix = (
+        "Correct it: it gets (R, N) or (R, N, M) drawn rows and returns R scores, as rows.mean(axis=1) does."
+    )
+    with failing(SettingError, "`statistic` cannot be computed", fix):
+        found = array_of(statistic(rows), "statistic")
+    if found.shape != rows.shape[:1]:
+        must = f"return {counted(len(rows), 'score')}, one for each resample"
+        raise invalid(SettingError, "statistic", must=must, got=f"the shape {found.shape}", fix=fix)
+    return found.astype(np.float64)
 
 
 def _mean(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

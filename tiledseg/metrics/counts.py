@@ -27,8 +27,14 @@ class Summable:
 
     def __add__(self, other: Self) -> Self:
         """Add up two images, or two parts of one."""
+        if type(other) is not type(self):
+            return NotImplemented
         names = [field.name for field in fields(self)]  # type: ignore[arg-type]
         return type(self)(*(_sum(getattr(self, name), getattr(other, name)) for name in names))
+
+    def __radd__(self, other: object) -> Self:
+        """Add to the 0 with which `sum` begins."""
+        return self if type(other) is int and other == 0 else NotImplemented
 
 
 def _sum(one: Any, other: Any) -> Any:  # noqa: ANN401
@@ -52,15 +58,25 @@ class Counts(Summable):
     fn: int
     tn: int
 
+    def __post_init__(self) -> None:
+        """Make numbers of NumPy, which may overflow, whole numbers of Python."""
+        for name in self.__slots__:
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 0))
+
     @property
     def dice(self) -> float:
         """2 tp / (2 tp + fp + fn), known as F1 (Dice, Ecology 26, 1945); 1 where both masks are empty."""
-        return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn, nothing=1.0)
+        return _share(2 * self.tp, 2 * self.tp + self.fp + self.fn, nothing=self._agreed)
 
     @property
     def iou(self) -> float:
         """Intersection over union, tp / (tp + fp + fn) (Jaccard, 1912); 1 where both masks are empty."""
-        return _share(self.tp, self.tp + self.fp + self.fn, nothing=1.0)
+        return _share(self.tp, self.tp + self.fp + self.fn, nothing=self._agreed)
+
+    @property
+    def _agreed(self) -> float:
+        """The score of empty masks; nan where no px counts, since nothing says that they agree."""
+        return 1.0 if self.tn else math.nan
 
     @property
     def precision(self) -> float:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from tiledseg._validate import check_labels, instance_of, invalid, whole_number
-from tiledseg.errors import SettingError
+from tiledseg._validate import check_labels, instance_of, invalid, real_number, whole_number
+from tiledseg.errors import ArrayError, SettingError
 from tiledseg.metrics.counts import Summable, binary_mask, label_pair
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def match_instances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Instance
     Raises
     ------
     ArrayError
-        If the two are no labels, or of different sizes.
+        If the two are no numbers of instances, or of different sizes.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def match_instances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Instance
     >>> counts.found, counts.missed, counts.false, counts.merged
     (0, 2, 1, 1)
     """
-    true, found = label_pair(truth, prediction, None)
+    true, found = label_pair(_numbers("truth", truth), _numbers("prediction", prediction), None)
     (true_ids, true_px), (found_ids, found_px) = _sizes(true), _sizes(found)
     both = (true > 0) & (found > 0)
     a, b = np.searchsorted(true_ids, true[both]), np.searchsorted(found_ids, found[both])
@@ -143,6 +143,22 @@ def match_instances(truth: npt.ArrayLike, prediction: npt.ArrayLike) -> Instance
         merged=_with_several(b[2 * shared > true_px[a]]),
         split=_with_several(a[2 * shared > found_px[b]]),
     )
+
+
+def _numbers(name: str, ids: npt.ArrayLike) -> AnyArray:
+    """Check that an array can hold a number for each instance."""
+    found = check_labels(ids, name)
+    picture = found.dtype == np.uint8 and found.size and int(found.max()) == 255 and _is_picture(found)
+    if found.dtype.kind == "b" or picture:
+        must, got = "hold a number for each instance", "the values 0 and 255" if picture else "bool"
+        fix = f"Number the connected areas of a mask, for example with metrics.components({name} > 0)."
+        raise invalid(ArrayError, name, must=must, got=got, fix=fix)
+    return found
+
+
+def _is_picture(ids: AnyArray) -> bool:
+    """Say whether there are several areas, all of the value 255."""
+    return not np.any((ids > 0) & (ids < 255)) and int(components(ids > 0).max()) > 1
 
 
 def _without_ties(a: AnyArray, b: AnyArray, iou: AnyArray) -> npt.NDArray[np.bool_]:
@@ -181,7 +197,7 @@ def typical_px(ids: npt.ArrayLike) -> float:
     >>> typical_px([[1, 0, 2, 0, 3, 3, 3, 3]])
     4.0
     """
-    _, px = _sizes(check_labels(ids, "ids"))
+    _, px = _sizes(_numbers("ids", ids))
     px = np.sort(px)
     return float(px[np.searchsorted(np.cumsum(px), px.sum() / 2)]) if px.size else 0.0
 
@@ -202,10 +218,17 @@ def without_small(ids: npt.NDArray[np.integer[Any]], least_px: int) -> tuple[Any
         The others, with their numbers.
     n_left_out : int
         The number of those left out.
+
+    Raises
+    ------
+    ArrayError
+        If `ids` hold no numbers of instances.
+    SettingError
+        If `least_px` is not a whole number of at least 0.
     """
-    ids = check_labels(ids, "ids")
+    ids, least = _numbers("ids", ids), whole_number("least_px", least_px, 0)
     numbers, px = _sizes(ids)
-    small = numbers[px < least_px]
+    small = numbers[px < least]
     return (np.where(np.isin(ids, small), 0, ids) if small.size else ids), int(small.size)
 
 
@@ -237,7 +260,7 @@ def average_precision(counts: InstanceCounts, iou: float | None = None) -> float
     (1.0, 0.3333333333333333)
     """
     either = instance_of(InstanceCounts, counts, "counts", _MAKE).true + counts.predicted
-    if iou is not None and iou not in IOU_THRESHOLDS:
+    if iou is not None and real_number("iou", iou) not in IOU_THRESHOLDS:
         must, fix = f"be one of {', '.join(map(str, IOU_THRESHOLDS))}", "Use 0.5 or 0.75, for example."
         raise invalid(SettingError, "iou", must=must, got=iou, fix=fix)
     matches = counts.matches if iou is None else (counts.matches[IOU_THRESHOLDS.index(iou)],)

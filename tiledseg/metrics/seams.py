@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._validate import array_of, invalid, items_of, whole_number, whole_pair
+from tiledseg._validate import array_of, check_finite, invalid, items_of, whole_number, whole_pair
 from tiledseg.errors import ArrayError
 from tiledseg.metrics.counts import Summable
 
@@ -153,14 +153,7 @@ def _as_map(probs: npt.ArrayLike) -> AnyArray:
             got=values.shape,
             fix="Give one map at a time, channels last.",
         )
-    if not np.isfinite(values).all():
-        raise invalid(
-            ArrayError,
-            "probs",
-            must="be finite",
-            got="NaN or infinite values",
-            fix="Replace them, for example with numpy.nan_to_num.",
-        )
+    check_finite(values, "probs")
     return values
 
 

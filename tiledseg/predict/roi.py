@@ -13,7 +13,7 @@ from tiledseg._storage import is_file, is_folder
 from tiledseg._validate import (
     ELSEWHERE,
     check_finite,
-    check_unmasked,
+    check_image,
     invalid,
     named,
     path_text,
@@ -128,15 +128,7 @@ def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
 
 
 def _check_mask(roi: Source, shape: tuple[int, int]) -> None:
-    check_unmasked(roi, "roi")
-    if not all(hasattr(roi, name) for name in ("shape", "dtype", "__getitem__")):
-        raise invalid(
-            ArrayError,
-            "roi",
-            must="be an array with shape and dtype",
-            got=type(roi).__name__,
-            fix="Convert it with numpy.asarray.",
-        )
+    check_image(roi, name="roi")
     if tuple(roi.shape) != shape:
         raise invalid(
             ArrayError,
