@@ -143,6 +143,11 @@ def _two(name: str, value: Any, must: str, fix: str) -> tuple[object, object]:  
 _Kind = TypeVar("_Kind")
 
 
+def pair_of(value: _Kind | tuple[_Kind, _Kind]) -> tuple[_Kind, _Kind]:
+    """Spell one number for both axes out."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Check that an option is one of the known words."""
     if not isinstance(value, str) or value not in known:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
-import io
-import json
 import os
 import re
 import secrets
@@ -14,27 +11,25 @@ import shutil
 import stat
 import sys
 import unicodedata
-from collections import Counter
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from tiledseg._storage.paths import BINARY, beside
-from tiledseg._validate import instance_of, invalid, named, path_text, shown
+from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import FileError
 
 if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from tiledseg._types import PathLike
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # the file system cannot sync folders
 _PART = re.compile(r"\.tiledseg-[0-9a-f]{16}\.part")
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
 _FIXES = {
     errno.ENOSPC: "Free some space, or write elsewhere.",
     errno.EDQUOT: "Free some of your quota, or write elsewhere.",
@@ -206,12 +201,6 @@ def write_bytes(path: PathLike, data: bytes | bytearray | memoryview) -> None:
         file.write(data)
 
 
-def write_text(path: PathLike, text: str) -> None:
-    r"""Write text to a file as UTF-8, whole or not at all; ``\n`` stays ``\n`` on every system."""
-    instance_of(str, text, "text", "Give text; bytes are written by write_bytes.")
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
-
-
 def first_alike(folder: Path, names: Iterable[str]) -> tuple[str, str] | None:
     """Find two names that the file system of a folder takes for one, for example A.png and a.png."""
     alike: dict[str, list[str]] = {}
@@ -240,42 +229,6 @@ def _taken_for_one(trial: Path, names: list[str]) -> tuple[str, str] | None:
         except FileExistsError:
             return names[0], name
     return None
-
-
-def json_of(data: str | bytes, *, nan: bool = False) -> Any:  # noqa: ANN401  any JSON
-    """Read JSON; a ValueError says what it must not have: a key twice, endless nesting, NaN without `nan`."""
-    try:
-        return json.loads(data, object_pairs_hook=_unique, parse_constant=float if nan else _no_number)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {shown(key)} occurs twice in one object")
-    return found
-
-
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number in JSON")
-
-
-def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """Write rows as CSV; text that a spreadsheet would run as a formula begins with an apostrophe."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(columns), restval="", lineterminator="\n")
-    for row in (dict(zip(writer.fieldnames, writer.fieldnames, strict=True)), *rows):
-        writer.writerow({name: _inert(value) for name, value in row.items()})
-    return table.getvalue()
-
-
-def _inert(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    text = value.replace("\r\n", "\n").replace("\r", "\n")  # the writer quotes no \r, which begins a new line
-    return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
 def move_into_place(part: Path, target: Path) -> Path | None:

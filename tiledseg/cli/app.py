@@ -118,7 +118,7 @@ Prints size, dtype, levels and px size of an image; architecture, input, classes
 view of a model. Nothing is predicted.
 
 Example: tiledseg info slide.svs bundle/ net.onnx --json""",
-    "doctor:doctor": """Check the installation.
+    "info:doctor": """Check the installation.
 
 Prints versions, libraries that are missing, cores and memory, segments a generated image and measures the
 speed. The exit code is 1 if something is wrong.

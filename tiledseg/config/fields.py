@@ -100,11 +100,6 @@ by_name: BeforeValidator = BeforeValidator(named)
 """Marks settings of several kinds for which a name without settings means the kind with its defaults."""
 
 
-def pair_of(value: int | tuple[int, int]) -> tuple[int, int]:
-    """Spell one number for both axes out."""
-    return (value, value) if isinstance(value, int) else value
-
-
 if TYPE_CHECKING:  # to a type checker a descriptor, whose setter says what a class of settings takes
 
     class Given(Generic[_Held]):

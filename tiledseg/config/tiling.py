@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tiledseg._validate import invalid
+from tiledseg._validate import invalid, pair_of
 from tiledseg.config.base import Config
-from tiledseg.config.fields import Count, Pair, Real32, as_numbers, numbers_of, pair_of
+from tiledseg.config.fields import Count, Pair, Real32, as_numbers, numbers_of
 from tiledseg.errors import SettingError
 
 Blend: TypeAlias = Literal["crop", "constant", "linear", "hann", "gaussian"]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from tiledseg._validate import pair_of
 from tiledseg.config.architecture import ArchitectureConfig, multiples
 from tiledseg.config.augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
 from tiledseg.config.base import Choice, Config, laid_over
@@ -24,7 +25,6 @@ from tiledseg.config.fields import (
     by_name,
     or_else,
     or_made,
-    pair_of,
 )
 from tiledseg.config.losses import LossConfig, PlainLossConfig
 from tiledseg.config.networks import NetworkConfig, UNetConfig

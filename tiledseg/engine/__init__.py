@@ -1,12 +1,11 @@
 """Models of any kind resolved into a Network, which runs on batches of tiles."""
 
-from tiledseg.engine.activation import check_probabilities
 from tiledseg.engine.layers import Layers
 from tiledseg.engine.network import Network
 from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, read_onnx, to_onnx
+from tiledseg.engine.outputs import COPIES, check_probabilities
 from tiledseg.engine.predictor import CallablePredictor, ModelReference, Predictor, check_fixed
 from tiledseg.engine.stored import StoredNetwork, stored_record
-from tiledseg.engine.tta import COPIES
 
 __all__ = [
     "COPIES",

@@ -14,9 +14,9 @@ from tiledseg._memory import allowed_memory
 from tiledseg._storage import exists
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, Activation, RuntimeConfig
-from tiledseg.engine.activation import Activated, activated
 from tiledseg.engine.batching import Batcher
 from tiledseg.engine.layers import UnsupportedError, config_digest
+from tiledseg.engine.outputs import Activated, Augmented, activated
 from tiledseg.engine.predictor import (
     Backoff,
     CallablePredictor,
@@ -30,7 +30,6 @@ from tiledseg.engine.predictor import (
 from tiledseg.engine.probe import Convertible
 from tiledseg.engine.stored import StoredNetwork, StoredPredictor
 from tiledseg.engine.torch import TorchPredictor
-from tiledseg.engine.tta import Augmented
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 

@@ -282,7 +282,7 @@ def array_source(image: Source, size: PixelSize | None) -> ImageSource:
 def check_own_memory(out: object, image: object) -> None:
     """Refuse to write to the memory or the mapped file of an image, or several px to one place."""
     got, fix = "", "Pass a new array: rows are written while others are still to be read."
-    if out is not None and out is image:
+    if out is image:
         got = "the image itself"
     elif isinstance(out, np.ndarray):
         files = [file for file in map(_mapped_file, (out, image)) if file is not None]

@@ -18,7 +18,7 @@ import numpy as np
 
 from tiledseg._lazy import extra, lazy
 from tiledseg._storage import atomic_write, new_folder, sha256, write_bytes, write_text
-from tiledseg._validate import invalid, named, path_text, settings_of
+from tiledseg._validate import invalid, named, pair_of, path_text, settings_of
 from tiledseg._version import __version__
 from tiledseg.config import PackageConfig, PreprocessingConfig, StepsConfig
 from tiledseg.engine import Network, OnnxNetwork
@@ -241,9 +241,8 @@ def _citation(text: str) -> dict[str, str]:
 
 def _axes(package: _Package, channels: dict[str, Any], y: dict[str, Any], x: dict[str, Any]) -> list[Any]:
     size = package.segmenter.preprocessing.pixel_size
-    spans = (size, size) if size is None or isinstance(size, float) else size
     scale = package.segmenter.preprocessing.scale
-    for axis, span in zip((y, x), spans, strict=True):
+    for axis, span in zip((y, x), pair_of(size), strict=True):
         axis.update(
             {"type": "space"}
             if span is None

@@ -20,11 +20,11 @@ from tiledseg._validate import (
 from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io import pixel_size_from
-from tiledseg.objects.arrival import Arrival
 from tiledseg.objects.collect import check_out, collected
 from tiledseg.objects.measure import Values
 from tiledseg.objects.runs import RunJoiner
 from tiledseg.objects.split import by_distance, by_seeds, split
+from tiledseg.objects.spool import Arrival
 from tiledseg.objects.table import Objects
 
 if TYPE_CHECKING:

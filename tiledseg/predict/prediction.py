@@ -331,7 +331,8 @@ def at_level(image: Source, job: Plan) -> Iterator[Source]:
 
 def prepared(image: Source, job: Plan, out: object = None) -> Source:
     """Check the image, and prepare it as the network wants it."""
-    check_own_memory(out, image)
+    if out is not None:
+        check_own_memory(out, image)
     preprocessing = job.network.preprocessing
     if preprocessing is None:
         return image  # the Tiler checks it

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._validate import check_finite, invalid, read_region, real_number, whole_number
+from tiledseg._validate import check_finite, invalid, pair_of, read_region, real_number, whole_number
 from tiledseg.errors import SettingError, StitchError
 from tiledseg.io import CachedBlocks
 
@@ -105,11 +105,6 @@ def _unknown_size(config: PreprocessingConfig) -> SettingError:
         fix="State µm per px: tiledseg.open_image(image, pixel_size=0.25); where the call has settings, "
         "pixel_size=0.25 (--pixel-size 0.25).",
     )
-
-
-def pair_of(value: float | tuple[float, float]) -> tuple[float, float]:
-    """Spell one number for both axes out."""
-    return value if isinstance(value, tuple) else (value, value)
 
 
 class Resampled:
