@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # before TensorFlow loads
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow's own allocator keeps all memory of the largest network.
-os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+# oneDNN keeps what it makes for each shape, 4 MB for each network that is trained, and making it takes time.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 if sys.platform == "linux":
     ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX: the allocator keeps less of what was freed

@@ -285,7 +285,7 @@ def refused(path, match):
         ([node("Relu", ["x"], ["y"])], (), {"opset": 7}, "operator set"),
         ([node("Relu", ["x"], ["y"])], (), {"opset": 999}, "999"),
         ([node("Relu", ["z"], ["y"])], (), {}, "checks of `onnx`"),
-        ([node("Relu", ["x"], [f"t{place}"]) for place in range(20_001)], (), {}, "20000 nodes"),
+        ([node("Relu", ["x"], ["y"])] * 20_001, (), {}, "20000 nodes"),
     ],
     ids=["domain", "old", "new", "missing", "many"],
 )

@@ -105,8 +105,9 @@ def test_impossible_settings_are_refused(setting):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_percentiles_of_the_whole_image_become_0_and_1(dtype, channels):
     rng = np.random.default_rng(0)
-    normal = rng.standard_normal((520, 4100, channels), np.float32)  # a little more than one block
-    image = ((0.4 + 0.1 * normal).clip(0, 1) * np.iinfo(dtype).max).astype(dtype)
+    values = rng.standard_normal((520, 4100, channels), np.float32)  # a little more than one block
+    values = np.clip(0.1 * values + 0.4, 0, 1, out=values)
+    image = np.multiply(values, np.iinfo(dtype).max, out=values).astype(dtype)
     config = PreprocessingConfig(dtype=dtype, channels=channels, percentiles=(1.0, 99.5))
     low, high = (
         np.percentile(image, q, axis=(0, 1), method="inverted_cdf").astype(np.float64) for q in (1, 99.5)

@@ -36,7 +36,7 @@ _MEMORY, _FILE = 10 << 30, 1 << 31  # bytes that a changed program may take or w
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
     "CI": "1",  # hypothesis draws the same examples each time
     "PYTHONDONTWRITEBYTECODE": "1",  # a changed module may have the size and the second of another
 }
