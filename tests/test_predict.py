@@ -558,3 +558,30 @@ def test_an_error_of_a_source_or_of_an_error_itself_is_a_typed_error():
         ts.tiled_predict(pointwise, noise(), tiling, callback=lambda *_: fail(0))
     with pytest.raises(ModelError, match=r"MaskedArray.*without masked values"):
         ts.tiled_predict(lambda tiles: np.ma.masked_equal(tiles, 0), np.zeros((40, 50, 3)), tiling)
+
+
+class AnyName:
+    """A callable that has every attribute, as a stub of a server has, or fails for each."""
+
+    def __init__(self, error: bool) -> None:
+        self.__dict__["error"] = error
+
+    def __getattr__(self, name: str) -> object:
+        if self.error:
+            raise RuntimeError(name)
+        return self
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        return tiles[..., :1] / 255
+
+
+@pytest.mark.parametrize("error", [True, False])
+def test_a_callable_that_has_every_attribute_is_a_callable(error):
+    image = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    found = ts.tiled_predict(AnyName(error), image, {"tile_size": 4})
+    np.testing.assert_allclose(found[..., 0], image / 255, atol=1e-6)
+
+
+def test_outputs_beyond_float32_are_named_without_a_warning():
+    with pytest.raises(ts.TiledSegError, match="must be finite"):
+        ts.tiled_predict(lambda tiles: tiles[..., :1].astype(float) * 1e300, np.ones((4, 4)), {"tile_size": 4})

@@ -27,6 +27,7 @@ ELSEWHERE = "which takes this"
 
 _AT_ONCE = 1 << 24  # numbers
 _LONGEST = 120
+_REAL = "have a boolean, integer or real dtype"
 _LARGEST_32 = 3.4028234e38  # of float32, in which maps are computed
 _LONGEST_NAME = 100
 _MOST_LABEL = (1 << 63) - 1  # what int64 holds
@@ -226,10 +227,8 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
     return text
 
 
-_CHANNELS_FIRST = {1, 3, 4}  # a first axis of this length may be that of the channels,
-_LEAST_IMAGE = 16  # if the other two have at least this length;
-_MOST_CHANNELS = 16  # and one of up to this length, of maps of classes and of fluorescence,
-_LEAST_SIDE = 64  # if the other two have at least this length
+_CHANNELS_FIRST, _LEAST_IMAGE = {1, 3, 4}, 16  # lengths of a first axis that may be that of the channels
+_MOST_CHANNELS, _LEAST_SIDE = 16, 64  # if the other two are at least so long; also of maps of classes
 
 
 def check_unmasked(values: object, name: str) -> None:
@@ -247,10 +246,11 @@ def array_of(values: object, name: str) -> AnyArray:
     except Exception:  # noqa: BLE001  rows of different lengths, or a class of the user's
         array = np.empty(0, object)
     if array.dtype.kind not in "biuf":
-        must = "have a boolean, integer or real dtype"
-        fix = "Read or convert it first, for example with numpy.asarray."
+        of_torch = hasattr(type(values), "detach")  # with gradients, bfloat16 or on a GPU
+        how = f"{name}.detach().cpu().float().numpy()" if of_torch else "numpy.asarray"
+        fix = f"Read or convert it first, for example with {how}."
         got = type(values).__name__ if array.dtype.kind == "O" else str(array.dtype)
-        raise invalid(ArrayError, name, must=must, got=got, fix=fix)
+        raise invalid(ArrayError, name, must=_REAL, got=got, fix=fix)
     return array
 
 
@@ -267,10 +267,10 @@ def check_image(image: Source, channels: int | None = None, name: str = "image")
         fix = "Read a file with tiledseg.io.read_image, or convert with numpy.asarray."
         raise _image_error("be an array with shape and dtype", type(image).__name__, fix, name)
     check_unmasked(image, name)
-    if _kind(dtype) not in set("biuf"):
-        known = isinstance(dtype, np.dtype)
-        fix = f"Convert it with {name}.astype(numpy.float32)." if known else "Convert it with numpy.asarray."
-        raise _image_error("have a boolean, integer or real dtype", str(dtype), fix, name)
+    if dtype_of(dtype).kind not in set("biuf"):
+        how = f"{name}.astype(numpy.float32)" if isinstance(dtype, np.dtype) else "numpy.asarray"
+        fix = f"Convert it with {how}."
+        raise _image_error(_REAL, str(dtype), fix, name)
     return check_shape(shape, channels, name)
 
 
@@ -289,11 +289,12 @@ def check_shape(
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
 
 
-def _kind(dtype: object) -> str:
+def dtype_of(dtype: object) -> np.dtype[Any]:
+    """Return a dtype of NumPy; object for one of another library."""
     try:
-        return np.dtype(dtype).kind  # type: ignore[call-overload, no-any-return]
-    except TypeError:  # a library with dtypes of its own
-        return "O"
+        return np.dtype(dtype)  # type: ignore[call-overload, no-any-return]
+    except TypeError:
+        return np.dtype(object)
 
 
 def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
@@ -311,10 +312,9 @@ def _whole(shape: Iterable[Any]) -> tuple[int, ...]:
 
 def looks_channels_first(shape: Sequence[int]) -> bool:
     """Say whether a shape is that of an image with its channels first."""
-    if len(shape) != 3:
-        return False
-    usual = shape[0] in _CHANNELS_FIRST and min(shape[1:]) >= _LEAST_IMAGE
-    return usual or (shape[0] <= _MOST_CHANNELS and min(shape[1:]) >= _LEAST_SIDE)
+    first = shape[0] if len(shape) == 3 else _MOST_CHANNELS + 1
+    least = _LEAST_IMAGE if first in _CHANNELS_FIRST else _LEAST_SIDE
+    return first <= _MOST_CHANNELS and min(shape[1:]) >= least
 
 
 def _check_channels(shape: tuple[int, ...], channels: int | None, name: str) -> None:

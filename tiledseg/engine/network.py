@@ -29,7 +29,7 @@ from tiledseg.engine.predictor import (
 )
 from tiledseg.engine.probe import Convertible
 from tiledseg.engine.stored import StoredNetwork, StoredPredictor
-from tiledseg.engine.torch import TorchPredictor
+from tiledseg.engine.torch import TorchPredictor, is_torch, plain
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
@@ -80,7 +80,7 @@ class Network:
         """Resolve a Segmenter, a keras.Model, a callable, a predictor or a reference to a bundle."""
         if isinstance(model, Network):
             return model if runtime is None else model.changed(_runtime_of(runtime))
-        settings = _runtime_of(runtime)
+        settings, model = _runtime_of(runtime), plain(model)
         reference = model if isinstance(model, ModelReference) else None
         found = model if reference is None else reference.load()
         if not isinstance(found, SegmenterLike):
@@ -351,7 +351,7 @@ def _predictor_of(model: object) -> Predictor:
         return StoredPredictor(model)
     if isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx":
         return onnx.OnnxNetwork(model)
-    if _is_torch(model):
+    if is_torch(model):
         return TorchPredictor(model)
     if _is_keras(model):
         return keras.KerasPredictor(model)
@@ -389,8 +389,3 @@ def _is_keras(model: object) -> bool:
         kind.__name__ == "Model" and kind.__module__.partition(".")[0] == "keras"
         for kind in type(model).__mro__
     )
-
-
-def _is_torch(model: object) -> bool:
-    """Recognize a torch.nn.Module, TorchScript included, without loading PyTorch."""
-    return "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module)

@@ -233,10 +233,9 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
     try:
         array = np.asarray(outputs)
     except Exception as error:  # noqa: BLE001  arrays of other libraries raise any kind
-        raise ModelError(
-            f"The network's output cannot be converted to an array: {type(error).__name__}: {error}. "
-            "Let the network return one map of shape (N, h, w, K)."
-        ) from None
+        text = f"The network's output cannot be converted to an array: {reason_of(error).rstrip('.')}. "
+        fix = _fix_of(error) or "Let the network return one map of shape (N, h, w, K)."
+        raise ModelError(text + fix) from None
     masked = "numpy.ma" in sys.modules and isinstance(outputs, np.ma.MaskedArray)  # its import takes a while
     if array.dtype.kind not in "biuf" or masked:
         must, got = "be one array of real numbers", f"{type(outputs).__name__} of dtype {array.dtype}"
@@ -250,7 +249,8 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
             got=array.shape,
             fix="Return a map of the tile's own size, channels last.",
         )
-    return array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # values that are not finite are named later
+        return array.astype(np.float32, copy=False)
 
 
 def fitting_batch(

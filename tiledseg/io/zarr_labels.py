@@ -24,7 +24,7 @@ from tiledseg._storage import (
     sync_folder,
     write_text,
 )
-from tiledseg._validate import instance_of, invalid, named, path_text, read_region
+from tiledseg._validate import dtype_of, instance_of, invalid, named, path_text, read_region
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.open import open_image
 from tiledseg.io.stores import TILE
@@ -192,13 +192,13 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _check_labels(labels: Source, shape: tuple[int, ...]) -> None:
-    found, kind = tuple(labels.shape), np.dtype(labels.dtype)
+    found, kind = tuple(labels.shape), dtype_of(labels.dtype)
     if found != shape:
         fix = "Predict level 0 of the image."
         raise invalid(ArrayError, "labels", must=f"have the image's size {shape}", got=found, fix=fix)
     if kind.kind not in "biu":
         fix = "Convert them, for example with astype(numpy.uint32)."
-        raise invalid(ArrayError, "labels", must="be integers", got=str(kind), fix=fix)
+        raise invalid(ArrayError, "labels", must="be integers", got=str(labels.dtype), fix=fix)
 
 
 def _write(part: Path, name: str, labels: Source, image: Path, levels: list[Any]) -> None:

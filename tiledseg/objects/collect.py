@@ -12,7 +12,7 @@ import numpy as np
 
 from tiledseg._progress import progress_bar
 from tiledseg._storage import check_writable
-from tiledseg._validate import check_unmasked, invalid, path_text
+from tiledseg._validate import check_unmasked, dtype_of, invalid, path_text
 from tiledseg.errors import ArrayError
 from tiledseg.io import create_image
 from tiledseg.objects.batches import Grouped, OpenRuns
@@ -211,7 +211,7 @@ def check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
     if out is not None and not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")):
         must, fix = "be an array with shape, dtype and slice assignment", "Pass a NumPy array, or a path."
         raise invalid(ArrayError, "out", must=must, got=out, fix=fix)
-    if out is not None and (tuple(out.shape), np.dtype(out.dtype)) != (size, np.uint32):
+    if out is not None and (tuple(out.shape), dtype_of(out.dtype)) != (size, np.dtype(np.uint32)):
         must, got = f"have shape {size} and dtype uint32", f"{tuple(out.shape)} {out.dtype}"
         raise invalid(ArrayError, "out", must=must, got=got, fix="Give one that belongs to the map.")
 

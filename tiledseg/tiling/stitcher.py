@@ -12,6 +12,7 @@ import numpy as np
 
 from tiledseg._validate import (
     check_unmasked,
+    dtype_of,
     fraction,
     instance_of,
     invalid,
@@ -383,10 +384,9 @@ def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dty
             ArrayError, "out", must=f"have shape {wanted}", got=found, fix="Allocate it with that shape."
         )
     if isinstance(out, np.ndarray) and not out.flags.writeable:
-        raise invalid(
-            ArrayError, "out", must="be writable", got="a read-only array", fix="Pass a copy of it."
-        )
-    held = np.dtype(out.dtype)
+        got, fix = "a read-only array", "Pass a copy of it."
+        raise invalid(ArrayError, "out", must="be writable", got=got, fix=fix)
+    held = dtype_of(out.dtype)
     known = held.kind in set("biuf" if output in {"mask", "labels"} else "iuf")
     fits = held.kind == "f" if output == "probabilities" else known and np.can_cast(dtype, held, "safe")
     if not fits:
@@ -394,7 +394,7 @@ def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dty
             ArrayError,
             "out",
             must="hold probabilities" if output == "probabilities" else f"hold {dtype} values",
-            got=str(held),
+            got=str(out.dtype),
             fix=f"Use {dtype}, or another `output`.",
         )
     return len(found)
