@@ -269,8 +269,7 @@ def check_image(image: Source, channels: int | None = None, name: str = "image")
     check_unmasked(image, name)
     if dtype_of(dtype).kind not in set("biuf"):
         how = f"{name}.astype(numpy.float32)" if isinstance(dtype, np.dtype) else "numpy.asarray"
-        fix = f"Convert it with {how}."
-        raise _image_error(_REAL, str(dtype), fix, name)
+        raise _image_error(_REAL, str(dtype), f"Convert it with {how}.", name)
     return check_shape(shape, channels, name)
 
 
@@ -319,21 +318,17 @@ def looks_channels_first(shape: Sequence[int]) -> bool:
 
 def _check_channels(shape: tuple[int, ...], channels: int | None, name: str) -> None:
     found = shape[2] if len(shape) == 3 else 1
-    if channels is None:
-        if looks_channels_first(shape):
-            fix = f"Move the axis with numpy.moveaxis({name}, 0, -1)."
-            raise _image_error(
-                "be channels last, (H, W, C)", f"{shape}, which looks like (C, H, W)", fix, name
-            )
-        return
-    if found == channels:
+    if channels is None and looks_channels_first(shape):
+        fix = f"It looks like (C, H, W): move the axis with numpy.moveaxis({name}, 0, -1)."
+        raise _image_error("be channels last, (H, W, C)", shape, fix, name)
+    if channels in {None, found}:
         return
     fix = f"Give an image of shape (H, W, {channels})."
     if len(shape) == 3 and shape[0] == channels:
         fix = "It looks like (C, H, W): move the axis with numpy.moveaxis(image, 0, -1)."
     elif found == 1 and channels == 3:
-        fix = "Repeat the grey channel with numpy.repeat(image.reshape(*shape, 1), 3, axis=2)."
-        fix = fix.replace("*shape", f"{shape[0]}, {shape[1]}")
+        one = (*shape[:2], 1)
+        fix = f"Repeat the grey channel with numpy.repeat(image.reshape{one}, 3, axis=2)."
         fix += " Read a file with channels=(0, 0, 0), or --channels 0,0,0."
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
