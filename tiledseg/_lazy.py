@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiledseg.errors import SettingError
+
+__all__ = ["cv2", "extra", "lazy"]
 
 
 class _Lazy:
@@ -32,6 +34,12 @@ class _Lazy:
 def lazy(module: str) -> Any:  # noqa: ANN401  modules have no common type
     """Return a module that is loaded when it is first used, from any thread."""
     return _Lazy(module)
+
+
+if TYPE_CHECKING:
+    import cv2
+else:
+    cv2 = lazy("cv2")  # its files take up to 60 MB of a process, and many predictions do without
 
 
 def extra(module: str, name: str) -> Any:  # noqa: ANN401  modules have no common type

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _CGROUP = Path("/sys/fs/cgroup")  # version 2
 _SHARE = 0.5  # of the free memory that a network may use by default
+_ARENA_MAX = -8  # of glibc's mallopt
 _NAMES = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})  # TensorFlow's and PyTorch's
 _WORDS = (
     *("resource_exhausted", "out of memory", "bad_alloc", "bad allocation", "can not allocate"),
@@ -51,6 +53,12 @@ def _addresses_left(free: int) -> int:
 def allowed_memory(memory: int | None) -> int:
     """Return the bytes that a network may use for its activations."""
     return int(available_memory() * _SHARE) if memory is None else memory
+
+
+def share_freed_memory() -> None:
+    """Let all threads of this process allocate from one arena, where what one has freed serves all."""
+    with suppress(AttributeError, OSError, TypeError):  # not glibc, or another system
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

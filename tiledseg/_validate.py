@@ -9,23 +9,22 @@ import sys
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tiledseg._lazy import lazy
+from tiledseg._lazy import cv2, lazy
 from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError, failing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    import cv2
     import numpy as np
 
     from tiledseg._types import AnyArray, Source
 else:
-    cv2, np = lazy("cv2"), lazy("numpy")  # help and settings do not need them
+    np = lazy("numpy")  # help and settings do not need them
 
 ELSEWHERE = "which takes this"
 """Says in an error that another function than the one that was called takes the option."""
 
-_AT_ONCE = 1 << 24  # numbers
+_FEW, _AT_ONCE = 1 << 20, 1 << 24  # numbers
 _LONGEST = 120
 _REAL = "have a boolean, integer or real dtype"
 _LARGEST_32 = 3.4028234e38  # of float32, in which maps are computed
@@ -366,8 +365,8 @@ def check_labels(
 
 def is_finite(pixels: AnyArray) -> bool:
     """Return whether a float32 array, of 2 axes or more, has no NaN and no infinity."""
-    if not pixels.size:
-        return True
+    if pixels.size <= _FEW:
+        return bool(np.isfinite(pixels).all())
     rows = pixels if pixels.ndim == 2 else pixels.reshape(math.prod(pixels.shape[:-2]), -1)
     few = max(1, _AT_ONCE // rows.shape[1])  # OpenCV sums in float64, which holds it, but fails above 2^31
     return all(math.isfinite(cv2.sumElems(rows[top : top + few])[0]) for top in range(0, len(rows), few))

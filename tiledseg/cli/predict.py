@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg import models
+from tiledseg._memory import share_freed_memory
 from tiledseg._storage import exists, is_file, is_folder
 from tiledseg._validate import invalid, named
 from tiledseg.cli import lazy
@@ -129,6 +130,7 @@ def predict(
     check_tiling(name, settings, config.tiling)
     lazy.io.find_images(files, recursive=config.recursive)
     lazy.storage.check_writable(output, keep=False)
+    share_freed_memory()
     segmenter = load(name, trust=config.trust)
     tiling = tiling_for(segmenter, settings, config.tiling)
     result = tiledseg.predict_files(

@@ -8,9 +8,9 @@ from functools import cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import invalid
 from tiledseg.config import NEEDS_RGB
 from tiledseg.errors import ArrayError

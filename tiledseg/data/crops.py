@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeAlias
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import all_of, invalid, real_number, whole_number, whole_pair
 from tiledseg.config import Config, TilingConfig
 from tiledseg.data.augment import GEOMETRIC, IDENTITY, change_values, check_values, draw_map

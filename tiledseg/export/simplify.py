@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg.objects import Outlines
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg.io.file import check_opaque
 from tiledseg.io.png import png_of
 

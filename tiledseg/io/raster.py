@@ -7,12 +7,12 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 import simplejpeg
 from PIL import BmpImagePlugin, JpegImagePlugin, WebPImagePlugin
 from PIL.Image import DecompressionBombError
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import invalid
 from tiledseg.io.bmp import bit_fields, palette_colours, palette_of
 from tiledseg.io.file import (

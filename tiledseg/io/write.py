@@ -6,10 +6,9 @@ import io
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 
-from tiledseg._lazy import lazy
+from tiledseg._lazy import cv2, lazy
 from tiledseg._storage import write_bytes
 from tiledseg._validate import array_of, check_shape, invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import instance_of, invalid, real_number, whole_pair
 from tiledseg.errors import SettingError
 from tiledseg.metrics.counts import Summable, label_pair
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
 
 _OF_DIAGONAL = 0.0075  # Csurka et al. (2013)
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

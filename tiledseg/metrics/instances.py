@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import check_labels, instance_of, invalid, real_number, whole_number
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.metrics.counts import Summable, binary_mask, label_pair

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
+
+from tiledseg._lazy import cv2
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray

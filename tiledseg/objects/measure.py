@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg.objects.batches import Atlas, groups
 from tiledseg.objects.spool import Spool, zeros
 
@@ -26,7 +26,7 @@ Table: TypeAlias = "dict[str, AnyArray]"
 _Floats: TypeAlias = "NDArray[np.float64]"
 _Ints: TypeAlias = "NDArray[np.int64]"
 _Chain: TypeAlias = "tuple[_Ints, _Ints, _Ints]"  # object, y and x of points, sorted by object and y
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 _NEIGHBOURS = np.array([[10, 2, 10], [2, 1, 2], [10, 2, 10]], np.float32)
 _KIND_OF_PX = np.full(50, 3, np.uint8)  # a px of the outline by its neighbours on it
 _KIND_OF_PX[[5, 7, 15, 17, 25, 27]] = 0

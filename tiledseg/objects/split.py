@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeAlias
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg.objects.batches import Atlas, Grouped, OpenRuns, groups
 from tiledseg.objects.runs import Components, chunks
 from tiledseg.objects.spool import RunSpool

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import (
     check_finite,
     check_image,

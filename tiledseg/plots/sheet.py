@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import all_of, instance_of, invalid, whole_number
 from tiledseg.errors import SettingError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PAPER, _INK, _GREY = (255, 255, 255), (40, 40, 40), (110, 110, 110)
 _GAP_PX, _MARGIN_PX, _LINE_PX = 4, 20, 26
-_FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+_FONT, _SIZE = 0, 0.45  # OpenCV's FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,9 +6,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._notebook import paragraph, picture
 from tiledseg._validate import counted, invalid
 from tiledseg.errors import ModelError, SettingError

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._storage import is_file, is_folder
 from tiledseg._validate import (
     ELSEWHERE,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import check_finite, check_image, invalid, read_region, real_pair, settings_of
 from tiledseg.config import PreprocessingConfig, StepsConfig
 from tiledseg.errors import ArrayError, SettingError

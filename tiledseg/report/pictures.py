@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._validate import array_of, instance_of, path_text, real_pair, shown, whole_number
 from tiledseg.data import check_mask
 from tiledseg.errors import ArrayError

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg.preprocess import blurred
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
+from tiledseg._lazy import cv2
 from tiledseg._storage import ScratchFile
 from tiledseg._validate import instance_of, real_number, whole_number
 from tiledseg.tiling.grid import Box, TileGrid, axis_windows
@@ -193,6 +193,9 @@ class Band:
         first = (across.start - self.plan.start) * k
         sums, top = (self._sums, self.top) if self._whole is None else (self._whole, 0)
         target = sums[down.start + skipped - top : down.stop - top, first : first + pixels.shape[1]]
+        if down.weights.min() == 1 == weights.min():  # no other tile has a weight here
+            target[...] = pixels
+            return
         step = max(1, _FLOATS_AT_ONCE // target.shape[1])
         for start in range(0, len(pixels), step):
             some = slice(start, start + step)

@@ -15,10 +15,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from tiledseg._backend import keras
+from tiledseg._lazy import cv2
 from tiledseg._storage import array_digest, is_folder, json_of, write_text
 from tiledseg._validate import invalid, named, shown
 from tiledseg._version import __version__

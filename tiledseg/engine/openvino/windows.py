@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
-from tiledseg._lazy import lazy
+from tiledseg._lazy import cv2, lazy
 from tiledseg.engine.openvino.activations import activated
 from tiledseg.engine.openvino.use import Use, along_channels, channels, constant, rank, shape
 
@@ -22,6 +21,7 @@ else:
     ops = lazy("openvino.opset13")
 
 
+_SMALL = 1 << 20  # numbers of a kernel; of larger ones NumPy takes four times as long as OpenCV
 _AT_ONCE = 64  # outputs of a kernel
 _MOST_PX = 64  # of a kernel whose px OpenCV joins
 
@@ -82,8 +82,11 @@ def _convolved(use: Use, changed: Callable[[FloatArray], FloatArray]) -> Output:
 
 
 def _reversed(kernel: FloatArray, norm: Norm | None = None) -> FloatArray:
-    """Bring a kernel (h, w, in, out) to (out, in, h, w), scaled; NumPy takes four times as long."""
+    """Bring a kernel (h, w, in, out) to (out, in, h, w), scaled."""
     height, width, before, last = kernel.shape
+    if kernel.size <= _SMALL:
+        scaled = kernel if norm is None else kernel * norm[0].astype(np.float32)
+        return np.array(scaled.transpose(3, 2, 0, 1), np.float32, order="C")
     px = kernel.reshape(height * width, before, last)
     found = np.empty((last, before, len(px)), np.float32)
     space = np.empty((len(px), _AT_ONCE, before), np.float32)  # new memory would take longer
