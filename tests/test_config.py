@@ -105,6 +105,26 @@ def test_impossible_networks_are_refused(settings, message):
 
 
 @pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"name": "multires_unet", "base_filters": 2}, "6 filters or more with alpha="),
+        (
+            {"name": "unet3plus", "classes": 2, "classification_guided": True},
+            "stand with final_activation sigmoid; got final_activation=None with 2 classes",
+        ),
+        ({"name": "resenc_unet", "blocks": (1, 2)}, "one number for each of"),
+        ({"name": "swin_unet", "heads": (3, 6)}, "as many as `depths`"),
+        ({"name": "swin_unet", "heads": (3, 6, 12, 7)}, r"divide the \d+ channels of level 3; got 7"),
+        ({"name": "trans_unet", "input_shape": (None, None, 3)}, "have a height and a width"),
+        ({"name": "trans_unet", "heads": 7}, "divide the 768 channels"),
+    ],
+)
+def test_parts_of_a_network_that_do_not_fit_together_are_refused(network, message):
+    with pytest.raises(SettingError, match=message):
+        RunConfig(train={"network": network})
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"crop_size": 100}, "multiple of 16 px along y; got 100. Use 96 or 112"),

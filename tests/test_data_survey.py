@@ -246,6 +246,8 @@ def test_nucleus_and_cytoplasm_are_classes_by_grey_value(segpc):
         {"layout": "segpc", "path": "a", "split": "train"},
         {"path": "a"},
         {"class_values": (1, 1), "mask_parts": "classes"},
+        {"class_values": (1, 2), "mask_parts": "union"},
+        {"class_names": ("a", "a")},
     ],
 )
 def test_settings_without_effect_are_refused(settings):

@@ -568,12 +568,24 @@ def test_a_window_larger_than_its_input_is_read_without_a_crash(tmp_path):
         ([node("CumSum", ["x", "k"], ["y"])], [("k", np.array(3))], "CumSum"),
         ([node("TopK", ["x", "k"], ["y", "i"], axis=2)], [("k", np.array([2]))], "TopK"),
         ([node("NonZero", ["x"], ["i"]), node("Add", ["x", "i"], ["y"])], (), "NonZero"),
+        (
+            [node("GlobalAveragePool", ["x"], ["p"]), node("Conv", ["p", "k"], ["q"]),
+             node("Sigmoid", ["q"], ["s"]), node("Mul", ["x", "s"], ["y"])],
+            [("k", np.ones((3, 3, 1, 1), "f4"))],
+            "GlobalAveragePool",
+        ),
+        (
+            [node("GlobalAveragePool", ["x"], ["p"]), node("Shape", ["x"], ["s"]),
+             node("Resize", ["p", "", "", "s"], ["y"])],
+            (),
+            "GlobalAveragePool",
+        ),
     ],
     ids=[
         *("squeeze", "instance", "corners", "softmax", "max", "positions"),
-        *("wrap", "variance", "sum", "largest", "places"),
+        *("wrap", "variance", "sum", "largest", "places", "excitation", "pyramid"),
     ],
-)
+)  # fmt: skip
 def test_what_depends_on_the_whole_tile_is_named(tmp_path, nodes, constants, name):
     shape = (1, 3, 8, 8) if "place" in name else ("n", 3, "h", "w")
     opset = 19 if name == "other end" else 17  # since then padding wraps
@@ -623,6 +635,156 @@ def test_operations_along_channels_and_on_integers_are_exact(tmp_path, nodes, co
     weights = [("w", np.random.default_rng(3).normal(0, 1, (2, 3, 3, 3)).astype("f4")), ("i", INTEGERS)]
     path = saved(str(tmp_path / "net.onnx"), nodes, [*constants, *weights])
     assert difference(path) == 0
+
+
+LAST = [("w", np.random.default_rng(6).normal(0, 0.2, (2, 9, 3, 3)).astype("f4"))]
+SHAPE_OF_5 = [
+    node("Shape", ["x"], ["s"]), node("Slice", ["s", "zero", "one"], ["n"]),
+    node("Slice", ["s", "two", "four"], ["hw"]), node("Concat", ["n", "groups", "hw"], ["s5"], axis=0),
+    node("Concat", ["n", "joined", "hw"], ["s4"], axis=0),
+]  # fmt: skip
+SHAPES = [
+    ("zero", np.array([0])), ("one", np.array([1])), ("two", np.array([2])), ("four", np.array([4])),
+    ("groups", np.array([3, 3])), ("joined", np.array([9])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        (
+            [node("Split", ["x"], ["a", "b", "c"], axis=1), node("Concat", ["c", "a", "b"], ["d"], axis=1),
+             node("Gather", ["d", "i"], ["e"], axis=1), node("Tile", ["e", "t"], ["f"]),
+             node("ReduceMean", ["x"], ["g"], axes=[1]), node("Expand", ["g", "three"], ["h"]),
+             node("Concat", ["f", "h"], ["u"], axis=1), conv_3("u", "w")],
+            [("i", np.array([2, 0, 0])), ("t", np.array([1, 2, 1, 1])), ("three", np.array([3, 1, 1]))],
+        ),
+        (
+            [*SHAPE_OF_5, node("Concat", ["x", "x", "x"], ["a"], axis=1), node("Reshape", ["a", "s5"], ["b"]),
+             node("Transpose", ["b"], ["c"], perm=[0, 2, 1, 3, 4]), node("Reshape", ["c", "s4"], ["u"]),
+             conv_3("u", "w")],
+            SHAPES,
+        ),
+        (
+            [node("Pad", ["x", "p"], ["a"]), node("Slice", ["a", "zero", "six", "one"], ["b"]),
+             node("Concat", ["b", "x"], ["c"], axis=1), node("Unsqueeze", ["c", "zero"], ["d"]),
+             node("Squeeze", ["d", "zero"], ["e"]), node("Dropout", ["e"], ["u"]), conv_3("u", "w")],
+            [*SHAPES, ("p", np.array([0, 1, 0, 0, 0, 3, 0, 0])), ("six", np.array([6]))],
+        ),
+        (
+            [node("Concat", ["x", "x", "x"], ["a"], axis=1),
+             node("Conv", ["a", "w"], ["b"], auto_pad="VALID"), node("Pad", ["b", "p"], ["y"])],
+            [("p", np.array([0, 0, 2, 0, 0, 0, 0, 2]))],
+        ),
+        (
+            [node("MaxPool", ["x"], ["a"], kernel_shape=[2, 2], strides=[2, 2]),
+             node("ConvTranspose", ["a", "k"], ["b"], strides=[2, 2], auto_pad="SAME_UPPER"),
+             node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
+             node("ConvTranspose", ["c", "l"], ["y"], strides=[2, 2], auto_pad="VALID")],
+            [("k", np.random.default_rng(7).normal(0, 0.2, (3, 3, 4, 4)).astype("f4")),
+             ("l", np.random.default_rng(8).normal(0, 0.2, (3, 2, 2, 2)).astype("f4"))],
+        ),
+        (
+            [node("Shape", ["x"], ["s"]), node("Mul", ["s", "twice"], ["t"]),
+             node("Resize", ["x", "", "", "t"], ["a"], mode="linear"),
+             node("AveragePool", ["a"], ["y"], kernel_shape=[2, 2], strides=[2, 2])],
+            [("twice", np.array([1, 1, 2, 2]))],
+        ),
+        (
+            [node("Constant", [], ["nine"], value_float=9.0),
+             node("Constant", [], ["shape"], value_ints=[1, 1, 3, 3]),
+             node("Range", ["r0", "r9", "r1"], ["a"]),
+             node("Slice", ["a", "last", "before", "zero", "back"], ["b"]),
+             node("Div", ["b", "nine"], ["c"]), node("Reshape", ["c", "shape"], ["d"]),
+             node("Tile", ["d", "t"], ["e"]), node("Split", ["e"], ["f", "g"], axis=0),
+             node("Concat", ["f", "g"], ["k"], axis=0), conv_3("x", "k")],
+            [("r0", np.float32(0)), ("r9", np.float32(9)), ("r1", np.float32(1)), ("last", np.array([8])),
+             ("before", np.array([-100])), ("zero", np.array([0])), ("back", np.array([-1])),
+             ("t", np.array([2, 3, 1, 1]))],
+        ),
+    ],
+    ids=["channels", "shuffled groups", "axes", "valid", "transposed", "size of the input", "constants"],
+)  # fmt: skip
+def test_operations_whose_px_can_be_followed_are_exact(tmp_path, nodes, constants):
+    assert difference(saved(str(tmp_path / "net.onnx"), nodes, [*constants, *LAST])) <= 1e-6
+
+
+PX = {"shape": (1, 3, 8, 8)}
+HALF = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize"}
+BATCH = [(name, np.ones(3, "f4")) for name in "abcd"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "options"),
+    [
+        ([node("Conv", ["x", "x"], ["y"])], (), PX),
+        ([node("ConvTranspose", ["x", "x"], ["y"])], (), PX),
+        ([node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]), node("Add", ["x", "t"], ["y"])], (), PX),
+        ([node("BatchNormalization", ["x", *"abcd"], ["y", "m", "v"], training_mode=1)], BATCH, {}),
+        (
+            [node("Transpose", ["x"], ["t"], perm=[0, 2, 1, 3]),
+             node("BatchNormalization", ["t", *"abcd"], ["y"])],
+            BATCH,
+            {"shape": ("n", 8, 3, "w")},
+        ),
+        ([node("Dropout", ["x", "r", "k"], ["y"])], [("r", np.float32(0.5)), ("k", np.array(True))], {}),
+        ([node("MatMul", ["x", "k"], ["y"])], [("k", f4(8))], PX),
+        ([node("Squeeze", ["x"], ["y"])], (), PX),
+        ([node("Tile", ["x", "k"], ["y"])], [("k", np.array([1, 1, 2, 1]))], {}),
+        ([node("Concat", ["x", "x"], ["y"], axis=2)], (), {}),
+        ([node("Split", ["x"], ["y", "z"], axis=3)], (), PX),
+        ([node("Gather", ["x", "k"], ["y"], axis=2)], [("k", np.array([1, 0]))], {}),
+        ([node("Slice", ["x", "a", "b", "k"], ["y"])],
+         [("a", np.array([1])), ("b", np.array([9])), ("k", np.array([0]))], {}),
+        ([node("Slice", ["x", "a", "b", "k", "m"], ["y"])],
+         [("a", np.array([-1])), ("b", np.array([-99])), ("k", np.array([2])), ("m", np.array([-1]))], {}),
+        ([node("Resize", ["x", "", "k"], ["y"])], [("k", np.array([1, 2, 1, 1], "f4"))], {}),
+        ([node("Resize", ["x", "", "k"], ["y"])], [("k", np.array([1, 1, 1e-4, 1], "f4"))], {}),
+        ([node("Resize", ["x", "roi", "k"], ["y"], **HALF)],
+         [("roi", f4(8)), ("k", np.array([1, 1, 2, 2], "f4"))], {}),
+        (
+            [node("Resize", ["x", "", "", "k"], ["y"], keep_aspect_ratio_policy="not_larger")],
+            [("k", np.array([1, 3, 16, 16]))],
+            {"opset": 18, **PX},
+        ),
+        ([node("ConvTranspose", ["x", "k"], ["y"], strides=[2, 2], auto_pad="SAME_UPPER")],
+         [("k", f4(3, 1, 3, 3))], {}),
+        ([node("MaxPool", ["x"], ["y"], kernel_shape=[2])], (), {}),
+        ([node("Unique", ["k"], ["u"]), node("Add", ["x", "u"], ["y"])], [("k", f4(1))], {}),
+        ([node("Unique", ["k"], ["u"]), node("Reshape", ["x", "u"], ["y"])], [("k", np.arange(4))], {}),
+    ],
+)  # fmt: skip
+def test_operations_whose_px_cannot_be_followed_are_named(tmp_path, nodes, constants, options):
+    found = field(tmp_path, nodes, constants, **options)
+    assert found.axes is None
+    assert nodes[-1].op_type in found.unknown[0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([node("Softmax", ["x"], ["y"], axis=0)], ()),
+        ([node("Pad", ["x", "p"], ["t"]), node("Slice", ["t", "p0", "p1", "p0"], ["y"])],
+         [("p", np.array([1, 0, 0, 0, 0, 0, 0, 0])), ("p0", np.array([0])), ("p1", np.array([1]))]),
+    ],
+)  # fmt: skip
+def test_a_network_in_which_the_tiles_of_a_batch_meet_gets_one_at_a_time(tmp_path, nodes, constants):
+    assert tiledseg.load_model(saved(str(tmp_path / "net.onnx"), nodes, constants)).batch == 1
+
+
+def test_a_branch_by_the_values_of_a_map_is_not_known(tmp_path):
+    def branch(kind):
+        return helper.make_graph(
+            [node(kind, ["x"], ["b"])], kind, [], [helper.make_tensor_value_info("b", FLOAT, None)]
+        )
+
+    chosen = {"then_branch": branch("Relu"), "else_branch": branch("Sigmoid")}
+    last = [node("Greater", ["m", "k"], ["c"]), node("If", ["c"], ["y"], **chosen)]
+    by_map = field(tmp_path, [node("ReduceMax", ["x"], ["m"], keepdims=0), *last], [("k", np.float32(0))])
+    assert any("If" in one for one in by_map.unknown)
+    by_size = [node("Size", ["x"], ["s"]), node("Cast", ["s"], ["m"], to=FLOAT), *last]
+    assert field(tmp_path, by_size, [("k", np.float32(0))]).axes
+    assert field(tmp_path, last[1:], [("c", np.array(True))]).axes
 
 
 def test_a_branch_that_another_tile_does_not_take_is_noticed(tmp_path):

@@ -12,7 +12,7 @@ import warm_python
 import tiledseg as ts
 from tiledseg.config import RuntimeConfig
 from tiledseg.engine import Network
-from tiledseg.engine.layers import read_layers
+from tiledseg.engine.layers import Layers, UnsupportedError, read_layers
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.evaluate import Evaluator
 
@@ -292,6 +292,87 @@ def gated(x):
 def test_an_argument_that_it_does_not_know_goes_to_keras(extra):
     with pytest.raises(ModelError, match="`engine` must"):
         by_openvino(network(extra=extra))(TILES)
+
+
+def records_of(*chain):
+    """Return the records of layers one after the other, and their weights."""
+    x = inputs = keras.Input((None, None, 3))
+    for layer in chain:
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    return read_layers(model).to_record(), {one.path: one.numpy() for one in model.weights}
+
+
+CONV = layers.Conv2D(3, 3, padding="same")
+
+
+@pytest.mark.parametrize(
+    ("chain", "changes", "message"),
+    [
+        ([CONV], {"config": {"secret": 1}}, "secret"),
+        ([CONV], {"config": {"strides": [1, 0]}}, r"strides=\[1, 0\]"),
+        ([CONV], {"config": {"filters": "3"}}, "filters='3'"),
+        ([CONV], {"config": {"padding": "full"}}, "padding='full'"),
+        ([CONV], {"weights": {"kernel": "absent/bias"}}, r"kernel of shape \(3,\)"),
+        ([CONV], {"args": []}, r"an argument among \[\]"),
+        ([CONV], {"args": [{"map": 0}, {"map": 0}]}, "2 inputs"),
+        ([layers.ZeroPadding2D(1)], {"config": {"padding": [[1, 1]]}}, "padding="),
+        ([layers.ReLU()], {"config": {"max_value": -1}}, "max_value=-1"),
+        ([layers.ReLU(6, 0.1)], {}, "max_value=6.* with negative_slope"),
+        ([lambda x: layers.Add()([x, x])], {"args": [[{"map": 0}]]}, "1 inputs"),
+        ([lambda x: x + 2], {"args": [{"map": 0}, "2"]}, "the argument '2'"),
+        ([lambda x: x + 2], {"args": [1, 2]}, "an operand that is no map"),
+        ([layers.LayerNormalization()], {}, "normalisation over 3 channels"),
+        ([layers.Conv2D(3, 40)], {}, r"\[32, 48\] px under a kernel of \[40, 40\]"),
+        ([layers.Cropping2D(16)], {}, r"cropping .* of \[32, 48\] px"),
+        ([layers.Conv2DTranspose(3, 3, dilation_rate=2)], {}, "dilation"),
+        ([layers.GlobalAveragePooling2D()], {}, "the output has 2 axes"),
+        ([layers.GlobalAveragePooling2D(), layers.Reshape((3, 1, 1))], {}, r"target_shape=\[3, 1, 1\]"),
+    ],
+)
+def test_layers_of_a_record_that_it_does_not_know_are_refused(chain, changes, message):
+    record, weights = records_of(*chain)
+    for part, change in changes.items():
+        first = record["layers"][0]
+        first[part] = first[part] | change if isinstance(change, dict) else change
+    weights["absent/bias"] = np.zeros(3, np.float32)
+    with pytest.raises(UnsupportedError, match=message):
+        openvino_engine.build(Layers.from_record(record), weights, (1, 32, 48, 3))
+
+
+@pytest.mark.parametrize(("part", "name"), [("config", "strides"), ("weights", "kernel")])
+def test_a_layer_of_a_record_that_lacks_a_part_is_refused(part, name):
+    record, weights = records_of(CONV)
+    del record["layers"][0][part][name]
+    with pytest.raises(UnsupportedError, match=f"a layer without {name}"):
+        openvino_engine.build(Layers.from_record(record), weights, (1, 32, 48, 3))
+
+
+def test_layers_of_one_px_and_the_mean_of_maps_equal_those_of_keras():
+    inputs = keras.Input((None, None, 3))
+    pooled_ = layers.Dense(3, activation="sigmoid")(layers.GlobalAveragePooling2D()(inputs))
+    gate = layers.Multiply()([inputs, layers.Reshape((1, 1, 3))(pooled_)])
+    elu = layers.ELU(0.5)(layers.Conv2D(3, 1)(gate))
+    model = keras.Model(inputs, layers.Average()([elu, gate, layers.ReLU(0.5)(inputs)]))
+    np.testing.assert_allclose(by_openvino(model)(TILES), Network.of(model)(TILES), atol=1e-5)
+
+
+def test_networks_that_are_no_graph_of_layers_in_float32_are_not_recorded():
+    inputs = keras.Input((None, None, 3))
+    both = [layers.Conv2D(1, 1)(inputs), layers.Conv2D(2, 1)(inputs)]
+    named = layers.Conv2D(3, 1, name="a")(layers.Conv2D(3, 1, name="b")(inputs))
+    twins = keras.Model(inputs, named)
+    twins.get_layer("b")._kernel._path = twins.get_layer("a").kernel.path
+    for model, message in (
+        (keras.Model(inputs, both), "a graph of one input and one output"),
+        (
+            keras.Model(inputs, layers.Conv2D(1, 1, dtype="mixed_float16")(inputs)),
+            "computes in mixed_float16",
+        ),
+        (twins, "two weights have the path a/kernel"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            read_layers(model)
 
 
 def test_it_is_chosen_without_being_asked_for():

@@ -17,6 +17,11 @@ from tiledseg.cli import main  # noqa: E402
 from tiledseg.engine.layers import UnsupportedError, read_layers  # noqa: E402
 from tiledseg.engine.onnx.writer import to_onnx  # noqa: E402
 from tiledseg.errors import FileError, ModelError, SettingError  # noqa: E402
+from tiledseg.models.architectures.swin_unet import (  # noqa: E402
+    DepthToSpace,
+    SpaceToDepth,
+    WindowAttention,
+)
 
 
 def ran(content, tiles, *, last=False):
@@ -115,6 +120,27 @@ def test_the_command_writes_a_model(tmp_path, capsys):
     assert "PreprocessingConfig(scale=0.125, mean=(0.6,), std=(0.2,))" in said
     assert main(["export-model", str(tmp_path / "net.onnx"), str(tmp_path / "b.onnx")]) == 2
     assert "bundle" in capsys.readouterr().err
+
+
+def test_the_operations_of_many_layers_compute_what_keras_computes():
+    layers, rng = keras.layers, np.random.default_rng(0)
+    inputs = keras.Input((None, None, 3))
+    x = layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(8, 3, padding="same", activation="gelu")(inputs))
+    x = layers.LeakyReLU(0.2)(layers.LayerNormalization()(x))
+    x = layers.GroupNormalization(2)(layers.AveragePooling2D(2)(layers.Activation("mish")(x)))
+    y = WindowAttention(2, 4, 2)(layers.SeparableConv2D(8, 3, padding="same")(x))
+    y = layers.MultiHeadAttention(2, 3, attention_axes=(1, 2))(y, y)
+    x = layers.UpSampling2D(2, interpolation="bilinear")(layers.Add()([x, y]))
+    x = layers.Cropping2D(1)(layers.ZeroPadding2D(1)(layers.MaxPooling2D(2)(layers.UpSampling2D(2)(x))))
+    x = layers.Concatenate()([DepthToSpace(2)(SpaceToDepth(2)(x)), layers.ELU()(x)])
+    model = keras.Model(inputs, layers.Conv2D(2, 1, activation="softmax")(x))
+    for variable in model.weights:
+        variable.assign(rng.normal(0.1, 0.3, variable.shape))
+    tiles = rng.random((1, 32, 48, 3), np.float32)
+    weights = {one.path: one.numpy() for one in model.weights}
+    made = to_onnx(read_layers(model), weights, (32, 48), (8, 8), channels=3)
+    wanted = keras.ops.convert_to_numpy(model(tiles, training=False))
+    assert relative(ran(made.content, tiles), wanted) < 1e-5
 
 
 def compared(seeds):

@@ -110,6 +110,10 @@ BEFORE = {
         [step("fixed_zero_mean_unit_variance", axis="channel", mean=[90, 100, 110], std=[20, 30, 40])],
         lambda x: (x - np.array([90, 100, 110])) / (np.array([20, 30, 40]) + 1e-6),
     ),
+    "letters for axes, a clip of percentiles": (
+        [step("clip", axes="bcyx", min_percentile=5, max_percentile=90)],
+        lambda x: x.clip(*np.quantile(x, [0.05, 0.9], method="inverted_cdf")),
+    ),
     "statistics of the image as it is": (
         [step("scale_linear", gain=0.5), step("zero_mean_unit_variance", axes=["y", "x"])],
         lambda x: (x / 2 - x.mean((0, 1))) / (x.std((0, 1)) + 1e-6),
@@ -154,7 +158,9 @@ def test_steps_after_the_network_are_part_of_it(tmp_path):
     image = np.random.default_rng(2).random((40, 50, 3), np.float32)
     after = [
         step("scale_linear", axis="channel", gain=[0.1, 0.2], offset=[0.5, 0.4]),
-        step("clip", min=0, max=1),
+        step("clip", max=1),
+        step("clip", min=0),
+        step("ensure_dtype", dtype="float32"),
     ]
     segmenter = ts.load_model(package(tmp_path / "a.zip", described((), after)))
     wanted = (whole(image) * [0.1, 0.2] + [0.5, 0.4]).clip(0, 1)
@@ -189,6 +195,13 @@ def changed(change, **kwargs):
     return record
 
 
+def with_steps(*before, after=()):
+    return lambda r: (
+        r["inputs"][0].update(preprocessing=list(before)) if before else None,
+        r["outputs"][0].update(postprocessing=list(after)) if after else None,
+    )
+
+
 REFUSED = {
     "unknown step": (lambda r: r["inputs"][0].update(preprocessing=[step("stardist")]), "stardist"),
     "unknown argument": (lambda r: r["inputs"][0].update(preprocessing=[step("clip", low=1)]), "low"),
@@ -215,6 +228,34 @@ REFUSED = {
     "another type": (lambda r: r.update(type="dataset"), "dataset"),
     "no axes": (lambda r: r["inputs"][0].pop("axes"), "axes"),
     "a type that is a mapping": (lambda r: r["inputs"][0]["axes"][0].update(type={}), "right types"),
+    "no list of steps": (lambda r: r["inputs"][0].update(preprocessing={"a": 1}), "a list of steps"),
+    "no dtype": (with_steps(step("ensure_dtype", dtype="complex64")), "name a dtype; got complex64"),
+    "another axis": (with_steps(step("scale_linear", axis="y")), "along the channels; got y"),
+    "too few deviations": (
+        with_steps(step("fixed_zero_mean_unit_variance", mean=[1, 2, 3], std=[1, 0, 1])),
+        "as many positive std",
+    ),
+    "limits of two kinds": (with_steps(step("clip", min=0, max_percentile=9)), "limits, or two percentiles"),
+    "falling percentiles": (
+        with_steps(step("scale_range", min_percentile=9, max_percentile=5)),
+        "rising percentiles",
+    ),
+    "a step after the threshold": (
+        with_steps(after=(step("binarize", threshold=0.5), step("sigmoid"))),
+        "binarize as the last step; got sigmoid",
+    ),
+    "thresholds of two classes": (
+        with_steps(after=(step("sigmoid"), step("binarize", threshold=0.5))),
+        "one threshold in",
+    ),
+    "no tensors": (lambda r: r.update(inputs=[]), "a list of tensors"),
+    "no names": (lambda r: r["outputs"][0]["axes"][1].update(channel_names=[]), "a list of names"),
+    "axes in another order": (lambda r: r["inputs"][0]["axes"].reverse(), "order batch, channel, y, x"),
+    "an output in another order": (lambda r: r["outputs"][0]["axes"].reverse(), "the axes of the input"),
+    "an output that is not there": (
+        lambda r: r["outputs"].insert(0, r["outputs"][0] | {"id": "first"}),
+        "the output 1 that",
+    ),
     "a smaller map": (lambda r: r["outputs"][0]["axes"][2]["size"].update(offset=-8), "offset"),
 }
 
@@ -223,7 +264,9 @@ REFUSED = {
 def test_what_cannot_be_followed_is_refused_by_its_name(case, tmp_path):
     change, text = REFUSED[case]
     with pytest.raises(BundleError, match=text):
-        ts.load_model(package(tmp_path / "a.zip", changed(change)))
+        ts.load_model(
+            package(tmp_path / "a.zip", changed(change)), output="map" if "output that" in case else None
+        )
     assert not list(tmp_path.glob("cache/**/*.onnx"))
 
 
@@ -265,6 +308,19 @@ def test_hostile_zips_are_refused(tmp_path):
     for name in ("cut.zip", "empty.zip"):
         with pytest.raises(BundleError, match="can be read"):
             ts.load_model(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(10_001):
+            archive.writestr(f"{number}", "")
+    with pytest.raises(BundleError, match="at most 10000 files; got 10001"):
+        ts.load_model(tmp_path / "many.zip")
+    with (
+        pytest.warns(UserWarning, match="Duplicate"),
+        zipfile.ZipFile(tmp_path / "two.zip", "w") as archive,
+    ):
+        for _ in range(2):
+            archive.writestr("rdf.yaml", "{}")
+    with pytest.raises(BundleError, match="two files of one name"):
+        ts.load_model(tmp_path / "two.zip")
     with zipfile.ZipFile(tmp_path / "plain.zip", "w") as archive:
         archive.writestr("a.txt", "")
     with pytest.raises(BundleError, match=r"rdf\.yaml"):
@@ -300,6 +356,36 @@ def test_one_of_several_outputs_is_chosen_by_its_name(tmp_path):
     with pytest.raises(SettingError, match="map"):
         ts.load_model(path)
     assert ts.load_model(path, output="map").labels == ("k0", "k1")
+    with pytest.raises(SettingError, match=r"name one of \['map', 'other'\]; got third"):
+        ts.load_model(path, output="third")
+
+
+def test_a_package_of_one_size_and_of_a_threshold_alone(tmp_path):
+    record = described((), [step("sigmoid"), step("binarize", threshold=0.6)], 1)
+    for place, tensor in enumerate((record["inputs"][0], record["outputs"][0])):
+        for axis in tensor["axes"][2:]:
+            axis["size"] = 32 if place == 0 else axis["size"]
+    segmenter = ts.load_model(package(tmp_path / "a.zip", record, {"net.onnx": network(1)}))
+    assert (segmenter.tiling.tile_size, segmenter.tiling.overlap) == ((32, 32), 8)
+
+
+def test_weights_beside_the_network_come_along(tmp_path):
+    onnx.save(
+        onnx.load_from_string(network()),
+        str(tmp_path / "net.onnx"),
+        save_as_external_data=True,
+        location="net.data",
+        size_threshold=0,
+    )
+    files = {name: (tmp_path / name).read_bytes() for name in ("net.onnx", "net.data")}
+    record = described((), [step("sigmoid")])
+    record["weights"]["onnx"] = {
+        "source": "net.onnx",
+        "external_data": {"source": "net.data", "sha256": sha256(files["net.data"]).hexdigest()},
+    }
+    image = np.random.default_rng(4).random((40, 50, 3), np.float32)
+    segmenter = ts.load_model(package(tmp_path / "a.zip", record, files))
+    np.testing.assert_allclose(ts.tiled_predict(segmenter, image, TILING), sigmoid(whole(image)), atol=1e-5)
 
 
 def test_a_package_is_not_written_from_steps(tmp_path):

@@ -380,15 +380,19 @@ def test_a_cache_returns_what_was_written_first(tmp_path):
 @pytest.mark.parametrize("name", ["a.npy", "sha256.json"])
 @pytest.mark.parametrize("data", [None, b"", b"DATA", b"[1]", b'{"../secret": "0"}'])
 def test_a_damaged_folder_of_a_cache_is_dropped(tmp_path, caplog, name, data):
+    def write(where):
+        for one in ("a.npy", "b.npy"):
+            (where / one).write_bytes(b"data")
+
     cache = DiskCache(tmp_path)
-    folder = cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"data"))
+    folder = cache.keep("key", write)
     (folder / name).unlink()
     if data is not None:
         (folder / name).write_bytes(data)
     with caplog.at_level(logging.WARNING, logger="tiledseg"):
         assert cache.find("key") is None
     assert "is damaged" in caplog.text
-    assert cache.keep("key", lambda where: (where / "a.npy").write_bytes(b"data")) == folder
+    assert cache.keep("key", write) == folder
     assert cache.find("key") == folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -135,6 +136,19 @@ def test_a_run_is_finished_after_its_last_epoch_or_once_it_is_stopped(tmp_path, 
     read = latest_checkpoint(tmp_path)
     assert read.facts["epoch"] == epoch + 1
     assert read.facts["finished"] is (stopped or epoch == 1)
+
+
+def test_a_checkpoint_that_somebody_removes_meanwhile_stops_no_run(tmp_path, monkeypatch):
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    network.compile("sgd")
+    writer = Checkpointer(tmp_path, SimpleNamespace(columns={}), [])
+    writer.set_model(network)
+    writer.set_params({"epochs": 3})
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: [*listed(folder), "epoch-000000.ckpt"])
+    for epoch in range(3):
+        writer.on_epoch_end(epoch, {})
+    assert sorted(listed(tmp_path)) == ["epoch-000002.ckpt", "epoch-000003.ckpt"]
 
 
 @pytest.mark.parametrize("units", [2, 1])
