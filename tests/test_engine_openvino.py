@@ -367,7 +367,7 @@ def test_networks_that_are_no_graph_of_layers_in_float32_are_not_recorded():
         (keras.Model(inputs, both), "a graph of one input and one output"),
         (
             keras.Model(inputs, layers.Conv2D(1, 1, dtype="mixed_float16")(inputs)),
-            "computes in mixed_float16",
+            "in mixed_float16",
         ),
         (twins, "two weights have the path a/kernel"),
     ):
