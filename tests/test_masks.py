@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -130,6 +131,46 @@ def test_a_lossy_mask_is_cut_in_the_middle_if_it_is_nearly_black_and_white(tmp_p
     cv2.imwrite(str(tmp_path / "cells.jpg"), CELLS.astype(np.uint8))
     with pytest.raises(FileError, match="be nearly black and white"):
         read_mask(tmp_path / "cells.jpg")
+
+
+@pytest.mark.parametrize("highest", [1, 3, 10])
+def test_labels_in_a_lossy_file_are_not_taken_for_background(highest, tmp_path):
+    disc = cv2.circle(np.zeros((80, 80), np.uint8), (40, 40), 25, highest, -1)
+    cv2.imwrite(str(tmp_path / "disc.jpg"), disc)
+    with pytest.raises(FileError, match="be nearly black and white"):
+        read_mask(tmp_path / "disc.jpg")
+    cv2.imwrite(str(tmp_path / "none.jpg"), disc * 0)
+    assert not read_mask(tmp_path / "none.jpg").any()
+
+
+def test_smooth_edges_of_a_few_squares_are_no_cell_numbers(tmp_path):
+    mask = np.zeros((48, 64), np.uint8)
+    mask[5:20, 5:25] = mask[30:45, 40:60] = mask[:, 63] = 255
+    with pytest.raises(FileError, match="threshold=128 if dark"):
+        read_mask(file(tmp_path, cv2.GaussianBlur(mask, (0, 0), 1)))
+
+
+@pytest.mark.parametrize("value", [0, 20])
+def test_an_ignored_label_is_the_value_of_no_class(value):
+    pair = Pair("a", np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=np.uint8) * 20, mask_parts="classes")
+    with pytest.raises(SettingError, match=f"ignore_label.*got {value}"):
+        load_pair(replace(pair, ignore_label=value))
+
+
+def test_an_image_is_not_its_own_mask(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.eye(9, dtype=np.uint8))
+    with pytest.raises(FileError, match=r"no mask: a .*the mask is the image itself"):
+        find_pairs(tmp_path, tmp_path)
+    with pytest.raises(FileError, match="Pass a str"):
+        find_pairs(tmp_path, 3)
+
+
+def test_a_mask_of_the_image_before_it_was_turned_is_named_so(tmp_path):
+    for folder, turned in (("i", False), ("m", True)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a.png"), np.ones((4, 6)[:: -1 if turned else 1], np.uint8))
+    with pytest.raises(FileError, match=r"4x6 px, the mask 6x4 px.*orientation \(Exif\)"):
+        find_pairs(tmp_path / "i", tmp_path / "m")
 
 
 def test_three_equal_channels_and_palettes_are_read_where_masks_are(tmp_path):

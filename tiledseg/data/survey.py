@@ -15,7 +15,7 @@ import numpy as np
 
 from tiledseg._notebook import paragraph, table
 from tiledseg._storage import exists, is_file
-from tiledseg._validate import counted, did_you_mean, invalid, listed, settings_of
+from tiledseg._validate import counted, did_you_mean, invalid, listed, path_text, settings_of
 from tiledseg.config import DataConfig
 from tiledseg.data.load import mask_files, shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
@@ -267,7 +267,7 @@ def _reading(config: DataConfig) -> dict[str, Any]:
 
 def _masks_by_stem(masks: PathLike) -> tuple[dict[str, Path], list[Problem]]:
     """Find the masks of a folder, outlines among them; or the images of one COCO file."""
-    path = Path(masks)
+    path = Path(path_text(masks))
     if is_outlines(path) and is_file(path) and (images := coco_images(path)):
         return dict.fromkeys(images, path), []
     return _by_stem(masks, OUTLINE_SUFFIXES)
@@ -306,6 +306,8 @@ def _problem_of(pair: Pair) -> Problem | None:
     """Find what is wrong in the headers of a pair's files."""
     if isinstance(pair.image, np.ndarray):
         return None
+    if any(os.path.realpath(file) == os.path.realpath(pair.image) for file in mask_files(pair)):
+        return Problem("no mask", pair.name, f"the mask is the image itself, {pair.image}.")
     try:
         image = shape_of_image(pair)[:2]
         sizes = [(file, shape_of_mask(pair, file)[:2]) for file in mask_files(pair) if not is_outlines(file)]
@@ -314,6 +316,10 @@ def _problem_of(pair: Pair) -> Problem | None:
     wrong = [f"{size[0]}x{size[1]} px in {file}" for file, size in sizes if size != image]
     if wrong:
         text = f"the image has {image[0]}x{image[1]} px, the mask {wrong[0]}."
+        if image[::-1] in [size for _, size in sizes]:
+            text += (
+                " It may be turned: draw masks on the image as it is shown, turned by its orientation (Exif)."
+            )
         return Problem("size", pair.name, text)
     return None
 

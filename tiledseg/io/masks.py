@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import cv2
 import numpy as np
 
 from tiledseg._validate import invalid, listed
-from tiledseg.errors import FileError, TiledSegError
+from tiledseg.errors import FileError, SettingError, TiledSegError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,6 +32,7 @@ _WHITES = {1, 255, 65535}  # of a mask of two values, beside the largest of its 
 _FEW = 20  # up to so many values may be classes, and with more they may be cell numbers
 _LEAST_CELL, _LARGEST_CELL = 4, 0.5  # px of the median cell, and share of the foreground of the largest
 _WITHIN_CELLS, _SMOOTH = 0.5, 0.9  # shares of neighbours with one value, and of others that differ by 1 or 2
+_SOME, _LEAST_FILLED = 16, 0.1  # cells that are looked at; share of its box that half of them fill at least
 _DARK, _LOW, _HIGH, _BETWEEN = 16, 64, 192, 0.2  # of 8-bit values in lossy files
 _PART = 1 << 22  # px that are counted at a time
 _MIDDLE = (127, 128)
@@ -92,6 +94,9 @@ def mask_of(values: AnyArray, name: str, rules: MaskRules, *, lossy: bool = Fals
     """Read the values (H, W) or (H, W, C) of a mask; with several channels these have to be equal."""
     plane = _whole_numbers(_one_plane(values, name, rules))
     ignored = None if rules.ignore_label is None else np.asarray(plane == rules.ignore_label)
+    if rules.parts == "classes" and rules.ignore_label in (0, *rules.class_values):
+        must, fix = "be the value of no class, and not 0", "Take it out of class_values, or give another one."
+        raise invalid(SettingError, "ignore_label", must=must, got=rules.ignore_label, fix=fix)
     if ignored is not None and ignored.any():
         plane = np.where(ignored, plane.dtype.type(0), plane)
     mask = _read(plane, name, rules, lossy=lossy)
@@ -216,7 +221,8 @@ def _of_lossy(values: AnyArray, name: str, rules: MaskRules) -> Mask:
     scaled = values.astype(np.float32) * (255 / white)
     high, bright = float(scaled.max(initial=0)), scaled >= _LOW
     between = np.count_nonzero(bright & (scaled < _HIGH))
-    if _DARK < high < _HIGH or between > _BETWEEN * max(1, int(bright.sum())):
+    odd = 0 < high < _HIGH and (high > _DARK or values.min() < values.max())  # also labels; not a plain black
+    if odd or between > _BETWEEN * max(1, int(bright.sum())):
         fix = f"Set {rules.advice.threshold} to the least value of foreground, or export the mask as PNG."
         got = f"a lossy file with values up to {values.max()}, {between} px of them neither"
         raise rules.bad(name, "be nearly black and white", got, fix)
@@ -230,7 +236,20 @@ def _number_cells(values: AnyArray, others: AnyArray) -> bool:
     sizes = np.array([count for count in _counted(values[values > 0]).tolist() if count], np.float64)
     if np.median(sizes) < _LEAST_CELL or float(sizes.max()) > _LARGEST_CELL * float(sizes.sum()):
         return False
-    return all(_as_cells(values[first], values[second]) for first, second in _NEIGHBOURS)
+    return all(_as_cells(values[first], values[second]) for first, second in _NEIGHBOURS) and _compact(
+        values, others
+    )
+
+
+def _compact(values: AnyArray, others: AnyArray) -> bool:
+    """Say whether px of one value lie together, unlike those of smooth edges; of some values."""
+    some = others[np.linspace(0, others.size - 1, _SOME).astype(np.intp)]
+    shares = []
+    for one in some:
+        where = (values == one).astype(np.uint8)
+        *_, width, height = cv2.boundingRect(where)
+        shares.append(cv2.countNonZero(where) / (width * height))
+    return bool(np.median(shares) >= _LEAST_FILLED)
 
 
 _NEIGHBOURS = (
