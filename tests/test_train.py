@@ -733,3 +733,30 @@ def test_a_start_that_does_not_fit_is_refused_before_any_folder_is_made(averaged
     with pytest.raises(BundleError, match="nowhere"):
         Trainer(settings(tmp_path, start_from="nowhere")).fit(blobs(1, 2), blobs(8), progress=False)
     assert not (tmp_path / "runs").exists()
+
+
+def marked(mask, value):
+    """Say which value of a mask does not count."""
+    return Pair(f"of {value}", blobs(4)[0][0], mask, ignore_label=value)
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "message"),
+    [
+        (lambda one: [marked(one * 255, 255)], None, "have foreground in some mask.*`ignore_label`"),
+        (lambda one: [marked(one, 0)], None, "have background in some mask.*`ignore_label`"),
+        (lambda one: [(blobs(5)[0][0], one * 0 + 1)], None, "have background in some mask"),
+        (
+            lambda one: [marked(one, 7)],
+            lambda one: [marked(one * 0 + 9, 9)],
+            "`valid` must have px that count",
+        ),
+        (lambda one: [marked(one, 7)], lambda one: [marked(one.copy(), 8)], r"no copy.*got of 8 is of 7"),
+    ],
+)
+def test_data_that_nothing_can_be_learnt_from_is_refused(train, valid, message, tmp_path):
+    mask = blobs(4)[0][1]
+    trainer = Trainer(settings(tmp_path, validation=valid is not None))
+    with pytest.raises(TiledSegError, match=message):
+        trainer.fit(train(mask), valid and valid(mask), progress=False)
+    assert not (tmp_path / "runs").exists()

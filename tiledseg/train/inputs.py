@@ -21,6 +21,7 @@ from tiledseg.data import (
     with_pixel_size,
 )
 from tiledseg.errors import ArrayError, TiledSegError
+from tiledseg.io import IGNORED
 from tiledseg.train.run_folder import RunRecord
 
 if TYPE_CHECKING:
@@ -52,14 +53,27 @@ def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequenc
     preprocessing = with_pixel_size(config.preprocessing, [*train_pairs, *valid_pairs])
     prepared = _prepared(config, preprocessing, [*train_pairs, *valid_pairs])
     first, second = prepared[: len(train_pairs)], prepared[len(train_pairs) :]
-    if not any(len(pair.foreground) for pair in first):
-        fix = "Check the masks and `mask_threshold`."
-        raise invalid(ArrayError, "train", must="have foreground in some mask", got="only label 0", fix=fix)
+    _check_labels(first, second, config.network.classes)
     steps = config.steps_per_epoch or ceil(crops_to_cover(first, config.crop_shape) / config.batch_size)
     grid = GridCrops(second, config.crop_shape, classes=config.network.classes) if second else None
     record = RunRecord(train_pairs, valid_pairs)
+    record.check_apart()
     shown = valid_pairs or train_pairs
     return TrainingData(_sampler(config, first, steps), grid, shown, record, preprocessing)
+
+
+def _check_labels(train: Sequence[PreparedPair], valid: Sequence[PreparedPair], classes: int) -> None:
+    """Check that there is something to tell apart, and something to validate with."""
+    ignored = any((pair.mask == IGNORED).any() for pair in (*train, *valid))
+    fix = "Check the masks, `mask_threshold`" + (" and `ignore_label`." if ignored else ".")
+    if not any(len(pair.foreground) for pair in train):
+        got = "only label 0" + (" and px that do not count" if ignored else "")
+        raise invalid(ArrayError, "train", must="have foreground in some mask", got=got, fix=fix)
+    if classes <= 2 and not any((pair.mask == 0).any() for pair in train):
+        got = "only label 1" + (" and px that do not count" if ignored else "")
+        raise invalid(ArrayError, "train", must="have background in some mask", got=got, fix=fix)
+    if valid and all((pair.mask == IGNORED).all() for pair in valid):
+        raise invalid(ArrayError, "valid", must="have px that count", got="none", fix=fix)
 
 
 def sampler_of(config: TrainConfig, train: Sequence[PairLike], steps: int) -> CropSampler:

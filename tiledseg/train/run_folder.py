@@ -20,7 +20,7 @@ import numpy as np
 from tiledseg._backend import keras
 from tiledseg._lazy import cv2
 from tiledseg._storage import array_digest, is_folder, json_of, write_text
-from tiledseg._validate import invalid, named, shown
+from tiledseg._validate import invalid, listed, named, shown
 from tiledseg._version import __version__
 from tiledseg.config import RunConfig
 from tiledseg.data import Pair, pixel_size_of_pair
@@ -124,6 +124,16 @@ class RunRecord:
         sizes = {pair.name: pixel_size_of_pair(pair) for pair in [*train, *valid]}
         self._sizes = {name: size and (size.y, size.x) for name, size in sizes.items()}
 
+    def check_apart(self) -> None:
+        """Check that no image is in both parts, under another name or as a copy."""
+        known = {_content(entry): entry["name"] for entry in self.data["train"]}
+        valid = {_content(entry): entry["name"] for entry in self.data["valid"]}
+        both = [f"{name} is {known[one]}" for one, name in valid.items() if one in known]
+        if both:
+            must, got = "have no copy of an image of `train`", listed(both, _MAX_SHOWN)
+            fix = "Remove it from one of the two."
+            raise invalid(SettingError, "valid", must=must, got=got, fix=fix)
+
     @property
     def digest(self) -> str:
         """Digest of all names, pixels and labels, and of how masks are read, but not of paths."""
@@ -205,6 +215,11 @@ def _flat(settings: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
     for name, value in settings.items():
         flat |= _flat(value, f"{path}.{name}" if path else name)
     return flat
+
+
+def _content(entry: dict[str, Any]) -> str:
+    """Say which px of an image are read."""
+    return json.dumps([entry[name] for name in ("image", "level", "channels", "at", "page")])
 
 
 def _entry(pair: Pair) -> dict[str, Any]:
