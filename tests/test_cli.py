@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -763,6 +764,52 @@ def test_export_refuses_masks_with_the_same_stem(capsys: pytest.CaptureFixture[s
     text = fail(capsys, "export", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "cells")
     assert "unique stem" in text
     assert not (tmp_path / "cells").exists()
+
+
+def test_export_of_instances_and_of_px_that_do_not_count(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("roifile")
+    labels = np.zeros((30, 40), np.uint8)
+    labels[2:9, 3:9], labels[12:20, 5:20] = 7, 255
+    write_mask(tmp_path / "masks" / "a.png", labels, foreground=None)
+    arguments = ["export", str(tmp_path / "masks"), "--instances", "--write"]
+    for number, options in enumerate((["roi"], ["roi", "--ignore-label", "255"])):
+        assert main([*arguments, *options, "--output", str(tmp_path / f"out{number}")]) == 0
+        with zipfile.ZipFile(tmp_path / f"out{number}" / "roi" / "a.zip") as found:
+            assert len(found.namelist()) == 2 - number
+    write_image(tmp_path / "masks" / "b.png", np.zeros((30, 40, 3), np.uint8))
+    assert main([*arguments, "geojson", "--output", str(tmp_path / "out2")]) == 1
+    assert "hold labels (H, W) for --instances" in capsys.readouterr().err
+    monkeypatch.setattr("tiledseg.cli.export.first_alike", lambda folder, names: ("a", "b"))
+    assert "unique stem" in fail(capsys, *arguments, "geojson", "--output", tmp_path / "out3")
+
+
+def test_a_cross_validation_has_a_manifest_for_each_fold(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path
+) -> None:
+    data = ["--images", str(samples / "images"), "--masks", str(samples / "masks")]
+    target = tmp_path / "data.jsonl"
+    assert main(["split", *data, "--manifest", str(target), "--folds", "2"]) == 0
+    assert "fold_2" in capsys.readouterr().out
+    names = [
+        {one.name for one in Manifest.read(tmp_path / f"data_{number}.jsonl").records if one.split == "valid"}
+        for number in (1, 2)
+    ]
+    assert names[0]
+    assert not names[0] & names[1]
+
+
+def test_evaluations_that_cannot_start_are_refused(
+    capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path, tmp_path: Path
+) -> None:
+    data = ["--images", samples / "images", "--masks", samples / "masks"]
+    assert "be given with --triples" in fail(capsys, "evaluate", bundle, *data, "--triples")
+    text = fail(capsys, "evaluate", bundle, *data, "--against", bundle)
+    assert "name other models" in text
+    (tmp_path / "none").mkdir()
+    text = fail(capsys, "init", tmp_path / "none", samples / "masks", "--output", tmp_path / "project")
+    assert "hold images with masks" in text or "image" in text
 
 
 def test_demo_refuses_a_folder_with_other_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -108,6 +108,10 @@ def nested_and_shared(x):
     return layers.MaxPooling2D(1)(fused(block(shared(y))))
 
 
+def normalised(x):
+    return conv(layers.Normalization(axis=None, mean=0.5, variance=2.0)(x))
+
+
 def with_operations(x):
     y = ops.pad(x, ((0, 0), (2, 1), (0, 3), (0, 0)), mode="reflect")
     y = layers.Conv2D(2, (4, 4), activation="relu")(y)
@@ -133,7 +137,7 @@ GRAPHS = {
         for build in [
             strided, even_kernels, valid_and_padded, cropped_and_padded, overlapping_pools, odd_pools,
             bilinear, bicubic, long_transposed, short_transposed, separable, nested_and_shared,
-            with_operations, resized,
+            with_operations, resized, normalised,
         ]
     },
 }  # fmt: skip
@@ -256,6 +260,14 @@ def test_layers_that_depend_on_the_whole_tile_make_exact_impossible(build, seen)
         (layers.Lambda(lambda y: y[:, ::-1]), "Lambda"),
         (lambda x: ops.flip(x, axis=1), "Flip"),
         (lambda x: layers.Reshape((32, 8, 1))(layers.Permute((2, 1, 3))(x)), "Permute"),
+        (
+            lambda x: layers.Cropping2D(((0, 1), (0, 1)))(
+                layers.Conv2DTranspose(1, 2, strides=1, output_padding=0)(x)
+            ),
+            "Conv2DTranspose",
+        ),
+        (layers.Resizing(16, 16, crop_to_aspect_ratio=True), "Resizing"),
+        (lambda x: layers.Resizing(16, 16)(layers.Resizing(24, 24)(x)), "Resizing"),
     ],
 )
 def test_an_unknown_layer_is_named_in_the_plan(build, name):

@@ -315,6 +315,18 @@ def test_functions_that_call_each_other_many_times_are_refused_at_once(tmp_path)
     refused(path, "1000 times")
 
 
+def test_a_function_that_calls_itself_and_a_missing_file_are_refused(tmp_path):
+    path = saved(str(tmp_path / "net.onnx"), [node("f", ["x"], ["y"], domain="loop")])
+    model = onnx.load(path)
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("loop", 1)]
+    model.opset_import.append(imports[1])
+    inner = [node("f", ["x"], ["y"], domain="loop")]
+    model.functions.append(helper.make_function("loop", "f", ["x"], ["y"], inner, imports))
+    onnx.save(model, path)
+    refused(path, "functions that do not call themselves; got f")
+    refused(str(tmp_path / "missing.onnx"), "no such file")
+
+
 @pytest.mark.parametrize("name", ["../weights.bin", "/etc/hostname", "link.bin", "missing.bin"])
 def test_weights_stored_elsewhere_are_refused(tmp_path, name):
     (tmp_path / "weights.bin").write_bytes(bytes(4 * 12))
@@ -430,6 +442,16 @@ def test_sparse_constants_are_read_and_run(tmp_path):
     onnx.save(model, path)
     found = tiledseg.tiled_predict(path, IMAGE, EXACT)
     np.testing.assert_allclose(found, IMAGE @ dense[:, :, 0, 0].T, atol=1e-5)
+
+
+def test_a_sparse_constant_of_very_many_numbers_is_not_written_out(tmp_path):
+    values, indices = helper.make_tensor("k", FLOAT, [1], [1.0]), helper.make_tensor("i", 7, [1], [3])
+    path = saved(str(tmp_path / "net.onnx"), [node("Add", ["x", "k"], ["y"])])
+    model = onnx.load(path)
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 12, 1 << 13]))
+    onnx.save(model, path)
+    (found,) = read_onnx(path).constants.values()
+    assert (found.shape, found.values) == ((1 << 12, 1 << 13), None)
 
 
 @pytest.mark.parametrize(
@@ -668,8 +690,10 @@ SHAPES = [
         (
             [node("Pad", ["x", "p"], ["a"]), node("Slice", ["a", "zero", "six", "one"], ["b"]),
              node("Concat", ["b", "x"], ["c"], axis=1), node("Unsqueeze", ["c", "zero"], ["d"]),
-             node("Squeeze", ["d", "zero"], ["e"]), node("Dropout", ["e"], ["u"]), conv_3("u", "w")],
-            [*SHAPES, ("p", np.array([0, 1, 0, 0, 0, 3, 0, 0])), ("six", np.array([6]))],
+             node("Squeeze", ["d", "zero"], ["e"]), node("Dropout", ["e"], ["f"]),
+             node("Slice", ["f", "zero", "many", "one"], ["u"]), conv_3("u", "w")],
+            [*SHAPES, ("p", np.array([0, 1, 0, 0, 0, 3, 0, 0])), ("six", np.array([6])),
+             ("many", np.array([1 << 40]))],
         ),
         (
             [node("Concat", ["x", "x", "x"], ["a"], axis=1),
@@ -750,6 +774,10 @@ BATCH = [(name, np.ones(3, "f4")) for name in "abcd"]
         ([node("ConvTranspose", ["x", "k"], ["y"], strides=[2, 2], auto_pad="SAME_UPPER")],
          [("k", f4(3, 1, 3, 3))], {}),
         ([node("MaxPool", ["x"], ["y"], kernel_shape=[2])], (), {}),
+        ([node("Neg", ["k"], ["n"]), node("Conv", ["x", "n"], ["y"])], [("k", f4(26, 3, 30, 30))], {}),
+        ([node("Range", ["a", "b", "k"], ["r"]), node("ReduceMean", ["r"], ["m"], keepdims=0),
+          node("Add", ["x", "m"], ["y"])],
+         [("a", np.float32(0)), ("b", np.float32(1e5)), ("k", np.float32(1))], {}),
         ([node("Unique", ["k"], ["u"]), node("Add", ["x", "u"], ["y"])], [("k", f4(1))], {}),
         ([node("Unique", ["k"], ["u"]), node("Reshape", ["x", "u"], ["y"])], [("k", np.arange(4))], {}),
     ],
@@ -954,6 +982,71 @@ def test_the_layout_is_asked_for_where_the_shape_does_not_show_it(tmp_path):
     with pytest.raises(SettingError, match="channels_first"):
         tiledseg.load_model(path)
     assert tiledseg.load_model(path, layout="channels_first").tile_size == (None, 3)
+    for shape, layout in ((("n", 8, "h", "w"), "channels_first"), (("n", "h", "w", 8), "channels_last")):
+        found = tiledseg.load_model(saved(path, [node("Relu", ["x"], ["y"])], shape=shape))
+        assert (found.layout, found.channels) == (layout, 8)
+
+
+def test_what_a_file_leaves_open_cannot_be_saved_and_other_tiles_are_refused(tmp_path):
+    path = saved(str(tmp_path / "net.onnx"), [node("Relu", ["x"], ["y"])], shape=("n", "c", "h", "w"))
+    network = tiledseg.load_model(path, layout="channels_first")
+    with pytest.raises(ModelError, match="state its channels; got a free axis"):
+        _ = network.architecture
+    with pytest.raises(ModelError, match=r"tiles` must have 3 channels; got \(1, 64, 64, 2\)"):
+        tiledseg.load_model(small_network(tmp_path))(np.zeros((1, 64, 64, 2), np.float32))
+    fixed = tiledseg.load_model(small_network(tmp_path, shape=(1, 3, 64, 64)))
+    with pytest.raises(SettingError, match="be 64 px along y, the network's input; got 32"):
+        fixed.check_tile((32, 64))
+    state = pickle.dumps(fixed)
+    small_network(tmp_path, shape=(1, 3, 96, 96))
+    with pytest.raises(ModelError, match="be the same file everywhere"):
+        pickle.loads(state)
+
+
+def test_an_output_may_be_one_map_without_an_axis_of_classes(tmp_path):
+    last = [node("Squeeze", ["y", "one"], ["z"])]
+    model = onnx.load(small_network(tmp_path, last=last, outputs=("z",), classes=1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "one"))
+    onnx.save(model, str(tmp_path / "flat.onnx"))
+    found = tiledseg.load_model(str(tmp_path / "flat.onnx"))(IMAGE[np.newaxis, :64, :64])
+    assert found.shape == (1, 64, 64, 1)
+
+
+def test_few_sizes_of_tiles_are_kept_ready(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(*SESSION, lambda path: opened.append(path) or session(path))
+    monkeypatch.setattr(onnx_predictor, "_MOST_SHAPES", 1)
+    predictor = tiledseg.load_model(small_network(tmp_path)).by_engine("onnxruntime", "f32")
+    before = predictor.engine_bytes
+    for size in (32, 48, 32):
+        assert predictor(IMAGE[np.newaxis, :size, :size]).shape == (1, size, size, 2)
+    assert before > predictor.engine_bytes >= 0
+
+
+@pytest.mark.parametrize("engine", ["auto", "openvino"])
+def test_memory_that_runs_out_in_an_engine_is_no_reason_to_try_another(tmp_path, monkeypatch, engine):
+    pytest.importorskip("openvino")
+
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(*SESSION, fails)
+    network = tiledseg.load_model(small_network(tmp_path))
+    with pytest.raises(MemoryError):
+        network.by_engine(engine, "f32")(IMAGE[np.newaxis, :64, :64])
+
+
+def test_openvino_runs_where_onnx_runtime_cannot_check_it(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+
+    def fails(*_, **__):
+        raise RuntimeError("not supported")
+
+    path = small_network(tmp_path)
+    wanted = whole(path, IMAGE[:64, :64])
+    monkeypatch.setattr(*SESSION, fails)
+    found = tiledseg.load_model(path).by_engine("openvino", "f32")(IMAGE[np.newaxis, :64, :64])
+    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
 
 
 def test_a_network_of_integers_is_not_fed_with_fractions(tmp_path):

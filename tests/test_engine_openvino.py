@@ -384,6 +384,28 @@ def test_it_is_chosen_without_being_asked_for():
         assert Network.of(found, runtime).fastest() is found.predictor
 
 
+def test_a_network_is_copied_to_the_devices_that_are_asked_for():
+    model, image, tiling = network(), TILES[0], {"tile_size": 16, "overlap": 4}
+    found = [ts.tiled_predict(model, image, tiling, runtime={"devices": ("CPU:0",)}) for _ in range(2)]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], ts.tiled_predict(model, image, tiling), atol=1e-5)
+    model.set_weights([2 * one for one in model.get_weights()])
+    again = ts.tiled_predict(model, image, tiling, runtime={"devices": ("CPU:0",)})
+    np.testing.assert_allclose(again, ts.tiled_predict(model, image, tiling), atol=1e-5)
+    with pytest.raises(SettingError, match=r"be among CPU:0.*; got TPU:9"):
+        ts.tiled_predict(model, image, tiling, runtime={"devices": ("TPU:9",)})
+
+
+def test_a_network_without_weights_and_one_of_two_maps(monkeypatch):
+    inputs = keras.Input((None, None, 3))
+    image, tiling = TILES[0], {"tile_size": 16, "overlap": 4}
+    mean = keras.Model(inputs, layers.AveragePooling2D(1)(inputs))
+    np.testing.assert_allclose(ts.tiled_predict(mean, image, tiling), image, atol=1e-6)
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    with pytest.raises(ModelError, match="be channels_last; got channels_first"):
+        Network.of(keras.Model(inputs, layers.AveragePooling2D(1)(inputs)))
+
+
 def test_without_it_keras_runs_or_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("tiledseg.engine.network.find_spec", lambda _name: None)
     found = Network.of(network())

@@ -353,6 +353,8 @@ def test_invalid_labels_and_names_are_refused(tmp_path):
         write_geojson(tmp_path / "a.geojson", SPECKS, object_type="cell")
     with pytest.raises(SettingError, match="`scale` must be two numbers above 0"):
         write_geojson(tmp_path / "a.geojson", SPECKS, scale=(0, 1))
+    with pytest.raises(SettingError, match="`tolerance` must be at least 0; got -1"):
+        write_geojson(tmp_path / "a.geojson", SPECKS, tolerance=-1)
     with pytest.raises(ArrayError, match="bool with instances"):
         write_geojson(tmp_path / "a.geojson", SPECKS > 0, instances=True)
     with pytest.raises(SettingError, match=r"`segmentation` must be polygons.*got rle for 70000 x 70000 px"):

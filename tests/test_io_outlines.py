@@ -78,6 +78,12 @@ def test_holes_parts_and_edges_of_px(tmp_path):
     wanted = np.zeros(SHAPE, bool)
     wanted[:3, :3] = wanted[30:, 40:] = True
     np.testing.assert_array_equal(inside(written(tmp_path, both)), wanted)
+    parts = [feature([square(0, 0, 3, 3)])["geometry"], feature([square(40, 30, 60, 50)])["geometry"]]
+    together = {"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": parts}}
+    (tmp_path / "one.geojson").write_text(json.dumps(together))  # a feature without a collection
+    np.testing.assert_array_equal(inside(tmp_path / "one.geojson"), wanted)
+    (tmp_path / "list.geojson").write_text(json.dumps([both, together]))
+    assert len(read_outlines(tmp_path / "list.geojson")) == 3
     half = inside(written(tmp_path, feature([square(1.5, 1.5, 3.5, 3.5)])))  # centres on the edges
     assert (half[1:3, 1:3].all(), half.sum()) == (True, 4)
 
@@ -257,6 +263,12 @@ def test_a_zip_of_rois_that_inflates_too_far_is_refused_before_it_is_read(tmp_pa
         read_outlines(tmp_path / "a.zip")
 
 
+def test_a_file_of_outlines_has_a_largest_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("tiledseg.io.outlines._LARGEST", 100)
+    with pytest.raises(FileError, match="Split it into one file for each image"):
+        read_outlines(written(tmp_path, feature([square(0, 0, 9, 9)])))
+
+
 def coco(folder, **changes):
     content = {
         "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 50}],
@@ -279,6 +291,18 @@ def coco(folder, **changes):
             "id 1 twice",
         ),
         ({"categories": [{"id": 1, "name": "cell"}, {"id": 1, "name": "dirt"}]}, "categories .* id 1 twice"),
+        (
+            {"images": [{"id": 1, "file_name": "b.png", "height": 40, "width": 50}]},
+            r"hold one image a; got b\.png",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "segmentation": {"size": [40, 50], "counts": [0, 1999]}}]},
+            r"run lengths of \(40, 50\) px; got 1999 of",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "iscrowd": 1}]},
+            r"got crowds .*ignore_label=255",
+        ),
     ],
 )
 def test_coco_of_another_size_or_with_numbers_twice_is_refused(changes, message, tmp_path):

@@ -471,6 +471,8 @@ def test_a_long_chain_of_overlapping_pages_is_an_error(put):
         grey_page(4, 4, t279=0),
         grey_page(4, 4, t258=99),
         {256: (4, 4), 257: (4, 4)},
+        grey_page(4, 4, t279=16) | {32997: (4, 2)},  # of two slices
+        grey_page(4, 4, t277=3, t279=48, t273=150) | {284: (3, 5)},
     ],
 )
 def test_impossible_pages_are_refused_before_decoding(put, monkeypatch, page):
@@ -490,6 +492,25 @@ def test_a_tag_that_cannot_be_read_is_an_error(put):
         data[at + 8 : at + 12] = struct.pack("<I", 10**6)
         with pytest.raises(FileError, match=f"tags.*{tag}"):
             read_image(put(bytes(data)))
+
+
+def test_tags_twice_and_too_many_smaller_copies_are_damage(put):
+    start = 8 + 2 + 12 * 10 + 4
+    page = grey_page(3, 2, t273=start) | {330: (4, 8)}
+    good = by_hand(page, data=bytes(6))
+    twice = good.replace(struct.pack("<HH", 262, 4), struct.pack("<HH", 259, 4))
+    many = good.replace(struct.pack("<HHI", 330, 4, 1), struct.pack("<HHI", 330, 4, 10**5))
+    for data, message in (
+        (twice, r"tags \[259\] twice"),
+        (many, "page 0 with 100000 smaller copies"),
+    ):
+        with pytest.raises(FileError, match=message):
+            read_image(put(data))
+
+
+def test_a_tiff_under_the_name_of_a_slide_is_read_as_what_it_is(put):
+    data = by_hand(grey_page(3, 2, t273=8 + 2 + 12 * 9 + 4), data=bytes(range(6)))
+    np.testing.assert_array_equal(read_image(put(data, "image.ndpi")), [[0, 1, 2], [3, 4, 5]])
 
 
 def test_an_image_above_the_limit_is_an_error_with_the_limit(put):

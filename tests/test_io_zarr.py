@@ -218,6 +218,31 @@ def test_a_zarr_has_one_page(tmp_path):
         open_image(tmp_path / "a.zarr", page=1)
 
 
+def test_arrays_that_are_no_images_or_have_huge_chunks_are_refused(tmp_path):
+    options = {"zarr_format": 3, "dimension_names": ("y", "x")}
+    zarr.create_array(tmp_path / "a.zarr", shape=(8, 8), dtype="c8", **options)
+    zarr.create_array(
+        tmp_path / "b.zarr", shape=(1 << 16, 1 << 16), chunks=(1 << 16, 1 << 15), dtype="u1", **options
+    )
+    for name, message in (("a", "hold numbers; got complex64"), ("b", "have chunks of at most 1 GiB")):
+        with pytest.raises(FileError, match=message):
+            open_image(tmp_path / f"{name}.zarr")
+
+
+def test_chunks_without_compression_are_read_and_compressed_twice_refused(tmp_path):
+    numcodecs = pytest.importorskip("numcodecs")
+    options = {"shape": (40, 60), "chunks": (16, 16), "dtype": "u1", "zarr_format": 2}
+    plain = zarr.create_array(tmp_path / "a.zarr", compressors=None, **options)
+    plain[:] = CUBE[0]
+    np.testing.assert_array_equal(read_image(tmp_path / "a.zarr"), CUBE[0])
+    twice = zarr.create_array(
+        tmp_path / "b.zarr", filters=[numcodecs.Zstd()], compressors=numcodecs.GZip(), **options
+    )
+    twice[:] = CUBE[0]
+    with pytest.raises(FileError, match="be compressed once; got chunks compressed by gzip, zstd"):
+        read_image(tmp_path / "b.zarr")
+
+
 BOMB = np.zeros(1 << 26, np.uint8)
 
 

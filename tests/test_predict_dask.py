@@ -15,6 +15,7 @@ from tiledseg.config import PredictConfig, PreprocessingConfig
 from tiledseg.errors import BundleError, ModelError, SettingError
 from tiledseg.io import read_image, write_image
 from tiledseg.models import BundleReference
+from tiledseg.predict.dask import _reason
 
 dask, da, distributed = map(pytest.importorskip, ("dask", "dask.array", "distributed"))
 
@@ -112,6 +113,24 @@ def test_a_poison_tile_is_named() -> None:
     lazy = ts.tiled_predict(poisoned, da.from_array(image, chunks=300), TILING)
     with pytest.raises(ModelError, match=r"failed on tile \d+ at \(y, x\) = \(\d+, \d+\).*bad px"):
         lazy.compute(scheduler="synchronous")
+
+
+def test_a_job_that_did_not_finish_comes_back_with_its_reason() -> None:
+    class KilledWorkerError(Exception):
+        pass
+
+    KilledWorkerError.__name__ = "KilledWorker"
+
+    class Future:
+        def __init__(self, status: str, error: BaseException | None = None) -> None:
+            self.status, self._error = status, error
+
+        def exception(self) -> BaseException | None:
+            return self._error
+
+    assert _reason(Future("cancelled")) == "The cluster cancelled it."
+    assert _reason(Future("error", ValueError("7 px"))) == "ValueError: 7 px"
+    assert "killed the workers that tried it" in _reason(Future("error", KilledWorkerError("a")))
 
 
 def test_what_cannot_be_lazy_is_refused() -> None:

@@ -1,5 +1,6 @@
 """predict_files: real files in, whole files out, one broken file stops none of the others."""
 
+import io
 import json
 import os
 import re
@@ -509,6 +510,19 @@ def test_a_png_without_all_its_rows_is_not_written(tmp_path):
         with PngRows(tmp_path / "labels.png", (5, 4), np.dtype(np.uint8)) as out:
             out[0:3] = np.zeros((3, 4), np.uint8)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bar_is_shown_in_a_terminal_with_the_image_that_is_done(tmp_path, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for name in ("a", "b" * 80):
+        write_image(tmp_path / "in" / f"{name}.png", np.zeros((40, 40, 3), np.uint8))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    ts.predict_files(lambda tiles: tiles[..., :1] / 255, tmp_path / "in", tmp_path / "out", progress=True)
+    assert "2/2" in sys.stderr.getvalue()
+    assert "\u2026b" in sys.stderr.getvalue()
 
 
 def test_progress_counts_the_tiles_of_an_image_and_says_how_long_it_takes(tmp_path, caplog, monkeypatch):
