@@ -228,14 +228,15 @@ def _wrong_output(axis: str, size: int, out: int) -> ModelError:
 def _weight_sums(model: _Model) -> bytes:
     """Return a digest of sums of the weights, so that new weights are noticed; refuse NaN and infinity."""
     # They are along the last axis: a change of weights hardly ever leaves all of them equal.
-    digest, sums = hashlib.sha256(), [np.zeros(0, np.float32)]
+    digest, floats = hashlib.sha256(), []
+    for variable in model.weights:
+        if _is_float(variable.dtype):
+            floats.append(_values_of(variable))  # all at first: reading in a row takes less time
+        else:
+            digest.update(np.ascontiguousarray(variable.numpy()).data)
     with np.errstate(over="ignore", invalid="ignore"):
-        for variable in model.weights:
-            if _is_float(variable.dtype):
-                sums.append(np.asarray(_sums_of(variable), np.float32).reshape(-1))
-            else:
-                digest.update(np.ascontiguousarray(variable.numpy()).data)
-    total = np.concatenate(sums)
+        sums = [one if one.ndim < 2 else one.sum(axis=-1, dtype=np.float32) for one in floats]
+    total = np.concatenate([np.asarray(one, np.float32).reshape(-1) for one in [np.zeros(0), *sums]])
     if not np.isfinite(total).all():  # or a sum overflows
         for variable in model.weights:
             _check_weight(variable)
@@ -264,16 +265,15 @@ def _read_op() -> Any:  # noqa: ANN401  TensorFlow has no types
     return tf.raw_ops.ReadVariableOp  # looked up once, since there are hundreds of weights
 
 
-def _sums_of(variable: Any) -> AnyArray:  # noqa: ANN401  Keras has no types
-    """Sum a weight along its last axis, unless it has only one."""
+def _values_of(variable: Any) -> AnyArray:  # noqa: ANN401  Keras has no types
+    """Read a weight; one that is on another device as its sums along the last axis, which becomes 1."""
     value = variable.value
     held = getattr(value, "handle", None)  # by TensorFlow
-    if held is not None and "CPU" in value.device:  # neither a copy nor the checks of an operation
-        values = np.asarray(_read_op()(resource=held, dtype=value.dtype))
-        return values if values.ndim < 2 else values.sum(axis=-1, dtype=np.float32)
+    if held is not None and "CPU" in held.device:  # neither a copy nor the checks of an operation
+        return np.asarray(_read_op()(resource=held, dtype=value.dtype))
     if len(variable.shape) < 2:
         return variable.numpy()  # type: ignore[no-any-return]
-    return keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1))  # type: ignore[no-any-return]
+    return keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1, keepdims=True))  # type: ignore[no-any-return]
 
 
 def _compiled(model: _Model, shape: tuple[int, ...], device: str | None) -> _Call:
