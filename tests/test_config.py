@@ -104,6 +104,16 @@ def test_impossible_networks_are_refused(settings, message):
         UNetConfig(**settings)
 
 
+def test_pixels_are_those_that_pretrained_weights_expect():
+    network = {"name": "encoder_unet", "encoder": "efficientnetv2-s", "encoder_weights": "imagenet"}
+    wanted = TrainConfig(network=network).network.preprocessing
+    assert (wanted.mean, wanted.std) == ((128 / 255,), (128 / 255,))
+    with pytest.raises(SettingError, match="which the network's pretrained weights expect"):
+        TrainConfig(network=network, preprocessing=PreprocessingConfig(mean=(0.1,)))
+    with pytest.raises(SettingError, match="be text; got int"):
+        TrainConfig.from_json(3)
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [

@@ -53,6 +53,18 @@ def test_a_mask_that_does_not_fit_is_refused(mask, classes, text):
         check_mask(mask, (3, 4, 3), classes)
 
 
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [((), "have at least one file"), (("a", "b"), r"first mask, \(3, 4\); got \(4, 3\)")],
+)
+def test_the_masks_of_an_image_have_one_size(masks, message, tmp_path):
+    write(tmp_path / "a.png", np.zeros((3, 4), np.uint8))
+    write(tmp_path / "b.png", np.zeros((4, 3), np.uint8))
+    pair = Pair("one", np.zeros((3, 4), np.uint8), tuple(tmp_path / f"{name}.png" for name in masks))
+    with pytest.raises(ArrayError, match=message):
+        load_pair(pair)
+
+
 def test_masks_that_fit_pass():
     check_mask(np.ones((3, 4), bool), (3, 4), 1)
     check_mask(np.full((3, 4), 4, np.int64), (3, 4, 3), 5)

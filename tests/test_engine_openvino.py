@@ -12,6 +12,7 @@ import warm_python
 import tiledseg as ts
 from tiledseg.config import RuntimeConfig
 from tiledseg.engine import Network
+from tiledseg.engine.graph import Graph
 from tiledseg.engine.layers import Layers, UnsupportedError, read_layers
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.evaluate import Evaluator
@@ -327,6 +328,11 @@ CONV = layers.Conv2D(3, 3, padding="same")
         ([layers.Cropping2D(16)], {}, r"cropping .* of \[32, 48\] px"),
         ([layers.Conv2DTranspose(3, 3, dilation_rate=2)], {}, "dilation"),
         ([layers.GlobalAveragePooling2D()], {}, "the output has 2 axes"),
+        (
+            [lambda x: layers.MultiHeadAttention(1, 2, attention_axes=(1, 2))(x, layers.ReLU()(x))],
+            {},
+            "attention between two maps",
+        ),
         ([layers.GlobalAveragePooling2D(), layers.Reshape((3, 1, 1))], {}, r"target_shape=\[3, 1, 1\]"),
     ],
 )
@@ -353,7 +359,8 @@ def test_layers_of_one_px_and_the_mean_of_maps_equal_those_of_keras():
     pooled_ = layers.Dense(3, activation="sigmoid")(layers.GlobalAveragePooling2D()(inputs))
     gate = layers.Multiply()([inputs, layers.Reshape((1, 1, 3))(pooled_)])
     elu = layers.ELU(0.5)(layers.Conv2D(3, 1)(gate))
-    model = keras.Model(inputs, layers.Average()([elu, gate, layers.ReLU(0.5)(inputs)]))
+    leaky = layers.ReLU(negative_slope=0.2)(layers.ReLU()(elu) - elu)
+    model = keras.Model(inputs, layers.Average()([leaky, elu, gate, layers.ReLU(0.5)(inputs)]))
     np.testing.assert_allclose(by_openvino(model)(TILES), Network.of(model)(TILES), atol=1e-5)
 
 
@@ -394,6 +401,21 @@ def test_a_network_is_copied_to_the_devices_that_are_asked_for():
     np.testing.assert_allclose(again, ts.tiled_predict(model, image, tiling), atol=1e-5)
     with pytest.raises(SettingError, match=r"be among CPU:0.*; got TPU:9"):
         ts.tiled_predict(model, image, tiling, runtime={"devices": ("TPU:9",)})
+
+
+def test_layers_in_a_graph_of_a_bundle_are_checked():
+    graph = Network.of(network()).predictor.graph
+    record = graph.to_record()
+    old = record | {"floats_per_px": 4 * record["floats_at_once_per_px"]}
+    del old["floats_at_once_per_px"]
+    assert Graph.from_record(old) == Graph.from_record(record) == graph
+    steps = record["receptive_field"][0]["steps"]
+    for place, value, message in ((0, [99], "a step from the maps"), (3, 0.5, "0.5 in a rule")):
+        good = steps[0][place]
+        steps[0][place] = value
+        with pytest.raises(ValueError, match=message):
+            Graph.from_record(record)
+        steps[0][place] = good
 
 
 def test_a_network_without_weights_and_one_of_two_maps(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,6 +166,13 @@ def test_classes_differ_by_their_names(tmp_path):
         images=str(tmp_path / "i"), masks=str(tmp_path / "m"), class_names=("tumour", "stroma")
     )
     np.testing.assert_array_equal(load_pair(pairs_of(config)[0])[1], labels)
+
+
+def test_where_no_region_is_annotated_no_px_counts(tmp_path, caplog):
+    pair = coco(tmp_path)
+    pair = replace(pair, annotated_class="region", ignore_label=255)
+    assert (load_pair(pair)[1] == 255).all()
+    assert "no outline of region (of cell): no px counts" in caplog.text
 
 
 def test_outlines_number_cells_that_touch(tmp_path):

@@ -121,6 +121,14 @@ def test_probabilities_that_are_not_finite_are_refused(tmp_path, value, dtype):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_probabilities_are_floats_and_a_png_has_a_largest_side(tmp_path):
+    for values in (np.zeros((3, 4), int), np.zeros((2, 3, 4, 1), np.float32), np.zeros((0, 4), np.float32)):
+        with pytest.raises(ArrayError, match=r"be floats of shape \(H, W\) or"):
+            write_probs(tmp_path / "probs.tif", values)
+    with pytest.raises(FileError, match=r"px along each axis as PNG; got \(1, 1048577\)"):
+        write_image(tmp_path / "long.png", np.zeros((1, (1 << 20) + 1), np.uint8))
+
+
 @pytest.mark.parametrize("name", ["mask.jpg", "mask.JPEG", "mask.bmp", "mask", "mask.png.exe"])
 def test_the_suffix_of_a_lossy_format_is_refused(tmp_path, name):
     image = np.zeros((3, 4), np.uint8)

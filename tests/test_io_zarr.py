@@ -243,6 +243,22 @@ def test_chunks_without_compression_are_read_and_compressed_twice_refused(tmp_pa
         read_image(tmp_path / "b.zarr")
 
 
+def test_blocks_of_zstd_that_state_no_size_are_added_up(tmp_path):
+    numcodecs = pytest.importorskip("numcodecs")
+    options = {"shape": (16, 16), "chunks": (16, 16), "dtype": "u1", "zarr_format": 2}
+    made = zarr.create_array(tmp_path / "a.zarr", compressors=numcodecs.Zstd(), **options)
+    made[:] = 7
+    (chunk,) = (path for path in (tmp_path / "a.zarr").iterdir() if path.name == "0.0")
+    head = bytes.fromhex("28b52ffd") + bytes([0, 0x38])  # a window, and no size of the content
+
+    def repeated(count, last):
+        return ((count << 3) | (1 << 1) | last).to_bytes(3, "little") + b"\x07"
+
+    chunk.write_bytes(head + repeated(1 << 17, 0) * 40 + repeated(1, 1))
+    with pytest.raises(FileError, match="inflates beyond the 256 bytes of its shape"):
+        read_image(tmp_path / "a.zarr")
+
+
 BOMB = np.zeros(1 << 26, np.uint8)
 
 

@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import tiledseg as ts
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.plots import ERROR_COLOURS, PALETTE, as_rgb, colourise, error_overlay, overlay
+from tiledseg.plots import (
+    ERROR_COLOURS,
+    PALETTE,
+    as_rgb,
+    colourise,
+    error_overlay,
+    overlay,
+    plot_probabilities,
+    plot_tiles,
+)
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -102,6 +112,17 @@ def test_labels_past_the_palette_start_again():
     assert colourise(mask)[0].tolist() == [
         list(colour) for colour in (PALETTE[0], PALETTE[-1], PALETTE[0], last)
     ]
+
+
+def test_what_is_drawn_fits_together():
+    pytest.importorskip("matplotlib")
+    image = np.zeros((40, 60, 3), np.uint8)
+    plan = ts.plan(lambda tiles: tiles, image, {"tile_size": 32, "overlap": 8})
+    assert len(plot_tiles(plan, image).images) == 1
+    with pytest.raises(ArrayError, match=r"be 40 x 60 px as the plan; got \(40, 50"):
+        plot_tiles(plan, image[:, :50])
+    with pytest.raises(ArrayError, match=r"be a map; got None.*keep_map=True"):
+        plot_probabilities(None)
 
 
 def test_background_has_the_colour_asked_for():

@@ -46,6 +46,22 @@ def test_where_there_is_no_background_all_is_computed(image):
     assert sum(calls) == len(ts.plan(red, image.shape, TILING).grid)
 
 
+def test_regions_that_cannot_be_found_or_are_no_masks_are_refused():
+    with pytest.raises(SettingError, match="an array where only a shape is given; got tissue"):
+        ts.plan(red, (90, 70, 3), TILING, roi="tissue")
+    with pytest.raises((ArrayError, SettingError), match="roi"):
+        ts.tiled_predict(red, IMAGE, TILING, roi={"a": 1})
+
+
+@pytest.mark.parametrize("value", [0, 128])
+def test_a_slide_without_contrast_or_light_is_computed(value):
+    flat = np.full((200, 300), value, np.uint8)
+    flat[50:60, 50:60] = value + 3
+    assert ts.tiled_predict(red, flat, TILING, roi="tissue").shape == (200, 300, 1)
+    colour = np.zeros((200, 300, 3), np.uint8) + np.array([value, value // 2, value // 4], np.uint8)
+    assert ts.tiled_predict(red, colour, TILING, roi="tissue").shape == (200, 300, 1)
+
+
 def test_a_large_slide_is_read_in_bands():
     class Watched:
         shape, dtype, rows = (5000, 3000), np.dtype("uint8"), []
