@@ -272,6 +272,7 @@ EVALUATE: list[Row] = [
         "none of 1. Give both",
     ),
     (lambda: objects.label_objects(np.zeros((5, 64, 70))), ArrayError, "numpy.moveaxis(map, 0, -1)"),
+    (lambda: export.write_coco("a.json", [("a", MASK)], names=("a", "a")), SettingError, "each class once"),
     (lambda: export.write_geojson("a.geojson", np.ndarray), ArrayError, "numpy.asarray"),
     (lambda: io.write_probs("a.tif", np.zeros((1, 40, 50))), ArrayError, "numpy.moveaxis(probs, 0, -1)"),
     (lambda: evaluate.score_map(PROBS, MASK, cells=5), ArrayError, "number for each cell"),

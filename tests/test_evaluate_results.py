@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tiledseg.config import EvaluateConfig, TilingConfig
-from tiledseg.data import Pair
+from tiledseg.data import Pair, find_pairs
 from tiledseg.engine import CallablePredictor
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
 from tiledseg.evaluate import (
@@ -515,3 +515,13 @@ def test_a_map_of_known_channels_is_scored_without_being_stored():
 def test_the_number_of_worst_images_must_be_whole(n_images):
     with pytest.raises(SettingError, match="`n_images` must be a whole number"):
         EvaluationResult(()).worst(n_images)
+
+
+@pytest.mark.parametrize("folder", ["images", "masks"])
+def test_images_and_truth_are_not_scored_as_maps(folder, tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "a.png", boxes(5).astype(np.uint8))
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    with pytest.raises(FileError, match=f"maps.*{folder}.a.png. Name the folder of the maps"):
+        Evaluator().score_maps(find_maps(tmp_path / folder, pairs), pairs)

@@ -14,7 +14,13 @@ from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, group_of, load_both, pixel_size_of_pair, tell_masks
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
-from tiledseg.evaluate.maps import LoadedPair, MeanMaps, PrecomputedMaps, PredictedMaps
+from tiledseg.evaluate.maps import (
+    LoadedPair,
+    MeanMaps,
+    PrecomputedMaps,
+    PredictedMaps,
+    check_other_files,
+)
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair, PrecisionCost
@@ -171,6 +177,7 @@ class Evaluator:
                 got=len(ready),
                 fix=fix,
             )
+        check_other_files(ready, todo)
         self._check_choice(todo, None)
         tile_px = None if tile_px is None else whole_pair("tile_px", tile_px)
         loss = None if self.config.loss is None else (self.config.loss, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tiledseg._validate import ELSEWHERE, invalid, listed, path_text
+from tiledseg._validate import ELSEWHERE, invalid, listed, path_text, text_of_path
 from tiledseg.config import recorded_loss
-from tiledseg.data import as_pairs, check_mask
+from tiledseg.data import as_pairs, check_mask, mask_files
 from tiledseg.engine import check_probabilities
 from tiledseg.errors import ArrayError, FileError, ModelError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
@@ -305,6 +306,16 @@ class PrecomputedMaps:
             values, pair.truth, self.classes, threshold, (borders[0], borders[1]), pair.ignored, self.loss
         )
         return scorer.labels, scorer.scores(pair.name)
+
+
+def check_other_files(maps: Sequence[object], pairs: Sequence[Pair]) -> None:
+    """Refuse maps that are files of the images or of the truth, which would agree with itself."""
+    for ready, pair in zip(maps, pairs, strict=True):
+        found = text_of_path(ready)
+        own = [text_of_path(one) for one in (*mask_files(pair), pair.image)]
+        if found and os.path.realpath(found) in [os.path.realpath(one) for one in own if one]:
+            must, fix = "be other files than the images and their masks", "Name the folder of the maps."
+            raise invalid(FileError, "maps", must=must, got=found, fix=fix)
 
 
 def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:

@@ -17,6 +17,7 @@ from tiledseg._validate import (
     all_of,
     check_image,
     invalid,
+    listed,
     real_number,
     real_pair,
     shown,
@@ -51,6 +52,9 @@ class Style:
         """Check the arguments of an export."""
         alone = isinstance(names, str)  # its letters would become names
         known = all_of(str, names, "names", f'Pass ("{shown(names)}",).' if alone else "Pass str.")
+        if len(set(known)) < len(known):
+            fix = "Name each class once: a program that reads the file knows classes by their names."
+            raise invalid(SettingError, "names", must="differ from each other", got=listed(known, 9), fix=fix)
         if not isinstance(image, str):
             raise invalid(
                 SettingError, "image", must="be of type str", got=image, fix="Pass the name of the image."

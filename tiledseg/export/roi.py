@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike, Source
     from tiledseg.objects import ObjectBatch, Objects
 
+_LONGEST = 60  # marks of a class in the name of a region, which is also that of a file
 _LARGEST = 1 << 24  # px: float32 counts exactly up to here
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same bytes each time
 _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0  # segments of a composite region
@@ -159,5 +160,6 @@ def _path(rings: list[AnyArray]) -> AnyArray:
 
 def _safe(name: str) -> str:
     """Replace what is not part of a file name on every system."""
-    text = "".join(mark if mark.isprintable() and mark not in '<>:"/\\|?*' else "_" for mark in name)
+    safe = (mark if mark.isprintable() and mark not in '<>:"/\\|?*' else "_" for mark in name[:_LONGEST])
+    text = "".join(safe)
     return text.encode("utf-8", "replace").decode().strip(" .") or "class"
