@@ -675,11 +675,20 @@ SHAPES = [
     ("nodes", "constants"),
     [
         (
-            [node("Split", ["x"], ["a", "b", "c"], axis=1), node("Concat", ["c", "a", "b"], ["d"], axis=1),
+            [node("Shape", ["x"], ["s"]), node("Sub", ["s", "s"], ["z"]),
+             node("Concat", ["z", "z"], ["pads"], axis=0), node("Pad", ["x", "pads"], ["t"]),
+             node("Relu", ["t"], ["y"])],
+            [],
+        ),
+        (
+            [node("Split", ["x", "s12"], ["a", "bc"], axis=1), node("Split", ["bc"], ["b", "c"], axis=1),
+             node("MaxPool", ["x"], ["dead"], kernel_shape=[9, 9]),
+             node("Concat", ["c", "a", "b"], ["d"], axis=1),
              node("Gather", ["d", "i"], ["e"], axis=1), node("Tile", ["e", "t"], ["f"]),
              node("ReduceMean", ["x"], ["g"], axes=[1]), node("Expand", ["g", "three"], ["h"]),
              node("Concat", ["f", "h"], ["u"], axis=1), conv_3("u", "w")],
-            [("i", np.array([2, 0, 0])), ("t", np.array([1, 2, 1, 1])), ("three", np.array([3, 1, 1]))],
+            [("s12", np.array([1, 2])),
+             ("i", np.array([2, 0, 0])), ("t", np.array([1, 2, 1, 1])), ("three", np.array([3, 1, 1]))],
         ),
         (
             [*SHAPE_OF_5, node("Concat", ["x", "x", "x"], ["a"], axis=1), node("Reshape", ["a", "s5"], ["b"]),
@@ -720,14 +729,19 @@ SHAPES = [
              node("Range", ["r0", "r9", "r1"], ["a"]),
              node("Slice", ["a", "last", "before", "zero", "back"], ["b"]),
              node("Div", ["b", "nine"], ["c"]), node("Reshape", ["c", "shape"], ["d"]),
-             node("Tile", ["d", "t"], ["e"]), node("Split", ["e"], ["f", "g"], axis=0),
+             node("Tile", ["d", "t"], ["e"]), node("Split", ["e"], ["f", "g0"], axis=0),
+             node("Split", ["g0", "all"], ["g"], axis=0),
              node("Concat", ["f", "g"], ["k"], axis=0), conv_3("x", "k")],
-            [("r0", np.float32(0)), ("r9", np.float32(9)), ("r1", np.float32(1)), ("last", np.array([8])),
+            [("all", np.array([1])),
+             ("r0", np.float32(0)), ("r9", np.float32(9)), ("r1", np.float32(1)), ("last", np.array([8])),
              ("before", np.array([-100])), ("zero", np.array([0])), ("back", np.array([-1])),
              ("t", np.array([2, 3, 1, 1]))],
         ),
     ],
-    ids=["channels", "shuffled groups", "axes", "valid", "transposed", "size of the input", "constants"],
+    ids=[
+        *("pads", "channels", "shuffled groups", "axes", "valid"),
+        *("transposed", "size of the input", "constants"),
+    ],
 )  # fmt: skip
 def test_operations_whose_px_can_be_followed_are_exact(tmp_path, nodes, constants):
     assert difference(saved(str(tmp_path / "net.onnx"), nodes, [*constants, *LAST])) <= 1e-6
@@ -798,6 +812,15 @@ def test_operations_whose_px_cannot_be_followed_are_named(tmp_path, nodes, const
 )  # fmt: skip
 def test_a_network_in_which_the_tiles_of_a_batch_meet_gets_one_at_a_time(tmp_path, nodes, constants):
     assert tiledseg.load_model(saved(str(tmp_path / "net.onnx"), nodes, constants)).batch == 1
+
+
+def test_a_number_that_is_the_size_of_the_tile_is_noticed(tmp_path):
+    nodes = [
+        node("Shape", ["x"], ["s"], start=2, end=3),
+        node("Cast", ["s"], ["h"], to=FLOAT),
+        node("Mul", ["x", "h"], ["y"]),
+    ]
+    assert "follow the input's size" in field(tmp_path, nodes).unknown[0]
 
 
 def test_a_branch_by_the_values_of_a_map_is_not_known(tmp_path):

@@ -418,6 +418,20 @@ def test_layers_in_a_graph_of_a_bundle_are_checked():
         steps[0][place] = good
 
 
+def test_a_network_whose_layers_cannot_be_recorded_has_a_digest_of_its_weights():
+    model = network(extra=Foreign())
+    before = Network.of(model).digest
+    assert Network.of(model).digest == before
+    model.set_weights([one + 1 for one in model.get_weights()])
+    assert Network.of(model).digest != before
+
+
+def test_weights_whose_sum_is_too_large_are_finite():
+    model = network()
+    model.get_layer(index=1).set_weights([np.full((3, 3, 3, 8), 3e38, "f4"), np.zeros(8, "f4")])
+    assert Network.of(model).predictor.fingerprint
+
+
 def test_a_network_without_weights_and_one_of_two_maps(monkeypatch):
     inputs = keras.Input((None, None, 3))
     image, tiling = TILES[0], {"tile_size": 16, "overlap": 4}

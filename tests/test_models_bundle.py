@@ -24,7 +24,7 @@ from tiledseg.config import PredictConfig, PreprocessingConfig, TilingConfig, UN
 from tiledseg.engine import Network
 from tiledseg.errors import BundleError, FileError, ModelError, SettingError
 from tiledseg.io import read_image, write_image
-from tiledseg.models import Segmenter, UNetBuilder, build_model, load_model
+from tiledseg.models import BundleReference, Segmenter, UNetBuilder, build_model, load_model
 from tiledseg.models.bundle import _seal_of
 
 saved_by_keras = pytest.mark.filterwarnings(  # Keras' own way of reading its variables
@@ -97,6 +97,26 @@ def refused(path, *words, error=BundleError, **options):
         assert word in str(caught.value)
 
 
+def test_the_card_of_a_bundle_states_its_licence(segmenter, tmp_path):
+    folder = segmenter.changed(provenance={"licence": "For research alone"}).save(tmp_path / "bundle")
+    head = (folder / "README.md").read_text("utf-8").splitlines()
+    assert {"license: other", 'license_name: "For research alone"'} <= set(head)
+
+
+def test_a_reference_loads_the_bundle_that_it_was_made_for(bundle):
+    reference = BundleReference.of(bundle)
+    assert reference.load() is reference.load()
+    edit(bundle, threshold=0.75)
+    assert BundleReference.of(bundle).digest != reference.digest
+    with pytest.raises(BundleError, match="be the bundle with digest 000000000000"):
+        BundleReference(str(bundle), "0" * 64).load()
+
+
+def test_a_table_of_versions_is_a_table(bundle):
+    edit(bundle, written_with="3.1")
+    refused(bundle, "written_with", "be a table of versions")
+
+
 # --- a segmenter's parts fit each other ------------------------------------------------------------
 
 
@@ -123,6 +143,11 @@ def refused(path, *words, error=BundleError, **options):
         ({"provenance": {"made": object()}}, SettingError, "`provenance`"),
         ({"architecture": CONFIG.changed(final_activation="linear")}, SettingError, "activation"),
         ({"network": "unet"}, SettingError, "`network`"),
+        (
+            {"architecture": CONFIG.changed(final_activation="linear"), "activation": "softmax"},
+            SettingError,
+            "be sigmoid for one class",
+        ),
         ({"architecture": CONFIG.changed(classes=2)}, ModelError, "input and output shapes"),
     ],
 )

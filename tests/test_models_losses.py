@@ -181,6 +181,13 @@ def test_several_classes_are_averaged():
         assert value(name, truth, probs) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_loss_without_reduction_has_a_number_for_each_image():
+    loss = type(build_loss("bce"))({"name": "bce"}, reduction=None)
+    assert keras.ops.shape(loss(TRUTH, PROBS))[0] == len(TRUTH)
+    with pytest.raises(SettingError, match="reduction"):
+        type(loss)({"name": "bce"}, reduction="median")
+
+
 def test_class_weights_weigh_px_by_their_own_class():
     # weights 1 for background, 3 for foreground: of the first sample's two wrong px one is foreground
     expected = (-(3 + 1) * math.log(0.5) / 4 - math.log(0.75)) / 2

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper  # noqa: E402
 
 import tiledseg as ts  # noqa: E402
 from tiledseg.config import StepsConfig  # noqa: E402
-from tiledseg.errors import BundleError, SettingError  # noqa: E402
+from tiledseg.errors import ArrayError, BundleError, SettingError  # noqa: E402
 
 TILING = {"tile_size": 32, "overlap": "exact"}
 
@@ -131,6 +131,13 @@ def test_streamed_statistics_are_those_of_the_whole_image(name, dtype, tmp_path)
     assert segmenter.labels == ("k0", "k1")
     found = ts.tiled_predict(segmenter, image, TILING)
     np.testing.assert_allclose(found, sigmoid(whole(prepared(image.astype(np.float64)))), atol=1e-5)
+
+
+def test_percentiles_of_numbers_of_64_bits_are_refused(tmp_path):
+    steps = [step("scale_range", axes=["y", "x"], min_percentile=2, max_percentile=98)]
+    segmenter = ts.load_model(package(tmp_path / "a.zip", described(steps, [step("sigmoid")])))
+    with pytest.raises(ArrayError, match="Convert it to float32 or uint16 first"):
+        ts.tiled_predict(segmenter, np.zeros((40, 50, 3)), TILING)
 
 
 def test_an_image_is_read_block_by_block(tmp_path):

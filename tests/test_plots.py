@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from tiledseg.plots import (
     overlay,
     plot_probabilities,
     plot_tiles,
+    plot_worst,
 )
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -123,6 +126,8 @@ def test_what_is_drawn_fits_together():
         plot_tiles(plan, image[:, :50])
     with pytest.raises(ArrayError, match=r"be a map; got None.*keep_map=True"):
         plot_probabilities(None)
+    with pytest.raises(SettingError, match="be a score of an image; got beauty"):
+        plot_worst([SimpleNamespace(name="a", dice=0.5)], "beauty")
 
 
 def test_background_has_the_colour_asked_for():

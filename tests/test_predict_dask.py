@@ -115,6 +115,12 @@ def test_a_poison_tile_is_named() -> None:
         lazy.compute(scheduler="synchronous")
 
 
+def test_outputs_that_are_not_finite_are_an_error_of_their_tile() -> None:
+    lazy = ts.tiled_predict(lambda tiles: tiles[..., :1] * np.float32("nan"), da.from_array(IMAGE), TILING)
+    with pytest.raises(ModelError, match=r"NaN or infinity|finite"):
+        lazy.compute()
+
+
 def test_a_job_that_did_not_finish_comes_back_with_its_reason() -> None:
     class KilledWorkerError(Exception):
         pass
