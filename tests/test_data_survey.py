@@ -262,3 +262,13 @@ def test_a_manifest_keeps_how_masks_are_read(segpc):
     again = Manifest.read(segpc / "lists" / "all.jsonl").pairs()
     assert [pair.name for pair in again] == ["9", "10"]
     assert np.array_equal(load_pair(again[0])[1], load_pair(pairs[0])[1])
+
+
+def test_images_in_subfolders_are_found_by_a_table_as_the_error_says(tmp_path):
+    for name in ("images/a/1.png", "masks/a/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / name), np.ones((4, 4), np.uint8))
+    with pytest.raises(FileError, match="list them in a table, with layout=list"):
+        find_pairs(tmp_path / "images", tmp_path / "masks")
+    (tmp_path / "pairs.csv").write_text("image,mask\nimages/a/1.png,masks/a/1.png\n")
+    assert len(survey(DataConfig(layout="list", path=str(tmp_path / "pairs.csv"))).pairs) == 1

@@ -328,7 +328,7 @@ def _check_channels(shape: tuple[int, ...], channels: int | None, name: str) -> 
     elif found == 1 and channels == 3:
         one = (*shape[:2], 1)
         fix = f"Repeat the grey channel with numpy.repeat(image.reshape{one}, 3, axis=2)."
-        fix += " Read a file with channels=(0, 0, 0), or --channels 0,0,0."
+        fix += " Read a file with channels=(0, 0, 0)."
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
     raise _image_error(f"have {channels} channels, as the network expects", shape, fix)

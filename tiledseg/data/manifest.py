@@ -217,7 +217,7 @@ def write_manifest(path: PathLike, records: Sequence[Record], *, overwrite: bool
             str(path),
             must="be a new file, or hold these records already",
             got="a file with other content",
-            fix="Choose another name, or remove it first; overwrite=True replaces it.",
+            fix="Choose another name, or remove it first.",
         )
     write_text(path, text)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
+_SUBFOLDERS = "Files in subfolders are not paired: list them in a table, with layout=list."
 _PAIRS_SHOWN = 5  # in a notebook
 _LISTED = 5  # columns in a message
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -165,7 +166,7 @@ def _segpc(config: DataConfig) -> _Found:
     images, problems = _by_stem(root / "x")
     known = {problem.name for problem in problems}
     cells: dict[str, list[tuple[int, Path]]] = {}
-    for path in find_images([root / "y"]):
+    for path in find_images([root / "y"], advice=_SUBFOLDERS):
         match = _CELL.fullmatch(stem_of(path))
         if match is None:
             text = f"the name of {path} does not end in _ and a number."
@@ -275,7 +276,7 @@ def _masks_by_stem(masks: PathLike) -> tuple[dict[str, Path], list[Problem]]:
 
 def _by_stem(folder: PathLike, also: Sequence[str] = ()) -> tuple[dict[str, Path], list[Problem]]:
     files: dict[str, list[Path]] = {}
-    for path in find_images([folder], also=also):
+    for path in find_images([folder], also=also, advice=_SUBFOLDERS):
         files.setdefault(stem_of(path), []).append(path)
     problems = [
         Problem("same stem", stem, f"{', '.join(path.name for path in paths)} in {folder}.")

@@ -323,7 +323,7 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
     wanted = as_pairs(pairs, "pairs")
     deep = any("/" in pair.name for pair in wanted)
     files: dict[str, list[Path]] = {}
-    for path in find_images([folder], recursive=deep):
+    for path in find_images([folder], recursive=deep, advice=""):
         place = path.parent.relative_to(path_text(folder)).parts if deep else ()
         files.setdefault("/".join([*place, stem_of(path)]), []).append(path)
     for pair in wanted:

@@ -46,7 +46,11 @@ def path_texts(paths: object, name: str) -> list[str]:
 
 
 def find_images(
-    inputs: PathLike | Iterable[PathLike], *, recursive: bool = False, also: Sequence[str] = ()
+    inputs: PathLike | Iterable[PathLike],
+    *,
+    recursive: bool = False,
+    also: Sequence[str] = (),
+    advice: str = "For subfolders, pass recursive=True.",
 ) -> list[Path]:
     """List the images of paths and folders.
 
@@ -65,6 +69,8 @@ def find_images(
         Whether to look into folders within folders.
     also : sequence of str
         Suffixes of other files that are listed, too, in lower case.
+    advice : str
+        What the error says about subfolders.
 
     Returns
     -------
@@ -84,8 +90,7 @@ def find_images(
             found.setdefault(os.path.realpath(path), path)
     if not found:
         got = ", ".join(named(path) for path in given) or "no path"
-        hint = "" if recursive else " For subfolders, pass recursive=True."
-        fix = f"Known suffixes: {', '.join(SUFFIXES)}.{hint}"
+        fix = f"Known suffixes: {', '.join(SUFFIXES)}. {'' if recursive else advice}".rstrip()
         raise invalid(FileError, "inputs", must="name at least one image", got=got, fix=fix)
     return list(found.values())
 

@@ -58,21 +58,17 @@ def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfi
 
 def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
     """Check that outputs meet neither one another, nor an input, nor an output of before."""
-    inputs = {identity for path in targets for identity in _identities(path)}
+    inputs = {identity: path for path in targets for identity in _identities(path)}
     owner: dict[Path, Path] = {}
     standing = []
     for path, products in targets.items():
         for target in products.values():
             if target in owner:
                 raise _same_name(path, owner[target])
-            if not inputs.isdisjoint(_identities(target)):
-                raise invalid(
-                    FileError,
-                    str(target),
-                    must="not overwrite an input",
-                    got="an image of the same name there",
-                    fix="Choose another output folder.",
-                )
+            if own := inputs.keys() & _identities(target):
+                got = f"{shown(str(inputs[own.pop()]))}, which is the same file, by its path or by a link"
+                fix = "Choose another output folder, or remove the link."
+                raise invalid(FileError, str(target), must="not overwrite an input", got=got, fix=fix)
             owner[target] = path
             standing += [target] if os.path.lexists(target) else []
     if standing and config.existing == "refuse" and not config.resume:

@@ -156,7 +156,7 @@ def previewed(config: TrainConfig, valid: Sequence[Pair]) -> list[Pair]:
         return []
     if not config.preview_images:
         return list(valid[: config.preview_count])
-    paths = find_images(config.preview_images)[: config.preview_count]
+    paths = find_images(config.preview_images, advice="")[: config.preview_count]
     pairs = [replace(valid[0], name=stem_of(path), image=path) for path in paths]
     for pair in pairs:
         shape = shape_of_image(pair)
