@@ -193,7 +193,7 @@ def test_another_split_is_replaced_only_when_asked(dataset):
     path = dataset / "m.jsonl"
     for _ in range(2):
         write_manifest(path, one)
-    with pytest.raises(FileError, match=r"hold these records already.*overwrite=True"):
+    with pytest.raises(FileError, match=r"hold these records already.*remove it first"):
         write_manifest(path, other)
     assert {r.name: r.split for r in Manifest.read(path).records} == {r.name: r.split for r in one}
     write_manifest(path, other, overwrite=True)
