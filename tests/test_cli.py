@@ -807,6 +807,8 @@ def test_evaluations_that_cannot_start_are_refused(
     assert "be given with --triples" in fail(capsys, "evaluate", bundle, *data, "--triples")
     text = fail(capsys, "evaluate", bundle, *data, "--against", bundle)
     assert "name other models" in text
+    missing = tmp_path / "missing"
+    assert "missing" in fail(capsys, "train", "--images", missing, "--masks", samples / "masks")
     (tmp_path / "none").mkdir()
     text = fail(capsys, "init", tmp_path / "none", samples / "masks", "--output", tmp_path / "project")
     assert "hold images with masks" in text or "image" in text

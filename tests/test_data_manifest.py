@@ -104,6 +104,11 @@ def test_splits_that_overlap_are_refused(tmp_path, changes, what):
         (record("a").model_dump_json().replace('"heigth"', '"height"').replace("height", "hight"), "hight"),
         (record("a").model_dump_json().replace("[20,40]", "[20,70000]"), "class_values.*70000"),
         ("", "at least one record"),
+        ("\n".join([record("a").model_dump_json()] * 2), "one record"),
+        (
+            json.dumps(json.loads(record("a").model_dump_json()) | {"mask_digests": []}),
+            "have 1 mask digests; got 0",
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_used_is_refused(tmp_path, line, found):

@@ -246,7 +246,7 @@ def test_nucleus_and_cytoplasm_are_classes_by_grey_value(segpc):
         {"layout": "segpc", "path": "a", "split": "train"},
         {"path": "a"},
         {"class_values": (1, 1), "mask_parts": "classes"},
-        {"class_values": (1, 2), "mask_parts": "union"},
+        {"images": "a", "masks": "b", "class_values": (1, 2), "mask_parts": "instances"},
         {"class_names": ("a", "a")},
     ],
 )

@@ -426,6 +426,22 @@ def test_a_network_whose_layers_cannot_be_recorded_has_a_digest_of_its_weights()
     assert Network.of(model).digest != before
 
 
+def test_memory_that_runs_out_in_keras_is_an_error_that_says_so(monkeypatch):
+    def compiled(*_):
+        def call(tiles):
+            raise MemoryError
+
+        return call
+
+    monkeypatch.setattr("tiledseg.engine.keras._compiled", compiled)
+    predictor = Network.of(network()).predictor
+    for tiles in (TILES, TILES[:1]):
+        with pytest.raises((MemoryError, ModelError)):
+            predictor(tiles)
+    monkeypatch.undo()
+    assert predictor(TILES[:1]).shape == (1, 32, 48, 2)
+
+
 def test_weights_whose_sum_is_too_large_are_finite():
     model = network()
     model.get_layer(index=1).set_weights([np.full((3, 3, 3, 8), 3e38, "f4"), np.zeros(8, "f4")])

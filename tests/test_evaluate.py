@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from tiledseg.config import EvaluateConfig, PreprocessingConfig, TilingConfig
 from tiledseg.data import Pair
 from tiledseg.errors import ArrayError, SettingError, TiledSegError
-from tiledseg.evaluate import EvaluationResult, Evaluator, FailedPair, ImageScores, score_map
+from tiledseg.evaluate import EvaluationResult, Evaluator, FailedPair, ImageScores, read_map, score_map
 from tiledseg.io import write_image, write_mask
 from tiledseg.metrics import BoundaryCounts, Counts, InstanceCounts
 from tiledseg.predict import tiled_predict
@@ -75,6 +75,14 @@ def test_scores_of_a_map_counted_by_hand():
     assert (one.name, one.shape, one.tiles, one.megapixels) == ("pairs[0]", (2, 4), 1, 8e-6)
     assert math.isnan(one.seam_ratio)
     assert one.seconds > 0
+
+
+def test_a_threshold_of_validation_images_needs_them_and_labels_are_no_map(tmp_path):
+    with pytest.raises(SettingError, match='be given with threshold="valid"'):
+        Evaluator(EvaluateConfig(threshold="valid")).evaluate(echo, [(MAP, TRUTH)])
+    write_mask(tmp_path / "labels.png", np.arange(600).reshape(20, 30) % 4, foreground=None)
+    with pytest.raises(TiledSegError, match=r"hold 0 and 255.*got the values 0, 1, 2, 3"):
+        read_map(tmp_path / "labels.png")
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,9 @@ def test_levels_have_their_own_px_size_and_begin_where_the_image_begins(tmp_path
     ome(tmp_path / "b.zarr", steps, sizes=((40, 60), (20, 30)))
     with pytest.raises(FileError, match=r"level 1 at \[0.0, 7.0\], level 0 at \[0.0, 0.0\]"):
         open_image(tmp_path / "b.zarr")
+    ome(tmp_path / "c.zarr", [[scale(1, 1)], [{"type": "rotation", "angle": 3}]], sizes=((40, 60), (20, 30)))
+    with open_image(tmp_path / "c.zarr") as image:  # a level whose place is not known
+        assert "levels 40 x 60, 20 x 30; level 0 is read" in repr(image)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tiledseg.errors import BundleError, FileError, ModelError, SettingError
 from tiledseg.io import read_image, write_image
 from tiledseg.models import BundleReference, Segmenter, UNetBuilder, build_model, load_model
 from tiledseg.models.bundle import _seal_of
+from tiledseg.predict import tiled_predict
 
 saved_by_keras = pytest.mark.filterwarnings(  # Keras' own way of reading its variables
     "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
@@ -106,6 +107,8 @@ def test_the_card_of_a_bundle_states_its_licence(segmenter, tmp_path):
 def test_a_reference_loads_the_bundle_that_it_was_made_for(bundle):
     reference = BundleReference.of(bundle)
     assert reference.load() is reference.load()
+    image = np.random.default_rng(3).integers(0, 256, (64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(tiled_predict(reference, image), tiled_predict(load_model(bundle), image))
     edit(bundle, threshold=0.75)
     assert BundleReference.of(bundle).digest != reference.digest
     with pytest.raises(BundleError, match="be the bundle with digest 000000000000"):

@@ -129,6 +129,7 @@ def test_the_operations_of_many_layers_compute_what_keras_computes():
     x = layers.LeakyReLU(0.2)(layers.LayerNormalization()(x))
     x = layers.GroupNormalization(2)(layers.AveragePooling2D(2)(layers.Activation("mish")(x)))
     y = WindowAttention(2, 4, 2)(layers.SeparableConv2D(8, 3, padding="same")(x))
+    y = WindowAttention(1, 4, 0)(y)
     y = layers.MultiHeadAttention(2, 3, attention_axes=(1, 2))(y, y)
     x = layers.UpSampling2D(2, interpolation="bilinear")(layers.Add()([x, y]))
     x = layers.Cropping2D(1)(layers.ZeroPadding2D(1)(layers.MaxPooling2D(2)(layers.UpSampling2D(2)(x))))

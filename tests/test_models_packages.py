@@ -372,6 +372,7 @@ def test_a_package_of_one_size_and_of_a_threshold_alone(tmp_path):
             axis["size"] = 32 if place == 0 else axis["size"]
     segmenter = ts.load_model(package(tmp_path / "a.zip", record, {"net.onnx": network(1)}))
     assert (segmenter.tiling.tile_size, segmenter.tiling.overlap) == ((32, 32), 8)
+    assert ts.load_model(package(tmp_path / "b.zip", described())).threshold == 0.5
 
 
 def test_weights_beside_the_network_come_along(tmp_path):

@@ -115,6 +115,8 @@ def test_a_view_by_other_axes_and_a_transparent_image_are_refused() -> None:
     clear = layer(np.zeros((8, 8, 4), np.uint8), rgb=True, ndim=2, scale=np.ones(2), translate=np.zeros(2))
     with pytest.raises(ArrayError, match=r"alpha.*RGB"):
         View.whole(clear, dims(2))[:, :]
+    clear.data[..., 3] = 255
+    assert View.whole(clear, dims(2))[:, :].shape == (8, 8, 3)
 
 
 @pytest.fixture

@@ -386,7 +386,13 @@ def test_the_plan_says_what_happens(unet):
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"), [((90, 70, 4), "3 channels"), ((3, 90, 70), "numpy.moveaxis"), ((9,), "H, W")]
+    ("shape", "message"),
+    [
+        ((90, 70, 4), "3 channels"),
+        ((90, 70, 5), "3 channels"),
+        ((3, 90, 70), "numpy.moveaxis"),
+        ((9,), "H, W"),
+    ],
 )
 def test_a_plan_for_what_is_no_image_is_refused(shape, message):
     with pytest.raises(ArrayError, match=message):
@@ -401,11 +407,12 @@ def test_a_plan_for_what_is_no_image_is_refused(shape, message):
             "weight of size [4, 3], expected input[1, 8, 8, 3] to have 3 channels",
             r"permute.* to \(N, C",
         ),
+        ("conv2d(): argument 'input' must be Tensor, not numpy.ndarray", "pass a PyTorch module itself"),
     ],
 )
 def test_usual_mistakes_about_pytorch_are_named(said, advice):
     def network(tiles):
-        raise RuntimeError(said)
+        raise (TypeError if "ndarray" in said else RuntimeError)(said)
 
     with pytest.raises(ModelError, match=advice):
         ts.tiled_predict(network, np.zeros((8, 8, 3), np.uint8))

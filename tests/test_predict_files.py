@@ -525,6 +525,24 @@ def test_a_bar_is_shown_in_a_terminal_with_the_image_that_is_done(tmp_path, monk
     assert "\u2026b" in sys.stderr.getvalue()
 
 
+@pytest.mark.parametrize(("seconds", "left"), [(60, r"\d+ min left"), (4000, r"\d+\.\d h left")])
+def test_long_work_says_how_many_minutes_or_hours_are_left(tmp_path, caplog, monkeypatch, seconds, left):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    clock = count(0.0, float(seconds))
+    monkeypatch.setattr("tiledseg._progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    write_image(tmp_path / "a.png", np.zeros((300, 320, 3), np.uint8))
+    tiling = {"tile_size": 128, "overlap": 0}
+    with caplog.at_level("INFO", "tiledseg"):
+        ts.predict_files(
+            lambda tiles: tiles[..., :1] / 255,
+            tmp_path / "a.png",
+            tmp_path / "out",
+            tiling=tiling,
+            progress=True,
+        )
+    assert re.search(left, caplog.text)
+
+
 def test_progress_counts_the_tiles_of_an_image_and_says_how_long_it_takes(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
     clock = count(0.0, 4.0)  # each look at it takes 4 s

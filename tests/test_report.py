@@ -105,6 +105,11 @@ def test_sizes_and_tiles_that_differ_between_images_are_not_summarised(tmp_path)
     assert texts[texts.index("smear 7") + 1] == SIZE
 
 
+def test_a_tolerance_in_px_is_stated(tmp_path):
+    result = replace(RESULT, config=RESULT.config.changed(boundary_px=2.5))
+    assert "2.5 px" in " ".join(page_of(tmp_path, result).texts)
+
+
 def test_unknown_scores_are_no_key_figures(tmp_path):
     texts = page_of(tmp_path, EvaluationResult((ImageScores("7", (2, 4), SCORES.counts),))).texts
     assert {"Cells found", "Calibration error"}.isdisjoint(texts)

@@ -21,7 +21,7 @@ from tiledseg._storage import DiskCache, is_file, is_folder, open_regular
 from tiledseg._validate import invalid, shown
 from tiledseg.config import StepsConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork
-from tiledseg.errors import SettingError, TiledSegError
+from tiledseg.errors import SettingError
 from tiledseg.models.hub import cache_folder
 from tiledseg.models.package_steps import refused, steps_of
 from tiledseg.models.package_weights import write_weights
@@ -140,8 +140,6 @@ def _read(files: _Folder | _Zip, *, trust: bool, output: str | None) -> Package:
     try:
         described = _Described(record, files.name, output)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
-        if isinstance(error, TiledSegError):
-            raise
         raise refused(f"{files.name}: {files.rdf}", "have values of the right types", str(error)) from error
     weights = described.weights(trust=trust)
     key = hashlib.sha256(bytes(text) + f"{weights} {described.place}".encode()).hexdigest()
