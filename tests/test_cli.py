@@ -662,7 +662,8 @@ def test_many_warnings_of_a_kind_are_three_and_a_number(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     write_samples(tmp_path, n_images=6, height=64, width=64)
-    given = ("--images", tmp_path / "images", "--masks", tmp_path / "images")
+    shutil.copytree(tmp_path / "images", tmp_path / "colours")
+    given = ("--images", tmp_path / "images", "--masks", tmp_path / "colours")
     assert main(list(map(str, ["evaluate", "demo", *given]))) == 1
     text = capsys.readouterr()
     assert text.err.count("must be grey") == 3
