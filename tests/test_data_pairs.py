@@ -75,6 +75,14 @@ def test_labels_beyond_a_byte_are_no_labels():
         load_pair(Pair("one", np.zeros((3, 4), np.uint8), np.full((3, 4), 256), None))
 
 
+def test_a_label_that_means_what_does_not_count_is_no_class():
+    mask = np.full((3, 4), 255)
+    mask[0, 0] = 7
+    pair = Pair("one", np.zeros((3, 4), np.uint8), mask, None, ignore_label=7)
+    with pytest.raises(ArrayError, match="hold labels below 255 with ignore_label"):
+        load_pair(pair)
+
+
 def test_an_invalid_list_of_pairs_is_named():
     with pytest.raises(SettingError, match="`train` must be a list of pairs"):
         as_pairs(None, "train")

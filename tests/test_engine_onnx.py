@@ -315,7 +315,7 @@ def test_functions_that_call_each_other_many_times_are_refused_at_once(tmp_path)
     refused(path, "1000 times")
 
 
-def test_a_function_that_calls_itself_and_a_missing_file_are_refused(tmp_path):
+def test_a_function_that_calls_itself_and_a_missing_or_large_file_are_refused(tmp_path, monkeypatch):
     path = saved(str(tmp_path / "net.onnx"), [node("f", ["x"], ["y"], domain="loop")])
     model = onnx.load(path)
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("loop", 1)]
@@ -325,6 +325,8 @@ def test_a_function_that_calls_itself_and_a_missing_file_are_refused(tmp_path):
     onnx.save(model, path)
     refused(path, "functions that do not call themselves; got f")
     refused(str(tmp_path / "missing.onnx"), "no such file")
+    monkeypatch.setattr("tiledseg.engine.onnx.file._MOST_BYTES", 10)
+    refused(path, "a file of at most 10 bytes")
 
 
 @pytest.mark.parametrize("name", ["../weights.bin", "/etc/hostname", "link.bin", "missing.bin"])

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,14 @@ def test_scores_of_a_map_counted_by_hand():
     assert (one.name, one.shape, one.tiles, one.megapixels) == ("pairs[0]", (2, 4), 1, 8e-6)
     assert math.isnan(one.seam_ratio)
     assert one.seconds > 0
+
+
+def test_a_map_too_large_for_outlines_has_the_scores_of_its_px(monkeypatch, caplog):
+    monkeypatch.setattr(import_module("tiledseg.evaluate.score_map"), "_MOST_PX", 4)
+    scores = score_map(MAP, TRUTH, name="slide")
+    assert scores.counts[0].tp == 2
+    assert scores.boundary == ()
+    assert "slide: too large for scores of outlines and cells" in caplog.text
 
 
 def test_a_threshold_of_validation_images_needs_them_and_labels_are_no_map(tmp_path):

@@ -520,6 +520,17 @@ def test_an_image_above_the_limit_is_an_error_with_the_limit(put):
             read(path)
 
 
+def test_blocks_beyond_a_limit_are_not_read_by_region_and_large_images_have_no_thumbnail(put, monkeypatch):
+    path = put(tiff(np.zeros((64, 64), np.uint8), tile=(32, 32)))
+    with open_image(path) as image:
+        assert "<img" in image._repr_html_()
+        monkeypatch.setattr("tiledseg.io.source._THUMBNAIL_READS", 1000)
+        assert "<img" not in image._repr_html_()
+    monkeypatch.setattr("tiledseg.io.tiff_pixels._LARGEST_BLOCK", 1000)
+    with pytest.raises(FileError, match="at most 1 GiB; got 1024 bytes in one"):
+        open_image(path)
+
+
 def test_a_tiff_made_by_hand_is_read(put):
     start = 8 + 2 + 12 * 9 + 4
     data = by_hand(grey_page(3, 2, t273=start), data=bytes(range(6)))

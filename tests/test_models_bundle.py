@@ -115,6 +115,11 @@ def test_a_reference_loads_the_bundle_that_it_was_made_for(bundle):
         BundleReference(str(bundle), "0" * 64).load()
 
 
+def test_a_graph_of_a_bundle_has_a_largest_size(bundle, monkeypatch):
+    monkeypatch.setattr("tiledseg.models.weights._LARGEST_GRAPH", 100)
+    refused(bundle, "graph.json", "have at most 100 bytes")
+
+
 def test_a_table_of_versions_is_a_table(bundle):
     edit(bundle, written_with="3.1")
     refused(bundle, "written_with", "be a table of versions")

@@ -122,6 +122,7 @@ def test_what_is_drawn_fits_together():
     image = np.zeros((40, 60, 3), np.uint8)
     plan = ts.plan(lambda tiles: tiles, image, {"tile_size": 32, "overlap": 8})
     assert len(plot_tiles(plan, image).images) == 1
+    assert len(plot_tiles(plan).images) == 0
     with pytest.raises(ArrayError, match=r"be 40 x 60 px as the plan; got \(40, 50"):
         plot_tiles(plan, image[:, :50])
     with pytest.raises(ArrayError, match=r"be a map; got None.*keep_map=True"):

@@ -525,6 +525,14 @@ def test_a_bar_is_shown_in_a_terminal_with_the_image_that_is_done(tmp_path, monk
     assert "\u2026b" in sys.stderr.getvalue()
 
 
+def test_an_image_that_would_be_held_in_memory_has_a_largest_size(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", np.zeros((40, 40, 3), np.uint8))
+    monkeypatch.setattr("tiledseg.predict.products.MAX_PIXELS", 1000)
+    config = {"write": ("mask", "overlay")}
+    result = ts.predict_files(lambda t: t[..., :1] / 255, tmp_path / "a.png", tmp_path / "out", config)
+    assert "Set `mask_format` and `probs_format` to ome-tiff" in result.failed[0].error
+
+
 @pytest.mark.parametrize(("seconds", "left"), [(60, r"\d+ min left"), (4000, r"\d+\.\d h left")])
 def test_long_work_says_how_many_minutes_or_hours_are_left(tmp_path, caplog, monkeypatch, seconds, left):
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
