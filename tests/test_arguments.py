@@ -161,6 +161,7 @@ METRICS: list[Row] = [
     (lambda: metrics.bootstrap_interval([0.1, 0.2], lambda _: 3), SettingError, "returns R scores"),
     (lambda: metrics.bootstrap_interval([0.1, 0.2], lambda rows: rows), SettingError, "returns R scores"),
     (lambda: metrics.bootstrap_interval([0.1, 0.2], lambda _: 1 / 0), SettingError, "division by zero"),
+    (lambda: preprocess.percentiles_of(IMAGE, (99, 1)), SettingError, "(1.0, 99.0)"),
     (lambda: metrics.typical_px([[1], [2, 3]]), ArrayError, "numpy.asarray"),
     (lambda: metrics.without_small("x", 3), ArrayError, "numpy.asarray"),
     (lambda: metrics.seam_ratio(PROBS, None, [10]), SettingError, "Take the borders of the grid"),

@@ -28,6 +28,7 @@ except ModuleNotFoundError:  # a test that needs it is skipped
 
 from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
 from tiledseg.io import ImageSink, PixelSize, create_image, open_image, write_image
+from tiledseg.objects import ObjectsSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -360,3 +361,28 @@ def test_a_px_size_may_be_numbers(tmp_path):
     assert str(open_image(tmp_path / "b.tif").pixel_size) == "0.5 µm"
     with pytest.raises(SettingError, match=r"pixel_size.*above 0"):
         create_image(tmp_path / "c.ome.tif", (4, 4), np.uint8, pixel_size=0)
+
+
+@pytest.mark.parametrize("values", [[300], [-1], [0.5], [2**40]])
+def test_values_that_the_dtype_would_change_are_refused(values, tmp_path):
+    block = np.full((4, 4), values)
+    with pytest.raises(ArrayError, match=r"`pixels` must .*uint8.*Convert them first"):  # noqa: SIM117
+        with create_image(tmp_path / "a.npy", (4, 4), np.uint8) as sink:
+            sink[0:4] = block
+    with pytest.raises(ArrayError, match=r"`px` must .*uint8.*Convert them first"):
+        ObjectsSink((4, 4), np.uint8)[0:4] = block
+    assert not list(tmp_path.iterdir())
+
+
+def test_px_of_another_shape_or_with_a_mask_are_refused(tmp_path):
+    with pytest.raises(ArrayError, match=r"have shape \(2, 3\); got \(3, 2\)"):
+        ObjectsSink((4, 3), np.uint8)[0:2] = np.ones((3, 2), np.uint8)
+    with pytest.raises(ArrayError, match="masked array"):  # noqa: SIM117
+        with create_image(tmp_path / "a.npy", (4, 4), np.uint8) as sink:
+            sink[0:4] = np.ma.masked_array(np.ones((4, 4), np.uint8), True)
+
+
+def test_numbers_that_a_dtype_holds_are_stored(tmp_path):
+    with create_image(tmp_path / "a.npy", (2, 2), np.uint16) as sink:
+        sink[0:2] = np.array([[0, 65535], [1, 2]])
+    assert np.load(tmp_path / "a.npy").tolist() == [[0, 65535], [1, 2]]

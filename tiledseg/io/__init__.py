@@ -25,7 +25,7 @@ from tiledseg.io.read import image_shape, mask_values, read_image, read_mask, re
 from tiledseg.io.regions import CachedBlocks
 from tiledseg.io.remote import as_path, is_remote
 from tiledseg.io.sink import ImageSink, create_image
-from tiledseg.io.source import ImageSource, as_array, check_own_memory
+from tiledseg.io.source import ImageSource, as_array, check_own_memory, check_values
 from tiledseg.io.write import write_image, write_mask, write_probs
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 
@@ -56,6 +56,7 @@ __all__ = [
     "check_identity",
     "check_labels_writable",
     "check_own_memory",
+    "check_values",
     "class_text",
     "coco_images",
     "content_digest",

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from tiledseg._storage import exists, is_folder
-from tiledseg._validate import all_of, invalid, items_of, named, path_text, whole_number
+from tiledseg._validate import all_of, array_of, invalid, items_of, named, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.find import stem_of
 from tiledseg.io.metadata import ImageMetadata, pixel_size_from
 from tiledseg.io.partial import partial
-from tiledseg.io.source import region
+from tiledseg.io.source import check_values, region
 from tiledseg.io.stores import TILE, NpyStore, TiffStore, TileStore, ZarrStore
 from tiledseg.io.zarr import is_zarr
 
@@ -199,11 +199,12 @@ class ImageSink:
 
     def __setitem__(self, key: Any, pixels: Any) -> None:  # noqa: ANN401
         rows, columns = self._slices(key)
-        block = np.asarray(pixels)
+        block = array_of(pixels, "pixels")
         wanted = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
         if block.shape != wanted:
             fix = "Assign an array of the region's own shape."
             raise invalid(ArrayError, "pixels", must=f"have shape {wanted}", got=block.shape, fix=fix)
+        check_values(block, self.dtype, "pixels")
         self._settle(0)  # so that the journal is at most one region behind
         self._pyramid.feed(0, rows.start, columns.start, block)
 

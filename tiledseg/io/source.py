@@ -346,3 +346,20 @@ def _of_tensor(image: Any) -> Any:  # noqa: ANN401
         fix = "Pass image.detach().cpu().float().numpy(), channels last."
         got = f"{type(image).__name__}: {error}"
         raise invalid(ArrayError, "image", must="be readable as an array", got=got, fix=fix) from None
+
+
+def check_values(block: AnyArray, dtype: np.dtype[Any], name: str) -> None:
+    """Refuse values that another dtype would change: fractions, and whole numbers beyond its range."""
+    if block.dtype == dtype or dtype.kind == "f" or block.dtype.kind == "b" or not block.size:
+        return
+    fix = "Convert them first, or choose their dtype for the map."
+    if block.dtype.kind == "f":
+        must, got = f"be {dtype}, or whole numbers that it holds", str(block.dtype)
+        raise invalid(ArrayError, name, must=must, got=got, fix=fix)
+    if np.can_cast(block.dtype, dtype):
+        return
+    lowest, highest = int(block.min()), int(block.max())
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if lowest < least or highest > most:
+        must, got = f"lie in the range of {dtype}, {least} to {most}", f"{lowest} to {highest}"
+        raise invalid(ArrayError, name, must=must, got=got, fix=fix)

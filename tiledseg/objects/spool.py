@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._storage import ScratchFile, scratch_array
-from tiledseg._validate import invalid
+from tiledseg._validate import array_of, invalid
 from tiledseg.errors import ArrayError
+from tiledseg.io import check_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,15 +110,16 @@ class Arrival:
     def put(self, region: object, px: object) -> None:
         """Take a region; it belongs to the map and no px of it came before."""
         rows, columns = self._slices(region)
-        block = np.asarray(px)
+        block = array_of(px, "px")
         wanted = (rows.stop - rows.start, columns.stop - columns.start, *self._shape[2:])
-        if block.size != np.prod(wanted, dtype=int):
+        if block.shape not in {wanted, wanted[:2], (*wanted, 1)} or block.size != np.prod(wanted, dtype=int):
             raise invalid(
                 ArrayError, "px", must=f"have shape {wanted}", got=block.shape, fix="Check the region."
             )
         if not block.size:
             return
-        block = block.reshape(wanted)
+        check_values(block, self._dtype, "px")
+        block = block.reshape(wanted).astype(self._dtype, copy=False)
         self._arrived[rows] += wanted[1]
         if (self._arrived[rows] > self._shape[1]).any() or rows.start < self._next:
             must, got = "arrive once", f"rows {rows.start} to {rows.stop} once more"

@@ -283,7 +283,7 @@ def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
     ArrayError
         If `image` is not an image of uint8 or uint16.
     SettingError
-        If `percentiles` are not two numbers in [0, 100].
+        If `percentiles` are not two numbers in [0, 100], the lower first.
 
     Examples
     --------
@@ -314,8 +314,8 @@ def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
 
 
 def _checked_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
-    must, fix = "be two numbers in [0, 100]", "Give (1.0, 99.0), for example."
+    must, fix = "be two numbers in [0, 100], the lower first", "Give (1.0, 99.0), for example."
     values = real_pair("percentiles", percentiles, must, fix)
-    if not all(0 <= value <= 100 for value in values):
+    if not 0 <= values[0] <= values[1] <= 100:
         raise invalid(SettingError, "percentiles", must=must, got=percentiles, fix=fix)
     return values
