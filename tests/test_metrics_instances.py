@@ -68,6 +68,13 @@ def test_a_cell_is_in_another_with_more_than_half_of_its_px(of_each, several):
     assert match_instances(cells, other).split == match_instances(other, cells).merged == 0
 
 
+def test_exactly_half_of_a_cell_in_another_is_not_in_it():
+    two, across = np.array([[1, 1, 1, 1, 2, 2, 2, 2]]), np.array([[0, 0, 5, 5, 5, 5, 0, 0]])
+    for truth, found in ((two, across), (across, two)):
+        counts = match_instances(truth, found)
+        assert (counts.merged, counts.split) == (0, 0)
+
+
 def test_a_precision_is_that_of_one_of_the_thresholds():
     counts = match_instances(CELLS, FOUND)
     assert [average_precision(counts, iou) for iou in (0.5, 0.95)] == pytest.approx([2 / 5, 1 / 6])
@@ -77,6 +84,7 @@ def test_a_precision_is_that_of_one_of_the_thresholds():
 
 def test_small_instances_are_left_out_and_counted():
     ids = np.array([[5, 0, 7, 7, 0, 9, 9, 9]])
+    assert without_small(ids, 0)[1] == 0
     left, n = without_small(ids, 3)
     assert (left.tolist(), n) == ([[0, 0, 0, 0, 0, 9, 9, 9]], 2)
     assert typical_px(ids) == 2

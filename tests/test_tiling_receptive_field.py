@@ -120,6 +120,17 @@ NETWORKS = {
         4,
         1,
     ),
+    "branches, the farthest last": Axis(
+        (
+            Step((0,), 1, CONV),
+            Step((0,), 2, Slide(9, 1, 0, 8)),
+            Step((0,), 3, Slide(9, 1, 8, 0)),
+            Step((0,), 4, CONV),
+            Step((1, 2, 3, 4), 5, Slide()),
+        ),
+        5,
+        1,
+    ),
     "windows": chain(4, CONV, Windows(4)),
     "shifted windows": chain(4, Windows(4), Windows(4, 1), Slide(2, 1, None)),
     "windows shifted by more": chain(4, Windows(4, 6), Windows(2, -1)),

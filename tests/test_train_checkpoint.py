@@ -141,7 +141,7 @@ def test_a_run_is_finished_after_its_last_epoch_or_once_it_is_stopped(tmp_path, 
 def test_a_checkpoint_that_somebody_removes_meanwhile_stops_no_run(tmp_path, monkeypatch):
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     network.compile("sgd")
-    writer = Checkpointer(tmp_path, SimpleNamespace(columns={}), [])
+    writer = Checkpointer(tmp_path, SimpleNamespace(columns={"loss": [float("nan")]}), [])
     writer.set_model(network)
     writer.set_params({"epochs": 3})
     listed = os.listdir
@@ -149,6 +149,8 @@ def test_a_checkpoint_that_somebody_removes_meanwhile_stops_no_run(tmp_path, mon
     for epoch in range(3):
         writer.on_epoch_end(epoch, {})
     assert sorted(listed(tmp_path)) == ["epoch-000002.ckpt", "epoch-000003.ckpt"]
+    (loss,) = latest_checkpoint(tmp_path).facts["history"]["loss"]
+    assert np.isnan(loss)
 
 
 @pytest.mark.parametrize("units", [2, 1])
