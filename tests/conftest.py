@@ -225,15 +225,17 @@ def closed() -> Callable[..., contextlib.AbstractContextManager[None]]:
     return closed_folder
 
 
-_GROWTH = 50 << 20  # bytes: cleaning takes a tenth of a second, compiled graphs are some 10 MB each
-_cleaned: dict[str, int] = {"bytes": 0}
+_LIMIT = 1.5e9  # bytes of a process
+_cleaned: dict[str, float] = {"bytes": 0}
 
 
 @pytest.fixture(autouse=True)
 def bounded_memory() -> Iterator[None]:
     """Let the graphs of earlier tests go, which Keras keeps for the whole process."""
     yield
-    if "keras" in sys.modules and psutil.Process().memory_info().rss > _cleaned["bytes"] + _GROWTH:
+    # Cleaning takes a tenth of a second, graphs are some 10 MB each: the nearer the limit, the sooner.
+    growth = max(16e6, (_LIMIT - _cleaned["bytes"]) / 8)
+    if "keras" in sys.modules and psutil.Process().memory_info().rss > _cleaned["bytes"] + growth:
         sys.modules["keras"].utils.clear_session()
         gc.collect()
         if sys.platform == "linux":
