@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import tqdm
 from PIL import Image
 
 try:
@@ -517,6 +518,11 @@ def test_a_bar_is_shown_in_a_terminal_with_the_image_that_is_done(tmp_path, monk
         def isatty(self):
             return True
 
+    class Eager(tqdm.tqdm):  # the usual one shows nothing new within a tenth of a second
+        def __init__(self, **options):
+            super().__init__(mininterval=0, **options)
+
+    monkeypatch.setattr("tqdm.tqdm", Eager)
     for name in ("a", "b" * 80):
         write_image(tmp_path / "in" / f"{name}.png", np.zeros((40, 40, 3), np.uint8))
     monkeypatch.setattr(sys, "stderr", Terminal())
