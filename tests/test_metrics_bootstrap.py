@@ -70,7 +70,7 @@ def test_whole_groups_are_drawn():
     assert uneven.value == 0.75
 
 
-@pytest.mark.parametrize("at_once", [1 << 20, 7])  # numbers
+@pytest.mark.parametrize("at_once", [1 << 20, 7, 1])  # numbers
 def test_the_interval_leaves_out_the_same_share_of_the_resamples_at_both_ends(at_once, monkeypatch):
     monkeypatch.setattr("tiledseg.metrics.bootstrap._AT_ONCE", at_once)
     scores = iter(range(-1, 101))  # of the rows as they are, and of each resample
