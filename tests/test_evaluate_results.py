@@ -525,3 +525,12 @@ def test_images_and_truth_are_not_scored_as_maps(folder, tmp_path):
     pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
     with pytest.raises(FileError, match=f"maps.*{folder}.a.png. Name the folder of the maps"):
         Evaluator().score_maps(find_maps(tmp_path / folder, pairs), pairs)
+
+
+def test_foreground_that_does_not_count_is_named(caplog):
+    pair = Pair("a", np.zeros((20, 20, 3), np.uint8), np.eye(20, dtype=np.uint8) * 255, ignore_label=255)
+    assert Evaluator().score_maps([np.zeros((20, 20))], [pair]).images[0].dice == 1
+    assert "check `mask_threshold` and `ignore_label`" in caplog.text
+    caplog.clear()
+    Evaluator().score_maps([np.zeros((20, 20))], [replace(pair, ignore_label=None)])
+    assert "ignore_label" not in caplog.text

@@ -261,15 +261,18 @@ class _Run:
 
     def _failing(self, pairs: list[Pair]) -> dict[int, FailedPair]:
         """Read every pair once before any is predicted, and return those that do not fit."""
-        failed, found = {}, []
+        failed, found, counted = {}, [], False
         for index, pair in enumerate(pairs):
             try:
                 loaded = _loaded(index, pair, self._maps.known_classes)
                 self._maps.check(loaded)
                 found.append(loaded.found)
+                counted = counted or loaded.ignored is None or bool(loaded.truth.any())
             except _PAIR_ERRORS as error:
                 failed[index] = _failed(pair, error)
         tell_masks(found)
+        if found and not counted:
+            _log.warning("No mask has foreground that counts: check `mask_threshold` and `ignore_label`.")
         return failed
 
     def _scored(self, index: int, pair: Pair) -> ScoredImage:
