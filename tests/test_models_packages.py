@@ -130,7 +130,8 @@ def test_streamed_statistics_are_those_of_the_whole_image(name, dtype, tmp_path)
     segmenter = ts.load_model(package(tmp_path / "a.zip", described(steps, [step("sigmoid")])))
     assert segmenter.labels == ("k0", "k1")
     found = ts.tiled_predict(segmenter, image, TILING)
-    np.testing.assert_allclose(found, sigmoid(whole(prepared(image.astype(np.float64)))), atol=1e-5)
+    expected = sigmoid(whole(prepared(image.astype(np.float64))))
+    np.testing.assert_allclose(found, expected, atol=1e-4)  # either engine: sums of 500 round by 5e-5
 
 
 def test_percentiles_of_numbers_of_64_bits_are_refused(tmp_path):
