@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_TEXT = 100_000
+_MOST_BITS = 63
 
 
 def laid_over(below: object, above: object) -> object:
@@ -96,6 +97,8 @@ class Config(BaseModel):
             return data
         data = {name: _without_paths(value) for name, value in data.items()}
         data |= {name: named(data[name]) for name in data.keys() & cls._chosen()}
+        for name, value in data.items():
+            cls._check_bits(name, value)
         for name, field in cls.model_fields.items():
             cls._check_table(name, nested_of(field), data)
         given = {
@@ -117,6 +120,16 @@ class Config(BaseModel):
             fix = f"Pass {kind.__name__}(...), or a dict of some of its settings."
             must = f"be a table of settings, {kind.__name__}"
             raise invalid(SettingError, f"{cls.__name__}.{name}", must=must, got=data[name], fix=fix)
+
+    @classmethod
+    def _check_bits(cls, name: str, value: Any) -> None:  # noqa: ANN401
+        """Refuse whole numbers that no array holds: they overflow where they become a float."""
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, int) and one.bit_length() > _MOST_BITS:
+                must, got = f"have at most {_MOST_BITS} bits", f"a number of {one.bit_length()} bits"
+                raise invalid(
+                    SettingError, f"{cls.__name__}.{name}", must=must, got=got, fix="Give a smaller number."
+                )
 
     @classmethod
     def _sentences(cls, lines: list[ErrorDetails]) -> list[str]:
