@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import roifile
 import shapely
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
@@ -19,6 +20,7 @@ import tiledseg as ts
 from tiledseg.config import DataConfig, PredictConfig
 from tiledseg.data import Pair, find_pairs, load_pair, pairs_of
 from tiledseg.errors import FileError, SettingError
+from tiledseg.export import write_coco, write_geojson, write_roi
 from tiledseg.io import OutlineMask, create_image, read_image, read_outlines, write_image
 
 SHAPE = (40, 50)
@@ -304,11 +306,31 @@ def coco(folder, **changes):
             r"hold one image a; got b\.png",
         ),
         (
-            {"annotations": [{"image_id": 1, "segmentation": {"size": [40, 50], "counts": [0, 1999]}}]},
+            {
+                "annotations": [
+                    {"image_id": 1, "category_id": 1, "segmentation": {"size": [40, 50], "counts": [0, 1999]}}
+                ]
+            },
             r"run lengths of \(40, 50\) px; got 1999 of",
         ),
         (
-            {"annotations": [{"image_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "iscrowd": 1}]},
+            {"annotations": [{"image_id": "1", "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]]}]},
+            r"annotations of its images; got image_id '1' for images with ids such as 1",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 2, "segmentation": [[0, 0, 9, 0, 9, 9]]}]},
+            r"of its categories, 1; got category_id 2",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": []}]},
+            r"a segmentation for each annotation; got one with a box alone",
+        ),
+        (
+            {
+                "annotations": [
+                    {"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "iscrowd": 1}
+                ]
+            },
             r"got crowds .*ignore_label=255",
         ),
     ],
@@ -353,3 +375,100 @@ def test_outlines_are_in_px_of_level_0_whatever_level_is_read(tmp_path):
     whole, smaller = (load_pair(Pair("a", tmp_path / "a.ome.tif", path, level=level))[1] for level in (0, 1))
     assert whole.shape == (1200, 1000)
     np.testing.assert_array_equal(smaller, whole[::2, ::2])
+
+
+def _roi(x0, name="cell", **stated):
+    roi = roifile.ImagejRoi.frompoints(np.array([(x0, 0), (x0 + 10, 0), (x0 + 10, 10), (x0, 10)], np.float32))
+    roi.roitype, roi.name = roifile.ROI_TYPE.POLYGON, name
+    for key, value in stated.items():
+        setattr(roi, key, value)
+    return roi
+
+
+def _zipped(path, *rois, others=()):
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, roi in enumerate(rois):
+            archive.writestr(f"regions/{number}.roi", roi.tobytes())
+        for name in others:
+            archive.writestr(name, b"" if name.endswith("/") else b"\0\5\x16\7")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["geojson", "z_position", "position"])
+def test_outlines_of_other_planes_are_left_out(kind, tmp_path):
+    if kind == "geojson":
+        both = [feature([square(x0, 0, x0 + 10, 10)], name="cell") for x0 in (0, 20)]
+        for place, one in enumerate(both):
+            one["geometry"]["plane"] = {"c": -1, "z": place, "t": 0}
+        path = written(tmp_path, *both)
+    else:
+        path = _zipped(tmp_path / "a.zip", _roi(0, **{kind: 1}), _roi(20, **{kind: 2}))
+    with pytest.raises(FileError, match=r"of one plane; got outlines at (z|slice) = 0, 1.* set `at`"):
+        load_pair(Pair("a", IMAGE, path))
+    labels = load_pair(Pair("a", IMAGE, path, at={"z": 1}))[1]
+    assert (labels.sum(), labels[:10, 20:30].sum()) == (100, 100)
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((2, *SHAPE), np.uint8), imagej=True, metadata={"axes": "ZYX"}
+    )
+    with ts.open_image(tmp_path / "a.tif", at={"z": 1}) as image:
+        tiling = {"tile_size": 10, "overlap": 0}
+        assert ts.plan(lambda tiles: tiles / 255, image, tiling, roi=str(path)).n_tiles == 1
+
+
+@pytest.mark.parametrize("kind", ["RECT", "OVAL"])
+def test_regions_between_px_are_read_as_they_were_drawn(kind, tmp_path):
+    roi = roifile.ImagejRoi(roitype=roifile.ROI_TYPE[kind], left=5, top=6, right=15, bottom=16, version=227)
+    roi.options = roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION
+    roi.xd, roi.yd, roi.widthd, roi.heightd = 5.6, 6.6, 10, 10
+    roi.tofile(tmp_path / "a.roi")
+    y, x = np.nonzero(inside(tmp_path / "a.roi"))
+    assert (x.min(), x.max(), y.min(), y.max()) == (6, 15, 7, 16)
+
+
+def test_zips_may_hold_folders_and_what_a_system_adds(tmp_path):
+    path = _zipped(tmp_path / "a.zip", _roi(0), others=("regions/", "__MACOSX/._0.roi", ".DS_Store"))
+    assert load_pair(Pair("a", IMAGE, path))[1].sum() == 100
+
+
+@pytest.mark.parametrize("form", ["geojson", "geojson.gz", "zip", "coco", "polygons", "roi"])
+def test_what_is_exported_is_read_as_truth(form, tmp_path):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2:12, 2:12], labels[5:8, 5:8], labels[20:30, 40:50], labels[30:40, 0:9] = 1, 0, 2, 1
+    names, path = ("tumour", "stroma-2"), tmp_path / f"a.{form}"
+    if form in {"coco", "polygons"}:
+        path = tmp_path / "a.json"
+        how = {"segmentation": "polygons"} if form == "polygons" else {}
+        write_coco(path, [("a.png", labels)], names=names, **how)
+    elif form == "roi":
+        path = tmp_path / "b.zip"
+        write_roi(path, labels, names=names)
+    elif form == "zip":
+        write_geojson(tmp_path / "a.geojson", labels, names=names)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(tmp_path / "a.geojson", "a.geojson")
+    else:
+        write_geojson(path, labels, names=names)
+    found = load_pair(Pair("a", IMAGE, path, class_names=names))[1]
+    np.testing.assert_array_equal(found, labels)
+
+
+def test_folders_may_hold_compressed_outlines(tmp_path):
+    write_image(tmp_path / "i" / "a.png", IMAGE)
+    (tmp_path / "m").mkdir()
+    write_geojson(tmp_path / "m" / "a.geojson.gz", np.ones(SHAPE, np.uint8), names=("cell",))
+    assert load_pair(find_pairs(tmp_path / "i", tmp_path / "m")[0])[1].all()
+    config = PredictConfig(roi=str(tmp_path / "m"))
+    model = lambda tiles: tiles[..., :1] / 255  # noqa: E731
+    assert not ts.predict_files(model, tmp_path / "i", tmp_path / "out", config).failed
+    (tmp_path / "m" / "a.geojson.gz").write_bytes(b"\x1f\x8b\x08 damaged")
+    with pytest.raises(FileError, match="be a compressed file"):
+        read_outlines(tmp_path / "m" / "a.geojson.gz")
+
+
+def test_an_object_without_a_place_and_other_formats(tmp_path):
+    nowhere = feature([], name="a") | {"geometry": None}
+    path = written(tmp_path, nowhere, feature([square(0, 0, 3, 3)], name="a"))
+    assert load_pair(Pair("a", IMAGE, path))[1].sum() == 9
+    (tmp_path / "b.json").write_text('{"version": "5", "shapes": [], "imagePath": "b.png"}')
+    with pytest.raises(FileError, match="be GeoJSON or COCO; got the keys version, shapes, imagePath"):
+        read_outlines(tmp_path / "b.json")

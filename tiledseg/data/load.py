@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tiledseg")
 _WHERE = "It is a setting of DataConfig, tiledseg.data.Pair and the commands."
 _SHOWN = 8
+_NUMBER = re.compile(r"-\d+$")
 _WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refuse"}
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -247,8 +249,9 @@ def _masks(pair: Pair, files: Sequence[PathLike], classes: int | None) -> Iterat
 def _of_outlines(pair: Pair, files: Sequence[PathLike], shape: tuple[int, int]) -> Mask:
     """Paint the outlines of an image."""
     image = pair.name if isinstance(pair.image, np.ndarray) else stem_of(pair.image)
-    full = _whole_size(pair, shape)
-    outlines = [_at_level(one, full, shape) for path in files for one in read_outlines(path, image, full)]
+    full, at = _whole_size(pair, shape), pair.mask_at or pair.at
+    read = [one for path in files for one in read_outlines(path, image, full, at)]
+    outlines = [_without_number(_at_level(one, full, shape), pair) for one in read]
     annotated = class_text(pair.annotated_class) or None
     counted = [one for one in outlines if one.name != annotated and not one.crowd]
     where = named(files[0])
@@ -282,6 +285,14 @@ def _at_level(outline: Outline, full: tuple[int, int], shape: tuple[int, int]) -
     parts = tuple(tuple(ring * factors for ring in rings) for rings in outline.parts)
     mask = None if outline.mask is None else shrink_labels(outline.mask, shape)
     return replace(outline, parts=parts, mask=mask)
+
+
+def _without_number(outline: Outline, pair: Pair) -> Outline:
+    """Take the number off the name of a region of ImageJ, unless a class is called so."""
+    known = {class_text(name) for name in (*pair.class_names, pair.annotated_class)}
+    if not outline.numbered or outline.name in known:
+        return outline
+    return replace(outline, name=_NUMBER.sub("", outline.name))
 
 
 def _labels_of(pair: Pair, outlines: Sequence[Outline], where: str) -> list[int]:

@@ -4,21 +4,13 @@ Python opens the files; OpenCV and tifffile only decode and encode. The size tha
 before memory is allocated for it. A file that can be read in two ways is an error that names both.
 """
 
+from tiledseg.io.areas import Outline, OutlineMask, class_text, painted
 from tiledseg.io.file import MAX_PIXELS, advised, content_digest, state_of
 from tiledseg.io.find import SUFFIXES, find_images, path_texts, stem_of
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
-from tiledseg.io.outlines import (
-    OUTLINE_SUFFIXES,
-    Outline,
-    OutlineMask,
-    class_text,
-    coco_images,
-    is_outlines,
-    painted,
-    read_outlines,
-)
+from tiledseg.io.outlines import OUTLINE_SUFFIXES, coco_images, is_outlines, read_outlines
 from tiledseg.io.partial import check_identity
 from tiledseg.io.png import LEVEL_SCALE, PngRows, level_scale_of
 from tiledseg.io.read import image_shape, mask_values, read_image, read_mask, read_pixel_size, read_probs

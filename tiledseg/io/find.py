@@ -32,6 +32,8 @@ SUFFIXES = (*_RASTERS, *_TIFFS, ".vsi", *SLIDE_SUFFIXES)
 def stem_of(path: PathLike) -> str:
     """Return the name of an image without its suffixes, `.ome` among them, in one Unicode form."""
     name = Path(path)
+    if name.suffix.lower() == ".gz":  # of compressed outlines
+        name = name.with_suffix("")
     is_ome = name.suffix.lower() in _AFTER_OME and name.stem.lower().endswith(".ome")
     return unicodedata.normalize("NFC", name.stem[:-4] if is_ome else name.stem)
 
@@ -110,7 +112,7 @@ def _images_of(
         elif os.path.isdir(entry):  # noqa: PTH112  unlike Path.is_dir, False for a loop of links
             if recursive:
                 yield from _images_of(entry, visited, suffixes, recursive=True)
-        elif entry.suffix.lower() in suffixes and _is_new(entry, series):
+        elif entry.name.lower().endswith(tuple(suffixes)) and _is_new(entry, series):
             yield entry
 
 

@@ -108,18 +108,19 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
     name = getattr(image, "name", None)
     levels = getattr(image, "levels", None)  # outlines are in px of level 0
     full: tuple[int, int] = levels[0][:2] if levels else shape
-    return OutlineMask(read_outlines(roi, None if name is None else stem_of(name), full), full)
+    at = getattr(image, "identity", {}).get("at")
+    return OutlineMask(read_outlines(roi, None if name is None else stem_of(name), full, at), full)
 
 
 def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
     """Find the region of interest of an image: the same for all, or its own in a folder."""
     if roi is None or roi == "tissue" or not is_folder(Path(roi)):
         return roi
-    suffixes = {*OUTLINE_SUFFIXES, *SUFFIXES}
+    suffixes = (*OUTLINE_SUFFIXES, *SUFFIXES)
     found = [
         one
         for one in sorted(Path(roi).iterdir())
-        if one.suffix.lower() in suffixes and stem_of(one) == stem_of(image)
+        if one.name.lower().endswith(suffixes) and stem_of(one) == stem_of(image)
     ]
     if len(found) != 1:
         must, fix = f"hold one file named as {stem_of(image)}", "Add one, or leave the image out."
