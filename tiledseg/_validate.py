@@ -31,7 +31,11 @@ _LARGEST_32 = 3.4028234e38  # of float32, in which maps are computed
 _LONGEST_NAME = 100
 _MOST_LABEL = (1 << 63) - 1  # what int64 holds
 _MOST_LABELS = 5  # listed in one message
+_CHANNELS_FIRST, _LEAST_IMAGE = {1, 3, 4}, 16  # lengths of a first axis that may be that of the channels
+_MOST_CHANNELS, _LEAST_SIDE = 16, 64  # if the other two are at least so long; also of maps of classes
+_ROUNDING = 1e-3  # of a network, by which its probabilities may lie outside [0, 1]
 _Error = TypeVar("_Error", bound=TiledSegError)
+_Kind = TypeVar("_Kind")
 
 
 def invalid(error: type[_Error], what: str, *, must: str, got: object, fix: str) -> _Error:
@@ -100,13 +104,11 @@ def whole_number(name: str, value: object, least: int = 1, most: int | None = No
 
 def real_number(name: str, value: object, fix: str = "Give a number.") -> float:
     """Check that an option is a real number that is finite as float32."""
-    if isinstance(value, bool | str | bytes | complex) or getattr(value, "shape", ()) != ():
+    one = not isinstance(value, bool | str | bytes | complex) and getattr(value, "shape", ()) == ()
+    try:
+        number = float(value) if one else math.nan  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    else:
-        try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
     if not abs(number) <= _LARGEST_32:
         raise invalid(SettingError, name, must="be a finite number, as float32", got=value, fix=fix)
     return number
@@ -138,9 +140,6 @@ def _two(name: str, value: Any, must: str, fix: str) -> tuple[object, object]:  
     except Exception:  # noqa: BLE001  of a class of the user's
         raise invalid(SettingError, name, must=must, got=value, fix=fix) from None
     return first, second
-
-
-_Kind = TypeVar("_Kind")
 
 
 def pair_of(value: _Kind | tuple[_Kind, _Kind]) -> tuple[_Kind, _Kind]:
@@ -226,10 +225,6 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
     return text
 
 
-_CHANNELS_FIRST, _LEAST_IMAGE = {1, 3, 4}, 16  # lengths of a first axis that may be that of the channels
-_MOST_CHANNELS, _LEAST_SIDE = 16, 64  # if the other two are at least so long; also of maps of classes
-
-
 def check_unmasked(values: object, name: str) -> None:
     """Refuse an array with a mask of its own, which NumPy would drop without a word."""
     if "numpy.ma" in sys.modules and isinstance(values, np.ma.MaskedArray):  # its import takes a while
@@ -253,22 +248,19 @@ def array_of(values: object, name: str) -> AnyArray:
     return array
 
 
-def _image_error(must: str, got: object, fix: str, name: str = "image") -> ArrayError:
-    return invalid(ArrayError, name, must=must, got=got, fix=fix)
-
-
 def check_image(image: Source, channels: int | None = None, name: str = "image") -> tuple[int, int, int]:
     """Check that an array can be an image, and return its height, width and channels."""
     with failing(ArrayError, f"`{name}` does not say its shape and dtype", "See the object's own code."):
         described = all(hasattr(image, one) for one in ("shape", "dtype", "__getitem__"))
         shape, dtype = (image.shape, image.dtype) if described else ((), None)
     if not described:
+        must = "be an array with shape and dtype"
         fix = "Read a file with tiledseg.io.read_image, or convert with numpy.asarray."
-        raise _image_error("be an array with shape and dtype", type(image).__name__, fix, name)
+        raise invalid(ArrayError, name, must=must, got=type(image).__name__, fix=fix)
     check_unmasked(image, name)
     if dtype_of(dtype).kind not in set("biuf"):
         how = f"{name}.astype(numpy.float32)" if isinstance(dtype, np.dtype) else "numpy.asarray"
-        raise _image_error(_REAL, str(dtype), f"Convert it with {how}.", name)
+        raise invalid(ArrayError, name, must=_REAL, got=str(dtype), fix=f"Convert it with {how}.")
     return check_shape(shape, channels, name)
 
 
@@ -279,10 +271,10 @@ def check_shape(
     shape = _whole(shape)
     if len(shape) not in {2, 3}:
         fix = "Give one image at a time, channels last."
-        raise _image_error("have shape (H, W) or (H, W, C)", shape, fix, name)
+        raise invalid(ArrayError, name, must="have shape (H, W) or (H, W, C)", got=shape, fix=fix)
     if min(shape) < 1:
         must, fix = "have at least 1 px and 1 channel", "Check how it was read: an empty image has no map."
-        raise _image_error(must, shape, fix, name)
+        raise invalid(ArrayError, name, must=must, got=shape, fix=fix)
     _check_channels(shape, channels, name)
     return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
 
@@ -319,7 +311,7 @@ def _check_channels(shape: tuple[int, ...], channels: int | None, name: str) -> 
     found = shape[2] if len(shape) == 3 else 1
     if channels is None and looks_channels_first(shape):
         fix = f"It looks like (C, H, W): move the axis with numpy.moveaxis({name}, 0, -1)."
-        raise _image_error("be channels last, (H, W, C)", shape, fix, name)
+        raise invalid(ArrayError, name, must="be channels last, (H, W, C)", got=shape, fix=fix)
     if channels in {None, found}:
         return
     fix = f"Give an image of shape (H, W, {channels})."
@@ -331,7 +323,8 @@ def _check_channels(shape: tuple[int, ...], channels: int | None, name: str) -> 
         fix += " Read a file with channels=(0, 0, 0)."
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
-    raise _image_error(f"have {channels} channels, as the network expects", shape, fix)
+    must = f"have {channels} channels, as the network expects"
+    raise invalid(ArrayError, "image", must=must, got=shape, fix=fix)
 
 
 def check_labels(
@@ -383,6 +376,15 @@ def check_finite(pixels: AnyArray, name: str, origin: tuple[int, int] = (0, 0)) 
         got = f"{int(bad.sum())} NaN or infinite values, the first at (y, x) = ({y}, {x})"
         fix = "Replace them, for example with numpy.nan_to_num."
         raise invalid(ArrayError, name, must="be finite as float32", got=got, fix=fix)
+
+
+def check_unit_interval(
+    values: AnyArray, name: str, must: str, fix: str, error: type[TiledSegError] = ArrayError
+) -> None:
+    """Check that probabilities lie in [0, 1], up to the rounding of a network."""
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise invalid(error, name, must=must, got=f"values from {low:.4g} to {high:.4g}", fix=fix)
 
 
 def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:

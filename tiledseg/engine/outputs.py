@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import invalid
+from tiledseg._validate import check_unit_interval, invalid
 from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import TTA, Activation
-
-_TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
 
 COPIES: dict[TTA | None, int] = {None: 1, "flips": 4, "d4": 8}
 """Number of copies of each tile in test-time augmentation."""
@@ -47,15 +45,9 @@ def activated(outputs: FloatArray, activation: Activation | None) -> FloatArray:
 
 def check_probabilities(outputs: FloatArray) -> None:
     """Refuse outputs outside [0, 1] where a mask, scores or files are made of them."""
-    low, high = float(outputs.min(initial=0)), float(outputs.max(initial=0))
-    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-        raise invalid(
-            ModelError,
-            "network",
-            must="return probabilities in [0, 1]",
-            got=f"values from {low:.4g} to {high:.4g}",
-            fix="For logits, set activation to sigmoid or softmax, in RuntimeConfig or as --activation.",
-        )
+    must = "return probabilities in [0, 1]"
+    fix = "For logits, set activation to sigmoid or softmax, in RuntimeConfig or as --activation."
+    check_unit_interval(outputs, "network", must, fix, ModelError)
 
 
 class Augmented:

@@ -13,6 +13,7 @@ import numpy as np
 from tiledseg._validate import (
     array_of,
     check_finite,
+    check_unit_interval,
     instance_of,
     invalid,
     items_of,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _ROWS_AT_ONCE = 256
-_TOLERANCE = 1e-3  # of probabilities, beyond [0, 1]
 _SPECK = 20  # times smaller than a typical cell: dust and specks of a network
 _SPECK_PX = 25  # where the truth has no cell
 _SHOWN = 6  # cells in a message
@@ -310,15 +310,9 @@ def _check(prediction: AnyArray, truth: AnyArray) -> None:
         must, fix = "have at least 1 px and 1 class", "Check how it was read."
         raise invalid(ArrayError, "prediction", must=must, got=prediction.shape, fix=fix)
     check_finite(prediction, "prediction")
-    low, high = (0, 1) if labelled else (float(prediction.min()), float(prediction.max()))
-    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-        raise invalid(
-            ArrayError,
-            "prediction",
-            must="hold probabilities in [0, 1]",
-            got=f"values from {low:.4g} to {high:.4g}",
-            fix="Apply a sigmoid or softmax to logits, or give labels as integers.",
-        )
+    if not labelled:
+        fix = "Apply a sigmoid or softmax to logits, or give labels as integers."
+        check_unit_interval(prediction, "prediction", "hold probabilities in [0, 1]", fix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from tiledseg._validate import (
+    check_unit_interval,
     check_unmasked,
     dtype_of,
     fraction,
@@ -35,7 +36,6 @@ Output: TypeAlias = Literal["probabilities", "mask", "labels", "uint8"]
 """Float32 probabilities, one label for each px (mask, labels), or probabilities times 255 as uint8."""
 
 _MOST_CHANNELS = 65536  # labels are 16 bits wide
-_TOLERANCE = 1e-3
 _EVEN = 0.5  # the threshold that two classes have without one
 _THRESHOLD_FIX = "Use 0.5, for example."
 _MOST_BYTE_LABELS = 256
@@ -355,16 +355,10 @@ class OutputSink:
             return probs
         if self._output != "uint8":
             return labels_of(probs, self._threshold)
-        low, high = float(probs.min()), float(probs.max())
-        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            raise invalid(
-                ArrayError,
-                "outputs",
-                must="be in [0, 1] to be stored as uint8",
-                got=f"values from {low:.4g} to {high:.4g}",
-                fix="Let the network end in a sigmoid or softmax, or store probabilities.",
-            )
-        return np.rint(probs * 255).astype(np.uint8)  # the tolerance is less than half a step
+        must = "be in [0, 1] to be stored as uint8"
+        fix = "Let the network end in a sigmoid or softmax, or store probabilities."
+        check_unit_interval(probs, "outputs", must, fix)
+        return np.rint(probs * 255).astype(np.uint8)  # what lies outside is less than half a step
 
 
 def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dtype[Any]) -> int:
