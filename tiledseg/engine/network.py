@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -29,7 +30,7 @@ from tiledseg.engine.predictor import (
 )
 from tiledseg.engine.probe import Convertible
 from tiledseg.engine.stored import StoredNetwork, StoredPredictor
-from tiledseg.engine.torch import TorchPredictor, is_torch, plain
+from tiledseg.engine.torch import TorchPredictor
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
@@ -80,14 +81,13 @@ class Network:
         """Resolve a Segmenter, a keras.Model, a callable, a predictor or a reference to a bundle."""
         if isinstance(model, Network):
             return model if runtime is None else model.changed(_runtime_of(runtime))
-        settings, model = _runtime_of(runtime), plain(model)
+        settings, model = _runtime_of(runtime), _plain(model)
         reference = model if isinstance(model, ModelReference) else None
         found = model if reference is None else reference.load()
         if not isinstance(found, SegmenterLike):
             _check_activation(found, settings.activation)
-            bare = cls(found, _predictor_of(found), settings, reference)
-            return replace(bare, activation=settings.activation)
-        runnable = _runnable(found)
+            return cls(found, _predictor_of(found), settings, reference, activation=settings.activation)
+        runnable = getattr(found, "runnable" if hasattr(found, "runnable") else "network")
         segmenter = cls(
             runnable,
             _predictor_of(runnable),
@@ -351,7 +351,7 @@ def _predictor_of(model: object) -> Predictor:
         return StoredPredictor(model)
     if isinstance(model, str | Path) and Path(model).suffix.lower() == ".onnx":
         return onnx.OnnxNetwork(model)
-    if is_torch(model):
+    if _is_torch(model):
         return TorchPredictor(model)
     if _is_keras(model):
         return keras.KerasPredictor(model)
@@ -378,9 +378,18 @@ def _n_gpus() -> int:
     return keras.n_gpus() if loaded or plugins or any(exists(Path("/dev", name)) for name in _GPUS) else 0
 
 
-def _runnable(segmenter: Any) -> Any:  # noqa: ANN401
-    """Return a segmenter's network, or a stored network, which Keras need not build."""
-    return segmenter.runnable if hasattr(segmenter, "runnable") else segmenter.network
+def _plain(model: Any) -> Any:  # noqa: ANN401
+    """Hide the attributes of a callable that answers to any name, such as the stub of a server."""
+    try:
+        has_any = hasattr(model, "tiledseg_asks_whether_there_is_any_name")
+    except Exception:  # noqa: BLE001  of a class of the user's
+        has_any = True
+    return partial(model) if has_any and callable(model) else model
+
+
+def _is_torch(model: object) -> bool:
+    """Recognise a torch.nn.Module, TorchScript included, without loading PyTorch."""
+    return "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module)
 
 
 def _is_keras(model: object) -> bool:

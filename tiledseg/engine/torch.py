@@ -1,9 +1,8 @@
-"""A PyTorch module as a Predictor: channels moved, no gradients; a callable whose attributes mean nothing."""
+"""A PyTorch module as a Predictor: channels moved, no gradients."""
 
 from __future__ import annotations
 
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,17 +48,3 @@ class TorchPredictor(CallablePredictor):
             raise invalid(ModelError, "model", must="return one tensor", got=got, fix=fix)
         found: AnyArray = outputs.float().cpu().numpy()
         return found[..., np.newaxis] if found.ndim == 3 else found.transpose(0, 2, 3, 1)
-
-
-def is_torch(model: object) -> bool:
-    """Recognize a torch.nn.Module, TorchScript included, without loading PyTorch."""
-    return "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module)
-
-
-def plain(model: Any) -> Any:  # noqa: ANN401
-    """Hide the attributes of a callable that answers to any name, such as the stub of a server."""
-    try:
-        has_any = hasattr(model, "tiledseg_asks_whether_there_is_any_name")
-    except Exception:  # noqa: BLE001  of a class of the user's
-        has_any = True
-    return partial(model) if has_any and callable(model) else model
