@@ -44,9 +44,8 @@ def is_slide(file: Reader, path: str) -> bool:
     """Say whether a file is one for OpenSlide: by its suffix, or the mark of DICOM."""
     if _has_its_scan_elsewhere(path):
         return True
-    if is_tiff(
-        file
-    ):  # OpenSlide takes any memory that a TIFF asks for, and ends the process where there is none
+    # OpenSlide takes any memory that a TIFF asks for, and ends the process where there is none.
+    if is_tiff(file):
         return path.lower().endswith(".bif") and has_overlapping_tiles(file)
     if path.lower().endswith(SLIDE_SUFFIXES):
         return True
