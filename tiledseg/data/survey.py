@@ -21,7 +21,7 @@ from tiledseg.data.load import mask_files, shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
 from tiledseg.data.pairs import Pair, Problem, listed_problems, natural
 from tiledseg.errors import FileError
-from tiledseg.io import OUTLINE_SUFFIXES, as_path, coco_images, find_images, is_outlines, stem_of
+from tiledseg.io import OUTLINE_SUFFIXES, as_path, coco_images, images_in, is_outlines, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -166,7 +166,7 @@ def _segpc(config: DataConfig) -> _Found:
     images, problems = _by_stem(root / "x")
     known = {problem.name for problem in problems}
     cells: dict[str, list[tuple[int, Path]]] = {}
-    for path in find_images([root / "y"], advice=_SUBFOLDERS):
+    for path in images_in([root / "y"], advice=_SUBFOLDERS):
         match = _CELL.fullmatch(stem_of(path))
         if match is None:
             text = f"the name of {path} does not end in _ and a number."
@@ -276,7 +276,7 @@ def _masks_by_stem(masks: PathLike) -> tuple[dict[str, Path], list[Problem]]:
 
 def _by_stem(folder: PathLike, also: Sequence[str] = ()) -> tuple[dict[str, Path], list[Problem]]:
     files: dict[str, list[Path]] = {}
-    for path in find_images([folder], also=also, advice=_SUBFOLDERS):
+    for path in images_in([folder], also=also, advice=_SUBFOLDERS):
         files.setdefault(stem_of(path), []).append(path)
     problems = [
         Problem("same stem", stem, f"{', '.join(path.name for path in paths)} in {folder}.")

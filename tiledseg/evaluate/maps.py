@@ -19,8 +19,8 @@ from tiledseg.errors import ArrayError, FileError, ModelError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import (
     advised,
-    find_images,
     image_shape,
+    images_in,
     read_image,
     read_probs,
     stem_of,
@@ -323,7 +323,7 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
     wanted = as_pairs(pairs, "pairs")
     deep = any("/" in pair.name for pair in wanted)
     files: dict[str, list[Path]] = {}
-    for path in find_images([folder], recursive=deep, advice=""):
+    for path in images_in([folder], recursive=deep):
         place = path.parent.relative_to(path_text(folder)).parts if deep else ()
         files.setdefault("/".join([*place, stem_of(path)]), []).append(path)
     for pair in wanted:

@@ -6,7 +6,7 @@ before memory is allocated for it. A file that can be read in two ways is an err
 
 from tiledseg.io.areas import Outline, OutlineMask, class_text, painted
 from tiledseg.io.file import MAX_PIXELS, advised, content_digest, state_of
-from tiledseg.io.find import SUFFIXES, find_images, path_texts, stem_of
+from tiledseg.io.find import SUFFIXES, find_images, images_in, path_texts, stem_of
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
@@ -56,6 +56,7 @@ __all__ = [
     "find_images",
     "holds_labels",
     "image_shape",
+    "images_in",
     "is_outlines",
     "is_remote",
     "level_scale_of",

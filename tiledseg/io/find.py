@@ -52,7 +52,6 @@ def find_images(
     *,
     recursive: bool = False,
     also: Sequence[str] = (),
-    advice: str = "For subfolders, pass recursive=True.",
 ) -> list[Path]:
     """List the images of paths and folders.
 
@@ -71,8 +70,6 @@ def find_images(
         Whether to look into folders within folders.
     also : sequence of str
         Suffixes of other files that are listed, too, in lower case.
-    advice : str
-        What the error says about subfolders.
 
     Returns
     -------
@@ -84,6 +81,18 @@ def find_images(
     FileError
         If a path does not exist, a folder cannot be read, or there is no image.
     """
+    advice = "" if recursive else "For subfolders, pass recursive=True."
+    return images_in(inputs, recursive=recursive, also=also, advice=advice)
+
+
+def images_in(
+    inputs: PathLike | Iterable[PathLike],
+    *,
+    recursive: bool = False,
+    also: Sequence[str] = (),
+    advice: str = "",
+) -> list[Path]:
+    """List images as `find_images` does; where there is none, the error ends with the caller's own advice."""
     given = path_texts(inputs, "inputs")
     found: dict[str, Path] = {}
     visited: set[tuple[int, int]] = set()
@@ -92,7 +101,7 @@ def find_images(
             found.setdefault(os.path.realpath(path), path)
     if not found:
         got = ", ".join(named(path) for path in given) or "no path"
-        fix = f"Known suffixes: {', '.join(SUFFIXES)}. {'' if recursive else advice}".rstrip()
+        fix = f"Known suffixes: {', '.join(SUFFIXES)}. {advice}".rstrip()
         raise invalid(FileError, "inputs", must="name at least one image", got=got, fix=fix)
     return list(found.values())
 

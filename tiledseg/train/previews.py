@@ -17,7 +17,7 @@ from tiledseg._validate import invalid
 from tiledseg.data import load_image, pixel_size_of_pair, shape_of_image
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io import find_images, open_image, read_image, stem_of, write_image, write_mask
+from tiledseg.io import images_in, open_image, read_image, stem_of, write_image, write_mask
 from tiledseg.plots import (
     Picture,
     PictureRow,
@@ -156,7 +156,7 @@ def previewed(config: TrainConfig, valid: Sequence[Pair]) -> list[Pair]:
         return []
     if not config.preview_images:
         return list(valid[: config.preview_count])
-    paths = find_images(config.preview_images, advice="")[: config.preview_count]
+    paths = images_in(config.preview_images)[: config.preview_count]
     pairs = [replace(valid[0], name=stem_of(path), image=path) for path in paths]
     for pair in pairs:
         shape = shape_of_image(pair)
