@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import weakref
-from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,6 +40,9 @@ hold no reference to their network, so that its memory can be freed."""
 _GRAPHS: weakref.WeakKeyDictionary[_Model, Graph] = weakref.WeakKeyDictionary()
 """Properties by network."""
 
+_ACCEPTED: weakref.WeakKeyDictionary[_Model, set[tuple[int, ...]]] = weakref.WeakKeyDictionary()
+"""Shapes of tiles that a network of free size takes, by network: Keras needs 15 ms to say so."""
+
 
 class KerasPredictor:
     """A Keras network, compiled once per batch shape, in inference mode."""
@@ -57,6 +59,7 @@ class KerasPredictor:
         self.tile_size: tuple[int | None, int | None] = (height, width)
         self.classes: int | None = _classes(model, height, width)
         self.fingerprint: bytes = _weight_sums(model)
+        self.keeps_tiles: bool = backend() != "torch"  # whose operations may write into them
         if model not in _GRAPHS:
             _GRAPHS[model] = read_graph(model, (height, width, self.channels), self.classes)
         self.graph: Graph = _GRAPHS[model]
@@ -111,9 +114,10 @@ class KerasPredictor:
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         self.graph.check_tiles(shape)
-        _, height, width, channels = shape
-        if None in self.tile_size:
-            _check_output(self.model, height, width, channels)
+        accepted = _ACCEPTED.setdefault(self.model, set())
+        if None in self.tile_size and shape[1:] not in accepted:
+            _check_output(self.model, *shape[1:])
+            accepted.add(shape[1:])
 
 
 def _input_shape(model: _Model) -> tuple[int | None, int | None, int]:
@@ -228,15 +232,15 @@ def _wrong_output(axis: str, size: int, out: int) -> ModelError:
 def _weight_sums(model: _Model) -> bytes:
     """Return a digest of sums of the weights, so that new weights are noticed; refuse NaN and infinity."""
     # They are along the last axis: a change of weights hardly ever leaves all of them equal.
-    digest, floats = hashlib.sha256(), []
-    for variable in model.weights:
-        if _is_float(variable.dtype):
-            floats.append(_values_of(variable))  # all at first: reading in a row takes less time
-        else:
-            digest.update(np.ascontiguousarray(variable.numpy()).data)
+    digest, sums = hashlib.sha256(), [np.zeros(0, np.float32)]
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = [one if one.ndim < 2 else one.sum(axis=-1, dtype=np.float32) for one in floats]
-    total = np.concatenate([np.asarray(one, np.float32).reshape(-1) for one in [np.zeros(0), *sums]])
+        for values in _values_of(model.weights):
+            if values.dtype.kind in "biu":
+                digest.update(np.ascontiguousarray(values).data)
+            else:
+                one = values if values.ndim < 2 else values.sum(axis=-1, dtype=np.float32)
+                sums.append(np.asarray(one, np.float32).reshape(-1))
+    total = np.concatenate(sums)
     if not np.isfinite(total).all():  # or a sum overflows
         for variable in model.weights:
             _check_weight(variable)
@@ -245,7 +249,7 @@ def _weight_sums(model: _Model) -> bytes:
 
 
 def _check_weight(variable: Any) -> None:  # noqa: ANN401  Keras has no types
-    if _is_float(variable.dtype) and not np.isfinite(variable.numpy()).all():
+    if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(variable.numpy()).all():
         raise invalid(
             ModelError,
             "model",
@@ -255,23 +259,19 @@ def _check_weight(variable: Any) -> None:  # noqa: ANN401  Keras has no types
         )
 
 
-@cache
-def _is_float(dtype: str) -> bool:
-    return bool(keras.backend.is_float_dtype(dtype))
+def _values_of(variables: Sequence[Any]) -> list[AnyArray]:
+    """Read weights; those that are on another device as their sums along the last axis, which becomes 1."""
+    held = [getattr(variable.value, "handle", None) for variable in variables]  # by TensorFlow
+    if held and all(one is not None and "CPU" in one.device for one in held):
+        # Neither copies nor the checks of an operation; and all in a row, which takes less time.
+        kinds, read = [variable.value.dtype for variable in variables], tf.raw_ops.ReadVariableOp
+        tensors = [read(resource=one, dtype=kind) for one, kind in zip(held, kinds, strict=True)]
+        return [np.asarray(one) for one in tensors]
+    return [_sums_of(variable) for variable in variables]
 
 
-@cache
-def _read_op() -> Any:  # noqa: ANN401  TensorFlow has no types
-    return tf.raw_ops.ReadVariableOp  # looked up once, since there are hundreds of weights
-
-
-def _values_of(variable: Any) -> AnyArray:  # noqa: ANN401  Keras has no types
-    """Read a weight; one that is on another device as its sums along the last axis, which becomes 1."""
-    value = variable.value
-    held = getattr(value, "handle", None)  # by TensorFlow
-    if held is not None and "CPU" in held.device:  # neither a copy nor the checks of an operation
-        return np.asarray(_read_op()(resource=held, dtype=value.dtype))
-    if len(variable.shape) < 2:
+def _sums_of(variable: Any) -> AnyArray:  # noqa: ANN401  Keras has no types
+    if len(variable.shape) < 2 or not keras.backend.is_float_dtype(variable.dtype):
         return variable.numpy()  # type: ignore[no-any-return]
     return keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1, keepdims=True))  # type: ignore[no-any-return]
 

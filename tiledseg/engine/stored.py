@@ -125,6 +125,8 @@ def _record(graph: Graph, layers: Layers, probe: Probe) -> dict[str, Any]:
 class StoredPredictor:
     """A stored network as a Predictor: its properties are known, and Keras runs it if it is called."""
 
+    keeps_tiles = True  # it writes into none, so that they may be parts of the image
+
     def __init__(self, model: StoredNetwork) -> None:
         self.model, self.graph = model, model.graph
         self.fingerprint = b"stored"  # its weights do not change

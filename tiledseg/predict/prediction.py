@@ -280,7 +280,8 @@ def _run(
     order = panels.order()
     wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
     dtype = getattr(job.network.predictor, "tile_dtype", None)
-    batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted, dtype=dtype)
+    copy = not getattr(job.network.predictor, "keeps_tiles", False)
+    batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted, dtype=dtype, copy=copy)
     running = job.network.run(batches, job.grid.tile_shape, job.batch_size, job.tta)
     started = time.perf_counter()
     bar = progress_bar(len(wanted), "tiles", shown=True) if progress else nullcontext()

@@ -154,6 +154,7 @@ class Tiler:
         grid: TileGrid | None = None,
         ids: Iterable[int] | None = None,
         dtype: DTypeLike | None = None,
+        copy: bool = True,
     ) -> Iterator[TileBatch]:
         """Cut an image into batches of tiles, row by row.
 
@@ -170,11 +171,14 @@ class Tiler:
             The tiles to cut, in order; all of them where it is None.
         dtype : dtype, optional
             Of the tiles, to which px are converted as they are cut; that of the image where it is None.
+        copy : bool
+            Whether each batch has its own memory. Otherwise a tile may be a part of `image`, where that is
+            an array whose rows it has as a whole; nothing may write into it then.
 
         Returns
         -------
         iterator of TileBatch
-            Each batch has its own memory.
+            The batches.
 
         Raises
         ------
@@ -206,27 +210,32 @@ class Tiler:
                     fix="Use the grid's ids.",
                 )
         held = np.dtype(image.dtype if dtype is None else dtype).newbyteorder("=")
-        return self._batches(image, size, grid, some, channels, held)
+        return self._batches(image, grid, some, (size, *grid.tile_shape, channels), held, copy=copy)
 
     def _batches(
         self,
         image: Source,
-        batch_size: int,
         grid: TileGrid,
         ids: list[int],
-        channels: int,
+        shape: tuple[int, ...],
         dtype: np.dtype[Any],
+        *,
+        copy: bool,
     ) -> Iterator[TileBatch]:
         fill = _padding_value(self.config, np.dtype(image.dtype))
         whole = image if isinstance(image, np.ndarray) and not isinstance(image, np.memmap) else None
         if whole is not None:
             check_finite(whole, "image")  # at once where it costs little; else tile by tile
         made: list[AnyArray] = []
-        for first in range(0, len(ids), batch_size):
-            some = ids[first : first + batch_size]
-            tiles = _memory(made, (len(some), *grid.tile_shape, channels), dtype)
-            for tile, tile_id in zip(tiles, some, strict=True):
-                self._read(image, grid[tile_id].read_box, tile, fill, checked=whole is not None)
+        for first in range(0, len(ids), shape[0]):
+            some = ids[first : first + shape[0]]
+            tiles = None
+            if whole is not None and not copy and len(some) == 1:
+                tiles = _part(whole, grid[some[0]].read_box, dtype)
+            if tiles is None:
+                tiles = _memory(made, (len(some), *shape[1:]), dtype)
+                for tile, tile_id in zip(tiles, some, strict=True):
+                    self._read(image, grid[tile_id].read_box, tile, fill, checked=whole is not None)
             yield TileBatch(np.array(some, np.int64), tiles)
 
     def read(self, image: Source, box: Box) -> AnyArray:
@@ -282,6 +291,14 @@ def _axis_grid(length: int, tile: int, overlap: int, alignment: int, stride: int
     if clip and least < tile:
         return AxisGrid(length, least, 0, stride)
     return AxisGrid(length, tile, overlap, math.lcm(alignment, stride))
+
+
+def _part(image: AnyArray, box: Box, dtype: np.dtype[Any]) -> AnyArray | None:
+    """Return a tile (1, h, w, C) as a part of an array; None where it has to be put together."""
+    pixels = np.asarray(image)[box.y0 : box.y1, box.x0 : box.x1]
+    in_a_row = pixels.flags.c_contiguous and pixels.flags.aligned
+    fits = in_a_row and pixels.dtype == dtype and pixels.shape[:2] == box.shape
+    return pixels.reshape(1, *box.shape, -1) if fits else None
 
 
 def _memory(made: list[AnyArray], shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
