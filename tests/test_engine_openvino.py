@@ -203,6 +203,43 @@ def test_new_weights_are_noticed():
     assert np.abs(after - before).max() > 1e-3
 
 
+@pytest.mark.parametrize("engine", ["openvino", "keras"])
+@pytest.mark.parametrize("first", [layers.ReLU, lambda: layers.Rescaling(-2, 1), layers.BatchNormalization])
+def test_an_image_that_is_one_tile_is_run_in_place_and_not_changed(first, engine):
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, layers.Activation("tanh")(first()(inputs)))
+    image = np.random.default_rng(0).normal(size=(32, 48, 3)).astype(np.float32)
+    given = image.copy()
+    given.flags.writeable = False
+    for _ in range(2):
+        found = ts.tiled_predict(model, given, runtime={"engine": engine})
+        np.testing.assert_array_equal(given, image)
+        np.testing.assert_allclose(found, model(image[None])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_one_weight_that_is_changed_is_noticed(place):
+    model = network()
+    variable = model.weights[place]
+    values = variable.numpy()
+    before = Network.of(model).predictor.fingerprint
+    values.flat[-1] += 1e-3
+    variable.assign(values)
+    assert Network.of(model).predictor.fingerprint != before
+    values.flat[-1] = np.nan
+    variable.assign(values)
+    with pytest.raises(ModelError, match=f"NaN or infinity in {variable.path}"):
+        Network.of(model)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_changed_weights_of_16_bits_are_noticed(dtype):
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(1, 1, dtype=dtype)])
+    before = Network.of(model).predictor.fingerprint
+    model.weights[0].assign(model.weights[0].numpy() + 1)
+    assert Network.of(model).predictor.fingerprint != before
+
+
 FREED = """
 import gc, signal, sys
 sys.path.insert(0, sys.argv[1])

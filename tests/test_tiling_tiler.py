@@ -36,6 +36,30 @@ def test_what_is_kept_of_a_batch_is_not_overwritten_by_later_ones(kept):
         np.testing.assert_array_equal(np.array(one), two)
 
 
+def test_without_copies_a_tile_is_a_part_of_the_image_where_it_has_whole_rows():
+    tiler = Tiler(TilingConfig(tile_size=4, overlap=0))
+    image = np.arange(96, dtype=np.float32).reshape(8, 4, 3)
+    unaligned = np.zeros(image.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(image.shape)
+    unaligned[:] = image
+    for array, batch_size, options, shared in (
+        (image, 1, {"copy": False}, True),
+        (image[..., 0].copy(), 1, {"copy": False}, True),
+        (image, 1, {}, False),
+        (image, 2, {"copy": False}, False),
+        (image, 1, {"copy": False, "dtype": np.float64}, False),
+        (image[:, :3], 1, {"copy": False}, False),
+        (image[:3], 1, {"copy": False}, False),
+        (np.concatenate([image, image], axis=1), 1, {"copy": False}, False),
+        (image.astype(">f4"), 1, {"copy": False}, False),
+        (unaligned, 1, {"copy": False}, False),
+    ):
+        found = list(tiler.batches(array, batch_size, **options))
+        wanted = list(tiler.batches(array, batch_size))
+        for one, two in zip(found, wanted, strict=True):
+            assert np.shares_memory(one.tiles, array) == shared
+            np.testing.assert_array_equal(one.tiles, two.tiles)
+
+
 def test_batches_follow_the_given_ids():
     image = np.arange(64).reshape(8, 8)
     batches = list(Tiler(TilingConfig(tile_size=4, overlap=0)).batches(image, 2, ids=[3, 0, 2]))
