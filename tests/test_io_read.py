@@ -164,8 +164,8 @@ def test_a_png_that_is_decoded_by_bands_is_equal_to_the_whole_one(put, monkeypat
     ways = [lambda: read_image(path, alpha="drop"), lambda: read_image(path, alpha="keep")]
     ways += [lambda: read_mask(path, None, palette="index", alpha="drop")] if colour in {0, 3, 4} else []
     whole = [way() for way in ways]
-    monkeypatch.setattr("tiledseg.io.png_bands.LARGE", 0)
-    monkeypatch.setattr("tiledseg.io.png_bands._BAND_BYTES", 4 * len(whole[0][0].tobytes()))
+    monkeypatch.setattr("tiledseg.io.png.LARGE", 0)
+    monkeypatch.setattr("tiledseg.io.png._BAND_BYTES", 4 * len(whole[0][0].tobytes()))
     for way, wanted in zip(ways, whole, strict=True):
         np.testing.assert_array_equal(way(), wanted, strict=True)
     with open_image(path, alpha="keep") as image:
@@ -185,7 +185,7 @@ def test_a_png_that_is_decoded_by_bands_is_equal_to_the_whole_one(put, monkeypat
     ],
 )
 def test_a_damaged_png_is_refused_band_by_band(put, monkeypatch, change, message):
-    monkeypatch.setattr("tiledseg.io.png_bands.LARGE", 0)
+    monkeypatch.setattr("tiledseg.io.png.LARGE", 0)
     with pytest.raises(FileError, match=message):
         read_image(put(change(banded_png(2, 8))))
 
@@ -199,7 +199,7 @@ def test_a_damaged_png_is_refused_band_by_band(put, monkeypatch, change, message
     ],
 )
 def test_bands_of_another_size_than_declared_are_refused(put, monkeypatch, lines, message):
-    monkeypatch.setattr("tiledseg.io.png_bands.LARGE", 0)
+    monkeypatch.setattr("tiledseg.io.png.LARGE", 0)
     path = put(png(5, 4, 8, 0, [], data=zlib.compress(lines)))
     with pytest.raises(FileError, match=message):
         read_image(path)

@@ -191,7 +191,7 @@ def test_images_of_another_drive_are_recorded_by_their_whole_path(folder, tmp_pa
     def apart(path, start):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")  # as on Windows
 
-    monkeypatch.setattr("tiledseg.predict.resume.os.path.relpath", apart)
+    monkeypatch.setattr("tiledseg.predict.results.os.path.relpath", apart)
     assert len(_predict(folder, tmp_path / "out").done) == 2
     assert all(one.skipped for one in _predict(folder, tmp_path / "out", existing="skip").outcomes)
 

@@ -25,10 +25,9 @@ ELSEWHERE = "which takes this"
 """Says in an error that another function than the one that was called takes the option."""
 
 _FEW, _AT_ONCE = 1 << 20, 1 << 24  # numbers
-_LONGEST = 120
+_LONGEST, _LONGEST_NAME = 120, 100  # letters
 _REAL = "have a boolean, integer or real dtype"
 _LARGEST_32 = 3.4028234e38  # of float32, in which maps are computed
-_LONGEST_NAME = 100
 _MOST_LABEL = (1 << 63) - 1  # what int64 holds
 _MOST_LABELS = 5  # listed in one message
 _CHANNELS_FIRST, _LEAST_IMAGE = {1, 3, 4}, 16  # lengths of a first axis that may be that of the channels

@@ -5,7 +5,9 @@ from tiledseg._storage.files import (
     atomic_write,
     check_new_folder,
     check_writable,
+    csv_text,
     first_alike,
+    json_of,
     move_into_place,
     new_folder,
     open_part,
@@ -17,6 +19,7 @@ from tiledseg._storage.files import (
     sync_folder,
     target_mode,
     write_bytes,
+    write_text,
 )
 from tiledseg._storage.locks import file_lock, folder_lock
 from tiledseg._storage.paths import (
@@ -29,7 +32,6 @@ from tiledseg._storage.paths import (
     read_at,
 )
 from tiledseg._storage.scratch import ScratchFile, scratch_array
-from tiledseg._storage.text import csv_text, json_of, write_text
 
 __all__ = [
     "DiskCache",

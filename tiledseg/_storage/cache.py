@@ -11,9 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._storage.files import new_folder
+from tiledseg._storage.files import json_of, new_folder, write_text
 from tiledseg._storage.paths import open_regular
-from tiledseg._storage.text import json_of, write_text
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:

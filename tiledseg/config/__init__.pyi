@@ -1,4 +1,10 @@
-from .architecture import ArchitectureConfig, OnnxConfig
+from .architecture import (
+    ArchitectureConfig,
+    DeepLabV3PlusConfig,
+    EfficientUNetConfig,
+    EncoderUNetConfig,
+    OnnxConfig,
+)
 from .augment import (
     NEEDS_RGB,
     BlurConfig,
@@ -30,11 +36,19 @@ from .data import (
     TileOrigin,
     TileSetConfig,
 )
-from .encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from .evaluate import EvaluateConfig, EvaluateJobConfig
-from .export import ExportConfig, ExportFormat, ObjectFormats, ObjectType, PackageConfig
 from .fields import by_name
-from .files import MaskConfig, MaskParts, ReadConfig, place_of
+from .files import (
+    ExportConfig,
+    ExportFormat,
+    MaskConfig,
+    MaskParts,
+    ObjectFormats,
+    ObjectType,
+    PackageConfig,
+    ReadConfig,
+    place_of,
+)
 from .founding import import_founding
 from .losses import (
     BootstrapConfig,

@@ -1,14 +1,14 @@
-"""Settings of reading: which part of a file is an image, and what the values of a mask mean."""
+"""Settings of files: which part of one is an image, what the values of a mask mean, what is exported."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PositiveFloat
 
 from tiledseg.config.base import Config
-from tiledseg.config.fields import MaskThreshold, Names, as_numbers, as_tuple
+from tiledseg.config.fields import Count, MaskThreshold, Names, as_numbers, as_tuple
 
 MaskParts: TypeAlias = Literal["merged", "instances", "classes"]
 """What the values of a mask, or the masks of one image, become."""
@@ -19,6 +19,12 @@ ClassValues: TypeAlias = Annotated[
 """Values of the labels 1, 2, …."""
 
 CLASS_VALUES = (20, 40)
+
+ExportFormat: TypeAlias = Literal["geojson", "coco", "roi"]
+"""A format of objects."""
+
+ObjectType: TypeAlias = Literal["detection", "annotation"]
+"""How QuPath shows an object."""
 
 
 def _position_text(value: object) -> object:
@@ -106,3 +112,85 @@ class MaskConfig(Config):
         """These settings as arguments of `tiledseg.data.Pair`."""
         given = {name: getattr(self, name) for name in MaskConfig.model_fields}
         return given | {"mask_at": place_of(self.mask_at)}
+
+
+class ObjectFormats(Config):
+    """How objects are written for other programs."""
+
+    object_type: ObjectType = "detection"
+    """How QuPath shows an object; it handles many detections better than many annotations."""
+    compress: bool = False
+    """Whether GeoJSON is written as ``.geojson.gz``."""
+    coco_segmentation: Literal["rle", "polygons"] = "rle"
+    """How px are stated in COCO. Objects with holes are always run lengths."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """By how many px a simplified outline may differ from that of the px; 0 keeps each corner."""
+
+
+class ExportConfig(Config):
+    """How the objects of masks are written for other programs."""
+
+    inputs: Names = ()
+    """Mask files, and folders of them."""
+    output: str | None = None
+    """New folder to write to."""
+    write: Annotated[tuple[ExportFormat, ...], as_tuple, Field(min_length=1)] = ("geojson",)
+    """What is written: ``geojson`` one file for each mask, as QuPath imports it; ``roi`` a zip of ImageJ
+    regions for each mask (extra ``roi``); ``coco`` one file of instances for all of them."""
+    names: Annotated[Names, Field(min_length=1)] = ("foreground",)
+    """Name of the labels 1, 2, …."""
+    instances: bool = False
+    """Whether each label of a mask is one object, named by the first name; otherwise labels are classes, and
+    each connected area is an object."""
+    formats: ObjectFormats = ObjectFormats()
+    """How the formats are written."""
+    level_scale: Annotated[tuple[PositiveFloat, PositiveFloat], as_tuple] | None = None
+    """Px of level 0 for each px of the masks, (y, x); for masks of a smaller level of the image. None for
+    what is recorded beside masks that tiledseg wrote, else 1."""
+    mask_threshold: MaskThreshold = "auto"
+    """Value from which a px counts as foreground; None for masks that hold labels of classes. ``auto``: the
+    values decide, and what could mean two things is an error that says what to set."""
+    ignore_label: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
+    """Value of px that are left out; None where there is none."""
+    level: Annotated[int, Field(ge=0)] = 0
+    """Level of a mask's pyramid that is read: 0 for the mask, 1 and up for its smaller copies."""
+    at: Position | None = None
+    """Place along the other axes of a mask, as in ``z=3`` or ``z=3,t=0``; needed where it has several."""
+    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
+    """Channel that holds the labels, from 0; needed where there are several."""
+    page: Annotated[int, Field(ge=0)] | None = None
+    """Page of a TIFF that is read, from 0; needed where there are several."""
+    alpha: Literal["refuse", "drop"] = "refuse"
+    """What to do about an alpha channel that is not opaque everywhere."""
+    palette: Literal["refuse", "index", "colour"] = "refuse"
+    """Value of a px of a mask with a palette: its index or its colour; by default a palette in which the two
+    differ is refused."""
+    cell_px: Count = 1
+    """Smaller areas, in px, are left out."""
+    recursive: bool = False
+    """Whether folders inside the given folders are searched too."""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """These settings as options of `open_image`."""
+        names = ("level", "channels", "page", "alpha")
+        return {name: getattr(self, name) for name in names} | {"at": place_of(self.at)}
+
+
+class PackageConfig(Config):
+    """What a BioImage.IO package says of its model: who made it, and how it may be used."""
+
+    title: Annotated[str, Field(max_length=128, pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_+\- ()]*$")] = "segmenter"
+    """Name of the model: letters, digits, spaces and ``_+-()``."""
+    description: Annotated[str, Field(max_length=1024)] = ""
+    """What it segments; made from the labels where it is left out."""
+    authors: Annotated[Names, Field(min_length=1)]
+    """Names of the authors."""
+    license: Annotated[str, Field(min_length=1, max_length=100)]
+    """Licence of the weights as an SPDX identifier, for example ``CC-BY-4.0``."""
+    cite: Names = ()
+    """Publications to cite, each ending in its DOI or URL: ``"Author (2026). Title. 10.1234/5678"``."""
+    tags: Names = ()
+    """Words by which it is found."""
+    documentation: Annotated[str, Field(max_length=1_000_000)] = ""
+    """Text in Markdown: training data, limits, how it was validated."""

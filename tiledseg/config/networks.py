@@ -11,12 +11,14 @@ from tiledseg._validate import did_you_mean, invalid
 from tiledseg.config.architecture import (
     ArchitectureConfig,
     ConvolutionsConfig,
+    DeepLabV3PlusConfig,
     Dropout,
+    EfficientUNetConfig,
+    EncoderUNetConfig,
     LevelsConfig,
     Norm,
     OnnxConfig,
 )
-from tiledseg.config.encoders import DeepLabV3PlusConfig, EfficientUNetConfig, EncoderUNetConfig
 from tiledseg.config.fields import Count, Positive, as_numbers
 from tiledseg.errors import SettingError
 

@@ -8,9 +8,8 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.export import ObjectFormats
 from tiledseg.config.fields import Count, Given, Micrometres, Names, as_tuple, or_else
-from tiledseg.config.files import ReadConfig
+from tiledseg.config.files import ObjectFormats, ReadConfig
 from tiledseg.config.objects import ObjectsConfig
 from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig

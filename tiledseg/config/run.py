@@ -5,8 +5,8 @@ from __future__ import annotations
 from tiledseg.config.base import Config
 from tiledseg.config.data import DataConfig, SplitConfig, StatsConfig, TileSetConfig
 from tiledseg.config.evaluate import EvaluateJobConfig
-from tiledseg.config.export import ExportConfig
 from tiledseg.config.fields import Given, or_else
+from tiledseg.config.files import ExportConfig
 from tiledseg.config.predict import PredictJobConfig
 from tiledseg.config.train import TrainConfig
 

@@ -3,9 +3,9 @@
 from tiledseg.engine.layers import Layers
 from tiledseg.engine.network import Network
 from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, read_onnx, to_onnx
-from tiledseg.engine.outputs import COPIES, check_probabilities
 from tiledseg.engine.predictor import CallablePredictor, ModelReference, Predictor, check_fixed
 from tiledseg.engine.stored import StoredNetwork, stored_record
+from tiledseg.engine.wrappers import COPIES, check_probabilities
 
 __all__ = [
     "COPIES",

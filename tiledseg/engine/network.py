@@ -15,9 +15,7 @@ from tiledseg._memory import allowed_memory
 from tiledseg._storage import exists
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, Activation, RuntimeConfig
-from tiledseg.engine.batching import Batcher
 from tiledseg.engine.layers import UnsupportedError, config_digest
-from tiledseg.engine.outputs import Activated, Augmented, activated
 from tiledseg.engine.predictor import (
     Backoff,
     CallablePredictor,
@@ -30,7 +28,7 @@ from tiledseg.engine.predictor import (
 )
 from tiledseg.engine.probe import Convertible
 from tiledseg.engine.stored import StoredNetwork, StoredPredictor
-from tiledseg.engine.torch import TorchPredictor
+from tiledseg.engine.wrappers import Activated, Augmented, Batcher, TorchPredictor, activated
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 

@@ -12,8 +12,7 @@ import numpy as np
 from tiledseg._validate import invalid, items_of, one_of
 from tiledseg.errors import SettingError
 from tiledseg.export.batches import ObjectFile, Style, ascii_text, pass_on, shape_of
-from tiledseg.export.simplify import simplified
-from tiledseg.objects import Corners, ObjectBatch
+from tiledseg.objects import Corners, ObjectBatch, simplified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -13,8 +13,7 @@ import numpy as np
 from tiledseg._validate import one_of, path_text
 from tiledseg.config import ObjectType
 from tiledseg.export.batches import ObjectFile, Style, ascii_text, pass_on
-from tiledseg.export.simplify import simplified
-from tiledseg.objects import Corners, stretched
+from tiledseg.objects import Corners, simplified, stretched
 from tiledseg.plots import PALETTE
 
 if TYPE_CHECKING:

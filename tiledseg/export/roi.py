@@ -11,8 +11,7 @@ from tiledseg._lazy import extra
 from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 from tiledseg.export.batches import ObjectFile, Style, pass_on, shape_of
-from tiledseg.export.simplify import simplified
-from tiledseg.objects import Corners
+from tiledseg.objects import Corners, simplified
 from tiledseg.plots import PALETTE
 
 if TYPE_CHECKING:

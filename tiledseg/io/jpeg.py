@@ -1,4 +1,4 @@
-"""The markers of a JPEG: where it ends, which scans it has, whether they hold all of it, what follows it.
+"""JPEG: its markers (where it ends, whether its scans hold all of it, what follows it), and blocks of a TIFF.
 
 After ITU-T T.81 (1992), and the Multi-Picture Format of CIPA DC-007 (2009).
 """
@@ -14,6 +14,7 @@ import simplejpeg
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tiledseg._types import AnyArray
     from tiledseg.io.file import Reader
 
 _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # none of data, and no restart
@@ -23,6 +24,9 @@ _PROGRESSIVE = {0xC2, 0xCA}
 _SEVERAL, _PROFILE = b"MPF\0", b"ICC_PROFILE\0"
 _MOST_SCANS = 50  # each scan takes time for every px; encoders write about 10
 _COEFFICIENTS = 64
+_LARGER = 2  # times the size of a tile or strip, which its JPEG may have at most
+_COLOURS = {(1, 0): "Gray", (1, 1): "Gray", (3, 2): "RGB", (3, 6): "YCbCr"}
+"""Colours of a JPEG by samples and photometric interpretation, where libjpeg gives what is wanted."""
 
 
 def checked_jpeg(file: Reader, start: int, size: tuple[int, int]) -> bytes:
@@ -88,3 +92,16 @@ def _has_another(data: bytes, end: int, size: tuple[int, int], *, declared: bool
         height, width, *_ = simplejpeg.decode_jpeg_header(data[at:])
         return at >= 0 and (height >= size[0] or width >= size[1])
     return False
+
+
+def decoded_block(data: bytes, shape: tuple[int, int], colours: tuple[int, int]) -> AnyArray | None:
+    """Decode a tile or strip whose size and colours are as the TIFF states; check others, and return None."""
+    height, width, found, _ = simplejpeg.decode_jpeg_header(data)
+    if height > _LARGER * (shape[0] + 8) or width > _LARGER * (shape[1] + 8):
+        raise ValueError(f"a JPEG of {height}x{width} px")
+    if (height, width) == shape and found == _COLOURS.get(colours):
+        pixels: AnyArray = simplejpeg.decode_jpeg(data, "GRAY" if colours[0] == 1 else "RGB")
+        return pixels
+    most = "CMYK" if found in {"CMYK", "YCCK"} else "GRAY"
+    simplejpeg.decode_jpeg(data, most, min_height=1, min_width=1, min_factor=8)
+    return None

@@ -26,7 +26,7 @@ from tiledseg.io.file import (
 )
 from tiledseg.io.jpeg import checked_jpeg
 from tiledseg.io.metadata import pixel_size_of_density
-from tiledseg.io.png_bands import PngBands, check_chunks, fits_bands, png_chunks
+from tiledseg.io.png import PngBands, check_chunks, fits_bands, png_chunks
 
 if TYPE_CHECKING:
     from PIL import ImageFile

@@ -34,8 +34,7 @@ from tiledseg.io.tiff_checks import (
     images_of,
     is_ndpi,
 )
-from tiledseg.io.tiff_colours import colours_of
-from tiledseg.io.tiff_pixels import Plane, TiffBlocks, raw_rows
+from tiledseg.io.tiff_pixels import Plane, TiffBlocks, colours_of, raw_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,14 +1,18 @@
-"""The pixels of TIFF pages: decoded by tile or strip, and converted to grey, colours or labels."""
+"""The pixels of TIFF pages: decoded by tile or strip, and converted to what their samples mean.
+
+Samples are grey, colours, labels, further channels or alpha.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import simplejpeg
 
+from tiledseg.io.file import check_opaque, rgb_of_cmyk
+from tiledseg.io.jpeg import decoded_block
 from tiledseg.io.regions import RawRows
 from tiledseg.io.tiff_checks import EMPTY
 
@@ -17,17 +21,239 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Alpha, Reader, Request
-    from tiledseg.io.tiff_colours import Colours
 
+_PHOTOMETRIC, _INK_SET = 262, 332
+_CMYK, _INKS = 1, 4
+_BYTE = 8
+_JPEGS, _FAX = {6, 7}, {2, 3, 4, 32771}
+_MODEL_FREE = _FAX | {1, 5, 8, 32773, 32946, 34925, 50000}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
+_LEAST = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4}  # samples per px
+_LABS = {_CIELAB: (8, 16), _ICCLAB: (8,)}  # bits of a sample
+_NAMES = {2: "RGB", 4: "a transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 9: "ICCLab"}
+_NAMES |= {32803: "raw sensor data"}
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+_APERIO_YCBCR = 33003  # JPEG 2000 without its own conversion
+_AS_IN_JPEG = {529: (0.299, 0.587, 0.114), 532: (0, 255, 128, 255, 128, 255)}  # tags of YCbCr
+_WHITE = np.array([0.9642, 1.0, 0.8251], np.float32)  # XYZ of D50
+_FROM_XYZ = np.array(  # of D50, adapted to sRGB by Bradford's transform (IEC 61966-2-1, ICC.1:2022)
+    [
+        [3.1338561, -1.6168667, -0.4906146],
+        [-0.9787684, 1.9161415, 0.0334540],
+        [0.0719453, -0.2289914, 1.4052427],
+    ],
+    np.float32,
+)
+_FROM_YCBCR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], np.float32)  # as in JPEG
 _LARGEST_BLOCK = 2**30
 _UNCHECKED: dict[Alpha, Alpha] = {"refuse": "drop", "drop": "drop", "keep": "keep"}
-
-
 _JPEG, _JPEG_2000 = {7, 33007}, {33003, 33004, 33005, 34712}  # compressions
 _END = b"\xff\xd9"
-_LARGER = 2  # times the size of a tile or strip, which its JPEG may have at most
-_COLOURS = {(1, 0): "Gray", (1, 1): "Gray", (3, 2): "RGB", (3, 6): "YCbCr"}
-"""Colours of a JPEG by samples and photometric interpretation, where libjpeg gives what is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """How the samples of a page are to be understood."""
+
+    file: Reader
+    request: Request
+    model: Literal["plain", "inverted", "cmyk", "ycbcr", "cielab", "icclab"]
+    samples: int  # per px, those of colour; alpha not counted
+    alpha: bool  # whether one more sample follows
+    bits: int  # of a sample
+    spread: bool  # whether samples of few bits are spread over 0 to 255
+    palette: AnyArray | None = None  # uint8 (n, 3), or (n,) where it is grey
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether samples are the pixels, with nothing to convert or to leave out."""
+        return self.model == "plain" and self.palette is None and not self.alpha
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What must be equal in pages that hold the channels of one image."""
+        palette = None if self.palette is None else self.palette.tobytes()
+        return self.model, self.samples, self.alpha, self.bits, palette
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pixels."""
+        kept = self.alpha and self.request.alpha == "keep"
+        if self.palette is not None:
+            return kept + (3 if self.palette.ndim == 2 else 1)
+        return kept + (3 if self.model == "cmyk" else self.samples)
+
+    def pixels(self, samples: AnyArray) -> AnyArray:
+        """Turn samples (h, w, s) into (h, w) or (h, w, c)."""
+        shown, alpha = self._shown(samples[..., : self.samples]), samples[..., self.samples :]
+        if self.alpha and self.request.alpha == "keep":
+            shown = np.concatenate([shown, self._widened(alpha).astype(shown.dtype, copy=False)], axis=-1)
+        elif self.alpha:
+            check_opaque(self.file, alpha, drop=self.request.alpha == "drop", bits=self.bits)
+        if shown.shape[2] == 1:
+            shown = shown[..., 0]
+        dtype = np.dtype(np.float32) if shown.dtype == np.float16 else shown.dtype.newbyteorder("=")
+        return np.ascontiguousarray(shown, dtype)
+
+    def _shown(self, samples: AnyArray) -> AnyArray:
+        if self.palette is not None:
+            return self._coloured(self.palette, samples[..., 0])
+        if self.model == "inverted" and samples.dtype.kind != "f":
+            samples = self._inverted(samples)
+        samples = self._widened(samples)
+        if self.model == "ycbcr":
+            return _rgb_of_ycbcr(samples)
+        if self.model in {"cielab", "icclab"}:
+            return _rgb_of_lab(samples, signed=self.model == "cielab")
+        return rgb_of_cmyk(samples, max(self.bits, _BYTE)) if self.model == "cmyk" else samples
+
+    def _inverted(self, samples: AnyArray) -> AnyArray:
+        if samples.dtype.kind == "b" or self.bits >= 8 * samples.dtype.itemsize:
+            inverted: AnyArray = ~samples
+        else:
+            inverted = np.subtract(2**self.bits - 1, samples, dtype=samples.dtype)
+        return inverted
+
+    def _widened(self, samples: AnyArray) -> AnyArray:
+        if self.bits >= _BYTE:
+            return samples
+        values, most = samples.astype(np.uint8), 2**self.bits - 1
+        if not self.spread:
+            return values
+        spread = (np.arange(most + 1) * 255 + most // 2) // most
+        return np.take(spread.astype(np.uint8), values)
+
+    def _coloured(self, palette: AnyArray, indices: AnyArray) -> AnyArray:
+        if len(palette) <= int(indices.max()):
+            raise self.file.damaged("a palette that is too short")
+        found: AnyArray = np.take(palette, indices.astype(np.intp), axis=0)
+        return found.reshape(*indices.shape, -1)
+
+
+def _rgb_of_ycbcr(samples: AnyArray) -> AnyArray:
+    values = samples.astype(np.float32) - np.array([0, 128, 128], np.float32)
+    colours: AnyArray = np.rint(values @ _FROM_YCBCR.T)
+    return colours.clip(0, 255).astype(np.uint8)
+
+
+def _rgb_of_lab(samples: AnyArray, *, signed: bool) -> AnyArray:
+    """Convert L*a*b* of D50 to sRGB; a and b are stored as signed numbers, or with an offset."""
+    most, unit = np.iinfo(samples.dtype).max, 2 ** (8 * samples.dtype.itemsize - _BYTE)
+    sides = samples[..., 1:].view(samples.dtype.str.replace("u", "i")) if signed else samples[..., 1:]
+    a, b = np.moveaxis(sides.astype(np.float32) / unit - (0 if signed else 128), -1, 0)
+    y = (samples[..., 0].astype(np.float32) * (100 / most) + 16) / 116
+    roots = np.stack([y + a / 500, y, y - b / 200], axis=-1)
+    xyz = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * (3 * (6 / 29) ** 2)) * _WHITE
+    linear = (xyz @ _FROM_XYZ.T).clip(0, 1)
+    shown = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    colours: AnyArray = np.rint(shown * most)
+    return colours.astype(samples.dtype)
+
+
+def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colours:
+    """Read from the tags of a page what its samples mean."""
+    kind, samples = _kind(file, page), int(page.samplesperpixel)
+    if kind == _WHITE_IS_ZERO and request.is_mask:
+        kind = _of_inverted(file, request)
+    alpha = _has_alpha(page, kind, samples)
+    colours = samples - alpha
+    palette = _palette(file, page, request, colours) if kind == _PALETTE else None
+    models = {_WHITE_IS_ZERO: "inverted", _YCBCR: "ycbcr", _CIELAB: "cielab", _ICCLAB: "icclab"}
+    model: Any = models.get(kind, "cmyk" if kind == _SEPARATED and colours == _INKS else "plain")
+    bits = _BYTE if np.ndim(page.bitspersample) else page.bitspersample
+    indices = kind == _PALETTE and palette is None
+    spread = not request.is_stored and not indices
+    return Colours(file, request, model, colours, alpha, bits, spread, palette)
+
+
+def _of_inverted(file: Reader, request: Request) -> int:
+    """Say whether a mask of which 0 is white is read as it is stored, or as it is shown."""
+    if request.palette == "refuse":
+        fix = (
+            "Pass palette='index' to read the stored values, or palette='colour' to read the colours that "
+            "are shown, in which white is foreground."
+        )
+        raise file.bad("be unambiguous", "grey values stored inverted (0 is white)", fix)
+    return _BLACK_IS_ZERO if request.palette == "index" else _WHITE_IS_ZERO
+
+
+def _kind(file: Reader, page: tifffile.TiffPage) -> int:
+    """Find the photometric interpretation that the pixels have once they are decoded."""
+    kind, samples = int(page.photometric), int(page.samplesperpixel)
+    if _PHOTOMETRIC not in page.tags:
+        kind = _inferred(file, page)
+    if kind == _YCBCR and page.compression in _JPEGS and page.planarconfig == 1:
+        return _RGB  # the JPEG decoder converts
+    if kind == _RGB and page.compression == _APERIO_YCBCR:
+        kind = _YCBCR  # whatever the tag says
+    if kind == _SEPARATED and (page.tags.valueof(_INK_SET, default=_CMYK) or _CMYK) != _CMYK:
+        return _BLACK_IS_ZERO  # inks of their own are channels
+    if not _is_convertible(page, kind):
+        got = f"{_NAMES.get(kind, f'photometric interpretation {kind}')} of {samples} samples of {page.dtype}"
+        fix = "Convert it to RGB in the program that made it."
+        raise file.bad("be grey, RGB, CMYK, YCbCr or CIELab", got, fix)
+    return kind
+
+
+def _is_convertible(page: tifffile.TiffPage, kind: int) -> bool:
+    """Say whether samples of a kind and a dtype can be converted to grey or RGB."""
+    samples, is_unsigned = page.samplesperpixel, np.dtype(page.dtype).kind == "u"
+    if kind == _YCBCR:
+        return bool(samples == 3 and page.dtype == np.uint8 and _is_as_in_jpeg(page))
+    if kind in _LABS:
+        return samples == 3 and is_unsigned and page.bitspersample in _LABS[kind]
+    if kind == _SEPARATED and not (
+        np.dtype(page.dtype).kind == "f" or (is_unsigned and page.bitspersample <= 32)
+    ):
+        return False
+    return kind in _LEAST and samples >= _LEAST[kind]
+
+
+def _is_as_in_jpeg(page: tifffile.TiffPage) -> bool:
+    """Say whether luma coefficients and reference levels are those of JPEG, which are the default."""
+    for tag, usual in _AS_IN_JPEG.items():
+        stored = page.tags.valueof(tag)
+        if stored is None:
+            continue
+        numbers = np.array(stored, float)
+        if numbers.size == 2 * len(usual):  # ratios
+            numbers = numbers[::2] / np.maximum(numbers[1::2], 1e-9)
+        if not np.allclose(numbers, usual, atol=1e-3):
+            return False
+    return True
+
+
+def _inferred(file: Reader, page: tifffile.TiffPage) -> int:
+    """Infer the missing tag as libtiff does."""
+    if page.compression not in _MODEL_FREE:  # other decoders need it
+        raise file.damaged(f"missing tags [{_PHOTOMETRIC}] on page {page.index}")
+    if page.samplesperpixel >= _LEAST[_RGB]:
+        return _RGB
+    if page.colormap is not None:
+        return _PALETTE
+    return _WHITE_IS_ZERO if page.compression in _FAX else _BLACK_IS_ZERO
+
+
+def _has_alpha(page: tifffile.TiffPage, kind: int, samples: int) -> bool:
+    """Say whether the one sample beyond those of the colours is an alpha channel."""
+    stated = {_ASSOCIATED, _UNASSOCIATED} & {int(one) for one in page.extrasamples}
+    return samples == _LEAST.get(kind, samples) + 1 and (kind in {_RGB, _PALETTE} or bool(stated))
+
+
+def _palette(file: Reader, page: tifffile.TiffPage, request: Request, colours: int) -> AnyArray | None:
+    """Read the palette in 8 bits as libtiff does; None where the indices are wanted."""
+    if page.colormap is None or colours != 1:
+        raise file.damaged(f"{colours} samples per pixel and a palette" if colours > 1 else "no palette")
+    if request.palette == "index":
+        return None
+    stored = page.colormap.T
+    palette = (stored >> 8 if stored.max() > 255 else stored).astype(np.uint8)
+    grey = palette[:, 0] if (palette == palette[:, :1]).all() else None
+    identity = grey is not None and len(grey) <= 256 and bool((grey == np.arange(len(grey))).all())
+    if request.palette == "refuse" and not identity:
+        fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
+        raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
+    return palette if grey is None else grey
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +374,7 @@ class TiffBlocks:
         if tables is None:
             return None
         whole = data[:2] + tables[2:-2] + data[2:]
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(whole)
-        if height > _LARGER * (self.block_shape[0] + 8) or width > _LARGER * (self.block_shape[1] + 8):
-            raise ValueError(f"a JPEG of {height}x{width} px")
-        if (height, width) == self.block_shape and colours == _COLOURS.get((self._each, page.photometric)):
-            pixels: AnyArray = simplejpeg.decode_jpeg(whole, "GRAY" if self._each == 1 else "RGB")
-            return pixels
-        most = "CMYK" if colours in {"CMYK", "YCCK"} else "GRAY"
-        simplejpeg.decode_jpeg(whole, most, min_height=1, min_width=1, min_factor=8)
-        return None
+        return decoded_block(whole, self.block_shape, (self._each, page.photometric))
 
     def _name(self, index: int) -> str:
         """Describe a tile or strip with its position."""

@@ -15,9 +15,16 @@ from tiledseg.metrics.boundary import (
     outline_distances,
 )
 from tiledseg.metrics.counts import (
+    CURVE_THRESHOLDS,
     Counts,
+    ProbabilityCounts,
+    Reliability,
+    calibration_error,
     count,
     count_classes,
+    count_probabilities,
+    counts_at_thresholds,
+    reliability,
 )
 from tiledseg.metrics.instances import (
     IOU_THRESHOLDS,
@@ -30,15 +37,6 @@ from tiledseg.metrics.instances import (
     without_small,
 )
 from tiledseg.metrics.loss import LossTally
-from tiledseg.metrics.probabilities import (
-    CURVE_THRESHOLDS,
-    ProbabilityCounts,
-    Reliability,
-    calibration_error,
-    count_probabilities,
-    counts_at_thresholds,
-    reliability,
-)
 from tiledseg.metrics.seams import (
     SEAM_DISTANCES,
     SeamErrors,

@@ -12,7 +12,7 @@ from inspect import signature
 from typing import Any, TypeAlias
 
 from tiledseg._backend import keras
-from tiledseg.models.blocks import MOMENTUM
+from tiledseg.models.builder import MOMENTUM
 
 Layers: TypeAlias = dict[str, dict[str, Any]]
 """Configurations of layers by name, in the order of computation."""

@@ -23,8 +23,7 @@ from tiledseg.config import StepsConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork
 from tiledseg.errors import SettingError
 from tiledseg.models.hub import cache_folder
-from tiledseg.models.package_steps import refused, steps_of
-from tiledseg.models.package_weights import write_weights
+from tiledseg.models.package_parts import refused, steps_of, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -22,16 +22,18 @@ from tiledseg.config import (
     UNetConfig,
     architecture_of,
 )
-from tiledseg.models.architectures.attention_unet import AttentionUNetBuilder
 from tiledseg.models.architectures.deeplabv3plus import DeepLabV3PlusBuilder
-from tiledseg.models.architectures.encoder_unet import EncoderUNetBuilder
 from tiledseg.models.architectures.multires_unet import MultiResUNetBuilder
 from tiledseg.models.architectures.resenc_unet import ResEncUNetBuilder
-from tiledseg.models.architectures.sharp_unet import SharpUNetBuilder
 from tiledseg.models.architectures.swin_unet import SwinUNetBuilder
 from tiledseg.models.architectures.trans_unet import TransUNetBuilder
 from tiledseg.models.architectures.u2net import U2NetBuilder
-from tiledseg.models.architectures.unet import UNetBuilder
+from tiledseg.models.architectures.unet import (
+    AttentionUNetBuilder,
+    EncoderUNetBuilder,
+    SharpUNetBuilder,
+    UNetBuilder,
+)
 from tiledseg.models.architectures.unet3plus import UNet3PlusBuilder
 
 if TYPE_CHECKING:

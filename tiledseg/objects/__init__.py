@@ -4,7 +4,7 @@ from tiledseg.objects.collect import ObjectBatch, check_out
 from tiledseg.objects.instances import Instances
 from tiledseg.objects.labels import ObjectsSink, label_objects
 from tiledseg.objects.measure import Table, stretched
-from tiledseg.objects.outlines import Corners, Outlines, Shapes, bands_of
+from tiledseg.objects.outlines import Corners, Outlines, Shapes, bands_of, simplified
 from tiledseg.objects.table import Objects
 from tiledseg.objects.tiled import tiled_objects
 
@@ -20,6 +20,7 @@ __all__ = [
     "bands_of",
     "check_out",
     "label_objects",
+    "simplified",
     "stretched",
     "tiled_objects",
 ]

@@ -15,7 +15,6 @@ from tiledseg._storage import check_writable
 from tiledseg._validate import check_unmasked, dtype_of, invalid, path_text
 from tiledseg.errors import ArrayError
 from tiledseg.io import create_image
-from tiledseg.objects.batches import Grouped, OpenRuns
 from tiledseg.objects.measure import (
     ValueSums,
     box_columns,
@@ -28,7 +27,7 @@ from tiledseg.objects.measure import (
     outline_px,
 )
 from tiledseg.objects.runs import chunks, paint, painted
-from tiledseg.objects.spool import zeros
+from tiledseg.objects.spool import Grouped, OpenRuns, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

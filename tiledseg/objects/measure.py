@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tiledseg._lazy import cv2
-from tiledseg.objects.batches import Atlas, groups
-from tiledseg.objects.spool import Spool, zeros
+from tiledseg.objects.spool import Atlas, Spool, groups, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
     from tiledseg.io import PixelSize
-    from tiledseg.objects.batches import Grouped
+    from tiledseg.objects.spool import Grouped
 
 Table: TypeAlias = "dict[str, AnyArray]"
 """Columns by name, with a row for each object."""

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from tiledseg._lazy import cv2
-from tiledseg.objects.batches import Atlas, Grouped, OpenRuns, groups
 from tiledseg.objects.runs import Components, chunks
-from tiledseg.objects.spool import RunSpool
+from tiledseg.objects.spool import Atlas, Grouped, OpenRuns, RunSpool, groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray
-    from tiledseg.objects.batches import Lines
+    from tiledseg.objects.spool import Lines
 
 _log = logging.getLogger("tiledseg")
 _Ints: TypeAlias = "NDArray[np.int64]"

@@ -30,34 +30,33 @@ from tiledseg.io import (
     path_texts,
 )
 from tiledseg.predict.dask import check_client, count_classes, spread
-from tiledseg.predict.object_files import (
-    channels_in,
-    feed_file,
-    object_writers,
-    write_into_image,
-    write_objects,
-)
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import run_plan
 from tiledseg.predict.products import (
     ProductSink,
+    channels_in,
     check_size,
     cut_of,
+    feed_file,
     is_streamed,
     needs_whole,
+    object_writers,
+    write_into_image,
+    write_objects,
     written_at_the_end,
 )
-from tiledseg.predict.resume import RunRecord, fingerprint_of
-from tiledseg.predict.roi import roi_of_file
-from tiledseg.predict.segment import MapSink, class_names
-from tiledseg.predict.targets import (
+from tiledseg.predict.results import (
+    RunRecord,
     check_folders,
     check_inputs,
     check_spellings,
     check_targets,
+    fingerprint_of,
     format_of,
     targets_of,
 )
+from tiledseg.predict.roi import roi_of_file
+from tiledseg.predict.segment import MapSink, class_names
 from tiledseg.preprocess import blurred
 from tiledseg.tiling import check_threshold
 

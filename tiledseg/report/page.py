@@ -18,8 +18,7 @@ from tiledseg._version import __version__
 from tiledseg.evaluate import Comparison, EvaluationResult, decision_of
 from tiledseg.io import write_image
 from tiledseg.plots import ERROR_COLOURS, PALETTE, PictureRow, contact_sheet, shrunk
-from tiledseg.report.curves import charts_of, pairs_chart
-from tiledseg.report.pictures import Triples, as_data_url
+from tiledseg.report.pictures import Triples, as_data_url, charts_of, pairs_chart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -13,8 +13,20 @@ from tiledseg._storage import check_writable
 from tiledseg._validate import invalid, path_text, real_pair, whole_number
 from tiledseg.errors import SettingError
 from tiledseg.io import write_image, write_mask
-from tiledseg.samples.cells import BLAST, LYMPHOCYTE, NEUTROPHIL, PLASMA, SMUDGE, Cell, paint_cell, paint_red
-from tiledseg.samples.slide import developed, draw_stain, film, scatter_debris
+from tiledseg.samples.slide import (
+    BLAST,
+    LYMPHOCYTE,
+    NEUTROPHIL,
+    PLASMA,
+    SMUDGE,
+    Cell,
+    developed,
+    draw_stain,
+    film,
+    paint_cell,
+    paint_red,
+    scatter_debris,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt

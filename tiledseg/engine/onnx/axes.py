@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg.engine.onnx.checks import check_channels, check_product
 from tiledseg.engine.onnx.constants import resolved, unsqueezed
 from tiledseg.engine.onnx.tensors import (
     SAME,
     UntrackedError,
     Value,
+    check_channels,
+    check_product,
     data_of,
     first_map,
     joined,

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg.engine.onnx.checks import check_conv, check_scales, check_sizes, check_steps
 from tiledseg.engine.onnx.constants import slices
 from tiledseg.engine.onnx.tensors import (
     LOST,
     SAME,
     UntrackedError,
     Value,
+    check_conv,
+    check_scales,
+    check_sizes,
+    check_steps,
     data_of,
     first_map,
     joined,

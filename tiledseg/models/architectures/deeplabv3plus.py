@@ -12,8 +12,7 @@ from typing import Any
 
 from tiledseg._backend import keras
 from tiledseg.config import DeepLabV3PlusConfig
-from tiledseg.models.blocks import INITIALIZER, ConvNorm, final_activation, normalised
-from tiledseg.models.builder import NetworkBuilder
+from tiledseg.models.builder import INITIALIZER, ConvNorm, NetworkBuilder, final_activation, normalised
 from tiledseg.models.encoder import Encoder
 
 layers = keras.layers

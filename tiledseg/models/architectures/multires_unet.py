@@ -14,8 +14,7 @@ from typing import Any
 
 from tiledseg._backend import keras
 from tiledseg.config import MultiResUNetConfig
-from tiledseg.models.blocks import ConvNorm, final_activation, joined, normalised
-from tiledseg.models.builder import NetworkBuilder
+from tiledseg.models.builder import ConvNorm, NetworkBuilder, final_activation, joined, normalised
 
 layers = keras.layers
 

@@ -16,8 +16,7 @@ from typing import Any
 
 from tiledseg._backend import keras
 from tiledseg.config import ResEncUNetConfig
-from tiledseg.models.blocks import INITIALIZER, joined, normalised, side_head
-from tiledseg.models.builder import NetworkBuilder, SideOutput
+from tiledseg.models.builder import INITIALIZER, NetworkBuilder, SideOutput, joined, normalised, side_head
 
 layers = keras.layers
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from tiledseg._backend import keras
 from tiledseg.config import TransUNetConfig
-from tiledseg.models.blocks import ConvNorm, head
-from tiledseg.models.builder import NetworkBuilder
+from tiledseg.models.builder import ConvNorm, NetworkBuilder, head
 from tiledseg.tiling import Slide
 
 layers, ops = keras.layers, keras.ops

@@ -13,8 +13,7 @@ from typing import Any
 
 from tiledseg._backend import keras
 from tiledseg.config import U2NetConfig
-from tiledseg.models.blocks import ConvNorm, final_activation, head
-from tiledseg.models.builder import NetworkBuilder, SideOutput
+from tiledseg.models.builder import ConvNorm, NetworkBuilder, SideOutput, final_activation, head
 
 layers = keras.layers
 

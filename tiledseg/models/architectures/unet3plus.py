@@ -18,8 +18,7 @@ from typing import Any
 
 from tiledseg._backend import keras
 from tiledseg.config import UNet3PlusConfig
-from tiledseg.models.blocks import ConvNorm, head, side_head
-from tiledseg.models.builder import NetworkBuilder, SideOutput
+from tiledseg.models.builder import ConvNorm, NetworkBuilder, SideOutput, head, side_head
 
 layers = keras.layers
 
