@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,10 +22,60 @@ from tiledseg.models.encoder import Encoder
 
 layers = keras.layers
 _KERNEL = np.array([[-1, -1, -1], [-1, 8, -1], [-1, -1, -1]], np.float32)
+_Config_co = TypeVar("_Config_co", bound=UNetConfig | AttentionUNetConfig | SharpUNetConfig, covariant=True)
 
 
 @dataclass(frozen=True)
-class UNetBuilder(NetworkBuilder[UNetConfig]):
+class _LevelsBuilder(NetworkBuilder[_Config_co]):
+    """Builds a U-Net; each level, a `_block`, has half the size and twice the filters of the one before."""
+
+    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+        """Return the features of every level.
+
+        Parameters
+        ----------
+        image : tensor
+            Images (N, H, W, C).
+
+        Returns
+        -------
+        list of tensor
+            The finest first, the bridge last.
+        """
+        return encoded(image, self.config.levels, self._block)
+
+    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+        """Merge the features from the bridge up to the finest level.
+
+        Parameters
+        ----------
+        features : list of tensor
+            Those of every level, the finest first.
+
+        Returns
+        -------
+        tensor
+            Features (N, H, W, F).
+        """
+        x = features[-1]
+        for level in reversed(range(self.config.levels - 1)):
+            x = joined(x, self._skip(features[level], x, level), self._filters(level), f"decoder_{level}")
+            x = self._block(x, f"decoder_{level}", level)
+        return x
+
+    def _skip(self, features: Any, coarser: Any, level: int) -> Any:  # noqa: ANN401, ARG002
+        """Return what the decoder gets of the encoder's features at a level."""
+        return features
+
+    @abstractmethod
+    def _block(self, x: Any, name: str, level: int) -> Any: ...  # noqa: ANN401
+
+    def _filters(self, level: int) -> int:
+        return int(self.config.base_filters * 2**level)
+
+
+@dataclass(frozen=True)
+class UNetBuilder(_LevelsBuilder[UNetConfig]):
     """Builds the U-Net that its settings describe, with kernels that shrink with depth.
 
     A level of the encoder is two convolutions, each activated, then normalised, with dropout
@@ -57,45 +108,11 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", settings_of(UNetConfig, self.config, "config", optional=False))
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Return the features of every level.
-
-        Parameters
-        ----------
-        image : tensor
-            Images (N, H, W, C).
-
-        Returns
-        -------
-        list of tensor
-            The finest first, the bridge last.
-        """
-        return encoded(image, self.config.levels, self._block)
-
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Merge the features from the bridge up to the finest level.
-
-        Parameters
-        ----------
-        features : list of tensor
-            Those of every level, the finest first.
-
-        Returns
-        -------
-        tensor
-            Features (N, H, W, F).
-        """
-        x = features[-1]
-        for level in reversed(range(self.config.levels - 1)):
-            x = joined(x, features[level], self.config.base_filters * 2**level, f"decoder_{level}")
-            x = self._block(x, f"decoder_{level}", level)
-        return x
-
     def _block(self, x: Any, name: str, level: int) -> Any:  # noqa: ANN401
         config = self.config
         block = ConvBlock(
             name=name,
-            filters=config.base_filters * 2**level,
+            filters=self._filters(level),
             kernel=max(3, config.base_kernel - 2 * level),
             dilation=max(1, config.dilation - level),
             dropout=config.dropout * level,
@@ -106,7 +123,7 @@ class UNetBuilder(NetworkBuilder[UNetConfig]):
 
 
 @dataclass(frozen=True)
-class AttentionUNetBuilder(NetworkBuilder[AttentionUNetConfig]):
+class AttentionUNetBuilder(_LevelsBuilder[AttentionUNetConfig]):
     """Builds the Attention U-Net (Oktay et al., arXiv 1804.03999): gates on the skips of a U-Net."""
 
     # Encoder and decoder are those of a U-Net, with normalisation between convolution and activation. A gate
@@ -116,27 +133,16 @@ class AttentionUNetBuilder(NetworkBuilder[AttentionUNetConfig]):
 
     config: AttentionUNetConfig = field(default_factory=AttentionUNetConfig)
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Return the features of every level, the finest first, the bridge last."""
-        return encoded(image, self.config.levels, self._block)
-
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Merge the features from the bridge up to the finest level, whose skip alone has no gate."""
-        x = features[-1]
-        for level in reversed(range(self.config.levels - 1)):
-            skip = self._gated(features[level], x, level) if level else features[0]
-            x = joined(x, skip, self._filters(level), f"decoder_{level}")
-            x = self._block(x, f"decoder_{level}", level)
-        return x
-
-    def _gated(self, skip: Any, gating: Any, level: int) -> Any:  # noqa: ANN401
+    def _skip(self, features: Any, coarser: Any, level: int) -> Any:  # noqa: ANN401
+        if not level:  # the finest skip alone has no gate
+            return features
         name, filters = f"gate_{level}", self._filters(level)
-        theta = layers.Conv2D(filters, 2, strides=2, use_bias=False, name=f"{name}_theta")(skip)
-        phi = layers.Conv2D(filters, 1, name=f"{name}_phi")(gating)
+        theta = layers.Conv2D(filters, 2, strides=2, use_bias=False, name=f"{name}_theta")(features)
+        phi = layers.Conv2D(filters, 1, name=f"{name}_phi")(coarser)
         x = layers.Activation("relu", name=f"{name}_relu")(layers.Add(name=f"{name}_add")([theta, phi]))
         x = layers.Conv2D(1, 1, activation="sigmoid", name=f"{name}_psi")(x)
         x = layers.UpSampling2D(interpolation="bilinear", name=f"{name}_enlarged")(x)
-        x = layers.Multiply(name=f"{name}_weighed")([skip, x])
+        x = layers.Multiply(name=f"{name}_weighed")([features, x])
         x = layers.Conv2D(filters, 1, name=f"{name}_out")(x)
         return normalised(x, self.config.norm, f"{name}_norm")
 
@@ -153,9 +159,6 @@ class AttentionUNetBuilder(NetworkBuilder[AttentionUNetConfig]):
             x = layers.Activation(self.config.activation, name=f"{name}_act_{part}")(x)
         return x
 
-    def _filters(self, level: int) -> int:
-        return int(self.config.base_filters * 2**level)
-
 
 @keras.saving.register_keras_serializable(package="tiledseg")
 class Sharpening(keras.initializers.Initializer):
@@ -167,7 +170,7 @@ class Sharpening(keras.initializers.Initializer):
 
 
 @dataclass(frozen=True)
-class SharpUNetBuilder(NetworkBuilder[SharpUNetConfig]):
+class SharpUNetBuilder(_LevelsBuilder[SharpUNetConfig]):
     """Builds the Sharp U-Net (Zunair and Ben Hamza, arXiv 2107.12461): sharpened skips."""
 
     # Encoder and decoder are those of a U-Net with kernels of 3 px. Each skip passes a depthwise convolution
@@ -175,29 +178,20 @@ class SharpUNetBuilder(NetworkBuilder[SharpUNetConfig]):
 
     config: SharpUNetConfig = field(default_factory=SharpUNetConfig)
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
-        """Return the features of every level, the finest first, the bridge last."""
-        return encoded(image, self.config.levels, self._block)
-
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
-        """Merge the features from the bridge up to the finest level, all skips sharpened."""
-        x = features[-1]
-        for level in reversed(range(self.config.levels - 1)):
-            sharpened = keras.layers.DepthwiseConv2D(
-                3,
-                padding="same",
-                use_bias=False,
-                depthwise_initializer=Sharpening(),
-                trainable=False,
-                name=f"skip_{level}_sharp",
-            )(features[level])
-            x = joined(x, sharpened, self.config.base_filters * 2**level, f"decoder_{level}")
-            x = self._block(x, f"decoder_{level}", level)
-        return x
+    def _skip(self, features: Any, coarser: Any, level: int) -> Any:  # noqa: ANN401, ARG002
+        sharpening = keras.layers.DepthwiseConv2D(
+            3,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=Sharpening(),
+            trainable=False,
+            name=f"skip_{level}_sharp",
+        )
+        return sharpening(features)
 
     def _block(self, x: Any, name: str, level: int) -> Any:  # noqa: ANN401
         config = self.config
-        return ConvBlock(name, config.base_filters * 2**level, config.norm, config.activation)(x)
+        return ConvBlock(name, self._filters(level), config.norm, config.activation)(x)
 
 
 @dataclass(frozen=True)
