@@ -1,4 +1,4 @@
-"""Architectures, one module for each paper; `tiledseg.models.builder` contains their common blocks.
+"""Architectures, one module for each family; `tiledseg.models.builder` contains their common blocks.
 
 To add an architecture:
 
