@@ -1,6 +1,6 @@
 """Pictures: labels and overlays as arrays, and figures of matplotlib as PNG."""
 
-from tiledseg.plots.axes import plot_labels, plot_overlay, plot_probabilities, plot_seams, plot_tiles
+from tiledseg.plots.axes import on_axes, plot_labels, plot_overlay, plot_probabilities, plot_seams, plot_tiles
 from tiledseg.plots.chart import Chart, Line, curves, known, quarters, round_up
 from tiledseg.plots.figures import (
     axes_of,
@@ -51,6 +51,7 @@ __all__ = [
     "heat",
     "known",
     "new_figure",
+    "on_axes",
     "outlined",
     "overlay",
     "plot_calibration",

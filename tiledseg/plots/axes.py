@@ -77,7 +77,7 @@ def plot_overlay(image: Source, mask: AnyArray, *, ax: Axes = None, opacity: flo
     check_labels(mask, "mask", (height, width), 1 << 16)
     step = _step((height, width))
     drawn = overlay(as_picture(every_nth(image, step)), mask[::step, ::step], opacity=opacity)
-    return _picture(drawn, (height, width), ax)
+    return on_axes(drawn, (height, width), ax)
 
 
 def plot_labels(labels: AnyArray, *, ax: Axes = None) -> Axes:
@@ -109,7 +109,7 @@ def plot_labels(labels: AnyArray, *, ax: Axes = None) -> Axes:
     step = _step(labels.shape)
     shown = labels[::step, ::step].astype(np.int64)
     # A prime step through the palette: neighbours in reading order get colours far apart.
-    return _picture(colourise(np.where(shown > 0, shown * 5 % 7 + 1, 0)), labels.shape, ax)
+    return on_axes(colourise(np.where(shown > 0, shown * 5 % 7 + 1, 0)), labels.shape, ax)
 
 
 def plot_probabilities(probabilities: AnyArray | None, channel: int = 0, *, ax: Axes = None) -> Axes:
@@ -226,7 +226,8 @@ def plot_seams(report: _Seams, *, ax: Axes = None) -> Axes:
     return ax
 
 
-def _picture(drawn: AnyArray, shape: tuple[int, ...], ax: Axes) -> Axes:
+def on_axes(drawn: AnyArray, shape: tuple[int, ...], ax: Axes) -> Axes:
+    """Draw a picture of an image of a shape, in px of the image."""
     ax = axes_of(ax)
     ax.imshow(drawn, extent=(0, shape[1], shape[0], 0))
     ax.set_axis_off()

@@ -5,8 +5,7 @@ from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.prediction import plan, run_plan, tiled_predict
 from tiledseg.predict.products import needs_whole
-from tiledseg.predict.segment import segment
-from tiledseg.predict.segmentation import Segmentation
+from tiledseg.predict.segmentation import Segmentation, segment
 
 __all__ = [
     "FileOutcome",

@@ -56,7 +56,7 @@ from tiledseg.predict.results import (
     targets_of,
 )
 from tiledseg.predict.roi import roi_of_file
-from tiledseg.predict.segment import MapSink, class_names
+from tiledseg.predict.segmentation import MapSink, class_names
 from tiledseg.preprocess import blurred
 from tiledseg.tiling import check_threshold
 

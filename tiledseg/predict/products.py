@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tiledseg.export import ObjectFile
     from tiledseg.io import ImageSource
     from tiledseg.objects import ObjectBatch
-    from tiledseg.predict.segment import MapSink
+    from tiledseg.predict.segmentation import MapSink
 
 _STREAMED = ("ome-tiff", "ome-zarr", "npy")
 _WHITE = 255
