@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tiledseg.engine.keras_graph import graph_of, is_keras, is_ours, is_pointwise
+from tiledseg.engine.predictor import Predictor
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, FloatArray
+    from tiledseg.engine.graph import Graph, Probe
 
 _FLOAT32 = frozenset({"float32"})
 _TRAINING = frozenset({"name", "trainable", "dtype", "build_config", "seed", "autocast"})
@@ -207,3 +209,39 @@ def _weights(operation: Any, reading: _Reading) -> dict[str, str]:  # noqa: ANN4
         name = variable.path.removeprefix(f"{operation.path}/")
         found[name] = variable.path
     return found
+
+
+@runtime_checkable
+class Convertible(Predictor, Protocol):
+    """A Predictor of a Keras network, which another engine can run as well."""
+
+    @property
+    def model(self) -> Any:  # noqa: ANN401  Keras has no types
+        """The keras.Model, or the stored network."""
+        ...
+
+    @property
+    def graph(self) -> Graph:
+        """The properties of the network."""
+        ...
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Digest by which new weights are noticed."""
+        ...
+
+    def by_keras(self) -> Any:  # noqa: ANN401  a KerasPredictor, whose module imports this one
+        """Return the network as Keras runs it."""
+        ...
+
+    def layers(self) -> Layers:
+        """Return the layers; raise UnsupportedError where one cannot be recorded."""
+        ...
+
+    def weights(self) -> Mapping[str, FloatArray]:
+        """Return the weights by their paths."""
+        ...
+
+    def probe(self) -> Probe:
+        """Return the outputs of Keras for a tile."""
+        ...

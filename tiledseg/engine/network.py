@@ -15,7 +15,7 @@ from tiledseg._memory import allowed_memory
 from tiledseg._storage import exists
 from tiledseg._validate import invalid, one_of, settings_of, whole_number
 from tiledseg.config import TTA, Activation, RuntimeConfig
-from tiledseg.engine.layers import UnsupportedError, config_digest
+from tiledseg.engine.layers import Convertible, UnsupportedError, config_digest
 from tiledseg.engine.predictor import (
     Backoff,
     CallablePredictor,
@@ -26,7 +26,6 @@ from tiledseg.engine.predictor import (
     fitting_batch,
     overlapped,
 )
-from tiledseg.engine.probe import Convertible
 from tiledseg.engine.stored import StoredNetwork, StoredPredictor
 from tiledseg.engine.wrappers import Activated, Augmented, Batcher, TorchPredictor, activated
 from tiledseg.errors import ModelError, SettingError

@@ -9,9 +9,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._lazy import lazy
-from tiledseg.engine.graph import Graph
+from tiledseg.engine.graph import Graph, Probe
 from tiledseg.engine.layers import Layers, UnsupportedError
-from tiledseg.engine.probe import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

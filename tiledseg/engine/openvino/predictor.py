@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import Precision
-    from tiledseg.engine.probe import Convertible, Probe
+    from tiledseg.engine.graph import Probe
+    from tiledseg.engine.layers import Convertible
     from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]
