@@ -23,8 +23,7 @@ from tiledseg.config import (
     architecture_of,
 )
 from tiledseg.models.architectures.deeplabv3plus import DeepLabV3PlusBuilder
-from tiledseg.models.architectures.multires_unet import MultiResUNetBuilder
-from tiledseg.models.architectures.resenc_unet import ResEncUNetBuilder
+from tiledseg.models.architectures.residual_unet import MultiResUNetBuilder, ResEncUNetBuilder
 from tiledseg.models.architectures.swin_unet import SwinUNetBuilder
 from tiledseg.models.architectures.trans_unet import TransUNetBuilder
 from tiledseg.models.architectures.u2net import U2NetBuilder
