@@ -61,9 +61,9 @@ class Methods:
         runtime = {"engine": engine, "precision": precision}
         return tiled_predict(self.model, image, self._tiling, batch_size=1, runtime=runtime)
 
-    def auto(self, image: FloatArray, precision: Precision) -> AnyArray:
+    def auto(self, image: FloatArray, precision: Precision = "f32", engine: Engine = "openvino") -> AnyArray:
         """Predict with the tile with which the fewest px are computed."""
-        runtime = {"engine": "openvino", "precision": precision}
+        runtime = {"engine": engine, "precision": precision}
         return tiled_predict(self.free, image, TilingConfig(tile_size="auto"), runtime=runtime)
 
     def founding(self, image: FloatArray) -> AnyArray:
@@ -106,11 +106,15 @@ class Methods:
         )
         return np.asarray(infer(image[None]))[0]
 
-    def bare(self, image: FloatArray, engine: Engine, precision: Precision) -> Callable[[], None]:
+    def bare(
+        self, image: FloatArray, engine: Engine, precision: Precision, *, auto: bool
+    ) -> Callable[[], None]:
         """Cut the same tiles; return a call of the engine alone on them, whose outputs are discarded."""
-        grid = plan(self.model, image.shape, self._tiling).grid
-        batches = [batch.tiles for batch in Tiler(self._tiling).batches(image, 1, grid=grid)]
-        run = self._compiled if engine == "keras" else _by_openvino(self.model, precision)
+        model, tiling = (self.free, TilingConfig(tile_size="auto")) if auto else (self.model, self._tiling)
+        grid = plan(model, image.shape, tiling).grid
+        batches = [batch.tiles for batch in Tiler(tiling).batches(image, 1, grid=grid)]
+        by_keras = engine == "keras"
+        run = _by_keras(model, batches[0].shape) if by_keras else _by_openvino(model, precision)
 
         def call() -> None:
             for tiles in batches:
@@ -118,15 +122,14 @@ class Methods:
 
         return call
 
-    @cached_property
-    def _compiled(self) -> Callable[[FloatArray], AnyArray]:
-        """The network as one ``tf.function``."""
-        tf = import_module("tensorflow")
-        call = tf.function(
-            lambda tiles: self.model(tiles, training=False),
-            input_signature=[tf.TensorSpec((1, self.tile, self.tile, 3), tf.float32)],
-        )
-        return lambda tiles: call(tf.constant(tiles)).numpy()
+
+def _by_keras(model: Any, shape: tuple[int, ...]) -> Callable[[FloatArray], AnyArray]:
+    """Return the network alone, as one ``tf.function``."""
+    tf = import_module("tensorflow")
+    call = tf.function(
+        lambda tiles: model(tiles, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+    )
+    return lambda tiles: call(tf.constant(tiles)).numpy()
 
 
 def flop_rate(precision: Precision, timed: Callable[[Callable[[], object]], float]) -> float:
