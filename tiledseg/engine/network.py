@@ -205,7 +205,7 @@ class Network:
     @property
     def _sized(self) -> Predictor:
         """The predictor whose memory counts: that of the engine, where engines differ."""
-        return self.fastest() if hasattr(self.predictor, "by_engine") else self.predictor  # quick: asked often
+        return self.fastest() if hasattr(self.predictor, "by_engine") else self.predictor  # asked often
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs inside the network."""
