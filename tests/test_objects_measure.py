@@ -142,7 +142,7 @@ def test_an_object_of_very_many_runs_is_passed_on_without_them(monkeypatch):
     assert [(batch.table["area"].tolist(), len(batch.y)) for batch in batches] == [([16], 4), ([20], 0)]
 
 
-@pytest.mark.parametrize("limit", ["spool._IN_MEMORY", "collect._VALUES", "batches._PX"])
+@pytest.mark.parametrize("limit", ["spool._IN_MEMORY", "collect._VALUES", "spool._PX"])
 def test_columns_do_not_depend_on_where_they_lie_and_how_much_is_measured_at_once(limit, monkeypatch):
     mask = blobs(4, 0.3)
     image = np.random.default_rng(0).integers(0, 256, mask.shape, np.uint8)
