@@ -141,6 +141,9 @@ def test_a_table_names_pairs_relative_to_itself(tmp_path):
     table.write_text('image,mask,note\n"far/images/a.png",far/masks/b.png,x\n', encoding="utf-8-sig")
     (pair,) = pairs_of(DataConfig(layout="list", path=str(table)))
     assert (pair.name, load_pair(pair)[0].shape) == ("a", (40, 50, 3))
+    for mark in ";\t":
+        table.write_text(f'"image"{mark}mask\nfar/images/a.png{mark}"far/masks/b.png"\n')
+        assert pairs_of(DataConfig(layout="list", path=str(table)))[0].mask.name == "b.png"
     tabs = tmp_path / "pairs.tsv"
     tabs.write_text("mask\timage\nfar/masks/b.png\tfar/images/b.png\n", encoding="utf-8")
     assert pairs_of(DataConfig(layout="list", path=str(tabs)))[0].mask.name == "b.png"

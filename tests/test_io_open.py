@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 try:
     import zarr
 except ModuleNotFoundError:  # tests that need them are skipped
     zarr = ModuleType("zarr")
 
+from tiledseg import tiled_predict
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import PixelSize, open_image, read_image, read_mask, write_image
 
@@ -552,3 +553,16 @@ def test_an_npy_header_that_is_no_python_is_damage(tmp_path, head):
     )
     with pytest.raises(FileError, match="npy header"):
         read_image(tmp_path / "a.npy")
+
+
+def test_an_image_of_pillow_that_exif_turns_is_refused(tmp_path):
+    pixels, exif = np.arange(24, dtype=np.uint8).reshape(4, 6), Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        with pytest.raises(ArrayError, match=r"be upright; got orientation 3 in Exif. Pass PIL.ImageOps"):
+            tiled_predict(lambda tiles: tiles, opened)
+        upright = ImageOps.exif_transpose(opened)
+    np.testing.assert_array_equal(tiled_predict(lambda tiles: tiles, upright)[..., 0], pixels[::-1, ::-1])
+    with open_image(tmp_path / "a.png") as shown:
+        np.testing.assert_array_equal(shown[:, :], pixels[::-1, ::-1])

@@ -173,6 +173,21 @@ def test_a_mask_of_the_image_before_it_was_turned_is_named_so(tmp_path):
         find_pairs(tmp_path / "i", tmp_path / "m")
 
 
+def test_a_mask_without_the_orientation_of_its_image_is_told(tmp_path, caplog):
+    exif = Image.Exif()
+    for name, orientation in (("a", 1), ("b", 3), ("c", 2)):
+        exif[0x0112] = orientation
+        for folder in ("i", "m"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            own = exif if folder == "i" or name == "c" else Image.Exif()
+            Image.fromarray(np.eye(9, 12, dtype=np.uint8) * 255).save(
+                tmp_path / folder / f"{name}.png", exif=own
+            )
+    pairs = find_pairs(tmp_path / "i", tmp_path / "m")
+    assert "Exif turns b by 180" in caplog.text
+    assert [bool(load_pair(pair)[1][0, 0]) for pair in pairs] == [True, True, False]
+
+
 def test_three_equal_channels_and_palettes_are_read_where_masks_are(tmp_path):
     pair = pair_of(tmp_path, np.repeat(np.eye(32, dtype=np.uint8)[..., None] * 255, 3, axis=2))
     np.testing.assert_array_equal(load_pair(pair)[1], np.eye(32))

@@ -300,3 +300,26 @@ def test_the_loss_of_a_map_that_comes_in_rows_is_that_of_training(name, classes,
         tally.add(labels[start:stop].astype(np.uint8), probs[0, start:stop], ignored[start:stop])
     expected = float(build_loss(settings, weights)(hidden, probs))
     assert tally.value == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_of_255_and_logits_give_no_loss(name):
+    loss = build_loss(name)
+    with pytest.raises(ArrayError, match=r"`y_true` must lie in \[0, 1\]; got values from 0 to 255. Divide"):
+        loss(TRUTH * 255, PROBS)
+    with pytest.raises(ArrayError, match=r"`y_pred` must lie in \[0, 1\]; got values from 0 to 4. Apply"):
+        loss(TRUTH, PROBS * 4)
+    for truth, probs in ((TRUTH * 255, PROBS), (TRUTH, PROBS * 4), (TRUTH, -PROBS)):
+        assert math.isnan(float(loss(keras.ops.convert_to_tensor(truth), keras.ops.convert_to_tensor(probs))))
+    rounded = np.where(TRUTH == 1, np.float32(1.0000002), TRUTH), np.where(PROBS == 1, 1.0000002, PROBS)
+    assert float(loss(*rounded)) == pytest.approx(float(loss(TRUTH, PROBS)), abs=1e-4)
+
+
+def test_training_on_masks_of_255_shows_no_loss():
+    inputs = keras.Input((4, 4, 1))
+    network = keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs))
+    network.compile("sgd", build_loss("dice"))
+    image = np.eye(4, dtype=np.float32)[None, ..., None]
+    for scale in (1, 255):
+        loss = network.fit(image, image * scale, verbose=0).history["loss"][0]
+        assert math.isnan(loss) == (scale == 255)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import tiledseg as ts
 from tiledseg._backend import keras
@@ -139,3 +140,24 @@ def test_a_network_that_takes_channels_first_is_told():
     model = keras.Model(inputs, keras.layers.Conv2D(1, 1, data_format="channels_first")(inputs))
     with pytest.raises(ModelError, match=r"takes channels first.*moveaxis"):
         Network.of(model)
+
+
+def test_channels_that_are_no_softmax_are_told_once(caplog):
+    def apart(tiles):
+        """A sigmoid of each of two classes."""
+        return np.stack([tiles[..., 0] / 255, tiles[..., 1] / 255], axis=-1)
+
+    for _ in range(2):
+        ts.tiled_predict(apart, PIXELS, TILING)
+        ts.tiled_predict(two, PIXELS, TILING, output="mask")
+    assert "softmax" not in caplog.text
+    ts.tiled_predict(apart, PIXELS, TILING, output="mask")
+    assert caplog.text.count("The 2 channels of the network sum to") == 1
+    truth = PIXELS[..., 0] > 127
+    ts.Evaluator().evaluate(apart, [(PIXELS, truth), (PIXELS, truth)])
+    assert caplog.text.count("predict one class at a time") == 2
+
+
+def test_outputs_in_bfloat16_are_read():
+    probs = ts.tiled_predict(lambda tiles: (tiles[..., :1] / 256).astype(bfloat16), PIXELS, TILING)
+    np.testing.assert_allclose(probs[..., 0], PIXELS[..., 0] / 256, rtol=1e-2)

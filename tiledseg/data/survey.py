@@ -21,7 +21,15 @@ from tiledseg.data.load import mask_files, shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
 from tiledseg.data.pairs import Pair, Problem, listed_problems, natural
 from tiledseg.errors import FileError
-from tiledseg.io import OUTLINE_SUFFIXES, as_path, coco_images, images_in, is_outlines, stem_of
+from tiledseg.io import (
+    OUTLINE_SUFFIXES,
+    as_path,
+    coco_images,
+    images_in,
+    is_outlines,
+    orientation_of,
+    stem_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,8 +41,9 @@ _log = logging.getLogger("tiledseg")
 _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
 _SUBFOLDERS = "Files in subfolders are not paired: list them in a table, with layout=list."
 _PAIRS_SHOWN = 5  # in a notebook
+_SAME_SIZE = {2, 3, 4}  # orientations that keep height and width
 _LISTED = 5  # columns in a message
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}  # Excel writes semicolons where a comma is the decimal mark
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -225,11 +234,12 @@ def _named_files(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    separator = _SEPARATORS.get(path.suffix.lower())
-    if separator is None:
+    separators = _SEPARATORS.get(path.suffix.lower())
+    if separators is None:
         fix = "Use commas in a .csv file, tabs in a .tsv file."
         raise invalid(FileError, str(path), must="end in .csv or .tsv", got=path.suffix, fix=fix)
     text = read_text(path)
+    separator = _separator_of(text, separators)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         rows = list(reader)
@@ -247,6 +257,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
             got = ", ".join(found) or "nothing"
             raise invalid(FileError, str(path), must=f"have a column {wanted}", got=got, fix=fix)
     return rows
+
+
+def _separator_of(text: str, separators: str) -> str:
+    """Find what separates the columns image and mask in the first line; else the first separator."""
+    first = next(iter(text.splitlines()), "")
+    fits = [one for one in separators if {"image", "mask"} <= {name.strip('"') for name in first.split(one)}]
+    return fits[0] if fits else separators[0]
 
 
 def _manifest(config: DataConfig) -> _Found:
@@ -297,9 +314,29 @@ def _surveyed(pairs: Sequence[Pair], problems: Sequence[Problem]) -> Survey:
     known = {problem.name for problem in problems}
     found = {pair.name: _problem_of(pair) for pair in pairs if pair.name not in known}
     good = [pair for pair in pairs if pair.name in found and found[pair.name] is None]
+    _tell_of_turned(good)
     return Survey(
         tuple(sorted(good, key=lambda pair: natural(pair.name))),
         (*problems, *(problem for name in sorted(found, key=natural) if (problem := found[name]))),
+    )
+
+
+def _tell_of_turned(pairs: Sequence[Pair]) -> None:
+    """Warn of images that Exif turns to the same size: no size shows a mask that is not turned."""
+    turned = [pair.name for pair in pairs if _is_turned(pair)]
+    if turned:
+        _log.warning(
+            "Exif turns %s by 180° or mirrors it, and its mask states no orientation: masks belong to images "
+            "as they are shown. If yours were drawn on the px as stored, remove the orientation.",
+            listed(turned, _LISTED),
+        )
+
+
+def _is_turned(pair: Pair) -> bool:
+    return (
+        not isinstance(pair.image, np.ndarray)
+        and orientation_of(pair.image) in _SAME_SIZE
+        and any(not is_outlines(file) and orientation_of(file) == 1 for file in mask_files(pair))
     )
 
 

@@ -5,7 +5,7 @@ from tiledseg.engine.network import Network
 from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, read_onnx, to_onnx
 from tiledseg.engine.predictor import CallablePredictor, ModelReference, Predictor, check_fixed
 from tiledseg.engine.stored import StoredNetwork, stored_record
-from tiledseg.engine.wrappers import COPIES, check_probabilities
+from tiledseg.engine.wrappers import COPIES, check_probabilities, tell_of_sums
 
 __all__ = [
     "COPIES",
@@ -21,5 +21,6 @@ __all__ = [
     "check_probabilities",
     "read_onnx",
     "stored_record",
+    "tell_of_sums",
     "to_onnx",
 ]

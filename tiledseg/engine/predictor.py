@@ -237,18 +237,16 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
         fix = _fix_of(error) or "Let the network return one map of shape (N, h, w, K)."
         raise ModelError(text + fix) from None
     masked = "numpy.ma" in sys.modules and isinstance(outputs, np.ma.MaskedArray)  # its import takes a while
+    if array.dtype.name == "bfloat16":  # of JAX and TensorFlow
+        array = array.astype(np.float32)
     if array.dtype.kind not in "biuf" or masked:
         must, got = "be one array of real numbers", f"{type(outputs).__name__} of dtype {array.dtype}"
         fix = "Let the network return one map of shape (N, h, w, K), without masked values."
         raise invalid(ModelError, "outputs", must=must, got=got, fix=fix)
     if array.ndim != 4 or array.shape[:3] != shape[:3]:
-        raise invalid(
-            ModelError,
-            "outputs",
-            must=f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}",
-            got=array.shape,
-            fix="Return a map of the tile's own size, channels last.",
-        )
+        must = f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}"
+        fix = "Return a map of the tile's own size, channels last."
+        raise invalid(ModelError, "outputs", must=must, got=array.shape, fix=fix)
     with np.errstate(over="ignore"):  # values that are not finite are named later
         return array.astype(np.float32, copy=False)
 

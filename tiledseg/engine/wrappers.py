@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakSet
 
 import numpy as np
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from tiledseg.tiling import ReceptiveField
 
     _Batch: TypeAlias = "list[tuple[_Request, int, int]]"  # parts of requests: first and last tile
+
+_log = logging.getLogger("tiledseg")
+_seen: WeakSet[object] = WeakSet()  # networks whose outputs were looked at
+_SUM_TOLERANCE = 0.02  # of the mean difference from 1
 
 COPIES: dict[TTA | None, int] = {None: 1, "flips": 4, "d4": 8}
 """Number of copies of each tile in test-time augmentation."""
@@ -63,6 +69,28 @@ def check_probabilities(outputs: FloatArray) -> None:
     must = "return probabilities in [0, 1]"
     fix = "For logits, set activation to sigmoid or softmax, in RuntimeConfig or as --activation."
     check_unit_interval(outputs, "network", must, fix, ModelError)
+
+
+def tell_of_sums(outputs: FloatArray, network: object) -> None:
+    """Warn once where the channels of a network do not sum to 1, as those of a softmax do."""
+    if outputs.shape[-1] < 2 or not outputs.size:
+        return
+    try:
+        if network in _seen:
+            return
+        _seen.add(network)
+    except TypeError:  # of a caller's class without references or a hash: it cannot be known again
+        return
+    totals = outputs.sum(axis=-1, dtype=np.float32)
+    if float(np.abs(totals - 1).mean()) > _SUM_TOLERANCE:
+        _log.warning(
+            "The %d channels of the network sum to %.3g to %.3g, not to 1. They are taken for a softmax: "
+            "channel 0 for background, and the most probable one counts. For a sigmoid of each class, "
+            "predict one class at a time: lambda tiles: model(tiles)[..., :1].",
+            outputs.shape[-1],
+            totals.min(),
+            totals.max(),
+        )
 
 
 class Augmented:

@@ -14,7 +14,7 @@ import numpy as np
 from tiledseg._validate import ELSEWHERE, invalid, listed, path_text, text_of_path
 from tiledseg.config import recorded_loss
 from tiledseg.data import as_pairs, check_mask, mask_files
-from tiledseg.engine import check_probabilities
+from tiledseg.engine import check_probabilities, tell_of_sums
 from tiledseg.errors import ArrayError, FileError, ModelError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import (
@@ -144,7 +144,7 @@ class PredictedMaps:
         job = self.planned(pair)
         watch, started = SeamWatch(job), time.perf_counter()
         if job.classes is None:  # known only from the map
-            probs = run_plan(job, pair.image, watch=_checked(watch))
+            probs = run_plan(job, pair.image, watch=_checked(watch, job.network.predictor))
             _check_truth(pair.truth, max(2, probs.shape[2]))
             scorer = scored_map(probs, pair.truth, 1, threshold, job.borders, pair.ignored, self.loss)
         else:
@@ -255,11 +255,12 @@ def _check_truth(truth: AnyArray, classes: int) -> None:
         )
 
 
-def _checked(watch: SeamWatch) -> Callable[[int, FloatArray], None]:
+def _checked(watch: SeamWatch, network: object) -> Callable[[int, FloatArray], None]:
     """Check that tiles hold probabilities before they are watched."""
 
     def add(tile_id: int, probs: FloatArray) -> None:
         check_probabilities(probs)
+        tell_of_sums(probs, network)
         watch.add(tile_id, probs)
 
     return add

@@ -13,7 +13,15 @@ from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.outlines import OUTLINE_SUFFIXES, coco_images, is_outlines, read_outlines
 from tiledseg.io.partial import check_identity
 from tiledseg.io.png import LEVEL_SCALE, PngRows, level_scale_of
-from tiledseg.io.read import image_shape, mask_values, read_image, read_mask, read_pixel_size, read_probs
+from tiledseg.io.read import (
+    image_shape,
+    mask_values,
+    orientation_of,
+    read_image,
+    read_mask,
+    read_pixel_size,
+    read_probs,
+)
 from tiledseg.io.regions import CachedBlocks
 from tiledseg.io.remote import as_path, is_remote
 from tiledseg.io.sink import ImageSink, create_image
@@ -63,6 +71,7 @@ __all__ = [
     "mask_of",
     "mask_values",
     "open_image",
+    "orientation_of",
     "painted",
     "path_texts",
     "pixel_size_from",

@@ -79,6 +79,11 @@ def raster_shape(file: Reader, kind: Kind, max_pixels: int) -> tuple[int, ...]:
     return size if header.channels == 1 else (*size, 3)
 
 
+def raster_orientation(file: Reader, kind: Kind, max_pixels: int) -> int:
+    """Read the orientation of Exif, 1 to 8."""
+    return _HEADERS[kind](file, max_pixels).orientation
+
+
 def raster_pixel_size(file: Reader, kind: Kind) -> PixelSize | None:
     """Find the size of a px in the pHYs chunk of a PNG; other formats state only resolutions for printing."""
     if kind != "png":

@@ -25,7 +25,8 @@ from tiledseg.io.file import (
 from tiledseg.io.masks import OF_READ_MASK, MaskRules, mask_of
 from tiledseg.io.ome_files import ome_files
 from tiledseg.io.open import is_npy, open_image, part_of, selection_of
-from tiledseg.io.raster import raster_pixel_size, raster_shape, read_raster
+from tiledseg.io.raster import raster_orientation, raster_pixel_size, raster_shape, read_raster
+from tiledseg.io.remote import is_remote
 from tiledseg.io.slides import is_slide
 from tiledseg.io.tiff import read_tiff, tiff_shape
 from tiledseg.io.zarr import is_zarr
@@ -261,6 +262,16 @@ def image_shape(
         if kind == "tiff":
             return tiff_shape(file, request)
         return raster_shape(file, kind, max_pixels)
+
+
+def orientation_of(path: PathLike) -> int:
+    """Read how Exif turns a PNG, JPEG or WebP, 1 to 8; 1 for any other file, and where it turns nothing."""
+    text = path_text(path)
+    if is_remote(text) or is_zarr(text):
+        return 1
+    with opened(path) as file:
+        kind = None if is_npy(file) or is_slide(file, text) else sniff(file)
+        return 1 if kind in {None, "tiff"} else raster_orientation(file, kind, MAX_PIXELS)
 
 
 def read_pixel_size(path: PathLike, *, page: int | str | None = None) -> PixelSize | None:

@@ -32,6 +32,7 @@ _AXES = {
     "c": {"c", "channel", "channels", "band", "bands", "rgb"},
 }
 _MODES = ("1", "L", "RGB", "RGBA", "I;16", "I", "F")  # of Pillow, whose px need no conversion
+_ORIENTATION, _TURNED = 0x0112, range(2, 9)  # of Exif
 _THUMBNAIL_SIDE, _THUMBNAIL_READS = 360, 1 << 26  # px
 
 
@@ -323,6 +324,10 @@ def _of_pillow(image: Any) -> Any:  # noqa: ANN401
     if image.mode not in _MODES:
         fix = 'Convert it with image.convert("RGB").'
         raise invalid(ArrayError, "image", must="be grey or RGB", got=f"mode {image.mode}", fix=fix)
+    turn = image.getexif().get(_ORIENTATION, 1)
+    if turn in _TURNED:  # Pillow gives the px as they are stored, viewers and paths those that are shown
+        fix = "Pass PIL.ImageOps.exif_transpose(image), or numpy.asarray(image) for its px as stored."
+        raise invalid(ArrayError, "image", must="be upright", got=f"orientation {turn} in Exif", fix=fix)
     return np.asarray(image)
 
 

@@ -15,13 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 from tiledseg._backend import keras
 from tiledseg._validate import did_you_mean, invalid, items_of, one_of, real_number
 from tiledseg.config import LossConfig
-from tiledseg.errors import ArrayError, SettingError
+from tiledseg.errors import SettingError
+from tiledseg.models.checks import check_range, check_truth_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _LOSS_CONFIG: TypeAdapter[Any] = TypeAdapter(LossConfig)
 _REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none")
+_MOST = 1.001  # of truth and probabilities, which may be rounded
 _SMOOTHING = 1.0  # of soft counts
 _WINDOW, _SIGMA = 11, 1.5  # of the Gaussian window of Wang et al. (2004)
 _C1, _C2 = 0.01**2, 0.03**2  # of the same paper
@@ -73,24 +75,34 @@ class SegmentationLoss(keras.losses.Loss):
         y_true : tensor
             (N, h, w, K) in [0, 1]; -1 in all channels of a px that does not count.
         y_pred : tensor
-            Probabilities (N, h, w, K).
+            Probabilities (N, h, w, K) in [0, 1].
 
         Returns
         -------
         tensor
-            (N,).
+            (N,); NaN where truth or probabilities lie outside [0, 1], as masks of 0 and 255 and logits do.
 
         Raises
         ------
         ArrayError
             If the two differ in shape.
         """
-        _check_shapes(y_true, y_pred)
+        check_truth_shape(y_true, y_pred)
+        farthest = keras.ops.max(keras.ops.abs(y_pred - 0.5))
+        within = (keras.ops.max(y_true) <= _MOST) & (farthest <= _MOST - 0.5)
         counts = keras.ops.cast(y_true[..., :1] >= 0, y_pred.dtype)
         share = keras.ops.mean(counts, axis=(1, 2, 3))
         terms = _Terms(self.settings, self.class_weights, keras.ops.maximum(share, _TINY))
         # where a px does not count, truth and prediction are both 0 in all channels
-        return _LOSSES[self.settings.name](terms, y_true * counts, y_pred * counts)
+        losses = _LOSSES[self.settings.name](terms, y_true * counts, y_pred * counts)
+        return keras.ops.where(within, losses, np.nan)  # a graph cannot raise an error
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:  # noqa: ANN401
+        """Return the loss of a batch; refuse arrays with values outside [0, 1], but for -1 in the truth."""
+        for name, values, least in (("y_true", y_true, -1.0), ("y_pred", y_pred, 1 - _MOST)):
+            if isinstance(values, np.ndarray):
+                check_range(name, values, least, _MOST)
+        return super().__call__(y_true, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that rebuild the loss.
@@ -165,22 +177,6 @@ def _checked_weights(given: Sequence[float]) -> tuple[float, ...]:
     if not sum(weights) or min(weights) < 0:
         raise invalid(SettingError, "class_weights", must=must, got=weights, fix=fix)
     return weights
-
-
-def _check_shapes(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
-    """Refuse shapes that would broadcast silently, for example labels without a channel axis."""
-    true, predicted = tuple(y_true.shape), tuple(y_pred.shape)
-    fits = len(true) == len(predicted) == 4 and all(
-        a is None or b is None or a == b for a, b in zip(true, predicted, strict=True)
-    )
-    if not fits:
-        raise invalid(
-            ArrayError,
-            "y_true",
-            must=f"have the shape (N, h, w, K) of y_pred, {predicted}",
-            got=true,
-            fix="Give labels one-hot, and a single class as (N, h, w, 1).",
-        )
 
 
 def _over_px(loss: _Terms, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401

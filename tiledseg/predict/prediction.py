@@ -17,7 +17,7 @@ from tiledseg._memory import memory_named
 from tiledseg._progress import progress_bar
 from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, check_finite, check_image, invalid
 from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig
-from tiledseg.engine import check_probabilities
+from tiledseg.engine import check_probabilities, tell_of_sums
 from tiledseg.errors import ArrayError, CancelledError, SettingError, failing
 from tiledseg.io import ImageSource, advised, as_array, check_own_memory, open_image
 from tiledseg.predict.dask import is_dask, lazy_map
@@ -287,7 +287,7 @@ def _run(
     bar = progress_bar(len(wanted), "tiles", shown=True) if progress else nullcontext()
     with closing(running), bar as advance:
         checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)
-        outputs, classes = _first_seen(_one_by_one(running, checked=checked), job)
+        outputs, classes = _first_seen(_one_by_one(running, job.network.predictor if checked else None), job)
         stitcher, out = _stitcher(job, panels, classes, out)
         remaining = iter(order)
         for done, (tile_id, probs) in enumerate(outputs, 1):
@@ -345,12 +345,13 @@ def prepared(image: Source, job: Plan, out: object = None) -> Source:
 
 
 def _one_by_one(
-    batches: Iterator[tuple[Any, FloatArray]], *, checked: bool
+    batches: Iterator[tuple[Any, FloatArray]], checked: object
 ) -> Iterator[tuple[int, FloatArray]]:
     """Give the output of one tile after the other, if need be after a check that it holds probabilities."""
     for ids, outputs in batches:
-        if checked:
+        if checked is not None:
             check_probabilities(outputs)
+            tell_of_sums(outputs, checked)
         yield from zip(ids.tolist(), outputs, strict=True)
 
 
