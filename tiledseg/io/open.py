@@ -28,7 +28,8 @@ from tiledseg.io.file import (
 )
 from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.ome_files import ome_files, ome_files_source
-from tiledseg.io.raster import png_bands, raster_pixel_size, read_raster
+from tiledseg.io.png import pixel_size_of_png
+from tiledseg.io.raster import png_bands, read_raster
 from tiledseg.io.regions import CachedBlocks, RawRows, Regions, RepeatedChannels, WholeImage
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
@@ -213,7 +214,7 @@ def _of_file(
     selection.plane_of(file, {})
     request = replace(request, purpose="image" if request.purpose == "source" else request.purpose)
     regions = _raster_regions(file, kind, request, selection)
-    size = raster_pixel_size(file, kind)
+    size = pixel_size_of_png(file) if kind == "png" else None  # others state that of a print
     return regions, Facts(file.name, size, ((regions.shape[0], regions.shape[1]),), 0, {})
 
 

@@ -25,6 +25,7 @@ from tiledseg._storage import atomic_write, is_file, json_of
 from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import FileError
 from tiledseg.io.file import check_opaque
+from tiledseg.io.metadata import pixel_size_of_density
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -313,6 +314,15 @@ class PngBands:
         elif self._bits < 8 and self._scaled:
             pixels = pixels * np.uint8(255 // (2**self._bits - 1))
         return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def pixel_size_of_png(file: Reader) -> PixelSize | None:
+    """Find the size of a px in the pHYs chunk."""
+    for name, at, length in png_chunks(file):
+        if (name, length) == (b"pHYs", 9):
+            across, down, unit = struct.unpack(">IIB", file.take(at, length))
+            return pixel_size_of_density((down, across), _UM_PER_M) if unit == _METRE else None
+    return None
 
 
 def png_chunks(file: Reader) -> Iterator[tuple[bytes, int, int]]:

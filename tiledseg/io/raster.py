@@ -25,7 +25,6 @@ from tiledseg.io.file import (
     upright,
 )
 from tiledseg.io.jpeg import checked_jpeg
-from tiledseg.io.metadata import pixel_size_of_density
 from tiledseg.io.png import PngBands, check_chunks, fits_bands, png_chunks
 
 if TYPE_CHECKING:
@@ -33,14 +32,13 @@ if TYPE_CHECKING:
 
     from tiledseg._types import AnyArray
     from tiledseg.io.file import Kind, Reader, Request
-    from tiledseg.io.metadata import PixelSize
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 _SAMPLES = {_GREY: 1, _COLOUR: 3, _PALETTE: 1, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}
 _DEPTHS = {1: {_GREY, _PALETTE}, 2: {_GREY, _PALETTE}, 4: {_GREY, _PALETTE}, 8: set(_SAMPLES)}
 _DEPTHS[16] = set(_SAMPLES) - {_PALETTE}
-_METRE, _DEFLATE_RATIO = 1, 1032  # the unit of pHYs; the highest compression ratio of deflate
+_DEFLATE_RATIO = 1032  # the highest compression ratio of deflate
 _PIXELS_PER_BYTE = 1024  # of a JPEG; one bit per block of 64 px would be 512
 _Bmp = BmpImagePlugin.BmpImageFile
 _JPEG_COLOURS = {"L": "GRAY", "CMYK": "CMYK"}
@@ -82,17 +80,6 @@ def raster_shape(file: Reader, kind: Kind, max_pixels: int) -> tuple[int, ...]:
 def raster_orientation(file: Reader, kind: Kind, max_pixels: int) -> int:
     """Read the orientation of Exif, 1 to 8."""
     return _HEADERS[kind](file, max_pixels).orientation
-
-
-def raster_pixel_size(file: Reader, kind: Kind) -> PixelSize | None:
-    """Find the size of a px in the pHYs chunk of a PNG; other formats state only resolutions for printing."""
-    if kind != "png":
-        return None
-    for name, at, length in png_chunks(file):
-        if (name, length) == (b"pHYs", 9):
-            across, down, unit = struct.unpack(">IIB", file.take(at, length))
-            return pixel_size_of_density((down, across), 1e6) if unit == _METRE else None
-    return None
 
 
 def read_raster(file: Reader, kind: Kind, request: Request) -> AnyArray:

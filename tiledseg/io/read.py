@@ -25,7 +25,8 @@ from tiledseg.io.file import (
 from tiledseg.io.masks import OF_READ_MASK, MaskRules, mask_of
 from tiledseg.io.ome_files import ome_files
 from tiledseg.io.open import is_npy, open_image, part_of, selection_of
-from tiledseg.io.raster import raster_orientation, raster_pixel_size, raster_shape, read_raster
+from tiledseg.io.png import pixel_size_of_png
+from tiledseg.io.raster import raster_orientation, raster_shape, read_raster
 from tiledseg.io.remote import is_remote
 from tiledseg.io.slides import is_slide
 from tiledseg.io.tiff import read_tiff, tiff_shape
@@ -280,7 +281,7 @@ def read_pixel_size(path: PathLike, *, page: int | str | None = None) -> PixelSi
         with opened(path) as file:
             kind = sniff(file)
             if kind != "tiff":
-                return raster_pixel_size(file, kind)
+                return pixel_size_of_png(file) if kind == "png" else None  # others state that of a print
     with open_image(path, page=page, alpha="drop") as image:
         return image.pixel_size
 
