@@ -14,6 +14,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from scipy.interpolate import CubicSpline
 from skimage.draw import polygon2mask
 
 import tiledseg as ts
@@ -119,6 +120,69 @@ def test_roi_of_imagej_have_the_same_px(tmp_path):
     line.tofile(tmp_path / "line.roi")
     with pytest.raises(FileError, match="a ROI of type LINE"):
         read_outlines(tmp_path / "line.roi")
+
+
+@pytest.mark.parametrize(("corner", "area"), [(0, 1200), (5, 1196), (10, 1180), (20, 1116), (60, 940)])
+def test_rounded_rectangles_of_imagej_have_the_area_that_it_fills(corner, area, tmp_path):
+    box = {"left": 5, "top": 6, "right": 45, "bottom": 36}
+    roi = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, rounded_rect_arc_size=corner, **box)
+    roi.tofile(tmp_path / "a.roi")
+    assert inside(tmp_path / "a.roi").sum() == area
+    if corner == 60:  # more than the rectangle has: an oval
+        roifile.ImagejRoi(roitype=roifile.ROI_TYPE.OVAL, **box).tofile(tmp_path / "b.roi")
+        np.testing.assert_array_equal(inside(tmp_path / "a.roi"), inside(tmp_path / "b.roi"))
+
+
+def test_splines_of_imagej_are_read_as_they_are_drawn(tmp_path):
+    points = np.array([(15.5, 8), (30, 4), (44, 12.5), (35, 34), (20, 36), (5, 25)], np.float32)
+    roi = roifile.ImagejRoi.frompoints(points)
+    roi.roitype = roifile.ROI_TYPE.POLYGON
+    roi.options |= roifile.ROI_OPTIONS.SPLINE_FIT
+    roi.tofile(tmp_path / "a.roi")
+    curve = CubicSpline(np.arange(7), np.concatenate([points, points[:1]]), bc_type="periodic")
+    wanted = by_shapely(shapely.Polygon(curve(np.linspace(0, 6, 6000))))
+    assert (inside(tmp_path / "a.roi") != wanted).sum() <= 2
+
+
+def test_curves_of_a_composite_roi_of_imagej(tmp_path):
+    k, path = 0.5522847, [0, 45, 20]  # an oval of four cubic curves, and a triangle with a quadratic one
+    for ends in ((45, 20 + 15 * k, 25 + 20 * k, 35, 25, 35), (25 - 20 * k, 35, 5, 20 + 15 * k, 5, 20)):
+        path += [3, *ends]
+    for ends in ((5, 20 - 15 * k, 25 - 20 * k, 5, 25, 5), (25 + 20 * k, 5, 45, 20 - 15 * k, 45, 20)):
+        path += [3, *ends]
+    path += [4, 0, 20, 15, 1, 30, 15, 2, 35, 25, 20, 25, 4]
+    form = {"left": 5, "top": 5, "right": 45, "bottom": 35, "shape_roi_size": len(path)}
+    roi = roifile.ImagejRoi(
+        roitype=roifile.ROI_TYPE.RECT, multi_coordinates=np.array(path, np.float32), **form
+    )
+    roi.tofile(tmp_path / "a.roi")
+    y, x = np.mgrid[:40, :50] + 0.5
+    after = np.linspace(0, 1, 500)[:, None]
+    bend = (1 - after) ** 2 * (30, 15) + 2 * after * (1 - after) * (35, 25) + after**2 * (20, 25)
+    hole = by_shapely(shapely.Polygon(np.concatenate([[(20, 15)], bend])))
+    wanted = (((x - 25) / 20) ** 2 + ((y - 20) / 15) ** 2 < 1) & ~hole
+    assert (inside(tmp_path / "a.roi") != wanted).sum() <= 4
+
+
+@pytest.mark.parametrize("subtype", ["TEXT", "IMAGE"])
+def test_texts_and_pictures_of_imagej_are_no_areas(subtype, tmp_path):
+    kind = roifile.ROI_SUBTYPE[subtype]
+    roi = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, subtype=kind, right=9, bottom=9, image_data=b"1")
+    roi.tofile(tmp_path / "a.roi")
+    with pytest.raises(FileError, match=f"a ROI of type {subtype}"):
+        read_outlines(tmp_path / "a.roi")
+
+
+def test_the_names_that_imagej_gives_are_no_classes(tmp_path):
+    names = ["0005-0012", "0009-0033", "0002-0009-0033-1"]  # y and x; slice, y, x and a number
+    rois = [
+        roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, left=9 * k, right=9 * k + 4, bottom=5, name=name)
+        for k, name in enumerate(names)
+    ]
+    roifile.roiwrite(tmp_path / "a.zip", rois, name=names)
+    assert load_pair(Pair("a", IMAGE, tmp_path / "a.zip"))[1].sum() == 60
+    named = Pair("a", IMAGE, tmp_path / "a.zip", class_names=("0005", "0009", "0002-0009-0033"))
+    assert np.unique(load_pair(named)[1]).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("form", ["polygon", "counts", "compressed"])

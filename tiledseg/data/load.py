@@ -61,6 +61,7 @@ _log = logging.getLogger("tiledseg")
 _WHERE = "It is a setting of DataConfig, tiledseg.data.Pair and the commands."
 _SHOWN = 8
 _NUMBER = re.compile(r"-\d+$")
+_UNNAMED = re.compile(r"\d{4,}(-\d{4,})+(-\d+)?")  # ImageJ names regions by slice, y and x
 _WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refuse"}
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -292,7 +293,8 @@ def _without_number(outline: Outline, pair: Pair) -> Outline:
     known = {class_text(name) for name in (*pair.class_names, pair.annotated_class)}
     if not outline.numbered or outline.name in known:
         return outline
-    return replace(outline, name=_NUMBER.sub("", outline.name))
+    name = _NUMBER.sub("", outline.name)
+    return replace(outline, name="" if name not in known and _UNNAMED.fullmatch(outline.name) else name)
 
 
 def _labels_of(pair: Pair, outlines: Sequence[Outline], where: str) -> list[int]:
