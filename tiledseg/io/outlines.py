@@ -20,7 +20,7 @@ from tiledseg.io.file import MAX_PIXELS
 from tiledseg.io.find import stem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
