@@ -215,9 +215,9 @@ def _of_roi(roi: Any, file: str) -> Outline:  # noqa: ANN401
         rings = [_rounded(roi)]
     else:
         points = np.asarray(roi.coordinates(), np.float64)
-        if not len(points):
-            raise _bad(file, "have points", f"a ROI of type {kind} without any", "Save it from ImageJ again.")
-        rings = [_splined(points) if roi.options & _SPLINE else points]
+        rings = [_splined(points) if roi.options & _SPLINE and len(points) else points]
+    if not sum(map(len, rings)) or not all(np.isfinite(ring).all() for ring in rings):
+        raise _bad(file, "have finite points", f"a {kind} with none or others", "Save it from ImageJ again.")
     stated = {_SLICE: roi.position, "z": roi.z_position, "t": roi.t_position}  # from 1; 0 is all of them
     plane = {axis: int(place) - 1 for axis, place in stated.items() if place > 0}
     return Outline(class_text(roi.name), (tuple(rings),), numbered=True, plane=plane)
@@ -231,7 +231,8 @@ def _rounded(roi: Any) -> NDArray[np.float64]:  # noqa: ANN401
         corner = np.minimum(corner, max(0, roi.rounded_rect_arc_size))
     turn = np.linspace(0, 2 * np.pi, _OVAL_POINTS, endpoint=False)
     arc = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    return np.where(arc > 0, last - corner / 2, first + corner / 2) + arc * corner / 2
+    middle = np.where(arc > 0, last - corner / 2, first + corner / 2)
+    return np.asarray(middle + arc * corner / 2)
 
 
 def _splined(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -244,8 +245,8 @@ def _splined(points: NDArray[np.float64]) -> NDArray[np.float64]:
     one = place.astype(np.intp)
     other, after = (one + 1) % count, (place - one)[:, None]
     before = 1 - after
-    straight = before * points[one] + after * points[other]
-    return straight + ((before**3 - before) * bends[one] + (after**3 - after) * bends[other]) / 6
+    bent = (before**3 - before) * bends[one] + (after**3 - after) * bends[other]
+    return np.asarray(before * points[one] + after * points[other] + bent / 6)
 
 
 def _of_path(numbers: list[float]) -> list[NDArray[np.float64]]:
