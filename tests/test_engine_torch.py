@@ -43,6 +43,28 @@ def test_a_module_in_training_mode_is_refused():
         tiledseg.tiled_predict(module().train(), IMAGE, TILING)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_frozen_and_exported_modules_are_run():
+    one = module()
+    whole = tiledseg.tiled_predict(one, IMAGE, TILING)
+    n, size = torch.export.Dim("n"), torch.export.Dim("h", max=1024)
+    example, dims = torch.zeros(2, 3, 64, 48), {0: n, 2: size, 3: torch.export.Dim("w", max=1024)}
+    exported = torch.export.export(one, (example,), dynamic_shapes=(dims,)).module()
+    for same in (torch.jit.freeze(torch.jit.script(one)), exported):
+        np.testing.assert_allclose(tiledseg.tiled_predict(same, IMAGE, TILING), whole, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_part_in_training_mode_is_named_also_in_an_exported_module():
+    normed = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4)).eval()
+    normed[1].train()
+    with pytest.raises(ModelError, match=r"`1` in training mode"):
+        tiledseg.tiled_predict(normed, IMAGE, TILING)
+    exported = torch.export.export(normed, (torch.zeros(2, 3, 64, 64),)).module()
+    with pytest.raises(ModelError, match=r"batch_norm exported in training mode"):
+        tiledseg.tiled_predict(exported, IMAGE, TILING)
+
+
 def test_several_outputs_are_refused_with_the_way_to_export():
     class Several(torch.nn.Module):
         def forward(self, x):

@@ -46,39 +46,31 @@ class Predictor(Protocol):
     @property
     def channels(self) -> int | None:
         """Input channels C; None where any number is accepted or it is not known."""
-        ...
 
     @property
     def classes(self) -> int | None:
         """Output channels K; None where not known before the first call."""
-        ...
 
     @property
     def tile_size(self) -> tuple[int | None, int | None]:
         """Input height and width in px; None where free."""
-        ...
 
     @property
     def stride(self) -> tuple[int, int]:
         """Total stride (y, x) in px: input sizes and tile origins are multiples of it."""
-        ...
 
     @property
     def receptive_field(self) -> ReceptiveField:
         """What an output px depends on."""
-        ...
 
     def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
         """Estimate the memory in bytes that one tile needs inside the network."""
-        ...
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
         """Raise a TiledSegError unless the network maps tiles of a size to maps of that size."""
-        ...
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
-        ...
 
 
 @runtime_checkable
@@ -88,22 +80,18 @@ class SegmenterLike(Protocol):
     @property
     def preprocessing(self) -> PreprocessingConfig:
         """How images are prepared."""
-        ...
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Name of each class."""
-        ...
 
     @property
     def threshold(self) -> float:
         """Threshold of probabilities, in (0, 1)."""
-        ...
 
     @property
     def tiling(self) -> TilingConfig | None:
         """How images are tiled; None for the default."""
-        ...
 
 
 @runtime_checkable
@@ -113,16 +101,13 @@ class ModelReference(Protocol):
     @property
     def path(self) -> str:
         """The bundle's folder."""
-        ...
 
     @property
     def digest(self) -> str:
         """Digest of the bundle."""
-        ...
 
     def load(self) -> SegmenterLike:
         """Load it, once in each process."""
-        ...
 
 
 @runtime_checkable
@@ -131,7 +116,6 @@ class EngineChooser(Protocol):
 
     def by_engine(self, engine: Engine, precision: Precision) -> Predictor:
         """Return the network as an engine runs it."""
-        ...
 
 
 @contextmanager
@@ -233,20 +217,24 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
     try:
         array = np.asarray(outputs)
     except Exception as error:  # noqa: BLE001  arrays of other libraries raise any kind
-        text = f"The network's output cannot be converted to an array: {reason_of(error).rstrip('.')}. "
         fix = _fix_of(error) or "Let the network return one map of shape (N, h, w, K)."
-        raise ModelError(text + fix) from None
+        reason = reason_of(error).rstrip(".")
+        raise ModelError(f"The network's output cannot be converted to an array: {reason}. {fix}") from None
     masked = "numpy.ma" in sys.modules and isinstance(outputs, np.ma.MaskedArray)  # its import takes a while
-    if array.dtype.name == "bfloat16":  # of JAX and TensorFlow
-        array = array.astype(np.float32)
+    array = array.astype(np.float32) if array.dtype.name == "bfloat16" else array  # of JAX and TensorFlow
     if array.dtype.kind not in "biuf" or masked:
         must, got = "be one array of real numbers", f"{type(outputs).__name__} of dtype {array.dtype}"
         fix = "Let the network return one map of shape (N, h, w, K), without masked values."
         raise invalid(ModelError, "outputs", must=must, got=got, fix=fix)
+    array = array[..., np.newaxis] if array.shape == shape[:3] else array  # one map for each tile
     if array.ndim != 4 or array.shape[:3] != shape[:3]:
         must = f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}"
         fix = "Return a map of the tile's own size, channels last."
         raise invalid(ModelError, "outputs", must=must, got=array.shape, fix=fix)
+    if array.dtype.kind in "iu" and array.size and (array.max() > 1 or array.min() < 0):
+        must, got = "be float, or 0 and 1: tiles are blended", f"{array.dtype} up to {array.max()}"
+        fix = "Return probabilities: one map of each class in place of class numbers, bytes divided by 255."
+        raise invalid(ModelError, "outputs", must=must, got=got, fix=fix)
     with np.errstate(over="ignore"):  # values that are not finite are named later
         return array.astype(np.float32, copy=False)
 

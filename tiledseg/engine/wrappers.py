@@ -268,9 +268,10 @@ class TorchPredictor(CallablePredictor):
     likely_stride = 64  # px; its graph cannot be read
 
     def __init__(self, module: Any) -> None:  # noqa: ANN401
-        if module.training:
-            fix = "Call model.eval() first: batch normalization and dropout behave differently in training."
-            raise invalid(ModelError, "model", must="be in inference mode", got="training mode", fix=fix)
+        if found := _trained(module):
+            fix = "Call model.eval() first, before an export too: batch normalization and dropout behave "
+            fix += "differently in training. If a part has to, pass a function that calls the module."
+            raise invalid(ModelError, "model", must="be in inference mode", got=found, fix=fix)
         self._module = module
         super().__init__(self._channels_moved)
 
@@ -289,3 +290,17 @@ class TorchPredictor(CallablePredictor):
             raise invalid(ModelError, "model", must="return one tensor", got=got, fix=fix)
         found: AnyArray = outputs.float().cpu().numpy()
         return found[..., np.newaxis] if found.ndim == 3 else found.transpose(0, 2, 3, 1)
+
+
+def _trained(module: Any) -> str:  # noqa: ANN401
+    """Name what is in training mode: the module, one of its parts, or an operation of an exported program."""
+    if "eval" not in vars(module):
+        training = (name for name, part in module.named_modules() if getattr(part, "training", False))
+        name = next(training, None)  # a frozen module has no mode
+        return "" if name is None else f"`{name}` in training mode" if name else "training mode"
+    for node in module.graph.nodes:  # the operations of an exported program keep the mode that it had
+        schema = getattr(node.target, "_schema", None)
+        for option, value in zip(schema.arguments if schema else (), node.args, strict=False):
+            if option.name in ("training", "train") and value is True:
+                return f"{node.name} exported in training mode"
+    return ""

@@ -40,7 +40,7 @@ _SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 _FOREIGN = {
     **dict.fromkeys((".h5", ".hdf5"), "an HDF5 file, which can contain code"),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), "a pickle, which is code"),
-    **dict.fromkeys((".pt", ".pth", ".ckpt"), "a file of PyTorch"),
+    **dict.fromkeys((".pt", ".pt2", ".pth", ".ckpt"), "a file of PyTorch"),
     ".pb": "a SavedModel, which can contain code",
     ".safetensors": "weights without their settings",
 }
