@@ -86,7 +86,7 @@ class Evaluator:
 
         Parameters
         ----------
-        segmenter : Segmenter, keras.Model, callable, or list of them
+        segmenter : a model as for `tiled_predict`, or a list of them
             As for `tiled_predict`; of several, the mean of their maps is scored.
         pairs : iterable of Pair or tuple
             Images with their masks, or tuples of the two, each an array or a path.

@@ -44,7 +44,7 @@ def check_exact(
 
     Parameters
     ----------
-    model : Segmenter, keras.Model, callable or BundleReference
+    model : Segmenter, keras.Model, PyTorch module, callable, BundleReference or path of an ONNX file
         As for `tiled_predict`.
     image : array_like or path
         As for `tiled_predict`.
@@ -150,7 +150,7 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
 
     Parameters
     ----------
-    model : Segmenter, keras.Model, callable or BundleReference
+    model : Segmenter, keras.Model, PyTorch module, callable, BundleReference or path of an ONNX file
         As for `tiled_predict`.
     image : array_like or path
         As for `tiled_predict`.

@@ -149,7 +149,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
 
     Parameters
     ----------
-    model : Segmenter, keras.Model, callable or BundleReference
+    model : Segmenter, keras.Model, PyTorch module, callable, BundleReference or path of an ONNX file
         As for `tiled_predict`.
     inputs : path or sequence of path
         Images (PNG, JPEG, BMP, TIFF, zarr, .npy), and folders of them.

@@ -57,7 +57,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
 
     Parameters
     ----------
-    model : Segmenter, keras.Model, callable or BundleReference
+    model : Segmenter, keras.Model, PyTorch module, callable, BundleReference or path of an ONNX file
         The network; a callable maps tiles (N, h, w, C) float32 to outputs (N, h, w, K).
     image : array_like, path or sequence of int
         The image, its file, or its shape in px, (H, W) or (H, W, C).
@@ -149,7 +149,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
 
     Parameters
     ----------
-    model : Segmenter, keras.Model, callable or BundleReference
+    model : Segmenter, keras.Model, PyTorch module, callable, BundleReference or path of an ONNX file
         A Segmenter prepares the image first; a bare network or a callable, which maps tiles
         (N, h, w, C) float32 to outputs (N, h, w, K), gets the pixel values as they are, cast to
         float32. It is called in a thread of its own, one call at a time: what holds only for

@@ -274,7 +274,7 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
 
     Parameters
     ----------
-    model : Segmenter, keras.Model, callable or BundleReference
+    model : Segmenter, keras.Model, PyTorch module, callable, BundleReference or path of an ONNX file
         As for `tiled_predict`; its outputs are probabilities in [0, 1].
     image : array_like or path
         As for `tiled_predict`; of a Dask array the result is computed at once. With a px size, stated by the
