@@ -184,8 +184,45 @@ def test_a_mask_without_the_orientation_of_its_image_is_told(tmp_path, caplog):
                 tmp_path / folder / f"{name}.png", exif=own
             )
     pairs = find_pairs(tmp_path / "i", tmp_path / "m")
-    assert "Exif turns b by 180" in caplog.text
+    assert "Image and mask of b state different orientations" in caplog.text
     assert [bool(load_pair(pair)[1][0, 0]) for pair in pairs] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("turn", "shape", "mask", "told"),
+    [
+        (1, (9, 12), "a.tif", False),
+        (3, (9, 12), "a.tif", True),
+        (3, (9, 12), "array", True),
+        (3, (9, 12), "same.tif", False),
+        (6, (9, 12), "a.tif", False),  # drawn on the image as it is shown: its size says so
+        (6, (9, 9), "a.tif", True),
+        (6, (9, 12), "a.geojson", True),  # QuPath shows px as stored
+        (1, (9, 12), "turned.tif", True),
+    ],
+)
+def test_images_that_a_tiff_tag_turns_are_told_where_pairs_are_given(
+    turn, shape, mask, told, tmp_path, caplog
+):
+    def save(name, size, orientation):
+        tag = [(274, 3, 1, orientation, True)]
+        pixels = np.zeros(size, np.uint8)
+        tifffile.imwrite(tmp_path / name, pixels, photometric="minisblack", metadata=None, extratags=tag)
+        return tmp_path / name
+
+    image = save("i.tif", shape, turn)
+    size = shape[:: -1 if turn > 4 else 1]
+    truth = np.zeros(size, np.uint8)
+    if mask == "a.geojson":
+        truth = tmp_path / mask
+        truth.write_text('{"type": "FeatureCollection", "features": []}')
+    elif mask != "array":
+        stated = {"same.tif": turn, "turned.tif": 3}.get(mask, 1)
+        truth = save(mask, shape if stated == turn else size, stated)
+    for _ in range(2):
+        result = ts.Evaluator().evaluate(lambda tiles: np.zeros((*tiles.shape[:3], 1)), [(image, truth)])
+        assert not result.failed
+    assert caplog.text.count("Image and mask of i state different orientations") == told
 
 
 def test_three_equal_channels_and_palettes_are_read_where_masks_are(tmp_path):

@@ -10,14 +10,13 @@ from tiledseg.data.load import (
     load_both,
     load_image,
     load_pair,
-    mask_files,
     pixel_size_of_pair,
     shape_of_image,
     tell_masks,
     with_pixel_size,
 )
 from tiledseg.data.manifest import Manifest, check_disjoint, describe, write_manifest
-from tiledseg.data.pairs import Pair, PairLike, as_pairs, check_apart
+from tiledseg.data.pairs import Pair, PairLike, as_pairs, check_apart, mask_files
 from tiledseg.data.split import group_of, split_folds, split_pairs, split_records
 from tiledseg.data.statistics import DatasetStatistics, statistics_of
 from tiledseg.data.survey import Survey, find_pairs, pairs_of, survey

@@ -22,7 +22,7 @@ from tiledseg._validate import (
     shown,
     whole_number,
 )
-from tiledseg.data.pairs import as_pair, each_pair
+from tiledseg.data.pairs import as_pair, each_pair, mask_files
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (
     IGNORED,
@@ -192,13 +192,6 @@ def load_mask(pair: Pair, shape: tuple[int, int], classes: int | None = None) ->
         must, fix = f"have the size of its image, (H, W) = {shape}", "Export it at the size of its image."
         raise invalid(ArrayError, name, must=must, got=mask.labels.shape, fix=fix)
     return mask
-
-
-def mask_files(pair: Pair) -> list[PathLike]:
-    """List the files of a pair's mask."""
-    if isinstance(pair.mask, tuple):
-        return list(pair.mask)
-    return [] if isinstance(pair.mask, np.ndarray) else [pair.mask]
 
 
 def tell_masks(found: Iterable[str]) -> None:

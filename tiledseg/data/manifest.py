@@ -14,8 +14,8 @@ from tiledseg._progress import progress_bar
 from tiledseg._storage import file_digest, is_file, open_regular, write_text
 from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
 from tiledseg.config import MaskConfig, Record
-from tiledseg.data.load import load_both, mask_files, tell_masks
-from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, natural
+from tiledseg.data.load import load_both, tell_masks
+from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, mask_files, natural
 from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import IGNORED, is_remote
 

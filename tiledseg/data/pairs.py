@@ -19,9 +19,7 @@ from tiledseg._validate import (
     shown,
 )
 from tiledseg.errors import SettingError, TiledSegError
-from tiledseg.io import (
-    stem_of,
-)
+from tiledseg.io import image_shape, is_outlines, orientation_of, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tiledseg")
 _MOST_NAMES, _MOST_ERRORS = 20, 3  # in one message
 _FOUND = re.compile(r"^`[^`]*`(.*?); got .*?\. ")  # the file and the value that a message names
+_SIDEWAYS = 5  # orientations from here on exchange height and width
+_looked_at: set[object] = set()
 _FIND = "Find some with tiledseg.data.find_pairs."
 _Result = TypeVar("_Result")
 
@@ -123,6 +123,7 @@ def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
     if not pairs:
         must = "have at least one pair of image and mask"
         raise invalid(SettingError, what, must=must, got="none", fix=_FIND)
+    tell_of_turned(pairs)
     return pairs
 
 
@@ -141,6 +142,50 @@ def as_pair(item: object, place: str) -> Pair:
     if isinstance(item, Pair):
         return item
     return Pair(place if isinstance(image, np.ndarray) else stem_of(image), image, mask)
+
+
+def mask_files(pair: Pair) -> list[PathLike]:
+    """List the files of a pair's mask."""
+    if isinstance(pair.mask, tuple):
+        return list(pair.mask)
+    return [] if isinstance(pair.mask, np.ndarray) else [pair.mask]
+
+
+def tell_of_turned(pairs: Iterable[Pair]) -> None:
+    """Warn once of pairs of which image and mask are turned differently, and no size shows it."""
+    new = {(_identity(pair), str(mask_files(pair))): pair for pair in pairs}
+    turned = [pair.name for key, pair in new.items() if key not in _looked_at and _is_turned(pair)]
+    _looked_at.update(new)
+    if turned:
+        _log.warning(
+            "Image and mask of %s state different orientations (Exif, TIFF), and no size shows it: files are "
+            "turned as they state, and masks and outlines belong to images as they are shown. If yours were "
+            "drawn on the px as stored, which ImageJ and QuPath show, remove the orientation of the images.",
+            listed(turned, _MOST_NAMES),
+        )
+
+
+def _is_turned(pair: Pair) -> bool:
+    """Say whether a mask may have been drawn on an image that was turned otherwise."""
+    files = mask_files(pair)
+    try:
+        own = _orientation(pair.image, pair.page)
+        if any(is_outlines(path) for path in files):  # which state none
+            return own != 1
+        others = {_orientation(path, pair.mask_page) for path in files} or {1}
+        if others == {own}:
+            return False
+        if len({one >= _SIDEWAYS for one in (own, *others)}) == 1:
+            return True
+        is_array = isinstance(pair.image, np.ndarray)
+        shape = pair.image.shape if is_array else image_shape(pair.image, page=pair.page)
+    except TiledSegError:  # told where it is read
+        return False
+    return shape[0] == shape[1]
+
+
+def _orientation(image: PathLike | AnyArray, page: int | str | None) -> int:
+    return 1 if isinstance(image, np.ndarray) else orientation_of(image, page=page)
 
 
 def check_apart(train: Sequence[Pair], valid: Sequence[Pair]) -> None:

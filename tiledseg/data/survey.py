@@ -17,9 +17,9 @@ from tiledseg._notebook import paragraph, table
 from tiledseg._storage import exists, is_file
 from tiledseg._validate import counted, did_you_mean, invalid, listed, path_text, settings_of
 from tiledseg.config import DataConfig
-from tiledseg.data.load import mask_files, shape_of_image, shape_of_mask
+from tiledseg.data.load import shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
-from tiledseg.data.pairs import Pair, Problem, listed_problems, natural
+from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural, tell_of_turned
 from tiledseg.errors import FileError
 from tiledseg.io import (
     OUTLINE_SUFFIXES,
@@ -27,7 +27,6 @@ from tiledseg.io import (
     coco_images,
     images_in,
     is_outlines,
-    orientation_of,
     stem_of,
 )
 
@@ -41,7 +40,6 @@ _log = logging.getLogger("tiledseg")
 _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
 _SUBFOLDERS = "Files in subfolders are not paired: list them in a table, with layout=list."
 _PAIRS_SHOWN = 5  # in a notebook
-_SAME_SIZE = {2, 3, 4}  # orientations that keep height and width
 _LISTED = 5  # columns in a message
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}  # Excel writes semicolons where a comma is the decimal mark
 
@@ -314,29 +312,10 @@ def _surveyed(pairs: Sequence[Pair], problems: Sequence[Problem]) -> Survey:
     known = {problem.name for problem in problems}
     found = {pair.name: _problem_of(pair) for pair in pairs if pair.name not in known}
     good = [pair for pair in pairs if pair.name in found and found[pair.name] is None]
-    _tell_of_turned(good)
+    tell_of_turned(good)
     return Survey(
         tuple(sorted(good, key=lambda pair: natural(pair.name))),
         (*problems, *(problem for name in sorted(found, key=natural) if (problem := found[name]))),
-    )
-
-
-def _tell_of_turned(pairs: Sequence[Pair]) -> None:
-    """Warn of images that Exif turns to the same size: no size shows a mask that is not turned."""
-    turned = [pair.name for pair in pairs if _is_turned(pair)]
-    if turned:
-        _log.warning(
-            "Exif turns %s by 180° or mirrors it, and its mask states no orientation: masks belong to images "
-            "as they are shown. If yours were drawn on the px as stored, remove the orientation.",
-            listed(turned, _LISTED),
-        )
-
-
-def _is_turned(pair: Pair) -> bool:
-    return (
-        not isinstance(pair.image, np.ndarray)
-        and orientation_of(pair.image) in _SAME_SIZE
-        and any(not is_outlines(file) and orientation_of(file) == 1 for file in mask_files(pair))
     )
 
 

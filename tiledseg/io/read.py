@@ -29,7 +29,7 @@ from tiledseg.io.png import pixel_size_of_png
 from tiledseg.io.raster import raster_orientation, raster_shape, read_raster
 from tiledseg.io.remote import is_remote
 from tiledseg.io.slides import is_slide
-from tiledseg.io.tiff import read_tiff, tiff_shape
+from tiledseg.io.tiff import read_tiff, tiff_header
 from tiledseg.io.zarr import is_zarr
 
 if TYPE_CHECKING:
@@ -261,18 +261,20 @@ def image_shape(
     with opened(path) as file:
         kind = sniff(file)
         if kind == "tiff":
-            return tiff_shape(file, request)
+            return tiff_header(file, request)[0]
         return raster_shape(file, kind, max_pixels)
 
 
-def orientation_of(path: PathLike) -> int:
-    """Read how Exif turns a PNG, JPEG or WebP, 1 to 8; 1 for any other file, and where it turns nothing."""
+def orientation_of(path: PathLike, *, page: int | str | None = None) -> int:
+    """Read how Exif or a TIFF tag turns an image, 1 to 8; 1 where nothing turns it."""
     text = path_text(path)
     if is_remote(text) or is_zarr(text):
         return 1
     with opened(path) as file:
         kind = None if is_npy(file) or is_slide(file, text) else sniff(file)
-        return 1 if kind in {None, "tiff"} else raster_orientation(file, kind, MAX_PIXELS)
+        if kind == "tiff":
+            return tiff_header(file, Request(page, MAX_PIXELS, "drop"))[1]
+        return 1 if kind is None else raster_orientation(file, kind, MAX_PIXELS)
 
 
 def read_pixel_size(path: PathLike, *, page: int | str | None = None) -> PixelSize | None:

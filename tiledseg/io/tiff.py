@@ -101,17 +101,21 @@ def has_overlapping_tiles(file: Reader) -> bool:
 
 def read_tiff(file: Reader, request: Request) -> AnyArray:
     """Read one page, or the pages that hold the channels of one image."""
-    with _decoding(file), ExitStack() as stack:
-        image = _Image(file, request, Selection(0, None, {}, request.max_pixels), stack)
+    with _image_in(file, request) as image:
         return upright(read_whole(image.regions(0)), image.orientation(0))
 
 
-def tiff_shape(file: Reader, request: Request) -> tuple[int, ...]:
-    """Return the shape that `read_tiff` returns, from the tags alone."""
+def tiff_header(file: Reader, request: Request) -> tuple[tuple[int, ...], int]:
+    """Return the shape that `read_tiff` returns, and the orientation tag, from the tags alone."""
+    with _image_in(file, request) as image:
+        (height, width, *channels), turn = image.regions(0).shape, image.orientation(0)
+        return (width, height, *channels) if is_turned(turn) else (height, width, *channels), turn
+
+
+@contextmanager
+def _image_in(file: Reader, request: Request) -> Iterator[_Image]:
     with _decoding(file), ExitStack() as stack:
-        image = _Image(file, request, Selection(0, None, {}, request.max_pixels), stack)
-        height, width, *channels = image.regions(0).shape
-        return (width, height, *channels) if is_turned(image.orientation(0)) else (height, width, *channels)
+        yield _Image(file, request, Selection(0, None, {}, request.max_pixels), stack)
 
 
 @contextmanager
