@@ -177,11 +177,11 @@ def _is_turned(pair: Pair) -> bool:
             return False
         if len({one >= _SIDEWAYS for one in (own, *others)}) == 1:
             return True
-        is_array = isinstance(pair.image, np.ndarray)
-        shape = pair.image.shape if is_array else image_shape(pair.image, page=pair.page)
+        image = pair.image
+        shape = image.shape if isinstance(image, np.ndarray) else image_shape(image, page=pair.page)
     except TiledSegError:  # told where it is read
         return False
-    return shape[0] == shape[1]
+    return bool(shape[0] == shape[1])
 
 
 def _orientation(image: PathLike | AnyArray, page: int | str | None) -> int:
