@@ -19,6 +19,7 @@ from tiledseg.data import (
 )
 from tiledseg.errors import FileError, SettingError
 from tiledseg.evaluate import find_maps
+from tiledseg.io import write_image
 
 
 def write(path, array):
@@ -149,9 +150,47 @@ def test_a_table_names_pairs_relative_to_itself(tmp_path):
     assert pairs_of(DataConfig(layout="list", path=str(tabs)))[0].mask.name == "b.png"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Image,MASK\ni/ä.png,m/ä.png\n",
+        " Image ; Mask ;\ni/ä.png; m/ä.png ;\n;;\n\n",
+        'sep=;\r\nmask;image\r\n"m/ä.png";"i/ä.png"\r\n\r\n',
+        "SEP=\t\nimage\tmask\ni/ä.png\tm/ä.png",
+        '# drawn by "us\nimage,mask\n# bad, ones:\n#i/b.png,m/b.png\ni/ä.png, "m/ä.png"\n,\n',
+        "image,mask\ni\\ä.png,m\\ä.png\n",
+        "image,mask\ri/ä.png,m/ä.png\r",
+    ],
+)
+def test_tables_are_read_as_other_programs_write_them(text, encoding, tmp_path):
+    for folder in "im":
+        write_image(tmp_path / folder / "ä.png", np.eye(9, dtype=np.uint8))
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    (pair,) = pairs_of(DataConfig(layout="list", path=str(tmp_path / "a.csv")))
+    assert (pair.name, pair.image, pair.mask) == ("ä", tmp_path / "i" / "ä.png", tmp_path / "m" / "ä.png")
+
+
+def test_an_image_whose_name_begins_like_a_comment_is_read_from_a_table(tmp_path):
+    for folder in "im":
+        write_image(tmp_path / folder / "1.png", np.eye(9, dtype=np.uint8))
+    (tmp_path / "i" / "1.png").rename(tmp_path / "#1.png")
+    (tmp_path / "a.csv").write_text("image,mask\n#1.png,m/1.png\n#2.png,m/2.png\n")
+    assert [pair.name for pair in pairs_of(DataConfig(layout="list", path=str(tmp_path / "a.csv")))] == ["#1"]
+
+
+def test_a_table_in_other_encodings_is_refused(tmp_path):
+    for encoding in ("utf-16-le", "latin-1"):
+        (tmp_path / "a.csv").write_bytes("image,mask\nä.png,ä.png\n".encode(encoding))
+        with pytest.raises(FileError, match=r"text in UTF-8.*Save it again in UTF-8"):
+            pairs_of(DataConfig(layout="list", path=str(tmp_path / "a.csv")))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "found"),
     [
+        ("a.csv", "Image,image,mask\n", "different columns; got image twice"),
+        ("a.csv", "# one\n\nimage,mask\na.png,\n", "line 4"),
         ("a.txt", "image,mask\n", r"end in \.csv or \.tsv; got \.txt"),
         ("a.csv", "img,mask\na,b\n", "column image; got img, mask"),
         ("a.csv", "", "column image; got nothing"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
 
 _LARGEST = 2**30  # bytes
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +167,20 @@ class Manifest:
 
 
 def read_text(path: Path) -> str:
-    """Read a regular file of text in UTF-8, of limited size."""
+    """Read a regular file of text in UTF-8, or in UTF-16 that says so, of limited size."""
     with open_regular(path) as file:
         data = file.read(_LARGEST + 1)
     if len(data) > _LARGEST:
         must, fix = f"have at most {_LARGEST >> 20} MiB", "Split the dataset into several files."
         raise invalid(FileError, str(path), must=must, got="more", fix=fix)
+    fix = "Save it again in UTF-8."
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        fix = "Save it again in UTF-8."
         raise invalid(FileError, str(path), must="be text in UTF-8", got=str(error), fix=fix) from error
+    if "\0" in text:  # UTF-16 that does not say so, for example
+        raise invalid(FileError, str(path), must="be text in UTF-8", got="characters of 0", fix=fix)
+    return text
 
 
 def _record(path: Path, number: int, line: str) -> Record:

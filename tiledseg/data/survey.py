@@ -41,6 +41,7 @@ _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
 _SUBFOLDERS = "Files in subfolders are not paired: list them in a table, with layout=list."
 _PAIRS_SHOWN = 5  # in a notebook
 _LISTED = 5  # columns in a message
+_STATED = re.compile(r"sep=([,;\t])\s*$", re.IGNORECASE)  # by Excel, before the names of the columns
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}  # Excel writes semicolons where a comma is the decimal mark
 
 
@@ -218,49 +219,64 @@ def _path_name(image: str) -> str:
 
 def _named_files(path: Path) -> Iterator[tuple[str, str]]:
     """Iterate over image and mask of each row of a table."""
-    for line, row in enumerate(_rows(path), 2):
-        image, mask = row.get("image"), row.get("mask")
-        if not image or not mask or None in row:
-            raise invalid(
-                FileError,
-                f"{path}, line {line}",
-                must="name an image and a mask",
-                got=",".join(str(value) for value in row.values()),
-                fix="Fill both columns; put names with commas in quotes.",
-            )
-        yield image, mask
+    (_, header), *rows = _rows(path) or [(1, [])]
+    names = [name.casefold() for name in header]
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        fix = "Rename or remove the others: it is not clear which one counts."
+        got = listed(twice, _LISTED) + " twice"
+        raise invalid(FileError, str(path), must="have different columns", got=got, fix=fix)
+    for wanted in ("image", "mask"):
+        if wanted not in names:
+            fix = f"Give the first line the columns image and mask. {did_you_mean(wanted, header)}"
+            got = ", ".join(header) or "nothing"
+            raise invalid(FileError, str(path), must=f"have a column {wanted}", got=got, fix=fix)
+    places = names.index("image"), names.index("mask")
+    for line, row in rows:
+        image, mask = (row[place] if place < len(row) else "" for place in places)
+        if not image or not mask or any(row[len(names) :]):
+            must, fix = "name an image and a mask", "Fill both columns; put names with commas in quotes."
+            raise invalid(FileError, f"{path}, line {line}", must=must, got=",".join(row), fix=fix)
+        yield _slashed(path, image), _slashed(path, mask)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _slashed(table: Path, name: str) -> str:
+    """Give a path that was written on Windows as one of this system, where that one exists."""
+    slashed = name.replace("\\", "/")
+    return slashed if not exists(table.parent / name) and exists(table.parent / slashed) else name
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Read the rows of a table that hold anything, each with the number of its line."""
     separators = _SEPARATORS.get(path.suffix.lower())
     if separators is None:
         fix = "Use commas in a .csv file, tabs in a .tsv file."
         raise invalid(FileError, str(path), must="end in .csv or .tsv", got=path.suffix, fix=fix)
-    text = read_text(path)
-    separator = _separator_of(text, separators)
+    lines = list(io.StringIO(read_text(path), newline=""))
+    stated = _STATED.match(lines[0]) if lines else None
+    if stated:
+        lines[0] = "\n"
+    comments = [line.startswith("#") and not _names_image(path, line, separators) for line in lines]
+    lines = ["\n" if comment else line for comment, line in zip(comments, lines, strict=True)]
+    separator = stated[1] if stated else _separator_of(lines, separators)
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        rows = list(reader)
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
         fix = "Check the quotes."
         raise invalid(FileError, str(path), must="be a table", got=str(error), fix=fix) from error
-    found = list(reader.fieldnames or [])
-    if twice := sorted({name for name in found if found.count(name) > 1}):
-        fix = "Rename or remove the others: it is not clear which one counts."
-        got = listed([name or "no name" for name in twice], _LISTED) + " twice"
-        raise invalid(FileError, str(path), must="have different columns", got=got, fix=fix)
-    for wanted in ("image", "mask"):
-        if wanted not in found:
-            fix = f"Give the first line the columns image and mask. {did_you_mean(wanted, found)}"
-            got = ", ".join(found) or "nothing"
-            raise invalid(FileError, str(path), must=f"have a column {wanted}", got=got, fix=fix)
-    return rows
+    return [(line, row) for line, row in rows if any(row)]
 
 
-def _separator_of(text: str, separators: str) -> str:
+def _names_image(path: Path, line: str, separators: str) -> bool:
+    """Say whether a line that begins as a comment is the row of an image whose name begins so."""
+    return any(exists(path.parent / line.split(one, maxsplit=1)[0].strip()) for one in separators)
+
+
+def _separator_of(lines: Sequence[str], separators: str) -> str:
     """Find what separates the columns image and mask in the first line; else the first separator."""
-    first = next(iter(text.splitlines()), "")
-    fits = [one for one in separators if {"image", "mask"} <= {name.strip('"') for name in first.split(one)}]
+    first = next((line for line in lines if line.strip()), "").casefold()
+    names = {one: {name.strip(' "\r\n') for name in first.split(one)} for one in separators}
+    fits = [one for one in separators if {"image", "mask"} <= names[one]]
     return fits[0] if fits else separators[0]
 
 
