@@ -88,7 +88,7 @@ def test_a_checkpoint_is_a_safetensors_file_behind_its_seal(tmp_path):
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1), keras.layers.BatchNormalization()])
     network.compile("adam", "mse", metrics=["mae"], run_eagerly=True)
     owner = Owner()
-    writer = Checkpointer(tmp_path, SimpleNamespace(columns={"loss": [0.5]}), [owner])
+    writer = Checkpointer(tmp_path, SimpleNamespace(columns={"loss": [0.5]}), [owner], {"seed": 1})
     network.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=3, verbose=0, callbacks=[owner, writer])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000002.ckpt", "epoch-000003.ckpt"]
     line, _, payload = (tmp_path / "epoch-000003.ckpt").read_bytes().partition(b"\n")
@@ -107,6 +107,7 @@ def test_a_checkpoint_is_a_safetensors_file_behind_its_seal(tmp_path):
         "finished": True,
         "history": {"loss": [0.5]},
         "callbacks": [{"class": "Owner", "state": state}],
+            "origin": {"seed": 1},
     }
     assert len(read.arrays) == len(wanted) + 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -198,12 +199,26 @@ def test_other_settings_are_refused_with_what_differs(copy):
         Trainer.resume(copy, progress=False, config=other)
 
 
+@pytest.mark.parametrize("changed", ["learning_rate = 0.5", "epochs = 9"])
+def test_settings_that_were_changed_in_the_folder_are_refused(changed, copy):
+    name = changed.split(" ")[0]
+    text = (copy / "run.toml").read_text()
+    (copy / "run.toml").write_text(re.sub(rf"(?m)^{name} = .*$", changed, text, count=1))
+    with pytest.raises(SettingError, match=rf"run\.toml` must .* `{name}` \S+ -> {changed.split(' ')[2]}\."):
+        Trainer.resume(copy, progress=False, callbacks=[Fail(0)])
+
+
 def test_other_data_are_refused_by_name(copy, folder):
     train, valid = pairs(folder)
-    with pytest.raises(SettingError, match="others: valid"):
-        Trainer.resume(copy, train, [(np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.uint8))])
-    with pytest.raises(SettingError, match="another number of pairs"):
-        Trainer.resume(copy, train[:2], valid)
+    other, name = (np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.uint8)), Path(valid[0][0]).stem
+    with pytest.raises(SettingError, match=rf"got added: valid\[0\]; removed: {name}\."):
+        Trainer.resume(copy, train, [other])
+    with pytest.raises(SettingError, match=rf"got removed: {Path(train[0][0]).stem}\."):
+        Trainer.resume(copy, train[1:], valid)
+    with pytest.raises(SettingError, match=rf"got changed: {Path(train[1][0]).stem}\."):
+        Trainer.resume(copy, [train[0], (train[1][0], train[0][1]), *train[2:]], valid)
+    with pytest.raises(SettingError, match="got the same in another order"):
+        Trainer.resume(copy, train[::-1], valid)
 
 
 def test_other_callbacks_are_refused(copy):

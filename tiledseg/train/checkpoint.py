@@ -176,9 +176,15 @@ def _array(file: BinaryIO, entry: Mapping[str, Any]) -> np.ndarray[Any, Any]:
 class Checkpointer(keras.callbacks.Callback):
     """Writes a checkpoint at the end of each epoch; it comes after the callbacks whose state it saves."""
 
-    def __init__(self, folder: Path, history: History, callbacks: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        history: History,
+        callbacks: Sequence[Any],
+        origin: Mapping[str, Any] | None = None,  # settings and data of the run, as JSON
+    ) -> None:
         super().__init__()
-        self._folder, self._history, self._callbacks = folder, history, callbacks
+        self._folder, self._history, self._callbacks, self._origin = folder, history, callbacks, origin
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Write the checkpoint."""
@@ -193,6 +199,7 @@ class Checkpointer(keras.callbacks.Callback):
             "finished": epoch + 1 == self.params["epochs"] or bool(self.model.stop_training),
             "history": self._history.columns,
             "callbacks": states,
+            "origin": self._origin,
         }
         _write(self._folder, epoch + 1, Checkpoint(arrays, facts))
 

@@ -32,7 +32,7 @@ from tiledseg.train.checkpoint import Checkpointer, Restorer, latest_checkpoint,
 from tiledseg.train.inputs import Feed
 from tiledseg.train.optimizer import Plateau, build_optimizer, scheduled_rate
 from tiledseg.train.previews import Curves, Previews, previewed, write_overview
-from tiledseg.train.run_folder import History, remove_leftovers, versions
+from tiledseg.train.run_folder import History, check_settings, fixed_settings, remove_leftovers, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,12 +61,20 @@ class TrainingLoop:
         with folder_lock(self.run_dir), seeded(self.config.seed), Stopper(self.run_dir) as stopper:
             remove_leftovers(self.run_dir)
             checkpoint = latest_checkpoint(self.run_dir / _CHECKPOINTS)
+            if checkpoint and checkpoint.facts.get("origin"):
+                what, fix = str(self.run_dir / "run.toml"), "Restore it, or start a new run."
+                check_settings(checkpoint.facts["origin"], self._origin, what, fix)
             history = History(self.run_dir, checkpoint.facts["history"] if checkpoint else {})
             if not (checkpoint and checkpoint.facts["finished"]):
                 with _sharing_batches(self.config.devices):
                     self._train(checkpoint, history, callbacks, stopper, progress)
             best = load_model(self.run_dir / _BEST)
         return best, history.columns
+
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """What each checkpoint of the run comes from."""
+        return fixed_settings(self.config) | {"data_digest": self.data.record.digest}
 
     def _train(
         self,
@@ -96,7 +104,8 @@ class TrainingLoop:
                 stack.callback(feed.close)
             compiled(network, config, scheduled_rate(config, len(train)), config.metrics)
             done = 0
-            last: list[Any] = [Checkpointer(self.run_dir / _CHECKPOINTS, history, stateful), stopper]
+            checkpointer = Checkpointer(self.run_dir / _CHECKPOINTS, history, stateful, self._origin)
+            last: list[Any] = [checkpointer, stopper]
             if checkpoint:
                 restore_variables(network, checkpoint)
                 done = checkpoint.facts["epoch"]

@@ -159,19 +159,9 @@ class RunRecord:
 
     def _compare(self, before: dict[str, Any]) -> None:
         if before["data_digest"] != self.digest:
-            changed = [
-                entry["name"]
-                for part, entries in self.data.items()
-                for entry, old in zip(entries, before["data"][part], strict=False)
-                if {**entry, "files": None} != {**old, "files": None}
-            ]
-            raise invalid(
-                SettingError,
-                "train, valid",
-                must="be the pairs from the start of the run",
-                got=f"others: {', '.join(changed[:_MAX_SHOWN])}" if changed else "another number of pairs",
-                fix="Restore them, or start a new run.",
-            )
+            must, fix = "be the pairs from the start of the run", "Restore them, or start a new run."
+            got = "; ".join(_differences(before["data"], self.data)) or "the same in another order"
+            raise invalid(SettingError, "train, valid", must=must, got=got, fix=fix)
         for name, version in versions().items():
             if before["versions"].get(name) != version:
                 _log.warning(
@@ -195,17 +185,18 @@ def read_settings(run_dir: Path) -> TrainConfig:
     return RunConfig.from_toml(_text(run_dir / _SETTINGS)).train
 
 
-def check_settings(before: TrainConfig, now: TrainConfig) -> None:
+def fixed_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that a resumed run may not change, by their dotted names."""
+    return _flat(config.model_dump(mode="json", exclude=_MAY_CHANGE))
+
+
+def check_settings(before: dict[str, Any], now: dict[str, Any], what: str, fix: str) -> None:
     """Check that a run is resumed with the same settings, except those that may change."""
-    one, other = (_flat(config.model_dump(mode="json", exclude=_MAY_CHANGE)) for config in (before, now))
-    differ = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+    differ = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if differ:
-        lines = [f"`{name}` {one.get(name)} -> {other.get(name)}" for name in differ]
-        text = "; ".join(lines[:_MAX_SHOWN]) + ("; …" if len(lines) > _MAX_SHOWN else "")
-        raise SettingError(
-            f"`config` must be that of the run to resume it; got other settings: {text}. "
-            "Resume without settings, or start a new run."
-        )
+        lines = [f"`{name}` {before.get(name)} -> {now.get(name)}" for name in differ]
+        got = f"other settings: {'; '.join(lines[:_MAX_SHOWN])}{'; …' if len(lines) > _MAX_SHOWN else ''}"
+        raise invalid(SettingError, what, must="be that of the run to resume it", got=got, fix=fix)
 
 
 def _flat(settings: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
@@ -215,6 +206,23 @@ def _flat(settings: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
     for name, value in settings.items():
         flat |= _flat(value, f"{path}.{name}" if path else name)
     return flat
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Name the pairs that were changed, added or removed."""
+    old, new = (
+        {(part, entry["name"]): {**entry, "files": None} for part, entries in data.items() for entry in entries}
+        for data in (before, now)
+    )
+    both = old.keys() & new.keys()
+    changes = {
+        "changed": [key for key in both if old[key] != new[key]],
+        "added": new.keys() - both,
+        "removed": old.keys() - both,
+    }
+    for how, keys in changes.items():
+        if keys:
+            yield f"{how}: {listed(sorted(shown(name) for _, name in keys), _MAX_SHOWN)}"
 
 
 def _content(entry: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from tiledseg.plots import curves
 from tiledseg.train.inputs import training_data
 from tiledseg.train.loop import TrainingLoop, check_devices, initial_network
 from tiledseg.train.previews import check_drawable, previewed
-from tiledseg.train.run_folder import check_settings, new_run_dir, read_settings, recorded_pairs
+from tiledseg.train.run_folder import check_settings, fixed_settings, new_run_dir, read_settings, recorded_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,7 +214,8 @@ class Trainer:
         known = read_settings(folder)
         if config is not None:
             wanted = settings_of(TrainConfig, config, "config")
-            check_settings(known, wanted)
+            fix = "Resume without settings, or start a new run."
+            check_settings(fixed_settings(known), fixed_settings(wanted), "config", fix)
             known = wanted
         checked = _checked_callbacks(known, callbacks)
         if not known.validation:
