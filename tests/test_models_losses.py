@@ -285,6 +285,21 @@ def test_class_weights_that_do_not_fit_are_refused(weights):
         TrainConfig(class_weights=weights)
 
 
+@pytest.mark.parametrize("loss", ["dice", "iou", "tversky", {"name": "focal_tversky"}])
+def test_class_weights_that_a_loss_of_one_class_does_not_use_are_refused(loss):
+    with pytest.raises(SettingError, match=r"class_weights.*left out"):
+        TrainConfig(loss=loss, class_weights=(1.0, 2.0))
+    three = TrainConfig().network.changed(classes=3)
+    TrainConfig(network=three, labels=("a", "b", "c"), loss=loss, class_weights=(1.0, 2.0, 3.0))
+
+
+@pytest.mark.parametrize("name", ["bce", "dice"])
+@pytest.mark.parametrize(("classes", "weights"), [(1, (1.0,)), (1, (1.0, 2.0, 3.0)), (3, (1.0, 2.0))])
+def test_a_loss_refuses_class_weights_for_another_number_of_channels(name, classes, weights):
+    with pytest.raises(SettingError, match="class_weights"):
+        build_loss(name, weights)(*random_maps((1, 4, 4, classes)))
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("classes", "weights"), [(1, None), (1, (0.5, 2.0)), (3, None), (3, (1.0, 2.0, 4.0))]

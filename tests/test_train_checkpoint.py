@@ -107,7 +107,7 @@ def test_a_checkpoint_is_a_safetensors_file_behind_its_seal(tmp_path):
         "finished": True,
         "history": {"loss": [0.5]},
         "callbacks": [{"class": "Owner", "state": state}],
-            "origin": {"seed": 1},
+        "origin": {"seed": 1},
     }
     assert len(read.arrays) == len(wanted) + 3
 

@@ -102,6 +102,9 @@ LossConfig: TypeAlias = Annotated[
 ]
 """A loss with its parameters, or only its name."""
 
+OF_FOREGROUND = {"dice", "iou", "tversky", "focal_tversky"}
+"""Losses that are one index of each class: with one channel there is nothing to weigh."""
+
 AnyLossConfig: TypeAlias = Annotated[LossConfig | None, by_name]
 """A loss, or None."""
 

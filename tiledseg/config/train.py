@@ -26,7 +26,7 @@ from tiledseg.config.fields import (
     or_else,
     or_made,
 )
-from tiledseg.config.losses import LossConfig, PlainLossConfig
+from tiledseg.config.losses import OF_FOREGROUND, LossConfig, PlainLossConfig
 from tiledseg.config.networks import NetworkConfig, UNetConfig
 from tiledseg.config.preprocessing import PreprocessingConfig
 from tiledseg.config.tiling import TilingConfig
@@ -174,7 +174,8 @@ class TrainConfig(Config):
     ``bce_iou``, ``basnet``, ``focal``, ``tversky``, ``focal_tversky``, ``boundary``, ``bootstrap`` or
     ``missing_labels``."""
     class_weights: Annotated[tuple[NotNegative, ...], as_numbers] | None = None
-    """Weight of each class in the loss; with one channel, background and foreground."""
+    """Weight of each class in the loss; with one channel, background and foreground, for losses that have
+    cross-entropy."""
     metrics: Annotated[
         tuple[Literal["dice", "iou", "sensitivity", "specificity", "accuracy"], ...], as_tuple
     ] = ()
@@ -269,6 +270,7 @@ class TrainConfig(Config):
                 f"Set classes={len(self.labels)} of the network, or give one name for each class.",
             )
         self._check_gradients()
+        self._check_weights()
         return self
 
     def _check_gradients(self) -> None:
@@ -290,11 +292,20 @@ class TrainConfig(Config):
                 f"be a multiple of the {self.devices} devices that share it",
                 f"Use {self.batch_size // self.devices * self.devices + self.devices}.",
             )
+
+    def _check_weights(self) -> None:
         weights, classes = self.class_weights, max(2, self.network.classes)
         if weights is not None and (len(weights) != classes or sum(weights) == 0):
             raise self._invalid(
                 "class_weights",
                 f"be {classes} numbers from 0 that are not all 0",
                 "Give one per class; with one channel, background and foreground.",
+                got=weights,
+            )
+        if weights is not None and self.network.classes == 1 and self.loss.name in OF_FOREGROUND:
+            raise self._invalid(
+                "class_weights",
+                f"be left out with the loss {self.loss.name} of one class, which they do not change",
+                "Leave them out, or use a loss that has cross-entropy, for example bce_dice.",
                 got=weights,
             )

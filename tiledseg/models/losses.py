@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from tiledseg._backend import keras
-from tiledseg._validate import did_you_mean, invalid, items_of, one_of, real_number
+from tiledseg._validate import counted, did_you_mean, invalid, items_of, one_of, real_number
 from tiledseg.config import LossConfig
 from tiledseg.errors import SettingError
 from tiledseg.models.checks import check_range, check_truth_shape
@@ -86,8 +86,11 @@ class SegmentationLoss(keras.losses.Loss):
         ------
         ArrayError
             If the two differ in shape.
+        SettingError
+            If the class weights are not one per class.
         """
         check_truth_shape(y_true, y_pred)
+        _check_number(self.class_weights, y_pred.shape[-1])
         farthest = keras.ops.max(keras.ops.abs(y_pred - 0.5))
         within = (keras.ops.max(y_true) <= _MOST) & (farthest <= _MOST - 0.5)
         counts = keras.ops.cast(y_true[..., :1] >= 0, y_pred.dtype)
@@ -177,6 +180,15 @@ def _checked_weights(given: Sequence[float]) -> tuple[float, ...]:
     if not sum(weights) or min(weights) < 0:
         raise invalid(SettingError, "class_weights", must=must, got=weights, fix=fix)
     return weights
+
+
+def _check_number(weights: tuple[float, ...] | None, channels: int | None) -> None:
+    """Refuse weights for another number of classes, which would broadcast silently."""
+    wanted = max(2, channels or 0)
+    if weights is not None and channels is not None and len(weights) != wanted:
+        must = f"be {wanted} numbers for maps of {counted(channels, 'channel')}"
+        fix = "Give one per class; with one channel, background and foreground."
+        raise invalid(SettingError, "class_weights", must=must, got=weights, fix=fix)
 
 
 def _over_px(loss: _Terms, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401

@@ -211,7 +211,11 @@ def _flat(settings: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Name the pairs that were changed, added or removed."""
     old, new = (
-        {(part, entry["name"]): {**entry, "files": None} for part, entries in data.items() for entry in entries}
+        {
+            (part, entry["name"]): {**entry, "files": None}
+            for part, entries in data.items()
+            for entry in entries
+        }
         for data in (before, now)
     )
     both = old.keys() & new.keys()

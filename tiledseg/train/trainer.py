@@ -18,7 +18,13 @@ from tiledseg.plots import curves
 from tiledseg.train.inputs import training_data
 from tiledseg.train.loop import TrainingLoop, check_devices, initial_network
 from tiledseg.train.previews import check_drawable, previewed
-from tiledseg.train.run_folder import check_settings, fixed_settings, new_run_dir, read_settings, recorded_pairs
+from tiledseg.train.run_folder import (
+    check_settings,
+    fixed_settings,
+    new_run_dir,
+    read_settings,
+    recorded_pairs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
