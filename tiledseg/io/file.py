@@ -274,13 +274,16 @@ def check_one_page(file: Reader, request: Request, what: str) -> None:
         raise file.bad(f"have page {request.page!r}", f"{what}, which has one", "Leave `page` out.")
 
 
-def check_opaque(file: Reader, alpha: AnyArray, *, drop: bool, bits: int | None = None) -> None:
+def check_opaque(
+    file: Reader, alpha: AnyArray, how: Alpha, bits: int | None = None, *, kept: bool = True
+) -> None:
     """Refuse an alpha channel that is not opaque everywhere, unless it is dropped."""
     opaque = 1 if alpha.dtype.kind in "fb" else np.iinfo(alpha.dtype).max
     if alpha.dtype.kind == "u" and bits is not None:
         opaque = 2**bits - 1
-    if not drop and not (alpha == opaque).all():
-        fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore that channel."
+    if how != "drop" and not (alpha == opaque).all():
+        keep = ", or alpha='keep' to read it like the others" if kept else ""
+        fix = f"Flatten it in the program that made it, or pass alpha='drop' to ignore that channel{keep}."
         raise file.bad("be opaque", f"an alpha or extra channel that goes down to {alpha.min()}", fix)
 
 

@@ -308,8 +308,8 @@ class PngBands:
         """Turn samples (rows, width, samples) into what was asked for."""
         if self._palette is not None:
             pixels = np.take(self._palette, pixels[..., 0], axis=0)
-        elif self._alpha in {"drop", "refuse"}:
-            check_opaque(self._file, pixels[..., -1], drop=self._alpha == "drop")
+        elif self._alpha is not None and self._alpha != "keep":
+            check_opaque(self._file, pixels[..., -1], self._alpha)
             pixels = pixels[..., :-1]
         elif self._bits < 8 and self._scaled:
             pixels = pixels * np.uint8(255 // (2**self._bits - 1))

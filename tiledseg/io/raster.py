@@ -202,7 +202,7 @@ def _without_alpha(file: Reader, pixels: AnyArray, request: Request, *, grey: bo
     """Turn OpenCV's BGRA into RGB or grey; with its alpha where that is to be kept."""
     if request.alpha == "keep":
         return pixels[..., [0, -1]] if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
-    check_opaque(file, pixels[..., -1], drop=False)
+    check_opaque(file, pixels[..., -1], "refuse", kept=not request.is_mask)
     return pixels[..., 0].copy() if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
 
 
@@ -380,7 +380,7 @@ def _opaque(file: Reader, pixels: AnyArray, header: _Header, request: Request) -
     """Leave the alpha channel out, unless it is to be kept."""
     if header.alpha != "plane" or request.alpha == "keep":
         return pixels
-    check_opaque(file, pixels[..., -1], drop=request.alpha == "drop")
+    check_opaque(file, pixels[..., -1], request.alpha, kept=not request.is_mask)
     return np.ascontiguousarray(pixels[..., :3])
 
 

@@ -301,6 +301,11 @@ class _Image:
         numbers, count = self._numbers(series)
         if len(series) == 1 < count:  # ImageJ above 4 GB: one directory; its planes are contiguous
             page = self._page(series[0])
+            if page.samplesperpixel > 1:
+                got = f"axes {series.axes} of shape {series.shape} in its metadata"
+                size = f"{page.imagelength}x{page.imagewidth} px"
+                must = f"be one page of {size}, {page.samplesperpixel} samples each"
+                raise self._file.bad(must, got, "Write it again without axes, or with those that it has.")
             if not page.is_contiguous or page.bitspersample % 8:
                 raise self._file.damaged(f"{count} planes in one page that is not contiguous")
             return [[Plane(page, number * page.nbytes) for number in numbers]]
@@ -316,8 +321,8 @@ class _Image:
         names = series.axes.replace("I", "T") if series.kind == "stk" else series.axes
         axes = {axis: n for axis, n in zip(names, series.shape, strict=True) if axis not in "YXS"}
         page = series.keyframe
-        if page.planarconfig != 1 and page.samplesperpixel > 1 and axes.get("C") == page.samplesperpixel:
-            del axes["C"]  # its planes are those of one page
+        if axes.get("C") == page.samplesperpixel > 1 and (page.planarconfig != 1 or "S" not in names):
+            del axes["C"]  # they are the samples of one page
         axes = {axis: length for axis, length in axes.items() if length > 1}
         count, channels = math.prod(axes.values()), axes.get("C", 1)
         if not set(axes) <= set("CZT"):

@@ -89,7 +89,7 @@ class Colours:
         if self.alpha and self.request.alpha == "keep":
             shown = np.concatenate([shown, self._widened(alpha).astype(shown.dtype, copy=False)], axis=-1)
         elif self.alpha:
-            check_opaque(self.file, alpha, drop=self.request.alpha == "drop", bits=self.bits)
+            check_opaque(self.file, alpha, self.request.alpha, self.bits, kept=not self.request.is_mask)
         if shown.shape[2] == 1:
             shown = shown[..., 0]
         dtype = np.dtype(np.float32) if shown.dtype == np.float16 else shown.dtype.newbyteorder("=")
