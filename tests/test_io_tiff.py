@@ -104,7 +104,7 @@ def test_samples_of_one_page_may_be_named_channels(put, axes, channels):
 
 def test_metadata_that_contradict_their_page_are_named(put):
     path = put(tiff(COLOUR, photometric="rgb", metadata={"axes": "CYX"}))
-    with pytest.raises(FileError, match=r"40x70 px, 3 samples each; got axes CYX of shape \(40, 70, 3\)"):
+    with pytest.raises(FileError, match=r"its page, \(40, 70, 3\); got axes CYX of shape \(40, 70, 3\)"):
         read_image(path)
 
 

@@ -170,8 +170,7 @@ class _Image:
         """Read the px size that an LSM or STK states."""
         tags = self._tiff.pages.first.tags
         if self._tiff.is_lsm:
-            stated, names = _mapping(tags.valueof(_LSM_INFO)), ("VoxelSizeY", "VoxelSizeX")
-            unit = "m"
+            stated, names, unit = _mapping(tags.valueof(_LSM_INFO)), ("VoxelSizeY", "VoxelSizeX"), "m"
         else:  # the later tag overrides the first one
             stated = {key: value for tag in _UIC for key, value in _mapping(tags.valueof(tag)).items()}
             names, unit = ("YCalibration", "XCalibration"), str(stated.get("CalibrationUnits", ""))
@@ -302,10 +301,8 @@ class _Image:
         if len(series) == 1 < count:  # ImageJ above 4 GB: one directory; its planes are contiguous
             page = self._page(series[0])
             if page.samplesperpixel > 1:
-                got = f"axes {series.axes} of shape {series.shape} in its metadata"
-                size = f"{page.imagelength}x{page.imagewidth} px"
-                must = f"be one page of {size}, {page.samplesperpixel} samples each"
-                raise self._file.bad(must, got, "Write it again without axes, or with those that it has.")
+                got, fix = f"axes {series.axes} of shape {series.shape}", "Write it again without axes."
+                raise self._file.bad(f"have metadata that fit its page, {page.shape}", got, fix)
             if not page.is_contiguous or page.bitspersample % 8:
                 raise self._file.damaged(f"{count} planes in one page that is not contiguous")
             return [[Plane(page, number * page.nbytes) for number in numbers]]
@@ -327,8 +324,9 @@ class _Image:
         count, channels = math.prod(axes.values()), axes.get("C", 1)
         if not set(axes) <= set("CZT"):
             raise self._several()
-        others = {axis.lower(): length for axis, length in axes.items() if axis != "C"}
-        place = self._selection.plane_of(self._file, others)
+        place = self._selection.plane_of(
+            self._file, {axis.lower(): n for axis, n in axes.items() if axis != "C"}
+        )
         numbers = []
         for channel in range(channels):
             where = [channel if axis == "C" else place[axis.lower()] for axis in axes]
