@@ -22,6 +22,7 @@ from tiledseg.data import (
     Pair,
     describe,
     find_pairs,
+    load_both,
     load_pair,
     pairs_of,
     prepare_pairs,
@@ -433,3 +434,29 @@ def test_a_plane_or_a_channel_of_a_mask_is_exported_on_request(tmp_path):
         out = tmp_path / axis
         assert main(["export", str(path), "--output", str(out), "--instances", *choice]) == 0
         assert len(json.loads((out / "geojson" / "a.geojson").read_text())["features"]) == 3
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif"])
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_mask_in_the_alpha_channel_is_not_dropped(name, colour, tmp_path):
+    alpha = np.eye(9, 12, dtype=np.uint8) * 255
+    pixels = np.dstack([np.full((9, 12, 3), colour, np.uint8), alpha])
+    if name == "a.tif":
+        tifffile.imwrite(tmp_path / name, pixels, photometric="rgb", extrasamples=["unassalpha"])
+    else:
+        Image.fromarray(pixels).save(tmp_path / name, lossless=True, exact=True)
+    with pytest.raises(FileError, match="must hold its mask in colours; got one colour, and an alpha"):
+        read_mask(tmp_path / name, alpha="drop")
+    pixels[..., 0:3] = np.where(alpha[..., None] == 0, 255, 0)
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    assert read_mask(tmp_path / "b.png", alpha="drop").sum() == 99
+    Image.fromarray(alpha[:0:-1, ::-1] * 0).convert("P").save(tmp_path / "c.png", transparency=0)
+    assert not read_mask(tmp_path / "c.png", alpha="drop", palette="index").any()
+
+
+def test_an_error_of_a_mask_names_the_values_that_would_be_clear(tmp_path):
+    write_image(tmp_path / "a.png", np.eye(9, dtype=np.uint8) * 128)
+    with pytest.raises(FileError, match="hold 0 and one of 1, 255 and 65535, or be said"):
+        read_mask(tmp_path / "a.png")
+    with pytest.raises(FileError, match="hold labels from 0 to 3, or be said"):
+        load_both(Pair("a", np.zeros((9, 9), np.uint8), tmp_path / "a.png"), 4)

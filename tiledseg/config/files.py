@@ -77,8 +77,8 @@ class MaskConfig(Config):
 
     mask_threshold: MaskThreshold = "auto"
     """Value from which a px of a mask is foreground; none where values are the labels of classes. ``auto``:
-    the values decide; 0 and one other value are background and foreground, and what could mean two things
-    is an error that says what to set."""
+    the values decide; 0 and one of 1, 255 or 65535 are background and foreground, and what could mean two
+    things is an error that says what to set."""
     mask_parts: MaskParts = "merged"
     """What the values of a mask, or the masks of an image's cells, become: one foreground; cells with a
     number each (``instances``: every value but 0 is a cell, or every file); a label for each of

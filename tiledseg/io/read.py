@@ -214,13 +214,28 @@ def mask_values(
     purpose: Literal["mask", "labels", "values"] = "mask"
     if threshold is None or isinstance(threshold, str):
         purpose = "labels" if threshold is None else "values"
-    request = Request(page, max_pixels, alpha, palette, purpose)
+    request, lossy = Request(page, max_pixels, alpha, palette, purpose), False
     try:
-        return positions_read(path, request, **where), False
+        values = positions_read(path, request, **where)
     except LossyError:
         if purpose == "labels":
             raise
-        return positions_read(path, replace(request, purpose="mask"), **where), True
+        values, lossy = positions_read(path, replace(request, purpose="mask"), **where), True
+    if alpha == "drop" and where.get("channels") is None and values.min() == values.max():
+        _check_alpha(path, replace(request, alpha="keep", purpose="image"), where)
+    return values, lossy
+
+
+def _check_alpha(path: PathLike, request: Request, where: Mapping[str, Any]) -> None:
+    """Refuse to drop the alpha channel of a mask that is of one colour: it holds the mask."""
+    try:
+        values = positions_read(path, request, **where)
+    except FileError:  # a transparent colour, for example, which is no channel
+        return
+    if values.ndim > 2 and (values[..., -1] != values[0, 0, -1]).any():
+        must, got = "hold its mask in colours", "one colour, and an alpha channel that differs"
+        fix = "Save its alpha channel as a grey image."
+        raise invalid(FileError, named(path), must=must, got=got, fix=fix)
 
 
 def read_probs(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> FloatArray:
