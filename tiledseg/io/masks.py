@@ -286,8 +286,8 @@ def _unclear(present: AnyArray, name: str, rules: MaskRules) -> TiledSegError:
         fix = f"Set {name_of} to the least value of foreground, for example 0.5 for probabilities."
     fix += rules.advice.where
     got = f"the values {listed(present, _SHOWN)}"
-    several = rules.classes is not None and rules.classes > 2
-    usual = f"labels from 0 to {rules.classes - 1}" if several else "0 and one of 1, 255 and 65535"
+    classes = rules.classes or 2
+    usual = f"labels from 0 to {classes - 1}" if classes > 2 else "0 and one of 1, 255 and 65535"
     return rules.bad(name, f"hold {usual}, or be said what its values mean", got, fix)
 
 
