@@ -462,6 +462,7 @@ def test_a_closed_pipe_is_no_error(bundle: Path) -> None:
 # train, evaluate, demo
 
 
+@pytest.mark.usefixtures("eager")
 def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path, samples: Path) -> None:
     write_samples(tmp_path / "valid", n_images=1, height=64, width=96, seed=9)
     file = tmp_path / "run.toml"
@@ -510,6 +511,7 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path,
     assert "smear_0009" in (tmp_path / "again" / "scores.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("eager")
 def test_train_sets_a_part_of_the_images_apart_and_records_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -585,6 +587,7 @@ def test_doctor_reports_the_installation(
     assert "problem: opencv-python-headless and opencv-python are both installed" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("eager")
 def test_init_looks_at_a_dataset_and_writes_settings_that_train_takes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def refused(records, config):
 shares = st.lists(st.integers(1, 100), min_size=1, max_size=5)
 
 
+@settings(max_examples=50)
 @given(
     numbers=st.lists(st.integers(0, 10**6), min_size=1, max_size=120, unique=True),
     shares=shares,
@@ -75,8 +76,9 @@ def test_splits_by_image_meet_their_shares_in_any_order(numbers, shares, seed, s
     }
 
 
+@settings(max_examples=40)
 @given(
-    sizes=st.lists(st.integers(1, 9), min_size=3, max_size=30),
+    sizes=st.lists(st.integers(1, 9), min_size=3, max_size=20),
     seed=st.integers(0, 99),
     data=st.data(),
 )
@@ -135,7 +137,7 @@ def test_stratified_splits_have_the_same_foreground():
 
     def spread(*, stratify):
         worst = []
-        for seed in range(10):
+        for seed in range(5):
             done = split_records(records, SplitConfig(seed=seed, stratify=stratify))
             means = [
                 np.mean([one.foreground for one in done if one.split == name])
@@ -195,7 +197,7 @@ def test_impossible_split_settings_are_refused(settings):
 
 @settings(max_examples=25)
 @given(
-    sizes=st.lists(st.integers(1, 5), min_size=2, max_size=12),
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=9),
     folds=st.integers(2, 6),
     seed=st.integers(0, 9),
 )

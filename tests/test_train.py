@@ -56,7 +56,7 @@ def settings(tmp_path, **changes):
         "crop_size": 32,
         "curves": False,
         "epochs": 3,
-        "steps_per_epoch": 3,
+        "steps_per_epoch": 1,
         "learning_rate": 1e-2,
         "augment": "flips",
     }
