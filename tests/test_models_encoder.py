@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -75,11 +76,17 @@ def image(size=(64, 96), channels=3, n=1):
     return np.random.default_rng(0).random((n, *size, channels), dtype=np.float32)
 
 
+@cache
+def around(name: str) -> keras.Model:
+    """Build a network around an encoder once for all tests, without weights."""
+    return without_weights({"name": "encoder_unet", "encoder": name, "input_shape": (64, 96, 3)})
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ENCODERS]
 )
 def test_every_encoder_is_tapped_at_the_last_map_of_each_size(name):
-    network = without_weights({"name": "encoder_unet", "encoder": name, "input_shape": (64, 96, 1)})
+    network = around(name)
     assert network.output_shape == (None, 64, 96, 1)
     encoder = network.get_layer("encoder")
     sizes = [tuple(one.shape[1:3]) for one in encoder.outputs]
@@ -97,8 +104,7 @@ def test_every_encoder_is_tapped_at_the_last_map_of_each_size(name):
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in COUNTS]
 )
 def test_encoder_has_the_parameters_of_the_published_one(name):
-    network = without_weights({"name": "encoder_unet", "encoder": name, "input_shape": (None, None, 3)})
-    assert network.get_layer("encoder").count_params() == COUNTS[name]
+    assert around(name).get_layer("encoder").count_params() == COUNTS[name]
 
 
 def test_lite_encoder_has_no_global_pooling():
@@ -111,7 +117,7 @@ def test_lite_encoder_has_no_global_pooling():
     assert plan(network, (600, 700), TilingConfig(overlap="exact", blend="crop")).verdict == "exact"
 
 
-@pytest.mark.parametrize("levels", [3, 4])
+@pytest.mark.parametrize("levels", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_an_encoder_is_cut_off_where_the_decoder_begins(levels):
     cut = build_model(MOBILE | {"decoder_filters": (8,) * levels, "input_shape": (None, None, 3)})
     assert EncoderUNetConfig(**MOBILE | {"decoder_filters": (8,) * levels}).stride == 2**levels
@@ -135,7 +141,7 @@ def test_encoder_equals_keras_applications():
 # --- dilation --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("stride", [8, pytest.param(16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name",
     [
@@ -166,13 +172,12 @@ def mobilenet():
     return keras.applications.MobileNet(include_top=False, weights=None, input_shape=(64, 64, 3))
 
 
-def test_weights_in_formats_of_keras_are_copied(mobilenet, tmp_path):
-    for name in ("pretrained.weights.h5", "pretrained.keras"):
-        path = str(tmp_path / name)
-        mobilenet.save_weights(path) if name.endswith("h5") else mobilenet.save(path)
-        encoder = encoder_of(MOBILE, encoder_weights=path)
-        for got, want in zip(encoder.get_weights(), mobilenet.get_weights(), strict=True):
-            np.testing.assert_array_equal(got, want)
+def test_weights_of_a_network_that_keras_saved_are_copied(mobilenet, tmp_path):
+    path = str(tmp_path / "pretrained.keras")
+    mobilenet.save(path)
+    encoder = encoder_of(MOBILE, encoder_weights=path)
+    for got, want in zip(encoder.get_weights(), mobilenet.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def test_weights_in_safetensors_are_copied(mobilenet, tmp_path):
@@ -263,7 +268,7 @@ def test_weights_of_another_network_are_refused(how, message, mobilenet, tmp_pat
     path = tmp_path / "pretrained.safetensors"
     save_file(damaged({variable.path: variable.numpy() for variable in mobilenet.weights}, how), path)
     with pytest.raises(FileError, match=message):
-        encoder_of(MOBILE, encoder_weights=str(path))
+        encoder_of(CUT, encoder_weights=str(path))
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path, mobilenet):
@@ -319,6 +324,8 @@ def test_a_bundle_loads_without_the_file_of_pretrained_weights(mobilenet, tmp_pa
     mobilenet.save_weights(path)
     config = EncoderUNetConfig(**CUT, encoder_weights=str(path), input_shape=(64, 64, 3))
     segmenter = Segmenter(build_model(config), config, ("cell",), config.preprocessing)
+    first = segmenter.network.get_layer("encoder").get_weights()[0]
+    np.testing.assert_array_equal(first, mobilenet.get_weights()[0])
     folder = segmenter.save(tmp_path / "bundle")
     path.unlink()
     assert str(tmp_path) not in "".join(

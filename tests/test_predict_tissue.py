@@ -133,7 +133,23 @@ MASKS = dict.fromkeys(KINDS, TWO) | {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SIMILAR = {
+    "immunohistochemistry",
+    "blue counterstain",
+    "strong",
+    "dark tinted border",
+    "grey border",
+    "green pen",
+    "red pen",
+    "violet pen",
+    "coverslip",
+}
+"""Kinds of which others are much alike."""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SIMILAR else ()) for kind in KINDS]
+)
 def test_tissue_is_computed_and_little_else(kind):
     image, tissue = finished(KINDS[kind](np.random.default_rng(0))), MASKS[kind]
     plan = ts.plan(lambda tiles: tiles[..., :1], image, TILING, roi="tissue")

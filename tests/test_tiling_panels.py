@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.test_tiling_grid import axes
@@ -79,6 +79,7 @@ def stitched(image: np.ndarray, tiling: TilingConfig, out: object, ids: list[int
     return ids
 
 
+@settings(max_examples=40)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 130),
@@ -119,6 +120,7 @@ def test_regions_written_to_the_sink_are_aligned_with_its_blocks() -> None:
         assert columns.stop - columns.start <= 16
 
 
+@settings(max_examples=25)
 @given(most=st.integers(0, 40), tile=st.integers(4, 24), overlap=st.floats(0, 0.8), again=st.integers(0, 20))
 def test_a_resumed_run_gives_the_same_map_bit_for_bit(
     most: int, tile: int, overlap: float, again: int
@@ -151,6 +153,7 @@ def test_a_resumed_run_computes_few_tiles_twice() -> None:
     np.testing.assert_allclose(out.pixels, image, rtol=1e-6)
 
 
+@settings(max_examples=50)
 @given(y=axes(60), x=axes(130), blend=st.sampled_from(get_args(Blend)), seed=st.integers(0, 99))
 def test_ones_stay_ones_and_outputs_in_0_to_1_stay_there(
     y: AxisGrid, x: AxisGrid, blend: str, seed: int

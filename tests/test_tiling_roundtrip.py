@@ -63,7 +63,7 @@ def stitched(image, config, batch_size, ids=None):
     return stitcher.merge()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_stitching_the_tiles_of_an_image_returns_it(case):
     check_round_trip(*case)
@@ -97,7 +97,7 @@ def _without_overlap(image, config):
 
 
 @given(cases(), st.randoms(use_true_random=False))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_order_of_tiles_does_not_matter(case, random):
     image, config, batch_size = case
     ids = list(range(len(Tiler(config).grid(image.shape))))
@@ -109,7 +109,7 @@ def test_the_order_of_tiles_does_not_matter(case, random):
 
 @pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap", "constant"])
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 64))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_padding_equals_that_of_numpy(mode, height, width, tile):
     image = np.arange(height * width, dtype=np.float32).reshape(height, width)
     config = TilingConfig(tile_size=tile, overlap=0, pad_mode=mode, pad_value=7.0, alignment=tile)
@@ -123,7 +123,7 @@ def test_padding_equals_that_of_numpy(mode, height, width, tile):
 
 
 @given(cases(), st.integers(1, 3), st.randoms(use_true_random=False))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_outputs_in_0_to_1_stay_there_and_ones_stay_ones(case, channels, random):
     image, config, _ = case
     grid = Tiler(config).grid(image.shape)
