@@ -155,7 +155,8 @@ class _Image:
     def pixel_size(self, down: float, across: float) -> PixelSize | None:
         """Read the size of a px, of a copy that is smaller by two factors."""
         page, shared = self.levels[0][0].page, str(self._tiff.pages.first.description or "")
-        description = shared if _is_shared(shared) else str(page.description or "")
+        of_all = shared.startswith("ImageJ=") or is_ome(shared)
+        description = shared if of_all else str(page.description or "")
         if self._tiff.is_bif and "level=" in description:
             description = self._scanner() or description
         if (self._tiff.is_lsm or self._tiff.is_stk) and not self._tiff.is_ome:  # OME states it by itself
@@ -324,9 +325,8 @@ class _Image:
         count, channels = math.prod(axes.values()), axes.get("C", 1)
         if not set(axes) <= set("CZT"):
             raise self._several()
-        place = self._selection.plane_of(
-            self._file, {axis.lower(): n for axis, n in axes.items() if axis != "C"}
-        )
+        others = {axis.lower(): n for axis, n in axes.items() if axis != "C"}
+        place = self._selection.plane_of(self._file, others)
         numbers = []
         for channel in range(channels):
             where = [channel if axis == "C" else place[axis.lower()] for axis in axes]
@@ -380,11 +380,6 @@ class _Image:
             return [self._page(page.pages[number]) for number in range(len(page.subifds))]
         following = takewhile(lambda one: one.extra, self._directories[page.index + 1 :])
         return [self._page(self._tiff.pages[one.index]) for one in following]
-
-
-def _is_shared(description: str) -> bool:
-    """Say whether the first description is that of all pages."""
-    return description.startswith("ImageJ=") or is_ome(description)
 
 
 def _is_copy(page: tifffile.TiffPage) -> bool:
