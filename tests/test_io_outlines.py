@@ -536,3 +536,38 @@ def test_an_object_without_a_place_and_other_formats(tmp_path):
     (tmp_path / "b.json").write_text('{"version": "5", "shapes": [], "imagePath": "b.png"}')
     with pytest.raises(FileError, match="be GeoJSON or COCO; got the keys version, shapes, imagePath"):
         read_outlines(tmp_path / "b.json")
+
+
+def test_outlines_beside_their_image_are_told(tmp_path, caplog):
+    near, far = feature([square(5, 5, 9, 9)]), feature([square(505, 5, 509, 9)])
+    written(tmp_path, near, far)
+    assert load_pair(Pair("a", IMAGE, tmp_path / "a.geojson"))[1].sum() == 16
+    assert "1 of 2 outlines lie beside the image of (40, 50) px, at x from 505 to 509" in caplog.text
+    written(tmp_path, far, far)
+    with pytest.raises(FileError, match=r"outlines in its image, \(H, W\) = \(40, 50\); got all of them"):
+        load_pair(Pair("a", IMAGE, tmp_path / "a.geojson"))
+    tiling = {"tile_size": 32, "overlap": 0}
+    with pytest.raises(FileError, match="have outlines in its image"):
+        ts.tiled_predict(lambda tiles: tiles[..., :1] / 255, IMAGE, tiling, roi=tmp_path / "a.geojson")
+    assert len(read_outlines(tmp_path / "a.geojson")) == 2
+    written(tmp_path)  # a file without outlines is an image without them
+    assert load_pair(Pair("a", IMAGE, tmp_path / "a.geojson"))[1].sum() == 0
+
+
+def test_coordinates_on_earth_are_no_px(tmp_path):
+    content = json.loads(written(tmp_path, feature([square(5, 5, 9, 9)])).read_text())
+    content["crs"] = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
+    (tmp_path / "a.geojson").write_text(json.dumps(content))
+    with pytest.raises(FileError, match=r"have coordinates in px; got those on earth .*CRS84"):
+        read_outlines(tmp_path / "a.geojson")
+
+
+def test_coco_that_names_its_images_as_windows_does(tmp_path):
+    image = {"id": 1, "file_name": "train\\a.png", "height": 40, "width": 50}
+    area = [[6, 4, 31, 4, 31, 20, 6, 20]]
+    annotation = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": area}
+    content = {"images": [image], "categories": [{"id": 7, "name": "cell"}], "annotations": [annotation]}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    write_image(tmp_path / "i" / "a.png", IMAGE)
+    (pair,) = find_pairs(tmp_path / "i", tmp_path / "c.json")
+    assert (pair.name, load_pair(pair)[1].sum()) == ("a", 400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import zipfile
 import zlib
 from collections import Counter
@@ -18,6 +19,7 @@ from tiledseg.errors import FileError
 from tiledseg.io.areas import Outline, class_text
 from tiledseg.io.file import MAX_PIXELS
 from tiledseg.io.find import stem_of
+from tiledseg.io.imagej import SLICE, outline_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
+_log = logging.getLogger("tiledseg")
 _TEXTS = (".geojson", ".json")
 OUTLINE_SUFFIXES: tuple[str, ...] = (*_TEXTS, ".geojson.gz", ".json.gz", ".roi", ".zip")
 """What files of outlines end in."""
@@ -37,11 +40,6 @@ _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowE
 _SHOWN = 8
 _BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # format of COCO's compressed run lengths
 _IDS = "Correct the ids: numbers and texts are different."
-_OVAL_POINTS, _MOST_POINTS = 360, 1 << 20
-_AREAS, _NO_AREAS = {"RECT", "OVAL", "POLYGON", "FREEHAND", "TRACED"}, {"TEXT", "IMAGE", "ARROW"}  # of ImageJ
-_SPLINE = 1  # option of a ROI
-_MOVE, _STEPS = 0, {0: 1, 1: 1, 2: 2, 3: 3, 4: 0}  # points of each step of a path; 4 closes it
-_SLICE = "slice"  # of ImageJ: a position along the one axis of a stack
 
 
 def is_outlines(path: PathLike) -> bool:
@@ -59,25 +57,57 @@ def read_outlines(
     # `shape` is the size of the image, with which COCO must agree: it states one of its own. `at` is the
     # plane of the image, to which the outlines of a stack must belong.
     name = named(path)
-    if _holds_rois(path, name):
-        return _of_plane(_of_imagej(path, name), at or {}, name)
-    content = _json(path, name)
-    if isinstance(content, dict) and "annotations" in content and "images" in content:
-        return _of_coco(content, name, image, shape)
+    content = None if _holds_rois(path, name) else _json(path, name)
+    if content is None:
+        found = _of_plane(_of_imagej(path, name), at or {}, name)
+    elif isinstance(content, dict) and "annotations" in content and "images" in content:
+        found = _of_coco(content, name, image, shape)
+    else:
+        found = _of_plane(_of_geojson(content, name), at or {}, name)
+    if shape is not None:
+        _check_inside(found, shape, name)
+    return found
+
+
+def _of_geojson(content: Any, name: str) -> list[Outline]:  # noqa: ANN401
     if isinstance(content, dict) and "type" not in content:  # LabelMe, for example
         got = f"the keys {listed(list(content), _SHOWN)}"
         raise _bad(name, "be GeoJSON or COCO", got, "Export or convert it to one of these.")
+    if isinstance(content, dict) and content.get("crs"):
+        fix = "Convert them to px of the image, without crs."
+        raise _bad(name, "have coordinates in px", f"those on earth (crs {content['crs']})", fix)
     try:
-        found = [one for feature in _features(content) for one in _of_feature(feature, name)]
+        return [one for feature in _features(content) for one in _of_feature(feature, name)]
     except _WRONG as error:
         raise _bad(name, "be GeoJSON of polygons", repr(error), "Export it from QuPath again.") from error
-    return _of_plane(found, at or {}, name)
+
+
+def _check_inside(outlines: list[Outline], shape: tuple[int, int], name: str) -> None:
+    """Refuse outlines that all lie beside their image; warn of some: they may be in other units."""
+    drawn = [one for one in outlines if any(one.parts)]
+    beside = [one for one in drawn if 0 in {part.stop - part.start for part in one.box(shape)}]
+    if not beside:
+        return
+    points = np.concatenate([ring for one in beside for rings in one.parts for ring in rings])
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    places = f"x from {left:g} to {right:g}, y from {top:g} to {bottom:g}"
+    if len(beside) == len(drawn):
+        must = f"have outlines in its image, (H, W) = {shape}"
+        raise _bad(name, must, f"all of them at {places}", "Give them in px of the image at level 0.")
+    _log.warning(
+        "%s: %d of %d outlines lie beside the image of %s px, at %s. Outlines are in px of level 0.",
+        name,
+        len(beside),
+        len(drawn),
+        shape,
+        places,
+    )
 
 
 def _of_plane(outlines: list[Outline], at: Mapping[str, int], name: str) -> list[Outline]:
     """Leave out the outlines of other planes of a stack; an error where several could be meant."""
-    axis = next(iter(at)) if len(at) == 1 else _SLICE  # ImageJ numbers the slices of any one axis
-    found = [{axis if key == _SLICE else key: value for key, value in one.plane.items()} for one in outlines]
+    axis = next(iter(at)) if len(at) == 1 else SLICE  # ImageJ numbers the slices of any one axis
+    found = [{axis if key == SLICE else key: value for key, value in one.plane.items()} for one in outlines]
     for key in sorted({key for plane in found for key in plane} - set(at)):
         places = sorted({plane[key] for plane in found if key in plane})
         if len(places) > 1:
@@ -196,90 +226,12 @@ def _of_imagej(path: PathLike, name: str) -> list[Outline]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return [_of_roi(roi.frombytes(archive.read(one)), name) for one in _files_in(archive)]
-        return [_of_roi(roi.fromfile(path_text(path)), name)]
+                return [outline_of(roi.frombytes(archive.read(one)), name) for one in _files_in(archive)]
+        return [outline_of(roi.fromfile(path_text(path)), name)]
     except FileError:
         raise
     except Exception as error:  # roifile has no common error
         raise _bad(name, "be ROI of ImageJ", f"{type(error).__name__}: {error}", "Save it again.") from error
-
-
-def _of_roi(roi: Any, file: str) -> Outline:  # noqa: ANN401
-    kind, use = roi.roitype.name, roi.subtype.name
-    if use in _NO_AREAS or kind not in _AREAS:
-        got = f"a ROI of type {use if use in _NO_AREAS else kind}"
-        raise _bad(file, "hold areas", got, "Remove it, or draw the area as a polygon.")
-    if roi.composite:
-        rings = _of_path(roi.multi_coordinates.tolist())
-    elif kind in {"RECT", "OVAL"}:
-        rings = [_rounded(roi)]
-    else:
-        points = np.asarray(roi.coordinates(), np.float64)
-        rings = [_splined(points) if roi.options & _SPLINE and len(points) else points]
-    if not sum(map(len, rings)) or not all(np.isfinite(ring).all() for ring in rings):
-        raise _bad(file, "have finite points", f"a {kind} with none or others", "Save it from ImageJ again.")
-    stated = {_SLICE: roi.position, "z": roi.z_position, "t": roi.t_position}  # from 1; 0 is all of them
-    plane = {axis: int(place) - 1 for axis, place in stated.items() if place > 0}
-    return Outline(class_text(roi.name), (tuple(rings),), numbered=True, plane=plane)
-
-
-def _rounded(roi: Any) -> NDArray[np.float64]:  # noqa: ANN401
-    """Outline a rectangle with rounded corners, or an oval: one whose corners leave no straight edge."""
-    first, last = _box_of(roi)
-    corner = last - first
-    if roi.roitype.name == "RECT":
-        corner = np.minimum(corner, max(0, roi.rounded_rect_arc_size))
-    turn = np.linspace(0, 2 * np.pi, _OVAL_POINTS, endpoint=False)
-    arc = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    middle = np.where(arc > 0, last - corner / 2, first + corner / 2)
-    return np.asarray(middle + arc * corner / 2)
-
-
-def _splined(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Outline the closed cubic spline through points, as ImageJ draws it."""
-    count, following = len(points), np.roll(points, -1, axis=0)
-    waves = 2 * np.cos(2 * np.pi * np.arange(count) / count)[:, None]
-    bends = np.fft.ifft(np.fft.fft(points, axis=0) * 6 * (waves - 2) / (waves + 4), axis=0).real
-    length = np.hypot(*(following - points).T).sum()
-    place = np.linspace(0, count, min(_MOST_POINTS, max(_OVAL_POINTS, int(length))), endpoint=False)
-    one = place.astype(np.intp)
-    other, after = (one + 1) % count, (place - one)[:, None]
-    before = 1 - after
-    bent = (before**3 - before) * bends[one] + (after**3 - after) * bends[other]
-    return np.asarray(before * points[one] + after * points[other] + bent / 6)
-
-
-def _of_path(numbers: list[float]) -> list[NDArray[np.float64]]:
-    """Outline the path of a composite ROI: moves, lines, and Bézier curves of 2 and 3 degrees."""
-    rings: list[list[NDArray[np.float64]]] = []
-    at = 0
-    while at < len(numbers):
-        step = _STEPS[int(numbers[at])]
-        ends = np.array(numbers[at + 1 : at + 1 + 2 * step], np.float64).reshape(step, 2)
-        if numbers[at] == _MOVE:
-            rings.append([])
-        if step:
-            points = np.concatenate([rings[-1][-1][-1:], ends]) if step > 1 else ends
-            rings[-1].append(_bezier(points) if step > 1 else points)
-        at += 1 + 2 * step
-    return [np.concatenate(ring) for ring in rings]
-
-
-def _bezier(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """List points of the Bézier curve of some control points, without the first one."""
-    after = np.linspace(0, 1, _OVAL_POINTS // 4 + 1)[1:, None, None]
-    rows = np.broadcast_to(points, (len(after), *points.shape))
-    while rows.shape[1] > 1:  # De Casteljau's algorithm
-        rows = (1 - after) * rows[:, :-1] + after * rows[:, 1:]
-    return rows[:, 0]
-
-
-def _box_of(roi: Any) -> NDArray[np.float64]:  # noqa: ANN401
-    """Return the first and the last corner of a rectangle, (x, y)."""
-    x, y, width, height = roi.left, roi.top, roi.right - roi.left, roi.bottom - roi.top
-    if roi.subpixelrect:
-        x, y, width, height = roi.xd, roi.yd, roi.widthd, roi.heightd
-    return np.array([(x, y), (x + width, y + height)], np.float64)
 
 
 def _of_coco(
@@ -315,7 +267,13 @@ def _check_numbers(numbers: list[Any], kind: str, name: str) -> None:
 
 
 def _is_named(file_name: str, image: str) -> bool:
-    return image in {file_name, Path(file_name).name, stem_of(file_name)}
+    path = _slashed(file_name)
+    return image in {file_name, Path(path).name, stem_of(path)}
+
+
+def _slashed(file_name: str) -> str:
+    """Give the name of a file in the form of this system; programs on Windows write backslashes."""
+    return file_name.replace("\\", "/")
 
 
 def coco_images(path: PathLike) -> list[str]:
@@ -323,7 +281,7 @@ def coco_images(path: PathLike) -> list[str]:
     content = _json(path, named(path))
     found = content.get("images") if isinstance(content, dict) and "annotations" in content else None
     try:
-        return [stem_of(str(one["file_name"])) for one in found or ()]
+        return [stem_of(_slashed(str(one["file_name"]))) for one in found or ()]
     except _WRONG as error:
         raise _bad(named(path), "be COCO instances", repr(error), "Export it again.") from error
 
