@@ -314,6 +314,15 @@ def test_ignored_px_have_no_part_in_any_loss(name, classes):
     assert np.isfinite(empty)
 
 
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+def test_the_metrics_of_training_cut_two_classes_as_maps_are_cut(threshold):
+    rng = np.random.default_rng(0)
+    probs, labels = rng.random((1, 8, 9, 1)).astype(np.float32), rng.integers(0, 2, (1, 8, 9))
+    metric = PooledScore("dice", 2, threshold)
+    metric.update_state(np.eye(2, dtype=np.float32)[labels], np.concatenate([1 - probs, probs], axis=-1))
+    assert float(metric.result()) == pytest.approx(count(labels[0], probs[0, ..., 0] >= threshold).dice)
+
+
 def test_ignored_px_have_no_part_in_the_metrics_of_training():
     truth = np.array([1, 0, -1, -1], np.float32).reshape(1, 2, 2, 1)
     probs = np.array([0.9, 0.1, 0.9, 0.1], np.float32).reshape(1, 2, 2, 1)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._validate import all_of, instance_of, invalid
+from tiledseg._validate import all_of, instance_of, invalid, shown
 from tiledseg.data import group_of
 from tiledseg.errors import SettingError
 from tiledseg.evaluate.result import EvaluationResult
@@ -118,7 +118,8 @@ def compare(
     Raises
     ------
     SettingError
-        If no image is in both, a name occurs twice, or an argument is of another type.
+        If no image is in both, an image has another size or another mask in the two, a name occurs twice,
+        or an argument is of another type.
 
     Examples
     --------
@@ -144,6 +145,7 @@ def compare(
             fix="Evaluate both on the same images.",
         )
     pairs = tuple((ours[name], theirs[name]) for name in shared)
+    _check_truth(pairs)
     regex = first.config.group_regex
     groups = None if regex is None else [group_of(name, regex) for name in shared]
     interval = functools.partial(
@@ -213,6 +215,24 @@ def _by_name(which: str, result: EvaluationResult) -> dict[str, ImageScores]:
             fix="Give each pair a different name: Pair(name, image, mask).",
         )
     return images
+
+
+def _check_truth(pairs: Sequence[tuple[ImageScores, ImageScores]]) -> None:
+    """Check that both have scored each image with the same mask."""
+    for pair in pairs:
+        first, second = map(_truth_of, pair)
+        if first != second:
+            must = f"be scored with the mask that `first` has for {shown(pair[0].name)}, {first}"
+            fix = "Evaluate both with the same pairs and the same classes."
+            raise invalid(SettingError, "second", must=must, got=second, fix=fix)
+
+
+def _truth_of(scores: ImageScores) -> str:
+    """Describe a mask: its size, the px that count, and those of each class except the background."""
+    classes = scores.counts[-max(1, len(scores.counts) - 1) :]
+    counted = sum(getattr(classes[0], name) for name in ("tp", "fp", "fn", "tn"))
+    px = " and ".join(f"{one.tp + one.fn:,}" for one in classes)
+    return f"{scores.shape[0]} x {scores.shape[1]} px, {px} of {counted:,} px in classes"
 
 
 def _difference(

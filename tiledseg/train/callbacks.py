@@ -262,8 +262,9 @@ class PooledScore(keras.metrics.Metric):
         """Add a batch of truth and probabilities, both (N, h, w, K)."""
         counts = keras.ops.cast(y_true >= 0, "float32")  # -1 where a px does not count
         truth = keras.ops.cast(y_true, "float32") * counts
-        if self._classes == 1:
-            found = keras.ops.cast(y_pred >= self._threshold, "float32")
+        if self._classes == 1 or (self._classes == 2 and self._threshold != 0.5):  # as maps are cut
+            found = keras.ops.cast(y_pred[..., -1:] >= self._threshold, "float32")
+            found = found if self._classes == 1 else keras.ops.concatenate([1 - found, found], axis=-1)
         else:
             found = keras.ops.one_hot(keras.ops.argmax(y_pred, axis=-1), self._classes)
         parts = (truth * found, (1 - truth) * found, truth * (1 - found), (1 - truth) * (1 - found))
