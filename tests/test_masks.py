@@ -320,7 +320,7 @@ def test_the_metrics_of_training_cut_two_classes_as_maps_are_cut(threshold):
     probs, labels = rng.random((1, 8, 9, 1)).astype(np.float32), rng.integers(0, 2, (1, 8, 9))
     metric = PooledScore("dice", 2, threshold)
     metric.update_state(np.eye(2, dtype=np.float32)[labels], np.concatenate([1 - probs, probs], axis=-1))
-    assert float(metric.result()) == pytest.approx(count(labels[0], probs[0, ..., 0] >= threshold).dice)
+    assert float(metric.result()) == pytest.approx(score_map(probs[0, ..., 0] >= threshold, labels[0]).dice)
 
 
 def test_ignored_px_have_no_part_in_the_metrics_of_training():
