@@ -8,9 +8,14 @@ import pytest
 
 import tiledseg as ts
 from tiledseg import plots
+from tiledseg._backend import keras
 from tiledseg.config import TilingConfig
-from tiledseg.data import describe, statistics_of, survey
+from tiledseg.data import Pair, describe, statistics_of, survey
+from tiledseg.evaluate import score_map
+from tiledseg.export import write_geojson
+from tiledseg.io import read_mask, write_mask
 from tiledseg.metrics import reliability
+from tiledseg.objects import label_objects
 from tiledseg.samples import smear, write_samples
 from tiledseg.train import TrainingResult
 
@@ -198,6 +203,48 @@ def test_axes_of_xarray_are_taken_by_name(demo):
     assert np.array_equal(demo.predict(moved), demo.predict(SAMPLE.image))
     with pytest.raises(ts.TiledSegError, match=r"dimensions y, x.*'a': 480"):
         demo.predict(DataArray(SAMPLE.mask, ("a", "b")))
+
+
+def across(values):
+    return DataArray(values.T, ("x", "y"))
+
+
+class Lazy:
+    """What the arrays of Dask and others have."""
+
+    def __init__(self, values):
+        self._values, self.shape, self.dtype = values, values.shape, values.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self._values, dtype)
+
+    def __getitem__(self, region):
+        return self._values[region]
+
+
+@pytest.mark.parametrize("of", [across, Lazy])
+def test_masks_of_other_libraries_are_those_of_numpy(of, tmp_path):
+    image, mask = SAMPLE.image, SAMPLE.mask
+    wanted = label_objects(mask, image=image).table
+    found = label_objects(of(mask), image=Lazy(image)).table
+    assert all(np.array_equal(found[name], wanted[name], equal_nan=True) for name in wanted)
+    assert score_map(of(mask), of(mask)).counts == score_map(mask, mask).counts
+    pairs = [(Lazy(image), of(mask)), Pair("b", Lazy(image), of(mask))]
+    assert ts.Evaluator().score_maps([mask, of(mask)], pairs).summary()["dice"] == 1
+    assert np.array_equal(tiled(image, of(mask)), tiled(image, mask))
+    write_mask(tmp_path / "mask.png", of(mask))
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), mask)
+    assert write_geojson(tmp_path / "a.geojson", of(mask)) == len(wanted["label"])
+
+
+def tiled(image, roi):
+    return ts.tiled_predict(lambda tiles: tiles[..., :1] / 255, image, roi=roi, fill_value=0.5)
+
+
+def test_tensors_of_pairs_are_read():
+    image, mask = (keras.ops.convert_to_tensor(one[:64, :64]) for one in (SAMPLE.image, SAMPLE.mask))
+    assert ts.Evaluator().score_maps([mask], [(image, mask)]).summary()["dice"] == 1
+    assert label_objects(mask).table["area"].sum() == np.asarray(mask).sum()
 
 
 @pytest.mark.parametrize("call", [ts.tiled_predict, ts.segment, ts.plan])

@@ -440,6 +440,18 @@ def test_weight_decay_shrinks_only_kernels(tmp_path):
     np.testing.assert_allclose(np.concatenate([share.ravel() for share in scales]), 1.0, rtol=1e-5)
 
 
+def test_batches_that_are_too_few_for_one_step_are_refused(tmp_path):
+    trainer = Trainer(settings(tmp_path, epochs=2, accumulate=7))
+    with pytest.raises(SettingError, match=r"accumulate.*6 batches of the run"):
+        trainer.fit(blobs(0), blobs(1))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_threshold_that_several_classes_do_not_use_is_refused():
+    with pytest.raises(SettingError, match="threshold.*3 classes"):
+        TrainConfig(network=TINY.changed(classes=3), labels=("a", "b", "c"), threshold=0.3)
+
+
 def test_two_kinds_of_clipping_are_refused():
     with pytest.raises(SettingError, match="clip_norm"):
         TrainConfig(clip=0.5, clip_norm=1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -19,7 +19,7 @@ from tiledseg._validate import (
     shown,
 )
 from tiledseg.errors import SettingError, TiledSegError
-from tiledseg.io import image_shape, is_outlines, orientation_of, stem_of
+from tiledseg.io import image_shape, in_memory, is_outlines, orientation_of, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -133,14 +133,16 @@ def as_pair(item: object, place: str) -> Pair:
     if not isinstance(parts, tuple) or len(parts) != 2:
         must, fix = "be a Pair or a tuple (image, mask)", "Give each an array or a path."
         raise invalid(SettingError, place, must=must, got=type(item).__name__, fix=fix)
-    image, mask = parts
+    image, mask = (
+        in_memory(part, f"{place}.{what}") for what, part in zip(("image", "mask"), parts, strict=True)
+    )
     kinds = (str, os.PathLike, np.ndarray)
     for part, value, allowed in (("image", image, kinds), ("mask", mask, (*kinds, tuple))):
         if not isinstance(value, allowed):
             must, fix = "be an array or a path", "Convert it with numpy.asarray."
             raise invalid(SettingError, f"{place}.{part}", must=must, got=type(value).__name__, fix=fix)
     if isinstance(item, Pair):
-        return item
+        return item if item.image is image and item.mask is mask else replace(item, image=image, mask=mask)
     return Pair(place if isinstance(image, np.ndarray) else stem_of(image), image, mask)
 
 

@@ -24,7 +24,7 @@ from tiledseg.evaluate.maps import (
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.score_map import ShapeScorer
 from tiledseg.evaluate.scores import FailedPair, PrecisionCost
-from tiledseg.io import IGNORED, pixel_size_from
+from tiledseg.io import IGNORED, in_memory, pixel_size_from
 from tiledseg.tiling import check_threshold
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ class Evaluator:
         check_callable("callback", callback)
         fix = "Find them with tiledseg.evaluate.find_maps."
         todo = as_pairs(pairs, "pairs")
-        ready = list(items_of(maps, "maps", "be maps, one for each pair", fix))
+        given = enumerate(items_of(maps, "maps", "be maps, one for each pair", fix))
+        ready = [in_memory(one, f"maps[{place}]") for place, one in given]
         if len(ready) != len(todo):
             raise invalid(
                 SettingError,

@@ -26,6 +26,7 @@ from tiledseg._validate import (
 from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.evaluate.scores import ImageScores
+from tiledseg.io import in_memory
 from tiledseg.metrics import (
     Counts,
     LossTally,
@@ -209,7 +210,10 @@ def score_map(  # noqa: PLR0913  two arrays and facts about them
     >>> scores.dice, scores.iou
     (0.5, 0.3333333333333333)
     """
-    prediction, truth = array_of(prediction, "prediction"), array_of(truth, "truth")
+    prediction, truth = (
+        array_of(in_memory(values, name), name)
+        for values, name in ((prediction, "prediction"), (truth, "truth"))
+    )
     classes = whole_number("classes", classes)
     ignored = _ignored(prediction, truth, classes, ignore_label)
     truth = truth if ignored is None else np.where(ignored, truth.dtype.type(0), truth)
@@ -246,7 +250,7 @@ def _both(borders: tuple[Sequence[int], Sequence[int]]) -> tuple[list[int], list
 
 
 def _true_cells(cells: AnyArray, truth: AnyArray) -> AnyArray:
-    found = array_of(cells, "cells")
+    found = array_of(in_memory(cells, "cells"), "cells")
     if found.dtype.kind not in "iu" or found.shape != truth.shape:
         raise invalid(
             ArrayError,

@@ -24,7 +24,7 @@ from tiledseg._validate import (
     whole_number,
 )
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io import open_image
+from tiledseg.io import as_array, open_image
 from tiledseg.objects import Instances, ObjectBatch, Objects, ObjectsSink, Shapes, bands_of
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def labels_of_result(objects: Objects) -> Iterator[Source]:
 
 def _checked(labels: object) -> Source:
     """Check that an argument can be a map of labels."""
-    source: Any = labels
+    source: Any = as_array(labels, "labels")
     check_image(source, name="labels")
     if len(source.shape) == 2 and np.dtype(source.dtype).kind in "biu":
         return source  # type: ignore[no-any-return]

@@ -25,7 +25,7 @@ from tiledseg.io.read import (
 from tiledseg.io.regions import CachedBlocks
 from tiledseg.io.remote import as_path, is_remote
 from tiledseg.io.sink import ImageSink, create_image
-from tiledseg.io.source import ImageSource, as_array, check_own_memory, check_values
+from tiledseg.io.source import ImageSource, as_array, check_own_memory, check_values, in_memory
 from tiledseg.io.write import write_image, write_mask, write_probs
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 
@@ -65,6 +65,7 @@ __all__ = [
     "holds_labels",
     "image_shape",
     "images_in",
+    "in_memory",
     "is_outlines",
     "is_remote",
     "level_scale_of",

@@ -11,7 +11,7 @@ import numpy as np
 
 from tiledseg._notebook import facts, picture, side_by_side
 from tiledseg._storage import exists
-from tiledseg._validate import check_image, counted, invalid, named, whole_number
+from tiledseg._validate import array_of, check_image, counted, invalid, named, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.file import state_of
 from tiledseg.io.regions import CachedBlocks, RepeatedChannels, WholeImage
@@ -308,30 +308,38 @@ def _mapped_file(values: object) -> str | None:
     return None
 
 
-def as_array(image: Any) -> Any:  # noqa: ANN401  arrays of all libraries
+def in_memory(values: Any, name: str) -> Any:  # noqa: ANN401  arrays of all libraries
+    """Read an array of any library whole; give paths, open images and what is no array back."""
+    found = as_array(values, name)
+    if isinstance(found, np.ndarray | ImageSource) or not hasattr(found, "__array__"):
+        return found
+    return array_of(found, name)
+
+
+def as_array(image: Any, name: str = "image") -> Any:  # noqa: ANN401  arrays of all libraries
     """Give an image of Pillow, xarray, PyTorch or TensorFlow as an array; give anything else back."""
     library = type(image).__module__.partition(".")[0]
     if library == "PIL" and hasattr(image, "mode"):
-        return _of_pillow(image)
+        return _of_pillow(image, name)
     if library == "xarray" and hasattr(image, "dims"):
-        return _of_xarray(image)
+        return _of_xarray(image, name)
     if library in {"torch", "tensorflow"} and hasattr(image, "shape"):
-        return _of_tensor(image)
+        return _of_tensor(image, name)
     return image
 
 
-def _of_pillow(image: Any) -> Any:  # noqa: ANN401
+def _of_pillow(image: Any, name: str) -> Any:  # noqa: ANN401
     if image.mode not in _MODES:
-        fix = 'Convert it with image.convert("RGB").'
-        raise invalid(ArrayError, "image", must="be grey or RGB", got=f"mode {image.mode}", fix=fix)
+        fix = f'Convert it with {name}.convert("RGB").'
+        raise invalid(ArrayError, name, must="be grey or RGB", got=f"mode {image.mode}", fix=fix)
     turn = image.getexif().get(_ORIENTATION, 1)
     if turn in _TURNED:  # Pillow gives the px as they are stored, viewers and paths those that are shown
-        fix = "Pass PIL.ImageOps.exif_transpose(image), or numpy.asarray(image) for its px as stored."
-        raise invalid(ArrayError, "image", must="be upright", got=f"orientation {turn} in Exif", fix=fix)
+        fix = f"Pass PIL.ImageOps.exif_transpose({name}), or numpy.asarray({name}) for its px as stored."
+        raise invalid(ArrayError, name, must="be upright", got=f"orientation {turn} in Exif", fix=fix)
     return np.asarray(image)
 
 
-def _of_xarray(image: Any) -> Any:  # noqa: ANN401
+def _of_xarray(image: Any, name: str) -> Any:  # noqa: ANN401
     """Take the axes by their names; an axis of another name must have a length of 1."""
     named = {kind: [axis for axis in image.dims if str(axis).lower() in _AXES[kind]] for kind in _AXES}
     order = [axes[0] for axes in named.values() if axes]
@@ -340,17 +348,17 @@ def _of_xarray(image: Any) -> Any:  # noqa: ANN401
     if not is_clear or any(image.sizes[axis] != 1 for axis in others):
         fix = "Rename them, or select one position of each other one."
         must, got = "have the dimensions y, x and channel", dict(image.sizes)
-        raise invalid(ArrayError, "image", must=must, got=got, fix=fix)
+        raise invalid(ArrayError, name, must=must, got=got, fix=fix)
     return image.isel(dict.fromkeys(others, 0)).transpose(*order).data
 
 
-def _of_tensor(image: Any) -> Any:  # noqa: ANN401
+def _of_tensor(image: Any, name: str) -> Any:  # noqa: ANN401
     try:
         return np.asarray(image)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        fix = "Pass image.detach().cpu().float().numpy(), channels last."
+        fix = f"Pass {name}.detach().cpu().float().numpy(), channels last."
         got = f"{type(image).__name__}: {error}"
-        raise invalid(ArrayError, "image", must="be readable as an array", got=got, fix=fix) from None
+        raise invalid(ArrayError, name, must="be readable as an array", got=got, fix=fix) from None
 
 
 def check_values(block: AnyArray, dtype: np.dtype[Any], name: str) -> None:

@@ -14,6 +14,7 @@ from tiledseg._validate import array_of, check_shape, invalid, named, one_of, pa
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.png import density_chunk
+from tiledseg.io.source import as_array
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,7 +59,7 @@ def write_image(
     ArrayError
         If the array is of another shape or dtype.
     """
-    pixels = array_of(image, "image")
+    pixels = array_of(as_array(image, "image"), "image")
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         fix = "Convert it to uint8 or uint16, or write it with `write_probs`."
         raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(pixels.dtype), fix=fix)
@@ -106,7 +107,7 @@ def write_mask(
     SettingError
         If `foreground` is out of range.
     """
-    values = array_of(labels, "labels")
+    values = array_of(as_array(labels, "labels"), "labels")
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "bui":
         got = f"{values.dtype} of shape {values.shape}"
         fix = "Convert the labels to integers first."
@@ -163,7 +164,7 @@ def write_probs(
     read_probs : Read them back as (H, W, K) float32.
     """
     one_of("dtype", dtype, ("float16", "float32"))
-    values = array_of(probs, "probs")
+    values = array_of(as_array(probs, "probs"), "probs")
     if values.dtype.kind != "f" or values.ndim not in {2, 3} or values.size == 0:
         got = f"{values.dtype} of shape {values.shape}"
         must = "be floats of shape (H, W) or (H, W, K)"

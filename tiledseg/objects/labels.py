@@ -19,7 +19,7 @@ from tiledseg._validate import (
 )
 from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
-from tiledseg.io import pixel_size_from
+from tiledseg.io import as_array, pixel_size_from
 from tiledseg.objects.collect import check_out, collected
 from tiledseg.objects.measure import Values
 from tiledseg.objects.runs import RunJoiner
@@ -108,7 +108,7 @@ class ObjectsSink:
             must, fix = "be a dtype of NumPy", "Pass the dtype of the map, for example float32."
             raise invalid(SettingError, "dtype", must=must, got=dtype, fix=fix) from None
         self._settings = settings_of(ObjectsConfig, config, "config")
-        self._image = image
+        self._image = image = as_array(image)
         if image is not None and check_image(image)[:2] != self.shape[:2]:
             must = f"have the map's size, (H, W) = {self.shape[:2]}"
             raise _unlike("image", must, image.shape)
@@ -294,6 +294,7 @@ def label_objects(  # noqa: PLR0913  what is measured, and where labels go
     >>> objects.table["area"].tolist(), objects.table["class"].tolist()
     ([2, 3], [1, 2])
     """
+    map = as_array(map, "map")  # noqa: A001
     check_image(map, name="map")
     size = (int(map.shape[0]), int(map.shape[1]))
     check_out(out, size)

@@ -27,6 +27,7 @@ from tiledseg.io import (
     MaskRules,
     OutlineMask,
     advised,
+    as_array,
     is_outlines,
     is_remote,
     mask_of,
@@ -78,8 +79,9 @@ def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: A
     if isinstance(roi, str | os.PathLike) and roi != "tissue":
         return _mask_in(roi, shape, image)
     if not isinstance(roi, str):
-        _check_mask(roi, shape)
-        return roi
+        mask: Source = as_array(roi, "roi")
+        _check_mask(mask, shape)
+        return mask
     if not hasattr(image, "dtype"):
         raise invalid(
             SettingError,

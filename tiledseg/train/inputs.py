@@ -20,7 +20,7 @@ from tiledseg.data import (
     prepare_pairs,
     with_pixel_size,
 )
-from tiledseg.errors import ArrayError, TiledSegError
+from tiledseg.errors import ArrayError, SettingError, TiledSegError
 from tiledseg.io import IGNORED
 from tiledseg.train.run_folder import RunRecord
 
@@ -55,11 +55,19 @@ def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequenc
     first, second = prepared[: len(train_pairs)], prepared[len(train_pairs) :]
     _check_labels(first, second, config.network.classes)
     steps = config.steps_per_epoch or ceil(crops_to_cover(first, config.crop_shape) / config.batch_size)
+    _check_steps(config, steps * config.epochs)
     grid = GridCrops(second, config.crop_shape, classes=config.network.classes) if second else None
     record = RunRecord(train_pairs, valid_pairs)
     record.check_apart()
     shown = valid_pairs or train_pairs
     return TrainingData(_sampler(config, first, steps), grid, shown, record, preprocessing)
+
+
+def _check_steps(config: TrainConfig, batches: int) -> None:
+    """Check that the optimizer makes a step at all."""
+    if config.accumulate > batches:
+        must, fix = f"be at most the {batches} batches of the run", "Use fewer, or more epochs."
+        raise invalid(SettingError, "accumulate", must=must, got=config.accumulate, fix=fix)
 
 
 def _check_labels(train: Sequence[PreparedPair], valid: Sequence[PreparedPair], classes: int) -> None:
