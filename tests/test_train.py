@@ -448,7 +448,7 @@ def test_batches_that_are_too_few_for_one_step_are_refused(tmp_path):
 
 
 def test_a_threshold_that_several_classes_do_not_use_is_refused():
-    with pytest.raises(SettingError, match="threshold.*3 classes"):
+    with pytest.raises(SettingError, match=r"threshold.*3 classes"):
         TrainConfig(network=TINY.changed(classes=3), labels=("a", "b", "c"), threshold=0.3)
 
 
