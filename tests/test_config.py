@@ -340,3 +340,17 @@ def test_a_wrong_choice_shows_those_of_all_branches_once() -> None:
         SettingError, match=r"'efficientnet-b7', 'resnet50'.* or '\w+'; got resnet5\..*`resnet50`"
     ):
         TrainConfig(network={"name": "encoder_unet", "encoder": "resnet5"})
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value", "text"),
+    [
+        (TilingConfig, "tile_size", "abc", "'auto' or a whole number"),
+        (TilingConfig, "tile_size", 3.5, "'auto' or a whole number"),
+        (EvaluateConfig, "threshold", "vlid", "'valid' or a number; got vlid. Did you mean `valid`"),
+        (TrainConfig, "augment", "al", "'founding' or 'none'; got al"),
+    ],
+)
+def test_a_number_is_named_where_it_is_allowed_beside_names(config, name, value, text):
+    with pytest.raises(SettingError, match=re.escape(text)):
+        config(**{name: value})

@@ -324,6 +324,7 @@ _FIXES = {
     "too_long": "Give fewer values.",
     "string_pattern_mismatch": "Write it in that form.",
 }
+_NUMBERS = {"int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number"}
 _LIMITS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -338,12 +339,19 @@ def _joined(lines: list[ErrorDetails]) -> list[ErrorDetails]:
     for line in lines:
         if line["type"] == "literal_error":
             choices.setdefault(line["loc"][:1], []).append(line["ctx"]["expected"])
+    numbers = {line["loc"][:-1]: _NUMBERS[line["type"]] for line in lines if line["type"] in _NUMBERS}
     return [
-        line | {"msg": f"Input should be {_or(choices[line['loc'][:1]])}"}
+        line | {"msg": f"Input should be {_or(choices[line['loc'][:1]])}{_or_number(line, numbers)}"}
         if line["type"] == "literal_error"
         else line
         for line in lines
     ]
+
+
+def _or_number(line: ErrorDetails, numbers: dict[tuple[int | str, ...], str]) -> str:
+    """Name a number too where one is allowed beside the choices: the other branches of the union say so."""
+    in_union = str(line["loc"][-1]).startswith("literal[")
+    return f" or {numbers[line['loc'][:-1]]}" if in_union and line["loc"][:-1] in numbers else ""
 
 
 def _or(choices: list[str]) -> str:
