@@ -36,13 +36,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 if sys.platform == "linux":
     ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX: the allocator keeps less of what was freed
 
-hypothesis.settings.register_profile(
-    "tiledseg",
-    deadline=None,  # a busy machine is no failure
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    derandomize=bool(os.environ.get("CI")),
-)
-hypothesis.settings.load_profile("tiledseg")
+for _name, _examples in (("quick", 50), ("all", 100)):  # where a test states no number of its own
+    hypothesis.settings.register_profile(
+        _name,
+        max_examples=_examples,
+        deadline=None,  # a busy machine is no failure
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        derandomize=bool(os.environ.get("CI")),
+    )
 
 
 class JaxIsNotLoaded(Loader, MetaPathFinder):
@@ -124,6 +125,7 @@ class WithoutExtras:
 def pytest_configure(config: pytest.Config) -> None:
     """Let these hooks see the modules of the package too, which are not in the folder of this file."""
     config.pluginmanager.register(WithoutExtras())
+    hypothesis.settings.load_profile("quick" if config.option.markexpr else "all")  # as the slow tests are
     if "openvino" in MISSING:  # an import that fails leaves half a module behind, which others then use
         config.option.ignore_glob = [*(config.option.ignore_glob or ()), "*/engine/openvino/*"]
 
@@ -145,7 +147,7 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
     {"alpha": "drop", "at": {"z": 0}},
     {"alpha": "keep", "at": {"t": 0}},
 )
-_MOST_BYTES, _MOST_FILES = 1 << 21, 6  # for each test: larger files take too long to read several times
+_MOST_BYTES, _MOST_FILES = 1 << 20, 6  # for each test: larger files take too long to read several times
 
 
 def read_alike(path: Path) -> int:

@@ -105,14 +105,19 @@ def test_help_version_and_errors_load_no_keras() -> None:
     assert tiledseg.__version__ in done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "plan", "stats", "split", "tile"])
-def test_help_of_a_command_loads_no_more_than_the_settings(command: str) -> None:
-    probe = (
-        f"import sys; from tiledseg.cli import main; main(['{command}', '--help']);"
-        "print({'numpy._core', 'cv2', 'tifffile', 'keras', 'tensorflow', 'matplotlib'} & set(sys.modules))"
-    )
+def test_help_of_a_command_loads_no_more_than_the_settings() -> None:
+    heavy = {"numpy._core", "cv2", "tifffile", "keras", "tensorflow", "matplotlib"}
+    probe = f"""
+import sys
+from tiledseg.cli import main
+for command in ("train", "predict", "evaluate", "plan", "stats", "split", "tile"):
+    main([command, "--help"])
+    print("loaded", command, {heavy} & set(sys.modules))
+"""
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "set()"
+    told = [line for line in done.stdout.splitlines() if line.startswith("loaded")]
+    assert len(told) == 7
+    assert [line for line in told if not line.endswith("set()")] == []
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,21 +219,20 @@ def test_value_out_of_range_is_named(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["predict", "plan", "evaluate"])
-def test_invalid_tiling_is_an_error_before_keras_loads(
-    tmp_path: Path, bundle: Path, samples: Path, command: str
-) -> None:
+def test_invalid_tiling_is_an_error_before_keras_loads(tmp_path: Path, bundle: Path, samples: Path) -> None:
     images = str(samples / "images")
-    rest = {
-        "predict": [images, "--output", str(tmp_path / "out")],
-        "plan": ["64x64"],
-        "evaluate": ["--images", images, "--masks", str(samples / "masks")],
-    }[command]
-    words = [command, str(bundle), *rest, "--overlap", "32"]
-    probe = f"import sys; from tiledseg.cli import main; print(main({words!r}), 'keras' in sys.modules)"
+    commands = [
+        ["predict", str(bundle), images, "--output", str(tmp_path / "out"), "--overlap", "32"],
+        ["plan", str(bundle), "64x64", "--overlap", "32"],
+        ["evaluate", str(bundle), "--images", images, "--masks", str(samples / "masks"), "--overlap", "32"],
+    ]
+    probe = (
+        "import sys; from tiledseg.cli import main\n"
+        f"for words in {commands!r}: print(main(words), 'keras' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout == "2 False\n"
-    assert "with tile=32" in done.stderr
+    assert done.stdout == "2 False\n" * 3
+    assert done.stderr.count("with tile=32") == 3
     assert not (tmp_path / "out").exists()
 
 
@@ -473,6 +477,7 @@ def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], tmp_path: Path,
     )
     valid = ["--valid-images", str(tmp_path / "valid/images"), "--valid-masks", str(tmp_path / "valid/masks")]
     small = ["--epochs", "1", "--levels", "2", "--base-filters", "2", "--crop-size", "32", "--overlap", "0.5"]
+    small += ["--no-curves"]
     assert main(["train", "--config", str(file), *valid, *small]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^epochs +1$", out, re.MULTILINE)
@@ -528,6 +533,7 @@ def test_train_sets_a_part_of_the_images_apart_and_records_it(
         "1",
         "--steps-per-epoch",
         "1",
+        "--no-curves",
     ]
     groups = ["--split-group-by", "regex", "--split-group-regex", r"smear_(\d+)"]
     more = [*groups, "--runs-dir", tmp_path / "runs"]

@@ -195,7 +195,7 @@ def test_impossible_split_settings_are_refused(settings):
         SplitConfig(**settings)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=2, max_size=9),
     folds=st.integers(2, 6),

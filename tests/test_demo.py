@@ -69,7 +69,7 @@ def test_small_demo_writes_everything(
     assert settings.train.preprocessing == segmenter.preprocessing
 
 
-@pytest.mark.parametrize("seed", [11, 12, 13])
+@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (12, 13))])
 def test_shipped_model_finds_the_cells_of_unseen_smears(seed: int) -> None:
     sample = smear(960, 1280, seed=seed, cell_px=(250.0, 400.0))
     probs = tiledseg.tiled_predict(tiledseg.load_model("demo"), sample.image)[..., 0]

@@ -169,10 +169,10 @@ def ome_zarr(path, image):
 def test_chunks_of_a_zarr_are_fetched_as_they_are_needed(kind, request, serve, tmp_path):
     address, server = request.getfixturevalue("bucket") if kind == "s3" else serve()
     (tmp_path / "lab").mkdir()
-    image = SCAN[..., 0].copy()
+    image = SCAN[:512, :640, 0].copy()
     ome_zarr(tmp_path / "lab" / "scan.ome.zarr", image)
     with open_image(f"{address}/lab/scan.ome.zarr") as found:
-        assert (found.levels, found.pixel_size) == (((1024, 1280), (512, 640)), PixelSize(0.5, 0.5))
+        assert (found.levels, found.pixel_size) == (((512, 640), (256, 320)), PixelSize(0.5, 0.5))
         np.testing.assert_array_equal(found[130:250, 10:100], image[130:250, 10:100])
     assert len({path for path in server.paths if "/c/" in path}) == 1
     with open_image(f"{address}/lab/scan.ome.zarr/1") as found:

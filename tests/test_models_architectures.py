@@ -715,7 +715,9 @@ def differs(got: np.ndarray, want: np.ndarray) -> np.ndarray:
     return (np.abs(got - want) > 2e-6 * np.abs(want)).any(axis=(2, 3))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "guided" in str(name) else name for name in CASES]
+)
 def test_receptive_field_derived_from_the_graph_is_that_of_the_network(name):
     config = small(name, input_shape=(None, None, 1) if name not in FIXED else (SIZE, SIZE, 1))
     if "guided" not in name:

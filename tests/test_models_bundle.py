@@ -73,7 +73,7 @@ def bundle(saved, tmp_path):
 def outputs(segmenter):
     size = [length or 16 for length in segmenter.architecture.input_shape[:2]]
     shape = (1, *size, segmenter.architecture.input_shape[2])
-    return segmenter.network.predict(np.random.default_rng(1).random(shape, dtype=np.float32), verbose=0)
+    return np.asarray(segmenter.network(np.random.default_rng(1).random(shape, dtype=np.float32)))
 
 
 def edit(bundle, **changes):
@@ -632,7 +632,7 @@ def test_damaged_keras_file_is_refused(tmp_path):
     refused(tmp_path / "network.keras", "network.keras", trust=True)
 
 
-@pytest.mark.parametrize("tta", [None, "flips", "d4"])
+@pytest.mark.parametrize("tta", [None, pytest.param("flips", marks=pytest.mark.slow), "d4"])
 def test_test_time_augmentation_is_saved_and_used_by_default(tmp_path, tta):
     keras.utils.set_random_seed(0)
     made = make(network=UNetBuilder(CONFIG).build(), tta=tta, tiling=TilingConfig(tile_size=32, overlap=8))

@@ -83,7 +83,7 @@ def test_window_attention_of_free_size_is_the_same(shift):
     free = keras.Model(inputs, layer(inputs))
     for size in [(4, 4), (4, 8), (12, 8)]:
         x = np.random.default_rng(1).normal(size=(1, *size, 6)).astype(np.float32)
-        np.testing.assert_allclose(free.predict(x, verbose=0), layer(x), atol=1e-5)
+        np.testing.assert_allclose(free(x), layer(x), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -116,7 +116,7 @@ def test_tiles_on_the_windows_grid_are_exact():
     plan = ts.plan(network, image.shape, tiling)
     assert plan.verdict == "exact"
     assert plan.stride == (16, 16)
-    whole = network.predict(image[None], verbose=0)[0]
+    whole = np.asarray(network(image[None]))[0]
     tiled = ts.tiled_predict(network, image, tiling)
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
     moved = ts.tiled_predict(network, image, ts.TilingConfig(tile_size=96, overlap=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -158,11 +159,19 @@ def test_what_cannot_be_lazy_is_refused() -> None:
     np.testing.assert_allclose(out, ts.tiled_predict(mean, IMAGE, TILING), atol=1e-6)
 
 
+FORKED = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""How a worker starts: where it can be, from a process that has loaded Dask once for all."""
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[distributed.Client]:
     with (
         dask.config.set(
-            {"distributed.scheduler.allowed-failures": 3, "distributed.comm.timeouts.connect": "60s"}
+            {
+                "distributed.scheduler.allowed-failures": 3,
+                "distributed.comm.timeouts.connect": "60s",
+                "distributed.worker.multiprocessing-method": FORKED,
+            }
         ),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,12 @@ from tiledseg.io import read_image, read_mask
 from tiledseg.samples import smear, write_samples
 
 SEEDS = range(6)
+
+
+@cache
+def drawn(seed):
+    """Draw a smear once for all tests."""
+    return smear(480, 640, seed=seed)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 301), (257, 130), (480, 640)])
@@ -37,12 +45,12 @@ def test_stain_and_cells_differ_from_seed_to_seed():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_cells_cover_a_sane_share(seed):
-    assert 0.01 < smear(480, 640, seed=seed).mask.mean() < 0.3
+    assert 0.01 < drawn(seed).mask.mean() < 0.3
 
 
 def test_dark_nuclei_of_other_cells_are_not_in_the_mask():
     for seed in SEEDS:
-        sample = smear(480, 640, seed=seed)
+        sample = drawn(seed)
         background = sample.image[cv2.dilate(sample.mask, np.ones((9, 9))) == 0].astype(int)
         typical = np.median(background.sum(axis=1))
         assert (background.sum(axis=1) < 0.62 * typical).mean() > 0.001
@@ -50,7 +58,7 @@ def test_dark_nuclei_of_other_cells_are_not_in_the_mask():
 
 def test_cells_are_darker_and_bluer_than_the_film():
     for seed in SEEDS:
-        sample = smear(480, 640, seed=seed)
+        sample = drawn(seed)
         cells, film = (np.median(sample.image[sample.mask == label], axis=0) for label in (1, 0))
         assert cells.sum() < 0.9 * film.sum()
         assert cells[2] / cells[0] > film[2] / film[0]

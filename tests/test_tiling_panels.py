@@ -121,7 +121,7 @@ def test_regions_written_to_the_sink_are_aligned_with_its_blocks() -> None:
 
 
 @settings(max_examples=25)
-@given(most=st.integers(0, 40), tile=st.integers(4, 24), overlap=st.floats(0, 0.8), again=st.integers(0, 20))
+@given(most=st.integers(0, 40), tile=st.integers(8, 24), overlap=st.floats(0, 0.8), again=st.integers(0, 20))
 def test_a_resumed_run_gives_the_same_map_bit_for_bit(
     most: int, tile: int, overlap: float, again: int
 ) -> None:
