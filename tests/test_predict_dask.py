@@ -39,8 +39,17 @@ def three(tiles: np.ndarray) -> np.ndarray:
     return tiles / 255
 
 
-@pytest.mark.parametrize("chunks", [(700, 900, 3), (100, 333, 1), (64, 64, 3)])
-@pytest.mark.parametrize("network", [mean, three])
+@pytest.mark.parametrize(
+    ("network", "chunks"),
+    [
+        (mean, (700, 900, 3)),
+        (three, (100, 333, 1)),
+        (three, (64, 64, 3)),
+        pytest.param(three, (700, 900, 3), marks=pytest.mark.slow),
+        pytest.param(mean, (100, 333, 1), marks=pytest.mark.slow),
+        pytest.param(mean, (64, 64, 3), marks=pytest.mark.slow),
+    ],
+)
 def test_a_dask_array_gives_the_map_lazily(chunks: tuple[int, ...], network: object) -> None:
     lazy = ts.tiled_predict(network, da.from_array(IMAGE, chunks=chunks), TILING)
     local = ts.tiled_predict(network, IMAGE, TILING)
