@@ -469,3 +469,11 @@ def test_an_error_of_a_mask_names_the_values_that_would_be_clear(tmp_path):
         read_mask(tmp_path / "a.png")
     with pytest.raises(FileError, match="hold labels from 0 to 3, or be said"):
         load_both(Pair("a", np.zeros((9, 9), np.uint8), tmp_path / "a.png"), 4)
+
+
+def test_an_image_of_pillow_of_1_bit_is_black_and_white_as_its_file_is(tmp_path):
+    image = Image.fromarray(np.eye(20, dtype=bool))
+    image.save(tmp_path / "a.png")
+    tiling = {"tile_size": 32, "overlap": 0}
+    maps = [ts.tiled_predict(lambda t: t[..., :1] / 255, one, tiling) for one in (image, tmp_path / "a.png")]
+    np.testing.assert_array_equal(*maps)

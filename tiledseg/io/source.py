@@ -330,13 +330,13 @@ def as_array(image: Any, name: str = "image") -> Any:  # noqa: ANN401  arrays of
 
 def _of_pillow(image: Any, name: str) -> Any:  # noqa: ANN401
     if image.mode not in _MODES:
-        fix = f'Convert it with {name}.convert("RGB").'
+        fix = f'Pass {name}.convert("RGB"), or numpy.asarray({name}) for the indices of a palette.'
         raise invalid(ArrayError, name, must="be grey or RGB", got=f"mode {image.mode}", fix=fix)
     turn = image.getexif().get(_ORIENTATION, 1)
     if turn in _TURNED:  # Pillow gives the px as they are stored, viewers and paths those that are shown
         fix = f"Pass PIL.ImageOps.exif_transpose({name}), or numpy.asarray({name}) for its px as stored."
         raise invalid(ArrayError, name, must="be upright", got=f"orientation {turn} in Exif", fix=fix)
-    return np.asarray(image)
+    return np.asarray(image.convert("L") if image.mode == "1" else image)  # black and white, as in files
 
 
 def _of_xarray(image: Any, name: str) -> Any:  # noqa: ANN401
