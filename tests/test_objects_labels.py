@@ -272,6 +272,20 @@ def test_each_class_may_have_its_threshold():
             label_objects(one, {"threshold": (0.5, 0.8)})
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_a_threshold_cuts_a_map_of_background_and_foreground(threshold):
+    probs = np.random.default_rng(0).random((9, 12, 1)).astype(np.float32)
+    both, one = np.concatenate([1 - probs, probs], axis=2), label_objects(probs, {"threshold": threshold})
+    found = label_objects(both, {"threshold": threshold})
+    assert np.array_equal(found.labels, one.labels)
+    assert all(np.array_equal(found.table[name], one.table[name], equal_nan=True) for name in one.table)
+
+
+def test_one_threshold_of_several_classes_is_refused():
+    with pytest.raises(SettingError, match=r"threshold` must be 2 values, .*, or be left out; got 0.9"):
+        label_objects(np.full((4, 5, 3), 1 / 3), {"threshold": 0.9})
+
+
 def test_px_that_are_missing_or_come_twice_are_refused():
     sink = ObjectsSink((4, 4), np.uint8)
     sink[0:2] = np.ones((2, 4), np.uint8)

@@ -22,9 +22,10 @@ class ObjectsConfig(Config):
     """
 
     threshold: _Share | Annotated[tuple[_Share, ...], as_tuple] = 0.5
-    """Probability from which a px of a map of one class belongs to an object. In a map of several classes a
-    px has the class of its largest probability, and class 0 is the background; with a threshold for each of
-    the classes 1, 2, …, a px below that of its class is background too."""
+    """Probability from which a px belongs to an object, in a map of one class, or of background and
+    foreground. With more classes a px has the class of its largest probability, and class 0 is the
+    background; with a threshold for each of the classes 1, 2, …, a px below that of its class is background
+    too."""
     connectivity: Annotated[Literal[4, 8], as_numbers] = 4
     """With 4, px that touch only at a corner belong to different objects; with 8, to the same one."""
     fill_holes: bool = False

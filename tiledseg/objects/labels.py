@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tiledseg.objects.collect import ObjectBatch
     from tiledseg.objects.runs import Components
 
+_EVEN = 0.5  # cuts two classes where the larger one changes
 _BAND_PX = 1 << 21  # px of a map that are read at a time
 
 
@@ -114,8 +115,11 @@ class ObjectsSink:
             raise _unlike("image", must, image.shape)
         self._pixel_size = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
         self._limits = _limits(self._settings, self._pixel_size)
+        self._last = False
         if self.dtype.kind == "f":
             _check_thresholds(self._settings.threshold, self.shape)
+            # of two classes with another threshold than 0.5, only the second says where the foreground is
+            self._last = self.shape[2:] == (2,) and not _is_even(self._settings.threshold)
         self._joiner = RunJoiner(
             self.shape[1],
             self._settings.connectivity,
@@ -184,7 +188,7 @@ class ObjectsSink:
         """Make the place for the probability of each px; of all classes where a hole may get any of them."""
         if self.dtype.kind != "f":
             return None
-        classes = self.shape[2] if len(self.shape) == 3 else 1
+        classes = self.shape[2] if len(self.shape) == 3 and not self._last else 1
         if classes > 1 and self._settings.fill_holes:
             return Values([str(one) for one in range(classes)], self.dtype, of_class=True)
         return Values(["probability"], self.dtype)
@@ -198,6 +202,7 @@ class ObjectsSink:
     def _take_band(self, first: int, band: AnyArray) -> None:
         if band.dtype.kind == "f" and not np.isfinite(band.max() + band.min()):  # faster than to look at each
             check_finite(band, "map", (first, 0))
+        band = band[..., -1:] if self._last else band
         row, x0, x1 = self._joiner.feed(*_classes(band, self._settings))
         if self._probs is None and self._channels is None:
             return
@@ -327,7 +332,16 @@ def _check_thresholds(threshold: float | tuple[float, ...], shape: tuple[int, ..
     wanted = max(1, shape[2] - 1) if len(shape) == 3 else 1
     if isinstance(threshold, tuple) and len(threshold) != wanted:
         must = f"have {counted(wanted, 'value')}, one for each class but the background"
-        raise invalid(SettingError, "threshold", must=must, got=threshold, fix="Or give one number for all.")
+        raise invalid(SettingError, "threshold", must=must, got=threshold, fix="Give as many.")
+    if wanted > 1 and not _is_even(threshold):
+        must = f"be {wanted} values, one for each class but the background, or be left out"
+        fix = "Without it, the most probable class of each px counts."
+        raise invalid(SettingError, "threshold", must=must, got=threshold, fix=fix)
+
+
+def _is_even(threshold: float | tuple[float, ...]) -> bool:
+    """Say whether px have the class of their largest probability, at least as far as a number says."""
+    return isinstance(threshold, tuple) or threshold == _EVEN
 
 
 def _joined_class(settings: ObjectsConfig) -> int:

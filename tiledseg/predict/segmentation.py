@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 _NOTEBOOK_SIDE, _PLOT_SIDE, _FILE_SIDE = 900, 2048, 4096  # px of the longer side of a picture
 _ROWS_SHOWN, _CLASSES_SHOWN = 5, 8
 _COLUMNS_SHOWN = ("class", "centroid_y", "centroid_x", "area", "perimeter", "circularity", "probability_mean")
-_EVEN = 0.5
 _TABLES = {"tiling": TilingConfig, "objects": ObjectsConfig, "runtime": RuntimeConfig}
 
 
@@ -361,18 +360,14 @@ class MapSink:
         self.shape: tuple[int, int, int] = (image.shape[0], image.shape[1], classes)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
         own = "threshold" not in settings.model_fields_set
-        # of two classes with another threshold than 0.5, only the second says where the foreground is
-        self._last = own and classes == 2 and threshold != _EVEN
         self.settings: ObjectsConfig = settings.changed(threshold=threshold) if own else settings
-        shape = (*self.shape[:2], 1 if self._last else classes)
-        self.objects = ObjectsSink(shape, np.float32, self.settings, image=image, pixel_size=pixel_size)
+        self.objects = ObjectsSink(self.shape, np.float32, self.settings, image=image, pixel_size=pixel_size)
         self.map: FloatArray | None = np.zeros(self.shape, np.float32) if keep_map else None
 
     def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401  a slice or several
         if self.map is not None:
             self.map[key] = probs
-        within = np.clip(probs, 0, 1)  # `check_probabilities` allows for rounding
-        self.objects[key] = within[..., -1:] if self._last else within
+        self.objects[key] = np.clip(probs, 0, 1)  # `check_probabilities` allows for rounding
 
 
 def class_names(network: Network, classes: int) -> tuple[str, ...]:
