@@ -732,9 +732,10 @@ def test_evaluate_shows_several_models_and_their_mean_side_by_side(
         (["--threshold", "valid"], "--valid-images` must be given"),
         (["--threshold", "2"], "threshold"),
         (["--against", "nowhere"], "nowhere"),
+        (["--against", "demo", "--ensemble"], "--ensemble` must have models of the same classes"),
     ],
 )
-def test_evaluate_refuses_invalid_options_before_it_loads_anything(
+def test_evaluate_refuses_invalid_options_before_it_scores_anything(
     capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path, options: list[str], message: str
 ) -> None:
     data = ["--images", samples / "images", "--masks", samples / "masks"]

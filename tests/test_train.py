@@ -442,7 +442,7 @@ def test_weight_decay_shrinks_only_kernels(tmp_path):
 
 def test_batches_that_are_too_few_for_one_step_are_refused(tmp_path):
     trainer = Trainer(settings(tmp_path, epochs=2, accumulate=7))
-    with pytest.raises(SettingError, match=r"accumulate.*6 batches of the run"):
+    with pytest.raises(SettingError, match=r"accumulate.*at most 6, the batches of the run"):
         trainer.fit(blobs(0), blobs(1))
     assert not (tmp_path / "runs").exists()
 

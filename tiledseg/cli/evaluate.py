@@ -121,7 +121,9 @@ def _results(
 ) -> dict[str, EvaluationResult]:
     """Score each model, and the mean of their maps where it is wanted; print the tables."""
     results: dict[str, EvaluationResult] = {}
-    loaded = []
+    loaded = {name: task.loaded(path) for name, path in models.items()}
+    if task.config.ensemble:
+        _check_classes(loaded)
 
     def add(name: str, model: Any) -> None:  # noqa: ANN401
         def draw(one: ScoredImage) -> None:
@@ -133,12 +135,20 @@ def _results(
         task.settings.say(f"\n{name}\n\n{result}" if results else result)
         results[name] = result
 
-    for name, path in models.items():
-        loaded.append(task.loaded(path))
-        add(name, loaded[-1])
+    for name, model in loaded.items():
+        add(name, model)
     if task.config.ensemble:
-        add(_ENSEMBLE, tuple(loaded))
+        add(_ENSEMBLE, tuple(loaded.values()))
     return results
+
+
+def _check_classes(models: dict[str, Any]) -> None:
+    """Check that the classes of an ensemble are the same, before any of its models is scored."""
+    labels = {name: ", ".join(getattr(model, "labels", ())) for name, model in models.items()}
+    if len(set(labels.values())) > 1:
+        got = "; ".join(f"{name}: {of or 'no names'}" for name, of in labels.items())
+        fix = "Average only segmenters of the same classes."
+        raise invalid(SettingError, "--ensemble", must="have models of the same classes", got=got, fix=fix)
 
 
 def _check(model: str, settings: Settings, config: EvaluateJobConfig) -> None:

@@ -66,7 +66,7 @@ def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequenc
 def _check_steps(config: TrainConfig, batches: int) -> None:
     """Check that the optimizer makes a step at all."""
     if config.accumulate > batches:
-        must, fix = f"be at most the {batches} batches of the run", "Use fewer, or more epochs."
+        must, fix = f"be at most {batches}, the batches of the run", "Use fewer, or more epochs."
         raise invalid(SettingError, "accumulate", must=must, got=config.accumulate, fix=fix)
 
 
