@@ -440,6 +440,17 @@ def test_weight_decay_shrinks_only_kernels(tmp_path):
     np.testing.assert_allclose(np.concatenate([share.ravel() for share in scales]), 1.0, rtol=1e-5)
 
 
+def test_a_network_of_logits_is_refused():
+    with pytest.raises(SettingError, match=r"network\.final_activation` must be sigmoid or softmax"):
+        TrainConfig(network=TINY.changed(final_activation="linear"))
+
+
+def test_a_lowest_rate_at_which_the_loss_diverges_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tiledseg.train.lr_finder._DIVERGED", 0.0)  # every loss counts as diverged
+    with pytest.raises(ModelError, match="`lowest` must be a rate"):
+        find_learning_rate(settings(tmp_path), blobs(1), lowest=1e5, highest=1e6, steps=10)
+
+
 def test_batches_that_are_too_few_for_one_step_are_refused(tmp_path):
     trainer = Trainer(settings(tmp_path, epochs=2, accumulate=7))
     with pytest.raises(SettingError, match=r"accumulate.*at most 6, the batches of the run"):

@@ -269,6 +269,9 @@ class TrainConfig(Config):
                 f"name as many classes as the network has, {self.network.classes}",
                 f"Set classes={len(self.labels)} of the network, or give one name for each class.",
             )
+        if self.network.final_activation == "linear":
+            must, fix = "be sigmoid or softmax, since losses take probabilities", "Leave it out."
+            raise self._invalid("network.final_activation", must, fix, got="linear")
         if self.network.classes > 2 and self.threshold != 0.5:
             must = f"be left out with {self.network.classes} classes"
             raise self._invalid("threshold", must, "The most probable class of each px counts.")

@@ -10,7 +10,7 @@ import numpy as np
 from tiledseg._backend import keras
 from tiledseg._validate import invalid, real_number, settings_of, whole_number
 from tiledseg.config import TrainConfig
-from tiledseg.errors import SettingError
+from tiledseg.errors import ModelError, SettingError
 from tiledseg.models import training_network
 from tiledseg.train.inputs import Feed, sampler_of
 from tiledseg.train.loop import compiled, initial_network, precision_of_layers, seeded
@@ -95,6 +95,8 @@ def find_learning_rate(
     ------
     SettingError
         If a number is out of its range.
+    ModelError
+        If the loss diverges at the lowest rate.
     """
     steps = whole_number("steps", steps, 10, _MAX_STEPS)
     first, last = real_number("lowest", lowest), real_number("highest", highest)
@@ -105,6 +107,9 @@ def find_learning_rate(
     rate = keras.optimizers.schedules.ExponentialDecay(first, decay_steps=1, decay_rate=rise)
     recorder = _LossRecorder(stop_early=True)
     _fit(config, sampler_of(config, train, steps), recorder, rate)
+    if len(recorder.losses) < 2:  # a slope has two
+        must, fix = "be a rate at which the loss does not diverge", "Lower it, and check the settings."
+        raise invalid(ModelError, "lowest", must=must, got=f"{first:g}", fix=fix)
     rates = [first * rise**step for step in range(len(recorder.losses))]
     return RateResult(rates, recorder.losses, _steepest(rates, recorder.losses))
 
