@@ -452,7 +452,7 @@ def test_a_lowest_rate_at_which_the_loss_diverges_is_refused(tmp_path, monkeypat
 
 
 def test_batches_that_are_too_few_for_one_step_are_refused(tmp_path):
-    trainer = Trainer(settings(tmp_path, epochs=2, accumulate=7))
+    trainer = Trainer(settings(tmp_path, epochs=2, steps_per_epoch=3, accumulate=7))
     with pytest.raises(SettingError, match=r"accumulate.*at most 6, the batches of the run"):
         trainer.fit(blobs(0), blobs(1))
     assert not (tmp_path / "runs").exists()
