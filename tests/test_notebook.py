@@ -253,6 +253,8 @@ def test_a_setting_in_the_wrong_place_is_named_with_its_place(demo, call):
         call(demo, SAMPLE.image, tile_size=256)
     with pytest.raises(ts.TiledSegError, match=r"`roy`.*`roi`"):
         call(demo, SAMPLE.image, roy=None)
+    with pytest.raises(ts.TiledSegError, match=r"Known: batch_size(?!.*unknown)"):
+        call(demo, SAMPLE.image, xxxxxxxx=None)
 
 
 def test_text_in_place_of_a_number_is_shown_as_text():

@@ -80,12 +80,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def check_arguments(unknown: Mapping[str, object], known: Iterable[str], **tables: Any) -> None:  # noqa: ANN401
     """Refuse arguments that a call does not have; `tables` are settings that may have them."""
-    for name, value in unknown.items():
+    for name, value in unknown.items():  # `known` names this mapping too
         home = next((argument for argument, kind in tables.items() if name in kind.model_fields), None)
         if home is not None:
             text = f"`{name}` is a setting of `{home}`. Pass {home}={{{name!r}: {shown(value)}}}."
             raise SettingError(text)
-        raise SettingError(f"`{name}` is no argument of this call. {did_you_mean(name, known)}")
+        raise SettingError(f"`{name}` is no argument of this call. {did_you_mean(name, {*known} - {'unknown'})}")
 
 
 def whole_number(name: str, value: object, least: int = 1, most: int | None = None, fix: str = "") -> int:
