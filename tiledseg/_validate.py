@@ -85,7 +85,7 @@ def check_arguments(unknown: Mapping[str, object], known: Iterable[str], **table
         if home is not None:
             text = f"`{name}` is a setting of `{home}`. Pass {home}={{{name!r}: {shown(value)}}}."
             raise SettingError(text)
-        raise SettingError(f"`{name}` is no argument of this call. {did_you_mean(name, {*known} - {'unknown'})}")
+        raise SettingError(f"`{name}` is no argument here. {did_you_mean(name, {*known} - {'unknown'})}")
 
 
 def whole_number(name: str, value: object, least: int = 1, most: int | None = None, fix: str = "") -> int:
