@@ -578,3 +578,28 @@ def test_a_temporary_file_keeps_what_is_written_at_an_offset():
         file.write(3, b"abc")
         assert file.read(0, 9) == b"\0\0\0abc"
         file.close()
+
+
+def test_whichever_close_fails_the_folder_is_old_or_new_and_no_other_is_left(tmp_path, monkeypatch):
+    close, outcomes = os.close, []
+    for failing in range(8):
+        folder, calls = tmp_path / str(failing) / "a", []
+        with new_folder(folder) as filling:
+            (filling / "x").write_text("old")
+
+        def fail(descriptor: int, calls=calls, failing=failing) -> None:
+            calls.append(close(descriptor))
+            if len(calls) == failing + 1:
+                raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            try:
+                with new_folder(folder, replace=("x",)) as filling:
+                    (filling / "x").write_text("new")
+                    patch.setattr(os, "close", fail)
+            except FileError:
+                outcomes.append(f"{failing} fails")
+        outcomes.append((folder / "x").read_text())
+        assert [path.name for path in folder.parent.rglob("x")] == ["x"], failing
+    assert {"old", "new"} <= {*outcomes}
+    assert any("fails" in one for one in outcomes)

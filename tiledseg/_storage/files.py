@@ -319,11 +319,11 @@ def new_folder(path: PathLike, replace: Collection[str] = ()) -> Iterator[Path]:
             check_new_folder(target, replace)
             sync_folder(filling)
             aside = move_into_place(filling, target.absolute())
-        if aside is not None:
-            with contextlib.suppress(OSError):  # a folder with other files stays
-                for name in replace:
-                    (aside / name).unlink(missing_ok=True)
-                aside.rmdir()
+            if aside is not None:  # at once: whatever fails later, nothing of it is left
+                with contextlib.suppress(OSError):  # a folder with other files stays
+                    for name in replace:
+                        (aside / name).unlink(missing_ok=True)
+                    aside.rmdir()
         sync_folder(target.absolute().parent)
     except OSError as error:
         raise_unwritable(named(target), error)
