@@ -314,3 +314,14 @@ def test_images_in_subfolders_are_found_by_a_table_as_the_error_says(tmp_path):
         find_pairs(tmp_path / "images", tmp_path / "masks")
     (tmp_path / "pairs.csv").write_text("image,mask\nimages/a/1.png,masks/a/1.png\n")
     assert len(survey(DataConfig(layout="list", path=str(tmp_path / "pairs.csv"))).pairs) == 1
+
+
+def test_images_may_share_a_mask_by_links(tmp_path):
+    for name in "abc":
+        write_pair(tmp_path, name)
+    mask = tmp_path / "masks" / "a.png"
+    (tmp_path / "masks" / "b.png").unlink()
+    (tmp_path / "masks" / "b.png").symlink_to(mask)  # as in a store of files by their content
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [(pair.name, pair.mask.name) for pair in pairs] == [(one, f"{one}.png") for one in "abc"]
+    assert [path.name for path in find_maps(tmp_path / "masks", pairs)] == ["a.png", "b.png", "c.png"]

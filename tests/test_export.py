@@ -387,3 +387,11 @@ def test_what_is_computed_on_a_level_is_exported_in_px_of_level_0(tmp_path, form
     (found,) = json.loads((tmp_path / "objects" / "geojson" / "slide.geojson").read_text())["features"]
     assert np.ptp(found["geometry"]["coordinates"][0], axis=0).tolist() == [200, 200]
     assert np.min(found["geometry"]["coordinates"][0], axis=0).tolist() == [200, 200]
+
+
+def test_suffixes_count_in_any_case(tmp_path):
+    write_geojson(tmp_path / "a.GeoJSON.GZ", SPECKS)
+    assert len(json.loads(gzip.decompress((tmp_path / "a.GeoJSON.GZ").read_bytes()))["features"]) == 2
+    assert write_roi(tmp_path / "a.ZIP", SPECKS) == 2
+    with pytest.raises(SettingError, match=r"suffix \.zip; got .*a\.roi"):
+        write_roi(tmp_path / "a.roi", SPECKS)

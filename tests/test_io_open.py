@@ -566,3 +566,36 @@ def test_an_image_of_pillow_that_exif_turns_is_refused(tmp_path):
     np.testing.assert_array_equal(tiled_predict(lambda tiles: tiles, upright)[..., 0], pixels[::-1, ::-1])
     with open_image(tmp_path / "a.png") as shown:
         np.testing.assert_array_equal(shown[:, :], pixels[::-1, ::-1])
+
+
+INDICES = [
+    np.s_[..., :2],
+    np.s_[..., 1:2],
+    np.s_[2:9, ..., 1:],
+    np.s_[..., 3:7, :],
+    np.s_[...],
+    np.s_[:, -7:-2],
+    np.s_[-5:],
+    np.s_[np.int64(3) : np.uint8(9)],
+]
+
+
+@pytest.mark.parametrize("key", INDICES)
+@pytest.mark.parametrize("name", ["a.tif", "a.npy"])
+def test_an_index_means_what_it_means_for_an_array(tmp_path, name, key):
+    if name == "a.npy":
+        np.save(tmp_path / name, np.asfortranarray(RGB))
+    else:
+        tifffile.imwrite(tmp_path / name, RGB, tile=(64, 48), photometric="rgb")
+    with open_image(tmp_path / name) as image:
+        np.testing.assert_array_equal(image[key], RGB[key])
+
+
+@pytest.mark.parametrize("key", [5, None, (..., ...), np.s_[:, :, :, :], np.s_[::2], np.s_[1.5:3], [1, 2]])
+def test_other_indices_are_refused(key, tmp_path):
+    np.save(tmp_path / "a.npy", RGB)
+    with (
+        open_image(tmp_path / "a.npy") as image,
+        pytest.raises(ArrayError, match="slices with a step of 1, at most 3"),
+    ):
+        image[key]

@@ -571,3 +571,16 @@ def test_coco_that_names_its_images_as_windows_does(tmp_path):
     write_image(tmp_path / "i" / "a.png", IMAGE)
     (pair,) = find_pairs(tmp_path / "i", tmp_path / "c.json")
     assert (pair.name, load_pair(pair)[1].sum()) == ("a", 400)
+
+
+@pytest.mark.parametrize("ring", [[[1]], [[1], [2], [3]], [1, 2, 3], [[]], [], [[1, 2], [3]]])
+def test_points_without_two_coordinates_are_refused(tmp_path, ring):
+    path = written(tmp_path, feature([ring]))
+    with pytest.raises(FileError, match=r"finite points|polygons"):
+        load_pair(Pair("a", IMAGE, path))
+
+
+def test_a_file_of_nothing_is_no_roi(tmp_path):
+    (tmp_path / "a.geojson").write_text("null")
+    with pytest.raises(FileError, match="be GeoJSON"):
+        load_pair(Pair("a", IMAGE, tmp_path / "a.geojson"))

@@ -477,3 +477,41 @@ def test_an_image_of_pillow_of_1_bit_is_black_and_white_as_its_file_is(tmp_path)
     tiling = {"tile_size": 32, "overlap": 0}
     maps = [ts.tiled_predict(lambda t: t[..., :1] / 255, one, tiling) for one in (image, tmp_path / "a.png")]
     np.testing.assert_array_equal(*maps)
+
+
+@pytest.mark.parametrize("quality", [30, 60, 90])
+def test_a_lossy_codec_may_tint_black_and_white(quality, tmp_path):
+    mask = np.kron(rng.random((9, 12)) < 0.5, np.ones((11, 13), bool))
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "a.webp", quality=quality)
+    for threshold in ("auto", 128):
+        np.testing.assert_array_equal(read_mask(tmp_path / "a.webp", threshold), mask)
+    labels = np.zeros((*mask.shape, 3), np.uint8)
+    labels[mask, 0] = 1  # of one channel alone, near to black
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    with pytest.raises(FileError, match="3 channels that differ"):
+        read_mask(tmp_path / "a.png", 1)
+
+
+@pytest.mark.parametrize("factor", [300, 70_000, 3_000_000_000, 2**40])
+def test_large_numbers_of_cells_stay_as_they_are(factor, tmp_path):
+    cells = CELLS[:12].astype(np.int64) * factor
+    np.save(tmp_path / "a.npy", cells)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.npy", None), cells)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_labels_that_are_no_numbers_are_refused(value, tmp_path):
+    np.save(tmp_path / "a.npy", np.where(THREE > 0, np.float32(value), 0))
+    with pytest.raises(FileError, match=r"be finite|hold integers"):
+        read_mask(tmp_path / "a.npy", None)
+
+
+def test_booleans_of_tifffile_are_foreground(tmp_path):
+    mask = THREE > 0
+    tifffile.imwrite(tmp_path / "a.tif", mask)  # by itself, in a form in which 0 is white
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), mask)
+    np.testing.assert_array_equal(load_pair(Pair("a", THREE, tmp_path / "a.tif"))[1], mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif", palette="colour"), ~mask)
+    tifffile.imwrite(tmp_path / "b.tif", mask, metadata=None)  # which any other program may have written
+    with pytest.raises(FileError, match="0 is white"):
+        read_mask(tmp_path / "b.tif")

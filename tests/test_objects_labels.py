@@ -296,3 +296,15 @@ def test_px_that_are_missing_or_come_twice_are_refused():
     sink[2:2] = np.ones((0, 4), np.uint8)
     with pytest.raises(ArrayError, match=r"`px` must have shape \(1, 4\); got \(4, 2\)"):
         sink[2:3] = np.ones((4, 2), np.uint8)
+
+
+def test_a_sink_takes_the_indices_of_arrays():
+    whole_map = np.zeros((9, 7, 3), np.float32)
+    whole_map[2:5, 3:6, 1] = 1
+    sink = ObjectsSink(whole_map.shape, np.float32)
+    sink[:, :4, ...] = whole_map[:, :4]
+    sink[..., 4:7, :] = whole_map[:, 4:]
+    assert sink.finish().table["area"].tolist() == [9]
+    for key in (3, np.s_[::2], np.s_[..., 1:2], None):
+        with pytest.raises(ArrayError, match=r"slices with a step of 1|take all channels"):
+            ObjectsSink(whole_map.shape, np.float32)[key] = whole_map

@@ -136,7 +136,7 @@ class GeoJsonWriter(ObjectFile):
         self._objects.add(batch.table["label"], features)
 
     def _write(self, file: BinaryIO) -> None:
-        if not path_text(self._path).endswith(".gz"):
+        if not path_text(self._path).lower().endswith(".gz"):
             self._write_features(file)
             return
         with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:  # the same bytes each time

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from tiledseg._lazy import extra
-from tiledseg._validate import invalid
+from tiledseg._validate import invalid, named, path_text
 from tiledseg.errors import SettingError
 from tiledseg.export.batches import ObjectFile, Style, pass_on, shape_of
 from tiledseg.objects import Corners, simplified
@@ -80,6 +80,9 @@ def write_roi(  # noqa: PLR0913  what all exports have in common
         If the file cannot be written.
     """
     style = Style.of(names, "", tolerance, scale)
+    if not path_text(path).lower().endswith(".zip"):
+        must, fix = "have the suffix .zip", "A .roi file holds one region."
+        raise invalid(SettingError, "path", must=must, got=named(path), fix=fix)
     with RoiWriter(path, style, shape_of(objects)) as writer:
         pass_on(objects, [writer], instances=instances, cell_px=cell_px, progress=progress)
     return len(writer)

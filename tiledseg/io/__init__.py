@@ -25,7 +25,14 @@ from tiledseg.io.read import (
 from tiledseg.io.regions import CachedBlocks
 from tiledseg.io.remote import as_path, is_remote
 from tiledseg.io.sink import ImageSink, create_image
-from tiledseg.io.source import ImageSource, as_array, check_own_memory, check_values, in_memory
+from tiledseg.io.source import (
+    ImageSource,
+    as_array,
+    check_own_memory,
+    check_values,
+    in_memory,
+    rows_and_columns,
+)
 from tiledseg.io.write import write_image, write_mask, write_probs
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 
@@ -81,6 +88,7 @@ __all__ = [
     "read_outlines",
     "read_pixel_size",
     "read_probs",
+    "rows_and_columns",
     "state_of",
     "stem_of",
     "write_image",

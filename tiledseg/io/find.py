@@ -91,14 +91,15 @@ def images_in(
     recursive: bool = False,
     also: Sequence[str] = (),
     advice: str = "",
+    links: bool = False,
 ) -> list[Path]:
-    """List images as `find_images` does; where there is none, the error ends with the caller's own advice."""
+    """List images as `find_images` does, on request also links to listed ones; with the caller's advice."""
     given = path_texts(inputs, "inputs")
     found: dict[str, Path] = {}
     visited: set[tuple[int, int]] = set()
     for text in given:
         for path in _images_of(as_path(text), visited, (*SUFFIXES, *also), recursive=recursive):
-            found.setdefault(os.path.realpath(path), path)
+            found.setdefault(str(path) if links else os.path.realpath(path), path)
     if not found:
         got = ", ".join(named(path) for path in given) or "no path"
         fix = f"Known suffixes: {', '.join(SUFFIXES)}. {advice}".rstrip()

@@ -34,6 +34,7 @@ _LEAST_CELL, _LARGEST_CELL = 4, 0.5  # px of the median cell, and share of the f
 _WITHIN_CELLS, _SMOOTH = 0.5, 0.9  # shares of neighbours with one value, and of others that differ by 1 or 2
 _SOME, _LEAST_FILLED = 16, 0.1  # cells that are looked at; share of its box that half of them fill at least
 _DARK, _LOW, _HIGH, _BETWEEN = 16, 64, 192, 0.2  # of 8-bit values in lossy files
+_TINT = 32  # by 1 of so many parts of the range, a lossy codec may change grey into a colour
 _PART = 1 << 22  # px that are counted at a time
 _MIDDLE = (127, 128)
 _VOID = (*_MIDDLE, 255, 65535)  # values that often mark px which do not count
@@ -92,7 +93,7 @@ class MaskRules:
 
 def mask_of(values: AnyArray, name: str, rules: MaskRules, *, lossy: bool = False) -> Mask:
     """Read the values (H, W) or (H, W, C) of a mask; with several channels these have to be equal."""
-    plane = _whole_numbers(_one_plane(values, name, rules))
+    plane = _whole_numbers(_one_plane(values, name, rules, lossy=lossy))
     ignored = None if rules.ignore_label is None else np.asarray(plane == rules.ignore_label)
     if rules.parts == "classes" and rules.ignore_label in (0, *rules.class_values):
         must, fix = "be the value of no class, and not 0", "Take it out of class_values, or give another one."
@@ -110,15 +111,32 @@ def mask_of(values: AnyArray, name: str, rules: MaskRules, *, lossy: bool = Fals
     return mask
 
 
-def _one_plane(values: AnyArray, name: str, rules: MaskRules) -> AnyArray:
+def _one_plane(values: AnyArray, name: str, rules: MaskRules, *, lossy: bool) -> AnyArray:
     if values.ndim == 2:
         return values
+    if _is_nearly_grey(values) and (lossy or _are_cut_alike(values, rules)):
+        return np.ascontiguousarray(values[..., 1])
     if (values != values[..., :1]).any():
         setting = rules.advice.channels
         choice = f", or choose the channel that holds them, as in {setting}=0" if setting else ""
         fix = f"Convert it to one grey channel that holds the labels{choice}."
         raise rules.bad(name, "be grey to be a mask", f"{values.shape[2]} channels that differ", fix)
     return np.ascontiguousarray(values[..., 0])
+
+
+def _is_nearly_grey(values: AnyArray) -> bool:
+    """Say whether channels differ by no more than a lossy codec changes them."""
+    if values.dtype.kind != "u" or values.shape[2] != 3:
+        return False
+    return bool(np.ptp(values, axis=2).max() <= np.iinfo(values.dtype).max // _TINT)
+
+
+def _are_cut_alike(values: AnyArray, rules: MaskRules) -> bool:
+    """Say whether a threshold makes the same mask of each channel."""
+    if not isinstance(rules.threshold, int | float) or rules.parts != "merged":
+        return False
+    cut = values >= rules.threshold
+    return rules.ignore_label is None and bool((cut == cut[..., :1]).all())
 
 
 def _whole_numbers(values: AnyArray) -> AnyArray:

@@ -57,8 +57,9 @@ def read_outlines(
     # `shape` is the size of the image, with which COCO must agree: it states one of its own. `at` is the
     # plane of the image, to which the outlines of a stack must belong.
     name = named(path)
-    content = None if _holds_rois(path, name) else _json(path, name)
-    if content is None:
+    holds_rois = _holds_rois(path, name)
+    content = None if holds_rois else _json(path, name)
+    if holds_rois:
         found = _of_plane(_of_imagej(path, name), at or {}, name)
     elif isinstance(content, dict) and "annotations" in content and "images" in content:
         found = _of_coco(content, name, image, shape)
@@ -200,7 +201,7 @@ def _class_of(properties: dict[str, Any]) -> str:
 
 def _ring(points: Any, name: str) -> NDArray[np.float64]:  # noqa: ANN401
     ring = np.array([point[:2] for point in points], np.float64)
-    if ring.ndim != 2 or not np.isfinite(ring).all():
+    if ring.ndim != 2 or ring.shape[1] != 2 or not np.isfinite(ring).all():
         raise _bad(name, "have finite points (x, y)", points, "Export it again.")
     return ring
 

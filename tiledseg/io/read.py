@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tiledseg.io.metadata import PixelSize
 
 _log = logging.getLogger("tiledseg")
-_LARGEST, _MOST_16 = 255, 65536
+_LARGEST = 255
 
 
 def read_image(  # noqa: PLR0913  what a file can hold several of
@@ -158,7 +158,7 @@ def read_mask(  # noqa: PLR0913  what a file can hold several of
     palette : {'refuse', 'index', 'colour'}
         The value of a pixel of a palette image: its index or its colour; of a TIFF in which 0 is white: what
         is stored or what is shown. By default, both are refused, if index and colour differ. A BMP with a
-        palette of grey colours counts as grey.
+        palette of grey colours counts as grey, and booleans that tifffile wrote are read as stored.
 
     Returns
     -------
@@ -189,10 +189,11 @@ def read_mask(  # noqa: PLR0913  what a file can hold several of
     values, lossy = mask_values(
         path, threshold, page=page, max_pixels=max_pixels, alpha=alpha, palette=palette, **where
     )
-    if threshold is None and ignore_label is None and int(np.max(values, initial=0)) > _LARGEST:
+    if threshold is None and ignore_label is None and np.max(values, initial=0) > _LARGEST:
         rules = replace(rules, parts="instances")
-        cells = mask_of(values, named(path), rules).cells
-        return np.asarray(cells, np.uint16 if int(np.max(values)) < _MOST_16 else np.int32)
+        cells, highest = mask_of(values, named(path), rules).cells, int(np.max(values))
+        dtype = next(one for one in (np.uint16, np.int32, np.int64) if highest <= np.iinfo(one).max)
+        return np.asarray(cells, dtype)
     mask = mask_of(values, named(path), rules, lossy=lossy)
     _log.debug("%s: %s", named(path), mask.found)
     return mask.labels

@@ -17,7 +17,7 @@ from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.find import stem_of
 from tiledseg.io.metadata import ImageMetadata, pixel_size_from
 from tiledseg.io.partial import partial
-from tiledseg.io.source import check_values, region
+from tiledseg.io.source import check_values, rows_and_columns
 from tiledseg.io.stores import TILE, NpyStore, TiffStore, TileStore, ZarrStore
 from tiledseg.io.zarr import is_zarr
 
@@ -198,7 +198,7 @@ class ImageSink:
                 stack.pop_all().__exit__(kind, error, trace)
 
     def __setitem__(self, key: Any, pixels: Any) -> None:  # noqa: ANN401
-        rows, columns = self._slices(key)
+        rows, columns = rows_and_columns(key, self.shape, "Index out[y0:y1, x0:x1].")
         block = array_of(pixels, "pixels")
         wanted = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
         if block.shape != wanted:
@@ -225,10 +225,6 @@ class ImageSink:
         done = stored[:, start // TILE : -(-stop // TILE)].all(axis=1)
         rows = len(stored) if done.all() else int(done.argmin())
         return min(rows * TILE, self.shape[0])
-
-    def _slices(self, key: object) -> tuple[slice, slice]:
-        rows, columns, *_ = region(key, self.shape[:2], "Index out[y0:y1, x0:x1].")
-        return rows, columns
 
     def _put(self, level: int, row: int, column: int, tile: AnyArray) -> None:
         self._waiting.append((level, row, column, self._pool.submit(self._store.encode, tile.copy())))

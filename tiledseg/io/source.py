@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import numpy as np
 
@@ -91,14 +91,31 @@ class Facts:
 
 def region(key: object, shape: tuple[int, ...], fix: str) -> list[slice]:
     """Complete the slices of an index, one for each axis."""
-    given = [one for one in (key if isinstance(key, tuple) else (key,)) if one is not Ellipsis]
-    slices = []
-    for part, length in zip([*given, *[slice(None)] * len(shape)], shape, strict=False):
-        if not isinstance(part, slice) or part.step not in {None, 1}:
-            raise invalid(ArrayError, "key", must="hold slices with a step of 1", got=key, fix=fix)
-        start, stop, _ = part.indices(length)
-        slices.append(slice(start, max(start, stop)))
-    return slices
+    given: list[Any] = list(key) if isinstance(key, tuple) else [key]
+    dots = [place for place, one in enumerate(given) if one is Ellipsis]
+    missing = len(shape) - len(given) + len(dots[:1])
+    place = dots[0] if dots else len(given)
+    given[place : place + 1] = [slice(None)] * missing
+    if missing < 0 or len(dots) > 1 or not all(_is_plain(one) for one in given):
+        must = f"hold slices with a step of 1, at most {len(shape)} of them"
+        raise invalid(ArrayError, "key", must=must, got=key, fix=fix)
+    found = [one.indices(length) for one, length in zip(given, shape, strict=True)]
+    return [slice(start, max(start, stop)) for start, stop, _ in found]
+
+
+def _is_plain(part: Any) -> TypeGuard[slice]:  # noqa: ANN401
+    """Say whether a part of an index is a slice of whole numbers with a step of 1."""
+    with suppress(TypeError):
+        return isinstance(part, slice) and part.indices(1)[2] == 1
+    return False
+
+
+def rows_and_columns(key: object, shape: tuple[int, ...], fix: str) -> tuple[slice, slice]:
+    """Complete the slices of an index that takes all channels."""
+    rows, columns, *channels = region(key, shape, fix)
+    if channels and channels[0] != slice(0, shape[2]):
+        raise invalid(ArrayError, "key", must="take all channels", got=key, fix=fix)
+    return rows, columns
 
 
 class ImageSource:

@@ -154,7 +154,7 @@ def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colou
     """Read from the tags of a page what its samples mean."""
     kind, samples = _kind(file, page), int(page.samplesperpixel)
     if kind == _WHITE_IS_ZERO and request.is_mask:
-        kind = _of_inverted(file, request)
+        kind = _of_inverted(file, page, request)
     alpha = _has_alpha(page, kind, samples)
     colours = samples - alpha
     palette = _palette(file, page, request, colours) if kind == _PALETTE else None
@@ -166,8 +166,10 @@ def colours_of(file: Reader, page: tifffile.TiffPage, request: Request) -> Colou
     return Colours(file, request, model, colours, alpha, bits, spread, palette)
 
 
-def _of_inverted(file: Reader, request: Request) -> int:
+def _of_inverted(file: Reader, page: tifffile.TiffPage, request: Request) -> int:
     """Say whether a mask of which 0 is white is read as it is stored, or as it is shown."""
+    if request.palette == "refuse" and page.bitspersample == 1 and page.is_shaped:
+        return _BLACK_IS_ZERO  # tifffile stores booleans so, and gives the same ones back
     if request.palette == "refuse":
         fix = (
             "Pass palette='index' to read the stored values, or palette='colour' to read the colours that "

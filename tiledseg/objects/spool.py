@@ -10,7 +10,7 @@ import numpy as np
 from tiledseg._storage import ScratchFile, scratch_array
 from tiledseg._validate import array_of, invalid
 from tiledseg.errors import ArrayError
-from tiledseg.io import check_values
+from tiledseg.io import check_values, rows_and_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ class Arrival:
 
     def put(self, region: object, px: object) -> None:
         """Take a region; it belongs to the map and no px of it came before."""
-        rows, columns = self._slices(region)
+        rows, columns = rows_and_columns(region, self._shape, "Index sink[y0:y1, x0:x1].")
         block = array_of(px, "px")
         wanted = (rows.stop - rows.start, columns.stop - columns.start, *self._shape[2:])
         if block.shape not in {wanted, wanted[:2], (*wanted, 1)} or block.size != np.prod(wanted, dtype=int):
@@ -143,14 +143,6 @@ class Arrival:
             got = f"none or a part of row {self._next}"
             fix = "Write all of the map first."
             raise invalid(ArrayError, "map", must=f"have {self._shape[0]} whole rows", got=got, fix=fix)
-
-    def _slices(self, region: object) -> tuple[slice, slice]:
-        parts = region if isinstance(region, tuple) else (region,)
-        whole = (*parts, slice(None))[:2]
-        rows, columns = (
-            slice(*one.indices(length)[:2]) for one, length in zip(whole, self._shape[:2], strict=True)
-        )
-        return rows, columns
 
     def _wait(self) -> AnyArray:
         if self._waiting is None:
