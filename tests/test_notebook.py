@@ -1,5 +1,6 @@
 """What public objects show of themselves in a notebook, and the pictures on matplotlib's axes."""
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -255,6 +256,22 @@ def test_a_setting_in_the_wrong_place_is_named_with_its_place(demo, call):
         call(demo, SAMPLE.image, roy=None)
     with pytest.raises(ts.TiledSegError, match=r"Known: batch_size(?!.*unknown)"):
         call(demo, SAMPLE.image, xxxxxxxx=None)
+
+
+@pytest.mark.parametrize(
+    ("call", "setting"),
+    [
+        (lambda **given: ts.predict_files("demo", ".", "out", **given), {"write": ("mask",)}),
+        (ts.Trainer, {"epochs": 3}),
+        (ts.Evaluator, {"threshold": 0.4}),
+        (ts.Tiler, {"tile_size": 64}),
+    ],
+)
+def test_a_setting_without_its_config_is_named_with_it(call, setting):
+    with pytest.raises(ts.TiledSegError, match=re.escape(f"config={setting}")):
+        call(**setting)
+    with pytest.raises(ts.TiledSegError, match=r"`confg`.*`config`"):
+        call(confg=None)
 
 
 def test_text_in_place_of_a_number_is_shown_as_text():

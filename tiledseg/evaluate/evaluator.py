@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 
 from tiledseg._progress import progress_bar
-from tiledseg._validate import check_callable, invalid, items_of, settings_of, shown, whole_number, whole_pair
+from tiledseg._validate import (
+    check_arguments,
+    check_callable,
+    invalid,
+    items_of,
+    settings_of,
+    shown,
+    whole_number,
+    whole_pair,
+)
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, group_of, load_both, pixel_size_of_pair, tell_masks
 from tiledseg.engine import Network
@@ -59,6 +68,8 @@ class Evaluator:
     config : EvaluateConfig or dict, optional
         Threshold, tiling, batch size, and how outlines and cells are compared. With the precision
         bf16 each image is predicted in float32 as well, and the result says what bf16 costs.
+    **unknown : Never
+        None is accepted; the error shows how a setting is given.
 
     Examples
     --------
@@ -70,7 +81,8 @@ class Evaluator:
     1.0
     """
 
-    def __init__(self, config: EvaluateConfig | dict[str, Any] | None = None) -> None:
+    def __init__(self, config: EvaluateConfig | dict[str, Any] | None = None, **unknown: Never) -> None:
+        check_arguments(unknown, ("config",), config=EvaluateConfig)
         self.config: EvaluateConfig = settings_of(EvaluateConfig, config, "config")
 
     def evaluate(

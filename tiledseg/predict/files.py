@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 
 from tiledseg._lazy import extra
 from tiledseg._progress import no_progress, progress_bar, whole_step
 from tiledseg._storage import check_writable, exists, folder_lock
-from tiledseg._validate import path_text, settings_of, shown
+from tiledseg._validate import check_arguments, path_text, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
 from tiledseg.engine import Network
@@ -135,17 +135,17 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     tiling: TilingConfig | dict[str, Any] | None = None,
     progress: bool = False,
     client: Any = None,  # noqa: ANN401  Dask has no types
+    **unknown: Never,
 ) -> FilesResult:
     """Run a network over image files, and write masks, probabilities and overlays.
 
-    Masks go to ``masks/NAME.png`` (0 and 255 for one class, labels for several), probabilities
-    to ``probs/NAME.tif``, overlays to ``overlays/NAME.png`` below the output folder; images from
-    folders inside a given folder keep their place. Each file stands whole under its name or not
-    at all. With ``ome-tiff``, ``ome-zarr`` or ``npy`` as `mask_format` and `probs_format`, images
-    are read and maps written region by region, in memory that does not grow with the image.
+    Masks go to ``masks/NAME.png`` (0 and 255 for one class, labels for several), probabilities to
+    ``probs/NAME.tif``, overlays to ``overlays/NAME.png`` below the output folder; images from folders inside
+    a given folder keep their place. Each file stands whole under its name or not at all. With ``ome-tiff``,
+    ``ome-zarr`` or ``npy`` as `mask_format` and `probs_format`, images are read and maps written region by
+    region, in memory that does not grow with the image.
 
-    Two images are under way at a time (one more than there are GPUs): while the network runs, the
-    next image is read and the last one written, and tiles of both fill its batches up.
+    While the network runs, the next image is read and the last one written.
 
     Parameters
     ----------
@@ -162,28 +162,31 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     progress : bool
         Whether to show a progress bar over the files.
     client : distributed.Client, optional
-        Of a Dask cluster whose workers see the same files: each takes images as it is free, and
-        loads the network once. `model` is then a `BundleReference`, or a callable that can be
-        sent. A file whose worker dies is done again by another.
+        Of a Dask cluster whose workers see the same files: each takes images as it is free, and loads the
+        network once. `model` is then a `BundleReference`, or a callable that can be sent. A file whose
+        worker dies is done again by another.
+    **unknown : Never
+        As for `tiled_predict`.
 
     Returns
     -------
     FilesResult
-        What became of each file. An image that cannot be read or predicted, or that changed
-        meanwhile, is reported here and does not stop the others.
+        What became of each file. An image that cannot be read or predicted, or that changed meanwhile, is
+        reported here and does not stop the others.
 
     Raises
     ------
     FileError
-        Before anything is computed: if there is no image, two images would be written under one
-        name, an output exists already (see ``PredictConfig.existing``) or is one of the inputs, the inputs
-        include results of earlier runs, the output folder cannot be written, or another run writes to
-        it; with `resume` or ``existing="skip"`` also if results come from another model, image or setting.
+        Before anything is computed: if there is no image, two images would be written under one name, an
+        output exists already (see ``PredictConfig.existing``) or is one of the inputs, the inputs include
+        results of earlier runs, the output folder cannot be written, or another run writes to it; with
+        `resume` or ``existing="skip"`` also if results come from another model, image or setting.
     ModelError
         If `model` cannot be tiled.
     SettingError
         If an argument is of another type, or `model` cannot be sent to a cluster.
     """
+    check_arguments(unknown, predict_files.__annotations__, config=PredictConfig, tiling=TilingConfig)
     config = settings_of(PredictConfig, config, "config")
     tiling = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
     roots, folder = [as_path(one) for one in path_texts(inputs, "inputs")], Path(path_text(output, "output"))
@@ -215,13 +218,9 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
 
 def _check_formats(images: Iterable[Path], config: PredictConfig) -> None:
     formats = {format_of(what, config) for what in config.write}
-    for kind, module, name in (
-        ("ome-zarr", "zarr", "zarr"),
-        ("parquet", "pyarrow", "table"),
-        ("roi", "roifile", "roi"),
-    ):
-        if kind in formats:
-            extra(module, name)
+    needed = {"ome-zarr": ("zarr", "zarr"), "parquet": ("pyarrow", "table"), "roi": ("roifile", "roi")}
+    for kind in sorted(formats & needed.keys()):
+        extra(*needed[kind])
     label, again = config.into_image, config.existing == "skip" or config.resume
     for path in images:
         if label is not None and not (again and holds_labels(path, label)):

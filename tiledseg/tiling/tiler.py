@@ -6,11 +6,12 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 
 from tiledseg._validate import (
+    check_arguments,
     check_finite,
     check_image,
     check_shape,
@@ -90,6 +91,8 @@ class Tiler:
     ----------
     config : TilingConfig or dict, optional
         Tile size, overlap, blending, alignment and padding.
+    **unknown : Never
+        None is accepted; the error shows how a setting is given.
 
     Examples
     --------
@@ -99,7 +102,8 @@ class Tiler:
     [(3, 64, 64, 3), (1, 64, 64, 3)]
     """
 
-    def __init__(self, config: TilingConfig | dict[str, Any] | None = None) -> None:
+    def __init__(self, config: TilingConfig | dict[str, Any] | None = None, **unknown: Never) -> None:
+        check_arguments(unknown, ("config",), config=TilingConfig)
         self.config: TilingConfig = settings_of(TilingConfig, config, "config")
 
     def grid(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from tiledseg._backend import check_process, keras
 from tiledseg._lazy import extra
 from tiledseg._notebook import paragraph, side_by_side
 from tiledseg._storage import check_writable
-from tiledseg._validate import all_of, counted, invalid, path_text, settings_of
+from tiledseg._validate import all_of, check_arguments, counted, invalid, path_text, settings_of
 from tiledseg.config import TRAIN_AND_VALID, RunConfig, TrainConfig
 from tiledseg.data import as_pairs, split_pairs, write_manifest
 from tiledseg.errors import SettingError
@@ -92,9 +92,12 @@ class Trainer:
     ----------
     config : TrainConfig or dict, optional
         Settings of the network and its training.
+    **unknown : Never
+        None is accepted; the error shows how a setting is given.
     """
 
-    def __init__(self, config: TrainConfig | dict[str, Any] | None = None) -> None:
+    def __init__(self, config: TrainConfig | dict[str, Any] | None = None, **unknown: Never) -> None:
+        check_arguments(unknown, ("config",), config=TrainConfig)
         self.config: TrainConfig = settings_of(TrainConfig, config, "config")
 
     def fit(
