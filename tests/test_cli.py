@@ -742,6 +742,19 @@ def test_evaluate_refuses_invalid_options_before_it_scores_anything(
     assert message in fail(capsys, "evaluate", bundle, *data, *options)
 
 
+def test_evaluate_refuses_models_of_other_classes_before_it_scores_any(
+    capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path, tmp_path: Path
+) -> None:
+    settings = UNetConfig(
+        input_shape=(None, None, 3), classes=3, levels=2, base_filters=2, base_kernel=3, norm="none"
+    )
+    other = Segmenter(tiledseg.build_model(settings), settings, labels=("background", "cell", "debris"))
+    data = ["--images", samples / "images", "--masks", samples / "masks"]
+    text = fail(capsys, "evaluate", bundle, *data, "--against", other.save(tmp_path / "other"))
+    assert "have the classes of bundle, 2 with the background (cell); got 3" in text
+    assert "of other" in text
+
+
 def test_evaluate_names_a_missing_option(
     capsys: pytest.CaptureFixture[str], bundle: Path, samples: Path
 ) -> None:

@@ -491,7 +491,12 @@ def test_results_that_cannot_be_compared_are_refused():
         compare(one, EvaluationResult(one.images * 2))
     several = score_map(boxes(5), boxes(5), name="a", classes=3)
     smaller = score_map(boxes(5)[:-1], boxes(5)[:-1], name="a")
-    for unlike in (score_map(boxes(5), boxes(5, 30), name="a"), smaller, several):
+    with pytest.raises(SettingError, match=r"classes of first, 2 with the .*; got 3 with the background"):
+        compare(one, EvaluationResult((several,)))
+    named = EvaluationResult((several,), labels=("background", "a", "b"))
+    with pytest.raises(SettingError, match=r"\(background, a, b\); got .*\(background, b, a\).*same order"):
+        compare(named, replace(named, labels=("background", "b", "a")))
+    for unlike in (score_map(boxes(5), boxes(5, 30), name="a"), smaller):
         with pytest.raises(SettingError, match=r"the mask that `first` has for a, .*; got .* px in classes"):
             compare(one, EvaluationResult((unlike,)))
     two = score_map(boxes(5), boxes(5), name="a", classes=2)  # the background has counts of its own

@@ -122,8 +122,7 @@ def _results(
     """Score each model, and the mean of their maps where it is wanted; print the tables."""
     results: dict[str, EvaluationResult] = {}
     loaded = {name: task.loaded(path) for name, path in models.items()}
-    if task.config.ensemble:
-        _check_classes(loaded)
+    _check_classes(loaded, ensemble=task.config.ensemble)
 
     def add(name: str, model: Any) -> None:  # noqa: ANN401
         def draw(one: ScoredImage) -> None:
@@ -142,10 +141,15 @@ def _results(
     return results
 
 
-def _check_classes(models: dict[str, Any]) -> None:
-    """Check that the classes of an ensemble are the same, before any of its models is scored."""
-    labels = {name: ", ".join(getattr(model, "labels", ())) for name, model in models.items()}
-    if len(set(labels.values())) > 1:
+def _check_classes(models: dict[str, Any], *, ensemble: bool) -> None:
+    """Check that models have the same classes, before any of them is scored; maps are not read here."""
+    networks = {
+        name: lazy.engine.Network.of(model) for name, model in models.items() if not isinstance(model, list)
+    }
+    classes = {name: (one.classes or len(one.labels), one.labels) for name, one in networks.items()}
+    lazy.evaluate.check_classes("--against", classes)
+    labels = {name: ", ".join(of) for name, (_, of) in classes.items()}
+    if ensemble and len(set(labels.values())) > 1:
         got = "; ".join(f"{name}: {of or 'no names'}" for name, of in labels.items())
         fix = "Average only segmenters of the same classes."
         raise invalid(SettingError, "--ensemble", must="have models of the same classes", got=got, fix=fix)

@@ -3,7 +3,7 @@
 Light: nothing here loads Keras; only a segmenter does.
 """
 
-from tiledseg.evaluate.compare import Comparison, Difference, compare, side_by_side
+from tiledseg.evaluate.compare import Comparison, Difference, check_classes, compare, side_by_side
 from tiledseg.evaluate.evaluator import Evaluator, ScoredImage
 from tiledseg.evaluate.maps import find_maps, read_map
 from tiledseg.evaluate.result import EvaluationResult
@@ -21,6 +21,7 @@ __all__ = [
     "PrecisionCost",
     "ScoredImage",
     "ThresholdCurve",
+    "check_classes",
     "compare",
     "decision_of",
     "find_maps",

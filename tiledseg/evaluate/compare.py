@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._validate import all_of, instance_of, invalid, shown
+from tiledseg._validate import all_of, instance_of, invalid, listed, shown
 from tiledseg.data import group_of
 from tiledseg.errors import SettingError
 from tiledseg.evaluate.result import EvaluationResult
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tiledseg.evaluate.scores import ImageScores
 
-
+_SHOWN = 8  # labels
 _COLUMNS = (
     "",
     "dice",
@@ -118,8 +118,8 @@ def compare(
     Raises
     ------
     SettingError
-        If no image is in both, an image has another size or another mask in the two, a name occurs twice,
-        or an argument is of another type.
+        If no image is in both, the two have different classes, an image has another size or another mask
+        in the two, a name occurs twice, or an argument is of another type.
 
     Examples
     --------
@@ -135,6 +135,8 @@ def compare(
     if len(called) != 2:
         raise invalid(SettingError, "names", must="be two names", got=names, fix=fix)
     ours, theirs = _by_name("first", first), _by_name("second", second)
+    classes = {"first": (len(first.counts), first.labels), "second": (len(second.counts), second.labels)}
+    check_classes("second", classes)
     shared = [name for name in ours if name in theirs]
     if not shared:
         raise invalid(
@@ -157,6 +159,27 @@ def compare(
     }
     left_out = tuple(sorted((ours.keys() | theirs.keys()) - set(shared)))
     return Comparison((called[0], called[1]), pairs, left_out, differences)
+
+
+def check_classes(what: str, models: Mapping[str, tuple[int | None, tuple[str, ...]]]) -> None:
+    """Refuse models, by the number and the names of their classes, whose scores are not of the same ones."""
+    known = {name: (max(2, number), labels) for name, (number, labels) in models.items() if number}
+    first, *others = known or [""]
+    for name in others:
+        (wanted, labels), (number, own) = known[first], known[name]
+        moved = own != labels and sorted(own) == sorted(labels)
+        if number != wanted or moved:
+            raise invalid(
+                SettingError,
+                what,
+                must=f"have the classes of {first}, {_described(*known[first])}",
+                got=f"{_described(number, own)} of {name}",
+                fix="Compare only models of the same classes, in the same order.",
+            )
+
+
+def _described(number: int, labels: tuple[str, ...]) -> str:
+    return f"{number} with the background" + (f" ({listed(labels, _SHOWN)})" if labels else "")
 
 
 def side_by_side(results: Mapping[str, EvaluationResult]) -> str:
