@@ -507,16 +507,23 @@ def test_two_devices_train_as_one_does(tmp_path, request):
     assert "`devices` must be at most 2" in refusal
 
 
-def test_the_learning_rate_finder_suggests_a_rate_at_which_the_loss_falls(tmp_path, graph):
+def test_the_learning_rate_finder_suggests_a_rate_at_which_the_loss_falls(tmp_path, graph, caplog):
     found = find_learning_rate(settings(tmp_path), blobs(1, 2), lowest=1e-5, highest=10.0, steps=40)
     assert found.rates[0] == 1e-5
     assert len(found.rates) == len(found.losses) <= 40
     assert 1e-4 < found.suggested < 1
     place = found.rates.index(found.suggested)
     assert min(found.losses[place:]) < 0.8 * found.losses[0]
+    assert "falls at no rate" not in caplog.text
     assert not (tmp_path / "runs").exists()
     with pytest.raises(SettingError, match="lowest"):
         find_learning_rate(settings(tmp_path), blobs(1), lowest=1.0, highest=0.1)
+
+
+def test_the_learning_rate_finder_says_so_where_the_loss_never_falls(tmp_path, graph, caplog):
+    find_learning_rate(settings(tmp_path), blobs(1, 2), lowest=1e-9, highest=2e-9, steps=12)
+    assert "falls at no rate from 1e-09 to 2e-09" in caplog.text
+    assert "overfit_one_batch" in caplog.text
 
 
 def test_one_batch_is_overfitted_unless_its_image_is_empty(tmp_path, graph):

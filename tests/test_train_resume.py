@@ -216,6 +216,17 @@ def test_settings_that_were_changed_in_the_folder_are_refused(changed, copy):
         Trainer.resume(copy, progress=False, callbacks=[Fail(0)])
 
 
+def test_the_best_network_of_another_run_is_refused(copy):
+    best = load_model(copy / "best")
+    for facts in ({"settings": best.provenance["settings"] | {"seed": 5}}, {"data_digest": "other"}):
+        best.changed(provenance=best.provenance | facts).save(copy / "best", overwrite=True)
+        with pytest.raises(SettingError, match=r"best` must be that .*`(seed|data_digest)` \S+ -> "):
+            Trainer.resume(copy, progress=False, callbacks=[Fail(0)])
+    best.changed(provenance={}).save(copy / "best", overwrite=True)
+    with pytest.raises(SettingError, match=r"best` must be that of the run .* -> None"):
+        Trainer.resume(copy, progress=False, callbacks=[Fail(0)])
+
+
 def test_other_data_are_refused_by_name(copy, folder):
     train, valid = pairs(folder)
     other, name = (np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.uint8)), Path(valid[0][0]).stem

@@ -14,11 +14,19 @@ import numpy as np
 
 from tiledseg._backend import keras, tf
 from tiledseg._progress import progress_bar
-from tiledseg._storage import folder_lock
+from tiledseg._storage import exists, folder_lock
 from tiledseg._validate import invalid
 from tiledseg.config import PlateauConfig, TilingConfig
 from tiledseg.errors import SettingError
-from tiledseg.models import Segmenter, build_loss, build_model, builder_for, load_model, training_network
+from tiledseg.models import (
+    Segmenter,
+    build_loss,
+    build_model,
+    builder_for,
+    load_model,
+    read_config,
+    training_network,
+)
 from tiledseg.train.callbacks import (
     BestNetwork,
     EpochEnd,
@@ -32,7 +40,14 @@ from tiledseg.train.checkpoint import Checkpointer, Restorer, latest_checkpoint,
 from tiledseg.train.inputs import Feed
 from tiledseg.train.optimizer import Plateau, build_optimizer, scheduled_rate
 from tiledseg.train.previews import Curves, Previews, previewed, write_overview
-from tiledseg.train.run_folder import History, check_settings, fixed_settings, remove_leftovers, versions
+from tiledseg.train.run_folder import (
+    History,
+    check_settings,
+    fixed,
+    fixed_settings,
+    remove_leftovers,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,6 +79,8 @@ class TrainingLoop:
             if checkpoint and checkpoint.facts.get("origin"):
                 what, fix = str(self.run_dir / "run.toml"), "Restore it, or start a new run."
                 check_settings(checkpoint.facts["origin"], self._origin, what, fix)
+            if checkpoint:
+                self._check_best()
             history = History(self.run_dir, checkpoint.facts["history"] if checkpoint else {})
             if not (checkpoint and checkpoint.facts["finished"]):
                 with _sharing_batches(self.config.devices):
@@ -75,6 +92,16 @@ class TrainingLoop:
     def _origin(self) -> dict[str, Any]:
         """What each checkpoint of the run comes from."""
         return fixed_settings(self.config) | {"data_digest": self.data.record.digest}
+
+    def _check_best(self) -> None:
+        """Refuse to resume where the best network so far is that of another run."""
+        folder = self.run_dir / _BEST
+        if not exists(folder):  # as a kill may leave it: the epoch that was to replace it is repeated
+            return
+        stated = read_config(folder)["provenance"]
+        found = fixed(stated.get("settings") or {}) | {"data_digest": stated.get("data_digest")}
+        own = fixed(_described(self.config)) | {"data_digest": self.data.record.digest}
+        check_settings(own, found, str(folder), "Restore it, or start a new run.")
 
     def _train(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tiledseg.data import PairLike
     from tiledseg.train.inputs import CropSource
 
+_log = logging.getLogger("tiledseg")
 _DIVERGED = 4.0  # a loss above this multiple of the least one shows that the rate is too high
 _SMOOTHING = 0.9
 _MAX_STEPS = 10**6
@@ -73,7 +75,8 @@ def find_learning_rate(
 ) -> RateResult:
     """Train for some steps at a rising learning rate (Smith, arXiv 1506.01186).
 
-    Training stops early if the loss rises to four times its minimum. Nothing is written.
+    Training stops early if the loss rises to four times its minimum. A warning says where it never falls
+    by more than batches differ. Nothing is written.
 
     Parameters
     ----------
@@ -202,4 +205,16 @@ def _steepest(rates: list[float], losses: list[float]) -> float:
         total = _SMOOTHING * total + (1 - _SMOOTHING) * loss
         smooth.append(total / (1 - _SMOOTHING ** (step + 1)))
     until = max(2, int(np.argmin(smooth)) + 1)
-    return rates[int(np.argmin(np.gradient(smooth[:until])))]
+    suggested = rates[int(np.argmin(np.gradient(smooth[:until])))]
+    noise = float(np.median(np.abs(np.diff(losses[:until]))))
+    if smooth[0] - smooth[until - 1] <= noise:
+        _log.warning(
+            "The loss falls at no rate from %.3g to %.3g by more than it differs from batch to batch (%.2g), "
+            "so that the suggested rate, %.3g, means little. Try a wider range or more steps; if it never "
+            "falls, see with overfit_one_batch whether the network can learn, and check masks and loss.",
+            rates[0],
+            rates[-1],
+            noise,
+            suggested,
+        )
+    return suggested

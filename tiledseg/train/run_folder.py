@@ -187,7 +187,12 @@ def read_settings(run_dir: Path) -> TrainConfig:
 
 def fixed_settings(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that a resumed run may not change, by their dotted names."""
-    return _flat(config.model_dump(mode="json", exclude=_MAY_CHANGE))
+    return fixed(config.model_dump(mode="json"))
+
+
+def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out, of settings as JSON, those that may change; give the others by their dotted names."""
+    return _flat({name: value for name, value in settings.items() if name not in _MAY_CHANGE})
 
 
 def check_settings(before: dict[str, Any], now: dict[str, Any], what: str, fix: str) -> None:

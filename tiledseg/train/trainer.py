@@ -215,7 +215,8 @@ class Trainer:
             If the folder is not that of a run, another process trains in it, or all checkpoints are
             damaged.
         SettingError
-            If settings, pairs or callbacks differ from those at the start of the run.
+            If settings, pairs or callbacks differ from those at the start of the run, or ``best`` is the
+            network of another one.
         ModelError
             As from `fit`.
         """
