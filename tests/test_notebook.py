@@ -15,8 +15,16 @@ from tiledseg.data import Pair, describe, statistics_of, survey
 from tiledseg.evaluate import score_map
 from tiledseg.export import write_geojson
 from tiledseg.io import read_mask, write_mask
-from tiledseg.metrics import reliability
-from tiledseg.objects import label_objects
+from tiledseg.metrics import (
+    components,
+    count,
+    hausdorff95,
+    match_instances,
+    outline_distances,
+    reliability,
+    seam_ratio,
+)
+from tiledseg.objects import label_objects, tiled_objects
 from tiledseg.samples import smear, write_samples
 from tiledseg.train import TrainingResult
 
@@ -188,6 +196,9 @@ class DataArray:
         self.data, self.dims, self.sizes = data, dims, dict(zip(dims, data.shape, strict=True))
         self.shape, self.dtype = data.shape, data.dtype
 
+    def __getitem__(self, region):
+        return self.data[region]
+
     def isel(self, chosen):
         index = tuple(chosen.get(axis, slice(None)) for axis in self.dims)
         return DataArray(self.data[index], tuple(axis for axis in self.dims if axis not in chosen))
@@ -236,6 +247,23 @@ def test_masks_of_other_libraries_are_those_of_numpy(of, tmp_path):
     write_mask(tmp_path / "mask.png", of(mask))
     assert np.array_equal(read_mask(tmp_path / "mask.png"), mask)
     assert write_geojson(tmp_path / "a.geojson", of(mask)) == len(wanted["label"])
+    assert np.array_equal(components(of(mask)), components(mask))
+    assert match_instances(of(components(mask)), components(mask)).missed == 0
+    assert count(of(mask), mask) == count(mask, mask)
+    assert hausdorff95(outline_distances(of(mask), mask)) == 0
+    probs = mask / np.float32(2)
+    assert seam_ratio(of(probs), [100], [200]) == seam_ratio(probs, [100], [200])
+    objects = tiled_objects(components, of(mask), {"tile_size": 128, "overlap": 64})
+    assert np.array_equal(np.sort(objects.table["area"]), np.sort(wanted["area"]))
+
+
+def test_axes_of_xarray_that_are_taken_by_position_have_one_order():
+    image = DataArray(SAMPLE.mask, ("y", "x"))
+    tiler = ts.Tiler({"tile_size": 64, "overlap": 0})
+    tile = next(iter(tiler.batches(image))).tiles[0]
+    assert np.array_equal(tile[..., 0], SAMPLE.mask[:64, :64])
+    with pytest.raises(ts.TiledSegError, match=r"in the order y, x here; got x, y\. Pass image\.transpose"):
+        next(iter(tiler.batches(across(SAMPLE.mask))))
 
 
 def tiled(image, roi):

@@ -9,6 +9,7 @@ import sys
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tiledseg._axes import by_name, check_order
 from tiledseg._lazy import cv2, lazy
 from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError, failing
 
@@ -28,8 +29,7 @@ _FEW, _AT_ONCE = 1 << 20, 1 << 24  # numbers
 _LONGEST, _LONGEST_NAME = 120, 100  # letters
 _REAL = "have a boolean, integer or real dtype"
 _LARGEST_32 = 3.4028234e38  # of float32, in which maps are computed
-_MOST_LABEL = (1 << 63) - 1  # what int64 holds
-_MOST_LABELS = 5  # listed in one message
+_MOST_LABEL, _MOST_LABELS = (1 << 63) - 1, 5  # what int64 holds; labels that are listed in one message
 _CHANNELS_FIRST, _LEAST_IMAGE = {1, 3, 4}, 16  # lengths of a first axis that may be that of the channels
 _MOST_CHANNELS, _LEAST_SIDE = 16, 64  # if the other two are at least so long; also of maps of classes
 _ROUNDING = 1e-3  # of a network, by which its probabilities may lie outside [0, 1]
@@ -257,6 +257,7 @@ def check_image(image: Source, channels: int | None = None, name: str = "image")
         fix = "Read a file with tiledseg.io.read_image, or convert with numpy.asarray."
         raise invalid(ArrayError, name, must=must, got=type(image).__name__, fix=fix)
     check_unmasked(image, name)
+    check_order(image, name)
     if dtype_of(dtype).kind not in set("biuf"):
         how = f"{name}.astype(numpy.float32)" if isinstance(dtype, np.dtype) else "numpy.asarray"
         raise invalid(ArrayError, name, must=_REAL, got=str(dtype), fix=f"Convert it with {how}.")
@@ -317,8 +318,7 @@ def _check_channels(shape: tuple[int, ...], channels: int | None, name: str) -> 
     if len(shape) == 3 and shape[0] == channels:
         fix = "It looks like (C, H, W): move the axis with numpy.moveaxis(image, 0, -1)."
     elif found == 1 and channels == 3:
-        one = (*shape[:2], 1)
-        fix = f"Repeat the grey channel with numpy.repeat(image.reshape{one}, 3, axis=2)."
+        fix = f"Repeat the grey channel with numpy.repeat(image.reshape{(*shape[:2], 1)}, 3, axis=2)."
         fix += " Read a file with channels=(0, 0, 0)."
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
@@ -330,7 +330,7 @@ def check_labels(
     mask: object, name: str, shape: Sequence[int] | None = None, classes: int | None = None
 ) -> AnyArray:
     """Check that an array holds labels (H, W) from 0 to classes - 1."""
-    array = array_of(mask, name)
+    array = array_of(by_name(mask, name), name)
     if array.dtype.kind == "f":
         must, fix = "hold labels: be boolean or integer", "Apply a threshold first, as in probs >= 0.5."
         raise invalid(ArrayError, name, must=must, got=str(array.dtype), fix=fix)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import numpy as np
 
+from tiledseg._axes import by_name
 from tiledseg._notebook import facts, picture, side_by_side
 from tiledseg._storage import exists
 from tiledseg._validate import array_of, check_image, counted, invalid, named, whole_number
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from tiledseg.io.metadata import PixelSize, Placement
     from tiledseg.io.regions import Regions
 
-_AXES = {
-    "y": {"y", "row", "rows", "height", "lat", "latitude"},
-    "x": {"x", "column", "columns", "col", "width", "lon", "longitude"},
-    "c": {"c", "channel", "channels", "band", "bands", "rgb"},
-}
 _MODES = ("1", "L", "RGB", "RGBA", "I;16", "I", "F")  # of Pillow, whose px need no conversion
 _ORIENTATION, _TURNED = 0x0112, range(2, 9)  # of Exif
 _THUMBNAIL_SIDE, _THUMBNAIL_READS = 360, 1 << 26  # px
@@ -338,11 +334,9 @@ def as_array(image: Any, name: str = "image") -> Any:  # noqa: ANN401  arrays of
     library = type(image).__module__.partition(".")[0]
     if library == "PIL" and hasattr(image, "mode"):
         return _of_pillow(image, name)
-    if library == "xarray" and hasattr(image, "dims"):
-        return _of_xarray(image, name)
     if library in {"torch", "tensorflow"} and hasattr(image, "shape"):
         return _of_tensor(image, name)
-    return image
+    return by_name(image, name)
 
 
 def _of_pillow(image: Any, name: str) -> Any:  # noqa: ANN401
@@ -354,19 +348,6 @@ def _of_pillow(image: Any, name: str) -> Any:  # noqa: ANN401
         fix = f"Pass PIL.ImageOps.exif_transpose({name}), or numpy.asarray({name}) for its px as stored."
         raise invalid(ArrayError, name, must="be upright", got=f"orientation {turn} in Exif", fix=fix)
     return np.asarray(image.convert("L") if image.mode == "1" else image)  # black and white, as in files
-
-
-def _of_xarray(image: Any, name: str) -> Any:  # noqa: ANN401
-    """Take the axes by their names; an axis of another name must have a length of 1."""
-    named = {kind: [axis for axis in image.dims if str(axis).lower() in _AXES[kind]] for kind in _AXES}
-    order = [axes[0] for axes in named.values() if axes]
-    others = [axis for axis in image.dims if axis not in order]
-    is_clear = all(len(axes) <= 1 for axes in named.values()) and named["y"] and named["x"]
-    if not is_clear or any(image.sizes[axis] != 1 for axis in others):
-        fix = "Rename them, or select one position of each other one."
-        must, got = "have the dimensions y, x and channel", dict(image.sizes)
-        raise invalid(ArrayError, name, must=must, got=got, fix=fix)
-    return image.isel(dict.fromkeys(others, 0)).transpose(*order).data
 
 
 def _of_tensor(image: Any, name: str) -> Any:  # noqa: ANN401

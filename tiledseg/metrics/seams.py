@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tiledseg._axes import by_name
 from tiledseg._validate import array_of, check_finite, invalid, items_of, whole_number, whole_pair
 from tiledseg.errors import ArrayError
 from tiledseg.metrics.counts import Summable
@@ -144,7 +145,7 @@ def _sum_of_steps(values: AnyArray, places: npt.NDArray[np.intp]) -> tuple[float
 
 def _as_map(probs: npt.ArrayLike) -> AnyArray:
     """Check that an array is a map of finite numbers."""
-    values = array_of(probs, "probs")
+    values = array_of(by_name(probs, "probs"), "probs")
     if values.ndim not in {2, 3}:
         raise invalid(
             ArrayError,

@@ -20,7 +20,7 @@ from tiledseg._validate import (
 )
 from tiledseg.config import TilingConfig
 from tiledseg.errors import ModelError, SettingError, failing
-from tiledseg.io import open_image
+from tiledseg.io import as_array, open_image
 from tiledseg.objects.collect import check_out
 from tiledseg.objects.instances import Instances
 from tiledseg.objects.runs import least_connected, runs_of
@@ -111,14 +111,15 @@ def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
         options: dict[str, Any] = {"out": out, "measure": measure, "pixel_size": pixel_size}
         with open_image(os.fspath(image)) as source:
             return tiled_objects(fn, source, tiling, **options, progress=progress)
-    shape = check_image(image)[:2]
+    px: Source = as_array(image)
+    shape = check_image(px)[:2]
     check_out(out, shape)
-    instances = Instances(shape, image=image, pixel_size=pixel_size)
+    instances = Instances(shape, image=px, pixel_size=pixel_size)
     grid = _grid(shape, settings_of(TilingConfig, tiling, "tiling") if tiling else None)
     found = _Candidates(grid)
     with progress_bar(len(grid), "tiles", shown=progress) as advance:
         for tile in grid:
-            found.add(tile, _labelled(fn, image, tile))
+            found.add(tile, _labelled(fn, px, tile))
             advance(1)
     for first, rows in found.bands():
         instances[first : first + len(rows)] = rows
