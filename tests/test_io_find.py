@@ -42,6 +42,16 @@ def test_given_files_are_listed_in_order_with_any_suffix(tmp_path):
     assert find_images([tmp_path / "b.dat", tmp_path / "a.png"]) == [tmp_path / "b.dat", tmp_path / "a.png"]
 
 
+def test_a_pattern_lists_what_it_matches_unless_a_file_has_that_name(tmp_path):
+    make(tmp_path, "a10.tif", "a2.tif", "b.png", "c[1].png", "c1.png", "deep/d.tif")
+    assert names(find_images(tmp_path / "*.tif"), tmp_path) == ["a2.tif", "a10.tif"]
+    assert names(find_images(f"{tmp_path}/**/*.tif"), tmp_path) == ["a2.tif", "a10.tif", "deep/d.tif"]
+    assert names(find_images([f"{tmp_path}/de*", f"{tmp_path}/?.png"]), tmp_path) == ["deep/d.tif", "b.png"]
+    assert names(find_images(tmp_path / "c[1].png"), tmp_path) == ["c[1].png"]
+    with pytest.raises(FileError, match=r"\*\.bmp` must be a path, or match one.*Check the folder"):
+        find_images(f"{tmp_path}/*.bmp")
+
+
 def test_a_file_reached_twice_is_listed_once(tmp_path, monkeypatch):
     make(tmp_path, "a.png", "b.png")
     (tmp_path / "c.png").symlink_to(tmp_path / "a.png")

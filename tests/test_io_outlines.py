@@ -554,6 +554,51 @@ def test_outlines_beside_their_image_are_told(tmp_path, caplog):
     assert load_pair(Pair("a", IMAGE, tmp_path / "a.geojson"))[1].sum() == 0
 
 
+@pytest.mark.parametrize(
+    "rings",
+    [
+        [square(11.51, 48.12, 11.53, 48.14), square(11.55, 48.12, 11.58, 48.14)],  # in one px
+        [square(11.42, 48.41, 11.53, 48.53), square(11.55, 48.12, 11.58, 48.14)],  # of one, by chance
+        [square(11.1, 48.1, 11.2, 48.2), square(60.1, 40.1, 60.3, 40.3)],  # far from each other
+    ],
+)
+def test_outlines_that_cover_no_px_are_in_other_units(rings, tmp_path):
+    image = np.zeros((300, 400, 3), np.uint8)
+    path = written(tmp_path, *(feature([ring]) for ring in rings))
+    coco = {"images": [{"id": 1, "file_name": "a.png", "height": 300, "width": 400}], "categories": []}
+    areas = [np.ravel(ring).tolist() for ring in rings]
+    coco["annotations"] = [{"image_id": 1, "segmentation": [area]} for area in areas]
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    roi = roifile.ImagejRoi.frompoints(np.array(rings[0], np.float32))
+    roi.tofile(tmp_path / "a.roi")
+    for name in ("a.geojson", "a.json", "a.roi"):
+        with pytest.raises(FileError, match=r"cover px of its image.*x from 11\.\d+ to .*not in degrees"):
+            load_pair(Pair("a", image, tmp_path / name))
+    with pytest.raises(FileError, match="not in degrees"):
+        ts.tiled_predict(lambda tiles: tiles[..., :1] / 255, image, {"tile_size": 64}, roi=path)
+    none = {"size": [300, 400], "counts": [300 * 400]}
+    coco["annotations"] = [{"image_id": 1, "segmentation": none}]
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    with pytest.raises(FileError, match="got 1 that cover none"):
+        load_pair(Pair("a", image, tmp_path / "a.json"))
+
+
+def test_small_outlines_are_read_where_they_cover_a_px(tmp_path):
+    image = np.zeros((300, 400, 3), np.uint8)
+    for rings in ([square(7, 8, 8, 9)], [square(7.1, 8.1, 7.2, 8.2), square(20.2, 8, 21.3, 9)]):
+        written(tmp_path, *(feature([ring]) for ring in rings))
+        assert load_pair(Pair("a", image, tmp_path / "a.geojson"))[1].sum() == 1
+
+
+def test_outlines_that_a_smaller_level_has_no_px_of_are_told(tmp_path, caplog):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(np.zeros((320, 320), np.uint8), tile=(64, 64), subifds=1, photometric="minisblack")
+        writer.write(np.zeros((20, 20), np.uint8), tile=(32, 32), subfiletype=1, photometric="minisblack")
+    written(tmp_path, feature([square(1, 1, 4, 4)]))
+    assert not load_pair(Pair("a", tmp_path / "a.tif", tmp_path / "a.geojson", level=1))[1].any()
+    assert "no px of level 1 is in one of its 1 outlines" in caplog.text
+
+
 def test_coordinates_on_earth_are_no_px(tmp_path):
     content = json.loads(written(tmp_path, feature([square(5, 5, 9, 9)])).read_text())
     content["crs"] = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}

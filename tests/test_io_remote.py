@@ -15,13 +15,23 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 import tiledseg as ts
 from tiledseg.cli import main
 from tiledseg.config import DataConfig, PreprocessingConfig
 from tiledseg.data import Pair, describe, load_pair, pairs_of, prepare_pairs
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image, read_mask, remote
+from tiledseg.io import (
+    PixelSize,
+    find_images,
+    image_shape,
+    open_image,
+    read_image,
+    read_mask,
+    remote,
+    write_mask,
+)
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")
@@ -192,6 +202,16 @@ def test_png_and_masks_are_read_whole(serve, tmp_path):
     np.testing.assert_array_equal(read_mask(f"{address}/a.png", 128), GREY >= 128)
     np.save(tmp_path / "a.npy", GREY)
     np.testing.assert_array_equal(read_image(f"{address}/a.npy?token=secret"), GREY)
+
+
+def test_a_remote_image_that_is_turned_unlike_its_mask_is_told(serve, tmp_path, caplog):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    write_mask(tmp_path / "m.png", GREY > 99)
+    address, _ = serve()
+    ts.Evaluator().evaluate(lambda tiles: tiles / 255, [(f"{address}/a.png", f"{address}/m.png")])
+    assert "Image and mask of a state different orientations" in caplog.text
 
 
 def test_a_remote_image_is_predicted(serve, tiff, tmp_path):

@@ -32,6 +32,7 @@ from tiledseg.data import (
 )
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate import score_map
+from tiledseg.export import write_geojson
 from tiledseg.io import read_mask, write_image
 from tiledseg.models import build_loss
 from tiledseg.train.callbacks import PooledScore
@@ -224,6 +225,45 @@ def test_images_that_a_tiff_tag_turns_are_told_where_pairs_are_given(
         result = ts.Evaluator().evaluate(lambda tiles: np.zeros((*tiles.shape[:3], 1)), [(image, truth)])
         assert not result.failed
     assert caplog.text.count("Image and mask of i state different orientations") == told
+
+
+def test_an_image_that_is_turned_unlike_its_region_of_interest_is_told_once(tmp_path, caplog):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "a.png", exif=exif)
+    square = np.zeros((40, 40), np.uint8)
+    square[:9, :9] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), square)
+    Image.fromarray(square).save(tmp_path / "turned.png", exif=exif)
+    write_geojson(tmp_path / "a.geojson", square > 0)
+    for roi, told in (("turned.png", 0), ("mask.png", 1), ("a.geojson", 2), ("a.geojson", 2)):
+        ts.tiled_predict(lambda tiles: tiles, tmp_path / "a.png", {"tile_size": 16}, roi=tmp_path / roi)
+        assert caplog.text.count("Image and region of interest of") == told
+
+
+def test_a_later_image_of_one_mask_is_told_whatever_was_looked_at_before(tmp_path, caplog):
+    path, tag = tmp_path / "m.tif", [(274, 3, 1, 6, True)]
+    tifffile.imwrite(path, np.zeros((9, 9), np.uint8), photometric="minisblack", metadata=None, extratags=tag)
+    for side in (9, 8, 9):  # a new array often has the id of one that is gone
+        ts.Evaluator().evaluate(lambda tiles: tiles, [(np.zeros((side, side)), path)])
+    assert caplog.text.count("state different orientations") == 2  # for each size
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_a_palette_of_black_and_white_means_what_its_indices_do(suffix, tmp_path):
+    truth = np.eye(32, dtype=np.uint8)
+    picture = Image.fromarray(truth, mode="P")
+    picture.putpalette([0, 0, 0, 255, 255, 255] + [9, 0, 0] * 254)
+    picture.save(path := tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(read_mask(path), truth)
+    np.testing.assert_array_equal(load_pair((np.zeros((32, 32)), path))[1], truth)
+    for options in ({"threshold": None}, {"threshold": 128}, {"ignore_label": 255}):  # they differ
+        with pytest.raises(FileError, match="palette='index'"):
+            read_mask(path, **options)
+    picture.putpalette([255, 255, 255, 0, 0, 0] + [9, 0, 0] * 254)
+    picture.save(path)
+    with pytest.raises(FileError, match="palette='index'"):
+        read_mask(path)
 
 
 def test_three_equal_channels_and_palettes_are_read_where_masks_are(tmp_path):

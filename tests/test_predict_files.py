@@ -75,6 +75,11 @@ def test_folders_inside_keep_their_place_and_labels_their_numbers(folder, tmp_pa
     np.testing.assert_array_equal(labels, read_image(folder / "deep" / "c.png").argmax(axis=-1))
 
 
+def test_a_pattern_names_the_files_that_it_matches(folder, tmp_path):
+    assert str(ts.predict_files(SEGMENTER, folder / "[b-z].*", tmp_path)).startswith("1 predicted")
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["b.png"]
+
+
 def test_a_broken_file_is_reported_and_stops_none_of_the_others(folder, tmp_path):
     (folder / "a2.png").write_bytes((folder / "a.png").read_bytes()[:200])
     (folder / "a3.jpg").write_bytes(b"")

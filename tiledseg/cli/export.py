@@ -42,7 +42,8 @@ _log = logging.getLogger("tiledseg")
 
 @with_options(Table("export", ExportConfig(), "Export", without=("inputs",)))
 def export(
-    *inputs: Annotated[Path, Parameter(help="Mask files, or folders of masks.")], settings: Settings
+    *inputs: Annotated[Path, Parameter(help="Mask files, folders, or patterns (masks/*.png).")],
+    settings: Settings,
 ) -> int:
     """Write the objects of masks for other programs."""
     config = settings.over(settings.run.export, "export")
@@ -141,7 +142,9 @@ def _opened(path: Path, config: ExportConfig) -> Iterator[tuple[Source, bool]]:
 def _labels(path: Path, config: ExportConfig) -> tuple[AnyArray, bool]:
     """Read a mask; px that do not count are background."""
     threshold = None if config.instances else config.mask_threshold
-    values, lossy = mask_values(path, threshold, palette=config.palette, **config.reading)
+    values, lossy = mask_values(
+        path, threshold, ignore_label=config.ignore_label, palette=config.palette, **config.reading
+    )
     rules = MaskRules(
         threshold,
         "instances" if config.instances else "merged",

@@ -118,7 +118,7 @@ def tiling_for(model: object, settings: Settings, base: TilingConfig | None = No
 def predict(
     model: OptionalModel = None,
     /,
-    *inputs: Annotated[str, Parameter(help="Image files, folders of images, or addresses.")],
+    *inputs: Annotated[str, Parameter(help="Image files, folders, patterns (images/*.tif), or addresses.")],
     settings: Settings,
 ) -> int:
     """Segment image files."""

@@ -236,7 +236,7 @@ def _masks(pair: Pair, files: Sequence[PathLike], classes: int | None) -> Iterat
     threshold = rules.threshold if rules.parts == "merged" else None
     for path in files:
         with advised(_WHERE, "mask_"):
-            values, lossy = mask_values(path, threshold, **pair.mask_reading)
+            values, lossy = mask_values(path, threshold, ignore_label=rules.ignore_label, **pair.mask_reading)
         yield mask_of(values, named(path), rules, lossy=lossy)
 
 
@@ -259,6 +259,8 @@ def _of_outlines(pair: Pair, files: Sequence[PathLike], shape: tuple[int, int]) 
         ranked = [counted[place] for place in order]
         labels = painted(ranked, [numbers[place] for place in order], shape).astype(np.uint8)
         found = f"{len(counted)} outlines of {', '.join(pair.class_names) or 'foreground'}"
+    if counted and not labels.any():
+        _log.warning("%s: no px of level %d is in one of its %d outlines", where, pair.level, len(counted))
     labels[_ignored(pair, outlines, shape, where)] = IGNORED
     return Mask(labels, cells, found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from tiledseg._validate import (
     shown,
 )
 from tiledseg.errors import SettingError, TiledSegError
-from tiledseg.io import image_shape, in_memory, is_outlines, orientation_of, stem_of
+from tiledseg.io import Drawn, in_memory, stem_of
+from tiledseg.io import tell_of_turned as tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike
     from tiledseg.config import MaskParts
 
-_log = logging.getLogger("tiledseg")
 _MOST_NAMES, _MOST_ERRORS = 20, 3  # in one message
 _FOUND = re.compile(r"^`[^`]*`(.*?); got .*?\. ")  # the file and the value that a message names
-_SIDEWAYS = 5  # orientations from here on exchange height and width
-_looked_at: set[object] = set()
 _FIND = "Find some with tiledseg.data.find_pairs."
 _Result = TypeVar("_Result")
 
@@ -155,39 +152,7 @@ def mask_files(pair: Pair) -> list[PathLike]:
 
 def tell_of_turned(pairs: Iterable[Pair]) -> None:
     """Warn once of pairs of which image and mask are turned differently, and no size shows it."""
-    new = {(_identity(pair), str(mask_files(pair))): pair for pair in pairs}
-    turned = [pair.name for key, pair in new.items() if key not in _looked_at and _is_turned(pair)]
-    _looked_at.update(new)
-    if turned:
-        _log.warning(
-            "Image and mask of %s state different orientations (Exif, TIFF), and no size shows it: files are "
-            "turned as they state, and masks and outlines belong to images as they are shown. If yours were "
-            "drawn on the px as stored, which ImageJ and QuPath show, remove the orientation of the images.",
-            listed(turned, _MOST_NAMES),
-        )
-
-
-def _is_turned(pair: Pair) -> bool:
-    """Say whether a mask may have been drawn on an image that was turned otherwise."""
-    files = mask_files(pair)
-    try:
-        own = _orientation(pair.image, pair.page)
-        if any(is_outlines(path) for path in files):  # which state none
-            return own != 1
-        others = {_orientation(path, pair.mask_page) for path in files} or {1}
-        if others == {own}:
-            return False
-        if len({one >= _SIDEWAYS for one in (own, *others)}) == 1:
-            return True
-        image = pair.image
-        shape = image.shape if isinstance(image, np.ndarray) else image_shape(image, page=pair.page)
-    except TiledSegError:  # told where it is read
-        return False
-    return bool(shape[0] == shape[1])
-
-
-def _orientation(image: PathLike | AnyArray, page: int | str | None) -> int:
-    return 1 if isinstance(image, np.ndarray) else orientation_of(image, page=page)
+    tell(Drawn(pair.name, pair.image, tuple(mask_files(pair)), pair.page, pair.mask_page) for pair in pairs)
 
 
 def check_apart(train: Sequence[Pair], valid: Sequence[Pair]) -> None:

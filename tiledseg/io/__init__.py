@@ -10,13 +10,13 @@ from tiledseg.io.find import SUFFIXES, find_images, images_in, path_texts, stem_
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
+from tiledseg.io.orientation import Drawn, tell_of_turned
 from tiledseg.io.outlines import OUTLINE_SUFFIXES, coco_images, is_outlines, read_outlines
 from tiledseg.io.partial import check_identity
 from tiledseg.io.png import LEVEL_SCALE, PngRows, level_scale_of
 from tiledseg.io.read import (
     image_shape,
     mask_values,
-    orientation_of,
     read_image,
     read_mask,
     read_pixel_size,
@@ -48,6 +48,7 @@ __all__ = [
     "OUTLINE_SUFFIXES",
     "SUFFIXES",
     "CachedBlocks",
+    "Drawn",
     "ImageSink",
     "ImageSource",
     "Mask",
@@ -79,7 +80,6 @@ __all__ = [
     "mask_of",
     "mask_values",
     "open_image",
-    "orientation_of",
     "painted",
     "path_texts",
     "pixel_size_from",
@@ -91,6 +91,7 @@ __all__ = [
     "rows_and_columns",
     "state_of",
     "stem_of",
+    "tell_of_turned",
     "write_image",
     "write_labels",
     "write_mask",

@@ -244,6 +244,17 @@ class LossyError(FileError):
     """A file whose values a lossy codec has changed cannot hold labels."""
 
 
+class PaletteError(FileError):
+    """A mask with a palette, whose px can be read in two ways."""
+
+
+def two_ways(file: Reader) -> PaletteError:
+    """Build the error about a mask whose indices and colours differ."""
+    fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
+    got = "a palette whose indices and colours differ"
+    return invalid(PaletteError, file.name, must="be unambiguous", got=got, fix=fix)
+
+
 def is_tiff(file: Reader) -> bool:
     """Say whether a file begins as a TIFF does."""
     return _MAGIC.get(file.take(0, min(4, file.size))) == "tiff"

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import unicodedata
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tiledseg._types import PathLike
 
 _AFTER_OME = {".tif", ".tiff", ".btf", ".tf2", ".tf8", ".zarr"}
+_PATTERN = re.compile(r"[*?\[]")
 _OME_TIFF = re.compile(r"\.ome\.(tiff?|btf|tf2|tf8)$", re.IGNORECASE)
 _TIFFS = (".bif", ".btf", ".gtiff", ".lsm", ".ndpi", ".qptiff", ".scn", ".stk", ".svs", ".tf2", ".tf8")
 _RASTERS = (".bmp", ".dib", ".jfif", ".jpe", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
@@ -39,12 +41,25 @@ def stem_of(path: PathLike) -> str:
 
 
 def path_texts(paths: object, name: str) -> list[str]:
-    """Return one path or several as a list of texts."""
+    """Return one path or several as a list of texts, a pattern such as ``a/*.tif`` as what it matches."""
     if isinstance(paths, str | os.PathLike):
-        return [path_text(paths, name)]
+        return _matched(path_text(paths, name))
     must, fix = "be a path or a sequence of paths", "Pass str or pathlib.Path."
     items = items_of(paths, name, must, fix, FileError)
-    return [path_text(one, f"{name}[{place}]") for place, one in enumerate(items)]
+    texts = [path_text(one, f"{name}[{place}]") for place, one in enumerate(items)]
+    return [one for text in texts for one in _matched(text)]
+
+
+def _matched(text: str) -> list[str]:
+    """List what a pattern matches, in natural order, since Windows' shells do not; a path as it is."""
+    if not _PATTERN.search(text) or is_remote(text) or os.path.lexists(text):
+        return [text]
+    matches = map(Path, glob(text, recursive=True))  # noqa: PTH207  Path.glob needs a folder
+    found = [str(one) for one in sorted(matches, key=lambda one: (one.parent, _natural(one)))]
+    if not found:
+        must, fix = "be a path, or match one as a pattern", "Check the folder; [[] stands for [."
+        raise invalid(FileError, named(text), must=must, got="no such file or folder", fix=fix)
+    return found
 
 
 def find_images(
@@ -58,14 +73,15 @@ def find_images(
     A given file is listed whatever its suffix, and a zarr folder counts as a file. Of a folder, the files
     with a suffix in ``SUFFIXES`` and the zarr folders are listed, without hidden ones, in natural order
     (``a2`` before ``a10``); of the files of a DICOM series, or of an OME-TIFF of several files, the
-    first. An address, for example ``https://host/slide.svs``, is listed as it is. Links are followed;
-    each folder is visited once, and each file is listed once. A dead link or a pipe with such a suffix is
-    listed; reading it raises an error that says what is wrong.
+    first. A path with ``*``, ``?`` or ``[`` that does not exist is a pattern, in which ``**`` stands for
+    folders within folders. An address, for example ``https://host/slide.svs``, is listed as it is. Links are
+    followed; each folder is visited once, and each file is listed once. A dead link or a pipe with such a
+    suffix is listed; reading it raises an error that says what is wrong.
 
     Parameters
     ----------
     inputs : path or iterable of paths
-        Files and folders.
+        Files, folders, and patterns such as ``images/*.tif``.
     recursive : bool
         Whether to look into folders within folders.
     also : sequence of str
@@ -79,7 +95,7 @@ def find_images(
     Raises
     ------
     FileError
-        If a path does not exist, a folder cannot be read, or there is no image.
+        If a path does not exist, a pattern matches nothing, a folder cannot be read, or there is no image.
     """
     advice = "" if recursive else "For subfolders, pass recursive=True."
     return images_in(inputs, recursive=recursive, also=also, advice=advice)

@@ -39,6 +39,11 @@ _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowE
 """Errors of content that is not what its format says."""
 _SHOWN = 8
 _BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # format of COCO's compressed run lengths
+_THIN, _FEW, _LARGE = 3, 2, 200  # px: of an outline, of all of them together, and of the sides of an image
+_UNITS = (
+    "Give them in px of the image at level 0, not in degrees (longitude, latitude), in micrometres, or in px "
+    "of a smaller level."
+)
 _IDS = "Correct the ids: numbers and texts are different."
 
 
@@ -84,25 +89,53 @@ def _of_geojson(content: Any, name: str) -> list[Outline]:  # noqa: ANN401
 
 
 def _check_inside(outlines: list[Outline], shape: tuple[int, int], name: str) -> None:
-    """Refuse outlines that all lie beside their image; warn of some: they may be in other units."""
+    """Refuse outlines that all lie beside their image or cover no px; warn of some that lie beside it."""
     drawn = [one for one in outlines if any(one.parts)]
     beside = [one for one in drawn if 0 in {part.stop - part.start for part in one.box(shape)}]
-    if not beside:
-        return
-    points = np.concatenate([ring for one in beside for rings in one.parts for ring in rings])
-    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-    places = f"x from {left:g} to {right:g}, y from {top:g} to {bottom:g}"
-    if len(beside) == len(drawn):
+    if beside and len(beside) == len(drawn):
         must = f"have outlines in its image, (H, W) = {shape}"
-        raise _bad(name, must, f"all of them at {places}", "Give them in px of the image at level 0.")
-    _log.warning(
-        "%s: %d of %d outlines lie beside the image of %s px, at %s. Outlines are in px of level 0.",
-        name,
-        len(beside),
-        len(drawn),
-        shape,
-        places,
-    )
+        raise _bad(name, must, f"all of them at {_places(beside)}", _UNITS)
+    known = [*drawn, *(one for one in outlines if one.mask is not None)]
+    if known and (_are_tiny(known, shape) or not any(_covers(one, shape) for one in known)):
+        got = f"{len(known)} that cover none or hardly any" + (f", at {_places(drawn)}" if drawn else "")
+        raise _bad(name, f"have outlines that cover px of its image, (H, W) = {shape}", got, _UNITS)
+    if beside:
+        _log.warning(
+            "%s: %d of %d outlines lie beside the image of %s px, at %s. Outlines are in px of level 0.",
+            name,
+            len(beside),
+            len(drawn),
+            shape,
+            _places(beside),
+        )
+
+
+def _places(drawn: list[Outline]) -> str:
+    (left, top), (right, bottom) = _bounds(drawn)
+    return f"x from {left:g} to {right:g}, y from {top:g} to {bottom:g}"
+
+
+def _bounds(drawn: list[Outline]) -> NDArray[np.float64]:
+    """Return the least and the largest point (x, y) of outlines."""
+    points = np.concatenate([ring for one in drawn for rings in one.parts for ring in rings])
+    return np.stack([points.min(axis=0), points.max(axis=0)])
+
+
+def _are_tiny(known: list[Outline], shape: tuple[int, int]) -> bool:
+    """Say whether all outlines of a large image lie between the corners of a few px, as degrees do."""
+    if min(shape) < _LARGE or any(one.mask is not None for one in known):
+        return False
+    first, last = _bounds(known)
+    return bool((last - first < _FEW).all() and (first % 1).any())
+
+
+def _covers(outline: Outline, shape: tuple[int, int]) -> bool:
+    """Say whether some px is inside; one of many rows and columns is taken to have one."""
+    if outline.mask is not None:
+        return bool(outline.mask.any())
+    rows, columns = outline.box(shape)
+    thin = min(rows.stop - rows.start, columns.stop - columns.start) <= _THIN
+    return not thin or bool(outline.inside(rows, columns).any())
 
 
 def _of_plane(outlines: list[Outline], at: Mapping[str, int], name: str) -> list[Outline]:

@@ -22,6 +22,7 @@ from tiledseg.io.file import (
     exif_orientation,
     is_turned,
     rgb_of_cmyk,
+    two_ways,
     upright,
 )
 from tiledseg.io.jpeg import checked_jpeg
@@ -106,8 +107,7 @@ def _check_request(file: Reader, header: _Header, request: Request) -> None:
         got = f"a {_SHOWN[header.kind]}"
         raise invalid(LossyError, file.name, must="be lossless to hold labels", got=got, fix=fix)
     if request.palette == "refuse" and _is_ambiguous(header, request):
-        fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
-        raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
+        raise two_ways(file)
     if header.alpha == "key" and request.alpha != "drop" and request.palette != "index":
         fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore the transparency."
         raise file.bad("be opaque", "a transparent colour", fix)

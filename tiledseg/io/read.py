@@ -14,6 +14,7 @@ from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import (
     MAX_PIXELS,
     LossyError,
+    PaletteError,
     Request,
     advised,
     check_max_pixels,
@@ -26,8 +27,7 @@ from tiledseg.io.masks import OF_READ_MASK, MaskRules, mask_of
 from tiledseg.io.ome_files import ome_files
 from tiledseg.io.open import is_npy, open_image, part_of, selection_of
 from tiledseg.io.png import pixel_size_of_png
-from tiledseg.io.raster import raster_orientation, raster_shape, read_raster
-from tiledseg.io.remote import is_remote
+from tiledseg.io.raster import raster_shape, read_raster
 from tiledseg.io.slides import is_slide
 from tiledseg.io.tiff import read_tiff, tiff_header
 from tiledseg.io.zarr import is_zarr
@@ -157,8 +157,9 @@ def read_mask(  # noqa: PLR0913  what a file can hold several of
         An alpha channel that is not opaque everywhere is an error, or is ignored.
     palette : {'refuse', 'index', 'colour'}
         The value of a pixel of a palette image: its index or its colour; of a TIFF in which 0 is white: what
-        is stored or what is shown. By default, both are refused, if index and colour differ. A BMP with a
-        palette of grey colours counts as grey, and booleans that tifffile wrote are read as stored.
+        is stored or what is shown. By default, both are refused, if index and colour differ; but px of 0 and
+        1 that are shown black and white mean the same where the values decide. A BMP with a palette of grey
+        colours counts as grey, and booleans that tifffile wrote are read as stored.
 
     Returns
     -------
@@ -186,9 +187,8 @@ def read_mask(  # noqa: PLR0913  what a file can hold several of
     _check_threshold(threshold)
     rules = MaskRules(threshold, ignore_label=ignore_label, advice=OF_READ_MASK)
     where: dict[str, Any] = {"level": level, "channels": channels, "at": at}
-    values, lossy = mask_values(
-        path, threshold, page=page, max_pixels=max_pixels, alpha=alpha, palette=palette, **where
-    )
+    options: dict[str, Any] = {"page": page, "max_pixels": max_pixels, "alpha": alpha, "palette": palette}
+    values, lossy = mask_values(path, threshold, ignore_label=ignore_label, **options, **where)
     if threshold is None and ignore_label is None and np.max(values, initial=0) > _LARGEST:
         rules = replace(rules, parts="instances")
         cells, highest = mask_of(values, named(path), rules).cells, int(np.max(values))
@@ -199,10 +199,11 @@ def read_mask(  # noqa: PLR0913  what a file can hold several of
     return mask.labels
 
 
-def mask_values(
+def mask_values(  # noqa: PLR0913  what a file can hold several of
     path: PathLike,
     threshold: Threshold,
     *,
+    ignore_label: int | None = None,
     page: int | str | None = None,
     max_pixels: int = MAX_PIXELS,
     alpha: Alpha = "refuse",
@@ -222,9 +223,22 @@ def mask_values(
         if purpose == "labels":
             raise
         values, lossy = positions_read(path, replace(request, purpose="mask"), **where), True
+    except PaletteError:
+        values = positions_read(path, replace(request, palette="index"), **where)
+        if purpose != "values" or ignore_label is not None or not _is_shown_so(values, path, request, where):
+            raise
     if alpha == "drop" and where.get("channels") is None and values.min() == values.max():
         _check_alpha(path, replace(request, alpha="keep", purpose="image"), where)
     return values, lossy
+
+
+def _is_shown_so(indices: AnyArray, path: PathLike, request: Request, where: Mapping[str, Any]) -> bool:
+    """Say whether the px of a mask are stored as 0 and 1, and shown black and white: both mean the same."""
+    if int(indices.max()) > 1:
+        return False
+    shown = positions_read(path, replace(request, palette="colour"), **where)
+    planes = indices.reshape(*indices.shape[:2], -1), shown.reshape(*shown.shape[:2], -1)
+    return bool((planes[1] == 255 * planes[0]).all())
 
 
 def _check_alpha(path: PathLike, request: Request, where: Mapping[str, Any]) -> None:
@@ -279,18 +293,6 @@ def image_shape(
         if kind == "tiff":
             return tiff_header(file, request)[0]
         return raster_shape(file, kind, max_pixels)
-
-
-def orientation_of(path: PathLike, *, page: int | str | None = None) -> int:
-    """Read how Exif or a TIFF tag turns an image, 1 to 8; 1 where nothing turns it."""
-    text = path_text(path)
-    if is_remote(text) or is_zarr(text):
-        return 1
-    with opened(path) as file:
-        kind = None if is_npy(file) or is_slide(file, text) else sniff(file)
-        if kind == "tiff":
-            return tiff_header(file, Request(page, MAX_PIXELS, "drop"))[1]
-        return 1 if kind is None else raster_orientation(file, kind, MAX_PIXELS)
 
 
 def read_pixel_size(path: PathLike, *, page: int | str | None = None) -> PixelSize | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tiledseg.io.file import check_opaque, rgb_of_cmyk
+from tiledseg.io.file import check_opaque, rgb_of_cmyk, two_ways
 from tiledseg.io.jpeg import decoded_block
 from tiledseg.io.regions import RawRows
 from tiledseg.io.tiff_checks import EMPTY
@@ -253,8 +253,7 @@ def _palette(file: Reader, page: tifffile.TiffPage, request: Request, colours: i
     grey = palette[:, 0] if (palette == palette[:, :1]).all() else None
     identity = grey is not None and len(grey) <= 256 and bool((grey == np.arange(len(grey))).all())
     if request.palette == "refuse" and not identity:
-        fix = "Pass palette='index' to read the indices, or palette='colour' to read the colours."
-        raise file.bad("be unambiguous", "a palette whose indices and colours differ", fix)
+        raise two_ways(file)
     return palette if grey is None else grey
 
 

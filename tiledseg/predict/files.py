@@ -152,7 +152,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     model : Segmenter, keras.Model, PyTorch module, callable, BundleReference or path of an ONNX file
         As for `tiled_predict`.
     inputs : path or sequence of path
-        Images (PNG, JPEG, BMP, TIFF, zarr, .npy), and folders of them.
+        Images (PNG, JPEG, BMP, TIFF, zarr, .npy), folders of them, and patterns such as ``images/*.tif``.
     output : path
         Folder to write to; made where it does not exist.
     config : PredictConfig or dict, optional

@@ -24,6 +24,7 @@ from tiledseg.io import (
     OF_READ_MASK,
     OUTLINE_SUFFIXES,
     SUFFIXES,
+    Drawn,
     MaskRules,
     OutlineMask,
     advised,
@@ -34,6 +35,7 @@ from tiledseg.io import (
     mask_values,
     read_outlines,
     stem_of,
+    tell_of_turned,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
     if not is_remote(path_text(roi)) and not is_file(Path(roi)) and not is_outlines(roi):
         must = 'be an array, "tissue", or the path of outlines or of a mask'
         raise invalid(SettingError, "roi", must=must, got=str(roi), fix="Check the path.")
+    _tell_of_turned(roi, image)
     if not is_outlines(roi):
         with advised(_WHERE):
             values, lossy = mask_values(roi, "auto")
@@ -112,6 +115,15 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
     full: tuple[int, int] = levels[0][:2] if levels else shape
     at = getattr(image, "identity", {}).get("at")
     return OutlineMask(read_outlines(roi, None if name is None else stem_of(name), full, at), full)
+
+
+def _tell_of_turned(roi: PathLike, image: Any) -> None:  # noqa: ANN401
+    """Warn where image and region of interest are turned differently; nothing is known of a shape alone."""
+    identity = getattr(image, "identity", {})
+    on = identity.get("path") or image
+    if isinstance(on, str) or hasattr(on, "shape"):
+        name = getattr(image, "name", "image")
+        tell_of_turned([Drawn(name, on, (roi,), identity.get("page"))], "region of interest")
 
 
 def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
