@@ -354,3 +354,13 @@ def test_a_wrong_choice_shows_those_of_all_branches_once() -> None:
 def test_a_number_is_named_where_it_is_allowed_beside_names(config, name, value, text):
     with pytest.raises(SettingError, match=re.escape(text)):
         config(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    tiling = TilingConfig(tile_size=np.array([256, 512]), overlap=np.float32(0.25))
+    assert (tiling.tile_size, tiling.overlap) == ((256, 512), 0.25)
+    assert PredictConfig(threshold=np.float64(0.5), recursive=np.True_).recursive is True
+    data = DataConfig(mask_threshold=np.uint8(128), ignore_label=np.int64(7), page=np.uint16(1))
+    assert data == DataConfig(mask_threshold=128, ignore_label=7, page=1)
+    with pytest.raises(SettingError, match="whole number"):
+        DataConfig(page=np.float32(1.5))

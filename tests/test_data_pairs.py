@@ -97,3 +97,51 @@ def test_cells_in_files_may_be_many(tmp_path):
         write(masks[-1], cell)
     pair = Pair("a", np.zeros((20, 20), np.uint8), tuple(masks), mask_parts="instances")
     np.testing.assert_array_equal(load_pair(pair)[1].ravel(), [*range(1, 301), *[0] * 100])
+
+
+ARRAY = np.zeros((4, 4), np.uint8)
+ARRAY[:2] = 255
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"name": 3},
+        {"mask_parts": "instance"},
+        {"mask_threshold": "none"},
+        {"mask_threshold": 0},
+        {"mask_threshold": True},
+        {"class_values": (1, 2)},
+        {"class_values": (1, 1), "mask_parts": "classes"},
+        {"class_values": (0, 1), "mask_parts": "classes"},
+        {"class_names": "tumour"},
+        {"class_names": ("a", "a")},
+        {"ignore_label": "255"},
+        {"ignore_label": 1.5},
+        {"alpha": "ignore"},
+        {"palette": "indices"},
+        {"at": {"z": -1}},
+        {"level": "1"},
+    ],
+)
+def test_settings_of_a_pair_are_checked_where_it_is_made(setting):
+    with pytest.raises(SettingError, match=next(iter(setting))):
+        Pair(**{"name": "a", "image": "a.png", "mask": "m.png"} | setting)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"channels": (0,)}, {"level": 1}, {"page": 0}, {"mask_channels": 0}, {"palette": "index"}]
+)
+def test_a_part_of_an_array_is_not_chosen(setting):
+    with pytest.raises(SettingError, match=r"is an array; got .* Slice the array"):
+        Pair("a", ARRAY, ARRAY, **setting)
+
+
+def test_settings_of_a_pair_may_be_lists_and_numbers_of_numpy(tmp_path):
+    write_pair(tmp_path, "a")
+    image, mask = tmp_path / "images" / "a.png", tmp_path / "masks" / "a.png"
+    pair = Pair("a", image, mask, channels=[np.int64(0)], mask_channels=0, at={}, ignore_label=np.uint8(255))
+    assert (pair.channels, pair.mask_channels, pair.at, pair.ignore_label) == ((0,), (0,), None, 255)
+    assert load_pair(pair)[0].shape == (40, 50)
+    for threshold in (np.uint8(128), np.float32(128), 127.5, 128.0):
+        assert load_pair(Pair("a", image, mask, mask_threshold=threshold))[1].sum() == 250

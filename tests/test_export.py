@@ -395,3 +395,14 @@ def test_suffixes_count_in_any_case(tmp_path):
     assert write_roi(tmp_path / "a.ZIP", SPECKS) == 2
     with pytest.raises(SettingError, match=r"suffix \.zip; got .*a\.roi"):
         write_roi(tmp_path / "a.roi", SPECKS)
+
+
+@pytest.mark.parametrize("white", [255, 65535])
+def test_a_mask_of_black_and_white_is_no_instance(tmp_path, white):
+    mask = SPECKS.astype(np.uint16) * white
+    with pytest.raises(ArrayError, match=r"number for each object.* pass labels > 0"):
+        write_geojson(tmp_path / "a.geojson", mask, instances=True)
+    with pytest.raises(SettingError, match="picture of a mask: pass labels > 0"):
+        write_coco(tmp_path / "a.json", [("a.png", mask)])
+    assert write_geojson(tmp_path / "a.geojson", mask > 0) == 2
+    assert not (tmp_path / "a.json").exists()

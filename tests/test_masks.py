@@ -555,3 +555,30 @@ def test_booleans_of_tifffile_are_foreground(tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", mask, metadata=None)  # which any other program may have written
     with pytest.raises(FileError, match="0 is white"):
         read_mask(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("mask", [THREE.clip(0, 1), np.uint8(255) * (THREE > 0), THREE > 0])
+def test_a_mask_of_several_areas_is_no_number_of_one_cell(mask, tmp_path):
+    mask = np.hstack([mask, mask])
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    for given, threshold in ((mask, "auto"), (mask, 1), (tmp_path / "a.png", "auto")):
+        with pytest.raises((ArrayError, FileError), match=r"number for each cell; got one value in 2 areas"):
+            load_pair(Pair("a", image, given, mask_parts="instances", mask_threshold=threshold))
+        one = load_pair(Pair("a", image, given, mask_parts="instances", mask_threshold=None))[1]
+        assert len(np.unique(one)) == 2
+        assert load_pair(Pair("a", image, given))[1].sum() == (mask > 0).sum()
+
+
+def test_a_file_for_each_cell_may_be_one_file(tmp_path):
+    image, cell = np.zeros((60, 60, 3), np.uint8), np.zeros((60, 60), np.uint8)
+    cell[10:30, 10:30], cell[15:20, 15:20], cell[0] = 20, 40, 7  # cytoplasm, nucleus, and what does not count
+    write_image(tmp_path / "x" / "a.png", image)
+    write_image(tmp_path / "y" / "a_1.png", cell)
+    settings = {"layout": "segpc", "path": str(tmp_path), "mask_parts": "instances", "ignore_label": 7}
+    (pair,) = pairs_of(DataConfig(**settings))
+    cells = load_pair(pair)[1]
+    np.testing.assert_array_equal(np.unique(cells, return_counts=True), [(0, 1), (3200, 400)])
+    write_manifest(tmp_path / "m.jsonl", [pair])
+    (again,) = Manifest.read(tmp_path / "m.jsonl").pairs()
+    np.testing.assert_array_equal(load_pair(again)[1], cells)

@@ -95,7 +95,7 @@ class Config(BaseModel):
         """Put what is given of nested settings over the field's default, not over their class's."""
         if not isinstance(data, dict):
             return data
-        data = {name: _without_paths(value) for name, value in data.items()}
+        data = {name: _plain(value) for name, value in data.items()}
         data |= {name: named(data[name]) for name in data.keys() & cls._chosen()}
         for name, value in data.items():
             cls._check_bits(name, value)
@@ -300,10 +300,12 @@ class Config(BaseModel):
         return write_toml(self)
 
 
-def _without_paths(value: object) -> object:
-    """Write pathlib's paths as text, which is what settings hold."""
+def _plain(value: Any) -> object:  # noqa: ANN401
+    """Write pathlib's paths as text, and NumPy's numbers and lists as those of Python."""
     if isinstance(value, list | tuple):
-        return type(value)(map(_without_paths, value)) if type(value) in {list, tuple} else value
+        return type(value)(map(_plain, value)) if type(value) in {list, tuple} else value
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
     return value if isinstance(value, str) else text_of_path(value) or value
 
 

@@ -11,7 +11,7 @@ from tiledseg._storage import check_component
 from tiledseg._validate import invalid
 from tiledseg.config.base import Config
 from tiledseg.config.fields import Count, Names, Pair, Positive, Regex, Seed, Share, as_numbers
-from tiledseg.config.files import CLASS_VALUES, MaskConfig, ReadConfig
+from tiledseg.config.files import MaskConfig, ReadConfig
 from tiledseg.config.tiling import TilingConfig, _Fraction, _Pixels
 from tiledseg.errors import FileError, SettingError
 
@@ -70,20 +70,7 @@ class DataConfig(ReadConfig, MaskConfig):
                 f"be given with layout={self.layout}",
                 "Name the folder that holds x and y, the table, or the manifest.",
             )
-        self._check_classes()
         return self
-
-    def _check_classes(self) -> None:
-        if self.mask_parts != "classes" and self.class_values != CLASS_VALUES:
-            raise self._invalid(
-                "class_values", "be left out where mask_parts is not classes", "Set `mask_parts` to classes."
-            )
-        if len(set(self.class_values)) < len(self.class_values):
-            raise self._invalid(
-                "class_values", "differ from each other", "Give each class a grey value of its own."
-            )
-        if len(set(self.class_names)) < len(self.class_names):
-            raise self._invalid("class_names", "differ from each other", "Name each class once.")
 
 
 def _layouts_with(name: str) -> list[str]:

@@ -73,7 +73,7 @@ Names: TypeAlias = Annotated[tuple[str, ...], as_tuple]
 
 
 MaskThreshold: TypeAlias = (
-    Annotated[int, Field(ge=1, le=65535)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None
+    Annotated[int, Field(ge=1, le=65535)] | Annotated[float, Field(gt=0)] | Literal["auto"] | None
 )
 """Value from which a px of a mask counts as foreground; None for masks that hold labels."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from tiledseg.config.base import Config
 from tiledseg.config.fields import Count, MaskThreshold, Names, as_numbers, as_tuple
@@ -40,12 +40,21 @@ Position: TypeAlias = Annotated[
 """Position along axes other than y, x and the channels, for example ``z=3,t=0``."""
 
 
+def _listed(value: object) -> object:
+    """Turn one number and a list into a tuple."""
+    return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, int) else value
+
+
+Channels: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed)]
+"""Numbers of channels, from 0."""
+
+
 class ReadConfig(Config):
     """Which part of a file is the image."""
 
     level: Annotated[int, Field(ge=0)] = 0
     """Level of a pyramid that is read: 0 for the image, 1 and up for its smaller copies."""
-    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
+    channels: Channels | None = None
     """Channels of the image that are read, from 0, in that order; None for all. ``(0, 0, 0)`` gives a grey
     image to a network of RGB."""
     at: Position | None = None
@@ -100,12 +109,25 @@ class MaskConfig(Config):
     differ is refused."""
     mask_level: Annotated[int, Field(ge=0)] = 0
     """Level of a mask's pyramid: 0 for the mask, 1 and up for its smaller copies."""
-    mask_channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
+    mask_channels: Channels | None = None
     """Channel of a mask's file that holds the labels, from 0; needed where there are several that differ."""
     mask_at: Position | None = None
     """Position along the other axes of a mask's file, for example ``z=3``; needed where it has several."""
     mask_page: Annotated[int, Field(ge=0)] | str | None = None
     """Page of a mask's TIFF, from 0; needed where there are several."""
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.mask_parts != "classes" and self.class_values != CLASS_VALUES:
+            must, fix = "be left out where mask_parts is not classes", "Set `mask_parts` to classes."
+            raise self._invalid("class_values", must, fix)
+        if len(set(self.class_values)) < len(self.class_values):
+            raise self._invalid(
+                "class_values", "differ from each other", "Give each class a value of its own."
+            )
+        if len(set(self.class_names)) < len(self.class_names):
+            raise self._invalid("class_names", "differ from each other", "Name each class once.")
+        return self
 
     @property
     def masking(self) -> dict[str, Any]:
@@ -156,7 +178,7 @@ class ExportConfig(Config):
     """Level of a mask's pyramid that is read: 0 for the mask, 1 and up for its smaller copies."""
     at: Position | None = None
     """Place along the other axes of a mask, as in ``z=3`` or ``z=3,t=0``; needed where it has several."""
-    channels: Annotated[tuple[Annotated[int, Field(ge=0)], ...], as_tuple] | None = None
+    channels: Channels | None = None
     """Channel that holds the labels, from 0; needed where there are several."""
     page: Annotated[int, Field(ge=0)] | None = None
     """Page of a TIFF that is read, from 0; needed where there are several."""

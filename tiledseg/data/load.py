@@ -62,6 +62,8 @@ _WHERE = "It is a setting of DataConfig, tiledseg.data.Pair and the commands."
 _SHOWN = 8
 _NUMBER = re.compile(r"-\d+$")
 _UNNAMED = re.compile(r"\d{4,}(-\d{4,})+(-\d+)?")  # ImageJ names regions by slice, y and x
+CELL_FILES = "cell masks"
+"""What the masks of an image are found to be, where each is the foreground of one cell."""
 _WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refuse"}
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -214,24 +216,33 @@ def _joined(pair: Pair, files: Sequence[PathLike], classes: int | None) -> Mask:
     if not files:
         raise invalid(ArrayError, "mask", must="have at least one file", got="none", fix="Name one.")
     masks = _masks(pair, files, classes)
-    whole = next(masks)
-    if len(files) == 1:
+    whole, each = next(masks), _is_one_cell_each(pair)
+    if len(files) == 1 and not each:
         return whole
-    cells = (whole.labels > 0).astype(np.int32) if pair.mask_parts == "instances" else None
+    cells = _foreground(whole, pair).astype(np.int32) if each else None
     for number, (path, part) in enumerate(zip(files[1:], masks, strict=True), 2):
         if part.labels.shape != whole.labels.shape:
             must = f"have the height and width of the image's first mask, {whole.labels.shape}"
             fix = "Export all masks of an image at its size."
             raise invalid(ArrayError, os.fspath(path), must=must, got=part.labels.shape, fix=fix)
         if cells is not None:
-            cells[(cells == 0) & (part.labels > 0)] = number
+            cells[(cells == 0) & _foreground(part, pair)] = number
         np.maximum(whole.labels, part.labels, out=whole.labels)
-    return whole if cells is None else Mask(whole.labels, cells, f"cell masks ({len(files)} cells)")
+    return whole if cells is None else Mask(whole.labels, cells, f"{CELL_FILES} ({len(files)} cells)")
+
+
+def _is_one_cell_each(pair: Pair) -> bool:
+    """Say whether each file of a mask is the foreground of one cell; a file by itself numbers cells."""
+    return pair.mask_parts == "instances" and isinstance(pair.mask, tuple)
+
+
+def _foreground(mask: Mask, pair: Pair) -> AnyArray:
+    return np.asarray((mask.labels > 0) & ~(pair.ignores & (mask.labels == IGNORED)))
 
 
 def _masks(pair: Pair, files: Sequence[PathLike], classes: int | None) -> Iterator[Mask]:
     rules = _rules(pair, classes, FileError)
-    if pair.mask_parts == "instances" and len(files) > 1:  # each file is the foreground of one cell
+    if _is_one_cell_each(pair):
         rules = MaskRules(pair.mask_threshold, ignore_label=pair.ignore_label)
     threshold = rules.threshold if rules.parts == "merged" else None
     for path in files:

@@ -14,7 +14,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._storage import file_digest, is_file, open_regular, write_text
 from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
 from tiledseg.config import MaskConfig, Record
-from tiledseg.data.load import load_both, tell_masks
+from tiledseg.data.load import CELL_FILES, load_both, tell_masks
 from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, mask_files, natural
 from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import IGNORED, is_remote
@@ -146,10 +146,11 @@ class Manifest:
 
     def _pair(self, record: Record) -> Pair:
         masks = tuple(self.folder / mask for mask in record.masks)
+        each = record.origin is None and record.mask_found.startswith(CELL_FILES)
         return Pair(
             record.name,
             self.folder / record.image,
-            masks[0] if len(masks) == 1 else masks,
+            masks if each or len(masks) > 1 else masks[0],
             **record.masking,
             **record.reading,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -12,11 +12,14 @@ import numpy as np
 
 from tiledseg._validate import (
     all_of,
+    instance_of,
     invalid,
     items_of,
     listed,
+    settings_of,
     shown,
 )
+from tiledseg.config.files import MaskConfig, ReadConfig
 from tiledseg.errors import SettingError, TiledSegError
 from tiledseg.io import Drawn, in_memory, stem_of
 from tiledseg.io import tell_of_turned as tell
@@ -92,6 +95,17 @@ class Pair:
     mask_at: Mapping[str, int] | None = None
     mask_page: int | str | None = None
 
+    def __post_init__(self) -> None:
+        instance_of(str, self.name, "Pair.name")
+        given = {name: getattr(self, name) for name in _SETTINGS}
+        given |= {name: given[name] or None for name in ("at", "mask_at")}
+        part, meaning = ({name: given[name] for name in of.model_fields} for of in (ReadConfig, MaskConfig))
+        read, masks = settings_of(ReadConfig, part, "Pair"), settings_of(MaskConfig, meaning, "Pair")
+        for name, value in (read.reading | masks.masking).items():
+            object.__setattr__(self, name, value)
+        _check_no_part(self, "image", ("level", "channels", "page"))
+        _check_no_part(self, "mask", ("mask_level", "mask_channels", "mask_at", "mask_page", "palette"))
+
     @property
     def ignores(self) -> bool:
         """Whether some px may not count: they have the label 255."""
@@ -107,6 +121,21 @@ class Pair:
         """Which part of a mask's file is read, as options of `tiledseg.io.read_mask`."""
         part = {name: getattr(self, f"mask_{name}") for name in ("level", "channels", "at", "page")}
         return part | {"alpha": "drop" if self.alpha == "drop" else "refuse", "palette": self.palette}
+
+
+_SETTINGS = (*ReadConfig.model_fields, *MaskConfig.model_fields)
+_DEFAULTS = {field.name: field.default for field in fields(Pair)}
+
+
+def _check_no_part(pair: Pair, what: str, settings: Sequence[str]) -> None:
+    """Refuse to choose a part of an array, which is whole."""
+    if isinstance(getattr(pair, what), str | os.PathLike | tuple):
+        return
+    for name in settings:
+        value = getattr(pair, name)
+        if value != _DEFAULTS[name]:
+            must, fix = f"be left out where the {what} is an array", "Slice the array."
+            raise invalid(SettingError, f"Pair.{name}", must=must, got=value, fix=fix)
 
 
 PairLike: TypeAlias = "Pair | tuple[PathLike | AnyArray, PathLike | AnyArray]"

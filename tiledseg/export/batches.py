@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, PathLike, Source
 
 _log = logging.getLogger("tiledseg")
+_PICTURES = ([255], [65535])  # labels of a mask that is shown black and white
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class Style:
         most = int(classes.max(initial=0))
         if most > len(self.names):
             fix = "Give one name for each class; where each label is one object, pass instances=True."
+            if [most] in _PICTURES and set(classes.tolist()) == {most}:
+                fix = "It looks like a picture of a mask: pass labels > 0."
             got = f"{len(self.names)} names: {', '.join(self.names)}"
             raise invalid(SettingError, "names", must=f"name the labels 1 to {most}", got=got, fix=fix)
         return [int(one) for one in classes]
@@ -122,8 +125,17 @@ def pass_on(
         sink.finish(each=each, progress=progress)
     else:
         own = numbered.labels
+        _check_numbered(own)
         numbered.finish(each=lambda batch: each(_as_labelled(batch, own, least)), progress=progress)
     return n_objects
+
+
+def _check_numbered(labels: AnyArray) -> None:
+    """Refuse a mask of black and white as numbers of objects."""
+    if labels.tolist() in _PICTURES:
+        must, got = "hold a number for each object", f"the values 0 and {labels[0]}"
+        fix = "Leave instances out, and pass labels > 0: areas of a mask are objects."
+        raise invalid(ArrayError, "labels", must=must, got=got, fix=fix)
 
 
 def _as_labelled(batch: ObjectBatch, labels: AnyArray, least: int) -> ObjectBatch:

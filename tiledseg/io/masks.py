@@ -167,8 +167,23 @@ def _read(values: AnyArray, name: str, rules: MaskRules, *, lossy: bool) -> Mask
 
 def _cells(values: AnyArray, name: str, rules: MaskRules) -> Mask:
     _check_labels(values, name, rules, "cell numbers", np.iinfo(np.int64).max)
-    counted = np.count_nonzero(_present(values) > 0)
+    present = _present(values)
+    counted = np.count_nonzero(present > 0)
+    if counted == 1 and rules.threshold is not None and int(present[-1]) in _WHITES:
+        _check_one_cell(values, name, rules)
     return Mask((values > 0).astype(np.uint8), values, f"cell numbers ({counted} cells)")
+
+
+def _check_one_cell(values: AnyArray, name: str, rules: MaskRules) -> None:
+    """Refuse a mask of several areas as the number of one cell."""
+    areas = cv2.connectedComponents((values > 0).astype(np.uint8), connectivity=8)[0] - 1
+    if areas > 1:
+        fix = (
+            "Number its areas, for example with tiledseg.metrics.components(mask > 0), or leave "
+            f"{rules.advice.instances} out if all of it is foreground, or set {rules.advice.threshold}=None "
+            "if it is one cell."
+        )
+        raise rules.bad(name, "hold a number for each cell", f"one value in {areas} areas", fix)
 
 
 def _labels(values: AnyArray, name: str, rules: MaskRules) -> Mask:
