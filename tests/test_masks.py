@@ -579,6 +579,6 @@ def test_a_file_for_each_cell_may_be_one_file(tmp_path):
     (pair,) = pairs_of(DataConfig(**settings))
     cells = load_pair(pair)[1]
     np.testing.assert_array_equal(np.unique(cells, return_counts=True), [(0, 1), (3200, 400)])
-    write_manifest(tmp_path / "m.jsonl", [pair])
+    write_manifest(tmp_path / "m.jsonl", describe([pair], tmp_path))
     (again,) = Manifest.read(tmp_path / "m.jsonl").pairs()
     np.testing.assert_array_equal(load_pair(again)[1], cells)
