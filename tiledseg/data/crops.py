@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import TransformConfig
     from tiledseg.data.augment import CropMap
-    from tiledseg.tiling import Box
+    from tiledseg.tiling import Tile
 
 _JITTER = 0.25  # largest distance of the foreground px from the crop's centre, as a share of the crop
 _CHANNELS_AT_ONCE = 4  # OpenCV's limit
 
-_Crop: TypeAlias = "tuple[AnyArray, NDArray[np.uint8], bool]"
-"""Px, labels, and whether the label 255 marks px that do not count."""
+_Crop: TypeAlias = "tuple[AnyArray, NDArray[np.uint8], NDArray[np.bool_] | None]"
+"""Px, labels, and which px count; None for all of them."""
 _Warp: TypeAlias = "Callable[[AnyArray, int], AnyArray]"
 
 
@@ -102,7 +102,8 @@ class CropSampler:
         pair, origin = self._pairs[index], self._origin(index, rng)
         crop_map = draw_map(self._geometric, self._shape, rng)
         pixels, mask = _sampled(pair, crop_map, origin, self._shape)
-        return pair.prepared(change_values(pixels, self._photometric, rng)), mask, pair.ignores
+        counts = mask != IGNORED if pair.ignores else None
+        return pair.prepared(change_values(pixels, self._photometric, rng)), mask, counts
 
     def _origin(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the origin of a crop; an image that is smaller than the crop is centred in it."""
@@ -119,15 +120,23 @@ class CropSampler:
 
 
 class GridCrops:
-    """A fixed grid of crops that covers each image once, for validation."""
+    """A fixed grid of crops that covers each image, for validation."""
+
+    # With `once` each px of an image counts in one crop: not where crops overlap, nor where it is mirrored.
 
     def __init__(
-        self, pairs: Sequence[PreparedPair], crop_shape: tuple[int, int], *, classes: int = 1
+        self,
+        pairs: Sequence[PreparedPair],
+        crop_shape: tuple[int, int],
+        *,
+        classes: int = 1,
+        once: bool = False,
     ) -> None:
+        self._once = once
         self._shape, self._classes = whole_pair("crop_shape", crop_shape), whole_number("classes", classes)
         tiler = Tiler(TilingConfig(tile_size=self._shape, overlap=0))
         pairs = _checked_pairs(pairs)
-        self._crops = [(pair, tile.read_box) for pair in pairs for tile in tiler.grid(pair.shape)]
+        self._crops = [(pair, tile) for pair in pairs for tile in tiler.grid(pair.shape)]
 
     def __len__(self) -> int:
         """Count the crops."""
@@ -138,22 +147,25 @@ class GridCrops:
         crops = [self._crop(*self._crops[index]) for index in ids]
         return _stacked(crops, self._classes)
 
-    def _crop(self, pair: PreparedPair, box: Box) -> _Crop:
+    def _crop(self, pair: PreparedPair, tile: Tile) -> _Crop:
+        box, core = tile.read_box, tile.core_box
         pixels, mask = _sampled(pair, IDENTITY, (box.y0, box.x0), self._shape)
-        return pair.prepared(pixels), mask, pair.ignores
+        counts = np.full(self._shape, not self._once)
+        counts[core.y0 - box.y0 : core.y1 - box.y0, core.x0 - box.x0 : core.x1 - box.x0] = True
+        return pair.prepared(pixels), mask, counts & (mask != IGNORED) if pair.ignores else counts
 
 
 def _stacked(crops: Sequence[_Crop], classes: int) -> tuple[FloatArray, FloatArray]:
-    truths = [_channels(mask, classes, ignores=ignores) for _, mask, ignores in crops]
+    truths = [_channels(mask, classes, counts) for _, mask, counts in crops]
     return np.stack([image for image, _, _ in crops]), np.stack(truths)
 
 
-def _channels(mask: NDArray[np.uint8], classes: int, *, ignores: bool) -> FloatArray:
+def _channels(mask: NDArray[np.uint8], classes: int, counts: NDArray[np.bool_] | None) -> FloatArray:
     """Turn labels into a channel for each class, or for only one class; -1 where a px does not count."""
     labels = np.arange(classes) if classes > 1 else np.ones(1)
     channels = np.asarray(mask[..., None] == labels, np.float32)
-    if ignores:
-        channels[mask == IGNORED] = -1
+    if counts is not None:
+        channels[~counts] = -1
     return channels
 
 

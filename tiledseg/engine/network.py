@@ -7,14 +7,15 @@ import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
+from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from tiledseg._lazy import lazy
 from tiledseg._memory import allowed_memory
 from tiledseg._storage import exists
-from tiledseg._validate import invalid, one_of, settings_of, whole_number
-from tiledseg.config import TTA, Activation, RuntimeConfig
+from tiledseg._validate import invalid, settings_of, whole_number
+from tiledseg.config import RuntimeConfig
 from tiledseg.engine.layers import Convertible, UnsupportedError, config_digest
 from tiledseg.engine.predictor import (
     Backoff,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray
-    from tiledseg.config import PreprocessingConfig, TilingConfig
+    from tiledseg.config import TTA, Activation, PreprocessingConfig, TilingConfig
     from tiledseg.engine import keras, onnx, openvino
     from tiledseg.engine.predictor import Predictor
     from tiledseg.tiling import ReceptiveField, TileBatch
@@ -69,7 +70,7 @@ class Network:
     tiling: TilingConfig | None = None  # a Segmenter's own; None for the default
     threshold: float = 0.5  # of the probabilities of one class
     labels: tuple[str, ...] = ()  # name of each class; empty where not known
-    tta: TTA | None = None  # a Segmenter's own test-time augmentation
+    tta: TTA | None = None  # test-time augmentation: a Segmenter's own, or that of a prediction
     activation: Activation | None = None  # of the outputs, which are logits then
     provenance: Mapping[str, Any] = field(default_factory=dict)  # of a Segmenter: how it was trained
 
@@ -141,7 +142,8 @@ class Network:
     @property
     def stride(self) -> tuple[int, int]:
         """Total stride (y, x) in px: input sizes and tile origins are multiples of it."""
-        return self.predictor.stride
+        y, x = self.predictor.stride
+        return (lcm(y, x), lcm(y, x)) if self.tta == "d4" else (y, x)  # transposed copies need both
 
     @property
     def likely_stride(self) -> int:
@@ -151,7 +153,8 @@ class Network:
     @property
     def receptive_field(self) -> ReceptiveField:
         """What an output px depends on."""
-        return getattr(self.predictor, "receptive_field", UNKNOWN)
+        field = getattr(self.predictor, "receptive_field", UNKNOWN)
+        return field if self.tta is None else field.of_copies(transposed=self.tta == "d4")
 
     @property
     def memory(self) -> int:
@@ -267,8 +270,6 @@ class Network:
         self, tile_size: tuple[int, int], batch_size: int, tta: TTA | None = None
     ) -> list[Callable[[AnyArray], FloatArray]]:
         """Return a callable for each device, for tiles of a size."""
-        if tta is not None:
-            one_of("tta", tta, get_args(TTA))
         if tta == "d4" and tile_size[0] != tile_size[1]:
             must = "be flips for tiles that are not square"
             raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
@@ -277,7 +278,9 @@ class Network:
         calls: list[Callable[[AnyArray], FloatArray]] = [Backoff(one) for one in predictors]
         if self.activation is not None:
             calls = [Activated(one, self.activation) for one in calls]
-        return calls if tta is None else [Augmented(one, tta, batch_size) for one in calls]
+        if tta is None or isinstance(self.predictor, Batcher):  # which augments by itself
+            return calls
+        return [Augmented(one, tta, batch_size) for one in calls]
 
     def _replicas(self) -> Sequence[Predictor]:
         """Return the predictor, or copies of it on several devices."""
@@ -312,12 +315,12 @@ class Network:
             size = batch_size or self.batch_size(tile_size, _MANY)
             return size, self.ready(tile_size, size, tta)
 
-        return Batcher(self.predictor, prepare)
+        return Batcher(self.predictor, prepare, tta)
 
     def shared(self, batcher: Batcher) -> Network:
         """Return a copy of this network for one of the images that share a batcher."""
         runtime = RuntimeConfig(memory=self.runtime.memory)
-        return replace(self, predictor=batcher, runtime=runtime, tta=None, activation=None)
+        return replace(self, predictor=batcher, runtime=runtime, tta=batcher.tta, activation=None)
 
 
 def _check_activation(model: object, activation: Activation | None) -> None:

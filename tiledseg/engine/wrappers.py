@@ -155,7 +155,9 @@ class Batcher:
         self,
         predictor: Predictor,
         prepare: Callable[[tuple[int, int]], tuple[int, list[Call]]],
+        tta: TTA | None = None,
     ) -> None:
+        self.tta = tta  # that the callables do
         self._predictor = predictor
         self._prepare = prepare  # returns the batch size and a callable per device for tiles of a size
         self._lock = threading.Condition()
@@ -288,7 +290,8 @@ class TorchPredictor(CallablePredictor):
             got = f"{type(outputs).__name__} {list(outputs) if isinstance(outputs, dict) else ''}".strip()
             fix = f"Wrap it in a module that returns the map, such as outputs['out']. {_EXPORT}"
             raise invalid(ModelError, "model", must="return one tensor", got=got, fix=fix)
-        found: AnyArray = outputs.float().cpu().numpy()
+        # Class numbers and bytes stay integers: they are refused, as those of any function.
+        found: AnyArray = (outputs.float() if outputs.is_floating_point() else outputs).cpu().numpy()
         return found[..., np.newaxis] if found.ndim == 3 else found.transpose(0, 2, 3, 1)
 
 

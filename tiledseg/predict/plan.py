@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -160,6 +160,7 @@ class Plan:
         tta = network.tta if tta is None else tta
         if tta is not None:
             one_of("tta", tta, get_args(TTA))
+            network = replace(network, tta=tta)  # its receptive field is that of all copies
         size = (shape[0], shape[1])
         sampling = sampling_for(network, image, size, pixel_size)
         chosen, grid = lay_out(network, sampling.shape, given, square=tta == "d4")

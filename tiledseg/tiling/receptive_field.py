@@ -10,10 +10,13 @@ is the same in the tile and in the whole image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _STRIDES = 1 << 16  # in the axis of the computation: long enough that no end affects its middle
 
@@ -173,19 +176,36 @@ class ReceptiveField:
     axes: tuple[Axis, Axis] | None  # along y and x; None where not known
     tile_dependent: tuple[str, ...] = ()  # layers that depend on the whole tile, or on positions in it
     unknown: tuple[str, ...] = ()  # layers that this library does not know
+    mirrored: bool = False  # whether the network also gets mirrored copies of a tile
+    transposed: bool = False  # whether it also gets transposed copies, which are mirrored, too
+
+    def of_copies(self, *, transposed: bool) -> ReceptiveField:
+        """Return the field of outputs that are averaged with those of mirrored, or all eight, copies."""
+        return self if self.axes is None else replace(self, mirrored=True, transposed=transposed)
 
     @property
     def halo(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
         """Px at the start and at the end of a tile that differ from the whole image's, along y and x."""
         # They differ where a tile ends inside the image: the network pads there, but the image continues. All
         # other px are equal if size and origin of the tile are multiples of the total stride.
-        return None if self.axes is None else (_halo(self.axes[0]), _halo(self.axes[1]))
+        return self._sides(_halo)
 
     @property
     def extent(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
         """Input px before and after an output px that it depends on, along y and x."""
         # The largest of all output px within one total stride, since they differ.
-        return None if self.axes is None else (_extent(self.axes[0]), _extent(self.axes[1]))
+        return self._sides(_extent)
+
+    def _sides(
+        self, px_of: Callable[[Axis], tuple[int, int]]
+    ) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Measure both axes; of copies the most that any of them has at an end."""
+        if self.axes is None:
+            return None
+        y, x = (px_of(axis) for axis in self.axes)
+        if self.mirrored:
+            y, x = (max(y), max(y)), (max(x), max(x))
+        return (max(y, x), max(y, x)) if self.transposed else (y, x)
 
 
 UNKNOWN = ReceptiveField(None, unknown=("a callable",))
