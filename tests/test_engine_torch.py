@@ -72,3 +72,28 @@ def test_several_outputs_are_refused_with_the_way_to_export():
 
     with pytest.raises(ModelError, match=r"torch\.onnx\.export"):
         tiledseg.tiled_predict(Several().eval(), IMAGE, TILING)
+
+
+@pytest.mark.parametrize("kind", ["class numbers", "bytes", "complex"])
+def test_integers_of_a_module_are_refused_as_those_of_a_function(kind):
+    class Coded(torch.nn.Module):
+        def forward(self, x):
+            made = {
+                "class numbers": lambda: 2 * (x[:, 0] > 0.5).long(),
+                "bytes": lambda: (x[:, :1] * 255).to(torch.uint8),
+                "complex": lambda: x[:, :1] * 1j,
+            }
+            return made[kind]()
+
+    must = "be one array of real numbers" if kind == "complex" else "be float, or 0 and 1"
+    with pytest.raises(ModelError, match=f"`outputs` must {must}"):
+        tiledseg.tiled_predict(Coded().eval(), IMAGE, TILING)
+
+
+def test_a_mask_of_a_module_is_blended():
+    class Cut(torch.nn.Module):
+        def forward(self, x):
+            return (x[:, 0] > 0.5).long()
+
+    found = tiledseg.tiled_predict(Cut().eval(), IMAGE, TILING)
+    np.testing.assert_array_equal(found[..., 0], IMAGE[..., 0] > 0.5)

@@ -546,3 +546,28 @@ def test_foreground_that_does_not_count_is_named(caplog):
     caplog.clear()
     Evaluator().score_maps([np.zeros((20, 20))], [replace(pair, ignore_label=None)])
     assert "ignore_label" not in caplog.text
+
+
+def test_an_image_of_which_no_px_counts_has_no_score():
+    void = Pair("v", np.zeros((20, 20, 3), np.uint8), np.full((20, 20), 255, np.uint8), ignore_label=255)
+    counted = Pair("a", np.zeros((20, 20, 3), np.uint8), np.eye(20, dtype=np.uint8))
+    maps = [np.full((20, 20), 0.7, np.float32)] * 2
+    result = Evaluator().score_maps(maps, [void, counted])
+    names = ("dice", "iou", "boundary_f1", "hausdorff95", "average_precision", "panoptic_quality")
+    assert all(math.isnan(getattr(result.images[0], name)) for name in names)
+    alone = Evaluator().score_maps(maps[:1], [counted]).summary()
+    assert {name: result.summary()[f"{name}_mean"] for name in names[:3]} == {
+        name: alone[f"{name}_mean"] for name in names[:3]
+    }
+
+
+def test_no_threshold_is_chosen_on_images_of_which_no_px_counts():
+    void = Pair("v", np.ones((20, 20, 3), np.uint8), np.full((20, 20), 255, np.uint8), ignore_label=255)
+    counted = Pair("a", np.zeros((20, 20, 3), np.uint8), np.eye(20, dtype=np.uint8))
+    result = Evaluator().score_maps([np.zeros((20, 20), np.float32)], [void])
+    assert result.threshold_curve() is None
+    assert str(result)
+    with pytest.raises(SettingError, match="at counted px"):
+        Evaluator(EvaluateConfig(threshold="valid")).evaluate(
+            lambda tiles: tiles[..., :1], [counted], valid=[void]
+        )

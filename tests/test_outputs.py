@@ -142,6 +142,47 @@ def test_a_network_that_takes_channels_first_is_told():
         Network.of(model)
 
 
+def moved(shape, axes):
+    """A network in channels last between two moves of the axis."""
+    inputs = keras.Input(shape)
+    mapped = keras.layers.Conv2D(2, 1, activation="softmax")(keras.layers.Permute((2, 3, 1))(inputs))
+    return keras.Model(inputs, keras.layers.Permute(axes)(mapped))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, None, None), (1, 48, 64)])
+def test_channels_first_are_told_also_where_no_layer_says_so(shape):
+    with pytest.raises(ModelError, match=r"channels last.*which is channels first.*moveaxis"):
+        Network.of(moved(shape, (3, 1, 2)))
+
+
+def test_layers_within_a_network_that_takes_channels_last_may_take_channels_first():
+    inputs = keras.Input((32, 32, 3))
+    first = keras.layers.Permute((3, 1, 2))(inputs)
+    first = keras.layers.MaxPooling2D(1, data_format="channels_first")(first)
+    last = keras.layers.Permute((2, 3, 1))(first)
+    assert Network.of(keras.Model(inputs, last)).tile_size == (32, 32)
+
+
+@pytest.mark.parametrize("size", [None, 32])
+@pytest.mark.parametrize("form", [lambda one: [one], lambda one: {"map": one}], ids=["list", "mapping"])
+@pytest.mark.parametrize("engine", ["auto", "keras"])
+def test_a_list_or_mapping_of_one_map_is_that_map(size, form, engine):
+    inputs = keras.Input((size, size, 3))
+    mapped = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")(inputs)
+    runtime = RuntimeConfig(engine=engine)
+    alone = ts.tiled_predict(keras.Model(inputs, mapped), VALUES, TILING, runtime=runtime)
+    found = ts.tiled_predict(keras.Model([inputs], form(mapped)), VALUES, TILING, runtime=runtime)
+    np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_an_input_that_keras_casts_is_cast(dtype):
+    inputs = keras.Input((None, None, 3), dtype=dtype)
+    model = keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs))
+    whole = np.asarray(model(VALUES[None]), np.float32)[0]
+    np.testing.assert_allclose(ts.tiled_predict(model, VALUES, TILING), whole, atol=1e-6)
+
+
 def test_channels_that_are_no_softmax_are_told_once(caplog):
     def apart(tiles):
         """A sigmoid of each of two classes."""

@@ -202,3 +202,46 @@ def test_a_fixed_network_keeps_its_tile_and_a_small_budget_is_refused():
         ts.Tiler(ts.TilingConfig(tile_size="auto")).grid((90, 70))
     assert ts.TilingConfig(tile_size="auto").overlap == 64
     assert ts.TilingConfig().overlap == 0.25
+
+
+def turned(image, copy):
+    """One of the eight copies: bit 0 mirrors y, bit 1 mirrors x, bit 2 then transposes."""
+    image = image[:: -1 if copy & 1 else 1, :: -1 if copy & 2 else 1]
+    return image.swapaxes(0, 1) if copy & 4 else image
+
+
+def turned_back(found, copy):
+    return turned(found.swapaxes(0, 1) if copy & 4 else found, copy & 3)
+
+
+LOPSIDED = {
+    "high kernel": lambda x: layers.Conv2D(2, kernel_size=(9, 1), padding="same")(layers.Identity()(x)),
+    "wide steps": lambda x: layers.UpSampling2D((1, 4))(
+        layers.Conv2D(2, (3, 5), strides=(1, 4), padding="same")(x)
+    ),
+    "shifted": lambda x: layers.Conv2D(2, 9)(layers.ZeroPadding2D(((8, 0), (0, 8)))(x)),
+}
+
+
+@pytest.mark.parametrize(("tta", "copies"), [("flips", 4), ("d4", 8)])
+@pytest.mark.parametrize("name", LOPSIDED)
+def test_the_copies_of_a_tile_are_exact_too(name, tta, copies):
+    inputs = keras.Input((None, None, 1))
+    model = keras.Model(inputs, LOPSIDED[name](inputs))
+    image = np.random.default_rng(0).random((96, 128, 1), np.float32)
+    parts = []
+    for copy in range(copies):
+        whole = np.asarray(model(np.ascontiguousarray(turned(image, copy))[None]))[0]
+        parts.append(turned_back(whole, copy))
+    tiling = {"tile_size": 32, "overlap": "exact"}
+    assert ts.plan(model, image, tiling, tta=tta).verdict == "exact"
+    found = ts.tiled_predict(model, image, tiling, tta=tta)
+    np.testing.assert_allclose(found, np.mean(parts, axis=0), atol=1e-5)
+
+
+def test_an_overlap_that_is_exact_for_a_tile_alone_is_not_for_its_copies():
+    inputs = keras.Input((None, None, 1))
+    model = keras.Model(inputs, LOPSIDED["high kernel"](inputs))
+    tiling = {"tile_size": 32, "overlap": (8, 0), "blend": "crop"}
+    verdicts = [ts.plan(model, (96, 128, 1), tiling, tta=tta).verdict for tta in (None, "flips", "d4")]
+    assert verdicts == ["exact", "exact", "approximate"]

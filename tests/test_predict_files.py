@@ -24,6 +24,7 @@ except ModuleNotFoundError:  # tests that need them are skipped
     zarr = ModuleType("zarr")
 
 import tiledseg as ts
+from tiledseg._backend import keras
 from tiledseg._storage import folder_lock
 from tiledseg.config import PredictConfig, PreprocessingConfig
 from tiledseg.errors import FileError, ModelError, SettingError
@@ -590,3 +591,14 @@ def test_a_short_job_logs_its_last_line_only(tmp_path, caplog, monkeypatch):
         )
     assert [line for line in caplog.messages if ": " in line][-1] == "images: 100 % (1 of 1)"
     assert sum(line.startswith("images: ") for line in caplog.messages) == 1
+
+
+def test_eight_copies_of_an_image_that_is_smaller_than_a_tile(folder, tmp_path):
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(1, (5, 1), padding="same", activation="sigmoid")(inputs))
+    config = PredictConfig(write=("probs",), probs_format="npy", probs_dtype="float32", tta="d4")
+    tiling = {"tile_size": 64, "overlap": 16}
+    result = ts.predict_files(model, folder / "a.png", tmp_path / "out", config, tiling=tiling)
+    assert not result.failed
+    alone = ts.tiled_predict(model, folder / "a.png", tiling, tta="d4")
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "probs" / "a.npy"), alone, atol=1e-6)

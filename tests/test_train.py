@@ -154,6 +154,17 @@ def test_validation_scores_every_px_of_the_images_as_they_are(trained):
     assert dice == pytest.approx(result.history["val_dice"][best], abs=1e-4)
 
 
+def test_validation_counts_each_px_once_whatever_the_size(tmp_path):
+    valid = [*blobs(8, size=40), *blobs(9, size=21), *blobs(10, size=70)]
+    config = settings(tmp_path, epochs=1, metrics=("accuracy",))
+    result = Trainer(config).fit(blobs(1), valid, progress=False)
+    tiling = TilingConfig(tile_size=32, overlap=0, blend="crop")
+    masks = [tiled_predict(result.segmenter, image, tiling, output="mask") for image, _ in valid]
+    right = [found == mask for found, (_, mask) in zip(masks, valid, strict=True)]
+    accuracy = sum(map(np.count_nonzero, right)) / sum(one.size for one in right)
+    assert result.history["val_accuracy"][0] == pytest.approx(accuracy, abs=1e-6)
+
+
 def _quarters(maps):
     return np.concatenate([maps[:, y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)])
 

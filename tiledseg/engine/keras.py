@@ -15,6 +15,7 @@ from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.graph import Probe
 from tiledseg.engine.keras_graph import read_graph
+from tiledseg.engine.keras_shapes import check_channels_last, check_output, classes_of, input_shape, single
 from tiledseg.engine.layers import read_layers
 from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
 from tiledseg.errors import ModelError, SettingError
@@ -54,10 +55,10 @@ class KerasPredictor:
         check_process()
         self._device = device
         self.model: _Model = model
-        _check_channels_last(model)
-        height, width, self.channels = _input_shape(model)
+        check_channels_last(model)
+        height, width, self.channels = input_shape(model)
         self.tile_size: tuple[int | None, int | None] = (height, width)
-        self.classes: int | None = _classes(model, height, width)
+        self.classes: int | None = classes_of(model, height, width)
         self.fingerprint: bytes = _weight_sums(model)
         self.keeps_tiles: bool = backend() != "torch"  # whose operations may write into them
         if model not in _GRAPHS:
@@ -88,7 +89,7 @@ class KerasPredictor:
 
     def _at_once(self, tiles: FloatArray) -> AnyArray:
         """Run one batch without a compilation."""
-        outputs = self.model(keras.ops.convert_to_tensor(tiles), training=False)
+        outputs = single(self.model(keras.ops.convert_to_tensor(tiles), training=False))
         return keras.ops.convert_to_numpy(outputs)  # type: ignore[no-any-return]
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
@@ -116,117 +117,8 @@ class KerasPredictor:
         self.graph.check_tiles(shape)
         accepted = _ACCEPTED.setdefault(self.model, set())
         if None in self.tile_size and shape[1:] not in accepted:
-            _check_output(self.model, *shape[1:])
+            check_output(self.model, *shape[1:])
             accepted.add(shape[1:])
-
-
-def _input_shape(model: _Model) -> tuple[int | None, int | None, int]:
-    if keras.config.image_data_format() != "channels_last":
-        raise invalid(
-            ModelError,
-            "image_data_format",
-            must="be channels_last",
-            got=keras.config.image_data_format(),
-            fix="Call keras.config.set_image_data_format('channels_last') before building.",
-        )
-    shape = _one_shape(model, "input_shape", "input")
-    if len(shape) != 4 or shape[3] is None:
-        raise invalid(
-            ModelError,
-            "model",
-            must="take one image, (N, h, w, C)",
-            got=f"input {shape}",
-            fix="Name the channels in keras.Input((height, width, channels)).",
-        )
-    return shape[1], shape[2], shape[3]
-
-
-def _one_shape(model: _Model, name: str, what: str) -> tuple[int | None, ...]:
-    try:
-        shape = getattr(model, name)
-    except AttributeError:  # a subclassed network that was never called
-        raise invalid(
-            ModelError,
-            "model",
-            must=f"have an {what} shape",
-            got=f"{type(model).__name__} without one",
-            fix="Build it with keras.Input, or pass a callable: lambda tiles: model(tiles).",
-        ) from None
-    if isinstance(shape, list | dict) or (shape and isinstance(shape[0], list | tuple)):
-        raise invalid(
-            ModelError,
-            "model",
-            must=f"have one {what}",
-            got=f"{len(shape)} of them",
-            fix=f"Make one with a single {what}: keras.Model(model.inputs[0], model.outputs[0]).",
-        )
-    return tuple(shape)
-
-
-def _classes(model: _Model, height: int | None, width: int | None) -> int | None:
-    shape = _one_shape(model, "output_shape", "output")
-    if len(shape) != 4:
-        raise invalid(
-            ModelError,
-            "model",
-            must="return a map, (N, h, w, K)",
-            got=f"output {shape}",
-            fix="A classifier cannot be tiled; end in a map of the input's size.",
-        )
-    for axis, size, out in zip("yx", (height, width), shape[1:3], strict=True):
-        if size is not None and out is not None and size != out:
-            raise _wrong_output(axis, size, out)
-    return shape[3]
-
-
-def _check_channels_last(model: _Model) -> None:
-    """Refuse a network whose layers take channels first, as many that were exported from PyTorch."""
-    layers = getattr(model, "layers", ())
-    first = [one.name for one in layers if getattr(one, "data_format", None) == "channels_first"]
-    if first:
-        raise invalid(
-            ModelError,
-            "model",
-            must="take channels last, (N, h, w, C)",
-            got=f"an input of shape {model.input_shape}, whose layer {first[0]} takes channels first",
-            fix="Pass a callable that moves the axis before and after it: "
-            "lambda tiles: numpy.moveaxis(model(numpy.moveaxis(tiles, -1, 1)), 1, -1).",
-        )
-
-
-def _check_output(model: _Model, height: int, width: int, channels: int) -> None:
-    try:
-        spec = model.compute_output_spec(keras.KerasTensor((1, height, width, channels)))
-    except Exception as error:  # noqa: BLE001  Keras and its backends raise many kinds
-        text = str(error).strip().splitlines()[0]
-        raise invalid(
-            SettingError,
-            "tile_size",
-            must="be a size that the network accepts",
-            got=f"{height}x{width} px: {text}",
-            fix="Use a multiple of the network's stride.",
-        ) from None
-    if len(getattr(spec, "shape", ())) != 4:
-        raise invalid(
-            ModelError,
-            "model",
-            must="return one map, (N, h, w, K)",
-            got=f"{type(spec).__name__}",
-            fix="Make a network with one output: keras.Model(model.inputs[0], model.outputs[0]).",
-        )
-    for axis, size, out in zip("yx", (height, width), spec.shape[1:3], strict=True):
-        if size != out:
-            raise _wrong_output(axis, size, out)
-
-
-def _wrong_output(axis: str, size: int, out: int) -> ModelError:
-    return invalid(
-        ModelError,
-        "model",
-        must="return a map of its input's size",
-        got=f"{out} px for {size} px along {axis}",
-        fix="Use padding='same' and undo every stride, or add an UpSampling2D layer.",
-    )
 
 
 def _weight_sums(model: _Model) -> bytes:
@@ -294,7 +186,7 @@ def _compiled(model: _Model, shape: tuple[int, ...], device: str | None) -> _Cal
 def _tensorflow(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
     signature = [tf.TensorSpec(shape, tf.float32)]
     call = tf.function(
-        lambda tiles: model()(tiles, training=False), input_signature=signature, autograph=False
+        lambda tiles: single(model()(tiles, training=False)), input_signature=signature, autograph=False
     )
     ready = call.get_concrete_function()
     return lambda tiles: ready(tf.convert_to_tensor(tiles)).numpy()
@@ -302,7 +194,7 @@ def _tensorflow(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
 
 def _jax(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
     jax = import_module("jax")  # it needs to be installed for this backend only
-    call = jax.jit(lambda state, tiles: model().stateless_call(*state, tiles, training=False)[0])
+    call = jax.jit(lambda state, tiles: single(model().stateless_call(*state, tiles, training=False)[0]))
 
     def run(tiles: FloatArray) -> AnyArray:
         network = model()
@@ -321,7 +213,7 @@ def _torch(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
 
     def run(tiles: FloatArray) -> AnyArray:
         with torch.no_grad():
-            return keras.ops.convert_to_numpy(model()(tiles, training=False))  # type: ignore[no-any-return]
+            return keras.ops.convert_to_numpy(single(model()(tiles, training=False)))  # type: ignore[no-any-return]
 
     del shape  # nothing is compiled: an eager call runs the same kernels
     return run

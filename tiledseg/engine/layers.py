@@ -129,6 +129,8 @@ def read_layers(model: Any) -> Layers:  # noqa: ANN401  Keras has no types
 
 
 def _read(graph: Any, incoming: list[int], reading: _Reading) -> list[int]:  # noqa: ANN401
+    if cast := [one.dtype for one in graph.inputs if one.dtype not in {"float32", "float64"}]:
+        raise UnsupportedError(f"{graph.name} takes {cast[0]}")
     made = dict(zip(map(id, graph.inputs), incoming, strict=True))
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         for node in graph._nodes_by_depth[depth]:

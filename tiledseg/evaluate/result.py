@@ -229,10 +229,10 @@ class EvaluationResult:
         Returns
         -------
         ThresholdCurve or None
-            None if there are several classes, no image, or no probabilities.
+            None if there are several classes, no image, no probabilities, or no px that counts.
         """
         probabilities = self.probabilities
-        if probabilities is None or len(self.counts) > 1:
+        if probabilities is None or len(self.counts) > 1 or not probabilities.px.any():
             return None
         known = [one.probabilities for one in self.images if one.probabilities is not None]
         every = [[counts.dice for counts in counts_at_thresholds(one)] for one in known]
@@ -260,7 +260,7 @@ class EvaluationResult:
         """
         curve = self.threshold_curve()
         if curve is None:
-            must, fix = "be chosen on probabilities of one class", "State it, or leave it out."
+            must, fix = "be chosen on probabilities of one class, at counted px", "State it, or leave it out."
             got = f"{len(self.images)} images, {len(self.counts)} classes"
             raise invalid(SettingError, "threshold", must=must, got=got, fix=fix)
         return curve.best

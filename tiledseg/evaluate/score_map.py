@@ -339,6 +339,8 @@ class ShapeScorer:
         if truth.size > _MOST_PX:
             _log.warning("%s: too large for scores of outlines and cells", shown(scores.name))
             return scores
+        if ignored is not None and ignored.all():  # nothing says that outlines and cells agree
+            return scores
         parts = [
             self._of_class((truth == label, labels == label), found, cells, ignored)
             for label, found in enumerate(self._found(labels, max(len(scores.counts), 2)), start=1)
