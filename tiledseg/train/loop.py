@@ -38,7 +38,7 @@ from tiledseg.train.callbacks import (
 )
 from tiledseg.train.checkpoint import Checkpointer, Restorer, latest_checkpoint, restore_variables
 from tiledseg.train.inputs import Feed
-from tiledseg.train.optimizer import Plateau, build_optimizer, scheduled_rate
+from tiledseg.train.optimizer import Plateau, build_optimizer, decay_per_batch, scheduled_rate
 from tiledseg.train.previews import Curves, Previews, previewed, write_overview
 from tiledseg.train.run_folder import (
     History,
@@ -174,7 +174,8 @@ class TrainingLoop:
         """List the callbacks whose state is in the checkpoint, in the order of their calls."""
         best, schedule = self.run_dir / _BEST, self.config.schedule
         best_network = BestNetwork(segmenter, best, history, self.config.patience, shown=progress)
-        averages = [] if self.config.ema is None else [WeightAverage(self.config.ema)]
+        decay = decay_per_batch(self.config)
+        averages = [] if decay is None else [WeightAverage(decay)]
         plateaus = [Plateau(schedule)] if isinstance(schedule, PlateauConfig) else []
         return [FiniteGuard(best), best_network, *callbacks, *averages, *plateaus]
 

@@ -24,7 +24,7 @@ def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimize
         "clipvalue": config.clip,
         "global_clipnorm": config.clip_norm,
         "use_ema": config.ema is not None,
-        "ema_momentum": config.ema or 0.0,
+        "ema_momentum": decay_per_batch(config) or 0.0,
         "gradient_accumulation_steps": config.accumulate if config.accumulate > 1 else None,
     }
     if isinstance(own, AdamConfig):
@@ -40,6 +40,11 @@ def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimize
         )
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return optimizer
+
+
+def decay_per_batch(config: TrainConfig) -> float | None:
+    """Return the decay of the running average: Keras updates it with each batch, also between steps."""
+    return None if config.ema is None else config.ema ** (1 / config.accumulate)
 
 
 def scheduled_rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: ANN401
