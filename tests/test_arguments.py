@@ -235,8 +235,19 @@ DATA: list[Row] = [
     (lambda: data.check_mask(MASK, None, 1), ArrayError, "Pass image.shape"),
     (lambda: data.check_mask(MASK, IMAGE.shape, NAN), SettingError, "Use 1 or more"),
     (lambda: data.check_mask(MASK, IMAGE.shape, 0), SettingError, "Use 1 or more"),
+    (lambda: data.check_mask(np.full_like(MASK, 7), IMAGE.shape, 1), ArrayError, "class_values=(7,) to"),
+    (lambda: data.check_mask(np.full_like(MASK, 2), IMAGE.shape, 2), ArrayError, "set classes=2 of the"),
+    (lambda: data.as_pairs((IMAGE, MASK), "pairs"), SettingError, "list(zip(images, masks)) makes pairs"),
+    (lambda: ts.Trainer().fit([(IMAGE, MASK)] * 3), SettingError, "fit(pairs[:-2], pairs[-2:])"),
+    (lambda: TrainConfig(lr=1), SettingError, "Did you mean `learning_rate`"),  # type: ignore[call-arg]
+    (lambda: TrainConfig(levels=1), SettingError, "`network` has it"),  # type: ignore[call-arg]
+    (lambda: TrainConfig(network=5), SettingError, 'Give its name, as in "unet"'),  # type: ignore[arg-type]
+    (lambda: preprocess.prepare(IMAGE / 255, PreprocessingConfig()), ArrayError, "(image * 255).round()"),
 ]
 PREDICT: list[Row] = [
+    (lambda: ts.tiled_predict(lambda tiles: tiles[0], IMAGE, TILING), ModelError, "numpy.stack([function"),
+    (lambda: ts.tiled_predict(net, IMAGE, TILING, threshold=0.3), SettingError, "changed(threshold=0.3)"),
+    (lambda: ts.tiled_predict(net, IMAGE, TILING, level=1), SettingError, "open_image(image, level=1)"),
     (lambda: ts.tiled_predict(net, IMAGE, TILING, callback=5), SettingError, "Pass a function"),
     (lambda: ts.tiled_predict(net, IMAGE, TILING, tta=np.ones(2)), SettingError, "Known: d4, flips"),
     (lambda: ts.plan(net, 5, TILING), ArrayError, "Pass image.shape"),

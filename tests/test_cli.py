@@ -165,9 +165,36 @@ def test_help_shows_meaning_range_and_default(
     assert "Largest number of passes over the training data. [range: >= 1] [default: 30]" in text
     levels = r"Resolutions, the deepest included\. \[of: unet, .*?\] \[range: >= 1, <= 12\] \[default: 5\]"
     assert re.search(levels, text)
+    assert "[default: ]" not in text
+
+
+def test_help_names_settings_as_they_are_typed_and_begins_with_the_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    options = ("--images TEXT", "--masks TEXT", "--level INT", "--epochs INT", "--valid-images TEXT")
+    places = [text.index(option) for option in options]
+    assert places == sorted(places)
+    assert "for --mask-parts classes; those of cytoplasm" in text
+    assert "for --valid-mask-parts classes; those of cytoplasm" in text
+    assert "none for all. 0,0,0 gives a grey image" in text
+    assert "probabilities, in (0, 1)." in text
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tiledseg", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == tiledseg.__version__
 
 
 # Errors are one line
+
+
+def test_an_option_is_found_by_its_first_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean --learning-rate?" in fail(capsys, "train", "--lr", "0.1")
 
 
 def test_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str], bundle: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_changed_file_is_named(dataset):
     with pytest.raises(FileError, match=r"2 problems beside 8 .*unreadable: s4 .*changed: s3 "):
         pairs_of(config)
     assert len(pairs_of(config.changed(problems="skip"))) == 8
-    with pytest.raises(FileError, match="1 problems beside 9"):
+    with pytest.raises(FileError, match="1 problem beside 9"):
         pairs_of(config.changed(verify=False))
 
 

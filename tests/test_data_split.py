@@ -168,7 +168,11 @@ def test_neighbouring_numbers_are_one_group():
         (SplitConfig(group_by="regex", group_regex=r"^\d"), "every name; got x"),
         (
             SplitConfig(group_by="regex", group_regex=".", shares=(2, 1, 1)),
-            "at least one group for each of the 3 parts; got 1",
+            "at least one group for each of the 3 parts; got 1 group of 4 images",
+        ),
+        (
+            SplitConfig(names=tuple("abcde"), shares=(1,) * 5),
+            "`images` must be at least 5 images, .* got 4. Give more",
         ),
         (SplitConfig(shares=(80, 15, 1)), "at least one image; got none for test of 4"),
     ],
@@ -205,7 +209,10 @@ def test_each_image_is_valid_in_one_fold_and_groups_stay_together(sizes, folds, 
     records = [record(f"g{group}_{one}") for group, size in enumerate(sizes) for one in range(size)]
     config = SplitConfig(folds=folds, group_by="regex", group_regex=r"^(g\d+)_", seed=seed)
     if folds > len(sizes):
-        with pytest.raises(SettingError, match=f"{folds} parts.* {len(sizes)} groups.*fewer splits or folds"):
+        with pytest.raises(
+            SettingError,
+            match=f"({folds} parts.* {len(sizes)} groups|at least {folds} images).*fewer splits or folds",
+        ):
             split_folds(records, config)
         return
     done = split_folds(records, config)

@@ -110,7 +110,7 @@ def test_every_problem_is_reported_before_any_work(tmp_path):
     assert "size: e: the image has 40x50 px, the mask 50x40 px" in str(found)
     with pytest.raises(
         FileError,
-        match=r"5 problems beside 1 good pairs\. unreadable: f .*same stem: d \(the first: d\.bmp, d\.png",
+        match=r"5 problems beside 1 good pair\. unreadable: f .*same stem: d \(the first: d\.bmp, d\.png",
     ):
         pairs_of(folders(tmp_path))
 

@@ -14,7 +14,7 @@ from tiledseg._lazy import cv2, lazy
 from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError, failing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -73,19 +73,10 @@ def counted(number: int, noun: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggest the known word that is closest to a wrong one."""
-    words = sorted(known)
-    near = get_close_matches(shown(word), words, n=1)  # `word` may be any object
+    words, text = sorted(known), shown(word)  # `word` may be any object
+    short = [one for one in words if "_" in one and "".join(part[:1] for part in one.split("_")) == text]
+    near = short or get_close_matches(text, words, n=1)  # `lr` is learning_rate
     return f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(words)}."
-
-
-def check_arguments(unknown: Mapping[str, object], known: Iterable[str], **tables: Any) -> None:  # noqa: ANN401
-    """Refuse arguments that a call does not have; `tables` are settings that may have them."""
-    for name, value in unknown.items():  # `known` names this mapping too
-        home = next((argument for argument, kind in tables.items() if name in kind.model_fields), None)
-        if home is not None:
-            text = f"`{name}` is a setting of `{home}`. Pass {home}={{{name!r}: {shown(value)}}}."
-            raise SettingError(text)
-        raise SettingError(f"`{name}` is no argument here. {did_you_mean(name, {*known} - {'unknown'})}")
 
 
 def whole_number(name: str, value: object, least: int = 1, most: int | None = None, fix: str = "") -> int:
@@ -166,7 +157,9 @@ def settings_of(kind: type[_Kind], value: object, name: str, *, optional: bool =
     if value is None and optional:
         return kind()
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        return instance_of(kind, value, name)
+        return instance_of(
+            kind, value, name, f"Pass {kind.__name__}(...), or a dict of some of its settings."
+        )
     try:
         return kind(**value)
     except SettingError as error:
@@ -347,7 +340,7 @@ def check_labels(
         if classes == 2 and array.max() == 255:
             fix = "It looks like a picture of a mask: apply a threshold, as in mask >= 128."
         elif classes == 2 and array.min() >= 0:
-            fix = f"Give {name} > 0 where the numbers are those of cells; for several classes, state them."
+            fix = f"Give {name} > 0 where the numbers are those of cells; for several, state their number."
         raise invalid(ArrayError, name, must=must, got=got, fix=fix)
     if array.dtype == np.uint64 and array.size and array.max() > _MOST_LABEL:
         fix = "Number them anew, for example with numpy.unique(mask, return_inverse=True)."

@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from tiledseg._lazy import lazy
 from tiledseg._version import __version__
@@ -199,10 +199,20 @@ def _told(error: BaseException) -> str:
         problem = f"`{error.unused_tokens[0]}` is one argument too many."
     elif isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
         problem = f"`{error.argument.name}` must be given; got nothing."
+    elif isinstance(error, UnknownOptionError) and (name := _abbreviated(error)):
+        return f"Unknown option: {error.token.keyword}. Did you mean {name}?"
     else:
         return str(error)
     command = " ".join(["tiledseg", *(error.command_chain or ())])
     return f"{problem} See {command} --help."
+
+
+def _abbreviated(error: UnknownOptionError) -> str | None:
+    """Find the option whose words begin with these letters, as in --lr."""
+    names = [name for argument in error.argument_collection for name in argument.names]
+    long = [name for name in names if name.startswith("--") and "-" in name[2:]]
+    short = {f"--{''.join(word[:1] for word in name[2:].split('-'))}": name for name in reversed(long)}
+    return short.get(error.token.keyword or "")
 
 
 def _stopped(number: int, tokens: Sequence[str], error: BaseException) -> int:

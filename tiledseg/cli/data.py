@@ -159,7 +159,7 @@ def tile(*, settings: Settings) -> int:
 
 
 _READING = Table(
-    "data", _RUN.data, "Data", without=("images", "masks", "layout", "path", "split", "problems")
+    "data", _RUN.data, "Data", without=("images", "masks", "layout", "path", "split", "problems", "verify")
 )
 _PROBLEMS_SHOWN, _STRIDE, _LARGEST_CROP, _SMALLEST_CROP = 3, 16, 512, 64
 

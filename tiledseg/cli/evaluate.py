@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from tiledseg._validate import invalid
 from tiledseg.cli import lazy
 from tiledseg.cli.options import Table
-from tiledseg.cli.predict import TILING, check_model, check_tiling, load, tiling_for
+from tiledseg.cli.predict import MODEL_HELP, TILING, check_model, check_tiling, load, tiling_for
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
 from tiledseg.errors import SettingError
@@ -34,7 +34,7 @@ _CELLS = Table("evaluate", _RUN.evaluate, "Predicted cells", prefix="objects-", 
 _Model: TypeAlias = Annotated[
     str | None,
     Parameter(
-        help="Folder of a bundle, a .keras file with --trust, or maps:FOLDER for precomputed maps.",
+        help=f"{MODEL_HELP} Or maps:FOLDER for precomputed maps.",
         negative_none=(),
     ),
 ]
@@ -71,7 +71,7 @@ class _Task:
         )
 
 
-@with_options(_DATA, _VALID, _SCORING, _CELLS, TILING)
+@with_options(_DATA, _SCORING, _CELLS, TILING, _VALID)
 def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     """Score a segmenter on images whose masks are known; print a table."""
     config = settings.over(settings.run.evaluate, "evaluate")

@@ -167,9 +167,12 @@ _PACKAGE = Table(
 )
 
 
+_BUNDLE = "Folder of a bundle, the name of an included bundle (demo), or the address of one on a hub (hf://owner/name)."
+
+
 @with_options(_PACKAGE, file=False)
 def export_model(
-    model: Annotated[str, Parameter(help="Folder of a bundle, or the name of an included one (demo).")],
+    model: Annotated[str, Parameter(help=_BUNDLE)],
     output: Annotated[Path, Parameter(help="The new file; for bioimageio a .zip or a folder.")],
     /,
     *,

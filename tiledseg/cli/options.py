@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from cyclopts import Group, Parameter
 
 from tiledseg._validate import ELSEWHERE
-from tiledseg.config import Config, by_name, laid_over, meanings_of, names_of
+from tiledseg.config import Config, by_name, laid_over, meanings_of, names_of, ordered_fields
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -64,7 +64,7 @@ class Option:
         """The option as a Python identifier."""
         return self.name[2:].replace("-", "_")
 
-    def parameter(self, group: Group) -> inspect.Parameter:
+    def parameter(self, group: Group, options: Named) -> inspect.Parameter:
         """Describe the option to the parser, under a heading of the help."""
         kind: Hint = bool if is_flag(self.hint) else choices_of(self.hint) or str
         required = self.table.required and is_text(self.hint)
@@ -72,18 +72,21 @@ class Option:
             self.keyword,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if required else None,
-            annotation=Annotated[kind if required else kind | None, self._look(group, required=required)],
+            annotation=Annotated[
+                kind if required else kind | None, self._look(group, options, required=required)
+            ],
         )
 
     def value_of(self, given: object) -> object:
         """Parse a value for the settings."""
         return parsed(given, self.hint) if isinstance(given, str) else given
 
-    def _look(self, group: Group, *, required: bool) -> Parameter:
+    def _look(self, group: Group, options: Named, *, required: bool) -> Parameter:
         limits = "" if _INTERVAL.search(self.text) else limits_of(self.hint)
         plain = not is_flag(self.hint) and choices_of(self.hint) is None
         default = self.table.defaults.get(self.path[-1]) or _shown(self.default)
-        text = f"{self.text} [of: {', '.join(self.of)}]" if len(self.of) > 1 else self.text
+        text = _helped(self.text, options, {self.table.name})
+        text = f"{text} [of: {', '.join(self.of)}]" if len(self.of) > 1 else text
         return Parameter(
             name=self.name,
             help=f"{text} [range: {limits}]" if limits else text,
@@ -111,27 +114,44 @@ def merged(settings: _Settings, given: dict[str, Any]) -> _Settings:
     return type(settings).model_validate(laid_over(settings.model_dump(exclude_unset=True), given))
 
 
+Named: TypeAlias = "dict[str, list[Option]]"
+"""Options by the setting that they give: those that are meant by its name alone."""
+
+
+def by_setting(options: Iterable[Option]) -> Named:
+    """Find the options that the name of a setting stands for: an outer one rather than a nested one."""
+    names: Named = {}
+    for option in sorted(options, key=lambda option: len(option.path)):
+        same = names.setdefault(option.path[-1], [])
+        if not same or len(option.path) == 1:
+            same.append(option)
+    return names
+
+
 _VALUE = r"""\{[^{}]*\}|\([^()]*\)|"[^"]*"|'[^']*'|-?\d+(?:\.\d+)?|[A-Za-z][\w.-]*\w|\w"""
 _SETTING = re.compile(
     rf"`(?:[A-Z]\w+\.)?(?:[a-z_]+\.)*?([a-z_]+?)(?:\.name)?`|(?<![\w./`-])([a-z_]+)=({_VALUE})"
 )
+_WORD = re.compile(r"(?<![\w./`-])([a-z]+_[a-z_]+)(?![\w=`])")
+_LIST = re.compile(r'(?<!in )\(((?:\d+|"[^"]*")(?:, (?:\d+|"[^"]*"))+)\)')
 
 
-def in_options(text: str, options: Iterable[Option], used: Collection[str] = ()) -> str:
+def _helped(text: str, options: Named, used: Collection[str]) -> str:
+    """Write the meaning of a setting for the help: other settings and lists are as they are typed."""
+    typed = in_options(_WORD.sub(r"`\1`", text), options, used).replace("`", "")
+    return _LIST.sub(lambda found: re.sub('[" ]', "", found[1]), typed)
+
+
+def in_options(text: str, options: Named, used: Collection[str] = ()) -> str:
     """Write the settings that a message names, and their values, as a command takes them.
 
     Of options of several tables with one name, those of the tables are meant of which something is used.
     """
     if ELSEWHERE in text:
         return text
-    names: dict[str, list[Option]] = {}
-    for option in sorted(options, key=lambda option: len(option.path)):
-        same = names.setdefault(option.path[-1], [])
-        if not same or len(option.path) == 1:  # an outer setting is meant rather than a nested one
-            same.append(option)
 
     def typed(found: re.Match[str]) -> str:
-        same, value = names.get(found[1] or found[2], []), found[3]
+        same, value = options.get(found[1] or found[2], []), found[3]
         if not same:
             return found[0]
         known = [option.name for option in same if option.table.name in used] or [one.name for one in same]
@@ -154,7 +174,8 @@ def _as_typed(value: str) -> str:
 
 def _walk(table: Table, model: type[Config], base: Config | None, path: tuple[str, ...]) -> Iterator[Option]:
     meanings = meanings_of(model)
-    for name, info in model.model_fields.items():
+    for name in ordered_fields(model):
+        info = model.model_fields[name]
         if not path and (name in table.without or (table.only and name not in table.only)):
             continue
         hint: Hint = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
@@ -188,8 +209,8 @@ def _shown(default: object) -> str | None:
     if isinstance(default, bool):
         return "yes" if default else "no"
     if isinstance(default, tuple):
-        return ",".join("none" if part is None else str(part) for part in default)
-    return None if default is None else str(default)
+        default = ",".join("none" if part is None else str(part) for part in default)
+    return None if default in {None, ""} else str(default)
 
 
 Hint: TypeAlias = Any

@@ -31,12 +31,12 @@ TILING = Table(
     "tiling", TilingConfig(), "Tiling", defaults=dict.fromkeys(TilingConfig.model_fields, "the model's own")
 )
 
-_HELP = (
+MODEL_HELP = (
     "Folder of a bundle, the name of an included bundle (demo), the address of one on a hub "
     "(hf://owner/name@revision), an .onnx file, or a .keras file with --trust."
 )
-ModelPath: TypeAlias = Annotated[str, Parameter(help=_HELP)]
-OptionalModel: TypeAlias = Annotated[str | None, Parameter(help=_HELP, negative_none=())]
+ModelPath: TypeAlias = Annotated[str, Parameter(help=MODEL_HELP)]
+OptionalModel: TypeAlias = Annotated[str | None, Parameter(help=MODEL_HELP, negative_none=())]
 Trust: TypeAlias = Annotated[
     bool,
     Parameter(

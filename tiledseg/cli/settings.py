@@ -18,7 +18,7 @@ from tiledseg._storage import exists, is_folder
 from tiledseg._validate import invalid, shown
 from tiledseg.cli import lazy
 from tiledseg.cli.app import logging_shown
-from tiledseg.cli.options import COMMON, in_options, merged, options_of
+from tiledseg.cli.options import COMMON, by_setting, in_options, merged, options_of
 from tiledseg.errors import FileError, SettingError, TiledSegError
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
     options = [option for table in tables for option in options_of(table)]
     titles = dict.fromkeys(option.title for option in options)
     groups = {title: Group(title, sort_key=place) for place, title in enumerate(titles)}
-    parameters = [option.parameter(groups[option.title]) for option in options] + _common(file=file)
+    named = by_setting(options)
+    parameters = [option.parameter(groups[option.title], named) for option in options] + _common(file=file)
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(command)
@@ -111,7 +112,7 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
             quiet, verbose = bool(taken["quiet"]), bool(taken["verbose"])
             given = _given(options, taken)
             told = functools.partial(
-                in_options, options=options, used=given if taken.get("config") is None else ()
+                in_options, options=named, used=given if taken.get("config") is None else ()
             )
             with logging_shown(quiet=quiet, verbose=verbose, told=told):
                 file = taken.get("config")

@@ -30,13 +30,13 @@ _RESUME = Parameter(
 
 @with_options(
     Table("train_data", _RUN.train_data, "Data"),
-    Table(
-        "valid_data", _RUN.valid_data, "Validation data, or a part of the data is set apart", prefix="valid-"
-    ),
     Table("split", TRAIN_AND_VALID, "Part that is set apart", prefix="split-", without=("manifest", "names")),
     Table("train", _RUN.train, "Training", without=("tiling",), reserved=tuple(DataConfig.model_fields)),
     Table(
         "tiling", TilingConfig(), "Tiling of the trained segmenter", defaults={"tile_size": "the crop size"}
+    ),
+    Table(
+        "valid_data", _RUN.valid_data, "Validation data, or a part of the data is set apart", prefix="valid-"
     ),
 )
 def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings) -> int:

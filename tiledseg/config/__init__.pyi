@@ -37,7 +37,7 @@ from .data import (
     TileSetConfig,
 )
 from .evaluate import EvaluateConfig, EvaluateJobConfig
-from .fields import by_name
+from .fields import by_name, check_arguments
 from .files import (
     ExportConfig,
     ExportFormat,
@@ -87,7 +87,7 @@ from .preprocessing import PixelStep, PreprocessingConfig, StepsConfig
 from .run import RunConfig
 from .runtime import TTA, Activation, Engine, Precision, RuntimeConfig
 from .tiling import Blend, PadMode, TilingConfig
-from .toml import meanings_of, write_tables
+from .toml import meanings_of, ordered_fields, write_tables
 from .train import (
     AdamConfig,
     AdamWConfig,
@@ -186,10 +186,12 @@ __all__ = [
     "architecture_of",
     "augmenting",
     "by_name",
+    "check_arguments",
     "import_founding",
     "laid_over",
     "meanings_of",
     "names_of",
+    "ordered_fields",
     "place_of",
     "recorded_loss",
     "rgb_of",

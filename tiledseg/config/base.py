@@ -17,7 +17,7 @@ from pydantic import (
 from tiledseg._notebook import facts
 from tiledseg._storage import json_of
 from tiledseg._validate import did_you_mean, invalid, shown, text_of_path
-from tiledseg.config.fields import named
+from tiledseg.config.fields import fields_within, named
 from tiledseg.config.toml import read_toml, write_toml
 from tiledseg.errors import SettingError
 
@@ -96,10 +96,11 @@ class Config(BaseModel):
         if not isinstance(data, dict):
             return data
         data = {name: _plain(value) for name, value in data.items()}
-        data |= {name: named(data[name]) for name in data.keys() & cls._chosen()}
         for name, value in data.items():
             cls._check_bits(name, value)
         for name, field in cls.model_fields.items():
+            if name in data and isinstance(field.default, Choice):
+                data[name] = cls._named(name, data[name])
             cls._check_table(name, nested_of(field), data)
         given = {
             name: laid_over(field.default.model_dump(exclude_unset=True), data[name])
@@ -109,9 +110,13 @@ class Config(BaseModel):
         return data | given
 
     @classmethod
-    def _chosen(cls) -> set[str]:
-        """List the fields whose settings are chosen by a name, which may be given alone."""
-        return {name for name, field in cls.model_fields.items() if isinstance(field.default, Choice)}
+    def _named(cls, name: str, value: object) -> object:
+        """Turn a name alone into settings; refuse what is neither, such as a network itself."""
+        if not isinstance(value, str | dict | Config):
+            known = cls.model_fields[name].default.name
+            must, fix = "be a name or settings", f'Give its name, as in "{known}", or its class, or a dict.'
+            raise invalid(SettingError, f"{cls.__name__}.{name}", must=must, got=value, fix=fix)
+        return named(value)
 
     @classmethod
     def _check_table(cls, name: str, kind: type[Config] | None, data: dict[str, Any]) -> None:
@@ -160,7 +165,10 @@ class Config(BaseModel):
     @classmethod
     def _instead_of(cls, key: str) -> str:
         """Say what could be meant by a setting that is not known."""
-        return did_you_mean(key, cls.model_fields)
+        home = next(
+            (name for name, field in cls.model_fields.items() if key in fields_within(field.annotation)), ""
+        )
+        return f"`{home}` has it: {home}={{{key!r}: ...}}." if home else did_you_mean(key, cls.model_fields)
 
     @classmethod
     def _unnamed(cls, line: ErrorDetails) -> str:
@@ -370,7 +378,7 @@ def complaint(where: str, line: ErrorDetails) -> str:
         text = text.replace(f"{what} should", "must")
     given = line["input"]
     found = "nothing" if line["type"] == "missing" else shown(given)
-    if isinstance(given, str) and line["type"].endswith("_type"):
+    if isinstance(given, str) and (line["type"].endswith("_type") or given[:1].isdecimal()):
         found = f"the text {found!r}"
     return f"`{where}` {text}; got {found}. {_fix(line)}"
 

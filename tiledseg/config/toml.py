@@ -75,7 +75,7 @@ def read_toml(text: str, model: type[BaseModel]) -> dict[str, Any]:
 def _fill(table: Table | Container, settings: BaseModel) -> None:
     """Add plain values first: TOML has no way back out of a table."""
     meanings = meanings_of(type(settings))
-    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    values = {name: getattr(settings, name) for name in ordered_fields(type(settings))}
     nested = {name: value for name, value in values.items() if _is_table(value)}
     for name, value in values.items():
         if name not in nested:
@@ -147,6 +147,14 @@ def descriptions_of(model: type[BaseModel]) -> dict[str, str]:
         if issubclass(one, BaseModel) and one is not BaseModel:
             found |= _texts_of(one.__module__).get(one.__name__, {})
     return {name: field.description or found.get(name, "") for name, field in model.model_fields.items()}
+
+
+def ordered_fields(model: type[BaseModel]) -> list[str]:
+    """List the fields for people: those of the class itself before those that it shares with others."""
+    if "name" in model.model_fields:  # one of several kinds: what all of them have comes first
+        return list(model.model_fields)
+    own = (name for one in model.__mro__ for name in vars(one).get("__annotations__", ()))
+    return [name for name in dict.fromkeys(own) if name in model.model_fields]
 
 
 def meanings_of(model: type[BaseModel]) -> dict[str, str]:

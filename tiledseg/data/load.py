@@ -176,8 +176,28 @@ def shrink_labels(mask: NDArray[_Number], shape: tuple[int, int]) -> NDArray[_Nu
 def check_mask(mask: AnyArray, image_shape: Sequence[int], classes: int, *, ignores: bool = False) -> None:
     """Check that a mask holds labels, fits its image, and has no label beyond the classes."""
     classes = max(2, whole_number("classes", classes))
-    counted = np.where(mask == IGNORED, 0, mask) if ignores else mask
-    check_labels(counted, "mask", check_shape(image_shape)[:2], classes)
+    counted = array_of(np.where(mask == IGNORED, 0, mask) if ignores else mask, "mask")
+    shape = check_shape(image_shape)[:2]
+    whole = counted.dtype.kind in "iu" and counted.shape == shape
+    if whole and counted.size and counted.min() >= 0 and classes <= counted.max() < IGNORED:
+        raise _too_many(np.unique(counted), classes)
+    check_labels(counted, "mask", shape, classes)
+
+
+def _too_many(labels: AnyArray, classes: int) -> ArrayError:
+    """Say what to set where masks have more classes than the network."""
+    found = labels[labels > 0]
+    if len(found) > _SHOWN:
+        fix = "If these are the numbers of cells, set mask_parts='instances'"
+    else:
+        number = len(found) + 1
+        fix = f"With the background these are {number} classes: set classes={number} of the network"
+    if len(found) < min(labels.max(), _SHOWN + 1):  # numbers are left out
+        values = f"({found[0]},)" if len(found) == 1 else f"({', '.join(map(str, found))})"
+        fix += f", and mask_parts='classes', class_values={values} to number them anew"
+    fix += ". If all of them are foreground, set mask_threshold=1."
+    must = f"hold labels in [0, {classes - 1}], the classes of the network"
+    return invalid(ArrayError, "mask", must=must, got=listed(labels, _SHOWN), fix=fix)
 
 
 def load_mask(pair: Pair, shape: tuple[int, int], classes: int | None = None) -> Mask:

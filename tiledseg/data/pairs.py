@@ -158,6 +158,8 @@ def as_pair(item: object, place: str) -> Pair:
     parts = (item.image, item.mask) if isinstance(item, Pair) else item
     if not isinstance(parts, tuple) or len(parts) != 2:
         must, fix = "be a Pair or a tuple (image, mask)", "Give each an array or a path."
+        if isinstance(parts, np.ndarray):
+            fix += " Of images and their masks, list(zip(images, masks)) makes pairs."
         raise invalid(SettingError, place, must=must, got=type(item).__name__, fix=fix)
     image, mask = (
         in_memory(part, f"{place}.{what}") for what, part in zip(("image", "mask"), parts, strict=True)

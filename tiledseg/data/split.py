@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._validate import invalid, settings_of, shown
+import numpy as np
+
+from tiledseg._validate import counted, invalid, settings_of, shown
 from tiledseg.config import TRAIN_AND_VALID, SplitConfig
 from tiledseg.data.manifest import as_records, read_records
 from tiledseg.data.pairs import as_pairs, natural
@@ -119,18 +121,24 @@ def split_folds(records: Sequence[Record], config: SplitConfig | dict[str, Any])
     return [[one.changed(split=valid if one.split == name else train) for one in placed] for name in names]
 
 
+def _check_enough(groups: int, images: int, parts: int) -> None:
+    """Check that no part stays empty."""
+    if images < parts:
+        must = f"be at least {parts} images, one for each part"
+        fix = "Give more, ask for fewer splits or folds, or train with validation data of your own."
+        raise invalid(SettingError, "images", must=must, got=images, fix=fix)
+    if groups < parts:
+        must = f"leave at least one group for each of the {parts} parts"
+        got = f"{counted(groups, 'group')} of {images} images"
+        fix = "Group more finely, or use fewer splits or folds."
+        raise invalid(SettingError, "group_by", must=must, got=got, fix=fix)
+
+
 def _split(records: Sequence[Record], config: SplitConfig) -> list[Record]:
     """Split records by their shares."""
     with_groups = _grouped(records, config)
     groups = _groups(with_groups, config.seed)
-    if len(groups) < len(config.names):
-        raise invalid(
-            SettingError,
-            "group_by",
-            must=f"leave at least one group for each of the {len(config.names)} parts",
-            got=f"{len(groups)} groups of {len(with_groups)} images",
-            fix="Group more finely, or use fewer splits or folds.",
-        )
+    _check_enough(len(groups), len(with_groups), len(config.names))
     quotas = _quotas(len(with_groups), config)
     ordered = _ordered(groups, config)
     places = _greedy(ordered, quotas)
@@ -156,6 +164,9 @@ def split_pairs(
         fix = "Name them so, or give the validation data."
         must = "have the splits train and valid to train without validation data"
         raise invalid(SettingError, "names", must=must, got=", ".join(config.names), fix=fix)
+    if any(isinstance(part, np.ndarray) for pair in known for part in (pair.image, pair.mask)):
+        must, fix = "be given for images in memory", "Keep some pairs apart: fit(pairs[:-2], pairs[-2:])."
+        raise invalid(SettingError, "valid", must=must, got="none", fix=fix)
     records = read_records(known, folder, classes, progress=progress)  # the training tells of the masks
     records = split_records(records, config)
     both = zip(known, records, strict=True)

@@ -364,7 +364,7 @@ def _usable(found: Survey, *, skip: bool) -> list[Pair]:
             FileError,
             "data",
             must="have only files that can be used",
-            got=f"{len(bad)} problems beside {len(found.pairs)} good pairs",
+            got=f"{counted(len(bad), 'problem')} beside {counted(len(found.pairs), 'good pair')}",
             fix=f'{listed_problems(bad)} Fix them, or leave them out with problems="skip".',
         )
     if not found.pairs:

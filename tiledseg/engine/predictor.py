@@ -230,6 +230,8 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
     if array.ndim != 4 or array.shape[:3] != shape[:3]:
         must = f"have shape (N, h, w, K) with (N, h, w) = {tuple(shape[:3])}"
         fix = "Return a map of the tile's own size, channels last."
+        if array.ndim in {2, 3} and array.shape[:2] == shape[1:3]:
+            fix = "Call a function of one tile for each: numpy.stack([function(tile) for tile in tiles])."
         raise invalid(ModelError, "outputs", must=must, got=array.shape, fix=fix)
     if array.dtype.kind in "iu" and array.size and (array.max() > 1 or array.min() < 0):
         must, got = "be float, or 0 and 1: tiles are blended", f"{array.dtype} up to {array.max()}"

@@ -34,6 +34,10 @@ def check_use(segmenter: Segmenter) -> None:
     _check_tiling(segmenter)
 
 
+_BUILT = (
+    "Give the settings that the network was built with, or pass one of your own to tiled_predict, "
+    "with its preparation of px: lambda tiles: network(tiles / 255)."
+)
 _ONNX = "Write the PyTorch module by `torch.onnx.export`, and pass tiledseg.load_model of the .onnx file."
 
 
@@ -49,6 +53,7 @@ def _check_types(segmenter: Segmenter) -> None:
         "tiling": TilingConfig | None,
         "provenance": Mapping,
     }
+    fixes = {"architecture": _BUILT} | ({"network": _ONNX} if hasattr(network, "state_dict") else {})
     for name, kind in wanted.items():
         value = network if name == "network" else getattr(segmenter, name)
         if not isinstance(value, kind):
@@ -57,7 +62,7 @@ def _check_types(segmenter: Segmenter) -> None:
                 name,
                 must=f"be of type {getattr(kind, '__name__', kind)}",
                 got=type(value).__name__,
-                fix=_ONNX if hasattr(value, "state_dict") else "See `Segmenter` for its fields.",
+                fix=fixes.get(name, "See `Segmenter` for its fields."),
             )
 
 

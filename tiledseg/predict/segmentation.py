@@ -15,7 +15,6 @@ import numpy as np
 from tiledseg._notebook import paragraph, picture, table
 from tiledseg._storage import new_folder, write_text
 from tiledseg._validate import (
-    check_arguments,
     check_callable,
     check_image,
     counted,
@@ -23,7 +22,7 @@ from tiledseg._validate import (
     whole_number,
 )
 from tiledseg._version import __version__
-from tiledseg.config import ObjectsConfig, RuntimeConfig, TilingConfig
+from tiledseg.config import ObjectsConfig, RuntimeConfig, TilingConfig, check_arguments
 from tiledseg.errors import SettingError
 from tiledseg.export import labels_of_result, write_geojson
 from tiledseg.io import create_image, write_image

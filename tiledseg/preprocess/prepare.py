@@ -100,9 +100,19 @@ def _checked_dtype(image: Source, config: PreprocessingConfig) -> np.dtype[Any]:
             "image",
             must=f"have dtype {config.dtype}, as the network was trained on",
             got=str(found),
-            fix="Convert its values to that dtype and range, or set another `preprocessing.dtype`.",
+            fix=f"{_converted(found, config.dtype)} To train on such images, set `preprocessing.dtype`.",
         )
     return found
+
+
+def _converted(found: np.dtype[Any], wanted: str) -> str:
+    """Say how an image comes to the dtype of a network."""
+    if wanted == "float32" or found.kind not in "fu":
+        return f"Convert its values to the range of the training images, as {wanted}."
+    if found.kind == "f":
+        how = f"(image * {np.iinfo(wanted).max}).round().astype(numpy.{wanted})"
+        return f"If its values are in [0, 1], give {how}."
+    return f"If its values fit, give image.astype(numpy.{wanted}); else bring them to that range first."
 
 
 class Prepared:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Never
 import numpy as np
 
 from tiledseg._validate import (
-    check_arguments,
     check_finite,
     check_image,
     check_shape,
@@ -23,7 +22,7 @@ from tiledseg._validate import (
     whole_number,
     whole_pair,
 )
-from tiledseg.config import TilingConfig
+from tiledseg.config import TilingConfig, check_arguments
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.tiling.grid import AxisGrid, Box, TileGrid, check_multiple
 

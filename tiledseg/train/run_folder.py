@@ -295,6 +295,6 @@ def _text(path: Path) -> str:
             FileError,
             str(path.parent),
             must=f"be the folder of a run, with {path.name}",
-            got=str(error),
+            got=getattr(error, "strerror", None) or str(error),
             fix="Give the folder of a run, for example runs/20260101-120000.",
         ) from None
