@@ -144,6 +144,15 @@ def test_percentiles_are_applied_before_mean_and_std_and_a_flat_channel_works():
     np.testing.assert_allclose(np.unique(np.asarray(prepare(image, config))), [-0.25, 0.25])
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [("uint8", 255), ("uint16", 65535)])
+@pytest.mark.parametrize("gamma", [1.0, 2.0])
+def test_an_image_whose_percentiles_are_one_value_stays_within_one_of_it(dtype, largest, gamma):
+    image = np.zeros((40, 50, 1), dtype)
+    image[3, 4] = largest  # one bright px of 2,000
+    config = PreprocessingConfig(dtype=dtype, channels=1, percentiles=(1.0, 99.0), gamma=gamma)
+    np.testing.assert_allclose(np.asarray(prepare(image, config))[3, 3:5, 0], [0, 1], atol=1e-6)
+
+
 @pytest.mark.parametrize("percentiles", [(99.0, 1.0), (5.0,), (0.0, 101.0)])
 def test_percentiles_that_do_not_rise_are_refused(percentiles):
     with pytest.raises(SettingError, match="percentiles"):

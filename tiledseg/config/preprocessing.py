@@ -42,8 +42,9 @@ class PreprocessingConfig(Config):
     L / 100, (a + 128) / 255 and (b + 128) / 255. ``grey3``: the luma of Rec. 601, three times."""
     percentiles: Annotated[tuple[Annotated[float, Field(ge=0, le=100)], ...], as_numbers] | None = None
     """In place of the division: two percentiles of the whole image, per channel, that become 0 and 1;
-    nothing is cut off. Of the image as it is read, after `gamma`. For uint8 and uint16. Tiles of a tile
-    set count as images."""
+    nothing is cut off. Where both are the same value, as in an image that is almost black, it becomes 0, and
+    the others are divided by the largest value. Of the image as it is read, after `gamma`. For uint8 and
+    uint16. Tiles of a tile set count as images."""
     mean: Annotated[tuple[float, ...], as_numbers] = (0.0,)
     """Value that is subtracted from each channel after that; one for all channels, or one for each."""
     std: Annotated[tuple[Positive, ...], as_numbers] = (1.0,)

@@ -150,7 +150,9 @@ class Prepared:
         if limits is None and config.percentiles is not None:
             limits = percentiles_of(image, config.percentiles)
         low, high = self._range(config, limits)
-        wide = np.where(high > low, high - low, 1)  # a channel of one value becomes 0
+        # Where few px differ from the others, both percentiles are one value: they are told from it as a
+        # share of the dtype's range, and a channel of one value becomes 0.
+        wide = np.where(high > low, high - low, largest if self._to_unit is None else 1.0)
         mean, std = np.array(config.mean), np.array(config.std)
         self._factor = (1 / (wide * std)).astype(np.float32)
         self._shift = (-(low / wide + mean) / std).astype(np.float32)
