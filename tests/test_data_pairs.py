@@ -40,8 +40,8 @@ def test_an_image_must_not_be_in_both_sets(tmp_path):
     ("mask", "classes", "text"),
     [
         (np.full((3, 4), 255, np.uint8), 1, r"\[0, 1\]; got 255 in 12 of 12 px"),
-        (np.full((3, 4), 2), 1, r"\[0, 1\]; got 2"),
-        (np.full((3, 4), 3), 3, r"\[0, 2\]; got 3"),
+        (np.full((3, 4), 2), 1, r"\[0, 1\], the classes of the network; got 2"),
+        (np.full((3, 4), 3), 3, r"\[0, 2\], the classes of the network; got 3"),
         (np.full((3, 4), -1), 3, "got -1"),
         (np.full((3, 4), 0.5), 1, "boolean or integer; got float64"),
         (np.zeros((4, 3), np.uint8), 1, r"\(3, 4\); got \(4, 3\)"),

@@ -27,7 +27,6 @@ from tiledseg.models import Segmenter, UNetBuilder, build_loss, load_model
 from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
 from tiledseg.samples import smear, write_samples
-from tiledseg.tiling import Tiler
 from tiledseg.train import Trainer, find_learning_rate, overfit_one_batch
 from tiledseg.train.previews import previewed
 
@@ -696,17 +695,8 @@ def test_metrics_are_taken_over_all_px_together(shown):
     counts = np.zeros(4)
     for size, seed in ((80, 8), (64, 9)):
         image, mask = blobs(seed, size=size)[0]
-        tiler = Tiler(TilingConfig(tile_size=32, overlap=0))
-        pixels = np.asarray(prepare(image, PreprocessingConfig()))
-        probs, truth = (
-            np.concatenate([batch.tiles for batch in tiler.batches(array, 1)])[..., :1]
-            if array is mask
-            else np.asarray(
-                shown.segmenter.network(np.concatenate([batch.tiles for batch in tiler.batches(array, 1)]))
-            )
-            for array in (pixels, mask)
-        )
-        cut, true = probs >= 0.5, truth > 0
+        tiling = TilingConfig(tile_size=32, overlap=0, blend="crop")
+        cut, true = tiled_predict(shown.segmenter, image, tiling, output="mask") > 0, mask > 0
         counts += [(cut & true).sum(), (cut & ~true).sum(), (~cut & true).sum(), (~cut & ~true).sum()]
     tp, fp, fn, tn = counts
     expected = {

@@ -340,7 +340,7 @@ def check_labels(
         if classes == 2 and array.max() == 255:
             fix = "It looks like a picture of a mask: apply a threshold, as in mask >= 128."
         elif classes == 2 and array.min() >= 0:
-            fix = f"Give {name} > 0 where the numbers are those of cells; for several, state their number."
+            fix = f"Give {name} > 0 if its numbers count cells; for several classes, state their number."
         raise invalid(ArrayError, name, must=must, got=got, fix=fix)
     if array.dtype == np.uint64 and array.size and array.max() > _MOST_LABEL:
         fix = "Number them anew, for example with numpy.unique(mask, return_inverse=True)."
