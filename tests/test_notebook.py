@@ -300,6 +300,8 @@ def test_a_setting_without_its_config_is_named_with_it(call, setting):
         call(**setting)
     with pytest.raises(ts.TiledSegError, match=r"`confg`.*`config`"):
         call(confg=None)
+    with pytest.raises(ts.TiledSegError, match=r"Known: (?!.*(return|unknown))"):
+        call(xxxxxxxx=None)
 
 
 def test_text_in_place_of_a_number_is_shown_as_text():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 import sys
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,11 +72,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def abbreviated(text: str, known: Iterable[str]) -> list[str]:
+    """List the words of several parts whose first letters are a text: `lr` is learning_rate."""
+    parts = {word: re.split("[-_]", word) for word in known}
+    return [word for word, of in parts.items() if len(of) > 1 and "".join(one[:1] for one in of) == text]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggest the known word that is closest to a wrong one."""
     words, text = sorted(known), shown(word)  # `word` may be any object
-    short = [one for one in words if "_" in one and "".join(part[:1] for part in one.split("_")) == text]
-    near = short or get_close_matches(text, words, n=1)  # `lr` is learning_rate
+    near = abbreviated(text, words) or get_close_matches(text, words, n=1)
     return f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(words)}."
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from cyclopts import App, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from tiledseg._lazy import lazy
+from tiledseg._validate import abbreviated
 from tiledseg._version import __version__
 from tiledseg.errors import TiledSegError
 
@@ -210,9 +211,8 @@ def _told(error: BaseException) -> str:
 def _abbreviated(error: UnknownOptionError) -> str | None:
     """Find the option whose words begin with these letters, as in --lr."""
     names = [name for argument in error.argument_collection for name in argument.names]
-    long = [name for name in names if name.startswith("--") and "-" in name[2:]]
-    short = {f"--{''.join(word[:1] for word in name[2:].split('-'))}": name for name in reversed(long)}
-    return short.get(error.token.keyword or "")
+    found = abbreviated((error.token.keyword or "")[2:], [name[2:] for name in names if name[:2] == "--"])
+    return f"--{found[0]}" if found else None
 
 
 def _stopped(number: int, tokens: Sequence[str], error: BaseException) -> int:

@@ -165,9 +165,10 @@ _PACKAGE = Table(
     "Package of BioImage.IO",
     defaults=dict.fromkeys(("authors", "license"), "needed"),
 )
-
-
-_BUNDLE = "Folder of a bundle, the name of an included bundle (demo), or the address of one on a hub (hf://owner/name)."
+_BUNDLE = (
+    "Folder of a bundle, the name of an included bundle (demo), or the address of one on a hub "
+    "(hf://owner/name)."
+)
 
 
 @with_options(_PACKAGE, file=False)

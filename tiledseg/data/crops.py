@@ -122,17 +122,11 @@ class CropSampler:
 class GridCrops:
     """A fixed grid of crops that covers each image, for validation."""
 
-    # With `once` each px of an image counts in one crop: not where crops overlap, nor where it is mirrored.
+    # Each px of an image counts in one crop: not where crops overlap, nor where it is mirrored.
 
     def __init__(
-        self,
-        pairs: Sequence[PreparedPair],
-        crop_shape: tuple[int, int],
-        *,
-        classes: int = 1,
-        once: bool = False,
+        self, pairs: Sequence[PreparedPair], crop_shape: tuple[int, int], *, classes: int = 1
     ) -> None:
-        self._once = once
         self._shape, self._classes = whole_pair("crop_shape", crop_shape), whole_number("classes", classes)
         tiler = Tiler(TilingConfig(tile_size=self._shape, overlap=0))
         pairs = _checked_pairs(pairs)
@@ -150,9 +144,11 @@ class GridCrops:
     def _crop(self, pair: PreparedPair, tile: Tile) -> _Crop:
         box, core = tile.read_box, tile.core_box
         pixels, mask = _sampled(pair, IDENTITY, (box.y0, box.x0), self._shape)
-        counts = np.full(self._shape, not self._once)
+        counts = np.zeros(self._shape, np.bool_)
         counts[core.y0 - box.y0 : core.y1 - box.y0, core.x0 - box.x0 : core.x1 - box.x0] = True
-        return pair.prepared(pixels), mask, counts & (mask != IGNORED) if pair.ignores else counts
+        if pair.ignores:
+            counts &= mask != IGNORED
+        return pair.prepared(pixels), mask, counts
 
 
 def _stacked(crops: Sequence[_Crop], classes: int) -> tuple[FloatArray, FloatArray]:

@@ -97,9 +97,13 @@ class Pair:
 
     def __post_init__(self) -> None:
         instance_of(str, self.name, "Pair.name")
-        given = {name: getattr(self, name) for name in _SETTINGS}
-        given |= {name: given[name] or None for name in ("at", "mask_at")}
-        part, meaning = ({name: given[name] for name in of.model_fields} for of in (ReadConfig, MaskConfig))
+        given = {name: value for name in _DEFAULTS if (value := getattr(self, name)) is not _DEFAULTS[name]}
+        if not given:  # as of most: a dataset has many pairs
+            return
+        given |= {name: given[name] or None for name in given.keys() & {"at", "mask_at"}}
+        part, meaning = (
+            {name: given[name] for name in given.keys() & of.model_fields} for of in (ReadConfig, MaskConfig)
+        )
         read, masks = settings_of(ReadConfig, part, "Pair"), settings_of(MaskConfig, meaning, "Pair")
         for name, value in (read.reading | masks.masking).items():
             object.__setattr__(self, name, value)
@@ -123,8 +127,8 @@ class Pair:
         return part | {"alpha": "drop" if self.alpha == "drop" else "refuse", "palette": self.palette}
 
 
-_SETTINGS = (*ReadConfig.model_fields, *MaskConfig.model_fields)
-_DEFAULTS = {field.name: field.default for field in fields(Pair)}
+_SETTINGS = {*ReadConfig.model_fields, *MaskConfig.model_fields}
+_DEFAULTS = {field.name: field.default for field in fields(Pair) if field.name in _SETTINGS}
 
 
 def _check_no_part(pair: Pair, what: str, settings: Sequence[str]) -> None:

@@ -114,9 +114,9 @@ def mask_of(values: AnyArray, name: str, rules: MaskRules, *, lossy: bool = Fals
 def _one_plane(values: AnyArray, name: str, rules: MaskRules, *, lossy: bool) -> AnyArray:
     if values.ndim == 2:
         return values
-    if _is_nearly_grey(values) and (lossy or _are_cut_alike(values, rules)):
-        return np.ascontiguousarray(values[..., 1])
     if (values != values[..., :1]).any():
+        if _is_nearly_grey(values) and (lossy or _are_cut_alike(values, rules)):
+            return np.ascontiguousarray(values[..., 1])
         setting = rules.advice.channels
         choice = f", or choose the channel that holds them, as in {setting}=0" if setting else ""
         fix = f"Convert it to one grey channel that holds the labels{choice}."

@@ -224,8 +224,10 @@ def mask_values(  # noqa: PLR0913  what a file can hold several of
             raise
         values, lossy = positions_read(path, replace(request, purpose="mask"), **where), True
     except PaletteError:
+        if purpose != "values" or ignore_label is not None:
+            raise
         values = positions_read(path, replace(request, palette="index"), **where)
-        if purpose != "values" or ignore_label is not None or not _is_shown_so(values, path, request, where):
+        if not _is_shown_so(values, path, request, where):
             raise
     if alpha == "drop" and where.get("channels") is None and values.min() == values.max():
         _check_alpha(path, replace(request, alpha="keep", purpose="image"), where)

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
@@ -186,7 +187,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     SettingError
         If an argument is of another type, or `model` cannot be sent to a cluster.
     """
-    check_arguments(unknown, predict_files.__annotations__, config=PredictConfig, tiling=TilingConfig)
+    check_arguments(unknown, signature(predict_files).parameters, config=PredictConfig, tiling=TilingConfig)
     config = settings_of(PredictConfig, config, "config")
     tiling = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
     roots, folder = [as_path(one) for one in path_texts(inputs, "inputs")], Path(path_text(output, "output"))

@@ -56,8 +56,7 @@ def training_data(config: TrainConfig, train: Sequence[PairLike], valid: Sequenc
     _check_labels(first, second, config.network.classes)
     steps = config.steps_per_epoch or ceil(crops_to_cover(first, config.crop_shape) / config.batch_size)
     _check_steps(config, steps * config.epochs)
-    classes = config.network.classes
-    grid = GridCrops(second, config.crop_shape, classes=classes, once=True) if second else None
+    grid = GridCrops(second, config.crop_shape, classes=config.network.classes) if second else None
     record = RunRecord(train_pairs, valid_pairs)
     record.check_apart()
     shown = valid_pairs or train_pairs
