@@ -26,7 +26,13 @@ from tiledseg.evaluate import (
     side_by_side,
 )
 from tiledseg.io import write_image, write_mask, write_probs
-from tiledseg.metrics import SEAM_DISTANCES, InstanceCounts, average_precision
+from tiledseg.metrics import (
+    SEAM_DISTANCES,
+    InstanceCounts,
+    average_precision,
+    calibration_error,
+    count_probabilities,
+)
 from tiledseg.samples import smear
 
 TILES = TilingConfig(tile_size=32, overlap=0, blend="crop")
@@ -342,6 +348,40 @@ def test_worst_images_come_first():
     worst = result.worst(2)
     assert worst[0].dice == min(one.dice for one in result.images)
     assert [one.dice for one in worst] == sorted(one.dice for one in result.images)[:2]
+
+
+def test_images_without_a_score_are_not_the_worst():
+    truth = np.array([[1, 1, 0, 0]])
+    maps = {"a": [0, 1, 1, 0], "void": [0, 1, 1, 0], "b": [0, 0, 1, 1], "c": [1, 1, 0, 0]}
+    scores = tuple(
+        score_map(np.array([map]), truth if name != "void" else truth * 0 + 255, name=name, ignore_label=255)
+        for name, map in maps.items()
+    )
+    assert [one.name for one in EvaluationResult(scores).worst(4)] == ["b", "a", "c"]
+
+
+def test_a_threshold_of_two_classes_is_told_and_calibrates_the_label_it_gives():
+    probs = np.random.default_rng(0).random((40, 50)).astype(np.float32)
+    two = lambda tiles: np.concatenate([1 - tiles, tiles], axis=-1)  # noqa: E731
+    result = Evaluator({"threshold": 0.7}).evaluate(two, [(probs, probs > 0.6)])
+    assert "threshold 0.7, stated" in str(result)
+    assert "largest output" in str(Evaluator().evaluate(two, [(probs, probs > 0.6)]))
+    label = probs >= 0.7
+    counts = count_probabilities(np.where(label, probs, 1 - probs), label == (probs > 0.6))
+    assert result.summary()["calibration_error"] == pytest.approx(calibration_error(counts))
+
+
+def test_a_comparison_draws_the_groups_of_either_result():
+    pairs = [Pair(f"s{place // 4}_{place}", *one) for place, one in enumerate(images(8))]
+    grouped, single = (
+        Evaluator({"group_regex": regex}).evaluate(model, pairs)
+        for regex, model in ((r"s(\d)", echo), (None, lambda tiles: tiles**2))
+    )
+    both = [compare(one, two).differences["dice"].difference for one, two in ((grouped, single), (single, grouped))]
+    assert (both[0].low, both[0].high) == pytest.approx((-both[1].high, -both[1].low))
+    other = replace(single, config=EvaluateConfig(group_regex="s"))
+    with pytest.raises(SettingError, match="group images as `first` does.*one group_regex"):
+        compare(grouped, other)
 
 
 # files

@@ -52,6 +52,11 @@ def test_interval_of_a_pooled_score():
     assert 4 / 6 <= interval.low < interval.value < interval.high <= 40 / 44
 
 
+def test_rows_without_columns_have_an_interval():
+    zero = bootstrap_interval(np.ones((4, 0)), lambda rows: rows.sum(axis=(1, 2)))
+    assert (zero.low, zero.high) == (0, 0)
+
+
 def test_images_without_a_value_are_left_out():
     assert bootstrap_interval([0.5, math.nan]).value == 0.5
     assert math.isnan(bootstrap_interval([0.5, math.nan]).low)

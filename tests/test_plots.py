@@ -129,6 +129,8 @@ def test_what_is_drawn_fits_together():
         plot_probabilities(None)
     with pytest.raises(SettingError, match="be a score of an image; got beauty"):
         plot_worst([SimpleNamespace(name="a", dice=0.5)], "beauty")
+    with pytest.raises(SettingError, match="be a score of an image; got hausdorff95"):
+        plot_worst([SimpleNamespace(name="a", hausdorff95=0.5)], "hausdorff95")  # the lowest is the best
 
 
 def test_background_has_the_colour_asked_for():

@@ -287,7 +287,7 @@ def test_comparison_states_which_is_better_and_how_certain_that_is(tmp_path, shi
 def test_one_image_does_not_rank_two_models(tmp_path):
     result = EvaluationResult((rising("7"),))
     page = page_of(tmp_path, result, comparison=compare(result, result))
-    assert any("One image is not enough" in text for text in page.texts)
+    assert any("One image, or one group of them, is not enough" in text for text in page.texts)
 
 
 # worst cases
@@ -310,6 +310,23 @@ def test_the_worst_images_are_listed_worst_first():
     none = WorstCases(0)
     none(seen("0", 1))
     assert none.rows == []
+
+
+def test_px_that_do_not_count_are_no_errors_in_pictures():
+    truth, predicted, void = np.zeros((3, 4, 20), np.uint8)
+    predicted[1, :6], void[1:3] = 1, 1
+    one = ScoredImage(np.full((4, 20), 9, np.uint8), truth, predicted, seen("0", 3).scores, void > 0)
+    pictures = [picture_row(scored).pictures for scored in (one, replace(one, predicted=truth))]
+    assert (pictures[0][3].pixels == pictures[1][3].pixels).all()
+    assert (pictures[0][2].pixels != pictures[1][2].pixels).any()
+
+
+def test_an_image_without_a_score_is_not_among_the_worst():
+    worst, void = WorstCases(2), np.full((4, 20), 255, np.uint8)
+    none = score_map(void * 0, void, ignore_label=255)
+    for one in (seen("0", 12), replace(seen("1", 1), scores=none), seen("2", 3), seen("3", 1)):
+        worst(one)
+    assert [row.name for row in worst.rows] == ["3", "2"]
 
 
 def test_an_image_that_cannot_be_shown_is_skipped(caplog):

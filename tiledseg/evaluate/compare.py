@@ -108,7 +108,8 @@ def compare(
     names : tuple of str
         Names of the two.
     level, resamples, seed : float, int, int
-        As in `tiledseg.metrics.bootstrap_interval`, which draws images with replacement.
+        As in `tiledseg.metrics.bootstrap_interval`, which draws images with replacement, or whole groups
+        of them if one of the two was evaluated with a ``group_regex``.
 
     Returns
     -------
@@ -118,8 +119,8 @@ def compare(
     Raises
     ------
     SettingError
-        If no image is in both, the two have different classes, an image has another size or another mask
-        in the two, a name occurs twice, or an argument is of another type.
+        If no image is in both, the two have different classes or groups, an image has another size or
+        another mask in the two, a name occurs twice, or an argument is of another type.
 
     Examples
     --------
@@ -148,7 +149,7 @@ def compare(
         )
     pairs = tuple((ours[name], theirs[name]) for name in shared)
     _check_truth(pairs)
-    regex = first.config.group_regex
+    regex = _group_regex(first, second)
     groups = None if regex is None else [group_of(name, regex) for name in shared]
     interval = functools.partial(
         bootstrap_interval, groups=groups, level=level, resamples=resamples, seed=seed
@@ -224,6 +225,16 @@ def _row(name: str, result: EvaluationResult) -> tuple[str, ...]:
     bounds = "" if math.isnan(dice.low) else f"{dice.low:.3f} to {dice.high:.3f}"
     seconds = mean(one.seconds for one in result.images)
     return name, number(dice.value), bounds, *map(number, scores), *counts, number(seconds, 2)
+
+
+def _group_regex(first: EvaluationResult, second: EvaluationResult) -> str | None:
+    """Return how images are grouped in one of two results, or in both alike."""
+    known = {one.config.group_regex for one in (first, second)} - {None}
+    if len(known) > 1:
+        must, got = f"group images as `first` does, by {first.config.group_regex}", second.config.group_regex
+        fix = "Evaluate both with one group_regex."
+        raise invalid(SettingError, "second", must=must, got=got, fix=fix)
+    return known.pop() if known else None
 
 
 def _by_name(which: str, result: EvaluationResult) -> dict[str, ImageScores]:

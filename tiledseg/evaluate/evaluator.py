@@ -55,6 +55,7 @@ class ScoredImage:
     truth: AnyArray  # true labels (H, W)
     predicted: AnyArray  # predicted labels (H, W)
     scores: ImageScores  # of the prediction
+    ignored: AnyArray | None = None  # px that do not count (H, W), whose truth is 0; None where all count
 
 
 class Evaluator:
@@ -295,7 +296,8 @@ class _Run:
             self._costs.append(self._cost(self._in_f32, loaded, labels, scores))
         whole = self._shapes.scored(scores, loaded.truth, labels, loaded.cells, loaded.ignored)
         size = pixel_size_from(self._config.pixel_size) or loaded.pixel_size
-        return ScoredImage(loaded.image, loaded.truth, labels, replace(whole, pixel_size=size))
+        scores = replace(whole, pixel_size=size)
+        return ScoredImage(loaded.image, loaded.truth, labels, scores, loaded.ignored)
 
     def _cost(
         self, in_f32: PredictedMaps | MeanMaps, loaded: LoadedPair, labels: AnyArray, scores: ImageScores

@@ -276,7 +276,7 @@ class EvaluationResult:
         Returns
         -------
         tuple of ImageScores
-            The worst first.
+            The worst first; images without a score are left out.
 
         Raises
         ------
@@ -284,7 +284,8 @@ class EvaluationResult:
             If `n_images` is not a whole number of at least 0.
         """
         at_most = whole_number("n_images", n_images, least=0)
-        return tuple(sorted(self.images, key=lambda one: one.dice)[:at_most])
+        known = [one for one in self.images if not math.isnan(one.dice)]
+        return tuple(sorted(known, key=lambda one: one.dice)[:at_most])
 
     def to_csv(self, path: PathLike) -> None:
         """Write one line per image as CSV.

@@ -123,7 +123,11 @@ class MapScorer:
         probs, one = np.clip(probs, 0, 1), probs.shape[2] == 1  # rounding may lead beyond [0, 1]
         truth = self._truth[rows]
         hits = np.asarray((truth == 1) if one else truth == labels)
-        counts = count_probabilities(*self._counted(rows, probs[..., 0] if one else probs.max(axis=2), hits))
+        if probs.shape[2] == 2 and self._threshold != 0.5:  # the label is not that of the largest one
+            of_label = np.where(labels, probs[..., 1], probs[..., 0])
+        else:
+            of_label = probs[..., 0] if one else probs.max(axis=2)
+        counts = count_probabilities(*self._counted(rows, of_label, hits))
         self._probabilities = counts if self._probabilities is None else self._probabilities + counts
 
     def scores(self, name: str) -> ImageScores:

@@ -70,7 +70,7 @@ def foot_of(sums: Mapping[str, float], bounds: Mapping[str, Interval], *, cells:
 
 def decision_of(n_classes: int, threshold: float, threshold_from: str) -> str:
     """Say what makes a px foreground: the threshold and its origin; of several classes the largest output."""
-    if n_classes > 1:
+    if n_classes > 2 or (n_classes == 2 and threshold == 0.5):
         return "each px has the class of its largest output"
     return f"threshold {threshold:.4g}, {threshold_from}"
 
@@ -192,6 +192,7 @@ def loss_notes(loss: LossConfig | None, value: float) -> list[str]:
 
 def cost_notes(costs: Sequence[PrecisionCost]) -> list[str]:
     """Say what bf16 changes."""
+    costs = [one for one in costs if not math.isnan(one.dice_f32)]
     if not costs:
         return []
     f32 = math.fsum(one.dice_f32 for one in costs) / len(costs)

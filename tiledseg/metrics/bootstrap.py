@@ -92,7 +92,7 @@ def bootstrap_interval(
         return Interval(value, math.nan, math.nan)
     drawn = np.random.default_rng(first).integers(0, len(together), (times, len(together)))
     if len(together) == len(rows):
-        some = max(1, _AT_ONCE // rows.size)
+        some = max(1, _AT_ONCE // max(1, rows.size))
         parts = [measure(rows[drawn[start : start + some]]) for start in range(0, times, some)]
     else:  # groups differ in length, and so do the resamples
         parts = [measure(rows[np.concatenate([together[one] for one in draw])][np.newaxis]) for draw in drawn]

@@ -36,6 +36,17 @@ COLOURS: tuple[str, ...] = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 """Colours of lines, of Okabe and Ito (2008)."""
 
 _DPI = 150
+_SCORES = (
+    "dice",
+    "iou",
+    "precision",
+    "recall",
+    "specificity",
+    "accuracy",
+    "boundary_f1",
+    "average_precision",
+    "panoptic_quality",
+)  # in [0, 1], the lowest of which is the worst
 
 
 def new_figure(width: float, height: float) -> Any:  # noqa: ANN401  a Figure of matplotlib, which may not be installed
@@ -192,8 +203,7 @@ def plot_worst(images: Sequence[Any], score: str = "dice", n: int = 10, *, ax: A
     whole_number("n", n, 1, 1000, "Use 10, for example.")
     instance_of(str, score, "score", "Use dice, for example.")
     images = list(items_of(images, "images", "list scores of images", "Pass result.images."))
-    known = [one for one in images if getattr(one, score, None) is not None]
-    if len(known) < len(images):
+    if score not in _SCORES or any(getattr(one, score, None) is None for one in images):
         fix = "Use dice, iou, precision, recall or boundary_f1, for example."
         raise invalid(SettingError, "score", must="be a score of an image", got=score, fix=fix)
     worst = sorted(images, key=lambda one: np.nan_to_num(getattr(one, score), nan=np.inf))[:n]

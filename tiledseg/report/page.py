@@ -155,7 +155,7 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
         "Decision": decision_of(len(result.counts), result.threshold, result.threshold_from),
         "Outline tolerance": _tolerance(result.config),
         "Intervals": _resampling(result),
-        "Cells": f"connected areas of at least {_least_cell(result.config.cell_px)}",
+        "Cells": _cells_are(result.config),
         "tiledseg": __version__,
         "Python": platform.python_version(),
         **{name: version for name, version in versions.items() if version},
@@ -223,9 +223,10 @@ def verdict(comparison: Comparison) -> str:
     """Describe in words which of two is better, and how certain that is."""
     one, (first, second) = comparison.differences["dice"], comparison.names
     low, high = one.difference.low, one.difference.high
-    images = f"{one.better} of {len(comparison.pairs)} images"
+    known = sum(not math.isnan(a.dice - b.dice) for a, b in comparison.pairs)
+    images = f"{one.better} of {counted(known, 'image')}"
     if math.isnan(low):
-        return "One image is not enough to tell which of the two is better."
+        return "One image, or one group of them, is not enough to tell which of the two is better."
     if low <= 0 <= high:
         return (
             "It is uncertain which of the two has the higher mean Dice: the difference is "
@@ -255,8 +256,11 @@ def _cells(
     ]
 
 
-def _least_cell(cell_px: int | None) -> str:
-    return "a twentieth of a typical true cell" if cell_px is None else f"{cell_px} px"
+def _cells_are(config: EvaluateConfig) -> str:
+    least = "a twentieth of a typical true cell" if config.cell_px is None else f"{config.cell_px} px"
+    set_by = {} if config.objects is None else config.objects.model_dump(exclude_defaults=True)
+    changed = ", ".join(f"{name}={value}" for name, value in set_by.items())
+    return f"connected areas of at least {least}{changed and f'; those of the prediction with {changed}'}"
 
 
 def _px(value: float) -> str:

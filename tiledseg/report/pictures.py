@@ -65,11 +65,13 @@ def picture_row(
     instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
     image = shrunk(as_rgb(scored.image, limits), whole_number("longest_px", longest_px))
     truth, predicted = nearest_labels(scored.truth, image), nearest_labels(scored.predicted, image)
+    void = None if scored.ignored is None else nearest_labels(scored.ignored, image)
+    compared = predicted if void is None else np.where(void, truth, predicted)  # no error where none counts
     pictures = (
         Picture("Input", image),
         Picture("Truth", overlay(image, truth, outline_px=2)),
         Picture("Prediction", overlay(image, predicted, outline_px=2)),
-        Picture("Agreement", error_overlay(image, predicted, truth)),
+        Picture("Agreement", error_overlay(image, compared, truth)),
     )
     return PictureRow(scored.scores.name, f"Dice {scored.scores.dice:.3f}", pictures)
 
@@ -111,7 +113,7 @@ class WorstCases:
         """Draw an image if it is among the worst so far."""
         instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
         dice = scored.scores.dice
-        if not self._most or (len(self._rows) == self._most and dice >= self._rows[-1][0]):
+        if not self._most or math.isnan(dice) or (len(self._rows) == self._most and dice >= self._rows[-1][0]):
             return
         try:
             row = picture_row(scored, longest_px=self._longest_px, limits=self._limits)
