@@ -354,8 +354,8 @@ def test_images_without_a_score_are_not_the_worst():
     truth = np.array([[1, 1, 0, 0]])
     maps = {"a": [0, 1, 1, 0], "void": [0, 1, 1, 0], "b": [0, 0, 1, 1], "c": [1, 1, 0, 0]}
     scores = tuple(
-        score_map(np.array([map]), truth if name != "void" else truth * 0 + 255, name=name, ignore_label=255)
-        for name, map in maps.items()
+        score_map(np.array([found]), truth if name != "void" else truth * 0 + 255, name=name, ignore_label=255)
+        for name, found in maps.items()
     )
     assert [one.name for one in EvaluationResult(scores).worst(4)] == ["b", "a", "c"]
 
@@ -377,10 +377,11 @@ def test_a_comparison_draws_the_groups_of_either_result():
         Evaluator({"group_regex": regex}).evaluate(model, pairs)
         for regex, model in ((r"s(\d)", echo), (None, lambda tiles: tiles**2))
     )
-    both = [compare(one, two).differences["dice"].difference for one, two in ((grouped, single), (single, grouped))]
+    orders = (grouped, single), (single, grouped)
+    both = [compare(one, two).differences["dice"].difference for one, two in orders]
     assert (both[0].low, both[0].high) == pytest.approx((-both[1].high, -both[1].low))
     other = replace(single, config=EvaluateConfig(group_regex="s"))
-    with pytest.raises(SettingError, match="group images as `first` does.*one group_regex"):
+    with pytest.raises(SettingError, match=r"group images as `first` does.*one group_regex"):
         compare(grouped, other)
 
 

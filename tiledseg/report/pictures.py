@@ -113,7 +113,8 @@ class WorstCases:
         """Draw an image if it is among the worst so far."""
         instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
         dice = scored.scores.dice
-        if not self._most or math.isnan(dice) or (len(self._rows) == self._most and dice >= self._rows[-1][0]):
+        full = len(self._rows) == self._most
+        if not self._most or math.isnan(dice) or (full and dice >= self._rows[-1][0]):
             return
         try:
             row = picture_row(scored, longest_px=self._longest_px, limits=self._limits)
