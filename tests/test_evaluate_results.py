@@ -353,8 +353,9 @@ def test_worst_images_come_first():
 def test_images_without_a_score_are_not_the_worst():
     truth = np.array([[1, 1, 0, 0]])
     maps = {"a": [0, 1, 1, 0], "void": [0, 1, 1, 0], "b": [0, 0, 1, 1], "c": [1, 1, 0, 0]}
+    truths = {name: truth if name != "void" else truth * 0 + 255 for name in maps}
     scores = tuple(
-        score_map(np.array([found]), truth if name != "void" else truth * 0 + 255, name=name, ignore_label=255)
+        score_map(np.array([found]), truths[name], name=name, ignore_label=255)
         for name, found in maps.items()
     )
     assert [one.name for one in EvaluationResult(scores).worst(4)] == ["b", "a", "c"]
