@@ -163,6 +163,17 @@ def test_any_dtype_is_cached(tmp_path, dtype, channels):
         assert same(crops(prepared), expected)
 
 
+def test_masks_of_another_number_of_classes_are_read_anew(tmp_path):
+    pair = write_pairs(tmp_path, 1)[0]
+    write_mask(tmp_path / "0_mask.png", np.arange(9600).reshape(80, 120) % 3, foreground=None)
+    pair = Pair("0", pair.image, pair.mask, mask_threshold=None)
+    cached = {"memory": 0, "cache_dir": tmp_path / "cache"}
+    (prepared,) = prepare_pairs([pair], SMALL, classes=3, **cached)
+    assert prepared.mask.max() == 2
+    with pytest.raises(ArrayError, match=r"labels in \[0, 1\], the classes of the network"):
+        prepare_pairs([pair], SMALL, classes=1, **cached)
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_threads_may_read_at_once(tmp_path, cached):
     pairs = write_pairs(tmp_path, 8)

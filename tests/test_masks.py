@@ -332,6 +332,17 @@ def test_ignored_px_count_neither_in_scores_nor_in_sampling():
     assert set(np.unique(masks)) <= {-1, 0, 1}
 
 
+@pytest.mark.parametrize("inside", [0, 1])
+def test_cells_do_not_depend_on_what_is_predicted_where_px_do_not_count(inside):
+    truth = np.zeros((40, 40), np.uint8)
+    truth[10:30, 10:30] = 1
+    found = truth.copy()
+    truth[:, 19:21], found[:, 19:21] = 255, inside  # a line between two cells
+    scores = score_map(found, truth, ignore_label=255)
+    assert (scores.cells.found, scores.cells.missed, scores.cells.false) == (2, 0, 0)
+    assert scores.panoptic_quality == 1
+
+
 LOSSES = ["bce", "dice", "iou", "bce_dice", "bce_iou", "basnet", "focal", "tversky", "focal_tversky"]
 
 

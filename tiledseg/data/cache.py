@@ -110,7 +110,7 @@ def prepare_pairs(
 
     def prepared(pair: Pair) -> PreparedPair:
         nonlocal left
-        key = "" if disk is None else _key(pair, preprocessing)
+        key = "" if disk is None else _key(pair, preprocessing, classes)
         folder = None if disk is None else disk.find(key)
         loaded = load(pair) if folder is None else _OnDisk(*_files(folder)).read(slice(None), slice(None))
         store: _Store = _ReadAgain(pair, recent)
@@ -213,13 +213,13 @@ def _files(folder: Path) -> tuple[Path, Path]:
     return folder / "image.npy", folder / "mask.npy"
 
 
-def _key(pair: Pair, preprocessing: PreprocessingConfig) -> str:
-    """Compute a key from the bytes of a pair's files and the settings that read and shrink them."""
+def _key(pair: Pair, preprocessing: PreprocessingConfig, classes: int) -> str:
+    """Compute a key from the bytes of a pair's files and what reads, checks and shrinks them."""
     masks = [pair.mask] if isinstance(pair.mask, np.ndarray) else mask_files(pair)
     made_from = [
         __version__,
         *(_digest(one) for one in (pair.image, *masks)),
-        [getattr(pair, name) for name in MaskConfig.model_fields],
+        [classes, *(getattr(pair, name) for name in MaskConfig.model_fields)],
         list(pair.reading.items()),
         pair.name if any(is_outlines(one) for one in mask_files(pair)) else None,
         [preprocessing.dtype, preprocessing.channels, preprocessing.scale, preprocessing.pixel_size],

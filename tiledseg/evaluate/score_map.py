@@ -372,6 +372,8 @@ class ShapeScorer:
         tolerance = default_tolerance(truth.shape) if self.boundary_px is None else self.boundary_px
         if ignored is not None:
             found_cells = _counted_cells(found_cells, ignored)
+            if cells is None and self.objects is None:  # as the truth: connected areas of px that count
+                found_cells = components(found_cells > 0)
             truth, found = truth & ~ignored, found & ~ignored
         outlines = outline_distances(truth, found)
         true_cells = components(truth) if cells is None else np.where(truth, cells, 0)
