@@ -974,6 +974,14 @@ def test_one_of_several_outputs_is_chosen_by_name(tmp_path):
     np.testing.assert_allclose(found, whole(path, output="p"), atol=1e-5)
 
 
+def test_other_outputs_do_not_change_the_verdict(tmp_path):
+    last = [node("GlobalAveragePool", ["b"], ["g"]), node("ReduceMean", ["y"], ["m"], axes=[0], keepdims=1)]
+    network = tiledseg.load_model(small_network(tmp_path, last=last, outputs=("y", "g", "m")), output="y")
+    assert network.receptive_field.axes is not None
+    found = tiledseg.tiled_predict(network, IMAGE, EXACT)
+    np.testing.assert_allclose(found, whole(tmp_path / "net.onnx"), atol=1e-5)
+
+
 def test_an_output_with_its_columns_first_is_refused(tmp_path):
     last = [node("Transpose", ["y"], ["z"], perm=[0, 1, 3, 2])]
     with pytest.raises(ModelError, match=r"output 'z'.*rows before columns"):

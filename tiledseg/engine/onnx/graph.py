@@ -18,7 +18,7 @@ from tiledseg.engine.onnx.tensors import LOST, UntrackedError, Value, Walk, join
 from tiledseg.tiling import Axis, ReceptiveField, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tiledseg.engine.onnx.file import Constant, Node, OnnxFile
     from tiledseg.engine.onnx.tensors import Inputs, Layout
@@ -153,8 +153,34 @@ def walk_at(
     values = _constants(file.constants)
     layout = tuple(() if factor in {("n", 1), ("c", 1)} else (factor,) for factor in factors)
     values[file.input.name] = Value(shape, layout)
-    _walk(walk, file.nodes, values)
+    needed = _needed_by(file.nodes, output)
+    _walk(walk, [node for node in file.nodes if needed.intersection(node.outputs)], values)
+    aside = Walk(file.opset, walk.knows_channels)  # an engine computes other outputs, too
+    _walk(aside, [node for node in file.nodes if not needed.intersection(node.outputs)], values)
+    walk.scales += aside.scales
+    walk.floats |= aside.floats
+    walk.products += aside.products
+    walk.largest = max(walk.largest, aside.largest)
     return walk, values.get(output, LOST)
+
+
+def _needed_by(nodes: Sequence[Node], output: str) -> set[str]:
+    """Return the names of what an output is computed from, and its own."""
+    needed = {output}
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            needed.update(_names_in(node))
+    return needed
+
+
+def _names_in(node: Node) -> Iterator[str]:
+    """Give the names of a node's inputs, and of those of its branches."""
+    yield from node.inputs
+    for attribute in node.attributes.values():
+        if isinstance(attribute, tuple):
+            inner, _, outputs = attribute
+            yield from (name for one in inner for name in _names_in(one))
+            yield from outputs
 
 
 def _constants(constants: dict[str, Constant]) -> dict[str, Value]:
