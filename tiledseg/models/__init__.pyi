@@ -1,9 +1,9 @@
+from .architectures import build_model, builder_for, training_network
 from .architectures.unet import UNetBuilder
 from .builder import NetworkBuilder
 from .bundle import read_config
 from .loading import BundleReference, load_model, missing_fix, model_path, shipped_folder
 from .losses import SegmentationLoss, build_loss
-from .registry import build_model, builder_for, training_network
 from .segmenter import Segmenter
 
 __all__ = [

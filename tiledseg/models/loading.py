@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from tiledseg import _backend
     from tiledseg._backend import keras
     from tiledseg._types import PathLike
-    from tiledseg.models import packages, registry, segmenter
+    from tiledseg.models import architectures, packages, segmenter
     from tiledseg.models.segmenter import Segmenter
 else:
     _backend = lazy("tiledseg._backend")
     packages = lazy("tiledseg.models.packages")
-    registry = lazy("tiledseg.models.registry")
+    architectures = lazy("tiledseg.models.architectures")
     segmenter = lazy("tiledseg.models.segmenter")
 
 _RDFS = ("rdf.yaml", "bioimageio.yaml")
@@ -190,7 +190,7 @@ def _load_bundle(folder: Path) -> Segmenter:
             return segmenter.Segmenter(network=read_onnx_network(folder, entries), **parts)
         network = read_stored(folder, entries)
         if network is None:
-            builder = registry.builder_for(architecture)
+            builder = architectures.builder_for(architecture)
             network = read_network(folder, entries["weights_sha256"], builder)
         return segmenter.Segmenter(network=network, **parts)
     except SettingError as error:

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from tiledseg import _backend
     from tiledseg._types import PathLike, Source
     from tiledseg.config import PackageConfig
-    from tiledseg.models import bioimageio, formats, registry
+    from tiledseg.models import architectures, bioimageio, formats
     from tiledseg.predict import Segmentation
 else:
     bioimageio = lazy("tiledseg.models.bioimageio")
     formats = lazy("tiledseg.models.formats")
     _backend = lazy("tiledseg._backend")
-    registry = lazy("tiledseg.models.registry")
+    architectures = lazy("tiledseg.models.architectures")
 
 
 class _Network:
@@ -271,7 +271,7 @@ class Segmenter:
             return write_onnx(folder, network, entries, overwrite=overwrite)
         if isinstance(network, StoredNetwork) and network.architecture == architecture:
             return write_stored(folder, network, entries, overwrite=overwrite)
-        builder = registry.builder_for(self.architecture)
+        builder = architectures.builder_for(self.architecture)
         return write_bundle(folder, self.network, builder, entries, overwrite=overwrite)
 
     def export(

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from tiledseg._backend import keras
     from tiledseg._types import FloatArray
-    from tiledseg.models import registry
+    from tiledseg.models import architectures
     from tiledseg.models.builder import NetworkBuilder
 else:
-    registry = lazy("tiledseg.models.registry")
+    architectures = lazy("tiledseg.models.architectures")
 
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"  # in place of the weights
@@ -85,7 +85,7 @@ def read_onnx_network(folder: Path, entries: Mapping[str, Any]) -> OnnxNetwork:
 
 def build_stored(architecture: dict[str, Any], weights: Mapping[str, FloatArray]) -> keras.Model:
     """Build the network of an architecture with Keras, and fill in its weights."""
-    return filled(registry.builder_for(architecture).build(blank=True), weights)
+    return filled(architectures.builder_for(architecture).build(blank=True), weights)
 
 
 def read_network(folder: Path, digest: object, builder: NetworkBuilder[Any]) -> keras.Model:
