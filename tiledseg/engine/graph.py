@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from fractions import Fraction
+from math import lcm, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +96,42 @@ class Graph:
             float(record["products_per_px"]),
             field,
         )
+
+
+class GraphPredictor:
+    """What a Predictor states of its network, by the properties of its graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph: Graph = graph
+        self.channels: int | None = graph.channels
+        self.classes: int | None = graph.classes
+        self.tile_size: tuple[int | None, int | None] = graph.tile_size
+        self.stride: tuple[int, int] = graph.stride
+        self.receptive_field: ReceptiveField = graph.receptive_field
+
+    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
+        """Estimate an upper bound of the memory that one tile needs."""
+        return self.graph.bytes_per_tile(tile_size)
+
+    def check_tile(self, tile_size: tuple[int, int]) -> None:
+        """Check that the network maps tiles of a size to maps of that size."""
+        self.graph.check_tiles((1, *tile_size, self.graph.channels))
+
+
+def total_stride(scales: list[tuple[Fraction, Fraction]]) -> tuple[int, int]:
+    """Return the least sizes and origins (y, x) of which every map, of px of these scales, has whole px."""
+    y, x = (lcm(*(scale[axis].numerator for scale in scales), 1) for axis in (0, 1))
+    return y, x
+
+
+def shrinking(rule: Rule) -> Fraction:
+    """Return how many input px there are for each output px."""
+    return Fraction(getattr(rule, "step", 1), getattr(rule, "factor", 1))
+
+
+def period(rule: Rule) -> int:
+    """Return the period of a rule's grid in px."""
+    return rule.size if isinstance(rule, Windows) else 1
 
 
 def _floats(record: dict[str, Any]) -> float:

@@ -13,9 +13,8 @@ import numpy as np
 from tiledseg._backend import check_process, keras, tf
 from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
-from tiledseg.engine.graph import Probe
+from tiledseg.engine.graph import GraphPredictor, Probe
 from tiledseg.engine.keras_graph import read_graph
-from tiledseg.engine.keras_shapes import check_channels_last, check_output, classes_of, input_shape, single
 from tiledseg.engine.layers import read_layers
 from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
 from tiledseg.errors import ModelError, SettingError
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
     from tiledseg.engine.graph import Graph
     from tiledseg.engine.layers import Layers
     from tiledseg.engine.predictor import Predictor
-    from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], AnyArray]
 
 _Model: TypeAlias = Any  # Keras has no types
 _log = logging.getLogger("tiledseg")
+_FEW_CHANNELS = 4  # of images; a longer axis is one of px
 
 _COMPILED: weakref.WeakKeyDictionary[_Model, dict[tuple[int, ...], _Call]] = weakref.WeakKeyDictionary()
 """Compiled functions by network. They outlive a Predictor, so that a second image needs no compilation. They
@@ -45,7 +44,7 @@ _ACCEPTED: weakref.WeakKeyDictionary[_Model, set[tuple[int, ...]]] = weakref.Wea
 """Shapes of tiles that a network of free size takes, by network: Keras needs 15 ms to say so."""
 
 
-class KerasPredictor:
+class KerasPredictor(GraphPredictor):
     """A Keras network, compiled once per batch shape, in inference mode."""
 
     # A smaller batch is padded to a compiled shape. New weights are used at once; a new activation of a layer
@@ -53,23 +52,16 @@ class KerasPredictor:
 
     def __init__(self, model: _Model, device: str | None = None) -> None:
         check_process()
-        self._device = device
+        _check_channels_last(model)
+        height, width, channels = _input_shape(model)
+        classes = _classes_of(model, height, width)
         self.model: _Model = model
-        check_channels_last(model)
-        height, width, self.channels = input_shape(model)
-        self.tile_size: tuple[int | None, int | None] = (height, width)
-        self.classes: int | None = classes_of(model, height, width)
         self.fingerprint: bytes = _weight_sums(model)
         self.keeps_tiles: bool = backend() != "torch"  # whose operations may write into them
+        self._device = device
         if model not in _GRAPHS:
-            _GRAPHS[model] = read_graph(model, (height, width, self.channels), self.classes)
-        self.graph: Graph = _GRAPHS[model]
-        self.stride: tuple[int, int] = self.graph.stride
-        self.receptive_field: ReceptiveField = self.graph.receptive_field
-
-    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate an upper bound of the memory that one tile needs."""
-        return self.graph.bytes_per_tile(tile_size)
+            _GRAPHS[model] = read_graph(model, (height, width, channels), classes)
+        super().__init__(_GRAPHS[model])
 
     def by_keras(self) -> KerasPredictor:
         """Return the network as Keras runs it."""
@@ -89,7 +81,7 @@ class KerasPredictor:
 
     def _at_once(self, tiles: FloatArray) -> AnyArray:
         """Run one batch without a compilation."""
-        outputs = single(self.model(keras.ops.convert_to_tensor(tiles), training=False))
+        outputs = _single(self.model(keras.ops.convert_to_tensor(tiles), training=False))
         return keras.ops.convert_to_numpy(outputs)  # type: ignore[no-any-return]
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
@@ -111,13 +103,13 @@ class KerasPredictor:
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
         """Check that the network maps tiles of a size to maps of that size."""
-        self._check_size((1, *tile_size, self.channels or 1))
+        self._check_size((1, *tile_size, self.graph.channels))
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
         self.graph.check_tiles(shape)
         accepted = _ACCEPTED.setdefault(self.model, set())
         if None in self.tile_size and shape[1:] not in accepted:
-            check_output(self.model, *shape[1:])
+            _check_output(self.model, *shape[1:])
             accepted.add(shape[1:])
 
 
@@ -142,12 +134,10 @@ def _weight_sums(model: _Model) -> bytes:
 
 def _check_weight(variable: Any) -> None:  # noqa: ANN401  Keras has no types
     if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(variable.numpy()).all():
-        raise invalid(
-            ModelError,
-            "model",
-            must="have finite weights",
-            got=f"NaN or infinity in {variable.path}",
-            fix="Train it again, or load an earlier checkpoint.",
+        raise _refused(
+            "have finite weights",
+            f"NaN or infinity in {variable.path}",
+            "Train it again, or load an earlier checkpoint.",
         )
 
 
@@ -186,7 +176,7 @@ def _compiled(model: _Model, shape: tuple[int, ...], device: str | None) -> _Cal
 def _tensorflow(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
     signature = [tf.TensorSpec(shape, tf.float32)]
     call = tf.function(
-        lambda tiles: single(model()(tiles, training=False)), input_signature=signature, autograph=False
+        lambda tiles: _single(model()(tiles, training=False)), input_signature=signature, autograph=False
     )
     ready = call.get_concrete_function()
     return lambda tiles: ready(tf.convert_to_tensor(tiles)).numpy()
@@ -194,7 +184,7 @@ def _tensorflow(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
 
 def _jax(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
     jax = import_module("jax")  # it needs to be installed for this backend only
-    call = jax.jit(lambda state, tiles: single(model().stateless_call(*state, tiles, training=False)[0]))
+    call = jax.jit(lambda state, tiles: _single(model().stateless_call(*state, tiles, training=False)[0]))
 
     def run(tiles: FloatArray) -> AnyArray:
         network = model()
@@ -213,7 +203,7 @@ def _torch(model: Callable[[], _Model], shape: tuple[int, ...]) -> _Call:
 
     def run(tiles: FloatArray) -> AnyArray:
         with torch.no_grad():
-            return keras.ops.convert_to_numpy(single(model()(tiles, training=False)))  # type: ignore[no-any-return]
+            return keras.ops.convert_to_numpy(_single(model()(tiles, training=False)))  # type: ignore[no-any-return]
 
     del shape  # nothing is compiled: an eager call runs the same kernels
     return run
@@ -290,3 +280,114 @@ def n_gpus() -> int:
 def n_devices() -> int:
     """Count the devices that run a network by default."""
     return max(1, n_gpus()) if backend() == "tensorflow" else 1
+
+
+def _input_shape(model: _Model) -> tuple[int | None, int | None, int]:
+    """Return height and width, None where free, and channels; refuse anything but one image."""
+    if keras.config.image_data_format() != "channels_last":
+        raise invalid(
+            ModelError,
+            "image_data_format",
+            must="be channels_last",
+            got=keras.config.image_data_format(),
+            fix="Call keras.config.set_image_data_format('channels_last') before building.",
+        )
+    shape = _one_shape(model, "input_shape", "input")
+    if len(shape) != 4 or shape[3] is None:
+        raise _refused(
+            "take one image, (N, h, w, C)",
+            f"input {shape}",
+            "Name the channels in keras.Input((height, width, channels)).",
+        )
+    return shape[1], shape[2], shape[3]
+
+
+def _one_shape(model: _Model, name: str, what: str) -> tuple[int | None, ...]:
+    try:
+        shape = getattr(model, name)
+    except AttributeError:  # a subclassed network that was never called
+        raise _refused(
+            f"have an {what} shape",
+            f"{type(model).__name__} without one",
+            "Build it with keras.Input, or pass a callable: lambda tiles: model(tiles).",
+        ) from None
+    if isinstance(shape, list | dict) or (shape and isinstance(shape[0], list | tuple)):
+        raise _refused(
+            f"have one {what}",
+            f"{len(shape)} of them",
+            f"Make one with a single {what}: keras.Model(model.inputs[0], model.outputs[0]).",
+        )
+    return tuple(shape)
+
+
+def _classes_of(model: _Model, height: int | None, width: int | None) -> int | None:
+    """Return the output channels, None where free; refuse outputs that are no map of the input's size."""
+    shape = _one_shape(model, "output_shape", "output")
+    if len(shape) != 4:
+        raise _refused(
+            "return a map, (N, h, w, K)",
+            f"output {shape}",
+            "A classifier cannot be tiled; end in a map of the input's size.",
+        )
+    for axis, size, out in zip("yx", (height, width), shape[1:3], strict=True):
+        if size is not None and out is not None and size != out:
+            raise _wrong_output(axis, size, out)
+    return shape[3]
+
+
+def _check_channels_last(model: _Model) -> None:
+    """Refuse a network that takes channels first, as many that were exported from PyTorch."""
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[1] is None or shape[1] >= (shape[3] or 1e9):
+        return  # channels last, of whatever layers inside
+    flat = getattr(model, "_flatten_layers", lambda: getattr(model, "layers", ()))
+    first = [one.name for one in flat() if getattr(one, "data_format", None) == "channels_first"]
+    moved = shape[3] is None or getattr(model, "output_shape", shape)[1:2] != shape[1:2]  # refused anyway
+    if first or (moved and shape[1] <= _FEW_CHANNELS):
+        raise _refused(
+            "take channels last, (N, h, w, C)",
+            f"an input of shape {shape}, "
+            + (f"whose layer {first[0]} takes " if first else "which is ")
+            + "channels first",
+            "Pass a callable that moves the axis before and after it: "
+            "lambda tiles: numpy.moveaxis(model(numpy.moveaxis(tiles, -1, 1)), 1, -1).",
+        )
+
+
+def _check_output(model: _Model, height: int, width: int, channels: int) -> None:
+    """Check that a network takes tiles of a size, and returns maps of that size."""
+    try:
+        spec = _single(model.compute_output_spec(keras.KerasTensor((1, height, width, channels))))
+    except Exception as error:  # noqa: BLE001  Keras and its backends raise many kinds
+        text = str(error).strip().splitlines()[0]
+        raise invalid(
+            SettingError,
+            "tile_size",
+            must="be a size that the network accepts",
+            got=f"{height}x{width} px: {text}",
+            fix="Use a multiple of the network's stride.",
+        ) from None
+    if len(getattr(spec, "shape", ())) != 4:
+        raise _refused(
+            "return one map, (N, h, w, K)",
+            f"{type(spec).__name__}",
+            "Make a network with one output: keras.Model(model.inputs[0], model.outputs[0]).",
+        )
+    for axis, size, out in zip("yx", (height, width), spec.shape[1:3], strict=True):
+        if size != out:
+            raise _wrong_output(axis, size, out)
+
+
+def _single(outputs: Any) -> Any:  # noqa: ANN401  of any backend
+    """Return the one map of a network whose outputs are a list or a mapping of one."""
+    parts = list(outputs.values()) if isinstance(outputs, dict) else outputs
+    return parts[0] if isinstance(parts, list | tuple) and len(parts) == 1 else outputs
+
+
+def _wrong_output(axis: str, size: int, out: int) -> ModelError:
+    fix = "Use padding='same' and undo every stride, or add an UpSampling2D layer."
+    return _refused("return a map of its input's size", f"{out} px for {size} px along {axis}", fix)
+
+
+def _refused(must: str, got: str, fix: str) -> ModelError:
+    return invalid(ModelError, "model", must=must, got=got, fix=fix)

@@ -8,8 +8,8 @@ from fractions import Fraction
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tiledseg.engine.graph import Graph
-from tiledseg.tiling import Axis, Grow, ReceptiveField, Rule, Slide, Step, Windows
+from tiledseg.engine.graph import Graph, period, shrinking, total_stride
+from tiledseg.tiling import Axis, Grow, ReceptiveField, Rule, Slide, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,15 +54,15 @@ def read_graph(model: _Model, input_shape: tuple[int | None, int | None, int], c
     else:
         output = _walk(graph, [_INPUT], walk, training=False)[0]
     # Sizes and origins that are multiples of all scales pass every pooling without a remainder.
-    y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
+    stride = total_stride(walk.scales)
     return Graph(
         tile_size=(height, width),
         channels=channels,
         classes=classes,
-        stride=(y, x),
+        stride=stride,
         floats_per_px=_alive(walk, channels) or 16.0,
         products_per_px=walk.products,
-        receptive_field=_receptive_field(walk, output, (y, x)),
+        receptive_field=_receptive_field(walk, output, stride),
     )
 
 
@@ -131,12 +131,12 @@ def _add_step(tensor: _Tensor, inputs: list[_Map], rules: tuple[Rule, Rule], wal
     if len(tensor.shape) != 4 or tensor.shape[1:3] == (1, 1):
         return None
     largest = max(one.scale for one in inputs)
-    scale = (largest[0] * _shrinking(rules[0]), largest[1] * _shrinking(rules[1]))
+    scale = (largest[0] * shrinking(rules[0]), largest[1] * shrinking(rules[1]))
     made = _Map(walk.maps, scale)
     for steps, rule in zip(walk.steps, rules, strict=True):
         steps.append(Step(tuple(one.number for one in inputs), made.number, rule))
     walk.maps += 1
-    walk.scales.append((scale[0] * _grid(rules[0]), scale[1] * _grid(rules[1])))
+    walk.scales.append((scale[0] * period(rules[0]), scale[1] * period(rules[1])))
     walk.floats.append((tensor.shape[3] or 1) / float(scale[0] * scale[1]))
     return made
 
@@ -144,17 +144,8 @@ def _add_step(tensor: _Tensor, inputs: list[_Map], rules: tuple[Rule, Rule], wal
 def _products(operation: _Operation, scale: tuple[Fraction, Fraction], rules: tuple[Rule, Rule]) -> float:
     """Count a layer's multiplications by weights: each kernel is applied to each px of the smaller map."""
     kernels = sum(math.prod(one.shape) for one in getattr(operation, "weights", ()) if len(one.shape) > 1)
-    larger = (max(one, one * _shrinking(rule)) for one, rule in zip(scale, rules, strict=True))
+    larger = (max(one, one * shrinking(rule)) for one, rule in zip(scale, rules, strict=True))
     return float(kernels / math.prod(larger))
-
-
-def _shrinking(rule: Rule) -> Fraction:
-    return Fraction(1, rule.factor) if isinstance(rule, Grow) else Fraction(rule.step)
-
-
-def _grid(rule: Rule) -> int:
-    """Return the period of a rule's grid in px."""
-    return rule.size if isinstance(rule, Windows) else 1
 
 
 def _guessed(node: _Node, axis: int) -> Rule:

@@ -160,7 +160,11 @@ def _fix_of(error: Exception) -> str:
     return ""
 
 
-def check_fixed(tile_size: tuple[int, int], fixed: tuple[int | None, int | None]) -> None:
+def check_fixed(
+    tile_size: tuple[int, int],
+    fixed: tuple[int | None, int | None],
+    fix: str = "build the network for a free size",
+) -> None:
     """Check a tile against the input of a network of fixed size."""
     for axis, size, wanted in zip("yx", tile_size, fixed, strict=True):
         if wanted not in {None, size}:
@@ -169,7 +173,7 @@ def check_fixed(tile_size: tuple[int, int], fixed: tuple[int | None, int | None]
                 "tile_size",
                 must=f"be {wanted} px along {axis}, the network's input",
                 got=size,
-                fix=f"Use tile_size={wanted}, or build the network for a free size.",
+                fix=f"Use tile_size={wanted}, or {fix}.",
             )
 
 

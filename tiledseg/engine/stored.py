@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tiledseg._lazy import lazy
-from tiledseg.engine.graph import Graph, Probe
+from tiledseg.engine.graph import Graph, GraphPredictor, Probe
 from tiledseg.engine.layers import Layers, UnsupportedError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.engine import keras, openvino
     from tiledseg.engine.keras import KerasPredictor
-    from tiledseg.tiling import ReceptiveField
 else:
     keras = lazy("tiledseg.engine.keras")
     openvino = lazy("tiledseg.engine.openvino")
@@ -121,27 +120,15 @@ def _record(graph: Graph, layers: Layers, probe: Probe) -> dict[str, Any]:
     return {"graph": graph.to_record(), **layers.to_record(), "probe": probe.to_record()}
 
 
-class StoredPredictor:
+class StoredPredictor(GraphPredictor):
     """A stored network as a Predictor: its properties are known, and Keras runs it if it is called."""
 
     keeps_tiles = True  # it writes into none, so that they may be parts of the image
+    fingerprint = b"stored"  # its weights do not change
 
     def __init__(self, model: StoredNetwork) -> None:
-        self.model, self.graph = model, model.graph
-        self.fingerprint = b"stored"  # its weights do not change
-        self.channels: int | None = self.graph.channels
-        self.classes: int | None = self.graph.classes
-        self.tile_size: tuple[int | None, int | None] = self.graph.tile_size
-        self.stride: tuple[int, int] = self.graph.stride
-        self.receptive_field: ReceptiveField = self.graph.receptive_field
-
-    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate an upper bound of the memory that one tile needs."""
-        return self.graph.bytes_per_tile(tile_size)
-
-    def check_tile(self, tile_size: tuple[int, int]) -> None:
-        """Check that the network maps tiles of a size to maps of that size."""
-        self.graph.check_tiles((1, *tile_size, self.graph.channels))
+        super().__init__(model.graph)
+        self.model: StoredNetwork = model
 
     def by_keras(self) -> KerasPredictor:
         """Return the network as Keras runs it."""

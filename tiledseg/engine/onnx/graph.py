@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tiledseg.engine.graph import total_stride
 from tiledseg.engine.onnx import axes, windows
 from tiledseg.engine.onnx.constants import check_made, evaluated
 from tiledseg.engine.onnx.tensors import LOST, UntrackedError, Value, Walk, joined, name_of
@@ -58,7 +59,7 @@ def _read(file: OnnxFile, output: str, batch: int, *, channels_last: bool) -> On
         return walk_at(file, output, size, channels_last=channels_last, batch=batch)
 
     first, value = walked(*_FIRST)
-    y, x = stride = _stride(first)
+    y, x = stride = total_stride(first.scales)
     many = [-(-_LEAST // step) for step in stride]
     others = (
         walked(y * (many[0] + 1), x * (many[1] + 2)),
@@ -89,11 +90,6 @@ def _same(walk: Walk, value: Value, other: Walk, found: Value) -> bool:
 
     pairs = ((walk.steps, other.steps), (walk.facts, other.facts), (kinds(value.layout), kinds(found.layout)))
     return all(one == two for one, two in pairs) and walk.unknown == other.unknown
-
-
-def _stride(walk: Walk) -> tuple[int, int]:
-    y, x = (math.lcm(*(scale[axis].numerator for scale in walk.scales), 1) for axis in (0, 1))
-    return y, x
 
 
 def _plain_stride(file: OnnxFile) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from tiledseg.config import OnnxConfig
 from tiledseg.engine.onnx.file import layout_of, output_of, read_onnx, stated_classes
 from tiledseg.engine.onnx.graph import at_size, read_graph
 from tiledseg.engine.onnx.predictor import OnnxPredictor
-from tiledseg.errors import ModelError, SettingError
+from tiledseg.engine.predictor import check_fixed
+from tiledseg.errors import ModelError
 from tiledseg.tiling import check_multiple
 
 if TYPE_CHECKING:
@@ -172,15 +173,7 @@ class OnnxNetwork:
         """
         if tile_size in self._checked:
             return
-        for axis, fixed, size in zip("yx", self.tile_size, tile_size, strict=True):
-            if fixed not in {None, size}:
-                raise invalid(
-                    SettingError,
-                    "tile_size",
-                    must=f"be {fixed} px along {axis}, the network's input",
-                    got=size,
-                    fix=f"Use tile_size={fixed}, or export the network with dynamic axes.",
-                )
+        check_fixed(tile_size, self.tile_size, "export the network with dynamic axes")
         for size, step in zip(tile_size, self.stride, strict=True):
             check_multiple(size, step)
         found = self.at(tile_size).output

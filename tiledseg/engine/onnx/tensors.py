@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
 from tiledseg._validate import invalid
+from tiledseg.engine.graph import period, shrinking
 from tiledseg.errors import BundleError
 from tiledseg.tiling import Rule, Sample, Step, Windows
 
@@ -84,11 +85,11 @@ class Walk:
         largest = max(one.scale for one in inputs)
         if len(numbers) == 1 and y == x == Sample():
             return Value(shape, layout, numbers[0], largest)
-        scale = (largest[0] * _shrinking(y), largest[1] * _shrinking(x))
+        scale = (largest[0] * shrinking(y), largest[1] * shrinking(x))
         for steps, rule in zip(self.steps, (y, x), strict=True):
             steps.append(Step(numbers, self.maps, rule))
         self.maps += 1
-        self.scales += [scale, (largest[0] * _grid(y), largest[1] * _grid(x))]
+        self.scales += [scale, (largest[0] * period(y), largest[1] * period(x))]
         return Value(shape, layout, self.maps - 1, scale)
 
     def tile(self, node: Node, cure: str = "") -> None:
@@ -109,14 +110,6 @@ class Walk:
             Windows(lengths["yp"]) if "yp" in kinds else Sample(),
             Windows(lengths["xp"]) if "xp" in kinds else Sample(),
         )
-
-
-def _shrinking(rule: Rule) -> Fraction:
-    return Fraction(getattr(rule, "step", 1), getattr(rule, "factor", 1))
-
-
-def _grid(rule: Rule) -> int:
-    return rule.size if isinstance(rule, Windows) else 1
 
 
 def name_of(node: Node) -> str:

@@ -19,6 +19,7 @@ from tiledseg._backend import check_process
 from tiledseg._lazy import lazy
 from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
+from tiledseg.engine.graph import GraphPredictor
 from tiledseg.engine.layers import UnsupportedError
 from tiledseg.engine.openvino.layers import build
 from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from tiledseg.config import Precision
     from tiledseg.engine.graph import Probe
     from tiledseg.engine.layers import Convertible
-    from tiledseg.tiling import ReceptiveField
 
     _Call: TypeAlias = Callable[[FloatArray], FloatArray]
 else:
@@ -77,7 +77,7 @@ remove it with its last network; unless these are removed in reverse order, Pyth
 the next Ctrl-C corrupts memory or ends the process."""
 
 
-class OpenVinoPredictor:
+class OpenVinoPredictor(GraphPredictor):
     """A network run by OpenVINO, with the weights of the time of its creation."""
 
     # Its outputs for a probe are compared with those of Keras: when it is first called, or for a bundle with
@@ -85,21 +85,13 @@ class OpenVinoPredictor:
     # Keras runs the network; with `must`, that is an error.
 
     def __init__(self, original: Convertible, precision: Precision, *, must: bool) -> None:
+        super().__init__(original.graph)
         self._original, self._precision, self._must = original, precision, must
-        self.channels: int | None = original.channels
-        self.classes: int | None = original.classes
-        self.tile_size: tuple[int | None, int | None] = original.tile_size
-        self.stride: tuple[int, int] = original.stride
-        self.receptive_field: ReceptiveField = original.receptive_field
         with _ONE_AT_A_TIME:
             found = _COMPILED.get(original.model)
             if found is None or found.fingerprint != original.fingerprint:
                 found = _COMPILED[original.model] = _Compiled(original.fingerprint)
         self._compiled = found
-
-    def bytes_per_tile(self, tile_size: tuple[int, int]) -> int:
-        """Estimate the memory that one tile needs, as for Keras."""
-        return self._original.bytes_per_tile(tile_size)
 
     def check_tile(self, tile_size: tuple[int, int]) -> None:
         """Check that the network maps tiles of a size to maps of that size."""
@@ -121,7 +113,7 @@ class OpenVinoPredictor:
         key = (self._precision, shape)
         with _ONE_AT_A_TIME:
             if key not in self._compiled.calls:
-                self._original.graph.check_tiles(shape)
+                self.graph.check_tiles(shape)
                 self._compiled.calls[key] = self._compile(shape)
             call, part = self._compiled.calls[key]
         return call(padded(tiles, -(-len(tiles) // part) * part))[: len(tiles)]
