@@ -16,10 +16,9 @@ from tiledseg._lazy import extra
 from tiledseg._storage import json_of, open_regular
 from tiledseg._validate import invalid, listed, named, path_text
 from tiledseg.errors import FileError
-from tiledseg.io.areas import Outline, class_text
+from tiledseg.io.areas import SLICE, Outline, class_text, outline_of_roi
 from tiledseg.io.file import MAX_PIXELS
 from tiledseg.io.find import stem_of
-from tiledseg.io.imagej import SLICE, outline_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -260,8 +259,8 @@ def _of_imagej(path: PathLike, name: str) -> list[Outline]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return [outline_of(roi.frombytes(archive.read(one)), name) for one in _files_in(archive)]
-        return [outline_of(roi.fromfile(path_text(path)), name)]
+                return [outline_of_roi(roi.frombytes(archive.read(one)), name) for one in _files_in(archive)]
+        return [outline_of_roi(roi.fromfile(path_text(path)), name)]
     except FileError:
         raise
     except Exception as error:  # roifile has no common error
