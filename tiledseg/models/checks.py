@@ -1,4 +1,4 @@
-"""Checks of a segmenter's parts, and that they fit each other; of what losses are given."""
+"""Checks of a segmenter's parts, and that they fit each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tiledseg._lazy import lazy
 from tiledseg._validate import invalid, one_of
 from tiledseg.config import ArchitectureConfig, PreprocessingConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork, StoredNetwork
-from tiledseg.errors import ArrayError, ModelError, SettingError
+from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -151,29 +151,3 @@ def _check_tiling(segmenter: Segmenter) -> None:
                 got=tile,
                 fix=f"Use {f'{low} or ' if low else ''}{low + settings.stride}.",
             )
-
-
-def check_truth_shape(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
-    """Refuse shapes that would broadcast silently, for example labels without a channel axis."""
-    true, predicted = tuple(y_true.shape), tuple(y_pred.shape)
-    fits = len(true) == len(predicted) == 4 and all(
-        a is None or b is None or a == b for a, b in zip(true, predicted, strict=True)
-    )
-    if not fits:
-        raise invalid(
-            ArrayError,
-            "y_true",
-            must=f"have the shape (N, h, w, K) of y_pred, {predicted}",
-            got=true,
-            fix="Give labels one-hot, and a single class as (N, h, w, 1).",
-        )
-
-
-def check_range(name: str, values: Any, least: float, most: float) -> None:  # noqa: ANN401
-    """Refuse masks of 0 and 255, and logits."""
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if low < least or high > most:
-        got, fix = f"values from {low:g} to {high:g}", "Apply a sigmoid or softmax to logits."
-        if name == "y_true":
-            fix = "Divide a mask of 0 and 255 by 255; give labels of classes one-hot."
-        raise invalid(ArrayError, name, must="lie in [0, 1]", got=got, fix=fix)

@@ -100,7 +100,7 @@ def load_model(
     if path.suffix.lower() == ".onnx" and not is_folder(path):
         return OnnxNetwork(path, output, layout)
     if _is_package(path):
-        return _load_package(path, trust=trust, output=output)
+        return packages.load_package(path, trust=trust, output=output)
     if output is not None or layout is not None:
         must, got = "be left out for any model but an ONNX file", str(path)
         fix = "A bundle states them itself."
@@ -126,19 +126,6 @@ def _is_package(path: Path) -> bool:
     if is_folder(path):
         return any(is_file(path / name) for name in _RDFS) and not exists(path / CONFIG)
     return is_file(path) and (path.suffix.lower() == ".zip" or path.name in _RDFS)
-
-
-def _load_package(path: Path, *, trust: bool, output: str | None) -> Segmenter:
-    """Load a package of the BioImage Model Zoo."""
-    found = packages.read_package(path, trust=trust, output=output)
-    return segmenter.Segmenter(
-        network=found.network,
-        labels=found.labels,
-        preprocessing=found.preprocessing,
-        threshold=found.threshold,
-        tiling=found.tiling,
-        provenance=found.provenance,
-    )
 
 
 def _load_keras_file(path: Path, *, trust: bool) -> keras.Model:

@@ -15,8 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from tiledseg._backend import keras
 from tiledseg._validate import counted, did_you_mean, invalid, items_of, one_of, real_number
 from tiledseg.config import LossConfig
-from tiledseg.errors import SettingError
-from tiledseg.models.checks import check_range, check_truth_shape
+from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +88,7 @@ class SegmentationLoss(keras.losses.Loss):
         SettingError
             If the class weights are not one per class.
         """
-        check_truth_shape(y_true, y_pred)
+        _check_truth_shape(y_true, y_pred)
         _check_number(self.class_weights, y_pred.shape[-1])
         farthest = keras.ops.max(keras.ops.abs(y_pred - 0.5))
         within = (keras.ops.max(y_true) <= _MOST) & (farthest <= _MOST - 0.5)
@@ -104,7 +103,7 @@ class SegmentationLoss(keras.losses.Loss):
         """Return the loss of a batch; refuse arrays with values outside [0, 1], but for -1 in the truth."""
         for name, values, least in (("y_true", y_true, -1.0), ("y_pred", y_pred, 1 - _MOST)):
             if isinstance(values, np.ndarray):
-                check_range(name, values, least, _MOST)
+                _check_range(name, values, least, _MOST)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
@@ -191,6 +190,32 @@ def _check_number(weights: tuple[float, ...] | None, channels: int | None) -> No
         raise invalid(SettingError, "class_weights", must=must, got=weights, fix=fix)
 
 
+def _check_truth_shape(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
+    """Refuse shapes that would broadcast silently, for example labels without a channel axis."""
+    true, predicted = tuple(y_true.shape), tuple(y_pred.shape)
+    fits = len(true) == len(predicted) == 4 and all(
+        a is None or b is None or a == b for a, b in zip(true, predicted, strict=True)
+    )
+    if not fits:
+        raise invalid(
+            ArrayError,
+            "y_true",
+            must=f"have the shape (N, h, w, K) of y_pred, {predicted}",
+            got=true,
+            fix="Give labels one-hot, and a single class as (N, h, w, 1).",
+        )
+
+
+def _check_range(name: str, values: Any, least: float, most: float) -> None:  # noqa: ANN401
+    """Refuse masks of 0 and 255, and logits."""
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low < least or high > most:
+        got, fix = f"values from {low:g} to {high:g}", "Apply a sigmoid or softmax to logits."
+        if name == "y_true":
+            fix = "Divide a mask of 0 and 255 by 255; give labels of classes one-hot."
+        raise invalid(ArrayError, name, must="lie in [0, 1]", got=got, fix=fix)
+
+
 def _over_px(loss: _Terms, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401
     """Average (N, h, w, K) over px and classes, weighted by the class of each px in the truth `y`: (N,)."""
     of_class = 1.0 if loss.class_weights is None else _px_weights(y, loss.class_weights)
@@ -212,41 +237,29 @@ def _over_classes(loss: _Terms, values: Any) -> Any:  # noqa: ANN401
     return keras.ops.sum(values * keras.ops.convert_to_tensor(shares, values.dtype), axis=-1)
 
 
-@dataclass(frozen=True, slots=True)
-class _SoftCounts:
-    """Soft counts of the px of each sample and class, (N, K)."""
-
-    tp: Any  # sum of y p
-    fp: Any  # sum of (1 - y) p
-    fn: Any  # sum of y (1 - p)
-
-
-def _soft_counts(y: Any, p: Any, weights: Any = None) -> _SoftCounts:  # noqa: ANN401
-    """Sum over px, weighted by `weights` (N, h, w, 1) if given."""
+def _soft_counts(y: Any, p: Any, weights: Any = None) -> tuple[Any, Any, Any]:  # noqa: ANN401
+    """Sum y p, (1 - y) p and y (1 - p) over px, weighted by `weights` (N, h, w, 1) if given: (N, K) each."""
 
     def total(values: Any) -> Any:  # noqa: ANN401
         return keras.ops.sum(values if weights is None else weights * values, axis=(1, 2))
 
-    return _SoftCounts(total(y * p), total((1 - y) * p), total(y * (1 - p)))
+    return total(y * p), total((1 - y) * p), total(y * (1 - p))
 
 
-def _dice_index(counts: _SoftCounts) -> Any:  # noqa: ANN401
+def _dice_index(tp: Any, fp: Any, fn: Any) -> Any:  # noqa: ANN401
     """Return (2 Σ y p + 1) / (Σ y + Σ p + 1), (N, K)."""
-    twice = 2 * counts.tp
-    return (twice + _SMOOTHING) / (twice + counts.fp + counts.fn + _SMOOTHING)
+    return (2 * tp + _SMOOTHING) / (2 * tp + fp + fn + _SMOOTHING)
 
 
-def _iou_index(counts: _SoftCounts) -> Any:  # noqa: ANN401
+def _iou_index(tp: Any, fp: Any, fn: Any) -> Any:  # noqa: ANN401
     """Return (Σ y p + 1) / (Σ (y + p - y p) + 1), (N, K)."""
-    union = counts.tp + counts.fp + counts.fn
-    return (counts.tp + _SMOOTHING) / (union + _SMOOTHING)
+    return (tp + _SMOOTHING) / (tp + fp + fn + _SMOOTHING)
 
 
-def _tversky_index(counts: _SoftCounts, alpha: float, beta: float) -> Any:  # noqa: ANN401
+def _tversky_index(counts: tuple[Any, Any, Any], alpha: float, beta: float) -> Any:  # noqa: ANN401
     """Return the Tversky index, (N, K), smoothed so that it equals Dice if alpha and beta are 0.5."""
-    half = _SMOOTHING / 2
-    wrong = alpha * counts.fp + beta * counts.fn
-    return (counts.tp + half) / (counts.tp + wrong + half)
+    (tp, fp, fn), half = counts, _SMOOTHING / 2
+    return (tp + half) / (tp + (alpha * fp + beta * fn) + half)
 
 
 def _bce(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
@@ -262,19 +275,15 @@ def _focal(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
 
 
 def _dice(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
-    return 1 - _over_classes(loss, _dice_index(_soft_counts(y, p)))
+    return 1 - _over_classes(loss, _dice_index(*_soft_counts(y, p)))
 
 
 def _iou(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
-    return 1 - _over_classes(loss, _iou_index(_soft_counts(y, p)))
+    return 1 - _over_classes(loss, _iou_index(*_soft_counts(y, p)))
 
 
 def _bce_dice(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return (_bce(loss, y, p) + _dice(loss, y, p)) / 2
-
-
-def _bce_iou(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
-    return (_bce(loss, y, p) + _iou(loss, y, p)) / 2
 
 
 def _tversky(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
@@ -347,7 +356,7 @@ def _bootstrap(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     mixed = trust * y + (1 - trust) * p
     entropy = _over_px(loss, keras.ops.binary_crossentropy(mixed, p), y)
     counts = _soft_counts(keras.ops.stop_gradient(mixed), p)
-    return (entropy + 1 - _over_classes(loss, _dice_index(counts))) / 2
+    return (entropy + 1 - _over_classes(loss, _dice_index(*counts))) / 2
 
 
 def _missing_labels(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
@@ -371,7 +380,7 @@ _LOSSES: dict[str, Callable[[_Terms, Any, Any], Any]] = {
     "dice": _dice,
     "iou": _iou,
     "bce_dice": _bce_dice,
-    "bce_iou": _bce_iou,
+    "bce_iou": lambda loss, y, p: (_bce(loss, y, p) + _iou(loss, y, p)) / 2,
     "basnet": _basnet,
     "focal": _focal,
     "tversky": _tversky,

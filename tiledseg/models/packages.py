@@ -6,17 +6,15 @@ A package becomes an ONNX file in a cache on disk, with its postprocessing insid
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import stat
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._lazy import extra
+from tiledseg._lazy import extra, lazy
 from tiledseg._storage import DiskCache, is_file, is_folder, open_regular
 from tiledseg._validate import invalid, shown
 from tiledseg.config import StepsConfig, TilingConfig
@@ -28,7 +26,11 @@ from tiledseg.models.package_parts import refused, steps_of, write_weights
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_log = logging.getLogger("tiledseg")
+    from tiledseg.models import segmenter
+    from tiledseg.models.segmenter import Segmenter
+else:
+    segmenter = lazy("tiledseg.models.segmenter")
+
 RDFS = ("rdf.yaml", "bioimageio.yaml")
 _LARGEST_RDF = 1_000_000  # bytes
 _MOST_FILES = 10_000
@@ -37,20 +39,8 @@ _MOST_RATIO = 200  # of a file to its compressed form, from 10 MB up
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
-    """What a package says of its model, all checked."""
-
-    network: OnnxNetwork
-    preprocessing: StepsConfig
-    labels: tuple[str, ...]
-    threshold: float
-    tiling: TilingConfig | None
-    provenance: dict[str, Any]
-
-
-def read_package(path: Path, *, trust: bool, output: str | None) -> Package:
-    """Read a package; every part that this library cannot follow is refused by its name."""
+def load_package(path: Path, *, trust: bool, output: str | None) -> Segmenter:
+    """Load a package; every part that this library cannot follow is refused by its name."""
     try:
         if is_folder(path) or path.name in RDFS:
             return _read(_Folder(path), trust=trust, output=output)
@@ -132,7 +122,7 @@ def _plain(name: object, where: str) -> str:
     return name
 
 
-def _read(files: _Folder | _Zip, *, trust: bool, output: str | None) -> Package:
+def _read(files: _Folder | _Zip, *, trust: bool, output: str | None) -> Segmenter:
     text = bytearray()
     files.copy(files.rdf, _LARGEST_RDF, text.extend)
     record = _parsed(bytes(text), f"{files.name}: {files.rdf}")
@@ -144,8 +134,7 @@ def _read(files: _Folder | _Zip, *, trust: bool, output: str | None) -> Package:
     key = hashlib.sha256(bytes(text) + f"{weights} {described.place}".encode()).hexdigest()
     cache = DiskCache(cache_folder() / "packages")
     folder = cache.find(key) or cache.keep(key, lambda part: described.convert(part, files, weights))
-    network = OnnxNetwork(folder / "model.onnx", None, described.layout)
-    return described.package(network)
+    return described.segmenter(OnnxNetwork(folder / "model.onnx", None, described.layout))
 
 
 def _parsed(text: bytes, where: str) -> dict[str, Any]:
@@ -250,8 +239,8 @@ class _Described:
         self.after = self.after[:-1]
         return float(np.nextafter(np.float32(last.threshold[0]), np.float32(1)))  # above it, not from it on
 
-    def package(self, network: OnnxNetwork) -> Package:
-        """Return the package with its network."""
+    def segmenter(self, network: OnnxNetwork) -> Segmenter:
+        """Return its network with what the package says of it."""
         steps = StepsConfig(channels=self._channels, steps=self.before)
         sizes = [one.get("size") for one in self._axes if one.get("type") == "space"]
         fixed = [one for one in sizes if isinstance(one, int)]
@@ -259,7 +248,14 @@ class _Described:
         if len(fixed) == 2:
             tiling = TilingConfig(tile_size=(fixed[0], fixed[1]), overlap=min(fixed) // 4)
         stated = {name: self._record[name] for name in ("name", "license", "cite") if name in self._record}
-        return Package(network, steps, self.labels, self.threshold, tiling, {"bioimageio": stated})
+        return segmenter.Segmenter(
+            network=network,
+            labels=self.labels,
+            preprocessing=steps,
+            threshold=self.threshold,
+            tiling=tiling,
+            provenance={"bioimageio": stated},
+        )
 
 
 def _axes_of(tensor: dict[str, Any], where: str) -> list[dict[str, Any]]:
