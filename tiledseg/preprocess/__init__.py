@@ -1,14 +1,6 @@
 """The preparation of pixels, the same in training and prediction."""
 
-from tiledseg.preprocess.prepare import (
-    Limits,
-    Prepared,
-    blurred,
-    percentiles_of,
-    prepare,
-    sharpen_margin,
-    shrunk,
-)
+from tiledseg.preprocess.prepare import Prepared, Stepped, blurred, prepare, sharpen_margin, shrunk
 from tiledseg.preprocess.scale import (
     SAME_SIZE,
     ResizingSink,
@@ -16,7 +8,7 @@ from tiledseg.preprocess.scale import (
     sampling_of,
     scaled_length,
 )
-from tiledseg.preprocess.steps import Stepped
+from tiledseg.preprocess.statistics import Limits, percentiles_of
 
 __all__ = [
     "SAME_SIZE",

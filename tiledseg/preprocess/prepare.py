@@ -1,29 +1,30 @@
-"""The preparation of pixels, the same in training and prediction: sharpening, colours, range of values."""
+"""The preparation of pixels, the same in training and prediction: sharpening, colours, range of values.
+
+Or the steps of a package, some of them with statistics of the whole image.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tiledseg._lazy import cv2
-from tiledseg._validate import check_finite, check_image, invalid, read_region, real_pair, settings_of
+from tiledseg._validate import check_finite, check_image, invalid, read_region, settings_of
 from tiledseg.config import PreprocessingConfig, StepsConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.preprocess.scale import Resampled, sampling_of, scaled_length
+from tiledseg.preprocess.statistics import moments_of, percentiles_of, quantiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tiledseg._types import AnyArray, FloatArray, Source
+    from tiledseg.config import PixelStep
     from tiledseg.io import PixelSize
+    from tiledseg.preprocess.statistics import Limits
 
-Limits: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""The lower and the upper percentile of each channel, float64 (C,) each."""
-
-_HISTOGRAM_BLOCK = (512, 4096)
 _CHANNELS_AT_ONCE = 4  # OpenCV takes at most 128
 _SIGMAS = 4  # beyond this, a Gaussian changes an 8-bit value by less than half a level
 
@@ -271,63 +272,80 @@ def blurred(pixels: FloatArray, sigma: float, size: int = 0) -> FloatArray:
     return smooth.reshape(pixels.shape)
 
 
-def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
-    """Find two percentiles of each channel of a whole image, exactly, by its histogram.
+class Stepped(Prepared):
+    """An image that is prepared in steps: float32 (h, w, C), computed where it is sliced."""
 
-    A percentile q is the least value that at least q per cent of the px do not exceed.
+    def __init__(self, image: Source, config: StepsConfig) -> None:
+        height, width, channels = check_image(image, config.channels)
+        self.shape: tuple[int, int, int] = (height, width, channels)
+        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
+        self._image: Source = image
+        self._steps = [(one, _statistic(image, channels, one)) for one in config.steps]
 
-    Parameters
-    ----------
-    image : array_like
-        (H, W) or (H, W, C) uint8 or uint16; read block by block.
-    percentiles : sequence of float
-        Two of them, in [0, 100].
-
-    Returns
-    -------
-    ndarray
-        float64 (C,): the lower.
-    ndarray
-        float64 (C,): the upper.
-
-    Raises
-    ------
-    ArrayError
-        If `image` is not an image of uint8 or uint16.
-    SettingError
-        If `percentiles` are not two numbers in [0, 100], the lower first.
-
-    Examples
-    --------
-    >>> image = np.arange(100, dtype=np.uint8).reshape(10, 10)
-    >>> [values.tolist() for values in percentiles_of(image, (1, 99))]
-    [[0.0], [98.0]]
-    """
-    height, width, channels = check_image(image)
-    dtype = np.dtype(image.dtype)
-    if dtype.kind != "u" or dtype.itemsize > 2:
-        fix = "Convert it to integers first."
-        raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(dtype), fix=fix)
-    limits = _checked_percentiles(percentiles)
-    counts = np.zeros((channels, 1 << 8 * dtype.itemsize), np.int64)
-    for y in range(0, height, _HISTOGRAM_BLOCK[0]):
-        for x in range(0, width, _HISTOGRAM_BLOCK[1]):
-            rows = slice(y, min(y + _HISTOGRAM_BLOCK[0], height))
-            columns = slice(x, min(x + _HISTOGRAM_BLOCK[1], width))
-            block = read_region(image, rows, columns).reshape(-1, channels)
-            for channel in range(channels):
-                counts[channel] += np.bincount(block[:, channel], minlength=counts.shape[1])
-    sums = counts.cumsum(axis=1)
-    ranks = [np.ceil(np.float64(one) / 100 * height * width) for one in limits]
-    low, high = (
-        np.array([np.searchsorted(line, max(rank, 1)) for line in sums], np.float64) for rank in ranks
-    )
-    return low, high
+    def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
+        pixels = self._read(*key)
+        check_finite(pixels, "image", (key[0].start or 0, key[1].start or 0))
+        for step, statistic in self._steps:
+            pixels = _OPERATIONS[step.op](pixels, step, statistic)
+        return np.ascontiguousarray(pixels, np.float32)
 
 
-def _checked_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
-    must, fix = "be two numbers in [0, 100], the lower first", "Give (1.0, 99.0), for example."
-    values = real_pair("percentiles", percentiles, must, fix)
-    if not 0 <= values[0] <= values[1] <= 100:
-        raise invalid(SettingError, "percentiles", must=must, got=percentiles, fix=fix)
-    return values
+def _cast(pixels: AnyArray, step: PixelStep, _: Limits | None) -> AnyArray:
+    with np.errstate(invalid="ignore"):
+        return pixels.astype(step.dtype)
+
+
+def _linear(pixels: AnyArray, step: PixelStep, _: Limits | None) -> AnyArray:
+    return pixels * np.asarray(step.gain, np.float64) + np.asarray(step.offset, np.float64)
+
+
+def _clipped(pixels: AnyArray, step: PixelStep, limits: Limits | None) -> AnyArray:
+    low, high = (step.least, step.most) if limits is None else limits
+    return np.clip(pixels, low, high)
+
+
+def _binarized(pixels: AnyArray, step: PixelStep, _: Limits | None) -> AnyArray:
+    return pixels > np.asarray(step.threshold)
+
+
+def _standardized(pixels: AnyArray, step: PixelStep, found: Limits | None) -> AnyArray:
+    mean, std = found or (0.0, 1.0)
+    return (pixels - mean) / (std + step.eps)
+
+
+def _ranged(pixels: AnyArray, step: PixelStep, found: Limits | None) -> AnyArray:
+    low, high = found or (0.0, 1.0)
+    return (pixels - low) / (high - low + step.eps)
+
+
+def _sigmoid(pixels: AnyArray, _step: PixelStep, _: Limits | None) -> AnyArray:
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(pixels, np.float64)))
+
+
+def _softmax(pixels: AnyArray, _step: PixelStep, _: Limits | None) -> AnyArray:
+    powers = np.exp(pixels - pixels.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+_OPERATIONS: dict[str, Callable[[AnyArray, PixelStep, Limits | None], AnyArray]] = {
+    "cast": _cast,
+    "linear": _linear,
+    "clip": _clipped,
+    "binarize": _binarized,
+    "standardize": _standardized,
+    "range": _ranged,
+    "sigmoid": _sigmoid,
+    "softmax": _softmax,
+}
+
+
+def _statistic(image: Source, channels: int, step: PixelStep) -> Limits | None:
+    """Return what a step needs to know of the whole image, per channel, or once for all channels."""
+    if step.op == "standardize":
+        return moments_of(image, channels, joint=not step.per_channel)
+    if step.op == "range" or (step.op == "clip" and (step.least, step.most) == (None, None)):
+        values = quantiles_of(
+            image, channels, step.percentiles, joint=not step.per_channel, linear=step.op == "range"
+        )
+        return values[0], values[1]
+    return None

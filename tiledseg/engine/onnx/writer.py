@@ -16,8 +16,7 @@ import numpy as np
 from tiledseg._lazy import extra, lazy
 from tiledseg._version import __version__
 from tiledseg.engine.layers import UnsupportedError
-from tiledseg.engine.onnx.nodes import INPUT, OUTPUT, FixedError, OnnxWriter, Operation
-from tiledseg.engine.onnx.operators import TRANSLATIONS
+from tiledseg.engine.onnx.operators import INPUT, OUTPUT, TRANSLATIONS, FixedError, OnnxWriter, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,104 +1,79 @@
-"""A preparation of px in steps, with statistics of the whole image, computed block by block."""
+"""Statistics of a whole image, computed block by block: percentiles, mean and standard deviation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from tiledseg._validate import check_finite, check_image, invalid, read_region
-from tiledseg.errors import ArrayError
-from tiledseg.preprocess.prepare import Prepared
+from tiledseg._validate import check_finite, check_image, invalid, read_region, real_pair
+from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, FloatArray, Source
-    from tiledseg.config import PixelStep, StepsConfig
+    from tiledseg._types import AnyArray, Source
+
+Limits: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Two statistics of each channel, float64 (C,) each: the lower and the upper percentile, for example."""
 
 _BLOCK = (512, 4096)
-_Pair = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
+_BINS = 1 << 16  # of the upper or the lower half of a float32
 
 
-class Stepped(Prepared):
-    """An image that is prepared in steps: float32 (h, w, C), computed where it is sliced."""
+def percentiles_of(image: Source, percentiles: Sequence[float]) -> Limits:
+    """Find two percentiles of each channel of a whole image, exactly, by its histogram.
 
-    def __init__(self, image: Source, config: StepsConfig) -> None:
-        height, width, channels = check_image(image, config.channels)
-        self.shape: tuple[int, int, int] = (height, width, channels)
-        self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
-        self._image: Source = image
-        self._steps = [(one, _statistic(image, channels, one)) for one in config.steps]
+    A percentile q is the least value that at least q per cent of the px do not exceed.
 
-    def __getitem__(self, key: tuple[slice, slice]) -> FloatArray:
-        pixels = self._read(*key)
-        check_finite(pixels, "image", (key[0].start or 0, key[1].start or 0))
-        for step, statistic in self._steps:
-            pixels = _OPERATIONS[step.op](pixels, step, statistic)
-        return np.ascontiguousarray(pixels, np.float32)
+    Parameters
+    ----------
+    image : array_like
+        (H, W) or (H, W, C) uint8 or uint16; read block by block.
+    percentiles : sequence of float
+        Two of them, in [0, 100].
 
+    Returns
+    -------
+    ndarray
+        float64 (C,): the lower.
+    ndarray
+        float64 (C,): the upper.
 
-def _cast(pixels: AnyArray, step: PixelStep, _: _Pair | None) -> AnyArray:
-    with np.errstate(invalid="ignore"):
-        return pixels.astype(step.dtype)
+    Raises
+    ------
+    ArrayError
+        If `image` is not an image of uint8 or uint16.
+    SettingError
+        If `percentiles` are not two numbers in [0, 100], the lower first.
 
-
-def _linear(pixels: AnyArray, step: PixelStep, _: _Pair | None) -> AnyArray:
-    return pixels * np.asarray(step.gain, np.float64) + np.asarray(step.offset, np.float64)
-
-
-def _clipped(pixels: AnyArray, step: PixelStep, limits: _Pair | None) -> AnyArray:
-    low, high = (step.least, step.most) if limits is None else limits
-    return np.clip(pixels, low, high)
-
-
-def _binarized(pixels: AnyArray, step: PixelStep, _: _Pair | None) -> AnyArray:
-    return pixels > np.asarray(step.threshold)
-
-
-def _standardized(pixels: AnyArray, step: PixelStep, found: _Pair | None) -> AnyArray:
-    mean, std = found or (0.0, 1.0)
-    return (pixels - mean) / (std + step.eps)
-
-
-def _ranged(pixels: AnyArray, step: PixelStep, found: _Pair | None) -> AnyArray:
-    low, high = found or (0.0, 1.0)
-    return (pixels - low) / (high - low + step.eps)
+    Examples
+    --------
+    >>> image = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    >>> [values.tolist() for values in percentiles_of(image, (1, 99))]
+    [[0.0], [98.0]]
+    """
+    height, width, channels = check_image(image)
+    dtype = np.dtype(image.dtype)
+    if dtype.kind != "u" or dtype.itemsize > 2:
+        fix = "Convert it to integers first."
+        raise invalid(ArrayError, "image", must="be uint8 or uint16", got=str(dtype), fix=fix)
+    limits = _checked_percentiles(percentiles)
+    ranks = [max(int(np.ceil(np.float64(one) / 100 * height * width)), 1) - 1 for one in limits]
+    found = _order_statistics(image, channels, ranks, joint=False)
+    low, high = (found[rank] for rank in ranks)
+    return low, high
 
 
-def _sigmoid(pixels: AnyArray, _step: PixelStep, _: _Pair | None) -> AnyArray:
-    return 0.5 * (1 + np.tanh(0.5 * np.asarray(pixels, np.float64)))
-
-
-def _softmax(pixels: AnyArray, _step: PixelStep, _: _Pair | None) -> AnyArray:
-    powers = np.exp(pixels - pixels.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-_OPERATIONS: dict[str, Callable[[AnyArray, PixelStep, _Pair | None], AnyArray]] = {
-    "cast": _cast,
-    "linear": _linear,
-    "clip": _clipped,
-    "binarize": _binarized,
-    "standardize": _standardized,
-    "range": _ranged,
-    "sigmoid": _sigmoid,
-    "softmax": _softmax,
-}
-
-
-def _statistic(image: Source, channels: int, step: PixelStep) -> _Pair | None:
-    """Return what a step needs to know of the whole image, per channel, or once for all channels."""
-    if step.op == "standardize":
-        return _moments(image, channels, joint=not step.per_channel)
-    if step.op == "range" or (step.op == "clip" and (step.least, step.most) == (None, None)):
-        values = quantiles_of(
-            image, channels, step.percentiles, joint=not step.per_channel, linear=step.op == "range"
-        )
-        return values[0], values[1]
-    return None
+def _checked_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
+    must, fix = "be two numbers in [0, 100], the lower first", "Give (1.0, 99.0), for example."
+    values = real_pair("percentiles", percentiles, must, fix)
+    if not 0 <= values[0] <= values[1] <= 100:
+        raise invalid(SettingError, "percentiles", must=must, got=percentiles, fix=fix)
+    return values
 
 
 def _blocks(image: Source, channels: int) -> Iterator[AnyArray]:
@@ -112,7 +87,7 @@ def _blocks(image: Source, channels: int) -> Iterator[AnyArray]:
             yield block.reshape(-1, channels)
 
 
-def _moments(image: Source, channels: int, *, joint: bool) -> _Pair:
+def moments_of(image: Source, channels: int, *, joint: bool) -> Limits:
     """Return mean and standard deviation, by the method of Chan, Golub and LeVeque (1983)."""
     count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
     for block in _blocks(image, channels):
@@ -162,7 +137,8 @@ def _order_statistics(
         raise invalid(ArrayError, "image", must=must, got=str(dtype), fix=fix)
     rows = 1 if joint else channels
     if dtype.kind in "bu":
-        sums = _counted(rows, (one.reshape(-1, rows) for one in _blocks(image, channels))).cumsum(1)
+        values = (one.reshape(-1, rows) for one in _blocks(image, channels))
+        sums = _counted(rows, values, 1 << 8 * dtype.itemsize).cumsum(1)
         return {
             rank: np.array([np.searchsorted(line, rank, side="right") for line in sums], np.float64)
             for rank in ranks
@@ -172,14 +148,14 @@ def _order_statistics(
         for block in _blocks(image, channels):
             yield _key(block).reshape(-1, rows)
 
-    upper = _counted(rows, (key >> np.uint32(16) for key in keys()))
+    upper = _counted(rows, (key >> np.uint32(16) for key in keys()), _BINS)
     lowers: dict[tuple[int, ...], NDArray[np.int64]] = {}
     result = {rank: np.zeros(rows) for rank in ranks}
     for rank in ranks:
         bins = [int(np.searchsorted(line, rank, side="right")) for line in upper.cumsum(1)]
         before = [int(line[:place].sum()) for line, place in zip(upper, bins, strict=True)]
         if tuple(bins) not in lowers:
-            lowers[tuple(bins)] = _counted(rows, keys(), bins)
+            lowers[tuple(bins)] = _counted(rows, keys(), _BINS, bins)
         lower = lowers[tuple(bins)]
         for row, (place, skipped) in enumerate(zip(bins, before, strict=True)):
             rest = int(np.searchsorted(lower[row].cumsum(), rank - skipped, side="right"))
@@ -187,15 +163,17 @@ def _order_statistics(
     return result
 
 
-def _counted(rows: int, blocks: Iterator[AnyArray], within: list[int] | None = None) -> NDArray[np.int64]:
-    """Count values of 16 bits, or the lower 16 bits of those whose upper ones have a value."""
-    counts = np.zeros((rows, 1 << 16), np.int64)
+def _counted(
+    rows: int, blocks: Iterator[AnyArray], bins: int, within: list[int] | None = None
+) -> NDArray[np.int64]:
+    """Count values below `bins`, or the lower 16 bits of those whose upper ones have a value."""
+    counts = np.zeros((rows, bins), np.int64)
     for block in blocks:
         for row in range(rows):
             values = block[:, row]
             if within is not None:
                 values = values[values >> np.uint32(16) == within[row]] & np.uint32(0xFFFF)
-            counts[row] += np.bincount(values, minlength=1 << 16)
+            counts[row] += np.bincount(values, minlength=bins)
     return counts
 
 
