@@ -30,7 +30,7 @@ from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.ome_files import ome_files, ome_files_source
 from tiledseg.io.png import pixel_size_of_png
 from tiledseg.io.raster import png_bands, read_raster
-from tiledseg.io.regions import CachedBlocks, RawRows, Regions, RepeatedChannels, WholeImage
+from tiledseg.io.regions import CachedBlocks, RawRows, Regions, RepeatedChannels, WholeImage, picked
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
 from tiledseg.io.source import Facts, ImageSource, Selection, array_source, as_array
@@ -226,9 +226,7 @@ def _raster_regions(file: Reader, kind: Kind, request: Request, selection: Selec
         return rows if channels is None else CachedBlocks(_PickedChannels(rows, channels))
     pixels = read_raster(file, kind, replace(request, max_pixels=selection.whole_pixels))
     channels = selection.channels_of(file, pixels.shape[2] if pixels.ndim == 3 else 1)
-    if channels is not None:
-        pixels = pixels[..., channels] if len(channels) > 1 else pixels[..., channels[0]]
-    return WholeImage(pixels)
+    return WholeImage(picked(pixels, channels))
 
 
 def _channels(channels: object) -> tuple[int, ...] | None:
@@ -326,5 +324,4 @@ class _PickedChannels:
         """Read a block, cut off at the end of the image."""
         y, x = row * 512, column * 512
         rows, columns = slice(y, min(y + 512, self.shape[0])), slice(x, min(x + 512, self.shape[1]))
-        picked = self._rows.read(rows, columns)[..., self._channels]
-        return picked if len(self._channels) > 1 else picked[..., 0]
+        return np.ascontiguousarray(picked(self._rows.read(rows, columns), self._channels))

@@ -164,6 +164,13 @@ class WholeImage(Regions):
         return np.asarray(self.pixels[rows, columns], self.dtype)
 
 
+def picked(pixels: AnyArray, channels: list[int] | None) -> AnyArray:
+    """Take some channels of px (H, W, C), None for all of them; one alone has no axis."""
+    if channels is None:
+        return pixels
+    return pixels[..., channels if len(channels) > 1 else channels[0]]
+
+
 class RepeatedChannels(Regions):
     """Channels of other regions, some of them several times: a grey image for a network of RGB."""
 

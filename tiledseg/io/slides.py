@@ -16,7 +16,7 @@ from tiledseg._validate import did_you_mean, named
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import is_tiff
 from tiledseg.io.metadata import pixel_size_of_scale
-from tiledseg.io.regions import CachedBlocks, WholeImage
+from tiledseg.io.regions import CachedBlocks, WholeImage, picked
 from tiledseg.io.remote import is_remote
 from tiledseg.io.source import Facts
 from tiledseg.io.tiff import has_overlapping_tiles
@@ -157,8 +157,7 @@ def _associated(
     file.check_size(height, width, min(request.max_pixels, selection.whole_pixels))
     with _errors(file):
         pixels = _on_background(np.asarray(slide.associated_images[name]), _WHITE)
-    channels = selection.channels_of(file, 3)
-    pixels = pixels if channels is None else pixels[..., channels if len(channels) > 1 else channels[0]]
+    pixels = picked(pixels, selection.channels_of(file, 3))
     return WholeImage(pixels), Facts(file.name, None, (pixels.shape[:2],), 0, {})
 
 
@@ -188,10 +187,7 @@ class _SlideBlocks:
         place = (round(x * self._factors[0]), round(y * self._factors[1]))
         with _errors(self._file):
             found = self._slide.read_region(place, self._level, size)
-        pixels = _on_background(np.asarray(found), self._background)
-        if self._channels is None:
-            return pixels
-        return pixels[..., self._channels] if len(self._channels) > 1 else pixels[..., self._channels[0]]
+        return picked(_on_background(np.asarray(found), self._background), self._channels)
 
 
 def _on_background(pixels: AnyArray, background: str) -> AnyArray:

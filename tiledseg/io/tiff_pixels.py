@@ -13,7 +13,7 @@ import numpy as np
 
 from tiledseg.io.file import check_opaque, rgb_of_cmyk, two_ways
 from tiledseg.io.jpeg import decoded_block
-from tiledseg.io.regions import RawRows
+from tiledseg.io.regions import RawRows, picked
 from tiledseg.io.tiff_checks import EMPTY
 
 if TYPE_CHECKING:
@@ -339,8 +339,7 @@ class TiffBlocks:
             return np.stack(found, axis=-1)
         if self._channels is None or len(self._planes) > 1 or found[0].ndim == 2:
             return found[0]
-        picked = found[0][..., self._channels]
-        return np.ascontiguousarray(picked[..., 0] if len(self._channels) == 1 else picked)
+        return np.ascontiguousarray(picked(found[0], self._channels))
 
     def _samples(self, plane: Plane, row: int, column: int) -> AnyArray:
         """Decode the samples (h, w, s) of a block."""

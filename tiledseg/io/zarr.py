@@ -17,7 +17,7 @@ from tiledseg._validate import named
 from tiledseg.errors import TiledSegError
 from tiledseg.io.file import MARKS, Reader, check_one_page, state_of
 from tiledseg.io.metadata import Placement, micrometres, pixel_size_of_scale
-from tiledseg.io.regions import CachedBlocks
+from tiledseg.io.regions import CachedBlocks, picked
 from tiledseg.io.remote import is_remote, is_remote_zarr, remote_store, shown_address
 from tiledseg.io.source import Facts
 from tiledseg.io.stores import UNFINISHED
@@ -291,7 +291,7 @@ class _ZarrBlocks:
         self._at = dict.fromkeys(set(axes) - set("yxczt"), 0) | selection.plane_of(file, others)
         self._channels = selection.channels_of(file, lengths.get("c", 1))
         count = lengths.get("c", 1) if self._channels is None else len(self._channels)
-        self._drop = "c" in lengths and count == 1
+        self._alone = lengths.get("c") == 1  # a channel whose axis is left out
         stored = np.dtype(array.dtype)
         self.dtype: np.dtype[Any] = np.dtype(np.float32) if stored == np.float16 else stored.newbyteorder("=")
         self.shape: tuple[int, ...] = (lengths["y"], lengths["x"]) + ((count,) if count > 1 else ())
@@ -317,8 +317,4 @@ class _ZarrBlocks:
             raise self._file.damaged(f"a chunk at {where_px} corrupt ({error})") from error
         left = [axis for axis in self._axes if axis not in self._at]
         found = found.transpose([left.index(axis) for axis in ("y", "x", "c") if axis in left])
-        if self._channels is not None:
-            found = found[..., self._channels]
-        if self._drop:
-            found = found[..., 0]
-        return np.ascontiguousarray(found, self.dtype)
+        return np.ascontiguousarray(picked(found, [0] if self._alone else self._channels), self.dtype)
