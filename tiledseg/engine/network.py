@@ -16,7 +16,13 @@ from tiledseg._memory import allowed_memory
 from tiledseg._storage import exists
 from tiledseg._validate import invalid, settings_of, whole_number
 from tiledseg.config import RuntimeConfig
-from tiledseg.engine.layers import Convertible, UnsupportedError, config_digest
+from tiledseg.engine.layers import (
+    Convertible,
+    StoredNetwork,
+    StoredPredictor,
+    UnsupportedError,
+    config_digest,
+)
 from tiledseg.engine.predictor import (
     Backoff,
     CallablePredictor,
@@ -27,7 +33,6 @@ from tiledseg.engine.predictor import (
     fitting_batch,
     overlapped,
 )
-from tiledseg.engine.stored import StoredNetwork, StoredPredictor
 from tiledseg.engine.wrappers import Activated, Augmented, Batcher, TorchPredictor, activated
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
@@ -49,6 +54,7 @@ else:
     openvino = lazy("tiledseg.engine.openvino")
 
 _DEFAULT = RuntimeConfig()
+_OWN = ("preprocessing", "tiling", "threshold", "labels", "tta", "activation", "provenance")  # of a Segmenter
 _MANY = 1 << 30  # tiles: more than any image has
 _FIX = "OpenVINO needs a Keras network or a bundle, and `pip install openvino`."
 _GPUS = ("nvidia0", "nvidiactl", "kfd", "dxg")  # of /dev: NVIDIA's, AMD's, and those of Windows in WSL
@@ -86,19 +92,8 @@ class Network:
             _check_activation(found, settings.activation)
             return cls(found, _predictor_of(found), settings, reference, activation=settings.activation)
         runnable = getattr(found, "runnable" if hasattr(found, "runnable") else "network")
-        segmenter = cls(
-            runnable,
-            _predictor_of(runnable),
-            settings,
-            reference,
-            found.preprocessing,
-            found.tiling,
-            found.threshold,
-            found.labels,
-            getattr(found, "tta", None),
-            getattr(found, "activation", None),
-            getattr(found, "provenance", {}),
-        )
+        own = {name: getattr(found, name) for name in _OWN if hasattr(found, name)}
+        segmenter = cls(runnable, _predictor_of(runnable), settings, reference, **own)
         return segmenter.changed(settings)
 
     def changed(self, runtime: RuntimeConfig) -> Network:
@@ -108,16 +103,8 @@ class Network:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and its settings; a bundle as its reference."""
-        parts: tuple[Any, ...] = (
-            self.preprocessing,
-            self.tiling,
-            self.threshold,
-            self.labels,
-            self.tta,
-            self.activation,
-            self.provenance,
-        )
-        return _restored, (self.reference or self.model, self.runtime, parts)
+        own = {name: getattr(self, name) for name in _OWN}
+        return _restored, (self.reference or self.model, self.runtime, own)
 
     @property
     def has_settings(self) -> bool:
@@ -336,10 +323,10 @@ def _check_activation(model: object, activation: Activation | None) -> None:
         raise invalid(SettingError, "activation", must=must, got=activation, fix=fix)
 
 
-def _restored(model: object, runtime: RuntimeConfig, parts: tuple[Any, ...]) -> Network:
+def _restored(model: object, runtime: RuntimeConfig, own: dict[str, Any]) -> Network:
     if isinstance(model, ModelReference):
         return Network.of(model, runtime)
-    return Network(model, _predictor_of(model), runtime, None, *parts)
+    return Network(model, _predictor_of(model), runtime, **own)
 
 
 def _runtime_of(runtime: RuntimeConfig | dict[str, Any] | None) -> RuntimeConfig:
@@ -359,15 +346,15 @@ def _predictor_of(model: object) -> Predictor:
         ready: Predictor = model  # type: ignore[assignment]
         return ready
     if not callable(model):
-        raise invalid(
-            ModelError,
-            "model",
-            must="be a Segmenter, a keras.Model, an ONNX file, a PyTorch module or a callable",
-            got=f"the text {model!r}" if isinstance(model, str) else type(model).__name__,
-            fix=f"Load a saved one with tiledseg.load_model({model!r})."
-            if isinstance(model, str)
-            else "Pass the network itself.",
+        must = "be a Segmenter, a keras.Model, an ONNX file, a PyTorch module or a callable"
+        is_text = isinstance(model, str)
+        got = f"the text {model!r}" if is_text else type(model).__name__
+        fix = (
+            f"Load a saved one with tiledseg.load_model({model!r})."
+            if is_text
+            else "Pass the network itself."
         )
+        raise invalid(ModelError, "model", must=must, got=got, fix=fix)
     return CallablePredictor(model)
 
 

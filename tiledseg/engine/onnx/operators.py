@@ -157,15 +157,12 @@ def _plain(kind: str, **fixed: Any) -> _Translation:  # noqa: ANN401
     return translated
 
 
-def _pads(attributes: dict[str, Any]) -> list[int]:
-    return [*attributes["pads_begin"], *attributes["pads_end"]]
-
-
 def _window(attributes: dict[str, Any]) -> dict[str, Any]:
     if attributes["auto_pad"] not in {"explicit", "notset"}:
         raise UnsupportedError(f"padding {attributes['auto_pad']}")
     names = [name for name in ("strides", "dilations") if name in attributes]
-    return {"pads": _pads(attributes), **{name: list(attributes[name]) for name in names}}
+    pads = [*attributes["pads_begin"], *attributes["pads_end"]]
+    return {"pads": pads, **{name: list(attributes[name]) for name in names}}
 
 
 def _group_convolution(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401

@@ -15,7 +15,7 @@ import numpy as np
 
 from tiledseg._lazy import lazy
 from tiledseg.engine.layers import Layer, UnsupportedError, maps_in
-from tiledseg.engine.openvino import activations, windows
+from tiledseg.engine.openvino import windows
 from tiledseg.engine.openvino.attention import ATTENTION
 from tiledseg.engine.openvino.use import CHANNELS, Use, along_channels, channels, constant, rank, shape
 
@@ -154,7 +154,7 @@ _CONVOLUTIONS = {
 
 _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
     **ATTENTION,
-    "layers.Activation": activations.activation,
+    "layers.Activation": windows.activation,
     "layers.Add": _folded(ops.add),
     "layers.Average": _average,
     "layers.AveragePooling2D": windows.average_pooled,
@@ -165,22 +165,22 @@ _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
     "layers.Cropping2D": windows.cropped,
     "layers.Dense": windows.dense,
     "layers.DepthwiseConv2D": windows.depthwise,
-    "layers.ELU": activations.elu,
+    "layers.ELU": windows.elu,
     "layers.GlobalAveragePooling2D": windows.global_pooled(ops.reduce_mean),
     "layers.GlobalMaxPooling2D": windows.global_pooled(ops.reduce_max),
     "layers.GroupNormalization": _group_normalised,
     "layers.LayerNormalization": _layer_normalised,
-    "layers.LeakyReLU": lambda use: activations.leaky(use.input(2, 4), use.number("negative_slope")),
+    "layers.LeakyReLU": lambda use: windows.leaky(use.input(2, 4), use.number("negative_slope")),
     "layers.MaxPooling2D": windows.max_pooled,
     "layers.Maximum": _folded(ops.maximum),
     "layers.Minimum": _folded(ops.minimum),
     "layers.Multiply": _folded(ops.multiply),
-    "layers.PReLU": activations.prelu,
-    "layers.ReLU": activations.relu,
+    "layers.PReLU": windows.prelu,
+    "layers.ReLU": windows.relu,
     "layers.Rescaling": _rescaled,
     "layers.Reshape": windows.reshaped,
     "layers.SeparableConv2D": windows.separable,
-    "layers.Softmax": activations.softmax_layer,
+    "layers.Softmax": windows.softmax_layer,
     "layers.Subtract": _folded(ops.subtract, 2),
     "layers.UpSampling2D": windows.upsampled,
     "layers.ZeroPadding2D": windows.padded,
@@ -195,11 +195,11 @@ _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
     "ops.Multiply": _folded(ops.multiply),
     "ops.Subtract": _folded(ops.subtract),
     "ops.TrueDivide": _folded(ops.divide),
-    "ops.Relu": activations.activation_op("relu"),
-    "ops.Relu6": activations.activation_op("relu6"),
-    "ops.Sigmoid": activations.activation_op("sigmoid"),
-    "ops.Silu": activations.activation_op("silu"),
-    "ops.Tanh": activations.activation_op("tanh"),
+    "ops.Relu": windows.activation_op("relu"),
+    "ops.Relu6": windows.activation_op("relu6"),
+    "ops.Sigmoid": windows.activation_op("sigmoid"),
+    "ops.Silu": windows.activation_op("silu"),
+    "ops.Tanh": windows.activation_op("tanh"),
     "applications.CustomScaleLayer": _scaled_sum,
     "applications.LayerScale": _layer_scaled,
     "tiledseg.DepthToSpace": windows.blocks(ops.depth_to_space),
