@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.config import MaskParts
 
-_log = logging.getLogger("tiledseg")
 
 IGNORED = 255
 """Label of px that do not count, in masks that were read with an `ignore_label`."""
