@@ -13,7 +13,6 @@ from tiledseg.io.open import MAX_REGION_PIXELS, open_image
 from tiledseg.io.orientation import Drawn, tell_of_turned
 from tiledseg.io.outlines import OUTLINE_SUFFIXES, coco_images, is_outlines, read_outlines
 from tiledseg.io.partial import check_identity
-from tiledseg.io.png import LEVEL_SCALE, PngRows, level_scale_of
 from tiledseg.io.read import (
     image_shape,
     mask_values,
@@ -33,7 +32,7 @@ from tiledseg.io.source import (
     in_memory,
     rows_and_columns,
 )
-from tiledseg.io.write import write_image, write_mask, write_probs
+from tiledseg.io.write import LEVEL_SCALE, PngRows, level_scale_of, write_image, write_mask, write_probs
 from tiledseg.io.zarr_labels import check_labels_writable, holds_labels, write_labels
 
 __all__ = [

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import re
-import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +63,12 @@ _FOREIGN = {  # first bytes of files that are not read: what they are, and what 
     b"version http": ("a pointer of Git LFS in place of the file", "Fetch the file with `git lfs pull`."),
 }
 
+_SHOWN = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WebP"}
 _MUCH = 64 << 20  # bytes, below which nobody asks how many are free
 _LESS = "Free memory, or convert it to a TIFF of tiles and read it by region with open_image."
 _METADATA_BYTES = 2**26
 _BEHIND = 4096  # bytes behind an image in which another is looked for
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
-_ORIENTATION = 0x0112
-_SHORT = 3
 _TURNS: dict[int, Callable[[AnyArray], AnyArray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -255,6 +253,55 @@ def two_ways(file: Reader) -> PaletteError:
     return invalid(PaletteError, file.name, must="be unambiguous", got=got, fix=fix)
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The declared geometry and colours of a file."""
+
+    kind: Kind
+    height: int  # size in px as stored, before the orientation is applied
+    width: int
+    channels: int  # grey or colour, alpha not counted
+    bits: int = 8  # bits per sample, or per index where there is a palette
+    orientation: int = 1  # of Exif, 1 to 8
+    alpha: Literal["none", "plane", "key"] = "none"  # a channel, or one transparent colour or palette entry
+    palette: AnyArray | None = None  # colours of the indices, uint8 (n, 3)
+
+    @property
+    def meaning(self) -> Literal["none", "identity", "grey", "colour"]:
+        """The kind of palette; identity: entry i is grey i, so that index and colour are equal."""
+        if self.palette is None:
+            return "none"
+        if (self.palette != self.palette[:, :1]).any():
+            return "colour"
+        return "identity" if (self.palette[:, 0] == np.arange(len(self.palette))).all() else "grey"
+
+    def check(self, file: Reader, request: Request) -> None:
+        """Refuse a file of another size, page or kind than is wanted, or one that can be read in two ways."""
+        file.check_size(self.height, self.width, request.max_pixels)
+        check_one_page(file, request, f"a {_SHOWN[self.kind]}")
+        lossy = self.kind == "jpeg" or (self.kind == "webp" and file.take(12, 4) != b"VP8L")
+        if request.is_stored and lossy:
+            fix = "Export the labels as PNG or TIFF, or pass a threshold."
+            got = f"a {_SHOWN[self.kind]}"
+            raise invalid(LossyError, file.name, must="be lossless to hold labels", got=got, fix=fix)
+        if request.palette == "refuse" and self._is_ambiguous(request):
+            raise two_ways(file)
+        if self.alpha == "key" and request.alpha != "drop" and request.palette != "index":
+            fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore the transparency."
+            raise file.bad("be opaque", "a transparent colour", fix)
+
+    def _is_ambiguous(self, request: Request) -> bool:
+        if self.kind == "bmp" and request.purpose != "labels":  # BMP stores grey by a palette only
+            return self.meaning == "colour"
+        return self.meaning in {"grey", "colour"}
+
+    def wants_indices(self, request: Request) -> bool:
+        """Say whether the indices of the palette are the values."""
+        if self.palette is None:
+            return False
+        return request.palette == "index" or (self.meaning == "identity" and request.purpose != "image")
+
+
 def is_tiff(file: Reader) -> bool:
     """Say whether a file begins as a TIFF does."""
     return _MAGIC.get(file.take(0, min(4, file.size))) == "tiff"
@@ -311,21 +358,9 @@ def rgb_of_cmyk(inks: AnyArray, bits: int) -> AnyArray:
     return colours
 
 
-def exif_orientation(exif: bytes) -> int:
-    """Find the orientation in an Exif block that begins with its TIFF header."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, at)
-            if (tag, kind) == (_ORIENTATION, _SHORT):
-                return value if value in _TURNS else 1
-    except struct.error:  # a damaged block has no orientation
-        pass
-    return 1
+def is_grey(palette: AnyArray | None) -> bool:
+    """Say whether all colours of a palette are grey."""
+    return palette is not None and bool((palette == palette[:, :1]).all())
 
 
 def is_turned(orientation: int) -> bool:

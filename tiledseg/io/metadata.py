@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
+import struct
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ _ASCII, _SHORT, _DOUBLE = 2, 3, 12  # types of TIFF
 GEO_TYPES = {_SCALE: _DOUBLE, _TIEPOINTS: _DOUBLE, _MATRIX: _DOUBLE, _GEO_KEYS: _SHORT, 34736: _DOUBLE}
 GEO_TYPES |= {34737: _ASCII}
 """Types of the tags of a GeoTIFF by their codes."""
+_ORIENTATION = 0x0112  # a tag of Exif, as of TIFF
 _RASTER_TYPE, _IS_POINT = 1025, 2
 _PRINT = (71.5, 600.5)  # px per inch of a page to print; nothing to do with the scene
 
@@ -134,6 +136,23 @@ def attributes_of(element: str) -> dict[str, str]:
     """Read the attributes of an XML element."""
     found = re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']", element)
     return {name: html.unescape(value) for name, value in found}
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Find the orientation in an Exif block that begins with its TIFF header."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, at)
+            if (tag, kind) == (_ORIENTATION, _SHORT):
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # a damaged block has no orientation
+        pass
+    return 1
 
 
 def is_ome(description: str) -> bool:

@@ -1,49 +1,38 @@
-"""PNG: a grey one written row by row, whole or not at all; large ones read band by band.
+"""PNG, read whole, or band by band where it is large.
 
-Memory grows with the width of an image and not with its height.
+After Portable Network Graphics, third edition (W3C, 2025).
 """
 
 from __future__ import annotations
 
-import math
-import re
 import struct
 import threading
 import zlib
 from bisect import bisect_right
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from tiledseg._lazy import cv2, lazy
-from tiledseg._storage import atomic_write, is_file, json_of
-from tiledseg._validate import invalid, named, path_text
-from tiledseg.errors import FileError
-from tiledseg.io.file import check_opaque
-from tiledseg.io.metadata import pixel_size_of_density
+from tiledseg._lazy import cv2
+from tiledseg.io.file import Header, check_opaque, is_grey
+from tiledseg.io.metadata import exif_orientation, pixel_size_of_density
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from types import TracebackType
+    from collections.abc import Iterator
 
-    import tifffile
-    from numpy.typing import NDArray
-
-    from tiledseg._types import AnyArray, PathLike
-    from tiledseg.io.file import Alpha, Reader
+    from tiledseg._types import AnyArray
+    from tiledseg.io.file import Alpha, Kind, Reader, Request
     from tiledseg.io.metadata import PixelSize
-else:
-    tifffile = lazy("tifffile")
 
-_MAGIC = b"\x89PNG\r\n\x1a\n"
-_LEVEL = 3
-_METRE, _UM_PER_M = 1, 1e6  # the unit of pHYs
-_ROWS = 1 << 22  # values that are encoded at once
+MAGIC = b"\x89PNG\r\n\x1a\n"
+METRE, UM_PER_M = 1, 1e6  # the unit of pHYs
+_GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
+_SAMPLES = {_GREY: 1, _COLOUR: 3, _PALETTE: 1, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}
+_DEPTHS = {1: {_GREY, _PALETTE}, 2: {_GREY, _PALETTE}, 4: {_GREY, _PALETTE}, 8: set(_SAMPLES)}
+_DEPTHS[16] = set(_SAMPLES) - {_PALETTE}
+_DEFLATE_RATIO = 1032  # the highest compression ratio of deflate
 
 LARGE = 64 << 20
 """Bytes of px up to which a PNG is decoded at once, which is faster."""
@@ -51,15 +40,14 @@ LARGE = 64 << 20
 _BAND_BYTES = 8 << 20
 _STEP = 1 << 20  # compressed bytes that are read at once
 _WIDEST = 1 << 20  # px of OpenCV
-_NONE, _UP, _FILTERS = 0, 2, 5  # as they are, the difference from the row above: undone without OpenCV
-_SIGNATURE = 8  # bytes at the start of a PNG
+_NONE, UP, _FILTERS = 0, 2, 5  # as they are, the difference from the row above: undone without OpenCV
 _BGRA = 4
 # OpenCV undoes the filters of a band as those of a PNG of its own. A filter looks back by the bytes of a px;
 # by these, a colour type and a depth of as many: grey, RGB or RGBA.
 _KINDS = {1: (0, 8), 2: (0, 16), 3: (2, 8), 4: (6, 8), 6: (2, 16), 8: (6, 16)}
 
 
-def _framed(name: bytes, data: bytes) -> bytes:
+def framed(name: bytes, data: bytes) -> bytes:
     """Frame the data of a chunk by its length, name and checksum."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -67,114 +55,113 @@ def _framed(name: bytes, data: bytes) -> bytes:
 def png_of(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:
     """Make a PNG of compressed rows."""
     head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return _MAGIC + _framed(b"IHDR", head) + _framed(b"IDAT", data) + _framed(b"IEND", b"")
+    return MAGIC + framed(b"IHDR", head) + framed(b"IDAT", data) + framed(b"IEND", b"")
 
 
-def density_chunk(size: PixelSize | None) -> bytes:
-    """Make the chunk that states the size of a px; nothing where it is not known, or cannot be stated."""
-    across, down = (round(_UM_PER_M / one) for one in (size.x, size.y)) if size else (0, 0)
-    if not (0 < across < 2**31 and 0 < down < 2**31):
-        return b""
-    return _framed(b"pHYs", struct.pack(">IIB", across, down, _METRE))
+def png_header(file: Reader, max_pixels: int) -> Header:
+    """Read the header of a PNG; refuse one with too little data for its size."""
+    start = file.take(len(MAGIC), 18)
+    kind, width, height, bits, colour = struct.unpack(">4x4sIIBB", start)
+    if kind != b"IHDR" or colour not in _DEPTHS.get(bits, ()):
+        raise file.damaged("a PNG without a valid IHDR chunk")
+    file.check_size(height, width, max_pixels)
+    chunks = list(png_chunks(file))
+    check_chunks(file, chunks)
+    stored = sum(length for name, _, length in chunks if name == b"IDAT")
+    if height * (1 + (width * _SAMPLES[colour] * bits + 7) // 8) > stored * _DEFLATE_RATIO + 1024:
+        raise file.damaged(f"{stored} bytes of data for {height}x{width} px")
+    kept = {b"PLTE", b"tRNS", b"eXIf", b"acTL"}
+    extra = {name: file.take(at, length) for name, at, length in chunks if name in kept}
+    frames = int.from_bytes(extra.get(b"acTL", b"")[:4], "big")
+    if frames > 1 or any(name == b"fdAT" for name, _, _ in chunks):  # the data of further frames
+        raise file.bad("hold one image", f"a film of {max(frames, 2)} frames", "Export one frame as PNG.")
+    opacity = extra.get(b"tRNS", b"")
+    key = bool(opacity) and (colour != _PALETTE or opacity.count(255) < len(opacity))
+    palette = np.frombuffer(extra.get(b"PLTE", b""), np.uint8).reshape(-1, 3) if colour == _PALETTE else None
+    return Header(
+        kind="png",
+        height=height,
+        width=width,
+        channels=1 if colour in {_GREY, _GREY_ALPHA} or is_grey(palette) else 3,
+        bits=bits,
+        orientation=exif_orientation(extra.get(b"eXIf", b"")),
+        alpha="plane" if colour in {_GREY_ALPHA, _COLOUR_ALPHA} else "key" if key else "none",
+        palette=palette,
+    )
 
 
-class PngRows:
-    """Takes the rows of a map of uint8 or uint16 in order, and encodes them at once."""
-
-    def __init__(
-        self,
-        path: PathLike,
-        shape: tuple[int, int],
-        dtype: np.dtype[Any],
-        pixel_size: PixelSize | None = None,
-        notes: Mapping[str, str] | None = None,
-    ) -> None:
-        self.shape: tuple[int, ...] = shape
-        self.dtype: np.dtype[Any] = dtype
-        self._path, self._density, self._notes = path, density_chunk(pixel_size), dict(notes or {})
-        self._above: NDArray[np.uint8] = np.zeros(shape[1] * dtype.itemsize, np.uint8)
-        self._done = 0
-        self._packer = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self._file = stack.enter_context(atomic_write(self._path))
-            height, width = self.shape
-            self._file.write(_MAGIC)
-            self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * self.dtype.itemsize, 0, 0, 0, 0))
-            self._file.write(self._density)
-            for name, text in self._notes.items():
-                self._chunk(b"tEXt", f"{name}\0{text}".encode("latin-1", "replace"))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with ExitStack() as stack:
-            stack.push(self._stack)
-            if kind is not None:
-                stack.pop_all().__exit__(kind, error, trace)
-                return
-            if self._done != self.shape[0]:
-                got, fix = f"{self._done} of {self.shape[0]} rows", "Assign every row before the block ends."
-                raise invalid(FileError, named(self._path), must="be written whole", got=got, fix=fix)
-            self._chunk(b"IDAT", self._packer.flush())
-            self._chunk(b"IEND", b"")
-
-    def __setitem__(self, rows: slice, pixels: AnyArray) -> None:
-        start, stop, _ = rows.indices(self.shape[0])
-        if start != self._done or pixels.shape != (stop - start, self.shape[1]):
-            must, got = f"be rows from {self._done}", f"rows {start} to {stop} of shape {pixels.shape}"
-            raise invalid(FileError, named(self._path), must=must, got=got, fix="Write the rows in order.")
-        at_once = max(1, _ROWS // self.shape[1])
-        for first in range(0, stop - start, at_once):
-            self._encode(pixels[first : first + at_once])
-        self._done = stop
-
-    def _encode(self, pixels: AnyArray) -> None:
-        wide = np.ascontiguousarray(pixels, self.dtype.newbyteorder(">")).view(np.uint8)
-        lines = np.empty((len(wide), 1 + wide.shape[1]), np.uint8)
-        lines[:, 0] = _UP
-        lines[0, 1:] = wide[0] - self._above
-        np.subtract(wide[1:], wide[:-1], out=lines[1:, 1:])
-        self._above = wide[-1].copy()
-        self._chunk(b"IDAT", self._packer.compress(lines.data))
-
-    def _chunk(self, name: bytes, data: bytes) -> None:
-        if name == b"IDAT" and not data:
-            return
-        self._file.write(_framed(name, data))
+def png_bands(file: Reader, kind: Kind, request: Request) -> PngBands | None:
+    """Open a large PNG, to be decoded band by band; None for what is decoded whole."""
+    if kind != "png":
+        return None
+    width, height, bits, colour, interlaced = struct.unpack(">IIBB2xB", file.take(16, 13))
+    samples = _SAMPLES.get(colour, 0)
+    if interlaced or not fits_bands(height, width, samples, bits):
+        return None  # before all chunks are looked at
+    header = png_header(file, request.max_pixels)
+    if header.orientation != 1:
+        return None
+    header.check(file, request)
+    palette = None
+    if header.palette is not None and not header.wants_indices(request):
+        palette = np.zeros((256, header.channels), np.uint8)  # an index without a colour is black
+        palette[: len(header.palette)] = header.palette[:, : header.channels]
+    alpha = request.alpha if header.alpha == "plane" else None
+    scaled = header.palette is None and not request.is_stored
+    return PngBands(
+        file, (header.height, header.width), (samples, bits), palette=palette, alpha=alpha, scaled=scaled
+    )
 
 
-LEVEL_SCALE = "level_scale"
-"""Name of the note that says how many px of level 0 a px of a map has, along y and x."""
+def decoded_png(file: Reader, header: Header, request: Request) -> AnyArray:
+    """Decode a whole PNG by OpenCV."""
+    plane = header.alpha == "plane" and request.alpha != "drop"
+    indices = header.wants_indices(request)
+    grey = indices or header.channels == 1
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    flags |= cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
+    pixels = _decoded(file, _png_payload(file, indices=indices), cv2.IMREAD_UNCHANGED if plane else flags)
+    if plane:
+        pixels = _without_alpha(file, pixels, request, grey=grey)
+    stored = indices or (header.channels == 1 and header.palette is None and request.is_stored)
+    if header.bits < 8 and stored:
+        pixels //= 255 // (2**header.bits - 1)  # OpenCV has scaled them to 0 to 255
+    return pixels
 
 
-def level_scale_of(path: PathLike) -> tuple[float, float]:
-    """Read how many px of level 0 a px of a map of ours has; (1, 1) where the file says nothing."""
-    place, text = Path(path_text(path)), ""
-    with suppress(OSError, ValueError, SyntaxError, TypeError, LookupError, AttributeError):
-        if place.suffix.lower() == ".png":
-            with Image.open(place) as image:
-                text = str(image.info.get(LEVEL_SCALE, ""))
-        elif is_file(place / "zarr.json"):
-            group = json_of((place / "zarr.json").read_bytes(), nan=True)
-            text = str(group["attributes"].get("tiledseg", {}).get(LEVEL_SCALE, ""))
-        elif place.suffix.lower() in {".tif", ".tiff"}:
-            with tifffile.TiffFile(place) as tiff:
-                found = re.search(f'K="{LEVEL_SCALE}">([0-9. ]+)<', tiff.pages.first.description)
-                text = found[1] if found else ""
-    return _scales_in(text)
+def _without_alpha(file: Reader, pixels: AnyArray, request: Request, *, grey: bool) -> AnyArray:
+    """Turn OpenCV's BGRA into RGB or grey; with its alpha where that is to be kept."""
+    if request.alpha == "keep":
+        return pixels[..., [0, -1]] if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
+    check_opaque(file, pixels[..., -1], "refuse", kept=not request.is_mask)
+    return pixels[..., 0].copy() if grey else cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
 
 
-def _scales_in(text: str) -> tuple[float, float]:
-    parts = text.split()
-    with suppress(ValueError):
-        y, x = map(float, parts)
-        if 0 < y < math.inf and 0 < x < math.inf:
-            return y, x
-    return 1.0, 1.0
+def _png_payload(file: Reader, *, indices: bool) -> bytes:
+    """Check every checksum, and return the chunks of the pixels; indices as if they were grey."""
+    parts = [MAGIC]
+    for kind, at, length in png_chunks(file):
+        raw = file.take(at - 8, length + 12)
+        if zlib.crc32(memoryview(raw)[4:-4]) != int.from_bytes(raw[-4:]):
+            raise file.damaged(f"a wrong checksum in its {kind.decode('latin-1')} chunk")
+        if kind == b"IHDR" and indices:
+            body = raw[4:17] + bytes([_GREY]) + raw[18:-4]
+            raw = raw[:4] + body + zlib.crc32(body).to_bytes(4)
+        if kind in {b"IHDR", b"IDAT", b"IEND"} or (kind == b"PLTE" and not indices):
+            parts.append(raw)
+    return b"".join(parts)
+
+
+def _decoded(file: Reader, payload: bytes, flags: int) -> AnyArray:
+    try:
+        pixels: AnyArray | None = cv2.imdecode(np.frombuffer(payload, np.uint8), flags)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(error.err) from None
+        raise file.damaged(f"OpenCV's error {error.err!r}") from None
+    if pixels is None:
+        raise file.damaged("a PNG that OpenCV cannot decode")
+    return pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +263,7 @@ class PngBands:
         filters = set(lines[1:, 0].tolist())
         if filters == {_NONE}:
             return np.ascontiguousarray(lines[1:, 1:])
-        if filters == {_UP}:
+        if filters == {UP}:
             return np.add.accumulate(lines[:, 1:], axis=0, dtype=np.uint8)[1:]
         if max(filters) >= _FILTERS:
             raise self._file.damaged(f"a row with the filter {max(filters)}")
@@ -321,13 +308,13 @@ def pixel_size_of_png(file: Reader) -> PixelSize | None:
     for name, at, length in png_chunks(file):
         if (name, length) == (b"pHYs", 9):
             across, down, unit = struct.unpack(">IIB", file.take(at, length))
-            return pixel_size_of_density((down, across), _UM_PER_M) if unit == _METRE else None
+            return pixel_size_of_density((down, across), UM_PER_M) if unit == METRE else None
     return None
 
 
 def png_chunks(file: Reader) -> Iterator[tuple[bytes, int, int]]:
     """Iterate over the kind, data offset and data length of each chunk."""
-    offset, kind = _SIGNATURE, b""
+    offset, kind = len(MAGIC), b""
     while kind != b"IEND":
         length, kind = struct.unpack(">I4s", file.take(offset, 8))
         if offset + 12 + length > file.size:
@@ -349,7 +336,7 @@ def check_chunks(file: Reader, chunks: list[tuple[bytes, int, int]]) -> None:
     for name, _, length in chunks:
         if (name == b"PLTE" and (length % 3 or not 0 < length <= 768)) or (name == b"IEND" and length):
             raise file.damaged(f"a {name.decode()} chunk of {length} bytes")
-    file.check_alone(chunks[-1][1] + 4, b"\x89PNG")
+    file.check_alone(chunks[-1][1] + 4, MAGIC[:4])
 
 
 def _checked_chunks(file: Reader) -> list[tuple[bytes, int, int]]:

@@ -1,22 +1,34 @@
-"""write_image, write_mask, write_probs: arrays to files, without loss."""
+"""write_image, write_mask, write_probs: arrays to files, without loss.
+
+And the rows of a map to a PNG, one by one; and the scale that the file of a map states.
+"""
 
 from __future__ import annotations
 
 import io
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+import math
+import re
+import struct
+import zlib
+from contextlib import ExitStack, suppress
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from PIL import Image
 
 from tiledseg._lazy import cv2, lazy
-from tiledseg._storage import write_bytes
+from tiledseg._storage import atomic_write, is_file, json_of, write_bytes
 from tiledseg._validate import array_of, check_shape, invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.metadata import pixel_size_from
-from tiledseg.io.png import density_chunk
+from tiledseg.io.png import MAGIC, METRE, UM_PER_M, UP, framed
 from tiledseg.io.source import as_array
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
     import numpy.typing as npt
     import tifffile
 
@@ -30,6 +42,7 @@ _UM_PER_CM = 10_000
 _AFTER_HEADER = 33  # of a PNG: the end of the first chunk
 _LOSSY = {".jpg", ".jpeg"}
 _LARGEST_PNG = 2**20  # OpenCV's
+_PNG_LEVEL, _VALUES = 3, 1 << 22  # of its compression; that are encoded at once
 
 
 def write_image(
@@ -248,4 +261,111 @@ def _encoded_png(pixels: AnyArray, size: PixelSize | None = None) -> bytes:
     if not done or not data.size:
         raise ValueError("nothing from OpenCV")
     encoded = data.tobytes()
-    return encoded[:_AFTER_HEADER] + density_chunk(size) + encoded[_AFTER_HEADER:]
+    return encoded[:_AFTER_HEADER] + _density_chunk(size) + encoded[_AFTER_HEADER:]
+
+
+def _density_chunk(size: PixelSize | None) -> bytes:
+    """Make the chunk that states the size of a px; nothing where it is not known, or cannot be stated."""
+    across, down = (round(UM_PER_M / one) for one in (size.x, size.y)) if size else (0, 0)
+    if not (0 < across < 2**31 and 0 < down < 2**31):
+        return b""
+    return framed(b"pHYs", struct.pack(">IIB", across, down, METRE))
+
+
+class PngRows:
+    """Takes the rows of a map of uint8 or uint16 in order, and encodes them at once."""
+
+    def __init__(
+        self,
+        path: PathLike,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        pixel_size: PixelSize | None = None,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.shape: tuple[int, ...] = shape
+        self.dtype: np.dtype[Any] = dtype
+        self._path, self._density, self._notes = path, _density_chunk(pixel_size), dict(notes or {})
+        self._above: npt.NDArray[np.uint8] = np.zeros(shape[1] * dtype.itemsize, np.uint8)
+        self._done = 0
+        self._packer = zlib.compressobj(_PNG_LEVEL, strategy=zlib.Z_RLE)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._file = stack.enter_context(atomic_write(self._path))
+            height, width = self.shape
+            self._file.write(MAGIC)
+            self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * self.dtype.itemsize, 0, 0, 0, 0))
+            self._file.write(self._density)
+            for name, text in self._notes.items():
+                self._chunk(b"tEXt", f"{name}\0{text}".encode("latin-1", "replace"))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as stack:
+            stack.push(self._stack)
+            if kind is not None:
+                stack.pop_all().__exit__(kind, error, trace)
+                return
+            if self._done != self.shape[0]:
+                got, fix = f"{self._done} of {self.shape[0]} rows", "Assign every row before the block ends."
+                raise invalid(FileError, named(self._path), must="be written whole", got=got, fix=fix)
+            self._chunk(b"IDAT", self._packer.flush())
+            self._chunk(b"IEND", b"")
+
+    def __setitem__(self, rows: slice, pixels: AnyArray) -> None:
+        start, stop, _ = rows.indices(self.shape[0])
+        if start != self._done or pixels.shape != (stop - start, self.shape[1]):
+            must, got = f"be rows from {self._done}", f"rows {start} to {stop} of shape {pixels.shape}"
+            raise invalid(FileError, named(self._path), must=must, got=got, fix="Write the rows in order.")
+        at_once = max(1, _VALUES // self.shape[1])
+        for first in range(0, stop - start, at_once):
+            self._encode(pixels[first : first + at_once])
+        self._done = stop
+
+    def _encode(self, pixels: AnyArray) -> None:
+        wide = np.ascontiguousarray(pixels, self.dtype.newbyteorder(">")).view(np.uint8)
+        lines = np.empty((len(wide), 1 + wide.shape[1]), np.uint8)
+        lines[:, 0] = UP
+        lines[0, 1:] = wide[0] - self._above
+        np.subtract(wide[1:], wide[:-1], out=lines[1:, 1:])
+        self._above = wide[-1].copy()
+        self._chunk(b"IDAT", self._packer.compress(lines.data))
+
+    def _chunk(self, name: bytes, data: bytes) -> None:
+        if name == b"IDAT" and not data:
+            return
+        self._file.write(framed(name, data))
+
+
+LEVEL_SCALE = "level_scale"
+"""Name of the note that says how many px of level 0 a px of a map has, along y and x."""
+
+
+def level_scale_of(path: PathLike) -> tuple[float, float]:
+    """Read how many px of level 0 a px of a map of ours has; (1, 1) where the file says nothing."""
+    place, text = Path(path_text(path)), ""
+    with suppress(OSError, ValueError, SyntaxError, TypeError, LookupError, AttributeError):
+        if place.suffix.lower() == ".png":
+            with Image.open(place) as image:
+                text = str(image.info.get(LEVEL_SCALE, ""))
+        elif is_file(place / "zarr.json"):
+            group = json_of((place / "zarr.json").read_bytes(), nan=True)
+            text = str(group["attributes"].get("tiledseg", {}).get(LEVEL_SCALE, ""))
+        elif place.suffix.lower() in {".tif", ".tiff"}:
+            with tifffile.TiffFile(place) as tiff:
+                found = re.search(f'K="{LEVEL_SCALE}">([0-9. ]+)<', tiff.pages.first.description)
+                text = found[1] if found else ""
+    return _scales_in(text)
+
+
+def _scales_in(text: str) -> tuple[float, float]:
+    parts = text.split()
+    with suppress(ValueError):
+        y, x = map(float, parts)
+        if 0 < y < math.inf and 0 < x < math.inf:
+            return y, x
+    return 1.0, 1.0
