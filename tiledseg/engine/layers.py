@@ -371,7 +371,8 @@ class StoredPredictor(GraphPredictor):
 
     def __call__(self, tiles: AnyArray, /) -> FloatArray:
         """Map tiles (N, h, w, C) of any real dtype to outputs (N, h, w, K) float32."""
-        return self.by_keras()(tiles)
+        outputs: FloatArray = self.by_keras()(tiles)
+        return outputs
 
     def layers(self) -> Layers:
         """Return the layers."""

@@ -28,8 +28,8 @@ from tiledseg.io.file import (
 )
 from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.ome_files import ome_files, ome_files_source
-from tiledseg.io.png import pixel_size_of_png
-from tiledseg.io.raster import png_bands, read_raster
+from tiledseg.io.png import pixel_size_of_png, png_bands
+from tiledseg.io.raster import read_raster
 from tiledseg.io.regions import CachedBlocks, RawRows, Regions, RepeatedChannels, WholeImage, picked
 from tiledseg.io.remote import is_remote, shown_address
 from tiledseg.io.slides import is_slide, slide_source
