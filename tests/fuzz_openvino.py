@@ -19,13 +19,8 @@ from tiledseg.engine.layers import UnsupportedError, read_layers
 from tiledseg.engine.openvino.layers import build
 from tiledseg.engine.openvino.predictor import compiled
 from tiledseg.models.architectures.deeplabv3plus import Spread
-from tiledseg.models.architectures.transformer_unet import (
-    DepthToSpace,
-    Placed,
-    SpaceToDepth,
-    StandardisedConv2D,
-    WindowAttention,
-)
+from tiledseg.models.architectures.swin_unet import DepthToSpace, SpaceToDepth, WindowAttention
+from tiledseg.models.architectures.trans_unet import Placed, StandardisedConv2D
 from tiledseg.models.encoder import ReversedChannels
 
 MOST = 1e-5  # of the largest output

@@ -17,7 +17,7 @@ from tiledseg.cli import main  # noqa: E402
 from tiledseg.engine.layers import UnsupportedError, read_layers  # noqa: E402
 from tiledseg.engine.onnx.writer import to_onnx  # noqa: E402
 from tiledseg.errors import FileError, ModelError, SettingError  # noqa: E402
-from tiledseg.models.architectures.transformer_unet import (  # noqa: E402
+from tiledseg.models.architectures.swin_unet import (  # noqa: E402
     DepthToSpace,
     SpaceToDepth,
     WindowAttention,

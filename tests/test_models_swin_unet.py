@@ -9,7 +9,7 @@ import pytest
 import tiledseg as ts
 from tiledseg.engine import Network
 from tiledseg.models import build_model, builder_for
-from tiledseg.models.architectures.transformer_unet import DepthToSpace, SpaceToDepth, WindowAttention
+from tiledseg.models.architectures.swin_unet import DepthToSpace, SpaceToDepth, WindowAttention
 from tiledseg.tiling import Windows
 
 SWIN = {

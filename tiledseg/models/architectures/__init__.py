@@ -8,7 +8,7 @@ To add an architecture:
    ``Literal``, its own fields with their meanings, its ``stride``, and, if pretrained weights expect
    it, its ``preprocessing``. Add it to the union `NetworkConfig`. Then the command line, settings
    files and bundles accept it.
-2. Its builder, in the module of its family or one of its own: a subclass of `NetworkBuilder`:
+2. Its builder: ``models/architectures/<name>.py`` with a subclass of `NetworkBuilder`:
    `encode`, `decode`, and `finish` and `side_outputs` where they differ. Add the pair to the table
    below.
 3. One entry in ``tests/test_models_architectures.py``: small settings, and the number of parameters
@@ -49,19 +49,17 @@ from tiledseg.config import (
     architecture_of,
 )
 from tiledseg.models.architectures.deeplabv3plus import DeepLabV3PlusBuilder
-from tiledseg.models.architectures.transformer_unet import SwinUNetBuilder, TransUNetBuilder
+from tiledseg.models.architectures.residual_unet import MultiResUNetBuilder, ResEncUNetBuilder
+from tiledseg.models.architectures.swin_unet import SwinUNetBuilder
+from tiledseg.models.architectures.trans_unet import TransUNetBuilder
+from tiledseg.models.architectures.u2net import U2NetBuilder
 from tiledseg.models.architectures.unet import (
     AttentionUNetBuilder,
     EncoderUNetBuilder,
     SharpUNetBuilder,
     UNetBuilder,
 )
-from tiledseg.models.architectures.unet_variants import (
-    MultiResUNetBuilder,
-    ResEncUNetBuilder,
-    U2NetBuilder,
-    UNet3PlusBuilder,
-)
+from tiledseg.models.architectures.unet3plus import UNet3PlusBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
