@@ -37,7 +37,7 @@ from .data import (
     TileSetConfig,
 )
 from .evaluate import EvaluateConfig, EvaluateJobConfig
-from .fields import by_name, check_arguments
+from .fields import by_name
 from .files import (
     ExportConfig,
     ExportFormat,
@@ -186,7 +186,6 @@ __all__ = [
     "architecture_of",
     "augmenting",
     "by_name",
-    "check_arguments",
     "import_founding",
     "laid_over",
     "meanings_of",

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeAlias, T
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
 
-from tiledseg._validate import did_you_mean, invalid, shown
+from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 _Held = TypeVar("_Held")
-_OF_READING = ("level", "channels", "at", "page", "alpha", "pixel_size")
 
 
 def numbers_of(value: object) -> object:
@@ -141,20 +140,3 @@ def or_else(default: object) -> Any:  # noqa: ANN401  whatever the field holds
 def or_made(make: Callable[..., object]) -> Any:  # noqa: ANN401
     """Give a field a default that is made of the fields before it."""
     return Field(default_factory=make)
-
-
-def check_arguments(unknown: Mapping[str, object], known: Iterable[str], **tables: Any) -> None:  # noqa: ANN401
-    """Refuse arguments that a call does not have; `tables` are settings that may have them."""
-    for name, value in unknown.items():  # `known` names this mapping too
-        home = next((argument for argument, kind in tables.items() if name in kind.model_fields), None)
-        if home is not None:
-            raise SettingError(
-                f"`{name}` is a setting of `{home}`. Pass {home}={{{name!r}: {shown(value)}}}."
-            )
-        if name == "threshold" and "image" in known:
-            text = f"A segmenter has its own: pass segmenter.changed(threshold={shown(value)})."
-        elif name in _OF_READING and "image" in known:
-            text = f"It says how an image is read: pass tiledseg.open_image(image, {name}={shown(value)})."
-        else:
-            text = did_you_mean(name, {*known} - {"unknown"})
-        raise SettingError(f"`{name}` is no argument here. {text}")

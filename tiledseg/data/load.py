@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from tiledseg._validate import (
-    array_of,
-    check_finite,
-    check_labels,
-    check_shape,
-    invalid,
-    listed,
-    named,
-    shown,
-    whole_number,
-)
+from tiledseg._arrays import array_of, check_finite, check_labels, check_shape
+from tiledseg._validate import invalid, listed, named, shown, whole_number
 from tiledseg.data.pairs import as_pair, each_pair, mask_files
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from tiledseg._validate import (
-    all_of,
-    instance_of,
-    invalid,
-    items_of,
-    listed,
-    settings_of,
-    shown,
-)
+from tiledseg._validate import all_of, instance_of, invalid, items_of, listed, settings_of, shown
 from tiledseg.config.files import MaskConfig, ReadConfig
 from tiledseg.errors import SettingError, TiledSegError
 from tiledseg.io import Drawn, in_memory, stem_of

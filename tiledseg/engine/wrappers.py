@@ -11,7 +11,8 @@ from weakref import WeakSet
 
 import numpy as np
 
-from tiledseg._validate import check_unit_interval, invalid
+from tiledseg._arrays import check_unit_interval
+from tiledseg._validate import invalid
 from tiledseg.engine.predictor import CallablePredictor
 from tiledseg.errors import CancelledError, ModelError, SettingError
 from tiledseg.tiling import UNKNOWN

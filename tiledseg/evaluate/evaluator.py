@@ -10,6 +10,7 @@ import numpy as np
 
 from tiledseg._progress import progress_bar
 from tiledseg._validate import (
+    check_arguments,
     check_callable,
     invalid,
     items_of,
@@ -18,7 +19,7 @@ from tiledseg._validate import (
     whole_number,
     whole_pair,
 )
-from tiledseg.config import EvaluateConfig, check_arguments
+from tiledseg.config import EvaluateConfig
 from tiledseg.data import as_pairs, check_apart, group_of, load_both, pixel_size_of_pair, tell_masks
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from tiledseg._arrays import array_of, check_finite, check_unit_interval
 from tiledseg._validate import (
-    array_of,
-    check_finite,
-    check_unit_interval,
     instance_of,
     invalid,
     items_of,

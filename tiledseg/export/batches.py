@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
+from tiledseg._arrays import check_image
 from tiledseg._progress import progress_bar
 from tiledseg._storage import ScratchFile, atomic_write
-from tiledseg._validate import (
-    all_of,
-    check_image,
-    invalid,
-    listed,
-    real_number,
-    real_pair,
-    shown,
-    whole_number,
-)
+from tiledseg._validate import all_of, invalid, listed, real_number, real_pair, shown, whole_number
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io import as_array, open_image
 from tiledseg.objects import Instances, ObjectBatch, Objects, ObjectsSink, Shapes, bands_of

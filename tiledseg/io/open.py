@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import invalid, looks_channels_first, one_of, path_text, whole_number
+from tiledseg._arrays import looks_channels_first
+from tiledseg._validate import invalid, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io.file import (
     MAX_PIXELS,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
+from tiledseg._arrays import array_of
 from tiledseg._storage import exists, is_folder
-from tiledseg._validate import all_of, array_of, invalid, items_of, named, path_text, whole_number
+from tiledseg._validate import all_of, invalid, items_of, named, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.find import stem_of
 from tiledseg.io.metadata import ImageMetadata, pixel_size_from

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import numpy as np
 
-from tiledseg._axes import by_name
+from tiledseg._arrays import array_of, by_name, check_image
 from tiledseg._notebook import facts, picture, side_by_side
 from tiledseg._storage import exists
-from tiledseg._validate import array_of, check_image, counted, invalid, named, whole_number
+from tiledseg._validate import counted, invalid, named, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.file import state_of
 from tiledseg.io.regions import CachedBlocks, RepeatedChannels, WholeImage

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from PIL import Image
 
+from tiledseg._arrays import array_of, check_shape
 from tiledseg._lazy import cv2, lazy
 from tiledseg._storage import atomic_write, is_file, json_of, write_bytes
-from tiledseg._validate import array_of, check_shape, invalid, named, one_of, path_text, whole_number
+from tiledseg._validate import invalid, named, one_of, path_text, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.metadata import pixel_size_from
 from tiledseg.io.png import MAGIC, METRE, UM_PER_M, UP, framed

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arrays import dtype_of, read_region
 from tiledseg._lazy import extra
 from tiledseg._storage import (
     check_writable,
@@ -24,7 +25,7 @@ from tiledseg._storage import (
     sync_folder,
     write_text,
 )
-from tiledseg._validate import dtype_of, instance_of, invalid, named, path_text, read_region
+from tiledseg._validate import instance_of, invalid, named, path_text
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io.open import open_image
 from tiledseg.io.stores import TILE

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import all_of, array_of, check_callable, counted, fraction, invalid, whole_number
+from tiledseg._arrays import array_of
+from tiledseg._validate import all_of, check_callable, counted, fraction, invalid, whole_number
 from tiledseg.errors import SettingError, failing
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tiledseg._validate import array_of, check_labels, instance_of, invalid, whole_number
+from tiledseg._arrays import array_of, check_labels
+from tiledseg._validate import instance_of, invalid, whole_number
 from tiledseg.errors import ArrayError
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arrays import check_labels
 from tiledseg._lazy import cv2
-from tiledseg._validate import check_labels, instance_of, invalid, real_number, whole_number
+from tiledseg._validate import instance_of, invalid, real_number, whole_number
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.metrics.counts import Summable, binary_mask, label_pair
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._axes import by_name
-from tiledseg._validate import array_of, check_finite, invalid, items_of, whole_number, whole_pair
+from tiledseg._arrays import array_of, by_name, check_finite
+from tiledseg._validate import invalid, items_of, whole_number, whole_pair
 from tiledseg.errors import ArrayError
 from tiledseg.metrics.counts import Summable
 

@@ -1,7 +1,6 @@
 """The objects of a map: labels, measurements, outlines."""
 
-from tiledseg.objects.collect import ObjectBatch, check_out
-from tiledseg.objects.instances import Instances
+from tiledseg.objects.collect import Instances, ObjectBatch, check_out
 from tiledseg.objects.labels import ObjectsSink, label_objects
 from tiledseg.objects.measure import Table, stretched
 from tiledseg.objects.outlines import Corners, Outlines, Shapes, bands_of, simplified

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arrays import check_unmasked, dtype_of
 from tiledseg._progress import progress_bar
 from tiledseg._storage import check_writable
-from tiledseg._validate import check_unmasked, dtype_of, invalid, path_text
+from tiledseg._validate import invalid, path_text
 from tiledseg.errors import ArrayError
-from tiledseg.io import create_image
+from tiledseg.io import create_image, pixel_size_from
 from tiledseg.objects.measure import (
+    ImageValues,
     ValueSums,
     box_columns,
     convex_areas,
@@ -26,18 +28,18 @@ from tiledseg.objects.measure import (
     moments,
     outline_px,
 )
-from tiledseg.objects.runs import chunks, paint, painted
-from tiledseg.objects.spool import Grouped, OpenRuns, zeros
+from tiledseg.objects.runs import Components, chunks, paint, painted, ranges, runs_of
+from tiledseg.objects.spool import Grouped, OpenRuns, RunSpool, zeros
+from tiledseg.objects.table import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray, PathLike, Sink
+    from tiledseg._types import AnyArray, PathLike, Sink, Source
     from tiledseg.io import PixelSize
     from tiledseg.objects.measure import Table, Values
-    from tiledseg.objects.runs import Components
 
 _LARGE_PX = 1 << 22  # an object with a larger box is measured row by row, not in an atlas
 _LARGE_SIDE = 1 << 16
@@ -297,3 +299,62 @@ class _Large:
 def _counts_inside(strip: NDArray[np.int32]) -> NDArray[np.int64]:
     """Count the kinds of outline px, the two rows above and below left out."""
     return np.bincount(outline_px(strip, margin=2)[1], minlength=4)[:3]
+
+
+class Instances:
+    """Takes rows of a map in which each label is one object: there is nothing to join."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        *,
+        image: Source | None = None,
+        pixel_size: PixelSize | float | tuple[float, float] | None = None,
+    ) -> None:
+        self.shape: tuple[int, int] = (int(shape[0]), int(shape[1]))
+        self._pixel_size = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
+        self._spool = RunSpool()
+        self._labels = np.empty(0, np.int64)  # ascending, and the number of each in reading order
+        self._numbers = np.empty(0, np.int64)
+        self._values = [] if image is None else [ImageValues(image)]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The label of each object in the map that was given."""
+        return self._labels[np.argsort(self._numbers)]
+
+    def __setitem__(self, rows: slice, band: AnyArray) -> None:
+        """Take the next rows, (h, W)."""
+        start, length, label = runs_of(band, background=False)
+        row, x0 = np.divmod(start, self.shape[1])
+        self._spool.append(row, x0, x0 + length, self._numbered(label), len(band))
+        for values in self._values:
+            values.take(rows.start, len(band), ranges(start, length))
+
+    def finish(
+        self,
+        out: Sink | PathLike | None = None,
+        *,
+        each: Callable[[ObjectBatch], object] | None = None,
+        measure: bool = True,
+        progress: bool = False,
+    ) -> Objects:
+        """Measure the objects, and write their labels, as `ObjectsSink.finish` does."""
+        check_out(out, self.shape)
+        n = len(self._labels)
+        found = Components.of(self.shape, self._spool, np.arange(n), np.ones(n, np.int64))
+        options: dict[str, Any] = {"each": each, "measure": measure, "progress": progress}
+        table = collected(found, self._values, self._pixel_size, out, {}, **options)
+        return Objects(out, table, 0, self._pixel_size)
+
+    def _numbered(self, label: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of each label; new ones are numbered as they come."""
+        known, first = np.unique(label, return_index=True)
+        places = np.minimum(np.searchsorted(self._labels, known), max(len(self._labels) - 1, 0))
+        is_new = np.ones(len(known), bool) if not len(self._labels) else self._labels[places] != known
+        new = known[is_new][np.argsort(first[is_new])]
+        labels = np.concatenate([self._labels, new])
+        numbers = np.concatenate([self._numbers, len(self._labels) + np.arange(len(new))])
+        order = np.argsort(labels, kind="stable")
+        self._labels, self._numbers = labels[order], numbers[order]
+        return np.asarray(self._numbers[np.searchsorted(self._labels, label)])

@@ -7,22 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._validate import (
-    check_finite,
-    check_image,
-    check_labels,
-    check_shape,
-    counted,
-    invalid,
-    read_region,
-    settings_of,
-)
+from tiledseg._arrays import check_finite, check_image, check_labels, check_shape, read_bands
+from tiledseg._validate import counted, invalid, settings_of
 from tiledseg.config import ObjectsConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.io import as_array, pixel_size_from
 from tiledseg.objects.collect import check_out, collected
-from tiledseg.objects.measure import Values
-from tiledseg.objects.runs import RunJoiner
+from tiledseg.objects.measure import ImageValues, Values
+from tiledseg.objects.runs import RunJoiner, ranges
 from tiledseg.objects.split import by_distance, by_seeds, split
 from tiledseg.objects.spool import Arrival
 from tiledseg.objects.table import Objects
@@ -109,7 +101,7 @@ class ObjectsSink:
             must, fix = "be a dtype of NumPy", "Pass the dtype of the map, for example float32."
             raise invalid(SettingError, "dtype", must=must, got=dtype, fix=fix) from None
         self._settings = settings_of(ObjectsConfig, config, "config")
-        self._image = image = as_array(image)
+        image = as_array(image)
         if image is not None and check_image(image)[:2] != self.shape[:2]:
             must = f"have the map's size, (H, W) = {self.shape[:2]}"
             raise _unlike("image", must, image.shape)
@@ -127,9 +119,7 @@ class ObjectsSink:
             joined=_joined_class(self._settings),
         )
         self._probs = self._probability()
-        channels = 0 if image is None else check_image(image)[2]
-        names = [f"channel_{channel}" for channel in range(channels)]
-        self._channels = None if image is None else Values(names, np.dtype(image.dtype))
+        self._channels = None if image is None else ImageValues(image)
         self._arrival = Arrival(self.shape, self.dtype, self._take)
 
     def __setitem__(self, region: Any, px: Any) -> None:  # noqa: ANN401  a slice or a tuple of them
@@ -206,17 +196,13 @@ class ObjectsSink:
         row, x0, x1 = self._joiner.feed(*_classes(band, self._settings))
         if self._probs is None and self._channels is None:
             return
-        places = px_of(row * self.shape[1] + x0, x1 - x0)
+        places = ranges(row * self.shape[1] + x0, x1 - x0)
         if self._probs is not None:
             px = np.take(band.reshape(len(band) * self.shape[1], -1), places, axis=0)
             one = px.shape[1] == 1 or self._settings.fill_holes
             self._probs.append(px if one else px.max(axis=1, keepdims=True))
-        if self._image is not None and self._channels is not None:
-            rows = slice(first, first + len(band))
-            pixels = read_region(self._image, rows, slice(0, self.shape[1]))
-            check_finite(pixels, "image", (first, 0))
-            channels = pixels.reshape(len(band) * self.shape[1], -1)
-            self._channels.append(np.take(channels, places, axis=0))
+        if self._channels is not None:
+            self._channels.take(first, len(band), places)
 
     def _components(self) -> tuple[Components, int]:
         """Return the objects that count, and how many were too large to be split."""
@@ -308,9 +294,8 @@ def label_objects(  # noqa: PLR0913  what is measured, and where labels go
         tuple(map.shape), map.dtype, config, image=image, pixel_size=own if pixel_size is None else pixel_size
     )
     step = max(1, _BAND_PX // int(np.prod(map.shape[1:])))
-    for first in range(0, size[0], step):
-        rows = slice(first, min(first + step, size[0]))
-        sink[rows] = read_region(map, rows, slice(0, size[1]))
+    for first, band in read_bands(map, step):
+        sink[first : first + len(band)] = band
     labels = np.empty(size, np.uint32) if out is None else out
     return sink.finish(labels, measure=measure, progress=progress)
 
@@ -382,11 +367,3 @@ def _likeliest(band: AnyArray, threshold: float | tuple[float, ...]) -> AnyArray
     if isinstance(threshold, tuple):
         found[band.max(axis=2) < np.array([0, *least])[found]] = 0
     return np.asarray(found)
-
-
-def px_of(start: AnyArray, length: AnyArray) -> AnyArray:
-    """List the px of runs."""
-    begin = np.cumsum(length) - length
-    places = np.repeat(start - begin, length)
-    places += np.arange(len(places))
-    return places

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from tiledseg._arrays import check_finite, check_image, read_region
 from tiledseg._lazy import cv2
 from tiledseg.objects.spool import Atlas, Spool, groups, zeros
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tiledseg._types import AnyArray
+    from tiledseg._types import AnyArray, Source
     from tiledseg.io import PixelSize
     from tiledseg.objects.spool import Grouped
 
@@ -85,10 +86,8 @@ def _ellipse(var_y: _Floats, var_x: _Floats, cov: _Floats) -> Table:
 
 def extents(runs: Grouped) -> tuple[AnyArray, AnyArray]:
     """Return the first and the last px of each row of each object."""
-    new = np.ones(len(runs.of), bool)
-    new[1:] = (runs.y[1:] != runs.y[:-1]) | (runs.of[1:] != runs.of[:-1])
-    first = np.flatnonzero(new)
-    return runs.x0[first], runs.x1[np.append(first[1:], len(new)) - 1] - 1
+    first = runs.first_of_rows()
+    return runs.x0[first], runs.x1[np.append(first[1:], len(runs.of)) - 1] - 1
 
 
 def outline_counts(runs: Grouped) -> NDArray[np.int64]:
@@ -121,9 +120,7 @@ def geometry(runs: Grouped, box: AnyArray) -> Table:
 def _hulls(runs: Grouped) -> AnyArray:
     """Return the areas of the convex hulls; NaN for a label with empty rows between its parts."""
     left, right = extents(runs)
-    new = np.ones(len(runs.of), bool)
-    new[1:] = (runs.y[1:] != runs.y[:-1]) | (runs.of[1:] != runs.of[:-1])
-    of = runs.of[new]
+    of = runs.of[runs.first_of_rows()]
     whole = np.bincount(of, minlength=len(runs.height)) == runs.height
     if whole.all():
         return convex_areas(left, right, runs.height)
@@ -200,6 +197,22 @@ class Values:
         if self._of_class:
             return [found[np.arange(len(found)), np.repeat(label, length)]]
         return [np.ascontiguousarray(channel) for channel in found.T]
+
+
+class ImageValues(Values):
+    """The channels of an image under stored runs; its rows are read once, in order."""
+
+    def __init__(self, image: Source) -> None:
+        names = [f"channel_{channel}" for channel in range(check_image(image)[2])]
+        super().__init__(names, np.dtype(image.dtype))
+        self._image = image
+
+    def take(self, first: int, n_rows: int, places: AnyArray) -> None:
+        """Read the next rows, and add the px at places that count from the first of them."""
+        width = self._image.shape[1]
+        pixels = read_region(self._image, slice(first, first + n_rows), slice(0, width))
+        check_finite(pixels, "image", (first, 0))
+        self.append(np.take(pixels.reshape(n_rows * width, -1), places, axis=0))
 
 
 class ValueSums:

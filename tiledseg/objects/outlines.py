@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tiledseg._arrays import check_labels, read_bands
 from tiledseg._lazy import cv2
-from tiledseg._validate import check_labels, read_region
 from tiledseg.objects.collect import ObjectBatch
-from tiledseg.objects.runs import least_connected, runs_of
+from tiledseg.objects.runs import least_connected, ranges, runs_of, touching_above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -86,10 +86,7 @@ class Shapes:
 
 def bands_of(labels: Source) -> Iterator[tuple[int, AnyArray]]:
     """Read a map of labels in bands of rows."""
-    height, width = labels.shape[:2]
-    rows = max(1, _BAND_PX // width)
-    for top in range(0, height, rows):
-        band = read_region(labels, slice(top, min(top + rows, height)), slice(0, width))
+    for top, band in read_bands(labels, max(1, _BAND_PX // labels.shape[1])):
         yield top, check_labels(band, "labels")
 
 
@@ -162,8 +159,7 @@ class Corners:
         """Return object, column, first row and end of each run of px along a column, by object and place."""
         left, right = slice(0, None, 2), slice(1, None, 2)
         length = self.x[right] - self.x[left]
-        begin = np.cumsum(length) - length
-        x = np.repeat(self.x[left] - begin, length) + np.arange(int(length.sum()))
+        x = ranges(self.x[left], length)
         y, number = np.repeat(self.y[left], length), np.repeat(self.number[self.part[left]], length)
         top = np.repeat(self.begins[left] == self.below[left], length)
         ends = []
@@ -190,13 +186,7 @@ def _parts(row: _Ints, x0: _Ints, x1: _Ints, number: AnyArray) -> tuple[_Ints, _
         return np.empty(0, np.int64), np.empty(0, np.int64)
     line, _ = _lines(row, np.cumsum(np.diff(number, prepend=number[0]) != 0), None)
     wide = int(x1.max()) + 1
-    starts, ends = line * wide + x0, line * wide + x1
-    low = np.searchsorted(ends, starts - wide, side="right")
-    high = np.searchsorted(starts, ends - wide, side="left")
-    n_above = np.maximum(high - low, 0)
-    later = np.repeat(np.arange(len(row)), n_above)
-    earlier = np.arange(len(later)) - (np.cumsum(n_above) - n_above)[later] + low[later]
-    root = least_connected(len(row), later, earlier)
+    root = least_connected(len(row), *touching_above(line * wide + x0, line * wide + x1, wide))
     is_root = root == np.arange(len(row))
     return (np.cumsum(is_root) - 1)[root], np.asarray(number)[is_root].astype(np.int64)
 
@@ -331,9 +321,9 @@ def _are_crowded(outlines: Outlines) -> NDArray[np.bool_]:
 def _pairs(of_edge: AnyArray, valid: NDArray[np.bool_]) -> tuple[AnyArray, AnyArray]:
     """Pair each edge with the later ones of its part, or each part with those of its object."""
     last = np.searchsorted(of_edge, of_edge, side="right")
-    count = np.where(valid[of_edge], last - np.arange(len(of_edge)) - 1, 0)
-    one = np.repeat(np.arange(len(of_edge)), count)
-    return one, one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
+    places = np.arange(len(of_edge))
+    count = np.where(valid[of_edge], last - places - 1, 0)
+    return np.repeat(places, count), ranges(places + 1, count)
 
 
 def _boxes_meet(a: AnyArray, b: AnyArray, c: AnyArray, d: AnyArray) -> NDArray[np.bool_]:

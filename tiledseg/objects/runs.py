@@ -158,13 +158,7 @@ class RunJoiner:
         reach: int | _Ints = self._reach
         if self._holes:
             reach = np.where(labels == 0, 1 - self._reach, self._reach)
-        low = np.searchsorted(ends, starts - padded - reach, side="right")
-        high = np.searchsorted(starts, ends - padded + reach, side="left")
-        n_above = np.maximum(high - low, 0)
-        later = np.repeat(np.arange(len(starts)), n_above)
-        first = np.cumsum(n_above) - n_above
-        earlier = np.arange(len(later)) - first[later] + low[later]
-        return _Links(later, earlier, padded, labels)
+        return _Links(*touching_above(starts, ends, padded, reach), padded, labels)
 
     def _numbered(self, known: _Ints, links: _Links, labels: _Ints) -> tuple[_Ints, _Ints]:
         """Return the id of each run of a band and its root in it, and note which earlier ids are one."""
@@ -298,6 +292,21 @@ def runs_of(band: AnyArray, *, background: bool) -> tuple[_Ints, _Ints, _Ints]:
         shown = label != 0
         start, length, label = start[shown], length[shown], label[shown]
     return start, length, label
+
+
+def ranges(start: AnyArray, length: AnyArray) -> AnyArray:
+    """List the members of ranges one after the other, for example the px of runs."""
+    places = np.repeat(start - (np.cumsum(length) - length), length)
+    places += np.arange(len(places))
+    return places
+
+
+def touching_above(starts: _Ints, ends: _Ints, padded: int, reach: int | _Ints = 0) -> tuple[_Ints, _Ints]:
+    """Pair each run with those of the row above that it touches; places count `padded` px for each row."""
+    low = np.searchsorted(ends, starts - padded - reach, side="right")
+    high = np.searchsorted(starts, ends - padded + reach, side="left")
+    n_above = np.maximum(high - low, 0)
+    return np.repeat(np.arange(len(starts)), n_above), ranges(low, n_above)
 
 
 def least_connected(n: int, later: _Ints, earlier: _Ints) -> _Ints:

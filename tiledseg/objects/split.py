@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from tiledseg._lazy import cv2
-from tiledseg.objects.runs import Components, chunks
+from tiledseg.objects.runs import Components, chunks, runs_of
 from tiledseg.objects.spool import Atlas, Grouped, OpenRuns, RunSpool, groups
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _split_group(closed: Lines, boxes: AnyArray, partition: Partition, parts: _P
         atlas = Atlas.of(some.height, some.width)
         picture, label = partition(atlas, some, runs[4][begin : begin + len(some.of)])
         of = atlas.painted(some, some.of + 1).ravel()
-        start, length, part = _runs_in(picture)
+        start, length, part = runs_of(picture.reshape(atlas.shape), background=False)
         own = of[start] - 1
         y, x = np.divmod(start, atlas.shape[1])
         y += corner[first:last, 0][own] - atlas.y[own]
@@ -70,15 +70,6 @@ def _split_group(closed: Lines, boxes: AnyArray, partition: Partition, parts: _P
             label = np.zeros(int(part.max()), np.int64)
             label[part - 1] = parts.label_of[objects[first:last][own]]
         parts.add(y, x, x + length, part - 1, label)
-
-
-def _runs_in(picture: AnyArray) -> tuple[_Ints, _Ints, _Ints]:
-    """Return start, length and value of the runs in a flat picture whose columns at the border are 0."""
-    flat = picture.ravel()
-    start = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
-    length = np.diff(start, append=len(flat))
-    shown = flat[start] != 0
-    return start[shown], length[shown], flat[start[shown]].astype(np.int64)
 
 
 class _Parts:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from tiledseg._arrays import array_of
 from tiledseg._storage import ScratchFile, scratch_array
-from tiledseg._validate import array_of, invalid
+from tiledseg._validate import invalid
 from tiledseg.errors import ArrayError
 from tiledseg.io import check_values, rows_and_columns
 
@@ -206,6 +207,10 @@ class Grouped:
         box = boxes[objects].astype(np.int64)
         lines = y - box[of, 0], x0 - box[of, 1], x1 - box[of, 1]
         return cls(of, *lines, first, box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]), objects, runs
+
+    def first_of_rows(self) -> NDArray[np.int64]:
+        """Return where each row of each object begins."""
+        return np.flatnonzero(np.append(True, (self.y[1:] != self.y[:-1]) | (self.of[1:] != self.of[:-1])))
 
     def part(self, first: int, last: int) -> Grouped:
         """Select objects."""

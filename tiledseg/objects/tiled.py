@@ -8,22 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from tiledseg._arrays import array_of, check_image, check_labels, read_region
 from tiledseg._progress import progress_bar
-from tiledseg._validate import (
-    array_of,
-    check_callable,
-    check_image,
-    check_labels,
-    invalid,
-    read_region,
-    settings_of,
-)
+from tiledseg._validate import check_callable, invalid, settings_of
 from tiledseg.config import TilingConfig
 from tiledseg.errors import ModelError, SettingError, failing
 from tiledseg.io import as_array, open_image
-from tiledseg.objects.collect import check_out
-from tiledseg.objects.instances import Instances
-from tiledseg.objects.runs import least_connected, runs_of
+from tiledseg.objects.collect import Instances, check_out
+from tiledseg.objects.runs import least_connected, ranges, runs_of
 from tiledseg.tiling import Box, Tiler
 
 if TYPE_CHECKING:
@@ -248,8 +240,7 @@ class _Candidates:
             part = slice(*np.searchsorted(row, (top, bottom)).tolist())
             rows = np.zeros((bottom - top, width), np.int64)
             length = (x1 - x0)[part]
-            begin = (row[part] - top) * width + x0[part]
-            places = np.repeat(begin - (np.cumsum(length) - length), length) + np.arange(int(length.sum()))
+            places = ranges((row[part] - top) * width + x0[part], length)
             rows.reshape(-1)[places] = np.repeat(number[of[part]] + 1, length)
             yield top, rows
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._validate import check_image, check_labels, counted, invalid, whole_number
+from tiledseg._arrays import check_image, check_labels
+from tiledseg._validate import counted, invalid, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.plots.figures import COLOURS, axes_of, check_has
 from tiledseg.plots.render import as_picture, colourise, every_nth, overlay

@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tiledseg._arrays import check_finite, check_image, check_labels, read_bands
 from tiledseg._lazy import cv2
-from tiledseg._validate import (
-    check_finite,
-    check_image,
-    check_labels,
-    invalid,
-    items_of,
-    read_region,
-    real_number,
-    real_pair,
-    whole_number,
-)
+from tiledseg._validate import invalid, items_of, real_number, real_pair, whole_number
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:
@@ -108,13 +99,8 @@ def as_picture(pixels: AnyArray) -> Rgb:
 
 def every_nth(source: Source, step: int) -> AnyArray:
     """Read every n-th px."""
-    height, width = source.shape[:2]
-    rows = max(1, 1024 // step) * step
-    parts = [
-        read_region(source, slice(top, min(top + rows, height)), slice(0, width))[::step, ::step]
-        for top in range(0, height, rows)
-    ]
-    return np.concatenate(parts)
+    bands = read_bands(source, max(1, 1024 // step) * step)
+    return np.concatenate([band[::step, ::step] for _, band in bands])
 
 
 def thumbnail(source: Source, longest: int) -> Rgb:

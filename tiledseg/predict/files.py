@@ -16,9 +16,9 @@ import numpy as np
 from tiledseg._lazy import extra
 from tiledseg._progress import no_progress, progress_bar, whole_step
 from tiledseg._storage import check_writable, exists, folder_lock
-from tiledseg._validate import path_text, settings_of, shown
+from tiledseg._validate import check_arguments, path_text, settings_of, shown
 from tiledseg._version import __version__
-from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig, check_arguments
+from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
 from tiledseg.engine import Network
 from tiledseg.errors import reason_of
 from tiledseg.io import (

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import lcm
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tiledseg._validate import check_image, check_shape, invalid, real_number
+from tiledseg._arrays import check_image, check_shape
+from tiledseg._validate import invalid, real_number
 from tiledseg.engine import check_fixed
 from tiledseg.errors import SettingError
 from tiledseg.io import ImageSource, pixel_size_from

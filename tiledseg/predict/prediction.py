@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Never, cast
 
 import numpy as np
 
+from tiledseg._arrays import check_finite, check_image
 from tiledseg._memory import memory_named
 from tiledseg._progress import progress_bar
-from tiledseg._validate import ELSEWHERE, check_callable, check_finite, check_image, invalid
-from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig, check_arguments
+from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, invalid
+from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig
 from tiledseg.engine import check_probabilities, tell_of_sums
 from tiledseg.errors import ArrayError, CancelledError, SettingError, failing
 from tiledseg.io import ImageSource, advised, as_array, check_own_memory, open_image

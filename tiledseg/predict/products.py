@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from tiledseg._arrays import read_bands
 from tiledseg._storage import ScratchFile
-from tiledseg._validate import invalid, read_region
+from tiledseg._validate import invalid
 from tiledseg.config import OBJECT_PRODUCTS, rgb_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.export import CocoWriter, GeoJsonWriter, RoiWriter, Style, with_runs
@@ -354,10 +355,7 @@ def channels_in(path: Path) -> int:
 def feed_file(sink: MapSink, path: Path) -> None:
     """Feed a map that was written to a file."""
     with open_image(path) as probs:
-        height, width = probs.shape[:2]
-        rows = max(1, _BAND_PX // width)
-        for top in range(0, height, rows):
-            band = read_region(probs, slice(top, min(top + rows, height)), slice(0, width))
+        for top, band in read_bands(probs, max(1, _BAND_PX // probs.shape[1])):
             sink[top : top + len(band)] = band.reshape(*band.shape[:2], -1)
 
 

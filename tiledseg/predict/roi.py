@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from tiledseg._arrays import check_finite, check_image, read_bands
 from tiledseg._lazy import cv2
 from tiledseg._storage import is_file, is_folder
-from tiledseg._validate import (
-    ELSEWHERE,
-    check_finite,
-    check_image,
-    invalid,
-    named,
-    path_text,
-    read_region,
-)
+from tiledseg._validate import ELSEWHERE, invalid, named, path_text
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (
     OF_READ_MASK,
@@ -178,9 +171,7 @@ def _thumbnail(image: Source) -> FloatArray:
     step = -(-max(image.shape[:2]) // _THUMBNAIL)
     band = step * -(-_ROWS_AT_ONCE // step)
     parts = []
-    for start in range(0, image.shape[0], band):
-        rows = slice(start, min(start + band, image.shape[0]))
-        pixels = read_region(image, rows, slice(0, image.shape[1]))
+    for start, pixels in read_bands(image, band):
         check_finite(pixels, "image", (start, 0))
         parts.append(_shrunk(pixels, step))
     levels = cv2.medianBlur(np.concatenate(parts), 5 if min(image.shape[:2]) >= 5 * step else 1)

@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 
+from tiledseg._arrays import check_image
 from tiledseg._notebook import paragraph, picture, table
 from tiledseg._storage import new_folder, write_text
-from tiledseg._validate import (
-    check_callable,
-    check_image,
-    counted,
-    settings_of,
-    whole_number,
-)
+from tiledseg._validate import check_arguments, check_callable, counted, settings_of, whole_number
 from tiledseg._version import __version__
-from tiledseg.config import ObjectsConfig, RuntimeConfig, TilingConfig, check_arguments
+from tiledseg.config import ObjectsConfig, RuntimeConfig, TilingConfig
 from tiledseg.errors import SettingError
 from tiledseg.export import labels_of_result, write_geojson
 from tiledseg.io import create_image, write_image

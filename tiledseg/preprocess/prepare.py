@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tiledseg._arrays import check_finite, check_image, read_region
 from tiledseg._lazy import cv2
-from tiledseg._validate import check_finite, check_image, invalid, read_region, settings_of
+from tiledseg._validate import invalid, settings_of
 from tiledseg.config import PreprocessingConfig, StepsConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.preprocess.scale import Resampled, sampling_of, scaled_length

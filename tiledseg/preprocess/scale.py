@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiledseg._validate import check_finite, invalid, pair_of, read_region, real_number, whole_number
+from tiledseg._arrays import check_finite, read_region
+from tiledseg._validate import invalid, pair_of, real_number, whole_number
 from tiledseg.errors import SettingError, StitchError
 from tiledseg.io import CachedBlocks
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._validate import check_finite, check_image, invalid, read_region, real_pair
+from tiledseg._arrays import check_finite, check_image, read_region
+from tiledseg._validate import invalid, real_pair
 from tiledseg.errors import ArrayError, SettingError
 
 if TYPE_CHECKING:

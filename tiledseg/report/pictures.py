@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from tiledseg._arrays import array_of
 from tiledseg._lazy import cv2
 from tiledseg._storage import write_bytes
-from tiledseg._validate import all_of, array_of, instance_of, path_text, real_pair, shown, whole_number
+from tiledseg._validate import all_of, instance_of, path_text, real_pair, shown, whole_number
 from tiledseg.config import Record
 from tiledseg.data import DatasetStatistics, check_mask
 from tiledseg.errors import ArrayError

@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._validate import (
-    check_unit_interval,
-    check_unmasked,
-    dtype_of,
-    fraction,
-    instance_of,
-    invalid,
-    is_finite,
-    items_of,
-    one_of,
-    real_number,
-    whole_number,
-)
+from tiledseg._arrays import check_unit_interval, check_unmasked, dtype_of, is_finite
+from tiledseg._validate import fraction, instance_of, invalid, items_of, one_of, real_number, whole_number
 from tiledseg.errors import ArrayError, SettingError, StitchError, failing
 from tiledseg.tiling.grid import TileGrid
 from tiledseg.tiling.panels import Band, Panels, sums_dtype

@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 
+from tiledseg._arrays import check_finite, check_image, check_shape, read_region
 from tiledseg._validate import (
-    check_finite,
-    check_image,
-    check_shape,
+    check_arguments,
     instance_of,
     invalid,
     items_of,
-    read_region,
     settings_of,
     whole_number,
     whole_pair,
 )
-from tiledseg.config import TilingConfig, check_arguments
+from tiledseg.config import TilingConfig
 from tiledseg.errors import ArrayError, SettingError
 from tiledseg.tiling.grid import AxisGrid, Box, TileGrid, check_multiple
 

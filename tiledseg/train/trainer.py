@@ -10,8 +10,8 @@ from tiledseg._backend import check_process, keras
 from tiledseg._lazy import extra
 from tiledseg._notebook import paragraph, side_by_side
 from tiledseg._storage import check_writable
-from tiledseg._validate import all_of, counted, invalid, path_text, settings_of
-from tiledseg.config import TRAIN_AND_VALID, RunConfig, TrainConfig, check_arguments
+from tiledseg._validate import all_of, check_arguments, counted, invalid, path_text, settings_of
+from tiledseg.config import TRAIN_AND_VALID, RunConfig, TrainConfig
 from tiledseg.data import as_pairs, split_pairs, write_manifest
 from tiledseg.errors import SettingError
 from tiledseg.plots import curves
