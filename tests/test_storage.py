@@ -546,7 +546,7 @@ def test_a_full_disk_is_an_error_before_memory_is_mapped_to_it(monkeypatch):
 
 def test_space_is_taken_by_writing_where_it_cannot_be_reserved(monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    monkeypatch.setattr("tiledseg._storage.scratch._ZEROS", 8)
+    monkeypatch.setattr("tiledseg._storage.cache._ZEROS", 8)
     array = scratch_array((5, 2), np.dtype(np.int16))
     assert array.tolist() == [[0, 0]] * 5
     monkeypatch.setattr("tempfile.TemporaryFile", FullFile)

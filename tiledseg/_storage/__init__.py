@@ -1,6 +1,14 @@
 """Files and folders: written whole or not at all, identified by digests, cached, locked, temporary."""
 
-from tiledseg._storage.cache import DiskCache, array_digest, file_digest, sha256, zarr_files
+from tiledseg._storage.cache import (
+    DiskCache,
+    ScratchFile,
+    array_digest,
+    file_digest,
+    scratch_array,
+    sha256,
+    zarr_files,
+)
 from tiledseg._storage.files import (
     atomic_write,
     check_new_folder,
@@ -31,7 +39,6 @@ from tiledseg._storage.paths import (
     open_regular,
     read_at,
 )
-from tiledseg._storage.scratch import ScratchFile, scratch_array
 
 __all__ = [
     "DiskCache",

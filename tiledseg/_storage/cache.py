@@ -1,4 +1,4 @@
-"""Digests of files and arrays, and a cache on disk that is checked by them."""
+"""What is kept on disk for a while: a cache that is checked by digests; temporary files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import json
 import logging
 import os
 import shutil
+import tempfile
+import weakref
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiledseg._lazy import lazy
 from tiledseg._storage.files import json_of, new_folder, write_text
 from tiledseg._storage.paths import open_regular
+from tiledseg._validate import invalid, named
 from tiledseg.errors import FileError
 
 if TYPE_CHECKING:
@@ -20,9 +26,12 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from tiledseg._types import PathLike
+    from tiledseg._types import AnyArray, PathLike
+else:
+    np = lazy("numpy")
 
 _log = logging.getLogger("tiledseg")
+_ZEROS = 1 << 20  # bytes that are written at once where space cannot be reserved
 
 
 def sha256(path: PathLike) -> str:
@@ -54,7 +63,7 @@ def _folder_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def array_digest(values: np.ndarray[Any, Any]) -> str:
+def array_digest(values: AnyArray) -> str:
     """Compute the SHA-256 of an array's dtype, shape and values, in the form of records."""
     digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
     ordered = values if values.flags.c_contiguous else values.copy("C")
@@ -102,3 +111,63 @@ class DiskCache:
     def drop(self, key: str) -> None:
         """Remove the folder of a key."""
         shutil.rmtree(self._root / key, ignore_errors=True)
+
+
+class ScratchFile:
+    """A temporary file to write and read at offsets, in memory up to a number of bytes."""
+
+    def __init__(self, in_memory: int = 0) -> None:
+        with _space():
+            kind: Any = (
+                partial(tempfile.SpooledTemporaryFile, in_memory) if in_memory else tempfile.TemporaryFile
+            )
+            self._file = kind()
+        self._close = weakref.finalize(self, _close, self._file)
+
+    def write(self, offset: int, data: Any) -> None:  # noqa: ANN401  a buffer
+        """Write bytes at an offset."""
+        with _space():
+            self._file.seek(offset)
+            self._file.write(data)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes at an offset; fewer where the file ends."""
+        with _space():  # what is written may wait until here
+            self._file.seek(offset)
+            return self._file.read(count)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._close()
+
+
+def _close(file: Any) -> None:  # noqa: ANN401
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        file.close()
+
+
+def scratch_array(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
+    """Make an array of zeros in a temporary file, which goes with it; its space is taken at once."""
+    # A full disk behind mapped memory would end the process by a signal.
+    count = int(np.prod(shape, dtype=int)) * dtype.itemsize
+    with _space(), tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(1, count))
+        else:
+            for start in range(0, count, _ZEROS):
+                file.write(bytes(min(_ZEROS, count - start)))
+            file.flush()
+        return np.memmap(file, dtype, "r+", shape=shape)
+
+
+@contextmanager
+def _space() -> Iterator[None]:
+    """Name the folder of temporary files where it is full or cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        fix = "Free some space, or let TMPDIR name a folder that has some."
+        name = named(tempfile.tempdir or "TMPDIR")
+        raise invalid(
+            FileError, name, must="be writable", got=error.strerror or str(error), fix=fix
+        ) from error
