@@ -74,18 +74,22 @@ from .networks import (
     UNetConfig,
     architecture_of,
 )
-from .objects import ObjectsConfig
 from .predict import (
     OBJECT_PRODUCTS,
+    TTA,
+    Activation,
     AutoThreshold,
+    Engine,
+    ObjectsConfig,
+    Precision,
     PredictConfig,
     PredictJobConfig,
     Product,
+    RuntimeConfig,
     rgb_of,
 )
 from .preprocessing import PixelStep, PreprocessingConfig, StepsConfig
 from .run import RunConfig
-from .runtime import TTA, Activation, Engine, Precision, RuntimeConfig
 from .tiling import Blend, PadMode, TilingConfig
 from .toml import meanings_of, ordered_fields, write_tables
 from .train import (

@@ -9,8 +9,7 @@ from pydantic import BeforeValidator, Field
 from tiledseg.config.base import Config
 from tiledseg.config.fields import Count, Given, Micrometres, Named, NotNegative, Regex, or_else
 from tiledseg.config.losses import AnyLossConfig
-from tiledseg.config.objects import ObjectsConfig
-from tiledseg.config.runtime import TTA, RuntimeConfig
+from tiledseg.config.predict import TTA, ObjectsConfig, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 
 

@@ -70,8 +70,12 @@ class ReadConfig(Config):
     @property
     def reading(self) -> dict[str, Any]:
         """These settings as options of `open_image` and `read_image`."""
-        names = ("level", "channels", "page", "alpha")
-        return {name: getattr(self, name) for name in names} | {"at": place_of(self.at)}
+        return _reading(self)
+
+
+def _reading(settings: ReadConfig | ExportConfig) -> dict[str, Any]:
+    names = ("level", "channels", "page", "alpha")
+    return {name: getattr(settings, name) for name in names} | {"at": place_of(settings.at)}
 
 
 def place_of(text: str | None) -> dict[str, int] | None:
@@ -195,8 +199,7 @@ class ExportConfig(Config):
     @property
     def reading(self) -> dict[str, Any]:
         """These settings as options of `open_image`."""
-        names = ("level", "channels", "page", "alpha")
-        return {name: getattr(self, name) for name in names} | {"at": place_of(self.at)}
+        return _reading(self)
 
 
 class PackageConfig(Config):

@@ -1,4 +1,4 @@
-"""Settings of predicting files."""
+"""Settings of predictions: how a network is run, which areas are objects, what is written for files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from tiledseg._validate import invalid
-from tiledseg.config.fields import Count, Given, Micrometres, Names, as_tuple, or_else
+from tiledseg.config.base import Config
+from tiledseg.config.fields import Count, Given, Micrometres, Names, as_numbers, as_tuple, or_else
 from tiledseg.config.files import ObjectFormats, ReadConfig
-from tiledseg.config.objects import ObjectsConfig
-from tiledseg.config.runtime import TTA, RuntimeConfig
 from tiledseg.config.tiling import TilingConfig
 from tiledseg.errors import SettingError
 
@@ -51,6 +50,110 @@ Product: TypeAlias = Literal[
 
 OBJECT_PRODUCTS: tuple[Product, ...] = ("labels", "objects", "geojson", "coco", "roi")
 """What is made of the objects of an image."""
+
+Engine: TypeAlias = Literal["auto", "keras", "openvino", "onnxruntime"]
+"""What runs a Keras network; ``auto`` takes OpenVINO where it can."""
+
+Precision: TypeAlias = Literal["f32", "bf16"]
+"""Numbers that a network multiplies; only OpenVINO has ``bf16``."""
+
+Activation: TypeAlias = Literal["sigmoid", "softmax"]
+"""What turns logits into probabilities: a sigmoid for each channel, or a softmax over the channels."""
+
+TTA: TypeAlias = Literal["flips", "d4"]
+"""Test-time augmentation: a tile and its mirror images along y, x and both; ``d4`` adds their transposes."""
+
+_Inner = Annotated[float, Field(gt=0, lt=1)]
+"""A number between 0 and 1."""
+
+
+class RuntimeConfig(Config):
+    """How a network is run."""
+
+    engine: Engine = "auto"
+    """What runs a network. ``auto`` takes OpenVINO on a machine without a GPU, if it knows all layers of the
+    network and agrees with Keras on a test tile within 1e-4 of the largest output; otherwise Keras."""
+    precision: Precision = "f32"
+    """Numbers that the network multiplies. ``bf16`` is faster and less accurate. It needs OpenVINO, and 99.9
+    % of a test tile must agree with Keras within 0.05 of the largest output, or 0.05."""
+    devices: Annotated[tuple[str, ...], as_tuple, Field(min_length=1)] | None = None
+    """TensorFlow's names of the devices that run copies of a Keras network at the same time, for example
+    ``("GPU:0", "GPU:1")``; None for all GPUs."""
+    activation: Activation | None = None
+    """Function that turns the network's outputs into probabilities, where they are logits; None where they
+    are probabilities, or for the segmenter's own."""
+    memory: Count | None = None
+    """Bytes that the network may take for its activations; None for half of the free memory."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        by_keras = self.engine == "keras" or (self.engine == "auto" and self.devices is not None)
+        if self.precision == "bf16" and by_keras:
+            raise self._invalid(
+                "precision",
+                "be f32 with engine='keras' or named devices",
+                "Use engine='openvino', or set the network's own dtype policy.",
+            )
+        return self
+
+
+class ObjectsConfig(Config):
+    """How objects are extracted from a map.
+
+    Examples
+    --------
+    >>> ObjectsConfig(min_area=30, fill_holes=True).connectivity
+    4
+    """
+
+    threshold: _Inner | Annotated[tuple[_Inner, ...], as_tuple] = 0.5
+    """Probability from which a px belongs to an object, in a map of one class, or of background and
+    foreground. With more classes a px has the class of its largest probability, and class 0 is the
+    background; with a threshold for each of the classes 1, 2, …, a px below that of its class is background
+    too."""
+    connectivity: Annotated[Literal[4, 8], as_numbers] = 4
+    """With 4, px that touch only at a corner belong to different objects; with 8, to the same one."""
+    fill_holes: bool = False
+    """Whether areas of background that touch only one object, and not the image's border, become part of
+    that object. An area that holds other objects is not a hole."""
+    split: Literal["none", "watershed"] = "none"
+    """Whether objects that touch are split: by the distance to the background, or by a class of the
+    network (`boundary_class`, `centre_class`)."""
+    split_depth: Annotated[float, Field(gt=0)] = 1.0
+    """How far, in px, the distance to the background must rise from the neck between two parts to the lower
+    of their peaks, so that they are split. A larger value gives fewer parts."""
+    boundary_class: Count | None = None
+    """Class of the px between objects: areas of the other classes grow into it, each px to the nearest."""
+    centre_class: Count | None = None
+    """Class of the centres of objects: each of its areas becomes an object, and grows into the other
+    classes. An area without a centre stays one object."""
+    split_max_px: Count = 1 << 24
+    """Objects whose bounding box has more px are not split; a log message says how many."""
+    keep_border: bool = True
+    """Whether objects that touch the image's border count."""
+    min_area: Annotated[float, as_numbers, Field(ge=0)] = 1
+    """Smaller objects are left out. Holes that were filled count as area."""
+    max_area: Annotated[float, as_numbers, Field(gt=0)] | None = None
+    """Larger objects are left out; None for no limit."""
+    area_unit: Literal["px", "um2"] = "px"
+    """Unit of `min_area` and `max_area`: px, or µm², which needs the size of a px."""
+
+    @model_validator(mode="after")
+    def _areas(self) -> Self:
+        if self.max_area is not None and self.max_area < self.min_area:
+            raise self._invalid(
+                "max_area", f"be at least min_area={self.min_area}", "Use a larger one, or None."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _classes(self) -> Self:
+        given = [name for name in ("boundary_class", "centre_class") if getattr(self, name) is not None]
+        if given and self.split == "none":
+            raise self._invalid(given[0], "be None without splitting", 'Set split="watershed".')
+        if len(given) > 1:
+            raise self._invalid("centre_class", "be None with a boundary_class", "Give one of them.")
+        return self
 
 
 class PredictConfig(ReadConfig):

@@ -6,10 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tiledseg._validate import invalid
 from tiledseg.config.base import Config
 from tiledseg.config.fields import Count, Micrometres, Positive, as_numbers, as_tuple
-from tiledseg.errors import SettingError
 
 _MOST_STEPS = 2**24  # whole numbers that float32 holds
 _MOST_STD = 1e30
@@ -54,13 +52,8 @@ class PreprocessingConfig(Config):
     def _per_channel(self) -> Self:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in {1, self.channels}:
-                raise invalid(
-                    SettingError,
-                    name,
-                    must=f"have 1 or {self.channels} values",
-                    got=values,
-                    fix="Give one value for all channels, or one for each.",
-                )
+                fix = "Give one value for all channels, or one for each."
+                raise self._invalid(name, f"have 1 or {self.channels} values", fix)
         return self
 
     @model_validator(mode="after")
@@ -108,7 +101,7 @@ class PreprocessingConfig(Config):
             fix = "Leave one of them out."
         else:
             return self
-        raise invalid(SettingError, "colour", must=must, got=got, fix=fix)
+        raise self._invalid("colour", must, fix, got=got)
 
 
 class PixelStep(Config):
