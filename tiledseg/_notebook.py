@@ -1,4 +1,4 @@
-"""Fragments of HTML that public objects show of themselves in a notebook."""
+"""What public objects show of themselves: tables as text, and fragments of HTML in a notebook."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import html
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _SIDE = 360  # px of the longer side of the drawing of tiles
 _MOST_LINES = 120  # along an axis; of more, every n-th is drawn
@@ -15,6 +15,16 @@ _FRAME, _SHARED, _BORDER, _TILE, _COVERED = "#8883", "#0072b233", "#0072b2", "#d
 _NAME = 'style="text-align:left;vertical-align:top;white-space:nowrap"'
 _CELL = 'style="text-align:left"'
 _Item = TypeVar("_Item")
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Write rows as lines of text, the cells of some columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    ways = [str.ljust if place in left else str.rjust for place in range(len(widths))]
+    return [
+        "  ".join(way(cell, width) for way, cell, width in zip(ways, row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def paragraph(text: object) -> str:

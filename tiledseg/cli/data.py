@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
+from tiledseg._storage import check_new_folder, check_writable, new_folder, write_text
 from tiledseg._validate import counted, invalid
 from tiledseg.cli import lazy
 from tiledseg.cli.options import Table
@@ -24,11 +25,16 @@ DATA = Table("data", _RUN.data, "Data")
 SPLIT = Table("split", SplitConfig(), "Split (not for manifests)", prefix="split-", without=("manifest",))
 
 
-def split_of(settings: Settings) -> SplitConfig | None:
+def split_of(settings: Settings, default: SplitConfig | None = None) -> SplitConfig | None:
     """Return how to split the data; None if neither file nor options say so."""
     if "split" not in settings.given:
         return settings.run.split
-    return settings.over(settings.run.split or SplitConfig(), "split")
+    return settings.over(settings.run.split or default or SplitConfig(), "split")
+
+
+def pairs_in(settings: Settings, table: str) -> list[Pair]:
+    """Find the pairs of a table of the settings."""
+    return lazy.data.pairs_of(settings.over(getattr(settings.run, table), table))
 
 
 def dataset(settings: Settings, folder: Path, split: SplitConfig | None) -> Manifest:
@@ -59,7 +65,7 @@ def stats(*, settings: Settings) -> int:
     """Show statistics of a dataset."""
     config = settings.over(settings.run.stats, "stats")
     if config.output is not None:
-        lazy.storage.check_new_folder(config.output)
+        check_new_folder(config.output)
         if config.chart:
             lazy.plots.new_figure(1, 1)  # raises an error if matplotlib is missing, before files are read
     split = split_of(settings)
@@ -68,7 +74,7 @@ def stats(*, settings: Settings) -> int:
     settings.say(numbers)
     settings.give(**numbers.to_dict(), output=config.output)
     if config.output is not None:
-        with lazy.storage.new_folder(config.output) as folder:
+        with new_folder(config.output) as folder:
             _write(folder, found, numbers, config)
             settings.keep(folder, split=split)
     return 0
@@ -120,7 +126,7 @@ def split(*, settings: Settings) -> int:
     """Split a dataset, and write a manifest, or one for each fold of a cross-validation."""
     config = split_of(settings) or SplitConfig()
     target = Path(config.manifest)
-    folder = lazy.storage.check_writable(target.parent, keep=False)
+    folder = check_writable(target.parent, keep=False)
     each = config.folds is not None and config.fold is None
     records = list(dataset(settings, folder, None if each else config).records)
     if each:
@@ -148,7 +154,7 @@ def _write_folds(target: Path, folds: list[list[Record]]) -> list[Record]:
 def tile(*, settings: Settings) -> int:
     """Cut a dataset into a set of tiles on disk."""
     config = settings.over(settings.run.tiles, "tiles")
-    lazy.storage.check_new_folder(config.output)
+    check_new_folder(config.output)
     split = split_of(settings)
     source = dataset(settings, Path(), split)
     tiles = lazy.data.write_tiles(source, config, progress=settings.progress)
@@ -171,7 +177,7 @@ _Output = Annotated[str, Parameter(help="New folder for run.toml and sheet.png."
 @with_options(_READING, file=False)
 def init(images: _Images, masks: _Masks, /, *, output: _Output = "project", settings: Settings) -> int:
     """Look at a dataset, and write settings for it."""
-    lazy.storage.check_new_folder(output)
+    check_new_folder(output)
     places = {"images": str(Path(images).resolve()), "masks": str(Path(masks).resolve())}
     data = settings.over(_RUN.data, "data").changed(**places)
     found = lazy.data.survey(data)
@@ -185,8 +191,8 @@ def init(images: _Images, masks: _Masks, /, *, output: _Output = "project", sett
     data = data.changed(problems="skip" if found.problems else "refuse")
     parts = SplitConfig(names=("train", "valid"), shares=(80, 20))
     run = RunConfig(train_data=data, split=parts, train=_training_of(found.pairs, numbers))
-    with lazy.storage.new_folder(output) as folder:
-        lazy.storage.write_text(folder / "run.toml", run.to_toml())
+    with new_folder(output) as folder:
+        write_text(folder / "run.toml", run.to_toml())
         manifest = lazy.data.Manifest(Path(), tuple(records))
         lazy.io.write_image(folder / "sheet.png", _sheet(manifest, "", run.stats))
     settings.say(f"\nLook at {output}/sheet.png, and edit {output}/run.toml. Then:")

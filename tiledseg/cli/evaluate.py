@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
+import tiledseg
+from tiledseg._storage import check_new_folder
 from tiledseg._validate import invalid
 from tiledseg.cli import lazy
+from tiledseg.cli.data import pairs_in
 from tiledseg.cli.options import Table
-from tiledseg.cli.predict import MODEL_HELP, TILING, check_model, check_tiling, load, tiling_for
+from tiledseg.cli.predict import MODEL_HELP, TILING, check_model, check_tiling, tiling_for
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
 from tiledseg.errors import SettingError
@@ -53,7 +56,7 @@ class _Task:
         """Load a model, or find the maps of the pairs."""
         if model.startswith(_MAPS):
             return lazy.evaluate.find_maps(model.removeprefix(_MAPS), self.pairs)
-        return load(model, trust=self.config.trust)
+        return tiledseg.load_model(model, trust=self.config.trust)
 
     def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:  # noqa: ANN401
         """Score a loaded model, maps as a list, or the mean of several models as a tuple."""
@@ -81,7 +84,7 @@ def evaluate(model: _Model = None, /, *, settings: Settings) -> int:
     for one in models:
         _check(one, settings, config)
     if config.output is not None:
-        lazy.storage.check_new_folder(config.output)
+        check_new_folder(config.output)
     elif config.triples:
         fix = "Add --output FOLDER, or leave --triples out."
         raise invalid(SettingError, "--output", must="be given with --triples", got="nothing", fix=fix)
@@ -217,4 +220,4 @@ def _valid_pairs(settings: Settings, config: EvaluateConfig) -> list[Pair] | Non
             got="nothing",
             fix="Give validation images and masks, or state a threshold.",
         )
-    return lazy.data.pairs_of(settings.over(settings.run.valid_data, "valid_data"))
+    return pairs_in(settings, "valid_data")

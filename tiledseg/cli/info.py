@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg import samples
+from tiledseg._memory import available_memory
 from tiledseg._storage import is_file
 from tiledseg._validate import counted, invalid
 from tiledseg.cli import lazy
@@ -140,7 +141,7 @@ def _machine() -> dict[str, str]:
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": f"{usable} of {os.cpu_count()}",
-        "memory": f"{lazy.memory.available_memory() // _MIB} MiB free",
+        "memory": f"{available_memory() // _MIB} MiB free",
         "Keras backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
     }
 

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 from tiledseg._lazy import lazy
 
 if TYPE_CHECKING:
-    from tiledseg import _memory as memory
-    from tiledseg import _storage as storage
     from tiledseg import config, data, engine, evaluate, io, plots, predict, report
 else:
     config, data, engine, evaluate, io, plots, predict, report = (
         lazy(f"tiledseg.{name}")
         for name in ("config", "data", "engine", "evaluate", "io", "plots", "predict", "report")
     )
-    memory, storage = lazy("tiledseg._memory"), lazy("tiledseg._storage")
 
-__all__ = ["config", "data", "engine", "evaluate", "io", "memory", "plots", "predict", "report", "storage"]
+__all__ = ["config", "data", "engine", "evaluate", "io", "plots", "predict", "report"]

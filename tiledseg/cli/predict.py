@@ -14,7 +14,7 @@ from cyclopts import Parameter
 import tiledseg
 from tiledseg import models
 from tiledseg._memory import share_freed_memory
-from tiledseg._storage import exists, is_file, is_folder
+from tiledseg._storage import check_writable, exists, is_file, is_folder
 from tiledseg._validate import invalid, named
 from tiledseg.cli import lazy
 from tiledseg.cli.options import Table, merged
@@ -90,11 +90,6 @@ def check_tiling(model: str, settings: Settings, base: TilingConfig | None) -> N
         merged(tiling, given)
 
 
-def load(path: str, *, trust: bool) -> Any:  # noqa: ANN401  a Segmenter or a keras.Model, which has no type
-    """Load a model; see `tiledseg.load_model`."""
-    return tiledseg.load_model(path, trust=trust)
-
-
 def channels_of(model: object) -> int:
     """Return the number of channels of a model's images."""
     network = lazy.engine.Network.of(model)
@@ -129,9 +124,9 @@ def predict(
     check_model(name, trust=config.trust)
     check_tiling(name, settings, config.tiling)
     lazy.io.find_images(files, recursive=config.recursive)
-    lazy.storage.check_writable(output, keep=False)
+    check_writable(output, keep=False)
     share_freed_memory()
-    segmenter = load(name, trust=config.trust)
+    segmenter = tiledseg.load_model(name, trust=config.trust)
     tiling = tiling_for(segmenter, settings, config.tiling)
     result = tiledseg.predict_files(
         segmenter, files, output, config, tiling=tiling, progress=settings.progress
@@ -169,7 +164,7 @@ def plan(
     check_model(model, trust=trust)
     check_tiling(model, settings, config.tiling)
     shape, sample_bytes = _shape(image, config)
-    segmenter = load(model, trust=trust)
+    segmenter = tiledseg.load_model(model, trust=trust)
     if len(shape) == 2 and _SHAPE.fullmatch(image):
         shape = (*shape, channels_of(segmenter))
     tiling = tiling_for(segmenter, settings, config.tiling)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
 
-from tiledseg._storage import exists, is_folder
+from tiledseg._storage import exists, is_folder, write_text
 from tiledseg._validate import invalid, shown
 from tiledseg.cli import lazy
 from tiledseg.cli.app import logging_shown
@@ -83,7 +83,7 @@ class Settings:
                 ours = file.readline() == text.encode().splitlines(keepends=True)[0]
             if not ours or (self.file is not None and target.samefile(self.file)):
                 return
-        lazy.storage.write_text(target, text)
+        write_text(target, text)
 
     def _used(self, tables: dict[str, Config | None]) -> dict[str, Config]:
         """Return the settings of all tables that the file or the command has."""
@@ -232,7 +232,7 @@ def import_config(
             FileError, str(source), must="be a text file in UTF-8", got=str(error), fix=fix
         ) from None
     done = lazy.config.import_founding(text)
-    lazy.storage.write_text(target, done.run.to_toml())
+    write_text(target, done.run.to_toml())
     unusable = [str(note) for note in done.notes if note.outcome == "unusable"]
     lines = [str(done), *_next_commands(done.run, target)] if settings.progress else unusable
     if lines:

@@ -10,9 +10,10 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg.cli import lazy
+from tiledseg.cli.data import pairs_in, split_of
 from tiledseg.cli.options import COMMON, Table
 from tiledseg.cli.settings import Settings, read_run, with_options
-from tiledseg.config import TRAIN_AND_VALID, DataConfig, RunConfig, SplitConfig, TilingConfig, TrainConfig
+from tiledseg.config import TRAIN_AND_VALID, DataConfig, RunConfig, TilingConfig, TrainConfig
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def train(*, resume: Annotated[Path | None, _RESUME] = None, settings: Settings)
     else:
         config = _config(settings)
         pairs, unseen = _data(settings, config)
-        whole = settings.whole(train=config, split=_split(settings))
+        whole = settings.whole(train=config, split=split_of(settings, TRAIN_AND_VALID))
         result = tiledseg.Trainer(config).fit(pairs, unseen, progress=settings.progress, settings=whole)
     best = _best(result)
     settings.say(_summary(result, best))
@@ -63,7 +64,7 @@ def _resumed(run_dir: Path, settings: Settings) -> TrainingResult:
     config = _config(settings)
     pairs, unseen = _data(settings, config) if named else (None, None)
     if pairs is not None and unseen is None and config.validation:
-        how = (_split(settings), run_dir, config.network.classes)
+        how = (split_of(settings, TRAIN_AND_VALID), run_dir, config.network.classes)
         pairs, unseen, _ = lazy.data.split_pairs(pairs, *how, progress=settings.progress)
     return tiledseg.Trainer.resume(run_dir, pairs, unseen, config=config, progress=settings.progress)
 
@@ -79,21 +80,11 @@ def _data(settings: Settings, config: TrainConfig) -> tuple[list[Pair], list[Pai
         if "split" in settings.given:
             fix = "Leave the options that begin with --split- out, or those that begin with --valid-."
             raise SettingError(f"Validation data is given, so nothing is set apart. {fix}")
-        return lazy.data.pairs_of(data), _pairs(settings, "valid_data")
+        return lazy.data.pairs_of(data), pairs_in(settings, "valid_data")
     if data.layout == "manifest" and data.split is None:
         first, second = (lazy.data.pairs_of(data.changed(split=name)) for name in TRAIN_AND_VALID.names)
         return (first, second) if config.validation else ([*first, *second], None)
     return lazy.data.pairs_of(data), None
-
-
-def _split(settings: Settings) -> SplitConfig | None:
-    if "split" not in settings.given:
-        return settings.run.split
-    return settings.over(settings.run.split or TRAIN_AND_VALID, "split")
-
-
-def _pairs(settings: Settings, name: str) -> list[Pair]:
-    return lazy.data.pairs_of(settings.over(getattr(settings.run, name), name))
 
 
 def _config(settings: Settings) -> TrainConfig:

@@ -12,6 +12,7 @@ from tiledseg.data.load import (
     load_pair,
     pixel_size_of_pair,
     shape_of_image,
+    shrink_labels,
     tell_masks,
     with_pixel_size,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "prepare_pair",
     "prepare_pairs",
     "shape_of_image",
+    "shrink_labels",
     "split_folds",
     "split_pairs",
     "split_records",

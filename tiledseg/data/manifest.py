@@ -20,7 +20,7 @@ from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import IGNORED, is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tiledseg._types import AnyArray, PathLike
 
@@ -75,8 +75,7 @@ class Manifest:
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits: train, valid and test, then others, the largest first."""
-        counts = Counter(record.split for record in self.records)
-        return tuple(sorted(counts, key=lambda split: (rank_of(split), -counts[split], split)))
+        return ordered_splits(record.split for record in self.records)
 
     def of(self, split: str | None) -> list[Record]:
         """List the records of a split.
@@ -281,10 +280,10 @@ def read_records(
         return each_pair(pairs, one)
 
 
-def rank_of(split: str) -> int:
-    """Order the usual names of splits before others."""
-    usual = ("train", "valid", "test")
-    return usual.index(split) if split in usual else len(usual)
+def ordered_splits(splits: Iterable[str]) -> tuple[str, ...]:
+    """Name each split once: train, valid and test, then others, the largest first."""
+    counts, usual = Counter(splits), {"train": 0, "valid": 1, "test": 2}
+    return tuple(sorted(counts, key=lambda split: (usual.get(split, 3), -counts[split], split)))
 
 
 def _described(pair: Pair, folder: Path, classes: int | None) -> Record:

@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tiledseg._notebook import paragraph, table
+from tiledseg._notebook import aligned, paragraph, table
 from tiledseg._storage import csv_text, write_text
 from tiledseg._validate import counted, listed, shown
-from tiledseg.data.manifest import as_records, rank_of
+from tiledseg.data.manifest import as_records, ordered_splits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +64,7 @@ class DatasetStatistics:
         return table(_TITLES, (_cells(one) for one in self._rows())) + "".join(map(paragraph, self._notes()))
 
     def __str__(self) -> str:
-        rows = [_TITLES, *(_cells(one) for one in self._rows())]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [_line(row, widths) for row in rows]
+        lines = aligned([_TITLES, *map(_cells, self._rows())], left=(0, len(_TITLES) - 1))
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *self._notes()])
 
     def _notes(self) -> list[str]:
@@ -144,7 +142,7 @@ def statistics_of(records: Sequence[Record]) -> DatasetStatistics:
     splits: dict[str, list[Record]] = {}
     for record in known:
         splits.setdefault(record.split, []).append(record)
-    ordered = sorted(splits, key=lambda split: (rank_of(split), -len(splits[split]), split))
+    ordered = ordered_splits(record.split for record in known)
     return DatasetStatistics(tuple(_summed(split, splits[split]) for split in ordered), _summed("all", known))
 
 
@@ -198,16 +196,6 @@ def _cells(one: SplitStatistics) -> tuple[str, ...]:
 
 def _sizes(sizes: dict[str, int], most: int) -> str:
     return listed([f"{count} of {size}" for size, count in sizes.items()], most)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    """Align the first and the last cell to the left, the others to the right."""
-    ends = (0, len(row) - 1)
-    cells = [
-        cell.ljust(width) if index in ends else cell.rjust(width)
-        for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
 
 
 def _as_row(one: SplitStatistics) -> dict[str, object]:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tiledseg._notebook import aligned
 from tiledseg._validate import all_of, instance_of, invalid, listed, shown
 from tiledseg.data import group_of
 from tiledseg.errors import SettingError
 from tiledseg.evaluate.result import EvaluationResult
 from tiledseg.evaluate.scores import SCORES, mean
-from tiledseg.evaluate.tables import aligned, number
+from tiledseg.evaluate.tables import number
 from tiledseg.metrics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
+from tiledseg._notebook import aligned
 from tiledseg._storage import csv_text
 from tiledseg._validate import shown
 from tiledseg.evaluate.scores import SCORES
@@ -171,18 +172,6 @@ def _escaped(text: str, marks: str) -> str:
 def number(value: float, digits: int = 3) -> str:
     """Write a number for a table; a hyphen stands for nan."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def aligned(rows: Rows) -> list[str]:
-    """Align the first cell to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def loss_notes(loss: LossConfig | None, value: float) -> list[str]:

@@ -93,8 +93,13 @@ def as_picture(pixels: AnyArray) -> Rgb:
     )
     if shown.dtype == np.uint8:
         return as_rgb(shown)
-    low, high = float(shown.min()), float(shown.max())
-    return as_rgb(shown, (low, high if high > low else low + 1))
+    return as_rgb(shown, full_range(shown))
+
+
+def full_range(pixels: AnyArray) -> tuple[float, float]:
+    """Return the limits that show the least value black and the largest one white."""
+    low, high = float(pixels.min()), float(pixels.max())
+    return low, high if high > low else low + 1
 
 
 def every_nth(source: Source, step: int) -> AnyArray:

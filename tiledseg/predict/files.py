@@ -210,7 +210,8 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
         with progress_bar(len(files), "images", shown=progress) as advance:
             if client is not None:
                 result = _spread(model, targets, config, tiling, client, advance)
-                record.add_all((one.path, one.written) for one in result.outcomes if not one.skipped)
+                for one in filter(lambda one: not one.skipped, result.outcomes):
+                    record.add(one.path, one.written)
             else:
                 result = _local(model, targets, config, tiling, advance, record)
         record.save()

@@ -252,11 +252,6 @@ class RunRecord:
                 self._note(image, target, self._state_of(image), None)
         self._write()
 
-    def add_all(self, done: Iterable[tuple[Path, Mapping[Product, Path]]]) -> None:
-        """Note the contents of images whose results were written."""
-        for image, results in done:
-            self.add(image, results)
-
     def add(self, image: Path, results: Mapping[Product, Path]) -> None:
         """Note the contents of an image whose results were written."""
         state, digest = self._state_of(image), self._digest_of(image) if results else None

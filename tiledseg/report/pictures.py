@@ -18,7 +18,7 @@ from tiledseg._lazy import cv2
 from tiledseg._storage import write_bytes
 from tiledseg._validate import all_of, instance_of, path_text, real_pair, shown, whole_number
 from tiledseg.config import Record
-from tiledseg.data import DatasetStatistics, check_mask
+from tiledseg.data import DatasetStatistics, check_mask, shrink_labels
 from tiledseg.errors import ArrayError
 from tiledseg.evaluate import ScoredImage
 from tiledseg.io import write_image
@@ -32,6 +32,7 @@ from tiledseg.plots import (
     colourise,
     contact_sheet,
     error_overlay,
+    full_range,
     known,
     new_figure,
     overlay,
@@ -65,8 +66,9 @@ def picture_row(
     """Draw a scored image: input, truth, prediction, and where they differ."""
     instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
     image = shrunk(as_rgb(scored.image, limits), whole_number("longest_px", longest_px))
-    truth, predicted = nearest_labels(scored.truth, image), nearest_labels(scored.predicted, image)
-    void = None if scored.ignored is None else nearest_labels(scored.ignored, image)
+    size = image.shape[:2]
+    truth, predicted = shrink_labels(scored.truth, size), shrink_labels(scored.predicted, size)
+    void = None if scored.ignored is None else shrink_labels(scored.ignored, size)
     compared = predicted if void is None else np.where(void, truth, predicted)  # no error where none counts
     pictures = (
         Picture("Input", image),
@@ -75,14 +77,6 @@ def picture_row(
         Picture("Agreement", error_overlay(image, compared, truth)),
     )
     return PictureRow(scored.scores.name, f"Dice {scored.scores.dice:.3f}", pictures)
-
-
-def nearest_labels(labels: AnyArray, picture: Rgb) -> AnyArray:
-    """Return the label at the centre of each px of a picture."""
-    height, width = picture.shape[:2]
-    rows = (2 * np.arange(height) + 1) * labels.shape[0] // (2 * height)
-    columns = (2 * np.arange(width) + 1) * labels.shape[1] // (2 * width)
-    return np.asarray(labels[np.ix_(rows, columns)])
 
 
 def as_data_url(picture: Rgb) -> str:
@@ -165,7 +159,7 @@ class Triples:
 
     def _row(self, scored: ScoredImage, longest_px: int) -> PictureRow:
         image = shrunk(as_rgb(scored.image, self._limits), longest_px)
-        masks = (colourise(nearest_labels(one, image)) for one in (scored.truth, scored.predicted))
+        masks = (colourise(shrink_labels(one, image.shape[:2])) for one in (scored.truth, scored.predicted))
         titles = ("Input", "Truth", "Prediction")
         pictures = (Picture(title, one) for title, one in zip(titles, (image, *masks), strict=True))
         return PictureRow(scored.scores.name, f"Dice {scored.scores.dice:.3f}", tuple(pictures))
@@ -195,12 +189,8 @@ def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px:
     """Draw thumbnails of an image, its mask, and both together."""
     image, thumb_px = array_of(image, "image"), whole_number("thumb_px", thumb_px)
     check_mask(mask, image.shape, _MOST_LABELS)
-    limits = None
-    if image.dtype.kind == "f":
-        low, high = float(image.min()), float(image.max())
-        limits = (low, high if high > low else low + 1)
-    small = shrunk(as_rgb(image, limits), thumb_px)
-    labels = nearest_labels(mask, small)
+    small = shrunk(as_rgb(image, full_range(image) if image.dtype.kind == "f" else None), thumb_px)
+    labels = shrink_labels(mask, small.shape[:2])
     pictures = (
         Picture("Image", small),
         Picture("Mask", colourise(labels, background=(235, 235, 235))),

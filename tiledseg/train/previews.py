@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiledseg._backend import keras
 from tiledseg._lazy import extra
+from tiledseg._notebook import aligned
 from tiledseg._storage import exists, write_bytes, write_text
 from tiledseg._validate import invalid
 from tiledseg.data import load_image, pixel_size_of_pair, shape_of_image
@@ -23,6 +24,7 @@ from tiledseg.plots import (
     PictureRow,
     as_rgb,
     contact_sheet,
+    full_range,
     new_figure,
     overlay,
     png_of,
@@ -62,9 +64,9 @@ def check_drawable() -> None:
 def write_overview(run_dir: Path, network: keras.Model, *, diagram: bool) -> None:
     """Write ``model.txt`` and, on request, ``model.png``."""
     # Keras cuts names in its own summary at the width of the terminal.
-    layers = [_HEAD, *_layers(network)]
-    facts = list(_facts(network))
-    write_text(run_dir / "model.txt", f"{_aligned(layers)}\n\n{_aligned(facts)}\n")
+    left = range(len(_HEAD))
+    layers, facts = aligned([_HEAD, *_layers(network)], left), aligned([*_facts(network)], left)
+    write_text(run_dir / "model.txt", "\n".join([*layers, "", *facts, ""]))
     if diagram:
         graph = keras.utils.model_to_dot(
             network, show_shapes=True, show_layer_names=True, expand_nested=True, dpi=_DPI
@@ -114,12 +116,6 @@ def _shape(tensor: Any) -> str:  # noqa: ANN401
 
 def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
 
 
 class Curves(keras.callbacks.Callback):
@@ -219,7 +215,4 @@ def _plain(name: str) -> str:
 def _rgb(image: AnyArray) -> Rgb:
     """Convert any image to RGB; floats are scaled from their minimum and maximum."""
     flat = image[..., 0] if image.ndim == 3 and image.shape[-1] != 3 else image
-    if flat.dtype.kind != "f":
-        return as_rgb(flat)
-    low, high = float(flat.min()), float(flat.max())
-    return as_rgb(flat, (low, high if high > low else low + 1))
+    return as_rgb(flat, full_range(flat) if flat.dtype.kind == "f" else None)
