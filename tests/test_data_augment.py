@@ -345,6 +345,17 @@ def test_any_image_gives_crops_of_any_size(height, width, tall, wide):
 # --- values ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("most", "told"), [(4095, True), (65535, False)])
+def test_images_that_use_little_of_their_range_are_told(most, told, caplog):
+    image = np.random.default_rng(0).integers(0, most, (20, 20, 3), np.uint16, endpoint=True)
+    image[0, 0] = most
+    sampler(image, None, [NoiseConfig()], (16, 16))
+    assert ("Values reach only 4095 of 65535, and noise of `augment`" in caplog.text) == told
+    caplog.clear()
+    sampler(image, None, [FlipConfig()], (16, 16))
+    assert not caplog.text
+
+
 def test_brightening_is_a_line():
     image = photo()
     bright = BrightnessConfig(gains=(1.2, 1.2), offsets=(10 / 255, 10 / 255))

@@ -57,7 +57,13 @@ def test_a_file_reached_twice_is_listed_once(tmp_path, monkeypatch):
     (tmp_path / "c.png").symlink_to(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     found = find_images([tmp_path / "b.png", "b.png", tmp_path, tmp_path])
-    assert names([path.absolute() for path in found], tmp_path) == ["b.png", "a.png"]
+    assert names([path.absolute() for path in found], tmp_path) == ["b.png", "a.png", "c.png"]
+
+
+def test_a_folder_reached_by_a_link_is_listed_once(tmp_path):
+    make(tmp_path, "a/1.png")
+    (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
+    assert names(find_images([tmp_path / "a" / "1.png", tmp_path / "b" / "1.png"]), tmp_path) == ["a/1.png"]
 
 
 def test_hidden_folders_and_temporary_files_are_left_out(tmp_path):

@@ -99,6 +99,12 @@ def test_jpeg_is_read_as_grey_or_rgb(put, image):
     assert np.abs(read.astype(int) - image).max() <= 3
 
 
+@pytest.mark.parametrize("head", ["ffd8fff7000b", "ffd8ffe80020535049464600" + "00" * 22 + "fff7000b"])
+def test_jpeg_ls_is_said_not_to_be_supported(put, head):
+    with pytest.raises(FileError, match="be a JPEG; got a JPEG-LS"):
+        read_image(put(bytes.fromhex(head) + bytes(200), "image.jpg"))
+
+
 def test_the_content_decides_the_format_not_the_suffix(put):
     np.testing.assert_array_equal(read_image(put(encoded(".png", COLOUR), "image.jpg")), COLOUR)
 

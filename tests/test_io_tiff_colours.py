@@ -38,6 +38,14 @@ def put(tmp_path):
     return put
 
 
+def test_colours_that_px_share_are_said_not_to_be_supported(put):
+    data = bytearray(tiff(COLOUR, photometric="ycbcr"))
+    at = data.index(struct.pack("<HHI", 530, 3, 2))  # YCbCrSubSampling
+    data[at + 8 : at + 12] = struct.pack("<HH", 2, 2)
+    with pytest.raises(FileError, match=r"have the colour of each px; got YCbCr.*Save it as RGB"):
+        read_image(put(bytes(data)))
+
+
 def by_lists(tags, parts, *, tiled=False) -> bytes:
     """Make a TIFF of one page with tags of any length, and its tiles or strips."""
     tags = {

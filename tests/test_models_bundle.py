@@ -471,7 +471,7 @@ def test_flipped_bit_in_the_weights_is_refused(bundle):
         ({"format": True}, "must be 1; got True"),
         ({"format": "1"}, "must be 1; got 1"),
         ({"format": ...}, "must be 1; got None"),
-        ({"labels": ...}, "config.json: labels` must be present"),
+        ({"labels": ...}, "config.json: labels` must be present; got nothing. Get the bundle again"),
         ({"treshold": 0.5}, "Did you mean `threshold`?"),
         ({"labels": "cell"}, "labels"),
         ({"labels": ["a", "b"]}, "labels"),

@@ -50,6 +50,8 @@ _STEPS_PER_RADIUS = 24  # of a lens
 _LUMA = np.array([0.299, 0.587, 0.114])  # of Rec. 601
 _FAINT = np.float32(1 / 256)  # added before the logarithm: a px without light has no optical density
 _NEEDS_UNIT_RANGE = frozenset({"gamma", "hue", "stain", "jpeg"})  # transforms of values in [0, 1]
+SHARES_OF_WHITE: frozenset[str] = frozenset({"brightness", "noise"})
+"""Transforms that add shares of the largest value of the dtype."""
 _QUANTILES = 2**16
 
 

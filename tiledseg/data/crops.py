@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from tiledseg._lazy import cv2
-from tiledseg._validate import all_of, invalid, real_number, whole_number, whole_pair
+from tiledseg._validate import all_of, invalid, listed, real_number, whole_number, whole_pair
 from tiledseg.config import Config, TilingConfig
-from tiledseg.data.augment import GEOMETRIC, IDENTITY, change_values, check_values, draw_map
+from tiledseg.data.augment import (
+    GEOMETRIC,
+    IDENTITY,
+    SHARES_OF_WHITE,
+    change_values,
+    check_values,
+    draw_map,
+)
 from tiledseg.data.cache import PreparedPair
 from tiledseg.errors import SettingError
 from tiledseg.io import IGNORED
@@ -26,6 +34,8 @@ if TYPE_CHECKING:
     from tiledseg.data.augment import CropMap
     from tiledseg.tiling import Tile
 
+_log = logging.getLogger("tiledseg")
+_LITTLE = 8  # parts of a dtype's range, of which images that use one look dark
 _JITTER = 0.25  # largest distance of the foreground px from the crop's centre, as a share of the crop
 _CHANNELS_AT_ONCE = 4  # OpenCV's limit
 
@@ -73,6 +83,7 @@ class CropSampler:
         self._pairs, self._shape = _checked_pairs(pairs), whole_pair("crop_shape", crop_shape)
         for pair in self._pairs:
             check_values(pair, self._photometric)
+        self._tell_of_little()
         self._classes, self._seed = whole_number("classes", classes), whole_number("seed", seed, 0)
         covering = crops_to_cover(self._pairs, self._shape)
         self._length = whole_number("length", covering if length is None else length)
@@ -83,6 +94,18 @@ class CropSampler:
     def __len__(self) -> int:
         """Count the crops of an epoch."""
         return self._length
+
+    def _tell_of_little(self) -> None:
+        """Warn where values are changed by shares of a range of which the images use little."""
+        names = [one.name for one in self._photometric if one.name in SHARES_OF_WHITE]
+        largest = max(pair.extremes[1] for pair in self._pairs)
+        white = min(np.iinfo(one.dtype).max if one.dtype.kind == "u" else 0 for one in self._pairs)
+        if names and largest * _LITTLE < white:
+            text = (
+                "Values reach only %d of %d, and %s of `augment` are shares of %d: as for images of 12 bits "
+                "in 16, scale the images to the whole range, or set smaller shares."
+            )
+            _log.warning(text, largest, white, listed(names, len(names)), white)
 
     def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Cut some crops of an epoch."""

@@ -174,7 +174,7 @@ def _segpc(config: DataConfig) -> _Found:
     images, problems = _by_stem(root / "x")
     known = {problem.name for problem in problems}
     cells: dict[str, list[tuple[int, Path]]] = {}
-    for path in images_in([root / "y"], advice=_SUBFOLDERS, links=True):
+    for path in images_in([root / "y"], advice=_SUBFOLDERS):
         match = _CELL.fullmatch(stem_of(path))
         if match is None:
             text = f"the name of {path} does not end in _ and a number."
@@ -307,7 +307,7 @@ def _masks_by_stem(masks: PathLike) -> tuple[dict[str, Path], list[Problem]]:
 
 def _by_stem(folder: PathLike, also: Sequence[str] = ()) -> tuple[dict[str, Path], list[Problem]]:
     files: dict[str, list[Path]] = {}
-    for path in images_in([folder], also=also, advice=_SUBFOLDERS, links=True):
+    for path in images_in([folder], also=also, advice=_SUBFOLDERS):
         files.setdefault(stem_of(path), []).append(path)
     problems = [
         Problem("same stem", stem, f"{', '.join(path.name for path in paths)} in {folder}.")

@@ -324,7 +324,7 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
     wanted = as_pairs(pairs, "pairs")
     deep = any("/" in pair.name for pair in wanted)
     files: dict[str, list[Path]] = {}
-    for path in images_in([folder], recursive=deep, links=True):
+    for path in images_in([folder], recursive=deep):
         place = path.parent.relative_to(path_text(folder)).parts if deep else ()
         files.setdefault("/".join([*place, stem_of(path)]), []).append(path)
     for pair in wanted:

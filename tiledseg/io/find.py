@@ -75,8 +75,8 @@ def find_images(
     (``a2`` before ``a10``); of the files of a DICOM series, or of an OME-TIFF of several files, the
     first. A path with ``*``, ``?`` or ``[`` that does not exist is a pattern, in which ``**`` stands for
     folders within folders. An address, for example ``https://host/slide.svs``, is listed as it is. Links are
-    followed; each folder is visited once, and each file is listed once. A dead link or a pipe with such a
-    suffix is listed; reading it raises an error that says what is wrong.
+    followed; each folder is visited once, and each name in a folder is listed once. A dead link or a pipe
+    with such a suffix is listed; reading it raises an error that says what is wrong.
 
     Parameters
     ----------
@@ -107,20 +107,25 @@ def images_in(
     recursive: bool = False,
     also: Sequence[str] = (),
     advice: str = "",
-    links: bool = False,
 ) -> list[Path]:
-    """List images as `find_images` does, on request also links to listed ones; with the caller's advice."""
+    """List images as `find_images` does, with the caller's advice."""
     given = path_texts(inputs, "inputs")
     found: dict[str, Path] = {}
     visited: set[tuple[int, int]] = set()
     for text in given:
         for path in _images_of(as_path(text), visited, (*SUFFIXES, *also), recursive=recursive):
-            found.setdefault(str(path) if links else os.path.realpath(path), path)
+            found.setdefault(_place_of(path), path)
     if not found:
         got = ", ".join(named(path) for path in given) or "no path"
         fix = f"Known suffixes: {', '.join(SUFFIXES)}. {advice}".rstrip()
         raise invalid(FileError, "inputs", must="name at least one image", got=got, fix=fix)
     return list(found.values())
+
+
+def _place_of(path: Path) -> str:
+    """Say where a file stands; links with other names are images of their own."""
+    # a store of files by their content keeps equal images once, with a link for each
+    return str(path) if is_remote(str(path)) else os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
 
 
 def _images_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from functools import reduce
@@ -35,6 +36,8 @@ _PIXELS_PER_BYTE = 1024  # of a JPEG; one bit per block of 64 px would be 512
 _Bmp = BmpImagePlugin.BmpImageFile
 _BITFIELDS = {3, 6}  # without and with a mask of alpha
 _HEADER, _WITH_ALPHA = 40, 56  # bytes of the header, which later versions extend by masks
+_JPEG_LS = re.compile(rb"\xff\xd8(\xff\xe8.{,60})?\xff\xf7", re.DOTALL)  # ITU-T T.87, maybe with SPIFF
+_LONGEST_HEAD = 80
 _JPEG_COLOURS = {"L": "GRAY", "CMYK": "CMYK"}
 _TIMES = {"png": 2, "jpeg": 1, "bmp": 4, "webp": 6}  # the bytes of the px that a decoder takes
 _PILLOW_ERRORS = (SyntaxError, OSError, ValueError, OverflowError, EOFError, IndexError, struct.error)
@@ -78,6 +81,8 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
 
 
 def _jpeg_header(file: Reader, max_pixels: int) -> Header:
+    if _JPEG_LS.match(file.take(0, min(file.size, _LONGEST_HEAD))):
+        raise file.bad("be a JPEG", "a JPEG-LS, another format", "Convert it, for example to PNG.")
     image = _probed(file, _JpegFile)
     width, height = image.size
     file.check_size(height, width, max_pixels)

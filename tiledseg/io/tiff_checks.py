@@ -46,6 +46,7 @@ _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
 _KINDS = {"image": "biuf", "source": "biuf", "mask": "biuf", "labels": "biuf", "values": "biuf", "probs": "f"}
 _MOST_BYTES = 2**33  # of an image that is read whole, unless `max_pixels` allows more
 _LARGEST_TILE = 8192
+_YCBCR = 6  # photometric interpretation
 
 EMPTY = (0, 0)
 """Offset and length of a tile or strip that was left out: background."""
@@ -251,6 +252,9 @@ def check_page(file: Reader, page: tifffile.TiffPage, request: Request, shift: i
     if page.imagedepth != 1:
         raise file.bad("be flat", f"a page of depth {page.imagedepth}", "Export its slices as pages.")
     _check_codec(file, page, request)
+    if page.photometric == _YCBCR and page.compression in _LOSSLESS and page.is_subsampled:
+        fix = "Save it as RGB, or compressed as JPEG."
+        raise file.bad("have the colour of each px", "YCbCr in which several px share a colour", fix)
     _check_dtype(file, page, request)
     _check_segments(file, page, request, shift)
 

@@ -297,16 +297,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         fix = "Load it with the version of tiledseg that saved it, or a later one."
         got = entries.get("format")
         raise invalid(BundleError, f"{path}: format", must=f"be {_FORMAT}", got=got, fix=fix)
-    for key in sorted(_KEYS ^ (entries.keys() - _OPTIONAL)):
-        must, got = ("be present", "nothing") if key in _KEYS else ("not be present", "an entry")
-        fix = did_you_mean(key, _KEYS | _OPTIONAL)
-        raise invalid(BundleError, f"{path}: {key}", must=must, got=got, fix=fix)
+    _check_keys(path, entries.keys() - _OPTIONAL)
     if entries[_SEAL] != _seal_of(entries):
         raise damaged(path, must=f"have the entries whose digest {_SEAL} states", got="other entries")
     if not isinstance(entries["written_with"], dict):
         must, got = "be a table of versions", entries["written_with"]
         raise invalid(BundleError, f"{path}: written_with", must=must, got=got, fix="Save the bundle again.")
     return entries
+
+
+def _check_keys(path: Path, found: set[str]) -> None:
+    """Refuse an entry that is not known, and entries that are missing."""
+    for key in sorted(found - _KEYS):
+        fix = did_you_mean(key, _KEYS | _OPTIONAL)
+        raise invalid(BundleError, f"{path}: {key}", must="not be present", got="an entry", fix=fix)
+    for key in sorted(_KEYS - found):
+        fix = "Get the bundle again, or save it again."
+        raise invalid(BundleError, f"{path}: {key}", must="be present", got="nothing", fix=fix)
 
 
 def _seal_of(entries: Mapping[str, Any]) -> str:
