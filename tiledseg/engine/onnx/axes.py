@@ -20,6 +20,7 @@ from tiledseg.engine.onnx.tensors import (
     kinds_of,
     layout_of,
     length_of,
+    only_map,
     optional,
     shape_of,
     split,
@@ -45,9 +46,7 @@ def pointwise(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
 
 def first_pointwise(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     """Compute px by px; further inputs are constants without places."""
-    if any(one and one.layout is not None for one in inputs[1:]):
-        raise UntrackedError
-    return pointwise(walk, node, inputs[:1])
+    return pointwise(walk, node, [only_map(inputs)])
 
 
 def _broadcast(walk: Walk, node: Node, values: Sequence[Value]) -> tuple[tuple[int, ...], Layout]:
@@ -87,6 +86,11 @@ def _along(walk: Walk, node: Node, value: Value, axes: Sequence[int]) -> tuple[R
     return walk.windows(value, kinds_of(layout_of(value), [axis % rank for axis in axes]), node)
 
 
+def _mixed(walk: Walk, node: Node, value: Value, axes: Sequence[int]) -> Value:
+    """Return a map of the same shape, each of whose numbers depends on all along some axes."""
+    return walk.step([value], shape_of(value), layout_of(value), *_along(walk, node, value, axes))
+
+
 def _stated_axes(node: Node, inputs: Inputs, rank: int) -> list[int]:
     given = optional(inputs, 1)
     axes = node.attributes.get("axes") if given is None else [int(one) for one in data_of(given).reshape(-1)]
@@ -124,7 +128,7 @@ def softmax(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     value, rank = first_map(inputs), len(shape_of(inputs[0]))
     axis = node.attributes.get("axis", -1 if walk.opset >= 13 else 1) % rank
     axes = [axis] if walk.opset >= 13 else range(axis, rank)  # before, all axes from this one on
-    return [walk.step([value], shape_of(value), layout_of(value), *_along(walk, node, value, axes))]
+    return [_mixed(walk, node, value, axes)]
 
 
 def normalized(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
@@ -133,7 +137,7 @@ def normalized(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     axis = node.attributes.get("axis", -1) % rank
     axes = [axis] if node.kind == "LpNormalization" else range(axis, rank)
     _broadcast(walk, node, [one for one in inputs if one])
-    return [walk.step([value], shape_of(value), layout_of(value), *_along(walk, node, value, axes))]
+    return [_mixed(walk, node, value, axes)]
 
 
 def batch_normalized(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
@@ -166,7 +170,7 @@ def accumulated(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
         axes = [int(one) for one in data_of(inputs[1]).reshape(-1)]
     else:
         axes = node.attributes.get("axes", [0, 2, 3])
-    return [walk.step([value], shape_of(value), layout_of(value), *_along(walk, node, value, axes))]
+    return [_mixed(walk, node, value, axes)]
 
 
 def sorted_out(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
@@ -188,8 +192,7 @@ def instance_normalized(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     """Normalize by the whole map."""
     value = first_map(inputs)
     check_channels(walk, node, inputs)
-    y, x = _along(walk, node, value, range(2, len(shape_of(value))))
-    return [walk.step([value], shape_of(value), layout_of(value), y, x)]
+    return [_mixed(walk, node, value, range(2, len(shape_of(value))))]
 
 
 def multiplied(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:

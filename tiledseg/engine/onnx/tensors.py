@@ -197,6 +197,13 @@ def first_map(inputs: Inputs) -> Value:
     return inputs[0]
 
 
+def only_map(inputs: Inputs) -> Value:
+    """Return the first input, which must be a map, and the only one."""
+    if any(one and one.layout is not None for one in inputs[1:]):
+        raise UntrackedError
+    return first_map(inputs)
+
+
 def length_of(axis: Sequence[Factor]) -> int:
     """Return the length of an axis."""
     return math.prod(length for _, length in axis)

@@ -22,6 +22,7 @@ from tiledseg.engine.onnx.tensors import (
     first_map,
     joined,
     layout_of,
+    only_map,
     optional,
     shape_of,
 )
@@ -117,9 +118,7 @@ def _single(value: Value, channels: int) -> tuple[tuple[int, ...], Layout]:
 
 def conv(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     """Convolve with constant weights."""
-    value, weights = first_map(inputs), inputs[1]
-    if any(one and one.layout is not None for one in inputs[1:]):
-        raise UntrackedError
+    value, weights = only_map(inputs), inputs[1]
     shape = shape_of(weights)
     check_conv(walk, node, inputs, shape[1] * node.attributes.get("group", 1), shape[0])
     out = _slid(walk, node, value, shape[2:], shape[0])
@@ -130,16 +129,13 @@ def conv(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
 def conv_quantized(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     """Convolve integers; scales and zero points stand between the map, the weights and the bias."""
     places = (0, 1) if node.kind == "ConvInteger" else (0, 3, 8)
-    if any(one and one.layout is not None for one in inputs[1:]):
-        raise UntrackedError
+    only_map(inputs)
     return conv(walk, node, [inputs[place] for place in places if place < len(inputs)])
 
 
 def conv_transposed(walk: Walk, node: Node, inputs: Inputs) -> list[Value]:
     """Convolve transposed, with constant weights."""
-    value, weights = first_map(inputs), inputs[1]
-    if any(one and one.layout is not None for one in inputs[1:]):
-        raise UntrackedError
+    value, weights = only_map(inputs), inputs[1]
     shape, size = shape_of(weights), _image(value)
     channels = shape[1] * node.attributes.get("group", 1)
     check_conv(walk, node, inputs, shape[0], channels)
