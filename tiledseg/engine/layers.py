@@ -274,9 +274,9 @@ class StoredNetwork:
     _built: list[Any] = field(default_factory=list, repr=False)  # the keras.Model, once it is built
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
-    def to_record(self) -> dict[str, Any]:
-        """Return all but the weights and the architecture as values of JSON."""
-        return _record(self.graph, self.layers, self.probe)
+    def content(self) -> tuple[Mapping[str, FloatArray], dict[str, Any]]:
+        """Return the weights, and the rest but the architecture as values of JSON."""
+        return self.weights, _record(self.graph, self.layers, self.probe)
 
     @classmethod
     def from_record(
@@ -286,7 +286,7 @@ class StoredNetwork:
         architecture: dict[str, Any],
         build: Callable[[dict[str, Any], Mapping[str, FloatArray]], Any],
     ) -> StoredNetwork:
-        """Read what `to_record` returned; raise ValueError, TypeError or KeyError for anything else."""
+        """Read what `content` returned; raise ValueError, TypeError or KeyError for anything else."""
         graph = Graph.from_record(record["graph"])
         probe = Probe.from_record(record["probe"], graph)
         return cls(graph, Layers.from_record(record), probe, weights, architecture, build)

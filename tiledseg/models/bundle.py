@@ -22,7 +22,6 @@ from tiledseg._lazy import lazy
 from tiledseg._storage import is_folder, json_of, new_folder, sha256, sync_file, write_bytes
 from tiledseg._validate import did_you_mean, invalid, path_text
 from tiledseg._version import __version__
-from tiledseg.config import TilingConfig
 from tiledseg.engine import stored_record
 from tiledseg.errors import BundleError, FileError, ModelError, SettingError
 from tiledseg.models.weights import (
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from tiledseg import _backend
     from tiledseg._backend import keras
     from tiledseg._types import FloatArray, PathLike
-    from tiledseg.engine import OnnxNetwork, StoredNetwork
+    from tiledseg.config import TilingConfig
     from tiledseg.models.builder import NetworkBuilder
 else:
     _backend = lazy("tiledseg._backend")
@@ -63,45 +62,12 @@ _NOT_COMPARED = frozenset({"dtype", "trainable", "build_config", "seed", "batch_
 
 def write_bundle(
     folder: PathLike,
-    network: keras.Model,
-    builder: NetworkBuilder[Any],
-    entries: Mapping[str, Any],
-    *,
-    overwrite: bool,
-) -> Path:
-    """Write a network and the entries that describe it; all checks come before the first write."""
-
-    def content() -> tuple[dict[str, FloatArray], dict[str, Any] | None]:
-        weights, rebuilt = _weights_of(network, builder)
-        tiling = entries["tiling"]
-        free = tiling is None or tiling["tile_size"] == "auto"
-        usual = None if free else TilingConfig(**tiling).tile_shape
-        return weights, stored_record(filled(rebuilt, weights), usual)
-
-    return _write(folder, content, entries, overwrite=overwrite)
-
-
-def write_stored(
-    folder: PathLike, network: StoredNetwork, entries: Mapping[str, Any], *, overwrite: bool
-) -> Path:
-    """Write the network of another bundle, without Keras."""
-    return _write(folder, lambda: (network.weights, network.to_record()), entries, overwrite=overwrite)
-
-
-def write_onnx(
-    folder: PathLike, network: OnnxNetwork, entries: Mapping[str, Any], *, overwrite: bool
-) -> Path:
-    """Write a network of an ONNX file, in one file with its weights."""
-    return _write(folder, network.content, entries, overwrite=overwrite)
-
-
-def _write(
-    folder: PathLike,
     content: Callable[[], bytes | tuple[Mapping[str, FloatArray], dict[str, Any] | None]],
     entries: Mapping[str, Any],
     *,
     overwrite: bool,
 ) -> Path:
+    """Write a network, an ONNX file or weights and a graph, with the entries that describe it."""
     try:
         target = Path(path_text(folder, "folder")).resolve()
         _check_target(target, overwrite=overwrite)
@@ -322,10 +288,10 @@ def _seal_of(entries: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
-def _weights_of(
-    network: keras.Model, builder: NetworkBuilder[Any]
-) -> tuple[dict[str, FloatArray], keras.Model]:
-    """Return all weights of a network, including those that are not trained, and it as it is rebuilt."""
+def built_content(
+    network: keras.Model, builder: NetworkBuilder[Any], tiling: TilingConfig | None
+) -> tuple[dict[str, FloatArray], dict[str, Any] | None]:
+    """Return all weights of a network, those that are not trained among them, and its graph, all checked."""
     rebuilt = _check_rebuilds(network, builder)
     weights = {variable.path: np.ascontiguousarray(variable.numpy()) for variable in network.weights}
     for path, values in weights.items():
@@ -335,7 +301,8 @@ def _weights_of(
         if not is_finite(values):
             fix = "Training diverged: go back to an earlier checkpoint."
             raise invalid(ModelError, path, must="have finite weights", got=describe_finite(values), fix=fix)
-    return weights, rebuilt
+    usual = None if tiling is None or tiling.tile_size == "auto" else tiling.tile_shape
+    return weights, stored_record(filled(rebuilt, weights), usual)
 
 
 def _check_rebuilds(network: keras.Model, builder: NetworkBuilder[Any]) -> keras.Model:

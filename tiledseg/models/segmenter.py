@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,7 +16,7 @@ from tiledseg.config import PreprocessingConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork, StoredNetwork
 from tiledseg.errors import SettingError
 from tiledseg.models import hub
-from tiledseg.models.bundle import write_bundle, write_onnx, write_stored
+from tiledseg.models.bundle import built_content, write_bundle
 from tiledseg.models.checks import check_parts, check_use
 from tiledseg.predict import segment, tiled_predict
 
@@ -267,12 +268,12 @@ class Segmenter:
             "provenance": self.provenance,
         }
         network, architecture = self.runnable, _as_json(entries["architecture"])
-        if isinstance(network, OnnxNetwork):
-            return write_onnx(folder, network, entries, overwrite=overwrite)
-        if isinstance(network, StoredNetwork) and network.architecture == architecture:
-            return write_stored(folder, network, entries, overwrite=overwrite)
+        stored = isinstance(network, StoredNetwork) and network.architecture == architecture
+        if stored or isinstance(network, OnnxNetwork):
+            return write_bundle(folder, network.content, entries, overwrite=overwrite)
         builder = architectures.builder_for(self.architecture)
-        return write_bundle(folder, self.network, builder, entries, overwrite=overwrite)
+        content = partial(built_content, self.network, builder, self.tiling)
+        return write_bundle(folder, content, entries, overwrite=overwrite)
 
     def export(
         self,
