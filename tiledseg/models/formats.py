@@ -74,14 +74,7 @@ def onnx_of(segmenter: Segmenter, *, channels_last: bool = False) -> WrittenOnnx
         fixed = None not in predictor.tile_size
         return WrittenOnnx(predictor.content(), "the ONNX file" if fixed else None)
     try:
-        return to_onnx(
-            predictor.layers(),
-            predictor.weights(),
-            tile_of(segmenter),
-            predictor.stride,
-            channels=predictor.channels,
-            channels_last=channels_last,
-        )
+        return _converted(predictor, tile_of(segmenter), channels_last=channels_last)
     except ModelError as error:
         must, fix = "have only layers that can be exported", "Share the bundle, or use another architecture."
         raise invalid(ModelError, "network", must=must, got=str(error), fix=fix) from error
@@ -90,18 +83,14 @@ def onnx_of(segmenter: Segmenter, *, channels_last: bool = False) -> WrittenOnnx
 def onnx_of_keras(model: Any, *, channels_last: bool) -> WrittenOnnx:  # noqa: ANN401
     """Convert a keras.Model."""
     predictor: Any = Network.of(model).predictor
-    tile = [
-        one or -(-_LEAST // step) * step
-        for one, step in zip(predictor.tile_size, predictor.stride, strict=True)
-    ]
-    return to_onnx(
-        predictor.layers(),
-        predictor.weights(),
-        (tile[0], tile[1]),
-        predictor.stride,
-        channels=predictor.channels,
-        channels_last=channels_last,
-    )
+    sizes = zip(predictor.tile_size, predictor.stride, strict=True)
+    height, width = (one or -(-_LEAST // step) * step for one, step in sizes)
+    return _converted(predictor, (height, width), channels_last=channels_last)
+
+
+def _converted(predictor: Any, tile: tuple[int, int], *, channels_last: bool) -> WrittenOnnx:  # noqa: ANN401
+    layers, weights, channels = predictor.layers(), predictor.weights(), predictor.channels
+    return to_onnx(layers, weights, tile, predictor.stride, channels=channels, channels_last=channels_last)
 
 
 def tile_of(segmenter: Segmenter) -> tuple[int, int]:
