@@ -160,14 +160,14 @@ def _decoded_bmp(file: Reader, header: Header, request: Request) -> AnyArray:
 
 @dataclass(frozen=True, slots=True)
 class _BitFields:
-    """Where the pixels of such a BMP are, and which bits of a word hold which colour."""
+    """A BMP whose colours are bits of a word, of which Pillow knows a few: where its pixels are."""
 
     height: int  # px
     width: int
     upwards: bool  # whether the last row comes first
     bits: int  # of a word
     offset: int  # of the pixels, in bytes
-    masks: tuple[int, ...]  # of red, green, blue and, where there is one, alpha
+    masks: tuple[int, ...]  # the bits of red, green, blue and, where there is one, alpha
 
     @property
     def row_bytes(self) -> int:
@@ -228,11 +228,7 @@ def _palette_of(image: ImageFile.ImageFile) -> AnyArray | None:
         return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     if image.palette is None:
         return None
-    return _palette_colours(bytes(image.palette.palette), image.palette.rawmode or "RGB")
-
-
-def _palette_colours(data: bytes, order: str) -> AnyArray:
-    """Return the entries of a palette as RGB; `order` is the order of their bytes, for example BGRX."""
+    data, order = bytes(image.palette.palette), image.palette.rawmode or "RGB"  # BGRX, for example
     entries = np.frombuffer(data[: len(data) // len(order) * len(order)], np.uint8)
     return entries.reshape(-1, len(order))[:, [order.index(colour) for colour in "RGB"]]
 
