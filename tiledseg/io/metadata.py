@@ -172,13 +172,13 @@ def pixel_size_of(
     aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", description)
     if description.startswith("Aperio") and aperio:
         factor = _aperio_factor(description)
-        return _checked_size(_number(aperio[1]) * factor, _number(aperio[1]) * factor)
+        return _checked_size(number_of(aperio[1]) * factor, number_of(aperio[1]) * factor)
     philips = _SPACING.search(description) if "<DataObject" in description else None
     if philips:
-        return _checked_size(_number(philips[1]) * 1e3, _number(philips[2]) * 1e3)
+        return _checked_size(number_of(philips[1]) * 1e3, number_of(philips[2]) * 1e3)
     ventana = re.search(r"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.]+)", description)
     if ventana:
-        return _checked_size(_number(ventana[1]), _number(ventana[1]))
+        return _checked_size(number_of(ventana[1]), number_of(ventana[1]))
     factor = _RESOLUTION_UNITS.get(unit, 0.0)
     if description.startswith("ImageJ="):
         named = re.search(r"^unit=(.*)$", description, re.MULTILINE)
@@ -249,7 +249,7 @@ def pixel_size_of_scale(scale: tuple[float, float], units: tuple[str, str]) -> P
 
 def _of_ome(pixels: dict[str, str]) -> PixelSize | None:
     lengths = [
-        _number(pixels[f"PhysicalSize{axis}"]) * micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        number_of(pixels[f"PhysicalSize{axis}"]) * micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "YX"
     ]
     return _checked_size(lengths[0], lengths[1])
@@ -259,7 +259,8 @@ def _checked_size(y: float, x: float) -> PixelSize | None:
     return PixelSize(y, x) if all(math.isfinite(length) and length > 0 for length in (y, x)) else None
 
 
-def _number(text: str) -> float:
+def number_of(text: str) -> float:
+    """Read a number; NaN where the text is none."""
     try:
         return float(text)
     except ValueError:

@@ -15,7 +15,7 @@ from tiledseg._storage import exists, is_file, is_folder, open_regular
 from tiledseg._validate import did_you_mean, named
 from tiledseg.errors import FileError, SettingError
 from tiledseg.io.file import is_tiff
-from tiledseg.io.metadata import pixel_size_of_scale
+from tiledseg.io.metadata import number_of, pixel_size_of_scale
 from tiledseg.io.regions import CachedBlocks, WholeImage, picked
 from tiledseg.io.remote import is_remote
 from tiledseg.io.source import Facts
@@ -90,10 +90,8 @@ def slide_source(
         return _associated(file, slide, str(request.page), request, selection)
     sizes = tuple((int(height), int(width)) for width, height in slide.level_dimensions)
     level = selection.level_of(file, len(sizes))
-    size = pixel_size_of_scale(
-        (_number(slide.properties.get("openslide.mpp-y")), _number(slide.properties.get("openslide.mpp-x"))),
-        ("µm", "µm"),
-    )
+    y, x = (number_of(str(slide.properties.get(f"openslide.mpp-{axis}"))) for axis in "yx")
+    size = pixel_size_of_scale((y, x), ("µm", "µm"))
     size = size and size.shrunk(sizes[0][0] / sizes[level][0], sizes[0][1] / sizes[level][1])
     blocks = _SlideBlocks(file, slide, level, sizes[level], selection.channels_of(file, 3))
     identity = {"slide": slide.properties.get("openslide.quickhash-1", "")}
@@ -129,13 +127,6 @@ def _check_companions(file: Reader, path: Path) -> None:
         if exists(entry) and not (is_file(entry) or is_folder(entry)):
             got = f"{named(entry)}, a pipe or a device"
             raise file.bad("have regular files beside it", got, "Copy the slide to a folder of its own.")
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or 0)
-    except ValueError:
-        return 0.0
 
 
 def _associated(
