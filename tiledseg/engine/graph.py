@@ -119,7 +119,8 @@ class GraphPredictor:
 
 
 def total_stride(scales: list[tuple[Fraction, Fraction]]) -> tuple[int, int]:
-    """Return the least sizes and origins (y, x) of which every map, of px of these scales, has whole px."""
+    """Return the total stride (y, x) of maps with these px of the input per px."""
+    # Sizes and origins that are multiples of all scales pass every pooling without a remainder.
     y, x = (lcm(*(scale[axis].numerator for scale in scales), 1) for axis in (0, 1))
     return y, x
 

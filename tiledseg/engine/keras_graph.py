@@ -53,7 +53,6 @@ def read_graph(model: _Model, input_shape: tuple[int | None, int | None, int], c
         walk.unknown[f"{type(model).__name__} {model.name!r}"] = None
     else:
         output = _walk(graph, [_INPUT], walk, training=False)[0]
-    # Sizes and origins that are multiples of all scales pass every pooling without a remainder.
     stride = total_stride(walk.scales)
     return Graph(
         tile_size=(height, width),
