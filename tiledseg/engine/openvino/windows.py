@@ -118,7 +118,7 @@ def _biased(use: Use, x: Output, filters: int) -> Output:
         bias = bias * use.norm[0] + use.norm[1]
     if bias.any():
         x = ops.add(x, along_channels(bias, x))
-    return activated(x, use.take("activation"), use)
+    return _activated(x, use.take("activation"), use)
 
 
 def _by_depth(x: Output, kernel: FloatArray, options: dict[str, Any]) -> Output:
@@ -190,7 +190,7 @@ def transposed(use: Use) -> Output:
 # Activations, as functions and as layers.
 
 
-def activated(x: Output, activation: Any, use: Use) -> Output:  # noqa: ANN401
+def _activated(x: Output, activation: Any, use: Use) -> Output:  # noqa: ANN401
     """Apply an activation: the name of a function, or a layer of Keras without weights."""
     if isinstance(activation, str) and activation in _ACTIVATIONS:
         return _ACTIVATIONS[activation](x)
@@ -233,7 +233,7 @@ _ACTIVATIONS: dict[str, Callable[[Output], Output]] = {
 
 def activation(use: Use) -> Output:
     """Build an Activation layer."""
-    return activated(use.input(2, 4), use.take("activation"), use)
+    return _activated(use.input(2, 4), use.take("activation"), use)
 
 
 def relu(use: Use) -> Output:
