@@ -357,19 +357,6 @@ def _along_channels(node: _Node) -> Rules:
     return _SAME if axes <= {-1, len(node.outputs[0].shape) - 1} else "tile"
 
 
-def _averaged(node: _Node) -> Rules:
-    """Average: the layer averages maps, the operation averages along an axis."""
-    return _along_channels(node) if hasattr(node.operation, "axis") else _SAME
-
-
-def _joined(node: _Node) -> Rules:
-    return _SAME if node.operation.axis in {-1, len(node.outputs[0].shape) - 1} else "unknown"
-
-
-def _prelu(node: _Node) -> Rules:
-    return _SAME if set(node.operation.alpha.shape[:-1]) <= {1} else "tile"
-
-
 def _pair(value: Any) -> tuple[int, int]:  # noqa: ANN401
     return (value[0], value[1]) if isinstance(value, list | tuple) else (value, value)
 
@@ -379,11 +366,14 @@ _BY_NAME: dict[str, Callable[[_Node], Rules]] = {
     **dict.fromkeys(("Conv2D", "DepthwiseConv2D", "SeparableConv2D"), _window),
     **dict.fromkeys(("AveragePooling2D", "MaxPooling2D"), _window),
     **dict.fromkeys(("Cropping2D", "ZeroPadding2D"), _edges),
-    "Average": _averaged,
-    "Concatenate": _joined,
+    # The layer averages maps, the operation averages along an axis.
+    "Average": lambda node: _along_channels(node) if hasattr(node.operation, "axis") else _SAME,
+    "Concatenate": lambda node: (
+        _SAME if node.operation.axis in {-1, len(node.outputs[0].shape) - 1} else "unknown"
+    ),
     "Conv2DTranspose": _transposed,
     "Dense": lambda _: _SAME,  # on (N, h, w, C) it is a convolution of 1 px
-    "PReLU": _prelu,
+    "PReLU": lambda node: _SAME if set(node.operation.alpha.shape[:-1]) <= {1} else "tile",
     "Pad": _padded,
     "Resizing": _resized,
     "UpSampling2D": _upsampled,

@@ -33,7 +33,7 @@ from tiledseg.engine.predictor import (
     fitting_batch,
     overlapped,
 )
-from tiledseg.engine.wrappers import Activated, Augmented, Batcher, TorchPredictor, activated
+from tiledseg.engine.wrappers import Augmented, Batcher, TorchPredictor, activated, with_activation
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
@@ -264,7 +264,7 @@ class Network:
         predictors = [fastest] if fastest is not self.predictor else self._replicas()
         calls: list[Callable[[AnyArray], FloatArray]] = [Backoff(one) for one in predictors]
         if self.activation is not None:
-            calls = [Activated(one, self.activation) for one in calls]
+            calls = [with_activation(one, self.activation) for one in calls]
         if tta is None or isinstance(self.predictor, Batcher):  # which augments by itself
             return calls
         return [Augmented(one, tta, batch_size) for one in calls]

@@ -41,15 +41,9 @@ _EXPORT = (
 )
 
 
-class Activated:
-    """A network whose logits become probabilities."""
-
-    def __init__(self, network: Callable[[AnyArray], FloatArray], activation: Activation) -> None:
-        self._network, self._activation = network, activation
-
-    def __call__(self, tiles: AnyArray) -> FloatArray:
-        """Map tiles (N, h, w, C) to probabilities (N, h, w, K) float32."""
-        return activated(self._network(tiles), self._activation)
+def with_activation(network: Call, activation: Activation) -> Call:
+    """Return a network whose logits become probabilities."""
+    return lambda tiles: activated(network(tiles), activation)
 
 
 def activated(outputs: FloatArray, activation: Activation | None) -> FloatArray:

@@ -8,7 +8,7 @@ import stat
 import unicodedata
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from tiledseg._validate import invalid, items_of, named, path_text
 from tiledseg.errors import FileError
@@ -178,12 +178,8 @@ def _entries(path: Path, visited: set[tuple[int, int]]) -> list[Path] | None:
         visited.add((status.st_dev, status.st_ino))
         return sorted((entry for entry in path.iterdir() if not entry.name.startswith(".")), key=_natural)
     except OSError as error:
-        _refuse(path, error)
-
-
-def _refuse(path: Path, error: OSError) -> NoReturn:
-    got, must = error.strerror or str(error), "be a readable file or folder"
-    raise invalid(FileError, named(path), must=must, got=got, fix="Check the path.") from error
+        got, must = error.strerror or str(error), "be a readable file or folder"
+        raise invalid(FileError, named(path), must=must, got=got, fix="Check the path.") from error
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
