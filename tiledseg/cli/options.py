@@ -34,7 +34,6 @@ class Table:
     prefix: str = ""  # of each option's name, as in ``train-``
     only: tuple[str, ...] = ()  # the fields that become options; empty for all
     without: tuple[str, ...] = ()  # fields that become no option
-    required: bool = False  # whether fields of text must be given
     defaults: Mapping[str, str] = field(default_factory=dict)  # shown in the help, by field
     reserved: tuple[str, ...] = ()  # names of options of other tables, which nested fields leave to them
 
@@ -67,21 +66,18 @@ class Option:
     def parameter(self, group: Group, options: Named) -> inspect.Parameter:
         """Describe the option to the parser, under a heading of the help."""
         kind: Hint = bool if is_flag(self.hint) else choices_of(self.hint) or str
-        required = self.table.required and is_text(self.hint)
         return inspect.Parameter(
             self.keyword,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if required else None,
-            annotation=Annotated[
-                kind if required else kind | None, self._look(group, options, required=required)
-            ],
+            default=None,
+            annotation=Annotated[kind | None, self._look(group, options)],
         )
 
     def value_of(self, given: object) -> object:
         """Parse a value for the settings."""
         return parsed(given, self.hint) if isinstance(given, str) else given
 
-    def _look(self, group: Group, options: Named, *, required: bool) -> Parameter:
+    def _look(self, group: Group, options: Named) -> Parameter:
         limits = "" if _INTERVAL.search(self.text) else limits_of(self.hint)
         plain = not is_flag(self.hint) and choices_of(self.hint) is None
         default = self.table.defaults.get(self.path[-1]) or _shown(self.default)
@@ -90,11 +86,11 @@ class Option:
         return Parameter(
             name=self.name,
             help=f"{text} [range: {limits}]" if limits else text,
-            show_default=False if required or default is None else default,
+            show_default=False if default is None else default,
             group=group,
             metavar=metavar_of(self.hint) if plain else None,
             negative_none=(),
-            required=required,
+            required=False,
         )
 
     @property
@@ -243,11 +239,6 @@ def any_of(hints: list[Hint]) -> Hint:
 def is_flag(hint: Hint) -> bool:
     """Return whether a type is bool."""
     return members_of(hint) == (bool,)
-
-
-def is_text(hint: Hint) -> bool:
-    """Return whether a type is str only."""
-    return members_of(hint) == (str,)
 
 
 def choices_of(hint: Hint) -> Hint:

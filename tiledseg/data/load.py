@@ -59,10 +59,10 @@ _WHOLE = {"level": 0, "channels": None, "at": None, "page": None, "alpha": "refu
 _Number = TypeVar("_Number", bound=np.generic)
 
 
-def load_pair(pair: Pair, classes: int | None = None) -> tuple[AnyArray, AnyArray]:
+def load_pair(pair: Pair) -> tuple[AnyArray, AnyArray]:
     """Read an image and its labels, 255 where px do not count; for instances the numbers of its cells."""
     pair = as_pair(pair, "pair")
-    image, mask = load_both(pair, classes)
+    image, mask = load_both(pair)
     return image, mask.cells if pair.mask_parts == "instances" and mask.cells is not None else mask.labels
 
 

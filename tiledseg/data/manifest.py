@@ -256,11 +256,9 @@ def _repeated(what: str, value: str, must: str) -> FileError:
     return invalid(FileError, what, must=f"occur in {must}", got=value, fix=fix)
 
 
-def describe(
-    pairs: Sequence[Pair], folder: PathLike, classes: int | None = None, *, progress: bool = False
-) -> list[Record]:
+def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False) -> list[Record]:
     """Read all files of pairs, make their records, with paths relative to a folder, and tell of the masks."""
-    records = read_records(pairs, folder, classes, progress=progress)
+    records = read_records(pairs, folder, progress=progress)
     tell_masks(record.mask_found for record in records)
     return records
 

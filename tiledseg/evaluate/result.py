@@ -204,9 +204,8 @@ class EvaluationResult:
             bootstrap_interval, groups=self.groups, level=level, resamples=resamples, seed=seed
         )
         found = {f"{name}_mean": interval([getattr(one, name) for one in self.images]) for name in SCORES}
-        distances = [one.hausdorff95 for one in self.images]
-        found |= cell_intervals(self.images, interval)
-        return found | {"hausdorff95_median": interval(distances, medians)}
+        distance = {"hausdorff95_median": interval([one.hausdorff95 for one in self.images], medians)}
+        return found | cell_intervals(self.images, interval) | distance
 
     def by_class(self) -> dict[str, dict[str, float]]:
         """Score each class except the background over all images together.
