@@ -183,23 +183,26 @@ def collected(  # noqa: PLR0913  what is measured, and where it goes
     pixel_size: PixelSize | None,
     out: Sink | PathLike | None,
     settings: dict[str, Any],
+    n_unsplit: int = 0,
     *,
     each: Callable[[ObjectBatch], object] | None,
     measure: bool,
     progress: bool,
-) -> Table:
+) -> Objects:
     """Measure objects and write their labels; a file of labels resumes that of the same objects."""
     collector = Collector(found, values, pixel_size, each, measure=measure)
     with ExitStack() as stack:
         step = stack.enter_context(progress_bar(found.shape[0], "objects", shown=progress))
-        if not isinstance(out, str | os.PathLike):
-            return collector.run(out, step)
-        fingerprint = {"objects": found.digest(), "settings": settings}
-        file = create_image(
-            out, found.shape, np.uint32, labels=True, pixel_size=pixel_size, fingerprint=fingerprint
-        )
-        file.keep_failed = False  # nobody asked to resume it; a kill leaves it
-        return collector.run(stack.enter_context(file), step)
+        sink: Any = out
+        if isinstance(out, str | os.PathLike):
+            fingerprint = {"objects": found.digest(), "settings": settings}
+            file = create_image(
+                out, found.shape, np.uint32, labels=True, pixel_size=pixel_size, fingerprint=fingerprint
+            )
+            file.keep_failed = False  # nobody asked to resume it; a kill leaves it
+            sink = stack.enter_context(file)
+        table = collector.run(sink, step)
+    return Objects(out, table, n_unsplit, pixel_size)
 
 
 def check_out(out: Sink | PathLike | None, size: tuple[int, int]) -> None:
@@ -280,7 +283,8 @@ class _Large:
             a, b = np.searchsorted(y, (top - 2, bottom + 2))
             ones = np.ones(b - a, np.int32)
             strip = painted(top - 2, bottom + 2, width + 2, (y[a:b], x0[a:b] + 1, x1[a:b] + 1), ones)
-            self._outline += _counts_inside(strip)
+            kinds = outline_px(strip, margin=2)[1]  # without the two rows above and below
+            self._outline += np.bincount(kinds, minlength=4)[:3]
         self._done = max(self._done, final)
         stay = y >= self._done - 2
         self._tail = y[stay], x0[stay], x1[stay]
@@ -294,11 +298,6 @@ class _Large:
         """Return the runs, where they are kept."""
         none = (np.zeros(0, np.int32),) * 3
         return tuple(np.concatenate(parts) for parts in zip(none, *self._parts, strict=True))
-
-
-def _counts_inside(strip: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Count the kinds of outline px, the two rows above and below left out."""
-    return np.bincount(outline_px(strip, margin=2)[1], minlength=4)[:3]
 
 
 class Instances:
@@ -344,8 +343,7 @@ class Instances:
         n = len(self._labels)
         found = Components.of(self.shape, self._spool, np.arange(n), np.ones(n, np.int64))
         options: dict[str, Any] = {"each": each, "measure": measure, "progress": progress}
-        table = collected(found, self._values, self._pixel_size, out, {}, **options)
-        return Objects(out, table, 0, self._pixel_size)
+        return collected(found, self._values, self._pixel_size, out, {}, **options)
 
     def _numbered(self, label: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of each label; new ones are numbered as they come."""

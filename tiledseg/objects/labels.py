@@ -17,7 +17,6 @@ from tiledseg.objects.measure import ImageValues, Values
 from tiledseg.objects.runs import RunJoiner, ranges
 from tiledseg.objects.split import by_distance, by_seeds, split
 from tiledseg.objects.spool import Arrival
-from tiledseg.objects.table import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from tiledseg.io import PixelSize
     from tiledseg.objects.collect import ObjectBatch
     from tiledseg.objects.runs import Components
+    from tiledseg.objects.table import Objects
 
 _EVEN = 0.5  # cuts two classes where the larger one changes
 _BAND_PX = 1 << 21  # px of a map that are read at a time
@@ -103,8 +103,8 @@ class ObjectsSink:
         self._settings = settings_of(ObjectsConfig, config, "config")
         image = as_array(image)
         if image is not None and check_image(image)[:2] != self.shape[:2]:
-            must = f"have the map's size, (H, W) = {self.shape[:2]}"
-            raise _unlike("image", must, image.shape)
+            must, fix = f"have the map's size, (H, W) = {self.shape[:2]}", "Give one that belongs to the map."
+            raise invalid(ArrayError, "image", must=must, got=image.shape, fix=fix)
         self._pixel_size = pixel_size_from(pixel_size) or getattr(image, "pixel_size", None)
         self._limits = _limits(self._settings, self._pixel_size)
         self._last = False
@@ -169,10 +169,9 @@ class ObjectsSink:
         self._arrival.check_complete()
         found, n_unsplit = self._components()
         values = [part for part in (self._probs, self._channels) if part is not None]
-        settings = self._settings.model_dump(mode="json")
         options: dict[str, Any] = {"each": each, "measure": measure, "progress": progress}
-        table = collected(found, values, self._pixel_size, out, settings, **options)
-        return Objects(out, table, n_unsplit, self._pixel_size)
+        settings = self._settings.model_dump(mode="json")
+        return collected(found, values, self._pixel_size, out, settings, n_unsplit, **options)
 
     def _probability(self) -> Values | None:
         """Make the place for the probability of each px; of all classes where a hole may get any of them."""
@@ -334,10 +333,6 @@ def _joined_class(settings: ObjectsConfig) -> int:
     if settings.boundary_class is not None or settings.centre_class is not None:
         return 2 if settings.centre_class == 1 else 1
     return 0
-
-
-def _unlike(name: str, must: str, got: object) -> ArrayError:
-    return invalid(ArrayError, name, must=must, got=got, fix="Give one that belongs to the map.")
 
 
 def _classes(band: AnyArray, settings: ObjectsConfig) -> tuple[AnyArray, AnyArray | None]:
