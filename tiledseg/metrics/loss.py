@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tiledseg._lazy import cv2
+from tiledseg.metrics.counts import Summable
 
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, FloatArray
@@ -73,7 +74,7 @@ class LossTally:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sums:
+class _Sums(Summable):
     """Sums over the px of a map, (K,) where they are of a class."""
 
     px: float  # that count
@@ -89,9 +90,6 @@ class _Sums:
     def none(cls, classes: int) -> _Sums:
         zero = np.zeros(classes)
         return cls(0, 0, 0, zero, zero, zero, zero, np.zeros((4, classes)))
-
-    def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
 
 def _sums_of(
