@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiledseg.errors import SettingError
 
-__all__ = ["cv2", "extra", "lazy"]
+__all__ = ["cv2", "extra", "lazy", "version_of"]
 
 
 class _Lazy:
@@ -52,3 +52,14 @@ def extra(module: str, name: str) -> Any:  # noqa: ANN401  modules have no commo
             raise
         text = f'This needs `{library}`, which is not installed. Run `pip install "tiledseg[{name}]"`.'
         raise SettingError(text) from None
+
+
+_metadata = lazy("importlib.metadata")
+
+
+def version_of(package: str) -> str:
+    """Return the version of a package; nothing where it is not installed."""
+    try:
+        return str(_metadata.version(package))
+    except _metadata.PackageNotFoundError:
+        return ""

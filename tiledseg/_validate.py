@@ -29,14 +29,18 @@ def invalid(error: type[_Error], what: str, *, must: str, got: object, fix: str)
     return error(f"`{shown(what)}` must {must}; got {shown(got)}. {fix}")
 
 
+def as_utf8(text: str) -> str:
+    """Escape what is not UTF-8, as bytes of a file name may be."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def shown(value: object) -> str:
     """Show a value on one short line, control characters escaped."""
     try:
         text = value if isinstance(value, str) else repr(value)
     except Exception:  # noqa: BLE001  of a class of the user's
         text = f"an object of the class {type(value).__name__}, which cannot be shown"
-    text = text.encode("utf-8", "backslashreplace").decode()
-    text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+    text = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in as_utf8(text))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

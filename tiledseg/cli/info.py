@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata as packages
 import os
 import platform
 import time
@@ -13,6 +12,7 @@ from cyclopts import Parameter
 
 import tiledseg
 from tiledseg import samples
+from tiledseg._lazy import version_of
 from tiledseg._memory import available_memory
 from tiledseg._storage import is_file
 from tiledseg._validate import counted, invalid
@@ -121,19 +121,12 @@ def doctor(*, test: _Test = True, settings: Settings) -> int:
 
 def _versions(names: Iterable[str]) -> dict[str, str]:
     known = {"python": f"{platform.python_version()} on {platform.platform(terse=True)}"}
-    return known | {name: found for name in names if (found := _version(name))}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return packages.version(name)
-    except packages.PackageNotFoundError:
-        return None
+    return known | {name: found for name in names if (found := version_of(name))}
 
 
 def _extras() -> dict[str, str]:
     missing = "not installed; pip install 'tiledseg[{}]'"
-    return {name: _version(name) or missing.format(extra) for name, extra in _OPTIONAL.items()}
+    return {name: version_of(name) or missing.format(extra) for name, extra in _OPTIONAL.items()}
 
 
 def _machine() -> dict[str, str]:
@@ -148,9 +141,9 @@ def _machine() -> dict[str, str]:
 
 def _problems() -> list[str]:
     """Say what is wrong with the installed packages."""
-    double = [name for name in _OPENCV if _version(name)]
+    double = [name for name in _OPENCV if version_of(name)]
     problems = [
-        f"{name} is not installed; install tiledseg again" for name in _NEEDED[1:] if not _version(name)
+        f"{name} is not installed; install tiledseg again" for name in _NEEDED[1:] if not version_of(name)
     ]
     if len(double) > 1:
         problems.append(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiledseg._notebook import paragraph, table
 from tiledseg._storage import write_text
-from tiledseg._validate import counted, invalid, shown, whole_number
+from tiledseg._validate import as_utf8, counted, invalid, shown, whole_number
 from tiledseg.config import EvaluateConfig
 from tiledseg.data import group_of
 from tiledseg.errors import SettingError
@@ -42,7 +42,6 @@ from tiledseg.evaluate.tables import (
     listed,
     loss_notes,
     number,
-    plain,
     row_of,
     table_of,
 )
@@ -326,7 +325,7 @@ class EvaluationResult:
             "seam_errors": seams and {"from_px": SEAM_DISTANCES, **dataclasses.asdict(seams)},
             "images": [row_of(one) for one in self.images],
             "precision_costs": [dataclasses.asdict(one) for one in self.precision_costs],
-            "failed": [{"name": plain(one.name), "error": plain(one.error)} for one in self.failed],
+            "failed": [{"name": as_utf8(one.name), "error": as_utf8(one.error)} for one in self.failed],
             "settings": self.config.model_dump(mode="json"),
         }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tiledseg._notebook import aligned
 from tiledseg._storage import csv_text
-from tiledseg._validate import shown
+from tiledseg._validate import as_utf8, shown
 from tiledseg.evaluate.scores import SCORES
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ Rows = list[tuple[str, ...]]
 def as_csv(images: Iterable[ImageScores], failed: Iterable[FailedPair]) -> str:
     """Write one line per image, every number in full."""
     rows = [row_of(one) for one in images]
-    rows += [{"name": plain(one.name), "error": plain(one.error)} for one in failed]
+    rows += [{"name": as_utf8(one.name), "error": as_utf8(one.error)} for one in failed]
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "error"))
     return csv_text([*columns, "error"], rows)
 
@@ -107,7 +107,8 @@ def as_markdown(images: Sequence[ImageScores], foot: Rows, notes: Sequence[str])
 
 def row_of(scores: ImageScores) -> dict[str, object]:
     """Return the scores of an image by column."""
-    row: dict[str, object] = {"name": plain(scores.name), "height": scores.shape[0], "width": scores.shape[1]}
+    height, width = scores.shape
+    row: dict[str, object] = {"name": as_utf8(scores.name), "height": height, "width": width}
     row |= {} if math.isnan(scores.loss) else {"loss": scores.loss}
     row |= {name: _cell(getattr(scores, name)) for name in (*SCORES, "hausdorff95")}
     for label, counts in enumerate(scores.counts):
@@ -130,11 +131,6 @@ def row_of(scores: ImageScores) -> dict[str, object]:
 
 def _cell(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def plain(text: str) -> str:
-    """Escape bytes of a file name that are not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def listed(table: object) -> dict[str, object]:

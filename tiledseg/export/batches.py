@@ -278,8 +278,3 @@ class ObjectFile(ABC):
     @abstractmethod
     def _write(self, file: BinaryIO) -> None:
         """Write all objects in order."""
-
-
-def ascii_text(text: str) -> str:
-    """Escape bytes of a file name that are not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from tiledseg._validate import invalid, items_of, one_of
+from tiledseg._validate import as_utf8, invalid, items_of, one_of
 from tiledseg.errors import SettingError
-from tiledseg.export.batches import ObjectFile, Style, ascii_text, pass_on, shape_of
+from tiledseg.export.batches import ObjectFile, Style, pass_on, shape_of
 from tiledseg.objects import Corners, ObjectBatch, simplified
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class CocoWriter(ObjectFile):
             raise invalid(
                 SettingError, "segmentation", must=must, got=f"rle for {height} x {width} px", fix=fix
             )
-        entry = {"id": len(self._images) + 1, "file_name": ascii_text(name), "height": height, "width": width}
+        entry = {"id": len(self._images) + 1, "file_name": as_utf8(name), "height": height, "width": width}
         self._images.append(entry)
         self._shape = height, width
         n_before = self._objects.n_batches

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO, cast, get_args
 
 import numpy as np
 
-from tiledseg._validate import one_of, path_text
+from tiledseg._validate import as_utf8, one_of, path_text
 from tiledseg.config import ObjectType
-from tiledseg.export.batches import ObjectFile, Style, ascii_text, pass_on
+from tiledseg.export.batches import ObjectFile, Style, pass_on
 from tiledseg.objects import Corners, simplified, stretched
 from tiledseg.plots import PALETTE
 
@@ -129,7 +129,7 @@ class GeoJsonWriter(ObjectFile):
                 for one in range(begin, end)
             ]
             x, y = corner[first_ring[begin]]
-            spot = f"{ascii_text(self._style.image)}/{label}/({x}, {y})/{areas[place]}"
+            spot = f"{as_utf8(self._style.image)}/{label}/({x}, {y})/{areas[place]}"
             head = f'{{"type":"Feature","id":"{uuid.uuid5(_NAMESPACE, spot)}","geometry":'.encode()
             tail = f',"properties":{{{self._kinds[label - 1]}{measured}}}}}'.encode()
             features.append(head + _geometry(parts) + tail)

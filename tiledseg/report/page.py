@@ -7,13 +7,13 @@ import platform
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from tiledseg._lazy import version_of
 from tiledseg._storage import csv_text, new_folder, write_text
-from tiledseg._validate import all_of, counted, instance_of, listed
+from tiledseg._validate import all_of, as_utf8, counted, instance_of, listed
 from tiledseg._version import __version__
 from tiledseg.evaluate import Comparison, EvaluationResult, decision_of
 from tiledseg.io import write_image
@@ -116,7 +116,7 @@ def write_report(
         errors=list(zip(_ERRORS, ERROR_COLOURS, strict=True)),
         facts=_facts(result, facts or {}),
     )
-    write_text(path, page.encode("utf-8", "backslashreplace").decode())
+    write_text(path, as_utf8(page))
 
 
 def comparisons(given: Comparison | Sequence[Comparison] | None) -> list[Comparison]:
@@ -148,7 +148,7 @@ def _legend(result: EvaluationResult) -> list[tuple[str, tuple[int, int, int]]]:
 
 
 def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, str]:
-    versions = {name: _version(name) for name in _PACKAGES}
+    versions = {name: version_of(name) for name in _PACKAGES}
     return {
         **{name: str(fact) for name, fact in facts.items()},
         "Size of a px": listed(sorted({_size(one) for one in result.images}), _MOST_SIZES),
@@ -164,13 +164,6 @@ def _facts(result: EvaluationResult, facts: Mapping[str, object]) -> dict[str, s
 
 def _size(scores: ImageScores) -> str:
     return "not known" if scores.pixel_size is None else str(scores.pixel_size)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def key_figures(
