@@ -63,7 +63,7 @@ def stitched(image, config, batch_size, ids=None):
     return stitcher.merge()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_stitching_the_tiles_of_an_image_returns_it(case):
     check_round_trip(*case)
