@@ -24,7 +24,7 @@ import tiledseg
 from tiledseg.cli import main
 from tiledseg.config import EvaluateJobConfig, PredictJobConfig, RunConfig, TilingConfig, UNetConfig, by_name
 from tiledseg.data import Manifest, Pair
-from tiledseg.io import read_image, read_mask, write_image, write_mask
+from tiledseg.io import read_image, read_mask, write_image, write_mask, write_probs
 from tiledseg.models import Segmenter
 from tiledseg.samples import write_samples
 
@@ -780,6 +780,10 @@ def test_evaluate_refuses_models_of_other_classes_before_it_scores_any(
     text = fail(capsys, "evaluate", bundle, *data, "--against", other.save(tmp_path / "other"))
     assert "have the classes of bundle, 2 with the background (cell); got 3" in text
     assert "of other" in text
+    for path in (samples / "images").iterdir():
+        write_probs(tmp_path / "maps" / f"{path.stem}.tif", np.full((64, 96, 3), 1 / 3, np.float32))
+    text = fail(capsys, "evaluate", bundle, *data, "--against", f"maps:{tmp_path}/maps")
+    assert re.search("have the classes of bundle, 2 with the background.*; got 3 .* of maps", text)
 
 
 def test_evaluate_names_a_missing_option(

@@ -107,6 +107,15 @@ def test_what_is_on_screen_has_a_margin_and_positions_of_the_layer() -> None:
     assert labels[1000 - 832, 2000 - 1832] == 1
 
 
+def test_maps_of_classes_without_names_have_the_background_first() -> None:
+    view = View.whole(layer(np.full((70, 80), 200, np.uint8)), dims(2))
+    network = lambda tiles: np.stack([bright(tiles)[..., 0], *[0.1 + 0 * tiles[..., 0]] * 2], -1)  # noqa: E731
+    result = tiledseg.segment(network, view.opened(), {"tile_size": 64, "overlap": 16}, keep_map=True)
+    maps = {options["name"]: values for values, options, kind in layers_of(view, result) if kind == "image"}
+    assert list(maps) == ["cells: class 2", "cells: class 1", "cells: background"]
+    assert maps["cells: background"].min() == pytest.approx(200 / 255)
+
+
 def test_a_view_by_other_axes_and_a_transparent_image_are_refused() -> None:
     stack = layer(np.zeros((9, 8, 7), np.uint8))
     for view in (dims(3, displayed=(0, 2)), dims(3, ndisplay=3, displayed=(0, 1, 2))):

@@ -19,6 +19,10 @@ from tiledseg.plots import (
     colourise,
     error_overlay,
     overlay,
+    plot_calibration,
+    plot_histogram,
+    plot_history,
+    plot_overlay,
     plot_probabilities,
     plot_tiles,
     plot_worst,
@@ -131,6 +135,30 @@ def test_what_is_drawn_fits_together():
         plot_worst([SimpleNamespace(name="a", dice=0.5)], "beauty")
     with pytest.raises(SettingError, match="be a score of an image; got hausdorff95"):
         plot_worst([SimpleNamespace(name="a", hausdorff95=0.5)], "hausdorff95")  # the lowest is the best
+
+
+def test_a_map_of_bytes_is_drawn_by_their_range():
+    pytest.importorskip("matplotlib")
+    for values, largest in ((np.array([[0, 51]], np.uint8), 0.2), (np.array([[0, 1]], np.uint8), 1)):
+        (drawn,) = plot_probabilities(values).images
+        assert drawn.get_array().max() == pytest.approx(largest)
+        assert drawn.get_clim() == (0, 1)
+
+
+def test_small_differences_of_large_numbers_are_shown():
+    pytest.importorskip("matplotlib")
+    (drawn,) = plot_overlay(np.array([[10**9, 10**9 + 1]]), np.zeros((1, 2), int)).images
+    assert drawn.get_array()[..., 0].tolist() == [[0, 255]]
+
+
+def test_curves_without_epochs_are_counted_and_texts_are_no_measurements():
+    pytest.importorskip("matplotlib")
+    (line,) = plot_history({"loss": [0.5, 0.25]}, ("loss",)).lines
+    assert line.get_xdata().tolist() == [1, 2]
+    with pytest.raises(SettingError, match="`column` must hold numbers; got name"):
+        plot_histogram({"name": np.array(["a", "b"])}, "name")
+    with pytest.raises(SettingError, match=r"tiledseg\.metrics\.reliability"):
+        plot_calibration(None)
 
 
 def test_background_has_the_colour_asked_for():

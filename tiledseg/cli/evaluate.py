@@ -17,7 +17,7 @@ from tiledseg.cli.options import Table
 from tiledseg.cli.predict import MODEL_HELP, TILING, check_model, check_tiling, tiling_for
 from tiledseg.cli.settings import Settings, needed, with_options
 from tiledseg.config import RunConfig
-from tiledseg.errors import SettingError
+from tiledseg.errors import SettingError, TiledSegError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,17 +145,26 @@ def _results(
 
 
 def _check_classes(models: dict[str, Any], *, ensemble: bool) -> None:
-    """Check that models have the same classes, before any of them is scored; maps are not read here."""
-    networks = {
-        name: lazy.engine.Network.of(model) for name, model in models.items() if not isinstance(model, list)
-    }
-    classes = {name: (one.classes or len(one.labels), one.labels) for name, one in networks.items()}
+    """Check that models have the same classes, before any of them is scored."""
+    classes = {name: _classes_of(model) for name, model in models.items()}
     lazy.evaluate.check_classes("--against", classes)
     labels = {name: ", ".join(of) for name, (_, of) in classes.items()}
     if ensemble and len(set(labels.values())) > 1:
         got = "; ".join(f"{name}: {of or 'no names'}" for name, of in labels.items())
         fix = "Average only segmenters of the same classes."
         raise invalid(SettingError, "--ensemble", must="have models of the same classes", got=got, fix=fix)
+
+
+def _classes_of(model: Any) -> tuple[int | None, tuple[str, ...]]:  # noqa: ANN401
+    """Return number and names of a model's classes; of maps the channels of the first one."""
+    if isinstance(model, list):
+        try:
+            first = lazy.evaluate.read_map(model[0])
+        except TiledSegError:  # its scoring says why
+            return None, ()
+        return (1 if first.ndim == 2 else first.shape[2]), ()
+    network = lazy.engine.Network.of(model)
+    return network.classes or len(network.labels), network.labels
 
 
 def _check(model: str, settings: Settings, config: EvaluateJobConfig) -> None:

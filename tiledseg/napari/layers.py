@@ -118,6 +118,8 @@ def layers_of(view: View, result: Segmentation) -> list[tuple[AnyArray, dict[str
     found = [(labels, view.placed("objects", features=features, metadata=made), "labels")]
     if result.map is not None:
         names = result.plan.network.labels or result.classes
+        if len(names) < result.map.shape[2]:
+            names = ("background", *names)
         for number, name in enumerate(names):
             options = view.placed(name, colormap=_COLOURS[number % len(_COLOURS)], blending="additive")
             options |= {"contrast_limits": (0, 1), "opacity": 0.5, "metadata": made}

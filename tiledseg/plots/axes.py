@@ -119,7 +119,7 @@ def plot_probabilities(probabilities: AnyArray | None, channel: int = 0, *, ax: 
     Parameters
     ----------
     probabilities : ndarray, shape (H, W) or (H, W, K)
-        What `tiledseg.tiled_predict` returns.
+        What `tiledseg.tiled_predict` returns; of uint8, 255 stands for 1.
     channel : int
         Which channel is drawn.
     ax : matplotlib.axes.Axes, optional
@@ -144,8 +144,10 @@ def plot_probabilities(probabilities: AnyArray | None, channel: int = 0, *, ax: 
     whole_number("channel", channel, 0, channels - 1, f"Count channels from 0 to {channels - 1}.")
     step = _step((height, width))
     shown = every_nth(probabilities, step).reshape(-(-height // step), -(-width // step), channels)
+    white = 255 if shown.dtype == np.uint8 and shown.max() > 1 else 1  # a mask has 0 and 1
+    shown = shown[..., channel] / white
     ax = axes_of(ax)
-    drawn = ax.imshow(shown[..., channel], vmin=0, vmax=1, cmap="viridis", extent=(0, width, height, 0))
+    drawn = ax.imshow(shown, vmin=0, vmax=1, cmap="viridis", extent=(0, width, height, 0))
     ax.figure.colorbar(drawn, ax=ax, label="probability", shrink=0.8)
     ax.set_axis_off()
     return ax

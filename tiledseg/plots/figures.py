@@ -36,6 +36,7 @@ COLOURS: tuple[str, ...] = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 """Colours of lines, of Okabe and Ito (2008)."""
 
 _DPI = 150
+_RELIABILITY = "Pass tiledseg.metrics.reliability(result.probabilities)."
 _SCORES = (
     "dice",
     "iou",
@@ -88,7 +89,8 @@ def plot_history(
     Parameters
     ----------
     history : mapping of str to sequence of float
-        ``TrainingResult.history``, or the content of ``history.json`` in a run's folder.
+        ``TrainingResult.history``, or the content of ``history.json`` in a run's folder; without a column
+        ``epoch`` epochs are counted from 1.
     columns : sequence of str
         What is drawn, for example ``("dice", "val_dice")``.
     ax : matplotlib.axes.Axes, optional
@@ -109,7 +111,8 @@ def plot_history(
         one_of("columns", name, tuple(history))
     ax = axes_of(ax)
     for colour, name in zip(COLOURS * len(columns), columns, strict=False):
-        ax.plot(history["epoch"], history[name], color=colour, label=name)
+        epochs = history.get("epoch", range(1, len(history[name]) + 1))
+        ax.plot(epochs, history[name], color=colour, label=name)
     ax.set_xlabel("epoch")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
@@ -168,7 +171,7 @@ def plot_calibration(calibration: _Calibration, *, ax: Axes = None) -> Axes:
     SettingError
         If matplotlib is not installed; the extra ``plot`` installs it.
     """
-    check_has(calibration, "predicted", "calibration", "a Reliability", "Pass result.reliability.")
+    check_has(calibration, "predicted", "calibration", "a Reliability", _RELIABILITY)
     ax = axes_of(ax)
     ax.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
     ax.plot(calibration.predicted, calibration.observed, "o-", color=COLOURS[0])
@@ -243,7 +246,11 @@ def plot_histogram(
     check_has(table, "keys", "table", "a mapping of columns", "Pass result.objects.table.")
     one_of("column", column, tuple(table))
     whole_number("bins", bins, 1, 1000, "Use 40, for example.")
-    values = np.asarray(table[column], np.float64)
+    try:
+        values = np.asarray(table[column], np.float64)
+    except ValueError as error:
+        fix = "Choose one of numbers, for example area."
+        raise invalid(SettingError, "column", must="hold numbers", got=column, fix=fix) from error
     ax = axes_of(ax)
     ax.hist(values[np.isfinite(values)], bins=bins, color=COLOURS[0])
     ax.set(xlabel=column.replace("_", " "), ylabel="objects")

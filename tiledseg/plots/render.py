@@ -131,9 +131,8 @@ def _to_bytes(image: AnyArray, limits: tuple[float, float] | None) -> Rgb:
     low, high = _range(image) if limits is None else real_pair("limits", limits, must, fix)
     if low >= high:
         raise invalid(SettingError, "limits", must=must, got=limits, fix=fix)
-    shown: npt.NDArray[np.float32] = np.clip(
-        (image.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)), 0, 255
-    )
+    dtype = np.float64 if image.dtype.itemsize > 2 and image.dtype != np.float32 else np.float32
+    shown = np.clip((image.astype(dtype) - dtype(low)) * dtype(255 / (high - low)), 0, 255)
     return np.asarray(np.rint(shown), np.uint8)
 
 
