@@ -321,6 +321,16 @@ def test_px_that_do_not_count_are_no_errors_in_pictures():
     assert (pictures[0][2].pixels != pictures[1][2].pixels).any()
 
 
+def test_images_of_12_bits_are_shown_by_their_values():
+    bytes_ = np.arange(80, dtype=np.uint8).reshape(4, 20) * 3 + 5
+    one = seen("0", 3)
+    shown = [
+        picture_row(replace(one, image=image)).pictures[0].pixels
+        for image in (bytes_, bytes_ * np.uint16(16))
+    ]
+    assert (shown[0].min(), shown[1].min(), shown[1].max()) == (5, 0, 255)
+
+
 def test_an_image_without_a_score_is_not_among_the_worst():
     worst, void = WorstCases(2), np.full((4, 20), 255, np.uint8)
     none = score_map(void * 0, void, ignore_label=255)

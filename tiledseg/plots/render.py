@@ -91,9 +91,12 @@ def as_picture(pixels: AnyArray) -> Rgb:
     shown = (
         pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
     )
-    if shown.dtype == np.uint8:
-        return as_rgb(shown)
-    return as_rgb(shown, full_range(shown))
+    return as_rgb(shown, limits_of(shown))
+
+
+def limits_of(pixels: AnyArray) -> tuple[float, float] | None:
+    """Return what is shown as black and white: of bytes their range, of others the values that there are."""
+    return None if pixels.dtype == np.uint8 else full_range(pixels)
 
 
 def full_range(pixels: AnyArray) -> tuple[float, float]:
@@ -131,8 +134,9 @@ def _to_bytes(image: AnyArray, limits: tuple[float, float] | None) -> Rgb:
     low, high = _range(image) if limits is None else real_pair("limits", limits, must, fix)
     if low >= high:
         raise invalid(SettingError, "limits", must=must, got=limits, fix=fix)
-    dtype = np.float64 if image.dtype.itemsize > 2 and image.dtype != np.float32 else np.float32
-    shown = np.clip((image.astype(dtype) - dtype(low)) * dtype(255 / (high - low)), 0, 255)
+    many = image.dtype.itemsize > 2 and image.dtype != np.float32  # more digits than float32 holds
+    values: AnyArray = image.astype(np.float64 if many else np.float32)
+    shown = np.clip((values - low) * (255 / (high - low)), 0, 255)
     return np.asarray(np.rint(shown), np.uint8)
 
 

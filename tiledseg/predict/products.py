@@ -30,7 +30,7 @@ from tiledseg.io import (
     write_mask,
     write_probs,
 )
-from tiledseg.plots import colourise, overlay
+from tiledseg.plots import colourise, limits_of, overlay
 from tiledseg.predict.dask import count_classes
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.results import format_of
@@ -180,7 +180,7 @@ def written_at_the_end(
         elif what == "coloured":
             write_image(target, _painted(labels, config), **place)
         else:
-            write_image(target, overlay(image, labels, limits=_limits(image)), **place)
+            write_image(target, overlay(image, labels, limits=limits_of(image)), **place)
         written[what] = target
     return written
 
@@ -225,12 +225,6 @@ def check_size(image: ImageSource, targets: Mapping[Product, Path], config: Pred
         raise invalid(
             FileError, image.name, must=must, got=f"{image.shape[0]} x {image.shape[1]} px", fix=fix
         )
-
-
-def _limits(image: AnyArray) -> tuple[float, float] | None:
-    """Say which values an overlay shows as black and white: all that there are, where 8 bits are too few."""
-    low, high = float(image.min()), float(image.max())
-    return None if image.dtype == np.uint8 or low == high else (low, high)
 
 
 def _levels_of(probs: FloatArray) -> NDArray[np.uint8]:

@@ -344,7 +344,8 @@ def _write_sheet(path: Path, rows: Sequence[PictureRow]) -> None:
     small = [replace(row, pictures=tuple(map(_small, row.pictures))) for row in rows]
     n_pictures = max(len(row.pictures) for row in small)
     even = [row for row in small if len(row.pictures) == n_pictures]
-    write_image(path, contact_sheet("Worst images first", even, columns=1))
+    titles = ", ".join(one.title.lower() for one in even[0].pictures)
+    write_image(path, contact_sheet(f"Worst images first: {titles}", even, columns=1))
 
 
 def _small(picture: Picture) -> Picture:

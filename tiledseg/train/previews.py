@@ -22,9 +22,9 @@ from tiledseg.io import images_in, open_image, read_image, stem_of, write_image,
 from tiledseg.plots import (
     Picture,
     PictureRow,
+    as_picture,
     as_rgb,
     contact_sheet,
-    full_range,
     new_figure,
     overlay,
     png_of,
@@ -36,11 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tiledseg._types import AnyArray
     from tiledseg.config import TrainConfig
     from tiledseg.data import Pair
     from tiledseg.models import Segmenter
-    from tiledseg.plots import Rgb
     from tiledseg.tiling import ReceptiveField
     from tiledseg.train.run_folder import History
 
@@ -187,7 +185,7 @@ class Previews(keras.callbacks.Callback):
             labels = tiled_predict(self._segmenter, source, output="mask", runtime={"engine": "keras"})
             white = 255 if len(self._segmenter.labels) == 1 else None
             write_mask(folder / f"{name}_mask.png", labels, foreground=white)
-            write_image(folder / f"{name}.png", shrunk(overlay(_rgb(image), labels), _PREVIEW_PX))
+            write_image(folder / f"{name}.png", shrunk(overlay(as_picture(image), labels), _PREVIEW_PX))
         self._write_sheet(epoch + 1)
 
     def _write_sheet(self, until: int) -> None:
@@ -210,9 +208,3 @@ def _number(folder: Path) -> int:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80]
-
-
-def _rgb(image: AnyArray) -> Rgb:
-    """Convert any image to RGB; floats are scaled from their minimum and maximum."""
-    flat = image[..., 0] if image.ndim == 3 and image.shape[-1] != 3 else image
-    return as_rgb(flat, full_range(flat) if flat.dtype.kind == "f" else None)
