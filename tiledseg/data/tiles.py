@@ -236,7 +236,10 @@ def _stored(truth: Mask, pair: Pair) -> tuple[AnyArray, int | None]:
     """Give what the masks of tiles hold, and their label of px that do not count."""
     mask, ignored = truth.labels, IGNORED
     if pair.mask_parts == "instances" and truth.cells is not None:
-        mask, ignored = truth.cells.astype(np.int32), _IGNORED_CELL
+        mask, ignored = truth.cells.astype(np.int64), _IGNORED_CELL
+        if pair.ignores and (mask == ignored).any():
+            must, fix = f"have no cell {ignored}, which marks px of tiles that do not count", "Renumber it."
+            raise invalid(ArrayError, pair.name, must=must, got=f"a cell {ignored}", fix=fix)
         mask[truth.labels == IGNORED] = _IGNORED_CELL
     return mask, ignored if pair.ignores else None
 
