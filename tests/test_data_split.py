@@ -47,7 +47,7 @@ def refused(records, config):
 shares = st.lists(st.integers(1, 100), min_size=1, max_size=5)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     numbers=st.lists(st.integers(0, 10**6), min_size=1, max_size=120, unique=True),
     shares=shares,
@@ -76,7 +76,7 @@ def test_splits_by_image_meet_their_shares_in_any_order(numbers, shares, seed, s
     }
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=3, max_size=20),
     seed=st.integers(0, 99),
