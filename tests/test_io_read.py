@@ -643,6 +643,43 @@ def test_a_transparent_colour_counts_as_alpha(put):
     with pytest.raises(FileError, match="transparent colour"):
         read_image(path)
     np.testing.assert_array_equal(read_image(path, alpha="drop"), [[[0, 1, 2], [3, 4, 5]]])
+    with pytest.raises(FileError, match="tRNS chunk of 5 bytes"):
+        read_image(put(png(2, 1, 8, 2, [bytes(range(6))], (b"tRNS", bytes(5)))))
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "row", "used", "free"),
+    [
+        (1, 0, b"\0", (0,), (1,)),
+        (4, 0, b"\x19", (9,), (2,)),
+        (8, 0, b"\x07\x09", (9,), (8,)),
+        (16, 0, b"\1\2\3\4", (0x304,), (0x102 + 1,)),
+        (8, 2, bytes(range(6)), (3, 4, 5), (3, 4, 2)),
+        (16, 2, bytes(range(12)), (1, 0x203, 0x405), (1, 0x203, 0x406)),
+    ],
+)
+def test_a_transparent_colour_that_no_px_has_is_ignored(put, monkeypatch, bits, colour, row, used, free):
+    plain = read_image(put(png(2, 1, bits, colour, [row])))
+    for large in (64 << 20, 0):
+        monkeypatch.setattr("tiledseg.io.png.LARGE", large)
+        for key, fits in ((free, True), (used, False)):
+            path = put(png(2, 1, bits, colour, [row], (b"tRNS", struct.pack(f">{len(key)}H", *key))))
+            if fits:
+                np.testing.assert_array_equal(read_image(path), plain)
+                continue
+            with pytest.raises(FileError, match="transparent colour"):
+                read_image(path)
+
+
+def test_a_transparent_entry_of_a_palette_that_no_px_has_is_ignored(put, monkeypatch):
+    for large in (64 << 20, 0):
+        monkeypatch.setattr("tiledseg.io.png.LARGE", large)
+        for bits, row in ((8, bytes([1, 1])), (2, bytes([0b01010000]))):
+            chunks = (b"PLTE", PALETTE), (b"tRNS", b"\0")
+            shown = read_image(put(png(2, 1, bits, 3, [row], *chunks)))
+            np.testing.assert_array_equal(shown, [[[200, 150, 100]] * 2])
+            with pytest.raises(FileError, match="transparent colour"):
+                read_image(put(png(2, 1, bits, 3, [row], chunks[0], (b"tRNS", b"\xff\xfe"))))
 
 
 @pytest.mark.parametrize(("bits", "shown"), [(1, [0, 255]), (2, [0, 85]), (4, [0, 17])])

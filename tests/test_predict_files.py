@@ -320,6 +320,9 @@ def test_deep_images_and_their_overlays(tmp_path):
     result = ts.predict_files(lambda t: t[..., :1] / 4096, tmp_path / "deep.png", tmp_path / "out", config)
     assert not result.failed
     assert read_image(tmp_path / "out" / "overlays" / "deep.png").max() > 200
+    write_image(tmp_path / "many.tif", np.repeat(deep[..., :1], 5, axis=2))
+    ts.predict_files(lambda t: t[..., :1] / 4096, tmp_path / "many.tif", tmp_path / "out5", config)
+    assert read_image(tmp_path / "out5" / "overlays" / "many.png").max() > 200
 
 
 def test_a_looping_link_and_a_failing_network_are_reported(folder, tmp_path):

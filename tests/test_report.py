@@ -209,8 +209,8 @@ def test_pictures_are_no_larger_than_asked(height, width, shape):
 
 
 def test_an_image_that_cannot_be_shown_is_named():
-    with pytest.raises(ArrayError, match="grey or RGB"):
-        picture_row(scored(4, 4, n_channels=5))
+    with pytest.raises(ArrayError, match="finite"):
+        picture_row(replace(scored(4, 4), image=np.full((4, 4), np.nan, np.float32)))
 
 
 def test_several_classes_have_a_legend(tmp_path):
@@ -339,9 +339,16 @@ def test_an_image_without_a_score_is_not_among_the_worst():
     assert [row.name for row in worst.rows] == ["3", "2"]
 
 
+@pytest.mark.parametrize("n_channels", [2, 4, 5])
+def test_images_of_other_numbers_of_channels_are_shown_by_the_first(n_channels):
+    one = scored(20, 30, n_channels=n_channels)
+    first = picture_row(replace(one, image=one.image[..., 0]))
+    np.testing.assert_array_equal(picture_row(one).pictures[0].pixels, first.pictures[0].pixels)
+
+
 def test_an_image_that_cannot_be_shown_is_skipped(caplog):
-    worst = WorstCases()
-    worst(scored(4, 4, n_channels=5))
+    worst, one = WorstCases(), scored(4, 4)
+    worst(replace(one, image=np.full((4, 4), np.nan, np.float32)))
     assert worst.rows == []
     assert "no picture" in caplog.text
 

@@ -263,8 +263,9 @@ class Header:
     channels: int  # grey or colour, alpha not counted
     bits: int = 8  # bits per sample, or per index where there is a palette
     orientation: int = 1  # of Exif, 1 to 8
-    alpha: Literal["none", "plane", "key"] = "none"  # a channel, or one transparent colour or palette entry
+    alpha: Literal["none", "plane"] = "none"
     palette: AnyArray | None = None  # colours of the indices, uint8 (n, 3)
+    key: AnyArray | None = None  # the transparent colour; of a palette the opacity of each index
 
     @property
     def meaning(self) -> Literal["none", "identity", "grey", "colour"]:
@@ -286,14 +287,15 @@ class Header:
             raise invalid(LossyError, file.name, must="be lossless to hold labels", got=got, fix=fix)
         if request.palette == "refuse" and self._is_ambiguous(request):
             raise two_ways(file)
-        if self.alpha == "key" and request.alpha != "drop" and request.palette != "index":
-            fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore the transparency."
-            raise file.bad("be opaque", "a transparent colour", fix)
 
     def _is_ambiguous(self, request: Request) -> bool:
         if self.kind == "bmp" and request.purpose != "labels":  # BMP stores grey by a palette only
             return self.meaning == "colour"
         return self.meaning in {"grey", "colour"}
+
+    def key_for(self, request: Request) -> AnyArray | None:
+        """Return what is transparent, where that matters."""
+        return None if request.alpha == "drop" or request.palette == "index" else self.key
 
     def wants_indices(self, request: Request) -> bool:
         """Say whether the indices of the palette are the values."""

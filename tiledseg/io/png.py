@@ -75,8 +75,6 @@ def png_header(file: Reader, max_pixels: int) -> Header:
     frames = int.from_bytes(extra.get(b"acTL", b"")[:4], "big")
     if frames > 1 or any(name == b"fdAT" for name, _, _ in chunks):  # the data of further frames
         raise file.bad("hold one image", f"a film of {max(frames, 2)} frames", "Export one frame as PNG.")
-    opacity = extra.get(b"tRNS", b"")
-    key = bool(opacity) and (colour != _PALETTE or opacity.count(255) < len(opacity))
     palette = np.frombuffer(extra.get(b"PLTE", b""), np.uint8).reshape(-1, 3) if colour == _PALETTE else None
     return Header(
         kind="png",
@@ -85,9 +83,27 @@ def png_header(file: Reader, max_pixels: int) -> Header:
         channels=1 if colour in {_GREY, _GREY_ALPHA} or is_grey(palette) else 3,
         bits=bits,
         orientation=exif_orientation(extra.get(b"eXIf", b"")),
-        alpha="plane" if colour in {_GREY_ALPHA, _COLOUR_ALPHA} else "key" if key else "none",
+        alpha="plane" if colour in {_GREY_ALPHA, _COLOUR_ALPHA} else "none",
         palette=palette,
+        key=_key(file, extra[b"tRNS"], colour, bits) if b"tRNS" in extra else None,
     )
+
+
+def _key(file: Reader, data: bytes, colour: int, bits: int) -> AnyArray | None:
+    """Read the transparent colour; of a palette the opacity of each index."""
+    if colour == _PALETTE:
+        return np.frombuffer(data[:256].ljust(256, b"\xff"), np.uint8)
+    if colour in {_GREY, _COLOUR} and len(data) != 2 * _SAMPLES[colour]:
+        raise file.damaged(f"a tRNS chunk of {len(data)} bytes")
+    return np.frombuffer(data, ">u2") & (2**bits - 1) if colour in {_GREY, _COLOUR} else None
+
+
+def _check_key(file: Reader, samples: AnyArray, key: AnyArray) -> None:
+    """Refuse px (rows, width, samples) that are transparent."""
+    found = key[samples[..., 0]] < 255 if len(key) == 256 else (samples == key).all(axis=-1)
+    if found.any():
+        fix = "Flatten it in the program that made it, or pass alpha='drop' to ignore the transparency."
+        raise file.bad("be opaque", "px of a transparent colour", fix)
 
 
 def png_bands(file: Reader, kind: Kind, request: Request) -> PngBands | None:
@@ -109,7 +125,13 @@ def png_bands(file: Reader, kind: Kind, request: Request) -> PngBands | None:
     alpha = request.alpha if header.alpha == "plane" else None
     scaled = header.palette is None and not request.is_stored
     return PngBands(
-        file, (header.height, header.width), (samples, bits), palette=palette, alpha=alpha, scaled=scaled
+        file,
+        (header.height, header.width),
+        (samples, bits),
+        palette=palette,
+        alpha=alpha,
+        scaled=scaled,
+        key=header.key_for(request),
     )
 
 
@@ -123,6 +145,11 @@ def decoded_png(file: Reader, header: Header, request: Request) -> AnyArray:
     pixels = _decoded(file, _png_payload(file, indices=indices), cv2.IMREAD_UNCHANGED if plane else flags)
     if plane:
         pixels = _without_alpha(file, pixels, request, grey=grey)
+    key = header.key_for(request)
+    if key is not None:
+        samples = pixels if header.palette is None else _decoded(file, _png_payload(file, indices=True), flags)
+        step = 255 // (2**header.bits - 1) if header.bits < 8 else 1
+        _check_key(file, np.atleast_3d(samples // step), key)
     stored = indices or (header.channels == 1 and header.palette is None and request.is_stored)
     if header.bits < 8 and stored:
         pixels //= 255 // (2**header.bits - 1)  # OpenCV has scaled them to 0 to 255
@@ -185,10 +212,11 @@ class PngBands:
         palette: AnyArray | None,
         alpha: Alpha | None,
         scaled: bool,
+        key: AnyArray | None,
     ) -> None:
         spans = [(at, length) for name, at, length in _checked_chunks(file) if name == b"IDAT"]
         self._file, self._size, (self._samples, self._bits) = file, size, stored
-        self._palette, self._alpha, self._scaled = palette, alpha, scaled
+        self._palette, self._alpha, self._scaled, self._key = palette, alpha, scaled, key
         self._starts = [start for start, _ in spans]
         self._ends = [0, *accumulate(length for _, length in spans)]
         self._row_bytes = _row_bytes(size[1], *stored)
@@ -293,6 +321,8 @@ class PngBands:
 
     def _finished(self, pixels: AnyArray) -> AnyArray:
         """Turn samples (rows, width, samples) into what was asked for."""
+        if self._key is not None:
+            _check_key(self._file, pixels, self._key)
         if self._palette is not None:
             pixels = np.take(self._palette, pixels[..., 0], axis=0)
         elif self._alpha is not None and self._alpha != "keep":

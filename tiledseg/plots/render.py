@@ -86,12 +86,12 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
     return np.repeat(grey, 3, axis=2) if channels == 1 else np.asarray(grey, np.uint8)
 
 
-def as_picture(pixels: AnyArray) -> Rgb:
+def as_picture(pixels: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
     """Show any image: three channels as RGB, else the first one; other dtypes than uint8 by their range."""
     shown = (
         pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
     )
-    return as_rgb(shown, limits_of(shown))
+    return as_rgb(shown, limits or limits_of(shown))
 
 
 def limits_of(pixels: AnyArray) -> tuple[float, float] | None:

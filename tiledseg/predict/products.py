@@ -30,7 +30,7 @@ from tiledseg.io import (
     write_mask,
     write_probs,
 )
-from tiledseg.plots import colourise, limits_of, overlay
+from tiledseg.plots import as_picture, colourise, overlay
 from tiledseg.predict.dask import count_classes
 from tiledseg.predict.plan import Plan
 from tiledseg.predict.results import format_of
@@ -180,7 +180,7 @@ def written_at_the_end(
         elif what == "coloured":
             write_image(target, _painted(labels, config), **place)
         else:
-            write_image(target, overlay(image, labels, limits=limits_of(image)), **place)
+            write_image(target, overlay(as_picture(image), labels), **place)
         written[what] = target
     return written
 

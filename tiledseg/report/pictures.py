@@ -28,12 +28,11 @@ from tiledseg.plots import (
     Line,
     Picture,
     PictureRow,
-    as_rgb,
+    as_picture,
     colourise,
     contact_sheet,
     error_overlay,
     known,
-    limits_of,
     new_figure,
     overlay,
     png_of,
@@ -65,9 +64,7 @@ def picture_row(
 ) -> PictureRow:
     """Draw a scored image: input, truth, prediction, and where they differ."""
     instance_of(ScoredImage, scored, "scored", "Pass what Evaluator.evaluate gives its callback.")
-    image = shrunk(
-        as_rgb(scored.image, limits or limits_of(scored.image)), whole_number("longest_px", longest_px)
-    )
+    image = shrunk(as_picture(scored.image, limits), whole_number("longest_px", longest_px))
     size = image.shape[:2]
     truth, predicted = shrink_labels(scored.truth, size), shrink_labels(scored.predicted, size)
     void = None if scored.ignored is None else shrink_labels(scored.ignored, size)
@@ -160,7 +157,7 @@ class Triples:
         self._rows.append(small)
 
     def _row(self, scored: ScoredImage, longest_px: int) -> PictureRow:
-        image = shrunk(as_rgb(scored.image, self._limits or limits_of(scored.image)), longest_px)
+        image = shrunk(as_picture(scored.image, self._limits), longest_px)
         masks = (colourise(shrink_labels(one, image.shape[:2])) for one in (scored.truth, scored.predicted))
         titles = ("Input", "Truth", "Prediction")
         pictures = (Picture(title, one) for title, one in zip(titles, (image, *masks), strict=True))
@@ -191,7 +188,7 @@ def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px:
     """Draw thumbnails of an image, its mask, and both together."""
     image, thumb_px = array_of(image, "image"), whole_number("thumb_px", thumb_px)
     check_mask(mask, image.shape, _MOST_LABELS)
-    small = shrunk(as_rgb(image, limits_of(image)), thumb_px)
+    small = shrunk(as_picture(image), thumb_px)
     labels = shrink_labels(mask, small.shape[:2])
     pictures = (
         Picture("Image", small),
