@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tiledseg._types import AnyArray
-    from tiledseg.io.file import Alpha, Kind, Reader, Request
+    from tiledseg.io.file import Kind, Reader, Request
     from tiledseg.io.metadata import PixelSize
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -118,21 +118,7 @@ def png_bands(file: Reader, kind: Kind, request: Request) -> PngBands | None:
     if header.orientation != 1:
         return None
     header.check(file, request)
-    palette = None
-    if header.palette is not None and not header.wants_indices(request):
-        palette = np.zeros((256, header.channels), np.uint8)  # an index without a colour is black
-        palette[: len(header.palette)] = header.palette[:, : header.channels]
-    alpha = request.alpha if header.alpha == "plane" else None
-    scaled = header.palette is None and not request.is_stored
-    return PngBands(
-        file,
-        (header.height, header.width),
-        (samples, bits),
-        palette=palette,
-        alpha=alpha,
-        scaled=scaled,
-        key=header.key_for(request),
-    )
+    return PngBands(file, header, request, samples)
 
 
 def decoded_png(file: Reader, header: Header, request: Request) -> AnyArray:
@@ -147,7 +133,9 @@ def decoded_png(file: Reader, header: Header, request: Request) -> AnyArray:
         pixels = _without_alpha(file, pixels, request, grey=grey)
     key = header.key_for(request)
     if key is not None:
-        samples = pixels if header.palette is None else _decoded(file, _png_payload(file, indices=True), flags)
+        samples = pixels
+        if header.palette is not None:
+            samples = _decoded(file, _png_payload(file, indices=True), cv2.IMREAD_GRAYSCALE)
         step = 255 // (2**header.bits - 1) if header.bits < 8 else 1
         _check_key(file, np.atleast_3d(samples // step), key)
     stored = indices or (header.channels == 1 and header.palette is None and request.is_stored)
@@ -203,27 +191,26 @@ class _Point:
 class PngBands:
     """The bands of a PNG that is not interlaced; earlier ones are found again by the state before them."""
 
-    def __init__(
-        self,
-        file: Reader,
-        size: tuple[int, int],
-        stored: tuple[int, int],
-        *,
-        palette: AnyArray | None,
-        alpha: Alpha | None,
-        scaled: bool,
-        key: AnyArray | None,
-    ) -> None:
+    def __init__(self, file: Reader, header: Header, request: Request, samples: int) -> None:
         spans = [(at, length) for name, at, length in _checked_chunks(file) if name == b"IDAT"]
-        self._file, self._size, (self._samples, self._bits) = file, size, stored
-        self._palette, self._alpha, self._scaled, self._key = palette, alpha, scaled, key
+        self._file, self._size = file, (header.height, header.width)
+        self._samples, self._bits = samples, header.bits
+        self._palette: AnyArray | None = None
+        if header.palette is not None and not header.wants_indices(request):
+            self._palette = np.zeros((256, header.channels), np.uint8)  # an index without a colour is black
+            self._palette[: len(header.palette)] = header.palette[:, : header.channels]
+        self._alpha = request.alpha if header.alpha == "plane" else None
+        self._scaled = header.palette is None and not request.is_stored
+        self._key = header.key_for(request)
         self._starts = [start for start, _ in spans]
         self._ends = [0, *accumulate(length for _, length in spans)]
-        self._row_bytes = _row_bytes(size[1], *stored)
-        count = self._samples - (alpha in {"drop", "refuse"}) if palette is None else palette.shape[1]
-        self.shape: tuple[int, ...] = size if count == 1 else (*size, count)
+        self._row_bytes = _row_bytes(header.width, samples, header.bits)
+        count = samples - (self._alpha in {"drop", "refuse"})
+        if self._palette is not None:
+            count = header.channels
+        self.shape: tuple[int, ...] = self._size if count == 1 else (*self._size, count)
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self._bits == 16 else np.uint8)
-        self.block_shape: tuple[int, int] = (max(1, _BAND_BYTES // self._row_bytes), size[1])
+        self.block_shape: tuple[int, int] = (max(1, _BAND_BYTES // self._row_bytes), header.width)
         self._points = [_Point(0, zlib.decompressobj(), bytes(self._row_bytes))]
         self._lock = threading.Lock()
 
