@@ -32,6 +32,7 @@ from tiledseg.config import (
     PredictConfig,
     PreprocessingConfig,
     Record,
+    RunConfig,
     SplitConfig,
     TileSetConfig,
     TilingConfig,
@@ -241,6 +242,8 @@ DATA: list[Row] = [
     (lambda: ts.Trainer().fit([(IMAGE, MASK)] * 3), SettingError, "fit(pairs[:-2], pairs[-2:])"),
     (lambda: TrainConfig(lr=1), SettingError, "Did you mean `learning_rate`"),  # type: ignore[call-arg]
     (lambda: TrainConfig(levels=1), SettingError, "`network` has it"),  # type: ignore[call-arg]
+    (lambda: RunConfig(tiling={}), SettingError, "or predict.tiling."),  # type: ignore[call-arg]
+    (lambda: ts.tiled_predict(np.asarray, IMAGE, out="a.zarr"), ArrayError, "tiledseg.io.create_image"),  # type: ignore[arg-type]
     (lambda: TrainConfig(network=5), SettingError, 'Give its name, as in "unet"'),  # type: ignore[arg-type]
     (lambda: preprocess.prepare(IMAGE / 255, PreprocessingConfig()), ArrayError, "(image * 255).round()"),
 ]

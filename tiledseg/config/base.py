@@ -165,10 +165,12 @@ class Config(BaseModel):
     @classmethod
     def _instead_of(cls, key: str) -> str:
         """Say what could be meant by a setting that is not known."""
-        home = next(
-            (name for name, field in cls.model_fields.items() if key in fields_within(field.annotation)), ""
-        )
-        return f"`{home}` has it: {home}={{{key!r}: ...}}." if home else did_you_mean(key, cls.model_fields)
+        homes = [name for name, field in cls.model_fields.items() if key in fields_within(field.annotation)]
+        if len(homes) > 1:
+            return f"Several settings have it: set {' or '.join(f'{home}.{key}' for home in homes)}."
+        if homes:
+            return f"`{homes[0]}` has it: {homes[0]}={{{key!r}: ...}}."
+        return did_you_mean(key, cls.model_fields)
 
     @classmethod
     def _unnamed(cls, line: ErrorDetails) -> str:

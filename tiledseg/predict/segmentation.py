@@ -280,7 +280,8 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     batch_size : int, optional
         Tiles per call of the network; chosen by memory where it is None.
     roi : array_like, "tissue" or path, optional
-        Where to predict, as for `tiled_predict`; everywhere else is background.
+        Where to predict, as for `tiled_predict`: tiles that it leaves out are background. The others are
+        predicted whole, so that there may be objects beside it.
     out : Sink or path, optional
         Where the labels are written: an array (H, W) uint32, or the path of an ``.ome.tif``, ``.ome.zarr``,
         ``.zarr`` or ``.npy``. A new array where it is None.

@@ -359,7 +359,7 @@ def _check_out(out: Sink, wanted: tuple[int, ...], output: Output, dtype: np.dty
             "out",
             must="be an array with shape, dtype and slice assignment",
             got=type(out).__name__,
-            fix="Pass a NumPy array or a memmap, for example.",
+            fix="Pass a NumPy array or a memmap, or for a file what tiledseg.io.create_image opens.",
         )
     found = tuple(out.shape)
     if found != wanted and not (found == wanted[:2] and wanted[2:] == (1,)):
