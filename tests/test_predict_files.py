@@ -141,6 +141,13 @@ def _predict(folder, out, version="v1", **settings):
     return ts.predict_files(network, folder, out, settings, tiling={"tile_size": 32})
 
 
+def test_of_settings_in_a_table_only_those_that_differ_are_named(folder, tmp_path):
+    write = ("mask", "objects")
+    _predict(folder, tmp_path, write=write, objects={"min_area": 50})
+    with pytest.raises(FileError, match=r"`objects` \{'min_area': 50\.0\} -> \{'min_area': 60\.0\}"):
+        _predict(folder, tmp_path, existing="skip", write=write, objects={"min_area": 60})
+
+
 def test_results_of_another_model_setting_or_image_are_not_skipped(folder, tmp_path, caplog):
     out, again = tmp_path / "out", {"existing": "skip"}
     _predict(folder, out)

@@ -120,11 +120,18 @@ def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any],
     if differing:
         fix = fix or "Use those of the first run, or delete it and its part to start again."
         changes = [
-            f"{term} {shown(str(before.get(key)))} -> {shown(str(now.get(key)))}"
+            f"{term} {_unlike(before.get(key), now.get(key))} -> {_unlike(now.get(key), before.get(key))}"
             for term, key in differing.items()
         ]
         text = f"`{name}` was made with another {', '.join(differing)}: {'; '.join(changes[:3])}. {fix}"
         raise FileError(text)
+
+
+def _unlike(value: Any, other: Any) -> str:  # noqa: ANN401
+    """Show a value; of a table only the entries that another one has not."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        value = {key: one for key, one in value.items() if key not in other or other[key] != one}
+    return shown(str(value))
 
 
 @contextlib.contextmanager
