@@ -6,6 +6,7 @@ import importlib.util
 import io
 import struct
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -172,7 +173,7 @@ def test_images_of_a_plate_in_one_file_are_chosen_by_number_or_name(tmp_path):
     np.testing.assert_array_equal(read_image(path, page=3), wells[1, 1])
 
 
-def ome_files(folder, planes, *, order="XYCZT", companion=None, grouped=False):
+def ome_files(folder, planes, *, order="XYCZT", companion=None, grouped=False, **options):
     """Write an OME-TIFF of one file for each plane (c, z), or of two planes in each; give their names."""
     channels, depth = planes.shape[:2]
     height, width = planes.shape[2:]
@@ -191,7 +192,8 @@ def ome_files(folder, planes, *, order="XYCZT", companion=None, grouped=False):
         c, z = divmod(number, depth // 2 if grouped else depth)
         pages = planes[c, 2 * z : 2 * z + 2] if grouped else planes[c, z]
         text = binary if companion and name != companion else whole
-        tifffile.imwrite(folder / name, pages, description=text, metadata=None, photometric="minisblack")
+        kind = {"photometric": "minisblack", **options}
+        tifffile.imwrite(folder / name, pages, description=text, metadata=None, **kind)
     if companion and companion not in names:
         (folder / companion).write_text(f'<?xml version="1.0" encoding="UTF-8"?>{whole}')
     return names
@@ -221,6 +223,23 @@ def test_an_ome_tiff_of_several_files_is_one_image(tmp_path, companion, grouped)
     tifffile.imwrite(tmp_path / "whole.ome.tif", GREY)
     found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path, recursive=True)]
     assert sorted(found) == ["other/part c0 & z0.ome.tif", "part c0 & z0.ome.tif", "whole.ome.tif"]
+
+
+def test_a_mask_of_an_ome_tiff_of_several_files_is_read_as_one_of_a_single_file(tmp_path):
+    path = tmp_path / "all.companion.ome"
+    labels = np.arange(16 * 16, dtype=np.uint8).reshape(1, 1, 16, 16) % 3
+    colours = np.outer([1, 0, 0], 65535 - np.arange(256)).astype(np.uint16)
+    ome_files(tmp_path, labels, companion=path.name, compression="jpeg")
+    with pytest.raises(FileError, match="lossless to hold labels; got compression JPEG"):
+        read_mask(path, None)
+    ome_files(tmp_path, labels, companion=path.name, photometric="palette", colormap=colours)
+    with pytest.raises(FileError, match="a palette whose indices and colours differ"):
+        read_mask(path, None)
+    np.testing.assert_array_equal(read_mask(path, None, palette="index"), labels[0, 0])
+    ome_files(tmp_path, labels > 0, companion=path.name)
+    np.testing.assert_array_equal(read_mask(path, None), labels[0, 0] > 0)
+    with pytest.raises(FileError, match="must hold real numbers"):
+        read_probs(path)
 
 
 def test_a_missing_part_of_an_ome_tiff_is_named(put, tmp_path):
@@ -375,6 +394,11 @@ def test_labels_out_of_range_or_not_integers_are_refused(put):
 def test_probabilities_must_be_floats(put):
     with pytest.raises(FileError, match="real numbers"):
         read_probs(put(tiff(GREY)))
+    with pytest.raises(FileError, match=r"real numbers; got uint8.*read_image"):
+        read_probs(put(cv2.imencode(".png", GREY)[1].tobytes()))
+    read = read_probs(put(tiff(GREY / 255)))
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read[..., 0], np.float32(GREY / 255))
 
 
 def test_compression_that_needs_imagecodecs_names_the_extra(put, monkeypatch):

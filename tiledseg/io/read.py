@@ -276,8 +276,11 @@ def read_probs(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> FloatArray:
         If the file cannot be read, or holds integers.
     """
     with advised(f"Read it with tiledseg.read_image, {ELSEWHERE}."):
-        probs = _pixels(path, Request(None, max_pixels, purpose="probs"))
-    return probs.reshape(*probs.shape[:2], -1)
+        probs = positions_read(path, Request(None, max_pixels, purpose="probs"))
+        if probs.dtype.kind != "f":
+            fix = "Read it with read_image."
+            raise invalid(FileError, named(path), must="hold real numbers", got=str(probs.dtype), fix=fix)
+    return np.ascontiguousarray(probs, np.float32).reshape(*probs.shape[:2], -1)
 
 
 def image_shape(
@@ -317,24 +320,16 @@ def positions_read(
     at: Mapping[str, int] | None = None,
 ) -> AnyArray:
     """Read the px of a level, channels and a plane."""
-    if whole_number("level", level, least=0) == 0 and channels is None and at is None:
-        return _pixels(path, request)
+    is_part = whole_number("level", level, least=0) > 0 or channels is not None or at is not None
     check_max_pixels(request.max_pixels)
     check_page(request.page)
+    if not is_part and not _is_by_region(path, request.page):
+        with opened(path) as file:
+            kind = sniff(file)
+            return read_tiff(file, request) if kind == "tiff" else read_raster(file, kind, request)
     selection = selection_of(level, channels, at, request.max_pixels)
     with within_memory(named(path)), part_of(path, request, selection) as image:
         return np.asarray(image)
-
-
-def _pixels(path: PathLike, request: Request) -> AnyArray:
-    """Read a file as the request says."""
-    check_max_pixels(request.max_pixels)
-    check_page(request.page)
-    if _is_by_region(path, request.page):
-        return _array_pixels(path, request)
-    with opened(path) as file:
-        kind = sniff(file)
-        return read_tiff(file, request) if kind == "tiff" else read_raster(file, kind, request)
 
 
 def _is_by_region(path: PathLike, page: int | str | None) -> bool:
@@ -345,16 +340,6 @@ def _is_by_region(path: PathLike, page: int | str | None) -> bool:
     with opened(path) as file:
         several = page is None and ome_files(file, text) is not None
         return several or is_slide(file, text) or is_npy(file)
-
-
-def _array_pixels(path: PathLike, request: Request) -> AnyArray:
-    how: dict[str, Any] = {"page": request.page, "max_pixels": request.max_pixels, "alpha": request.alpha}
-    with within_memory(named(path)), open_image(path, **how) as image:
-        pixels = np.asarray(image)
-    if request.purpose == "probs" and pixels.dtype.kind != "f":
-        fix = "Read it with read_image."
-        raise invalid(FileError, named(path), must="hold real numbers", got=str(pixels.dtype), fix=fix)
-    return np.ascontiguousarray(pixels, np.float32) if request.purpose == "probs" else pixels
 
 
 def _check_threshold(threshold: object) -> None:
