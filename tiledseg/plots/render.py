@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -135,8 +135,8 @@ def _to_bytes(image: AnyArray, limits: tuple[float, float] | None) -> Rgb:
     if low >= high:
         raise invalid(SettingError, "limits", must=must, got=limits, fix=fix)
     many = image.dtype.itemsize > 2 and image.dtype != np.float32  # more digits than float32 holds
-    values: AnyArray = image.astype(np.float64 if many else np.float32)
-    shown = np.clip((values - low) * (255 / (high - low)), 0, 255)
+    real: Any = np.float64 if many else np.float32
+    shown = np.clip((image.astype(real) - real(low)) * real(255 / (high - low)), 0, 255)  # in place, in NumPy
     return np.asarray(np.rint(shown), np.uint8)
 
 
