@@ -229,7 +229,7 @@ def closed() -> Callable[..., contextlib.AbstractContextManager[None]]:
     return closed_folder
 
 
-_LIMIT = 2e9  # bytes of a process
+_LIMIT = 1.5e9  # bytes of a process
 _cleaned: dict[str, float] = {"bytes": 0}
 
 
