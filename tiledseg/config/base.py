@@ -166,11 +166,10 @@ class Config(BaseModel):
     def _instead_of(cls, key: str) -> str:
         """Say what could be meant by a setting that is not known."""
         homes = [name for name, field in cls.model_fields.items() if key in fields_within(field.annotation)]
-        if len(homes) > 1:
-            return f"Several settings have it: set {' or '.join(f'{home}.{key}' for home in homes)}."
-        if homes:
+        if len(homes) == 1:
             return f"`{homes[0]}` has it: {homes[0]}={{{key!r}: ...}}."
-        return did_you_mean(key, cls.model_fields)
+        several = " or ".join(f"{home}.{key}" for home in homes)
+        return f"Several settings have it: set {several}." if homes else did_you_mean(key, cls.model_fields)
 
     @classmethod
     def _unnamed(cls, line: ErrorDetails) -> str:
@@ -261,11 +260,9 @@ class Config(BaseModel):
         try:
             json_of(text, nan=True)  # pydantic takes the last of two values for a key
             return cls.model_validate_json(text)
-        except ValidationError as error:  # not JSON at all: `_explain` was never reached
-            reason = error.errors()[0]["msg"]
+        except ValueError as error:  # of pydantic: not JSON at all, so `_explain` was never reached
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise SettingError(f"The settings are not valid JSON: {reason}. Correct the text.") from None
-        except ValueError as error:
-            raise SettingError(f"The settings are not valid JSON: {error}. Correct the text.") from None
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
