@@ -139,7 +139,8 @@ def test_what_is_drawn_fits_together():
 
 def test_a_map_of_bytes_is_drawn_by_their_range():
     pytest.importorskip("matplotlib")
-    for values, largest in ((np.array([[0, 51]], np.uint8), 0.2), (np.array([[0, 1]], np.uint8), 1)):
+    mask = np.array([[0, 1]], np.uint8)
+    for values, largest in ((51 * mask, 0.2), (mask, 1), (mask[..., np.newaxis], 1 / 255)):
         (drawn,) = plot_probabilities(values).images
         assert drawn.get_array().max() == pytest.approx(largest)
         assert drawn.get_clim() == (0, 1)

@@ -119,7 +119,7 @@ def plot_probabilities(probabilities: AnyArray | None, channel: int = 0, *, ax: 
     Parameters
     ----------
     probabilities : ndarray, shape (H, W) or (H, W, K)
-        What `tiledseg.tiled_predict` returns; of uint8, 255 stands for 1.
+        What `tiledseg.tiled_predict` returns; of uint8, 255 stands for 1, but in a mask (H, W) of 0 and 1.
     channel : int
         Which channel is drawn.
     ax : matplotlib.axes.Axes, optional
@@ -144,8 +144,8 @@ def plot_probabilities(probabilities: AnyArray | None, channel: int = 0, *, ax: 
     whole_number("channel", channel, 0, channels - 1, f"Count channels from 0 to {channels - 1}.")
     step = _step((height, width))
     shown = every_nth(probabilities, step).reshape(-(-height // step), -(-width // step), channels)
-    white = 255 if shown.dtype == np.uint8 and shown.max() > 1 else 1  # a mask has 0 and 1
-    shown = shown[..., channel] / white
+    is_mask = len(probabilities.shape) == 2 and shown.max() <= 1  # a file of a map may have no channels
+    shown = shown[..., channel] / (255 if shown.dtype == np.uint8 and not is_mask else 1)
     ax = axes_of(ax)
     drawn = ax.imshow(shown, vmin=0, vmax=1, cmap="viridis", extent=(0, width, height, 0))
     ax.figure.colorbar(drawn, ax=ax, label="probability", shrink=0.8)
