@@ -123,11 +123,13 @@ class WeightAverage(keras.callbacks.Callback):
     # callback averages the moving statistics of normalisation, because the latest statistics do not
     # fit averaged weights. In the first epochs, until the number of steps equals the time constant of
     # the averages, the averages restart in each epoch, so that the initial weights have no effect.
+    # Keras averages after each batch, also where several make a step: until the next step an average
+    # has the newest weights only in part. The averages that are assigned have all of them.
     # Values are copied between variables: JAX releases the memory of a variable with each step.
 
-    def __init__(self, momentum: float) -> None:
+    def __init__(self, momentum: float, accumulate: int) -> None:
         super().__init__()
-        self._momentum = momentum
+        self._momentum, self._accumulate = momentum, accumulate
         self._steps = 0
         self._statistics: list[Any] = []  # variables that training changes without the optimizer
         self._averages: list[Any] = []  # their averages; a list of arrays is saved in the checkpoint
@@ -157,7 +159,12 @@ class WeightAverage(keras.callbacks.Callback):
         """Assign the averages; without validation, `EpochEnd` calls this."""
         variables = (*self.model.trainable_variables, *self._statistics)
         self._latest = [variable.numpy() for variable in variables]
-        trained = (average.numpy() for average in self._optimizer_averages())
+        to_come = self._accumulate - 1 - int(self._optimizer._iterations.numpy()) % self._accumulate
+        share = self._momentum**to_come
+        trained = [
+            share * average.numpy() + (1 - share) * one
+            for average, one in zip(self._optimizer_averages, self._latest, strict=False)
+        ]
         for variable, values in zip(variables, [*trained, *map(np.array, self._averages)], strict=True):
             variable.assign(values)
 
@@ -169,15 +176,20 @@ class WeightAverage(keras.callbacks.Callback):
         self._latest = []
         if self._steps * (1 - self._momentum) < 1:
             self._averages = []
-            for average, variable in zip(self._optimizer_averages(), trained, strict=True):
+            for average, variable in zip(self._optimizer_averages, trained, strict=True):
                 average.assign(variable.numpy())
 
-    def _optimizer_averages(self) -> list[Any]:
+    @property
+    def _optimizer(self) -> Any:  # noqa: ANN401
         optimizer = self.model.optimizer
         while hasattr(optimizer, "inner_optimizer"):  # an optimizer that scales the loss has an inner one
             optimizer = optimizer.inner_optimizer
-        # Keras has no public name for the averages.
-        return optimizer._model_variables_moving_average  # type: ignore[no-any-return]
+        return optimizer
+
+    @property
+    def _optimizer_averages(self) -> list[Any]:
+        # Keras has no public name for the averages, nor for the number of batches.
+        return self._optimizer._model_variables_moving_average  # type: ignore[no-any-return]
 
 
 class EpochEnd(keras.callbacks.Callback):

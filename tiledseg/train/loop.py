@@ -175,7 +175,7 @@ class TrainingLoop:
         best, schedule = self.run_dir / _BEST, self.config.schedule
         best_network = BestNetwork(segmenter, best, history, self.config.patience, shown=progress)
         decay = decay_per_batch(self.config)
-        averages = [] if decay is None else [WeightAverage(decay)]
+        averages = [] if decay is None else [WeightAverage(decay, self.config.accumulate)]
         plateaus = [Plateau(schedule)] if isinstance(schedule, PlateauConfig) else []
         return [FiniteGuard(best), best_network, *callbacks, *averages, *plateaus]
 
