@@ -350,10 +350,24 @@ def test_images_that_use_little_of_their_range_are_told(most, told, caplog):
     image = np.random.default_rng(0).integers(0, most, (20, 20, 3), np.uint16, endpoint=True)
     image[0, 0] = most
     sampler(image, None, [NoiseConfig()], (16, 16))
-    assert ("Values reach only 4095 of 65535, and noise of `augment`" in caplog.text) == told
+    assert ("Values reach only 4095 of 65535" in caplog.text) == told
+    assert ("noise of `augment` are shares of it" in caplog.text) == told
     caplog.clear()
     sampler(image, None, [FlipConfig()], (16, 16))
+    assert ("Set `preprocessing.white`" in caplog.text) == told
+
+
+def test_values_are_shares_of_the_white_that_is_set(caplog):
+    image = np.random.default_rng(0).integers(0, 4095, (20, 20, 3), np.uint16, endpoint=True)
+    transforms = [BrightnessConfig(gains=(1, 1), offsets=(0.5, 0.5), probability=1.0)]
+    mask = np.zeros((20, 20), np.uint8)
+    config = PreprocessingConfig(dtype="uint16", white=4095)
+    pair = prepare_pair(Pair("a", image, mask), config)
+    crops, _ = CropSampler([pair], (20, 20), transforms=transforms).batch(0, [0])
+    np.testing.assert_allclose(crops[0], np.minimum(image / 4095 + 0.5, 1), atol=1 / 4095)
     assert not caplog.text
+    with pytest.raises(ArrayError, match=r"up to `preprocessing.white`=4000; got 40"):
+        prepare_pair(Pair("a", image, mask), config.changed(white=4000))
 
 
 def test_brightening_is_a_line():

@@ -11,13 +11,17 @@ from tiledseg.config.fields import Count, Micrometres, Positive, as_numbers, as_
 
 _MOST_STEPS = 2**24  # whole numbers that float32 holds
 _MOST_STD = 1e30
+_LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 
 class PreprocessingConfig(Config):
     """The one preparation of pixels, the same in training and prediction."""
 
     dtype: Literal["uint8", "uint16", "float32"] = "uint8"
-    """Dtype of the images. Integers are divided by their largest value; floats stay."""
+    """Dtype of the images. Integers are divided by `white`; floats stay."""
+    white: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Value of white, for example 4095 for a camera of 12 bits whose images are uint16; an image with a value
+    above it is refused. None for the largest of the dtype."""
     channels: Count = 3
     """Channels of the images: 3 for RGB, 1 for grey."""
     scale: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -33,20 +37,32 @@ class PreprocessingConfig(Config):
     sharpen_sigma: Annotated[float, Field(gt=0, le=50)] = 1.0
     """Standard deviation of that blur in px of the shrunk image."""
     gamma: Annotated[float, Field(gt=0, le=100)] = 1.0
-    """Power of the shares of white (values divided by the largest of the dtype; floats as they are) after
-    that; 1 changes nothing, more than 1 darkens."""
+    """Power of the shares of white (values divided by `white`; floats as they are) after that; 1 changes
+    nothing, more than 1 darkens."""
     colour: Literal["rgb", "bgr", "hsv", "lab", "grey3"] = "rgb"
     """What RGB is converted to after that. ``hsv``: hue as a share of the circle. ``lab``: CIELAB of sRGB,
     L / 100, (a + 128) / 255 and (b + 128) / 255. ``grey3``: the luma of Rec. 601, three times."""
     percentiles: Annotated[tuple[Annotated[float, Field(ge=0, le=100)], ...], as_numbers] | None = None
     """In place of the division: two percentiles of the whole image, per channel, that become 0 and 1;
     nothing is cut off. Where both are the same value, as in an image that is almost black, it becomes 0, and
-    the others are divided by the largest value. Of the image as it is read, after `gamma`. For uint8 and
+    the others are divided by `white`. Of the image as it is read, after `gamma`. For uint8 and
     uint16. Tiles of a tile set count as images."""
     mean: Annotated[tuple[float, ...], as_numbers] = (0.0,)
     """Value that is subtracted from each channel after that; one for all channels, or one for each."""
     std: Annotated[tuple[Positive, ...], as_numbers] = (1.0,)
     """Value by which each channel is divided after that; one for all channels, or one for each; positive."""
+
+    @property
+    def largest(self) -> float:
+        """The value that becomes 1: `white`, or the largest of the dtype."""
+        return float(self.white or _LARGEST[self.dtype])
+
+    @model_validator(mode="after")
+    def _white_fits(self) -> Self:
+        if self.white is not None and (self.dtype == "float32" or self.white > _LARGEST[self.dtype]):
+            must = f"be at most {_LARGEST['uint8']} with dtype=uint8, and left out with dtype=float32"
+            raise self._invalid("white", must, "Set `dtype` to that of the images.")
+        return self
 
     @model_validator(mode="after")
     def _per_channel(self) -> Self:

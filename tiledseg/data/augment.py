@@ -231,30 +231,31 @@ def check_values(pair: PreparedPair, transforms: Sequence[Any]) -> None:
         )
 
 
-def change_values(pixels: AnyArray, transforms: Sequence[Any], rng: np.random.Generator) -> AnyArray:
+def change_values(
+    pixels: AnyArray, transforms: Sequence[Any], rng: np.random.Generator, white: float
+) -> AnyArray:
     """Change the values of an image, in the order of the settings; values are rounded once, at the end."""
     chosen = [one for one in transforms if rng.random() < one.probability]
     if not chosen:
         return pixels
-    image = _as_float(pixels)  # integers stay in [0, 1]; floats are clipped where a transform needs it
+    image = _as_float(pixels, white)  # integers stay in [0, 1]; floats are clipped where a transform needs it
     for one in chosen:
         image = _CHANGES[one.name](image, one, rng)
         if pixels.dtype.kind == "u":
             np.clip(image, 0, 1, out=image)
-    return _as_dtype(image, pixels.dtype)
+    return _as_dtype(image, pixels.dtype, white)
 
 
-def _as_float(pixels: AnyArray) -> FloatArray:
+def _as_float(pixels: AnyArray, white: float) -> FloatArray:
     if pixels.dtype.kind == "f":
         return pixels.astype(np.float32)
-    return np.asarray(pixels * np.float32(1 / np.iinfo(pixels.dtype).max), np.float32)
+    return np.asarray(pixels * np.float32(1 / white), np.float32)
 
 
-def _as_dtype(image: FloatArray, dtype: np.dtype[Any]) -> AnyArray:
+def _as_dtype(image: FloatArray, dtype: np.dtype[Any], white: float) -> AnyArray:
     if dtype.kind == "f":
         return image
     depth = cv2.CV_8U if dtype.itemsize == 1 else cv2.CV_16U
-    white = float(np.iinfo(dtype).max)
     return _like(cv2.addWeighted(image, white, image, 0, 0, dtype=depth), image)  # rounds and clips
 
 
@@ -328,7 +329,7 @@ def _normal_quantiles() -> FloatArray:
 
 def _jpeg(image: FloatArray, config: JpegConfig, rng: _Rng) -> FloatArray:
     quality = int(rng.integers(*config.qualities, endpoint=True))
-    plain = _as_dtype(image, np.dtype(np.uint8))
+    plain = _as_dtype(image, np.dtype(np.uint8), 255)
     if image.shape[2] == 3:
         code = _encoded(cv2.cvtColor(plain, cv2.COLOR_RGB2BGR), quality)
         lossy = _like(cv2.imdecode(code, cv2.IMREAD_COLOR_RGB), image)

@@ -96,16 +96,19 @@ class CropSampler:
         return self._length
 
     def _tell_of_little(self) -> None:
-        """Warn where values are changed by shares of a range of which the images use little."""
-        names = [one.name for one in self._photometric if one.name in SHARES_OF_WHITE]
+        """Warn where the images use little of the range that is taken for theirs."""
+        config = self._pairs[0].preprocessing
         largest = max(pair.extremes[1] for pair in self._pairs)
-        white = min(np.iinfo(one.dtype).max if one.dtype.kind == "u" else 0 for one in self._pairs)
-        if names and largest * _LITTLE < white:
+        names = [one.name for one in self._photometric if one.name in SHARES_OF_WHITE]
+        if config.dtype == "float32" or config.white is not None or largest * _LITTLE >= config.largest:
+            return
+        if names or config.percentiles is None:
+            shares = f", and {listed(names, len(names))} of `augment` are shares of it" if names else ""
             text = (
-                "Values reach only %d of %d, and %s of `augment` are shares of %d: as for images of 12 bits "
-                "in 16, scale the images to the whole range, or set smaller shares."
+                "Values reach only %d of %d, which is taken for white%s. Set `preprocessing.white` to the "
+                "largest value that images can have: 4095 for a camera of 12 bits."
             )
-            _log.warning(text, largest, white, listed(names, len(names)), white)
+            _log.warning(text, largest, config.largest, shares)
 
     def batch(self, epoch: int, ids: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Cut some crops of an epoch."""
@@ -126,7 +129,7 @@ class CropSampler:
         crop_map = draw_map(self._geometric, self._shape, rng)
         pixels, mask = _sampled(pair, crop_map, origin, self._shape)
         counts = mask != IGNORED if pair.ignores else None
-        return pair.prepared(change_values(pixels, self._photometric, rng)), mask, counts
+        return pair.prepared(change_values(pixels, self._photometric, rng, pair.preprocessing.largest)), mask, counts
 
     def _origin(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the origin of a crop; an image that is smaller than the crop is centred in it."""

@@ -274,11 +274,10 @@ def _input(package: _Package, folder: Path) -> dict[str, Any]:
 
 def _steps(config: PreprocessingConfig) -> list[dict[str, Any]]:
     """Describe the preparation of px: a factor and an offset for each channel."""
-    largest = 1.0 if config.dtype == "float32" else float(np.iinfo(config.dtype).max)
     means, stds = (
         np.broadcast_to(one, max(len(config.mean), len(config.std))) for one in (config.mean, config.std)
     )
-    gain, offset = (1 / (largest * stds)).tolist(), (-means / stds + 0.0).tolist()
+    gain, offset = (1 / (config.largest * stds)).tolist(), (-means / stds + 0.0).tolist()
     as_float = {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
     if len(gain) == 1 and (gain[0], offset[0]) == (1.0, 0.0):
         return [as_float]

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 _CHANNELS_AT_ONCE = 4  # OpenCV takes at most 128
 _SIGMAS = 4  # beyond this, a Gaussian changes an 8-bit value by less than half a level
 
-_LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-
 _LAB_SPAN = np.array([100, 255, 255], np.float32)
 _LAB_LEAST = np.array([0, -128, -128], np.float32)
 
@@ -45,8 +43,8 @@ def prepare(
     """Prepare an image for a network: resample, sharpen, change colours, bring values into range.
 
     In this order: the image is shrunk, to the mean of the area that each new px covers, so that
-    nothing aliases, or enlarged (bilinear); sharpened; integers are divided by the largest value of
-    their dtype; gamma; the colours are converted; two percentiles of the whole image become 0 and
+    nothing aliases, or enlarged (bilinear); sharpened; integers are divided by the value of white;
+    gamma; the colours are converted; two percentiles of the whole image become 0 and
     1; the mean is subtracted and the result divided by the standard deviation, per channel. A
     region is prepared as it is in the whole image, whatever lies around it.
 
@@ -139,14 +137,14 @@ class Prepared:
         seen = shape or (scaled_length(height, config.scale), scaled_length(width, config.scale))
         self.shape: tuple[int, int, int] = (*seen, channels)
         self.dtype: np.dtype[np.float32] = np.dtype(np.float32)
-        self._image: Source = image
+        self._image: Source = image if config.white is None else UpToWhite(image, config.white)
         if seen != (height, width):
-            self._image = Resampled(image, self.shape)
-        largest = _LARGEST[config.dtype]
+            self._image = Resampled(self._image, self.shape)
+        largest = config.largest
         if config.sharpen:
             limit = None if found.kind == "f" else largest
             self._image = Sharpened(self._image, config, limit)
-        self._rounded = self._image is not image and found.kind != "f"
+        self._rounded = (seen != (height, width) or config.sharpen > 0) and found.kind != "f"
         self._dtype, self._gamma, self._colour = np.dtype(config.dtype), config.gamma, config.colour
         self._to_unit = None if (config.gamma, config.colour) == (1, "rgb") else np.float32(1 / largest)
         if limits is None and config.percentiles is not None:
@@ -161,7 +159,7 @@ class Prepared:
 
     def _range(self, config: PreprocessingConfig, limits: Limits | None) -> Limits:
         """Return the values, after gamma and colour, that become 0 and 1."""
-        largest = _LARGEST[config.dtype]
+        largest = config.largest
         if limits is None:
             return np.zeros(1), np.array([largest if self._to_unit is None else 1.0])
         if self._to_unit is None:
@@ -191,6 +189,22 @@ class Prepared:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:  # noqa: ANN401
         return self[0 : self.shape[0], 0 : self.shape[1]].astype(dtype or np.float32, copy=False)
+
+
+class UpToWhite:
+    """An image whose values are checked where it is sliced: none is above that of white."""
+
+    def __init__(self, image: Source, white: int) -> None:
+        self.shape: tuple[int, ...] = tuple(image.shape)
+        self.dtype: np.dtype[Any] = np.dtype(image.dtype)
+        self._image, self._white = image, white
+
+    def __getitem__(self, key: tuple[slice, slice]) -> AnyArray:
+        pixels = read_region(self._image, *key)
+        if (found := int(pixels.max(initial=0))) > self._white:
+            must, fix = f"have values up to `preprocessing.white`={self._white}", "Set it to the largest value."
+            raise invalid(ArrayError, "image", must=must, got=found, fix=fix)
+        return pixels
 
 
 def _with_gamma(image: FloatArray, gamma: float) -> FloatArray:
