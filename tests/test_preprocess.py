@@ -153,6 +153,24 @@ def test_an_image_whose_percentiles_are_one_value_stays_within_one_of_it(dtype, 
     np.testing.assert_allclose(np.asarray(prepare(image, config))[3, 3:5, 0], [0, 1], atol=1e-6)
 
 
+def test_white_is_the_value_that_becomes_1_and_no_value_is_above_it():
+    image = np.linspace(0, 4095, 48).astype(np.uint16).reshape(4, 4, 3)
+    config = PreprocessingConfig(dtype="uint16", white=4095)
+    np.testing.assert_allclose(prepare(image, config), image / 4095, rtol=1e-6)
+    dark = np.asarray(prepare(image, config.changed(gamma=2.0)))
+    np.testing.assert_allclose(dark, (image / 4095) ** 2, rtol=1e-5, atol=1e-9)
+    sharp = np.asarray(prepare(image, config.changed(sharpen=100.0)))
+    assert sharp.max() == 1
+    with pytest.raises(ArrayError, match=r"`image` must have values up to `preprocessing.white`=4000; got 4095"):
+        np.asarray(prepare(image, config.changed(white=4000)))
+
+
+@pytest.mark.parametrize(("dtype", "white"), [("uint8", 256), ("float32", 1)])
+def test_white_is_a_value_of_the_dtype(dtype, white):
+    with pytest.raises(SettingError, match=r"white.*left out with dtype=float32"):
+        PreprocessingConfig(dtype=dtype, white=white)
+
+
 @pytest.mark.parametrize("percentiles", [(99.0, 1.0), (5.0,), (0.0, 101.0)])
 def test_percentiles_that_do_not_rise_are_refused(percentiles):
     with pytest.raises(SettingError, match="percentiles"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -27,7 +28,7 @@ from tiledseg.models import Segmenter, UNetBuilder, build_loss, load_model
 from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
 from tiledseg.samples import smear, write_samples
-from tiledseg.train import Trainer, find_learning_rate, overfit_one_batch
+from tiledseg.train import Trainer, find_learning_rate, lr_finder, overfit_one_batch
 from tiledseg.train.previews import previewed
 
 TINY = UNetConfig(  # what a test costs is the graph of a step, which grows with the layers
@@ -557,6 +558,25 @@ def test_the_learning_rate_finder_says_so_where_the_loss_never_falls(tmp_path, g
     find_learning_rate(settings(tmp_path), blobs(1, 2), lowest=1e-9, highest=2e-9, steps=12)
     assert "falls at no rate from 1e-09 to 2e-09" in caplog.text
     assert "overfit_one_batch" in caplog.text
+
+
+@pytest.mark.parametrize("steps", [10, 20, 100])
+def test_the_learning_rate_finder_tells_a_fall_from_noise(steps, tmp_path, monkeypatch, caplog):
+    told = {}
+    for falls, seed in itertools.product([True, False], range(10)):
+        losses = np.random.default_rng(seed).normal(0.6, 0.03, steps)
+        losses[0] -= 0.1  # one batch says little
+        if falls:
+            losses[steps // 2 :] -= np.linspace(0, 0.4, steps - steps // 2)
+        monkeypatch.setattr(
+            lr_finder, "_fit", lambda _config, _source, recorder, _rate, losses=losses: recorder.losses.extend(losses)
+        )
+        caplog.clear()
+        found = find_learning_rate(settings(tmp_path), blobs(1), steps=steps)
+        told.setdefault(falls, []).append("falls at no rate" in caplog.text)
+        assert not falls or found.rates[steps // 2 - 1] <= found.suggested < found.rates[-1]
+    assert not any(told[True])
+    assert sum(told[False]) >= 8
 
 
 def test_one_batch_is_overfitted_unless_its_image_is_empty(tmp_path, graph):

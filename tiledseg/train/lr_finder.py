@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _DIVERGED = 4.0  # a loss above this multiple of the least one shows that the rate is too high
-_SMOOTHING = 0.9
+_FEWEST, _PARTS = 5, 5  # a slope is that of so many steps, or of so many parts of them
+_CLEAR = 3.0  # standard errors by which a slope is not chance: of noise alone one of ten to twenty is steeper
 _MAX_STEPS = 10**6
 
 
@@ -40,7 +42,7 @@ class RateResult:
     losses : list of float
         Loss of the batch at each rate.
     suggested : float
-        The rate at which the smoothed loss falls fastest; a good maximum for a schedule.
+        The rate at which the loss falls fastest, over a fifth of the steps (of few steps, over five); a good maximum for a schedule.
     """
 
     rates: list[float]
@@ -76,7 +78,7 @@ def find_learning_rate(
     """Train for some steps at a rising learning rate (Smith, arXiv 1506.01186).
 
     Training stops early if the loss rises to four times its minimum. A warning says where it never falls
-    by more than batches differ. Nothing is written.
+    by clearly more than batches differ, as with few steps. Nothing is written.
 
     Parameters
     ----------
@@ -199,19 +201,19 @@ def _fit(config: TrainConfig, source: CropSource, recorder: _LossRecorder, rate:
 
 
 def _steepest(rates: list[float], losses: list[float]) -> float:
-    """Return the rate at which the smoothed loss falls fastest, over the logarithm of the rate."""
-    smooth, total = [], 0.0
-    for step, loss in enumerate(losses):
-        total = _SMOOTHING * total + (1 - _SMOOTHING) * loss
-        smooth.append(total / (1 - _SMOOTHING ** (step + 1)))
-    until = max(2, int(np.argmin(smooth)) + 1)
-    suggested = rates[int(np.argmin(np.gradient(smooth[:until])))]
-    noise = float(np.median(np.abs(np.diff(losses[:until]))))
-    if smooth[0] - smooth[until - 1] <= noise:
+    """Return the middle of the steps along which a line through the losses falls fastest."""
+    n_steps = min(len(losses), max(_FEWEST, len(losses) // _PARTS))
+    places = np.arange(n_steps) - (n_steps - 1) / 2
+    slopes = np.correlate(losses, places / (places @ places), "valid")
+    start = int(np.argmin(slopes))
+    suggested = rates[start + n_steps // 2]
+    noise = float(np.median(np.abs(np.diff(losses))))  # nearly the standard deviation of normal noise
+    if -slopes[start] * math.sqrt(places @ places) <= _CLEAR * noise:
         _log.warning(
-            "The loss falls at no rate from %.3g to %.3g by more than it differs from batch to batch (%.2g), "
-            "so that the suggested rate, %.3g, means little. Try a wider range or more steps; if it never "
-            "falls, see with overfit_one_batch whether the network can learn, and check masks and loss.",
+            "The loss falls at no rate from %.3g to %.3g by clearly more than it differs from batch to batch "
+            "(%.2g), so that the suggested rate, %.3g, means little. Try more steps (100, for example) or a "
+            "wider range; if it never falls, see with overfit_one_batch whether the network can learn, and "
+            "check masks and loss.",
             rates[0],
             rates[-1],
             noise,
