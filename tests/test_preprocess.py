@@ -161,7 +161,9 @@ def test_white_is_the_value_that_becomes_1_and_no_value_is_above_it():
     np.testing.assert_allclose(dark, (image / 4095) ** 2, rtol=1e-5, atol=1e-9)
     sharp = np.asarray(prepare(image, config.changed(sharpen=100.0)))
     assert sharp.max() == 1
-    with pytest.raises(ArrayError, match=r"`image` must have values up to `preprocessing.white`=4000; got 4095"):
+    with pytest.raises(
+        ArrayError, match=r"`image` must have values up to `preprocessing.white`=4000; got 4095"
+    ):
         np.asarray(prepare(image, config.changed(white=4000)))
 
 

@@ -569,7 +569,9 @@ def test_the_learning_rate_finder_tells_a_fall_from_noise(steps, tmp_path, monke
         if falls:
             losses[steps // 2 :] -= np.linspace(0, 0.4, steps - steps // 2)
         monkeypatch.setattr(
-            lr_finder, "_fit", lambda _config, _source, recorder, _rate, losses=losses: recorder.losses.extend(losses)
+            lr_finder,
+            "_fit",
+            lambda _config, _source, recorder, _rate, losses=losses: recorder.losses.extend(losses),
         )
         caplog.clear()
         found = find_learning_rate(settings(tmp_path), blobs(1), steps=steps)

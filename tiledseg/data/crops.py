@@ -129,7 +129,11 @@ class CropSampler:
         crop_map = draw_map(self._geometric, self._shape, rng)
         pixels, mask = _sampled(pair, crop_map, origin, self._shape)
         counts = mask != IGNORED if pair.ignores else None
-        return pair.prepared(change_values(pixels, self._photometric, rng, pair.preprocessing.largest)), mask, counts
+        return (
+            pair.prepared(change_values(pixels, self._photometric, rng, pair.preprocessing.largest)),
+            mask,
+            counts,
+        )
 
     def _origin(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the origin of a crop; an image that is smaller than the crop is centred in it."""

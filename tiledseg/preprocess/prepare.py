@@ -202,7 +202,10 @@ class UpToWhite:
     def __getitem__(self, key: tuple[slice, slice]) -> AnyArray:
         pixels = read_region(self._image, *key)
         if (found := int(pixels.max(initial=0))) > self._white:
-            must, fix = f"have values up to `preprocessing.white`={self._white}", "Set it to the largest value."
+            must, fix = (
+                f"have values up to `preprocessing.white`={self._white}",
+                "Set it to the largest value.",
+            )
             raise invalid(ArrayError, "image", must=must, got=found, fix=fix)
         return pixels
 

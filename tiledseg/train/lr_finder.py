@@ -42,7 +42,8 @@ class RateResult:
     losses : list of float
         Loss of the batch at each rate.
     suggested : float
-        The rate at which the loss falls fastest, over a fifth of the steps (of few steps, over five); a good maximum for a schedule.
+        The rate at which the loss falls fastest, over a fifth of the steps, at least five;
+        a good maximum for a schedule.
     """
 
     rates: list[float]
