@@ -438,13 +438,22 @@ def test_the_table_lists_what_is_tested():
         (b"PK\x03\x04", "zip", "Unpack"),
         (b"GIF89a", "GIF", "PNG or TIFF"),
         (b"version https://git-lfs", "Git LFS", "git lfs pull"),
-        (b"<!DOCTYPE html>", "<!DOCTYPE", "PNG or TIFF"),
+        (b"<!DOCTYPE html>", "a web page", "Fetch the file again"),
+        (b"MATLAB 5.0", "MATLAB", "loadmat"),
+        (b"P5\n50 40", "PGM", "PNG or TIFF"),
+        (b"<svg>", "<svg>", "PNG or TIFF"),
     ],
 )
 def test_formats_that_are_not_read_are_named_with_what_to_do(tmp_path, start, found, fix):
     (tmp_path / "a.png").write_bytes(start + b"\0" * 200)
     with pytest.raises(FileError, match=f"got .*{found}.*{fix}"):
         read_image(tmp_path / "a.png")
+
+
+def test_masks_that_cellpose_saved_are_named_with_how_to_take_them_out(tmp_path):
+    np.save(tmp_path / "a_seg.npy", {"masks": np.zeros((4, 5))}, allow_pickle=True)
+    with pytest.raises(FileError, match=r'got object.*item\(\)\["masks"\]'):
+        read_image(tmp_path / "a_seg.npy")
 
 
 def test_a_jpeg_of_12_bits_is_not_called_damaged(tmp_path):

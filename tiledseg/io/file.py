@@ -49,6 +49,7 @@ _STEP = 1 << 20  # bytes that are read at once
 _ROWS = 64  # that are converted at once
 _CONVERT = "Convert it to OME-TIFF, for example with bfconvert of Bio-Formats."
 _EXPORT = "Export the image as PNG or TIFF."
+_FETCH = "Fetch the file again; the page says why it was not given."
 _FOREIGN = {  # first bytes of files that are not read: what they are, and what to do
     b"ZISRAWFILE": ("a CZI without its suffix .czi", _CONVERT),
     b"\xda\xce\xbe\n": ("an ND2", _CONVERT),
@@ -60,6 +61,13 @@ _FOREIGN = {  # first bytes of files that are not read: what they are, and what 
     b"\0\0\0\x0cjP  ": ("a JPEG 2000", _EXPORT),
     b"\xff\x4f\xff\x51": ("a JPEG 2000", _EXPORT),
     b"\0\0\0\x0cJXL ": ("a JPEG XL", _EXPORT),
+    b"MATLAB": ("a MATLAB file", "Read the array with scipy.io.loadmat, and pass it or save it as .npy."),
+    b"NRRD": ("an NRRD", "Read the array with pynrrd, and pass it or save it as .npy."),
+    b"P5": ("a PGM", _EXPORT),
+    b"P6": ("a PPM", _EXPORT),
+    b"<!DOCTYPE": ("a web page in place of the file", _FETCH),
+    b"<!doctype": ("a web page in place of the file", _FETCH),
+    b"<html": ("a web page in place of the file", _FETCH),
     b"version http": ("a pointer of Git LFS in place of the file", "Fetch the file with `git lfs pull`."),
 }
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 MAX_REGION_PIXELS = 2**38
 """Default limit on height times width of an image that is read by region, in px."""
 
+_ONE_ENTRY = 'Save the array alone; of cellpose: numpy.load(path, allow_pickle=True).item()["masks"].'
 _NPY_MAGIC = b"\x93NUMPY"
 _MOST_HEADER = 10_000  # bytes of an .npy
 
@@ -264,7 +265,8 @@ def _npy_regions(file: Reader, selection: Selection) -> Regions:
     shape, fortran, dtype, start = _npy_header(file)
     if len(shape) not in {2, 3} or min(shape) < 1 or dtype.kind not in "biuf":
         got = f"{dtype} of shape {shape}"
-        raise file.bad("hold numbers of shape (H, W) or (H, W, C)", got, "Save the image, channels last.")
+        fix = "Save the image, channels last." if dtype.kind != "O" else _ONE_ENTRY
+        raise file.bad("hold numbers of shape (H, W) or (H, W, C)", got, fix)
     if looks_channels_first(shape):
         got = f"shape {shape}, which could be (H, W, C) or (C, H, W)"
         raise file.bad("have channels last", got, "Move them there with numpy.moveaxis(image, 0, -1).")
