@@ -14,7 +14,14 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from cyclopts import App, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from tiledseg._lazy import lazy
 from tiledseg._validate import abbreviated
@@ -200,12 +207,25 @@ def _told(error: BaseException) -> str:
         problem = f"`{error.unused_tokens[0]}` is one argument too many."
     elif isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
         problem = f"`{error.argument.name}` must be given; got nothing."
-    elif isinstance(error, UnknownOptionError) and (name := _abbreviated(error)):
-        return f"Unknown option: {error.token.keyword}. Did you mean {name}?"
+    elif isinstance(error, UnknownCommandError) and (tokens := error.unused_tokens or [""])[0][:1] == "-":
+        called = next((one for one in tokens if one in app), "predict")
+        problem = f"`{tokens[0]}` must come after the command, as in tiledseg {called} {tokens[0]}."
+    elif isinstance(error, UnknownOptionError):
+        problem = _told_of_option(error)
     else:
         return str(error)
     command = " ".join(["tiledseg", *(error.command_chain or ())])
     return f"{problem} See {command} --help."
+
+
+def _told_of_option(error: UnknownOptionError) -> str:
+    """Say what to type in place of an option that the command does not have."""
+    typed = error.token.keyword or error.token.value
+    if typed == "-":
+        return "`-` must be a file, since standard input is not read. Give ./- for a file of this name."
+    if name := _abbreviated(error):
+        return f"Unknown option: {typed}. Did you mean {name}?"
+    return str(error) if typed[:2] == "--" else f"{error} Put -- before file names that start with a hyphen."
 
 
 def _abbreviated(error: UnknownOptionError) -> str | None:
