@@ -206,6 +206,12 @@ def test_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str], bu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--json plan demo 9x9", r"`--json` must come after the command, as in tiledseg plan --json\. See"),
+        ("--quiet", r"`--quiet` must come after the command, as in tiledseg predict --quiet\. See"),
+        ("predict demo -", r"`-` must be a file, since standard input is not read\..* \./- .*predict --help"),
+        ("predict demo -a.png", r"Unknown option: -a\.png\. Put -- before file names"),
+        ("plan demo 9x9 --config .", r"`\.` must be a TOML file in UTF-8; got Is a directory\. Check"),
+        ("import-config nosuch", r"`nosuch` must be a text file in UTF-8; got No such file or directory\. "),
         ("demo train", r"`train` is one argument too many\. See tiledseg demo --help"),
         ("init images", r"`MASKS` must be given; .* See tiledseg init --help"),
         ("plan demo 100", r"`image` must be an image file, or height and width .*got 100\. .*1920x2560"),

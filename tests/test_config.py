@@ -364,3 +364,38 @@ def test_numbers_of_numpy_are_numbers():
     assert data == DataConfig(mask_threshold=128, ignore_label=7, page=1)
     with pytest.raises(SettingError, match="whole number"):
         DataConfig(page=np.float32(1.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = 3", "`epochs` is not a table of the file. Write it below [train]."),
+        ("[train]\nlevels = 3", "`levels` is not a setting of [train]. Write it below [train.network]."),
+        ("train = 3", "`train` must be a table of settings; got 3. Write it as [train]."),
+        (
+            "[predict]\ntiling = 5",
+            "[predict]: `tiling` must be a table of settings; got 5. Write it as [predict.tiling].",
+        ),
+        (
+            '[train]\nepochs = "3"',
+            "[train]: `epochs` must be a valid integer; got the text '3'. Give a whole number.",
+        ),
+        (
+            "[train.optimizer]\nlr = 0.1",
+            "`lr` is not a setting of [train.optimizer]. Known: beta_1, beta_2, name.",
+        ),
+        (
+            "[train.preprocessing]\npercentiles = [99.0, 1.0]",
+            "`percentiles` must be two, the first below the second; got [99.0, 1.0]. Try [1.0, 99.0].",
+        ),
+        (
+            "[train]\nschedule = 3",
+            'got 3. Give its name, as in "constant", or a table with its name and settings.',
+        ),
+        ('[train_data]\nlayout = "list"', '`path` must be given with layout=list; got "none".'),
+        ('[train."a\\\\1{x}"]\nname = "unet"', "is not a setting of TrainConfig. Known"),
+    ],
+)
+def test_a_message_about_a_file_speaks_of_its_tables(text, message):
+    with pytest.raises(SettingError, match=re.escape(message)):
+        RunConfig.from_toml(text)

@@ -9,7 +9,7 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tiledseg.errors import FileError, SettingError, TiledSegError
+from tiledseg.errors import FileError, SettingError, TiledSegError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -26,7 +26,8 @@ _Kind = TypeVar("_Kind")
 
 def invalid(error: type[_Error], what: str, *, must: str, got: object, fix: str) -> _Error:
     """Build an error whose message says what is wrong, what was found and how to fix it."""
-    return error(f"`{shown(what)}` must {must}; got {shown(got)}. {fix}")
+    found = text_of(got, what) if isinstance(got, Exception) else got
+    return error(f"`{shown(what)}` must {must}; got {shown(found)}. {fix}")
 
 
 def as_utf8(text: str) -> str:

@@ -14,6 +14,7 @@ The tree::
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +85,18 @@ class CancelledError(TiledSegError):
         self.finished_rows = finished_rows
 
 
+def text_of(error: Exception, known: str = "") -> str:
+    """Return what an error says; one of the system without its number, with its path unless known."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else known
+    return error.strerror if path == known else f"{error.strerror}: {path}"
+
+
 def reason_of(error: Exception) -> str:
     """Say why something failed; with the kind of an error that is not our own."""
     try:
-        text = str(error)
+        text = text_of(error)
     except Exception:  # noqa: BLE001  of a class that is not ours
         text = ""
     if isinstance(error, TiledSegError | MemoryError | OSError):

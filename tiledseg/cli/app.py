@@ -225,7 +225,9 @@ def _told_of_option(error: UnknownOptionError) -> str:
         return "`-` must be a file, since standard input is not read. Give ./- for a file of this name."
     if name := _abbreviated(error):
         return f"Unknown option: {typed}. Did you mean {name}?"
-    return str(error) if typed[:2] == "--" else f"{error} Put -- before file names that start with a hyphen."
+    if typed[:2] == "--":
+        return str(error)
+    return f"Unknown option: {typed}. Put -- before file names that start with a hyphen."
 
 
 def _abbreviated(error: UnknownOptionError) -> str | None:

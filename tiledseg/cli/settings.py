@@ -152,7 +152,7 @@ def read_run(path: Path) -> RunConfig:
         return lazy.config.RunConfig.from_toml(data.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise invalid(
-            FileError, str(path), must="be a TOML file in UTF-8", got=str(error), fix="Check the path."
+            FileError, str(path), must="be a TOML file in UTF-8", got=error, fix="Check the path."
         ) from None
     except SettingError as error:
         raise SettingError(f"{shown(str(path))}: {error}") from None
@@ -228,9 +228,7 @@ def import_config(
             text = file.read(_LARGEST).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         fix = "Check the path."
-        raise invalid(
-            FileError, str(source), must="be a text file in UTF-8", got=str(error), fix=fix
-        ) from None
+        raise invalid(FileError, str(source), must="be a text file in UTF-8", got=error, fix=fix) from None
     done = lazy.config.import_founding(text)
     write_text(target, done.run.to_toml())
     unusable = [str(note) for note in done.notes if note.outcome == "unusable"]

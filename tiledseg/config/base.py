@@ -18,7 +18,7 @@ from tiledseg._notebook import facts
 from tiledseg._storage import json_of
 from tiledseg._validate import did_you_mean, invalid, shown, text_of_path
 from tiledseg.config.fields import fields_within, named
-from tiledseg.config.toml import read_toml, write_toml
+from tiledseg.config.toml import in_toml, read_toml, write_toml
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Config(BaseModel):
         )
         if line["type"] == "extra_forbidden":
             key = str(line["loc"][-1])
-            return f"`{key}` is not a setting of {cls.__name__}. {cls._instead_of(key)}"
+            return f"`{shown(key)}` is not a setting of {cls.__name__}. {cls._instead_of(key)}"
         if line["type"].startswith("union_tag"):
             return cls._unnamed(line)
         if line["type"] == "value_error":  # a rule of ours between several fields: its text is whole
@@ -284,7 +284,11 @@ class Config(BaseModel):
             If the text is too large, not TOML, or a value cannot be used.
         """
         _check_text(text, str)
-        return cls.from_json(json.dumps(read_toml(text, cls), default=str))
+        settings = read_toml(text, cls)
+        try:
+            return cls.from_json(json.dumps(settings, default=str))
+        except SettingError as error:
+            raise SettingError(in_toml(str(error), settings)) from None
 
     def to_toml(self) -> str:
         """Write the settings as TOML text, each with a comment that says what it means.

@@ -177,7 +177,7 @@ def read_text(path: Path) -> str:
     try:
         text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise invalid(FileError, str(path), must="be text in UTF-8", got=str(error), fix=fix) from error
+        raise invalid(FileError, str(path), must="be text in UTF-8", got=error, fix=fix) from error
     if "\0" in text:  # UTF-16 that does not say so, for example
         raise invalid(FileError, str(path), must="be text in UTF-8", got="characters of 0", fix=fix)
     return text

@@ -263,7 +263,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
         fix = "Check the quotes."
-        raise invalid(FileError, str(path), must="be a table", got=str(error), fix=fix) from error
+        raise invalid(FileError, str(path), must="be a table", got=error, fix=fix) from error
     return [(line, row) for line, row in rows if any(row)]
 
 

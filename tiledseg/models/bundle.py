@@ -84,7 +84,7 @@ def write_bundle(
             FileError,
             str(folder),
             must="be a folder that can be written",
-            got=str(error),
+            got=error,
             fix="Choose another folder, or free some space.",
         ) from error
     return target
@@ -111,7 +111,7 @@ def _fill(
         save_file(dict(weights), partial / WEIGHTS)
     except SafetensorError as error:
         fix = "Free some space."
-        raise invalid(FileError, str(partial), must="be writable", got=str(error), fix=fix) from None
+        raise invalid(FileError, str(partial), must="be writable", got=error, fix=fix) from None
     if graph is not None:
         shapes = {path: values.shape for path, values in weights.items()}
         record = {"architecture": entries["architecture"], "shapes": shapes, **graph}
@@ -256,7 +256,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         entries = json_of(path.read_bytes())
     except ValueError as error:
-        raise damaged(path, must="be JSON", got=str(error)) from None
+        raise damaged(path, must="be JSON", got=error) from None
     if not isinstance(entries, dict):
         raise damaged(path, must="be a mapping", got=type(entries).__name__)
     if entries.get("format") is True or entries.get("format") != _FORMAT:

@@ -126,7 +126,7 @@ def _from_safetensors(weights: str) -> dict[str, AnyArray]:
     try:
         return load_file(_file(weights))
     except (OSError, SafetensorError) as error:
-        raise _unsuitable(weights, must="be a whole safetensors file", got=str(error)) from error
+        raise _unsuitable(weights, must="be a whole safetensors file", got=error) from error
 
 
 def _from_keras(backbone: Backbone, weights: str) -> dict[str, AnyArray]:

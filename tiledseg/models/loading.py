@@ -112,7 +112,7 @@ def load_model(
         if not is_file(path):
             raise invalid(BundleError, str(path), must=must, got="no such folder", fix=missing_fix(path))
     except (OSError, ValueError) as error:
-        raise damaged(path, must="be a bundle that can be read", got=str(error)) from error
+        raise damaged(path, must="be a bundle that can be read", got=error) from error
     if path.suffix.lower() != ".keras":
         kind = _FOREIGN.get(path.suffix.lower(), "a file")
         raise invalid(

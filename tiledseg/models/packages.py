@@ -47,7 +47,7 @@ def load_package(path: Path, *, trust: bool, output: str | None) -> Segmenter:
         with zipfile.ZipFile(path) as archive:
             return _read(_Zip(path, archive), trust=trust, output=output)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
-        raise refused(str(path), "be a package that can be read", str(error)) from error
+        raise refused(str(path), "be a package that can be read", error) from error
 
 
 class _Folder:

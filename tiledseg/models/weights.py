@@ -180,7 +180,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as file:
             yield file
     except SafetensorError as error:
-        raise damaged(path, must="be a whole safetensors file", got=str(error)) from None
+        raise damaged(path, must="be a whole safetensors file", got=error) from None
 
 
 def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path: Path | str) -> None:

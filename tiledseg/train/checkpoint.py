@@ -99,7 +99,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _unreadable(path: Path, error: OSError) -> FileError:
     fix = "Check its permissions and the disk."
-    return invalid(FileError, str(path), must="be readable", got=str(error), fix=fix)
+    return invalid(FileError, str(path), must="be readable", got=error, fix=fix)
 
 
 def _write_payload(file: BinaryIO, checkpoint: Checkpoint) -> str:

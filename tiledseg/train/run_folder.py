@@ -63,7 +63,7 @@ def new_run_dir(runs_dir: PathLike) -> Path:
             FileError,
             str(runs_dir),
             must="be a folder that can be written",
-            got=str(error),
+            got=error,
             fix="Choose another `runs_dir`.",
         ) from error
 
