@@ -470,7 +470,7 @@ def test_flipped_bit_in_the_weights_is_refused(bundle):
         ({"format": 2}, "must be 1; got 2"),
         ({"format": True}, "must be 1; got True"),
         ({"format": "1"}, "must be 1; got 1"),
-        ({"format": ...}, "must be 1; got None"),
+        ({"format": ...}, "without the entry format"),
         ({"labels": ...}, "config.json: labels` must be present; got nothing. Get the bundle again"),
         ({"treshold": 0.5}, "Did you mean `threshold`?"),
         ({"labels": "cell"}, "labels"),
@@ -608,6 +608,18 @@ def test_path_to_nothing_is_refused(name, tmp_path):
 
 def test_empty_folder_is_refused(tmp_path):
     refused(tmp_path, "without config.json")
+
+
+def test_a_folder_that_holds_a_bundle_names_it(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "config.json").write_text("{}")
+    refused(tmp_path, f"Did you mean {tmp_path / 'best'}?")
+
+
+def test_what_cannot_be_loaded_is_named_with_what_to_do(tmp_path):
+    refused("https://example.org/net.onnx", "a model of a hub", "Download")
+    (tmp_path / "net.xml").write_text("<net/>")
+    refused(tmp_path / "net.xml", "OpenVINO", "compile_model")
 
 
 @saved_by_keras

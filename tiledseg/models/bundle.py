@@ -259,6 +259,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise damaged(path, must="be JSON", got=error) from None
     if not isinstance(entries, dict):
         raise damaged(path, must="be a mapping", got=type(entries).__name__)
+    if "format" not in entries:
+        raise invalid(
+            BundleError,
+            str(folder),
+            must="be a bundle's folder",
+            got=f"a {CONFIG} without the entry format, as of another program",
+            fix="Give the folder of a bundle that tiledseg saved.",
+        )
     if entries.get("format") is True or entries.get("format") != _FORMAT:
         fix = "Load it with the version of tiledseg that saved it, or a later one."
         got = entries.get("format")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tiledseg._lazy import lazy
 from tiledseg._storage import exists, is_file, is_folder, sha256
-from tiledseg._validate import invalid, path_text
+from tiledseg._validate import invalid, listed, path_text
 from tiledseg.config import PreprocessingConfig, StepsConfig, TilingConfig, architecture_of
 from tiledseg.engine import OnnxNetwork
 from tiledseg.errors import BundleError, FileError, SettingError
@@ -43,11 +43,14 @@ _FOREIGN = {
     **dict.fromkeys((".pt", ".pt2", ".pth", ".ckpt"), "a file of PyTorch"),
     ".pb": "a SavedModel, which can contain code",
     ".safetensors": "weights without their settings",
+    ".xml": "an OpenVINO network",
 }
 _TORCH = (
     "Build its module in PyTorch, load the weights into it, and call model.eval(). Then pass the module to "
     "`tiled_predict`, or write it by `torch.onnx.export` and load the .onnx file."
 )
+_OPENVINO = "Compile it with openvino.compile_model, and pass a function of tiles (N, h, w, C) that calls it."
+_FIXES = {_FOREIGN[".pt"]: _TORCH, _FOREIGN[".xml"]: _OPENVINO}
 _REBUILD = "If you trust it, copy its weights into a network of `build_model` and save that as a `Segmenter`."
 _LOADED: dict[str, Segmenter] = {}  # by digest
 _LOADING = threading.Lock()
@@ -115,9 +118,7 @@ def load_model(
         raise damaged(path, must="be a bundle that can be read", got=error) from error
     if path.suffix.lower() != ".keras":
         kind = _FOREIGN.get(path.suffix.lower(), "a file")
-        raise invalid(
-            BundleError, str(path), must=must, got=kind, fix=_TORCH if "PyTorch" in kind else _REBUILD
-        )
+        raise invalid(BundleError, str(path), must=must, got=kind, fix=_FIXES.get(kind, _REBUILD))
     return _load_keras_file(path, trust=trust)
 
 
@@ -158,7 +159,9 @@ def _preparation(entries: Any) -> PreprocessingConfig:  # noqa: ANN401  a file m
 def _load_bundle(folder: Path) -> Segmenter:
     if not exists(folder / CONFIG):
         kind = _FOREIGN[".pb"] if exists(folder / "saved_model.pb") else f"a folder without {CONFIG}"
-        raise invalid(BundleError, str(folder), must="be a bundle's folder", got=kind, fix=_REBUILD)
+        inside = [str(folder / name) for name in _models_in(folder)]
+        fix = f"Did you mean {listed(inside, 3)}?" if inside else _REBUILD
+        raise invalid(BundleError, str(folder), must="be a bundle's folder", got=kind, fix=fix)
     entries = read_config(folder)
     labels, tiling = entries["labels"], entries["tiling"]
     try:
@@ -215,6 +218,11 @@ def model_path(path: PathLike) -> Path:
     """Return the folder of a shipped model for its name, or of one of a hub; any other path unchanged."""
     if hub.is_hub_address(path):
         return hub.fetched(str(path))
+    if "://" in str(path):
+        fix = "Download it, and give the path of the file or folder."
+        raise invalid(
+            BundleError, "path", must="be a path, or a model of a hub (hf://owner/name)", got=path, fix=fix
+        )
     if not isinstance(path, str) or path not in _SHIPPED:  # Path("demo") and "./demo" are not names
         return Path(path_text(path, error=BundleError))
     if exists(Path(path) / CONFIG):
