@@ -66,6 +66,19 @@ TILER = ts.Tiler(TILING)
 GRID = TILER.grid(IMAGE.shape)
 AXIS = AxisGrid(40, 16, 4)
 PAIR = data.Pair("a", IMAGE, MASK)
+
+
+class Sliced:
+    """An image of a library that NumPy does not know."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.shape, self.dtype, self._pixels = pixels.shape, pixels.dtype, pixels
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return self._pixels[key]
+
+
+PLAN = ts.plan(lambda tiles: tiles, IMAGE)
 SCORED = evaluate.EvaluationResult((evaluate.score_map(MASK, MASK),))
 RECORD = {"name": "a", "image": "in/a.png", "masks": ("in/a.png",), "group": "a", "height": 40, "width": 50}
 DIGEST = f"sha256:{0:064}"
@@ -182,6 +195,10 @@ RENDER: list[Row] = [
     (lambda: plots.overlay(IMAGE, MASK, colours=[5]), SettingError, "Use (230, 159, 0), for example"),
     (lambda: plots.overlay(IMAGE, MASK, outline_px=None, limits="ab"), SettingError, "(0, 4095)"),
     (lambda: plots.colourise(MASK, background=None), SettingError, "Use (230, 159, 0), for example"),
+    (lambda: plots.as_rgb(Sliced(IMAGE)), ArrayError, "numpy.asarray"),
+    (lambda: plots.plot_labels(memoryview(MASK)), ArrayError, "Pass the labels of a Segmentation"),
+    (lambda: plots.plot_labels(np.ma.masked_array(MASK)), ArrayError, "labels.filled"),
+    (lambda: plots.plot_tiles(PLAN, "a.png"), ArrayError, "tiledseg.io.read_image"),
 ]
 PREPROCESS: list[Row] = [
     (lambda: preprocess.scaled_length(None, 0.5), SettingError, "Use 1 or more"),

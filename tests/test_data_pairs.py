@@ -73,6 +73,9 @@ def test_masks_that_fit_pass():
 def test_labels_beyond_a_byte_are_no_labels():
     with pytest.raises(ArrayError, match="from 0 to 256"):
         load_pair(Pair("one", np.zeros((3, 4), np.uint8), np.full((3, 4), 256), None))
+    for shape in ((), (3,), (3, 4, 0), (3, 4, 1, 1)):
+        with pytest.raises(ArrayError, match="`mask` must have"):
+            load_pair(Pair("one", np.zeros((3, 4), np.uint8), np.zeros(shape, np.uint8), None))
 
 
 def test_a_label_that_means_what_does_not_count_is_no_class():

@@ -295,3 +295,25 @@ def test_a_fork_is_refused_after_the_backend_has_computed():
     assert allowed == "(40, 40, 1)"
     for line in (built, used, new):
         assert re.match("ModelError: .*spawn", line)
+
+
+SHARED = """
+import numpy as np, tensorflow as tf, tiledseg as ts
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+config = ts.UNetConfig(input_shape=(32, 32, 3), levels=1, base_filters=2)
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    shared = ts.build_model(config)
+    image = np.random.default_rng(0).random((40, 40, 3), np.float32)
+    found = ts.tiled_predict(shared, image)
+alone = ts.build_model(config)
+alone.set_weights(shared.get_weights())
+print(np.abs(ts.tiled_predict(alone, image) - found).max())
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="devices of TensorFlow")
+def test_a_network_that_devices_share_predicts_as_on_one():
+    done = warm_python.run(SHARED)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) < 1e-6

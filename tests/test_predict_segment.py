@@ -13,7 +13,7 @@ import tifffile
 import tiledseg as ts
 from tiledseg.config import PredictConfig
 from tiledseg.errors import ArrayError, CancelledError, FileError, SettingError
-from tiledseg.io import PixelSize, open_image, read_image, write_image
+from tiledseg.io import PixelSize, level_scale_of, open_image, read_image, write_image
 from tiledseg.objects import label_objects
 
 if TYPE_CHECKING:
@@ -134,6 +134,23 @@ def test_save_writes_a_folder_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     with pytest.raises(FileError, match="no space"):
         result.save(tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_save_writes_outlines_in_px_of_level_0(tmp_path: Path) -> None:
+    slide = np.zeros((300, 500, 3), np.uint8)
+    slide[100:200, 120:400] = 255
+    with tifffile.TiffWriter(tmp_path / "slide.tif") as writer:
+        options = {"tile": (64, 64), "photometric": "rgb"}
+        writer.write(slide, subifds=1, **options)
+        writer.write(slide[::2, ::2], subfiletype=1, **options)
+    with open_image(tmp_path / "slide.tif", level=1) as image:
+        folder = ts.segment(bright, image, TILING).save(tmp_path / "out")
+    (found,) = json.loads((folder / "objects.geojson").read_text("utf-8"))["features"]
+    corners = np.array(found["geometry"]["coordinates"][0])
+    assert [corners.min(axis=0).tolist(), corners.max(axis=0).tolist()] == [[120, 100], [400, 200]]
+    assert found["properties"]["measurements"]["Area px^2"] == 100 * 280
+    assert level_scale_of(folder / "mask.ome.tif") == level_scale_of(folder / "labels.ome.tif") == (2, 2)
+    assert json.loads((folder / "run.json").read_text("utf-8"))["image"] == "slide.tif"
 
 
 def test_wrong_arguments_are_refused_before_anything_is_computed() -> None:

@@ -599,6 +599,15 @@ def test_what_devices_cannot_share_is_refused(changes, name):
         TrainConfig(devices=2, **changes)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="each device of TensorFlow clips")
+@pytest.mark.parametrize("name", ["clip", "clip_norm"])
+def test_clipping_is_refused_where_devices_share_a_batch(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("tiledseg.train.loop._available", lambda _: ["GPU:0", "GPU:1"])
+    with pytest.raises(SettingError, match=f"`{name}` must be None where several devices"):
+        Trainer(settings(tmp_path, devices="all", batch_size=4, **{name: 0.5})).fit(blobs(1), blobs(9))
+    assert not (tmp_path / "runs").exists()
+
+
 # --- curves, previews and metrics ------------------------------------------------------------------
 
 

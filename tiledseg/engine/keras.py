@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import weakref
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -143,7 +144,9 @@ def _check_weight(variable: Any) -> None:  # noqa: ANN401  Keras has no types
 
 def _values_of(variables: Sequence[Any]) -> list[AnyArray]:
     """Read weights; those that are on another device as their sums along the last axis, which becomes 1."""
-    held = [getattr(variable.value, "handle", None) for variable in variables]  # by TensorFlow
+    held: list[Any] = []
+    with suppress(ValueError):  # a network that several devices train has no handles between its steps
+        held = [getattr(variable.value, "handle", None) for variable in variables]  # by TensorFlow
     if held and all(one is not None and "CPU" in one.device for one in held):
         # Neither copies nor the checks of an operation; and all in a row, which takes less time.
         kinds, read = [variable.value.dtype for variable in variables], tf.raw_ops.ReadVariableOp

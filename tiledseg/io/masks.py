@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from tiledseg._arrays import check_shape
 from tiledseg._lazy import cv2
 from tiledseg._validate import invalid, listed
 from tiledseg.errors import FileError, SettingError, TiledSegError
@@ -91,6 +92,7 @@ class MaskRules:
 
 def mask_of(values: AnyArray, name: str, rules: MaskRules, *, lossy: bool = False) -> Mask:
     """Read the values (H, W) or (H, W, C) of a mask; with several channels these have to be equal."""
+    check_shape(values.shape, name=name)
     plane = _whole_numbers(_one_plane(values, name, rules, lossy=lossy))
     ignored = None if rules.ignore_label is None else np.asarray(plane == rules.ignore_label)
     if rules.parts == "classes" and rules.ignore_label in (0, *rules.class_values):

@@ -178,6 +178,12 @@ class ImageSource:
         return min(whole, regions.most_bytes) if isinstance(regions, CachedBlocks) else 0
 
     @property
+    def level_scale(self) -> tuple[float, float]:
+        """Px of level 0 for each px of the level that is read, along y and x."""
+        full = self.levels[0] if self.level else self.shape
+        return full[0] / self.shape[0], full[1] / self.shape[1]
+
+    @property
     def ndim(self) -> int:
         """Number of axes, 2 or 3."""
         return len(self.shape)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import check_image, check_labels
+from tiledseg._arrays import check_image, check_labels, check_unmasked, dtype_of
 from tiledseg._validate import counted, invalid, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.plots.figures import COLOURS, axes_of, check_has
@@ -103,12 +103,13 @@ def plot_labels(labels: AnyArray, *, ax: Axes = None) -> Axes:
     SettingError
         If matplotlib is not installed; the extra ``plot`` installs it.
     """
-    if getattr(labels, "ndim", 0) != 2 or labels.dtype.kind not in "ui":
+    check_unmasked(labels, "labels")
+    if getattr(labels, "ndim", 0) != 2 or dtype_of(getattr(labels, "dtype", None)).kind not in "ui":
         got = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"
         fix = "Pass the labels of a Segmentation as an array."
         raise invalid(ArrayError, "labels", must="be integers of shape (H, W)", got=got, fix=fix)
     step = _step(labels.shape)
-    shown = labels[::step, ::step].astype(np.int64)
+    shown = np.asarray(labels[::step, ::step], np.int64)
     # A prime step through the palette: neighbours in reading order get colours far apart.
     return on_axes(colourise(np.where(shown > 0, shown * 5 % 7 + 1, 0)), labels.shape, ax)
 
@@ -179,7 +180,7 @@ def plot_tiles(plan: _Plan, image: Source | None = None, *, ax: Axes = None) -> 
     """
     check_has(plan, "borders", "plan", "a Plan", "Make one with tiledseg.plan.")
     height, width = plan.shape
-    if image is not None and tuple(image.shape[:2]) != (height, width):
+    if image is not None and check_image(image)[:2] != (height, width):
         fix = "Pass the image that the plan was made for."
         must = f"be {height} x {width} px as the plan"
         raise invalid(ArrayError, "image", must=must, got=tuple(image.shape), fix=fix)

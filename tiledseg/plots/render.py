@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tiledseg._arrays import check_finite, check_image, check_labels, read_bands
+from tiledseg._arrays import array_of, check_finite, check_image, check_labels, read_bands
 from tiledseg._lazy import cv2
 from tiledseg._validate import invalid, items_of, real_number, real_pair, whole_number
 from tiledseg.errors import ArrayError, SettingError
@@ -81,6 +81,7 @@ def as_rgb(image: AnyArray, limits: tuple[float, float] | None = None) -> Rgb:
             got=image.shape,
             fix="Select the channels to show, for example image[..., :3].",
         )
+    image = array_of(image, "image")
     check_finite(image, "image")
     grey = _to_bytes(image, limits).reshape(*image.shape[:2], channels)
     return np.repeat(grey, 3, axis=2) if channels == 1 else np.asarray(grey, np.uint8)

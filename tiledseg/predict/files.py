@@ -387,8 +387,7 @@ class _Run:
         provenance = {"software": f"tiledseg {__version__}", "image": image.name, "threshold": threshold}
         provenance["tiling"] = plan.tiling.model_dump_json()
         if image.level:
-            factors = (whole / one for whole, one in zip(image.levels[0], image.shape, strict=False))
-            provenance[LEVEL_SCALE] = " ".join(f"{one:g}" for one in factors)
+            provenance[LEVEL_SCALE] = " ".join(f"{one:g}" for one in image.level_scale)
         if config.resume:
             fingerprint = fingerprint_of(self.network, image.identity, config, self.tiling)
 

@@ -308,10 +308,8 @@ def object_writers(
     targets: Mapping[Product, Path], image: ImageSource, names: Sequence[str], config: PredictConfig
 ) -> Iterator[list[ObjectFile]]:
     """Open what takes objects in batches; the files are written at the end, each whole or not at all."""
-    full, shape = image.levels[0], (image.shape[0], image.shape[1])
-    scale = (full[0] / shape[0], full[1] / shape[1]) if image.level else (1.0, 1.0)
-    name = Path(image.name).name
-    style = Style.of(names, name, config.formats.tolerance, scale)
+    shape, name = (image.shape[0], image.shape[1]), Path(image.name).name
+    style = Style.of(names, name, config.formats.tolerance, image.level_scale)
     with ExitStack() as stack:
         writers: list[ObjectFile] = []
         if "geojson" in targets:

@@ -20,7 +20,7 @@ from tiledseg._version import __version__
 from tiledseg.config import ObjectsConfig, RuntimeConfig, TilingConfig
 from tiledseg.errors import SettingError
 from tiledseg.export import labels_of_result, write_geojson
-from tiledseg.io import create_image, write_image
+from tiledseg.io import LEVEL_SCALE, ImageSource, create_image, write_image
 from tiledseg.objects import ObjectsSink, bands_of, check_out
 from tiledseg.plots import PALETTE, as_picture, as_png, every_nth, on_axes, outlined
 from tiledseg.predict.dask import count_classes
@@ -147,7 +147,9 @@ class Segmentation:
 
         The files are ``mask.ome.tif`` (0 and 255; of several classes the class of each px),
         ``labels.ome.tif``, ``objects.csv``, ``objects.geojson``, ``overlay.png`` (at most 4096 px a side),
-        ``run.json``, and ``map.npy`` where the map was asked for.
+        ``run.json``, and ``map.npy`` where the map was asked for. Of an image that was opened at a smaller
+        level, positions in ``objects.geojson`` are in px of level 0, those in ``objects.csv`` in px of that
+        level; the masks state its scale, as `tiledseg export` reads it.
 
         Parameters
         ----------
@@ -168,7 +170,9 @@ class Segmentation:
             self._write_maps(place, labels)
             self.objects.write_table(place / "objects.csv")
             name = str(self.provenance.get("image", ""))
-            write_geojson(place / "objects.geojson", self.objects, names=self.classes, image=name)
+            scale = getattr(self.image, "level_scale", (1.0, 1.0))
+            named: dict[str, Any] = {"names": self.classes, "image": name, "scale": scale}
+            write_geojson(place / "objects.geojson", self.objects, **named)
             write_image(place / "overlay.png", self.picture())
             write_text(place / "run.json", json.dumps(self._facts(), indent=2, default=str) + "\n")
         return Path(os.fspath(folder))
@@ -177,6 +181,8 @@ class Segmentation:
         """Write labels and classes band by band, and the map where there is one."""
         kinds = np.concatenate([[0], np.asarray(self.objects.table["class"], int)])
         text = {key: one if isinstance(one, str) else json.dumps(one) for key, one in self.provenance.items()}
+        if getattr(self.image, "level", 0):
+            text[LEVEL_SCALE] = " ".join(f"{one:g}" for one in self.image.level_scale)
         options: dict[str, Any] = {"labels": True, "pixel_size": self.pixel_size, "provenance": text}
         shown = kinds * 255 if len(self.classes) == 1 else kinds  # as all mask files of one class
         small = np.uint8 if len(self.classes) < 256 else np.uint16
@@ -378,9 +384,16 @@ def provenance_of(job: Plan, image: object, settings: ObjectsConfig) -> dict[str
     network = job.network
     return {
         "software": f"tiledseg {__version__}",
-        "image": Path(image).name if isinstance(image, str | os.PathLike) else "",
+        "image": Path(_name_of(image)).name,
         "model": getattr(network.reference, "digest", None) or type(network.model).__name__,
         "tiling": job.tiling.model_dump(mode="json"),
         "threshold": settings.threshold,
         "settings": settings.model_dump(mode="json"),  # of the objects
     }
+
+
+def _name_of(image: object) -> str:
+    """Return the path of an image that is read from a file; else nothing."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    return str(image.name) if isinstance(image, ImageSource) and image.array is None else ""

@@ -288,6 +288,11 @@ def check_devices(config: TrainConfig) -> None:
             got=config.batch_size,
             fix=f"Use {config.batch_size // len(chosen) * len(chosen) + len(chosen)}, or devices=1.",
         )
+    clip = next((name for name in ("clip", "clip_norm") if getattr(config, name) is not None), None)
+    if clip and len(chosen) > 1 and keras.backend.backend() == "tensorflow":
+        must = "be None where several devices of TensorFlow share a batch: each would clip its own gradient"
+        fix = f"Leave {clip} out, or use devices=1, or Keras on JAX."
+        raise invalid(SettingError, clip, must=must, got=getattr(config, clip), fix=fix)
     exact = _EXACT_ON_GPU in os.environ.get("XLA_FLAGS", "").split()
     if config.deterministic and keras.backend.backend() == "jax" and chosen[0][:3] == "gpu" and not exact:
         raise SettingError(
