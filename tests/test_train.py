@@ -29,6 +29,7 @@ from tiledseg.predict import tiled_predict
 from tiledseg.preprocess import prepare
 from tiledseg.samples import smear, write_samples
 from tiledseg.train import Trainer, find_learning_rate, lr_finder, overfit_one_batch
+from tiledseg.train.inputs import Feed
 from tiledseg.train.previews import previewed
 
 TINY = UNetConfig(  # what a test costs is the graph of a step, which grows with the layers
@@ -514,8 +515,9 @@ from test_train import SettingError, Trainer, TrainConfig, TINY, blobs, np, sett
 def trained(**changes):
     common = {"epochs": 2, "batch_size": 6, "augment": "none", "optimizer": "adamw", "ema": 0.9}
     config = settings(sys.argv[2], **common, **changes)
-    return Trainer(config).fit(blobs(1, 2), blobs(9), progress=False)
+    return Trainer(config).fit(*data, progress=False)
 
+data = blobs(1, 2), [*blobs(9), *blobs(8, size=32)]  # five crops of validation
 one, two = trained(), trained(devices=2)
 weights = [result.segmenter.network.get_weights() for result in (one, two)]
 print(max(float(np.abs(a - b).max()) for a, b in zip(*weights)))
@@ -523,7 +525,7 @@ for name, values in one.history.items():
     np.testing.assert_allclose(values, two.history[name], rtol=1e-3)
 half = sorted((two.run_dir / "checkpoints").iterdir())
 half[-1].unlink()
-again = Trainer.resume(two.run_dir, blobs(1, 2), blobs(9), progress=False)
+again = Trainer.resume(two.run_dir, *data, progress=False)
 assert again.history == two.history, (again.history, two.history)
 try:
     trained(devices=3)
@@ -597,6 +599,28 @@ def test_one_batch_is_overfitted_unless_its_image_is_empty(tmp_path, graph):
 def test_what_devices_cannot_share_is_refused(changes, name):
     with pytest.raises(SettingError, match=name):
         TrainConfig(devices=2, **changes)
+
+
+@pytest.mark.parametrize(("n", "parts"), [(9, 2), (8, 2), (7, 4), (3, 4), (5, 1)])
+def test_each_batch_has_equal_parts_and_the_mean_stays_that_of_all_crops(n, parts):
+    class Crops:
+        def __len__(self):
+            return n
+
+        def batch(self, epoch, ids):
+            one = np.array(list(ids), np.float32).reshape(-1, 1, 1, 1)
+            return one, np.ones_like(one)
+
+    feed = Feed(Crops(), 4, 1, parts)
+    feed.start(0)
+    batches = [feed[index] for index in range(len(feed))]
+    feed.close()
+    assert all(len(images) % parts == 0 for images, *_ in batches)
+    losses = [np.mean(rest[1] * images.ravel() if rest[1:] else images) for images, *rest in batches]
+    of_all = np.average(losses, weights=[len(images) for images, *_ in batches])
+    assert of_all == pytest.approx(np.mean(range(n)))
+    counted = sum((masks >= 0).sum() for _, masks, *_ in batches)
+    assert counted == n
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="each device of TensorFlow clips")

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from tiledseg.config import PreprocessingConfig, TrainConfig
     from tiledseg.data import Pair, PairLike, PreparedPair
 
-_Batch: TypeAlias = "tuple[FloatArray, FloatArray]"
+_Batch: TypeAlias = "tuple[FloatArray, ...]"  # images, masks, and where crops differ in it their weights
+_NOT_COUNTED = -1  # in masks, of px that count neither in losses nor in metrics
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,9 +131,10 @@ class CropSource(Protocol):
 class Feed(keras.utils.PyDataset):
     """Passes crops to Keras, batch by batch, while threads prepare the next batches."""
 
-    def __init__(self, source: CropSource, batch_size: int, threads: int = 1) -> None:
+    def __init__(self, source: CropSource, batch_size: int, threads: int = 1, parts: int = 1) -> None:
         super().__init__()
         self._source, self._batch_size, self._epoch = source, batch_size, 0
+        self._n_blank = -len(source) % parts  # crops without weight, so that each batch has equal parts
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tiledseg-feed")
         self._pending: dict[int, Future[_Batch]] = {}
         self._max_pending = 2 * threads
@@ -177,7 +179,16 @@ class Feed(keras.utils.PyDataset):
                 got=f"NaN or infinity in batch {index + 1} of epoch {epoch + 1}",
                 fix="Check the images, and the transforms of `augment`.",
             )
-        return images, masks
+        return self._filled(images, masks, index) if self._n_blank else (images, masks)
+
+    def _filled(self, images: FloatArray, masks: FloatArray, index: int) -> _Batch:
+        """Add the blank crops to the first batch, and weights with which they change no mean."""
+        n, n_blank = len(self._source), 0 if index else self._n_blank
+        weights = np.full(len(images) + n_blank, (n + self._n_blank) / n, np.float32)
+        weights[len(images) :] = 0
+        images = np.concatenate([images, np.zeros_like(images[:1]).repeat(n_blank, axis=0)])
+        masks = np.concatenate([masks, np.full_like(masks[:1], _NOT_COUNTED).repeat(n_blank, axis=0)])
+        return images, masks, weights
 
     def _cancel(self) -> None:
         for future in self._pending.values():

@@ -122,7 +122,7 @@ class TrainingLoop:
         stateful = self._stateful(segmenter, history, callbacks, progress=progress)
         with ExitStack() as stack:
             train, *others = (
-                Feed(source, config.batch_size, config.feed_threads)
+                Feed(source, config.batch_size, config.feed_threads, _parts_of_a_batch())
                 for source in (self.data.train, self.data.valid)
                 if source is not None
             )
@@ -323,6 +323,11 @@ def _sharing_batches(devices: int | str) -> Iterator[None]:
     else:
         with _DataParallel(devices=chosen).scope():
             yield
+
+
+def _parts_of_a_batch() -> int:
+    """Count the devices of TensorFlow, each of which needs as many crops of a batch."""
+    return tf.distribute.get_strategy().num_replicas_in_sync if keras.backend.backend() == "tensorflow" else 1
 
 
 class _DataParallel(keras.distribution.DataParallel):
