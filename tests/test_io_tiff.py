@@ -84,6 +84,23 @@ def test_half_floats_become_floats(put):
     np.testing.assert_array_equal(read, image)
 
 
+@pytest.mark.parametrize(
+    ("count", "planar", "tile"), [(2, "contig", None), (3, "separate", (16, 16)), (3, "contig", (16, 16))]
+)
+def test_channels_that_are_rgb_images_become_channels_one_after_the_other(put, count, planar, tile):
+    images = np.stack([COLOUR + number for number in range(count)])
+    stored = images if planar == "contig" else np.moveaxis(images, 3, 1).copy()
+    axes = {"axes": "CYXS" if planar == "contig" else "CSYX"}
+    path = put(tiff(stored, ome=True, photometric="rgb", planarconfig=planar, tile=tile, metadata=axes))
+    expected = np.concatenate(list(images), axis=2)
+    np.testing.assert_array_equal(read_image(path), expected)
+    assert image_shape(path) == expected.shape
+    with open_image(path, channels=(3, 1)) as image:
+        np.testing.assert_array_equal(image[2:9, 3:17], expected[2:9, 3:17, [3, 1]])
+    with open_image(path, channels=4) as image:
+        np.testing.assert_array_equal(image[2:9, 3:17], expected[2:9, 3:17, 4])
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}])
 def test_separate_planes_become_channels_last(put, options):
     path = put(tiff(np.moveaxis(COLOUR, 2, 0).copy(), photometric="rgb", planarconfig="separate", **options))

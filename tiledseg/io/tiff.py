@@ -215,9 +215,6 @@ class _Image:
         }
         if len(forms) > 1:
             raise file.damaged("channels of different shapes")
-        if len(planes) > 1 and colours[0].channels > 1:
-            got = f"{len(planes)} channels of {colours[0].channels} samples each"
-            raise file.bad("have channels of one sample", got, "Pass `page`, counted from 0.")
         total = colours[0].channels * len(planes)
         channels = self._selection.channels_of(file, total)
         count = total if channels is None else len(channels)
@@ -319,7 +316,7 @@ class _Image:
         names = series.axes.replace("I", "T") if series.kind == "stk" else series.axes
         axes = {axis: n for axis, n in zip(names, series.shape, strict=True) if axis not in "YXS"}
         page = series.keyframe
-        if axes.get("C") == page.samplesperpixel > 1 and (page.planarconfig != 1 or "S" not in names):
+        if axes.get("C") == page.samplesperpixel > 1 and math.prod(axes.values()) != len(series):
             del axes["C"]  # they are the samples of one page
         axes = {axis: length for axis, length in axes.items() if length > 1}
         count, channels = math.prod(axes.values()), axes.get("C", 1)

@@ -317,7 +317,8 @@ class TiffBlocks:
         sample = np.zeros((1, 1, page.samplesperpixel), page.dtype)
         trial = replace(colours, request=replace(request, alpha=_UNCHECKED[request.alpha])).pixels(sample)
         self.dtype: np.dtype[Any] = trial.dtype
-        total = len(planes) * (trial.shape[2] if trial.ndim == 3 else 1)
+        self._per_plane = trial.shape[2] if trial.ndim == 3 else 1  # channels: those of RGB, for example
+        total = len(planes) * self._per_plane
         count = total if channels is None else len(channels)
         self.shape: tuple[int, ...] = (page.imagelength, page.imagewidth) + ((count,) if count > 1 else ())
 
@@ -325,21 +326,21 @@ class TiffBlocks:
         """Decode a block, cut off at the end of the image."""
         high, wide = self.block_shape
         size = (min(high, self.shape[0] - row * high), min(wide, self.shape[1] - column * wide))
-        chosen = range(len(self._planes)) if self._channels is None else self._channels
-        numbers = chosen if len(self._planes) > 1 else [0]
-        found = []
-        for plane in (self._planes[number] for number in numbers):
-            samples = self._samples(plane, row, column)[: size[0], : size[1]]
+        total = range(len(self._planes) * self._per_plane)
+        chosen = [divmod(one, self._per_plane) for one in self._channels or total]
+        found = {}
+        for number in sorted({number for number, _ in chosen}):
+            samples = self._samples(self._planes[number], row, column)[: size[0], : size[1]]
             if samples.shape[:2] != size:
                 raise self._file.damaged(
                     f"{self._name(row * self._across + column)} of {samples.shape[:2]} px"
                 )
-            found.append(self._colours.pixels(samples))
-        if len(found) > 1:
-            return np.stack(found, axis=-1)
-        if self._channels is None or len(self._planes) > 1 or found[0].ndim == 2:
-            return found[0]
-        return np.ascontiguousarray(picked(found[0], self._channels))
+            found[number] = self._colours.pixels(samples)
+        if len(self._planes) == 1:
+            one = self._channels is None or self._per_plane == 1
+            return found[0] if one else np.ascontiguousarray(picked(found[0], self._channels))
+        channels = [found[number].reshape(*size, -1)[..., sample] for number, sample in chosen]
+        return np.stack(channels, axis=-1) if len(channels) > 1 else np.ascontiguousarray(channels[0])
 
     def _samples(self, plane: Plane, row: int, column: int) -> AnyArray:
         """Decode the samples (h, w, s) of a block."""
