@@ -14,7 +14,7 @@ from PIL import Image
 
 import tiledseg as ts
 from tiledseg.errors import FileError
-from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image
+from tiledseg.io import PixelSize, find_images, image_shape, open_image, read_image, read_mask
 
 openslide = pytest.importorskip("openslide")
 
@@ -25,8 +25,8 @@ TILE = 64
 ID = b"0123456789ABCDEF0123456789ABCDEF"
 
 
-def write_mrxs(path, image, levels=2, left_out=()):
-    """Write a MIRAX slide of PNG tiles."""
+def write_mrxs(path, image, levels=2, left_out=(), form="PNG"):
+    """Write a MIRAX slide."""
     folder = path.with_suffix("")
     folder.mkdir()
     down, across = image.shape[0] // TILE, image.shape[1] // TILE
@@ -39,7 +39,7 @@ def write_mrxs(path, image, levels=2, left_out=()):
                 continue
             buffer = io.BytesIO()
             tile = px[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
-            Image.fromarray(tile).save(buffer, "PNG")
+            Image.fromarray(tile).save(buffer, form)
             records.append((row * step * across + column * step, len(data), buffer.tell(), 0))
             data += buffer.getvalue()
         page = len(index)
@@ -76,7 +76,7 @@ MICROMETER_PER_PIXEL_Y = {0.25 * 2**level}
 IMAGE_FILL_COLOR_BGR = 16777215
 DIGITIZER_WIDTH = {TILE}
 DIGITIZER_HEIGHT = {TILE}
-IMAGE_FORMAT = PNG
+IMAGE_FORMAT = {form}
 IMAGE_CONCAT_FACTOR = {min(level, 1)}
 """
     (folder / "Slidedat.ini").write_text(text)
@@ -84,7 +84,7 @@ IMAGE_CONCAT_FACTOR = {min(level, 1)}
     return path
 
 
-def write_dicom(folder, image, label=None):
+def write_dicom(folder, image, label=None, **tags):
     """Write a whole slide image: one file for each level, and one for the label."""
     pydicom = pytest.importorskip("pydicom")
     uid, Dataset = pydicom.uid.generate_uid, pydicom.Dataset
@@ -117,6 +117,8 @@ def write_dicom(folder, image, label=None):
         found.ImagedVolumeWidth, found.ImagedVolumeHeight = width * size / 1000, height * size / 1000
         found.SharedFunctionalGroupsSequence = [groups]
         found.PixelData = full.reshape(down, high, across, wide, 3).swapaxes(1, 2).tobytes()
+        for name, value in tags.items():
+            setattr(found, name, value)
         found.save_as(folder / f"{number}.dcm", enforce_file_format=True)
     return folder / "0.dcm"
 
@@ -170,6 +172,25 @@ def test_px_that_were_not_scanned_are_background(tmp_path):
     expected = SCAN.copy()
     expected[:TILE, TILE : 2 * TILE] = 255
     np.testing.assert_array_equal(read_image(slide), expected)
+
+
+def test_labels_are_read_from_slides_that_state_to_be_lossless(tmp_path):
+    labels = np.repeat(
+        np.kron(rng.integers(0, 4, (8, 16), np.uint8), np.ones((16, 16), np.uint8))[..., None], 3, 2
+    )
+    plain, once_lossy = tmp_path / "plain", tmp_path / "once_lossy"
+    plain.mkdir(), once_lossy.mkdir()
+    for path in (write_mrxs(tmp_path / "png.mrxs", labels), write_dicom(plain, labels)):
+        np.testing.assert_array_equal(read_mask(path, None), labels[..., 0])
+    lossy = [
+        write_mrxs(tmp_path / "jpeg.mrxs", labels, form="JPEG"),
+        write_dicom(once_lossy, labels, LossyImageCompression="01"),
+    ]
+    for path in lossy:
+        with pytest.raises(FileError, match=r"be lossless to hold labels; got a slide that"):
+            read_mask(path, None)
+    bright = write_mrxs(tmp_path / "bright.mrxs", 255 * (labels > 1).astype(np.uint8), form="JPEG")
+    np.testing.assert_array_equal(read_mask(bright), labels[..., 0] > 1)
 
 
 def test_a_slide_of_several_dicom_files_is_found_once(tmp_path):

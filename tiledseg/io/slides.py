@@ -12,9 +12,9 @@ import numpy as np
 
 from tiledseg._lazy import extra
 from tiledseg._storage import exists, is_file, is_folder, open_regular
-from tiledseg._validate import did_you_mean, named
+from tiledseg._validate import did_you_mean, invalid, listed, named
 from tiledseg.errors import FileError, SettingError
-from tiledseg.io.file import is_tiff
+from tiledseg.io.file import LossyError, is_tiff
 from tiledseg.io.metadata import number_of, pixel_size_of_scale
 from tiledseg.io.regions import CachedBlocks, WholeImage, picked
 from tiledseg.io.remote import is_remote
@@ -22,7 +22,7 @@ from tiledseg.io.source import Facts
 from tiledseg.io.tiff import has_overlapping_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import ExitStack
 
     from tiledseg._types import AnyArray
@@ -36,6 +36,8 @@ SLIDE_SUFFIXES: tuple[str, ...] = (".czi", ".dcm", ".mrxs", ".svslide", ".vms", 
 _DICOM_MARK, _DICOM_OFFSET = b"DICM", 128
 _MOST_HEADER = 1 << 16  # bytes in which the number of a series is looked for
 _SERIES = re.compile(rb"\x20\x00\x0e\x00(?:UI..|..\0\0)([0-9.]{1,64})", re.DOTALL)
+_LOSSLESS = {"PNG", "BMP24"}  # image formats of MIRAX
+_LOSSLESS_DICOM = {f"1.2.840.10008.1.2.{syntax}" for syntax in ("1", "1.99", "2", "4.80", "4.90", "5")}
 _BLOCK = 512
 _WHITE = "ffffff"
 
@@ -86,6 +88,8 @@ def slide_source(
     with _errors(file):
         slide = stack.enter_context(openslide.OpenSlide(os.fsencode(path)))
     selection.plane_of(file, {})
+    if request.is_stored:
+        _check_lossless(file, slide.properties)
     if request.page not in {None, 0}:
         return _associated(file, slide, str(request.page), request, selection)
     sizes = tuple((int(height), int(width)) for width, height in slide.level_dimensions)
@@ -117,6 +121,18 @@ def _errors(file: Reader) -> Iterator[None]:
         raise file.bad("be a slide that OpenSlide opens", "another format, or a single image", fix) from error
     except openslide.OpenSlideError as error:
         raise file.damaged(f"OpenSlide's error: {error}") from error
+
+
+def _check_lossless(file: Reader, properties: Mapping[str, str]) -> None:
+    """Refuse labels of which the slide does not state that no codec has changed them."""
+    formats = [value for key, value in properties.items() if key.endswith(".IMAGE_FORMAT")]
+    syntax = properties.get("dicom.TransferSyntaxUID", "")
+    lossy = properties.get("dicom.LossyImageCompression") == "01"  # by an earlier program
+    if (formats and {*formats} <= _LOSSLESS) or (syntax in _LOSSLESS_DICOM and not lossy):
+        return
+    fix = "Export the labels as PNG or TIFF, or pass a threshold."
+    got = f"a slide that {f'is of {listed(formats, 3)}' if formats else 'does not state it'}"
+    raise invalid(LossyError, file.name, must="be lossless to hold labels", got=got, fix=fix)
 
 
 def _check_companions(file: Reader, path: Path) -> None:
