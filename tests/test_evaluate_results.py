@@ -19,6 +19,7 @@ from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
 from tiledseg.evaluate import (
     EvaluationResult,
     Evaluator,
+    classes_of_map,
     compare,
     find_maps,
     read_map,
@@ -428,6 +429,25 @@ def test_maps_are_read_as_probabilities(tmp_path, suffix):
     else:
         write_image(path, grey)
     assert read_map(path).reshape(1, 3) == pytest.approx(np.array([[0, 0.2, 1]]))
+
+
+@pytest.mark.parametrize(("name", "channels"), [("a.npy", 3), ("a.npy", 1), ("a.tif", 4), ("a.tif", 1)])
+def test_the_classes_of_a_map_are_known_without_its_px(tmp_path, monkeypatch, name, channels):
+    path = tmp_path / name
+    probs = np.full((40, 50, channels), 0.25, np.float32)
+    if name == "a.npy":
+        np.save(path, probs)
+    else:
+        write_probs(path, probs)
+    assert read_map(path).shape[2:] == (channels,)
+    for reader in ("read_image", "read_probs"):
+        monkeypatch.setattr(f"tiledseg.evaluate.maps.{reader}", lambda _: pytest.fail("it reads px"))
+    assert classes_of_map(path) == channels
+
+
+def test_grey_maps_are_those_of_one_class(tmp_path):
+    write_image(tmp_path / "grey.png", np.zeros((4, 4, 3), np.uint8))
+    assert classes_of_map(tmp_path / "grey.png") == 1
 
 
 def test_maps_of_16_bits_have_values_up_to_1(tmp_path):

@@ -159,10 +159,9 @@ def _classes_of(model: Any) -> tuple[int | None, tuple[str, ...]]:  # noqa: ANN4
     """Return number and names of a model's classes; of maps the channels of the first one."""
     if isinstance(model, list):
         try:
-            first = lazy.evaluate.read_map(model[0])
+            return lazy.evaluate.classes_of_map(model[0]), ()
         except TiledSegError:  # its scoring says why
             return None, ()
-        return (1 if first.ndim == 2 else first.shape[2]), ()
     network = lazy.engine.Network.of(model)
     return network.classes or len(network.labels), network.labels
 

@@ -21,6 +21,7 @@ from tiledseg.io import (
     advised,
     image_shape,
     images_in,
+    open_image,
     read_image,
     read_probs,
     stem_of,
@@ -338,6 +339,16 @@ def find_maps(folder: PathLike, pairs: Sequence[Pair]) -> list[Path]:
                 fix="Name each map after its image.",
             )
     return [files[pair.name][0] for pair in wanted]
+
+
+def classes_of_map(path: PathLike) -> int:
+    """Count the classes of a map's file, as `read_map` gives them, without its px."""
+    with advised(_WHERE):
+        shape = image_shape(path)
+    if len(shape) == 2:
+        return 1
+    with advised(_WHERE), open_image(path) as opened:
+        return shape[2] if opened.dtype.kind == "f" else 1
 
 
 def read_map(path: PathLike) -> AnyArray:
