@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._lazy import cv2
-from tiledseg._validate import invalid, listed
-from tiledseg.errors import ArrayError, TiledSegError, failing
+from tiledseg._validate import invalid, listed, raised_as
+from tiledseg.errors import ArrayError, TiledSegError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +56,7 @@ def array_of(values: object, name: str) -> AnyArray:
 
 def check_image(image: Source, channels: int | None = None, name: str = "image") -> tuple[int, int, int]:
     """Check that an array can be an image, and return its height, width and channels."""
-    with failing(ArrayError, f"`{name}` does not say its shape and dtype", "See the object's own code."):
+    with raised_as(ArrayError, f"`{name}` does not say its shape and dtype", "See the object's own code."):
         described = all(hasattr(image, one) for one in ("shape", "dtype", "__getitem__"))
         shape, dtype = (image.shape, image.dtype) if described else ((), None)
     if not described:
@@ -196,7 +196,7 @@ def check_unit_interval(
 def read_region(image: Source, rows: slice, columns: slice) -> AnyArray:
     """Read a region, and check that it has the shape and dtype that the source states."""
     where = f"at (y, x) = ({rows.start}, {columns.start})"
-    with failing(ArrayError, f"`image` cannot be read {where}", "Correct the source, or read it first."):
+    with raised_as(ArrayError, f"`image` cannot be read {where}", "Correct the source, or read it first."):
         pixels = np.asarray(found := image[rows, columns])
     check_unmasked(found, "image")
     wanted = (rows.stop - rows.start, columns.stop - columns.start, *tuple(image.shape)[2:])

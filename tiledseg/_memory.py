@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
-from tiledseg._validate import shown
-from tiledseg.errors import ModelError, TiledSegError, reason_of
+from tiledseg._validate import reason_of
 
 if sys.platform != "win32":
     import resource
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _CGROUP = Path("/sys/fs/cgroup")  # version 2
 _SHARE = 0.5  # of the free memory that a network may use by default
@@ -72,18 +67,3 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         found = found.__cause__
     return False
-
-
-@contextmanager
-def memory_named() -> Iterator[None]:
-    """Turn memory that runs out beside the network into a typed error that says what takes less."""
-    try:
-        yield
-    except TiledSegError:
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        fix = "Let `out` be on disk, use smaller tiles or batch_size=1, or free memory."
-        text = f"Memory ran out in a prediction: {shown(reason_of(error))}. {fix}"
-        raise ModelError(text) from error

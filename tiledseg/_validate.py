@@ -6,18 +6,20 @@ import math
 import operator
 import os
 import re
+from contextlib import contextmanager
 from difflib import get_close_matches
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tiledseg.errors import FileError, SettingError, TiledSegError, text_of
+from tiledseg.errors import FileError, SettingError, TiledSegError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 ELSEWHERE = "which takes this"
 """Says in an error that another function than the one that was called takes the option."""
 
-_LONGEST, _LONGEST_NAME = 120, 100  # letters
+_LONGEST, _LONGEST_NAME, _LONGEST_REASON = 120, 100, 300  # letters
 _LARGEST_32 = 3.4028234e38  # of float32, in which maps are computed
 _OF_READING = ("level", "channels", "at", "page", "alpha", "pixel_size")
 _Error = TypeVar("_Error", bound=TiledSegError)
@@ -28,6 +30,37 @@ def invalid(error: type[_Error], what: str, *, must: str, got: object, fix: str)
     """Build an error whose message says what is wrong, what was found and how to fix it."""
     found = text_of(got, what) if isinstance(got, Exception) else got
     return error(f"`{shown(what)}` must {must}; got {shown(found)}. {fix}")
+
+
+def text_of(error: Exception, known: str = "") -> str:
+    """Return what an error says; one of the system without its number, with its path unless known."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else known
+    return error.strerror if path == known else f"{error.strerror}: {path}"
+
+
+def reason_of(error: Exception) -> str:
+    """Say why something failed; with the kind of an error that is not our own."""
+    try:
+        text = text_of(error)
+    except Exception:  # noqa: BLE001  of a class that is not ours
+        text = ""
+    if isinstance(error, TiledSegError | MemoryError | OSError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def raised_as(kind: type[TiledSegError], what: str, fix: str) -> Iterator[None]:
+    """Turn an error of code that is not ours into one that says what failed, why, and what to do."""
+    try:
+        yield
+    except (TiledSegError, MemoryError):
+        raise
+    except Exception as error:
+        lines = reason_of(error).strip().splitlines() or [""]
+        raise kind(f"{what}: {lines[0][:_LONGEST_REASON].rstrip('.: ')}. {fix}") from error
 
 
 def as_utf8(text: str) -> str:
@@ -214,9 +247,10 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
     return text
 
 
-def check_arguments(unknown: Mapping[str, object], known: Iterable[str], **tables: Any) -> None:  # noqa: ANN401
-    """Refuse arguments that a call does not have; `tables` are settings that may have them."""
-    for name, value in unknown.items():  # `known` names this mapping too
+def check_arguments(unknown: Mapping[str, object], called: Callable[..., object], **tables: Any) -> None:  # noqa: ANN401
+    """Refuse arguments that a function or class does not have; `tables` are settings that may have them."""
+    for name, value in unknown.items():
+        known = signature(called).parameters.keys() - {"unknown"}
         home = next((argument for argument, kind in tables.items() if name in kind.model_fields), None)
         if home is not None:
             raise SettingError(
@@ -227,5 +261,5 @@ def check_arguments(unknown: Mapping[str, object], known: Iterable[str], **table
         elif name in _OF_READING and "image" in known:
             text = f"It says how an image is read: pass tiledseg.open_image(image, {name}={shown(value)})."
         else:
-            text = did_you_mean(name, {*known} - {"unknown"})
+            text = did_you_mean(name, known)
         raise SettingError(f"`{name}` is no argument here. {text}")

@@ -14,14 +14,7 @@ The tree::
 
 from __future__ import annotations
 
-import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_LONGEST = 300  # characters of a reason
+from typing import Any
 
 __all__ = [
     "ArrayError",
@@ -83,34 +76,3 @@ class CancelledError(TiledSegError):
         super().__init__(message)
         self.result = result
         self.finished_rows = finished_rows
-
-
-def text_of(error: Exception, known: str = "") -> str:
-    """Return what an error says; one of the system without its number, with its path unless known."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
-    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else known
-    return error.strerror if path == known else f"{error.strerror}: {path}"
-
-
-def reason_of(error: Exception) -> str:
-    """Say why something failed; with the kind of an error that is not our own."""
-    try:
-        text = text_of(error)
-    except Exception:  # noqa: BLE001  of a class that is not ours
-        text = ""
-    if isinstance(error, TiledSegError | MemoryError | OSError):
-        return text or type(error).__name__
-    return f"{type(error).__name__}: {text}"
-
-
-@contextmanager
-def failing(kind: type[TiledSegError], what: str, fix: str) -> Iterator[None]:
-    """Turn an error of code that is not ours into one that says what failed, why, and what to do."""
-    try:
-        yield
-    except (TiledSegError, MemoryError):
-        raise
-    except Exception as error:
-        lines = reason_of(error).strip().splitlines() or [""]
-        raise kind(f"{what}: {lines[0][:_LONGEST].rstrip('.: ')}. {fix}") from error

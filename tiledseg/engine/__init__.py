@@ -1,10 +1,17 @@
 """Models of any kind resolved into a Network, which runs on batches of tiles."""
 
+from tiledseg.engine.batching import COPIES
 from tiledseg.engine.layers import Layers, StoredNetwork, stored_record
 from tiledseg.engine.network import Network
 from tiledseg.engine.onnx import OnnxNetwork, WrittenOnnx, read_onnx, to_onnx
-from tiledseg.engine.predictor import CallablePredictor, ModelReference, Predictor, check_fixed
-from tiledseg.engine.wrappers import COPIES, check_probabilities, tell_of_sums
+from tiledseg.engine.predictor import (
+    CallablePredictor,
+    ModelReference,
+    Predictor,
+    check_fixed,
+    check_probabilities,
+    tell_of_sums,
+)
 
 __all__ = [
     "COPIES",

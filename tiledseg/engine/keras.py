@@ -14,10 +14,11 @@ import numpy as np
 from tiledseg._backend import check_process, keras, tf
 from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
+from tiledseg.engine.batching import padded, ready_shape
 from tiledseg.engine.graph import GraphPredictor, Probe
 from tiledseg.engine.keras_graph import read_graph
 from tiledseg.engine.layers import read_layers
-from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
+from tiledseg.engine.predictor import checked_outputs, failures_named
 from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:

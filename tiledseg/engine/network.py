@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -16,6 +16,7 @@ from tiledseg._memory import allowed_memory
 from tiledseg._storage import exists
 from tiledseg._validate import invalid, settings_of, whole_number
 from tiledseg.config import RuntimeConfig
+from tiledseg.engine.batching import Augmented, Backoff, Batcher, check_memory, fitting_batch, overlapped
 from tiledseg.engine.layers import (
     Convertible,
     StoredNetwork,
@@ -24,24 +25,21 @@ from tiledseg.engine.layers import (
     config_digest,
 )
 from tiledseg.engine.predictor import (
-    Backoff,
     CallablePredictor,
     EngineChooser,
     ModelReference,
     SegmenterLike,
-    check_memory,
-    fitting_batch,
-    overlapped,
+    TorchPredictor,
+    activated,
+    check_probabilities,
+    tell_of_sums,
+    with_activation,
 )
-from tiledseg.engine.wrappers import Augmented, Batcher, TorchPredictor, activated, with_activation
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.tiling import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray
     from tiledseg.config import TTA, Activation, PreprocessingConfig, TilingConfig
@@ -162,7 +160,7 @@ class Network:
         if isinstance(stated, str) and stated:
             return stated
         if isinstance(self.predictor, Convertible):
-            with contextlib.suppress(UnsupportedError):
+            with suppress(UnsupportedError):
                 return self.predictor.layers().digest(self.predictor.weights())
         if not hasattr(self.model, "weights") or not hasattr(self.model, "get_config"):
             raise SettingError(
@@ -285,15 +283,16 @@ class Network:
         return [self.predictor]
 
     def run(
-        self,
-        batches: Iterable[TileBatch],
-        tile_size: tuple[int, int],
-        batch_size: int,
-        tta: TTA | None = None,
-    ) -> Generator[tuple[NDArray[np.int64], FloatArray], None, None]:
-        """Yield ids and outputs of batches while later batches are read and run; close it at the end."""
-        calls = self.ready(tile_size, batch_size, tta)
-        return overlapped(((batch.ids, batch.tiles) for batch in batches), calls)
+        self, batches: Iterable[TileBatch], tile_size: tuple[int, int], batch_size: int, *, checked: bool
+    ) -> Generator[tuple[int, FloatArray], None, None]:
+        """Yield the output of one tile after the other while later batches are read; close it at the end."""
+        calls = self.ready(tile_size, batch_size, self.tta)
+        with closing(overlapped(((batch.ids, batch.tiles) for batch in batches), calls)) as running:
+            for ids, outputs in running:
+                if checked:
+                    check_probabilities(outputs)
+                    tell_of_sums(outputs, self.predictor)
+                yield from zip(ids.tolist(), outputs, strict=True)
 
     def batcher(self, batch_size: int | None, tta: TTA | None) -> Batcher:
         """Make a batcher, by which several images share this network."""

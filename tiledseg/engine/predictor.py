@@ -1,34 +1,26 @@
-"""Predictor: what maps batches of tiles to outputs, and how it is run.
-
-`overlapped` runs a batch while the next one is read and the last one is used.
-"""
+"""Predictor: what maps batches of tiles to outputs; a callable, a module of PyTorch; what outputs may be."""
 
 from __future__ import annotations
 
 import logging
 import re
 import sys
-import threading
-import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from weakref import WeakSet
 
 import numpy as np
-import psutil
 
-from tiledseg._memory import allowed_memory, is_out_of_memory
-from tiledseg._validate import invalid, shown
-from tiledseg.errors import ModelError, SettingError, TiledSegError, reason_of
+from tiledseg._arrays import check_unit_interval
+from tiledseg._validate import invalid, reason_of, shown
+from tiledseg.errors import ModelError, SettingError, TiledSegError
 from tiledseg.tiling import UNKNOWN, ReceptiveField
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from tiledseg._types import AnyArray, FloatArray, TileCall
-    from tiledseg.config import Engine, Precision, PreprocessingConfig, TilingConfig
+    from tiledseg.config import Activation, Engine, Precision, PreprocessingConfig, TilingConfig
 
     Call: TypeAlias = Callable[[AnyArray], FloatArray]
 
@@ -36,8 +28,16 @@ _log = logging.getLogger("tiledseg")
 
 _NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ ")  # of its messages
 _TELLING = ("not supported", "Unsupported", "No conversion rule")
-_PIXELS_PER_CALL = 512 * 512  # on a CPU, more per call was slower: the processor's cache overflows
 _EMPTY = ("Exception from ", "Check '", "Loading input model")  # how messages of OpenVINO begin
+
+
+_seen: WeakSet[object] = WeakSet()  # networks whose outputs were looked at
+_SUM_TOLERANCE = 0.02  # of the mean difference from 1
+_EXPORT = (
+    "To learn whether tiled equals whole, export it: "
+    "torch.onnx.export(model, (example,), 'net.onnx', dynamo=False, input_names=['x'], "
+    "dynamic_axes={'x': {0: 'n', 2: 'h', 3: 'w'}}), and predict with 'net.onnx'."
+)
 
 
 class Predictor(Protocol):
@@ -245,148 +245,93 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
         return array.astype(np.float32, copy=False)
 
 
-def fitting_batch(
-    predictor: Predictor, tile_size: tuple[int, int], n_tiles: int, memory: int | None = None
-) -> int:
-    """Choose a batch size: enough tiles to keep the processor busy, within the memory."""
-    check_memory(predictor, tile_size, 1, memory)
-    fitting = allowed_memory(memory) // max(1, predictor.bytes_per_tile(tile_size))
-    at_once: int = getattr(predictor, "tiles_at_once", 1)  # each of them by some of the cores
-    best = at_once * max(1, _PIXELS_PER_CALL // (tile_size[0] * tile_size[1]))
-    return max(1, min(fitting, n_tiles, best))
+class TorchPredictor(CallablePredictor):
+    """A PyTorch module (N, C, h, w) -> (N, K, h, w)."""
+
+    likely_stride = 64  # px; its graph cannot be read
+
+    def __init__(self, module: Any) -> None:  # noqa: ANN401
+        if found := _trained(module):
+            fix = "Call model.eval() first, before an export too: batch normalization and dropout behave "
+            fix += "differently in training. If a part has to, pass a function that calls the module."
+            raise invalid(ModelError, "model", must="be in inference mode", got=found, fix=fix)
+        self._module = module
+        super().__init__(self._channels_moved)
+
+    def _channels_moved(self, tiles: FloatArray) -> AnyArray:
+        torch = sys.modules["torch"]
+        weight = next(iter([*self._module.parameters(), *self._module.buffers()]), None)
+        batch = torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
+        if weight is not None:
+            batch = batch.to(weight.device)
+            batch = batch.to(weight.dtype) if weight.dtype.is_floating_point else batch
+        with torch.inference_mode():
+            outputs = self._module(batch)
+        if not isinstance(outputs, torch.Tensor):
+            got = f"{type(outputs).__name__} {list(outputs) if isinstance(outputs, dict) else ''}".strip()
+            fix = f"Wrap it in a module that returns the map, such as outputs['out']. {_EXPORT}"
+            raise invalid(ModelError, "model", must="return one tensor", got=got, fix=fix)
+        # Class numbers and bytes stay integers: they are refused, as those of any function.
+        found: AnyArray = (outputs.float() if outputs.is_floating_point() else outputs).cpu().numpy()
+        return found[..., np.newaxis] if found.ndim == 3 else found.transpose(0, 2, 3, 1)
 
 
-def check_memory(
-    predictor: Predictor, tile_size: tuple[int, int], batch_size: int, memory: int | None
-) -> None:
-    """Check that a batch fits into memory: the system may kill a process that runs out of it."""
-    need = batch_size * predictor.bytes_per_tile(tile_size)
-    limit = int(psutil.virtual_memory().total) if memory is None else memory
-    if need > limit:
-        available = "the machine has" if memory is None else "`memory` is"
-        raise SettingError(
-            f"{batch_size} tiles of {tile_size[0]}x{tile_size[1]} px need about {need} bytes; {available} "
-            f"{limit}. Use smaller tiles or a smaller batch, or allow more."
-        )
+def _trained(module: Any) -> str:  # noqa: ANN401
+    """Name what is in training mode: the module, one of its parts, or an operation of an exported program."""
+    if "eval" not in vars(module):
+        training = (name for name, part in module.named_modules() if getattr(part, "training", False))
+        name = next(training, None)  # a frozen module has no mode
+        return "" if name is None else f"`{name}` in training mode" if name else "training mode"
+    for node in module.graph.nodes:  # the operations of an exported program keep the mode that it had
+        schema = getattr(node.target, "_schema", None)
+        for option, value in zip(schema.arguments if schema else (), node.args, strict=False):
+            if option.name in ("training", "train") and value is True:
+                return f"{node.name} exported in training mode"
+    return ""
 
 
-class Backoff:
-    """Out-of-memory backoff: halves the batch size of a network until a batch fits into memory."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
-        self._most: int | None = None  # tiles that fit, so that later batches do not fail first
-
-    def __call__(self, tiles: AnyArray) -> FloatArray:
-        """Map tiles (N, h, w, C) to outputs (N, h, w, K) float32."""
-        parts: list[FloatArray] = []
-        first = 0
-        while first < len(tiles):
-            part = tiles[first : first + (self._most or len(tiles))]
-            try:
-                parts.append(self._predictor(part))
-            except (MemoryError, ModelError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._reduce(part.shape, error)
-            else:
-                first += len(part)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _reduce(self, shape: tuple[int, ...], error: Exception) -> None:
-        if shape[0] == 1:
-            text = f"Memory ran out on a single tile of {shape[1]}x{shape[2]} px. Use smaller tiles."
-            raise ModelError(text) from error
-        self._most = shape[0] // 2
-        _log.warning("Memory ran out on %d tiles at once; continuing with %d.", shape[0], self._most)
+def with_activation(network: Call, activation: Activation) -> Call:
+    """Return a network whose logits become probabilities."""
+    return lambda tiles: activated(network(tiles), activation)
 
 
-_Tag = TypeVar("_Tag")
-_Done: TypeAlias = "Future[tuple[_Tag, FloatArray] | None]"
-_Read: TypeAlias = "tuple[_Done[_Tag], tuple[_Tag, AnyArray] | None, float]"  # with the seconds it took
-_LONG = 1e-3  # s of a call, during which another thread reads: to hand over a batch takes 0.2 ms
-_SHORT = 0.01  # of a call: what is read in less time delays a network that uses all cores by more
+def activated(outputs: FloatArray, activation: Activation | None) -> FloatArray:
+    """Turn logits (N, h, w, K) into probabilities, without overflow."""
+    if activation is None:
+        return outputs
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * outputs)), np.float32)
+    if outputs.shape[3] == 1:
+        must, fix = "be sigmoid for one channel", "Use sigmoid: a softmax of one channel is 1 everywhere."
+        raise invalid(SettingError, "activation", must=must, got=activation, fix=fix)
+    powers = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
 
 
-class _Threads(Generic[_Tag]):
-    """One for each network, which runs it on batches, and one that reads ahead what takes a while."""
-
-    def __init__(self, batches: Iterator[tuple[_Tag, AnyArray]], calls: Sequence[Call]) -> None:
-        self._batches, self._n_calls = batches, len(calls)
-        self._wanted: SimpleQueue[_Done[_Tag]] = SimpleQueue()
-        self._ahead: list[Future[_Read[_Tag]]] = []  # one at most
-        self._turn, self._ended = threading.Lock(), threading.Event()
-        self._pool = ThreadPoolExecutor(len(calls) + 1, "tiledseg-run")
-        self._pool.map(self._run, calls)
-
-    def ask(self) -> _Done[_Tag]:
-        """Ask for the outputs of one more batch; None after the last one."""
-        done: _Done[_Tag] = Future()
-        self._wanted.put(done)
-        return done
-
-    def close(self) -> None:
-        """Wait for the running calls, start no others, and end the threads."""
-        self._ended.set()
-        for _ in range(self._n_calls):
-            self.ask()  # a thread may wait for it
-        self._pool.shutdown()
-
-    def _run(self, call: Call) -> None:
-        took = 1.0  # s, until the first call is over
-        while True:
-            with self._turn:
-                done, batch, read = self._ahead.pop().result() if self._ahead else self._read()
-                if batch is None or self._ended.is_set():
-                    return
-                if took > _LONG and read > _SHORT * took:
-                    self._ahead.append(self._pool.submit(self._read))
-            started = time.perf_counter()
-            try:
-                done.set_result((batch[0], call(batch[1])))
-            except BaseException as error:  # noqa: BLE001  it is raised in the caller's thread
-                done.set_exception(error)
-            took = time.perf_counter() - started
-            del done, batch  # their memory is free while the next batch is awaited
-
-    def _read(self) -> _Read[_Tag]:
-        done, batch, started = self._wanted.get(), None, time.perf_counter()
-        try:
-            batch = None if self._ended.is_set() else next(self._batches, None)
-            if batch is None:
-                done.set_result(None)
-        except BaseException as error:  # noqa: BLE001
-            done.set_exception(error)
-        return done, batch, time.perf_counter() - started
+def check_probabilities(outputs: FloatArray) -> None:
+    """Refuse outputs outside [0, 1] where a mask, scores or files are made of them."""
+    must = "return probabilities in [0, 1]"
+    fix = "For logits, set activation to sigmoid or softmax, in RuntimeConfig or as --activation."
+    check_unit_interval(outputs, "network", must, fix, ModelError)
 
 
-def overlapped(
-    batches: Iterator[tuple[_Tag, AnyArray]], calls: Sequence[Call]
-) -> Generator[tuple[_Tag, FloatArray], None, None]:
-    """Run networks on batches while the next one is read and the caller uses the last one."""
-    # Each network runs one batch, one more is read, and the caller has one; no others are in memory. An error
-    # in any thread is raised here and ends all. Close it if it is not exhausted: it waits for running calls.
-    threads = _Threads(batches, calls)
-    coming = deque(threads.ask() for _ in range(len(calls) + 1))
+def tell_of_sums(outputs: FloatArray, network: object) -> None:
+    """Warn once where the channels of a network do not sum to 1, as those of a softmax do."""
+    if outputs.shape[-1] < 2 or not outputs.size:
+        return
     try:
-        while (outputs := coming.popleft().result()) is not None:
-            coming.append(threads.ask())
-            yield outputs
-            del outputs  # its memory is free while the next one is awaited
-    finally:
-        threads.close()
-
-
-def ready_shape(shapes: Iterable[tuple[int, ...]], wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """Choose the shape that a batch is padded to."""
-    ready = [shape for shape in list(shapes) if shape[1:] == wanted[1:] and shape[0] >= wanted[0]]
-    return min(ready, default=wanted)
-
-
-def padded(tiles: AnyArray, size: int) -> FloatArray:
-    """Pad a batch with zero tiles."""
-    if len(tiles) == size:
-        return np.ascontiguousarray(tiles, np.float32)
-    batch = np.zeros((size, *tiles.shape[1:]), np.float32)
-    batch[: len(tiles)] = tiles
-    return batch
+        if network in _seen:
+            return
+        _seen.add(network)
+    except TypeError:  # of a caller's class without references or a hash: it cannot be known again
+        return
+    totals = outputs.sum(axis=-1, dtype=np.float32)
+    if float(np.abs(totals - 1).mean()) > _SUM_TOLERANCE:
+        _log.warning(
+            "The %d channels of the network sum to %.3g to %.3g, not to 1. They are taken for a softmax: "
+            "channel 0 for background, and the most probable one counts. For a sigmoid of each class, "
+            "predict one class at a time: lambda tiles: model(tiles)[..., :1].",
+            outputs.shape[-1],
+            totals.min(),
+            totals.max(),
+        )

@@ -83,7 +83,7 @@ class Evaluator:
     """
 
     def __init__(self, config: EvaluateConfig | dict[str, Any] | None = None, **unknown: Never) -> None:
-        check_arguments(unknown, ("config",), config=EvaluateConfig)
+        check_arguments(unknown, Evaluator, config=EvaluateConfig)
         self.config: EvaluateConfig = settings_of(EvaluateConfig, config, "config")
 
     def evaluate(

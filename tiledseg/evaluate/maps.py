@@ -26,7 +26,7 @@ from tiledseg.io import (
     read_probs,
     stem_of,
 )
-from tiledseg.predict import Plan, SeamWatch, run_plan
+from tiledseg.predict import Plan, SeamWatch, make_plan, run_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -163,7 +163,7 @@ class PredictedMaps:
 
     def _plan(self, pair: LoadedPair) -> Plan:
         config = self.config
-        return Plan.of(
+        return make_plan(
             self.network,
             pair.image,
             config.tiling,

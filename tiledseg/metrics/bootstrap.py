@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiledseg._arrays import array_of
-from tiledseg._validate import all_of, check_callable, counted, fraction, invalid, whole_number
-from tiledseg.errors import SettingError, failing
+from tiledseg._validate import all_of, check_callable, counted, fraction, invalid, raised_as, whole_number
+from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,7 +113,7 @@ def _measured(
     fix = (
         "Correct it: it gets (R, N) or (R, N, M) drawn rows and returns R scores, as rows.mean(axis=1) does."
     )
-    with failing(SettingError, "`statistic` cannot be computed", fix):
+    with raised_as(SettingError, "`statistic` cannot be computed", fix):
         found = array_of(statistic(rows), "statistic")
     if found.shape != rows.shape[:1]:
         must = f"return {counted(len(rows), 'score')}, one for each resample"

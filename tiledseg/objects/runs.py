@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from tiledseg.errors import ArrayError, failing
+from tiledseg._validate import raised_as
+from tiledseg.errors import ArrayError
 from tiledseg.objects.spool import RunSpool
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def paint(
         bottom = min(top + step, last)
         row, x0, x1 = (one[part] for one in runs)
         rows = painted(top, bottom, width, (row, x0, x1), values[part])
-        with failing(ArrayError, "`out` cannot be written", "Correct it, or give it more space."):
+        with raised_as(ArrayError, "`out` cannot be written", "Correct it, or give it more space."):
             out[top:bottom, :] = rows
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from tiledseg._arrays import array_of, check_image, check_labels, read_region
 from tiledseg._progress import progress_bar
-from tiledseg._validate import check_callable, invalid, settings_of
+from tiledseg._validate import check_callable, invalid, raised_as, settings_of
 from tiledseg.config import TilingConfig
-from tiledseg.errors import ModelError, SettingError, failing
+from tiledseg.errors import ModelError, SettingError
 from tiledseg.io import as_array, open_image
 from tiledseg.objects.collect import Instances, check_out
 from tiledseg.objects.runs import least_connected, ranges, runs_of
@@ -134,7 +134,7 @@ def _labelled(fn: Callable[[AnyArray], AnyArray], image: Source, tile: Tile) -> 
     """Label the part of a tile that lies in the image."""
     box = _inside(tile.read_box, (image.shape[0], image.shape[1]))
     pixels = read_region(image, *box.slices).copy()  # which may be changed in place
-    with failing(ModelError, f"`fn` failed on a part of shape {pixels.shape}", "Correct it."):
+    with raised_as(ModelError, f"`fn` failed on a part of shape {pixels.shape}", "Correct it."):
         found: Any = fn(pixels)
     place = f"the labels of tile {tile.id} at (y, x) = ({box.y0}, {box.x0})"
     must, fix = f"be integers of shape {box.shape}", "Let fn return one label for each px of its part."

@@ -2,7 +2,7 @@
 
 from tiledseg.predict.diagnostics import Seam, SeamReport, SeamWatch, check_exact, seam_report
 from tiledseg.predict.files import FileOutcome, FilesResult, predict_files
-from tiledseg.predict.plan import Plan
+from tiledseg.predict.plan import Plan, make_plan
 from tiledseg.predict.prediction import plan, run_plan, tiled_predict
 from tiledseg.predict.products import needs_whole
 from tiledseg.predict.segmentation import Segmentation, segment
@@ -16,6 +16,7 @@ __all__ = [
     "SeamWatch",
     "Segmentation",
     "check_exact",
+    "make_plan",
     "needs_whole",
     "plan",
     "predict_files",

@@ -49,7 +49,7 @@ def lazy_map(job: Plan, image: Any, callback: object = None) -> Any:  # noqa: AN
     _check(job)
     network, grid = job.network, job.grid
     name = network.reference.digest if network.reference else tokenize(network.model)
-    token = tokenize(name, str(network.runtime), job.tta, grid.tile_shape)
+    token = tokenize(name, str(network.runtime), network.tta, grid.tile_shape)
     classes = job.classes or count_classes(job, image.dtype)
     run = tokenize(token, image.name, grid, job.tiling.model_dump_json(), str(network.preprocessing))
     shared = delayed(job, name=f"tiledseg-plan-{run}", traverse=False, pure=True)
@@ -171,7 +171,7 @@ def _ready(job: Plan, token: str) -> tuple[Callable[[AnyArray], FloatArray], thr
     """Make the network ready, once in each process for each token."""
     with _MAKING:
         if token not in _READY:
-            call = job.network.ready(job.grid.tile_shape, 1, job.tta)[0]
+            call = job.network.ready(job.grid.tile_shape, 1, job.network.tta)[0]
             _READY[token] = (call, threading.Lock())
             while len(_READY) > _MOST_READY:
                 _READY.popitem(last=False)

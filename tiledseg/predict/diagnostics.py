@@ -13,8 +13,8 @@ from tiledseg._notebook import paragraph, picture
 from tiledseg._validate import counted, invalid
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.plots import as_png, heat, thumbnail
-from tiledseg.predict.plan import Plan
-from tiledseg.predict.prediction import at_level, opened, prepared, run_plan
+from tiledseg.predict.plan import Plan, make_plan
+from tiledseg.predict.prediction import opened, prepared, run_plan
 from tiledseg.tiling import Box
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def check_exact(
     0.0
     """
     with opened(image) as found:
-        job = Plan.of(model, found, tiling, roi=roi, runtime=runtime)
+        job = make_plan(model, found, tiling, roi=roi, runtime=runtime)
         wanted = [one for one in range(len(job.grid)) if job.in_roi is None or job.in_roi[one]]
         if len(job.grid) == 1 or not wanted:
             return 0.0
@@ -89,8 +89,7 @@ def check_exact(
             )
         middle = min(wanted, key=lambda one: _from_middle(job, job.grid[one]))
         compared = sorted({wanted[0], middle, wanted[-1]})
-        with at_level(found, job) as pixels:
-            source = prepared(pixels, job)
+        with prepared(found, job) as source:
             worst = max(_difference(job, source, job.grid[one]) for one in compared)
     _log.info("Tiled equals whole within %.1e of the outputs' range.", worst)
     return worst
@@ -185,7 +184,7 @@ def seam_report(  # noqa: PLR0913  what `tiled_predict` takes
     """
     with opened(image) as found:
         options: dict[str, Any] = {"batch_size": batch_size, "roi": roi, "tta": tta, "runtime": runtime}
-        job = Plan.of(model, found, tiling, **options)
+        job = make_plan(model, found, tiling, **options)
         watch = SeamWatch(job)
         run_plan(job, found, progress=progress, watch=watch.add)
     return watch.report()

@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
@@ -16,11 +15,10 @@ import numpy as np
 from tiledseg._lazy import extra
 from tiledseg._progress import no_progress, progress_bar, whole_step
 from tiledseg._storage import check_writable, exists, folder_lock
-from tiledseg._validate import check_arguments, path_text, settings_of, shown
+from tiledseg._validate import check_arguments, path_text, reason_of, settings_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS, PredictConfig, TilingConfig
 from tiledseg.engine import Network
-from tiledseg.errors import reason_of
 from tiledseg.io import (
     LEVEL_SCALE,
     as_path,
@@ -31,7 +29,7 @@ from tiledseg.io import (
     path_texts,
 )
 from tiledseg.predict.dask import check_client, count_classes, spread
-from tiledseg.predict.plan import Plan
+from tiledseg.predict.plan import Plan, make_plan
 from tiledseg.predict.prediction import run_plan
 from tiledseg.predict.products import (
     ProductSink,
@@ -187,7 +185,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     SettingError
         If an argument is of another type, or `model` cannot be sent to a cluster.
     """
-    check_arguments(unknown, signature(predict_files).parameters, config=PredictConfig, tiling=TilingConfig)
+    check_arguments(unknown, predict_files, config=PredictConfig, tiling=TilingConfig)
     config = settings_of(PredictConfig, config, "config")
     tiling = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
     roots, folder = [as_path(one) for one in path_texts(inputs, "inputs")], Path(path_text(output, "output"))
@@ -237,7 +235,7 @@ def _network_for(model: object, config: PredictConfig, tiling: TilingConfig | No
         check_threshold(config.threshold, network.classes, stated=True)
     if getattr(tiling or network.tiling, "tile_size", None) != "auto":
         own = None if network.preprocessing is None else network.preprocessing.pixel_size
-        Plan.of(network, (1, 1), tiling, pixel_size=own)
+        make_plan(network, (1, 1), tiling, pixel_size=own)
     return network
 
 
@@ -344,7 +342,7 @@ class _Run:
         """Predict one image, and write what is streamed on the way and the rest at the end."""
         network, config = self.network, self.config
         roi = roi_of_file(config.roi, Path(image.identity["path"]))
-        plan = Plan.of(self.shared, image, self.tiling, batch_size=config.batch_size, roi=roi)
+        plan = make_plan(self.shared, image, self.tiling, batch_size=config.batch_size, roi=roi)
         threshold: Any = config.threshold or network.threshold
         pixels = np.asarray(image) if any(needs_whole(what, config) for what in targets) else image
         computed = self._is_computed(targets)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import lcm
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tiledseg._arrays import check_image, check_shape
-from tiledseg._validate import invalid, real_number
+from tiledseg._validate import invalid
 from tiledseg.engine import check_fixed
 from tiledseg.errors import SettingError
-from tiledseg.io import ImageSource, pixel_size_from
-from tiledseg.preprocess import Sampling, sampling_of
 from tiledseg.tiling import UNKNOWN, Tiler, default_tiling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from tiledseg._types import Source
     from tiledseg.config import TilingConfig
     from tiledseg.engine import Network
-    from tiledseg.io import PixelSize
     from tiledseg.tiling import AxisGrid, ReceptiveField, TileGrid
 
 Verdict: TypeAlias = Literal["exact", "approximate", "impossible"]
@@ -30,43 +24,8 @@ _MOST_STRIDES = 32  # px: the stride of most networks divides it
 _MOST_TRIED = 256  # tiles along an axis that are tried for tile_size="auto"
 
 
-def shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:
-    """Return the shape of an image, or the shape that was given, checked."""
-    if hasattr(image, "shape") and hasattr(image, "dtype"):
-        check_image(image, channels)
-        return tuple(image.shape)
-    shape: Any = image
-    check_shape(shape)
-    if len(shape) == 3:
-        check_shape(shape, channels)
-    return tuple(int(length) for length in shape)
-
-
-def sampling_for(
-    network: Network,
-    image: Source | Sequence[int],
-    size: tuple[int, int],
-    pixel_size: PixelSize | float | tuple[float, float] | None,
-) -> Sampling:
-    """Decide what the network gets of an image, by its px size and the levels of its file."""
-    known = getattr(image, "pixel_size", None) if pixel_size is None else pixel_size_from(pixel_size)
-    if network.preprocessing is None:
-        return Sampling(size, None, known)
-    levels = image.levels if isinstance(image, ImageSource) else ()
-    return sampling_of(size, network.preprocessing, known, levels)
-
-
-def fill_of(value: object, output: str) -> float:
-    """Check what px count as that no tile was computed for."""
-    number = real_number("fill_value", value, "Use 0, for example.")
-    if output == "uint8" and not 0 <= number <= 1:
-        must, fix = "be in [0, 1] with output=uint8, as probabilities are", "Use 0, for example."
-        raise invalid(SettingError, "fill_value", must=must, got=value, fix=fix)
-    return number
-
-
 def lay_out(
-    network: Network, shape: tuple[int, int], tiling: TilingConfig | None, *, square: bool = False
+    network: Network, shape: tuple[int, int], tiling: TilingConfig | None
 ) -> tuple[TilingConfig, TileGrid]:
     """Fit a tiling to a network and an image; its tile is in px, and its overlap too in the grid."""
     chosen = tiling or network.tiling or default_tiling(network.tile_size, network.stride)
@@ -80,7 +39,7 @@ def lay_out(
     # A Segmenter's own tiling is the context that it was trained with: without it, zeros inside the network
     # would reach into the whole of a small image.
     keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
-    clip = (False, False) if keeps_context else _clipped(network, shape, square=square)
+    clip = (False, False) if keeps_context else _clipped(network, shape)
     grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
     network.check_tile(grid.tile_shape)
     return chosen, grid
@@ -109,11 +68,11 @@ def _aligned(tiling: TilingConfig, network: Network) -> TilingConfig:
     return tiling.changed(alignment=(y, x))
 
 
-def _clipped(network: Network, shape: tuple[int, int], *, square: bool) -> tuple[bool, bool]:
+def _clipped(network: Network, shape: tuple[int, int]) -> tuple[bool, bool]:
     """Say along which axes a small image shortens the tile: padding would change what the network sees."""
     # Of a callable it is not known whether it takes another size.
     y, x = (-(-length // step) * step for length, step in zip(shape, network.stride, strict=True))
-    if network.receptive_field == UNKNOWN or (square and y != x):
+    if network.receptive_field == UNKNOWN or (network.tta == "d4" and y != x):
         return False, False
     return network.tile_size[0] is None, network.tile_size[1] is None
 
@@ -172,26 +131,18 @@ def _least_tile(overlap: int, alignment: int, stride: int) -> int:
     return -(-(overlap + lcm(alignment, stride)) // stride) * stride
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A tile along one axis, and how many of them cover it."""
-
-    tile: int
-    count: int
-
-
 def _best_tile(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> TilingConfig:
     """Choose the tile that fits in memory and computes the fewest px; of several that of the fewest tiles."""
     memory = network.memory
     rows, columns = (list(_choices(axis, tiling, network, shape[axis])) for axis in (0, 1))
     fitting = [
-        (tile[0] * tile[1] * down.count * across.count, down.count * across.count, tile)
-        for down in rows
-        for across in columns
-        if network.bytes_per_tile(tile := (down.tile, across.tile)) <= memory
+        (height * width * down * across, down * across, (height, width))
+        for height, down in rows
+        for width, across in columns
+        if network.bytes_per_tile((height, width)) <= memory
     ]
     if not fitting:
-        least = (min(one.tile for one in rows), min(one.tile for one in columns))
+        least = (min(rows)[0], min(columns)[0])
         raise invalid(
             SettingError,
             "memory",
@@ -208,12 +159,12 @@ def _best_tile(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -
     return tiling.changed(tile_size=tile, overlap=(overlaps[0], overlaps[1]))
 
 
-def _choices(axis: int, tiling: TilingConfig, network: Network, length: int) -> Iterator[_Choice]:
-    """Give, for each number of tiles along an axis, the smallest tile that suffices."""
+def _choices(axis: int, tiling: TilingConfig, network: Network, length: int) -> Iterator[tuple[int, int]]:
+    """Give, for each number of tiles along an axis, the smallest tile that suffices, and the number."""
     stride, fixed = network.stride[axis], network.tile_size[axis]
     align = lcm(tiling.alignment_px[axis], stride)
     if fixed is not None:
-        yield _Choice(fixed, _count(fixed, _overlap_px(axis, tiling, network, fixed), align, length))
+        yield fixed, _count(fixed, _overlap_px(axis, tiling, network, fixed), align, length)
         return
     last = 0
     for count in range(1, _MOST_TRIED + 1):
@@ -225,7 +176,7 @@ def _choices(axis: int, tiling: TilingConfig, network: Network, length: int) -> 
             tile += stride
         if tile == last:
             return  # the overlap leaves no smaller one
-        yield _Choice(tile, count)
+        yield tile, count
         last = tile
 
 

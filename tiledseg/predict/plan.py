@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import psutil
 
+from tiledseg._arrays import check_image, check_shape
 from tiledseg._notebook import facts, side_by_side
-from tiledseg._validate import counted, instance_of, one_of, settings_of, whole_number
+from tiledseg._validate import counted, instance_of, invalid, one_of, real_number, settings_of, whole_number
 from tiledseg.config import TTA, RuntimeConfig, TilingConfig
 from tiledseg.engine import COPIES, Network
-from tiledseg.io import ImageSource
-from tiledseg.predict.layout import fill_of, judge, lay_out, sampling_for, shape_of
+from tiledseg.errors import SettingError
+from tiledseg.io import ImageSource, pixel_size_from
+from tiledseg.predict.layout import judge, lay_out
 from tiledseg.predict.roi import tiles_in
+from tiledseg.preprocess import Sampling, sampling_of
 from tiledseg.tiling import (
     Box,
     Output,
@@ -70,8 +73,6 @@ class Plan:
         What the map holds.
     fill_value : float
         Output of tiles outside the region of interest.
-    tta : {"flips", "d4"} or None
-        Test-time augmentation.
     in_roi : ndarray or None
         Whether each tile touches the region of interest, bool (tiles,); None for all of them.
     level : int or None
@@ -89,7 +90,6 @@ class Plan:
     batch_size: int
     output: Output = "probabilities"
     fill_value: float = 0.0
-    tta: TTA | None = None
     in_roi: NDArray[np.bool_] | None = None
     level: int | None = None
     pixel_size: PixelSize | None = None
@@ -97,92 +97,6 @@ class Plan:
     process_bytes: int = 0
     source_bytes: int = 0
     files_bytes: int = 0
-
-    @classmethod
-    def of(  # noqa: PLR0913  all that a prediction depends on
-        cls,
-        model: object,
-        image: Source | Sequence[int],
-        tiling: TilingConfig | dict[str, Any] | None = None,
-        *,
-        batch_size: int | None = None,
-        roi: Roi | None = None,
-        fill_value: float = 0.0,
-        output: Output = "probabilities",
-        tta: TTA | None = None,
-        runtime: RuntimeConfig | dict[str, Any] | None = None,
-        pixel_size: PixelSize | float | tuple[float, float] | None = None,
-    ) -> Plan:
-        """Decide all that predicting an image takes.
-
-        Parameters
-        ----------
-        model : Segmenter, keras.Model, callable, BundleReference or Network
-            As for `tiled_predict`.
-        image : array_like or sequence of int
-            The image, or its shape, (H, W) or (H, W, C).
-        tiling : TilingConfig or dict, optional
-            As for `tiled_predict`.
-        batch_size : int, optional
-            Tiles per call; chosen by memory where it is None.
-        roi : array_like, "tissue" or path, optional
-            Where to predict.
-        fill_value : float
-            Output of the tiles that `roi` leaves out.
-        output : {"probabilities", "mask", "labels", "uint8"}
-            What the map holds.
-        tta : {"flips", "d4"}, optional
-            Test-time augmentation.
-        runtime : RuntimeConfig or dict, optional
-            Engine, precision, devices and memory.
-        pixel_size : PixelSize, float or tuple of float, optional
-            Height and width of the image's px in µm, in place of what it states.
-
-        Returns
-        -------
-        Plan
-            To be printed, or handed to what predicts the image.
-
-        Raises
-        ------
-        ArrayError
-            If `image` or `roi` cannot be used.
-        ModelError
-            If `model` cannot be tiled.
-        SettingError
-            If the tiling does not fit the network, an option is out of its range, or the network was
-            trained at a px size and that of the image is not known.
-        """
-        network = Network.of(model, runtime)
-        shape = shape_of(image, network.channels)
-        given = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
-        one_of("output", output, get_args(Output))
-        tta = network.tta if tta is None else tta
-        if tta is not None:
-            one_of("tta", tta, get_args(TTA))
-            network = replace(network, tta=tta)  # its receptive field is that of all copies
-        size = (shape[0], shape[1])
-        sampling = sampling_for(network, image, size, pixel_size)
-        chosen, grid = lay_out(network, sampling.shape, given, square=tta == "d4")
-        in_roi = None if roi is None else tiles_in(grid, size, roi, image)
-        n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
-        return cls(
-            network=network,
-            shape=size,
-            channels=shape[2] if len(shape) == 3 else None,
-            tiling=chosen,
-            grid=grid,
-            batch_size=network.batch_size(grid.tile_shape, n_tiles * COPIES[tta], batch_size),
-            output=output,
-            fill_value=fill_of(fill_value, output),
-            tta=tta,
-            in_roi=in_roi,
-            level=sampling.level,
-            pixel_size=sampling.pixel_size,
-            process_bytes=psutil.Process().memory_info().rss,
-            # What is decoded whole is in the memory of the process already.
-            source_bytes=image.memory_bytes if isinstance(image, ImageSource) and not image.is_whole else 0,
-        )
 
     @property
     def scale(self) -> float:
@@ -246,6 +160,11 @@ class Plan:
         return self.network.classes
 
     @property
+    def tta(self) -> TTA | None:
+        """Test-time augmentation: ``"flips"``, ``"d4"`` or None."""
+        return self.network.tta
+
+    @property
     def n_tiles(self) -> int:
         """Tiles that are computed: those that touch the region of interest."""
         return len(self.grid) if self.in_roi is None else int(self.in_roi.sum())
@@ -253,7 +172,7 @@ class Plan:
     @property
     def calls(self) -> int:
         """Calls of the network."""
-        return -(-self.n_tiles * COPIES[self.tta] // self.batch_size)
+        return -(-self.n_tiles * COPIES[self.network.tta] // self.batch_size)
 
     @property
     def network_bytes(self) -> int:
@@ -292,11 +211,6 @@ class Plan:
         row = map_shape((1, width, classes), self.output)
         whole = _TILE_ROWS * int(np.prod(row)) * map_dtype(self.output, classes).itemsize
         return _LIBRARIES + min(whole, int(self.output_bytes))
-
-    @property
-    def total_bytes(self) -> int:
-        """Memory that the prediction adds to what the process had when it was planned."""
-        return sum(size for part, size in self.memory.items() if part != "now")
 
     @property
     def borders(self) -> tuple[list[int], list[int]]:
@@ -397,3 +311,82 @@ def _size(shape: tuple[int, int]) -> str:
 
 def _mib(size: int) -> str:
     return f"{size / _MIB:.1f} MiB"
+
+
+def make_plan(  # noqa: PLR0913  all that a prediction depends on
+    model: object,
+    image: Source | Sequence[int],
+    tiling: TilingConfig | dict[str, Any] | None = None,
+    *,
+    batch_size: int | None = None,
+    roi: Roi | None = None,
+    fill_value: float = 0.0,
+    output: Output = "probabilities",
+    tta: TTA | None = None,
+    runtime: RuntimeConfig | dict[str, Any] | None = None,
+    pixel_size: PixelSize | float | tuple[float, float] | None = None,
+) -> Plan:
+    """Decide all that predicting an image takes; of the image a shape is enough, without a roi."""
+    network = Network.of(model, runtime)
+    shape = _shape_of(image, network.channels)
+    given = None if tiling is None else settings_of(TilingConfig, tiling, "tiling")
+    one_of("output", output, get_args(Output))
+    if tta is not None:
+        one_of("tta", tta, get_args(TTA))
+        network = replace(network, tta=tta)  # its receptive field is that of all copies
+    size = (shape[0], shape[1])
+    sampling = _sampling(network, image, size, pixel_size)
+    chosen, grid = lay_out(network, sampling.shape, given)
+    in_roi = None if roi is None else tiles_in(grid, size, roi, image)
+    n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
+    return Plan(
+        network=network,
+        shape=size,
+        channels=shape[2] if len(shape) == 3 else None,
+        tiling=chosen,
+        grid=grid,
+        batch_size=network.batch_size(grid.tile_shape, n_tiles * COPIES[network.tta], batch_size),
+        output=output,
+        fill_value=_checked_fill(fill_value, output),
+        in_roi=in_roi,
+        level=sampling.level,
+        pixel_size=sampling.pixel_size,
+        process_bytes=psutil.Process().memory_info().rss,
+        # What is decoded whole is in the memory of the process already.
+        source_bytes=image.memory_bytes if isinstance(image, ImageSource) and not image.is_whole else 0,
+    )
+
+
+def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int, ...]:
+    """Return the shape of an image, or the shape that was given, checked."""
+    if hasattr(image, "shape") and hasattr(image, "dtype"):
+        check_image(image, channels)
+        return tuple(image.shape)
+    shape: Any = image
+    check_shape(shape)
+    if len(shape) == 3:
+        check_shape(shape, channels)
+    return tuple(int(length) for length in shape)
+
+
+def _sampling(
+    network: Network,
+    image: Source | Sequence[int],
+    size: tuple[int, int],
+    pixel_size: PixelSize | float | tuple[float, float] | None,
+) -> Sampling:
+    """Decide what the network gets of an image, by its px size and the levels of its file."""
+    known = getattr(image, "pixel_size", None) if pixel_size is None else pixel_size_from(pixel_size)
+    if network.preprocessing is None:
+        return Sampling(size, None, known)
+    levels = image.levels if isinstance(image, ImageSource) else ()
+    return sampling_of(size, network.preprocessing, known, levels)
+
+
+def _checked_fill(value: object, output: str) -> float:
+    """Check what px count as that no tile was computed for."""
+    number = real_number("fill_value", value, "Use 0, for example.")
+    if output == "uint8" and not 0 <= number <= 1:
+        must, fix = "be in [0, 1] with output=uint8, as probabilities are", "Use 0, for example."
+        raise invalid(SettingError, "fill_value", must=must, got=value, fix=fix)
+    return number

@@ -7,27 +7,34 @@ import os
 import time
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
-from inspect import signature
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, Never, cast
 
 import numpy as np
 
 from tiledseg._arrays import check_finite, check_image
-from tiledseg._memory import memory_named
+from tiledseg._memory import is_out_of_memory
 from tiledseg._progress import progress_bar
-from tiledseg._validate import ELSEWHERE, check_arguments, check_callable, invalid
+from tiledseg._validate import (
+    ELSEWHERE,
+    check_arguments,
+    check_callable,
+    invalid,
+    raised_as,
+    reason_of,
+    shown,
+)
 from tiledseg.config import RuntimeConfig, StepsConfig, TilingConfig
-from tiledseg.engine import check_probabilities, tell_of_sums
-from tiledseg.errors import ArrayError, CancelledError, SettingError, failing
+from tiledseg.errors import ArrayError, CancelledError, ModelError, SettingError, TiledSegError
 from tiledseg.io import ImageSource, advised, as_array, check_own_memory, open_image
 from tiledseg.predict.dask import is_dask, lazy_map
-from tiledseg.predict.plan import Plan
+from tiledseg.predict.plan import Plan, make_plan
 from tiledseg.preprocess import ResizingSink, Stepped, prepare
 from tiledseg.tiling import OutputSink, Panels, Stitcher, map_dtype, map_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from tiledseg._types import FloatArray, PathLike, Source
     from tiledseg.config import TTA
@@ -111,9 +118,9 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     memory         about ... MiB of the process at its peak: now ..., network 38.4 MiB, reading 48.0 MiB, ...
     verdict        approximate: the receptive field of a callable is not known
     """
-    check_arguments(unknown, signature(plan).parameters, tiling=TilingConfig, runtime=RuntimeConfig)
+    check_arguments(unknown, plan, tiling=TilingConfig, runtime=RuntimeConfig)
     with opened(image) as found:
-        job = Plan.of(
+        job = make_plan(
             model,
             found,
             tiling,
@@ -234,11 +241,11 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     >>> probs.shape, probs.dtype, bool(np.allclose(probs[..., 0], image.mean(axis=-1) / 255))
     ((700, 900, 1), dtype('float32'), True)
     """
-    check_arguments(unknown, signature(tiled_predict).parameters, tiling=TilingConfig, runtime=RuntimeConfig)
+    check_arguments(unknown, tiled_predict, tiling=TilingConfig, runtime=RuntimeConfig)
     check_callable("callback", callback)
     with opened(image) as source:
         check_image(source)
-        job = Plan.of(
+        job = make_plan(
             model,
             source,
             tiling,
@@ -265,8 +272,15 @@ def run_plan(
     watch: Callable[[int, FloatArray], None] | None = None,
 ) -> Any:  # noqa: ANN401
     """Predict one image as planned; `watch` is given the output of each tile."""
-    with memory_named(), at_level(image, job) as pixels:
-        return _run(job, prepared(pixels, job, out), out, progress, callback, watch)
+    try:
+        with prepared(image, job, out) as source:
+            return _run(job, source, out, progress, callback, watch)
+    except Exception as error:
+        if isinstance(error, TiledSegError) or not is_out_of_memory(error):
+            raise
+        fix = "Let `out` be on disk, use smaller tiles or batch_size=1, or free memory."
+        text = f"Memory ran out in a prediction: {shown(reason_of(error))}. {fix}"
+        raise ModelError(text) from error
 
 
 def _run(
@@ -283,26 +297,29 @@ def _run(
     dtype = getattr(job.network.predictor, "tile_dtype", None)
     copy = not getattr(job.network.predictor, "keeps_tiles", False)
     batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted, dtype=dtype, copy=copy)
-    running = job.network.run(batches, job.grid.tile_shape, job.batch_size, job.tta)
+    checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)
+    running = job.network.run(batches, job.grid.tile_shape, job.batch_size, checked=checked)
     started = time.perf_counter()
     bar = progress_bar(len(wanted), "tiles", shown=True) if progress else nullcontext()
     with closing(running), bar as advance:
-        checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)
-        outputs, classes = _first_seen(_one_by_one(running, job.network.predictor if checked else None), job)
+        outputs, classes = _first_seen(running, job)
         stitcher, out = _stitcher(job, panels, classes, out)
         remaining = iter(order)
         for done, (tile_id, probs) in enumerate(outputs, 1):
-            stitcher.skip(list(takewhile(tile_id.__ne__, remaining)), job.fill_value)  # outside the roi
+            if before := list(takewhile(tile_id.__ne__, remaining)):  # outside the roi
+                stitcher.skip(before, job.fill_value)
             stitcher.add([tile_id], probs[None])
             if watch is not None:
                 watch(tile_id, probs)
             if advance is not None:
                 advance(1)
-            with failing(SettingError, "`callback` failed", "Correct it; it returns False to stop."):
-                stopped = callback is not None and callback(job.tile(tile_id), done, len(wanted)) is False
-            if stopped:
-                raise _cancelled(job, out, stitcher, f"{done} of {len(wanted)}")
-        stitcher.skip(list(remaining), job.fill_value)
+            if callback is not None:
+                with raised_as(SettingError, "`callback` failed", "Correct it; it returns False to stop."):
+                    answer = callback(job.tile(tile_id), done, len(wanted))
+                if answer is False:
+                    raise _cancelled(job, out, stitcher, f"{done} of {len(wanted)}")
+        if after := list(remaining):
+            stitcher.skip(after, job.fill_value)
         stitcher.merge()
     _log.debug("%d tiles in %.2f s", len(wanted), time.perf_counter() - started)
     return out
@@ -320,40 +337,26 @@ def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all librarie
 
 
 @contextmanager
-def at_level(image: Source, job: Plan) -> Iterator[Source]:
-    """Open the level of a file that a plan reads; give an array, or anything else, back."""
-    if isinstance(image, ImageSource) and image.array is not None:
-        yield image.array
-    elif job.level is None or not isinstance(image, ImageSource) or job.level == image.level:
-        yield image
-    else:
-        with image.at_level(job.level) as source:
-            yield source
-
-
-def prepared(image: Source, job: Plan, out: object = None) -> Source:
-    """Check the image, and prepare it as the network wants it."""
-    if out is not None:
-        check_own_memory(out, image)
-    preprocessing = job.network.preprocessing
-    if preprocessing is None:
-        return image  # the Tiler checks it
-    if isinstance(image, np.ndarray) and not isinstance(image, np.memmap):
-        check_finite(image, "image")  # at once where it costs little; else tile by tile
-    if isinstance(preprocessing, StepsConfig):
-        return Stepped(image, preprocessing)
-    return prepare(image, preprocessing, shape=job.grid.shape)
-
-
-def _one_by_one(
-    batches: Iterator[tuple[Any, FloatArray]], checked: object
-) -> Iterator[tuple[int, FloatArray]]:
-    """Give the output of one tile after the other, if need be after a check that it holds probabilities."""
-    for ids, outputs in batches:
-        if checked is not None:
-            check_probabilities(outputs)
-            tell_of_sums(outputs, checked)
-        yield from zip(ids.tolist(), outputs, strict=True)
+def prepared(image: Source, job: Plan, out: object = None) -> Iterator[Source]:
+    """Open the level of an image that a plan reads, and prepare its px as the network wants them."""
+    level: AbstractContextManager[Source] = nullcontext(image)
+    if isinstance(image, ImageSource):
+        if image.array is not None:
+            level = nullcontext(image.array)
+        elif job.level is not None and job.level != image.level:
+            level = image.at_level(job.level)
+    with level as pixels:
+        if out is not None:
+            check_own_memory(out, pixels)
+        settings = job.network.preprocessing
+        if settings is not None and isinstance(pixels, np.ndarray) and not isinstance(pixels, np.memmap):
+            check_finite(pixels, "image")  # at once where it costs little; else tile by tile
+        if settings is None:
+            yield pixels  # the Tiler checks them
+        elif isinstance(settings, StepsConfig):
+            yield Stepped(pixels, settings)
+        else:
+            yield prepare(pixels, settings, shape=job.grid.shape)
 
 
 def _first_seen(
@@ -364,13 +367,8 @@ def _first_seen(
         return outputs, job.classes
     first = next(outputs, None)
     if first is None:
-        raise invalid(
-            ArrayError,
-            "roi",
-            must="leave at least one tile where the model's channels are not known beforehand",
-            got="a roi without a px set",
-            fix="Skip the image.",
-        )
+        must = "leave at least one tile where the model's channels are not known beforehand"
+        raise invalid(ArrayError, "roi", must=must, got="a roi without a px set", fix="Skip the image.")
     return chain([first], outputs), first[1].shape[-1]
 
 

@@ -6,7 +6,6 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
@@ -25,7 +24,7 @@ from tiledseg.objects import ObjectsSink, bands_of, check_out
 from tiledseg.plots import PALETTE, as_picture, as_png, every_nth, on_axes, outlined
 from tiledseg.predict.dask import count_classes
 from tiledseg.predict.diagnostics import SeamWatch
-from tiledseg.predict.plan import Plan
+from tiledseg.predict.plan import Plan, make_plan
 from tiledseg.predict.prediction import opened, run_plan
 
 if TYPE_CHECKING:
@@ -323,13 +322,13 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     >>> segment(lambda tiles: tiles, image, {"tile_size": 128, "overlap": 32})
     Segmentation(1 object in 300 x 200 px: 1 foreground)
     """
-    check_arguments(unknown, signature(segment).parameters, **_TABLES)
+    check_arguments(unknown, segment, **_TABLES)
     check_callable("callback", callback)
     settings = settings_of(ObjectsConfig, objects, "objects")
     with opened(image) as source:
         check_image(source)
         options: dict[str, Any] = {"batch_size": batch_size, "roi": roi, "tta": tta, "runtime": runtime}
-        job = Plan.of(model, source, tiling, **options)
+        job = make_plan(model, source, tiling, **options)
         check_out(out, job.shape)
         classes = job.classes or count_classes(job, source.dtype)
         size = getattr(source, "pixel_size", None)

@@ -57,13 +57,13 @@ def plan_panels(grid: TileGrid, columns: list[AxisWindow], out: Any) -> list[Pan
     borders = [*range(0, width, wide), width]
     plans: list[PanelPlan] = []
     for start, stop in reversed(list(pairwise(borders))):
-        own = [place for place, first in enumerate(starts) if start <= first < stop]
+        own = range(bisect_left(starts, start), bisect_left(starts, stop))
         before = [window.stop for window in columns if window.start < stop]
         end = max(stop, *before)
         done = out.finished_rows(start, stop) if hasattr(out, "finished_rows") else 0
         carried = _carry_start(plans[0], plans[1:], end) if end > stop else height
         top = min(done, carried)
-        plans.insert(0, PanelPlan(start, stop, end, _range(own), step, done, carried, top))
+        plans.insert(0, PanelPlan(start, stop, end, own, step, done, carried, top))
     return plans
 
 
@@ -71,10 +71,6 @@ def _panel_width(grid: TileGrid, block: int) -> int:
     """Choose a multiple of the block's width in which at least one tile starts."""
     least = max(_PANEL, grid.x.tile)
     return -(-least // block) * block
-
-
-def _range(places: list[int]) -> range:
-    return range(places[0], places[-1] + 1) if places else range(0)
 
 
 def _carry_start(plan: PanelPlan, others: list[PanelPlan], end: int) -> int:

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from tiledseg._arrays import check_unit_interval, check_unmasked, dtype_of, is_finite
-from tiledseg._validate import fraction, instance_of, invalid, items_of, one_of, real_number, whole_number
-from tiledseg.errors import ArrayError, SettingError, StitchError, failing
+from tiledseg._validate import (
+    fraction,
+    instance_of,
+    invalid,
+    items_of,
+    one_of,
+    raised_as,
+    real_number,
+    whole_number,
+)
+from tiledseg.errors import ArrayError, SettingError, StitchError
 from tiledseg.tiling.grid import TileGrid
 from tiledseg.tiling.panels import Band, Panels, sums_dtype
 
@@ -93,6 +102,7 @@ class Stitcher:
     ) -> None:
         instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
         n_channels = whole_number("n_channels", n_channels, most=_MOST_CHANNELS)
+        one_of("output", output, get_args(Output))
         shape, is_new = (*grid.shape, n_channels), out is None
         if is_new:
             out = np.zeros(map_shape(shape, output), map_dtype(output, n_channels))
@@ -219,7 +229,15 @@ class Stitcher:
             outputs = np.ascontiguousarray(outputs, np.float32)
         for tile_id, output in zip(ids, outputs, strict=True):
             if not is_finite(output):
-                self._refuse(tile_id, output)
+                box = self.grid[tile_id].read_box
+                raise invalid(
+                    StitchError,
+                    "outputs",
+                    must="be finite",
+                    got=f"{int((~np.isfinite(output)).sum())} NaN or infinite values in tile {tile_id} at "
+                    f"(y, x) = ({box.y0}, {box.x0})",
+                    fix="Check the network's weights and the range of its input.",
+                )
         return outputs
 
     def _check(self, ids: list[int]) -> None:
@@ -247,17 +265,6 @@ class Stitcher:
         band = self._bands[self._panel_of[column]]
         band.blend(self._rows[row], self._columns[column], self._across[column], output)
 
-    def _refuse(self, tile_id: int, output: FloatArray) -> None:
-        box = self.grid[tile_id].read_box
-        raise invalid(
-            StitchError,
-            "outputs",
-            must="be finite",
-            got=f"{int((~np.isfinite(output)).sum())} NaN or infinite values in tile {tile_id} at "
-            f"(y, x) = ({box.y0}, {box.x0})",
-            fix="Check the network's weights and the range of its input.",
-        )
-
     def _count(self, tile_id: int) -> None:
         """Count a tile as done, and write rows that no missing tile can touch to the sink."""
         self._seen.reshape(-1)[tile_id] = True
@@ -283,13 +290,11 @@ def _whole(ids: Iterable[int]) -> list[int]:
 
 def map_shape(shape: tuple[int, int, int], output: Output) -> tuple[int, ...]:
     """Return the stored shape of a map of probabilities (H, W, K)."""
-    one_of("output", output, get_args(Output))
     return shape[:2] if output in {"mask", "labels"} else shape
 
 
 def map_dtype(output: Output, n_channels: int) -> np.dtype[Any]:
     """Return the stored dtype of a map."""
-    one_of("output", output, get_args(Output))
     wide = n_channels > _MOST_BYTE_LABELS and output in {"mask", "labels"}
     return np.dtype(np.float32 if output == "probabilities" else np.uint16 if wide else np.uint8)
 
@@ -336,7 +341,7 @@ class OutputSink:
     def __setitem__(self, rows: slice, probs: FloatArray) -> None:
         stored = self._stored(probs)
         stored = stored if stored.ndim == self._axes else stored.reshape(stored.shape[: self._axes])
-        with failing(ArrayError, "`out` cannot be written", "Correct it, or give it more space."):
+        with raised_as(ArrayError, "`out` cannot be written", "Correct it, or give it more space."):
             self.out[rows] = stored
 
     def _stored(self, probs: FloatArray) -> AnyArray:

@@ -100,7 +100,7 @@ class Tiler:
     """
 
     def __init__(self, config: TilingConfig | dict[str, Any] | None = None, **unknown: Never) -> None:
-        check_arguments(unknown, ("config",), config=TilingConfig)
+        check_arguments(unknown, Tiler, config=TilingConfig)
         self.config: TilingConfig = settings_of(TilingConfig, config, "config")
 
     def grid(
@@ -224,19 +224,20 @@ class Tiler:
         copy: bool,
     ) -> Iterator[TileBatch]:
         fill = _padding_value(self.config, np.dtype(image.dtype))
-        whole = image if isinstance(image, np.ndarray) and not isinstance(image, np.memmap) else None
-        if whole is not None:
-            check_finite(whole, "image")  # at once where it costs little; else tile by tile
+        checked = isinstance(image, np.ndarray) and not isinstance(image, np.memmap)
+        source: Any = np.asarray(image) if checked else image
+        if checked:
+            check_finite(source, "image")  # at once where it costs little; else tile by tile
         made: list[AnyArray] = []
         for first in range(0, len(ids), shape[0]):
             some = ids[first : first + shape[0]]
             tiles = None
-            if whole is not None and not copy and len(some) == 1:
-                tiles = _part(whole, grid[some[0]].read_box, dtype)
+            if checked and not copy and len(some) == 1:
+                tiles = _part(source, grid[some[0]].read_box, dtype)
             if tiles is None:
                 tiles = _memory(made, (len(some), *shape[1:]), dtype)
                 for tile, tile_id in zip(tiles, some, strict=True):
-                    self._read(image, grid[tile_id].read_box, tile, fill, checked=whole is not None)
+                    self._read(source, grid[tile_id].read_box, tile, fill, checked=checked)
             yield TileBatch(np.array(some, np.int64), tiles)
 
     def read(self, image: Source, box: Box) -> AnyArray:
@@ -265,18 +266,20 @@ class Tiler:
         instance_of(Box, box, "box")
         dtype = np.dtype(image.dtype).newbyteorder("=")
         pixels = np.empty((*box.shape, channels), dtype)
-        self._read(image, box, pixels, _padding_value(self.config, dtype))
+        self._read(image, box, pixels, _padding_value(self.config, dtype), checked=False)
         return pixels
 
-    def _read(self, image: Source, box: Box, tile: AnyArray, fill: float, *, checked: bool = False) -> None:
+    def _read(self, image: Source, box: Box, tile: AnyArray, fill: float, *, checked: bool) -> None:
         mode, (height, width) = self.config.pad_mode, image.shape[:2]
         rows, columns = _spans(box.y0, box.y1, height, mode), _spans(box.x0, box.x1, width, mode)
         if mode == "constant" and (box.y1 > height or box.x1 > width):
             tile[...] = fill
         for row in rows:
             for column in columns:
-                pixels = read_region(image, row.read, column.read)
-                if not checked:
+                if checked:
+                    pixels = image[row.read, column.read]
+                else:
+                    pixels = read_region(image, row.read, column.read)
                     check_finite(pixels, "image", (row.read.start, column.read.start))
                 pixels = pixels.reshape(*pixels.shape[:2], -1)
                 if row.order is not None:
@@ -296,7 +299,7 @@ def _axis_grid(length: int, tile: int, overlap: int, alignment: int, stride: int
 
 def _part(image: AnyArray, box: Box, dtype: np.dtype[Any]) -> AnyArray | None:
     """Return a tile (1, h, w, C) as a part of an array; None where it has to be put together."""
-    pixels = np.asarray(image)[box.y0 : box.y1, box.x0 : box.x1]
+    pixels = image[box.y0 : box.y1, box.x0 : box.x1]
     in_a_row = pixels.flags.c_contiguous and pixels.flags.aligned
     fits = in_a_row and pixels.dtype == dtype and pixels.shape[:2] == box.shape
     return pixels.reshape(1, *box.shape, -1) if fits else None

@@ -97,7 +97,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig | dict[str, Any] | None = None, **unknown: Never) -> None:
-        check_arguments(unknown, ("config",), config=TrainConfig)
+        check_arguments(unknown, Trainer, config=TrainConfig)
         self.config: TrainConfig = settings_of(TrainConfig, config, "config")
 
     def fit(

@@ -15,7 +15,8 @@ import numpy as np
 from tiledseg._lazy import extra, lazy
 from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
-from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
+from tiledseg.engine.batching import padded, ready_shape
+from tiledseg.engine.predictor import checked_outputs, failures_named
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:

@@ -19,10 +19,11 @@ from tiledseg._backend import check_process
 from tiledseg._lazy import lazy
 from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
+from tiledseg.engine.batching import padded, ready_shape
 from tiledseg.engine.graph import GraphPredictor
 from tiledseg.engine.layers import UnsupportedError
 from tiledseg.engine.openvino.layers import build
-from tiledseg.engine.predictor import checked_outputs, failures_named, padded, ready_shape
+from tiledseg.engine.predictor import checked_outputs, failures_named
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
