@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from dataclasses import replace
 
@@ -22,11 +23,14 @@ from tiledseg.config import DataConfig, PredictConfig
 from tiledseg.data import Pair, find_pairs, load_pair, pairs_of
 from tiledseg.errors import FileError, SettingError
 from tiledseg.export import write_coco, write_geojson, write_roi
-from tiledseg.io import OutlineMask, create_image, read_image, read_outlines, write_image
+from tiledseg.io import OutlineMask, create_image, open_image, read_image, read_outlines, write_image
 
 SHAPE = (40, 50)
 ALL = (slice(0, 40), slice(0, 50))
 IMAGE = np.zeros((*SHAPE, 3), np.uint8)
+PX = {"axes": "YX"} | {
+    f"PhysicalSize{axis}{end}": one for axis in "XY" for end, one in (("", 0.5), ("Unit", "µm"))
+}
 
 
 def feature(*polygons, name=None, kind="Polygon"):
@@ -581,6 +585,45 @@ def test_outlines_that_cover_no_px_are_in_other_units(rings, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(coco))
     with pytest.raises(FileError, match="got 1 that cover none"):
         load_pair(Pair("a", image, tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize("form", [dict, list])
+def test_outlines_in_micrometres_are_refused_where_their_areas_say_so(form, tmp_path):
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((200, 300), np.uint8), metadata=PX)
+    ring, hole, area = square(10, 10, 40, 50), square(20, 20, 30, 30), 30 * 40 - 10 * 10
+    for factor, in_px in ((0.25, True), (1, False)):  # 0.5 x 0.5 µm per px
+        one = feature([ring, hole])
+        measured = {"Cell: Area \u03bcm^2": area * factor, "Solidity": math.nan, "Class": "a"}
+        as_list = [{"name": name, "value": value} for name, value in measured.items()]
+        one["properties"]["measurements"] = measured if form is dict else as_list
+        path = written(tmp_path, one)
+        pair = Pair("a", tmp_path / "a.ome.tif", path)
+        if in_px:
+            assert load_pair(pair)[1].sum() == area
+            continue
+        with pytest.raises(
+            FileError, match=r"outlines in px; got areas .* µm² which .*0\.5 x 0\.5 µm per px"
+        ):
+            load_pair(pair)
+        with (
+            open_image(pair.image) as image,
+            pytest.raises(FileError, match=r"Divide x and y by the µm per px"),
+        ):
+            ts.tiled_predict(lambda tiles: tiles[..., :1] / 255, image, {"tile_size": 64}, roi=path)
+
+
+def test_outlines_that_look_like_micrometres_are_told(tmp_path, caplog):
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((200, 300), np.uint8), metadata=PX)
+    told = "a.geojson: all outlines lie in the upper left 100 x 150 of (200, 300) px, as if they were in µm"
+    for rings, expected in (
+        ([square(5, 5, 9, 9), square(140, 90, 149, 99)], True),
+        ([square(5, 5, 9, 9), square(140, 90, 149, 105)], False),
+        ([square(5, 5, 9, 9), square(70, 90, 80, 99)], False),
+    ):
+        caplog.clear()
+        path = written(tmp_path, *(feature([ring]) for ring in rings))
+        load_pair(Pair("a", tmp_path / "a.ome.tif", path))
+        assert (told in caplog.text) == expected
 
 
 def test_small_outlines_are_read_where_they_cover_a_px(tmp_path):

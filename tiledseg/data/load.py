@@ -266,7 +266,9 @@ def _of_outlines(pair: Pair, files: Sequence[PathLike], shape: tuple[int, int]) 
     """Paint the outlines of an image."""
     image = pair.name if isinstance(pair.image, np.ndarray) else stem_of(pair.image)
     full, at = _whole_size(pair, shape), pair.mask_at or pair.at
-    read = [one for path in files for one in read_outlines(path, image, full, at)]
+    size = pixel_size_of_pair(pair)
+    whole = size and size.shrunk(shape[0] / full[0], shape[1] / full[1])  # of level 0
+    read = [one for path in files for one in read_outlines(path, image, full, at, whole)]
     outlines = [_without_number(_at_level(one, full, shape), pair) for one in read]
     annotated = class_text(pair.annotated_class) or None
     counted = [one for one in outlines if one.name != annotated and not one.crowd]

@@ -41,6 +41,12 @@ class Outline:
     crowd: bool = False  # whether it marks many objects that nobody outlined (COCO's iscrowd)
     numbered: bool = False  # whether a number may follow the class, as ImageJ makes names of regions differ
     plane: Mapping[str, int] = field(default_factory=dict)  # position along z and t, where it states one
+    area_um2: float = 0.0  # that its file states; 0 where it states none
+
+    @property
+    def area(self) -> float:
+        """The area within the first ring of each part, without those within the others, its holes."""
+        return sum(2 * _area(rings[0]) - sum(map(_area, rings)) for rings in self.parts if rings)
 
     def inside(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
         """Say which px of a rectangle are inside."""
@@ -86,6 +92,12 @@ class OutlineMask:
                 part = found[y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start]
                 part |= outline.inside(slice(y0, y1), slice(x0, x1))
         return found
+
+
+def _area(ring: NDArray[np.float64]) -> float:
+    """Return the area within a ring, by the formula of Gauss."""
+    x, y = (ring - ring.mean(axis=0)).T if len(ring) else np.zeros((2, 0))
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def _inside(rings: Sequence[NDArray[np.float64]], rows: slice, columns: slice) -> NDArray[np.bool_]:

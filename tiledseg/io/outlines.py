@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zipfile
 import zlib
 from collections import Counter
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import PathLike
+    from tiledseg.io.metadata import PixelSize
 
 _log = logging.getLogger("tiledseg")
 _TEXTS = (".geojson", ".json")
@@ -39,6 +41,7 @@ _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowE
 _SHOWN = 8
 _BITS, _MORE, _SIGN, _FIRST = 5, 32, 16, 48  # format of COCO's compressed run lengths
 _THIN, _FEW, _LARGE = 3, 2, 200  # px: of an outline, of all of them together, and of the sides of an image
+_SAME, _FINE, _FILLED = 0.02, 0.8, 0.8  # of areas; µm per px; share of what an image would fill in µm
 _UNITS = (
     "Give them in px of the image at level 0, not in degrees (longitude, latitude), in micrometres, or in px "
     "of a smaller level."
@@ -56,10 +59,12 @@ def read_outlines(
     image: str | None = None,
     shape: tuple[int, int] | None = None,
     at: Mapping[str, int] | None = None,
+    pixel_size: PixelSize | None = None,
 ) -> list[Outline]:
     """Read GeoJSON (QuPath), ROI (ImageJ) or COCO, in px of level 0; `image` names one of a COCO file."""
     # `shape` is the size of the image, with which COCO must agree: it states one of its own. `at` is the
-    # plane of the image, to which the outlines of a stack must belong.
+    # plane of the image, to which the outlines of a stack must belong. By the px size, that of level 0, it is
+    # noticed where they are in micrometres.
     name = named(path)
     holds_rois = _holds_rois(path, name)
     content = None if holds_rois else _json(path, name)
@@ -71,6 +76,8 @@ def read_outlines(
         found = _of_plane(_of_geojson(content, name), at or {}, name)
     if shape is not None:
         _check_inside(found, shape, name)
+    if shape is not None and pixel_size is not None:
+        _check_units(found, shape, pixel_size, name)
     return found
 
 
@@ -106,6 +113,29 @@ def _check_inside(outlines: list[Outline], shape: tuple[int, int], name: str) ->
             len(drawn),
             shape,
             _places(beside),
+        )
+
+
+def _check_units(outlines: list[Outline], shape: tuple[int, int], size: PixelSize, name: str) -> None:
+    """Refuse outlines in micrometres where their areas say so; warn where their places look like it."""
+    drawn = [one for one in outlines if any(one.parts)]
+    ratios = [one.area / one.area_um2 for one in drawn if one.area_um2]
+    ratio, px_area = (float(np.median(ratios)) if ratios else 0.0), size.y * size.x
+    if abs(ratio - 1) < _SAME < abs(px_area - 1):
+        got = f"areas that are those in µm² which it states, with {size.y:g} x {size.x:g} µm per px"
+        raise _bad(name, "have outlines in px", got, "Divide x and y by the µm per px.")
+    if not drawn or abs(ratio * px_area - 1) < _SAME or max(size.y, size.x) > _FINE:
+        return
+    last, whole = _bounds(drawn)[1], np.array([shape[1] * size.x, shape[0] * size.y])
+    if (_FILLED * whole <= last).all() and (last <= whole).all():
+        _log.warning(
+            "%s: all outlines lie in the upper left %d x %d of %s px, as if they were in µm, and a px has %g x %g "
+            "µm. They are read as px of level 0; if they are in µm, divide x and y by the µm per px.",
+            name,
+            *whole[::-1],
+            shape,
+            size.y,
+            size.x,
         )
 
 
@@ -219,7 +249,18 @@ def _of_feature(feature: dict[str, Any], name: str) -> list[Outline]:
     polygons = [coordinates] if kind == "Polygon" else coordinates
     parts_of = tuple(tuple(_ring(ring, name) for ring in polygon) for polygon in polygons)
     plane = {axis: int(place) for axis, place in (geometry.get("plane") or {}).items() if axis in {"z", "t"}}
-    return [Outline(_class_of(feature.get("properties") or {}), parts_of, plane=plane)]
+    properties = feature.get("properties") or {}
+    return [Outline(_class_of(properties), parts_of, plane=plane, area_um2=_area_um2(properties))]
+
+
+def _area_um2(properties: dict[str, Any]) -> float:
+    """Find the area in µm² in what QuPath writes; 0 where there is none."""
+    found = properties.get("measurements")
+    if isinstance(found, list):  # of earlier versions
+        found = {one["name"]: one["value"] for one in found}
+    known = {str(key).replace("\u03bc", "µ"): value for key, value in (found or {}).items()}
+    area = known.get("Area µm^2", known.get("Cell: Area µm^2", 0.0))
+    return float(area) if isinstance(area, int | float) and math.isfinite(area) and area > 0 else 0.0
 
 
 def _class_of(properties: dict[str, Any]) -> str:

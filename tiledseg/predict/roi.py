@@ -107,7 +107,9 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
     levels = getattr(image, "levels", None)  # outlines are in px of level 0
     full: tuple[int, int] = levels[0][:2] if levels else shape
     at = getattr(image, "identity", {}).get("at")
-    return OutlineMask(read_outlines(roi, None if name is None else stem_of(name), full, at), full)
+    size = getattr(image, "pixel_size", None)
+    whole = size and size.shrunk(shape[0] / full[0], shape[1] / full[1])  # of level 0
+    return OutlineMask(read_outlines(roi, None if name is None else stem_of(name), full, at, whole), full)
 
 
 def _tell_of_turned(roi: PathLike, image: Any) -> None:  # noqa: ANN401
