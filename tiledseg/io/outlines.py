@@ -129,8 +129,8 @@ def _check_units(outlines: list[Outline], shape: tuple[int, int], size: PixelSiz
     last, whole = _bounds(drawn)[1], np.array([shape[1] * size.x, shape[0] * size.y])
     if (_FILLED * whole <= last).all() and (last <= whole).all():
         _log.warning(
-            "%s: all outlines lie in the upper left %d x %d of %s px, as if they were in µm, and a px has %g x %g "
-            "µm. They are read as px of level 0; if they are in µm, divide x and y by the µm per px.",
+            "%s: all outlines lie in the upper left %d x %d of %s px, as if they were in µm (%g x %g "
+            "a px). They are read as px of level 0; if they are in µm, divide x and y by the µm per px.",
             name,
             *whole[::-1],
             shape,
