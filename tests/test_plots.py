@@ -17,6 +17,7 @@ from tiledseg.plots import (
     PALETTE,
     as_rgb,
     colourise,
+    curves,
     error_overlay,
     overlay,
     plot_calibration,
@@ -24,6 +25,7 @@ from tiledseg.plots import (
     plot_history,
     plot_overlay,
     plot_probabilities,
+    plot_seams,
     plot_tiles,
     plot_worst,
 )
@@ -135,6 +137,32 @@ def test_what_is_drawn_fits_together():
         plot_worst([SimpleNamespace(name="a", dice=0.5)], "beauty")
     with pytest.raises(SettingError, match="be a score of an image; got hausdorff95"):
         plot_worst([SimpleNamespace(name="a", hausdorff95=0.5)], "hausdorff95")  # the lowest is the best
+
+
+def test_each_image_has_its_bar_and_one_without_a_score_has_none():
+    pytest.importorskip("matplotlib")
+    scores = [("a$b$", 0.9), ("a", 0.5), ("a", 0.25), ("b", float("nan"))]
+    drawn = plot_worst([SimpleNamespace(name=name, dice=dice) for name, dice in scores], n=4)
+    assert [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in drawn.patches] == [
+        (0, 0.25), (1, 0.5), (2, 0.9),
+    ]  # fmt: skip
+    assert [text.get_text() for text in drawn.get_yticklabels()] == ["a", "a", r"a\$b\$"]
+
+
+def test_one_epoch_is_a_point_and_no_line():
+    pytest.importorskip("matplotlib")
+    (point,) = plot_history({"epoch": [1], "loss": [0.5]}, ("loss",)).lines
+    (line,) = plot_history({"epoch": [1, 2], "loss": [0.5, 0.4]}, ("loss",)).lines
+    assert (point.get_marker(), line.get_marker()) == ("o", "None")
+    svg = curves("loss", "epoch", [1], {"loss": [0.5], "val_loss": [0.4]}).svg()
+    assert svg.count("<circle") == 2
+
+
+def test_tiles_that_agree_everywhere_are_drawn_dark():
+    pytest.importorskip("matplotlib")
+    report = SimpleNamespace(disagreement=np.zeros((20, 30)), score=0.0)
+    (drawn,) = plot_seams(report).images
+    assert drawn.get_clim() == (0, 1)
 
 
 def test_a_map_of_bytes_is_drawn_by_their_range():

@@ -5,6 +5,7 @@ from tiledseg.plots.chart import Chart, Line, curves, known, quarters, round_up
 from tiledseg.plots.figures import (
     axes_of,
     new_figure,
+    plain_text,
     plot_calibration,
     plot_histogram,
     plot_history,
@@ -58,6 +59,7 @@ __all__ = [
     "on_axes",
     "outlined",
     "overlay",
+    "plain_text",
     "plot_calibration",
     "plot_histogram",
     "plot_history",

@@ -223,7 +223,9 @@ def plot_seams(report: _Seams, *, ax: Axes = None) -> Axes:
     step = _step(shown.shape)
     ax = axes_of(ax)
     height, width = shown.shape
-    drawn = ax.imshow(shown[::step, ::step], cmap="viridis", vmin=0, extent=(0, width, height, 0))
+    most = float(shown.max(initial=0)) or 1.0  # without any, all is as dark as it is in other pictures
+    look = {"cmap": "viridis", "vmin": 0, "vmax": most, "extent": (0, width, height, 0)}
+    drawn = ax.imshow(shown[::step, ::step], **look)
     ax.figure.colorbar(drawn, ax=ax, label="largest difference", shrink=0.8)
     ax.set_title(f"mean disagreement {report.score:.4f}")
     ax.set_axis_off()

@@ -130,6 +130,9 @@ class Chart:
         look = f"stroke:{_COLOURS['soft']};stroke-width:1;stroke-dasharray:4 4"
         if line.kind != "ideal":
             look = f"stroke:{_COLOURS[line.kind]};stroke-width:2;stroke-linejoin:round"
+        if len(line.points) == 1:  # no line can be seen, as after the first epoch
+            ((x, y),) = line.points
+            return [f'<circle cx="{self.x(x)}" cy="{self.y(y)}" r="3.5" style="fill:{_COLOURS[line.kind]}"/>']
         points = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in line.points)
         return [f'<polyline class="{line.kind}" points="{points}" style="fill:none;{look}"/>']
 

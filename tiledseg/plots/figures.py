@@ -112,7 +112,8 @@ def plot_history(
     ax = axes_of(ax)
     for colour, name in zip(COLOURS * len(columns), columns, strict=False):
         epochs = history.get("epoch", range(1, len(history[name]) + 1))
-        ax.plot(epochs, history[name], color=colour, label=name)
+        marker = "o" if len(history[name]) == 1 else None  # a line needs two points
+        ax.plot(epochs, history[name], marker=marker, color=colour, label=plain_text(name))
     ax.set_xlabel("epoch")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
@@ -145,7 +146,7 @@ def plot_thresholds(curve: _Curve, *, ax: Axes = None) -> Axes:
     columns = {"mean Dice": curve.dice_mean, "precision": curve.precision, "recall": curve.recall}
     for colour, (name, values) in zip(COLOURS, columns.items(), strict=False):
         ax.plot(curve.thresholds, values, color=colour, label=name)
-    ax.axvline(curve.best, color="0.5", linestyle=":")
+    ax.axvline(curve.best, color="0.5", linestyle=":", label=f"best: {curve.best:.2f}")
     ax.set(xlabel="threshold", ylabel="score", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(frameon=False)
     return _plain(ax)
@@ -196,7 +197,7 @@ def plot_worst(images: Sequence[Any], score: str = "dice", n: int = 10, *, ax: A
     Returns
     -------
     matplotlib.axes.Axes
-        The axes, the worst image on top.
+        The axes, the worst image on top; without images that have no score.
 
     Raises
     ------
@@ -209,9 +210,11 @@ def plot_worst(images: Sequence[Any], score: str = "dice", n: int = 10, *, ax: A
     if score not in _SCORES or any(getattr(one, score, None) is None for one in images):
         fix = "Use dice, iou, precision, recall or boundary_f1, for example."
         raise invalid(SettingError, "score", must="be a score of an image", got=score, fix=fix)
-    worst = sorted(images, key=lambda one: np.nan_to_num(getattr(one, score), nan=np.inf))[:n]
+    known = [one for one in images if not np.isnan(getattr(one, score))]
+    worst = sorted(known, key=lambda one: float(getattr(one, score)))[:n]
     ax = axes_of(ax)
-    ax.barh([str(one.name) for one in worst], [getattr(one, score) for one in worst], color=COLOURS[0])
+    ax.barh(range(len(worst)), [getattr(one, score) for one in worst], color=COLOURS[0])
+    ax.set_yticks(range(len(worst)), [plain_text(one.name) for one in worst])
     ax.invert_yaxis()
     ax.set(xlabel=score, xlim=(0, 1))
     return _plain(ax)
@@ -255,6 +258,11 @@ def plot_histogram(
     ax.hist(values[np.isfinite(values)], bins=bins, color=COLOURS[0])
     ax.set(xlabel=column.replace("_", " "), ylabel="objects")
     return _plain(ax)
+
+
+def plain_text(text: object) -> str:
+    """Let matplotlib show a text as it is: what stands between two dollars would be a formula."""
+    return str(text).replace("$", r"\$")
 
 
 def _plain(ax: Axes) -> Axes:

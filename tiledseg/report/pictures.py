@@ -35,6 +35,7 @@ from tiledseg.plots import (
     known,
     new_figure,
     overlay,
+    plain_text,
     png_of,
     quarters,
     round_up,
@@ -56,6 +57,7 @@ _MOST_LABELS = 65536
 _FEW = 6  # images in one column of a sheet
 _SHARES = tuple((tick / 4, f"{tick / 4:g}") for tick in range(5))
 _MOST_MARKS = 500
+_SHORT_NAME = 12  # letters
 _IMAGES, _GROUPS, _DOTS = "#0072b2", "#9fc9e3", "#d55e00"
 
 
@@ -300,8 +302,6 @@ def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Se
         counts.bar_label(bars, fontsize=9)
     counts.set_title("Images and groups", loc="left")
     counts.yaxis.get_major_locator().set_params(integer=True)
-    counts.margins(y=0.12)
-    counts.legend(frameon=False)
     by_split = [[100 * one.foreground for one in records if (one.split or "all") == name] for name in names]
     look = {"medianprops": {"color": _IMAGES}, "flierprops": {"marker": ".", "markersize": 4}}
     shares.boxplot(by_split, positions=range(len(names)), widths=0.5, **look)
@@ -313,14 +313,16 @@ def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Se
         markersize=5,
     )
     shares.set_title("Foreground of each image, %", loc="left")
-    shares.set_ylim(bottom=0)
-    shares.margins(y=0.12)
-    shares.legend(frameon=False)
     for axes in (counts, shares):
         _style_axes(axes, names)
     write_bytes(path, png_of(figure))
 
 
 def _style_axes(axes: Any, names: Sequence[str]) -> None:  # noqa: ANN401
-    axes.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in names])
+    shown = [plain_text(name) for name in names]
+    slanted = {"rotation": 30, "ha": "right"} if max(map(len, shown)) > _SHORT_NAME else {}
+    axes.set_xticks(range(len(names)), shown, **slanted)
+    axes.margins(y=0.25)  # room for the legend
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="upper right", ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
