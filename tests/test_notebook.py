@@ -217,6 +217,29 @@ def test_axes_of_xarray_are_taken_by_name(demo):
         demo.predict(DataArray(SAMPLE.mask, ("a", "b")))
 
 
+class Dataset(dict):
+    """What xarray.Dataset has of arrays and axes."""
+
+    dims = ("y", "x")
+
+
+Dataset.__module__ = "xarray.core.dataset"
+
+
+@pytest.mark.parametrize("call", [ts.tiled_predict, ts.plan, ts.segment])
+def test_a_dataset_of_xarray_is_told_with_its_arrays(demo, call):
+    with pytest.raises(ts.TiledSegError, match=r"got a Dataset of red, mask\. .*image\['red'\]"):
+        call(demo, Dataset(red=SAMPLE.image, mask=SAMPLE.mask))
+    with pytest.raises(ts.TiledSegError, match="got a Dataset of red"):
+        label_objects(Dataset(red=SAMPLE.mask))
+
+
+def test_labels_of_xarray_are_drawn_upright():
+    pytest.importorskip("matplotlib")
+    (drawn,) = plots.plot_labels(across(SAMPLE.mask)).images
+    assert drawn.get_array().shape[:2] == SAMPLE.mask.shape
+
+
 def across(values):
     return DataArray(values.T, ("x", "y"))
 

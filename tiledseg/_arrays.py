@@ -218,6 +218,11 @@ def by_name(values: Any, name: str) -> Any:  # noqa: ANN401  arrays of all libra
     """Give an array of xarray with its axes in the order y, x, channel; give anything else back."""
     if not _is_named(values):
         return values
+    if not hasattr(values, "data"):
+        held = [str(one) for one in values]
+        fix = f"Pass one of its arrays, as in {name}[{held[0]!r}]." if held else "Pass an array."
+        got = f"a {type(values).__name__} of {', '.join(held) or 'none'}"
+        raise invalid(ArrayError, name, must="be one array of xarray", got=got, fix=fix)
     order, others = _order(values, name)
     return values.isel(dict.fromkeys(others, 0)).transpose(*order).data
 

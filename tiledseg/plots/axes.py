@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import check_image, check_labels, check_unmasked, dtype_of
+from tiledseg._arrays import by_name, check_image, check_labels, check_unmasked, dtype_of
 from tiledseg._validate import counted, invalid, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.plots.figures import COLOURS, axes_of, check_has
@@ -103,6 +103,7 @@ def plot_labels(labels: AnyArray, *, ax: Axes = None) -> Axes:
     SettingError
         If matplotlib is not installed; the extra ``plot`` installs it.
     """
+    labels = by_name(labels, "labels")
     check_unmasked(labels, "labels")
     if getattr(labels, "ndim", 0) != 2 or dtype_of(getattr(labels, "dtype", None)).kind not in "ui":
         got = f"{getattr(labels, 'dtype', type(labels).__name__)} {getattr(labels, 'shape', '')}"
