@@ -12,7 +12,7 @@ from tiledseg import plots
 from tiledseg._backend import keras
 from tiledseg.config import TilingConfig
 from tiledseg.data import Pair, describe, statistics_of, survey
-from tiledseg.evaluate import score_map
+from tiledseg.evaluate import compare, score_map
 from tiledseg.export import write_geojson
 from tiledseg.io import read_mask, write_mask
 from tiledseg.metrics import (
@@ -102,6 +102,21 @@ def test_a_result_shows_outlines_rows_and_seams(result):
 def test_an_evaluation_has_a_short_repr_and_a_table(scores):
     assert len(repr(scores)) < 100
     assert "all together" in text_of(scores)
+
+
+def test_results_that_hold_arrays_have_a_short_repr(demo, scores, tmp_path):
+    write_samples(tmp_path / "in", n_images=3, height=64, width=96)
+    files = ts.predict_files(demo, tmp_path / "in" / "images", tmp_path / "out")
+    seen = []
+    ts.Evaluator().evaluate(demo, [(SAMPLE.image, SAMPLE.mask)], callback=seen.append)
+    both = compare(scores, scores, names=("one", "<b>"))
+    for value in (files, *seen, both, *scores.images, scores.threshold_curve(), scores.probabilities):
+        assert repr(value).startswith(f"{type(value).__name__}(")
+        assert len(repr(value)) < 200
+    assert repr(files) == "FilesResult(3 predicted, 0 skipped, 0 failed)"
+    assert "dice +0.000" in repr(both)
+    assert "&lt;b&gt;" in both._repr_html_()
+    assert "boundary_f1" in text_of(both)
 
 
 def test_a_training_shows_its_curves(demo):

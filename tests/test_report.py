@@ -393,6 +393,8 @@ def test_triples_show_input_truth_and_prediction_of_every_image(tmp_path):
         triples(scored(60, 80))
         write_evaluation(tmp_path / "out", title="Smears", result=RESULT, triples=triples)
     head, line = 26 + 10, 26  # of the title, and of the name
+    modes = {(tmp_path / "out" / name).stat().st_mode for name in ("", "triples")}
+    assert len(modes) == 1  # who may read one may read the other
     picture = read_image(tmp_path / "out" / "triples" / "7.png")
     assert picture.shape[1] == 20 + 3 * 80 + 2 * 4 + 20
     truth, predicted = (picture[head + line :, 20 + place * 84 :][:60, :80].any(axis=2) for place in (1, 2))

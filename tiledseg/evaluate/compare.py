@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tiledseg._notebook import aligned
-from tiledseg._validate import all_of, instance_of, invalid, listed, shown
+from tiledseg._notebook import aligned, table
+from tiledseg._validate import all_of, counted, instance_of, invalid, listed, shown
 from tiledseg.data import group_of
 from tiledseg.errors import SettingError
 from tiledseg.evaluate.result import EvaluationResult
@@ -71,6 +71,16 @@ class Comparison:
     left_out: tuple[str, ...]
     differences: dict[str, Difference]
 
+    def __repr__(self) -> str:
+        first, second = map(shown, self.names)
+        gain = self.differences["dice"].difference.value
+        return f"Comparison({second} with {first}: {counted(len(self.pairs), 'image')}, dice {gain:+.3f})"
+
+    def _repr_html_(self) -> str:
+        head = ("mean of images", *self.names, "difference", "95 %", "better", "worse")
+        rows = ((name, *_cells(one), one.better, one.worse) for name, one in self.differences.items())
+        return table(head, rows)
+
     def __str__(self) -> str:
         widths = tuple(max(14, 2 + len(name)) for name in self.names)  # whole: paths often begin alike
         first, second = (f"{name:>{width}}" for name, width in zip(self.names, widths, strict=True))
@@ -82,10 +92,15 @@ class Comparison:
 
 
 def _line(name: str, one: Difference, widths: tuple[int, ...]) -> str:
+    parts = zip(_cells(one), (*widths, 12, 18), strict=True)
+    scores = "".join(f"{text:>{width}}" for text, width in parts)
+    return f"{name:<18}{scores}{one.better:>8}{one.worse:>7}"
+
+
+def _cells(one: Difference) -> tuple[str, ...]:
+    """Write both means, their difference and its interval."""
     bounds = f"{one.difference.low:+.3f} to {one.difference.high:+.3f}"
-    means = zip((one.first, one.second), widths, strict=True)
-    scores = "".join(f"{value:>{width}.3f}" for value, width in means) + f"{one.difference.value:>+12.3f}"
-    return f"{name:<18}{scores}{bounds:>18}{one.better:>8}{one.worse:>7}"
+    return f"{one.first:.3f}", f"{one.second:.3f}", f"{one.difference.value:+.3f}", bounds
 
 
 def compare(
@@ -265,9 +280,9 @@ def _check_truth(pairs: Sequence[tuple[ImageScores, ImageScores]]) -> None:
 def _truth_of(scores: ImageScores) -> str:
     """Describe a mask: its size, the px that count, and those of each class except the background."""
     classes = scores.counts[-max(1, len(scores.counts) - 1) :]
-    counted = sum(getattr(classes[0], name) for name in ("tp", "fp", "fn", "tn"))
+    n_px = sum(getattr(classes[0], name) for name in ("tp", "fp", "fn", "tn"))
     px = " and ".join(f"{one.tp + one.fn:,}" for one in classes)
-    return f"{scores.shape[0]} x {scores.shape[1]} px, {px} of {counted:,} px in classes"
+    return f"{scores.shape[0]} x {scores.shape[1]} px, {px} of {n_px:,} px in classes"
 
 
 def _difference(

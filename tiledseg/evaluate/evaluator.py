@@ -58,6 +58,9 @@ class ScoredImage:
     scores: ImageScores  # of the prediction
     ignored: AnyArray | None = None  # px that do not count (H, W), whose truth is 0; None where all count
 
+    def __repr__(self) -> str:
+        return f"ScoredImage({self.scores!r})"
+
 
 class Evaluator:
     """Predicts images whose masks are known, and scores the stitched maps at their own size.

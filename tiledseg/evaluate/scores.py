@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from tiledseg._validate import shown
 from tiledseg.metrics import (
     IOU_THRESHOLDS,
     BoundaryCounts,
@@ -102,6 +103,11 @@ class ImageScores:
     disagreement: float = math.nan
     pixel_size: PixelSize | None = None
     loss: float = math.nan
+
+    def __repr__(self) -> str:
+        height, width = self.shape
+        scores = f"dice {self.dice:.3f}, iou {self.iou:.3f}"
+        return f"ImageScores({shown(self.name)}, {height} x {width} px: {scores})"
 
     @property
     def dice(self) -> float:
@@ -221,6 +227,10 @@ class ThresholdCurve:
     dice: tuple[float, ...]
     precision: tuple[float, ...]
     recall: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        best = f"best {self.best:.2f}, mean dice {max(self.dice_mean):.3f}"
+        return f"ThresholdCurve({len(self.thresholds)} thresholds: {best})"
 
     @property
     def best(self) -> float:

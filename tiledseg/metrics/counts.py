@@ -189,6 +189,9 @@ class ProbabilityCounts(Summable):
     hits: npt.NDArray[np.int64]  # those of them that belong to the class
     total: npt.NDArray[np.float64]  # sum of their probabilities
 
+    def __repr__(self) -> str:
+        return f"ProbabilityCounts({int(self.px.sum())} px, {int(self.hits.sum())} hits)"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:

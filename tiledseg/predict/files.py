@@ -118,6 +118,9 @@ class FilesResult:
         """The files that could not be predicted."""
         return tuple(one for one in self.outcomes if one.error is not None)
 
+    def __repr__(self) -> str:
+        return f"FilesResult({str(self).splitlines()[0]})"
+
     def __str__(self) -> str:
         skipped = sum(one.skipped for one in self.outcomes)
         lines = [f"{len(self.done) - skipped} predicted, {skipped} skipped, {len(self.failed)} failed"]

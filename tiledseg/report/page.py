@@ -173,6 +173,7 @@ def key_figures(
     seconds = [one.seconds for one in result.images if not math.isnan(one.seconds)]
     tiles = _common(f"{one.tiles} tiles" for one in result.images if one.tiles)
     speed = f"{_number(sums['megapixels_per_second'], 2)} Mpx/s"
+    typical = statistics.median(seconds) if seconds else math.nan
     figures = [
         (
             "Mean Dice",
@@ -190,7 +191,7 @@ def key_figures(
         ("Seam ratio", _number(sums["seam_ratio"], 2), "1 if tile borders cannot be seen"),
         (
             "Seconds per image",
-            _number(statistics.median(seconds) if seconds else math.nan, 1),
+            _number(typical, 1 if typical >= 1 else 2),
             f"{tiles}, {speed}" if tiles else speed,
         ),
     ]

@@ -138,6 +138,8 @@ class Triples:
         self._sizes = whole_number("longest_px", longest_px), whole_number("thumb_px", thumb_px)
         self._limits = limits
         self._folder = tempfile.TemporaryDirectory(prefix="tiledseg-")  # the pictures of many images
+        self._triples = Path(self._folder.name, "triples")  # others may read it, unlike the folder around it
+        self._triples.mkdir()
         self._rows: list[PictureRow] = []
 
     def __enter__(self) -> Self:
@@ -155,7 +157,7 @@ class Triples:
             _log.warning("%s: no picture: %s", shown(scored.scores.name), error)
             return
         title = "Input, truth, prediction"
-        write_image(Path(self._folder.name, f"{large.name}.png"), contact_sheet(title, [large], columns=1))
+        write_image(self._triples / f"{large.name}.png", contact_sheet(title, [large], columns=1))
         self._rows.append(small)
 
     def _row(self, scored: ScoredImage, longest_px: int) -> PictureRow:
@@ -183,7 +185,7 @@ class Triples:
         columns = 1 if len(self._rows) <= _FEW else 2
         sheet = contact_sheet("Input, truth, prediction", self._rows, columns=columns)
         write_image(Path(path_text(folder), "sheet.png"), sheet)
-        shutil.copytree(self._folder.name, Path(path_text(folder), "triples"))
+        shutil.copytree(self._triples, Path(path_text(folder), "triples"))
 
 
 def mask_row(name: str, note: str, image: AnyArray, mask: AnyArray, *, thumb_px: int) -> PictureRow:
