@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from tiledseg import _backend
     from tiledseg._backend import keras
     from tiledseg._types import PathLike
-    from tiledseg.models import architectures, packages, segmenter
+    from tiledseg.models import architectures, bioimageio_read, segmenter
     from tiledseg.models.segmenter import Segmenter
 else:
     _backend = lazy("tiledseg._backend")
-    packages = lazy("tiledseg.models.packages")
+    bioimageio_read = lazy("tiledseg.models.bioimageio_read")
     architectures = lazy("tiledseg.models.architectures")
     segmenter = lazy("tiledseg.models.segmenter")
 
@@ -103,7 +103,7 @@ def load_model(
     if path.suffix.lower() == ".onnx" and not is_folder(path):
         return OnnxNetwork(path, output, layout)
     if _is_package(path):
-        return packages.load_package(path, trust=trust, output=output)
+        return bioimageio_read.load_package(path, trust=trust, output=output)
     if output is not None or layout is not None:
         must, got = "be left out for any model but an ONNX file", str(path)
         fix = "A bundle states them itself."

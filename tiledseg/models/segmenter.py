@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from tiledseg import _backend
     from tiledseg._types import PathLike, Source
     from tiledseg.config import PackageConfig
-    from tiledseg.models import architectures, bioimageio, formats
+    from tiledseg.models import architectures, bioimageio_write, formats
     from tiledseg.predict import Segmentation
 else:
-    bioimageio = lazy("tiledseg.models.bioimageio")
+    bioimageio_write = lazy("tiledseg.models.bioimageio_write")
     formats = lazy("tiledseg.models.formats")
     _backend = lazy("tiledseg._backend")
     architectures = lazy("tiledseg.models.architectures")
@@ -313,7 +313,7 @@ class Segmenter:
         """
         instance_of(str, to, "to", "Name a format, for example onnx.")
         if to == "bioimageio":
-            return bioimageio.write_package(self, path, about)
+            return bioimageio_write.write_package(self, path, about)
         return formats.export_model(self, path, to)
 
     def push(self, address: str, *, private: bool = False, message: str = "Upload a segmenter") -> str:

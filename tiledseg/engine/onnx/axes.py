@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tiledseg.engine.onnx.constants import resolved, unsqueezed
+from tiledseg.engine.onnx.convolution import picked, sampled
 from tiledseg.engine.onnx.tensors import (
     SAME,
     UntrackedError,
@@ -25,7 +26,6 @@ from tiledseg.engine.onnx.tensors import (
     shape_of,
     split,
 )
-from tiledseg.engine.onnx.windows import picked, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

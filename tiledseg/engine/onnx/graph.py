@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tiledseg.engine.graph import total_stride
-from tiledseg.engine.onnx import axes, windows
+from tiledseg.engine.onnx import axes, convolution
 from tiledseg.engine.onnx.constants import check_made, evaluated
 from tiledseg.engine.onnx.tensors import LOST, UntrackedError, Value, Walk, joined, name_of
 from tiledseg.tiling import Axis, ReceptiveField, Step
@@ -319,24 +319,24 @@ _REDUCING = """
 
 _RULES: dict[str, Callable[[Walk, Node, Inputs], list[Value]]] = {
     **dict.fromkeys(_POINTWISE, axes.pointwise),
-    **dict.fromkeys(_WHOLE, windows.whole),
+    **dict.fromkeys(_WHOLE, convolution.whole),
     **dict.fromkeys(_REDUCING, axes.reduced),
     **dict.fromkeys(("ArgMax", "ArgMin"), axes.largest),
-    **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), windows.pooled),
+    **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), convolution.pooled),
     **dict.fromkeys(("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"), axes.global_pooled),
     **dict.fromkeys(("Hardmax", "LogSoftmax", "Softmax"), axes.softmax),
     **dict.fromkeys(("LayerNormalization", "LpNormalization", "RMSNormalization"), axes.normalized),
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), axes.first_pointwise),
     **dict.fromkeys(("Expand", "Tile"), axes.repeated),
-    **dict.fromkeys(("ConvInteger", "QLinearConv"), windows.conv_quantized),
+    **dict.fromkeys(("ConvInteger", "QLinearConv"), convolution.conv_quantized),
     **dict.fromkeys(("CumSum", "MeanVarianceNormalization"), axes.accumulated),
-    **dict.fromkeys(("NonMaxSuppression", "NonZero"), windows.picked),
-    **dict.fromkeys(("Resize", "Upsample"), windows.resize),
+    **dict.fromkeys(("NonMaxSuppression", "NonZero"), convolution.picked),
+    **dict.fromkeys(("Resize", "Upsample"), convolution.resize),
     "BatchNormalization": axes.batch_normalized,
     "Concat": axes.concatenated,
-    "Conv": windows.conv,
-    "ConvTranspose": windows.conv_transposed,
-    "DepthToSpace": windows.depth_to_space,
+    "Conv": convolution.conv,
+    "ConvTranspose": convolution.conv_transposed,
+    "DepthToSpace": convolution.depth_to_space,
     "Dropout": axes.dropped,
     "Flatten": axes.flattened,
     "Gather": axes.gathered,
@@ -344,10 +344,10 @@ _RULES: dict[str, Callable[[Walk, Node, Inputs], list[Value]]] = {
     "InstanceNormalization": axes.instance_normalized,
     "LRN": axes.across_channels,
     "MatMul": axes.multiplied,
-    "Pad": windows.pad,
+    "Pad": convolution.pad,
     "Reshape": axes.reshape,
-    "Slice": windows.sliced,
-    "SpaceToDepth": windows.space_to_depth,
+    "Slice": convolution.sliced,
+    "SpaceToDepth": convolution.space_to_depth,
     "Split": axes.parted,
     "Squeeze": axes.squeezed,
     "TopK": axes.sorted_out,

@@ -15,7 +15,7 @@ import numpy as np
 
 from tiledseg._lazy import lazy
 from tiledseg.engine.layers import Layer, UnsupportedError, maps_in
-from tiledseg.engine.openvino import windows
+from tiledseg.engine.openvino import convolution
 from tiledseg.engine.openvino.attention import ATTENTION
 from tiledseg.engine.openvino.use import CHANNELS, Use, along_channels, channels, constant, rank, shape
 
@@ -154,36 +154,36 @@ _CONVOLUTIONS = {
 
 _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
     **ATTENTION,
-    "layers.Activation": windows.activation,
+    "layers.Activation": convolution.activation,
     "layers.Add": _folded(ops.add),
     "layers.Average": _average,
-    "layers.AveragePooling2D": windows.average_pooled,
+    "layers.AveragePooling2D": convolution.average_pooled,
     "layers.BatchNormalization": _batch_normalised,
     "layers.Concatenate": _concatenated,
-    "layers.Conv2D": windows.convolution,
-    "layers.Conv2DTranspose": windows.transposed,
-    "layers.Cropping2D": windows.cropped,
-    "layers.Dense": windows.dense,
-    "layers.DepthwiseConv2D": windows.depthwise,
-    "layers.ELU": windows.elu,
-    "layers.GlobalAveragePooling2D": windows.global_pooled(ops.reduce_mean),
-    "layers.GlobalMaxPooling2D": windows.global_pooled(ops.reduce_max),
+    "layers.Conv2D": convolution.convolution,
+    "layers.Conv2DTranspose": convolution.transposed,
+    "layers.Cropping2D": convolution.cropped,
+    "layers.Dense": convolution.dense,
+    "layers.DepthwiseConv2D": convolution.depthwise,
+    "layers.ELU": convolution.elu,
+    "layers.GlobalAveragePooling2D": convolution.global_pooled(ops.reduce_mean),
+    "layers.GlobalMaxPooling2D": convolution.global_pooled(ops.reduce_max),
     "layers.GroupNormalization": _group_normalised,
     "layers.LayerNormalization": _layer_normalised,
-    "layers.LeakyReLU": lambda use: windows.leaky(use.input(2, 4), use.number("negative_slope")),
-    "layers.MaxPooling2D": windows.max_pooled,
+    "layers.LeakyReLU": lambda use: convolution.leaky(use.input(2, 4), use.number("negative_slope")),
+    "layers.MaxPooling2D": convolution.max_pooled,
     "layers.Maximum": _folded(ops.maximum),
     "layers.Minimum": _folded(ops.minimum),
     "layers.Multiply": _folded(ops.multiply),
-    "layers.PReLU": windows.prelu,
-    "layers.ReLU": windows.relu,
+    "layers.PReLU": convolution.prelu,
+    "layers.ReLU": convolution.relu,
     "layers.Rescaling": _rescaled,
-    "layers.Reshape": windows.reshaped,
-    "layers.SeparableConv2D": windows.separable,
-    "layers.Softmax": windows.softmax_layer,
+    "layers.Reshape": convolution.reshaped,
+    "layers.SeparableConv2D": convolution.separable,
+    "layers.Softmax": convolution.softmax_layer,
     "layers.Subtract": _folded(ops.subtract, 2),
-    "layers.UpSampling2D": windows.upsampled,
-    "layers.ZeroPadding2D": windows.padded,
+    "layers.UpSampling2D": convolution.upsampled,
+    "layers.ZeroPadding2D": convolution.padded,
     **dict.fromkeys(
         ("layers.Dropout", "layers.GaussianDropout", "layers.GaussianNoise", "layers.Identity"), _unchanged
     ),
@@ -195,16 +195,16 @@ _FUNCTIONS: dict[str, Callable[[Use], Output]] = {
     "ops.Multiply": _folded(ops.multiply),
     "ops.Subtract": _folded(ops.subtract),
     "ops.TrueDivide": _folded(ops.divide),
-    "ops.Relu": windows.activation_op("relu"),
-    "ops.Relu6": windows.activation_op("relu6"),
-    "ops.Sigmoid": windows.activation_op("sigmoid"),
-    "ops.Silu": windows.activation_op("silu"),
-    "ops.Tanh": windows.activation_op("tanh"),
+    "ops.Relu": convolution.activation_op("relu"),
+    "ops.Relu6": convolution.activation_op("relu6"),
+    "ops.Sigmoid": convolution.activation_op("sigmoid"),
+    "ops.Silu": convolution.activation_op("silu"),
+    "ops.Tanh": convolution.activation_op("tanh"),
     "applications.CustomScaleLayer": _scaled_sum,
     "applications.LayerScale": _layer_scaled,
-    "tiledseg.DepthToSpace": windows.blocks(ops.depth_to_space),
-    "tiledseg.SpaceToDepth": windows.blocks(ops.space_to_depth),
-    "tiledseg.StandardisedConv2D": windows.standardised,
+    "tiledseg.DepthToSpace": convolution.blocks(ops.depth_to_space),
+    "tiledseg.SpaceToDepth": convolution.blocks(ops.space_to_depth),
+    "tiledseg.StandardisedConv2D": convolution.standardised,
 }
 """By the kind of layer."""
 

@@ -1,4 +1,4 @@
-"""Packages of the BioImage Model Zoo, read: a zip, a folder or its ``rdf.yaml``; nothing of it executes.
+"""BioImage.IO packages, read: a zip, a folder or its ``rdf.yaml``; nothing of it executes.
 
 A package becomes an ONNX file in a cache on disk, with its postprocessing inside, and a preparation in steps.
 """
@@ -20,8 +20,8 @@ from tiledseg._validate import invalid, shown
 from tiledseg.config import StepsConfig, TilingConfig
 from tiledseg.engine import OnnxNetwork
 from tiledseg.errors import SettingError
+from tiledseg.models.bioimageio_parts import refused, steps_of, write_weights
 from tiledseg.models.hub import cache_folder
-from tiledseg.models.package_parts import refused, steps_of, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Operators of ONNX that take a window of px, or change the size of a map."""
+"""Operators of ONNX that take several px (convolution, pooling), or change the size of a map."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def demo():
 def package(demo, tmp_path_factory):
     """Write the included model as a package, once; its validation is a test of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("tiledseg.models.bioimageio"), "_validate", lambda _: None)
+        patch.setattr(import_module("tiledseg.models.bioimageio_write"), "_validate", lambda _: None)
         return demo.export(tmp_path_factory.mktemp("package") / "demo.zip", "bioimageio", ABOUT)
 
 

@@ -1,4 +1,4 @@
-"""The parts of a package: the steps before and after its network, and its weights, as one ONNX file."""
+"""Parts of a BioImage.IO package: the steps before and after its network, its weights as one ONNX file."""
 
 from __future__ import annotations
 

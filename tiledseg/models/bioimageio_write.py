@@ -1,4 +1,4 @@
-"""Segmenters as BioImage.IO model packages (specification 0.5): a folder or a zip with ``rdf.yaml``."""
+"""BioImage.IO packages, written (specification 0.5): a segmenter as a folder or a zip with ``rdf.yaml``."""
 
 from __future__ import annotations
 
