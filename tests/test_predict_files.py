@@ -262,7 +262,7 @@ def test_an_output_that_is_an_input_under_another_name_is_refused(folder, tmp_pa
 def test_results_are_not_taken_for_images(folder, tmp_path):
     out = folder / "out"
     assert len(_predict(folder, out, recursive=True).done) == 3
-    with pytest.raises(FileError, match=r"lead to no results.*out/masks/a\.png\. Choose an output"):
+    with pytest.raises(FileError, match=r"name images, not results.*out/masks/a\.png\. Choose an output"):
         _predict(folder, out, recursive=True, existing="skip")
     assert len(_predict(folder, out, existing="skip").done) == 2
 

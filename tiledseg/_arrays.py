@@ -157,7 +157,7 @@ def check_labels(
             fix = f"Give {name} > 0 if its numbers count cells; for several classes, state their number."
         raise invalid(ArrayError, name, must=must, got=got, fix=fix)
     if array.dtype == np.uint64 and array.size and array.max() > _MOST_LABEL:
-        fix = "Number them anew, for example with numpy.unique(mask, return_inverse=True)."
+        fix = "Renumber them, for example with numpy.unique(mask, return_inverse=True)."
         raise invalid(ArrayError, name, must="hold labels below 2^63", got=str(array.max()), fix=fix)
     return array
 

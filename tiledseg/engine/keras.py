@@ -230,7 +230,7 @@ def replicas(predictor: KerasPredictor, devices: Sequence[str] | None) -> list[P
             "devices",
             must="be None unless Keras uses TensorFlow",
             got=keras.backend.backend(),
-            fix="Choose the device by the means of the backend.",
+            fix="Choose the device with the functions of the backend itself.",
         )
     known = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
     names = [name for name in known if name.startswith("GPU")] if devices is None else list(devices)

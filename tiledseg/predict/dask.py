@@ -103,7 +103,7 @@ def _check(job: Plan) -> None:
         raise invalid(
             SettingError,
             "image",
-            must="be an array in memory or a file, where it is scaled or normalised as a whole",
+            must="be an array in memory or a file, to be scaled or normalised as a whole",
             got="a Dask array",
             fix="Pass `out`, which is filled at once, or shrink the image by Dask before.",
         )

@@ -62,7 +62,7 @@ def _aligned(tiling: TilingConfig, network: Network) -> TilingConfig:
     steps = [tile - shared for tile, shared in zip(tiling.tile_shape, tiling.overlap_px, strict=True)]
     if min(steps) < _MOST_STRIDES:
         must = f"be stated for tiles less than {_MOST_STRIDES} px apart: the network's stride is not known"
-        fix = "Set it to the stride, such as 16 for 4 poolings, or 1 for none; or use a smaller overlap."
+        fix = "Set it to the stride: 16 for 4 poolings, 1 for none, for example. Or use a smaller overlap."
         raise invalid(SettingError, "alignment", must=must, got=f"{min(steps)} px without it", fix=fix)
     y, x = (min(likely, 1 << step.bit_length() - 1) for step in steps)
     return tiling.changed(alignment=(y, x))
@@ -96,7 +96,7 @@ def _exact_along(axis: int, tiling: TilingConfig, network: Network) -> int:
             "tile_size",
             must=f'be at least {least} px along {"yx"[axis]} for overlap="exact", which is {needed} px here',
             got=tile,
-            fix="The network takes no other tile: give the overlap in px, and a blend."
+            fix="The network takes no other tile size: give the overlap in px, and a blend."
             if fixed
             else f"Use {least} or more; a much larger tile computes fewer px twice.",
         )

@@ -367,8 +367,8 @@ def _first_seen(
         return outputs, job.classes
     first = next(outputs, None)
     if first is None:
-        must = "leave at least one tile where the model's channels are not known beforehand"
-        raise invalid(ArrayError, "roi", must=must, got="a roi without a px set", fix="Skip the image.")
+        must = "contain at least one px, since the model shows its channels only when it is called"
+        raise invalid(ArrayError, "roi", must=must, got="an empty roi", fix="Skip the image.")
     return chain([first], outputs), first[1].shape[-1]
 
 

@@ -204,8 +204,8 @@ def _check_usable(threshold: float | AutoThreshold, classes: int, *, stated: boo
     if not isinstance(threshold, str):
         check_threshold(threshold, classes, stated=stated)
     elif classes > 2:
-        fix = "Leave it out: the most probable class of each px counts."
-        must = "be found for one class, or two with the background"
+        fix = "The most probable class of each px counts."
+        must = "be left out for more than one class besides the background"
         raise invalid(SettingError, "threshold", must=must, got=f"{threshold} for {classes} classes", fix=fix)
 
 

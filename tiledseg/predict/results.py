@@ -82,7 +82,7 @@ def targets_of(path: Path, roots: list[Path], output: Path, config: PredictConfi
 
 
 def check_targets(targets: dict[Path, dict[Product, Path]], config: PredictConfig) -> None:
-    """Check that outputs meet neither one another, nor an input, nor an output of before."""
+    """Check that no two outputs have one path, and that none replaces an input or an earlier output."""
     inputs = {identity: path for path in targets for identity in _identities(path)}
     owner: dict[Path, Path] = {}
     standing = []
@@ -121,7 +121,7 @@ def _same_name(path: Path, other: Path) -> FileError:
         str(path),
         must="have a name of its own",
         got=f"the output name of {shown(str(other))}",
-        fix="Rename one of them, or predict them into two folders.",
+        fix="Rename one of them, or choose an output folder for each.",
     )
 
 
@@ -134,7 +134,7 @@ def check_inputs(images: Iterable[Path], roots: Iterable[Path], folder: Path, co
     places = [os.path.join(home, one) for one in FOLDERS.values()]  # noqa: PTH118
     for path in images:
         if any(_is_within(os.path.realpath(path), place) for place in places):
-            must = "lead to no results, of which new results would be made"
+            must = "name images, not results of an earlier run"
             fix = f"Choose an output folder outside {shown(str(above[0]))}, or name folders without results."
             raise invalid(FileError, "inputs", must=must, got=str(path), fix=fix)
 
@@ -274,12 +274,12 @@ class RunRecord:
             raise invalid(
                 FileError,
                 "output",
-                must="hold only results of which the record says what they come from",
+                must="hold only results that its record lists",
                 got=f"others, the first {shown(str(unknown[0]))}",
                 fix='Choose another folder, or set existing="skip" or existing="overwrite".',
             )
         if unknown:
-            text = "%d results in %s are kept of which nothing says by what they were made, the first %s"
+            text = "%d results in %s are kept although the record does not list them; the first is %s"
             _log.warning(text, len(unknown), named(str(self._folder)), named(str(unknown[0])))
         for image, target in standing:
             if target not in unknown:
@@ -299,7 +299,7 @@ class RunRecord:
             raise invalid(
                 FileError,
                 named(str(image)),
-                must="be as it was when its result was written",
+                must="be unchanged since its result was written",
                 got="another image or region of interest, or one that changed since",
                 fix=f"Delete {shown(str(target))} to predict it again.",
             )

@@ -98,7 +98,7 @@ def _checked_dtype(image: Source, config: PreprocessingConfig) -> np.dtype[Any]:
         raise invalid(
             ArrayError,
             "image",
-            must=f"have dtype {config.dtype}, as the network was trained on",
+            must=f"have dtype {config.dtype}, that of the images that the network was trained on",
             got=str(found),
             fix=f"{_converted(found, config.dtype)} To train on such images, set `preprocessing.dtype`.",
         )
