@@ -87,8 +87,8 @@ Example: tiledseg tile --images images --masks masks --output tiles --tile-size 
 
 Each image needs a mask with the same file name, apart from the suffix. Where no --valid- option says which
 images choose the best epoch, a fifth of the images is set apart (--split- options say how), and split.jsonl
-in the run's folder lists them; with --no-validation all images are learnt from. Each run makes a new folder
-in RUNS-DIR. The best network so far is saved there as a bundle, even if the run is interrupted.
+in the run's folder lists them; with --no-validation all images are used for training. Each run makes a
+new folder in RUNS-DIR. The best network so far is saved there as a bundle, even if the run is interrupted.
 
 Example: tiledseg train --images images --masks masks --epochs 50
 

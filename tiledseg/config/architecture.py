@@ -192,7 +192,7 @@ class ArchitectureConfig(Choice):
 
 
 class OnnxConfig(ArchitectureConfig):
-    """What is known of a network in an ONNX file: it cannot be trained here, and is never built anew."""
+    """What is known of a network in an ONNX file: it cannot be trained or built here."""
 
     name: Literal["onnx"] = "onnx"
     strides: Annotated[tuple[Count, Count], as_numbers] = (1, 1)

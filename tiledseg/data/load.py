@@ -185,7 +185,7 @@ def _too_many(labels: AnyArray, classes: int) -> ArrayError:
         fix = f"With the background these are {number} classes: set classes={number} of the network"
     if len(found) < min(labels.max(), _SHOWN + 1):  # numbers are left out
         values = f"({found[0]},)" if len(found) == 1 else f"({', '.join(map(str, found))})"
-        fix += f", and mask_parts='classes', class_values={values} to number them anew"
+        fix += f", and mask_parts='classes', class_values={values} to renumber them"
     fix += ". If all of them are foreground, set mask_threshold=1."
     must = f"hold labels in [0, {classes - 1}], the classes of the network"
     return invalid(ArrayError, "mask", must=must, got=listed(labels, _SHOWN), fix=fix)

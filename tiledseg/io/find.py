@@ -70,10 +70,10 @@ def find_images(
 ) -> list[Path]:
     """List the images of paths and folders.
 
-    A given file is listed whatever its suffix, and a zarr folder counts as a file. Of a folder, the files
+    A given file is listed whatever its suffix, and a zarr folder counts as a file. For a folder, the files
     with a suffix in ``SUFFIXES`` and the zarr folders are listed, without hidden ones, in natural order
-    (``a2`` before ``a10``); of the files of a DICOM series, or of an OME-TIFF of several files, the
-    first. A path with ``*``, ``?`` or ``[`` that does not exist is a pattern, in which ``**`` stands for
+    (``a2`` before ``a10``). A DICOM series, or an OME-TIFF of several files, is listed by its first
+    file. A path with ``*``, ``?`` or ``[`` that does not exist is a pattern, in which ``**`` stands for
     folders within folders. An address, for example ``https://host/slide.svs``, is listed as it is. Links are
     followed; each folder is visited once, and each name in a folder is listed once. A dead link or a pipe
     with such a suffix is listed; reading it raises an error that says what is wrong.

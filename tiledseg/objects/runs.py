@@ -65,7 +65,7 @@ class Components:
         return len(self.label)
 
     def chosen(self, keep: NDArray[np.bool_]) -> Components:
-        """Leave out components, and number the rest anew."""
+        """Leave out components, and renumber the rest."""
         if keep.all():
             return self
         new = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)  # -1 stays

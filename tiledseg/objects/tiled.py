@@ -53,7 +53,7 @@ def tiled_objects(  # noqa: PLR0913  what is labelled how, and where labels go
     function gives for a tile what it gives there for the whole image, the labels equal those of the whole
     image, whatever the tiling.
 
-    The image is read tile by tile. Of each tile only the runs of px of its objects are kept: memory grows
+    The image is read tile by tile. Only the runs of px of each tile's objects are kept: memory grows
     with their number, and not with the area of the image.
 
     Parameters

@@ -166,7 +166,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         (H, W) or (H, W, C), any boolean, integer or real dtype: a NumPy array, memmap, zarr or
         Dask array, or anything with ``shape``, ``dtype`` and slicing; an image of Pillow or xarray, a
         tensor of PyTorch, JAX or TensorFlow; or a file, as for `open_image`. It is read region by
-        region and never changed. Of a Dask array without `out` the map is a Dask array as well:
+        region and never changed. For a Dask array without `out` the map is a Dask array as well:
         computed when it is asked for, tile by tile, wherever Dask
         runs. Where the Segmenter states the px size that it was trained at, the image is brought to
         that size, from the level of its file that is fine enough and nearest to it, and the map comes

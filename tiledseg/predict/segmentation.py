@@ -146,7 +146,7 @@ class Segmentation:
 
         The files are ``mask.ome.tif`` (0 and 255; of several classes the class of each px),
         ``labels.ome.tif``, ``objects.csv``, ``objects.geojson``, ``overlay.png`` (at most 4096 px a side),
-        ``run.json``, and ``map.npy`` where the map was asked for. Of an image that was opened at a smaller
+        ``run.json``, and ``map.npy`` where the map was asked for. For an image that was opened at a smaller
         level, positions in ``objects.geojson`` are in px of level 0, those in ``objects.csv`` in px of that
         level; the masks state its scale, as `tiledseg export` reads it.
 

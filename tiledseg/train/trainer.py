@@ -119,7 +119,7 @@ class Trainer:
             Pairs to choose the best epoch by; none of them may be in `train`. Where it is None, a part of
             `train` is set apart, which has to be files: a fifth, or by the ``split`` of `settings`. The
             run's ``split.jsonl`` lists which image is in which part. With ``validation=False`` of the
-            settings it must be None, and all of `train` is learnt from.
+            settings it must be None, and all of `train` is used for training.
         progress : bool
             Whether to show a progress bar, and a line for each epoch. The line goes to the logger
             ``tiledseg``; where nothing shows that, it is written beside the bar.

@@ -1,4 +1,4 @@
-"""Operators of ONNX on each px, along axes, and those that arrange the same numbers anew."""
+"""Operators of ONNX on each px, along axes, and those that rearrange the same numbers."""
 
 from __future__ import annotations
 

@@ -357,7 +357,7 @@ def _check_output(file: OnnxFile, port: Port) -> None:
 
 
 def _made_by(file: OnnxFile, output: str) -> str:
-    """Return the operator whose numbers an output has, arranged anew or cast."""
+    """Return the operator whose numbers an output has, rearranged or cast."""
     made = {name: node for node in file.nodes for name in node.outputs}
     node = made.get(output)
     while node is not None and node.kind in _KEEPING and node.inputs:
