@@ -195,8 +195,8 @@ class TrainConfig(Config):
     tensorboard: bool = False
     """Whether Keras' log for TensorBoard is written, too; needs tensorboard."""
     validation: bool = True
-    """Whether images that are not used for training choose the best epoch; without them the network of the last
-    epoch is kept, and `patience` and the schedule ``plateau`` follow the training loss."""
+    """Whether images that are not used for training choose the best epoch; without them the network of the
+    last epoch is kept, and `patience` and the schedule ``plateau`` follow the training loss."""
     patience: Count | None = 10
     """Epochs without a better validation loss after which training stops; None for never."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5

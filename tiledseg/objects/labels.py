@@ -36,8 +36,8 @@ class ObjectsSink:
 
     It is a `Sink`: a prediction or anything else writes the map into it by slice assignment,
     ``sink[y0:y1, x0:x1] = px``, each px once. Whole rows in order need the least memory; blocks, panels and
-    rows in another order wait in a temporary file until the rows above them are there. Only the
-    runs of px of objects are kept of each row, and the values of these px. `finish` then numbers the objects, measures
+    rows in another order wait in a temporary file until the rows above them are there. Only the runs of px
+    of objects are kept of each row, and the values of these px. `finish` then numbers the objects, measures
     them and writes their labels, only from the runs: neither the map nor the image is read again.
 
     The result depends only on the map, bit for bit: not on tiles, or on the size or order of blocks.
