@@ -184,23 +184,16 @@ class Config(BaseModel):
         got = getattr(self, field) if got is None else got
         return invalid(SettingError, field, must=must, got=got, fix=fix)
 
+    def _frozen(self, name: str, got: object, change: str) -> SettingError:
+        fix = f"Settings are frozen: make a copy with settings.changed({change})."
+        what = f"{type(self).__name__}.{name}"
+        return invalid(SettingError, what, must="stay as it was made", got=got, fix=fix)
+
     def __setattr__(self, name: str, value: object) -> None:
-        raise invalid(
-            SettingError,
-            f"{type(self).__name__}.{name}",
-            must="stay as it was made",
-            got=value,
-            fix=f"Settings are frozen: make a copy with settings.changed({name}=...).",
-        )
+        raise self._frozen(name, value, f"{name}=...")
 
     def __delattr__(self, name: str) -> None:
-        raise invalid(
-            SettingError,
-            f"{type(self).__name__}.{name}",
-            must="stay as it was made",
-            got="a deletion",
-            fix="Settings are frozen: make a copy with settings.changed().",
-        )
+        raise self._frozen(name, "a deletion", "")
 
     def _repr_html_(self) -> str:
         rows = {name: getattr(self, name) for name in type(self).model_fields}
