@@ -17,6 +17,7 @@ from tiledseg._validate import instance_of, invalid, shown
 from tiledseg.config import StepsConfig
 from tiledseg.engine import ModelReference, check_probabilities
 from tiledseg.errors import ModelError, SettingError, TiledSegError
+from tiledseg.predict.plan import classes_of
 from tiledseg.preprocess import prepare, sharpen_margin
 from tiledseg.tiling import Box, OutputSink, map_dtype, map_shape, stitch_block, touching_tiles
 
@@ -39,18 +40,17 @@ def is_dask(image: object) -> bool:
     return any(kind.__module__.startswith("dask.array") for kind in type(image).__mro__)
 
 
-def lazy_map(job: Plan, image: Any, callback: object = None) -> Any:  # noqa: ANN401
+def lazy_map(job: Plan, image: Any, callback: object) -> Any:  # noqa: ANN401
     """Build the graph of a map: a task for each tile, and one for each chunk of the map."""
     # A tile's task takes the px that it needs, halo included, out of whatever chunks of the image contain
     # them, and is keyed by the tile's place; no tile is computed twice.
     array, dask = extra("dask.array", "dask"), extra("dask", "dask")
     delayed, tokenize = dask.delayed, dask.base.tokenize
-    _check_lazy(callback)
-    _check(job)
+    _check(job, callback)
     network, grid = job.network, job.grid
     name = network.reference.digest if network.reference else tokenize(network.model)
     token = tokenize(name, str(network.runtime), network.tta, grid.tile_shape)
-    classes = job.classes or count_classes(job, image.dtype)
+    classes = classes_of(job, image.dtype)
     run = tokenize(token, image.name, grid, job.tiling.model_dump_json(), str(network.preprocessing))
     shared = delayed(job, name=f"tiledseg-plan-{run}", traverse=False, pure=True)
     tiles = {}
@@ -81,19 +81,14 @@ def lazy_map(job: Plan, image: Any, callback: object = None) -> Any:  # noqa: AN
     return array.concatenate(lines, axis=0)
 
 
-def _check_lazy(callback: object) -> None:
-    """Refuse what takes an answer at once where there is none yet."""
+def _check(job: Plan, callback: object) -> None:
+    """Refuse what takes the whole image, or an answer at once, where there is neither yet."""
     if callback is not None:
-        raise invalid(
-            SettingError,
-            "callback",
-            must="be left out for a Dask array, which is computed later",
-            got=callback,
-            fix="Pass `out`, which is filled at once.",
+        must, fix = (
+            "be left out for a Dask array, which is computed later",
+            "Pass `out`, which is filled at once.",
         )
-
-
-def _check(job: Plan) -> None:
+        raise invalid(SettingError, "callback", must=must, got=callback, fix=fix)
     preprocessing = job.network.preprocessing
     if (
         job.is_scaled
@@ -107,12 +102,6 @@ def _check(job: Plan) -> None:
             got="a Dask array",
             fix="Pass `out`, which is filled at once, or shrink the image by Dask before.",
         )
-
-
-def count_classes(job: Plan, dtype: Any) -> int:  # noqa: ANN401
-    """Count the channels of a callable's output, by running it on zeros."""
-    shape = (1, *job.grid.tile_shape, job.channels or 1)
-    return int(job.network(np.zeros(shape, np.float32 if job.network.has_settings else dtype)).shape[3])
 
 
 def _region(box: Box, job: Plan) -> Box:

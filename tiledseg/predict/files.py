@@ -28,8 +28,8 @@ from tiledseg.io import (
     open_image,
     path_texts,
 )
-from tiledseg.predict.dask import check_client, count_classes, spread
-from tiledseg.predict.plan import Plan, make_plan
+from tiledseg.predict.dask import check_client, spread
+from tiledseg.predict.plan import Plan, classes_of, make_plan
 from tiledseg.predict.prediction import run_plan
 from tiledseg.predict.products import (
     ProductSink,
@@ -349,8 +349,7 @@ class _Run:
         threshold: Any = config.threshold or network.threshold
         pixels = np.asarray(image) if any(needs_whole(what, config) for what in targets) else image
         computed = self._is_computed(targets)
-        classes = plan.classes or (channels_in(targets["probs"]) if computed else None)
-        classes = classes or count_classes(plan, image.dtype)
+        classes = channels_in(targets["probs"]) if computed else classes_of(plan, image.dtype)
         make = partial(MapSink, pixels, classes, settings=config.objects, pixel_size=image.pixel_size)
         objects, wanted = None, any(what in OBJECT_PRODUCTS for what in targets)
         if wanted and not config.resume and is_streamed("labels", config):

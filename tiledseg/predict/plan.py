@@ -390,3 +390,11 @@ def _checked_fill(value: object, output: str) -> float:
         must, fix = "be in [0, 1] with output=uint8, as probabilities are", "Use 0, for example."
         raise invalid(SettingError, "fill_value", must=must, got=value, fix=fix)
     return number
+
+
+def classes_of(job: Plan, dtype: Any) -> int:  # noqa: ANN401
+    """Return the output channels; of a callable, which does not state them, by a run on zeros."""
+    if job.classes is not None:
+        return job.classes
+    shape = (1, *job.grid.tile_shape, job.channels or 1)
+    return int(job.network(np.zeros(shape, np.float32 if job.network.has_settings else dtype)).shape[3])

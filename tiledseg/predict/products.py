@@ -31,8 +31,7 @@ from tiledseg.io import (
     write_probs,
 )
 from tiledseg.plots import as_picture, colourise, overlay
-from tiledseg.predict.dask import count_classes
-from tiledseg.predict.plan import make_plan
+from tiledseg.predict.plan import classes_of, make_plan
 from tiledseg.predict.results import format_of
 from tiledseg.tiling import check_threshold, labels_of, map_dtype
 
@@ -367,9 +366,7 @@ def write_into_image(
             write_labels(path, name, labels)
         return
     with open_image(path, **config.reading | {"level": 0}) as image, open_image(targets["mask"]) as mask:
-        classes = network.classes
-        if classes is None:
-            classes = count_classes(make_plan(network, image, tiling), image.dtype)
+        classes = network.classes or classes_of(make_plan(network, image, tiling), image.dtype)
         write_labels(path, name, mask if classes > 1 else _Foreground(mask))
 
 

@@ -22,9 +22,8 @@ from tiledseg.export import labels_of_result, write_geojson
 from tiledseg.io import LEVEL_SCALE, ImageSource, create_image, write_image
 from tiledseg.objects import ObjectsSink, bands_of, check_out
 from tiledseg.plots import PALETTE, as_picture, as_png, every_nth, on_axes, outlined
-from tiledseg.predict.dask import count_classes
 from tiledseg.predict.diagnostics import SeamWatch
-from tiledseg.predict.plan import Plan, make_plan
+from tiledseg.predict.plan import Plan, classes_of, make_plan
 from tiledseg.predict.prediction import opened, run_plan
 
 if TYPE_CHECKING:
@@ -330,7 +329,7 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
         options: dict[str, Any] = {"batch_size": batch_size, "roi": roi, "tta": tta, "runtime": runtime}
         job = make_plan(model, source, tiling, **options)
         check_out(out, job.shape)
-        classes = job.classes or count_classes(job, source.dtype)
+        classes = classes_of(job, source.dtype)
         size = getattr(source, "pixel_size", None)
         sink = MapSink(source, classes, job.network.threshold, settings, size, keep_map=keep_map)
         watch = SeamWatch(job) if seams else None
