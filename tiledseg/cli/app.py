@@ -197,11 +197,11 @@ def _fail(error: BaseException, *, debug: bool) -> int:
         raise error
     if debug:
         traceback.print_exception(error)
-    sys.stderr.write(f"tiledseg: {_told(error)}\n")
+    sys.stderr.write(f"tiledseg: {_parser_message(error)}\n")
     return _CANNOT_START
 
 
-def _told(error: BaseException) -> str:
+def _parser_message(error: BaseException) -> str:
     """Say what the parser did not understand as the other messages do."""
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         problem = f"`{error.unused_tokens[0]}` is one argument too many."
@@ -211,14 +211,14 @@ def _told(error: BaseException) -> str:
         called = next((one for one in tokens if one in app), "predict")
         problem = f"`{tokens[0]}` must come after the command, as in tiledseg {called} {tokens[0]}."
     elif isinstance(error, UnknownOptionError):
-        problem = _told_of_option(error)
+        problem = _unknown_option(error)
     else:
         return str(error)
     command = " ".join(["tiledseg", *(error.command_chain or ())])
     return f"{problem} See {command} --help."
 
 
-def _told_of_option(error: UnknownOptionError) -> str:
+def _unknown_option(error: UnknownOptionError) -> str:
     """Say what to type in place of an option that the command does not have."""
     typed = error.token.keyword or error.token.value
     if typed == "-":

@@ -10,10 +10,10 @@ from tiledseg.data.load import (
     load_both,
     load_image,
     load_pair,
+    log_meanings,
     pixel_size_of_pair,
     shape_of_image,
     shrink_labels,
-    tell_masks,
     with_pixel_size,
 )
 from tiledseg.data.manifest import Manifest, check_disjoint, describe, write_manifest
@@ -44,6 +44,7 @@ __all__ = [
     "load_both",
     "load_image",
     "load_pair",
+    "log_meanings",
     "mask_files",
     "pairs_of",
     "pixel_size_of_pair",
@@ -56,7 +57,6 @@ __all__ = [
     "split_records",
     "statistics_of",
     "survey",
-    "tell_masks",
     "with_pixel_size",
     "write_manifest",
     "write_tiles",

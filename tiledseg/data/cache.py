@@ -15,7 +15,7 @@ from tiledseg._storage import DiskCache, array_digest, atomic_write, check_writa
 from tiledseg._validate import instance_of, shown, whole_number
 from tiledseg._version import __version__
 from tiledseg.config import MaskConfig, PreprocessingConfig
-from tiledseg.data.load import load_image, load_shrunk, tell_masks
+from tiledseg.data.load import load_image, load_shrunk, log_meanings
 from tiledseg.data.pairs import as_pair, as_pairs, each_pair, mask_files
 from tiledseg.errors import ArrayError
 from tiledseg.io import IGNORED, content_digest, is_outlines, open_image
@@ -122,7 +122,7 @@ def prepare_pairs(
         return _prepared(pair, preprocessing, loaded, store)
 
     made = each_pair(found, prepared)
-    tell_masks(meanings)
+    log_meanings(meanings)
     return made
 
 

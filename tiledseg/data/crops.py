@@ -83,7 +83,7 @@ class CropSampler:
         self._pairs, self._shape = _checked_pairs(pairs), whole_pair("crop_shape", crop_shape)
         for pair in self._pairs:
             check_values(pair, self._photometric)
-        self._tell_of_little()
+        self._warn_of_small_values()
         self._classes, self._seed = whole_number("classes", classes), whole_number("seed", seed, 0)
         covering = crops_to_cover(self._pairs, self._shape)
         self._length = whole_number("length", covering if length is None else length)
@@ -95,7 +95,7 @@ class CropSampler:
         """Count the crops of an epoch."""
         return self._length
 
-    def _tell_of_little(self) -> None:
+    def _warn_of_small_values(self) -> None:
         """Warn where the images use little of the range that is taken for theirs."""
         config = self._pairs[0].preprocessing
         largest = max(pair.extremes[1] for pair in self._pairs)

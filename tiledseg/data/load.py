@@ -207,8 +207,8 @@ def load_mask(pair: Pair, shape: tuple[int, int], classes: int | None = None) ->
     return mask
 
 
-def tell_masks(found: Iterable[str]) -> None:
-    """Tell what the values of masks were taken for: each meaning with the number of masks."""
+def log_meanings(found: Iterable[str]) -> None:
+    """Log what the values of masks were taken for: each meaning with the number of masks."""
     counts = Counter(found)
     if counts:
         texts = [f"{count} of {meaning}" for meaning, count in counts.most_common()]

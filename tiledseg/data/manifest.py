@@ -14,7 +14,7 @@ from tiledseg._progress import progress_bar
 from tiledseg._storage import file_digest, is_file, open_regular, write_text
 from tiledseg._validate import all_of, did_you_mean, invalid, path_text, shown
 from tiledseg.config import MaskConfig, Record
-from tiledseg.data.load import CELL_FILES, load_both, tell_masks
+from tiledseg.data.load import CELL_FILES, load_both, log_meanings
 from tiledseg.data.pairs import Pair, Problem, as_pairs, each_pair, mask_files, natural
 from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import IGNORED, is_remote
@@ -259,7 +259,7 @@ def _repeated(what: str, value: str, must: str) -> FileError:
 def describe(pairs: Sequence[Pair], folder: PathLike, *, progress: bool = False) -> list[Record]:
     """Read all files of pairs, make their records, with paths relative to a folder, and tell of the masks."""
     records = read_records(pairs, folder, progress=progress)
-    tell_masks(record.mask_found for record in records)
+    log_meanings(record.mask_found for record in records)
     return records
 
 

@@ -14,7 +14,7 @@ from tiledseg._validate import all_of, instance_of, invalid, items_of, listed, s
 from tiledseg.config.files import MaskConfig, ReadConfig
 from tiledseg.errors import SettingError, TiledSegError
 from tiledseg.io import Drawn, in_memory, stem_of
-from tiledseg.io import tell_of_turned as tell
+from tiledseg.io import warn_of_orientation as warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -145,7 +145,7 @@ def as_pairs(items: Iterable[PairLike], what: str) -> list[Pair]:
     if not pairs:
         must = "have at least one pair of image and mask"
         raise invalid(SettingError, what, must=must, got="none", fix=_FIND)
-    tell_of_turned(pairs)
+    warn_of_orientation(pairs)
     return pairs
 
 
@@ -177,9 +177,9 @@ def mask_files(pair: Pair) -> list[PathLike]:
     return [] if isinstance(pair.mask, np.ndarray) else [pair.mask]
 
 
-def tell_of_turned(pairs: Iterable[Pair]) -> None:
+def warn_of_orientation(pairs: Iterable[Pair]) -> None:
     """Warn once of pairs of which image and mask are turned differently, and no size shows it."""
-    tell(Drawn(pair.name, pair.image, tuple(mask_files(pair)), pair.page, pair.mask_page) for pair in pairs)
+    warn(Drawn(pair.name, pair.image, tuple(mask_files(pair)), pair.page, pair.mask_page) for pair in pairs)
 
 
 def check_apart(train: Sequence[Pair], valid: Sequence[Pair]) -> None:

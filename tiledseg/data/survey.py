@@ -19,7 +19,7 @@ from tiledseg._validate import counted, did_you_mean, invalid, listed, path_text
 from tiledseg.config import DataConfig
 from tiledseg.data.load import shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
-from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural, tell_of_turned
+from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural, warn_of_orientation
 from tiledseg.errors import FileError
 from tiledseg.io import (
     OUTLINE_SUFFIXES,
@@ -328,7 +328,7 @@ def _surveyed(pairs: Sequence[Pair], problems: Sequence[Problem]) -> Survey:
     known = {problem.name for problem in problems}
     found = {pair.name: _problem_of(pair) for pair in pairs if pair.name not in known}
     good = [pair for pair in pairs if pair.name in found and found[pair.name] is None]
-    tell_of_turned(good)
+    warn_of_orientation(good)
     return Survey(
         tuple(sorted(good, key=lambda pair: natural(pair.name))),
         (*problems, *(problem for name in sorted(found, key=natural) if (problem := found[name]))),

@@ -10,7 +10,7 @@ from tiledseg.engine.predictor import (
     Predictor,
     check_fixed,
     check_probabilities,
-    tell_of_sums,
+    warn_of_sums,
 )
 
 __all__ = [
@@ -27,6 +27,6 @@ __all__ = [
     "check_probabilities",
     "read_onnx",
     "stored_record",
-    "tell_of_sums",
     "to_onnx",
+    "warn_of_sums",
 ]

@@ -32,7 +32,7 @@ from tiledseg.engine.predictor import (
     TorchPredictor,
     activated,
     check_probabilities,
-    tell_of_sums,
+    warn_of_sums,
     with_activation,
 )
 from tiledseg.errors import ModelError, SettingError
@@ -291,7 +291,7 @@ class Network:
             for ids, outputs in running:
                 if checked:
                     check_probabilities(outputs)
-                    tell_of_sums(outputs, self.predictor)
+                    warn_of_sums(outputs, self.predictor)
                 yield from zip(ids.tolist(), outputs, strict=True)
 
     def batcher(self, batch_size: int | None, tta: TTA | None) -> Batcher:

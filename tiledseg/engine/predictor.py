@@ -130,11 +130,11 @@ def failures_named(
         raise
     except Exception as error:
         lines = _NOISE.sub("", reason_of(error)).strip().splitlines()
-        text = f"The network failed on tiles of shape {shape}: {shown(_telling(lines))}"
+        text = f"The network failed on tiles of shape {shape}: {shown(_clearest_line(lines))}"
         raise ModelError(f"{text.rstrip('.')}. {_fix_of(error) or fix}") from error
 
 
-def _telling(lines: list[str]) -> str:
+def _clearest_line(lines: list[str]) -> str:
     """Return the line that says most: engines begin with places in their own code."""
     named = (line for line in lines if any(word in line for word in _TELLING))
     later = (line for line in lines if not any(word in line for word in _EMPTY))
@@ -315,7 +315,7 @@ def check_probabilities(outputs: FloatArray) -> None:
     check_unit_interval(outputs, "network", must, fix, ModelError)
 
 
-def tell_of_sums(outputs: FloatArray, network: object) -> None:
+def warn_of_sums(outputs: FloatArray, network: object) -> None:
     """Warn once where the channels of a network do not sum to 1, as those of a softmax do."""
     if outputs.shape[-1] < 2 or not outputs.size:
         return

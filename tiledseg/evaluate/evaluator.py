@@ -20,7 +20,7 @@ from tiledseg._validate import (
     whole_pair,
 )
 from tiledseg.config import EvaluateConfig
-from tiledseg.data import as_pairs, check_apart, group_of, load_both, pixel_size_of_pair, tell_masks
+from tiledseg.data import as_pairs, check_apart, group_of, load_both, log_meanings, pixel_size_of_pair
 from tiledseg.engine import Network
 from tiledseg.errors import ArrayError, FileError, ModelError, SettingError
 from tiledseg.evaluate.maps import (
@@ -287,7 +287,7 @@ class _Run:
                 counted = counted or loaded.ignored is None or bool(loaded.truth.any())
             except _PAIR_ERRORS as error:
                 failed[index] = _failed(pair, error)
-        tell_masks(found)
+        log_meanings(found)
         if found and not counted:
             _log.warning("No mask has foreground that counts: check `mask_threshold` and `ignore_label`.")
         return failed

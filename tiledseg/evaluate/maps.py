@@ -14,7 +14,7 @@ import numpy as np
 from tiledseg._validate import ELSEWHERE, invalid, listed, path_text, text_of_path
 from tiledseg.config import recorded_loss
 from tiledseg.data import as_pairs, check_mask, mask_files
-from tiledseg.engine import check_probabilities, tell_of_sums
+from tiledseg.engine import check_probabilities, warn_of_sums
 from tiledseg.errors import ArrayError, FileError, ModelError
 from tiledseg.evaluate.score_map import MapScorer, scored_map
 from tiledseg.io import (
@@ -261,7 +261,7 @@ def _checked(watch: SeamWatch, network: object) -> Callable[[int, FloatArray], N
 
     def add(tile_id: int, probs: FloatArray) -> None:
         check_probabilities(probs)
-        tell_of_sums(probs, network)
+        warn_of_sums(probs, network)
         watch.add(tile_id, probs)
 
     return add

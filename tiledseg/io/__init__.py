@@ -10,7 +10,7 @@ from tiledseg.io.find import SUFFIXES, find_images, images_in, path_texts, stem_
 from tiledseg.io.masks import IGNORED, OF_ARRAYS, OF_EXPORT, OF_PAIRS, OF_READ_MASK, Mask, MaskRules, mask_of
 from tiledseg.io.metadata import PixelSize, Placement, pixel_size_from
 from tiledseg.io.open import MAX_REGION_PIXELS, open_image
-from tiledseg.io.orientation import Drawn, tell_of_turned
+from tiledseg.io.orientation import Drawn, warn_of_orientation
 from tiledseg.io.outlines import OUTLINE_SUFFIXES, coco_images, is_outlines, read_outlines
 from tiledseg.io.partial import check_identity
 from tiledseg.io.read import (
@@ -90,7 +90,7 @@ __all__ = [
     "rows_and_columns",
     "state_of",
     "stem_of",
-    "tell_of_turned",
+    "warn_of_orientation",
     "write_image",
     "write_labels",
     "write_mask",

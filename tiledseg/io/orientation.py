@@ -65,7 +65,7 @@ class Drawn:
         return bool(shape[0] == shape[1])
 
 
-def tell_of_turned(drawn: Iterable[Drawn], what: str = "mask") -> None:
+def warn_of_orientation(drawn: Iterable[Drawn], what: str = "mask") -> None:
     """Warn once of images and what was drawn on them that are turned differently, and no size shows it."""
     new = {one.facts: one for one in drawn}
     turned = [one.name for facts, one in new.items() if facts not in _looked_at and one.is_turned()]

@@ -302,7 +302,7 @@ def _run(
     started = time.perf_counter()
     bar = progress_bar(len(wanted), "tiles", shown=True) if progress else nullcontext()
     with closing(running), bar as advance:
-        outputs, classes = _first_seen(running, job)
+        outputs, classes = _with_classes(running, job)
         stitcher, out = _stitcher(job, panels, classes, out)
         remaining = iter(order)
         for done, (tile_id, probs) in enumerate(outputs, 1):
@@ -359,7 +359,7 @@ def prepared(image: Source, job: Plan, out: object = None) -> Iterator[Source]:
             yield prepare(pixels, settings, shape=job.grid.shape)
 
 
-def _first_seen(
+def _with_classes(
     outputs: Iterator[tuple[int, FloatArray]], job: Plan
 ) -> tuple[Iterator[tuple[int, FloatArray]], int]:
     """Give the number of channels: the network's own, else that of the first output."""

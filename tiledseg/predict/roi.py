@@ -28,7 +28,7 @@ from tiledseg.io import (
     mask_values,
     read_outlines,
     stem_of,
-    tell_of_turned,
+    warn_of_orientation,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
     if not is_remote(path_text(roi)) and not is_file(Path(roi)) and not is_outlines(roi):
         must = 'be an array, "tissue", or the path of outlines or of a mask'
         raise invalid(SettingError, "roi", must=must, got=str(roi), fix="Check the path.")
-    _tell_of_turned(roi, image)
+    _warn_of_orientation(roi, image)
     if not is_outlines(roi):
         with advised(_WHERE):
             values, lossy = mask_values(roi, "auto")
@@ -112,13 +112,13 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
     return OutlineMask(read_outlines(roi, None if name is None else stem_of(name), full, at, whole), full)
 
 
-def _tell_of_turned(roi: PathLike, image: Any) -> None:  # noqa: ANN401
+def _warn_of_orientation(roi: PathLike, image: Any) -> None:  # noqa: ANN401
     """Warn where image and region of interest are turned differently; nothing is known of a shape alone."""
     identity = getattr(image, "identity", {})
     on = identity.get("path") or image
     if isinstance(on, str) or hasattr(on, "shape"):
         name = getattr(image, "name", "image")
-        tell_of_turned([Drawn(name, on, (roi,), identity.get("page"))], "region of interest")
+        warn_of_orientation([Drawn(name, on, (roi,), identity.get("page"))], "region of interest")
 
 
 def roi_of_file(roi: str | None, image: Path) -> str | Path | None:
