@@ -250,5 +250,5 @@ def test_results_without_a_record_are_not_resumed(tmp_path: Path) -> None:
         .skipped
     )
     (tmp_path / "out" / ".tiledseg-resume.json").unlink()
-    with pytest.raises(FileError, match=r"what they come from; got others, the first .*a\.npy"):
+    with pytest.raises(FileError, match=r"that its record lists; got others, the first .*a\.npy"):
         ts.predict_files(named, tmp_path / "a.npy", tmp_path / "out", again, tiling=TILING)
