@@ -84,6 +84,16 @@ def test_half_floats_become_floats(put):
     np.testing.assert_array_equal(read, image)
 
 
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_values_of_more_bits_than_are_declared_are_damage(put, photometric):
+    image = np.full((16, 16), 250, np.uint8)
+    data = tiff(image, photometric=photometric, compression="jpeg", bitspersample=6)
+    path = put(data)
+    for read in (read_image, lambda path: np.asarray(open_image(path))):
+        with pytest.raises(FileError, match=r"the value 25\d in samples of 6 bits"):
+            read(path)
+
+
 @pytest.mark.parametrize(
     ("count", "planar", "tile"), [(2, "contig", None), (3, "separate", (16, 16)), (3, "contig", (16, 16))]
 )

@@ -358,7 +358,7 @@ def check_opaque(
 def rgb_of_cmyk(inks: AnyArray, bits: int) -> AnyArray:
     """Multiply what the inks leave of white: (m - c) (m - k) / m, rounded; no profile is applied."""
     if inks.dtype.kind == "f":  # of which 1 is all
-        left: AnyArray = 1 - inks
+        left: AnyArray = 1 - inks.astype(np.promote_types(inks.dtype, np.float32))
         return left[..., :3] * left[..., 3:]
     most = 2**bits - 1
     colours: AnyArray = np.empty((*inks.shape[:-1], 3), inks.dtype)

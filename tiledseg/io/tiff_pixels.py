@@ -85,6 +85,7 @@ class Colours:
 
     def pixels(self, samples: AnyArray) -> AnyArray:
         """Turn samples (h, w, s) into (h, w) or (h, w, c)."""
+        self._check_bits(samples)
         shown, alpha = self._shown(samples[..., : self.samples]), samples[..., self.samples :]
         if self.alpha and self.request.alpha == "keep":
             shown = np.concatenate([shown, self._widened(alpha).astype(shown.dtype, copy=False)], axis=-1)
@@ -94,6 +95,12 @@ class Colours:
             shown = shown[..., 0]
         dtype = np.dtype(np.float32) if shown.dtype == np.float16 else shown.dtype.newbyteorder("=")
         return np.ascontiguousarray(shown, dtype)
+
+    def _check_bits(self, samples: AnyArray) -> None:
+        """Refuse values of more bits than are declared, as a codec of whole bytes may give."""
+        few = samples.dtype.kind == "u" and self.bits < 8 * samples.dtype.itemsize
+        if few and (found := int(samples.max(initial=0))) >= 2**self.bits:
+            raise self.file.damaged(f"the value {found} in samples of {self.bits} bits")
 
     def _shown(self, samples: AnyArray) -> AnyArray:
         if self.palette is not None:
