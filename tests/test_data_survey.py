@@ -5,10 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from tiledseg.config import DataConfig, TileSetConfig
 from tiledseg.data import (
     Manifest,
+    Pair,
     describe,
     find_pairs,
     load_pair,
@@ -17,7 +19,7 @@ from tiledseg.data import (
     write_manifest,
     write_tiles,
 )
-from tiledseg.errors import FileError, SettingError
+from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.evaluate import find_maps
 from tiledseg.io import write_image
 
@@ -325,3 +327,20 @@ def test_images_may_share_a_mask_by_links(tmp_path):
     pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
     assert [(pair.name, pair.mask.name) for pair in pairs] == [(one, f"{one}.png") for one in "abc"]
     assert [path.name for path in find_maps(tmp_path / "masks", pairs)] == ["a.png", "b.png", "c.png"]
+
+
+def test_the_level_at_which_image_and_mask_are_of_one_size_is_named(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        with tifffile.TiffWriter(tmp_path / name / "a.tif") as writer:
+            options = {"tile": (16, 16), "photometric": "minisblack"}
+            writer.write(np.full((96, 128), 255, np.uint8), subifds=1, **options)
+            writer.write(np.full((48, 64), 255, np.uint8), subfiletype=1, **options)
+    (problem,) = survey(folders(tmp_path, level=1)).problems
+    assert "Set mask_level=1, which has the size of the image." in problem.text
+    with pytest.raises(ArrayError, match="Set mask_level=1"):
+        load_pair(Pair("a", tmp_path / "images" / "a.tif", tmp_path / "masks" / "a.tif", level=1))
+    with pytest.raises(ArrayError, match="Set level=1, which has the size of the mask"):
+        load_pair(Pair("a", tmp_path / "images" / "a.tif", np.zeros((48, 64), np.uint8)))
+    with pytest.raises(ArrayError, match="Export it at the size"):
+        load_pair(Pair("a", tmp_path / "images" / "a.tif", np.zeros((47, 64), np.uint8)))

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ import numpy as np
 from tiledseg._arrays import array_of, check_finite, check_labels, check_shape
 from tiledseg._validate import invalid, listed, named, shown, whole_number
 from tiledseg.data.pairs import as_pair, each_pair, mask_files
-from tiledseg.errors import ArrayError, FileError, SettingError
+from tiledseg.errors import ArrayError, FileError, SettingError, TiledSegError
 from tiledseg.io import (
     IGNORED,
     OF_ARRAYS,
@@ -202,9 +203,24 @@ def load_mask(pair: Pair, shape: tuple[int, int], classes: int | None = None) ->
         mask = _joined(pair, files, classes)
     if mask.labels.shape != shape:
         name = "mask" if isinstance(pair.mask, np.ndarray) else named(files[0])
-        must, fix = f"have the size of its image, (H, W) = {shape}", "Export it at the size of its image."
+        fix = level_that_fits(pair, shape, mask.labels.shape) or "Export it at the size of its image."
+        must = f"have the size of its image, (H, W) = {shape}"
         raise invalid(ArrayError, name, must=must, got=mask.labels.shape, fix=fix)
     return mask
+
+
+def level_that_fits(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> str:
+    """Advise the level at which image and mask, which have other sizes, are of one size; else nothing."""
+    sides = (
+        ("mask_level", pair.mask, pair.mask_page, "image", image),
+        ("level", pair.image, pair.page, "mask", mask),
+    )
+    for setting, path, page, other, wanted in sides:
+        if isinstance(path, str | os.PathLike):
+            with suppress(TiledSegError), open_image(path, page=page, alpha="drop") as whole:
+                if wanted in whole.levels:
+                    return f"Set {setting}={whole.levels.index(wanted)}, which has the size of the {other}."
+    return ""
 
 
 def log_meanings(found: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from tiledseg._notebook import paragraph, table
 from tiledseg._storage import exists, is_file
 from tiledseg._validate import counted, did_you_mean, invalid, listed, path_text, settings_of
 from tiledseg.config import DataConfig
-from tiledseg.data.load import shape_of_image, shape_of_mask
+from tiledseg.data.load import level_that_fits, shape_of_image, shape_of_mask
 from tiledseg.data.manifest import Manifest, read_text
 from tiledseg.data.pairs import Pair, Problem, listed_problems, mask_files, natural, warn_of_orientation
 from tiledseg.errors import FileError
@@ -353,6 +353,8 @@ def _problem_of(pair: Pair) -> Problem | None:
             text += (
                 " It may be turned: draw masks on the image as it is shown, turned by its orientation (Exif)."
             )
+        elif fix := level_that_fits(pair, image, next(size for _, size in sizes if size != image)):
+            text += f" {fix}"
         return Problem("size", pair.name, text)
     return None
 
