@@ -471,7 +471,7 @@ def test_an_interrupted_run_saves_finished_results(
     images, masks = tmp_path / "images", tmp_path / "out" / "masks"
     images.mkdir()
     (images / "a.png").write_bytes((samples / "images" / "smear_0005.png").read_bytes())
-    endless = np.lib.format.open_memmap(images / "b.npy", "w+", np.uint8, (3000, 3000, 3))  # 2 million tiles
+    endless = np.lib.format.open_memmap(images / "b.npy", "w+", np.uint8, (1500, 1500, 3))  # 500,000 tiles
     del endless
     words = ["predict", bundle, images, "--output", tmp_path / "out", "--tile-size", "8", "--overlap", "6"]
     with warm_python.start(COMMAND, *words) as process:

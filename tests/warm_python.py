@@ -23,6 +23,7 @@ import tempfile
 import types
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PRELOADED = ("tensorflow", "keras", "tiledseg.cli", "tiledseg.train", "tiledseg.evaluate", "tiledseg.predict")
+COMMANDS = ("tiledseg.cli.data", "tiledseg.cli.evaluate", "tiledseg.cli.predict", "tiledseg.cli.train")
+EXTRAS = ("openvino", "zarr")  # where they are installed
 PIPE = subprocess.PIPE
 
 # --- the tests' side -------------------------------------------------------------------------------
@@ -214,7 +217,7 @@ if __name__ == "__main__":
         address, *words = sys.argv[1:]
         command = "import sys; from tiledseg.cli import main; sys.exit(main())"
         sys.exit(Fork(command, words, dict(os.environ), {"stdout": 1, "stderr": 2}, address).wait())
-    for name in PRELOADED:
+    for name in (*PRELOADED, *COMMANDS, *filter(find_spec, EXTRAS)):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the collections of each fork copy all pages
