@@ -53,6 +53,18 @@ def test_a_package_describes_axes_halo_and_preparation(demo, package):
     np.testing.assert_allclose(np.asarray(demo.network(prepared, training=False)), outputs, atol=1e-5)
 
 
+def test_a_package_states_the_value_of_white(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("tiledseg.models.bioimageio_write"), "_validate", lambda _: None)
+    camera = demo.changed(preprocessing=demo.preprocessing.changed(dtype="uint16", white=4095))
+    path = camera.export(tmp_path / "camera.zip", "bioimageio", ABOUT)
+    with zipfile.ZipFile(path) as archive:
+        (taken,) = yaml.safe_load(archive.read("rdf.yaml"))["inputs"]
+        image = np.load(archive.open("test_input.npy"))
+    (scaling,) = [one["kwargs"] for one in taken["preprocessing"] if one["id"] == "scale_linear"]
+    assert scaling["gain"] == pytest.approx(1 / 4095 / demo.preprocessing.std[0])
+    assert 2047 < image.max() <= 4095
+
+
 @pytest.mark.slow
 def test_the_library_of_the_specification_finds_nothing_wrong(package, tmp_path):
     code = (

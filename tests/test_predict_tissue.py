@@ -176,3 +176,17 @@ def test_what_is_more_saturated_than_the_tissue_does_not_hide_it(kind):
     ones = ts.tiled_predict(lambda tiles: np.ones((*tiles.shape[:3], 1)), image, TILING, roi="tissue")
     assert (ones[150:350, 150:350] == 1).all()
     assert ones.mean() < 0.25
+
+
+def test_tissue_is_found_where_white_is_less_than_the_largest_value():
+    image = finished(slide(np.random.default_rng(0)))
+    demo = ts.load_model("demo")
+    eight = demo.changed(preprocessing=demo.preprocessing.changed(pixel_size=None, scale=1.0))
+    twelve = demo.changed(preprocessing=eight.preprocessing.changed(dtype="uint16", white=4080))
+    tiling = {"tile_size": 128}
+    found = [
+        ts.plan(model, pixels, tiling, roi="tissue").in_roi
+        for model, pixels in ((eight, image), (twelve, image.astype(np.uint16) * 16))
+    ]
+    np.testing.assert_array_equal(*found)
+    assert not found[0].all()

@@ -164,7 +164,7 @@ def _drawn(size: tuple[int, int], config: PreprocessingConfig) -> AnyArray:
     smooth = np.repeat(np.repeat(coarse, 8, 0), 8, 1)[: size[0], : size[1]]
     values = 0.7 * smooth + 0.3 * rng.random((*size, config.channels))
     dtype = np.dtype(config.dtype)
-    return (values if dtype.kind == "f" else np.floor(values * np.iinfo(dtype).max)).astype(dtype)
+    return (values if dtype.kind == "f" else np.floor(values * config.largest)).astype(dtype)
 
 
 def _npy(values: AnyArray) -> bytes:

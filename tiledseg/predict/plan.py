@@ -337,7 +337,7 @@ def make_plan(  # noqa: PLR0913  all that a prediction depends on
     size = (shape[0], shape[1])
     sampling = _sampling(network, image, size, pixel_size)
     chosen, grid = lay_out(network, sampling.shape, given)
-    in_roi = None if roi is None else tiles_in(grid, size, roi, image)
+    in_roi = None if roi is None else tiles_in(grid, size, roi, image, network.preprocessing)
     n_tiles = len(grid) if in_roi is None else int(in_roi.sum())
     return Plan(
         network=network,

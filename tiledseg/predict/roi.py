@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tiledseg._types import AnyArray, FloatArray, PathLike, Source
+    from tiledseg.config import PreprocessingConfig
     from tiledseg.tiling import Tile, TileGrid
 
 _WHERE = f"Read it with tiledseg.io.read_mask, {ELSEWHERE}, and write it with write_mask or pass it."
@@ -56,9 +57,15 @@ Roi: TypeAlias = "Source | Literal['tissue'] | PathLike"
 """Where to predict: a mask, how to find one, or its file."""
 
 
-def tiles_in(grid: TileGrid, shape: tuple[int, int], roi: Roi, image: Any) -> NDArray[np.bool_]:  # noqa: ANN401
+def tiles_in(
+    grid: TileGrid,
+    shape: tuple[int, int],
+    roi: Roi,
+    image: Any,  # noqa: ANN401
+    preprocessing: PreprocessingConfig | None,
+) -> NDArray[np.bool_]:
     """Say which tiles touch a region of interest."""
-    found = _mask_of(roi, shape, image)
+    found = _mask_of(roi, shape, image, preprocessing.white if preprocessing else None)
     down, across = (large / small for large, small in zip(found.shape, grid.shape, strict=True))
 
     def touched(tile: Tile) -> bool:
@@ -70,7 +77,7 @@ def tiles_in(grid: TileGrid, shape: tuple[int, int], roi: Roi, image: Any) -> ND
     return np.fromiter(map(touched, grid), np.bool_, len(grid))
 
 
-def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: ANN401
+def _mask_of(roi: Roi, shape: tuple[int, int], image: Any, white: int | None) -> Source:  # noqa: ANN401
     if isinstance(roi, str | os.PathLike) and roi != "tissue":
         return _mask_in(roi, shape, image)
     if not isinstance(roi, str):
@@ -85,7 +92,7 @@ def _mask_of(roi: Roi, shape: tuple[int, int], image: Any) -> Source:  # noqa: A
             got=roi,
             fix="Pass an image.",
         )
-    return tissue_of(image)
+    return tissue_of(image, white)
 
 
 def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # noqa: ANN401
@@ -157,9 +164,9 @@ def _check_dtype(roi: Source) -> None:
         )
 
 
-def tissue_of(image: Source) -> NDArray[np.bool_]:
+def tissue_of(image: Source, white: int | None) -> NDArray[np.bool_]:
     """Find the tissue of a bright-field image on a thumbnail of it; all, where no background is found."""
-    thumbnail = _thumbnail(image)
+    thumbnail = _thumbnail(image, white)
     found = _coloured(thumbnail) if thumbnail.ndim == 3 else None
     if found is None:
         found = _darker(thumbnail if thumbnail.ndim == 2 else thumbnail.mean(axis=2, dtype=np.float32))
@@ -168,20 +175,20 @@ def tissue_of(image: Source) -> NDArray[np.bool_]:
     return cv2.dilate(found.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
 
 
-def _thumbnail(image: Source) -> FloatArray:
+def _thumbnail(image: Source, white: int | None) -> FloatArray:
     """Shrink an image by averaging: (h, w, 3) of RGB, else (h, w), in [0, 1]; single px are smoothed away."""
     step = -(-max(image.shape[:2]) // _THUMBNAIL)
     band = step * -(-_ROWS_AT_ONCE // step)
     parts = []
     for start, pixels in read_bands(image, band):
         check_finite(pixels, "image", (start, 0))
-        parts.append(_shrunk(pixels, step))
+        parts.append(_shrunk(pixels, step, white))
     levels = cv2.medianBlur(np.concatenate(parts), 5 if min(image.shape[:2]) >= 5 * step else 1)
     return levels.astype(np.float32) / np.float32(255)
 
 
-def _shrunk(pixels: AnyArray, step: int) -> NDArray[np.uint8]:
-    largest = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1
+def _shrunk(pixels: AnyArray, step: int, white: int | None) -> NDArray[np.uint8]:
+    largest = white or (np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else 1)
     values = pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels.reshape(*pixels.shape[:2], -1)
     values = values.astype(np.float32) * np.float32(255 / largest)
     if values.shape[2] != 3:
