@@ -378,3 +378,10 @@ def test_a_run_without_a_checkpoint_starts_again(folder, tmp_path, stepwise):
     assert latest_checkpoint(run_dir / "checkpoints") is None
     Trainer.resume(run_dir, progress=False, callbacks=[Fail(0)])
     same(run_dir, trainer.fit(*pairs(folder), progress=False).run_dir)
+
+
+@pytest.mark.parametrize("text", ["a = [", "[train]\nepochs = 0\n"])
+def test_a_damaged_settings_file_of_a_run_is_named(text, tmp_path):
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(SettingError, match=re.escape(str(tmp_path / "run.toml"))):
+        Trainer.resume(tmp_path)

@@ -182,7 +182,11 @@ def recorded_pairs(run_dir: Path) -> tuple[list[Pair], list[Pair]]:
 
 def read_settings(run_dir: Path) -> TrainConfig:
     """Read the settings from the start of a run."""
-    return RunConfig.from_toml(_text(run_dir / _SETTINGS)).train
+    path = run_dir / _SETTINGS
+    try:
+        return RunConfig.from_toml(_text(path)).train
+    except SettingError as error:
+        raise SettingError(f"{named(path)}: {error}") from None
 
 
 def fixed_settings(config: TrainConfig) -> dict[str, Any]:
