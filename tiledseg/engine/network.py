@@ -131,11 +131,6 @@ class Network:
         return (lcm(y, x), lcm(y, x)) if self.tta == "d4" else (y, x)  # transposed copies need both
 
     @property
-    def likely_stride(self) -> int:
-        """A multiple of the stride of most networks of its kind, where it is not known; else 1."""
-        return int(getattr(self.predictor, "likely_stride", 1))
-
-    @property
     def receptive_field(self) -> ReceptiveField:
         """What an output px depends on."""
         field = getattr(self.predictor, "receptive_field", UNKNOWN)

@@ -56,7 +56,7 @@ def _with_tile(tiling: TilingConfig, network: Network) -> TilingConfig:
 
 def _aligned(tiling: TilingConfig, network: Network) -> TilingConfig:
     """Let tiles start where they suit most networks, if neither stride nor alignment is stated."""
-    likely = network.likely_stride
+    likely: int = getattr(network.predictor, "likely_stride", 1)  # of most networks, where it is not known
     if likely == 1 or "alignment" in tiling.model_fields_set or tiling.overlap == "exact":
         return tiling
     steps = [tile - shared for tile, shared in zip(tiling.tile_shape, tiling.overlap_px, strict=True)]
