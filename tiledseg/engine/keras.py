@@ -59,7 +59,7 @@ class KerasPredictor(GraphPredictor):
         classes = _classes_of(model, height, width)
         self.model: _Model = model
         self.fingerprint: bytes = _weight_sums(model)
-        self.keeps_tiles: bool = backend() != "torch"  # whose operations may write into them
+        self.writes_no_tile: bool = backend() != "torch"  # whose operations may write into them
         self._device = device
         if model not in _GRAPHS:
             _GRAPHS[model] = read_graph(model, (height, width, channels), classes)

@@ -358,7 +358,7 @@ def _record(graph: Graph, layers: Layers, probe: Probe) -> dict[str, Any]:
 class StoredPredictor(GraphPredictor):
     """A stored network as a Predictor: its properties are known, and Keras runs it if it is called."""
 
-    keeps_tiles = True  # it writes into none, so that they may be parts of the image
+    writes_no_tile = True  # they may be parts of the image
     fingerprint = b"stored"  # its weights do not change
 
     def __init__(self, model: StoredNetwork) -> None:

@@ -295,7 +295,7 @@ def _run(
     order = panels.order()
     wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
     dtype = getattr(job.network.predictor, "tile_dtype", None)
-    copy = not getattr(job.network.predictor, "keeps_tiles", False)
+    copy = not getattr(job.network.predictor, "writes_no_tile", False)
     batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted, dtype=dtype, copy=copy)
     checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)
     running = job.network.run(batches, job.grid.tile_shape, job.batch_size, checked=checked)
