@@ -43,10 +43,10 @@ _EXPORT = (
 class Predictor(Protocol):
     """A network that can be called on batches of tiles."""
 
-    # It may also have: `tile_dtype`, the dtype in which tiles are best cut; `writes_no_tile`, true where tiles
-    # may be parts of the image itself; `tiles_at_once`, how many it runs side by side; `likely_stride`, where
-    # its stride is not known; `computes_half`, whether it computes in 16 bits; `engine_bytes`, what its engine
-    # adds to the memory of the process.
+    # It may also have: `tile_dtype`, the dtype in which tiles are best cut; `writes_no_tile`, true where
+    # tiles may be parts of the image itself; `tiles_at_once`, how many it runs side by side; `likely_stride`,
+    # where its stride is not known; `computes_half`, whether it computes in 16 bits; `engine_bytes`, what its
+    # engine adds to the memory of the process.
 
     @property
     def channels(self) -> int | None:
