@@ -269,7 +269,7 @@ def test_an_empty_roi_computes_nothing():
     nothing = np.zeros((90, 70), bool)
     filled = ts.tiled_predict(model, noise(), roi=nothing, fill_value=0.5)
     np.testing.assert_allclose(filled, np.full((90, 70, 2), 0.5), rtol=1e-6)
-    with pytest.raises(ArrayError, match="without a px set"):
+    with pytest.raises(ArrayError, match="contain at least one px"):
         ts.tiled_predict(pointwise, noise(), roi=nothing)
 
 
