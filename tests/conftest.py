@@ -116,6 +116,7 @@ def pytest_collection() -> Iterator[object]:
     finally:
         gc.collect()
         gc.freeze()
+        gc.set_threshold(10_000, 20, 20)  # what is large is freed by `bounded_memory`
         gc.enable()
 
 
@@ -249,7 +250,7 @@ def bounded_memory() -> Iterator[None]:
     # Cleaning takes a tenth of a second, graphs are some 10 MB each: the nearer the limit, the sooner.
     growth = max(16e6, (_LIMIT - _cleaned["bytes"]) / 8)
     if "keras" in sys.modules and psutil.Process().memory_info().rss > _cleaned["bytes"] + growth:
-        sys.modules["keras"].utils.clear_session()
+        sys.modules["keras"].utils.clear_session(free_memory=False)  # as the next line does
         gc.collect()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)  # or what was freed stays with the process

@@ -60,7 +60,7 @@ def unet():
     st.sampled_from(get_args(Blend)),
     st.integers(1, 5),
 )
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_a_pointwise_model_gives_the_same_map_for_every_tiling(
     height, width, h, w, overlap, blend, batch_size
 ):

@@ -53,7 +53,7 @@ NETWORKS = st.one_of(
 
 
 @given(NETWORKS, st.integers(0, 40), st.integers(30, 200), st.integers(30, 200))
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_an_exact_tiling_equals_the_whole(drawn, spare, height, width):
     model = drawn[0](*drawn[1:])
     predictor = Network.of(model)
