@@ -252,6 +252,26 @@ def test_an_ome_tiff_of_several_files_is_one_image(tmp_path, companion, grouped)
     assert sorted(found) == ["other/part c0 & z0.ome.tif", "part c0 & z0.ome.tif", "whole.ome.tif"]
 
 
+def test_rgb_planes_of_an_ome_tiff_of_several_files_become_channels(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), np.uint8)
+    names = [f"part{number}.ome.tif" for number in range(2)]
+    blocks = "".join(
+        f'<TiffData FirstC="{number}" IFD="0"><UUID FileName="{name}">urn:uuid:{number}</UUID></TiffData>'
+        for number, name in enumerate(names)
+    )
+    channels = '<Channel SamplesPerPixel="3"/><Channel SamplesPerPixel="3"/>'
+    sizes = 'SizeC="6" SizeZ="1" SizeT="1" SizeX="30" SizeY="20" DimensionOrder="XYCZT" Type="uint8"'
+    text = f"<OME><Image><Pixels {sizes}>{channels}{blocks}</Pixels></Image></OME>"
+    for name, image in zip(names, images, strict=True):
+        tifffile.imwrite(tmp_path / name, image, photometric="rgb", description=text, metadata=None)
+    expected = np.concatenate(list(images), axis=2)
+    np.testing.assert_array_equal(read_image(tmp_path / names[1]), expected)
+    for chosen in ([4, 1], [2, 5], 3):
+        with open_image(tmp_path / names[0], channels=chosen) as image:
+            np.testing.assert_array_equal(image[2:9, 3:17], expected[2:9, 3:17, chosen])
+            assert image.shape == expected[..., chosen].shape
+
+
 def test_a_mask_of_an_ome_tiff_of_several_files_is_read_as_one_of_a_single_file(tmp_path):
     path = tmp_path / "all.companion.ome"
     labels = np.arange(16 * 16, dtype=np.uint8).reshape(1, 1, 16, 16) % 3

@@ -37,6 +37,7 @@ class _Image:
     """An image of the metadata, and the file and page of each of its planes."""
 
     sizes: dict[str, int]  # of C, counted in planes, Z and T
+    samples: int  # of a px of a plane, as it is stated
     planes: dict[tuple[int, int, int], tuple[str, int]]  # by (c, z, t)
 
 
@@ -115,13 +116,20 @@ def ome_files_source(
     """Open the planes of an image, each in its file."""
     number, image = _chosen(found)
     place = selection.plane_of(found.file, {axis: image.sizes[axis.upper()] for axis in "zt"})
-    channels = selection.channels_of(found.file, image.sizes["C"]) if image.sizes["C"] > 1 else None
-    own = selection.channels if image.sizes["C"] == 1 else None
-    whole = Selection(selection.level, own, {}, selection.whole_pixels)
-    at = [(channel, place["z"], place["t"]) for channel in channels or range(image.sizes["C"])]
-    parts = [_plane(found, image.planes.get(where), request, whole, stack) for where in at]
+    several = image.sizes["C"] > 1
+    whole = Selection(selection.level, None if several else selection.channels, {}, selection.whole_pixels)
+
+    def plane(channel: int) -> tuple[Regions, Facts]:
+        where = image.planes.get((channel, place["z"], place["t"]))
+        return _plane(found, where, request, whole, stack)
+
+    each = math.prod(plane(0)[0].shape[2:]) if several and image.samples > 1 else 1  # channels of a plane
+    total = each * image.sizes["C"]
+    chosen = (selection.channels_of(found.file, total) if several else None) or range(total)
+    opened_planes = {number: plane(number) for number in sorted({one // each for one in chosen})}
+    parts = list(opened_planes.values())
     forms = {(regions.shape, str(regions.dtype)) for regions, _ in parts}
-    if len(forms) > 1:
+    if len(forms) > 1 or (several and math.prod(parts[0][0].shape[2:]) != each):
         raise found.file.damaged(f"planes of {listed(sorted(map(str, forms)), 3)}")
     first, facts = parts[0]
     size = pixel_size_of(found.text, (0, 0), 0, number)
@@ -129,7 +137,10 @@ def ome_files_source(
     size = size and size.shrunk(height / down, width / across)
     identity = {"files": [one.identity["files"] for _, one in parts]}
     joined = Facts(found.file.name, size or facts.pixel_size, facts.levels, facts.level, identity)
-    return (first if len(parts) == 1 else _Joined([regions for regions, _ in parts])), joined
+    if not several:
+        return first, joined
+    places = [(list(opened_planes).index(one // each), one % each) for one in chosen]
+    return _Joined([regions for regions, _ in parts], places), joined
 
 
 def _plane(
@@ -177,7 +188,7 @@ def _image_of(found: OmeFiles, block: str) -> _Image:
     planes: dict[tuple[int, int, int], tuple[str, int]] = {}
     for piece in re.split(r"<(?:\w+:)?TiffData\b", block)[1:][:_MOST_PLANES]:
         planes |= _planes_of(found, piece, {axis: sizes[axis] for axis in reversed(order)})
-    return _Image(sizes, planes)
+    return _Image(sizes, samples, planes)
 
 
 def _planes_of(
@@ -222,13 +233,15 @@ def _count(found: OmeFiles, attributes: dict[str, str], name: str, usual: int) -
 
 
 class _Joined(Regions):
-    """The channels of an image, each in its file."""
+    """The channels of an image, whose planes are in several files."""
 
-    def __init__(self, parts: list[Regions]) -> None:
-        first = parts[0]
-        super().__init__((*first.shape[:2], len(parts)), first.dtype, first.block_shape)
-        self._parts = parts
+    def __init__(self, parts: list[Regions], places: list[tuple[int, int]]) -> None:
+        first, count = parts[0], (len(places),) if len(places) > 1 else ()
+        super().__init__((*first.shape[:2], *count), first.dtype, first.block_shape)
+        self._parts, self._places = parts, places  # of each channel: its part, and the sample of that
 
     def read(self, rows: slice, columns: slice) -> AnyArray:
         """Read a rectangle."""
-        return np.stack([part.read(rows, columns) for part in self._parts], axis=-1)
+        found = [part.read(rows, columns) for part in self._parts]
+        channels = [found[part].reshape(*found[part].shape[:2], -1)[..., one] for part, one in self._places]
+        return np.stack(channels, axis=-1) if len(channels) > 1 else np.ascontiguousarray(channels[0])
