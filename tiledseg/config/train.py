@@ -263,12 +263,10 @@ class TrainConfig(Config):
                 must, fix = f"be a multiple of {stride} px along {axis}", f"Use {multiples(stride, crop)}."
                 raise self._invalid("crop_size", must, fix, got=crop)
         self.network.check_preprocessing(self.preprocessing)
-        if len(self.labels) != self.network.classes:
-            raise self._invalid(
-                "labels",
-                f"name as many classes as the network has, {self.network.classes}",
-                f"Set classes={len(self.labels)} of the network, or give one name for each class.",
-            )
+        if (named := len(self.labels)) != self.network.classes:
+            must = f"name as many classes as the network has, {self.network.classes}"
+            other = f"Set classes={named} of the network, or give" if named else "Give"
+            raise self._invalid("labels", must, f"{other} one name for each class.")
         if self.network.final_activation == "linear":
             must, fix = "be sigmoid or softmax, since losses take probabilities", "Leave it out."
             raise self._invalid("network.final_activation", must, fix, got="linear")
