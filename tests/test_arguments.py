@@ -547,6 +547,37 @@ def test_an_output_that_cannot_be_written_is_named(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+class OnGpu:
+    """An array as those of CuPy, which NumPy may not convert."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.shape, self.dtype, self.ndim, self._values = values.shape, values.dtype, values.ndim, values
+
+    def __getitem__(self, key: Any) -> OnGpu:
+        return OnGpu(self._values[key])
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise TypeError("implicit conversion is not allowed")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda one: ts.open_image(one)[:, :],
+        lambda one: ts.tiled_predict(lambda tiles: tiles[..., :1], IMAGE, TILING, roi=one),
+        lambda one: ts.tiled_predict(lambda tiles: tiles[..., :1], one, TILING),
+        plots.plot_labels,
+        plots.as_rgb,
+        lambda one: ts.Stitcher(GRID, 1).add([0], one),
+        objects.label_objects,
+        lambda one: metrics.count(one, MASK),
+    ],
+)
+def test_an_array_that_numpy_may_not_convert_is_told(call: Callable[[Any], object]) -> None:
+    with pytest.raises(TiledSegError, match=r"(numpy\.asarray|NumPy array|Correct the source)"):
+        call(OnGpu(MASK))
+
+
 def test_a_source_that_cannot_say_its_shape_is_named() -> None:
     class Source:
         dtype = np.dtype(np.uint8)

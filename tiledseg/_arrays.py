@@ -34,7 +34,8 @@ _AXES = {
 def check_unmasked(values: object, name: str) -> None:
     """Refuse an array with a mask of its own, which NumPy would drop without a word."""
     if "numpy.ma" in sys.modules and isinstance(values, np.ma.MaskedArray):  # its import takes a while
-        fix = f"Fill it with {name}.filled(value); to predict a part of an image, pass `roi`."
+        own = name if name.isidentifier() else ""
+        fix = f"Fill it with {own}.filled(value); to predict a part of an image, pass `roi`."
         raise ArrayError(f"`{name}` must not be a masked array. {fix}")
 
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from tiledseg._validate import raised_as
+from tiledseg.errors import ArrayError
+
 if TYPE_CHECKING:
     from tiledseg._types import AnyArray, Source
     from tiledseg.io.file import Reader
@@ -161,7 +164,9 @@ class WholeImage(Regions):
 
     def read(self, rows: slice, columns: slice) -> AnyArray:
         """Read a rectangle."""
-        return np.asarray(self.pixels[rows, columns], self.dtype)
+        where = f"at (y, x) = ({rows.start}, {columns.start})"
+        with raised_as(ArrayError, f"`image` cannot be read {where}", "Convert it to a NumPy array first."):
+            return np.asarray(self.pixels[rows, columns], self.dtype)
 
 
 def picked(pixels: AnyArray, channels: list[int] | None) -> AnyArray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiledseg._arrays import by_name, check_image, check_labels, check_unmasked, dtype_of
+from tiledseg._arrays import array_of, by_name, check_image, check_labels, check_unmasked, dtype_of
 from tiledseg._validate import counted, invalid, whole_number
 from tiledseg.errors import ArrayError
 from tiledseg.plots.figures import COLOURS, axes_of, check_has
@@ -110,7 +110,7 @@ def plot_labels(labels: AnyArray, *, ax: Axes = None) -> Axes:
         fix = "Pass the labels of a Segmentation as an array."
         raise invalid(ArrayError, "labels", must="be integers of shape (H, W)", got=got, fix=fix)
     step = _step(labels.shape)
-    shown = np.asarray(labels[::step, ::step], np.int64)
+    shown = array_of(labels[::step, ::step], "labels").astype(np.int64)
     # A prime step through the palette: neighbours in reading order get colours far apart.
     return on_axes(colourise(np.where(shown > 0, shown * 5 % 7 + 1, 0)), labels.shape, ax)
 

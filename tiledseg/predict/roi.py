@@ -11,7 +11,7 @@ import numpy as np
 from tiledseg._arrays import check_finite, check_image, read_bands
 from tiledseg._lazy import cv2
 from tiledseg._storage import is_file, is_folder
-from tiledseg._validate import ELSEWHERE, invalid, named, path_text
+from tiledseg._validate import ELSEWHERE, invalid, named, path_text, raised_as
 from tiledseg.errors import ArrayError, FileError, SettingError
 from tiledseg.io import (
     OF_READ_MASK,
@@ -74,7 +74,8 @@ def tiles_in(
         columns = slice(int(box.x0 * across), int(np.ceil(box.x1 * across)))
         return bool((np.asarray(found[rows, columns]) > 0).any())
 
-    return np.fromiter(map(touched, grid), np.bool_, len(grid))
+    with raised_as(ArrayError, "`roi` cannot be read", "Convert it to a NumPy array first."):
+        return np.fromiter(map(touched, grid), np.bool_, len(grid))
 
 
 def _mask_of(roi: Roi, shape: tuple[int, int], image: Any, white: int | None) -> Source:  # noqa: ANN401

@@ -150,7 +150,8 @@ class Stitcher:
         """
         ids = _whole(ids)
         check_unmasked(outputs, "outputs")
-        outputs = np.asarray(outputs)
+        with raised_as(StitchError, "`outputs` cannot be read", "Convert them to a NumPy array first."):
+            outputs = np.asarray(outputs)
         wanted = (len(ids), *self.grid.tile_shape, self.n_channels)
         if outputs.shape != wanted:
             raise invalid(
