@@ -132,6 +132,7 @@ def test_intervals_stand_below_the_means(tmp_path):
         texts[texts.index("95 % interval of the mean, from") + 1] == texts[texts.index("to") + 1] == "0.571"
     )
     assert "95 %: 0.571 to 0.571" in texts
+    assert "95 % Hausdorff 7.5 px, the median" in texts
 
 
 def test_failures_are_listed(tmp_path):

@@ -174,6 +174,7 @@ def key_figures(
     tiles = _common(f"{one.tiles} tiles" for one in result.images if one.tiles)
     speed = f"{_number(sums['megapixels_per_second'], 2)} Mpx/s"
     typical = statistics.median(seconds) if seconds else math.nan
+    of_several = ", the median" if len(result.images) > 1 else ""
     figures = [
         (
             "Mean Dice",
@@ -184,7 +185,7 @@ def key_figures(
         (
             "Outline F1",
             _number(sums["boundary_f1_mean"]),
-            f"95 % Hausdorff {_px(sums['hausdorff95_median'])}",
+            f"95 % Hausdorff {_px(sums['hausdorff95_median'])}{of_several}",
         ),
         ("Calibration error", _number(sums["calibration_error"]), "0 if probabilities match frequencies"),
         ("Loss", _number(sums["loss"], 4), result.loss.name if result.loss else ""),
