@@ -92,6 +92,7 @@ def test_a_normalisation_after_any_convolution_equals_that_of_keras():
     ("settings", "copies"),
     [
         ({"kernel_size": 3, "padding": "same", "activation": "relu"}, 0),
+        ({"filters": 1, "kernel_size": 3, "padding": "same"}, 0),
         ({"kernel_size": (2, 5), "padding": "same", "strides": 2, "use_bias": False}, 0),
         ({"kernel_size": 3, "padding": "same", "dilation_rate": 2}, 0),
         ({"kernel_size": 1}, 1),
@@ -102,7 +103,9 @@ def test_a_convolution_takes_two_maps_without_a_copy_of_both(settings, copies):
     inputs = keras.Input((None, None, 3))
     one = layers.Conv2D(16, 3, padding="same", activation="tanh")(inputs)
     other = layers.Conv2D(32, 1, activation="tanh")(inputs)
-    x = layers.BatchNormalization()(layers.Conv2D(6, **settings)(layers.Concatenate()([one, other])))
+    x = layers.BatchNormalization()(
+        layers.Conv2D(**{"filters": 6} | settings)(layers.Concatenate()([one, other]))
+    )
     model = keras.Model(inputs, x)
     for variable in model.weights:
         if "moving" in variable.path or "gamma" in variable.path:

@@ -268,7 +268,8 @@ def _convolved(x: Output, kernel: FloatArray, options: dict[str, Any]) -> Output
     grown = _grown(x) if {*options["strides"], *options["dilations"]} == {1} else None
     n, _, height, width = shape(x)
     if grown is None or n * height * width * _saved(grown[1], kernel) < _WORTH:
-        return ops.convolution(x, constant(np.ascontiguousarray(kernel), owned=True), **options)
+        own = np.array(kernel, order="C")  # also of a part that is contiguous, which is read-only
+        return ops.convolution(x, constant(own, owned=True), **options)
     small, first, bias = grown
     if bias.any():  # that of a channel of ones: beyond the border there is no bias
         n, _, height, width = shape(small)
