@@ -672,3 +672,18 @@ def test_a_file_of_nothing_is_no_roi(tmp_path):
     (tmp_path / "a.geojson").write_text("null")
     with pytest.raises(FileError, match="be GeoJSON"):
         load_pair(Pair("a", IMAGE, tmp_path / "a.geojson"))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.roi"])
+def test_a_damaged_or_locked_zip_is_refused(name, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"{}")
+    whole = (tmp_path / "a.zip").read_bytes()
+    place = whole.index(b"PK\x01\x02")  # of the list of files
+    locked = bytearray(whole)
+    locked[6] |= 1
+    locked[place + 8] |= 1
+    for data in (whole[:place] + b"X" + whole[place + 1 :], bytes(locked)):
+        (tmp_path / "a.zip").write_bytes(data)
+        with pytest.raises(FileError, match=r"a\.zip"):
+            read_outlines(tmp_path / "a.zip")

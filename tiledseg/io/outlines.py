@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tiledseg")
 _TEXTS = (".geojson", ".json")
+_DAMAGED = (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError)  # or locked
 OUTLINE_SUFFIXES: tuple[str, ...] = (*_TEXTS, ".geojson.gz", ".json.gz", ".roi", ".zip")
 """What files of outlines end in."""
 
@@ -194,12 +195,10 @@ def _json(path: PathLike, name: str) -> Any:  # noqa: ANN401
         with open_regular(path) as file:
             content = gzip.GzipFile(fileobj=file) if suffix == ".gz" else file
             data = _only_json(path, name) if suffix == ".zip" else content.read(_LARGEST + 1)
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise _bad(name, "be a compressed file", str(error), "Export it again.") from error
     if len(data) > _LARGEST:
-        raise _bad(
-            name, f"have at most {_LARGEST >> 20} MiB", "more", "Split it into one file for each image."
-        )
+        raise _bad(name, f"have at most {_LARGEST >> 20} MiB", "more", "Split it: one file for each image.")
     try:
         return json_of(data, nan=True)  # QuPath writes measurements that are NaN
     except ValueError as error:
@@ -284,9 +283,11 @@ def _holds_rois(path: PathLike, name: str) -> bool:
     suffix = Path(path_text(path)).suffix.lower()
     if suffix != ".zip" or not zipfile.is_zipfile(path):
         return suffix in {".roi", ".zip"}
-    with zipfile.ZipFile(path) as archive:
-        files = _files_in(archive)
-        sizes = [one.file_size for one in archive.infolist()]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files, sizes = _files_in(archive), [one.file_size for one in archive.infolist()]
+    except _DAMAGED as error:
+        raise _bad(name, "be a zip of outlines", str(error), "Export it again.") from error
     if len(files) == 1 and files[0].lower().endswith(_TEXTS):
         return False
     if max(sizes, default=0) > _LARGEST_ROI or sum(sizes) > _LARGEST:
