@@ -216,7 +216,8 @@ def spread(
 ) -> Iterator[tuple[int, _Result | str]]:
     """Run a function once for each job, on whichever worker is free."""
     # A job whose worker dies is run again elsewhere; one that has killed several workers is given up, and
-    # its name comes back with the reason.
+    # its name comes back with the reason. Several such jobs are run again, each alone: some may only have
+    # waited on the workers that another one killed.
     distributed = extra("distributed", "dask")
     token = extra("dask.base", "dask").tokenize(object())
     # a task, not scattered data: that is lost for good with the last worker that holds it
@@ -225,19 +226,39 @@ def spread(
         client.submit(run, sent, *arguments, key=f"tiledseg-file-{place}-{name}-{token}", pure=False): place
         for place, (name, arguments) in enumerate(jobs)
     }
+    killed: dict[int, _Result | str] = {}
     try:
         for future in distributed.as_completed(futures):
-            if future.status == "finished":
-                yield futures[future], future.result()
+            place = futures[future]
+            if _is_killed(future):
+                killed[place] = _outcome(future)
             else:
-                yield futures[future], _reason(future)
+                yield place, _outcome(future)
             future.release()
+        for place, reason in killed.items():
+            if len(killed) > 1:
+                key = f"tiledseg-alone-{place}-{jobs[place][0]}-{token}"
+                future = client.submit(run, sent, *jobs[place][1], key=key, pure=False)
+                futures[future] = place
+                distributed.wait(future)
+                yield place, _outcome(future)
+            else:
+                yield place, reason
     finally:
         client.cancel(list(futures))
 
 
 def _itself(shared: object) -> object:
     return shared
+
+
+def _is_killed(future: Any) -> bool:  # noqa: ANN401
+    return bool(future.status == "error") and type(future.exception()).__name__ == "KilledWorker"
+
+
+def _outcome(future: Any) -> Any:  # noqa: ANN401
+    """Return the result of a job, or why it has none."""
+    return future.result() if future.status == "finished" else _reason(future)
 
 
 def _reason(future: Any) -> str:  # noqa: ANN401
