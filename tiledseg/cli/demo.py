@@ -67,7 +67,7 @@ def run_demo(  # noqa: PLR0913  settings of a smaller demo
     width: int = 2560,
     train: bool = False,
     n_images: int = 24,
-    epochs: int = 8,
+    epochs: int = 10,
     progress: bool = True,
 ) -> DemoResult:
     """Segment a large generated smear with the included model, or with one that is trained first."""
