@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from typing import TYPE_CHECKING
@@ -209,6 +211,57 @@ def test_everything_is_written_in_one_pass_and_agrees(slides: Path, tmp_path: Pa
         np.testing.assert_array_equal(table[name], column)
     found = json.loads((tmp_path / "out" / "coco" / "a.json").read_text("utf-8"))
     assert [one["area"] for one in found["annotations"]] == here.objects.table["area"].tolist()
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
+
+
+def test_the_objects_of_all_images_are_counted_in_one_table(slides: Path, tmp_path: Path) -> None:
+    config = {"write": ("objects",), "objects": {"min_area": 100}, "existing": "skip"}
+    out = tmp_path / "out"
+    ts.predict_files(bright, slides / "a.tif", out, config, tiling=TILING)
+    table = ts.segment(bright, IMAGE, TILING, objects={"min_area": 100}).objects.table
+    row = {"image": "a.tif", "objects": str(len(table["area"])), "area": str(table["area"].sum())}
+    assert rows_of(out / "counts.csv") == [row]
+    empty = slides / "empty.png"
+    write_image(empty, np.zeros((40, 50), np.uint8))
+    ts.predict_files(bright, empty, out, config | {"pixel_size": 0.5}, tiling=TILING)
+    assert [one["image"] for one in rows_of(out / "counts.csv")] == ["a.tif", "empty.png"]
+    assert rows_of(out / "counts.csv")[1] == {
+        "image": "empty.png", "objects": "0", "area": "0", "area_um2": "0"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_the_objects_of_each_class_are_counted(form: str, tmp_path: Path) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    (tmp_path / "in" / "day 2").mkdir(parents=True)
+    image = np.zeros((60, 90), np.uint8)
+    image[5:20, 5:20] = 1  # one object of class 1, two of class 3
+    image[30:40, 10:20] = image[30:40, 40:60] = 3
+    write_image(tmp_path / "in" / "day 2" / "a.png", image)
+
+    def network(tiles: np.ndarray) -> np.ndarray:
+        return (tiles == np.arange(4)).astype(np.float32)
+
+    config = {"write": ("objects",), "table_format": form, "recursive": True}
+    ts.predict_files(network, tmp_path / "in", tmp_path / "out", config)
+    assert rows_of(tmp_path / "out" / "counts.csv") == [
+        {"image": "day 2/a.png", "objects": "3", "class 1": "1", "class 2": "0", "class 3": "2"}
+        | {"area": "525"}
+    ]
+
+
+def test_a_table_of_the_users_own_is_not_replaced(
+    slides: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "counts.csv").write_text("patient,cells\n1,2\n")
+    result = ts.predict_files(bright, slides / "a.tif", tmp_path, {"write": ("objects",)}, tiling=TILING)
+    assert not result.failed
+    assert (tmp_path / "counts.csv").read_text() == "patient,cells\n1,2\n"
+    assert "counts.csv" in caplog.text
 
 
 @pytest.mark.parametrize("more", [{"threshold": "otsu"}, {"blur": 1.5}, {"mask_format": "npy"}])

@@ -161,9 +161,10 @@ class PredictConfig(ReadConfig):
 
     write: Annotated[tuple[Product, ...], as_tuple, Field(min_length=1)] = ("mask",)
     """What is written, each into a folder of its own: ``mask``, ``probs``, ``overlay``; ``coloured``, masks
-    in `mask_colours`; ``labels``, the number of the object of each px; ``objects``, a table of measurements;
-    ``geojson`` for QuPath; ``coco``, instances; ``roi``, ImageJ regions (extra ``roi``). All are written in
-    one pass over the image. Overlays and coloured masks are PNG, and need the whole map in memory."""
+    in `mask_colours`; ``labels``, the number of the object of each px; ``objects``, a table of measurements,
+    and ``counts.csv`` with the number of objects of each image; ``geojson`` for QuPath; ``coco``, instances;
+    ``roi``, ImageJ regions (extra ``roi``). All are written in one pass over the image. Overlays and coloured
+    masks are PNG, and need the whole map in memory."""
     mask_format: Literal["png", "tiff", "ome-tiff", "ome-zarr", "npy"] = "png"
     """Format of masks. The last three are written while they are computed, so the image may have any size."""
     mask_colours: Annotated[tuple[ColourName, ...], as_tuple, Field(min_length=2, max_length=256)] | None = (

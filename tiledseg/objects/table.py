@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from tiledseg._validate import counted, invalid, named, path_text
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
     from typing import BinaryIO
 
     from tiledseg._types import AnyArray, PathLike
@@ -170,3 +172,18 @@ def _write_parquet(file: BinaryIO, table: dict[str, AnyArray]) -> None:
         writer.write_table(first)
         for part in parts:
             writer.write_table(part)
+
+
+def read_table(path: Path, names: Sequence[str]) -> dict[str, AnyArray]:
+    """Read some columns of a written table, those of them that it has."""
+    if path.suffix.lower() == ".parquet":
+        file = extra("pyarrow.parquet", "table").ParquetFile(path)
+        columns = file.read([name for name in names if name in file.schema.names])
+        return {name: columns[name].to_numpy() for name in columns.column_names}
+    with path.open(encoding="utf-8") as lines:
+        header = lines.readline().rstrip("\n").split(",")
+        places = [header.index(name) for name in names if name in header]
+        first = next(lines, None)
+        rows = () if first is None else np.loadtxt(chain([first], lines), delimiter=",", usecols=places)
+    values = np.reshape(rows, (-1, len(places))).T
+    return {header[place]: column for place, column in zip(places, values, strict=True)}

@@ -143,11 +143,11 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
 
     Masks go to ``masks/NAME.png`` (0 and 255 for one class, labels for several), probabilities to
     ``probs/NAME.tif``, overlays to ``overlays/NAME.png`` below the output folder; images from folders inside
-    a given folder keep their place. Each file stands whole under its name or not at all. With ``ome-tiff``,
-    ``ome-zarr`` or ``npy`` as `mask_format` and `probs_format`, images are read and maps written region by
-    region, in memory that does not grow with the image.
-
-    While the network runs, the next image is read and the last one written.
+    a given folder keep their place. With ``objects`` in ``config.write``, ``counts.csv`` has the number of
+    objects of each image. Each file stands whole under its name or not at all. While the network runs, the
+    next image is read and the last one written. With ``ome-tiff``, ``ome-zarr`` or ``npy`` as `mask_format`
+    and `probs_format`, images are read and maps written region by region, in memory that does not grow with
+    the image.
 
     Parameters
     ----------
@@ -216,6 +216,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
             else:
                 result = _local(model, targets, config, tiling, advance, record)
         record.save()
+        record.write_counts(Network.of(model))
     return result
 
 

@@ -9,11 +9,15 @@ import os
 import threading
 import time
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tiledseg._storage import (
     check_writable,
+    csv_text,
     exists,
     first_alike,
     is_folder,
@@ -23,12 +27,14 @@ from tiledseg._storage import (
     write_text,
     zarr_files,
 )
-from tiledseg._validate import invalid, named, shown
+from tiledseg._validate import invalid, named, reason_of, shown
 from tiledseg._version import __version__
 from tiledseg.config import OBJECT_PRODUCTS
-from tiledseg.errors import FileError, SettingError
+from tiledseg.errors import FileError, SettingError, TiledSegError
 from tiledseg.io import check_identity, content_digest, is_remote, state_of
+from tiledseg.objects import read_table
 from tiledseg.predict.roi import roi_of_file
+from tiledseg.predict.segmentation import class_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,6 +71,7 @@ _SUFFIXES = {
 }
 _OME = {".tif", ".tiff", ".zarr"}  # what may follow a .ome
 _RECORD = ".tiledseg-resume.json"
+_COUNTS, _COUNTED = "counts.csv", ("image", "objects", "area", "area_um2")
 _WITHOUT_EFFECT = {"batch_size", "recursive", "existing", "resume", "write", "into_image"}
 _SAVED_EVERY = 10  # seconds, while images are predicted
 _IN_NAMES = {"mask_format", "probs_format", "labels_format", "table_format"}  # of results, by their suffixes
@@ -268,6 +275,22 @@ class RunRecord:
         except FileError as error:
             _log.warning("%s", error)
 
+    def write_counts(self, network: Network) -> None:
+        """Write how many objects each image has, by all tables that the folder has a record of."""
+        rows: dict[str, dict[str, Any]] = {}
+        path = self._folder / _COUNTS
+        try:
+            for name, (image, *_) in sorted(self._results.items()):
+                if Path(name).parts[0] == FOLDERS["objects"] and exists(self._folder / name):
+                    own = Path(*Path(name).parts[1:-1], Path(image).name).as_posix()
+                    rows[own] = {"image": own, **_counts_in(self._folder / name, network)}
+            if exists(path) and not path.read_bytes().startswith(b"image,objects,"):
+                _log.warning("%s is another table, and is not replaced by counts", named(str(path)))
+            elif rows:
+                write_text(path, csv_text(dict.fromkeys(chain(*rows.values())), rows.values()))
+        except (OSError, LookupError, ValueError, TiledSegError) as error:  # the work is done
+            _log.warning("%s is not written: %s", named(str(path)), reason_of(error))
+
     def _check(self, run: dict[str, Any], standing: list[tuple[Path, Path]], config: PredictConfig) -> None:
         unknown = [target for _, target in standing if self._name(target) not in self._results]
         if unknown and config.existing == "refuse":
@@ -338,6 +361,17 @@ class RunRecord:
             return None if any(map(is_remote, paths)) else [content_digest(path) for path in paths]
         except (OSError, FileError):
             return None
+
+
+def _counts_in(path: Path, network: Network) -> dict[str, Any]:
+    """Count the objects of a table, those of each of several classes, and their px in total."""
+    table = read_table(path, ("class", *_COUNTED))
+    found = np.bincount(table["class"].astype(int))
+    names = class_names(network, network.classes or max(1, len(found)))
+    several = {f"{name} (class)" if name in _COUNTED else name: 0 for name in names if len(names) > 1}
+    counts = found[1:].tolist() + [0] * len(names)
+    sums = {name: f"{table[name].sum():.10g}" for name in _COUNTED if name in table}
+    return {"objects": len(table["class"]), **dict(zip(several, counts, strict=False)), **sums}
 
 
 def _stamps(path: str) -> list[int]:
