@@ -73,7 +73,7 @@ class Evaluator:
         Threshold, tiling, batch size, and how outlines and cells are compared. With the precision
         bf16 each image is predicted in float32 as well, and the result says what bf16 costs.
     **unknown : Never
-        None is accepted; the error shows how a setting is given.
+        No other argument is accepted; the error shows how a setting is given.
 
     Examples
     --------

@@ -87,7 +87,7 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
         Whether the map is written while it is computed (`out` of `tiled_predict`), and not held in
         memory.
     **unknown : Never
-        None is accepted; the error names the argument that has it, such as ``tiling`` for ``tile_size``.
+        No other argument is accepted; the error says where it belongs, as ``tile_size`` in `tiling`.
 
     Returns
     -------
@@ -208,7 +208,7 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
         Called in the calling thread as ``callback(tile, done, total)`` after each tile, a `Tile`
         in px of `image`; what it returns is ignored except for False, which cancels.
     **unknown : Never
-        None is accepted; the error names the argument that has it, such as ``tiling`` for ``tile_size``.
+        No other argument is accepted; the error says where it belongs, as ``tile_size`` in `tiling`.
 
     Returns
     -------

@@ -302,7 +302,7 @@ def segment(  # noqa: PLR0913  what `tiled_predict` takes, and what objects are
     callback : callable, optional
         As for `tiled_predict`.
     **unknown : Never
-        None is accepted; the error names the argument that has it, such as ``tiling`` for ``tile_size``.
+        No other argument is accepted; the error says where it belongs, as ``tile_size`` in `tiling`.
 
     Returns
     -------

@@ -89,7 +89,7 @@ class Tiler:
     config : TilingConfig or dict, optional
         Tile size, overlap, blending, alignment and padding.
     **unknown : Never
-        None is accepted; the error shows how a setting is given.
+        No other argument is accepted; the error shows how a setting is given.
 
     Examples
     --------

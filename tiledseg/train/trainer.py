@@ -93,7 +93,7 @@ class Trainer:
     config : TrainConfig or dict, optional
         Settings of the network and its training.
     **unknown : Never
-        None is accepted; the error shows how a setting is given.
+        No other argument is accepted; the error shows how a setting is given.
     """
 
     def __init__(self, config: TrainConfig | dict[str, Any] | None = None, **unknown: Never) -> None:
