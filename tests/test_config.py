@@ -66,9 +66,9 @@ def test_sizes_may_be_pairs_text_or_numpys():
         ({"overlap": -1}, "`TilingConfig.overlap` must be greater than or equal to 0; got -1"),
         ({"overlap": 1.0}, "less than 1"),
         ({"overlap": float("nan")}, "`TilingConfig.overlap`"),
-        ({"overlap": True}, "`TilingConfig.overlap`"),
-        ({"overlap": "64.5"}, "`TilingConfig.overlap`"),
-        ({"overlap": None}, "`TilingConfig.overlap`"),
+        ({"overlap": True}, "`overlap`"),
+        ({"overlap": "64.5"}, "`overlap`"),
+        ({"overlap": None}, "`overlap`"),
         ({"tile_size": 0}, "`TilingConfig.tile_size`"),
         ({"tile_size": True}, "`TilingConfig.tile_size`"),
         ({"tile_size": "64"}, "`TilingConfig.tile_size`"),
@@ -175,9 +175,9 @@ def test_settings_never_change_and_copies_are_checked():
     [
         ("a =", "not valid TOML"),
         ("overlp = 3", "Did you mean `overlap`"),
-        ("tile_size = 'x'", "`TilingConfig.tile_size`"),
-        ("overlap = nan", "`TilingConfig.overlap`"),
-        ("tile_size = 1979-05-27", "`TilingConfig.tile_size`"),
+        ("tile_size = 'x'", "`tile_size`"),
+        ("overlap = nan", "`overlap`"),
+        ("tile_size = 1979-05-27", "`tile_size`"),
         (f"tile_size = {'9' * 5000}", "not valid TOML"),
     ],
 )
@@ -369,8 +369,8 @@ def test_numbers_of_numpy_are_numbers():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs = 3", "`epochs` is not a table of the file. Write it below [train]."),
-        ("[train]\nlevels = 3", "`levels` is not a setting of [train]. Write it below [train.network]."),
+        ("epochs = 3", "`epochs` is not a setting here. Write it below [train]."),
+        ("[train]\nlevels = 3", "[train]: `levels` is not a setting here. Write it below [train.network]."),
         ("train = 3", "`train` must be a table of settings; got 3. Write it as [train]."),
         (
             "[predict]\ntiling = 5",
@@ -382,7 +382,7 @@ def test_numbers_of_numpy_are_numbers():
         ),
         (
             "[train.optimizer]\nlr = 0.1",
-            "`lr` is not a setting of [train.optimizer]. Known: beta_1, beta_2, name.",
+            "[train.optimizer]: `lr` is not a setting here. Known: beta_1, beta_2, name.",
         ),
         (
             "[train.preprocessing]\npercentiles = [99.0, 1.0]",
@@ -392,8 +392,19 @@ def test_numbers_of_numpy_are_numbers():
             "[train]\nschedule = 3",
             'got 3. Give its name, as in "constant", or a table with its name and settings.',
         ),
-        ('[train_data]\nlayout = "list"', '`path` must be given with layout=list; got "none".'),
-        ('[train."a\\\\1{x}"]\nname = "unet"', "is not a setting of TrainConfig. Known"),
+        (
+            "[predict.tiling]\noverlap = 512",
+            "[predict.tiling]: `overlap` must be in [0, tile) with tile=512 along y; got 512. Use at most 511.",
+        ),
+        (
+            "[train]\nepochs = 0\n[train.optimizer]\nlr = 1\n[predict]\nthreshold = 4",
+            "[train]: `epochs` must be greater than or equal to 1; got 0. Use at least 1. "
+            "[train.optimizer]: `lr` is not a setting here. Known: beta_1, beta_2, name. "
+            "[predict]: `threshold` must be less than 1; got 4. Use less than 1.0.",
+        ),
+        ("[predict.objects]\nmin_area = 9\nmax_area = 3", 'got 3.0. Use a larger one, or "none".'),
+        ('[train_data]\nlayout = "list"', '[train_data]: `path` must be given with layout=list; got "none".'),
+        ('[train."a\\\\1{x}"]\nname = "unet"', "[train]: `a\\1{x}` is not a setting here. Known"),
     ],
 )
 def test_a_message_about_a_file_speaks_of_its_tables(text, message):

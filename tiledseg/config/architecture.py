@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tiledseg._validate import invalid
 from tiledseg.config.base import Choice
@@ -168,17 +168,20 @@ class ArchitectureConfig(Choice):
                 )
 
     @classmethod
-    def _instead_of(cls, key: str) -> str:
+    def _instead_of(cls, key: str, *, in_file: bool) -> str:
         fields = (kind.model_fields for kind in _kinds(ArchitectureConfig) if key in kind.model_fields)
         names = sorted({one["name"].default for one in fields if not one["name"].is_required()})
-        return f"Networks that have it: {', '.join(names)}." if names else super()._instead_of(key)
+        return (
+            f"Networks that have it: {', '.join(names)}."
+            if names
+            else super()._instead_of(key, in_file=in_file)
+        )
 
     def _because(self) -> tuple[str, str]:
         """Say what the stride follows from, and what else to change than the size."""
         return "", ""
 
-    @model_validator(mode="after")
-    def _check_shapes(self) -> Self:
+    def _check(self) -> None:
         if self.final_activation == "softmax" and self.classes == 1:
             fix = "Use sigmoid, or classes=2 with the background as a class."
             raise self._invalid("final_activation", "not be softmax with one class", fix)
@@ -188,7 +191,6 @@ class ArchitectureConfig(Choice):
                 fix = f"Use {multiples(self.stride, size)}{instead}."
                 must = f"be a multiple of {self.stride} along {axis}{reason}"
                 raise self._invalid("input_shape", must, fix, got=size)
-        return self
 
 
 class OnnxConfig(ArchitectureConfig):
@@ -207,9 +209,8 @@ class OnnxConfig(ArchitectureConfig):
         """Total stride in px; input sizes are multiples of it."""
         return math.lcm(*self.strides)
 
-    @model_validator(mode="after")
-    def _check_shapes(self) -> Self:
-        return self  # the file says what it takes
+    def _check(self) -> None:
+        """Check nothing: the file says what it takes."""
 
 
 class LevelsConfig(ArchitectureConfig):
@@ -270,8 +271,8 @@ class EncodedConfig(ArchitectureConfig):
         """Preparation of pixels that the encoder's pretrained weights expect; None without them."""
         return _pixels_of(self.encoder) if self.encoder_weights else None
 
-    @model_validator(mode="after")
-    def _check_weights(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         weights = self.encoder_weights
         if weights not in {None, "imagenet"} and not str(weights).lower().endswith(_FILES):
             must = "be imagenet, None, or the path of a .safetensors, .weights.h5 or .keras file"
@@ -279,7 +280,6 @@ class EncodedConfig(ArchitectureConfig):
         if weights is not None and self.input_shape[2] != 3:
             fix = "Use 3 channels, or encoder_weights=None."
             raise self._invalid("input_shape", "have 3 channels, RGB, with encoder_weights", fix)
-        return self
 
 
 class _EncoderUNetConfig(EncodedConfig):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from tiledseg._validate import invalid
 from tiledseg.config.base import Choice
@@ -197,8 +197,7 @@ class StainConfig(_ChanceConfig):
     """Standard deviation of the noise that is added to each element of the stains' unit vectors, so that
     stains have another colour in each crop."""
 
-    @model_validator(mode="after")
-    def _spans(self) -> Self:
+    def _check(self) -> None:
         (a, b, c), (d, e, f), (g, h, i) = self.stains
         volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
         lengths = math.prod(math.hypot(*stain) for stain in self.stains)
@@ -208,7 +207,6 @@ class StainConfig(_ChanceConfig):
                 "be three colours that are not in one plane",
                 "Of two stains, take as the third what is at right angles to both.",
             )
-        return self
 
 
 class BlurConfig(_ChanceConfig):

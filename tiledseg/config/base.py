@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
+_FILE = "file"  # the context of validation, where settings come from a file
+_BELOW = "[\0"  # begins the name of a table, until the tables around it are known
 _LONGEST_TEXT = 100_000
 _MOST_BITS = 63
 
@@ -82,26 +85,36 @@ class Config(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:  # noqa: ANN401
+        in_file = info.context == _FILE
         try:
-            made = handler(cls._filled(data))
+            made = handler(cls._filled(data, in_file=in_file))
+            made._check()
         except ValidationError as error:
-            raise SettingError(" ".join(cls._sentences(error.errors()))) from None
+            text = " ".join(cls._sentences(error.errors(), in_file=in_file))
+            raise (ValueError if in_file else SettingError)(text) from None
+        except SettingError as error:
+            if in_file:  # pydantic then says in which table it is
+                raise ValueError(str(error)) from None
+            raise
         made.model_fields_set.update({"name"} & cls.model_fields.keys())  # what says which settings they are
         return made
 
+    def _check(self) -> None:
+        """Check what holds between several fields."""
+
     @classmethod
-    def _filled(cls, data: Any) -> Any:  # noqa: ANN401
+    def _filled(cls, data: Any, *, in_file: bool) -> Any:  # noqa: ANN401
         """Put what is given of nested settings over the field's default, not over their class's."""
         if not isinstance(data, dict):
             return data
         data = {name: _plain(value) for name, value in data.items()}
         for name, value in data.items():
-            cls._check_bits(name, value)
+            cls._check_bits(cls._place(name, in_file=in_file), value)
         for name, field in cls.model_fields.items():
             if name in data and isinstance(field.default, Choice):
-                data[name] = cls._named(name, data[name])
-            cls._check_table(name, nested_of(field), data)
+                data[name] = cls._named(name, data[name], in_file=in_file)
+            cls._check_table(name, nested_of(field), data, in_file=in_file)
         given = {
             name: laid_over(field.default.model_dump(exclude_unset=True), data[name])
             for name, field in cls.model_fields.items()
@@ -110,34 +123,37 @@ class Config(BaseModel):
         return data | given
 
     @classmethod
-    def _named(cls, name: str, value: object) -> object:
+    def _named(cls, name: str, value: object, *, in_file: bool) -> object:
         """Turn a name alone into settings; refuse what is neither, such as a network itself."""
         if not isinstance(value, str | dict | Config):
             known = cls.model_fields[name].default.name
-            must, fix = "be a name or settings", f'Give its name, as in "{known}", or its class, or a dict.'
-            raise invalid(SettingError, f"{cls.__name__}.{name}", must=must, got=value, fix=fix)
+            settings = "a table with its name and settings" if in_file else "its class, or a dict"
+            must, fix = "be a name or settings", f'Give its name, as in "{known}", or {settings}.'
+            raise invalid(SettingError, cls._place(name, in_file=in_file), must=must, got=value, fix=fix)
         return named(value)
 
     @classmethod
-    def _check_table(cls, name: str, kind: type[Config] | None, data: dict[str, Any]) -> None:
+    def _check_table(
+        cls, name: str, kind: type[Config] | None, data: dict[str, Any], *, in_file: bool
+    ) -> None:
         """Name the field to which something else than settings is given: its class alone does not say it."""
         if kind is not None and not isinstance(data.get(name), dict | kind | None):
-            fix = f"Pass {kind.__name__}(...), or a dict of some of its settings."
-            must = f"be a table of settings, {kind.__name__}"
-            raise invalid(SettingError, f"{cls.__name__}.{name}", must=must, got=data[name], fix=fix)
+            must, fix = "be a table of settings", f"Write it as {_BELOW}{name}]."
+            if not in_file:
+                must = f"{must}, {kind.__name__}"
+                fix = f"Pass {kind.__name__}(...), or a dict of some of its settings."
+            raise invalid(SettingError, cls._place(name, in_file=in_file), must=must, got=data[name], fix=fix)
 
-    @classmethod
-    def _check_bits(cls, name: str, value: Any) -> None:  # noqa: ANN401
+    @staticmethod
+    def _check_bits(where: str, value: Any) -> None:  # noqa: ANN401
         """Refuse whole numbers that no array holds: they overflow where they become a float."""
         for one in value if isinstance(value, list | tuple) else (value,):
             if isinstance(one, int) and one.bit_length() > _MOST_BITS:
                 must, got = f"have at most {_MOST_BITS} bits", f"a number of {one.bit_length()} bits"
-                raise invalid(
-                    SettingError, f"{cls.__name__}.{name}", must=must, got=got, fix="Give a smaller number."
-                )
+                raise invalid(SettingError, where, must=must, got=got, fix="Give a smaller number.")
 
     @classmethod
-    def _sentences(cls, lines: list[ErrorDetails]) -> list[str]:
+    def _sentences(cls, lines: list[ErrorDetails], *, in_file: bool) -> list[str]:
         """Say each wrong setting once: of a union's complaints that of the branch whose type fits."""
         best: dict[object, ErrorDetails] = {}
         for line in _joined(lines):
@@ -146,38 +162,43 @@ class Config(BaseModel):
             known = best.setdefault(line["loc"][:1], line)
             if known["type"].endswith("_type") and not line["type"].endswith("_type"):
                 best[line["loc"][:1]] = line
-        return [cls._sentence(line) for line in best.values()]
+        return [cls._sentence(line, in_file=in_file) for line in best.values()]
 
     @classmethod
-    def _sentence(cls, line: ErrorDetails) -> str:
-        where = ".".join(
-            [cls.__name__, *(str(part) for part in line["loc"] if str(part) in cls.model_fields)]
-        )
+    def _sentence(cls, line: ErrorDetails, *, in_file: bool) -> str:
         if line["type"] == "extra_forbidden":
-            key = str(line["loc"][-1])
-            return f"`{shown(key)}` is not a setting of {cls.__name__}. {cls._instead_of(key)}"
+            key, here = str(line["loc"][-1]), "here" if in_file else f"of {cls.__name__}"
+            return f"`{shown(key)}` is not a setting {here}. {cls._instead_of(key, in_file=in_file)}"
+        if line["type"] == "value_error":  # of the settings in a table: the text is whole
+            return _in_table(str(line["loc"][0]), str(line["ctx"]["error"]))
+        fields = [str(part) for part in line["loc"] if str(part) in cls.model_fields]
         if line["type"].startswith("union_tag"):
-            return cls._unnamed(line)
-        if line["type"] == "value_error":  # a rule of ours between several fields: its text is whole
-            return str(line["ctx"]["error"])
-        return complaint(where, line)
+            return cls._unnamed(line, cls._place(f"{fields[0]}.name", in_file=in_file))
+        return complaint(cls._place(*fields, in_file=in_file), line)
 
     @classmethod
-    def _instead_of(cls, key: str) -> str:
+    def _place(cls, *fields: str, in_file: bool) -> str:
+        """Name a field; a file has no classes."""
+        return ".".join(fields if in_file else (cls.__name__, *fields))
+
+    @classmethod
+    def _instead_of(cls, key: str, *, in_file: bool) -> str:
         """Say what could be meant by a setting that is not known."""
         homes = [name for name, field in cls.model_fields.items() if key in fields_within(field.annotation)]
+        if len(homes) == 1 and in_file:
+            return f"Write it below {_BELOW}{homes[0]}]."
         if len(homes) == 1:
             return f"`{homes[0]}` has it: {homes[0]}={{{key!r}: ...}}."
         several = " or ".join(f"{home}.{key}" for home in homes)
         return f"Several settings have it: set {several}." if homes else did_you_mean(key, cls.model_fields)
 
     @classmethod
-    def _unnamed(cls, line: ErrorDetails) -> str:
+    def _unnamed(cls, line: ErrorDetails, where: str) -> str:
         """Say that settings which are chosen by their `name` have none that is known."""
         field = str(line["loc"][0])
         names = names_of(cls.model_fields[field].annotation)
         tag = line["ctx"].get("tag", "nothing")
-        return f"`{cls.__name__}.{field}.name` must be a known name; got {tag}. {did_you_mean(tag, names)}"
+        return f"`{where}` must be a known name; got {tag}. {did_you_mean(tag, names)}"
 
     def _invalid(self, field: str, must: str, fix: str, *, got: object = None) -> SettingError:
         """Build the error about one field, whose value stands in it unless another is given."""
@@ -279,9 +300,11 @@ class Config(BaseModel):
         _check_text(text, str)
         settings = read_toml(text, cls)
         try:
-            return cls.from_json(json.dumps(settings, default=str))
-        except SettingError as error:
-            raise SettingError(in_toml(str(error), settings)) from None
+            return cls.model_validate_json(json.dumps(settings, default=str), context=_FILE)
+        except ValidationError as error:
+            found = error.errors()[0]  # all in one: `_explain` gathered them
+            text = str(found["ctx"]["error"]) if found["type"] == "value_error" else found["msg"]
+            raise SettingError(in_toml(text.replace(_BELOW, "["))) from None
 
     def to_toml(self) -> str:
         """Write the settings as TOML text, each with a comment that says what it means.
@@ -302,6 +325,12 @@ class Config(BaseModel):
         ...
         """
         return write_toml(self)
+
+
+def _in_table(name: str, text: str) -> str:
+    """Say in which table of a file something is wrong."""
+    text = text.replace(_BELOW, f"{_BELOW}{name}.")
+    return text if text.startswith(_BELOW) else f"{_BELOW}{name}]: {text}"
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401

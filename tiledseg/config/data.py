@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -52,8 +52,8 @@ class DataConfig(ReadConfig, MaskConfig):
             return data | {"mask_threshold": 1}
         return data
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         honoured = _HONOURED[self.layout] | {"layout", "problems"}
         for name, field in type(self).model_fields.items():
             if name not in honoured and getattr(self, name) != field.default:
@@ -70,7 +70,6 @@ class DataConfig(ReadConfig, MaskConfig):
                 f"be given with layout={self.layout}",
                 "Name the folder that holds x and y, the table, or the manifest.",
             )
-        return self
 
 
 def _layouts_with(name: str) -> list[str]:
@@ -109,8 +108,7 @@ class SplitConfig(Config):
     """File that ``tiledseg split`` writes, JSON lines; paths in it are relative to its folder. With `folds`
     one for each fold, as in ``manifest_1.jsonl``."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
         if not self.names or len(set(self.names)) < len(self.names) or not all(map(_is_name, self.names)):
             raise self._invalid(
                 "names", "be different words of letters, digits, - and _", "Use for example train,valid,test."
@@ -128,7 +126,6 @@ class SplitConfig(Config):
                 r"Set both, as in group_by=regex and group_regex=^slide(\d+).",
             )
         self._check_folds()
-        return self
 
     def _check_folds(self) -> None:
         """Check that a fold is one of the folds, which take the place of shares."""
@@ -174,10 +171,8 @@ class TileSetConfig(Config):
         """Size, overlap and padding of the tiles."""
         return TilingConfig(tile_size=self.tile_size, overlap=self.overlap, pad_mode=self.pad_mode)
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
         _ = self.tiling  # which says what is wrong
-        return self
 
 
 TRAIN_AND_VALID = SplitConfig(names=_TWO[0], shares=_TWO[1])
@@ -264,8 +259,8 @@ class Record(ReadConfig, MaskConfig):
         """Digest of the image that its px come from."""
         return self.digest if self.origin is None else self.origin.digest
 
-    @model_validator(mode="after")
-    def _paths(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         # tiles are written to folders and files of these names
         for part in self.name.split("/"):  # of images in several folders
             check_component(part, "name", "Rename the file, or write the manifest again.")
@@ -297,4 +292,3 @@ class Record(ReadConfig, MaskConfig):
                 got=len(self.mask_digests),
                 fix="Write the manifest again.",
             )
-        return self

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat
 
 from tiledseg.config.base import Config
 from tiledseg.config.fields import Count, MaskThreshold, Names, as_numbers, as_tuple
@@ -120,8 +120,7 @@ class MaskConfig(Config):
     mask_page: Annotated[int, Field(ge=0)] | str | None = None
     """Page of a mask's TIFF, from 0; needed where there are several."""
 
-    @model_validator(mode="after")
-    def _differ(self) -> Self:
+    def _check(self) -> None:
         if self.mask_parts != "classes" and self.class_values != CLASS_VALUES:
             must, fix = "be left out where mask_parts is not classes", "Set `mask_parts` to classes."
             raise self._invalid("class_values", must, fix)
@@ -131,7 +130,6 @@ class MaskConfig(Config):
             )
         if len(set(self.class_names)) < len(self.class_names):
             raise self._invalid("class_names", "differ from each other", "Name each class once.")
-        return self
 
     @property
     def masking(self) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tiledseg._validate import did_you_mean, invalid
 from tiledseg.config.architecture import (
@@ -50,8 +50,8 @@ class UNetConfig(ConvolutionsConfig, LevelsConfig):
     dropout: Dropout = 0.05
     """Level i drops ``dropout * i`` of its features, in [0, 1)."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         if self.base_kernel % 2 == 0:
             raise self._invalid(
                 "base_kernel", "be odd", f"Use {self.base_kernel - 1} or {self.base_kernel + 1}."
@@ -62,7 +62,6 @@ class UNetConfig(ConvolutionsConfig, LevelsConfig):
                 f"stay under 1 at the deepest of {self.levels} levels",
                 f"Use less than {1 / (self.levels - 1):.3g}.",
             )
-        return self
 
 
 class AttentionUNetConfig(ConvolutionsConfig, LevelsConfig):
@@ -123,15 +122,14 @@ class MultiResUNetConfig(ConvolutionsConfig, LevelsConfig):
         filters = self.alpha * self.base_filters * 2**level
         return int(filters * 0.167), int(filters * 0.333), int(filters * 0.5)
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         if self.widths(0)[0] < 1:
             raise self._invalid(
                 "base_filters",
                 f"give 6 filters or more with alpha={self.alpha}",
                 f"Use {int(1 / (0.167 * self.alpha)) + 1} or more.",
             )
-        return self
 
 
 class UNet3PlusConfig(ConvolutionsConfig):
@@ -158,8 +156,8 @@ class UNet3PlusConfig(ConvolutionsConfig):
         """Total stride in px; input sizes are multiples of it."""
         return 16
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         sigmoid = self.final_activation == "sigmoid" or (self.final_activation is None and self.classes == 1)
         if self.classification_guided and not sigmoid:
             raise self._invalid(
@@ -168,7 +166,6 @@ class UNet3PlusConfig(ConvolutionsConfig):
                 'Set final_activation="sigmoid", or leave the guide out.',
                 got=f"final_activation={self.final_activation} with {self.classes} classes",
             )
-        return self
 
 
 class U2NetConfig(ConvolutionsConfig):
@@ -213,15 +210,14 @@ class ResEncUNetConfig(LevelsConfig):
         """Residual blocks of each level of the encoder."""
         return self.blocks or ((1, 3, 4) + (6,) * self.levels)[: self.levels]
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         if len(self.blocks_per_level) != self.levels:
             raise self._invalid(
                 "blocks",
                 f"have one number for each of {self.levels} levels",
                 "Give as many, or leave it out.",
             )
-        return self
 
 
 class SwinUNetConfig(ArchitectureConfig):
@@ -258,8 +254,8 @@ class SwinUNetConfig(ArchitectureConfig):
         levels = len(self.depths)
         return f" with patch={self.patch}, {levels} levels and window={self.window}", ", or another window"
 
-    @model_validator(mode="after")
-    def _heads_fit(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         if len(self.heads) != len(self.depths):
             raise self._invalid(
                 "heads", f"have {len(self.depths)} values, as many as `depths`", "Give one number per level."
@@ -273,7 +269,6 @@ class SwinUNetConfig(ArchitectureConfig):
                     "Use a divisor, or another `embedding`.",
                     got=heads,
                 )
-        return self
 
 
 class TransUNetConfig(ArchitectureConfig):
@@ -314,8 +309,8 @@ class TransUNetConfig(ArchitectureConfig):
     def _because(self) -> tuple[str, str]:
         return ", the size of a token", ""
 
-    @model_validator(mode="after")
-    def _tokens_fit(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
         if None in self.input_shape:
             raise self._invalid(
                 "input_shape",
@@ -326,7 +321,6 @@ class TransUNetConfig(ArchitectureConfig):
             raise self._invalid(
                 "heads", f"divide the {self.hidden} channels of a token", "Use a divisor of `hidden`."
             )
-        return self
 
 
 NetworkConfig: TypeAlias = Annotated[

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from tiledseg._validate import invalid
 from tiledseg.config.base import Config
@@ -85,8 +85,7 @@ class RuntimeConfig(Config):
     memory: Count | None = None
     """Bytes that the network may take for its activations; None for half of the free memory."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
         by_keras = self.engine == "keras" or (self.engine == "auto" and self.devices is not None)
         if self.precision == "bf16" and by_keras:
             raise self._invalid(
@@ -94,7 +93,6 @@ class RuntimeConfig(Config):
                 "be f32 with engine='keras' or named devices",
                 "Use engine='openvino', or set the network's own dtype policy.",
             )
-        return self
 
 
 class ObjectsConfig(Config):
@@ -138,22 +136,16 @@ class ObjectsConfig(Config):
     area_unit: Literal["px", "um2"] = "px"
     """Unit of `min_area` and `max_area`: px, or µm², which needs the size of a px."""
 
-    @model_validator(mode="after")
-    def _areas(self) -> Self:
+    def _check(self) -> None:
         if self.max_area is not None and self.max_area < self.min_area:
             raise self._invalid(
                 "max_area", f"be at least min_area={self.min_area}", "Use a larger one, or None."
             )
-        return self
-
-    @model_validator(mode="after")
-    def _classes(self) -> Self:
         given = [name for name in ("boundary_class", "centre_class") if getattr(self, name) is not None]
         if given and self.split == "none":
             raise self._invalid(given[0], "be None without splitting", 'Set split="watershed".')
         if len(given) > 1:
             raise self._invalid("centre_class", "be None with a boundary_class", "Give one of them.")
-        return self
 
 
 class PredictConfig(ReadConfig):
@@ -220,8 +212,7 @@ class PredictConfig(ReadConfig):
     """Whether a killed run is resumed: its finished images are skipped, its unfinished maps completed.
     What this run writes stays if it is killed. For formats that are written while they are computed."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
         if "probs" in self.write and self.probs_format != "tiff" and self.probs_dtype != "float32":
             raise self._invalid(
                 "probs_dtype",
@@ -258,7 +249,6 @@ class PredictConfig(ReadConfig):
                 "Set `mask_format` and `probs_format` to ome-tiff, ome-zarr or npy, without overlays.",
                 got=f"{whole[0]} as {streamed.get(whole[0], 'png')}",
             )
-        return self
 
 
 class PredictJobConfig(PredictConfig):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tiledseg.config.base import Config
 from tiledseg.config.fields import Count, Micrometres, Positive, as_numbers, as_tuple
@@ -57,23 +57,25 @@ class PreprocessingConfig(Config):
         """The value that becomes 1: `white`, or the largest of the dtype."""
         return float(self.white or _LARGEST[self.dtype])
 
-    @model_validator(mode="after")
-    def _white_fits(self) -> Self:
+    def _check(self) -> None:
+        self._check_white()
+        self._check_lengths()
+        self._check_distinct()
+        self._check_percentiles()
+        self._check_colour()
+
+    def _check_white(self) -> None:
         if self.white is not None and (self.dtype == "float32" or self.white > _LARGEST[self.dtype]):
             must = f"be at most {_LARGEST['uint8']} with dtype=uint8, and left out with dtype=float32"
             raise self._invalid("white", must, "Set `dtype` to that of the images.")
-        return self
 
-    @model_validator(mode="after")
-    def _per_channel(self) -> Self:
+    def _check_lengths(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in {1, self.channels}:
                 fix = "Give one value for all channels, or one for each."
                 raise self._invalid(name, f"have 1 or {self.channels} values", fix)
-        return self
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _check_distinct(self) -> None:
         """Refuse what leaves of the values of an image none that float32 can tell apart."""
         for mean in self.mean:
             least = min(self.std) if self.dtype == "float32" else min(*self.std, 1.0)
@@ -83,12 +85,10 @@ class PreprocessingConfig(Config):
         if not 1 / _MOST_STD <= min(self.std) <= max(self.std) <= _MOST_STD:
             fix = "Give the standard deviation of the images' values, from 0 to 1."
             raise self._invalid("std", f"be from {1 / _MOST_STD:g} to {_MOST_STD:g}, for float32", fix)
-        return self
 
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
+    def _check_percentiles(self) -> None:
         if self.percentiles is None:
-            return self
+            return
         if len(self.percentiles) != 2 or self.percentiles[0] >= self.percentiles[1]:
             raise self._invalid("percentiles", "be two, the first below the second", "Try (1.0, 99.0).")
         if self.dtype == "float32":
@@ -97,12 +97,10 @@ class PreprocessingConfig(Config):
                 "be left out with dtype=float32, for which they are not exact",
                 "Scale floats to their range yourself.",
             )
-        return self
 
-    @model_validator(mode="after")
-    def _convertible(self) -> Self:
+    def _check_colour(self) -> None:
         if self.colour == "rgb":
-            return self
+            return
         if self.channels != 3:
             must, got, fix = (
                 "be rgb, since other colours take 3 channels",
@@ -116,7 +114,7 @@ class PreprocessingConfig(Config):
             must, got = "be rgb or bgr with percentiles, which are taken per channel", self.colour
             fix = "Leave one of them out."
         else:
-            return self
+            return
         raise self._invalid("colour", must, fix, got=got)
 
 

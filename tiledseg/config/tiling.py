@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -27,7 +27,7 @@ def _overlap(value: object) -> object:
     if isinstance(plain, bool) or not (isinstance(plain, int | float | tuple) or plain == "exact"):
         raise invalid(
             SettingError,
-            "TilingConfig.overlap",
+            "overlap",
             must='be px, a fraction of the tile or "exact"',
             got=value,
             fix='Use for example 64, 0.25 or "exact".',
@@ -110,20 +110,15 @@ class TilingConfig(Config):
             data = data | {"overlap": _PIXELS_WITH_AUTO}
         return data
 
-    @model_validator(mode="after")
-    def _exact(self) -> Self:
+    def _check(self) -> None:
         if self.overlap == "exact" and self.blend != "crop":
             raise self._invalid(
                 "blend",
                 'be crop with overlap="exact"',
                 "Any other blend takes px from tile ends: use crop, or give the overlap in px.",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _steps(self) -> Self:
         if self.tile_size == "auto":
-            return self
+            return
         overlaps = (0, 0) if self.overlap == "exact" else self.overlap_px
         for axis, tile, overlap, step in zip("yx", self.tile_shape, overlaps, self.alignment_px, strict=True):
             if overlap >= tile:
@@ -140,4 +135,3 @@ class TilingConfig(Config):
                     f"Use at most {tile - step}." if tile >= step else f"Use a tile of at least {step} px.",
                     got=overlap,
                 )
-        return self

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from tiledseg._lazy import lazy
-from tiledseg._validate import invalid, shown
+from tiledseg._validate import invalid
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import tomlkit
     from tomlkit.container import Container
@@ -72,44 +72,13 @@ def read_toml(text: str, model: type[BaseModel]) -> dict[str, Any]:
     return {name: _with_none(value, _hint(model, name)) for name, value in table.items()}
 
 
-_SETTING = re.compile(r"`(?:[A-Z]\w+\.)?([\w.-]+)`")
 _TUPLE = re.compile(r"""(?<=got |Try |Use )\(((?:'[^']*'|[\w.+-]+)(?:, (?:'[^']*'|[\w.+-]+))*)?,?\)""")
-_WORDS = (  # of Python, and what a file has in their place
-    (r"`\w+` has it: (\w+)=\{'\w+': \.\.\.\}", r"Write it below [{table}\1]"),
-    (r", \w+;(.*) Pass \w+\(\.\.\.\), or a dict of some of its settings", r";\1 Write it as [{table}{key}]"),
-    (r"or its class, or a dict", r"or a table with its name and settings"),
-    (r"Give them by name, as in .*\}", r'Write them as in {{name = "unet", levels = 5}}'),
-    (r"\bsetting of RunConfig", "table of the file"),
-    (r"\b(setting|Settings) of ([A-Z]\w+)", r"\1 of {of}"),
-    (r"`RunConfig\.", "`"),
-    (r"\bgot None\b", 'got "none"'),
-)
 
 
-def in_toml(text: str, settings: dict[str, Any]) -> str:
-    """Write a message about settings for the file that they are read from: its tables and values."""
-    found = _SETTING.search(text)
-    key = found[1].split(".")[0] if found else ""
-    places = [shown(place).replace("\\", "\\\\") for place in _tables_with(key, settings)]
-    table = f"{places[0]}." if len(places) == 1 and places[0] else ""
-    of = " or ".join(f"[{place}]" for place in places if place)
-    for pattern, typed in _WORDS:
-        text = re.sub(pattern, typed.format(table=table, key=key, of=of or r"\2"), text)
-    text = _TUPLE.sub(lambda one: f"[{(one[1] or '')}]".replace("'", '"').replace("None", '"none"'), text)
-    if not of:
-        return text
-    text = re.sub(r"`[A-Z]\w+\.", "`", text)
-    return text if of in text else f"{of}: {text}"
-
-
-def _tables_with(key: str, table: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Name the tables of a file that have a key."""
-    if key in table:
-        yield ".".join(path)
-    for name, value in table.items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, dict):
-                yield from _tables_with(key, one, (*path, name))
+def in_toml(text: str) -> str:
+    """Write the values that a message shows as a file has them."""
+    text = _TUPLE.sub(lambda one: f"[{one[1] or ''}]".replace("'", '"'), text)
+    return re.sub(r"\bNone\b", '"none"', text)
 
 
 def _fill(table: Table | Container, settings: BaseModel) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tiledseg._validate import pair_of
 from tiledseg.config.architecture import ArchitectureConfig, multiples
@@ -230,8 +230,7 @@ class TrainConfig(Config):
         """Transforms of the crops, as a list."""
         return augmenting(self.augment, self.preprocessing.channels)
 
-    @model_validator(mode="after")
-    def _has_colours(self) -> Self:
+    def _check_colours(self) -> None:
         channels = self.preprocessing.channels
         wrong = [one.name for one in self.transforms if channels != 3 and one.name in NEEDS_RGB]
         if wrong:
@@ -241,15 +240,14 @@ class TrainConfig(Config):
                 "Leave them out.",
                 got=wrong,
             )
-        return self
 
     @field_validator("preprocessing", mode="before")
     @classmethod
     def _over_the_expected(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
         return laid_over(_expected(info.data).model_dump(), value)
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
+        self._check_colours()
         stride = self.network.stride
         for axis, crop, fixed in zip("yx", self.crop_shape, self.network.input_shape[:2], strict=True):
             if fixed not in {None, crop}:
@@ -275,7 +273,6 @@ class TrainConfig(Config):
             raise self._invalid("threshold", must, "The most probable class of each px counts.")
         self._check_gradients()
         self._check_weights()
-        return self
 
     def _check_gradients(self) -> None:
         if self.clip is not None and self.clip_norm is not None:
