@@ -26,7 +26,7 @@ from .augment import (
     ZoomConfig,
     augmenting,
 )
-from .base import Config, laid_over, names_of
+from .base import Config
 from .data import (
     TRAIN_AND_VALID,
     DataConfig,
@@ -37,7 +37,7 @@ from .data import (
     TileSetConfig,
 )
 from .evaluate import EvaluateConfig, EvaluateJobConfig
-from .fields import by_name
+from .fields import by_name, laid_over, names_of
 from .files import (
     ExportConfig,
     ExportFormat,

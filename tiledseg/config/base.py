@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from types import NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -18,28 +17,18 @@ from pydantic import (
 from tiledseg._notebook import facts
 from tiledseg._storage import json_of
 from tiledseg._validate import did_you_mean, invalid, shown, text_of_path
-from tiledseg.config.fields import fields_within, named
+from tiledseg.config.fields import fields_within, laid_over, named, names_of, settings_within
 from tiledseg.config.toml import in_toml, read_toml, write_toml
 from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from pydantic import ModelWrapValidatorHandler
-    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 _FILE = "file"  # the context of validation, where settings come from a file
 _BELOW = "[\0"  # begins the name of a table, until the tables around it are known
 _LONGEST_TEXT = 100_000
 _MOST_BITS = 63
-
-
-def laid_over(below: object, above: object) -> object:
-    """Put what is given of nested settings over what holds without it."""
-    if not isinstance(above, dict) or not isinstance(below, dict):
-        return above
-    if above.get("name", below.get("name")) != below.get("name"):
-        return above
-    return below | {key: laid_over(below.get(key), value) for key, value in above.items()}
 
 
 def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
@@ -49,20 +38,6 @@ def _check_text(text: object, kinds: type | tuple[type, ...]) -> None:
     if isinstance(text, str | bytes) and len(text) > _LONGEST_TEXT:
         must, fix = f"have at most {_LONGEST_TEXT} characters", "Give a settings file."
         raise invalid(SettingError, "settings", must=must, got=len(text), fix=fix)
-
-
-def names_of(hint: object) -> list[str]:
-    """List what the field ``name`` may be, of all settings that a type hint allows."""
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return list(get_args(hint.model_fields["name"].annotation))
-    return [name for part in get_args(hint) for name in names_of(part)]
-
-
-def nested_of(field: FieldInfo) -> type[Config] | None:
-    """Return the class of the settings that a field holds, unless it takes other things as well."""
-    kinds = [one for one in get_args(field.annotation) or (field.annotation,) if one is not NoneType]
-    plain = len(kinds) == 1 and isinstance(kinds[0], type) and not field.metadata
-    return kinds[0] if plain and issubclass(kinds[0], Config) else None
 
 
 class Config(BaseModel):
@@ -114,7 +89,7 @@ class Config(BaseModel):
         for name, field in cls.model_fields.items():
             if name in data and isinstance(field.default, Choice):
                 data[name] = cls._named(name, data[name], in_file=in_file)
-            cls._check_table(name, nested_of(field), data, in_file=in_file)
+            cls._check_table(name, settings_within(field), data, in_file=in_file)
         given = {
             name: laid_over(field.default.model_dump(exclude_unset=True), data[name])
             for name, field in cls.model_fields.items()
@@ -134,7 +109,7 @@ class Config(BaseModel):
 
     @classmethod
     def _check_table(
-        cls, name: str, kind: type[Config] | None, data: dict[str, Any], *, in_file: bool
+        cls, name: str, kind: type[BaseModel] | None, data: dict[str, Any], *, in_file: bool
     ) -> None:
         """Name the field to which something else than settings is given: its class alone does not say it."""
         if kind is not None and not isinstance(data.get(name), dict | kind | None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
@@ -13,6 +14,8 @@ from tiledseg.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from pydantic.fields import FieldInfo
 
 _Held = TypeVar("_Held")
 
@@ -101,6 +104,29 @@ def fields_within(hint: object) -> set[str]:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return set(hint.model_fields) - {"name"}
     return {name for part in get_args(hint) for name in fields_within(part)}
+
+
+def names_of(hint: object) -> list[str]:
+    """List what the field ``name`` may be, of all settings that a type hint allows."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return list(get_args(hint.model_fields["name"].annotation))
+    return [name for part in get_args(hint) for name in names_of(part)]
+
+
+def settings_within(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the class of the settings that a field holds, unless it takes other things as well."""
+    kinds = [one for one in get_args(field.annotation) or (field.annotation,) if one is not NoneType]
+    plain = len(kinds) == 1 and isinstance(kinds[0], type) and not field.metadata
+    return kinds[0] if plain and issubclass(kinds[0], BaseModel) else None
+
+
+def laid_over(below: object, above: object) -> object:
+    """Put what is given of nested settings over what holds without it."""
+    if not isinstance(above, dict) or not isinstance(below, dict):
+        return above
+    if above.get("name", below.get("name")) != below.get("name"):
+        return above
+    return below | {key: laid_over(below.get(key), value) for key, value in above.items()}
 
 
 by_name: BeforeValidator = BeforeValidator(named)

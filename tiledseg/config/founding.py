@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from tiledseg._validate import did_you_mean, instance_of, invalid, shown
-from tiledseg.config.base import Config, laid_over
+from tiledseg.config.base import Config
+from tiledseg.config.fields import laid_over
 from tiledseg.config.founding_keys import DROPPED, RULES, NotNeeded
 from tiledseg.config.run import RunConfig
 from tiledseg.errors import SettingError

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tiledseg.config.augment import FlipConfig, augmenting
-from tiledseg.config.base import names_of
+from tiledseg.config.fields import names_of
 from tiledseg.config.networks import NetworkConfig
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from tiledseg._validate import pair_of
 from tiledseg.config.architecture import ArchitectureConfig, multiples
 from tiledseg.config.augment import NEEDS_RGB, AugmentSet, TransformConfig, Transforms, augmenting
-from tiledseg.config.base import Choice, Config, laid_over
+from tiledseg.config.base import Choice, Config
 from tiledseg.config.fields import (
     Count,
     Given,
@@ -23,6 +23,7 @@ from tiledseg.config.fields import (
     as_numbers,
     as_tuple,
     by_name,
+    laid_over,
     or_else,
     or_made,
 )
