@@ -16,6 +16,7 @@ import pytest
 import tiledseg
 import tiledseg.errors
 from benchmarks.shape import circles_of, imports_of, modules_of
+from tiledseg._lazy import extra
 from tiledseg._validate import invalid
 from tiledseg.errors import FileError, SettingError
 
@@ -142,3 +143,9 @@ def test_message_stays_on_one_short_line() -> None:
     error = invalid(FileError, "path", must="be a file", got="a\nb" * 500, fix="Give a file.")
     assert "\n" not in str(error)
     assert len(str(error)) < 200
+
+
+@pytest.mark.parametrize(("name", "what"), [("plot", '"tiledseg[plot]"'), (None, "nowhere")])
+def test_a_missing_library_is_told_with_what_installs_it(name, what):
+    with pytest.raises(SettingError, match=re.escape(f"Run `pip install {what}`.")):
+        extra("nowhere", name)

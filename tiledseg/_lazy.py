@@ -42,15 +42,16 @@ else:
     cv2 = lazy("cv2")  # its files take up to 60 MB of a process, and many predictions do without
 
 
-def extra(module: str, name: str) -> Any:  # noqa: ANN401  modules have no common type
-    """Load a module of a library that the extra `name` of this package installs."""
+def extra(module: str, name: str | None) -> Any:  # noqa: ANN401  modules have no common type
+    """Load a module of a library that an extra of this package installs, or that lacks on some machines."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         library = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != library:
             raise
-        text = f'This needs `{library}`, which is not installed. Run `pip install "tiledseg[{name}]"`.'
+        what = library if name is None else f'"tiledseg[{name}]"'
+        text = f"This needs `{library}`, which is not installed. Run `pip install {what}`."
         raise SettingError(text) from None
 
 

@@ -177,7 +177,7 @@ def _described(content: bytes, segmenter: Segmenter) -> bytes:
 
 def _write_openvino(segmenter: Segmenter, content: bytes, target: Path) -> None:
     """Write the two files of OpenVINO; the one that names the network last."""
-    library = extra("openvino", "fast")
+    library = extra("openvino", None)
     model = openvino.core().read_model(content)
     _check_output(segmenter, openvino.compiled(model, "f32"), "OpenVINO")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def installed(engine: Engine) -> list[str]:
     found = [name for name in known if find_spec(name) is not None]
     if not found:
         name = "openvino" if engine == "auto" else engine
-        extra(name, "fast" if name == "openvino" else "onnx")  # raises with the command that installs it
+        extra(name, None if name == "openvino" else "onnx")  # raises with the command that installs it
     return found
 
 
