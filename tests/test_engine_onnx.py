@@ -1352,3 +1352,11 @@ def test_instance_normalization_that_pytorch_exported_is_named(exporter):
     plan = tiledseg.plan(network, IMAGE, {"tile_size": 64})
     assert plan.verdict == "impossible"
     assert "InstanceNormalization" in plan.reason
+
+
+@pytest.mark.parametrize(("kind", "attributes"), [("Sigmoid", {}), ("Softmax", {"axis": 1})])
+def test_an_activation_that_a_file_has_is_refused(tmp_path, kind, attributes):
+    path = saved(tmp_path / "a.onnx", [node(kind, ["x"], ["y"], **attributes)])
+    for model in (path, tiledseg.load_model(path)):
+        with pytest.raises(SettingError, match=f"network that ends in a {kind.lower()}; got sigmoid"):
+            tiledseg.tiled_predict(model, np.zeros((32, 32, 3)), runtime={"activation": "sigmoid"})

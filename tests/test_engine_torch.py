@@ -90,6 +90,48 @@ def test_integers_of_a_module_are_refused_as_those_of_a_function(kind):
         tiledseg.tiled_predict(Coded().eval(), IMAGE, TILING)
 
 
+@pytest.mark.parametrize(
+    ("made", "shape", "fix"),
+    [
+        (lambda x: x.mean((2, 3)), r"\(1, 3\)", "network for segmentation"),
+        (lambda x: x.mean(), r"\(\)", "network for segmentation"),
+        (lambda x: x[:, :, None], r"\(1, 3, 1, 64, 64\)", "network for segmentation"),
+        (lambda x: x[:, :1].squeeze(), r"\(64, 64\)", "`squeeze` drops that of a batch of one tile"),
+    ],
+)
+def test_a_module_that_returns_no_map_is_told_what_it_returned(made, shape, fix):
+    class Made(torch.nn.Module):
+        def forward(self, x):
+            return made(x)
+
+    with pytest.raises(ModelError, match=rf"must return a map \(N, K, h, w\); got {shape}\. .*{fix}"):
+        tiledseg.tiled_predict(Made().eval(), IMAGE, TILING, batch_size=1)
+
+
+def test_a_module_of_half_precision_may_count_in_whole_numbers():
+    class Counted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps = torch.nn.Parameter(torch.zeros(1, dtype=torch.int64), requires_grad=False)
+            self.inner = module().half()
+
+        def forward(self, x):
+            return self.inner(x)
+
+    assert tiledseg.tiled_predict(Counted().eval(), IMAGE, TILING).shape == (150, 130, 2)
+
+
+def test_bfloat16_of_a_function_is_told_what_to_return():
+    one = module()
+
+    def network(tiles):
+        with torch.no_grad():
+            return one(torch.from_numpy(tiles).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).bfloat16()
+
+    with pytest.raises(ModelError, match=r"return outputs.float\(\)"):
+        tiledseg.tiled_predict(network, IMAGE, TILING)
+
+
 def test_a_mask_of_a_module_is_blended():
     class Cut(torch.nn.Module):
         def forward(self, x):

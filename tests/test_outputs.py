@@ -10,7 +10,7 @@ import tiledseg as ts
 from tiledseg._backend import keras
 from tiledseg.config import EvaluateConfig, PredictConfig, RuntimeConfig
 from tiledseg.engine import Network
-from tiledseg.errors import ModelError, SettingError
+from tiledseg.errors import ModelError, SettingError, StitchError
 from tiledseg.evaluate import score_map
 from tiledseg.io import read_image, read_mask, write_image
 
@@ -56,6 +56,25 @@ def test_an_activation_that_the_network_has_is_refused():
         Network.of(ends_in_sigmoid, RuntimeConfig(activation="sigmoid"))
     with pytest.raises(SettingError, match="Use sigmoid"):
         ts.tiled_predict(logit, VALUES, runtime={"activation": "softmax"})
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_logits_that_are_not_finite_are_an_error(activation, value):
+    def network(tiles):
+        logits = tiles[..., :2].copy()
+        logits[0, 3, 3, 0] = value
+        return logits[..., :1] if activation == "sigmoid" else logits
+
+    with pytest.raises(StitchError, match=r"must be finite; .* in tile 0 at \(y, x\) = \(0, 0\)"):
+        ts.tiled_predict(network, VALUES, TILING, runtime={"activation": activation}, output="mask")
+
+
+def test_an_activation_of_what_looks_like_probabilities_is_told_once(caplog):
+    ts.tiled_predict(logit, VALUES, TILING, runtime={"activation": "sigmoid"})
+    assert not caplog.text
+    ts.tiled_predict(two, PIXELS, TILING, runtime={"activation": "softmax"})
+    assert caplog.text.count("lie in [0, 1], 0 to 1, before the softmax") == 1
 
 
 def test_a_segmenter_of_logits_states_its_activation(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import tiledseg as ts
 from tiledseg import metrics
@@ -496,6 +497,13 @@ def test_a_cancelled_map_is_reduced_to_its_end():
         )
     assert 0 < caught.value.finished_rows < 300
     assert (out[caught.value.finished_rows :] == 128).all()
+
+
+def test_a_closed_image_of_pillow_is_refused():
+    image = Image.fromarray(noise()[..., 0])
+    image.close()
+    with pytest.raises(ArrayError, match=r"`image` cannot be read: ValueError.* Pass a NumPy array"):
+        ts.tiled_predict(pointwise, image)
 
 
 @pytest.mark.parametrize("shape", [(-5, 100), (100.7, 100), (True, True), (5, 5, -1), None, 7])

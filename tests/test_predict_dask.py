@@ -13,7 +13,7 @@ import pytest
 
 import tiledseg as ts
 from tiledseg.config import PredictConfig, PreprocessingConfig
-from tiledseg.errors import BundleError, ModelError, SettingError
+from tiledseg.errors import ArrayError, BundleError, ModelError, SettingError
 from tiledseg.io import read_image, write_image
 from tiledseg.models import BundleReference
 from tiledseg.predict.dask import _reason
@@ -37,6 +37,18 @@ def mean(tiles: np.ndarray) -> np.ndarray:
 
 def three(tiles: np.ndarray) -> np.ndarray:
     return tiles / 255
+
+
+def test_a_masked_dask_array_is_refused() -> None:
+    masked = da.ma.masked_greater(da.from_array(IMAGE, chunks=300), 200)
+    for out in (None, np.zeros((700, 900, 1), np.float32)):
+        with pytest.raises(ArrayError, match=r"masked array\. .*dask\.array\.ma\.filled"):
+            ts.tiled_predict(mean, masked, TILING, out=out)
+    hidden = da.from_array(IMAGE, chunks=300).map_blocks(
+        lambda block: np.ma.masked_greater(block, 200), meta=np.empty((0, 0, 0), np.uint8)
+    )
+    with pytest.raises(ModelError, match="masked array"):
+        ts.tiled_predict(mean, hidden, TILING).compute(scheduler="synchronous")
 
 
 @pytest.mark.parametrize(

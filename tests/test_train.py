@@ -847,6 +847,45 @@ def test_a_start_that_does_not_fit_is_refused_before_any_folder_is_made(averaged
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_start_of_another_function_or_of_other_classes_is_refused(averaged, tmp_path):
+    start = str(averaged[1].run_dir / "best")
+    other = settings(tmp_path, start_from=start, network=TINY.changed(activation="elu"))
+    with pytest.raises(SettingError, match=r"`start_from` must .* activation=elu; got activation=relu"):
+        Trainer(other).fit(blobs(1, 2), blobs(8), progress=False)
+    names = ("background", "a", "b")
+    three = TINY.changed(classes=3)
+    network = UNetBuilder(three).build()
+    Segmenter(network=network, architecture=three, labels=names).save(tmp_path / "three")
+    last = {"start_from": str(tmp_path / "three"), "learning_rate": 1e-9, "steps_per_epoch": 1, "epochs": 1}
+    moved = settings(tmp_path, network=three, labels=("background", "b", "a"), **last)
+    with pytest.raises(SettingError, match=r"`labels` must .* background, a, b; got background, b, a"):
+        Trainer(moved).fit(blobs(1, 2), blobs(8), progress=False)
+    sigmoid = settings(tmp_path, network=three.changed(final_activation="sigmoid"), labels=names, **last)
+    with pytest.raises(SettingError, match=r"final_activation=sigmoid; got final_activation=softmax"):
+        find_learning_rate(sigmoid, blobs(1, 2), steps=10)
+    assert not (tmp_path / "runs").exists()
+    alike = three.changed(final_activation="softmax", dropout=0.3)
+    kept = Trainer(settings(tmp_path, network=alike, labels=names, **last)).fit(blobs(1, 2), blobs(8))
+    found, wanted = kept.segmenter.network.trainable_weights[0], network.trainable_weights[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_a_start_on_px_that_were_prepared_otherwise_is_told(averaged, tmp_path, caplog):
+    start = str(averaged[1].run_dir / "best")
+    told = "prepared otherwise than those that `start_from` was trained on: "
+    short = settings(tmp_path, start_from=start, steps_per_epoch=1, epochs=1)
+    Trainer(short).fit(blobs(1, 2), blobs(8, 9), progress=False)
+    Trainer(short.changed(preprocessing={"mean": (0.0, 0.0, 0.0)})).fit(blobs(1), blobs(8), progress=False)
+    assert told not in caplog.text
+    other = {"gamma": 2.0, "mean": (0.5,), "sharpen_sigma": 2.0}
+    Trainer(short.changed(preprocessing=other)).fit(blobs(1, 2), blobs(8, 9), progress=False)
+    assert f"{told}gamma 2.0, not 1.0; mean [0.5, 0.5, 0.5], not [0.0, 0.0, 0.0]. To keep" in caplog.text
+    sized = load_model(start)
+    sized.changed(preprocessing=sized.preprocessing.changed(pixel_size=0.5)).save(tmp_path / "sized")
+    Trainer(short.changed(start_from=str(tmp_path / "sized"))).fit(blobs(1), blobs(8), progress=False)
+    assert f"{told}pixel_size not known, not 0.5 µm" in caplog.text
+
+
 def marked(mask, value):
     """Say which value of a mask does not count."""
     return Pair(f"of {value}", blobs(4)[0][0], mask, ignore_label=value)

@@ -33,9 +33,13 @@ _AXES = {
 
 def check_unmasked(values: object, name: str) -> None:
     """Refuse an array with a mask of its own, which NumPy would drop without a word."""
-    if "numpy.ma" in sys.modules and isinstance(values, np.ma.MaskedArray):  # its import takes a while
+    if "numpy.ma" not in sys.modules:  # its import takes a while
+        return
+    meta = getattr(values, "_meta", None) if type(values).__module__.startswith("dask.") else None
+    if isinstance(values, np.ma.MaskedArray) or isinstance(meta, np.ma.MaskedArray):
         own = name if name.isidentifier() else ""
-        fix = f"Fill it with {own}.filled(value); to predict a part of an image, pass `roi`."
+        how = f"{own}.filled(value)" if meta is None else f"dask.array.ma.filled({own}, value)"
+        fix = f"Fill it with {how}; to predict a part of an image, pass `roi`."
         raise ArrayError(f"`{name}` must not be a masked array. {fix}")
 
 

@@ -48,7 +48,7 @@ def reason_of(error: Exception) -> str:
         text = ""
     if isinstance(error, TiledSegError | MemoryError | OSError):
         return text or type(error).__name__
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextmanager

@@ -87,8 +87,9 @@ class Network:
         reference = model if isinstance(model, ModelReference) else None
         found = model if reference is None else reference.load()
         if not isinstance(found, SegmenterLike):
-            _check_activation(found, settings.activation)
-            return cls(found, _predictor_of(found), settings, reference, activation=settings.activation)
+            predictor = _predictor_of(found)
+            _check_activation(found, predictor, settings.activation)
+            return cls(found, predictor, settings, reference, activation=settings.activation)
         runnable = getattr(found, "runnable" if hasattr(found, "runnable") else "network")
         own = {name: getattr(found, name) for name in _OWN if hasattr(found, name)}
         segmenter = cls(runnable, _predictor_of(runnable), settings, reference, **own)
@@ -96,7 +97,7 @@ class Network:
 
     def changed(self, runtime: RuntimeConfig) -> Network:
         """Copy this network for another runtime, whose activation goes before a Segmenter's own."""
-        _check_activation(self.model, runtime.activation)
+        _check_activation(self.model, self.predictor, runtime.activation)
         return replace(self, runtime=runtime, activation=runtime.activation or self.activation)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -257,7 +258,7 @@ class Network:
         predictors = [fastest] if fastest is not self.predictor else self._replicas()
         calls: list[Callable[[AnyArray], FloatArray]] = [Backoff(one) for one in predictors]
         if self.activation is not None:
-            calls = [with_activation(one, self.activation) for one in calls]
+            calls = [with_activation(one, self.activation, self.predictor) for one in calls]
         if tta is None or isinstance(self.predictor, Batcher):  # which augments by itself
             return calls
         return [Augmented(one, tta, batch_size) for one in calls]
@@ -304,10 +305,13 @@ class Network:
         return replace(self, predictor=batcher, runtime=runtime, tta=batcher.tta, activation=None)
 
 
-def _check_activation(model: object, activation: Activation | None) -> None:
-    """Refuse an activation for a Keras network that ends in one."""
+def _check_activation(model: object, predictor: object, activation: Activation | None) -> None:
+    """Refuse an activation for a Keras network or an ONNX file that ends in one."""
+    own: str | None
     if isinstance(model, StoredNetwork):
         own = model.final_activation
+    elif isinstance(predictor, EngineChooser):
+        own = getattr(predictor, "final_activation", None)
     else:
         layers = getattr(model, "layers", ()) if activation and _is_keras(model) else ()
         layer = layers[-1] if layers else None

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from tiledseg._arrays import check_unit_interval
+from tiledseg._arrays import check_unit_interval, is_finite
 from tiledseg._validate import invalid, reason_of, shown
 from tiledseg.errors import ModelError, SettingError, TiledSegError
 from tiledseg.tiling import UNKNOWN, ReceptiveField
@@ -31,7 +31,8 @@ _TELLING = ("not supported", "Unsupported", "No conversion rule")
 _EMPTY = ("Exception from ", "Check '", "Loading input model")  # how messages of OpenVINO begin
 
 
-_seen: WeakSet[object] = WeakSet()  # networks whose outputs were looked at
+_summed: WeakSet[object] = WeakSet()  # networks whose outputs were looked at
+_activated: WeakSet[object] = WeakSet()  # those whose logits were
 _SUM_TOLERANCE = 0.02  # of the mean difference from 1
 _EXPORT = (
     "To learn whether tiled equals whole, export it: "
@@ -149,6 +150,8 @@ def _clearest_line(lines: list[str]) -> str:
 def _fix_of(error: Exception) -> str:
     """Say what to do about the usual mistakes with PyTorch; nothing about others."""
     text = reason_of(error)
+    if "BFloat16" in text:
+        return "Let it return outputs.float(): NumPy has no bfloat16."
     if isinstance(error, TypeError) and "ndarray" in text:
         return "Tiles are NumPy arrays (N, h, w, C); pass a PyTorch module itself."
     if "requires grad" in text:
@@ -265,17 +268,25 @@ class TorchPredictor(CallablePredictor):
 
     def _channels_moved(self, tiles: FloatArray) -> AnyArray:
         torch = sys.modules["torch"]
-        weight = next(iter([*self._module.parameters(), *self._module.buffers()]), None)
+        weights = [*self._module.parameters(), *self._module.buffers()]
+        # the first real one says in what numbers it computes: counters and tables of indices are whole
+        weight = next((one for one in weights if one.is_floating_point()), next(iter(weights), None))
         batch = torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
         if weight is not None:
             batch = batch.to(weight.device)
-            batch = batch.to(weight.dtype) if weight.dtype.is_floating_point else batch
+            batch = batch.to(weight.dtype) if weight.is_floating_point() else batch
         with torch.inference_mode():
             outputs = self._module(batch)
         if not isinstance(outputs, torch.Tensor):
             got = f"{type(outputs).__name__} {list(outputs) if isinstance(outputs, dict) else ''}".strip()
             fix = f"Wrap it in a module that returns the map, such as outputs['out']. {_EXPORT}"
             raise invalid(ModelError, "model", must="return one tensor", got=got, fix=fix)
+        if outputs.ndim not in {3, 4}:
+            must, size = "return a map (N, K, h, w)", tuple(outputs.shape)
+            fix = "It returns no map of a tile: take a network for segmentation, without pooling at its end."
+            if size == tuple(tiles.shape[1:3]):
+                fix = "Leave axes of length 1: a `squeeze` drops that of a batch of one tile, too."
+            raise invalid(ModelError, "model", must=must, got=size, fix=fix)
         # Class numbers and bytes stay integers: they are refused, as those of any function.
         found: AnyArray = (outputs.float() if outputs.is_floating_point() else outputs).cpu().numpy()
         return found[..., np.newaxis] if found.ndim == 3 else found.transpose(0, 2, 3, 1)
@@ -295,15 +306,23 @@ def _trained(module: Any) -> str:  # noqa: ANN401
     return ""
 
 
-def with_activation(network: Call, activation: Activation) -> Call:
+def with_activation(network: Call, activation: Activation, model: object) -> Call:
     """Return a network whose logits become probabilities."""
-    return lambda tiles: activated(network(tiles), activation)
+
+    def call(tiles: AnyArray) -> FloatArray:
+        outputs = network(tiles)
+        _warn_of_probabilities(outputs, activation, model)
+        return activated(outputs, activation)
+
+    return call
 
 
 def activated(outputs: FloatArray, activation: Activation | None) -> FloatArray:
     """Turn logits (N, h, w, K) into probabilities, without overflow."""
     if activation is None:
         return outputs
+    if not is_finite(outputs):  # an infinite logit would look like a sure px; NaN is named with its tile
+        outputs = np.where(np.isfinite(outputs), outputs, np.float32(np.nan))
     if activation == "sigmoid":
         return np.asarray(0.5 * (1 + np.tanh(0.5 * outputs)), np.float32)
     if outputs.shape[3] == 1:
@@ -320,15 +339,32 @@ def check_probabilities(outputs: FloatArray) -> None:
     check_unit_interval(outputs, "network", must, fix, ModelError)
 
 
+def _is_new(network: object, seen: WeakSet[object]) -> bool:
+    """Say whether a network is seen for the first time; one that cannot be known again counts as seen."""
+    try:
+        if network in seen:
+            return False
+        seen.add(network)
+    except TypeError:  # of a caller's class without references or a hash
+        return False
+    return True
+
+
+def _warn_of_probabilities(outputs: FloatArray, activation: Activation, network: object) -> None:
+    """Warn once where an activation is stated for outputs that look like probabilities already."""
+    if outputs.size and _is_new(network, _activated) and outputs.min() >= 0 and outputs.max() <= 1:
+        _log.warning(
+            "The outputs of the network lie in [0, 1], %.3g to %.3g, before the %s. If it ends in one, "
+            "leave `activation` out: its outputs are probabilities.",
+            outputs.min(),
+            outputs.max(),
+            activation,
+        )
+
+
 def warn_of_sums(outputs: FloatArray, network: object) -> None:
     """Warn once where the channels of a network do not sum to 1, as those of a softmax do."""
-    if outputs.shape[-1] < 2 or not outputs.size:
-        return
-    try:
-        if network in _seen:
-            return
-        _seen.add(network)
-    except TypeError:  # of a caller's class without references or a hash: it cannot be known again
+    if outputs.shape[-1] < 2 or not outputs.size or not _is_new(network, _summed):
         return
     totals = outputs.sum(axis=-1, dtype=np.float32)
     if float(np.abs(totals - 1).mean()) > _SUM_TOLERANCE:

@@ -12,7 +12,7 @@ import numpy as np
 from tiledseg._arrays import array_of, by_name, check_image
 from tiledseg._notebook import facts, picture, side_by_side
 from tiledseg._storage import exists
-from tiledseg._validate import counted, invalid, named, whole_number
+from tiledseg._validate import counted, invalid, named, raised_as, whole_number
 from tiledseg.errors import ArrayError, FileError
 from tiledseg.io.file import state_of
 from tiledseg.io.regions import CachedBlocks, RepeatedChannels, WholeImage
@@ -338,10 +338,11 @@ def in_memory(values: Any, name: str) -> Any:  # noqa: ANN401  arrays of all lib
 def as_array(image: Any, name: str = "image") -> Any:  # noqa: ANN401  arrays of all libraries
     """Give an image of Pillow, xarray, PyTorch or TensorFlow as an array; give anything else back."""
     library = type(image).__module__.partition(".")[0]
-    if library == "PIL" and hasattr(image, "mode"):
-        return _of_pillow(image, name)
-    if library in {"torch", "tensorflow"} and hasattr(image, "shape"):
-        return _of_tensor(image, name)
+    with raised_as(ArrayError, f"`{name}` cannot be read", "Pass a NumPy array of it, channels last."):
+        if library == "PIL" and hasattr(image, "mode"):
+            return _of_pillow(image, name)
+        if library in {"torch", "tensorflow"} and hasattr(image, "shape"):
+            return _of_tensor(image, name)
     return by_name(image, name)
 
 

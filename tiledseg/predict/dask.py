@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from tiledseg._arrays import check_unmasked
 from tiledseg._lazy import extra
 from tiledseg._validate import instance_of, invalid, shown
 from tiledseg.config import StepsConfig
@@ -49,7 +50,7 @@ def lazy_map(job: Plan, image: Any, callback: object) -> Any:  # noqa: ANN401
     _check(job, callback)
     network, grid = job.network, job.grid
     name = network.reference.digest if network.reference else tokenize(network.model)
-    token = tokenize(name, str(network.runtime), network.tta, grid.tile_shape)
+    token = tokenize(name, str(network.runtime), network.tta, network.activation, grid.tile_shape)
     classes = classes_of(job, image.dtype)
     run = tokenize(token, image.name, grid, job.tiling.model_dump_json(), str(network.preprocessing))
     shared = delayed(job, name=f"tiledseg-plan-{run}", traverse=False, pure=True)
@@ -137,6 +138,7 @@ def _tile_outputs(
     box = job.grid[tile_id].read_box
     where = f"tile {tile_id} at (y, x) = ({box.y0}, {box.x0})"
     try:
+        check_unmasked(region, "image")
         window: Any = _Window(np.asarray(region), corner, shape)
         preprocessing = job.network.preprocessing
         source = window if preprocessing is None else prepare(window, preprocessing, shape=job.grid.shape)

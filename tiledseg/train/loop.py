@@ -21,7 +21,6 @@ from tiledseg.errors import SettingError
 from tiledseg.models import (
     Segmenter,
     build_loss,
-    build_model,
     builder_for,
     load_model,
     read_config,
@@ -48,6 +47,7 @@ from tiledseg.train.run_folder import (
     remove_leftovers,
     versions,
 )
+from tiledseg.train.start import initial_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -219,30 +219,6 @@ def compiled(network: keras.Model, config: TrainConfig, rate: Any, metrics: Sequ
         metrics=metrics_of(metrics, config.network.classes, config.threshold),
     )
     network.optimizer.build(network.trainable_variables)
-
-
-def initial_network(config: TrainConfig) -> keras.Model:
-    """Build the network at the start of a run: with random or pretrained weights, or those of a bundle."""
-    if config.start_from is None:
-        return build_model(config.network)
-    network = builder_for(config.network).build(blank=True)  # without the file of `encoder_weights`
-    start = load_model(config.start_from)
-    if not isinstance(start, Segmenter) or start.architecture.name == "onnx":
-        must, fix = (
-            "be a bundle with a network of Keras",
-            "Give the folder of a bundle that was trained here.",
-        )
-        got = "another kind of model"
-        raise invalid(SettingError, "start_from", must=must, got=got, fix=fix)
-    both = ((start.architecture.name, start.network), (config.network.name, network))
-    found, wanted = ((name, [tuple(weight.shape) for weight in one.weights]) for name, one in both)
-    if found != wanted:
-        got, expected = (f"a {name} with {one.count_params():,} parameters" for name, one in both)
-        must = f"contain weights for `network`, which is {expected}"
-        fix = "Train with network=load_model(start_from).architecture."
-        raise invalid(SettingError, "start_from", must=must, got=got, fix=fix)
-    network.set_weights(start.network.get_weights())
-    return network
 
 
 def _described(config: TrainConfig) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from tiledseg.config import TrainConfig
 from tiledseg.errors import ModelError, SettingError
 from tiledseg.models import training_network
 from tiledseg.train.inputs import Feed, sampler_of
-from tiledseg.train.loop import compiled, initial_network, precision_of_layers, seeded
+from tiledseg.train.loop import compiled, precision_of_layers, seeded
+from tiledseg.train.start import initial_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

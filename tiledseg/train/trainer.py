@@ -16,7 +16,7 @@ from tiledseg.data import as_pairs, split_pairs, write_manifest
 from tiledseg.errors import SettingError
 from tiledseg.plots import curves
 from tiledseg.train.inputs import training_data
-from tiledseg.train.loop import TrainingLoop, check_devices, initial_network
+from tiledseg.train.loop import TrainingLoop, check_devices
 from tiledseg.train.previews import check_drawable, previewed
 from tiledseg.train.run_folder import (
     check_settings,
@@ -25,6 +25,7 @@ from tiledseg.train.run_folder import (
     read_settings,
     recorded_pairs,
 )
+from tiledseg.train.start import initial_network, warn_of_preparation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,6 +169,7 @@ class Trainer:
         shown = as_pairs(valid, "valid") if self.config.validation else as_pairs(train, "train")
         previewed(self.config, shown)  # wrong ones are refused before all images are read
         data = training_data(self.config, train, valid)
+        warn_of_preparation(self.config, data.preprocessing)
         run_dir = new_run_dir(self.config.runs_dir)
         data.record.write(run_dir, run)
         if records:

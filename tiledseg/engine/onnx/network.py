@@ -81,6 +81,11 @@ class OnnxNetwork:
         return (None, *self.tile_size, self.classes)
 
     @property
+    def final_activation(self) -> Literal["sigmoid", "softmax"] | None:
+        """The activation that the output comes from; None for any other operation."""
+        return self._graph.final_activation
+
+    @property
     def architecture(self) -> OnnxConfig:
         """What a bundle says of it.
 
@@ -96,7 +101,7 @@ class OnnxNetwork:
         return OnnxConfig(
             input_shape=(*self.tile_size, self.channels or 0),
             classes=self.classes or 0,
-            final_activation=self._graph.final_activation,
+            final_activation=self.final_activation,
             strides=self.stride,
             output=self.output,
             layout=self.layout,
