@@ -616,6 +616,20 @@ def test_a_folder_that_holds_a_bundle_names_it(tmp_path):
     refused(tmp_path, f"Did you mean {tmp_path / 'best'}?")
 
 
+def test_the_folder_of_all_runs_names_the_bundle_of_each_the_latest_first(tmp_path):
+    for run in ("20260101-000000", "20260102-000000"):
+        (tmp_path / run / "best").mkdir(parents=True)
+        (tmp_path / run / "best" / "config.json").write_text("{}")
+        (tmp_path / run / "run.toml").touch()
+    later, earlier = tmp_path / "20260102-000000", tmp_path / "20260101-000000"
+    refused(tmp_path, f"Did you mean {later / 'best'}, {earlier / 'best'}?")
+    (later / "checkpoints").mkdir()
+    (later / "checkpoints" / "epoch-000001.ckpt").touch()
+    for part in ("checkpoints", "checkpoints/epoch-000001.ckpt", "run.toml"):
+        refused(later / part, f"Did you mean {later / 'best'}?")
+    refused(later / "best" / "config.json", f"Give its folder, {later / 'best'}")
+
+
 def test_what_cannot_be_loaded_is_named_with_what_to_do(tmp_path):
     refused("https://example.org/net.onnx", "a model of a hub", "Download")
     (tmp_path / "net.xml").write_text("<net/>")

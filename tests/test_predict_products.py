@@ -111,7 +111,7 @@ def test_streamed_maps_are_those_of_the_whole_image(
 
 
 def test_streamed_and_whole_files_come_from_one_run(slides: Path, tmp_path: Path) -> None:
-    config = PredictConfig(write=("mask", "probs", "overlay"), probs_format="ome-tiff", probs_dtype="float32")
+    config = PredictConfig(write=("mask", "probs", "overlay"), probs_format="ome-tiff")
     ts.predict_files(red, slides / "a.ome.tif", tmp_path, config, tiling=TILING)
     probs = read(tmp_path / "probs" / "a.ome.tif")
     np.testing.assert_array_equal(read_image(tmp_path / "masks" / "a.png"), np.where(probs >= 0.5, 255, 0))
@@ -133,7 +133,7 @@ def test_a_segmenter_with_scale_streams_too(slides: Path, tmp_path: Path) -> Non
         threshold = 0.4
         tiling = TILING
 
-    config = PredictConfig(write=("probs",), probs_format="ome-zarr", probs_dtype="float32")
+    config = PredictConfig(write=("probs",), probs_format="ome-zarr")
     ts.predict_files(Segmenter(), slides / "b.zarr", tmp_path, config)
     np.testing.assert_allclose(
         read(tmp_path / "probs" / "b.ome.zarr"), ts.tiled_predict(Segmenter(), wide())[..., 0], atol=1e-6
@@ -142,7 +142,7 @@ def test_a_segmenter_with_scale_streams_too(slides: Path, tmp_path: Path) -> Non
 
 def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(SettingError, match="`probs_dtype` must be float32 with probs_format=ome-tiff"):
-        PredictConfig(write=("probs",), probs_format="ome-tiff")
+        PredictConfig(write=("probs",), probs_format="ome-tiff", probs_dtype="float16")
     with pytest.raises(SettingError, match=r"`resume` .* got mask as png"):
         PredictConfig(resume=True)
 

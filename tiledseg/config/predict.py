@@ -169,8 +169,9 @@ class PredictConfig(ReadConfig):
     thresholded and written; 0 for no blur. Needs the whole map in memory."""
     probs_format: Literal["tiff", "ome-tiff", "ome-zarr", "npy"] = "tiff"
     """Format of probabilities."""
-    probs_dtype: Literal["float16", "float32"] = "float16"
-    """Dtype of probabilities; float16 only for TIFF."""
+    probs_dtype: Literal["float16", "float32"] | None = None
+    """Dtype of probabilities; None for float16 in a TIFF, and float32 in the other formats, which have no
+    float16."""
     objects: Given[ObjectsConfig] = or_else(ObjectsConfig())
     """Which areas are one object, and which of them count. Where it states no threshold, that of the mask
     is used."""
@@ -213,11 +214,11 @@ class PredictConfig(ReadConfig):
     What this run writes stays if it is killed. For formats that are written while they are computed."""
 
     def _check(self) -> None:
-        if "probs" in self.write and self.probs_format != "tiff" and self.probs_dtype != "float32":
+        if "probs" in self.write and self.probs_format != "tiff" and self.probs_dtype == "float16":
             raise self._invalid(
                 "probs_dtype",
                 f"be float32 with probs_format={self.probs_format}",
-                "Set `probs_dtype` to float32, or `probs_format` to tiff.",
+                "Leave `probs_dtype` out, or set `probs_format` to tiff.",
             )
         if self.resume and isinstance(self.threshold, str):
             must, fix = (

@@ -51,7 +51,9 @@ _TORCH = (
 )
 _OPENVINO = "Compile it with openvino.compile_model, and pass a function of tiles (N, h, w, C) that calls it."
 _FIXES = {_FOREIGN[".pt"]: _TORCH, _FOREIGN[".xml"]: _OPENVINO}
+_CHECKPOINT = "a checkpoint, with which a run is resumed"
 _REBUILD = "If you trust it, copy its weights into a network of `build_model` and save that as a `Segmenter`."
+_MOST_LISTED = 1000  # entries of a folder in which models are looked for
 _LOADED: dict[str, Segmenter] = {}  # by digest
 _LOADING = threading.Lock()
 
@@ -117,8 +119,9 @@ def load_model(
     except (OSError, ValueError) as error:
         raise damaged(path, must="be a bundle that can be read", got=error) from error
     if path.suffix.lower() != ".keras":
-        kind = _FOREIGN.get(path.suffix.lower(), "a file")
-        raise invalid(BundleError, str(path), must=must, got=kind, fix=_FIXES.get(kind, _REBUILD))
+        kind = _CHECKPOINT if _is_checkpoint(path) else _FOREIGN.get(path.suffix.lower(), "a file")
+        fix = _fix_beside(path) or _FIXES.get(kind, _REBUILD)
+        raise invalid(BundleError, str(path), must=must, got=kind, fix=fix)
     return _load_keras_file(path, trust=trust)
 
 
@@ -159,8 +162,7 @@ def _preparation(entries: Any) -> PreprocessingConfig:  # noqa: ANN401  a file m
 def _load_bundle(folder: Path) -> Segmenter:
     if not exists(folder / CONFIG):
         kind = _FOREIGN[".pb"] if exists(folder / "saved_model.pb") else f"a folder without {CONFIG}"
-        inside = [str(folder / name) for name in _models_in(folder)]
-        fix = f"Did you mean {listed(inside, 3)}?" if inside else _REBUILD
+        fix = _fix_inside(folder) or _fix_beside(folder) or _REBUILD
         raise invalid(BundleError, str(folder), must="be a bundle's folder", got=kind, fix=fix)
     entries = read_config(folder)
     labels, tiling = entries["labels"], entries["tiling"]
@@ -187,6 +189,28 @@ def _load_bundle(folder: Path) -> Segmenter:
         raise BundleError(f"{folder / CONFIG}: {error}") from None
 
 
+def _fix_inside(folder: Path) -> str:
+    """Name the models in a folder, or else in the folders in it: of the folder of all runs, the latest ones."""
+    inside = [str(folder / name) for name in _models_in(folder)]
+    if not inside:
+        parts = [one for one in sorted(folder.iterdir(), reverse=True)[:_MOST_LISTED] if is_folder(one)]
+        inside = [str(part / name) for part in parts for name in _models_in(part)]
+    return f"Did you mean {listed(inside, 3)}?" if inside else ""
+
+
+def _fix_beside(path: Path) -> str:
+    """Name the bundle that a file is a part of, or that of the run whose checkpoint it is."""
+    if exists(path.parent / CONFIG):
+        return f"Give its folder, {path.parent}."
+    run = path.parent.parent if _is_checkpoint(path) else path.parent
+    return _fix_inside(run) if exists(run / "run.toml") else ""
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Say whether a file is a checkpoint of a training run."""
+    return path.parent.name == "checkpoints" and exists(path.parent.parent / "run.toml")
+
+
 def missing_fix(path: Path) -> str:
     """Return the fix for a missing bundle: an interrupted save may have renamed it."""
     renamed = sorted(path.parent.glob(f".{path.name}.*.old")) if is_folder(path.parent) else []
@@ -210,7 +234,7 @@ def _models_in(folder: Path) -> list[str]:
     """Name the bundles and files of networks in a folder."""
     if not is_folder(folder):
         return []
-    names = sorted(folder.iterdir())[:1000]
+    names = sorted(folder.iterdir())[:_MOST_LISTED]
     return [one.name for one in names if one.suffix in {".onnx", ".keras"} or is_file(one / CONFIG)]
 
 

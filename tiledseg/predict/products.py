@@ -175,7 +175,7 @@ def written_at_the_end(
         if what == "mask":
             write_mask(target, labels, foreground=255 if probs.shape[2] == 1 else None, **place)
         elif what == "probs":
-            write_probs(target, probs, dtype=config.probs_dtype, **place)
+            write_probs(target, probs, dtype=config.probs_dtype or "float16", **place)
         elif what == "coloured":
             write_image(target, _painted(labels, config), **place)
         else:
