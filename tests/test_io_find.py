@@ -93,8 +93,10 @@ def test_odd_names_are_found(tmp_path, name):
 
 def test_no_image_is_an_error(tmp_path):
     make(tmp_path, "notes.txt", "deep/a.png")
-    with pytest.raises(FileError, match="recursive=True"):
+    with pytest.raises(FileError, match=r"got .* with notes\.txt\. Known suffixes: .*recursive=True"):
         find_images(tmp_path)
+    with pytest.raises(FileError, match=r"Known suffixes: \.geojson, \.bmp"):
+        find_images(tmp_path, also=(".geojson",))
     with pytest.raises(FileError, match="at least one image"):
         find_images([])
 

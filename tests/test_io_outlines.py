@@ -540,6 +540,10 @@ def test_an_object_without_a_place_and_other_formats(tmp_path):
     (tmp_path / "b.json").write_text('{"version": "5", "shapes": [], "imagePath": "b.png"}')
     with pytest.raises(FileError, match="be GeoJSON or COCO; got the keys version, shapes, imagePath"):
         read_outlines(tmp_path / "b.json")
+    for text in ('[{"id": 1, "annotations": []}]', "{}", "[3]"):  # the first as of Label Studio
+        (tmp_path / "b.json").write_text(text)
+        with pytest.raises(FileError, match="be GeoJSON or COCO; got others. Export or convert it"):
+            read_outlines(tmp_path / "b.json")
 
 
 def test_outlines_beside_their_image_are_told(tmp_path, caplog):

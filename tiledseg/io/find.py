@@ -10,7 +10,7 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiledseg._validate import invalid, items_of, named, path_text
+from tiledseg._validate import invalid, items_of, listed, named, path_text
 from tiledseg.errors import FileError
 from tiledseg.io.ome_files import ome_set
 from tiledseg.io.remote import as_path, is_remote
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tiledseg._types import PathLike
 
+_SHOWN = 3
 _AFTER_OME = {".tif", ".tiff", ".btf", ".tf2", ".tf8", ".zarr"}
 _PATTERN = re.compile(r"[*?\[]")
 _OME_TIFF = re.compile(r"\.ome\.(tiff?|btf|tf2|tf8)$", re.IGNORECASE)
@@ -116,10 +117,16 @@ def images_in(
         for path in _images_of(as_path(text), visited, (*SUFFIXES, *also), recursive=recursive):
             found.setdefault(_place_of(path), path)
     if not found:
-        got = ", ".join(named(path) for path in given) or "no path"
-        fix = f"Known suffixes: {', '.join(SUFFIXES)}. {advice}".rstrip()
+        got = ", ".join(map(_with_others, given)) or "no path"
+        fix = f"Known suffixes: {', '.join((*also, *SUFFIXES))}. {advice}".rstrip()
         raise invalid(FileError, "inputs", must="name at least one image", got=got, fix=fix)
     return list(found.values())
+
+
+def _with_others(folder: str) -> str:
+    """Name a folder, and the first of the files in it, which are no images."""
+    others = [entry.name for entry in _entries(Path(folder), set()) or () if entry.is_file()]
+    return named(folder) + (f" with {listed(others, _SHOWN)}" if others else "")
 
 
 def _place_of(path: Path) -> str:

@@ -83,12 +83,12 @@ def read_outlines(
 
 
 def _of_geojson(content: Any, name: str) -> list[Outline]:  # noqa: ANN401
-    if isinstance(content, dict) and "type" not in content:  # LabelMe, for example
-        got = f"the keys {listed(list(content), _SHOWN)}"
+    entries = content if isinstance(content, list) else [content]
+    if not all(isinstance(one, dict) and "type" in one for one in entries):  # as of LabelMe, Label Studio
+        got = f"the keys {listed(content, _SHOWN)}" if content and isinstance(content, dict) else "others"
         raise _bad(name, "be GeoJSON or COCO", got, "Export or convert it to one of these.")
-    if isinstance(content, dict) and content.get("crs"):
-        fix = "Convert them to px of the image, without crs."
-        raise _bad(name, "have coordinates in px", f"those on earth (crs {content['crs']})", fix)
+    if isinstance(content, dict) and (crs := content.get("crs")):
+        raise _bad(name, "have coordinates in px", f"those on earth (crs {crs})", "Convert them, without crs.")
     try:
         return [one for feature in _features(content) for one in _of_feature(feature, name)]
     except _WRONG as error:

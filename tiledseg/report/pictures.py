@@ -317,6 +317,8 @@ def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Se
     shares.set_title("Foreground of each image, %", loc="left")
     for axes in (counts, shares):
         _style_axes(axes, names)
+    most = min(100, shares.get_ylim()[1])  # the room for the legend may lie above 100 %
+    shares.set_yticks([tick for tick in shares.get_yticks() if 0 <= tick <= most])
     write_bytes(path, png_of(figure))
 
 
