@@ -201,6 +201,42 @@ def test_planes_behind_one_directory_are_found(axes: str, tmp_path: Path) -> Non
         read_mask(path)
 
 
+@pytest.mark.parametrize("axes", ["ZYXS", "CYXS", "TZCYXS"])
+def test_rgb_planes_behind_one_directory_are_found(axes: str, tmp_path: Path) -> None:
+    shape = [{"T": 2, "Z": 4, "C": 3, "Y": 20, "X": 30, "S": 3}[axis] for axis in axes]
+    stack, path = rng.integers(0, 256, shape, np.uint8), tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, imagej=True, metadata={"axes": axes}, truncate=True)
+    at = {axis.lower(): 1 for axis in axes if axis in "TZ"}
+    planes = stack[tuple(at.values())].reshape(-1, 20, 30, 3)
+    expected = np.concatenate(list(planes), axis=-1)
+    np.testing.assert_array_equal(read_image(path, at=at), expected)
+    with open_image(path, at=at, channels=1) as image:
+        np.testing.assert_array_equal(image[3:9, 4:8], expected[3:9, 4:8, 1])
+
+
+def test_a_smaller_copy_of_an_image_that_is_behind_it_is_refused(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:  # as raw files of cameras
+        writer.write(RGB[::4, ::4], photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        writer.write(RGB, photometric="rgb", metadata=None)
+    for read in (read_image, open_image):
+        with pytest.raises(FileError, match="got a smaller copy, and the image behind it"):
+            read(tmp_path / "a.tif")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(RGB[::4, ::4], photometric="rgb", subfiletype=1, subifds=1)
+        writer.write(RGB, photometric="rgb")
+    with pytest.raises(FileError, match=r"got 2 images: .*Pass page='image 0' to page='image 1'"):
+        read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", page="image 1"), RGB)
+
+
+def test_names_of_pages_that_have_none(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for image in (RGB, RGB[::2]):
+            writer.write(image, photometric="rgb", metadata=None)
+    with pytest.raises(FileError, match=r"got images without names. Pass the number of a page, from 0, or"):
+        read_image(tmp_path / "a.tif", page="Layer 1")
+
+
 def test_a_position_along_a_missing_axis_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb")
     write_image(tmp_path / "a.png", RGB)

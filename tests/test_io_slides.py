@@ -186,11 +186,20 @@ def test_units_of_imagej_in_any_spelling(tmp_path, unit, per_unit, size):
         ("INCH", 1200, 25400 / 1200),
         ("CENTIMETER", 600, 10000 / 600),
         ("NONE", 40000, None),
+        ("MILLIMETER", 4000, 0.25),
+        ("MICROMETER", 4, 0.25),
     ],
 )
 def test_resolution_tags_count_where_they_are_none_of_a_print(tmp_path, unit, resolution, size):
     found = pixel_size(tmp_path / "a.tif", resolution=(resolution, resolution), resolutionunit=unit)
     assert (found and (found.y, found.x)) == (size and pytest.approx((size, size)))
+
+
+@pytest.mark.parametrize(("unit", "size"), [("nm", (0.25, 0.5)), ("furlong", None)])
+def test_imagej_states_another_unit_along_y(tmp_path, unit, size):
+    text = f"ImageJ=1.54\nunit=micron\nyunit={unit}\n"
+    found = pixel_size(tmp_path / "a.tif", resolution=(2, 0.004), description=text, metadata=None)
+    assert (found and (found.y, found.x)) == (size and pytest.approx(size))
 
 
 @pytest.mark.parametrize(("unit", "size"), [("µm", 0.25), ("nm", 250), ("mm", 0.00025), ("micron", 0.25)])

@@ -31,6 +31,7 @@ _SPACING = re.compile(  # mm down and across, of the first level
 _OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "uint32": "uint32", "float32": "float"}
 _RESOLUTION_UNITS = {2: 25400.0, 3: 1e4}  # µm of an inch and of a centimetre, by ResolutionUnit
+_OTHER_UNITS = {4: 1e3, 5: 1.0}  # mm and µm, which some writers state
 _SCALE, _TIEPOINTS, _MATRIX, _GEO_KEYS = 33550, 33922, 34264, 34735
 _ASCII, _SHORT, _DOUBLE = 2, 3, 12  # types of TIFF
 GEO_TYPES = {_SCALE: _DOUBLE, _TIEPOINTS: _DOUBLE, _MATRIX: _DOUBLE, _GEO_KEYS: _SHORT, 34736: _DOUBLE}
@@ -179,10 +180,12 @@ def pixel_size_of(
     ventana = re.search(r"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.]+)", description)
     if ventana:
         return _checked_size(number_of(ventana[1]), number_of(ventana[1]))
-    factor = _RESOLUTION_UNITS.get(unit, 0.0)
+    factor = (_RESOLUTION_UNITS | _OTHER_UNITS).get(unit, 0.0)
     if description.startswith("ImageJ="):
         named = re.search(r"^unit=(.*)$", description, re.MULTILINE)
         factor = micrometres(named[1]) if named else 0.0
+        if own := re.search(r"^yunit=(.*)$", description, re.MULTILINE):
+            resolution = (resolution[0] * factor / (micrometres(own[1]) or math.inf), resolution[1])
         if factor not in _RESOLUTION_UNITS.values():  # in which a print may be stated
             return _checked_size(*(factor / one if one > 0 else 0.0 for one in resolution))
     return pixel_size_of_density(resolution, factor)

@@ -88,7 +88,7 @@ def _of_geojson(content: Any, name: str) -> list[Outline]:  # noqa: ANN401
         got = f"the keys {listed(content, _SHOWN)}" if content and isinstance(content, dict) else "others"
         raise _bad(name, "be GeoJSON or COCO", got, "Export or convert it to one of these.")
     if isinstance(content, dict) and (crs := content.get("crs")):
-        raise _bad(name, "have coordinates in px", f"those on earth (crs {crs})", "Convert them, without crs.")
+        raise _bad(name, "have coordinates in px", f"those on earth (crs {crs})", "Convert them to px.")
     try:
         return [one for feature in _features(content) for one in _of_feature(feature, name)]
     except _WRONG as error:

@@ -279,7 +279,8 @@ class _Image:
         same = [one for one in series if one.name == name]
         found = same or [one for one in series if word.search(one.name)]
         if len(found) != 1:
-            got = f"images named {listed([one.name for one in series], _LISTED)}"
+            names = [one.name for one in series if one.name]
+            got = f"images named {listed(names, _LISTED)}" if names else "images without names"
             fix = f"Pass the number of a page, from 0, or page='image 0' to page='image {len(series) - 1}'."
             raise self._file.bad(f"have one page {name!r}", got, fix)
         return found[0]
@@ -298,7 +299,7 @@ class _Image:
         numbers, count = self._numbers(series)
         if len(series) == 1 < count:  # ImageJ above 4 GB: one directory; its planes are contiguous
             page = self._page(series[0])
-            if page.samplesperpixel > 1:
+            if page.samplesperpixel > 1 and (series.axes[-3:], series.shape[-3:]) != (page.axes, page.shape):
                 got, fix = f"axes {series.axes} of shape {series.shape}", "Write it again without axes."
                 raise self._file.bad(f"have metadata that fit its page, {page.shape}", got, fix)
             if not page.is_contiguous or page.bitspersample % 8:
@@ -316,7 +317,8 @@ class _Image:
         names = series.axes.replace("I", "T") if series.kind == "stk" else series.axes
         axes = {axis: n for axis, n in zip(names, series.shape, strict=True) if axis not in "YXS"}
         page = series.keyframe
-        if axes.get("C") == page.samplesperpixel > 1 and math.prod(axes.values()) != len(series):
+        shared = "S" not in series.axes and axes.get("C") == page.samplesperpixel > 1
+        if shared and math.prod(axes.values()) != len(series):
             del axes["C"]  # they are the samples of one page
         axes = {axis: length for axis, length in axes.items() if length > 1}
         count, channels = math.prod(axes.values()), axes.get("C", 1)
@@ -332,13 +334,12 @@ class _Image:
 
     def _several(self) -> FileError:
         """Build the error for several planes of which none was chosen."""
-        pages = images_of(self._directories)
-        if len(pages) == 1:
-            series = self._tiff.series[0]
+        pages, images = images_of(self._directories), self._tiff.series
+        if len(pages) == 1 == len(images):
             fix = "Choose a plane with the `at` of read_image, read_mask or open_image."
-            return self._file.bad("hold one image", f"axes {series.axes} of shape {series.shape}", fix)
-        images = self._tiff.series
-        if images[0].kind not in _BY_SHAPE and len(images) > 1 < max(map(len, images)):
+            return self._file.bad("hold one image", f"axes {images[0].axes} of shape {images[0].shape}", fix)
+        is_several = len(images) > 1 and (len(pages) == 1 or max(map(len, images)) > 1)
+        if is_several and images[0].kind not in _BY_SHAPE:
             names = [f"{n} ({one.name!r}, {one.axes} {one.shape})" for n, one in enumerate(images)]
             fix = f"Pass page='image 0' to page='image {len(images) - 1}', or a name."
             got = f"{len(images)} images: {listed(names, _LISTED)}"
@@ -374,7 +375,11 @@ class _Image:
         if page.subifds:
             if page.pages is None or not all(0 < offset < self._file.size for offset in page.subifds):
                 raise self._file.damaged(f"smaller copies at bytes {page.subifds}")
-            return [self._page(page.pages[number]) for number in range(len(page.subifds))]
+            copies = [self._page(page.pages[number]) for number in range(len(page.subifds))]
+            if _is_copy(page) and not all(int(one.subfiletype) & 1 for one in copies):  # raw files of cameras
+                got = "a smaller copy, and the image behind it"
+                raise self._file.bad("have its image on a page", got, "Export it as a TIFF without copies.")
+            return copies
         following = takewhile(lambda one: one.extra, self._directories[page.index + 1 :])
         return [self._page(self._tiff.pages[one.index]) for one in following]
 

@@ -105,9 +105,7 @@ class Colours:
     def _shown(self, samples: AnyArray) -> AnyArray:
         if self.palette is not None:
             return self._coloured(self.palette, samples[..., 0])
-        # TIFF 6.0 defines the photometric interpretation of 0 for grey images only. Several samples are
-        # channels of one kind, of which Bio-Formats inverts each; libtiff and libvips show the first one alone.
-        if self.model == "inverted" and samples.dtype.kind != "f":
+        if self.model == "inverted" and samples.dtype.kind != "f":  # each of several samples, as in Bio-Formats
             samples = self._inverted(samples)
         samples = self._widened(samples)
         if self.model == "ycbcr":

@@ -190,7 +190,7 @@ def _load_bundle(folder: Path) -> Segmenter:
 
 
 def _fix_inside(folder: Path) -> str:
-    """Name the models in a folder, or else in the folders in it: of the folder of all runs, the latest ones."""
+    """Name the models in a folder, or else in the folders in it: those of the latest runs first."""
     inside = [str(folder / name) for name in _models_in(folder)]
     if not inside:
         parts = [one for one in sorted(folder.iterdir(), reverse=True)[:_MOST_LISTED] if is_folder(one)]
