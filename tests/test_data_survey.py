@@ -117,6 +117,13 @@ def test_every_problem_is_reported_before_any_work(tmp_path):
         pairs_of(folders(tmp_path))
 
 
+def test_masks_with_names_of_their_own_are_told_how_to_be_paired(tmp_path):
+    write_pair(tmp_path, "a")
+    (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / "a_cp_masks.png")
+    with pytest.raises(FileError, match=r"another name .* are listed in a table, with layout=list"):
+        pairs_of(folders(tmp_path))
+
+
 def test_files_that_cannot_be_used_are_skipped_only_on_request(tmp_path, caplog):
     for name in ("a", "b"):
         write_pair(tmp_path, name)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tiledseg")
 _CELL = re.compile(r"(?P<name>.+)_(?P<number>\d+)")
 _SUBFOLDERS = "Files in subfolders are not paired: list them in a table, with layout=list."
+_OTHER_NAMES = " Masks with another name than their image are listed in a table, with layout=list."
 _PAIRS_SHOWN = 5  # in a notebook
 _LISTED = 5  # columns in a message
 _STATED = re.compile(r"sep=([,;\t])\s*$", re.IGNORECASE)  # by Excel, before the names of the columns
@@ -162,7 +163,8 @@ def _by_folders(images_dir: PathLike, masks_dir: PathLike, reading: Mapping[str,
     masks, same_masks = _masks_by_stem(masks_dir)
     problems = [*same_images, *same_masks]
     known = {problem.name for problem in problems}
-    problems += _without_partner("no mask", images.keys() - masks.keys() - known, masks_dir)
+    advice = "" if is_outlines(masks_dir) else _OTHER_NAMES
+    problems += _without_partner("no mask", images.keys() - masks.keys() - known, masks_dir, advice=advice)
     problems += _without_partner("no image", masks.keys() - images.keys() - known, images_dir)
     stems = images.keys() & masks.keys() - known
     return [Pair(stem, images[stem], masks[stem], **reading) for stem in stems], problems
@@ -318,9 +320,9 @@ def _by_stem(folder: PathLike, also: Sequence[str] = ()) -> tuple[dict[str, Path
 
 
 def _without_partner(
-    kind: ProblemKind, stems: Iterable[str], folder: PathLike, *, harmless: bool = False
+    kind: ProblemKind, stems: Iterable[str], folder: PathLike, *, harmless: bool = False, advice: str = ""
 ) -> list[Problem]:
-    text = f"no partner in {folder}."
+    text = f"no partner in {folder}.{advice}"
     return [Problem(kind, stem, text, harmless) for stem in sorted(stems, key=natural)]
 
 

@@ -105,7 +105,7 @@ class Colours:
     def _shown(self, samples: AnyArray) -> AnyArray:
         if self.palette is not None:
             return self._coloured(self.palette, samples[..., 0])
-        if self.model == "inverted" and samples.dtype.kind != "f":  # each of several samples, as in Bio-Formats
+        if self.model == "inverted" and samples.dtype.kind != "f":  # each of several samples, as Bio-Formats
             samples = self._inverted(samples)
         samples = self._widened(samples)
         if self.model == "ycbcr":
