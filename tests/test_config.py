@@ -17,6 +17,7 @@ from tiledseg.config import (
     Config,
     DataConfig,
     EvaluateConfig,
+    ExportConfig,
     FlipConfig,
     PredictConfig,
     PreprocessingConfig,
@@ -44,6 +45,11 @@ def test_settings_come_back_from_json(kind):
 def test_an_unknown_key_is_refused_everywhere(kind):
     with pytest.raises(SettingError, match=f"`no_such` is not a setting of {kind.__name__}"):
         kind(no_such=1)
+
+
+def test_choices_of_several_wrong_entries_are_listed_once():
+    with pytest.raises(SettingError, match="must be 'geojson', 'coco' or 'roi'; got objects"):
+        ExportConfig(write=("objects", "labels"))
 
 
 def test_sizes_may_be_pairs_text_or_numpys():

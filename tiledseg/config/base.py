@@ -366,7 +366,8 @@ def _or_number(line: ErrorDetails, numbers: dict[tuple[int | str, ...], str]) ->
 
 def _or(choices: list[str]) -> str:
     """Write choices, of which each text holds one or several in quotes, as one list."""
-    names = [f"'{name}'" for text in choices for name in re.findall(r"'([^']*)'", text)]
+    found = dict.fromkeys(name for text in choices for name in re.findall(r"'([^']*)'", text))
+    names = [f"'{name}'" for name in found]  # those of several wrong entries are the same
     return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else " or ".join(choices)
 
 
