@@ -79,7 +79,7 @@ def taken(name: str, engine: str, size: int) -> dict[str, int]:
     calls: list[Any] = []
 
     def opened() -> None:
-        calls.extend(network.ready((size, size), 1))
+        calls.extend(network.ready(1))
         calls[0](tile)
 
     first = peak_of(opened) - resident

@@ -81,6 +81,7 @@ def test_sizes_may_be_pairs_text_or_numpys():
         ({"tile_size": "64x64x3"}, "`TilingConfig.tile_size`"),
         ({"tile_size": 64.0}, "`TilingConfig.tile_size`"),
         ({"tile_size": (1, 2, 3)}, "`TilingConfig.tile_size`"),
+        ({"tile_size": (64,)}, r"`TilingConfig.tile_size` must have at least 2 values; got \(64,\)"),
         ({"tile_size": 10**400}, "`TilingConfig.tile_size` must have at most 63 bits; got a number of 1329"),
         ({"tile_size": (64, 10**5000)}, "`TilingConfig.tile_size`.*Give a smaller number"),
         ({"blend": "gauss"}, "'hann' or 'gaussian'; got gauss"),

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from tiledseg.config import EvaluateConfig, PreprocessingConfig, TilingConfig
 from tiledseg.data import Pair
-from tiledseg.errors import ArrayError, SettingError, TiledSegError
+from tiledseg.errors import ArrayError, ModelError, SettingError, TiledSegError
 from tiledseg.evaluate import EvaluationResult, Evaluator, FailedPair, ImageScores, read_map, score_map
 from tiledseg.io import write_image, write_mask
 from tiledseg.metrics import BoundaryCounts, Counts, InstanceCounts
@@ -38,6 +38,11 @@ def echo(tiles: Any) -> Any:
 def slope(height: int, width: int) -> np.ndarray:
     """A map that rises by 1/1000 per px along x."""
     return np.tile(np.arange(width, dtype=np.float32) / 1000, (height, 1))
+
+
+def two(tiles: Any) -> Any:
+    """Return background and foreground."""
+    return np.concatenate([1 - tiles, tiles], axis=-1)
 
 
 class Steps:
@@ -382,3 +387,22 @@ def test_columns_of_the_table_are_aligned():
 
 def test_table_has_one_line_per_image_whatever_its_name():
     assert str(RESULT).split("\n")[2].startswith("a,\\n\\udcff ")
+
+
+@pytest.mark.parametrize(
+    ("models", "match"),
+    [
+        ([lambda tiles: tiles + 0.5, lambda tiles: tiles - 0.5], r"probabilities in \[0, 1\]"),
+        ([echo, two], r"`segmenter\[1\]` must have the classes of the first, 1; got 2"),
+        ([two, echo], r"`segmenter\[1\]` must have the classes of the first, 2; got 1"),
+    ],
+    ids=["beyond", "more", "fewer"],
+)
+def test_maps_of_an_ensemble_have_to_agree_before_they_are_averaged(models: list[Any], match: str) -> None:
+    with pytest.raises(ModelError, match=match):
+        Evaluator().evaluate(models, [(MAP, TRUTH)])
+
+
+def test_an_image_in_both_lists_of_an_evaluation_is_told_by_its_arguments() -> None:
+    with pytest.raises(SettingError, match="`valid` must have no image of `pairs`"):
+        Evaluator().evaluate(echo, [(MAP, TRUTH)], valid=[(MAP, TRUTH)])

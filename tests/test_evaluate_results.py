@@ -121,7 +121,7 @@ def test_several_segmenters_are_scored_by_their_mean_map():
     assert f"{both.summary()['dice_mean']:.3f}" in table[2]
     with pytest.raises(ModelError, match="must be a segmenter, or several; got none"):
         Evaluator(config).evaluate([], pairs)
-    with pytest.raises(ModelError, match=r"segmenters\[1\].*classes of the first"):
+    with pytest.raises(ModelError, match=r"segmenter\[1\].*classes of the first"):
         Evaluator(config).evaluate([by_nearness(2), by_nearness(3)], pairs)
 
 

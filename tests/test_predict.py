@@ -458,9 +458,10 @@ def test_out_may_not_be_what_is_read(tmp_path):
         ts.tiled_predict(lambda tiles: tiles, image, out=repeated)
 
 
-def test_a_fill_value_must_fit_the_output():
+@pytest.mark.parametrize("output", ["uint8", "mask", "labels"])
+def test_a_fill_value_must_fit_the_output(output):
     with pytest.raises(SettingError, match=r"`fill_value` must be in \[0, 1\] .* got 3"):
-        ts.tiled_predict(lambda tiles: tiles, np.zeros((9, 9), np.float32), output="uint8", fill_value=3)
+        ts.tiled_predict(lambda tiles: tiles, np.zeros((9, 9), np.float32), output=output, fill_value=3)
 
 
 def test_out_may_not_be_the_images_memory():

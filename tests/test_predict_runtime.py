@@ -55,8 +55,19 @@ def test_an_unknown_augmentation_is_refused():
         ts.tiled_predict(red, IMAGE, TILING, tta="rotations")
     oblong = ts.TilingConfig(tile_size=(32, 48), overlap=8)
     with pytest.raises(SettingError, match="be flips for tiles that are not square"):
-        ts.tiled_predict(red, IMAGE, oblong, tta="d4")
+        ts.plan(red, IMAGE, oblong, tta="d4")
     np.testing.assert_allclose(ts.tiled_predict(red, IMAGE, oblong, tta="flips"), IMAGE[..., :1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (37, 500), (250, 130), (4, 3)])
+@pytest.mark.parametrize("overlap", [0.25, (8, 20)])
+def test_an_automatic_tile_is_square_where_copies_are_transposed(shape, overlap):
+    image = np.random.default_rng(0).random((*shape, 3), np.float32)
+    tiling = {"tile_size": "auto", "overlap": overlap}
+    tile = ts.plan(red, image, tiling, tta="d4").grid.tile_shape
+    assert tile[0] == tile[1]
+    found = ts.tiled_predict(red, image, tiling, tta="d4", batch_size=3)
+    np.testing.assert_allclose(found, image[..., :1], atol=1e-6)
 
 
 def test_batches_of_copies_are_halved_too_when_memory_runs_out():

@@ -373,6 +373,9 @@ def _or(choices: list[str]) -> str:
 
 def complaint(where: str, line: ErrorDetails) -> str:
     """Say what is wrong with one value."""
+    if line["type"] == "missing" and isinstance(line["loc"][-1], int):  # of a tuple that is too short
+        least = line["loc"][-1] + 1
+        return f"`{where}` must have at least {least} values; got {shown(line['input'])}. Give more values."
     text = line["msg"].replace("Input should be", "must be").replace("Field required", "must be given")
     text = text.replace("a valid dictionary or object to extract fields from", "settings")
     for what in ("Tuple", "List", "String", "Data", "Value"):

@@ -182,15 +182,15 @@ def warn_of_orientation(pairs: Iterable[Pair]) -> None:
     warn(Drawn(pair.name, pair.image, tuple(mask_files(pair)), pair.page, pair.mask_page) for pair in pairs)
 
 
-def check_apart(train: Sequence[Pair], valid: Sequence[Pair]) -> None:
-    """Check that no image is in both the training and the validation data."""
-    known = {_identity(pair) for pair in all_of(Pair, train, "train", _FIND)}
+def check_apart(first: Sequence[Pair], valid: Sequence[Pair], name: str = "train") -> None:
+    """Check that no image is in both lists, the first of which has this name."""
+    known = {_identity(pair) for pair in all_of(Pair, first, name, _FIND)}
     both = [pair.name for pair in all_of(Pair, valid, "valid", _FIND) if _identity(pair) in known]
     if both:
         raise invalid(
             SettingError,
             "valid",
-            must="have no image of `train`",
+            must=f"have no image of `{name}`",
             got=f"{len(both)} of them",
             fix=f"Remove these from one of the two: {listed(both, _MOST_NAMES)}.",
         )

@@ -247,13 +247,8 @@ class Network:
             return "TensorFlow runs it on other devices"
         return None
 
-    def ready(
-        self, tile_size: tuple[int, int], batch_size: int, tta: TTA | None = None
-    ) -> list[Callable[[AnyArray], FloatArray]]:
-        """Return a callable for each device, for tiles of a size."""
-        if tta == "d4" and tile_size[0] != tile_size[1]:
-            must = "be flips for tiles that are not square"
-            raise invalid(SettingError, "tta", must=must, got="d4", fix="Use flips.")
+    def ready(self, batch_size: int, tta: TTA | None = None) -> list[Callable[[AnyArray], FloatArray]]:
+        """Return a callable for each device."""
         fastest = self.fastest()
         predictors = [fastest] if fastest is not self.predictor else self._replicas()
         calls: list[Callable[[AnyArray], FloatArray]] = [Backoff(one) for one in predictors]
@@ -279,10 +274,10 @@ class Network:
         return [self.predictor]
 
     def run(
-        self, batches: Iterable[TileBatch], tile_size: tuple[int, int], batch_size: int, *, checked: bool
+        self, batches: Iterable[TileBatch], batch_size: int, *, checked: bool
     ) -> Generator[tuple[int, FloatArray], None, None]:
         """Yield the output of one tile after the other while later batches are read; close it at the end."""
-        calls = self.ready(tile_size, batch_size, self.tta)
+        calls = self.ready(batch_size, self.tta)
         with closing(overlapped(((batch.ids, batch.tiles) for batch in batches), calls)) as running:
             for ids, outputs in running:
                 if checked:
@@ -295,7 +290,7 @@ class Network:
 
         def prepare(tile_size: tuple[int, int]) -> tuple[int, list[Callable[[AnyArray], FloatArray]]]:
             size = batch_size or self.batch_size(tile_size, _MANY)
-            return size, self.ready(tile_size, size, tta)
+            return size, self.ready(size, tta)
 
         return Batcher(self.predictor, prepare, tta)
 

@@ -232,7 +232,7 @@ class Evaluator:
                 fix='Set threshold="valid", or leave the validation images out.',
             )
         if valid is not None:
-            check_apart(pairs, valid)
+            check_apart(pairs, valid, "pairs")
 
 
 class _Run:

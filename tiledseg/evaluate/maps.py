@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tiledseg.config import EvaluateConfig
     from tiledseg.data import Pair
     from tiledseg.engine import Network
+    from tiledseg.errors import TiledSegError
     from tiledseg.evaluate.score_map import Loss
     from tiledseg.evaluate.scores import ImageScores
     from tiledseg.io import PixelSize
@@ -145,7 +146,7 @@ class PredictedMaps:
         job = self.planned(pair)
         watch, started = SeamWatch(job), time.perf_counter()
         if job.classes is None:  # known only from the map
-            probs = run_plan(job, pair.image, watch=_checked(watch, job.network.predictor))
+            probs = run_plan(job, pair.image, watch=_checked(job.network.predictor, watch))
             _check_truth(pair.truth, max(2, probs.shape[2]))
             scorer = scored_map(probs, pair.truth, 1, threshold, job.borders, pair.ignored, self.loss)
         else:
@@ -184,13 +185,7 @@ class MeanMaps:
         """Check that the networks have the same classes."""
         for number, part in enumerate(parts):
             if part.known_classes != parts[0].known_classes or part.labels != parts[0].labels:
-                raise invalid(
-                    ModelError,
-                    f"segmenters[{number}]",
-                    must=f"have the classes of the first, {_classes(parts[0])}",
-                    got=_classes(part),
-                    fix="Average only segmenters of the same classes.",
-                )
+                raise _not_alike(number, _classes(parts[0]), _classes(part))
         return cls(tuple(parts))
 
     @property
@@ -228,9 +223,12 @@ class MeanMaps:
     def score(self, pair: LoadedPair, threshold: float) -> tuple[AnyArray, ImageScores]:
         """Predict an image with each network, and average the maps at the image's size."""
         started, jobs = time.perf_counter(), [one.planned(pair) for one in self.parts]
-        probs = run_plan(jobs[0], pair.image)
-        for job in jobs[1:]:
-            probs += run_plan(job, pair.image)
+        probs = run_plan(jobs[0], pair.image, watch=_checked(jobs[0].network.predictor))  # each for itself
+        for number, job in enumerate(jobs[1:], 1):
+            more = run_plan(job, pair.image, watch=_checked(job.network.predictor))
+            if more.shape != probs.shape:  # of callables, whose classes are known only now
+                raise _not_alike(number, f"{probs.shape[2]}", f"{more.shape[2]}")
+            probs += more
         probs /= np.float32(len(jobs))
         seconds = time.perf_counter() - started
         _check_truth(pair.truth, max(2, probs.shape[2]))
@@ -241,6 +239,16 @@ class MeanMaps:
 
 def _classes(part: PredictedMaps) -> str:
     return ", ".join(part.labels) or f"{part.known_classes} without names"
+
+
+def _not_alike(number: int, first: str, other: str) -> TiledSegError:
+    return invalid(
+        ModelError,
+        f"segmenter[{number}]",
+        must=f"have the classes of the first, {first}",
+        got=other,
+        fix="Average only segmenters of the same classes.",
+    )
 
 
 def _check_truth(truth: AnyArray, classes: int) -> None:
@@ -256,13 +264,14 @@ def _check_truth(truth: AnyArray, classes: int) -> None:
         )
 
 
-def _checked(watch: SeamWatch, network: object) -> Callable[[int, FloatArray], None]:
+def _checked(network: object, watch: SeamWatch | None = None) -> Callable[[int, FloatArray], None]:
     """Check that tiles hold probabilities before they are watched."""
 
     def add(tile_id: int, probs: FloatArray) -> None:
         check_probabilities(probs)
         warn_of_sums(probs, network)
-        watch.add(tile_id, probs)
+        if watch is not None:
+            watch.add(tile_id, probs)
 
     return add
 

@@ -142,7 +142,7 @@ class _Package:
         found = session_of(content)(self.in_order(tiles))
         found = found.transpose(0, 2, 3, 1) if self.first else found
         check_equal(found, outputs_of(self.segmenter, tiles), "ONNX Runtime")
-        return self.network.ready((tiles.shape[1], tiles.shape[2]), 1)[0](tiles)
+        return self.network.ready(1)[0](tiles)
 
     def in_order(self, values: AnyArray) -> AnyArray:
         """Bring an array (N, h, w, C) to the order of axes of the network."""

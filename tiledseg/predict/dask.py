@@ -162,7 +162,7 @@ def _ready(job: Plan, token: str) -> tuple[Callable[[AnyArray], FloatArray], thr
     """Make the network ready, once in each process for each token."""
     with _MAKING:
         if token not in _READY:
-            call = job.network.ready(job.grid.tile_shape, 1, job.network.tta)[0]
+            call = job.network.ready(1, job.network.tta)[0]
             _READY[token] = (call, threading.Lock())
             while len(_READY) > _MOST_READY:
                 _READY.popitem(last=False)

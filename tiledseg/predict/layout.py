@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import lcm
+import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tiledseg._validate import invalid
@@ -41,6 +41,9 @@ def lay_out(
     keeps_context = tiling is None and network.tiling is not None and chosen.overlap != "exact"
     clip = (False, False) if keeps_context else _clipped(network, shape)
     grid = Tiler(in_px).grid(shape, network.stride, clip=clip)
+    if network.tta == "d4" and grid.tile_shape[0] != grid.tile_shape[1]:
+        must, fix = "be flips for tiles that are not square", "Use flips, or square tiles."
+        raise invalid(SettingError, "tta", must=must, got="d4", fix=fix)
     network.check_tile(grid.tile_shape)
     return chosen, grid
 
@@ -128,21 +131,20 @@ def _least_overlap(halo: tuple[int, int]) -> int:
 
 def _least_tile(overlap: int, alignment: int, stride: int) -> int:
     """Give the smallest tile that leaves an aligned step and is a multiple of the stride."""
-    return -(-(overlap + lcm(alignment, stride)) // stride) * stride
+    return -(-(overlap + math.lcm(alignment, stride)) // stride) * stride
 
 
 def _best_tile(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -> TilingConfig:
     """Choose the tile that fits in memory and computes the fewest px; of several that of the fewest tiles."""
     memory = network.memory
-    rows, columns = (list(_choices(axis, tiling, network, shape[axis])) for axis in (0, 1))
+    candidates = list(_candidates(tiling, network, shape))
     fitting = [
-        (height * width * down * across, down * across, (height, width))
-        for height, down in rows
-        for width, across in columns
+        (height * width * n_tiles, n_tiles, (height, width))
+        for (height, width), n_tiles in candidates
         if network.bytes_per_tile((height, width)) <= memory
     ]
     if not fitting:
-        least = (min(rows)[0], min(columns)[0])
+        least = min(candidates)[0]
         raise invalid(
             SettingError,
             "memory",
@@ -159,10 +161,33 @@ def _best_tile(tiling: TilingConfig, network: Network, shape: tuple[int, int]) -
     return tiling.changed(tile_size=tile, overlap=(overlaps[0], overlaps[1]))
 
 
+def _candidates(
+    tiling: TilingConfig, network: Network, shape: tuple[int, int]
+) -> Iterator[tuple[tuple[int, int], int]]:
+    """Give the tiles that are compared, and how many of each the image takes."""
+    rows, columns = (list(_choices(axis, tiling, network, shape[axis])) for axis in (0, 1))
+    if network.tta != "d4" or network.tile_size != (None, None):
+        yield from (((height, width), down * across) for height, down in rows for width, across in columns)
+        return
+    for size in sorted({size for size, _ in rows + columns}):  # transposed copies need square tiles
+        n_tiles = math.prod(_number(axis, tiling, network, size, shape[axis]) for axis in (0, 1))
+        if n_tiles:
+            yield (size, size), n_tiles
+
+
+def _number(axis: int, tiling: TilingConfig, network: Network, tile: int, length: int) -> int:
+    """Count the tiles of a size along an axis; 0 where they overlap too much."""
+    if tile >= length:
+        return 1
+    align = math.lcm(tiling.alignment_px[axis], network.stride[axis])
+    overlap = _overlap_px(axis, tiling, network, tile)
+    return _count(tile, overlap, align, length) if tile - overlap >= align else 0
+
+
 def _choices(axis: int, tiling: TilingConfig, network: Network, length: int) -> Iterator[tuple[int, int]]:
     """Give, for each number of tiles along an axis, the smallest tile that suffices, and the number."""
     stride, fixed = network.stride[axis], network.tile_size[axis]
-    align = lcm(tiling.alignment_px[axis], stride)
+    align = math.lcm(tiling.alignment_px[axis], stride)
     if fixed is not None:
         yield fixed, _count(fixed, _overlap_px(axis, tiling, network, fixed), align, length)
         return

@@ -386,8 +386,8 @@ def _sampling(
 def _checked_fill(value: object, output: str) -> float:
     """Check what px count as that no tile was computed for."""
     number = real_number("fill_value", value, "Use 0, for example.")
-    if output == "uint8" and not 0 <= number <= 1:
-        must, fix = "be in [0, 1] with output=uint8, as probabilities are", "Use 0, for example."
+    if output != "probabilities" and not 0 <= number <= 1:
+        must, fix = f"be in [0, 1] with output={output}, as probabilities are", "Use 0, for example."
         raise invalid(SettingError, "fill_value", must=must, got=value, fix=fix)
     return number
 

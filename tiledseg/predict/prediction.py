@@ -298,7 +298,7 @@ def _run(
     copy = not getattr(job.network.predictor, "writes_no_tile", False)
     batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted, dtype=dtype, copy=copy)
     checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)
-    running = job.network.run(batches, job.grid.tile_shape, job.batch_size, checked=checked)
+    running = job.network.run(batches, job.batch_size, checked=checked)
     started = time.perf_counter()
     bar = progress_bar(len(wanted), "tiles", shown=True) if progress else nullcontext()
     with closing(running), bar as advance:
