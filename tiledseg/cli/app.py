@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from cyclopts import (
     App,
     CycloptsError,
+    Group,
     MissingArgumentError,
     UnknownCommandError,
     UnknownOptionError,
@@ -114,42 +115,56 @@ writes a package of the BioImage Model Zoo. The outputs are compared with those 
 anything is written.
 
 Example: tiledseg export-model bundle network.onnx --to onnx""",
-    "settings:import_config": """Convert the founding experiment's configuration into a file of settings.
-
-Prints for each key whether it is converted, dropped (with the reason) or unusable, then the commands that go
-on from there. The exit code is 1 if a key is unusable.
-
-Example: tiledseg import-config train_eval_infer.config run.toml""",
-    "info:info": """Say what is in image files, slides, bundles and ONNX files.
-
-Prints size, dtype, levels and px size of an image; architecture, input, classes, tiling, stride and field of
-view of a model. Nothing is predicted.
-
-Example: tiledseg info slide.svs bundle/ net.onnx --json""",
-    "info:doctor": """Check the installation.
-
-Prints versions, libraries that are missing, cores and memory, segments a generated image and measures the
-speed. The exit code is 1 if something is wrong.
-
-Example: tiledseg doctor --json""",
     "demo:demo": """Segment and score a generated image.
 
 Segments a large generated bone-marrow smear with the included model, and writes OUTPUT/report.html, pictures
 and the bundle. With --train, trains a small network first. Needs no download.
 
 Example: tiledseg demo --output demo""",
-}
+    "info:doctor": """Check the installation.
 
+Prints versions, libraries that are missing, cores and memory, segments a generated image and measures the
+speed. The exit code is 1 if something is wrong.
+
+Example: tiledseg doctor --json""",
+    "info:info": """Say what is in image files, slides, bundles and ONNX files.
+
+Prints size, dtype, levels and px size of an image; architecture, input, classes, tiling, stride and field of
+view of a model. Nothing is predicted.
+
+Example: tiledseg info slide.svs bundle/ net.onnx --json""",
+    "settings:import_config": """Convert the founding experiment's configuration into a file of settings.
+
+Prints for each key whether it is converted, dropped (with the reason) or unusable, then the commands that go
+on from there. The exit code is 1 if a key is unusable.
+
+Example: tiledseg import-config train_eval_infer.config run.toml""",
+}
+_PREDICT, _DATA, _TRAIN, _CHECK, _OPTIONS = (
+    Group(title, sort_key=place)
+    for place, title in enumerate(("Predict", "Data", "Train and score", "First steps and checks", "Options"))
+)
+_GROUPS = {  # of the help, by module
+    "predict": _PREDICT,
+    "export": _PREDICT,
+    "data": _DATA,
+    "train": _TRAIN,
+    "evaluate": _TRAIN,
+    "demo": _CHECK,
+    "info": _CHECK,
+    "settings": _CHECK,
+}
 app = App(
     name="tiledseg",
-    help="Segment images larger than your network.",
+    help="Segment images larger than your network. Begin with: tiledseg demo",
     version=__version__,
+    group_commands=_OPTIONS,
     help_epilogue="Exit codes: 0 success, 1 some files failed, 2 the command could not start or continue.",
     suppress_keyboard_interrupt=False,
 )
 for _place, (_where, _help) in enumerate(_COMMANDS.items()):
-    _name = _where.partition(":")[2].replace("_", "-")
-    app.command(f"tiledseg.cli.{_where}", name=_name, help=_help, sort_key=_place)
+    _module, _, _name = _where.replace("_", "-").partition(":")
+    app.command(f"tiledseg.cli.{_where}", name=_name, help=_help, group=_GROUPS[_module], sort_key=_place)
 app.register_install_completion_command(
     help="Let the shell (bash, zsh, fish) complete commands and options, by a script in your home folder."
 )
