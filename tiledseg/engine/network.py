@@ -138,6 +138,26 @@ class Network:
         return field if self.tta is None else field.of_copies(transposed=self.tta == "d4")
 
     @property
+    def likely_stride(self) -> int:
+        """Stride that networks of its kind have, where its own is not known; else 1."""
+        return int(getattr(self.predictor, "likely_stride", 1))
+
+    @property
+    def computes_half(self) -> bool:
+        """Whether it computes in 16 bits by itself."""
+        return bool(getattr(self.predictor, "computes_half", False))
+
+    @property
+    def tile_dtype(self) -> type | None:
+        """Dtype in which its tiles are best cut; None for that of the image."""
+        return getattr(self.predictor, "tile_dtype", None)
+
+    @property
+    def writes_tiles(self) -> bool:
+        """Whether it may write into its tiles, so that none may be a part of the image itself."""
+        return not getattr(self.predictor, "writes_no_tile", False)
+
+    @property
     def memory(self) -> int:
         """Bytes that its activations may use."""
         return allowed_memory(self.runtime.memory)
@@ -340,13 +360,9 @@ def _predictor_of(model: object) -> Predictor:
         return ready
     if not callable(model):
         must = "be a Segmenter, a keras.Model, an ONNX file, a PyTorch module or a callable"
-        is_text = isinstance(model, str)
-        got = f"the text {model!r}" if is_text else type(model).__name__
-        fix = (
-            f"Load a saved one with tiledseg.load_model({model!r})."
-            if is_text
-            else "Pass the network itself."
-        )
+        got, fix = type(model).__name__, "Pass the network itself."
+        if isinstance(model, str):
+            got, fix = f"the text {model!r}", f"Load a saved one with tiledseg.load_model({model!r})."
         raise invalid(ModelError, "model", must=must, got=got, fix=fix)
     return CallablePredictor(model)
 

@@ -59,7 +59,7 @@ def _with_tile(tiling: TilingConfig, network: Network) -> TilingConfig:
 
 def _aligned(tiling: TilingConfig, network: Network) -> TilingConfig:
     """Let tiles start where they suit most networks, if neither stride nor alignment is stated."""
-    likely: int = getattr(network.predictor, "likely_stride", 1)  # of most networks, where it is not known
+    likely = network.likely_stride
     if likely == 1 or "alignment" in tiling.model_fields_set or tiling.overlap == "exact":
         return tiling
     steps = [tile - shared for tile, shared in zip(tiling.tile_shape, tiling.overlap_px, strict=True)]
@@ -216,7 +216,7 @@ def judge(grid: TileGrid, network: Network) -> tuple[Verdict, str]:
     verdict, reason = _judged(grid, network)
     if verdict == "exact" and network.runtime.precision == "bf16":
         return "approximate", "bf16 keeps 8 bits of a number; f32 would be exact"
-    if verdict == "exact" and getattr(network.predictor, "computes_half", False):
+    if verdict == "exact" and network.computes_half:
         return "approximate", "float16 keeps 11 bits of a number; exported in float32 it would be exact"
     return verdict, reason
 

@@ -294,11 +294,12 @@ def _run(
     panels = Panels.of(job.grid, None if job.is_scaled else out)
     order = panels.order()
     wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
-    dtype = getattr(job.network.predictor, "tile_dtype", None)
-    copy = not getattr(job.network.predictor, "writes_no_tile", False)
-    batches = job.tiler.batches(source, job.batch_size, grid=job.grid, ids=wanted, dtype=dtype, copy=copy)
+    network, size = job.network, job.batch_size
+    batches = job.tiler.batches(
+        source, size, grid=job.grid, ids=wanted, dtype=network.tile_dtype, copy=network.writes_tiles
+    )
     checked = job.needs_probabilities or getattr(out, "needs_probabilities", False)
-    running = job.network.run(batches, job.batch_size, checked=checked)
+    running = network.run(batches, size, checked=checked)
     started = time.perf_counter()
     bar = progress_bar(len(wanted), "tiles", shown=True) if progress else nullcontext()
     with closing(running), bar as advance:
