@@ -365,7 +365,7 @@ def test_an_option_changes_only_its_part_of_the_models_tiling(
     main(["plan", str(bundle), "64x96", "--overlap", "0.5", "--blend", "hann"])
     assert "at least 16 px down, 16 px across, hann" in capsys.readouterr().out
     main(["plan", str(bundle), "32x32", "--overlap", "exact", "--blend", "crop"])
-    assert "verdict        exact: one tile covers the image" in capsys.readouterr().out
+    assert "verdict         exact: one tile covers the image" in capsys.readouterr().out
     assert "got linear" in fail(capsys, "plan", bundle, "32x32", "--overlap", "exact")
 
 
@@ -659,7 +659,7 @@ def test_info_says_what_is_in_files(capsys: pytest.CaptureFixture[str], bundle: 
     text = capsys.readouterr().out
     assert "30 x 40 px, 3 channels, uint8" in text
     assert "0.25 µm" in text
-    assert "field of view" in text
+    assert "receptive field" in text
     assert main(["info", "--json", "demo", str(tmp_path / "b.tif")]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["demo"]["outputs"] == "plasma cell"

@@ -378,7 +378,7 @@ def test_the_plan_says_what_happens(unet):
     assert sum(shape[0] for shape in calls) == len(plan.grid)
     assert plan.output_bytes == 90 * 70 * 4
     text = str(ts.plan(unet, (1920, 2560, 1), ts.TilingConfig(tile_size=512, overlap=64)))
-    for words in ("1920 x 2560 px", "tiles", "redundancy", "MiB", "alignment      4 px"):
+    for words in ("1920 x 2560 px", "tiles", "redundancy", "MiB", "alignment       4 px"):
         assert words in text
     assert plan.memory["now"] == plan.process_bytes > 0
     scaled = ts.plan(segmenter(scale=0.1), (1920, 2560, 3))

@@ -113,7 +113,7 @@ def test_the_plan_names_the_tile_that_exact_takes():
     assert plan.verdict == "impossible"
     assert "the network takes 96 px" in plan.reason
     text = str(ts.plan(free, (300, 300), ts.TilingConfig(tile_size=104, overlap="exact")))
-    for line in ("halo           46 px above", "field of view  51 px above", "verdict        exact: "):
+    for line in ("halo            46 px above", "receptive field 51 px above", "verdict         exact: "):
         assert line in text
 
 

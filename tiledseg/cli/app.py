@@ -129,8 +129,8 @@ speed. The exit code is 1 if something is wrong.
 Example: tiledseg doctor --json""",
     "info:info": """Say what is in image files, slides, bundles and ONNX files.
 
-Prints size, dtype, levels and px size of an image; architecture, input, classes, tiling, stride and field of
-view of a model. Nothing is predicted.
+Prints size, dtype, levels and px size of an image; architecture, input, classes, tiling, stride and receptive
+field of a model. Nothing is predicted.
 
 Example: tiledseg info slide.svs bundle/ net.onnx --json""",
     "settings:import_config": """Convert the founding experiment's configuration into a file of settings.

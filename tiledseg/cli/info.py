@@ -99,7 +99,7 @@ def _of_model(path: str) -> dict[str, str]:
     more = {
         "classes": network.classes,
         "stride": " x ".join(map(str, network.stride)) + " px",
-        "field of view": "not known" if field is None else sides_of(field),
+        "receptive field": "not known" if field is None else sides_of(field),
         "halo": "not known" if halo is None else sides_of(halo),
     }
     return {name: str(value) for name, value in {**rows, **more}.items()}

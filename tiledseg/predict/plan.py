@@ -271,7 +271,7 @@ class Plan:
         return f"{own}, brought to {seen} of {now}"
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<14} {text}" for name, text in self._rows().items())
+        return "\n".join(f"{name:<15} {text}" for name, text in self._rows().items())
 
     __repr__ = __str__
 
@@ -287,7 +287,7 @@ class Plan:
         channels = "? channels" if self.classes is None else counted(self.classes, "channel")
         kind = f"{channels}, float32" if self.output == "probabilities" else self.output
         memory, kept = self.memory, ", written while it is computed" if self.streamed else ""
-        sides = {"field of view": self.receptive_field, "halo": self.halo}
+        sides = {"receptive field": self.receptive_field, "halo": self.halo}
         in_roi = "" if self.in_roi is None else f", {self.n_tiles} in the region of interest"
         return {
             "image": f"{_size(self.shape)}{self._scaled()}",

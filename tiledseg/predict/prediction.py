@@ -108,15 +108,15 @@ def plan(  # noqa: PLR0913  what `tiled_predict` takes, less what needs px
     Examples
     --------
     >>> print(plan(lambda tiles: tiles, (1920, 2560, 3), batch_size=4))  # doctest: +ELLIPSIS
-    image          1920 x 2560 px
-    tiles          35 of 512 x 512 px (5 down, 7 across)
-    overlap        at least 128 px down, 128 px across, gaussian
-    alignment      1 px down, 1 px across
-    redundancy     1.87 px computed per image px
-    network calls  9 of 4 tiles
-    output         1920 x 2560 px, ? channels, float32, 18.8 MiB
-    memory         about ... MiB of the process at its peak: now ..., network 38.4 MiB, reading 48.0 MiB, ...
-    verdict        approximate: the receptive field of a callable is not known
+    image           1920 x 2560 px
+    tiles           35 of 512 x 512 px (5 down, 7 across)
+    overlap         at least 128 px down, 128 px across, gaussian
+    alignment       1 px down, 1 px across
+    redundancy      1.87 px computed per image px
+    network calls   9 of 4 tiles
+    output          1920 x 2560 px, ? channels, float32, 18.8 MiB
+    memory          about ... MiB of the process at its peak: now ..., network 38.4 MiB, reading 48.0 MiB, ...
+    verdict         approximate: the receptive field of a callable is not known
     """
     check_arguments(unknown, plan, tiling=TilingConfig, runtime=RuntimeConfig)
     with opened(image) as found:
