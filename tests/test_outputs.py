@@ -194,6 +194,24 @@ def test_a_list_or_mapping_of_one_map_is_that_map(size, form, engine):
     np.testing.assert_array_equal(found, alone)
 
 
+def test_an_input_of_whole_numbers_takes_no_fractions():
+    inputs = keras.Input((None, None, 3), dtype="uint8")
+    model = keras.Model(inputs, keras.layers.Conv2D(1, 1)(keras.layers.Rescaling(1 / 255)(inputs)))
+    whole = np.asarray(model(PIXELS[None]))[0]
+    np.testing.assert_allclose(ts.tiled_predict(model, PIXELS, TILING), whole, atol=1e-6)
+    for image in (PIXELS / 255, PIXELS + 1.0):
+        with pytest.raises(ModelError, match="`tiles` must be whole numbers of uint8; got values from"):
+            ts.tiled_predict(model, image, TILING)
+
+
+def test_a_network_need_not_state_the_size_of_its_map():
+    inputs = keras.Input((None, None, 3))
+    dense = keras.layers.EinsumDense("nhwc,cd->nhwd", output_shape=(None, None, 2))
+    model = keras.Model(inputs, dense(inputs))
+    found = ts.tiled_predict(model, VALUES, TILING)
+    np.testing.assert_allclose(found, VALUES @ dense.kernel.numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_an_input_that_keras_casts_is_cast(dtype):
     inputs = keras.Input((None, None, 3), dtype=dtype)

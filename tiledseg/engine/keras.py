@@ -18,7 +18,7 @@ from tiledseg.engine.batching import padded, ready_shape
 from tiledseg.engine.graph import GraphPredictor, Probe
 from tiledseg.engine.keras_graph import read_graph
 from tiledseg.engine.layers import read_layers
-from tiledseg.engine.predictor import checked_outputs, failures_named
+from tiledseg.engine.predictor import check_castable, checked_outputs, failures_named
 from tiledseg.errors import ModelError, SettingError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class KerasPredictor(GraphPredictor):
         check_process()
         functions = _COMPILED.setdefault(self.model, {})
         shape = ready_shape(functions, tiles.shape)
+        check_castable(tiles, str(self.model.inputs[0].dtype) if getattr(self.model, "inputs", None) else "")
         with failures_named(tiles.shape):
             if shape not in functions:
                 self._check_size(tiles.shape)
@@ -378,7 +379,7 @@ def _check_output(model: _Model, height: int, width: int, channels: int) -> None
             "Make a network with one output: keras.Model(model.inputs[0], model.outputs[0]).",
         )
     for axis, size, out in zip("yx", (height, width), spec.shape[1:3], strict=True):
-        if size != out:
+        if out is not None and size != out:
             raise _wrong_output(axis, size, out)
 
 

@@ -253,6 +253,17 @@ def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa
         return array.astype(np.float32, copy=False)
 
 
+def check_castable(tiles: AnyArray, dtype: str) -> None:
+    """Refuse px that an input of whole numbers would change: engines cast them without a word."""
+    if "int" not in dtype:
+        return
+    limits = np.iinfo(dtype)
+    if not ((tiles == np.floor(tiles)) & (tiles >= limits.min) & (tiles <= limits.max)).all():
+        fix = "Give the image's own px: no preprocessing that scales them."
+        got = f"values from {tiles.min():g} to {tiles.max():g}"
+        raise invalid(ModelError, "tiles", must=f"be whole numbers of {dtype}", got=got, fix=fix)
+
+
 class TorchPredictor(CallablePredictor):
     """A PyTorch module (N, C, h, w) -> (N, K, h, w)."""
 

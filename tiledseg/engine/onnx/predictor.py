@@ -16,7 +16,7 @@ from tiledseg._lazy import extra, lazy
 from tiledseg._memory import is_out_of_memory
 from tiledseg._validate import invalid, shown
 from tiledseg.engine.batching import padded, ready_shape
-from tiledseg.engine.predictor import checked_outputs, failures_named
+from tiledseg.engine.predictor import check_castable, checked_outputs, failures_named
 from tiledseg.errors import ModelError
 
 if TYPE_CHECKING:
@@ -116,11 +116,7 @@ class OnnxPredictor:
         dtype = np.dtype(self.network.file.input.dtype)
         if dtype.kind == "f":
             return tiles.astype(dtype, copy=False)
-        limits = np.iinfo(dtype)
-        if not ((tiles == np.floor(tiles)) & (tiles >= limits.min) & (tiles <= limits.max)).all():
-            fix = "Give the image's own px: no preprocessing that scales them."
-            got = f"values from {tiles.min():g} to {tiles.max():g}"
-            raise invalid(ModelError, "tiles", must=f"be whole numbers of {dtype}", got=got, fix=fix)
+        check_castable(tiles, dtype.name)
         return tiles.astype(dtype)
 
     def _channels_last(self, outputs: AnyArray, shape: tuple[int, ...]) -> AnyArray:
