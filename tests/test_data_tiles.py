@@ -70,9 +70,13 @@ def test_tiles_are_the_images_own_px(tmp_path):
     assert np.array_equal(labels[20:32], labels[18:6:-1])
 
 
-def test_shrunk_tiles_are_what_training_sees(tmp_path):
+def test_shrunk_tiles_are_what_training_sees(tmp_path, caplog):
     source = dataset(tmp_path / "data", [(128, 128)])
+    write_tiles(source, tiles(tmp_path / "whole"))
+    assert not caplog.text
     write_tiles(source, tiles(tmp_path / "tiles", scale=0.5))
+    assert "1 of 1 images state no px size, so nothing will say that their tiles are shrunk" in caplog.text
+    assert "set preprocessing.scale=0.5" in caplog.text
     manifest = Manifest.read(tmp_path / "tiles" / "manifest.jsonl")
     prepared = prepare_pair(source.pairs()[0], PreprocessingConfig(scale=0.5))
     whole = np.asarray(prepared.image[0:64, 0:64])

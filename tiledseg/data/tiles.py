@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from tiledseg._types import AnyArray
     from tiledseg.data.pairs import Pair
     from tiledseg.io import Mask, PixelSize
+
+_log = logging.getLogger("tiledseg")
 
 MANIFEST = "manifest.jsonl"
 """Name of a tile set's manifest in its folder."""
@@ -119,6 +122,14 @@ def write_tiles(
 
         each_pair(source.pairs(), one)
         write_manifest(folder / MANIFEST, writer.records)
+    if writer.n_unsized and config.scale != 1:
+        _log.warning(
+            "%d of %d images state no px size, so nothing will say that their tiles are shrunk: for a "
+            "network that is trained on them set preprocessing.scale=%g before it predicts whole images.",
+            writer.n_unsized,
+            len(source.records),
+            config.scale,
+        )
     counts = Counter(record.split for record in writer.records)
     return TileSet(Path(config.output), {split: counts[split] for split in source.splits}, writer.dropped)
 
@@ -155,12 +166,15 @@ class _Writer:
     config: TileSetConfig
     records: list[Record] = field(default_factory=list)
     dropped: int = 0
+    n_unsized: int = 0  # images whose px size is not known
     _empty: Counter[str] = field(default_factory=Counter)  # tiles without foreground, by split
     _written_empty: Counter[str] = field(default_factory=Counter)  # those of them that were written
 
     def add(self, record: Record, pair: Pair) -> None:
         """Cut one image, and write its tiles."""
-        for tile in self._chosen(list(_cut(record, pair, self.config)), record.split):
+        cut = list(_cut(record, pair, self.config))
+        self.n_unsized += any(tile.pixel_size is None for tile in cut)
+        for tile in self._chosen(cut, record.split):
             self.records.append(self._written(tile, record))
 
     def _chosen(self, tiles: list[_Tile], split: str) -> list[_Tile]:
