@@ -59,7 +59,7 @@ html_css_files = ["tables.css"]
 html_copy_source = False
 
 
-def list_fields(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ANN401, ARG001
+def list_fields(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001
     """List the fields of settings, their defaults and meanings, as attributes in the form of numpydoc."""
     if what != "class" or not issubclass(obj, Config):
         return
@@ -70,12 +70,12 @@ def list_fields(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
         lines += [f"    {line}" for line in inspect.cleandoc(text).splitlines()]
 
 
-def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:  # noqa: ANN401, ARG001, FBT001
+def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:  # noqa: ARG001, FBT001
     """Leave out what is listed already, and pydantic's own settings."""
     return True if name in FIELDS and not (inspect.isroutine(obj) or isinstance(obj, property)) else None
 
 
-def hide_unknown(*given: Any) -> tuple[str | None, str | None]:  # noqa: ANN401
+def hide_unknown(*given: Any) -> tuple[str | None, str | None]:
     """Leave out of a signature what only serves to name a wrong argument."""
     signature, returns = given[-2:]
     return signature and signature.replace(", **unknown", ""), returns

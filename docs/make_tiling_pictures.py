@@ -32,7 +32,7 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _box(axes: Any, box: Box, **look: Any) -> None:  # noqa: ANN401
+def _box(axes: Any, box: Box, **look: Any) -> None:
     axes.add_patch(Rectangle((box.x0, box.y0), box.x1 - box.x0, box.y1 - box.y0, **look))
 
 

@@ -219,7 +219,7 @@ def read_bands(source: Source, n_rows: int) -> Iterator[tuple[int, AnyArray]]:
         yield top, read_region(source, slice(top, min(top + n_rows, height)), slice(0, width))
 
 
-def by_name(values: Any, name: str) -> Any:  # noqa: ANN401  arrays of all libraries
+def by_name(values: Any, name: str) -> Any:  # arrays of all libraries
     """Give an array of xarray with its axes in the order y, x, channel; give anything else back."""
     if not _is_named(values):
         return values
@@ -232,7 +232,7 @@ def by_name(values: Any, name: str) -> Any:  # noqa: ANN401  arrays of all libra
     return values.isel(dict.fromkeys(others, 0)).transpose(*order).data
 
 
-def _check_order(values: Any, name: str) -> None:  # noqa: ANN401
+def _check_order(values: Any, name: str) -> None:
     """Refuse an array of xarray whose axes, where they are taken by their position, have another order."""
     if _is_named(values) and list(values.dims) != (order := _order(values, name)[0]):
         how = f"{name}.transpose({', '.join(map(repr, order))})"
@@ -242,11 +242,11 @@ def _check_order(values: Any, name: str) -> None:  # noqa: ANN401
         )
 
 
-def _is_named(values: Any) -> bool:  # noqa: ANN401
+def _is_named(values: Any) -> bool:
     return type(values).__module__.partition(".")[0] == "xarray" and hasattr(values, "dims")
 
 
-def _order(values: Any, name: str) -> tuple[list[Any], list[Any]]:  # noqa: ANN401
+def _order(values: Any, name: str) -> tuple[list[Any], list[Any]]:
     """Find the axes y, x and channel by their names, and others, each of which must have a length of 1."""
     named = {kind: [axis for axis in values.dims if str(axis).lower() in _AXES[kind]] for kind in _AXES}
     order = [axes[0] for axes in named.values() if axes]

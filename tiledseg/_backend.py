@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["check_process", "keras", "tf"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  a module
+def __getattr__(name: str) -> Any:  # a module
     """Load Keras when it is first imported from here; TensorFlow when it is first used."""
     if name == "tf":
         return lazy("tensorflow")

@@ -19,7 +19,7 @@ class _Lazy:
     def __init__(self, module: str) -> None:
         object.__setattr__(self, "_module", module)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:
         if name == "__wrapped__":  # what looks through all modules, as doctest does, loads nothing
             raise AttributeError(name)
         return getattr(importlib.import_module(self._module), name)
@@ -31,7 +31,7 @@ class _Lazy:
         delattr(importlib.import_module(self._module), name)
 
 
-def lazy(module: str) -> Any:  # noqa: ANN401  modules have no common type
+def lazy(module: str) -> Any:  # modules have no common type
     """Return a module that is loaded when it is first used, from any thread."""
     return _Lazy(module)
 
@@ -42,7 +42,7 @@ else:
     cv2 = lazy("cv2")  # its files take up to 60 MB of a process, and many predictions do without
 
 
-def extra(module: str, name: str | None) -> Any:  # noqa: ANN401  modules have no common type
+def extra(module: str, name: str | None) -> Any:  # modules have no common type
     """Load a module of a library that an extra of this package installs, or that lacks on some machines."""
     try:
         return importlib.import_module(module)

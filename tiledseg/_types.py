@@ -26,11 +26,11 @@ class Source(Protocol):
         ...
 
     @property
-    def dtype(self) -> Any:  # noqa: ANN401  zarr, dask and h5py each have their own
+    def dtype(self) -> Any:  # zarr, dask and h5py each have their own
         """Dtype of the pixels."""
         ...
 
-    def __getitem__(self, key: Any, /) -> Any:  # noqa: ANN401
+    def __getitem__(self, key: Any, /) -> Any:
         """Read the region that a tuple of slices selects."""
         ...
 
@@ -45,11 +45,11 @@ class Sink(Protocol):
         ...
 
     @property
-    def dtype(self) -> Any:  # noqa: ANN401
+    def dtype(self) -> Any:
         """Dtype that the map is stored in."""
         ...
 
-    def __setitem__(self, key: Any, value: Any, /) -> None:  # noqa: ANN401
+    def __setitem__(self, key: Any, value: Any, /) -> None:
         """Write a region."""
         ...
 
@@ -57,6 +57,6 @@ class Sink(Protocol):
 class TileCall(Protocol):
     """Any callable that maps a batch of tiles to a batch of outputs."""
 
-    def __call__(self, tiles: FloatArray, /) -> Any:  # noqa: ANN401
+    def __call__(self, tiles: FloatArray, /) -> Any:
         """Map tiles (N, h, w, C) float32 to outputs (N, h, w, K)."""
         ...

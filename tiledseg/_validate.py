@@ -154,7 +154,7 @@ def whole_pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
     return whole_number(name, y, least), whole_number(name, x, least)
 
 
-def _two(name: str, value: Any, must: str, fix: str) -> tuple[object, object]:  # noqa: ANN401
+def _two(name: str, value: Any, must: str, fix: str) -> tuple[object, object]:
     try:
         first, second = value
     except Exception:  # noqa: BLE001  of a class of the user's
@@ -247,7 +247,7 @@ def path_text(path: object, name: str = "path", error: type[TiledSegError] = Fil
     return text
 
 
-def check_arguments(unknown: Mapping[str, object], called: Callable[..., object], **tables: Any) -> None:  # noqa: ANN401
+def check_arguments(unknown: Mapping[str, object], called: Callable[..., object], **tables: Any) -> None:
     """Refuse arguments that a function or class does not have; `tables` are settings that may have them."""
     for name, value in unknown.items():
         known = signature(called).parameters.keys() - {"unknown"}

@@ -72,7 +72,7 @@ class CancelledError(TiledSegError):
         How many of its first rows are final.
     """
 
-    def __init__(self, message: str, *, result: Any = None, finished_rows: int = 0) -> None:  # noqa: ANN401
+    def __init__(self, message: str, *, result: Any = None, finished_rows: int = 0) -> None:
         super().__init__(message)
         self.result = result
         self.finished_rows = finished_rows

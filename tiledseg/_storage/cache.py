@@ -124,7 +124,7 @@ class ScratchFile:
             self._file = kind()
         self._close = weakref.finalize(self, _close, self._file)
 
-    def write(self, offset: int, data: Any) -> None:  # noqa: ANN401  a buffer
+    def write(self, offset: int, data: Any) -> None:  # a buffer
         """Write bytes at an offset."""
         with _space():
             self._file.seek(offset)
@@ -141,7 +141,7 @@ class ScratchFile:
         self._close()
 
 
-def _close(file: Any) -> None:  # noqa: ANN401
+def _close(file: Any) -> None:
     with contextlib.suppress(OSError):  # nobody reads it any more
         file.close()
 

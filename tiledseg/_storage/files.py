@@ -349,7 +349,7 @@ def write_text(path: PathLike, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
-def json_of(data: str | bytes, *, nan: bool = False) -> Any:  # noqa: ANN401  any JSON
+def json_of(data: str | bytes, *, nan: bool = False) -> Any:  # any JSON
     """Read JSON; a ValueError says what it must not have: a key twice, endless nesting, NaN without `nan`."""
     try:
         return json.loads(data, object_pairs_hook=_unique, parse_constant=float if nan else _no_number)

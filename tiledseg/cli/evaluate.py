@@ -52,13 +52,13 @@ class _Task:
     config: EvaluateJobConfig
     settings: Settings
 
-    def loaded(self, model: str) -> Any:  # noqa: ANN401
+    def loaded(self, model: str) -> Any:
         """Load a model, or find the maps of the pairs."""
         if model.startswith(_MAPS):
             return lazy.evaluate.find_maps(model.removeprefix(_MAPS), self.pairs)
         return tiledseg.load_model(model, trust=self.config.trust)
 
-    def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:  # noqa: ANN401
+    def scored(self, model: Any, callback: Callable[[ScoredImage], None]) -> EvaluationResult:
         """Score a loaded model, maps as a list, or the mean of several models as a tuple."""
         if isinstance(model, list):
             px = self.config.tile_px
@@ -127,7 +127,7 @@ def _results(
     loaded = {name: task.loaded(path) for name, path in models.items()}
     _check_classes(loaded, ensemble=task.config.ensemble)
 
-    def add(name: str, model: Any) -> None:  # noqa: ANN401
+    def add(name: str, model: Any) -> None:
         def draw(one: ScoredImage) -> None:
             worst.add_other(one, name) if results else worst(one)
             if task.config.triples and not results:
@@ -155,7 +155,7 @@ def _check_classes(models: dict[str, Any], *, ensemble: bool) -> None:
         raise invalid(SettingError, "--ensemble", must="have models of the same classes", got=got, fix=fix)
 
 
-def _classes_of(model: Any) -> tuple[int | None, tuple[str, ...]]:  # noqa: ANN401
+def _classes_of(model: Any) -> tuple[int | None, tuple[str, ...]]:
     """Return number and names of a model's classes; of maps the channels of the first one."""
     if isinstance(model, list):
         try:

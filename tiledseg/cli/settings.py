@@ -107,7 +107,7 @@ def with_options(*tables: Table, file: bool = True) -> Callable[[Callable[..., i
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(command)
-        def run(*args: Any, **kwargs: Any) -> int:  # noqa: ANN401
+        def run(*args: Any, **kwargs: Any) -> int:
             taken = {parameter.name: kwargs.pop(parameter.name, None) for parameter in parameters}
             quiet, verbose = bool(taken["quiet"]), bool(taken["verbose"])
             given = _given(options, taken)

@@ -60,7 +60,7 @@ class Config(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:  # noqa: ANN401
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         in_file = info.context == _FILE
         try:
             made = handler(cls._filled(data, in_file=in_file))
@@ -79,7 +79,7 @@ class Config(BaseModel):
         """Check what holds between several fields."""
 
     @classmethod
-    def _filled(cls, data: Any, *, in_file: bool) -> Any:  # noqa: ANN401
+    def _filled(cls, data: Any, *, in_file: bool) -> Any:
         """Put what is given of nested settings over the field's default, not over their class's."""
         if not isinstance(data, dict):
             return data
@@ -120,7 +120,7 @@ class Config(BaseModel):
             raise invalid(SettingError, cls._place(name, in_file=in_file), must=must, got=data[name], fix=fix)
 
     @staticmethod
-    def _check_bits(where: str, value: Any) -> None:  # noqa: ANN401
+    def _check_bits(where: str, value: Any) -> None:
         """Refuse whole numbers that no array holds: they overflow where they become a float."""
         for one in value if isinstance(value, list | tuple) else (value,):
             if isinstance(one, int) and one.bit_length() > _MOST_BITS:
@@ -308,7 +308,7 @@ def _in_table(name: str, text: str) -> str:
     return text if text.startswith(_BELOW) else f"{_BELOW}{name}]: {text}"
 
 
-def _plain(value: Any) -> object:  # noqa: ANN401
+def _plain(value: Any) -> object:
     """Write pathlib's paths as text, and NumPy's numbers and lists as those of Python."""
     if isinstance(value, list | tuple):
         return type(value)(map(_plain, value)) if type(value) in {list, tuple} else value

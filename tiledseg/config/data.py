@@ -47,7 +47,7 @@ class DataConfig(ReadConfig, MaskConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _cut(cls, data: Any) -> Any:  # noqa: ANN401
+    def _cut(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("layout") == "segpc" and "mask_threshold" not in data:
             return data | {"mask_threshold": 1}
         return data

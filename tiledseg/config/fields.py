@@ -152,17 +152,17 @@ else:
     class Given:
         """To pydantic, the settings themselves."""
 
-        def __class_getitem__(cls, held: Any) -> Any:  # noqa: ANN401
+        def __class_getitem__(cls, held: Any) -> Any:
             return held
 
     Named = Given
 
 
-def or_else(default: object) -> Any:  # noqa: ANN401  whatever the field holds
+def or_else(default: object) -> Any:  # whatever the field holds
     """Give a field its default."""
     return Field(default=default)
 
 
-def or_made(make: Callable[..., object]) -> Any:  # noqa: ANN401
+def or_made(make: Callable[..., object]) -> Any:
     """Give a field a default that is made of the fields before it."""
     return Field(default_factory=make)

@@ -175,7 +175,7 @@ def _explain(note: Note) -> None:
     _settle([note], "unusable", f"not known. {hint}")
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401
+def _shown(value: Any) -> str:
     transforms = isinstance(value, tuple) and all(isinstance(one, Config) for one in value)
     return ", ".join(one.name for one in value) if transforms else shown(value)
 

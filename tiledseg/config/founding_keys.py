@@ -54,7 +54,7 @@ def _name(value: object) -> str:
     return _ALIASES.get(bare, bare)
 
 
-def _one_number(value: Any) -> object:  # noqa: ANN401
+def _one_number(value: Any) -> object:
     """Return the one number of a pair, whose two have to be equal."""
     parts = set(value) if isinstance(value, tuple | list) else {value}
     _expect(len(parts) == 1, "the two axes must be alike here")
@@ -69,7 +69,7 @@ def _switch(on: object, off: object) -> _Convert:
     return convert
 
 
-def _names(value: Any) -> object:  # noqa: ANN401
+def _names(value: Any) -> object:
     _expect(isinstance(value, list | tuple), "it must be a list of names")
     return tuple(dict.fromkeys(map(_name, value)))
 
@@ -77,7 +77,7 @@ def _names(value: Any) -> object:  # noqa: ANN401
 def _unless_off(convert: _Convert = lambda value: value) -> _Convert:
     """Convert a value unless it switches the key off."""
 
-    def converted(value: Any) -> object:  # noqa: ANN401
+    def converted(value: Any) -> object:
         if value in (None, 0, "", "none", "None"):
             raise NotNeeded("it is off")
         return convert(value)
@@ -170,7 +170,7 @@ def _augmented(kind: str) -> Rule:
     return Rule(tuple(dict.fromkeys([*switches, *parameters])), convert)
 
 
-def _twice(value: Any) -> int:  # noqa: ANN401
+def _twice(value: Any) -> int:
     return 2 * operator.index(value)
 
 
@@ -178,16 +178,16 @@ def _share(value: object) -> float:
     return 0.5 * bool(value)
 
 
-def _floats(values: Any) -> Any:  # noqa: ANN401  a tuple of as many floats
+def _floats(values: Any) -> Any:  # a tuple of as many floats
     return tuple(map(float, values))
 
 
-def _first(value: Any) -> float:  # noqa: ANN401
+def _first(value: Any) -> float:
     """Return a number, or the first of a list: this package draws one strength for all samples."""
     return float(value[0] if isinstance(value, list | tuple) else value)
 
 
-def _degrees(values: Any) -> tuple[float, float]:  # noqa: ANN401
+def _degrees(values: Any) -> tuple[float, float]:
     """Turn the tangents of shears into degrees, to either side."""
     most = math.degrees(math.atan(max(map(abs, _floats(values)))))
     return -most, most

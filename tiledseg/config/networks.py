@@ -345,7 +345,7 @@ _CLASSES: dict[str, type[ArchitectureConfig]] = {
 }
 
 
-def architecture_of(config: ArchitectureConfig | Mapping[str, object] | str) -> Any:  # noqa: ANN401  any of them
+def architecture_of(config: ArchitectureConfig | Mapping[str, object] | str) -> Any:  # any of them
     """Return the settings of an architecture, for themselves, for a mapping of them, or for its name."""
     if isinstance(config, ArchitectureConfig):
         return config

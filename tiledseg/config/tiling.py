@@ -101,7 +101,7 @@ class TilingConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, data: Any) -> Any:  # noqa: ANN401
+    def _defaults(cls, data: Any) -> Any:
         given = data.items() if isinstance(data, dict) else ()
         words = {key: word for key, word in given if isinstance(word, str)}
         if words.get("overlap") == "exact" and "blend" not in data:

@@ -119,13 +119,13 @@ def _comment(table: Table | Container, text: str) -> None:
         table.add(tomlkit.comment(line))
 
 
-def _plain(value: object) -> Any:  # noqa: ANN401
+def _plain(value: object) -> Any:
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     return "none" if value is None else value
 
 
-def _with_none(value: Any, hint: Any) -> Any:  # noqa: ANN401
+def _with_none(value: Any, hint: Any) -> Any:
     """Follow a type hint into tables and lists."""
     if isinstance(value, dict):
         models = [one for one in _parts(hint) if isinstance(one, type) and issubclass(one, BaseModel)]
@@ -136,13 +136,13 @@ def _with_none(value: Any, hint: Any) -> Any:  # noqa: ANN401
     return None if value == "none" and NoneType in _parts(hint) else value
 
 
-def _parts(hint: Any) -> set[Any]:  # noqa: ANN401
+def _parts(hint: Any) -> set[Any]:
     """List the types that a hint is made of."""
     inner = get_args(hint)
     return {hint}.union(*map(_parts, inner)) if inner and not isinstance(hint, str) else {hint}
 
 
-def _hint(model: type[BaseModel], name: str) -> Any:  # noqa: ANN401
+def _hint(model: type[BaseModel], name: str) -> Any:
     return model.model_fields[name].annotation if name in model.model_fields else None
 
 

@@ -244,7 +244,7 @@ class TrainConfig(Config):
 
     @field_validator("preprocessing", mode="before")
     @classmethod
-    def _over_the_expected(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+    def _over_the_expected(cls, value: Any, info: ValidationInfo) -> Any:
         return laid_over(_expected(info.data).model_dump(), value)
 
     def _check(self) -> None:

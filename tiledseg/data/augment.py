@@ -90,7 +90,7 @@ def draw_map(transforms: Sequence[Any], shape: tuple[int, int], rng: _Rng) -> Cr
 
 
 def _drawn(
-    config: Any,  # noqa: ANN401
+    config: Any,
     shape: tuple[int, int],
     grid: FloatArray,
     step: int,
@@ -137,7 +137,7 @@ _MATRICES: dict[str, Callable[[Any, _Rng], _Matrix]] = {
 }
 
 
-def _step_of(config: Any, shape: tuple[int, int]) -> int:  # noqa: ANN401
+def _step_of(config: Any, shape: tuple[int, int]) -> int:
     """Say how coarse a grid may be to hold a displacement field."""
     fine = config.radius * min(shape) / _STEPS_PER_RADIUS if config.name == "lens" else config.sigma / 4
     return max(1, min(_COARSEST, int(fine)))

@@ -109,7 +109,7 @@ def find_pairs(
     masks_dir: PathLike,
     *,
     mask_threshold: float | Literal["auto"] | None = "auto",
-    **reading: Any,  # noqa: ANN401  each has its own type
+    **reading: Any,  # each has its own type
 ) -> list[Pair]:
     """Pair the images of one folder with the masks of another by stem.
 

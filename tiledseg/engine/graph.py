@@ -167,14 +167,14 @@ def _axis(record: dict[str, Any], stride: int) -> Axis:
     return axis
 
 
-def _number(value: Any) -> Any:  # noqa: ANN401
+def _number(value: Any) -> Any:
     """Check a number of a rule; None stands for the padding `same`."""
     if value is not None and (type(value) is not int or abs(value) > _LARGEST):
         raise ValueError(f"{value!r} in a rule")
     return value
 
 
-def _size(value: Any, *others: None) -> Any:  # noqa: ANN401
+def _size(value: Any, *others: None) -> Any:
     """Check a positive number, or None where that is among `others`."""
     if value in others:
         return None

@@ -135,7 +135,7 @@ def _weight_sums(model: _Model) -> bytes:
     return digest.digest()
 
 
-def _check_weight(variable: Any) -> None:  # noqa: ANN401  Keras has no types
+def _check_weight(variable: Any) -> None:  # Keras has no types
     if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(variable.numpy()).all():
         raise _refused(
             "have finite weights",
@@ -157,7 +157,7 @@ def _values_of(variables: Sequence[Any]) -> list[AnyArray]:
     return [_sums_of(variable) for variable in variables]
 
 
-def _sums_of(variable: Any) -> AnyArray:  # noqa: ANN401  Keras has no types
+def _sums_of(variable: Any) -> AnyArray:  # Keras has no types
     if len(variable.shape) < 2 or not keras.backend.is_float_dtype(variable.dtype):
         return variable.numpy()  # type: ignore[no-any-return]
     return keras.ops.convert_to_numpy(keras.ops.sum(variable, axis=-1, keepdims=True))  # type: ignore[no-any-return]
@@ -383,7 +383,7 @@ def _check_output(model: _Model, height: int, width: int, channels: int) -> None
             raise _wrong_output(axis, size, out)
 
 
-def _single(outputs: Any) -> Any:  # noqa: ANN401  of any backend
+def _single(outputs: Any) -> Any:  # of any backend
     """Return the one map of a network whose outputs are a list or a mapping of one."""
     parts = list(outputs.values()) if isinstance(outputs, dict) else outputs
     return parts[0] if isinstance(parts, list | tuple) and len(parts) == 1 else outputs

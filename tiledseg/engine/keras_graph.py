@@ -234,12 +234,12 @@ def _rules_of(node: _Node, *, training: bool = False) -> Rules:
     return rule(node) if rule else "unknown"
 
 
-def is_keras(kind: Any) -> bool:  # noqa: ANN401
+def is_keras(kind: Any) -> bool:
     """Return whether a class or function is Keras' own; subclasses are not, since their call is unknown."""
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "keras"
 
 
-def is_ours(kind: Any) -> bool:  # noqa: ANN401
+def is_ours(kind: Any) -> bool:
     """Return whether a class is of this package."""
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "tiledseg"
 
@@ -357,7 +357,7 @@ def _along_channels(node: _Node) -> Rules:
     return _SAME if axes <= {-1, len(node.outputs[0].shape) - 1} else "tile"
 
 
-def _pair(value: Any) -> tuple[int, int]:  # noqa: ANN401
+def _pair(value: Any) -> tuple[int, int]:
     return (value[0], value[1]) if isinstance(value, list | tuple) else (value, value)
 
 

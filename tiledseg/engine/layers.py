@@ -100,7 +100,7 @@ class Layers:
         return digest.hexdigest()
 
 
-def config_digest(model: Any) -> str:  # noqa: ANN401  Keras has no types
+def config_digest(model: Any) -> str:  # Keras has no types
     """Digest a Keras network whose layers cannot be recorded."""
     digest = hashlib.sha256(json.dumps(model.get_config(), sort_keys=True, default=str).encode())
     for weight in model.weights:
@@ -110,7 +110,7 @@ def config_digest(model: Any) -> str:  # noqa: ANN401  Keras has no types
     return digest.hexdigest()
 
 
-def maps_in(value: Any) -> Iterator[int]:  # noqa: ANN401
+def maps_in(value: Any) -> Iterator[int]:
     """Yield the numbers of the maps in arguments."""
     if isinstance(value, dict):
         if value.keys() == {"map"}:
@@ -129,7 +129,7 @@ class _Reading:
     owners: dict[str, Any] = field(default_factory=dict)  # the variable of each path
 
 
-def read_layers(model: Any) -> Layers:  # noqa: ANN401  Keras has no types
+def read_layers(model: Any) -> Layers:  # Keras has no types
     """Read the layers of a functional Keras network; raise UnsupportedError where one cannot be recorded."""
     reading = _Reading()
     graph = graph_of(model)
@@ -139,7 +139,7 @@ def read_layers(model: Any) -> Layers:  # noqa: ANN401  Keras has no types
     return Layers(tuple(reading.layers), output)
 
 
-def _read(graph: Any, incoming: list[int], reading: _Reading) -> list[int]:  # noqa: ANN401
+def _read(graph: Any, incoming: list[int], reading: _Reading) -> list[int]:
     if cast := [one.dtype for one in graph.inputs if one.dtype not in {"float32", "float64"}]:
         raise UnsupportedError(f"{graph.name} takes {cast[0]}")
     made = dict(zip(map(id, graph.inputs), incoming, strict=True))
@@ -150,7 +150,7 @@ def _read(graph: Any, incoming: list[int], reading: _Reading) -> list[int]:  # n
     return [made[id(tensor)] for tensor in graph.outputs]
 
 
-def _outputs(node: Any, made: dict[int, int], reading: _Reading) -> list[int]:  # noqa: ANN401
+def _outputs(node: Any, made: dict[int, int], reading: _Reading) -> list[int]:
     """Record one use of a layer, or the layers of a network within the network."""
     options = dict(node.arguments.kwargs)
     if options.pop("training", None) or options.pop("mask", None) is not None:
@@ -174,7 +174,7 @@ def _outputs(node: Any, made: dict[int, int], reading: _Reading) -> list[int]:  
     return [number]
 
 
-def _kind(operation: Any) -> str:  # noqa: ANN401
+def _kind(operation: Any) -> str:
     """Name a class of Keras or of this package; a subclass of one may compute anything."""
     kind = type(operation)
     if is_ours(kind):
@@ -184,7 +184,7 @@ def _kind(operation: Any) -> str:  # noqa: ANN401
     return f"{kind.__module__.split('.')[2]}.{kind.__name__}"  # keras.src.layers, .ops or .applications
 
 
-def _config(operation: Any) -> dict[str, Any]:  # noqa: ANN401
+def _config(operation: Any) -> dict[str, Any]:
     policy = getattr(operation, "dtype_policy", None)
     if policy is not None and (policy.compute_dtype, policy.variable_dtype) != ("float32", "float32"):
         raise UnsupportedError(f"{operation.name} computes in {policy.name}")
@@ -199,7 +199,7 @@ def _config(operation: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def _plain(value: Any, maps: dict[int, int]) -> Any:  # noqa: ANN401
+def _plain(value: Any, maps: dict[int, int]) -> Any:
     """Turn an argument into values of JSON."""
     if id(value) in maps:
         return {"map": maps[id(value)]}
@@ -212,7 +212,7 @@ def _plain(value: Any, maps: dict[int, int]) -> Any:  # noqa: ANN401
     raise UnsupportedError(f"an argument of type {type(value).__name__}")
 
 
-def _weights(operation: Any, reading: _Reading) -> dict[str, str]:  # noqa: ANN401
+def _weights(operation: Any, reading: _Reading) -> dict[str, str]:
     found = {}
     for variable in getattr(operation, "weights", ()):
         if reading.owners.setdefault(variable.path, variable) is not variable:
@@ -229,7 +229,7 @@ class Convertible(Predictor, Protocol):
     """A Predictor of a Keras network, which another engine can run as well."""
 
     @property
-    def model(self) -> Any:  # noqa: ANN401  Keras has no types
+    def model(self) -> Any:  # Keras has no types
         """The keras.Model, or the stored network."""
         ...
 
@@ -243,7 +243,7 @@ class Convertible(Predictor, Protocol):
         """Digest by which new weights are noticed."""
         ...
 
-    def by_keras(self) -> Any:  # noqa: ANN401  a KerasPredictor, whose module imports this one
+    def by_keras(self) -> Any:  # a KerasPredictor, whose module imports this one
         """Return the network as Keras runs it."""
         ...
 
@@ -303,7 +303,7 @@ class StoredNetwork:
         )
 
     @property
-    def model(self) -> Any:  # noqa: ANN401  Keras has no types
+    def model(self) -> Any:  # Keras has no types
         """The keras.Model, built when it is first asked for."""
         with self._lock:
             if not self._built:
@@ -311,7 +311,7 @@ class StoredNetwork:
             return self._built[0]
 
     @property
-    def runnable(self) -> Any:  # noqa: ANN401
+    def runnable(self) -> Any:
         """The keras.Model once it is built, since its weights may have been changed; else this."""
         return self._built[0] if self._built else self
 
@@ -336,7 +336,7 @@ class StoredNetwork:
         return sum(values.size for values in self.weights.values())
 
 
-def stored_record(model: Any, usual: tuple[int, int] | None) -> dict[str, Any] | None:  # noqa: ANN401
+def stored_record(model: Any, usual: tuple[int, int] | None) -> dict[str, Any] | None:
     """Describe a keras.Model, so that it runs without Keras; None where OpenVINO disagrees."""
     predictor = keras.KerasPredictor(model)
     try:
@@ -365,7 +365,7 @@ class StoredPredictor(GraphPredictor):
         super().__init__(model.graph)
         self.model: StoredNetwork = model
 
-    def by_keras(self) -> Any:  # noqa: ANN401  a KerasPredictor, whose module imports this one
+    def by_keras(self) -> Any:  # a KerasPredictor, whose module imports this one
         """Return the network as Keras runs it."""
         return keras.KerasPredictor(self.model.model)
 

@@ -374,7 +374,7 @@ def _n_gpus() -> int:
     return keras.n_gpus() if loaded or plugins or any(exists(Path("/dev", name)) for name in _GPUS) else 0
 
 
-def _plain(model: Any) -> Any:  # noqa: ANN401
+def _plain(model: Any) -> Any:
     """Hide the attributes of a callable that answers to any name, such as the stub of a server."""
     try:
         has_any = hasattr(model, "tiledseg_asks_whether_there_is_any_name")

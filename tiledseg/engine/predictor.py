@@ -224,7 +224,7 @@ class CallablePredictor:
         return outputs
 
 
-def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:  # noqa: ANN401
+def checked_outputs(outputs: Any, shape: tuple[int, ...]) -> FloatArray:
     """Check that outputs fit their tiles, and make them float32."""
     try:
         array = np.asarray(outputs)
@@ -269,7 +269,7 @@ class TorchPredictor(CallablePredictor):
 
     likely_stride = 64  # px; its graph cannot be read
 
-    def __init__(self, module: Any) -> None:  # noqa: ANN401
+    def __init__(self, module: Any) -> None:
         if found := _trained(module):
             fix = "Call model.eval() first, before an export too: batch normalization and dropout behave "
             fix += "differently in training. If a part has to, pass a function that calls the module."
@@ -303,7 +303,7 @@ class TorchPredictor(CallablePredictor):
         return found[..., np.newaxis] if found.ndim == 3 else found.transpose(0, 2, 3, 1)
 
 
-def _trained(module: Any) -> str:  # noqa: ANN401
+def _trained(module: Any) -> str:
     """Name what is in training mode: the module, one of its parts, or an operation of an exported program."""
     if "eval" not in vars(module):
         training = (name for name, part in module.named_modules() if getattr(part, "training", False))

@@ -125,7 +125,7 @@ class RoiWriter(ObjectFile):
                 entry = zipfile.ZipInfo(f"{name.decode()}.roi", _DATE)
                 archive.writestr(entry, region, zipfile.ZIP_DEFLATED, 1)
 
-    def _region(self, rings: list[AnyArray], name: str, kind: int) -> Any:  # noqa: ANN401  roifile has no types here
+    def _region(self, rings: list[AnyArray], name: str, kind: int) -> Any:  # roifile has no types here
         kinds = self._roifile
         if len(rings) == 1:
             region = kinds.ImagejRoi.frompoints(_corners(rings[0]), name=name)

@@ -144,7 +144,7 @@ def class_text(found: object) -> str:
     return unicodedata.normalize("NFC", str(found or ""))
 
 
-def outline_of_roi(roi: Any, file: str) -> Outline:  # noqa: ANN401
+def outline_of_roi(roi: Any, file: str) -> Outline:
     """Give the outline of a ROI that roifile has read."""
     kind, use = roi.roitype.name, roi.subtype.name
     if use in _NO_AREAS or kind not in _AREAS:
@@ -166,7 +166,7 @@ def outline_of_roi(roi: Any, file: str) -> Outline:  # noqa: ANN401
     return Outline(class_text(roi.name), (tuple(rings),), numbered=True, plane=plane)
 
 
-def _rounded(roi: Any) -> NDArray[np.float64]:  # noqa: ANN401
+def _rounded(roi: Any) -> NDArray[np.float64]:
     """Outline a rectangle with rounded corners, or an oval: one whose corners leave no straight edge."""
     first, last = _box_of(roi)
     corner = last - first
@@ -217,7 +217,7 @@ def _bezier(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return rows[:, 0]
 
 
-def _box_of(roi: Any) -> NDArray[np.float64]:  # noqa: ANN401
+def _box_of(roi: Any) -> NDArray[np.float64]:
     """Return the first and the last corner of a rectangle, (x, y)."""
     x, y, width, height = roi.left, roi.top, roi.right - roi.left, roi.bottom - roi.top
     if roi.subpixelrect:

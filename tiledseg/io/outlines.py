@@ -82,7 +82,7 @@ def read_outlines(
     return found
 
 
-def _of_geojson(content: Any, name: str) -> list[Outline]:  # noqa: ANN401
+def _of_geojson(content: Any, name: str) -> list[Outline]:
     entries = content if isinstance(content, list) else [content]
     if not all(isinstance(one, dict) and "type" in one for one in entries):  # as of LabelMe, Label Studio
         got = f"the keys {listed(content, _SHOWN)}" if content and isinstance(content, dict) else "others"
@@ -189,7 +189,7 @@ def _bad(name: str, must: str, got: object, fix: str) -> FileError:
     return invalid(FileError, name, must=must, got=got, fix=fix)
 
 
-def _json(path: PathLike, name: str) -> Any:  # noqa: ANN401
+def _json(path: PathLike, name: str) -> Any:
     suffix = Path(path_text(path)).suffix.lower()
     try:
         with open_regular(path) as file:
@@ -221,7 +221,7 @@ def _only_json(path: PathLike, name: str) -> bytes:
             return file.read(_LARGEST + 1)
 
 
-def _features(content: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+def _features(content: Any) -> Iterator[dict[str, Any]]:
     """Yield the features of a collection, a list, a feature or a bare geometry."""
     if isinstance(content, list):
         for one in content:
@@ -271,7 +271,7 @@ def _class_of(properties: dict[str, Any]) -> str:
     return class_text(found)
 
 
-def _ring(points: Any, name: str) -> NDArray[np.float64]:  # noqa: ANN401
+def _ring(points: Any, name: str) -> NDArray[np.float64]:
     ring = np.array([point[:2] for point in points], np.float64)
     if ring.ndim != 2 or ring.shape[1] != 2 or not np.isfinite(ring).all():
         raise _bad(name, "have finite points (x, y)", points, "Export it again.")

@@ -70,7 +70,7 @@ class Partial:
             self.close(remove=not self.resumed)
             raise
 
-    def note(self, record: Any) -> None:  # noqa: ANN401  any JSON
+    def note(self, record: Any) -> None:  # any JSON
         """Append a stored part to the journal; a line that a kill cuts off is ignored later."""
         text = json.dumps(record, sort_keys=True).encode()
         self._journal.write(b"%08x %s\n" % (zlib.crc32(text), text))
@@ -127,7 +127,7 @@ def check_identity(name: str, before: Mapping[str, Any], now: Mapping[str, Any],
         raise FileError(text)
 
 
-def _unlike(value: Any, other: Any) -> str:  # noqa: ANN401
+def _unlike(value: Any, other: Any) -> str:
     """Show a value; of a table only the entries that another one has not."""
     if isinstance(value, dict) and isinstance(other, dict):
         value = {key: one for key, one in value.items() if key not in other or other[key] != one}

@@ -276,7 +276,7 @@ def _decoded_webp(file: Reader, header: Header, request: Request) -> AnyArray:
 # --- shared by several formats ---------------------------------------------------------------------------
 
 
-def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # noqa: ANN401  plugins have own fields
+def _probed(file: Reader, plugin: type[ImageFile.ImageFile]) -> Any:  # plugins have own fields
     """Let Pillow read the header of a file; no pixel is decoded."""
     file.handle.seek(0)
     try:

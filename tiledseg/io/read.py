@@ -208,7 +208,7 @@ def mask_values(  # noqa: PLR0913  what a file can hold several of
     max_pixels: int = MAX_PIXELS,
     alpha: Alpha = "refuse",
     palette: Palette = "refuse",
-    **where: Any,  # noqa: ANN401  level, channels, at
+    **where: Any,  # level, channels, at
 ) -> tuple[AnyArray, bool]:
     """Read the values that a mask's file stores, and say whether a lossy codec changed them."""
     one_of("alpha", alpha, ("refuse", "drop"))

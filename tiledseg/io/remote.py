@@ -108,7 +108,7 @@ def as_path(text: str) -> Path:
     return RemotePath(text) if is_remote(text) else Path(text)
 
 
-def _asked(text: str, question: Callable[[Any, str], Any]) -> Any:  # noqa: ANN401  fsspec has no types
+def _asked(text: str, question: Callable[[Any, str], Any]) -> Any:  # fsspec has no types
     """Ask the file system of an address; its errors become ours."""
     name = named(shown_address(text))
     fsspec = extra("fsspec", "remote")
@@ -164,7 +164,7 @@ def _without_ranges(name: str, got: str) -> FileError:
     return invalid(FileError, name, must="be on a server that supports ranges of bytes", got=got, fix=fix)
 
 
-def _gives_ranges(system: Any, path: str) -> bool:  # noqa: ANN401
+def _gives_ranges(system: Any, path: str) -> bool:
     """Read one byte from the middle: fsspec raises ValueError where the server sends all of it."""
     try:
         with system.open(path, "rb", cache_type="none") as handle:
@@ -216,7 +216,7 @@ class RemoteFile(io.RawIOBase):
         self._place += len(data)
         return data
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401
+    def readinto(self, buffer: Any) -> int:
         """Read bytes into a buffer."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
@@ -255,7 +255,7 @@ class RemoteFile(io.RawIOBase):
                 self._blocks.popitem(last=False)
 
 
-def remote_store(text: str) -> Any:  # noqa: ANN401
+def remote_store(text: str) -> Any:
     """Open the store of a remote zarr."""
     extra("fsspec", "remote")
     storage = extra("zarr.storage", "zarr")

@@ -45,7 +45,7 @@ _WAITING = 6  # encoded tiles that wait for the disk
 def create_image(  # noqa: PLR0913  the metadata of a map
     path: PathLike,
     shape: Sequence[int],
-    dtype: Any,  # noqa: ANN401  anything that NumPy accepts as a dtype
+    dtype: Any,  # anything that NumPy accepts as a dtype
     *,
     labels: bool = False,
     pixel_size: PixelSize | float | tuple[float, float] | None = None,
@@ -198,7 +198,7 @@ class ImageSink:
             else:
                 stack.pop_all().__exit__(kind, error, trace)
 
-    def __setitem__(self, key: Any, pixels: Any) -> None:  # noqa: ANN401
+    def __setitem__(self, key: Any, pixels: Any) -> None:
         rows, columns = rows_and_columns(key, self.shape, "Index out[y0:y1, x0:x1].")
         block = array_of(pixels, "pixels")
         wanted = (rows.stop - rows.start, columns.stop - columns.start, *self.shape[2:])
@@ -281,7 +281,7 @@ def _texts_of(provenance: object) -> dict[str, str]:
     return dict(provenance)
 
 
-def _dtype_of(dtype: Any) -> np.dtype[np.generic]:  # noqa: ANN401
+def _dtype_of(dtype: Any) -> np.dtype[np.generic]:
     try:
         found: np.dtype[np.generic] = np.dtype(dtype)
     except Exception:  # noqa: BLE001  NumPy raises what the object raises

@@ -102,7 +102,7 @@ def slide_source(
     return CachedBlocks(blocks), Facts(file.name, size, sizes, level, identity)
 
 
-def _library(file: Reader) -> Any:  # noqa: ANN401  an optional library
+def _library(file: Reader) -> Any:  # an optional library
     try:
         return extra("openslide", "slides")
     except SettingError as error:
@@ -147,7 +147,7 @@ def _check_companions(file: Reader, path: Path) -> None:
 
 def _associated(
     file: Reader,
-    slide: Any,  # noqa: ANN401
+    slide: Any,
     name: str,
     request: Request,
     selection: Selection,
@@ -174,7 +174,7 @@ class _SlideBlocks:
     def __init__(
         self,
         file: Reader,
-        slide: Any,  # noqa: ANN401
+        slide: Any,
         level: int,
         size: tuple[int, int],
         channels: list[int] | None,

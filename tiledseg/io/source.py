@@ -99,7 +99,7 @@ def region(key: object, shape: tuple[int, ...], fix: str) -> list[slice]:
     return [slice(start, max(start, stop)) for start, stop, _ in found]
 
 
-def _is_plain(part: Any) -> TypeGuard[slice]:  # noqa: ANN401
+def _is_plain(part: Any) -> TypeGuard[slice]:
     """Say whether a part of an index is a slice of whole numbers with a step of 1."""
     with suppress(TypeError):
         return isinstance(part, slice) and part.indices(1)[2] == 1
@@ -188,14 +188,14 @@ class ImageSource:
         """Number of axes, 2 or 3."""
         return len(self.shape)
 
-    def __getitem__(self, key: Any) -> AnyArray:  # noqa: ANN401
+    def __getitem__(self, key: Any) -> AnyArray:
         rows, columns, *rest = region(
             key, self.shape, "Index image[y0:y1, x0:x1] and take every n-th px of it."
         )
         pixels = self._regions.read(rows, columns)
         return pixels[:, :, rest[0]] if rest and rest[0] != slice(0, self.shape[2]) else pixels
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:  # noqa: ANN401
+    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
         return self[:, :].astype(dtype or self.dtype, copy=bool(copy))
 
     def check_unchanged(self) -> None:
@@ -327,7 +327,7 @@ def _mapped_file(values: object) -> str | None:
     return None
 
 
-def in_memory(values: Any, name: str) -> Any:  # noqa: ANN401  arrays of all libraries
+def in_memory(values: Any, name: str) -> Any:  # arrays of all libraries
     """Read an array of any library whole; give paths, open images and what is no array back."""
     found = as_array(values, name)
     if isinstance(found, np.ndarray | ImageSource) or not hasattr(found, "__array__"):
@@ -335,7 +335,7 @@ def in_memory(values: Any, name: str) -> Any:  # noqa: ANN401  arrays of all lib
     return array_of(found, name)
 
 
-def as_array(image: Any, name: str = "image") -> Any:  # noqa: ANN401  arrays of all libraries
+def as_array(image: Any, name: str = "image") -> Any:  # arrays of all libraries
     """Give an image of Pillow, xarray, PyTorch or TensorFlow as an array; give anything else back."""
     library = type(image).__module__.partition(".")[0]
     with raised_as(ArrayError, f"`{name}` cannot be read", "Pass a NumPy array of it, channels last."):
@@ -346,7 +346,7 @@ def as_array(image: Any, name: str = "image") -> Any:  # noqa: ANN401  arrays of
     return by_name(image, name)
 
 
-def _of_pillow(image: Any, name: str) -> Any:  # noqa: ANN401
+def _of_pillow(image: Any, name: str) -> Any:
     if image.mode not in _MODES:
         fix = f'Pass {name}.convert("RGB"), or numpy.asarray({name}) for the indices of a palette.'
         raise invalid(ArrayError, name, must="be grey or RGB", got=f"mode {image.mode}", fix=fix)
@@ -357,7 +357,7 @@ def _of_pillow(image: Any, name: str) -> Any:  # noqa: ANN401
     return np.asarray(image.convert("L") if image.mode == "1" else image)  # black and white, as in files
 
 
-def _of_tensor(image: Any, name: str) -> Any:  # noqa: ANN401
+def _of_tensor(image: Any, name: str) -> Any:
     try:
         return np.asarray(image)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:

@@ -42,16 +42,16 @@ class TileStore(ABC):
     @abstractmethod
     def __init__(self, path: Path, metadata: ImageMetadata) -> None: ...
 
-    def encode(self, tile: AnyArray) -> Any:  # noqa: ANN401  each store has its own form
+    def encode(self, tile: AnyArray) -> Any:  # each store has its own form
         """Convert a tile to its stored form; called from several threads."""
         return tile
 
     @abstractmethod
-    def put(self, level: int, row: int, column: int, encoded: Any) -> Any:  # noqa: ANN401
+    def put(self, level: int, row: int, column: int, encoded: Any) -> Any:
         """Store a tile, and return the record by which `get` finds it."""
 
     @abstractmethod
-    def get(self, level: int, row: int, column: int, record: Any) -> AnyArray | None:  # noqa: ANN401
+    def get(self, level: int, row: int, column: int, record: Any) -> AnyArray | None:
         """Read a tile that an earlier run stored; None where it is not whole."""
 
     def begin(self) -> None:  # noqa: B027  each chunk of a zarr is a file
@@ -66,7 +66,7 @@ class TileStore(ABC):
         """Close it."""
 
 
-def _write(descriptor: int, data: Any, offset: int) -> None:  # noqa: ANN401
+def _write(descriptor: int, data: Any, offset: int) -> None:
     os.lseek(descriptor, offset, os.SEEK_SET)
     left = memoryview(data).cast("B")
     while left:

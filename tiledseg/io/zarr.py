@@ -90,7 +90,7 @@ def _opened(file: Reader, path: str, selection: Selection) -> tuple[Regions, Fac
     return CachedBlocks(blocks), facts
 
 
-def _check_array(file: Reader, array: Any) -> None:  # noqa: ANN401
+def _check_array(file: Reader, array: Any) -> None:
     if np.dtype(array.dtype).kind not in "biuf":
         raise file.bad("hold numbers", str(array.dtype), "Store the image as uint8, uint16 or float32.")
     if "pickle" in json.dumps(array.metadata.to_dict(), default=str):
@@ -101,7 +101,7 @@ def _check_array(file: Reader, array: Any) -> None:  # noqa: ANN401
         raise file.bad("have chunks of at most 1 GiB", f"chunks of {array.chunks}", fix)
 
 
-def _array_axes(file: Reader, array: Any, attributes: dict[str, Any]) -> list[str]:  # noqa: ANN401
+def _array_axes(file: Reader, array: Any, attributes: dict[str, Any]) -> list[str]:
     """Name the axes of a single array by its metadata, or else by its shape where that is clear."""
     stated = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
     stated = stated if isinstance(stated, list | tuple) and any(stated) else None
@@ -143,7 +143,7 @@ class _Multiscales:
     origins: list[tuple[float, float] | None]  # (y, x) in µm
 
 
-def _image_in(file: Reader, group: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+def _image_in(file: Reader, group: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Find the group of the one image, and its metadata of OME."""
     ome = attributes.get("ome", attributes)
     ome = ome if isinstance(ome, dict) else {}
@@ -163,7 +163,7 @@ def _image_in(file: Reader, group: Any, attributes: dict[str, Any]) -> tuple[Any
     return group, images[0]
 
 
-def _names_in(group: Any) -> list[str]:  # noqa: ANN401
+def _names_in(group: Any) -> list[str]:
     """List the first names in a group; a web server lists none."""
     try:
         return sorted(str(name) for name in group)[:8]
@@ -171,7 +171,7 @@ def _names_in(group: Any) -> list[str]:  # noqa: ANN401
         return []
 
 
-def _multiscales(file: Reader, group: Any, image: dict[str, Any]) -> _Multiscales:  # noqa: ANN401
+def _multiscales(file: Reader, group: Any, image: dict[str, Any]) -> _Multiscales:
     """Read the axes, arrays, px sizes and origins of an OME-Zarr image."""
     try:
         stated = image.get("axes", ["t", "c", "z", "y", "x"])  # as up to version 0.2
@@ -210,7 +210,7 @@ def _axis_name(axis: dict[str, Any]) -> str:
 _Place: TypeAlias = "tuple[AnyArray, AnyArray] | None"
 
 
-def _scale_and_translation(group: Any, steps: list[dict[str, Any]], count: int) -> _Place:  # noqa: ANN401
+def _scale_and_translation(group: Any, steps: list[dict[str, Any]], count: int) -> _Place:
     """Combine the transformations of a level, one after the other; None where a scale is not stated."""
     scale, translation, known = np.ones(count), np.zeros(count), False
     for step in steps:
@@ -229,7 +229,7 @@ def _scale_and_translation(group: Any, steps: list[dict[str, Any]], count: int) 
     return (scale, translation) if known else None
 
 
-def _vector(array: Any, count: int) -> Any:  # noqa: ANN401
+def _vector(array: Any, count: int) -> Any:
     """Read the values of a transformation that are stored as an array."""
     if tuple(array.shape) != (count,):
         raise ValueError(f"a transformation of shape {array.shape} for {count} axes")
@@ -280,7 +280,7 @@ class _ZarrBlocks:
         self,
         file: Reader,
         folder: Path | None,
-        array: Any,  # noqa: ANN401
+        array: Any,
         axes: list[str],
         selection: Selection,
     ) -> None:

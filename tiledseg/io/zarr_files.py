@@ -35,11 +35,11 @@ _ABSENT = 2**64 - 1
 
 
 @cache
-def _store_class() -> Any:  # noqa: ANN401  made of a class of zarr, which may not be installed
+def _store_class() -> Any:  # made of a class of zarr, which may not be installed
     class RegularFiles(extra("zarr", "zarr").storage.LocalStore):  # type: ignore[misc]
         """A folder of which only regular files are opened: zarr would wait for pipes."""
 
-        async def get(self, key: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        async def get(self, key: str, *args: Any, **options: Any) -> Any:
             path = self.root / key
             if os.path.lexists(path):  # also a link that leads nowhere, or in a circle
                 _check_file(Reader(named(self.root), io.BytesIO(), 0), path, key)
@@ -48,7 +48,7 @@ def _store_class() -> Any:  # noqa: ANN401  made of a class of zarr, which may n
     return RegularFiles
 
 
-def local_store(folder: str) -> Any:  # noqa: ANN401  a store of zarr
+def local_store(folder: str) -> Any:  # a store of zarr
     """Open a folder as a store of zarr, for reading."""
     return _store_class()(folder, read_only=True)
 

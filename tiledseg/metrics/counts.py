@@ -43,7 +43,7 @@ class Summable:
         return self if type(other) is int and other == 0 else NotImplemented
 
 
-def _sum(one: Any, other: Any) -> Any:  # noqa: ANN401
+def _sum(one: Any, other: Any) -> Any:
     if isinstance(one, tuple):
         return tuple(first + second for first, second in zip(one, other, strict=True))
     return one + other

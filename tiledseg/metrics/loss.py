@@ -93,7 +93,7 @@ class _Sums(Summable):
 
 
 def _sums_of(
-    settings: Any,  # noqa: ANN401
+    settings: Any,
     weights: tuple[float, ...] | None,
     y: FloatArray,
     p: FloatArray,
@@ -150,7 +150,7 @@ def _focus(y: FloatArray, p: FloatArray, gamma: float, alpha: float | None) -> A
     return np.asarray(values if alpha is None else values * (alpha * y + (1 - alpha) * (1 - y)))
 
 
-def _px_weights(y: FloatArray, weights: tuple[float, ...] | None) -> Any:  # noqa: ANN401  a number or (h, W, 1)
+def _px_weights(y: FloatArray, weights: tuple[float, ...] | None) -> Any:  # a number or (h, W, 1)
     if weights is None:
         return 1.0
     if len(weights) == 2 and y.shape[2] == 1:
@@ -165,7 +165,7 @@ def _doubt(y: FloatArray, p: FloatArray, certain: float, weight: float) -> AnyAr
     return np.asarray(1 - (1 - weight) * background * (foreground >= certain))
 
 
-def _each(function: Any, maps: FloatArray) -> AnyArray:  # noqa: ANN401
+def _each(function: Any, maps: FloatArray) -> AnyArray:
     """Apply a function of (h, W) to each channel."""
     return np.stack([function(np.ascontiguousarray(maps[..., k])) for k in range(maps.shape[2])], axis=2)
 

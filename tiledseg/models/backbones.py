@@ -194,7 +194,7 @@ def _settings(layer: dict[str, Any], name: str) -> dict[str, Any]:
     return settings
 
 
-def _renamed(value: Any, names: dict[str, str]) -> Any:  # noqa: ANN401
+def _renamed(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
         return {
             key: [names[part[0]], *part[1:]] if key == "keras_history" else _renamed(part, names)
@@ -207,7 +207,7 @@ def sources(layer: dict[str, Any]) -> list[str]:
     """Return the names of the layers whose outputs a layer takes."""
     found: list[str] = []
 
-    def collect(value: Any) -> None:  # noqa: ANN401
+    def collect(value: Any) -> None:
         if isinstance(value, dict):
             if "keras_history" in value:
                 found.append(value["keras_history"][0])
@@ -270,6 +270,6 @@ def dilate(layers: Layers, max_stride: int) -> None:
             settings["strides"] = [1, 1]
 
 
-def _dilated_padding(padding: Any, window: int, rate: int) -> list[list[int]]:  # noqa: ANN401
+def _dilated_padding(padding: Any, window: int, rate: int) -> list[list[int]]:
     """Return the padding for a dilated window without a stride, so that the map keeps its size."""
     return [[before * rate, (window - 1 - before) * rate] for before, _ in padding]

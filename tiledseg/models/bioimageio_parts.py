@@ -122,7 +122,7 @@ def _per_channel(kwargs: dict[str, Any], where: str, has_channels: bool) -> bool
     return has_channels and "channel" not in axes
 
 
-def _floats(value: Any) -> tuple[float, ...]:  # noqa: ANN401
+def _floats(value: Any) -> tuple[float, ...]:
     values = value if isinstance(value, list) else [value]
     return tuple(float(one) if type(one) in {int, float} else one for one in values)
 
@@ -275,7 +275,7 @@ def _with_steps(content: bytes, steps: Sequence[PixelStep], layout: str) -> byte
     n_axes = len(port.type.tensor_type.shape.dim)
     axis = 1 if layout == "channels_first" else n_axes - 1
 
-    def add(kind: str, *values: Any, **attributes: Any) -> None:  # noqa: ANN401
+    def add(kind: str, *values: Any, **attributes: Any) -> None:
         nonlocal name
         inputs = [name]
         for value in values:

@@ -102,7 +102,7 @@ class _Zip:
             _pass_on(file, what, most, write)
 
 
-def _pass_on(file: Any, what: str, most: int, write: Callable[[bytes], object]) -> None:  # noqa: ANN401
+def _pass_on(file: Any, what: str, most: int, write: Callable[[bytes], object]) -> None:
     count = 0
     while part := file.read(_CHUNK):
         count += len(part)
@@ -152,7 +152,7 @@ def _parsed(text: bytes, where: str) -> dict[str, Any]:
     return record
 
 
-def _expanded(node: Any, known: dict[int, float]) -> float:  # noqa: ANN401  of YAML
+def _expanded(node: Any, known: dict[int, float]) -> float:  # of YAML
     """Count the entries of a node with all its references; infinite where it contains itself."""
     if node is None or isinstance(node.value, str):
         return 1

@@ -36,14 +36,14 @@ class ConvBlock:
     dilation: int = 1  # px
     dropout: float = 0.0  # fraction of the features to drop in training, in [0, 1)
 
-    def __call__(self, x: Any) -> Any:  # noqa: ANN401  a symbolic tensor, which Keras does not type
+    def __call__(self, x: Any) -> Any:  # a symbolic tensor, which Keras does not type
         """Map x (N, h, w, C) to features (N, h, w, filters)."""
         x = normalised(self._convolved(x, "a"), self.norm, f"{self.name}_norm_a")
         if self.dropout:
             x = keras.layers.Dropout(self.dropout, name=f"{self.name}_dropout")(x)
         return normalised(self._convolved(x, "b"), self.norm, f"{self.name}_norm_b")
 
-    def _convolved(self, x: Any, part: str) -> Any:  # noqa: ANN401
+    def _convolved(self, x: Any, part: str) -> Any:
         return keras.layers.Conv2D(
             self.filters,
             self.kernel,
@@ -66,7 +66,7 @@ class ConvNorm:
     bias: bool = True  # whether the convolution has a bias
     scale: bool = True  # whether the normalisation has a trained factor
 
-    def __call__(self, x: Any, filters: int, name: str) -> Any:  # noqa: ANN401
+    def __call__(self, x: Any, filters: int, name: str) -> Any:
         """Map x (N, h, w, C) to features (N, h, w, filters); layers are named ``<name>_conv`` and so on."""
         x = keras.layers.Conv2D(
             filters,
@@ -81,7 +81,7 @@ class ConvNorm:
         return keras.layers.Activation(self.activation, name=f"{name}_act")(x) if self.activation else x
 
 
-def normalised(x: Any, norm: str, name: str, *, scale: bool = True) -> Any:  # noqa: ANN401
+def normalised(x: Any, norm: str, name: str, *, scale: bool = True) -> Any:
     """Normalise features."""
     if norm == "batch":
         return keras.layers.BatchNormalization(momentum=MOMENTUM, scale=scale, name=name)(x)
@@ -96,7 +96,7 @@ def normalised(x: Any, norm: str, name: str, *, scale: bool = True) -> Any:  # n
     return x
 
 
-def encoded(image: Any, levels: int, block: Callable[[Any, str, int], Any]) -> list[Any]:  # noqa: ANN401
+def encoded(image: Any, levels: int, block: Callable[[Any, str, int], Any]) -> list[Any]:
     """Return the features of each level, the finest first: `block(x, name, level)`, then pooling."""
     x, features = image, []
     for level in range(levels - 1):
@@ -105,7 +105,7 @@ def encoded(image: Any, levels: int, block: Callable[[Any, str, int], Any]) -> l
     return [*features, block(x, "bridge", levels - 1)]
 
 
-def joined(x: Any, skip: Any, filters: int, name: str) -> Any:  # noqa: ANN401
+def joined(x: Any, skip: Any, filters: int, name: str) -> Any:
     """Enlarge coarser features by a transposed convolution, and concatenate the skip if there is one."""
     x = keras.layers.Conv2DTranspose(filters, 2, strides=2, name=f"{name}_up")(x)
     return x if skip is None else keras.layers.Concatenate(name=f"{name}_concat")([x, skip])
@@ -116,7 +116,7 @@ def final_activation(classes: int, activation: str | None) -> str:
     return activation or ("sigmoid" if classes == 1 else "softmax")
 
 
-def head(x: Any, classes: int, activation: str | None, kernel: int = 1) -> Any:  # noqa: ANN401
+def head(x: Any, classes: int, activation: str | None, kernel: int = 1) -> Any:
     """Map features to the output, in float32 at any precision of the network."""
     activation = final_activation(classes, activation)
     return keras.layers.Conv2D(
@@ -124,7 +124,7 @@ def head(x: Any, classes: int, activation: str | None, kernel: int = 1) -> Any: 
     )(x)
 
 
-def side_head(x: Any, classes: int, activation: str | None, level: int, kernel: int = 1) -> Any:  # noqa: ANN401
+def side_head(x: Any, classes: int, activation: str | None, level: int, kernel: int = 1) -> Any:
     """Map features of a coarser level to an output of the image's size."""
     name = f"side_{level}"
     x = keras.layers.Conv2D(classes, kernel, padding="same", dtype="float32", name=f"{name}_conv")(x)
@@ -163,7 +163,7 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
     config: _Settings_co
 
     @abstractmethod
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401  a symbolic tensor, which Keras does not type
+    def encode(self, image: Any) -> list[Any]:  # a symbolic tensor, which Keras does not type
         """Extract features.
 
         Parameters
@@ -178,7 +178,7 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
         """
 
     @abstractmethod
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def decode(self, features: list[Any]) -> Any:
         """Merge the features of all levels.
 
         Parameters
@@ -192,7 +192,7 @@ class NetworkBuilder(ABC, Generic[_Settings_co]):
             The input of `finish`: usually features (N, H, W, F).
         """
 
-    def finish(self, features: Any) -> Any:  # noqa: ANN401
+    def finish(self, features: Any) -> Any:
         """Turn features into the output.
 
         Parameters
@@ -301,32 +301,32 @@ class _TrainingNetwork(keras.Model):
         self._outputs = keras.Model(network.input, [network.output, *(side.output for side in sides)])
         self._targets = [(side.target, side.weight) for side in sides]
 
-    def call(self, images: Any, training: bool | None = None) -> list[Any]:  # noqa: ANN401, FBT001
+    def call(self, images: Any, training: bool | None = None) -> list[Any]:  # noqa: FBT001
         """Map images (N, H, W, C) to the map and the side outputs."""
         outputs: list[Any] = self._outputs(images, training=training)
         return outputs
 
     def compute_loss(
         self,
-        x: Any = None,  # noqa: ANN401
-        y: Any = None,  # noqa: ANN401
-        y_pred: Any = None,  # noqa: ANN401
-        sample_weight: Any = None,  # noqa: ANN401
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
         training: bool = True,  # noqa: FBT001, FBT002
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         """Add the losses of the side outputs to that of the map."""
         loss = super().compute_loss(x, y, y_pred[0], sample_weight, training)
         for (target, weight), output in zip(self._targets if training else (), y_pred[1:], strict=training):
             loss += weight * (_presence_loss(y, output) if target == "presence" else self.loss(y, output))
         return loss
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:  # noqa: ANN401
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Compute the metrics of only the map."""
         metrics: dict[str, Any] = super().compute_metrics(x, y, y_pred[0], sample_weight)
         return metrics
 
 
-def _presence_loss(y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
+def _presence_loss(y_true: Any, y_pred: Any) -> Any:
     """Compare (N, K) with whether each class occurs in the mask (N, h, w, K)."""
     present = keras.ops.cast(keras.ops.max(y_true, axis=(1, 2)) > 0.5, y_pred.dtype)
     return keras.ops.mean(keras.ops.binary_crossentropy(present, y_pred))

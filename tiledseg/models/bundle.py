@@ -341,7 +341,7 @@ def _check_rebuilds(network: keras.Model, builder: NetworkBuilder[Any]) -> keras
     return rebuilt
 
 
-def _compared(value: Any) -> Any:  # noqa: ANN401
+def _compared(value: Any) -> Any:
     """Return settings of layers without those that do not change the outputs of a trained network."""
     if isinstance(value, dict):
         return {

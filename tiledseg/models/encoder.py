@@ -53,7 +53,7 @@ class Encoder:
         """The network in ``keras.applications``."""
         return BACKBONES[self.name]
 
-    def __call__(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def __call__(self, image: Any) -> list[Any]:
         """Map images (N, H, W, C) to features, the finest first, of the strides in `strides`."""
         height, width, channels = image.shape[1:]
         network = self._network(height, width, channels)
@@ -96,7 +96,7 @@ class ReversedChannels(keras.layers.Layer):
 
     context = "px"
 
-    def call(self, x: Any) -> Any:  # noqa: ANN401
+    def call(self, x: Any) -> Any:
         """Map x (N, h, w, C) to the same shape."""
         return keras.ops.flip(x, axis=-1)
 
@@ -159,7 +159,7 @@ def _by_path(network: keras.Model, weights: str) -> dict[str, AnyArray]:
     return found
 
 
-def _check_normalisation(layer: Any, weights: str) -> None:  # noqa: ANN401
+def _check_normalisation(layer: Any, weights: str) -> None:
     """Refuse weights that were trained with another normalisation than `preprocessing` states."""
     values = [np.ravel(layer.get_weights()[n]) for n in (0, 1)]
     if not all(np.allclose(*pair, atol=1e-3) for pair in zip(values, _NORMALISED, strict=True)):

@@ -80,7 +80,7 @@ def onnx_of(segmenter: Segmenter, *, channels_last: bool = False) -> WrittenOnnx
         raise invalid(ModelError, "network", must=must, got=str(error), fix=fix) from error
 
 
-def onnx_of_keras(model: Any, *, channels_last: bool) -> WrittenOnnx:  # noqa: ANN401
+def onnx_of_keras(model: Any, *, channels_last: bool) -> WrittenOnnx:
     """Convert a keras.Model."""
     predictor: Any = Network.of(model).predictor
     sizes = zip(predictor.tile_size, predictor.stride, strict=True)
@@ -88,7 +88,7 @@ def onnx_of_keras(model: Any, *, channels_last: bool) -> WrittenOnnx:  # noqa: A
     return _converted(predictor, (height, width), channels_last=channels_last)
 
 
-def _converted(predictor: Any, tile: tuple[int, int], *, channels_last: bool) -> WrittenOnnx:  # noqa: ANN401
+def _converted(predictor: Any, tile: tuple[int, int], *, channels_last: bool) -> WrittenOnnx:
     layers, weights, channels = predictor.layers(), predictor.weights(), predictor.channels
     return to_onnx(layers, weights, tile, predictor.stride, channels=channels, channels_last=channels_last)
 

@@ -121,7 +121,7 @@ def _resolved(model: HubName, root: Path) -> tuple[str, str | None]:
     return commit, _licence_of(info)
 
 
-def _licence_of(info: Any) -> str | None:  # noqa: ANN401
+def _licence_of(info: Any) -> str | None:
     card = getattr(info, "card_data", None)
     found = card.get("license") if card is not None else None
     return str(found) if found else None
@@ -146,7 +146,7 @@ def _download(model: HubName, commit: str, files: list[str], part: Path) -> None
     """Download the files of a bundle into a folder, as plain files."""
     with tempfile.TemporaryDirectory(dir=part.parent, prefix=".tiledseg-") as loading:
 
-        def download(hub: Any) -> list[Path]:  # noqa: ANN401
+        def download(hub: Any) -> list[Path]:
             options = {"revision": commit, "local_dir": loading}
             return [Path(hub.hf_hub_download(model.name, name, **options)) for name in files]
 
@@ -168,7 +168,7 @@ def _no_connection(model: HubName, error: Exception) -> FileError:
     return invalid(FileError, model.at(model.revision), must="be reachable", got=shown(str(error)), fix=fix)
 
 
-def _asked(model: HubName, ask: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+def _asked(model: HubName, ask: Callable[[Any], Any]) -> Any:
     """Ask the hub; its errors become ours."""
     errors = extra("huggingface_hub.errors", "hub")
     api = extra("huggingface_hub", "hub").HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
@@ -216,7 +216,7 @@ def pushed(folder: Path, address: str, *, private: bool, message: str) -> str:
         raise invalid(SettingError, "address", must="have a branch to write to", got=address, fix=fix)
     present = {path.name: path for path in sorted(folder.iterdir())}
 
-    def upload(hub: Any) -> Any:  # noqa: ANN401
+    def upload(hub: Any) -> Any:
         hub.create_repo(model.name, private=private, exist_ok=True)
         if model.revision != "main":
             hub.create_branch(model.name, branch=model.revision, exist_ok=True)

@@ -64,7 +64,7 @@ def load_model(
     trust: bool = False,
     output: str | None = None,
     layout: Literal["channels_first", "channels_last"] | None = None,
-) -> Segmenter | Any:  # noqa: ANN401  or a keras.Model, which has no types, or an OnnxNetwork
+) -> Segmenter | Any:  # or a keras.Model, which has no types, or an OnnxNetwork
     """Load a segmenter from its bundle or package, or a network from an ONNX or ``.keras`` file.
 
     Parameters
@@ -154,7 +154,7 @@ def _load_keras_file(path: Path, *, trust: bool) -> keras.Model:
         ) from error
 
 
-def _preparation(entries: Any) -> PreprocessingConfig:  # noqa: ANN401  a file may hold anything
+def _preparation(entries: Any) -> PreprocessingConfig:  # a file may hold anything
     stepped = isinstance(entries, dict) and "steps" in entries
     return (StepsConfig if stepped else PreprocessingConfig).model_validate(entries)
 

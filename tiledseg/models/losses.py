@@ -66,7 +66,7 @@ class SegmentationLoss(keras.losses.Loss):
         self.settings = _validated(settings)
         self.class_weights = None if class_weights is None else _checked_weights(class_weights)
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each sample.
 
         Parameters
@@ -99,7 +99,7 @@ class SegmentationLoss(keras.losses.Loss):
         losses = _LOSSES[self.settings.name](terms, y_true * counts, y_pred * counts)
         return keras.ops.where(within, losses, np.nan)  # a graph cannot raise an error
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:  # noqa: ANN401
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Return the loss of a batch; refuse arrays with values outside [0, 1], but for -1 in the truth."""
         for name, values, least in (("y_true", y_true, -1.0), ("y_pred", y_pred, 1 - _MOST)):
             if isinstance(values, np.ndarray):
@@ -161,7 +161,7 @@ def build_loss(
     return SegmentationLoss(validated, class_weights, name=validated.name)
 
 
-def _validated(settings: LossConfig | Mapping[str, Any] | str) -> Any:  # noqa: ANN401
+def _validated(settings: LossConfig | Mapping[str, Any] | str) -> Any:
     try:
         return _LOSS_CONFIG.validate_python(settings)
     except ValidationError:
@@ -190,7 +190,7 @@ def _check_number(weights: tuple[float, ...] | None, channels: int | None) -> No
         raise invalid(SettingError, "class_weights", must=must, got=weights, fix=fix)
 
 
-def _check_truth_shape(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
+def _check_truth_shape(y_true: Any, y_pred: Any) -> None:
     """Refuse shapes that would broadcast silently, for example labels without a channel axis."""
     true, predicted = tuple(y_true.shape), tuple(y_pred.shape)
     fits = len(true) == len(predicted) == 4 and all(
@@ -206,7 +206,7 @@ def _check_truth_shape(y_true: Any, y_pred: Any) -> None:  # noqa: ANN401
         )
 
 
-def _check_range(name: str, values: Any, least: float, most: float) -> None:  # noqa: ANN401
+def _check_range(name: str, values: Any, least: float, most: float) -> None:
     """Refuse masks of 0 and 255, and logits."""
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if low < least or high > most:
@@ -216,20 +216,20 @@ def _check_range(name: str, values: Any, least: float, most: float) -> None:  # 
         raise invalid(ArrayError, name, must="lie in [0, 1]", got=got, fix=fix)
 
 
-def _over_px(loss: _Terms, values: Any, y: Any, weights: Any = 1.0) -> Any:  # noqa: ANN401
+def _over_px(loss: _Terms, values: Any, y: Any, weights: Any = 1.0) -> Any:
     """Average (N, h, w, K) over px and classes, weighted by the class of each px in the truth `y`: (N,)."""
     of_class = 1.0 if loss.class_weights is None else _px_weights(y, loss.class_weights)
     return keras.ops.mean(of_class * weights * values, axis=(1, 2, 3)) / loss.share
 
 
-def _px_weights(y: Any, weights: tuple[float, ...]) -> Any:  # noqa: ANN401
+def _px_weights(y: Any, weights: tuple[float, ...]) -> Any:
     """Return the weight of each px, that of its own class: (N, h, w, 1)."""
     if len(weights) == 2 and y.shape[-1] == 1:
         return weights[0] + (weights[1] - weights[0]) * y
     return keras.ops.sum(y * keras.ops.convert_to_tensor(weights, y.dtype), axis=-1, keepdims=True)
 
 
-def _over_classes(loss: _Terms, values: Any) -> Any:  # noqa: ANN401
+def _over_classes(loss: _Terms, values: Any) -> Any:
     """Average (N, K) over classes, weighted if there are several: (N,)."""
     if loss.class_weights is None or values.shape[-1] == 1:
         return keras.ops.mean(values, axis=-1)
@@ -237,36 +237,36 @@ def _over_classes(loss: _Terms, values: Any) -> Any:  # noqa: ANN401
     return keras.ops.sum(values * keras.ops.convert_to_tensor(shares, values.dtype), axis=-1)
 
 
-def _soft_counts(y: Any, p: Any, weights: Any = None) -> tuple[Any, Any, Any]:  # noqa: ANN401
+def _soft_counts(y: Any, p: Any, weights: Any = None) -> tuple[Any, Any, Any]:
     """Sum y p, (1 - y) p and y (1 - p) over px, weighted by `weights` (N, h, w, 1) if given: (N, K) each."""
 
-    def total(values: Any) -> Any:  # noqa: ANN401
+    def total(values: Any) -> Any:
         return keras.ops.sum(values if weights is None else weights * values, axis=(1, 2))
 
     return total(y * p), total((1 - y) * p), total(y * (1 - p))
 
 
-def _dice_index(tp: Any, fp: Any, fn: Any) -> Any:  # noqa: ANN401
+def _dice_index(tp: Any, fp: Any, fn: Any) -> Any:
     """Return (2 Σ y p + 1) / (Σ y + Σ p + 1), (N, K)."""
     return (2 * tp + _SMOOTHING) / (2 * tp + fp + fn + _SMOOTHING)
 
 
-def _iou_index(tp: Any, fp: Any, fn: Any) -> Any:  # noqa: ANN401
+def _iou_index(tp: Any, fp: Any, fn: Any) -> Any:
     """Return (Σ y p + 1) / (Σ (y + p - y p) + 1), (N, K)."""
     return (tp + _SMOOTHING) / (tp + fp + fn + _SMOOTHING)
 
 
-def _tversky_index(counts: tuple[Any, Any, Any], alpha: float, beta: float) -> Any:  # noqa: ANN401
+def _tversky_index(counts: tuple[Any, Any, Any], alpha: float, beta: float) -> Any:
     """Return the Tversky index, (N, K), smoothed so that it equals Dice if alpha and beta are 0.5."""
     (tp, fp, fn), half = counts, _SMOOTHING / 2
     return (tp + half) / (tp + (alpha * fp + beta * fn) + half)
 
 
-def _bce(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _bce(loss: _Terms, y: Any, p: Any) -> Any:
     return _over_px(loss, keras.ops.binary_crossentropy(y, p), y)
 
 
-def _focal(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _focal(loss: _Terms, y: Any, p: Any) -> Any:
     """Weight the cross-entropy of each px and class by its error."""
     gamma, alpha = loss.settings.gamma, loss.settings.alpha
     wrong = keras.ops.maximum(y + p - 2 * y * p, _TINY)  # 1 - p or p
@@ -274,35 +274,35 @@ def _focal(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return _over_px(loss, values if alpha is None else values * (alpha * y + (1 - alpha) * (1 - y)), y)
 
 
-def _dice(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _dice(loss: _Terms, y: Any, p: Any) -> Any:
     return 1 - _over_classes(loss, _dice_index(*_soft_counts(y, p)))
 
 
-def _iou(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _iou(loss: _Terms, y: Any, p: Any) -> Any:
     return 1 - _over_classes(loss, _iou_index(*_soft_counts(y, p)))
 
 
-def _bce_dice(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _bce_dice(loss: _Terms, y: Any, p: Any) -> Any:
     return (_bce(loss, y, p) + _dice(loss, y, p)) / 2
 
 
-def _tversky(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _tversky(loss: _Terms, y: Any, p: Any) -> Any:
     settings = loss.settings
     return 1 - _over_classes(loss, _tversky_index(_soft_counts(y, p), settings.alpha, settings.beta))
 
 
-def _focal_tversky(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _focal_tversky(loss: _Terms, y: Any, p: Any) -> Any:
     settings = loss.settings
     index = _tversky_index(_soft_counts(y, p), settings.alpha, settings.beta)
     return _over_classes(loss, keras.ops.power(keras.ops.maximum(1 - index, _TINY), 1 / settings.gamma))
 
 
-def _basnet(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _basnet(loss: _Terms, y: Any, p: Any) -> Any:
     structure = (1 - _over_classes(loss, _ssim(y, p))) / loss.share
     return (_bce(loss, y, p) + structure + _iou(loss, y, p)) / 3
 
 
-def _ssim(y: Any, p: Any) -> Any:  # noqa: ANN401
+def _ssim(y: Any, p: Any) -> Any:
     """Return the mean structural similarity (N, K), with zero padding as in BASNet."""
     classes = y.shape[-1]
     blurred = _blurred(keras.ops.concatenate([y, p, y * y, p * p, y * p], axis=-1))
@@ -313,7 +313,7 @@ def _ssim(y: Any, p: Any) -> Any:  # noqa: ANN401
     return keras.ops.mean(luminance * structure, axis=(1, 2))
 
 
-def _blurred(maps: Any) -> Any:  # noqa: ANN401
+def _blurred(maps: Any) -> Any:
     """Blur each channel along y, then along x: two windows in one dimension cost a fifth of a square."""
     offsets = np.arange(_WINDOW) - _WINDOW // 2
     window = np.exp(-(offsets**2) / (2 * _SIGMA**2))
@@ -322,13 +322,13 @@ def _blurred(maps: Any) -> Any:  # noqa: ANN401
     return keras.ops.depthwise_conv(along_y, window[None, :, :, None], padding="same")
 
 
-def _boundary(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _boundary(loss: _Terms, y: Any, p: Any) -> Any:
     weight = loss.settings.weight
     outline = 1 - _over_classes(loss, _outline_f1(y, p, loss.settings.width))
     return (1 - weight) * _bce_dice(loss, y, p) + weight * outline
 
 
-def _outline_f1(y: Any, p: Any, width: int) -> Any:  # noqa: ANN401
+def _outline_f1(y: Any, p: Any, width: int) -> Any:
     """Return the F1 score (N, K) of soft outlines, with a tolerance of `width` px, smoothed by 1."""
     true, found = _outline(y), _outline(p)
     precision = _share_near(found, _dilated(true, width))
@@ -336,21 +336,21 @@ def _outline_f1(y: Any, p: Any, width: int) -> Any:  # noqa: ANN401
     return 2 * precision * recall / (precision + recall)
 
 
-def _share_near(outline: Any, near: Any) -> Any:  # noqa: ANN401
+def _share_near(outline: Any, near: Any) -> Any:
     within = keras.ops.sum(outline * near, axis=(1, 2))
     return (within + 1) / (keras.ops.sum(outline, axis=(1, 2)) + 1)
 
 
-def _outline(maps: Any) -> Any:  # noqa: ANN401
+def _outline(maps: Any) -> Any:
     """Mark the px of a region that touch its border."""
     return _dilated(1 - maps, 1) - (1 - maps)
 
 
-def _dilated(maps: Any, px: int) -> Any:  # noqa: ANN401
+def _dilated(maps: Any, px: int) -> Any:
     return keras.ops.max_pool(maps, 2 * px + 1, strides=1, padding="same")
 
 
-def _bootstrap(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _bootstrap(loss: _Terms, y: Any, p: Any) -> Any:
     """Mix the labels with the network's own probabilities (Reed et al., arXiv 1412.6596, soft)."""
     trust = loss.settings.trust
     mixed = trust * y + (1 - trust) * p
@@ -359,7 +359,7 @@ def _bootstrap(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return (entropy + 1 - _over_classes(loss, _dice_index(*counts))) / 2
 
 
-def _missing_labels(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
+def _missing_labels(loss: _Terms, y: Any, p: Any) -> Any:
     settings = loss.settings
     weights = _doubt_weights(y, p, settings.certain, settings.weight)
     index = _tversky_index(_soft_counts(y, p, weights), settings.alpha, settings.beta)
@@ -367,7 +367,7 @@ def _missing_labels(loss: _Terms, y: Any, p: Any) -> Any:  # noqa: ANN401
     return (entropy + 1 - _over_classes(loss, index)) / 2
 
 
-def _doubt_weights(y: Any, p: Any, certain: float, weight: float) -> Any:  # noqa: ANN401
+def _doubt_weights(y: Any, p: Any, certain: float, weight: float) -> Any:
     """Return `weight` for background px that look like foreground, 1 for all others: (N, h, w, 1)."""
     background = 1 - y if y.shape[-1] == 1 else y[..., :1]
     foreground = p if y.shape[-1] == 1 else keras.ops.max(p[..., 1:], axis=-1, keepdims=True)

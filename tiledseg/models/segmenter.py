@@ -38,13 +38,13 @@ else:
 class _Network:
     """The field `network`, whose value Keras builds when it is first read."""
 
-    def __get__(self, segmenter: Segmenter | None, owner: type | None = None) -> Any:  # noqa: ANN401
+    def __get__(self, segmenter: Segmenter | None, owner: type | None = None) -> Any:
         if segmenter is None:
             return self
         runnable = segmenter.runnable
         return runnable.model if isinstance(runnable, StoredNetwork) else runnable
 
-    def __set__(self, segmenter: Segmenter, network: Any) -> None:  # noqa: ANN401
+    def __set__(self, segmenter: Segmenter, network: Any) -> None:
         segmenter.__dict__["network"] = network
 
 
@@ -144,7 +144,7 @@ class Segmenter:
     def _repr_html_(self) -> str:
         return facts(self.facts(), "Segmenter")
 
-    def changed(self, **changes: Any) -> Self:  # noqa: ANN401  each field has its own type
+    def changed(self, **changes: Any) -> Self:  # each field has its own type
         """Copy this segmenter with some parts changed, all checked again.
 
         Parameters
@@ -165,7 +165,7 @@ class Segmenter:
         return replace(self, **{"network": self.__dict__["network"], **changes})
 
     @property
-    def runnable(self) -> Any:  # noqa: ANN401  Keras has no types
+    def runnable(self) -> Any:  # Keras has no types
         """The network, or the layers and weights of a bundle whose network has not been built."""
         network = self.__dict__["network"]
         return network.runnable if isinstance(network, StoredNetwork) else network
@@ -174,8 +174,8 @@ class Segmenter:
         self,
         image: Source | PathLike,
         tiling: TilingConfig | dict[str, Any] | None = None,
-        **options: Any,  # noqa: ANN401  each has its own type
-    ) -> Any:  # noqa: ANN401  an array of whichever library
+        **options: Any,  # each has its own type
+    ) -> Any:  # an array of whichever library
         """Predict an image of any size: ``tiledseg.tiled_predict(self, image, tiling, **options)``.
 
         Parameters
@@ -203,7 +203,7 @@ class Segmenter:
         self,
         image: Source | PathLike,
         tiling: TilingConfig | dict[str, Any] | None = None,
-        **options: Any,  # noqa: ANN401  each has its own type
+        **options: Any,  # each has its own type
     ) -> Segmentation:
         """Find the objects of an image: ``tiledseg.segment(self, image, tiling, **options)``.
 

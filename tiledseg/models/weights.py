@@ -129,7 +129,7 @@ def _read_whole(path: Path) -> tuple[NDArray[np.uint8], str]:
     return content, digest.hexdigest()
 
 
-def _finite(file: Any, content: NDArray[np.uint8], path: Path) -> dict[str, FloatArray]:  # noqa: ANN401
+def _finite(file: Any, content: NDArray[np.uint8], path: Path) -> dict[str, FloatArray]:
     """Take all weights of an open file from its content; they are finite and float32."""
     names = file.offset_keys()  # in the order in which they fill the file to its end
     shapes = [file.get_slice(name).get_shape() for name in names]
@@ -191,6 +191,6 @@ def _check_names(shapes: dict[str, tuple[int, ...]], network: keras.Model, path:
             raise damaged(f"{path}: {name}", must=must, got=shapes.get(name, "no such weight"))
 
 
-def describe_finite(values: Any) -> str:  # noqa: ANN401
+def describe_finite(values: Any) -> str:
     """Say how many values are not finite."""
     return f"{np.count_nonzero(~np.isfinite(values))} of {values.size} not finite"

@@ -37,7 +37,7 @@ class View:
     shape: tuple[int, ...]  # (height, width), then the channels of RGB
 
     @classmethod
-    def whole(cls, layer: Any, dims: Any) -> Self:  # noqa: ANN401  napari may be missing
+    def whole(cls, layer: Any, dims: Any) -> Self:  # napari may be missing
         """Take the plane that a viewer shows of a layer; `dims` are the viewer's."""
         data = _level0(layer)
         _check_axes(layer, dims)
@@ -49,7 +49,7 @@ class View:
         return cls(layer, plane, (0, 0), (*map(int, data.shape[layer.ndim - 2 : layer.ndim]), *channels))
 
     @classmethod
-    def on_screen(cls, layer: Any, dims: Any) -> Self:  # noqa: ANN401
+    def on_screen(cls, layer: Any, dims: Any) -> Self:
         """Take what is on screen of a layer, and a margin around it."""
         whole = cls.whole(layer, dims)
         step = np.asarray(layer.downsample_factors)[layer.data_level][-2:] if layer.multiscale else 1
@@ -66,7 +66,7 @@ class View:
         dtype: np.dtype[Any] = np.dtype(self.layer.dtype)
         return dtype
 
-    def __getitem__(self, key: Any) -> AnyArray:  # noqa: ANN401  slices of rows and columns
+    def __getitem__(self, key: Any) -> AnyArray:  # slices of rows and columns
         rows, columns, *rest = key if isinstance(key, tuple) else (key, slice(None))
         place = (*self.plane, self._moved(rows, 0), self._moved(columns, 1))
         part = np.asarray(_level0(self.layer)[place])
@@ -74,7 +74,7 @@ class View:
             part = _opaque(part)
         return part[(..., *rest)] if rest else part
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> AnyArray:  # noqa: ANN401, FBT001
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> AnyArray:  # noqa: FBT001
         return np.asarray(self[:, :], dtype)
 
     def _moved(self, part: slice, axis: int) -> slice:
@@ -95,7 +95,7 @@ class View:
         )
         return PixelSize(float(y), float(x))
 
-    def placed(self, name: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401  arguments of a layer
+    def placed(self, name: str, **options: Any) -> dict[str, Any]:  # arguments of a layer
         """Give the arguments of a layer that lies on this view."""
         layer = self.layer
         first = np.array((*self.plane, *self.origin), float)
@@ -146,11 +146,11 @@ def sample_smear() -> list[tuple[AnyArray, dict[str, Any], str]]:
     return [(image, {"name": "smear", "rgb": True}, "image")]
 
 
-def _level0(layer: Any) -> Any:  # noqa: ANN401
+def _level0(layer: Any) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def _check_axes(layer: Any, dims: Any) -> None:  # noqa: ANN401
+def _check_axes(layer: Any, dims: Any) -> None:
     """Refuse a view in 3D, and one whose two axes on screen are not the layer's last two."""
     if layer.ndim < 2 or dims.ndisplay != 2 or tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
         axes = ", ".join(map(str, dims.displayed))

@@ -87,7 +87,7 @@ class ObjectsSink:
     def __init__(
         self,
         shape: tuple[int, ...],
-        dtype: Any = np.float32,  # noqa: ANN401  anything that NumPy accepts as a dtype
+        dtype: Any = np.float32,  # anything that NumPy accepts as a dtype
         config: ObjectsConfig | dict[str, Any] | None = None,
         *,
         image: Source | None = None,
@@ -122,7 +122,7 @@ class ObjectsSink:
         self._channels = None if image is None else ImageValues(image)
         self._arrival = Arrival(self.shape, self.dtype, self._take)
 
-    def __setitem__(self, region: Any, px: Any) -> None:  # noqa: ANN401  a slice or a tuple of them
+    def __setitem__(self, region: Any, px: Any) -> None:  # a slice or a tuple of them
         """Take a region of the map."""
         self._arrival.put(region, px)
 

@@ -59,7 +59,7 @@ class Objects:
     def __repr__(self) -> str:
         return f"Objects({counted(len(self), 'object')}, {counted(len(self.table), 'column')})"
 
-    def to_pandas(self) -> Any:  # noqa: ANN401  pandas may be missing
+    def to_pandas(self) -> Any:  # pandas may be missing
         """Return the table as a pandas.DataFrame.
 
         Returns
@@ -74,7 +74,7 @@ class Objects:
         """
         return extra("pandas", "table").DataFrame(self.table).set_index("label")
 
-    def to_arrow(self) -> Any:  # noqa: ANN401  pyarrow may be missing
+    def to_arrow(self) -> Any:  # pyarrow may be missing
         """Return the table as a pyarrow.Table.
 
         Returns
@@ -89,7 +89,7 @@ class Objects:
         """
         return extra("pyarrow", "table").table({name: np.asarray(one) for name, one in self.table.items()})
 
-    def to_anndata(self) -> Any:  # noqa: ANN401  anndata may be missing
+    def to_anndata(self) -> Any:  # anndata may be missing
         """Return the table as an anndata.AnnData, as scanpy, squidpy and napari-spatialdata take it.
 
         Returns

@@ -50,14 +50,14 @@ _SCORES = (
 )  # in [0, 1], the lowest of which is the worst
 
 
-def new_figure(width: float, height: float) -> Any:  # noqa: ANN401  a Figure of matplotlib, which may not be installed
+def new_figure(width: float, height: float) -> Any:  # a Figure of matplotlib, which may not be installed
     """Make an empty figure."""
     return extra("matplotlib.figure", "plot").Figure(
         figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white"
     )
 
 
-def png_of(figure: Any) -> bytes:  # noqa: ANN401
+def png_of(figure: Any) -> bytes:
     """Encode a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

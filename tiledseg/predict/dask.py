@@ -41,7 +41,7 @@ def is_dask(image: object) -> bool:
     return any(kind.__module__.startswith("dask.array") for kind in type(image).__mro__)
 
 
-def lazy_map(job: Plan, image: Any, callback: object) -> Any:  # noqa: ANN401
+def lazy_map(job: Plan, image: Any, callback: object) -> Any:
     """Build the graph of a map: a task for each tile, and one for each chunk of the map."""
     # A tile's task takes the px that it needs, halo included, out of whatever chunks of the image contain
     # them, and is keyed by the tile's place; no tile is computed twice.
@@ -66,7 +66,7 @@ def lazy_map(job: Plan, image: Any, callback: object) -> Any:  # noqa: ANN401
     how = (classes, job.fill_value, job.output, network.threshold)
     whole, dtype = map_shape((*job.shape, classes), job.output), map_dtype(job.output, classes)
 
-    def chunk(box: Box) -> Any:  # noqa: ANN401
+    def chunk(box: Box) -> Any:
         ids = [one for one in touching_tiles(grid, box) if one in tiles]
         key = f"tiledseg-block-y{box.y0}-x{box.x0}-{tokenize(run, how, ids)}"
         outputs = (tiles[one] for one in ids)
@@ -211,7 +211,7 @@ def check_client(client: object, model: object) -> None:
 
 
 def spread(
-    client: Any,  # noqa: ANN401  Dask has no types
+    client: Any,  # Dask has no types
     run: Callable[..., _Result],
     jobs: Sequence[tuple[str, tuple[Any, ...]]],
     shared: object,
@@ -254,16 +254,16 @@ def _itself(shared: object) -> object:
     return shared
 
 
-def _is_killed(future: Any) -> bool:  # noqa: ANN401
+def _is_killed(future: Any) -> bool:
     return bool(future.status == "error") and type(future.exception()).__name__ == "KilledWorker"
 
 
-def _outcome(future: Any) -> Any:  # noqa: ANN401
+def _outcome(future: Any) -> Any:
     """Return the result of a job, or why it has none."""
     return future.result() if future.status == "finished" else _reason(future)
 
 
-def _reason(future: Any) -> str:  # noqa: ANN401
+def _reason(future: Any) -> str:
     if future.status == "cancelled":
         return "The cluster cancelled it."
     error = future.exception()

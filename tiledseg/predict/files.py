@@ -136,7 +136,7 @@ def predict_files(  # noqa: PLR0913  one call with the field's usual options
     *,
     tiling: TilingConfig | dict[str, Any] | None = None,
     progress: bool = False,
-    client: Any = None,  # noqa: ANN401  Dask has no types
+    client: Any = None,  # Dask has no types
     **unknown: Never,
 ) -> FilesResult:
     """Run a network over image files, and write masks, probabilities and overlays.
@@ -277,7 +277,7 @@ def _spread(
     targets: dict[Path, dict[Product, Path]],
     config: PredictConfig,
     tiling: TilingConfig | None,
-    client: Any,  # noqa: ANN401  Dask has no types
+    client: Any,  # Dask has no types
     advance: Advance,
 ) -> FilesResult:
     """Predict each file on one of a cluster's workers."""

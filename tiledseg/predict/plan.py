@@ -392,7 +392,7 @@ def _checked_fill(value: object, output: str) -> float:
     return number
 
 
-def classes_of(job: Plan, dtype: Any) -> int:  # noqa: ANN401
+def classes_of(job: Plan, dtype: Any) -> int:
     """Return the output channels; of a callable, which does not state them, by a run on zeros."""
     if job.classes is not None:
         return job.classes

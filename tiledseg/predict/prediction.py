@@ -142,14 +142,14 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
     batch_size: int | None = None,
     roi: Roi | None = None,
     fill_value: float = 0.0,
-    out: Any = None,  # noqa: ANN401  numpy, zarr and others' arrays share no type
+    out: Any = None,  # numpy, zarr and others' arrays share no type
     output: Output = "probabilities",
     tta: TTA | None = None,
     runtime: RuntimeConfig | dict[str, Any] | None = None,
     progress: bool = False,
     callback: Callable[[Tile, int, int], bool | None] | None = None,
     **unknown: Never,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Run a network over an image of any size, and blend its outputs into one map.
 
     The image is cut into overlapping tiles, the network is run on batches of them, and what it
@@ -265,12 +265,12 @@ def tiled_predict(  # noqa: PLR0913  one call with the field's usual options
 def run_plan(
     job: Plan,
     image: Source,
-    out: Any = None,  # noqa: ANN401
+    out: Any = None,
     *,
     progress: bool = False,
     callback: Callable[[Tile, int, int], bool | None] | None = None,
     watch: Callable[[int, FloatArray], None] | None = None,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Predict one image as planned; `watch` is given the output of each tile."""
     try:
         with prepared(image, job, out) as source:
@@ -286,11 +286,11 @@ def run_plan(
 def _run(
     job: Plan,
     source: Source,
-    out: Any,  # noqa: ANN401
+    out: Any,
     progress: bool,  # noqa: FBT001
     callback: Callable[[Tile, int, int], bool | None] | None,
     watch: Callable[[int, FloatArray], None] | None,
-) -> Any:  # noqa: ANN401
+) -> Any:
     panels = Panels.of(job.grid, None if job.is_scaled else out)
     order = panels.order()
     wanted = order if job.in_roi is None else [one for one in order if job.in_roi[one]]
@@ -327,7 +327,7 @@ def _run(
 
 
 @contextmanager
-def opened(image: Any) -> Iterator[Any]:  # noqa: ANN401  arrays of all libraries, shapes and paths
+def opened(image: Any) -> Iterator[Any]:  # arrays of all libraries, shapes and paths
     """Open an image that is given as a path, to be read by region; give an array as such."""
     if isinstance(image, str | os.PathLike):
         with advised(_WHERE), open_image(cast("str", image)) as source:
@@ -373,7 +373,7 @@ def _with_classes(
     return chain([first], outputs), first[1].shape[-1]
 
 
-def _stitcher(job: Plan, panels: Panels, classes: int, out: Any) -> tuple[Stitcher, Any]:  # noqa: ANN401
+def _stitcher(job: Plan, panels: Panels, classes: int, out: Any) -> tuple[Stitcher, Any]:
     """Make what blends the tiles into the map, enlarged where the network saw fewer px; and the map."""
     shape, threshold = (*job.shape, classes), job.network.threshold
     if not job.is_scaled:
@@ -385,7 +385,7 @@ def _stitcher(job: Plan, panels: Panels, classes: int, out: Any) -> tuple[Stitch
     return Stitcher(job.grid, classes, whole, panels=panels), out
 
 
-def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledError:  # noqa: ANN401
+def _cancelled(job: Plan, out: Any, stitcher: Stitcher, done: str) -> CancelledError:
     """Fill the rows that are not final, reduced as all others, and say so."""
     rows = getattr(stitcher.out, "written_rows", stitcher.finished_rows)
     shape = (*job.shape, stitcher.n_channels)

@@ -133,7 +133,7 @@ class ProductSink:
                     self._levels = stack.enter_context(_LevelMap(sink, self._threshold, white))
             return stack.pop_all()
 
-    def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401
+    def __setitem__(self, key: Any, probs: FloatArray) -> None:
         if self.whole is not None:
             self.whole[key] = probs
         if self._objects is not None:
@@ -277,7 +277,7 @@ class _LevelMap:
             if kind is None:
                 self._cut()
 
-    def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401
+    def __setitem__(self, key: Any, probs: FloatArray) -> None:
         rows, columns = key if isinstance(key, tuple) else (key, slice(None))
         top, left = rows.indices(self._height)[0], columns.indices(self._width)[0]
         for row, line in enumerate(_levels_of(probs), top):
@@ -378,5 +378,5 @@ class _Foreground:
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         self._mask = mask
 
-    def __getitem__(self, key: Any) -> AnyArray:  # noqa: ANN401
+    def __getitem__(self, key: Any) -> AnyArray:
         return (self._mask[key] > 0).astype(np.uint8)

@@ -61,7 +61,7 @@ def tiles_in(
     grid: TileGrid,
     shape: tuple[int, int],
     roi: Roi,
-    image: Any,  # noqa: ANN401
+    image: Any,
     preprocessing: PreprocessingConfig | None,
 ) -> NDArray[np.bool_]:
     """Say which tiles touch a region of interest."""
@@ -78,7 +78,7 @@ def tiles_in(
         return np.fromiter(map(touched, grid), np.bool_, len(grid))
 
 
-def _mask_of(roi: Roi, shape: tuple[int, int], image: Any, white: int | None) -> Source:  # noqa: ANN401
+def _mask_of(roi: Roi, shape: tuple[int, int], image: Any, white: int | None) -> Source:
     if isinstance(roi, str | os.PathLike) and roi != "tissue":
         return _mask_in(roi, shape, image)
     if not isinstance(roi, str):
@@ -96,7 +96,7 @@ def _mask_of(roi: Roi, shape: tuple[int, int], image: Any, white: int | None) ->
     return tissue_of(image, white)
 
 
-def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # noqa: ANN401
+def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:
     """Read a region of interest from a file of outlines or a mask."""
     if not is_remote(path_text(roi)) and not is_file(Path(roi)) and not is_outlines(roi):
         must = 'be an array, "tissue", or the path of outlines or of a mask'
@@ -120,7 +120,7 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:  # no
     return OutlineMask(read_outlines(roi, None if name is None else stem_of(name), full, at, whole), full)
 
 
-def _warn_of_orientation(roi: PathLike, image: Any) -> None:  # noqa: ANN401
+def _warn_of_orientation(roi: PathLike, image: Any) -> None:
     """Warn where image and region of interest are turned differently; nothing is known of a shape alone."""
     identity = getattr(image, "identity", {})
     on = identity.get("path") or image

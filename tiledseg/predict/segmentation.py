@@ -81,7 +81,7 @@ class Segmentation:
     image: Any
 
     @property
-    def labels(self) -> Any:  # noqa: ANN401  an array, or whatever `out` was
+    def labels(self) -> Any:  # an array, or whatever `out` was
         """The number of the object that each px belongs to, (H, W) uint32; `out` where one was given."""
         return self.objects.labels
 
@@ -118,7 +118,7 @@ class Segmentation:
         colours = np.array([(0, 0, 0), *PALETTE], np.uint8)[1 + (kinds - 1) % len(PALETTE)]
         return outlined(as_picture(shown), numbers, colours)
 
-    def plot(self, ax: Any = None) -> Any:  # noqa: ANN401  matplotlib may be missing
+    def plot(self, ax: Any = None) -> Any:  # matplotlib may be missing
         """Draw the image with the outlines of the objects.
 
         Parameters
@@ -363,7 +363,7 @@ class MapSink:
         self.objects = ObjectsSink(self.shape, np.float32, self.settings, image=image, pixel_size=pixel_size)
         self.map: FloatArray | None = np.zeros(self.shape, np.float32) if keep_map else None
 
-    def __setitem__(self, key: Any, probs: FloatArray) -> None:  # noqa: ANN401  a slice or several
+    def __setitem__(self, key: Any, probs: FloatArray) -> None:  # a slice or several
         if self.map is not None:
             self.map[key] = probs
         self.objects[key] = np.clip(probs, 0, 1)  # `check_probabilities` allows for rounding

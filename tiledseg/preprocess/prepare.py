@@ -187,7 +187,7 @@ class Prepared:
         pixels = read_region(self._image, slice(y0, y1), slice(x0, x1))
         return pixels.reshape(*pixels.shape[:2], self.shape[2])
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:  # noqa: ANN401
+    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
         return self[0 : self.shape[0], 0 : self.shape[1]].astype(dtype or np.float32, copy=False)
 
 

@@ -322,7 +322,7 @@ def write_split_chart(path: PathLike, statistics: DatasetStatistics, records: Se
     write_bytes(path, png_of(figure))
 
 
-def _style_axes(axes: Any, names: Sequence[str]) -> None:  # noqa: ANN401
+def _style_axes(axes: Any, names: Sequence[str]) -> None:
     shown = [plain_text(name) for name in names]
     slanted = {"rotation": 30, "ha": "right"} if max(map(len, shown)) > _SHORT_NAME else {}
     axes.set_xticks(range(len(names)), shown, **slanted)

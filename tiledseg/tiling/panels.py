@@ -47,7 +47,7 @@ class PanelPlan:
     top: int  # first row that is summed up here
 
 
-def plan_panels(grid: TileGrid, columns: list[AxisWindow], out: Any) -> list[PanelPlan]:  # noqa: ANN401
+def plan_panels(grid: TileGrid, columns: list[AxisWindow], out: Any) -> list[PanelPlan]:
     """Divide a map into panels that suit a sink."""
     height, width = grid.shape
     block = getattr(out, "block_shape", None)
@@ -103,7 +103,7 @@ class Panels:
     needed: NDArray[np.bool_]  # by row and column of tiles
 
     @classmethod
-    def of(cls, grid: TileGrid, out: Any = None) -> Panels:  # noqa: ANN401
+    def of(cls, grid: TileGrid, out: Any = None) -> Panels:
         """Divide the map of a grid into panels for a sink; None for a sink that takes rows."""
         instance_of(TileGrid, grid, "grid", "Make one with Tiler.grid.")
         rows, columns = axis_windows(grid.y, grid.blend), axis_windows(grid.x, grid.blend)

@@ -94,7 +94,7 @@ class Stitcher:
         self,
         grid: TileGrid,
         n_channels: int,
-        out: Any = None,  # noqa: ANN401
+        out: Any = None,
         *,
         output: Output = "probabilities",
         threshold: float = 0.5,
@@ -194,7 +194,7 @@ class Stitcher:
                     self._blend(tile_id, output)
                 self._count(tile_id)
 
-    def merge(self) -> Any:  # noqa: ANN401
+    def merge(self) -> Any:
         """Return the finished map.
 
         Returns

@@ -180,7 +180,7 @@ class WeightAverage(keras.callbacks.Callback):
                 average.assign(variable.numpy())
 
     @property
-    def _optimizer(self) -> Any:  # noqa: ANN401
+    def _optimizer(self) -> Any:
         optimizer = self.model.optimizer
         while hasattr(optimizer, "inner_optimizer"):  # an optimizer that scales the loss has an inner one
             optimizer = optimizer.inner_optimizer
@@ -270,7 +270,7 @@ class PooledScore(keras.metrics.Metric):
         names = ("tp", "fp", "fn", "tn")
         self._counts = [self.add_weight(shape=(classes,), initializer="zeros", name=one) for one in names]
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # noqa: ANN401, ARG002
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # noqa: ARG002
         """Add a batch of truth and probabilities, both (N, h, w, K)."""
         counts = keras.ops.cast(y_true >= 0, "float32")  # -1 where a px does not count
         truth = keras.ops.cast(y_true, "float32") * counts
@@ -283,7 +283,7 @@ class PooledScore(keras.metrics.Metric):
         for count, part in zip(self._counts, parts, strict=True):
             count.assign_add(keras.ops.sum(part * counts, axis=(0, 1, 2)))
 
-    def result(self) -> Any:  # noqa: ANN401
+    def result(self) -> Any:
         """Return the score of all batches since the last reset."""
         numerator, denominator = self._score(*self._counts)
         scores = (numerator + _TINY) / (denominator + _TINY)

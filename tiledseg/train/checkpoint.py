@@ -121,7 +121,7 @@ def _write_payload(file: BinaryIO, checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def _bytes_of(values: np.ndarray[Any, Any]) -> Any:  # noqa: ANN401  a buffer
+def _bytes_of(values: np.ndarray[Any, Any]) -> Any:  # a buffer
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 

@@ -211,7 +211,7 @@ class TrainingLoop:
             raise
 
 
-def compiled(network: keras.Model, config: TrainConfig, rate: Any, metrics: Sequence[str]) -> None:  # noqa: ANN401
+def compiled(network: keras.Model, config: TrainConfig, rate: Any, metrics: Sequence[str]) -> None:
     """Compile a network with the optimizer, the loss and the metrics of the settings."""
     network.compile(
         optimizer=build_optimizer(config, rate),

@@ -190,7 +190,7 @@ class _LossRecorder(keras.callbacks.Callback):
         self.losses.append(loss)
 
 
-def _fit(config: TrainConfig, source: CropSource, recorder: _LossRecorder, rate: Any) -> None:  # noqa: ANN401
+def _fit(config: TrainConfig, source: CropSource, recorder: _LossRecorder, rate: Any) -> None:
     plain = config.changed(accumulate=1, ema=None)
     feed = Feed(source, config.batch_size, config.feed_threads)
     with seeded(config.seed), precision_of_layers(config.precision):

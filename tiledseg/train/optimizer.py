@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _NOT_DECAYED = ["bias", "gamma", "beta"]  # weight decay would not regularise these
 
 
-def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimizer:  # noqa: ANN401
+def build_optimizer(config: TrainConfig, rate: Any) -> keras.optimizers.Optimizer:
     """Make the optimizer of a run."""
     own = config.optimizer
     common = {
@@ -47,7 +47,7 @@ def decay_per_batch(config: TrainConfig) -> float | None:
     return None if config.ema is None else config.ema ** (1 / config.accumulate)
 
 
-def scheduled_rate(config: TrainConfig, steps_per_epoch: int) -> Any:  # noqa: ANN401
+def scheduled_rate(config: TrainConfig, steps_per_epoch: int) -> Any:
     """Return the schedule of the learning rate, or a constant rate."""
     schedule = config.schedule
     if isinstance(schedule, PlateauConfig) or (schedule.name == "constant" and not schedule.warmup_epochs):
@@ -74,7 +74,7 @@ class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         self.peak, self.warmup_steps, self.total_steps, self.final = peak, warmup_steps, total_steps, final
 
-    def __call__(self, step: Any) -> Any:  # noqa: ANN401
+    def __call__(self, step: Any) -> Any:
         """Return the rate of a step, counted from 0."""
         step = keras.ops.cast(step, "float32")
         fall = max(1.0, self.total_steps - self.warmup_steps)

@@ -72,7 +72,7 @@ def write_overview(run_dir: Path, network: keras.Model, *, diagram: bool) -> Non
         write_bytes(run_dir / "model.png", graph.create(format="png"))
 
 
-def _layers(network: Any, path: str = "") -> Iterator[tuple[str, ...]]:  # noqa: ANN401
+def _layers(network: Any, path: str = "") -> Iterator[tuple[str, ...]]:
     """Describe each layer in the order of computation, including layers of inner networks."""
     producers: dict[int, str] = {}
     for depth in sorted(network._nodes_by_depth, reverse=True):
@@ -108,7 +108,7 @@ def _receptive_field(field: ReceptiveField) -> str:
     return f"{_size(tuple(before + 1 + after for before, after in field.extent))} px"
 
 
-def _shape(tensor: Any) -> str:  # noqa: ANN401
+def _shape(tensor: Any) -> str:
     return " x ".join("?" if size is None else str(size) for size in tensor.shape[1:])
 
 

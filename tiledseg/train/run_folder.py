@@ -208,7 +208,7 @@ def check_settings(before: dict[str, Any], now: dict[str, Any], what: str, fix: 
         raise invalid(SettingError, what, must="be that of the run to resume it", got=got, fix=fix)
 
 
-def _flat(settings: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401
+def _flat(settings: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(settings, dict):
         return {path: settings}
     flat: dict[str, Any] = {}

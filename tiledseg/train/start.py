@@ -66,7 +66,7 @@ def _check_meaning(start: Segmenter, config: TrainConfig) -> None:
         raise invalid(SettingError, "labels", must=must, got=", ".join(config.labels), fix=fix)
 
 
-def _functional(network: Any) -> dict[str, Any]:  # noqa: ANN401  a config of any architecture
+def _functional(network: Any) -> dict[str, Any]:  # a config of any architecture
     """Return the settings that change what a network computes from its weights."""
     settings = {name: value for name, value in network.portable().items() if name not in _FREE}
     usual = "sigmoid" if network.classes == 1 else "softmax"

@@ -137,11 +137,11 @@ def _first_line(error: Exception) -> str:
     return shown(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
 
 
-def _opset(model: Any) -> int:  # noqa: ANN401  protobuf has no types
+def _opset(model: Any) -> int:  # protobuf has no types
     return next((one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), 0)
 
 
-def _check_operators(model: Any, file: Path) -> None:  # noqa: ANN401
+def _check_operators(model: Any, file: Path) -> None:
     """Refuse versions, domains, operators and sizes that this library does not know or that could hang."""
     newest = extra("onnx.defs", "onnx").onnx_opset_version()
     if not _OLDEST <= _opset(model) <= newest:
@@ -197,7 +197,7 @@ def _all_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
                 waiting += graph.node
 
 
-def _stored_beside(model: Any, file: Path) -> list[Path]:  # noqa: ANN401
+def _stored_beside(model: Any, file: Path) -> list[Path]:
     """Return the files of weights beside a file; any other place, and links, are refused."""
     found = {}
     for tensor in _all_tensors(model):
@@ -214,7 +214,7 @@ def _stored_beside(model: Any, file: Path) -> list[Path]:  # noqa: ANN401
     return [found[name] for name in sorted(found)]
 
 
-def _check_part(tensor: Any, stated: dict[str, str], path: Path, file: Path) -> None:  # noqa: ANN401
+def _check_part(tensor: Any, stated: dict[str, str], path: Path, file: Path) -> None:
     """Check that a file of weights has the bytes of a tensor where it is stated to be."""
     size, texts = path.stat().st_size, [stated.get(key) for key in ("offset", "length")]
     dtype = extra("onnx.helper", "onnx").tensor_dtype_to_np_dtype(tensor.data_type)
@@ -227,7 +227,7 @@ def _check_part(tensor: Any, stated: dict[str, str], path: Path, file: Path) -> 
     raise _refused(file, f"find its weights in {path.name}", got, "Put the whole file of weights beside it.")
 
 
-def _all_tensors(model: Any) -> Iterator[Any]:  # noqa: ANN401
+def _all_tensors(model: Any) -> Iterator[Any]:
     graphs = [model.graph]
     nodes = [*_all_nodes(model.graph.node), *(n for one in model.functions for n in _all_nodes(one.node))]
     for node in nodes:
@@ -240,19 +240,19 @@ def _all_tensors(model: Any) -> Iterator[Any]:  # noqa: ANN401
             yield from (sparse.values, sparse.indices)
 
 
-def _constant(tensor: Any) -> Constant:  # noqa: ANN401
+def _constant(tensor: Any) -> Constant:
     shape = tuple(tensor.dims)
     if tensor.data_location == 1:
         return Constant(shape, None)
     return Constant(shape, np.asarray(extra("onnx.numpy_helper", "onnx").to_array(tensor)))
 
 
-def _constants(graph: Any) -> dict[str, Constant]:  # noqa: ANN401
+def _constants(graph: Any) -> dict[str, Constant]:
     sparse = {one.values.name: _dense(one) for one in graph.sparse_initializer}
     return {one.name: _constant(one) for one in graph.initializer} | sparse
 
 
-def _dense(tensor: Any) -> Constant:  # noqa: ANN401
+def _dense(tensor: Any) -> Constant:
     """Write out a sparse constant, where it is not large."""
     shape = tuple(tensor.dims)
     values, places = _constant(tensor.values).values, _constant(tensor.indices).values
@@ -263,7 +263,7 @@ def _dense(tensor: Any) -> Constant:  # noqa: ANN401
     return Constant(shape, dense.reshape(shape))
 
 
-def _port(value: Any) -> Port:  # noqa: ANN401
+def _port(value: Any) -> Port:
     kind = value.type.tensor_type
     shape: tuple[int | None, ...] = (None,) * 4
     if kind.HasField("shape"):  # some exporters write -1 or 0 for what is free
@@ -271,7 +271,7 @@ def _port(value: Any) -> Port:  # noqa: ANN401
     return Port(value.name, _DTYPES.get(kind.elem_type, f"type {kind.elem_type}"), shape)
 
 
-def _nodes(graph: Any) -> tuple[Node, ...]:  # noqa: ANN401
+def _nodes(graph: Any) -> tuple[Node, ...]:
     return tuple(
         Node(
             node.op_type,
@@ -284,7 +284,7 @@ def _nodes(graph: Any) -> tuple[Node, ...]:  # noqa: ANN401
     )
 
 
-def _attribute(attribute: Any) -> Any:  # noqa: ANN401
+def _attribute(attribute: Any) -> Any:
     values = extra("onnx.helper", "onnx").get_attribute_value(attribute)
     if isinstance(values, bytes):
         return values.decode("utf-8", "replace")

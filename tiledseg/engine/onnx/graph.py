@@ -85,7 +85,7 @@ def _activation(file: OnnxFile, output: str) -> Literal["sigmoid", "softmax"] | 
 
 
 def _same(walk: Walk, value: Value, other: Walk, found: Value) -> bool:
-    def kinds(layout: Layout | None) -> Any:  # noqa: ANN401  tuples of tuples
+    def kinds(layout: Layout | None) -> Any:  # tuples of tuples
         return layout and tuple(tuple(kind for kind, _ in axis) for axis in layout)
 
     pairs = ((walk.steps, other.steps), (walk.facts, other.facts), (kinds(value.layout), kinds(found.layout)))

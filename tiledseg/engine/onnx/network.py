@@ -263,7 +263,7 @@ class OnnxNetwork:
         return self._predictors[key]
 
 
-def _axes(layout: Any, output: str) -> str | None:  # noqa: ANN401
+def _axes(layout: Any, output: str) -> str | None:
     """Return the kinds of the output's axes, as in ncyx; None where not known."""
     places = [kind for axis in layout or () for kind, _ in axis if kind in "yx"]
     if places == ["x", "y"]:
@@ -278,7 +278,7 @@ def _axes(layout: Any, output: str) -> str | None:  # noqa: ANN401
 
 def _read_again(
     path: str, output: str, layout: Literal["channels_first", "channels_last"], digest: str
-) -> Any:  # noqa: ANN401
+) -> Any:
     network = OnnxNetwork(path, output, layout)
     if network.file.digest != digest:
         fix = "Give every process the same file."
@@ -286,7 +286,7 @@ def _read_again(
     return network
 
 
-def _classes(layout: Any) -> int | None:  # noqa: ANN401
+def _classes(layout: Any) -> int | None:
     if layout is None:
         return None
     lengths = [length for axis in layout for kind, length in axis if kind == "c"]

@@ -55,13 +55,13 @@ class OnnxWriter:
         self._count += 1
         return f"{kind.lower()}_{self._count}"
 
-    def node(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:  # noqa: ANN401
+    def node(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
         """Write a node; return the name of its output, or the names of several."""
         names = [self.name(kind) for _ in range(outputs)]
         self.nodes.append(self._helper.make_node(kind, list(inputs), names, **attributes))
         return names[0] if outputs == 1 else names
 
-    def constant(self, values: AnyArray | Sequence[int], dtype: Any = None) -> str:  # noqa: ANN401
+    def constant(self, values: AnyArray | Sequence[int], dtype: Any = None) -> str:
         """Write a constant, int64 or float32 as it is; return its name."""
         array = np.ascontiguousarray(values, dtype)
         array = array.reshape(np.shape(values))  # the line above gives a number an axis
@@ -74,7 +74,7 @@ class OnnxWriter:
             self._known[key] = name
         return name
 
-    def floats(self, values: Any) -> str:  # noqa: ANN401
+    def floats(self, values: Any) -> str:
         """Write a constant of float32."""
         return self.constant(np.asarray(values, np.float32))
 
@@ -139,19 +139,19 @@ class OnnxWriter:
 _Translation: TypeAlias = Callable[[OnnxWriter, Operation, list[Any]], Any]
 
 
-def _name(writer: OnnxWriter, value: Any) -> str:  # noqa: ANN401
+def _name(writer: OnnxWriter, value: Any) -> str:
     """Return the name of an input: of a map, or of a constant."""
     return value if isinstance(value, str) else writer.constant(value[0])
 
 
-def _ints(value: Any) -> list[int]:  # noqa: ANN401
+def _ints(value: Any) -> list[int]:
     return [int(one) for one in np.ravel(value[0])]
 
 
-def _plain(kind: str, **fixed: Any) -> _Translation:  # noqa: ANN401
+def _plain(kind: str, **fixed: Any) -> _Translation:
     """Return the function for an operation that ONNX has under the same or another name."""
 
-    def translated(writer: OnnxWriter, _operation: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+    def translated(writer: OnnxWriter, _operation: Operation, inputs: list[Any]) -> Any:
         return writer.node(kind, *(_name(writer, one) for one in inputs), **fixed)
 
     return translated
@@ -165,13 +165,13 @@ def _window(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"pads": pads, **{name: list(attributes[name]) for name in names}}
 
 
-def _group_convolution(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _group_convolution(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     x, (kernel, *_) = inputs
     joined = writer.constant(kernel.reshape(-1, *kernel.shape[2:]))
     return writer.node("Conv", x, joined, group=kernel.shape[0], **_window(one.attributes))
 
 
-def _transposed(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _transposed(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     x, kernel = inputs
     added = list(one.attributes["output_padding"])
     return writer.node(
@@ -180,7 +180,7 @@ def _transposed(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  
 
 
 def _pooled(kind: str) -> _Translation:
-    def pooled(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+    def pooled(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
         settings = _window(one.attributes)
         settings.pop("dilations", None)
         if one.attributes["rounding_type"] != "floor":
@@ -191,14 +191,14 @@ def _pooled(kind: str) -> _Translation:
 
 
 def _reduced(kind: str) -> _Translation:
-    def reduced(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+    def reduced(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
         keep = int(one.attributes["keep_dims"])
         return writer.node(kind, inputs[0], axes=_ints(inputs[1]), keepdims=keep)
 
     return reduced
 
 
-def _normalized(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _normalized(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     """Subtract the mean and divide by the standard deviation."""
     x, axes, epsilon = inputs[0], _ints(inputs[1]), float(one.attributes["eps"])
     if len(one.shapes_in[0]) == 3 and axes == [2]:  # of groups of channels
@@ -212,7 +212,7 @@ def _normalized(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  
     return writer.node("Div", centred, spread)
 
 
-def _multiplied(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _multiplied(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     names = [_name(writer, value) for value in inputs]
     for place, setting in enumerate(("transpose_a", "transpose_b")):
         if one.attributes[setting]:
@@ -221,7 +221,7 @@ def _multiplied(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  
     return writer.node("MatMul", *names)
 
 
-def _broadcast(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _broadcast(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     before, after = one.shapes_in[0], one.shapes_out[0]
     lengths = [(1,) * len(new) if new == old else new for old, new in zip(before, after, strict=True)]
     names = [
@@ -230,7 +230,7 @@ def _broadcast(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  #
     return writer.node("Expand", inputs[0], writer.node("Concat", *names, axis=0))
 
 
-def _interpolated(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _interpolated(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     scales = []
     for before, after in zip(one.shapes_in[0], one.shapes_out[0], strict=True):
         factors = {new / old for old, new in zip(before, after, strict=True)}
@@ -245,14 +245,14 @@ def _interpolated(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     return writer.node("Resize", inputs[0], "", writer.floats(scales), **settings)
 
 
-def _padded(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _padded(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     pads = writer.constant([*_ints(inputs[1]), *_ints(inputs[2])], np.int64)
     if one.attributes["pad_mode"] != "constant":
         raise UnsupportedError(f"padding {one.attributes['pad_mode']}")
     return writer.node("Pad", inputs[0], pads, writer.floats(inputs[3][0]))
 
 
-def _sliced(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _sliced(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     x, (start, *_), stops, (step, *_), (axes, *_) = inputs
     ends = []
     for place, axis in enumerate(np.ravel(axes)):
@@ -271,12 +271,12 @@ def _slice(
     ends: Sequence[int],
     axes: AnyArray | Sequence[int],
     steps: AnyArray | Sequence[int] = (),
-) -> Any:  # noqa: ANN401
+) -> Any:
     lists = [starts, ends, axes, steps if len(steps) else [1] * len(ends)]
     return writer.node("Slice", x, *(writer.constant(one, np.int64) for one in lists))
 
 
-def _rolled(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _rolled(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:
     """Move the end of an axis to its beginning."""
     x = inputs[0]
     for shift, axis in zip(_ints(inputs[1]), _ints(inputs[2]), strict=True):
@@ -289,19 +289,19 @@ def _rolled(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:  # n
     return x
 
 
-def _split(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _split(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     return writer.node(
         "Split", inputs[0], outputs=int(one.attributes["num_splits"]), axis=_ints(inputs[1])[0]
     )
 
 
-def _gathered(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _gathered(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:
     places = writer.constant(np.asarray(inputs[1][0], np.int64))
     return writer.node("Gather", inputs[0], places, axis=_ints(inputs[2])[0])
 
 
-def _blocks(kind: str, **fixed: Any) -> _Translation:  # noqa: ANN401
-    def moved(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _blocks(kind: str, **fixed: Any) -> _Translation:
+    def moved(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
         if one.attributes["mode"] != "blocks_first":
             raise UnsupportedError(f"{kind} of {one.attributes['mode']}")
         return writer.node(kind, inputs[0], blocksize=one.attributes["block_size"], **fixed)
@@ -309,25 +309,25 @@ def _blocks(kind: str, **fixed: Any) -> _Translation:  # noqa: ANN401
     return moved
 
 
-def _clamped(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _clamped(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     limits = [writer.floats(one.attributes[name]) for name in ("min", "max")]
     return writer.node("Clip", inputs[0], *limits)
 
 
-def _sloped(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _sloped(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:
     x, (slope, *_) = inputs
     if slope.size == 1:
         return writer.node("LeakyRelu", x, alpha=float(np.ravel(slope)[0]))
     return writer.node("PRelu", x, writer.constant(slope))
 
 
-def _selu(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _selu(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:
     x, alpha, gamma = inputs
     alpha, gamma = (float(np.ravel(one[0])[0]) for one in (alpha, gamma))
     return writer.node("Selu", x, alpha=alpha, gamma=gamma)
 
 
-def _gelu(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _gelu(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:
     """Write x / 2 (1 + erf(x / sqrt 2)), which operator sets before 20 have no name for."""
     if one.attributes["approximation_mode"].lower() != "erf":
         raise UnsupportedError("an approximate gelu")
@@ -337,7 +337,7 @@ def _gelu(writer: OnnxWriter, one: Operation, inputs: list[Any]) -> Any:  # noqa
     return writer.node("Mul", writer.node("Mul", x, factor), writer.floats(0.5))
 
 
-def _mish(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:  # noqa: ANN401
+def _mish(writer: OnnxWriter, _one: Operation, inputs: list[Any]) -> Any:
     (x,) = inputs
     return writer.node("Mul", x, writer.node("Tanh", writer.node("Softplus", x)))
 

@@ -285,7 +285,7 @@ def _chosen(tried: list[_Trial]) -> tuple[_Call | None, str]:
     return call, engine
 
 
-def _session(path: str) -> Any:  # noqa: ANN401
+def _session(path: str) -> Any:
     """Open a file with ONNX Runtime, on a GPU where it has one."""
     runtime = extra("onnxruntime", "onnx")
     options = runtime.SessionOptions()

@@ -53,7 +53,7 @@ def to_onnx(
 ) -> WrittenOnnx:
     """Write a network for any height and width, or for one, or raise UnsupportedError."""
 
-    def built(shape: tuple[int, ...]) -> Any:  # noqa: ANN401  a model of OpenVINO
+    def built(shape: tuple[int, ...]) -> Any:  # a model of OpenVINO
         return openvino.built(layers, weights, shape)
 
     try:
@@ -71,7 +71,7 @@ def to_onnx(
     return WrittenOnnx(content, fixed_by)
 
 
-def _outline(model: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
+def _outline(model: Any) -> list[tuple[Any, ...]]:
     """List the operations of a model with what differs between sizes."""
     operations = model.get_ordered_ops()
     places = {one.get_name(): place for place, one in enumerate(operations)}
@@ -164,7 +164,7 @@ def _serialized(writer: OnnxWriter, classes: int, *, channels_last: bool) -> byt
     free = len(writer.sizes) > 1
     height, width = ("height", "width") if free else writer.sizes[0][1:3]
 
-    def port(name: str, channels: int) -> Any:  # noqa: ANN401
+    def port(name: str, channels: int) -> Any:
         shape = ["batch" if free else 1, height, width, channels]
         shape = shape if channels_last else [shape[axis] for axis in _TO_FIRST]
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)

@@ -20,7 +20,7 @@ def _load() -> None:
         del sys.modules[_CONVERTER]
 
 
-def _converted(name: str) -> Any:  # noqa: ANN401
+def _converted(name: str) -> Any:
     """Return `openvino.convert_model` to whoever else uses OpenVINO in this process."""
     if name != "convert_model":
         raise AttributeError(f"module 'openvino' has no attribute {name!r}")

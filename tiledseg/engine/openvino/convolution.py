@@ -190,7 +190,7 @@ def transposed(use: Use) -> Output:
 # Activations, as functions and as layers.
 
 
-def _activated(x: Output, activation: Any, use: Use) -> Output:  # noqa: ANN401
+def _activated(x: Output, activation: Any, use: Use) -> Output:
     """Apply an activation: the name of a function, or a layer of Keras without weights."""
     if isinstance(activation, str) and activation in _ACTIVATIONS:
         return _ACTIVATIONS[activation](x)

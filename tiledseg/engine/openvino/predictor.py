@@ -245,7 +245,7 @@ def compiled(network: openvino.Model, precision: Precision, output: int | str = 
     known = port.get_partial_shape().is_static and port.get_element_type() == openvino.Type.f32
     idle: SimpleQueue[Any] = SimpleQueue()
 
-    def started(tiles: FloatArray, outputs: FloatArray | None) -> Any:  # noqa: ANN401  a request
+    def started(tiles: FloatArray, outputs: FloatArray | None) -> Any:  # a request
         try:
             request = idle.get_nowait()
         except Empty:

@@ -53,7 +53,7 @@ class Use:
         if left:
             raise self.refuse(left[0])
 
-    def take(self, name: str) -> Any:  # noqa: ANN401
+    def take(self, name: str) -> Any:
         """Take a setting of any value."""
         if name not in self._settings:
             raise self.refuse(f"a layer without {name}")
@@ -64,7 +64,7 @@ class Use:
         for name in names:
             self._settings.pop(name, None)
 
-    def one_of(self, name: str, *known: Any) -> Any:  # noqa: ANN401
+    def one_of(self, name: str, *known: Any) -> Any:
         """Take a setting that has one of the known values."""
         value = self.take(name)
         if not any(type(value) is type(one) and value == one for one in known):
@@ -154,7 +154,7 @@ def rank(x: Output) -> int:
     return len(shape(x))
 
 
-def constant(values: Any, *, owned: bool = False) -> Output:  # noqa: ANN401
+def constant(values: Any, *, owned: bool = False) -> Output:
     """Make a constant of float32; of an array that nothing else uses, without a copy."""
     return openvino.op.Constant(np.asarray(values, np.float32, order="C"), shared_memory=owned)
 

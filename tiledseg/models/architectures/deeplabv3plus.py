@@ -28,12 +28,12 @@ class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
 
     config: DeepLabV3PlusConfig = field(default_factory=DeepLabV3PlusConfig)
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def encode(self, image: Any) -> list[Any]:
         """Return the encoder's map of stride 4 and its deepest one."""
         strides, features = self._encoder.strides, self._encoder(image)
         return [features[strides.index(_LOW_STRIDE)], features[-1]]
 
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def decode(self, features: list[Any]) -> Any:
         """Convolve the deepest map at several rates, and refine the result by the finer map."""
         low, deep = features
         factor = self.config.output_stride // _LOW_STRIDE
@@ -44,7 +44,7 @@ class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
             x = _separable(x, self.config.filters, 1, f"decoder_{part}")
         return x
 
-    def finish(self, features: Any) -> Any:  # noqa: ANN401
+    def finish(self, features: Any) -> Any:
         """Map features at stride 4 to one map per class, enlarge the maps, and return probabilities."""
         config = self.config
         x = layers.Conv2D(config.classes, 1, dtype="float32", name="logits")(features)
@@ -61,7 +61,7 @@ class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
         config = self.config
         return Encoder(config.encoder, config.encoder_weights, config.output_stride)
 
-    def _pyramid(self, x: Any) -> Any:  # noqa: ANN401
+    def _pyramid(self, x: Any) -> Any:
         config = self.config
         factor = _PYRAMID_STRIDE // config.output_stride
         parts = [_convolved(x, config.filters, "pyramid_0")]
@@ -76,11 +76,11 @@ class DeepLabV3PlusBuilder(NetworkBuilder[DeepLabV3PlusConfig]):
         return layers.Dropout(config.dropout, name="pyramid_dropout")(x) if config.dropout else x
 
 
-def _convolved(x: Any, filters: int, name: str) -> Any:  # noqa: ANN401
+def _convolved(x: Any, filters: int, name: str) -> Any:
     return ConvNorm("batch", kernel=1, bias=False)(x, filters, name)
 
 
-def _separable(x: Any, filters: int, rate: int, name: str) -> Any:  # noqa: ANN401
+def _separable(x: Any, filters: int, rate: int, name: str) -> Any:
     x = layers.DepthwiseConv2D(
         3,
         padding="same",
@@ -101,11 +101,11 @@ class Spread(keras.layers.Layer):
 
     context = "px"
 
-    def call(self, inputs: Any) -> Any:  # noqa: ANN401
+    def call(self, inputs: Any) -> Any:
         """Map a px (N, 1, 1, F) and a map (N, h, w, C) to (N, h, w, F)."""
         px, like = inputs
         return px + keras.ops.zeros_like(like[..., :1])
 
-    def compute_output_shape(self, shapes: Any) -> Any:  # noqa: ANN401
+    def compute_output_shape(self, shapes: Any) -> Any:
         """Return the shape of the output."""
         return (*shapes[1][:3], shapes[0][3])

@@ -35,7 +35,7 @@ class MultiResUNetBuilder(NetworkBuilder[MultiResUNetConfig]):
 
     config: MultiResUNetConfig = field(default_factory=MultiResUNetConfig)
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def encode(self, image: Any) -> list[Any]:
         """Return the features of every level, the finest first: the outputs of ResPaths, then the bridge."""
         x, features, bridge = image, [], self.config.levels - 1
         for level in range(bridge):
@@ -44,7 +44,7 @@ class MultiResUNetBuilder(NetworkBuilder[MultiResUNetConfig]):
             x = layers.MaxPooling2D(name=f"encoder_{level}_pool")(x)
         return [*features, self._block(x, "bridge", bridge)]
 
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def decode(self, features: list[Any]) -> Any:
         """Merge the features from the bridge up to the finest level."""
         x = features[-1]
         for level in reversed(range(self.config.levels - 1)):
@@ -52,7 +52,7 @@ class MultiResUNetBuilder(NetworkBuilder[MultiResUNetConfig]):
             x = self._block(x, f"decoder_{level}", level)
         return x
 
-    def finish(self, features: Any) -> Any:  # noqa: ANN401
+    def finish(self, features: Any) -> Any:
         """Turn features into the output by a normalised convolution of 1 px, in float32."""
         config = self.config
         x = layers.Activation("linear", dtype="float32", name="float32")(features)
@@ -64,7 +64,7 @@ class MultiResUNetBuilder(NetworkBuilder[MultiResUNetConfig]):
         norm = self.config.norm
         return ConvNorm(norm, activation, kernel, bias=norm == "none", scale=False)
 
-    def _block(self, x: Any, name: str, level: int) -> Any:  # noqa: ANN401
+    def _block(self, x: Any, name: str, level: int) -> Any:
         widths, activation = self.config.widths(level), self.config.activation
         beside = self._conv(None, 1)(x, sum(widths), f"{name}_beside")
         parts = []
@@ -74,7 +74,7 @@ class MultiResUNetBuilder(NetworkBuilder[MultiResUNetConfig]):
         x = normalised(layers.Concatenate(name=f"{name}_join")(parts), self.config.norm, f"{name}_join_norm")
         return self._added(beside, x, name)
 
-    def _path(self, x: Any, level: int) -> Any:  # noqa: ANN401
+    def _path(self, x: Any, level: int) -> Any:
         filters = self.config.base_filters * 2**level
         for step in range(self.config.levels - 1 - level):
             name = f"path_{level}_{step}"
@@ -82,7 +82,7 @@ class MultiResUNetBuilder(NetworkBuilder[MultiResUNetConfig]):
             x = self._added(beside, self._conv(self.config.activation)(x, filters, name), name)
         return x
 
-    def _added(self, beside: Any, x: Any, name: str) -> Any:  # noqa: ANN401
+    def _added(self, beside: Any, x: Any, name: str) -> Any:
         x = layers.Add(name=f"{name}_add")([beside, x])
         x = layers.Activation(self.config.activation, name=f"{name}_add_act")(x)
         return normalised(x, self.config.norm, f"{name}_add_norm")
@@ -101,7 +101,7 @@ class ResEncUNetBuilder(NetworkBuilder[ResEncUNetConfig]):
 
     config: ResEncUNetConfig = field(default_factory=ResEncUNetConfig)
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def encode(self, image: Any) -> list[Any]:
         """Return the features of every level, the finest first."""
         x, features = self._conv(image, self._filters(0), "stem"), []
         for level, blocks in enumerate(self.config.blocks_per_level):
@@ -110,7 +110,7 @@ class ResEncUNetBuilder(NetworkBuilder[ResEncUNetConfig]):
             features.append(x)
         return features
 
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def decode(self, features: list[Any]) -> Any:
         """Merge the features from the deepest up to the finest level."""
         x = features[-1]
         for level in reversed(range(self.config.levels - 1)):
@@ -127,7 +127,7 @@ class ResEncUNetBuilder(NetworkBuilder[ResEncUNetConfig]):
             sides.append(SideOutput(probs, weight=0.5**level))
         return tuple(sides)
 
-    def _block(self, x: Any, level: int, name: str, step: int) -> Any:  # noqa: ANN401
+    def _block(self, x: Any, level: int, name: str, step: int) -> Any:
         filters, beside = self._filters(level), x
         if step > 1:
             beside = layers.AveragePooling2D(step, name=f"{name}_beside_pool")(beside)
@@ -143,7 +143,7 @@ class ResEncUNetBuilder(NetworkBuilder[ResEncUNetConfig]):
         x = layers.Add(name=f"{name}_add")([normalised(x, self.config.norm, f"{name}_b_norm"), beside])
         return layers.LeakyReLU(negative_slope=_SLOPE, name=f"{name}_act")(x)
 
-    def _conv(self, x: Any, filters: int, name: str, step: int = 1) -> Any:  # noqa: ANN401
+    def _conv(self, x: Any, filters: int, name: str, step: int = 1) -> Any:
         x = layers.Conv2D(
             filters, 3, step, padding="same", kernel_initializer=INITIALIZER, name=f"{name}_conv"
         )(x)

@@ -29,7 +29,7 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
 
     config: TransUNetConfig = field(default_factory=TransUNetConfig)
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def encode(self, image: Any) -> list[Any]:
         """Return the residual network's maps of stride 2, 4 and 8, and the tokens of stride 16."""
         width = self.config.width
         x = StandardisedConv2D(width, 7, strides=2, padding="same", use_bias=False, name="root_conv")(image)
@@ -42,7 +42,7 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
             features.append(x)
         return [*features[:-1], self._transformed(x)]
 
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def decode(self, features: list[Any]) -> Any:
         """Enlarge the map of tokens four times, with the skips of stride 8, 4 and 2."""
         x = _convolved(features[-1], 2 * self.config.decoder_filters[0], "decoder_in")
         for n, filters in enumerate(self.config.decoder_filters):
@@ -53,11 +53,11 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
             x = _convolved(_convolved(x, filters, f"{name}_a"), filters, f"{name}_b")
         return x
 
-    def finish(self, features: Any) -> Any:  # noqa: ANN401
+    def finish(self, features: Any) -> Any:
         """Return the output by a convolution of 3 px."""
         return head(features, self.config.classes, self.config.final_activation, kernel=3)
 
-    def _transformed(self, x: Any) -> Any:  # noqa: ANN401
+    def _transformed(self, x: Any) -> Any:
         config = self.config
         x = layers.Conv2D(config.hidden, 1, name="tokens")(x)
         x = self._dropped(Placed(name="tokens_placed")(x), "tokens_dropout")
@@ -65,7 +65,7 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
             x = self._layer(x, f"transformer_{n}")
         return layers.LayerNormalization(epsilon=_EPSILON, name="transformer_norm")(x)
 
-    def _layer(self, x: Any, name: str) -> Any:  # noqa: ANN401
+    def _layer(self, x: Any, name: str) -> Any:
         config = self.config
         y = layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_norm_a")(x)
         y = layers.MultiHeadAttention(
@@ -77,7 +77,7 @@ class TransUNetBuilder(NetworkBuilder[TransUNetConfig]):
         y = layers.Dense(config.hidden, name=f"{name}_dense_b")(self._dropped(y, f"{name}_dropout_a"))
         return layers.Add(name=f"{name}_add_b")([x, self._dropped(y, f"{name}_dropout_b")])
 
-    def _dropped(self, x: Any, name: str) -> Any:  # noqa: ANN401
+    def _dropped(self, x: Any, name: str) -> Any:
         return layers.Dropout(self.config.dropout, name=name)(x) if self.config.dropout else x
 
 
@@ -91,7 +91,7 @@ class StandardisedConv2D(keras.layers.Conv2D):
         y, x = (Slide(size, step, None) for size, step in zip(self.kernel_size, self.strides, strict=True))
         return y, x
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:  # noqa: ANN401
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolve with the standardised kernel."""
         kernel = ops.convert_to_tensor(kernel)  # JAX does not compute moments of a variable
         mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
@@ -104,16 +104,16 @@ class Placed(keras.layers.Layer):
 
     context = "tile"
 
-    def build(self, shape: Any) -> None:  # noqa: ANN401
+    def build(self, shape: Any) -> None:
         """Make the embedding for maps (N, h, w, C)."""
         self.embedding = self.add_weight(shape[1:], initializer="zeros", name="embedding")
 
-    def call(self, x: Any) -> Any:  # noqa: ANN401
+    def call(self, x: Any) -> Any:
         """Map x (N, h, w, C) to the same shape."""
         return x + ops.cast(self.embedding, x.dtype)
 
 
-def _unit(x: Any, filters: int, step: int, name: str) -> Any:  # noqa: ANN401
+def _unit(x: Any, filters: int, step: int, name: str) -> Any:
     """Apply a bottleneck unit of 4 x `filters` channels; the convolution of 3 px has the stride."""
     y = x
     for part, kernel, stride in (("a", 1, 1), ("b", 3, step)):
@@ -126,17 +126,17 @@ def _unit(x: Any, filters: int, step: int, name: str) -> Any:  # noqa: ANN401
     return _rectified(layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu")
 
 
-def _standardised(x: Any, filters: int, kernel: int, step: int, name: str) -> Any:  # noqa: ANN401
+def _standardised(x: Any, filters: int, kernel: int, step: int, name: str) -> Any:
     return StandardisedConv2D(filters, kernel, strides=step, padding="same", use_bias=False, name=name)(x)
 
 
-def _grouped(x: Any, name: str) -> Any:  # noqa: ANN401
+def _grouped(x: Any, name: str) -> Any:
     return layers.GroupNormalization(gcd(x.shape[-1], _MAX_GROUPS), epsilon=_EPSILON, name=name)(x)
 
 
-def _rectified(x: Any, name: str) -> Any:  # noqa: ANN401
+def _rectified(x: Any, name: str) -> Any:
     return layers.Activation("relu", name=name)(x)
 
 
-def _convolved(x: Any, filters: int, name: str) -> Any:  # noqa: ANN401
+def _convolved(x: Any, filters: int, name: str) -> Any:
     return ConvNorm("batch", bias=False)(x, filters, name)

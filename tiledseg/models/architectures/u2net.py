@@ -36,7 +36,7 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
 
     config: U2NetConfig = field(default_factory=U2NetConfig)
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def encode(self, image: Any) -> list[Any]:
         """Return the features of the six levels, the finest first."""
         x, features = image, []
         for level, widths in enumerate(_ENCODER[self.config.size]):
@@ -56,7 +56,7 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
             merged.insert(0, self._block(x, widths, name, level))
         return merged
 
-    def finish(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def finish(self, features: list[Any]) -> Any:
         """Fuse the outputs of the six levels."""
         config, sides = self.config, []
         for level, merged in enumerate(features):
@@ -77,13 +77,13 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
             for level, output in enumerate(outputs)
         )
 
-    def _block(self, x: Any, widths: tuple[int, int], name: str, level: int) -> Any:  # noqa: ANN401
+    def _block(self, x: Any, widths: tuple[int, int], name: str, level: int) -> Any:
         inner, outer = (max(1, round(self.config.width * width)) for width in widths)
         x = self._conv(x, outer, f"{name}_in")
         small = self._pooling if level < len(_HEIGHTS) else self._dilating
         return layers.Add(name=f"{name}_sum")([small(x, (inner, outer), name, level), x])
 
-    def _pooling(self, x: Any, widths: tuple[int, int], name: str, level: int) -> Any:  # noqa: ANN401
+    def _pooling(self, x: Any, widths: tuple[int, int], name: str, level: int) -> Any:
         """Run a small U-Net with pooling; its deepest level has dilation instead."""
         height, features = _HEIGHTS[level], []
         for depth in range(height - 1):
@@ -99,7 +99,7 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
             x = self._conv(x, widths[0 if depth else 1], f"{name}_up_{depth}")
         return x
 
-    def _dilating(self, x: Any, widths: tuple[int, int], name: str, level: int) -> Any:  # noqa: ANN401, ARG002
+    def _dilating(self, x: Any, widths: tuple[int, int], name: str, level: int) -> Any:  # noqa: ARG002
         """Run a small U-Net with dilation instead of pooling, at one resolution."""
         features = []
         for depth in range(3):
@@ -111,9 +111,9 @@ class U2NetBuilder(NetworkBuilder[U2NetConfig]):
             x = self._conv(x, widths[0 if depth else 1], f"{name}_up_{depth}", 2**depth)
         return x
 
-    def _conv(self, x: Any, filters: int, name: str, dilation: int = 1) -> Any:  # noqa: ANN401
+    def _conv(self, x: Any, filters: int, name: str, dilation: int = 1) -> Any:
         return ConvNorm(self.config.norm, self.config.activation, dilation=dilation)(x, filters, name)
 
 
-def _enlarged(x: Any, factor: int, name: str) -> Any:  # noqa: ANN401
+def _enlarged(x: Any, factor: int, name: str) -> Any:
     return layers.UpSampling2D(factor, interpolation="bilinear", name=name)(x)

@@ -29,7 +29,7 @@ _Config_co = TypeVar("_Config_co", bound=UNetConfig | AttentionUNetConfig | Shar
 class _LevelsBuilder(NetworkBuilder[_Config_co]):
     """Builds a U-Net; each level, a `_block`, has half the size and twice the filters of the one before."""
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def encode(self, image: Any) -> list[Any]:
         """Return the features of every level.
 
         Parameters
@@ -44,7 +44,7 @@ class _LevelsBuilder(NetworkBuilder[_Config_co]):
         """
         return encoded(image, self.config.levels, self._block)
 
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def decode(self, features: list[Any]) -> Any:
         """Merge the features from the bridge up to the finest level.
 
         Parameters
@@ -63,12 +63,12 @@ class _LevelsBuilder(NetworkBuilder[_Config_co]):
             x = self._block(x, f"decoder_{level}", level)
         return x
 
-    def _skip(self, features: Any, coarser: Any, level: int) -> Any:  # noqa: ANN401, ARG002
+    def _skip(self, features: Any, coarser: Any, level: int) -> Any:  # noqa: ARG002
         """Return what the decoder gets of the encoder's features at a level."""
         return features
 
     @abstractmethod
-    def _block(self, x: Any, name: str, level: int) -> Any: ...  # noqa: ANN401
+    def _block(self, x: Any, name: str, level: int) -> Any: ...
 
     def _filters(self, level: int) -> int:
         return int(self.config.base_filters * 2**level)
@@ -108,7 +108,7 @@ class UNetBuilder(_LevelsBuilder[UNetConfig]):
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", settings_of(UNetConfig, self.config, "config", optional=False))
 
-    def _block(self, x: Any, name: str, level: int) -> Any:  # noqa: ANN401
+    def _block(self, x: Any, name: str, level: int) -> Any:
         config = self.config
         block = ConvBlock(
             name=name,
@@ -133,7 +133,7 @@ class AttentionUNetBuilder(_LevelsBuilder[AttentionUNetConfig]):
 
     config: AttentionUNetConfig = field(default_factory=AttentionUNetConfig)
 
-    def _skip(self, features: Any, coarser: Any, level: int) -> Any:  # noqa: ANN401
+    def _skip(self, features: Any, coarser: Any, level: int) -> Any:
         if not level:  # the finest skip alone has no gate
             return features
         name, filters = f"gate_{level}", self._filters(level)
@@ -146,7 +146,7 @@ class AttentionUNetBuilder(_LevelsBuilder[AttentionUNetConfig]):
         x = layers.Conv2D(filters, 1, name=f"{name}_out")(x)
         return normalised(x, self.config.norm, f"{name}_norm")
 
-    def _block(self, x: Any, name: str, level: int) -> Any:  # noqa: ANN401
+    def _block(self, x: Any, name: str, level: int) -> Any:
         for part in "ab":
             x = layers.Conv2D(
                 self._filters(level),
@@ -164,7 +164,7 @@ class AttentionUNetBuilder(_LevelsBuilder[AttentionUNetConfig]):
 class Sharpening(keras.initializers.Initializer):
     """Constant kernel of a sharpening filter, the same for every feature."""
 
-    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:  # noqa: ANN401
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         """Return the kernel (3, 3, features, 1)."""
         return keras.ops.broadcast_to(keras.ops.cast(_KERNEL[..., None, None], dtype or "float32"), shape)
 
@@ -178,7 +178,7 @@ class SharpUNetBuilder(_LevelsBuilder[SharpUNetConfig]):
 
     config: SharpUNetConfig = field(default_factory=SharpUNetConfig)
 
-    def _skip(self, features: Any, coarser: Any, level: int) -> Any:  # noqa: ANN401, ARG002
+    def _skip(self, features: Any, coarser: Any, level: int) -> Any:  # noqa: ARG002
         sharpening = keras.layers.DepthwiseConv2D(
             3,
             padding="same",
@@ -189,7 +189,7 @@ class SharpUNetBuilder(_LevelsBuilder[SharpUNetConfig]):
         )
         return sharpening(features)
 
-    def _block(self, x: Any, name: str, level: int) -> Any:  # noqa: ANN401
+    def _block(self, x: Any, name: str, level: int) -> Any:
         config = self.config
         return ConvBlock(name, self._filters(level), config.norm, config.activation)(x)
 
@@ -203,11 +203,11 @@ class EncoderUNetBuilder(NetworkBuilder[EfficientUNetConfig | EncoderUNetConfig]
     # expects RGB pixels that were prepared as the `preprocessing` of its settings states; it does no
     # preprocessing itself.
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def encode(self, image: Any) -> list[Any]:
         """Return the features at the encoder's taps, the finest first."""
         return self._encoder(image)
 
-    def decode(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def decode(self, features: list[Any]) -> Any:
         """Merge the features from the deepest up to the image's own size."""
         skips = dict(zip(self._encoder.strides, features, strict=True))
         x, config = features[-1], self.config

@@ -26,7 +26,7 @@ _LEVELS = 5
 
 
 @keras.saving.register_keras_serializable(package="tiledseg")
-def cut_at_half(x: Any) -> Any:  # noqa: ANN401
+def cut_at_half(x: Any) -> Any:
     """Threshold probabilities at 0.5."""
     return keras.ops.cast(x >= 0.5, x.dtype)
 
@@ -37,7 +37,7 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
 
     config: UNet3PlusConfig = field(default_factory=UNet3PlusConfig)
 
-    def encode(self, image: Any) -> list[Any]:  # noqa: ANN401
+    def encode(self, image: Any) -> list[Any]:
         """Return the features of every level, the finest first."""
         x, features = image, []
         for level in range(_LEVELS):
@@ -64,7 +64,7 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
             merged[level] = self._conv(x, _LEVELS * self.config.skip_filters, f"decoder_{level}")
         return merged
 
-    def finish(self, features: list[Any]) -> Any:  # noqa: ANN401
+    def finish(self, features: list[Any]) -> Any:
         """Turn the finest features into the output; with a guide, absent classes become 0."""
         probs = head(features[0], self.config.classes, self.config.final_activation, kernel=3)
         if not self.config.classification_guided:
@@ -86,7 +86,7 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
             sides.append(SideOutput(presence(network.get_layer("guide_presence").output), "presence"))
         return tuple(sides)
 
-    def _side_output(self, network: keras.Model, level: int) -> Any:  # noqa: ANN401
+    def _side_output(self, network: keras.Model, level: int) -> Any:
         config = self.config
         last = "encoder_4_b_act" if level == _LEVELS - 1 else f"decoder_{level}_act"
         features = network.get_layer(last).output
@@ -96,11 +96,11 @@ class UNet3PlusBuilder(NetworkBuilder[UNet3PlusConfig]):
         cut = network.get_layer("guide_cut").output
         return layers.Multiply(dtype="float32", name=f"side_{level}_guided")([x, cut])
 
-    def _conv(self, x: Any, filters: int, name: str) -> Any:  # noqa: ANN401
+    def _conv(self, x: Any, filters: int, name: str) -> Any:
         return ConvNorm(self.config.norm, self.config.activation)(x, filters, name)
 
 
-def _at_level(x: Any, level: int, wanted: int, name: str) -> Any:  # noqa: ANN401
+def _at_level(x: Any, level: int, wanted: int, name: str) -> Any:
     """Resample features of one level to the grid of another."""
     if level < wanted:
         return layers.MaxPooling2D(2 ** (wanted - level), name=f"{name}_pool")(x)
