@@ -251,16 +251,24 @@ def _stored(truth: Mask, pair: Pair) -> tuple[AnyArray, int | None]:
     mask, ignored = truth.labels, IGNORED
     if pair.mask_parts == "instances" and truth.cells is not None:
         mask, ignored = truth.cells.astype(np.int64), _IGNORED_CELL
-        if pair.ignores and (mask == ignored).any():
-            must, fix = f"have no cell {ignored}, which marks px of tiles that do not count", "Renumber it."
-            raise invalid(ArrayError, pair.name, must=must, got=f"a cell {ignored}", fix=fix)
-        mask[truth.labels == IGNORED] = _IGNORED_CELL
+        if pair.ignores:  # a cell of that number gets another one
+            mask[mask == ignored] = max(ignored, int(mask.max(initial=0))) + 1
+        mask[truth.labels == IGNORED] = ignored
     return mask, ignored if pair.ignores else None
 
 
 def _read(tiler: Tiler, image: AnyArray, mask: AnyArray, box: Box) -> tuple[AnyArray, AnyArray]:
     pixels = tiler.read(image, box)
-    return pixels[..., 0] if image.ndim == 2 else pixels, tiler.read(mask, box)[..., 0]
+    return pixels[..., 0] if image.ndim == 2 else pixels, _in_16_bits(tiler.read(mask, box)[..., 0])
+
+
+def _in_16_bits(mask: AnyArray) -> AnyArray:
+    """Give the cells of a tile other numbers where one is too large for its file."""
+    if int(mask.max(initial=0)) <= _IGNORED_CELL:
+        return mask
+    values, places = np.unique(mask, return_inverse=True)
+    kept = np.isin(values, (0, _IGNORED_CELL))
+    return np.where(kept, values, np.cumsum(~kept))[places].reshape(mask.shape)
 
 
 def _shrunk(image: AnyArray, mask: AnyArray, scale: float) -> tuple[AnyArray, AnyArray]:
