@@ -74,6 +74,7 @@ _FOREIGN = {  # first bytes of files that are not read: what they are, and what 
 _SHOWN = {"png": "PNG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WebP"}
 _MUCH = 64 << 20  # bytes, below which nobody asks how many are free
 _LESS = "Free memory, or convert it to a TIFF of tiles and read it by region with open_image."
+_RAISE = "raise `max_pixels` of open_image, read_image or read_mask, and pass what it returns"
 _METADATA_BYTES = 2**26
 _BEHIND = 4096  # bytes behind an image in which another is looked for
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
@@ -122,7 +123,7 @@ class Reader:
         most = max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES
         if self.size > most:
             must = f"have at most {most} bytes with max_pixels={max_pixels}"
-            raise self.bad(must, self.size, "Raise `max_pixels`.")
+            raise self.bad(must, self.size, f"If you trust the file, {_RAISE}.")
         data = self.take(0, self.size)
         return Reader(self.name, io.BytesIO(data), len(data))
 
@@ -153,7 +154,7 @@ class Reader:
             raise self.bad(
                 f"hold at most max_pixels={max_pixels} px",
                 f"{height}x{width} px declared",
-                "If you trust the file, raise `max_pixels`.",
+                f"If you trust the file, {_RAISE}.",
             )
 
 
