@@ -653,6 +653,15 @@ def test_init_looks_at_a_dataset_and_writes_settings_that_train_takes(
     assert "project" in fail(capsys, "init", *given)  # it is there already
 
 
+def test_a_missing_px_size_is_told_as_it_is_typed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.zeros((30, 40, 3), np.uint8))
+    demo = tiledseg.load_model("demo")
+    demo.changed(preprocessing={**demo.preprocessing.model_dump(), "pixel_size": 0.5}).save(tmp_path / "b")
+    text = fail(capsys, "plan", str(tmp_path / "b"), str(tmp_path / "a.png"))
+    assert "State µm per px as `--pixel-size`, for example 0.25" in text
+    assert main(["plan", str(tmp_path / "b"), str(tmp_path / "a.png"), "--pixel-size", "0.25"]) == 0
+
+
 def test_info_says_what_is_in_files(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:
     write_image(tmp_path / "a.tif", np.zeros((30, 40, 3), np.uint8), pixel_size=0.25)
     assert main(["info", str(tmp_path / "a.tif"), str(bundle)]) == 0

@@ -509,7 +509,9 @@ def test_the_error_of_the_limit_names_the_parameter(put):
     path = put(encoded(".png", GREY))
     assert read_image(path, max_pixels=240).shape == (12, 20)
     for read in (read_image, read_mask, image_shape):
-        with pytest.raises(FileError, match=r"max_pixels=239 px; got 12x20 px.* of open_image, read_image or read_mask"):
+        with pytest.raises(
+            FileError, match=r"max_pixels=239 px; got 12x20 px.* of open_image, read_image or read_mask"
+        ):
             read(path, max_pixels=239)
 
 

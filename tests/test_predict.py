@@ -601,3 +601,18 @@ def test_a_callable_that_has_every_attribute_is_a_callable(error):
 def test_outputs_beyond_float32_are_named_without_a_warning():
     with pytest.raises(ts.TiledSegError, match="must be finite"):
         ts.tiled_predict(lambda tiles: tiles[..., :1].astype(float) * 1e99, np.ones((4, 4)), {"tile_size": 4})
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_plan_refuses_the_dtype_that_its_prediction_would_refuse(dtype):
+    segmenter = ts.load_model("demo")
+    for call in (ts.plan, ts.tiled_predict):
+        with pytest.raises(ArrayError, match="have dtype uint8, that of the images"):
+            call(segmenter, np.zeros((90, 120, 3), dtype))
+    assert ts.plan(segmenter, (90, 120)).shape == (90, 120)
+
+
+def test_too_many_channels_are_told_how_to_be_chosen():
+    message = r"got \(90, 120, 5\)\. Choose 3 channels: .* of a file by channels=\(0, 1, 2\)"
+    with pytest.raises(ArrayError, match=message):
+        ts.plan(ts.load_model("demo"), np.zeros((90, 120, 5), np.uint8))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tiledseg._lazy import cv2
-from tiledseg._validate import invalid, listed, raised_as
+from tiledseg._validate import counted, invalid, listed, raised_as
 from tiledseg.errors import ArrayError, TiledSegError
 
 if TYPE_CHECKING:
@@ -134,6 +134,9 @@ def _check_channels(shape: tuple[int, ...], channels: int | None, name: str) -> 
         fix += " Read a file with channels=(0, 0, 0)."
     elif found == 4 and channels == 3:
         fix = "If the fourth channel is alpha, drop it with image[..., :3]."
+    elif found > channels:
+        some = tuple(range(channels)) if channels > 1 else 0
+        fix = f"Choose {counted(channels, 'channel')}: of an array by slicing, of a file by channels={some}."
     must = f"have {channels} channels, as the network expects"
     raise invalid(ArrayError, "image", must=must, got=shape, fix=fix)
 

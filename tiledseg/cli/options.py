@@ -128,6 +128,7 @@ _VALUE = r"""\{[^{}]*\}|\([^()]*\)|"[^"]*"|'[^']*'|-?\d+(?:\.\d+)?|[A-Za-z][\w.-
 _SETTING = re.compile(
     rf"`(?:[A-Z]\w+\.)?(?:[a-z_]+\.)*?([a-z_]+?)(?:\.name)?`|(?<![\w./`-])([a-z_]+)=({_VALUE})"
 )
+_ARGUMENT = re.compile(r"\w\([^()]*$")  # of a call in Python
 _WORD = re.compile(r"(?<![\w./`-])([a-z]+_[a-z_]+)(?![\w=`])")
 _LIST = re.compile(r'(?<!in )\(((?:\d+|"[^"]*")(?:, (?:\d+|"[^"]*"))+)\)')
 
@@ -148,7 +149,7 @@ def in_options(text: str, options: Named, used: Collection[str] = ()) -> str:
 
     def typed(found: re.Match[str]) -> str:
         same, value = options.get(found[1] or found[2], []), found[3]
-        if not same:
+        if not same or (value and _ARGUMENT.search(text, 0, found.start())):
             return found[0]
         known = [option.name for option in same if option.table.name in used] or [one.name for one in same]
         if value is None:

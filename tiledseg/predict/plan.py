@@ -17,7 +17,7 @@ from tiledseg.errors import SettingError
 from tiledseg.io import ImageSource, pixel_size_from
 from tiledseg.predict.layout import judge, lay_out
 from tiledseg.predict.roi import tiles_in
-from tiledseg.preprocess import Sampling, sampling_of
+from tiledseg.preprocess import Sampling, check_dtype, sampling_of
 from tiledseg.tiling import (
     Box,
     Output,
@@ -364,8 +364,7 @@ def _shape_of(image: Source | Sequence[int], channels: int | None) -> tuple[int,
         return tuple(image.shape)
     shape: Any = image
     check_shape(shape)
-    if len(shape) == 3:
-        check_shape(shape, channels)
+    check_shape(shape, channels if len(shape) == 3 else None)
     return tuple(int(length) for length in shape)
 
 
@@ -379,6 +378,7 @@ def _sampling(
     known = getattr(image, "pixel_size", None) if pixel_size is None else pixel_size_from(pixel_size)
     if network.preprocessing is None:
         return Sampling(size, None, known)
+    check_dtype(image, network.preprocessing)
     levels = image.levels if isinstance(image, ImageSource) else ()
     return sampling_of(size, network.preprocessing, known, levels)
 

@@ -1,6 +1,14 @@
 """The preparation of pixels, the same in training and prediction."""
 
-from tiledseg.preprocess.prepare import Prepared, Stepped, blurred, prepare, sharpen_margin, shrunk
+from tiledseg.preprocess.prepare import (
+    Prepared,
+    Stepped,
+    blurred,
+    check_dtype,
+    prepare,
+    sharpen_margin,
+    shrunk,
+)
 from tiledseg.preprocess.scale import (
     SAME_SIZE,
     ResizingSink,
@@ -18,6 +26,7 @@ __all__ = [
     "Sampling",
     "Stepped",
     "blurred",
+    "check_dtype",
     "percentiles_of",
     "prepare",
     "sampling_of",

@@ -89,8 +89,13 @@ def shrunk(image: Source, config: PreprocessingConfig, pixel_size: PixelSize | N
     return Prepared(image, config, None, sampling_of((height, width), config, pixel_size).shape).pixels()
 
 
-def _checked_dtype(image: Source, config: PreprocessingConfig) -> np.dtype[Any]:
-    """Check that an image has the dtype that the network was trained on."""
+def check_dtype(image: object, config: PreprocessingConfig) -> None:
+    """Check that an image, if it is more than a shape, has the dtype that the network was trained on."""
+    if hasattr(image, "dtype") and not isinstance(config, StepsConfig):
+        _checked_dtype(image, config)
+
+
+def _checked_dtype(image: Any, config: PreprocessingConfig) -> np.dtype[Any]:  # noqa: ANN401
     found: np.dtype[Any] = np.dtype(image.dtype)
     if (found.kind == "f") != (config.dtype == "float32") or (
         found.kind != "f" and found.newbyteorder("=") != np.dtype(config.dtype)

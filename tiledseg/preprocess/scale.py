@@ -30,6 +30,7 @@ _LONGEST = 1024  # px of the image for one block
 _CACHED_ROWS = 1024  # of the resampled image, within these bytes
 _CACHE_BYTES = 32 << 20
 _VALUES_AT_ONCE = 1 << 17  # of a resized map
+_AS = "as `pixel_size`, for example 0.25: a setting, and an argument of tiledseg.open_image."
 _MOST_TIMES = 500  # nm and mm are 1,000 times smaller and larger
 _PARTS = 4096  # shares of px are multiples of 1/4096, which float32 adds exactly
 
@@ -91,7 +92,7 @@ def _check_unit(config: PreprocessingConfig, size: PixelSize) -> None:
         for one, own in zip((size.y, size.x), trained, strict=True)
     ):
         must = f"be within {_MOST_TIMES} times that of the network, {trained[0]:g} x {trained[1]:g} µm"
-        fix = "State it in µm: tiledseg.open_image(image, pixel_size=0.25), or --pixel-size 0.25."
+        fix = f"State it in µm {_AS}"
         raise invalid(SettingError, "pixel_size", must=must, got=f"{size.y:g} x {size.x:g} µm", fix=fix)
 
 
@@ -103,8 +104,7 @@ def _unknown_size(config: PreprocessingConfig) -> SettingError:
         "pixel_size",
         must=f"be known, since the network was trained at {trained} µm per px",
         got="an image that does not state it",
-        fix="State µm per px: tiledseg.open_image(image, pixel_size=0.25); where the call has settings, "
-        "pixel_size=0.25 (--pixel-size 0.25).",
+        fix=f"State µm per px {_AS}",
     )
 
 
