@@ -658,8 +658,37 @@ def test_a_missing_px_size_is_told_as_it_is_typed(capsys: pytest.CaptureFixture[
     demo = tiledseg.load_model("demo")
     demo.changed(preprocessing={**demo.preprocessing.model_dump(), "pixel_size": 0.5}).save(tmp_path / "b")
     text = fail(capsys, "plan", str(tmp_path / "b"), str(tmp_path / "a.png"))
-    assert "State µm per px as `--pixel-size`, for example 0.25" in text
+    assert (
+        "State µm per px as `--pixel-size`: in settings, or by tiledseg.open_image(image, pixel_size=0.25)"
+        in text
+    )
     assert main(["plan", str(tmp_path / "b"), str(tmp_path / "a.png"), "--pixel-size", "0.25"]) == 0
+
+
+def test_advice_about_masks_names_options_that_change_the_mask(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for folder in ("i", "m", "c"):
+        (tmp_path / folder).mkdir()
+    write_image(tmp_path / "i" / "a.png", np.zeros((30, 40, 3), np.uint8))
+    write_probs(tmp_path / "m" / "a.tif", np.tile(np.float32([0, 0.9]), (30, 20))[..., None])
+    data = ["--images", str(tmp_path / "i"), "--masks", str(tmp_path / "m")]
+    assert "Set `--mask-threshold` to the least value" in fail(capsys, "stats", *data)
+    coloured = np.zeros((30, 40, 3), np.uint8)
+    coloured[:9, :, 0] = 255
+    write_image(tmp_path / "c" / "a.png", coloured)
+    given = [
+        "predict",
+        "demo",
+        str(tmp_path / "i"),
+        "--output",
+        str(tmp_path / "o"),
+        "--roi",
+        str(tmp_path / "c"),
+    ]
+    assert main(given) == 1
+    text = capsys.readouterr().err
+    assert "channels=0. Read it with tiledseg.io.read_mask" in text  # --channels are those of the image
 
 
 def test_info_says_what_is_in_files(capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def _labels_of(pair: Pair, outlines: Sequence[Outline], where: str) -> list[int]
         unknown = [name or "no name" for name in found if name not in known]
         if unknown:
             must = f"have outlines of the classes {', '.join(pair.class_names)}"
-            fix = "Add the others to class_names, or set annotated_class to what bounds the annotated region."
+            fix = "Add the others to `class_names`, or set `annotated_class` to that of annotated regions."
             raise invalid(FileError, where, must=must, got=listed(unknown, _SHOWN), fix=fix)
         return [known.index(one.name) + 1 for one in outlines]
     if len(found) > 1 and pair.mask_threshold == "auto":

@@ -194,15 +194,15 @@ def _labels(values: AnyArray, name: str, rules: MaskRules) -> Mask:
 def _check_labels(values: AnyArray, name: str, rules: MaskRules, what: str, most: int) -> None:
     advice = rules.advice
     if values.dtype.kind == "f":
-        fix = f"Convert the {what} to integers, or set {advice.threshold} to the least value of foreground."
+        fix = f"Convert the {what} to integers, or set `{advice.threshold}` to the least value of foreground."
         raise rules.bad(name, f"hold integers to be {what}", str(values.dtype), fix)
     lowest, highest = int(values.min(initial=0)), int(values.max(initial=0))
     if lowest < 0 or highest > most:
-        fix = f"Renumber them, or set {advice.threshold} to 1 if every value but 0 is foreground."
+        fix = f"Renumber them, or set `{advice.threshold}` to 1 if every value but 0 is foreground."
         if lowest < 0:
             fix = _SIGNED
         if lowest < 0 and advice.ignore:
-            fix += f" Set {advice.ignore} to {lowest} if its px do not count."
+            fix += f" Set `{advice.ignore}` to {lowest} if its px do not count."
         must = f"hold {what} from 0" + (f" to {most}" if most == _LARGEST else "")
         raise rules.bad(name, must, f"{what} from {lowest} to {highest}", fix)
 
@@ -256,7 +256,7 @@ def _of_lossy(values: AnyArray, name: str, rules: MaskRules) -> Mask:
     between = np.count_nonzero(bright & (scaled < _HIGH))
     odd = 0 < high < _HIGH and (high > _DARK or values.min() < values.max())  # also labels; not a plain black
     if odd or between > _BETWEEN * max(1, int(bright.sum())):
-        fix = f"Set {rules.advice.threshold} to the least value of foreground, or export the mask as PNG."
+        fix = f"Set `{rules.advice.threshold}` to the least value of foreground, or export the mask as PNG."
         got = f"a lossy file with values up to {values.max()}, {between} px of them neither"
         raise rules.bad(name, "be nearly black and white", got, fix)
     return Mask((scaled >= 128).astype(np.uint8), None, f"foreground (values from {(white + 1) // 2}, lossy)")
@@ -308,7 +308,7 @@ def _unclear(present: AnyArray, name: str, rules: MaskRules) -> TiledSegError:
     """Build the error for values that could mean several things."""
     name_of, whole = rules.advice.threshold, present.dtype.kind != "f"
     if whole and present[0] < 0:
-        fix = f"{_SIGNED} Set {name_of} to the least value of foreground.{_advised_ignore(present, rules)}"
+        fix = f"{_SIGNED} Set `{name_of}` to the least value of foreground.{_advised_ignore(present, rules)}"
     elif whole:
         fix = (
             f"Set {name_of}=1 if every value but 0 is foreground, {name_of}=128 if dark ones are not, "
@@ -316,7 +316,7 @@ def _unclear(present: AnyArray, name: str, rules: MaskRules) -> TiledSegError:
             f"number of a cell.{_advised_ignore(present, rules)}"
         )
     else:
-        fix = f"Set {name_of} to the least value of foreground, for example 0.5 for probabilities."
+        fix = f"Set `{name_of}` to the least value of foreground, for example 0.5 for probabilities."
     fix += rules.advice.where
     got = f"the values {listed(present, _SHOWN)}"
     classes = rules.classes or 2
@@ -376,7 +376,7 @@ def _check_threshold_fits(values: AnyArray, name: str, rules: MaskRules, thresho
             if lowest < 0
             else (
                 f"If every value other than 0 is foreground, set {setting}=1; if they are labels, "
-                f"{setting}=None; if they are grey values, a lower {setting}."
+                f"{setting}=None; if they are grey values, a lower `{setting}`."
             )
         )
         must = f"have values of at least {setting}={threshold:g}, or only 0"

@@ -105,10 +105,10 @@ def _mask_in(roi: PathLike, shape: tuple[int, int], image: Any) -> Source:
     if not is_outlines(roi):
         with advised(_WHERE):
             values, lossy = mask_values(roi, "auto")
-        if not lossy:
-            _check_dtype(values)
-            values = values > 0
-        mask = mask_of(values, named(roi), MaskRules(advice=OF_READ_MASK), lossy=lossy).labels
+            if not lossy:
+                _check_dtype(values)
+                values = values > 0
+            mask = mask_of(values, named(roi), MaskRules(advice=OF_READ_MASK), lossy=lossy).labels
         _check_mask(mask, shape)
         return mask
     name = getattr(image, "name", None)

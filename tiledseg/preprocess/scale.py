@@ -30,7 +30,7 @@ _LONGEST = 1024  # px of the image for one block
 _CACHED_ROWS = 1024  # of the resampled image, within these bytes
 _CACHE_BYTES = 32 << 20
 _VALUES_AT_ONCE = 1 << 17  # of a resized map
-_AS = "as `pixel_size`, for example 0.25: a setting, and an argument of tiledseg.open_image."
+_AS = "as `pixel_size`: in settings, or by tiledseg.open_image(image, pixel_size=0.25)."
 _MOST_TIMES = 500  # nm and mm are 1,000 times smaller and larger
 _PARTS = 4096  # shares of px are multiples of 1/4096, which float32 adds exactly
 
